@@ -152,6 +152,13 @@ class TruncatedReply(UnreadableReply, kind="truncated_reply"):
         super().__init__(message, reason)
 
 
+class RepeatedReply(RecordError, kind="repeated_reply"):
+    """A gateway's cache answered with a reply that another question of its kind has had already.
+
+    As a further answer to the same question it says nothing. It isn't asked for again.
+    """
+
+
 class RequestRefused(RecordError, kind="refused"):
     """The endpoint or the model refused this one request.
 

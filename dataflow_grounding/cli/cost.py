@@ -7,17 +7,23 @@ import click
 
 from dataflow_grounding._util.terminal import counted
 from dataflow_grounding.cli.arguments import Folder, answer, json_option
-from dataflow_grounding.engine.costs import costs_of
+from dataflow_grounding.engine.costs import PARTS, costs_of
 from dataflow_grounding.engine.remote_results import local_copy
 from dataflow_grounding.serving.serving import FLEX
+
+_PARTS = {
+    **{part: part for part in PARTS},
+    "kept": "from a gateway's cache",
+    FLEX: FLEX,
+}
 
 
 @click.command("cost")
 @click.argument("results", type=Folder(exists=True, file_okay=False))
 @json_option
 def cost(results: str, as_json: bool) -> None:
-    """Show what the replies stored in the folder RESULTS cost, per step and for retries, samples
-    and checks.
+    """Show what the replies stored in the folder RESULTS cost, per step and for retries, samples,
+    checks, and those from a gateway's cache.
     """
     with local_copy(results, "run.json", replies=True) as folder:
         figures = costs_of(folder)
@@ -27,9 +33,9 @@ def cost(results: str, as_json: bool) -> None:
 def _lines(figures: dict[str, Any]) -> Iterator[str]:
     for step in [*figures["steps"], {"step": "total", **figures}]:
         yield f"{step['step']}: {_words(step)}"
-        for part in ("retries", "samples", "checks", FLEX):
+        for part, words in _PARTS.items():
             if step.get(part, {}).get("requests"):
-                yield f"  of which {part}: {_words(step[part])}"
+                yield f"  of which {words}: {_words(step[part])}"
     if figures["cost_usd"] is None:
         yield "Some of it has no known price: set vlm.prices in the spec."
 

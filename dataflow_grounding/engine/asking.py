@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dataflow_grounding._util import errors
+from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.engine._endpoints import (
     Endpoint,
@@ -22,6 +23,7 @@ from dataflow_grounding.engine._endpoints import (
     seconds_asked,
 )
 from dataflow_grounding.engine._outage import Outages
+from dataflow_grounding.engine._reply_sources import Answerers, SeenReplies
 from dataflow_grounding.engine.budget import Budget, with_worst_case
 from dataflow_grounding.engine.keyed_log import CHECK
 from dataflow_grounding.engine.options import RunOptions
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 # No further reply would help: the request is refused, or the code that reads replies is broken.
-_FINAL = (errors.RequestRefused, errors.OperatorFailed)
+_FINAL = (errors.RequestRefused, errors.RepeatedReply, errors.OperatorFailed)
 
 FIRST_PAUSE = 0.5  # seconds before a request is tried again; each further pause is twice as long
 LONGEST_PAUSE = 8.0  # seconds, unless the endpoint asks for more
@@ -91,6 +93,8 @@ class Asking:
         self._in_flight: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._unreadable = UnreadableReplies(self.counts)
         self._first_replies = FirstReplies()
+        self._seen = SeenReplies()
+        self._answerers = Answerers(serving.model, self.counts)
         self._begun = time.monotonic()  # 0 once it was told that it waits
         longest = max(options.max_wait, serving.longest_answer)
         self.outages = Outages(self.endpoints, self._ask_for_life, self._wait, longest)
@@ -326,7 +330,7 @@ class Asking:
             overloaded = False
             answered = False
             try:
-                reply = await self._send_once(request, endpoint)
+                reply = await self._send_once(request, endpoint, by)
                 answered = True
                 self.outages.answered = request
                 return reply
@@ -391,11 +395,13 @@ class Asking:
             return await self.outages.questions_for(fault, since)
 
     async def _ask_for_life(self, request: Request[Any], endpoint: Endpoint) -> None:
-        reply = await self._send_once(request, endpoint)
-        if self._asks_for_life is not None:  # it is paid for, so `cost` is to know of it
-            line = line_of(self._asks_for_life.step, request, endpoint.serving, reply, True)
-            key = hashlib.sha256(f"life {time.time_ns()}".encode()).hexdigest()[:32]
-            self._asks_for_life.store.put(key, line)  # no record's request has that key
+        by = self._asks_for_life
+        assert by is not None
+        reply = await self._send_once(request, endpoint, by)
+        # it is paid for, so `cost` is to know of it
+        line = line_of(by.step, request, endpoint.serving, reply, True)
+        key = hashlib.sha256(f"life {time.time_ns()}".encode()).hexdigest()[:32]
+        by.store.put(key, line)  # no record's request has that key
 
     def _tell_of_waiting(self, fault: errors.ServerFault) -> None:
         # Once: nothing else is seen of a run, or of calibrating, that gets no answer at all.
@@ -423,7 +429,7 @@ class Asking:
             if not may_send and sending.before is not None:
                 await sending.before()
 
-    async def _send_once(self, request: Request[T], endpoint: Endpoint) -> Reply:
+    async def _send_once(self, request: Request[T], endpoint: Endpoint, by: "StepAsk") -> Reply:
         # The endpoint learns of an answer here, but not of an error. Raises what the serving does,
         # OperatorFailed for an answer that is none, and RunStopped before anything is sent.
         # None while it isn't known what is billed: the worst case counts then
@@ -451,8 +457,11 @@ class Asking:
                 if fault is None:
                     raise
                 raise fault from error
+            reply = self._judged(request, reply, endpoint.serving, by)
             tier = reply.tier
-            if reply.usage != Usage():  # if none is reported, the worst case counts
+            if reply.kept:  # no model has worked for it
+                usage = Usage()
+            elif reply.usage != Usage():  # if none is reported, the worst case counts
                 usage = reply.usage
                 if reserved:
                     usage = with_worst_case(usage, request, endpoint.serving, reply.text)
@@ -461,7 +470,7 @@ class Asking:
                 endpoint.share.hold(reply.hold)
             endpoint.answered(sent)
             self.last_fault = None
-            self._count_answer(reply.usage)
+            self._count_answer(reply)
             return reply
         except errors.GroundingError as error:
             self.counts["rate_limited"] += isinstance(error, errors.RateLimited)
@@ -472,10 +481,40 @@ class Asking:
             # no matter what is raised, or the room in the budget would never come back
             self.budget.settle(reserved, usage, endpoint.serving, tier)
 
-    def _count_answer(self, usage: Usage) -> None:
+    def _judged(
+        self, request: Request[Any], reply: Reply, serving: Serving, by: "StepAsk"
+    ) -> Reply:
+        # Say where a reply comes from: another model is told to whoever asks, and whether it is a
+        # further answer to its question is what the reply itself says from now on.
+        name = self._answerers.other(reply, serving.endpoint)
+        if name:
+            request.sending.other_model(name)
+        self._seen.note(reply)
+        repeated = reply.kept and request.wants_own_reply
+        if not repeated and self._seen.tells(request):
+            first = request.replace(sample=0, tries=Tries())
+            others = []
+            for sample in range(request.sample):
+                others += by.store.every(first.replace(sample=sample).key(self.identity))
+            question = first.key(self.identity)
+            repeated = self._seen.came_before(request.sample, reply, question, others)
+        if repeated:
+            reply = replace(reply, kept=True, repeated=True)
+        if repeated and not self.counts["repeated"]:
+            say(
+                f"Warning: {serving.endpoint} answers from a cache: such replies don't count as"
+                f" further answers, nor as checks. Switch its cache off for this run{_no_cache()}."
+            )
+        self.counts["repeated"] += reply.repeated
+        self.counts["kept"] += reply.kept
+        return reply
+
+    def _count_answer(self, reply: Reply) -> None:
         counts = self.counts
         counts["answered"] += 1
-        for name, tokens in vars(usage).items():
+        if reply.kept:  # its tokens were paid for before
+            return
+        for name, tokens in vars(reply.usage).items():
             counts[name] += tokens
 
     def _count_another(
@@ -511,6 +550,11 @@ class Asking:
             if left <= 0:
                 return
             await asyncio.sleep(min(left, LOOK_SECONDS))
+
+
+def _no_cache() -> str:
+    body, headers = setting("vlm.openai.extra_body"), setting("vlm.openai.extra_headers")
+    return f" (LiteLLM's: cache: {{no-cache: true}} in {body}; others' by a header in {headers})"
 
 
 def _may_be_billed(error: errors.GroundingError) -> bool:

@@ -21,7 +21,7 @@ from dataflow_grounding.engine.keyed_log import CHECK, read_lines, stores_of
 from dataflow_grounding.engine.reply_line import usage_of
 from dataflow_grounding.serving.serving import FLEX
 
-PARTS = ("retries", "samples", "checks")
+PARTS = ("retries", "samples", "checks", "kept")
 """Of a step's replies, those that are counted apart, too."""
 
 FREE = Prices(0, 0)
@@ -103,8 +103,9 @@ def paid_by_step(
     Returns:
         The steps, sorted by name: each with `step`, what `Amount.to_json` has, and the same for
         those of its replies that are `retries` (second and further tries), `samples` (second and
-        further answers) and `checks` (of the endpoint). Where the service tier `flex` has served
-        any, there is a `flex` for these as well.
+        further answers), `checks` (of the endpoint) and `kept` (by a gateway's cache, and not paid
+        for again). Where the service tier `flex` has served any, there is a `flex` for these as
+        well.
     """
     others = others or {}
     bills: dict[str, dict[str, Amount]] = {}
@@ -122,6 +123,8 @@ def paid_by_step(
                 bill["samples"] += reply
             if is_check:
                 bill["checks"] += reply
+            if line.get("kept"):
+                bill["kept"] += reply
             if line.get("tier") == FLEX:
                 bill[FLEX] += reply
     steps = []
@@ -133,10 +136,11 @@ def paid_by_step(
 
 
 def _paid_for(line: dict[str, Any], prices: Prices | None) -> Amount:
-    # USD are 0 for a model that was free, NaN where no prices are known.
+    # USD are 0 for a model that was free, and for what no model has worked for; NaN where no prices
+    # are known.
     usage = usage_of(line)
     price = prices
-    if line.get("free"):
+    if line.get("free") or line.get("kept"):
         price = FREE
     elif price is None:
         listed = listed_price(str(line.get("model")))

@@ -7,6 +7,7 @@ from dataflow_grounding._util.errors import (
     GroundingError,
     OperatorFailed,
     RecordError,
+    RepeatedReply,
     RequestRefused,
     SuspectReply,
     TruncatedReply,
@@ -59,6 +60,12 @@ def line_of(
         line["sample"] = request.sample
     if request.sending.of:
         line["of"] = request.sending.of
+    if reply.id:
+        line["id"] = blotted(reply.id)
+    if reply.kept:
+        line["kept"] = True
+    if reply.repeated:
+        line["repeated"] = True
     if reply.tier:
         line["tier"] = blotted(reply.tier)
     if serving.free:
@@ -120,12 +127,15 @@ def read_line(request: Request[T], line: dict[str, Any], attempts: int) -> ReadR
         attempts: How many tries there were, for the error.
 
     Raises:
-        RecordError: It is a refusal (RequestRefused), was cut off (TruncatedReply), can't be read,
-            or its reader is broken (OperatorFailed); with `attempts` and `reply` set.
+        RecordError: It came before (RepeatedReply), is a refusal (RequestRefused), was cut off
+            (TruncatedReply), can't be read, or its reader is broken (OperatorFailed); with
+            `attempts` and `reply` set.
         GroundingError: The reader raises another one, as a RunStopped; that is left as it is.
     """
     error: RecordError
-    if line.get("refusal"):
+    if line.get("repeated"):
+        error = RepeatedReply("a gateway's cache gave a reply that came before, and no further one")
+    elif line.get("refusal"):
         error = RequestRefused(str(line["refusal"]))
     elif str(line.get("finish_reason")).lower() in CUT_OFF and not is_whole(line.get("reply")):
         error = TruncatedReply("the reply was cut off at the token limit.")

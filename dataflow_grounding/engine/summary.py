@@ -10,8 +10,13 @@ from dataflow_grounding._util.terminal import counted, shown
 from dataflow_grounding.boxes.class_table import ClassTable, class_lines
 from dataflow_grounding.data.manners import Manners, wordings_of
 from dataflow_grounding.data.records import STATUSES, VERDICTS, Record, verdict_of, was_checked
+from dataflow_grounding.engine._reply_sources import ANSWERED_BY
 from dataflow_grounding.engine.plan import SUSPECT
-from dataflow_grounding.engine.unreadable import too_many_unreadable, unreadable_facts
+from dataflow_grounding.engine.unreadable import (
+    counts_after,
+    too_many_unreadable,
+    unreadable_facts,
+)
 
 WARNINGS = {
     "over_max_boxes": ("box", "left out: only the largest max_boxes of an image are kept"),
@@ -214,6 +219,9 @@ class Summary:
             "requests": self.requests["sent"],
             **{name: self.requests[name] for name in ("replayed", "probes", "rate_limited")},
             **unreadable_facts(self.requests),
+            "kept_replies": self.requests["kept"],
+            "repeated_replies": self.requests["repeated"],
+            "answered_by": counts_after(ANSWERED_BY, self.requests),
             "tokens": {
                 name: self.requests[f"{name}_tokens"] for name in ("input", "cached", "output")
             },
@@ -259,6 +267,7 @@ class Summary:
                 lines.append(f"Warning: {counted(self.notes[note], thing)} {what}")
         if self.notes[PROBE_AS_ASKED] and not self.notes[SUSPECT]:
             lines.append(what_probes_prove(self.notes[PROBE_AS_ASKED]))
+        lines += self._of_caches()
         lines += self._judge_in_doubt()
         lines += self._much_unreadable()
         for note, (thing, what) in REMARKS.items():
@@ -299,6 +308,13 @@ class Summary:
         line = self.shown.manners.line()
         if line:
             yield f"{line}: see them in the report" if self.shown.manners.rare else line
+
+    def _of_caches(self) -> Iterator[str]:
+        if self.requests["repeated"]:
+            replies = counted(self.requests["repeated"], "reply")
+            yield f"Warning: {replies} repeated by a gateway's cache: they count as no answers"
+        elif self.requests["kept"]:
+            yield f"{counted(self.requests['kept'], 'reply')} came from a gateway's cache"
 
     def _judge_in_doubt(self) -> Iterator[str]:
         # Yield a warning if a judge left more than half of the expressions undecided. Its answers

@@ -204,12 +204,13 @@ def unreadable_facts(counts: Counter[str]) -> dict[str, Any]:
     return {
         "answered": counts["answered"],
         "unreadable": counts["unreadable"],
-        "unreadable_reasons": _counts_after(UNREADABLE_REASON, counts),
-        "unreadable_forms": _counts_after(UNREADABLE_FORM, counts),
+        "unreadable_reasons": counts_after(UNREADABLE_REASON, counts),
+        "unreadable_forms": counts_after(UNREADABLE_FORM, counts),
     }
 
 
-def _counts_after(prefix: str, counts: Counter[str]) -> dict[str, int]:
+def counts_after(prefix: str, counts: Counter[str]) -> dict[str, int]:
+    """Return the counts whose names begin with a prefix, by what follows it."""
     found = {}
     for name in sorted(counts):
         if name.startswith(prefix):

@@ -3,10 +3,11 @@
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
 from statistics import median
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
-from dataflow_grounding._util.errors import UnreadableReply
+from dataflow_grounding._util.errors import RepeatedReply, UnreadableReply
 from dataflow_grounding.boxes.geometry import Bbox, Size, box_of
 from dataflow_grounding.boxes.matching import match_boxes
 from dataflow_grounding.data.manners import joined_remarks
@@ -43,16 +44,20 @@ async def ask_and_merge(
 
     Raises:
         UnreadableReply: More than half of the answers can't be read. Fewer are left out, but count
-            among the `samples` of which shares are taken.
+            among those of which shares are taken. Replies that a gateway's cache has repeated
+            don't: they are no answers.
         BaseException: What an answer failed with otherwise.
     """
     if samples == 1:
         return await ask_once(0)
-    readable = _readable_answers(await _ask_all(ask_once, range(samples)), samples)
+    answers = await _ask_all(ask_once, range(samples))
+    readable = _readable_answers(answers, len(answers))
+    if len(answers) == 1:
+        return [_single(found) for found in readable[0]]
     least_side = LEAST_SIDE_SHARE * max(size)
     merged: list[Found] = []
     for answers_for_phrase in zip(*readable, strict=True):
-        merged.append(merge_answers(answers_for_phrase, samples, least_side, least_share))
+        merged.append(merge_answers(answers_for_phrase, len(answers), least_side, least_share))
     return merged
 
 
@@ -85,6 +90,8 @@ async def ask_until_agreed(
     if first.disagreement:
         answers += await _ask_all(ask_once, range(majority, samples))
     readable = _readable_answers(answers, samples)
+    if len(answers) == 1:
+        return _single(readable[0])
     with_boxes = [answer for answer in readable if answer.instances]
     voters = with_boxes or readable
     return merge_answers(voters, len(voters), least_side)
@@ -93,7 +100,10 @@ async def ask_until_agreed(
 async def _ask_all(
     ask_once: Callable[[int], Awaitable[T]], numbers: Iterable[int]
 ) -> list[T | BaseException]:
-    return await asyncio.gather(*map(ask_once, numbers), return_exceptions=True)
+    # What a gateway's cache repeats is no answer, and isn't returned.
+    answers = await asyncio.gather(*map(ask_once, numbers), return_exceptions=True)
+    further = [answer for answer in answers if not isinstance(answer, RepeatedReply)]
+    return further or answers
 
 
 def _readable_answers(answers: Sequence[T | BaseException], samples: int) -> list[T]:
@@ -106,11 +116,16 @@ def _readable_answers(answers: Sequence[T | BaseException], samples: int) -> lis
             errors.append(answer)
         else:
             readable.append(answer)
-    too_many_failed = 2 * len(errors) > samples
+    too_many_failed = 2 * len(errors) > samples or not readable
     for error in errors:
         if too_many_failed or not isinstance(error, UnreadableReply):
             raise error
     return readable
+
+
+def _single(found: Found) -> Found:
+    # One answer has no share of several that its boxes are in.
+    return replace(found, instances=[{**item, "score": None} for item in found.instances])
 
 
 def merge_answers(

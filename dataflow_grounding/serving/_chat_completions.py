@@ -14,7 +14,13 @@ from urllib.parse import urlsplit
 
 from dataflow_grounding.images.image import ImageLimits
 from dataflow_grounding.serving.http_errors import is_about_content
-from dataflow_grounding.serving.serving import Reply, Usage, is_token_count, tier_named
+from dataflow_grounding.serving.serving import (
+    Reply,
+    Usage,
+    is_token_count,
+    name_in_reply,
+    tier_named,
+)
 
 _FORMATS = ("json_schema", "json_object", "none")  # values of response_format, in order of trying
 
@@ -36,6 +42,7 @@ class Habits:
         temperature: Whether a temperature is sent.
         stream: Whether `stream` is sent, as false: some servers stream unless they are told not to
             (BerriAI/litellm#25766, unslothai/unsloth#6570).
+        seed: Whether a further answer to the same question is asked for with a seed of its own.
     """
 
     response_format: str = "json_schema"
@@ -43,6 +50,7 @@ class Habits:
     system_message: bool = True
     temperature: bool = True
     stream: bool = True
+    seed: bool = True
 
     def after_refusal(self, refusal: str) -> "Habits | None":
         """Return what to try next after a refusal in these words; None when nothing is left.
@@ -275,6 +283,8 @@ def reply_of(data: dict[str, Any], hold: float) -> Reply:
         str(refusal) if refusal else None,
         hold,
         tier_named(data.get("service_tier")),
+        id=name_in_reply(data.get("id")),
+        model=name_in_reply(data.get("model")),
     )
 
 

@@ -33,6 +33,7 @@ T = TypeVar("T")
 
 MAX_BODY_BYTES = 32 * 2**20  # of an answer
 CONNECT_SECONDS = 20.0  # until a connection has to be there
+NO_HEADERS: Mapping[str, str] = {}
 KEEP_SECONDS = 60  # for which an idle connection is kept
 # A key in an address's query: `key=…`, `v=1&api_key=…`.
 _API_KEY = re.compile(r"(?:^|&)[^=&]*key=", re.IGNORECASE)
@@ -162,22 +163,25 @@ class HttpTransport:
         address = urlsplit(self.url)
         self.proxy = None if proxy_bypass(address.netloc) else getproxies().get(address.scheme)
 
-    async def post(self, body: Sequence[bytes]) -> tuple[int, Mapping[str, str], bytes]:
+    async def post(
+        self, body: Sequence[bytes], headers: Mapping[str, str] = NO_HEADERS
+    ) -> tuple[int, Mapping[str, str], bytes]:
         """Send one body, in parts; return status, headers and body of the answer.
 
-        That is for any status. Raises what `fault_of` returns where no answer comes, and
-        ServerFault for one larger than MAX_BODY_BYTES.
+        That is for any status. `headers` are sent with this body alone. Raises what `fault_of`
+        returns where no answer comes, and ServerFault for one larger than MAX_BODY_BYTES.
         """
         from dataflow_grounding.serving._parts_payload import PartsPayload  # imports aiohttp
 
-        return await self._answered("POST", PartsPayload(body), MAX_BODY_BYTES)
+        headers = {**self.headers, **headers} if headers else self.headers
+        return await self._answered("POST", PartsPayload(body), MAX_BODY_BYTES, headers)
 
     async def get(self, most: int) -> tuple[int, Mapping[str, str], bytes]:
         """Ask for what is there, of `most` bytes; return and raise what `post` does."""
-        return await self._answered("GET", None, most)
+        return await self._answered("GET", None, most, self.headers)
 
     async def _answered(
-        self, method: str, body: Any, most: int
+        self, method: str, body: Any, most: int, headers: Mapping[str, str]
     ) -> tuple[int, Mapping[str, str], bytes]:
         import aiohttp
 
@@ -186,7 +190,7 @@ class HttpTransport:
                 method,
                 self.url,
                 data=body,
-                headers=self.headers,
+                headers=headers,
                 proxy=self.proxy,
                 allow_redirects=False,
             )
@@ -240,17 +244,22 @@ class ClientTransport:
         self._http_client = http_client
         self._loop = loop
 
-    async def post(self, body: Sequence[bytes]) -> tuple[int, Mapping[str, str], bytes]:
+    async def post(
+        self, body: Sequence[bytes], headers: Mapping[str, str] = NO_HEADERS
+    ) -> tuple[int, Mapping[str, str], bytes]:
         """Send one body, in parts; return status, headers and body of the answer.
 
-        That is for any status. Raises what `fault_of` returns where no answer comes.
+        That is for any status. `headers` are sent with this body alone. Raises what `fault_of`
+        returns where no answer comes.
         """
         whole = b"".join(body)
         if self._loop is not None:
-            return await self._loop.run(partial(self._post, whole))
-        return await self._post(whole)
+            return await self._loop.run(partial(self._post, whole, headers))
+        return await self._post(whole, headers)
 
-    async def _post(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
+    async def _post(
+        self, body: bytes, headers: Mapping[str, str]
+    ) -> tuple[int, Mapping[str, str], bytes]:
         import openai
 
         settings = json.loads(body)
@@ -262,7 +271,7 @@ class ClientTransport:
             model=model,
             messages=messages,
             extra_body=settings,
-            extra_headers=self.headers,
+            extra_headers={**self.headers, **headers},
             timeout=limits,
         )
         try:  # the client's own time limit starts again with each byte

@@ -3,8 +3,9 @@
 import asyncio
 import json
 import os
+import secrets
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
@@ -34,8 +35,16 @@ from dataflow_grounding.serving._chat_completions import (
     first_limits,
     reply_of,
 )
+from dataflow_grounding.serving._gateway_headers import (
+    LITELLM_WANTS_NO_CACHE,
+    WANTS_NO_CACHE,
+    is_by_fallback,
+    is_kept,
+    is_litellm,
+)
 from dataflow_grounding.serving._service_tier import AskedTier, error_at_tier
 from dataflow_grounding.serving._transport import (
+    NO_HEADERS,
     ClientTransport,
     HttpTransport,
     LoopInThread,
@@ -75,12 +84,14 @@ class _FoundOut:
     Attributes:
         habits: What it is sent.
         is_certain: Whether a request of this kind was answered.
+        is_litellm: Whether replies pass LiteLLM's proxy.
         first_request: Held while that is found out.
         settings_by_task: What requests hold besides their messages, as it was written last.
     """
 
     habits: Habits
     is_certain: bool = False
+    is_litellm: bool = False
     first_request: PerLoop[asyncio.Lock] = field(default_factory=partial(PerLoop, asyncio.Lock))
     settings_by_task: dict[str, _Settings] = field(default_factory=dict)
 
@@ -256,10 +267,16 @@ class OpenAIServing(Serving):
             async with found_out.first_request.get():
                 if not found_out.is_certain:  # else another request has found out meanwhile
                     return await self._find_out(request, tier)
+        habits = found_out.habits
         try:
-            return await self._send(request, found_out.habits, tier)
+            return await self._send(request, habits, tier)
         except RequestRefused as refused:
-            if not (request.tries.cut_off and "temperature" in str(refused).lower()):
+            words = str(refused).lower()
+            if request.wants_own_reply and habits.seed and "seed" in words:
+                found_out.habits = replace(found_out.habits, seed=False)
+                request.before_another()
+                return await self._answer_at(request, tier)
+            if not (request.tries.cut_off and "temperature" in words):
                 raise
         # What was cut off is asked again cooler, but not where the model takes no temperature.
         request.before_another()
@@ -302,7 +319,8 @@ class OpenAIServing(Serving):
         if self._client is None and "aiohttp" not in sys.modules:
             await load_aside("aiohttp")
         where = f"{self.endpoint} ({self.model})"
-        status, headers, data = await self._transport.get().post(body)
+        own_headers = WANTS_NO_CACHE if request.wants_own_reply else NO_HEADERS
+        status, headers, data = await self._transport.get().post(body, own_headers)
         if status != 200:
             error = error_of(status, headers, data, where=where)
             if not tier:
@@ -315,12 +333,17 @@ class OpenAIServing(Serving):
             error_inside = error_in(completion)
             if error_inside is not None:
                 raise error_of_success(error_inside, headers, where=where)
-            return reply_of(completion, used_up(headers) or 0.0)
+            reply = reply_of(completion, used_up(headers) or 0.0)
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
             beginning = excerpt(data[:READ_BYTES].decode("utf-8", "replace"), 120)
             raise NoCompletion(
                 f"{where} answered something that is not a chat completion: {beginning!r}"
             ) from None
+        self._found_out.is_litellm = is_litellm(headers)
+        kept, by_fallback = is_kept(headers), is_by_fallback(headers)
+        if kept or by_fallback:
+            return replace(reply, kept=kept, by_fallback=by_fallback)
+        return reply
 
     def _body(self, request: Request[Any], habits: Habits, tier: str) -> list[bytes]:
         # Return the request as JSON, in parts: the images' long texts are neither copied nor
@@ -335,8 +358,19 @@ class OpenAIServing(Serving):
             parts.append(b"," if number else b"")
             parts += _message(message, beginning)
             beginning = ""
-        parts += [b"],", self._settings_as_json(request, habits, tier)]
+        parts.append(b"],")
+        if request.wants_own_reply:
+            parts += self._own_reply_keys(request, habits)
+        parts.append(self._settings_as_json(request, habits, tier))
         return _short_parts_joined(parts)
+
+    def _own_reply_keys(self, request: Request[Any], habits: Habits) -> Iterator[bytes]:
+        # A seed makes a further answer another request for a gateway that keeps replies. It isn't
+        # part of the reply's key in the store, which has the answer's number.
+        if habits.seed and "seed" not in self.extra_body:
+            yield b'"seed":%d,' % (request.sample or secrets.randbits(31))
+        if self._found_out.is_litellm and "cache" not in self.extra_body:
+            yield LITELLM_WANTS_NO_CACHE
 
     def _settings_as_json(self, request: Request[Any], habits: Habits, tier: str) -> bytes:
         # Mostly all requests of a task have the same, schema and all: what was written for the last

@@ -31,6 +31,7 @@ _with_address: ContextVar[bool] = ContextVar("_with_address", default=False)
 FLEX = "flex"
 """The service tier that is slower, and cheaper."""
 LONGEST_TIER_NAME = 40  # characters in a reply; longer ones are no names
+LONGEST_NAME = 100  # characters of a reply's id and model; longer ones are cut
 MOST_TOKENS = 10**9
 """The highest count of tokens of one request or reply that is believed.
 
@@ -79,6 +80,11 @@ def _token_count(value: int) -> int:
     return value if is_token_count(value) else 0
 
 
+def name_in_reply(name: object) -> str:
+    """Return an id or a model's name as a reply states it, cut; "" for what can't be one."""
+    return str(name)[:LONGEST_NAME] if isinstance(name, (str, int)) else ""
+
+
 def tier_named(name: object) -> str:
     """Return the name of the tier that served a reply, in lower case; "" for what can't be one."""
     return name.lower() if isinstance(name, str) and len(name) <= LONGEST_TIER_NAME else ""
@@ -95,6 +101,12 @@ class Reply:
         refusal: Why the model or the endpoint refused, in its words; None if it didn't.
         hold: Seconds for which the endpoint, by its rate-limit headers, takes no more requests.
         tier: The name of the service tier that served it; "" where the endpoint names none.
+        id: The endpoint's own name for it, which tells it from others; "" without one.
+        model: The name of the model that the endpoint says has answered; "" where it doesn't say.
+        by_fallback: Whether a gateway says that another model has answered than the one asked for.
+        kept: Whether a gateway has answered from its cache.
+        repeated: Whether it is a reply that came before, and so is no further answer; the engine
+            finds out.
     """
 
     text: str
@@ -103,6 +115,11 @@ class Reply:
     refusal: str | None = None
     hold: float = 0.0
     tier: str = ""
+    id: str = ""
+    model: str = ""
+    by_fallback: bool = False
+    kept: bool = False
+    repeated: bool = False
 
     def __post_init__(self) -> None:
         """Make the counts possible ones: those of every serving, a user's own, too, pass here."""

@@ -118,6 +118,9 @@ class Sending:
         before_another: As `Request.before_another`.
         of: What its reply is one of: checks of the endpoint vouch for all of these together.
         at: Which of the serving's endpoints is meant, where that isn't left to the serving.
+        own_reply: Whether a reply that a gateway has kept won't do, as for a check.
+        other_model: Called with the name of the model that has answered, if it is another one than
+            was asked for.
     """
 
     before: Callable[[], Awaitable[None]] | None = None
@@ -126,6 +129,8 @@ class Sending:
     before_another: Callable[..., None] = lambda *refused: None
     of: str = ""
     at: int | None = None
+    own_reply: bool = False
+    other_model: Callable[[str], None] = lambda name: None
 
 
 @dataclass(frozen=True)
@@ -200,6 +205,14 @@ class Request(Generic[T]):
             f"An earlier reply could not be read: {complaint}. "
             f"Reply with {self.form.in_words} alone."
         )
+
+    @property
+    def wants_own_reply(self) -> bool:
+        """Whether a reply that a gateway has kept for an equal question won't do.
+
+        That is so of a check, and of a further answer to the same question.
+        """
+        return self.sample > 0 or self.sending.own_reply
 
     @property
     def messages(self) -> list[Turn]:

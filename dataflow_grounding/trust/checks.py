@@ -228,6 +228,10 @@ class Checks:
         if self.begun and self.possible:
             self.stored.begin()
 
+    def want_another(self) -> None:
+        """Have the next check made at once: another model answers than before."""
+        self.known.pace.next_check = 0
+
     def is_new(self, image: Image) -> bool:
         """Whether no check has had a picture of this one's kind, once checks have `begun`."""
         if not self.begun or not self.possible or self._kind_of(image) in self.known.kinds:

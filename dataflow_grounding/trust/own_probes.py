@@ -125,7 +125,7 @@ async def ask_about_copy(
     try:
         with tempfile.TemporaryDirectory(prefix="probe-") as folder:
             question = await asyncio.to_thread(copy_question, image, asked, folder, layout)
-            picture, _ = await ask.aside(question.replace(sending=Sending(at=at)))
+            picture, _ = await ask.aside(question.replace(sending=Sending(at=at, own_reply=True)))
             return picture
     except RunStopped:
         raise

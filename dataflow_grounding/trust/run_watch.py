@@ -211,6 +211,7 @@ class RunWatch(BoxWatch):
         self._was_warned_of = self.suspicion is not None
         self.most_tries = most_tries if checks.wanted else 0
         self._calibrated = calibrated
+        self._other_models: set[str] = set()  # that have answered in place of the one asked for
         self._stop_message = ""  # once nothing more may be sent
         self._is_over = False
         # The records that asked for boxes since the last good check, MOST_UNVOUCHED at most, and
@@ -257,6 +258,7 @@ class RunWatch(BoxWatch):
             may_send=self._may_send,
             stored=question.stored,
             of=checks.stored.of,
+            other_model=self._other_model,
         )
         watched = request.replace(read=question.read, sending=sending)
         try:
@@ -272,6 +274,11 @@ class RunWatch(BoxWatch):
         self._unvouched[ask] = was_sent or self._unvouched.get(ask, False)
         if len(self._unvouched) > MOST_UNVOUCHED:
             del self._unvouched[next(iter(self._unvouched))]
+
+    def _other_model(self, name: str) -> None:
+        if name not in self._other_models:
+            self._other_models.add(name)
+            self.checks.want_another()
 
     def _may_send(self) -> bool:
         if self._stop_message or self._awaits_first:

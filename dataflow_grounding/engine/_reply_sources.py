@@ -1,0 +1,151 @@
+"""Where replies come from: the model, another model, or a gateway's cache."""
+
+import re
+from collections import Counter, OrderedDict
+from collections.abc import Iterable
+from typing import Any, Generic, TypeAlias, TypeVar
+
+from dataflow_grounding._util.secrets import blotted
+from dataflow_grounding._util.settings import setting
+from dataflow_grounding._util.terminal import say
+from dataflow_grounding.serving.serving import Reply
+from dataflow_grounding.tasks.request import Request
+
+T = TypeVar("T")
+MOST_REMEMBERED = 4096  # replies: far more than come between two answers to one question
+MOST_MODELS = 20  # that are counted by name
+OTHERS = "others"
+ANSWERED_BY = "answered_by "
+"""With what the counts of replies by model begin, before the model's name."""
+# What another name of the same model may have: the provider before it, a date, version or variant
+# after it (`openai/gpt-4o-2024-08-06`, `gemini-2.5-flash-001`, `qwen2.5vl:latest`).
+_PROVIDER = re.compile(r"^.*/")
+_VERSION = re.compile(r"(?:[-@:](?:latest|free|nitro|floor|20\d\d-\d\d-\d\d|\d{3,8}))+$")
+
+Heard: TypeAlias = tuple[str, int]
+"""A reply by its endpoint's id, and a hash of its text."""
+
+
+class _Remembered(Generic[T]):
+    """The last MOST_REMEMBERED values, by key."""
+
+    def __init__(self) -> None:
+        self._values: OrderedDict[str, T] = OrderedDict()
+
+    def get(self, key: str) -> T | None:
+        return self._values.get(key)
+
+    def set(self, key: str, value: T) -> None:
+        self._values[key] = value
+        if len(self._values) > MOST_REMEMBERED:
+            self._values.popitem(last=False)
+
+
+class SeenReplies:
+    """Tells a further answer to a question from one that came before.
+
+    A gateway's cache answers equal requests with the same reply, which has the same id. The ids of
+    an endpoint say nothing where one of them comes with different texts.
+    """
+
+    def __init__(self) -> None:
+        self._text_of = _Remembered[int]()  # by id
+        self._common_ids = _Remembered[bool]()  # those of different texts
+        self._answers = _Remembered[dict[Heard, int]]()  # by question, with the answer's number
+        self._were_several = False
+
+    def tells(self, request: Request[Any]) -> bool:
+        """Whether it matters what else was answered to the request's question."""
+        # Most runs ask each question once, and need no key for all of its answers.
+        self._were_several = self._were_several or request.sample > 0
+        return self._were_several or request.tries.unread > 0
+
+    def note(self, reply: Reply) -> None:
+        """Note that a reply has come to any question."""
+        reply_id, text = _heard(reply.id, reply.text)
+        if self._text_of.get(reply_id) not in (None, text):
+            self._common_ids.set(reply_id, True)
+        self._text_of.set(reply_id, text)
+
+    def came_before(
+        self, sample: int, reply: Reply, question: str, others: Iterable[dict[str, Any]]
+    ) -> bool:
+        """Return whether another answer to the same question has a reply's id and text.
+
+        Args:
+            sample: The answer's number.
+            reply: The reply.
+            question: The question's key, the same for all answers to it.
+            others: The stored lines of other answers to it.
+        """
+        heard = _heard(reply.id, reply.text)
+        answers = self._answers.get(question)
+        if answers is None:
+            answers = {}
+            self._answers.set(question, answers)
+        is_anothers = answers.setdefault(heard, sample) != sample or any(
+            _heard(line.get("id"), line.get("reply")) == heard for line in others
+        )
+        is_told_by_id = bool(reply.id) and not self._common_ids.get(reply.id)
+        return is_anothers and (is_told_by_id or reply.kept)
+
+
+def _heard(reply_id: Any, text: Any) -> Heard:
+    return str(reply_id or ""), hash(text) if isinstance(text, str) else 0
+
+
+class Answerers:
+    """Counts which models answer, and tells when another one than before does.
+
+    Args:
+        asked: The model that is asked for.
+        counts: Where replies are counted by model.
+    """
+
+    def __init__(self, asked: str, counts: Counter[str]) -> None:
+        self._asked = asked
+        self._counts = counts
+        self._usual = ""  # who gave the first reply that says so
+
+    def other(self, reply: Reply, where: str) -> str:
+        """Count a reply; return its model's name if that is another one than was asked for.
+
+        Else "". The user is warned of each once. The first reply's model is that which was asked
+        for, as it may be an alias; so is one of the same name but for a provider, date or version.
+
+        Args:
+            reply: The reply.
+            where: The endpoint's address.
+        """
+        name = blotted(reply.model)
+        if reply.by_fallback:
+            name = f"{name or self._asked} (fallback)"
+        if not name:
+            return ""
+        is_new = self._count(name)
+        if not reply.by_fallback:
+            self._usual = self._usual or name
+            if _plain(name) in (_plain(self._asked), _plain(self._usual)):
+                return ""
+        if is_new:
+            say(
+                f"Warning: {name} answers at {where}, where {self._asked} was asked for. Its"
+                " replies count: if they shouldn't, stop the run and switch off the gateway's"
+                " fallbacks (LiteLLM's by disable_fallbacks: true in"
+                f" {setting('vlm.openai.extra_body')})."
+            )
+        return name
+
+    def _count(self, name: str) -> bool:
+        # Return whether the name is counted for the first time. A gateway may have any number.
+        names = [each for each in self._counts if each.startswith(ANSWERED_BY)]
+        is_new = f"{ANSWERED_BY}{name}" not in names
+        if is_new and len(names) >= MOST_MODELS:
+            self._counts[f"{ANSWERED_BY}{OTHERS}"] += 1
+            return False
+        self._counts[f"{ANSWERED_BY}{name}"] += 1
+        return is_new
+
+
+def _plain(name: str) -> str:
+    return _VERSION.sub("", _PROVIDER.sub("", name.lower()))

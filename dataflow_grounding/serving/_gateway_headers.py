@@ -1,0 +1,54 @@
+"""What gateways say in a reply's headers, and how a request asks them not to answer from a cache.
+
+A gateway may answer an equal request with the reply that it has kept. That is right for a record's
+question, and says nothing where the same is asked again to learn something.
+"""
+
+import re
+from collections.abc import Mapping
+
+WANTS_NO_CACHE = {
+    "Cache-Control": "no-cache",
+    "cf-aig-skip-cache": "true",
+    "x-portkey-cache-force-refresh": "true",
+    "X-OpenRouter-Cache": "false",
+    "Helicone-Cache-Enabled": "false",
+}
+"""Headers of a request that wants no kept reply. A gateway that doesn't know one ignores it.
+
+Cloudflare: developers.cloudflare.com/ai-gateway/features/caching; Portkey:
+portkey.ai/docs/product/ai-gateway/cache-simple-and-semantic; OpenRouter:
+openrouter.ai/docs/guides/features/response-caching; Helicone:
+docs.helicone.ai/features/advanced-usage/caching.
+"""
+
+LITELLM_WANTS_NO_CACHE = b'"cache":{"no-cache":true},'
+"""The same as a key of LiteLLM's body (docs.litellm.ai/docs/proxy/caching). Other servers would
+refuse a key that they don't know.
+"""
+_LITELLM = "x-litellm-version"  # a header of each of its replies
+_LITELLM_KEY = "x-litellm-cache-key"  # a header of those that it has kept
+_LITELLM_FALLBACKS = "x-litellm-attempted-fallbacks"  # of each: how many models it tried in vain
+_HIT = re.compile(r"\bhit\b", re.IGNORECASE)
+
+
+def is_litellm(headers: Mapping[str, str]) -> bool:
+    """Return whether a reply with these headers passed LiteLLM's proxy."""
+    return _LITELLM in headers
+
+
+def is_kept(headers: Mapping[str, str]) -> bool:
+    """Return whether a reply with these headers came from a gateway's cache.
+
+    LiteLLM names the cache's key. Others have a header for their cache with `HIT` in it
+    (`cf-aig-cache-status`, `x-portkey-cache-status`, `x-openrouter-cache-status`,
+    `helicone-cache`, `x-cache`).
+    """
+    if _LITELLM_KEY in headers:
+        return True
+    return any("cache" in name.lower() and _HIT.search(headers[name]) for name in headers)
+
+
+def is_by_fallback(headers: Mapping[str, str]) -> bool:
+    """Return whether LiteLLM says that another model has answered, as the one asked for didn't."""
+    return headers.get(_LITELLM_FALLBACKS, "0") not in ("0", "")

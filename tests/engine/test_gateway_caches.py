@@ -1,0 +1,199 @@
+"""A gateway's cache does not vote: what it repeats is no further answer, and no check."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from dataflow_grounding import BoxVerifier, OpenAIServing, PhraseGrounder
+from dataflow_grounding.errors import RepeatedReply
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
+from tests.support.stand_ins.gateway import OF_LITELLM, Gateway
+from tests.support.workplace import Done, Workplace, command
+
+KEPT = {"x-litellm-cache-key": "6a1466"}
+BOXES = [[x, y, x + 100, y + 100] for x in range(0, 1000, 200) for y in range(0, 1000, 200)]
+
+
+def unsure() -> Any:
+    """Answers with another box each time."""
+    boxes = itertools.cycle(BOXES)
+
+    def answers(request: ReceivedRequest) -> dict[str, Any]:
+        objects = []
+        bbox = next(boxes)
+        for phrase in request.input["phrases"]:
+            objects.append(
+                {"id": phrase["id"], "label": phrase["text"], "bbox_2d": bbox, "score": 0.9}
+            )
+        return {"objects": objects}
+
+    return answers
+
+
+@pytest.fixture
+def upstream() -> Iterator[LoopbackServer]:
+    with LoopbackServer(unsure(), keep_bodies=True) as server:
+        yield server
+
+
+def grounded(address: str, *, samples: int = 3, **columns: Any) -> dict[str, Any]:
+    serving = OpenAIServing(address, "m", box_format="xyxy_1000")
+    record = {"image_path": "example_data/images/cat.jpg", "expressions": ["a cat"], **columns}
+    record = PhraseGrounder(serving, check_every=None, samples=samples)(record)
+    [expression] = record["expressions"]
+    return expression
+
+
+def test_samples_through_a_cache_are_as_sure_as_directly(upstream: LoopbackServer) -> None:
+    directly = grounded(upstream.base_url)
+    assert (directly["status"], directly["disagreement"]) == ("ambiguous", True)
+    with Gateway(upstream.base_url) as gateway:
+        assert grounded(gateway.base_url) == directly
+        assert grounded(gateway.base_url) == directly  # of which the first answer was kept
+        assert gateway.kept == 1
+    seeds = [body.get("seed") for body in gateway.bodies[:3]]
+    assert seeds[0] is None
+    assert sorted(seeds[1:]) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        pytest.param({"x-litellm-cache-key": "6a1466"}, id="LiteLLM"),
+        pytest.param({"cf-aig-cache-status": "HIT"}, id="Cloudflare"),
+        pytest.param({"x-portkey-cache-status": "SEMANTIC HIT"}, id="Portkey"),
+        pytest.param({"X-OpenRouter-Cache-Status": "HIT"}, id="OpenRouter"),
+        pytest.param({"helicone-cache": "HIT"}, id="Helicone"),
+        pytest.param({}, id="by the id alone"),
+    ],
+)
+def test_what_a_cache_repeats_is_no_vote(
+    upstream: LoopbackServer, says: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Gateway(upstream.base_url, heeds=False, says=says) as gateway:
+        one = grounded(gateway.base_url)
+    assert one["status"] == "grounded"
+    assert [instance["score"] for instance in one["instances"]] == [None]
+    assert "disagreement" not in one
+    assert upstream.count() == 1
+    assert len(gateway.bodies) == 3
+    assert capsys.readouterr().err.count("answers from a cache") == 1
+
+
+@pytest.mark.parametrize("own_id", ["", "chatcmpl-123"])
+def test_an_id_that_all_replies_have_says_nothing(own_id: str) -> None:
+    def changed(completion: dict[str, Any]) -> dict[str, Any]:
+        return {**completion, "id": own_id}
+
+    with LoopbackServer(EchoAnswers()) as upstream:
+        gateway = Gateway(upstream.base_url, keeps=False, changed=changed)
+        with gateway:
+            serving = OpenAIServing(gateway.base_url, "m", box_format="xyxy_px")
+            grounder = PhraseGrounder(serving, samples=3)
+            path = "example_data/images/cat.jpg"
+            record = grounder({"image_path": path, "expressions": ["a cat"]})
+    [expression] = record["expressions"]
+    assert [instance["score"] for instance in expression["instances"]] == [1.0]
+
+
+def test_a_seed_that_is_refused_is_left_out(upstream: LoopbackServer) -> None:
+    directly = grounded(upstream.base_url)
+    with Gateway(upstream.base_url, takes_seed=False) as gateway:
+        assert grounded(gateway.base_url) == directly
+    asked_for_none = [body for body in gateway.bodies if "cache" in body and "seed" not in body]
+    assert len(asked_for_none) == 2
+    assert 4 <= len(gateway.bodies) <= 5
+
+
+def test_a_second_look_of_the_same_model_is_one_of_its_own(upstream: LoopbackServer) -> None:
+    row = {"image_path": "example_data/images/cat.jpg", "expressions": ["a cat"]}
+    for heeds, verified in ((True, False), (False, None)):
+        with Gateway(upstream.base_url, heeds=heeds) as gateway:
+            serving = OpenAIServing(gateway.base_url, "m", box_format="xyxy_1000")
+            record = PhraseGrounder(serving, check_every=None)(row)
+            verifier = BoxVerifier(serving, check_every=None)
+            if verified is None:
+                with pytest.raises(RepeatedReply, match="gateway's cache"):
+                    verifier(record)
+                continue
+            assert verifier(record)["expressions"][0]["verified"] is verified
+
+
+def test_a_kept_reply_is_shown_apart_and_costs_nothing(workplace: Workplace) -> None:
+    prices = {"vlm.prices.input": 10.0, "vlm.prices.output": 10.0}
+    with LoopbackServer(EchoAnswers()) as upstream, Gateway(upstream.base_url) as gateway:
+        settings = {**prices, "vlm.openai.base_url": gateway.base_url}
+        first, again = runs_in_two_folders(workplace, settings)
+    assert first.summary["kept_replies"] == 0
+    assert again.summary["kept_replies"] == again.summary["answered"] == 8
+    assert again.summary["repeated_replies"] == 0
+    assert first.summary["cost_usd"] > 0
+    assert again.summary["cost_usd"] == 0
+    second = str(workplace.folder / "again" / "results")
+    bill = json.loads(command(["cost", second, "--json"]).out)
+    assert bill["cost_usd"] == 0
+    assert [step["kept"]["requests"] for step in bill["steps"]] == [4, 4]
+    assert "of which from a gateway's cache: 4 replies" in command(["cost", second]).out
+
+
+def test_a_check_is_not_answered_from_a_cache(workplace: Workplace) -> None:
+    workplace.many(4)
+    with LoopbackServer(EchoAnswers()) as upstream:
+        for headers, note in (({}, "probe_as_asked"), (KEPT, "unanswered_check")):
+            gateway = Gateway(upstream.base_url, keeps=False, headers={**OF_LITELLM, **headers})
+            with gateway:
+                place = Workplace(workplace.folder / note, **workplace.settings)
+                place.many(4)
+                settings = {"vlm.openai.base_url": gateway.base_url, "vlm.check_every": 500}
+                done = place.run(**settings)
+            assert done.code == 0, done
+            assert list(done.summary["notes"]) == [note]
+            assert done.summary["repeated_replies"] == (headers == KEPT)
+            probes = [body for body in gateway.bodies if "seed" in body]
+            assert len(probes) == done.summary["probes"] >= 1
+            assert all(body["cache"] == {"no-cache": True} for body in probes)
+
+
+def test_stored_answers_are_judged_by_the_same_rule(workplace: Workplace) -> None:
+    workplace.many(3)
+    with (
+        LoopbackServer(EchoAnswers()) as upstream,
+        Gateway(upstream.base_url, heeds=False) as gateway,
+    ):
+        settings = {"vlm.openai.base_url": gateway.base_url, "workflow.samples": 3}
+        assert workplace.run(**settings).code == 0
+        rows = scores(workplace)
+        sent = len(gateway.bodies)
+        for path in workplace.results.rglob("*"):
+            if path.is_file() and path != workplace.replies:
+                path.unlink()
+        again = workplace.run(**settings)
+        assert len(gateway.bodies) == sent
+    assert again.code == 0, again
+    assert set(rows) == {None}
+    assert scores(workplace) == rows
+    bill = json.loads(command(["cost", str(workplace.results), "--json"]).out)
+    assert [step["kept"]["requests"] for step in bill["steps"]] == [0, 6]
+
+
+def runs_in_two_folders(place: Workplace, settings: dict[str, Any]) -> tuple[Done, Done]:
+    place.many(4)
+    first = place.run(**settings)
+    other = Workplace(place.folder / "again", **place.settings)
+    other.many(4)
+    again = other.run(**settings)
+    assert (first.code, again.code) == (0, 0), (first, again)
+    return first, again
+
+
+def scores(workplace: Workplace) -> list[Any]:
+    found = []
+    for row in workplace.annotations():
+        for expression in row["expressions"]:
+            found += [instance["score"] for instance in expression["instances"]]
+    return found

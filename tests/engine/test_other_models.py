@@ -1,0 +1,70 @@
+"""Another model answers than the one that was asked for: said, counted, and checked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer
+from tests.support.stand_ins.gateway import OF_LITELLM, Gateway
+from tests.support.workplace import Done, Workplace
+
+FALLEN_BACK = {**OF_LITELLM, "x-litellm-attempted-fallbacks": "1"}
+
+
+def run(workplace: Workplace, names: list[str], **gateway: Any) -> Done:
+    """One run of 6 records, whose replies name these models, the last one from then on."""
+    workplace.many(6)
+    left = list(names)
+
+    def changed(completion: dict[str, Any]) -> dict[str, Any]:
+        name = left.pop(0) if len(left) > 1 else left[0]
+        return {**completion, "model": name}
+
+    with (
+        LoopbackServer(EchoAnswers()) as upstream,
+        Gateway(upstream.base_url, changed=changed, **gateway) as between,
+    ):
+        return workplace.run(**{"vlm.openai.base_url": between.base_url, "vlm.check_every": 500})
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["loopback"],
+        ["my-alias"],
+        ["loopback", "openai/loopback"],
+        ["loopback", "loopback-2025-08-06", "loopback-20250806", "Loopback:latest"],
+        ["my-alias", "my-alias", "loopback"],
+        [""],
+    ],
+)
+def test_other_names_of_the_same_model_are_no_other_model(
+    workplace: Workplace, names: list[str]
+) -> None:
+    done = run(workplace, names)
+    assert done.code == 0, done
+    assert "was asked for" not in done.err
+    assert done.summary["probes"] == 1
+    assert set(done.summary["answered_by"]) == {name for name in names if name}
+
+
+def test_another_model_is_said_once_counted_and_checked(workplace: Workplace) -> None:
+    done = run(workplace, ["loopback"] * 5 + ["loopback-mini"])
+    assert done.code == 0, done
+    assert done.err.count("loopback-mini answers at") == 1
+    assert "where loopback was asked for" in done.err
+    answered_by = done.summary["answered_by"]
+    assert answered_by["loopback"] == 5
+    assert answered_by["loopback-mini"] == done.summary["answered"] - 5
+    assert done.summary["probes"] == 2
+    assert workplace.run_json()["answered_by"] == answered_by
+
+
+def test_a_fallback_is_said_though_it_gives_all_replies(workplace: Workplace) -> None:
+    done = run(workplace, ["m-upstream"], headers=FALLEN_BACK)
+    assert done.code == 0, done
+    assert done.err.count("m-upstream (fallback) answers at") == 1
+    assert "disable_fallbacks: true in vlm.openai.extra_body" in done.err
+    assert done.summary["answered_by"] == {"m-upstream (fallback)": done.summary["answered"]}
