@@ -174,7 +174,7 @@ class Asking:
             except errors.RecordError as failed:
                 error = failed
             if not from_store:
-                self._count_if_unreadable(error, request, key, check)
+                self._count_if_unreadable(error, request, key, by, check)
             if first_rule and attempt == 2:
                 self._first_replies.add_second(request.task, first_rule, False)
             if is_first and isinstance(error, errors.UnreadableReply):
@@ -223,7 +223,12 @@ class Asking:
         return True
 
     def _count_if_unreadable(
-        self, error: errors.RecordError, request: Request[Any], key: str, check: bool
+        self,
+        error: errors.RecordError,
+        request: Request[Any],
+        key: str,
+        by: "StepAsk",
+        check: bool,
     ) -> None:
         # Each reply to a `check` counts, as it is another one. One with suspect boxes can be read.
         if not isinstance(error, errors.UnreadableReply) or isinstance(error, errors.SuspectReply):
@@ -232,7 +237,7 @@ class Asking:
             self._unreadable.count(request, error)
             return
         with self._stopping():
-            self._unreadable.add(request, key, error)
+            self._unreadable.add(request, key, error, by.store.path)
 
     def _stored(self, this_try: Request[Any], key: str, by: "StepAsk") -> list[dict[str, Any]]:
         # Looked for are those under its `key`, then those under the keys that earlier versions gave

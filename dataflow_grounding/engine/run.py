@@ -140,6 +140,9 @@ class Run:
         finally:
             self.summary.seconds = time.monotonic() - start
             if self.stopped is not None:
+                # Nothing was put in place: files with these names are an earlier run's.
+                self.summary.annotations = ""
+                self.summary.failures_file = ""
                 self.stopped.summary = self.summary.to_json()
         return self.summary
 

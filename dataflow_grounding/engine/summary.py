@@ -27,7 +27,7 @@ WARNINGS = {
     ),
     "judge_not_tested": (
         "record",
-        "left unchecked, as the judge could not be tested: see failures.jsonl",
+        "left unchecked, as the judge could not be tested: the failures say why",
     ),
     "judge_not_obeyed": (
         "record",

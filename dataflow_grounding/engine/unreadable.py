@@ -66,8 +66,16 @@ class UnreadableReplies:
         """Note that a reply could be read."""
         self._read_tasks.add(request.task)
 
-    def add(self, request: Request[Any], key: str, error: UnreadableReply) -> None:
+    def add(
+        self, request: Request[Any], key: str, error: UnreadableReply, kept_in: str = ""
+    ) -> None:
         """Count the reply to a request with this key, once.
+
+        Args:
+            request: The question.
+            key: The request's key.
+            error: Why the reply could not be read.
+            kept_in: The file that has the replies; "" where they aren't kept.
 
         Raises:
             NothingUsable: MOST_UNUSABLE replies to this task came, and none could be read.
@@ -79,18 +87,20 @@ class UnreadableReplies:
         self._by_task[request.task] += 1
         if self._are_of_no_use(request):
             sentence = too_many_unreadable(unreadable_facts(self._counts))
-            raise NothingUsable(self._why_stopped(request, sentence))
+            why = f"{self._none_could_be_used(request)}. {sentence}"
+            if error.reply:
+                why += f'. The last one begins "{excerpt(error.reply, _LONGEST)}"'
+            if kept_in:
+                # A run that stops writes no failures file.
+                why += f"; see all in {kept_in}. The same command goes on with the other records"
+            raise NothingUsable(why)
 
     def _are_of_no_use(self, request: Request[Any]) -> bool:
         is_read = request.task in self._read_tasks
         return not is_read and self._by_task[request.task] >= MOST_UNUSABLE
 
-    def _why_stopped(self, request: Request[Any], sentence: str) -> str:
-        came = self._by_task[request.task]
-        return (
-            f"none of {came} replies to {request.task} could be used. {sentence}, or see what came"
-            " in failures.jsonl; the same command goes on with the other records"
-        )
+    def _none_could_be_used(self, request: Request[Any]) -> str:
+        return f"none of {self._by_task[request.task]} replies to {request.task} could be used"
 
     def lost(self, request: Request[Any], error: NoCompletion) -> None:
         """Count the answers to a request that were no replies at all: pages, empty bodies.
@@ -100,7 +110,9 @@ class UnreadableReplies:
         """
         self._by_task[request.task] += error.attempts
         if self._are_of_no_use(request):
-            raise NothingUsable(self._why_stopped(request, str(error)))
+            raise NothingUsable(
+                f"{self._none_could_be_used(request)}: {error}; the same command asks again"
+            )
 
     def count(self, request: Request[Any], error: UnreadableReply) -> None:
         """Count a reply, even one that was counted before: a check's differs each time."""

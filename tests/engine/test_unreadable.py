@@ -12,10 +12,19 @@ from typing import Any, ClassVar
 import pytest
 from PIL import Image
 
-from dataflow_grounding import FileStorage, OpenAIServing, Operator, Pipeline, Serving
-from dataflow_grounding._util.errors import UnreadableReply
+from dataflow_grounding import (
+    ExpressionExtractor,
+    FileStorage,
+    OpenAIServing,
+    Operator,
+    Pipeline,
+    RunOptions,
+    Serving,
+)
+from dataflow_grounding._util.errors import NothingUsable, UnreadableReply
 from dataflow_grounding.data.records import Record, Update
-from dataflow_grounding.engine.plan import Ask
+from dataflow_grounding.engine.options import current_options
+from dataflow_grounding.engine.plan import Ask, holding
 from dataflow_grounding.images.image import open_image
 from dataflow_grounding.replies import Note
 from dataflow_grounding.tasks import Request
@@ -204,6 +213,52 @@ def test_a_run_whose_answers_to_one_task_are_no_replies_stops_too(workplace: Wor
         done = workplace.run(**{"vlm.openai.base_url": server.base_url})
         assert (done.code, server.count() < 150) == (4, True), done
     assert "replies to phrase_grounding could be used" in done.err
+    assert "'<html>busy</html>'; the same command asks again" in done.err
+    assert "jsonl" not in done.err
+
+
+def test_a_run_that_stops_shows_a_reply_and_names_the_file_that_has_them(
+    workplace: Workplace,
+) -> None:
+    rows(workplace, 60)
+    with LoopbackServer(CannedAnswers("All is well.")) as server:
+        done = workplace.run(**{"vlm.openai.base_url": server.base_url})
+    assert done.code == 4, done
+    assert f'The last one begins "All is well."; see all in {workplace.replies}. ' in done.err
+    assert workplace.replies.read_text().count('"reply": "All is well."') >= 30
+    assert "failures.jsonl" not in done.err
+
+
+def test_a_run_that_stops_states_no_file_of_an_earlier_run(workplace: Workplace) -> None:
+    rows(workplace, 1)
+    with LoopbackServer() as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        assert workplace.run().summary["failures_file"] == str(workplace.results / "failures.jsonl")
+        rows(workplace, 60)
+        server.key = "another"
+        done = workplace.run()
+    assert done.code == 4, done
+    for stated in (done.summary, workplace.run_json()["summary"]):
+        assert (stated["annotations"], stated["failures_file"]) == ("", "")
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_replies_in_memory_are_shown_without_a_file_unless_one_keeps_them(
+    tmp_path: Path, is_kept: bool
+) -> None:
+    Image.new("RGB", (64, 48), "navy").save(tmp_path / "a.png")
+    picture = str(tmp_path / "a.png")
+    records = [{"image_path": picture, "caption": caption_word(n)} for n in range(60)]
+    kept = tmp_path / "replies.jsonl"
+    options = RunOptions(replies=str(kept) if is_kept else None)
+    with LoopbackServer(CannedAnswers("All is well.")) as server:
+        extract = ExpressionExtractor(OpenAIServing(server.base_url, "any"))
+        with holding(current_options, options), pytest.raises(NothingUsable) as stopped:
+            extract(records)
+    assert 'The last one begins "All is well."' in str(stopped.value)
+    assert ("jsonl" in str(stopped.value)) == is_kept
+    assert (f"see all in {kept}. " in str(stopped.value)) == is_kept
+    assert kept.exists() == is_kept
 
 
 @pytest.mark.parametrize("end", ["", "\n", "\n\n"])
