@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from dataflow_grounding._util import errors
 from dataflow_grounding._util.secrets import excerpt
@@ -32,6 +33,18 @@ _MODEL = re.compile(
     r" exist|not found)\b",
     re.IGNORECASE,
 )
+# All that a server says of a path that it doesn't have: nothing, or a web page, `404 page not found`
+# (Go: Ollama), `Not Found` (FastAPI: vLLM, SGLang, LiteLLM), `File Not Found` (llama.cpp),
+# `Invalid URL (POST /chat/completions)` (OpenAI), `Cannot POST /chat/completions` (Express); of a
+# gateway: `default backend - 404` (Kubernetes), `no Route matched with those values` (Kong).
+_NO_SUCH_PATH = re.compile(
+    r"|(?:404\W+)?(?:(?:file|page|path|route|url)\W+)?not found\W*(?:\(.*\))?"
+    r"|.*/chat/completions\b.*|default backend\b.*|no route matched\b.*",
+    re.IGNORECASE | re.DOTALL,
+)
+# LM Studio says that with 200 (lmstudio-ai/lmstudio-bug-tracker#618).
+_NO_SUCH_PATH_WITH_200 = "Unexpected endpoint or method"
+_VERSION = re.compile(r"/v\d")  # in an address's path: /v1, /v1beta/openai, /api/paas/v4
 # Codes of an account or a budget that is used up: OpenAI's (429, 400), LiteLLM's (400, 422),
 # DashScope's (400).
 _NO_CREDIT = re.compile(
@@ -66,7 +79,13 @@ LONGEST = 1e8  # seconds that are waited at the most, as a server may ask for in
 
 
 def error_of(
-    status: int, headers: Mapping[str, str], body: bytes, *, where: str, said: str = ""
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    where: str,
+    said: str = "",
+    address: str = "",
 ) -> errors.GroundingError:
     """Return the exception for an answer with this status.
 
@@ -80,6 +99,12 @@ def error_of(
         body: The answer's body.
         where: The endpoint and model, with which the message begins.
         said: Where the status was found, if not in the answer's head.
+        address: The address as it is set, without secrets, of an endpoint that is mostly at `/v1`:
+            where a server has nothing there, the message asks about that. "" asks nothing.
+
+    Example:
+        >>> print(error_of(404, {}, b"", where="Ollama", address="http://host:11434"))
+        Ollama answered 404. Is it http://host:11434/v1? Check the address and the model's name.
     """
     error, details = _error_in(body[:BODY_BYTES].decode("utf-8", "replace"))
     message = excerpt(_message(error, details), LONGEST_MESSAGE)
@@ -94,7 +119,11 @@ def error_of(
         return errors.NoCredit(text, certain=not less_would_do)
     advice = _advice_for_all(status, message)
     if advice is not None:
-        return errors.EndpointRefused(f"{text.rstrip('.')}. {advice.text}.", certain=advice.certain)
+        text = text.rstrip(".")
+        question = ""
+        if status == 404 and _NO_SUCH_PATH.fullmatch(message):
+            question = _question_about(address)
+        return errors.EndpointRefused(f"{text}. {question}{advice.text}.", certain=advice.certain)
     if status in _BUSY:
         busy = errors.RateLimited if status == 429 else errors.ServerOverloaded
         return busy(text, _wait(headers, details))
@@ -108,7 +137,7 @@ def error_of(
 
 
 def error_of_success(
-    error: Mapping[str, Any], headers: Mapping[str, str], *, where: str
+    error: Mapping[str, Any], headers: Mapping[str, str], *, where: str, address: str = ""
 ) -> errors.GroundingError:
     """Return the exception for an error inside an answer with status 200.
 
@@ -119,6 +148,7 @@ def error_of_success(
         error: The error as an object.
         headers: The answer's headers, by their names in lower case.
         where: The endpoint and model, with which the message begins.
+        address: As of `error_of`.
 
     Example:
         >>> error_of_success({"code": 429, "message": "slow down"}, {}, where="http://host (m)")
@@ -130,8 +160,10 @@ def error_of_success(
     status = code if type(code) is int and 400 <= code < 600 else 500
     if status == 500 and is_about_content(f"{code} {error.get('message')}"):
         status = 400
+    if status == 500 and _NO_SUCH_PATH_WITH_200 in str(error.get("message")):
+        status = 404
     body = json.dumps({"error": error}).encode()
-    return error_of(status, headers, body, where=where, said="inside a 200")
+    return error_of(status, headers, body, where=where, said="inside a 200", address=address)
 
 
 class _Advice(NamedTuple):
@@ -160,6 +192,18 @@ def _advice_for_all(status: int, message: str) -> _Advice | None:
     if status == 407:
         return _Advice("Check the proxy's name and password", certain=False)
     return None
+
+
+def _question_about(address: str) -> str:
+    # Ask whether `/v1` was forgotten, with a blank after it; "" where the path has a version,
+    # or a query as Azure's. Where there is a path, nobody knows whether `/v1` follows it: Ollama's
+    # is not at /api/v1.
+    parts = urlsplit(address)
+    if not address or parts.query or _VERSION.search(parts.path):
+        return ""
+    if parts.path.strip("/"):
+        return "Should it end in /v1? "
+    return f"Is it {address.rstrip('/')}/v1? "
 
 
 def _codes_of(error: Any) -> str:

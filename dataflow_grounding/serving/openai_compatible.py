@@ -322,7 +322,7 @@ class OpenAIServing(Serving):
         own_headers = WANTS_NO_CACHE if request.wants_own_reply else NO_HEADERS
         status, headers, data = await self._transport.get().post(body, own_headers)
         if status != 200:
-            error = error_of(status, headers, data, where=where)
+            error = error_of(status, headers, data, where=where, address=self.endpoint)
             if not tier:
                 raise error
             # so the service says that it has no room in the tier that was asked for
@@ -332,7 +332,7 @@ class OpenAIServing(Serving):
             completion = completion_in(data)
             error_inside = error_in(completion)
             if error_inside is not None:
-                raise error_of_success(error_inside, headers, where=where)
+                raise error_of_success(error_inside, headers, where=where, address=self.endpoint)
             reply = reply_of(completion, used_up(headers) or 0.0)
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
             beginning = excerpt(data[:READ_BYTES].decode("utf-8", "replace"), 120)

@@ -129,3 +129,24 @@ def certificate(folder: Path, host: str) -> Path:
         + key.private_bytes(pem, serialization.PrivateFormat.TraditionalOpenSSL, plain)
     )
     return path
+
+
+class FixedAnswer(Listener):
+    """Answers every request with one status and body, at any path."""
+
+    def __init__(self, status: int, body: bytes) -> None:
+        super().__init__()
+        self.address = f"http://127.0.0.1:{self.port}"
+        head = f"HTTP/1.1 {status} -\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        self._answer = head.encode() + body
+
+    def talk(self, connection: socket.socket) -> None:
+        with connection.makefile("rb") as request:
+            length = 0
+            for line in request:
+                if line.lower().startswith(b"content-length:"):
+                    length = int(line.partition(b":")[2])
+                if line == b"\r\n":
+                    break
+            request.read(length)
+        connection.sendall(self._answer)
