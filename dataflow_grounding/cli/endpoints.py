@@ -37,7 +37,7 @@ from dataflow_grounding.trust.calibration_file import store_calibration
 from dataflow_grounding.trust.choice import check_calibratable, first_format, summary
 from dataflow_grounding.trust.no_fit import NoFit
 
-# What `doctor` shows of an endpoint, in this order.
+# What `doctor` shows of an endpoint, in this order, each under its name or its label.
 _OF_ENDPOINT = (
     "backend",
     "endpoint",
@@ -46,10 +46,13 @@ _OF_ENDPOINT = (
     "key",
     "box_format",
     "takes",
+    "schema",
     "reply",
     "seconds",
     "last_run",
 )
+# It accepts what it may ignore.
+_LABELS = {"takes": "accepts", "box_format": "box format", "last_run": "last run"}
 
 
 @click.command("doctor")
@@ -60,12 +63,13 @@ _OF_ENDPOINT = (
 def doctor(
     spec_paths: tuple[str, ...], offline: bool, as_json: bool, overrides: tuple[str, ...]
 ) -> int:
-    """Show what is installed, which keys are set, whether the endpoint answers and what it accepts.
+    """Show what is installed, which keys are set, whether the endpoint answers, what it accepts and
+    whether it keeps to a schema.
 
     The endpoint is SPEC's, else that of DF_BASE_URL, DF_MODEL and DF_API_KEY. It is sent one small
-    picture, up to five times until it is accepted. If SPEC's last run got many replies that could
-    not be read, this says so. Exits with 4 if there is no answer, with 1 if the answer can't be
-    read.
+    picture, up to five times until it is accepted, and then once more. If SPEC's last run got many
+    replies that could not be read, this says so. Exits with 4 if there is no answer, with 1 if the
+    answer can't be read.
     """
     spec = spec_of_endpoint(spec_paths, overrides)
     findings = installation()
@@ -134,7 +138,7 @@ def _of_endpoints(findings: dict[str, Any]) -> Iterator[str]:
 def _of_endpoint(endpoint: dict[str, Any]) -> Iterator[str]:
     for name in _OF_ENDPOINT:
         if name in endpoint:
-            yield f"{name.replace('_', ' ')}: {endpoint[name]}"
+            yield f"{_LABELS.get(name, name)}: {endpoint[name]}"
     usage = endpoint.get("usage", {})
     if any(usage.values()):
         yield f"tokens: {usage['input_tokens']} in, {usage['output_tokens']} out"

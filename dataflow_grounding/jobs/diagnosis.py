@@ -1,6 +1,6 @@
-"""What `doctor` tells: what is installed, which keys are set, and what an endpoint takes.
+"""What `doctor` tells: what is installed, which keys are set, and what an endpoint does.
 
-The last is found out by asking it once.
+The last is found out by asking it twice.
 """
 
 import difflib
@@ -22,6 +22,7 @@ from dataflow_grounding.engine.unreadable import are_unreadable_facts, too_many_
 from dataflow_grounding.engine.workers import run_blocking
 from dataflow_grounding.images.image import open_image
 from dataflow_grounding.jobs.earlier_run import RUN_JSON
+from dataflow_grounding.jobs.schema_question import schema_kept
 from dataflow_grounding.jobs.serving_of_spec import serving_of
 from dataflow_grounding.serving import Reply, Serving
 from dataflow_grounding.serving.serving import reply_of
@@ -87,8 +88,8 @@ def endpoint_of_spec(spec: Spec, *, send: bool) -> dict[str, Any]:
 
     Args:
         spec: The spec.
-        send: Whether the model is asked about a small picture, unless something keeps it from
-            being asked. Else nothing is sent.
+        send: Whether the model is asked two questions about a small picture, unless something
+            keeps it from being asked. Else nothing is sent.
     """
     servings = [serving_of(vlm, spec.block.workflow, spec.folders) for vlm in spec.block.vlms]
     choice = choice_of(servings[0])
@@ -129,7 +130,7 @@ def endpoint_of(serving: Serving, *others: Serving, send: bool) -> dict[str, Any
         serving: The serving.
         others: Those that are asked with it. What keeps one of them from being asked is a problem
             of the serving, too.
-        send: Whether to ask it about a small picture, if there is no problem.
+        send: Whether to ask it two questions about a small picture, if there is no problem.
 
     Returns:
         `endpoint`, `model`, `problems` and what the serving says of itself; where it was asked, how
@@ -161,8 +162,9 @@ def endpoint_of(serving: Serving, *others: Serving, send: bool) -> dict[str, Any
 
 def _ask_about_square(serving: Serving) -> dict[str, Any]:
     # Ask a serving about a small picture, and return how it answers. That is `seconds`, `usage`,
-    # `takes` (what the endpoint takes, in words) and `reply`, a verdict in words; or `problems`
-    # where there is no answer.
+    # `takes` (what it accepts, in words, where the serving knows), `schema` (whether it keeps to
+    # one, where it may be asked anything) and `reply`, a verdict in words; or `problems` where
+    # there is no answer.
     from PIL import Image as Pillow
 
     with tempfile.TemporaryDirectory() as folder:
@@ -178,13 +180,23 @@ def _ask_about_square(serving: Serving) -> dict[str, Any]:
             async with aclosing(serving):
                 return await reply_of(serving, request)
 
+        async def ask_with_schema() -> str:
+            """Return whether the serving keeps to a schema, and close it."""
+            async with aclosing(serving):
+                return await schema_kept(serving, image)
+
         start = time.monotonic()
         try:
             reply = run_blocking(ask)
         except GroundingError as error:
             return {"problems": [f"{error}{_models_instead(serving, error)}"]}
-    seconds = round(time.monotonic() - start, 2)
-    takes = serving.facts().get("takes", "JSON schemas, a system message")
+        seconds = round(time.monotonic() - start, 2)
+        facts: dict[str, Any] = {"seconds": seconds, "usage": vars(reply.usage)}
+        takes = serving.facts().get("takes")
+        if takes is not None:
+            facts["takes"] = takes
+        if serving.tasks is None:
+            facts["schema"] = run_blocking(ask_with_schema)
     try:
         _, notes = request.read(reply.text)
         verdict = f"readable ({', '.join(map(str, notes))})" if notes else "as asked for"
@@ -192,7 +204,7 @@ def _ask_about_square(serving: Serving) -> dict[str, Any]:
         verdict = f"{NOT_READABLE}: {error}"
     if not reply.usage.input_tokens:
         verdict += "; it reports no token counts, so costs are unknown"
-    return {"seconds": seconds, "usage": vars(reply.usage), "takes": takes, "reply": verdict}
+    return {**facts, "reply": verdict}
 
 
 def _models_instead(serving: Serving, error: GroundingError) -> str:

@@ -33,8 +33,8 @@ _MODEL = re.compile(
     r" exist|not found)\b",
     re.IGNORECASE,
 )
-# All that a server says of a path that it doesn't have: nothing, or a web page, `404 page not found`
-# (Go: Ollama), `Not Found` (FastAPI: vLLM, SGLang, LiteLLM), `File Not Found` (llama.cpp),
+# All that a server says of a path that it doesn't have: nothing, or a web page, `404 page not
+# found` (Go: Ollama), `Not Found` (FastAPI: vLLM, SGLang, LiteLLM), `File Not Found` (llama.cpp),
 # `Invalid URL (POST /chat/completions)` (OpenAI), `Cannot POST /chat/completions` (Express); of a
 # gateway: `default backend - 404` (Kubernetes), `no Route matched with those values` (Kong).
 _NO_SUCH_PATH = re.compile(

@@ -225,7 +225,7 @@ class OpenAIServing(Serving):
         return f"{address}/{path}{mark}{query}"
 
     def facts(self) -> dict[str, Any]:
-        """Return whether there is a key, what the endpoint takes if that is known, and the tier."""
+        """Return whether there is a key, what the endpoint accepts if known, and the tier."""
         facts = {"key": "set" if self.has_key else "not set"}
         if self._found_out.is_certain:
             facts["takes"] = str(self._found_out.habits)

@@ -264,7 +264,7 @@ class Serving(ABC):
     def facts(self) -> dict[str, Any]:
         """Return what `run.json` and `doctor` say of it, as JSON without secrets.
 
-        `takes` is what the endpoint understands.
+        `takes` is what the endpoint accepts, which it may ignore all the same.
         """
         return {}
 

@@ -83,7 +83,7 @@ class EchoAnswers:
     def __init__(self, box_format: str = "xyxy_px") -> None:
         self.box_format = box_format
 
-    def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
+    def __call__(self, request: ReceivedRequest) -> dict[str, Any] | str:
         """Return a made-up answer to the request's task. Raises BadRequest for an unknown task."""
         task_input = request.input
         regions = task_input.get("regions", [])
@@ -112,6 +112,8 @@ class EchoAnswers:
                 return in_other_colors(task_input)
             case "prompted_vqa":
                 return {"answer": f"A {color_of(str(task_input['prompt']))} scene."}
+            case "reply_form":
+                return in_form_asked_for(request.settings)
             case _:
                 raise unknown_task(request)
 
@@ -264,6 +266,22 @@ def judgement_of_crops(task_input: dict[str, Any]) -> dict[str, Any]:
     for crop, is_right in zip(task_input["crops"], are_right, strict=True):
         crops.append({"id": crop["id"], "answer": "yes" if is_right else "no"})
     return {"crops": crops}
+
+
+def in_form_asked_for(settings: Mapping[str, Any]) -> dict[str, Any] | str:
+    """Return what a request's schema allows, for one whose texts have one value each.
+
+    Without a schema it is a colour, as JSON if that is asked for, else as a word. `settings` are
+    the request's, in OpenAI's terms or Gemini's.
+    """
+    response_format = settings.get("response_format") or {}
+    json_schema = response_format.get("json_schema") or {}
+    schema = json_schema.get("schema") or settings.get("responseSchema")
+    if schema:
+        return {name: part["enum"][0] for name, part in schema["properties"].items()}
+    if response_format.get("type") == "json_object":
+        return {"color": COLORS[1]}
+    return COLORS[1]
 
 
 def in_other_colors(task_input: dict[str, Any]) -> dict[str, Any]:

@@ -9,13 +9,18 @@ import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from dataflow_grounding import Serving
+from dataflow_grounding.jobs.diagnosis import endpoint_of
+from dataflow_grounding.tasks import Request
 from dataflow_grounding.testing import (
     CannedAnswers,
     EchoAnswers,
     LoopbackServer,
+    ReceivedRequest,
     Takes,
     faults,
     on,
@@ -23,6 +28,7 @@ from dataflow_grounding.testing import (
 from tests.support.workplace import REPOSITORY, Workplace, command, ended, process
 
 KEY = "sk-doctor-secret"
+FORM = "reply_form"  # the task of the question whose schema a free answer breaks
 
 
 def test_what_is_installed_and_which_keys_are_set_but_not_their_values(
@@ -72,12 +78,16 @@ def test_an_extra_that_is_missing_is_named_with_what_to_install() -> None:
     assert how.endswith("to add one: pip install 'dataflow-grounding[gemini]'")
 
 
+SCHEMA = "response_format json_schema"
 TAKES = [
-    (Takes(), "response_format json_schema, max_tokens, a system message, temperature"),
+    (Takes(), f"{SCHEMA}, max_tokens, a system message, temperature"),
     (Takes(response_formats=("json_object",)), "response_format json_object, max_tokens"),
     (Takes(response_formats=()), "no response_format"),
-    (Takes(max_completion_tokens=True), "max_completion_tokens"),
-    (Takes(system_messages=False, temperature=False), "no system message, no temperature"),
+    (Takes(max_completion_tokens=True), f"{SCHEMA}, max_completion_tokens"),
+    (
+        Takes(system_messages=False, temperature=False),
+        f"{SCHEMA}, max_tokens, no system message, no temperature",
+    ),
 ]
 
 
@@ -88,12 +98,126 @@ def test_what_an_endpoint_takes(workplace: Workplace, takes: Takes, said: str) -
         spec = str(workplace.spec(**{"vlm.openai.base_url": server.base_url}))
         done = command(["doctor", "-e", spec])
         assert done.code == 0, done
-        assert server.count(200) == 1
-        assert server.count() <= 6
-    assert said in done.out
+        assert server.count(200) == 2
+        assert server.count() <= 7
+    assert f"accepts: {said}" in done.out
     assert "reply: as asked for" in done.out
     assert "tokens: " in done.out
     assert not workplace.results.exists()
+
+
+def schema_of(workplace: Workplace, server: LoopbackServer) -> str:
+    """What `doctor` says of the schema, where nothing else is wrong."""
+    done = command(
+        ["doctor", "-e", str(workplace.spec(**{"vlm.openai.base_url": server.base_url}))]
+    )
+    assert done.code == 0, done
+    [line] = [line for line in done.out.splitlines() if line.startswith("schema: ")]
+    return line.removeprefix("schema: ")
+
+
+FREE = "ignored or refused: a reply came as free text"
+OTHER_JSON = "not kept: a reply came as JSON of another form"
+SCHEMAS = {
+    "kept": (Takes(), "kept"),
+    "ignored": (Takes(ignores_format=True), FREE),
+    "refused": (Takes(response_formats=()), FREE),
+    "JSON alone": (Takes(response_formats=("json_object",)), OTHER_JSON),
+}
+
+
+@pytest.mark.parametrize(("takes", "said"), SCHEMAS.values(), ids=SCHEMAS)
+def test_whether_an_endpoint_keeps_to_a_schema_is_measured(
+    workplace: Workplace, takes: Takes, said: str
+) -> None:
+    with LoopbackServer(takes=takes) as server:
+        assert schema_of(workplace, server) == said
+
+
+WRITTEN = {
+    "after thoughts": ("<think>One word.</think>{}", "kept"),
+    "in a fence": ("```json\n{}\n```", "kept"),
+    "with words": ("Here it is: {}", FREE),
+    "with more keys": ('{{"word": "blue", "more": {}}}', OTHER_JSON),
+    "a word": ("Blue.", FREE),
+    "a list": ("[{}]", OTHER_JSON),
+}
+
+
+@pytest.mark.parametrize(("written", "said"), WRITTEN.values(), ids=WRITTEN)
+def test_a_reply_with_the_schemas_value_counts_where_it_is_all_that_is_said(
+    workplace: Workplace, written: str, said: str
+) -> None:
+    invented = EchoAnswers()
+
+    def answers(request: ReceivedRequest) -> str | dict[str, Any]:
+        answer = invented(request)
+        return written.format(json.dumps(answer)) if request.task == FORM else answer
+
+    with LoopbackServer(answers) as server:
+        assert schema_of(workplace, server) == said
+
+
+NOT_KNOWN = {
+    "a fault": (faults.server_error(), "answered 500: The server had an error"),
+    "refused": (faults.bad_request("enum is not supported"), "answered 400: enum is not supported"),
+    "cut off": (faults.truncated(), "the reply was cut off at the token limit"),
+    "empty": (faults.says(""), "the reply is empty"),
+    "the model refuses": (faults.refusal("I can't look at it."), "I can't look at it."),
+}
+
+
+@pytest.mark.parametrize(("fault", "said"), NOT_KNOWN.values(), ids=NOT_KNOWN)
+def test_where_it_cant_be_told_the_reason_is(
+    workplace: Workplace, fault: faults.Fault, said: str
+) -> None:
+    with LoopbackServer(faults=on(fault, task=FORM)) as server:
+        told = schema_of(workplace, server)
+    assert told.startswith("not known: ")
+    assert said in told
+
+
+def test_each_of_several_endpoints_is_asked(workplace: Workplace) -> None:
+    with LoopbackServer() as keeps, LoopbackServer(takes=Takes(ignores_format=True)) as ignores:
+        addresses = [keeps.base_url, ignores.base_url]
+        done = command(
+            ["doctor", "--json", "-e", str(workplace.spec(**{"vlm.openai.endpoints": addresses}))]
+        )
+    assert done.code == 0, done
+    assert [part["schema"] for part in done.summary["endpoint"]["endpoints"]] == ["kept", FREE]
+
+
+def test_only_doctor_asks_and_nobody_asks_one_that_answers_certain_tasks_alone(
+    workplace: Workplace,
+) -> None:
+    workplace.many(2)
+    with LoopbackServer() as server:
+        settings = {"vlm.openai.base_url": server.base_url}
+        assert workplace.run(**settings).code == 0
+        assert FORM not in server.by_task
+        schema_of(workplace, server)
+        assert server.by_task[FORM] == 1
+    done = command(["doctor", "-e", str(workplace.spec(**{"vlm.backend": "embedded"}))])
+    assert done.code == 0, done
+    assert "reply: as asked for" in done.out
+    assert "schema: " not in done.out
+    assert "accepts: " not in done.out
+
+
+class OfOwnTasks(Serving):
+    """A serving of the user's own, which knows the shipped tasks."""
+
+    model = "mine"
+
+    async def answer(self, request: Request[Any]) -> str:
+        answers = {"expression_extraction": {"cleaned_caption": "A square.", "expressions": []}}
+        return json.dumps(answers[request.task])
+
+
+def test_a_serving_that_fails_at_an_unknown_task_is_no_problem() -> None:
+    found = endpoint_of(OfOwnTasks(), send=True)
+    assert found["schema"] == f"not known: KeyError: '{FORM}'"
+    assert "problems" not in found or not found["problems"]
 
 
 @pytest.mark.slow
@@ -110,8 +234,9 @@ def test_geminis_endpoint(workplace: Workplace) -> None:
                 str(workplace.spec(**{"vlm.gemini.base_url": server.address})),
             ]
         )
-        assert (done.code, server.count()) == (0, 1), done
+        assert (done.code, server.count()) == (0, 2), done
     assert done.summary["endpoint"]["reply"] == "as asked for"
+    assert done.summary["endpoint"]["schema"] == "kept"
     assert KEY not in done.out
 
 

@@ -1,0 +1,66 @@
+"""Whether an endpoint holds replies to a schema, found out by a question.
+
+An endpoint that accepts a schema may ignore it, as `transformers serve` and LiteLLM in front of
+some providers do. The question's schema allows one value alone, which is in no prompt: a reply has
+it only where the schema is kept to.
+"""
+
+from dataflow_grounding._util.errors import RecordError
+from dataflow_grounding._util.secrets import excerpt
+from dataflow_grounding.engine.reply_line import line_of, read_line
+from dataflow_grounding.images.image import Image
+from dataflow_grounding.replies import Note
+from dataflow_grounding.replies.channels import answer_of, enclosed
+from dataflow_grounding.replies.json_text import strict_json
+from dataflow_grounding.serving.serving import Serving, reply_of
+from dataflow_grounding.tasks.request import Prompt, Request, object_of
+
+KEPT = "kept"
+FREE = "ignored or refused: a reply came as free text"
+OTHER_JSON = "not kept: a reply came as JSON of another form"
+NOT_KNOWN = "not known"
+"""How what is said begins where it could not be told."""
+
+_TASK = "reply_form"
+_VALUE = {"seal": "kept-4711"}
+_SCHEMA = object_of(seal={"type": "string", "enum": ["kept-4711"]})
+# Held to JSON, a model that wants to write a word may write blanks up to its token limit instead:
+# so the question allows JSON. OpenAI also wants to see that word where it is asked for JSON.
+_INSTRUCTIONS = (
+    "What color is the square in the picture? Answer with one word, in plain text. Only if you"
+    " can't write plain text, write JSON with that word."
+)
+_SYSTEM = "You look at a picture and answer a question about it."
+_LONGEST = 300  # characters of an error
+
+
+async def schema_kept(serving: Serving, image: Image) -> str:
+    """Return in words whether a serving's replies keep to the schema of a question.
+
+    That is KEPT, FREE, OTHER_JSON, or NOT_KNOWN with the reason: no error is raised. One request
+    is sent.
+
+    Args:
+        serving: Who is asked.
+        image: What it is asked about: a square.
+    """
+    request = Request(
+        _TASK, {}, (image,), _INSTRUCTIONS, _SCHEMA, _read, prompt=Prompt(system=_SYSTEM)
+    )
+    try:
+        reply = await reply_of(serving, request)
+        said, _ = read_line(request, line_of("doctor", request, serving, reply, True), 1)
+    except RecordError as error:
+        return f"{NOT_KNOWN}: {excerpt(str(error), _LONGEST)}"
+    except Exception as error:
+        # A serving of the user's own may know certain tasks alone, and raise anything.
+        return f"{NOT_KNOWN}: {type(error).__name__}: {excerpt(str(error), _LONGEST)}"
+    return said
+
+
+def _read(reply: str) -> tuple[str, list[Note]]:
+    answer = enclosed(answer_of(reply))
+    value = strict_json(answer.text)
+    if value is None or answer.before.strip() or answer.after.strip():
+        return FREE, []
+    return (KEPT if value == _VALUE else OTHER_JSON), []
