@@ -162,8 +162,11 @@ class RepeatedReply(RecordError, kind="repeated_reply"):
 class RequestRefused(RecordError, kind="refused"):
     """The endpoint or the model refused this one request.
 
-    It has a content filter, or can't take such a request.
+    It has a content filter, or can't take such a request. `where` is the endpoint's address, once
+    the engine has seen it.
     """
+
+    where = ""
 
 
 class CreditTooLow(RecordError, kind="no_credit", passing=True):

@@ -8,6 +8,7 @@ import math
 import random
 import time
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from dataflow_grounding._util import errors
@@ -19,24 +20,42 @@ from dataflow_grounding.engine.progress import duration
 from dataflow_grounding.serving.http_errors import is_about_content
 from dataflow_grounding.serving.serving import Serving
 
-# requests refused with no answer between them, after which it is no longer their records' fault
+# requests refused with no answer between them, after which a plain question tells whose fault it is
 REFUSED_IN_A_ROW = 10
 OVERLOADED_TRIES = 10  # of one request at an endpoint that is busy; then its record fails
 # Tries of one request, after which an endpoint that can't be reached and has never answered is
 # given up; of several endpoints, tries of one with a rest between each.
 UNREACHABLE_TRIES = 3
-MANY_FAULTS = 50  # since the last answer, of all requests: then they are not a matter of chance
+# Failed requests, and seconds since the first one, after which an endpoint that has never answered
+# is given up. A gateway may be in front of a dead model, and try each request three times itself.
+FAULTS_AT_THE_START = 10
+SECONDS_AT_THE_START = 60.0
 ODD_BEFORE_FIRST_ANSWER = 8  # answers that are no completion: then it is no such endpoint
 FAULTS_IN_A_ROW = 5  # after which another endpoint is better
 LONGEST_REST = 60.0  # seconds, unless an endpoint asks for more
 LOOK_AGAIN_SECONDS = 1.0  # after which one that waits looks again which endpoints may be asked
 LONGEST_DATED_WAIT = 10.0**7  # seconds; of a longer wait no date is named
 
-Held: TypeAlias = dict[str, tuple[dict[str, Any], bool, KeyedLog]]
-"""Refusals kept out of their stores until an answer has come, by the request's key: the line to be
-stored, whether the refusal is `passing` (perhaps the endpoint's fault rather than the record's),
-and the store.
-"""
+
+@dataclass
+class HeldRefusal:
+    """A refusal that is kept out of its store until the endpoint that it came from has answered.
+
+    Attributes:
+        line: The line to be stored.
+        passing: Whether it is perhaps the endpoint's fault rather than the record's.
+        store: Where it is stored.
+        where: The endpoint's address.
+    """
+
+    line: dict[str, Any]
+    passing: bool
+    store: KeyedLog
+    where: str
+
+
+Held: TypeAlias = dict[str, HeldRefusal]
+"""The refusals that are held back, by the request's key."""
 
 
 class Endpoint:
@@ -66,7 +85,8 @@ class Endpoint:
         # of the rate limits that came since the last answer, when the first one came
         self._limited_since: float | None = None
         # These, too, count what came since the last answer.
-        self._faults = 0  # but not rate limits
+        self._faults = 0  # but not rate limits, nor those of an endpoint that is busy
+        self._failed_since = 0.0  # when the first of all came, by the process's clock; 0 for none
         self._odd = 0  # of the faults, answers that are no completion
         self._refused = 0
         self._credit_refused = 0  # of the refusals, those for want of credit
@@ -94,13 +114,23 @@ class Endpoint:
         As the endpoint works, refusals that were held back were about their records: they are
         stored.
         """
-        for key, (line, _, store) in self._held.items():
-            store.put(key, line)
-        self._held.clear()
+        for key, refusal in list(self._held.items()):
+            if refusal.where == self.serving.endpoint:
+                refusal.store.put(key, refusal.line)
+                del self._held[key]
         self.last_answer = time.monotonic()
         self._refused = 0
         self._credit_refused = 0
         self.works_again(sent)
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether it has refused so many requests in a row that it may refuse all."""
+        return self._refused >= REFUSED_IN_A_ROW
+
+    def is_no_wiser(self) -> None:
+        """Note that a plain question has not told whether it refuses all: ten more may."""
+        self._refused = 0
 
     def works_again(self, sent: float | None = None) -> None:
         """Open all places; after an outage as many as the endpoint had before.
@@ -110,6 +140,7 @@ class Endpoint:
         self.worked_at = max(self.worked_at, time.monotonic() if sent is None else sent)
         self._limited_since = None
         self._faults = 0
+        self._failed_since = 0.0
         self._odd = 0
         self.rests = 0
         self.misses = 0
@@ -128,40 +159,43 @@ class Endpoint:
     ) -> errors.RequestRefused | errors.CreditTooLow:
         """Return a refusal as its record's own failure.
 
-        It is `passing` where the endpoint may be at fault instead: the next run asks again. A
-        content filter's refusal counts as an answer, as the endpoint has to work for it.
+        It is `passing` where the endpoint may be at fault instead: the next run asks again. After
+        some in a row it `is_in_doubt`.
 
         Raises:
-            EndpointRefused: No other request would fare better. An EndpointRefused is certain, or
-                comes before any answer or as the tenth refusal in a row; or ten RequestRefused came
-                before any answer. A NoCredit is certain, or the second in a row.
+            EndpointRefused: No other request would fare better: an EndpointRefused is certain, or
+                comes before any answer. A NoCredit is certain, or the second in a row.
         """
         if isinstance(error, errors.NoCredit):
             self._credit_refused += 1
             if error.certain or self._credit_refused > 1:
                 raise error
             return errors.CreditTooLow(str(error))
-        if is_about_content(str(error)):
-            self.answered()
-            return errors.RequestRefused(str(error))
         self._refused += 1
-        if isinstance(error, errors.EndpointRefused):
+        refusal = errors.RequestRefused(str(error))
+        refusal.where = self.serving.endpoint
+        if is_about_content(str(error)):  # it has to work for that
+            self.last_answer = time.monotonic()
+            self.works_again()
+        elif isinstance(error, errors.EndpointRefused):
             if error.certain or self.last_answer is None:
                 raise error
-            if self._refused >= REFUSED_IN_A_ROW:
-                raise errors.EndpointRefused(
-                    f"{error} {self._refused} requests in a row were refused"
-                )
-            refusal = errors.RequestRefused(str(error))
             refusal.passing = True
-            return refusal
-        if self.last_answer is None and self._refused >= REFUSED_IN_A_ROW:
-            reason = str(error).rstrip(".")
-            count = f"{self._refused} requests were refused and none was answered"
-            raise errors.EndpointRefused(
-                f"{reason}. {count}: check the key, the model and the settings"
-            )
-        return error
+        return refusal
+
+    def refuses_all(
+        self, error: errors.EndpointRefused | errors.RequestRefused
+    ) -> errors.RunStopped:
+        """Return what stops the run, as the endpoint has refused a plain question, too."""
+        if isinstance(error, errors.NoCredit):
+            return error
+        for refusal in self._held.values():
+            if refusal.where == self.serving.endpoint:
+                refusal.passing = True
+        return errors.EndpointRefused(
+            f"{str(error).rstrip('.')}. {self._refused} requests in a row were refused, and so was"
+            " a plain question: check the key, the credit, the model and the settings"
+        )
 
     def failed(self, error: errors.ServerFault, tries: int, often: bool = False) -> None:
         """Count a fault or a rate limit.
@@ -200,18 +234,21 @@ class Endpoint:
             )
 
     def _count_fault(self, error: errors.ServerFault, tries: int, *, often: bool) -> None:
-        # Before any answer, raises EndpointRefused after many faults, and sooner where it can't be
+        # Before any answer, raises EndpointRefused after some faults, and sooner where it can't be
         # reached, redirects or answers with no completions. One that is busy may be waited for.
-        if not self._faults:
+        is_busy = isinstance(error, errors.ServerOverloaded)
+        if not self._failed_since:
             self._places = self.share.found
-        self._faults += 1
+            self._failed_since = time.monotonic()
+        self._faults += not is_busy
         self._odd += isinstance(error, errors.NoCompletion)
-        if self.last_answer is not None or isinstance(error, errors.ServerOverloaded):
+        if self.last_answer is not None or is_busy:
             return
         is_unreachable = isinstance(error, errors.EndpointUnreachable)
         hopeless = is_unreachable and tries >= UNREACHABLE_TRIES
         hopeless = hopeless or isinstance(error, errors.Redirected)
-        often = often or self._faults >= MANY_FAULTS
+        often = often or self._faults >= FAULTS_AT_THE_START
+        often = often or time.monotonic() - self._failed_since >= SECONDS_AT_THE_START
         if hopeless or often or self._odd >= ODD_BEFORE_FIRST_ANSWER:
             raise errors.EndpointRefused(
                 f"{error}. Nothing was answered: check the address and the server"
@@ -268,14 +305,14 @@ class Endpoints:
     def store_held_refusals(self) -> int:
         """Store, at the end of a run, those refusals that were held back until then.
 
-        A stored refusal isn't asked again. So they are stored only if the endpoints have answered
-        anything else, as otherwise the endpoint is at fault, not the records; and not those that
-        pass by themselves. Returns how many aren't stored: the next run asks these again.
+        A stored refusal isn't asked again. So they are stored only if the endpoint has answered
+        anything else, as otherwise it is at fault, not the records; and not those that pass by
+        themselves. Returns how many aren't stored: the next run asks these again.
         """
-        has_answered = any(endpoint.last_answer is not None for endpoint in self.all)
-        for key, (line, passing, store) in list(self.held.items()):
-            if has_answered and not passing:
-                store.put(key, line)
+        answered = {each.serving.endpoint for each in self.all if each.last_answer is not None}
+        for key, refusal in list(self.held.items()):
+            if refusal.where in answered and not refusal.passing:
+                refusal.store.put(key, refusal.line)
                 del self.held[key]
         return len(self.held)
 
@@ -397,9 +434,28 @@ class Endpoints:
         except errors.EndpointRefused as why:
             self._give_up(endpoint, why)
             return errors.EndpointUnreachable(str(why))
-        if refusal.passing and self.askable([*failed, endpoint]):
+        may_be_its_own = refusal.passing or endpoint.last_answer is None
+        if may_be_its_own and self.askable([*failed, endpoint]):
             return errors.EndpointUnreachable(str(error))
         return refusal
+
+    def refuses_all(
+        self, endpoint: Endpoint, error: errors.EndpointRefused | errors.RequestRefused
+    ) -> errors.EndpointUnreachable:
+        """Give up an endpoint that has refused a plain question as well.
+
+        Returns what that means for a request that it has refused: it goes to another endpoint.
+
+        Args:
+            endpoint: Which one.
+            error: The request's refusal, or a NoCredit of the question.
+
+        Raises:
+            EndpointRefused: All endpoints are given up.
+        """
+        why = endpoint.refuses_all(error)
+        self._give_up(endpoint, why)
+        return errors.EndpointUnreachable(str(why))
 
     def failed(self, endpoint: Endpoint, error: errors.ServerFault, tries: int) -> None:
         """Count a fault or a rate limit; of several endpoints, pass over one that is no good now.

@@ -15,40 +15,13 @@ from typing import Any, TypeAlias
 
 from dataflow_grounding._util import errors
 from dataflow_grounding.engine._endpoints import Endpoint, Endpoints, seconds_asked
+from dataflow_grounding.engine.plain_questions import sign_of_life
 from dataflow_grounding.engine.progress import duration
-from dataflow_grounding.replies import Note
 from dataflow_grounding.tasks.request import Request
 
 OUTAGE_AFTER = 20.0  # seconds of faults without an answer, after which it is an outage
 
 Ask: TypeAlias = Callable[[Request[Any], Endpoint], Awaitable[None]]
-
-
-def sign_of_life() -> Request[None]:
-    """Make a request that any endpoint can answer: a few words, and no picture.
-
-    No two are equal: a gateway's cache would answer for a dead model.
-    """
-
-    def read(reply: str) -> tuple[None, list[Note]]:
-        """Return nothing: that there is a reply is enough."""
-        return None, []
-
-    schema = {
-        "type": "object",
-        "properties": {"ok": {"type": "boolean"}},
-        "required": ["ok"],
-        "additionalProperties": False,
-    }
-    return Request(
-        task="expression_extraction",  # which every serving knows
-        input={"caption": f"Cup {secrets.token_hex(4)}"},
-        images=(),
-        instructions='Answer with {"ok": true}.',
-        schema=schema,
-        read=read,
-        text_only=True,
-    )
 
 
 class Outages:

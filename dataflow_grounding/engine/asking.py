@@ -17,8 +17,10 @@ from dataflow_grounding._util import errors
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.engine._endpoints import (
+    REFUSED_IN_A_ROW,
     Endpoint,
     Endpoints,
+    HeldRefusal,
     most_tries,
     seconds_asked,
 )
@@ -27,6 +29,7 @@ from dataflow_grounding.engine._reply_sources import Answerers, SeenReplies
 from dataflow_grounding.engine.budget import Budget, with_worst_case
 from dataflow_grounding.engine.keyed_log import CHECK
 from dataflow_grounding.engine.options import RunOptions
+from dataflow_grounding.engine.plain_questions import about_a_square, sign_of_life
 from dataflow_grounding.engine.reply_line import line_of, read_lines
 from dataflow_grounding.engine.unreadable import FirstReplies, UnreadableReplies, rule_of
 from dataflow_grounding.serving.client_errors import fault_of_client
@@ -97,8 +100,10 @@ class Asking:
         self._answerers = Answerers(serving.model, self.counts)
         self._begun = time.monotonic()  # 0 once it was told that it waits
         longest = max(options.max_wait, serving.longest_answer)
-        self.outages = Outages(self.endpoints, self._ask_for_life, self._wait, longest)
-        self._asks_for_life: StepAsk | None = None  # on whose behalf it is asked
+        self.outages = Outages(self.endpoints, self._ask_plainly, self._wait, longest)
+        self._asks_plainly: StepAsk | None = None  # on whose behalf plain questions are asked
+        # by the endpoint that may refuse all: whether it does, which a plain question tells
+        self._proofs: dict[Endpoint, asyncio.Task[errors.GroundingError | None]] = {}
 
     def renewed(self) -> "Asking":
         """Return one that sends again, where this one was stopped.
@@ -301,7 +306,8 @@ class Asking:
             # stored, so that it is asked again only when the user wants it
             reply = Reply("", "refused", Usage(), str(refused))
             line = line_of(by.step, request, self.serving, reply, check)
-            self.endpoints.held[key] = (line, refused.passing, by.store)
+            held = HeldRefusal(line, refused.passing, by.store, refused.where)
+            self.endpoints.held[key] = held
             future.set_result(line)
             return line
         except BaseException as error:
@@ -320,7 +326,7 @@ class Asking:
         if not check:
             line = by.store.get(key, by.store.first_new)
         if not line and key in self.endpoints.held:
-            line = self.endpoints.held[key][0]
+            line = self.endpoints.held[key].line
         return line
 
     async def _reply(self, request: Request[T], by: "StepAsk") -> Reply:
@@ -344,6 +350,8 @@ class Asking:
                 answered = isinstance(error, errors.RequestRefused)
                 with self._stopping():
                     refusal = self.endpoints.refused(endpoint, error, failed_at)
+                    if endpoint.is_in_doubt:
+                        refusal = await self._proven(refusal, error, endpoint, request, by)
                 if not isinstance(refusal, errors.ServerFault):
                     raise refusal from None
                 fault = refusal  # another endpoint may take it
@@ -395,23 +403,67 @@ class Asking:
     ) -> int:
         if request.sending.at is not None:  # it is a question of this one endpoint
             return 0
-        self._asks_for_life = by
+        self._asks_plainly = by
         with self._stopping():
             return await self.outages.questions_for(fault, since)
 
-    async def _ask_for_life(self, request: Request[Any], endpoint: Endpoint) -> None:
-        by = self._asks_for_life
+    async def _proven(
+        self,
+        refusal: errors.RecordError,
+        error: errors.EndpointRefused | errors.RequestRefused,
+        endpoint: Endpoint,
+        request: Request[Any],
+        by: "StepAsk",
+    ) -> errors.RecordError:
+        # Return what a refusal means, `error`, where the endpoint has refused many in a row. All
+        # who meet that meanwhile wait for one plain question. Raises EndpointRefused.
+        self._asks_plainly = by
+        if endpoint not in self._proofs:
+            proof = asyncio.ensure_future(self._refuses_plainly(endpoint, request.text_only))
+            proof.add_done_callback(lambda _: self._proofs.pop(endpoint))
+            self._proofs[endpoint] = proof
+        again = await asyncio.shield(self._proofs[endpoint])
+        if again is None:
+            return refusal
+        return self.endpoints.refuses_all(
+            endpoint, again if isinstance(again, errors.NoCredit) else error
+        )
+
+    async def _refuses_plainly(
+        self, endpoint: Endpoint, text_only: bool
+    ) -> errors.EndpointRefused | errors.RequestRefused | None:
+        # Return how the endpoint refuses a plain question; None if it answers. Then it works, and
+        # what it refused before was about the records.
+        limits = endpoint.serving.image_limits
+        question = sign_of_life() if text_only else about_a_square(limits)
+        self.counts["probes"] += 1
+        try:
+            await self._ask_plainly(question, endpoint)
+        except (errors.EndpointRefused, errors.RequestRefused) as again:
+            return again
+        except errors.RunStopped:
+            raise
+        except errors.ServerFault:
+            endpoint.is_no_wiser()
+        except Exception:  # a serving of the user's own that doesn't know such a question
+            endpoint.answered()
+        return None
+
+    async def _ask_plainly(self, request: Request[Any], endpoint: Endpoint) -> None:
+        by = self._asks_plainly
         assert by is not None
         reply = await self._send_once(request, endpoint, by)
         # it is paid for, so `cost` is to know of it
         line = line_of(by.step, request, endpoint.serving, reply, True)
-        key = hashlib.sha256(f"life {time.time_ns()}".encode()).hexdigest()[:32]
+        key = hashlib.sha256(f"plain {time.time_ns()}".encode()).hexdigest()[:32]
         by.store.put(key, line)  # no record's request has that key
 
     def _tell_of_waiting(self, fault: errors.ServerFault) -> None:
         # Once: nothing else is seen of a run, or of calibrating, that gets no answer at all.
+        # What a gateway says of the model behind it is said at once.
         waited = time.monotonic() - self._begun
-        if self._begun and waited > SAID_AFTER and not self.counts["answered"]:
+        at_once = not isinstance(fault, errors.RateLimited)
+        if self._begun and not self.counts["answered"] and (at_once or waited > SAID_AFTER):
             self._begun = 0.0
             say(f"Note: no answer in {waited:.0f} s, still trying: {str(fault).rstrip('.')}.")
 
@@ -450,7 +502,7 @@ class Asking:
             self._check_stopped()  # again: it may have waited for the budget
             self.counts["sent"] += 1
             sent = time.monotonic()
-            counting = partial(self._count_another, endpoint)
+            counting = partial(self._count_another, endpoint, [])
             counted = request.replace(sending=replace(request.sending, before_another=counting))
             try:
                 reply = await reply_of(endpoint.serving, counted)
@@ -523,11 +575,19 @@ class Asking:
             counts[name] += tokens
 
     def _count_another(
-        self, endpoint: Endpoint, refused: errors.RequestRefused | None = None
+        self,
+        endpoint: Endpoint,
+        forms: list[errors.RequestRefused],
+        refused: errors.RequestRefused | None = None,
     ) -> None:
-        if refused is not None:
-            endpoint.refused(refused)
+        # `forms` are the refusals of other forms of the same request, to which this is added. A
+        # serving of the user's own may never run out of forms.
         with self._stopping():
+            if refused is not None:
+                forms.append(refused)
+                endpoint.refused(refused)
+            if len(forms) >= REFUSED_IN_A_ROW:
+                raise endpoint.refuses_all(forms[-1])
             self._check_stopped()
             self.budget.count_further_request()
         self.counts["sent"] += 1

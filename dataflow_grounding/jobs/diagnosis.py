@@ -7,7 +7,6 @@ import difflib
 import importlib.metadata
 import os
 import platform
-import tempfile
 import time
 from contextlib import aclosing, suppress
 from typing import Any
@@ -16,11 +15,11 @@ from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import EndpointRefused, GroundingError, RecordError
 from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding._util.version import __version__
-from dataflow_grounding.data.records import Record, read_object
+from dataflow_grounding.data.records import read_object
 from dataflow_grounding.data.results_folder import stated_in
+from dataflow_grounding.engine.plain_questions import CAPTION_OF_SQUARE, picture_of_square
 from dataflow_grounding.engine.unreadable import are_unreadable_facts, too_many_unreadable
 from dataflow_grounding.engine.workers import run_blocking
-from dataflow_grounding.images.image import open_image
 from dataflow_grounding.jobs.earlier_run import RUN_JSON
 from dataflow_grounding.jobs.schema_question import schema_kept
 from dataflow_grounding.jobs.serving_of_spec import serving_of
@@ -165,38 +164,31 @@ def _ask_about_square(serving: Serving) -> dict[str, Any]:
     # `takes` (what it accepts, in words, where the serving knows), `schema` (whether it keeps to
     # one, where it may be asked anything) and `reply`, a verdict in words; or `problems` where
     # there is no answer.
-    from PIL import Image as Pillow
+    image = picture_of_square(serving.image_limits)
+    request = expression_extraction(image, CAPTION_OF_SQUARE)
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "square.png")
-        picture = Pillow.new("RGB", (64, 64), "white")
-        picture.paste("navy", (16, 16, 48, 48))
-        picture.save(path)
-        image = open_image(Record({"image_path": path}), "image_path", serving.image_limits)
-        request = expression_extraction(image, "A blue square on a white ground.")
+    async def ask() -> Reply:
+        """Return the serving's reply, which may be a text alone, and close the serving."""
+        async with aclosing(serving):
+            return await reply_of(serving, request)
 
-        async def ask() -> Reply:
-            """Return the serving's reply, which may be a text alone, and close the serving."""
-            async with aclosing(serving):
-                return await reply_of(serving, request)
+    async def ask_with_schema() -> str:
+        """Return whether the serving keeps to a schema, and close it."""
+        async with aclosing(serving):
+            return await schema_kept(serving, image)
 
-        async def ask_with_schema() -> str:
-            """Return whether the serving keeps to a schema, and close it."""
-            async with aclosing(serving):
-                return await schema_kept(serving, image)
-
-        start = time.monotonic()
-        try:
-            reply = run_blocking(ask)
-        except GroundingError as error:
-            return {"problems": [f"{error}{_models_instead(serving, error)}"]}
-        seconds = round(time.monotonic() - start, 2)
-        facts: dict[str, Any] = {"seconds": seconds, "usage": vars(reply.usage)}
-        takes = serving.facts().get("takes")
-        if takes is not None:
-            facts["takes"] = takes
-        if serving.tasks is None:
-            facts["schema"] = run_blocking(ask_with_schema)
+    start = time.monotonic()
+    try:
+        reply = run_blocking(ask)
+    except GroundingError as error:
+        return {"problems": [f"{error}{_models_instead(serving, error)}"]}
+    seconds = round(time.monotonic() - start, 2)
+    facts: dict[str, Any] = {"seconds": seconds, "usage": vars(reply.usage)}
+    takes = serving.facts().get("takes")
+    if takes is not None:
+        facts["takes"] = takes
+    if serving.tasks is None:
+        facts["schema"] = run_blocking(ask_with_schema)
     try:
         _, notes = request.read(reply.text)
         verdict = f"readable ({', '.join(map(str, notes))})" if notes else "as asked for"

@@ -49,6 +49,8 @@ _VERSION = re.compile(r"/v\d")  # in an address's path: /v1, /v1beta/openai, /ap
 # DashScope's (400).
 _NO_CREDIT = re.compile(
     r"\b(?:insufficient_quota|billing_hard_limit_reached|budget_exceeded|Arrearage)\b"
+    # LiteLLM's words: of a key's budget (422, where a code may be missing), of a deployment's (429)
+    r"|Budget has been exceeded!|crossed budget: Exceeded budget"
 )
 # OpenRouter's 402: "This request requires more credits, or fewer max_tokens."
 _LESS = re.compile(r"fewer max_tokens")
@@ -127,6 +129,9 @@ def error_of(
     if status in _BUSY:
         busy = errors.RateLimited if status == 429 else errors.ServerOverloaded
         return busy(text, _wait(headers, details))
+    wait = retry_after(headers)
+    if status >= 500 and wait is not None:
+        return errors.ServerOverloaded(text, wait)
     if status >= 500 and takes_no_images(message):  # llama.cpp says so with 500
         return errors.EndpointRefused(f"{text}. The model takes no images: name one that does")
     if status >= 500 or status in _PASSING:

@@ -133,7 +133,7 @@ class Serving(ABC):
     EndpointUnreachable, which the engine tries again; RequestRefused, which fails the record; and
     EndpointRefused, which stops the run. A serving that sends more than once for one answer calls
     `request.before_another()` before each further time, with the RequestRefused if it was refused:
-    ten refusals before the first answer stop the run.
+    ten refusals of one request stop the run.
     """
 
     model: str

@@ -21,6 +21,24 @@ NONE_LEFT = [
         {"message": "Budget has been exceeded!", "type": "budget_exceeded", "code": "422"},
         id="LiteLLM",
     ),
+    pytest.param(
+        422,
+        {
+            "message": "Budget has been exceeded! Current cost: 2.0, Max budget: 2.0",
+            "type": "invalid_request_error",
+            "code": "422",
+        },
+        id="LiteLLM, by a hook",
+    ),
+    pytest.param(
+        429,
+        {
+            "message": "No deployments available - crossed budget: Exceeded budget for deployment"
+            " model_name: m, litellm_params.model: openai/m-upstream: 0.021 >= 1d",
+            "code": "429",
+        },
+        id="LiteLLM, of a deployment",
+    ),
     pytest.param(400, {"message": "Access denied", "code": "Arrearage"}, id="DashScope"),
 ]
 FEWER = "This request requires more credits, or fewer max_tokens. You can only afford 87"
@@ -102,7 +120,7 @@ def test_403_for_all_from_the_middle_of_a_run_stops_it_and_marks_nothing(
         workplace.settings["vlm.openai.base_url"] = server.base_url
         done = workplace.run()
         assert done.code == 4, done
-        assert "10 requests in a row were refused" in done.err
+        assert "requests in a row were refused, and so was a plain question" in done.err
         assert server.received <= 40 + 10 + 8
         assert not workplace.failures()
         server.faults = []

@@ -59,7 +59,7 @@ def test_another_model_is_said_once_counted_and_checked(workplace: Workplace) ->
     assert answered_by["loopback"] == 5
     assert answered_by["loopback-mini"] == done.summary["answered"] - 5
     assert done.summary["probes"] == 2
-    assert workplace.run_json()["answered_by"] == answered_by
+    assert workplace.run_json()["summary"]["answered_by"] == answered_by
 
 
 def test_a_fallback_is_said_though_it_gives_all_replies(workplace: Workplace) -> None:

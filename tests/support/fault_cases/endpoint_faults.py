@@ -103,7 +103,10 @@ DAY_USED_UP = (  # as Google's OpenAI-compatible address has it
 STOPS = "Exit 4 within a few requests."
 WAITED = "The run waits as asked, and uses up no attempt."
 AGAIN = "Tried `workflow.max_attempts` times. The next run tries again."
-REFUSED = "Only the record fails. Ten in a row: exit 4."
+REFUSED = (
+    "Only the record fails. After ten in a row a plain question is asked: if that is refused, too,"
+    " exit 4."
+)
 QUOTA = "Exit 3 if the wait exceeds `workflow.max_wait`."
 STANDS = "Only the record fails. `--retry-failed` asks again."
 UNREADABLE = "Asked again in another way, then the record fails."
@@ -227,14 +230,14 @@ _WEATHERS = [
         4,
         most=8,
     ),
-    Weather("for all records: 400", REFUSED, always(on(faults.bad_request())), 4, most=10),
-    Weather("for all records: 413", REFUSED, always(on(Fault(413, "Too large."))), 4, most=10),
+    Weather("for all records: 400", REFUSED, always(on(faults.bad_request())), 4, most=14),
+    Weather("for all records: 413", REFUSED, always(on(Fault(413, "Too large."))), 4, most=14),
     Weather(
         "for all records: 422",
         REFUSED,
         always(on(Fault(422, "Top up first."))),
         4,
-        most=10,
+        most=14,
     ),
     Weather("for all records: a web page", REFUSED, always(on(faults.html_error(200))), 4, most=10),
     Weather(

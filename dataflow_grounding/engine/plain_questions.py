@@ -1,0 +1,59 @@
+"""Plain questions that any endpoint can answer: they tell whether it works."""
+
+import secrets
+from typing import Any
+
+from dataflow_grounding.data.records import Record
+from dataflow_grounding.images.image import Image, ImageLimits, open_image
+from dataflow_grounding.images.in_memory import as_path
+from dataflow_grounding.replies import Note
+from dataflow_grounding.tasks import expression_extraction
+from dataflow_grounding.tasks.request import Request, Sending
+
+CAPTION_OF_SQUARE = "A blue square on a white ground."
+
+
+def sign_of_life() -> Request[None]:
+    """Make a request that any endpoint can answer: a few words, and no picture.
+
+    No two are equal: a gateway's cache would answer for a dead model.
+    """
+
+    def read(reply: str) -> tuple[None, list[Note]]:
+        """Return nothing: that there is a reply is enough."""
+        return None, []
+
+    schema = {
+        "type": "object",
+        "properties": {"ok": {"type": "boolean"}},
+        "required": ["ok"],
+        "additionalProperties": False,
+    }
+    return Request(
+        task="expression_extraction",  # which every serving knows
+        input={"caption": f"Cup {secrets.token_hex(4)}"},
+        images=(),
+        instructions='Answer with {"ok": true}.',
+        schema=schema,
+        read=read,
+        text_only=True,
+    )
+
+
+def about_a_square(limits: ImageLimits) -> Request[Any]:
+    """Make a question about a picture of a blue square: one that no content filter minds.
+
+    Args:
+        limits: The sizes and types of pictures that the endpoint takes.
+    """
+    request = expression_extraction(picture_of_square(limits), CAPTION_OF_SQUARE)
+    return request.replace(sending=Sending(own_reply=True))
+
+
+def picture_of_square(limits: ImageLimits) -> Image:
+    """Draw a blue square on white ground, as it is sent within some limits."""
+    import PIL.Image  # a run seldom asks such a question
+
+    picture = PIL.Image.new("RGB", (256, 256), "white")
+    picture.paste("navy", (64, 64, 192, 192))
+    return open_image(Record({"image_path": as_path(picture, "a square")}), "image_path", limits)

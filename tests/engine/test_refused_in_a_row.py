@@ -1,0 +1,118 @@
+"""Ten refusals in a row: a plain question tells whether they are the endpoint's or the records'."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest, on
+from dataflow_grounding.testing.faults import Fault
+from tests.support.workplace import Workplace
+
+FILTERED = "Your request was flagged by our content policy."
+SQUARE = "A blue square on a white ground."
+
+
+def refusal(status: int, message: str) -> Fault:
+    return Fault(status, body=json.dumps({"error": {"message": message}}).encode())
+
+
+def is_plain(request: ReceivedRequest) -> bool:
+    return SQUARE in request.text
+
+
+def about(numbers: range) -> Callable[[ReceivedRequest], bool]:
+    """Whether a request is about one of these records."""
+    texts = [f"Cup {n} of" for n in numbers] + [f"cup {n} of" for n in numbers]
+    return lambda request: any(text in request.text for text in texts)
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        pytest.param(400, "this month's allowance is spent", id="400"),
+        pytest.param(422, "quota: 25 of 25 used", id="422"),
+        pytest.param(403, FILTERED, id="a content filter that takes nothing"),
+    ],
+)
+def test_an_endpoint_that_refuses_all_stops_the_run_and_nothing_is_marked(
+    workplace: Workplace, status: int, message: str
+) -> None:
+    workplace.many(60)
+    rule = on(refusal(status, message), indexes=range(25, 10_000))
+    with LoopbackServer(EchoAnswers(), faults=rule, latency=0.02) as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        done = workplace.run()
+        assert done.code == 4, done
+        assert message in done.err
+        assert "requests in a row were refused, and so was a plain question" in done.err
+        assert [is_plain(request) for request in server.requests].count(True) == 1
+        assert server.received <= 25 + 10 + 8 + 8
+        assert not workplace.failures()
+        server.faults = []
+        paid = server.paid
+        again = workplace.run()
+        assert (again.code, again.summary["done"]) == (0, 60), again
+        assert server.paid == 120
+    assert paid == 25
+
+
+@pytest.mark.parametrize("status", [400, 403])
+def test_records_that_are_refused_one_after_the_other_are_refusals(
+    workplace: Workplace, status: int
+) -> None:
+    workplace.many(60)
+    bad = range(20, 45)
+    rule = on(refusal(status, FILTERED if status == 403 else "too odd"), where=about(bad))
+    with LoopbackServer(EchoAnswers(), faults=rule, latency=0.02) as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        done = workplace.run(**{"workflow.max_workers": 2})
+        assert done.code == 1, done
+        assert done.summary["failures"] == {"refused": len(bad)}
+        assert {failure["passing"] for failure in workplace.failures()} == {False}
+        asked = [is_plain(request) for request in server.requests].count(True)
+        assert 1 <= asked <= 2
+        assert done.summary["probes"] == asked
+        sent = server.received
+        again = workplace.run()
+        assert again.summary["failures"] == {"refused": len(bad)}
+        assert server.received == sent
+
+
+def test_bad_records_at_the_start_of_a_run_do_not_stop_it(workplace: Workplace) -> None:
+    workplace.many(30)
+    rule = on(refusal(400, "too odd"), where=about(range(12)))
+    with LoopbackServer(EchoAnswers(), faults=rule) as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        done = workplace.run()
+    assert done.code == 1, done
+    assert (done.summary["done"], done.summary["failed"]) == (18, 12)
+
+
+def test_without_an_answer_the_tenth_refusal_and_a_plain_one_stop_the_run(
+    workplace: Workplace,
+) -> None:
+    workplace.many(30)
+    with LoopbackServer(EchoAnswers(), faults=on(refusal(400, "no such setting"))) as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        done = workplace.run()
+        assert done.code == 4, done
+        assert server.received <= 10 + 4 + 3
+    assert not workplace.failures()
+
+
+def test_of_several_endpoints_one_that_refuses_all_is_passed_over(workplace: Workplace) -> None:
+    workplace.many(60)
+    rule = on(refusal(400, "allowance is spent"), indexes=range(10, 10_000))
+    with (
+        LoopbackServer(EchoAnswers(), faults=rule, latency=0.01) as poor,
+        LoopbackServer(EchoAnswers(), latency=0.01) as rich,
+    ):
+        del workplace.settings["vlm.openai.base_url"]
+        workplace.settings["vlm.openai.endpoints"] = [poor.base_url, rich.base_url]
+        done = workplace.run()
+        again = workplace.run()
+    assert done.code in (0, 1), done
+    assert (again.code, again.summary["done"]) == (0, 60), again
