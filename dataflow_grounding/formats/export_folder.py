@@ -171,19 +171,17 @@ class ExportFolder:
             return ""
         import yaml
 
-        data: dict[str, Any] = {}
         is_packed = b"" in self.line.values()  # a column of pictures: the data file is a folder
+        files = f"{data_file}/*" if is_packed else data_file
+        data_files = [{"split": "train", "path": files}]
         if self.parts:
-            files = f"{data_file}/*" if is_packed else data_file
             data_files = [
                 {"split": _SPLITS.get(name, name), "path": f"{name}/{files}"} for name in self.parts
             ]
-            data["configs"] = [{"config_name": "default", "data_files": data_files}]
-        elif not is_packed:  # `datasets` finds files with pictures in them by itself
-            split = {"split": "train", "path": data_file}
-            data["configs"] = [{"config_name": "default", "data_files": [split]}]
+        # Without these, `datasets` may take other files of the folder for the data: classes.txt.
+        configs = [{"config_name": "default", "data_files": data_files}]
         features = [{"name": key, **_feature(value)} for key, value in self.line.items()]
-        data["dataset_info"] = {"features": features}
+        data = {"configs": configs, "dataset_info": {"features": features}}
         return f"---\n{yaml.safe_dump(data, sort_keys=False, allow_unicode=True)}---\n"
 
     def file(self, name: str) -> IO[str]:

@@ -133,8 +133,10 @@ class WebDataset(Format):
                     tar.writelines(_tar_member(key + ending, sample.data))
                     tar.writelines(_tar_member(key + ".json", record))
                 tar.write(bytes(tarfile.RECORDSIZE))  # zeros end a tar file
-        if len(endings) == 1:  # `datasets` reads no shards whose samples differ in columns
-            out.line = {"__key__": "", "__url__": "", endings.pop()[1:]: b"", "json": ROW}
+        if endings:
+            # `datasets` reads samples that differ in columns only where all columns are stated.
+            pictures = {ending[1:]: b"" for ending in sorted(endings)}
+            out.line = {"__key__": "", "__url__": "", **pictures, "json": ROW}
         _write_classes(self.class_list, out)
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
