@@ -142,10 +142,18 @@ def class_of(expression: Mapping[str, Any]) -> str:
         >>> class_of({"text": "A dog", "class": "animal"}), class_of({"text": "A dog"})
         ('animal', 'a dog')
     """
+    return stated_class_of(expression) or class_key(expression["text"])
+
+
+def stated_class_of(expression: Mapping[str, Any]) -> str:
+    """Return the class that an expression states, single-spaced; "" where it states none.
+
+    Example:
+        >>> stated_class_of({"text": "A dog", "class": " pet  animal"})
+        'pet animal'
+    """
     stated = expression.get("class")
-    if isinstance(stated, str) and stated.strip():
-        return " ".join(stated.split())
-    return class_key(expression["text"])
+    return " ".join(stated.split()) if isinstance(stated, str) else ""
 
 
 def classes_of(results: str) -> list[str]:

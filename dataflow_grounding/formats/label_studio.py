@@ -1,7 +1,8 @@
 """Label Studio: tasks with predictions out, with annotations in.
 
-`labels.xml` is the labelling configuration. A box is a region, in percents of the sides. It has its
-phrase as a text, and a relation to the phrase's place in the caption. Offsets are code points;
+`labels.xml` is the labelling configuration. A box is a region, in percents of the sides. Its label
+is the phrase's class, or `object` where it states none. It has its phrase as a text, unless the
+label says it, and a relation to the phrase's place in the caption. Offsets are code points;
 early versions counted UTF-16 units, and offsets may be off by a few (label-studio issues 539, 1347,
 4988): the region's text shows it. Sources:
 labelstud.io/guide/{task_format,predictions}; label-studio's web/libs/editor/src:
@@ -10,16 +11,18 @@ utils/selection-tools.js, mixins/AreaMixin.js (an id ends at `#`).
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from itertools import count
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, quote, urlsplit
+from xml.sax.saxutils import quoteattr
 
 from dataflow_grounding._util.errors import BrokenRow
 from dataflow_grounding.boxes import rle
 from dataflow_grounding.boxes.geometry import Bbox, Size
+from dataflow_grounding.data.classes import class_key, stated_class_of
 from dataflow_grounding.data.records import has_id
 from dataflow_grounding.formats import brush, masks
 from dataflow_grounding.formats.export_folder import ExportFolder
@@ -38,9 +41,10 @@ from dataflow_grounding.formats.reading import (
     object_errors,
     read_lines,
 )
+from dataflow_grounding.formats.xml_text import safe_for_xml
 
 # labels and names of controls, as in label_studio.xml
-_BOX = "object"  # label of a box
+_BOX = "object"  # label of a box whose phrase states no class
 _CONTROLS = {"rectangle": "box", "polygon": "polygon", "brush": "brush"}
 _PHRASE = "phrase"  # label of the place in the caption of a phrase with boxes
 _NOTHING = "nothing there"  # label of the place of a phrase without boxes
@@ -54,10 +58,14 @@ _MASK_CONTROLS = """
   <PolygonLabels name="polygon" toName="image"><Label value="object"/></PolygonLabels>
   <BrushLabels name="brush" toName="image"><Label value="object"/></BrushLabels>"""
 _AFTER = "</RectangleLabels>"
+# What it has without classes, and what with them: a label for each, and boxes without a text.
+_BOX_LABEL = '<Label value="object"/>'
+_NEEDS_TEXT = ' required="true"'
 _OUR_ID = re.compile(rf"p\d+b\d+|{_ABSENT}")  # of regions that the export wrote: p0b1, absent
 _AS_READ = "as read"  # key of a region, as it is in the file
 _UNREAD = "unread"  # in place of a useless region's type
 _NO_PLACE = ""  # instead of the id of a place in the caption
+_NO_CLASS = ""  # instead of the name of a class
 _DECIMALS = 6  # of a pixel
 
 
@@ -65,33 +73,57 @@ _DECIMALS = 6  # of a pixel
 class LabelStudio(ReturningFormat):
     """Label Studio's JSON. `image` and `caption` are what these two are called in a task's data.
 
-    Of a task's annotations only the last is read; without any, its last prediction.
+    Of a task's annotations only the last is read; without any, its last prediction. `class_list`
+    has classes in the order that their labels get.
     """
 
     image: str = "image"
     caption: str = "caption"
+    class_list: Sequence[str] = ()
 
     repeats = True
+
+    def __post_init__(self) -> None:
+        # class_key → the label: of the list, then of others as they come
+        self._label_of_class: dict[str, str] = {}
+        for name in self.class_list:
+            if name.strip():
+                self._label_of_class.setdefault(class_key(name), safe_for_xml(name))
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
         """Write a task for each sample, and next to them the labelling configuration.
 
-        It has controls of masks where there are any.
+        It has controls of masks where there are any, and the classes where a phrase states one.
         """
         has_masks = False
+        used_labels: set[str] = set()
         with out.lists(self.data_file, "") as (put,):
             for sample in samples:
                 has_masks = has_masks or _has_mask(sample)
+                used_labels.update(map(self._label_of, sample.phrases))
                 source = self.source_of(sample)
                 if source.own:
                     put(self._task_back(source))
                 else:
-                    put({"data": self._data(sample), "predictions": [_prediction(sample)]})
+                    put({"data": self._data(sample), "predictions": [self._prediction(sample)]})
+        with out.file("labels.xml") as file:
+            file.write(self._configuration(used_labels, has_masks))
+
+    def _label_of(self, phrase: Phrase) -> str:
+        name = safe_for_xml(stated_class_of(phrase.expression))
+        return self._label_of_class.setdefault(class_key(name), name) if name else _BOX
+
+    def _configuration(self, used_labels: Set[str], has_masks: bool) -> str:
         config = files(__package__).joinpath("label_studio.xml").read_text("utf-8")
         if has_masks:
             config = config.replace(_AFTER, _AFTER + _MASK_CONTROLS, 1)
-        with out.file("labels.xml") as file:
-            file.write(config)
+        if used_labels <= {_BOX}:
+            return config
+        labels = dict.fromkeys(self._label_of_class.values())
+        if _BOX in used_labels:
+            labels[_BOX] = None
+        elements = "".join(f"<Label value={quoteattr(label)}/>" for label in labels)
+        return config.replace(_BOX_LABEL, elements).replace(_NEEDS_TEXT, "")
 
     def why_mask_lost(self, mask: Any) -> str:
         """Return that a mask of several polygons is lost: a region is one."""
@@ -151,27 +183,54 @@ class LabelStudio(ReturningFormat):
         """Yield the regions of a new box or phrase.
 
         A box is written as the task's first one: with a text, or with its class as a label. In our
-        own tasks, and in tasks without boxes, it is written as in ours.
+        own tasks, and in tasks without boxes, it is written as in ours. Where boxes are labelled
+        `object`, so is a new one, as the task may have no other label.
         """
         numbers = (n for n in count() if self._taken.isdisjoint((f"p{n}", f"p{n}b0")))
         span_id = f"p{next(numbers)}"
         first = next((item for item in source.items if _role(item) == "box"), None)
-        if mark.box is None or first is None or first["value"].get(first["type"]) == [_BOX]:
-            regions = self._our_regions(span_id, mark, source.sample)
+        is_of_no_class = first is not None and first["value"].get(first["type"]) == [_BOX]
+        if mark.box is None or first is None or is_of_no_class or _is_of_our_control(first):
+            label = _BOX if is_of_no_class else self._label_of(mark.phrase)
+            regions = self._our_regions(span_id, mark, source.sample, label)
         else:
             regions = _regions_like(first, f"{span_id}b0", mark, source)
         for region in regions:
             self._taken.add(region.get("id"))
             yield region
 
-    def _our_regions(self, span_id: str, mark: Mark, sample: Sample) -> Iterator[dict[str, Any]]:
+    def _our_regions(
+        self, span_id: str, mark: Mark, sample: Sample, label: str
+    ) -> Iterator[dict[str, Any]]:
         phrase = mark.phrase.with_boxes([] if mark.box is None else [mark.number])
         if not self._has_same_caption:
             phrase = replace(phrase, span=None)
         yield from _span_regions(span_id, phrase, sample.caption)
-        yield from _box_regions(span_id, phrase, sample)
+        yield from _box_regions(span_id, phrase, sample, label)
         if not phrase.boxes and not phrase.span:
             yield _absent_region(f"{span_id}b0", [phrase.text])
+
+    def _prediction(self, sample: Sample) -> dict[str, Any]:
+        # Phrases that have neither boxes nor a place in the caption are texts of one region,
+        # `absent`. Its score is the lowest of its boxes'; without scores it has none.
+        result: list[dict[str, Any]] = []
+        absent = []
+        scores = []
+        for number, phrase in enumerate(sample.phrases):
+            result += _span_regions(f"p{number}", phrase, sample.caption)
+            result += _box_regions(f"p{number}", phrase, sample, self._label_of(phrase))
+            scores += [score for score in phrase.scores if score is not None]
+            if not phrase.boxes and not phrase.span:
+                absent.append(phrase.text)
+        if absent:
+            result.append(_absent_region(_ABSENT, absent))
+        prediction: dict[str, Any] = {
+            "model_version": str(sample.record.get("model") or "dataflow-grounding")
+        }
+        if scores:
+            prediction["score"] = min(scores)
+        prediction["result"] = result
+        return prediction
 
     def _data(self, sample: Sample) -> dict[str, Any]:
         name = sample.file_name
@@ -345,7 +404,7 @@ def _regions_like(
     assert mark.box is not None
     phrase = mark.phrase
     texts = _texts_of(first["id"], source)
-    label = str(phrase.expression.get("class") or phrase.text)
+    label = stated_class_of(phrase.expression) or phrase.text
     labels = first["value"].get(first["type"]) if texts else [label]
     of_box = box_facts(own_id, source.sample.size)
     kind, area = _area_of(mark.box, mark.mask, source.sample.size)
@@ -366,29 +425,6 @@ def _path_of(address: str) -> str:
         if paths:
             return paths[0]
     return address.removeprefix("/data/")
-
-
-def _prediction(sample: Sample) -> dict[str, Any]:
-    # Phrases that have neither boxes nor a place in the caption are texts of one region, `absent`.
-    # Its score is the lowest of its boxes'; without scores it has none.
-    result: list[dict[str, Any]] = []
-    absent = []
-    scores = []
-    for number, phrase in enumerate(sample.phrases):
-        result += _span_regions(f"p{number}", phrase, sample.caption)
-        result += _box_regions(f"p{number}", phrase, sample)
-        scores += [score for score in phrase.scores if score is not None]
-        if not phrase.boxes and not phrase.span:
-            absent.append(phrase.text)
-    if absent:
-        result.append(_absent_region(_ABSENT, absent))
-    prediction: dict[str, Any] = {
-        "model_version": str(sample.record.get("model") or "dataflow-grounding")
-    }
-    if scores:
-        prediction["score"] = min(scores)
-    prediction["result"] = result
-    return prediction
 
 
 def _absent_region(own_id: str, texts: list[str]) -> dict[str, Any]:
@@ -412,19 +448,24 @@ def _span_regions(span_id: str, phrase: Phrase, caption: str) -> Iterator[dict[s
         yield {**region, "from_name": "words", "type": "textarea", "value": text}
 
 
-def _box_regions(span_id: str, phrase: Phrase, sample: Sample) -> Iterator[dict[str, Any]]:
-    # There is no relation where the phrase has no place in the caption.
+def _box_regions(
+    span_id: str, phrase: Phrase, sample: Sample, label: str
+) -> Iterator[dict[str, Any]]:
+    # There is no relation where the phrase has no place in the caption, and no text where the label
+    # says all: who changes the label of such a box changes its phrase.
+    is_said = label == phrase.text and label != _BOX and not phrase.span
     for number, score in enumerate(phrase.scores):
         mask = phrase.expression["instances"][number].get(masks.KEY)
         kind, area = _area_of(phrase.boxes[number], mask, sample.size)
         region = box_facts(f"{span_id}b{number}", sample.size)
-        value = {**area, f"{kind}labels": [_BOX]}
+        value = {**area, f"{kind}labels": [label]}
         box = {**region, "from_name": _CONTROLS[kind], "type": f"{kind}labels", "value": value}
         if score is not None:
             box["score"] = score
         yield box
-        text = {**area, "text": [phrase.text]}
-        yield {**region, "from_name": "phrase", "type": "textarea", "value": text}
+        if not is_said:
+            text = {**area, "text": [phrase.text]}
+            yield {**region, "from_name": "phrase", "type": "textarea", "value": text}
         if phrase.span:
             yield {
                 "type": "relation",
@@ -542,6 +583,7 @@ class _Mention(NamedTuple):
         region: The region, as the file has it.
         item: Its number in the result.
         is_box: Whether the region is a box of the phrase; else it says that it has none.
+        class_name: The class that the region says; _NO_CLASS if it says none.
     """
 
     text: str
@@ -549,27 +591,36 @@ class _Mention(NamedTuple):
     region: dict[str, Any]
     item: int
     is_box: bool
+    class_name: str
 
 
 def _expressions(
     result: list[dict[str, Any]], caption: str, passed_over: Counter[str]
 ) -> list[dict[str, Any]]:
-    # Boxes of one text that are related to one place in the caption belong to one expression. A
-    # region without a place joins the first expression of its text. `char_span` is the place, None
-    # for a phrase that the export wrote without one, and left out if it has to be looked for.
+    # Boxes of one text and class that are related to one place in the caption belong to one
+    # expression. A region without a place joins the first expression of its text, and one without a
+    # class an expression of any. `char_span` is the place, None for a phrase that the export wrote
+    # without one, and left out if it has to be looked for.
     texts = {part["id"]: part["value"]["text"] for part in result if part["type"] == "textarea"}
     spans: dict[str, list[int]] = {}  # places in the caption by the id of their region
     for part in result:
         if _role(part) == "span":
             spans[part["id"]] = _code_points(part, caption, passed_over)
-    expressions: dict[tuple[str, str], dict[str, Any]] = {}  # by the place's id and the text
+    expressions: list[dict[str, Any]] = []
+    # The expressions of a text, each after the id of its place.
+    placed_of_text: dict[str, list[tuple[str, dict[str, Any]]]] = {}
     for mention in _mentions(result, texts, spans, caption):
         text = mention.text
-        key = (mention.span_id or _span_id_of(text, expressions), text)
-        expression = expressions.setdefault(key, {"text": text, "instances": []})
+        placed = placed_of_text.setdefault(text, [])
+        expression = _joined(mention, placed)
+        if expression is None:
+            expression = {"text": text, "instances": []}
+            expressions.append(expression)
+            placed.append((mention.span_id, expression))
+        if mention.class_name:
+            expression["class"] = mention.class_name
         if not mention.is_box and not expression["instances"]:
-            expression = with_item_number(expression, mention.item, text)
-            expressions[key] = expression
+            expression |= with_item_number(expression, mention.item, text)
         span = spans.get(mention.span_id)
         if span:
             expression["char_span"] = span
@@ -580,7 +631,7 @@ def _expressions(
         if mention.is_box:
             instance = with_item_number(_instance(mention.region), mention.item, text)
             expression["instances"].append(instance)
-    return list(expressions.values())
+    return expressions
 
 
 def _mentions(
@@ -597,16 +648,35 @@ def _mentions(
         texts_by_span = _texts_by_span(span_ids, region_id, texts.get(region_id), spans, caption)
         for span_id, span_texts in texts_by_span:
             for text in _phrases(region, role, span_texts, spans.get(span_id), caption):
-                yield _Mention(text, span_id, region, number, is_box=role == "box")
+                is_box = role == "box"
+                class_name = _class_in(region) if is_box else _NO_CLASS
+                yield _Mention(text, span_id, region, number, is_box, class_name)
 
 
-def _span_id_of(text: str, expressions: Mapping[tuple[str, str], Any]) -> str:
-    # `expressions` are by the place's id and the text. _NO_PLACE where none has the text, or the
-    # first that has it has no place.
-    for span_id, its_text in expressions:
-        if its_text == text:
-            return span_id
-    return _NO_PLACE
+def _joined(
+    mention: _Mention, placed: Iterable[tuple[str, dict[str, Any]]]
+) -> dict[str, Any] | None:
+    # Return the expression that a mention is of; None where it is of a new one. `placed` are those
+    # of its text, each after the id of its place.
+    for span_id, expression in placed:
+        is_there = mention.span_id in (_NO_PLACE, span_id)
+        classes = {mention.class_name, expression.get("class", _NO_CLASS)}
+        if is_there and len(classes - {_NO_CLASS}) < 2:
+            return expression
+    return None
+
+
+def _is_of_our_control(box: Mapping[str, Any]) -> bool:
+    return box.get("from_name") in _CONTROLS.values()
+
+
+def _class_in(box: Mapping[str, Any]) -> str:
+    # The label in our own configuration. In others' it may be any word for all boxes, as `region`.
+    labels = box["value"].get(box["type"])
+    if not _is_of_our_control(box) or not isinstance(labels, list):
+        return _NO_CLASS
+    named = [label for label in labels if label != _BOX and isinstance(label, str)]
+    return named[0] if len(named) == 1 else _NO_CLASS
 
 
 def _related_spans(result: list[dict[str, Any]], spans: Mapping[str, Any]) -> dict[str, list[str]]:

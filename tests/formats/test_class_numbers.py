@@ -400,7 +400,7 @@ def test_classes_and_their_numbers_come_back(tmp_path: Path, format: str) -> Non
     assert (direct / "data.yaml").read_text() == (yolo / "data.yaml").read_text()
 
 
-@pytest.mark.parametrize("format", ["odvg", "tao", "label-studio", "cvat", "ms-swift"])
+@pytest.mark.parametrize("format", ["odvg", "tao", "cvat", "ms-swift"])
 def test_classes_that_a_format_can_not_say_are_told(tmp_path: Path, format: str) -> None:
     rows = [named("a.png", "dog"), named("b.png", "cat")]
     rows[0]["expressions"][0]["text"] = "a small dog"

@@ -302,6 +302,127 @@ def test_what_would_make_a_wrong_box_is_refused(
     assert " 1: " in str(error.value)
 
 
+def of_class(name: str, text: str = "", **more: Any) -> dict[str, Any]:
+    """What a class run finds: an expression that states its class."""
+    boxes = [{"bbox": BOX, "score": 0.5}]
+    return {"text": text or name, "class": name, "unplaced": True, "instances": boxes, **more}
+
+
+def labels_of_boxes(folder: Path) -> list[str]:
+    return [
+        label
+        for task in tasks_of(folder)
+        for part in task["predictions"][0]["result"]
+        for label in part["value"].get("rectanglelabels", [])
+    ]
+
+
+def configured_labels(folder: Path) -> list[str | None]:
+    control = ET.parse(folder / "labels.xml").getroot().find("RectangleLabels")
+    assert control is not None
+    return [label.get("value") for label in control]
+
+
+def test_the_label_of_a_box_is_its_class(out: Callable[..., Path]) -> None:
+    """It was `object` for all."""
+    found = [of_class("cup"), of_class('19" screen & co'), of_class("person", "a man")]
+    folder = out("label-studio", [record("a.png", SIZE, [*found, of_class("dog", instances=[])])])
+    assert labels_of_boxes(folder) == ["cup", '19" screen & co', "person"]
+    assert configured_labels(folder) == ["cup", '19" screen & co', "person", "dog"]
+
+
+def test_labels_come_in_the_order_of_the_list_and_as_it_writes_them(
+    out: Callable[..., Path],
+) -> None:
+    rows = [record("a.png", SIZE, [of_class("cup"), {"text": "a mug", "instances": []}])]
+    folder = out("label-studio", rows, class_list=["kite", "Cup"])
+    assert labels_of_boxes(folder) == ["Cup"]
+    assert configured_labels(folder) == ["kite", "Cup", "object"]
+
+
+def test_without_classes_the_label_is_object_and_a_text_is_needed(out: Callable[..., Path]) -> None:
+    folder = out("label-studio", [mugs()], class_list=["a red mug"])  # as of the parts of a split
+    assert configured_labels(folder) == ["object"]
+    text = ET.parse(folder / "labels.xml").getroot().find("TextArea")
+    assert text is not None
+    assert text.get("required") == "true"
+
+
+def test_a_box_needs_no_text_where_there_are_classes(out: Callable[..., Path]) -> None:
+    folder = out("label-studio", [record("a.png", SIZE, [of_class("cup")])])
+    (task,) = tasks_of(folder)
+    assert [part["type"] for part in task["predictions"][0]["result"]] == ["rectanglelabels"]
+    assert "required" not in (folder / "labels.xml").read_text()
+
+
+def test_masks_are_labelled_with_their_class_too(out: Callable[..., Path]) -> None:
+    outline = [[1.5, 2.25, 40.0, 2.25, 40.0, 30.0]]
+    box = {"bbox": BOX, "score": 0.5, "segmentation": outline}
+    folder = out("label-studio", [record("a.png", SIZE, [of_class("cup", instances=[box])])])
+    (task,) = tasks_of(folder)
+    assert task["predictions"][0]["result"][0]["value"]["polygonlabels"] == ["cup"]
+    control = ET.parse(folder / "labels.xml").getroot().find("PolygonLabels")
+    assert control is not None
+    assert [label.get("value") for label in control] == ["cup"]
+
+
+def test_phrases_and_classes_of_label_studio_come_back(out: Callable[..., Path]) -> None:
+    found = [of_class("cup"), of_class("person", "a man"), of_class("object", "object")]
+    (row,) = read(str(out("label-studio", [record("a.png", SIZE, found)])), "label-studio")
+    back = [(one["text"], one.get("class")) for one in row["expressions"]]
+    assert back == [("cup", "cup"), ("a man", "person"), ("object", None)]
+
+
+def changed_label(folder: Path, label: str) -> list[tuple[str, str | None, int]]:
+    """The phrases, classes and numbers of boxes, where a person has labelled the last box so."""
+    (task,) = tasks_of(folder)
+    result = task["predictions"].pop()["result"]
+    boxes = [part for part in result if part["type"] == "rectanglelabels"]
+    boxes[-1]["value"]["rectanglelabels"] = [label]
+    task["annotations"] = [{"result": result, "completed_by": 1}]
+    (folder / "tasks.json").write_text(json.dumps([task]), encoding="utf-8")
+    (row,) = read(str(folder), "label-studio")
+    return [(one["text"], one.get("class"), len(one["instances"])) for one in row["expressions"]]
+
+
+def test_a_label_that_a_person_changed_is_the_class(out: Callable[..., Path]) -> None:
+    two = [{"bbox": BOX, "score": 0.5}, {"bbox": [5, 6, 9, 9], "score": 0.5}]
+    folder = out("label-studio", [record("a.png", SIZE, [of_class("cup", instances=two)])])
+    assert changed_label(folder, "dog") == [("cup", "cup", 1), ("dog", "dog", 1)]
+    folder = out("label-studio", [record("a.png", SIZE, [of_class("cup", "Mug", instances=two)])])
+    assert changed_label(folder, "dog") == [("Mug", "cup", 1), ("Mug", "dog", 1)]
+
+
+def test_a_box_of_a_class_that_was_absent_is_found(out: Callable[..., Path]) -> None:
+    found = [of_class("cup"), of_class("dog", instances=[])]
+    folder = out("label-studio", [record("a.png", SIZE, found)])
+    (task,) = tasks_of(folder)
+    drawn = region(value={"rectanglelabels": ["dog"]})
+    task["annotations"] = [{"result": [*task["predictions"].pop()["result"], drawn]}]
+    (folder / "tasks.json").write_text(json.dumps([task]), encoding="utf-8")
+    (row,) = read(str(folder), "label-studio")
+    back = [(one["text"], one["class"], one["status"]) for one in row["expressions"]]
+    assert back == [("cup", "cup", "grounded"), ("dog", "dog", "grounded")]
+
+
+def test_a_class_that_joins_ours_is_labelled_so(out: Callable[..., Path], tmp_path: Path) -> None:
+    """Boxes that somebody adds to what came back are labelled as the others are."""
+    folder = out("label-studio", [record("a.png", SIZE, [of_class("cup")])])
+    (row,) = read(str(folder), "label-studio")
+    row["expressions"].append(of_class("dog", "a puppy", status="grounded"))
+    write([row], "label-studio", str(tmp_path / "again"), images="reference")
+    assert labels_of_boxes(tmp_path / "again") == ["cup", "dog"]
+    (row,) = read(str(tmp_path / "again"), "label-studio")
+    assert [one["text"] for one in row["expressions"]] == ["cup", "a puppy"]
+
+
+def test_labels_of_other_configurations_are_no_classes(tmp_path: Path) -> None:
+    """There, one label may be that of all boxes, which have their phrases as texts."""
+    box = region(from_name="kind", value={"rectanglelabels": ["Region"]})
+    (one,) = result_of(tmp_path, box, text_of("r1", "a mug"))
+    assert (one["text"], one.get("class")) == ("a mug", None)
+
+
 # CVAT
 
 IMAGE = '<image id="0" name="a.png" width="64" height="48">{}</image>'
