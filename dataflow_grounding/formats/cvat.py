@@ -1,9 +1,13 @@
 """CVAT for images 1.1: one XML file with the boxes of each picture, in pixels.
 
 Their phrases are attributes. Boxes of one phrase share a `group_id`; a phrase without boxes, and
-the picture's caption, are tags. Source: docs.cvat.ai/docs/dataset_management/formats/format-cvat.
+the picture's caption, are tags. Pictures are in the folder `images` next to the file, from which
+their names start: CVAT goes by the number of an image whose name no picture of the task has.
+Sources: docs.cvat.ai/docs/dataset_management/formats/format-cvat; cvat's
+dataset_manager/bindings.py; datumaro's plugins/data_formats/cvat/base.py.
 """
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -20,6 +24,7 @@ from dataflow_grounding.data.classes import class_key, class_of
 from dataflow_grounding.data.records import STATUSES
 from dataflow_grounding.formats import masks
 from dataflow_grounding.formats.export_folder import ExportFolder
+from dataflow_grounding.formats.export_pictures import FOLDER
 from dataflow_grounding.formats.format import Phrase, Sample
 from dataflow_grounding.formats.imported import (
     COLUMN,
@@ -96,7 +101,9 @@ class Cvat(ReturningFormat):
             self._labels = {class_key(label): label for label in _labels_in(meta or "<meta/>")}
             for number, sample in enumerate(samples):
                 source = self.source_of(sample)
-                facts = {"id": number, **source.own.get("image", {}), "name": sample.file_name}
+                facts = {"id": number, **source.own.get("image", {})}
+                if source.own.get("picture") != sample.name:
+                    facts["name"] = sample.name
                 facts |= {"width": sample.size[0], "height": sample.size[1]}
                 file.write(f"<image {self._attributes_xml(facts)}>\n")
                 marks = self.items_of(source) if source.own else _picture_xml(sample)
@@ -160,18 +167,19 @@ class Cvat(ReturningFormat):
                 raise InputError(f"{file} has a <track>, of a video: export 'CVAT for images 1.1'")
             if element.tag == "image":
                 with entry_errors(f"{file}, image {element.get('name')!r}", self.bad):
-                    yield self._record(element, file)
+                    yield self._record(element, file, image_root)
                 has_images = True
         if not has_images:
             raise InputError(f"{file} has no <image> in it: export 'CVAT for images 1.1'")
 
-    def _record(self, image: Element, file: str) -> dict[str, Any]:
+    def _record(self, image: Element, file: str, image_root: str) -> dict[str, Any]:
         # Boxes and tags of a phrase with the same id or group are one expression; so are those of a
         # phrase without either.
-        record: dict[str, Any] = {"image_path": image.attrib["name"], "caption": None}
+        picture = _picture_of(image.attrib["name"], image_root)
+        record: dict[str, Any] = {"image_path": picture, "caption": None}
         record |= {side: int(image.attrib[side]) for side in ("width", "height")}
         items: list[str] = []
-        record |= column(self.name, items, image=dict(image.attrib))
+        record |= column(self.name, items, image=dict(image.attrib), picture=picture)
         keyed: list[tuple[Any, dict[str, Any]]] = []
         other_shapes = 0
         for number, mark in enumerate(image, 1):
@@ -213,6 +221,15 @@ class Cvat(ReturningFormat):
             masks.lose_object(self.bad, self.passed_over, where, error)
             return {}
         return {"bbox": [*masks.bounds(mask)], masks.KEY: mask}
+
+
+def _picture_of(name: str, image_root: str) -> str:
+    # Return the picture's path from the image root: the name, or where only `images` has such a
+    # picture, its path in there.
+    inside = f"{FOLDER}/{name}"
+    is_inside = not os.path.exists(os.path.join(image_root, name))
+    is_inside = is_inside and os.path.exists(os.path.join(image_root, inside))
+    return inside if is_inside else name
 
 
 def _task_xml() -> str:

@@ -195,6 +195,13 @@ class ExportPictures:
                 shutil.copyfileobj(source, file, 2**20)
         return name
 
+    def name_in_folder(self, file_name: str) -> str:
+        """Return a file name that `put` returned, relative to the folder of pictures.
+
+        Where pictures are only referenced there is none, and the name stays.
+        """
+        return file_name if self._images == "reference" else file_name.removeprefix(f"{FOLDER}/")
+
     def _name_in_export(self, path: str) -> str:
         # Each path has its own name: where it is taken by another path, `~2` and so on comes
         # before its ending.

@@ -158,6 +158,8 @@ class Sample:
         phrases: Those that are asked for and that the format can say.
         record: The record itself, with everything else in it.
         data: What is in the picture's file, upright, for a format that packs it.
+        name: Of the picture: relative to the export's folder of pictures, or as the record has it
+            where it is referenced.
     """
 
     file_name: str
@@ -166,6 +168,7 @@ class Sample:
     phrases: list[Phrase]
     record: Mapping[str, Any]
     data: bytes = b""
+    name: str = ""
 
 
 class Format:

@@ -220,7 +220,9 @@ class SampleMaker:
         if carries.captions:
             caption = self._safe(caption)
         data = self._pictures.data(picture) if self._format.packs else b""
-        return Sample(self._pictures.put(picture), picture.size, caption, phrases, record, data)
+        file_name = self._pictures.put(picture)
+        name = self._pictures.name_in_folder(file_name)
+        return Sample(file_name, picture.size, caption, phrases, record, data, name)
 
     def _count_lost_mark(self, record: Mapping[str, Any]) -> None:
         if record.get(SKIPPED) and not self._format.whole:

@@ -519,6 +519,55 @@ def test_a_class_named_as_our_tags_are(label: str, tmp_path: Path) -> None:
     assert (row["expressions"], row["background"]) == ([], False)
 
 
+def names_in(xml: Path) -> list[str | None]:
+    return [image.get("name") for image in ET.parse(xml).getroot().iter("image")]
+
+
+def test_names_in_a_folder_start_in_its_images(out: Callable[..., Path]) -> None:
+    """With `images/` before a name, CVAT found no such picture, and took that of the number."""
+    folder = out("cvat", [mugs()])
+    assert names_in(folder / "annotations.xml") == ["a b/ü & 100%25+#1.png"]
+    (row,) = read(str(folder), "cvat")
+    assert row["image_path"] == "images/a b/ü & 100%25+#1.png"
+
+
+def test_names_of_pictures_that_stay_where_they_are_are_theirs(
+    out: Callable[..., Path], tmp_path: Path
+) -> None:
+    box = {"text": "a mug", "instances": [{"bbox": BOX, "score": None}]}
+    folder = out("cvat", [record("images/a.png", SIZE, [box])], images="reference")
+    assert names_in(folder / "annotations.xml") == ["images/a.png"]
+
+
+def test_an_earlier_export_is_read_and_gets_the_new_names(
+    out: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Its names began with `images/`."""
+    folder = out("cvat", [mugs()])
+    xml = folder / "annotations.xml"
+    xml.write_text(xml.read_text("utf-8").replace('name="a b/', 'name="images/a b/'), "utf-8")
+    (row,) = read(str(folder), "cvat")
+    assert (folder / row["image_path"]).is_file()
+    write([row], "cvat", str(tmp_path / "again"), folders=[str(folder)])
+    assert names_in(tmp_path / "again" / "annotations.xml") == ["a b/ü & 100%25+#1.png"]
+
+
+def test_a_file_that_goes_back_alone_has_its_names_as_they_were(
+    out: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = out("cvat", [mugs()])
+    (row,) = read(str(folder), "cvat")
+    write([row], "cvat", str(tmp_path / "back.xml"), folders=[str(folder)])
+    assert names_in(tmp_path / "back.xml") == ["a b/ü & 100%25+#1.png"]
+
+
+def test_a_picture_next_to_the_file_is_taken_before_one_in_images(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "images"):
+        draw(folder, [record("a.png", SIZE, [])])
+    (row,) = cvat(tmp_path, IMAGE.format(""))
+    assert row["image_path"] == "a.png"
+
+
 def test_shapes_that_are_no_boxes_are_left_out_and_counted(tmp_path: Path) -> None:
     """One polyline among 72 boxes refused the file."""
     polyline = '<polyline label="car" points="1,2;3,4;5,6"/>'
