@@ -139,7 +139,7 @@ _writing_options = combined(
         "--flat",
         is_flag=True,
         default=None,
-        help="YOLO, KITTI: all pictures in one folder, with their folders' names as prefixes.",
+        help="YOLO, VOC, KITTI: all pictures in one folder, their folders' names as prefixes.",
     ),
     click.option(
         "--outlines",

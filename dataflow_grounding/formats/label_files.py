@@ -274,7 +274,7 @@ class _LabelFormat(PictureFiles):
         those of a fixed order, then others as they appear, each when its number is first asked for.
         """
         pictures = {name: f"{name}/{FOLDER}" for name in out.parts} or {"train": FOLDER}
-        with out.file(self.names_files[0]) as names:
+        with super().shared(out), out.file(self.names_files[0]) as names:
             classes = Numbers(lambda number, name: names.write(self.entry(number, name) + "\n"))
             names.write(self.head(pictures))
             for number, name in enumerate(self.names_back(), 1):

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,6 +14,11 @@ from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.export_pictures import FOLDER
 from dataflow_grounding.formats.format import Sample
 from dataflow_grounding.formats.imported import ReturningFormat, Source
+
+_IN_SUBFOLDERS = (
+    "pictures in subfolders, which supervision and other readers of a single folder leave out"
+    " without a word: {} of {} (--flat puts all pictures into one folder)"
+)
 
 
 @dataclass
@@ -38,6 +44,16 @@ class PictureFiles(ReturningFormat):
         """Return the expression's class: the format has no other words."""
         return self._classes.written_class_of(expression)
 
+    @contextmanager
+    def shared(self, out: ExportFolder) -> Iterator[None]:
+        """Tell at the end how many pictures of all parts are in subfolders."""
+        self._pictures = 0
+        self._in_subfolders = 0
+        yield
+        if self._in_subfolders:
+            counts = (f"{self._in_subfolders:,}", f"{self._pictures:,}")
+            self.remarks.append(_IN_SUBFOLDERS.format(*counts))
+
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
         """Write a file for each picture; further records of a picture are added to its file.
 
@@ -48,6 +64,9 @@ class PictureFiles(ReturningFormat):
             _, is_new = pictures.number_of(sample.file_name)
             lines = [*self.lines(self.source_of(sample), is_new), *self.last_line.splitlines()]
             name = self.file_of(sample.file_name)
+            if is_new:
+                self._pictures += 1
+                self._in_subfolders += int("/" in name.removeprefix(f"{self.data_file}/"))
             mode = "xb" if is_new else "r+b"
             try:
                 with open(out.place(name), mode, 0) as file:

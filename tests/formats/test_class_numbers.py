@@ -259,6 +259,32 @@ def test_flat_names(tmp_path: Path) -> None:
     assert "has no option 'flat'" in refused.err
 
 
+IN_SUBFOLDERS = "pictures in subfolders, which supervision and other readers of a single folder"
+
+
+@pytest.mark.parametrize("format", ["yolo", "kitti", "voc"])
+def test_pictures_in_subfolders_are_told_with_flat(tmp_path: Path, format: str) -> None:
+    names = ("a/x.png", "b/c/x.png", "top.png")
+    run = run_of(tmp_path / "run", [with_classes(name, "cat") for name in names])
+    export = ("export", run, "--format", format, "-o", tmp_path / "out")
+    told = "leave out without a word: 2 of 3 (--flat puts all pictures into one folder)"
+    done = succeeds(*export)
+    assert f"{IN_SUBFOLDERS} {told}" in done.err
+    assert f"{IN_SUBFOLDERS} {told}" in (tmp_path / "out/README.md").read_text()
+    assert IN_SUBFOLDERS not in succeeds(*export, "--flat").err
+    pictures = sorted(path.name for path in (tmp_path / "out/images").iterdir())
+    assert pictures == ["a_x.png", "b_c_x.png", "top.png"]
+
+
+def test_pictures_in_subfolders_of_all_parts_are_told_once(tmp_path: Path) -> None:
+    rows = [with_classes(f"sub/{n}.png", ("cat", "tie", "dog")[n % 3]) for n in range(12)]
+    run = run_of(tmp_path / "run", rows)
+    succeeds("split", run, "-o", tmp_path / "parts", "--ratios", "0.4/0.3/0.3")
+    done = succeeds("export", tmp_path / "parts", "--format", "voc", "-o", tmp_path / "out")
+    assert done.err.count(IN_SUBFOLDERS) == 1
+    assert "leave out without a word: 12 of 12" in done.err
+
+
 def example_split(tmp_path: Path) -> Path:
     """The example pictures with the boxes drawn by hand, in three parts."""
     parts = tmp_path / "parts"
