@@ -177,6 +177,12 @@ def measure(bench: Bench, earlier: Mapping[str, Any] | None = None) -> Iterator[
             say(
                 f"{way}: {pictures} may not fail again: the same command asks about them once more."
             )
+        if summary.requests["kept"]:
+            replies = counted(summary.requests["kept"], "reply")
+            say(
+                f"{way}: {replies} came from a gateway's cache, and may be older than the model:"
+                " switch it off, and measure in another folder with -o."
+            )
         document["ways"][way] = {
             "recording": _recording_of(run),
             "image_limits": asdict(run.serving.image_limits),

@@ -48,7 +48,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def bench(server: LoopbackServer, *arguments: str) -> Done:
+def bench(server: LoopbackServer | Gateway, *arguments: str) -> Done:
     """The command, for an endpoint that the environment names."""
     environment = {"DF_BASE_URL": server.base_url, "DF_MODEL": "gemini-2.5-flash-lite"}
     environment |= {"DF_API_KEY": KEY, "DF_BOX_FORMAT": "xyxy_1000"}
@@ -237,6 +237,18 @@ def test_a_way_that_an_endpoint_cannot_answer_is_left_out(here: Path) -> None:
     none = command(["bench", "--pictures", "1", "--ways", "check", "-o", "other"])
     assert none.code == 2
     assert "the endpoint can answer none of these ways" in none.err
+
+
+@pytest.mark.slow
+def test_replies_of_a_gateways_cache_are_told(here: Path) -> None:
+    kept = {**OF_LITELLM, "x-litellm-cache-key": "6a1466"}
+    with (
+        LoopbackServer(BenchModel()) as server,
+        Gateway(server.base_url, keeps=False, headers=kept) as gateway,
+    ):
+        done = bench(gateway, "--pictures", "1", "--ways", "plain")
+    assert done.code == 0, done
+    assert "9 replies came from a gateway's cache" in done.err
 
 
 class MuteAboutCaptions(BenchModel):
