@@ -7,12 +7,14 @@ import asyncio
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from dataflow_grounding._util.environment import check_one_source
 from dataflow_grounding._util.errors import EndpointRefused, MissingExtra, ServerFault, SpecError
 from dataflow_grounding._util.secrets import excerpt, learn_fields, learn_proxies
 from dataflow_grounding._util.settings import setting
+from dataflow_grounding.serving._gateway_headers import WANTS_NO_CACHE, is_kept
 from dataflow_grounding.serving._service_tier import AskedTier, error_at_tier
 from dataflow_grounding.serving._thinking import thinking_fields, with_fields
 from dataflow_grounding.serving._transport import PerLoop, fault_of, shown_address
@@ -22,6 +24,7 @@ from dataflow_grounding.serving.serving import (
     Serving,
     Usage,
     check_settings,
+    name_in_reply,
     tier_named,
     usable_key,
 )
@@ -195,8 +198,11 @@ class GeminiServing(Serving):
         for message in request.messages:
             contents.append(await _content(message))
         # The body is ours: the client would encode the pictures again for every request.
+        own_headers = WANTS_NO_CACHE if request.wants_own_reply else None
         config = types.GenerateContentConfig(
-            http_options=types.HttpOptions(extra_body=self._body(request, contents, tier))
+            http_options=types.HttpOptions(
+                extra_body=self._body(request, contents, tier), headers=own_headers
+            )
         )
         try:
             response = await client.aio.models.generate_content(
@@ -216,7 +222,12 @@ class GeminiServing(Serving):
             raise ServerFault(
                 f"{where} answered something that is not a Gemini reply: {reason}"
             ) from None
-        return _reply_of(response, where)
+        return replace(
+            _reply_of(response, where),
+            id=name_in_reply(response.response_id),
+            model=name_in_reply(response.model_version),
+            kept=is_kept(_headers_of(response)),
+        )
 
     def _body(
         self, request: Request[Any], contents: list[dict[str, Any]], tier: str
@@ -226,6 +237,7 @@ class GeminiServing(Serving):
             "maxOutputTokens": self.max_output_tokens,
             "temperature": request.temperature(self.temperature),
             "mediaResolution": self.media_resolution or None,
+            "seed": request.own_seed,
         }
         if not request.form.is_free:
             settings["responseMimeType"] = "application/json"
@@ -342,9 +354,12 @@ def _reply_of(response: Any, where: str) -> Reply:
 
 
 def _tier_of(response: Any) -> str:
+    return tier_named(_headers_of(response).get(TIER_HEADER))
+
+
+def _headers_of(response: Any) -> dict[str, str]:
     headers = getattr(response.sdk_http_response, "headers", None) or {}
-    lowered = {str(name).lower(): value for name, value in headers.items()}
-    return tier_named(lowered.get(TIER_HEADER))
+    return {str(name).lower(): str(value) for name, value in headers.items()}
 
 
 def _usage_of(metadata: Any) -> Usage:

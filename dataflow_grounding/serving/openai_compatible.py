@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import secrets
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import aclosing, suppress
@@ -359,16 +358,15 @@ class OpenAIServing(Serving):
             parts += _message(message, beginning)
             beginning = ""
         parts.append(b"],")
-        if request.wants_own_reply:
-            parts += self._own_reply_keys(request, habits)
+        seed = request.own_seed
+        if seed is not None:
+            parts += self._own_reply_keys(seed, habits)
         parts.append(self._settings_as_json(request, habits, tier))
         return _short_parts_joined(parts)
 
-    def _own_reply_keys(self, request: Request[Any], habits: Habits) -> Iterator[bytes]:
-        # A seed makes a further answer another request for a gateway that keeps replies. It isn't
-        # part of the reply's key in the store, which has the answer's number.
+    def _own_reply_keys(self, seed: int, habits: Habits) -> Iterator[bytes]:
         if habits.seed and "seed" not in self.extra_body:
-            yield b'"seed":%d,' % (request.sample or secrets.randbits(31))
+            yield b'"seed":%d,' % seed
         if self._found_out.is_litellm and "cache" not in self.extra_body:
             yield LITELLM_WANTS_NO_CACHE
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -213,6 +214,14 @@ class Request(Generic[T]):
         That is so of a check, and of a further answer to the same question.
         """
         return self.sample > 0 or self.sending.own_reply
+
+    @property
+    def own_seed(self) -> int | None:
+        """The seed that makes it a request of its own for a cache; None where a kept reply will do.
+
+        It isn't part of the request's key, which has the answer's number.
+        """
+        return (self.sample or secrets.randbits(31)) if self.wants_own_reply else None
 
     @property
     def messages(self) -> list[Turn]:

@@ -88,6 +88,23 @@ def test_without_settings_the_seeds_defaults_are_sent(gemini: Workplace) -> None
     assert first.headers["x-server-timeout"] == "120"
 
 
+def test_further_answers_have_seeds_and_count_by_their_ids(gemini: Workplace) -> None:
+    with server(keep_bodies=True) as endpoint:
+        done = gemini.run(**at(endpoint), **{"workflow.samples": 3})
+        assert done.code == 0, done
+        seeds = [request.body["generationConfig"].get("seed") for request in endpoint.requests]
+    assert sorted(seed for seed in seeds if seed is not None) == [1] * 3 + [2] * 3
+    assert done.summary["repeated_replies"] == 0
+    assert done.summary["answered_by"] == {"gemini-3.1-flash-lite-preview": 12}
+    instances = [
+        instance
+        for row in gemini.annotations()
+        for expression in row["expressions"]
+        for instance in expression["instances"]
+    ]
+    assert {instance["score"] for instance in instances} == {1.0}
+
+
 def test_a_reply_that_is_cut_off_is_asked_for_again_cooler(gemini: Workplace) -> None:
     with server(on(faults.truncated(), containing='"caption": "Cup 1 ', times=2)) as endpoint:
         done = gemini.run(**at(endpoint), **{"vlm.gemini.temperature": 1.0})
