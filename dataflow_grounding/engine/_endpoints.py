@@ -123,6 +123,10 @@ class Endpoint:
         self._credit_refused = 0
         self.works_again(sent)
 
+    def let_in(self) -> None:
+        """Open all places: a gateway lets requests in, no matter what is behind it."""
+        self.share.allow(self.share.most)
+
     @property
     def is_in_doubt(self) -> bool:
         """Whether it has refused so many requests in a row that it may refuse all."""
@@ -148,7 +152,7 @@ class Endpoint:
         if self._is_out:
             self._is_out = False
             self.share.resume(self._places)
-        self.share.allow(self.share.most)
+        self.let_in()
 
     def is_out(self) -> None:
         """Note that it is out of service."""

@@ -21,7 +21,7 @@ from dataflow_grounding.tasks.request import Request
 
 OUTAGE_AFTER = 20.0  # seconds of faults without an answer, after which it is an outage
 
-Ask: TypeAlias = Callable[[Request[Any], Endpoint], Awaitable[None]]
+Ask: TypeAlias = Callable[[Request[Any], Endpoint], Awaitable[object]]
 
 
 class Outages:

@@ -14,6 +14,7 @@ from dataflow_grounding.tasks.request import Request
 T = TypeVar("T")
 MOST_REMEMBERED = 4096  # replies: far more than come between two answers to one question
 MOST_MODELS = 20  # that are counted by name
+MOST_TOLD = 3  # other models that are told of: more names than that say nothing
 OTHERS = "others"
 ANSWERED_BY = "answered_by "
 """With what the counts of replies by model begin, before the model's name."""
@@ -105,7 +106,8 @@ class Answerers:
     def __init__(self, asked: str, counts: Counter[str]) -> None:
         self._asked = asked
         self._counts = counts
-        self._usual = ""  # who gave the first reply that says so
+        self._usual: dict[str, str] = {}  # by address: who gave the first reply that says so
+        self._told = 0
 
     def other(self, reply: Reply, where: str) -> str:
         """Count a reply; return its model's name if that is another one than was asked for.
@@ -124,9 +126,12 @@ class Answerers:
             return ""
         is_new = self._count(name)
         if not reply.by_fallback:
-            self._usual = self._usual or name
-            if _plain(name) in (_plain(self._asked), _plain(self._usual)):
+            usual = self._usual.setdefault(where, name)
+            if _plain(name) in (_plain(self._asked), _plain(usual)):
                 return ""
+        self._told += is_new
+        if self._told > MOST_TOLD:
+            return ""
         if is_new:
             say(
                 f"Warning: {name} answers at {where}, where {self._asked} was asked for. Its"

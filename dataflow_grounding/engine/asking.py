@@ -123,6 +123,9 @@ class Asking:
         again.
         """
         await self.outages.aclose()
+        for proof in list(self._proofs.values()):
+            proof.cancel()
+            await asyncio.wait([proof])
         with suppress(Exception):
             await self.serving.aclose()
         return self.endpoints.store_held_refusals()
@@ -438,7 +441,7 @@ class Asking:
         question = sign_of_life() if text_only else about_a_square(limits)
         self.counts["probes"] += 1
         try:
-            await self._ask_plainly(question, endpoint)
+            reply = await self._ask_plainly(question, endpoint)
         except (errors.EndpointRefused, errors.RequestRefused) as again:
             return again
         except errors.RunStopped:
@@ -447,9 +450,12 @@ class Asking:
             endpoint.is_no_wiser()
         except Exception:  # a serving of the user's own that doesn't know such a question
             endpoint.answered()
+        else:
+            if reply.kept:
+                endpoint.is_no_wiser()
         return None
 
-    async def _ask_plainly(self, request: Request[Any], endpoint: Endpoint) -> None:
+    async def _ask_plainly(self, request: Request[Any], endpoint: Endpoint) -> Reply:
         by = self._asks_plainly
         assert by is not None
         reply = await self._send_once(request, endpoint, by)
@@ -457,6 +463,7 @@ class Asking:
         line = line_of(by.step, request, endpoint.serving, reply, True)
         key = hashlib.sha256(f"plain {time.time_ns()}".encode()).hexdigest()[:32]
         by.store.put(key, line)  # no record's request has that key
+        return reply
 
     def _tell_of_waiting(self, fault: errors.ServerFault) -> None:
         # Once: nothing else is seen of a run, or of calibrating, that gets no answer at all.
@@ -525,7 +532,10 @@ class Asking:
             # of a longer hold than the run waits, the next request finds out, and may stop the run
             if 0 < reply.hold <= self.options.max_wait:
                 endpoint.share.hold(reply.hold)
-            endpoint.answered(sent)
+            if reply.kept:
+                endpoint.let_in()
+            else:
+                endpoint.answered(sent)
             self.last_fault = None
             self._count_answer(reply)
             return reply
@@ -582,12 +592,12 @@ class Asking:
     ) -> None:
         # `forms` are the refusals of other forms of the same request, to which this is added. A
         # serving of the user's own may never run out of forms.
-        with self._stopping():
-            if refused is not None:
-                forms.append(refused)
-                endpoint.refused(refused)
+        if refused is not None:
+            forms.append(refused)
+            endpoint.refused(refused)
             if len(forms) >= REFUSED_IN_A_ROW:
-                raise endpoint.refuses_all(forms[-1])
+                raise endpoint.refuses_all(refused)
+        with self._stopping():
             self._check_stopped()
             self.budget.count_further_request()
         self.counts["sent"] += 1

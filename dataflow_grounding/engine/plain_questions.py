@@ -8,9 +8,7 @@ from dataflow_grounding.images.image import Image, ImageLimits, open_image
 from dataflow_grounding.images.in_memory import as_path
 from dataflow_grounding.replies import Note
 from dataflow_grounding.tasks import expression_extraction
-from dataflow_grounding.tasks.request import Request, Sending
-
-CAPTION_OF_SQUARE = "A blue square on a white ground."
+from dataflow_grounding.tasks.request import Request
 
 
 def sign_of_life() -> Request[None]:
@@ -43,11 +41,13 @@ def sign_of_life() -> Request[None]:
 def about_a_square(limits: ImageLimits) -> Request[Any]:
     """Make a question about a picture of a blue square: one that no content filter minds.
 
+    No two are equal, as of `sign_of_life`.
+
     Args:
         limits: The sizes and types of pictures that the endpoint takes.
     """
-    request = expression_extraction(picture_of_square(limits), CAPTION_OF_SQUARE)
-    return request.replace(sending=Sending(own_reply=True))
+    caption = f"A blue square on ground {secrets.token_hex(4)}."
+    return expression_extraction(picture_of_square(limits), caption)
 
 
 def picture_of_square(limits: ImageLimits) -> Image:

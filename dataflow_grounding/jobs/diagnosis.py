@@ -17,7 +17,7 @@ from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding._util.version import __version__
 from dataflow_grounding.data.records import read_object
 from dataflow_grounding.data.results_folder import stated_in
-from dataflow_grounding.engine.plain_questions import CAPTION_OF_SQUARE, picture_of_square
+from dataflow_grounding.engine.plain_questions import picture_of_square
 from dataflow_grounding.engine.unreadable import are_unreadable_facts, too_many_unreadable
 from dataflow_grounding.engine.workers import run_blocking
 from dataflow_grounding.jobs.earlier_run import RUN_JSON
@@ -165,7 +165,7 @@ def _ask_about_square(serving: Serving) -> dict[str, Any]:
     # one, where it may be asked anything) and `reply`, a verdict in words; or `problems` where
     # there is no answer.
     image = picture_of_square(serving.image_limits)
-    request = expression_extraction(image, CAPTION_OF_SQUARE)
+    request = expression_extraction(image, "A blue square on a white ground.")
 
     async def ask() -> Reply:
         """Return the serving's reply, which may be a text alone, and close the serving."""

@@ -55,6 +55,7 @@ from dataflow_grounding.serving._transport import (
 from dataflow_grounding.serving.http_errors import (
     error_of,
     error_of_success,
+    is_about_content,
     takes_no_images,
     used_up,
 )
@@ -83,6 +84,7 @@ class _FoundOut:
     Attributes:
         habits: What it is sent.
         is_certain: Whether a request of this kind was answered.
+        takes_seed: Whether one with a seed was.
         is_litellm: Whether replies pass LiteLLM's proxy.
         first_request: Held while that is found out.
         settings_by_task: What requests hold besides their messages, as it was written last.
@@ -90,6 +92,7 @@ class _FoundOut:
 
     habits: Habits
     is_certain: bool = False
+    takes_seed: bool = False
     is_litellm: bool = False
     first_request: PerLoop[asyncio.Lock] = field(default_factory=partial(PerLoop, asyncio.Lock))
     settings_by_task: dict[str, _Settings] = field(default_factory=dict)
@@ -267,21 +270,33 @@ class OpenAIServing(Serving):
                 if not found_out.is_certain:  # else another request has found out meanwhile
                     return await self._find_out(request, tier)
         habits = found_out.habits
+        has_seed = request.wants_own_reply and habits.seed
         try:
-            return await self._send(request, habits, tier)
+            reply = await self._send(request, habits, tier)
+            found_out.takes_seed = found_out.takes_seed or has_seed
+            return reply
         except RequestRefused as refused:
-            words = str(refused).lower()
-            if request.wants_own_reply and habits.seed and "seed" in words:
-                found_out.habits = replace(found_out.habits, seed=False)
-                request.before_another()
-                return await self._answer_at(request, tier)
-            if not (request.tries.cut_off and "temperature" in words):
+            if has_seed and not found_out.takes_seed and not is_about_content(str(refused)):
+                return await self._without_seed(request, habits, tier, refused)
+            if not (request.tries.cut_off and "temperature" in str(refused).lower()):
                 raise
         # What was cut off is asked again cooler, but not where the model takes no temperature.
         request.before_another()
         return await self._send(
             request.replace(tries=replace(request.tries, cut_off=False)), found_out.habits, tier
         )
+
+    async def _without_seed(
+        self, request: Request[Any], habits: Habits, tier: str, refused: RequestRefused
+    ) -> Reply:
+        # Not every endpoint takes one, and what it says then may be anything.
+        request.before_another(refused)
+        try:
+            reply = await self._send(request, replace(habits, seed=False), tier)
+        except RequestRefused:
+            raise refused from None
+        self._found_out.habits = replace(self._found_out.habits, seed=False)
+        return reply
 
     async def _find_out(self, request: Request[Any], tier: str) -> Reply:
         # The way that it takes is kept. Raises the first refusal where no way is left to try,
@@ -290,7 +305,7 @@ class OpenAIServing(Serving):
         habits = self._found_out.habits
         while True:
             try:
-                reply = await self._send(request, habits, tier)
+                reply = await self._send(request, replace(habits, seed=False), tier)
             except RequestRefused as error:
                 if takes_no_images(str(error)):
                     raise EndpointRefused(

@@ -11,7 +11,13 @@ import pytest
 
 from dataflow_grounding import BoxVerifier, OpenAIServing, PhraseGrounder
 from dataflow_grounding.errors import RepeatedReply
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
+from dataflow_grounding.testing import (
+    EchoAnswers,
+    LoopbackServer,
+    ReceivedRequest,
+    faults,
+    on,
+)
 from tests.support.stand_ins.gateway import OF_LITELLM, Gateway
 from tests.support.workplace import Done, Workplace, command
 
@@ -101,9 +107,16 @@ def test_an_id_that_all_replies_have_says_nothing(own_id: str) -> None:
     assert [instance["score"] for instance in expression["instances"]] == [1.0]
 
 
-def test_a_seed_that_is_refused_is_left_out(upstream: LoopbackServer) -> None:
+@pytest.mark.parametrize(
+    "message",
+    [
+        "anthropic does not support parameters: ['seed'], for model=claude-sonnet-4",  # LiteLLM's
+        "Extra inputs are not permitted",
+    ],
+)
+def test_a_seed_that_is_refused_is_left_out(upstream: LoopbackServer, message: str) -> None:
     directly = grounded(upstream.base_url)
-    with Gateway(upstream.base_url, takes_seed=False) as gateway:
+    with Gateway(upstream.base_url, refuses_seed=message) as gateway:
         assert grounded(gateway.base_url) == directly
     asked_for_none = [body for body in gateway.bodies if "cache" in body and "seed" not in body]
     assert len(asked_for_none) == 2
@@ -197,3 +210,17 @@ def scores(workplace: Workplace) -> list[Any]:
         for expression in row["expressions"]:
             found += [instance["score"] for instance in expression["instances"]]
     return found
+
+
+def test_a_cache_in_front_of_a_dead_model_is_no_sign_that_it_works(workplace: Workplace) -> None:
+    workplace.many(30)
+    with LoopbackServer(EchoAnswers()) as upstream, Gateway(upstream.base_url) as gateway:
+        settings = {"vlm.openai.base_url": gateway.base_url}
+        assert workplace.run(**settings, **{"workflow.max_requests": 20}).code == 3
+        upstream.faults = [on(faults.server_error(500))]
+        other = Workplace(workplace.folder / "other", **workplace.settings)
+        other.many(30)
+        done = other.run(**settings)
+    assert done.code == 4, done
+    assert done.summary["stopped"].count("Nothing was answered") == 1
+    assert not other.failures()

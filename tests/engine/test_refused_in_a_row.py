@@ -12,7 +12,7 @@ from dataflow_grounding.testing.faults import Fault
 from tests.support.workplace import Workplace
 
 FILTERED = "Your request was flagged by our content policy."
-SQUARE = "A blue square on a white ground."
+SQUARE = "A blue square on ground"
 
 
 def refusal(status: int, message: str) -> Fault:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ class Gateway:
         heeds: Whether requests tell it: by LiteLLM's key `cache: {no-cache: true}`, or a seed.
         says: Headers of a reply that was kept.
         headers: Headers of each reply.
-        takes_seed: Whether it takes `seed`; else it refuses as LiteLLM does for other providers.
+        refuses_seed: How it refuses a `seed`; "" where it takes one.
         changed: Changes a completion before it is kept.
     """
 
@@ -36,7 +37,7 @@ class Gateway:
     heeds: bool = True
     says: dict[str, str] = field(default_factory=lambda: {"x-litellm-cache-key": "6a146692a6"})
     headers: dict[str, str] = field(default_factory=lambda: dict(OF_LITELLM))
-    takes_seed: bool = True
+    refuses_seed: str = ""
     changed: Callable[[dict[str, Any]], dict[str, Any]] = lambda completion: completion
 
     def __post_init__(self) -> None:
@@ -81,9 +82,9 @@ class Gateway:
     def answer(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
         request = json.loads(body)
         self.bodies.append(dict(request))
-        if "seed" in request and not self.takes_seed:
-            message = "anthropic does not support parameters: ['seed'], for model=claude-sonnet-4"
-            return 400, self.headers, json.dumps({"error": {"message": message}}).encode()
+        if "seed" in request and self.refuses_seed:
+            error = {"error": {"message": self.refuses_seed}}
+            return 400, self.headers, json.dumps(error).encode()
         wants_none = bool((request.pop("cache", None) or {}).get("no-cache")) and self.heeds
         sent = json.dumps(request, sort_keys=True)
         with self._lock:
@@ -96,8 +97,11 @@ class Gateway:
                 sent.encode(),
                 {"Content-Type": "application/json"},
             )
-            with urllib.request.urlopen(question) as response:
-                completion = self.changed(json.loads(response.read()))
+            try:
+                with urllib.request.urlopen(question) as response:
+                    completion = self.changed(json.loads(response.read()))
+            except urllib.error.HTTPError as error:
+                return error.code, self.headers, error.read()
             self._replies[key] = json.dumps(completion).encode()
             return 200, self.headers, self._replies[key]
 
