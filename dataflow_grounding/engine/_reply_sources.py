@@ -143,12 +143,12 @@ class Answerers:
 
     def _count(self, name: str) -> bool:
         # Return whether the name is counted for the first time. A gateway may have any number.
-        names = [each for each in self._counts if each.startswith(ANSWERED_BY)]
-        is_new = f"{ANSWERED_BY}{name}" not in names
-        if is_new and len(names) >= MOST_MODELS:
-            self._counts[f"{ANSWERED_BY}{OTHERS}"] += 1
-            return False
-        self._counts[f"{ANSWERED_BY}{name}"] += 1
+        key = f"{ANSWERED_BY}{name}"
+        is_new = key not in self._counts
+        if is_new:
+            names = sum(each.startswith(ANSWERED_BY) for each in self._counts)
+            is_new = names < MOST_MODELS
+        self._counts[key if is_new or key in self._counts else f"{ANSWERED_BY}{OTHERS}"] += 1
         return is_new
 
 
