@@ -67,7 +67,13 @@ REMARKS = {
 }
 """Notes that are good to know of, in words as WARNINGS."""
 
-ASKED_AGAIN = {"refused", "unreadable_reply", "truncated_reply", "suspect_reply"}
+ASKED_AGAIN = {
+    "refused",
+    "unreadable_reply",
+    "truncated_reply",
+    "suspect_reply",
+    "repeated_reply",
+}
 """The kinds of failures that `--retry-failed` asks about again; others need a mended row."""
 
 PROBE_AS_ASKED = "probe_as_asked"

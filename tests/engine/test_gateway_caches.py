@@ -137,6 +137,30 @@ def test_a_second_look_of_the_same_model_is_one_of_its_own(upstream: LoopbackSer
             assert verifier(record)["expressions"][0]["verified"] is verified
 
 
+def test_what_a_cache_kept_from_verifying_is_asked_for_once_it_is_off(workplace: Workplace) -> None:
+    workplace.picture()
+    workplace.rows([{"image_path": "a.jpg", "image_id": "one"}])
+    settings = {"workflow.verify": "reground", "data.classes": ["cup"]}
+    with (
+        LoopbackServer(EchoAnswers()) as upstream,
+        Gateway(upstream.base_url, heeds=False) as gateway,
+    ):
+        workplace.settings["vlm.openai.base_url"] = gateway.base_url
+        done = workplace.run(**settings)
+        assert (done.code, done.summary["failures"]) == (1, {"repeated_reply": 1})
+        [row] = workplace.annotations()
+        assert [each["verified"] for each in row["expressions"]] == [None]
+        sent = len(gateway.bodies)
+        assert workplace.run(**settings).code == 1
+        assert len(gateway.bodies) == sent
+        gateway.keeps = False
+        again = workplace.run("--retry-failed", **settings)
+        assert len(gateway.bodies) == sent + 1
+    assert (again.code, again.summary["failures"]) == (0, {})
+    [row] = workplace.annotations()
+    assert [each["verified"] for each in row["expressions"]] == [True]
+
+
 def test_a_kept_reply_is_shown_apart_and_costs_nothing(workplace: Workplace) -> None:
     prices = {"vlm.prices.input": 10.0, "vlm.prices.output": 10.0}
     with LoopbackServer(EchoAnswers()) as upstream, Gateway(upstream.base_url) as gateway:
