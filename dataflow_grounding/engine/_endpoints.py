@@ -8,7 +8,7 @@ import math
 import random
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from dataflow_grounding._util import errors
@@ -46,12 +46,16 @@ class HeldRefusal:
         passing: Whether it is perhaps the endpoint's fault rather than the record's.
         store: Where it is stored.
         where: The endpoint's address.
+        text_only: Whether the request was about no picture.
+        came: When it came, by the process's clock.
     """
 
     line: dict[str, Any]
     passing: bool
     store: KeyedLog
     where: str
+    text_only: bool
+    came: float = field(default_factory=time.monotonic)
 
 
 Held: TypeAlias = dict[str, HeldRefusal]
@@ -88,7 +92,7 @@ class Endpoint:
         self._faults = 0  # but not rate limits, nor those of an endpoint that is busy
         self._failed_since = 0.0  # when the first of all came, by the process's clock; 0 for none
         self._odd = 0  # of the faults, answers that are no completion
-        self._refused = 0
+        self._refused: list[float] = []  # when refusals came, by the process's clock
         self._credit_refused = 0  # of the refusals, those for want of credit
         self.rests = 0  # how often it was passed over; each rest is twice as long
         self.misses = 0  # faults and rate limits; counted only where there are several endpoints
@@ -111,15 +115,16 @@ class Endpoint:
 
         `sent` is when its request was sent, by the process's clock; None for just now.
 
-        As the endpoint works, refusals that were held back were about their records: they are
-        stored.
+        As the endpoint worked then, refusals that had come by then were about their records: they
+        are stored. Those that came later may still be the endpoint's.
         """
+        until = time.monotonic() if sent is None else sent
         for key, refusal in list(self._held.items()):
-            if refusal.where == self.serving.endpoint:
+            if refusal.where == self.serving.endpoint and refusal.came <= until:
                 refusal.store.put(key, refusal.line)
                 del self._held[key]
         self.last_answer = time.monotonic()
-        self._refused = 0
+        self._refused = [came for came in self._refused if came > until]
         self._credit_refused = 0
         self.works_again(sent)
 
@@ -130,11 +135,11 @@ class Endpoint:
     @property
     def is_in_doubt(self) -> bool:
         """Whether it has refused so many requests in a row that it may refuse all."""
-        return self._refused >= REFUSED_IN_A_ROW
+        return len(self._refused) >= REFUSED_IN_A_ROW
 
     def is_no_wiser(self) -> None:
         """Note that a plain question has not told whether it refuses all: ten more may."""
-        self._refused = 0
+        self._refused.clear()
 
     def works_again(self, sent: float | None = None) -> None:
         """Open all places; after an outage as many as the endpoint had before.
@@ -175,7 +180,7 @@ class Endpoint:
             if error.certain or self._credit_refused > 1:
                 raise error
             return errors.CreditTooLow(str(error))
-        self._refused += 1
+        self._refused.append(time.monotonic())
         refusal = errors.RequestRefused(str(error))
         refusal.where = self.serving.endpoint
         if is_about_content(str(error)):  # it has to work for that
@@ -197,8 +202,8 @@ class Endpoint:
             if refusal.where == self.serving.endpoint:
                 refusal.passing = True
         return errors.EndpointRefused(
-            f"{str(error).rstrip('.')}. {self._refused} requests in a row were refused, and so was"
-            " a plain question: check the key, the credit, the model and the settings"
+            f"{str(error).rstrip('.')}. {len(self._refused)} requests in a row were refused, and so"
+            " was a plain question: check the key, the credit, the model and the settings"
         )
 
     def failed(self, error: errors.ServerFault, tries: int, often: bool = False) -> None:
@@ -305,6 +310,22 @@ class Endpoints:
         self._gate: Share | None = None
         if len(self.all) > 1:
             self._gate = gate_of(serving, [endpoint.share for endpoint in self.all], limiters)
+
+    def in_question(self) -> list[tuple[Endpoint, bool]]:
+        """Return the endpoints that have refused something of late, and nothing tells why.
+
+        With each is whether that was about words alone. A content filter's refusals are about their
+        records; those of an endpoint that has answered nothing aren't stored at all.
+        """
+        text_only: dict[str, bool] = {}
+        for refusal in self.held.values():
+            if not refusal.passing and not is_about_content(str(refusal.line["refusal"])):
+                text_only[refusal.where] = refusal.text_only
+        return [
+            (each, text_only[each.serving.endpoint])
+            for each in self.all
+            if each.serving.endpoint in text_only and each.last_answer is not None
+        ]
 
     def store_held_refusals(self) -> int:
         """Store, at the end of a run, those refusals that were held back until then.

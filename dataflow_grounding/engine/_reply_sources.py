@@ -20,7 +20,7 @@ ANSWERED_BY = "answered_by "
 """With what the counts of replies by model begin, before the model's name."""
 # What another name of the same model may have: the provider before it, a date, version or variant
 # after it (`openai/gpt-4o-2024-08-06`, `gemini-2.5-flash-001`, `qwen2.5vl:latest`).
-_PROVIDER = re.compile(r"^.*/")
+_PROVIDER = re.compile(r"^.*/|^(?:us|eu|apac|global)\.(?=.*\.)")
 _VERSION = re.compile(r"(?:[-@:](?:latest|free|nitro|floor|20\d\d-\d\d-\d\d|\d{3,8}))+$")
 
 Heard: TypeAlias = tuple[str, int]
@@ -84,11 +84,12 @@ class SeenReplies:
         if answers is None:
             answers = {}
             self._answers.set(question, answers)
-        is_anothers = answers.setdefault(heard, sample) != sample or any(
-            _heard(line.get("id"), line.get("reply")) == heard for line in others
-        )
-        is_told_by_id = bool(reply.id) and not self._common_ids.get(reply.id)
-        return is_anothers and (is_told_by_id or reply.kept)
+        answers.setdefault(heard, sample)
+        of_others = {each for each, number in answers.items() if number != sample}
+        of_others |= {_heard(line.get("id"), line.get("reply")) for line in others}
+        if reply.kept:  # some gateways give it an id of its own
+            return any(text == heard[1] for _, text in of_others)
+        return bool(reply.id) and not self._common_ids.get(reply.id) and heard in of_others
 
 
 def _heard(reply_id: Any, text: Any) -> Heard:
@@ -96,24 +97,27 @@ def _heard(reply_id: Any, text: Any) -> Heard:
 
 
 class Answerers:
-    """Counts which models answer, and tells when another one than before does.
+    """Counts which models answer, and tells of other ones than the one asked for.
 
     Args:
         asked: The model that is asked for.
         counts: Where replies are counted by model.
+
+    Attributes:
+        others: The other models that have answered, MOST_TOLD at most.
     """
 
     def __init__(self, asked: str, counts: Counter[str]) -> None:
         self._asked = asked
         self._counts = counts
-        self._usual: dict[str, str] = {}  # by address: who gave the first reply that says so
-        self._told = 0
+        self._first: dict[str, str] = {}  # by address: who gave the first reply that says so
+        self.others: list[str] = []
 
-    def other(self, reply: Reply, where: str) -> str:
-        """Count a reply; return its model's name if that is another one than was asked for.
+    def add(self, reply: Reply, where: str) -> None:
+        """Count a reply, and tell of its model if that is another one; of each once.
 
-        Else "". The user is warned of each once. The first reply's model is that which was asked
-        for, as it may be an alias; so is one of the same name but for a provider, date or version.
+        The first reply's name may be an alias of the one asked for, until a reply has that one
+        itself. A name with another provider, date or version is the same.
 
         Args:
             reply: The reply.
@@ -122,35 +126,45 @@ class Answerers:
         name = blotted(reply.model)
         if reply.by_fallback:
             name = f"{name or self._asked} (fallback)"
-        if not name:
-            return ""
-        is_new = self._count(name)
-        if not reply.by_fallback:
-            usual = self._usual.setdefault(where, name)
-            if _plain(name) in (_plain(self._asked), _plain(usual)):
-                return ""
-        self._told += is_new
-        if self._told > MOST_TOLD:
-            return ""
-        if is_new:
-            say(
-                f"Warning: {name} answers at {where}, where {self._asked} was asked for. Its"
-                " replies count: if they shouldn't, stop the run and switch off the gateway's"
-                " fallbacks (LiteLLM's by disable_fallbacks: true in"
-                f" {setting('vlm.openai.extra_body')})."
-            )
-        return name
+            self._count(name)
+            self._tell(name, where)
+        elif name:
+            first = self._first.setdefault(where, name)
+            self._count(name)
+            if is_same_model(name, self._asked):
+                self._first[where] = self._asked
+                name = first
+            if not is_same_model(name, self._first[where]):
+                self._tell(name, where)
 
-    def _count(self, name: str) -> bool:
-        # Return whether the name is counted for the first time. A gateway may have any number.
+    def _tell(self, name: str, where: str) -> None:
+        if name in self.others or len(self.others) >= MOST_TOLD:
+            return
+        self.others.append(name)
+        say(
+            f"Warning: {name} answers at {where}, where {self._asked} was asked for. Its replies"
+            " count: if they shouldn't, stop the run and switch off the gateway's fallbacks"
+            f" (LiteLLM's by disable_fallbacks: true in {setting('vlm.openai.extra_body')})."
+        )
+
+    def _count(self, name: str) -> None:
+        # A gateway may have any number of names.
         key = f"{ANSWERED_BY}{name}"
-        is_new = key not in self._counts
-        if is_new:
+        if key not in self._counts:
             names = sum(each.startswith(ANSWERED_BY) for each in self._counts)
-            is_new = names < MOST_MODELS
-        self._counts[key if is_new or key in self._counts else f"{ANSWERED_BY}{OTHERS}"] += 1
-        return is_new
+            if names >= MOST_MODELS:
+                key = f"{ANSWERED_BY}{OTHERS}"
+        self._counts[key] += 1
 
 
-def _plain(name: str) -> str:
-    return _VERSION.sub("", _PROVIDER.sub("", name.lower()))
+def is_same_model(one: str, other: str) -> bool:
+    """Return whether two names are of one model: alike but for a provider, or a version of one.
+
+    Example:
+        >>> is_same_model("openai/gpt-4o-2024-08-06", "gpt-4o")
+        True
+        >>> is_same_model("gemini-1.5-flash-001", "gemini-1.5-flash-002")
+        False
+    """
+    one, other = (_PROVIDER.sub("", name.lower()) for name in (one, other))
+    return one == other or _VERSION.sub("", one) == other or one == _VERSION.sub("", other)

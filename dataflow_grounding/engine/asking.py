@@ -123,6 +123,8 @@ class Asking:
         again.
         """
         await self.outages.aclose()
+        if self.stopped is None:
+            await self._prove_the_last()
         for proof in list(self._proofs.values()):
             proof.cancel()
             await asyncio.wait([proof])
@@ -181,6 +183,8 @@ class Asking:
                 return reply
             except errors.RecordError as failed:
                 error = failed
+            if isinstance(error, errors.RepeatedReply) and not check:
+                by.note(error.kind)
             if not from_store:
                 self._count_if_unreadable(error, request, key, by, check)
             if first_rule and attempt == 2:
@@ -309,8 +313,10 @@ class Asking:
             # stored, so that it is asked again only when the user wants it
             reply = Reply("", "refused", Usage(), str(refused))
             line = line_of(by.step, request, self.serving, reply, check)
-            held = HeldRefusal(line, refused.passing, by.store, refused.where)
-            self.endpoints.held[key] = held
+            self._asks_plainly = by
+            self.endpoints.held[key] = HeldRefusal(
+                line, refused.passing, by.store, refused.where, request.text_only
+            )
             future.set_result(line)
             return line
         except BaseException as error:
@@ -431,6 +437,14 @@ class Asking:
         return self.endpoints.refuses_all(
             endpoint, again if isinstance(again, errors.NoCredit) else error
         )
+
+    async def _prove_the_last(self) -> None:
+        # The last refusals of a run may be the endpoint's, too, though they are no ten.
+        for endpoint, text_only in self.endpoints.in_question():
+            with suppress(errors.GroundingError):
+                again = await self._refuses_plainly(endpoint, text_only)
+                if again is not None:
+                    endpoint.refuses_all(again)
 
     async def _refuses_plainly(
         self, endpoint: Endpoint, text_only: bool
@@ -553,8 +567,8 @@ class Asking:
     ) -> Reply:
         # Say where a reply comes from: another model is told to whoever asks, and whether it is a
         # further answer to its question is what the reply itself says from now on.
-        name = self._answerers.other(reply, serving.endpoint)
-        if name:
+        self._answerers.add(reply, serving.endpoint)
+        for name in self._answerers.others:
             request.sending.other_model(name)
         self._seen.note(reply)
         repeated = reply.kept and request.wants_own_reply
@@ -570,7 +584,8 @@ class Asking:
         if repeated and not self.counts["repeated"]:
             say(
                 f"Warning: {serving.endpoint} answers from a cache: such replies don't count as"
-                f" further answers, nor as checks. Switch its cache off for this run{_no_cache()}."
+                f" further answers, nor as checks. Switch its cache off{_no_cache()}, and run again"
+                " with --retry-failed."
             )
         self.counts["repeated"] += reply.repeated
         self.counts["kept"] += reply.kept

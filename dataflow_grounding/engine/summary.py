@@ -33,6 +33,11 @@ WARNINGS = {
         "record",
         "left unchecked, as the judge does no better than chance: name a better one as vlm.check",
     ),
+    "repeated_reply": (
+        "reply",
+        "of a gateway's cache that came before: no answer. Switch it off, and run again with"
+        " --retry-failed",
+    ),
     "input_changed": (
         "input",
         "changed while being read: run the same command again for what is new in it",
@@ -51,8 +56,10 @@ WARNINGS = {
 }
 """Notes that the user should read, by code: the noun of what is counted, and what about it."""
 
-MAY_CHANGE = {"judge_not_tested", "judge_not_obeyed", "image_changed"}
-"""Notes on what may come out differently when the same is done again: another judge may answer."""
+MAY_CHANGE = {"judge_not_tested", "judge_not_obeyed", "image_changed", "repeated_reply"}
+"""Notes on what may come out differently when the same is done again: another judge may answer, or
+the model in place of a cache.
+"""
 
 OF_CHECKS = {"probe_as_asked", "unanswered_check"}
 """Notes on checks of the endpoint, which are about the run and no row of it."""
@@ -273,7 +280,9 @@ class Summary:
                 lines.append(f"Warning: {counted(self.notes[note], thing)} {what}")
         if self.notes[PROBE_AS_ASKED] and not self.notes[SUSPECT]:
             lines.append(what_probes_prove(self.notes[PROBE_AS_ASKED]))
-        lines += self._of_caches()
+        kept = self.requests["kept"]
+        if kept:
+            lines.append(f"{counted(kept, 'reply')} came from a gateway's cache")
         lines += self._judge_in_doubt()
         lines += self._much_unreadable()
         for note, (thing, what) in REMARKS.items():
@@ -314,13 +323,6 @@ class Summary:
         line = self.shown.manners.line()
         if line:
             yield f"{line}: see them in the report" if self.shown.manners.rare else line
-
-    def _of_caches(self) -> Iterator[str]:
-        if self.requests["repeated"]:
-            replies = counted(self.requests["repeated"], "reply")
-            yield f"Warning: {replies} repeated by a gateway's cache: they count as no answers"
-        elif self.requests["kept"]:
-            yield f"{counted(self.requests['kept'], 'reply')} came from a gateway's cache"
 
     def _judge_in_doubt(self) -> Iterator[str]:
         # Yield a warning if a judge left more than half of the expressions undecided. Its answers

@@ -43,6 +43,7 @@ class Habits:
         stream: Whether `stream` is sent, as false: some servers stream unless they are told not to
             (BerriAI/litellm#25766, unslothai/unsloth#6570).
         seed: Whether a further answer to the same question is asked for with a seed of its own.
+        no_cache: Whether LiteLLM is asked for no kept reply then.
     """
 
     response_format: str = "json_schema"
@@ -51,6 +52,7 @@ class Habits:
     temperature: bool = True
     stream: bool = True
     seed: bool = True
+    no_cache: bool = True
 
     def after_refusal(self, refusal: str) -> "Habits | None":
         """Return what to try next after a refusal in these words; None when nothing is left.

@@ -29,7 +29,10 @@ refuse a key that they don't know.
 _LITELLM = "x-litellm-version"  # a header of each of its replies
 _LITELLM_KEY = "x-litellm-cache-key"  # a header of those that it has kept
 _LITELLM_FALLBACKS = "x-litellm-attempted-fallbacks"  # of each: how many models it tried in vain
-_HIT = re.compile(r"\bhit\b", re.IGNORECASE)
+_QUOTED = re.compile(r'"[^"]*"')
+_HIT = re.compile(r"(?<![\w-])hit(?![\w-])", re.IGNORECASE)
+# caches of a prompt's beginning, as model servers have them: the reply itself is a new one
+_OF_PROMPTS = re.compile(r"prompt|prefix|kv|token", re.IGNORECASE)
 
 
 def is_litellm(headers: Mapping[str, str]) -> bool:
@@ -42,13 +45,18 @@ def is_kept(headers: Mapping[str, str]) -> bool:
 
     LiteLLM names the cache's key. Others have a header for their cache with `HIT` in it
     (`cf-aig-cache-status`, `x-portkey-cache-status`, `x-openrouter-cache-status`,
-    `helicone-cache`, `x-cache`).
+    `helicone-cache`, `x-cache`, RFC 9211's `cache-status`).
     """
     if _LITELLM_KEY in headers:
         return True
-    return any("cache" in name.lower() and _HIT.search(headers[name]) for name in headers)
+    for name in headers:
+        is_caches = "cache" in name.lower() and not _OF_PROMPTS.search(name)
+        if is_caches and _HIT.search(_QUOTED.sub("", headers[name])):
+            return True
+    return False
 
 
 def is_by_fallback(headers: Mapping[str, str]) -> bool:
     """Return whether LiteLLM says that another model has answered, as the one asked for didn't."""
-    return headers.get(_LITELLM_FALLBACKS, "0") not in ("0", "")
+    tried = headers.get(_LITELLM_FALLBACKS, "")
+    return tried.isascii() and tried.isdecimal() and int(tried) > 0

@@ -49,8 +49,10 @@ _VERSION = re.compile(r"/v\d")  # in an address's path: /v1, /v1beta/openai, /ap
 # DashScope's (400).
 _NO_CREDIT = re.compile(
     r"\b(?:insufficient_quota|billing_hard_limit_reached|budget_exceeded|Arrearage)\b"
-    # LiteLLM's words: of a key's budget (422, where a code may be missing), of a deployment's (429)
-    r"|Budget has been exceeded!|crossed budget: Exceeded budget"
+    # LiteLLM's words: of a budget (422, where a code may be missing), of a span of time's and of a
+    # deployment's (429); OpenRouter's of a key's limit (403, gptme/gptme#1449)
+    r"|Budget has been exceeded!|ExceededBudget:|crossed budget: Exceeded budget"
+    r"|\bKey limit exceeded\b"
 )
 # OpenRouter's 402: "This request requires more credits, or fewer max_tokens."
 _LESS = re.compile(r"fewer max_tokens")

@@ -84,7 +84,7 @@ class _FoundOut:
     Attributes:
         habits: What it is sent.
         is_certain: Whether a request of this kind was answered.
-        takes_seed: Whether one with a seed was.
+        takes_own_keys: Whether one was that asked for a reply of its own.
         is_litellm: Whether replies pass LiteLLM's proxy.
         first_request: Held while that is found out.
         settings_by_task: What requests hold besides their messages, as it was written last.
@@ -92,7 +92,7 @@ class _FoundOut:
 
     habits: Habits
     is_certain: bool = False
-    takes_seed: bool = False
+    takes_own_keys: bool = False
     is_litellm: bool = False
     first_request: PerLoop[asyncio.Lock] = field(default_factory=partial(PerLoop, asyncio.Lock))
     settings_by_task: dict[str, _Settings] = field(default_factory=dict)
@@ -270,14 +270,15 @@ class OpenAIServing(Serving):
                 if not found_out.is_certain:  # else another request has found out meanwhile
                     return await self._find_out(request, tier)
         habits = found_out.habits
-        has_seed = request.wants_own_reply and habits.seed
+        has_own_keys = request.wants_own_reply and (habits.seed or habits.no_cache)
         try:
             reply = await self._send(request, habits, tier)
-            found_out.takes_seed = found_out.takes_seed or has_seed
+            found_out.takes_own_keys = found_out.takes_own_keys or has_own_keys
             return reply
         except RequestRefused as refused:
-            if has_seed and not found_out.takes_seed and not is_about_content(str(refused)):
-                return await self._without_seed(request, habits, tier, refused)
+            may_be_keys = has_own_keys and not found_out.takes_own_keys
+            if may_be_keys and not is_about_content(str(refused)):
+                return await self._with_fewer_keys(request, habits, tier, refused)
             if not (request.tries.cut_off and "temperature" in str(refused).lower()):
                 raise
         # What was cut off is asked again cooler, but not where the model takes no temperature.
@@ -286,17 +287,22 @@ class OpenAIServing(Serving):
             request.replace(tries=replace(request.tries, cut_off=False)), found_out.habits, tier
         )
 
-    async def _without_seed(
+    async def _with_fewer_keys(
         self, request: Request[Any], habits: Habits, tier: str, refused: RequestRefused
     ) -> Reply:
-        # Not every endpoint takes one, and what it says then may be anything.
-        request.before_another(refused)
-        try:
-            reply = await self._send(request, replace(habits, seed=False), tier)
-        except RequestRefused:
-            raise refused from None
-        self._found_out.habits = replace(self._found_out.habits, seed=False)
-        return reply
+        # Not every endpoint takes the keys that ask for a reply of one's own, and what it says then
+        # may be anything. Raises `refused` where they aren't the reason.
+        fewer = [replace(habits, seed=False)]
+        if self._found_out.is_litellm and habits.no_cache:
+            fewer += [replace(habits, no_cache=False), replace(habits, seed=False, no_cache=False)]
+        for tried in fewer:
+            request.before_another(refused)
+            with suppress(RequestRefused):
+                reply = await self._send(request, tried, tier)
+                self._found_out.habits = tried
+                self._found_out.takes_own_keys = True
+                return reply
+        raise refused
 
     async def _find_out(self, request: Request[Any], tier: str) -> Reply:
         # The way that it takes is kept. Raises the first refusal where no way is left to try,
@@ -382,7 +388,7 @@ class OpenAIServing(Serving):
     def _own_reply_keys(self, seed: int, habits: Habits) -> Iterator[bytes]:
         if habits.seed and "seed" not in self.extra_body:
             yield b'"seed":%d,' % seed
-        if self._found_out.is_litellm and "cache" not in self.extra_body:
+        if self._found_out.is_litellm and habits.no_cache and "cache" not in self.extra_body:
             yield LITELLM_WANTS_NO_CACHE
 
     def _settings_as_json(self, request: Request[Any], habits: Habits, tier: str) -> bytes:

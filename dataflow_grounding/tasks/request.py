@@ -120,8 +120,8 @@ class Sending:
         of: What its reply is one of: checks of the endpoint vouch for all of these together.
         at: Which of the serving's endpoints is meant, where that isn't left to the serving.
         own_reply: Whether a reply that a gateway has kept won't do, as for a check.
-        other_model: Called with the name of the model that has answered, if it is another one than
-            was asked for.
+        other_model: Called, when a reply comes, with the name of each model that has answered in
+            place of the one asked for, in this run.
     """
 
     before: Callable[[], Awaitable[None]] | None = None

@@ -39,6 +39,12 @@ NONE_LEFT = [
         },
         id="LiteLLM, of a deployment",
     ),
+    pytest.param(429, {"message": "ExceededBudget: Key over 1h budget"}, id="LiteLLM, of an hour"),
+    pytest.param(
+        403,
+        {"message": "Key limit exceeded (total limit). Manage it using https://openrouter.ai"},
+        id="OpenRouter",
+    ),
     pytest.param(400, {"message": "Access denied", "code": "Arrearage"}, id="DashScope"),
 ]
 FEWER = "This request requires more credits, or fewer max_tokens. You can only afford 87"

@@ -123,6 +123,57 @@ def test_a_seed_that_is_refused_is_left_out(upstream: LoopbackServer, message: s
     assert 4 <= len(gateway.bodies) <= 5
 
 
+def test_a_cache_key_that_is_refused_is_left_out(upstream: LoopbackServer) -> None:
+    directly = grounded(upstream.base_url)
+    with Gateway(upstream.base_url, refuses_cache="invalid argument") as gateway:
+        assert grounded(gateway.base_url) == directly
+    assert len([body for body in gateway.bodies if "seed" in body and "cache" not in body]) >= 2
+
+
+@pytest.mark.parametrize(
+    ("headers", "counts"),
+    [
+        ({"X-Cache": "Hit from cloudfront"}, False),
+        ({"Cache-Status": "Edge; hit; ttl=30"}, False),
+        ({"Cache-Status": 'Edge; fwd=uri-miss; stored; detail="hit-and-miss"'}, True),
+        ({"Cache-Status": '"CDN; hit Co"; fwd=miss'}, True),
+        ({"x-prompt-cache-status": "hit"}, True),
+        ({"x-kv-cache": "HIT"}, True),
+        ({"x-litellm-version": "1.108.7"}, True),
+    ],
+)
+def test_which_headers_say_that_a_reply_was_kept(headers: dict[str, str], counts: bool) -> None:
+    with (
+        LoopbackServer(EchoAnswers()) as upstream,
+        Gateway(upstream.base_url, keeps=False, headers=headers) as gateway,
+    ):
+        serving = OpenAIServing(gateway.base_url, "m", box_format="xyxy_px")
+        row = {"image_path": "example_data/images/cat.jpg", "expressions": ["a cat"]}
+        record = PhraseGrounder(serving, check_every=None, samples=3)(row)
+    [expression] = record["expressions"]
+    score = 1.0 if counts else None
+    assert [instance["score"] for instance in expression["instances"]] == [score]
+
+
+def test_a_kept_reply_under_a_new_id_is_no_further_answer() -> None:
+    """As OpenRouter gives one; here the record's own request comes last, after a fault."""
+    count = itertools.count()
+
+    def changed(completion: dict[str, Any]) -> dict[str, Any]:
+        return {**completion, "id": f"gen-{next(count)}"}
+
+    first = on(faults.server_error(500), indexes=range(1))
+    with (
+        LoopbackServer(EchoAnswers(), faults=first) as upstream,
+        Gateway(upstream.base_url, heeds=False, changed=changed, new_ids=True) as gateway,
+    ):
+        serving = OpenAIServing(gateway.base_url, "m", box_format="xyxy_px")
+        row = {"image_path": "example_data/images/cat.jpg", "expressions": ["a cat"]}
+        record = PhraseGrounder(serving, check_every=None, samples=3)(row)
+    [expression] = record["expressions"]
+    assert [instance["score"] for instance in expression["instances"]] == [None]
+
+
 def test_a_second_look_of_the_same_model_is_one_of_its_own(upstream: LoopbackServer) -> None:
     row = {"image_path": "example_data/images/cat.jpg", "expressions": ["a cat"]}
     for heeds, verified in ((True, False), (False, None)):
@@ -211,11 +262,17 @@ def test_stored_answers_are_judged_by_the_same_rule(workplace: Workplace) -> Non
                 path.unlink()
         again = workplace.run(**settings)
         assert len(gateway.bodies) == sent
-    assert again.code == 0, again
-    assert set(rows) == {None}
-    assert scores(workplace) == rows
-    bill = json.loads(command(["cost", str(workplace.results), "--json"]).out)
-    assert [step["kept"]["requests"] for step in bill["steps"]] == [0, 6]
+        assert again.code == 0, again
+        assert set(rows) == {None}
+        assert scores(workplace) == rows
+        bill = json.loads(command(["cost", str(workplace.results), "--json"]).out)
+        assert [step["kept"]["requests"] for step in bill["steps"]] == [0, 6]
+        gateway.keeps = False
+        assert workplace.run(**settings).code == 0
+        assert len(gateway.bodies) == sent
+        assert workplace.run("--retry-failed", **settings).code == 0
+        assert len(gateway.bodies) == sent + 6
+    assert set(scores(workplace)) == {1.0}
 
 
 def runs_in_two_folders(place: Workplace, settings: dict[str, Any]) -> tuple[Done, Done]:

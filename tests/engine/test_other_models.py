@@ -36,7 +36,6 @@ def run(workplace: Workplace, names: list[str], **gateway: Any) -> Done:
         ["my-alias"],
         ["loopback", "openai/loopback"],
         ["loopback", "loopback-2025-08-06", "loopback-20250806", "Loopback:latest"],
-        ["my-alias", "my-alias", "loopback"],
         [""],
     ],
 )
@@ -60,6 +59,28 @@ def test_another_model_is_said_once_counted_and_checked(workplace: Workplace) ->
     assert answered_by["loopback-mini"] == done.summary["answered"] - 5
     assert done.summary["probes"] == 2
     assert workplace.run_json()["summary"]["answered_by"] == answered_by
+
+
+def test_another_model_that_answers_first_is_said_once_the_one_asked_for_does(
+    workplace: Workplace,
+) -> None:
+    done = run(workplace, ["llama-3.2"] * 4 + ["loopback"])
+    assert done.code == 0, done
+    assert done.err.count("llama-3.2 answers at") == 1
+    assert done.summary["probes"] == 2
+    mixed = Workplace(workplace.folder / "mixed", **workplace.settings)
+    done = run(mixed, ["llama-3.2", "loopback"] * 6)
+    assert done.err.count("llama-3.2 answers at") == 1
+
+
+@pytest.mark.parametrize("names", [[f"m{n}-x" for n in range(40)], [str(n) for n in range(40)]])
+def test_names_that_differ_in_each_reply_are_not_told_each_time(
+    workplace: Workplace, names: list[str]
+) -> None:
+    done = run(workplace, names)
+    assert done.code == 0, done
+    assert done.err.count("answers at") == 3
+    assert done.summary["probes"] <= 1 + 3
 
 
 def test_a_fallback_is_said_though_it_gives_all_replies(workplace: Workplace) -> None:

@@ -60,6 +60,37 @@ def test_an_endpoint_that_refuses_all_stops_the_run_and_nothing_is_marked(
 
 
 @pytest.mark.parametrize("status", [400, 403])
+def test_a_slow_answer_to_an_earlier_request_vouches_for_no_later_refusal(
+    workplace: Workplace, status: int
+) -> None:
+    workplace.many(100)
+    slow = on(Fault(delay=0.5), indexes=range(40))
+    rule = on(refusal(status, "limit reached"), indexes=range(40, 10_000))
+    with LoopbackServer(EchoAnswers(), faults=[slow, rule]) as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        done = workplace.run(**{"workflow.max_workers": 32})
+        assert done.code == 4, done
+        server.faults = []
+        again = workplace.run()
+        assert (again.code, again.summary["done"]) == (0, 100), again
+
+
+@pytest.mark.parametrize("refused", [1, 5])
+def test_the_last_refusals_of_a_run_are_asked_about_too(workplace: Workplace, refused: int) -> None:
+    workplace.many(20)
+    rule = on(refusal(400, "limit reached"), indexes=range(40 - refused, 10_000))
+    with LoopbackServer(EchoAnswers(), faults=rule) as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        done = workplace.run(**{"workflow.max_workers": 2})
+        assert done.code == 1, done
+        assert is_plain(server.requests[-1])
+        server.faults = []
+        again = workplace.run()
+        assert (again.code, again.summary["done"]) == (0, 20), again
+        assert server.paid == 40
+
+
+@pytest.mark.parametrize("status", [400, 403])
 def test_records_that_are_refused_one_after_the_other_are_refusals(
     workplace: Workplace, status: int
 ) -> None:

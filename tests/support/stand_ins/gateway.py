@@ -28,8 +28,10 @@ class Gateway:
         heeds: Whether requests tell it: by LiteLLM's key `cache: {no-cache: true}`, or a seed.
         says: Headers of a reply that was kept.
         headers: Headers of each reply.
-        refuses_seed: How it refuses a `seed`; "" where it takes one.
+        refuses_seed, refuses_cache: How it refuses a `seed`, and the key `cache`; "" where it takes
+            one.
         changed: Changes a completion before it is kept.
+        new_ids: Whether a kept reply is changed again.
     """
 
     upstream: str
@@ -38,7 +40,9 @@ class Gateway:
     says: dict[str, str] = field(default_factory=lambda: {"x-litellm-cache-key": "6a146692a6"})
     headers: dict[str, str] = field(default_factory=lambda: dict(OF_LITELLM))
     refuses_seed: str = ""
+    refuses_cache: str = ""
     changed: Callable[[dict[str, Any]], dict[str, Any]] = lambda completion: completion
+    new_ids: bool = False
 
     def __post_init__(self) -> None:
         self.bodies: list[dict[str, Any]] = []
@@ -82,16 +86,20 @@ class Gateway:
     def answer(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
         request = json.loads(body)
         self.bodies.append(dict(request))
-        if "seed" in request and self.refuses_seed:
-            error = {"error": {"message": self.refuses_seed}}
-            return 400, self.headers, json.dumps(error).encode()
+        for key, message in (("seed", self.refuses_seed), ("cache", self.refuses_cache)):
+            if key in request and message:
+                error = {"error": {"message": message}}
+                return 400, self.headers, json.dumps(error).encode()
         wants_none = bool((request.pop("cache", None) or {}).get("no-cache")) and self.heeds
         sent = json.dumps(request, sort_keys=True)
         with self._lock:
             key = self._key(request)
             if self.keeps and key in self._replies and not wants_none:
                 self.kept += 1
-                return 200, {**self.headers, **self.says}, self._replies[key]
+                kept = self._replies[key]
+                if self.new_ids:
+                    kept = json.dumps(self.changed(json.loads(kept))).encode()
+                return 200, {**self.headers, **self.says}, kept
             question = urllib.request.Request(
                 f"{self.upstream}/chat/completions",
                 sent.encode(),
