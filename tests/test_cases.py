@@ -158,7 +158,8 @@ def test_an_answer(workplace: Workplace, case: Case) -> None:
     elif right.startswith("a run none of whose"):
         assert (done.code, 8 <= sent <= 50) == (4, True), done
     else:  # it stops and says it
-        assert (done.code, sent <= 10) == (4, True), done
+        # four requests in three forms are ten refusals; then a plain question is asked in these
+        assert (done.code, sent <= 15) == (4, True), done
         assert "image input" in done.err or "maximum context" in done.err
 
 

@@ -133,9 +133,9 @@ class Endpoint:
         self.share.allow(self.share.most)
 
     @property
-    def is_in_doubt(self) -> bool:
-        """Whether it has refused so many requests in a row that it may refuse all."""
-        return len(self._refused) >= REFUSED_IN_A_ROW
+    def refused_in_a_row(self) -> int:
+        """How many requests it has refused since it last worked."""
+        return len(self._refused)
 
     def is_no_wiser(self) -> None:
         """Note that a plain question has not told whether it refuses all: ten more may."""
@@ -169,7 +169,7 @@ class Endpoint:
         """Return a refusal as its record's own failure.
 
         It is `passing` where the endpoint may be at fault instead: the next run asks again. After
-        some in a row it `is_in_doubt`.
+        REFUSED_IN_A_ROW of them a plain question should tell.
 
         Raises:
             EndpointRefused: No other request would fare better: an EndpointRefused is certain, or
@@ -193,17 +193,17 @@ class Endpoint:
         return refusal
 
     def refuses_all(
-        self, error: errors.EndpointRefused | errors.RequestRefused
+        self, error: errors.EndpointRefused | errors.RequestRefused, count: int
     ) -> errors.RunStopped:
-        """Return what stops the run, as the endpoint has refused a plain question, too."""
+        """Return what stops the run: `count` requests were refused, and a plain question, too."""
         if isinstance(error, errors.NoCredit):
             return error
         for refusal in self._held.values():
             if refusal.where == self.serving.endpoint:
                 refusal.passing = True
         return errors.EndpointRefused(
-            f"{str(error).rstrip('.')}. {len(self._refused)} requests in a row were refused, and so"
-            " was a plain question: check the key, the credit, the model and the settings"
+            f"{str(error).rstrip('.')}. {count} requests in a row were refused, and so was a plain"
+            " question: check the key, the credit, the model and the settings"
         )
 
     def failed(self, error: errors.ServerFault, tries: int, often: bool = False) -> None:
@@ -465,7 +465,7 @@ class Endpoints:
         return refusal
 
     def refuses_all(
-        self, endpoint: Endpoint, error: errors.EndpointRefused | errors.RequestRefused
+        self, endpoint: Endpoint, error: errors.EndpointRefused | errors.RequestRefused, count: int
     ) -> errors.EndpointUnreachable:
         """Give up an endpoint that has refused a plain question as well.
 
@@ -474,11 +474,12 @@ class Endpoints:
         Args:
             endpoint: Which one.
             error: The request's refusal, or a NoCredit of the question.
+            count: How many requests it has refused in a row.
 
         Raises:
             EndpointRefused: All endpoints are given up.
         """
-        why = endpoint.refuses_all(error)
+        why = endpoint.refuses_all(error, count)
         self._give_up(endpoint, why)
         return errors.EndpointUnreachable(str(why))
 

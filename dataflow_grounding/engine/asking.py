@@ -29,7 +29,7 @@ from dataflow_grounding.engine._reply_sources import Answerers, SeenReplies
 from dataflow_grounding.engine.budget import Budget, with_worst_case
 from dataflow_grounding.engine.keyed_log import CHECK
 from dataflow_grounding.engine.options import RunOptions
-from dataflow_grounding.engine.plain_questions import about_a_square, sign_of_life
+from dataflow_grounding.engine.plain_questions import about_a_rectangle, sign_of_life
 from dataflow_grounding.engine.reply_line import line_of, read_lines
 from dataflow_grounding.engine.unreadable import FirstReplies, UnreadableReplies, rule_of
 from dataflow_grounding.serving.client_errors import fault_of_client
@@ -359,7 +359,7 @@ class Asking:
                 answered = isinstance(error, errors.RequestRefused)
                 with self._stopping():
                     refusal = self.endpoints.refused(endpoint, error, failed_at)
-                    if endpoint.is_in_doubt:
+                    if endpoint.refused_in_a_row >= REFUSED_IN_A_ROW:
                         refusal = await self._proven(refusal, error, endpoint, request, by)
                 if not isinstance(refusal, errors.ServerFault):
                     raise refusal from None
@@ -427,6 +427,7 @@ class Asking:
         # Return what a refusal means, `error`, where the endpoint has refused many in a row. All
         # who meet that meanwhile wait for one plain question. Raises EndpointRefused.
         self._asks_plainly = by
+        count = endpoint.refused_in_a_row
         if endpoint not in self._proofs:
             proof = asyncio.ensure_future(self._refuses_plainly(endpoint, request.text_only))
             proof.add_done_callback(lambda _: self._proofs.pop(endpoint))
@@ -434,9 +435,8 @@ class Asking:
         again = await asyncio.shield(self._proofs[endpoint])
         if again is None:
             return refusal
-        return self.endpoints.refuses_all(
-            endpoint, again if isinstance(again, errors.NoCredit) else error
-        )
+        why = again if isinstance(again, errors.NoCredit) else error
+        return self.endpoints.refuses_all(endpoint, why, count)
 
     async def _prove_the_last(self) -> None:
         # The last refusals of a run may be the endpoint's, too, though they are no ten.
@@ -444,7 +444,7 @@ class Asking:
             with suppress(errors.GroundingError):
                 again = await self._refuses_plainly(endpoint, text_only)
                 if again is not None:
-                    endpoint.refuses_all(again)
+                    endpoint.refuses_all(again, endpoint.refused_in_a_row)
 
     async def _refuses_plainly(
         self, endpoint: Endpoint, text_only: bool
@@ -452,7 +452,7 @@ class Asking:
         # Return how the endpoint refuses a plain question; None if it answers. Then it works, and
         # what it refused before was about the records.
         limits = endpoint.serving.image_limits
-        question = sign_of_life() if text_only else about_a_square(limits)
+        question = sign_of_life() if text_only else about_a_rectangle(limits)
         self.counts["probes"] += 1
         try:
             reply = await self._ask_plainly(question, endpoint)
@@ -611,7 +611,7 @@ class Asking:
             forms.append(refused)
             endpoint.refused(refused)
             if len(forms) >= REFUSED_IN_A_ROW:
-                raise endpoint.refuses_all(refused)
+                raise endpoint.refuses_all(refused, len(forms))
         with self._stopping():
             self._check_stopped()
             self.budget.count_further_request()

@@ -3,11 +3,12 @@
 import secrets
 from typing import Any
 
+from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.data.records import Record
 from dataflow_grounding.images.image import Image, ImageLimits, open_image
 from dataflow_grounding.images.in_memory import as_path
 from dataflow_grounding.replies import Note
-from dataflow_grounding.tasks import expression_extraction
+from dataflow_grounding.tasks import phrase_grounding
 from dataflow_grounding.tasks.request import Request
 
 
@@ -38,22 +39,27 @@ def sign_of_life() -> Request[None]:
     )
 
 
-def about_a_square(limits: ImageLimits) -> Request[Any]:
-    """Make a question about a picture of a blue square: one that no content filter minds.
+def about_a_rectangle(limits: ImageLimits) -> Request[Any]:
+    """Make a question about a picture of a blue rectangle: one that no content filter minds.
 
-    No two are equal, as of `sign_of_life`.
+    No two are equal, as of `sign_of_life`. What is answered doesn't matter.
 
     Args:
         limits: The sizes and types of pictures that the endpoint takes.
     """
-    caption = f"A blue square on ground {secrets.token_hex(4)}."
-    return expression_extraction(picture_of_square(limits), caption)
+    x, y = secrets.randbelow(96), secrets.randbelow(96)
+    image = _picture((x, y, x + 128, y + 96), limits)
+    return phrase_grounding(image, ["the blue rectangle"], find_box_format("xyxy_1000", ""))
 
 
 def picture_of_square(limits: ImageLimits) -> Image:
     """Draw a blue square on white ground, as it is sent within some limits."""
+    return _picture((64, 64, 192, 192), limits)
+
+
+def _picture(blue: tuple[int, int, int, int], limits: ImageLimits) -> Image:
     import PIL.Image  # a run seldom asks such a question
 
     picture = PIL.Image.new("RGB", (256, 256), "white")
-    picture.paste("navy", (64, 64, 192, 192))
-    return open_image(Record({"image_path": as_path(picture, "a square")}), "image_path", limits)
+    picture.paste("navy", blue)
+    return open_image(Record({"image_path": as_path(picture, "a drawing")}), "image_path", limits)

@@ -578,7 +578,9 @@ def test_exit_codes(workplace: Workplace, name: str, rule: Any, code: int) -> No
     with LoopbackServer(faults=[rule] if rule else ()) as server:
         done = workplace.run(**{"vlm.openai.base_url": server.base_url})
         if "stopped" in done.summary and "middle" not in name:
-            assert server.count() <= 8, "stops within a few requests"
+            # ten of a content filter, what is in flight then, and a plain question
+            most = 10 + 8 + 1 if name == "no record succeeded" else 8
+            assert server.count() <= most, "stops within a few requests"
     assert done.code == code, done
     assert "Traceback" not in done.err
     assert all(len(line) < 700 for line in done.err.splitlines())

@@ -12,7 +12,7 @@ from dataflow_grounding.testing.faults import Fault
 from tests.support.workplace import Workplace
 
 FILTERED = "Your request was flagged by our content policy."
-SQUARE = "A blue square on ground"
+PLAIN = "the blue rectangle"
 
 
 def refusal(status: int, message: str) -> Fault:
@@ -20,7 +20,7 @@ def refusal(status: int, message: str) -> Fault:
 
 
 def is_plain(request: ReceivedRequest) -> bool:
-    return SQUARE in request.text
+    return PLAIN in request.text
 
 
 def about(numbers: range) -> Callable[[ReceivedRequest], bool]:

@@ -230,14 +230,14 @@ _WEATHERS = [
         4,
         most=8,
     ),
-    Weather("for all records: 400", REFUSED, always(on(faults.bad_request())), 4, most=14),
-    Weather("for all records: 413", REFUSED, always(on(Fault(413, "Too large."))), 4, most=14),
+    Weather("for all records: 400", REFUSED, always(on(faults.bad_request())), 4, most=15),
+    Weather("for all records: 413", REFUSED, always(on(Fault(413, "Too large."))), 4, most=15),
     Weather(
         "for all records: 422",
         REFUSED,
         always(on(Fault(422, "Top up first."))),
         4,
-        most=14,
+        most=15,
     ),
     Weather("for all records: a web page", REFUSED, always(on(faults.html_error(200))), 4, most=10),
     Weather(
