@@ -198,13 +198,17 @@ class Endpoint:
         """Return what stops the run: `count` requests were refused, and a plain question, too."""
         if isinstance(error, errors.NoCredit):
             return error
-        for refusal in self._held.values():
-            if refusal.where == self.serving.endpoint:
-                refusal.passing = True
+        self.leave_refusals()
         return errors.EndpointRefused(
             f"{str(error).rstrip('.')}. {count} requests in a row were refused, and so was a plain"
             " question: check the key, the credit, the model and the settings"
         )
+
+    def leave_refusals(self) -> None:
+        """Leave the refusals that are held back to the next run, as they may be the endpoint's."""
+        for refusal in self._held.values():
+            if refusal.where == self.serving.endpoint:
+                refusal.passing = True
 
     def failed(self, error: errors.ServerFault, tries: int, often: bool = False) -> None:
         """Count a fault or a rate limit.

@@ -439,12 +439,13 @@ class Asking:
         return self.endpoints.refuses_all(endpoint, why, count)
 
     async def _prove_the_last(self) -> None:
-        # The last refusals of a run may be the endpoint's, too, though they are no ten.
+        # The last refusals of a run may be the endpoint's, too, though they are no ten. Those that
+        # no answer tells of are left to the next run.
         for endpoint, text_only in self.endpoints.in_question():
             with suppress(errors.GroundingError):
-                again = await self._refuses_plainly(endpoint, text_only)
-                if again is not None:
-                    endpoint.refuses_all(again, endpoint.refused_in_a_row)
+                await self._refuses_plainly(endpoint, text_only)
+        for endpoint, _ in self.endpoints.in_question():
+            endpoint.leave_refusals()
 
     async def _refuses_plainly(
         self, endpoint: Endpoint, text_only: bool
@@ -584,8 +585,8 @@ class Asking:
         if repeated and not self.counts["repeated"]:
             say(
                 f"Warning: {serving.endpoint} answers from a cache: such replies don't count as"
-                f" further answers, nor as checks. Switch its cache off{_no_cache()}, and run again"
-                " with --retry-failed."
+                f" further answers, nor as checks. Switch its cache off, as by a header in"
+                f" {setting('vlm.openai.extra_headers')}, and run again with --retry-failed."
             )
         self.counts["repeated"] += reply.repeated
         self.counts["kept"] += reply.kept
@@ -640,11 +641,6 @@ class Asking:
             if left <= 0:
                 return
             await asyncio.sleep(min(left, LOOK_SECONDS))
-
-
-def _no_cache() -> str:
-    body, headers = setting("vlm.openai.extra_body"), setting("vlm.openai.extra_headers")
-    return f" (LiteLLM's: cache: {{no-cache: true}} in {body}; others' by a header in {headers})"
 
 
 def _may_be_billed(error: errors.GroundingError) -> bool:
