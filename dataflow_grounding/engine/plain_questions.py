@@ -47,19 +47,19 @@ def about_a_rectangle(limits: ImageLimits) -> Request[Any]:
     Args:
         limits: The sizes and types of pictures that the endpoint takes.
     """
-    x, y = secrets.randbelow(96), secrets.randbelow(96)
+    x, y = secrets.randbelow(160), secrets.randbelow(120)
     image = _picture((x, y, x + 128, y + 96), limits)
     return phrase_grounding(image, ["the blue rectangle"], find_box_format("xyxy_1000", ""))
 
 
 def picture_of_square(limits: ImageLimits) -> Image:
     """Draw a blue square on white ground, as it is sent within some limits."""
-    return _picture((64, 64, 192, 192), limits)
+    return _picture((96, 56, 224, 184), limits)
 
 
 def _picture(blue: tuple[int, int, int, int], limits: ImageLimits) -> Image:
     import PIL.Image  # a run seldom asks such a question
 
-    picture = PIL.Image.new("RGB", (256, 256), "white")
+    picture = PIL.Image.new("RGB", (320, 240), "white")
     picture.paste("navy", blue)
     return open_image(Record({"image_path": as_path(picture, "a drawing")}), "image_path", limits)
