@@ -276,7 +276,9 @@ class OpenAIServing(Serving):
             found_out.takes_own_keys = found_out.takes_own_keys or has_own_keys
             return reply
         except RequestRefused as refused:
-            may_be_keys = has_own_keys and not found_out.takes_own_keys
+            # another request may have found out meanwhile that fewer keys are taken
+            is_known = found_out.takes_own_keys and found_out.habits == habits
+            may_be_keys = has_own_keys and not is_known
             if may_be_keys and not is_about_content(str(refused)):
                 return await self._with_fewer_keys(request, habits, tier, refused)
             if not (request.tries.cut_off and "temperature" in str(refused).lower()):
