@@ -47,6 +47,10 @@ class SeenReplies:
 
     A gateway's cache answers equal requests with the same reply, which has the same id. The ids of
     an endpoint say nothing where one of them comes with different texts.
+
+    Attributes:
+        tell_what_was_kept: Whether replies have said that they were kept, as by a header. One that
+            doesn't say so was paid for, then, even if a copy of it came first.
     """
 
     def __init__(self) -> None:
@@ -54,6 +58,7 @@ class SeenReplies:
         self._common_ids = _Remembered[bool]()  # those of different texts
         self._answers = _Remembered[dict[Heard, int]]()  # by question, with the answer's number
         self._were_several = False
+        self.tell_what_was_kept = False
 
     def tells(self, request: Request[Any]) -> bool:
         """Whether it matters what else was answered to the request's question."""
@@ -63,6 +68,7 @@ class SeenReplies:
 
     def note(self, reply: Reply) -> None:
         """Note that a reply has come to any question."""
+        self.tell_what_was_kept = self.tell_what_was_kept or reply.kept
         reply_id, text = _heard(reply.id, reply.text)
         if self._text_of.get(reply_id) not in (None, text):
             self._common_ids.set(reply_id, True)

@@ -581,7 +581,8 @@ class Asking:
             question = first.key(self.identity)
             repeated = self._seen.came_before(request.sample, reply, question, others)
         if repeated:
-            reply = replace(reply, kept=True, repeated=True)
+            kept = reply.kept or not self._seen.tell_what_was_kept
+            reply = replace(reply, kept=kept, repeated=True)
         if repeated and not self.counts["repeated"]:
             say(
                 f"Warning: {serving.endpoint} answers from a cache: such replies don't count as"

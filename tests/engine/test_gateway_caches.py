@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -247,11 +248,24 @@ def test_a_check_is_not_answered_from_a_cache(workplace: Workplace) -> None:
             assert all(body["cache"] == {"no-cache": True} for body in probes)
 
 
-def test_stored_answers_are_judged_by_the_same_rule(workplace: Workplace) -> None:
+class SlowOriginals(Gateway):
+    """A gateway whose kept replies come before the reply that they are copies of."""
+
+    def answer(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        status, headers, data = super().answer(body)
+        if "x-litellm-cache-key" not in headers:
+            time.sleep(0.3)
+        return status, headers, data
+
+
+@pytest.mark.parametrize("kind", [Gateway, SlowOriginals])
+def test_stored_answers_are_judged_by_the_same_rule(
+    workplace: Workplace, kind: type[Gateway]
+) -> None:
     workplace.many(3)
     with (
         LoopbackServer(EchoAnswers()) as upstream,
-        Gateway(upstream.base_url, heeds=False) as gateway,
+        kind(upstream.base_url, heeds=False) as gateway,
     ):
         settings = {"vlm.openai.base_url": gateway.base_url, "workflow.samples": 3}
         assert workplace.run(**settings).code == 0
