@@ -23,10 +23,10 @@ from dataflow_grounding.bench.ways import WAYS
 from dataflow_grounding.boxes.coordinates import FrameMap
 from dataflow_grounding.data.mirror import CKPT
 from dataflow_grounding.data.records import dump_line, dump_text, read_object
+from dataflow_grounding.data.results_folder import RUN_JSON
 from dataflow_grounding.data.rows import write_text
 from dataflow_grounding.engine.costs import paid_by_step
 from dataflow_grounding.engine.keyed_log import read_lines, stores_of
-from dataflow_grounding.jobs.earlier_run import RUN_JSON
 from dataflow_grounding.jobs.estimating import estimate
 from dataflow_grounding.jobs.executing import execute_spec
 from dataflow_grounding.jobs.spec_run import SpecRun, ready_to_run

@@ -66,8 +66,6 @@ _GROUPS: dict[str, dict[str, tuple[str, str]]] = {
 
 The module is imported when the command is used.
 """
-_REMOVED = {"tune": "bench --pictures DIR --gold FILE --ways a,b,c compares ways of asking"}
-"""Commands that earlier versions had, and what to do instead."""
 # Command → its module and what `--help` says.
 _COMMANDS = {name: about for group in _GROUPS.values() for name, about in group.items()}
 COMMANDS = {name: purpose for name, (_, purpose) in _COMMANDS.items()}
@@ -108,8 +106,6 @@ class _LazyGroup(click.Group):
         target = others.get(name) or others.get(cmd_name)
         if target:
             return _command_of_another_package(target, cmd_name, ctx)
-        if name in _REMOVED:
-            raise click.UsageError(f"{cmd_name!r} is gone: {_REMOVED[name]}", ctx)
         raise click.UsageError(f"{cmd_name!r} is not a command{nearest(name, COMMANDS)}", ctx)
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

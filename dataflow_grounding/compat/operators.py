@@ -230,7 +230,6 @@ class PromptedVQAGenerator(Operator):
             request,
             input={"prompt": request.input["prompt"]},
             turns=(*of_system, *talk),
-            formerly=request,  # a reply that was stored for the request with data still counts
         )
 
     def _prompt_and_earlier_turns(self, record: Record) -> tuple[str, list[dict[str, str]]]:

@@ -15,6 +15,9 @@ from dataflow_grounding.data.dataframes import holds_bytes
 from dataflow_grounding.data.records import Record, read_object
 from dataflow_grounding.data.rows import file_type_of, read_unbroken_rows
 
+RUN_JSON = "run.json"
+"""The file in a results folder with what its last run says of itself."""
+
 
 def annotations_of(results: str) -> str:
     """Return the path of the records that RESULTS names.
@@ -41,7 +44,7 @@ def run_of(results: str) -> dict[str, Any]:
     # meant.
     folder = absolute(joined(folder_of_results(results), ""))
     for candidate in (folder, os.path.dirname(folder)):
-        path = joined(candidate, "run.json")
+        path = joined(candidate, RUN_JSON)
         run = read_object(path) if kind_of(path) else {}
         if run:
             return run

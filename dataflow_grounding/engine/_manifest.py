@@ -12,7 +12,7 @@ from dataflow_grounding._util.errors import StorageFailed, errors_as
 from dataflow_grounding._util.paths import state_of
 from dataflow_grounding._util.secrets import blotted
 from dataflow_grounding._util.threads import side_by_side
-from dataflow_grounding._util.version import __version__
+from dataflow_grounding._util.version import OUTPUT
 from dataflow_grounding.data.records import Record, as_json, read_object, write_bytes
 from dataflow_grounding.data.rows import read_rows
 from dataflow_grounding.engine.finished_rows import settings_of
@@ -41,7 +41,7 @@ class Manifest:
         self._steps = steps
         self._source = source
         self._extra = {
-            "version": __version__,
+            "version": OUTPUT,
             "name": source.name,
             "pilot": options.pilot,
             "attempts": options.max_attempts,

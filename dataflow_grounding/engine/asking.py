@@ -81,8 +81,6 @@ class Asking:
     ) -> None:
         self.serving = serving
         self.identity = serving.identity()
-        # under which earlier versions may have stored replies
-        self._identities_before = [serving.identity_there(), *serving.other_identities]
         self._servings = servings
         self.endpoints = Endpoints(serving, options, servings)
         self.budget = budget
@@ -223,7 +221,7 @@ class Asking:
             return False
         if from_store:
             second = request.again(1, str(error))
-            if self._stored(second, second.key(self.identity), by):
+            if by.store.every(second.key(self.identity)):
                 return False  # it costs nothing, and may say more
         kept_as = hashlib.sha256(f"given up {key}".encode()).hexdigest()[:32]
         # Where another rule is kept, the reader has changed since.
@@ -251,34 +249,17 @@ class Asking:
         with self._stopping():
             self._unreadable.add(request, key, error, by.store.path)
 
-    def _stored(self, this_try: Request[Any], key: str, by: "StepAsk") -> list[dict[str, Any]]:
-        # Looked for are those under its `key`, then those under the keys that earlier versions gave
-        # it: with an earlier identity of the serving, or as the request was `formerly`.
-        lines = by.store.every(key)
-        # Without lines of earlier runs there are no earlier keys, each of which takes a digest.
-        if lines or not by.store.has_earlier:
-            return lines
-        for identity in self._identities_before:
-            lines = by.store.every(this_try.key(identity))
-            if lines:
-                return lines
-        if this_try.formerly is None:
-            return []
-        unread = Tries(this_try.tries.unread)
-        former = this_try.formerly.replace(tries=unread, sample=this_try.sample)
-        return self._stored(former, former.key(self.identity), by)
-
     def _stored_replies(
         self, this_try: Request[Any], key: str, by: "StepAsk"
     ) -> list[dict[str, Any]]:
         # Return the stored lines of replies to a try with this key; [] for none. If there are any,
         # the request's `stored` is called with a function that says whether replies to the next try
         # are stored, too: the reader of a doubtful reply may rely on those.
-        lines = self._stored(this_try, key, by)
+        lines = by.store.every(key)
         stored = this_try.sending.stored
         if lines and stored is not None:
             further = this_try.again(this_try.tries.unread + 1, "")
-            stored(lambda: bool(self._stored(further, further.key(self.identity), by)))
+            stored(lambda: bool(by.store.every(further.key(self.identity))))
         return lines
 
     async def _sent(

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import GroundingError, RecordError, StorageFailed
 from dataflow_grounding._util.paths import kind_of
-from dataflow_grounding._util.version import __version__
+from dataflow_grounding._util.version import OUTPUT
 from dataflow_grounding.data.records import Record, Update
 from dataflow_grounding.engine.annotating import RowWork
 from dataflow_grounding.engine.image_memo import ImageMemo, is_young
@@ -88,7 +88,7 @@ class FinishedRows:
         self._log = KeyedLog("") if log is None else log
         self._replies = replies
         self._memo = memo
-        self._settings = settings_of(steps, {"version": __version__, "name": name})
+        self._settings = settings_of(steps, {"version": OUTPUT, "name": name})
         # By the column of a picture, the limits of the first serving that it is sent to.
         self._limits: dict[str, ImageLimits | None] = {}
         for step in steps:

@@ -27,7 +27,7 @@ SLOW = 0.005  # seconds; a reading on the event loop that takes longer is slow
 SLOW_IN_A_ROW = 3  # slow readings, after which threads read for a while
 READ_BY_THREADS = 64  # readings by threads, after which one is tried on the event loop again
 YOUNG_NS = 2 * 10**9  # since its last change, a file may change again without a new time
-_FACTS = ImageFacts.__dataclass_fields__  # the facts that this version wants to know, by name
+_FACTS = ImageFacts.__dataclass_fields__
 
 
 class ImageMemo:
@@ -137,15 +137,15 @@ def log_of(checkpoint_folder: str) -> KeyedLog:
 def remembered(log: KeyedLog, file: images.ImageFile) -> ImageFacts | None:
     """Return what the log says of a file in this state; None for nothing.
 
-    None also for a line that is damaged, was edited, or isn't all that this version wants to know.
+    None also for a line that is damaged, was edited, or has other facts, as another version's.
     """
     line = log.get(_key(file.path))
     if not line:
         return None
     known = unsealed({name: value for name, value in line.items() if name != "key"})
-    if not known or known.get("state") != _state(file) or not known.keys() >= _FACTS.keys():
+    if not known or known.pop("state", None) != _state(file) or known.keys() != _FACTS.keys():
         return None
-    return ImageFacts(**{name: known[name] for name in _FACTS})
+    return ImageFacts(**known)
 
 
 def digest_of(file: images.ImageFile, log: KeyedLog) -> str:

@@ -207,11 +207,6 @@ class KeyedLog:
             return None
         return self.vouched.judged(line, offset)
 
-    @property
-    def has_earlier(self) -> bool:
-        """Whether this log had lines when it was opened, or there are other logs."""
-        return bool(self.first_new or self.others)
-
     def put(self, key: str, value: Mapping[str, Any]) -> dict[str, Any]:
         """Add a line of a key and a value; return it, `suspect` where such lines are.
 
@@ -452,7 +447,7 @@ def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
 def unsealed(value: Any) -> dict[str, Any] | None:
     """Return what was sealed, as it was, without the checksum; None for anything else.
 
-    That is what is damaged, edited, or from a version that sealed nothing.
+    That is what is damaged or edited.
     """
     if not isinstance(value, dict):
         return None

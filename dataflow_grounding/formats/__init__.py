@@ -25,7 +25,6 @@ FORMATS: dict[str, dict[str, Any]] = load_table(__name__, "formats.yaml")
 """The table of formats.yaml: by a format's name, what it is and can say."""
 WRITTEN = tuple(name for name, row in FORMATS.items() if not row.get("in_only"))
 """Those that can be written; the others are only read."""
-_REMOVED: dict[str, str] = load_table(__name__, "removed.yaml")  # what to use instead, by name
 
 
 def find_format(name: str, **options: Any) -> Format:
@@ -73,8 +72,6 @@ def find_format(name: str, **options: Any) -> Format:
 def _class_named(name: str) -> Any:
     from dataflow_grounding.spec.user_code import named
 
-    if name in _REMOVED:
-        raise SpecError(f"format {name!r} was removed: {_REMOVED[name]}")
     row = FORMATS.get(name)
     target = f"{__name__}.{row['home']}" if row else name
     return named(target, "format", FORMATS, ["."], group="formats")

@@ -16,11 +16,10 @@ from dataflow_grounding._util.errors import EndpointRefused, GroundingError, Rec
 from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding._util.version import __version__
 from dataflow_grounding.data.records import read_object
-from dataflow_grounding.data.results_folder import stated_in
+from dataflow_grounding.data.results_folder import RUN_JSON, stated_in
 from dataflow_grounding.engine.plain_questions import picture_of_square
 from dataflow_grounding.engine.unreadable import are_unreadable_facts, too_many_unreadable
 from dataflow_grounding.engine.workers import run_blocking
-from dataflow_grounding.jobs.earlier_run import RUN_JSON
 from dataflow_grounding.jobs.schema_question import schema_kept
 from dataflow_grounding.jobs.serving_of_spec import serving_of
 from dataflow_grounding.serving import Reply, Serving

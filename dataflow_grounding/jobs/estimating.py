@@ -108,7 +108,6 @@ class _StandIn(Serving):
         self.endpoint = serving.endpoint
         self.image_limits = serving.image_limits
         self.max_output_tokens = serving.max_output_tokens
-        self.other_identities = serving.other_identities
         self.tasks = serving.tasks
         self.rules: TokenRules | None = None
         if serving.endpoint.startswith(("http://", "https://")):
@@ -169,11 +168,6 @@ class _Stored(KeyedLog):
             self.asked.add(key)
             self.used[key] = usage_of(lines[0])
         return lines
-
-    @property
-    def has_earlier(self) -> bool:
-        """Whether there are stored replies."""
-        return len(self._replies) > 0 or self._replies.has_earlier
 
 
 class _StepEstimate:

@@ -65,7 +65,7 @@ def execute_spec(run: SpecRun, make_run: MakeRun = Run) -> Summary:
 
 
 def _refuse_to_replace_a_models_results(run: SpecRun) -> None:
-    before = run.before.model
+    before = run.before.get("model")
     if run.spec.block.vlm.backend == "auto" and before not in (None, run.serving.model):
         way = "set DF_BASE_URL and DF_MODEL as then, or choose another results_dir"
         raise SpecError(

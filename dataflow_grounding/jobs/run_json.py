@@ -10,14 +10,13 @@ from dataflow_grounding._util.paths import absolute
 from dataflow_grounding._util.secrets import masked
 from dataflow_grounding._util.version import __version__
 from dataflow_grounding.data.records import read_object
-from dataflow_grounding.data.results_folder import stated_in
+from dataflow_grounding.data.results_folder import RUN_JSON, stated_in
 from dataflow_grounding.data.rows import write_text
 from dataflow_grounding.data.working_folder import address_of
 from dataflow_grounding.engine.costs import paid_by_step
 from dataflow_grounding.engine.limiter import share_of
 from dataflow_grounding.engine.shard_facts import bytes_of, digest_of, pictures_of
 from dataflow_grounding.engine.summary import Summary
-from dataflow_grounding.jobs.earlier_run import RUN_JSON
 from dataflow_grounding.jobs.registry import JOBS
 from dataflow_grounding.jobs.spec_job import facts_of
 from dataflow_grounding.jobs.spec_run import SpecRun
@@ -67,11 +66,8 @@ def _facts(
         "started": f"{whole_seconds}.{int(started * 1000) % 1000:03}Z",
         "model": run.serving.model,
         "endpoint": run.serving.endpoint,
-        "endpoints_before": run.before.addresses,
         "box_format": run.format_asked(),
     }
-    if run.serving.stated_settings or run.before.settings:
-        facts["settings_before"] = run.before.settings
     facts["image_folders"] = image_folders
     for model, prices in run.judges_prices.items():  # one at the most
         facts["judge"] = {"model": model, "prices": None if prices is None else vars(prices)}

@@ -134,17 +134,14 @@ def _users_own(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -
         )
     check_serving(serving, key)
     serving.max_workers = min(serving.max_workers, workflow.max_workers)
-    serving.stated_settings = settings_that_count(vlm.settings)
+    serving.stated_settings = _settings_that_count(vlm.settings)
     if vlm.box_format != "auto":
         serving.box_format = vlm.box_format
     return serving
 
 
-def settings_that_count(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a user's serving that a reply may depend on, secrets blotted out.
-
-    These are all but addresses, secrets, and how it is asked: a time limit, the requests in flight.
-    """
+def _settings_that_count(settings: Mapping[str, Any]) -> dict[str, Any]:
+    # A reply depends neither on the address, nor on secrets, a time limit, the requests in flight.
     counting = {}
     for name, value in masked(settings, ours=False).items():
         is_address = isinstance(value, str) and "://" in value

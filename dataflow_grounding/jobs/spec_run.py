@@ -1,7 +1,7 @@
 """From a spec to a run: the serving, the options, the pipeline, in the order of `ready_to_run`."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,13 +9,13 @@ from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding._util.paths import kind_of
 from dataflow_grounding.data.mirror import CKPT
 from dataflow_grounding.data.records import read_object
+from dataflow_grounding.data.results_folder import RUN_JSON
 from dataflow_grounding.data.working_folder import CALIBRATION, address_of, present, working_folder
 from dataflow_grounding.engine.budget import Prices
 from dataflow_grounding.engine.execute import refuse_foreign, refuse_to_overwrite
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.shard import Shard
-from dataflow_grounding.jobs.earlier_run import RUN_JSON, EarlierRun, with_earlier_replies
 from dataflow_grounding.jobs.pricing import price_others, pricing_of
 from dataflow_grounding.jobs.registry import job_named, load_spec
 from dataflow_grounding.jobs.serving_of_spec import serving_of
@@ -67,7 +67,7 @@ class SpecRun:
         job: What the run needs to know of its pipeline, with its steps.
         serving: The serving that the spec's `vlm` names.
         options: How the run goes.
-        before: The earlier run of the folder.
+        before: What `run.json` says of the earlier run of the folder; empty where there is none.
         prices_from: In words, who says what tokens cost; None where nobody does.
         judges_prices: Prices of each further serving that is asked, by its model; None where they
             aren't known. A serving of the first serving's model isn't among them.
@@ -78,7 +78,7 @@ class SpecRun:
     job: SpecJob
     serving: Serving
     options: RunOptions
-    before: EarlierRun
+    before: dict[str, Any]
     prices_from: str | None
     judges_prices: dict[str, Prices | None]
     remarks: list[str]
@@ -164,9 +164,8 @@ def ready_to_run(
     folder = working_folder(spec.results_dir, "" if shard is None else shard.folder(""))
     spec = spec.model_copy(update={"results_dir": folder})
     calibration = os.path.join(folder, CKPT, CALIBRATION)
-    facts_before = read_object(present(os.path.join(folder, RUN_JSON), calibration, refresh=True))
+    before = read_object(present(os.path.join(folder, RUN_JSON), calibration, refresh=True))
     serving = serving_of(vlm, workflow, spec.folders)
-    before = with_earlier_replies(serving, spec.autolabel_type, facts_before)
     make_job = make_job or job_named(spec.autolabel_type, spec.folders)
     job = make_job(spec, serving)
     job.put_in_words()
@@ -231,15 +230,16 @@ def _refuse_to_begin_late(first: Step, results_dir: str) -> None:
 
 
 def _remark_on_another_endpoint(
-    before: EarlierRun, serving: Serving, vlm: VlmBlock
+    before: Mapping[str, Any], serving: Serving, vlm: VlmBlock
 ) -> Iterator[str]:
     # Another endpoint was asked before under a name, such as "default", that may be any model's.
     model = serving.model
-    has_moved = before.endpoint not in (None, serving.endpoint)
+    endpoint = before.get("endpoint")
+    has_moved = endpoint not in (None, serving.endpoint)
     may_be_any_model = model.lower() in ANY_MODEL and not vlm.openai.name
-    if has_moved and may_be_any_model and before.model == model:
+    if has_moved and may_be_any_model and before.get("model") == model:
         yield (
-            f"replies of {before.endpoint} count for {serving.endpoint}, too, as both call their"
+            f"replies of {endpoint} count for {serving.endpoint}, too, as both call their"
             f" model {model!r}: where these are two models, give this one a name in"
             " vlm.openai.name"
         )

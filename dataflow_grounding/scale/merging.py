@@ -256,13 +256,12 @@ def _has_only_known_kinds(run: dict[str, Any]) -> bool:
 
 
 def _is_class_table(rows: Any) -> bool:
-    # Counts may be missing.
     if not isinstance(rows, list):
         return False
     for row in rows:
         if not isinstance(row, dict) or not isinstance(row.get("class"), str):
             return False
-        counts = [row.get(name, 0) for name in CLASS_COUNTS]  # earlier runs count fewer
+        counts = [row.get(name) for name in CLASS_COUNTS]
         side = row.get("mean_side")
         if any(_kind(count) != "number" for count in (*counts, 0 if side is None else side)):
             return False
@@ -348,11 +347,9 @@ def _check_whole(folder: str, address: str, run: dict[str, Any]) -> None:
     sizes = [bytes_of(file) for file in files]
     # Later steps have no more rows than earlier ones.
     is_whole = rows_of_steps[-1] == done and rows_of_steps == sorted(rows_of_steps, reverse=True)
-    # Earlier versions of this package left neither sizes nor digests.
-    if is_whole and shard.get("bytes", sizes) == sizes:
-        digests = shard.get("digests")
-        if digests is None or digests == [digest_of(file) for file in files]:
-            return
+    is_whole = is_whole and shard.get("bytes") == sizes
+    if is_whole and shard.get("digests") == [digest_of(file) for file in files]:
+        return
     raise InputError(
         f"{address} has {rows_of_steps} rows of its steps, and {done} were done, or not those that"
         f" were left there: copy it again, whole, or remove {address}/run.json and run the shard"
@@ -502,15 +499,15 @@ def _remarks_of_all(runs: list[dict[str, Any]], last_files: list[str]) -> dict[s
 
 def _classes_of_all(tables: list[list[dict[str, Any]]], listed: list[str]) -> list[dict[str, Any]]:
     # `listed` are the classes that the user lists. A picture whose rows are in several shards
-    # counts in each of them. What a table doesn't count of a class is 0.
+    # counts in each of them.
     by_name: dict[str, dict[str, Any]] = {}
     sides: dict[str, float] = {}  # by class, the sum of its boxes' sides in pixels
     for row in chain.from_iterable(tables):
         name = row["class"]
         counts = by_name.setdefault(name, {"class": name, **dict.fromkeys(CLASS_COUNTS, 0)})
         for count in CLASS_COUNTS:
-            counts[count] += row.get(count, 0)
-        sides[name] = sides.get(name, 0) + (row.get("mean_side") or 0) * row.get("boxes", 0)
+            counts[count] += row[count]
+        sides[name] = sides.get(name, 0) + (row.get("mean_side") or 0) * row["boxes"]
     for name, counts in by_name.items():
         boxes = counts["boxes"]
         counts["mean_side"] = round(sides[name] / boxes, 1) if boxes else None

@@ -88,11 +88,6 @@ class RecordedServing(Serving):
         key = request.key(self._identity)
         line = self._replies.get(key)
         if line is None:
-            # Earlier versions recorded replies under keys with the address.
-            line = self._replies.get(request.key(self.identity_there()))
-        if line is None and request.formerly is not None:
-            line = self._replies.get(request.formerly.key(self._identity))
-        if line is None:
             if self._serving is None:
                 raise RequestRefused(f"{self.path} holds no reply to this {request.task} request")
             answer = await self._serving.answer(request)
@@ -138,8 +133,7 @@ class RecordedServing(Serving):
                         self._replies[line["key"]] = line
             recorded = dict(head["recorded"])
             self._recorded_at = str(recorded["endpoint"])
-            # The keys of replies have the identity, which an address isn't part of.
-            if not head.get("keyed_by_endpoint", True) or "://" in self._recorded_at:
+            if not head.get("keyed_by_endpoint", True):
                 del recorded["endpoint"]
             self._identity = {"model": recorded["model"], **recorded}
             self.box_format = str(head["box_format"])

@@ -154,8 +154,6 @@ class Serving(ABC):
     """The most regions that one request shows."""
     needs_labels: bool = False
     """Whether it can't see what things are, so that requests about regions tell it their types."""
-    other_identities: Sequence[dict[str, Any]] = ()
-    """The identities of servings whose stored replies count as this one's own."""
     free: bool = False
     """Whether its answers cost nothing, as it runs on this machine."""
     tasks: Collection[str] | None = None
@@ -242,10 +240,7 @@ class Serving(ABC):
         return identity
 
     def identity_there(self) -> dict[str, Any]:
-        """Return the identity with the address: what a check of the endpoint vouches for.
-
-        Replies that earlier versions stored have this as part of their key.
-        """
+        """Return the identity with the address: what a check of the endpoint vouches for."""
         # Subclasses extend `identity`, which has no argument for this.
         token = _with_address.set(True)
         try:

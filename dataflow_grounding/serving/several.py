@@ -132,7 +132,6 @@ class SeveralEndpoints(ServingByTask):
         self._all = by_address
         self._weights = weights
         self._turns = itertools.cycle(servings)
-        self.other_identities = [serving.identity_there() for serving in servings]
         if any(serving.identity() != self.identity() for serving in servings):
             raise SpecError(
                 f"not alike: {list(servings)!r:.200}. Model and settings of all should be the same"

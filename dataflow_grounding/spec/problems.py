@@ -9,11 +9,7 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from dataflow_grounding._util.lazy import load_table
 from dataflow_grounding._util.nearest import nearest
-
-REMOVED_KEYS: dict[str, str] = load_table(__package__, "removed_keys.yaml")
-"""Keys of earlier versions, without the pipeline's name, and what to do instead."""
 
 Location = Sequence[str | int]
 _OF_OVERRIDE = "=…"  # ends the place of a key that an override states
@@ -113,9 +109,6 @@ def explain(problem: Any, model: type[BaseModel]) -> str:
     location = [str(part) for part in problem["loc"]]
     key = ".".join(location)
     if problem["type"] == "extra_forbidden":
-        advice = REMOVED_KEYS.get(key) or REMOVED_KEYS.get(key.partition(".")[2])
-        if advice is not None:
-            return f"{key} is no longer a key of the spec: {advice}"
         return f"{key} is not a key of the spec{_known_key_near(location, model)}"
     if problem["type"] == "missing":
         if location == [getattr(model.model_fields.get("block"), "alias", None)]:

@@ -155,7 +155,6 @@ class Request(Generic[T]):
         turns: The messages before it: the user's and the assistant's, one after the other. Their
             pictures are the first ones of `images`. Before them may be some with the role `system`,
             which join the system message. For a serving that `takes_turns`.
-        formerly: The same question as earlier versions put it: a stored reply to that one counts.
         prompt: Where its words come from.
         form: In which form its reply is asked for.
         tries: How the question has fared so far.
@@ -172,7 +171,6 @@ class Request(Generic[T]):
     divisible: bool = False
     text_only: bool = False
     turns: tuple[Turn, ...] = ()
-    formerly: "Request[T] | None" = None
     prompt: Prompt = Prompt()
     form: ReplyForm = ReplyForm()
     tries: Tries = Tries()

@@ -97,8 +97,7 @@ class AskingForm:
             changes.update(self._changes_of_reply(request, changes.get("form", request.form)))
         if not changes:
             return request
-        # a reply to the form of earlier versions is none to this one
-        return replace(request, **changes, formerly=None)
+        return replace(request, **changes)
 
     def _changes_of_reply(self, request: Request[Any], form: ReplyForm) -> dict[str, Any]:
         changes: dict[str, Any] = {}

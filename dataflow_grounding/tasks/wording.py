@@ -122,8 +122,7 @@ class Wording:
             changes["instructions"] = "\n\n".join([instructions, *additions])
         if not changes:
             return request
-        # a reply to other words is none to these
-        return replace(request, **changes, formerly=None)
+        return replace(request, **changes)
 
     def _definitions_of(self, request: Request[Any]) -> dict[str, str]:
         # Upper and lower case are the same there.

@@ -82,11 +82,6 @@ class Calibration:
         return self.limits.frames if self.limits else ()
 
     @property
-    def is_inferred(self) -> bool:
-        """Whether pixels are known by a rule of the server, as versions before frames inferred."""
-        return self.format.scale == "px" and not self.maps
-
-    @property
     def origin(self) -> str:
         """Where a run's format came from, in words, with how precise its maps are."""
         words = f"calibrated on {self.date[:10]}, error {self.error_px:.1f} px"
@@ -112,13 +107,9 @@ class Calibration:
 _unsaved: dict[str, Calibration] = {}
 
 
-def cache_path(endpoint: str, model: str, *format_name: str) -> str:
-    """Return the path of the user's cached file for this endpoint, model and the present prompt.
-
-    With the name of a format it is the file in which earlier versions said how elongated pictures
-    are sent in that format.
-    """
-    parts = [bare_address(endpoint), model, prompt_version(), *format_name]
+def cache_path(endpoint: str, model: str) -> str:
+    """Return the path of the user's cached file for this endpoint, model and the present prompt."""
+    parts = [bare_address(endpoint), model, prompt_version()]
     digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]
     return within(cache_folder(), f"calibration-{digest}.json")
 
@@ -173,13 +164,14 @@ def load_calibration(path: str, endpoint: str, model: str) -> Calibration | None
 
 
 def _calibration_of(row: dict[str, Any]) -> Calibration:
-    # Keys that this version doesn't know are left out: another version may have added them.
-    row = {**row, "maps": [map_of(one) for one in row.get("maps", ())]}
+    if row.keys() != Calibration.__dataclass_fields__.keys():
+        raise ValueError("another version's calibration")
+    row = {**row, "maps": [map_of(one) for one in row["maps"]]}
     calibration = TypeAdapter(Calibration).validate_python(row)
     known = calibration.format
     limits = calibration.limits or SizeLimits()
     measured = [one.size for one in known.maps]
-    if known.scale == "px" and (calibration.limits is None or {*limits.frames} != {*measured}):
+    if known.scale == "px" and (not measured or {*limits.frames} != {*measured}):
         raise ValueError("pixels mean nothing in a size without a map")
     # The format and the limits are tried out: a file may have been edited by hand.
     tried = [*SAMPLE_SIZES, *calibration.sizes, *limits.frames]

@@ -65,7 +65,6 @@ def _name_of(identity: Mapping[str, Any], asked: BoxFormat, form: str) -> str:
     # `form` is the form in which boxes are asked for; "" for the usual one.
     endpoint = {**identity, "box_format": asked.name}
     if form:
-        # The usual form isn't named, so that what earlier versions vouched for stays so.
         endpoint["asking"] = form
     whose = json.dumps(endpoint, sort_keys=True, default=repr)
     return f"{asked.name} {hashlib.sha256(whose.encode()).hexdigest()[:16]}"

@@ -118,19 +118,10 @@ class FormatChoice:
         if not self.pending:
             return
         # Here, as it imports numpy: most models are known by their names.
-        from dataflow_grounding.trust.calibration_file import (
-            load_calibration,
-            run_file,
-            stored_calibration,
-        )
+        from dataflow_grounding.trust.calibration_file import stored_calibration
 
         serving = self._serving
         calibration = stored_calibration(serving.endpoint, serving.model, folder)
-        if calibration is not None and calibration.is_inferred:
-            # It is an earlier version's. A run that began with it goes on with it, so that nothing
-            # is paid for twice; others measure again.
-            path = run_file(folder) if folder else ""
-            calibration = load_calibration(path, serving.endpoint, serving.model)
         if calibration is not None:
             self._take(calibration)
 
@@ -188,7 +179,6 @@ class FormatChoice:
         counts = self.settle(start)
         if self.format.scale in ("px", "grid_32") or not self._serving.takes_probes:
             return counts
-        self._take_earlier_padding()
         pictures = start.pictures()
         for size in most_elongated(pictures.sizes, self._serving.image_limits):
             shape = next((one for one in self._shapes if one.covers(size)), None)
@@ -207,17 +197,6 @@ class FormatChoice:
                     " leave such pictures out, or cut them into shorter ones"
                 )
         return counts
-
-    def _take_earlier_padding(self) -> None:
-        # A run that began with them goes on with them: others would ask for its boxes again.
-        # Here, as it imports numpy, which a script needs with the first picture alone.
-        from dataflow_grounding.trust.calibration_file import cache_path, load_calibration
-
-        serving = self._serving
-        path = cache_path(serving.endpoint, serving.model, self.format.name)
-        stored = load_calibration(path, serving.endpoint, serving.model)
-        if stored is not None and stored.limits is not None:
-            self._narrow((self.limits or stored.limits).within(stored.limits))
 
     def _pad(self, shape: "Shape") -> None:
         if shape.aspect is None:

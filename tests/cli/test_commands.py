@@ -48,7 +48,6 @@ def test_every_command_is_in_the_help_and_has_its_own() -> None:
 
 WRONG = [
     (["generat"], "'generat' is not a command; is it 'generate'?"),
-    (["tune"], "'tune' is gone: bench --pictures DIR --gold FILE --ways a,b,c"),
     (["generate"], "no spec: give one with -e SPEC. `dataflowgrounding init DIR`"),
     (["generate", "-e", "no.yaml"], "no spec file no.yaml"),
     (["generate", "-e", "."], "can't read ."),

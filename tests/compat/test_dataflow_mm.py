@@ -596,10 +596,6 @@ TALK = [
 ]
 
 
-def asked_as_data(self: PromptedVQAGenerator, request: Any, earlier: Any) -> Any:
-    return request
-
-
 @pytest.mark.parametrize("dialect", ["openai", "gemini"])
 def test_the_turns_of_a_conversation_are_messages(tmp_path: Path, dialect: str) -> None:
     Image.new("RGB", (60, 40), "navy").save(tmp_path / "a.png")
@@ -665,21 +661,3 @@ def test_a_talk_out_of_turn_stays_data(server: LoopbackServer) -> None:
     [request] = server.requests
     assert request.turns == []
     assert request.input["conversation"] == [{"role": "assistant", "content": "A cat."}]
-
-
-def test_what_was_answered_to_a_conversation_as_data_is_not_asked_again(
-    server: LoopbackServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "in.jsonl").write_text(json.dumps({"conversation": TALK}) + "\n")
-    asker = PromptedVQAGenerator(OpenAIServing(server.base_url, "loopback"))
-
-    def run() -> None:
-        storage = FileStorage(str(tmp_path / "in.jsonl"), str(tmp_path / "cache"))
-        asker.run(storage.step(), "conversation")
-
-    with monkeypatch.context() as earlier:
-        earlier.setattr(PromptedVQAGenerator, "_as_turns", asked_as_data)
-        run()
-    assert server.received == 1
-    run()
-    assert server.received == 1

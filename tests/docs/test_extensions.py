@@ -362,31 +362,6 @@ def test_settings_of_ones_own_serving_that_change_are_asked_anew(workplace: Work
     assert (again.summary["requests"], cleaned(workplace)) == (0, {"one"})
 
 
-def test_replies_from_before_settings_counted_serve_the_same_settings_alone(
-    workplace: Workplace,
-) -> None:
-    workplace.many(2)
-    (workplace.folder / "own_servings.py").write_text(SERVING)
-    # as an earlier version had it: the key of a reply says nothing of settings
-    identity = '    def identity(self): return {"endpoint": "local", "model": "fixed"}'
-    before = SERVING.replace('    model = "fixed"', f'    model = "fixed"\n{identity}')
-    (workplace.folder / "servings_before.py").write_text(before)
-    workplace.settings = {"vlm.settings": {"caption": "one"}}
-    first = workplace.run(**{"vlm.backend": "servings_before:Fixed"})
-    assert (first.code, cleaned(workplace)) == (0, {"one"})
-    run_json = workplace.results / "run.json"
-    facts = json.loads(run_json.read_text())
-    facts.pop("settings_before", None)
-    run_json.write_text(json.dumps(facts))
-    now = {"vlm.backend": "own_servings:Fixed"}
-    assert workplace.run(**now).summary["requests"] == 0
-    other = workplace.run(**now, **{"vlm.settings": {"caption": "two"}})
-    assert (other.summary["requests"], cleaned(workplace)) == (first.summary["requests"], {"two"})
-    assert workplace.run(**now, **{"vlm.settings": {"caption": "two"}}).summary["already_complete"]
-    assert workplace.run(**now).summary["requests"] == 0
-    assert cleaned(workplace) == {"one"}
-
-
 PIPELINE = """
 from dataflow_grounding import Operator, Pipeline
 from dataflow_grounding.operators.operator_base import open_image

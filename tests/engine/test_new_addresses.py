@@ -34,14 +34,6 @@ def run(place: Workplace, server: LoopbackServer, **settings: Any) -> Done:
     return place.run(**{"vlm.openai.base_url": server.base_url, "vlm.box_format": X, **settings})
 
 
-def as_versions_before_had_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The address is a part of every key, and of nothing else."""
-    identity = OpenAIServing.identity
-    monkeypatch.setattr(
-        OpenAIServing, "identity", lambda self: {**identity(self), "endpoint": self.endpoint}
-    )
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("every", [None, 100])
 def test_a_new_address_of_the_same_server_pays_nothing_again(
@@ -74,26 +66,8 @@ def test_what_a_calibration_has_asked_is_not_asked_again(
     assert (done.code, second.received) == (0, 0), done
 
 
-@pytest.mark.slow
-def test_a_store_of_earlier_versions_goes_on_at_a_new_address(
-    workplace: Workplace, two: tuple[LoopbackServer, LoopbackServer], monkeypatch: Any
-) -> None:
-    first, second = two
-    workplace.many(5)
-    with monkeypatch.context() as earlier:
-        as_versions_before_had_it(earlier)
-        assert run(workplace, first).code == 0
-    workplace.many(6)
-    assert run(workplace, second).code == 0
-    assert second.received == 2
-    workplace.many(7)
-    with LoopbackServer(EchoAnswers(X)) as third:
-        assert run(workplace, third).code == 0
-        assert third.received == 2
-
-
-def test_a_recording_of_earlier_versions_is_played_back(
-    workplace: Workplace, two: tuple[LoopbackServer, LoopbackServer], monkeypatch: Any
+def test_a_recording_is_played_back_and_goes_on_at_another_address(
+    workplace: Workplace, two: tuple[LoopbackServer, LoopbackServer]
 ) -> None:
     picture = str(workplace.folder / workplace.picture())
     path = workplace.folder / "recording.jsonl"
@@ -102,17 +76,11 @@ def test_a_recording_of_earlier_versions_is_played_back(
         live = server and OpenAIServing(server.base_url, "loopback", box_format=X)
         return ground(picture, "a cup", serving=RecordedServing(path, live)).boxes
 
-    with monkeypatch.context() as earlier:
-        as_versions_before_had_it(earlier)
-        boxes = asked(two[0])
-    assert asked(None) == boxes
-    assert json.loads(path.read_text().splitlines()[0])["recorded"]["endpoint"] == two[0].base_url
-    path.unlink()
-    assert asked(two[0]) == boxes
+    boxes = asked(two[0])
     sent = two[1].received
-    assert asked(two[1]) == boxes  # the recording, at another address
+    assert asked(two[1]) == asked(None) == boxes
     assert two[1].received == sent
-    assert asked(None) == boxes
+    assert json.loads(path.read_text().splitlines()[0])["recorded"]["endpoint"] == two[0].base_url
 
 
 def test_one_of_several_addresses_and_one_alone_are_the_same_model(
@@ -216,14 +184,12 @@ def test_servings_of_ones_own_and_several_of_them() -> None:
     assert SeveralEndpoints([one, other]).identity() == {"model": "own"}
 
 
-def test_estimate_counts_what_earlier_versions_stored(
-    workplace: Workplace, two: tuple[LoopbackServer, LoopbackServer], monkeypatch: Any
+def test_estimate_counts_what_is_stored_of_another_address(
+    workplace: Workplace, two: tuple[LoopbackServer, LoopbackServer]
 ) -> None:
     first, second = two
     workplace.many(8)
-    with monkeypatch.context() as patch:
-        as_versions_before_had_it(patch)
-        assert run(workplace, first).code == 0
+    assert run(workplace, first).code == 0
     spec = workplace.spec(**{"vlm.openai.base_url": second.base_url, "vlm.box_format": X})
     estimated = command(["estimate", "-e", str(spec), "--json"]).summary
     assert (estimated["requests"], second.received) == (0, 0)

@@ -768,7 +768,6 @@ def test_wrong_arguments_are_one_line(
         ),
         (("--format", "yolo", "-o", "x.yaml"), "x.yaml is no name for yolo's labels"),
         (("--format", "no.such:Thing", "-o", "x"), "no module 'no'"),
-        (("--format", "florence-2", "-o", "x"), "format 'florence-2' was removed: use ms-swift"),
     ):
         done = command("export", run, *arguments)
         assert (done.code, len(done.err.splitlines())) == (2, 1), done.err

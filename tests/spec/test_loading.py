@@ -204,16 +204,6 @@ image_grounding:
     )
 
 
-def test_a_key_of_an_earlier_version_is_named_with_what_to_do_instead(tmp_path: Path) -> None:
-    path = written(tmp_path, "spec.yaml", BASE)
-    with pytest.raises(SpecError) as caught:
-        load_spec(path, ["image_grounding.workflow.contradictions=true"])
-    assert str(caught.value) == (
-        "image_grounding.workflow.contradictions=…: image_grounding.workflow.contradictions is no"
-        " longer a key of the spec: leave it out; workflow.check has a judge look at the boxes"
-    )
-
-
 def test_a_wrong_value_is_never_repeated(tmp_path: Path) -> None:
     path = written(
         tmp_path, "spec.yaml", BASE.replace("timeout: 5", f"timeout: {KEY}, api_key: [{KEY}]")

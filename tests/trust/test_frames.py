@@ -66,21 +66,17 @@ def test_noise_that_leaves_a_map_vague_is_told(workplace: Workplace) -> None:
     assert "maps precise to 1." in state["box_format"]["from"]
 
 
-def test_pixels_of_an_earlier_version_are_measured_again_but_not_in_the_run_that_began_so(
-    tmp_path: Path,
-) -> None:
+def test_a_stored_calibration_of_pixels_without_maps_is_measured_again(tmp_path: Path) -> None:
     serving = OpenAIServing("http://127.0.0.1:9/v1", MODEL)
     facts = (serving.endpoint, MODEL, prompt_version(), "xyxy_px@round_28", 3.0, 0.01, 30, 36, 12)
-    earlier = Calibration(
+    stored = Calibration(
         *facts, "2026-11-22T00:00:00Z", limits=SizeLimits(1200), sizes=[[640, 480]]
     )
-    earlier.save(cache_path(serving.endpoint, MODEL))
-    assert FormatChoice(serving).pending
-    earlier.save(run_file(str(tmp_path)))
+    stored.save(cache_path(serving.endpoint, MODEL))
+    stored.save(run_file(str(tmp_path)))
     choice = FormatChoice(serving)
     choice.recall(str(tmp_path))
-    assert not choice.pending
-    assert choice.format.name == "xyxy_px@round_28"
+    assert choice.pending
 
 
 class ByType(SeeingModel):

@@ -15,7 +15,6 @@ from PIL import Image
 from dataflow_grounding import PhraseGrounder
 from dataflow_grounding._util.errors import SpecError, SuspectBoxes
 from dataflow_grounding.boxes.geometry import Bbox, Size
-from dataflow_grounding.images.image import SizeLimits
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.testing import (
     EchoAnswers,
@@ -25,7 +24,7 @@ from dataflow_grounding.testing import (
     on,
 )
 from dataflow_grounding.testing.answers import asks_for_rectangles
-from dataflow_grounding.trust.calibration_file import Calibration, cache_path, prompt_version
+from dataflow_grounding.trust.calibration_file import cache_path
 from tests.support.seen_boxes import off, scene
 from tests.support.stand_ins.box_scores import measure
 from tests.support.stand_ins.pixel_frames import MODEL, SERVERS, scenes
@@ -286,21 +285,6 @@ def test_strips_that_are_refused_are_padded(tmp_path: Path) -> None:
     with LoopbackServer(SeeingModel(), faults=[strips], keep_bodies=True) as server:
         rows = [scene(tmp_path, size) for size in ((1600, 400), (640, 480))]
         assert max(ground(qwen(server), rows)) <= 0.01
-
-
-def test_padding_that_an_earlier_version_stored_stays(tmp_path: Path) -> None:
-    """So that a run that began with it asks for no box again. It had a file for each format."""
-    with LoopbackServer(SeeingModel(), keep_bodies=True) as server:
-        serving = qwen(server)
-        facts = (serving.endpoint, serving.model, prompt_version(), "qwen3-vl")
-        stored = Calibration(
-            *facts, 0.0, 1.0, 0, 12, 2, "2026-11-20T00:00:00Z", SizeLimits(max_wide=3)
-        )
-        path = Path(cache_path(serving.endpoint, serving.model, "qwen3-vl"))
-        stored.save(str(path))
-        path.write_text(json.dumps({**json.loads(path.read_text()), "poor": [[400, 1600, 0.2]]}))
-        assert ground(serving, [scene(tmp_path, (1600, 400))]) == [pytest.approx(0, abs=0.01)]
-        assert {r.image_sizes for r in server.requests} == {((1600, 534),)}
 
 
 @pytest.mark.parametrize("names", [["a.webp"], ["a.jpg", "a.png"]])

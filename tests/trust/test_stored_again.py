@@ -141,7 +141,7 @@ def test_a_calibration_that_is_damaged_or_was_edited_by_hand_is_ignored(
         "http://localhost/v1",
         "a model",
         prompt_version(),
-        "xyxy_px",
+        "xyxy_1000",
         3.0,
         0.01,
         30,
