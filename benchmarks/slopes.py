@@ -28,7 +28,6 @@ EVAL_MB, MOST_MB = 200, 160
 OF_RESULTS = {
     "stats": 0.3,
     "stats --no-pictures": 0.3,
-    "stats --near-duplicates": None,
     "lint": 0.3,
 }
 """Commands that look at a run's results, and CPU ms a record at the most; whoever asks for pixels

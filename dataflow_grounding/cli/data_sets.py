@@ -1,17 +1,14 @@
 """`split`, `stats`, `lint`: what a data set is like before it is trained on."""
 
 import math
-import os
 import re
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import islice
-from typing import IO, Any
+from typing import Any
 
 import click
 
-from dataflow_grounding._util.errors import InputError, errors_as
-from dataflow_grounding._util.paths import absolute
 from dataflow_grounding._util.terminal import counted, say, say_json
 from dataflow_grounding.boxes.class_table import class_lines
 from dataflow_grounding.cli.arguments import (
@@ -20,21 +17,12 @@ from dataflow_grounding.cli.arguments import (
     json_option,
     mention_reviewed_file,
 )
-from dataflow_grounding.data.classes import keep_classes
-from dataflow_grounding.data.results_folder import annotations_of, image_folders_of
-from dataflow_grounding.data.rows import write_rows
+from dataflow_grounding.data.results_folder import annotations_of
 from dataflow_grounding.evaluation.figures.alike import Place
-from dataflow_grounding.evaluation.figures.counting import (
-    FIGURES,
-    Compare,
-    advice_on,
-    figures_of,
-)
+from dataflow_grounding.evaluation.figures.counting import FIGURES, advice_on, figures_of
 from dataflow_grounding.evaluation.figures.duplicates import split
-from dataflow_grounding.evaluation.figures.linting import RULES, Finding, lint
+from dataflow_grounding.evaluation.figures.linting import RULES, lint
 
-_LEAKS = {"leaks", "near_leaks"}
-_ONLY_IF_ASKED = {*_LEAKS, "known_test_images"}  # figures that aren't told to be 0 unasked
 # The most that is printed; --json has all.
 _MOST_GROUPS = 3  # groups of alike pictures that are named for a figure
 _MOST_CLASSES = 100  # lines of the table of classes
@@ -169,17 +157,6 @@ def _parts(ratios: str) -> dict[str, float]:
 
 @click.command("stats")
 @click.argument("results", metavar="RESULTS…", nargs=-1, required=True)
-@click.option(
-    "--test-ids",
-    type=click.File(encoding="utf-8-sig", errors="replace"),
-    default=os.devnull,
-    help="A file with ids of test pictures, one per line, to find in RESULTS.",
-)
-@click.option(
-    "--near-duplicates",
-    is_flag=True,
-    help="Decode every picture to find nearly equal ones.",
-)
 @_keep_rejected
 @click.option("--all", "all_figures", is_flag=True, help="Also show empty figures.")
 @_of_data_sets
@@ -187,33 +164,18 @@ def stats_command(
     results: tuple[str, ...],
     image_root: str | None,
     read: bool,
-    near_duplicates: bool,
     keep_rejected: bool,
     all_figures: bool,
     as_json: bool,
-    test_ids: IO[str],
 ) -> None:
     """Show statistics of RESULTS (folders of runs or files of records), and what to do about them
     before training.
 
     Several RESULTS, such as the parts of a split, are counted together, and pictures that they
-    share are reported as leaks. Equal picture files are found without decoding most of them;
-    --near-duplicates also finds nearly equal ones. Empty figures share one line.
+    share are reported as leaks. Equal picture files are found without decoding them. Empty figures
+    share one line.
     """
-    if near_duplicates and not read:
-        raise click.UsageError(
-            "--near-duplicates reads pictures, which --no-pictures forbids: give one of them"
-        )
-    compare: Compare = "files" if read else "names"
-    if near_duplicates:
-        compare = "looks"
-    counts = figures_of(
-        results,
-        image_root=image_root,
-        compare=compare,
-        test_ids=test_ids,
-        keep_rejected=keep_rejected,
-    )
+    counts = figures_of(results, image_root=image_root, read=read, keep_rejected=keep_rejected)
     figures = counts.figures()
     advice = advice_on(figures)
     if as_json:
@@ -222,11 +184,9 @@ def stats_command(
     shown = set(FIGURES)
     if not all_figures:
         shown = {name for name in FIGURES if _says_something(name, figures[name])}
-        # a 0 is an answer to who asks for leaks by several data sets, or for pictures by ids
+        # a 0 is an answer to who asks for leaks by several data sets
         if len(results) > 1:
-            shown |= _LEAKS
-        if test_ids.name != os.devnull:
-            shown.add("known_test_images")
+            shown.add("leaks")
         shown |= {"records", *advice}
     for name in FIGURES:
         if name in shown:
@@ -263,7 +223,7 @@ def _say_folded(names: Sequence[str], figures: Mapping[str, Any]) -> None:
     for name in names:
         row = FIGURES[name]
         is_counted = figures[name] is not None and row.get("kind") not in ("grid", "table")
-        if is_counted and name not in _ONLY_IF_ASKED:
+        if is_counted and name != "leaks":
             nothing_of.append(row["about"])
     if nothing_of:
         say(f"nothing of: {'; '.join(nothing_of)}", err=False)
@@ -337,43 +297,6 @@ def _rules(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
     return tuple(rule for rule in RULES if rule.startswith(prefixes))
 
 
-class _Told:
-    """What `lint` found: findings are counted, and printed or kept as they come.
-
-    Args:
-        path: The file that is checked.
-        fix: Whether findings that have a mend are mended.
-        as_json: Keep findings for the JSON instead of printing them.
-
-    Attributes:
-        unfixed: The findings that stay, for the JSON; empty where they are printed.
-        counts: How many findings of each rule stay.
-        fixed: How many were mended.
-    """
-
-    def __init__(self, path: str, *, fix: bool, as_json: bool) -> None:
-        self._path = path
-        self._fix = fix
-        self._as_json = as_json
-        self.unfixed: list[dict[str, Any]] = []
-        self.counts = Counter[str]()
-        self.fixed = 0
-
-    def tell(self, line: int, finding: Finding) -> None:
-        """Count a finding in this line; print or keep it if it stays."""
-        if self._fix and finding.mend:
-            self.fixed += 1
-            return
-        rule = finding.rule
-        self.counts[rule] += 1
-        message = f"{RULES[rule]['finds']}: {finding.where}"
-        if self._as_json:
-            kept = {"file": self._path, "line": line, "rule": rule, "message": message}
-            self.unfixed.append(kept)
-        else:
-            say(f"{self._path}:{line}: {rule} {message}", err=False)
-
-
 @click.command("lint")
 @click.argument("data", metavar="DATA")
 @click.option(
@@ -382,17 +305,11 @@ class _Told:
 @click.option(
     "--ignore", callback=_rules, metavar="R,…", help="All rules but those with these prefixes."
 )
-@click.option("--fix", is_flag=True, help="Fix the clear cases, and write all records to -o.")
-@click.option(
-    "-o", "out", metavar="FILE", help="With --fix: the file to write; DATA stays as it is."
-)
 @_of_data_sets
 def lint_command(
     data: str,
     select: tuple[str, ...],
     ignore: tuple[str, ...],
-    fix: bool,
-    out: str | None,
     image_root: str | None,
     read: bool,
     as_json: bool,
@@ -400,41 +317,19 @@ def lint_command(
     """Check DATA (a run's folder or a file of records), and print file, line, rule and what is
     wrong; exit 1 if any.
     """
-    if fix != bool(out):
-        raise click.UsageError("--fix and -o FILE go together")
-    if out and os.path.lexists(out):
-        raise InputError(f"{out} is there already: remove it, or choose another name")
-    told = _Told(annotations_of(data), fix=fix, as_json=as_json)
+    path = annotations_of(data)
     rules = [rule for rule in select or RULES if rule not in ignore]
-    rows = lint(data, told.tell, rules, fix=fix, image_root=image_root, read=read)
-    with errors_as(InputError, f"can't write {out}"):
-        if out:
-            write_rows(out, rows)
+    counts = Counter[str]()
+    kept: list[dict[str, Any]] = []  # for the JSON; otherwise they are printed as they come
+    for line, (rule, where) in lint(data, rules, image_root=image_root, read=read):
+        counts[rule] += 1
+        message = f"{RULES[rule]['finds']}: {where}"
+        if as_json:
+            kept.append({"file": path, "line": line, "rule": rule, "message": message})
         else:
-            deque(rows, maxlen=0)  # each is checked as it comes
-    unfixed_count = told.counts.total()
+            say(f"{path}:{line}: {rule} {message}", err=False)
     if as_json:
-        counts = dict(sorted(told.counts.items()))
-        say_json({"findings": told.unfixed, "counts": counts, "fixed": told.fixed})
-    elif out:
-        say(f"{counted(unfixed_count, 'finding')}, {told.fixed:,} fixed in {out}")
+        say_json({"findings": kept, "counts": dict(sorted(counts.items()))})
     else:
-        say(counted(unfixed_count, "finding"))
-    if out:
-        keep_classes(data, out)
-        _say_lost_folders(data, out, image_root)
-    return 1 if unfixed_count else 0
-
-
-def _say_lost_folders(data: str, out: str, image_root: str | None) -> None:
-    # `out` is the file that was made of it. Nothing is said where there is no such folder.
-    known = {absolute(folder) for folder in image_folders_of(out)}
-    lost = []
-    for folder in image_folders_of(data, image_root):
-        if absolute(folder) not in known:
-            lost.append(folder)
-    if lost:
-        say(
-            f"pictures of {out} won't be looked for in {', '.join(lost)}: name their folder with"
-            " --image-root"
-        )
+        say(counted(counts.total(), "finding"))
+    return 1 if counts else 0

@@ -3,21 +3,19 @@
 Whether it answers, what it accepts, and in which box format its model answers.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
 import click
 
-from dataflow_grounding._util.errors import GroundingError, SpecError, errors_as
+from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.cli.arguments import (
     answer,
-    check_writable,
     json_option,
     overrides_argument,
     spec_option_for,
 )
-from dataflow_grounding.cli.probe_plot import plot
 from dataflow_grounding.engine.options import OwnPictures, RunOptions, RunStart, budget_of
 from dataflow_grounding.jobs.diagnosis import (
     NOT_READABLE,
@@ -35,7 +33,6 @@ from dataflow_grounding.spec.schema import OpenAIBlock
 from dataflow_grounding.trust.calibrating import calibrate
 from dataflow_grounding.trust.calibration_file import store_calibration
 from dataflow_grounding.trust.choice import check_calibratable, first_format, summary
-from dataflow_grounding.trust.no_fit import NoFit
 
 # What `doctor` shows of an endpoint, in this order, each under its name or its label.
 _OF_ENDPOINT = (
@@ -150,18 +147,11 @@ def _of_endpoint(endpoint: dict[str, Any]) -> Iterator[str]:
     "--base-url", metavar="URL", help="Calibrate this OpenAI-compatible endpoint instead."
 )
 @click.option("--model", metavar="NAME", help="The model's name.")
-@click.option(
-    "--plot",
-    "plot_path",
-    metavar="FILE",
-    help="Write a picture of the rectangles asked for and those answered.",
-)
 @json_option
 @overrides_argument
 def calibrate_command(
     spec_paths: tuple[str, ...],
     overrides: tuple[str, ...],
-    plot_path: str | None,
     as_json: bool,
     **endpoint: Any,
 ) -> None:
@@ -171,17 +161,10 @@ def calibrate_command(
     cache folder, by endpoint, model and prompt; `vlm.box_format: calibrated` uses it, and so does
     `auto` for a model it doesn't know. Exits with 2 if the answers fit no format.
     """
-    if plot_path:
-        check_writable(plot_path)
     serving, options = _serving(spec_paths, overrides, **endpoint)
-    try:
-        start = RunStart(options, budget_of(options), folder=None, pictures=OwnPictures)
-        calibration, decision, _ = calibrate(serving, first_format(serving), start)
-    except NoFit as unclear:
-        _write_plot(unclear.pictures, [[] for _ in unclear.pictures], plot_path)
-        raise
+    start = RunStart(options, budget_of(options), folder=None, pictures=OwnPictures)
+    calibration, _, _ = calibrate(serving, first_format(serving), start)
     path = store_calibration(calibration)
-    _write_plot(decision.pictures, decision.fit.boxes, plot_path)
     lines = [f"{serving.model} writes {calibration.box_format}: {summary(calibration)}."]
     if path:
         lines.append(f"Stored in {path}; vlm.box_format: calibrated uses it.")
@@ -218,10 +201,3 @@ def _serving(
         options = RunOptions()
     check_calibratable(serving)
     return serving, options
-
-
-def _write_plot(pictures: Sequence[Any], boxes: Sequence[Any], path: str | None) -> None:
-    # Nothing is done where `path` is None or empty.
-    if path:
-        with errors_as(GroundingError, f"can't write {path}"):
-            plot(pictures, boxes).save(path)

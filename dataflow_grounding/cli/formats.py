@@ -35,7 +35,7 @@ from dataflow_grounding.data.classes import (
     parts_of,
     split_of,
 )
-from dataflow_grounding.data.records import STATUSES, Record, dump_text, path_of
+from dataflow_grounding.data.records import Record, dump_text, path_of
 from dataflow_grounding.data.results_folder import RecordsOf, image_folders_of, records_of, run_of
 from dataflow_grounding.data.rows import RowWriter, write_text
 from dataflow_grounding.data.shared_stems import SharedStems
@@ -104,31 +104,10 @@ _writing_options = combined(
         ),
     ),
     click.option("--keep-rejected", is_flag=True, help="Also boxes that a reviewer rejected."),
-    click.option("--reviewed-only", is_flag=True, help="Only expressions that a person looked at."),
-    click.option(
-        "--status",
-        "statuses",
-        multiple=True,
-        type=click.Choice(STATUSES),
-        help="Only expressions with this status.",
-    ),
     click.option(
         "--target",
         metavar="MODEL",
         help="The model family to train, for formats that write numbers as text.",
-    ),
-    click.option(
-        "--min-pixels",
-        type=int,
-        help="The trainer's smallest picture area, for targets in pixels.",
-    ),
-    click.option(
-        "--max-pixels", type=int, help="The trainer's largest picture area, for targets in pixels."
-    ),
-    click.option(
-        "--trainer",
-        metavar="NAME",
-        help="The trainer that resizes the pictures, for targets in pixels.",
     ),
     click.option(
         "--classes",
@@ -140,12 +119,6 @@ _writing_options = combined(
         is_flag=True,
         default=None,
         help="YOLO, VOC, KITTI: all pictures in one folder, their folders' names as prefixes.",
-    ),
-    click.option(
-        "--outlines",
-        is_flag=True,
-        default=None,
-        help="YOLO: polygons instead of boxes; leave out pictures with a box that has none.",
     ),
     json_option,
 )
@@ -432,8 +405,6 @@ def _write(
         min_score=by_class.pop("", None),
         min_scores=by_class,
         verified_only=settings["verified_only"],
-        reviewed_only=settings["reviewed_only"],
-        statuses=settings["statuses"] or STATUSES,
         keep_rejected=settings["keep_rejected"],
         partly_verified=settings["partly_verified"],
     )

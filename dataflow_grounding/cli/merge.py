@@ -11,22 +11,16 @@ from dataflow_grounding.scale.merging import merge as merge_shards
 
 @click.command("merge")
 @click.argument("results", type=Folder(exists=True, file_okay=False))
-@click.option(
-    "--of",
-    type=click.IntRange(1),
-    metavar="N",
-    help="Merge a split into N shards, if RESULTS has several.",
-)
 @click.option("--no-report", is_flag=True, help="Write no report.html.")
 @json_option
-def merge(results: str, of: int | None, no_report: bool, as_json: bool) -> int:
+def merge(results: str, no_report: bool, as_json: bool) -> int:
     """Merge the shards in the folder RESULTS, in the input's order. RESULTS then has what one
     machine would have written.
 
     Exit codes: 0 all records done, 1 some failed, 2 a shard is missing, stopped, or of another
     input, 4 none succeeded.
     """
-    summary = merge_shards(results, of)["summary"]
+    summary = merge_shards(results)["summary"]
     lines = [
         f"{counted(summary['images'], 'image')}: {summary['done']} done, {summary['failed']} failed"
     ]

@@ -199,9 +199,8 @@ def list_of_file(path: str) -> str:
 def keep_classes(results: str, out: str) -> None:
     """Write the classes of RESULTS next to `out`, a file made of them.
 
-    So a file that `apply -o` or `lint --fix -o` writes to another folder is exported with the same
-    numbers. Nothing is written if RESULTS has no classes, or `out` has the same ones already.
-    Raises InputError.
+    So a file that `apply -o` writes to another folder is exported with the same numbers. Nothing is
+    written if RESULTS has no classes, or `out` has the same ones already. Raises InputError.
     """
     names = classes_of(results)
     if names and classes_of(out) != names:

@@ -58,7 +58,7 @@ class Dialect:
         in_parts: Whether that is a list of parts, the picture one of them; else it is a text, in
             which `<image>` marks its place.
         boxes: The format of the boxes; None where it is that of the target.
-        trainer: Who resizes the pictures for a target that counts pixels, unless told.
+        trainer: Who resizes the pictures for a target that counts pixels, with its own limits.
     """
 
     columns: tuple[str, ...]
@@ -121,21 +121,23 @@ TAGGED_PHRASE = re.compile(  # the phrase alone inside a family's tags: "a dog" 
 
 
 class Trainer(NamedTuple):
-    """A trainer that resizes pictures: its own limits in square pixels, and how one sets others.
+    """A trainer that resizes pictures: its own limits in square pixels, and how one sets them.
 
-    `settings` is a pattern of both limits, in the trainer's own words.
+    `settings` has both limits in the trainer's own words. `resizes_first`: it resizes pictures by a
+    rule of its own before the model's processor does.
     """
 
     min_pixels: int
     max_pixels: int
     settings: str
+    resizes_first: bool = False
 
 
-_LLAMA_FACTORY = "llama-factory"
 _TRAINERS = {  # with their own defaults; 28 px: two of Qwen2-VL's patches
-    "qwen": Trainer(16 * 28**2, 576 * 28**2, "--min_pixels {} --max_pixels {}"),
-    "ms-swift": Trainer(4 * 28**2, 16384 * 28**2, "MIN_PIXELS={} MAX_PIXELS={}"),
-    _LLAMA_FACTORY: Trainer(32**2, 768**2, "image_min_pixels: {}, image_max_pixels: {}"),
+    "qwen": Trainer(16 * 28**2, 576 * 28**2, "--min_pixels 12544 --max_pixels 451584"),
+    "llama-factory": Trainer(
+        32**2, 768**2, "image_min_pixels: 1024, image_max_pixels: 589824", resizes_first=True
+    ),
 }
 _BOX_KEY = re.compile('"((?:bbox|box)_2d)"')  # a JSON key of boxes, "bbox_2d" or "box_2d"
 # What any answer with boxes has in it: numbers in brackets, as [12, 34, 56, 78], or a box's key or
@@ -369,45 +371,19 @@ class ForTarget(Conversations):
     """Base of the formats in which boxes are text, in the numbers of the model to be trained.
 
     `target` is a family of the contract table, a model's name, or a plain format. For targets whose
-    numbers are pixels of the resized picture, such as qwen2.5-vl, `trainer` resizes the pictures,
-    to areas from `min_pixels` to `max_pixels`, in square pixels: its own limits unless given. For
-    other targets the three are refused with SpecError.
+    numbers are pixels of the resized picture, such as qwen2.5-vl, the pictures are as the dialect's
+    trainer resizes them, with its own limits.
     """
 
     target: str = ""
-    trainer: str = ""
-    min_pixels: int = 0
-    max_pixels: int = 0
 
     def __post_init__(self) -> None:
-        """Find the target's box format; for pixels of resized pictures, set trainer and limits.
-
-        Raises SpecError for an unknown target or trainer, and for useless limits.
-        """
+        """Find the target's box format, and who resizes the pictures. Raises SpecError."""
         self.boxes = _box_format_of(self.target)
         is_in_resized_pixels = re.fullmatch(r"smart_resize_\d+", self.boxes.frame)
-        if not is_in_resized_pixels:
-            if self.trainer or self.min_pixels or self.max_pixels:
-                raise SpecError(
-                    f"leave out trainer, min_pixels, max_pixels: the numbers of {self.target} need"
-                    " none"
-                )
-            return
-        self.trainer = self.trainer or self.dialect.trainer
-        if self.trainer not in _TRAINERS:
-            raise SpecError(
-                f"trainer should be one of {', '.join(_TRAINERS)}, not {self.trainer!r}"
-            )
-        limits = _TRAINERS[self.trainer]
-        self.min_pixels = self.min_pixels or limits.min_pixels
-        self.max_pixels = self.max_pixels or limits.max_pixels
-        if not 0 < self.min_pixels <= self.max_pixels:
-            raise SpecError(
-                f"max_pixels ({self.max_pixels}) should be at least min_pixels"
-                f" ({self.min_pixels}), above 0"
-            )
-        if self.trainer != _LLAMA_FACTORY:  # which resizes by its own rule, see `sent`
-            frame = f"{self.boxes.frame}_{self.min_pixels}_{self.max_pixels}"
+        self._trainer = _TRAINERS[self.dialect.trainer] if is_in_resized_pixels else None
+        if self._trainer and not self._trainer.resizes_first:
+            frame = f"{self.boxes.frame}_{self._trainer.min_pixels}_{self._trainer.max_pixels}"
             self.boxes = replace(self.boxes, frame=frame)
 
     def sent(self, size: Size) -> Size:
@@ -415,19 +391,21 @@ class ForTarget(Conversations):
 
         LLaMA-Factory resizes pictures to its limits before that, as its mm_plugin.py does.
         """
-        if self.trainer != _LLAMA_FACTORY:
+        trainer = self._trainer
+        if trainer is None or not trainer.resizes_first:
             return size
         area = size[0] * size[1]
-        scale = math.sqrt(min(max(area, self.min_pixels), self.max_pixels) / area)
+        scale = math.sqrt(min(max(area, trainer.min_pixels), trainer.max_pixels) / area)
         return max(int(size[0] * scale), 28), max(int(size[1] * scale), 28)
 
     def training(self) -> str:
         """Return two paragraphs of the README: on the boxes' numbers, and on the questions."""
         boxes = self.boxes
-        if self.trainer:
-            settings = _TRAINERS[self.trainer].settings.format(self.min_pixels, self.max_pixels)
+        if self._trainer:
+            settings = self._trainer.settings
             numbers = (
-                f"pixels of the frame `{boxes.frame}` of the picture as {self.trainer} sends it"
+                f"pixels of the frame `{boxes.frame}` of the picture as {self.dialect.trainer}"
+                " sends it"
                 f" with `{settings}`: with other limits, all would be off"
             )
         elif boxes.scale != "px":

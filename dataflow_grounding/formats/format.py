@@ -13,6 +13,7 @@ from dataflow_grounding.boxes.geometry import Bbox, Size
 from dataflow_grounding.boxes.orientation import Frame
 from dataflow_grounding.data.bad_entries import BadEntries
 from dataflow_grounding.data.spans import Span, clean_caption, find_spans
+from dataflow_grounding.formats import masks
 
 if TYPE_CHECKING:
     from dataflow_grounding.formats.export_folder import ExportFolder
@@ -145,6 +146,11 @@ class Phrase:
             expression={**self.expression, "instances": [instances[index] for index in indices]},
         )
 
+    def without_masks(self) -> "Phrase":
+        """Return a copy whose boxes have no mask."""
+        instances = [masks.without(instance) for instance in self.expression["instances"]]
+        return replace(self, expression={**self.expression, "instances": instances})
+
 
 @dataclass(slots=True)
 class Sample:
@@ -259,10 +265,9 @@ class Format:
         """
         return "" if self.carries.masks else "masks"
 
-    def why_left_out(self, phrases: Sequence[Phrase]) -> str:
-        """Return why a picture with these phrases is left out, in words to count it under.
-
-        "", as here, for one that is written.
+    def why_masks_lost(self, phrases: Sequence[Phrase], size: Size) -> str:
+        """Return why no mask of these phrases of a picture can be written, in words to count them
+        under; "", as here, if each can.
         """
         return ""
 

@@ -15,13 +15,13 @@ import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding._util.paths import open_file
-from dataflow_grounding.boxes.geometry import Bbox, Size
+from dataflow_grounding.boxes.geometry import Bbox, Size, clamp
 from dataflow_grounding.data.bad_entries import ImportRefused, count_with_first
 from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.records import dump_text, is_number
@@ -59,7 +59,8 @@ _NO_VAL = (
     " of their folder writes all of them with one data.yaml"
 )
 _RENUMBERED = "boxes whose class has another number than in the data set that they came from"
-_NO_OUTLINE = "pictures with a box that has no single polygon"
+_OTHER_BOX = 0.5  # px: an outline whose edges are further from its box's would be another box
+_BESIDE_BOXES = "masks in pictures with a box that has no outline of its size"
 # Names of sibling folders of pictures and of their labels: YOLO's, KITTI's.
 _FOLDERS = ((FOLDER, "labels"), ("image_2", "label_2"))
 
@@ -462,12 +463,11 @@ class Kitti(_LabelFormat):
 class Yolo(_LabelFormat):
     """YOLO: parts of the sides, in eight decimals; data.yaml has the classes, from 0.
 
-    With `outlines` each line is a polygon. Pictures with a box that has none are left out and
-    counted, as trainers pass over all masks where a box is among them. `preamble` has the `names`
-    of a data set that goes back.
+    A picture's lines are polygons where each of its boxes has one around which it is the box, else
+    boxes: trainers misread a box among polygons. `preamble` has the `names` of a data set that goes
+    back.
     """
 
-    outlines: bool = False
     preamble: Mapping[str, Any] = field(default_factory=dict)
 
     names_files = ("data.yaml", "dataset.yaml", "classes.txt")
@@ -505,8 +505,7 @@ class Yolo(_LabelFormat):
 
     @contextmanager
     def shared(self, out: ExportFolder) -> Iterator[None]:
-        """Write data.yaml; from now on it is known whether masks can be said."""
-        self.carries = replace(self.carries, masks=self.outlines)
+        """Write data.yaml."""
         self._names_back = self.names_back()
         self._renumbered = 0
         with super().shared(out):
@@ -527,21 +526,28 @@ class Yolo(_LabelFormat):
         named = dict.fromkeys(self._written(name) for name in names if name.strip())
         return names if [*named] == self._classes.fixed or not self.class_list else ()
 
-    def why_left_out(self, phrases: Sequence[Phrase]) -> str:
-        """Return the report on a picture whose boxes aren't all outlines, if they should be."""
+    def why_masks_lost(self, phrases: Sequence[Phrase], size: Size) -> str:
+        """Return the report on the masks of a picture with a box whose outline can't be written."""
         boxes = [box for phrase in phrases for box in phrase.expression["instances"]]
-        is_said = all(len(box.get(masks.KEY) or ()) == 1 for box in boxes)
-        return _NO_OUTLINE if self.outlines and not is_said else ""
+        if not any(masks.KEY in box for box in boxes):
+            return ""
+        return "" if all(_is_around_outline(box, size) for box in boxes) else _BESIDE_BOXES
 
     def why_mask_lost(self, mask: Any) -> str:
-        """Return which masks are lost: all, or those that aren't a single polygon."""
-        if not self.outlines or not masks.is_polygons(mask):
-            return masks.NO_POLYGON if self.outlines else "masks"
+        """Return which masks are lost: those that aren't a single polygon."""
+        if not masks.is_polygons(mask):
+            return masks.NO_POLYGON
         return masks.SEVERAL if len(mask) > 1 else ""
+
+    def with_further(self, earlier: list[str], further: list[str]) -> list[str]:
+        """Return all lines, as boxes where only some are polygons."""
+        lines = [*earlier, *further]
+        polygons = [len(line.split()) > 5 for line in lines]
+        return lines if len({*polygons}) == 1 else [_box_line(line) for line in lines]
 
     def _line_of(self, name: str, mark: Mark, source: Source) -> str:
         line = super()._line_of(name, mark, source)
-        if not self.outlines:
+        if mark.mask is None:
             return line
         size = source.sample.size
         (polygon,) = mark.mask
@@ -563,7 +569,7 @@ class Yolo(_LabelFormat):
         elif not mark.is_renamed and self.classes == "class":
             self._renumbered += 1
         if not (mark.is_moved or mark.has_other_mask):
-            numbers = " ".join(fields[1:] if self.outlines else fields[1:5])
+            numbers = " ".join(fields[1:5] if mark.mask is None else fields[1:])
         return f"{class_number} {numbers}"
 
     def _has_class(self, own_number: int, class_number: str, mark: Mark) -> bool:
@@ -585,6 +591,23 @@ class Yolo(_LabelFormat):
         regions = self._usable(label, of_line, lines)
         self.passed_over["keypoints of boxes"] += len(regions) if names.keypoints else 0
         return regions
+
+
+def _is_around_outline(instance: Mapping[str, Any], size: Size) -> bool:
+    if masks.KEY not in instance:
+        return False
+    written = clamp(masks.bounds(instance[masks.KEY]), size)
+    edges = zip(written, instance["bbox"], strict=True)
+    return all(abs(outline - box) <= _OTHER_BOX for outline, box in edges)
+
+
+def _box_line(line: str) -> str:
+    class_number, *numbers = line.split()
+    if len(numbers) == 4:
+        return line
+    x1, y1, x2, y2 = _outline_corners([*map(float, numbers)])
+    parts = ((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1)
+    return f"{class_number} {' '.join(f'{part:.8f}' for part in parts)}"
 
 
 def _label_of(image: str) -> str:

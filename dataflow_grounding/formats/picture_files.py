@@ -62,23 +62,30 @@ class PictureFiles(ReturningFormat):
         pictures = Numbers()
         for sample in samples:
             _, is_new = pictures.number_of(sample.file_name)
-            lines = [*self.lines(self.source_of(sample), is_new), *self.last_line.splitlines()]
+            lines = [*self.lines(self.source_of(sample), is_new)]
             name = self.file_of(sample.file_name)
+            path = out.place(name)
             if is_new:
                 self._pictures += 1
                 self._in_subfolders += int("/" in name.removeprefix(f"{self.data_file}/"))
-            mode = "xb" if is_new else "r+b"
+            else:
+                with open(path, encoding="utf-8", newline="") as file:
+                    earlier = file.read().removesuffix(self.last_line).split("\n")[:-1]
+                lines = self.with_further(earlier, lines)
+            content = "".join(f"{line}\n" for line in lines) + self.last_line
             try:
-                with open(out.place(name), mode, 0) as file:
-                    if not is_new:
-                        file.seek(-len(self.last_line), os.SEEK_END)
-                    file.write("".join(f"{line}\n" for line in lines).encode())
+                with open(path, "xb" if is_new else "wb", 0) as file:
+                    file.write(content.encode())
             except FileExistsError:  # another picture has it: a.jpg and a.png
                 raise InputError(self.why_shared(sample.file_name, pictures)) from None
 
     def lines(self, source: Source, is_new: bool) -> Iterable[str]:
         """Return the lines of a sample's file, or where that isn't new, the lines to add."""
         return self.items_of(source)
+
+    def with_further(self, earlier: list[str], further: list[str]) -> list[str]:
+        """Return the lines of a picture's file once another record's are added."""
+        return [*earlier, *further]
 
     def file_of(self, file_name: str) -> str:
         """Return the path in the export of the file of a picture."""

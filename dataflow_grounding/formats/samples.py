@@ -210,10 +210,11 @@ class SampleMaker:
             self._count_without_phrase(record, expressions)
             return None
         phrases = self._without_repeats(phrases, record)
-        why_left_out = self._format.why_left_out(phrases)
-        if why_left_out:
-            self._exported.lost[why_left_out] += 1
-            return None
+        why_lost = self._format.why_masks_lost(phrases, picture.size)
+        if why_lost:
+            boxes = [box for phrase in phrases for box in phrase.expression["instances"]]
+            self._exported.lost[why_lost] += sum(KEY in box for box in boxes)
+            phrases = [phrase.without_masks() for phrase in phrases]
         if doubt_of_reply(record):
             self._counts[_DOUBTFUL] += 1
         self._exported.lost += _lost_of(record, caption, phrases, carries)  # this drops zeros

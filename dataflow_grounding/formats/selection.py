@@ -19,9 +19,6 @@ class Selection:
         min_scores: Other lowest scores, by class. `unmet` has those classes without an expression.
         verified_only: Boxes that a check or a person confirmed (`verified: true`). For a box that
             states nothing, and an expression without boxes, the expression's `verified` counts.
-        reviewed_only: Expressions that a person looked at (`reviewed_by`, of the expression or its
-            record).
-        statuses: Of `records.STATUSES`.
         partly_verified: Also pictures of which a detector would learn something as background that
             may be there: a class that is undecided, a box that a person missed, and with
             `verified_only` other boxes.
@@ -39,8 +36,6 @@ class Selection:
     min_score: float | None = None
     min_scores: Mapping[str, float] = field(default_factory=dict)
     verified_only: bool = False
-    reviewed_only: bool = False
-    statuses: tuple[str, ...] = STATUSES
     keep_rejected: bool = False
     partly_verified: bool = False
     unmet: set[str] = field(default_factory=set, init=False, compare=False)
@@ -67,9 +62,7 @@ class Selection:
         Nor is one wanted that had boxes and loses all of them. An expression that loses no box is
         returned itself, another one as a copy.
         """
-        if self.reviewed_only and not reviewer_of(record, expression):
-            return None
-        if status_of(expression) not in self.statuses:
+        if status_of(expression) not in STATUSES:
             return None
         boxes = expression["instances"]
         kept = boxes if self.keep_rejected else not_rejected(expression)

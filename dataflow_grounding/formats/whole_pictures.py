@@ -18,7 +18,6 @@ from dataflow_grounding.data.rejected import (
 )
 from dataflow_grounding.formats.selection import (
     Selection,
-    reviewer_of,
     status_of,
     verified_boxes,
 )
@@ -100,7 +99,7 @@ class WholePictures:
     def _leaves_out_boxes(
         self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
     ) -> bool:
-        if not self._select.verified_only and not self._select.reviewed_only:
+        if not self._select.verified_only:
             return False
         # Boxes as their phrase and their numbers, so that equal boxes of one phrase count as one.
         not_wrong: set[tuple[str, tuple[float, ...]]] = set()
@@ -109,10 +108,8 @@ class WholePictures:
             thing = class_key(str(expression["text"]))
             boxes = not_rejected(expression) or []
             not_wrong.update((thing, tuple(box["bbox"])) for box in boxes)
-            if self._select.verified_only:
-                boxes = verified_boxes(expression, boxes) or []
-            if not self._select.reviewed_only or reviewer_of(record, expression):
-                wanted.update((thing, tuple(box["bbox"])) for box in boxes)
+            verified = verified_boxes(expression, boxes) or []
+            wanted.update((thing, tuple(box["bbox"])) for box in verified)
         return wanted < not_wrong  # what is wanted is among them, so that some is left out
 
 

@@ -82,14 +82,13 @@ class SeenInput(NamedTuple):
     digest: Any
 
 
-def merge(results_dir: str, of: int | None = None) -> dict[str, Any]:
+def merge(results_dir: str) -> dict[str, Any]:
     """Put the shards in `results_dir` together there.
 
     These are step files, annotations, failures, and `run.json` with the sums.
 
     Args:
         results_dir: The folder of which they are shards, or its address.
-        of: How many shards make the whole, where there are some of several splits.
 
     Returns:
         What `run.json` says.
@@ -107,7 +106,7 @@ def merge(results_dir: str, of: int | None = None) -> dict[str, Any]:
     run_path = os.path.join(results_dir, "run.json")
     with ExitStack() as locks:
         mirror = locks.enter_context(locked_folder(checkpoint))
-        folders = _folders(results_dir, _names_of_shards(results_dir, mirror), of)
+        folders = _folders(results_dir, _names_of_shards(results_dir, mirror))
         _hold_shards(results_dir, folders, mirror, locks)
         runs = [_run_of(folder) for folder in folders]
         files = _files_to_join(results_dir, folders, runs[0])
@@ -176,20 +175,19 @@ def _names_of_shards(results_dir: str, mirror: Mirror | None) -> list[str]:
     return names
 
 
-def _folders(results_dir: str, names: list[str], of: int | None) -> list[str]:
+def _folders(results_dir: str, names: list[str]) -> list[str]:
     # `names` are those of the shards' folders that are there.
     address = address_of(results_dir)
     counts = [name.partition("-of-")[2] for name in names]
     splits = {int(count) for count in counts if count.isdecimal()}
     if not splits:
         raise InputError(f"{address} has no shards: run --shard 1/n to n/n there")
-    if of is None and len(splits) > 1:
+    if len(splits) > 1:
         shards_of = " and of ".join(map(str, sorted(splits)))
         raise InputError(
-            f"{address} has shards of {shards_of}: name those to be put together, as with --of"
-            f" {max(splits)}"
+            f"{address} has shards of {shards_of}: move those of one split away from {SHARDS}/"
         )
-    of = of or min(splits)
+    [of] = splits
     shards = [Shard(number, of) for number in range(1, of + 1)]
     missing = [f"{shard.number}/{shard.of}" for shard in shards if str(shard) not in names]
     if missing:

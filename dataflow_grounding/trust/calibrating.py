@@ -121,7 +121,6 @@ def _calibrated(
         if start.replies:
             why += _ADVICE_TO_ASK_AGAIN
         unclear.args = (why,)  # the message
-        unclear.pictures = deciding.pictures
         raise
     return _calibration(asker, decision), decision, asker.asking.counts
 

@@ -16,7 +16,7 @@ import numpy as np
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.boxes.coordinates import BoxFormat, FrameMap, Order
 from dataflow_grounding.boxes.formats import find_box_format, known_formats
-from dataflow_grounding.boxes.geometry import Bbox, Size, box_of, size_text
+from dataflow_grounding.boxes.geometry import Size, size_text
 from dataflow_grounding.images.image import SizeLimits
 from dataflow_grounding.trust.frames import choose_frames, may_be_taken
 from dataflow_grounding.trust.kinds import is_elongated, one_of_each_kind
@@ -74,7 +74,6 @@ class Fit:
         error_share: How far the median rectangle's worst edge is off, as a share of the side.
         found_in: How many of each picture's rectangles are where the format says.
         asked: How many rectangles were asked for.
-        boxes: For each picture, the phrases that were answered and their boxes in pixels.
     """
 
     format: BoxFormat
@@ -82,7 +81,6 @@ class Fit:
     error_share: float
     found_in: list[int]
     asked: int
-    boxes: list[list[tuple[str, Bbox]]] = field(default_factory=list, repr=False)
 
     @property
     def found(self) -> int:
@@ -357,22 +355,16 @@ def _suggested(pictures: Sequence[ProbedPicture], stated: BoxFormat) -> BoxForma
 
 
 def fit_of(known: BoxFormat, pictures: Sequence[ProbedPicture]) -> Fit:
-    """Return how well a format fits, and the boxes of all answers read in it.
+    """Return how well a format fits.
 
     Where it finds no rectangle, `error_px` is 0 and `error_share` 1.
     """
     found_in: list[int] = []
-    boxes: list[list[tuple[str, Bbox]]] = []
     in_pixels: list[float] = []  # how far off each edge is, of the rectangles that are found
     worst_shares: list[float] = []
     for picture in pictures:
         read, drawn = read_in([picture], known)
         sides = np.array(picture.shown * 2)
-        usable = [answer for answer in picture.answers if answer.usable]
-        edges = (read * sides).tolist()
-        boxes.append(
-            [(answer.phrase, box_of(box)) for answer, box in zip(usable, edges, strict=True)]
-        )
         off = np.abs(read - drawn)
         off = off[off.max(axis=1) <= NEAR]
         found_in.append(len(off))
@@ -384,7 +376,7 @@ def fit_of(known: BoxFormat, pictures: Sequence[ProbedPicture]) -> Fit:
         error_px = round(statistics.mean(in_pixels), 2)
         error_share = round(statistics.median(worst_shares), 5)
     asked = sum(picture.asked for picture in pictures)
-    return Fit(known, error_px, error_share, found_in, asked, boxes)
+    return Fit(known, error_px, error_share, found_in, asked)
 
 
 def described(pictures: Sequence[ProbedPicture], why: str) -> str:

@@ -99,54 +99,34 @@ def as_trained(width: int, height: int, trainer: str, low: int, high: int) -> tu
     return smart_resize(height, width, low, high)[::-1]
 
 
-LIMITS = {"qwen": (12544, 451584), "ms-swift": (3136, 12845056), "llama-factory": (1024, 589824)}
+TRAINERS = {"llava": ("qwen", 12544, 451584), "sharegpt": ("llama-factory", 1024, 589824)}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["llava", "sharegpt"])
-@given(
-    size=st.tuples(st.integers(20, 3000), st.integers(20, 3000)),
-    trainer=st.sampled_from([*LIMITS, ""]),
-    limits=st.sampled_from([None, (3136, 1003520), (50000, 60000)]),
-)
-@example(size=(10, 50), trainer="llama-factory", limits=None)
+@pytest.mark.parametrize("name", TRAINERS)
+@given(size=st.tuples(st.integers(20, 3000), st.integers(20, 3000)))
+@example(size=(10, 50))
 @settings(max_examples=30, deadline=None)
 def test_pixels_are_those_of_the_trainer(
-    tmp_path_factory: pytest.TempPathFactory,
-    name: str,
-    size: tuple[int, int],
-    trainer: str,
-    limits: tuple[int, int] | None,
+    tmp_path_factory: pytest.TempPathFactory, name: str, size: tuple[int, int]
 ) -> None:
     box = [size[0] * 0.1, size[1] * 0.25, size[0] * 0.9, size[1] * 0.75]
-    options: dict[str, Any] = {"trainer": trainer} if trainer else {}
-    trainer = trainer or {"llava": "qwen", "sharegpt": "llama-factory"}[name]
-    options |= {"min_pixels": limits[0], "max_pixels": limits[1]} if limits else {}
-    said = answer(
-        tmp_path_factory.getbasetemp() / "pixels", size, box, name, target="qwen2.5-vl", **options
-    )
-    new = as_trained(*size, trainer, *(limits or LIMITS[trainer]))
+    said = answer(tmp_path_factory.getbasetemp() / "pixels", size, box, name, target="qwen2.5-vl")
+    new = as_trained(*size, *TRAINERS[name])
     expected = [value * new[i % 2] / size[i % 2] for i, value in enumerate(box)]
     assert json.loads(said)[0]["bbox_2d"] == pytest.approx(expected, abs=0.5 + 1e-6)
 
 
 def test_the_readme_states_limits_and_rule(tmp_path: Path) -> None:
-    exported(tmp_path, list(hostile()), "sharegpt", target="qwen2.5-vl", max_pixels=400_000)
+    exported(tmp_path, list(hostile()), "sharegpt", target="qwen2.5-vl")
     readme = (tmp_path / "out/README.md").read_text(encoding="utf-8")
-    assert "`image_min_pixels: 1024, image_max_pixels: 400000`" in readme
+    assert "`image_min_pixels: 1024, image_max_pixels: 589824`" in readme
     assert "multiples of 28 px" in readme
     (tmp_path / "2").mkdir()
-    exported(
-        tmp_path / "2",
-        list(hostile()),
-        "llava",
-        target="qwen2.5-vl",
-        min_pixels=784,
-        max_pixels=50176,
-    )
+    exported(tmp_path / "2", list(hostile()), "llava", target="qwen2.5-vl")
     readme = (tmp_path / "2/out/README.md").read_text(encoding="utf-8")
-    assert "`smart_resize_28_784_50176`" in readme
-    assert "`--min_pixels 784 --max_pixels 50176`" in readme
+    assert "`smart_resize_28_12544_451584`" in readme
+    assert "`--min_pixels 12544 --max_pixels 451584`" in readme
 
 
 @pytest.mark.parametrize(("name", "options"), CONVERSATIONS)
@@ -225,16 +205,6 @@ def test_nothing_there_is_an_empty_list(tmp_path: Path) -> None:
         ({"target": "molmo"}, "not 'molmo'"),
         ({"target": "florence-2"}, "not 'florence-2'"),
         ({"target": "kosmos-2"}, "not 'kosmos-2'"),
-        ({"target": "qwen3-vl", "max_pixels": 9}, "leave out"),
-        (
-            {"target": "qwen2.5-vl", "trainer": "unsloth"},
-            "trainer should be one of qwen, ms-swift, llama-factory",
-        ),
-        (
-            {"target": "qwen2.5-vl", "max_pixels": 9},
-            r"max_pixels \(9\) should be at least min_pixels \(12544\)",
-        ),
-        ({"target": "qwen2.5-vl", "min_pixels": -1}, "above 0"),
     ],
 )
 def test_what_is_refused(options: dict[str, Any], said: str) -> None:
@@ -515,13 +485,9 @@ def test_in_and_out_as_commands(tmp_path: Path) -> None:
     done = command("export", run, "--format", "llava", "-o", tmp_path / "out")
     assert done.code == 2
     assert "qwen2.5-vl" in done.err
-    numbers = ["--target", "qwen2.5-vl", "--min-pixels", "784", "--max-pixels", "50176"]
+    numbers = ["--target", "qwen2.5-vl"]
     succeeds("export", run, "--format", "llava", "-o", tmp_path / "out", *numbers)
-    given = [
-        word
-        for one in ("target=qwen2.5-vl", "min_pixels=784", "max_pixels=50176")
-        for word in ("--set", one)
-    ]
+    given = ["--set", "target=qwen2.5-vl"]
     succeeds("import", tmp_path / "out", "--format", "llava", "-o", tmp_path / "in", *given)
     (row,) = lines(tmp_path / "in/annotations.jsonl")
     assert row["expressions"][0]["instances"][0]["bbox"] == pytest.approx(NOTEBOOK[1], abs=2)

@@ -252,8 +252,6 @@ def test_what_is_wanted(tmp_path: Path) -> None:
     )
     assert "--min-score a=…: there is no phrase of this class" in done.err
     assert names("--verified-only") == {"checked"}
-    assert names("--reviewed-only") == {"seen"}
-    assert names("--status", "none") == {"none"}
 
 
 @pytest.mark.parametrize(
@@ -315,8 +313,7 @@ def test_a_picture_is_empty_only_by_what_is_asked_for(format: str, tmp_path: Pat
 
     whole = {"not_asked"} if format in ("datasets", "tao") else set()
     assert names() == {"a", "refuted", "seen", "background"} | whole
-    assert names("--verified-only") == names("--reviewed-only") == {"a", "seen"}
-    assert names("--status", "grounded") == {"a"}
+    assert names("--verified-only") == {"a", "seen"}
 
 
 def test_verified_only_goes_by_box(tmp_path: Path) -> None:
@@ -410,7 +407,6 @@ BY_ANN = {"verified": True, "reviewed_by": "ann"}
         (CAT, {**DOG, "status": "ambiguous", "instances": []}, ()),
         (CAT, {**DOG, "status": "none", "instances": [], **BY_ANN, "verified": False}, ()),
         ({**CAT, **BY_ANN}, DOG, ("--verified-only",)),
-        ({**CAT, **BY_ANN}, DOG, ("--reviewed-only",)),
     ],
 )
 def test_what_one_row_of_a_picture_leaves_open_holds_for_the_picture(
@@ -426,7 +422,11 @@ def test_what_one_row_of_a_picture_leaves_open_holds_for_the_picture(
     assert [path.stem for path in (tmp_path / "out/images").rglob("*.jpg")] == ["other"]
     # an iterator can't be read twice, and is no exception
     exported = write(
-        iter(rows), "yolo", str(tmp_path / "api"), folders=[str(run)], select=selection(*options)
+        iter(rows),
+        "yolo",
+        str(tmp_path / "api"),
+        folders=[str(run)],
+        select=Selection(verified_only="--verified-only" in options),
     )
     assert exported.written["records"] == 1
 
@@ -459,20 +459,12 @@ def test_the_only_category_is_a_class(name: str, expected: str | None, tmp_path:
     assert (tmp_path / "back/classes.txt").exists() is (expected is not None)
 
 
-@pytest.mark.parametrize("option", ["--verified-only", "--reviewed-only"])
-def test_the_twin_of_a_verified_box_leaves_no_picture_out(option: str, tmp_path: Path) -> None:
+def test_the_twin_of_a_verified_box_leaves_no_picture_out(tmp_path: Path) -> None:
     rows = [record("a.jpg", (64, 48), [{**CAT, **BY_ANN}, {**CAT, "text": "A  cat"}])]
     run = results(tmp_path / "run", rows)
-    succeeds("export", run, "-o", tmp_path / "out", "--format", "coco", option)
+    succeeds("export", run, "-o", tmp_path / "out", "--format", "coco", "--verified-only")
     [annotation] = json.loads((tmp_path / "out/annotations.json").read_text())["annotations"]
     assert annotation["bbox"] == [1, 2, 8, 7]
-
-
-def selection(*options: str) -> Selection:
-    """What the command's options ask for."""
-    return Selection(
-        verified_only="--verified-only" in options, reviewed_only="--reviewed-only" in options
-    )
 
 
 def test_a_background_picture_stays_one(tmp_path: Path) -> None:
@@ -639,7 +631,6 @@ def test_an_export_with_something_else_in_it_stays(tmp_path: Path, mine: str) ->
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        (("--status", "none"), "pictures without a phrase to write (1)"),
         (
             ("--min-score", "0.95"),
             "phrases left out, by their status or score, or as an option or a reviewer says: 1",

@@ -373,7 +373,7 @@ def test_any_mask_comes_through_pixel_by_pixel(format: str, tmp_path: Path) -> N
 
 def test_polygons_come_through_yolo(tmp_path: Path, pictures: Path) -> None:
     dogs = {**COCO, "annotations": COCO["annotations"][:1]}
-    path = there_and_back(tmp_path, pictures, dogs, "yolo", "--outlines")
+    path = there_and_back(tmp_path, pictures, dogs, "yolo")
     line = (tmp_path / "between" / "labels" / "a.txt").read_text()
     parts = [number / (WIDTH, HEIGHT)[i % 2] for i, number in enumerate(TRIANGLE)]
     assert line == f"0 {' '.join(f'{part:.8f}' for part in parts)}\n"
@@ -381,7 +381,7 @@ def test_polygons_come_through_yolo(tmp_path: Path, pictures: Path) -> None:
     assert only["segmentation"] == [pytest.approx(TRIANGLE, abs=1e-5)]
 
 
-@pytest.mark.parametrize("format", ["kitti", "voc", "yolo", "llava", "tao", "odvg"])
+@pytest.mark.parametrize("format", ["kitti", "voc", "llava", "tao", "odvg"])
 def test_a_format_without_masks_counts_them_as_lost(
     format: str, tmp_path: Path, pictures: Path
 ) -> None:
@@ -419,6 +419,9 @@ LINES = {
 }
 
 
+BESIDE_BOXES = "masks in pictures with a box that has no outline of its size"
+
+
 def yolo(folder: Path, **labels: str) -> Path:
     saved(folder / "data.yaml", "path: .\ntrain: images\nnames:\n  0: dog\n  1: mug\n")
     for name, lines in labels.items():
@@ -426,7 +429,7 @@ def yolo(folder: Path, **labels: str) -> Path:
     return folder
 
 
-def test_outlines_of_yolo_go_back_by_an_option(
+def test_outlines_of_yolo_go_back_where_each_box_has_one(
     tmp_path: Path,
     imported: Callable[..., dict[str, Any]],
     exported: Callable[..., dict[str, Any]],
@@ -436,24 +439,50 @@ def test_outlines_of_yolo_go_back_by_an_option(
     assert masks_of(first)["dog"] == [[[6.4, 4.8, 32.0, 4.8, 32.0, 19.2, 6.4, 19.2]]]
     assert boxes_of(first)["dog"] == [[6.4, 4.8, 32.0, 19.2]]
     assert masks_of(second) == {"dog": [None], "mug": [[[6.4, 4.8, 32.0, 4.8, 32.0, 19.2]]]}
-    facts = exported("yolo", "--outlines")
-    labels = {path.stem: path.read_text() for path in (tmp_path / "out" / "labels").iterdir()}
-    assert labels == {"a": LINES["a"], "c": LINES["c"]}
-    assert facts["lost"] == {"pictures with a box that has no single polygon": 1}
     facts = exported("yolo")
-    assert facts["lost"] == {"masks": 4}
-    box = (tmp_path / "out" / "labels" / "c.txt").read_text()
-    assert box == "1 0.30000000 0.25000000 0.40000000 0.30000000\n"
+    labels = {path.stem: path.read_text() for path in (tmp_path / "out" / "labels").iterdir()}
+    boxes = "0 0.5 0.5 0.2 0.2\n1 0.30000000 0.25000000 0.40000000 0.30000000\n"
+    assert labels == {"a": LINES["a"], "b": boxes, "c": LINES["c"]}
+    assert facts["lost"] == {BESIDE_BOXES: 1}
+
+
+def test_further_records_of_a_picture_make_boxes_of_its_outlines(
+    tmp_path: Path,
+    imported: Callable[..., dict[str, Any]],
+    exported: Callable[..., dict[str, Any]],
+) -> None:
+    imported(yolo(tmp_path / "yolo", c=LINES["c"]), "yolo")
+    [_, _, record] = records_of(tmp_path / "results")
+    dog = {"text": "dog", "instances": [{"bbox": [32, 24, 64, 48]}]}
+    rows = [record, {"image_path": record["image_path"], "expressions": [dog]}]
+    text = "".join(f"{json.dumps(row)}\n" for row in rows)
+    saved(tmp_path / "results" / "annotations.jsonl", text)
+    exported("yolo")
+    assert (tmp_path / "out" / "labels" / "c.txt").read_text() == (
+        "1 0.30000000 0.25000000 0.40000000 0.30000000\n"
+        "0 0.75000000 0.75000000 0.50000000 0.50000000\n"
+    )
+
+
+def test_an_outline_of_another_size_than_its_box_is_no_outline_of_yolo(
+    tmp_path: Path, pictures: Path
+) -> None:
+    """A trainer would take the box around it for the object's."""
+    hidden = annotation(1, 1, [TRIANGLE], bbox=[0.0, 0.0, 60.0, 40.0])
+    source = saved(tmp_path / "coco.json", {**COCO, "annotations": [hidden]})
+    arguments = ("convert", source, "--from", "coco", "--to", "yolo", "-o", tmp_path / "out")
+    facts = json.loads(succeeds(*arguments, "--image-root", pictures, "--json").out)
+    assert facts["lost"] == {BESIDE_BOXES: 1}
+    assert len((tmp_path / "out" / "labels" / "a.txt").read_text().split()) == 5
 
 
 def test_runs_and_several_polygons_are_no_outlines(tmp_path: Path, pictures: Path) -> None:
     source = saved(tmp_path / "coco.json", COCO)
     arguments = ("convert", source, "--from", "coco", "--to", "yolo", "-o", tmp_path / "out")
-    done = command(*arguments, "--image-root", pictures, "--outlines")
-    assert done.code == 2
-    for lost in ("masks that are no polygon (2)", "masks of several polygons (1)"):
-        assert lost in done.err
-    assert "pictures with a box that has no single polygon (1)" in done.err
+    lost = json.loads(succeeds(*arguments, "--image-root", pictures, "--json").out)["lost"]
+    assert lost["masks that are no polygon"] == 2
+    assert lost["masks of several polygons"] == 1
+    assert lost[BESIDE_BOXES] == 1
 
 
 def test_a_point_of_an_outline_beyond_the_picture_is_put_to_its_edge(
@@ -462,7 +491,7 @@ def test_a_point_of_an_outline_beyond_the_picture_is_put_to_its_edge(
     """Trainers leave the whole line out."""
     beyond = [-2.0, 0.0, 30.0, 0.0, 30.0, 30.0]
     one = {**COCO, "annotations": [annotation(1, 1, [beyond], bbox=[0.0, 0.0, 30.0, 30.0])]}
-    there_and_back(tmp_path, pictures, one, "yolo", "--outlines")
+    there_and_back(tmp_path, pictures, one, "yolo")
     numbers = (tmp_path / "between" / "labels" / "a.txt").read_text().split()[1:]
     assert numbers[:2] == ["0.00000000", "0.00000000"]
 
@@ -477,21 +506,12 @@ def test_a_moved_outline_of_yolo_has_no_outline(
     records[0]["expressions"][0]["instances"][0]["bbox"] = [1, 1, 20, 20]
     text = "".join(f"{json.dumps(record)}\n" for record in records)
     saved(tmp_path / "results" / "annotations.jsonl", text)
-    facts = exported("yolo", "--outlines")
-    assert facts["lost"] == {
-        "masks that don't fit their box": 1,
-        "pictures with a box that has no single polygon": 1,
-    }
+    facts = exported("yolo")
+    assert facts["lost"] == {"masks that don't fit their box": 1, BESIDE_BOXES: 1}
     labels = {path.stem: path.read_text() for path in (tmp_path / "out" / "labels").iterdir()}
-    assert labels == {"b": "", "c": LINES["c"]}  # that of b says that nothing is there
-
-
-def test_outlines_are_an_option_of_yolo_alone(tmp_path: Path, pictures: Path) -> None:
-    source = saved(tmp_path / "coco.json", COCO)
-    arguments = ("convert", source, "--from", "coco", "--to", "kitti", "-o", tmp_path / "out")
-    done = command(*arguments, "--image-root", pictures, "--outlines")
-    assert done.code == 2
-    assert "'kitti' has no option 'outlines'" in done.err
+    assert labels["b"] == ""  # nothing is there
+    assert labels["c"] == LINES["c"]
+    assert [len(line.split()) for line in labels["a"].splitlines()] == [5, 5]
 
 
 # CVAT

@@ -37,11 +37,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"target": "internvl"},
         {"target": "qwen2.5-vl"},
     ],
-    "sharegpt": [
-        {"target": "gemini"},
-        {"target": "qwen2.5-vl"},
-        {"target": "qwen2.5-vl", "trainer": "ms-swift"},
-    ],
+    "sharegpt": [{"target": "gemini"}, {"target": "qwen2.5-vl"}],
     "messages": [{"target": "qwen3-vl"}],
     **{
         name: [{"classes": how} for how in ("phrase", "head", "one")]

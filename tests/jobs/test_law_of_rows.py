@@ -136,7 +136,7 @@ def test_no_row_ends_a_run_and_none_asks_a_host(place: Workplace, asked: list[st
     "line",
     [
         ["stats"],
-        ["lint", "--fix", "-o", "out.jsonl"],
+        ["lint"],
         ["report"],
         ["report", "--single-file"],
         ["split", "-o", "parts", "--ratios", "0.5/0.5"],

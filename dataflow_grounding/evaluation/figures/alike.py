@@ -18,20 +18,19 @@ class Place:
 
 
 def alike_in(
-    data_sets: Sequence[DataSet], files: Sequence[bytes], first: Sequence[int]
+    data_sets: Sequence[DataSet], files: Sequence[bytes]
 ) -> tuple[list[tuple[Place, ...]], list[tuple[Place, ...]]]:
-    """Return which pictures of the data sets are the same, or nearly.
+    """Return which pictures of the data sets are the same.
 
     First come those that are another one of their data set again: that one, then itself. Then come
     those that several data sets have: the first of each data set.
 
     Args:
         data_sets: The data sets. Their pictures in order, those of the first data set first, are
-            what `files` and `first` are of.
+            what `files` are of.
         files: For each picture what tells its file from others of its name.
-        first: For each picture the index of the first one that it is the same as, or nearly; its
-            own where it is new.
     """
+    first = _first_same(files)
     # Groups of several pictures. Most pictures are like no other: nothing is kept of those.
     shared_groups = {group for picture, group in enumerate(first) if group != picture}
     # The pictures that are alike to another one, which are few: name, index of the data set, what
@@ -71,8 +70,8 @@ def _leaks(first_of: dict[tuple[int, int], Place]) -> list[tuple[Place, ...]]:
     return [tuple(places) for places in places_of.values() if len(places) > 1]
 
 
-def first_same(files: Sequence[bytes]) -> Sequence[int]:
-    """Return for each of these the index of the first that is equal to it, which may be its own."""
+def _first_same(files: Sequence[bytes]) -> Sequence[int]:
+    # For each the index of the first that is equal to it, which may be its own.
     first_index = dict[bytes, int]()
     # An array, as there may be millions of pictures.
     return array("q", (first_index.setdefault(file, n) for n, file in enumerate(files)))

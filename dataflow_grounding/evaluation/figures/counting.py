@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from dataflow_grounding._util.errors import BrokenRow
 from dataflow_grounding._util.lazy import load_table
@@ -31,19 +31,16 @@ from dataflow_grounding.evaluation.figures._phrases import (
     said_twice,
     sharing_boxes,
 )
-from dataflow_grounding.evaluation.figures.alike import Place, alike_in, first_same
-from dataflow_grounding.evaluation.figures.duplicates import first_alike, known_id, looks_of
+from dataflow_grounding.evaluation.figures.alike import Place, alike_in
 from dataflow_grounding.evaluation.figures.same_files import DataSet, files_of, short_digest
 from dataflow_grounding.evaluation.metrics.annotations import names_of
 from dataflow_grounding.formats.selection import status_of
 
-Compare: TypeAlias = Literal["names", "files", "looks"]
 FIGURES: dict[str, dict[str, Any]] = load_table(__package__, "figures.yaml")
 _GRID = 32  # cells of the map of places, each way
 # words of which the share of different ones is given: it falls with the number, so this is fixed
 _FIRST_WORDS = 1000
 _WORD = re.compile(r"[^\W_]+(?:['\-][^\W_]+)*")  # perhaps with hyphens and apostrophes
-_ALIKE = ("same_pictures", "leaks", "near_pictures", "near_leaks")  # figures of alike pictures
 _QUANTILES = {"median": 0.5, "p5": 0.05, "p95": 0.95}
 
 
@@ -51,8 +48,7 @@ def figures_of(
     results: Sequence[str],
     *,
     image_root: str | None = None,
-    compare: Compare = "files",
-    test_ids: Iterable[str] = (),
+    read: bool = True,
     keep_rejected: bool = False,
 ) -> "FigureCounts":
     """Count the figures of results folders or files of records, all together.
@@ -63,12 +59,11 @@ def figures_of(
     Args:
         results: The folders or files; each counts as a separate data set, for leaks.
         image_root: Where pictures are, if not where the run found them.
-        compare: How pictures are compared: `names` opens none; `files` compares sizes of files, and
-            digests of those of equal size; `looks` also decodes each of them.
-        test_ids: Ids of pictures that are tested on.
+        read: Whether pictures are compared by sizes of files, and digests of those of equal size;
+            else by their names.
         keep_rejected: Whether boxes that a reviewer rejected count.
     """
-    counts = FigureCounts(test_ids, compare, keep_rejected)
+    counts = FigureCounts(read=read, keep_rejected=keep_rejected)
     for path in results:
         annotations = annotations_of(path)
         for _ in counts.counted(read_rows(annotations), path):
@@ -85,29 +80,21 @@ class FigureCounts:
     Go through `counted` rows, call `end_data_set` after each data set, then `figures`.
 
     Args:
-        test_ids: Ids of pictures that are tested on.
-        compare: How pictures are compared, as for `figures_of`.
+        read: Whether the pictures' files are compared, as for `figures_of`.
         keep_rejected: Whether boxes that a reviewer rejected count.
 
     Attributes:
         named: By figure, the groups of pictures that it counts as alike; empty before `figures`.
     """
 
-    def __init__(
-        self,
-        test_ids: Iterable[str] = (),
-        compare: Compare = "names",
-        keep_rejected: bool = False,
-    ) -> None:
+    def __init__(self, *, read: bool = False, keep_rejected: bool = False) -> None:
         self.named: dict[str, list[tuple[Place, ...]]] = {}
-        self._compare = compare
+        self._read = read
         self._without_rejected = WithoutRejected(keep_rejected)
         # by figure, how often each value was counted
         self._counts = defaultdict[str, Counter[Any]](Counter)
-        self._test_ids = {known_id(name) for name in test_ids} - {""}
         self._classes = ClassTable()
         self._manners = Manners()
-        self._pictures_tested: set[str] = set()  # by what they are called
         self._first_words: list[str] = []  # at most _FIRST_WORDS
         self._data_sets: list[DataSet] = []  # those that are counted
         self._current = DataSet()  # the one that is being counted
@@ -134,9 +121,7 @@ class FigureCounts:
 
     def _add(self, record: Mapping[str, Any], where: str) -> None:
         entries = list(_record_entries(record))
-        name, own_id = names_of(record, where)
-        if self._test_ids and self._test_ids & {known_id(name), known_id(own_id)}:
-            self._pictures_tested.add(name)
+        name, _ = names_of(record, where)
         self._manners.add(wordings_of(record))
         phrases = 0
         if entries[0] != ("broken", True):
@@ -176,7 +161,7 @@ class FigureCounts:
         """Return the figures by the names of FIGURES, of all data sets that were ended.
 
         Call it once: it adds to the counts, and sets `named`. Pictures are opened here, as
-        `compare` says.
+        `read` says.
 
         Returns:
             By kind: numbers; shares in [0, 1]; `{"mean", "median", "p5", "p95"}`; counts by name; a
@@ -185,10 +170,7 @@ class FigureCounts:
         """
         counts = self._counts
         heads = counts["heads"]
-        numbers: dict[str, int | None] = {
-            **self._count_pictures(),
-            "known_test_images": len(self._pictures_tested),
-        }
+        numbers = self._count_pictures()
         # A figure without a kind is how often True was counted, a share that part of all counted.
         for name, number in numbers.items():
             if number is not None:
@@ -219,29 +201,23 @@ class FigureCounts:
         # A figure is None for what wasn't looked at. Besides, it sets `named`, by figure the
         # pictures that are alike, and adds the phrases of each picture to the counts.
         unread = set[str]()
-        if self._compare == "names":
-            files: list[bytes] = []
+        if self._read:
+            files, unread = files_of(self._data_sets)
+        else:
+            files = []
             for data_set in self._data_sets:
                 files += map(short_digest, data_set.number_of)
-        else:
-            files, unread = files_of(self._data_sets)
-        again, leaks = alike_in(self._data_sets, files, first_same(files))
+        again, leaks = alike_in(self._data_sets, files)
         self.named = {"same_pictures": again, "leaks": leaks}
-        if self._compare == "looks":
-            first_alike_of, undecoded = self._first_near()
-            unread |= undecoded
-            again, leaks = alike_in(self._data_sets, files, first_alike_of)
-            self.named |= {"near_pictures": again, "near_leaks": leaks}
         phrase_counts = self._phrases_by_picture(files)
         self._counts["phrases_per_image"].update(phrase_counts)
-        numbers: dict[str, int | None] = {"images": len(phrase_counts), "unread": len(unread)}
-        for figure in _ALIKE:
-            numbers[figure] = len(self.named[figure]) if figure in self.named else None
-        if self._compare == "names":
-            # Nothing was opened, and names are different within a data set.
-            numbers["unread"] = None
-            numbers["same_pictures"] = None
-        return numbers
+        # Where nothing is opened, names are different within a data set.
+        return {
+            "images": len(phrase_counts),
+            "unread": len(unread) if self._read else None,
+            "same_pictures": len(again) if self._read else None,
+            "leaks": len(leaks),
+        }
 
     def _phrases_by_picture(self, files: Sequence[bytes]) -> Sequence[int]:
         # A picture that several data sets have, under one name and as one file, is one here.
@@ -254,17 +230,6 @@ class FigureCounts:
             for name, count in zip(data_set.number_of, data_set.counts, strict=True):
                 phrases_of[name, next(remaining)] += count
         return list(phrases_of.values())
-
-    def _first_near(self) -> tuple[Sequence[int], set[str]]:
-        looks: list[bytes] = []
-        undecoded = set[str]()
-        for data_set in self._data_sets:
-            own_looks, own_undecoded = looks_of(
-                data_set.number_of, data_set.paths(), data_set.folders
-            )
-            looks += own_looks
-            undecoded |= own_undecoded
-        return first_alike(looks), undecoded
 
 
 def _record_entries(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -375,17 +340,11 @@ def _spread(counts: Mapping[float, int], whole: int) -> dict[str, float]:
 
 
 def advice_on(figures: Mapping[str, Any]) -> dict[str, str]:
-    """Return by figure what to do about it, for those below or above a bound in FIGURES.
-
-    A figure that wasn't asked for (None) may have advice to ask for it.
-    """
+    """Return by figure what to do about it, for those below or above a bound in FIGURES."""
     advice: dict[str, str] = {}
     for name, row in FIGURES.items():
         figure = figures[name]
-        if figure is None:
-            if "unasked" in row:
-                advice[name] = row["unasked"]
-        elif row.get("kind") not in ("grid", "table"):
+        if figure is not None and row.get("kind") not in ("grid", "table"):
             own_advice = _advice_of_row(figure, row)
             if own_advice:
                 advice[name] = own_advice

@@ -7,7 +7,6 @@ says which of them are alike.
 
 import hashlib
 import os
-import re
 import threading
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
@@ -45,26 +44,6 @@ _FLAT = 8  # levels of grey: a thumbnail with fewer has no dHash that tells anyt
 _DECODED_SIZE = (96, 96)
 # Remote pictures are fetched by many threads; to decode more at once only takes memory.
 _decoders = threading.BoundedSemaphore(os.cpu_count() or 1)
-# the ending of a picture's name: ".jpg", ".PNG"
-_ENDING = re.compile(r"\.(?:avif|bmp|gif|heic|jfif|jpe|jpeg|jpg|png|tif|tiff|webp)$", re.IGNORECASE)
-# a name with COCO's 12 digits, without ending: "COCO_val2014_000000000042", "000000000042_1"
-_COCO_NAME = re.compile(r"(?:COCO_[a-z]+\d{4}_)?(\d{12})(?:_\d+)?")
-
-
-def known_id(path: str) -> str:
-    """Return what lists of ids call a picture: its file's name without ending.
-
-    Of a name with COCO's 12 digits it is the number, without zeros in front. An ending that no
-    picture has is part of the name.
-
-    Example:
-        >>> [known_id(path) for path in ("val/COCO_val2014_000000000042.jpg", "a.b.png", "")]
-        ['42', 'a.b', '']
-    """
-    name = re.split(r"[/\\]", path.strip())[-1]
-    stem = _ENDING.sub("", name)
-    coco = _COCO_NAME.fullmatch(stem)
-    return str(int(coco[1])) if coco else stem
 
 
 def looks_of(

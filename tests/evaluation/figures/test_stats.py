@@ -100,18 +100,14 @@ def test_figures_by_hand(data: Path) -> None:
         "inconsistent": {"cup / mug": 1},
         "same_phrase_twice": 1,
         "same_boxes": 0,
-        "near_pictures": None,
         "leaks": 0,
-        "near_leaks": None,
         "type_token_ratio": round(10 / 19, 4),
         "look_alikes": {},
-        "known_test_images": 0,
     }
     places = said.pop("places")
-    advice = said.pop("advice")
+    said.pop("advice")
     assert said.pop("alike") == {"same_pictures": [], "leaks": []}
     assert said == expected
-    assert "--near-duplicates" in advice["near_pictures"]
     assert set(FIGURES) == {*expected, "places"}
     cells = {(y, x): n for y, row in enumerate(places) for x, n in enumerate(row) if n}
     assert cells == {(1, 0): 3, (4, 8): 2, (15, 16): 1, (16, 16): 1}
@@ -211,11 +207,8 @@ def test_what_there_is_nothing_of_is_told_in_one_line_but_for_what_was_asked(
     assert not any(line.startswith("nothing of") for line in whole)
     copy = tmp_path / "other.jsonl"
     copy.write_text(json.dumps(record("z.jpg", (W, H), [{"text": "a cat"}])) + "\n", "utf-8")
-    ids = tmp_path / "ids.txt"
-    ids.write_text("unknown\n")
-    asked = stats(tmp_path / "run", copy, "--no-pictures", "--test-ids", ids).out.splitlines()
+    asked = stats(tmp_path / "run", copy, "--no-pictures").out.splitlines()
     assert "pictures that several of these data sets have: 0" in asked
-    assert "pictures of --test-ids: 0" in asked
 
 
 def test_a_map_of_where_boxes_are(tmp_path: Path) -> None:
@@ -229,44 +222,6 @@ def test_a_map_of_where_boxes_are(tmp_path: Path) -> None:
     assert places[8] == " " * 18 + ":" + " " * 15
 
 
-def test_leaks_between_data_sets_and_into_known_tests(tmp_path: Path) -> None:
-    draws = {"a/x.png": 1, "a/y.png": 2, "b/z.jpg": 1, "b/w.jpg": 3, "c/000000000017.png": 4}
-    for name, seed in draws.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        PIL.Image.effect_mandelbrot(
-            (90, 80), (-2.0 + seed / 3, -1.0, 0.5 + seed / 9, 1.0), 40
-        ).save(tmp_path / name)
-    files = [
-        file_of(
-            tmp_path / f"{home}/{home}.jsonl",
-            *(record(name[2:], (90, 80), []) for name in draws if name[0] == home),
-        )
-        for home in "abc"
-    ]
-    (tmp_path / "ids.txt").write_text("17\n\n")
-    said = stats(*files, "--json", "--near-duplicates", "--test-ids", tmp_path / "ids.txt").summary
-    missing = stats(*files, "--test-ids", tmp_path / "none.txt")
-    assert (missing.code, "none.txt" in missing.err) == (2, True)
-    assert (said["images"], said["leaks"], said["near_leaks"], said["same_pictures"]) == (
-        5,
-        0,
-        1,
-        0,
-    )
-    assert (said["near_pictures"], said["known_test_images"]) == (0, 1)
-    places = [
-        {"picture": "x.png", "data_set": str(files[0])},
-        {"picture": "z.jpg", "data_set": str(files[1])},
-    ]
-    assert said["alike"] == {
-        "same_pictures": [],
-        "leaks": [],
-        "near_pictures": [],
-        "near_leaks": [places],
-    }
-    assert stats(files[0], files[2], "--json", "--near-duplicates").summary["near_leaks"] == 0
-
-
 @pytest.mark.parametrize("options", [[], ["--no-pictures"]])
 def test_a_picture_that_several_data_sets_have_is_one(tmp_path: Path, options: list[str]) -> None:
     noise = PIL.Image.effect_mandelbrot((90, 80), (-2.0, -1.0, 0.5, 1.0), 40)
@@ -275,10 +230,9 @@ def test_a_picture_that_several_data_sets_have_is_one(tmp_path: Path, options: l
     rows = [record(name, (90, 80), [{"text": "a dog"}]) for name in ("9.png", "x.png", "gone.png")]
     # the last without x.png
     files = [file_of(tmp_path / f"{n}.jsonl", *rows[:: n or -1]) for n in (0, 1, 2)]
-    (tmp_path / "ids.txt").write_text("9\n")
-    said = stats(*files, "--json", "--test-ids", tmp_path / "ids.txt", *options).summary
+    said = stats(*files, "--json", *options).summary
     read = not options
-    assert (said["records"], said["images"], said["known_test_images"]) == (8, 3, 1)
+    assert (said["records"], said["images"]) == (8, 3)
     assert said["phrases_per_image"]["mean"] == round(8 / 3, 2)
     assert (said["leaks"], said["same_pictures"], said["unread"]) == (
         (2, 1, 1) if read else (3, None, None)
@@ -302,7 +256,6 @@ def test_the_same_file_again_is_told_and_named_without_being_asked_for(tmp_path:
     )
     said = stats(one, two, "--json").summary
     assert (said["images"], said["unread"], said["same_pictures"], said["leaks"]) == (9, 2, 4, 2)
-    assert (said["near_pictures"], said["near_leaks"]) == (None, None)
     again = [[place["picture"] for place in places] for places in said["alike"]["same_pictures"]]
     assert again == [["0.png", f"{n}.png"] for n in range(1, 5)]
     told = stats(one, two)
@@ -313,11 +266,6 @@ def test_the_same_file_again_is_told_and_named_without_being_asked_for(tmp_path:
     assert (
         f"  0.png ({one}) = 4.png ({two})\n  nearly.jpg ({one}) = nearly.jpg ({two})\n" in told.out
     )
-    assert "nearly the same as an earlier one: -\n  → --near-duplicates looks for them" in told.out
-    near = stats(one, "--json", "--near-duplicates").summary
-    assert ["0.png", "nearly.jpg"] in [
-        [place["picture"] for place in one] for one in near["alike"]["near_pictures"]
-    ]
 
 
 @pytest.mark.slow
@@ -333,11 +281,6 @@ def test_many_pictures_that_are_the_same_file_are_all_in_json(tmp_path: Path) ->
     for name in names[1:]:
         expected.append([{"picture": one, "data_set": str(run)} for one in ("0000.png", name)])
     assert alike == {"same_pictures": expected, "leaks": []}
-
-
-def test_what_forbids_pictures_does_not_go_with_what_decodes_them(tmp_path: Path) -> None:
-    done = stats(file_of(tmp_path / "a.jsonl"), "--no-pictures", "--near-duplicates")
-    assert (done.code, "--no-pictures" in done.err) == (2, True)
 
 
 def test_terms_that_are_nearly_spelt_alike(tmp_path: Path) -> None:
@@ -367,30 +310,6 @@ def test_phrases_with_the_same_boxes_are_counted_once_each(tmp_path: Path) -> No
         tmp_path / "a.jsonl", *(record(f"{n}.jpg", (W, H), said[: n + 1]) for n in range(5))
     )
     assert stats(data, "--no-pictures", "--json").summary["same_boxes"] == 0 + 2 + 3 + 4 + 4
-
-
-def test_ids_of_test_pictures_may_have_dots(tmp_path: Path) -> None:
-    names = ["scene.2.JPG", "img_jpg.rf.4f3a.jpg", "scene.3.png", "scene.jpg"]
-    data = file_of(tmp_path / "a.jsonl", *(record(name, (W, H), []) for name in names))
-    (tmp_path / "ids.txt").write_text("scene.2\nimg_jpg.rf.4f3a.jpg\nscene.4\n")
-    said = stats(data, "--no-pictures", "--json", "--test-ids", tmp_path / "ids.txt").summary
-    assert said["known_test_images"] == 2
-
-
-@pytest.mark.parametrize("listed", ["9", "C:\\coco\\COCO_train2014_000000000009.JPG"])
-@pytest.mark.parametrize("image_id", ["COCO_train2014_000000000009", 9])
-def test_a_test_picture_is_found_by_its_own_id_too(
-    tmp_path: Path, image_id: object, listed: str
-) -> None:
-    row = record("vg/2407890.jpg", (W, H), [], image_id=image_id)
-    data = file_of(tmp_path / "a.jsonl", row, record("vg/1.jpg", (W, H), []), row)
-    (tmp_path / "ids.txt").write_text(listed + "\r\n")
-    assert (
-        stats(data, "--no-pictures", "--json", "--test-ids", tmp_path / "ids.txt").summary[
-            "known_test_images"
-        ]
-        == 1
-    )
 
 
 def test_boxes_beyond_all_pictures(tmp_path: Path) -> None:
