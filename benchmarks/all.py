@@ -95,13 +95,10 @@ FIGURES = (
     Measured("measurements/calibration", "odd_servers"),
     Measured("better_boxes", "box_quality"),
     Measured("better_boxes", "box_quality --part checks --seeds 0 1 2 3 4"),
-    Measured("certificate", "certificate"),
-    Measured("bench", "bench_time"),
     Measured("side_by_side", "side_by_side"),
 )
 APART = {
     "all": "this",
-    "bench_set": "draws the pictures of bench",
     "dataflow_way": "wants another Python with DataFlow in it: --python",
     "peers": "installs others in a folder: --install",
 }

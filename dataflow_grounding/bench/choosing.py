@@ -1,15 +1,12 @@
-"""Which way of asking is best on a user's own pictures, and the spec keys that ask so."""
+"""Which way of asking is best on a user's own pictures."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import yaml
 
-from dataflow_grounding.bench.ways import BOX_WAYS, Plain
+from dataflow_grounding.bench.ways import WAYS, Plain
 
-PIPELINE = "image_grounding"
-"""The pipeline whose spec has the keys that ways differ in."""
 _DRAWS = 4000  # bootstrap samples: some hundred lie outside of an interval of many ways
 _ALPHA = 0.05  # how likely any of the intervals may miss
 
@@ -81,15 +78,17 @@ def verdict_of(choice: Choice) -> str:
     if choice.best == choice.first:
         return f"best: {choice.first}, as no other way was shown to be better."
     [gain] = [gain for gain in choice.gains if gain.way == choice.best]
-    return f"best: {gain.way}, {100 * gain.value:+.1f} points of F1 against {choice.first}."
+    points = f"{100 * gain.value:+.1f} points of F1 against {choice.first}"
+    return f"best: {gain.way} ({keys_of(gain.way)}), {points}."
 
 
-def best_yaml(choice: Choice) -> str:
-    """Return the text of `best.yaml`, which goes over a spec: all keys that ways differ in."""
-    block: dict[str, dict[str, Any]] = {}
-    # The other ways' keys are stated as well, so that the spec's own don't ask in another way.
-    for key, value in {**Plain.keys, **BOX_WAYS[choice.best].keys}.items():
-        outer, inner = key.split(".")
-        block.setdefault(outer, {})[inner] = value
-    spec = yaml.safe_dump({PIPELINE: block}, sort_keys=False)
-    return f"# {verdict_of(choice)}\n# dataflowgrounding generate -e SPEC -e this file\n{spec}"
+def keys_of(way: str) -> str:
+    """Return the keys of a spec that ask in a way, in words.
+
+    Example:
+        >>> keys_of("lines"), keys_of("plain")
+        ('vlm.asking: lines', 'the default keys')
+    """
+    keys: dict[str, Any] = getattr(WAYS[way], "keys", {})
+    stated = [f"{key}: {value}" for key, value in keys.items() if value != Plain.keys[key]]
+    return ", ".join(stated) or "the default keys"

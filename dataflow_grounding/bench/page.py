@@ -45,7 +45,7 @@ _MEANINGS = {
     "requests": "that were answered; tests show rectangles of ours, not a picture of the set",
     "USD": "what they cost; - where the model has no known price",
     "seconds": "of the call that finished the way",
-    "unreadable": "replies that could not be used; each is asked for again up to twice",
+    "unreadable": "replies in that call that can't be used; each is asked for again up to twice",
     "failed": "pictures that got no answer that can be used; all of their phrases count as wrong."
     " Unchecked are phrases that a check left as they were, as it got no answer to rely on",
 }
@@ -148,10 +148,9 @@ def page_of(document: Mapping[str, Any]) -> str:
         f"Bench of {document['model']}",
         facts(document["endpoint"], when, *_facts_of(document)),
         sections,
-        f"Made by dataflow-grounding {safe(document['version'])} out of bench.json, which has every"
-        " reply. The same figures without a model: <code>dataflowgrounding bench --rescore"
-        " bench.json</code>. Intervals are the middle 95% of 1,000 bootstrap samples of the"
-        " pictures; there is none (-) where all samples come to the same.",
+        f"Made by dataflow-grounding {safe(document['version'])}. Intervals are the"
+        " middle 95% of 1,000 bootstrap samples of the pictures; there is none (-) where all"
+        " samples come to the same.",
         style=_STYLE,
     )
 
@@ -163,7 +162,7 @@ def _facts_of(document: Mapping[str, Any]) -> Iterator[str]:
     formats = set()
     for of_way in of_ways:
         if "kinds" in of_way["figures"]:  # boxes were asked for
-            formats.add(of_way["recording"]["box_format"])
+            formats.add(of_way["box_format"])
     if formats:
         yield f"boxes read as {', '.join(sorted(formats))}"
 

@@ -1,42 +1,37 @@
 """Asking an endpoint in each way, and keeping what it replied.
 
-Each way is a pipeline that runs on the set's pictures in a separate folder. It writes what a
-recording holds: all replies, and whose they are. The figures are computed from that alone.
+Each way is a pipeline that runs on the set's pictures in a separate folder, which has its replies.
 """
 
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from dataflow_grounding._util.errors import InputError, SpecError, errors_as
 from dataflow_grounding._util.files import within
 from dataflow_grounding._util.paths import bare_address
-from dataflow_grounding._util.secrets import masked
 from dataflow_grounding._util.terminal import counted, say
 from dataflow_grounding._util.version import __version__
 from dataflow_grounding.bench.bench_set import PictureSet, shipped_set
-from dataflow_grounding.bench.document import VERSION
+from dataflow_grounding.bench.scoring import figures_of_way
 from dataflow_grounding.bench.ways import WAYS
-from dataflow_grounding.boxes.coordinates import FrameMap
 from dataflow_grounding.data.mirror import CKPT
 from dataflow_grounding.data.records import dump_line, dump_text, read_object
 from dataflow_grounding.data.results_folder import RUN_JSON
 from dataflow_grounding.data.rows import write_text
 from dataflow_grounding.engine.costs import paid_by_step
 from dataflow_grounding.engine.keyed_log import read_lines, stores_of
-from dataflow_grounding.jobs.estimating import estimate
 from dataflow_grounding.jobs.executing import execute_spec
 from dataflow_grounding.jobs.spec_run import SpecRun, ready_to_run
 from dataflow_grounding.jobs.user_pipeline import UserBlock, UserWorkflow
-from dataflow_grounding.serving.recorded import head_of_recording
 from dataflow_grounding.spec import RowsData, Spec, VlmBlock
 from dataflow_grounding.spec.schema import spec_with
 from dataflow_grounding.trust.calibrating import CALIBRATION
 
-_KEPT = ("key", "reply", "finish_reason", "usage", "refusal", "tier")
+_SAME = ("version", "set", "pictures", "model", "endpoint")  # in calls that measure the same
 _ASKED_AT = "asked_at.json"  # of a bench's folder: the address that was asked last
 
 
@@ -71,7 +66,6 @@ class Bench:
         Raises SpecError for an endpoint that can answer none.
         """
         if self.vlm.asking != "auto":
-            # The ways of a bench.json say how it was asked, so that its figures can be made again.
             raise SpecError(
                 "bench has a way for each form of asking: leave out vlm.asking, and"
                 " name the form in --ways"
@@ -126,27 +120,16 @@ class Bench:
         )
 
 
-def estimate_bench(bench: Bench) -> dict[str, Any]:
-    """Return what each way would send and cost, and all together; nothing is sent."""
-    ways = {way: estimate(bench.run_of(way)) for way in bench.answerable_ways()}
-    costs = [figures["cost_usd"] for figures in ways.values()]
-    return {
-        "ways": ways,
-        "requests": sum(figures["requests"] for figures in ways.values()),
-        "cost_usd": None if None in costs else sum(costs),
-    }
-
-
-def measure(bench: Bench, earlier: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
-    """Ask in each way, and yield what `bench.json` holds after each, without the newest's figures.
+def measure(bench: Bench, earlier: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Ask in each way, and yield what `bench.json` holds after each.
 
     What can't be asked is reported before the first request. If a run stops, its error is raised
     after the earlier ways have been yielded; replies that came are kept, and the next call goes on.
 
     Args:
         bench: What to measure.
-        earlier: The `bench.json` of the same folder. Its ways stay if they are of the same model,
-            endpoint, pictures and version.
+        earlier: The `bench.json` of the same folder, empty for none. Its ways stay if they are of
+            the same model, endpoint, pictures and version.
 
     Raises:
         SpecError: The endpoint can answer no way, or the folder has another model's replies.
@@ -156,7 +139,6 @@ def measure(bench: Bench, earlier: Mapping[str, Any] | None = None) -> Iterator[
     for way in ways:
         _refuse_other_models(bench, way, first.serving.model)
     document: dict[str, Any] = {
-        "bench": VERSION,
         "version": __version__,
         "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "set": bench.set.digest(),
@@ -165,7 +147,7 @@ def measure(bench: Bench, earlier: Mapping[str, Any] | None = None) -> Iterator[
         "endpoint": bare_address(first.serving.endpoint),
         "ways": {},
     }
-    if earlier and is_taken_over(earlier, document):
+    if all(earlier.get(name) == document[name] for name in _SAME):
         document["ways"].update(earlier["ways"])
     _tell_of_another_address(bench.folder, document, earlier)
     for way in ways:
@@ -183,21 +165,17 @@ def measure(bench: Bench, earlier: Mapping[str, Any] | None = None) -> Iterator[
                 f"{way}: {replies} came from a gateway's cache, and may be older than the model:"
                 " switch it off, and measure in another folder with -o."
             )
+        if way in document["ways"] and not summary.requests["sent"]:
+            yield document  # of its replies the earlier call counted what could not be read
+            continue
         document["ways"][way] = {
-            "recording": _recording_of(run),
-            "image_limits": asdict(run.serving.image_limits),
+            "box_format": run.job.box_format and run.job.box_format.format.name,
             "run": {**_paid_for(run), "seconds": _seconds_of(run)},
-            "replies": _replies_in(run.spec.results_dir),
+            "figures": figures_of_way(way, summary, bench.set.records),
         }
         in_order = {name: document["ways"][name] for name in WAYS if name in document["ways"]}
         document["ways"] = in_order
         yield document
-
-
-def is_taken_over(earlier: Mapping[str, Any], document: Mapping[str, Any]) -> bool:
-    """Return whether a call goes on with an earlier `bench.json`: whether both measure the same."""
-    names = ("bench", "version", "set", "pictures", "model", "endpoint")
-    return all(earlier[name] == document[name] for name in names)
 
 
 def _refuse_other_models(bench: Bench, way: str, model: str) -> None:
@@ -212,14 +190,14 @@ def _refuse_other_models(bench: Bench, way: str, model: str) -> None:
 
 
 def _tell_of_another_address(
-    folder: str, document: Mapping[str, Any], earlier: Mapping[str, Any] | None
+    folder: str, document: Mapping[str, Any], earlier: Mapping[str, Any]
 ) -> None:
     # Say where a folder has replies of another address than the document's; write down this one.
     # That is done before the first request: a bench may be killed before it has any `bench.json`.
     path = os.path.join(folder, CKPT, _ASKED_AT)
     endpoint = document["endpoint"]
-    before = read_object(path).get("endpoint") or (earlier or document)["endpoint"]
-    if before != endpoint:
+    before = read_object(path).get("endpoint") or earlier.get("endpoint")
+    if before and before != endpoint:
         say(
             f"Note: {folder} has replies from {before}. As {document['model']} is their model, too,"
             f" they count for {endpoint}, and are not asked for again: to measure another server,"
@@ -237,19 +215,6 @@ def _unanswerable(run: SpecRun) -> str:
     for operator in run.job.operators:
         lacking += [task for task in operator.tasks if task not in tasks]
     return ", ".join(dict.fromkeys(lacking))
-
-
-def _recording_of(run: SpecRun) -> dict[str, Any]:
-    # A way that asks for no boxes has the format that was stated, which may be `auto`.
-    serving = run.serving
-    box_format = serving.box_format
-    maps: Sequence[FrameMap] = ()
-    if run.job.box_format:
-        box_format = run.job.box_format.format.name
-        maps = run.job.box_format.format.maps
-    shown_identity = masked(serving.identity_there())
-    shown_identity["endpoint"] = bare_address(str(shown_identity["endpoint"]))
-    return head_of_recording(serving, shown_identity, box_format, maps)
 
 
 def _paid_for(run: SpecRun) -> dict[str, Any]:
@@ -277,16 +242,6 @@ def _seconds_of(run: SpecRun) -> float:
     return float(stated["summary"]["seconds"])
 
 
-def _replies_in(results_dir: str) -> list[dict[str, Any]]:
-    lines: dict[str, dict[str, Any]] = {}
-    for path in stores_of(results_dir):
-        for line in read_lines(path):
-            if isinstance(line.get("key"), str) and "reply" in line:
-                kept = {name: line[name] for name in _KEPT if name in line}
-                lines[line["key"]] = kept
-    return [lines[key] for key in sorted(lines)]
-
-
 def write_document(document: dict[str, Any], path: str) -> None:
-    """Write `bench.json`, the same bytes for the same figures and replies."""
+    """Write `bench.json`."""
     write_text(path, dump_text(document, 1) + "\n")

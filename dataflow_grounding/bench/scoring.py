@@ -1,33 +1,17 @@
-"""Figures of a `bench.json`: of its replies alone, without a model, the same bytes each time."""
+"""Figures of a way of asking, from the results of its run."""
 
-import contextlib
-import io
-import json
-import os
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from dataflow_grounding._util.errors import InputError, RecordError, RequestRefused, RunStopped
-from dataflow_grounding._util.files import within
-from dataflow_grounding._util.secrets import excerpt
-from dataflow_grounding.bench.bench_set import PictureSet, shipped_set
 from dataflow_grounding.bench.choosing import interval_of_mean
 from dataflow_grounding.bench.own_pictures import KIND, mean_f1
 from dataflow_grounding.bench.ways import WAYS, Spans
-from dataflow_grounding.data.records import dump_line
-from dataflow_grounding.data.rows import write_text
-from dataflow_grounding.data.storage import FileStorage
-from dataflow_grounding.engine.options import RunOptions, current_options
+from dataflow_grounding.data.results_folder import records_of
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.engine.unreadable import unreadable_facts
 from dataflow_grounding.evaluation.metrics import evaluate
-from dataflow_grounding.images.image import ImageLimits
-from dataflow_grounding.serving.recorded import RecordedServing
-from dataflow_grounding.serving.serving import Reply
-from dataflow_grounding.tasks.request import Request
 
 OF_BOXES = ("precision_at_iou_0.5", "recall_at_iou_0.5", "miou", "n_acc", "il_mcc", "gprec_f1")
 OF_SPANS = ("span_exact_f1", "span_overlap_f1")
@@ -36,116 +20,10 @@ _OF_KINDS = ("precision_at_iou_0.5", "recall_at_iou_0.5", "n_acc")
 _DIGITS = 4
 
 
-def scored(
-    document: Mapping[str, Any], own: PictureSet | None = None, path: str = "bench.json"
-) -> dict[str, Any]:
-    """Return the document with the `figures` that its replies come to.
-
-    A way that has figures already keeps them.
-
-    Args:
-        document: What `measure` yielded, or `read_document` returned.
-        own: The user's own pictures that were asked about; None for the package's.
-        path: What the document is called in errors.
-
-    Raises:
-        InputError: It is of another set, or no reply of a way answers what is asked.
-    """
-    pictures = own or shipped_set(document["pictures"])
-    gold = pictures.records
-    if pictures.digest() != document["set"]:
-        version = excerpt(str(document["version"]), 40)
-        raise InputError(
-            f"{path}: set: these replies are about other pictures, or other gold, than this"
-            f" version's: score them with the dataflow-grounding {version} that asked"
-        )
-    ways = {}
-    for way, of_way in document["ways"].items():
-        if "figures" in of_way:
-            ways[way] = of_way
-            continue
-        records, summary = _replayed(way, of_way, pictures, f"{path}: ways.{way}")
-        counts = _counts(summary, len(gold))
-        figures = _figures(way, records, gold)
-        ways[way] = {**of_way, "figures": {"counts": counts, **figures}}
-    return {**document, "ways": ways}
-
-
-def _replayed(
-    way: str, of_way: Mapping[str, Any], pictures: PictureSet, where: str
-) -> tuple[list[dict[str, Any]], Summary]:
-    # Return the records that got through all steps with the replies that are kept, and the run's
-    # counts.
-    with tempfile.TemporaryDirectory(prefix="bench") as folder:
-        serving = _playing_back(of_way, os.path.join(folder, "recording.jsonl"))
-        rows = os.path.join(folder, "questions.jsonl")
-        whole = []
-        for record in pictures.records:
-            path = within(pictures.folder, record["image_path"])
-            whole.append({**record, "image_path": path})
-        write_text(rows, "".join(map(dump_line, WAYS[way].rows_of(whole))))
-        storage = FileStorage(rows, os.path.join(folder, "cache"), "bench")
-        pipeline = WAYS[way](storage, serving)
-        try:
-            with _in_silence():
-                summary = pipeline.run()
-        except RunStopped as stopped:
-            raise InputError(f"{where}: the replies can't be scored: {stopped}") from None
-        if of_way["replies"] and not serving.answered:
-            raise InputError(
-                f"{where}: none of the replies answers what this version asks: score them with the"
-                " one that asked"
-            )
-        if not summary.done:
-            return [], summary
-        with open(summary.annotations, encoding="utf-8") as file:
-            return [json.loads(line) for line in file], summary
-
-
-@contextlib.contextmanager
-def _in_silence() -> Iterator[None]:
-    token = current_options.set(RunOptions(progress=False))
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        current_options.reset(token)
-
-
-class _KeptReplies(RecordedServing):
-    """The replies of one way. A picture with a question that has none fails, as it did in the run.
-
-    A recording would refuse such a question, and a run ends where an endpoint refuses many.
-
-    Attributes:
-        answered: How many questions there was a reply to.
-    """
-
-    def __init__(self, path: str) -> None:
-        super().__init__(path)
-        self.answered = 0
-
-    async def answer(self, request: Request[Any]) -> Reply:
-        try:
-            reply = await super().answer(request)
-        except RequestRefused:
-            raise RecordError(f"no reply is kept to this {request.task} request") from None
-        self.answered += 1
-        return reply
-
-
-def _playing_back(of_way: Mapping[str, Any], path: str) -> _KeptReplies:
-    lines = [of_way["recording"], *of_way["replies"]]
-    write_text(path, "".join(map(dump_line, lines)))
-    serving = _KeptReplies(path)
-    # The format is known by now; a judge's answers to what is known are among the replies.
-    serving.exact_boxes = True
-    serving.takes_probes = True
-    limits = {**of_way["image_limits"]}
-    limits["media_types"] = tuple(limits["media_types"])
-    limits["frames"] = tuple(map(tuple, limits.get("frames", ())))
-    serving.image_limits = ImageLimits(**limits)
-    return serving
+def figures_of_way(way: str, summary: Summary, gold: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the figures of a way's run on the pictures of these gold records."""
+    records = list(records_of(summary.annotations)) if summary.done else []
+    return {"counts": _counts(summary, len(gold)), **_figures(way, records, gold)}
 
 
 def _counts(summary: Summary, pictures: int) -> dict[str, Any]:
@@ -166,7 +44,7 @@ def _counts(summary: Summary, pictures: int) -> dict[str, Any]:
 
 
 def _figures(
-    way: str, records: Sequence[dict[str, Any]], gold: Sequence[dict[str, Any]]
+    way: str, records: Sequence[Mapping[str, Any]], gold: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
     answered = [_by_id(record) for record in records]
     right = [_by_id(record) for record in gold]

@@ -182,5 +182,3 @@ USUAL = ("plain", "samples", "zoom", "check", "spans")
 """The ways that are measured unless others are named."""
 OWN_USUAL = ("plain", "json", "lines", "json_lists", "by_four")
 """The same, where the pictures are a user's own."""
-BOX_WAYS = {name: way for name, way in WAYS.items() if issubclass(way, Plain)}
-"""The ways that ask for boxes, which can be compared on a user's own pictures."""

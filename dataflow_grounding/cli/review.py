@@ -8,12 +8,7 @@ import click
 from dataflow_grounding._util.terminal import counted, say
 from dataflow_grounding.cli.arguments import answer, image_root_option, json_option
 from dataflow_grounding.review.applying import apply_decisions
-from dataflow_grounding.review.certificate import (
-    certificate_lines,
-    certify,
-    changes_since,
-    write_page,
-)
+from dataflow_grounding.review.certificate import certificate_lines, certify
 from dataflow_grounding.review.queues import Reviewable
 from dataflow_grounding.review.server import ReviewServer
 from dataflow_grounding.review.session import Session
@@ -155,33 +150,18 @@ def _share(text: str) -> float:
     metavar="FILE",
     help="Records with right boxes, to say how often reviewers were wrong on them.",
 )
-@click.option(
-    "--verify", is_flag=True, help="Find what has changed since the certificate was written."
-)
-@click.option("--html", is_flag=True, help="Also write certificate.html, a page to hand over.")
 @json_option
 def certify_command(
     results: str,
     max_error: float | None,
     gold: str | None,
-    verify: bool,
-    html: bool,
     as_json: bool,
 ) -> int:
-    """Say how much of RESULTS is wrong, from the sample that `review --sample` drew. Writes
-    certificate.json.
+    """Say how much of RESULTS is wrong, from the sample that `review --sample` drew.
 
-    Exit codes: 0 done, 1 --max-error may be exceeded, or --verify found changes or pictures that
-    it can't check.
+    Exit codes: 0 done, 1 --max-error may be exceeded.
     """
-    if verify:
-        changes = [*changes_since(results)]
-        answer(as_json, {"changes": changes}, changes or ["nothing has changed"])
-        return 1 if changes else 0
     certificate = certify(results, gold, max_error)
-    lines = list(certificate_lines(certificate, results))
-    if html:
-        lines.append(f"page: {write_page(results, certificate)}")
-    answer(as_json, certificate, lines)
+    answer(as_json, certificate, certificate_lines(certificate, results))
     target = certificate["target"]
     return 1 if target and not target["accepted"] else 0

@@ -73,8 +73,9 @@ class PictureFiles(ReturningFormat):
                     earlier = file.read().removesuffix(self.last_line).split("\n")[:-1]
                 lines = self.with_further(earlier, lines)
             content = "".join(f"{line}\n" for line in lines) + self.last_line
+            mode = "xb" if is_new else "wb"
             try:
-                with open(path, "xb" if is_new else "wb", 0) as file:
+                with open(path, mode, 0) as file:
                     file.write(content.encode())
             except FileExistsError:  # another picture has it: a.jpg and a.png
                 raise InputError(self.why_shared(sample.file_name, pictures)) from None

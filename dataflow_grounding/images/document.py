@@ -1,4 +1,4 @@
-"""A document as a page of one file: a certificate, or figures of a bench.
+"""A document as a page of one file: the figures of a bench.
 
 Such pages run no script and load nothing. They share their look with the report and the review:
 all of these begin with `colors.css`. What is called text here is escaped by these functions; what
@@ -48,7 +48,6 @@ def document_page(
     footer: str,
     *,
     style: str = "",
-    is_letter: bool = False,
 ) -> str:
     """Return a document as the HTML of a whole page.
 
@@ -58,7 +57,6 @@ def document_page(
         sections: As `section` returns them.
         footer: HTML that fits into a paragraph.
         style: CSS of this page alone, which goes after that of all documents.
-        is_letter: Whether it is laid out like a letter, and no wider than one.
     """
     style = page_colors() + _file("document.css") + style
     return Template(_file("document.html")).substitute(
@@ -68,7 +66,6 @@ def document_page(
         footer=footer,
         style=style,
         style_hash=style_hash(style),
-        look=' class="letter"' if is_letter else "",
     )
 
 
@@ -82,13 +79,9 @@ def facts(*texts: str) -> str:
     return f'<p class="facts">{" · ".join(f"<span>{safe(text)}</span>" for text in texts)}</p>'
 
 
-def section(heading: str, content: str, note: str = "") -> str:
-    """Return a section of a page: heading and note are text, the content is HTML.
-
-    Without a note its paragraph is left out.
-    """
-    paragraph = f"<p>{safe(note)}</p>" if note else ""
-    return f"<section><h2>{safe(heading)}</h2>{paragraph}{content}</section>"
+def section(heading: str, content: str) -> str:
+    """Return a section of a page: the heading is text, the content is HTML."""
+    return f"<section><h2>{safe(heading)}</h2>{content}</section>"
 
 
 def definitions(pairs: Iterable[tuple[str, str]]) -> str:
@@ -109,12 +102,10 @@ class Cell:
     Attributes:
         value: What it says; `""` or `"-"` for nothing.
         below: Smaller text below it, for instance an interval.
-        is_text: Whether it is text that may break, not a figure.
     """
 
     value: str
     below: str = ""
-    is_text: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,67 +115,38 @@ class TableRow:
     Attributes:
         name: The head of the row.
         cells: The cells after it; a text for a cell that has only a value.
-        below: Smaller text below the name.
-        is_own: Whether it stands out.
     """
 
     name: str
     cells: Sequence[Cell | str]
-    below: str = ""
-    is_own: bool = False
 
 
-def table(head: str, heads: Sequence[str], rows: Iterable[TableRow], *, look: str = "") -> str:
+def table(head: str, heads: Sequence[str], rows: Iterable[TableRow]) -> str:
     """Return a table as HTML. On a narrow screen, each figure is next to its column's head.
 
     Args:
         head: The head of the column with the rows' names, as text.
-        heads: Those of the other columns, in order; "" for a column without one.
+        heads: Those of the other columns, in order.
         rows: The rows, with a cell for each of `heads`.
-        look: `lead`, where the first figure of a row is what the row is about; "" otherwise.
     """
-    lines = list(rows)
-    columns = f'<th scope="col">{safe(head)}</th>'
-    for number, text in enumerate(heads):
-        columns += _column_head(text, any(_cell(row, number).is_text for row in lines))
-    body = "\n".join(_row_html(row, heads) for row in lines)
-    style = f' class="{look}"' if look else ""
+    columns = "".join(f'<th scope="col">{safe(text)}</th>' for text in (head, *heads))
+    body = "\n".join(_row_html(row, heads) for row in rows)
     # what may have to be scrolled is reached by keyboard
     return (
-        f'<div class="wide" tabindex="0" role="group" aria-label="{safe(head)}"><table{style}>'
+        f'<div class="wide" tabindex="0" role="group" aria-label="{safe(head)}"><table>'
         f"<thead><tr>{columns}</tr></thead>\n<tbody>{body}</tbody></table></div>"
     )
 
 
-def _cell(row: TableRow, number: int) -> Cell:
-    cell = row.cells[number]
-    return cell if isinstance(cell, Cell) else Cell(cell)
-
-
-def _column_head(text: str, is_text: bool) -> str:
-    # `is_text` says whether the column has cells of text, which are aligned as such.
-    if not text:
-        return "<td></td>"
-    look = ' class="text"' if is_text else ""
-    return f'<th scope="col"{look}>{safe(text)}</th>'
-
-
 def _row_html(row: TableRow, heads: Sequence[str]) -> str:
-    below = f"<small>{safe(row.below)}</small>" if row.below else ""
-    html = f'<th scope="row">{safe(row.name)}{below}</th>'
-    for number, head in enumerate(heads):
-        html += _cell_html(_cell(row, number), head)
-    look = ' class="own"' if row.is_own else ""
-    return f"<tr{look}>{html}</tr>"
+    html = f'<th scope="row">{safe(row.name)}</th>'
+    for cell, head in zip(row.cells, heads, strict=True):
+        html += _cell_html(cell if isinstance(cell, Cell) else Cell(cell), head)
+    return f"<tr>{html}</tr>"
 
 
 def _cell_html(cell: Cell, head: str) -> str:
-    looks = []
-    if cell.is_text:
-        looks.append("text")
-    if cell.value in ("", "-"):
-        looks.append("none")
-    look = f' class="{" ".join(looks)}"' if looks else ""
+    look = ' class="none"' if cell.value == "-" else ""
     below = f"<small>{safe(cell.below)}</small>" if cell.below else ""
     return f'<td data-label="{safe(head)}"{look}>{safe(cell.value)}{below}</td>'
 

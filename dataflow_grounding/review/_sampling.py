@@ -141,22 +141,22 @@ def mixed_in(known: Collection[Item], sample: Sequence[Item]) -> list[Item]:
 
 def groups_of(
     reviewable: Reviewable, run_model: str = ""
-) -> tuple[dict[Item, dict[str, str]], list[dict[str, str]]]:
-    """Return the groups that each item is in, and those that each phrase is in.
+) -> tuple[dict[Item, dict[str, str]], int]:
+    """Return the groups that each item is in, and how many phrases there are.
 
-    Groups are by `size`, `status`, `class`, `model` and `check`; phrases' by `status` and `check`.
-    An item without a box has no `size`. A record that doesn't name its model is of `run_model`; a
-    phrase that doesn't state its class has no `class`. `check` is what a check of the pipeline
-    said, where there was one and no reviewer judged the phrase since.
+    Groups are by `size`, `status`, `class`, `model` and `check`. An item without a box has no
+    `size`. A record that doesn't name its model is of `run_model`; a phrase that doesn't state its
+    class has no `class`. `check` is what a check of the pipeline said, where there was one and no
+    reviewer judged the phrase since.
     """
     groups: dict[Item, dict[str, str]] = {}
-    phrases: list[dict[str, str]] = []
+    phrases = 0
     for index, items in groupby(reviewable.items, lambda item: item.record):
         record = reviewable.record(index)
         rows = expressions_of(record)
         model = str(record.get("model") or run_model or "unknown")
         of_phrase = {id: _groups_of_phrase(row) for id, row in rows.items()}
-        phrases.extend(of_phrase.values())
+        phrases += len(of_phrase)
         for item in items:
             row = rows[item.id]
             own = {**of_phrase[item.id], "model": model}

@@ -291,8 +291,6 @@ JOINED = {
     "review/_versions.py": {"name"},
     # a picture's name in the user's own gold: that it leads out is refused, and it is only read
     "bench/own_pictures.py": {"path"},
-    # a certificate names files by their way from its folder, wherever they are: they are only read
-    "review/certificate.py": {"path", "certificate['gold']['file']", "name", "working"},
 }
 """What may be joined without `within`, by module: the last part."""
 

@@ -343,6 +343,6 @@ def test_gold_of_bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_frame_without_gold_is_refused() -> None:
-    done = command(["bench", "--frame", "stored", "--estimate"])
+    done = command(["bench", "--frame", "stored"])
     assert done.code == 2
     assert "--frame is that of --gold FILE" in done.err

@@ -1,4 +1,4 @@
-"""`certify`: the figures of a sample that was reviewed, attacked; and what it finds changed."""
+"""`certify`: the figures of a sample that was reviewed, attacked."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ from PIL import Image
 from dataflow_grounding.evaluation.metrics.confidence import clopper_pearson
 from dataflow_grounding.review.queues import Reviewable
 from dataflow_grounding.review.session import Session
-from tests.support.workplace import Done, command
+from tests.support.workplace import command
 
 pytestmark = pytest.mark.slow
 
 METHOD = {"method": "reground"}
-UNCHANGED = Done(0, "nothing has changed\n", "")
 
 
 def box(name: str, bbox: list[float]) -> dict[str, Any]:
@@ -167,10 +166,6 @@ def certified(results: Path, *options: str, code: int = 0) -> dict[str, Any]:
     return found
 
 
-def verified(results: Path) -> Done:
-    return command(["certify", str(results), "--verify"])
-
-
 def boxes_of(items: list[Any]) -> list[Any]:
     return [item for item in items if item[2] is not None]
 
@@ -229,22 +224,10 @@ def test_a_sample_says_what_is_wrong_of_all_with_bounds(
     assert {name: one["of"] for name, one in by["size"].items()} == sizes
     statuses = {"ambiguous": 40, "grounded": 20}
     assert {name: one["of"] for name, one in by["status"].items()} == statuses
-    assert found["checks"] == {
-        "reground: verified": {"phrases": 15, "share": 0.75},
-        "reground: not verified": {"phrases": 5, "share": 0.25},
-    }
-    assert found["statuses"] == {"ambiguous": 20, "grounded": 20, "none": 20}
-    run = found["run"]
-    assert (run["model"], run["box_format"]) == ("seer", {"name": "xyxy_px"})
-    assert run["summary"]["notes"] == {"bbox_cut": 3}
     assert found["reviewers"] == {"ann": 24}
-    written = json.loads((results / "certificate.json").read_text(encoding="utf-8"))
-    assert written.items() >= found.items()
     said = command(["certify", str(results)]).out
     by_size = r"^by size: \d+\.\d% of large \(95%: \d+\.\d–\d+\.\d%\); "
     assert re.search(by_size, said, re.MULTILINE)
-    assert "check reground: not verified: 25.0% of phrases" in said
-    assert verified(results) == UNCHANGED
 
 
 def test_a_target_is_held_against_the_upper_bound(results: Path, review: Any) -> None:
@@ -257,7 +240,6 @@ def test_a_target_is_held_against_the_upper_bound(results: Path, review: Any) ->
     told = command(["certify", str(results), "--max-error", "3%"]).out
     why = r"boxes wrong \(95%: [\d.]+–([\d.]+)%\).*; not accepted: up to \1% of boxes may be wrong"
     assert re.search(f"{why}, 3% are allowed", told), told
-    assert verified(results).code == 0, "to be refused is no change"
     for nonsense in ("3", "-1%", "nan", "a lot", "0"):
         assert command(["certify", str(results), "--max-error", nonsense]).code == 2
 
@@ -448,7 +430,7 @@ def test_a_line_that_is_gone_never_makes_a_figure_better(results: Path, review: 
         assert after["high"] >= before["high"], whole[n]
 
 
-def test_classes_and_the_runs_model_are_groups(results: Path, review: Any, browser: Any) -> None:
+def test_classes_and_the_runs_model_are_groups(results: Path, review: Any) -> None:
     records = [record(n) for n in range(20)]
     for made in records:
         del made["model"]  # as records of an endpoint's run have it
@@ -458,20 +440,10 @@ def test_classes_and_the_runs_model_are_groups(results: Path, review: Any, brows
     reviewer = review(80)
     dogs = {item for item in boxes_of(reviewer.items) if item[1].endswith("#1")}
     reviewer.judge_all(dogs)
-    by = certified(results, "--html")["by"]
+    by = certified(results)["by"]
     assert (by["class"]["dog"]["share"], by["class"]["mug"]["share"]) == (1, 0)
     assert set(by["class"]) == {"dog", "mug"}
     assert set(by["model"]) == {"seer"}
-    page = browser.new_page(viewport={"width": 400, "height": 800})
-    page.goto((results / "certificate.html").as_uri())
-    row = page.locator("section", has_text="By class").locator("tr", has_text="dog")
-    assert "100.0%" in row.inner_text()
-    width = page.evaluate("document.documentElement.scrollWidth")
-    cells = [cell.bounding_box() for cell in row.locator("td").all()]
-    assert width <= 400
-    assert all(cell["x"] + cell["width"] <= 400 for cell in cells)  # nothing is to be scrolled to
-    assert page.locator("h2", has_text="By model").count() == 0  # it is of one
-    page.close()
 
 
 def test_samples_stated_in_turn_count_as_one_with_wider_bounds(results: Path, review: Any) -> None:
@@ -524,14 +496,11 @@ def test_what_a_later_run_unsettled_is_named_and_asked_for_again(
     assert again in done.err
     reviewer = review(80, "ben")
     assert certified(results)["reviewers"] == {"ann": 78, "None": 2}
-    said = command(["certify", str(results), "--html"]).out
+    said = command(["certify", str(results)]).out
     assert "not settled, as nobody judged it, or a run changed it since: " in said
     for name in ("r0 r0#0 box 2", "r1 r1#0 box 2"):
         assert name in said
     assert f"`dataflowgrounding review {results} --sample 80 --seed 0` asks for the open" in said
-    page = (results / "certificate.html").read_text(encoding="utf-8")
-    assert "asks for the open ones" in page
-    assert "not settled" in page
     asked = reviewer.left()
     assert sorted((item["id"], item["box"]) for item in asked) == [("r0#0", 1), ("r1#0", 1)]
     for item in asked:
@@ -556,63 +525,6 @@ def test_a_box_that_was_deleted_leaves_the_next_one_to_be_judged(
     assert reviewer.left() == []
     found = certified(results)["boxes"]
     assert (found["wrong"], found["unsettled"]) == (1, 0)
-
-
-CHANGES: list[tuple[str, Any, str]] = [
-    ("out/annotations.jsonl", lambda text: text + "\n", "files: annotations.jsonl: "),
-    (
-        "out/annotations.jsonl",
-        lambda text: text.replace("140", "141", 1),
-        "sentence: .*has changed since",
-    ),
-    (
-        "out/reviews.jsonl",
-        lambda text: text[: text.rindex('{"record"')],
-        "boxes: share: |phrases_missed: share: ",
-    ),
-    ("out/reviews.jsonl", None, "sentence: .*, now 'no sample to certify"),
-    ("out/run.json", lambda text: text.replace("seer", "liar"), "run: model: 'seer', now 'liar'"),
-    ("a.png", lambda text: text[:-1], "files: a.png: "),
-    ("gold.jsonl", lambda text: text.replace("10, 10", "10, 11"), "files: ../gold.jsonl: "),
-    ("gold.jsonl", None, "sentence: .*gold.jsonl"),
-    *[
-        ("out/certificate.json", lambda text, a=a, b=b: text.replace(a, b, 1), finds)
-        for a, b, finds in (
-            ("{", '{"sentence": "0.0% wrong",', "edited since"),
-            ('"wrong": 2', '"wrong": 1', "boxes: wrong: 1, now 2"),
-            ('"seed": 0', '"seed": 1', "samples: "),
-            ('"max_error": 0.5', '"max_error": 0.9', "edited since"),
-            ('"when": "2', '"when": "1', "edited since"),
-            ("boxes wrong", "boxes right", "sentence: "),
-            ('"gold": {', '"gould": {', "gould: "),
-            ('"checksum": "', '"checksum": "0', "edited since"),
-        )
-    ],
-]
-
-
-"""A file, what is done to it (None: it is removed), and what `certify --verify` finds."""
-
-
-def test_verify_finds_any_change(results: Path, review: Any) -> None:
-    reviewer = review()
-    reviewer.judge_all({*boxes_of(reviewer.items)[:2]})
-    gold = write(results.parent / "gold.jsonl", [record(n) for n in range(3)])
-    command(["certify", str(results), "--gold", str(gold), "--max-error", "50%"])
-    for path, edit, finds in CHANGES:
-        assert verified(results) == UNCHANGED
-        at = results.parent / path
-        whole = at.read_bytes()
-        at.unlink()
-        if edit:
-            at.write_text(edit(whole.decode("latin-1")), encoding="latin-1")
-            assert at.read_bytes() != whole
-        done = verified(results)
-        assert (done.code, done.err) == (1, ""), path
-        assert re.search(finds, done.out), (path, done.out)
-        if path == "gold.jsonl":
-            assert "a.png" not in done.out  # which has not changed
-        at.write_bytes(whole)
 
 
 @pytest.mark.parametrize("ids", [[{}, {}], [{"bbox_id": None}] * 2, [{"bbox_id": "one"}] * 2])
@@ -644,68 +556,6 @@ def test_there_is_no_sample_of_nothing(results: Path) -> None:
     assert (done.code, "no phrase and no box" in done.err) == (2, True)
 
 
-def test_it_does_not_matter_from_which_folder_it_is_verified(
-    results: Path, review: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    captions = write(results.parent / "captions.jsonl", [{"a": 1}])
-    spec = {"autolabel_type": "x", "x": {"data": {"input_path": "captions.jsonl"}}}
-    (results / "run.json").write_text(json.dumps({"model": "seer", "spec": spec}), encoding="utf-8")
-    monkeypatch.chdir(results.parent)  # what the spec and the records name begins there
-    review().judge_all()
-    assert {"captions.jsonl", "a.png"} <= certified(results)["files"].keys()
-    monkeypatch.chdir(results)
-    assert verified(results) == UNCHANGED
-    captions.unlink()
-    assert "files: captions.jsonl: " in verified(results).out
-
-
-@pytest.mark.parametrize("is_relative", [True, False])
-def test_a_folder_of_pictures_is_stated_as_it_was_named_and_found_again_once_all_is_moved(
-    results: Path, review: Any, is_relative: bool
-) -> None:
-    """A relative one from the file of decisions, which may be handed on with it; an absolute one
-    also by earlier versions, whatever was named.
-    """
-    (results / "run.json").unlink()
-    pictures = results.parent / "pictures"
-    pictures.mkdir()
-    (results.parent / "a.png").rename(pictures / "a.png")
-    named = os.path.relpath(pictures) if is_relative else str(pictures)
-    review(root=named).judge_all()
-    stated = "../pictures" if is_relative else str(pictures)
-    assert lines(results)[0]["sample"]["image_root"] == stated
-    assert certified(results)["files"]["a.png"] is not None
-    elsewhere = results.parent / "elsewhere"
-    elsewhere.mkdir()
-    moved = results.rename(elsewhere / "out")
-    if is_relative:
-        pictures.rename(elsewhere / "pictures")
-    assert verified(moved) == UNCHANGED
-
-
-@pytest.mark.parametrize("named", [True, False])
-def test_pictures_that_only_the_review_was_told_of_are_checked_too_and_those_not_found_are_named(
-    results: Path, review: Any, named: bool
-) -> None:
-    (results / "run.json").unlink()
-    pictures = results.parent / "pictures"
-    pictures.mkdir()
-    picture = (results.parent / "a.png").rename(pictures / "a.png")
-    review(root=os.path.relpath(pictures) if named else "").judge_all()
-    found = certified(results)
-    assert (found["files"]["a.png"] is not None) is named
-    assert ("; 1 picture not found, and so in no digest" in found["sentence"]) is not named
-    done = verified(results)
-    if named:
-        assert done == UNCHANGED
-        Image.new("RGB", (200, 150), "red").save(picture)
-        assert "files: a.png: " in verified(results).out
-    else:
-        assert done == Done(
-            1, "not checked: 1 picture, not found when it was written nor now: ['a.png']\n", ""
-        )
-
-
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -716,17 +566,6 @@ def test_pictures_that_only_the_review_was_told_of_are_checked_too_and_those_not
 def test_options_that_do_not_go_together(results: Path, options: list[str], said: str) -> None:
     done = command(["review", str(results), "--no-open", *options])
     assert (done.code, said in done.err) == (2, True)
-
-
-def test_verify_without_a_certificate(results: Path) -> None:
-    for text in (None, "{}", "[]", "{"):
-        if text is not None:
-            (results / "certificate.json").write_text(text, encoding="utf-8")
-        done = verified(results)
-        assert (
-            done.code,
-            "certificate.json is no certificate: `dataflowgrounding certify " in done.err,
-        ) == (2, True)
 
 
 @pytest.mark.usefixtures("apart")
@@ -793,8 +632,6 @@ def test_boxes_of_any_file_are_drawn(tmp_path: Path, rows: list[Any], boxes: int
     done = command(["certify", str(path)])
     assert done.code == 0, done
     assert f"{'100.0' if boxes else '0.0'}% of {boxes} boxes wrong" in done.out
-    assert (tmp_path / "x.certificate.json").exists()
-    assert verified(path).code == 0
 
 
 def test_what_can_not_be_drawn_is_refused(tmp_path: Path) -> None:
@@ -829,42 +666,3 @@ def test_what_nobody_judged_has_bounds_and_no_share(results: Path, review: Any) 
     sentence = certified(results)["sentence"]
     assert re.search(r", not judged: 0\.0 to \d+\.\d% of 60 phrases missed", sentence), sentence
     assert re.search(r"^\d+\.\d% of 60 boxes wrong", sentence)
-
-
-@pytest.mark.parametrize("accepted", [True, False])
-def test_the_page_says_all_that_the_certificate_does(
-    results: Path, review: Any, accepted: bool, browser: Any
-) -> None:
-    run = json.loads((results / "run.json").read_text())
-    run["model"] = "<b>seer</b> & co"
-    (results / "run.json").write_text(json.dumps(run))
-    reviewer = review()
-    reviewer.judge_all(set(boxes_of(reviewer.items)[:2]))
-    target = ["--max-error", "90%" if accepted else "1%"]
-    done = command(["certify", str(results), "--html", *target])
-    assert done.code == (0 if accepted else 1)
-    assert f"page: {results / 'certificate.html'}" in done.out
-    page = browser.new_page(viewport={"width": 400, "height": 800})
-    requests: list[str] = []
-    page.on("request", lambda request: requests.append(request.url))
-    page.goto((results / "certificate.html").as_uri())
-    text = page.inner_text("body")
-    certificate = json.loads((results / "certificate.json").read_text())
-    sentence, _, verdict = certificate["sentence"].partition("; not accepted")
-    if accepted:
-        sentence, _, verdict = certificate["sentence"].partition("; accepted")
-    assert verdict
-    assert text.lower().count(f"accepted{verdict}") == 1  # in a line of its own alone
-    for shown in (
-        f"{sentence}.",
-        "Boxes of <b>seer</b> & co",  # a model's name is text
-        "Accepted" if accepted else "Not accepted",
-        "By size of the box",
-        "judged by ann",
-        "xyxy_px",
-        f"{certificate['boxes']['share']:.1%}",
-    ):
-        assert shown in text
-    assert len(requests) == 1  # it is one file
-    assert page.evaluate("document.documentElement.scrollWidth") <= 400
-    page.close()

@@ -1,6 +1,4 @@
-"""Documents of one file (`bench`'s, and with it that of `certify`, which is made of the same parts)
-in a real browser: nothing is cut, whatever it is called, and anyone can read it.
-"""
+"""The page of `bench`, a document of one file, in a real browser: nothing is cut, whatever it is called, and anyone can read it."""
 
 from __future__ import annotations
 

@@ -232,7 +232,7 @@ def test_a_certificate_names_groups_in_a_line_each(results: Path) -> None:
     assert not [line for line in done.out.splitlines() if line.startswith("0.0%")]
     assert max(map(len, done.out.splitlines())) < 2000
     assert not {"\x1b", "\x07", "\u202e", "\x9b"} & {*done.out}
-    certificate = json.loads((results / "certificate.json").read_text(encoding="utf-8"))
+    certificate = command(["certify", str(results), "--json"]).summary
     assert [*certificate["by"]["model"]] == [forged]
 
 

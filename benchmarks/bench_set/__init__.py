@@ -1,1 +1,0 @@
-"""Draws the pictures of `dataflowgrounding bench`, and writes their gold."""
