@@ -1,5 +1,6 @@
 """What a run did: counts for the user, `run.json` and scripts."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -61,7 +62,7 @@ MAY_CHANGE = {"judge_not_tested", "judge_not_obeyed", "image_changed", "repeated
 the model in place of a cache.
 """
 
-OF_CHECKS = {"probe_as_asked", "unanswered_check"}
+OF_CHECKS = {"probe_as_asked", "probe_cleared", "unanswered_check"}
 """Notes on checks of the endpoint, which are about the run and no row of it."""
 
 REMARKS = {
@@ -85,9 +86,10 @@ ASKED_AGAIN = {
 
 PROBE_AS_ASKED = "probe_as_asked"
 """The code of a note on a probe picture whose rectangles are where the run's format puts them."""
-# What shows in none of k independent probes happens in less than 3/k of all cases, with 95%
-# confidence (the rule of three: Hanley and Lippman-Hand, JAMA 249, 1983).
-RULE_OF_THREE = 3
+PROBE_CLEARED = "probe_cleared"
+"""The code of a note on one where they were not, though in further copies of it they were."""
+# Probes from which on a bound without a miss is below a twentieth, and tells people something.
+ENOUGH_PROBES = 60
 
 FEWEST_JUDGED = 20  # expressions, of which a judge's share of undecided ones tells something
 SHOWN = 5  # lines with the first boxes that a summary shows
@@ -279,7 +281,7 @@ class Summary:
             if self.notes[note]:
                 lines.append(f"Warning: {counted(self.notes[note], thing)} {what}")
         if self.notes[PROBE_AS_ASKED] and not self.notes[SUSPECT]:
-            lines.append(what_probes_prove(self.notes[PROBE_AS_ASKED]))
+            lines.append(what_probes_prove(self.notes[PROBE_AS_ASKED], self.notes[PROBE_CLEARED]))
         kept = self.requests["kept"]
         if kept:
             lines.append(f"{counted(kept, 'reply')} came from a gateway's cache")
@@ -350,17 +352,58 @@ class Summary:
         )
 
 
-def what_probes_prove(as_asked: int) -> str:
-    """Return a sentence on what this many probe pictures prove, all answered as asked.
+def most_in_another_format(as_asked: int, cleared: int) -> float:
+    """Return the share of replies that can be in another format at most, with 95% confidence.
+
+    What shows in none of n independent probes happens in less than 3/n of all cases (the rule of
+    three: Hanley and Lippman-Hand, JAMA 249, 1983). Where it shows in some, the 3 is the bound of
+    a Poisson count of as many.
+
+    Args:
+        as_asked: The probe pictures that were answered as asked, one at least.
+        cleared: Those that weren't, though further copies of them were.
+
+    Returns:
+        The share; above 1 where these are too few to tell.
+
+    Example:
+        >>> round(most_in_another_format(300, 0), 4), round(most_in_another_format(95, 5), 3)
+        (0.01, 0.105)
+    """
+    least, most = 0.0, 3.0 + 4 * cleared
+    while most - least > 1e-6:
+        count = (least + most) / 2
+        logs = [n * math.log(count) - count - math.lgamma(n + 1) for n in range(cleared + 1)]
+        if sum(math.exp(log) for log in logs) > 0.05:
+            least = count
+        else:
+            most = count
+    return most / (as_asked + cleared)
+
+
+def what_probes_prove(as_asked: int, cleared: int = 0) -> str:
+    """Return a sentence on what probe pictures prove.
+
+    A bound is said where it tells something: after ENOUGH_PROBES, or a miss.
+
+    Args:
+        as_asked: The pictures that were answered as asked, one at least.
+        cleared: Those that weren't, though further copies of them were.
 
     Example:
         >>> what_probes_prove(12)
-        '12 probe pictures came as asked: at most 25% of the replies can be in another format (95%)'
+        'no check of the box format failed'
+        >>> what_probes_prove(150)
+        '150 probe pictures came as asked: at most 2% of the replies can be in another format (95%)'
     """
+    if not cleared and as_asked < ENOUGH_PROBES:
+        return "no check of the box format failed"
     seen = f"{counted(as_asked, 'probe picture')} came as asked"
-    if as_asked <= RULE_OF_THREE:
+    if cleared:
+        seen += f", {cleared} did not"
+    share = most_in_another_format(as_asked, cleared)
+    if share >= 1:
         return seen
-    share = RULE_OF_THREE / as_asked
     percent = f"{share:.0%}" if share >= 0.01 else f"{share:.2%}"
     return f"{seen}: at most {percent} of the replies can be in another format (95%)"
 

@@ -11,6 +11,7 @@ from dataflow_grounding.boxes.geometry import Bbox, Size
 OUTSIDE = 0.05  # parts of the side that noise puts an edge out of the picture
 NEARLY = 1.13  # times a format's range: a reply with larger numbers isn't in it
 ALIKE = {999: 1000, 1024: 1000}  # scales that a single reply can't tell from another
+HALF = 500  # a range that no model is known to use: where boxes crowd in a quarter of the picture
 
 
 class SeenBox(NamedTuple):
@@ -50,9 +51,14 @@ class FormatReading:
     Args:
         box_format: The format.
         halves: Whether boxes are written as x1, x2, y1, y2 instead of in the format's order.
+
+        for_all: Whether only all replies of a run together may be taken for it, and no single one.
     """
 
-    def __init__(self, box_format: BoxFormat, *, halves: bool = False) -> None:
+    def __init__(
+        self, box_format: BoxFormat, *, halves: bool = False, for_all: bool = False
+    ) -> None:
+        self.for_all = for_all
         self.format = box_format
         self.halves = halves
         self.name = f"x1, x2, y1, y2 of {box_format.scale}" if halves else box_format.name
@@ -110,7 +116,8 @@ def other_readings(asked: BoxFormat) -> list[FormatReading]:
     """Return the formats that may be mistaken for the one asked for.
 
     They are every other order at its scale, every other scale in its order and with x and y
-    swapped, all in the same frame, and x1, x2, y1, y2. Of scales that are ALIKE, only 1000 counts.
+    swapped, all in the same frame, x1, x2, y1, y2 and, for thousandths, HALF of their range. Of
+    scales that are ALIKE, only 1000 counts.
     """
     scale = ALIKE.get(asked.scale, asked.scale) if isinstance(asked.scale, int) else asked.scale
     swapped: dict[Order, Order] = {"xyxy": "yxyx", "yxyx": "xyxy"}
@@ -121,4 +128,8 @@ def other_readings(asked: BoxFormat) -> list[FormatReading]:
         if other != scale and other not in ALIKE:
             names += [f"{order}_{other}" for order in orders]
     readings = [FormatReading(find_box_format(name + frame, "")) for name in names]
-    return [*readings, FormatReading(asked, halves=True)]
+    readings.append(FormatReading(asked, halves=True))
+    if scale == 1000:
+        half = find_box_format(f"{asked.order}_{HALF}{frame}", "")
+        readings.append(FormatReading(half, for_all=True))
+    return readings

@@ -21,7 +21,6 @@ from dataflow_grounding._util.errors import concerns_all
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.serving.serving import Serving
-from dataflow_grounding.trust.reach import Reach
 from dataflow_grounding.trust.reply_judge import ReplyJudge
 from dataflow_grounding.trust.seen_probes import SeenProbes
 
@@ -128,7 +127,6 @@ class Known:
         checks: Pictures that were sent for checks, without those that confirm a miss.
         unanswered: Checks in a row that told nothing.
         silent: Orientations of which the last probe picture went unanswered.
-        reach: How far boxes reach, by orientation.
     """
 
     def __init__(self, asked: BoxFormat) -> None:
@@ -142,7 +140,6 @@ class Known:
         self.checks = 0
         self.unanswered = 0
         self.silent: set[str] = set()
-        self.reach: dict[str, Reach] = {}
         self._missed: str | None = None  # what was warned of last, where a call went on
         self._missed_at = -math.inf
 
@@ -165,7 +162,6 @@ class Known:
         """Forget what is known of the format, as boxes come in another one."""
         self.checked_at = -math.inf
         self.seen = SeenProbes()
-        self.reach = {}
         self.judge = ReplyJudge(self.judge.asked.format)
 
 

@@ -6,7 +6,7 @@ meanwhile, because a server may treat pictures otherwise while it is busy.
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ from dataflow_grounding.images.image import Image
 from dataflow_grounding.trust.kinds import orientation_of
 from dataflow_grounding.trust.own_probes import ask_about_copy
 from dataflow_grounding.trust.probes import ProbedPicture
-from dataflow_grounding.trust.seen_probes import SeenProbes
+from dataflow_grounding.trust.seen_probes import NO_FORMAT, SeenProbes
 from dataflow_grounding.trust.showing import Showing, is_further_off, shift_of, showing_of
 
 # Copies of the same picture that are asked for after one that misses. A model with 6% of noise and
@@ -26,7 +26,6 @@ CONFIRMING = 3
 # Pictures whose lines are fitted together, so that a slow drift shows: of four, a line is known
 # twice as exactly as of one.
 LEAST_POOLED = 4
-NO_FORMAT = "no known format"
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,9 @@ class Outcome:
             were answered.
         why: What was seen; of pictures that went unanswered, too.
         fitting: The name of another format that would fit, where one does.
-        odd: Whether one picture missed, though further copies of it fit.
+        odd: Whether one picture was clearly answered in another format, though further copies of it
+            fit.
+        cleared: How many pictures missed, though further copies of them fit.
         as_asked: How many pictures were answered as asked.
         tells: For each orientation of pictures that were asked about, whether one was answered.
         shapes_differ: Whether pictures of another kind fit, where some miss.
@@ -49,6 +50,7 @@ class Outcome:
     fitting: str | None = None
     odd: bool = False
     as_asked: int = 0
+    cleared: int = 0
     tells: Mapping[str, bool] = field(default_factory=dict)
     shapes_differ: bool = False
 
@@ -90,6 +92,7 @@ class OneCheck:
         as_asked = sum(showing.kind == "fits" for showing in showings)
         self._seen.add(showings)
         is_odd = False
+        cleared = 0
         for one, first, showing in zip(wanted, firsts, showings, strict=True):
             if showing.kind != "misses":
                 continue
@@ -100,10 +103,11 @@ class OneCheck:
             if missed is not None:
                 return missed
             is_odd = is_odd or len(self._seen.odd) > in_others
+            cleared += 1
         drifted = await self._drift(wanted[0])
         if drifted is not None:
             return Outcome("misses", drifted)
-        return _outcome_of(wanted, showings, is_odd=is_odd)
+        return replace(_outcome_of(wanted, showings), odd=is_odd, cleared=cleared)
 
     async def _confirm(
         self, wanted: Wanted, first: ProbedPicture, *, others_fit: bool
@@ -124,7 +128,7 @@ class OneCheck:
             shapes_differ = others_fit and not address
             why = f"{where}{together.why}"
             return Outcome("misses", why, together.fitting, shapes_differ=shapes_differ)
-        self._seen.add_odd(clear)
+        self._seen.clear(clear)
         lately = self._seen.lately_odd
         if len(lately) > 1:
             formats = " and ".join(dict.fromkeys(lately))
@@ -174,7 +178,7 @@ class OneCheck:
         return await ask_about_copy(self._ask, wanted.image, self._asked, layout, number)
 
 
-def _outcome_of(wanted: Sequence[Wanted], showings: Sequence[Showing], *, is_odd: bool) -> Outcome:
+def _outcome_of(wanted: Sequence[Wanted], showings: Sequence[Showing]) -> Outcome:
     tells: dict[str, bool] = {}
     for (image, _), showing in zip(wanted, showings, strict=True):
         orientation = orientation_of(image.sent_size)
@@ -183,4 +187,4 @@ def _outcome_of(wanted: Sequence[Wanted], showings: Sequence[Showing], *, is_odd
     silent = [showing.why for showing in showings if showing.kind == "silent"]
     kind: Literal["fits", "silent"] = "fits" if as_asked else "silent"
     why = silent[0] if silent else ""
-    return Outcome(kind, why, odd=is_odd, as_asked=as_asked, tells=tells)
+    return Outcome(kind, why, as_asked=as_asked, tells=tells)

@@ -18,9 +18,9 @@ from dataflow_grounding._util.errors import (
 )
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.terminal import counted, say
-from dataflow_grounding.boxes.geometry import box_of
+from dataflow_grounding.boxes.geometry import Bbox, box_of
 from dataflow_grounding.engine.plan import SUSPECT, Ask
-from dataflow_grounding.engine.summary import PROBE_AS_ASKED
+from dataflow_grounding.engine.summary import PROBE_AS_ASKED, PROBE_CLEARED
 from dataflow_grounding.images.image import Image
 from dataflow_grounding.replies.reader import parse_reply
 from dataflow_grounding.tasks.request import ReadReply, Request
@@ -33,8 +33,8 @@ from dataflow_grounding.trust.choice import (
 )
 from dataflow_grounding.trust.format_readings import SeenBox, Sent
 from dataflow_grounding.trust.kinds import orientation_of
-from dataflow_grounding.trust.reach import PER_MILLE, Reach
 from dataflow_grounding.trust.reply_judge import JudgedReply
+from dataflow_grounding.trust.seen_probes import NO_FORMAT
 
 if TYPE_CHECKING:
     from dataflow_grounding.trust.one_check import Outcome
@@ -45,6 +45,9 @@ MOST_UNVOUCHED = 5000  # records that are remembered, so that memory is bounded 
 # number on, if they are more than this share: a server then answers the run's questions otherwise
 # than those about rectangles. Of 100 runs that are right, noise to 6%, none was stopped so.
 LEAST_SAME, SAME_SHARE = 8, 0.05
+# Pictures in a row of which the replies have the same numbers, from which on that is told: a model
+# may not see its pictures.
+EQUAL_IN_A_ROW = 10
 SAME_AT_ONCE = 2  # such replies since the last check, from which another is made at once
 
 
@@ -223,6 +226,9 @@ class RunWatch(BoxWatch):
         # Records with replies that look like another format twice, by the orientation of their
         # pictures: until a check has shown that such pictures are answered as asked.
         self._same: dict[str, list[tuple[Ask, Image]]] = {}
+        self._numbers: set[Bbox] = set()  # those of the last reply with boxes
+        self._is_equal_told = False
+        self._equal: set[str] = set()  # the pictures of which replies had these, one after another
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Everything else belongs to a run, which stays in one process.
@@ -293,8 +299,6 @@ class RunWatch(BoxWatch):
     async def _settle(self, question: Question, ask: Ask, image: Image) -> None:
         # A reply that is proven to be in another format, or several that say the same twice, call
         # for a check with this very picture.
-        if question.judged is not None and self.suspicion is None:
-            await self._settle_reach(question.judged, ask, image)
         if self.suspicion is None and question.proven is not None:
             ask.note("mixed_formats", f"a reply came in {question.proven} and, again, as asked")
             mixed = self.checks.judge.mixed
@@ -304,6 +308,8 @@ class RunWatch(BoxWatch):
                 await self._check_now(ask, image, question.proven)
         elif self.suspicion is None and question.stays and question.judged is not None:
             await self._settle_same(ask, image, str(question.judged.likeliest))
+        if question.judged is not None:
+            self._tell_of_equal(ask, question.judged, image)
         await self._settle_alarm(ask, image)
         if self.checks.is_due:
             await self._check_if_due(ask, image)
@@ -336,27 +342,37 @@ class RunWatch(BoxWatch):
             looks_like = checks.judge.alarm(orientation)
             if looks_like is not None and checks.begun:
                 await self._check_now(ask, image, looks_like)
-            return
-        alone = checks.judge.alone(orientation, others_told=checks.possible)
-        if alone is not None:
-            self._suspect_all(
-                f"the boxes don't look like {checks.asked.name}: the last replies are far likelier"
-                f" in another format. {alone} would fit: {_advice()}"
-            )
+        else:
+            alone = checks.judge.alone(orientation, others_told=checks.possible)
+            if alone is not None:
+                self._suspect_all(
+                    f"the boxes don't look like {checks.asked.name}: the last replies are far"
+                    f" likelier in another format. {alone} would fit: {_advice()}"
+                )
+        if self.suspicion is None:
+            self._tell_of_likelier(ask, checks.judge.certain(orientation))
 
-    async def _settle_reach(self, judged: JudgedReply, ask: Ask, image: Image) -> None:
-        checks = self.checks
-        reach = checks.known.reach.setdefault(orientation_of(image.sent_size), Reach())
-        view = checks.judge.views(judged.sent).asked
-        size = image.sent_size if checks.asked.scale != "px" else (PER_MILLE, PER_MILLE)
-        reach.add(judged.corners, (size[0] / view.width, size[1] / view.height))
-        short = reach.short()
-        if short is None or reach.told:
+    def _tell_of_equal(self, ask: Ask, judged: JudgedReply, image: Image) -> None:
+        numbers = {box.numbers for box in judged.boxes}
+        if not numbers:
             return
-        reach.told = True
-        ask.note("short_reach", short)
-        say(f"Note: {short}. Look at some, if their things are not all there.")
-        await self._check_now(ask, image)
+        if numbers != self._numbers:
+            self._equal.clear()
+        self._numbers = numbers
+        before = len(self._equal)
+        self._equal.add(image.path)
+        if before < len(self._equal) == EQUAL_IN_A_ROW and not self._is_equal_told:
+            self._is_equal_told = True
+            what = f"the boxes of {EQUAL_IN_A_ROW} pictures in a row have the same numbers"
+            ask.note("equal_boxes", what)
+            say(f"Warning: {what}. See whether the model is shown the pictures.")
+
+    def _tell_of_likelier(self, ask: Ask, likelier: str | None) -> None:
+        if likelier is None:
+            return
+        what = f"the boxes of this run look like {likelier}, where {self.checks.asked.name} was"
+        ask.note("likelier_format", f"{what} asked for")
+        say(f"Note: {what} asked for. Look at some of them, if their pictures are not unusual.")
 
     # Checks
 
@@ -432,6 +448,8 @@ class RunWatch(BoxWatch):
             return
         for _ in range(outcome.as_asked):
             ask.note(PROBE_AS_ASKED)
+        for _ in range(outcome.cleared):
+            ask.note(PROBE_CLEARED)
         if outcome.why:
             ask.note("unanswered_check", outcome.why)
         if outcome.kind == "fits" and not self.checks.is_mixed:
@@ -514,11 +532,14 @@ class RunWatch(BoxWatch):
         if self.suspicion is not None:
             return
         asked = self.checks.asked.name
-        odd = self.checks.known.seen.odd
+        seen = self.checks.known.seen
         proven = self.checks.judge.proven
-        if odd:
+        if seen.cleared:
+            pictures = counted(seen.cleared, "probe picture")
+            other = seen.odd[0] if seen.odd else NO_FORMAT
+            was = "was" if seen.cleared == 1 else "were"
             say(
-                f"Warning: a probe picture was answered in {odd[0]}, others in {asked} as asked."
+                f"Warning: {pictures} {was} answered in {other}, others in {asked} as asked."
                 f" The endpoint may answer in more than one format: {SEE_WHETHER_SEVERAL} Look at"
                 " some boxes."
             )

@@ -6,12 +6,13 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from dataflow_grounding.engine.summary import RULE_OF_THREE
+from dataflow_grounding.engine.summary import most_in_another_format
 
 if TYPE_CHECKING:
     from dataflow_grounding.trust.maps import Array
     from dataflow_grounding.trust.showing import Rectangles, Showing
 
+NO_FORMAT = "no known format"  # what fits a picture that was answered otherwise than asked
 LAYOUTS = 1000  # of rectangles: one used lately might be answered from a gateway's cache
 POOLED = 8  # pictures whose lines are fitted together: the last ones
 COMPARED = 40  # pictures that further ones are compared with: the last ones
@@ -25,12 +26,14 @@ class SeenProbes:
 
     Attributes:
         as_asked: How many were answered as asked.
-        odd: In which formats others were clearly answered, though further copies of them fit.
+        cleared: How many were not, though further copies of them were.
+        odd: In which formats some of these, or of the copies, were clearly answered.
         pictures: How many were answered, without those that confirm a miss.
     """
 
     def __init__(self) -> None:
         self.as_asked = 0
+        self.cleared = 0
         self.odd: list[str] = []
         self.pictures = 0
         self._odd_at: list[int] = []  # how many pictures there were at each of `odd`
@@ -52,8 +55,12 @@ class SeenProbes:
                 if showing.rectangles is not None:
                     self._rectangles.append(showing.rectangles)
 
-    def add_odd(self, formats: Sequence[str]) -> None:
-        """Add the formats of pictures that were clearly answered otherwise."""
+    def clear(self, formats: Sequence[str]) -> None:
+        """Add a picture of which further copies fit.
+
+        `formats` are those of the copies that were clearly answered otherwise.
+        """
+        self.cleared += 1
         self.odd += formats
         self._odd_at += [self.pictures] * len(formats)
 
@@ -89,11 +96,11 @@ class SeenProbes:
             return {}
         from dataflow_grounding.trust.showing import least_noticed
 
-        at_most = RULE_OF_THREE / self.as_asked
+        at_most = most_in_another_format(self.as_asked, self.cleared)
         least_shift = least_noticed(self.last)
         return {
             "as_asked": self.as_asked,
-            "odd": len(self.odd),
+            "odd": self.cleared,
             "at_most": round(at_most, 4) if at_most < 1 else None,
             "least_shift": None if least_shift is None else round(least_shift, 4),
         }

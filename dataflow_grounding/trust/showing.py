@@ -21,10 +21,12 @@ LEAST_ANSWERS = 4  # of a picture's seven: fewer say nothing
 # How far off the median rectangle's worst edge may be, as a share of the side. Models in use are
 # off by up to 6%, boxes at random places by 30% and more.
 MOST_OFF = 0.15
+# A model that always is so inexact passes: up to this many times what the run's median is.
+TIMES_USUAL = 2.0
+LEAST_USUAL = 21  # rectangles of the run to compare with: those of three pictures
 # Probability below which a picture's rectangles are further off than the run's others: a run of
 # 10,000 requests makes a hundred checks.
 LEAST_CHANCE = 0.0005
-LEAST_USUAL = 21  # rectangles of the run to compare with: those of three pictures
 MOST_OFF_IN_OTHER = 0.10  # as MOST_OFF, in another format that explains the answers
 # How much better the other format has to explain them: by a factor, so that noise alone doesn't
 # name another, and by a share of the side, because 999 for 1000 harms nobody.
@@ -105,7 +107,7 @@ def showing_of(
     is_usual = (
         usual is not None
         and len(usual) >= LEAST_USUAL
-        and not is_further_off(rectangles.off, usual)
+        and as_asked <= TIMES_USUAL * float(np.median(usual))
     )
     if as_asked > MOST_OFF and not is_usual:
         why = f"{seen}, and hardly less in any other format"

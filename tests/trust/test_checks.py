@@ -201,7 +201,7 @@ def test_run_json_says_what_the_checks_prove(workplace: Workplace) -> None:
     facts = box_checks(workplace)
     assert (facts["as_asked"], facts["odd"]) == (good, 0)
     assert good >= len(sizes) + 1, "one of each kind, and one at the end"
-    assert facts["at_most"] == pytest.approx(3 / good, abs=1e-4), "the rule of three"
+    assert facts["at_most"] == pytest.approx(3 / good, abs=2e-3), "the rule of three"
     assert 0.01 <= facts["least_shift"] < 0.02
 
 

@@ -607,7 +607,7 @@ def test_a_sign_is_withdrawn_where_a_check_passes(place: Workplace) -> None:
         done = run(place, server)
         assert (done.code, place.run_json()["suspect_boxes"]) == (0, None), done
         [note] = done.err.splitlines()  # that all are in the corner is said, and is no suspicion
-        assert note.startswith("Note: of ")
+        assert note.startswith("Note: the boxes of this run look like xyxy_500, where xyxy_1000 ")
         assert done.summary["probes"] >= 3
     alone = Workplace(place.folder / "alone", **{**place.settings, "vlm.check_every": None})
     alone.input = place.input

@@ -13,7 +13,7 @@ import pytest
 
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
 from dataflow_grounding.testing.answers import probe_in
-from tests.support.workplace import Done, Workplace
+from tests.support.workplace import Done, Workplace, command
 
 pytestmark = pytest.mark.slow
 
@@ -91,9 +91,48 @@ def test_one_alone_is_a_warning_at_the_end(place: Workplace) -> None:
     done = run(place, model := Balanced(lambda n: Y if n == 1 else X))
     assert (done.code, done.summary["notes"]["mixed_formats"], model.probes) == (0, 1, 4 + 1), done
     assert (done.summary["done"], done.summary["notes"].get("suspect_boxes", 0)) == (30, 0)
-    warned = f"Warning: a probe picture was answered in {Y}, others in {X} as asked"
+    warned = f"Warning: 1 probe picture was answered in {Y}, others in {X} as asked"
     assert done.err.count(warned) == 1
-    assert '"odd": 1' in (place.results / "run.json").read_text()
+    checks = place.run_json()["box_checks"]
+    assert (checks["as_asked"], checks["odd"]) == (1, 1)
+    assert checks["at_most"] is None, "a miss in two pictures leaves no bound"
+
+
+def anywhere(request: ReceivedRequest) -> dict[str, Any]:
+    """Boxes that have nothing to do with what is asked for."""
+    draw = random.Random(request.text)
+    objects = []
+    for phrase in request.input["phrases"]:
+        x, y = draw.randint(0, 900), draw.randint(0, 900)
+        box = [x, y, draw.randint(x, 1000), draw.randint(y, 1000)]
+        objects.append({"id": phrase["id"], "label": phrase["text"], "bbox_2d": box})
+    return {"objects": objects}
+
+
+def test_a_miss_that_fits_no_format_stays_in_the_figures(place: Workplace) -> None:
+    place.many(120)
+    model = Balanced(lambda n: X)
+    probes = 0
+
+    def answers(request: ReceivedRequest) -> dict[str, Any]:
+        nonlocal probes
+        probes += probe_in(request) is not None
+        return anywhere(request) if probes == 3 and probe_in(request) else model(request)
+
+    done = run(place, answers, **{"vlm.check_every": 10})
+    assert done.code == 0, done
+    checks = place.run_json()["box_checks"]
+    assert (checks["odd"], done.summary["notes"]["probe_cleared"]) == (1, 1)
+    assert checks["as_asked"] == done.summary["notes"]["probe_as_asked"] > 5
+    assert checks["at_most"] == pytest.approx(4.744 / (checks["as_asked"] + 1), abs=1e-3)
+    assert done.err.count("Warning: 1 probe picture was answered in no known format") == 1
+    assert "came as asked, 1 did not: at most" in summary_lines(place)
+
+
+def summary_lines(place: Workplace) -> str:
+    """What the same command shows a second time."""
+    done = command(["generate", "-e", str(place.folder / "spec.yaml"), "--no-report"])
+    return done.out + done.err
 
 
 class Slipping:

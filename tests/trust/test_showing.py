@@ -262,16 +262,29 @@ def test_a_picture_that_is_shifted_among_right_ones_is_clear() -> None:
     assert is_further_off(found.rectangles.off, usual)
 
 
-def test_a_noisy_model_that_misses_as_often_as_it_used_to_fits() -> None:
-    """Of a model with 6% of noise and a fifth of its boxes anywhere, one picture in fourteen is
-    missed as long as nothing is known of its others.
-    """
+def test_a_model_whose_boxes_are_always_so_inexact_fits() -> None:
+    """Its median rectangle is off by about a sixth of the side."""
     known = find_box_format("xyxy_1000", "")
-    usual = np.concatenate([off_of("xyxy_1000", seed, 0.06, 0.2) for seed in range(40)])
+    usual = np.concatenate([off_of("xyxy_1000", seed, 0.1, 0.0) for seed in range(40)])
     alone = compared = 0
-    for seed in range(100, 250):
-        found = pictures("xyxy_1000", seed, 0.06, 0.2, (640, 480))
+    for seed in range(100, 200):
+        found = pictures("xyxy_1000", seed, 0.1, 0.0, (640, 480))
         alone += showing_of(found, known).kind == "misses"
         compared += showing_of(found, known, usual).kind == "misses"
-    assert alone >= 4
-    assert compared <= alone / 2
+    assert alone >= 15
+    assert compared <= alone / 4
+
+
+def test_outliers_in_earlier_pictures_excuse_no_picture_that_is_wrong() -> None:
+    """A server that mirrors JPEGs is off by more of the side the further things are from the
+    middle.
+    """
+    known = find_box_format("xyxy_1000", "")
+    usual = np.concatenate([off_of("xyxy_1000", seed, 0.01, 0.0) for seed in range(6)])
+    usual = np.concatenate([usual[:-3], [0.5, 0.6, 0.7]])
+    for seed in range(20):
+        [picture] = pictures("xyxy_1000", seed, 0.01, 0.0, (640, 480))
+        for answer in picture.answers:
+            x1, y1, x2, y2 = answer.numbers
+            object.__setattr__(answer, "numbers", (1000 - x2, y1, 1000 - x1, y2))
+        assert showing_of([picture], known, usual).kind == "misses"

@@ -1,0 +1,95 @@
+"""What all replies of a run say together: formats that no single reply shows, and equal numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
+from dataflow_grounding.testing.answers import asks_for_rectangles, probe_in
+from tests.support.stand_ins.watched_model import Scene, WatchedModel
+from tests.support.stand_ins.watched_runs import grounding_input
+from tests.support.workplace import Done, Workplace
+
+X = "xyxy_1000"
+RECORDS = 140
+
+
+class SeesProbesRight(WatchedModel):
+    """Answers probe pictures as asked, and the run's in another format from the first one on."""
+
+    answers_probes = True
+
+    def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
+        if asks_for_rectangles(request) or probe_in(request) is not None:
+            self.probes += 1
+            return EchoAnswers(X)(request) if self.answers_probes else {"objects": []}
+        return super().__call__(request)
+
+
+class IgnoresProbes(SeesProbesRight):
+    answers_probes = False
+
+
+def run(place: Workplace, model: Any, **settings: Any) -> Done:
+    place.settings |= {"vlm.box_format": X, "vlm.check_every": 10**6}
+    with LoopbackServer(model) as server:
+        return place.run(**{"vlm.openai.base_url": server.base_url, **settings})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("written", ["xyxy_500", "xyxy_px", "yxyx_1000"])
+def test_a_format_that_no_single_reply_shows_is_told_of(workplace: Workplace, written: str) -> None:
+    scene = Scene()
+    grounding_input(workplace, scene, RECORDS, 1)
+    model = SeesProbesRight(lambda *_: written, scene, seed=1, noise=0.01)
+    done = run(workplace, model, **{"workflow.steps": ["1"]})
+    assert done.code == 0, done
+    assert done.err.count(f"Note: the boxes of this run look like {written}") == 1, done.err
+    assert done.summary["notes"]["likelier_format"] == 1
+    assert model.probes > 2, "it was checked besides the beginning and the end"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("written", ["xyxy_500", "xyxy_px", "yxyx_1000"])
+def test_where_no_check_tells_it_stops_the_run(workplace: Workplace, written: str) -> None:
+    scene = Scene()
+    grounding_input(workplace, scene, RECORDS, 1)
+    model = IgnoresProbes(lambda *_: written, scene, seed=1, noise=0.01)
+    done = run(workplace, model, **{"workflow.steps": ["1"]})
+    assert done.code == 2, done
+    assert "the last replies are far likelier in another format" in done.err
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_right_replies_are_not_told_of_and_hardly_asked_again(
+    workplace: Workplace, seed: int
+) -> None:
+    scene = Scene()
+    grounding_input(workplace, scene, RECORDS, seed)
+    model = SeesProbesRight(lambda *_: X, scene, seed=seed, noise=0.015, outliers=0.05)
+    done = run(workplace, model, **{"workflow.steps": ["1"]})
+    assert (done.code, "Note: " in done.err) == (0, False), done.err
+    assert model.again <= 3
+
+
+def test_equal_numbers_for_many_pictures_are_told_of_once(workplace: Workplace) -> None:
+    def blind(request: ReceivedRequest) -> Any:
+        if request.task != "phrase_grounding" or asks_for_rectangles(request):
+            return EchoAnswers(X)(request)
+        return {
+            "objects": [
+                {"id": phrase["id"], "label": phrase["text"], "bbox_2d": [200, 300, 700, 800]}
+                for phrase in request.input["phrases"]
+            ]
+        }
+
+    grounding_input(workplace, Scene(), 25, 1)
+    done = run(workplace, blind, **{"workflow.steps": ["1"]})
+    assert done.code == 0, done
+    assert done.err.count("the boxes of 10 pictures in a row have the same numbers") == 1
+    assert done.summary["notes"]["equal_boxes"] == 1
+    workplace.many(25)
+    done = run(workplace, blind, **{"workflow.steps": [], "workflow.force_reprocess": True})
+    assert "in a row" not in done.err, "they are about one picture"
