@@ -275,6 +275,10 @@ class StorageFailed(RunStopped):
     """Results can't be written: no room, no permission."""
 
 
+class TakenOver(StorageFailed, exit_code=2):
+    """Another run works in the folder by now."""
+
+
 class Interrupted(RunStopped):
     """The user, or the system, asked the run to stop."""
 

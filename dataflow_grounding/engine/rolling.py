@@ -15,6 +15,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from secrets import token_hex
 
 from dataflow_grounding._util.errors import InputError, StorageFailed, errors_as
 from dataflow_grounding._util.files import open_log, within
@@ -22,7 +23,7 @@ from dataflow_grounding._util.terminal import say
 from dataflow_grounding._util.threads import in_threads
 from dataflow_grounding.data.mirror import CKPT, KEPT, Mirror, make_mirror, mirror_of
 from dataflow_grounding.data.working_folder import SHARDS, present
-from dataflow_grounding.engine.run_lock import HeartLock, check_held
+from dataflow_grounding.engine.run_lock import check_held, lose
 from dataflow_grounding.engine.shard import Shard
 from dataflow_grounding.engine.workers import in_background
 
@@ -38,16 +39,34 @@ _PART = re.compile(r"(.+)-(\d{15})\.jsonl")
 
 
 class Rolling:
-    """The replies of a remote folder, brought to and sent from its mirror on this machine."""
+    """The replies of a remote folder, brought to and sent from its mirror on this machine.
+
+    A run that sends puts a claim there first: a random id. At each sending it looks whether the
+    claim is still its own; if not, another run has begun there since.
+    """
 
     def __init__(self, mirror: Mirror) -> None:
         self._mirror = mirror
+        self._claim = f"{mirror.id} {token_hex(8)}".encode()
+        self._claim_path = os.path.join(mirror.part, CKPT, "claim")
         self._folder = os.path.join(mirror.part, CKPT)
         self._log = mirror.here(self._folder, "replies.jsonl")
         # Offsets in bytes in the own log: where the part that is being sent begins, and how far the
         # log has been sent.
         self._part_begin = 0
         self._sent_end = 0
+
+    def claim(self) -> None:
+        """Take the folder over. Raises InputError."""
+        with errors_as(InputError, f"can't write {self._mirror.address}", again=True):
+            before = self._mirror.read(self._claim_path).split()
+            if before:  # its replies are looked for, no matter what a listing says
+                self._mirror.known.add(before[0].decode(errors="replace"))
+            self._mirror.write(self._claim_path, self._claim)
+
+    def _is_taken_over(self) -> bool:
+        # A claim that is gone, as with all that was there, is nobody's.
+        return self._mirror.read(self._claim_path) not in (self._claim, b"")
 
     def bring(self) -> None:
         """Bring all replies that are stored there, of this folder's own log, too.
@@ -105,8 +124,11 @@ class Rolling:
         """Send what the own log has gained, in whole lines; a line that has no end waits.
 
         What belongs to the part that was sent last is sent with that part once more, until this has
-        CLOSED_BYTES. Raises OSError where the log can't be read, or the store doesn't take it.
+        CLOSED_BYTES. A run that finds another's claim there is noted as lost. Raises OSError where
+        the log can't be read, or the store doesn't take it.
         """
+        if self._is_taken_over():
+            lose(self._mirror.here(self._folder))
         with open(self._log, "rb") as file:
             os.fsync(file.fileno())  # only what this machine can't lose any more is sent
             while True:
@@ -164,7 +186,7 @@ def copied(results: str, *names: str, replies: bool = False) -> Iterator[str]:
 
 @contextmanager
 def mirrored(folder: str) -> Iterator[Mirror | None]:
-    """Hold the lock of the remote results that a checkpoint folder mirrors; keep both in step.
+    """Take over the remote results that a checkpoint folder mirrors; keep both in step.
 
     What a run needs is brought before the block. What it leaves is sent during the block and at its
     end. Yields the mirror; None where the folder is in none. Raises InputError before the block,
@@ -174,25 +196,19 @@ def mirrored(folder: str) -> Iterator[Mirror | None]:
     if mirror is None:
         yield None
         return
-    with remote_lock(mirror, mirror.part), _mirrored(mirror, folder):
+    _refuse_results_of_no_run(mirror)
+    with _mirrored(mirror, folder):
         yield mirror
 
 
-@contextmanager
-def remote_lock(mirror: Mirror, part: str) -> Iterator[None]:
-    """Hold the lock of a part of a remote folder, so that no other run works there.
-
-    Raises InputError if another run works there, or if the folder has results of no run.
-    """
+def _refuse_results_of_no_run(mirror: Mirror) -> None:
+    part = mirror.part
     address = f"{mirror.address}/{part}".rstrip("/")
-    folder = os.path.join(part, CKPT)
-    with errors_as(InputError, f"can't write {mirror.address}", again=True):
+    with errors_as(InputError, f"can't read {mirror.address}", again=True):
         foreign = {"annotations.jsonl", "run.json"}.intersection(mirror.listed(part))
         if foreign and CKPT not in mirror.listed(part, "directory"):
             what = f"{address}/{min(foreign)} was not made by a run here: {address} has no {CKPT}"
             raise InputError(f"{what}: choose another folder")
-    with HeartLock(mirror, folder, address, mirror.here(folder)).held():
-        yield
 
 
 @contextmanager
@@ -205,6 +221,7 @@ def _mirrored(mirror: Mirror, folder: str) -> Iterator[None]:
         f" {mirror.address}"
     )
     rolling = Rolling(mirror)
+    rolling.claim()
     rolling.bring()
     mirror.renew()
     needed_for_run = [os.path.join(folder, name) for name in KEPT]
@@ -259,8 +276,7 @@ def _send_at_end(
 
 def _send_what_is_left(mirror: Mirror, rolling: Rolling, folder: str, *endings: str) -> None:
     # With `endings`, these are only files whose path ends so, after the store of replies, which is
-    # always sent. Files go only while the run still holds the folder's lock: else another run has
-    # taken the folder, and its files must stay.
+    # always sent. Files go only while no other run has taken the folder over: its files must stay.
     with errors_as(
         StorageFailed, f"all is kept in {mirror.root}, but can't write {mirror.address}", again=True
     ):

@@ -49,7 +49,7 @@ WINDOW_PER_WORKER = 64  # the same for each worker, where there are many
 async def keep_on_disk(store: KeyedLog, folder: str) -> NoReturn:
     """Put a store's lines on disk as they come, while the lock of its folder is held.
 
-    Raises StorageFailed: the disk is full, or another run has taken over the folder.
+    Raises StorageFailed where the disk is full, TakenOver where another run has taken the folder.
     """
     while True:
         for _ in range(10):

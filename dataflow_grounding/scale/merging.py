@@ -30,7 +30,6 @@ from dataflow_grounding.engine.costs import paid_by_step, stated_prices
 from dataflow_grounding.engine.execute import refuse_foreign
 from dataflow_grounding.engine.keyed_log import storing
 from dataflow_grounding.engine.remote_results import locked_folder
-from dataflow_grounding.engine.rolling import remote_lock
 from dataflow_grounding.engine.run_lock import only_run
 from dataflow_grounding.engine.shard import Shard, lines_path
 from dataflow_grounding.engine.shard_facts import bytes_of, digest_of, pictures_of
@@ -107,7 +106,9 @@ def merge(results_dir: str) -> dict[str, Any]:
     with ExitStack() as locks:
         mirror = locks.enter_context(locked_folder(checkpoint))
         folders = _folders(results_dir, _names_of_shards(results_dir, mirror))
-        _hold_shards(results_dir, folders, mirror, locks)
+        if mirror is None:
+            for folder in folders:
+                locks.enter_context(only_run(os.path.join(folder, CKPT)))
         runs = [_run_of(folder) for folder in folders]
         files = _files_to_join(results_dir, folders, runs[0])
         _check(folders, runs)
@@ -124,17 +125,6 @@ def merge(results_dir: str) -> dict[str, Any]:
         _say_which_formats_are_not_merged(run)
         write_text(run_path, json.dumps(run, indent=1, ensure_ascii=False) + "\n")
     return run
-
-
-def _hold_shards(
-    results_dir: str, folders: list[str], mirror: Mirror | None, locks: ExitStack
-) -> None:
-    for folder in folders:
-        if mirror:
-            shard = os.path.relpath(folder, results_dir)
-            locks.enter_context(remote_lock(mirror, shard))
-        else:
-            locks.enter_context(only_run(os.path.join(folder, CKPT)))
 
 
 def _files_to_join(

@@ -1,98 +1,235 @@
-"""The lock of a folder where the system has none: another machine's run is known by
-its heartbeat.
-"""
+"""One run at a time in a folder: with `flock`, and where the system has none by a touched file."""
 
 from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import os
+import random
+import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from dataflow_grounding.data.records import write_bytes
+from dataflow_grounding._util.errors import FolderTaken, InputError, TakenOver
 from dataflow_grounding.engine import run_lock
+from dataflow_grounding.engine.run_lock import check_held, only_run
 from dataflow_grounding.testing import LoopbackServer
-from tests.support.workplace import Workplace
+from tests.support.waiting import wait_until
+from tests.support.workplace import REPOSITORY, Workplace
 
-pytestmark = pytest.mark.slow
+HOLDER = """
+import os, sys, time
+from dataflow_grounding.engine.run_lock import only_run
+with only_run(sys.argv[1]):
+    if sys.argv[2] == "a fork stays" and os.fork() == 0:
+        print(os.getpid(), flush=True)
+        time.sleep(600)
+    if sys.argv[2] == "a fork ends":
+        fork = os.fork()
+        if fork == 0:
+            sys.exit()
+        os.waitpid(fork, 0)
+    print("held", flush=True)
+    time.sleep(600)
+"""
 
 
 @pytest.fixture
-def lock(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path) -> str:
+    return str(tmp_path / "results" / ".ckpt")
+
+
+@pytest.fixture
+def touched(folder: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The lock file of a file system without flock."""
+
     def flock(*arguments: Any) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    monkeypatch.setattr(run_lock, "DEAD_SECONDS", 0.6)
+    monkeypatch.setattr(run_lock, "LOOK_SECONDS", 0.05)
+    return Path(folder, "lock.touched")
+
+
+def holder(folder: str, how: str = "") -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", HOLDER, folder, how],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )
+
+
+def is_free(folder: str) -> bool:
+    try:
+        with only_run(folder):
+            return True
+    except FolderTaken:
+        return False
+
+
+def aged(path: Path, seconds: float) -> None:
+    changed = os.stat(path).st_mtime - seconds
+    os.utime(path, (changed, changed))
+
+
+@pytest.mark.slow
+def test_a_second_process_is_refused_until_the_first_is_killed_whenever_that_is(
+    folder: str,
+) -> None:
+    chance = random.Random(7)
+    for _ in range(10):
+        first = holder(folder)
+        time.sleep(chance.uniform(0, 0.6))  # also before it has begun
+        is_free(folder)
+        first.kill()
+        first.communicate()
+        assert is_free(folder)
+    first = holder(folder)
+    assert first.stdout
+    assert first.stdout.readline() == "held\n"
+    with pytest.raises(FolderTaken, match="another run is working in"), only_run(folder):
+        pass
+    first.kill()
+    first.communicate()
+
+
+@pytest.mark.slow
+def test_a_fork_that_outlives_the_run_keeps_nobody_out(folder: str) -> None:
+    first = holder(folder, "a fork stays")
+    assert first.stdout
+    lines = [first.stdout.readline() for _ in range(2)]
+    fork = int(next(line for line in lines if line != "held\n"))
+    assert not is_free(folder)
+    first.kill()
+    first.wait()
+    os.kill(fork, 0)  # it lives
+    assert is_free(folder)
+    os.kill(fork, signal.SIGKILL)
+    first.communicate()
+
+
+@pytest.mark.slow
+def test_a_fork_that_ends_frees_nothing(folder: str) -> None:
+    first = holder(folder, "a fork ends")
+    assert first.stdout
+    assert first.stdout.readline() == "held\n"
+    assert not is_free(folder)
+    first.kill()
+    first.communicate()
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["flock", "no flock"])
+def test_a_folder_that_can_not_be_written_is_named(
+    folder: str, known: bool, request: pytest.FixtureRequest
+) -> None:
+    if not known:
+        request.getfixturevalue("touched")
+    Path(folder).parent.mkdir()
+    Path(folder).write_text("a file")
+    with pytest.raises(InputError, match=r"can't write in .*\.ckpt"), only_run(folder):
+        pass
+
+
+def test_a_young_file_keeps_others_out_and_is_named(folder: str, touched: Path) -> None:
+    with only_run(folder):
+        with pytest.raises(FolderTaken, match=f"it touched {touched} 0 s ago"), only_run(folder):
+            pass
+        aged(touched, 59)
+        assert not is_free(folder)
+    assert not touched.exists()
+    assert is_free(folder)
+
+
+def test_a_file_that_is_a_minute_old_keeps_nobody_out(folder: str, touched: Path) -> None:
+    touched.parent.mkdir(parents=True)
+    touched.write_text("of a run that was killed")
+    assert not is_free(folder)
+    aged(touched, 61)
+    assert is_free(folder)
+
+
+def test_a_run_touches_its_file(
+    folder: str, touched: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_lock, "TOUCH_SECONDS", 0.05)
+    with only_run(folder):
+        aged(touched, 120)
+        wait_until(lambda: time.time() - touched.stat().st_mtime < 60)
+        assert not is_free(folder)
+
+
+def test_a_run_that_slept_is_told_that_another_has_its_folder(
+    folder: str, touched: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_lock, "TOUCH_SECONDS", 0.05)
+    with only_run(folder):
+        check_held(folder)
+        touched.write_text("another run's")
+
+        def told() -> bool:
+            try:
+                check_held(folder)
+            except TakenOver:
+                return True
+            return False
+
+        wait_until(told)
+    assert touched.read_text() == "another run's"
+    aged(touched, 61)
+    with only_run(folder):
+        check_held(folder)
+
+
+@pytest.mark.usefixtures("touched")
+def test_of_several_that_begin_at_once_one_gets_it(
+    folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_lock, "LOOK_SECONDS", 0.5)
+    together = threading.Barrier(6)
+    over = threading.Event()
+    outcomes: list[str] = []
+
+    def take() -> None:
+        together.wait()
+        try:
+            with only_run(folder):
+                outcomes.append("held")
+                over.wait()
+        except FolderTaken:
+            outcomes.append("refused")
+
+    threads = [threading.Thread(target=take) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: len(outcomes) == 6)
+    over.set()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes) == ["held", *["refused"] * 5]
+
+
+@pytest.mark.slow
+def test_a_run_names_the_file_and_asks_nothing(workplace: Workplace, monkeypatch: Any) -> None:
+    def flock(*arguments: Any) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
     workplace.many(2)
-    held = workplace.results / ".ckpt" / "lock-1"
-    held.parent.mkdir(parents=True)
-    return held
-
-
-OTHER = {"host": "elsewhere", "pid": 1, "started": "5"}
-
-
-@pytest.mark.parametrize(
-    "left", [json.dumps(OTHER), "", "[]", '{"host":', '{"host": 3, "pid": "x"}']
-)
-def test_a_lock_whose_heart_has_stopped_keeps_nobody_out(
-    workplace: Workplace, lock: Path, left: str
-) -> None:
-    lock.write_text(left)
+    touched = workplace.results / ".ckpt" / "lock.touched"
+    touched.parent.mkdir(parents=True)
+    touched.write_text("another run's")
     with LoopbackServer() as server:
-        first, second = (
-            workplace.run(**{"vlm.openai.base_url": server.base_url}) for _ in range(2)
-        )
-    assert (first.code, second.code) == (0, 0)
-    assert "is locked" in first.err
-    assert "is locked" not in second.err  # a run that has ended is not waited for
-    assert json.loads((lock.parent / "lock-3").read_text())["free"]
-
-
-def test_a_lock_whose_heart_beats_keeps_others_out(
-    workplace: Workplace, lock: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It beats between any two looks at it."""
-    lock.write_text(json.dumps(OTHER))
-
-    def sleep(seconds: float) -> None:
-        write_bytes(str(lock), json.dumps({**OTHER, "beat": time.time()}).encode())
-        time.sleep(seconds)
-
-    clock = SimpleNamespace(sleep=sleep, time=time.time, monotonic=time.monotonic)
-    monkeypatch.setattr(run_lock, "time", clock)
-    with LoopbackServer() as server:
-        done = workplace.run(**{"vlm.openai.base_url": server.base_url})
+        settings = {"vlm.openai.base_url": server.base_url}
+        done = workplace.run(**settings)
         assert (done.code, server.count()) == (2, 0)
-    assert "another run is working" in done.err
-    assert "elsewhere, process 1" in done.err
-    assert [path.name for path in lock.parent.glob("lock-*")] == ["lock-1"]
-
-
-def test_a_process_number_given_anew_is_no_old_run(workplace: Workplace, lock: Path) -> None:
-    with LoopbackServer() as server:
-        assert workplace.run(**{"vlm.openai.base_url": server.base_url}).code == 0
-        left = json.loads(lock.read_text())
-        lock.write_text(json.dumps({**left, "free": False, "pid": os.getpid(), "started": "1"}))
-        again = workplace.run(**{"vlm.openai.base_url": server.base_url})
-    assert (again.code, "is locked" in again.err) == (0, False), again
-
-
-def test_a_lock_given_up_meanwhile_is_taken_at_once(
-    workplace: Workplace, lock: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A run that waited for the other's death would not come to an end."""
-    monkeypatch.setattr(run_lock, "DEAD_SECONDS", 36_000.0)
-    monkeypatch.setattr(run_lock, "LOOKS", 360_000)
-    lock.write_text(json.dumps(OTHER))
-    threading.Timer(1.0, lock.write_text, [json.dumps({**OTHER, "free": True})]).start()
-    with LoopbackServer() as server:
-        assert workplace.run(**{"vlm.openai.base_url": server.base_url}).code == 0
+        assert f"it touched {touched}" in done.err
+        aged(touched, 61)
+        assert workplace.run(**settings).code == 0
+        assert not touched.exists()

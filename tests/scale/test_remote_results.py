@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import tarfile
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,10 +26,6 @@ from dataflow_grounding import (
     PhraseGrounder,
     Pipeline,
 )
-from dataflow_grounding._util.errors import InputError
-from dataflow_grounding.data.mirror import make_mirror
-from dataflow_grounding.engine import run_lock
-from dataflow_grounding.engine.run_lock import HeartLock
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer
 from tests.support.store import BUCKET, FaultyStore, environment, faulty_store
 from tests.support.waiting import wait_until
@@ -39,10 +34,7 @@ from tests.support.workplace import Done, Workplace, caption, command, ended, pr
 pytestmark = pytest.mark.slow
 
 ROWS = 60
-QUICK = (
-    "import dataflow_grounding.engine.rolling as r, dataflow_grounding.engine.run_lock as l;"
-    " r.ROLL_SECONDS = 0.3; l.BEAT_SECONDS = 0.5"
-)
+QUICK = "import dataflow_grounding.engine.rolling as r; r.ROLL_SECONDS = 0.3"
 STEPS = ("step_0_expression_extraction", "step_1_grounding")
 LEFT = ("annotations.jsonl", "failures.jsonl", *(f"{step}/annotations.jsonl" for step in STEPS))
 
@@ -201,7 +193,6 @@ def test_a_lost_machine_loses_what_it_had_not_rolled(
     store: FaultyStore,
     slow: LoopbackServer,
     late: float,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run.place.settings["vlm.openai.base_url"] = slow.base_url
     killed_at(run.start(), slow, 120)
@@ -209,7 +200,6 @@ def test_a_lost_machine_loses_what_it_had_not_rolled(
     assert stored > 40
     shutil.rmtree(Path(os.environ["XDG_CACHE_HOME"]))
     store.lists_late = late
-    monkeypatch.setattr(run_lock, "DEAD_SECONDS", 1.0)
     done = run.run()
     assert done.code == 0, done
     assert slow.count() <= paid + 2 * ROWS - stored
@@ -261,7 +251,7 @@ def test_merge_has_the_pictures_of_an_input_that_holds_them(
     assert len(named) == 4
 
 
-def test_a_second_run_is_refused_until_the_first_is_dead(
+def test_a_second_machine_takes_over_and_the_first_stops(
     run: Elsewhere, slow: LoopbackServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run.place.settings["vlm.openai.base_url"] = slow.base_url
@@ -270,82 +260,19 @@ def test_a_second_run_is_refused_until_the_first_is_dead(
     run.place.settings["workflow.max_workers"] = 8
     while slow.count() < 10:
         time.sleep(0.01)
-    here = run.run()
-    monkeypatch.setenv("DF_WORK_FOLDER", str(tmp_path / "other machine"))
-    there = run.run()
-    assert first.poll() is None
-    for refused in (here, there):
-        assert refused.code == 2, refused
-        assert "another run is working in" in refused.err
-    assert run.address in there.err
+    here = run.run()  # on the same machine, the folder's own lock
+    assert (here.code, first.poll()) == (2, None), here
+    assert "another run is working in" in here.err
     os.kill(first.pid, signal.SIGSTOP)  # as a machine that sleeps
-    monkeypatch.setattr(run_lock, "DEAD_SECONDS", 1.0)
+    monkeypatch.setenv("DF_WORK_FOLDER", str(tmp_path / "other machine"))
     done = run.run()
     assert done.code == 0, done
     told = run.there("run.json")
     os.kill(first.pid, signal.SIGCONT)
     late = ended(first)
-    assert (late.code, late.err.count("another run has taken over")) == (130, 1), late
+    assert (late.code, late.err.count("another run has taken over")) == (2, 1), late
     assert run.there("run.json") == told
-
-
-def test_a_copy_of_the_folder_here_keeps_out_of_its_run(
-    run: Elsewhere, slow: LoopbackServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nobody waits for a run that was killed on this machine."""
-    run.place.settings["vlm.openai.base_url"] = slow.base_url
-    run.place.many(40)
-    run.place.settings["workflow.max_workers"] = 1
-    first = run.start()
-    run.place.settings["workflow.max_workers"] = 8
-    while slow.count() < 10:
-        time.sleep(0.01)
-    copied, folder = (
-        tmp_path / "copy",
-        Path(os.environ["XDG_CACHE_HOME"], "dataflow-grounding", "elsewhere"),
-    )
-    shutil.copytree(folder, copied, ignore=shutil.ignore_patterns("*.part"))
-    with monkeypatch.context() as patch:
-        patch.setenv("DF_WORK_FOLDER", str(copied))
-        refused = run.run()
-    assert (refused.code, first.poll()) == (2, None), refused
-    assert "another run is working in" in refused.err
-    first.kill()
-    ended(first)
-    done = run.run()
-    assert (done.code, "is locked" in done.err) == (0, False), done
-
-
-def test_of_many_that_find_a_dead_lock_one_gets_it(
-    run: Elsewhere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(run_lock, "DEAD_SECONDS", 5.0)  # on a busy machine a beat may come late
-    mirrors = [make_mirror(run.address, str(tmp_path / str(number))) for number in range(6)]
-    locks = [HeartLock(mirror, ".ckpt", run.address, mirror.here(".ckpt")) for mirror in mirrors]
-    locks[0].take()
-    monkeypatch.setattr(run_lock, "BEAT_SECONDS", 0.1)
-    got: list[int] = []
-    ending = threading.Event()
-
-    def take(number: int) -> None:
-        lock = locks[number]
-        try:
-            lock.take()
-        except InputError:
-            return
-        got.append(number)
-        lock.beat(ending)
-
-    threads = [threading.Thread(target=take, args=[number]) for number in range(1, 6)]
-    for thread in threads:
-        thread.start()
-    while sum(thread.is_alive() for thread in threads) > 1:  # the last of them keeps the lock
-        time.sleep(0.05)
-        assert len(got) <= 1
-    ending.set()
-    for thread in threads:
-        thread.join()
-    assert len(got) == 1
+    assert run.left() == run.alone()
 
 
 def test_results_that_cant_be_sent_are_kept(

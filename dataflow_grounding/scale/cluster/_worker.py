@@ -32,12 +32,14 @@ from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.progress import Now
 from dataflow_grounding.engine.run import Run
+from dataflow_grounding.engine.run_lock import YOUNG_SECONDS
 from dataflow_grounding.engine.shard import Shard, lines_path
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.scale.cluster._shipping import unshipped
 from dataflow_grounding.scale.cluster.limits import Permits, Report, shared_limits
 
-TAKEN_SECONDS = 60.0  # for so long a shard's folder may still be held by a worker that was lost
+# for so long a shard's folder may still be held by a worker that was lost
+TAKEN_SECONDS = YOUNG_SECONDS + 10
 
 
 class Work(NamedTuple):

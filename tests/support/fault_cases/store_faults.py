@@ -29,11 +29,8 @@ from tests.support.workplace import Workplace, ended, process
 ROWS = 100
 QUICK = """
 import dataflow_grounding.engine.rolling as rolling
-import dataflow_grounding.engine.run_lock as run_lock
 rolling.ROLL_SECONDS = 0.3
 rolling.SAY_SECONDS = 1.0
-run_lock.BEAT_SECONDS = 0.5
-run_lock.FREE_SECONDS = 1.0
 """
 FILES = (
     "annotations.jsonl",
@@ -215,7 +212,7 @@ STORES: list[Case] = [
     Case(
         "a bucket: torn uploads",
         HIDDEN,
-        spoilt("torn", tear="jsonl|lock|run.json"),
+        spoilt("torn", tear="jsonl|claim|run.json"),
         "moto",
     ),
     Case("a bucket: lost answers", HIDDEN, spoilt("answers lost", loses=True), "moto"),
