@@ -5,15 +5,11 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from copy import deepcopy
 from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.terminal import counted_items
 from dataflow_grounding.boxes.regions import SEED_ERROR
-from dataflow_grounding.data.bad_entries import BadEntries, skipped_lines
-
-UNREAD = "labels that can't be read are left out"  # a finding of Seeds.found
 
 
 class Made(NamedTuple):
@@ -37,12 +33,10 @@ class Seeds(ABC):
         folders: The folders of the images.
         boxless: Whether the steps can do without any box.
         without: Words for a message that no image has a box.
-        bad: Takes what can't be read, so that reading goes on; None leaves nothing out.
 
     Attributes:
         found: What was found on the way: a finding in words, and the places where. It is complete
             once all `records` were read.
-        bad: What can't be read of labels, and whether it is left out.
         shown: How many places a report lists of each finding.
         reading: A version number. It is raised where the same files give other records, so that
             seeds that were written before are rewritten.
@@ -50,7 +44,7 @@ class Seeds(ABC):
 
     found: dict[str, list[str]]
     shown = 20
-    reading = 5
+    reading = 6
 
     def __init__(
         self,
@@ -59,10 +53,7 @@ class Seeds(ABC):
         folders: tuple[str, ...],
         boxless: bool,
         without: str,
-        bad: BadEntries | None = None,
     ) -> None:
-        self._bad_at_first = bad or BadEntries()
-        self.bad = self._bad_at_first
         self.origin = origin
         self.files = files
         self.folders = folders
@@ -74,11 +65,11 @@ class Seeds(ABC):
         """Yield one record per image or row; one that can't be read says why, and fails later.
 
         Raises:
-            InputError: At the end, if there were records, but no box at all, and the steps need
-                some. It isn't raised where any record failed, as its own reason is then told.
+            InputError: Less than half of the labels can be read. Or, at the end, if there were
+                records, but no box at all, and the steps need some; but not where any record
+                failed, as its own reason is then told.
         """
         self._reset_found()
-        self.bad = deepcopy(self._bad_at_first)  # so that a second reading counts nothing twice
         has_use = self._boxless
         count = 0
         for record in self._records():
@@ -88,9 +79,7 @@ class Seeds(ABC):
                 has_use = True
             yield record
         if count and not has_use:
-            unread = [*self.found.get(UNREAD, []), *self.bad.named]
-            why = "; ".join([self._without, *unread[:1]])
-            raise InputError(f"none of the {count} images has a box: {why}")
+            raise InputError(f"none of the {count} images has a box: {self._without}")
 
     @abstractmethod
     def _reset_found(self) -> None:
@@ -114,10 +103,4 @@ class Seeds(ABC):
         lines: list[str] = []
         for what, items in self.found.items():
             lines += counted_items(what, items)
-        return [*lines, *skipped_lines(self.bad)]
-
-    def bad_entries(self) -> dict[str, Any]:
-        """Return what a report says of entries that were left out as bad: nothing without any."""
-        if not self.bad.count:
-            return {}
-        return {"bad": {"count": self.bad.count, "entries": self.bad.named}}
+        return lines

@@ -152,23 +152,6 @@ _set_option = click.option(
 )
 
 
-def _parse_skip_bad(ctx: click.Context, parameter: click.Parameter, limit: str) -> BadEntries:
-    try:
-        return BadEntries(limit)
-    except ValueError:
-        why = "should be a number of entries, as 20, or a share of them, as 5%"
-        raise click.BadParameter(why, ctx, parameter) from None
-
-
-_skip_bad_option = click.option(
-    "--skip-bad",
-    "bad",
-    default="",
-    callback=_parse_skip_bad,
-    metavar="N|P%",
-    help="Leave out and name unreadable entries, up to N, or P% of all.",
-)
-
 _LOOKED_FOR = 50  # pictures of an import, to see whether their folder is right
 
 
@@ -185,7 +168,7 @@ _LOOKED_FOR = 50  # pictures of an import, to see whether their folder is right
 @click.option("--image-root", metavar="DIR", help="Where the pictures are, if not next to PATH.")
 @frame_option("PATH has labels of")
 @_set_option
-@_skip_bad_option
+@click.option("--strict", is_flag=True, help="Stop at the first entry that can't be read.")
 @json_option
 def import_(
     path: str,
@@ -194,18 +177,18 @@ def import_(
     image_root: str | None,
     frame: Frame,
     options: dict[str, Any],
-    bad: BadEntries,
+    strict: bool,
     as_json: bool,
-) -> None:
+) -> int:
     """Turn PATH, a file or folder in another tool's format, into a results folder for `report`,
-    `eval`, `export`.
+    `eval`, `export`. Entries that can't be read are left out and named.
     """
     annotations = os.path.join(out, "annotations.jsonl")
     folder = image_root or folder_of(path)
     if os.path.exists(annotations):
         raise InputError(f"{annotations} is there already: choose another folder")
     source = find_format(format, **options)
-    source.bad = bad
+    source.bad = BadEntries(stops=strict)
     source.pictures = source.pictures or out
     is_new = not os.path.exists(out)
     stems = SharedStems()
@@ -232,7 +215,7 @@ def import_(
             "format": format,
             "path": os.path.abspath(path),
             "preamble": dict(source.preamble),
-            **_bad_facts(bad),
+            "bad": _bad_facts(source.bad),
         },
         "image_folders": [absolute(folder)],
     }
@@ -245,13 +228,14 @@ def import_(
     missing = _missing_pictures(first_pictures, folder, source.pictures)
     remarks = [*source.remarks, *doubts.remarks(), *stems.remarks(), *missing]
     facts = {"annotations": annotations, "records": writer.count, "left_out": passed_over}
-    facts["remarks"] = remarks
-    facts |= _bad_facts(bad)
-    answer(as_json, facts, [line, *_passed_over_lines(passed_over), *skipped_lines(bad), *remarks])
+    facts |= {"bad": _bad_facts(source.bad), "remarks": remarks}
+    bad_lines = skipped_lines(source.bad)
+    answer(as_json, facts, [line, *_passed_over_lines(passed_over), *bad_lines, *remarks])
+    return int(source.bad.count > 0)
 
 
 def _bad_facts(bad: BadEntries) -> dict[str, Any]:
-    return {"bad": {"count": bad.count, "entries": bad.named}} if bad.goes_on else {}
+    return {"count": bad.count, "entries": bad.named}
 
 
 def _missing_pictures(paths: list[str], folder: str, unpacked: str) -> list[str]:
@@ -283,7 +267,6 @@ def _with_classes(record: Mapping[str, Any], names: Sequence[str]) -> dict[str, 
 @click.option("--to", "format", required=True, metavar="G", help="The target format.")
 @frame_option("PATH has labels of")
 @_set_option
-@_skip_bad_option
 @_writing_options
 def convert(
     path: str,
@@ -292,14 +275,13 @@ def convert(
     image_root: str | None,
     frame: Frame,
     options: dict[str, Any],
-    bad: BadEntries,
     out: str,
     as_json: bool,
     **settings: Any,
 ) -> int:
     """Convert PATH, a file or folder, from one format to another."""
     source = find_format(source_name, **options)
-    source.bad = bad
+    source.bad = BadEntries(stops=settings["strict"])
     folders = [image_root or folder_of(path)]
     # Of a user's own format it isn't known here what its file is called: any ending is a file's.
     is_one_file = is_data_file(out, FORMATS.get(format, {"file": out})["file"])
@@ -425,12 +407,13 @@ def _tell(exported: Exported, format: str, as_json: bool, source: Format | None)
     remarks = [*exported.remarks]
     if source is not None:
         remarks = [*source.remarks, *remarks]
+    is_incomplete = bool(exported.left_out or (source is not None and source.bad.count))
     if as_json:
         facts: dict[str, Any] = {"path": exported.path, "format": format, **exported.written}
         facts["lost"] = dict(exported.lost)
         if source is not None:
             facts["not_read"] = passed_over
-            facts |= _bad_facts(source.bad)
+            facts["bad"] = _bad_facts(source.bad)
         if exported.parts:
             facts["parts"] = exported.parts
         facts |= {
@@ -439,7 +422,7 @@ def _tell(exported: Exported, format: str, as_json: bool, source: Format | None)
             "remarks": remarks,
         }
         say_json(facts)
-        return 1 if exported.left_out else 0
+        return int(is_incomplete)
     for name, written in exported.parts.items():
         say(f"{os.path.join(exported.path, name)}: {_counts(written)}", err=False)
     say(f"{exported.path}: {_counts(exported.written)}", err=False)
@@ -451,4 +434,4 @@ def _tell(exported: Exported, format: str, as_json: bool, source: Format | None)
     if exported.left_out:
         records = counted(exported.left_out, "record")
         say(f"left out: {records}, for example {'; '.join(exported.reasons)}")
-    return 1 if exported.left_out else 0
+    return int(is_incomplete)

@@ -1,19 +1,19 @@
-"""Entries of label files that can't be read: left out, named and counted, up to a limit.
+"""Entries of label files that can't be read: left out, counted, and the first ones named.
 
 An entry is the smallest thing that can be left out honestly: a box, an annotation, a region; or a
 line, a task or a picture's own file, where it can't be read at all.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from dataflow_grounding._util.errors import InputError
 
 SKIPPED = "skipped_entries"
 """The column of a record that says how many objects of its picture were left out as bad."""
-MOST_NAMED = 10_000
-"""Of how many bad entries the reasons are kept; all are counted."""
+_AT_FIRST = 50  # entries at the start, of which one has to be readable
+_MOST_NAMED = 20
 _FIRST = 3  # that an error names
 _MOST_LETTERS = 300  # of a reason
 
@@ -23,37 +23,21 @@ class ImportRefused(InputError):
 
 
 class BadEntries:
-    """The bad entries of an import, and how many it may have.
+    """The entries of an import that can't be read.
 
     Args:
-        limit: `N` entries, or `P%` of all entries, which is judged once all are read: boxes,
-            phrases without a box, and bad entries. "", 0 and 0% leave none out.
+        stops: Whether the first one ends the import.
+        take: Gets each reason.
 
     Attributes:
-        limit: As stated.
-        goes_on: Whether any entry may be left out.
-        count: How many were.
-        named: Of the first MOST_NAMED, where they are and why they can't be read.
+        count: How many were left out.
+        named: Of the first ones, where they are and why they can't be read.
         place: Of the entry that is being read; "" where none is.
-
-    Raises:
-        ValueError: The limit is neither.
     """
 
-    def __init__(self, limit: str = "") -> None:
-        self.limit = limit.strip()
-        number = self.limit.removesuffix("%").strip() or "0"
-        self._most: int | None = None
-        self._percent = 0.0
-        if self.limit.endswith("%"):
-            self._percent = float(number)
-        elif number.isdecimal():
-            self._most = int(number)
-        else:
-            raise ValueError(limit)
-        if not 0 <= self._percent <= 100:  # also of what is no number
-            raise ValueError(limit)
-        self.goes_on = bool(self._most or self._percent)
+    def __init__(self, stops: bool = False, take: Callable[[str], None] | None = None) -> None:
+        self._stops = stops
+        self._take = take
         self.count = 0
         self.named: list[str] = []
         self.place = ""
@@ -61,28 +45,24 @@ class BadEntries:
         self._of_picture = 0
 
     def note(self, why: str) -> None:
-        """Take in that an entry is left out. Raises ImportRefused where there are too many now."""
+        """Take in that an entry is left out. Raises ImportRefused where that ends the import."""
+        if self._stops:
+            raise ImportRefused(why)
         self.count += 1
-        if len(self.named) < MOST_NAMED:
-            self.named.append(" ".join(why.split())[:_MOST_LETTERS])
-        if self._most is not None and self.count > self._most:
-            raise ImportRefused(f"over {self._most:,} bad entries, the limit: {self._first()}")
+        why = " ".join(why.split())[:_MOST_LETTERS]
+        if len(self.named) < _MOST_NAMED:
+            self.named.append(why)
+        if self._take:
+            self._take(why)
+        if not self._read and self.count == _AT_FIRST:
+            raise ImportRefused(
+                f"none of the first {_AT_FIRST} entries can be read: {self._first()}"
+            )
 
     def note_object(self, why: str) -> None:
         """Take in that an object of a picture is left out. Raises as `note` does."""
         self._of_picture += 1
         self.note(why)
-
-    def note_useless(self, why: str) -> bool:
-        """Take in that an object of a picture is left out that doesn't stop an import.
-
-        Its picture is marked in any case. Returns whether it counts as bad. Raises as `note` does.
-        """
-        if self.goes_on:
-            self.note_object(why)
-        else:
-            self._of_picture += 1
-        return self.goes_on
 
     def note_picture(self, why: str) -> None:
         """Take in that a picture is left out with all that is in it. Raises as `note` does."""
@@ -103,15 +83,15 @@ class BadEntries:
         return {**record, **marks}
 
     def read(self, count: int) -> None:
-        """Take in how many entries of a record could be read."""
+        """Take in how many entries could be read."""
         self._read += count
 
     def finish(self) -> None:
-        """Raise ImportRefused where a share is stated, and more of all entries are bad."""
-        whole = self._read + self.count
-        if self._percent and self.count * 100 > self._percent * whole:
+        """Raise ImportRefused where fewer than half of all entries could be read."""
+        if self.count > self._read:
+            whole = self._read + self.count
             raise ImportRefused(
-                f"{self.count:,} of {whole:,} entries are bad, over {self.limit}: {self._first()}"
+                f"{self.count:,} of {whole:,} entries can't be read: {self._first()}"
             )
 
     def _first(self) -> str:
@@ -126,12 +106,12 @@ def count_with_first(passed_over: Counter[str], what: str, why: str) -> None:
     passed_over[known or f"{start}{why}"] += 1
 
 
-def skipped_lines(bad: BadEntries, most: int = 10) -> Sequence[str]:
+def skipped_lines(bad: BadEntries) -> Sequence[str]:
     """Return lines for people: how many entries were left out, the first ones, and the rest."""
     if not bad.count:
         return []
     word = "entry" if bad.count == 1 else "entries"
-    lines = [f"left out as bad: {bad.count:,} {word}", *bad.named[:most]]
-    if bad.count > most:
-        lines.append(f"and {bad.count - most:,} more")
+    lines = [f"left out as bad: {bad.count:,} {word}", *bad.named]
+    if bad.count > len(bad.named):
+        lines.append(f"and {bad.count - len(bad.named):,} more")
     return lines

@@ -59,7 +59,7 @@ def find_format(name: str, **options: Any) -> Format:
         new_format.passed_over = Counter()
         new_format.remarks = []
         new_format.class_names = []
-        new_format.bad = BadEntries()
+        new_format.bad = BadEntries(stops=True)
         if row:
             new_format.name = name
             new_format.about = row["about"]

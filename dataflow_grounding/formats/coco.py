@@ -19,7 +19,6 @@ from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding._util.terminal import counted_items
 from dataflow_grounding.boxes.geometry import Size
-from dataflow_grounding.data.bad_entries import BadEntries
 from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.records import dump_text, is_box, is_number, is_score, stated_size
 from dataflow_grounding.data.spans import Span, whole_words
@@ -70,17 +69,18 @@ class CocoFile:
 
     Args:
         path: The file.
-        bad: Takes images and annotations that can't be read, where it goes on. Ids of images and
-            categories that come twice are refused all the same: it isn't known what is whose.
+
+    Attributes:
+        of_no_image: Why entries that are of no image here can't be read.
 
     Raises:
-        InputError: It can't be read, or is not a COCO file; an image has no id and file name, or an
-            id comes twice.
+        InputError: It can't be read, or is not a COCO file; an id of an image or a category comes
+            twice, so that it isn't known what is whose.
     """
 
-    def __init__(self, path: str, bad: BadEntries) -> None:
+    def __init__(self, path: str) -> None:
         self.path = path
-        self._bad = bad
+        self.of_no_image: list[str] = []
         self._refused: dict[str, list[str]] = {}  # of annotations, by the image's id
         self._category_names: dict[str, str] = {}  # by id; empty for a category without a name
         self._categories: dict[str, dict[str, Any]] = {}  # by id, as they are there
@@ -104,6 +104,10 @@ class CocoFile:
             self._rows.execute("CREATE INDEX of_image ON annotations (image)")
         except sqlite3.Error as error:
             raise InputError(f"can't sort what is in {path}: {error}") from None
+        if self._refused:
+            listed = {own_id for own_id, _, _ in self.images()}
+            for image_id in self._refused.keys() - listed:
+                self.of_no_image += self._refused.pop(image_id)
         if not list_names >= {"images", "annotations"}:
             raise InputError(
                 f"{path} is not a COCO file: it has no lists 'images' and 'annotations'"
@@ -131,17 +135,16 @@ class CocoFile:
             where = f"{self.path}: an id or file name among its {list_name}"
             self._refuse(f"{where} has {why}: {own_id!r:.100}", list_name, item)
         except BrokenRow as error:
-            where = f", entry {number + 1} of images" if self._bad.goes_on else ""
-            self._refuse(f"{self.path}{where}: {error}", list_name, item)
+            self._refuse(f"{self.path}, entry {number + 1} of images: {error}", list_name, item)
 
     def _refuse(self, why: str, list_name: str, item: Mapping[str, Any]) -> None:
         # A left-out annotation is reported when its image's annotations are read.
-        if not self._bad.goes_on or list_name not in ("images", "annotations"):
-            raise InputError(why) from None
         if list_name == "images":
-            self._bad.note(why)
-        else:
+            self.of_no_image.append(why)
+        elif list_name == "annotations":
             self._refused.setdefault(_id(item.get("image_id")), []).append(why)
+        else:
+            raise InputError(why) from None
 
     def _take_image(self, own_id: str, item: dict[str, Any]) -> None:
         name = item.get("file_name")
@@ -245,9 +248,8 @@ class CocoFile:
     def regions(self, image_id: str, left_out: list[str]) -> list[Labelled]:
         """Return the boxes of an image in pixels, with their categories; crowds are left out.
 
-        A category that isn't listed is "". Raises BrokenRow, which names file and annotation, for
-        one that has no box, or a box without an area; where bad entries are left out, it is added
-        to `left_out` in place of that.
+        A category that isn't listed is "". To `left_out` goes why annotations can't be read, as one
+        whose box has no area, with file and annotation.
         """
         regions: list[Labelled] = []
         left_out += self.refused(image_id)
@@ -257,8 +259,6 @@ class CocoFile:
             try:
                 regions.append(self._region(entry))
             except BrokenRow as error:
-                if not self._bad.goes_on:
-                    raise
                 left_out.append(str(error))
         return regions
 
@@ -434,7 +434,7 @@ class Coco(ReturningFormat):
         where its image has annotations, but none that is read.
         """
         file = file_of(path, self.data_file)
-        coco = CocoFile(file, self.bad)
+        coco = CocoFile(file)
         self.class_names = coco.category_names()
         self.preamble = coco.preamble()
         self.passed_over.update(coco.left_out())
@@ -465,13 +465,15 @@ class Coco(ReturningFormat):
                 row["background"] = False
             row |= coco.column_of(self.name, image, sources)
             yield self.bad.marked({"image_path": name, **row, "expressions": unite(keyed)})
+        for why in coco.of_no_image:
+            self.bad.note(why)
 
     def _keyed(
         self, entry: Mapping[str, Any], number: int, caption: Any, file: str
     ) -> list[tuple[Any, dict[str, Any]]]:
         keyed = [*_expressions(entry, number, caption, file, self.passed_over)]
         for _, expression in keyed:
-            check_expression(expression, self.bad)
+            check_expression(expression)
         return keyed
 
 

@@ -19,7 +19,6 @@ from xml.sax.saxutils import quoteattr
 from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding.boxes import rle
 from dataflow_grounding.boxes.geometry import Bbox, Size
-from dataflow_grounding.data.bad_entries import BadEntries
 from dataflow_grounding.data.classes import class_key, class_of
 from dataflow_grounding.data.records import STATUSES
 from dataflow_grounding.formats import masks
@@ -192,7 +191,7 @@ class Cvat(ReturningFormat):
                 if mark.tag == "tag" and label == _PICTURE and facts:
                     record |= {key: facts[key] for key in ("caption", "image_id") if key in facts}
                 elif area or is_no_box:
-                    keyed.append(_keyed_expression(mark, area, facts, len(items), self.bad))
+                    keyed.append(_keyed_expression(mark, area, facts, len(items)))
                 elif mark.tag == "tag":
                     self.passed_over[f"tags {label!r}"] += 1
                 else:
@@ -218,7 +217,7 @@ class Cvat(ReturningFormat):
         try:
             mask = masks.checked(_mask_in(mark, size), size)
         except (BrokenRow, ValueError, ArithmeticError, KeyError) as error:
-            masks.lose_object(self.bad, self.passed_over, where, error)
+            masks.lose_object(self.bad, where, error)
             return {}
         return {"bbox": [*masks.bounds(mask)], masks.KEY: mask}
 
@@ -348,7 +347,6 @@ def _keyed_expression(
     area: Mapping[str, Any],
     facts: Mapping[str, str],
     item: int,
-    bad: BadEntries,
 ) -> tuple[Any, dict[str, Any]]:
     # Of a box or a tag, after what tells its expression. The phrase is the text of an attribute,
     # else the label. `area` is empty for a tag.
@@ -359,7 +357,7 @@ def _keyed_expression(
     if area:
         instances = [with_item_number({**area, **_score_in(facts)}, item, text)]
     expression = _expression(text, facts, instances)
-    check_expression(expression, bad)
+    check_expression(expression)
     return (own_id, text), expression if instances else with_item_number(expression, item, text)
 
 

@@ -73,7 +73,7 @@ class LabelMe(Format):
                     if masks.KEY in instance:  # which goes where its box goes
                         instance = with_item_number(instance, number, str(shape["label"]))
                     expression = _expression(shape["label"], [instance])
-                    check_expression(expression, self.bad)
+                    check_expression(expression)
                     keyed.append((shape["label"], expression))
         picture = data["imagePath"] or _picture_next_to(file)
         picture = str(picture).replace("\\", "/")  # as Windows writes paths
@@ -180,16 +180,13 @@ class Detections(Format):
         for where, data in read_lines(path, self.data_file, self.bad):
             name = data.get("image_path")
             if not isinstance(name, str):
-                why = f"{where}: no 'image_path' in it"
-                if not self.bad.goes_on:
-                    raise InputError(why)
-                self.bad.note(why)
+                self.bad.note(f"{where}: no 'image_path' in it")
                 continue
             if record is not None and record["image_path"] != name:
                 yield self.bad.marked({**record, "expressions": unite(keyed)})
                 record = None
             keyed_of_line: list[tuple[Any, dict[str, Any]]] = []
-            with entry_errors(where), object_errors(where, self.bad):
+            with object_errors(where, self.bad):
                 keyed_of_line = _keyed_expressions(data, where, self.bad)
             if record is None:
                 keyed = []
@@ -226,6 +223,6 @@ def _keyed_expressions(
             if is_score(score):
                 instance["score"] = score
             expression = _expression(label, [instance])
-            check_expression(expression, bad)
+            check_expression(expression)
             keyed.append((label, expression))
     return keyed

@@ -192,7 +192,7 @@ class Format:
         remarks: Lines on what was read or written that a user should know, filled by `read` and
             `write`.
         class_names: The classes that the data lists, in the order of their numbers, set by `read`.
-        bad: The entries that can't be read, and whether `read` goes on after them.
+        bad: Takes the entries that can't be read; of a new object it stops at the first one.
         preamble: What else the data says of all pictures, as JSON: set by `read`, and given to
             `write` where it is an option.
     """

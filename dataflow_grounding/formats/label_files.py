@@ -22,7 +22,7 @@ from typing import Any, ClassVar, NamedTuple, TypeAlias
 from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding._util.paths import open_file
 from dataflow_grounding.boxes.geometry import Bbox, Size, clamp
-from dataflow_grounding.data.bad_entries import ImportRefused, count_with_first
+from dataflow_grounding.data.bad_entries import ImportRefused
 from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.records import dump_text, is_number
 from dataflow_grounding.formats import masks
@@ -65,11 +65,11 @@ _BESIDE_BOXES = "masks in pictures with a box that has no outline of its size"
 _FOLDERS = ((FOLDER, "labels"), ("image_2", "label_2"))
 
 
-def read_labels(path: str, of_line: OfLine, left_out: list[str] | None = None) -> list[Labelled]:
+def read_labels(path: str, of_line: OfLine, left_out: list[str]) -> list[Labelled]:
     """Return the regions of a label file, those that `of_line` makes of each line's fields.
 
-    Empty lines are passed over. A bad line is left out, and why is added to the list `left_out`;
-    without that list it raises BrokenRow. Raises OSError.
+    Empty lines are passed over. A bad line is left out, and why is added to the list `left_out`.
+    Raises OSError.
     """
     regions: list[Labelled] = []
     with open_file(path) as file:
@@ -82,10 +82,7 @@ def read_labels(path: str, of_line: OfLine, left_out: list[str] | None = None) -
                 regions += of_line(fields)
         except (BrokenRow, UnicodeDecodeError) as error:
             why = error if isinstance(error, BrokenRow) else "is not UTF-8"
-            bad_line = BrokenRow(f"{path}, line {number}: {why}")
-            if left_out is None:
-                raise bad_line from None
-            left_out.append(str(bad_line))
+            left_out.append(f"{path}, line {number}: {why}")
     return regions
 
 
@@ -367,9 +364,6 @@ class _LabelFormat(PictureFiles):
         return None
 
     def _usable(self, label: str, of_line: OfLine, lines: list[str]) -> list[Labelled]:
-        # As in trainers, useless lines are left out; they are counted with the first one's place. A
-        # file of useless lines alone is likely of another format: it raises BrokenRow, unless bad
-        # entries have a limit.
         bad_lines: list[str] = []
 
         def numbered(fields: list[str]) -> list[Labelled]:
@@ -379,11 +373,8 @@ class _LabelFormat(PictureFiles):
             return regions
 
         regions = read_labels(label, numbered, bad_lines)
-        if bad_lines and not regions and not self.bad.goes_on:
-            raise BrokenRow(bad_lines[0])
         for bad_line in bad_lines:
-            if not self.bad.note_useless(bad_line):
-                count_with_first(self.passed_over, "label lines of no use", bad_line)
+            self.bad.note_object(bad_line)
         return regions
 
     def _columns_of(self, file: str, size: Size, names: Any) -> dict[str, Any]:

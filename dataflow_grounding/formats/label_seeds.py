@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import (
@@ -26,7 +26,7 @@ from dataflow_grounding._util.version import __version__
 from dataflow_grounding.boxes.geometry import Size, area, box_of
 from dataflow_grounding.boxes.orientation import Frame
 from dataflow_grounding.boxes.regions import SEED_ERROR
-from dataflow_grounding.boxes.seeds import UNREAD, Seeds
+from dataflow_grounding.boxes.seeds import Seeds
 from dataflow_grounding.data.bad_entries import SKIPPED, BadEntries
 from dataflow_grounding.data.records import Record, stated_size
 from dataflow_grounding.formats.coco import CROWDS, STRAYS, CocoFile
@@ -45,13 +45,30 @@ from dataflow_grounding.images.files import ENDINGS
 from dataflow_grounding.images.image import open_image
 
 BEYOND = "boxes reach beyond their image and are kept as they are"  # the report on such boxes
-# A record, why regions of it are left out, and which of its boxes reach beyond the image.
-_Labels: TypeAlias = tuple[dict[str, Any], list[str], list[str]]
+NO_AREA = "boxes without an area are left out"
+
+
+class _Found(NamedTuple):
+    """What was read of an image.
+
+    Attributes:
+        record: Its record.
+        unread: Why labels of it can't be read.
+        flat: Its boxes without an area, in words.
+        beyond: Those that reach beyond it, in words.
+    """
+
+    record: dict[str, Any]
+    unread: list[str]
+    flat: list[str]
+    beyond: list[str]
+
+
 ReadLabels: TypeAlias = Callable[[str, Size | None, list[str]], list[Labelled]]
 """Returns the regions of an image.
 
 Its arguments are what the image's label is found by; the image's size, None if it isn't known; and
-a list, to which it adds why regions are left out. Raises BrokenRow.
+a list, to which it adds why regions can't be read. Raises BrokenRow.
 """
 
 
@@ -69,7 +86,6 @@ class LabelSeeds(Seeds):
         boxless: Whether the steps do without regions.
         crowds: How many crowd regions are left out.
         stated_sizes: Of images, the width and height that the labels say their boxes are in.
-        bad: Takes what can't be read of labels, where it goes on.
         frame: In which frame of the images the labels are.
     """
 
@@ -85,7 +101,6 @@ class LabelSeeds(Seeds):
         boxless: bool,
         crowds: int = 0,
         stated_sizes: Mapping[str, Size] | None = None,
-        bad: BadEntries | None = None,
         frame: Frame = "upright",
     ) -> None:
         self._stated_sizes = stated_sizes or {}
@@ -102,31 +117,31 @@ class LabelSeeds(Seeds):
         self._without_image = without_image
         own_files = [] if kind_of(origin) == "folder" else [origin]
         source = f"{image_dir} with {origin}"
-        super().__init__(source, own_files, (image_dir,), boxless, without=source, bad=bad)
+        super().__init__(source, own_files, (image_dir,), boxless, without=source)
 
     def _reset_found(self) -> None:
         # What the names of files alone tell, known since the object was made, stays.
         self.found = {
             "images without a label": self._without_label,
             "labels without an image": self._without_image,
-            UNREAD: [],
+            NO_AREA: [],
             BEYOND: [],
         }
         self._stored = stored_frame(self._frame, self.origin, self.folders)
 
     def _records(self) -> Iterator[dict[str, Any]]:
-        for record, left_out, outside in side_by_side(self._record, self._images, lambda _: True):
-            skipped = record.get(SKIPPED, 0)  # what is left out as bad comes first
-            self.found[UNREAD] += left_out[skipped:]
-            self.found[BEYOND] += outside
-            if self.bad.goes_on and SEED_ERROR in record:
-                self.bad.note(record[SEED_ERROR])
-                continue
-            for why in left_out[:skipped]:
-                self.bad.note(why)
-            self.bad.read(len(record["regions"]))
+        bad = BadEntries()
+        for found in side_by_side(self._record, self._images, lambda _: True):
+            record = found.record
+            self.found[NO_AREA] += found.flat
+            self.found[BEYOND] += found.beyond
+            if SEED_ERROR in record:
+                bad.note(record[SEED_ERROR])
+            else:
+                bad.read(len(record["regions"]) or int(not found.unread))
             yield record
-        self.bad.finish()
+            yield from _failing(found.unread, record["image_path"], bad)
+        bad.finish()
         if self._stored:
             self._stored.end()
 
@@ -134,22 +149,22 @@ class LabelSeeds(Seeds):
         stem = os.path.splitext(path)[0]
         return stem if self._first_of_stem[stem] == path else path
 
-    def _record(self, path: str) -> _Labels:
+    def _record(self, path: str) -> _Found:
         size = upright_size(path, self.folders)
         if self._stored is None or size is None:
             return self._record_of(path, size)
         labels_size = self._stored.size_of({"image_path": path})
-        record, left_out, outside = self._record_of(path, labels_size)
-        if record["regions"] and path in self._stated_sizes:
-            return self._stored.upright(record), left_out, outside
+        found = self._record_of(path, labels_size)
+        if found.record["regions"] and path in self._stated_sizes:
+            return found._replace(record=self._stored.upright(found.record))
         # Its size was measured, and says nothing about the frame.
-        turned = self._stored.upright({**record, "width": None, "height": None})
-        return {**turned, **size_columns(size)}, left_out, outside
+        turned = self._stored.upright({**found.record, "width": None, "height": None})
+        return found._replace(record={**turned, **size_columns(size)})
 
-    def _record_of(self, path: str, size: Size | None) -> _Labels:
+    def _record_of(self, path: str, size: Size | None) -> _Found:
         # Where its label is broken, the record says so and has no regions. `size` is that of the
         # image in the frame of the labels.
-        left_out: list[str] = []
+        unread: list[str] = []
         record = {
             "image_id": self._id_of(path),
             "image_path": path,
@@ -159,29 +174,31 @@ class LabelSeeds(Seeds):
         labelled: list[Labelled] = []
         if path in self._label_of_image and (size is not None or self._stored is None):
             try:
-                labelled = self._read(self._label_of_image[path], size, left_out)
+                labelled = self._read(self._label_of_image[path], size, unread)
             except BrokenRow as error:
-                return {**record, "regions": [], SEED_ERROR: str(error)}, [], []
-        if self.bad.goes_on and left_out:
-            record[SKIPPED] = len(left_out)
+                failed = {**record, "regions": [], SEED_ERROR: str(error)}
+                return _Found(failed, [], [], [])
+        if unread:
+            record[SKIPPED] = len(unread)
         regions = []
+        flat: list[str] = []
         for region in labelled:
             box = region["bbox"]
             if area(box_of(box)) > 0:
                 regions.append(region)
             else:
-                left_out.append(f"{path}: the box {box} has no area")
+                flat.append(f"{path}: the box {box} has no area")
         record["regions"] = regions
         if regions and size is not None and path in self._stated_sizes:
             # Where it is another size than the image's, the record fails: `check_stated_size`.
             record |= size_columns(self._stated_sizes[path])
-        outside = [] if size is None else boxes_beyond(regions, size, path)
-        return record, left_out, outside
+        beyond = [] if size is None else boxes_beyond(regions, size, path)
+        return _Found(record, unread, flat, beyond)
 
     def fingerprint(self) -> str:
         """Return a digest of the images' and labels' paths, sizes and times; they aren't read."""
         frame = "" if self._frame == "upright" else f" {self._frame}"
-        digest = hashlib.sha256(f"{__version__} {self.reading}{self.bad.limit}{frame}".encode())
+        digest = hashlib.sha256(f"{__version__} {self.reading}{frame}".encode())
         images = (joined(self.folders[0], image) for image in self._images)
         paths = itertools.chain(images, self._files)
         for state in side_by_side(lambda path: (path, state_of(path)), paths, is_remote):
@@ -191,20 +208,20 @@ class LabelSeeds(Seeds):
     def report(self) -> dict[str, Any]:
         """Return counts and the first items of what was found.
 
-        Labels left out, boxes beyond their image and crowds are in it only if there were any.
+        Boxes without an area or beyond their image, and crowds, are in it only if there are any.
         """
         report: dict[str, Any] = {
             "images": len(self._images),
             "images_without_label": self._counted(self._without_label),
             "labels_without_image": self._counted(self._without_image),
         }
-        if self.found[UNREAD]:
-            report["labels_left_out"] = self._counted(self.found[UNREAD])
+        if self.found[NO_AREA]:
+            report["boxes_without_an_area"] = self._counted(self.found[NO_AREA])
         if self.found[BEYOND]:
             report["boxes_beyond_their_image"] = self._counted(self.found[BEYOND])
         if self._crowds:
             report["crowd_regions_left_out"] = self._crowds
-        return report | self.bad_entries()
+        return report
 
     def _counted(self, items: list[str]) -> dict[str, Any]:
         return {"count": len(items), "first": items[: self.shown]}
@@ -217,18 +234,22 @@ class LabelSeeds(Seeds):
         return lines
 
 
+def _failing(reasons: Iterable[str], path: str, bad: BadEntries) -> Iterator[dict[str, Any]]:
+    # Yield the records of entries that can't be read, of the image at that path: they fail.
+    for why in reasons:
+        bad.note(why)
+        yield {"image_path": path, "regions": [], SEED_ERROR: why}
+
+
 def from_label_folder(
     image_dir: str,
     label_dir: str,
     key: str,
     names_file: str | None,
     boxless: bool,
-    bad: BadEntries,
     frame: Frame = "upright",
 ) -> LabelSeeds:
     """Return seeds from a folder of KITTI's label files, or of YOLO's.
-
-    A bad line of KITTI's is left out; of YOLO's it fails its image's record, unless `bad` goes on.
 
     Args:
         image_dir: The folder of images.
@@ -237,7 +258,6 @@ def from_label_folder(
         names_file: None for KITTI. For YOLO the file with the names of classes; empty for the
             classes.txt in `label_dir`.
         boxless: Whether the steps do without regions.
-        bad: Takes bad lines, where it goes on.
         frame: In which frame of the images the labels are.
 
     Raises:
@@ -265,7 +285,7 @@ def from_label_folder(
     files = [*label_of_image.values(), *names_files]
     read: ReadLabels = _read_kitti
     if names is not None:
-        read = partial(_read_yolo, names, bad.goes_on)
+        read = partial(_read_yolo, names)
     return LabelSeeds(
         image_dir,
         label_dir,
@@ -275,7 +295,6 @@ def from_label_folder(
         without_image,
         files,
         boxless,
-        bad=bad,
         frame=frame,
     )
 
@@ -285,16 +304,14 @@ def _read_kitti(path: str, size: Size | None, left_out: list[str]) -> list[Label
         return _without_scores(read_labels(path, kitti_regions, left_out))
 
 
-def _read_yolo(
-    names: Names, goes_on: bool, path: str, size: Size | None, left_out: list[str]
-) -> list[Labelled]:
+def _read_yolo(names: Names, path: str, size: Size | None, left_out: list[str]) -> list[Labelled]:
     # There are none where the size isn't known: the image can't be opened, and its record fails for
     # that.
     if size is None:
         return []
     of_line = partial(yolo_regions, names.classes, names.keypoints, size)
     with errors_as(BrokenRow, f"can't read {path}"):
-        return _without_scores(read_labels(path, of_line, left_out if goes_on else None))
+        return _without_scores(read_labels(path, of_line, left_out))
 
 
 def _without_scores(regions: Iterable[Labelled]) -> list[Labelled]:
@@ -311,15 +328,14 @@ def _names_file_of(label_dir: str, key: str) -> str:
     return file
 
 
-def from_coco(
-    image_dir: str, path: str, boxless: bool, bad: BadEntries, frame: Frame = "upright"
-) -> LabelSeeds:
+def from_coco(image_dir: str, path: str, boxless: bool, frame: Frame = "upright") -> LabelSeeds:
     """Return seeds from a COCO file, also of images in `image_dir` that it doesn't name.
 
-    `bad` takes annotations that can't be read, where it goes on. Raises InputError: the file can't
-    be read, names no image of the folder, or one twice.
+    Raises InputError: the file can't be read, names no image of the folder, or one twice.
     """
-    coco = CocoFile(path, bad)
+    coco = CocoFile(path)
+    if coco.of_no_image:
+        raise InputError(coco.of_no_image[0])
     left_out = coco.left_out()
     images = files_under(image_dir, ENDINGS, setting("data.image_dir"))
     id_of_name: dict[str, str] = {}
@@ -354,7 +370,6 @@ def from_coco(
         boxless,
         left_out[CROWDS],
         stated_sizes,
-        bad,
         frame,
     )
 

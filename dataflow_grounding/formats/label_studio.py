@@ -275,7 +275,7 @@ class LabelStudio(ReturningFormat):
             mask = masks.checked(_mask_in(part["value"], size), size)
         except (BrokenRow, LookupError, TypeError, ValueError, ArithmeticError) as error:
             where = f"{where}, region {part.get('id')}"
-            masks.lose_object(self.bad, self.passed_over, where, error)
+            masks.lose_object(self.bad, where, error)
             return {"id": part.get("id"), "type": _UNREAD, _AS_READ: part}
         shape = {"bbox": [*masks.bounds(mask)], masks.KEY: mask}
         return {**part, "shape": shape, _AS_READ: part}
@@ -293,8 +293,6 @@ class LabelStudio(ReturningFormat):
 
     def _readable(self, result: Any, data: Mapping[str, Any], where: str) -> Any:
         # The result without the regions that can't be read, and without what goes with them.
-        if not self.bad.goes_on:
-            return result
         caption = data.get(self.caption) or ""
         relations = [part for part in result if _is_relation(part)]
         places: list[dict[str, Any]] = []  # in the caption, those that can be read
@@ -305,7 +303,7 @@ class LabelStudio(ReturningFormat):
             with object_errors(f"{where}, region {own_id}", self.bad):
                 related = [each for each in relations if own_id in _ends_of(each)]
                 for expression in _expressions([*parts, *related, *places], caption, Counter()):
-                    check_expression(expression, self.bad)
+                    check_expression(expression)
                 if _is_place(parts[0]):
                     places += parts
                 kept.update(numbers)

@@ -149,11 +149,7 @@ def count_unusable(passed_over: Counter[str], where: str, why: object) -> None:
     count_with_first(passed_over, UNREADABLE, f"{where}: {why}")
 
 
-def lose_object(bad: BadEntries, passed_over: Counter[str], where: str, why: Exception) -> None:
-    """Take in that an object is left out because its mask, which is all it has, is useless.
-
-    Its picture is marked. Raises ImportRefused where there are too many bad entries now.
-    """
+def lose_object(bad: BadEntries, where: str, why: Exception) -> None:
+    """Take in that an object is left out because its mask, which is all it has, is useless."""
     said = f"no {why} in it" if isinstance(why, KeyError) else str(why)
-    if not bad.note_useless(f"{where}: the mask is of no use ({said})"):
-        count_unusable(passed_over, where, said)
+    bad.note_object(f"{where}: the mask is of no use ({said})")

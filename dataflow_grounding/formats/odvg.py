@@ -81,7 +81,7 @@ class _Odvg(Format):
         for number, region in enumerate(_regions_of(grounding), 1):
             with object_errors(f"{where}, region {number}", self.bad):
                 expression = _expression(region["phrase"], [region])
-                check_expression(expression, self.bad)
+                check_expression(expression)
                 keyed.append((expression["text"], expression))
         return {"caption": grounding.get("caption"), "expressions": unite(keyed)}
 
@@ -167,7 +167,7 @@ class MMDetection(_Odvg):
         for number, region in enumerate(_regions_of(grounding), 1):
             with object_errors(f"{where}, region {number}", self.bad):
                 expression = _expression(region["phrase"], [region])
-                check_expression(expression, self.bad)
+                check_expression(expression)
                 spans = region["tokens_positive"]
                 expression["char_span"] = place_of_parts(expression["text"], spans, caption)
                 expressions.append(expression)

@@ -8,7 +8,7 @@ import re
 import tarfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import groupby
 from typing import IO, Any
@@ -26,10 +26,11 @@ from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding._util.paths import kind_of, names_in, open_file, system_errors
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, box_of, clamp
 from dataflow_grounding.boxes.orientation import Frame
-from dataflow_grounding.data.bad_entries import BadEntries, ImportRefused
+from dataflow_grounding.data.bad_entries import SKIPPED, BadEntries, ImportRefused
 from dataflow_grounding.data.json_lists import json_file, lists_in, read_json
 from dataflow_grounding.data.records import (
     Record,
+    is_box,
     is_number,
     is_score,
     path_of,
@@ -45,7 +46,6 @@ from dataflow_grounding.formats.imported import COLUMN, with_read
 from dataflow_grounding.images.files import ENDINGS, MAX_FILE_BYTES, Header, read_header
 from dataflow_grounding.images.image import find_image
 
-_PASSING = nullcontext()
 ROUNDING = 0.5  # px by which a box may reach out of its image without a report
 # Reports on an import; the boxes stay as they are.
 _OTHER_SIZE = "pictures of another size than is stated, which no export takes"
@@ -129,7 +129,7 @@ def read_lines(path: str, name: str, bad: BadEntries) -> Iterator[tuple[str, dic
     """Yield where each object of a file is, `FILE, line 3` or `FILE, entry 3`, and the object.
 
     The file is one of rows (JSON lines, a JSON list, CSV, Parquet): `path`, or `name` in that
-    folder. Raises InputError, also at the first object that can't be read, unless it is left out.
+    folder. `bad` takes what can't be read of it. Raises InputError.
     """
     file = file_of(path, name)
     unit = "line" if file_type_of(file) == "jsonl" else "entry"
@@ -137,10 +137,8 @@ def read_lines(path: str, name: str, bad: BadEntries) -> Iterator[tuple[str, dic
         where = f"{file}, {unit} {row.line}"
         if row.data is not None:
             yield where, row.data
-        elif bad.goes_on:
-            bad.note(f"{where}: {row.error}")
         else:
-            raise InputError(f"{where}: {row.error}")
+            bad.note(f"{where}: {row.error}")
 
 
 def read_whole(file: str) -> Any:
@@ -445,10 +443,10 @@ def entry_errors(where: str, bad: BadEntries | None = None) -> Iterator[None]:
     """Turn what goes wrong while an entry is read into an InputError that begins with `where`.
 
     That is what readers raise of rows and replies, and what Python raises where a key or an item is
-    missing, or a value is of another type. Where `bad` goes on, it takes the error: the block ends,
-    and a whole picture, line or task is left out.
+    missing, or a value is of another type. `bad` takes the error: the block ends, and a whole
+    picture, line or task is left out.
     """
-    if bad is None or not bad.goes_on:
+    if bad is None:
         with _told_of_entry(where):
             yield
         return
@@ -465,16 +463,9 @@ def entry_errors(where: str, bad: BadEntries | None = None) -> Iterator[None]:
         bad.place = outer_place
 
 
-def object_errors(where: str, bad: BadEntries) -> AbstractContextManager[None]:
-    """Return a context that leaves out an object of a picture that can't be read, if `bad` goes on.
-
-    `where` is its place. If `bad` doesn't go on, errors pass as they are, as errors of the picture.
-    """
-    return _noted(where, bad) if bad.goes_on else _PASSING
-
-
 @contextmanager
-def _noted(where: str, bad: BadEntries) -> Iterator[None]:
+def object_errors(where: str, bad: BadEntries) -> Iterator[None]:
+    """Leave out an object of a picture, at that place, that can't be read: `bad` takes it."""
     try:
         with _told_of_entry(where):
             yield
@@ -516,11 +507,11 @@ def complete_rows(
         passed_over: Gets the counts, in words.
         backgrounds: Mark a row without expressions as `background: true`, unless it has that
             column.
-        bad: Takes boxes, phrases and rows that can't be read, where it goes on.
+        bad: Takes what can't be read: an expression without text, a box that isn't x1, y1, x2, y2,
+            a score out of [0, 1].
 
     Raises:
-        InputError: An expression without text, a box that isn't x1, y1, x2, y2, or a score out of
-            [0, 1]; it names `path` and the row's number. There are too many bad entries.
+        ImportRefused: By `bad`.
     """
     rows_of_image = NumberTable()  # so that ids of rows without their own differ
     without_picture = 0
@@ -534,13 +525,22 @@ def complete_rows(
         where = f"{path}, record {number}"
         place = bad.place  # of the entry that the row was read from, if it is one alone
         with entry_errors(where, bad):
-            if bad.goes_on:
+            try:
+                completed, counts = _complete_row(record, backgrounds)
+            except (BrokenRow, LookupError, TypeError, AttributeError, ValueError, ArithmeticError):
                 place = place or f"{where} ({path_of(record)})"
                 record = record.updated(_without_bad(record, place, bad))
-            completed = _complete_row(record, passed_over, backgrounds)
-            bad.read(sum(len(each["instances"]) or 1 for each in completed["expressions"]))
+                completed, counts = _complete_row(record, backgrounds)
+            passed_over.update(counts)
+            bad.read(_entries_in(completed))
             yield completed
     bad.finish()
+
+
+def _entries_in(record: Mapping[str, Any]) -> int:
+    # A picture of which nothing is said is one.
+    boxes = sum(len(each["instances"]) or 1 for each in record["expressions"])
+    return boxes or int(SKIPPED not in record)
 
 
 def _without_bad(record: Record, where: str, bad: BadEntries) -> dict[str, Any]:
@@ -560,22 +560,22 @@ def _without_bad_boxes(expression: Any, where: str, bad: BadEntries) -> Iterator
     with object_errors(where, bad):
         stated = {"text": expression} if isinstance(expression, str) else expression
         boxes = stated.get("instances") or []
-        check_expression({**stated, "instances": []}, bad)
+        check_expression({**stated, "instances": []})
         kept = []
         for number, box in enumerate(boxes, 1):
             with object_errors(f"{where}, box {number}", bad):
-                check_expression({**stated, "instances": [box]}, bad)
+                check_expression({**stated, "instances": [box]})
                 kept.append(box)
         if kept or not boxes:
             yield {**stated, "instances": kept}
 
 
-def check_expression(expression: Mapping[str, Any], bad: BadEntries) -> None:
-    """Raise BrokenRow for an expression that `complete_rows` can't complete, if `bad` goes on.
+def check_expression(expression: Mapping[str, Any]) -> None:
+    """Raise BrokenRow for an expression that `complete_rows` can't complete.
 
-    So it is reported with its own place. Otherwise `complete_rows` raises.
+    So it is reported with its own place.
     """
-    if not bad.goes_on:
+    if _is_plain(expression):
         return
     alone = Record({"expressions": [{**expression, "expression_id": "0"}]})
     for read in read_expressions(alone, "expressions"):
@@ -583,7 +583,24 @@ def check_expression(expression: Mapping[str, Any], bad: BadEntries) -> None:
             _has_area(instance)
 
 
-def _complete_row(record: Record, passed_over: Counter[str], backgrounds: bool) -> dict[str, Any]:
+def _is_plain(expression: Mapping[str, Any]) -> bool:
+    # Nearly all are, and this takes a tenth of the time.
+    text = expression.get("text")
+    instances = expression.get("instances", ())
+    return isinstance(text, str) and bool(text) and all(map(_is_plain_box, instances))
+
+
+def _is_plain_box(instance: Any) -> bool:
+    bbox: Any = instance.get("bbox") if isinstance(instance, Mapping) else None
+    if not is_box(bbox) or instance.get("score") is not None:
+        return False
+    x1, y1, x2, y2 = bbox
+    return bool(x1 <= x2 and y1 <= y2)
+
+
+def _complete_row(record: Record, backgrounds: bool) -> tuple[dict[str, Any], Counter[str]]:
+    # Return also the counts of what is left out.
+    passed_over = Counter[str]()
     sides = _stated_sides(record)
     stated_caption = record.get("cleaned_caption") or record.get("caption")
     expressions = list(_with_area(read_expressions(record, "expressions"), passed_over))
@@ -602,7 +619,7 @@ def _complete_row(record: Record, passed_over: Counter[str], backgrounds: bool) 
     completed["expressions"] = expressions
     if isinstance(record.get(COLUMN), dict) and "read" not in record[COLUMN]:
         completed[COLUMN] = with_read(record[COLUMN], expressions)
-    return completed
+    return completed, passed_over
 
 
 def _name_boxes(expression: dict[str, Any]) -> None:

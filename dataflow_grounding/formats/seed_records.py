@@ -5,6 +5,7 @@ They are read from labels or from earlier records, and written as a file of reco
 
 import functools
 import hashlib
+import itertools
 import json
 import os
 from collections import deque
@@ -28,6 +29,7 @@ from dataflow_grounding.engine.keyed_log import sealed, unsealed
 from dataflow_grounding.formats import find_format, folder_of, read
 from dataflow_grounding.formats.label_seeds import (
     BEYOND,
+    NO_AREA,
     boxes_beyond,
     from_coco,
     from_label_folder,
@@ -46,7 +48,6 @@ from dataflow_grounding.formats.tao_records import (
 from dataflow_grounding.spec.schema import ReferringData
 
 _BROKEN_LINES_TOLD = 5  # in remarks; the report has more
-NO_AREA = "boxes without an area are left out"  # the report on such boxes
 
 
 def find_seeds(data: ReferringData, made: Made, boxless: bool) -> Seeds:
@@ -62,10 +63,9 @@ def find_seeds(data: ReferringData, made: Made, boxless: bool) -> Seeds:
         InputError: A file or folder isn't there, or holds nothing that fits.
     """
     block = "image_referring_expression.data"
-    bad = _bad_entries(data)
     if data.input_annotations_jsonl:
         return AnnotationSeeds(
-            data.input_annotations_jsonl, data.image_dir, made, boxless, bad, data.frame
+            data.input_annotations_jsonl, data.image_dir, made, boxless, data.frame
         )
     names = ("kitti_label_dir", "coco_json", "yolo_label_dir")
     stated = [name for name in names if getattr(data, name)]
@@ -80,22 +80,12 @@ def find_seeds(data: ReferringData, made: Made, boxless: bool) -> Seeds:
     name = stated[0]
     path = str(getattr(data, name))
     if name == "coco_json":
-        return from_coco(data.image_dir, path, boxless, bad, data.frame)
+        return from_coco(data.image_dir, path, boxless, data.frame)
     key = f"{block}.{name}"
     names_file: str | None = None  # KITTI's labels name their classes themselves
     if name == "yolo_label_dir":
         names_file = data.yolo_names or ""
-    return from_label_folder(data.image_dir, path, key, names_file, boxless, bad, data.frame)
-
-
-def _bad_entries(data: ReferringData) -> BadEntries:
-    try:
-        return BadEntries(str(data.skip_bad or ""))
-    except ValueError:
-        name = setting("image_referring_expression.data.skip_bad")
-        raise SpecError(
-            f"{name}: {data.skip_bad!r} is no number of entries, as 20, and no share, as 5%"
-        ) from None
+    return from_label_folder(data.image_dir, path, key, names_file, boxless, data.frame)
 
 
 def find_proposals(
@@ -129,9 +119,13 @@ def find_proposals(
     find_format(format)
     folder = image_root or folder_of(path)
 
+    unread: list[str] = []  # why entries can't be read, since the last row
+
     def records() -> Iterator[dict[str, Any]]:
         """Yield the records; each call reads them with a new format object."""
+        unread.clear()
         source = find_format(format)
+        source.bad = BadEntries(take=unread.append)
         source.pictures = source.pictures or unpacked
         return read(path, source, image_root=image_root or None, frame=frame)
 
@@ -141,24 +135,30 @@ def find_proposals(
         deque(records(), maxlen=0)
 
     def rows() -> Iterator[Row]:
-        """Yield the rows."""
+        """Yield the rows; an entry that can't be read is a broken one."""
         if frame == "stored":
             look_through()
-        yield from _rows_with_classes(with_sizes(records(), folder), classes)
+        numbers = itertools.count(1)
+        for record in _with_classes(with_sizes(records(), folder), classes):
+            yield Row(next(numbers), record)
+            while unread:
+                yield Row(next(numbers), None, BrokenRow(unread.pop(0)))
+        while unread:
+            yield Row(next(numbers), None, BrokenRow(unread.pop(0)))
 
     files = (path,) if kind == "file" else ()
     return Input(path, rows, (folder, unpacked, "."), files)
 
 
-def _rows_with_classes(
+def _with_classes(
     records: Iterable[dict[str, Any]], classes: Mapping[str, str]
-) -> Iterator[Row]:
-    # Yield a row for each record, with the phrases of `classes` that it lacks, without boxes. They
-    # are compared letter by letter with the phrases of the record. One of the record's that is a
-    # phrase or the name of a class, in any spelling, gets its class. Rows are numbered from 1.
+) -> Iterator[dict[str, Any]]:
+    # Yield each record with the phrases of `classes` that it lacks, without boxes. They are
+    # compared letter by letter with the phrases of the record. One of the record's that is a
+    # phrase or the name of a class, in any spelling, gets its class.
     class_of_words = {class_key(name): name for name in classes.values()}
     class_of_words |= {class_key(phrase): name for phrase, name in classes.items()}
-    for number, record in enumerate(records, 1):
+    for record in records:
         expressions = []
         for expression in record["expressions"]:
             class_name = class_of_words.get(class_key(expression["text"]))
@@ -168,7 +168,7 @@ def _rows_with_classes(
         for phrase, class_name in classes.items():
             if phrase not in stated:
                 expressions.append({"text": phrase, "class": class_name, "instances": []})
-        yield Row(number, {**record, "expressions": expressions})
+        yield {**record, "expressions": expressions}
 
 
 class AnnotationSeeds(Seeds):
@@ -183,7 +183,6 @@ class AnnotationSeeds(Seeds):
             here.
         made: What the steps write again, in this run or later.
         boxless: Whether the steps do without regions.
-        bad: Takes such lines and records, where it goes on: they don't become records then.
         frame: In which frame of the pictures the boxes are.
 
     Raises:
@@ -196,7 +195,6 @@ class AnnotationSeeds(Seeds):
         image_dir: str | None,
         made: Made,
         boxless: bool,
-        bad: BadEntries | None = None,
         frame: Frame = "upright",
     ) -> None:
         if kind_of(path) != "file":
@@ -206,7 +204,7 @@ class AnnotationSeeds(Seeds):
         self._rewritten = made
         self._frame = frame
         without_boxes = f"{path} has none in 'regions', and none in TAO's {COLUMN!r}"
-        super().__init__(path, [path], folders, boxless, without_boxes, bad)
+        super().__init__(path, [path], folders, boxless, without_boxes)
 
     def _reset_found(self) -> None:
         self._unopened = f"images can't be opened, give {setting('data.image_dir')} their folder"
@@ -222,16 +220,11 @@ class AnnotationSeeds(Seeds):
                 record: dict[str, Any] = {"image_path": None, SEED_ERROR: f"{where}: {row.error}"}
             else:
                 record = self._seed_record(row.data, where)
-            if self.bad.goes_on and SEED_ERROR in record:
-                self.bad.note(record[SEED_ERROR])
-                continue
             if row.data is None:
                 self._broken.append(record[SEED_ERROR])
-            self.bad.read(1)
             yield record
         if self._stored:
             self._stored.end()
-        self.bad.finish()
 
     def _seed_record(self, row: dict[str, Any], where: str) -> dict[str, Any]:
         # One that can't be converted says why.
@@ -304,8 +297,6 @@ class AnnotationSeeds(Seeds):
         """
         depends_on: list[Any] = [__version__, self.reading, self.folders]
         depends_on += [self._rewritten, self._boxless]
-        if self.bad.limit:
-            depends_on.append(self.bad.limit)
         if self._frame != "upright":
             depends_on.append(self._frame)
         digest = hashlib.sha256(json.dumps(depends_on).encode())
@@ -316,8 +307,7 @@ class AnnotationSeeds(Seeds):
 
     def report(self) -> dict[str, Any]:
         """Return how many records were TAO's, and the first lines that can't be read."""
-        report = {"converted_from_tao": self._converted, "broken_lines": self._broken[: self.shown]}
-        return report | self.bad_entries()
+        return {"converted_from_tao": self._converted, "broken_lines": self._broken[: self.shown]}
 
     def remarks(self) -> list[str]:
         """Return also how many records were TAO's, and the first lines that can't be read."""
@@ -381,7 +371,6 @@ def seed_file(
     coco: str = "",
     yolo: str = "",
     yolo_names: str = "",
-    skip_bad: str = "",
     frame: Frame = "upright",
 ) -> str:
     """Write seed records from images and one kind of labels; return the path of their file.
@@ -392,12 +381,11 @@ def seed_file(
         kitti, coco, yolo: The folder of KITTI's labels, the COCO file, or the folder of YOLO's:
             one of them.
         yolo_names: The file with YOLO's class names; classes.txt among the labels unless given.
-        skip_bad: How many bad labels are left out, as `20` or `5%`; more raise InputError.
         frame: `stored` turns labels upright that were drawn on the pictures as they are stored.
 
     Raises:
         SpecError: None or several kinds of labels are given.
-        InputError: They can't be read, or no image has a box.
+        InputError: Less than half of them can be read, or no image has a box.
     """
     data = ReferringData(
         image_dir=image_dir,
@@ -405,7 +393,6 @@ def seed_file(
         coco_json=coco,
         yolo_label_dir=yolo,
         yolo_names=yolo_names,
-        skip_bad=skip_bad,
         frame=frame,
     )
     seeds = find_seeds(data, Made([], []), boxless=False)

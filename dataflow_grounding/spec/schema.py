@@ -270,7 +270,6 @@ class ReferringData(Block):
     yolo_label_dir: str | None = ""
     yolo_names: str | None = ""
     input_annotations_jsonl: str | None = ""
-    skip_bad: str | int | None = ""
     frame: Frame = "upright"
 
 

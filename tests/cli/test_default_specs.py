@@ -100,7 +100,6 @@ OF_PIPELINE: dict[str, dict[str, Any]] = {
         "double_check.iou": 0.4,
         "double_check.vlm": {"openai": {"model_name": "judge"}},
         "data.yolo_names": "/names.txt",
-        "data.skip_bad": "5%",
         "data.frame": "stored",
     },
     "image_region_caption": {

@@ -466,27 +466,16 @@ def test_labels_of_another_size_are_not_turned(tmp_path: Path) -> None:
     data = json.loads(source.read_text("utf-8"))
     data["images"][2] |= {"width": 32, "height": 24}
     source.write_text(json.dumps(data), "utf-8")
-    line = refused(tmp_path, source, "--frame", "stored")
+    line = refused(tmp_path, source, "--strict", "--frame", "stored")
     assert "wide_3.jpg (32 x 24 px) has 64 x 48 px as it is stored" in line
 
 
 def test_a_missing_picture_is_refused(tmp_path: Path) -> None:
     source = source_of(tmp_path / "data", "coco", BOX)
     (tmp_path / "data" / "images" / "tall_3.jpg").unlink()
-    line = refused(tmp_path, source, "--frame", "stored")
+    line = refused(tmp_path, source, "--strict", "--frame", "stored")
     assert "tall_3.jpg" in line
     assert "name the folder of the pictures" in line
-
-
-def test_a_missing_picture_is_a_bad_entry(tmp_path: Path) -> None:
-    source = source_of(tmp_path / "data", "coco", BOX)
-    whole = imported(source, "coco", tmp_path / "whole", "--frame", "stored")
-    (tmp_path / "data" / "images" / "tall_3.jpg").unlink()
-    more = ("--frame", "stored", "--skip-bad", "1")
-    rest = [record for record in whole if record["image_path"] != "tall_3.jpg"]
-    assert imported(source, "coco", tmp_path / "rest", *more) == rest
-    facts = json.loads((tmp_path / "rest" / "run.json").read_text("utf-8"))["imported"]["bad"]
-    assert (facts["count"], "tall_3.jpg" in facts["entries"][0]) == (1, True)
 
 
 def with_masks(source: Path) -> None:
@@ -565,7 +554,7 @@ def test_a_mask_of_another_picture_is_refused(tmp_path: Path, mask: Any, why: st
     lines[1]["expressions"][0]["instances"][0]["segmentation"] = mask
     source.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
     out = ("-o", tmp_path / "results", "--image-root", tmp_path / "data" / "images")
-    done = command("import", source, "--format", "tao", *out, "--frame", "stored")
+    done = command("import", source, "--format", "tao", *out, "--frame", "stored", "--strict")
     assert done.code == 2
     assert "wide_2.jpg: " in done.err
     assert why in done.err

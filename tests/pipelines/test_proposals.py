@@ -106,6 +106,18 @@ def test_false_ones_go_true_ones_keep_their_numbers_and_what_lacks_is_found(
     assert done.summary["n_acc"] == 1
 
 
+def test_a_proposal_that_cannot_be_read_is_a_failure(place: Workplace) -> None:
+    data = json.loads(place.input.read_text())
+    bad = {**data["annotations"][0], "id": 999, "bbox": [1, 2, 3]}
+    place.input.write_text(json.dumps({**data, "annotations": [*data["annotations"], bad]}))
+    with LoopbackServer(Judge(), keep_bodies=True) as server:
+        done = place.run(**{"vlm.openai.base_url": server.base_url})
+    assert done.code == 1, done
+    [failure] = place.failures()
+    assert "detections.json, annotation 999: " in failure["message"]
+    assert len(place.annotations()) == PICTURES
+
+
 def test_every_class_has_a_status_in_every_picture(place: Workplace) -> None:
     """What the check found absent was neither there nor absent, and proposals had no class."""
     gold = scenes(place.folder, PICTURES, seed=5)

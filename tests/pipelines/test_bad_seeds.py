@@ -1,0 +1,132 @@
+"""Labels of a run that can't be read: each is a failure, and the rest of its picture goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dataflow_grounding import seed_file
+from dataflow_grounding.testing import LoopbackServer
+from tests.support.referring_place import ReferringPlace, kitti
+from tests.support.workplace import command
+
+SIZE = (200, 100)
+MOST = 3
+BOX = [10.0, 20.0, 50.0, 60.0]
+
+
+@pytest.fixture
+def place(tmp_path: Path, server: LoopbackServer) -> ReferringPlace:
+    made = ReferringPlace(tmp_path, server.base_url)
+    for name in ("a.png", "b.png"):
+        made.picture(name, SIZE)
+    return made
+
+
+def of_kitti(place: ReferringPlace) -> list[str]:
+    place.label("a.txt", [kitti("cup", *BOX)] * MOST)
+    place.label("b.txt", [kitti("cup", *BOX), "cup 1 2", kitti("cup", 9, 2, 3, 4)])
+    return ["b.txt, line 2: has 3 fields", "b.txt, line 3: the box"]
+
+
+def of_yolo(place: ReferringPlace) -> list[str]:
+    (place.labels / "classes.txt").write_text("cup\n")
+    place.label("a.txt", ["0 0.15 0.4 0.2 0.4"] * MOST)
+    place.label("b.txt", ["0 0.15 0.4 0.2 0.4", "3 0.5 0.5 0.1 0.1", "0 9 9 4 4"])
+    place.settings |= {"data.kitti_label_dir": None, "data.yolo_label_dir": str(place.labels)}
+    return [
+        "b.txt, line 2: class '3' is not one of the 1 names",
+        "b.txt, line 3: 9 9 4 4 should be",
+    ]
+
+
+def of_coco(place: ReferringPlace) -> list[str]:
+    good = {"category_id": 1, "bbox": [10.0, 20.0, 40.0, 40.0]}
+    boxes = [
+        *({"id": number, "image_id": 1, **good} for number in (1, 4, 5)),
+        {"id": 2, "image_id": 2, **good},
+        {"id": 3, "image_id": 2, **good, "bbox": [1, 2, 0, 4]},
+        {"id": 1, "image_id": 2, **good},
+    ]
+    images = [{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "b.png"}]
+    path = place.folder / "instances.json"
+    data = {"images": images, "categories": [{"id": 1, "name": "cup"}], "annotations": boxes}
+    path.write_text(json.dumps(data))
+    place.settings |= {"data.kitti_label_dir": None, "data.coco_json": str(path)}
+    return [
+        "instances.json: two annotations have the id 1",
+        "instances.json, annotation 3: the box [1.0, 2.0, 0.0, 4.0] has no area",
+    ]
+
+
+Maker = Callable[[ReferringPlace], list[str]]
+MAKERS = [of_kitti, of_yolo, of_coco]
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+@pytest.mark.parametrize("negatives", [None, 1])  # which looks for the types of all regions first
+def test_each_is_a_failure_and_all_else_goes_on(
+    maker: Maker, negatives: int | None, place: ReferringPlace
+) -> None:
+    reasons = maker(place)
+    done = place.run(**{"workflow.negatives": negatives})
+    assert done.code == 1, done
+    rows = {row["image_path"]: row for row in place.annotations()}
+    assert [len(rows[name]["regions"]) for name in ("a.png", "b.png")] == [MOST, 1]
+    failures = place.failures()
+    assert len(failures) == len(reasons)
+    for reason in reasons:
+        assert sum(reason in failure["message"] for failure in failures) == 1, reason
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+def test_with_fewer_than_half_nothing_is_asked_or_written(
+    maker: Maker, place: ReferringPlace, server: LoopbackServer
+) -> None:
+    reasons = maker(place)
+    path = place.labels / "a.txt"
+    if maker is of_coco:
+        path = place.folder / "instances.json"
+        data = json.loads(path.read_text())
+        data["annotations"] = [box for box in data["annotations"] if box["id"] not in (2, 4, 5)]
+        path.write_text(json.dumps(data))
+    else:
+        path.write_text("")
+        (place.images / "a.png").unlink()
+    done = place.run()
+    assert done.code == 2
+    assert any(reason in done.err.splitlines()[-1] for reason in reasons)
+    assert not (place.results / "seed_annotations.jsonl").exists()
+    assert not server.requests
+
+
+def test_a_picture_with_a_left_out_label_is_not_complete(place: ReferringPlace) -> None:
+    of_yolo(place)
+    assert place.run().code == 1
+    rows = {row["image_path"]: row for row in place.annotations()}
+    assert ("skipped_entries" in rows["a.png"], rows["b.png"]["skipped_entries"]) == (False, 2)
+    out = place.folder / "coco"
+    arguments = ["export", str(place.results), "--format", "coco", "-o", str(out), "--json"]
+    said = json.loads(command(arguments).out)
+    assert said["records"] == 1
+    assert any("an import left out objects of theirs" in each for each in said["remarks"])
+
+
+def test_a_mended_label_is_read_again(place: ReferringPlace) -> None:
+    of_yolo(place)
+    assert place.run().code == 1
+    place.label("b.txt", ["0 0.15 0.4 0.2 0.4"] * 2)
+    assert place.run().code == 0
+    rows = {row["image_path"]: row for row in place.annotations()}
+    assert len(rows["b.png"]["regions"]) == 2
+
+
+def test_seed_file_keeps_what_can_be_read(place: ReferringPlace) -> None:
+    of_yolo(place)
+    path = seed_file(str(place.folder / "s"), str(place.images), yolo=str(place.labels))
+    rows = [json.loads(line) for line in Path(path).read_text().splitlines()]
+    assert [len(row["regions"]) for row in rows if "seed_error" not in row] == [MOST, 1]
+    assert len(rows) == 4
