@@ -25,7 +25,6 @@ EXPORTED = (
     "label-studio",
     "cvat",
     "coco",
-    "coco-grounding",
     "ms-swift",
     "llava",
 )

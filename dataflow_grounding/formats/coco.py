@@ -278,8 +278,63 @@ def _id(value: Any) -> str:
     return str(value)
 
 
+class _ReadsCoco(Format):
+    """COCO files as they are read."""
+
+    def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
+        """Yield a record for each image entry; annotations with one id and phrase are united.
+
+        Crowds, and annotations of no image or without a box and a mask, are left out and counted.
+        Where a mask has no box, that around it is read. A record is marked `background: false`
+        where its image has annotations, but none that is read.
+        """
+        file = file_of(path, self.data_file)
+        coco = CocoFile(file)
+        self.class_names = coco.category_names()
+        self.preamble = coco.preamble()
+        self.passed_over.update(coco.left_out())
+        self.remarks += remarks_on_shared_names(coco.categories(), self.name)
+        self.remarks += counted_items(_OTHER_KEYS, coco.other_keys)
+        if self.detects:  # with captions, a picture has an entry for each
+            self.remarks += counted_items(SHARED_NAMES, coco.shared_names())
+        for image_key, name, image in coco.images():  # its key is its id in the file
+            row = _known(image, "width", "height", "caption")
+            image_id = image.get("original_id", image.get("original_img_id"))
+            if image_id is not None:
+                row["image_id"] = image_id
+            for why in coco.refused(image_key):
+                self.bad.note_object(why)
+            entries = coco.entries(image_key)
+            keyed: list[tuple[Any, dict[str, Any]]] = []
+            sources: list[dict[str, Any]] = []
+            for entry in entries:
+                with object_errors(f"{file}, annotation {entry['id']}", self.bad):
+                    if entry["crowd"]:
+                        _drop_what_is_no_json(entry["source"])
+                    else:
+                        number = len(sources)
+                        masked = _with_mask(entry, stated_size(image), file, self.passed_over)
+                        keyed += self._keyed(masked, number, image.get("caption"), file)
+                    sources.append(entry["source"])
+            if entries and not keyed:  # something is there, such as crowds
+                row["background"] = False
+            if self.detects:  # its export gives them back
+                row |= coco.column_of(self.name, image, sources)
+            yield self.bad.marked({"image_path": name, **row, "expressions": unite(keyed)})
+        for why in coco.of_no_image:
+            self.bad.note(why)
+
+    def _keyed(
+        self, entry: Mapping[str, Any], number: int, caption: Any, file: str
+    ) -> list[tuple[Any, dict[str, Any]]]:
+        keyed = [*_expressions(entry, number, caption, file, self.passed_over)]
+        for _, expression in keyed:
+            check_expression(expression)
+        return keyed
+
+
 @dataclass
-class Coco(ReturningFormat):
+class Coco(_ReadsCoco, ReturningFormat):
     """COCO as detectors read it.
 
     Phrases, ids and scores are in keys of annotations that detectors ignore. There is no caption:
@@ -320,11 +375,12 @@ class Coco(ReturningFormat):
                     "info, licenses and unused categories of the imported file aren't in it: export"
                     " the results folder of the import to have them"
                 )
-            if self.has_fixed_categories(came_from_coco):
+            # else classes of a fixed order are categories where a box is of them
+            if self.preamble or not came_from_coco:
                 for name in self._classes.fixed:
                     categories.id_of(name)
             count_of_fixed = categories.new
-            for position, sample in enumerate(chain([first] if first else [], samples), 1):
+            for sample in chain([first] if first else [], samples):
                 source = self.source_of(sample)
                 largest = source.own.get("largest", {})
                 annotation_ids.rise(largest.get("annotations", 0))
@@ -332,7 +388,7 @@ class Coco(ReturningFormat):
                 self._image_ids.rise(largest.get("images", 0))
                 for entry in source.own.get("categories", ()):
                     categories.add(entry)
-                image_id, is_new = self._image_id(source, position)
+                image_id, is_new = self._image_id(source)
                 if is_new:
                     put_image(self._image_entry(source, image_id))
                 for item in self.items_of(source):
@@ -342,14 +398,10 @@ class Coco(ReturningFormat):
             count = len(self._classes.fixed) + unlisted
             self.remarks += self._classes.remarks_on_numbers(count)
 
-    def has_fixed_categories(self, came_from_coco: bool) -> bool:
-        """Return whether the classes of a fixed order are categories even if no box is of them."""
-        return bool(self.preamble) or not came_from_coco
-
-    def _image_id(self, source: Source, position: int) -> tuple[Any, bool]:
+    def _image_id(self, source: Source) -> tuple[Any, bool]:
         # With whether it has no entry yet. A source may have several entries of one file name.
         own_id = source.own.get("image", {}).get("id")
-        key = self.image_key(source.sample, position)
+        key = source.sample.file_name
         image_id, is_new = self._image_ids.id_of(key, own_id)
         if is_new or own_id in (None, image_id):
             return image_id, is_new
@@ -363,10 +415,8 @@ class Coco(ReturningFormat):
             "width": sample.size[0],
             "height": sample.size[1],
         }
-        own = source.own.get("image", {})
-        if own and own.get("caption") in (None, sample.caption):
-            return {**own, **facts}
-        return {**own, **facts, **self.image_keys(sample, image_id)}
+        own = source.own.get("image") or {"original_id": sample.record.get("image_id")}
+        return {**own, **facts}
 
     def item_back(self, item: dict[str, Any], mark: Mark, source: Source) -> dict[str, Any]:
         """Return an annotation with its category, its words and its box as they are now."""
@@ -375,22 +425,17 @@ class Coco(ReturningFormat):
         name = self._classes.written_class_of(phrase.expression)
         box_keys = _keys_of_box(phrase, mark.number)
         has_category = self._categories.is_called(item.get("category_id"), name)
-        has_category = has_category or self.keeps_category(mark)
         if not has_category:
             item["category_id"] = self._categories.id_of(name)
         if mark.is_renamed or not has_category:
             has_words = "phrase" in item or "class" in item
-            item |= self.phrase_keys(phrase) if has_words else self.further_keys(phrase, name)
+            item |= _phrase_keys(phrase) if has_words else _further_keys(phrase, name)
         if mark.is_moved:
             item |= {key: box_keys[key] for key in ("bbox", "area")}
         if mark.is_moved or mark.has_other_mask:
             item.pop(masks.KEY, None)  # it is that of the old box
             item |= {key: box_keys[key] for key in (masks.KEY, "area") if key in box_keys}
         return item | _known(box_keys, "verified", "score")
-
-    def keeps_category(self, mark: Mark) -> bool:
-        """Return whether an annotation keeps a category that isn't called as its class."""
-        return False
 
     def new_items(self, mark: Mark, source: Source) -> Iterator[dict[str, Any]]:
         """Yield the annotation of a new box."""
@@ -400,129 +445,16 @@ class Coco(ReturningFormat):
         category = {"category_id": self._categories.id_of(name)}
         if source.own and not any("expression_id" in item for item in source.items):
             # Ids that are made for the source's annotations in reading would be these, too.
-            yield {**category, **self.further_keys(phrase, name), **_without_ids(box_keys)}
+            yield {**category, **_further_keys(phrase, name), **_without_ids(box_keys)}
         else:
-            yield {**category, **self.phrase_keys(phrase), **box_keys}
-
-    def image_key(self, sample: Sample, position: int) -> str:
-        """Return what samples of one image entry have in common: here the picture.
-
-        `position` is that of the sample, from 1.
-        """
-        return sample.file_name
-
-    def image_keys(self, sample: Sample, number: Any) -> dict[str, Any]:
-        """Return what an image entry says besides the picture."""
-        return {"original_id": sample.record.get("image_id")}
-
-    def phrase_keys(self, phrase: Phrase) -> dict[str, Any]:
-        """Return what each annotation of a phrase says of the phrase."""
-        return {"phrase": phrase.text, **_known(phrase.expression, "class")}
-
-    def further_keys(self, phrase: Phrase, name: str) -> dict[str, Any]:
-        """Return what an annotation says of its phrase among those of another tool.
-
-        That is nothing where the category, called `name`, is all that there is to say.
-        """
-        return {} if class_key(phrase.text) == class_key(name) else self.phrase_keys(phrase)
-
-    def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
-        """Yield a record for each image entry; annotations with one id and phrase are united.
-
-        Crowds, and annotations of no image or without a box and a mask, are left out and counted.
-        Where a mask has no box, that around it is read. A record is marked `background: false`
-        where its image has annotations, but none that is read.
-        """
-        file = file_of(path, self.data_file)
-        coco = CocoFile(file)
-        self.class_names = coco.category_names()
-        self.preamble = coco.preamble()
-        self.passed_over.update(coco.left_out())
-        self.remarks += remarks_on_shared_names(coco.categories(), self.name)
-        self.remarks += counted_items(_OTHER_KEYS, coco.other_keys)
-        if self.detects:  # with captions, a picture has an entry for each
-            self.remarks += counted_items(SHARED_NAMES, coco.shared_names())
-        for image_key, name, image in coco.images():  # its key is its id in the file
-            row = _known(image, "width", "height", "caption")
-            image_id = image.get("original_id", image.get("original_img_id"))
-            if image_id is not None:
-                row["image_id"] = image_id
-            for why in coco.refused(image_key):
-                self.bad.note_object(why)
-            entries = coco.entries(image_key)
-            keyed: list[tuple[Any, dict[str, Any]]] = []
-            sources: list[dict[str, Any]] = []
-            for entry in entries:
-                with object_errors(f"{file}, annotation {entry['id']}", self.bad):
-                    if entry["crowd"]:
-                        _drop_what_is_no_json(entry["source"])
-                    else:
-                        number = len(sources)
-                        masked = _with_mask(entry, stated_size(image), file, self.passed_over)
-                        keyed += self._keyed(masked, number, image.get("caption"), file)
-                    sources.append(entry["source"])
-            if entries and not keyed:  # something is there, such as crowds
-                row["background"] = False
-            row |= coco.column_of(self.name, image, sources)
-            yield self.bad.marked({"image_path": name, **row, "expressions": unite(keyed)})
-        for why in coco.of_no_image:
-            self.bad.note(why)
-
-    def _keyed(
-        self, entry: Mapping[str, Any], number: int, caption: Any, file: str
-    ) -> list[tuple[Any, dict[str, Any]]]:
-        keyed = [*_expressions(entry, number, caption, file, self.passed_over)]
-        for _, expression in keyed:
-            check_expression(expression)
-        return keyed
+            yield {**category, **_phrase_keys(phrase), **box_keys}
 
 
-@dataclass
-class CocoGrounding(Coco):
+class CocoGrounding(_ReadsCoco):
     """COCO with an image entry for each caption, and the places of its phrases.
 
     A picture has as many entries as captions.
     """
-
-    classes: str = "one"
-
-    detects = False
-
-    def has_fixed_categories(self, came_from_coco: bool) -> bool:
-        """Return as COCO does, but for the one category of what is new."""
-        if self.classes == "one" and came_from_coco:
-            return False
-        return super().has_fixed_categories(came_from_coco)
-
-    def keeps_category(self, mark: Mark) -> bool:
-        """Return whether the phrase is the source's: then its category is, too.
-
-        What is new is of one category, which says nothing.
-        """
-        return self.classes == "one" and not mark.is_renamed
-
-    def thing(self, phrase: Phrase) -> str:
-        """Return the phrase's words, as other formats do: all are of one category here."""
-        return Format.thing(self, phrase)
-
-    def image_key(self, sample: Sample, position: int) -> str:
-        """Return the sample's position: each has a separate entry."""
-        return str(position)
-
-    def image_keys(self, sample: Sample, number: Any) -> dict[str, Any]:
-        """Return the further keys that MDETR's evaluation wants of an image."""
-        return {
-            "caption": sample.caption,
-            "dataset_name": "dataflow-grounding",
-            "tokens_negative": [[0, len(sample.caption)]],
-            "tokens_positive_eval": [[phrase.span] for phrase in sample.phrases],
-            "original_img_id": sample.record.get("image_id"),
-            "sentence_id": number,
-        }
-
-    def phrase_keys(self, phrase: Phrase) -> dict[str, Any]:
-        """Return the phrase's text and its one place in the caption."""
-        return {"phrase": phrase.text, "tokens_positive": [phrase.span]}
 
 
 class _OwnIds:
@@ -614,6 +546,16 @@ class _Categories:
             self.new += 1
             self._put({"id": own_id, "name": name, "supercategory": ONE})
         return own_id
+
+
+def _phrase_keys(phrase: Phrase) -> dict[str, Any]:
+    return {"phrase": phrase.text, **_known(phrase.expression, "class")}
+
+
+def _further_keys(phrase: Phrase, name: str) -> dict[str, Any]:
+    # What an annotation says of its phrase among those of another tool: nothing where the category,
+    # called `name`, is all that there is to say.
+    return {} if class_key(phrase.text) == class_key(name) else _phrase_keys(phrase)
 
 
 def _keys_of_box(phrase: Phrase, number: int) -> dict[str, Any]:

@@ -253,7 +253,7 @@ JOINED = {
     "scale/shard_files.py": {"shard.rows"},
     "_util/files.py": {"name"},
     # of that folder's listing, and the picture's path as its file has it, which a record may have
-    "formats/detections.py": {"name", "picture"},
+    "formats/labelme.py": {"name", "picture"},
     "formats/cvat.py": {"name", "inside"},  # only to see whether there is such a picture
     "scale/merging.py": {"str(Shard(1, len(runs)))", "file"},
     "jobs/spec_run.py": {"name"},

@@ -181,27 +181,6 @@ def voc(folder: Path) -> tuple[Path, list[str]]:
     ]
 
 
-def detections(folder: Path) -> tuple[Path, list[str]]:
-    good = {"boxes": [[1, 2, 3, 4]], "scores": [0.5], "labels": ["cup"]}
-    two = {"boxes": [[1, 2, 3, 4], [5, None, 7, 8]], "scores": [0.5, 0.5], "labels": ["cup"] * 2}
-    rows: list[Any] = [
-        *[{"image_path": "a.png", **SIDES, **good}] * MOST,
-        {"image_path": "b.png", **SIDES, **two},
-        {"image_path": "b.png", **SIDES, **good, "scores": []},
-        {"image_path": "c.png", **SIDES, **good, "labels": [7]},
-        good,
-    ]
-    path = folder / "x.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"image_path": "e.png"\n')
-    return path, [
-        "x.jsonl, line 6, box 2: is not of this format (a box has something else",
-        "x.jsonl, line 7: is not of this format (boxes, labels and scores",
-        "x.jsonl, line 8: is not of this format (what the boxes are called",
-        "x.jsonl, line 9: no 'image_path' in it",
-        "x.jsonl, line 10: ",
-    ]
-
-
 def odvg(folder: Path) -> tuple[Path, list[str]]:
     good = {"phrase": "cup", "bbox": [1, 2, 3, 4]}
     regions: dict[str, Any] = {
@@ -222,7 +201,7 @@ def odvg(folder: Path) -> tuple[Path, list[str]]:
     ]
 
 
-MAKERS = [yolo, kitti, coco, label_studio, labelme, cvat, voc, detections, odvg]
+MAKERS = [yolo, kitti, coco, label_studio, labelme, cvat, voc, odvg]
 
 
 def run(verb: str, maker: Maker, path: Path, out: Path, *more: str) -> Done:
@@ -256,7 +235,7 @@ def test_what_can_be_read_is_imported_and_the_rest_is_named(maker: Maker, tmp_pa
     rows = records_of(tmp_path / "out")
     assert (boxes(rows["a"]), boxes(rows["b"])) == (MOST, 1)
     assert "skipped_entries" not in rows["a"]
-    of_b = 2 if maker in (label_studio, voc, detections, odvg) else 1
+    of_b = 2 if maker in (label_studio, voc, odvg) else 1
     assert rows["b"]["skipped_entries"] == of_b
     if "c" in rows:  # its only object can't be read
         assert rows["c"]["expressions"] == []  # nobody says that it isn't there
@@ -370,20 +349,6 @@ def test_what_is_of_no_use_keeps_its_picture_from_detectors_too(
     assert json.loads(command([*arguments, "--images", "reference"]).out)["records"] == 1
 
 
-@pytest.mark.parametrize("name", [None, 5, ["a.png"]])
-def test_a_line_of_detections_has_to_name_its_picture(name: object, tmp_path: Path) -> None:
-    path = tmp_path / "d.jsonl"
-    found = {"boxes": [[1, 2, 3, 4]], "scores": [0.5], "text_labels": ["cup"]}
-    lines = [{"image_path": "a.png", **found}, {"image_path": name, **found}]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    done = run("import", detections, path, tmp_path / "out")
-    assert (done.code, f"{path}, line 2: no 'image_path' in it" in done.out.splitlines()) == (
-        1,
-        True,
-    )
-    assert [*records_of(tmp_path / "out")] == ["a"]
-
-
 def test_regions_that_are_no_list_are_one_entry(tmp_path: Path) -> None:
     row = {"filename": "a.png", "height": 48, "width": 64, "grounding": {"caption": "A cup."}}
     row["grounding"]["regions"] = "junk"
@@ -443,9 +408,10 @@ def test_fewer_than_half_are_refused_and_half_are_not(
 @pytest.mark.parametrize(("bad", "code"), [(50, 2), (49, 1)])
 def test_none_of_the_first_fifty_is_refused(bad: int, code: int, tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
-    good = {"image_path": "a.png", "boxes": [[1, 2, 3, 4]] * 99, "text": "a cup"}
+    boxes = [{"phrase": "cup", "bbox": [n, 2, n + 3, 4]} for n in range(60)]
+    good = {"filename": "a.png", **SIDES, "grounding": {"caption": "a cup", "regions": boxes}}
     path.write_text("{}\n" * bad + json.dumps(good) + "\n")
-    done = run("import", detections, path, tmp_path / "out")
+    done = run("import", odvg, path, tmp_path / "out")
     assert done.code == code, done
     assert ("none of the first 50 entries can be read: " in done.err) == (code == 2)
     assert (tmp_path / "out").exists() == (code == 1)

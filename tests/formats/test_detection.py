@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
-from unicodedata import normalize
 
 import pytest
 import yaml
@@ -49,11 +48,10 @@ def coco(folder: Path, **data: Any) -> str:
     return str(folder / "instances.json")
 
 
-@pytest.mark.parametrize("format", ["coco", "coco-grounding"])
-def test_boxes_found_again_have_full_marks(format: str, tmp_path: Path) -> None:
+def test_boxes_found_again_have_full_marks(tmp_path: Path) -> None:
     from faster_coco_eval import COCO, COCOeval_faster
 
-    gold = COCO(str(exported(tmp_path, format, list(hostile())) / "annotations.json"))
+    gold = COCO(str(exported(tmp_path, "coco", list(hostile())) / "annotations.json"))
     keys = ("image_id", "category_id", "bbox")
     found = [
         {**{key: box[key] for key in keys}, "score": 0.9} for box in gold.loadAnns(gold.getAnnIds())
@@ -66,7 +64,7 @@ def test_boxes_found_again_have_full_marks(format: str, tmp_path: Path) -> None:
     assert min(gold.getAnnIds() + gold.getImgIds() + gold.getCatIds()) == 1
 
 
-@pytest.mark.parametrize("format", ["coco", "coco-grounding", "yolo", "kitti"])
+@pytest.mark.parametrize("format", ["coco", "yolo", "kitti"])
 def test_another_reader_finds_no_fault(format: str, tmp_path: Path) -> None:
     # it takes a name's first dot for its end
     rows = [row for row in hostile() if row["image_path"] != "v1.2.png"]
@@ -74,32 +72,24 @@ def test_another_reader_finds_no_fault(format: str, tmp_path: Path) -> None:
     if format == "kitti":  # the names that it knows
         (out / "labels").rename(out / "label_2")
         (out / "images").rename(out / "image_2")
-    place = out / "annotations.json" if format.startswith("coco") else out
-    kind = format.partition("-")[0]
+    place = out / "annotations.json" if format == "coco" else out
     tool = Path(sys.executable).with_name("panlabel")
     done = subprocess.run(
-        [tool, "validate", "--format", kind, place], capture_output=True, text=True
+        [tool, "validate", "--format", format, place], capture_output=True, text=True
     )
     assert "Validation passed" in done.stdout + done.stderr
 
 
-def test_a_picture_with_two_captions_is_one_image_of_coco_and_two_of_grounding(
-    tmp_path: Path,
-) -> None:
-    rows = [said("a red mug"), said("the mug", image_id="other")]
-    for format, count in (("coco", 1), ("coco-grounding", 2)):
-        out = exported(tmp_path, format, rows)
-        data = json.loads((out / "annotations.json").read_text())
-        assert len(data["images"]) == count
-        assert [one["text"] for row in read(str(out), format) for one in row["expressions"]] == [
-            "a red mug",
-            "the mug",
-        ]
+def test_a_picture_with_two_captions_is_one_image_of_coco(tmp_path: Path) -> None:
+    out = exported(tmp_path, "coco", [said("a red mug"), said("the mug", image_id="other")])
+    assert len(json.loads((out / "annotations.json").read_text())["images"]) == 1
+    assert [one["text"] for row in read(str(out), "coco") for one in row["expressions"]] == [
+        "a red mug",
+        "the mug",
+    ]
 
 
-@pytest.mark.parametrize(
-    "format", ["coco", "coco-grounding", "cvat", "tao", "datasets", "webdataset"]
-)
+@pytest.mark.parametrize("format", ["coco", "cvat", "tao", "datasets", "webdataset"])
 def test_phrases_of_two_captions_stay_apart_where_no_ids_are_stated(
     format: str, tmp_path: Path
 ) -> None:
@@ -113,38 +103,6 @@ def test_phrases_of_two_captions_stay_apart_where_no_ids_are_stated(
     ]
     assert [(one["text"], len(one["instances"])) for one in found] == [("a cat", 1), ("a dog", 1)]
     assert [one["expression_id"] for one in found] == ["a#0", "a@2#0"]
-
-
-def test_grounding_as_its_trainers_read_it(tmp_path: Path) -> None:
-    """MDETR's and Ultralytics' rules: integers as ids, each phrase cut out of its image's caption,
-    by annotation.
-    """
-    data = json.loads(
-        (exported(tmp_path, "coco-grounding", list(hostile())) / "annotations.json").read_text()
-    )
-    captions = {image["id"]: image["caption"] for image in data["images"]}
-    assert all(isinstance(key, int) for key in captions)
-    wanted = {
-        normalize("NFC", one["text"].lower())
-        for row in hostile()
-        for one in row["expressions"]
-        if one["instances"]
-    }
-    found = set()
-    for box in data["annotations"]:
-        assert box["iscrowd"] == 0
-        assert all(isinstance(number, float) for number in box["bbox"])
-        spans = box["tokens_positive"]
-        found.add(
-            " ".join(captions[box["image_id"]][start:end] for start, end in spans).lower().strip()
-        )
-    assert found == wanted
-    for image in data["images"]:
-        assert image["tokens_negative"] == [[0, len(image["caption"])]]
-        boxes = [
-            box["tokens_positive"] for box in data["annotations"] if box["image_id"] == image["id"]
-        ]
-        assert all(spans in image["tokens_positive_eval"] for spans in boxes)
 
 
 @pytest.mark.parametrize("format", ["coco", "yolo"])

@@ -1,4 +1,4 @@
-"""What detectors and their labelling tools write: LabelMe, X-AnyLabeling, Grounding DINO, SAM 3."""
+"""What detectors' labelling tools write: LabelMe, X-AnyLabeling."""
 
 from __future__ import annotations
 
@@ -102,51 +102,3 @@ def test_a_folder_without_files_of_labelmes_is_told(tmp_path: Path) -> None:
     done = command(["import", str(tmp_path), "--format", "labelme", "-o", str(tmp_path / "out")])
     assert done.code != 0
     assert "has no .json files" in done.err
-
-
-def test_what_detectors_answer_is_read(tmp_path: Path) -> None:
-    lines = [
-        {
-            "image_path": "a.png",
-            "boxes": [[1, 2, 30.25, 40]],
-            "scores": [0.5],
-            "text_labels": ["cup"],
-        },
-        {
-            "image_path": "b.png",
-            "text": "dog",
-            "boxes": [[1, 2, 3, 4], [5, 6, 7, 8]],
-            "scores": [1, 0.25],
-        },
-        {"image_path": "b.png", "text": "cat", "boxes": [], "scores": []},
-        {"image_path": "b.png", "boxes": [[1, 2, 3, 9]], "labels": ["dog"]},
-    ]
-    path = tmp_path / "detections.jsonl"
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    for name in ("a.png", "b.png"):
-        import PIL.Image
-
-        PIL.Image.new("RGB", (64, 48)).save(tmp_path / name)
-    first, second = read(str(tmp_path), find_format("detections"))
-    assert boxes_of(first) == {"cup": [[1, 2, 30.25, 40]]}
-    assert first["expressions"][0]["instances"][0]["score"] == 0.5
-    assert boxes_of(second) == {"dog": [[1, 2, 3, 4], [5, 6, 7, 8], [1, 2, 3, 9]], "cat": []}
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        {"image_path": "a.png", "boxes": [[1, 2, 3, 4]], "labels": [1]},
-        {"image_path": "a.png", "boxes": [[1, 2, 3, 4]], "labels": ["a", "b"]},
-        {"image_path": "a.png", "boxes": [[1, 2, 3, "x"]], "labels": ["a"]},
-        {"image_path": "a.png", "labels": ["a"]},
-        {"boxes": [], "labels": []},
-    ],
-)
-def test_a_line_that_is_no_detectors_is_told_with_its_number(
-    tmp_path: Path, line: dict[str, Any]
-) -> None:
-    path = tmp_path / "x.jsonl"
-    path.write_text(json.dumps(line) + "\n", encoding="utf-8")
-    with pytest.raises(InputError, match=r"x\.jsonl, line 1"):
-        list(read(str(path), find_format("detections")))

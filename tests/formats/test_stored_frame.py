@@ -151,16 +151,6 @@ def labelme(folder: Path, labelled: list[Labelled]) -> Path:
     return folder
 
 
-def json_lines(folder: Path, labelled: list[Labelled]) -> Path:
-    lines = []
-    for name, (width, height), box in labelled:
-        row = {"image_path": name, "width": width, "height": height}
-        lines.append({**row, "boxes": [box], "scores": [0.5], "text_labels": ["cup"]})
-    path = folder / "detections.jsonl"
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return path
-
-
 def tao(folder: Path, labelled: list[Labelled]) -> Path:
     lines = []
     for name, (width, height), box in labelled:
@@ -183,7 +173,6 @@ READ: dict[str, Writer] = {
     "cvat": cvat,
     "label-studio": label_studio,
     "labelme": labelme,
-    "detections": json_lines,
     "tao": tao,
 }
 

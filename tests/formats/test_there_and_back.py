@@ -513,13 +513,12 @@ def test_what_a_run_has_verified_goes_back(tmp_path: Path) -> None:
     assert True in verified
 
 
-@pytest.mark.parametrize("format", ["coco", "coco-grounding"])
-def test_what_ours_wrote_for_coco(tmp_path: Path, back: Callable[..., Path], format: str) -> None:
+def test_what_ours_wrote_for_coco(tmp_path: Path, back: Callable[..., Path]) -> None:
     rows = list(hostile())
     draw(tmp_path / "pictures", rows)
     first = tmp_path / "first" / "annotations.json"
-    write(rows, format, str(first), folders=[str(tmp_path / "pictures")])
-    out = back(first, format, "annotations.json")
+    write(rows, "coco", str(first), folders=[str(tmp_path / "pictures")])
+    out = back(first, "coco", "annotations.json")
     assert json.loads(out.read_text()) == json.loads(first.read_text())
 
 
@@ -720,18 +719,6 @@ def test_an_equal_box_that_somebody_added_is_written_once(
 
     out = json.loads(back(coco_file(tmp_path), "coco", "annotations.json", change).read_text())
     assert out == COCO
-
-
-def test_categories_of_grounding_come_back(tmp_path: Path, back: Callable[..., Path]) -> None:
-    """They became a new one, "object"."""
-    data = json.loads(json.dumps({**COCO, "images": COCO["images"][:1]}))
-    data["images"][0]["caption"] = "a red cup and a dog"
-    data["annotations"] = COCO["annotations"][:2]
-    for box, span in zip(data["annotations"], ([0, 9], [14, 19]), strict=True):
-        box["tokens_positive"] = [span]
-    (tmp_path / "x.json").write_text(json.dumps(data))
-    out = back(tmp_path / "x.json", "coco-grounding", "annotations.json")
-    assert json.loads(out.read_text()) == data
 
 
 def test_ids_of_coco_that_are_decimals_stay_so(tmp_path: Path, back: Callable[..., Path]) -> None:

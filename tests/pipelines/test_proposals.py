@@ -174,33 +174,10 @@ def as_labelme(records: list[dict[str, Any]], folder: Path, corners: int) -> Non
         )
 
 
-def as_detections(records: list[dict[str, Any]], folder: Path, by_phrase: bool) -> None:
-    """A line a picture as Grounding DINO answers, or a line for each phrase as SAM 3 does."""
-    lines = []
-    for record in records:
-        boxes, labels, scores = [], [], []
-        for expression in record["expressions"]:
-            own = [instance["bbox"] for instance in expression["instances"]]
-            own_scores = [instance["score"] for instance in expression["instances"]]
-            boxes += own
-            scores += own_scores
-            labels += [expression["text"]] * len(own)
-            if by_phrase:
-                answer = {"text": expression["text"], "boxes": own, "scores": own_scores}
-                lines.append({"image_path": record["image_path"], **answer})
-        if not by_phrase:
-            answer = {"boxes": boxes, "scores": scores, "text_labels": labels}
-            lines.append({"image_path": record["image_path"], **answer})
-    text = "".join(json.dumps(line) + "\n" for line in lines)
-    (folder / "detections.jsonl").write_text(text, "utf-8")
-
-
 FORMATS: dict[str, tuple[str, Callable[[list[dict[str, Any]], Path], None]]] = {
     "YOLO": ("yolo", as_yolo),
     "LabelMe": ("labelme", partial(as_labelme, corners=2)),
     "X-AnyLabeling": ("labelme", partial(as_labelme, corners=4)),
-    "Grounding DINO": ("detections", partial(as_detections, by_phrase=False)),
-    "SAM 3": ("detections", partial(as_detections, by_phrase=True)),
 }
 
 

@@ -1,9 +1,7 @@
-"""Boxes as detectors and their labelling tools write them, which can only be read.
+"""LabelMe's files, which X-AnyLabeling writes too, and which can only be read.
 
-These are LabelMe's files, which X-AnyLabeling writes too, and lines with what Grounding DINO and
-SAM 3 answer in transformers. Sources: labelme's label_file.py and shape.py; X-AnyLabeling's
-user guide (a rectangle has four corners, a shape its `score`); transformers'
-post_process_grounded_object_detection and Sam3Processor.post_process_instance_segmentation.
+Sources: labelme's label_file.py and shape.py; X-AnyLabeling's user guide (a rectangle has four
+corners, a shape its `score`).
 """
 
 import base64
@@ -14,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dataflow_grounding._util.errors import BrokenRow, ImageBroken, InputError
 from dataflow_grounding.boxes.geometry import Size
-from dataflow_grounding.data.bad_entries import BadEntries
-from dataflow_grounding.data.records import is_number, is_score, stated_size
+from dataflow_grounding.data.records import is_score, stated_size
 from dataflow_grounding.formats import masks
 from dataflow_grounding.formats.format import Format
 from dataflow_grounding.formats.imported import with_item_number
@@ -24,7 +21,6 @@ from dataflow_grounding.formats.reading import (
     entry_errors,
     files_under,
     object_errors,
-    read_lines,
     read_whole,
     unite,
 )
@@ -161,68 +157,3 @@ def _pixels_in(text: Any, size: Size) -> "Pixels":
         raise BrokenRow(f"the mask's PNG is of {found}, its points tell {size}")
     with decoding(data, "its PNG") as picture:
         return np.asarray(picture.convert("L")) > 0
-
-
-class Detections(Format):
-    """Lines with `image_path`, `boxes` in pixels as x1, y1, x2, y2, and `scores`.
-
-    The boxes' names are in `text` if all have the same phrase, as SAM 3's do; else in
-    `text_labels`, else in `labels`. Consecutive lines of one picture are one record.
-    """
-
-    def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
-        """Yield a record for each run of lines of one picture, an expression for each phrase.
-
-        Its width and height are those of the first of these lines, if it states them.
-        """
-        record: dict[str, Any] | None = None  # of the lines read last, but for its expressions
-        keyed: list[tuple[Any, dict[str, Any]]] = []  # these, each after its phrase
-        for where, data in read_lines(path, self.data_file, self.bad):
-            name = data.get("image_path")
-            if not isinstance(name, str):
-                self.bad.note(f"{where}: no 'image_path' in it")
-                continue
-            if record is not None and record["image_path"] != name:
-                yield self.bad.marked({**record, "expressions": unite(keyed)})
-                record = None
-            keyed_of_line: list[tuple[Any, dict[str, Any]]] = []
-            with object_errors(where, self.bad):
-                keyed_of_line = _keyed_expressions(data, where, self.bad)
-            if record is None:
-                keyed = []
-                record = {"image_path": name, "caption": None}
-                record |= {side: data[side] for side in ("width", "height") if side in data}
-            keyed += keyed_of_line
-        if record is not None:
-            yield self.bad.marked({**record, "expressions": unite(keyed)})
-
-
-def _keyed_expressions(
-    data: Mapping[str, Any], where: str, bad: BadEntries
-) -> list[tuple[Any, dict[str, Any]]]:
-    # A line with `text` but no boxes gives one expression, without boxes. A score that isn't from 0
-    # to 1 is left out.
-    boxes = data["boxes"]
-    text = data.get("text")
-    labels = data.get("text_labels", data.get("labels"))
-    if isinstance(text, str):
-        labels = [text] * len(boxes)
-    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise BrokenRow("what the boxes are called is in none of text_labels, labels and text")
-    scores = data.get("scores", [None] * len(boxes))
-    if not len(boxes) == len(labels) == len(scores):
-        raise BrokenRow("boxes, labels and scores are not as many")
-    keyed = []
-    if isinstance(text, str) and not boxes:
-        keyed.append((text, {"text": text, "instances": []}))
-    for number, (box, label, score) in enumerate(zip(boxes, labels, scores, strict=True), 1):
-        with object_errors(f"{where}, box {number}", bad):
-            if not all(map(is_number, box)):
-                raise BrokenRow("a box has something else than numbers")
-            instance = {"bbox": [float(edge) for edge in box]}
-            if is_score(score):
-                instance["score"] = score
-            expression = _expression(label, [instance])
-            check_expression(expression)
-            keyed.append((label, expression))
-    return keyed
