@@ -136,9 +136,8 @@ def judge_block(vlm: VlmBlock, check: VlmBlock) -> VlmBlock:
             common = getattr(vlm, backend)
             own_fields = {name: getattr(own, name) for name in own.model_fields_set}
             changes[backend] = common.model_copy(update=own_fields)
-            for name in ("service_tier", "ordinary_tier_after"):
-                if name not in stated:
-                    changes[name] = getattr(vlm, name)
+            if "service_tier" not in stated:
+                changes["service_tier"] = vlm.service_tier
     return check.model_copy(update=changes)
 
 

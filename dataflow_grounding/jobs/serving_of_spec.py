@@ -79,15 +79,11 @@ def serving_from_environment(max_workers: int = 16, timeout: float = 60) -> Serv
 
 def _backend(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> Serving:
     # A backend with a colon is a class of the user's own; `openai` may be several endpoints.
-    if vlm.backend not in WITH_TIERS and (vlm.service_tier or vlm.ordinary_tier_after is not None):
+    if vlm.backend not in WITH_TIERS and vlm.service_tier:
         raise SpecError(
             f"vlm.service_tier is for {' and '.join(WITH_TIERS)}, not for vlm.backend"
-            f" {vlm.backend}: leave it and vlm.ordinary_tier_after out"
+            f" {vlm.backend}: leave it out"
         )
-    tier: dict[str, Any] = {
-        "service_tier": vlm.service_tier or "",
-        "ordinary_tier_after": vlm.ordinary_tier_after,
-    }
     if vlm.backend in ("embedded", "auto"):
         return _embedded(vlm.backend)
     if vlm.backend == "gemini":
@@ -95,7 +91,7 @@ def _backend(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> 
             max_workers=workflow.max_workers,
             box_format=vlm.box_format,
             **vlm.gemini.model_dump(),
-            **tier,
+            service_tier=vlm.service_tier or "",
         )
     if vlm.backend == "local":
         return servings.LocalServing(
@@ -105,7 +101,7 @@ def _backend(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> 
         return _users_own(vlm, workflow, folders)
     if vlm.openai.endpoints:
         return _several_endpoints(vlm, workflow, folders)
-    return _openai(vlm, workflow, folders, tier)
+    return _openai(vlm, workflow, folders)
 
 
 def _embedded(backend: str) -> Serving:
@@ -150,17 +146,14 @@ def _settings_that_count(settings: Mapping[str, Any]) -> dict[str, Any]:
     return counting
 
 
-def _openai(
-    vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str], tier: Mapping[str, Any]
-) -> Serving:
-    # `tier` has the settings of the service tier.
+def _openai(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> Serving:
     block = vlm.openai
     azure = block.azure
     settings = block.model_dump(exclude={"client", "azure", "base_url", "endpoints"})
     settings["api_url"] = block.base_url
     settings["max_workers"] = workflow.max_workers
     settings["box_format"] = vlm.box_format
-    settings |= tier
+    settings["service_tier"] = vlm.service_tier or ""
     settings["key_name_of_api_key"] = "AZURE_OPENAI_API_KEY" if azure.endpoint else "DF_API_KEY"
     if block.client == "sdk":
         provider = None

@@ -60,7 +60,6 @@ _MAY_DIFFER = {  # keys of the spec that may differ from shard to shard
     "extra_headers",
     "prices",
     "service_tier",
-    "ordinary_tier_after",
     "check_every",
     "on_suspect_boxes",
     "max_workers",

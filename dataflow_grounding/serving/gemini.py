@@ -15,7 +15,7 @@ from dataflow_grounding._util.errors import EndpointRefused, MissingExtra, Serve
 from dataflow_grounding._util.secrets import excerpt, learn_fields, learn_proxies
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding.serving._gateway_headers import WANTS_NO_CACHE, is_kept
-from dataflow_grounding.serving._service_tier import AskedTier, error_at_tier
+from dataflow_grounding.serving._service_tier import error_at_tier, needs_at, timeout_at
 from dataflow_grounding.serving._thinking import thinking_fields, with_fields
 from dataflow_grounding.serving._transport import PerLoop, fault_of, shown_address
 from dataflow_grounding.serving.http_errors import error_of
@@ -80,8 +80,6 @@ class GeminiServing(Serving):
             `generateContent` has them: `{"generationConfig": {"thinkingConfig": {"thinkingBudget":
             0}}}`.
         service_tier: `flex` asks the slower tier at a part of the price; empty the ordinary one.
-        ordinary_tier_after: Seconds without room at flex, after which the ordinary tier is asked;
-            None waits for flex.
 
     Raises:
         SpecError: For a setting with which nothing could be sent.
@@ -111,7 +109,6 @@ class GeminiServing(Serving):
         box_format: str = "auto",
         extra: Mapping[str, Any] | None = None,
         service_tier: str = "",
-        ordinary_tier_after: float | None = None,
     ) -> None:
         self.extra = dict(extra or {})
         _check_extra(self.extra, service_tier)
@@ -122,8 +119,7 @@ class GeminiServing(Serving):
                 f"{setting('vlm.gemini.media_resolution')} {media_resolution!r} is not one of"
                 f" {', '.join(RESOLUTIONS)}"
             )
-        self._tier = AskedTier(service_tier, ordinary_tier_after)
-        timeout = self._tier.timeout(timeout, TIMEOUT)
+        timeout = timeout_at(service_tier, timeout, TIMEOUT)
         check_settings(
             timeout, temperature, max_output_tokens=max_output_tokens, max_workers=max_workers
         )
@@ -183,12 +179,9 @@ class GeminiServing(Serving):
         return {"service_tier": self.service_tier} if self.service_tier else {}
 
     def needs(self) -> list[str]:
-        return self._tier.needs("vlm.gemini.timeout", self.timeout)
+        return needs_at(self.service_tier, "vlm.gemini.timeout", self.timeout)
 
     async def answer(self, request: Request[Any]) -> Reply:
-        return await self._tier.answered(request, self._answer_at)
-
-    async def _answer_at(self, request: Request[Any], tier: str) -> Reply:
         client = self._client.get()
         where = f"{self.endpoint} ({self.model})"
         import aiohttp
@@ -201,7 +194,7 @@ class GeminiServing(Serving):
         own_headers = WANTS_NO_CACHE if request.wants_own_reply else None
         config = types.GenerateContentConfig(
             http_options=types.HttpOptions(
-                extra_body=self._body(request, contents, tier), headers=own_headers
+                extra_body=self._body(request, contents), headers=own_headers
             )
         )
         try:
@@ -213,7 +206,7 @@ class GeminiServing(Serving):
             body = json.dumps(error.details).encode()
             status = int(error.code or 0)
             fault = error_of(status, headers, body, where=where)
-            raise error_at_tier(tier, fault, is_full=status == 503) from None
+            raise error_at_tier(self.service_tier, fault, is_full=status == 503) from None
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
             # The client lets the errors of its transport through.
             raise fault_of(error, where, "vlm.gemini", self.timeout) from None
@@ -229,9 +222,7 @@ class GeminiServing(Serving):
             kept=is_kept(_headers_of(response)),
         )
 
-    def _body(
-        self, request: Request[Any], contents: list[dict[str, Any]], tier: str
-    ) -> dict[str, Any]:
+    def _body(self, request: Request[Any], contents: list[dict[str, Any]]) -> dict[str, Any]:
         # What the user states in `extra` goes before what this serving would send.
         settings: dict[str, Any] = {
             "maxOutputTokens": self.max_output_tokens,
@@ -249,8 +240,8 @@ class GeminiServing(Serving):
                 name: value for name, value in settings.items() if value is not None
             },
         }
-        if tier:
-            body["serviceTier"] = tier
+        if self.service_tier:
+            body["serviceTier"] = self.service_tier
         body = with_fields(body, self.thinking_fields(request.form.thinking) or {})
         return with_fields(body, self.extra)
 

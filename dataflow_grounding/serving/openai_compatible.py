@@ -41,7 +41,7 @@ from dataflow_grounding.serving._gateway_headers import (
     is_kept,
     is_litellm,
 )
-from dataflow_grounding.serving._service_tier import AskedTier, error_at_tier
+from dataflow_grounding.serving._service_tier import error_at_tier, needs_at, timeout_at
 from dataflow_grounding.serving._transport import (
     NO_HEADERS,
     ClientTransport,
@@ -128,8 +128,6 @@ class OpenAIServing(Serving):
         name: What stored replies know the model by; `model_name` without it. Two models that
             servers call the same (`default`) need two names.
         service_tier: `flex` asks the slower tier at a part of the price; empty the ordinary one.
-        ordinary_tier_after: Seconds without room at flex, after which the ordinary tier is asked;
-            None waits for flex.
 
     Raises:
         SpecError: For a setting with which nothing could be sent.
@@ -163,7 +161,6 @@ class OpenAIServing(Serving):
         client: Any = None,
         name: str = "",
         service_tier: str = "",
-        ordinary_tier_after: float | None = None,
     ) -> None:
         if not model_name:
             raise SpecError(
@@ -180,8 +177,7 @@ class OpenAIServing(Serving):
         address = address.rstrip("/").removesuffix("/chat/completions")
         self._url = f"{address}{mark}{query}"
         self.endpoint = shown_address(self._url, "vlm.openai")
-        self._tier = AskedTier(service_tier, ordinary_tier_after)
-        timeout = self._tier.timeout(timeout, TIMEOUT)
+        timeout = timeout_at(service_tier, timeout, TIMEOUT)
         check_settings(timeout, temperature, max_tokens=max_tokens, max_workers=max_workers)
         self.model = model_name
         self.name = name
@@ -237,7 +233,7 @@ class OpenAIServing(Serving):
 
     def needs(self) -> list[str]:
         """Return advice: on a time that is short for the tier, and on a missing key."""
-        needs = self._tier.needs("vlm.openai.timeout", self.timeout)
+        needs = needs_at(self.service_tier, "vlm.openai.timeout", self.timeout)
         if not self.has_key:
             needs.append(
                 f"no API key: set {setting('vlm.openai.api_key')}, DF_API_KEY or OPENAI_API_KEY if"
@@ -257,22 +253,17 @@ class OpenAIServing(Serving):
         return identity
 
     async def answer(self, request: Request[Any]) -> Reply:
-        if not self._tier.name:
-            return await self._answer_at(request, "")
-        return await self._tier.answered(request, self._answer_at)
-
-    async def _answer_at(self, request: Request[Any], tier: str) -> Reply:
         # The first request finds out what the endpoint takes, and the others wait for that. Raises
         # what the endpoint's answer means.
         found_out = self._found_out
         if not found_out.is_certain:
             async with found_out.first_request.get():
                 if not found_out.is_certain:  # else another request has found out meanwhile
-                    return await self._find_out(request, tier)
+                    return await self._find_out(request)
         habits = found_out.habits
         has_own_keys = request.wants_own_reply and (habits.seed or habits.no_cache)
         try:
-            reply = await self._send(request, habits, tier)
+            reply = await self._send(request, habits)
             found_out.takes_own_keys = found_out.takes_own_keys or has_own_keys
             return reply
         except RequestRefused as refused:
@@ -280,17 +271,17 @@ class OpenAIServing(Serving):
             is_known = found_out.takes_own_keys and found_out.habits == habits
             may_be_keys = has_own_keys and not is_known
             if may_be_keys and not is_about_content(str(refused)):
-                return await self._with_fewer_keys(request, habits, tier, refused)
+                return await self._with_fewer_keys(request, habits, refused)
             if not (request.tries.cut_off and "temperature" in str(refused).lower()):
                 raise
         # What was cut off is asked again cooler, but not where the model takes no temperature.
         request.before_another()
         return await self._send(
-            request.replace(tries=replace(request.tries, cut_off=False)), found_out.habits, tier
+            request.replace(tries=replace(request.tries, cut_off=False)), found_out.habits
         )
 
     async def _with_fewer_keys(
-        self, request: Request[Any], habits: Habits, tier: str, refused: RequestRefused
+        self, request: Request[Any], habits: Habits, refused: RequestRefused
     ) -> Reply:
         # Not every endpoint takes the keys that ask for a reply of one's own, and what it says then
         # may be anything. Raises `refused` where they aren't the reason.
@@ -300,20 +291,20 @@ class OpenAIServing(Serving):
         for tried in fewer:
             request.before_another(refused)
             with suppress(RequestRefused):
-                reply = await self._send(request, tried, tier)
+                reply = await self._send(request, tried)
                 self._found_out.habits = tried
                 self._found_out.takes_own_keys = True
                 return reply
         raise refused
 
-    async def _find_out(self, request: Request[Any], tier: str) -> Reply:
+    async def _find_out(self, request: Request[Any]) -> Reply:
         # The way that it takes is kept. Raises the first refusal where no way is left to try,
         # EndpointRefused for a model that takes no images, and any other error at once.
         first_refusal: RequestRefused | None = None
         habits = self._found_out.habits
         while True:
             try:
-                reply = await self._send(request, replace(habits, seed=False), tier)
+                reply = await self._send(request, replace(habits, seed=False))
             except RequestRefused as error:
                 if takes_no_images(str(error)):
                     raise EndpointRefused(
@@ -330,14 +321,14 @@ class OpenAIServing(Serving):
                 self._found_out.is_certain = True
                 return reply
 
-    async def _send(self, request: Request[Any], habits: Habits, tier: str) -> Reply:
+    async def _send(self, request: Request[Any], habits: Habits) -> Reply:
         if all(image.ready for image in request.images):
-            body = self._body(request, habits, tier)
+            body = self._body(request, habits)
         elif any(is_remote(image.path) for image in request.images):
             # it waits for a store, for which asyncio's own threads are too few
-            body = await off_loop(self._body, request, habits, tier)
+            body = await off_loop(self._body, request, habits)
         else:
-            body = await asyncio.to_thread(self._body, request, habits, tier)
+            body = await asyncio.to_thread(self._body, request, habits)
         if self._client is None and "aiohttp" not in sys.modules:
             await load_aside("aiohttp")
         where = f"{self.endpoint} ({self.model})"
@@ -345,11 +336,11 @@ class OpenAIServing(Serving):
         status, headers, data = await self._transport.get().post(body, own_headers)
         if status != 200:
             error = error_of(status, headers, data, where=where, address=self.endpoint)
-            if not tier:
+            if not self.service_tier:
                 raise error
             # so the service says that it has no room in the tier that was asked for
             is_full = status == 429 and b"resource_unavailable" in data[:READ_BYTES]
-            raise error_at_tier(tier, error, is_full)
+            raise error_at_tier(self.service_tier, error, is_full)
         try:
             completion = completion_in(data)
             error_inside = error_in(completion)
@@ -367,7 +358,7 @@ class OpenAIServing(Serving):
             return replace(reply, kept=kept, by_fallback=by_fallback)
         return reply
 
-    def _body(self, request: Request[Any], habits: Habits, tier: str) -> list[bytes]:
+    def _body(self, request: Request[Any], habits: Habits) -> list[bytes]:
         # Return the request as JSON, in parts: the images' long texts are neither copied nor
         # scanned. For an endpoint that takes no system message, its text begins the first turn.
         parts = [b'{"messages":[']
@@ -384,7 +375,7 @@ class OpenAIServing(Serving):
         seed = request.own_seed
         if seed is not None:
             parts += self._own_reply_keys(seed, habits)
-        parts.append(self._settings_as_json(request, habits, tier))
+        parts.append(self._settings_as_json(request, habits))
         return _short_parts_joined(parts)
 
     def _own_reply_keys(self, seed: int, habits: Habits) -> Iterator[bytes]:
@@ -393,20 +384,20 @@ class OpenAIServing(Serving):
         if self._found_out.is_litellm and habits.no_cache and "cache" not in self.extra_body:
             yield LITELLM_WANTS_NO_CACHE
 
-    def _settings_as_json(self, request: Request[Any], habits: Habits, tier: str) -> bytes:
+    def _settings_as_json(self, request: Request[Any], habits: Habits) -> bytes:
         # Mostly all requests of a task have the same, schema and all: what was written for the last
         # one is kept.
         alike = self._found_out.settings_by_task.get(request.task)
         temperature = request.temperature(self.temperature)
-        what = (habits, tier, temperature, request.form)
+        what = (habits, temperature, request.form)
         # a schema of the same words may be another: the very same one is meant
         if alike is not None and alike.what == what and alike.schema is request.schema:
             return alike.as_json
-        as_json = json.dumps(self._settings(request, habits, tier)).encode().removeprefix(b"{")
+        as_json = json.dumps(self._settings(request, habits)).encode().removeprefix(b"{")
         self._found_out.settings_by_task[request.task] = _Settings(what, request.schema, as_json)
         return as_json
 
-    def _settings(self, request: Request[Any], habits: Habits, tier: str) -> dict[str, Any]:
+    def _settings(self, request: Request[Any], habits: Habits) -> dict[str, Any]:
         # What the user states in `extra_body` goes before what this serving would send.
         settings: dict[str, Any] = {"model": self.model, habits.tokens_key: self.max_output_tokens}
         temperature = request.temperature(self.temperature)
@@ -419,8 +410,8 @@ class OpenAIServing(Serving):
         elif habits.response_format == "json_schema":
             schema = {"name": request.task, "strict": True, "schema": request.schema}
             settings["response_format"] = {"type": "json_schema", "json_schema": schema}
-        if tier:
-            settings["service_tier"] = tier
+        if self.service_tier:
+            settings["service_tier"] = self.service_tier
         if habits.stream:
             settings["stream"] = False
         settings |= self.extra_body

@@ -191,7 +191,6 @@ class VlmBlock(Block):
     asking: str | Json = "auto"
     prices: PricesBlock | None = None
     service_tier: Literal["flex"] | None = None
-    ordinary_tier_after: float | None = Field(None, ge=0)
 
 
 class WorkflowBlock(Block):

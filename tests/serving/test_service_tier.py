@@ -175,42 +175,9 @@ def test_a_rate_limit_at_flex_still_lowers_the_limit(workplace: Workplace) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["openai", GEMINI])
-def test_the_ordinary_tier_is_asked_where_the_spec_says_so(
-    workplace: Workplace, backend: str
-) -> None:
-    no_room = faults.no_room_at_tier() if backend == "openai" else faults.server_error(503)
-    answers = EchoAnswers("gemini" if backend == "gemini" else "xyxy_px")
-    with LoopbackServer(answers, faults=on(no_room, where=asks_flex, times=4)) as server:
-        at(workplace, server, backend)
-        done = workplace.run(**FLEX, **{"vlm.ordinary_tier_after": 0})
-        assert done.code == 0, done
-        ordinary = [request for request in server.requests if not asks_flex(request)]
-        assert len(ordinary) == 4
-        assert server.count() == 6 + 4
-    assert done.err.count("The ordinary tier is asked") == 1
-    assert tiers_stored(workplace) == {"flex", None}
-    bill = cost_of(workplace)
-    assert in_full(workplace) / 2 < bill["cost_usd"] < in_full(workplace)
-    assert done.summary["cost_usd"] == pytest.approx(bill["cost_usd"])
-
-
-@pytest.mark.slow
-def test_the_ordinary_tier_is_asked_only_after_the_seconds_of_the_spec(
+def test_a_tier_without_room_ends_the_run_and_the_ordinary_one_goes_on(
     workplace: Workplace,
 ) -> None:
-    with LoopbackServer(faults=on(faults.no_room_at_tier(), where=asks_flex)) as server:
-        at(workplace, server)
-        done = workplace.run(**FLEX, **{"vlm.ordinary_tier_after": 2})
-        assert done.code == 0, done
-        first = min(request.time for request in server.requests)
-        ordinary = [request.time for request in server.requests if not asks_flex(request)]
-        assert len(ordinary) == 6
-        assert min(ordinary) - first >= 2
-
-
-@pytest.mark.slow
-def test_without_that_key_a_tier_without_room_ends_the_run(workplace: Workplace) -> None:
     rule = on(faults.no_room_at_tier(), where=asks_flex)
     with LoopbackServer(faults=rule) as server:
         at(workplace, server)
@@ -218,7 +185,8 @@ def test_without_that_key_a_tier_without_room_ends_the_run(workplace: Workplace)
         done = workplace.run(**FLEX, **limits)
         assert (done.code, server.paid) == (3, 0), done
         assert all(asks_flex(request) for request in server.requests)
-    assert "come back later" in done.err
+        assert "come back later" in done.err
+        assert workplace.run().code == 0  # at the ordinary tier
 
 
 @pytest.mark.slow
@@ -278,8 +246,6 @@ def test_settings_that_no_request_could_have_are_refused(
     assert "is set in vlm.openai.extra_body, too" in twice.err
     with_gemini = {"vlm.backend": "gemini", "vlm.gemini.extra": {"serviceTier": "flex"}}
     assert "is set in vlm.gemini.extra, too" in refused(workplace, **FLEX, **with_gemini).err
-    alone = refused(workplace, **{"vlm.ordinary_tier_after": 60})
-    assert "vlm.ordinary_tier_after needs vlm.service_tier: flex" in alone.err
     assert "'flex'" in refused(workplace, **{"vlm.service_tier": "priority"}).err
     assert "flex" in refused(workplace, **{"vlm.prices": {**PRICES, "flex": 2}}).err
     assert server.count() == 0
