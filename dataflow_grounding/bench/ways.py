@@ -7,15 +7,11 @@ from dataflow_grounding.bench import bench_set
 from dataflow_grounding.data.storage import FileStorage
 from dataflow_grounding.operators import (
     BoxChecker,
-    BoxMender,
     BoxRefiner,
-    CropJudge,
-    DoubtGrounder,
     ExpressionExtractor,
     MissingFinder,
     Operator,
     PhraseGrounder,
-    VerdictCollector,
 )
 from dataflow_grounding.pipelines.pipeline import Pipeline
 from dataflow_grounding.serving.serving import Serving
@@ -86,21 +82,7 @@ class Check(Plain):
 
     about = "the same model judges its boxes, as by workflow.check: true"
     keys: ClassVar[dict[str, Any]] = {"workflow.check": True}
-    then = (
-        VerdictCollector,  # CropJudge decides, of these verdicts and its own
-        MissingFinder,
-        CropJudge,
-        DoubtGrounder,
-        BoxMender,
-    )
-
-
-class FastCheck(Plain):
-    """All boxes are judged in one request, as by `workflow.check: fast`."""
-
-    about = "the same model judges its boxes once, as by workflow.check: fast"
-    keys: ClassVar[dict[str, Any]] = {"workflow.check": "fast"}
-    then = (BoxChecker,)
+    then = (BoxChecker, MissingFinder)
 
 
 class InJson(Plain):
@@ -168,7 +150,6 @@ WAYS: dict[str, type[Plain] | type[Spans]] = {
     "samples": Samples,
     "zoom": Zoom,
     "check": Check,
-    "check_fast": FastCheck,
     "spans": Spans,
     "json": InJson,
     "lines": InLines,

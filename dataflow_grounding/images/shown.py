@@ -146,26 +146,22 @@ class MarkedImage(Image):
     Args:
         boxes: x1, y1, x2, y2 in pixels of the upright image.
         outlined: Whether outlines are drawn, besides the numbers.
-        without: The indices, from 0, of boxes that keep their number but aren't drawn.
     """
 
     boxes: tuple[Bbox, ...]
     outlined: bool = True
-    without: tuple[int, ...] = ()
     as_is = False  # the file has no marks
 
     @property
     def sent_digest(self) -> str:
         """A text that tells apart file, size, boxes and what is drawn of them, for keys of replies.
 
-        `DIGEST>640x480+DIGEST_OF_BOXES`; with `tags` after the `+` where outlines are left out,
-        and `-(0, 2)` at the end where boxes are.
+        `DIGEST>640x480+DIGEST_OF_BOXES`; with `tags` after the `+` where outlines are left out.
         """
         digest_of_boxes = hashlib.sha256(repr(self.boxes).encode()).hexdigest()[:16]
         width, height = self.sent_size
         tags = "" if self.outlined else "tags"
-        without = f"-{self.without}" if self.without else ""
-        return f"{self.facts.digest}>{width}x{height}+{tags}{digest_of_boxes}{without}"
+        return f"{self.facts.digest}>{width}x{height}+{tags}{digest_of_boxes}"
 
     def keep_drawn(self, jpeg: bytes) -> None:
         """Keep a JPEG that already has these marks, to send it without drawing.
@@ -185,11 +181,7 @@ class MarkedImage(Image):
         boxes = []
         for x1, y1, x2, y2 in self.boxes:
             boxes.append((x1 * scale_x, y1 * scale_y, x2 * scale_x, y2 * scale_y))
-        marks = []
-        for index, mark in enumerate(numbered_marks(boxes, self.outlined)):
-            if index not in self.without:
-                marks.append(mark)
-        return draw_marks(super().as_sent(data), marks)
+        return draw_marks(super().as_sent(data), numbered_marks(boxes, self.outlined))
 
 
 def numbered_marks(boxes: Sequence[Bbox], outlined: bool) -> "list[Mark]":
@@ -197,10 +189,6 @@ def numbered_marks(boxes: Sequence[Bbox], outlined: bool) -> "list[Mark]":
     return [Mark(bbox, str(number), outlined=outlined) for number, bbox in enumerate(boxes, 1)]
 
 
-def marked(
-    image: Image, boxes: Sequence[Bbox], *, outlined: bool = True, without: Sequence[int] = ()
-) -> MarkedImage:
+def marked(image: Image, boxes: Sequence[Bbox], *, outlined: bool = True) -> MarkedImage:
     """Return an image that is sent with marks on boxes; the arguments are those of MarkedImage."""
-    return MarkedImage(
-        image.path, image.facts, image.limits, tuple(boxes), outlined, tuple(without)
-    )
+    return MarkedImage(image.path, image.facts, image.limits, tuple(boxes), outlined)

@@ -33,7 +33,7 @@ from dataflow_grounding.engine.workers import run_blocking
 from dataflow_grounding.images.image import open_image
 from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.operators import Operator
-from dataflow_grounding.operators.judge_operator import JudgeOperator
+from dataflow_grounding.operators.box_checker import BoxChecker
 from dataflow_grounding.operators.judge_test import USUAL_PICTURES
 from dataflow_grounding.serving.serving import Reply, Serving, Usage
 from dataflow_grounding.serving.token_rules import TokenRules
@@ -74,15 +74,10 @@ _MEANS = {
     "double_check": _Mean(1, 132),
     "region_caption": _Mean(1, 84),
     "box_check": _Mean(1, 93),
-    "proposal_check": _Mean(1, 93),
-    "crop_judgement": _Mean(1, 32),
-    "negative_phrases": _Mean(1, 53),
-    "negative_check": _Mean(1, 112),
+    "negative_phrases": _Mean(2, 53),
     "box_verification": _Mean(4.2, 25),
     "box_refinement": _Mean(0, 25),
     "missing_search": _Mean(0, 25),
-    "doubt_grounding": _Mean(0, 25),
-    "box_mending": _Mean(0, 25),
 }
 
 
@@ -227,8 +222,8 @@ class _StepEstimate:
                 limits = operator.serving.image_limits
                 await memo.prepare(record, key, limits)
                 beginning += rules.image(open_image(record, key, limits).sent_size)
-        # a judge is sent a picture with the boxes drawn in, or cut-outs, as no earlier step is
-        is_cached = beginning >= rules.least_cached and not isinstance(operator, JudgeOperator)
+        # a judge is sent a picture with the boxes drawn in, as no earlier step is
+        is_cached = beginning >= rules.least_cached and not isinstance(operator, BoxChecker)
         text = _DATA
         for name in _tasks_of(self.step)[:1]:
             if name in prompt_names():  # a task of the user's own has no prompt here
@@ -520,7 +515,7 @@ def _judge_tests(steps: list[Step], amounts: Sequence[Amount], records: int) -> 
     for step, amount in zip(steps, amounts, strict=True):
         operator = step.operator
         tests = 0
-        if isinstance(operator, JudgeOperator) and amount.requests:
+        if isinstance(operator, BoxChecker) and amount.requests:
             every = operator.judge_watch.every
             if every is not None and operator.serving.takes_probes:
                 tests = USUAL_PICTURES * ceil(records / every)

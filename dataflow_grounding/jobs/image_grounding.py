@@ -1,7 +1,6 @@
 """The job `image_grounding`: the user's images and captions in, expressions with boxes out."""
 
 import re
-from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import (
@@ -20,17 +19,11 @@ from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.jobs.other_images import phrases_in_captions
 from dataflow_grounding.jobs.rows_job import RowsJob
 from dataflow_grounding.jobs.serving_of_spec import serving_of
-from dataflow_grounding.pipelines.shipped import (
-    ImageGroundingPipeline,
-    ProposalPipeline,
-    SampleProposalPipeline,
-)
+from dataflow_grounding.pipelines.shipped import ImageGroundingPipeline
 from dataflow_grounding.serving.serving import Serving
 from dataflow_grounding.spec import Block, PipelineBlock, RowsData, VlmBlock, WorkflowBlock
 from dataflow_grounding.spec.schema import MOST_NEGATIVES
 
-SAMPLES = "samples"
-"""The value of `data.proposals` that takes the boxes of all of the model's own answers."""
 GROUND = 1  # the number of the step that finds boxes; those after it look at them again
 
 
@@ -43,9 +36,14 @@ class GroundingWorkflow(WorkflowBlock):
     samples: int = Field(1, ge=1, le=100)
     zoom: bool = False
     verify: Literal["none", "reground"] = "none"
-    check: bool | Literal["fast"] = False
+    check: bool = False
     negatives: int = Field(0, ge=0, le=MOST_NEGATIVES)
     merge_iou: float | None = Field(0.9, gt=0, le=1)
+
+    @field_validator("check", mode="before")
+    @classmethod
+    def _there_is_one_check(cls, value: Any) -> Any:
+        return True if value == "fast" else value  # as specs of 0.2.0 have it
 
 
 class ClassEntry(Block):
@@ -60,8 +58,8 @@ class GroundingData(RowsData):
 
     `classes` are what to look for in every picture: class names, or phrase → class, or class → its
     phrases and definition, or the path of a file that says it. `proposals` is the format of a
-    detector's boxes in `input_jsonl`, which are verified instead of asked for; or `samples`, for
-    those of all answers of the model. `frame` is that of the detector's boxes.
+    detector's boxes in `input_jsonl`, which are checked instead of asked for. `frame` is that of
+    these boxes.
     """
 
     proposals: str = ""
@@ -141,18 +139,9 @@ def judge_block(vlm: VlmBlock, check: VlmBlock) -> VlmBlock:
     return check.model_copy(update=changes)
 
 
-def _samples_to_unite(workflow: GroundingWorkflow) -> int:
-    if workflow.samples < 2:
-        raise SpecError(
-            f"data.proposals: {SAMPLES} are the boxes of several answers: set workflow.samples to 2"
-            " or more"
-        )
-    return workflow.samples
-
-
-def _refuse_with_proposals(workflow: GroundingWorkflow, keys: Sequence[str]) -> None:
+def _refuse_with_proposals(workflow: GroundingWorkflow) -> None:
     stated = workflow.model_fields_set
-    for key in keys:
+    for key in ("fuse", "samples", "zoom", "verify"):
         if key in stated and getattr(workflow, key) != GroundingWorkflow.model_fields[key].default:
             raise SpecError(
                 f"workflow.{key} is for boxes that the model finds: leave it out with"
@@ -179,16 +168,12 @@ class ImageGroundingJob(RowsJob):
             " workflow.fuse: false?"
         ),
         "box_check": "Are the boxes under rejected wrong, and those with verified: true right?",
-        "proposal_check": "Are the boxes under rejected false, and are those that stay true?",
-        "negative_check": "Are the expressions with source: negative absent from their images?",
+        "negative_phrases": "Are the expressions with source: negative absent from their images?",
         "missing_search": "Are the instances with found_by things that had been missed?",
-        "crop_judgement": (
-            "Are the boxes under rejected wrong, and those with verified: true right?"
-        ),
     }
 
     def make_steps(self, storage: ResultsStorage) -> list[Step]:
-        """Return the steps of the pipeline that the spec states: with proposals, or with grounding.
+        """Return the steps of the pipeline that the spec states.
 
         The serving of another judge is made, too. Raises SpecError for settings that don't go
         together.
@@ -196,29 +181,16 @@ class ImageGroundingJob(RowsJob):
         block = self.spec.block
         assert isinstance(block, ImageGroundingBlock)
         workflow = block.workflow
-        settings: dict[str, Any] = {
-            "negatives": workflow.negatives,
-            "merge_iou": workflow.merge_iou,
-            "judge": None,
-        }
+        settings: dict[str, Any] = {**workflow.own(), "verify": workflow.verify == "reground"}
         for vlm in block.vlms[1:]:  # one at the most
             settings["judge"] = self._serving_of_judge(vlm)
-        if block.data.proposals not in ("", SAMPLES):
-            _refuse_with_proposals(workflow, ("samples", "zoom", "verify", "check"))
-            return ProposalPipeline(storage, self.serving, **settings).steps()
-        pipeline: type[SampleProposalPipeline | ImageGroundingPipeline] = ImageGroundingPipeline
-        own = {**workflow.own(), "verify": workflow.verify == "reground"}
-        if block.data.proposals == SAMPLES:
-            _refuse_with_proposals(workflow, ("fuse", "zoom", "verify", "check"))
-            pipeline = SampleProposalPipeline
-            own = {
-                "samples": _samples_to_unite(workflow),
-                "phrases_per_request": workflow.phrases_per_request,
-            }
-        settings |= own
-        settings["classes"] = self._stated_classes()
-        settings["other_images"] = self._phrases_of_other_images() if workflow.negatives else ()
-        return pipeline(storage, self.serving, **settings).steps()
+        if block.data.proposals:
+            _refuse_with_proposals(workflow)
+            settings["proposed"] = True
+        else:
+            settings["classes"] = self._stated_classes()
+            settings["other_images"] = self._phrases_of_other_images() if workflow.negatives else ()
+        return ImageGroundingPipeline(storage, self.serving, **settings).steps()
 
     def _serving_of_judge(self, vlm: VlmBlock) -> Serving:
         # A SpecError names keys of `vlm.check`.
@@ -251,7 +223,7 @@ class ImageGroundingJob(RowsJob):
         """
         data = self.spec.block.data
         assert isinstance(data, GroundingData)
-        if data.proposals in ("", SAMPLES):
+        if not data.proposals:
             if data.frame != "upright":
                 raise SpecError(
                     "data.frame is of the boxes in data.proposals: leave it out, or name their"

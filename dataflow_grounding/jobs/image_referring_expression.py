@@ -77,7 +77,7 @@ class ImageReferringExpressionJob(SpecJob):
         "region_expr": "Do type, color and description fit each region, and no other?",
         "image_caption": "Does the caption name what matters, and nothing that is not there?",
         "grounding_expr": "Does each expression mean its regions alone?",
-        "negative_check": "Are the expressions with source: negative absent from their images?",
+        "negative_phrases": "Are the expressions with source: negative absent from their images?",
         "double_check": (
             "Are the expressions with verified: false wrong, and those with true right?"
         ),

@@ -19,17 +19,13 @@ from ._verdicts import combine_verdicts as combine_verdicts
 from ._verdicts import expressions_to_check as expressions_to_check
 from .bbox_visualizer import BBoxVisualizer as BBoxVisualizer
 from .box_checker import BoxChecker as BoxChecker
-from .box_mender import BoxMender as BoxMender
 from .box_operator import BoxOperator as BoxOperator
-from .box_proposer import BoxProposer as BoxProposer
 from .box_refiner import BoxRefiner as BoxRefiner
 from .box_verifier import BoxVerifier as BoxVerifier
 from .caption_for_regions import CaptionForRegions as CaptionForRegions
 from .caption_generator import CaptionGenerator as CaptionGenerator
 from .caption_grounder import CaptionGrounder as CaptionGrounder
-from .crop_judge import CropJudge as CropJudge
 from .double_checker import DoubleChecker as DoubleChecker
-from .doubt_grounder import DoubtGrounder as DoubtGrounder
 from .expression_extractor import ExpressionExtractor as ExpressionExtractor
 from .function import (
     FunctionOperator as FunctionOperator,
@@ -39,7 +35,6 @@ from .function import (
 )
 from .merger import Merger as Merger
 from .missing_finder import MissingFinder as MissingFinder
-from .negative_checker import NegativeChecker as NegativeChecker
 from .negative_phraser import NegativePhraser as NegativePhraser
 from .operator_base import (
     OPERATOR_REGISTRY as OPERATOR_REGISTRY,
@@ -55,11 +50,9 @@ from .operator_base import (
 from .operator_base import open_image as open_image
 from .phrase_grounder import PhraseGrounder as PhraseGrounder
 from .phrase_lister import PhraseLister as PhraseLister
-from .proposal_verifier import ProposalVerifier as ProposalVerifier
 from .region_captioner import RegionCaptioner as RegionCaptioner
 from .region_expression_generator import RegionExpressionGenerator as RegionExpressionGenerator
 from .region_marker import RegionMarker as RegionMarker
 from .region_operator import RegionMarks as RegionMarks
 from .region_operator import RegionOperator as RegionOperator
 from .region_operator import Regions as Regions
-from .verdict_collector import VerdictCollector as VerdictCollector

@@ -25,10 +25,7 @@ both. Larger boxes are compared as they are.
 
 
 async def ask_and_merge(
-    ask_once: Callable[[int], Awaitable[list[Found]]],
-    samples: int,
-    size: Size,
-    least_share: float = 0.5,
+    ask_once: Callable[[int], Awaitable[list[Found]]], samples: int, size: Size
 ) -> list[Found]:
     """Ask the same question `samples` times and return the answers merged, phrase by phrase.
 
@@ -37,7 +34,6 @@ async def ask_and_merge(
             answer's number, from 0.
         samples: How many answers to ask for; 1 is returned as it is, with no share as its score.
         size: Width and height of the image, px.
-        least_share: The share of all answers that a box has to be in to stay.
 
     Returns:
         For each phrase, what `merge_answers` makes of its answers.
@@ -57,7 +53,7 @@ async def ask_and_merge(
     least_side = LEAST_SIDE_SHARE * max(size)
     merged: list[Found] = []
     for answers_for_phrase in zip(*readable, strict=True):
-        merged.append(merge_answers(answers_for_phrase, len(answers), least_side, least_share))
+        merged.append(merge_answers(answers_for_phrase, len(answers), least_side))
     return merged
 
 
@@ -128,20 +124,17 @@ def _single(found: Found) -> Found:
     return replace(found, instances=[{**item, "score": None} for item in found.instances])
 
 
-def merge_answers(
-    answers: Sequence[Found], samples: int, least_side: float = 0.0, least_share: float = 0.5
-) -> Found:
+def merge_answers(answers: Sequence[Found], samples: int, least_side: float = 0.0) -> Found:
     """Merge several answers about the same phrase into one.
 
     Boxes of different answers that overlap at IoU 0.5 or more are one, whose edges are the medians
-    of theirs. It stays when at least `least_share` of `samples` answers have it; the share that has
+    of theirs. It stays when at least half of `samples` answers have it; the share that has
     it is its score.
 
     Args:
         answers: The answers that could be read, at least one.
         samples: How many answers were asked for.
         least_side: Where boxes are compared, a shorter side counts as this long, px.
-        least_share: The share of `samples` that a box has to be in to stay.
 
     Returns:
         `grounded`, with the boxes that stay. Where none does: without boxes, with the commonest
@@ -162,7 +155,7 @@ def merge_answers(
     doubt = _first_of_half([answer.doubt for answer in answers], samples)
     own_doubt = _first_of_half([answer.own_doubt for answer in answers], samples)
     remark = joined_remarks(answer.remark for answer in answers)
-    staying = [cluster for cluster in clusters if len(cluster) >= least_share * samples]
+    staying = [cluster for cluster in clusters if 2 * len(cluster) >= samples]
     if staying:
         instances = [_instance_of(cluster, samples) for cluster in staying]
         return Found("grounded", instances, None, not agree, doubt, own_doubt, remark)

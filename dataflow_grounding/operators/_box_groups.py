@@ -9,8 +9,6 @@ from dataflow_grounding.tasks.checks import DrawnBox
 
 MOST_BOXES = 40  # in one request: with more, the numbers drawn can't be read
 MOST_PHRASES = 40  # in one request
-WHOLE = "whole_picture"
-"""The key of an instance whose box is the picture itself, where a judge is to look in all of it."""
 
 
 class Part(NamedTuple):
@@ -57,7 +55,5 @@ def drawn(expression: Expression, numbers: range) -> list[DrawnBox]:
     """Return some of the expression's boxes, by their numbers, as the judge is shown them."""
     boxes = []
     for number in numbers:
-        instance = expression["instances"][number]
-        is_whole = instance.get(WHOLE) is True
-        boxes.append(DrawnBox(expression["text"], box_of(instance["bbox"]), is_whole))
+        boxes.append(DrawnBox(expression["text"], box_of(expression["instances"][number]["bbox"])))
     return boxes

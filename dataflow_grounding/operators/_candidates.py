@@ -8,17 +8,9 @@ import itertools
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.records import NEGATIVE, Record
-from dataflow_grounding.operators._box_decisions import (
-    Expression,
-    check_of,
-    presence_of,
-    verdicts_of,
-)
-from dataflow_grounding.operators._box_groups import WHOLE
-from dataflow_grounding.operators._expressions import with_bbox_ids
+from dataflow_grounding.operators._box_decisions import Expression
 from dataflow_grounding.tasks.negatives import Changed
 
 COLUMN = "negative_candidates"
@@ -33,11 +25,8 @@ def candidates_of(
     own: Sequence[Expression],
     changed: Sequence[Changed],
     others: Sequence[str],
-    size: Size,
 ) -> list[Expression]:
-    """Return the candidates as expressions, the kinds of change taking turns.
-
-    Each has one box, that of the whole picture, in which a judge is to look for it.
+    """Return the candidates as expressions without boxes, the kinds of change taking turns.
 
     The first of each kind come first, then the second of each, and so on, so that the first few are
     of all kinds. Their ids are `{record's id}#n{number}`, without those that are taken.
@@ -47,7 +36,6 @@ def candidates_of(
         own: Its expressions; the places of the changed ones are those in here.
         changed: What they were changed to.
         others: Phrases of other images; one that a change has made, too, is left out.
-        size: The picture's width and height.
     """
     by_change: dict[str, list[dict[str, Any]]] = {}
     for place, change, text in changed:
@@ -70,9 +58,8 @@ def candidates_of(
             number += 1
         own_id = f"{record.unique_id}#n{number}"
         taken_ids.add(own_id)
-        candidate: Expression = {"expression_id": own_id, "source": NEGATIVE, **fields}
-        whole = {"bbox": [0, 0, *size], WHOLE: True}
-        candidates.append({**candidate, "instances": with_bbox_ids(candidate, [whole])})
+        negative: Expression = {"expression_id": own_id, "source": NEGATIVE, **fields}
+        candidates.append({**negative, "char_span": None, "instances": [], "status": "none"})
     return candidates
 
 
@@ -117,30 +104,21 @@ def of_other_images(
     return [phrase for _, phrase in sorted(ranked)[:count]]
 
 
-def why_kept_out(candidate: Expression) -> str:
-    """Return why a candidate can't be taken as a negative; "" where it is known to be absent.
-
-    It is known to be absent where the judge said that it isn't in the picture, and each of its
-    boxes, which mostly is the whole picture's, was dropped: the verdict says that the candidate
-    isn't there.
-    """
-    check = check_of(candidate)
-    verdicts = verdicts_of(candidate)
-    if not check or not verdicts:
-        verification = candidate.get("verification")
-        reason = verification.get("reason") if isinstance(verification, dict) else None
-        return str(reason or "not checked")
-    if presence_of(candidate).there is not False:
-        return "it may be there"
-    if any(verdict.get("decision") != "dropped" for verdict in verdicts.values()):
-        return str(check.get("reason") or "the answers differ")
-    return ""
+def is_absent(negative: Expression) -> bool:
+    """Whether a judge's check says that a negative is not in the picture."""
+    return negative.get("verified") is True and not negative["instances"]
 
 
-def as_absent(candidate: Expression) -> Expression:
-    """Return a candidate that is known to be absent as an expression for the record.
+def with_reason(negative: Expression) -> Expression:
+    """Return a negative that isn't known to be absent as a candidate, with the `reason`."""
+    verification = negative.get("verification") or {}
+    reason = "it may be there"
+    if "boxes" not in verification:
+        reason = str(verification.get("reason") or "not checked")
+    return {**negative, "reason": reason}
 
-    It has `status` "none", `verified` True and no instances; `rejected` is left out.
-    """
-    kept = {name: value for name, value in candidate.items() if name != "rejected"}
-    return {**kept, "char_span": None, "instances": [], "status": "none", "verified": True}
+
+def candidates_in(record: Record, column: str) -> list[Any]:
+    """Return the candidates that a record has already."""
+    candidates = record.get(column)
+    return list(candidates) if isinstance(candidates, list) else []

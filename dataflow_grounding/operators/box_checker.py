@@ -1,30 +1,61 @@
 """Operator: a judge's word on every box, and on whether each phrase's thing is there."""
 
-from dataflow_grounding.data.records import Record, Update
+import copy
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from dataflow_grounding.boxes.coordinates import BoxFormat
+from dataflow_grounding.boxes.regions import check_stated_size
+from dataflow_grounding.data.records import Record, Update, is_negative, read_expressions
+from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.engine.plan import Partial
 from dataflow_grounding.operators._box_decisions import (
     Expression,
     decided,
     identified,
+    is_open,
     not_checked,
-    seconds_of_presence,
-    with_verdicts,
 )
-from dataflow_grounding.operators._expressions import within_image
+from dataflow_grounding.operators._candidates import (
+    COLUMN,
+    candidates_in,
+    is_absent,
+    with_reason,
+)
+from dataflow_grounding.operators._expressions import any_has_boxes, within_image
 from dataflow_grounding.operators._judgement import ask_judge
-from dataflow_grounding.operators.judge_operator import JudgeOperator
-from dataflow_grounding.operators.operator_base import OPERATOR_REGISTRY, Ask, open_image
+from dataflow_grounding.operators.judge_test import JUDGE_EVERY, Distrust, JudgeWatch
+from dataflow_grounding.operators.operator_base import (
+    OPERATOR_REGISTRY,
+    Ask,
+    Image,
+    Operator,
+    facts_of,
+    open_image,
+)
+from dataflow_grounding.serving.serving import Serving
+from dataflow_grounding.trust.choice import FormatChoice, choice_of
 
 
 @OPERATOR_REGISTRY.register()
-class BoxChecker(JudgeOperator):
+class BoxChecker(Operator):
     """Has a judge say how each box fits, and whether each phrase's thing is there, and how often.
 
     One request shows all boxes of an image, drawn and numbered. The answers go into `verification`,
-    and a box's verdict and its phrase's presence, which are of one reply, decide.
+    and a box's verdict and its phrase's presence, which are of one reply, decide. Of the phrases
+    that a NegativePhraser made up, those that the judge doesn't call absent are taken out. What a
+    person settled is left alone.
 
     Args:
-        serving, box_format, check_every: As JudgeOperator's.
+        serving: The judge: the model that found the boxes, or another.
+        box_format: How boxes are written for the judge; None takes the serving's format.
+        check_every: Records that rely on one test of the judge; None for no tests. A judge that
+            does no better than chance is not obeyed.
+        only_negatives: Whether the judge is asked about a NegativePhraser's phrases alone.
+
+    Raises:
+        SpecError: A setting is wrong.
 
     Example:
         >>> from dataflow_grounding import BoxChecker, OpenAIServing
@@ -43,8 +74,64 @@ class BoxChecker(JudgeOperator):
 
     name = "box_check"
     tasks = ("box_check",)
+    input_keys = {"image": "image_path", "expressions": "expressions", "candidates": COLUMN}
+    output_keys = {"output": "expressions", "candidates": COLUMN}
+    optional_keys = ("candidates",)
     descriptions = {"zh": "由评判模型逐一核对每个边界框,并判断每个短语所指是否存在。"}
-    question = "verdicts"
+
+    def __init__(
+        self,
+        serving: Serving,
+        *,
+        box_format: str | None = None,
+        check_every: int | None = JUDGE_EVERY,
+        only_negatives: bool = False,
+    ) -> None:
+        self.serving: Serving = self.checked_serving(serving)
+        self.format_choice: FormatChoice = choice_of(serving, box_format)
+        self.judge_watch = JudgeWatch(check_every)
+        self.only_negatives = only_negatives
+
+    @property
+    def box_format(self) -> BoxFormat:
+        """The format of boxes in questions to the judge."""
+        return self.format_choice.format
+
+    def settle(self, start: RunStart) -> Counter[str]:
+        """Find out the box format, and return how many requests and tokens it took."""
+        return self.format_choice.settle(start)
+
+    def prepare(self, start: RunStart) -> Counter[str]:
+        """Settle the format, and begin this run's tests of the judge.
+
+        Returns how many requests and tokens the format took; the judge is tested later, with the
+        records.
+        """
+        asked = self.settle(start)
+        self.judge_watch = self.judge_watch.begun(self.serving, self.box_format, start)
+        return asked
+
+    def facts(self) -> dict[str, Any]:
+        """Return after how many records the judge is tested again, for `run.json`."""
+        return {"judge_every": self.judge_watch.every}
+
+    def asks(self, record: Record) -> bool:
+        """Whether there are expressions that the judge is asked about."""
+        return bool(self._asked_about(record))
+
+    def _asked_about(self, record: Record) -> dict[int, Expression]:
+        # By their place, from 0. Raises BrokenRow where expressions can't be read.
+        asked = {}
+        for place, expression in enumerate(read_expressions(record, self.keys.expressions)):
+            is_asked = not self.only_negatives or is_negative(expression)
+            if is_asked and is_open(expression):
+                asked[place] = identified(expression)
+        return asked
+
+    def look_over(self, record: Record) -> None:
+        """Raise SizeDiffers where the record's boxes are in a picture of another size."""
+        if any_has_boxes(self._asked_about(record).values()):
+            check_stated_size(record, open_image(record, self.keys.image).size)
 
     async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
         """Adds the expressions with `verified`, `verification` and, of boxes that go, `rejected`.
@@ -54,30 +141,76 @@ class BoxChecker(JudgeOperator):
         a record that can't be read, or states another size than its image has.
         """
         image = open_image(record, self.keys.image, self.serving.image_limits)
-        asked = {}
-        for place, expression in self.asked_about(record).items():
-            asked[place] = identified(expression)
+        asked = self._asked_about(record)
         if not asked:
-            return self.update_of(record, image, ask, {})
-        self.check_size(record, image)
-        distrust = await self.why_not_trusted(record, ask)
+            return self._update_of(record, image, ask, {})
+        self.look_over(record)
+        distrust = await self._why_not_trusted(record, ask)
         if distrust is not None:
-            return self.unchecked_update(record, image, ask, asked, distrust)
+            return self._unchecked_update(record, image, ask, asked, distrust)
         judgement = await ask_judge(image, asked, self.box_format, ask)
         judged = {}
         for place, expression in asked.items():
             if place in judgement.errors:
                 judged[place] = {**not_checked(expression, "not checked"), "doubtful": True}
             else:
-                answered = with_verdicts(
-                    expression, judgement.presences[place], judgement.verdicts[place]
-                )
-                judged[place] = within_image(self.decision_on(answered), image.size)
-        update = self.update_of(record, image, ask, judged)
+                result = decided(expression, judgement.presences[place], judgement.verdicts[place])
+                judged[place] = within_image(result, image.size)
+        update = self._update_of(record, image, ask, judged)
         if judgement.errors:
             return Partial(update, next(iter(judgement.errors.values())))
         return update
 
-    def decision_on(self, expression: Expression) -> Expression:
-        """Return the expression as its boxes' verdicts and its phrase's presence decide it."""
-        return decided(expression, seconds_of_presence(expression), name="presence")
+    async def _why_not_trusted(self, record: Record, ask: Ask) -> Distrust | None:
+        # The judge is tested first, where its last test is `check_every` records ago.
+        tests = self.judge_watch.tests
+        if tests is None:
+            return None
+        distrust = await tests.why_not_trusted(ask, record.place)
+        if distrust is not None:
+            code = "judge_not_tested" if distrust.error is not None else "judge_not_obeyed"
+            ask.note(code, distrust.reason)
+        return distrust
+
+    def _unchecked_update(
+        self,
+        record: Record,
+        image: Image,
+        ask: Ask,
+        asked: Mapping[int, Expression],
+        distrust: Distrust,
+    ) -> Update | Partial:
+        # Boxes stay, unchecked. Where the judge couldn't be tested, that is a failure as any
+        # missing answer, and a later run asks again.
+        unchecked = {}
+        for place, expression in asked.items():
+            unchecked[place] = not_checked(expression, distrust.reason)
+        update = self._update_of(record, image, ask, unchecked)
+        if distrust.error is None:
+            return update
+        # A copy for each record, because a report of the failure may add to it.
+        return Partial(update, copy.copy(distrust.error))
+
+    def _update_of(
+        self, record: Record, image: Image, ask: Ask, checked: Mapping[int, Expression]
+    ) -> Update:
+        expressions = []
+        left_out = []
+        is_doubtful = False
+        for place, expression in enumerate(read_expressions(record, self.keys.expressions)):
+            if place in checked:
+                expression = checked[place]
+                if is_negative(expression) and not is_absent(expression):
+                    left_out.append(with_reason(expression))
+                    continue
+                if is_negative(expression):
+                    ask.note("negatives", f"a negative kept: {expression.get('change')}")
+                is_doubtful = is_doubtful or bool(expression.get("doubtful"))
+            expressions.append(expression)
+        update = {**facts_of(record, image, ask, self.serving), self.keys.output: expressions}
+        if left_out:
+            earlier = candidates_in(record, self.keys.candidates)
+            update[self.keys.candidates] = [*earlier, *left_out]
+        if is_doubtful:
+            update["doubtful"] = True
+        return update

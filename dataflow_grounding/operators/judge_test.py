@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Literal, NamedTuple, TypeAlias, TypeVar
+from typing import NamedTuple, TypeVar
 
 from dataflow_grounding._util.errors import RecordError, SpecError
 from dataflow_grounding._util.terminal import say
@@ -26,7 +26,7 @@ from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.images.image import Image, open_image
 from dataflow_grounding.images.in_memory import as_path
 from dataflow_grounding.serving.serving import Serving
-from dataflow_grounding.tasks.checks import DrawnBox, box_check, crop_check
+from dataflow_grounding.tasks.checks import DrawnBox, box_check
 from dataflow_grounding.tasks.request import Request
 from dataflow_grounding.trust.probes import Probe, probe_of
 
@@ -141,20 +141,6 @@ def _png_of(layout: int) -> bytes:
     return file.getvalue()
 
 
-def crops_of(known: KnownPicture) -> tuple[list[DrawnBox], list[bool]]:
-    """Return the crops to ask about, and for each whether it shows what its phrase says.
-
-    Each phrase has two: its own box, and the next phrase's. Those of own boxes come first.
-    """
-    next_boxes = [*known.boxes[1:], known.boxes[0]]
-    boxes = list(known.boxes)
-    right = list(known.right)
-    for box, next_box in zip(known.boxes, next_boxes, strict=True):
-        boxes.append(DrawnBox(box.text, next_box.bbox))
-        right.append(known.probe.boxes.get(box.text) == next_box.bbox)
-    return boxes, right
-
-
 async def _marks_of_verdicts(
     ask: "_Sampling", image: Image, known: KnownPicture, box_format: BoxFormat
 ) -> list[Mark]:
@@ -167,19 +153,6 @@ async def _marks_of_verdicts(
         says_yes = verdict.fit not in ("other", "nothing")
         marks.append(Mark(None if verdict.fit is None else says_yes, right))
     return marks
-
-
-async def _marks_of_crops(
-    ask: "_Sampling", image: Image, known: KnownPicture, box_format: BoxFormat
-) -> list[Mark]:
-    boxes, right = crops_of(known)
-    answers = await ask(crop_check(image, boxes, box_format))
-    return [Mark(answer, truth) for answer, truth in zip(answers, right, strict=True)]
-
-
-Question: TypeAlias = Literal["verdicts", "crops"]
-"""What a judge is asked about a known picture."""
-_ASKED = {"verdicts": _marks_of_verdicts, "crops": _marks_of_crops}
 
 
 @dataclass(frozen=True)
@@ -220,7 +193,6 @@ class JudgeTests:
     """Tests a judge in one run. Replies are stored, and read again, as any others.
 
     Args:
-        question: What the judge is asked about a known picture.
         every: Records that rely on one test.
         serving: The judge.
         box_format: The format in which boxes are described to it.
@@ -229,7 +201,6 @@ class JudgeTests:
         warned: The topics that the user was warned of.
     """
 
-    question: Question
     every: int
     serving: Serving
     box_format: BoxFormat
@@ -259,7 +230,7 @@ class JudgeTests:
     def _key(self, ask: Ask, block: int) -> str:
         key = {
             **self.serving.identity_there(),
-            "asked": self.question,
+            "asked": "verdicts",
             "block": block,
             "as": self.box_format.name,
             # The user's wording belongs to it: in other words a judge may judge otherwise.
@@ -314,8 +285,7 @@ class JudgeTests:
         path = as_path(_png_of(layout), "the test picture")
         record = Record({"image_path": path})
         image = open_image(record, "image_path", self.serving.image_limits)
-        marks_of = _ASKED[self.question]
-        return await marks_of(ask, image, known_picture(layout), self.box_format)
+        return await _marks_of_verdicts(ask, image, known_picture(layout), self.box_format)
 
 
 _ADVICE = {
@@ -357,7 +327,6 @@ class JudgeWatch:
     Until `begun`, a judge is obeyed.
 
     Args:
-        question: What the judge is asked about a known picture: `verdicts` or `crops`.
         every: Records that rely on one test; None for no tests.
         tests: Those of the run; None for none.
 
@@ -365,7 +334,6 @@ class JudgeWatch:
         SpecError: `every` is no whole number from 1.
     """
 
-    question: Question
     every: int | None = JUDGE_EVERY
     tests: JudgeTests | None = field(default=None, compare=False)
 
@@ -375,8 +343,8 @@ class JudgeWatch:
             raise SpecError("check_every should be 1 or more, or None")
 
     def as_setting(self) -> str:
-        """Return what the answers of an operator depend on: question and rhythm."""
-        return f"JudgeWatch({self.question!r}, {self.every})"
+        """Return what the answers of an operator depend on: the rhythm."""
+        return f"JudgeWatch({self.every})"
 
     def begun(self, serving: Serving, box_format: BoxFormat, start: RunStart) -> "JudgeWatch":
         """Return the watch of a run that starts: one that tests, if tests are wanted and possible.
@@ -400,5 +368,5 @@ class JudgeWatch:
                 # What failed may be mended by now: a new call tests the judge again.
                 if result.distrust is not None and result.distrust.error is not None:
                     results.pop(key, None)
-        tests = JudgeTests(self.question, self.every, serving, box_format, results, fresh)
+        tests = JudgeTests(self.every, serving, box_format, results, fresh)
         return replace(self, tests=tests)

@@ -32,8 +32,8 @@ class MissingFinder(BoxOperator):
 
     It follows a BoxChecker, whose word it takes for that. The picture that is sent has the boxes of
     these phrases drawn in. A box that is found is added, with `found_by`, unless it is like one
-    that is there or was rejected; no more are added than are missing. They are judged with the
-    others if a CropJudge follows.
+    that is there or was rejected; no more are added than are missing. As no judge sees it, its
+    phrase is doubtful.
 
     Args:
         serving: The model that finds boxes.
@@ -88,7 +88,10 @@ class MissingFinder(BoxOperator):
                         ask.note("found_missing", "a box that a check said was lacking")
                     for _ in new[wanted:]:
                         ask.note("found_too_many", "more boxes than a check said were lacking")
-        return {**facts_of(record, image, ask, self.serving), self.keys.output: expressions}
+        update = {**facts_of(record, image, ask, self.serving), self.keys.output: expressions}
+        if any(expressions[number].get("doubtful") for number in incomplete):
+            update["doubtful"] = True
+        return update
 
     async def _search(self, image: Image, incomplete: list[Expression], ask: Ask) -> list[Found]:
         # The boxes that they have are drawn into the picture that is sent.

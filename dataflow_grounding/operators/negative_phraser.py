@@ -1,7 +1,8 @@
-"""Operator: phrases that are almost right for an image, and of other images; not yet checked."""
+"""Operator: phrases that are almost right for an image, and of other images; none are found."""
 
 from collections.abc import Sequence
 from math import ceil
+from typing import Any
 
 from dataflow_grounding._util.errors import RecordError
 from dataflow_grounding.boxes.regions import types_of
@@ -14,10 +15,13 @@ from dataflow_grounding.operators._candidates import (
     of_other_images,
     without_named,
 )
+from dataflow_grounding.operators._expressions import texts_of
+from dataflow_grounding.operators._nearness import batched
+from dataflow_grounding.operators.box_operator import BoxOperator
 from dataflow_grounding.operators.operator_base import (
     OPERATOR_REGISTRY,
     Ask,
-    Operator,
+    Image,
     facts_of,
     open_image,
 )
@@ -27,40 +31,45 @@ from dataflow_grounding.tasks.negatives import Changed, negative_phrases
 SPARE = 2  # candidates for each negative that is wanted: some turn out to be there
 SHARE_OF_OTHERS = 5  # one candidate in five is another image's phrase, if there are such phrases
 MOST_CHANGED = 40  # phrases of an image that the model is shown, to change them
+PHRASES_AT_ONCE = 16  # of a request that looks for them
 
 
 @OPERATOR_REGISTRY.register()
-class NegativePhraser(Operator):
+class NegativePhraser(BoxOperator):
     """Makes phrases up that are almost right for an image: one of its own, with one thing changed.
 
-    They are candidates, each with the box of the whole image: a NegativeChecker finds out which are
-    absent. About twice as many are made as are wanted. Things that a text names are left out.
+    The model then looks for them. Those of which it finds nothing become expressions with `status`
+    none, `source` negative and their `change`: a BoxChecker has to follow, which takes those out
+    that it doesn't call absent, too. Others go into `negative_candidates`, with the `reason`. About
+    twice as many are made as are wanted. Things that a text names are left out.
 
     Args:
         serving: The model that is asked.
         count: Negatives that an image is to have, 1 or more.
-        phrases: Phrases of other images; some of them are candidates too, the same ones on each
-            run.
+        phrases: Phrases of other images; some of them are taken, too, the same ones on each run.
+        **boxes: As PhraseGrounder's: `box_format`, `merge_iou`, `on_suspect_boxes`, `check_every`.
 
     Raises:
-        SpecError: A setting is wrong.
+        SpecError: A setting is wrong, or the model draws no boxes.
 
     Example:
         >>> from dataflow_grounding import NegativePhraser, OpenAIServing
-        >>> from dataflow_grounding.testing import CannedAnswers, LoopbackServer
-        >>> says = '{"negatives": [{"id": 1, "change": "attribute", "text": "the blue square"}]}'
+        >>> from dataflow_grounding.testing import LoopbackServer
+        >>> made_up = {"id": 1, "change": "attribute", "text": "the blue square"}
+        >>> says = {"negative_phrases": {"negatives": [made_up]}}
+        >>> says["phrase_grounding"] = {"objects": []}
         >>> box = {"bbox": [300, 200, 500, 400]}
         >>> row = {"image_path": "square.png"}
         >>> row["expressions"] = [{"text": "the red square", "instances": [box]}]
-        >>> with LoopbackServer(CannedAnswers(says)) as server:
+        >>> with LoopbackServer(lambda request: says[request.task]) as server:
         ...     serving = OpenAIServing(server.base_url, "any-model", box_format="xyxy_1000")
-        ...     record = NegativePhraser(serving)(row)
-        >>> [(made["text"], made["change"]) for made in record["negative_candidates"]]
-        [('the blue square', 'attribute')]
+        ...     _, made = NegativePhraser(serving, check_every=None)(row)["expressions"]
+        >>> made["text"], made["status"], made["change"]
+        ('the blue square', 'none', 'attribute')
     """
 
     name = "negative_phrases"
-    tasks = ("negative_phrases",)
+    tasks = ("negative_phrases", "phrase_grounding")
     input_keys = {
         "image": "image_path",
         "expressions": "expressions",
@@ -68,13 +77,15 @@ class NegativePhraser(Operator):
         "regions": "regions",
         "candidates": COLUMN,
     }
-    output_keys = {"candidates": COLUMN}
+    output_keys = {"output": "expressions", "candidates": COLUMN}
     optional_keys = ("caption", "regions", "candidates")
-    descriptions = {"zh": "生成与图像几乎相符、但实际不存在的短语,作为负样本候选。"}
+    descriptions = {"zh": "生成与图像几乎相符的短语,保留在图像中找不到的作为负样本。"}
 
-    def __init__(self, serving: Serving, count: int = 5, phrases: Sequence[str] = ()) -> None:
+    def __init__(
+        self, serving: Serving, count: int = 5, phrases: Sequence[str] = (), **boxes: Any
+    ) -> None:
         check_counts(count=count)
-        self.serving: Serving = self.checked_serving(serving)
+        super().__init__(serving, **boxes)
         self.count = count
         self.phrases = tuple(phrases)
 
@@ -83,14 +94,18 @@ class NegativePhraser(Operator):
         expressions = read_expressions(record, self.keys.expressions)
         return bool(self._lacking(expressions) and _places_with_boxes(expressions))
 
+    def requests_for(self, record: Record) -> int:
+        """Return one for the phrases, and one for each PHRASES_AT_ONCE that are looked for."""
+        return 1 + ceil(SPARE * self.count / PHRASES_AT_ONCE)
+
     def _lacking(self, expressions: Sequence[Expression]) -> int:
         return max(0, self.count - len(list(filter(is_negative, expressions))))
 
     async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
-        """Adds the candidates: each with its `text`, `change`, `changed_from` and `source`.
+        """Adds the expressions with those made up, each with its `change` and `changed_from`.
 
-        Those of other images have no `changed_from`. The update is Partial where the model's can't
-        be had: the record goes on without these.
+        Those of other images have no `changed_from`. The update is Partial where an answer can't be
+        had: the record goes on without what it was about.
         """
         own = read_expressions(record, self.keys.expressions)
         image = open_image(record, self.keys.image, self.serving.image_limits)
@@ -109,9 +124,33 @@ class NegativePhraser(Operator):
                 failed = error
         of_record = [answer._replace(place=places[answer.place]) for answer in changed]
         changed = without_named(told, of_record)
-        candidates = candidates_of(record, own, changed, others, image.size)
-        update = {**facts_of(record, image, ask, self.serving), self.keys.candidates: candidates}
+        candidates = candidates_of(record, own, changed, others)
+        kept: list[Expression] = []
+        left_out: list[Expression] = []
+        for batch in batched(candidates, PHRASES_AT_ONCE):
+            try:
+                reasons = await self._why_kept_out(image, batch, ask)
+            except RecordError as error:
+                failed = error
+                reasons = ["not looked for"] * len(batch)
+            for candidate, reason in zip(batch, reasons, strict=True):
+                if not reason and len(kept) < self._lacking(own):
+                    kept.append(candidate)
+                else:
+                    left_out.append({**candidate, "reason": reason or "enough are kept"})
+        update = {
+            **facts_of(record, image, ask, self.serving),
+            self.keys.output: [*own, *kept],
+            self.keys.candidates: left_out,
+        }
         return Partial(update, failed) if failed else update
+
+    async def _why_kept_out(
+        self, image: Image, candidates: Sequence[Expression], ask: Ask
+    ) -> list[str]:
+        answers = await self.ground(image, texts_of(candidates), ask)
+        is_there = {"none": "", "grounded": "it was found"}
+        return [is_there.get(answer.status, "it may be there") for answer in answers]
 
 
 def _places_with_boxes(expressions: Sequence[Expression]) -> list[int]:

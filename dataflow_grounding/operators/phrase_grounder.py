@@ -2,7 +2,7 @@
 
 from functools import partial
 from math import ceil
-from typing import Any, ClassVar
+from typing import Any
 
 from dataflow_grounding import (
     CHECK_EVERY,
@@ -59,8 +59,6 @@ class PhraseGrounder(BoxOperator):
     """
 
     name = "grounding"
-    least_share: ClassVar[float] = 0.5
-    """The share of several answers that a box has to be in to stay."""
     descriptions = {"zh": "在图像中定位每个指代表达式,输出像素坐标的边界框。"}
 
     def __init__(
@@ -110,7 +108,7 @@ class PhraseGrounder(BoxOperator):
         answers: list[Found] = []
         for chunk in batched(texts, self.phrases_per_request):
             ground = partial(self.ground, image, chunk, ask)
-            answers += await ask_and_merge(ground, self.samples, image.size, self.least_share)
+            answers += await ask_and_merge(ground, self.samples, image.size)
         grounded: list[dict[str, Any]] = []
         for expression, answer in zip(expressions, answers, strict=True):
             grounded.append(with_answer(expression, answer))

@@ -1,7 +1,7 @@
 """The pipelines that a spec names: captions grounded, boxes referred to, boxes described."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from dataflow_grounding import operators as steps
 from dataflow_grounding._util.errors import SpecError
@@ -46,13 +46,15 @@ class ImageGroundingPipeline(Pipeline):
         samples: Answers to each question about boxes, merged to one.
         zoom: Whether small boxes are looked for again in enlarged crops (BoxRefiner).
         verify: Whether boxes are grounded once more and compared (BoxVerifier).
-        check: Whether the judge looks at every box. With "fast" that is in one request an image,
-            which decides; with True the crops are judged, too, and what is missing or doesn't fit
-            is asked for again.
+        check: Whether the judge looks at every box, in one request an image, and what is missing is
+            asked for (BoxChecker, MissingFinder).
         judge: The model that judges; None takes `serving`.
         negatives: How many negatives each image should have: phrases of what isn't in it, made up
-            from its own phrases and `other_images`, and kept if the judge calls them absent.
+            from its own phrases and `other_images`, and kept if `serving` finds nothing of them,
+            and the judge calls them absent.
         other_images: Phrases of other images.
+        proposed: Whether the records have boxes already, such as a detector's: no others are asked
+            for but missing ones, and `check` is on.
         **boxes: Settings that all operators that ask for boxes share, such as `box_format`.
 
     Raises:
@@ -72,13 +74,15 @@ class ImageGroundingPipeline(Pipeline):
         samples: int = 1,
         zoom: bool = False,
         verify: bool = False,
-        check: bool | Literal["fast"] = False,
+        check: bool = False,
         judge: Serving | None = None,
         negatives: int = 0,
         other_images: Sequence[str] = (),
+        proposed: bool = False,
         **boxes: Any,
     ) -> None:
         self.storage = storage
+        self.proposed = proposed
         if fuse and (classes or samples > 1):
             raise SpecError(
                 "workflow.fuse takes captions, and one answer to each: leave out"
@@ -95,17 +99,21 @@ class ImageGroundingPipeline(Pipeline):
             self.further.append(steps.BoxRefiner(serving, samples=samples, **boxes))
         if verify:
             self.further.append(steps.BoxVerifier(serving, samples=samples, **boxes))
-        if check:
-            self.further += _checking(serving, judge or serving, check == "fast", samples, boxes)
-        self.negating = _negating(serving, judge or serving, negatives, other_images)
+        if negatives:
+            self.further.append(steps.NegativePhraser(serving, negatives, other_images, **boxes))
+        checks = check or proposed
+        if checks or negatives:
+            self.further.append(steps.BoxChecker(judge or serving, only_negatives=not checks))
+        if checks:
+            self.further.append(steps.MissingFinder(serving, **boxes))
 
     def forward(self) -> None:
-        """Run the steps: expressions and boxes, then those that look at boxes again, negatives."""
+        """Run the steps: expressions and boxes, then those that look at them again."""
         if self.fused is not None:
             self.fused.run(
                 self.storage.step(), input_image_key="image_path", input_caption_key="caption"
             )
-        else:
+        elif not self.proposed:
             self._in_two_steps()
         for step in self.further:
             step.run(
@@ -113,8 +121,6 @@ class ImageGroundingPipeline(Pipeline):
                 input_image_key="image_path",
                 input_expressions_key="expressions",
             )
-        for step in self.negating:
-            step.run(self.storage.step(), input_image_key="image_path")
 
     def _in_two_steps(self) -> None:
         if self.lister is not None:
@@ -128,104 +134,6 @@ class ImageGroundingPipeline(Pipeline):
             input_image_key="image_path",
             input_expressions_key="expressions",
         )
-
-
-def _negating(
-    serving: Serving,
-    judge: Serving,
-    count: int,
-    other_images: Sequence[str],
-) -> list[Operator]:
-    # Return the steps of `negatives`; none where `count` is 0. They make phrases up, and have a
-    # judge say which of them are absent.
-    if not count:
-        return []
-    return [
-        steps.NegativePhraser(serving, count, other_images),
-        steps.NegativeChecker(judge, count),
-    ]
-
-
-def _checking(
-    serving: Serving, judge: Serving, is_fast: bool, samples: int, boxes: dict[str, Any]
-) -> list[Operator]:
-    # Return the steps of `check`. They judge boxes, ask for what is missing, judge the boxes'
-    # crops, ground again what is in doubt, and mend what doesn't fit.
-    if is_fast:
-        return [steps.BoxChecker(judge)]
-    return [
-        steps.VerdictCollector(judge),
-        steps.MissingFinder(serving, **boxes),
-        steps.CropJudge(judge),
-        steps.DoubtGrounder(serving, samples=samples, **boxes),
-        steps.BoxMender(serving, **boxes),
-    ]
-
-
-class ProposalPipeline(Pipeline):
-    """Boxes from another source, such as a detector's, are verified; then the rest is asked for.
-
-    The `judge` is the same model unless another is given. `negatives` is as ImageGroundingPipeline
-    has it. `boxes` are the settings of MissingFinder.
-    """
-
-    name = "image_grounding"
-
-    def __init__(
-        self,
-        storage: FileStorage,
-        serving: Serving,
-        *,
-        judge: Serving | None = None,
-        negatives: int = 0,
-        **boxes: Any,
-    ) -> None:
-        self.storage = storage
-        self.verifier = steps.ProposalVerifier(judge or serving)
-        self.finder = steps.MissingFinder(serving, **boxes)
-        self.negating = _negating(serving, judge or serving, negatives, ())
-
-    def forward(self) -> None:
-        """Run the steps: verify the boxes, find what is missing; then negatives."""
-        steps_at_boxes: tuple[Operator, ...] = (self.verifier, self.finder)
-        for step in steps_at_boxes:
-            step.run(
-                self.storage.step(),
-                input_image_key="image_path",
-                input_expressions_key="expressions",
-            )
-        for step in self.negating:
-            step.run(self.storage.step(), input_image_key="image_path")
-
-
-class SampleProposalPipeline(ImageGroundingPipeline):
-    """Expressions of each caption, or phrases of a list; the boxes that any of several answers has.
-
-    Each box is then verified, and what is missing is asked for, as in ProposalPipeline. `settings`
-    are ImageGroundingPipeline's; its further steps come after these.
-    """
-
-    def __init__(
-        self,
-        storage: FileStorage,
-        serving: Serving,
-        *,
-        samples: int,
-        phrases_per_request: int = 16,
-        judge: Serving | None = None,
-        merge_iou: float | None = 0.9,
-        **settings: Any,
-    ) -> None:
-        super().__init__(storage, serving, judge=judge, merge_iou=merge_iou, **settings)
-        # in place of the grounder that merges the answers by majority
-        self.grounder = steps.BoxProposer(
-            serving, phrases_per_request=phrases_per_request, samples=samples, merge_iou=merge_iou
-        )
-        verifying = [
-            steps.ProposalVerifier(judge or serving),
-            steps.MissingFinder(serving, merge_iou=merge_iou),
-        ]
-        self.further = [*verifying, *self.further]
 
 
 class ImageReferringExpressionPipeline(Pipeline):
@@ -255,7 +163,12 @@ class ImageReferringExpressionPipeline(Pipeline):
         self.captioner = steps.CaptionForRegions(serving)
         self.merger = steps.Merger(serving, marks=marks)
         self.checker = steps.DoubleChecker(serving, method, reground_serving, iou)
-        self.negating = _negating(serving, serving, negatives, other_images)
+        self.negating: list[Operator] = []
+        if negatives:
+            self.negating = [
+                steps.NegativePhraser(serving, negatives, other_images),
+                steps.BoxChecker(serving, only_negatives=True),
+            ]
 
     def forward(self) -> None:
         """Run the four steps: describe regions, caption, merge, check; then those of negatives."""

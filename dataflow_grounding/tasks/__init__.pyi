@@ -6,7 +6,6 @@ from .captions import image_caption as image_caption
 from .captions import region_caption as region_caption
 from .captions import renumbered as renumbered
 from .checks import box_check as box_check
-from .checks import crop_check as crop_check
 from .checks import missing_boxes as missing_boxes
 from .extraction import expression_extraction as expression_extraction
 from .fused import caption_grounding as caption_grounding

@@ -1,4 +1,4 @@
-"""Tasks about boxes that are there: `box_check`, `crop_check` and `missing_boxes`.
+"""Tasks about boxes that are there: `box_check` and `missing_boxes`.
 
 A judge's reply is read strictly: what isn't one of the answers that were asked for is none, or says
 that the judge can't tell.
@@ -39,7 +39,6 @@ FITS: tuple[Fit, ...] = get_args(Fit)
 SMALL = 0.03
 MOST_COUNTED = 10_000  # of one phrase's things in a picture; more is no count
 MOST_REASON = 200  # characters of a reason that are kept
-ANSWERS = ("yes", "no", "unsure")
 # Word of a judge → its answer; None is "can't tell".
 _TRUTHS = {"true": True, "yes": True, "false": False, "no": False, "unsure": None}
 
@@ -50,13 +49,10 @@ class DrawnBox(NamedTuple):
     Attributes:
         text: The box's phrase.
         bbox: The box in pixels of the upright image.
-        is_whole: Whether it is the whole picture. Then the question states it and it isn't drawn:
-            there is nothing around it, and its number would hide a part of the picture.
     """
 
     text: str
     bbox: Bbox
-    is_whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,8 +92,8 @@ def box_check(
 ) -> Request[Checked]:
     """Make the request whether each phrase's thing is there, and whether each box is right.
 
-    The boxes are drawn and numbered in the picture, except those of the whole picture. A second
-    picture shows the first `MOST_CROPS` small ones enlarged.
+    The boxes are drawn and numbered in the picture. A second picture shows the first `MOST_CROPS`
+    small ones enlarged.
 
     Args:
         image: The image, without marks.
@@ -133,17 +129,12 @@ def box_check(
         )
         return checked, notes
 
-    indices_of_whole = [i for i, box in enumerate(boxes) if box.is_whole]
-    shown = image
-    if len(indices_of_whole) < len(boxes):
-        shown = marked(image, [box.bbox for box in boxes], without=indices_of_whole)
+    shown = marked(image, [box.bbox for box in boxes]) if boxes else image
     question: dict[str, Any] = {
         "image": _size_of(shown),
         "phrases": _numbered(phrases),
         "boxes": _box_items(boxes, shown, box_format),
     }
-    if indices_of_whole:
-        question["boxes_of_the_whole_picture"] = [i + 1 for i in indices_of_whole]
     request = about(
         "box_check",
         shown,
@@ -161,38 +152,6 @@ def box_check(
     return replace(
         request, images=(shown, crops), input={**question, "boxes_from_closer_by": small}
     )
-
-
-def crop_check(
-    image: Image, boxes: Sequence[DrawnBox], box_format: BoxFormat
-) -> Request[list[bool | None]]:
-    """Make the request whether the crop of each box shows what its phrase says.
-
-    The answer has True, False or None for each, in their order; None is "can't tell". All crops are
-    in one picture, so at most `MOST_CROPS` boxes can be asked about at once.
-
-    Args:
-        image: The image that the boxes are in; the crops are cut from it.
-        boxes: The boxes, each with its phrase.
-        box_format: How the place of each crop in the picture is written for the judge.
-    """
-    sheet = crop_sheet(image, [box.bbox for box in boxes])
-    tiles = [DrawnBox(box.text, tile) for box, tile in zip(boxes, sheet.tiles, strict=True)]
-    schema = object_of(crops=list_of(object_of(id=INTEGER, answer=_one_of(ANSWERS))))
-
-    def read(reply: str) -> tuple[list[bool | None], list[Note]]:
-        """Return what a reply says of each crop.
-
-        Raises:
-            UnreadableReply, TruncatedReply: An answer lacks, or isn't one that was asked for.
-        """
-        data, notes = read_object(reply, required="crops")
-        items = _items(data, "crops", is_cut_off(notes))
-        answers = _by_id(items, len(boxes), _answer, None, notes)
-        return all_of(answers, len(boxes), "the answer", notes), notes
-
-    question = {"image": _size_of(sheet), "crops": _box_items(tiles, sheet, box_format)}
-    return about("crop_check", sheet, question, schema, read, box_format, divisible=len(boxes) > 1)
 
 
 def missing_boxes(
@@ -298,11 +257,15 @@ def _by_id(
     return answers
 
 
-def _yes_no_or_none(item: Mapping[str, Any], key: str) -> bool | None:
-    value = item.get(key, "")
+def _bare(word: str) -> str:
+    return word.strip().removesuffix(".").rstrip().lower()
+
+
+def _there(item: Mapping[str, Any]) -> bool | None:
+    value = item.get("there", "")
     if value is None or isinstance(value, bool):
         return value
-    complaint = f'"{key}" of id {item["id"]!r:.20} is none of yes, no and unsure.'
+    complaint = f'"there" of id {item["id"]!r:.20} is none of yes, no and unsure.'
     if not isinstance(value, str) or not value:
         raise UnreadableReply(complaint)
     word = _bare(value)
@@ -311,19 +274,11 @@ def _yes_no_or_none(item: Mapping[str, Any], key: str) -> bool | None:
     return _TRUTHS[word]
 
 
-def _bare(word: str) -> str:
-    return word.strip().removesuffix(".").rstrip().lower()
-
-
-def _answer(item: Mapping[str, Any]) -> bool | None:
-    return _yes_no_or_none(item, "answer")
-
-
 def _presence(item: Mapping[str, Any]) -> Presence:
     # Return what an item says of a phrase. Both parts are None where they contradict each other, as
     # a count of 0 does for what is there. A count that is no whole number from 0 to MOST_COUNTED is
     # None.
-    there = _yes_no_or_none(item, "there")
+    there = _there(item)
     count = whole_number(item.get("count"))
     if count is not None and not 0 <= count <= MOST_COUNTED:
         count = None

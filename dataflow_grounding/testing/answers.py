@@ -15,7 +15,7 @@ from typing import Any
 
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Size
-from dataflow_grounding.operators.judge_test import KnownPicture, crops_of, known_picture
+from dataflow_grounding.operators.judge_test import KnownPicture, known_picture
 from dataflow_grounding.testing.dialects import Answer
 from dataflow_grounding.testing.received import BadRequest, ReceivedRequest
 from dataflow_grounding.testing.rectangles import rectangles_in
@@ -104,8 +104,6 @@ class EchoAnswers:
                 return {"captions": [captioned(region) for region in regions]}
             case "box_check":
                 return judgement_of_boxes(task_input)
-            case "crop_check":
-                return judgement_of_crops(task_input)
             case "missing_boxes":
                 return {"objects": []}
             case "negative_phrases":
@@ -252,20 +250,6 @@ def judgement_of_boxes(task_input: dict[str, Any]) -> dict[str, Any]:
         verdict = "right" if is_right else "other"
         verdicts.append({"id": box["id"], "verdict": verdict, "reason": ""})
     return {"phrases": presences, "boxes": verdicts}
-
-
-def judgement_of_crops(task_input: dict[str, Any]) -> dict[str, Any]:
-    """Return a judge's answer that finds all crops right; in a judge's test, those that are so."""
-    texts = [crop["text"] for crop in task_input["crops"]]
-    # The test asks about each phrase twice, first with the phrase's own box.
-    test_picture = judge_test_picture(texts[: len(texts) // 2])
-    are_right = [True] * len(texts)
-    if test_picture is not None:
-        are_right = crops_of(test_picture)[1]
-    crops = []
-    for crop, is_right in zip(task_input["crops"], are_right, strict=True):
-        crops.append({"id": crop["id"], "answer": "yes" if is_right else "no"})
-    return {"crops": crops}
 
 
 def in_form_asked_for(settings: Mapping[str, Any]) -> dict[str, Any] | str:

@@ -200,7 +200,7 @@ class Mute(BenchModel):
     """A model whose judgements can't be read."""
 
     def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
-        if request.task in ("box_check", "crop_check"):
+        if request.task == "box_check":
             return {"answer": "I'd rather not say."}
         return super().__call__(request)
 
@@ -233,13 +233,13 @@ def test_a_check_that_checked_nothing_is_told(
     here: Path, model: BenchModel, judge: str, why: str
 ) -> None:
     with LoopbackServer(model) as server:
-        done = bench(server, "--pictures", "1", "--ways", "plain,check_fast")
+        done = bench(server, "--pictures", "1", "--ways", "plain,check")
     assert done.code == 1, done
-    warning = "check_fast checked nothing, as the judge"
+    warning = "check checked nothing, as the judge"
     assert warning in done.err
     assert why in done.err
     document = json.loads((here / "bench_results/bench.json").read_text("utf-8"))
-    checked = document["ways"]["check_fast"]
+    checked = document["ways"]["check"]
     assert checked["figures"]["counts"]["judge"] == judge
     assert document["ways"]["plain"]["figures"]["counts"]["judge"] is None
     # a reply that several pictures wait for is one
@@ -441,7 +441,7 @@ def test_a_killed_bench_goes_on_and_counts_what_failed_in_its_first_call(here: P
 def test_wrong_arguments_are_told(here: Path) -> None:
     done = command(["bench", "--ways", "plain,psychic"])
     assert done.code == 2
-    assert "'psychic' is not one of plain, samples, zoom, check, check_fast, spans" in done.err
+    assert "'psychic' is not one of plain, samples, zoom, check, spans" in done.err
     (here / "a_file").write_text("")
     done = command(["bench", "--ways", "plain", "-o", "a_file"])
     assert (done.code, "can't write in a_file/.ckpt" in done.err) == (2, True), done

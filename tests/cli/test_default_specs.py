@@ -86,7 +86,7 @@ OF_PIPELINE: dict[str, dict[str, Any]] = {
         "workflow.phrases_per_request": 3,
         "workflow.samples": 3,
         "workflow.zoom": True,
-        "workflow.check": "fast",
+        "workflow.check": True,
         "workflow.negatives": 2,
         "workflow.verify": "reground",
         "workflow.merge_iou": 0.5,

@@ -15,26 +15,21 @@ from hypothesis import strategies as st
 
 from dataflow_grounding import (
     BoxChecker,
-    BoxMender,
-    CropJudge,
-    DoubtGrounder,
     FileStorage,
     MissingFinder,
     Operator,
     Pipeline,
-    VerdictCollector,
 )
 from dataflow_grounding._util.errors import RecordError
 from dataflow_grounding.engine.options import RunOptions, current_options
 from dataflow_grounding.engine.plan import holding
-from dataflow_grounding.operators._box_decisions import decided, with_verdicts
+from dataflow_grounding.operators._box_decisions import decided
 from dataflow_grounding.operators.judge_test import (
     BY_CHANCE,
     HOPELESS,
     HOPELESS_AFTER,
     MOST_PICTURES,
     Mark,
-    crops_of,
     known_picture,
     right_by_chance,
 )
@@ -42,10 +37,9 @@ from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.tasks.checks import FITS, BoxVerdict, Presence
 from dataflow_grounding.testing import Answer, LoopbackServer, ReceivedRequest
 from tests.support.stand_ins.check_quality import (
-    CHECKS,
+    CHECK,
     NOISE,
     PLAIN,
-    REGROUND,
     mean_of,
     scenes,
     worth_of,
@@ -78,12 +72,10 @@ class Judge:
         self,
         fits: dict[str, str] | None = None,
         there: dict[str, int] | None = None,
-        crops: dict[str, str] | None = None,
         finds: dict[str, list[list[int]]] | None = None,
     ) -> None:
         self.fits = fits or {}
         self.there = there or {}
-        self.crops = crops or {}
         self.finds = finds or {}
         self.asked: Counter[str] = Counter()
         self.requests: list[ReceivedRequest] = []
@@ -102,12 +94,6 @@ class Judge:
                 fit = self.fits.get(box["text"], "right")
                 boxes.append({"id": box["id"], "verdict": fit, "reason": "so"})
             return {"phrases": phrases, "boxes": boxes}
-        if request.task == "crop_check":
-            crops = []
-            for crop in given["crops"]:
-                answer = self.crops.get(crop["text"], "yes")
-                crops.append({"id": crop["id"], "answer": answer})
-            return {"crops": crops}
         objects = []
         for phrase in given["phrases"]:
             for bbox in self.finds.get(phrase["text"], []):
@@ -134,219 +120,44 @@ def record_with(photo: str, **boxes: list[list[int]]) -> dict[str, Any]:
     return {"image_path": photo, "expressions": expressions}
 
 
-def checked(judge: Says, record: dict[str, Any], *, fast: bool = False) -> list[dict[str, Any]]:
+def checked(judge: Says, record: dict[str, Any]) -> list[dict[str, Any]]:
+    """The expressions after `workflow.check: true`."""
     with LoopbackServer(judge, keep_bodies=True) as server:
         serving = serving_at(server)
-        first = BoxChecker if fast else VerdictCollector
-        steps: list[Operator] = [first(serving, check_every=None)]
-        if not fast:
-            steps.append(MissingFinder(serving, check_every=None))
-            steps.append(CropJudge(serving, check_every=None))
-            steps.append(DoubtGrounder(serving, check_every=None))
-            steps.append(BoxMender(serving, check_every=None))
-        for step in steps:
-            record = step(record)
+        record = BoxChecker(serving, check_every=None)(record)
+        record = MissingFinder(serving, check_every=None)(record)
     expressions = record["expressions"]
     assert isinstance(expressions, list)
+    assert record.get("doubtful", False) is any(e.get("doubtful") for e in expressions)
     return expressions
 
 
 @pytest.mark.parametrize(
-    ("fit", "crop", "stays", "verified"),
+    ("fit", "count", "stays", "verified"),
     [
-        ("right", "yes", True, True),
-        ("other", "no", False, True),
-        ("nothing", "no", False, True),
-        ("right", "no", True, None),
-        ("other", "yes", True, None),
+        ("right", 1, True, True),
+        ("other", 0, False, True),
+        ("nothing", 0, False, True),
+        ("right", 0, True, None),
+        ("other", 1, True, None),
     ],
 )
-def test_two_answers_decide_where_they_agree(
-    photo: str, fit: str, crop: str, stays: bool, verified: bool | None
+def test_two_answers_of_one_request_decide_where_they_agree(
+    photo: str, fit: str, count: int, stays: bool, verified: bool | None
 ) -> None:
-    judge = Judge(fits={"dog": fit}, crops={"dog": crop}, there={"dog": int(stays)})
+    judge = Judge(fits={"dog": fit}, there={"dog": count})
     [expression] = checked(judge, record_with(photo, dog=[RED]))
     assert [i["bbox"] for i in expression["instances"]] == ([RED] if stays else [])
     assert expression["verified"] is verified
     assert expression.get("doubtful", False) is (verified is None)
+    assert expression["status"] == ("grounded" if stays else "none")
     if not stays:
         [rejected] = expression["rejected"]
         assert rejected["bbox"] == RED
-        assert rejected["reason"].endswith("(so); crop: no")
-        assert expression["status"] == "none"
+        assert rejected["reason"].endswith("(so); presence: no")
         assert "dropped" in expression["verification"]["reason"]
-    assert judge.asked["box_check"] == judge.asked["crop_check"] == 1
-
-
-# A box that both answers deny, of a phrase that the judge says is there
-
-
-def test_a_denied_box_stays_in_doubt_that_no_other_phrase_claims(photo: str) -> None:
-    judge = Judge(fits={"dog": "other"}, crops={"dog": "no"}, there={"dog": 1, "fox": 0})
-    dog, cup, fox = checked(judge, record_with(photo, dog=[RED], cup=[BLUE], fox=[]))
-    assert ([box["bbox"] for box in dog["instances"]], "rejected" in dog) == ([RED], False)
-    assert (dog["status"], dog["verified"], dog["doubtful"]) == ("grounded", None, True)
-    [verdict] = dog["verification"]["boxes"]
-    assert (verdict["decision"], verdict["score"]) == ("undecided", 0.0)
-    expected = "denied, though it is said to be there: on another thing (so); crop: no"
-    assert dog["verification"]["reason"] == expected
-    assert (cup["verified"], fox["verified"]) == (True, True)
-    assert judge.asked == {"box_check": 1, "crop_check": 1}
-
-
-def test_a_thing_that_is_there_and_lost_its_box_is_doubtful(photo: str) -> None:
-    """The box is on the cup, as the cup's own box says."""
-    judge = Judge(fits={"dog": "other"}, crops={"dog": "no"})
-    near = [edge + 5 for edge in RED]
-    dog, cup = checked(judge, record_with(photo, dog=[RED], cup=[near]))
-    assert (dog["instances"], len(dog["rejected"]), len(cup["instances"])) == ([], 1, 1)
-    assert (dog["verified"], dog["doubtful"]) == (None, True)
-    assert "it may be there" in dog["verification"]["reason"]
-
-
-def test_a_denied_box_claims_nothing(photo: str) -> None:
-    judge = Judge(dict.fromkeys(("dog", "cup"), "other"), crops={"dog": "no", "cup": "no"})
-    dog, cup = checked(judge, record_with(photo, dog=[RED], cup=[RED]))
-    assert [len(dog["instances"]), len(cup["instances"])] == [1, 1]
-    assert (dog["verified"], cup["verified"]) == (None, None)
-
-
-def test_a_denied_box_of_an_absent_phrase_tells_nothing_of_another_phrase(photo: str) -> None:
-    denied = dict.fromkeys(("dog", "cat"), "other")
-    judge = Judge(denied, {"dog": 1, "cat": 0}, dict.fromkeys(denied, "no"))
-    dog, cat, _ = checked(judge, record_with(photo, dog=[RED], cat=[BLUE], cup=[[1, 1, 9, 9]]))
-    assert (len(dog["instances"]), cat["instances"]) == (1, [])
-    assert (dog["verified"], cat["verified"]) == (None, True)
-
-
-@pytest.mark.parametrize(("count", "stays"), [(1, False), (2, True), (None, True)])
-def test_a_denied_box_goes_that_the_count_does_not_need(
-    photo: str, count: int | None, stays: bool
-) -> None:
-    def says(request: ReceivedRequest) -> Any:
-        if request.task == "crop_check":
-            return {"crops": [{"id": 1, "answer": "yes"}, {"id": 2, "answer": "no"}]}
-        phrases = [{"id": 1, "there": True, "count": count}]
-        boxes = [{"id": 1, "verdict": "right"}, {"id": 2, "verdict": "nothing"}]
-        return {"phrases": phrases, "boxes": boxes}
-
-    [dog] = checked(says, record_with(photo, dog=[RED, BLUE]))
-    assert [box["bbox"] for box in dog["instances"]] == ([RED, BLUE] if stays else [RED])
-    assert dog["verified"] is (None if stays else True)
-
-
-@pytest.mark.parametrize(
-    ("count", "cup", "is_kept"), [(2, BLUE, True), (1, BLUE, False), (2, RED, False)]
-)
-@pytest.mark.parametrize(("fit", "crop"), [("right", "no"), ("other", "yes")])
-def test_answers_that_differ_are_decided_by_a_count_of_several(
-    photo: str, count: int, cup: list[int], is_kept: bool, fit: str, crop: str
-) -> None:
-    """But not where another phrase's box is on the same thing."""
-    finds = {"dog": [[1, 1, 9, 9], [900, 900, 990, 990]]}
-    judge = Judge({"dog": fit}, {"dog": count}, {"dog": crop}, finds)
-    dog, _ = checked(judge, record_with(photo, dog=[RED], cup=[cup]))
-    verdict = dog["verification"]["boxes"][0]
-    assert dog["instances"][0]["bbox"] == RED
-    assert verdict["decision"] == ("kept" if is_kept else "undecided")
-    assert verdict["score"] == 0.5
-
-
-# A box in doubt, of a phrase that the judge calls absent
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("fit", "crop", "reason"),
-    [
-        ("right", "no", "right (so); crop: no; found again: no"),
-        ("other", "yes", "on another thing (so); crop: yes; found again: no"),
-    ],
-)
-def test_a_box_in_doubt_goes_that_is_not_found_again(
-    photo: str, fit: str, crop: str, reason: str
-) -> None:
-    elsewhere = [thousandths(BLUE)]
-    for finds in ([], elsewhere):
-        judge = Judge({"dog": fit}, {"dog": 0}, {"dog": crop}, {"dog": finds})
-        [expression] = checked(judge, record_with(photo, dog=[RED]))
-        assert (expression["instances"], expression["status"]) == ([], "none")
-        assert expression["verified"] is True
-        [rejected] = expression["rejected"]
-        assert (rejected["bbox"], rejected["reason"]) == (RED, reason)
-        assert judge.asked["phrase_grounding"] == 1
-
-
-def test_a_box_in_doubt_that_is_found_again_stays_in_doubt(photo: str) -> None:
-    judge = Judge(there={"dog": 0}, crops={"dog": "no"}, finds={"dog": [thousandths(RED)]})
-    [expression] = checked(judge, record_with(photo, dog=[RED]))
-    assert [instance["bbox"] for instance in expression["instances"]] == [RED]
-    assert (expression["verified"], expression["doubtful"]) == (None, True)
-    assert expression["verification"]["boxes"][0]["found_again"] is True
-
-
-def test_all_in_doubt_is_asked_for_in_one_request_and_once(photo: str) -> None:
-    absent = {"dog": 0, "cat": 0}
-    judge = Judge(there=absent, crops={"dog": "no", "cat": "no"}, finds={"cat": [thousandths(RED)]})
-    boxes = {"dog": [RED], "cat": [RED], "cup": [BLUE]}
-    with LoopbackServer(judge, keep_bodies=True) as server:
-        serving = serving_at(server)
-        record = record_with(photo, **boxes)
-        record = VerdictCollector(serving, check_every=None)(record)
-        record = CropJudge(serving, check_every=None)(record)
-        once = DoubtGrounder(serving, check_every=None)(record)
-        twice = DoubtGrounder(serving, check_every=None)(once)
-    [question] = [r for r in judge.requests if r.task == "phrase_grounding"]
-    assert [phrase["text"] for phrase in question.input["phrases"]] == ["dog", "cat"]
-    dog, cat, cup = once["expressions"]
-    assert (len(dog["instances"]), len(cat["instances"]), len(cup["instances"])) == (0, 1, 1)
-    assert twice["expressions"] == once["expressions"]
-
-
-@pytest.mark.slow
-def test_where_everything_absent_was_boxed_nothing_is_asked_again(photo: str) -> None:
-    """There a box that is found again is no evidence, and nearly all are."""
-    fits = {"cat": "other"}
-    crops = {"cat": "no", "dog": "no"}
-    absent = {"cat": 0, "dog": 0, "cup": 0}
-    judge = Judge(fits, absent, crops)
-    dog, cat = checked(judge, record_with(photo, dog=[RED], cat=[BLUE]))
-    assert (len(dog["instances"]), len(cat["instances"])) == (1, 0)
-    assert judge.asked["phrase_grounding"] == 0
-    dog, cat, cup = checked(judge, record_with(photo, dog=[RED], cat=[BLUE], cup=[]))
-    assert (dog["instances"], cat["instances"], cup["instances"]) == ([], [], [])
-    assert judge.asked["phrase_grounding"] == 1
-
-
-def test_a_second_grounding_that_cant_be_had_leaves_the_box(photo: str) -> None:
-    judge = Judge(there={"dog": 0}, crops={"dog": "no"})
-
-    def says(request: ReceivedRequest) -> Any:
-        return Answer("no idea") if request.task == "phrase_grounding" else judge(request)
-
-    with LoopbackServer(says, keep_bodies=True) as server:
-        serving = serving_at(server)
-        steps: list[Operator] = [
-            VerdictCollector(serving, check_every=None),
-            CropJudge(serving, check_every=None),
-            DoubtGrounder(serving, check_every=None),
-        ]
-        [dog], failures = rows_after(steps, record_with(photo, dog=[RED]), Path(photo).parent)
-    assert (dog["instances"][0]["bbox"], dog["verified"]) == (RED, None)
-    assert [failure["kind"] for failure in failures] == ["unreadable_reply"]
-
-
-@pytest.mark.parametrize(
-    ("fit", "count", "stays", "verified"),
-    [("right", 1, True, True), ("other", 0, False, True), ("other", 1, True, None)],
-)
-def test_fast_is_one_request_an_image(
-    photo: str, fit: str, count: int, stays: bool, verified: bool | None
-) -> None:
-    judge = Judge(fits={"dog": fit}, there={"dog": count})
-    [expression] = checked(judge, record_with(photo, dog=[RED]), fast=True)
-    assert bool(expression["instances"]) is stays
-    assert expression["verified"] is verified
+    if verified is None:
+        assert "the answers differ: " in expression["verification"]["reason"]
     assert judge.asked == {"box_check": 1}
 
 
@@ -360,7 +171,7 @@ def test_fast_is_one_request_an_image(
         (["other", "right", "right"], 2, 2, 1),
     ],
 )
-def test_fast_drops_no_more_boxes_than_the_count_allows(
+def test_no_more_boxes_go_than_the_count_allows(
     photo: str, fits: list[str], count: int, kept: int, dropped: int
 ) -> None:
     def says(request: ReceivedRequest) -> Any:
@@ -368,140 +179,88 @@ def test_fast_drops_no_more_boxes_than_the_count_allows(
         return {"phrases": [{"id": 1, "there": count > 0, "count": count}], "boxes": boxes}
 
     boxes = [[100 * n, 10, 100 * n + 90, 90] for n in range(len(fits))]
-    [expression] = checked(says, record_with(photo, dog=boxes), fast=True)
+    [expression] = checked(says, record_with(photo, dog=boxes))
     assert len(expression["instances"]) == kept
     assert len(expression.get("rejected", [])) == dropped
     is_decided = dropped > 0
     assert expression["verified"] is (True if is_decided else None)
 
 
-def test_no_answer_counts_twice_of_a_box_that_was_found(photo: str) -> None:
-    """It was asked for because the phrase's thing is there: that can't confirm it again."""
-    judge = Judge(finds={"dog": [thousandths(BLUE)]}, crops={"dog": "unsure"})
-    [expression] = checked(judge, record_with(photo, dog=[]))
-    assert (len(expression["instances"]), expression["verified"]) == (1, None)
-
-
-def test_what_lacks_is_asked_for_once_and_judged_with_the_others(photo: str) -> None:
-    judge = Judge(there={"dog": 2}, finds={"dog": [thousandths(RED), thousandths(BLUE)]})
+@pytest.mark.parametrize("fit", ["loose", "part"])
+def test_a_box_that_does_not_fit_stays_and_is_not_verified(photo: str, fit: str) -> None:
+    judge = Judge(fits={"dog": fit})
     [expression] = checked(judge, record_with(photo, dog=[RED]))
-    first, second = expression["instances"]
+    assert (expression["instances"][0]["bbox"], expression["verified"]) == (RED, None)
+    assert "doubtful" not in expression
+    said = {"loose": "a box is too large", "part": "a box is on a part"}[fit]
+    assert expression["verification"]["reason"] == said
+
+
+# What is missing
+
+
+def test_what_lacks_is_asked_for_once_and_makes_its_phrase_doubtful(photo: str) -> None:
+    judge = Judge(there={"dog": 2}, finds={"dog": [thousandths(RED), thousandths(BLUE)]})
+    dog, cup = checked(judge, record_with(photo, dog=[RED], cup=[BLUE]))
+    first, second = dog["instances"]
     assert (first["bbox"], second["bbox"], second["found_by"]) == (RED, BLUE, "missing_search")
     assert first["bbox_id"] != second["bbox_id"]
-    assert expression["verified"] is True
-    assert judge.asked["missing_boxes"] == 1
+    assert (dog["verified"], dog["doubtful"], dog["status"]) == (None, True, "grounded")
+    assert dog["verification"]["reason"] == "a box was found that no judge has seen"
+    assert (cup["verified"], "doubtful" in cup) == (True, False)
     [request] = [r for r in judge.requests if r.task == "missing_boxes"]
+    assert [phrase["text"] for phrase in request.input["phrases"]] == ["dog"]
     assert [box["bbox_2d"] for box in request.input["boxes"]] == [thousandths(RED)]
 
 
-def test_what_is_found_and_its_crop_denies_goes_and_the_phrase_is_doubtful(photo: str) -> None:
-    judge = Judge(finds={"dog": [thousandths(BLUE)]}, crops={"dog": "no"})
-    dog, _ = checked(judge, record_with(photo, dog=[], cup=[BLUE]))
-    assert (dog["instances"], dog["status"]) == ([], "none")
-    [dropped] = dog["rejected"]
-    assert (dropped["bbox"], dropped["reason"]) == (BLUE, "found because it lacked; crop: no")
-    assert (dog["verified"], dog["doubtful"]) == (None, True)
+def test_a_thing_without_a_box_is_asked_for(photo: str) -> None:
+    judge = Judge(finds={"dog": [thousandths(BLUE)]})
+    [expression] = checked(judge, record_with(photo, dog=[]))
+    assert [box["bbox"] for box in expression["instances"]] == [BLUE]
+    assert (expression["status"], expression["verified"]) == ("grounded", None)
 
 
-def test_what_is_found_on_a_thing_of_its_own_stays_in_doubt(photo: str) -> None:
-    judge = Judge(finds={"dog": [thousandths(BLUE)]}, crops={"dog": "no"})
-    dog, _ = checked(judge, record_with(photo, dog=[], cup=[RED]))
-    assert ([box["bbox"] for box in dog["instances"]], "rejected" in dog) == ([BLUE], False)
-    assert (dog["verified"], dog["doubtful"]) == (None, True)
-    assert "found because it lacked; crop: no" in dog["verification"]["reason"]
+def test_a_box_that_was_dropped_is_not_added_again(photo: str) -> None:
+    """The count needs another one in its place."""
+
+    def says(request: ReceivedRequest) -> Any:
+        if request.task == "missing_boxes":
+            return {"objects": [{"id": 1, "bbox_2d": thousandths(RED)}]}
+        boxes = [{"id": n, "verdict": fit} for n, fit in ((1, "other"), (2, "right"))]
+        return {"phrases": [{"id": 1, "there": True, "count": 1}], "boxes": boxes}
+
+    record = record_with(photo, dog=[RED, BLUE])
+    with LoopbackServer(says, keep_bodies=True) as server:
+        serving = serving_at(server)
+        record = BoxChecker(serving, check_every=None)(record)
+        [dog] = record["expressions"]
+        assert [box["bbox"] for box in dog["rejected"]] == [RED]
+        dog["verification"]["count"] = 2
+        [dog] = MissingFinder(serving, check_every=None)(record)["expressions"]
+    assert [box["bbox"] for box in dog["instances"]] == [BLUE]
+    assert dog["verified"] is True
 
 
 def test_a_thing_that_is_there_and_not_found_is_doubtful(photo: str) -> None:
-    [expression] = checked(Judge(), record_with(photo, dog=[]))
+    judge = Judge()
+    [expression] = checked(judge, record_with(photo, dog=[]))
     assert (expression["instances"], expression["verified"]) == ([], None)
     assert expression["doubtful"] is True
+    assert "it may be there" in expression["verification"]["reason"]
+    assert judge.asked == {"box_check": 1, "missing_boxes": 1}
 
 
 def test_nothing_there_and_nothing_boxed_agree(photo: str) -> None:
-    [expression] = checked(Judge(there={"dog": 0}), record_with(photo, dog=[]))
+    judge = Judge(there={"dog": 0})
+    [expression] = checked(judge, record_with(photo, dog=[]))
     assert (expression["status"], expression["verified"]) == ("none", True)
-
-
-@pytest.mark.parametrize("fit", ["loose", "part"])
-def test_a_box_that_does_not_fit_is_asked_for_from_closer(photo: str, fit: str) -> None:
-    near = {"loose": [90, 110, 560, 660], "part": [150, 200, 400, 500]}[fit]
-    judge = Judge(fits={"the red box": fit})
-    seeing = ErringModel()
-
-    def says(request: ReceivedRequest) -> Any:
-        return seeing(request) if request.task == "phrase_grounding" else judge(request)
-
-    record = record_with(photo, **{"the red box": [near]})
-    [expression] = checked(says, record)
-    [instance] = expression["instances"]
-    assert all(abs(a - b) <= 2 for a, b in zip(instance["bbox"], RED, strict=True))
-    assert instance["before"] == near
-    assert expression["verified"] is True
-    assert seeing.requests["phrase_grounding"] == 1
-
-
-@pytest.mark.slow
-def test_boxes_near_each_other_are_asked_for_together_and_far_ones_apart(tmp_path: Path) -> None:
-    right = {
-        "red": [100, 100, 160, 160],
-        "blue": [200, 110, 260, 150],
-        "green": [1000, 700, 1100, 790],
-    }
-    path = str(tmp_path / "three.png")
-    draw(path, SIZE, {color: [tuple(box)] for color, box in right.items()})  # type: ignore[misc]
-    loose = {}
-    for color, (x1, y1, x2, y2) in right.items():
-        loose[f"the {color} box"] = [[x1 - 20, y1 - 20, x2 + 25, y2 + 25]]
-    judge = Judge(fits=dict.fromkeys(loose, "loose"))
-    seeing = ErringModel()
-    questions: list[list[str]] = []
-
-    def says(request: ReceivedRequest) -> Any:
-        if request.task != "phrase_grounding":
-            return judge(request)
-        questions.append([phrase["text"] for phrase in request.input["phrases"]])
-        return seeing(request)
-
-    expressions = checked(says, record_with(path, **loose))
-    assert sorted(questions) == [["the green box"], ["the red box", "the blue box"]]
-    for expression, box in zip(expressions, right.values(), strict=True):
-        [instance] = expression["instances"]
-        assert all(abs(a - b) <= 2 for a, b in zip(instance["bbox"], box, strict=True))
-        assert [instance["before"]] == loose[expression["text"]]
-        assert expression["verified"] is True
-
-
-@pytest.mark.slow
-def test_many_boxes_are_asked_for_in_several_requests(tmp_path: Path) -> None:
-    path = str(tmp_path / "many.png")
-    draw(path, SIZE, {})
-    boxes = {f"thing {n}": [[20 * n, 10, 20 * n + 15, 25]] for n in range(20)}
-    judge = Judge(fits=dict.fromkeys(boxes, "loose"))
-    expressions = checked(judge, record_with(path, **boxes))
-    assert judge.asked["phrase_grounding"] == 2
-    assert all(expression["verified"] is None for expression in expressions)
-
-
-def test_a_judge_that_contradicts_itself_on_a_box_has_it_not_asked_for(photo: str) -> None:
-    """The thing isn't there, it says, and the box has it and much besides."""
-    judge = Judge(fits={"dog": "loose"}, there={"dog": 0}, finds={"dog": [[0, 0, 1000, 1000]]})
-    [expression] = checked(judge, record_with(photo, dog=[RED]))
-    assert (expression["instances"][0]["bbox"], expression["verified"]) == (RED, None)
-    assert "too large" in expression["verification"]["reason"]
-    assert judge.asked["phrase_grounding"] == 0
-
-
-def test_a_doubtful_box_is_not_asked_for_from_closer(photo: str) -> None:
-    judge = Judge(fits={"dog": "loose"}, crops={"dog": "no"}, finds={"dog": [thousandths(BLUE)]})
-    [expression] = checked(judge, record_with(photo, dog=[RED]))
-    assert (expression["instances"][0]["bbox"], expression["verified"]) == (RED, None)
-    assert judge.asked["phrase_grounding"] == 0
+    assert judge.asked == {"box_check": 1}
 
 
 def test_what_a_person_settled_is_not_asked_about(photo: str) -> None:
     record = record_with(photo, dog=[RED])
     record["expressions"][0].update(reviewed_by="ann", verified=True)
-    judge = Judge(fits={"dog": "other"}, crops={"dog": "no"})
+    judge = Judge(fits={"dog": "other"}, there={"dog": 0})
     assert checked(judge, record)[0]["instances"][0]["bbox"] == RED
     assert not judge.asked
 
@@ -512,7 +271,7 @@ def test_boxes_with_ids_that_are_not_their_own_are_told_apart(photo: str) -> Non
     for instance in record["expressions"][0]["instances"]:
         instance["bbox_id"] = "same"
     record["expressions"].append({**record["expressions"][0], "text": "cat"})  # the same id, too
-    judge = Judge(fits={"cat": "other"}, crops={"cat": "no"}, there={"dog": 2, "cat": 0})
+    judge = Judge(fits={"cat": "other"}, there={"dog": 2, "cat": 0})
     dog, cat = checked(judge, record)
     assert (len(dog["instances"]), len(cat["instances"])) == (2, 0)
 
@@ -533,7 +292,7 @@ def test_an_answer_that_cant_be_had_leaves_the_boxes(photo: str) -> None:
 
 
 def test_a_reply_that_is_cut_off_is_asked_for_in_halves(photo: str) -> None:
-    judge = Judge(fits={"cat": "other"}, crops={"cat": "no"}, there={"cat": 0})
+    judge = Judge(fits={"cat": "other"}, there={"cat": 0})
 
     def says(request: ReceivedRequest) -> Any:
         reply = judge(request)
@@ -555,35 +314,29 @@ HOSTILE = {
         {
             "phrases": [{"id": 7, "there": False, "count": 0}],
             "boxes": [{"id": 0, "verdict": "other"}],
-            "crops": [{"id": -1, "answer": "no"}],
         }
     ),
     "a box missing": json.dumps(
         {
             "phrases": [{"id": n, "there": False, "count": 0} for n in (1, 2)],
             "boxes": [{"id": 1, "verdict": "other"}],
-            "crops": [{"id": 1, "answer": "no"}],
         }
     ),
     "verdicts that contradict": json.dumps(
         {
             "phrases": [{"id": n, "there": False, "count": 0} for n in (1, 2)],
             "boxes": [{"id": n, "verdict": fit} for n in (1, 2) for fit in ("other", "right")],
-            "crops": [{"id": n, "answer": word} for n in (1, 2) for word in ("no", "yes")],
         }
     ),
     "lists that contradict": (
         '{"phrases": [{"id": 1, "there": false}, {"id": 2, "there": false}],'
         ' "boxes": [{"id": 1, "verdict": "right"}, {"id": 2, "verdict": "right"}],'
-        ' "boxes": [{"id": 1, "verdict": "other"}, {"id": 2, "verdict": "other"}],'
-        ' "crops": [{"id": 1, "answer": "yes"}, {"id": 2, "answer": "yes"}],'
-        ' "crops": [{"id": 1, "answer": "no"}, {"id": 2, "answer": "no"}]}'
+        ' "boxes": [{"id": 1, "verdict": "other"}, {"id": 2, "verdict": "other"}]}'
     ),
     "words of its own": json.dumps(
         {
             "phrases": [{"id": n, "there": "hardly", "count": 0} for n in (1, 2)],
             "boxes": [{"id": n, "verdict": "wrong"} for n in (1, 2)],
-            "crops": [{"id": n, "answer": "wrong"} for n in (1, 2)],
         }
     ),
     "one item again and again": '{"phrases": [' + '{"id": 1, "there": false, "count": 0},' * 20_000,
@@ -609,24 +362,16 @@ def rows_after(steps: list[Operator], record: dict[str, Any], folder: Path) -> A
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", ["box_check", "crop_check"])
 @pytest.mark.parametrize("reply", HOSTILE.values(), ids=HOSTILE.keys())
-def test_no_box_goes_on_a_reply_that_is_no_answer(photo: str, task: str, reply: str) -> None:
-    judge = Judge(dict.fromkeys(("dog", "cat"), "other"), {"dog": 0, "cat": 0})
-    judge.crops = {"dog": "no", "cat": "no"}
-
-    def says(request: ReceivedRequest) -> Any:
-        return Answer(reply) if request.task == task else judge(request)
-
+def test_no_box_goes_on_a_reply_that_is_no_answer(photo: str, reply: str) -> None:
     record = record_with(photo, dog=[RED], cat=[BLUE])
     with (
         holding(current_options, RunOptions(max_attempts=1)),
-        LoopbackServer(says, keep_bodies=True) as server,
+        LoopbackServer(lambda request: Answer(reply), keep_bodies=True) as server,
     ):
         serving = serving_at(server)
-        checker = VerdictCollector(serving, check_every=None)
-        steps: list[Operator] = [checker, CropJudge(serving, check_every=None)]
-        steps.append(DoubtGrounder(serving, check_every=None))
+        steps: list[Operator] = [BoxChecker(serving, check_every=None)]
+        steps.append(MissingFinder(serving, check_every=None))
         (dog, cat), failures = rows_after(steps, record, Path(photo).parent)
     assert [i["bbox"] for i in dog["instances"] + cat["instances"]] == [RED, BLUE]
     assert "rejected" not in dog
@@ -646,7 +391,7 @@ def test_more_boxes_than_lacked_are_counted(photo: str) -> None:
     class Search(Pipeline):
         def __init__(self, serving: OpenAIServing) -> None:
             self.storage = storage
-            self.checker = VerdictCollector(serving, check_every=None)
+            self.checker = BoxChecker(serving, check_every=None)
             self.finder = MissingFinder(serving, check_every=None)
 
         def forward(self) -> None:
@@ -719,10 +464,10 @@ def test_what_a_row_says_of_an_earlier_check_may_be_anything(
     record["expressions"][0].update(verification=verification, rejected=rejected)
     record["expressions"][0]["instances"][0]["bbox_id"] = "a.0"
     serving = serving_at(server)
-    for step in (MissingFinder, CropJudge, DoubtGrounder, BoxMender):
+    for step in (MissingFinder, BoxChecker):
         after = step(serving, check_every=None)(record)
         [expression] = after["expressions"]
-        assert expression["instances"] or expression["rejected"]
+        assert [box["bbox"] for box in expression["instances"]][:1] == [RED]
         if isinstance(rejected, list):
             assert expression["rejected"][: len(rejected)] == rejected
         json.dumps(expression)
@@ -738,33 +483,36 @@ def judge_and_photo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 # What the answers decide
 
-ANSWER = st.sampled_from([True, False, None])
-
 
 @given(
     fits=st.lists(st.sampled_from([*FITS, None]), max_size=4),
-    seconds=st.lists(ANSWER, min_size=4, max_size=4),
-    there=ANSWER,
+    there=st.sampled_from([True, False, None]),
     count=st.none() | st.integers(0, 5),
 )
 def test_no_box_is_lost_and_none_goes_on_one_answer(
-    fits: list[Any], seconds: list[bool | None], there: bool | None, count: int | None
+    fits: list[Any], there: bool | None, count: int | None
 ) -> None:
     instances = [{"bbox_id": f"a.{n}", "bbox": [n, 0, n + 9, 9]} for n in range(len(fits))]
     expression = {"expression_id": "a", "text": "dog", "instances": instances}
     verdicts = [BoxVerdict(fit, "") for fit in fits]
-    expression = with_verdicts(expression, Presence(there, count), verdicts)
-    by_id = {f"a.{n}": seconds[n] for n in range(len(fits))}
-    result = decided(expression, by_id, "crop")
+    result = decided(expression, Presence(there, count), verdicts)
     rejected = result.get("rejected", [])
     kept = [instance["bbox_id"] for instance in result["instances"]]
     gone = [instance["bbox_id"] for instance in rejected]
-    assert sorted(kept + gone) == sorted(by_id)
-    for n, fit in enumerate(fits):
-        both_deny = fit in ("other", "nothing") and seconds[n] is False
-        assert (f"a.{n}" in gone) is both_deny
-    if result["verified"]:
-        assert all(fits[n] == "right" and seconds[n] for n in range(4) if f"a.{n}" in kept)
+    assert sorted(kept + gone) == [instance["bbox_id"] for instance in instances]
+    denied = [f"a.{n}" for n, fit in enumerate(fits) if fit in ("other", "nothing")]
+    assert set(gone) <= set(denied)
+    if there is None:
+        assert not gone
+    if there and count is None:
+        assert not gone
+    if there and count is not None and gone:
+        assert len(kept) >= count
+    if there is False:
+        assert gone == denied
+    if result["verified"] and kept:
+        assert there
+        assert all(fits[int(bbox_id[2:])] == "right" for bbox_id in kept)
     assert 0 <= result["verification"]["score"] <= 1
     json.dumps(result)
 
@@ -776,17 +524,13 @@ BAD = {"a coin": 0.5, "always wrong": 0.0}
 
 @pytest.mark.slow
 @pytest.mark.parametrize("accuracy", BAD.values(), ids=BAD.keys())
-@pytest.mark.parametrize("name", CHECKS)
-def test_a_judge_no_better_than_chance_is_not_obeyed(
-    tmp_path: Path, accuracy: float, name: str
-) -> None:
+def test_a_judge_no_better_than_chance_is_not_obeyed(tmp_path: Path, accuracy: float) -> None:
     gold = scenes(tmp_path, 2)
     errors = Errors(absent=0.9, noise=NOISE, accuracy=accuracy)
     model = ErringModel(errors, seed=1)
     plain = worth_of(gold, ErringModel(errors, seed=1), PLAIN)
-    worth = worth_of(gold, model, CHECKS[name])
+    worth = worth_of(gold, model, CHECK)
     assert (worth.f1, worth.n_acc, worth.undecided) == (plain.f1, plain.n_acc, 1.0)
-    assert model.requests["crop_check"] == 0  # nobody asks it further
     assert model.requests["box_check"] == HOPELESS_AFTER  # tests alone
 
 
@@ -830,10 +574,9 @@ def test_a_judge_that_could_not_be_tested_is_tested_again_by_the_next_call(photo
 def test_a_good_judge_is_soon_found_good(tmp_path: Path) -> None:
     gold = scenes(tmp_path, 3)
     model = ErringModel(Errors(absent=0.9))
-    worth = worth_of(gold, model, CHECKS["check"])
+    worth = worth_of(gold, model, CHECK)
     assert worth.il_mcc == 1.0
-    # One test picture; two of crops, most of which are to be denied, as who always says no is, too.
-    assert (model.requests["box_check"], model.requests["crop_check"]) == (3 + 1, 3 + 2)
+    assert model.requests["box_check"] == 3 + 1  # one test picture
 
 
 def test_known_answers_are_half_right_half_wrong() -> None:
@@ -841,8 +584,6 @@ def test_known_answers_are_half_right_half_wrong() -> None:
         known = known_picture(layout)
         assert sum(known.right) == 4
         assert len(known.right) == len(known.phrases) == 8
-        boxes, right = crops_of(known)
-        assert (len(boxes), sum(right)) == (16, 4)
 
 
 def marks_of(right_yeses: int, wrong_noes: int, right_noes: int, wrong_yeses: int) -> list[Mark]:
@@ -902,33 +643,12 @@ def test_how_often_a_judge_passes_the_test(accuracy: float, least: float, most: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("word", ["yes", "no", "unsure"])
-def test_a_judge_who_says_the_same_of_all_crops_is_not_obeyed(photo: str, word: str) -> None:
-    """Most of the crops that it is tested with are to be denied."""
-    seeing = ErringModel()
-
-    def says(request: ReceivedRequest) -> Any:
-        if request.task != "crop_check":
-            return seeing(request)
-        return {"crops": [{"id": crop["id"], "answer": word} for crop in request.input["crops"]]}
-
-    boxes = {"the red box": [RED], "the green box": [BLUE]}
-    with LoopbackServer(says, keep_bodies=True) as server:
-        serving = serving_at(server)
-        record = VerdictCollector(serving)(record_with(photo, **boxes))
-        red, green = CropJudge(serving)(record)["expressions"]
-    assert [red["instances"][0]["bbox"], green["instances"][0]["bbox"]] == [RED, BLUE]
-    assert (red["verified"], green["verified"]) == (None, None)
-    assert "not obeyed" in red["verification"]["reason"]
-
-
-@pytest.mark.slow
 def test_the_check_brings_what_it_should(tmp_path: Path) -> None:
     """The goals, on fewer pictures than the benchmark has: a third of the errors' weight is noise."""
     gold = scenes(tmp_path, 12, seed=3)
     errors = Errors(absent=0.9, noise=NOISE, accuracy=0.92)
     plain = worth_of(gold, ErringModel(errors, seed=3), PLAIN)
-    worth = worth_of(gold, ErringModel(errors, seed=3), CHECKS["check"])
+    worth = worth_of(gold, ErringModel(errors, seed=3), CHECK)
     assert plain.il_mcc < 0.3
     assert worth.il_mcc > 0.7
     assert worth.decided_mcc > 0.9
@@ -940,35 +660,15 @@ def test_what_was_missed_is_found(tmp_path: Path) -> None:
     gold = scenes(tmp_path, 20)
     errors = Errors(missing=0.2, noise=NOISE, accuracy=0.92)
     plain = worth_of(gold, ErringModel(errors), PLAIN)
-    worth = worth_of(gold, ErringModel(errors), CHECKS["check"])
+    worth = worth_of(gold, ErringModel(errors), CHECK)
     assert worth.f1 >= plain.f1 + 0.07
 
 
 @pytest.mark.slow
 def test_where_nothing_absent_is_boxed_hardly_a_right_box_goes(tmp_path: Path) -> None:
-    """Only those go that verdict, crop and presence deny: one in 2,000."""
     worths = []
     for seed in range(20, 22):
         gold = scenes(tmp_path, 24, seed)
         errors = Errors(noise=NOISE, accuracy=0.92, shared=False)
-        worths.append(worth_of(gold, ErringModel(errors, seed=seed), CHECKS["check"]))
-    # it is 0.983 where all go that verdict and crop deny
-    assert mean_of(worths).recall >= 0.996
-
-
-@pytest.mark.slow
-@pytest.mark.sampled
-@pytest.mark.parametrize("absent", [0.3, 0.9])
-def test_where_errors_differ_it_is_no_worse_than_regrounding_and_costs_less(
-    tmp_path: Path, absent: float
-) -> None:
-    regrounds, worths = [], []
-    for seed in range(2):
-        gold = scenes(tmp_path, 16, seed)
-        errors = Errors(absent=absent, noise=NOISE, accuracy=0.92, shared=False)
-        regrounds.append(worth_of(gold, ErringModel(errors, seed=seed), REGROUND))
-        worths.append(worth_of(gold, ErringModel(errors, seed=seed), CHECKS["check"]))
-    reground, worth = mean_of(regrounds), mean_of(worths)
-    # of so few pictures, one box more or less is 0.001; without DoubtGrounder it is 0.015 less
-    assert worth.f1 >= reground.f1 - 0.005
-    assert worth.requests < 0.65 * reground.requests
+        worths.append(worth_of(gold, ErringModel(errors, seed=seed), CHECK))
+    assert mean_of(worths).recall >= 0.98

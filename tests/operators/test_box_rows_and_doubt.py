@@ -14,8 +14,9 @@ from PIL import Image
 
 from dataflow_grounding import GroundingError, PhraseGrounder, Serving
 from dataflow_grounding.operators._agreement import merge_answers
-from dataflow_grounding.operators._box_decisions import with_conclusion
+from dataflow_grounding.operators._box_decisions import decided
 from dataflow_grounding.serving import Reply
+from dataflow_grounding.tasks.checks import BoxVerdict, Presence
 from dataflow_grounding.tasks.grounding import Found
 
 
@@ -138,7 +139,6 @@ def test_a_phrase_is_doubtful_if_half_of_its_samples_are(unsure: int, doubt: str
 
 def test_a_check_that_decides_on_a_phrase_takes_its_doubt_away() -> None:
     boxes = [{**BOX[0], "bbox_id": "a#0.0"}]
-    verdict = {"bbox_id": "a#0.0", "verdict": "fits", "decision": "kept", "score": 1.0}
     expression = {
         "expression_id": "a#0",
         "text": "a dog",
@@ -146,8 +146,7 @@ def test_a_check_that_decides_on_a_phrase_takes_its_doubt_away() -> None:
         "instances": boxes,
         "doubtful": True,
         "doubt": "the reply isn't sure of it",
-        "verification": {"method": "check", "boxes": [verdict]},
     }
-    decided = with_conclusion(expression)
-    assert decided["verified"] is True
-    assert not {"doubtful", "doubt"} & set(decided)
+    checked = decided(expression, Presence(True, 1), [BoxVerdict("right", "")])
+    assert checked["verified"] is True
+    assert not {"doubtful", "doubt"} & set(checked)

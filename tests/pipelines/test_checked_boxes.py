@@ -26,7 +26,6 @@ pytestmark = pytest.mark.slow  # each is one or several runs with a judge
 CLASSES = [f"the {color} box" for color in sorted(COLORS)]
 PICTURES = 4
 FILTERS = ("status", "text", "head", "below", "record", "show")
-CHECKS = ("box_check", "crop_check")
 ERRORS = Errors(absent=0.9, loose=0.2, accuracy=1.0)
 
 
@@ -92,19 +91,14 @@ def expressions(place: Workplace) -> list[dict[str, Any]]:
     return [row for record in place.annotations() for row in record["expressions"]]
 
 
-@pytest.mark.parametrize("check", [True, "fast"])
+@pytest.mark.parametrize("check", [True, "fast"])  # as specs of 0.2.0 have it
 def test_a_second_run_sends_nothing_and_writes_the_same(
     place: Workplace, endpoint: tuple[LoopbackServer, Model], check: Any
 ) -> None:
     server, model = endpoint
     checked(place, server, **{"workflow.check": check})
-    # and tests of the judge: one picture is enough of verdicts, two of crops
-    assert model.requests["box_check"] == PICTURES + 1
-    if check is True:
-        assert model.requests["crop_check"] == PICTURES + 2
-        assert model.requests["missing_boxes"] == 0
-    else:
-        assert model.requests["crop_check"] == 0
+    assert model.requests["box_check"] == PICTURES + 1  # and a test of the judge
+    assert model.requests["missing_boxes"] == 0
     annotations = (place.results / "annotations.jsonl").read_bytes()
     sent = server.count()
     checked(place, server, **{"workflow.check": check})
@@ -122,7 +116,7 @@ def test_a_run_that_was_stopped_pays_for_nothing_twice(
     server, model = endpoint
     settings = {"vlm.openai.base_url": server.base_url, "workflow.check": True}
     codes = []
-    for limit in (7, 5, 5, None):
+    for limit in (5, 3, 3, None):
         codes.append(place.run(**settings, **{"workflow.max_requests": limit}).code)
     assert codes[0] != 0
     assert codes[-1] == 0
@@ -150,7 +144,7 @@ def test_eval_counts_what_is_called_absent(
     assert after["recall_at_iou_0.5"] >= before["recall_at_iou_0.5"]
 
 
-def test_the_report_says_why_a_box_was_dropped_and_what_there_was_before(
+def test_the_report_says_why_a_box_was_dropped(
     place: Workplace, endpoint: tuple[LoopbackServer, Model], tmp_path: Path
 ) -> None:
     server, _ = endpoint
@@ -162,72 +156,26 @@ def test_the_report_says_why_a_box_was_dropped_and_what_there_was_before(
     assert dropped
     for row in dropped:
         assert (row["status"], row["verified"], row["instances"]) == ("none", True, [])
-        assert [box["reason"] for box in row["rejected"]] == ["on another thing; crop: no"]
-    boxes = [box for row in expressions(place) for box in row["instances"]]
-    mended = [box for box in boxes if "before" in box]
-    assert mended
-    assert all(box["bbox"] != box["before"] for box in mended)
+        assert [box["reason"] for box in row["rejected"]] == ["on another thing; presence: no"]
     page = tmp_path / "page.html"
     done = command(["report", str(place.results), "-o", str(page), "--single-file"])
     assert done.code == 0, done
     text = page.read_text("utf-8")
-    assert "dropped: on another thing; crop: no" in text
-    assert "grounded → none" in text or "grounded \\u2192 none" in text
+    assert "dropped: on another thing; presence: no" in text
 
 
-class BoxesAtFirst(ErringModel):
-    """Boxes what is absent in its first answers about a picture; its judge is in doubt of that."""
-
-    def __init__(self, answers: int) -> None:
-        super().__init__(Errors(), box_format="xyxy_px")
-        self.answers = answers
-        self.grounded: Counter[str] = Counter()
-
-    def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
-        reply = super().__call__(request)
-        if request.task == "phrase_grounding":
-            picture = request.image_digests[0]
-            self.grounded[picture] += 1
-            if self.grounded[picture] <= self.answers:
-                return {"objects": [{"id": 1, "bbox_2d": [100, 100, 300, 300]}]}
-        if request.task == "box_check":
-            reply["boxes"] = [{**box, "verdict": "right"} for box in reply["boxes"]]
-        return reply
-
-
-@pytest.mark.parametrize("samples", [1, 2])
-def test_a_second_grounding_is_a_further_answer(place: Workplace, samples: int) -> None:
-    """Not the stored one, though it is the same question where it is the only phrase."""
-    model = BoxesAtFirst(samples)
-    settings = {"data.classes": ["the purple box"], "workflow.samples": samples}
-    settings["vlm.check_every"] = None  # the answers are those about records
-    with LoopbackServer(model, keep_bodies=True) as server:
-        checked(place, server, **settings)
-        sent = server.count()
-        checked(place, server, **settings)
-        assert server.count() == sent
-    assert list(model.grounded.values()) == PICTURES * [samples + 1]
-    for row in expressions(place):
-        [dropped] = row["rejected"]
-        assert (row["instances"], row["verified"]) == ([], True)
-        assert dropped["reason"] == "right; crop: no; found again: no"
-
-
-@pytest.mark.parametrize("check", [True, "fast"])
 def test_estimate_counts_the_checks(
-    place: Workplace, endpoint: tuple[LoopbackServer, Model], check: Any
+    place: Workplace, endpoint: tuple[LoopbackServer, Model]
 ) -> None:
     server, model = endpoint
-    settings = {"vlm.openai.base_url": server.base_url, "workflow.check": check}
+    settings = {"vlm.openai.base_url": server.base_url, "workflow.check": True}
     done = command(["estimate", "-e", str(place.spec(**settings)), "--json"])
     assert done.code == 0, done
     told = {step["step"].partition("_")[2]: step["requests"] for step in done.summary["steps"]}
     assert server.count() == 0
     checked(place, server, **settings)
-    # Two test pictures are counted. This judge makes no mistake, so that one of verdicts was enough.
+    # Two test pictures are counted. This judge makes no mistake, so that one was enough.
     assert told["box_check"] == model.requests["box_check"] + 1, told
-    if check is True:
-        assert told["crop_judgement"] == model.requests["crop_check"], told
 
 
 def test_another_judge_is_asked_at_its_address_and_billed_apart(place: Workplace) -> None:
@@ -247,11 +195,11 @@ def test_another_judge_is_asked_at_its_address_and_billed_apart(place: Workplace
         assert server.count() + other.count() == sent
     assert {model for model, _ in grounder.asked} == {"loopback"}
     assert {model for model, _ in judge.asked} == {"judge"}
-    assert {task for _, task in judge.asked} == set(CHECKS)
-    assert not {task for _, task in grounder.asked} & set(CHECKS)
+    assert {task for _, task in judge.asked} == {"box_check"}
+    assert "box_check" not in {task for _, task in grounder.asked}
     bill = command(["cost", str(place.results), "--json"]).summary
     for step in bill["steps"]:
-        is_judges = step["step"].endswith(("box_check", "crop_judgement"))
+        is_judges = step["step"].endswith("box_check")
         tokens = step["tokens"]["input"] + step["tokens"]["output"]
         price = 100.0 if is_judges else 1.0
         assert step["cost_usd"] == pytest.approx(price * tokens / 1e6, rel=1e-3), step
@@ -402,15 +350,7 @@ def test_zoom_and_verify_stay_and_the_check_comes_last(place: Workplace) -> None
     done = command(["estimate", "-e", str(spec), "--json"])
     assert done.code == 0, done
     steps = [step["step"].partition("_")[2] for step in done.summary["steps"]]
-    assert steps[-7:] == [
-        "box_refinement",
-        "box_verification",
-        "box_check",
-        "missing_search",
-        "crop_judgement",
-        "doubt_grounding",
-        "box_mending",
-    ]
+    assert steps[-4:] == ["box_refinement", "box_verification", "box_check", "missing_search"]
 
 
 def test_a_key_goes_to_no_other_address(place: Workplace) -> None:
@@ -464,9 +404,9 @@ def test_shards_ask_the_judge_too(place: Workplace) -> None:
     whole = json.loads((place.results / "run.json").read_text("utf-8"))["summary"]["classes"]
     for row, expected in zip(merged, whole, strict=True):
         assert row == {**expected, "mean_side": pytest.approx(expected["mean_side"], abs=0.1)}
-    assert judge.of_records == 2 * PICTURES
-    assert {task for _, task in judge.asked} == set(CHECKS)
-    assert all(row["verification"]["second"] == "crop" for row in expressions(place))
+    assert judge.of_records == PICTURES
+    assert {task for _, task in judge.asked} == {"box_check"}
+    assert all(row["verification"]["there"] is not None for row in expressions(place))
 
 
 def test_a_judge_of_another_backend_is_asked(place: Workplace) -> None:
@@ -488,7 +428,7 @@ def test_a_judge_of_another_backend_is_asked(place: Workplace) -> None:
         checked(place, server, **{"vlm.check": check})
         assert server.count() + other.count() == sent
     assert {model for model, _ in judge.asked} == {"of another backend"}
-    assert {task for _, task in judge.asked} == set(CHECKS)
+    assert {task for _, task in judge.asked} == {"box_check"}
 
 
 class Slow(Model):
@@ -509,18 +449,18 @@ def test_a_run_killed_amid_the_check_goes_on_and_pays_for_little_twice(place: Wo
         settings = {**judged_by(other), "vlm.openai.base_url": server.base_url}
         settings["workflow.max_workers"] = 1
         running = place.start(**settings)
-        wait_until(lambda: judge.of_records >= 3, running)
+        wait_until(lambda: judge.of_records >= 2, running)
         os.kill(running.pid, signal.SIGKILL)
         running.communicate(timeout=HANGING)
         assert running.returncode == -signal.SIGKILL
         before = judge.of_records
-        assert 3 <= before < 2 * PICTURES
+        assert 2 <= before < PICTURES
         done = place.run(**settings)
         assert done.code == 0, done
     # one worker: of what was answered, the one request under way at the kill alone is sent again
-    assert judge.of_records <= 2 * PICTURES + 1
+    assert judge.of_records <= PICTURES + 1
     assert len(place.annotations()) == PICTURES
-    assert all(row["verification"]["second"] == "crop" for row in expressions(place))
+    assert all(row["verification"]["there"] is not None for row in expressions(place))
 
 
 def test_a_judge_whose_answers_differ_is_told_of(place: Workplace) -> None:
@@ -529,16 +469,15 @@ def test_a_judge_whose_answers_differ_is_told_of(place: Workplace) -> None:
 
     def says(request: ReceivedRequest) -> Any:
         answer = model(request)
-        if request.task == "crop_check" and not about_probes(request):
-            for crop in answer["crops"]:
-                crop["answer"] = "no" if crop["answer"] == "yes" else "yes"
+        if request.task == "box_check" and not about_probes(request):
+            for box in answer["boxes"]:
+                box["verdict"] = "other" if box["verdict"] == "right" else "right"
         return answer
 
     with LoopbackServer(says, keep_bodies=True) as server:
         done = told(place, server)
     rows = expressions(place)
     undecided = [row for row in rows if row["verified"] is None]
-    # all that a crop was asked of, but for phrases whose box wasn't found a second time
     assert len(undecided) > len(rows) / 2
     assert not any(row.get("rejected") for row in rows)
     assert f"{len(undecided)} undecided" in done.err

@@ -98,7 +98,7 @@ def test_a_reply_that_is_cut_off_is_made_up_for_by_two(place: Workplace) -> None
 @pytest.mark.slow
 def test_checks_follow(place: Workplace) -> None:
     with LoopbackServer(EchoAnswers()) as server:
-        done = place.run(**fused(server, **{"workflow.check": "fast"}))
+        done = place.run(**fused(server, **{"workflow.check": True}))
         assert done.code == 0, done
         assert tasks_of(server)["box_check"] >= PICTURES
     assert place.annotations()[0]["expressions"][0]["verification"]["method"] == "check"

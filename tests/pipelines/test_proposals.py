@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from dataflow_grounding import ProposalVerifier
+from dataflow_grounding import BoxChecker
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
 from tests.support.stand_ins.check_quality import scenes
@@ -208,107 +207,29 @@ def test_a_detectors_boxes_may_be_in_the_format_of_its_tool(place: Workplace, to
                 )
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({}, "set workflow.samples to 2 or more"),
-        ({"workflow.samples": 2, "workflow.zoom": True}, "workflow.zoom is for boxes that"),
-        ({"workflow.samples": 2, "workflow.check": True}, "workflow.check is for boxes that"),
-    ],
-)
-def test_what_does_not_go_with_the_union_of_samples_is_told(
-    workplace: Workplace, settings: dict[str, Any], message: str
-) -> None:
-    workplace.picture()
-    workplace.rows([{"image_path": "a.jpg", "caption": "A cup."}])
-    address = {"vlm.openai.base_url": "http://127.0.0.1:9"}
-    done = workplace.run(**address, **{"data.proposals": "samples"}, **settings)
-    assert done.code == 2, done
-    assert message in done.err
-
-
-class Forgetful(Judge):
-    """Each of its answers lacks most of what is there; what isn't there is boxed in one of them."""
-
-    def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
-        reply = super().__call__(request)
-        if request.task != "phrase_grounding" or about_probes(request):
-            return reply
-        before = [r for r in self.received if r.image_digests == request.image_digests]
-        answer = sum(r.task == "phrase_grounding" for r in before) - 1
-        objects = [item for n, item in enumerate(reply["objects"]) if n % 3 == answer]
-        boxed = {item["id"] for item in reply["objects"]}
-        absent = [phrase for phrase in request.input["phrases"] if phrase["id"] not in boxed]
-        if answer == 0:
-            objects.append(
-                {**reply["objects"][0], "id": absent[0]["id"], "label": absent[0]["text"]}
-            )
-        return {"objects": objects}
-
-
-def test_the_union_of_samples_is_verified_and_nothing_lacks(place: Workplace) -> None:
-    gold = scenes(place.folder, PICTURES, seed=5)
-    place.input = place.folder / "pictures.jsonl"
-    place.rows([{"image_path": record["image_path"]} for record in gold])
-    settings = {"data.classes": PHRASES, "workflow.samples": 3, "data.proposals": "samples"}
-    model = Forgetful()
-    with LoopbackServer(model, keep_bodies=True) as server:
-        settings["vlm.openai.base_url"] = server.base_url
-        done = place.run(**settings)
-        assert done.code == 0, done
-        assert model.requests["box_check"] == PICTURES + 1
-        assert model.requests["missing_boxes"] == 0
-        sent = server.count()
-        (place.results / "annotations.jsonl").unlink()
-        assert place.run(**settings).code == 0
-        assert server.count() == sent
-    for truth, record in zip(gold, place.annotations(), strict=True):
-        results = {expression["text"]: expression for expression in record["expressions"]}
-        rejected = 0
-        for expected in truth["expressions"]:
-            result = results[expected["text"]]
-            assert len(result["instances"]) == len(expected["instances"])
-            assert all(instance["score"] == 0.3333 for instance in result["instances"])
-            rejected += len(result.get("rejected", []))
-        assert rejected == 1
-
-
-def test_the_judge_sees_no_score_and_no_order(tmp_path: Path) -> None:
+def test_the_judge_sees_no_score_and_boxes_stay_as_they_are(tmp_path: Path) -> None:
     [gold] = scenes(tmp_path, 1, seed=3)
-    bbox = next(e for e in gold["expressions"] if e["instances"])["instances"][0]["bbox"]
     expressions = []
-    for text in PHRASES:
-        instances = []
-        for shift in (0, 0.12345678901234, 40.5, 200):
-            moved = [bbox[0] + shift, bbox[1], bbox[2] + shift, bbox[3]]
-            instances.append({"bbox": moved, "score": 0.8125})
-        expressions.append({"text": text, "instances": instances})
-    shuffled = [{**e, "instances": [*reversed(e["instances"])]} for e in expressions]
-    random.Random(1).shuffle(shuffled)
-    sent = []
-    outcomes = []
-    for order in (expressions, shuffled):
-        model = Judge("xyxy_1000")
-        with LoopbackServer(model, keep_bodies=True) as server:
-            serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_1000")
-            record = {"image_path": gold["image_path"], "expressions": order}
-            judged = ProposalVerifier(serving, check_every=None)(record)["expressions"]
-        [request] = model.received
-        sent.append(request.body)
-        assert "0.8125" not in json.dumps(request.body)
-        outcomes.append({e["text"]: sorted(i["bbox"] for i in e["instances"]) for e in judged})
-        for before, after in zip(order, judged, strict=True):
-            given = [instance["bbox"] for instance in before["instances"]]
-            left = [instance["bbox"] for instance in after["instances"]]
-            assert left == [bbox for bbox in given if bbox in left]
-    assert sent[0] == sent[1]
-    assert outcomes[0] == outcomes[1]
+    for expression in gold["expressions"]:
+        instances = [{**box, "score": 0.8125} for box in expression["instances"]]
+        for instance in instances:
+            instance["bbox"] = [edge + 0.12345678901234 for edge in instance["bbox"]]
+        expressions.append({"text": expression["text"], "instances": instances})
+    model = Judge("xyxy_1000")
+    with LoopbackServer(model, keep_bodies=True) as server:
+        serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_1000")
+        record = {"image_path": gold["image_path"], "expressions": expressions}
+        judged = BoxChecker(serving, check_every=None)(record)["expressions"]
+    [request] = model.received
+    assert "0.8125" not in json.dumps(request.body)
+    for before, after in zip(expressions, judged, strict=True):
+        given = [(instance["bbox"], instance["score"]) for instance in before["instances"]]
+        assert [(box["bbox"], box["score"]) for box in after["instances"]] == given
 
 
 def test_goals_hold_on_the_stand_in(tmp_path: Path) -> None:
     figures = verified(scenes(tmp_path, 40, seed=1), 0.92, seed=1)
-    assert not set(figures.missed_goals(0.92)) - {"dropped"}, figures
-    assert figures.dropped > 0.85  # of about 60 boxes: the goal is that of a larger number
+    assert not figures.missed_goals(), figures
 
 
 def test_estimate_counts_the_verification(place: Workplace) -> None:
@@ -316,7 +237,7 @@ def test_estimate_counts_the_verification(place: Workplace) -> None:
     done = command(["estimate", "-e", str(place.spec(**settings)), "--json"])
     assert done.code == 0, done
     told = {step["step"].partition("_")[2]: step["requests"] for step in done.summary["steps"]}
-    assert told["proposal_check"] == PICTURES + 2  # and two test pictures for the judge
+    assert told["box_check"] == PICTURES + 2  # and two test pictures for the judge
 
 
 @pytest.mark.parametrize(
@@ -324,7 +245,8 @@ def test_estimate_counts_the_verification(place: Workplace) -> None:
     [
         ({"data.proposals": "cocoa"}, "'cocoa'"),
         ({"data.input_jsonl": "nowhere.json"}, "nowhere.json: check data.input_jsonl"),
-        ({"workflow.check": True}, "workflow.check is for boxes that the model finds"),
+        ({"workflow.zoom": True}, "workflow.zoom is for boxes that the model finds"),
+        ({"data.proposals": "samples"}, "'samples'"),
         ({"workflow.samples": 3}, "workflow.samples is for boxes that the model finds"),
         ({"data.split": "val"}, "data.split is of data sets from a hub: with data.proposals leave"),
     ],

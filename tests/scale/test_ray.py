@@ -353,7 +353,7 @@ def test_a_check_asks_its_judge_there_too(workplace: Workplace, cluster: str) ->
         assert server.count() + other.count() == asked
         workplace.results = workplace.folder / "alone"
         assert workplace.run().code == 0
-    assert set(judge.requests) == {"box_check", "crop_check"}
+    assert set(judge.requests) == {"box_check"}
     assert not set(grounder.requests) & set(judge.requests)
     assert any(item.get("rejected") for record in there for item in record["expressions"])
     assert there == workplace.annotations()

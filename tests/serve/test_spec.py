@@ -71,7 +71,7 @@ def test_what_a_run_has_paid_for_is_answered(
 def test_boxes_are_checked_where_the_spec_says_so(
     tmp_path: Path, pictures: Path, endpoint: LoopbackServer
 ) -> None:
-    workflow = "{check: fast, guidance: Look twice.}"
+    workflow = "{check: true, guidance: Look twice.}"
     spec = spec_in(tmp_path, endpoint, workflow)
     with Served(tmp_path, "-e", spec, "--root", str(pictures)) as served:
         answer = served.ground("2.png", "a cup")
@@ -85,7 +85,7 @@ def test_boxes_are_checked_where_the_spec_says_so(
 def test_no_step_takes_another_picture_for_the_one_that_was_asked_about(tmp_path: Path) -> None:
     picture = tmp_path / "0.png"
     with LoopbackServer(EchoAnswers("xyxy_px"), latency=0.5) as endpoint:
-        spec = spec_in(tmp_path, endpoint, "{check: fast}")
+        spec = spec_in(tmp_path, endpoint, "{check: true}")
         with Served(tmp_path, "-e", spec, "--root", str(tmp_path)) as served:
             Image.new("RGB", (320, 240), "red").save(picture)
             with ThreadPoolExecutor(1) as pool:

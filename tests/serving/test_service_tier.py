@@ -291,7 +291,7 @@ def test_a_judge_at_the_same_address_is_asked_at_the_tier(
     workplace: Workplace, server: LoopbackServer
 ) -> None:
     at(workplace, server)
-    judge = {"workflow.check": "fast", "vlm.check": {"openai": {"model_name": "judge"}}}
+    judge = {"workflow.check": True, "vlm.check": {"openai": {"model_name": "judge"}}}
     workplace.run(**FLEX, **judge)
     judged = [request for request in server.requests if request.model == "judge"]
     assert judged

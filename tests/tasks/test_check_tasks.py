@@ -16,7 +16,7 @@ from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.data.records import Record
 from dataflow_grounding.images.image import Image, open_image
 from dataflow_grounding.images.sheet import CropSheet
-from dataflow_grounding.tasks import Request, box_check, crop_check, missing_boxes
+from dataflow_grounding.tasks import Request, box_check, missing_boxes
 from dataflow_grounding.tasks.checks import FITS, BoxVerdict, DrawnBox, Presence
 from tests.support.json_values import any_json
 
@@ -56,28 +56,6 @@ def test_the_check_shows_all_boxes_and_asks_about_all_phrases(image: Image) -> N
     assert isinstance(crops, CropSheet)
     assert crops.numbers == (2,)
     assert len(box_check(image, PHRASES, BOXES[:1], PIXELS).images) == 1
-
-
-def test_a_box_of_the_whole_picture_is_told_and_not_drawn(image: Image) -> None:
-    whole = DrawnBox("a cat", (0, 0, 640, 480), is_whole=True)
-    plain = box_check(image, PHRASES, BOXES[:1], PIXELS)
-    request = box_check(image, PHRASES, [whole, BOXES[0]], PIXELS)
-    assert request.input["boxes_of_the_whole_picture"] == [1]
-    assert [box["id"] for box in request.input["boxes"]] == [1, 2]
-    [shown] = request.images
-    [with_one] = plain.images
-    assert "boxes_of_the_whole_picture" not in plain.input
-    pixels = [picture_of(each) for each in (shown, with_one)]
-    border = [(place, 0) for place in range(0, 640, 9)]
-    assert all(pixels[0].getpixel(at) == (0, 0, 0) for at in border)
-    assert pixels[0].tobytes() != bytes(3 * 640 * 480)  # the other box is drawn
-    assert shown.sent_digest != with_one.sent_digest
-    assert box_check(image, PHRASES, [whole], PIXELS).images == (image,)
-
-
-def picture_of(image: Image) -> Any:
-    """What is sent."""
-    return image.as_sent(Path(image.path).read_bytes())
 
 
 def test_without_boxes_the_picture_is_sent_as_it_is(image: Image) -> None:
@@ -144,18 +122,17 @@ def test_one_unknown_word_among_answers_leaves_the_others(image: Image) -> None:
     assert [verdict.fit for verdict in checked.verdicts] == ["right", None, "other"]
     assert [note.code for note in notes] == ["unknown_word"]
 
-    said = [{"id": n, "answer": word} for n, word in enumerate(("yes", "No, it isn't", "no"), 1)]
-    answers, notes = crop_check(image, boxes, PIXELS).read(json.dumps({"crops": said}))
-    assert answers == [True, None, False]
+    said = [{"id": n, "there": word} for n, word in enumerate(("yes", "No, it isn't", "no"), 1)]
+    checked, notes = box_check(image, ["a", "b", "c"], [], PIXELS).read(reply_of(said, []))
+    assert [presence.there for presence in checked.presences] == [True, None, False]
     assert [note.code for note in notes] == ["unknown_word"]
 
 
-@pytest.mark.parametrize("lacking", [{"id": 2}, {"id": 2, "answer": 0}, {"id": 2, "answer": ""}])
+@pytest.mark.parametrize("lacking", [{"id": 2}, {"id": 2, "there": 0}, {"id": 2, "there": ""}])
 def test_an_answer_that_lacks_is_no_unknown_word(image: Image, lacking: dict[str, Any]) -> None:
-    boxes = [DrawnBox("a cat", (10 * n, 10, 10 * n + 9, 60)) for n in range(3)]
-    said = [{"id": 1, "answer": "yes"}, lacking, {"id": 3, "answer": "no"}]
+    said = [{"id": 1, "there": "yes"}, lacking, {"id": 3, "there": "no"}]
     with pytest.raises(UnreadableReply, match="none of yes, no and unsure"):
-        crop_check(image, boxes, PIXELS).read(json.dumps({"crops": said}))
+        box_check(image, ["a", "b", "c"], [], PIXELS).read(reply_of(said, []))
 
 
 def test_a_judge_may_not_know(image: Image) -> None:
@@ -174,22 +151,6 @@ def test_a_reply_that_is_cut_off_is_asked_for_in_parts(image: Image, cut_after: 
     assert box_check(image, PHRASES, BOXES, PIXELS).divisible
 
 
-def test_crops_are_asked_about_in_one_picture(image: Image) -> None:
-    request = crop_check(image, BOXES, PIXELS)
-    [sheet] = request.images
-    assert isinstance(sheet, CropSheet)
-    width, height = sheet.sent_size
-    assert request.input["image"] == {"width": width, "height": height}
-    for item, tile in zip(request.input["crops"], sheet.tiles, strict=True):
-        assert item["bbox_2d"] == list(tile)
-    said = [{"id": 2, "answer": "Unsure"}, {"id": "1", "answer": "NO."}]
-    assert request.read(json.dumps({"crops": said}))[0] == [False, None]
-    for wrong in ("perhaps", "", 1, {"yes": 1}):
-        said = [{"id": 1, "answer": "yes"}, {"id": 2, "answer": wrong}]
-        with pytest.raises(UnreadableReply):
-            request.read(json.dumps({"crops": said}))
-
-
 def test_what_lacks_is_read_as_grounding_is(image: Image) -> None:
     request = missing_boxes(image, PHRASES, BOXES, PIXELS)
     assert request.task == "missing_boxes"
@@ -199,15 +160,14 @@ def test_what_lacks_is_read_as_grounding_is(image: Image) -> None:
     assert [one.status for one in found] == ["none", "grounded"]
 
 
-JSON = any_json("id", "there", "count", "verdict", "reason", "answer", "x")
+JSON = any_json("id", "there", "count", "verdict", "reason", "x")
 ITEMS = st.lists(
     st.fixed_dictionaries(
         {"id": st.sampled_from([1, 2, 3, "2", None, 1.5])},
         optional={
-            "there": st.booleans() | JSON,
+            "there": st.booleans() | st.sampled_from(["yes", "no", "unsure"]) | JSON,
             "count": st.integers() | JSON,
             "verdict": st.sampled_from(FITS) | JSON,
-            "answer": st.sampled_from(["yes", "no", "unsure"]) | JSON,
             "reason": JSON,
         },
     ),
@@ -234,16 +194,12 @@ def test_whatever_the_judge_writes_is_read_or_refused(
         for presence in checked.presences:
             assert presence.there in (True, False, None)
             assert presence.count is None or 0 <= presence.count <= 10_000
-    crops = json.dumps({"crops": boxes})
-    answers = read_or_refused(crop_check(image, BOXES, PIXELS), crops)
-    assert answers is None or all(answer in (True, False, None) for answer in answers)
 
 
 @pytest.mark.slow
 @given(st.text(max_size=200))
 def test_any_text_is_read_or_refused(image: Image, text: str) -> None:
     assert read_or_refused(box_check(image, PHRASES, BOXES, PIXELS), text) is None
-    assert read_or_refused(crop_check(image, BOXES, PIXELS), text) is None
 
 
 LONG = 250_000
@@ -264,4 +220,3 @@ HOSTILE = {
 def test_a_hostile_reply_takes_no_longer_than_it_is(image: Image, hostile: str) -> None:
     """A search that is quadratic in its length would not come to an end."""
     assert read_or_refused(box_check(image, PHRASES, BOXES, PIXELS), hostile) is None
-    assert read_or_refused(crop_check(image, BOXES, PIXELS), hostile) is None

@@ -58,7 +58,7 @@ class BenchModel(ProbeModel):
     def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
         if request.task == "expression_extraction":
             return self._extracted(request.input["caption"])
-        asked = request.input.get("phrases") or request.input.get("crops") or []
+        asked = request.input.get("phrases") or []
         record = self._record_of({str(item["text"]) for item in asked})
         if record is None:
             return super().__call__(request)
@@ -67,9 +67,6 @@ class BenchModel(ProbeModel):
         }
         if request.task == "box_check":
             return self._verdicts(request, record, right)
-        if request.task == "crop_check":
-            answers = ("yes" if right[crop["text"]] else "no" for crop in request.input["crops"])
-            return {"crops": [{"id": n, "answer": answer} for n, answer in enumerate(answers, 1)]}
         objects = []
         for phrase in request.input["phrases"]:
             for box in self._answered(record, right, phrase["text"]):

@@ -14,14 +14,10 @@ from typing import Any
 
 from dataflow_grounding import (
     BoxChecker,
-    BoxMender,
     BoxVerifier,
-    CropJudge,
-    DoubtGrounder,
     MissingFinder,
     Operator,
     PhraseGrounder,
-    VerdictCollector,
 )
 from dataflow_grounding.boxes.geometry import Bbox
 from dataflow_grounding.evaluation.metrics import evaluate
@@ -101,23 +97,8 @@ OLD_WAYS = {
 }
 
 
-def full_check(serving: Serving) -> list[Operator]:
-    """The steps of `workflow.check: true`."""
-    return [
-        VerdictCollector(serving),
-        MissingFinder(serving),
-        CropJudge(serving),
-        DoubtGrounder(serving),
-        BoxMender(serving),
-    ]
-
-
-def fast_check(serving: Serving) -> list[Operator]:
-    """The step of `workflow.check: fast`."""
-    return [BoxChecker(serving)]
-
-
-CHECKS = {"check": Way(1, full_check), "check: fast": Way(1, fast_check)}
+CHECK = Way(1, lambda serving: [BoxChecker(serving), MissingFinder(serving)])
+"""`workflow.check: true`."""
 
 
 def worth_of(gold: list[dict[str, Any]], model: ErringModel, way: Way) -> Worth:

@@ -76,8 +76,8 @@ process, as a run's probes and a test's pictures come again and again.
 
 
 class ErringModel:
-    """Answers `phrase_grounding`, `missing_boxes`, `box_check` and `crop_check` for phrases such as
-    "the red box" and for probe pictures; for a loopback server with `keep_bodies`.
+    """Answers `phrase_grounding`, `missing_boxes` and `box_check` for phrases such as "the red box"
+    and for probe pictures; for a loopback server with `keep_bodies`.
 
     Grounding of probe pictures has no errors, so that a run's format checks pass.
     """
@@ -105,10 +105,6 @@ class ErringModel:
                 "phrases": [self._presence(p, scene) for p in request.input["phrases"]],
                 "boxes": [self._verdict(box, scene) for box in request.input["boxes"]],
             }
-        if request.task == "crop_check":
-            sheet = request.image_digests[0]
-            crops = request.input["crops"]
-            return {"crops": [self._crop_answer(crop, scene, sheet) for crop in crops]}
         raise unknown_task(request)
 
     def _looked_at(self, request: ReceivedRequest) -> Scene:
@@ -194,15 +190,6 @@ class ErringModel:
             truth = "right" if truth == "loose" else "loose"
         return {"id": box["id"], "verdict": truth}
 
-    def _crop_answer(self, crop: dict[str, Any], scene: Scene, sheet: str) -> dict[str, Any]:
-        """Whether the thing in the middle of a crop is the phrase's."""
-        x1, y1, x2, y2 = self._in_pixels(crop, scene.size)
-        middle = ((x1 + x2) / 2, (y1 + y2) / 2)
-        is_it = any(holds(box, middle) for box in self.meant(crop, scene))
-        if not self._answers_right("crop", sheet, crop["id"], crop["text"]):
-            is_it = not is_it
-        return {"id": crop["id"], "answer": "yes" if is_it else "no"}
-
     def _answers_right(self, *question: Any) -> bool:
         return self._chance(*question).random() < self._errors.accuracy
 
@@ -245,11 +232,6 @@ def truth_of(bbox: Bbox, meant: list[Bbox], scene: Scene) -> str:
     return "nothing"
 
 
-def holds(bbox: Bbox, point: tuple[float, float]) -> bool:
-    """Whether a point is within a box."""
-    return bbox[0] <= point[0] <= bbox[2] and bbox[1] <= point[1] <= bbox[3]
-
-
 def color_of(phrase: dict[str, Any]) -> str:
     """The colour that a phrase names."""
     return str(phrase["text"].split()[1])
@@ -257,7 +239,7 @@ def color_of(phrase: dict[str, Any]) -> str:
 
 def about_probes(request: ReceivedRequest) -> bool:
     """Whether the question is about a probe picture."""
-    asked = request.input.get("phrases") or request.input["crops"]
+    asked = request.input["phrases"]
     return all(str(item["text"]).endswith(" rectangle") for item in asked)
 
 

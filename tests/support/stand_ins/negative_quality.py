@@ -14,11 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dataflow_grounding import (
-    NegativeChecker,
-    NegativePhraser,
-    Operator,
-)
+from dataflow_grounding import BoxChecker, NegativePhraser, Operator
 from dataflow_grounding.boxes.geometry import Bbox
 from dataflow_grounding.serving import OpenAIServing, Serving
 from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
@@ -187,14 +183,14 @@ class Kept:
         return counts[True] / max(counts.total(), 1)
 
 
-OTHER_WAYS = ("made up", "presence", "verdict")
+OTHER_WAYS = ("made up", "not found")
 
 
 def steps_of(serving: Serving, count: int, phrases: Sequence[str]) -> list[Operator]:
     """The steps of `workflow.negatives`."""
     return [
         NegativePhraser(serving, count, phrases),
-        NegativeChecker(serving, count),
+        BoxChecker(serving, only_negatives=True),
     ]
 
 
@@ -235,9 +231,6 @@ def kept_of(
 def _ways_that_keep(candidate: dict[str, Any]) -> list[str]:
     """The other ways by which a candidate would be kept."""
     ways = ["made up"]
-    check = candidate["verification"]
-    if check.get("there") is False:
-        ways.append("presence")
-        if all(box["verdict"] in ("other", "nothing") for box in check["boxes"]):
-            ways.append("verdict")
+    if candidate.get("reason") != "it was found":
+        ways.append("not found")
     return ways
