@@ -9,11 +9,9 @@ from dataflow_grounding._util.terminal import counted, say
 from dataflow_grounding.bench.bench_set import PictureSet
 from dataflow_grounding.boxes.geometry import Bbox, box_of
 from dataflow_grounding.boxes.matching import match_boxes
-from dataflow_grounding.boxes.orientation import Frame
 from dataflow_grounding.data.rejected import not_rejected
 from dataflow_grounding.evaluation.metrics import read_annotations
 from dataflow_grounding.evaluation.metrics.annotations import as_gold, names_of
-from dataflow_grounding.formats.stored_frame import stored_frame
 
 KIND = "own"
 """The `kind` of a user's own pictures."""
@@ -21,7 +19,7 @@ LEAST = 8
 """The least number of pictures: fewer say nothing about a way of asking."""
 
 
-def own_set(folder: str, gold: str, frame: Frame = "upright") -> PictureSet:
+def own_set(folder: str, gold: str) -> PictureSet:
     """Return the pictures of a folder that a gold file has phrases for, in the file's order.
 
     In a file that a person has reviewed, only what was found right counts. Of several records of a
@@ -30,7 +28,6 @@ def own_set(folder: str, gold: str, frame: Frame = "upright") -> PictureSet:
     Args:
         folder: The folder of the pictures.
         gold: A file of records with the right boxes, or a results folder.
-        frame: In which frame of the pictures these boxes are.
 
     Raises:
         InputError: The gold can't be read, or fewer than LEAST of its pictures are in the folder.
@@ -38,7 +35,6 @@ def own_set(folder: str, gold: str, frame: Frame = "upright") -> PictureSet:
     if not os.path.isdir(folder):
         raise InputError(f"no folder {folder}: name that of your pictures with --pictures")
     records: dict[str, dict[str, Any]] = {}
-    stored = stored_frame(frame, gold, [folder])
     missing: list[str] = []
     for number, record in enumerate(as_gold(read_annotations(gold, keep_rejected=False)), 1):
         if not any(_expressions_of(record)):
@@ -48,8 +44,6 @@ def own_set(folder: str, gold: str, frame: Frame = "upright") -> PictureSet:
         if not path:
             missing.append(name)
         elif path not in records:
-            if stored:
-                record = stored.upright({**record, "image_path": path})
             records[path] = {
                 "image_path": path,
                 "image_id": str(len(records)),
@@ -57,8 +51,6 @@ def own_set(folder: str, gold: str, frame: Frame = "upright") -> PictureSet:
                 "caption": record.get("cleaned_caption") or record.get("caption") or "",
                 "expressions": list(_expressions_of(record)),
             }
-    if stored:
-        stored.end()
     if not records:
         named = f": {gold} names {missing[0]}" if missing else f": {gold} has no phrases"
         raise InputError(f"{gold} and {folder} have no picture in common{named}")

@@ -5,6 +5,7 @@ name the regions that they are on. Given boxes are the user's own, `[x, y, width
 are looked through for mistakes (`read_given_boxes`). All are in pixels of the image.
 """
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from dataflow_grounding._util.errors import BrokenRow, SizeDiffers
 from dataflow_grounding.boxes.coordinates import to_xyxy
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, box_of, clamp
-from dataflow_grounding.data.records import Record, is_box, is_number, stated_size
+from dataflow_grounding.data.records import Record, is_box, is_number, path_of, stated_size
 
 # The column of a record that says why the files that it was made from can't be read.
 SEED_ERROR = "seed_error"
@@ -68,12 +69,27 @@ def check_stated_size(record: Mapping[str, Any], size: Size) -> None:
     )
     if stated == size[::-1]:
         raise SizeDiffers(
-            f"{differs} when it is turned upright by its EXIF orientation: give boxes of the"
-            " upright picture, with its width and height"
+            f"{differs}: if its EXIF orientation turns it, {without_tag(path_of(record))}"
         )
     raise SizeDiffers(
         f"{differs}: give the picture that they were drawn in, or its own width and height if they"
         " fit it"
+    )
+
+
+def without_tag(path: str) -> str:
+    """Return what to do about boxes of a picture as it is stored, without its EXIF orientation."""
+    return (
+        f"remove that tag with exiftool -Orientation= {shlex.quote(path)} (turning the picture"
+        " makes them wrong)"
+    )
+
+
+def labels_as_stored(path: str, size: Size) -> str:
+    """Return what is wrong with labels that state the size of a picture as it is stored."""
+    return (
+        f"the boxes are of {path!r} without its EXIF orientation, {size[0]} x {size[1]} px:"
+        f" {without_tag(path)}"
     )
 
 

@@ -41,15 +41,6 @@ image_root_option = click.option(
 )
 
 
-def frame_option(what: str) -> Callable[[F], F]:
-    """Return a decorator that adds the option `--frame`; `what` says in the help whose it is."""
-    text = (
-        f"{what} upright pictures (the default), or of pictures as stored, without EXIF rotation."
-    )
-    choice = click.Choice(["upright", "stored"])
-    return click.option("--frame", type=choice, default="upright", help=text)
-
-
 pilot_option = click.option(
     "--pilot",
     type=click.IntRange(1, _MOST_RECORDS),

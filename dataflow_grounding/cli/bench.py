@@ -21,9 +21,7 @@ from dataflow_grounding.bench.page import (
 )
 from dataflow_grounding.bench.running import Bench, measure, write_document
 from dataflow_grounding.bench.ways import OWN_USUAL, USUAL, WAYS
-from dataflow_grounding.boxes.orientation import Frame
 from dataflow_grounding.cli.arguments import (
-    frame_option,
     json_option,
     overrides_argument,
     spec_option_for,
@@ -70,7 +68,6 @@ def _ways(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
     help="Only the first N pictures of each kind; with --gold, the folder of your pictures.",
 )
 @click.option("--gold", metavar="FILE", help="Records with the right boxes of your own pictures.")
-@frame_option("Gold has boxes of")
 @json_option
 @overrides_argument
 @click.pass_context
@@ -81,7 +78,6 @@ def bench_command(
     ways: tuple[str, ...],
     pictures: str | None,
     gold: str | None,
-    frame: Frame,
     as_json: bool,
     overrides: tuple[str, ...],
 ) -> int:
@@ -90,7 +86,7 @@ def bench_command(
 
     Exit codes: 4 all pictures of a way failed in this call, 1 a way's check checked nothing.
     """
-    own = _own_pictures(ctx, pictures, gold, frame)
+    own = _own_pictures(ctx, pictures, gold)
     folder = folder or ("bench_own" if own else "bench_results")
     ways = ways or (OWN_USUAL if own else USUAL)
     if own and "spans" in ways:
@@ -112,14 +108,12 @@ def bench_command(
     return 1 if any(checked_nothing(of_way) for of_way in asked) else 0
 
 
-def _own_pictures(ctx: click.Context, folder: str | None, gold: str | None, frame: Frame) -> Any:
+def _own_pictures(ctx: click.Context, folder: str | None, gold: str | None) -> Any:
     if gold is None:
-        if frame != "upright":
-            raise click.UsageError("--frame is that of --gold FILE, the right boxes", ctx)
         return None
     if folder is None:
         raise click.UsageError("--gold goes with --pictures DIR, the folder of your pictures", ctx)
-    return own_set(folder, gold, frame)
+    return own_set(folder, gold)
 
 
 def _number_of_pictures(text: str | None) -> int | None:

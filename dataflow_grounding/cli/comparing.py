@@ -6,11 +6,9 @@ import click
 
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding._util.files import within
-from dataflow_grounding.boxes.orientation import Frame
 from dataflow_grounding.cli.arguments import (
     Range,
     answer,
-    frame_option,
     image_root_option,
     json_option,
 )
@@ -57,7 +55,6 @@ from dataflow_grounding.review import report_results
     metavar="FOLDER",
     help="Write figures and a page of the worst cases into FOLDER.",
 )
-@frame_option("Gold has boxes of")
 @image_root_option
 @click.option("--all", "show_all", is_flag=True, help="Print all measures and groups.")
 @json_option
@@ -69,7 +66,6 @@ def eval_command(
     keep_rejected: bool,
     out: str | None,
     image_root: str | None,
-    frame: Frame,
     show_all: bool,
     as_json: bool,
 ) -> None:
@@ -82,8 +78,7 @@ def eval_command(
     if len(results) > 2:
         raise SpecError(f"eval takes one or two PRED, not {len(results)}")
     rules = Rules(threshold, score_cut)
-    folders = image_folders_of(gold, image_root) if frame == "stored" else ()
-    truth = read_annotations(gold, frame=frame, folders=folders)
+    truth = read_annotations(gold)
     runs = []
     for path in results:
         answers = read_annotations(path, keep_rejected=keep_rejected)

@@ -16,12 +16,10 @@ from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import GroundingError, InputError, errors_as
 from dataflow_grounding._util.paths import absolute
 from dataflow_grounding._util.terminal import counted, say, say_json
-from dataflow_grounding.boxes.orientation import Frame
 from dataflow_grounding.cli.arguments import (
     Range,
     answer,
     combined,
-    frame_option,
     image_root_option,
     json_option,
     mention_reviewed_file,
@@ -166,7 +164,6 @@ _LOOKED_FOR = 50  # pictures of an import, to see whether their folder is right
 )
 @click.option("-o", "out", required=True, metavar="RESULTS", help="The results folder to write.")
 @click.option("--image-root", metavar="DIR", help="Where the pictures are, if not next to PATH.")
-@frame_option("PATH has labels of")
 @_set_option
 @click.option("--strict", is_flag=True, help="Stop at the first entry that can't be read.")
 @json_option
@@ -175,7 +172,6 @@ def import_(
     format: str,
     out: str,
     image_root: str | None,
-    frame: Frame,
     options: dict[str, Any],
     strict: bool,
     as_json: bool,
@@ -199,7 +195,7 @@ def import_(
         writer = RowWriter(annotations)
     try:
         with closing(writer):
-            records = read(path, source, image_root=image_root, frame=frame)
+            records = read(path, source, image_root=image_root)
             for record in with_sizes(records, folder, doubts):
                 stems.add(path_of(record))
                 if len(first_pictures) < _LOOKED_FOR:
@@ -265,7 +261,6 @@ def _with_classes(record: Mapping[str, Any], names: Sequence[str]) -> dict[str, 
 @click.argument("path", type=click.Path(exists=True))
 @click.option("--from", "source_name", required=True, metavar="F", help="The source format.")
 @click.option("--to", "format", required=True, metavar="G", help="The target format.")
-@frame_option("PATH has labels of")
 @_set_option
 @_writing_options
 def convert(
@@ -273,7 +268,6 @@ def convert(
     source_name: str,
     format: str,
     image_root: str | None,
-    frame: Frame,
     options: dict[str, Any],
     out: str,
     as_json: bool,
@@ -295,7 +289,7 @@ def convert(
         if source.packs and settings["images"] in (None, "copy") and not is_one_file:
             source.pictures = unpacked
             folders.append(unpacked)
-        records = read(path, source, image_root=image_root, frame=frame)
+        records = read(path, source, image_root=image_root)
         # the list of classes is known once the first record is read
         first = list(islice(records, 1))
         if has_option(format, "class_list"):
@@ -315,7 +309,6 @@ def convert(
     metavar="F",
     help=f"{', '.join(WRITTEN)}, or your module:Class.",
 )
-@frame_option("Write labels of")
 @_writing_options
 def export(
     results: str, format: str, image_root: str | None, out: str, as_json: bool, **settings: Any

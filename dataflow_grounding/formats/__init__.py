@@ -15,7 +15,6 @@ from dataflow_grounding._util.lazy import load_table
 from dataflow_grounding.data.bad_entries import BadEntries
 
 if TYPE_CHECKING:
-    from dataflow_grounding.boxes.orientation import Frame
     from dataflow_grounding.formats.export_pictures import Images
     from dataflow_grounding.formats.format import Format
     from dataflow_grounding.formats.samples import Exported
@@ -95,7 +94,6 @@ def write(
     folders: Sequence[str] = (),
     select: Selection | None = None,
     strict: bool = False,
-    frame: Frame = "upright",
     **options: Any,
 ) -> Exported:
     """Write records in a format that a trainer reads.
@@ -117,8 +115,6 @@ def write(
         folders: Where relative paths of pictures are looked for, in this order.
         select: Which expressions are wanted; all unless given.
         strict: Refuse where anything is lost or left out.
-        frame: `stored` writes labels of the pictures as they are stored, without their EXIF
-            orientation, and copies or links these as they are.
         options: Those of the format.
 
     Returns:
@@ -156,7 +152,6 @@ def write(
         folders,
         select or Selection(),
         strict,
-        frame,
     )
 
 
@@ -170,7 +165,6 @@ def read(
     format: str | Format,
     *,
     image_root: str | None = None,
-    frame: Frame = "upright",
     **options: Any,
 ) -> Iterator[dict[str, Any]]:
     """Yield the records of a file or folder of a format, completed as this package's are.
@@ -179,8 +173,6 @@ def read(
         path: The file, or the folder of an export.
         format: One of FORMATS, the user's own as `module:Class`, or what `find_format` made of one.
         image_root: Where relative paths of pictures start; by default the data's folder.
-        frame: `stored` turns labels upright that were drawn on the pictures as they are stored,
-            without their EXIF orientation.
         options: Those of the format; only of use where it is given by its name.
 
     Yields:
@@ -190,25 +182,18 @@ def read(
 
     Raises:
         SpecError: There is no such format, or it has no such option.
-        InputError: The file can't be read, or is not of the format. With the frame `stored`, a
-            picture can't be read; or some pictures, which are named, state their upright size.
+        InputError: The file can't be read, or is not of the format.
     """
     from dataflow_grounding.formats.reading import complete_rows
 
     source = find_format(format, **options) if isinstance(format, str) else format
-    source.frame = frame
     folder = image_root or folder_of(path)
     rows = _within_memory(path, source.read(path, folder))
     # A picture without phrases is a background there where the format can say so; whole records
     # say it themselves.
     backgrounds = source.carries.empty and not source.whole
-    records = complete_rows(rows, path, source.passed_over, backgrounds, source.bad)
-    if frame == "upright":
-        return records
-    from dataflow_grounding.formats.stored_frame import StoredFrame
-
-    folders = filter(None, (folder, source.pictures, "."))
-    return StoredFrame(path, folders).each_upright(records, source.bad)
+    pictures = "" if source.measures else folder
+    return complete_rows(rows, path, pictures, source.passed_over, backgrounds, source.bad)
 
 
 def _within_memory(path: str, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -280,7 +280,7 @@ class Conversations(Format):
                 name = _picture_of(line)
                 if name is None:
                     continue
-                size = picture_size(image_root, name, where, self.frame)
+                size = picture_size(image_root, name, where)
                 row = {
                     "image_path": name,
                     "caption": None,

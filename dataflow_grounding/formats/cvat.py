@@ -81,6 +81,7 @@ class Cvat(ReturningFormat):
     preamble: Mapping[str, Any] = field(default_factory=dict)
 
     repeats = True
+    shows_upright = True
 
     def why_mask_lost(self, mask: Any) -> str:
         """Return that a mask of several polygons is lost: an element has one."""

@@ -7,7 +7,6 @@ from importlib.resources import files
 from dataflow_grounding._util.errors import InputError, errors_as
 from dataflow_grounding._util.terminal import counted
 from dataflow_grounding._util.version import __version__
-from dataflow_grounding.boxes.orientation import Frame
 from dataflow_grounding.formats import FORMATS, WRITTEN
 from dataflow_grounding.formats.export_folder import (
     MARK,
@@ -36,7 +35,6 @@ def export(
     folders: Sequence[str],
     select: Selection,
     strict: bool,
-    frame: Frame = "upright",
 ) -> Exported:
     """Write records in a format: a folder with pictures and README, or the data file alone.
 
@@ -54,7 +52,6 @@ def export(
         select: Which expressions and boxes are wanted.
         strict: Raise where anything is lost, a record is left out, or the reply about one has a
             remark that is rare among all records, and no person decided on all of its phrases.
-        frame: Whether labels and pictures are written upright, or as the pictures are stored.
 
     Raises:
         InputError: `path` is taken, can't be written, or is one file and pictures or parts should
@@ -81,7 +78,9 @@ def export(
             for name, rows in parts.items():
                 folder = out.part(name) if is_split else out
                 done = Exported(name) if is_split else exported
-                pictures = ExportPictures(folder, images, folders, format.packs, format.flat, frame)
+                pictures = ExportPictures(
+                    folder, images, folders, format.packs, format.flat, format.shows_upright
+                )
                 format.write(SampleMaker(format, pictures, select, done).samples(rows), folder)
                 if is_split:
                     _add_part(exported, done)

@@ -1,7 +1,7 @@
 """The pictures of an export: copied upright, linked, or left where they are.
 
 Many trainers ignore the orientation that EXIF states: a picture that is turned goes out upright or
-not at all. In the frame `stored` each goes out as it is stored, with labels of that frame.
+not at all. Labelling tools show it upright: they get it as it is, too, where it is.
 """
 
 import io
@@ -16,7 +16,7 @@ from dataflow_grounding._util.errors import BrokenRow, ImageMissing, InputError
 from dataflow_grounding._util.files import new_file, portable
 from dataflow_grounding._util.paths import is_absolute
 from dataflow_grounding.boxes.geometry import Size
-from dataflow_grounding.boxes.orientation import Frame
+from dataflow_grounding.boxes.regions import labels_as_stored
 from dataflow_grounding.data.records import (
     Record,
     name_within,
@@ -37,7 +37,7 @@ _SAVE_SETTINGS: dict[str, dict[str, Any]] = {  # Pillow's, by file type, to lose
 
 
 class Picture(NamedTuple):
-    """A picture as its record names it, with its width and height in the export's frame.
+    """A picture as its record names it, with its width and height as it is upright.
 
     `path` and `header` are those of the file to copy, link or pack; "" and None for a picture that
     is only referenced.
@@ -55,16 +55,15 @@ class ExportPictures:
     Args:
         out: The folder.
         images: `copy` copies each picture, upright; `link` links to it, and copies those that EXIF
-            turns; `reference` leaves it where it is and refuses those.
+            turns; `reference` leaves it where it is and refuses those, unless `shows_upright`.
         folders: Where relative paths are looked for, in this order.
         packs: Whether the format puts them into its own files, so that none is needed in the
             folder.
         flat: Whether copies and links are all in one folder, the names of their folders before
             theirs; else they are in folders, as they were.
-        frame: `stored` copies, links and refers to pictures as they are stored, turned or not.
+        shows_upright: Whether what reads the export turns pictures upright by their EXIF.
 
     Attributes:
-        frame: As given.
         missing: How many pictures are referenced though they aren't there.
 
     Raises:
@@ -78,7 +77,7 @@ class ExportPictures:
         folders: Sequence[str],
         packs: bool,
         flat: bool = False,
-        frame: Frame = "upright",
+        shows_upright: bool = False,
     ) -> None:
         if packs and images == "reference":
             raise InputError("the pictures are in this format's files: copy or link them")
@@ -87,7 +86,7 @@ class ExportPictures:
         self._folders = tuple(folders)
         self._packs = packs
         self._flat = flat
-        self.frame = frame
+        self._shows_upright = shows_upright
         # The folder of an export that will be removed, with a separator at its end: pictures in it
         # can't be linked or referenced. Empty if there is none.
         self._replaced_folder = ""
@@ -111,13 +110,17 @@ class ExportPictures:
         name = self.name_of(record)
         stated = stated_size(record)
         try:
-            path, header = self.located(record)
+            row = Record({"image_path": path_of(record)}, self._folders)
+            path = find_image(row, "image_path").path
+            header = read_header(path)
         except ImageMissing:
             if self._images != "reference" or stated is None:
                 raise
             self.missing += 1
             return Picture(name, stated)
-        size = header.stored_size if self.frame == "stored" else header.size
+        size = header.size
+        if stated == header.stored_size != size:
+            raise BrokenRow(labels_as_stored(name, stated))
         if stated not in (None, size):
             raise BrokenRow(
                 f"{name!r} has {size} pixels, but the record is about a picture of {stated}"
@@ -128,21 +131,11 @@ class ExportPictures:
             )
         if self._images != "reference":
             return Picture(name, size, path, header)
-        if self._turns(header):
+        if header.orientation != 1 and not self._shows_upright:
             raise BrokenRow(
                 f"{name!r} is turned by its EXIF, which trainers ignore: copy the pictures"
             )
         return Picture(name, size)
-
-    def located(self, record: Mapping[str, object]) -> tuple[str, Header]:
-        """Return the path and the header of a record's picture. Raises RecordError."""
-        row = Record({"image_path": path_of(record)}, self._folders)
-        path = find_image(row, "image_path").path
-        return path, read_header(path)
-
-    def _turns(self, header: Header) -> bool:
-        # Whether a picture isn't in the export as it is stored.
-        return self.frame == "upright" and header.orientation != 1
 
     def name_of(self, record: Mapping[str, object]) -> str:
         """Return the path of a record's picture, as `_canonical` has it; "." for none."""
@@ -185,7 +178,7 @@ class ExportPictures:
         target = self._out.place(name)
         if os.path.lexists(target):
             return name
-        if self._turns(header) or is_remote(picture.path):
+        if header.orientation != 1 or is_remote(picture.path):
             with new_file(target) as file:
                 file.write(self.data(picture))
         elif self._images == "link":
@@ -230,7 +223,7 @@ class ExportPictures:
 
         Raises RecordError, OSError.
         """
-        if picture.header is None or not self._turns(picture.header):
+        if picture.header is None or picture.header.orientation == 1:
             return read_file(picture.path)
         file_type = picture.header.media_type.partition("/")[2]
         upright = io.BytesIO()
@@ -244,9 +237,7 @@ class ExportPictures:
         """
         if self._images == "reference":
             start = self._folders[0] if self._folders else "where they were"
-            labels = "" if self.frame == "upright" else " Labels are of the pictures as stored."
-            return f"Paths of pictures are relative to {start}.{labels}"
+            return f"Paths of pictures are relative to {start}."
         links = ", most of them links" if self._images == "link" else ""
         folders = [f"{part}/{FOLDER}/" for part in parts] or [f"{FOLDER}/"]
-        how = "upright" if self.frame == "upright" else "as stored, and so are the labels"
-        return f"Pictures are in {', '.join(folders)}, {how}{links}."
+        return f"Pictures are in {', '.join(folders)}, upright{links}."

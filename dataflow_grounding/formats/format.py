@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding.boxes.geometry import Bbox, Size
-from dataflow_grounding.boxes.orientation import Frame
 from dataflow_grounding.data.bad_entries import BadEntries
 from dataflow_grounding.data.spans import Span, clean_caption, find_spans
 from dataflow_grounding.formats import masks
@@ -211,8 +210,6 @@ class Format:
 
     Paths of these pictures start from it. Empty: they are left in the data.
     """
-    frame: Frame = "upright"
-    """In which frame of its pictures `read` measures sizes and yields boxes."""
     breaking: ClassVar[tuple[str, ...]] = ()
     """Words that its readers take for something else than text."""
     packs: ClassVar[bool] = False
@@ -225,6 +222,8 @@ class Format:
     """Whether its readers learn what has no box in a picture as background."""
     measures: ClassVar[bool] = False
     """Whether `read` takes the sizes of its records from their pictures."""
+    shows_upright: ClassVar[bool] = False
+    """Whether its readers turn pictures upright by their EXIF, as labelling tools do."""
     whole: ClassVar[bool] = False
     """Whether its rows are whole records: one without expressions doesn't describe its picture."""
 

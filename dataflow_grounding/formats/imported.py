@@ -19,10 +19,6 @@ from dataflow_grounding.formats import masks
 from dataflow_grounding.formats.format import Format, Phrase, Sample
 
 COLUMN = "imported"
-FRAME = "frame"
-"""The key of that column that is `stored` where the items are of the picture as it is stored, and
-the record's boxes were turned upright."""
-_TURNED = "turned"  # of a box's column: its `bbox` and `mask`, too, as they were turned upright
 NO_BOX = -1
 # The IoU of a box with its mask's, from which they fit. A mask that came with the box that it has
 # now is taken as it is: a box may hold what is hidden, too.
@@ -186,27 +182,10 @@ def why_mask_lost(instance: Mapping[str, Any], size: Size) -> str:
 
 
 def _came_with(instance: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    # Return what says with which box the mask came, in the frame of the source or upright; None of
-    # a mask that came without one.
+    # Return what says with which box the mask came; None of a mask that came without one.
     source: Any = instance.get(COLUMN)
-    if not isinstance(source, Mapping):
-        return None
-    digest = masks.digest(instance[masks.KEY])
-    for each in (source, source.get(_TURNED)):
-        if isinstance(each, Mapping) and each.get("mask") == digest:
-            return each
-    return None
-
-
-def note_turned(record: Mapping[str, Any]) -> None:
-    """Note, in place, with which upright boxes the masks of an imported record came."""
-    for expression in record["expressions"]:
-        for instance in expression["instances"]:
-            source = instance.get(COLUMN)
-            if isinstance(source, Mapping) and masks.KEY in instance:
-                turned = {"bbox": instance["bbox"], "mask": masks.digest(instance[masks.KEY])}
-                if any(source.get(name) != turned[name] for name in turned):
-                    instance[COLUMN] = {**source, _TURNED: turned}
+    is_its = isinstance(source, Mapping) and source.get("mask") == masks.digest(instance[masks.KEY])
+    return source if is_its else None
 
 
 def with_item_number(read: dict[str, Any], item: int, text: str) -> dict[str, Any]:

@@ -338,7 +338,7 @@ class _LabelFormat(PictureFiles):
                 label = _label_of(image)
                 file = os.path.join(labels, label)
                 with entry_errors(file, self.bad):
-                    size = picture_size(pictures, image, file, self.frame)
+                    size = picture_size(pictures, image, file)
                     columns: dict[str, Any] = {"expressions": []}
                     if label in label_files:
                         columns = self._columns_of(file, size, names)

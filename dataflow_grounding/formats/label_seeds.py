@@ -24,7 +24,6 @@ from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.threads import side_by_side
 from dataflow_grounding._util.version import __version__
 from dataflow_grounding.boxes.geometry import Size, area, box_of
-from dataflow_grounding.boxes.orientation import Frame
 from dataflow_grounding.boxes.regions import SEED_ERROR
 from dataflow_grounding.boxes.seeds import Seeds
 from dataflow_grounding.data.bad_entries import SKIPPED, BadEntries
@@ -39,7 +38,6 @@ from dataflow_grounding.formats.label_files import (
     yolo_regions,
 )
 from dataflow_grounding.formats.reading import files_under, reaches_beyond
-from dataflow_grounding.formats.stored_frame import stored_frame
 from dataflow_grounding.formats.tao_records import SOURCE
 from dataflow_grounding.images.files import ENDINGS
 from dataflow_grounding.images.image import open_image
@@ -86,7 +84,6 @@ class LabelSeeds(Seeds):
         boxless: Whether the steps do without regions.
         crowds: How many crowd regions are left out.
         stated_sizes: Of images, the width and height that the labels say their boxes are in.
-        frame: In which frame of the images the labels are.
     """
 
     def __init__(
@@ -101,10 +98,8 @@ class LabelSeeds(Seeds):
         boxless: bool,
         crowds: int = 0,
         stated_sizes: Mapping[str, Size] | None = None,
-        frame: Frame = "upright",
     ) -> None:
         self._stated_sizes = stated_sizes or {}
-        self._frame = frame
         self._images = images
         self._first_of_stem: dict[str, str] = {}
         for image in images:
@@ -127,7 +122,6 @@ class LabelSeeds(Seeds):
             NO_AREA: [],
             BEYOND: [],
         }
-        self._stored = stored_frame(self._frame, self.origin, self.folders)
 
     def _records(self) -> Iterator[dict[str, Any]]:
         bad = BadEntries()
@@ -142,8 +136,6 @@ class LabelSeeds(Seeds):
             yield record
             yield from _failing(found.unread, record["image_path"], bad)
         bad.finish()
-        if self._stored:
-            self._stored.end()
 
     def _id_of(self, path: str) -> str:
         stem = os.path.splitext(path)[0]
@@ -151,19 +143,7 @@ class LabelSeeds(Seeds):
 
     def _record(self, path: str) -> _Found:
         size = upright_size(path, self.folders)
-        if self._stored is None or size is None:
-            return self._record_of(path, size)
-        labels_size = self._stored.size_of({"image_path": path})
-        found = self._record_of(path, labels_size)
-        if found.record["regions"] and path in self._stated_sizes:
-            return found._replace(record=self._stored.upright(found.record))
-        # Its size was measured, and says nothing about the frame.
-        turned = self._stored.upright({**found.record, "width": None, "height": None})
-        return found._replace(record={**turned, **size_columns(size)})
-
-    def _record_of(self, path: str, size: Size | None) -> _Found:
-        # Where its label is broken, the record says so and has no regions. `size` is that of the
-        # image in the frame of the labels.
+        # Where its label is broken, the record says so and has no regions.
         unread: list[str] = []
         record = {
             "image_id": self._id_of(path),
@@ -172,7 +152,7 @@ class LabelSeeds(Seeds):
             "source": SOURCE,
         }
         labelled: list[Labelled] = []
-        if path in self._label_of_image and (size is not None or self._stored is None):
+        if path in self._label_of_image:
             try:
                 labelled = self._read(self._label_of_image[path], size, unread)
             except BrokenRow as error:
@@ -197,8 +177,7 @@ class LabelSeeds(Seeds):
 
     def fingerprint(self) -> str:
         """Return a digest of the images' and labels' paths, sizes and times; they aren't read."""
-        frame = "" if self._frame == "upright" else f" {self._frame}"
-        digest = hashlib.sha256(f"{__version__} {self.reading}{frame}".encode())
+        digest = hashlib.sha256(f"{__version__} {self.reading}".encode())
         images = (joined(self.folders[0], image) for image in self._images)
         paths = itertools.chain(images, self._files)
         for state in side_by_side(lambda path: (path, state_of(path)), paths, is_remote):
@@ -247,7 +226,6 @@ def from_label_folder(
     key: str,
     names_file: str | None,
     boxless: bool,
-    frame: Frame = "upright",
 ) -> LabelSeeds:
     """Return seeds from a folder of KITTI's label files, or of YOLO's.
 
@@ -258,7 +236,6 @@ def from_label_folder(
         names_file: None for KITTI. For YOLO the file with the names of classes; empty for the
             classes.txt in `label_dir`.
         boxless: Whether the steps do without regions.
-        frame: In which frame of the images the labels are.
 
     Raises:
         InputError: A folder or YOLO's names are missing, or no label belongs to an image.
@@ -295,7 +272,6 @@ def from_label_folder(
         without_image,
         files,
         boxless,
-        frame=frame,
     )
 
 
@@ -328,7 +304,7 @@ def _names_file_of(label_dir: str, key: str) -> str:
     return file
 
 
-def from_coco(image_dir: str, path: str, boxless: bool, frame: Frame = "upright") -> LabelSeeds:
+def from_coco(image_dir: str, path: str, boxless: bool) -> LabelSeeds:
     """Return seeds from a COCO file, also of images in `image_dir` that it doesn't name.
 
     Raises InputError: the file can't be read, names no image of the folder, or one twice.
@@ -370,7 +346,6 @@ def from_coco(image_dir: str, path: str, boxless: bool, frame: Frame = "upright"
         boxless,
         left_out[CROWDS],
         stated_sizes,
-        frame,
     )
 
 

@@ -82,6 +82,7 @@ class LabelStudio(ReturningFormat):
     class_list: Sequence[str] = ()
 
     repeats = True
+    shows_upright = True
 
     def __post_init__(self) -> None:
         # class_key → the label: of the list, then of others as they come

@@ -25,7 +25,7 @@ from dataflow_grounding._util.errors import (
 from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding._util.paths import kind_of, names_in, open_file, system_errors
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, box_of, clamp
-from dataflow_grounding.boxes.orientation import Frame
+from dataflow_grounding.boxes.regions import labels_as_stored
 from dataflow_grounding.data.bad_entries import SKIPPED, BadEntries, ImportRefused
 from dataflow_grounding.data.json_lists import json_file, lists_in, read_json
 from dataflow_grounding.data.records import (
@@ -49,7 +49,6 @@ from dataflow_grounding.images.image import find_image
 ROUNDING = 0.5  # px by which a box may reach out of its image without a report
 # Reports on an import; the boxes stay as they are.
 _OTHER_SIZE = "pictures of another size than is stated, which no export takes"
-_SWAPPED = "pictures whose stated sides are swapped (labels of pixels as stored: --frame stored)"
 _OUTSIDE = "boxes outside of their picture, which an export leaves out"
 _BEYOND = "boxes that reach beyond their picture, which an export cuts"
 # Counts of places in captions that an import doesn't take as they are.
@@ -421,14 +420,13 @@ def _tar_sample(
     return sample
 
 
-def picture_size(folder: str, name: Any, where: str, frame: Frame = "upright") -> Size:
-    """Return the width and height in pixels of a picture, upright or as it is stored.
+def picture_size(folder: str, name: Any, where: str) -> Size:
+    """Return the width and height in pixels of a picture, upright.
 
     Its path, if relative, starts from `folder`. Raises InputError that begins with `where`, the
     place that names the picture.
     """
-    header = _picture_header(folder, name, where)
-    return header.stored_size if frame == "stored" else header.size
+    return _picture_header(folder, name, where).size
 
 
 def _picture_header(folder: str, name: Any, where: str) -> Header:
@@ -491,6 +489,7 @@ def _told_of_entry(where: str) -> Iterator[None]:
 def complete_rows(
     rows: Iterable[dict[str, Any]],
     path: str,
+    folder: str,
     passed_over: Counter[str],
     backgrounds: bool,
     bad: BadEntries,
@@ -504,11 +503,12 @@ def complete_rows(
     Args:
         rows: As a format's `read` yields them.
         path: What is read, for messages.
+        folder: That of the pictures whose sizes are compared with the stated ones; "" for none.
         passed_over: Gets the counts, in words.
         backgrounds: Mark a row without expressions as `background: true`, unless it has that
             column.
         bad: Takes what can't be read: an expression without text, a box that isn't x1, y1, x2, y2,
-            a score out of [0, 1].
+            a score out of [0, 1], labels of a picture as it is stored.
 
     Raises:
         ImportRefused: By `bad`.
@@ -525,6 +525,7 @@ def complete_rows(
         where = f"{path}, record {number}"
         place = bad.place  # of the entry that the row was read from, if it is one alone
         with entry_errors(where, bad):
+            _check_sides(record, folder, place or where)
             try:
                 completed, counts = _complete_row(record, backgrounds)
             except (BrokenRow, LookupError, TypeError, AttributeError, ValueError, ArithmeticError):
@@ -535,6 +536,19 @@ def complete_rows(
             bad.read(_entries_in(completed))
             yield completed
     bad.finish()
+
+
+def _check_sides(record: Record, folder: str, where: str) -> None:
+    # Only sides that change places tell of labels that were drawn without the orientation.
+    stated = stated_size(record)
+    if stated is None or not folder or is_remote(folder) or is_remote(path_of(record)):
+        return
+    try:
+        header = _picture_header(folder, record.get("image_path"), where)
+    except InputError:
+        return
+    if stated == header.stored_size != header.size:
+        raise InputError(f"{where}: {labels_as_stored(path_of(record), stated)}")
 
 
 def _entries_in(record: Mapping[str, Any]) -> int:
@@ -726,21 +740,15 @@ class Doubts:
         self._counts = Counter[str]()
         self._first: dict[str, str] = {}
 
-    def look_at(
-        self, record: Mapping[str, Any], stated: Size | None, real: Size | None, *, as_stored: bool
-    ) -> None:
-        """Take in a record, the size that it states, and that of its picture, if they are known.
-
-        `as_stored` says that the stated one is that of the picture without its EXIF orientation.
-        """
+    def look_at(self, record: Mapping[str, Any], stated: Size | None, real: Size | None) -> None:
+        """Take in a record, the size that it states, and that of its picture, if they are known."""
         name = path_of(record)
         size = stated or real
         if size is None:
             return
         sides = f"{size[0]} x {size[1]} px"
         if real is not None and real != size:
-            what = _SWAPPED if as_stored else _OTHER_SIZE
-            self._add(what, f"{name} ({sides} stated, {real[0]} x {real[1]} px found)")
+            self._add(_OTHER_SIZE, f"{name} ({sides} stated, {real[0]} x {real[1]} px found)")
         for expression in record["expressions"]:
             for instance in expression["instances"]:
                 box = box_of(instance["bbox"])
@@ -771,15 +779,12 @@ def with_sizes(
     for record in records:
         stated = stated_size(record)
         real = None
-        as_stored = False
         compares = doubts is not None and doubts.compares and not is_remote(folder)
         if stated is None or (compares and not is_remote(path_of(record))):
             with suppress(InputError):
-                header = _picture_header(folder, record.get("image_path"), "")
-                real = header.size
-                as_stored = stated == header.stored_size
+                real = _picture_header(folder, record.get("image_path"), "").size
         if stated is None and real is not None:
             record |= {"width": real[0], "height": real[1]}
         if doubts is not None:
-            doubts.look_at(record, stated, real, as_stored=as_stored)
+            doubts.look_at(record, stated, real)
         yield record

@@ -12,7 +12,6 @@ from dataflow_grounding._util.errors import BrokenRow, RecordError
 from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, box_of, clamp
 from dataflow_grounding.boxes.matching import things_of
-from dataflow_grounding.boxes.orientation import stored_record
 from dataflow_grounding.data.bad_entries import SKIPPED
 from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.manners import Manners, wordings_of
@@ -25,7 +24,6 @@ from dataflow_grounding.data.records import (
     is_score,
     path_of,
     read_any_expressions,
-    stated_size,
 )
 from dataflow_grounding.data.rejected import not_rejected, with_twins_rejected
 from dataflow_grounding.data.spans import find_spans
@@ -40,8 +38,6 @@ from dataflow_grounding.formats.format import (
     is_at_span,
 )
 from dataflow_grounding.formats.imported import (
-    COLUMN,
-    FRAME,
     ReturningFormat,
     item_of,
     kept_of,
@@ -62,7 +58,6 @@ _MAX_REASONS = 3  # examples of why records were left out; all of them may be mi
 # Reports on such pictures if the format has no place for them.
 _WITHOUT_PHRASE = "pictures without a phrase to write"
 _SKIPPED_MARKS = "marks of pictures of which an import left something out"
-_OF_OTHER_FRAME = "what the source said of pictures in another frame, besides boxes"
 # Reports on the records at the end, with counts: by what is counted, in the order of lines.
 _CHANGED = "changed texts"  # captions and phrases
 _UNSELECTED = "unselected phrases"
@@ -191,7 +186,6 @@ class SampleMaker:
 
     def _sample(self, record: Mapping[str, Any]) -> Sample | None:
         # What is lost of it is counted, and its picture is put into the export.
-        record = self._in_frame(record)
         self._count_lost_mark(record)
         carries = self._format.carries
         caption = str(record.get("cleaned_caption") or record.get("caption") or "")
@@ -229,27 +223,6 @@ class SampleMaker:
         if record.get(SKIPPED) and not self._format.whole:
             self._exported.lost[_SKIPPED_MARKS] += 1
 
-    def _in_frame(self, record: Mapping[str, Any]) -> Mapping[str, Any]:
-        # Return the record with its labels in the frame that is written. What its source said of
-        # the picture is left out, and counted, where it is of the other frame.
-        frame = "upright"
-        if self._pictures.frame == "stored":
-            _, header = self._pictures.located(record)
-            if header.orientation == 1:
-                return record
-            frame = "stored"
-            if stated_size(record) not in (None, header.size):
-                raise BrokenRow(
-                    f"the record of {path_of(record)!r} isn't of the upright picture: import its"
-                    " labels with --frame stored"
-                )
-            record = stored_record(record, header.stored_size, header.orientation)
-        own = kept_of(record, self._format.name)
-        if not own or own.get(FRAME, "upright") == frame:
-            return record
-        self._exported.lost[_OF_OTHER_FRAME] += 1
-        return {name: value for name, value in record.items() if name != COLUMN}
-
     def _count_without_phrase(
         self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
     ) -> None:
@@ -276,7 +249,6 @@ class SampleMaker:
         reader = SampleMaker(self._format, self._pictures, self._select, Exported(""))
         for record in records:
             try:
-                record = reader._in_frame(record)
                 caption = str(record.get("cleaned_caption") or record.get("caption") or "")
                 expressions = reader._expressions(record, caption)
                 name = self._pictures.name_of(record)

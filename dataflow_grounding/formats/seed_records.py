@@ -3,12 +3,10 @@
 They are read from labels or from earlier records, and written as a file of records.
 """
 
-import functools
 import hashlib
 import itertools
 import json
 import os
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,7 +15,6 @@ from dataflow_grounding._util.paths import joined, kind_of, open_file, state_of,
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding._util.version import __version__
-from dataflow_grounding.boxes.orientation import Frame
 from dataflow_grounding.boxes.regions import SEED_ERROR
 from dataflow_grounding.boxes.seeds import Made, Seeds
 from dataflow_grounding.data.bad_entries import BadEntries
@@ -37,7 +34,6 @@ from dataflow_grounding.formats.label_seeds import (
     upright_size,
 )
 from dataflow_grounding.formats.reading import with_sizes
-from dataflow_grounding.formats.stored_frame import stored_frame
 from dataflow_grounding.formats.tao_records import (
     COLUMN,
     SOURCE,
@@ -64,9 +60,7 @@ def find_seeds(data: ReferringData, made: Made, boxless: bool) -> Seeds:
     """
     block = "image_referring_expression.data"
     if data.input_annotations_jsonl:
-        return AnnotationSeeds(
-            data.input_annotations_jsonl, data.image_dir, made, boxless, data.frame
-        )
+        return AnnotationSeeds(data.input_annotations_jsonl, data.image_dir, made, boxless)
     names = ("kitti_label_dir", "coco_json", "yolo_label_dir")
     stated = [name for name in names if getattr(data, name)]
     if len(stated) != 1:
@@ -80,12 +74,12 @@ def find_seeds(data: ReferringData, made: Made, boxless: bool) -> Seeds:
     name = stated[0]
     path = str(getattr(data, name))
     if name == "coco_json":
-        return from_coco(data.image_dir, path, boxless, data.frame)
+        return from_coco(data.image_dir, path, boxless)
     key = f"{block}.{name}"
     names_file: str | None = None  # KITTI's labels name their classes themselves
     if name == "yolo_label_dir":
         names_file = data.yolo_names or ""
-    return from_label_folder(data.image_dir, path, key, names_file, boxless, data.frame)
+    return from_label_folder(data.image_dir, path, key, names_file, boxless)
 
 
 def find_proposals(
@@ -94,7 +88,6 @@ def find_proposals(
     image_root: str,
     classes: Mapping[str, str],
     unpacked: str,
-    frame: Frame = "upright",
 ) -> Input:
     """Return the input of boxes that something else made, in a format that `import` reads.
 
@@ -107,7 +100,6 @@ def find_proposals(
         image_root: Where relative paths of pictures start; the data's folder if empty.
         classes: Phrases, with their classes, that every picture is to have, with boxes or without.
         unpacked: The folder for pictures that the data hold themselves.
-        frame: In which frame of the pictures the boxes are.
 
     Raises:
         InputError: There is no such file or folder.
@@ -127,17 +119,10 @@ def find_proposals(
         source = find_format(format)
         source.bad = BadEntries(take=unread.append)
         source.pictures = source.pictures or unpacked
-        return read(path, source, image_root=image_root or None, frame=frame)
-
-    @functools.cache
-    def look_through() -> None:
-        """Read all records once, so that two frames are refused before anything is paid for."""
-        deque(records(), maxlen=0)
+        return read(path, source, image_root=image_root or None)
 
     def rows() -> Iterator[Row]:
         """Yield the rows; an entry that can't be read is a broken one."""
-        if frame == "stored":
-            look_through()
         numbers = itertools.count(1)
         for record in _with_classes(with_sizes(records(), folder), classes):
             yield Row(next(numbers), record)
@@ -183,7 +168,6 @@ class AnnotationSeeds(Seeds):
             here.
         made: What the steps write again, in this run or later.
         boxless: Whether the steps do without regions.
-        frame: In which frame of the pictures the boxes are.
 
     Raises:
         InputError: There is no such file.
@@ -195,14 +179,12 @@ class AnnotationSeeds(Seeds):
         image_dir: str | None,
         made: Made,
         boxless: bool,
-        frame: Frame = "upright",
     ) -> None:
         if kind_of(path) != "file":
             raise InputError(f"no input file {path}: check data.input_annotations_jsonl")
         folders = tuple(filter(None, (image_dir, os.path.dirname(path) or ".", ".")))
         self._image_dir = image_dir
         self._rewritten = made
-        self._frame = frame
         without_boxes = f"{path} has none in 'regions', and none in TAO's {COLUMN!r}"
         super().__init__(path, [path], folders, boxless, without_boxes)
 
@@ -211,7 +193,6 @@ class AnnotationSeeds(Seeds):
         self.found = {NO_AREA: [], BEYOND: [], self._unopened: []}
         self._converted = 0  # records of TAO's
         self._broken: list[str] = []  # of each line that can't be read, where it is and why
-        self._stored = stored_frame(self._frame, self.origin, self.folders)
 
     def _records(self) -> Iterator[dict[str, Any]]:
         for row in read_rows(self.origin):
@@ -223,8 +204,6 @@ class AnnotationSeeds(Seeds):
             if row.data is None:
                 self._broken.append(record[SEED_ERROR])
             yield record
-        if self._stored:
-            self._stored.end()
 
     def _seed_record(self, row: dict[str, Any], where: str) -> dict[str, Any]:
         # One that can't be converted says why.
@@ -253,18 +232,15 @@ class AnnotationSeeds(Seeds):
         # except those that the steps write again, a status for each expression, and the picture's
         # size if that is known.
         size = upright_size(row.get("image_path"), self.folders)
-        if size is None and (is_tao(row) or self._stored):
+        if size is None and is_tao(row):
             self.found[self._unopened].append(str(row.get("image_path")))
             raise BrokenRow(f"can't open the image {row.get('image_path')!r}")
         if is_tao(row):
             assert size is not None
-            labels_size = self._stored.size_of(row) if self._stored else size
-            row, without_area = from_tao(row, labels_size)
+            row, without_area = from_tao(row, size)
             self._converted += 1
             self.found[NO_AREA] += [f"{where}: {box}" for box in without_area]
-            self.found[BEYOND] += boxes_beyond(row["regions"], labels_size, where)
-        if self._stored:
-            row = self._stored.upright(row)
+            self.found[BEYOND] += boxes_beyond(row["regions"], size, where)
         record = self._without_remade(with_status(row))
         # A record with boxes keeps the size that it states, and fails if the image has another one:
         # `check_stated_size`.
@@ -297,8 +273,6 @@ class AnnotationSeeds(Seeds):
         """
         depends_on: list[Any] = [__version__, self.reading, self.folders]
         depends_on += [self._rewritten, self._boxless]
-        if self._frame != "upright":
-            depends_on.append(self._frame)
         digest = hashlib.sha256(json.dumps(depends_on).encode())
         with system_errors(self.origin), open_file(self.origin) as file:
             while block := file.read(2**20):
@@ -371,7 +345,6 @@ def seed_file(
     coco: str = "",
     yolo: str = "",
     yolo_names: str = "",
-    frame: Frame = "upright",
 ) -> str:
     """Write seed records from images and one kind of labels; return the path of their file.
 
@@ -381,7 +354,6 @@ def seed_file(
         kitti, coco, yolo: The folder of KITTI's labels, the COCO file, or the folder of YOLO's:
             one of them.
         yolo_names: The file with YOLO's class names; classes.txt among the labels unless given.
-        frame: `stored` turns labels upright that were drawn on the pictures as they are stored.
 
     Raises:
         SpecError: None or several kinds of labels are given.
@@ -393,7 +365,6 @@ def seed_file(
         coco_json=coco,
         yolo_label_dir=yolo,
         yolo_names=yolo_names,
-        frame=frame,
     )
     seeds = find_seeds(data, Made([], []), boxless=False)
     path = os.path.join(folder, "seed_annotations.jsonl")

@@ -49,7 +49,7 @@ class Tao(Format):
         for where, row in read_lines(path, self.data_file, self.bad):
             with entry_errors(where, self.bad):
                 if is_tao(row):
-                    size = picture_size(image_root, row["image_path"], where, self.frame)
+                    size = picture_size(image_root, row["image_path"], where)
                     row, _ = from_tao(row, size)
                 elif row.get("source") == SOURCE:
                     raise BrokenRow(

@@ -26,11 +26,11 @@ from dataflow_grounding._util.errors import (
 from dataflow_grounding._util.paths import fetched, look, open_file, plain_path
 from dataflow_grounding._util.terminal import quoted, say
 from dataflow_grounding.boxes.geometry import Size
-from dataflow_grounding.boxes.orientation import turned_size
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
+_ON_ITS_SIDE = 5  # from this EXIF orientation on, width and height change places
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "JPEG2000", "AVIF")
 """What an image file may be, under any name. Pillow's other readers are not tried: EPS's
 runs Ghostscript.
@@ -193,7 +193,12 @@ class Header(NamedTuple):
     @property
     def stored_size(self) -> Size:
         """Width and height of the picture as it is stored, in pixels."""
-        return turned_size(self.size, self.orientation)
+        return _turned_size(self.size, self.orientation)
+
+
+def _turned_size(size: Size, orientation: int) -> Size:
+    # Of the upright picture from that of the stored one, or the other way round.
+    return size[::-1] if orientation >= _ON_ITS_SIDE else size
 
 
 def read_header(path: str, data: bytes | None = None, *, whole_png: bool = True) -> Header:
@@ -367,7 +372,7 @@ def _header_of(picture: "PillowImage", data: bytes) -> Header:
         media_type = "image/jpeg"
     else:
         media_type = PIL.Image.MIME.get(picture.format or "", "image/unknown")
-    return Header(turned_size((width, height), orientation), media_type, orientation)
+    return Header(_turned_size((width, height), orientation), media_type, orientation)
 
 
 def open_picture(file: IO[bytes]) -> "PillowImage":

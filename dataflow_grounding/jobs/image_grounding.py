@@ -10,7 +10,6 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from dataflow_grounding._util.errors import SpecError
-from dataflow_grounding.boxes.orientation import Frame
 from dataflow_grounding.data.class_files import read_class_file
 from dataflow_grounding.data.classes import ClassError, definitions_of, phrases_with_classes
 from dataflow_grounding.data.inputs import Input
@@ -58,12 +57,10 @@ class GroundingData(RowsData):
 
     `classes` are what to look for in every picture: class names, or phrase → class, or class → its
     phrases and definition, or the path of a file that says it. `proposals` is the format of a
-    detector's boxes in `input_jsonl`, which are checked instead of asked for. `frame` is that of
-    these boxes.
+    detector's boxes in `input_jsonl`, which are checked instead of asked for.
     """
 
     proposals: str = ""
-    frame: Frame = "upright"
     classes: list[str] | dict[str, str | ClassEntry] = []
 
     @field_validator("classes", mode="before")
@@ -224,11 +221,6 @@ class ImageGroundingJob(RowsJob):
         data = self.spec.block.data
         assert isinstance(data, GroundingData)
         if not data.proposals:
-            if data.frame != "upright":
-                raise SpecError(
-                    "data.frame is of the boxes in data.proposals: leave it out, or name their"
-                    " format there"
-                )
             return super().find_input()
         if data.split:
             raise SpecError(
@@ -248,7 +240,6 @@ class ImageGroundingJob(RowsJob):
             data.image_root or "",
             phrases,
             self.spec.results_dir,
-            data.frame,
         )
 
     def _stated_classes(self) -> Any:

@@ -27,7 +27,7 @@ from dataflow_grounding.spec.schema import OTHER_KEYS, PipelineBlock, Spec, Spec
 # What OmegaConf says of a variable that isn't set.
 _UNSET_VARIABLE = re.compile(r"Environment variable '(\w+)' not found")
 # Keys of `data` whose texts are no paths.
-_NO_PATHS = ("split", "allow_http", "allow_hosts", "proposals", "frame")
+_NO_PATHS = ("split", "allow_http", "allow_hosts", "proposals")
 
 BlockOf: TypeAlias = Callable[[str, Sequence[str]], tuple[str, type[PipelineBlock]]]
 """From an `autolabel_type` and the folders of the spec's files to the pipeline's block.

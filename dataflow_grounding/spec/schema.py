@@ -19,7 +19,6 @@ from pydantic_core import PydanticCustomError
 
 from dataflow_grounding._util.entry_points import targets_of
 from dataflow_grounding._util.lazy import load_table
-from dataflow_grounding.boxes.orientation import Frame
 
 
 class Block(BaseModel):
@@ -269,7 +268,6 @@ class ReferringData(Block):
     yolo_label_dir: str | None = ""
     yolo_names: str | None = ""
     input_annotations_jsonl: str | None = ""
-    frame: Frame = "upright"
 
 
 class PromptsBlock(Block):

@@ -91,7 +91,6 @@ OF_PIPELINE: dict[str, dict[str, Any]] = {
         "workflow.verify": "reground",
         "workflow.merge_iou": 0.5,
         "data.proposals": "coco",
-        "data.frame": "stored",
     },
     "image_referring_expression": {
         "workflow.negatives": 2,
@@ -99,7 +98,6 @@ OF_PIPELINE: dict[str, dict[str, Any]] = {
         "double_check.iou": 0.4,
         "double_check.vlm": {"openai": {"model_name": "judge"}},
         "data.yolo_names": "/names.txt",
-        "data.frame": "stored",
     },
     "image_region_caption": {
         **OF_ROWS,

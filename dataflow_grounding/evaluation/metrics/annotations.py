@@ -11,7 +11,6 @@ from typing import Any, TypeAlias
 
 from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding._util.rows_on_disk import RowsOnDisk
-from dataflow_grounding.boxes.orientation import Frame
 from dataflow_grounding.data.classes import classes_of
 from dataflow_grounding.data.records import (
     Record,
@@ -24,7 +23,6 @@ from dataflow_grounding.data.records import (
 )
 from dataflow_grounding.data.rejected import WithoutRejected, not_rejected
 from dataflow_grounding.data.results_folder import annotations_of, records_of
-from dataflow_grounding.formats.stored_frame import stored_frame
 
 Source: TypeAlias = "str | os.PathLike[str] | Iterable[Mapping[str, Any]] | Annotations"
 
@@ -130,8 +128,6 @@ def read_annotations(
     source: Source,
     *,
     keep_rejected: bool = True,
-    frame: Frame = "upright",
-    folders: Sequence[str] = (),
 ) -> Annotations:
     """Read and check records with `expressions` and their `instances`.
 
@@ -140,8 +136,6 @@ def read_annotations(
     Args:
         source: A results folder, a data file, or the records themselves.
         keep_rejected: Whether boxes that a reviewer rejected count.
-        frame: `stored` turns boxes upright that were drawn on the pictures as they are stored.
-        folders: Where relative paths of these pictures are looked for.
 
     Raises:
         InputError: Something can't be read, with the file and line (or the record) where it is;
@@ -161,9 +155,6 @@ def read_annotations(
         where = "record"
     columns = set[str]()  # for each record which column says what is in its picture
     without_rejected = WithoutRejected(keep_rejected)
-    stored = stored_frame(frame, annotations.name, folders)
-    if stored:
-        rows = (row.updated(stored.upright(row)) for row in rows)
     for row in without_rejected(rows):
         columns.add(annotated_column(row))
         try:
@@ -172,8 +163,6 @@ def read_annotations(
             raise InputError(f"{where} {row.place + 1}: {error}") from None
         record = {name: row.get(name) for name in _OF_RECORD}
         annotations.add({**record, "expressions": expressions})
-    if stored:
-        stored.end()
     annotations.rejected = without_rejected.boxes
     # Where records have different columns, one of them is named: the first by name.
     column = min(columns - {""}, default="expressions")

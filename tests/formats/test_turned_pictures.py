@@ -1,0 +1,168 @@
+"""Pictures of a phone, which EXIF turns: labels are of the upright picture, in and out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+import PIL.ImageDraw
+import PIL.ImageOps
+import pytest
+
+from tests.formats.data import command, record, succeeds
+
+STORED, UPRIGHT = (64, 48), (48, 64)
+BOX = [10, 6, 34, 20]  # of the upright picture
+MUG = {"text": "mug", "class": "mug", "instances": [{"bbox": BOX, "score": None}]}
+
+
+def photo(path: Path, orientation: int = 6) -> None:
+    """A JPEG as a phone stores it: upright it has a red rectangle at BOX."""
+    upright = PIL.Image.new("RGB", UPRIGHT, "black")
+    x1, y1, x2, y2 = BOX
+    PIL.ImageDraw.Draw(upright).rectangle((x1, y1, x2 - 1, y2 - 1), "#ff0000")
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    path.parent.mkdir(parents=True, exist_ok=True)
+    upright.rotate(90, expand=True).save(path, exif=exif, quality=100, subsampling=0)
+
+
+def red_box(path: Path, *, as_shown: bool) -> list[int]:
+    """Where a picture is red, as a viewer shows it or for one that ignores its orientation."""
+    with PIL.Image.open(path) as picture:
+        seen = PIL.ImageOps.exif_transpose(picture) if as_shown else picture
+        box = seen.getchannel("R").point(lambda value: 255 * (value > 127)).getbbox()
+    assert box is not None
+    return list(box)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    folder = tmp_path / "run"
+    photo(folder / "a.jpg")
+    assert red_box(folder / "a.jpg", as_shown=True) == BOX
+    (folder / "annotations.jsonl").write_text(json.dumps(record("a.jpg", UPRIGHT, [MUG])) + "\n")
+    return folder
+
+
+def boxes_in(results: Path) -> list[list[float]]:
+    rows = map(json.loads, (results / "annotations.jsonl").read_text().splitlines())
+    return [
+        [round(edge, 6) for edge in instance["bbox"]]
+        for row in rows
+        for expression in row["expressions"]
+        for instance in expression["instances"]
+    ]
+
+
+TOOLS = {"cvat": "annotations.xml", "label-studio": "tasks.json"}
+TRAINERS = ("coco", "yolo", "voc", "kitti", "odvg", "ms-swift", "tao")
+
+
+@pytest.mark.parametrize("format", TOOLS)
+@pytest.mark.parametrize("images", [None, "reference", "copy", "link"])
+def test_a_labelling_tool_gets_it_and_gives_it_back(
+    format: str, images: str | None, run: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / (TOOLS[format] if images is None else "out")
+    more = ["--images", images] if images else []  # the file alone refers to its pictures
+    succeeds("export", run, "--format", format, "-o", out, *more, "--strict")
+    if images in ("copy", "link"):
+        assert red_box(out / "images/a.jpg", as_shown=True) == BOX
+    root = out if images in ("copy", "link") else run
+    back = tmp_path / "back"
+    source = out if out.is_file() else out / TOOLS[format]
+    succeeds("import", source, "--format", format, "-o", back, "--image-root", root)
+    assert boxes_in(back) == [BOX]
+
+
+@pytest.mark.parametrize("format", TRAINERS)
+def test_a_trainer_gets_an_upright_copy_or_nothing(format: str, run: Path, tmp_path: Path) -> None:
+    succeeds("export", run, "--format", format, "-o", tmp_path / "out")
+    assert red_box(tmp_path / "out/images/a.jpg", as_shown=False) == BOX
+    succeeds("import", tmp_path / "out", "--format", format, "-o", tmp_path / "back")
+    assert boxes_in(tmp_path / "back") == [BOX]
+    export = ("export", run, "--format", format, "--images", "reference", "-o", tmp_path / "none")
+    done = command(*export)
+    assert (done.code, "'a.jpg' is turned by its EXIF" in done.err) == (2, True), done
+    photo(run / "b.jpg", orientation=1)
+    lines = [record("a.jpg", UPRIGHT, [MUG]), record("b.jpg", STORED, [MUG])]
+    (run / "annotations.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    done = command(*export)
+    assert (done.code, "left out: 1 record" in done.err) == (1, True), done
+
+
+def coco(size: tuple[int, int], box: list[int]) -> Any:
+    x1, y1, x2, y2 = box
+    image = {"file_name": "a.jpg", "width": size[0], "height": size[1]}
+    label = {"image_id": 1, "category_id": 1, "bbox": [x1, y1, x2 - x1, y2 - y1]}
+    other = {"id": 2, "file_name": "b.jpg", "width": STORED[0], "height": STORED[1]}
+    return {
+        "images": [{"id": 1, **image}, other],
+        "annotations": [{"id": 1, **label}, {"id": 2, **label, "image_id": 2}],
+        "categories": [{"id": 1, "name": "mug"}],
+    }
+
+
+def labelme(size: tuple[int, int], box: list[int]) -> Any:
+    shape = {"label": "mug", "shape_type": "rectangle", "points": [box[:2], box[2:]]}
+    sides = {"imageWidth": size[0], "imageHeight": size[1]}
+    return {"shapes": [shape], "imagePath": "a.jpg", **sides}
+
+
+def label_studio(size: tuple[int, int], box: list[int]) -> Any:
+    (x1, y1, x2, y2), (width, height) = box, size
+    area = {"x": 100 * x1 / width, "y": 100 * y1 / height}
+    area |= {"width": 100 * (x2 - x1) / width, "height": 100 * (y2 - y1) / height}
+    region = {"id": "r", "from_name": "label", "to_name": "image", "type": "rectanglelabels"}
+    region |= {"original_width": width, "original_height": height}
+    region |= {"value": {**area, "rectanglelabels": ["mug"]}}
+    other = {"data": {"image": "b.jpg"}, "annotations": [{"result": [region]}]}
+    return [{"data": {"image": "a.jpg"}, "annotations": [{"result": [region]}]}, other]
+
+
+def cvat(size: tuple[int, int], box: list[int]) -> Any:
+    names = zip(("xtl", "ytl", "xbr", "ybr"), box, strict=True)
+    corners = " ".join(f'{name}="{edge}"' for name, edge in names)
+    head = f'width="{size[0]}" height="{size[1]}"'
+    images = "".join(
+        f'<image id="0" name="{name}.jpg" {head}><box label="mug" {corners}/></image>'
+        for name in "ab"
+    )
+    return f"<annotations>{images}</annotations>"
+
+
+Maker = Callable[[tuple[int, int], list[int]], Any]
+
+
+@pytest.mark.parametrize("maker", [coco, labelme, label_studio, cvat])
+@pytest.mark.parametrize("verb", ["import", "convert"])
+def test_labels_of_the_picture_as_stored_are_left_out_with_the_line_that_helps(
+    maker: Maker, verb: str, tmp_path: Path
+) -> None:
+    data, out = tmp_path / "data", tmp_path / "out"
+    photo(data / "a.jpg")
+    photo(data / "b.jpg", orientation=1)  # whose labels are right
+    seen = red_box(data / "a.jpg", as_shown=False)
+    said = maker(STORED, seen)
+    source = data / ("x.xml" if maker is cvat else "x.json")
+    source.write_text(said if isinstance(said, str) else json.dumps(said))
+    if maker is labelme:
+        (data / "y.json").write_text(json.dumps({**said, "imagePath": "b.jpg"}))
+    path = data if maker is labelme else source
+    format = maker.__name__.replace("_", "-")
+    arguments = [path, "--format" if verb == "import" else "--from", format, "-o", out]
+    more = ["--to", "tao", "--images", "reference"] if verb == "convert" else []
+    done = command(verb, *arguments, *more, "--image-root", data)
+    assert done.code == 1, done
+    [line] = [each for each in (done.out + done.err).splitlines() if "exiftool" in each]
+    assert "remove that tag with exiftool -Orientation= a.jpg (turning the picture makes" in line
+    assert boxes_in(out) == [seen]  # of b.jpg
+    with PIL.Image.open(data / "a.jpg") as picture:  # as exiftool would
+        picture.save(data / "a.jpg", exif=b"", quality=100, subsampling=0)
+    succeeds(verb, *arguments[:-1], tmp_path / "mended", *more, "--image-root", data)
+    assert boxes_in(tmp_path / "mended") == [seen, seen]
+    assert red_box(data / "a.jpg", as_shown=True) == seen
