@@ -2,7 +2,7 @@
 
     python -m benchmarks.all                      # every page's, some hours on two idle cores
     python -m benchmarks.all --page performance   # one page's
-    python -m benchmarks.all --list               # page, command, what it needs
+    python -m benchmarks.all --list               # page and command
 
 Each benchmark is a command, too; here they run one after the other. What a benchmark prints goes to
 FOLDER/NAME.txt (`-o`, by default benchmark_results). FOLDER/summary.md has a line for each: how
@@ -16,15 +16,12 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-CHROMIUM = "/usr/bin/chromium"
 
 
 @dataclass(frozen=True)
@@ -34,12 +31,10 @@ class Measured:
     Args:
         page: The page of docs/ that has them, without `.md`.
         arguments: After `python -m benchmarks.`.
-        needs: A program or module without which it can't run; empty for none.
     """
 
     page: str
     arguments: str
-    needs: str = ""
 
     @property
     def name(self) -> str:
@@ -52,57 +47,28 @@ class Measured:
         module, *rest = self.arguments.split()
         return [sys.executable, "-m", f"benchmarks.{module}", *rest]
 
-    @property
-    def can_run(self) -> bool:
-        """Whether what it needs is here."""
-        if not self.needs:
-            return True
-        return shutil.which(self.needs) is not None or os.path.exists(self.needs)
-
 
 FIGURES = (
     Measured("measurements/performance", "request_cost"),
     Measured("measurements/performance", "request_cost --by-part"),
     Measured("measurements/performance", "clients"),
-    Measured("measurements/performance", "large_runs"),
     Measured("measurements/performance", "resume"),
-    Measured("measurements/performance", "wall"),
-    Measured("measurements/performance", "streaming"),
     Measured("measurements/performance", "start"),
     Measured("measurements/performance", "image_cost"),
-    Measured("measurements/performance", "report_speed", CHROMIUM),
-    Measured("measurements/performance", "report_speed --records 100000", CHROMIUM),
     Measured("measurements/performance", "slopes --records 100000"),
-    Measured("measurements/performance", "loop_turns"),
-    Measured("measurements/performance", "bill"),
-    Measured("formats", "export_cost"),
     Measured("serve", "serve_cost"),
-    Measured("measurements/performance", "eval_cost 200000"),
-    Measured("review", "review_speed", CHROMIUM),
     Measured("measurements/reliability", "faults"),
     Measured("measurements/reliability", "rate_limits"),
-    Measured("measurements/reliability", "several_endpoints"),
-    Measured("measurements/reliability", "span_fuzz"),
     Measured("measurements/reliability", "damaged_replies"),
-    Measured("measurements/reliability", "shard_share"),
-    Measured("measurements/reliability", "remote_pictures"),
     Measured("measurements/reliability", "ray_cost"),
-    Measured("measurements/reliability", "ray_memory"),
     Measured("measurements/calibration", "calibration"),
-    Measured("measurements/calibration", "pixel_frames"),
     Measured("measurements/calibration", "resize_rules --runs 3"),
     Measured("measurements/calibration", "box_watch --seeds 4 --right 100"),
     Measured("measurements/calibration", "odd_servers"),
     Measured("better_boxes", "box_quality"),
     Measured("better_boxes", "box_quality --part checks --seeds 0 1 2 3 4"),
-    Measured("side_by_side", "side_by_side"),
 )
-APART = {
-    "all": "this",
-    "dataflow_way": "wants another Python with DataFlow in it: --python",
-    "peers": "installs others in a folder: --install",
-}
-"""What pages name besides, and why it isn't among them."""
+"""All but `peers`, which installs others in a folder: --install."""
 
 
 def chosen(page: str | None) -> list[Measured]:
@@ -121,8 +87,6 @@ def measure(one: Measured, folder: Path) -> str:
     path = folder / f"{one.name}.txt"
     if path.exists():
         return f"| {one.page} | {one.arguments} | kept from before | |"
-    if not one.can_run:
-        return f"| {one.page} | {one.arguments} | left out: needs {one.needs} | |"
     began = time.perf_counter()
     partial = path.with_suffix(".part")
     with open(partial, "w", encoding="utf-8") as file:
@@ -160,8 +124,7 @@ def main() -> None:
     figures = chosen(arguments.page)
     if arguments.list:
         for one in figures:
-            needs = f"  (needs {one.needs})" if one.needs else ""
-            print(f"{one.page:28} {one.arguments}{needs}")
+            print(f"{one.page:28} {one.arguments}")
         return
     arguments.folder.mkdir(parents=True, exist_ok=True)
     with open(arguments.folder / "summary.md", "w", encoding="utf-8") as summary:

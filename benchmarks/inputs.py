@@ -18,6 +18,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+PHOTOS = Path(__file__).parent.parent / "example_data" / "images"
+SIZE = (1280, 960)  # of photographs
 THINGS = (
     "mug",
     "wooden table",
@@ -92,6 +94,20 @@ def drawn(width: int, height: int, kilobytes: int) -> bytes:
         data = file.getvalue()
         low, high = (share, high) if len(data) < kilobytes * 1000 else (low, share)
     return data
+
+
+def photos(folder: Path, size: tuple[int, int], count: int) -> list[Path]:
+    """Paths of the example data's photos, enlarged to this size: hard links, which take no disk."""
+    from PIL import Image
+
+    folder.mkdir()
+    files = []
+    for number, path in enumerate(sorted(PHOTOS.glob("*.jpg"))):
+        files.append(folder / f"photo-{number}.jpg")
+        Image.open(path).convert("RGB").resize(size, Image.Resampling.LANCZOS).save(
+            files[-1], quality=88
+        )
+    return links(folder / "linked", files, count)
 
 
 def main() -> None:

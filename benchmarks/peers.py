@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import bare_client, report_speed, request_cost
+from benchmarks import bare_client, inputs, request_cost
 from benchmarks.process import ServerProcess
 from dataflow_grounding._util.version import __version__
 from tests.support.measuring import Used, median, run, workplace
@@ -241,11 +241,9 @@ def photographs(folder: Path, count: int) -> list[Path]:
     from PIL import Image
 
     files = []
-    for path in sorted(report_speed.PHOTOS.glob("*.jpg")):
+    for path in sorted(inputs.PHOTOS.glob("*.jpg")):
         file = io.BytesIO()
-        enlarged = (
-            Image.open(path).convert("RGB").resize(report_speed.SIZE, Image.Resampling.LANCZOS)
-        )
+        enlarged = Image.open(path).convert("RGB").resize(inputs.SIZE, Image.Resampling.LANCZOS)
         enlarged.save(file, "JPEG", quality=QUALITY)
         files.append(file.getvalue())
     (folder / "pictures").mkdir()

@@ -26,7 +26,6 @@ from typing import Any
 
 from dataflow_grounding.testing import CannedAnswers, EchoAnswers, LoopbackServer
 from tests.support.pacing import lognormal
-from tests.support.tally import Beginnings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 START_LIMIT = 120.0  # seconds; on a busy machine, too, it has begun by then
@@ -93,17 +92,14 @@ def main() -> None:
     """Serve until told to stop."""
     arguments = parser().parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
-    beginnings = Beginnings(EchoAnswers())
-    answers = CannedAnswers(arguments.text) if arguments.answers == "canned" else beginnings
+    answers = CannedAnswers(arguments.text) if arguments.answers == "canned" else EchoAnswers()
     latency = (
         lognormal(arguments.latency, arguments.sigma) if arguments.sigma else arguments.latency
     )
     with LoopbackServer(answers, latency=latency, key=arguments.key, record=False) as server:
 
         def write_counts(*_: object) -> None:
-            write_whole(
-                arguments.stats_file, json.dumps(counts(server, beginnings), indent=1) + "\n"
-            )
+            write_whole(arguments.stats_file, json.dumps(counts(server), indent=1) + "\n")
 
         signal.signal(signal.SIGUSR1, write_counts)
         with suppress(KeyboardInterrupt):
@@ -114,7 +110,7 @@ def main() -> None:
         write_counts()
 
 
-def counts(server: LoopbackServer, beginnings: Beginnings) -> dict[str, Any]:
+def counts(server: LoopbackServer) -> dict[str, Any]:
     """What was asked, and what answering took of this process."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return {
@@ -122,7 +118,6 @@ def counts(server: LoopbackServer, beginnings: Beginnings) -> dict[str, Any]:
         "received": server.received,
         "bytes_received": server.bytes_received,
         "max_in_flight": server.max_in_flight,
-        "beginnings": beginnings.counts(),
         "cpu_s": round(used.ru_utime + used.ru_stime, 3),
         "peak_rss_kb": used.ru_maxrss,
     }

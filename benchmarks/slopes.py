@@ -3,10 +3,9 @@
 
     python -m benchmarks.slopes [--records 30000]
 
-Photographs of 1280 by 960 pixels, as `benchmarks.report_speed` makes them, each record with a path
-of its own. CPU time (user and system) a record is that of the largest size less the smallest, so
-that starting counts for nothing. `estimate` works through 20,000 records at the most, so its sizes
-are smaller.
+Photographs of 1280 by 960 pixels, each record with a path of its own. CPU time (user and system) a
+record is that of the largest size less the smallest, so that starting counts for nothing.
+`estimate` works through 20,000 records at the most, so its sizes are smaller.
 """
 
 from __future__ import annotations
@@ -16,10 +15,11 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from benchmarks import eval_cost, inputs
+from benchmarks import inputs
+from benchmarks.inputs import SIZE, photos
 from benchmarks.process import ServerProcess
-from benchmarks.report_speed import SIZE, photos
 from benchmarks.request_cost import REPLY, ours
+from tests.support.eval_records import records
 from tests.support.measuring import COMMAND, Row, Used, run, show, workplace
 
 FEWEST, MOST = 1_000, 30_000
@@ -55,7 +55,7 @@ def eval_rows(folder: Path, sizes: Sequence[int]) -> Iterator[Row]:
     for count in sizes:
         gold, found = folder / "gold.jsonl", folder / "found.jsonl"
         with gold.open("w") as gold_file, found.open("w") as found_file:
-            for wanted, given in eval_cost.records(4 * count, 4):
+            for wanted, given in records(4 * count, 4):
                 gold_file.write(json.dumps(wanted) + "\n")
                 found_file.write(json.dumps(given) + "\n")
         runs.append((count, run([*COMMAND, "eval", str(found), "--gold", str(gold), "--json"])))

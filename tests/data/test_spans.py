@@ -359,7 +359,6 @@ def test_a_clean_caption_is_clean(caption: str) -> None:
 
 @pytest.mark.slow
 def test_made_up_captions_have_no_wrong_slice() -> None:
-    """`python -m benchmarks.span_fuzz` looks through 40,000."""
     tally = fuzz(1000)
     assert (tally.wrong, tally.missed) == (0, 0), tally.first
     assert tally.found > 1000
