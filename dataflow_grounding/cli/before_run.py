@@ -79,9 +79,9 @@ def _lines(figures: dict[str, Any]) -> Iterator[str]:
             f" to {figures['error']:.1%}."
         )
     if figures["measured"]:
-        yield "What a record takes is the mean of the stored replies, for steps that have any."
+        yield "Rows times what stored replies took. These are taken to be of these rows and words."
     else:
-        yield "Replies, and what later steps ask, are stated means: generate --pilot measures them."
+        yield "Rows times a stated mean of each task: generate --pilot measures what a row takes."
     if figures["image_rule"] == "assumed" and not figures["measured"]:
         yield "How this model counts images isn't published: 1,000 tokens each are assumed."
     if figures["calibration_first"]:

@@ -33,7 +33,7 @@ from dataflow_grounding.engine.plan import Step, image_column
 from dataflow_grounding.engine.plan import check as check_plan
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.images.image import find_image, open_image
-from dataflow_grounding.jobs.estimating import unanswerable
+from dataflow_grounding.jobs.answerable import unanswerable
 from dataflow_grounding.jobs.missing_pictures import MOST_NAMES, advice
 from dataflow_grounding.jobs.registry import look_into_spec
 from dataflow_grounding.jobs.spec_run import SpecRun, ready_to_run

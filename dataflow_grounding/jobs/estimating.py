@@ -1,48 +1,42 @@
-"""What a run will send and cost, before it sends anything.
+"""What a run will send and cost, before it sends anything: rows times what a row takes.
 
-The run's own operators are put to work on its rows, with the replies that are stored. A record
-stops at the first request that none answers. What it takes from there on is the mean of what the
-step's stored replies took, such as a pilot's, else that request, and for later steps their prompt
-and a stated mean.
+That is stated for each task, and asked of operators (`requests_for`). Once replies are stored, such
+as a pilot's, it is what these took.
 """
 
 import functools
-import itertools
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from math import ceil, nan, sqrt
 from statistics import fmean, pvariance
 from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import RecordError, SpecError
-from dataflow_grounding.data.records import STATUSES, Record, Update
+from dataflow_grounding.data.records import Record
 from dataflow_grounding.data.rows import Row
-from dataflow_grounding.engine.annotating import StepAsk, annotated
-from dataflow_grounding.engine.asking import Asking
-from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.costs import Amount
 from dataflow_grounding.engine.image_memo import ImageMemo, log_of
-from dataflow_grounding.engine.keyed_log import CHECK, KeyedLog, read_lines
+from dataflow_grounding.engine.keyed_log import CHECK, read_lines
 from dataflow_grounding.engine.plan import Step, WholeFile, image_column
 from dataflow_grounding.engine.remote_results import stored_replies
 from dataflow_grounding.engine.reply_line import usage_of
 from dataflow_grounding.engine.source import Source, in_pilot
 from dataflow_grounding.engine.workers import run_blocking
 from dataflow_grounding.images.image import open_image
+from dataflow_grounding.jobs.answerable import unanswerable
 from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.operators import Operator
 from dataflow_grounding.operators.box_checker import BoxChecker
 from dataflow_grounding.operators.judge_test import USUAL_PICTURES
-from dataflow_grounding.serving.serving import Reply, Serving, Usage
+from dataflow_grounding.serving.serving import Serving, Usage
 from dataflow_grounding.serving.token_rules import TokenRules
-from dataflow_grounding.tasks import Request
 from dataflow_grounding.tasks.prompts import load_prompt, prompt_names
+from dataflow_grounding.tasks.request import filled
 from dataflow_grounding.trust.checks import probes_for, sent_sizes
 
-TRIED = 20
-"""How many first records are worked through to see what steps of the user's own ask."""
 MOST = 20_000
 """How many records are looked at, at most; of more, a random sample of this size."""
 
@@ -81,315 +75,155 @@ _MEANS = {
 }
 
 
-class _NotStored(RecordError, kind="not_stored"):
-    """No stored reply answers a request."""
-
-
-class _StandIn(Serving):
-    """Stands for a step's serving: counts what would be sent, and answers nothing.
-
-    Args:
-        serving: The real one.
-        output: How many tokens a reply is taken to have.
+class _StepEstimate:
+    """What a step sends for records, by stated means.
 
     Attributes:
         rules: How the endpoint counts tokens; None counts requests alone.
-        counted: What was counted since it was last set.
-        unanswerable: Tasks that were asked and that the real serving can't answer.
-    """
-
-    def __init__(self, serving: Serving, output: int) -> None:
-        self.model = serving.model
-        self.endpoint = serving.endpoint
-        self.image_limits = serving.image_limits
-        self.max_output_tokens = serving.max_output_tokens
-        self.tasks = serving.tasks
-        self.rules: TokenRules | None = None
-        if serving.endpoint.startswith(("http://", "https://")):
-            self.rules = TokenRules(serving.model, getattr(serving, "media_resolution", ""))
-        self.counted = Amount()
-        self.unanswerable: set[str] = set()
-        self._output = output
-        self._identity = serving.identity()
-        self._identity_there = serving.identity_there()
-
-    def identity(self) -> dict[str, Any]:
-        """Return the real serving's, by which stored replies are found."""
-        return self._identity
-
-    def identity_there(self) -> dict[str, Any]:
-        """Return the real serving's."""
-        return self._identity_there
-
-    async def answer(self, request: Request[Any]) -> Reply:
-        """Count a request. Raises _NotStored."""
-        if self.tasks is not None and request.task not in self.tasks:
-            self.unanswerable.add(request.task)
-        self.counted.requests += 1
-        if self.rules is not None:
-            self.counted.input += self.rules.text(request.system)
-            self.counted.input += sum(self.rules.text(turn.text) for turn in request.messages)
-            self.counted.input += sum(self.rules.image(each.sent_size) for each in request.images)
-            self.counted.output += self._output
-        raise _NotStored("no reply is stored")
-
-
-class _Stored(KeyedLog):
-    """The stored replies, and which of them a step asks for of one record.
-
-    Args:
-        replies: Those that are stored.
-
-    Attributes:
-        asked: The keys of all replies that were asked for.
-        used: Of those that are stored, by key, the tokens.
-    """
-
-    def __init__(self, replies: KeyedLog) -> None:
-        super().__init__("")
-        self._replies = replies
-        self.asked: set[str] = set()
-        self.used: dict[str, Usage] = {}
-
-    def get(self, key: str, since: int | None = None) -> dict[str, Any] | None:
-        """Return the stored reply; None where there is none, or a new one is wanted (`since`)."""
-        self.asked.add(key)
-        return super().get(key, since)  # which asks `every` unless a new one is wanted
-
-    def every(self, key: str) -> list[dict[str, Any]]:
-        """Return all stored replies; none where there are none."""
-        lines = self._replies.every(key)
-        if lines:
-            self.asked.add(key)
-            self.used[key] = usage_of(lines[0])
-        return lines
-
-
-class _StepEstimate:
-    """A step at work, with a stand-in for its serving: what it has cost, and what it will send.
-
-    Attributes:
-        to_send: What it sends for records that wait for it or for an earlier step, by what was
-            counted and by stated means.
-        left: How many records these are.
-        paid: What its stored replies have cost, of records that it is through with.
-        done: How many these are.
+        to_send: The sum of what it sends for the records so far.
     """
 
     def __init__(self, step: Step, run: SpecRun) -> None:
         self.step = step
         self.mean = _MEANS.get(step.operator.name, _USUAL)
-        self.serving = _StandIn(step.operator.serving or run.serving, self.mean.output)
-        # A run that processes again is given no stored replies, rather than told to pass them over.
-        options = replace(run.options, force_reprocess=False)
-        self._asking = Asking(self.serving, options, Budget(None, None, None))
+        self.rules = _rules_of(step.operator.serving or run.serving)
         self.to_send = Amount()
-        self.left = 0
-        self.paid = Amount()
-        self.done = 0
+        box_format = run.job.box_format
+        self._words = box_format.format.instructions((1000, 1000)) if box_format else ""
 
-    async def work_on(self, record: Record, stored: _Stored, memo: ImageMemo) -> Any:
-        """Return what the operator adds to a record; None where it fails, or a reply lacks."""
-        self.serving.counted = Amount()
-        stored.asked = set()
-        stored.used = {}
-        wording = self.step.operator.wording
-        ask = StepAsk(self._asking, stored, self.step.label, (0,), wording=wording)
-        update, _ = await annotated(self.step.operator, record, ask, memo)
-        return update
-
-    def counted(self, record: Record) -> Amount:
-        """Return what it sends for a record, by what it has just asked.
-
-        An operator that asks one thing after the other was stopped at the first.
-        """
-        counted = self.serving.counted
-        return counted * max(1, self._stated_requests(record) / counted.requests)
-
-    async def foreseen(self, record: Record, memo: ImageMemo) -> Amount:
-        """Return what it will send for a record that an earlier step isn't through with."""
-        operator = self.step.operator
-        rules = self.serving.rules
-        if operator.serving is None or not self.mean.requests:
-            return Amount()
-        requests = max(self.mean.requests, self._stated_requests(record))
-        if rules is None:
-            return Amount(requests)
-        beginning = rules.text(load_prompt("system"))
-        with suppress(RecordError):
-            key = image_column(operator, record)
-            if key is not None:
-                limits = operator.serving.image_limits
-                await memo.prepare(record, key, limits)
-                beginning += rules.image(open_image(record, key, limits).sent_size)
-        # a judge is sent a picture with the boxes drawn in, as no earlier step is
-        is_cached = beginning >= rules.least_cached and not isinstance(operator, BoxChecker)
-        text = _DATA
-        for name in _tasks_of(self.step)[:1]:
-            if name in prompt_names():  # a task of the user's own has no prompt here
-                text += rules.text(load_prompt(name))
-        cached = beginning if is_cached else 0
-        return Amount(1, beginning + text, cached, self.mean.output) * requests
-
-    def _stated_requests(self, record: Record) -> int:
-        if isinstance(self.step.operator, Operator):
-            with suppress(RecordError):
-                return self.step.operator.requests_for(record)
-        return 1
-
-    def expected(self, weight: float) -> Amount:
-        """Return what is left to send; USD aren't filled in.
-
-        If replies are stored, each record that is left counts with their mean.
+    async def of_record(self, record: Record, memo: ImageMemo, shown: set[str]) -> Amount:
+        """Return what is sent for a record. Raises RecordError.
 
         Args:
-            weight: How many records each one represents that was looked at.
+            record: The record, as the first step gets it.
+            memo: What is known of pictures.
+            shown: The columns of pictures that steps before have sent; this step's is added.
         """
-        if not self.paid.requests:
-            return self.to_send * weight
-        mean = self.paid * (self.left * weight / self.done)
-        if self.paid.input or not self.to_send.requests:
-            return mean
-        # the endpoint counts no tokens
-        return self.to_send * (mean.requests / self.to_send.requests)
+        operator = self.step.operator
+        requests = self.mean.requests
+        if isinstance(operator, Operator):
+            requests *= operator.requests_for(record)
+        if operator.serving is None or not requests:
+            return Amount()
+        return await self._of_request(record, memo, shown) * requests
+
+    async def _of_request(self, record: Record, memo: ImageMemo, shown: set[str]) -> Amount:
+        operator = self.step.operator
+        beginning = 0
+        key = image_column(operator, record)
+        # a judge is sent a picture with the boxes drawn in, as no earlier step is
+        is_cached = key in shown and not isinstance(operator, BoxChecker)
+        shown.update([key] if key else [])
+        if key is not None and operator.serving is not None:
+            limits = operator.serving.image_limits
+            await memo.prepare(record, key, limits)
+            if self.rules is not None:
+                beginning += self.rules.image(open_image(record, key, limits).sent_size)
+        if self.rules is None:
+            return Amount(1)
+        beginning += self.rules.text(load_prompt("system"))
+        text = _DATA + self.rules.text(operator.wording.guidance if operator.wording else "")
+        for name in getattr(operator, "tasks", ())[:1]:
+            if name in prompt_names():  # a task of the user's own has no prompt here
+                text += self.rules.text(filled(load_prompt(name), {"box_format": self._words}))
+        is_cached = is_cached and beginning >= self.rules.least_cached
+        return Amount(1, beginning + text, beginning if is_cached else 0, self.mean.output)
+
+    def left(self, stored: "_StoredReplies", rows: float, done: float, weight: float) -> Amount:
+        """Return what is left to send; USD aren't filled in.
+
+        Args:
+            stored: The step's stored replies.
+            rows: How many rows there are.
+            done: How many of them have stored replies.
+            weight: How many records each one stands for that was counted.
+        """
+        stated = self.to_send * weight
+        if not (stored.paid.requests and done):
+            return stated
+        measured = stored.paid * ((rows - done) / done)
+        if measured.input or not stated.requests:
+            return measured
+        return stated * (measured.requests / stated.requests)  # the endpoint counts no tokens
 
 
-async def _work_through(
-    steps: Sequence[_StepEstimate],
-    records: Iterable[Record],
-    replies: KeyedLog,
-    images: KeyedLog | None,
+def _rules_of(serving: Serving) -> TokenRules | None:
+    if not serving.endpoint.startswith(("http://", "https://")):
+        return None
+    return TokenRules(serving.model, getattr(serving, "media_resolution", ""))
+
+
+@dataclass
+class _StoredReplies:
+    """The replies to a step's questions that are stored.
+
+    Attributes:
+        paid: What they took.
+        firsts: How many are no further tries.
+    """
+
+    paid: Amount = field(default_factory=Amount)
+    firsts: int = 0
+
+
+def _stored_by_step(run: SpecRun) -> dict[str, _StoredReplies]:
+    # By label. Replies of other models are left out.
+    by_step: dict[str, _StoredReplies] = defaultdict(_StoredReplies)
+    if run.options.force_reprocess:
+        return by_step
+    models = {step.label: (step.operator.serving or run.serving).model for step in run.job.steps}
+    with stored_replies(run.job.steps[0].storage.checkpoint_folder) as replies:
+        seen = set()
+        for log in (replies, *replies.others):
+            for line in read_lines(log.path, 0, log.end):
+                label = str(line.get("step"))
+                is_answer = line.get("task") != CHECK and line["key"] not in seen
+                if is_answer and label in models and line.get("model") == models[label]:
+                    seen.add(line["key"])
+                    by_step[label].paid += Amount(1, *usage_of(line).as_list())
+                    by_step[label].firsts += not line.get("attempt")
+    return by_step
+
+
+async def _count(
+    steps: Sequence[_StepEstimate], records: Iterator[Record], memo: ImageMemo
 ) -> list[float]:
-    # Takes each record through the steps. Returns what each will send, in tokens of input, or in
-    # requests where tokens aren't counted.
-    stored = _Stored(replies)
-    memo = ImageMemo(images, keeps=False)
-    known_rows: set[frozenset[str]] = set()  # by the keys of what the first step asks
+    # Returns what each record sends, in tokens of input, or in requests where these aren't counted.
+    # A record whose picture can't be read sends nothing.
     sent = []
     for record in records:
-        amount = Amount()
-        for number, step in enumerate(steps):
-            update = await step.work_on(record, stored, memo)
-            asked = frozenset(stored.asked)
-            if number == 0 and asked:
-                if asked in known_rows:
-                    break
-                known_rows.add(asked)
-            if step.serving.counted.requests:
-                amounts = [step.counted(record)]
-                amounts += [await later.foreseen(record, memo) for later in steps[number + 1 :]]
-                for waiting, to_send in zip(steps[number:], amounts, strict=True):
-                    waiting.to_send += to_send
-                    waiting.left += 1
-                    amount += to_send
-                break
-            if update is None:
-                break
-            step.paid += sum(
-                (Amount(1, *used.as_list()) for used in stored.used.values()), Amount()
-            )
-            step.done += 1
-            record = record.updated(update)
-        sent.append(amount.input or amount.requests)
+        with suppress(RecordError):
+            total = Amount()
+            shown: set[str] = set()  # columns of pictures that a step before has sent
+            amounts = [await step.of_record(record, memo, shown) for step in steps]
+            for step, amount in zip(steps, amounts, strict=True):
+                step.to_send += amount
+                total += amount
+            sent.append(total.input or total.requests)
     return sent
 
 
-def _records(run: SpecRun, rows: Iterable[Row]) -> Iterator[Record]:
-    # A row that can't be read counts for nothing.
+def _records(run: SpecRun, rows: Iterator[Row]) -> Iterator[Record]:
+    # A row that can't be read counts for nothing, and equal ones are asked about once.
     source = Source(run.job.steps)
+    seen = set()
     for row in rows:
+        content = repr(row.data)
+        if content in seen:
+            continue
+        seen.add(content)
         with suppress(RecordError):
             yield source.record(row)
-
-
-def unanswerable(run: SpecRun) -> list[str]:
-    """Return what steps ask that their servings can't answer, one line each.
-
-    Operators state their tasks. Where one doesn't, it is called on the first TRIED records, up to
-    its first request, with made-up columns for what earlier steps would have added. A serving whose
-    `tasks` is None answers any.
-    """
-    lines = []
-    all_are_stated = True
-    for step in run.job.steps:
-        serving = step.operator.serving
-        if serving is None or serving.tasks is None:
-            continue
-        tasks = _tasks_of(step)
-        all_are_stated = all_are_stated and bool(tasks)
-        for task in tasks:
-            if task not in serving.tasks:
-                lines.append(_cannot_answer(step, task, serving.model))
-    works_on_files = any(isinstance(step.operator, WholeFile) for step in run.job.steps)
-    if lines or all_are_stated or works_on_files:
-        return lines
-    steps = [_StepEstimate(step, run) for step in run.job.steps]
-    records = _records(run, itertools.islice(run.job.rows(), TRIED))
-    run_blocking(lambda: _call_each(steps, records))
-    return _asked_in_vain(steps)
-
-
-async def _call_each(steps: Sequence[_StepEstimate], records: Iterable[Record]) -> None:
-    # A step that gets no reply, or fails, doesn't end a record here: a later one may ask as well.
-    stored = _Stored(KeyedLog(""))
-    memo = ImageMemo(None, keeps=False)
-    for record in records:
-        for step in steps:
-            update = await step.work_on(record, stored, memo)
-            if update is None:
-                update = _made_up(step.step, record)
-            record = record.updated(update)
-
-
-def _made_up(step: Step, record: Record) -> Update:
-    # What a step could add to a record. Expressions are of each status, as a later step may ask
-    # about some only. What else isn't known is null.
-    width, height = 1, 1
-    with suppress(RecordError):
-        key = image_column(step.operator, record)
-        if key is not None:
-            width, height = open_image(record, key).size
-    text = str(record.get("caption") or "a thing")
-    box = {"bbox_id": "0", "bbox": [0, 0, width, height], "score": None}
-    expressions = []
-    for status in STATUSES:
-        instances = [box] if status == "grounded" else []
-        common = {"expression_id": status, "text": text, "noun_chunk": text, "char_span": None}
-        expressions.append({**common, "instances": instances, "status": status})
-    known = {"caption": text, "cleaned_caption": text, "expressions": expressions}
-    update: Update = {"width": width, "height": height}
-    usual = getattr(step.operator, "output_keys", {})
-    for role, column in step.operator.writes().items():
-        update[column] = known.get(usual.get(role, column))
-    return update
-
-
-def _tasks_of(step: Step) -> Sequence[str]:
-    return getattr(step.operator, "tasks", ())
-
-
-def _asked_in_vain(steps: Sequence[_StepEstimate]) -> list[str]:
-    lines = []
-    for step in steps:
-        for task in sorted(step.serving.unanswerable):
-            lines.append(_cannot_answer(step.step, task, step.serving.model))
-    return lines
-
-
-def _cannot_answer(step: Step, task: str, model: str) -> str:
-    return (
-        f"{step.label} asks {task}, which {model} can't answer: name another model in vlm.backend"
-    )
 
 
 def estimate(run: SpecRun) -> dict[str, Any]:
     """Return what a run will still send and cost, as one JSON object.
 
-    What is stored already costs nothing more. Among its members:
+    Stored replies are taken to be of the input's rows and the spec's words. Among its members:
 
     - `requests`, `tokens`, `cost_usd`: the totals, and under `steps` those of each step.
-    - `records`: how many the input has; `looked_at` of them were worked through, and `error` is the
-      share of the tokens that the totals may be off by for that (95%); None where all were.
+    - `records`: how many the input has; `looked_at` of them were counted, and `error` is the share
+      of the tokens that the totals may be off by for that (95%); None where all were.
     - `probes`: how many of the requests check the box format; `judge_tests`: how many test a judge.
     - `stored`: how many replies to records' questions are stored.
     - `measured`: whether the figures rest on stored replies.
@@ -400,21 +234,17 @@ def estimate(run: SpecRun) -> dict[str, Any]:
     for step in run.job.steps:
         if isinstance(step.operator, WholeFile):
             raise SpecError(f"{step.label} works on whole files: what it sends can't be estimated")
+    lines = unanswerable(run)
+    if lines:
+        raise SpecError("\n".join(lines))
     steps = [_StepEstimate(step, run) for step in run.job.steps]
     records, rows = _rows_to_look_at(run)
     looked_at = min(records, MOST)
-    folder = run.job.steps[0].storage.checkpoint_folder
-    asks_again = run.options.force_reprocess
-    with (
-        closing(KeyedLog("")) if asks_again else stored_replies(folder) as replies,
-        closing(log_of(folder)) as images,
-    ):
-        stored = _count_answers(replies)
-        sent = run_blocking(lambda: _work_through(steps, _records(run, rows), replies, images))
-    lines = _asked_in_vain(steps) or unanswerable(run)
-    if lines:
-        raise SpecError("\n".join(lines))
-    of_records = [step.expected(records / max(1, looked_at)) for step in steps]
+    with closing(log_of(run.job.steps[0].storage.checkpoint_folder)) as images:
+        memo = ImageMemo(images, keeps=False)
+        sent = run_blocking(lambda: _count(steps, _records(run, rows), memo))
+    stored = _stored_by_step(run)
+    of_records = _left(run, steps, stored, len(sent), records / max(1, looked_at))
     probes = _probes(run, of_records)
     judge_tests = _judge_tests(run.job.steps, of_records, records)
     expected = []
@@ -423,7 +253,7 @@ def estimate(run: SpecRun) -> dict[str, Any]:
             # Each of these costs about what a request of its step does.
             amount += amount * (sum(further) / amount.requests)
         expected.append(_with_cost(amount, run, step.operator.serving or run.serving))
-    rules = _StandIn(run.serving, 0).rules
+    rules = _rules_of(run.serving)
     return {
         "pipeline": run.spec.autolabel_type,
         "model": run.serving.model,
@@ -432,7 +262,7 @@ def estimate(run: SpecRun) -> dict[str, Any]:
         "looked_at": looked_at,
         "error": None if looked_at == records else _error(sent, records),
         **sum(expected, Amount()).to_json(),
-        "stored": stored,
+        "stored": round(sum(one.paid.requests for one in stored.values())),
         "probes": sum(probes),
         "judge_tests": sum(judge_tests),
         "steps": [
@@ -441,11 +271,33 @@ def estimate(run: SpecRun) -> dict[str, Any]:
                 run.job.steps, expected, probes, judge_tests, strict=True
             )
         ],
-        "measured": any(step.paid.requests for step in steps),
+        "measured": bool(stored),
         "image_rule": rules and ("published" if rules.known else "assumed"),
         "calibration_first": run.calibrates,
         "prices": run.prices_from,
     }
+
+
+def _left(
+    run: SpecRun,
+    steps: Sequence[_StepEstimate],
+    stored: dict[str, _StoredReplies],
+    counted: int,
+    weight: float,
+) -> list[Amount]:
+    # How many rows are done, the first step that asks tells. A step that waits for the one before
+    # it to end may not be that far.
+    rows = done = counted * weight
+    is_first = True
+    left = []
+    for step in steps:
+        replies = stored.get(step.step.label, _StoredReplies())
+        requests_of_row = step.to_send.requests / max(1, counted)
+        if requests_of_row and (is_first or not run.options.stream):
+            done = min(done, replies.firsts / requests_of_row)
+            is_first = False
+        left.append(step.left(replies, rows, done, weight))
+    return left
 
 
 def _with_cost(amount: Amount, run: SpecRun, serving: Serving) -> Amount:
@@ -474,15 +326,6 @@ def _error(sent: Sequence[float], records: int) -> float:
         return 0.0
     standard_error = sqrt(pvariance(sent) / len(sent) * (1 - len(sent) / records))
     return round(1.96 * standard_error / mean, 4)
-
-
-def _count_answers(replies: KeyedLog) -> int:
-    count = 0
-    for log in (replies, *replies.others):
-        lines = read_lines(log.path, 0, log.end)
-        checks = {line["key"] for line in lines if line.get("task") == CHECK}
-        count += len(log) - len(checks)
-    return count
 
 
 def _probes(run: SpecRun, amounts: Sequence[Amount]) -> list[int]:

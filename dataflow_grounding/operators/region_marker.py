@@ -141,6 +141,10 @@ class RegionMarker(BoxWatching):
         # Any size will do: whether the column is empty doesn't depend on it.
         return read_given_boxes(record.get(self.keys.bbox), (1, 1)) is None
 
+    def requests_for(self, record: Record) -> int:
+        """Return one for a record that it asks about."""
+        return int(self.asks(record))
+
     def files_there(self) -> int:
         """Return how many pictures are in `output_dir`: those that were deleted are drawn again."""
         with suppress(OSError):

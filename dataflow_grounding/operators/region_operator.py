@@ -60,9 +60,11 @@ class RegionOperator(Operator):
         return bool(read_regions(record, self.keys.regions))
 
     def requests_for(self, record: Record) -> int:
-        """Return one for each group of near regions."""
+        """Return one for each group of near regions; 1 where an earlier step is to find them."""
+        if self.keys.regions not in record:
+            return 1
         regions = read_regions(record, self.keys.regions)
-        return max(1, len(near_groups(boxes_of(regions), self.regions_per_request)))
+        return len(near_groups(boxes_of(regions), self.regions_per_request))
 
     def look_over(self, record: Record) -> None:
         """Raise SizeDiffers where the record's regions are in a picture of another size.

@@ -1,0 +1,120 @@
+"""Whether the servings of a run's steps can answer what these ask."""
+
+import itertools
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from dataflow_grounding._util.errors import RecordError
+from dataflow_grounding.data.records import STATUSES, Record, Update
+from dataflow_grounding.engine.annotating import StepAsk, annotated
+from dataflow_grounding.engine.asking import Asking
+from dataflow_grounding.engine.budget import Budget
+from dataflow_grounding.engine.image_memo import ImageMemo
+from dataflow_grounding.engine.keyed_log import KeyedLog
+from dataflow_grounding.engine.plan import Step, WholeFile, image_column
+from dataflow_grounding.engine.source import Source
+from dataflow_grounding.engine.workers import run_blocking
+from dataflow_grounding.images.image import open_image
+from dataflow_grounding.jobs.spec_run import SpecRun
+from dataflow_grounding.serving.serving import Reply, Serving
+from dataflow_grounding.tasks import Request
+
+TRIED = 20
+"""How many first records are worked through to see what steps of the user's own ask."""
+
+
+class _NotSent(RecordError, kind="not_sent"):
+    """Nothing is sent here."""
+
+
+class _Listener(Serving):
+    """Stands for a step's serving: notes the tasks that this can't answer, and answers nothing."""
+
+    def __init__(self, serving: Serving) -> None:
+        self.model = serving.model
+        self.image_limits = serving.image_limits
+        self.tasks = serving.tasks
+        self.unanswerable: set[str] = set()
+
+    async def answer(self, request: Request[Any]) -> Reply:
+        """Note the request's task. Raises _NotSent."""
+        if self.tasks is not None and request.task not in self.tasks:
+            self.unanswerable.add(request.task)
+        raise _NotSent("nothing is sent")
+
+
+def unanswerable(run: SpecRun) -> list[str]:
+    """Return what steps ask that their servings can't answer, one line each.
+
+    Operators state their tasks. Where one doesn't, it is called on the first TRIED records, up to
+    its first request, with made-up columns for what earlier steps would have added. A serving whose
+    `tasks` is None answers any.
+    """
+    lines = []
+    all_are_stated = True
+    for step in run.job.steps:
+        serving = step.operator.serving
+        if serving is None or serving.tasks is None:
+            continue
+        tasks: Sequence[str] = getattr(step.operator, "tasks", ())
+        all_are_stated = all_are_stated and bool(tasks)
+        for task in tasks:
+            if task not in serving.tasks:
+                lines.append(_cannot_answer(step, task, serving.model))
+    works_on_files = any(isinstance(step.operator, WholeFile) for step in run.job.steps)
+    if lines or all_are_stated or works_on_files:
+        return lines
+    listeners = [_Listener(step.operator.serving or run.serving) for step in run.job.steps]
+    source = Source(run.job.steps)
+    records = []
+    for row in itertools.islice(run.job.rows(), TRIED):
+        with suppress(RecordError):
+            records.append(source.record(row))
+    run_blocking(lambda: _call_each(run, listeners, records))
+    for step, listener in zip(run.job.steps, listeners, strict=True):
+        for task in sorted(listener.unanswerable):
+            lines.append(_cannot_answer(step, task, listener.model))
+    return lines
+
+
+async def _call_each(
+    run: SpecRun, listeners: Sequence[_Listener], records: Iterable[Record]
+) -> None:
+    # A step that gets no reply, or fails, doesn't end a record here: a later one may ask as well.
+    memo = ImageMemo(None, keeps=False)
+    askings = [Asking(one, run.options, Budget(None, None, None)) for one in listeners]
+    for record in records:
+        for step, asking in zip(run.job.steps, askings, strict=True):
+            ask = StepAsk(asking, KeyedLog(""), step.label, (0,), wording=step.operator.wording)
+            update, _ = await annotated(step.operator, record, ask, memo)
+            record = record.updated(_made_up(step, record) if update is None else update)
+
+
+def _made_up(step: Step, record: Record) -> Update:
+    # What a step could add to a record. Expressions are of each status, as a later step may ask
+    # about some only. What else isn't known is null.
+    width, height = 1, 1
+    with suppress(RecordError):
+        key = image_column(step.operator, record)
+        if key is not None:
+            width, height = open_image(record, key).size
+    text = str(record.get("caption") or "a thing")
+    box = {"bbox_id": "0", "bbox": [0, 0, width, height], "score": None}
+    expressions = []
+    for status in STATUSES:
+        instances = [box] if status == "grounded" else []
+        common = {"expression_id": status, "text": text, "noun_chunk": text, "char_span": None}
+        expressions.append({**common, "instances": instances, "status": status})
+    known = {"caption": text, "cleaned_caption": text, "expressions": expressions}
+    update: Update = {"width": width, "height": height}
+    usual = getattr(step.operator, "output_keys", {})
+    for role, column in step.operator.writes().items():
+        update[column] = known.get(usual.get(role, column))
+    return update
+
+
+def _cannot_answer(step: Step, task: str, model: str) -> str:
+    return (
+        f"{step.label} asks {task}, which {model} can't answer: name another model in vlm.backend"
+    )
