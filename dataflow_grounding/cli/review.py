@@ -118,9 +118,9 @@ def apply_command(
         f" {applied['verified']:,} right, {applied['rejected']:,} rejected, by"
         f" {counted(applied['decisions'], 'decision')}"
     ]
-    if applied["masks_left_out"]:
-        masks = counted(applied["masks_left_out"], "mask")
-        lines.append(f"left out, as their boxes were moved: {masks}")
+    if applied["outlines_left_out"]:
+        outlines = counted(applied["outlines_left_out"], "outline")
+        lines.append(f"left out, as their boxes were resized: {outlines}")
     if applied["boxes_left_out"]:
         left_out = counted(applied["boxes_left_out"], "box")
         lines.append(f"left out, as they were rejected (--keep-rejected): {left_out}")

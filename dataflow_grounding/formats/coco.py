@@ -22,7 +22,7 @@ from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.records import dump_text, is_box, is_number, is_score, stated_size
 from dataflow_grounding.data.spans import Span, whole_words
-from dataflow_grounding.formats import masks
+from dataflow_grounding.formats import outlines
 from dataflow_grounding.formats.class_tables import ONE, Classes, Numbers, remarks_on_shared_names
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.format import Format, Phrase, Sample, place_of_parts
@@ -54,6 +54,8 @@ _OTHER_KEYS = "keys of the file that aren't COCO's, which are left out"
 _KEYS = ("info", "licenses", "images", "annotations", "categories")
 NO_CATEGORY = -1  # gRefCOCO's way to say that nothing is there
 # SQL that makes the tables of a CocoFile: `item` is the entry itself, `image` an image's id.
+_SEGMENTATION = "segmentation"
+_NO_OUTLINE = "segmentations that are no single polygon of their box"
 _TABLES = """
 PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -16384;
 CREATE TABLE images (id TEXT UNIQUE, name TEXT, item BLOB);
@@ -284,9 +286,9 @@ class _ReadsCoco(Format):
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         """Yield a record for each image entry; annotations with one id and phrase are united.
 
-        Crowds, and annotations of no image or without a box and a mask, are left out and counted.
-        Where a mask has no box, that around it is read. A record is marked `background: false`
-        where its image has annotations, but none that is read.
+        Crowds, and annotations of no image or without a box and a polygon, are left out and
+        counted. Where polygons have no box, that around them is read. A record is marked
+        `background: false` where its image has annotations, but none that is read.
         """
         file = file_of(path, self.data_file)
         coco = CocoFile(file)
@@ -313,8 +315,8 @@ class _ReadsCoco(Format):
                         _drop_what_is_no_json(entry["source"])
                     else:
                         number = len(sources)
-                        masked = _with_mask(entry, stated_size(image), file, self.passed_over)
-                        keyed += self._keyed(masked, number, image.get("caption"), file)
+                        read = _with_outline(entry, stated_size(image), self.passed_over)
+                        keyed += self._keyed(read, number, image.get("caption"), file)
                     sources.append(entry["source"])
             if entries and not keyed:  # something is there, such as crowds
                 row["background"] = False
@@ -431,10 +433,10 @@ class Coco(_ReadsCoco, ReturningFormat):
             has_words = "phrase" in item or "class" in item
             item |= _phrase_keys(phrase) if has_words else _further_keys(phrase, name)
         if mark.is_moved:
-            item |= {key: box_keys[key] for key in ("bbox", "area")}
-        if mark.is_moved or mark.has_other_mask:
-            item.pop(masks.KEY, None)  # it is that of the old box
-            item |= {key: box_keys[key] for key in (masks.KEY, "area") if key in box_keys}
+            item.pop(_SEGMENTATION, None)  # it is that of the old box
+            item |= _known(box_keys, "bbox", "area", _SEGMENTATION)
+        elif not item.get(_SEGMENTATION):
+            item |= _known(box_keys, _SEGMENTATION)
         return item | _known(box_keys, "verified", "score")
 
     def new_items(self, mark: Mark, source: Source) -> Iterator[dict[str, Any]]:
@@ -565,12 +567,12 @@ def _keys_of_box(phrase: Phrase, number: int) -> dict[str, Any]:
     height = _sum(y2, -y1)
     instance = phrase.expression["instances"][number]
     facts = {**phrase.expression, **instance}
-    mask = instance.get(masks.KEY)
+    outline = instance.get(outlines.KEY)
     return {
         "bbox": [x1, y1, width, height],
-        "area": width * height if mask is None else masks.square_pixels(mask),
+        "area": width * height if outline is None else outlines.square_pixels(outline),
         "iscrowd": 0,
-        **_known(instance, masks.KEY),
+        **({} if outline is None else {_SEGMENTATION: [outline]}),
         **_known(facts, "expression_id", "verified", "bbox_id", "score"),
     }
 
@@ -613,32 +615,41 @@ def _expressions(
         passed_over[NO_LISTED_CATEGORY] += int(not entry["category"] and text == ONE)
 
 
-def _with_mask(
-    entry: dict[str, Any], size: Size | None, file: str, passed_over: Counter[str]
+def _with_outline(
+    entry: dict[str, Any], size: Size | None, passed_over: Counter[str]
 ) -> dict[str, Any]:
-    # Drops a useless segmentation, and takes the mask's box if there is none.
-    stated = entry.pop(masks.KEY, None)
+    # One polygon that fits the box is its outline; where there is no box, the one around all
+    # polygons is read. What else a segmentation is goes back as it came, to COCO alone.
+    entry.pop(outlines.KEY, None)
+    stated = entry.pop(_SEGMENTATION, None)
     if not stated:
         return entry
-    where = f"{file}, annotation {entry['id']}"
-    bbox = entry.get("bbox")
-    box = _corners(entry) if is_box(bbox) else None
-    mask = masks.usable(stated, box, size, where, passed_over)
-    if not mask:
+    try:
+        if not isinstance(stated, list):
+            raise BrokenRow("runs of pixels")
+        corners = [outlines.bounds(outlines.checked(polygon, size)) for polygon in stated]
+    except BrokenRow:
         _drop_what_is_no_json(entry["source"])
-    elif not bbox:
-        x1, y1, x2, y2 = masks.bounds(stated)
+        passed_over[_NO_OUTLINE] += 1
+        return entry
+    if not entry.get("bbox"):
+        x1, y1 = (min(each[place] for each in corners) for place in (0, 1))
+        x2, y2 = (max(each[place] for each in corners) for place in (2, 3))
         entry["bbox"] = [x1, y1, _sum(x2, -x1), _sum(y2, -y1)]
-    return {**entry, **mask}
+    box = entry["bbox"]
+    if len(stated) == 1 and is_box(box) and outlines.fits(stated[0], _corners(entry), size):
+        return {**entry, outlines.KEY: stated[0]}
+    passed_over[_NO_OUTLINE] += 1
+    return entry
 
 
 def _drop_what_is_no_json(source: dict[str, Any]) -> None:
     # Take a segmentation out of what is kept of an annotation if it has NaN or the like, which no
     # file could have again.
     try:
-        dump_text(source.get(masks.KEY))
+        dump_text(source.get(_SEGMENTATION))
     except ValueError:
-        del source[masks.KEY]
+        del source[_SEGMENTATION]
 
 
 def _instance(entry: Mapping[str, Any], passed_over: Counter[str]) -> dict[str, Any]:
@@ -647,7 +658,7 @@ def _instance(entry: Mapping[str, Any], passed_over: Counter[str]) -> dict[str, 
     x1, y1, x2, y2 = bbox
     if x2 < x1 or y2 < y1:
         raise BrokenRow("the box has a side of less than nothing")
-    instance = {"bbox": bbox, **_known(entry, "bbox_id", "score", masks.KEY)}
+    instance = {"bbox": bbox, **_known(entry, "bbox_id", "score", outlines.KEY)}
     score = entry.get("score")
     if is_number(score) and not is_score(score):
         passed_over["scores outside of 0 to 1"] += 1

@@ -10,18 +10,17 @@ dataset_manager/bindings.py; datumaro's plugins/data_formats/cvat/base.py.
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from xml.etree.ElementTree import Element, SubElement
 from xml.sax.saxutils import quoteattr
 
 from dataflow_grounding._util.errors import BrokenRow, InputError
-from dataflow_grounding.boxes import rle
-from dataflow_grounding.boxes.geometry import Bbox, Size
+from dataflow_grounding.boxes.geometry import Bbox
 from dataflow_grounding.data.classes import class_key, class_of
 from dataflow_grounding.data.records import STATUSES
-from dataflow_grounding.formats import masks
+from dataflow_grounding.formats import outlines
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.export_pictures import FOLDER
 from dataflow_grounding.formats.format import Phrase, Sample
@@ -83,10 +82,6 @@ class Cvat(ReturningFormat):
     repeats = True
     shows_upright = True
 
-    def why_mask_lost(self, mask: Any) -> str:
-        """Return that a mask of several polygons is lost: an element has one."""
-        return masks.SEVERAL if masks.is_polygons(mask) and len(mask) > 1 else ""
-
     def safe(self, text: str) -> str:
         """Return the text without characters that XML can't hold."""
         return safe_for_xml(text)
@@ -119,15 +114,17 @@ class Cvat(ReturningFormat):
         return element_of(item).get("label") != _PICTURE
 
     def item_back(self, item: str, mark: Mark, source: Source) -> str:
-        """Return an element with its corners, its mask and its phrase as they are now.
+        """Return an element with its corners, its outline and its phrase as they are now.
 
-        The phrase is its label where no attribute says it. A polygon that was moved is a box.
+        The phrase is its label where no attribute says it. A polygon or a mask whose box was
+        changed is a box, unless that has an outline.
         """
-        if not (mark.is_moved or mark.is_renamed or mark.has_other_mask):
-            return item
         element = element_of(item)
-        if mark.box and (mark.is_moved or mark.has_other_mask):
-            element.tag, area = _area_of(mark.box, mark.mask)
+        is_outlined = mark.outline is not None and element.tag == "box"
+        if not (mark.is_moved or mark.is_renamed or is_outlined):
+            return item
+        if mark.box and (mark.is_moved or is_outlined):
+            element.tag, area = _area_of(mark.box, mark.outline)
             for name in set(_OF_AREA).difference(area):
                 element.attrib.pop(name, None)
             element.attrib.update(area)
@@ -206,8 +203,8 @@ class Cvat(ReturningFormat):
         return self.bad.marked({**record, "expressions": unite(keyed)})
 
     def _read_area(self, mark: Element, record: Mapping[str, Any], where: str) -> dict[str, Any]:
-        # Return `bbox`, and `segmentation` of a shape that is a mask; empty for a useless shape,
-        # which is counted, and for all other elements.
+        # Return `bbox`, and `outline` of a polygon; empty for a useless shape, which is a bad
+        # entry, and for all other elements.
         if mark.tag not in _AREAS:
             return {}
         if mark.tag == "box":
@@ -216,11 +213,17 @@ class Cvat(ReturningFormat):
             return {"bbox": [float(mark.attrib[name]) for name in _CORNERS]}
         size = (record["width"], record["height"])
         try:
-            mask = masks.checked(_mask_in(mark, size), size)
+            if mark.tag == "mask":
+                left, top, width, height = (float(mark.attrib[name]) for name in _PART)
+                self.passed_over["pixels of masks, of which the box around is read"] += 1
+                return {"bbox": [left, top, left + width, top + height]}
+            points = [point.split(",") for point in mark.attrib["points"].split(";")]
+            numbers = [float(each) for x, y in points for each in (x, y)]
+            outline = outlines.checked(numbers, size)
         except (BrokenRow, ValueError, ArithmeticError, KeyError) as error:
-            masks.lose_object(self.bad, where, error)
+            outlines.lose_object(self.bad, where, error)
             return {}
-        return {"bbox": [*masks.bounds(mask)], masks.KEY: mask}
+        return {"bbox": [*outlines.bounds(outline)], outlines.KEY: outline}
 
 
 def _picture_of(name: str, image_root: str) -> str:
@@ -266,7 +269,7 @@ def _sibling_of(phrase: Phrase, source: Source) -> Element | None:
 def _further_xml(sibling: Element, mark: Mark) -> str:
     # Another box of the label, the group and the phrase of a box.
     assert mark.box is not None
-    area = _area_of(mark.box, mark.mask)
+    area = _area_of(mark.box, mark.outline)
     element = _box_element(sibling.get("label", ""), area, sibling.get("group_id"))
     element.extend(each for each in sibling if each.get("name") in _PHRASE_ATTRIBUTES)
     return text_of(element)
@@ -279,32 +282,12 @@ def _box_element(label: str, area: tuple[str, dict[str, str]], group_id: str | N
     return Element(tag, {**facts, "z_order": "0", **group})
 
 
-def _area_of(box: Bbox, mask: Any) -> tuple[str, dict[str, str]]:
+def _area_of(box: Bbox, outline: Sequence[float] | None) -> tuple[str, dict[str, str]]:
     # Return the tag of a box's element, and the attributes that tell where it is.
-    if mask is None:
+    if outline is None:
         return "box", {name: str(edge) for name, edge in zip(_CORNERS, box, strict=True)}
-    if masks.is_polygons(mask):
-        (polygon,) = mask
-        points = zip(polygon[::2], polygon[1::2], strict=True)
-        return "polygon", {"points": ";".join(f"{x},{y}" for x, y in points)}
-    x1, y1, x2, y2 = map(int, masks.bounds(mask))
-    part = rle.pixels(mask)[y1:y2, x1:x2]
-    # Its runs go along the rows.
-    runs = rle.rle_of(part.T)["counts"]
-    place = dict(zip(_PART, map(str, (x1, y1, x2 - x1, y2 - y1)), strict=True))
-    return "mask", {"rle": ", ".join(map(str, runs)), **place}
-
-
-def _mask_in(element: Element, size: Size) -> Any:
-    # Return the mask of a <polygon> or a <mask>. Raises ValueError.
-    if element.tag == "polygon":
-        points = [point.split(",") for point in element.attrib["points"].split(";")]
-        return [[float(number) for x, y in points for number in (x, y)]]
-    left, top, width, height = (int(float(element.attrib[name])) for name in _PART)
-    masks.check_part(left, top, (width, height), size)
-    runs = [int(run) for run in element.attrib["rle"].split(",")]
-    part = masks.checked({"size": [width, height], "counts": runs}, None)
-    return masks.in_picture(rle.pixels(part).T, left, top, size)
+    points = zip(outline[::2], outline[1::2], strict=True)
+    return "polygon", {"points": ";".join(f"{x},{y}" for x, y in points)}
 
 
 def _picture_xml(sample: Sample) -> Iterator[str]:
@@ -327,8 +310,8 @@ def _mark_of_phrase_xml(phrase: Phrase, number: int, group_id: str | None) -> st
     }
     if number == NO_BOX:
         return _with_attributes(_tag(_NO_BOX), {**facts, "status": phrase.status})
-    mask = phrase.expression["instances"][number].get(masks.KEY)
-    element = _box_element(_BOX, _area_of(phrase.boxes[number], mask), group_id)
+    outline = phrase.expression["instances"][number].get(outlines.KEY)
+    element = _box_element(_BOX, _area_of(phrase.boxes[number], outline), group_id)
     return _with_attributes(element, {**facts, "score": phrase.scores[number]})
 
 

@@ -12,7 +12,7 @@ from dataflow_grounding._util.errors import InputError
 from dataflow_grounding.boxes.geometry import Bbox, Size
 from dataflow_grounding.data.bad_entries import BadEntries
 from dataflow_grounding.data.spans import Span, clean_caption, find_spans
-from dataflow_grounding.formats import masks
+from dataflow_grounding.formats import outlines
 
 if TYPE_CHECKING:
     from dataflow_grounding.formats.export_folder import ExportFolder
@@ -80,7 +80,7 @@ class Carries:
         ids: The data's own ids of pictures, phrases and boxes.
         verified: Whether a phrase's boxes were checked.
         classes: The class of a phrase that is called otherwise.
-        masks: The mask of each box.
+        outlines: The outline of each box.
         numbers: How box numbers are rounded; empty where they come back within EXACT.
     """
 
@@ -95,7 +95,7 @@ class Carries:
     ids: bool = False
     verified: bool = False
     classes: bool = False
-    masks: bool = False
+    outlines: bool = False
     numbers: str = ""
 
     def why_lost(self, status: str, span: object) -> str:
@@ -145,9 +145,12 @@ class Phrase:
             expression={**self.expression, "instances": [instances[index] for index in indices]},
         )
 
-    def without_masks(self) -> "Phrase":
-        """Return a copy whose boxes have no mask."""
-        instances = [masks.without(instance) for instance in self.expression["instances"]]
+    def without_outlines(self) -> "Phrase":
+        """Return a copy whose boxes have no outline."""
+        instances = []
+        for instance in self.expression["instances"]:
+            kept = {name: value for name, value in instance.items() if name != outlines.KEY}
+            instances.append(kept)
         return replace(self, expression={**self.expression, "instances": instances})
 
 
@@ -256,17 +259,9 @@ class Format:
         text: str = expression["text"]
         return text
 
-    def why_mask_lost(self, mask: Any) -> str:
-        """Return why a box's mask can't be written, in words to count it under; "" if it can.
-
-        `mask` is a list of polygons or an RLE (`formats/masks.py`). Here it depends on `carries`
-        alone.
-        """
-        return "" if self.carries.masks else "masks"
-
-    def why_masks_lost(self, phrases: Sequence[Phrase], size: Size) -> str:
-        """Return why no mask of these phrases of a picture can be written, in words to count them
-        under; "", as here, if each can.
+    def why_outlines_lost(self, phrases: Sequence[Phrase], size: Size) -> str:
+        """Return why no outline of these phrases of a picture can be written, in words to count
+        them under; "", as here, if each can.
         """
         return ""
 

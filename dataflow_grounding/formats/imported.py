@@ -4,7 +4,7 @@ again.
 A record has it in the column `imported`: the `format`, the `items` of the picture in the form of
 that format's own module (annotations, lines, regions), and which of them were `read` as boxes. A
 box that was read has `imported`, too: the number of its `item`, the `text` and `bbox` that were
-made of it, and a digest of its `mask`, if it has one. Other formats pass over both.
+made of it. Other formats pass over both.
 """
 
 from abc import abstractmethod
@@ -12,17 +12,13 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from dataflow_grounding._util.errors import BrokenRow
-from dataflow_grounding.boxes.geometry import Bbox, Size, box_of, clamp, iou
+from dataflow_grounding.boxes.geometry import Bbox, Size, box_of, clamp
 from dataflow_grounding.data.records import is_box
-from dataflow_grounding.formats import masks
+from dataflow_grounding.formats import outlines
 from dataflow_grounding.formats.format import Format, Phrase, Sample
 
 COLUMN = "imported"
 NO_BOX = -1
-# The IoU of a box with its mask's, from which they fit. A mask that came with the box that it has
-# now is taken as it is: a box may hold what is hidden, too.
-_FITS = 0.5
 
 
 class Mark(NamedTuple):
@@ -51,19 +47,14 @@ class Mark(NamedTuple):
         return None if self.number == NO_BOX else self.phrase.boxes[self.number]
 
     @property
-    def mask(self) -> Any:
-        """The mask of the box; None where there is none."""
-        return None if self.number == NO_BOX else self._instance.get(masks.KEY)
-
-    @property
-    def has_other_mask(self) -> bool:
-        """Whether the box has another mask, or none, than its item had."""
-        return self.number != NO_BOX and not _has_mask_of_item(self._instance)
-
-    @property
-    def _instance(self) -> Mapping[str, Any]:
-        instance: Mapping[str, Any] = self.phrase.expression["instances"][self.number]
-        return instance
+    def outline(self) -> list[float] | None:
+        """The outline of the box; None where there is none."""
+        if self.number == NO_BOX:
+            return None
+        outline: list[float] | None = self.phrase.expression["instances"][self.number].get(
+            outlines.KEY
+        )
+        return outline
 
     @property
     def score(self) -> float | None:
@@ -154,38 +145,20 @@ class ReturningFormat(Format):
             yield from self.new_items(mark, source)
 
 
-def _has_mask_of_item(instance: Mapping[str, Any]) -> bool:
-    source: Any = instance.get(COLUMN)
-    came = source.get("mask") if isinstance(source, Mapping) else None
-    mask = instance.get(masks.KEY)
-    return bool(came == (None if mask is None else masks.digest(mask)))
+def has_right_outline(instance: Mapping[str, Any], size: Size) -> bool:
+    """Whether the outline of a box is that of the box as it is now.
 
-
-def why_mask_lost(instance: Mapping[str, Any], size: Size) -> str:
-    """Return why a box's mask can't be written, in words to count it under; "" if it can.
-
-    A mask that came with another box than it has now is wrong; any other one is measured.
+    That of a box which isn't where it was imported has to have moved with it.
     """
+    outline = instance[outlines.KEY]
     box = box_of(instance["bbox"])
-    try:
-        mask = masks.checked(instance[masks.KEY], size)
-    except BrokenRow:
-        return masks.UNREADABLE
-    came = _came_with(instance)
-    if came is None:
-        fits = iou(masks.bounds(mask), box) >= _FITS
-    else:
-        bbox: Any = came.get("bbox")
-        # An earlier export may have cut the box to its picture.
-        fits = is_box(bbox) and box in (box_of(bbox), clamp(box_of(bbox), size))
-    return "" if fits else masks.STALE
-
-
-def _came_with(instance: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    # Return what says with which box the mask came; None of a mask that came without one.
+    if not outlines.fits(outline, box, size):
+        return False
     source: Any = instance.get(COLUMN)
-    is_its = isinstance(source, Mapping) and source.get("mask") == masks.digest(instance[masks.KEY])
-    return source if is_its else None
+    came: Any = source.get("bbox") if isinstance(source, Mapping) else None
+    if not is_box(came) or box in (box_of(came), clamp(box_of(came), size)):
+        return True
+    return outlines.is_around(box, outline, size)
 
 
 def with_item_number(read: dict[str, Any], item: int, text: str) -> dict[str, Any]:
@@ -193,8 +166,6 @@ def with_item_number(read: dict[str, Any], item: int, text: str) -> dict[str, An
     source = {"item": item, "text": text}
     if "bbox" in read:
         source["bbox"] = read["bbox"]
-    if masks.KEY in read:
-        source["mask"] = masks.digest(read[masks.KEY])
     return {**read, COLUMN: source}
 
 

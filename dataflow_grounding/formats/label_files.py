@@ -5,7 +5,7 @@ cvlibs.net/datasets/kitti): type, truncated, occluded, alpha, x1, y1, x2, y2 in 
 place and angle in space (7 numbers), and in detections a score. What follows the box is not used:
 lines that end with it, or have one more number, are read, too. YOLO: class, cx, cy, width, height
 in parts of the image's sides, perhaps a score; or class and an outline, x and y of three corners or
-more, which is a mask with the box around it; or, if the data set's YAML has `kpt_shape`, a box and
+more, whose box is the one around it; or, if the data set's YAML has `kpt_shape`, a box and
 keypoints, which are not used. Further sources: TAO's KITTI to COCO converter; ultralytics'
 data/utils.py.
 """
@@ -21,11 +21,11 @@ from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding._util.paths import open_file
-from dataflow_grounding.boxes.geometry import Bbox, Size, clamp
+from dataflow_grounding.boxes.geometry import Bbox, Size, box_of
 from dataflow_grounding.data.bad_entries import ImportRefused
 from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.records import dump_text, is_number
-from dataflow_grounding.formats import masks
+from dataflow_grounding.formats import outlines
 from dataflow_grounding.formats.class_tables import Numbers, read_texts, remarks_on_shared_names
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.export_pictures import FOLDER
@@ -59,8 +59,7 @@ _NO_VAL = (
     " of their folder writes all of them with one data.yaml"
 )
 _RENUMBERED = "boxes whose class has another number than in the data set that they came from"
-_OTHER_BOX = 0.5  # px: an outline whose edges are further from its box's would be another box
-_BESIDE_BOXES = "masks in pictures with a box that has no outline of its size"
+_BESIDE_BOXES = "outlines in pictures with a box that has no outline of its size"
 # Names of sibling folders of pictures and of their labels: YOLO's, KITTI's.
 _FOLDERS = ((FOLDER, "labels"), ("image_2", "label_2"))
 
@@ -109,7 +108,7 @@ def kitti_regions(fields: list[str]) -> list[Labelled]:
 def yolo_regions(names: list[str], keypoints: int, size: Size, fields: list[str]) -> list[Labelled]:
     """Return the region of a YOLO line, the only one of a list, in pixels.
 
-    An outline, which is of three corners or more, gives a mask and the box around it. Keypoints are
+    An outline, which is of three corners or more, gives the box around it, too. Keypoints are
     dropped.
 
     Args:
@@ -146,7 +145,7 @@ def yolo_regions(names: list[str], keypoints: int, size: Size, fields: list[str]
     further: dict[str, Any] = _score(numbers[4:])
     if is_outline:
         points = [round(part * size[i % 2], _DECIMALS_OF_POINTS) for i, part in enumerate(parts)]
-        further = {masks.KEY: [points]}
+        further = {outlines.KEY: points}
     return [{"bbox": bbox, "type": names[int(class_number)], **further}]
 
 
@@ -517,18 +516,12 @@ class Yolo(_LabelFormat):
         named = dict.fromkeys(self._written(name) for name in names if name.strip())
         return names if [*named] == self._classes.fixed or not self.class_list else ()
 
-    def why_masks_lost(self, phrases: Sequence[Phrase], size: Size) -> str:
-        """Return the report on the masks of a picture with a box whose outline can't be written."""
+    def why_outlines_lost(self, phrases: Sequence[Phrase], size: Size) -> str:
+        """Return the report on the outlines of a picture with a box that has none of its size."""
         boxes = [box for phrase in phrases for box in phrase.expression["instances"]]
-        if not any(masks.KEY in box for box in boxes):
+        if not any(outlines.KEY in box for box in boxes):
             return ""
         return "" if all(_is_around_outline(box, size) for box in boxes) else _BESIDE_BOXES
-
-    def why_mask_lost(self, mask: Any) -> str:
-        """Return which masks are lost: those that aren't a single polygon."""
-        if not masks.is_polygons(mask):
-            return masks.NO_POLYGON
-        return masks.SEVERAL if len(mask) > 1 else ""
 
     def with_further(self, earlier: list[str], further: list[str]) -> list[str]:
         """Return all lines, as boxes where only some are polygons."""
@@ -538,11 +531,10 @@ class Yolo(_LabelFormat):
 
     def _line_of(self, name: str, mark: Mark, source: Source) -> str:
         line = super()._line_of(name, mark, source)
-        if mark.mask is None:
+        if mark.outline is None:
             return line
         size = source.sample.size
-        (polygon,) = mark.mask
-        parts = [number / size[i % 2] for i, number in enumerate(polygon)]
+        parts = [number / size[i % 2] for i, number in enumerate(mark.outline)]
         # A point outside of its picture would lose the whole line in trainers.
         inside = " ".join(f"{min(max(part, 0.0), 1.0):.8f}" for part in parts)
         return f"{line.split()[0]} {inside}"
@@ -559,8 +551,13 @@ class Yolo(_LabelFormat):
             class_number = fields[0]  # perhaps written as 0.0
         elif not mark.is_renamed and self.classes == "class":
             self._renumbered += 1
-        if not (mark.is_moved or mark.has_other_mask):
-            numbers = " ".join(fields[1:5] if mark.mask is None else fields[1:])
+        is_outline = len(fields) > 6 and len(fields) % 2 == 1
+        if mark.is_moved:
+            return f"{class_number} {numbers}"
+        if mark.outline is not None and is_outline:
+            numbers = " ".join(fields[1:])
+        elif mark.outline is None and _is_box_line(fields, mark, source.sample.size):
+            numbers = " ".join(fields[1:5])
         return f"{class_number} {numbers}"
 
     def _has_class(self, own_number: int, class_number: str, mark: Mark) -> bool:
@@ -585,11 +582,17 @@ class Yolo(_LabelFormat):
 
 
 def _is_around_outline(instance: Mapping[str, Any], size: Size) -> bool:
-    if masks.KEY not in instance:
-        return False
-    written = clamp(masks.bounds(instance[masks.KEY]), size)
-    edges = zip(written, instance["bbox"], strict=True)
-    return all(abs(outline - box) <= _OTHER_BOX for outline, box in edges)
+    outline = instance.get(outlines.KEY)
+    return outline is not None and outlines.is_around(box_of(instance["bbox"]), outline, size)
+
+
+def _is_box_line(fields: Sequence[str], mark: Mark, size: Size) -> bool:
+    # Whether a line, perhaps with keypoints, begins with its box; an outline begins with points.
+    corners = _centred_corners([*map(float, fields[1:5])])
+    box = mark.phrase.boxes[mark.number]
+    return all(
+        abs(corner * size[i % 2] - box[i]) <= outlines.OTHER_BOX for i, corner in enumerate(corners)
+    )
 
 
 def _box_line(line: str) -> str:

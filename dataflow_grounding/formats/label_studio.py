@@ -20,11 +20,10 @@ from urllib.parse import parse_qs, quote, urlsplit
 from xml.sax.saxutils import quoteattr
 
 from dataflow_grounding._util.errors import BrokenRow
-from dataflow_grounding.boxes import rle
 from dataflow_grounding.boxes.geometry import Bbox, Size
 from dataflow_grounding.data.classes import class_key, stated_class_of
 from dataflow_grounding.data.records import has_id
-from dataflow_grounding.formats import brush, masks
+from dataflow_grounding.formats import outlines
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.format import Phrase, Sample, is_at_span
 from dataflow_grounding.formats.imported import (
@@ -45,18 +44,18 @@ from dataflow_grounding.formats.xml_text import safe_for_xml
 
 # labels and names of controls, as in label_studio.xml
 _BOX = "object"  # label of a box whose phrase states no class
-_CONTROLS = {"rectangle": "box", "polygon": "polygon", "brush": "brush"}
+_CONTROLS = {"rectangle": "box", "polygon": "polygon"}
 _PHRASE = "phrase"  # label of the place in the caption of a phrase with boxes
 _NOTHING = "nothing there"  # label of the place of a phrase without boxes
 _ABSENT = "absent"  # control with the phrases that have neither boxes nor a place
 # Beginnings of types of regions that would be lost, such as ellipselabels.
 _OTHER_SHAPES = ("ellipse", "bitmask", "keypoint", "vector", "video")
-_MASKS = ("polygon", "brush")  # how types of regions begin that are masks
+_POLYGON = "polygon"  # begins types of regions that are outlines
+_BRUSH = "brush"  # begins those of pixels, which only go back
 _AREA_KEYS = ("x", "y", "width", "height", "rotation", "points", "closed", "format", "rle")
-# What the configuration has where there are masks: the control, and after which line.
-_MASK_CONTROLS = """
-  <PolygonLabels name="polygon" toName="image"><Label value="object"/></PolygonLabels>
-  <BrushLabels name="brush" toName="image"><Label value="object"/></BrushLabels>"""
+# What the configuration has where there are outlines: the control, and after which line.
+_POLYGON_CONTROL = """
+  <PolygonLabels name="polygon" toName="image"><Label value="object"/></PolygonLabels>"""
 _AFTER = "</RectangleLabels>"
 # What it has without classes, and what with them: a label for each, and boxes without a text.
 _BOX_LABEL = '<Label value="object"/>'
@@ -94,13 +93,13 @@ class LabelStudio(ReturningFormat):
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
         """Write a task for each sample, and next to them the labelling configuration.
 
-        It has controls of masks where there are any, and the classes where a phrase states one.
+        It has a control of outlines where there are any, and the classes where a phrase states one.
         """
-        has_masks = False
+        has_outlines = False
         used_labels: set[str] = set()
         with out.lists(self.data_file, "") as (put,):
             for sample in samples:
-                has_masks = has_masks or _has_mask(sample)
+                has_outlines = has_outlines or _has_outline(sample)
                 used_labels.update(map(self._label_of, sample.phrases))
                 source = self.source_of(sample)
                 if source.own:
@@ -108,16 +107,16 @@ class LabelStudio(ReturningFormat):
                 else:
                     put({"data": self._data(sample), "predictions": [self._prediction(sample)]})
         with out.file("labels.xml") as file:
-            file.write(self._configuration(used_labels, has_masks))
+            file.write(self._configuration(used_labels, has_outlines))
 
     def _label_of(self, phrase: Phrase) -> str:
         name = safe_for_xml(stated_class_of(phrase.expression))
         return self._label_of_class.setdefault(class_key(name), name) if name else _BOX
 
-    def _configuration(self, used_labels: Set[str], has_masks: bool) -> str:
+    def _configuration(self, used_labels: Set[str], has_outlines: bool) -> str:
         config = files(__package__).joinpath("label_studio.xml").read_text("utf-8")
-        if has_masks:
-            config = config.replace(_AFTER, _AFTER + _MASK_CONTROLS, 1)
+        if has_outlines:
+            config = config.replace(_AFTER, _AFTER + _POLYGON_CONTROL, 1)
         if used_labels <= {_BOX}:
             return config
         labels = dict.fromkeys(self._label_of_class.values())
@@ -125,10 +124,6 @@ class LabelStudio(ReturningFormat):
             labels[_BOX] = None
         elements = "".join(f"<Label value={quoteattr(label)}/>" for label in labels)
         return config.replace(_BOX_LABEL, elements).replace(_NEEDS_TEXT, "")
-
-    def why_mask_lost(self, mask: Any) -> str:
-        """Return that a mask of several polygons is lost: a region is one."""
-        return masks.SEVERAL if masks.is_polygons(mask) and len(mask) > 1 else ""
 
     def _task_back(self, source: Source) -> dict[str, Any]:
         # The task that was read, with what is there now in place of the result that was read.
@@ -163,12 +158,13 @@ class LabelStudio(ReturningFormat):
     def item_back(self, item: dict[str, Any], mark: Mark, source: Source) -> dict[str, Any]:
         """Return a region with its area and its words as they are now.
 
-        The phrase of a region is its text; of one without a text, its label. A polygon that was
-        moved is a rectangle.
+        The phrase of a region is its text; of one without a text, its label. A polygon whose box
+        was changed is a rectangle, unless that has an outline.
         """
         if not isinstance(item.get("value"), dict):
             return item
-        if mark.box and (mark.is_moved or mark.has_other_mask):
+        is_outlined = mark.outline is not None and "points" not in item["value"]
+        if mark.box and (mark.is_moved or is_outlined):
             item = _with_area(item, mark, source)
         value = {**item["value"]}
         is_text = item["type"] == "textarea"
@@ -260,25 +256,27 @@ class LabelStudio(ReturningFormat):
                     latest = _latest(_whole(task.get("predictions")))
                 self._count_passed_over(annotations, latest)
                 if latest is not None:
-                    shaped = [self._with_mask(part, where) for part in latest["result"]]
+                    shaped = [self._with_outline(part, where) for part in latest["result"]]
                     result = self._readable(shaped, task["data"], where)
                     record = self._record(task["data"], {**latest, "result": result})
                     own = _column_of(self.name, task, kind, latest, _as_read(result))
                     yield self.bad.marked({**record, **own})
 
-    def _with_mask(self, part: Any, where: str) -> Any:
-        # A region of a mask gets `shape`, its mask and the box around it. A useless one is counted
-        # and has no effect. Others stay as they are.
-        if not isinstance(part, dict) or not str(part.get("type")).startswith(_MASKS):
+    def _with_outline(self, part: Any, where: str) -> Any:
+        # A polygon gets `shape`, its outline and the box around it. One of no use, and a brush, is
+        # left out, and goes back. Others stay as they are.
+        kind = str(part.get("type")) if isinstance(part, dict) else ""
+        if not kind.startswith((_POLYGON, _BRUSH)):
             return part
         try:
+            if kind.startswith(_BRUSH):
+                raise BrokenRow("a brush is no polygon")
             size = (part["original_width"], part["original_height"])
-            mask = masks.checked(_mask_in(part["value"], size), size)
+            outline = outlines.checked(_outline_in(part["value"], size), size)
         except (BrokenRow, LookupError, TypeError, ValueError, ArithmeticError) as error:
-            where = f"{where}, region {part.get('id')}"
-            masks.lose_object(self.bad, where, error)
+            outlines.lose_object(self.bad, f"{where}, region {part.get('id')}", error)
             return {"id": part.get("id"), "type": _UNREAD, _AS_READ: part}
-        shape = {"bbox": [*masks.bounds(mask)], masks.KEY: mask}
+        shape = {"bbox": [*outlines.bounds(outline)], outlines.KEY: outline}
         return {**part, "shape": shape, _AS_READ: part}
 
     def _count_passed_over(self, annotations: list[Any], latest: dict[str, Any] | None) -> None:
@@ -406,7 +404,7 @@ def _regions_like(
     label = stated_class_of(phrase.expression) or phrase.text
     labels = first["value"].get(first["type"]) if texts else [label]
     of_box = box_facts(own_id, source.sample.size)
-    kind, area = _area_of(mark.box, mark.mask, source.sample.size)
+    kind, area = _area_of(mark.box, mark.outline, source.sample.size)
     for item in (first, *texts[:1]):
         names = {str(key): item[key] for key in ("from_name", "to_name", "type") if key in item}
         if item is first:
@@ -454,8 +452,8 @@ def _box_regions(
     # says all: who changes the label of such a box changes its phrase.
     is_said = label == phrase.text and label != _BOX and not phrase.span
     for number, score in enumerate(phrase.scores):
-        mask = phrase.expression["instances"][number].get(masks.KEY)
-        kind, area = _area_of(phrase.boxes[number], mask, sample.size)
+        outline = phrase.expression["instances"][number].get(outlines.KEY)
+        kind, area = _area_of(phrase.boxes[number], outline, sample.size)
         region = box_facts(f"{span_id}b{number}", sample.size)
         value = {**area, f"{kind}labels": [label]}
         box = {**region, "from_name": _CONTROLS[kind], "type": f"{kind}labels", "value": value}
@@ -475,15 +473,15 @@ def _box_regions(
             }
 
 
-def _has_mask(sample: Sample) -> bool:
+def _has_outline(sample: Sample) -> bool:
     boxes = (box for phrase in sample.phrases for box in phrase.expression["instances"])
-    return any(box.get(masks.KEY) is not None for box in boxes)
+    return any(box.get(outlines.KEY) is not None for box in boxes)
 
 
 def _with_area(item: dict[str, Any], mark: Mark, source: Source) -> dict[str, Any]:
-    # A region, or what goes with it, with the box and the mask that are there now.
+    # A region, or what goes with it, with the box and the outline that are there now.
     assert mark.box is not None
-    kind, area = _area_of(mark.box, mark.mask, source.sample.size)
+    kind, area = _area_of(mark.box, mark.outline, source.sample.size)
     value = {key: each for key, each in item["value"].items() if key not in _AREA_KEYS}
     if value.keys() == item["value"].keys():  # it has no area, such as a choice
         return item
@@ -505,16 +503,13 @@ def _names_of(kind: str, source: Source) -> dict[str, str]:
     return {"from_name": _CONTROLS[kind], "type": f"{kind}labels"}
 
 
-def _area_of(box: Bbox, mask: Any, size: Size) -> tuple[str, dict[str, Any]]:
+def _area_of(box: Bbox, outline: Sequence[float] | None, size: Size) -> tuple[str, dict[str, Any]]:
     # Return what kind of region it is, and where it is.
-    if mask is None:
+    if outline is None:
         return "rectangle", area_of(box, size)
-    if masks.is_polygons(mask):
-        (polygon,) = mask
-        percents = [number / size[i % 2] * 100 for i, number in enumerate(polygon)]
-        points = [[*point] for point in zip(percents[::2], percents[1::2], strict=True)]
-        return "polygon", {"points": points, "closed": True}
-    return "brush", {"format": "rle", "rle": brush.runs_of(rle.pixels(mask))}
+    percents = [number / size[i % 2] * 100 for i, number in enumerate(outline)]
+    points = [[*point] for point in zip(percents[::2], percents[1::2], strict=True)]
+    return _POLYGON, {"points": points, "closed": True}
 
 
 def _as_read(result: Sequence[Any]) -> list[Any]:
@@ -522,11 +517,9 @@ def _as_read(result: Sequence[Any]) -> list[Any]:
     return [part.get(_AS_READ, part) for part in result]
 
 
-def _mask_in(value: Mapping[str, Any], size: Size) -> Any:
-    if "rle" in value:
-        return masks.in_picture(brush.inside_of(value["rle"], size), 0, 0, size)
+def _outline_in(value: Mapping[str, Any], size: Size) -> list[float]:
     percents = [percent for x, y in value["points"] for percent in (x, y)]
-    return [[round(part * size[i % 2] / 100, _DECIMALS) for i, part in enumerate(percents)]]
+    return [round(part * size[i % 2] / 100, _DECIMALS) for i, part in enumerate(percents)]
 
 
 def area_of(box: Bbox, size: Size) -> dict[str, Any]:
@@ -720,10 +713,9 @@ def _role(part: Mapping[str, Any]) -> str:
     type_name = part["type"]
     if type_name.startswith(_OTHER_SHAPES):
         raise BrokenRow(
-            f"region {part['id']} is a {type_name}: only rectangles, polygons and brushes can be"
-            " read"
+            f"region {part['id']} is a {type_name}: only rectangles and polygons can be read"
         )
-    if type_name.startswith(("rectangle", *_MASKS)):
+    if type_name.startswith(("rectangle", _POLYGON)):
         return "box"
     if type_name == "textarea":
         return _ABSENT if part["from_name"] == _ABSENT else ""

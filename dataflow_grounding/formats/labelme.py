@@ -4,16 +4,15 @@ Sources: labelme's label_file.py and shape.py; X-AnyLabeling's user guide (a rec
 corners, a shape its `score`).
 """
 
-import base64
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from dataflow_grounding._util.errors import BrokenRow, ImageBroken, InputError
+from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.data.records import is_score, stated_size
-from dataflow_grounding.formats import masks
+from dataflow_grounding.formats import outlines
 from dataflow_grounding.formats.format import Format
 from dataflow_grounding.formats.imported import with_item_number
 from dataflow_grounding.formats.reading import (
@@ -24,15 +23,10 @@ from dataflow_grounding.formats.reading import (
     read_whole,
     unite,
 )
-from dataflow_grounding.images.files import ENDINGS, decoding, read_header
+from dataflow_grounding.images.files import ENDINGS
 
-if TYPE_CHECKING:
-    from dataflow_grounding.boxes.rle import Pixels
-
-_OUTLINES = ("polygon", "rotation", "mask")
-"""Shapes of a thing that are no upright box: the box around them is read, and with it a mask, but
-of a `rotation`, which is a turned box."""
-_LONGEST_PNG = 2**25  # characters of a mask's PNG that are read
+_AREAS = ("polygon", "rotation", "mask")
+"""Shapes of a thing that are no upright box: the box around them is read."""
 
 
 class LabelMe(Format):
@@ -66,7 +60,7 @@ class LabelMe(Format):
             with object_errors(where, self.bad):
                 instance = _instance_of(shape, size, where, self.passed_over)
                 if instance is not None:
-                    if masks.KEY in instance:  # which goes where its box goes
+                    if outlines.KEY in instance:  # which goes where its box goes
                         instance = with_item_number(instance, number, str(shape["label"]))
                     expression = _expression(shape["label"], [instance])
                     check_expression(expression)
@@ -103,57 +97,29 @@ def _expression(label: Any, instances: list[dict[str, Any]]) -> dict[str, Any]:
 def _instance_of(
     shape: Mapping[str, Any], size: Size | None, where: str, passed_over: Counter[str]
 ) -> dict[str, Any] | None:
-    # Return the box around a shape's points, with its mask and its score if it has them. None for a
-    # point, a line or the like. These are counted in `passed_over`; so are turned boxes and useless
-    # masks, of which only the box around is read. A score that isn't from 0 to 1 is left out.
+    # Return the box around a shape's points, with its outline and its score if it has them. None
+    # for a point, a line or the like. These are counted in `passed_over`; so are turned boxes,
+    # masks and useless polygons, of which only the box around is read. A score that isn't from 0
+    # to 1 is left out.
     # LabelMe's first versions had no type, and some tools write it with a capital.
     kind = str(shape.get("shape_type") or "polygon").lower()
-    if kind != "rectangle" and kind not in _OUTLINES:
+    if kind != "rectangle" and kind not in _AREAS:
         passed_over[f"shapes {kind!r}"] += 1
         return None
-    if kind == "rotation":
+    if kind in ("rotation", "mask"):
         passed_over[f"outlines of shapes {kind!r}, of which the box around is read"] += 1
     columns = [float(x) for x, _ in shape["points"]]
     rows = [float(y) for _, y in shape["points"]]
     beyond = 1 if kind == "mask" else 0  # its points are its first and its last pixel
     last = (max(columns) + beyond, max(rows) + beyond)
     instance: dict[str, Any] = {"bbox": [min(columns), min(rows), *last]}
-    try:
-        mask = _mask_of(kind, shape, size)
-    except (BrokenRow, ImageBroken, ValueError) as error:
-        masks.count_unusable(passed_over, where, error)
-        mask = None
-    if mask is not None:
-        instance |= masks.usable(mask, instance["bbox"], size, where, passed_over)
+    if kind == "polygon":
+        outline = [float(number) for point in shape["points"] for number in point]
+        try:
+            instance[outlines.KEY] = outlines.checked(outline, size)
+        except BrokenRow as error:
+            outlines.count_unusable(passed_over, where, error)
     score = shape.get("score")
     if score is not None and is_score(score):
         instance["score"] = score
     return instance
-
-
-def _mask_of(kind: str, shape: Mapping[str, Any], size: Size | None) -> Any:
-    # None of a shape that has no mask. The points of a `mask` are the first and the last pixel of
-    # the part of the picture that its PNG shows.
-    if kind == "polygon":
-        return [[float(number) for point in shape["points"] for number in point]]
-    if kind != "mask":
-        return None
-    if size is None:
-        raise BrokenRow("the size of the picture isn't stated")
-    (x1, y1), (x2, y2) = shape["points"]
-    sides = (round(x2) - round(x1) + 1, round(y2) - round(y1) + 1)
-    masks.check_part(round(x1), round(y1), sides, size)
-    return masks.in_picture(_pixels_in(shape.get("mask"), sides), round(x1), round(y1), size)
-
-
-def _pixels_in(text: Any, size: Size) -> "Pixels":
-    import numpy as np
-
-    if not isinstance(text, str) or len(text) > _LONGEST_PNG:
-        raise BrokenRow("the mask is no PNG in base64")
-    data = base64.b64decode(text)
-    found = read_header("its PNG", data).size
-    if found != size:  # before anything is unpacked
-        raise BrokenRow(f"the mask's PNG is of {found}, its points tell {size}")
-    with decoding(data, "its PNG") as picture:
-        return np.asarray(picture.convert("L")) > 0

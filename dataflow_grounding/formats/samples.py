@@ -28,6 +28,7 @@ from dataflow_grounding.data.records import (
 from dataflow_grounding.data.rejected import not_rejected, with_twins_rejected
 from dataflow_grounding.data.spans import find_spans
 from dataflow_grounding.engine.source import identify
+from dataflow_grounding.formats import outlines
 from dataflow_grounding.formats.export_pictures import ExportPictures
 from dataflow_grounding.formats.format import (
     EXACT,
@@ -39,11 +40,10 @@ from dataflow_grounding.formats.format import (
 )
 from dataflow_grounding.formats.imported import (
     ReturningFormat,
+    has_right_outline,
     item_of,
     kept_of,
-    why_mask_lost,
 )
-from dataflow_grounding.formats.masks import KEY, without
 from dataflow_grounding.formats.selection import Selection, status_of
 from dataflow_grounding.formats.whole_pictures import (
     MISSED_BOX,
@@ -204,11 +204,11 @@ class SampleMaker:
             self._count_without_phrase(record, expressions)
             return None
         phrases = self._without_repeats(phrases, record)
-        why_lost = self._format.why_masks_lost(phrases, picture.size)
+        why_lost = self._format.why_outlines_lost(phrases, picture.size)
         if why_lost:
             boxes = [box for phrase in phrases for box in phrase.expression["instances"]]
-            self._exported.lost[why_lost] += sum(KEY in box for box in boxes)
-            phrases = [phrase.without_masks() for phrase in phrases]
+            self._exported.lost[why_lost] += sum(outlines.KEY in box for box in boxes)
+            phrases = [phrase.without_outlines() for phrase in phrases]
         if doubt_of_reply(record):
             self._counts[_DOUBTFUL] += 1
         self._exported.lost += _lost_of(record, caption, phrases, carries)  # this drops zeros
@@ -409,8 +409,8 @@ class SampleMaker:
                 continue
             if math.dist(box, stated) > EXACT:
                 self._exported.lost["parts of boxes outside of their picture"] += 1
-            if instance.get(KEY) is not None:
-                instance = self._with_mask(instance, size)
+            if outlines.KEY in instance:
+                instance = self._with_outline(instance, size)
             instances.append(instance if box == stated else {**instance, "bbox": [*box]})
         status = status_of(expression)
         text = self._safe(self._format.words_of(expression))
@@ -431,13 +431,15 @@ class SampleMaker:
             expression={**expression, "instances": instances},
         )
 
-    def _with_mask(self, instance: dict[str, Any], size: Size) -> dict[str, Any]:
-        # Without its mask where that is wrong or can't be said, which is counted.
-        why = why_mask_lost(instance, size) or self._format.why_mask_lost(instance[KEY])
-        if not why:
+    def _with_outline(self, instance: dict[str, Any], size: Size) -> dict[str, Any]:
+        # Without its outline where that is wrong or can't be said, which is counted.
+        outline = instance[outlines.KEY]
+        is_its = has_right_outline(instance, size)
+        if is_its and self._format.carries.outlines:
             return instance
-        self._exported.lost[why] += 1
-        return without(instance)
+        if outline is not None:
+            self._exported.lost["outlines" if is_its else outlines.STALE] += 1
+        return {name: value for name, value in instance.items() if name != outlines.KEY}
 
     def _safe(self, text: str) -> str:
         safe = self._format.safe(text)

@@ -20,6 +20,7 @@ from dataflow_grounding.data.records import (
     annotated_column,
     expression_id,
     is_box,
+    is_number,
     stated_size,
 )
 from dataflow_grounding.data.spans import caption_of_spans
@@ -34,7 +35,8 @@ from dataflow_grounding.review._record_view import (
 # Columns of an expression that are wrong once its text has changed.
 _TEXT_COLUMNS = ("noun_chunk", "caption_span")
 # Columns of a box that are wrong once its corners have changed.
-_SHAPE_COLUMNS = ("zoomed", "area", "segmentation", "mask", "polygon", "keypoints")
+_SHAPE_COLUMNS = ("zoomed", "area", "outline", "segmentation", "mask", "polygon", "keypoints")
+_SAME_SIZE = 0.02  # px: corners that a person drew are rounded to hundredths
 _MOST_DIGITS = 4000  # of a number in a box id that is read: Python reads no int of over 4,300
 _JUDGEMENT = ("verified", "reviewed_by")  # who judged an expression or a box, and how
 
@@ -542,14 +544,27 @@ def _reviewed_box(
 
 
 def _drawn_box(old: dict[str, Any], bbox: list[float]) -> dict[str, Any]:
-    # Return a copy of a box with the corners that a person drew. It has no score and no mask, and
-    # keeps all else of `old`. An edge that wasn't moved keeps all its digits; the others are
-    # rounded.
+    # Return a copy of a box with the corners that a person drew. It has no score, and keeps all
+    # else of `old`, its outline only where it was shifted. An edge that wasn't moved keeps all its
+    # digits; the others are rounded.
     corners = []
     for new_edge, old_edge in zip(bbox, old["bbox"], strict=True):
         corners.append(old_edge if new_edge == old_edge else _rounded(new_edge, old["bbox"]))
     kept = {name: value for name, value in old.items() if name not in _SHAPE_COLUMNS}
+    outline = _shifted(old.get("outline"), old["bbox"], corners)
+    if outline:
+        kept["outline"] = outline
     return {**kept, "bbox": corners, "score": None, "evidence": "person"}
+
+
+def _shifted(outline: Any, old: Sequence[float], new: Sequence[float]) -> list[float] | None:
+    # None where the box has another size now, or there is no outline.
+    if not isinstance(outline, list) or not all(map(is_number, outline)) or not is_box(old):
+        return None
+    x1, y1, x2, y2 = (after - before for before, after in zip(old, new, strict=True))
+    if max(abs(x2 - x1), abs(y2 - y1)) > _SAME_SIZE:
+        return None
+    return [round(number + (x1, y1)[place % 2], 3) for place, number in enumerate(outline)]
 
 
 def _size_of_picture(record: Record) -> Size | None:

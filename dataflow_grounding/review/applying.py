@@ -49,7 +49,7 @@ def apply_decisions(
 
     Returns:
         `reviewed` (the file), counts of `records`, of expressions that are `verified` and
-        `rejected`, of `masks_left_out`, as their boxes were moved, of `boxes_left_out`, of all
+        `rejected`, of `outlines_left_out`, as their boxes were changed, of `boxes_left_out`, of all
         `decisions`, those `taken_over` and those `outdated`, left out as the file doesn't have what
         they are on; and `refused`, a line for each decision that was: why.
 
@@ -74,7 +74,7 @@ def apply_decisions(
         raise InputError(
             f"no decisions in {files.decisions}: run `dataflowgrounding review {results}` first"
         )
-    counts = Counter(records=0, verified=0, rejected=0, masks_left_out=0)
+    counts = Counter(records=0, verified=0, rejected=0, outlines_left_out=0)
     used: set[str] = set()
     path = out or files.reviewed
     _refuse_overwriting(path, out, files)
@@ -120,8 +120,8 @@ def _reviewed(
     files: ReviewFiles, decisions: Decisions, counts: Counter[str], used: set[str]
 ) -> Iterator[Record]:
     # Two arguments are changed on the way: `counts` of `records`, `verified` and `rejected`
-    # expressions and of `masks_left_out` goes up, and the keys of the decisions that have a place
-    # are added to `used`.
+    # expressions and of `outlines_left_out` goes up, and the keys of the decisions that have a
+    # place are added to `used`.
     for key, record in records_with_keys(files.annotations):
         placed = decisions.placed(record, key)
         used |= placed.used
@@ -132,18 +132,18 @@ def _reviewed(
             verdicts = [reviewer_verdict(row) for row in rows if isinstance(row, dict)]
             counts["verified"] += verdicts.count(True)
             counts["rejected"] += verdicts.count(False)
-        was_masked = dict(_masked_boxes(record))
-        for own_id, is_masked in _masked_boxes(reviewed):
-            counts["masks_left_out"] += int(was_masked.get(own_id, False) and not is_masked)
+        was_outlined = dict(_outlined_boxes(record))
+        for own_id, is_outlined in _outlined_boxes(reviewed):
+            counts["outlines_left_out"] += int(was_outlined.get(own_id, False) and not is_outlined)
         yield reviewed
 
 
-def _masked_boxes(record: Record) -> Iterator[tuple[str, bool]]:
-    # Yield the id of each box that has one, and whether the box has a mask.
+def _outlined_boxes(record: Record) -> Iterator[tuple[str, bool]]:
+    # Yield the id of each box that has one, and whether the box has an outline.
     for row in _objects_in(record, "expressions"):
         for box in _objects_in(row, "instances"):
             if box.get("bbox_id") is not None:
-                yield str(box["bbox_id"]), box.get("segmentation") is not None
+                yield str(box["bbox_id"]), box.get("outline") is not None
 
 
 def _objects_in(row: Mapping[str, Any], key: str) -> list[dict[str, Any]]:

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from faster_coco_eval.core import mask as coco_mask
 
 from dataflow_grounding import (
     ExpressionExtractor,
@@ -131,40 +130,48 @@ def tiny_sam(folder: Path) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("turn", [1, 6])
-def test_the_masks_are_of_the_upright_picture_and_go_into_coco(turn: int, tmp_path: Path) -> None:
+def test_the_outlines_are_of_the_upright_picture_and_go_into_coco(
+    turn: int, tmp_path: Path
+) -> None:
     for needed in ("torch", "torchvision", "transformers"):
         if find_spec(needed) is None:
             pytest.skip(f"needs {needed}")
     draw(tmp_path, [{"image_path": "a.jpg", "width": 90, "height": 60}], turn)
-    masks = load("masks_of_your_own").BoxMasks(str(tiny_sam(tmp_path / "tiny")))
+    outlines = load("outlines_of_your_own").BoxOutlines(str(tiny_sam(tmp_path / "tiny")))
     boxes = [{"bbox": [10, 5, 40, 45], "score": None}, {"bbox": [50, 10, 85, 55], "score": None}]
     expression = {"text": "a mug", "class": "mug", "instances": boxes}
     sides = {"width": 90, "height": 60}
     image = str(tmp_path / "a.jpg")
-    found = masks({"image_path": image, **sides, "expressions": [expression]})["expressions"]
-    decoded = []
+    found = outlines({"image_path": image, **sides, "expressions": [expression]})["expressions"]
     for box in found[0]["instances"]:
-        mask = box["segmentation"]
-        assert mask["size"] == [60, 90]
-        assert sum(mask["counts"]) == 60 * 90
-        decoded.append(coco_mask.decode(coco_mask.frPyObjects(mask, 60, 90)))
-    assert all(mask.any() for mask in decoded)
+        xs, ys = box["outline"][::2], box["outline"][1::2]
+        assert 0 <= min(xs) <= max(xs) < 90
+        assert 0 <= min(ys) <= max(ys) < 60
     # Weights that nobody trained find what is no mug: the box is set to what they found.
-    (first, _), (mask, _) = found[0]["instances"], decoded
-    x, y, width, height = coco_mask.toBbox(coco_mask.encode(np.asfortranarray(mask)))
-    first["bbox"] = [float(edge) for edge in (x, y, x + width, y + height)]
+    [first, _] = found[0]["instances"]
+    xs, ys = first["outline"][::2], first["outline"][1::2]
+    first["bbox"] = [min(xs), min(ys), max(xs), max(ys)]
     found[0]["instances"] = [first]
     record = {"image_path": image, **sides, "caption": None, "expressions": found}
     write([record], "coco", str(tmp_path / "out"))
     (written,) = json.loads((tmp_path / "out" / "annotations.json").read_text())["annotations"]
-    assert written["segmentation"] == first["segmentation"]
+    assert written["segmentation"] == [first["outline"]]
 
 
-def test_no_box_is_no_mask_and_loads_no_model(tmp_path: Path) -> None:
+def test_the_outline_is_that_of_the_largest_part() -> None:
+    inside = np.zeros((60, 90), dtype=bool)
+    inside[10:31, 20:51] = inside[50:53, 5:8] = True
+    make = load("outlines_of_your_own")._with_outline
+    box = make({"bbox": [20, 10, 50, 30], "outline": [1, 1, 2, 2, 3, 3]}, inside)
+    assert box == {"bbox": [20, 10, 50, 30], "outline": [20, 10, 20, 30, 50, 30, 50, 10]}
+    assert make(box, np.zeros((60, 90), dtype=bool)) == {"bbox": [20, 10, 50, 30]}
+
+
+def test_no_box_is_no_outline_and_loads_no_model(tmp_path: Path) -> None:
     draw(tmp_path, [{"image_path": "a.jpg", "width": 90, "height": 60}])
-    masks = load("masks_of_your_own").BoxMasks("no/such/model")
+    outlines = load("outlines_of_your_own").BoxOutlines("no/such/model")
     nothing = [{"text": "a mug", "instances": []}]
-    (expression,) = masks({"image_path": str(tmp_path / "a.jpg"), "expressions": nothing})[
+    (expression,) = outlines({"image_path": str(tmp_path / "a.jpg"), "expressions": nothing})[
         "expressions"
     ]
     assert expression["instances"] == []

@@ -148,14 +148,3 @@ def hostile() -> Iterator[dict[str, Any]]:
     yield record("none.png", (64, 48), [{"text": "a dog"}])
     twice = [{"text": "a red mug", "instances": one}, {"text": "a red mug", "instances": both}]
     yield record("twice.png", (64, 48), twice, caption="A red mug beside a red mug.")
-
-
-def runs(pixels: Any) -> dict[str, Any]:
-    """COCO's RLE of an array of 0 and 1, its counts as a list."""
-    counts, value = [0], 0
-    for each in pixels.T.reshape(-1).tolist():
-        if each != value:
-            counts.append(0)
-            value = each
-        counts[-1] += 1
-    return {"size": [*pixels.shape], "counts": counts}

@@ -355,9 +355,9 @@ def test_a_box_needs_no_text_where_there_are_classes(out: Callable[..., Path]) -
     assert "required" not in (folder / "labels.xml").read_text()
 
 
-def test_masks_are_labelled_with_their_class_too(out: Callable[..., Path]) -> None:
-    outline = [[1.5, 2.25, 40.0, 2.25, 40.0, 30.0]]
-    box = {"bbox": BOX, "score": 0.5, "segmentation": outline}
+def test_outlines_are_labelled_with_their_class_too(out: Callable[..., Path]) -> None:
+    outline = [1.5, 2.25, 40.0, 2.25, 40.0, 30.0]
+    box = {"bbox": [1.5, 2.25, 40, 30], "score": 0.5, "outline": outline}
     folder = out("label-studio", [record("a.png", SIZE, [of_class("cup", instances=[box])])])
     (task,) = tasks_of(folder)
     assert task["predictions"][0]["result"][0]["value"]["polygonlabels"] == ["cup"]

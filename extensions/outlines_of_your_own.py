@@ -1,6 +1,6 @@
-"""An operator: the mask of each box, by SAM 2 in this process. It asks nothing of a serving.
+"""An operator: the outline of each box, by SAM 2 in this process. It asks nothing of a serving.
 
-    operator = BoxMasks("facebook/sam2.1-hiera-tiny")
+    operator = BoxOutlines("facebook/sam2.1-hiera-tiny")
     operator.run(storage.step())  # in a pipeline, after a PhraseGrounder
     operator({"expressions": [...], "image_path": "a.jpg"})  # one record, a list or a DataFrame
 
@@ -17,15 +17,15 @@ from dataflow_grounding import OPERATOR_REGISTRY, Operator, open_image, read_exp
 
 
 @OPERATOR_REGISTRY.register()
-class BoxMasks(Operator):
-    """Sets `segmentation` of each box, COCO's RLE of the upright picture. A box for which the model
-    finds nothing has none.
+class BoxOutlines(Operator):
+    """Sets `outline` of each box, a polygon in pixels of the upright picture: that of the largest
+    part that the model finds. A box for which it finds nothing has none.
     """
 
-    name = "box_masks"
+    name = "box_outlines"
     input_keys = {"image": "image_path", "expressions": "expressions"}
     output_keys = {"output": "expressions"}
-    descriptions = {"en": "Sets the mask of each box, by SAM 2."}
+    descriptions = {"en": "Sets the outline of each box, by SAM 2."}
 
     def __init__(self, model: str, device: str = "cpu") -> None:
         self.model = model
@@ -46,7 +46,9 @@ class BoxMasks(Operator):
             self.keys.output: [
                 {
                     **expression,
-                    "instances": [_with_mask(box, next(masks)) for box in expression["instances"]],
+                    "instances": [
+                        _with_outline(box, next(masks)) for box in expression["instances"]
+                    ],
                 }
                 for expression in expressions
             ]
@@ -78,18 +80,20 @@ class BoxMasks(Operator):
         return [mask[0].numpy() for mask in masks[0]]
 
 
-def _with_mask(box: dict[str, Any], inside: Any) -> dict[str, Any]:
-    # An earlier mask goes, as it may be of an earlier box.
-    kept = {name: value for name, value in box.items() if name != "segmentation"}
-    return {**kept, "segmentation": _rle(inside)} if inside.any() else kept
+def _with_outline(box: dict[str, Any], inside: Any) -> dict[str, Any]:
+    # An earlier outline goes, as it may be of an earlier box.
+    kept = {name: value for name, value in box.items() if name != "outline"}
+    outline = _outline(inside)
+    return {**kept, "outline": outline} if len(outline) >= 6 else kept
 
 
-def _rle(inside: Any) -> dict[str, Any]:
-    """COCO's runs of an array, true inside: down the columns, the first one outside."""
+def _outline(inside: Any) -> list[int]:
+    """x and y in turn, around the largest part of an array that is true inside."""
+    import cv2
     import numpy as np
 
-    height, width = inside.shape
-    down = inside.T.reshape(-1)
-    edges = [0, *(np.flatnonzero(down[1:] != down[:-1]) + 1).tolist(), down.size]
-    counts = np.diff(edges).tolist()
-    return {"size": [height, width], "counts": [0, *counts] if down[0] else counts}
+    pixels = np.ascontiguousarray(inside, dtype=np.uint8)
+    parts, _ = cv2.findContours(pixels, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    largest = max(parts, key=cv2.contourArea, default=np.empty(0))
+    outline: list[int] = largest.reshape(-1).tolist()
+    return outline

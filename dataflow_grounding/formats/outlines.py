@@ -1,0 +1,72 @@
+"""Outlines of boxes: the column `outline` of an instance, one polygon in its upright picture.
+
+It is a list of pixels, x1, y1, x2, y2 and so on.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from dataflow_grounding._util.errors import BrokenRow
+from dataflow_grounding.boxes.geometry import Bbox, Size, area, box_of, clamp, intersection, iou
+from dataflow_grounding.data.bad_entries import BadEntries, count_with_first
+from dataflow_grounding.data.records import is_number
+
+KEY = "outline"
+STALE = "outlines that don't fit their box"
+OTHER_BOX = 0.5  # px: a box whose edges are further from those around an outline is another one
+_FITS = 0.5  # IoU of a box with the one around its outline: a box may hold what is hidden, too
+
+
+def checked(outline: Any, size: Size | None) -> list[float]:
+    """Return an outline as it is. Raises BrokenRow with what is wrong with it.
+
+    `size` is the picture's width and height, None where it isn't known.
+    """
+    if not isinstance(outline, list) or not all(map(is_number, outline)):
+        raise BrokenRow("a polygon should be a list of numbers, x and y in turn")
+    if len(outline) < 6 or len(outline) % 2:
+        raise BrokenRow(f"a polygon of {len(outline)} numbers: three points or more have 6, 8 …")
+    if size is not None and area(intersection(bounds(outline), (0, 0, *size))) <= 0:
+        raise BrokenRow("the polygon is outside of its picture")
+    return outline
+
+
+def bounds(outline: Sequence[float]) -> Bbox:
+    """Return the box around an outline."""
+    xs = outline[::2]
+    ys = outline[1::2]
+    return min(xs), min(ys), max(xs), max(ys)
+
+
+def square_pixels(outline: Sequence[float]) -> float:
+    """Return the area within an outline."""
+    xs = outline[::2]
+    ys = outline[1::2]
+    corners = zip(xs, ys, [*xs[1:], xs[0]], [*ys[1:], ys[0]], strict=True)
+    return abs(sum(x * next_y - next_x * y for x, y, next_x, next_y in corners)) / 2
+
+
+def fits(outline: Any, box: Any, size: Size | None) -> bool:
+    """Whether something is an outline, and may be that of a box."""
+    try:
+        return iou(bounds(checked(outline, size)), box_of(box)) >= _FITS
+    except BrokenRow:
+        return False
+
+
+def is_around(box: Bbox, outline: Sequence[float], size: Size) -> bool:
+    """Whether a box is the one around an outline, as far as that is in its picture."""
+    edges = zip(clamp(bounds(outline), size), clamp(box, size), strict=True)
+    return all(abs(one - other) <= OTHER_BOX for one, other in edges)
+
+
+def lose_object(bad: BadEntries, where: str, why: Exception) -> None:
+    """Take in that an object is left out because its outline, which is all it has, is useless."""
+    said = f"no {why} in it" if isinstance(why, KeyError) else str(why)
+    bad.note_object(f"{where}: the outline is of no use ({said})")
+
+
+def count_unusable(passed_over: Counter[str], where: str, why: object) -> None:
+    """Count a useless outline of a box; the report on all of them names the first."""
+    count_with_first(passed_over, "outlines of no use", f"{where}: {why}")
