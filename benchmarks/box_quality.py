@@ -127,7 +127,6 @@ def print_checks(given: argparse.Namespace) -> None:
         if given.rows in ("all", "further"):
             table.print_all_errors()
             table.print_misses()
-            table.print_guessing_judge()
 
 
 def print_proposals(pictures: int, seed: int, accuracies: Sequence[float], folder: Path) -> None:

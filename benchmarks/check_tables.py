@@ -151,18 +151,3 @@ class Table:
             note = misses(of_seeds, ["F1"] if mean.f1 < plain.f1 + MORE_F1 else [])
             row = row_of(f"check, judge {accuracy:.2f}", mean, plain)
             print(f"{row}  F1 {mean.f1 - plain.f1:+.3f}  {note}".rstrip(), flush=True)
-
-    def print_guessing_judge(self) -> None:
-        """A judge who tosses a coin; goal: the boxes stay as they are."""
-        print(f"\na judge who tosses a coin\n{HEAD}")
-        errors = Errors(absent=0.9, noise=NOISE, accuracy=0.5)
-        plains = self.worths(errors, PLAIN)
-        plain = mean_of(plains)
-        print(row_of("plain", plain, plain), flush=True)
-        print(f"{'goal: as plain':26} {plain.precision:9.3f} {plain.recall:6.3f} {plain.f1:6.3f}")
-        worths = self.worths(errors, CHECK)
-        of_seeds = []
-        for before, worth in zip(plains, worths, strict=True):
-            of_seeds.append(["F1"] if worth.f1 != before.f1 else [])
-        note = misses(of_seeds, ["F1"] if any(of_seeds) else [])
-        print(row_of("check, judge 0.50", mean_of(worths), plain, note), flush=True)

@@ -103,7 +103,6 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     cache = tmp_path_factory.getbasetemp() / "caches" / str(next(_cache_numbers))
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     monkeypatch.setattr("dataflow_grounding.trust.known._known", {})
-    monkeypatch.setattr("dataflow_grounding.operators.judge_test._results", {})
 
 
 @pytest.fixture(autouse=True)

@@ -50,11 +50,6 @@ _MEANINGS = {
     " Unchecked are phrases that a check left as they were, as it got no answer to rely on",
 }
 """Heading → what comes below it."""
-_WHY_UNCHECKED = {
-    "not tested": "the judge could not be tested",
-    "not obeyed": "the judge does no better than chance",
-}
-"""What `counts.judge` says → in words."""
 _STYLE = """
 body { max-width: 80rem; } /* the table of ways has many columns */
 main > .facts { margin-top: 2rem; }
@@ -117,7 +112,7 @@ def warnings_of(document: Mapping[str, Any]) -> Iterator[str]:
         unreadable = too_many_unreadable(counts) if counts["unreadable"] else ""
         if unreadable:
             yield f"{way}: {unreadable}."
-        why = _WHY_UNCHECKED.get(counts["judge"], "the judge's answers could not be used")
+        why = "the judge's answers could not be used"
         if checked_nothing(figures):
             yield f"{way} checked nothing, as {why}: its figures are those without a check."
         elif counts["unchecked"]:

@@ -27,17 +27,11 @@ def figures_of_way(way: str, summary: Summary, gold: Sequence[dict[str, Any]]) -
 
 
 def _counts(summary: Summary, pictures: int) -> dict[str, Any]:
-    judge = None
-    if summary.notes["judge_not_tested"]:
-        judge = "not tested"
-    elif summary.notes["judge_not_obeyed"]:
-        judge = "not obeyed"
     counts = {
         "pictures": pictures,
         "failed": pictures - summary.done,
         "unreadable": summary.requests["unreadable"],
         "unchecked": summary.expressions["not checked"],
-        "judge": judge,
     }
     # Without any, the figures of a file stay those that earlier versions state.
     return counts | unreadable_facts(summary.requests) if counts["unreadable"] else counts

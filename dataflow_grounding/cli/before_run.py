@@ -93,13 +93,11 @@ def _lines(figures: dict[str, Any]) -> Iterator[str]:
 
 
 def _aside_lines(figures: dict[str, Any]) -> Iterator[str]:
-    parts = []
     if figures["probes"]:
-        parts.append(f"{figures['probes']:,} check the box format")
-    if figures["judge_tests"]:
-        parts.append(f"{figures['judge_tests']:,} test the judge")
-    if parts:
-        yield f"Of the requests, {' and '.join(parts)}. Replies that can't be read are asked again."
+        yield (
+            f"Of the requests, {figures['probes']:,} check the box format. Replies that can't be"
+            " read are asked again."
+        )
 
 
 def _table(figures: dict[str, Any]) -> Iterator[str]:

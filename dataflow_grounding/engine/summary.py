@@ -26,14 +26,6 @@ WARNINGS = {
         "check",
         "of the box format not answered: these vouch for no box, so look at some in the report",
     ),
-    "judge_not_tested": (
-        "record",
-        "left unchecked, as the judge could not be tested: the failures say why",
-    ),
-    "judge_not_obeyed": (
-        "record",
-        "left unchecked, as the judge does no better than chance: name a better one as vlm.check",
-    ),
     "repeated_reply": (
         "reply",
         "of a gateway's cache that came before: no answer. Switch it off, and run again with"
@@ -57,9 +49,9 @@ WARNINGS = {
 }
 """Notes that the user should read, by code: the noun of what is counted, and what about it."""
 
-MAY_CHANGE = {"judge_not_tested", "judge_not_obeyed", "image_changed", "repeated_reply"}
-"""Notes on what may come out differently when the same is done again: another judge may answer, or
-the model in place of a cache.
+MAY_CHANGE = {"image_changed", "repeated_reply"}
+"""Notes on what may come out differently when the same is done again, as where the model answers in
+place of a cache.
 """
 
 OF_CHECKS = {"probe_as_asked", "probe_cleared", "unanswered_check"}
@@ -92,6 +84,8 @@ PROBE_CLEARED = "probe_cleared"
 ENOUGH_PROBES = 60
 
 FEWEST_JUDGED = 20  # expressions, of which a judge's share of undecided ones tells something
+USUALLY_ACCEPTED = 0.15  # of the false boxes, by a judge who is right in 85 of 100 answers
+BY_CHANCE = 0.01  # as many accepted ones aren't chance where it is less likely than this
 SHOWN = 5  # lines with the first boxes that a summary shows
 SHOWN_OF_EXPRESSION = 3  # boxes in such a line
 MOST_CLASSES = 20  # that it shows
@@ -327,11 +321,18 @@ class Summary:
             yield f"{line}: see them in the report" if self.shown.manners.rare else line
 
     def _judge_in_doubt(self) -> Iterator[str]:
-        # Yield a warning if a judge left more than half of the expressions undecided. Its answers
-        # differ as often as guesses do: it may be good at its test pictures and bad at these.
-        # Nothing is yielded if fewer than FEWEST_JUDGED were judged.
+        # Yield a warning if a judge accepted many false boxes, and if it left more than half of the
+        # expressions undecided: its answers differ as often as guesses do. The latter isn't yielded
+        # if fewer than FEWEST_JUDGED were judged.
         undecided = self.expressions["undecided"]
         judged = undecided + self.expressions["verified"] + self.expressions["not verified"]
+        shown = self.notes["false_boxes"]
+        accepted = self.notes["false_boxes_accepted"]
+        if _is_no_chance(accepted, shown):
+            yield (
+                f"Warning: the judge accepted {accepted} of {shown} false boxes that it was shown"
+                " among the others: it may say yes to anything. Name another one as vlm.check."
+            )
         if judged >= FEWEST_JUDGED and undecided > judged / 2:
             yield (
                 f"Warning: the judge left {undecided} of {judged} undecided, as its answers differ:"
@@ -350,6 +351,16 @@ class Summary:
         return ", ".join(
             f"{self.expressions[word]} {word}" for word in words if self.expressions[word]
         )
+
+
+def _is_no_chance(accepted: int, shown: int) -> bool:
+    # Whether so many of the false boxes are hardly ever accepted by a judge who is mostly right.
+    likelihood = 0.0
+    for count in range(accepted, shown + 1):
+        ways = math.comb(shown, count)
+        others = shown - count
+        likelihood += ways * USUALLY_ACCEPTED**count * (1 - USUALLY_ACCEPTED) ** others
+    return accepted > 0 and likelihood < BY_CHANCE
 
 
 def most_in_another_format(as_asked: int, cleared: int) -> float:

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
-from math import ceil, nan, sqrt
+from math import nan, sqrt
 from statistics import fmean, pvariance
 from typing import Any, NamedTuple
 
@@ -30,7 +30,6 @@ from dataflow_grounding.jobs.answerable import unanswerable
 from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.operators import Operator
 from dataflow_grounding.operators.box_checker import BoxChecker
-from dataflow_grounding.operators.judge_test import USUAL_PICTURES
 from dataflow_grounding.serving.serving import Serving, Usage
 from dataflow_grounding.serving.token_rules import TokenRules
 from dataflow_grounding.tasks.prompts import load_prompt, prompt_names
@@ -224,7 +223,7 @@ def estimate(run: SpecRun) -> dict[str, Any]:
     - `requests`, `tokens`, `cost_usd`: the totals, and under `steps` those of each step.
     - `records`: how many the input has; `looked_at` of them were counted, and `error` is the share
       of the tokens that the totals may be off by for that (95%); None where all were.
-    - `probes`: how many of the requests check the box format; `judge_tests`: how many test a judge.
+    - `probes`: how many of the requests check the box format.
     - `stored`: how many replies to records' questions are stored.
     - `measured`: whether the figures rest on stored replies.
     - `calibration_first`: whether the run begins with a calibration, which is not counted.
@@ -246,12 +245,11 @@ def estimate(run: SpecRun) -> dict[str, Any]:
     stored = _stored_by_step(run)
     of_records = _left(run, steps, stored, len(sent), records / max(1, looked_at))
     probes = _probes(run, of_records)
-    judge_tests = _judge_tests(run.job.steps, of_records, records)
     expected = []
-    for step, amount, *further in zip(run.job.steps, of_records, probes, judge_tests, strict=True):
+    for step, amount, of_step in zip(run.job.steps, of_records, probes, strict=True):
         if amount.requests:
             # Each of these costs about what a request of its step does.
-            amount += amount * (sum(further) / amount.requests)
+            amount += amount * (of_step / amount.requests)
         expected.append(_with_cost(amount, run, step.operator.serving or run.serving))
     rules = _rules_of(run.serving)
     return {
@@ -264,12 +262,9 @@ def estimate(run: SpecRun) -> dict[str, Any]:
         **sum(expected, Amount()).to_json(),
         "stored": round(sum(one.paid.requests for one in stored.values())),
         "probes": sum(probes),
-        "judge_tests": sum(judge_tests),
         "steps": [
-            {"step": step.label, **amount.to_json(), "probes": of_step, "judge_tests": tests}
-            for step, amount, of_step, tests in zip(
-                run.job.steps, expected, probes, judge_tests, strict=True
-            )
+            {"step": step.label, **amount.to_json(), "probes": of_step}
+            for step, amount, of_step in zip(run.job.steps, expected, probes, strict=True)
         ],
         "measured": bool(stored),
         "image_rule": rules and ("published" if rules.known else "assumed"),
@@ -351,19 +346,6 @@ def _probes(run: SpecRun, amounts: Sequence[Amount]) -> list[int]:
         probes.append(max(0, probes_by_now - probes_so_far))
         probes_so_far += probes[-1]
     return probes
-
-
-def _judge_tests(steps: list[Step], amounts: Sequence[Amount], records: int) -> list[int]:
-    judge_tests = []
-    for step, amount in zip(steps, amounts, strict=True):
-        operator = step.operator
-        tests = 0
-        if isinstance(operator, BoxChecker) and amount.requests:
-            every = operator.judge_watch.every
-            if every is not None and operator.serving.takes_probes:
-                tests = USUAL_PICTURES * ceil(records / every)
-        judge_tests.append(tests)
-    return judge_tests
 
 
 def _check_every(step: Step) -> int | None:

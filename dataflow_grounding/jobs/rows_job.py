@@ -5,7 +5,6 @@ import os
 import shlex
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
 from itertools import islice, pairwise
 from typing import Any
 
@@ -27,7 +26,7 @@ from dataflow_grounding.images.picture_folder import FOLDER
 from dataflow_grounding.jobs.downloads import Downloads
 from dataflow_grounding.jobs.input_rows import guess_column, record_rows
 from dataflow_grounding.jobs.spec_job import SpecJob
-from dataflow_grounding.operators import CaptionGenerator
+from dataflow_grounding.operators import BoxChecker, CaptionGenerator
 from dataflow_grounding.serving.serving import Serving
 from dataflow_grounding.spec import RowsData, Spec, VlmBlock
 from dataflow_grounding.trust.box_watch import BoxWatch
@@ -378,9 +377,8 @@ def watch_as_stated(operator: Any, vlm: VlmBlock) -> None:
     neither stays as it is.
     """
     states_checks = "check_every" in vlm.model_fields_set
-    judge_watch = getattr(operator, "judge_watch", None)
-    if judge_watch is not None and states_checks:
-        operator.judge_watch = replace(judge_watch, every=vlm.check_every)
+    if isinstance(operator, BoxChecker) and vlm.check_every is None:
+        operator.check_every = None
     watch = getattr(operator, "watch", None)
     if not isinstance(watch, BoxWatch):
         return

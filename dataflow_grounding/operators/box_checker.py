@@ -1,10 +1,9 @@
 """Operator: a judge's word on every box, and on whether each phrase's thing is there."""
 
-import copy
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
 
+from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.regions import check_stated_size
 from dataflow_grounding.data.records import Record, Update, is_negative, read_expressions
@@ -24,8 +23,8 @@ from dataflow_grounding.operators._candidates import (
     with_reason,
 )
 from dataflow_grounding.operators._expressions import any_has_boxes, within_image
+from dataflow_grounding.operators._false_box import EVERY, false_box_for, note_verdict
 from dataflow_grounding.operators._judgement import ask_judge
-from dataflow_grounding.operators.judge_test import JUDGE_EVERY, Distrust, JudgeWatch
 from dataflow_grounding.operators.operator_base import (
     OPERATOR_REGISTRY,
     Ask,
@@ -50,8 +49,8 @@ class BoxChecker(Operator):
     Args:
         serving: The judge: the model that found the boxes, or another.
         box_format: How boxes are written for the judge; None takes the serving's format.
-        check_every: Records that rely on one test of the judge; None for no tests. A judge that
-            does no better than chance is not obeyed.
+        check_every: Of so many records, about one has a false box among its boxes; None for none.
+            The run warns of a judge that accepts many of them.
         only_negatives: Whether the judge is asked about a NegativePhraser's phrases alone.
 
     Raises:
@@ -84,12 +83,14 @@ class BoxChecker(Operator):
         serving: Serving,
         *,
         box_format: str | None = None,
-        check_every: int | None = JUDGE_EVERY,
+        check_every: int | None = EVERY,
         only_negatives: bool = False,
     ) -> None:
         self.serving: Serving = self.checked_serving(serving)
         self.format_choice: FormatChoice = choice_of(serving, box_format)
-        self.judge_watch = JudgeWatch(check_every)
+        if check_every is not None and (not isinstance(check_every, int) or check_every < 1):
+            raise SpecError("check_every should be 1 or more, or None")
+        self.check_every = check_every
         self.only_negatives = only_negatives
 
     @property
@@ -100,20 +101,6 @@ class BoxChecker(Operator):
     def settle(self, start: RunStart) -> Counter[str]:
         """Find out the box format, and return how many requests and tokens it took."""
         return self.format_choice.settle(start)
-
-    def prepare(self, start: RunStart) -> Counter[str]:
-        """Settle the format, and begin this run's tests of the judge.
-
-        Returns how many requests and tokens the format took; the judge is tested later, with the
-        records.
-        """
-        asked = self.settle(start)
-        self.judge_watch = self.judge_watch.begun(self.serving, self.box_format, start)
-        return asked
-
-    def facts(self) -> dict[str, Any]:
-        """Return after how many records the judge is tested again, for `run.json`."""
-        return {"judge_every": self.judge_watch.every}
 
     def asks(self, record: Record) -> bool:
         """Whether there are expressions that the judge is asked about."""
@@ -137,18 +124,20 @@ class BoxChecker(Operator):
         """Adds the expressions with `verified`, `verification` and, of boxes that go, `rejected`.
 
         An expression whose answer can't be had keeps its boxes, with `verified` None and doubtful;
-        the update then is Partial. So it is where the judge can't be tested. Raises RecordError for
-        a record that can't be read, or states another size than its image has.
+        the update then is Partial. Raises RecordError for a record that can't be read, or states
+        another size than its image has.
         """
         image = open_image(record, self.keys.image, self.serving.image_limits)
         asked = self._asked_about(record)
         if not asked:
             return self._update_of(record, image, ask, {})
         self.look_over(record)
-        distrust = await self._why_not_trusted(record, ask)
-        if distrust is not None:
-            return self._unchecked_update(record, image, ask, asked, distrust)
-        judgement = await ask_judge(image, asked, self.box_format, ask)
+        every_expression = read_expressions(record, self.keys.expressions)
+        false_box = false_box_for(record, self.check_every, asked, every_expression, image.size)
+        shown = asked if false_box is None else false_box.among(asked)
+        judgement = await ask_judge(image, shown, self.box_format, ask)
+        if false_box is not None and false_box.place not in judgement.errors:
+            note_verdict(judgement.verdicts[false_box.place].pop(), ask)
         judged = {}
         for place, expression in asked.items():
             if place in judgement.errors:
@@ -160,36 +149,6 @@ class BoxChecker(Operator):
         if judgement.errors:
             return Partial(update, next(iter(judgement.errors.values())))
         return update
-
-    async def _why_not_trusted(self, record: Record, ask: Ask) -> Distrust | None:
-        # The judge is tested first, where its last test is `check_every` records ago.
-        tests = self.judge_watch.tests
-        if tests is None:
-            return None
-        distrust = await tests.why_not_trusted(ask, record.place)
-        if distrust is not None:
-            code = "judge_not_tested" if distrust.error is not None else "judge_not_obeyed"
-            ask.note(code, distrust.reason)
-        return distrust
-
-    def _unchecked_update(
-        self,
-        record: Record,
-        image: Image,
-        ask: Ask,
-        asked: Mapping[int, Expression],
-        distrust: Distrust,
-    ) -> Update | Partial:
-        # Boxes stay, unchecked. Where the judge couldn't be tested, that is a failure as any
-        # missing answer, and a later run asks again.
-        unchecked = {}
-        for place, expression in asked.items():
-            unchecked[place] = not_checked(expression, distrust.reason)
-        update = self._update_of(record, image, ask, unchecked)
-        if distrust.error is None:
-            return update
-        # A copy for each record, because a report of the failure may add to it.
-        return Partial(update, copy.copy(distrust.error))
 
     def _update_of(
         self, record: Record, image: Image, ask: Ask, checked: Mapping[int, Expression]

@@ -10,12 +10,11 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any
 
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Size
-from dataflow_grounding.operators.judge_test import KnownPicture, known_picture
 from dataflow_grounding.testing.dialects import Answer
 from dataflow_grounding.testing.received import BadRequest, ReceivedRequest
 from dataflow_grounding.testing.rectangles import rectangles_in
@@ -231,24 +230,15 @@ def agreed(expression: dict[str, Any]) -> dict[str, Any]:
 def judgement_of_boxes(task_input: dict[str, Any]) -> dict[str, Any]:
     """Return a judge's answer that finds all boxes right.
 
-    It sees as many things of each phrase as there are boxes with its text. A judge's test picture,
-    in which some boxes are around things of another colour than named, is answered truly.
+    It sees as many things of each phrase as there are boxes with its text.
     """
-    phrases = task_input["phrases"]
-    test_picture = judge_test_picture([phrase["text"] for phrase in phrases])
     presences = []
-    for phrase in phrases:
-        if test_picture is None:
-            count = sum(box["text"] == phrase["text"] for box in task_input["boxes"])
-        else:
-            count = int(phrase["text"] in test_picture.probe.boxes)
+    for phrase in task_input["phrases"]:
+        count = sum(box["text"] == phrase["text"] for box in task_input["boxes"])
         presences.append({"id": phrase["id"], "there": count > 0, "count": count})
     verdicts = []
     for box in task_input["boxes"]:
-        is_right = test_picture is None or box["text"] in test_picture.probe.boxes
-        # "other" says that the box is around another thing.
-        verdict = "right" if is_right else "other"
-        verdicts.append({"id": box["id"], "verdict": verdict, "reason": ""})
+        verdicts.append({"id": box["id"], "verdict": "right", "reason": ""})
     return {"phrases": presences, "boxes": verdicts}
 
 
@@ -301,22 +291,6 @@ def in_other_color(text: str, turn: int) -> str:
     further_colors = [color for color in COLORS if color not in before] or COLORS
     color = further_colors[turn % len(further_colors)]
     return " ".join([*kept, color, last])
-
-
-def judge_test_picture(texts: list[str]) -> KnownPicture | None:
-    """Return the picture with known answers that a judge is tested with; None for other phrases.
-
-    It is recognized by the texts of its phrases, in their order.
-    """
-    if not all(text.endswith(" rectangle") for text in texts):
-        return None
-    layout = _test_layouts().get(tuple(texts))
-    return None if layout is None else known_picture(layout)
-
-
-@cache
-def _test_layouts() -> dict[tuple[str, ...], int]:
-    return {tuple(known_picture(layout).phrases): layout for layout in range(LAYOUTS)}
 
 
 def probe_in(request: ReceivedRequest) -> Probe | None:

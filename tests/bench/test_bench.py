@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import re
 import signal
 from pathlib import Path
@@ -205,48 +204,20 @@ class Mute(BenchModel):
         return super().__call__(request)
 
 
-class Coin(BenchModel):
-    """A judge whose verdicts are drawn."""
-
-    def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
-        answer = super().__call__(request)
-        if request.task == "box_check":
-            draw = random.Random(repr(request.input))
-            for phrase in answer["phrases"]:
-                phrase["there"] = draw.random() < 0.5
-            for box in answer["boxes"]:
-                box["verdict"] = draw.choice(["right", "other"])
-        return answer
-
-
 @pytest.mark.slow
 @pytest.mark.sampled
-@pytest.mark.parametrize(
-    ("model", "judge", "why"),
-    [
-        (Mute(), "not tested", "could not be tested"),
-        (Coin(), "not obeyed", "no better than chance"),
-    ],
-    ids=["mute", "coin"],
-)
-def test_a_check_that_checked_nothing_is_told(
-    here: Path, model: BenchModel, judge: str, why: str
-) -> None:
-    with LoopbackServer(model) as server:
+def test_a_check_that_checked_nothing_is_told(here: Path) -> None:
+    with LoopbackServer(Mute()) as server:
         done = bench(server, "--pictures", "1", "--ways", "plain,check")
     assert done.code == 1, done
-    warning = "check checked nothing, as the judge"
+    warning = "check checked nothing, as the judge's answers could not be used"
     assert warning in done.err
-    assert why in done.err
     document = json.loads((here / "bench_results/bench.json").read_text("utf-8"))
     checked = document["ways"]["check"]
-    assert checked["figures"]["counts"]["judge"] == judge
-    assert document["ways"]["plain"]["figures"]["counts"]["judge"] is None
-    # a reply that several pictures wait for is one
-    unreadable = {"not tested": 3, "not obeyed": 0, None: 3 * 9}[judge]
-    assert checked["figures"]["counts"]["unreadable"] == unreadable
+    # each question twice more
+    assert checked["figures"]["counts"]["unreadable"] > 9
     page = (here / "bench_results/bench.html").read_text("utf-8")
-    assert warning in page
+    assert "check checked nothing" in page
 
 
 @pytest.mark.slow
@@ -276,7 +247,7 @@ def test_another_model_needs_another_folder_and_ways_stay(here: Path) -> None:
         document = json.loads((here / "bench_results/bench.json").read_text("utf-8"))
         assert list(document["ways"])[:2] == ["plain", "spans"]  # measured before, and now
         counts = document["ways"]["plain"]["figures"]["counts"]
-        assert set(counts) == {"pictures", "failed", "unreadable", "unchecked", "judge"}
+        assert set(counts) == {"pictures", "failed", "unreadable", "unchecked"}
         sent = server.count()
         with pytest.MonkeyPatch.context() as patch:
             for name, value in {"DF_BASE_URL": server.base_url, "DF_MODEL": "other"}.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,19 +19,11 @@ from dataflow_grounding import (
     Operator,
     Pipeline,
 )
-from dataflow_grounding._util.errors import RecordError
+from dataflow_grounding.data.records import Record
 from dataflow_grounding.engine.options import RunOptions, current_options
 from dataflow_grounding.engine.plan import holding
 from dataflow_grounding.operators._box_decisions import decided
-from dataflow_grounding.operators.judge_test import (
-    BY_CHANCE,
-    HOPELESS,
-    HOPELESS_AFTER,
-    MOST_PICTURES,
-    Mark,
-    known_picture,
-    right_by_chance,
-)
+from dataflow_grounding.operators._false_box import false_box_for
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.tasks.checks import FITS, BoxVerdict, Presence
 from dataflow_grounding.testing import Answer, LoopbackServer, ReceivedRequest
@@ -517,129 +508,81 @@ def test_no_box_is_lost_and_none_goes_on_one_answer(
     json.dumps(result)
 
 
-# The judge is tested
-
-BAD = {"a coin": 0.5, "always wrong": 0.0}
+# A false box among the others
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("accuracy", BAD.values(), ids=BAD.keys())
-def test_a_judge_no_better_than_chance_is_not_obeyed(tmp_path: Path, accuracy: float) -> None:
-    gold = scenes(tmp_path, 2)
-    errors = Errors(absent=0.9, noise=NOISE, accuracy=accuracy)
-    model = ErringModel(errors, seed=1)
-    plain = worth_of(gold, ErringModel(errors, seed=1), PLAIN)
-    worth = worth_of(gold, model, CHECK)
-    assert (worth.f1, worth.n_acc, worth.undecided) == (plain.f1, plain.n_acc, 1.0)
-    assert model.requests["box_check"] == HOPELESS_AFTER  # tests alone
+class Check(Pipeline):
+    """A check that shows a false box in every record."""
+
+    def __init__(self, storage: FileStorage, serving: OpenAIServing) -> None:
+        self.storage = storage
+        self.checker = BoxChecker(serving, check_every=1)
+
+    def forward(self) -> None:
+        self.checker.run(self.storage.step())
 
 
-@pytest.mark.parametrize("word", ["right", "other"])
-def test_a_judge_who_always_says_the_same_is_not_obeyed(photo: str, word: str) -> None:
+@pytest.mark.parametrize("fit", ["right", "loose", "other", None])
+def test_false_boxes_are_counted_and_what_accepts_them_is_told(photo: str, fit: str | None) -> None:
+    def says(request: ReceivedRequest) -> Any:
+        boxes = [{"id": box["id"], "verdict": "right"} for box in request.input["boxes"]]
+        boxes[-1]["verdict"] = fit
+        return {"phrases": [{"id": 1, "there": True, "count": 1}], "boxes": boxes}
+
+    folder = Path(photo).parent
+    lines = []
+    for number in range(3):
+        record = {**record_with(photo, dog=[RED]), "image_id": f"photo {number}"}
+        lines.append(json.dumps(record) + "\n")
+    (folder / "rows.jsonl").write_text("".join(lines), "utf-8")
+    storage = FileStorage(str(folder / "rows.jsonl"), str(folder / "cache"))
+    with LoopbackServer(says, keep_bodies=True) as server:
+        summary = Check(storage, serving_at(server)).run()
+    for line in Path(storage.path_of(1)).read_text("utf-8").splitlines():
+        [dog] = json.loads(line)["expressions"]
+        assert ([box["bbox"] for box in dog["instances"]], dog["verified"]) == ([RED], True)
+        assert len(dog["verification"]["boxes"]) == 1
+        assert "rejected" not in dog
+    is_accepted = fit in ("right", "loose")
+    assert (summary.notes["false_boxes"], summary.notes["false_boxes_accepted"]) == (
+        3,
+        3 * is_accepted,
+    )
+    warning = "Warning: the judge accepted 3 of 3 false boxes"
+    assert (warning in str(summary)) is is_accepted
+
+
+def test_a_false_box_is_the_same_on_each_call_and_touches_nothing(photo: str) -> None:
+    judge = Judge(there={"dog": 1})
+    record = record_with(photo, dog=[RED], cup=[BLUE])
+    with LoopbackServer(judge, keep_bodies=True) as server:
+        for _ in range(2):
+            BoxChecker(serving_at(server), check_every=1)(record)
+    [first, second] = [request.input["boxes"] for request in judge.requests]
+    assert first == second
+    own = [thousandths(RED), thousandths(BLUE)]
+    [false_one] = [box["bbox_2d"] for box in first if box["bbox_2d"] not in own]
+    for box in own:
+        is_beside = false_one[2] <= box[0] or box[2] <= false_one[0]
+        assert is_beside or false_one[3] <= box[1] or box[3] <= false_one[1]
+
+
+def test_no_false_box_is_shown_where_no_part_is_empty(photo: str) -> None:
     judge = Judge()
-    judge.fits = dict.fromkeys(known_picture(0).phrases, word)
-    record = record_with(photo, dog=[RED])
-
-    def says(request: ReceivedRequest) -> Any:
-        fits = {box["text"]: word for box in request.input["boxes"]}
-        count = int(word == "right")
-        judge.fits = fits
-        judge.there = dict.fromkeys(fits, count)
-        return judge(request)
-
-    with LoopbackServer(says, keep_bodies=True) as server:
-        [expression] = BoxChecker(serving_at(server))(record)["expressions"]
-    assert expression["verified"] is None
-    assert "not obeyed" in expression["verification"]["reason"]
-    assert expression["instances"][0]["bbox"] == RED
+    with LoopbackServer(judge, keep_bodies=True) as server:
+        record = record_with(photo, dog=[[0, 0, *SIZE]])
+        BoxChecker(serving_at(server), check_every=1)(record)
+    assert [len(request.input["boxes"]) for request in judge.requests] == [1]
 
 
-def test_a_judge_that_could_not_be_tested_is_tested_again_by_the_next_call(photo: str) -> None:
-    judge = ErringModel(Errors())
-    is_mended = False
-
-    def says(request: ReceivedRequest) -> Any:
-        return judge(request) if is_mended else {}
-
-    with LoopbackServer(says, keep_bodies=True) as server:
-        checker = BoxChecker(serving_at(server))
-        with pytest.raises(RecordError, match="the judge could not be tested: "):
-            checker(record_with(photo, **{"the red box": [RED]}))
-        is_mended = True
-        [expression] = checker(record_with(photo, **{"the red box": [RED]}))["expressions"]
-    assert expression["verification"]["boxes"]
-
-
-@pytest.mark.slow
-def test_a_good_judge_is_soon_found_good(tmp_path: Path) -> None:
-    gold = scenes(tmp_path, 3)
-    model = ErringModel(Errors(absent=0.9))
-    worth = worth_of(gold, model, CHECK)
-    assert worth.il_mcc == 1.0
-    assert model.requests["box_check"] == 3 + 1  # one test picture
-
-
-def test_known_answers_are_half_right_half_wrong() -> None:
-    for layout in range(20):
-        known = known_picture(layout)
-        assert sum(known.right) == 4
-        assert len(known.right) == len(known.phrases) == 8
-
-
-def marks_of(right_yeses: int, wrong_noes: int, right_noes: int, wrong_yeses: int) -> list[Mark]:
-    return [
-        *[Mark(True, True)] * right_yeses,
-        *[Mark(False, True)] * wrong_noes,
-        *[Mark(False, False)] * right_noes,
-        *[Mark(True, False)] * wrong_yeses,
-    ]
-
-
-@pytest.mark.parametrize(
-    ("marks", "expected"),
-    [
-        ([], 1.0),
-        (marks_of(8, 0, 8, 0), 1 / 2**16),
-        (marks_of(6, 2, 7, 1), 0.01064),  # 13 of 16 tosses of a coin
-        (marks_of(8, 0, 5, 3), 0.01064),
-        (marks_of(4, 0, 12, 0), 0.625**16),
-        (marks_of(0, 8, 24, 0), 0.5935),  # always no: 24 of 32, each right with 3/4
-        (marks_of(4, 0, 0, 12), 0.5950),  # always yes: 4 of 16, each right with 1/4
-        ([Mark(None, True)] * 4 + [Mark(None, False)] * 12, 1.0),
-    ],
-)
-def test_how_likely_as_many_yeses_at_random_do_as_well(marks: list[Mark], expected: float) -> None:
-    assert right_by_chance(marks) == pytest.approx(expected, rel=2e-3)
-
-
-@pytest.mark.parametrize(
-    ("accuracy", "least", "most"),
-    [(0.5, 0.0, 0.0013), (0.85, 0.9995, 1.0), (0.92, 0.99999, 1.0)],
-    ids=["a coin", "a judge of 85%", "a judge of 92%"],
-)
-def test_how_often_a_judge_passes_the_test(accuracy: float, least: float, most: float) -> None:
-    """Exactly: over all numbers of right answers, 16 a picture, of which 8 are to be affirmed."""
-    passes = 0.0
-    in_doubt = {0: 1.0}  # right answers so far -> the probability that it is still tested then
-    for picture in range(1, MOST_PICTURES + 1):
-        after: Counter[int] = Counter()
-        for right, probability in in_doubt.items():
-            for more in range(17):
-                ways = math.comb(16, more)
-                of_more = ways * accuracy**more * (1 - accuracy) ** (16 - more)
-                after[right + more] += probability * of_more  # type: ignore[assignment]
-        in_doubt = {}
-        for right, probability in after.items():
-            # how many of the right ones are affirmed makes no difference where half are to be
-            yeses = min(right, 8 * picture)
-            noes = right - yeses
-            marks = marks_of(yeses, 8 * picture - yeses, noes, 8 * picture - noes)
-            by_chance = right_by_chance(marks)
-            if by_chance <= BY_CHANCE:
-                passes += probability
-            elif picture < HOPELESS_AFTER or by_chance <= HOPELESS:
-                in_doubt[right] = probability
-    assert least <= passes <= most
+def test_about_one_record_in_as_many_as_stated_has_a_false_box() -> None:
+    expressions = [{"text": "dog", "instances": [{"bbox": RED}]}]
+    shown = 0
+    for number in range(2000):
+        record = Record({"image_path": "a.png"}, image_id=f"photo {number}")
+        shown += false_box_for(record, 20, {0: expressions[0]}, expressions, SIZE) is not None
+    assert 70 < shown < 130
+    assert false_box_for(record, None, {0: expressions[0]}, expressions, SIZE) is None
 
 
 @pytest.mark.slow

@@ -215,7 +215,7 @@ def test_estimate_counts_the_steps(place: Workplace, check: bool) -> None:
     assert len(model.asked("box_check")) == PICTURES
     # phrases, and whether they are found; with tests of judge or format
     assert 2 * PICTURES <= told["negative_phrases"] <= 2 * PICTURES + 2, told
-    assert PICTURES <= told["box_check"] <= PICTURES + 2, told
+    assert told["box_check"] == PICTURES, told
 
 
 def test_another_judge_checks_them(place: Workplace) -> None:
@@ -232,18 +232,6 @@ def test_another_judge_checks_them(place: Workplace) -> None:
     assert len(judge.asked("box_check")) == PICTURES
     assert not phraser.asked("box_check")
     assert len(phraser.asked("negative_phrases")) == PICTURES
-
-
-def test_a_judge_who_guesses_is_not_obeyed_and_keeps_nothing(place: Workplace) -> None:
-    with LoopbackServer(Model(Errors(absent=0.3, accuracy=0.5)), keep_bodies=True) as server:
-        done = place.run(**{"vlm.openai.base_url": server.base_url})
-    assert done.code == 0, done
-    records = place.annotations()
-    assert len(records) == PICTURES
-    for record in records:
-        assert not negatives_of(record)
-        reasons = {item["reason"] for item in record["negative_candidates"]}
-        assert any("not obeyed" in reason for reason in reasons)
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -78,7 +78,7 @@ def test_false_ones_go_true_ones_keep_their_numbers_and_what_lacks_is_found(
         settings = {"vlm.openai.base_url": server.base_url, "data.classes": PHRASES}
         done = place.run(**settings)
         assert done.code == 0, done
-        assert model.requests["box_check"] == PICTURES + 1  # and a test of the judge
+        assert model.requests["box_check"] == PICTURES
         assert model.requests["missing_boxes"] <= PICTURES
         grounded = [r for r in model.received if r.task == "phrase_grounding"]
         assert all(about_probes(request) for request in grounded)
@@ -237,7 +237,7 @@ def test_estimate_counts_the_verification(place: Workplace) -> None:
     done = command(["estimate", "-e", str(place.spec(**settings)), "--json"])
     assert done.code == 0, done
     told = {step["step"].partition("_")[2]: step["requests"] for step in done.summary["steps"]}
-    assert told["box_check"] == PICTURES + 2  # and two test pictures for the judge
+    assert told["box_check"] == PICTURES
 
 
 @pytest.mark.parametrize(

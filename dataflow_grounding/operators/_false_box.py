@@ -1,0 +1,76 @@
+"""A false box among those that a judge is asked about, in an empty part of the picture.
+
+A judge that accepts many of these says yes to anything: the run warns of it.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from dataflow_grounding.boxes.geometry import Bbox, Size, area, box_of, intersection
+from dataflow_grounding.data.records import Record
+from dataflow_grounding.engine.plan import Ask
+from dataflow_grounding.operators._box_decisions import Expression
+from dataflow_grounding.operators._expressions import boxes_of
+from dataflow_grounding.tasks.checks import BoxVerdict
+
+EVERY = 20  # records, of which about one has a false box
+PLACES_A_SIDE = 5  # that are tried, in a grid over the picture
+
+
+class FalseBox(NamedTuple):
+    """A box that is none of its phrase's; `place` is that of the expression in its record."""
+
+    place: int
+    bbox: Bbox
+
+    def among(self, asked: Mapping[int, Expression]) -> dict[int, Expression]:
+        """Return the expressions with this box as the last one of its own."""
+        expression = asked[self.place]
+        instances = [*expression["instances"], {"bbox": list(self.bbox)}]
+        return {**asked, self.place: {**expression, "instances": instances}}
+
+
+def false_box_for(
+    record: Record,
+    every: int | None,
+    asked: Mapping[int, Expression],
+    expressions: Sequence[Expression],
+    size: Size,
+) -> FalseBox | None:
+    """Return a false box for a record; None where it isn't its turn, or no part is empty.
+
+    It is the same on each call, so that a resumed run asks the same question. It is as large as a
+    box of its phrase, and touches no box of the record.
+
+    Args:
+        record: The record.
+        every: Of how many records about one has a false box; None for none.
+        asked: The expressions that the judge is asked about, by place.
+        expressions: All of the record.
+        size: The picture's width and height.
+    """
+    digest = hashlib.sha256(record.unique_id.encode()).digest()
+    if every is None or int.from_bytes(digest[:8], "big") % every:
+        return None
+    taken = [box for expression in expressions for box in boxes_of(expression["instances"])]
+    for place, expression in asked.items():
+        for instance in expression["instances"][:1]:
+            for bbox in _moved(box_of(instance["bbox"]), size):
+                if not any(area(intersection(bbox, other)) for other in taken):
+                    return FalseBox(place, bbox)
+    return None
+
+
+def _moved(bbox: Bbox, size: Size) -> list[Bbox]:
+    width, height = bbox[2] - bbox[0], bbox[3] - bbox[1]
+    lefts = [number * (size[0] - width) / (PLACES_A_SIDE - 1) for number in range(PLACES_A_SIDE)]
+    tops = [number * (size[1] - height) / (PLACES_A_SIDE - 1) for number in range(PLACES_A_SIDE)]
+    return [(left, top, left + width, top + height) for top in tops for left in lefts]
+
+
+def note_verdict(verdict: BoxVerdict, ask: Ask) -> None:
+    """Note that the judge was shown a false box, and whether it accepts it."""
+    ask.note("false_boxes", "a false box shown to the judge")
+    if verdict.fit in ("right", "loose", "part"):
+        ask.note("false_boxes_accepted", "a false box that the judge accepts")
