@@ -67,7 +67,7 @@ _MEANS = {
     "double_check": _Mean(1, 132),
     "region_caption": _Mean(1, 84),
     "box_check": _Mean(1, 93),
-    "negative_phrases": _Mean(2, 53),
+    "negative_phrases": _Mean(1, 53),
     "box_verification": _Mean(4.2, 25),
     "box_refinement": _Mean(0, 25),
     "missing_search": _Mean(0, 25),
