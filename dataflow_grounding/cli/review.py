@@ -94,12 +94,18 @@ def _user() -> str:
     help="A file for training, without rejected boxes; else annotations.reviewed.jsonl, with all.",
 )
 @click.option("--keep-rejected", is_flag=True, help="With -o: also rejected boxes.")
+@click.option(
+    "--take-equal",
+    is_flag=True,
+    help="Also take decisions on equal boxes (picture, text, box) of another file.",
+)
 @json_option
 def apply_command(
     results: str,
     downloads: tuple[str, ...],
     out: str | None,
     keep_rejected: bool,
+    take_equal: bool,
     as_json: bool,
 ) -> int:
     """Write RESULTS as reviewed. DECISIONS are files that the page offered for download after its
@@ -110,7 +116,13 @@ def apply_command(
     """
     # All decisions in RESULTS' reviews.jsonl are applied; downloaded ones are added to it first.
     # Without -o the file is what pipelines and reviews go on from, and keeps rejected boxes.
-    applied = apply_decisions(results, out, downloads, keep_rejected=keep_rejected or out is None)
+    applied = apply_decisions(
+        results,
+        out,
+        downloads,
+        keep_rejected=keep_rejected or out is None,
+        take_equal=take_equal,
+    )
     for line in applied["refused"]:
         say(f"Not taken: {line}")
     lines = [

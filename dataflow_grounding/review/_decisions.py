@@ -5,14 +5,14 @@ each expression `id`, the `version` that the reviewer saw, `before` and `after`)
 `when`, `seconds`, `queue` and, where they apply, `comment`, `undoes`. Its `uid` finds a
 decision that is sent twice. A sample has `sample`, `who`, `when`.
 
-A decision is of a picture's content, a phrase and its boxes, wherever they are: `picture` tells the
-content, and a change's `original` the phrase and the boxes as the pipeline wrote them, where that
-isn't `before`. What a reviewer added, or wrote as a comment, is of the picture and its caption:
-`place`.
+A decision is of a row of one file of records: `file` is the digest of that. On another file nothing
+holds until `apply --take-equal` has taken over what is equal there, which `picture` helps to tell.
+A change's `original` is the expression as the pipeline wrote it, where that isn't `before`.
 """
 
 import os
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
@@ -29,18 +29,16 @@ from dataflow_grounding.data.records import (
 )
 from dataflow_grounding.data.results_folder import annotations_of
 from dataflow_grounding.engine.keyed_log import append, storing
-from dataflow_grounding.review._judged_pictures import (
-    DecidedPictures,
-    JudgedPicture,
-)
+from dataflow_grounding.review._judged_pictures import JudgedPicture
 from dataflow_grounding.review._overlay import (
+    Outcome,
     next_id,
     reviewed_expression,
     standing_expressions,
     version_of,
 )
 from dataflow_grounding.review._record_view import Expression, expressions_of
-from dataflow_grounding.review._standing import Placed, Standing, place_of
+from dataflow_grounding.review._standing import Equals, Placed, Standing
 
 # What a decision may say that it did.
 ACTIONS = (
@@ -105,22 +103,18 @@ class Decisions:
 
     Attributes:
         path: The file, which may be missing.
-        standing: What counts.
-        pictures: Those that were decided on.
-        decided_rows: Of each decision the record's key, what its row calls the picture, and the
-            name of the picture.
+        file: The digest of the file of records.
+        standing: What counts there.
         samples: The samples that were stated, each with `who` and `when`.
-        count: How many decisions there are.
         damaged: The numbers, from 1, of lines that count for nothing.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, file: str) -> None:
         self.path = path
+        self.file = file
         self.standing = Standing()
-        self.pictures = DecidedPictures()
-        self.decided_rows: list[tuple[str, str, str]] = []
+        self._of_others = defaultdict[str, Standing](Standing)  # by the digests of other files
         self.samples: list[dict[str, Any]] = []
-        self.count = 0
         self.damaged: list[int] = []
         self._line_of_uid: dict[str, dict[str, Any]] = {}
         # how far the file was read; what others append later is read by `refresh`
@@ -128,14 +122,32 @@ class Decisions:
         self._lines_read = 0
         self.refresh()
 
-    def placed(self, record: Record, key: str) -> Placed:
-        """Return what was decided on a record, whose key is `key`.
+    @property
+    def count(self) -> int:
+        """How many decisions on the file there are."""
+        return self.standing.count
 
-        Raises BrokenRow where there are decisions on its picture and the record's expressions can't
-        be read.
+    def equals(self) -> Equals | None:
+        """Return what was decided on other files; None for nothing."""
+        if not self._of_others:
+            return None
+        equals = Equals()
+        for standing in self._of_others.values():
+            equals.add(standing)
+        return equals
+
+    def take_equal(self, record: Record, key: str, outcomes: Mapping[str, Outcome]) -> None:
+        """Append decisions on equal boxes of another file as decisions on this record.
+
+        After the last one the caller calls `sync`.
         """
-        names = self.pictures.names_of(record, key)
-        return self.standing.placed(record, key, names)
+        picture = JudgedPicture.of_record(record).to_json()
+        with self._locked() as file:
+            for id, outcome in outcomes.items():
+                before, after = outcome.before, outcome.after
+                change = {"id": id, "version": version_of(before), "before": before, "after": after}
+                line = {"record": key, "picture": picture, "changes": [change], "action": "taken"}
+                self._append(file, outcome.who, {"file": self.file, **line})
 
     def tell_damaged(self) -> None:
         """Say on standard error which lines count for nothing."""
@@ -174,15 +186,11 @@ class Decisions:
             if sample not in self.samples:
                 self.samples.append(sample)
             return
-        # A second review of an earlier version changes nothing.
-        if line.get("blind") or (line.get("uid") and str(line["uid"]) in self._line_of_uid):
+        if line.get("uid") and str(line["uid"]) in self._line_of_uid:
             return
-        key = str(line["record"])
-        picture = JudgedPicture.of_line(line)
-        name = self.pictures.take(key, picture)
-        self.standing.take(line, name)
-        self.decided_rows.append((key, picture.stated(key), name))
-        self.count += 1
+        stated = str(line.get("file"))
+        standing = self.standing if stated == self.file else self._of_others[stated]
+        standing.take(line)
         self._line_of_uid[str(line.get("uid"))] = line
 
     @contextmanager
@@ -255,7 +263,7 @@ class Decisions:
             picture = JudgedPicture.of_record(record)
             if request.get("digest") not in (None, picture.digest):
                 raise InputError("the picture was replaced since it was shown here: look again")
-            placed = self.placed(record, key)
+            placed = self.standing.placed(key)
             own = expressions_of(record)
             expressions = standing_expressions(record, own, placed.outcomes)
             is_undo = bool(request.get("undoes"))
@@ -272,9 +280,7 @@ class Decisions:
                 before = expressions.pop(id, None)  # the others stay, for the changes that follow
                 after = change.get("after")
                 if version_of(before) != change.get("version"):
-                    after = before
-                    if not _says(before, change, record, id, own.get(id), who, expressions):
-                        _refuse(id, before, placed)
+                    _refuse(id, before, placed)
                 elif after is not None and not is_undo:
                     after = reviewed_expression(record, id, before, after, who, expressions)
                 if after:
@@ -282,11 +288,9 @@ class Decisions:
                 taken = {"id": id, "version": version_of(before), "before": before, "after": after}
                 if before != own.get(id):
                     taken["original"] = own.get(id)
-                if id in placed.added:
-                    taken["was"] = placed.added[id]
                 changes.append(taken)
-            about_row = {"place": place_of(record), "picture": picture.to_json()}
-            self._append(file, who, {"record": key, **about_row, "changes": changes, **about})
+            about_row = {"file": self.file, "record": key, "picture": picture.to_json()}
+            self._append(file, who, {**about_row, "changes": changes, **about})
             return changes
 
     def _changes_undoing(self, uid: Any, key: str) -> list[Mapping[str, Any]]:
@@ -304,27 +308,10 @@ class Decisions:
         return list(line["changes"])
 
 
-def _says(
-    standing: Expression | None,
-    change: Mapping[str, Any],
-    record: Record,
-    id: str,
-    own: Expression | None,
-    who: str,
-    others: Mapping[str, Expression],
-) -> bool:
-    # The reviewer saw it as the record has it, `own`, and has decided the same since, on another
-    # record with that picture, phrase and boxes.
-    after = change.get("after")
-    if not own or not after or version_of(own) != change.get("version"):
-        return False
-    return reviewed_expression(record, id, own, after, who, others) == standing
-
-
 def _refuse(id: str, before: Expression | None, placed: Placed) -> None:
     # `before` is the expression as it stands; None where there is none.
     name = before["text"] if before else id
-    reviewer = placed.outcomes[id].who if id in placed.outcomes else "another run"
+    reviewer = placed.outcomes[id].who if id in placed.outcomes else "somebody"
     raise InputError(f"{name}: {reviewer} changed it meanwhile")
 
 

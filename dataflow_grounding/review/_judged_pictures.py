@@ -1,12 +1,11 @@
-"""Which pictures were decided on, by their content, and which of them a row shows.
+"""Which picture was decided on, by its content, and whether a row shows it.
 
 A decision keeps the first digits of its picture's SHA-256. Where the content isn't known, as the
 file isn't on this machine, the path that the row states tells the picture.
 """
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -23,13 +22,11 @@ class JudgedPicture(NamedTuple):
     """A picture as it was when somebody decided on it; None for what isn't known.
 
     Attributes:
-        file: Its file's name, without folders.
         path: A digest of the path that its row states, as a path may have a key in it.
         digest: The first digits of its SHA-256.
         size: Its bytes.
     """
 
-    file: str | None = None
     path: str | None = None
     digest: str | None = None
     size: int | None = None
@@ -40,7 +37,7 @@ class JudgedPicture(NamedTuple):
         stated = line.get("picture")
         if not isinstance(stated, dict):
             return cls()
-        kinds = {"file": str, "path": str, "digest": str, "size": int}
+        kinds = {"path": str, "digest": str, "size": int}
         return cls(
             **{
                 name: stated[name]
@@ -55,7 +52,7 @@ class JudgedPicture(NamedTuple):
         stated = path_of(record)
         if not stated:
             return cls()
-        picture = cls(file_name(stated), short_digest(stated))
+        picture = cls(short_digest(stated))
         file = _file_of(record)
         if file is None:
             return picture
@@ -63,61 +60,29 @@ class JudgedPicture(NamedTuple):
             picture = picture._replace(digest=file_digest(file), size=file.file_bytes)
         return picture
 
-    def stated(self, key: str) -> str:
-        """Return what the row of the record `key` calls the picture."""
-        if self.path is not None:
-            return f"path {self.path}"
-        if self.file is not None:  # earlier versions didn't keep the path
-            return f"file {key} {self.file}"
-        return f"record {key}"  # nor the picture
+    def name(self, key: str) -> str:
+        """Return what tells the picture of the record `key`: its content, else its path."""
+        if self.digest is not None:
+            return f"sha256 {self.digest}"
+        return f"record {key}" if self.path is None else f"path {self.path}"
 
     def to_json(self) -> dict[str, Any]:
         """Return what a line of the file of decisions has, under `picture`."""
         return {name: value for name, value in self._asdict().items() if value is not None}
 
 
-class DecidedPictures:
-    """The pictures that decisions are of."""
+def names_of(record: Record, key: str, sizes: Collection[int | None]) -> list[str]:
+    """Return what a decided picture that the record `key` shows may be called.
 
-    def __init__(self) -> None:
-        # By what a row may call a picture: the names under which decisions on it are kept.
-        self._names = defaultdict[str, dict[str, None]](dict)
-        self._sizes: set[int] = set()
-
-    def take(self, key: str, picture: JudgedPicture) -> str:
-        """Add the picture of a decision on the record `key`; return the name of the picture.
-
-        The name is made of the content where that is known.
-        """
-        stated = picture.stated(key)
-        name = stated if picture.digest is None else _by_content(picture.digest)
-        self._names[stated][name] = None
-        if picture.size is not None:
-            self._sizes.add(picture.size)
-        return name
-
-    def names_of(self, record: Record, key: str) -> list[str]:
-        """Return the names under which decisions on a record's picture may be kept.
-
-        Its content tells. A file is read only if a picture of its size was decided on.
-        """
-        path = path_of(record)
-        called = [f"record {key}"]
-        if path:
-            called = [f"path {short_digest(path)}", f"file {key} {file_name(path)}", *called]
-        stated = [name for call in called for name in self._names.get(call, ())]
-        file = _file_of(record) if stated or self._sizes else None
-        if file is None:
-            return stated
-        content_unknown = [name for name in stated if not name.startswith(_by_content(""))]
-        if file.file_bytes in self._sizes:
-            with suppress(RecordError):
-                return [_by_content(file_digest(file)), *content_unknown]
-        return content_unknown
-
-
-def _by_content(digest: str) -> str:
-    return f"sha256 {digest}"
+    A file is read only if it has one of these sizes.
+    """
+    path = path_of(record)
+    names = [f"path {short_digest(path)}" if path else f"record {key}"]
+    file = _file_of(record)
+    if file is not None and file.file_bytes in sizes:
+        with suppress(RecordError):
+            return [f"sha256 {file_digest(file)}", *names]
+    return names
 
 
 def _file_of(record: Record) -> ImageFile | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dataflow_grounding._util.errors import BrokenRow, InputError, errors_as
-from dataflow_grounding._util.terminal import counted, say
+from dataflow_grounding._util.terminal import say
 from dataflow_grounding.data.classes import keep_classes
 from dataflow_grounding.data.records import Record, annotated_column
 from dataflow_grounding.data.rejected import WithoutRejected
@@ -22,7 +22,8 @@ from dataflow_grounding.review._overlay import (
     reviewer_verdict,
     version_of,
 )
-from dataflow_grounding.review.queues import Reviewable, records_with_keys
+from dataflow_grounding.review._record_view import expressions_of
+from dataflow_grounding.review.queues import Reviewable, digest_of, records_with_keys
 
 RECORD_FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 """Endings of the files that reviewed records can be written to."""
@@ -33,12 +34,13 @@ def apply_decisions(
     out: str | None = None,
     downloads: tuple[str, ...] = (),
     keep_rejected: bool = True,
+    take_equal: bool = False,
 ) -> dict[str, Any]:
     """Write the records with all decisions on them, in their order and with their ids.
 
     The decisions are those in reviews.jsonl, to which downloaded ones are added first. The file
-    that was reviewed stays as it is. Decisions on pictures, phrases or boxes that it doesn't have
-    are reported.
+    that was reviewed stays as it is. What share of its boxes equals boxes that were reviewed in
+    another file, such as that of an earlier run, is said.
 
     Args:
         results: A results folder, one of its steps', or a file of records.
@@ -46,12 +48,15 @@ def apply_decisions(
         downloads: Files of decisions that a page offered, as its server was gone. A decision among
             them that can't be taken is refused alone.
         keep_rejected: Whether boxes that were rejected are written, with `verified: false`.
+        take_equal: Whether decisions on equal boxes of other files are taken over first: on the
+            same picture, text and box. A phrase of which all boxes are equal gets what was drawn,
+            too.
 
     Returns:
         `reviewed` (the file), counts of `records`, of expressions that are `verified` and
         `rejected`, of `outlines_left_out`, as their boxes were changed, of `boxes_left_out`, of all
-        `decisions`, those `taken_over` and those `outdated`, left out as the file doesn't have what
-        they are on; and `refused`, a line for each decision that was: why.
+        `decisions`, those `taken_over` and of `equal_boxes` in other files; and `refused`, a line
+        for each decision that was: why.
 
     Raises:
         InputError: There are no records or decisions, or a file can't be read or written, or `out`
@@ -66,37 +71,30 @@ def apply_decisions(
     taken_over = 0
     if downloads:
         taken_over, refused = _take_over(results, downloads)
-    decisions = Decisions(files.decisions)
+    decisions = Decisions(files.decisions, digest_of(files.annotations) or "")
     decisions.tell_damaged()
+    equal_boxes = _equal_boxes(files, decisions, take_equal)
     if not decisions.count and refused:
         raise InputError(f"no decision in these files belongs to {files.annotations}: {refused[0]}")
     if not decisions.count:
         raise InputError(
-            f"no decisions in {files.decisions}: run `dataflowgrounding review {results}` first"
+            f"no decisions on {files.annotations} in {files.decisions}: run `dataflowgrounding"
+            f" review {results}` first"
         )
     counts = Counter(records=0, verified=0, rejected=0, outlines_left_out=0)
-    used: set[str] = set()
     path = out or files.reviewed
     _refuse_overwriting(path, out, files)
     # Reviews and pipelines go on from there, also where the user names it: it is written in full.
     is_own_file = os.path.realpath(path) == os.path.realpath(files.reviewed)
     with errors_as(InputError, f"can't write {path}"):
         without_rejected = WithoutRejected(keep_rejected or is_own_file)
-        write_rows(path, without_rejected(_reviewed(files, decisions, counts, used)))
+        write_rows(path, without_rejected(_reviewed(files, decisions, counts)))
     if not is_own_file:
         keep_classes(results, path)
-    left_out = decisions.standing.left_out(used)
-    if left_out:
-        side = left_out[0].before or left_out[0].after or {}
-        say(
-            f"Note: {counted(len(left_out), 'phrase')} not as decided on, as the picture, the words"
-            f" or the boxes are others in {files.annotations} by now: {side.get('text')!r:.80}"
-            f"{', …' if len(left_out) > 1 else ''}"
-        )
     return {
         "reviewed": path,
         **counts,
-        "outdated": len(left_out),
+        "equal_boxes": equal_boxes,
         "boxes_left_out": without_rejected.boxes,
         "decisions": decisions.count,
         "taken_over": taken_over,
@@ -116,15 +114,10 @@ def _refuse_overwriting(path: str, out: str | None, files: ReviewFiles) -> None:
         raise InputError(f"{out} is there already: remove it, or choose another name")
 
 
-def _reviewed(
-    files: ReviewFiles, decisions: Decisions, counts: Counter[str], used: set[str]
-) -> Iterator[Record]:
-    # Two arguments are changed on the way: `counts` of `records`, `verified` and `rejected`
-    # expressions and of `outlines_left_out` goes up, and the keys of the decisions that have a
-    # place are added to `used`.
+def _reviewed(files: ReviewFiles, decisions: Decisions, counts: Counter[str]) -> Iterator[Record]:
+    # Counts what `apply` says: records, verdicts, and outlines that are left out.
     for key, record in records_with_keys(files.annotations):
-        placed = decisions.placed(record, key)
-        used |= placed.used
+        placed = decisions.standing.placed(key)
         reviewed = as_reviewed(record, placed.outcomes, placed.comment)
         counts["records"] += 1
         rows = reviewed.get(annotated_column(reviewed))
@@ -136,6 +129,38 @@ def _reviewed(
         for own_id, is_outlined in _outlined_boxes(reviewed):
             counts["outlines_left_out"] += int(was_outlined.get(own_id, False) and not is_outlined)
         yield reviewed
+
+
+def _equal_boxes(files: ReviewFiles, decisions: Decisions, take: bool) -> int:
+    # Say how many boxes on which nobody decided here equal boxes that were reviewed in other files,
+    # and take these decisions over. Returns how many were taken.
+    equals = decisions.equals()
+    if equals is None:
+        return 0
+    equal = 0
+    total = 0
+    for key, record in records_with_keys(files.annotations):
+        try:
+            expressions = expressions_of(record)
+        except BrokenRow:
+            continue
+        decided = decisions.standing.placed(key).outcomes
+        total += sum(len(expression["instances"]) for expression in expressions.values())
+        found = equals.outcomes(record, key, expressions)
+        new = {id: outcome for id, outcome in found.items() if id not in decided}
+        equal += sum(boxes for _, boxes in new.values())
+        if take and new:
+            decisions.take_equal(record, key, {id: outcome for id, (outcome, _) in new.items()})
+    if equal or not decisions.count:
+        how = "taken over" if take else "--take-equal takes these decisions over"
+        share = equal / total if total else 0.0
+        say(
+            f"Note: {equal:,} of {total:,} boxes ({share:.0%}) equal boxes that were reviewed in"
+            f" another file, by picture, text and box: {how}"
+        )
+    if take:
+        decisions.sync()
+    return equal if take else 0
 
 
 def _outlined_boxes(record: Record) -> Iterator[tuple[str, bool]]:
@@ -156,15 +181,17 @@ def _objects_in(row: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
 def bring_up_to_date(annotations: str) -> None:
     """Write the reviewed records of a file again, after a later run has written the file again.
 
-    Nothing is done where `apply` never wrote them, or there are no decisions. Raises InputError
-    where a file can't be read or written.
+    What is equal in it is taken over, as with `apply --take-equal`. Nothing is done where `apply`
+    never wrote them, or there are no decisions. Raises InputError where a file can't be read or
+    written.
     """
     files = review_files(annotations)
     if not os.path.exists(files.reviewed):
         return
-    decisions = Decisions(files.decisions)
+    decisions = Decisions(files.decisions, digest_of(files.annotations) or "")
+    _equal_boxes(files, decisions, take=True)
     if decisions.count:
-        write_rows(files.reviewed, _reviewed(files, decisions, Counter(), set()))
+        write_rows(files.reviewed, _reviewed(files, decisions, Counter()))
 
 
 def _refuse_log(path: str, own: str) -> None:

@@ -28,7 +28,6 @@ from dataflow_grounding.formats.selection import status_of
 from dataflow_grounding.review._decisions import Decisions, review_files
 from dataflow_grounding.review._judged_pictures import (
     file_name,
-    short_digest,
     whole_digest,
 )
 from dataflow_grounding.review._overlay import Outcome, reviewer_verdict
@@ -108,7 +107,7 @@ class Reviewable:
 
     def __init__(self, results: str, image_root: str | None = None) -> None:
         self.files = review_files(results)
-        self.decisions = Decisions(self.files.decisions)
+        self.decisions = Decisions(self.files.decisions, digest_of(self.files.annotations) or "")
         self.stated_root = _stated_root(image_root, self.files.decisions) if image_root else None
         self.folders = image_folders_of(results, image_root)
         self.keys: list[str] = []
@@ -116,11 +115,6 @@ class Reviewable:
         self.names: list[str] = []
         self.items: list[Item] = []
         self.unread: list[str] = []
-        # The records of a picture, by the names that decisions have for it.
-        self._records_of_picture = defaultdict[str, list[int]](list)
-        self._decided: set[int] = set()  # records on whose pictures there are decisions
-        self._placed: dict[int, Placed] = {}  # by record
-        self._decisions_seen = 0  # lines of `decisions.decided_rows` that `_decided` knows of
         self._rows = RowsOnDisk()
         manners = Manners()
         remarks: dict[int, tuple[str, ...]] = {}  # by record, the wordings of its remark
@@ -129,8 +123,6 @@ class Reviewable:
         ):
             self.keys.append(key)
             self.places[key] = index
-            self._records_of_picture[f"path {short_digest(path_of(record))}"].append(index)
-            self._note_decisions(index, key, record)
             self.names.append(file_name(path_of(record)))
             wordings = wordings_of(record)
             manners.add(wordings)
@@ -141,48 +133,18 @@ class Reviewable:
                 self.items += _items_of(index, record, expressions_of(record))
             except BrokenRow as why:  # the page says it, too
                 self.unread.append(f"record {index + 1}: {why}")
-        self._decisions_seen = len(self.decisions.decided_rows)
         rare = {index for index, wordings in remarks.items() if manners.is_rare(wordings)}
         if rare:
             self.items = [_more_doubtful(item, rare) for item in self.items]
 
-    def _note_decisions(self, index: int, key: str, record: Record) -> None:
-        names = self.decisions.pictures.names_of(record, key)
-        if names:
-            self._decided.add(index)
-        for name in names:
-            self._records_of_picture[name].append(index)
-
-    def find_decisions(self, index: int) -> None:
-        """Find what was decided on a copy of a record's picture since the records were read."""
-        if index not in self.decided_records():
-            self._note_decisions(index, self.keys[index], self.record(index))
-
-    def decided_records(self) -> set[int]:
-        """Return the indices of the records on whose pictures anything was decided."""
-        rows = self.decisions.decided_rows
-        for key, *pictures in rows[self._decisions_seen :]:
-            found = [self.places[key]] if key in self.places else []
-            for picture in pictures:
-                found += self._records_of_picture.get(picture, [])
-            for index in set(found):
-                self._placed.pop(index, None)
-                if index not in self._decided:
-                    self._note_decisions(index, self.keys[index], self.record(index))
-        self._decisions_seen = len(rows)
-        return self._decided
-
-    def look_again(self, index: int) -> None:
-        """Have `placed` look at a record's picture again, which may have been replaced."""
-        self._placed.pop(index, None)
+    def decided_records(self) -> list[int]:
+        """Return the indices of the records on which anything was decided."""
+        keys = self.decisions.standing.outcomes
+        return [self.places[key] for key in keys if key in self.places]
 
     def placed(self, index: int) -> Placed:
-        """Return what was decided on a record, by its index; see `Decisions.placed`."""
-        if index not in self.decided_records():
-            return Placed({}, {}, None, set())
-        if index not in self._placed:
-            self._placed[index] = self.decisions.placed(self.record(index), self.keys[index])
-        return self._placed[index]
+        """Return what was decided on a record, by its index."""
+        return self.decisions.standing.placed(self.keys[index])
 
     def record(self, index: int) -> Record:
         """Return a record as the pipeline wrote it, by its index; from any thread."""

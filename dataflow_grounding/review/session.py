@@ -208,8 +208,6 @@ class Session:
         shown = record
         placed = None
         with suppress(BrokenRow):  # the page says why
-            self.reviewable.find_decisions(index)
-            self.reviewable.look_again(index)
             placed = self.reviewable.placed(index)
             own = expressions_of(record)
             same_thing = boxes_of_same_thing(own)

@@ -472,6 +472,7 @@ def test_a_stale_decision_on_other_boxes_says_nothing(results: Path, review: Any
     for row in rows:
         row["expressions"][1]["instances"][0]["bbox"] = [0, 0, 50, 50]  # another run
     write(results / "annotations.jsonl", rows)
+    assert command(["apply", str(results), "--take-equal"]).code == 0
     review()
     found = certified(results)["boxes"]
     assert found["unsettled"] == sum(item[1].endswith("#1") for item in reviewer.items) > 0
@@ -494,6 +495,7 @@ def test_what_a_later_run_unsettled_is_named_and_asked_for_again(
     assert (done.code, done.err.count("\n")) == (2, 1)
     again = f"dataflowgrounding review {path} --sample 80`: what was judged and is as it was"
     assert again in done.err
+    assert command(["apply", str(results), "--take-equal"]).code == 0
     reviewer = review(80, "ben")
     assert certified(results)["reviewers"] == {"ann": 78, "None": 2}
     said = command(["certify", str(results)]).out

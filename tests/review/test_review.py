@@ -739,7 +739,7 @@ def test_a_sample_is_stated_on_disk_before_it_is_shown_and_is_the_same_again(
 def test_what_can_not_be_done_is_said_in_a_line(results: Path, serve: Any) -> None:
     port = serve(results).origin.rsplit(":", 1)[1]
     for arguments, said in (
-        (["apply", results], "no decisions in"),
+        (["apply", results], "no decisions on"),
         (["apply", results / "annotations.reviewed.jsonl"], "no "),
         (["review", results / "nothing"], "no "),
         (["review", results, "--port", port], "Choose another --port"),
