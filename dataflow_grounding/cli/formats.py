@@ -211,7 +211,7 @@ def import_(
             "format": format,
             "path": os.path.abspath(path),
             "preamble": dict(source.preamble),
-            "bad": _bad_facts(source.bad),
+            **({"bad": _bad_facts(source.bad)} if source.bad.count else {}),
         },
         "image_folders": [absolute(folder)],
     }

@@ -417,8 +417,8 @@ class Coco(_ReadsCoco, ReturningFormat):
             "width": sample.size[0],
             "height": sample.size[1],
         }
-        own = source.own.get("image") or {"original_id": sample.record.get("image_id")}
-        return {**own, **facts}
+        own = source.own.get("image")
+        return {**own, **facts} if own else {**facts, "original_id": sample.record.get("image_id")}
 
     def item_back(self, item: dict[str, Any], mark: Mark, source: Source) -> dict[str, Any]:
         """Return an annotation with its category, its words and its box as they are now."""

@@ -95,6 +95,23 @@ def test_a_trainer_gets_an_upright_copy_or_nothing(format: str, run: Path, tmp_p
     assert (done.code, "left out: 1 record" in done.err) == (1, True), done
 
 
+OUTLINE = [10.0, 6.0, 34.0, 6.0, 22.0, 20.0]  # whose box is BOX
+
+
+@pytest.mark.parametrize("format", [*TOOLS, "coco", "yolo", "datasets"])
+def test_an_outline_is_of_the_upright_picture_too(format: str, run: Path, tmp_path: Path) -> None:
+    row = record("a.jpg", UPRIGHT, [MUG])
+    row["expressions"][0]["instances"][0]["outline"] = OUTLINE
+    (run / "annotations.jsonl").write_text(json.dumps(row) + "\n")
+    out = tmp_path / "out"
+    succeeds("export", run, "--format", format, "-o", out)
+    succeeds("import", out, "--format", format, "-o", tmp_path / "back")
+    [back] = map(json.loads, (tmp_path / "back/annotations.jsonl").read_text().splitlines())
+    [box] = back["expressions"][0]["instances"]
+    assert (box["bbox"], box["outline"]) == (pytest.approx(BOX), pytest.approx(OUTLINE))
+    assert (back["width"], back["height"]) == UPRIGHT
+
+
 def coco(size: tuple[int, int], box: list[int]) -> Any:
     x1, y1, x2, y2 = box
     image = {"file_name": "a.jpg", "width": size[0], "height": size[1]}
