@@ -99,7 +99,7 @@ class FinishedRows:
         if log is None or not all(map(_tells_all, steps)):
             self._settings = None
         # Replies that no check has vouched for when the run begins. It may vouch for them later.
-        self._open = [span for entry in replies.vouched.entries.values() for span in entry["open"]]
+        self._open_since = replies.vouched.open_since()
 
     async def key_of(self, record: Record) -> RowKey | None:
         """Return the key of a row that is about to be done, which depends on its pictures.
@@ -184,10 +184,12 @@ class FinishedRows:
 
     def _vouched_for(self, replies_at: Sequence[int]) -> bool:
         first, end = replies_at
-        spans = list(self._open)
+        if end > self._open_since:
+            return False
         for void in self._replies.vouched.void.values():
-            spans += void
-        return not any(begin < end and (last is None or first < last) for begin, last in spans)
+            if any(begin < end and (last is None or first < last) for begin, last in void):
+                return False
+        return True
 
 
 def _tells_all(step: Step) -> bool:

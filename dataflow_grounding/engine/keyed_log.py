@@ -8,6 +8,7 @@ import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from dataflow_grounding._util.errors import StorageFailed, errors_as
@@ -38,40 +39,63 @@ Span: TypeAlias = tuple[int, int | None]
 _LINES = json.JSONEncoder(default=plain_value)
 
 
+@dataclass
+class Standing:
+    """What checks have said of a log's lines about one endpoint, model and format.
+
+    Attributes:
+        good: The byte offset up to which the last good check vouches; what begins there is open.
+        void: The spans that a check has failed.
+        anywhere: What they are of, without the endpoint's address; "" where that isn't known.
+        none_open: Whether nothing is open, also of what follows: a run has finished, or a check
+            has failed.
+    """
+
+    good: int
+    void: list[Span] = field(default_factory=list)
+    anywhere: str = ""
+    none_open: bool = False
+
+
 class Vouched:
-    """What checks of an endpoint have said of a log's lines.
+    """What checks of endpoints have said of a log's lines.
 
     Lines are distinguished by what they are `of`: the endpoint, model and format that were asked.
 
     Args:
         mark: The log's last line of the key MARK; None for none. What is damaged in it is left out.
-        end: The byte offset at which the log ended when it was opened. Spans of the mark that have
-            no end end there.
+        end: The byte offset at which the log ended when it was opened.
 
     Attributes:
-        entries: By `of`, the spans that no check has vouched for yet ("open"), and those that a
-            check has failed ("void").
-        anywhere: By `of`, the same without the endpoint's address, where that is known.
+        standings: By `of`, what checks have said.
         void: By `of`, the spans whose lines are as good as lost, or suspect.
         trusted: Of which lines in such spans count all the same, as suspect.
         open_in_others: Of which other logs have lines that no check has vouched for.
     """
 
     def __init__(self, mark: Mapping[str, Any] | None = None, end: int = 0) -> None:
-        self.entries: dict[str, dict[str, list[Span]]] = {}
+        self.standings: dict[str, Standing] = {}
         checks = mark.get("checks") if mark else None
-        if isinstance(checks, dict):
-            for of, entry in checks.items():
-                spans = entry if isinstance(entry, dict) else {}
-                self.entries[of] = {
-                    "open": _joined(spans.get("open"), end),
-                    "void": _joined(spans.get("void"), end),
-                }
         stated = mark.get("anywhere") if mark else None
-        self.anywhere: dict[str, str] = dict(stated) if isinstance(stated, dict) else {}
-        self.void = {of: list(entry["void"]) for of, entry in self.entries.items()}
+        anywhere = stated if isinstance(stated, dict) else {}
+        for of, entry in checks.items() if isinstance(checks, dict) else ():
+            says = entry if isinstance(entry, dict) else {}
+            good = _good_in(says, end)
+            void = _spans(says.get("void"), end)
+            standing = Standing(good, void, str(anywhere.get(of, "")), none_open=good == end)
+            self.standings[of] = standing
+        self.void = {of: standing.void for of, standing in self.standings.items()}
         self.trusted: set[str] = set()
         self.open_in_others: set[str] = set()
+        self._end = end
+
+    def open_since(self) -> int:
+        """Return the byte offset from which on lines are open, of anything, when it was opened."""
+        return min([self.standings[of].good for of in self.open_kinds()], default=self._end)
+
+    def open_kinds(self) -> set[str]:
+        """Return of what there may be open lines."""
+        return {of for of, standing in self.standings.items() if not standing.none_open}
 
     def set_aside_open(self, anywhere: str, of: str) -> None:
         """Set aside what no check has vouched for of the same question at other addresses.
@@ -80,14 +104,11 @@ class Vouched:
             anywhere: The question, without an address.
             of: The same with the address that is asked now.
         """
-        for other, question in self.anywhere.items():
-            if question != anywhere or other == of or other not in self.entries:
-                continue
-            entry = self.entries[other]
-            earlier = [span for span in entry["open"] if span[1] is not None]
-            entry["open"] = [span for span in entry["open"] if span[1] is None]
-            entry["void"] += earlier
-            self.void[other] = list(entry["void"])
+        for other in self.open_kinds() - {of}:
+            standing = self.standings[other]
+            if standing.anywhere == anywhere and standing.good < self._end:
+                standing.void.append((standing.good, self._end))
+                standing.none_open = True
 
     def judged(self, line: dict[str, Any], offset: int) -> dict[str, Any] | None:
         """Return a line, which begins at a byte offset of the log, as checks have judged it.
@@ -156,9 +177,7 @@ class KeyedLog:
         self.first_new = self._size  # where the lines of this run begin
         self.vouched = Vouched(self._own(MARK), self._size)
         for log in self.others:
-            for of, entry in log.vouched.entries.items():
-                if entry["open"]:  # lines that no check has vouched for
-                    self.vouched.open_in_others.add(of)
+            self.vouched.open_in_others |= log.vouched.open_kinds()
 
     @property
     def end(self) -> int:
@@ -459,18 +478,20 @@ def _sum(value: Mapping[str, Any]) -> int:
     return zlib.crc32(repr(sorted(value.items())).encode())
 
 
-def _joined(spans: Any, end: int) -> list[Span]:
-    # Two meet where one ends at the index at which the next of the list begins; those that overlap
-    # stay apart. One without an end ends at `end`. What is no span, as in a damaged mark, is left
-    # out.
-    joined: list[Span] = []
-    if not isinstance(spans, list):
-        return joined
-    for span in spans:
+def _good_in(entry: Mapping[str, Any], end: int) -> int:
+    # Up to where a mark says that a check vouches: to its end where a run has finished, or where
+    # that is damaged. 0.2.0 wrote which spans are open.
+    good = entry.get("good")
+    if isinstance(good, int):
+        return good
+    return min([first for first, _ in _spans(entry.get("open"), end)], default=end)
+
+
+def _spans(spans: Any, end: int) -> list[Span]:
+    # One without an end ends at `end`. What is no span, as in a damaged mark, is left out.
+    found: list[Span] = []
+    for span in spans if isinstance(spans, list) else ():
         match span:
             case [int(first), None | int() as last]:
-                if joined and joined[-1][1] == first:
-                    earlier = joined.pop()
-                    first = earlier[0]
-                joined.append((first, end if last is None else last))
-    return joined
+                found.append((first, end if last is None else last))
+    return found

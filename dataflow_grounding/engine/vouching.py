@@ -3,19 +3,18 @@
 That is kept in the store itself.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
-from dataflow_grounding.engine.keyed_log import CHECK, MARK, KeyedLog, Span, read_lines
+from dataflow_grounding.engine.keyed_log import CHECK, MARK, KeyedLog, Standing, read_lines
 
 
 class Vouching:
-    """The replies to one kind of question that are open, and those set aside.
+    """One offset in a step's store, for the replies to one kind of question.
 
-    Replies are open from their arrival until a check passes. If a check fails, open replies are set
-    aside: the next run asks for them again, as if they had never come. A killed run leaves its last
-    replies open, so that the next run checks first. Replies from before any check are trusted.
-    Replies that another address left open are set aside: no check at this one can vouch for them.
+    A check that passes vouches for all that the store held when it was sent. What lies beyond is
+    open: the next run checks first. Only a check that fails sets it aside: the next run asks for
+    these again, as if they had never come. Replies from before any check are trusted. Replies that
+    another address left open are set aside: no check at this one can vouch for them.
 
     Args:
         store: The step's store.
@@ -29,15 +28,13 @@ class Vouching:
         self._of = of
         vouched = store.vouched
         vouched.set_aside_open(anywhere, of)
-        self._anywhere = vouched.anywhere
-        self._anywhere[of] = anywhere
-        self._entries = vouched.entries
-        mine = self._entries.setdefault(of, {"open": [], "void": []})
+        self._standings = vouched.standings
+        mine = vouched.standings.setdefault(of, Standing(store.first_new))
+        mine.anywhere = anywhere
         self._mine = mine
-        earlier = [span for span in mine["open"] if span[1] is not None]
         self.relied_on = (
-            bool(trusting and mine["void"])
-            or any(self._replies(earlier))
+            bool(trusting and mine.void)
+            or (not mine.none_open and self._count(mine.good, store.first_new) > 0)
             or of in vouched.open_in_others
         )
         """Whether the store holds replies of earlier runs that nobody has vouched for, or with
@@ -45,10 +42,7 @@ class Vouching:
         """
         if trusting:
             vouched.trusted.add(of)
-            vouched.void[of] = mine["void"]  # which grows where a check fails
-        if (store.first_new, None) not in mine["open"]:
-            still_open = mine["open"] if self.relied_on else []
-            mine["open"] = [*still_open, (store.first_new, None)]
+        vouched.void[of] = mine.void  # which grows where a check fails
 
     def here(self) -> int:
         """Return the byte offset in the store up to which a check that begins now will vouch."""
@@ -57,9 +51,10 @@ class Vouching:
     def good(self, offset: int) -> None:
         """Note that a check has passed that began when the store was `offset` bytes long.
 
-        What came before is open no longer. Raises StorageFailed.
+        Raises StorageFailed.
         """
-        self._mine["open"] = [(offset, None)]
+        self._mine.good = offset
+        self._mine.none_open = False
         self.write("good")
 
     def bad(self) -> int:
@@ -67,11 +62,9 @@ class Vouching:
 
         Returns how many there are in the store so far. Raises StorageFailed.
         """
-        count = 0
-        for _ in self._replies(self._mine["open"]):
-            count += 1
-        self._mine["void"] += self._mine["open"]
-        self._mine["open"] = []
+        count = self._count(self._mine.good, None)
+        self._mine.void.append((self._mine.good, None))
+        self._mine.none_open = True
         self.write("bad")
         return count
 
@@ -85,24 +78,34 @@ class Vouching:
     def finished(self) -> None:
         """Note that the run is done: its open replies count as vouched for from now on.
 
-        They came since its last check that passed. It is called where no further one was due
-        (`Probing.due_at_the_end`), as they are too few, and nothing was suspicious. Raises
-        StorageFailed.
+        They came since its last check that passed. It is called where no further one was due, as
+        they are too few, and nothing was suspicious. Raises StorageFailed.
         """
-        self._mine["open"] = []
+        self._mine.none_open = True
         self.write("finished")
 
-    def write(self, verdict: str) -> None:
-        """Append to the store which replies are open and which are set aside, of all kinds.
+    def unclear(self) -> None:
+        """Note that a check has told nothing. Raises StorageFailed."""
+        self._mine.none_open = False
+        self.write("unclear")
 
-        `verdict` is for people who read the store: begun, good, bad, unclear or finished. Raises
+    def write(self, verdict: str) -> None:
+        """Append to the store what checks have said so far, of all kinds of questions.
+
+        `verdict` is for people who read the store: good, bad, unclear or finished. Raises
         StorageFailed.
         """
-        mark = {"task": CHECK, "verdict": verdict}
-        self._store.put(MARK, {**mark, "checks": self._entries, "anywhere": self._anywhere})
+        checks: dict[str, dict[str, Any]] = {}
+        for of, standing in self._standings.items():
+            good = None if standing.none_open else standing.good
+            checks[of] = {"good": good, "void": standing.void}
+        anywhere = {of: standing.anywhere for of, standing in self._standings.items()}
+        mark = {"task": CHECK, "verdict": verdict, "checks": checks, "anywhere": anywhere}
+        self._store.put(MARK, mark)
 
-    def _replies(self, spans: list[Span]) -> Iterator[dict[str, Any]]:
-        for first, last in spans:
-            for line in read_lines(self._store.path, first, last):
-                if line.get("of") == self._of and line.get("task") != CHECK:
-                    yield line
+    def _count(self, first: int, last: int | None) -> int:
+        count = 0
+        for line in read_lines(self._store.path, first, last):
+            if line.get("of") == self._of and line.get("task") != CHECK:
+                count += 1
+        return count

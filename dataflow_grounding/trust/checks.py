@@ -90,7 +90,7 @@ class StoredReplies:
         self._anywhere = _name_of(serving.identity(), asked, form)
         self._trusting = trusting
         self._vouching: Vouching | None = None  # from the first record on
-        self._marked = False  # whether the store says that checks have begun
+        self._marked = False  # whether the store says what a check of this run has shown
 
     def open(self, ask: Ask) -> bool:
         """Return whether stored replies may be read that nobody vouched for.
@@ -106,12 +106,6 @@ class StoredReplies:
         """Whether somebody vouched for all of earlier runs; False before `open`."""
         return self._vouching is not None and not self._vouching.relied_on
 
-    def begin(self) -> None:
-        """Mark once that nobody vouches for what follows, until a check has ended well."""
-        if self._vouching is not None and not self._marked:
-            self._marked = True
-            self._vouching.write("begun")
-
     def here(self) -> int:
         """Return the place up to which a check that begins now will vouch."""
         assert self._vouching is not None
@@ -126,7 +120,7 @@ class StoredReplies:
         elif is_good:
             self._vouching.good(position)
         else:
-            self._vouching.write("unclear")
+            self._vouching.unclear()
 
     def set_aside_unvouched(self) -> None:
         """Set aside all replies since the last good check: they are in several formats."""
@@ -224,8 +218,6 @@ class Checks:
         self.known.pace.sent += 1
         self.known.pace.unchecked += 1
         self._unchecked += 1
-        if self.begun and self.possible:
-            self.stored.begin()
 
     def want_another(self) -> None:
         """Have the next check made at once: another model answers than before."""
