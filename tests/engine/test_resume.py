@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import threading
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from dataflow_grounding.testing import (
     Answer,
     EchoAnswers,
     LoopbackServer,
+    ReceivedRequest,
     Takes,
     Usage,
     faults,
@@ -431,6 +433,11 @@ FAILURES: list[tuple[str, FaultRule, str, int, int, int]] = [
 ]
 
 
+def is_sign_of_life(request: ReceivedRequest) -> bool:
+    """Whether it only asks if the endpoint works: after a fault that was answered last."""
+    return re.fullmatch("Cup [0-9a-f]{8}", request.input.get("caption", "")) is not None
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("rule", "kind", "first", "again", "asked"),
@@ -444,10 +451,11 @@ def test_failures(
         workplace.settings["vlm.openai.base_url"] = server.base_url
 
         def sent(*arguments: str) -> tuple[int, int]:
-            before = server.count()
+            before = len(server.requests)
             done = workplace.run(*arguments)
             assert "Traceback" not in done.err
-            return done.code, server.count() - before
+            of_rows = [each for each in server.requests[before:] if not is_sign_of_life(each)]
+            return done.code, len(of_rows)
 
         # The first request also finds out what the endpoint takes; let it be another record's.
         assert workplace.run("--pilot", "1").code == 0
