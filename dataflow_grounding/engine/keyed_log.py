@@ -89,9 +89,9 @@ class Vouched:
         self.open_in_others: set[str] = set()
         self._end = end
 
-    def open_since(self) -> int:
-        """Return the byte offset from which on lines are open, of anything, when it was opened."""
-        return min([self.standings[of].good for of in self.open_kinds()], default=self._end)
+    def open_since(self) -> float:
+        """Return the byte offset from which on lines are open, of anything; infinity for none."""
+        return min([self.standings[of].good for of in self.open_kinds()], default=math.inf)
 
     def open_kinds(self) -> set[str]:
         """Return of what there may be open lines."""
