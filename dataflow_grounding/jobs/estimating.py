@@ -34,7 +34,7 @@ from dataflow_grounding.serving.serving import Serving, Usage
 from dataflow_grounding.serving.token_rules import TokenRules
 from dataflow_grounding.tasks.prompts import load_prompt, prompt_names
 from dataflow_grounding.tasks.request import filled
-from dataflow_grounding.trust.checks import probes_for, sent_sizes
+from dataflow_grounding.trust.kinds import probes_for, sent_sizes
 
 MOST = 20_000
 """How many records are looked at, at most; of more, a random sample of this size."""

@@ -18,8 +18,7 @@ from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.testing.dialects import Answer
 from dataflow_grounding.testing.received import BadRequest, ReceivedRequest
 from dataflow_grounding.testing.rectangles import rectangles_in
-from dataflow_grounding.trust.probes import INNER, Probe, phrases_of, probe_of
-from dataflow_grounding.trust.seen_probes import LAYOUTS
+from dataflow_grounding.trust.probes import INNER, LAYOUTS, Probe, phrases_of, probe_of
 
 Answers = Callable[[ReceivedRequest], "Answer | str | dict[str, Any]"]
 

@@ -16,7 +16,6 @@ from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.images.image import Image
 from dataflow_grounding.serving.serving import Serving
 from dataflow_grounding.tasks.request import Request
-from dataflow_grounding.trust.checks import Checks, StoredReplies
 from dataflow_grounding.trust.choice import FormatChoice
 
 T = TypeVar("T")
@@ -91,10 +90,8 @@ class BoxWatch:
         took = choice.settle_to_ground(start, watch.on_poor)
         asked = choice.format
         if not serving.exact_boxes and asked.scale != "grid_32":
-            stored = StoredReplies(serving, asked, form, trusting=self.on_suspect == "warn")
-            checks = Checks(serving, asked, self.every, start, stored)
-            most_tries = start.options.max_attempts
-            watch = RunWatch(watch, checks, most_tries, calibrated=choice.is_calibrated)
+            calibrated = choice.is_calibrated
+            watch = RunWatch(watch, serving, asked, start, form, calibrated=calibrated)
         start.shared[whose] = watch
         return watch, took
 

@@ -5,15 +5,20 @@ their own. So each kind has a probe picture.
 """
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from dataflow_grounding.boxes.geometry import Size
-from dataflow_grounding.images.image import SizeLimits
+from dataflow_grounding.engine.options import OwnPictures
+from dataflow_grounding.images.image import ImageLimits, SizeLimits
 
 # The aspect, longer over shorter side, up to which no model is known to put boxes in wrong places:
 # Qwen3-VL does beyond it (QwenLM/Qwen3-VL issue 2020).
 MODERATE = 3
 ELONGATED = 2.5  # a side over the other one, from which on a picture is a strip
+# Requests since the last check from which a run ends with another: for fewer, one more request is
+# over a twentieth of what they cost.
+AT_THE_END = 20
 MOST_KINDS = 8  # that have a probe before a run, which a run of a thousand requests can bear
 
 
@@ -87,3 +92,31 @@ def orientation_of(size: Size) -> str:
     if size[0] == size[1]:
         return "square"
     return "lying" if size[0] > size[1] else "upright"
+
+
+def probes_for(
+    requests: int, every: int | None, pictures: Mapping[Size, int], *, in_frames: bool = False
+) -> int:
+    """Return how many probe pictures a run asks an endpoint about, if all are answered as asked.
+
+    It is an estimate, 0 without requests or checks.
+
+    Args:
+        requests: The run's own requests.
+        every: Requests between two checks, on average; None for no checks.
+        pictures: How many of the run's pictures are sent in each size, as `sent_sizes` returns it.
+        in_frames: Whether these sizes are frames.
+    """
+    if not requests or every is None:
+        return 0
+    kinds = sizes_to_check(list(pictures), in_frames=in_frames)
+    at_the_end = requests >= min(AT_THE_END, every)
+    return max(1, len(kinds)) + requests // every + at_the_end
+
+
+def sent_sizes(pictures: OwnPictures, limits: ImageLimits) -> Counter[Size]:
+    """Return the sizes in which pictures are sent within these limits, with how many of each."""
+    fitted: Counter[Size] = Counter()
+    for size, count in zip(pictures.sizes, pictures.counts, strict=True):
+        fitted[limits.sent(size)] += count
+    return fitted

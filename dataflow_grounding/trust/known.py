@@ -15,18 +15,18 @@ import weakref
 from collections.abc import AsyncIterator
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from dataflow_grounding._util.errors import concerns_all
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.serving.serving import Serving
+from dataflow_grounding.trust.kinds import AT_THE_END
 from dataflow_grounding.trust.reply_judge import ReplyJudge
-from dataflow_grounding.trust.seen_probes import SeenProbes
 
-# Requests since the last check from which a run ends with another: for fewer, one more request is
-# over a twentieth of what they cost.
-AT_THE_END = 20
+if TYPE_CHECKING:
+    from dataflow_grounding.trust.probing import Probing
+
 # Seconds for which a check holds for further calls in this process. A script calls every few
 # seconds, and a check with each of its calls would double what they cost.
 FRESH = 600.0
@@ -118,7 +118,7 @@ class Known:
 
     Attributes:
         judge: What judges replies, and has learnt from them.
-        seen: What probe pictures have shown so far.
+        probing: What probe pictures have shown so far; None before the first check.
         pace: When checks are due.
         answers: How many answers there were.
         turns: Whose turn it is to make a check.
@@ -131,7 +131,7 @@ class Known:
 
     def __init__(self, asked: BoxFormat) -> None:
         self.judge = ReplyJudge(asked)
-        self.seen = SeenProbes()
+        self.probing: Probing | None = None  # NumPy is loaded with it
         self.pace = Pace()
         self.answers = Answers()
         self.turns = Turns()
@@ -161,7 +161,7 @@ class Known:
     def forget_format(self) -> None:
         """Forget what is known of the format, as boxes come in another one."""
         self.checked_at = -math.inf
-        self.seen = SeenProbes()
+        self.probing = None
         self.judge = ReplyJudge(self.judge.asked.format)
 
 

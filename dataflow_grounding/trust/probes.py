@@ -51,6 +51,7 @@ SIZES: tuple[Size, ...] = ((896, 672), (436, 245), (1134, 2016))
 USUAL_SHAPES: tuple[Size, ...] = ((1000, 1000), (640, 427), (420, 560))
 
 INNER = 1000  # the first layout whose rectangles keep away from the picture's edges
+LAYOUTS = 1000  # of rectangles: one used lately might be answered from a gateway's cache
 INSET = 0.05  # of the side: three standard deviations of a model that is off by 1.5%
 SUFFIXES = {"image/png": ".png", "image/webp": ".webp"}  # by media type; of others it is .jpg
 SHORTEST = 224  # px of a picture's short side, below which a model sees no rectangles

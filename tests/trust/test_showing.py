@@ -13,8 +13,7 @@ from PIL import Image
 from dataflow_grounding.boxes.formats import find_box_format, known_formats
 from dataflow_grounding.boxes.geometry import Bbox, Size
 from dataflow_grounding.trust.own_probes import drawn_into
-from dataflow_grounding.trust.probes import Probe, ProbeBox, ProbedPicture
-from dataflow_grounding.trust.seen_probes import LAYOUTS
+from dataflow_grounding.trust.probes import LAYOUTS, Probe, ProbeBox, ProbedPicture
 from dataflow_grounding.trust.showing import (
     LEAST_CHANCE,
     Showing,

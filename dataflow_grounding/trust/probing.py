@@ -1,24 +1,35 @@
-"""One check of an endpoint: rectangles are asked for in copies of pictures, and what they show.
+"""Checks of an endpoint: rectangles are asked for in copies of pictures, and what they show.
 
 A miss has to be confirmed by further copies of the same picture. The run's other requests go on
 meanwhile, because a server may treat pictures otherwise while it is busy.
 """
 
 import asyncio
+import itertools
+import random
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.engine.plan import Ask
+from dataflow_grounding.engine.summary import most_in_another_format
 from dataflow_grounding.images.image import Image
 from dataflow_grounding.trust.kinds import orientation_of
+from dataflow_grounding.trust.maps import Array
 from dataflow_grounding.trust.own_probes import ask_about_copy
-from dataflow_grounding.trust.probes import ProbedPicture
-from dataflow_grounding.trust.seen_probes import NO_FORMAT, SeenProbes
-from dataflow_grounding.trust.showing import Showing, is_further_off, shift_of, showing_of
+from dataflow_grounding.trust.probes import LAYOUTS, ProbedPicture
+from dataflow_grounding.trust.showing import (
+    Rectangles,
+    Showing,
+    is_further_off,
+    least_noticed,
+    shift_of,
+    showing_of,
+)
 
 # Copies of the same picture that are asked for after one that misses. A model with 6% of noise and
 # a fifth of its boxes anywhere misses by chance in 7 of 100 pictures, in 1 of 360 with all four.
@@ -26,6 +37,12 @@ CONFIRMING = 3
 # Pictures whose lines are fitted together, so that a slow drift shows: of four, a line is known
 # twice as exactly as of one.
 LEAST_POOLED = 4
+POOLED = 8  # at most: the last ones
+COMPARED = 40  # pictures that further ones are compared with: the last ones
+# Two odd answers count together if they are within as many pictures. Each comes by chance in one of
+# 2,000 (`showing.LEAST_CHANCE`).
+TOGETHER = 100
+NO_FORMAT = "no known format"
 
 
 @dataclass(frozen=True)
@@ -56,58 +73,92 @@ class Outcome:
 
 
 class Wanted(NamedTuple):
-    """A picture to ask about, and the number of the endpoint that is asked."""
+    """A picture to ask about, by a record's means.
 
-    image: Image
-    endpoint: int
-
-
-class OneCheck:
-    """A check of an endpoint.
-
-    Args:
-        ask: A record's means to send requests.
-        asked: The run's format.
-        endpoints: The addresses to check; a single one is "".
-        seen: What earlier checks have seen; what this one sees is added.
+    `number` is that of the endpoint, and `address` where it is; None and "" where there is one.
     """
 
-    def __init__(
-        self, ask: Ask, asked: BoxFormat, endpoints: Sequence[str], seen: SeenProbes
-    ) -> None:
-        self._ask = ask
+    ask: Ask
+    image: Image
+    number: int | None
+    address: str
+
+
+class Probing:
+    """Asks for rectangles in copies of pictures, and knows what these have shown so far.
+
+    Args:
+        asked: The format.
+
+    Attributes:
+        as_asked: How many pictures were answered as asked.
+        cleared: How many were not, though further copies of them were.
+        odd: In which formats some of these, or of the copies, were clearly answered.
+    """
+
+    def __init__(self, asked: BoxFormat) -> None:
+        self.as_asked = 0
+        self.cleared = 0
+        self.odd: list[str] = []
         self._asked = asked
-        self._endpoints = endpoints
-        self._seen = seen
+        self._pictures = 0  # that were answered, without those that confirm a miss
+        self._odd_at: list[int] = []  # how many pictures there were at each of `odd`
+        self._rectangles: deque[Rectangles] = deque(maxlen=COMPARED)
+        # Two in succession are never the same.
+        self._layouts = itertools.cycle(random.SystemRandom().sample(range(LAYOUTS), LAYOUTS))
 
-    async def of(self, images: Sequence[Image], looks_like: str | None) -> Outcome:
-        """Ask for rectangles in a copy of each image at each endpoint, and for more after a miss.
+    async def check(
+        self,
+        ask: Ask,
+        images: Sequence[Image],
+        addresses: Sequence[str],
+        looks_like: str | None = None,
+    ) -> Outcome:
+        """Ask for rectangles in a copy of each image at each address, and for more after a miss.
 
-        `looks_like` is the format that replies look like, where they call for the check: a miss in
-        that very format needs no other. Raises RunStopped.
+        Args:
+            ask: A record's means to send requests.
+            images: The pictures, one at least.
+            addresses: Those of the serving's endpoints.
+            looks_like: The format that replies look like, where they call for the check: a miss in
+                that very format needs no other.
+
+        Raises:
+            RunStopped: The run has stopped.
         """
-        wanted = [Wanted(image, at) for image in images for at in range(len(self._endpoints))]
+        wanted = []
+        for image in images:
+            if len(addresses) == 1:  # a single one isn't named in messages
+                wanted.append(Wanted(ask, image, None, ""))
+            else:
+                wanted += [Wanted(ask, image, *each) for each in enumerate(addresses)]
         firsts = await asyncio.gather(*[self._copy(one) for one in wanted])
         showings = await self._showings([[picture] for picture in firsts])
-        as_asked = sum(showing.kind == "fits" for showing in showings)
-        self._seen.add(showings)
-        is_odd = False
-        cleared = 0
+        self._add(showings)
+        fits = any(showing.kind == "fits" for showing in showings)
+        cleared, odd = self.cleared, len(self.odd)
         for one, first, showing in zip(wanted, firsts, showings, strict=True):
             if showing.kind != "misses":
                 continue
             if showing.fitting is not None and showing.fitting == looks_like:
                 return Outcome("misses", showing.why, showing.fitting)
-            in_others = len(self._seen.odd)
-            missed = await self._confirm(one, first, others_fit=as_asked > 0)
+            missed = await self._confirm(one, first, others_fit=fits)
             if missed is not None:
                 return missed
-            is_odd = is_odd or len(self._seen.odd) > in_others
-            cleared += 1
         drifted = await self._drift(wanted[0])
         if drifted is not None:
             return Outcome("misses", drifted)
-        return replace(_outcome_of(wanted, showings), odd=is_odd, cleared=cleared)
+        outcome = _outcome_of(wanted, showings)
+        return replace(outcome, odd=len(self.odd) > odd, cleared=self.cleared - cleared)
+
+    def _add(self, showings: Sequence[Showing]) -> None:
+        for showing in showings:
+            if showing.kind != "silent":
+                self._pictures += 1
+            if showing.kind == "fits":
+                self.as_asked += 1
+                if showing.rectangles is not None:
+                    self._rectangles.append(showing.rectangles)
 
     async def _confirm(
         self, wanted: Wanted, first: ProbedPicture, *, others_fit: bool
@@ -122,25 +173,40 @@ class OneCheck:
         together, *each = await self._showings([copies, *one_by_one])
         clear = self._clear(each)
         does_any_fit = any(one.kind == "fits" for one in each)
-        address = self._endpoints[wanted.endpoint]
-        where = f"at {address}, " if address else ""
+        where = f"at {wanted.address}, " if wanted.address else ""
         if together.kind == "misses" and not (does_any_fit and len(clear) > 1):
-            shapes_differ = others_fit and not address
+            shapes_differ = others_fit and not wanted.address
             why = f"{where}{together.why}"
             return Outcome("misses", why, together.fitting, shapes_differ=shapes_differ)
-        self._seen.clear(clear)
-        lately = self._seen.lately_odd
+        self.cleared += 1
+        self.odd += clear
+        self._odd_at += [self._pictures] * len(clear)
+        lately = self.lately_odd
         if len(lately) > 1:
             formats = " and ".join(dict.fromkeys(lately))
             why = f"{where}probe pictures were answered in {formats}, and others were not"
             return Outcome("misses", why, odd=True)
         return None
 
+    @property
+    def lately_odd(self) -> list[str]:
+        """Those of `odd` that are not longer ago than TOGETHER pictures."""
+        lately = []
+        for name, at in zip(self.odd, self._odd_at, strict=True):
+            if self._pictures - at <= TOGETHER:
+                lately.append(name)
+        return lately
+
+    @property
+    def other_format(self) -> str:
+        """The format of those that were not answered as asked, where it is known."""
+        return self.odd[0] if self.odd else NO_FORMAT
+
     def _clear(self, copies: Sequence[Showing]) -> list[str]:
         # A miss is clear if another format explains it, or if it is further off than the copies
         # that fit, and than the run's others: a shift shows so.
         usual = [copy.rectangles.off for copy in copies if copy.kind == "fits" and copy.rectangles]
-        of_run = self._seen.usual()
+        of_run = self._usual()
         if of_run is not None:
             usual.append(of_run)
         clear = []
@@ -156,7 +222,7 @@ class OneCheck:
     async def _drift(self, wanted: Wanted) -> str | None:
         # Return in words how boxes have moved together by less than one picture shows. None where
         # the last pictures together don't show it, or further copies of one dissent.
-        last = self._seen.last
+        last = self._last()
         if len(last) < LEAST_POOLED or not await asyncio.to_thread(shift_of, last):
             return None
         further = await asyncio.gather(*[self._copy(wanted) for _ in range(CONFIRMING)])
@@ -166,22 +232,47 @@ class OneCheck:
         moved = await asyncio.to_thread(shift_of, last)
         return f"in the last {len(last)} probe pictures {moved}" if moved else None
 
+    def _last(self) -> list[Rectangles]:
+        return list(self._rectangles)[-POOLED:]
+
+    def _usual(self) -> Array | None:
+        # How far off the worst edges of the last rectangles were; None without any.
+        off = [rectangles.off for rectangles in self._rectangles]
+        return np.concatenate(off) if off else None
+
     async def _showings(self, groups: Sequence[Sequence[ProbedPicture]]) -> list[Showing]:
-        usual = self._seen.usual()
+        usual = self._usual()
         return await asyncio.to_thread(
             lambda: [showing_of(pictures, self._asked, usual) for pictures in groups]
         )
 
     async def _copy(self, wanted: Wanted) -> ProbedPicture:
-        number = wanted.endpoint if len(self._endpoints) > 1 else None
-        layout = self._seen.next_layout()
-        return await ask_about_copy(self._ask, wanted.image, self._asked, layout, number)
+        layout = next(self._layouts)
+        return await ask_about_copy(wanted.ask, wanted.image, self._asked, layout, wanted.number)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the pictures prove; {} where none was answered.
+
+        `as_asked` of them were answered so, and `odd` were not, though further copies were. At most
+        the share `at_most` of the replies can be in another format (95%; None without a bound). All
+        boxes together may be off by less than `least_shift` of a side without its being noticed.
+        """
+        if not self._rectangles:
+            return {}
+        at_most = most_in_another_format(self.as_asked, self.cleared)
+        least_shift = least_noticed(self._last())
+        return {
+            "as_asked": self.as_asked,
+            "odd": self.cleared,
+            "at_most": round(at_most, 4) if at_most < 1 else None,
+            "least_shift": None if least_shift is None else round(least_shift, 4),
+        }
 
 
 def _outcome_of(wanted: Sequence[Wanted], showings: Sequence[Showing]) -> Outcome:
     tells: dict[str, bool] = {}
-    for (image, _), showing in zip(wanted, showings, strict=True):
-        orientation = orientation_of(image.sent_size)
+    for one, showing in zip(wanted, showings, strict=True):
+        orientation = orientation_of(one.image.sent_size)
         tells[orientation] = tells.get(orientation, False) or showing.kind != "silent"
     as_asked = sum(showing.kind == "fits" for showing in showings)
     silent = [showing.why for showing in showings if showing.kind == "silent"]

@@ -1,0 +1,152 @@
+"""One question about a picture, as a run's watch follows it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from dataflow_grounding._util.errors import SuspectReply, UnreadableReply
+from dataflow_grounding.boxes.geometry import box_of
+from dataflow_grounding.engine.plan import Ask
+from dataflow_grounding.images.image import Image
+from dataflow_grounding.replies.reader import parse_reply
+from dataflow_grounding.tasks.request import ReadReply
+from dataflow_grounding.trust.format_readings import SeenBox, Sent
+from dataflow_grounding.trust.kinds import orientation_of
+from dataflow_grounding.trust.reply_judge import JudgedReply
+
+if TYPE_CHECKING:
+    from dataflow_grounding.trust.run_watch import RunWatch
+
+
+class Question:
+    """One question about a picture, as the engine asks it: when it is sent, and what replies say.
+
+    Args:
+        watch: The run's watch.
+        ask: The means of its record to send requests.
+        image: The picture.
+        phrases: The phrases that boxes are asked for, in order.
+        read: Reads a reply.
+
+    Attributes:
+        judged: The last reply that could be read.
+        proven: The format that the first reply was in, as the second one proves.
+        stays: Whether replies look like another format though the question was asked again, or
+            can't be.
+    """
+
+    def __init__(
+        self,
+        watch: "RunWatch",
+        ask: Ask,
+        image: Image,
+        phrases: Sequence[str],
+        read: Callable[[str], ReadReply[Any]],
+    ) -> None:
+        self._watch = watch
+        self._ask = ask
+        self._image = image
+        self._phrases: Mapping[int, str] = dict(enumerate(phrases, 1))
+        self._read = read
+        self._was_sent = False
+        self._tries = 0
+        # Set if the next reply comes from the store: whether the store holds a later reply to the
+        # same question, because this one was refused.
+        self._was_asked_again: Callable[[], bool] | None = None
+        self._first: JudgedReply | None = None  # where it looked like another format
+        self.judged: JudgedReply | None = None
+        self.proven: str | None = None
+        self.stays = False
+
+    async def before(self) -> None:
+        """Wait until requests may be sent; the engine then asks `may_send`, and sends."""
+        await self._watch.ready(self._ask, self._image)
+        self._was_sent = True
+
+    def stored(self, was_asked_again: Callable[[], bool]) -> None:
+        """Note that the next reply comes from the store.
+
+        `was_asked_again` tells whether the store holds a later reply to the same question.
+        """
+        self._was_asked_again = was_asked_again
+
+    def read(self, reply: str) -> ReadReply[Any]:
+        """Judge a reply and read it.
+
+        Raises SuspectReply if it should be asked for again, and what the request's own reader
+        raises.
+        """
+        watch = self._watch
+        if self._tries == 0:
+            watch.known.answers.count += 1
+        self._tries += 1
+        if watch.suspicion is None:
+            watch.remember(self._ask, was_sent=self._was_sent)
+            self._look(reply)
+        try:
+            return self._read(reply)
+        except UnreadableReply:
+            self._first = self.judged  # the next one is compared with it
+            raise
+
+    def _look(self, reply: str) -> None:
+        # A first one that may be in another format is refused; the next one decides what it was. A
+        # stored one that a check has vouched for is not judged again.
+        was_asked_again = self._was_asked_again
+        self._was_asked_again = None
+        judged = self._judged(reply)
+        if judged is None:
+            return
+        self.judged = judged
+        judge = self._watch.judge
+        most_tries = self._watch.most_tries
+        first = self._first
+        if was_asked_again is not None and most_tries:
+            if first is None and was_asked_again():  # an earlier run found it doubtful
+                self._refuse(judged)
+            if self._watch.trusts_stored:
+                self._learn(judged)
+                return
+        judge.add(judged, orientation_of(self._image.sent_size))
+        if first is not None:
+            self._first = None
+            self.proven = judge.compare(first, judged)
+            looks_odd = judge.shows_other(judged)
+            if was_asked_again is not None:  # the run that asked knew more of what boxes look like
+                looks_odd = looks_odd or judge.says_the_same(first, judged)
+            self.stays = self.proven is None and looks_odd
+        elif most_tries and judge.is_doubtful(judged):
+            if self._tries < most_tries:
+                self._refuse(judged)
+            self.stays = True
+        if self.stays:
+            judge.same += 1
+        self._learn(judged)
+
+    def _learn(self, judged: JudgedReply) -> None:
+        if self._watch.can_tell(self._image):
+            self._watch.judge.learn(judged)
+
+    def _refuse(self, judged: JudgedReply) -> None:
+        self._first = judged
+        asked = self._watch.asked.name
+        raise SuspectReply(
+            f"the numbers look like {judged.likeliest}, where {asked} was asked for."
+        )
+
+    def _judged(self, reply: str) -> JudgedReply | None:
+        # Only boxes with four numbers, and without special tokens, count. A box belongs to the
+        # phrase of its id, else to its label, else to "".
+        try:
+            parsed = parse_reply(reply, self._watch.asked, self._phrases, in_lines=True)
+        except UnreadableReply:
+            return None
+        boxes = []
+        for box in parsed.boxes:
+            # special tokens say by themselves what their numbers mean
+            if len(box.numbers) == 4 and box.family is None:
+                phrase = self._phrases.get(box.id or 0) or box.label or ""
+                boxes.append(SeenBox(box_of(box.numbers), box.order, phrase))
+        image = self._image
+        shown = image.shown_size
+        sent = Sent(image.sent_size, image.size[0] / shown[0], image.size[1] / shown[1])
+        return self._watch.judge.judge(boxes, sent)
