@@ -331,12 +331,12 @@ class Summary:
         if _is_no_chance(accepted, shown):
             yield (
                 f"Warning: the judge accepted {accepted} of {shown} false boxes that it was shown"
-                " among the others: it may say yes to anything. Name another one as vlm.check."
+                " among the others: it may say yes to anything. Name another one as vlm.judge."
             )
         if judged >= FEWEST_JUDGED and undecided > judged / 2:
             yield (
                 f"Warning: the judge left {undecided} of {judged} undecided, as its answers differ:"
-                " it may be guessing. Look at them in the report, or name another one as vlm.check."
+                " it may be guessing. Look at them in the report, or name another one as vlm.judge."
             )
 
     def _much_unreadable(self) -> Iterator[str]:

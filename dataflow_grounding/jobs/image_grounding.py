@@ -1,6 +1,5 @@
 """The job `image_grounding`: the user's images and captions in, expressions with boxes out."""
 
-import re
 from typing import Any, Literal
 
 from pydantic import (
@@ -15,13 +14,12 @@ from dataflow_grounding.data.classes import ClassError, definitions_of, phrases_
 from dataflow_grounding.data.inputs import Input
 from dataflow_grounding.data.storage import ResultsStorage
 from dataflow_grounding.engine.plan import Step
+from dataflow_grounding.jobs.judge import judge_block, serving_of_judge
 from dataflow_grounding.jobs.other_images import phrases_in_captions
 from dataflow_grounding.jobs.rows_job import RowsJob
-from dataflow_grounding.jobs.serving_of_spec import serving_of
 from dataflow_grounding.pipelines.shipped import ImageGroundingPipeline
-from dataflow_grounding.serving.serving import Serving
 from dataflow_grounding.spec import Block, PipelineBlock, RowsData, VlmBlock, WorkflowBlock
-from dataflow_grounding.spec.schema import MOST_NEGATIVES
+from dataflow_grounding.spec.schema import MOST_NEGATIVES, JudgedVlmBlock
 
 GROUND = 1  # the number of the step that finds boxes; those after it look at them again
 
@@ -80,16 +78,10 @@ class GroundingData(RowsData):
         return value or []
 
 
-class CheckedVlmBlock(VlmBlock):
-    """`image_grounding.vlm`: who is asked, and under `check` who judges boxes, if another is to."""
-
-    check: VlmBlock | None = None
-
-
 class ImageGroundingBlock(PipelineBlock):
     """`image_grounding`."""
 
-    vlm: CheckedVlmBlock = CheckedVlmBlock()
+    vlm: JudgedVlmBlock = JudgedVlmBlock()
     workflow: GroundingWorkflow = GroundingWorkflow()
     data: GroundingData
 
@@ -98,42 +90,15 @@ class ImageGroundingBlock(PipelineBlock):
         """The blocks of all models that are asked: `vlm`, and another judge's.
 
         The latter is there where another model is to judge, and there is something to judge: a
-        check, negatives, or proposals.
+        check, negatives, proposals, or a second grounding.
         """
         data: GroundingData | None = self.data  # none where only the endpoints are looked at
-        has_proposals = data is not None and bool(data.proposals)
-        judges = self.workflow.check or self.workflow.negatives > 0 or has_proposals
-        if self.vlm.check is None or not judges:
+        workflow = self.workflow
+        judges = workflow.check or workflow.negatives > 0 or workflow.verify == "reground"
+        judges = judges or (data is not None and bool(data.proposals))
+        if self.vlm.judge is None or not judges:
             return [self.vlm]
-        return [self.vlm, judge_block(self.vlm, self.vlm.check)]
-
-
-def judge_block(vlm: VlmBlock, check: VlmBlock) -> VlmBlock:
-    """Return a judge's block, with what it leaves open as in `vlm`.
-
-    That is the backend, unless it states one or has the block of one. Of that backend's block and
-    the service tier, `vlm` fills in what is open only where both have one backend and the judge
-    states no address: so a key goes to no other address than the one next to it.
-
-    Args:
-        vlm: The block of the first model.
-        check: The judge's, `vlm.check`.
-    """
-    stated = check.model_fields_set
-    backends = [name for name in ("openai", "gemini", "local") if name in stated]
-    backend: Any = check.backend
-    if "backend" not in stated:
-        backend = backends[0] if backends else vlm.backend
-    changes: dict[str, Any] = {"backend": backend}
-    if backend == vlm.backend and backend in ("openai", "gemini", "local"):
-        own = getattr(check, backend)
-        if not own.model_fields_set & {"base_url", "endpoints", "azure"}:
-            common = getattr(vlm, backend)
-            own_fields = {name: getattr(own, name) for name in own.model_fields_set}
-            changes[backend] = common.model_copy(update=own_fields)
-            if "service_tier" not in stated:
-                changes["service_tier"] = vlm.service_tier
-    return check.model_copy(update=changes)
+        return [self.vlm, judge_block(self.vlm, self.vlm.judge)]
 
 
 def _refuse_with_proposals(workflow: GroundingWorkflow) -> None:
@@ -180,7 +145,10 @@ class ImageGroundingJob(RowsJob):
         workflow = block.workflow
         settings: dict[str, Any] = {**workflow.own(), "verify": workflow.verify == "reground"}
         for vlm in block.vlms[1:]:  # one at the most
-            settings["judge"] = self._serving_of_judge(vlm)
+            assert block.vlm.judge is not None
+            judge = serving_of_judge(vlm, block.vlm.judge, workflow, self.spec.folders)
+            self.servings.append(judge)
+            settings["judge"] = judge
         if block.data.proposals:
             _refuse_with_proposals(workflow)
             settings["proposed"] = True
@@ -188,17 +156,6 @@ class ImageGroundingJob(RowsJob):
             settings["classes"] = self._stated_classes()
             settings["other_images"] = self._phrases_of_other_images() if workflow.negatives else ()
         return ImageGroundingPipeline(storage, self.serving, **settings).steps()
-
-    def _serving_of_judge(self, vlm: VlmBlock) -> Serving:
-        # A SpecError names keys of `vlm.check`.
-        block = self.spec.block
-        try:
-            serving = serving_of(vlm, block.workflow, self.spec.folders)
-        except SpecError as error:  # which names keys of `vlm`
-            message = re.sub(r"(?<![\w./@-])vlm\.", "vlm.check.", str(error))  # no host's name
-            raise SpecError(message) from error
-        self.servings.append(serving)
-        return serving
 
     def _phrases_of_other_images(self) -> list[str]:
         # There are none if a list of classes is looked for in every image, or if the input has no

@@ -17,14 +17,14 @@ from dataflow_grounding.data.storage import ResultsStorage
 from dataflow_grounding.engine.execute import refuse_to_overwrite
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.formats import seed_records
+from dataflow_grounding.jobs.judge import judge_block, serving_of_judge
 from dataflow_grounding.jobs.other_images import types_in_regions
-from dataflow_grounding.jobs.serving_of_spec import serving_of
 from dataflow_grounding.jobs.spec_job import SpecJob
 from dataflow_grounding.operators import CaptionGenerator, NegativePhraser
 from dataflow_grounding.pipelines.shipped import ImageReferringExpressionPipeline
 from dataflow_grounding.serving.serving import Serving
 from dataflow_grounding.spec import Block, PipelineBlock, Spec, VlmBlock, WorkflowBlock
-from dataflow_grounding.spec.schema import MOST_NEGATIVES, ReferringData
+from dataflow_grounding.spec.schema import MOST_NEGATIVES, JudgedVlmBlock, ReferringData
 
 # the numbers of the steps after the first, 0, which describes regions
 CAPTION = 1
@@ -42,30 +42,27 @@ class ReferringWorkflow(WorkflowBlock):
 
 
 class DoubleCheckBlock(Block):
-    """`image_referring_expression.double_check`: how step 3 checks.
-
-    `vlm` grounds again, if another model is to.
-    """
+    """`image_referring_expression.double_check`: how step 3 checks."""
 
     method: Literal["ask", "reground", "both"] = "ask"
     iou: float = Field(0.5, gt=0, le=1)
-    vlm: VlmBlock | None = None
 
 
 class ImageReferringExpressionBlock(PipelineBlock):
     """`image_referring_expression`."""
 
+    vlm: JudgedVlmBlock = JudgedVlmBlock()
     workflow: ReferringWorkflow = ReferringWorkflow()
     double_check: DoubleCheckBlock = DoubleCheckBlock()
     data: ReferringData
 
     @property
     def vlms(self) -> list[VlmBlock]:
-        """The blocks of all models that are asked: `vlm`, another one's that grounds again."""
-        check = self.double_check
-        if check.vlm and check.method != "ask":
-            return [self.vlm, check.vlm]
-        return [self.vlm]
+        """The blocks of all models that are asked: `vlm`, another judge's that is asked."""
+        judges = self.double_check.method != "ask" or self.workflow.negatives > 0
+        if self.vlm.judge is None or not judges:
+            return [self.vlm]
+        return [self.vlm, judge_block(self.vlm, self.vlm.judge)]
 
 
 class ImageReferringExpressionJob(SpecJob):
@@ -88,7 +85,10 @@ class ImageReferringExpressionJob(SpecJob):
         block = spec.block
         assert isinstance(block, ImageReferringExpressionBlock)
         self._data = block.data
-        self.servings += [serving_of(vlm, block.workflow, spec.folders) for vlm in block.vlms[1:]]
+        for vlm in block.vlms[1:]:  # one at the most
+            assert block.vlm.judge is not None
+            judge = serving_of_judge(vlm, block.vlm.judge, block.workflow, spec.folders)
+            self.servings.append(judge)
         self._seed_file = os.path.join(spec.results_dir, "seed_annotations.jsonl")
         storage = ResultsStorage(self._seed_file, spec.results_dir)
         pipeline = self._pipeline(block, storage)
@@ -137,13 +137,11 @@ class ImageReferringExpressionJob(SpecJob):
     def _pipeline(
         self, block: ImageReferringExpressionBlock, storage: ResultsStorage
     ) -> ImageReferringExpressionPipeline:
-        # A second one of `servings`, where there is one, grounds the expressions again.
+        # A second one of `servings`, where there is one, is the judge.
         check = block.double_check
         settings = {"method": check.method, "iou": check.iou, **block.workflow.own()}
-        reground_serving = self.servings[1] if len(self.servings) > 1 else None
-        return ImageReferringExpressionPipeline(
-            storage, self.serving, reground_serving=reground_serving, **settings
-        )
+        judge = self.servings[1] if len(self.servings) > 1 else None
+        return ImageReferringExpressionPipeline(storage, self.serving, judge=judge, **settings)
 
     def _connect(self, all_steps: list[Step]) -> None:
         path = self._first_input(all_steps)

@@ -58,7 +58,7 @@ def price_others(
         if serving.prices is None and budget_usd is not None:
             raise SpecError(
                 f"workflow.budget_usd needs the prices of {serving.model}, too: set"
-                " vlm.check.prices"
+                " vlm.judge.prices"
             )
     return prices
 

@@ -48,7 +48,7 @@ class ImageGroundingPipeline(Pipeline):
         verify: Whether boxes are grounded once more and compared (BoxVerifier).
         check: Whether the judge looks at every box, in one request an image, and what is missing is
             asked for (BoxChecker, MissingFinder).
-        judge: The model that judges; None takes `serving`.
+        judge: The model that judges, and grounds again; None takes `serving`.
         negatives: How many negatives each image should have: phrases of what isn't in it, made up
             from its own phrases and `other_images`, and kept if `serving` finds nothing of them,
             and the judge calls them absent.
@@ -98,7 +98,7 @@ class ImageGroundingPipeline(Pipeline):
         if zoom:
             self.further.append(steps.BoxRefiner(serving, samples=samples, **boxes))
         if verify:
-            self.further.append(steps.BoxVerifier(serving, samples=samples, **boxes))
+            self.further.append(steps.BoxVerifier(judge or serving, samples=samples, **boxes))
         if negatives:
             self.further.append(steps.NegativePhraser(serving, negatives, other_images, **boxes))
         checks = check or proposed
@@ -140,8 +140,9 @@ class ImageReferringExpressionPipeline(Pipeline):
     """Expressions for the regions of each image.
 
     Steps 0 and 1, side by side, describe regions and image; step 2 makes expressions of both, step
-    3 checks them. Further ones make `negatives` up, as in ImageGroundingPipeline. `method`,
-    `reground_serving` and `iou` are DoubleChecker's, `marks` are of all that show regions.
+    3 checks them. Further ones make `negatives` up, as in ImageGroundingPipeline. `method` and
+    `iou` are DoubleChecker's; `judge` grounds again, and judges negatives. `marks` are of all that
+    show regions.
     """
 
     name = "image_referring_expression"
@@ -152,7 +153,7 @@ class ImageReferringExpressionPipeline(Pipeline):
         serving: Serving,
         *,
         method: "Method" = "ask",
-        reground_serving: Serving | None = None,
+        judge: Serving | None = None,
         iou: float = 0.5,
         marks: "RegionMarks" = "none",
         negatives: int = 0,
@@ -162,12 +163,12 @@ class ImageReferringExpressionPipeline(Pipeline):
         self.describer = steps.RegionExpressionGenerator(serving, marks=marks)
         self.captioner = steps.CaptionForRegions(serving)
         self.merger = steps.Merger(serving, marks=marks)
-        self.checker = steps.DoubleChecker(serving, method, reground_serving, iou)
+        self.checker = steps.DoubleChecker(serving, method, judge, iou)
         self.negating: list[Operator] = []
         if negatives:
             self.negating = [
                 steps.NegativePhraser(serving, negatives, other_images),
-                steps.BoxChecker(serving, only_negatives=True),
+                steps.BoxChecker(judge or serving, only_negatives=True),
             ]
 
     def forward(self) -> None:

@@ -192,6 +192,27 @@ class VlmBlock(Block):
     service_tier: Literal["flex"] | None = None
 
 
+class JudgeBlock(Block):
+    """`vlm.judge`: who judges boxes and grounds again, if another model is to.
+
+    All else is as `vlm` has it, or as the backend's defaults are where backends differ.
+    """
+
+    backend: Annotated[str, AfterValidator(_backend)] | None = None
+    base_url: str = ""
+    model_name: str = ""
+    api_key: str = Field("", repr=False)
+    max_workers: int | None = Field(None, ge=1, le=10_000)
+    box_format: str = "auto"
+    prices: PricesBlock | None = None
+
+
+class JudgedVlmBlock(VlmBlock):
+    """`vlm` of a pipeline that may have a judge."""
+
+    judge: JudgeBlock | None = None
+
+
 class WorkflowBlock(Block):
     """`workflow`: how a run goes."""
 

@@ -81,7 +81,7 @@ OF_ROWS = {
 OF_PIPELINE: dict[str, dict[str, Any]] = {
     "image_grounding": {
         **OF_ROWS,
-        "vlm.check": {"openai": {"model_name": "judge"}},
+        "vlm.judge": {"model_name": "judge"},
         "workflow.fuse": True,
         "workflow.phrases_per_request": 3,
         "workflow.samples": 3,
@@ -96,7 +96,7 @@ OF_PIPELINE: dict[str, dict[str, Any]] = {
         "workflow.negatives": 2,
         "workflow.marks": "outline",
         "double_check.iou": 0.4,
-        "double_check.vlm": {"openai": {"model_name": "judge"}},
+        "vlm.judge": {"model_name": "judge"},
         "data.yolo_names": "/names.txt",
     },
     "image_region_caption": {

@@ -86,10 +86,10 @@ def test_the_script_about_negatives_keeps_what_is_absent(tmp_path: Path) -> None
 def test_the_spec_of_another_model_is_one(workplace: Workplace) -> None:
     texts = re.findall(r"```yaml\n(image_grounding:\n  vlm:.*?)```", PAGE, re.DOTALL)
     blocks = [yaml.safe_load(text)["image_grounding"] for text in texts]
-    [block] = [block for block in blocks if "check" in block["vlm"]]
+    [block] = [block for block in blocks if "judge" in block["vlm"]]
     workplace.picture()
     workplace.rows([{"image_path": "a.jpg", "caption": "A cup."}])
-    settings = {"vlm.openai": block["vlm"]["openai"], "vlm.check": block["vlm"]["check"]}
+    settings = {"vlm.openai": block["vlm"]["openai"], "vlm.judge": block["vlm"]["judge"]}
     for name in ("vlm.openai.base_url", "vlm.openai.model_name", "vlm.openai.timeout"):
         del workplace.settings[name]
     spec = workplace.spec(**settings, **{"workflow.check": True})

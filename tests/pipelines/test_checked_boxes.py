@@ -1,4 +1,4 @@
-"""`workflow.check` and `vlm.check` in a run: from the spec to the report, the costs and the review."""
+"""`workflow.check` and `vlm.judge` in a run: from the spec to the report, the costs and the review."""
 
 from __future__ import annotations
 
@@ -184,9 +184,9 @@ def test_another_judge_is_asked_at_its_address_and_billed_apart(place: Workplace
         LoopbackServer(grounder, keep_bodies=True) as server,
         LoopbackServer(judge, keep_bodies=True) as other,
     ):
-        check = {"openai": {"base_url": other.base_url, "model_name": "judge"}}
+        check = {"base_url": other.base_url, "model_name": "judge"}
         check["prices"] = judges_prices  # type: ignore[assignment]
-        settings = {"vlm.check": {**check, "box_format": "xyxy_px"}, **prices}
+        settings = {"vlm.judge": {**check, "box_format": "xyxy_px"}, **prices}
         checked(place, server, **settings)
         sent = server.count() + other.count()
         checked(place, server, **settings)
@@ -265,13 +265,14 @@ def test_where_the_answers_differ_a_box_is_first_in_review(place: Workplace) -> 
     ("settings", "complaint"),
     [
         ({"workflow.check": "slow"}, "workflow.check"),
-        ({"workflow.check": True, "vlm.check": {"openai": {"modelname": "x"}}}, "vlm.check"),
+        ({"workflow.check": True, "vlm.judge": {"modelname": "x"}}, "vlm.judge"),
         (
             {
                 "workflow.check": True,
-                "vlm.check": {"openai": {"base_url": "http://127.0.0.1:9/v1"}},
+                "vlm.judge": {"backend": "openai", "base_url": "http://127.0.0.1:9/v1"},
+                "vlm.backend": "embedded",
             },
-            "set vlm.check.openai.model_name",
+            "set vlm.judge.model_name",
         ),
     ],
 )
@@ -292,36 +293,57 @@ def test_zoom_and_verify_stay_and_the_check_comes_last(place: Workplace) -> None
     assert steps[-4:] == ["box_refinement", "box_verification", "box_check", "missing_search"]
 
 
-def test_a_key_goes_to_no_other_address(place: Workplace) -> None:
+def test_nothing_secret_goes_to_another_address(place: Workplace) -> None:
     with (
         LoopbackServer(Model(), keep_bodies=True, key="sk-mine") as server,
         LoopbackServer(Model(), keep_bodies=True) as other,
     ):
-        check = {"openai": {"base_url": other.base_url, "model_name": "judge"}}
-        checked(place, server, **{"vlm.openai.api_key": "sk-mine", "vlm.check": check})
-        headers = [json.dumps(dict(request.headers)) for request in other.requests]
-    assert headers
-    assert not any("sk-mine" in header for header in headers)
+        settings = {
+            "vlm.openai.api_key": "sk-mine",
+            "vlm.openai.extra_headers": {"X-Token": "sk-header"},
+            "vlm.openai.extra_body": {"top_k": 7, "more": {"api_key": "sk-body", "seed": 1}},
+        }
+        check = {"base_url": other.base_url, "model_name": "judge"}
+        checked(place, server, **settings, **{"vlm.judge": check})
+        sent = [f"{dict(request.headers)} {request.body}" for request in other.requests]
+        bodies = [request.body for request in other.requests if request.task]
+    assert bodies
+    assert not any("sk-" in text for text in sent)
+    for body in bodies:
+        assert body is not None
+        assert (body["top_k"], body["more"]) == (7, {"seed": 1})  # all else is as in vlm
+
+
+def test_a_judge_at_the_same_address_has_its_key(place: Workplace) -> None:
+    model = Model()
+    with LoopbackServer(model, keep_bodies=True, key="sk-mine") as server:
+        settings = {"vlm.openai.api_key": "sk-mine", "vlm.judge": {"model_name": "judge"}}
+        checked(place, server, **settings, **{"workflow.verify": "reground"})
+    assert {task for name, task in model.asked if name == "judge"} >= {
+        "box_check",
+        "phrase_grounding",
+    }
+    assert ("loopback", "box_check") not in model.asked
 
 
 def test_a_budget_in_usd_wants_the_judges_prices_too(place: Workplace) -> None:
     settings = {
         "vlm.prices": {"input": 1.0, "output": 1.0},
-        "vlm.check": {"openai": {"model_name": "unheard-of"}},
+        "vlm.judge": {"model_name": "unheard-of"},
         "workflow.check": True,
         "workflow.budget_usd": 1.0,
     }
     done = place.run(**settings, **{"vlm.openai.base_url": "http://127.0.0.1:9/v1"})
     assert done.code == 2
     assert "unheard-of" in done.err
-    assert "vlm.check.prices" in done.err
+    assert "vlm.judge.prices" in done.err
 
 
 def judged_by(server: LoopbackServer) -> dict[str, Any]:
     """Settings of a check by the model at this server."""
-    check: dict[str, Any] = {"openai": {"base_url": server.base_url, "model_name": "judge"}}
+    check: dict[str, Any] = {"base_url": server.base_url, "model_name": "judge"}
     check["box_format"] = "xyxy_px"  # else it is asked for probes, too
-    return {"vlm.check": check, "workflow.check": True}
+    return {"vlm.judge": check, "workflow.check": True}
 
 
 def test_shards_ask_the_judge_too(place: Workplace) -> None:
@@ -353,18 +375,18 @@ def test_a_judge_of_another_backend_is_asked(place: Workplace) -> None:
     own.write_text(
         "from dataflow_grounding.serving import OpenAIServing\n\n\n"
         "class Judge(OpenAIServing):\n"
-        "    def __init__(self, url):\n"
-        "        super().__init__(url, 'of another backend', box_format='xyxy_px')\n"
+        "    def __init__(self, base_url):\n"
+        "        super().__init__(base_url, 'of another backend', box_format='xyxy_px')\n"
     )
     judge = Model()
     with (
         LoopbackServer(Model(), keep_bodies=True) as server,
         LoopbackServer(judge, keep_bodies=True) as other,
     ):
-        check = {"backend": "own_judge:Judge", "settings": {"url": other.base_url}}
-        checked(place, server, **{"vlm.check": check})
+        check = {"backend": "own_judge:Judge", "base_url": other.base_url}
+        checked(place, server, **{"vlm.judge": check})
         sent = server.count() + other.count()
-        checked(place, server, **{"vlm.check": check})
+        checked(place, server, **{"vlm.judge": check})
         assert server.count() + other.count() == sent
     assert {model for model, _ in judge.asked} == {"of another backend"}
     assert {task for _, task in judge.asked} == {"box_check"}

@@ -270,12 +270,12 @@ def test_what_does_not_match_and_can_not_be_mended_is_false_and_keeps_its_boxes(
 def test_a_second_model_may_ground_afresh(tmp_path: Path) -> None:
     with LoopbackServer() as first, LoopbackServer() as second:
         other = {
-            "backend": "openai",
             "box_format": "yxyx_1000",
-            "openai": {"base_url": second.base_url, "model_name": "two"},
+            "base_url": second.base_url,
+            "model_name": "two",
         }
         place = placed(
-            tmp_path, first.base_url, **{"double_check.method": "both", "double_check.vlm": other}
+            tmp_path, first.base_url, **{"double_check.method": "both", "vlm.judge": other}
         )
         first.answers = Swapping(place.images)
         second.answers = GoldAnswers(gold(), image_root=place.images, box_format="yxyx_1000")

@@ -224,9 +224,9 @@ def test_another_judge_checks_them(place: Workplace) -> None:
         LoopbackServer(phraser, keep_bodies=True) as server,
         LoopbackServer(judge, keep_bodies=True) as other,
     ):
-        check = {"openai": {"base_url": other.base_url, "model_name": "judge"}}
+        check = {"base_url": other.base_url, "model_name": "judge"}
         settings = {"vlm.openai.base_url": server.base_url}
-        done = place.run(**settings, **{"vlm.check": {**check, "box_format": "xyxy_px"}})
+        done = place.run(**settings, **{"vlm.judge": {**check, "box_format": "xyxy_px"}})
     assert done.code == 0, done
     assert {request.task for request in judge.received} == {"box_check"}
     assert len(judge.asked("box_check")) == PICTURES

@@ -336,10 +336,10 @@ def test_a_check_asks_its_judge_there_too(workplace: Workplace, cluster: str) ->
         LoopbackServer(grounder, keep_bodies=True) as server,
         LoopbackServer(judge, keep_bodies=True) as other,
     ):
-        check = {"openai": {"base_url": other.base_url, "model_name": "judge"}}
+        check = {"base_url": other.base_url, "model_name": "judge"}
         workplace.settings |= {
             "vlm.openai.base_url": server.base_url,
-            "vlm.check": {**check, "box_format": "xyxy_px"},
+            "vlm.judge": {**check, "box_format": "xyxy_px"},
             "workflow.check": True,
             "data.classes": [f"the {color} box" for color in sorted(COLORS)],
         }

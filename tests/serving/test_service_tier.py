@@ -291,17 +291,11 @@ def test_a_judge_at_the_same_address_is_asked_at_the_tier(
     workplace: Workplace, server: LoopbackServer
 ) -> None:
     at(workplace, server)
-    judge = {"workflow.check": True, "vlm.check": {"openai": {"model_name": "judge"}}}
+    judge = {"workflow.check": True, "vlm.judge": {"model_name": "judge"}}
     workplace.run(**FLEX, **judge)
     judged = [request for request in server.requests if request.model == "judge"]
     assert judged
     assert all(asks_flex(request) for request in judged)
-    before = server.count()
-    judge["vlm.check"] = {**judge["vlm.check"], "service_tier": None}
-    workplace.run(*["--retry-failed"], **FLEX, **judge, **{"workflow.force_reprocess": True})
-    ordinary = [request for request in server.requests[before:] if request.model == "judge"]
-    assert ordinary
-    assert not any(asks_flex(request) for request in ordinary)
 
 
 @pytest.mark.slow

@@ -1,0 +1,88 @@
+"""The judge that `vlm.judge` names: its `vlm` block, and its serving."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding._util.secrets import names_secret
+from dataflow_grounding.jobs.serving_of_spec import serving_of
+from dataflow_grounding.serving.serving import Serving
+from dataflow_grounding.spec import VlmBlock, WorkflowBlock
+from dataflow_grounding.spec.schema import AzureBlock, JudgeBlock
+
+_KEYS = {
+    "openai": ("base_url", "model_name", "api_key"),
+    "gemini": ("base_url", "model", "api_key"),
+    "local": ("", "model_name", ""),
+}
+"""Backend → its own names of `base_url`, `model_name` and `api_key`; "" where it has none."""
+
+
+def judge_block(vlm: VlmBlock, judge: JudgeBlock) -> VlmBlock:
+    """Return a judge's block: what `vlm` has, with what the judge states in its place.
+
+    Nothing secret of `vlm` goes to another address than its own.
+
+    Args:
+        vlm: The block of the first model.
+        judge: The judge's, `vlm.judge`.
+
+    Raises:
+        SpecError: The backend has no place for what is stated.
+    """
+    backend = judge.backend or vlm.backend
+    block = vlm if backend == vlm.backend else VlmBlock(backend=backend)
+    changes: dict[str, Any] = {"box_format": judge.box_format, "prices": judge.prices}
+    stated = {
+        name: getattr(judge, name)
+        for name in ("base_url", "model_name", "api_key")
+        if getattr(judge, name)
+    }
+    if backend not in _KEYS:
+        if backend in ("embedded", "auto") and stated:
+            raise SpecError(f"vlm.judge.{next(iter(stated))}: {backend} has none, leave it out")
+        changes["settings"] = {**block.settings, **stated}
+        if judge.base_url:
+            changes["settings"] = {**_without_secrets(block.settings), **stated}
+        return block.model_copy(update=changes)
+    common = getattr(block, backend)
+    own: dict[str, Any] = {}
+    for name, own_name in zip(("base_url", "model_name", "api_key"), _KEYS[backend], strict=True):
+        if name in stated and not own_name:
+            raise SpecError(f"vlm.judge.{name}: {backend} has none, leave it out")
+        if name in stated:
+            own[own_name] = stated[name]
+    if backend == "openai" and judge.model_name:
+        own["name"] = ""
+    if judge.base_url and judge.base_url != getattr(common, "base_url", ""):
+        own["api_key"] = judge.api_key
+        if backend == "openai":
+            own |= {"endpoints": [], "azure": AzureBlock(), "extra_headers": {}}
+            own["extra_body"] = _without_secrets(common.extra_body)
+        else:
+            own["extra"] = _without_secrets(common.extra)
+        changes["service_tier"] = None
+    changes[backend] = common.model_copy(update=own)
+    return block.model_copy(update=changes)
+
+
+def _without_secrets(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_secrets(v) for k, v in value.items() if not names_secret(str(k))}
+    if isinstance(value, list):
+        return [_without_secrets(item) for item in value]
+    return value
+
+
+def serving_of_judge(
+    block: VlmBlock, judge: JudgeBlock, workflow: WorkflowBlock, folders: Sequence[str]
+) -> Serving:
+    """Return the serving of a judge's block. A SpecError names keys of `vlm.judge`."""
+    if judge.max_workers is not None:
+        workflow = workflow.model_copy(update={"max_workers": judge.max_workers})
+    try:
+        return serving_of(block, workflow, folders)
+    except SpecError as error:  # which names keys of `vlm`
+        keys = r"(?<![\w./@-])vlm\.((openai|gemini|local)\.)?"  # no host's name
+        raise SpecError(re.sub(keys, "vlm.judge.", str(error))) from error
