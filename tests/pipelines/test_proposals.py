@@ -268,7 +268,7 @@ def test_proposals_in_a_picture_of_another_size_fail_their_record_alone(place: W
         settings = {"vlm.openai.base_url": server.base_url}
         checked = command(["check", "-e", str(place.spec(**settings))])
         assert checked.code == 2
-        assert "when it is turned upright by its EXIF" in checked.err
+        assert "EXIF orientation turns it" in checked.err
         assert place.run(**settings).code == 1
     [failure] = place.failures()
     assert failure["kind"] == "size_differs"
