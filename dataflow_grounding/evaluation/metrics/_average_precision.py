@@ -1,9 +1,8 @@
-"""COCO's average precision of phrases, in memory that grows by some 20 bytes a predicted box."""
+"""COCO's average precision of phrases."""
 
 import hashlib
-from array import array
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,6 +13,29 @@ _DRAWS = 200  # bootstrap samples for an interval: each goes over all boxes ten 
 
 ScoredBox = tuple[float, float, float, float, float | None]
 """A box's corners, and its score."""
+
+
+class _Phrase(NamedTuple):
+    """A phrase: the number of its image, and how many gold boxes it has."""
+
+    image: int
+    gold_boxes: int
+
+
+class _Box(NamedTuple):
+    """A predicted box.
+
+    `digest` is of its phrase, and orders equal scores. A `score` below 0 is of a box without one.
+    `right` has a bit for each threshold at which the box is right.
+    """
+
+    image: int
+    digest: int
+    score: float
+    right: int
+
+
+_BOXES = np.dtype([("image", "u4"), ("digest", "u8"), ("score", "f8"), ("right", "u2")])
 
 
 class AveragePrecision:
@@ -35,16 +57,8 @@ class AveragePrecision:
     """
 
     def __init__(self) -> None:
-        self._gold_boxes = 0
-        # for each phrase its image, and how many gold boxes it has
-        self._image_of_phrase = array("I")
-        self._gold_of_phrase = array("I")
-        # for each predicted box its image, a digest of its phrase that orders equal scores, its
-        # score (below 0 without one), and a bit for each threshold at which it is right
-        self._image_of_box = array("I")
-        self._digests = array("Q")
-        self._scores = array("d")
-        self._right = array("H")
+        self._phrases: list[_Phrase] = []
+        self._boxes: list[_Box] = []
 
     def add(self, gold: Mapping[str, Any], found: Mapping[str, Any] | None, image: int = 0) -> None:
         """Count a phrase of an image: the gold's boxes, and those predicted for it, if any.
@@ -54,9 +68,7 @@ class AveragePrecision:
         """
         gold_boxes = _scored_boxes(gold)
         predicted = _scored_boxes(found)
-        self._gold_boxes += len(gold_boxes)
-        self._image_of_phrase.append(image)
-        self._gold_of_phrase.append(len(gold_boxes))
+        self._phrases.append(_Phrase(image, len(gold_boxes)))
         phrase_bytes = repr([gold_boxes, predicted]).encode()
         digest = int.from_bytes(hashlib.sha256(phrase_bytes).digest()[:8], "big")
         scores = []
@@ -66,22 +78,21 @@ class AveragePrecision:
         surest = sorted(range(len(predicted)), key=lambda index: -scores[index])[:_MOST_BOXES]
         bits = _right_bits([predicted[index] for index in surest], gold_boxes)
         for index, right in zip(surest, bits, strict=True):
-            self._image_of_box.append(image)
-            self._digests.append(digest)
-            self._scores.append(scores[index])
-            self._right.append(right)
+            self._boxes.append(_Box(image, digest, scores[index], right))
 
     def value(self) -> float | None:
         """Return the AP of all phrases, in [0, 1]: None without gold boxes, 0 without predicted."""
-        if not self._gold_boxes:
+        gold_boxes = sum(phrase.gold_boxes for phrase in self._phrases)
+        if not gold_boxes:
             return None
-        if not self._scores:
+        boxes = self._surest_first()
+        if not len(boxes):
             return 0.0
-        right = np.frombuffer(self._right, np.uint16)[self._order()]
-        return _average(right, np.ones(len(right)), self._gold_boxes)
+        return _average(boxes["right"], np.ones(len(boxes)), gold_boxes)
 
-    def _order(self) -> np.ndarray:
-        return np.lexsort((np.frombuffer(self._digests, np.uint64), -np.frombuffer(self._scores)))
+    def _surest_first(self) -> np.ndarray:
+        boxes = np.array(self._boxes, _BOXES)
+        return boxes[np.lexsort((boxes["digest"], -boxes["score"]))]
 
     def draws(self, images: int) -> np.ndarray:
         """Return the AP of 200 bootstrap samples of that many images, one after the other.
@@ -90,21 +101,18 @@ class AveragePrecision:
         predicted ones. The samples are the same at each call.
         """
         values = np.full(_DRAWS, np.nan)
-        if not self._gold_boxes:
+        phrases = np.array(self._phrases, int).reshape(-1, 2)
+        if not phrases[:, 1].any():
             return values
-        if not self._scores:
+        boxes = self._surest_first()
+        if not len(boxes):
             return np.zeros(_DRAWS)
-        order = self._order()
-        right = np.frombuffer(self._right, np.uint16)[order]
-        image_of_box = np.frombuffer(self._image_of_box, np.uint32)[order]
-        image_of_phrase = np.frombuffer(self._image_of_phrase, np.uint32)
-        gold_of_phrase = np.frombuffer(self._gold_of_phrase, np.uint32)
         chance = np.random.default_rng(0)
         for draw in range(_DRAWS):
             times_drawn = np.bincount(chance.integers(0, images, images), minlength=images)
-            gold_boxes = int((times_drawn[image_of_phrase] * gold_of_phrase).sum())
+            gold_boxes = int((times_drawn[phrases[:, 0]] * phrases[:, 1]).sum())
             if gold_boxes:
-                values[draw] = _average(right, times_drawn[image_of_box], gold_boxes)
+                values[draw] = _average(boxes["right"], times_drawn[boxes["image"]], gold_boxes)
         return values
 
 

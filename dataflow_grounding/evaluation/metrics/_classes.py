@@ -1,9 +1,8 @@
 """Figures of each class, where expressions state theirs, as those of `data.classes` do."""
 
-from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,6 +27,19 @@ from dataflow_grounding.evaluation.metrics.pairs import (
 _MOST = 300  # classes, those with most gold boxes: a list of classes has no more
 
 
+class _Entry(NamedTuple):
+    """What was counted of a class in an image, by the image's number.
+
+    That is how many of the boxes found there are right, how many were found, and how many the gold
+    has.
+    """
+
+    image: int
+    right: int
+    boxes: int
+    gold_boxes: int
+
+
 class _ClassCounts:
     """What was counted of a class.
 
@@ -38,32 +50,19 @@ class _ClassCounts:
         self.name = name
         self.precision = AveragePrecision()
         self.found_as = Counter[str]()  # by class_key, how many gold boxes were found as another's
-        # One entry for each image with the class: which image it is, how many of the boxes found in
-        # it are right, how many were found, and how many the gold has.
-        self._image_of_entry = array("q")
-        self._right = array("q")
-        self._boxes = array("q")
-        self._gold_boxes = array("q")
-
-    def add(self, image: int, right: int, boxes: int, gold_boxes: int) -> None:
-        """Count the boxes of the class in one image."""
-        self._image_of_entry.append(image)
-        self._right.append(right)
-        self._boxes.append(boxes)
-        self._gold_boxes.append(gold_boxes)
+        self.entries: list[_Entry] = []  # one for each image with the class
 
     @property
     def gold_boxes(self) -> int:
         """How many gold boxes the class has."""
-        return sum(self._gold_boxes)
+        return sum(entry.gold_boxes for entry in self.entries)
 
     def sums(self, images: int) -> dict[str, np.ndarray]:
         """Return the numbers of `right`, found and gold boxes, summed for each image."""
-        image_of_entry = np.frombuffer(self._image_of_entry, np.int64)
-        columns = {"right": self._right, "boxes": self._boxes, "gold_boxes": self._gold_boxes}
+        image, *columns = np.array(self.entries, int).reshape(-1, len(_Entry._fields)).T
         sums = {}
-        for name, column in columns.items():
-            sums[name] = np.bincount(image_of_entry, np.frombuffer(column, np.int64), images)
+        for name, column in zip(_Entry._fields[1:], columns, strict=True):
+            sums[name] = np.bincount(image, column, images)
         return sums
 
 
@@ -136,7 +135,7 @@ class ClassFigures:
         for boxes in self._in_image.values():
             counts = self._counts_of(boxes.name)
             if boxes.is_open:
-                counts.add(self._image, 0, 0, 0)
+                counts.entries.append(_Entry(self._image, 0, 0, 0))
                 continue
             # All phrases of the class are measured as if they were one.
             gold = boxes_of_things(boxes.gold)
@@ -144,7 +143,7 @@ class ClassFigures:
             self.repeated += sum(map(len, boxes.found)) - len(found)
             pairs = self._right_pairs(found, gold)
             counted = self._rules.counted({"instances": found})
-            counts.add(self._image, len(pairs), len(counted), len(gold))
+            counts.entries.append(_Entry(self._image, len(pairs), len(counted), len(gold)))
             counts.precision.add({"instances": gold}, {"instances": found}, self._image)
             matched_gold = {pair.gold for pair in pairs}
             matched_found = {pair.found for pair in pairs}

@@ -1,13 +1,11 @@
 """All figures of predictions against gold."""
 
 import math
-from array import array
 from bisect import bisect
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -38,6 +36,7 @@ from dataflow_grounding.evaluation.metrics.confidence import (
 )
 from dataflow_grounding.evaluation.metrics.pairs import PairedRecord, Pairs, Row, Rules
 
+K = TypeVar("K")
 # the columns of `_measures` by name, a value for each image
 Columns = dict[str, np.ndarray]
 Figures = dict[str, float | int | None]
@@ -49,7 +48,6 @@ _WORD_BOUNDS = (4, 7, 10)
 _WORD_GROUPS = ("1-3", "4-6", "7-9", "10 or more")
 _GROUPS_OF_FREE_TEXT = ("words", "category")  # where phrases are classes these say nothing more
 _GROUP_MEASURES = ("acc_0.5", "miou", "r1_any", "gprec_f1")
-_AT_ONCE = 4096  # phrases whose columns are kept until they are summed
 _NO_SCORES = "no scores: boxes are ranked by their order, and R@5 and R@10 then mean little"
 
 
@@ -184,7 +182,7 @@ def evaluate(found: Source, gold: Source, rules: Rules = Rules()) -> "Evaluation
     for record in pairs:
         counts.add(record)
     sums = counts.sums(truth.states_spans and answers.states_spans)
-    curve = kept_and_right(np.frombuffer(counts.scores).reshape(-1, 2))
+    curve = kept_and_right(np.array(counts.scores, float).reshape(-1, 2))
     rows_of_classes = counts.classes.rows(len(sums["one"])) if counts.classes else {}
     listed = truth.classes or answers.classes
     classes = {name: rows_of_classes[name] for name in in_order(rows_of_classes, listed)}
@@ -192,8 +190,8 @@ def evaluate(found: Source, gold: Source, rules: Rules = Rules()) -> "Evaluation
         pairs,
         rules,
         sums,
-        np.frombuffer(counts.overlaps),
-        np.frombuffer(counts.right, bool),
+        np.array(counts.overlaps),
+        np.array(counts.right),
         curve,
         _figures(counts, sums, answers.phrase_count, rules)
         | ({"map": mean_ap(classes)} if classes else {}),
@@ -272,25 +270,12 @@ def _is_right(columns: Mapping[str, float], rules: Rules) -> bool:
 
 
 class _Table:
-    """Rows of numbers under the same names, summed by image: memory grows with the images alone.
-
-    The last rows are kept as they are until they are summed at once, which is quicker than row by
-    row.
-
-    Attributes:
-        groups: The sums by kind of group and group, of the rows that are summed by now.
-    """
+    """Rows of numbers under the same names, summed by image: memory grows with the images alone."""
 
     def __init__(self) -> None:
-        self.groups: Groups = {}
         self._names: list[str] = []  # of the first row, in its order
-        # Of the rows that aren't summed yet: their images, their numbers row after row, and the
-        # groups that each is in.
-        self._images = array("q")
-        self._values = array("d")
-        self._labels: list[list[tuple[str, str]]] = []
-        # Of all others: image after image, a number for each name.
-        self._sums = array("d")
+        self._of_images: dict[int, np.ndarray] = {}
+        self._of_groups: dict[tuple[str, str], np.ndarray] = {}
 
     def add(
         self, image: int, row: Mapping[str, float], labels: Iterable[tuple[str, str]] = ()
@@ -302,47 +287,35 @@ class _Table:
         """
         if not self._names:
             self._names = list(row)
-        self._images.append(image)
-        self._values.extend(row.values())
-        self._labels.append(list(labels))
-        if len(self._images) == _AT_ONCE:
-            self._sum_up()
+        numbers = np.array(list(row.values()), float)
+        _add_to(self._of_images, image, numbers)
+        for label in labels:
+            _add_to(self._of_groups, label, numbers)
+
+    @property
+    def groups(self) -> Groups:
+        """The sums by kind of group and group."""
+        groups: Groups = {}
+        for (kind, name), numbers in self._of_groups.items():
+            sums = dict(zip(self._names, numbers.tolist(), strict=True))
+            groups.setdefault(kind, {})[name] = sums
+        return groups
 
     def sums(self, images: int) -> Columns:
         """Return the sums by their names, each an array with a value for each of `images` images.
 
-        It sums the rows that aren't summed yet. An image without rows has 0.
+        An image without rows has 0.
         """
-        self._sum_up()
-        table = self._table_of_images(images)
+        none = np.zeros(len(self._names))
+        table = np.array([self._of_images.get(image, none) for image in range(images)])
         return dict(zip(self._names, table.T, strict=True))
 
-    def _table_of_images(self, images: int) -> np.ndarray:
-        # Return the sums as an array of shape (images, names), which writes into `_sums`. It has at
-        # least `images` rows: `_sums` grows by zeros for those that it lacks.
-        columns = len(self._names)
-        missing = images * columns - len(self._sums)
-        if missing > 0:
-            self._sums.frombytes(bytes(missing * self._sums.itemsize))
-        return np.frombuffer(self._sums).reshape(-1, columns)
 
-    def _sum_up(self) -> None:
-        if not self._images:
-            return
-        rows = np.frombuffer(self._values).reshape(len(self._images), -1)
-        np.add.at(self._table_of_images(max(self._images) + 1), list(self._images), rows)
-        indices_of = defaultdict[tuple[str, str], list[int]](list)
-        for index, labels in enumerate(self._labels):
-            for label in labels:
-                indices_of[label].append(index)
-        for (kind, name), indices in indices_of.items():
-            groups = self.groups.setdefault(kind, {})
-            group = groups.setdefault(name, dict.fromkeys(self._names, 0.0))
-            for column, number in zip(self._names, rows[indices].sum(axis=0), strict=True):
-                group[column] += float(number)
-        self._images = array("q")
-        self._values = array("d")
-        self._labels = []
+def _add_to(sums: dict[K, np.ndarray], key: K, numbers: np.ndarray) -> None:
+    if key in sums:
+        sums[key] += numbers
+    else:
+        sums[key] = numbers.copy()
 
 
 class _Counts:
@@ -350,8 +323,8 @@ class _Counts:
 
     Attributes:
         overlaps: For each gold phrase the largest overlap of its first box with a gold box.
-        right: For each gold phrase 1 where it is right, else 0.
-        scores: For each box with a score the score, then 1 or 0 for right or wrong.
+        right: For each gold phrase whether it is right.
+        scores: For each box with a score the score, and whether the box is right.
         precision: The AP of all judged phrases.
         missing: How many gold phrases were not found.
         extra: How many found phrases the gold doesn't have, in the records that it has.
@@ -370,9 +343,9 @@ class _Counts:
         self._phrases = _Table()
         self._records = _Table()
         self._images = 0  # how many there are
-        self.overlaps = array("d")
-        self.right = array("b")
-        self.scores = array("d")
+        self.overlaps: list[float] = []
+        self.right: list[bool] = []
+        self.scores: list[tuple[float, bool]] = []
         self.precision = AveragePrecision()
         self.missing = 0
         self.extra = 0
@@ -382,7 +355,7 @@ class _Counts:
 
     @property
     def groups(self) -> Groups:
-        """The phrases by kind of group and group; call `sums` before."""
+        """The sums of phrases by kind of group and group."""
         return self._phrases.groups
 
     def add(self, record: PairedRecord) -> None:
@@ -417,8 +390,7 @@ class _Counts:
         self._phrases.add(record.image, {**columns, "phrases": 1}, groups)
         self.overlaps.append(columns["first_iou"])
         self.right.append(_is_right(columns, self._rules))
-        for score, is_right in scores:
-            self.scores.extend((score, is_right))
+        self.scores += scores
         if found is None:
             self.missing += 1
         if columns["judged"]:
