@@ -34,7 +34,7 @@ from dataflow_grounding.formats.imported import (
     kept_of,
     with_item_number,
 )
-from dataflow_grounding.formats.label_files import Labelled
+from dataflow_grounding.formats.label_files import Label, Labelled
 from dataflow_grounding.formats.reading import (
     check_expression,
     entry_errors,
@@ -247,22 +247,20 @@ class CocoFile:
         """Return why annotations of an image were left out when the file was read."""
         return self._refused.get(image_id, [])
 
-    def regions(self, image_id: str, left_out: list[str]) -> list[Labelled]:
-        """Return the boxes of an image in pixels, with their categories; crowds are left out.
+    def label(self, image_id: str) -> Label:
+        """Return the boxes of an image with their categories, without crowds.
 
-        A category that isn't listed is "". To `left_out` goes why annotations can't be read, as one
-        whose box has no area, with file and annotation.
+        A category that isn't listed is "". A box without an area can't be read.
         """
-        regions: list[Labelled] = []
-        left_out += self.refused(image_id)
+        label = Label([], [], [*self.refused(image_id)])
         for entry in self.entries(image_id):
             if entry["crowd"]:
                 continue
             try:
-                regions.append(self._region(entry))
+                label.regions.append(self._region(entry))
             except BrokenRow as error:
-                left_out.append(str(error))
-        return regions
+                label.unread.append(str(error))
+        return label
 
     def _region(self, entry: Mapping[str, Any]) -> Labelled:
         where = f"{self.path}, annotation {entry['id']}"

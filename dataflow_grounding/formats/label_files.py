@@ -13,14 +13,14 @@ data/utils.py.
 import codecs
 import os
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
-from dataflow_grounding._util.errors import BrokenRow, InputError
-from dataflow_grounding._util.paths import open_file
+from dataflow_grounding._util.errors import BrokenRow, InputError, errors_as
+from dataflow_grounding._util.paths import joined, open_file
 from dataflow_grounding.boxes.geometry import Bbox, Size, box_of
 from dataflow_grounding.data.bad_entries import ImportRefused
 from dataflow_grounding.data.classes import class_key
@@ -36,9 +36,35 @@ from dataflow_grounding.formats.reading import entry_errors, files_under, pictur
 from dataflow_grounding.images.files import ENDINGS
 
 Labelled: TypeAlias = dict[str, Any]
-"""A region: `bbox` ([x1, y1, x2, y2] in pixels), `type`, perhaps `score`."""
-OfLine: TypeAlias = Callable[[list[str]], list[Labelled]]
-"""Returns the regions of a line's fields, one or none. Raises BrokenRow."""
+"""A region: `bbox` ([x1, y1, x2, y2] in pixels), `type`, perhaps `score` and `outline`."""
+
+
+class Label(NamedTuple):
+    """What labels say of a picture.
+
+    Attributes:
+        regions: Each says in `line` which of the lines it is from.
+        lines: Of the file, without blank ones and those that can't be read.
+        unread: Why entries can't be read, with their places.
+    """
+
+    regions: list[Labelled]
+    lines: list[str]
+    unread: list[str]
+
+
+class LabelFolder(NamedTuple):
+    """A folder of pictures with its folder of labels: the label of sub/a.jpg is sub/a.txt.
+
+    Attributes:
+        pictures: The pictures' paths in their folder, in order.
+        files: The label files of the pictures that have one, by the picture's path.
+        spare: Labels of no picture, sorted, by their paths in the folder of labels.
+    """
+
+    pictures: list[str]
+    files: dict[str, str]
+    spare: list[str]
 
 
 class Names(NamedTuple):
@@ -64,33 +90,58 @@ _BESIDE_BOXES = "outlines in pictures with a box that has no outline of its size
 _FOLDERS = ((FOLDER, "labels"), ("image_2", "label_2"))
 
 
-def read_labels(path: str, of_line: OfLine, left_out: list[str]) -> list[Labelled]:
-    """Return the regions of a label file, those that `of_line` makes of each line's fields.
+def label_folder(
+    pictures: str, labels: str, keys: tuple[str, str], names_files: Iterable[str] = ()
+) -> LabelFolder:
+    """Find the labels of pictures. Raises InputError where one of the two is no folder.
 
-    Empty lines are passed over. A bad line is left out, and why is added to the list `left_out`.
-    Raises OSError.
+    Args:
+        pictures: The folder of pictures.
+        labels: The folder of labels.
+        keys: The settings that name the two, for messages.
+        names_files: Files in the folder of labels that aren't any.
     """
-    regions: list[Labelled] = []
-    with open_file(path) as file:
+    images = files_under(pictures, ENDINGS, keys[0])
+    there = set(files_under(labels, (".txt",), keys[1])).difference(names_files)
+    wanted = {image: _label_of(image) for image in images}
+    files = {image: joined(labels, label) for image, label in wanted.items() if label in there}
+    return LabelFolder(images, files, sorted(there.difference(wanted.values())))
+
+
+def _read_label(path: str, of_line: Callable[[list[str]], list[Labelled]]) -> Label:
+    # `of_line` returns the regions of a line's fields, one or none.
+    label = Label([], [], [])
+    with errors_as(BrokenRow, f"can't read {path}"), open_file(path) as file:
         data = file.read()
     data = data.removeprefix(codecs.BOM_UTF8).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     for number, line in enumerate(data.split(b"\n"), 1):
         try:
             fields = line.decode().split()
             if fields:
-                regions += of_line(fields)
+                regions = of_line(fields)
+                label.regions.extend({**region, "line": len(label.lines)} for region in regions)
+                label.lines.append(" ".join(fields))
         except (BrokenRow, UnicodeDecodeError) as error:
             why = error if isinstance(error, BrokenRow) else "is not UTF-8"
-            left_out.append(f"{path}, line {number}: {why}")
-    return regions
+            label.unread.append(f"{path}, line {number}: {why}")
+    return label
 
 
-def kitti_regions(fields: list[str]) -> list[Labelled]:
-    """Return the region of a KITTI line in a list; an empty list for a DontCare line.
+def read_kitti(path: str) -> Label:
+    """Return what is in a label file of KITTI's. Raises BrokenRow where it can't be read."""
+    return _read_label(path, _kitti_regions)
 
-    Its numbers are as written, and its box may have no area. Raises BrokenRow for a line with
-    too many or too few fields, something else than a number, or a box that ends before it begins.
+
+def read_yolo(path: str, names: Names, size: Size) -> Label:
+    """Return what is in a label file of YOLO's, of a picture of that size.
+
+    Raises BrokenRow where it can't be read.
     """
+    return _read_label(path, partial(_yolo_regions, names, size))
+
+
+def _kitti_regions(fields: list[str]) -> list[Labelled]:
+    # The region has its numbers as written, and its box may have no area. A DontCare line has none.
     if fields[0].lower() == LEFT_OUT:
         return []
     if not 8 <= len(fields) <= 17:
@@ -105,22 +156,9 @@ def kitti_regions(fields: list[str]) -> list[Labelled]:
     return [{"bbox": bbox, "type": fields[0], **_score(numbers[14:])}]
 
 
-def yolo_regions(names: list[str], keypoints: int, size: Size, fields: list[str]) -> list[Labelled]:
-    """Return the region of a YOLO line, the only one of a list, in pixels.
-
-    An outline, which is of three corners or more, gives the box around it, too. Keypoints are
-    dropped.
-
-    Args:
-        names: Of the classes, from class 0.
-        keypoints: How many numbers of keypoints follow each box; 0 for labels without.
-        size: The image's width and height, in pixels.
-        fields: Of the line.
-
-    Raises:
-        BrokenRow: There are too many or too few fields, something else than a number, an unknown
-            class, or a box that reaches out of the image by more than SLACK of a side.
-    """
+def _yolo_regions(names: Names, size: Size, fields: list[str]) -> list[Labelled]:
+    # An outline, of three corners or more, gives the box around it, too. Keypoints are dropped.
+    keypoints = names.keypoints
     if keypoints and len(fields) != 5 + keypoints:
         raise BrokenRow(
             f"has {len(fields)} fields, a YOLO label of this kpt_shape has {5 + keypoints}"
@@ -133,8 +171,8 @@ def yolo_regions(names: list[str], keypoints: int, size: Size, fields: list[str]
             f"has {len(fields)} fields, a YOLO label has 5 or 6 (class cx cy width height)"
         )  # the sixth is a score
     class_number, *numbers = map(_number, fields)
-    if class_number not in range(len(names)):  # a range has 0.0 too, as NumPy writes it
-        raise BrokenRow(f"class {fields[0][:40]!r} is not one of the {len(names)} names")
+    if class_number not in range(len(names.classes)):  # a range has 0.0 too, as NumPy writes it
+        raise BrokenRow(f"class {fields[0][:40]!r} is not one of the {len(names.classes)} names")
     parts = numbers if is_outline else numbers[:4]
     if min(parts) < -SLACK or max(parts) > 1 + SLACK:
         raise BrokenRow(
@@ -146,7 +184,7 @@ def yolo_regions(names: list[str], keypoints: int, size: Size, fields: list[str]
     if is_outline:
         points = [round(part * size[i % 2], _DECIMALS_OF_POINTS) for i, part in enumerate(parts)]
         further = {outlines.KEY: points}
-    return [{"bbox": bbox, "type": names[int(class_number)], **further}]
+    return [{"bbox": bbox, "type": names.classes[int(class_number)], **further}]
 
 
 def _outline_corners(parts: list[float]) -> Bbox:
@@ -255,12 +293,11 @@ class _LabelFormat(PictureFiles):
         """Return the line of a label file for a box of that class; `number` counts from 1."""
 
     @abstractmethod
-    def regions(self, label: str, size: Size, names: Any, lines: list[str]) -> list[Labelled]:
+    def label(self, file: str, size: Size, names: Any) -> Label:
         """Return what is in a label file, of a picture of that size.
 
-        Its lines are added to `lines`; each region says in `line` which one of them it is from.
         `names` are what `names_of` read; None where there is no such file. Raises BrokenRow,
-        InputError, OSError.
+        InputError.
         """
 
     @contextmanager
@@ -326,20 +363,18 @@ class _LabelFormat(PictureFiles):
         top = path if os.path.isdir(path) else os.path.dirname(path) or "."
         names = self._read_names(path, top)
         for pictures, labels in _folders(top, image_root):
-            images = files_under(pictures, ENDINGS, "pictures")
-            wanted = set(map(_label_of, images))
-            label_files = set(files_under(labels, (".txt",), "labels")) - {*self.names_files}
-            if label_files and label_files.isdisjoint(wanted):
-                where = os.path.join(labels, min(label_files))
+            folder = label_folder(pictures, labels, ("pictures", "labels"), self.names_files)
+            if folder.spare and not folder.files:
+                where = os.path.join(labels, folder.spare[0])
                 raise InputError(f"{where}: no such picture in {pictures}: name the image root")
-            self.passed_over["label files without a picture"] += len(label_files - wanted)
-            for image in images:
-                label = _label_of(image)
-                file = os.path.join(labels, label)
-                with entry_errors(file, self.bad):
-                    size = picture_size(pictures, image, file)
+            self.passed_over["label files without a picture"] += len(folder.spare)
+            for image in folder.pictures:
+                file = folder.files.get(image)
+                where = file or os.path.join(labels, _label_of(image))
+                with entry_errors(where, self.bad):
+                    size = picture_size(pictures, image, where)
                     columns: dict[str, Any] = {"expressions": []}
-                    if label in label_files:
+                    if file:
                         columns = self._columns_of(file, size, names)
                     row = {
                         "image_path": os.path.relpath(os.path.join(pictures, image), image_root),
@@ -362,36 +397,23 @@ class _LabelFormat(PictureFiles):
                 return names
         return None
 
-    def _usable(self, label: str, of_line: OfLine, lines: list[str]) -> list[Labelled]:
-        bad_lines: list[str] = []
-
-        def numbered(fields: list[str]) -> list[Labelled]:
-            """Return the regions of a line, with its number in `lines`."""
-            regions = [{**region, "line": len(lines)} for region in of_line(fields)]
-            lines.append(" ".join(fields))
-            return regions
-
-        regions = read_labels(label, numbered, bad_lines)
-        for bad_line in bad_lines:
-            self.bad.note_object(bad_line)
-        return regions
-
     def _columns_of(self, file: str, size: Size, names: Any) -> dict[str, Any]:
         # Regions of one class are one expression. `background` is false where the file has lines,
         # but none with a region, such as DontCare.
-        lines: list[str] = []
         try:
-            regions = self.regions(file, size, names, lines)
+            label = self.label(file, size, names)
             is_empty = os.path.getsize(file) == 0
         except (BrokenRow, OSError) as error:
             raise InputError(f"can't read a label: {error}") from None
+        for why in label.unread:
+            self.bad.note_object(why)
         keyed = []
-        for region in regions:
+        for region in label.regions:
             class_name = region.pop("type")
             instance = with_item_number(region, region.pop("line"), class_name)
             keyed.append((class_name, {"text": class_name, "instances": [instance]}))
-        columns: dict[str, Any] = column(self.name, lines)
-        if not regions and not is_empty:
+        columns: dict[str, Any] = column(self.name, label.lines)
+        if not label.regions and not is_empty:
             columns["background"] = False
         columns["expressions"] = unite(keyed)
         return columns
@@ -436,17 +458,17 @@ class Kitti(_LabelFormat):
             fields[4:8] = new_fields[4:8]
         return " ".join(fields)
 
-    def regions(self, label: str, size: Size, names: Any, lines: list[str]) -> list[Labelled]:
-        """Return the regions of a label file, with the names of classes.yaml for their types.
+    def label(self, file: str, size: Size, names: Any) -> Label:
+        """Return what is in a label file, with the names of classes.yaml for types.
 
         A type that it doesn't name stays.
         """
         class_names = names or {}
-        regions = self._usable(label, kitti_regions, lines)
-        self.passed_over["DontCare lines"] += len(lines) - len(regions)
-        for region in regions:
+        label = read_kitti(file)
+        self.passed_over["DontCare lines"] += len(label.lines) - len(label.regions)
+        for region in label.regions:
             region["type"] = class_names.get(region["type"], region["type"])
-        return regions
+        return label
 
 
 @dataclass
@@ -566,19 +588,16 @@ class Yolo(_LabelFormat):
             return self._written(self._names_back[own_number]) == mark.phrase.text
         return own_number == int(class_number)
 
-    def regions(
-        self, label: str, size: Size, names: Names | None, lines: list[str]
-    ) -> list[Labelled]:
-        """Return the regions of a label file. Raises InputError without the names of classes."""
+    def label(self, file: str, size: Size, names: Names | None) -> Label:
+        """Return what is in a label file. Raises InputError without the names of classes."""
         if names is None:
             raise ImportRefused(
-                f"{label}: no {' or '.join(self.names_files)} with the names of classes in the"
+                f"{file}: no {' or '.join(self.names_files)} with the names of classes in the"
                 " data set"
             )
-        of_line = partial(yolo_regions, names.classes, names.keypoints, size)
-        regions = self._usable(label, of_line, lines)
-        self.passed_over["keypoints of boxes"] += len(regions) if names.keypoints else 0
-        return regions
+        label = read_yolo(file, names, size)
+        self.passed_over["keypoints of boxes"] += len(label.regions) if names.keypoints else 0
+        return label
 
 
 def _is_around_outline(instance: Mapping[str, Any], size: Size) -> bool:

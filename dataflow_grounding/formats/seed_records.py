@@ -3,20 +3,18 @@
 They are read from labels or from earlier records, and written as a file of records.
 """
 
-import hashlib
 import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from dataflow_grounding._util.errors import BrokenRow, InputError, SpecError, errors_as
-from dataflow_grounding._util.paths import joined, kind_of, open_file, state_of, system_errors
+from dataflow_grounding._util.paths import joined, kind_of, state_of
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.terminal import say
-from dataflow_grounding._util.version import __version__
 from dataflow_grounding.boxes.regions import SEED_ERROR
-from dataflow_grounding.boxes.seeds import Made, Seeds
 from dataflow_grounding.data.bad_entries import BadEntries
 from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.inputs import Input
@@ -25,8 +23,6 @@ from dataflow_grounding.data.rows import Row, read_rows, write_rows, write_text
 from dataflow_grounding.engine.keyed_log import sealed, unsealed
 from dataflow_grounding.formats import find_format, folder_of, read
 from dataflow_grounding.formats.label_seeds import (
-    BEYOND,
-    NO_AREA,
     boxes_beyond,
     from_coco,
     from_label_folder,
@@ -34,6 +30,7 @@ from dataflow_grounding.formats.label_seeds import (
     upright_size,
 )
 from dataflow_grounding.formats.reading import with_sizes
+from dataflow_grounding.formats.seeds import Found, Made, Seeds
 from dataflow_grounding.formats.tao_records import (
     COLUMN,
     SOURCE,
@@ -42,8 +39,6 @@ from dataflow_grounding.formats.tao_records import (
     with_status,
 )
 from dataflow_grounding.spec.schema import ReferringData
-
-_BROKEN_LINES_TOLD = 5  # in remarks; the report has more
 
 
 def find_seeds(data: ReferringData, made: Made, boxless: bool) -> Seeds:
@@ -60,7 +55,7 @@ def find_seeds(data: ReferringData, made: Made, boxless: bool) -> Seeds:
     """
     block = "image_referring_expression.data"
     if data.input_annotations_jsonl:
-        return AnnotationSeeds(data.input_annotations_jsonl, data.image_dir, made, boxless)
+        return _from_annotations(data.input_annotations_jsonl, data.image_dir, made, boxless)
     names = ("kitti_label_dir", "coco_json", "yolo_label_dir")
     stated = [name for name in names if getattr(data, name)]
     if len(stated) != 1:
@@ -156,91 +151,82 @@ def _with_classes(
         yield {**record, "expressions": expressions}
 
 
-class AnnotationSeeds(Seeds):
-    """Seeds from a file of records: ours, with boxes in pixels, or TAO's, which are converted.
+def _from_annotations(path: str, image_dir: str | None, made: Made, boxless: bool) -> Seeds:
+    # Images are looked for first in `image_dir`, then in the file's folder, then here.
+    if kind_of(path) != "file":
+        raise InputError(f"no input file {path}: check data.input_annotations_jsonl")
+    records = _Annotations(path, image_dir, made, boxless)
+    return Seeds(
+        path,
+        [path],
+        records.folders,
+        boxless,
+        f"{path} has none in 'regions', and none in TAO's {COLUMN!r}",
+        records.read,
+        lambda: [records.folders, made, boxless, path, state_of(path)],
+    )
+
+
+@dataclass
+class _Annotations:
+    """A file of records: ours, with boxes in pixels, or TAO's, which are converted.
 
     They come in their order, with their columns except those that the steps write again. A line
     that can't be read, or a record of TAO's that can't be converted, becomes a record that fails.
-
-    Args:
-        path: The file.
-        image_dir: Where images are looked for first, if given; then in the file's folder, then
-            here.
-        made: What the steps write again, in this run or later.
-        boxless: Whether the steps do without regions.
-
-    Raises:
-        InputError: There is no such file.
     """
 
-    def __init__(
-        self,
-        path: str,
-        image_dir: str | None,
-        made: Made,
-        boxless: bool,
-    ) -> None:
-        if kind_of(path) != "file":
-            raise InputError(f"no input file {path}: check data.input_annotations_jsonl")
-        folders = tuple(filter(None, (image_dir, os.path.dirname(path) or ".", ".")))
-        self._image_dir = image_dir
-        self._rewritten = made
-        without_boxes = f"{path} has none in 'regions', and none in TAO's {COLUMN!r}"
-        super().__init__(path, [path], folders, boxless, without_boxes)
+    path: str
+    image_dir: str | None
+    made: Made
+    boxless: bool
 
-    def _reset_found(self) -> None:
-        self._unopened = f"images can't be opened, give {setting('data.image_dir')} their folder"
-        self.found = {NO_AREA: [], BEYOND: [], self._unopened: []}
-        self._converted = 0  # records of TAO's
-        self._broken: list[str] = []  # of each line that can't be read, where it is and why
+    @property
+    def folders(self) -> tuple[str, ...]:
+        return tuple(filter(None, (self.image_dir, os.path.dirname(self.path) or ".", ".")))
 
-    def _records(self) -> Iterator[dict[str, Any]]:
-        for row in read_rows(self.origin):
-            where = f"{self.origin}, line {row.line}"
+    def read(self, found: Found) -> Iterator[dict[str, Any]]:
+        for row in read_rows(self.path):
+            where = f"{self.path}, line {row.line}"
             if row.data is None:
-                record: dict[str, Any] = {"image_path": None, SEED_ERROR: f"{where}: {row.error}"}
-            else:
-                record = self._seed_record(row.data, where)
-            if row.data is None:
-                self._broken.append(record[SEED_ERROR])
+                why = f"{where}: {row.error}"
+                found.add("broken_lines", [why])
+                yield {"image_path": None, SEED_ERROR: why}
+                continue
+            data = self._with_our_path(row.data)
+            try:
+                record = self._record(data, where, found)
+            except BrokenRow as error:
+                why = f"{where}: {error}"
+                record = {**self._without_remade(data), "regions": [], SEED_ERROR: why}
             yield record
-
-    def _seed_record(self, row: dict[str, Any], where: str) -> dict[str, Any]:
-        # One that can't be converted says why.
-        data = self._with_our_path(row)
-        try:
-            return self._record(data, where)
-        except BrokenRow as error:
-            return {**self._without_remade(data), "regions": [], SEED_ERROR: f"{where}: {error}"}
 
     def _with_our_path(self, row: dict[str, Any]) -> dict[str, Any]:
         # Return TAO's row with the picture's name in `image_dir`, if its own path isn't found. That
         # may be a path in the container that TAO ran in. Any other row is returned as it is, as is
         # one whose picture isn't in `image_dir` either.
         path = row.get("image_path")
-        if not self._image_dir or not isinstance(path, str) or not is_tao(row):
+        if not self.image_dir or not isinstance(path, str) or not is_tao(row):
             return row
         if upright_size(path, self.folders) is not None:
             return row
         name = os.path.basename(path)
-        if not kind_of(joined(self._image_dir, name)):
+        if not kind_of(joined(self.image_dir, name)):
             return row
         return {**row, "image_path": name}
 
-    def _record(self, row: dict[str, Any], where: str) -> dict[str, Any]:
-        # Return the seed record of a row; findings are added to `found`. It has the row's columns
-        # except those that the steps write again, a status for each expression, and the picture's
-        # size if that is known.
+    def _record(self, row: dict[str, Any], where: str, found: Found) -> dict[str, Any]:
+        # It has the row's columns except those that the steps write again, a status for each
+        # expression, and the picture's size if that is known.
         size = upright_size(row.get("image_path"), self.folders)
         if size is None and is_tao(row):
-            self.found[self._unopened].append(str(row.get("image_path")))
+            found.add("images_not_opened", [str(row.get("image_path"))])
             raise BrokenRow(f"can't open the image {row.get('image_path')!r}")
         if is_tao(row):
             assert size is not None
             row, without_area = from_tao(row, size)
-            self._converted += 1
-            self.found[NO_AREA] += [f"{where}: {box}" for box in without_area]
-            self.found[BEYOND] += boxes_beyond(row["regions"], size, where)
+            found.count("converted_from_tao")
+            found.add("boxes_without_an_area", [f"{where}: {box}" for box in without_area])
+            found.add("boxes_beyond_their_image", boxes_beyond(row["regions"], size, where))
         record = self._without_remade(with_status(row))
         # A record with boxes keeps the size that it states, and fails if the image has another one:
         # `check_stated_size`.
@@ -248,7 +234,7 @@ class AnnotationSeeds(Seeds):
         if not keeps_stated_size:
             record |= size_columns(size)
         record.setdefault("source", SOURCE)
-        if self._boxless:
+        if self.boxless:
             record.setdefault("regions", [])
         return record
 
@@ -256,39 +242,12 @@ class AnnotationSeeds(Seeds):
         # Return a copy of the row without what this run's steps, or later ones, write again: their
         # columns, and their names in `pipeline_steps`. Other names there, which should be texts,
         # are kept once each.
-        kept = {name: value for name, value in row.items() if name not in self._rewritten.columns}
+        kept = {name: value for name, value in row.items() if name not in self.made.columns}
         steps = row.get("pipeline_steps")
         if isinstance(steps, list):
             distinct = dict.fromkeys(step for step in steps if isinstance(step, str))
-            kept["pipeline_steps"] = [
-                step for step in distinct if step not in self._rewritten.labels
-            ]
+            kept["pipeline_steps"] = [step for step in distinct if step not in self.made.labels]
         return kept
-
-    def fingerprint(self) -> str:
-        """Return a digest of the file's bytes and of all else that the records depend on.
-
-        That are the versions of the package and of how files are read, and the arguments. Raises
-        OSError.
-        """
-        depends_on: list[Any] = [__version__, self.reading, self.folders]
-        depends_on += [self._rewritten, self._boxless]
-        digest = hashlib.sha256(json.dumps(depends_on).encode())
-        with system_errors(self.origin), open_file(self.origin) as file:
-            while block := file.read(2**20):
-                digest.update(block)
-        return digest.hexdigest()
-
-    def report(self) -> dict[str, Any]:
-        """Return how many records were TAO's, and the first lines that can't be read."""
-        return {"converted_from_tao": self._converted, "broken_lines": self._broken[: self.shown]}
-
-    def remarks(self) -> list[str]:
-        """Return also how many records were TAO's, and the first lines that can't be read."""
-        lines = []
-        if self._converted:
-            lines.append(f"TAO records taken over, with boxes in pixels: {self._converted}")
-        return [*lines, *super().remarks(), *self._broken[:_BROKEN_LINES_TOLD]]
 
 
 def refuse_taos_results(results_dir: str, files: Sequence[str]) -> None:
@@ -321,18 +280,17 @@ def write_seeds(seeds: Seeds, path: str, state_path: str) -> dict[str, Any]:
     written: the report is the stored one, and the remarks are only those that are known without
     reading. Raises InputError if seeds can't be read or the file can't be written.
     """
-    with errors_as(InputError, f"can't read {seeds.origin}"):
-        fingerprint = seeds.fingerprint()
+    fingerprint = seeds.fingerprint()
     state = unsealed(read_object(state_path))
     if state and state["fingerprint"] == fingerprint and state["written"] == state_of(path):
         report: dict[str, Any] = state["report"]
     else:
         with errors_as(InputError, f"can't write {path}"):
             write_rows(path, seeds.records())
-        report = seeds.report()
+        report = seeds.found.report()
         new_state = {"fingerprint": fingerprint, "written": state_of(path), "report": report}
         write_text(state_path, json.dumps(sealed(as_json(new_state))) + "\n")
-    for remark in seeds.remarks():
+    for remark in seeds.found.remarks():
         say(f"Note: {remark}.")
     return report
 

@@ -11,12 +11,12 @@ from pydantic import Field
 
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.paths import look
-from dataflow_grounding.boxes.seeds import Made, Seeds
 from dataflow_grounding.data.rows import Row, read_rows
 from dataflow_grounding.data.storage import ResultsStorage
 from dataflow_grounding.engine.execute import refuse_to_overwrite
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.formats import seed_records
+from dataflow_grounding.formats.seeds import Made, Seeds
 from dataflow_grounding.jobs.judge import judge_block, serving_of_judge
 from dataflow_grounding.jobs.other_images import types_in_regions
 from dataflow_grounding.jobs.spec_job import SpecJob
@@ -245,7 +245,7 @@ class ImageReferringExpressionJob(SpecJob):
 
     def remarks(self) -> list[str]:
         """Return what is good to know before a run, also of the seeds, a line each."""
-        return [*super().remarks(), *self._seeds.remarks()]
+        return [*super().remarks(), *self._seeds.found.remarks()]
 
     def facts(self) -> dict[str, Any]:
         """Return for `run.json` the report on the seeds; empty where none were written."""

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from dataflow_grounding._util.errors import InputError
-from dataflow_grounding.boxes.seeds import Made
-from dataflow_grounding.formats.seed_records import AnnotationSeeds, write_seeds
+from dataflow_grounding.formats.seed_records import find_seeds, write_seeds
+from dataflow_grounding.formats.seeds import Made
+from dataflow_grounding.spec.schema import ReferringData
 from dataflow_grounding.testing import LoopbackServer
 from tests.support.referring_place import ReferringPlace, kitti
 from tests.support.workplace import command
@@ -497,7 +498,8 @@ def test_a_box_that_reaches_out_of_its_picture_is_not_verified(
 def test_a_file_that_vanishes_before_it_is_read_is_named(tmp_path: Path) -> None:
     records = tmp_path / "records.jsonl"
     records.write_text('{"image_path": "a.png", "regions": []}\n')
-    seeds = AnnotationSeeds(str(records), None, Made([], []), boxless=True)
+    data = ReferringData(input_annotations_jsonl=str(records))
+    seeds = find_seeds(data, Made([], []), boxless=True)
     records.unlink()
-    with pytest.raises(InputError, match=f"^can't read {records}: "):
+    with pytest.raises(InputError, match=f"^no input file {records}$"):
         write_seeds(seeds, str(tmp_path / "seeds.jsonl"), str(tmp_path / "state.json"))

@@ -1,0 +1,138 @@
+"""Seeds: the records with regions that `image_referring_expression` begins with."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple
+
+from dataflow_grounding._util.errors import InputError
+from dataflow_grounding._util.settings import setting
+from dataflow_grounding._util.terminal import counted_items
+from dataflow_grounding._util.version import __version__
+from dataflow_grounding.boxes.regions import SEED_ERROR
+
+# What may be found, by its key in `run.json`, in words. `{}` is a setting's name, or a count.
+_PLACES = {
+    "images_without_label": "images without a label",
+    "labels_without_image": "labels without an image",
+    "boxes_without_an_area": "boxes without an area are left out",
+    "boxes_beyond_their_image": "boxes reach beyond their image and are kept as they are",
+    "images_not_opened": "images can't be opened, give {} their folder",
+    "broken_lines": "lines that can't be read",
+}
+_COUNTS = {
+    "converted_from_tao": "TAO records taken over, with boxes in pixels: {}",
+    "crowd_regions_left_out": "{} crowd regions are left out",
+}
+_SHOWN = 20  # places that a report lists of each finding
+
+
+class Made(NamedTuple):
+    """What a pipeline's steps make again of annotations that it begins with, now or later.
+
+    Attributes:
+        columns: The columns that are made again.
+        labels: The names of the steps, as `pipeline_steps` has them.
+    """
+
+    columns: list[str]
+    labels: list[str]
+
+
+@dataclass
+class Found:
+    """What was found while seeds were read, by keys of `run.json`: places, or a count alone."""
+
+    places: dict[str, list[str]] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def add(self, what: str, places: Sequence[str]) -> None:
+        """Take in the places of a finding."""
+        if places:
+            self.places.setdefault(what, []).extend(places)
+
+    def count(self, what: str) -> None:
+        """Take in one more of a finding that is told by its number alone."""
+        self.counts[what] = self.counts.get(what, 0) + 1
+
+    def report(self) -> dict[str, Any]:
+        """Return counts, and the first places of each finding, as JSON."""
+        listed = {
+            what: {"count": len(self.places[what]), "first": self.places[what][:_SHOWN]}
+            for what in _PLACES
+            if what in self.places
+        }
+        return {**self.counts, **listed}
+
+    def remarks(self) -> list[str]:
+        """Return a line for people for each finding."""
+        lines: list[str] = []
+        for what, words in _PLACES.items():
+            words = words.format(setting("data.image_dir"))
+            lines += counted_items(words, self.places.get(what, []))
+        counts = self.counts
+        return lines + [
+            words.format(counts[what]) for what, words in _COUNTS.items() if counts.get(what)
+        ]
+
+
+@dataclass
+class Seeds:
+    """The records with regions that a pipeline begins with.
+
+    Args:
+        origin: Where they come from, as people call it.
+        files: The user's files that they are read from.
+        folders: The folders of the images.
+        boxless: Whether the steps can do without any box.
+        without: Words for a message that no image has a box.
+        read: Yields the records, and adds what it finds to what it is given.
+        depends_on: Returns all that the records depend on, as JSON.
+        known: What is found before any record is read.
+
+    Attributes:
+        found: What was found on the way. It is complete once all `records` were read.
+        reading: A version number. It is raised where the same files give other records, so that
+            seeds that were written before are rewritten.
+    """
+
+    origin: str
+    files: list[str]
+    folders: tuple[str, ...]
+    boxless: bool
+    without: str
+    read: Callable[[Found], Iterator[dict[str, Any]]]
+    depends_on: Callable[[], Iterable[Any]]
+    known: Found = field(default_factory=Found)
+    reading: ClassVar[int] = 6
+
+    def __post_init__(self) -> None:
+        self.found = self.known
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """Yield one record per image or row; one that can't be read says why, and fails later.
+
+        Raises:
+            InputError: Less than half of the labels can be read. Or, at the end, if there were
+                records, but no box at all, and the steps need some; but not where any record
+                failed, as its own reason is then told.
+        """
+        self.found = Found({**self.known.places}, {**self.known.counts})
+        has_use = self.boxless
+        count = 0
+        for record in self.read(self.found):
+            count += 1
+            fails = SEED_ERROR in record or "width" not in record  # it, or its image, can't be read
+            if fails or record.get("regions"):
+                has_use = True
+            yield record
+        if count and not has_use:
+            raise InputError(f"none of the {count} images has a box: {self.without}")
+
+    def fingerprint(self) -> str:
+        """Return a digest of all that the records depend on."""
+        digest = hashlib.sha256(f"{__version__} {self.reading}".encode())
+        for value in self.depends_on():
+            digest.update(json.dumps(value).encode())
+        return digest.hexdigest()
