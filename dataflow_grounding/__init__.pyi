@@ -110,7 +110,6 @@ from .operators import ask_in_parts as ask_in_parts
 from .operators import batched as batched
 from .operators import boxes_of as boxes_of
 from .operators import combine_verdicts as combine_verdicts
-from .operators import doubt_of as doubt_of
 from .operators import expressions_to_check as expressions_to_check
 from .operators import extracted_expressions as extracted_expressions
 from .operators import facts_of as facts_of
@@ -118,7 +117,7 @@ from .operators import near_groups as near_groups
 from .operators import operator as operator
 from .operators import reground as reground
 from .operators import texts_of as texts_of
-from .operators import with_answer as with_answer
+from .operators import with_answers as with_answers
 from .operators import within_image as within_image
 from .pipelines import Pipeline as Pipeline
 from .replies import FoundBox as FoundBox

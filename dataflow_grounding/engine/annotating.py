@@ -25,6 +25,7 @@ from dataflow_grounding.data.records import (
     has_id,
     is_settled,
 )
+from dataflow_grounding.engine.added_columns import doubt_columns, image_columns
 from dataflow_grounding.engine.asking import Asking
 from dataflow_grounding.engine.image_memo import ImageMemo
 from dataflow_grounding.engine.keyed_log import KeyedLog
@@ -41,7 +42,9 @@ from dataflow_grounding.replies import Note
 from dataflow_grounding.tasks.request import ReadReply, Request
 
 if TYPE_CHECKING:
+    from dataflow_grounding.boxes.geometry import Size
     from dataflow_grounding.engine.finished_rows import RowKey
+    from dataflow_grounding.tasks.grounding import Found
     from dataflow_grounding.tasks.wording import Wording
 
 T = TypeVar("T")
@@ -77,6 +80,7 @@ class StepAsk:
         priority: Orders requests that wait: the smallest goes first.
         work: Filled in: what was done for the row.
         suspects: Filled in: the `priority` of each one that got boxes that may be wrong.
+        answers: Filled in: what was found for the record's expressions, once.
         wording: The user's own words, in which every question is put, checks too: other words may
             bring boxes of another format.
     """
@@ -88,6 +92,7 @@ class StepAsk:
     work: RowWork = field(default_factory=RowWork)
     suspects: set[Any] = field(default_factory=set)
     wording: "Wording | None" = None
+    answers: "Sequence[Found] | None" = None
 
     async def __call__(self, request: Request[T]) -> T:
         """Put a request to the step's serving; return the answer, and count the notes on it.
@@ -132,6 +137,10 @@ class StepAsk:
         """Return what checks say of the step's store; the arguments are Vouching's."""
         return Vouching(self.store, of, anywhere, trusting)
 
+    def found(self, answers: "Sequence[Found]") -> None:
+        """Tell what was found for the record's expressions, in place of all that they had."""
+        self.answers = answers
+
     def note(self, code: str, text: str = "") -> None:
         """Count a remark under its code; its `text` isn't kept.
 
@@ -175,10 +184,13 @@ async def annotated(
         KeyboardInterrupt, CancelledError: The run is interrupted.
     """
     try:
+        ask.answers = None
         image_key = image_column(operator, record)
+        size = None
         if image_key is not None:
             limits = operator.serving.image_limits if operator.serving else None
-            await memo.prepare(record, image_key, limits)
+            facts = await memo.prepare(record, image_key, limits)
+            size = facts.size if operator.looks_at_image else None
         # On a copy and as plain JSON, so that a streamed record is what one would be that was
         # written and read again.
         update: Any = operator.annotate(record.updated(as_json(record)), ask)
@@ -190,7 +202,8 @@ async def annotated(
         if isinstance(update, Partial):
             lacking = update.error
             update = update.update
-        return _with_settled_phrases(record, as_json(_checked(update, operator))), lacking
+        update = _with_added_columns(_checked(update, operator), operator, record, ask, size)
+        return _with_settled_phrases(record, as_json(update)), lacking
     except RecordError as error:
         if isinstance(error, ImageChanged) and image_key is not None:
             ask.note("image_changed", "its facts are read again")
@@ -221,6 +234,18 @@ def _failure_of(operator: Annotator, error: BaseException) -> OperatorFailed:
     failure = OperatorFailed(f"{type(error).__name__} in {operator.name}{why}{where}")
     failure.__cause__ = error
     return failure
+
+
+def _with_added_columns(
+    update: Update, operator: Annotator, record: Record, ask: StepAsk, size: "Size | None"
+) -> Update:
+    before: Update = {}
+    after: Update = {}
+    if size is not None:
+        before = image_columns(record, size, ask, operator.serving)
+    if ask.answers is not None:
+        after = doubt_columns(record, ask.answers)
+    return {**before, **update, **after, **update}  # what the operator says itself counts
 
 
 def _with_settled_phrases(record: Record, update: Update) -> Update:

@@ -6,7 +6,7 @@ import hashlib
 import inspect
 import os
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from dataflow_grounding.engine.options import RunStart
     from dataflow_grounding.engine.vouching import Vouching
     from dataflow_grounding.serving.serving import Serving
+    from dataflow_grounding.tasks.grounding import Found
     from dataflow_grounding.tasks.wording import Wording
 from dataflow_grounding.tasks.request import ReadReply, Request
 
@@ -84,6 +85,12 @@ class Ask(Protocol):
         The `text` says it in words.
         """
 
+    def found(self, answers: Sequence[Found]) -> None:
+        """Tell what was found for the record's expressions, in place of all that they had.
+
+        `with_answers` does.
+        """
+
     def aside(self, request: Request[T]) -> Awaitable[ReadReply[T]]:
         """Return the answer to a check of the endpoint, and notes on it.
 
@@ -107,6 +114,9 @@ class Annotator:
     """Whether each record has to have one image in the column of the role `image`; else it may have
     a list of any number there, or none.
     """
+
+    looks_at_image: ClassVar[bool] = False
+    """Whether the engine adds the size of a record's one image to what it returns."""
 
     wording: Wording | None = None
     """The user's own words for its questions; None for the shipped ones."""

@@ -3,10 +3,9 @@
 from ._agreement import ask_and_merge as ask_and_merge
 from ._expressions import any_has_boxes as any_has_boxes
 from ._expressions import boxes_of as boxes_of
-from ._expressions import doubt_of as doubt_of
 from ._expressions import extracted_expressions as extracted_expressions
 from ._expressions import texts_of as texts_of
-from ._expressions import with_answer as with_answer
+from ._expressions import with_answers as with_answers
 from ._expressions import within_image as within_image
 from ._in_memory import Annotated as Annotated
 from ._nearness import ask_in_parts as ask_in_parts

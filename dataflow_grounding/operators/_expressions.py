@@ -5,8 +5,7 @@ from typing import Any
 
 from dataflow_grounding.boxes.geometry import Bbox, Size, box_of
 from dataflow_grounding.boxes.regions import boxes_reach_out
-from dataflow_grounding.data.manners import joined_remarks
-from dataflow_grounding.data.records import DOUBT, REMARK, Record, Update, expression_id
+from dataflow_grounding.data.records import DOUBT, Record, expression_id
 from dataflow_grounding.data.spans import find_spans
 from dataflow_grounding.operators.operator_base import Ask
 from dataflow_grounding.tasks.extraction import Extracted
@@ -93,42 +92,26 @@ def extracted_expressions(
     return expressions
 
 
-def doubt_of(record: Mapping[str, Any], answers: Iterable[Found]) -> Update:
-    """Return `doubtful`, why in `doubt`, and `remark`, as the answers about a record are.
+def with_answers(
+    expressions: Sequence[Mapping[str, Any]], answers: Sequence[Found], ask: Ask
+) -> list[dict[str, Any]]:
+    """Return copies of a record's expressions with the boxes and the status of its answers.
 
-    `doubtful` is True where any answer is, or has boxes that may be of something else; a reason of
-    the first kind goes into `doubt` before one of the second. `remark` has the words next to the
-    answers that may matter. Where there is none, `doubtful` is False, and the others None, if the
-    record has them already, and they are left out if not.
+    `ask` is told of the answers: where any is doubtful, the engine makes the record `doubtful`.
+
+    Args:
+        expressions: All expressions of the record.
+        answers: One for each.
+        ask: The record's way to a model.
     """
-    found = list(answers)
-    doubts = [answer.doubt for answer in found if answer.doubt]
-    doubts += [answer.own_doubt for answer in found if answer.own_doubt]
-    remark = joined_remarks(answer.remark for answer in found)
-    cleared: Update = {"doubtful": False, DOUBT: None}
-    if _was_grounded(record):  # else the column is the user's own
-        cleared[REMARK] = None
-    update = {name: value for name, value in cleared.items() if name in record}
-    if doubts:
-        update |= {"doubtful": True, DOUBT: doubts[0]}
-    if remark:
-        update[REMARK] = remark
-    return update
+    ask.found(answers)
+    return [
+        _with_answer(expression, answer)
+        for expression, answer in zip(expressions, answers, strict=True)
+    ]
 
 
-def _was_grounded(record: Mapping[str, Any]) -> bool:
-    rows = record.get("expressions")
-    rows = rows if isinstance(rows, list) else []
-    return any(isinstance(row, Mapping) and "status" in row for row in rows)
-
-
-def with_answer(expression: Mapping[str, Any], answer: Found) -> dict[str, Any]:
-    """Return a copy of an expression with the boxes and the status of an answer.
-
-    `disagreement` is set if several answers were merged, `reason` if the answer states one, and
-    `doubtful` with its `doubt` if the boxes may be of something else. Earlier values of these, and
-    `verified` and `verification` of the earlier boxes, are dropped.
-    """
+def _with_answer(expression: Mapping[str, Any], answer: Found) -> dict[str, Any]:
     grounded = {name: value for name, value in expression.items() if name not in EARLIER}
     grounded["instances"] = with_bbox_ids(expression, answer.instances)
     grounded["status"] = answer.status

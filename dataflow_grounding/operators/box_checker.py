@@ -28,9 +28,7 @@ from dataflow_grounding.operators._judgement import ask_judge
 from dataflow_grounding.operators.operator_base import (
     OPERATOR_REGISTRY,
     Ask,
-    Image,
     Operator,
-    facts_of,
     open_image,
 )
 from dataflow_grounding.serving.serving import Serving
@@ -130,7 +128,7 @@ class BoxChecker(Operator):
         image = open_image(record, self.keys.image, self.serving.image_limits)
         asked = self._asked_about(record)
         if not asked:
-            return self._update_of(record, image, ask, {})
+            return self._update_of(record, ask, {})
         self.look_over(record)
         every_expression = read_expressions(record, self.keys.expressions)
         false_box = false_box_for(record, self.check_every, asked, every_expression, image.size)
@@ -145,14 +143,12 @@ class BoxChecker(Operator):
             else:
                 result = decided(expression, judgement.presences[place], judgement.verdicts[place])
                 judged[place] = within_image(result, image.size)
-        update = self._update_of(record, image, ask, judged)
+        update = self._update_of(record, ask, judged)
         if judgement.errors:
             return Partial(update, next(iter(judgement.errors.values())))
         return update
 
-    def _update_of(
-        self, record: Record, image: Image, ask: Ask, checked: Mapping[int, Expression]
-    ) -> Update:
+    def _update_of(self, record: Record, ask: Ask, checked: Mapping[int, Expression]) -> Update:
         expressions = []
         left_out = []
         is_doubtful = False
@@ -166,7 +162,7 @@ class BoxChecker(Operator):
                     ask.note("negatives", f"a negative kept: {expression.get('change')}")
                 is_doubtful = is_doubtful or bool(expression.get("doubtful"))
             expressions.append(expression)
-        update = {**facts_of(record, image, ask, self.serving), self.keys.output: expressions}
+        update: Update = {self.keys.output: expressions}
         if left_out:
             earlier = candidates_in(record, self.keys.candidates)
             update[self.keys.candidates] = [*earlier, *left_out]

@@ -17,7 +17,6 @@ from dataflow_grounding.operators.operator_base import (
     OPERATOR_REGISTRY,
     Ask,
     Image,
-    facts_of,
     open_image,
 )
 from dataflow_grounding.tasks.grounding import Found
@@ -159,7 +158,7 @@ class BoxRefiner(LooksCloser):
         refined: list[dict[str, Any]] = []
         for expression in expressions:
             refined.append(await self._refine(expression, image, ask))
-        return {**facts_of(record, image, ask, self.serving), self.keys.output: refined}
+        return {self.keys.output: refined}
 
     async def _refine(self, expression: dict[str, Any], image: Image, ask: Ask) -> dict[str, Any]:
         # Where that changes a box, the instances get new ids, and `verified` and `verification` of

@@ -11,7 +11,7 @@ from dataflow_grounding.engine.plan import Partial
 from dataflow_grounding.operators._expressions import any_has_boxes, texts_of, within_image
 from dataflow_grounding.operators._nearness import reground
 from dataflow_grounding.operators.box_refiner import LooksCloser
-from dataflow_grounding.operators.operator_base import OPERATOR_REGISTRY, Ask, facts_of, open_image
+from dataflow_grounding.operators.operator_base import OPERATOR_REGISTRY, Ask, open_image
 from dataflow_grounding.tasks.grounding import Found
 
 
@@ -80,7 +80,7 @@ class BoxVerifier(LooksCloser):
                 fields = _verification_fields(expression, answers[expression["text"]])
                 expression = within_image({**expression, **fields}, image.size)
             checked.append(expression)
-        update = {**facts_of(record, image, ask, self.serving), self.keys.output: checked}
+        update = {self.keys.output: checked}
         for answer in answers.values():
             if isinstance(answer, RecordError):
                 return Partial(update, answer)

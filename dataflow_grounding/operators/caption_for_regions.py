@@ -7,8 +7,6 @@ from dataflow_grounding import (
     Record,
     Update,
     check_seed,
-    facts_of,
-    open_image,
 )
 
 
@@ -43,6 +41,4 @@ class CaptionForRegions(CaptionGenerator):
         if self.asks(record):
             return await super().annotate(record, ask)
         check_seed(record)
-        image = open_image(record, self.keys.image, self.serving.image_limits)
-        facts = facts_of(record, image, ask, self.serving)
-        return {**facts, self.keys.caption: None, self.keys.cleaned_caption: None}
+        return {self.keys.caption: None, self.keys.cleaned_caption: None}

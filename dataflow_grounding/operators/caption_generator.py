@@ -10,7 +10,6 @@ from dataflow_grounding import (
     check_seed,
     check_stated_size,
     clean_caption,
-    facts_of,
     find_box_format,
     image_caption,
     open_image,
@@ -49,7 +48,7 @@ class CaptionGenerator(Operator):
             self.input_keys = {"image": "image_path", "regions": "regions"}  # type: ignore[misc]
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
-        """Adds `caption`, `cleaned_caption` and the image's size.
+        """Adds `caption` and `cleaned_caption`.
 
         Raises RecordError: also where the record's regions are in a picture of another size, or the
         labels that it was made from couldn't be read.
@@ -59,7 +58,6 @@ class CaptionGenerator(Operator):
         if record.get("regions"):
             # else the step that describes them would refuse it, with the caption paid for
             check_stated_size(record, image.size)
-        facts = facts_of(record, image, ask, self.serving)
         known = {}
         if self.serving.needs_labels:
             box_format = find_box_format(self.serving.box_format, self.serving.model)
@@ -68,7 +66,6 @@ class CaptionGenerator(Operator):
             )
         caption = await ask(image_caption(image, known))
         return {
-            **facts,
             self.keys.caption: caption,
             self.keys.cleaned_caption: clean_caption(caption),
         }

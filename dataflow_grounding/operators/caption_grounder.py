@@ -2,13 +2,12 @@
 
 from dataflow_grounding._util.errors import TruncatedReply
 from dataflow_grounding.data.records import Record, Update, read_text
-from dataflow_grounding.operators._expressions import doubt_of, extracted_expressions, with_answer
+from dataflow_grounding.operators._expressions import extracted_expressions, with_answers
 from dataflow_grounding.operators.box_operator import BoxOperator
 from dataflow_grounding.operators.operator_base import (
     OPERATOR_REGISTRY,
     Ask,
     Image,
-    facts_of,
     open_image,
 )
 from dataflow_grounding.tasks.extraction import expression_extraction
@@ -52,12 +51,10 @@ class CaptionGrounder(BoxOperator):
         return bool(read_text(record, self.keys.caption))
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
-        """Returns `cleaned_caption`, `expressions` with their boxes, and the image's size.
+        """Returns `cleaned_caption`, and `expressions` with their boxes.
 
-        `doubtful` is True where the answer for any expression is, and `doubt` says why. Where none
-        is, it is False if an earlier step has set it, and left out if none has. Where the reply is
-        cut off, the expressions are asked for first and then their boxes, which is noted. Raises
-        RecordError.
+        Where the reply is cut off, the expressions are asked for first and then their boxes, which
+        is noted. Raises RecordError.
         """
         caption = read_text(record, self.keys.caption)
         image = open_image(record, self.keys.image, self.serving.image_limits)
@@ -68,15 +65,10 @@ class CaptionGrounder(BoxOperator):
             ask.note("divided", "a reply that was cut off: asked for in two")
             fused = await self._in_two(image, caption, ask)
         expressions = extracted_expressions(record, caption, fused.extracted, ask)
-        grounded = []
-        for expression, answer in zip(expressions, fused.found, strict=True):
-            grounded.append(with_answer(expression, answer))
-        update = {
-            **facts_of(record, image, ask, self.serving),
+        return {
             self.keys.cleaned_caption: fused.extracted.cleaned_caption,
-            self.keys.output: grounded,
+            self.keys.output: with_answers(expressions, fused.found, ask),
         }
-        return {**update, **doubt_of(record, fused.found)}
 
     async def _in_two(self, image: Image, caption: str, ask: Ask) -> Fused:
         extracted = await ask(expression_extraction(image, caption))

@@ -9,7 +9,6 @@ from dataflow_grounding import (
     Update,
     expression_extraction,
     extracted_expressions,
-    facts_of,
     open_image,
     read_text,
 )
@@ -44,7 +43,7 @@ class ExpressionExtractor(Operator):
         return bool(read_text(record, self.keys.caption))
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
-        """Adds `cleaned_caption`, `expressions` and the image's size.
+        """Adds `cleaned_caption` and `expressions`.
 
         An expression has its span in the cleaned caption and in the caption as given, each null
         where it doesn't occur there, and no instances yet. Raises RecordError.
@@ -54,7 +53,6 @@ class ExpressionExtractor(Operator):
         extracted = await ask(expression_extraction(image, caption))
         expressions = extracted_expressions(record, caption, extracted, ask)
         return {
-            **facts_of(record, image, ask, self.serving),
             self.keys.cleaned_caption: extracted.cleaned_caption,
             self.keys.expressions: expressions,
         }

@@ -26,6 +26,7 @@ class FunctionOperator(Operator):
     """
 
     sees_all = True  # what a function reads and returns isn't known before
+    looks_at_image = False
 
     def __init__(
         self,

@@ -17,7 +17,6 @@ from dataflow_grounding.operators.operator_base import (
     OPERATOR_REGISTRY,
     Ask,
     Image,
-    facts_of,
     open_image,
 )
 from dataflow_grounding.tasks.checks import DrawnBox, missing_boxes
@@ -88,7 +87,7 @@ class MissingFinder(BoxOperator):
                         ask.note("found_missing", "a box that a check said was lacking")
                     for _ in new[wanted:]:
                         ask.note("found_too_many", "more boxes than a check said were lacking")
-        update = {**facts_of(record, image, ask, self.serving), self.keys.output: expressions}
+        update: Update = {self.keys.output: expressions}
         if any(expressions[number].get("doubtful") for number in incomplete):
             update["doubtful"] = True
         return update

@@ -22,7 +22,6 @@ from dataflow_grounding.operators.operator_base import (
     OPERATOR_REGISTRY,
     Ask,
     Image,
-    facts_of,
     open_image,
 )
 from dataflow_grounding.serving.serving import Serving, check_counts
@@ -139,7 +138,6 @@ class NegativePhraser(BoxOperator):
                 else:
                     left_out.append({**candidate, "reason": reason or "enough are kept"})
         update = {
-            **facts_of(record, image, ask, self.serving),
             self.keys.output: [*own, *kept],
             self.keys.candidates: left_out,
         }

@@ -16,7 +16,7 @@ from dataflow_grounding._util.errors import (
 )
 from dataflow_grounding._util.secrets import blotted_message, masked
 from dataflow_grounding._util.terminal import say
-from dataflow_grounding.data.records import ROW_OF_IMAGE, Record, Update, has_id, whole_number
+from dataflow_grounding.data.records import Record, Update
 from dataflow_grounding.data.storage import FileStorage
 from dataflow_grounding.engine import plan
 from dataflow_grounding.engine.execute import execute
@@ -135,6 +135,7 @@ class Operator(plan.Annotator, ABC):
     input_keys: ClassVar[Mapping[str, str]] = {}
     output_keys: ClassVar[Mapping[str, str]] = {}
     needs_image: ClassVar[bool] = True
+    looks_at_image: ClassVar[bool] = True
     tasks: ClassVar[tuple[str, ...]] = ()
     """The tasks that it asks a model, which are the names of their prompts."""
     # what it does, by language; in English, as its docstring begins
@@ -196,7 +197,8 @@ class Operator(plan.Annotator, ABC):
     async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
         """Return the columns to add to `record`. Raises RecordError.
 
-        `await ask(request)` returns what the model's reply says.
+        `await ask(request)` returns what the model's reply says. The engine adds the image's size
+        and what tells the row.
         """
 
     def run(self, storage: Any, **columns: str) -> str:
@@ -485,33 +487,8 @@ def _values_of(classes: list[type[Any]]) -> dict[str, Any]:
 
 
 def facts_of(record: Record, image: Image, ask: Ask, serving: Serving | None) -> Update:
-    """Return what every operator adds to a record.
-
-    That is the image's `width` and `height`; `image_id` where the row has none, and its picture's
-    name gives one; which of several rows of the same image it is, from the second on; and
-    `model`, where the serving is no VLM. Each of width and height that the row states otherwise is
-    noted.
-
-    Args:
-        record: The record.
-        image: Its image.
-        ask: Takes the note.
-        serving: Who is asked, if anybody.
-    """
-    update: Update = {}
-    if record.occurrence:
-        update[ROW_OF_IMAGE] = record.occurrence + 1
-    if record.image_id is not None and not has_id(record.get("image_id")):
-        update["image_id"] = record.image_id
-    width, height = image.size
-    for name, pixels in (("width", width), ("height", height)):
-        update[name] = pixels
-        stated = record.get(name)
-        if stated not in (None, "") and whole_number(stated) != pixels:
-            ask.note("size_differs", "the row states another width or height than the file has")
-    if serving is not None and not serving.is_vlm:
-        update["model"] = serving.model
-    return update
+    """Return {}: the engine adds the image's size, and what tells the row."""
+    return {}
 
 
 __all__ = ["OPERATOR_REGISTRY", "Ask", "Image", "Operator", "facts_of", "open_image"]

@@ -2,13 +2,11 @@
 
 from functools import partial
 from math import ceil
-from typing import Any
 
 from dataflow_grounding import (
     CHECK_EVERY,
     MERGE_IOU,
     OPERATOR_REGISTRY,
-    SUSPECT,
     Ask,
     BoxOperator,
     Found,
@@ -19,12 +17,10 @@ from dataflow_grounding import (
     ask_and_merge,
     batched,
     check_counts,
-    doubt_of,
-    facts_of,
     open_image,
     read_expressions,
     texts_of,
-    with_answer,
+    with_answers,
 )
 
 
@@ -98,8 +94,6 @@ class PhraseGrounder(BoxOperator):
     async def annotate(self, record: Record, ask: Ask) -> Update:
         """Adds the expressions with `instances` and `status`, from several answers `disagreement`.
 
-        `doubtful` is True where any answer is, and `doubt` says why; False where none is and the
-        record has it already. Likewise, the record's suspicion of its former boxes becomes False.
         Raises RecordError.
         """
         expressions = read_expressions(record, self.keys.expressions)
@@ -109,11 +103,4 @@ class PhraseGrounder(BoxOperator):
         for chunk in batched(texts, self.phrases_per_request):
             ground = partial(self.ground, image, chunk, ask)
             answers += await ask_and_merge(ground, self.samples, image.size)
-        grounded: list[dict[str, Any]] = []
-        for expression, answer in zip(expressions, answers, strict=True):
-            grounded.append(with_answer(expression, answer))
-        update = {**facts_of(record, image, ask, self.serving), self.keys.output: grounded}
-        update |= doubt_of(record, answers)
-        if SUSPECT in record:  # of boxes that these replace
-            update[SUSPECT] = False
-        return update
+        return {self.keys.output: with_answers(expressions, answers, ask)}

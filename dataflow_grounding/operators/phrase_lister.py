@@ -31,6 +31,7 @@ class PhraseLister(Operator):
     """
 
     name = "class_list"
+    looks_at_image = False
     input_keys = {"image": "image_path"}
     output_keys = {"expressions": "expressions"}
     descriptions = {"zh": "为每幅图像给出类别列表中的指代表达式。"}

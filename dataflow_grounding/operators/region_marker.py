@@ -24,7 +24,6 @@ from dataflow_grounding.operators.operator_base import (
     OPERATOR_REGISTRY,
     Ask,
     Image,
-    facts_of,
     open_image,
 )
 from dataflow_grounding.serving.serving import Serving, check_counts
@@ -102,16 +101,14 @@ class RegionMarker(BoxWatching):
         self.output_dir = os.fspath(output_dir)
         self.max_boxes = max_boxes
         self.serving: Serving | None = None
-        if serving is not None:
-            self.serving = self.checked_serving(serving)
-        embedded = serving is None or not serving.is_vlm
-        # the embedded grounder can't look for PROPOSED
-        self.proposals: Proposals = "opencv" if embedded else proposals
+        if serving is not None and self.checked_serving(serving).is_vlm:
+            self.serving = serving  # the embedded grounder can't look for PROPOSED
+        self.proposals: Proposals = proposals if self.serving else "opencv"
         self.outlined = marks != "tag"
-        self.sends_marks = serving is not None and not embedded and marks != "crop"
+        self.sends_marks = self.serving is not None and marks != "crop"
         self.format_choice = None
-        if serving and self.proposals == "model":
-            self.format_choice = choice_of(serving, box_format)
+        if self.serving and self.proposals == "model":
+            self.format_choice = choice_of(self.serving, box_format)
         self.watch = BoxWatch(on_suspect_boxes, check_every)
 
     def way_to_rename(self, role: str) -> str:
@@ -188,7 +185,6 @@ class RegionMarker(BoxWatching):
         if self.max_boxes:
             normalized_boxes += [[0.0] * 4] * (self.max_boxes - count)
         update = {
-            **facts_of(record, image, ask, None),
             self.keys.image_with_bbox: path,
             self.keys.type: "with_bbox" if row_boxes else "without_bbox",
             self.keys.bbox: bbox_column,

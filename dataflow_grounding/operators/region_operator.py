@@ -14,7 +14,7 @@ from dataflow_grounding.engine.plan import Partial
 from dataflow_grounding.images.shown import marked
 from dataflow_grounding.operators._expressions import boxes_of
 from dataflow_grounding.operators._nearness import ask_in_parts, near_groups
-from dataflow_grounding.operators.operator_base import Ask, Image, Operator, facts_of, open_image
+from dataflow_grounding.operators.operator_base import Ask, Image, Operator, open_image
 from dataflow_grounding.serving.serving import Serving, check_counts
 from dataflow_grounding.tasks.request import Request
 from dataflow_grounding.trust.choice import choice_of
@@ -75,7 +75,7 @@ class RegionOperator(Operator):
             check_stated_size(record, open_image(record, self.keys.image).size)
 
     async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
-        """Adds what `described` returns, and what every operator adds, such as the image's size.
+        """Adds what `described` returns.
 
         Raises RecordError: also where the record states another size than its image has.
         """
@@ -83,11 +83,7 @@ class RegionOperator(Operator):
         image = open_image(record, self.keys.image, self.serving.image_limits)
         if regions:
             check_stated_size(record, image.size)
-        update = await self.described(record, image, regions, ask)
-        facts = facts_of(record, image, ask, self.serving)
-        if isinstance(update, Partial):
-            return Partial(facts | update.update, update.error)
-        return facts | update
+        return await self.described(record, image, regions, ask)
 
     @abstractmethod
     async def described(

@@ -25,7 +25,11 @@ from dataflow_grounding import (
     Operator,
     PhraseGrounder,
     Serving,
+    facts_of,
+    open_image,
     operator,
+    read_expressions,
+    with_answers,
 )
 from dataflow_grounding._util.errors import (
     BrokenRow,
@@ -37,7 +41,7 @@ from dataflow_grounding._util.errors import (
 )
 from dataflow_grounding.engine.options import RunOptions, current_options
 from dataflow_grounding.engine.plan import holding
-from dataflow_grounding.tasks import Request
+from dataflow_grounding.tasks import Found, Request
 from dataflow_grounding.testing import LoopbackServer
 
 
@@ -195,6 +199,30 @@ def test_own_operators_join_the_registry() -> None:
     assert Joined.get_desc("zh") == "Does nothing."
     with pytest.raises(KeyError):
         OPERATOR_REGISTRY.get("Nobody")
+
+
+def test_the_engine_adds_the_size_and_the_doubt_to_what_an_operator_returns() -> None:
+    class CupFinder(Operator):
+        """Finds the cup."""
+
+        name = "cups"
+        input_keys = {"image": "image_path", "expressions": "expressions"}
+        output_keys = {"output": "expressions"}
+
+        async def annotate(self, record: Any, ask: Any) -> dict[str, Any]:
+            expressions = read_expressions(record, self.keys.expressions)
+            found = [Found("none", [], own_doubt="a saucer, perhaps") for _ in expressions]
+            facts = facts_of(record, open_image(record, self.keys.image), ask, None)
+            return {**facts, self.keys.output: with_answers(expressions, found, ask)}
+
+    row = {"image_path": "example_data/images/coffee.jpg", "expressions": ["the cup"]}
+    record = CupFinder()(row)
+    added = ["image_id", "width", "height", "doubtful", "doubt"]
+    assert list(record) == ["image_path", "expressions", *added]
+    assert (record["doubtful"], record["doubt"]) == (True, "a saucer, perhaps")
+    assert record["expressions"][0]["doubtful"] is True
+    again = CupFinder()({**record, "expressions": [], "suspect_boxes": True})
+    assert (again["doubtful"], again["doubt"], again["suspect_boxes"]) == (False, None, False)
 
 
 @operator

@@ -1,0 +1,75 @@
+"""The columns that the engine adds to those that an operator returns."""
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from dataflow_grounding.data.manners import joined_remarks
+from dataflow_grounding.data.records import (
+    DOUBT,
+    REMARK,
+    ROW_OF_IMAGE,
+    Record,
+    Update,
+    has_id,
+    whole_number,
+)
+from dataflow_grounding.engine.plan import SUSPECT, Ask
+
+if TYPE_CHECKING:
+    from dataflow_grounding.boxes.geometry import Size
+    from dataflow_grounding.serving.serving import Serving
+    from dataflow_grounding.tasks.grounding import Found
+
+
+def image_columns(record: Record, size: "Size", ask: Ask, serving: "Serving | None") -> Update:
+    """Return what tells a record's picture, and `model` where the serving is no VLM.
+
+    That is `width` and `height`; `image_id` where the row has none, and its picture's name gives
+    one; which of several rows of the same image it is, from the second on. Each of width and height
+    that the row states otherwise is noted.
+    """
+    update: Update = {}
+    if record.occurrence:
+        update[ROW_OF_IMAGE] = record.occurrence + 1
+    if record.image_id is not None and not has_id(record.get("image_id")):
+        update["image_id"] = record.image_id
+    for name, pixels in zip(("width", "height"), size, strict=True):
+        update[name] = pixels
+        stated = record.get(name)
+        if stated not in (None, "") and whole_number(stated) != pixels:
+            ask.note("size_differs", "the row states another width or height than the file has")
+    if serving is not None and not serving.is_vlm:
+        update["model"] = serving.model
+    return update
+
+
+def doubt_columns(record: Mapping[str, Any], answers: "Iterable[Found]") -> Update:
+    """Return `doubtful`, why in `doubt`, and `remark`, as the answers about a record are.
+
+    `doubtful` is True where any answer is, or has boxes that may be of something else; a reason of
+    the first kind goes into `doubt` before one of the second. `remark` has the words next to the
+    answers that may matter. Where there is none, `doubtful` is False, and the others None, if the
+    record has them already, and they are left out if not. Likewise, a suspicion of the former boxes
+    becomes False.
+    """
+    found = list(answers)
+    doubts = [answer.doubt for answer in found if answer.doubt]
+    doubts += [answer.own_doubt for answer in found if answer.own_doubt]
+    remark = joined_remarks(answer.remark for answer in found)
+    cleared: Update = {"doubtful": False, DOUBT: None}
+    if _was_grounded(record):  # else the column is the user's own
+        cleared[REMARK] = None
+    update = {name: value for name, value in cleared.items() if name in record}
+    if doubts:
+        update |= {"doubtful": True, DOUBT: doubts[0]}
+    if remark:
+        update[REMARK] = remark
+    if SUSPECT in record:
+        update[SUSPECT] = False
+    return update
+
+
+def _was_grounded(record: Mapping[str, Any]) -> bool:
+    rows = record.get("expressions")
+    rows = rows if isinstance(rows, list) else []
+    return any(isinstance(row, Mapping) and "status" in row for row in rows)
