@@ -3,10 +3,9 @@
 They are read from labels or from earlier records, and written as a file of records.
 """
 
-import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,13 +14,9 @@ from dataflow_grounding._util.paths import joined, kind_of, state_of
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.boxes.regions import SEED_ERROR
-from dataflow_grounding.data.bad_entries import BadEntries
-from dataflow_grounding.data.classes import class_key
-from dataflow_grounding.data.inputs import Input
 from dataflow_grounding.data.records import as_json, read_object, stated_size
-from dataflow_grounding.data.rows import Row, read_rows, write_rows, write_text
+from dataflow_grounding.data.rows import read_rows, write_rows, write_text
 from dataflow_grounding.engine.keyed_log import sealed, unsealed
-from dataflow_grounding.formats import find_format, folder_of, read
 from dataflow_grounding.formats.label_seeds import (
     boxes_beyond,
     from_coco,
@@ -29,7 +24,6 @@ from dataflow_grounding.formats.label_seeds import (
     size_columns,
     upright_size,
 )
-from dataflow_grounding.formats.reading import with_sizes
 from dataflow_grounding.formats.seeds import Found, Made, Seeds
 from dataflow_grounding.formats.tao_records import (
     COLUMN,
@@ -75,80 +69,6 @@ def find_seeds(data: ReferringData, made: Made, boxless: bool) -> Seeds:
     if name == "yolo_label_dir":
         names_file = data.yolo_names or ""
     return from_label_folder(data.image_dir, path, key, names_file, boxless)
-
-
-def find_proposals(
-    path: str,
-    format: str,
-    image_root: str,
-    classes: Mapping[str, str],
-    unpacked: str,
-) -> Input:
-    """Return the input of boxes that something else made, in a format that `import` reads.
-
-    It has a row for each record, with the phrases of `classes` that the record lacks, without
-    boxes.
-
-    Args:
-        path: The file or folder.
-        format: One of `import`'s formats, or the user's own as `module:Class`.
-        image_root: Where relative paths of pictures start; the data's folder if empty.
-        classes: Phrases, with their classes, that every picture is to have, with boxes or without.
-        unpacked: The folder for pictures that the data hold themselves.
-
-    Raises:
-        InputError: There is no such file or folder.
-        SpecError: There is no such format.
-    """
-    kind = kind_of(path)
-    if not kind:
-        raise InputError(f"no input file {path}: check {setting('data.input_jsonl')}")
-    find_format(format)
-    folder = image_root or folder_of(path)
-
-    unread: list[str] = []  # why entries can't be read, since the last row
-
-    def records() -> Iterator[dict[str, Any]]:
-        """Yield the records; each call reads them with a new format object."""
-        unread.clear()
-        source = find_format(format)
-        source.bad = BadEntries(take=unread.append)
-        source.pictures = source.pictures or unpacked
-        return read(path, source, image_root=image_root or None)
-
-    def rows() -> Iterator[Row]:
-        """Yield the rows; an entry that can't be read is a broken one."""
-        numbers = itertools.count(1)
-        for record in _with_classes(with_sizes(records(), folder), classes):
-            yield Row(next(numbers), record)
-            while unread:
-                yield Row(next(numbers), None, BrokenRow(unread.pop(0)))
-        while unread:
-            yield Row(next(numbers), None, BrokenRow(unread.pop(0)))
-
-    files = (path,) if kind == "file" else ()
-    return Input(path, rows, (folder, unpacked, "."), files)
-
-
-def _with_classes(
-    records: Iterable[dict[str, Any]], classes: Mapping[str, str]
-) -> Iterator[dict[str, Any]]:
-    # Yield each record with the phrases of `classes` that it lacks, without boxes. They are
-    # compared letter by letter with the phrases of the record. One of the record's that is a
-    # phrase or the name of a class, in any spelling, gets its class.
-    class_of_words = {class_key(name): name for name in classes.values()}
-    class_of_words |= {class_key(phrase): name for phrase, name in classes.items()}
-    for record in records:
-        expressions = []
-        for expression in record["expressions"]:
-            class_name = class_of_words.get(class_key(expression["text"]))
-            stated_class = {} if class_name is None else {"class": class_name}
-            expressions.append({**stated_class, **expression})
-        stated = {expression["text"] for expression in expressions}
-        for phrase, class_name in classes.items():
-            if phrase not in stated:
-                expressions.append({"text": phrase, "class": class_name, "instances": []})
-        yield {**record, "expressions": expressions}
 
 
 def _from_annotations(path: str, image_dir: str | None, made: Made, boxless: bool) -> Seeds:

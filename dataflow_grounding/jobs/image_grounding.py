@@ -189,9 +189,10 @@ class ImageGroundingJob(RowsJob):
         phrases: dict[str, str] = {}
         if stated:
             phrases = phrases_with_classes(stated)
-        from dataflow_grounding.formats import seed_records  # few runs have proposals
+        # few runs have proposals
+        from dataflow_grounding.formats.proposals import find_proposals
 
-        return seed_records.find_proposals(
+        return find_proposals(
             data.input_jsonl,
             data.proposals,
             data.image_root or "",

@@ -1,0 +1,80 @@
+"""Proposals: boxes that something else made, in a format that `import` reads, as a run's input."""
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from dataflow_grounding._util.errors import BrokenRow, InputError
+from dataflow_grounding._util.paths import kind_of
+from dataflow_grounding._util.settings import setting
+from dataflow_grounding.data.bad_entries import BadEntries
+from dataflow_grounding.data.classes import class_key
+from dataflow_grounding.data.inputs import Input
+from dataflow_grounding.data.rows import Row
+from dataflow_grounding.formats import find_format, folder_of, read
+from dataflow_grounding.formats.reading import with_sizes
+
+
+def find_proposals(
+    path: str,
+    format: str,
+    image_root: str,
+    classes: Mapping[str, str],
+    unpacked: str,
+) -> Input:
+    """Return the input of the records of a file or folder, with a broken row for a bad entry.
+
+    Args:
+        path: The file or folder.
+        format: One of `import`'s formats, or the user's own as `module:Class`.
+        image_root: Where relative paths of pictures start; the data's folder if empty.
+        classes: Phrases, with their classes, that every picture is to have, with boxes or without.
+        unpacked: The folder for pictures that the data hold themselves.
+
+    Raises:
+        InputError: There is no such file or folder.
+        SpecError: There is no such format.
+    """
+    kind = kind_of(path)
+    if not kind:
+        raise InputError(f"no input file {path}: check {setting('data.input_jsonl')}")
+    find_format(format)
+    folder = image_root or folder_of(path)
+
+    def rows() -> Iterator[Row]:
+        """Yield the rows; each call reads them with a new format object."""
+        unread: list[str] = []  # why entries can't be read, since the last row
+        source = find_format(format)
+        source.bad = BadEntries(take=unread.append)
+        source.pictures = source.pictures or unpacked
+        records = with_sizes(read(path, source, image_root=image_root or None), folder)
+        numbers = itertools.count(1)
+        for record in itertools.chain(_with_classes(records, classes), [None]):
+            if record is not None:
+                yield Row(next(numbers), record)
+            while unread:
+                yield Row(next(numbers), None, BrokenRow(unread.pop(0)))
+
+    files = (path,) if kind == "file" else ()
+    return Input(path, rows, (folder, unpacked, "."), files)
+
+
+def _with_classes(
+    records: Iterable[dict[str, Any]], classes: Mapping[str, str]
+) -> Iterator[dict[str, Any]]:
+    # Yield each record with the phrases of `classes` that it lacks, without boxes. They are
+    # compared letter by letter with the phrases of the record. One of the record's that is a
+    # phrase or the name of a class, in any spelling, gets its class.
+    class_of_words = {class_key(name): name for name in classes.values()}
+    class_of_words |= {class_key(phrase): name for phrase, name in classes.items()}
+    for record in records:
+        expressions = []
+        for expression in record["expressions"]:
+            class_name = class_of_words.get(class_key(expression["text"]))
+            stated_class = {} if class_name is None else {"class": class_name}
+            expressions.append({**stated_class, **expression})
+        stated = {expression["text"] for expression in expressions}
+        for phrase, class_name in classes.items():
+            if phrase not in stated:
+                expressions.append({"text": phrase, "class": class_name, "instances": []})
+        yield {**record, "expressions": expressions}
