@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,20 @@ def test_every_public_name_is_there() -> None:
     assert set(dataflow_grounding.__all__) <= set(dir(dataflow_grounding))
     with pytest.raises(AttributeError, match="Nobody"):
         _ = dataflow_grounding.Nobody
+
+
+def test_what_pages_and_files_to_copy_import_is_at_the_door() -> None:
+    import dataflow_grounding
+
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "skills").rglob("*.md")]
+    pages += [*(ROOT / "extensions").glob("*.py"), *(ROOT / "api_pipelines").glob("*.py")]
+    imported = {"Summary"}
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        for names in re.findall(r"from dataflow_grounding import (\([^)]*\)|.*)", text):
+            imported |= set(re.findall(r"[A-Za-z]\w*", names))
+    assert len(imported) > 30
+    assert imported <= set(dataflow_grounding.__all__)
 
 
 @pytest.mark.slow

@@ -10,17 +10,20 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from dataflow_grounding._util.files import portable, within
-from dataflow_grounding.data.records import Record, Update, read_expressions, write_bytes
-from dataflow_grounding.images.display import marks_of
-from dataflow_grounding.images.drawing import draw_marks
-from dataflow_grounding.operators.operator_base import (
+from dataflow_grounding import (
     OPERATOR_REGISTRY,
     Ask,
     Image,
     Operator,
+    Record,
+    Update,
     open_image,
+    read_expressions,
 )
+from dataflow_grounding._util.files import portable, within
+from dataflow_grounding.data.records import write_bytes
+from dataflow_grounding.images.display import marks_of
+from dataflow_grounding.images.drawing import draw_marks
 
 if TYPE_CHECKING:
     from dataflow_grounding.images.drawing import Mark

@@ -1,13 +1,7 @@
 """Operator: a caption of each image that has regions."""
 
-from dataflow_grounding import (
-    OPERATOR_REGISTRY,
-    Ask,
-    CaptionGenerator,
-    Record,
-    Update,
-    check_seed,
-)
+from dataflow_grounding import OPERATOR_REGISTRY, Ask, CaptionGenerator, Record, Update
+from dataflow_grounding.boxes.regions import check_seed
 
 
 @OPERATOR_REGISTRY.register()

@@ -1,21 +1,10 @@
 """Operator: a caption of each image."""
 
-from dataflow_grounding import (
-    OPERATOR_REGISTRY,
-    Ask,
-    Operator,
-    Record,
-    Serving,
-    Update,
-    check_seed,
-    check_stated_size,
-    clean_caption,
-    find_box_format,
-    image_caption,
-    open_image,
-    read_regions,
-    region_items,
-)
+from dataflow_grounding import OPERATOR_REGISTRY, Ask, Operator, Record, Serving, Update, open_image
+from dataflow_grounding.boxes.formats import find_box_format
+from dataflow_grounding.boxes.regions import check_seed, check_stated_size, read_regions
+from dataflow_grounding.data.spans import clean_caption
+from dataflow_grounding.tasks import image_caption, region_items
 
 
 @OPERATOR_REGISTRY.register()

@@ -7,37 +7,38 @@ from typing import Any, Literal, TypeAlias, get_args
 from dataflow_grounding import (
     OPERATOR_REGISTRY,
     Ask,
-    ExpressionsToCheck,
     Found,
     Image,
     Partial,
     Record,
     RecordError,
-    RegionMarks,
     RegionOperator,
-    RunStart,
     Serving,
-    ServingByTask,
     SpecError,
     Update,
+    read_expressions,
+)
+from dataflow_grounding._util.terminal import say
+from dataflow_grounding.data.spans import find_spans
+from dataflow_grounding.engine.options import RunStart
+from dataflow_grounding.operators import (
+    ExpressionsToCheck,
+    RegionMarks,
     Verdict,
     any_has_boxes,
     ask_in_parts,
     batched,
     boxes_of,
-    choice_of,
     combine_verdicts,
-    double_check,
     expressions_to_check,
-    find_spans,
     near_groups,
-    phrase_grounding,
-    read_expressions,
     reground,
-    say,
     texts_of,
     within_image,
 )
+from dataflow_grounding.serving import ServingByTask
+from dataflow_grounding.tasks import double_check, phrase_grounding
+from dataflow_grounding.trust.choice import choice_of
 
 Method: TypeAlias = Literal["ask", "reground", "both"]
 """How expressions are checked, as DoubleChecker's `method` says."""

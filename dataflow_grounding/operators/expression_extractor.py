@@ -7,11 +7,11 @@ from dataflow_grounding import (
     Record,
     Serving,
     Update,
-    expression_extraction,
-    extracted_expressions,
     open_image,
     read_text,
 )
+from dataflow_grounding.operators import extracted_expressions
+from dataflow_grounding.tasks import expression_extraction
 
 
 @OPERATOR_REGISTRY.register()

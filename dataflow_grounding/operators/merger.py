@@ -5,19 +5,18 @@ from typing import Any
 from dataflow_grounding import (
     OPERATOR_REGISTRY,
     Ask,
-    BoxFormat,
     Image,
-    Merged,
     Record,
     RegionOperator,
-    Regions,
     Request,
     Update,
     expression_id,
-    find_spans,
-    grounding_expression,
-    instances_on,
 )
+from dataflow_grounding.boxes.coordinates import BoxFormat
+from dataflow_grounding.boxes.regions import instances_on
+from dataflow_grounding.data.spans import find_spans
+from dataflow_grounding.operators import Regions
+from dataflow_grounding.tasks import Merged, grounding_expression
 
 
 @OPERATOR_REGISTRY.register()

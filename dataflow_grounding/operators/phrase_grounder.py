@@ -4,24 +4,21 @@ from functools import partial
 from math import ceil
 
 from dataflow_grounding import (
-    CHECK_EVERY,
-    MERGE_IOU,
     OPERATOR_REGISTRY,
     Ask,
     BoxOperator,
     Found,
-    OnSuspect,
     Record,
     Serving,
     Update,
-    ask_and_merge,
-    batched,
-    check_counts,
     open_image,
     read_expressions,
-    texts_of,
     with_answers,
 )
+from dataflow_grounding.boxes.geometry import MERGE_IOU
+from dataflow_grounding.operators import ask_and_merge, batched, texts_of
+from dataflow_grounding.serving import check_counts
+from dataflow_grounding.trust.box_watch import CHECK_EVERY, OnSuspect
 
 
 @OPERATOR_REGISTRY.register()

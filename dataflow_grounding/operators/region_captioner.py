@@ -4,25 +4,20 @@ from typing import Any, Literal, TypeAlias
 
 from dataflow_grounding import (
     OPERATOR_REGISTRY,
-    SHOWN_AS,
     Ask,
-    BoxFormat,
     Image,
     Record,
-    RegionCaptions,
     RegionOperator,
-    Regions,
     Request,
     Serving,
     SpecError,
     Update,
-    box_of,
-    boxes_of,
-    crop_of,
-    marked,
-    region_caption,
-    renumbered,
 )
+from dataflow_grounding.boxes.coordinates import BoxFormat
+from dataflow_grounding.boxes.geometry import box_of
+from dataflow_grounding.images.shown import crop_of, marked
+from dataflow_grounding.operators import Regions, boxes_of
+from dataflow_grounding.tasks import SHOWN_AS, RegionCaptions, region_caption, renumbered
 
 CaptionMarks: TypeAlias = Literal["outline", "tag", "crop"]
 """How regions are shown to the model, as RegionCaptioner's `marks` says."""

@@ -2,15 +2,8 @@
 
 from typing import Any
 
-from dataflow_grounding import (
-    OPERATOR_REGISTRY,
-    Ask,
-    Image,
-    Record,
-    RegionOperator,
-    Update,
-    region_expression,
-)
+from dataflow_grounding import OPERATOR_REGISTRY, Ask, Image, Record, RegionOperator, Update
+from dataflow_grounding.tasks import region_expression
 
 
 @OPERATOR_REGISTRY.register()
