@@ -59,6 +59,15 @@ def kitti(folder: Path) -> str:
     return str(folder)
 
 
+def yolo(folder: Path) -> str:
+    draw(folder / "images", [record("a.png", (64, 48), [])])
+    (folder / "labels").mkdir()
+    (folder / "labels/a.txt").write_text("0 .5 .5 .5 .5\n0 .5 .5 0 .5\n")
+    for names in (folder / "classes.txt", folder / "labels/classes.txt"):  # no label file
+        names.write_text("car\n")
+    return str(folder)
+
+
 FLAT = "boxes without an area"
 
 
@@ -88,6 +97,7 @@ FLAT = "boxes without an area"
         ),
         (cvat, 1, {"attributes 'colour'": 2, "tags 'night'": 1, FLAT: 1}),
         (kitti, 1, {FLAT: 1, "label files without a picture": 1}),
+        (yolo, 1, {FLAT: 1}),
     ],
 )
 def test_what_is_left_out_is_told(

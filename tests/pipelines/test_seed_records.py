@@ -124,6 +124,12 @@ def test_coco_boxes_become_corners_without_binary_noise(place: ReferringPlace) -
     }
     assert "1 crowd regions are left out" in done.err
     assert "1 annotations of no image" in done.err
+    assert place.run_json()["input"] == {
+        "images": 2,
+        "crowd_regions_left_out": 1,
+        "images_without_label": {"count": 0, "first": []},
+        "labels_without_image": {"count": 1, "first": ["1 annotations of no image"]},
+    }
 
 
 def test_a_broken_coco_annotation_fails_alone(place: ReferringPlace) -> None:
@@ -187,6 +193,7 @@ def test_yolo_boxes_come_out_again_to_their_last_digit(place: ReferringPlace) ->
     yolo(place, [line, "0 0.5 0.5 1 1 0.87"])
     done = place.run()
     assert done.code == 0, done
+    assert place.run_json()["input"]["labels_without_image"]["count"] == 0, "not the classes.txt"
     for record in place.annotations():
         light, person = record["regions"]
         assert (light["type"], person["type"]) == ("traffic light", "person")
@@ -284,6 +291,8 @@ def test_our_own_annotations_are_in_pixels_and_keep_their_columns(place: Referri
     assert record["caption"] != "old"
     assert [f["kind"] for f in place.failures()] == ["broken_row", "broken_row", "image_missing"]
     assert "given.jsonl, line 2: not JSON" in done.err
+    [where] = place.run_json()["input"]["broken_lines"]["first"]
+    assert "given.jsonl, line 2: not JSON" in where
 
 
 @pytest.mark.slow
