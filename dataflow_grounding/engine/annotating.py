@@ -190,7 +190,8 @@ async def annotated(
         if image_key is not None:
             limits = operator.serving.image_limits if operator.serving else None
             facts = await memo.prepare(record, image_key, limits)
-            size = facts.size if operator.looks_at_image else None
+            if operator.needs_image and operator.looks_at_image:
+                size = facts.size
         # On a copy and as plain JSON, so that a streamed record is what one would be that was
         # written and read again.
         update: Any = operator.annotate(record.updated(as_json(record)), ask)

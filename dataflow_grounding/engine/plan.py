@@ -116,7 +116,7 @@ class Annotator:
     """
 
     looks_at_image: ClassVar[bool] = False
-    """Whether the engine adds the size of a record's one image to what it returns."""
+    """Whether the engine adds the size of the one image that it needs to what it returns."""
 
     wording: Wording | None = None
     """The user's own words for its questions; None for the shipped ones."""

@@ -422,6 +422,15 @@ def test_the_request_for_one_prompt_and_one_picture_is_as_it_always_was(
     )
 
 
+def test_a_row_with_one_picture_gets_the_answer_alone(
+    server: LoopbackServer, tmp_path: Path
+) -> None:
+    Image.new("RGB", (60, 40), "navy").save(tmp_path / "1.png")
+    row = {"image": str(tmp_path / "1.png"), "prompt": "First?"}
+    record = PromptedVQAGenerator(ours_at(server))(row)
+    assert dict(record) == {**row, "answer": "[60] [] First?"}
+
+
 def test_a_finished_run_sends_nothing_until_a_picture_of_a_list_changes(
     server: LoopbackServer, storage: FileStorage, tmp_path: Path
 ) -> None:
