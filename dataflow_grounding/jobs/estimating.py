@@ -30,6 +30,7 @@ from dataflow_grounding.jobs.answerable import unanswerable
 from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.operators import Operator
 from dataflow_grounding.operators.box_checker import BoxChecker
+from dataflow_grounding.operators.phrase_lister import PhraseLister
 from dataflow_grounding.serving.serving import Serving, Usage
 from dataflow_grounding.serving.token_rules import TokenRules
 from dataflow_grounding.tasks.prompts import load_prompt, prompt_names
@@ -194,7 +195,12 @@ async def _count(
         with suppress(RecordError):
             total = Amount()
             shown: set[str] = set()  # columns of pictures that a step before has sent
-            amounts = [await step.of_record(record, memo, shown) for step in steps]
+            amounts = []
+            for step in steps:
+                amounts.append(await step.of_record(record, memo, shown))
+                operator = step.step.operator
+                if isinstance(operator, PhraseLister):  # how many phrases later steps ask for
+                    record = record.updated(operator.listed(record))
             for step, amount in zip(steps, amounts, strict=True):
                 step.to_send += amount
                 total += amount

