@@ -83,7 +83,7 @@ class SeenReplies:
             sample: The answer's number.
             reply: The reply.
             question: The question's key, the same for all answers to it.
-            others: The stored lines of other answers to it.
+            others: The stored lines of other answers to it that count.
         """
         heard = _heard(reply.id, reply.text)
         answers = self._answers.get(question)

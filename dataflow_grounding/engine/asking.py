@@ -558,7 +558,8 @@ class Asking:
             first = request.replace(sample=0, tries=Tries())
             others = []
             for sample in range(request.sample):
-                others += by.store.every(first.replace(sample=sample).key(self.identity))
+                lines = by.store.every(first.replace(sample=sample).key(self.identity))
+                others += [line for line in lines if not line.get("repeated")]
             question = first.key(self.identity)
             repeated = self._seen.came_before(request.sample, reply, question, others)
         if repeated:

@@ -258,7 +258,21 @@ class SlowOriginals(Gateway):
         return status, headers, data
 
 
-@pytest.mark.parametrize("kind", [Gateway, SlowOriginals])
+class LastIsOriginal(Gateway):
+    """A gateway that sends the question with the highest seed on, and answers others first.
+
+    That is first the one with the lower seed, then the one without.
+    """
+
+    def answer(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        seed = json.loads(body).get("seed")
+        time.sleep({2: 0, 1: 0.1, None: 0.2}[seed])
+        found = super().answer(body)
+        time.sleep(0.15 if seed == 2 else 0)
+        return found
+
+
+@pytest.mark.parametrize("kind", [Gateway, SlowOriginals, LastIsOriginal])
 def test_stored_answers_are_judged_by_the_same_rule(
     workplace: Workplace, kind: type[Gateway]
 ) -> None:
