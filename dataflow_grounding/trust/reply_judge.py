@@ -284,9 +284,9 @@ class ReplyJudge:
 
         None where there is none, and after it was returned.
         """
-        likeliest = _likeliest(self._sums_in_general, orientation, TELL_AT)
         if self._has_told:
             return None
+        likeliest = _likeliest(self._sums_in_general, orientation, TELL_AT)
         self._has_told = likeliest is not None
         return likeliest
 

@@ -38,13 +38,17 @@ def run(place: Workplace, model: Any, **settings: Any) -> Done:
         return place.run(**{"vlm.openai.base_url": server.base_url, **settings})
 
 
+def run_of_a_scene(place: Workplace, model: SeesProbesRight, scene: Scene, seed: int) -> Done:
+    grounding_input(place, scene, RECORDS, seed)
+    return run(place, model, **{"workflow.steps": ["1"]})
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("written", ["xyxy_500", "xyxy_px", "yxyx_1000"])
 def test_a_format_that_no_single_reply_shows_is_told_of(workplace: Workplace, written: str) -> None:
     scene = Scene()
-    grounding_input(workplace, scene, RECORDS, 1)
     model = SeesProbesRight(lambda *_: written, scene, seed=1, noise=0.01)
-    done = run(workplace, model, **{"workflow.steps": ["1"]})
+    done = run_of_a_scene(workplace, model, scene, 1)
     assert done.code == 0, done
     assert done.err.count(f"Note: the boxes of this run look like {written}") == 1, done.err
     assert done.summary["notes"]["likelier_format"] == 1
@@ -55,9 +59,8 @@ def test_a_format_that_no_single_reply_shows_is_told_of(workplace: Workplace, wr
 @pytest.mark.parametrize("written", ["xyxy_500", "xyxy_px", "yxyx_1000"])
 def test_where_no_check_tells_it_stops_the_run(workplace: Workplace, written: str) -> None:
     scene = Scene()
-    grounding_input(workplace, scene, RECORDS, 1)
     model = IgnoresProbes(lambda *_: written, scene, seed=1, noise=0.01)
-    done = run(workplace, model, **{"workflow.steps": ["1"]})
+    done = run_of_a_scene(workplace, model, scene, 1)
     assert done.code == 2, done
     assert "the last replies are far likelier in another format" in done.err
 
@@ -67,9 +70,8 @@ def test_right_replies_are_not_told_of_and_hardly_asked_again(
     workplace: Workplace, seed: int
 ) -> None:
     scene = Scene()
-    grounding_input(workplace, scene, RECORDS, seed)
     model = SeesProbesRight(lambda *_: X, scene, seed=seed, noise=0.015, outliers=0.05)
-    done = run(workplace, model, **{"workflow.steps": ["1"]})
+    done = run_of_a_scene(workplace, model, scene, seed)
     assert (done.code, "Note: " in done.err) == (0, False), done.err
     assert model.again <= 3
 
