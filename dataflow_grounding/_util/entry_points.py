@@ -11,14 +11,6 @@ from importlib.metadata import entry_points
 
 @cache
 def targets_of(group: str) -> dict[str, str]:
-    """Return `module:object` by the name of each entry point in a group; nothing is imported.
-
-    Args:
-        group: The group's last part, such as `servings`.
-
-    Example:
-        >>> "embedded" in targets_of("servings")  # our own parts have no entry points
-        False
-    """
+    """Return `module:object` by the name of each entry point in a group, such as `servings`."""
     points = entry_points(group=f"dataflow_grounding.{group}")
     return {point.name: point.value for point in sorted(points, key=lambda point: point.name)}

@@ -19,14 +19,11 @@ _told: set[str] = set()  # files (`/a/.env`) and lines (`/a/.env:3`) of which th
 
 
 class _SetByFile(NamedTuple):
-    """What a `.env` file has set a variable to, and the file's path."""
-
     value: str
     file: str
 
 
 _set_by: dict[str, _SetByFile] = {}
-"""Names of the environment that a `.env` file has set."""
 
 _SETTABLE = re.compile(
     r"DF_(?!WORK_FOLDER$)\w+|\w+_(?:API_KEY|API_TOKEN|BASE_URL)|HF_TOKEN|OPENAI_(?:ORG|PROJECT)_ID|AZURE_OPENAI_ENDPOINT"
@@ -41,21 +38,14 @@ _SHORTEST = 8  # characters of a value that is looked for within a header
 
 
 def cache_folder() -> str:
-    """Return the package's folder for what can be had again, which may not be there yet.
-
-    It is `dataflow-grounding` in `XDG_CACHE_HOME`, or in `~/.cache` if that isn't an absolute path.
-    """
+    """Return the package's folder for what can be had again, which may not be there yet."""
     home = os.environ.get("XDG_CACHE_HOME", "")
     folder = home if os.path.isabs(home) else os.path.expanduser(os.path.join("~", ".cache"))
     return os.path.join(folder, "dataflow-grounding")
 
 
 def read_env_files(folders: Iterable[str] = (".",)) -> list[str]:
-    """Set in the environment what each folder's `.env` may set and nothing has set before.
-
-    The first file that sets a variable counts. Returns the paths of the files that are there.
-    Raises SpecError for one that can't be read, or holds a reference (`${…}`) in what it may set.
-    """
+    """Set what each folder's `.env` may set and nothing has set before; return the files' paths."""
     paths = []
     for folder in dict.fromkeys(folders):
         path = os.path.join(folder, ".env")
@@ -91,15 +81,13 @@ def _add_settings(path: str) -> None:
 
 
 def may_be_in_env_file(name: str) -> bool:
-    """Return whether a `.env` file may set the variable of this name."""
     return _SETTABLE.fullmatch(name) is not None
 
 
 def names_address(address: str) -> tuple[str, str] | None:
-    """Return the first variable that a `.env` file set and that names an address, and the file.
-
-    None where none does. A value names `https://eu.host.org:8000/v1` if it holds
-    `eu.host.org:8000`, is whole parts of the host between dots (`host.org`, `eu`), or is the port.
+    """Return the first variable that a `.env` file set and that names an address, and the file. A
+    value names `https://eu.host.org:8000/v1` if it holds `eu.host.org:8000`, is whole parts of the
+    host between dots (`host.org`, `eu`), or is the port.
     """
     parts = urlsplit(address)
     host_and_port = parts.netloc
@@ -122,9 +110,7 @@ def names_address(address: str) -> tuple[str, str] | None:
 
 def check_one_source(address: str, key: str | None, headers: Mapping[str, str]) -> None:
     """Raise SpecError where a `.env` file names the address and the key is from another place.
-
-    Otherwise a stranger's file could have the user's own key sent to its address. The key may be in
-    a header. Other places are the environment, a spec, and another `.env` file.
+    Otherwise a stranger's file could have the user's own key sent to its address.
     """
     variable_and_file = names_address(address)
     if variable_and_file is None:
@@ -162,7 +148,6 @@ def _variable_in(texts: list[str]) -> str:
 def _of_the_spec(
     key: str | None, headers: Mapping[str, str], texts: list[str], of_file: list[str]
 ) -> str:
-    # What might be a word isn't taken for a secret.
     if key and key in texts and is_no_word(key):
         return "the key"
     for name, text in headers.items():
@@ -173,8 +158,7 @@ def _of_the_spec(
 
 
 def _file_of(name: str) -> str:
-    # Return the `.env` file that has set what a variable holds now. It is "" where none did, or
-    # another value was set since.
+    # another value may have been set since
     setting = _set_by.get(name)
     if setting is None or os.environ.get(name) != setting.value:
         return ""
@@ -182,8 +166,7 @@ def _file_of(name: str) -> str:
 
 
 def _settings(path: str) -> dict[str, tuple[str, int]]:
-    # A name without a value sets nothing. The user is warned once of a line that can't be read,
-    # without what it holds: it may be a key.
+    # A line that can't be read may be a key: it isn't shown.
     from dotenv.parser import parse_stream
 
     settings: dict[str, tuple[str, int]] = {}

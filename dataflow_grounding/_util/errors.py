@@ -320,17 +320,14 @@ _AWAY = {
 """The disk, or the server of a network's disk, doesn't answer."""
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-"""The disk, or the user's part of it, is full, or the file as large as files may be."""
 
 NO_MEMORY = "it takes more memory than there is"
 
 
 class errors_as(AbstractContextManager[None]):
-    """Raise an error of class `kind` for an OSError or MemoryError of the block.
-
-    Other errors pass. The new one says `what` could not be done, and why; with `again`, also to run
-    the same again. It is a class because every stored reply and written row enters such a block,
-    which takes a third of a generator's time.
+    """Raise an error of class `kind` for an OSError or MemoryError of the block, on `what` it could
+    not do. It is a class because every stored reply and written row enters such a block, which
+    takes a third of a generator's time.
     """
 
     __slots__ = ("_again", "_kind", "_what")
@@ -341,7 +338,6 @@ class errors_as(AbstractContextManager[None]):
         self._again = again
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        """Raise our error for one of the system or of memory; let any other pass."""
         if isinstance(error, OSError):
             reason = str(error.strerror or error)
         elif isinstance(error, MemoryError):
@@ -374,11 +370,7 @@ def needs_package(what: str, package: str) -> Iterator[None]:
 
 
 def cant_read(path: str, error: OSError | GroundingError) -> RecordError:
-    """Return why an image file can't be read, as the record's error.
-
-    That is MachineBusy, which is tried again, if the machine is short of something or a disk
-    doesn't answer. Other reasons, such as a missing or forbidden file, are ImageMissing.
-    """
+    """Return why an image can't be read: MachineBusy, which is tried again, or ImageMissing."""
     message = f"can't read {quoted(path)}: {getattr(error, 'strerror', None) or error}"
     if isinstance(error, OSError) and (error.errno in SHORT or error.errno in _AWAY):
         return MachineBusy(message)
@@ -386,10 +378,8 @@ def cant_read(path: str, error: OSError | GroundingError) -> RecordError:
 
 
 def machine_fault(error: BaseException) -> MachineBusy | RunStopped | None:
-    """Return our error for an exception of a decoder or an operator that the machine caused.
-
-    That is MachineBusy if memory, threads or open files are short, StorageFailed if the disk is
-    full, and None if the machine isn't the cause.
+    """Return MachineBusy or StorageFailed for what the machine made fail in a decoder or an
+    operator.
     """
     words = " ".join(str(error).split())[:200]
     if isinstance(error, MemoryError) or "out of memory" in words:

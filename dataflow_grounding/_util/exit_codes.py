@@ -13,17 +13,7 @@ _open: list[dict[str, int]] = []
 
 @contextmanager
 def exit_codes() -> Iterator[dict[str, int]]:
-    """Yield the exit codes of the runs that end in the block, which enter them.
-
-    Each is under the file that the run wrote, so that a run that is done again replaces its code.
-
-    Example:
-        >>> with exit_codes() as codes:
-        ...     note_exit_code("boxes.jsonl", 4)
-        ...     note_exit_code("boxes.jsonl", 1)
-        >>> codes
-        {'boxes.jsonl': 1}
-    """
+    """Yield the exit codes of runs that end in the block, under the file that each run wrote."""
     codes: dict[str, int] = {}
     _open.append(codes)
     try:
@@ -34,6 +24,5 @@ def exit_codes() -> Iterator[dict[str, int]]:
 
 
 def note_exit_code(path: str, code: int) -> None:
-    """Enter the exit code of a run that has ended into all open `exit_codes`, under its file."""
     for codes in _open:
         codes[path] = code

@@ -26,22 +26,9 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])[ .]*(\.
 
 
 def within(folder: str, name: object, of: str = "") -> str:
-    """Return the path of a file in a folder, by a name that was read in some file or listing.
-
-    Whether there is such a file isn't looked up.
-
-    Args:
-        folder: The folder, which the name must not leave.
-        name: The name, with `/` between folders.
-        of: The file that holds the name, for the error; "" names the folder.
-
-    Raises:
-        InputError: The name is no text, or could lead out of the folder here or on another system:
-            an absolute path, a drive, `~`, `..`, a backslash, a line break.
-
-    Example:
-        >>> within("results", "step_0/annotations.jsonl")
-        'results/step_0/annotations.jsonl'
+    """Return the path of a file in a folder by a name that was read somewhere; it may be missing.
+    Raises InputError, which names `of` or the folder, where the name could lead out of it here or
+    on another system.
     """
     if not isinstance(name, str) or not name or _LEADS_OUT.search(name):
         raise InputError(
@@ -52,23 +39,14 @@ def within(folder: str, name: object, of: str = "") -> str:
 
 
 def portable(name: str) -> str:
-    """Return a name that `within` takes, for a file that is called after something of a user's.
-
-    It has `_` for what `within` or Windows refuses, and before what Windows keeps for its devices;
-    slashes at its beginning are left out.
-
-    Example:
-        >>> [portable(name) for name in ("images/a.jpg", "../a\\n.jpg", "images/AUX.jpg", "~a")]
-        ['images/a.jpg', '_/a_.jpg', 'images/_AUX.jpg', '_a']
-    """
+    """Return a name that `within` and Windows take, for a file called after something of a user."""
     parts = re.sub(f"""[{_UNSAFE}<>:"|?*]""", "_", name).split("/")
     path = "/".join(_portable_part(part) for part in parts)
     return re.sub("^~", "_", path.lstrip("/"))
 
 
 def _portable_part(part: str) -> str:
-    # A dot or blank at the end, which Windows leaves out, becomes `_`, too. "" and `.`, which say
-    # nothing between slashes, stay.
+    # Windows leaves out a dot or blank at the end. "" and `.` say nothing between slashes.
     if part in ("", os.curdir):
         return part
     if part == os.pardir:
@@ -78,21 +56,15 @@ def _portable_part(part: str) -> str:
 
 
 def new_file(path: str, mode: str = "wb", **how: Any) -> IO[Any]:
-    """Open a new file to be written; a file or link at its path is removed before.
-
-    `mode` and `how` are those of `open`. Raises OSError, also where another process has just made
-    it.
-    """
+    """Open a new file to be written; a file or link at its path is removed before."""
     with suppress(FileNotFoundError):
         os.unlink(path)
     return open(path, mode.replace("w", "x"), **how)
 
 
 def locked_file(path: str) -> IO[str]:
-    """Open a new file to be written that no other process writes meanwhile.
-
-    It is locked where the file system has locks; not every one has. A file that a killed run has
-    left there is removed. Raises OSError, also where another process is writing it.
+    """Open a new file to be written, locked where the file system has locks. Raises OSError where
+    another process is writing it.
     """
     remove_leftover(path)
     file: IO[str] = new_file(path, "w", encoding="utf-8", newline="\n")
@@ -101,9 +73,8 @@ def locked_file(path: str) -> IO[str]:
 
 
 def remove_leftover(path: str) -> None:
-    """Remove a file that `locked_file` has opened in a run that was killed; it may be missing.
-
-    Raises OSError, also where another process is writing it.
+    """Remove what `locked_file` has left in a run that was killed. Raises OSError where another
+    process is writing it.
     """
     with suppress(FileNotFoundError):
         if stat.S_ISREG(os.lstat(path).st_mode):
@@ -131,21 +102,14 @@ def _being_written(path: str) -> OSError:
 
 
 def is_at(file: IO[str], path: str) -> bool:
-    """Return whether an open file is still the one at its path, and no other was put there.
-
-    False also where that can't be looked up.
-    """
+    """Return whether an open file is still the one at its path; False where that can't be told."""
     with suppress(OSError):
         return os.path.samestat(os.fstat(file.fileno()), os.lstat(path))
     return False
 
 
 def open_log(path: str, flags: int = os.O_WRONLY) -> int:
-    """Open a file to be appended to, made where it is missing; return its descriptor.
-
-    `flags` are those of `os.open`, to which more are added. A link is not followed: for one, and
-    for any other reason, OSError is raised.
-    """
+    """Open a file that isn't a link, made where it is missing, to append to it."""
     flags |= os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
     try:
         return os.open(path, flags, 0o644)
@@ -157,14 +121,8 @@ def open_log(path: str, flags: int = os.O_WRONLY) -> int:
 
 @contextmanager
 def whole_file(path: str, *, alone: bool = True) -> Iterator[IO[bytes]]:
-    """Yield a file that is put at `path`, whole, when the block ends.
-
-    If the block fails, nothing is left of it. Raises OSError.
-
-    Args:
-        path: Where it is put, in place of what is there.
-        alone: Whether nobody else writes a file for the same path meanwhile. Otherwise each has a
-            different name until then, and the last one stays.
+    """Yield a file that is put at `path`, whole, when the block ends without an error. Unless one
+    writes `alone`, each writer has a name of its own until then; the last one stays.
     """
     part = f"{path}.part" if alone else f"{path}.{token_hex(4)}.part"
     file = new_file(part)

@@ -20,10 +20,7 @@ _SHORTEST_WITHIN = 12
 
 
 def key_variables() -> dict[str, str]:
-    """Return the variables of the environment that hold a key, with all that they hold.
-
-    Those are variables with a secret's name, and those that hold a known secret.
-    """
+    """Return the variables of the environment that hold a key, with all that they hold."""
     return {
         name: text
         for name, text in os.environ.items()
@@ -33,10 +30,7 @@ def key_variables() -> dict[str, str]:
 
 def with_names(value: Any) -> Any:
     """Return a copy with a reference to its variable in place of each key of the environment.
-
-    Texts in lists, tuples and dicts are looked through, at any depth; dicts' own keys, and anything
-    else, stay. So settings can be handed to another process without keys in them. Raises SpecError
-    for a known secret that no variable holds.
+    Dicts' own keys stay. Raises SpecError for a known secret that no variable holds.
     """
     return _with_names_of(value, key_variables())
 
@@ -50,10 +44,7 @@ def _with_names_of(value: Any, keys: Mapping[str, str]) -> Any:
 
 
 def with_keys(value: Any) -> Any:
-    """Return what `with_names` was given, as a copy with this process's keys.
-
-    Raises SpecError where the environment lacks one.
-    """
+    """Return what `with_names` was given, with this process's keys; SpecError if one is missing."""
     if type(value) is dict:
         return {name: with_keys(item) for name, item in value.items()}
     if type(value) in (list, tuple):
@@ -62,11 +53,7 @@ def with_keys(value: Any) -> Any:
 
 
 def text_with_names(text: str, keys: Mapping[str, str]) -> str:
-    """Return a text with a reference to its variable in place of each of the `keys`.
-
-    A short key counts only as the whole text. Raises SpecError for a known secret that no variable
-    holds.
-    """
+    """As `with_names`, for a text. A short key counts only as the whole text."""
     for name, key in keys.items():
         is_within = len(key) >= _SHORTEST_WITHIN and key in text
         if is_within or (len(key) >= _SHORTEST_KEY and key == text):
@@ -80,10 +67,6 @@ def text_with_names(text: str, keys: Mapping[str, str]) -> str:
 
 
 def text_with_keys(text: str) -> str:
-    """Return a text with keys in place of the references to them.
-
-    Raises SpecError for one that the environment lacks.
-    """
     return _REFERENCE.sub(lambda reference: _key(reference[1]), text)
 
 

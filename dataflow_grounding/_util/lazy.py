@@ -13,10 +13,7 @@ from typing import Any, cast
 
 
 async def load_aside(module: str) -> None:
-    """Import a large module in a thread, so that the event loop goes on meanwhile.
-
-    After that, importing it where it is used takes no time. Raises ImportError.
-    """
+    """Import a large module in a thread, so that the event loop goes on meanwhile."""
     import asyncio
 
     if module not in sys.modules:
@@ -25,10 +22,7 @@ async def load_aside(module: str) -> None:
 
 @cache
 def load_table(package: str, name: str) -> Any:
-    """Return what a YAML file next to a package's modules holds.
-
-    It is the same object each time: don't change it.
-    """
+    """Return what a YAML file next to a package's modules holds: one object, not to be changed."""
     import yaml
 
     text = files(package).joinpath(name).read_text("utf-8")
@@ -36,17 +30,13 @@ def load_table(package: str, name: str) -> Any:
 
 
 def lazy_pattern(text: str | Callable[[], str], flags: int = 0) -> re.Pattern[str]:
-    """Return a regular expression that is compiled when one of its methods is first used.
-
-    `text` may be a function that returns it. The replies' readers have two hundred, of which a
-    reply that comes as asked takes ten.
+    """Return a regular expression that is compiled at its first use. The replies' readers have two
+    hundred, of which a reply that comes as asked takes ten.
     """
     return cast("re.Pattern[str]", _LazyPattern(text, flags))
 
 
 class _LazyPattern:
-    """Stands for a pattern, which is compiled at the first use of one of its attributes."""
-
     def __init__(self, text: str | Callable[[], str], flags: int) -> None:
         self._text = text
         self._flags = flags
@@ -57,7 +47,6 @@ class _LazyPattern:
         return re.compile(text, self._flags)
 
     def __getattr__(self, name: str) -> Any:
-        """Return an attribute of the pattern, such as `fullmatch`."""
         method = getattr(self._compiled, name)
         setattr(self, name, method)  # the next use finds it without coming here
         return method

@@ -5,10 +5,8 @@ from collections.abc import Iterable
 
 
 def nearest(word: str, known: Iterable[str], least: float = 0.6) -> str:
-    """Return the end of a message about an unknown word: `; is it 'WORD'?`, or "" for none near.
-
-    Capitals make no difference. `least` is the similarity, from 0 to 1 as difflib counts it, from
-    which a known word counts as near.
+    """Return the end of a message about an unknown word, `; is it 'WORD'?`, or "" for none near.
+    `least` is a similarity as difflib counts it.
     """
     by_lower = {name.lower(): name for name in known}
     close = difflib.get_close_matches(word.lower(), list(by_lower), 1, least)

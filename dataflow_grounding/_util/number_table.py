@@ -7,14 +7,11 @@ from array import array
 from collections.abc import Iterator
 
 ALL_BITS = 2**64 - 1
-"""A mask that makes any number, a hash among them, one that a table holds."""
 
 
 class NumberTable:
-    """A hash table of keys and numbers, each in a flat array.
-
-    A key is at the slot of its low bits, or at the next one that was free (open addressing). Keys
-    are taken modulo 2**64. As a key of 0 marks a free slot, 0 counts as 1.
+    """A hash table in flat arrays: a key is at the slot of its low bits, or at the next free one.
+    Keys are taken modulo 2**64; 0 marks a free slot, and counts as 1.
     """
 
     def __init__(self) -> None:
@@ -22,7 +19,6 @@ class NumberTable:
         self._resize(1024)
 
     def get(self, key: int) -> int | None:
-        """Return the number of `key`; None where it has none."""
         slot = self._slot(key & ALL_BITS or 1)
         return self._values[slot] if self._keys[slot] else None
 
@@ -48,7 +44,6 @@ class NumberTable:
                 self._values[slot] = value
 
     def items(self) -> Iterator[tuple[int, int]]:
-        """Yield all keys, as they are kept, with their numbers, in no order."""
         for key, number in zip(self._keys, self._values, strict=True):
             if key:
                 yield key, number

@@ -13,11 +13,8 @@ _IN_MEMORY = 8 * 2**20  # bytes: fewer never reach the disk
 
 
 class RowsOnDisk:
-    """A list of rows that are kept in a temporary file, and can only be added to.
-
-    A row has JSON's types alone. It is a new object each time it is asked for, from any thread. The
-    file has no name, and is gone with this object or the process. Writing raises InputError where
-    the temporary folder has no room.
+    """A list of rows, of JSON's types, in a temporary file without a name; any thread may read it.
+    InputError where the temporary folder has no room.
     """
 
     def __init__(self) -> None:
@@ -28,7 +25,6 @@ class RowsOnDisk:
         self._begins = array("Q", [0])
 
     def append(self, row: dict[str, Any]) -> None:
-        """Add a row at the end."""
         data = marshal.dumps(row)  # it goes deeper than `pickle`, and JSON has plain types alone
         folder = tempfile.gettempdir()
         with errors_as(InputError, f"can't write to {folder} (TMPDIR names another folder)"):

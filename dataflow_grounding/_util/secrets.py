@@ -47,10 +47,7 @@ _PARAMETER = re.compile(r"""(?<=[?&])([\w.~%-]+)=([^&\s"'\\#<>()]*[^&\s"'\\#<>()
 _REFERENCE = re.compile(r"(?:\w+ )?\$\{oc\.env:\w+\}")
 
 _forms: dict[str, tuple[str, ...]] = {}
-"""Secrets as JSON, Python and addresses write them, the longest first.
-
-Those that can't be words are under `odd`, the others under `word`.
-"""
+"""Secrets as JSON, Python and addresses write them, the longest first, under `odd` or `word`."""
 _learning = threading.Lock()  # held while `_forms` is changed
 
 
@@ -83,16 +80,14 @@ def _learn_forms(secret: str) -> None:
 
 
 def learn_headers(headers: Mapping[str, object]) -> None:
-    """Remember what headers hold, as `secrets_of` tells it."""
     learn(*secrets_of(headers))
 
 
 def secrets_of(headers: Mapping[str, object]) -> Iterator[str]:
-    """Yield the secrets in headers, some perhaps twice.
-
-    A value is looked at as a whole and in pieces: `Basic user=abc` has `Basic`, `user` and `abc`.
-    In a header whose name says that it holds a secret, the last piece is one, and so are all pieces
-    that can't be words. In other headers, secrets are long pieces that are no word and no address.
+    """Yield the secrets in headers, some perhaps twice. A value is looked at as a whole and in
+    pieces: `Basic user=abc` has `Basic`, `user` and `abc`. In a header whose name says that it
+    holds a secret, the last piece is one, and so are all pieces that can't be words. In other
+    headers, secrets are long pieces that are no word and no address.
     """
     for name, value in headers.items():
         if not isinstance(value, str):
@@ -108,10 +103,7 @@ def secrets_of(headers: Mapping[str, object]) -> Iterator[str]:
 
 
 def texts_in(value: Any, secret: bool = False) -> Iterator[tuple[str, bool]]:
-    """Yield the texts of JSON at any depth, each with whether a secret's name is over it.
-
-    The names themselves aren't yielded. With `secret`, one is over the whole value.
-    """
+    """Yield the texts of JSON at any depth, each with whether a secret's name is over it."""
     if isinstance(value, Mapping):
         for name, item in value.items():
             yield from texts_in(item, secret or names_secret(str(name)))
@@ -123,10 +115,7 @@ def texts_in(value: Any, secret: bool = False) -> Iterator[tuple[str, bool]]:
 
 
 def learn_fields(value: Any, secret: bool = False) -> None:
-    """Remember, of JSON, the texts under a secret's name, and all that has the shape of a key.
-
-    Both are looked for at any depth. With `secret`, all texts are remembered.
-    """
+    """Remember the texts of JSON under a secret's name, and all that has the shape of a key."""
     for text, is_named_secret in texts_in(value, secret):
         if is_named_secret:
             learn(text)
@@ -135,11 +124,7 @@ def learn_fields(value: Any, secret: bool = False) -> None:
 
 
 def learn_address(url: str) -> str:
-    """Remember the secrets in an address, and return the address without them, to be shown.
-
-    They are its user's password, parameters with a secret's name, and what looks like a key in its
-    path or in any parameter.
-    """
+    """Remember the secrets in an address, and return it without them, to be shown."""
     for name, value in _PARAMETER.findall(url):
         if _is_secret_parameter(name):
             learn(value, unquote(value))
@@ -151,10 +136,7 @@ def learn_address(url: str) -> str:
 
 
 def learn_proxies() -> None:
-    """Remember the passwords of the proxies that the environment names.
-
-    They are remembered, too, in the form in which a header takes them to a proxy.
-    """
+    """Remember the passwords of the proxies that the environment names."""
     from urllib.request import getproxies
 
     for name, url in getproxies().items():
@@ -163,7 +145,6 @@ def learn_proxies() -> None:
 
 
 def _learn_user(host: str) -> None:
-    # Without a password, the name is one. Any other text has none.
     credentials, at, _ = host.rpartition("@")
     if not at:
         return
@@ -181,18 +162,11 @@ def _keys_in(text: str) -> list[str]:
 
 
 def names_secret(name: str) -> bool:
-    """Return whether a key, header or variable of this name holds a secret.
-
-    `api_key` and `X-Auth-Token` do; `max_tokens` doesn't.
-    """
+    """Return whether a key, header or variable of this name holds a secret."""
     return _SECRET_NAME.search(name.lower()) is not None
 
 
 def is_secret_variable(name: str) -> bool:
-    """Return whether a variable of the environment holds a secret, by its name.
-
-    A shell's PWD doesn't: it is the folder that the shell is in.
-    """
     return names_secret(name) and name not in ("PWD", "OLDPWD")
 
 
@@ -201,14 +175,7 @@ def _is_secret_parameter(name: str) -> bool:
 
 
 def is_no_word(value: str) -> bool:
-    """Return whether a secret is so odd or long that it can't be a word of a caption or a path.
-
-    Example:
-        >>> [is_no_word(value) for value in ("sk-abc12", "Password1", "aBcDeFgH", "123456789012")]
-        [True, True, True, True]
-        >>> [is_no_word(value) for value in ("secret", "hunter2", "correct-horse", "1234567")]
-        [False, False, False, False]
-    """
+    """Return whether a secret is so odd or long that it can't be a word of a caption or a path."""
     if _KEY_SHAPE.fullmatch(value) or (len(value) >= _SHORTEST_LONG and " " not in value):
         return True
     if not re.search("[A-Za-z]", value):
@@ -220,7 +187,6 @@ def is_no_word(value: str) -> bool:
 
 
 def _without(shape: str, text: str) -> str:
-    # Where a page writes one with entities, as `&amp;` or `&#x2F;`, the text comes without these.
     forms = _forms.get(shape, ())
     for form in forms:
         text = text.replace(form, BLOT)
@@ -239,10 +205,7 @@ def blotted(text: str) -> str:
 
 
 def blotted_message(text: str) -> str:
-    """Return a text for people without secrets, and without passwords and keys in its addresses.
-
-    Secrets that may be words stay.
-    """
+    """Return a text for people without secrets, passwords or keys; those that may be words stay."""
     text = _without("odd", text)
     if "://" in text:
         text = _USER.sub(f"{BLOT}@", text)
@@ -256,32 +219,19 @@ def _blotted_parameter(parameter: re.Match[str]) -> str:
 
 
 def excerpt(text: str, most: int = 300) -> str:
-    """Return the first `most` characters of what an endpoint or a library said, without secrets.
-
-    They are in one line, each run of blanks and line ends as one blank. Secrets that may be words
-    are blotted out, too.
-    """
+    """Return the start of what an endpoint or a library said, in one line, without any secret."""
     line = _without("word", blotted_message(" ".join(text.split())))
     return line[:most]  # it is cut last: half a key would not be recognised
 
 
 def words_of(error: BaseException) -> str:
-    """Return what an error says, in a line without secrets; its class's name if it says nothing."""
     return excerpt(f"{error}", 200) or type(error).__name__
 
 
 def masked(value: Any, secret: bool = False, ours: bool = True) -> Any:
-    """Return settings as they may be written: secrets blotted out, references to variables kept.
-
-    A reference is `${oc.env:KEY}`. Numbers are blotted out where they are secret; empty texts,
-    true, false and null stay.
-
-    Args:
-        value: Settings as JSON.
-        secret: Whether all of it is secret.
-        ours: Whether the names are those of our specs, of which `api_key` and `extra_headers` are
-            secret. In `extra_body`, Gemini's `extra` and `settings` names are somebody else's: what
-            they say decides.
+    """Return settings as they may be written: secrets blotted out, references (`${oc.env:KEY}`)
+    kept. In `ours`, `api_key` and `extra_headers` are secret; in `extra_body`, Gemini's `extra` and
+    `settings` the names are somebody else's, and what they say decides.
     """
     if isinstance(value, Mapping):
         inside = {}

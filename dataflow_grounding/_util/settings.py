@@ -16,15 +16,8 @@ _ARGUMENTS = {
 
 
 def setting(key: str, value: str | None = None) -> str:
-    """Return a setting as messages call it.
-
-    Args:
-        key: As a spec has it, of two parts or more: `vlm.box_format`.
-        value: What it is, or could be, set to, as a spec has it: `warn`, `null`.
-
-    Example:
-        >>> setting("vlm.openai.base_url"), setting("vlm.check_every", "null")
-        ('api_url', 'check_every=None')
+    """Return a setting, and what it is set to, as messages call it: `vlm.check_every: null` where a
+    spec is read, else `check_every=None`.
     """
     if speaks_of_specs.get():
         return key if value is None else f"{key}: {value}"

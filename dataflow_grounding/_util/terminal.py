@@ -29,10 +29,7 @@ _answers: TextIO | None = None  # the real standard output, while `only_answers`
 
 @contextmanager
 def only_answers() -> Iterator[None]:
-    """Keep standard output to what is said by this module while the block runs.
-
-    What other code prints, the user's own, goes to standard error.
-    """
+    """Keep standard output to what this module says in the block; other output goes to stderr."""
     global _answers
     _answers = sys.stdout
     sys.stdout = sys.stderr
@@ -44,17 +41,11 @@ def only_answers() -> Iterator[None]:
 
 
 _NUMBERS = re.compile(r"\[\n *(-?\d[\d.e+-]*(?:,\n *-?\d[\d.e+-]*)*)\n *\]")
-"""A list of numbers in JSON with each on a line of its own: a box is easier to read in one.
-
-No text of JSON holds such a list, as its line ends are written otherwise.
-"""
+"""A list of numbers in JSON, each on a line of its own. No text of JSON holds such a list."""
 
 
 def shown(text: str, lines: bool = True) -> str:
-    """Return a text as people may see it: secrets blotted out, `\\x1b` for an escape.
-
-    Its lines stay; without `lines`, they are made one, with `\\n` for each line end.
-    """
+    """Return a text as people may see it: secrets blotted out, `\\x1b` for an escape."""
     text = blotted_message(text)
     if text.isprintable():
         return text
@@ -69,16 +60,13 @@ def quoted(path: str) -> str:
 
 
 def say(text: str, *, err: bool = True) -> None:
-    """Print a text for people, as `shown` returns it: on standard error, else standard output."""
+    """Print a text for people, as `shown` returns it."""
     _print(shown(text), err)
 
 
 def say_json(value: Any, indent: int | None = None) -> None:
-    """Print a JSON value for programs on standard output.
-
-    Its data is as it is, but for secrets that can't be words; a terminal's commands are written as
-    JSON's escapes. Dataclasses are objects of their fields. With `indent` it has several lines,
-    with lists of numbers in one.
+    """Print a JSON value for programs on standard output; dataclasses are objects of their fields.
+    Only secrets that can't be words are blotted out of its data.
     """
     only_ascii = not str((_answers or sys.stdout).encoding).lower().startswith("utf")
     encoder = json.JSONEncoder(ensure_ascii=only_ascii, indent=indent, default=asdict)
@@ -122,10 +110,7 @@ def _is_long(value: Any) -> bool:
 
 
 def counted(number: int, thing: str) -> str:
-    """Return a number with its noun in the right form: `1 record`, `1,200 replies`, `0 boxes`.
-
-    `thing` is the singular; one in -y gets -ies, one in -x -es, any other -s.
-    """
+    """Return a number with its noun in the right form: `1 record`, `1,200 replies`, `0 boxes`."""
     if number == 1:
         return f"{number:,} {thing}"
     if thing.endswith("y"):
@@ -149,14 +134,7 @@ MOST_ITEMS = 3  # that `counted_items` shows
 
 
 def counted_items(what: str, items: list[str]) -> list[str]:
-    """Return a list of one line that says how many items there are and shows the first ones.
-
-    It is empty where there are no items.
-
-    Example:
-        >>> counted_items("broken rows", ["line 1", "line 2", "line 3", "line 4"])
-        ['broken rows: 4 (line 1; line 2; line 3; ...)']
-    """
+    """Return one line that counts items and shows the first ones; none without items."""
     if not items:
         return []
     first = "; ".join(items[:MOST_ITEMS])
@@ -166,19 +144,10 @@ def counted_items(what: str, items: list[str]) -> list[str]:
 
 
 _PARTICULARS = re.compile(r"'[^']*'|\"[^\"]*\"|\d+")
-"""What tells messages of one kind apart: what they quote, and their numbers."""
 
 
 def grouped(messages: Sequence[str], most: int = 3) -> list[str]:
-    """Return messages in their order, with at most `most` of each kind.
-
-    Messages of a kind differ only in what they quote and in numbers. The last one kept of a kind
-    says how many more there are.
-
-    Example:
-        >>> grouped([f"line {n}: no image 'a{n}.jpg'" for n in range(9)], most=2)
-        ["line 0: no image 'a0.jpg'", "line 1: no image 'a1.jpg' … and 7 more like it"]
-    """
+    """Return messages, at most `most` of those that differ only in quoted text and numbers."""
     counts: Counter[str] = Counter()
     kept: list[str] = []
     last_of: dict[str, int] = {}  # the place in `kept` of the last message of a kind
@@ -202,10 +171,7 @@ _live: "list[LiveLine]" = []  # the line that is shown, if any
 
 
 class LiveLine:
-    """The last line of a terminal's standard error, which is written over.
-
-    What is said meanwhile comes above it.
-    """
+    """The last line of a terminal's standard error; what is said meanwhile comes above it."""
 
     @classmethod
     def on_terminal(cls) -> "LiveLine | None":
@@ -213,10 +179,8 @@ class LiveLine:
         return cls() if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else None
 
     def show(self, title: str, parts: Sequence[str], needed: int = 1) -> None:
-        """Show the title and as many of the `parts` as the terminal has room for, from the first.
-
-        Where the title leaves no room for the first `needed` parts, it is left out. A part that has
-        no room is left out with all after it; the first, which has to be there, is cut off.
+        """Show the title and as many parts as there is room for; no title if `needed` parts need
+        its room.
         """
         _live[:] = [self]
         columns = USUAL_COLUMNS
@@ -234,7 +198,6 @@ class LiveLine:
         self.write(text)
 
     def end(self) -> None:
-        """Take the line away, no matter what it shows."""
         _live.clear()
         self.write("")
 
@@ -248,18 +211,7 @@ class LiveLine:
 def progress(
     title: str, total: int | None = None, silent: bool = False
 ) -> Iterator[Callable[[int], None]]:
-    """Say how many records long work has done, while the block runs.
-
-    A terminal shows a live line; other streams get a line every ten seconds.
-
-    Args:
-        title: What is done, as in "making the report".
-        total: How many there are, if that is known.
-        silent: Whether to say nothing at all.
-
-    Yields:
-        A function to be called with the number of records that are done, as often as one likes.
-    """
+    """Yield a function that takes how many records are done, and says so now and then."""
     if silent or sys.stderr is None:
         yield lambda done: None
         return
@@ -271,8 +223,6 @@ def progress(
 
 
 class _Teller:
-    """Says how many records are done, on a live line or on a line now and then."""
-
     def __init__(self, title: str, total: int | None) -> None:
         self._title = title
         self._total = total
@@ -281,7 +231,6 @@ class _Teller:
         self._last_said = time.monotonic()
 
     def tell(self, done: int) -> None:
-        """Say how many records are done, unless that was said a moment ago."""
         now = time.monotonic()
         if now - self._last_said < self._interval:
             return
@@ -295,7 +244,6 @@ class _Teller:
             say(f"{self._title}: {progress}")
 
     def end(self) -> None:
-        """Take the live line away, if there is one."""
         if self._live:
             self._live.end()
 
@@ -313,7 +261,6 @@ def _width(text: str) -> int:
 
 
 def _print(text: str, err: bool = False, newline: bool = True) -> None:
-    # Without `newline` the next text follows in the same line.
     import click
 
     for line in _live:  # it makes room, and is written again after the text

@@ -23,9 +23,8 @@ T = TypeVar("T")
 A = TypeVar("A")
 
 LEAVING = "leaving Ray"
-"""The name of the thread that ends the connection to a Ray cluster.
-
-Where the cluster doesn't answer, the thread never ends: the process then leaves without it.
+"""The name of the thread that ends the connection to a Ray cluster. Where the cluster doesn't
+answer, the thread never ends: the process then leaves without it.
 """
 THREADS = 64  # the most of the pool
 BATCH = 4 * THREADS  # items of `side_by_side` that are worked on before the next are taken
@@ -49,8 +48,7 @@ def _threads(process: int) -> "ThreadPool":
 
 
 def _most_threads() -> int:
-    # Where the address space is limited, as by `ulimit -v`, that is as many as have room in half of
-    # it.
+    # Where the address space is limited (`ulimit -v`), threads get half of it.
     with suppress(ImportError):  # Windows has no such limits
         import resource
 
@@ -61,18 +59,14 @@ def _most_threads() -> int:
 
 
 def in_threads(work: Callable[[A], T], items: Iterable[A]) -> list[T]:
-    """Return what `work`, which waits for stores, returns for each item, in order.
-
-    It is done by the pool's threads. Raises what `work` raises first.
-    """
+    """Return what `work` returns for each item, in order, done by the pool's threads."""
     return _threads(os.getpid()).map(work, items, 1)
 
 
 async def off_loop(work: Callable[..., T], *arguments: Any) -> T:
-    """Return what work that waits for stores returns, done by one of the pool's threads.
-
-    The event loop's own threads are too few for that. Raises what it raises. If the caller is
-    cancelled, the thread goes on to its end.
+    """Return what work that waits for stores returns, done by one of the pool's threads. The event
+    loop's own threads are too few for that. If the caller is cancelled, the thread goes on to its
+    end.
     """
     import asyncio
     from concurrent.futures import Future
@@ -85,11 +79,9 @@ async def off_loop(work: Callable[..., T], *arguments: Any) -> T:
 def side_by_side(
     work: Callable[[A], T], items: Iterable[A], waits: Callable[[A], bool], *, cores: bool = False
 ) -> Iterator[T]:
-    """Yield what `work` returns for each item, in order.
-
-    A batch in which an item `waits` for stores is done by threads, another one in this thread or,
-    with `cores`, by a thread for each core. Items are taken as a batch's turn comes. Raises what
-    `work` raises.
+    """Yield what `work` returns for each item, in order. A batch in which an item `waits` for
+    stores is done by threads, another one in this thread or, with `cores`, by a thread for each
+    core.
     """
     remaining = iter(items)
     with ExitStack() as stack:
@@ -106,10 +98,8 @@ def side_by_side(
 
 
 class Turn:
-    """Lets one thread do a piece of work that several threads need.
-
-    If it fails, the threads that wait get its error. Otherwise each in turn would wait for an
-    endpoint that is down.
+    """Lets one thread do a piece of work that several threads need; if it fails, those that wait
+    get its error. Otherwise each in turn would wait for an endpoint that is down.
     """
 
     def __init__(self) -> None:
@@ -120,9 +110,8 @@ class Turn:
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """Wait for the turn, and have it within the block.
-
-        Raises what the block raised in another thread meanwhile, if it `concerns_all`.
+        """Have the turn within the block. Raises what it raised in another thread meanwhile, if
+        that `concerns_all`.
         """
         failures_before = self._failures
         with self._lock:

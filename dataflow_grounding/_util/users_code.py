@@ -9,15 +9,7 @@ _PYTHON = sysconfig.get_path("stdlib")
 
 
 def place_of(error: BaseException) -> str:
-    """Return `FILE:LINE` of the last call outside of this package and Python; "" without any.
-
-    Example:
-        >>> try:
-        ...     int("x")
-        ... except ValueError as error:
-        ...     place_of(error).endswith(":2")
-        True
-    """
+    """Return `FILE:LINE` of the last call outside of this package and Python; "" without any."""
     place = ""
     for frame in traceback.extract_tb(error.__traceback__):
         is_pythons = frame.filename.startswith(_PYTHON) and "site-packages" not in frame.filename

@@ -10,14 +10,8 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # that of libyaml, wher
 
 
 def check_values(text: str) -> None:
-    """Look at a text in YAML before any value is made of it.
-
-    Raises:
-        ValueError: Its values are more than MOST_VALUES, or deeper than DEEPEST; one line.
-        yaml.YAMLError: It is no YAML.
-
-    Example:
-        >>> check_values("a: &a [x, x]\\nb: [*a, *a]")
+    """Raise ValueError, one line, for YAML of too many or too deep values before any of them is
+    made.
     """
     counts = [0]  # of the values in each list or mapping around
     anchors: list[str | None] = [None]

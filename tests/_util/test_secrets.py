@@ -20,7 +20,7 @@ import pytest
 
 from dataflow_grounding import ExpressionExtractor, GroundingError, OpenAIServing, RecordedServing
 from dataflow_grounding._util.errors import ServerFault
-from dataflow_grounding._util.secrets import blotted_message, names_secret
+from dataflow_grounding._util.secrets import blotted_message, is_no_word, names_secret
 from dataflow_grounding.compat import DataFlowServing
 from dataflow_grounding.serving import GeminiServing, Serving
 from dataflow_grounding.testing import EchoAnswers, Fault, LoopbackServer, faults, on
@@ -554,3 +554,13 @@ def test_a_password_with_slashes_is_blotted_up_to_hundreds_of_characters() -> No
     for length in (10, 100, 400):
         secret = ("ab/cd+" * 100)[:length]
         assert secret not in blotted_message(f"can't open s3://AKIAKEY:{secret}@bucket/a.jpg")
+
+
+@pytest.mark.parametrize("value", ["sk-abc12", "Password1", "aBcDeFgH", "123456789012"])
+def test_what_no_caption_has_is_no_word(value: str) -> None:
+    assert is_no_word(value)
+
+
+@pytest.mark.parametrize("value", ["secret", "hunter2", "correct-horse", "1234567"])
+def test_what_a_caption_may_have_is_a_word(value: str) -> None:
+    assert not is_no_word(value)
