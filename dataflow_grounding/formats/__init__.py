@@ -27,13 +27,9 @@ WRITTEN = tuple(name for name, row in FORMATS.items() if not row.get("in_only"))
 
 
 def find_format(name: str, **options: Any) -> Format:
-    """Return a new object of the format of that name, or the user's own, with its options set.
+    """Return a new object of the format of that name, or of the user's own, `module:Class`.
 
-    A user's own is named as `module:Class`. What reading and writing fill, such as `passed_over`,
-    is empty.
-
-    Raises:
-        SpecError: There is no such format, the user's own lacks a part, or there is no such option.
+    Raises SpecError: there is no such format or option, or the user's own lacks a part.
     """
     from dataflow_grounding.formats.format import Carries, Format
     from dataflow_grounding.spec.user_code import in_one_line
@@ -156,7 +152,6 @@ def write(
 
 
 def has_option(format: str, option: str) -> bool:
-    """Whether a format has an option of that name. Raises SpecError if there is no such format."""
     return option in getattr(_class_named(format), "__dataclass_fields__", ())
 
 
@@ -202,6 +197,5 @@ def _within_memory(path: str, rows: Iterator[dict[str, Any]]) -> Iterator[dict[s
 
 
 def folder_of(path: str) -> str:
-    """Return the path itself where it is a folder, else the folder that it is in; "." for none."""
     folder = path if os.path.isdir(path) else os.path.dirname(path)
     return folder or "."

@@ -22,17 +22,10 @@ _WAYS = ("class", "phrase", "head", "one")  # of finding an expression's class w
 
 
 class Numbers:
-    """Gives names numbers from 1, in the order in which they come first.
+    """Gives names numbers from 1, as they come.
 
-    Only hashes are kept, as there may be millions: two names of one hash would get one number.
-
-    Args:
-        on_new: Is called with each new number and name.
-
-    Example:
-        >>> numbers = Numbers()
-        >>> [numbers.number_of(name) for name in ("cat", "dog", "cat")]
-        [(1, True), (2, True), (1, False)]
+    Only their hashes are kept, as there may be millions: two names of one hash would get one
+    number.
     """
 
     def __init__(self, on_new: Callable[[int, str], object] = lambda number, name: None) -> None:
@@ -41,18 +34,13 @@ class Numbers:
         self._reserved = 0  # numbers of names that had one already
 
     def __len__(self) -> int:
-        """How many numbers are given."""
         return self._known.count + self._reserved
 
     def __contains__(self, name: str) -> bool:
-        """Whether a name has a number."""
         return self._known.get(hash(name)) is not None
 
     def number_of(self, name: str) -> tuple[int, bool]:
-        """Return the name's number, from 1, and whether it is new.
-
-        A new one is numbered now, and `on_new` called.
-        """
+        """Return the name's number, and whether it is new: then `on_new` was called."""
         key = hash(name)
         known = self._known.get(key)
         if known is not None:
@@ -73,23 +61,11 @@ class Numbers:
 class Classes:
     """Finds the class of each expression.
 
-    Args:
-        how: `class`: what the expression states as its class, else its phrase; `phrase`: the phrase
-            itself, in lower case; `head`: the phrase's head noun; `one`: all are `object`; else the
-            path of a YAML file, phrase → class, where `*` is any other phrase.
-        joint: A character that means something else in the format's names of classes; in ours it
-            becomes a blank.
-        listed: Names of classes in the order of their numbers, such as the run's `data.classes`.
-            Not used with a file.
-
-    Attributes:
-        fixed: The classes whose order doesn't depend on the data, as they are written: those of the
-            file, else those that are listed.
-        lacks_list: Whether an expression stated its class though no list of classes is known; set
-            as classes are asked for, with `class` alone.
-
-    Raises:
-        InputError: The file can't be read, or says something else.
+    `how` is `class` (the stated class, else the phrase), `phrase` (in lower case), `head` (its head
+    noun), `one` (all are `object`), or the path of a YAML file, phrase → class, where `*` is any
+    other phrase. `joint` means something else in the format's names, and becomes a blank. `listed`
+    has names in the order of their numbers, and isn't used with a file. `fixed` are the classes
+    whose order doesn't depend on the data.
     """
 
     def __init__(self, how: str, joint: str = " ", listed: Sequence[str] = ()) -> None:
@@ -114,11 +90,6 @@ class Classes:
         self._from_phrases = False  # `written_class_of` set it, but these are no phrases of records
 
     def remarks_on_numbers(self, class_count: int) -> list[str]:
-        """Return remarks for the user on how classes were made and numbered.
-
-        `class_count` is how many classes have a number: the `fixed` ones, which come first, and all
-        others.
-        """
         remarks = []
         if self._from_phrases and class_count > 1:
             remarks.append(f"{class_count} classes, each phrase is one: --classes head for nouns")
@@ -130,11 +101,7 @@ class Classes:
         return remarks
 
     def written_class_of(self, expression: Mapping[str, Any]) -> str:
-        """Return the expression's class, as the list of classes writes it if it is in there.
-
-        Where the expression states a class and no list of classes is known, `lacks_list` is set.
-        Raises InputError for a phrase that the file lacks, and as `_class_name` does.
-        """
+        """Return the class as it is listed; InputError where the file lacks the phrase."""
         if self._how == "one":
             return ONE
         if self._how == "class":
@@ -170,18 +137,7 @@ class Classes:
 
 
 def remarks_on_shared_names(classes: Iterable[tuple[object, str]], format: str) -> list[str]:
-    """Return a remark on names that several classes share, perhaps none.
-
-    Capitals and blanks make no other name, as in records.
-
-    Args:
-        classes: The number or id of each, and its name.
-        format: In which they came, and which gives them back as they were.
-
-    Example:
-        >>> remarks_on_shared_names([(0, "cat"), (1, "dog"), (2, "Cat")], "yolo")
-        ["names of several classes, which only yolo tells apart: 1 ('cat' of 0 and 2)"]
-    """
+    """Return a remark on names of classes that differ by capitals or blanks alone, if any."""
     numbers_of: dict[str, list[str]] = {}
     for number, name in classes:
         numbers_of.setdefault(class_key(name), []).append(str(number))
@@ -193,11 +149,7 @@ def remarks_on_shared_names(classes: Iterable[tuple[object, str]], format: str) 
 
 
 def read_texts(path: str, key_of: Callable[[str], str] = str) -> dict[str, str]:
-    """Return what a YAML file of texts says, `phrase: class` or `class: phrase`, as a dict.
-
-    `key_of` makes keys from the texts before the colons; by default these are the keys. Raises
-    InputError, also if two lines of one key differ.
-    """
+    """Return what a YAML file says, text → text; InputError, also if two lines of a key differ."""
     import yaml
 
     from dataflow_grounding._util.yaml_limits import check_values
@@ -234,7 +186,7 @@ def _is_of_texts(data: object) -> bool:
 
 
 def _refuse_two_values(path: str, text: str, key_of: Callable[[str], str]) -> None:
-    # What PyYAML loads wouldn't show it, as it keeps the last of equal keys: its nodes do.
+    # What PyYAML loads wouldn't show it, as it keeps the last of equal keys.
     import yaml
 
     root = yaml.compose(text, yaml.SafeLoader)

@@ -38,7 +38,7 @@ from dataflow_grounding.replies.tokens import has_tokens, read_tokens
 
 Line: TypeAlias = dict[str, Any]
 Boxes: TypeAlias = dict[str, list[Bbox]]
-"""The boxes of each phrase of a picture, in pixels, by the phrase's text."""
+"""The boxes of each phrase of a picture, in pixels."""
 Fours: TypeAlias = Sequence[Sequence[float]]
 """Boxes in a model's own numbers."""
 Turn: TypeAlias = tuple[str, Any]
@@ -49,16 +49,10 @@ Turn: TypeAlias = tuple[str, Any]
 class Dialect:
     """What tells the files of one trainer from those of another.
 
-    Args:
-        columns: Of a line, in their order.
-        speaker: The key of who speaks in a turn, under `conversations` or `messages`.
-        user: Who asks.
-        model: Who answers.
-        said: The key of what is said.
-        in_parts: Whether that is a list of parts, the picture one of them; else it is a text, in
-            which `<image>` marks its place.
-        boxes: The format of the boxes; None where it is that of the target.
-        trainer: Who resizes the pictures for a target that counts pixels, with its own limits.
+    `user` and `model` are who speaks under `speaker`, and what is said is under `said`: a text in
+    which `<image>` marks the picture, or with `in_parts` a list of parts. `boxes` is None where
+    their format is that of the target. `trainer` resizes the pictures, with its own limits, for a
+    target that counts pixels.
     """
 
     columns: tuple[str, ...]
@@ -85,11 +79,7 @@ DIALECTS = {
 
 
 class Tags(NamedTuple):
-    """How a family of models writes a phrase and its boxes, where that isn't JSON.
-
-    All but `separator`, which comes between boxes, are patterns for `str.format`: `phrase` takes
-    the phrase, `box` a box's four numbers, `boxes` all boxes of the phrase, joined.
-    """
+    """How a family writes a phrase and its boxes where not in JSON: patterns for `str.format`."""
 
     phrase: str
     boxes: str
@@ -121,10 +111,9 @@ TAGGED_PHRASE = re.compile(  # the phrase alone inside a family's tags: "a dog" 
 
 
 class Trainer(NamedTuple):
-    """A trainer that resizes pictures: its own limits in square pixels, and how one sets them.
+    """A trainer with its own limits in square pixels, and how one sets them.
 
-    `settings` has both limits in the trainer's own words. `resizes_first`: it resizes pictures by a
-    rule of its own before the model's processor does.
+    `resizes_first`: by a rule of its own, before the model's processor does.
     """
 
     min_pixels: int
@@ -187,7 +176,6 @@ class Conversations(Format):
     boxes: BoxFormat  # of the answers
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
-        """Write a line for each sample, then further files that a trainer reads."""
         length = 0
         with out.lines(self.data_file) as put:
             for sample in samples:
@@ -238,7 +226,6 @@ class Conversations(Format):
         return {self.dialect.speaker: speaker, self.dialect.said: said}
 
     def question(self, phrase: str) -> str:
-        """Return the question for a phrase's boxes."""
         tags = TAGS.get(self.boxes.name)
         if tags:
             tagged = tags.phrase.format(phrase)
@@ -246,11 +233,7 @@ class Conversations(Format):
         return f"Give the boxes as JSON of all that fits this description: {phrase}"
 
     def answer(self, phrase: str, boxes: list[Bbox], size: Size) -> str:
-        """Return the answer that gives these boxes of a picture of this size, in pixels.
-
-        It is in the family's tags if it has some, else a JSON list of an object for each box, its
-        numbers under the family's key. Without a box it is NOTHING.
-        """
+        """Return the answer with these boxes, in pixels, as the family writes them."""
         sent = self.sent(size)
         fours = [self.boxes.from_pixels(box, original=size, sent=sent) for box in boxes]
         tags = TAGS.get(self.boxes.name)
@@ -259,7 +242,6 @@ class Conversations(Format):
         return _in_tags(phrase, fours, tags)
 
     def training(self) -> str:
-        """Return a paragraph of the README: how to ask the trained model."""
         return (
             f"Ask the trained model as the data does: `{self.question('…')}`. `{NOTHING}`: nothing"
             " is there."
@@ -270,10 +252,9 @@ class Conversations(Format):
         return size
 
     def read(self, path: str, image_root: str) -> Iterator[Line]:
-        """Yield a record for each line with a picture; conversations without one are passed over.
+        """Yield a record for each line with a picture; InputError where the picture isn't there.
 
-        Each picture's header is read, as numbers are parts of its sides, or of what it is resized
-        to. Raises InputError where a picture isn't there.
+        Its header is read, as numbers are parts of its sides, or of what it is resized to.
         """
         for where, line in read_lines(path, self.data_file, self.bad):
             with entry_errors(where, self.bad):
@@ -302,8 +283,8 @@ class Conversations(Format):
         return unite(keyed)
 
     def _answers(self, line: Line, size: Size) -> Iterator[tuple[str, list[Bbox]]]:
-        # Each is read as the answer to the user's turn before it. An answer without anything like
-        # boxes in it is passed over, without being counted; so is what tools are asked and return.
+        # An answer without anything like boxes in it is passed over, without being counted; so is
+        # what tools are asked and return.
         turns = _turns_of(line)
         box_format = self.boxes
         if self.dialect.boxes:
@@ -318,8 +299,6 @@ class Conversations(Format):
     def _phrases_of_answer(
         self, question: str, answer: str, box_format: BoxFormat, size: Size
     ) -> Iterator[tuple[str, list[Bbox]]]:
-        # A box without a label belongs to the question's phrase, which has no boxes if the answer
-        # is NOTHING.
         if answer.strip() == NOTHING:
             yield phrase_of(question), []
             return
@@ -370,15 +349,14 @@ class MsSwift(Conversations):
 class ForTarget(Conversations):
     """Base of the formats in which boxes are text, in the numbers of the model to be trained.
 
-    `target` is a family of the contract table, a model's name, or a plain format. For targets whose
-    numbers are pixels of the resized picture, such as qwen2.5-vl, the pictures are as the dialect's
-    trainer resizes them, with its own limits.
+    `target` is a family of the contract table, a model's name, or a plain format. Where it counts
+    pixels of the resized picture, as qwen2.5-vl does, that is resized as the dialect's trainer
+    does.
     """
 
     target: str = ""
 
     def __post_init__(self) -> None:
-        """Find the target's box format, and who resizes the pictures. Raises SpecError."""
         self.boxes = _box_format_of(self.target)
         is_in_resized_pixels = re.fullmatch(r"smart_resize_\d+", self.boxes.frame)
         self._trainer = _TRAINERS[self.dialect.trainer] if is_in_resized_pixels else None
@@ -387,10 +365,6 @@ class ForTarget(Conversations):
             self.boxes = replace(self.boxes, frame=frame)
 
     def sent(self, size: Size) -> Size:
-        """Return the size in which the model's processor gets a picture of this size.
-
-        LLaMA-Factory resizes pictures to its limits before that, as its mm_plugin.py does.
-        """
         trainer = self._trainer
         if trainer is None or not trainer.resizes_first:
             return size
@@ -399,7 +373,6 @@ class ForTarget(Conversations):
         return max(int(size[0] * scale), 28), max(int(size[1] * scale), 28)
 
     def training(self) -> str:
-        """Return two paragraphs of the README: on the boxes' numbers, and on the questions."""
         boxes = self.boxes
         if self._trainer:
             settings = self._trainer.settings
@@ -425,7 +398,6 @@ class Llava(ForTarget):
     dialect = DIALECTS["llava"]
 
     def further_files(self, length: int) -> dict[str, Line]:
-        """Return InternVL's entry of the data set, if the target is InternVL."""
         if self.boxes.name != "internvl":
             return {}
         facts = {
@@ -444,17 +416,13 @@ class ShareGpt(ForTarget):
     dialect = DIALECTS["sharegpt"]
 
     def further_files(self, length: int) -> dict[str, Line]:
-        """Return LLaMA-Factory's entry of the data set."""
         columns = {"messages": "conversations", "images": "images"}
         facts = {"file_name": self.data_file, "formatting": "sharegpt", "columns": columns}
         return {"dataset_info.json": facts}
 
 
 class Messages(ForTarget):
-    """What TRL and the chat templates of transformers read.
-
-    The picture is a part without its path, which is under `images`.
-    """
+    """What TRL and the chat templates of transformers read: the path is under `images` alone."""
 
     dialect = DIALECTS["messages"]
 
@@ -471,10 +439,9 @@ def _in_tags(phrase: str, fours: Fours, tags: Tags) -> str:
 def _boxes_as_written(
     text: str, phrase: str, box_format: BoxFormat, size: Size, sent: Size
 ) -> list[Bbox]:
-    # Return the boxes, in pixels, of an answer that is letter by letter as it is written here. Its
-    # numbers are what they are stated to be: of a model's reply, boxes of a pixel or so would be
-    # taken for parts of the side. Empty for any other answer, and where a box is not in the
-    # picture.
+    # The boxes of an answer that is letter by letter as it is written here; none of any other, and
+    # where one is not in the picture. Read as a model's reply, boxes of a pixel or so would be
+    # taken for parts of the side.
     numbers = text.replace(phrase, "") if _FOUR.search(phrase) else text
     fours = [[_number(word) for word in four.groups()] for four in _FOUR.finditer(numbers)]
     if text.startswith("["):
@@ -508,7 +475,6 @@ def _objects(boxes_of: Boxes) -> Line:
 
 
 def _picture_of(line: Line) -> Any:
-    # A picture that is an object with a `path` is that path.
     pictures = line.get("image") or line.get("images")
     if not pictures and ("conversations" in line or "messages" in line):
         return None  # of text alone, as mixtures of data have it
@@ -557,8 +523,7 @@ def _with_objects(
 
 
 def _without_placeholders(text: str, refs: Iterator[Any], boxes: Iterator[Any]) -> str:
-    # As many as it needs are taken from the iterators, which have to have them. In a text of JSON,
-    # by its first character, they are written as JSON, else in Qwen2-VL's tags, which our reader of
+    # In a text of JSON they are written as JSON, else in Qwen2-VL's tags, which our reader of
     # replies knows.
     is_json = text.lstrip()[:1] in ("[", "{", "`")
     tags = TAGS["qwen2-vl"]
@@ -598,11 +563,7 @@ def _box_format_of(target: str) -> BoxFormat:
 
 
 def phrase_of(question: str) -> str:
-    """Return the phrase that a question asks for.
-
-    It is what is in the first of its tags, else what is after its first colon, else all of it
-    without `<image>`. It may be empty.
-    """
+    """Return what is in the question's first tags, else after its first colon, else all of it."""
     text = question.replace("<image>", "")
     tagged = TAGGED_PHRASE.search(question) if "<" in text else None
     if tagged:

@@ -72,9 +72,9 @@ _BOXLESS_STATUSES = STATUSES[1:]  # all but `grounded`
 class Cvat(ReturningFormat):
     """CVAT's own XML, which it takes as annotations of a task.
 
-    The task needs the labels `object`, `no box` and `picture`. On reading, other labels of boxes,
-    polygons and masks are their phrases; other tags and shapes, and attributes that the export
-    doesn't write, are left out and counted. What was read comes out as it was, with all of these.
+    The task needs the labels `object`, `no box` and `picture`. Other labels of boxes, polygons and
+    masks are read as their phrases; other tags, shapes and attributes are left out and counted.
+    What was read comes out as it was, with all of these.
     """
 
     preamble: Mapping[str, Any] = field(default_factory=dict)
@@ -83,11 +83,10 @@ class Cvat(ReturningFormat):
     shows_upright = True
 
     def safe(self, text: str) -> str:
-        """Return the text without characters that XML can't hold."""
         return safe_for_xml(text)
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
-        """Write the samples as <image> elements, line by line, so that any number fits."""
+        """Write line by line, so that any number of pictures fits into memory."""
         with out.file(self.data_file) as file:
             version = self.preamble.get("version", "<version>1.1</version>")
             file.write(f'<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n{version}\n')
@@ -110,15 +109,10 @@ class Cvat(ReturningFormat):
         return " ".join(f"{key}={quoteattr(self.safe(str(facts[key])))}" for key in facts)
 
     def is_rest(self, item: str) -> bool:
-        """Return whether an element is a shape or a tag, but not that of the caption."""
         return element_of(item).get("label") != _PICTURE
 
     def item_back(self, item: str, mark: Mark, source: Source) -> str:
-        """Return an element with its corners, its outline and its phrase as they are now.
-
-        The phrase is its label where no attribute says it. A polygon or a mask whose box was
-        changed is a box, unless that has an outline.
-        """
+        """Return an element as it is now: one whose box was changed without an outline is a box."""
         element = element_of(item)
         is_outlined = mark.outline is not None and element.tag == "box"
         if not (mark.is_moved or mark.is_renamed or is_outlined):
@@ -139,8 +133,8 @@ class Cvat(ReturningFormat):
     def new_items(self, mark: Mark, source: Source) -> Iterator[str]:
         """Yield the element of a new box or phrase.
 
-        A box has the label of another box of its phrase, else its class where that is one of the
-        task's labels, else ours. A phrase without boxes is written where the task has our label.
+        A box has the label of another box of its phrase, else its class where the task has that
+        label, else ours. A phrase without boxes is written where the task has our label.
         """
         label = self._labels.get(class_key(class_of(mark.phrase.expression)))
         sibling = _sibling_of(mark.phrase, source)
@@ -203,8 +197,7 @@ class Cvat(ReturningFormat):
         return self.bad.marked({**record, "expressions": unite(keyed)})
 
     def _read_area(self, mark: Element, record: Mapping[str, Any], where: str) -> dict[str, Any]:
-        # Return `bbox`, and `outline` of a polygon; empty for a useless shape, which is a bad
-        # entry, and for all other elements.
+        # Empty for a useless shape, which is a bad entry, and for all other elements.
         if mark.tag not in _AREAS:
             return {}
         if mark.tag == "box":
@@ -227,8 +220,6 @@ class Cvat(ReturningFormat):
 
 
 def _picture_of(name: str, image_root: str) -> str:
-    # Return the picture's path from the image root: the name, or where only `images` has such a
-    # picture, its path in there.
     inside = f"{FOLDER}/{name}"
     is_inside = not os.path.exists(os.path.join(image_root, name))
     is_inside = is_inside and os.path.exists(os.path.join(image_root, inside))
@@ -267,7 +258,6 @@ def _sibling_of(phrase: Phrase, source: Source) -> Element | None:
 
 
 def _further_xml(sibling: Element, mark: Mark) -> str:
-    # Another box of the label, the group and the phrase of a box.
     assert mark.box is not None
     area = _area_of(mark.box, mark.outline)
     element = _box_element(sibling.get("label", ""), area, sibling.get("group_id"))
@@ -283,7 +273,6 @@ def _box_element(label: str, area: tuple[str, dict[str, str]], group_id: str | N
 
 
 def _area_of(box: Bbox, outline: Sequence[float] | None) -> tuple[str, dict[str, str]]:
-    # Return the tag of a box's element, and the attributes that tell where it is.
     if outline is None:
         return "box", {name: str(edge) for name, edge in zip(_CORNERS, box, strict=True)}
     points = zip(outline[::2], outline[1::2], strict=True)
@@ -332,8 +321,7 @@ def _keyed_expression(
     facts: Mapping[str, str],
     item: int,
 ) -> tuple[Any, dict[str, Any]]:
-    # Of a box or a tag, after what tells its expression. The phrase is the text of an attribute,
-    # else the label. `area` is empty for a tag.
+    # After what tells its expression. `area` is empty for a tag.
     label = mark.get("label", "")
     text = facts.get("phrase") or label
     own_id = facts.get("expression_id") or mark.get("group_id")
@@ -346,7 +334,8 @@ def _keyed_expression(
 
 
 def _facts(mark: Element, passed_over: Counter[str]) -> dict[str, str]:
-    # Others, even of the same names, are counted and left out; so are empty ones, without a count.
+    # Empty attributes and those that the export doesn't write, even of the same names, are left
+    # out.
     texts: dict[str, str] = {}
     for attribute in mark.iter("attribute"):
         if attribute.text:
@@ -362,8 +351,6 @@ def _facts(mark: Element, passed_over: Counter[str]) -> dict[str, str]:
 def _expression(
     text: str, facts: Mapping[Any, str], instances: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    # Return the expression of a phrase with these attributes and boxes. Its span is None where no
-    # attribute states it.
     span = [int(facts[key]) for key in ("start", "end") if key in facts]
     if "phrase" not in facts and text in (_BOX, _NO_BOX):
         raise BrokenRow(f"what is labelled {text!r} has no phrase")

@@ -36,28 +36,11 @@ def export(
     select: Selection,
     strict: bool,
 ) -> Exported:
-    """Write records in a format: a folder with pictures and README, or the data file alone.
+    """Write records, or the parts of a split: all of it, or nothing if anything is raised.
 
-    It is put at `path` as a whole, at the end; if anything is raised, nothing is written.
-
-    Args:
-        records: The records, each read once; or those of each part of a split, by the part's name:
-            each part goes into a folder of its name, with one README for all.
-        format: What writes them.
-        path: A folder, which replaces an earlier export; or a new file, with the ending of the
-            format's data file.
-        images: `copy`, `link` or `reference`; None copies into a folder, and references from a
-            file alone.
-        folders: Where relative paths of pictures are looked for, in this order.
-        select: Which expressions and boxes are wanted.
-        strict: Raise where anything is lost, a record is left out, or the reply about one has a
-            remark that is rare among all records, and no person decided on all of its phrases.
-
-    Raises:
-        InputError: `path` is taken, can't be written, or is one file and pictures or parts should
-            go with it; of all records none is left to be written, `strict` or not; with `strict`,
-            anything is lost, or a remark is rare. Without any records an empty export is written,
-            but for a part.
+    Without any records an empty export is written, but for a part. Raises InputError where `path`
+    is taken or doesn't fit, where none of all records is left to be written, and with `strict`
+    where anything is lost, or a remark on a record that no person decided on is rare.
     """
     is_split = isinstance(records, Mapping)
     parts: Mapping[str, Rows] = records if isinstance(records, Mapping) else {"": records}

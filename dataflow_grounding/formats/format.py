@@ -30,11 +30,7 @@ _REPLACEMENTS = {" . ": ", ", ";": ","}  # the other breaking words become a bla
 
 
 def is_at_span(text: str, span: Any, caption: Any) -> bool:
-    """Whether a caption has a text at the span `[start, end)`, in code points.
-
-    Case, spacing and what else `find_spans` ignores may differ. False also if the span is empty or
-    no such pair, or if the caption is no text.
-    """
+    """Whether a caption has a text at `[start, end)`, as `find_spans` compares them."""
     try:  # several times as quick as suppress(): a million records have millions of phrases
         start, end = span
         words = caption[start:end]
@@ -47,15 +43,10 @@ def is_at_span(text: str, span: Any, caption: Any) -> bool:
 
 
 def place_of_parts(text: str, spans: Sequence[Any], caption: Any) -> list[Any] | None:
-    """Return where a phrase is in a caption, of which each word may have a span of its own.
+    """Return where a phrase is whose words may have a span each: from the first to the last.
 
-    That is from the start of the first to the end of the last, whether the phrase is there or not:
-    an import looks for one that isn't. None where other words of the caption are between those of
-    the phrase. Raises IndexError where there are no spans.
-
-    Example:
-        >>> place_of_parts("red cup", [[2, 5], [6, 9]], "A red cup")
-        [2, 9]
+    None where other words of the caption are between them. Raises IndexError where there are no
+    spans.
     """
     place = [spans[0][0], spans[-1][1]]
     if len(spans) == 1 or is_at_span(text, place, caption):
@@ -146,7 +137,6 @@ class Phrase:
         )
 
     def without_outlines(self) -> "Phrase":
-        """Return a copy whose boxes have no outline."""
         instances = []
         for instance in self.expression["instances"]:
             kept = {name: value for name, value in instance.items() if name != outlines.KEY}

@@ -22,13 +22,10 @@ NO_BOX = -1
 
 
 class Mark(NamedTuple):
-    """A box that is there now, or a phrase that has none.
+    """A box that is there now, or a phrase that has none: then `number` is NO_BOX.
 
-    Attributes:
-        phrase: Whose box it is.
-        number: Of the box among the phrase's; NO_BOX of a phrase that has none.
-        is_moved: Whether the box is no longer the one of its item.
-        text: The words that were read of its item.
+    `number` counts the phrase's boxes; `is_moved` says that the box isn't its item's, and `text`
+    has the words that were read of the item.
     """
 
     phrase: Phrase
@@ -38,17 +35,14 @@ class Mark(NamedTuple):
 
     @property
     def is_renamed(self) -> bool:
-        """Whether the phrase has other words than those that were read of the item."""
         return bool(self.phrase.expression["text"] != self.text)
 
     @property
     def box(self) -> Bbox | None:
-        """The box; None where there is none."""
         return None if self.number == NO_BOX else self.phrase.boxes[self.number]
 
     @property
     def outline(self) -> list[float] | None:
-        """The outline of the box; None where there is none."""
         if self.number == NO_BOX:
             return None
         outline: list[float] | None = self.phrase.expression["instances"][self.number].get(
@@ -58,7 +52,6 @@ class Mark(NamedTuple):
 
     @property
     def score(self) -> float | None:
-        """The score of the box; None where there is none."""
         return None if self.number == NO_BOX else self.phrase.scores[self.number]
 
 
@@ -66,13 +59,9 @@ class Mark(NamedTuple):
 class Source:
     """What a source had of a sample's picture, and what became of it.
 
-    Args:
-        sample: The sample.
-        own: What the import kept of it; empty if it came from no file of the format.
-        items: What the source has of the picture, in its order.
-        marks: The items' boxes, by the item's number.
-        gone: Numbers of items that were read and have lost their box.
-        new: Boxes that belong to no item.
+    `own` is what the import kept, empty if the sample came from no file of the format. `marks` are
+    by their item's number; `gone` has the items that were read and have lost their box, `new` the
+    boxes of no item.
     """
 
     sample: Sample
@@ -84,10 +73,9 @@ class Source:
 
 
 class ReturningFormat(Format):
-    """A format whose export gives back what its import has kept: what came in goes back.
+    """A format whose export gives back what its import has kept.
 
-    Items of the source come first, in their order, without those that have lost their box; new ones
-    follow.
+    Items of the source come first, in their order, without those that have lost their box.
     """
 
     @abstractmethod
@@ -99,10 +87,7 @@ class ReturningFormat(Format):
         """Return the items of a box that the source doesn't have."""
 
     def source_of(self, sample: Sample) -> Source:
-        """Return what the source had of a sample.
-
-        A second box of one item is new, unless it is the same one, as of another phrase.
-        """
+        """Return what the source had. A second box of an item is new, unless it is an equal one."""
         own = kept_of(sample.record, self.name)
         source = Source(sample, own, own.get("items", ()))
         read = set(own.get("read", ()))
@@ -128,14 +113,13 @@ class ReturningFormat(Format):
         """Return whether a picture goes back without any box.
 
         It does where it came so, and nobody has added one; and where something else of it goes
-        back, as a crowd, when a person has taken all boxes away (`is_without_boxes`).
+        back, as a crowd, when a person has taken all boxes away.
         """
         own = kept_of(record, self.name)
         came_empty = bool(own) and not own["read"] and not record.get("expressions")
         return came_empty or (is_without_boxes and self.has_rest(record))
 
     def items_of(self, source: Source) -> Iterator[Any]:
-        """Yield all that should be written of a sample."""
         for number, item in enumerate(source.items):
             if number in source.gone:
                 continue
@@ -146,10 +130,7 @@ class ReturningFormat(Format):
 
 
 def has_right_outline(instance: Mapping[str, Any], size: Size) -> bool:
-    """Whether the outline of a box is that of the box as it is now.
-
-    That of a box which isn't where it was imported has to have moved with it.
-    """
+    """Whether an outline is that of the box as it is now: if the box has moved, it has, too."""
     outline = instance[outlines.KEY]
     box = box_of(instance["bbox"])
     if not outlines.fits(outline, box, size):
@@ -162,7 +143,7 @@ def has_right_outline(instance: Mapping[str, Any], size: Size) -> bool:
 
 
 def with_item_number(read: dict[str, Any], item: int, text: str) -> dict[str, Any]:
-    """Return what was read with the number of its item: an instance, or a phrase without any."""
+    """Return an instance, or a phrase without any, with the number of the item it was read of."""
     source = {"item": item, "text": text}
     if "bbox" in read:
         source["bbox"] = read["bbox"]
@@ -170,13 +151,7 @@ def with_item_number(read: dict[str, Any], item: int, text: str) -> dict[str, An
 
 
 def column(format: str, items: Sequence[Any], **own: Any) -> dict[str, Any]:
-    """Return an object with the column of a record, which doesn't say yet what items are read.
-
-    Args:
-        format: The format's name.
-        items: What the source has of the picture, as JSON.
-        own: What else the format keeps.
-    """
+    """Return a record's column, which doesn't say yet what items are read."""
     return {COLUMN: {"format": format, "items": list(items), **own}}
 
 
@@ -204,15 +179,13 @@ def kept_of(record: Mapping[str, Any], format: str) -> Mapping[str, Any]:
 
 
 def item_of(instance: Mapping[str, Any], items: Container[int]) -> int | None:
-    """Return the number of the item that a box was read from; None where `items` lacks it."""
     source: Any = instance.get(COLUMN)
     item = source.get("item") if isinstance(source, Mapping) else None
     return item if type(item) is int and item in items else None
 
 
 def _mark(phrase: Phrase, number: int, size: Size) -> tuple[Any, Mark]:
-    # With the number of its item: -1 if the box is new, or if somebody has written something else
-    # into the column.
+    # The number is -1 if the box is new, or if somebody has written something else into the column.
     holder = phrase.expression if number == NO_BOX else phrase.expression["instances"][number]
     source: Any = holder.get(COLUMN)
     if not isinstance(source, Mapping) or type(source.get("item")) is not int:

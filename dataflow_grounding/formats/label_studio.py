@@ -70,7 +70,7 @@ _DECIMALS = 6  # of a pixel
 
 @dataclass
 class LabelStudio(ReturningFormat):
-    """Label Studio's JSON. `image` and `caption` are what these two are called in a task's data.
+    """Label Studio's JSON. `image` and `caption` are what these are called in a task's data.
 
     Of a task's annotations only the last is read; without any, its last prediction. `class_list`
     has classes in the order that their labels get.
@@ -91,10 +91,6 @@ class LabelStudio(ReturningFormat):
                 self._label_of_class.setdefault(class_key(name), safe_for_xml(name))
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
-        """Write a task for each sample, and next to them the labelling configuration.
-
-        It has a control of outlines where there are any, and the classes where a phrase states one.
-        """
         has_outlines = False
         used_labels: set[str] = set()
         with out.lists(self.data_file, "") as (put,):
@@ -126,7 +122,6 @@ class LabelStudio(ReturningFormat):
         return config.replace(_BOX_LABEL, elements).replace(_NEEDS_TEXT, "")
 
     def _task_back(self, source: Source) -> dict[str, Any]:
-        # The task that was read, with what is there now in place of the result that was read.
         kind, number = source.own["place"]
         task = {**source.own["task"]}
         if source.sample.file_name != _path_of(task["data"][self.image]):
@@ -156,11 +151,7 @@ class LabelStudio(ReturningFormat):
         return source
 
     def item_back(self, item: dict[str, Any], mark: Mark, source: Source) -> dict[str, Any]:
-        """Return a region with its area and its words as they are now.
-
-        The phrase of a region is its text; of one without a text, its label. A polygon whose box
-        was changed is a rectangle, unless that has an outline.
-        """
+        """Return a region as it is now: a changed box without an outline is a rectangle."""
         if not isinstance(item.get("value"), dict):
             return item
         is_outlined = mark.outline is not None and "points" not in item["value"]
@@ -208,8 +199,8 @@ class LabelStudio(ReturningFormat):
             yield _absent_region(f"{span_id}b0", [phrase.text])
 
     def _prediction(self, sample: Sample) -> dict[str, Any]:
-        # Phrases that have neither boxes nor a place in the caption are texts of one region,
-        # `absent`. Its score is the lowest of its boxes'; without scores it has none.
+        # Phrases that have neither boxes nor a place in the caption are texts of one region. The
+        # score is the lowest of its boxes'.
         result: list[dict[str, Any]] = []
         absent = []
         scores = []
@@ -238,10 +229,7 @@ class LabelStudio(ReturningFormat):
         }
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
-        """Yield a record for each task that has an annotation or a prediction.
-
-        Tasks with neither, cancelled annotations and all but a task's last one are counted.
-        """
+        """Yield a record for each task with an annotation or a prediction; others are counted."""
         for where, task in read_lines(path, self.data_file, self.bad):
             with entry_errors(where, self.bad):
                 if "data" not in task:
@@ -263,8 +251,7 @@ class LabelStudio(ReturningFormat):
                     yield self.bad.marked({**record, **own})
 
     def _with_outline(self, part: Any, where: str) -> Any:
-        # A polygon gets `shape`, its outline and the box around it. One of no use, and a brush, is
-        # left out, and goes back. Others stay as they are.
+        # A useless polygon, and a brush, is left out, and goes back.
         kind = str(part.get("type")) if isinstance(part, dict) else ""
         if not kind.startswith((_POLYGON, _BRUSH)):
             return part
@@ -291,7 +278,6 @@ class LabelStudio(ReturningFormat):
         )
 
     def _readable(self, result: Any, data: Mapping[str, Any], where: str) -> Any:
-        # The result without the regions that can't be read, and without what goes with them.
         caption = data.get(self.caption) or ""
         relations = [part for part in result if _is_relation(part)]
         places: list[dict[str, Any]] = []  # in the caption, those that can be read
@@ -313,8 +299,8 @@ class LabelStudio(ReturningFormat):
         return [result[number] for number in sorted(kept)]
 
     def _regions(self, result: Sequence[Any], where: str) -> list[tuple[Any, list[int]]]:
-        # Ids of regions with the numbers of their parts in the result; places in the caption come
-        # first. Relations are none. A part without an id has its number, from 1.
+        # Places in the caption come first, as regions are related to them. A part without an id has
+        # its number, from 1.
         parts: dict[Any, list[int]] = {}
         for number, part in enumerate(result):
             with object_errors(f"{where}, region {number + 1}", self.bad):
@@ -323,8 +309,6 @@ class LabelStudio(ReturningFormat):
         return sorted(parts.items(), key=lambda region: not _is_place(result[region[1][0]]))
 
     def _record(self, data: Mapping[str, Any], annotation: Mapping[str, Any]) -> dict[str, Any]:
-        # Return the record of a task with that data and annotation. Its size is that of the last
-        # box's picture; without a box it has none.
         caption = data.get(self.caption) or ""
         record: dict[str, Any] = {"image_path": _path_of(data[self.image]), "caption": caption}
         result = annotation["result"]
@@ -367,7 +351,6 @@ def _column_of(
     latest: Mapping[str, Any],
     result: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    # The items are the regions of the result that is read, which is left out of the task.
     number = next(index for index, each in enumerate(task[kind]) if each is latest)
     others = [*task[kind]]
     others[number] = {**latest, "result": []}
@@ -389,7 +372,6 @@ def _left_alone(items: Sequence[dict[str, Any]], gone: Set[Any]) -> set[Any]:
 
 
 def _texts_of(own_id: Any, source: Source) -> list[dict[str, Any]]:
-    # Return the texts of the region of that id.
     texts = [item for item in source.items if item["type"] == "textarea"]
     return [item for item in texts if item.get("id") == own_id]
 
@@ -397,7 +379,6 @@ def _texts_of(own_id: Any, source: Source) -> list[dict[str, Any]]:
 def _regions_like(
     first: Mapping[str, Any], own_id: str, mark: Mark, source: Source
 ) -> Iterator[dict[str, Any]]:
-    # `first` is a box of the task.
     assert mark.box is not None
     phrase = mark.phrase
     texts = _texts_of(first["id"], source)
@@ -414,8 +395,7 @@ def _regions_like(
 
 
 def _path_of(address: str) -> str:
-    # `/data/local-files/?d=PATH` is the address of a local file, `/data/PATH` of an uploaded one;
-    # any other address is returned as it is.
+    # `/data/local-files/?d=PATH` is the address of a local file, `/data/PATH` of an uploaded one.
     parts = urlsplit(address)
     if parts.path.rstrip("/").endswith("/data/local-files"):
         paths = parse_qs(parts.query).get("d")
@@ -430,8 +410,7 @@ def _absent_region(own_id: str, texts: list[str]) -> dict[str, Any]:
 
 
 def _span_regions(span_id: str, phrase: Phrase, caption: str) -> Iterator[dict[str, Any]]:
-    # The text of a phrase with boxes is at its boxes. A phrase without boxes has its text in a
-    # second region if the caption writes it differently.
+    # The text of a phrase with boxes is at its boxes.
     if not phrase.span:
         return
     start, end = phrase.span
@@ -479,7 +458,6 @@ def _has_outline(sample: Sample) -> bool:
 
 
 def _with_area(item: dict[str, Any], mark: Mark, source: Source) -> dict[str, Any]:
-    # A region, or what goes with it, with the box and the outline that are there now.
     assert mark.box is not None
     kind, area = _area_of(mark.box, mark.outline, source.sample.size)
     value = {key: each for key, each in item["value"].items() if key not in _AREA_KEYS}
@@ -495,8 +473,7 @@ def _with_area(item: dict[str, Any], mark: Mark, source: Source) -> dict[str, An
 
 
 def _names_of(kind: str, source: Source) -> dict[str, str]:
-    # Return the control and the type of a region that is new: those of another one of the task's,
-    # else ours.
+    # Those of another region of the task, else ours.
     for item in source.items:
         if str(item.get("type")).startswith(kind) and "from_name" in item:
             return {"from_name": item["from_name"], "type": item["type"]}
@@ -504,7 +481,6 @@ def _names_of(kind: str, source: Source) -> dict[str, str]:
 
 
 def _area_of(box: Bbox, outline: Sequence[float] | None, size: Size) -> tuple[str, dict[str, Any]]:
-    # Return what kind of region it is, and where it is.
     if outline is None:
         return "rectangle", area_of(box, size)
     percents = [number / size[i % 2] * 100 for i, number in enumerate(outline)]
@@ -513,7 +489,6 @@ def _area_of(box: Bbox, outline: Sequence[float] | None, size: Size) -> tuple[st
 
 
 def _as_read(result: Sequence[Any]) -> list[Any]:
-    # The regions as they are in the file.
     return [part.get(_AS_READ, part) for part in result]
 
 
@@ -536,7 +511,6 @@ def area_of(box: Bbox, size: Size) -> dict[str, Any]:
 
 
 def box_facts(own_id: str, size: Size) -> dict[str, Any]:
-    """Return what a region on the image of our configuration says besides its value."""
     return {
         "id": own_id,
         "to_name": "image",
@@ -554,7 +528,6 @@ def _whole(annotations: Any) -> list[dict[str, Any]]:
 
 
 def _latest(annotations: list[dict[str, Any]]) -> dict[str, Any] | None:
-    # Cancelled ones don't count. None where there is no other one.
     kept = [each for each in annotations if not each.get("was_cancelled")]
     if not kept:
         return None
@@ -567,15 +540,9 @@ def _latest(annotations: list[dict[str, Any]]) -> dict[str, Any] | None:
 
 
 class _Mention(NamedTuple):
-    """A phrase that a region stands for.
+    """A phrase of a region, which has the number `item` in the result.
 
-    Attributes:
-        text: The phrase.
-        span_id: The id of its place in the caption; _NO_PLACE if the region has none.
-        region: The region, as the file has it.
-        item: Its number in the result.
-        is_box: Whether the region is a box of the phrase; else it says that it has none.
-        class_name: The class that the region says; _NO_CLASS if it says none.
+    `is_box` is false where the region says that the phrase has none.
     """
 
     text: str
@@ -591,8 +558,7 @@ def _expressions(
 ) -> list[dict[str, Any]]:
     # Boxes of one text and class that are related to one place in the caption belong to one
     # expression. A region without a place joins the first expression of its text, and one without a
-    # class an expression of any. `char_span` is the place, None for a phrase that the export wrote
-    # without one, and left out if it has to be looked for.
+    # class an expression of any. `char_span` is left out if it has to be looked for.
     texts = {part["id"]: part["value"]["text"] for part in result if part["type"] == "textarea"}
     spans: dict[str, list[int]] = {}  # places in the caption by the id of their region
     for part in result:
@@ -648,8 +614,6 @@ def _mentions(
 def _joined(
     mention: _Mention, placed: Iterable[tuple[str, dict[str, Any]]]
 ) -> dict[str, Any] | None:
-    # Return the expression that a mention is of; None where it is of a new one. `placed` are those
-    # of its text, each after the id of its place.
     for span_id, expression in placed:
         is_there = mention.span_id in (_NO_PLACE, span_id)
         classes = {mention.class_name, expression.get("class", _NO_CLASS)}
@@ -708,8 +672,7 @@ def _texts_by_span(
 
 
 def _role(part: Mapping[str, Any]) -> str:
-    # Return what an item of a result is: `box`, `span` (a place in the caption) or _ABSENT. It is
-    # "" for a text, a relation, or anything else.
+    # A place in the caption is a `span`; a text, a relation, and anything else is "".
     type_name = part["type"]
     if type_name.startswith(_OTHER_SHAPES):
         raise BrokenRow(
@@ -731,9 +694,9 @@ def _phrases(
     span: list[int] | None,
     caption: str,
 ) -> list[str]:
-    # Return the phrases of a region, perhaps none. They are its texts; else the words at its place
-    # in the caption, else its labels except _BOX. A place in the caption is a phrase only if
-    # _NOTHING is its only label: phrases with boxes come from the boxes.
+    # They are its texts; else the words at its place in the caption, else its labels except _BOX. A
+    # place in the caption is a phrase only if _NOTHING is its only label: phrases with boxes come
+    # from the boxes.
     labels = part["value"].get(part["type"], []) if role in ("box", "span") else []
     is_phrase_with_boxes = role == "span" and labels != [_NOTHING]
     if not role or is_phrase_with_boxes:
@@ -752,7 +715,7 @@ def _phrases(
 
 def _code_points(part: Mapping[str, Any], caption: str, passed_over: Counter[str]) -> list[int]:
     # If its text is at the stated offsets only if they count UTF-16 units, they are converted; else
-    # its place is the nearest one where the caption has it, which is counted.
+    # its place is the nearest one where the caption has it.
     value = part["value"]
     span = [value["start"], value["end"]]
     text = value.get("text")
@@ -775,7 +738,6 @@ def _code_points(part: Mapping[str, Any], caption: str, passed_over: Counter[str
 
 
 def _instance(part: Mapping[str, Any]) -> dict[str, Any]:
-    # The score is None unless a model predicted the box and nobody changed it.
     value = part["value"]
     sides = (part["original_width"], part["original_height"])
     if value.get("rotation") or part.get("image_rotation"):

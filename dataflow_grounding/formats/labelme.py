@@ -36,10 +36,7 @@ class LabelMe(Format):
     """
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
-        """Yield a record for each file, in the order of their names; `path` may be one file.
-
-        Raises InputError, also for a folder without .json files.
-        """
+        """Yield a record for each file, by name; `path` may be one. InputError without any."""
         names = [""]  # `path` itself
         if os.path.isdir(path):
             names = files_under(path, (".json",), "the folder of LabelMe's files")
@@ -51,8 +48,6 @@ class LabelMe(Format):
                 yield self._record(read_whole(file), file, os.path.dirname(name))
 
     def _record(self, data: Mapping[str, Any], file: str, folder: str) -> dict[str, Any]:
-        # The picture's path in it starts from the file's `folder`. `background` is false where
-        # there are shapes, but none that is read.
         keyed = []
         size = stated_size({"width": data.get("imageWidth"), "height": data.get("imageHeight")})
         for number, shape in enumerate(data["shapes"], 1):
@@ -97,11 +92,8 @@ def _expression(label: Any, instances: list[dict[str, Any]]) -> dict[str, Any]:
 def _instance_of(
     shape: Mapping[str, Any], size: Size | None, where: str, passed_over: Counter[str]
 ) -> dict[str, Any] | None:
-    # Return the box around a shape's points, with its outline and its score if it has them. None
-    # for a point, a line or the like. These are counted in `passed_over`; so are turned boxes,
-    # masks and useless polygons, of which only the box around is read. A score that isn't from 0
-    # to 1 is left out.
-    # LabelMe's first versions had no type, and some tools write it with a capital.
+    # None for a point, a line or the like. LabelMe's first versions had no type, and some tools
+    # write it with a capital.
     kind = str(shape.get("shape_type") or "polygon").lower()
     if kind != "rectangle" and kind not in _AREAS:
         passed_over[f"shapes {kind!r}"] += 1

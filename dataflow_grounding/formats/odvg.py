@@ -26,13 +26,10 @@ from dataflow_grounding.formats.reading import (
 
 
 class _Odvg(Format):
-    """Base of ODVG's dialects: lines of a picture and its `grounding` with regions."""
-
     picture_key: ClassVar[str] = "filename"
     numbered: ClassVar[bool] = False  # whether pictures have an `image_id`, from 0
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
-        """Write a line for each `grounding` of a sample; here a sample has one."""
         with out.lines(self.data_file) as put:
             for number, sample in enumerate(samples):
                 picture = {
@@ -46,18 +43,15 @@ class _Odvg(Format):
                     put({**picture, "grounding": grounding})
 
     def groundings(self, sample: Sample) -> Iterator[dict[str, Any]]:
-        """Yield the `grounding` of each line that a sample becomes: here of one line."""
         regions = []
         for phrase in sample.phrases:
             regions += self.regions(phrase)
         yield {"caption": sample.caption, "regions": regions}
 
     def regions(self, phrase: Phrase) -> list[dict[str, Any]]:
-        """Return the regions of a phrase: one for each box, as a region has one box here."""
         return [{"bbox": list(box), "phrase": phrase.text} for box in phrase.boxes]
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
-        """Yield a record for each line, with a size only where the line states it."""
         for where, line in read_lines(path, self.data_file, self.bad):
             with entry_errors(where, self.bad):
                 row = {
@@ -72,11 +66,7 @@ class _Odvg(Format):
                 yield self.bad.marked(row)
 
     def record(self, grounding: Mapping[str, Any], where: str) -> dict[str, Any]:
-        """Return the `caption` and `expressions` of a line's `grounding`.
-
-        Boxes of equal phrases are one expression's. `where` is the line's place. Raises KeyError,
-        TypeError.
-        """
+        """Return the `caption` and `expressions` of a line's `grounding`; `where` is its place."""
         keyed = []
         for number, region in enumerate(_regions_of(grounding), 1):
             with object_errors(f"{where}, region {number}", self.bad):
@@ -94,7 +84,6 @@ def _regions_of(grounding: Mapping[str, Any]) -> list[Any]:
 
 
 def _expression(phrase: str | list[str], regions: list[Mapping[str, Any]]) -> dict[str, Any]:
-    # The parts of a phrase that is a list are joined by blanks.
     instances: list[dict[str, Any]] = []
     for region in regions:
         instances += [{"bbox": box} for box in _boxes_of(region["bbox"])]
@@ -108,19 +97,13 @@ def _boxes_of(bbox: Any) -> list[Any]:
 
 
 class OpenGroundingDino(_Odvg):
-    """ODVG as Open-GroundingDino reads it.
-
-    It trains on the phrases, joined in any order, not on the caption.
-    """
+    """ODVG as Open-GroundingDino reads it: the phrases, joined in any order, not the caption."""
 
     breaking = (" . ",)
 
 
 class TaoGroundingDino(OpenGroundingDino):
-    """ODVG as TAO's Grounding DINO and Mask Grounding DINO read it.
-
-    Boxes without masks want `has_mask: false`.
-    """
+    """TAO's Grounding DINO and Mask Grounding DINO. Boxes without masks want `has_mask: false`."""
 
     picture_key = "file_name"
     numbered = True
@@ -133,7 +116,6 @@ class MMDetection(_Odvg):
     """
 
     def groundings(self, sample: Sample) -> Iterator[dict[str, Any]]:
-        """Yield one `grounding`: the caption without blanks before it, a region for each phrase."""
         caption = sample.caption.lstrip()  # the trainer strips it, and spans would be off
         stripped_length = len(sample.caption) - len(caption)
         regions = []
@@ -158,10 +140,6 @@ class MMDetection(_Odvg):
         return "".join(_of_one_lower_letter(letter) for letter in text)
 
     def record(self, grounding: Mapping[str, Any], where: str) -> dict[str, Any]:
-        """Return the `caption` and `expressions` of a line, one expression for each region.
-
-        Raises KeyError, TypeError, IndexError for a region without a span.
-        """
         caption = grounding["caption"]
         expressions = []
         for number, region in enumerate(_regions_of(grounding), 1):
@@ -190,12 +168,10 @@ class TaoReferring(_Odvg):
     numbered = True
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
-        """Write a line for each phrase, numbered from 0 through all samples."""
         self._ids = count()
         super().write(samples, out)
 
     def groundings(self, sample: Sample) -> Iterator[dict[str, Any]]:
-        """Yield the `grounding` of a line for each phrase, numbered through all samples."""
         for phrase in sample.phrases:
             expression_id = next(self._ids)
             yield {
@@ -208,7 +184,6 @@ class TaoReferring(_Odvg):
             }
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
-        """Yield a record for each run of lines of one picture, with the expressions of all."""
         lines = super().read(path, image_root)
         for _, of_picture in groupby(lines, key=lambda row: row["image_path"]):
             first, *others = of_picture
@@ -222,6 +197,5 @@ class TaoReferring(_Odvg):
             yield {**first, **marks, "expressions": expressions}
 
     def record(self, grounding: Mapping[str, Any], where: str) -> dict[str, Any]:
-        """Return the one expression of a line, without a caption."""
         expression = _expression(grounding["expression"], _regions_of(grounding))
         return {"caption": None, "expressions": [expression]}

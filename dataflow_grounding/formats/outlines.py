@@ -19,10 +19,7 @@ _FITS = 0.5  # IoU of a box with the one around its outline: a box may hold what
 
 
 def checked(outline: Any, size: Size | None) -> list[float]:
-    """Return an outline as it is. Raises BrokenRow with what is wrong with it.
-
-    `size` is the picture's width and height, None where it isn't known.
-    """
+    """Return an outline as it is. Raises BrokenRow with what is wrong with it."""
     if not isinstance(outline, list) or not all(map(is_number, outline)):
         raise BrokenRow("a polygon should be a list of numbers, x and y in turn")
     if len(outline) < 6 or len(outline) % 2:
@@ -33,14 +30,12 @@ def checked(outline: Any, size: Size | None) -> list[float]:
 
 
 def bounds(outline: Sequence[float]) -> Bbox:
-    """Return the box around an outline."""
     xs = outline[::2]
     ys = outline[1::2]
     return min(xs), min(ys), max(xs), max(ys)
 
 
 def square_pixels(outline: Sequence[float]) -> float:
-    """Return the area within an outline."""
     xs = outline[::2]
     ys = outline[1::2]
     corners = zip(xs, ys, [*xs[1:], xs[0]], [*ys[1:], ys[0]], strict=True)
@@ -68,5 +63,4 @@ def lose_object(bad: BadEntries, where: str, why: Exception) -> None:
 
 
 def count_unusable(passed_over: Counter[str], where: str, why: object) -> None:
-    """Count a useless outline of a box; the report on all of them names the first."""
     count_with_first(passed_over, "outlines of no use", f"{where}: {why}")

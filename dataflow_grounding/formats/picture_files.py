@@ -41,12 +41,10 @@ class PictureFiles(ReturningFormat):
         self._classes = Classes(self.classes, self.joint, self.class_list)
 
     def words_of(self, expression: Mapping[str, Any]) -> str:
-        """Return the expression's class: the format has no other words."""
         return self._classes.written_class_of(expression)
 
     @contextmanager
     def shared(self, out: ExportFolder) -> Iterator[None]:
-        """Tell at the end how many pictures of all parts are in subfolders."""
         self._pictures = 0
         self._in_subfolders = 0
         yield
@@ -55,10 +53,7 @@ class PictureFiles(ReturningFormat):
             self.remarks.append(_IN_SUBFOLDERS.format(*counts))
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
-        """Write a file for each picture; further records of a picture are added to its file.
-
-        Raises InputError where two pictures would have the same file.
-        """
+        """Write a file for each picture; further records of a picture are added to its file."""
         pictures = Numbers()
         for sample in samples:
             _, is_new = pictures.number_of(sample.file_name)
@@ -85,15 +80,12 @@ class PictureFiles(ReturningFormat):
         return self.items_of(source)
 
     def with_further(self, earlier: list[str], further: list[str]) -> list[str]:
-        """Return the lines of a picture's file once another record's are added."""
         return [*earlier, *further]
 
     def file_of(self, file_name: str) -> str:
-        """Return the path in the export of the file of a picture."""
         stem = name_within(file_name.removeprefix(f"{FOLDER}/"), None)
         return portable(f"{self.data_file}/{stem}{self.ending}")
 
     def why_shared(self, file_name: str, pictures: Numbers) -> str:
-        """Return the report on a picture whose file is that of another one of `pictures`."""
         name = os.path.basename(self.file_of(file_name))
         return f"{file_name} and another picture would share {name}: rename one"

@@ -125,8 +125,6 @@ class Exported:
 
 
 class SampleMaker:
-    """Makes samples of records, and counts in an `Exported` what is written and what is lost."""
-
     def __init__(
         self, format: Format, pictures: ExportPictures, select: Selection, exported: Exported
     ) -> None:
@@ -143,11 +141,10 @@ class SampleMaker:
         self._without_picture = 0  # rows so far that name none
 
     def samples(self, records: Rows) -> Iterator[Sample]:
-        """Yield a sample of each record that the format can say something of.
+        """Yield a sample of each record that the format can say something of; count the others.
 
-        Its picture is put into the export. A record that raises RecordError is counted in
-        `left_out` and passed over. At the end, remarks are added. For detectors `records` are read
-        twice: what one row of a picture leaves open holds for all of its rows.
+        For detectors `records` are read twice: what one row of a picture leaves open holds for all
+        of its rows.
         """
         if self._format.detects:
             if iter(records) is records:  # an iterator, which can be gone through once
@@ -185,7 +182,6 @@ class SampleMaker:
             remarks += self._whole_pictures.remarks()
 
     def _sample(self, record: Mapping[str, Any]) -> Sample | None:
-        # What is lost of it is counted, and its picture is put into the export.
         self._count_lost_mark(record)
         carries = self._format.carries
         caption = str(record.get("cleaned_caption") or record.get("caption") or "")
@@ -282,7 +278,6 @@ class SampleMaker:
         return True
 
     def _expressions(self, record: Mapping[str, Any], caption: str) -> list[dict[str, Any]]:
-        # A score that isn't a number from 0 to 1 becomes None, and is counted as lost.
         if record.get("suspect_boxes") is True:
             raise BrokenRow("its boxes may be in another format (suspect_boxes)")
         row = Record(record)
@@ -309,9 +304,6 @@ class SampleMaker:
         return with_twins_rejected(expressions, others)
 
     def _set_spans(self, expressions: list[dict[str, Any]], caption: str) -> None:
-        # Set `char_span` of expressions in place, to where the phrase is found in the caption. It
-        # is set of those whose span doesn't hold their phrase, which are counted, and of all where
-        # none states one; to None where the phrase isn't found.
         unset = []  # indices of the expressions that get a span
         for index, expression in enumerate(expressions):
             span = expression.get("char_span")
@@ -331,9 +323,6 @@ class SampleMaker:
     def _selected(
         self, record: Mapping[str, Any], expressions: Iterable[Mapping[str, Any]]
     ) -> list[Mapping[str, Any]]:
-        # Return the expressions that are selected and that the format can say. They have only the
-        # boxes that are selected. Expressions that are left out are counted, and so are boxes that
-        # a person rejected, unless they are kept.
         wanted = []
         for expression in expressions:
             if not self._select.keep_rejected:
@@ -398,8 +387,6 @@ class SampleMaker:
         return [phrase for phrase in kept if phrase.boxes or phrase.status != "grounded"]
 
     def _phrase(self, expression: Mapping[str, Any], size: Size) -> Phrase | None:
-        # Boxes outside are dropped. None where a `grounded` phrase has no box left, or the words of
-        # any phrase are blank once the format made them safe. What is lost so is counted.
         instances = []
         for instance in expression["instances"]:
             stated = box_of(instance["bbox"])
@@ -432,7 +419,6 @@ class SampleMaker:
         )
 
     def _with_outline(self, instance: dict[str, Any], size: Size) -> dict[str, Any]:
-        # Without its outline where that is wrong or can't be said, which is counted.
         outline = instance[outlines.KEY]
         is_its = has_right_outline(instance, size)
         if is_its and self._format.carries.outlines:
@@ -449,7 +435,6 @@ class SampleMaker:
 
 
 def _is_reviewed(record: Mapping[str, Any]) -> bool:
-    # Whether a person decided on all phrases of a record, or on each of their boxes.
     if record.get("reviewed_by"):
         return True
     rows = record.get("expressions")
@@ -468,8 +453,7 @@ def _is_decided(expression: Any) -> bool:
 
 
 def _is_all_rejected(expression: Mapping[str, Any]) -> bool:
-    # Whether an expression has boxes, and a person rejected each of them. That doesn't say that its
-    # thing is nowhere in the picture.
+    # That doesn't say that its thing is nowhere in the picture.
     kept_boxes = not_rejected(expression) or []
     return bool(expression["instances"]) and len(kept_boxes) == 0
 
@@ -479,8 +463,7 @@ def _is_rejected_or_absent(expression: Mapping[str, Any]) -> bool:
 
 
 def _indices_of_new(phrase: Phrase, items: Set[int], seen: dict[Bbox, set[int]]) -> list[int]:
-    # `seen` gets each box, with the numbers of its items among `items`: a further item of a box
-    # that is an item is new, too.
+    # `seen` gets each box with its items. A further item of a box that is an item is new, too.
     new = []
     for index, box in enumerate(phrase.boxes):
         item = item_of(phrase.expression["instances"][index], items)
@@ -495,8 +478,7 @@ def _indices_of_new(phrase: Phrase, items: Set[int], seen: dict[Bbox, set[int]])
 def _staying_of_thing(
     phrases: Sequence[Phrase], thing: Sequence[tuple[int, int]], items: Set[int]
 ) -> list[tuple[int, int]]:
-    # The best box of a thing stays, and where that is an item, so do the thing's other items. Boxes
-    # are the numbers of their phrase and of the box in it.
+    # The best box of a thing stays, and where that is an item, so do the thing's other items.
     stay: list[tuple[int, int]] = []
     seen: set[int] = set()
     for number, index in thing:
@@ -530,7 +512,6 @@ def _score_of(instance: Mapping[str, Any]) -> float | None:
 def _lost_of(
     record: Mapping[str, Any], caption: str, phrases: Sequence[Phrase], carries: Carries
 ) -> Counter[str]:
-    # Counts may be 0. `caption` is the record's, `phrases` are those that are written of it.
     lost: Counter[str] = Counter()
     if not carries.captions:
         lost["captions"] = int(bool(caption))

@@ -42,7 +42,6 @@ class Selection:
     _by_key: dict[str, float] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Note which classes have a lowest score."""
         for name, score in self.min_scores.items():
             self._by_key[class_key(name)] = score
         self.unmet.update(self._by_key)
@@ -57,11 +56,7 @@ class Selection:
     def of(
         self, record: Mapping[str, Any], expression: Mapping[str, Any]
     ) -> Mapping[str, Any] | None:
-        """Return the expression with the boxes that are wanted; None where it isn't wanted.
-
-        Nor is one wanted that had boxes and loses all of them. An expression that loses no box is
-        returned itself, another one as a copy.
-        """
+        """Return the expression with the wanted boxes; None if it isn't wanted, or loses all."""
         if status_of(expression) not in STATUSES:
             return None
         boxes = expression["instances"]
@@ -82,16 +77,15 @@ class Selection:
 
 
 def reviewer_of(record: Mapping[str, Any], expression: Mapping[str, Any]) -> Any:
-    """Return the person who looked at an expression, or at all of its record; None without one."""
+    """Return the person who looked at an expression, or at all of its record."""
     return expression.get("reviewed_by") or record.get("reviewed_by")
 
 
 def verified_boxes(expression: Mapping[str, Any], boxes: list[Any] | None) -> list[Any] | None:
-    """Return those of an expression's `boxes` that are verified; None if none is.
+    """Return the boxes that are verified, by their expression's verdict if they have none.
 
-    For a box without a verdict, that of its expression counts. The list is empty for a verified
-    expression that never had boxes: nothing is there. `boxes` are its boxes that are left; None
-    counts as none.
+    The list is empty for a verified expression that never had boxes: nothing is there. None if none
+    is verified.
     """
     verdict = expression.get("verified")
     kept = [box for box in boxes or () if box.get("verified", verdict) is True]
@@ -100,10 +94,7 @@ def verified_boxes(expression: Mapping[str, Any], boxes: list[Any] | None) -> li
 
 
 def status_of(expression: Mapping[str, Any]) -> str:
-    """Return the expression's status.
-
-    Where none is stated it is `grounded` with boxes, else `pending`: not looked for yet.
-    """
+    """Return the status; where none is stated `grounded` with boxes, else `pending`."""
     status = expression.get("status")
     if not status:
         status = "grounded" if expression.get("instances") else "pending"

@@ -35,7 +35,6 @@ class Tao(Format):
     whole = True
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
-        """Write a line for each sample."""
         with out.lines(self.data_file) as put:
             for sample in samples:
                 put(_line(sample))
@@ -43,8 +42,7 @@ class Tao(Format):
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         """Yield the records in pixels; those of image_referring_expression are converted.
 
-        If a span of a record doesn't hold its phrase, and an expression of it has no status, all of
-        its spans are looked up. Raises InputError where it isn't certain what numbers mean.
+        Raises InputError where it isn't certain what numbers mean.
         """
         for where, row in read_lines(path, self.data_file, self.bad):
             with entry_errors(where, self.bad):
@@ -61,7 +59,6 @@ class Tao(Format):
 
 
 def _have_right_spans(expressions: Any, caption: Any) -> bool:
-    # An expression without a span counts as right.
     for expression in expressions:
         span = expression.get("char_span")
         if span and not is_at_span(expression["text"], span, caption):
@@ -70,8 +67,6 @@ def _have_right_spans(expressions: Any, caption: Any) -> bool:
 
 
 def _line(sample: Sample) -> dict[str, Any]:
-    # Only `image_id`, as a text, `caption` and `background: true` are the record's own; `regions`
-    # is empty, and `source` and `pipeline_steps` are those of TAO's image_grounding.
     line: dict[str, Any] = {
         "image_id": _as_text(sample.record.get("image_id")),
         "image_path": sample.file_name,
@@ -92,7 +87,6 @@ def _line(sample: Sample) -> dict[str, Any]:
 
 
 def _tao_expression(phrase: Phrase) -> dict[str, Any]:
-    # A key of _EXPRESSION_KEYS that the expression lacks is None.
     expression = phrase.expression
     instances = []
     boxes = zip(expression["instances"], phrase.boxes, phrase.scores, strict=True)
@@ -114,7 +108,7 @@ def is_tao(row: Mapping[str, Any]) -> bool:
 
 
 class Label(NamedTuple):
-    """A box of TAO's labels, exact, in pixels, and its type."""
+    """A box of TAO's labels, in pixels."""
 
     bbox: list[float]
     type: str
@@ -124,7 +118,6 @@ class Regions(NamedTuple):
     """A record's regions in pixels, and what its numbers in 0-1000 mean."""
 
     regions: list[dict[str, Any]]
-    """`bbox` in pixels, `type`, and what TAO says of it."""
     in_1000: list[list[float]]
     """The box of each region as TAO wrote it, or would have."""
     size: tuple[Any, Any]
@@ -136,15 +129,8 @@ class Regions(NamedTuple):
 def from_tao(row: Mapping[str, Any], size: Size) -> tuple[dict[str, Any], list[list[float]]]:
     """Return a copy of the record in pixels, and the boxes left out of it, which have no area.
 
-    Its size becomes that of the image. If it has no regions yet, they are made of its labels,
-    without those that have no area and without DontCare labels, which aren't returned.
-
-    Args:
-        row: TAO's record.
-        size: Width and height of its image, in pixels.
-
-    Raises:
-        BrokenRow: The meaning of a number isn't certain.
+    If it has no regions yet, they are made of its labels, without DontCare labels. Raises BrokenRow
+    where the meaning of a number isn't certain.
     """
     labels = [_label(item) for item in row[COLUMN]]
     described = row.get("regions")
@@ -172,11 +158,9 @@ def from_tao(row: Mapping[str, Any], size: Size) -> tuple[dict[str, Any], list[l
 def _described_regions(
     described: Sequence[Any], labels: list[Label], sizes: list[tuple[Any, Any]]
 ) -> Regions:
-    # A region that is a label's box gets that box; others are converted. The size that 1000 stands
-    # for is the one of `sizes` by which most regions match a label's box, of equals the first,
-    # which is the image's.
-    # Without labels there is nothing to match: the size is certain if both of `sizes` are the same,
-    # else it raises.
+    # The size that 1000 means is the one of `sizes` by which most regions match a label's box, of
+    # equals the first, which is the image's. Without labels there is nothing to match: the size is
+    # certain if both of `sizes` are the same, else it raises.
     in_1000 = [_four(region, "a region") for region in described]
     best_size = sizes[0]
     best_matches = _matches(in_1000, labels, sizes[0])
@@ -206,7 +190,6 @@ def _count_matched(matches: list[int | None]) -> int:
 def _labelled_regions(
     labels: list[Label], sizes: list[tuple[Any, Any]]
 ) -> tuple[Regions, list[list[float]]]:
-    # Labels of the type DontCare are in neither.
     regions: list[dict[str, Any]] = []
     without_area = []
     for label in labels:
@@ -221,10 +204,10 @@ def _labelled_regions(
 
 
 def with_status(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of the record whose expressions all have a status.
+    """Return a copy of the record whose expressions all have a status, if they can be read.
 
     If one has none, another system made them: then all spans of the record are looked up again in
-    `cleaned_caption`. If all have one, or expressions can't be read, they stay as they are.
+    `cleaned_caption`.
     """
     expressions = row.get("expressions")
     if not isinstance(expressions, list):
@@ -251,8 +234,6 @@ def _are_readable(expressions: list[Any]) -> bool:
 
 
 def _expression_in_pixels(expression: Any, regions: Regions) -> Any:
-    # A box that is a region's gets that region's, with its number from 1 as `region_id`; another is
-    # converted.
     if not isinstance(expression, Mapping):
         return expression
     instances = []

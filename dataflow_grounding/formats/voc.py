@@ -53,7 +53,6 @@ class Voc(PictureFiles):
     last_line = "</annotation>\n"
 
     def safe(self, text: str) -> str:
-        """Return the text without characters that XML can't hold."""
         return safe_for_xml(text)
 
     def lines(self, source: Source, is_new: bool) -> Iterator[str]:
@@ -71,11 +70,9 @@ class Voc(PictureFiles):
             yield f"\t{_named(item, source)}"
 
     def is_rest(self, item: str) -> bool:
-        """Return whether an element is an object, as one without a box."""
         return item.startswith("<object")
 
     def item_back(self, item: str, mark: Mark, source: Source) -> str:
-        """Return an object with its corners and its name as they are now."""
         element = element_of(item)
         if class_key(element.findtext("name") or "") != class_key(mark.phrase.text):
             _with_texts(element, {"name": mark.phrase.text})
@@ -85,7 +82,6 @@ class Voc(PictureFiles):
         return text_of(element)
 
     def new_items(self, mark: Mark, source: Source) -> Iterator[str]:
-        """Yield a new object."""
         element = Element("object")
         facts = {"name": mark.phrase.text, "pose": "Unspecified", "truncated": 0, "difficult": 0}
         _with_texts(element, facts)
@@ -100,11 +96,7 @@ class Voc(PictureFiles):
         return dict(zip(_CORNERS, texts, strict=True))
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
-        """Yield a record for each XML file, in the order of their names; `path` may be one file.
-
-        In a folder with `Annotations` in it, only these are read. Raises InputError, also for a
-        folder without .xml files.
-        """
+        """Yield a record for each XML file, by name: of a folder `Annotations`, if there is one."""
         top = path if os.path.isdir(path) else os.path.dirname(path) or "."
         names = [os.path.basename(path)]
         if top == path:
@@ -119,7 +111,6 @@ class Voc(PictureFiles):
                 yield self._record(file, name, image_root)
 
     def _record(self, file: str, name: str, image_root: str) -> dict[str, Any]:
-        # `background` is false where there are objects, but none that is read.
         items: list[str] = []
         keyed: list[tuple[str, dict[str, Any]]] = []
         facts: dict[str, Element] = {}
@@ -163,7 +154,6 @@ class Voc(PictureFiles):
 def _expressions(
     element: Element, item: int, passed_over: Counter[str]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    # One, with its class and its box as it is there; none for an object without a box.
     name = " ".join((element.findtext("name") or "").split())
     box = element.find("bndbox")
     if box is None:
@@ -190,8 +180,7 @@ def _sides(size: Element | None) -> dict[str, int]:
 
 
 def _picture_of(facts: Mapping[str, Element], file: str, name: str, image_root: str) -> str:
-    # Return the picture's path from the image root. It is looked for under the names that the file
-    # says (perhaps without an ending, or with a path of another machine) and its own name.
+    # The file's name may be without an ending, or with a path of another machine.
     stated = (facts["filename"].text or "") if "filename" in facts else ""
     stated = os.path.basename(stated.strip().replace("\\", "/"))
     stem = os.path.splitext(name)[0]

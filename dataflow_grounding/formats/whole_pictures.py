@@ -32,15 +32,7 @@ _MAX_NAMED = 3  # classes
 
 
 class WholePictures:
-    """Notes what a person rejected in each picture, and why it would be a false background.
-
-    Args:
-        select: Which expressions and boxes are wanted.
-
-    Attributes:
-        false_backgrounds: By picture, why a detector would learn a thing as background.
-        rejections: By picture, what a person rejected in any of its records.
-    """
+    """Notes what a person rejected in each picture, and why it would be a false background."""
 
     def __init__(self, select: Selection) -> None:
         self.false_backgrounds: dict[str, str] = {}
@@ -53,7 +45,6 @@ class WholePictures:
     def note(
         self, name: str, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
     ) -> None:
-        """Take in a record of the picture of that name."""
         rejections = rejections_in(expressions)
         if rejections:
             self.rejections.setdefault(name, {}).update(rejections)
@@ -64,10 +55,7 @@ class WholePictures:
             self.false_backgrounds.setdefault(name, why)
 
     def remarks(self) -> list[str]:
-        """Return a line on classes that are undecided wherever they were looked for, if any are.
-
-        The first _MAX_NAMED are named, by the alphabet.
-        """
+        """Return a line on classes that are undecided wherever they were looked for, if any are."""
         always = []  # reports on each
         for name, count in sorted(self._undecided_of_class.items()):
             of_all = self._records_of_class[name]
@@ -85,9 +73,6 @@ class WholePictures:
     def _why_false(
         self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
     ) -> str:
-        # Return why a detector would learn a thing in a record's picture as background: the first
-        # of SKIPPED_OBJECT, UNVERIFIED, MISSED_BOX and UNDECIDED_CLASS that holds; "" if it
-        # wouldn't.
         if record.get(SKIPPED):
             return SKIPPED_OBJECT
         if self._leaves_out_boxes(record, expressions):
@@ -119,8 +104,8 @@ def _stated_classes(expressions: Sequence[Mapping[str, Any]]) -> set[str]:
 
 
 def _undecided_classes(expressions: Sequence[Mapping[str, Any]]) -> set[str]:
-    # A class that has a box in any of the expressions isn't one of them. Expressions without a
-    # class, as those of captions, don't count: nobody looks for them in other pictures either.
+    # Expressions without a class, as those of captions, don't count: nobody looks for them in other
+    # pictures either.
     undecided = set()
     boxed = set()
     for expression in expressions:

@@ -54,10 +54,7 @@ ROW = {
     "expressions": [_EXPRESSION],
     "more": "",
 }
-"""A record as these formats write it, with an example of each type.
-
-`more` is JSON with what has no column.
-"""
+"""A record as these formats write it, with an example of each type; `more` is JSON of the rest."""
 
 
 @dataclass
@@ -94,10 +91,6 @@ class Datasets(Format):
         _write_classes(self.class_list, out)
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
-        """Yield a record for each row of all files, in the order of their names.
-
-        Its picture is unpacked into `pictures`, if that is given.
-        """
         self.class_names = classes_of(path)
         for file in _files(path, ".parquet"):
             for number, row in enumerate(parquet_rows(file, _BATCH), 1):
@@ -108,10 +101,7 @@ class Datasets(Format):
 
 @dataclass
 class WebDataset(Format):
-    """Tar shards in which a picture and its record are side by side.
-
-    Equal data makes equal bytes.
-    """
+    """Tar shards with each picture next to its record. Equal data makes equal bytes."""
 
     packs = True
     whole = True
@@ -119,7 +109,6 @@ class WebDataset(Format):
     class_list: Sequence[str] = ()
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
-        """Write tar files of about SHARD bytes, a picture and a JSON file for each sample."""
         keys = _FreeKeys()
         endings: set[str] = set()  # of pictures
         for number, shard in enumerate(_split_by_bytes(samples, SHARD)):
@@ -142,8 +131,8 @@ class WebDataset(Format):
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         """Yield a record for each sample that has a `.json`; others are passed over.
 
-        Its picture is the sample's first file with a picture's ending; it is unpacked into
-        `pictures`, if that is given. Without one, the record's own path stays.
+        Its picture is the sample's first file with a picture's ending. Without one, the record's
+        own path stays.
         """
         self.class_names = classes_of(path)
         by_stem = _Told(BY_STEM)
@@ -170,8 +159,6 @@ class WebDataset(Format):
 
 @dataclass
 class _Told:
-    """What is told of samples of one kind: how many there are, and which is the first."""
-
     what: str
     count: int = 0
     first: str = ""
@@ -187,8 +174,7 @@ class _Told:
 
 
 def _features(value: Any) -> Any:
-    # Return the types of an example, a value such as ROW, as `datasets` keeps them in Parquet. So
-    # they are known also where the file is read alone, without the README.
+    # They are known also where the file is read alone, without the README.
     if isinstance(value, dict):
         return {key: _features(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -197,17 +183,15 @@ def _features(value: Any) -> Any:
 
 
 class _FreeKeys:
-    """Gives samples keys of which none comes twice."""
-
     def __init__(self) -> None:
         self._taken = Numbers()
         self._copies = NumberTable()  # hash of a key → the last number that was added to it
 
     def of(self, stem: str) -> str:
-        """Return the key for a sample of the picture at this path, which has no ending.
+        """Return a key for a picture's path without its ending, which no other sample has.
 
-        It is the path with `_` for dots, because the first dot of a name ends its key. If that is
-        taken, `~2`, `~3` and so on are added.
+        It has `_` for dots, because the first dot of a name ends its key. If it is taken, `~2`,
+        `~3` and so on are added.
         """
         folder, base = os.path.split(stem)
         wanted = os.path.join(folder, base.replace(".", "_"))
@@ -223,7 +207,6 @@ class _FreeKeys:
 
 
 def _write_classes(names: Sequence[str], out: ExportFolder) -> None:
-    # Without classes no file is written.
     if names:
         with out.file(CLASSES_FILE) as file:
             file.write("".join(f"{name}\n" for name in names))
@@ -238,8 +221,6 @@ def _tar_member(name: str, content: bytes) -> tuple[bytes, bytes, bytes]:
 
 
 def _row(sample: Sample, path: str) -> Any:
-    # Return the row of a sample, with exactly the columns of ROW. Its `image_path` is the record's
-    # own; `path` where the record has no such column.
     facts = {
         "width": sample.size[0],
         "height": sample.size[1],
@@ -249,9 +230,8 @@ def _row(sample: Sample, path: str) -> Any:
 
 
 def _converter_to(example: Any) -> Callable[[Any], Any]:
-    # Return a function that converts a value to the type of the example. It is made once for all
-    # rows, as there are millions. Items of a list that are None stay. What it can't convert makes
-    # it raise an error of Python's.
+    # It is made once for all rows, as there are millions. What it can't convert makes it raise an
+    # error of Python's.
     if isinstance(example, dict):
         return _object_converter_to(example)
     if isinstance(example, list):
@@ -263,11 +243,9 @@ def _converter_to(example: Any) -> Callable[[Any], Any]:
 
 
 def _object_converter_to(example: dict[str, Any]) -> Callable[[Any], Any]:
-    # A key that the object lacks gets None; its other keys go into `more`, as JSON.
     converters = {key: _converter_to(inner) for key, inner in example.items() if key != "more"}
 
     def converted(value: Any) -> Any:
-        """Return an object with the example's keys alone, and `more`."""
         row: dict[str, Any] = {}
         for key, convert in converters.items():
             item = value.get(key)
@@ -284,8 +262,6 @@ _TO_ROW = _converter_to(ROW)
 
 
 def _record(row: dict[str, Any], picture: bytes | None, folder: str) -> dict[str, Any]:
-    # With a `folder` its picture, if it has one, is put there, and named in the record in place of
-    # the old name.
     for column in ("image_path", "expressions"):  # ours have both
         if column not in row:
             raise KeyError(column)
@@ -298,8 +274,7 @@ def _record(row: dict[str, Any], picture: bytes | None, folder: str) -> dict[str
 
 
 def _restored(value: Any) -> Any:
-    # Keys that are None are left out, but for spans and scores, where None says something; those in
-    # `more` come back.
+    # Keys that are None are left out, but for spans and scores, where None says something.
     if isinstance(value, list):
         return [_restored(item) for item in value]
     if not isinstance(value, dict):
@@ -312,7 +287,7 @@ def _restored(value: Any) -> Any:
 
 
 def _split_by_bytes(samples: Iterator[Sample], size: int) -> Iterator[Iterator[Sample]]:
-    # A part has to be gone through before the next is asked for. Without samples there is no part.
+    # A part has to be gone through before the next is asked for.
     for first in samples:  # and the part takes the others from the same iterator
         yield _up_to_bytes(chain([first], samples), size)
 

@@ -10,7 +10,6 @@ _NOT_XML = re.compile("[^\t\n -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def safe_for_xml(text: str) -> str:
-    """Return the text without characters that XML can't hold."""
     return _NOT_XML.sub("", text)
 
 
