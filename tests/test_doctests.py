@@ -31,8 +31,6 @@ ROOMS = (
 )
 MODULES = [
     "dataflow_grounding.boxes.geometry",
-    "dataflow_grounding.data.heads",
-    "dataflow_grounding.data.nouns",
     "dataflow_grounding.data.spans",
     "dataflow_grounding.data.storage",
 ]

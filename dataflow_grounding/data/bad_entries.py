@@ -11,7 +11,6 @@ from typing import Any
 from dataflow_grounding._util.errors import InputError
 
 SKIPPED = "skipped_entries"
-"""The column of a record that says how many objects of its picture were left out as bad."""
 _AT_FIRST = 50  # entries at the start, of which one has to be readable
 _MOST_NAMED = 20
 _FIRST = 3  # that an error names
@@ -19,21 +18,11 @@ _MOST_LETTERS = 300  # of a reason
 
 
 class ImportRefused(InputError):
-    """An import can't go on, no matter what it is to go on after."""
+    """An import can't go on, even where it leaves out bad entries."""
 
 
 class BadEntries:
-    """The entries of an import that can't be read.
-
-    Args:
-        stops: Whether the first one ends the import.
-        take: Gets each reason.
-
-    Attributes:
-        count: How many were left out.
-        named: Of the first ones, where they are and why they can't be read.
-        place: Of the entry that is being read; "" where none is.
-    """
+    """The entries of an import that can't be read; `stops` makes the first one end it."""
 
     def __init__(self, stops: bool = False, take: Callable[[str], None] | None = None) -> None:
         self._stops = stops
@@ -60,19 +49,17 @@ class BadEntries:
             )
 
     def note_object(self, why: str) -> None:
-        """Take in that an object of a picture is left out. Raises as `note` does."""
         self._of_picture += 1
         self.note(why)
 
     def note_picture(self, why: str) -> None:
-        """Take in that a picture is left out with all that is in it. Raises as `note` does."""
+        """Take in that a picture is left out with all that is in it."""
         self._of_picture = 0
         self.note(why)
 
     def marked(self, record: dict[str, Any]) -> dict[str, Any]:
-        """Return a picture's record, which says how many objects were left out since the last one.
-
-        Without a box it is no background then.
+        """Return a record with the number of objects left out since the last one. Without a box it
+        is no background then.
         """
         if not self._of_picture:
             return record
@@ -83,11 +70,9 @@ class BadEntries:
         return {**record, **marks}
 
     def read(self, count: int) -> None:
-        """Take in how many entries could be read."""
         self._read += count
 
     def finish(self) -> None:
-        """Raise ImportRefused where fewer than half of all entries could be read."""
         if self.count > self._read:
             whole = self._read + self.count
             raise ImportRefused(
@@ -107,7 +92,6 @@ def count_with_first(passed_over: Counter[str], what: str, why: str) -> None:
 
 
 def skipped_lines(bad: BadEntries) -> Sequence[str]:
-    """Return lines for people: how many entries were left out, the first ones, and the rest."""
     if not bad.count:
         return []
     word = "entry" if bad.count == 1 else "entries"

@@ -9,24 +9,8 @@ from dataflow_grounding._util.paths import kind_of, open_file
 
 
 def read_class_file(path: str) -> Any:
-    """Return what a file says of classes: a list of names, or a mapping as `data.classes` takes.
-
-    Args:
-        path: A text file with a name in each line; a `.json` file of COCO, whose `categories` are
-            taken in the order of their ids, or with a list of names; a `.yaml` or `.yml` file with
-            `names` as Ultralytics writes them, or with a list. Anything else that JSON or YAML
-            holds is returned as it is; the reader of `data.classes` checks it.
-
-    Raises:
-        SpecError: There is no such file, it can't be read, or it has no names.
-
-    Example:
-        >>> from tempfile import TemporaryDirectory
-        >>> with TemporaryDirectory() as folder:
-        ...     with open(f"{folder}/classes.txt", "w") as file:
-        ...         _ = file.write("person\\ntraffic light\\n")
-        ...     read_class_file(f"{folder}/classes.txt")
-        ['person', 'traffic light']
+    """Return the names of classes in a file, or what JSON or YAML holds otherwise: `.json` of COCO,
+    whose categories are taken by their ids, `.yaml` of Ultralytics, else a name in a line.
     """
     ending = splitext(path)[1].lower()
     text = _text_of(path)
@@ -70,7 +54,6 @@ def _of_json(data: Any) -> Any:
 
 
 def _of_yaml(text: str) -> Any:
-    # The value of any other YAML file is returned as it is, with texts for numbers and the like.
     import yaml
 
     from dataflow_grounding._util.yaml_limits import check_values

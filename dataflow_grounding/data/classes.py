@@ -19,19 +19,11 @@ PHRASES = "phrases"
 DEFINITION = "definition"
 
 CLASSES_FILE = "classes.txt"
-"""The file with one class name in a line, next to records.
-
-`split` and `import` write it, so that classes keep their numbers.
-"""
+"""The file next to records that `split` and `import` write, so that classes keep their numbers."""
 
 
 class ClassError(SpecError):
-    """Something is wrong with the classes that a user states.
-
-    Args:
-        message: What is wrong.
-        inside: Where: a number of the list, or a key of the mapping; () for the whole.
-    """
+    """Something is wrong with `data.classes`; `inside` is the number or key where."""
 
     def __init__(self, message: str, inside: tuple[str | int, ...] = ()) -> None:
         super().__init__(message)
@@ -39,20 +31,14 @@ class ClassError(SpecError):
 
 
 def class_key(name: str) -> str:
-    """Return what all spellings of a class name have in common: lower case, single blanks.
-
-    Example:
-        >>> class_key(" Traffic  Light")
-        'traffic light'
-    """
+    """Return what all spellings of a class name have in common: lower case, single blanks."""
     return clean_caption(name).lower()
 
 
 def _pairs_stated(
     classes: Sequence[str] | Mapping[str, str | Mapping[str, Any]],
 ) -> list[tuple[Any, Any, str | int]]:
-    # Each pair of a phrase and a class has its place in `classes`. Whether these are texts isn't
-    # checked.
+    # Each pair of a phrase and a class has its place in `classes`; the reader checks for texts.
     if isinstance(classes, str) or not isinstance(classes, (Mapping, Sequence)):
         raise ClassError(
             "classes: should be a list of class names, or a mapping of phrases to classes"
@@ -84,18 +70,8 @@ def _pairs_stated(
 def phrases_with_classes(
     classes: Sequence[str] | Mapping[str, str | Mapping[str, Any]],
 ) -> dict[str, str]:
-    """Return each phrase to look for, with its class.
-
-    Args:
-        classes: As in `data.classes`: a list of class names, or a mapping. Its entries are phrase →
-            class, or class → a mapping with `phrases`, `definition` or both.
-
-    Raises:
-        ClassError: There is something that isn't a text, or a phrase twice, in capitals or not.
-
-    Example:
-        >>> phrases_with_classes({"person": {"phrases": ["a man", "a woman"]}, "a car": "vehicle"})
-        {'a man': 'person', 'a woman': 'person', 'a car': 'vehicle'}
+    """Return each phrase to look for, with its class. Raises ClassError for what `data.classes`
+    can't be.
     """
     by_phrase: dict[str, str] = {}
     first_by_key: dict[str, str] = {}
@@ -116,15 +92,7 @@ def phrases_with_classes(
 def definitions_of(
     classes: Sequence[str] | Mapping[str, str | Mapping[str, Any]],
 ) -> dict[str, str]:
-    """Return each phrase of `data.classes` whose class states a definition, with that definition.
-
-    A list of classes has none. `classes` isn't checked here: it should be what
-    `phrases_with_classes` takes.
-
-    Example:
-        >>> definitions_of({"person": {"definition": "people, not on posters"}})
-        {'person': 'people, not on posters'}
-    """
+    """Return the definition of each phrase whose class has one; `classes` isn't checked here."""
     definitions: dict[str, str] = {}
     if not isinstance(classes, Mapping):
         return definitions
@@ -136,35 +104,19 @@ def definitions_of(
 
 
 def class_of(expression: Mapping[str, Any]) -> str:
-    """Return the class that an expression states, else its phrase in lower case; single-spaced.
-
-    Example:
-        >>> class_of({"text": "A dog", "class": "animal"}), class_of({"text": "A dog"})
-        ('animal', 'a dog')
-    """
+    """Return the class that an expression states, else its phrase in lower case; single-spaced."""
     return stated_class_of(expression) or class_key(expression["text"])
 
 
 def stated_class_of(expression: Mapping[str, Any]) -> str:
-    """Return the class that an expression states, single-spaced; "" where it states none.
-
-    Example:
-        >>> stated_class_of({"text": "A dog", "class": " pet  animal"})
-        'pet animal'
-    """
+    """Return the class that an expression states, single-spaced; "" where it states none."""
     stated = expression.get("class")
     return " ".join(stated.split()) if isinstance(stated, str) else ""
 
 
 def classes_of(results: str) -> list[str]:
-    """Return the names of classes that are known for RESULTS, in the order of their numbers.
-
-    The first of these that exists has them: the file's own list (`train.classes.txt` of
-    `train.jsonl`), `classes.txt` next to the records, the run's `data.classes`. Without any, the
-    list is empty. Of names with one `class_key` the first is returned.
-
-    Raises:
-        InputError: A list can't be read.
+    """Return the known class names, in the order of their numbers: of the file's own list, else
+    `classes.txt` next to the records, else the run's `data.classes`.
     """
     path = file_of_classes(results)
     names: Iterable[str] = _names_in_file(path) if path else names_stated_in(run_of(results))
@@ -176,7 +128,7 @@ def classes_of(results: str) -> list[str]:
 
 
 def file_of_classes(results: str) -> str:
-    """Return the file that lists the classes of RESULTS, as `classes_of` takes it; "" for none."""
+    """Return the file that lists the classes of RESULTS; "" for none."""
     paths = [joined(folder_of_results(results), CLASSES_FILE)]
     if kind_of(results) != "folder":  # a list next to a folder is of a file that is called like it
         paths.insert(0, list_of_file(results))
@@ -187,21 +139,12 @@ def file_of_classes(results: str) -> str:
 
 
 def list_of_file(path: str) -> str:
-    """Return the path of a file's own list of classes, which is next to it.
-
-    Example:
-        >>> list_of_file("sets/train.jsonl")
-        'sets/train.classes.txt'
-    """
+    """Return the path of a file's own list: `train.classes.txt` of `train.jsonl`."""
     return f"{splitext(path)[0]}.{CLASSES_FILE}"
 
 
 def keep_classes(results: str, out: str) -> None:
-    """Write the classes of RESULTS next to `out`, a file made of them.
-
-    So a file that `apply -o` writes to another folder is exported with the same numbers. Nothing is
-    written if RESULTS has no classes, or `out` has the same ones already. Raises InputError.
-    """
+    """Write the classes of RESULTS next to `out`, so that its exports have the same numbers."""
     names = classes_of(results)
     if names and classes_of(out) != names:
         write_text(list_of_file(out), "".join(f"{name}\n" for name in names))
@@ -216,11 +159,7 @@ def _names_in_file(path: str) -> list[str]:
 
 
 def names_stated_in(run: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the class names of `data.classes` in the spec of a `run.json`, in the user's order.
-
-    The first block of the spec that states any has them; there are none where no block does. A name
-    may come several times.
-    """
+    """Yield the class names in a `run.json`'s spec, in the user's order, some perhaps twice."""
     for data in stated_in(run, "data"):
         classes = data.get("classes")
         if classes and isinstance(classes, (dict, list)):
@@ -242,27 +181,18 @@ def _names_in_stated(classes: dict[Any, Any] | list[Any]) -> Iterator[str]:
 
 
 class ClassList:
-    """Collects the names of classes of records, after those that are known.
-
-    Example:
-        >>> classes = ClassList(["cat"])
-        >>> classes.add({"expressions": [{"text": "A dog", "instances": [{"bbox": [0, 0, 9, 9]}]}]})
-        >>> classes.names
-        ['cat', 'a dog']
-    """
+    """Collects the names of classes of records, after those that are known."""
 
     def __init__(self, known: list[str]) -> None:
         self._by_key = {class_key(name): name for name in known}
 
     @property
     def names(self) -> list[str]:
-        """The names: those that were known first, then the others as they came."""
         return list(self._by_key.values())
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """Add the classes of a record: of expressions that have a box or state a `class`.
-
-        What can't be read as an expression is skipped: it is reported when the record is written.
+        """Add the classes of expressions that have a box or state a `class`. What can't be read as
+        an expression is reported when the record is written.
         """
         expressions = record.get("expressions")
         if not isinstance(expressions, list):
@@ -276,11 +206,7 @@ class ClassList:
 
 
 def parts_of(results: str) -> dict[str, str]:
-    """Return the files of a split by part (train, val, test), if RESULTS is a folder of them.
-
-    It is empty for any other folder or file: for one part alone, and for a folder that has
-    `annotations.jsonl`, which is a run's.
-    """
+    """Return a split's files by part (train, val, test); none for a run's folder or one part."""
     if kind_of(results) != "folder" or kind_of(joined(results, "annotations.jsonl")):
         return {}
     paths = {name: joined(results, f"{name}.jsonl") for name in ("train", "val", "test")}
@@ -289,6 +215,5 @@ def parts_of(results: str) -> dict[str, str]:
 
 
 def split_of(results: str) -> str:
-    """Return the folder of the split of which RESULTS is one part; "" where it is none."""
     folder = folder_of_results(results)
     return folder if results in parts_of(folder).values() else ""

@@ -16,14 +16,8 @@ _WORDS = {
 
 @lru_cache(maxsize=65536)
 def head_of(phrase: str) -> str:
-    """Return the noun that says what a phrase names, in the singular and in lower case.
-
-    It is the last word before one that relates the thing to others. Articles and numbers are passed
-    over. A text without words has none: "".
-
-    Example:
-        >>> [head_of(phrase) for phrase in ("the two red mugs on the left", "a lot of cars")]
-        ['mug', 'car']
+    """Return the noun that says what a phrase names, in the singular and in lower case: the last
+    word before one that relates the thing to others; "" without words.
     """
     text = unicodedata.normalize("NFKC", phrase[:_LONGEST]).casefold().strip()
     words = _WORD.findall(_NUMBERING.sub("", text))
@@ -39,9 +33,8 @@ def head_of(phrase: str) -> str:
 
 
 def ends_phrase(word: str, after: str) -> bool:
-    """Return whether a word after a noun relates the thing to others: "of", "riding".
-
-    `after` is the word that follows, "" for none: a word in -ing may describe that.
+    """Return whether a word after a noun relates the thing to others: "of", "riding". `after` is
+    the word that follows: a word in -ing may describe that.
     """
     if word in _WORDS["relations"]:
         return True

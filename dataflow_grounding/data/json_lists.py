@@ -31,9 +31,8 @@ _VALUE = re.compile(rf"\s*:\s*({_NEVER})?")  # before a key's value: ":"; nothin
 
 
 def json_file(path: str) -> IO[str]:
-    """Open a JSON file as text, in the Unicode encoding that its first bytes show. Raises OSError.
-
-    Halves of surrogate pairs are let through.
+    """Open a JSON file as text, in the encoding that its first bytes show; surrogates are let
+    through.
     """
     with open_file(path) as start:
         encoding = json.detect_encoding(start.read(4))
@@ -41,10 +40,7 @@ def json_file(path: str) -> IO[str]:
 
 
 def read_json(path: str) -> Any:
-    """Return the value that a JSON file holds; None also where it holds several, as JSON lines do.
-
-    Raises InputError where it isn't JSON, and OSError.
-    """
+    """Return the value in a JSON file; None also where it holds several, as JSON lines do."""
     with system_errors(path), open_file(path) as file:
         data = file.read()
     try:
@@ -58,11 +54,7 @@ def read_json(path: str) -> Any:
 
 
 def items_of(file: IO[str]) -> Iterator[str]:
-    """Yield the JSON text of each item of the list that a file holds.
-
-    Raises ValueError where it holds something else, perhaps after some items; RecursionError where
-    an item is nested too deeply.
-    """
+    """Yield the JSON text of a list's items; ValueError, perhaps after some, where it is none."""
     json_text = _PartlyReadJson(file, "[")
     for _, item_text in json_text.values(_LIST, _ITEM):
         yield item_text
@@ -70,12 +62,9 @@ def items_of(file: IO[str]) -> Iterator[str]:
 
 
 def lists_in(file: IO[str]) -> Iterator[tuple[str, int, Any]]:
-    """Yield the items of the lists in the object that a file holds, as (name, number, item).
-
-    Each list begins with (name, -1, None), so that an empty one shows, too; then come its items,
-    with their numbers from 0. Values of the object that are no lists come with the number -2.
-    Raises ValueError where the file holds something else, perhaps after some items; RecursionError
-    where a value is nested too deeply.
+    """Yield the items of the lists in an object, as (name, number, item). Each list begins with
+    (name, -1, None), so that an empty one shows, too; a value that is no list has the number -2.
+    Raises ValueError, perhaps after some items.
     """
     json_text = _PartlyReadJson(file, "{")
     for name, _ in json_text.values(_OBJECT, _MEMBER):
@@ -90,10 +79,7 @@ def lists_in(file: IO[str]) -> Iterator[tuple[str, int, Any]]:
 
 
 class _PartlyReadJson:
-    """A file's JSON text, of which a part is in memory, and where reading has come to.
-
-    Raises ValueError where the text begins with another character than `begin`.
-    """
+    """A file's JSON text, of which a part is in memory, and where reading has come to."""
 
     def __init__(self, file: IO[str], begin: str) -> None:
         self._file = file
@@ -104,10 +90,7 @@ class _PartlyReadJson:
             raise ValueError
 
     def character_after(self, skipped: re.Pattern[str]) -> str:
-        """Return the character after what a pattern matches; "" at the end of the file.
-
-        It doesn't count as read.
-        """
+        """Return the character after what a pattern matches, without reading it; "" at the end."""
         while True:
             match = skipped.match(self._text, self._at)
             assert match is not None  # these patterns match an empty text, too
@@ -118,16 +101,7 @@ class _PartlyReadJson:
     def values(
         self, opening: re.Pattern[str], between: re.Pattern[str]
     ) -> Iterator[tuple[Any, str]]:
-        """Yield each value of a list or object with its JSON text, until it ends.
-
-        Args:
-            opening: Matches what comes before the first value.
-            between: Matches what comes before each further value.
-
-        Raises:
-            ValueError: The text isn't JSON of that form.
-            RecursionError: A value is nested too deeply.
-        """
+        """Yield each value of a list or object with its JSON text, until it ends."""
         before_value = opening
         while True:
             match = before_value.match(self._text, self._at)
@@ -155,8 +129,8 @@ class _PartlyReadJson:
             raise ValueError
 
     def _more(self) -> bool:
-        # The part is as long as the one in memory. It doubles while a value doesn't fit, so that
-        # decoding a large value again and again takes linear time in all.
+        # It doubles while a value doesn't fit, so that decoding a large value again and again takes
+        # linear time in all.
         more = self._file.read(max(_CHUNK, len(self._text)))
         self._text = self._text[self._at :] + more
         self._at = 0

@@ -15,13 +15,10 @@ from dataflow_grounding.data.records import REMARK, annotated_column
 from dataflow_grounding.data.rows import read_rows
 
 FEWEST_RECORDS = 5
-"""Records, at least, in which a wording comes that is the model's manner."""
 LEAST_SHARE = 0.01
-"""The least share of all records in which it comes."""
 MOST_REMARK = 200
 """Characters of a record's remark."""
 MOST_SHOWN = 20
-"""The most wordings that `run.json` and `stats` show."""
 
 _JOINED = " … "  # between the remarks of several answers
 _MOST_KEPT = 20_000  # wordings that are counted at a time
@@ -57,12 +54,7 @@ K = TypeVar("K")
 
 
 def joined_remarks(remarks: Iterable[str]) -> str:
-    """Return remarks of several answers as one: equal ones once, cut at MOST_REMARK characters.
-
-    Example:
-        >>> joined_remarks(["I found 2.", "", "I found 2.", "I found 3."])
-        'I found 2. … I found 3.'
-    """
+    """Return remarks of several answers as one: equal ones once, cut at MOST_REMARK characters."""
     parts: dict[str, None] = {}
     for remark in remarks:
         parts.update(dict.fromkeys(part for part in remark.split(_JOINED) if part))
@@ -70,19 +62,10 @@ def joined_remarks(remarks: Iterable[str]) -> str:
 
 
 def wordings_of(record: Mapping[str, Any]) -> Wordings:
-    """Return the wordings of a record's remark, one for each sentence; none without a remark.
-
-    The record's phrases, their nouns and their classes are masked with `…`, and numbers with `N`.
-    Wordings that differ in case, articles, the number of things or the length of a list are one.
-    What has no other word than these is none.
-
-    Example:
-        >>> one = {"remark": "Sure! I found 2 objects.", "expressions": []}
-        >>> wordings_of(one)
-        {'sure': 'Sure', 'i found …': 'I found N objects'}
-        >>> other = {"remark": "I found one red cup.", "expressions": [{"text": "a red cup"}]}
-        >>> wordings_of(other)
-        {'i found …': 'I found N …'}
+    """Return the wordings of a record's remark, one for each sentence. The record's phrases, their
+    nouns and their classes are masked with `…`, and numbers with `N`. Wordings that differ in case,
+    articles, the number of things or the length of a list are one. What has no other word than
+    these is none.
     """
     remark = record.get(REMARK)
     if not isinstance(remark, str) or not remark.strip():
@@ -102,13 +85,11 @@ def wordings_of(record: Mapping[str, Any]) -> Wordings:
 
 
 class _Phrases(NamedTuple):
-    """What a record asks for: the words of its phrases by the first of them, longest first."""
-
     by_first: dict[str, list[list[str]]]
     unspaced: list[str]  # phrases of scripts that put no spaces between words
 
     def masked(self, text: str) -> str:
-        """Return a text with the phrases, counts and things masked of scripts without spaces."""
+        """Return a text with what is masked in scripts without spaces."""
         if not _NO_SPACES.search(text):
             return text
         for phrase in self.unspaced:
@@ -180,7 +161,7 @@ def _masked(sentence: str, phrases: _Phrases, is_cut: bool) -> list[_Part]:
 
 
 def _phrase_at(words: Sequence[str], index: int, phrases: _Phrases, is_cut: bool) -> int:
-    # How many words from the index on are a phrase, or begin one where the text is cut off.
+    # at the end of a text that is cut off, a phrase may only begin
     if is_cut and _begins_phrase(words[index:], phrases):
         return len(words) - index
     for phrase in phrases.by_first.get(words[index], ()):
@@ -237,26 +218,9 @@ def _as_read(sentence: str, parts: Sequence[_Part]) -> str:
 
 class Manners:
     """Counts the wordings of a data set's remarks: which are the model's manner, which are rare.
-
-    A wording that comes with at least FEWEST_RECORDS records, and with LEAST_SHARE of all, is the
-    model's manner: what is said about every picture says nothing about one. So all records are
-    counted before it is asked which remarks are rare. The order of records changes nothing.
-
-    Args:
-        most_kept: How many different wordings are counted at a time. Up to so many, counts are
-            exact; beyond, one may be too high by a share of `2 / most_kept` of all.
-
-    Attributes:
-        records: How many records were added, with a remark or without.
-
-    Example:
-        >>> manners = Manners()
-        >>> for number in range(2, 8):
-        ...     manners.add(wordings_of({"remark": f"I found {number} objects."}))
-        >>> odd = wordings_of({"remark": "The photo is dark."})
-        >>> manners.add(odd)
-        >>> manners.common(), manners.is_rare(odd), manners.rare
-        ({'I found N objects': 6}, True, 1)
+    What is said about every picture says nothing about one, so all records are counted before it is
+    asked which remarks are rare. Up to `most_kept` different wordings, counts are exact; beyond,
+    one may be too high by a share of `2 / most_kept`.
     """
 
     def __init__(self, most_kept: int = _MOST_KEPT) -> None:
@@ -269,12 +233,7 @@ class Manners:
         self._as_read: dict[str, str] = {}  # by wording, its longest form
 
     def add(self, wordings: Wordings, watched: bool = True) -> None:
-        """Count a record by the wordings of its remark, none for a record without one.
-
-        Args:
-            wordings: What `wordings_of` returns for it.
-            watched: Whether `rare` counts it if it is rare.
-        """
+        """Count a record by its wordings; `rare` counts it only if it is `watched`."""
         self.records += 1
         self.__dict__.pop("_manner", None)
         if not wordings:
@@ -295,7 +254,6 @@ class Manners:
             self._as_read[key] = text
 
     def add_all(self, other: "Manners") -> None:
-        """Count the records of other manners, too."""
         self.records += other.records
         self.__dict__.pop("_manner", None)
         self._watched += other._watched
@@ -311,10 +269,7 @@ class Manners:
         return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
     def is_rare(self, wordings: Iterable[str]) -> bool:
-        """Return whether one of a remark's wordings isn't the model's manner; False without any.
-
-        A sentence that is cut off is the model's manner also if one that is begins so.
-        """
+        """Return whether one of a remark's wordings isn't the model's manner."""
         return not all(map(self._is_manner, wordings))
 
     def _is_manner(self, wording: str) -> bool:
@@ -342,16 +297,7 @@ class Manners:
         return dict(counts.most_common(most))
 
     def line(self) -> str:
-        """Return both counts in a line for people; "" where no record has a remark.
-
-        Example:
-            >>> manners = Manners()
-            >>> for number in range(5000):
-            ...     manners.add({"i found": "I found N objects"})
-            >>> manners.add({"it is dark": "It is dark"})
-            >>> manners.line()
-            '5,000 records: I found N objects; 1 remark that came once or seldom'
-        """
+        """Return both counts in a line for people; "" where no record has a remark."""
         parts = []
         for wording, count in self.common(_IN_LINE).items():
             parts.append(f"{counted(count, 'record')}: {wording}")
@@ -363,10 +309,6 @@ class Manners:
 
 
 def manners_of(paths: Iterable[str]) -> Manners:
-    """Return the manners of all records in files; rows that can't be read don't count.
-
-    Raises InputError where a file can't be read.
-    """
     manners = Manners()
     for path in paths:
         for row in read_rows(path):
@@ -376,12 +318,10 @@ def manners_of(paths: Iterable[str]) -> Manners:
 
 
 class _Counts(Generic[K]):
-    """How often each key came. Of millions of keys, those that came often are counted.
-
-    With more than `most` keys, as much is taken from every count as the middle one has, and keys
-    that have nothing left are dropped (Misra and Gries, Science of Computer Programming 2, 1982).
-    So at most a part of `2 / most` of all that was counted is missing from a count. It is added
-    again to the counts that are left, which for keys that were never dropped is exact.
+    """How often each key came. Of millions of keys, those that came often are counted. With more
+    than `most` keys, as much is taken from every count as the middle one has (Misra and Gries,
+    Science of Computer Programming 2, 1982): at most `2 / most` of all that was counted is missing
+    from a count. It is added again to the counts that are left.
     """
 
     def __init__(self, most: int) -> None:

@@ -32,14 +32,8 @@ _PLURAL_OF = {word: several for several, word in _SINGULAR_OF.items() if several
 
 
 def singular(word: str) -> str:
-    """Return the singular of an English noun in lower case.
-
-    It is the word itself where that is singular, or a noun without a singular, as "scissors". The
-    endings of other words are changed as if they were nouns.
-
-    Example:
-        >>> [singular(word) for word in ("horses", "bookshelves", "cherries", "buses", "series")]
-        ['horse', 'bookshelf', 'cherry', 'bus', 'series']
+    """Return the singular of an English noun in lower case; other words change as if they were
+    nouns.
     """
     if word in _SINGULAR_OF:
         return _SINGULAR_OF[word]
@@ -58,12 +52,6 @@ def singular(word: str) -> str:
 
 
 def plural(word: str) -> str:
-    """Return the plural of an English noun in lower case; the word itself where it is plural.
-
-    Example:
-        >>> [plural(word) for word in ("person", "bookshelf", "roof", "bus", "sheep", "scissors")]
-        ['people', 'bookshelves', 'roofs', 'buses', 'sheep', 'scissors']
-    """
     if word in _PLURAL_OF:
         return _PLURAL_OF[word]
     if word in _SINGULAR_OF:  # of one form, as "sheep", or a plural already

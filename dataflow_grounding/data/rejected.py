@@ -10,20 +10,13 @@ from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.records import Record, is_box
 
 MISSED = "missed"
-"""The column of a record with the phrases whose thing is there, as a person says, without a box."""
+"""The column with the phrases whose thing is there, as a person says, without a box."""
 
 
 def not_rejected(expression: Mapping[str, Any]) -> list[Any] | None:
     """Return the boxes of an expression that no person rejected; None where all of it is rejected.
-
     Where some box states `verified`, each box goes by its own, and one that states none is kept;
-    else all go by the expression's. An expression without boxes that isn't rejected itself has an
-    empty list.
-
-    Example:
-        >>> box = {"bbox": [0, 0, 9, 9], "verified": False, "reviewed_by": "ann"}
-        >>> not_rejected({"instances": [box, {"bbox": [5, 5, 9, 9]}]})
-        [{'bbox': [5, 5, 9, 9]}]
+    else all go by the expression's.
     """
     boxes: list[Any] = expression["instances"]
     if any("verified" in box for box in boxes):
@@ -41,29 +34,19 @@ def _is_rejected_in(expression: Mapping[str, Any], box: Mapping[str, Any]) -> bo
 
 
 def is_missed(expression: Mapping[str, Any]) -> bool:
-    """Whether a person said that a thing marked absent is there, and nobody drew its box.
-
-    Example:
-        >>> absent = {"status": "none", "instances": [], "verified": False, "reviewed_by": "ann"}
-        >>> is_missed(absent), is_missed({**absent, "verified": True})
-        (True, False)
-    """
+    """Whether a person said that a thing marked absent is there, and nobody drew its box."""
     is_absent = expression.get("status") == "none" and not expression.get("instances")
     return is_absent and _is_rejected(expression)
 
 
 _BoxKey: TypeAlias = tuple[str, tuple[float, ...]]
-"""What equal boxes have in common: the phrase in lower case, and the numbers."""
 
 Rejections: TypeAlias = dict[_BoxKey, dict[str, Any]]
 """For each box that a person rejected, the verdict: `verified`, which is False, `reviewed_by`."""
 
 
 def rejections_in(expressions: Sequence[Any]) -> Rejections:
-    """Return the boxes of a record's expressions that a person rejected.
-
-    A box goes by its own `verified`; one that states none goes by its expression's.
-    """
+    """Return the boxes that a person rejected, by their own `verified`, else their expression's."""
     verdicts: Rejections = {}
     for expression in filter(_is_readable, expressions):
         for box in expression.get("instances") or ():
@@ -75,14 +58,9 @@ def rejections_in(expressions: Sequence[Any]) -> Rejections:
 
 
 def with_twins_rejected(expressions: Sequence[Any], others: Rejections | None = None) -> list[Any]:
-    """Return a record's expressions, with boxes that equal a rejected one rejected, too.
-
-    A picture may have a phrase twice with the same box, in one row or several; a person who rejects
-    one means both. A box that has a reviewer, its own or its expression's, keeps its verdict.
-
-    Args:
-        expressions: The record's expressions. They stay as they are: changed ones are copies.
-        others: The rejections in further rows of the picture.
+    """Return a record's expressions, with boxes that equal a rejected one rejected, too. A picture
+    may have a phrase twice with the same box, in one row or several (`others`); a person who
+    rejects one means both. A box that has a reviewer keeps its verdict.
     """
     verdicts = {**(others or {}), **rejections_in(expressions)}
     if not verdicts:
@@ -102,7 +80,6 @@ def with_twins_rejected(expressions: Sequence[Any], others: Rejections | None = 
 
 
 def _key_of(expression: Mapping[str, Any], box: Mapping[str, Any]) -> _BoxKey:
-    # A box that can't be read has () for numbers.
     bbox = box.get("bbox")
     numbers = tuple(bbox) if isinstance(bbox, list) and is_box(bbox) else ()
     return class_key(str(expression.get("text", ""))), numbers
@@ -113,18 +90,9 @@ def _reviewer(expression: Mapping[str, Any], box: Mapping[str, Any]) -> Any:
 
 
 class WithoutRejected:
-    """Leaves what a person rejected out of records.
-
-    A phrase that loses all of its boxes is left out, and so is one without boxes that is rejected.
-    Neither is known to be absent then, so the record gets `background: false`: no detector should
-    learn its picture as empty. Where a person says that the thing of a phrase without boxes is
-    there, the record's `missed` has the phrase.
-
-    Args:
-        keep: Leave nothing out.
-
-    Attributes:
-        boxes: How many boxes were left out so far.
+    """Leaves what a person rejected out of records, and counts it in `boxes`. A phrase that loses
+    all of its boxes is left out, and so is one without boxes that is rejected. Neither is known to
+    be absent then: no detector should learn its picture as background.
     """
 
     def __init__(self, keep: bool = False) -> None:
@@ -132,15 +100,11 @@ class WithoutRejected:
         self._keep = keep
 
     def __call__(self, records: Iterable[Record]) -> Iterator[Record]:
-        """Yield the records without what was rejected, in their order."""
         for record in records:
             yield record if self._keep else record.updated(self.of(record))
 
     def of(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the columns of a record that change when what was rejected is left out.
-
-        The dict is empty where nothing changes. Boxes that are left out are counted in `boxes`.
-        """
+        """Return the columns of a record that change when what was rejected is left out."""
         expressions = record.get("expressions")
         if self._keep or not isinstance(expressions, list):
             return {}
@@ -172,7 +136,7 @@ class WithoutRejected:
 
 
 def _is_readable(expression: Any) -> bool:
-    # Anything else is left alone here; it is reported when the record is read.
+    # Anything else is reported when the record is read.
     if not isinstance(expression, dict):
         return False
     boxes = expression.get("instances")

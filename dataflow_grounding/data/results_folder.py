@@ -16,14 +16,10 @@ from dataflow_grounding.data.records import Record, read_object
 from dataflow_grounding.data.rows import file_type_of, read_unbroken_rows
 
 RUN_JSON = "run.json"
-"""The file in a results folder with what its last run says of itself."""
 
 
 def annotations_of(results: str) -> str:
-    """Return the path of the records that RESULTS names.
-
-    Raises InputError where there are none, or they are Parquet with pictures in it.
-    """
+    """Return the path of the records that RESULTS names. Raises InputError where there are none."""
     path = joined(results, "annotations.jsonl") if kind_of(results) == "folder" else results
     if not kind_of(results):
         raise InputError(f"no {results}: name a finished run's results_dir, or a file of records")
@@ -36,9 +32,8 @@ def annotations_of(results: str) -> str:
 
 
 def run_of(results: str) -> dict[str, Any]:
-    """Return what `run.json` says of the run; an empty dict where there is none that can be read.
-
-    It is in the folder of RESULTS, or in the one above: RESULTS may be the folder of a step.
+    """Return what `run.json` in the folder of RESULTS, or in the one above, says of the run; else
+    {}.
     """
     # joined() takes the last / off an address, and absolute() off a path: the folder above is
     # meant.
@@ -57,10 +52,8 @@ def folder_of_results(results: str) -> str:
 
 
 def stated_in(run: Mapping[str, Any], part: str) -> Iterator[dict[str, Any]]:
-    """Yield what the blocks of a run's spec state under `part`, such as `data`.
-
-    The block of the run's pipeline comes first, and once more among all blocks. What is no object
-    is passed over.
+    """Yield what the blocks of a run's spec state under `part`; the block of its pipeline comes
+    first.
     """
     spec = run["spec"] if isinstance(run.get("spec"), dict) else {}
     # A user's pipeline has another name than its block, so that all blocks are looked at.
@@ -70,11 +63,8 @@ def stated_in(run: Mapping[str, Any], part: str) -> Iterator[dict[str, Any]]:
 
 
 def image_folders_of(results: str, image_root: str | None = None) -> tuple[str, ...]:
-    """Return the folders where relative paths of pictures are looked for, in order.
-
-    That is `image_root` alone, if it is given; else those that the run looked in, then the folder
-    of the results and the current one. `run.json` may be a stranger's: folders that a row may not
-    name either are left out.
+    """Return the folders where relative paths of pictures are looked for, in order. `run.json` may
+    be a stranger's: folders that a row may not name either are left out.
     """
     if image_root:
         return (image_root,)
@@ -89,19 +79,15 @@ def image_folders_of(results: str, image_root: str | None = None) -> tuple[str, 
 
 
 def records_of(results: str) -> Iterator[Record]:
-    """Yield the records of RESULTS, one at a time.
-
-    Raises InputError, which names file and line, for one that can't be read.
+    """Yield the records of RESULTS. Raises InputError, which names file and line, for an unreadable
+    one.
     """
     for line, data in read_unbroken_rows(annotations_of(results)):
         yield Record(data, place=line - 1)
 
 
 class RecordsOf:
-    """The records of `records_of`, for callers that go through them more than once.
-
-    Iterating raises InputError as `records_of` does.
-    """
+    """The records of `records_of`, for callers that go through them more than once."""
 
     def __init__(self, results: str) -> None:
         self._results = results

@@ -45,12 +45,8 @@ DELIMITERS = {"csv": ",", "tsv": "\t"}  # what is between cells, by the type of 
 class Row(NamedTuple):
     """A row as read: its data, or the error that says what is wrong with it.
 
-    Attributes:
-        line: The line (in CSV and TSV the first of the row), or the row's number in JSON and
-            Parquet; from 1.
-        data: The row as a JSON object; None for a broken row.
-        error: Why the row can't be read; None if it can.
-        place: The row's number among all rows of the input, from 0, if a Source has read it.
+    `line` counts from 1 (in CSV and TSV the first of the row; in JSON and Parquet the row's
+    number), `place` from 0 over all rows of the input.
     """
 
     line: int
@@ -68,9 +64,8 @@ def file_type_of(path: str) -> str:
 
 
 def read_rows(path: str) -> Iterator[Row]:
-    """Yield all rows of a data file; a broken row comes with its error.
-
-    Raises InputError, once rows are asked for, if the file isn't there or can't be read.
+    """Yield all rows of a data file, broken ones with an error. InputError if it can't be read at
+    all.
     """
     if path.endswith((".pickle", ".pkl")):
         raise InputError(f"{path}: {NO_PICKLE}")
@@ -102,11 +97,7 @@ def _why_unread(path: str, error: OSError) -> str:
 
 
 def read_unbroken_rows(path: str, unit: str = "line") -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield each row's line number and its data.
-
-    Raises InputError at the first broken row; it names the file and the line. `unit` is the word
-    for that number in the message, such as "line".
-    """
+    """Yield each row's line number and its data; InputError, with the number, at a broken one."""
     for row in read_rows(path):
         if row.data is None:
             raise InputError(f"{path}, {unit} {row.line}: {row.error}")
@@ -119,8 +110,6 @@ def read_records(path: str) -> list[dict[str, Any]]:
 
 
 def _read_jsonl(path: str) -> Iterator[Row]:
-    # Yield the rows of JSON lines; a line that can't be read is a row with an error. Empty lines
-    # are passed over, but counted in the numbers of lines.
     import jsonlines
 
     with open_file(path) as file:
@@ -138,13 +127,7 @@ def _read_jsonl(path: str) -> Iterator[Row]:
 
 
 class _CountedLines:
-    """The lines of a file, with the number of the line that was read last.
-
-    jsonlines itself tells numbers of lines in errors alone.
-
-    Attributes:
-        number: That number, from 1; 0 before the first line.
-    """
+    """The lines of a file, with the last one's number: jsonlines tells it in errors alone."""
 
     def __init__(self, file: IO[bytes], path: str) -> None:
         self._file = file
@@ -160,19 +143,14 @@ class _CountedLines:
 
 
 def as_line(row: Row) -> str:
-    """Return a row as a line of JSON that `read_rows` reads as the same row, broken or not.
-
-    A broken row becomes an object with its error's message, and whether the error is `passing`: one
-    that may not be there on a later try, as of a download.
-    """
+    """Return a row as a line of JSON that `read_rows` reads as the same row, broken or not."""
     if row.error is not None:
         return dump_line({BROKEN_ROW: str(row.error), "passing": row.error.passing})
     return dump_line(row.data or {})
 
 
 def _parse_row(number: int, line: str | bytes) -> Row:
-    # `number` is the line's. A line may itself state that its row is broken, as `as_line` writes
-    # it.
+    # A line may itself state that its row is broken, as `as_line` writes it.
     try:
         data = parse_line(line)
     except BrokenRow as error:
@@ -204,16 +182,8 @@ def _read_json(path: str) -> Iterator[Row]:
 
 
 class RowWriter:
-    """Writes rows to a temporary file next to `path`, as JSON lines.
-
-    `commit` turns it into a file of the type that the ending of `path` names, and puts it in place,
-    whole. Without that, `close` removes it. The folder is made.
-
-    Attributes:
-        count: How many rows were written so far.
-
-    Raises:
-        OSError: The temporary file can't be written, or another process is writing it.
+    """Writes rows as JSON lines to a temporary file, which `commit` puts at `path`, in its type.
+    OSError where another process is writing it.
     """
 
     def __init__(self, path: str) -> None:
@@ -234,10 +204,7 @@ class RowWriter:
         self.count += 1
 
     def set_in(self, numbers: Collection[int], columns: Mapping[str, Any]) -> None:
-        """Set columns in rows that were written already, by their numbers from 0.
-
-        The temporary file is rewritten. Numbers of rows that weren't written are passed over.
-        """
+        """Set columns in rows that were written already, by their numbers from 0."""
         before = f"{self._part}.before"
         self._file.close()
         os.replace(self._part, before)
@@ -252,9 +219,7 @@ class RowWriter:
             os.remove(before)
 
     def commit(self) -> None:
-        """Put the file in place, whole and on disk, in the type that its ending names.
-
-        It gets its type only now, as any row can be added to JSON lines. Raises OSError, and
+        """Put the file in place, whole and on disk, in the type that its ending names. Raises
         InputError for rows that the type can't hold.
         """
         self._file.flush()
@@ -296,10 +261,7 @@ def _part_of(path: str) -> str:
 
 
 def remove_unfinished(path: str) -> None:
-    """Remove what a RowWriter of `path` has left, where its process was killed.
-
-    Raises OSError, also where another process is writing it.
-    """
+    """Remove what a RowWriter of `path` has left, where its process was killed."""
     remove_leftover(_part_of(path))
 
 
@@ -312,10 +274,7 @@ def write_rows(path: str, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def check_file_type(name: str) -> str:
-    """Return `name`, a `cache_type`, if files of this type can be written.
-
-    Raises GroundingError for another one; MissingExtra for Parquet without its library.
-    """
+    """Return `name`, a `cache_type`, if files of this type can be written; else GroundingError."""
     if name == "pickle":
         raise GroundingError(f"cache_type {NO_PICKLE}")
     if name not in FILE_TYPES:
@@ -326,10 +285,8 @@ def check_file_type(name: str) -> str:
 
 
 def write_text(path: str, text: str) -> None:
-    """Write a text file whole or not at all, its folder with it. Raises InputError.
-
-    Half of a surrogate pair, which UTF-8 can't hold, is written as `\\ud800`. Where the text is
-    JSON, it reads back as it was.
+    """Write a text file whole or not at all, its folder with it. Half of a surrogate pair, which
+    UTF-8 can't hold, is written as `\\ud800`: JSON reads back as it was.
     """
     with errors_as(InputError, f"can't write {path}"):
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)

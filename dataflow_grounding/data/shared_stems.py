@@ -6,16 +6,8 @@ from dataflow_grounding._util.terminal import counted_items
 
 
 class SharedStems:
-    """Finds pictures that would share a label file: `a.jpg` and `a.png` both have `a.txt`.
-
-    Only hashes are kept, as there may be a million pictures.
-
-    Example:
-        >>> stems = SharedStems()
-        >>> for path in ("a.jpg", "b.jpg", "a.png", "./a.jpg"):
-        ...     stems.add(path)
-        >>> stems.remarks()[0].rpartition(": ")[2]
-        '1 (a.jpg and a.png)'
+    """Finds pictures that would share a label file: `a.jpg` and `a.png` both have `a.txt`. Only
+    hashes are kept, as there may be a million pictures.
     """
 
     def __init__(self) -> None:
@@ -35,7 +27,6 @@ class SharedStems:
             self._pairs.append(f"{stem}{first} and {stem}{ending}")
 
     def remarks(self) -> list[str]:
-        """Return one line on the pictures that share a stem; an empty list where none do."""
         return counted_items(
             "pictures that would share a label file in YOLO and KITTI, to be renamed before export",
             self._pairs,

@@ -48,12 +48,7 @@ _JOINER = "\u200d"  # U+200D, which makes one emoji of those next to it
 
 
 def clean_caption(caption: str) -> str:
-    """Return the caption in Unicode NFC, stripped, with control characters and gaps as one blank.
-
-    Example:
-        >>> clean_caption("  A cat\\ton a\\nmat. ")
-        'A cat on a mat.'
-    """
+    """Return the caption in Unicode NFC, stripped; control characters and gaps are one blank."""
     text = unicodedata.normalize("NFC", caption)
     if not text.isprintable():
         text = "".join(" " if unicodedata.category(sign) == "Cc" else sign for sign in text)
@@ -61,10 +56,7 @@ def clean_caption(caption: str) -> str:
 
 
 def caption_of_spans(record: Mapping[str, Any]) -> str:
-    """Return the caption that a record's `char_span`s are of: the cleaned one, else the caption.
-
-    It is "" where the record has no text for either.
-    """
+    """Return the caption that a record's `char_span`s are of: the cleaned one, else the caption."""
     for key in ("cleaned_caption", "caption"):
         text = record.get(key)
         if isinstance(text, str) and text:
@@ -118,14 +110,7 @@ def find_spans(phrases: Sequence[str], caption: str) -> list[Span | None]:
 
 
 def nearest_place(phrase: str, offset: float, caption: str) -> Span | None:
-    """Return the place of a phrase in a caption that begins nearest to an offset.
-
-    What is a place is said at `find_spans`. Returns None where the phrase has none.
-
-    Example:
-        >>> nearest_place("a cat", 9, "A cat and a cat")
-        (10, 15)
-    """
+    """Return the place of a phrase, as `find_spans` finds it, that begins nearest to an offset."""
     folded_caption = _fold(caption)
     plain_caption = _without_marks(folded_caption)
     places = _occurrences(_stripped(_fold(phrase)), folded_caption, plain_caption)
@@ -133,18 +118,8 @@ def nearest_place(phrase: str, offset: float, caption: str) -> Span | None:
 
 
 def whole_words(span: Span, caption: str) -> Span:
-    """Return a span of a caption without blanks at its ends, and with the words that it cuts.
-
-    Args:
-        span: `[start, end)`. What is outside of the caption is cut off.
-        caption: The text.
-
-    Returns:
-        The span; its start is its end where it has nothing but blanks.
-
-    Example:
-        >>> whole_words((0, 7), "A red cup"), whole_words((1, 6), "A red cup")
-        ((0, 9), (2, 5))
+    """Return a span [start, end) without blanks at its ends, and with the words that it cuts; its
+    start is its end where it has nothing but blanks.
     """
     start = max(0, span[0])
     end = max(start, min(span[1], len(caption)))
@@ -169,19 +144,9 @@ def as_compared(phrase: str) -> str:
 
 
 class _Folded:
-    """A text in the form in which it is compared.
-
-    A letter, as a reader sees it, may be several characters before folding (é as e and an accent)
-    or after it (ß as ss).
-
-    Attributes:
-        text: The folded characters.
-        kinds: The kind of each, as a string of the same length.
-        starts: For each, where its letter begins in the original text.
-        ends: For each, where its letter ends there.
-        edges: Where in the text a word may begin or end.
-        words: What is between these: "a", " " and "cat" of "a cat". A phrase that is written the
-            same way has the same words, so that it is found between edges of words only.
+    """A text in the form in which it is compared. A letter, as a reader sees it, may be several
+    characters before folding (é as e and an accent) or after it (ß as ss): `starts` and `ends` say
+    where each character's letter is in the original. `words` are what is between the edges.
     """
 
     def __init__(self, text: str, kinds: str, starts: Sequence[int], ends: Sequence[int]) -> None:
@@ -201,7 +166,6 @@ class _Folded:
         return places_of
 
     def part(self, ranges: Sequence[Span]) -> "_Folded":
-        """Return the folded text of the characters in these ranges alone."""
         texts: list[str] = []
         kinds: list[str] = []
         starts: list[int] = []
@@ -214,10 +178,7 @@ class _Folded:
         return _Folded("".join(texts), "".join(kinds), starts, ends)
 
     def occurrences(self, phrase: "_Folded") -> Iterator[Span]:
-        """Yield a phrase's places in the original text, from left to right, without overlap.
-
-        An empty phrase has none.
-        """
+        """Yield a phrase's places in the original text, from left to right, without overlap."""
         if not phrase.text:
             return
         # Only places of the phrase's rarest word are looked at: a caption may have as many words as
@@ -244,7 +205,7 @@ class _WantedPhrase(NamedTuple):
 
 def _occurrences(phrase: _Folded, caption: _Folded, plain_caption: _Folded) -> list[Span]:
     # First come the places with the same Markdown marks as the phrase; then those that are equal
-    # without any marks and don't overlap the first. `plain_caption` is the caption without marks.
+    # without any marks and don't overlap the first.
     spans = list(caption.occurrences(phrase))
     plain = _without_marks(phrase)
     if plain is phrase and plain_caption is caption:
@@ -297,8 +258,7 @@ def _stripped(folded: _Folded) -> _Folded:
 
 @lru_cache(maxsize=16)  # expressions of one caption come one after the other
 def _fold(text: str) -> _Folded:
-    # Most texts are ASCII, stripped, with single blanks. There each character is a letter of its
-    # own, which is fast.
+    # most texts: each character is a letter of its own
     if text.isascii() and " ".join(text.split()) == text:
         lower = text.lower()
         kinds = lower.translate(_ASCII_KINDS)
@@ -307,8 +267,6 @@ def _fold(text: str) -> _Folded:
 
 
 def _fold_letters(text: str) -> _Folded:
-    # White space that comes together becomes one blank, and characters that can't be seen are left
-    # out.
     letters: list[str] = []
     kinds: list[str] = []
     starts: list[int] = []
@@ -359,8 +317,7 @@ def _fold_letter(letter: str) -> str:
 
 
 def _decomposed(letter: str) -> str:
-    # A form that isn't one word, as those of ½, …, ℃ and ¨ aren't, is not taken: the letter is then
-    # decomposed without such changes, é into e and an accent, and ½ stays.
+    # A form that isn't one word, as those of ½, …, ℃ and ¨, is not taken.
     compatible = unicodedata.normalize("NFKD", letter)
     is_of_one_word = all(part.isalnum() or _is_accent(part) for part in compatible)
     if is_of_one_word or len(compatible) == 1:

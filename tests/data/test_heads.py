@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dataflow_grounding.data.heads import head_of
+from dataflow_grounding.data.nouns import plural, singular
 
 
 @pytest.mark.parametrize(
@@ -42,3 +43,20 @@ def test_heads(phrase: str, head: str) -> None:
 
 def test_of_a_long_phrase_the_beginning_is_read() -> None:
     assert head_of("red " * 300 + "car") == "red"
+
+
+@pytest.mark.parametrize(
+    ("one", "several"),
+    [
+        ("person", "people"),
+        ("bookshelf", "bookshelves"),
+        ("roof", "roofs"),
+        ("bus", "buses"),
+        ("cherry", "cherries"),
+        ("sheep", "sheep"),
+        ("scissors", "scissors"),
+        ("series", "series"),
+    ],
+)
+def test_singular_and_plural(one: str, several: str) -> None:
+    assert (singular(several), plural(one)) == (one, several)

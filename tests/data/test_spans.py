@@ -13,7 +13,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dataflow_grounding.data.spans import caption_of_spans, clean_caption, find_spans
+from dataflow_grounding.data.spans import (
+    Span,
+    caption_of_spans,
+    clean_caption,
+    find_spans,
+    whole_words,
+)
 from tests.support.span_fuzz import fuzz
 
 UNSEEN = "\u00ad\u200b\u200e\u200f\u2060\ufeff"
@@ -402,3 +408,10 @@ def test_an_empty_cleaned_caption_gives_way_to_the_caption() -> None:
     assert caption_of_spans({"cleaned_caption": ["x"], "caption": "A cat."}) == "A cat."
     assert caption_of_spans({"cleaned_caption": "a cat", "caption": "A cat."}) == "a cat"
     assert caption_of_spans({"caption": 7}) == ""
+
+
+@pytest.mark.parametrize(
+    ("span", "words"), [((0, 7), (0, 9)), ((1, 6), (2, 5)), ((1, 2), (2, 2)), ((-1, 99), (0, 9))]
+)
+def test_a_span_gets_the_words_that_it_cuts(span: Span, words: Span) -> None:
+    assert whole_words(span, "A red cup") == words
