@@ -378,9 +378,7 @@ def cant_read(path: str, error: OSError | GroundingError) -> RecordError:
 
 
 def machine_fault(error: BaseException) -> MachineBusy | RunStopped | None:
-    """Return MachineBusy or StorageFailed for what the machine made fail in a decoder or an
-    operator.
-    """
+    """Return MachineBusy or StorageFailed for what the machine made fail, None for the rest."""
     words = " ".join(str(error).split())[:200]
     if isinstance(error, MemoryError) or "out of memory" in words:
         # Pillow's decoders say so in an OSError

@@ -10,9 +10,7 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # that of libyaml, wher
 
 
 def check_values(text: str) -> None:
-    """Raise ValueError, one line, for YAML of too many or too deep values before any of them is
-    made.
-    """
+    """Raise ValueError, one line, for YAML of too many or too deep values; none of it is made."""
     counts = [0]  # of the values in each list or mapping around
     anchors: list[str | None] = [None]
     of_anchor: dict[str, int] = {}

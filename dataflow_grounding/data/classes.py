@@ -70,9 +70,7 @@ def _pairs_stated(
 def phrases_with_classes(
     classes: Sequence[str] | Mapping[str, str | Mapping[str, Any]],
 ) -> dict[str, str]:
-    """Return each phrase to look for, with its class. Raises ClassError for what `data.classes`
-    can't be.
-    """
+    """Return each phrase to look for, with its class; ClassError for wrong `data.classes`."""
     by_phrase: dict[str, str] = {}
     first_by_key: dict[str, str] = {}
     for phrase, name, entry in _pairs_stated(classes):

@@ -31,9 +31,7 @@ _VALUE = re.compile(rf"\s*:\s*({_NEVER})?")  # before a key's value: ":"; nothin
 
 
 def json_file(path: str) -> IO[str]:
-    """Open a JSON file as text, in the encoding that its first bytes show; surrogates are let
-    through.
-    """
+    """Open a JSON file as text, in the encoding that its first bytes show, surrogates and all."""
     with open_file(path) as start:
         encoding = json.detect_encoding(start.read(4))
     return TextIOWrapper(open_file(path), encoding, "surrogatepass")

@@ -32,9 +32,7 @@ _PLURAL_OF = {word: several for several, word in _SINGULAR_OF.items() if several
 
 
 def singular(word: str) -> str:
-    """Return the singular of an English noun in lower case; other words change as if they were
-    nouns.
-    """
+    """Return the singular of an English noun in lower case; other words change as nouns do."""
     if word in _SINGULAR_OF:
         return _SINGULAR_OF[word]
     for ending in _ENDS_WORDS:

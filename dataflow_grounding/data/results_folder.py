@@ -32,9 +32,7 @@ def annotations_of(results: str) -> str:
 
 
 def run_of(results: str) -> dict[str, Any]:
-    """Return what `run.json` in the folder of RESULTS, or in the one above, says of the run; else
-    {}.
-    """
+    """Return what `run.json` in the folder of RESULTS, or in the one above, says; else {}."""
     # joined() takes the last / off an address, and absolute() off a path: the folder above is
     # meant.
     folder = absolute(joined(folder_of_results(results), ""))
@@ -52,9 +50,7 @@ def folder_of_results(results: str) -> str:
 
 
 def stated_in(run: Mapping[str, Any], part: str) -> Iterator[dict[str, Any]]:
-    """Yield what the blocks of a run's spec state under `part`; the block of its pipeline comes
-    first.
-    """
+    """Yield what the blocks of a run's spec state under `part`, its pipeline's block first."""
     spec = run["spec"] if isinstance(run.get("spec"), dict) else {}
     # A user's pipeline has another name than its block, so that all blocks are looked at.
     for block in (spec.get(str(spec.get("autolabel_type"))), *spec.values()):
@@ -79,9 +75,7 @@ def image_folders_of(results: str, image_root: str | None = None) -> tuple[str, 
 
 
 def records_of(results: str) -> Iterator[Record]:
-    """Yield the records of RESULTS. Raises InputError, which names file and line, for an unreadable
-    one.
-    """
+    """Yield the records of RESULTS; InputError, with file and line, for an unreadable one."""
     for line, data in read_unbroken_rows(annotations_of(results)):
         yield Record(data, place=line - 1)
 

@@ -64,9 +64,7 @@ def file_type_of(path: str) -> str:
 
 
 def read_rows(path: str) -> Iterator[Row]:
-    """Yield all rows of a data file, broken ones with an error. InputError if it can't be read at
-    all.
-    """
+    """Yield all rows of a data file, broken ones with an error; InputError for the whole file."""
     if path.endswith((".pickle", ".pkl")):
         raise InputError(f"{path}: {NO_PICKLE}")
     try:

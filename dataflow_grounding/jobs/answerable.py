@@ -25,11 +25,11 @@ TRIED = 20
 
 
 class _NotSent(RecordError, kind="not_sent"):
-    """Nothing is sent here."""
+    pass
 
 
 class _Listener(Serving):
-    """Stands for a step's serving: notes the tasks that this can't answer, and answers nothing."""
+    """A serving that notes the tasks that a step's can't answer, and answers nothing."""
 
     def __init__(self, serving: Serving) -> None:
         self.model = serving.model
@@ -38,18 +38,15 @@ class _Listener(Serving):
         self.unanswerable: set[str] = set()
 
     async def answer(self, request: Request[Any]) -> Reply:
-        """Note the request's task. Raises _NotSent."""
         if self.tasks is not None and request.task not in self.tasks:
             self.unanswerable.add(request.task)
         raise _NotSent("nothing is sent")
 
 
 def unanswerable(run: SpecRun) -> list[str]:
-    """Return what steps ask that their servings can't answer, one line each.
-
-    Operators state their tasks. Where one doesn't, it is called on the first TRIED records, up to
-    its first request, with made-up columns for what earlier steps would have added. A serving whose
-    `tasks` is None answers any.
+    """Return what steps ask that their servings can't answer, one line each. Where an operator
+    doesn't state its tasks, it is called on the first TRIED records, up to its first request, with
+    made-up columns for what earlier steps would have added.
     """
     lines = []
     all_are_stated = True
@@ -92,8 +89,7 @@ async def _call_each(
 
 
 def _made_up(step: Step, record: Record) -> Update:
-    # What a step could add to a record. Expressions are of each status, as a later step may ask
-    # about some only. What else isn't known is null.
+    # Expressions are of each status, as a later step may ask about some only.
     width, height = 1, 1
     with suppress(RecordError):
         key = image_column(step.operator, record)

@@ -42,9 +42,7 @@ Address = IPv4Address | IPv6Address
 
 
 def is_public(address: Address) -> bool:
-    """Return whether an IP address is one of the open internet, not of a multicast.
-
-    Others are this machine's, or of a router's network. An IPv6 address that leads to an
+    """Return whether an IP address is one of the open internet. An IPv6 address that leads to an
     IPv4 one (mapped, NAT64, 6to4) isn't public, whichever that is.
     """
     if address.is_multicast or not address.is_global:
@@ -53,14 +51,9 @@ def is_public(address: Address) -> bool:
 
 
 class Fetcher:
-    """Fetches pictures from http(s) addresses that are allowed.
-
-    Args:
-        allowed: Returns whether an IP address may be connected to. It is asked about every address
-            of a name, also for every redirect, and only those are connected to.
-        hosts: Hosts that may be connected to wherever they are, `name` or `name:port`, in lower
-            case; the user names them, no row does.
-        no_others: Whether no host but those of `hosts` may be connected to.
+    """Fetches pictures from http(s) addresses that are allowed. `allowed` is asked about every IP
+    address of a name, also for every redirect; `hosts` (`name` or `name:port`) are the user's,
+    whose address doesn't matter.
     """
 
     def __init__(
@@ -75,11 +68,7 @@ class Fetcher:
         self._no_others = no_others
 
     def session(self) -> "aiohttp.ClientSession":
-        """Return a session for `fetched`, to be closed by the caller.
-
-        Hosts in private networks are refused after their names are resolved, unless the user has
-        named them.
-        """
+        """Return a session for `fetched`, to be closed by the caller."""
         import aiohttp
 
         allowed = self._allowed
@@ -89,7 +78,6 @@ class Fetcher:
             async def resolve(
                 self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
             ) -> Any:
-                """Return the host's IP addresses. Raises BrokenRow where one isn't allowed."""
                 addresses = await super().resolve(host, port, family)
                 if is_named(host, port):
                     return addresses
@@ -153,10 +141,7 @@ class Fetcher:
         return host in self._hosts or f"{host}:{port}" in self._hosts
 
     def _checked(self, url: str) -> "yarl.URL":
-        # Return an address, parsed, if it may be connected to. Raises BrokenRow where it may not.
-        # It may where the user has named its host. Any other host is refused where others are
-        # barred; of the rest, an IP address is checked here, a name later, by the resolver that
-        # looks it up.
+        # An IP address is checked here, a name later, by the resolver that looks it up.
         import yarl
 
         parsed = yarl.URL(url)  # parsed once, so that what is checked is what is asked
@@ -179,12 +164,7 @@ class Fetcher:
 
 
 class Downloads(Fetcher):
-    """Pictures from http(s) addresses, each fetched once for a results folder.
-
-    Args:
-        results_dir: Where they are put; `.ckpt/addresses.jsonl` says which address gave which.
-        allowed, hosts, no_others: As Fetcher's.
-    """
+    """Pictures from http(s) addresses, each fetched once for a results folder."""
 
     def __init__(
         self,
@@ -202,8 +182,7 @@ class Downloads(Fetcher):
             self._read_index()
 
     def _read_index(self) -> None:
-        # The file may be a stranger's: lines whose path is outside of the pictures' folder are left
-        # out.
+        # The file may be a stranger's.
         ours = re.compile(rf"{FOLDER}/[^/]+")  # such as pictures/0a1b.jpg, in no folder below
         for row in read_rows(self._index):
             if row.data is not None:
@@ -212,11 +191,8 @@ class Downloads(Fetcher):
                     self._known[str(row.data.get("url"))] = path
 
     def fetch(self, addresses: Iterable[str]) -> Mapping[str, str | BrokenRow]:
-        """Fetch pictures that aren't here yet, and remember where each was put.
-
-        Returns for each address its picture's path, relative to `results_dir`, or why there is
-        none; that isn't remembered, so that the next run tries again. Raises InputError where what
-        is fetched can't be written down.
+        """Return each address's path, relative to `results_dir`, or why there is none: the next run
+        tries that again.
         """
         wanted = dict.fromkeys(addresses)
         new = [url for url in wanted if not self._is_there(url)]
@@ -232,7 +208,6 @@ class Downloads(Fetcher):
         return os.path.exists(within(self._results_dir, self._known[url]))
 
     def _remember(self, fetched: Mapping[str, str]) -> None:
-        # `fetched` has addresses, and paths relative to `results_dir`.
         self._known |= fetched
         with errors_as(InputError, f"can't write {self._index}"):
             os.makedirs(os.path.dirname(self._index), exist_ok=True)
@@ -245,7 +220,6 @@ class Downloads(Fetcher):
             turns = asyncio.Semaphore(AT_ONCE)
 
             async def in_turn(url: str) -> str | BrokenRow:
-                """Fetch a picture once fewer than AT_ONCE others are being fetched, and keep it."""
                 async with turns:
                     data = await self.fetched(session, url)
                     if isinstance(data, BrokenRow):
@@ -271,10 +245,7 @@ def fetched_picture(url: str, *, hosts: Collection[str] = (), no_others: bool = 
 
 
 def shown_address(url: str) -> str:
-    """Return an address as it may be shown: without user, password, port and query, 200 characters.
-
-    "an address" for one that can't be parsed.
-    """
+    """Return an address as it may be shown: 200 characters without user, password, port, query."""
     try:
         parts = urlsplit(url)
         return f"{parts.scheme}://{parts.hostname}{parts.path}"[:200]

@@ -25,8 +25,6 @@ GROUND = 1  # the number of the step that finds boxes; those after it look at th
 
 
 class GroundingWorkflow(WorkflowBlock):
-    """`image_grounding.workflow`."""
-
     steps: list[str] = ["0", "1"]
     fuse: bool = False
     phrases_per_request: int = Field(16, ge=1, le=1000)
@@ -44,17 +42,13 @@ class GroundingWorkflow(WorkflowBlock):
 
 
 class ClassEntry(Block):
-    """A class of `data.classes`: its phrases, by default its name, and what counts as it."""
-
     phrases: list[str] = []
     definition: str = ""
 
 
 class GroundingData(RowsData):
-    """`image_grounding.data`.
-
-    `classes` are what to look for in every picture: class names, or phrase → class, or class → its
-    phrases and definition, or the path of a file that says it. `proposals` is the format of a
+    """`classes` are what to look for in every picture: class names, or phrase → class, or class →
+    its phrases and definition, or the path of a file that says it. `proposals` is the format of a
     detector's boxes in `input_jsonl`, which are checked instead of asked for.
     """
 
@@ -64,7 +58,6 @@ class GroundingData(RowsData):
     @field_validator("classes", mode="before")
     @classmethod
     def _can_be_looked_for(cls, value: Any) -> Any:
-        # Errors name the key and the entry's line. An empty value becomes an empty list.
         is_in_spec = not isinstance(value, str)
         try:
             if isinstance(value, str) and value.strip():
@@ -79,19 +72,13 @@ class GroundingData(RowsData):
 
 
 class ImageGroundingBlock(PipelineBlock):
-    """`image_grounding`."""
-
     vlm: JudgedVlmBlock = JudgedVlmBlock()
     workflow: GroundingWorkflow = GroundingWorkflow()
     data: GroundingData
 
     @property
     def vlms(self) -> list[VlmBlock]:
-        """The blocks of all models that are asked: `vlm`, and another judge's.
-
-        The latter is there where another model is to judge, and there is something to judge: a
-        check, negatives, proposals, or a second grounding.
-        """
+        """The blocks of models that are asked: `vlm`, and a judge that has what to judge."""
         data: GroundingData | None = self.data  # none where only the endpoints are looked at
         workflow = self.workflow
         judges = workflow.check or workflow.negatives > 0 or workflow.verify == "reground"
@@ -112,8 +99,6 @@ def _refuse_with_proposals(workflow: GroundingWorkflow) -> None:
 
 
 class ImageGroundingJob(RowsJob):
-    """`image_grounding` from a spec."""
-
     name = "image_grounding"
     block = ImageGroundingBlock
     questions = {
@@ -135,11 +120,6 @@ class ImageGroundingJob(RowsJob):
     }
 
     def make_steps(self, storage: ResultsStorage) -> list[Step]:
-        """Return the steps of the pipeline that the spec states.
-
-        The serving of another judge is made, too. Raises SpecError for settings that don't go
-        together.
-        """
         block = self.spec.block
         assert isinstance(block, ImageGroundingBlock)
         workflow = block.workflow
@@ -169,12 +149,6 @@ class ImageGroundingJob(RowsJob):
         return phrases_in_captions((row.data or {}).get(column) for row in source.read())
 
     def find_input(self) -> Input:
-        """Return the input; with `data.proposals`, what the reader of that label format finds.
-
-        The reader takes the phrases of the stated classes, by which it calls what labels name.
-        Raises InputError, MissingExtra; SpecError for a format that isn't known, and for
-        `data.split`, as labels have no parts of that kind.
-        """
         data = self.spec.block.data
         assert isinstance(data, GroundingData)
         if not data.proposals:
@@ -204,7 +178,6 @@ class ImageGroundingJob(RowsJob):
         return self.spec.block.data.model_dump()["classes"]
 
     def definitions(self) -> dict[str, str]:
-        """Return the terms of the glossary, and the classes' phrases, with what counts as each."""
         definitions = dict(self._data.glossary)
         classes = self._stated_classes()
         if classes:
@@ -212,11 +185,7 @@ class ImageGroundingJob(RowsJob):
         return definitions
 
     def wanted(self, steps: list[Step]) -> list[str]:
-        """Return the numbers of the steps that the spec asks for.
-
-        With step 1, which finds boxes, all steps after it are wanted, which look at them again.
-        With `workflow.fuse` all steps are.
-        """
+        """With step 1, which finds boxes, all later steps are wanted, which look at them again."""
         workflow = self.spec.block.workflow
         assert isinstance(workflow, GroundingWorkflow)
         if workflow.fuse:  # one step finds phrases and boxes: there are no others to choose

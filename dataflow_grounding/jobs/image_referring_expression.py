@@ -34,23 +34,17 @@ LOOKED_AT = 50  # records that tell whether a file has what a step needs
 
 
 class ReferringWorkflow(WorkflowBlock):
-    """`image_referring_expression.workflow`."""
-
     steps: list[str] = ["0", "1", "2", "3"]
     marks: Literal["none", "outline"] = "none"
     negatives: int = Field(0, ge=0, le=MOST_NEGATIVES)
 
 
 class DoubleCheckBlock(Block):
-    """`image_referring_expression.double_check`: how step 3 checks."""
-
     method: Literal["ask", "reground", "both"] = "ask"
     iou: float = Field(0.5, gt=0, le=1)
 
 
 class ImageReferringExpressionBlock(PipelineBlock):
-    """`image_referring_expression`."""
-
     vlm: JudgedVlmBlock = JudgedVlmBlock()
     workflow: ReferringWorkflow = ReferringWorkflow()
     double_check: DoubleCheckBlock = DoubleCheckBlock()
@@ -58,7 +52,6 @@ class ImageReferringExpressionBlock(PipelineBlock):
 
     @property
     def vlms(self) -> list[VlmBlock]:
-        """The blocks of all models that are asked: `vlm`, another judge's that is asked."""
         judges = self.double_check.method != "ask" or self.workflow.negatives > 0
         if self.vlm.judge is None or not judges:
             return [self.vlm]
@@ -122,10 +115,7 @@ class ImageReferringExpressionJob(SpecJob):
                     step.operator.phrases = tuple(types)
 
     def wanted(self, steps: list[Step]) -> list[str]:
-        """Return the numbers of the steps that the spec asks for.
-
-        With step 3, the check, all steps after it are wanted.
-        """
+        """With step 3, the check, all steps after it are wanted."""
         workflow = self.spec.block.workflow
         names = list(super().wanted(steps))
         if not workflow.force_reprocess:
@@ -137,7 +127,6 @@ class ImageReferringExpressionJob(SpecJob):
     def _pipeline(
         self, block: ImageReferringExpressionBlock, storage: ResultsStorage
     ) -> ImageReferringExpressionPipeline:
-        # A second one of `servings`, where there is one, is the judge.
         check = block.double_check
         settings = {"method": check.method, "iou": check.iou, **block.workflow.own()}
         judge = self.servings[1] if len(self.servings) > 1 else None
@@ -152,9 +141,7 @@ class ImageReferringExpressionJob(SpecJob):
             path = step.storage.output_path
 
     def _first_input(self, all_steps: list[Step]) -> str:
-        # Return the path that the first step reads: of the seeds, or of the step before's file. It
-        # is the first of these that has what the steps of this run need, where the seeds come first
-        # if they are preferred, and aren't taken otherwise. Step 0 reads the seeds.
+        # The seeds or the step before's file: the first that has what this run's steps need.
         number = self._numbers[0]
         if number == 0:
             return self._seed_file
@@ -177,8 +164,7 @@ class ImageReferringExpressionJob(SpecJob):
         )
 
     def _prefers_seeds(self, number: int, before: str) -> bool:
-        # Step 1 is where that file isn't there, as it needs no more than images. Later steps are
-        # where annotations are given, and these are newer, or that file isn't there.
+        # Step 1 needs images alone. Later steps need what annotations may have.
         was_made = os.path.exists(before)
         if number == CAPTION:
             return not was_made
@@ -188,10 +174,7 @@ class ImageReferringExpressionJob(SpecJob):
         return not was_made or look(annotations).changed > os.stat(before).st_mtime_ns
 
     def _holds(self, path: str) -> bool:
-        # Records without an image don't count. A run that begins with the check needs expressions,
-        # in the first record. A run with the merger needs at least one record with regions; each of
-        # the first LOOKED_AT such records is to have a region with a description, and a caption
-        # unless the run makes these. Other runs need nothing.
+        # The first LOOKED_AT records with regions tell.
         records = self._readable_records(path)
         if self._numbers[0] == CHECK:
             return isinstance(next(records, {}).get("expressions"), list)
@@ -215,11 +198,9 @@ class ImageReferringExpressionJob(SpecJob):
 
     @property
     def reads(self) -> str:
-        """What the run reads first, for people: where the seeds are from, or a step's file."""
         return self._seeds.origin if self._from_seeds else self.steps[0].storage.input_path
 
     def prepare(self) -> None:
-        """Write the seeds, if the first step reads them. Raises InputError."""
         if self._from_seeds:
             state = os.path.join(self.steps[0].storage.checkpoint_folder, "seeds.json")
             self._report = seed_records.write_seeds(self._seeds, self._seed_file, state)
@@ -231,35 +212,25 @@ class ImageReferringExpressionJob(SpecJob):
         return (Row(number, record) for number, record in enumerate(self._seeds.records(), 1))
 
     def where(self, row: Row) -> str:
-        """Return where a row is, for people: of a seed, its image's path."""
         if not self._from_seeds:
             return super().where(row)
         return str((row.data or {}).get("image_path") or self.reads)
 
     def columns(self) -> list[str]:
-        """Return the columns of the first step's rows; of seeds, of the first LOOKED_AT."""
         if not self._from_seeds:
             return super().columns()
         first = itertools.islice(self._seeds.records(), LOOKED_AT)
         return list(dict.fromkeys(column for record in first for column in record))
 
     def remarks(self) -> list[str]:
-        """Return what is good to know before a run, also of the seeds, a line each."""
         return [*super().remarks(), *self._seeds.found.remarks()]
 
     def facts(self) -> dict[str, Any]:
-        """Return for `run.json` the report on the seeds; empty where none were written."""
         return {"input": self._report}
 
 
 class _Lacks(NamedTuple):
-    """What a step needs that isn't there, for the message.
-
-    Attributes:
-        number: The step's.
-        needs: What it needs, in words.
-        made_by: The steps that make it, in words.
-    """
+    """What a step needs that isn't there, and which steps make it, in words for the message."""
 
     number: int
     needs: str
@@ -285,9 +256,7 @@ def _with_caption(names: list[str], all_steps: list[Step]) -> list[str]:
 
 
 def _made_by_steps(all_steps: list[Step], numbers: list[int]) -> Made:
-    # The steps are those of this run, and those that may be run after them later. `regions`, and
-    # what only the check and later steps write, aren't among the columns: they are changed, not
-    # made.
+    # `regions`, and what the check and later steps write, are changed, not made.
     steps = [all_steps[number] for number in numbers] + all_steps[numbers[-1] + 1 :]
     columns: set[str] = set()
     for step in steps:
@@ -303,9 +272,7 @@ def _has_description(record: dict[str, Any]) -> bool:
 
 
 def _was_made_without(path: str, label: str) -> bool:
-    # Whether a step's file was written without another step, which has the given label. Its first
-    # record tells, which doesn't name that step in `pipeline_steps`. A file that isn't there, can't
-    # be read or has no record was not.
+    # The first record names the steps that made it.
     with suppress(InputError):
         first = next((row.data for row in read_rows(path) if row.data), None)
         if first is None:

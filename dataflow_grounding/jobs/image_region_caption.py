@@ -12,8 +12,6 @@ from dataflow_grounding.spec import PipelineBlock, RowsData, WorkflowBlock
 
 
 class RegionCaptionWorkflow(WorkflowBlock):
-    """`image_region_caption.workflow`."""
-
     steps: list[str] = ["0", "1"]
     max_boxes: int | None = Field(10, ge=1)
     marks: Literal["outline", "tag", "crop"] = "outline"
@@ -22,20 +20,15 @@ class RegionCaptionWorkflow(WorkflowBlock):
 
 
 class ImageRegionCaptionBlock(PipelineBlock):
-    """`image_region_caption`."""
-
     workflow: RegionCaptionWorkflow = RegionCaptionWorkflow()
     data: RowsData
 
 
 class ImageRegionCaptionJob(RowsJob):
-    """`image_region_caption` from a spec; pictures with boxes are written into `results_dir`."""
-
     name = "image_region_caption"
     block = ImageRegionCaptionBlock
 
     def make_steps(self, storage: ResultsStorage) -> list[Step]:
-        """Return both steps, with the settings of the spec's `workflow`."""
         settings = self.spec.block.workflow.own()
         return ImageRegionCaptionPipeline(
             storage, self.serving, self.spec.results_dir, **settings

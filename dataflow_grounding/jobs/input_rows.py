@@ -21,31 +21,14 @@ AT_ONCE = 256  # rows whose addresses are fetched together
 MOSTLY = 0.5  # the share of a column's values, more than which have to look right
 
 Fetch = Callable[[Iterable[str]], Mapping[str, "str | BrokenRow"]]
-"""Fetches the pictures at addresses. Returns for each address the picture's path, relative to
-`results_dir`, or what went wrong.
-"""
+"""Returns for each address the picture's path, relative to `results_dir`, or what went wrong."""
 NAMES: dict[str, list[str]] = load_table(__package__, "input_columns.yaml")
 """Role → what people call its column, the likeliest first."""
 
 
 def renamed(row: Mapping[str, Any], sources: Mapping[str, str]) -> dict[str, Any]:
-    """Return a row with columns renamed.
-
-    Columns that aren't sources keep their names. But where such a name is given to another column,
-    which the row has, the column that had it gets `original_` before it, as often as no column is
-    called so.
-
-    Args:
-        row: The user's row.
-        sources: Name that is wanted → name of the column that the row has. One column may be used
-            for several names, and a row needn't have it.
-
-    Example:
-        >>> columns = {"image_path": "file_name", "caption": "text"}
-        >>> renamed({"file_name": "a.jpg", "text": "A cat.", "id": 7}, columns)
-        {'image_path': 'a.jpg', 'caption': 'A cat.', 'id': 7}
-        >>> renamed({"caption": "cat", "recaption": "A black cat."}, {"caption": "recaption"})
-        {'original_caption': 'cat', 'caption': 'A black cat.'}
+    """Return a row with columns renamed by `sources` (new name → column of the row). A column whose
+    name another one gets is called `original_…`, and no column is lost.
     """
     new_row: dict[str, Any] = {}
     for column, value in row.items():
@@ -70,18 +53,8 @@ def record_rows(
     wanted: Callable[[int], bool],
 ) -> Iterator[Row]:
     """Yield the rows as records have them: columns renamed, pictures that are no files made files.
-
-    A broken row comes as it is; one whose picture can't be fetched comes without data, with the
-    error.
-
-    Args:
-        rows: As an input gives them.
-        sources: Column of the record → column of the rows, where that is another.
-        image: The record's column of the picture.
-        results_dir: Where pictures are put.
-        fetch: Gets pictures from addresses; None where that is not allowed.
-        wanted: Whether a row's picture is made a file, by the row's number, from 0. Another row
-            has the name of the file that isn't made, or the address.
+    A row that isn't `wanted`, by its number from 0, has the name of the file that isn't made, or
+    the address.
     """
     to_file = partial(put_picture, results_dir=results_dir)
     numbered = enumerate(rows)
@@ -108,9 +81,8 @@ def _with_file(
     name_file: Callable[[bytes], str],
     fetched: Mapping[str, str | BrokenRow],
 ) -> Row:
-    # An address whose picture was fetched stays as `image_url`, and the path next to a
-    # picture of a Hugging Face data set as `image_file`, unless the row has such columns. Values
-    # become plain JSON.
+    # An address whose picture was fetched stays as `image_url`, and the path next to a picture of a
+    # Hugging Face data set as `image_file`, unless the row has such columns.
     if row.data is None:
         return row
     picture = row.data.get(image)
@@ -137,21 +109,8 @@ def _with_file(
 def guess_column(
     role: str, rows: Sequence[Mapping[str, Any]], taken: Sequence[str] = ()
 ) -> str | None:
-    """Return the column that most likely is the one for a role; None where none looks like it.
-
-    More than half of its values, without empty ones, have to look right. Of several columns, the
-    one with the likeliest name is returned; of captions without such a name, the longest; else the
-    first.
-
-    Args:
-        role: "image", "caption" or "bbox"; for any other it is None.
-        rows: The first rows.
-        taken: Columns that are used for another role.
-
-    Example:
-        >>> rows = [{"id": 7, "file_name": "a.jpg", "text": "A cat on a rug."}]
-        >>> [guess_column(role, rows) for role in ("image", "caption", "bbox")]
-        ['file_name', 'text', None]
+    """Return the column that most likely is the one for a role; None where none looks like it. More
+    than half of its values, without empty ones, have to look right.
     """
     if role not in LOOKS:
         return None
@@ -163,23 +122,19 @@ def guess_column(
             likely.append(name)
 
     def rank(name: str) -> tuple[int, int]:
-        """Return a sort key: by the name's place in NAMES, then the longest captions first.
-
-        Names that aren't there come last.
-        """
         lower = name.lower()
         names = NAMES[role]
         by_name = names.index(lower) if lower in names else len(names)
         length = 0
         if role == "caption":
             length = sum(len(str(row.get(name))) for row in rows)
-        return by_name, -length
+        return by_name, -length  # the longest captions first
 
     return min(likely, key=rank, default=None)
 
 
 def _is_picture(value: Any) -> bool:
-    # Or like what Hugging Face's data sets hold: an object with `bytes`.
+    # Hugging Face's data sets hold an object with `bytes`.
     if isinstance(value, dict):
         return "bytes" in value
     return isinstance(value, bytes) or is_web(value) or str(value).lower().endswith(ENDINGS)
@@ -198,4 +153,3 @@ LOOKS: dict[str, Callable[[Any], bool]] = {
     "caption": _is_caption,
     "bbox": _is_list_of_boxes,
 }
-"""Role → whether a value looks like one of its column's."""

@@ -20,17 +20,7 @@ _KEYS = {
 
 
 def judge_block(vlm: VlmBlock, judge: JudgeBlock) -> VlmBlock:
-    """Return a judge's block: what `vlm` has, with what the judge states in its place.
-
-    Nothing secret of `vlm` goes to another address than its own.
-
-    Args:
-        vlm: The block of the first model.
-        judge: The judge's, `vlm.judge`.
-
-    Raises:
-        SpecError: The backend has no place for what is stated.
-    """
+    """Return `vlm` with what the judge states; no secret of it goes to another address."""
     backend = judge.backend or vlm.backend
     block = vlm if backend == vlm.backend else VlmBlock(backend=backend)
     changes: dict[str, Any] = {"box_format": judge.box_format, "prices": judge.prices}

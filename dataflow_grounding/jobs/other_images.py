@@ -18,11 +18,7 @@ MOST_CHARACTERS = 60  # of a phrase that may be any image's; longer ones tell of
 
 
 def phrases_in_captions(captions: Iterable[Any]) -> list[str]:
-    """Return the noun phrases of the first LOOKED_AT captions, as `distinct_phrases` does.
-
-    There are none if nothing is installed that finds them, in what is no text, and in languages
-    other than English.
-    """
+    """Return English noun phrases of the first captions; none where nothing can find them."""
     texts = []
     for caption in islice(captions, LOOKED_AT):
         if isinstance(caption, str):
@@ -31,7 +27,6 @@ def phrases_in_captions(captions: Iterable[Any]) -> list[str]:
 
 
 def types_in_regions(records: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return the types of regions of the first LOOKED_AT records, as `distinct_phrases` does."""
     types = []
     for record in islice(records, LOOKED_AT):
         types += types_of(record)
@@ -39,11 +34,7 @@ def types_in_regions(records: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def distinct_phrases(texts: Iterable[Any]) -> list[str]:
-    """Return the first MOST_PHRASES texts that may be phrases, each as it first comes.
-
-    Those that differ in capitals or blanks alone count as one. What is no text, is empty, or longer
-    than MOST_CHARACTERS is left out.
-    """
+    """Return the first texts that may be phrases; capitals and blanks make no difference."""
     by_key: dict[str, str] = {}
     for text in texts:
         if isinstance(text, str) and text.strip() and len(text) <= MOST_CHARACTERS:

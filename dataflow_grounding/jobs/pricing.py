@@ -11,14 +11,8 @@ from dataflow_grounding.spec import VlmBlock
 
 
 def pricing_of(stated: Prices | None, serving: Serving) -> tuple[Prices | None, str | None]:
-    """Return what tokens cost, and in words who says so; both None where nobody does.
-
-    The prices are those that the spec states, else the published ones of the serving's model. A
-    model on this machine is free even where the spec states prices: nobody bills it.
-
-    Args:
-        stated: The prices that the spec states; None for none.
-        serving: Who is asked.
+    """Return what tokens cost, and in words who says so; both None where nobody does. A model on
+    this machine is free even where the spec states prices: nobody bills it.
     """
     if serving.free:
         return FREE, "it runs on this machine"
@@ -37,15 +31,8 @@ def price_others(
     steps: Sequence[Step],
     budget_usd: float | None,
 ) -> dict[str, Prices | None]:
-    """Set the prices of each serving but the first that a step asks, and return them by its model.
-
-    They are None where they aren't known. A serving of the first serving's model isn't among them.
-
-    Args:
-        servings: All servings of a run.
-        vlms: The blocks of a spec that name them.
-        steps: The run's.
-        budget_usd: What the run may spend; with one, unknown prices raise SpecError.
+    """Set the prices of each serving but the first that a step asks; return them by its model.
+    SpecError for unknown ones where there is a budget.
     """
     prices: dict[str, Prices | None] = {}
     for vlm, serving in zip(vlms[1:], servings[1:], strict=False):
@@ -64,7 +51,6 @@ def price_others(
 
 
 def _tier_in_words(prices: Prices, serving: Serving) -> str:
-    # It is "" for the usual one.
     tier = serving.service_tier
     if not tier:
         return ""

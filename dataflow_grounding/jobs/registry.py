@@ -20,23 +20,11 @@ JOBS = {
     "image_referring_expression": "ImageReferringExpressionJob",
     "image_region_caption": "ImageRegionCaptionJob",
 }
-"""A shipped pipeline's `autolabel_type`, which is its job's module as well → the job's class there.
-
-A pipeline of the user's own needs no row.
-"""
+"""A shipped pipeline's `autolabel_type`, which is its job's module as well → the job's class."""
 
 
 def job_named(autolabel_type: str, folders: Sequence[str] = ()) -> type[SpecJob]:
-    """Return the job of a shipped pipeline, or of a user's Pipeline or SpecJob.
-
-    Args:
-        autolabel_type: A key of JOBS, or `module:Name` for a class of the user's own.
-        folders: Where the user's modules are looked for.
-
-    Raises:
-        SpecError: There is no such job, or its class isn't one, or the class's `name`, which is the
-            key of its block in the spec, is none or is taken.
-    """
+    """Return the job of a shipped pipeline, or of a user's Pipeline or SpecJob (`module:Name`)."""
     if autolabel_type in JOBS:
         # A run takes one of them: the others, and what they import, are left alone.
         module = importlib.import_module(f"dataflow_grounding.jobs.{autolabel_type}")
@@ -63,7 +51,6 @@ def job_named(autolabel_type: str, folders: Sequence[str] = ()) -> type[SpecJob]
 
 
 def _job_of_pipeline(pipeline: type[Pipeline]) -> type[SpecJob]:
-    # A pipeline without a `name` has its block under `pipeline`.
     attributes = {
         "name": pipeline.name or BLOCK,
         "questions": getattr(pipeline, "questions", {}),
@@ -79,10 +66,7 @@ def load_spec(
     whole: bool = True,
     fixed: Mapping[str, Any] | None = None,
 ) -> Spec:
-    """Load a spec, whose arguments are those of `look_into_spec`.
-
-    Raises SpecError with everything that is wrong, one line each.
-    """
+    """Load a spec; SpecError with everything that is wrong, one line each."""
     spec, problems = look_into_spec(paths, overrides, whole=whole, fixed=fixed)
     if problems or spec is None:
         raise SpecError("\n".join(problems))
@@ -90,10 +74,7 @@ def load_spec(
 
 
 def spec_of_endpoint(paths: Sequence[str], overrides: Sequence[str]) -> Spec | None:
-    """Return the spec whose endpoint a command asks; None without one: that of the environment.
-
-    Raises SpecError, also for overrides without a spec.
-    """
+    """Return the spec whose endpoint a command asks; None without one: that of the environment."""
     if paths:
         return load_spec(paths, overrides, whole=False)
     if overrides:
@@ -108,23 +89,11 @@ def look_into_spec(
     whole: bool = True,
     fixed: Mapping[str, Any] | None = None,
 ) -> tuple[Spec | None, list[str]]:
-    """Return a spec and everything wrong with it, one line each, as `read_spec` does.
-
-    The spec is None where something keeps it from being read at all.
-
-    Args:
-        paths: The spec's file, or several, of which later ones override earlier ones.
-        overrides: Settings of the command line, `key=value`.
-        whole: Whether `data` and `results_dir` have to be there; not where only the spec's model
-            will be asked.
-        fixed: Values that count for those of the spec, as `read_spec` says.
-
-    Raises:
-        SpecError: A file can't be read, or names no pipeline that is there.
+    """Return a spec and everything wrong with it, one line each, as `read_spec` does. Without
+    `whole`, `data` and `results_dir` needn't be there: only the spec's model will be asked.
     """
 
     def block_of(autolabel_type: str, folders: Sequence[str]) -> tuple[str, type[PipelineBlock]]:
-        """Return the key of a pipeline's block, and the block's class. Raises SpecError."""
         job = job_named(autolabel_type, folders)
         block: type[PipelineBlock] = job.block
         if not whole:

@@ -19,7 +19,6 @@ KEPT = "kept"
 FREE = "ignored or refused: a reply came as free text"
 OTHER_JSON = "not kept: a reply came as JSON of another form"
 NOT_KNOWN = "not known"
-"""How what is said begins where it could not be told."""
 
 _TASK = "reply_form"
 _VALUE = {"seal": "kept-4711"}
@@ -35,14 +34,8 @@ _LONGEST = 300  # characters of an error
 
 
 async def schema_kept(serving: Serving, image: Image) -> str:
-    """Return in words whether a serving's replies keep to the schema of a question.
-
-    That is KEPT, FREE, OTHER_JSON, or NOT_KNOWN with the reason: no error is raised. One request
-    is sent.
-
-    Args:
-        serving: Who is asked.
-        image: What it is asked about: a square.
+    """Return in words whether a serving keeps to a schema: KEPT, FREE, OTHER_JSON, or NOT_KNOWN
+    with the reason. One request is sent.
     """
     request = Request(
         _TASK, {}, (image,), _INSTRUCTIONS, _SCHEMA, _read, prompt=Prompt(system=_SYSTEM)

@@ -20,7 +20,6 @@ from dataflow_grounding.spec.schema import BACKENDS, AzureBlock, GeminiBlock, Op
 from dataflow_grounding.spec.user_code import in_one_line, named
 
 WITH_TIERS = ("openai", "gemini")
-"""Backends that can ask for a service tier."""
 # Settings of a user's serving that change no reply.
 _HOW_IT_IS_ASKED = frozenset(
     ["timeout", "max_workers", "concurrency", "retries", "max_retries", "host", "port", "verbose"]
@@ -34,17 +33,7 @@ NOTICE = (
 
 
 def serving_of(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str] = ()) -> Serving:
-    """Return the serving that a `vlm` block names.
-
-    Args:
-        vlm: The block.
-        workflow: The spec's `workflow`, which limits the requests in flight.
-        folders: The spec's folders, where the user's modules are looked for.
-
-    Raises:
-        SpecError: A setting is wrong.
-        MissingExtra: What the backend needs isn't installed.
-    """
+    """Return the serving that a `vlm` block names. Raises SpecError, MissingExtra."""
     check_public_is_meant(vlm)
     serving = _backend(vlm, workflow, folders)
     serving.box_formats = tuple(vlm.box_formats)
@@ -78,14 +67,16 @@ def serving_from_environment(max_workers: int = 16, timeout: float = 60) -> Serv
 
 
 def _backend(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> Serving:
-    # A backend with a colon is a class of the user's own; `openai` may be several endpoints.
     if vlm.backend not in WITH_TIERS and vlm.service_tier:
         raise SpecError(
             f"vlm.service_tier is for {' and '.join(WITH_TIERS)}, not for vlm.backend"
             f" {vlm.backend}: leave it out"
         )
-    if vlm.backend in ("embedded", "auto"):
-        return _embedded(vlm.backend)
+    if vlm.backend == "embedded":
+        return EmbeddedServing()
+    if vlm.backend == "auto":
+        why = unused_keys() or "No DF_API_KEY, DF_BASE_URL or DF_MODEL set. "
+        return EmbeddedServing(notice=why + NOTICE)
     if vlm.backend == "gemini":
         return servings.GeminiServing(
             max_workers=workflow.max_workers,
@@ -104,18 +95,9 @@ def _backend(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> 
     return _openai(vlm, workflow, folders)
 
 
-def _embedded(backend: str) -> Serving:
-    notice = ""
-    if backend == "auto":
-        why = unused_keys() or "No DF_API_KEY, DF_BASE_URL or DF_MODEL set. "
-        notice = why + NOTICE
-    return EmbeddedServing(notice=notice)
-
-
 def _users_own(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> Serving:
-    # Return a serving of the user's, made as `Class(**settings)`. Its own limit of requests in
-    # flight stays where it is lower than the spec's; its box format stays unless the spec states
-    # one.
+    # Its own limit of requests in flight stays where it is lower than the spec's; its box format
+    # stays unless the spec states one.
     key = f"vlm.backend {vlm.backend}"
     serving_class = named(vlm.backend, "vlm.backend", BACKENDS, [*folders, "."], group="servings")
     learn_fields(vlm.settings)
@@ -171,7 +153,6 @@ def _openai(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> S
 
 
 def _several_endpoints(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> Serving:
-    # Each endpoint has its address, and its own key or the common one.
     block = vlm.openai
     if block.base_url or block.azure != AzureBlock():
         raise SpecError("vlm.openai.endpoints excludes base_url and azure: leave one of them out")

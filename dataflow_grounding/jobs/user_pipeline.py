@@ -18,14 +18,10 @@ BLOCK = "pipeline"  # the key of the block of a pipeline without a `name`
 
 
 class UserWorkflow(WorkflowBlock):
-    """`workflow`; no `steps` means all."""
-
     steps: list[str] = []
 
 
 class UserBlock(PipelineBlock):
-    """`settings` are keyword arguments of the pipeline's class."""
-
     workflow: UserWorkflow = UserWorkflow()
     data: RowsData
     settings: Json = {}
@@ -39,15 +35,9 @@ class UserJob(RowsJob):
 
     @property
     def source(self) -> str | None:
-        """The pipeline's `name`; None where it has none."""
         return self.pipeline_class.name
 
     def make_steps(self, storage: ResultsStorage) -> list[Step]:
-        """Return the pipeline's steps.
-
-        Raises SpecError for settings that the class doesn't take, for what its code raises, and
-        unless each step uses the next step() of the storage that the class is given.
-        """
         block = self.spec.block
         assert isinstance(block, UserBlock)
         key = f"autolabel_type {self.spec.autolabel_type}"
@@ -69,14 +59,11 @@ class UserJob(RowsJob):
         return steps
 
     def wanted(self, steps: list[Step]) -> list[str]:
-        """Return the numbers of the steps that the spec asks for; of all where it names none."""
         return super().wanted(steps) or [str(number) for number in range(len(steps))]
 
 
 def _check_settings(pipeline: type[Pipeline], settings: dict[str, Any], key: str) -> None:
-    # Raise SpecError for a class that can't be made as `pipeline(storage, serving, **settings)`. It
-    # isn't made: its signature tells. The message names a setting that the class doesn't take, with
-    # the likeliest that it does.
+    # The class isn't made: its signature tells.
     how_it_is_made = (
         f"{pipeline.__name__}.__init__ is given storage and serving, and what {key} holds as"
         " keyword arguments"
