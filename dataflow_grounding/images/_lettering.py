@@ -42,9 +42,8 @@ _SYMBOLS = ("So", "Sk")
 def writable(label: str, number: str) -> tuple[str, str]:
     """Return a label's text on one line, as far as a font of the system can write it, and the font.
 
-    The first of these that one font has all letters for is taken: the label without invisible
-    characters, the same without accents and in plain signs, that without symbols, and `number`, its
-    mark's number. The font is a file name, "" for Pillow's own.
+    Tried in turn: the label without invisible characters, without accents and in plain signs,
+    without symbols, and `number`, its mark's number. The font is a file name, "" for Pillow's own.
     """
     spaced = " ".join(label[:_MOST_CHARACTERS].split())
     text = _without(spaced, _INVISIBLE)
@@ -65,10 +64,7 @@ def _without(text: str, categories: tuple[str, ...]) -> str:
 
 
 def shortened(text: str, font: "FreeTypeFont", room: int) -> str:
-    """Return the text, cut with an ellipsis where it is wider than `room` pixels.
-
-    At least its first character stays, however narrow the room is.
-    """
+    """Return the text, cut with an ellipsis where it is wider than `room` pixels."""
     if font.getlength(text) <= room:
         return text
     # Longer texts are wider, so the longest that fits is found by bisection.
@@ -85,10 +81,7 @@ def shortened(text: str, font: "FreeTypeFont", room: int) -> str:
 
 @lru_cache(maxsize=256)
 def font_of(name: str, size: int) -> "FreeTypeFont | None":
-    """Return a font by its file name, in a size in pixels; Pillow's own for the name "".
-
-    None where the system has no such font, or Pillow can't read it.
-    """
+    """Return a font by its file name, in pixels; Pillow's own for ""; None where there is none."""
     from PIL import ImageFont  # late: scripts that name operators don't all draw
 
     with suppress(OSError):
@@ -99,8 +92,7 @@ def font_of(name: str, size: int) -> "FreeTypeFont | None":
 
 @lru_cache(maxsize=65536)
 def _has_glyph(name: str, char: str) -> bool:
-    # A font draws the same sign for all characters that it lacks. So the character is drawn, and
-    # compared with one that no font has.
+    # A font draws the same sign for all characters that it lacks, as for one that no font has.
     font = font_of(name, 16)
     if font is None or char == " ":
         return font is not None

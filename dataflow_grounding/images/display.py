@@ -51,10 +51,7 @@ class Shown:
 
     @abstractmethod
     def shown_expressions(self) -> list[dict[str, Any]]:
-        """Return what is drawn: expressions with `text` and `instances`.
-
-        Each instance has a `bbox` in pixels of the picture. Raises BrokenRow.
-        """
+        """Return what is drawn: expressions with `instances`, whose `bbox` is in pixels."""
 
     def draw(self) -> "PillowImage":
         """Return the picture with its boxes and their labels drawn in.
@@ -70,8 +67,7 @@ class Shown:
         return draw_marks(self.shown_picture(), marks_of(self.shown_expressions()))
 
     def _repr_html_(self) -> str | None:
-        # Of the two, what can't be had is left out. None, for nothing at all, has the notebook show
-        # repr().
+        # Of the two, what can't be had is left out. None has the notebook show repr().
         parts = []
         with suppress(Exception):
             data = small_copy(self.draw(), IN_A_PAGE, "JPEG", quality=85)
@@ -91,17 +87,13 @@ class Shown:
 
 
 class ShownRecord(Shown, Record):
-    """A record that an operator returns in Python: a dict that shows itself as a picture.
-
-    `image_key` is the column of its picture.
-    """
+    """A record that an operator returns in Python: a dict that shows itself as a picture."""
 
     __slots__ = ("image_key",)
     image_key: str
 
     @classmethod
     def of(cls, record: Record, image_key: str, update: Mapping[str, Any]) -> "ShownRecord":
-        """Return a record as one that shows itself, with the columns of `update` set."""
         shown = cls(
             {**record, **update}, record.folders, record.occurrence, record.image_id, record.place
         )
@@ -109,24 +101,17 @@ class ShownRecord(Shown, Record):
         return shown
 
     def shown_picture(self) -> "PillowImage":
-        """Return the picture in its column, which may be a path or a picture in memory.
-
-        Raises RecordError where there is none, or it can't be read.
-        """
         path = as_path(self.get(self.image_key), self.image_key)
         return decode(find_image(super().updated({self.image_key: path}), self.image_key).path)
 
     def updated(self, update: Mapping[str, Any]) -> "ShownRecord":
-        """Return a copy with the columns of `update` set."""
         return self.of(self, self.image_key, update)
 
     def shown_expressions(self) -> list[dict[str, Any]]:
-        """Return the record's expressions, from the column that was added last.
+        """Return the expressions of the column that was added last and is a list of such.
 
-        Any column counts that is a list of objects with `instances`. Without one, they are made of
-        the record's region captions, else of its regions, else of its column `expressions`, in
-        which texts have no boxes yet; none without these. Raises BrokenRow for a column that can't
-        be read so.
+        Without one, they are made of the record's region captions, else of its regions, else of its
+        column `expressions`, in which texts have no boxes yet. Raises BrokenRow.
         """
         for key in reversed(self):  # a dict keeps the order in which columns were added
             value = self[key]
@@ -148,10 +133,10 @@ class ShownRecord(Shown, Record):
 
 
 def marks_of(expressions: Sequence[Mapping[str, Any]]) -> "list[Mark]":
-    """Return a mark for each instance, labelled with its expression's text.
+    """Return a mark for each instance; those of an expression share a colour.
 
-    The instances of an expression share a colour. An expression without instances has no mark, and
-    takes no colour. A mark is dashed where the instance's evidence is "region".
+    An expression without instances takes no colour. A mark is dashed where the instance's evidence
+    is "region".
     """
     from dataflow_grounding.images.drawing import Mark, palette_color
 
@@ -166,16 +151,7 @@ def marks_of(expressions: Sequence[Mapping[str, Any]]) -> "list[Mark]":
 
 
 def small_copy(picture: "PillowImage", side: int, format_name: str, **settings: Any) -> bytes:
-    """Return the bytes of a small image file of a picture, without metadata.
-
-    The picture itself is changed: it is made small, and loses its metadata.
-
-    Args:
-        picture: The picture.
-        side: The most pixels that it may be wide or high; it isn't enlarged.
-        format_name: Pillow's name of the file's format, such as "JPEG".
-        settings: Settings of that format, such as `quality`.
-    """
+    """Return an image file of at most `side` px a side; `picture` itself is made small, too."""
     picture.info.clear()
     picture.thumbnail((side, side), reducing_gap=2.0)
     file = io.BytesIO()
@@ -184,15 +160,10 @@ def small_copy(picture: "PillowImage", side: int, format_name: str, **settings: 
 
 
 def page_text(value: Any) -> str:
-    r"""Return `value` as text for HTML and SVG, also inside attributes: data go there only so.
+    """Return a value as text for HTML and SVG, also in attributes: data go there only so.
 
-    It is escaped. Of more than MOST_TEXT characters the first are left, with how many there were.
-    Control characters, which no page may have, are replaced by U+FFFD, and those that turn the
-    reading direction are spelt out.
-
-    Example:
-        >>> page_text("<b>\u202egnp")
-        '&lt;b&gt;[U+202E]gnp'
+    It is escaped and cut after MOST_TEXT characters. Control characters become U+FFFD, and those
+    that turn the reading direction are spelt out.
     """
     whole = str(value)
     more = f"… ({len(whole):,} characters)" if len(whole) > MOST_TEXT else ""
@@ -202,10 +173,7 @@ def page_text(value: Any) -> str:
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Return an HTML table with everything in it escaped.
-
-    Of more than ROWS_IN_A_PAGE rows the first are shown, and how many more there are is said below.
-    """
+    """Return an HTML table of the first ROWS_IN_A_PAGE rows, with everything in it escaped."""
     more = f"<p>… and {len(rows) - ROWS_IN_A_PAGE} more</p>" if len(rows) > ROWS_IN_A_PAGE else ""
     body = "".join(_table_row(row, "td") for row in rows[:ROWS_IN_A_PAGE])
     return f"<table>{_table_row(heads, 'th')}{body}</table>{more}"
@@ -217,5 +185,4 @@ def _table_row(cells: Sequence[Any], tag: str) -> str:
 
 
 def _numbers(numbers: Sequence[float]) -> str:
-    # What is no number among them is written as `str` does; "" for none.
     return ", ".join(f"{number:g}" if is_number(number) else str(number) for number in numbers)

@@ -23,20 +23,12 @@ def page_colors() -> str:
 
 
 def safe(value: Any) -> str:
-    """Return a value as text of a page: keys blotted out, escaped and cut as `page_text` does.
-
-    Example:
-        >>> safe("a <b> & c")
-        'a &lt;b&gt; &amp; c'
-    """
+    """Return a value as text of a page: keys blotted out, escaped and cut as `page_text` does."""
     return page_text(blotted_message(str(value)))
 
 
 def style_hash(style: str) -> str:
-    """Return what a page's Content-Security-Policy calls a style that it allows.
-
-    It is `sha256-` with the digest of the style in base64.
-    """
+    """Return what a page's Content-Security-Policy calls a style that it allows."""
     digest = hashlib.sha256(style.encode()).digest()
     return f"sha256-{base64.b64encode(digest).decode()}"
 
@@ -49,15 +41,7 @@ def document_page(
     *,
     style: str = "",
 ) -> str:
-    """Return a document as the HTML of a whole page.
-
-    Args:
-        title: The heading, as text.
-        header: What comes below it, as HTML.
-        sections: As `section` returns them.
-        footer: HTML that fits into a paragraph.
-        style: CSS of this page alone, which goes after that of all documents.
-    """
+    """Return a whole page; `title` is text, all else is HTML."""
     style = page_colors() + _file("document.css") + style
     return Template(_file("document.html")).substitute(
         title=safe(title),
@@ -70,12 +54,7 @@ def document_page(
 
 
 def facts(*texts: str) -> str:
-    """Return short facts, as text, as a paragraph of HTML whose lines break only between them.
-
-    Example:
-        >>> facts("3 pictures", "seed 1")
-        '<p class="facts"><span>3 pictures</span> · <span>seed 1</span></p>'
-    """
+    """Return short facts as a paragraph whose lines break only between them."""
     return f'<p class="facts">{" · ".join(f"<span>{safe(text)}</span>" for text in texts)}</p>'
 
 
@@ -85,24 +64,13 @@ def section(heading: str, content: str) -> str:
 
 
 def definitions(pairs: Iterable[tuple[str, str]]) -> str:
-    """Return a list of pairs of text, each a word and what is said of it, as HTML.
-
-    Example:
-        >>> definitions([("IoU", "how far boxes overlap")])
-        '<dl><div><dt>IoU</dt><dd>how far boxes overlap</dd></div></dl>'
-    """
     lines = [f"<div><dt>{safe(word)}</dt><dd>{safe(text)}</dd></div>" for word, text in pairs]
     return f"<dl>{''.join(lines)}</dl>"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table.
-
-    Attributes:
-        value: What it says; `""` or `"-"` for nothing.
-        below: Smaller text below it, for instance an interval.
-    """
+    """A cell with smaller text below it; the value is "-" for nothing."""
 
     value: str
     below: str = ""
@@ -110,25 +78,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class TableRow:
-    """A row of a table.
-
-    Attributes:
-        name: The head of the row.
-        cells: The cells after it; a text for a cell that has only a value.
-    """
-
     name: str
     cells: Sequence[Cell | str]
 
 
 def table(head: str, heads: Sequence[str], rows: Iterable[TableRow]) -> str:
-    """Return a table as HTML. On a narrow screen, each figure is next to its column's head.
-
-    Args:
-        head: The head of the column with the rows' names, as text.
-        heads: Those of the other columns, in order.
-        rows: The rows, with a cell for each of `heads`.
-    """
+    """Return a table as HTML. On a narrow screen, each figure is next to its column's head."""
     columns = "".join(f'<th scope="col">{safe(text)}</th>' for text in (head, *heads))
     body = "\n".join(_row_html(row, heads) for row in rows)
     # what may have to be scrolled is reached by keyboard
@@ -152,12 +107,7 @@ def _cell_html(cell: Cell, head: str) -> str:
 
 
 def readable_time(when: str) -> str:
-    """Return a time in UTC, as JSON files have it, as people write it; any other text as it is.
-
-    Example:
-        >>> readable_time("2026-11-24T07:06:24Z")
-        '2026-11-24 07:06 UTC'
-    """
+    """Return a time in UTC, as JSON files have it, as people write it; any other text as it is."""
     day, _, clock = when.partition("T")
     return f"{day} {clock[:5]} UTC" if clock.endswith("Z") else when
 

@@ -60,16 +60,10 @@ _RANK_HARM = 0.003
 
 @dataclass(frozen=True)
 class Mark:
-    """A box to draw.
+    """A box to draw, in pixels of the picture.
 
-    Attributes:
-        bbox: x1, y1, x2, y2 in pixels of the picture.
-        label: The text next to it; "" for none.
-        color: The colour of outline and label; None for that of the mark's position among the
-            others.
-        dashed: Whether the outline is dashed, as for a box that was found without checking what is
-            in it (evidence "region").
-        outlined: Whether there is an outline at all.
+    Without a colour it has that of its position among the marks. Outlines are dashed for a box that
+    was found without checking what is in it (evidence "region").
     """
 
     bbox: tuple[float, float, float, float]
@@ -82,16 +76,9 @@ class Mark:
 class _Sizes:
     """Lengths in pixels that depend on a picture's size, and on how many labels it has to hold.
 
-    Attributes:
-        width: The picture's width.
-        height: The picture's height.
-        line: The width of a line.
-        halo: The width of the contrasting edge on either side of a line.
-        ring: The width of an outline: a line with its halos.
-        font: The size of the font.
-        padding: The space between a label's text and its left and right edge.
-        fair_width: How wide each label may be, if all labels are to cover no more than a third of
-            the picture.
+    `halo` is the contrasting edge on either side of a line, `ring` an outline with its halos,
+    `fair_width` how wide each label may be, if all are to cover no more than a third of the
+    picture.
     """
 
     def __init__(self, width: int, height: int, label_count: int) -> None:
@@ -120,10 +107,7 @@ def palette_color(index: int) -> Color:
 
 
 def text_color(color: Color) -> Color:
-    """Return near-black or white, whichever has the higher contrast on `color`.
-
-    Contrast and luminance are those of WCAG 2.2.
-    """
+    """Return near-black or white, whichever has the higher contrast on `color` by WCAG 2.2."""
     red, green, blue = (_linear(value / 255) for value in color)
     luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue
     # At this luminance, black and white have the same contrast.
@@ -137,16 +121,11 @@ def _linear(value: float) -> float:
 
 
 def draw_marks(image: "Image", marks: Sequence[Mark]) -> "Image":
-    """Return a new RGB picture of the same size with the marks drawn on it; `image` stays as it is.
+    """Return a new RGB picture with the marks drawn on it.
 
-    Outlines are outside their boxes, except at the picture's edges, so that nothing marked is
-    covered. Labels are next to their boxes if there is room, clear of other labels, and never leave
-    the picture. A label without room is shortened, down to the mark's number, from 1, which also
-    replaces a label that no font on the system can write. A box is at least 1 px wide and high.
-    What is outside the picture is cut off; a mark wholly outside is not drawn.
-
-    Raises ValueError for a bbox with a number that is not finite or with its corners in the wrong
-    order.
+    Outlines are outside their boxes, so that nothing marked is covered. A label without room is
+    shortened, down to the mark's number, from 1, which also replaces a label that no font can
+    write. Raises ValueError for a bbox that is not finite, or has its corners in the wrong order.
     """
     from PIL.ImageDraw import Draw  # late: scripts that name operators don't all draw
 
@@ -169,14 +148,7 @@ def draw_marks(image: "Image", marks: Sequence[Mark]) -> "Image":
 
 
 class _DrawnMark(NamedTuple):
-    """A mark with what it takes to draw it.
-
-    Attributes:
-        number: Its number among all marks that were given, from 1.
-        mark: The mark itself.
-        box: Its box in whole pixels inside the picture.
-        color: Its own colour, or that of its number.
-    """
+    """A mark, its number from 1 among all that were given, and its box inside the picture."""
 
     number: int
     mark: Mark
@@ -208,8 +180,7 @@ def _draw_label(
     spots_taken: Sequence[Box],
     sizes: _Sizes,
 ) -> Box | None:
-    # Draw a mark's label where it hides least, and return that spot. None, with nothing drawn, for
-    # a mark without a label, and where the picture is too small for any text.
+    # Returns the spot; None where the picture is too small for any text.
     if not mark.mark.label.strip():
         return None
     label = _place_label(mark, other_boxes, spots_taken, sizes)
@@ -232,8 +203,7 @@ def _draw_label(
 
 
 def _pixels(number: int, mark: Mark, sizes: _Sizes) -> Box | None:
-    # Return the part of a mark's box inside the picture, in whole pixels, at least 1 px each way.
-    # None for a box wholly outside.
+    # At least 1 px each way; None for a box wholly outside.
     x1, y1, x2, y2 = mark.bbox
     if not all(map(math.isfinite, mark.bbox)) or x2 < x1 or y2 < y1:
         raise ValueError(
@@ -250,18 +220,14 @@ def _pixels(number: int, mark: Mark, sizes: _Sizes) -> Box | None:
 
 
 def _ring(box: Box, sizes: _Sizes) -> Box:
-    # Return the outer edge of a box's outline. It is a ring's width outside of the box, or as far
-    # as the picture goes.
     x1, x2 = _ring_span(box[0], box[2], sizes.ring, sizes.width)
     y1, y2 = _ring_span(box[1], box[3], sizes.ring, sizes.height)
     return x1, y1, x2, y2
 
 
 def _ring_span(low: int, high: int, ring: int, side: int) -> tuple[int, int]:
-    # Return where an outline begins and ends along one axis, from a box's two edges. It stays
-    # between 0 and `side`, the picture's length along that axis. If the picture has room, it is at
-    # least two ring widths and a pixel long, so that a tiny box in a corner still has an outline
-    # with a hole.
+    # If the picture has room, it is at least two ring widths and a pixel long, so that a tiny box
+    # in a corner still has an outline with a hole.
     least_length = 2 * ring + 1
     begin = max(0, low - ring)
     end = min(side, max(high + ring, begin + least_length))
@@ -282,7 +248,7 @@ def _fill(draw: "ImageDraw", pieces: Sequence[Box], color: Color, halo: int) -> 
 
 
 def _sides(ring: Box, thick: int) -> Iterator[Box]:
-    # `ring` is the outline's outer edge. Sides share the corners, and are no thicker than the ring.
+    # Sides share the corners, and are no thicker than the ring.
     x1, y1, x2, y2 = ring
     yield x1, y1, x2, min(y2, y1 + thick)
     yield x1, max(y1, y2 - thick), x2, y2
@@ -291,7 +257,7 @@ def _sides(ring: Box, thick: int) -> Iterator[Box]:
 
 
 def _dashes(ring: Box, sizes: _Sizes) -> Iterator[Box]:
-    # A side that is too short for two is whole. `ring` is the outline's outer edge.
+    # A side that is too short for two is whole.
     dash_length = 5 * sizes.line + 2 * sizes.halo
     gap = 3 * sizes.line  # about: dashes are spread evenly
     for x1, y1, x2, y2 in _sides(ring, sizes.ring):
@@ -310,8 +276,6 @@ def _dashes(ring: Box, sizes: _Sizes) -> Iterator[Box]:
 
 
 class _PlacedLabel(NamedTuple):
-    """A label as it is written: its text, font and spot."""
-
     text: str
     font: "FreeTypeFont"
     spot: Box
@@ -321,8 +285,8 @@ def _place_label(
     mark: _DrawnMark, other_boxes: Sequence[Box], spots_taken: Sequence[Box], sizes: _Sizes
 ) -> _PlacedLabel | None:
     # The label is tried as long as there is room, then short, then as the mark's number alone. The
-    # first of these with a good spot, which hides little, ends the search; else the best spot of
-    # all is taken. None where no text has a spot, as the picture is too small for it.
+    # first of these with a spot that hides little ends the search; else the best spot of all is
+    # taken.
     number = str(mark.number)
     text, font_name = writable(mark.mark.label, number)
     font = font_of(font_name, sizes.font)
@@ -351,9 +315,8 @@ def _place_label(
 
 
 def _label_room(box: Box, sizes: _Sizes) -> int:
-    # Return how wide a label's text may be next to a box. That is the box's width, or more at a
-    # small box; in a crowd of labels a fair share of the picture at the most; never more than the
-    # picture holds.
+    # The box's width, or more at a small box; in a crowd of labels a fair share of the picture at
+    # the most.
     whole_picture = sizes.width - 2 * sizes.padding
     next_to_box = max(box[2] - box[0], round(0.4 * sizes.width), 12 * sizes.font)
     in_crowd = max(4 * sizes.font, round(sizes.fair_width))
@@ -399,9 +362,7 @@ def _pushed_inside(left: int, top: int, width: int, height: int, sizes: _Sizes) 
 
 
 def _harm(spot: Box, own_box: Box, other_boxes: Sequence[Box], spots_taken: Sequence[Box]) -> float:
-    # Return how much a label at a spot would hide, as a number to compare. It adds up how much of
-    # the label would lie on other labels (times 4), how much of each other mark's box it would
-    # hide, and how much of its own mark's box (times 0.3): shares from 0 to 1.
+    # To compare: shares of the label on other labels, of other boxes and of its own box under it.
     on_labels = sum(_overlap(spot, taken) for taken in spots_taken) / area(spot)
     others_hidden = sum(_overlap(spot, box) / area(box) for box in other_boxes)
     own_hidden = _overlap(spot, own_box) / area(own_box)

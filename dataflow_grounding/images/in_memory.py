@@ -27,10 +27,7 @@ _folders: dict[int, str] = {}
 
 
 def is_picture(value: Any) -> bool:
-    """Return whether a value is of a type that `as_path` takes for a picture, except a text.
-
-    A text may be a path, and may be anything else.
-    """
+    """Return whether `as_path` takes a value for a picture; not a text, which may be anything."""
     is_in_memory = _is_a(value, "ndarray", "numpy") or _is_a(value, "Image", "PIL.Image")
     return (
         is_in_memory
@@ -42,15 +39,9 @@ def is_picture(value: Any) -> bool:
 def as_path(value: Any, name: str) -> str:
     """Return the path of a picture, which is written to a file if it is given in memory.
 
-    Args:
-        value: A path, the bytes of an image file, a PIL image, a NumPy array of uint8, or what the
-            library `datasets` stores for a picture.
-        name: What errors call the picture, such as its column.
-
-    Raises:
-        BrokenRow: It is no picture.
-        ImageBroken: It can't be read.
-        MachineBusy, StorageFailed: The machine is at fault.
+    It may be a path, the bytes of an image file, a PIL image, a NumPy array of uint8, or what
+    `datasets` stores. Raises BrokenRow for what is no picture, ImageBroken, MachineBusy,
+    StorageFailed.
     """
     if _is_stored(value):
         value = value.get("bytes") or value.get("path")
@@ -96,8 +87,8 @@ def _is_stored(value: Any) -> bool:
 
 
 def _is_a(value: Any, name: str, module: str) -> bool:
-    # The module isn't imported for that: without it there are no such objects.
-    # A module that another thread is importing may lack the class yet.
+    # The module isn't imported for that: without it there are no such objects. One that another
+    # thread is importing may lack the class yet.
     class_ = getattr(sys.modules.get(module), name, None)
     return isinstance(class_, type) and isinstance(value, class_)
 
@@ -146,7 +137,6 @@ def _from_pillow(value: Any, name: str) -> "PillowImage":
 
 
 def _kept(name: str, write: Callable[[Path], object]) -> str:
-    # If it isn't there, `write` is called to make it, with the path to write to.
     path = os.path.join(_folder(), name)
     if not os.path.exists(path):
         # Each thread writes a separate file. The last to finish puts the same bytes in place.
@@ -157,8 +147,7 @@ def _kept(name: str, write: Callable[[Path], object]) -> str:
 
 
 def _folder() -> str:
-    # Return this process's folder, which is removed at exit. It is made at the first call, and
-    # again where somebody has removed it.
+    # It is made again where somebody has removed it.
     process = os.getpid()
     if not os.path.isdir(_folders.get(process, "")):
         folder = tempfile.mkdtemp(prefix="dataflow_grounding_")

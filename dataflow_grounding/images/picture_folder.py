@@ -16,18 +16,7 @@ _ENDINGS = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "JPEG2000": ".jp2"}
 
 
 def put_picture(data: bytes, results_dir: str) -> str:
-    """Write a picture to a file named after its digest, if it isn't there already.
-
-    Args:
-        data: The bytes of an image file, broken or not.
-        results_dir: The results folder.
-
-    Returns:
-        The file's path, relative to `results_dir`. It ends in `.bin` for what is no picture.
-
-    Raises:
-        InputError: It can't be written.
-    """
+    """Write a picture, broken or not, named after its digest; return its path in `results_dir`."""
     name = picture_name(data)
     path = within(results_dir, name)
     with errors_as(InputError, f"can't write {path}"):
@@ -39,7 +28,7 @@ def put_picture(data: bytes, results_dir: str) -> str:
 
 
 def picture_name(data: bytes) -> str:
-    """Return the path, relative to the results folder, at which `put_picture` writes a picture."""
+    """Return the path in the results folder; it ends in `.bin` for what is no picture."""
     try:
         with open_picture(io.BytesIO(data)) as picture:
             format_name = str(picture.format)

@@ -29,9 +29,7 @@ MOST_CROPS = 16  # crops in one sheet at the most: 4 by 4 are still seen one by 
 class CropSheet(Image):
     """A picture of the parts inside `regions`, each enlarged or reduced to a tile.
 
-    Args:
-        regions: The parts of the image: x1, y1, x2, y2 in whole pixels of the upright image.
-        numbers: The number next to each.
+    Regions are x1, y1, x2, y2 in whole pixels of the upright image.
     """
 
     regions: tuple[tuple[int, int, int, int], ...]
@@ -40,7 +38,6 @@ class CropSheet(Image):
 
     @property
     def size(self) -> Size:
-        """Width and height of the whole sheet in pixels."""
         columns = self._columns
         rows = math.ceil(len(self.regions) / columns)
         return GAP + columns * (TILE + GAP), GAP + rows * (TILE + GAP)
@@ -51,10 +48,7 @@ class CropSheet(Image):
 
     @property
     def tiles(self) -> list[Bbox]:
-        """Where each crop is on the sheet, in pixels of `size`, in the order of the regions.
-
-        Each is centred in its cell of the grid.
-        """
+        """Where each crop is on the sheet, in pixels of `size`, centred in its cell."""
         tiles: list[Bbox] = []
         for index, (x1, y1, x2, y2) in enumerate(self.regions):
             row, column = divmod(index, self._columns)
@@ -68,26 +62,18 @@ class CropSheet(Image):
 
     @property
     def sent_size(self) -> Size:
-        """Width and height in pixels of the sheet as sent."""
         if self.limits.frames:
             return self.limits.frame_for(self.size)
         return self.limits.fitted(self.size)
 
     @cached_property
     def sent_digest(self) -> str:
-        """A text that tells apart file, regions, numbers, size and layout, for keys of replies.
-
-        `DIGEST>sheet 696x696 288/40+DIGEST_OF_REGIONS_AND_NUMBERS`.
-        """
+        """`DIGEST>sheet 696x696 288/40+DIGEST_OF_REGIONS_AND_NUMBERS`, for keys of replies."""
         width, height = self.sent_size
         shown = hashlib.sha256(repr((self.regions, self.numbers)).encode()).hexdigest()[:16]
         return f"{self.facts.digest}>sheet {width}x{height} {TILE}/{GAP}+{shown}"
 
     def as_sent(self, data: bytes) -> "PillowImage":
-        """Return the sheet, RGB, in the size that is sent. Raises ImageBroken.
-
-        `data` are the bytes of the image's file.
-        """
         import PIL.Image
 
         sheet = PIL.Image.new("RGB", self.size, PADDING)
@@ -108,13 +94,7 @@ class CropSheet(Image):
 def crop_sheet(
     image: Image, boxes: Sequence[Bbox], numbers: Sequence[int] | None = None
 ) -> CropSheet:
-    """Return the sheet of the parts of an image around boxes, with a little margin.
-
-    Args:
-        image: The image.
-        boxes: x1, y1, x2, y2 in pixels of the upright image.
-        numbers: The number next to each crop, as many as boxes; None numbers them from 1.
-    """
+    """Return the sheet of parts around boxes in pixels of the image; None numbers them from 1."""
     labels = tuple(numbers) if numbers is not None else tuple(range(1, len(boxes) + 1))
     regions = tuple(whole_pixels(_with_margin(bbox), image.size) for bbox in boxes)
     never_padded = replace(image.limits, max_wide=None, max_tall=None)
@@ -122,7 +102,7 @@ def crop_sheet(
 
 
 def _with_margin(bbox: Bbox) -> Bbox:
-    # A side that is still shorter than LEAST becomes that long. The box may reach out of the image.
+    # The box may reach out of the image.
     x1, y1, x2, y2 = bbox
     margin = MARGIN * max(x2 - x1, y2 - y1)
     margin_x = max(margin, (LEAST - (x2 - x1)) / 2)

@@ -33,11 +33,8 @@ TARGET_SIDE = 1024  # px up to which a crop is enlarged, by a whole factor
 class ImageCrop(Image):
     """A part of an image, enlarged.
 
-    Boxes of its answers are in pixels of the region, from its top left corner; see `to_image`.
-
-    Args:
-        region: x1, y1, x2, y2 in whole pixels of the upright image.
-        factor: How many times it is enlarged.
+    `region` is x1, y1, x2, y2 in whole pixels of the upright image. Boxes of answers are in pixels
+    of the region, from its top left corner; see `to_image`.
     """
 
     region: tuple[int, int, int, int]
@@ -46,7 +43,6 @@ class ImageCrop(Image):
 
     @property
     def size(self) -> Size:
-        """Width and height of the region in pixels of the upright image."""
         return self.region[2] - self.region[0], self.region[3] - self.region[1]
 
     @property
@@ -55,7 +51,6 @@ class ImageCrop(Image):
 
     @property
     def sent_size(self) -> Size:
-        """Width and height in pixels of the picture as sent."""
         if self.limits.frames:
             return self.limits.frame_for(self._enlarged)
         return self.limits.fitted(self._enlarged)
@@ -71,20 +66,12 @@ class ImageCrop(Image):
 
     @property
     def sent_digest(self) -> str:
-        """A text that tells apart file, region and size, for keys of replies.
-
-        `DIGEST[10,20,30,40]x2` for a region sent at twice its size, `DIGEST[10,20,30,40]>640x480`
-        for one that was fitted to the limits.
-        """
+        """`DIGEST[10,20,30,40]x2` at twice its size, `DIGEST[10,20,30,40]>640x480` when fitted."""
         width, height = self.sent_size
         sent = f"x{self.factor}" if self.sent_size == self._enlarged else f">{width}x{height}"
         return f"{self.facts.digest}[{','.join(map(str, self.region))}]{sent}"
 
     def as_sent(self, data: bytes) -> "PillowImage":
-        """Return the region, RGB, in the size that is sent. Raises ImageBroken.
-
-        `data` are the bytes of the image's file.
-        """
         import PIL.Image
 
         with decoding(data, self.path) as whole:
@@ -93,7 +80,6 @@ class ImageCrop(Image):
 
     @contextmanager
     def decoded(self) -> "Iterator[PillowImage]":
-        """Open the region's pixels, RGB, in their own size. Raises ImageBroken."""
         with super().decoded() as whole:
             yield whole.crop(self.region)
 
@@ -104,11 +90,7 @@ class ImageCrop(Image):
 
 
 def crop_around(image: Image, bbox: Bbox) -> ImageCrop:
-    """Return a square part of an image around a box, enlarged as `crop_of` does.
-
-    It is moved inside the image where it would reach out, and cut where it is larger. `bbox` is in
-    pixels of the upright image.
-    """
+    """Return a square part around a box, moved inside the image and enlarged as `crop_of` does."""
     longer = max(bbox[2] - bbox[0], bbox[3] - bbox[1])
     side = max(1, round(max(AROUND * longer, LEAST_SHARE * max(image.size), _LEAST_SIDE)))
     left, right = _span(bbox[0], bbox[2], side, image.size[0])
@@ -117,11 +99,7 @@ def crop_around(image: Image, bbox: Bbox) -> ImageCrop:
 
 
 def crop_of(image: Image, bbox: Bbox) -> ImageCrop:
-    """Return the part of an image inside a box, which is in pixels of the upright image.
-
-    It is enlarged by a whole factor, as far as its longer side stays within TARGET_SIDE and what
-    the serving takes. A part that is larger than the serving takes is reduced when it is sent.
-    """
+    """Return the part inside a box in pixels, enlarged by a whole factor up to TARGET_SIDE."""
     region = whole_pixels(bbox, image.size)
     longer = max(region[2] - region[0], region[3] - region[1])
     factor = max(1, min(TARGET_SIDE, image.limits.max_side) // longer)
@@ -130,8 +108,7 @@ def crop_of(image: Image, bbox: Bbox) -> ImageCrop:
 
 
 def _span(low: float, high: float, side: int, length: int) -> tuple[int, int]:
-    # The crop is `side` px long, or as long as the image if that is shorter. Where it would reach
-    # out of the image, from 0 to `length`, it is moved inside.
+    # Where it would reach out of the image, it is moved inside.
     side = min(side, length)
     start = min(max(round((low + high - side) / 2), 0), length - side)
     return start, start + side
@@ -139,13 +116,9 @@ def _span(low: float, high: float, side: int, length: int) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class MarkedImage(Image):
-    """An image that is sent with boxes outlined and numbered from 1.
+    """An image that is sent with boxes, in pixels, outlined and numbered from 1.
 
-    The method is Set-of-Mark (Yang et al. 2023).
-
-    Args:
-        boxes: x1, y1, x2, y2 in pixels of the upright image.
-        outlined: Whether outlines are drawn, besides the numbers.
+    The method is Set-of-Mark (Yang et al. 2023). Without `outlined` the numbers alone are drawn.
     """
 
     boxes: tuple[Bbox, ...]
@@ -154,28 +127,18 @@ class MarkedImage(Image):
 
     @property
     def sent_digest(self) -> str:
-        """A text that tells apart file, size, boxes and what is drawn of them, for keys of replies.
-
-        `DIGEST>640x480+DIGEST_OF_BOXES`; with `tags` after the `+` where outlines are left out.
-        """
+        """`DIGEST>640x480+DIGEST_OF_BOXES`; `tags` after the `+` where outlines are left out."""
         digest_of_boxes = hashlib.sha256(repr(self.boxes).encode()).hexdigest()[:16]
         width, height = self.sent_size
         tags = "" if self.outlined else "tags"
         return f"{self.facts.digest}>{width}x{height}+{tags}{digest_of_boxes}"
 
     def keep_drawn(self, jpeg: bytes) -> None:
-        """Keep a JPEG that already has these marks, to send it without drawing.
-
-        It is kept only if the picture is sent in its own size.
-        """
+        """Keep a JPEG that has these marks already, if the picture is sent in its own size."""
         if self.sent_size == self.size:
             kept_encoded.put(self.sent_digest, in_base64(jpeg))
 
     def as_sent(self, data: bytes) -> "PillowImage":
-        """Return the picture in the size that is sent, with its marks. Raises ImageBroken.
-
-        `data` are the bytes of the image's file.
-        """
         scale_x = self.sent_size[0] / self.shown_size[0]
         scale_y = self.sent_size[1] / self.shown_size[1]
         boxes = []
@@ -185,10 +148,8 @@ class MarkedImage(Image):
 
 
 def numbered_marks(boxes: Sequence[Bbox], outlined: bool) -> "list[Mark]":
-    """Return a mark for each box, labelled with its number from 1."""
     return [Mark(bbox, str(number), outlined=outlined) for number, bbox in enumerate(boxes, 1)]
 
 
 def marked(image: Image, boxes: Sequence[Bbox], *, outlined: bool = True) -> MarkedImage:
-    """Return an image that is sent with marks on boxes; the arguments are those of MarkedImage."""
     return MarkedImage(image.path, image.facts, image.limits, tuple(boxes), outlined)

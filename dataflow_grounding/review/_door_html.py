@@ -36,11 +36,7 @@ _CELL = 8  # a side of a cell of a heat map
 
 
 def page_file(name: str) -> str:
-    """Return a file of this package that a page is made of, as text.
-
-    `report.css` begins with the styles of all pages, and ends with the colours of the palette:
-    `--c0` and `--ink0`, the class `.c0`, and so on.
-    """
+    """Return a file of this package; `report.css` with all pages' styles and the palette."""
     text = resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
     if name == "report.css":
         text = page_colors() + text
@@ -62,21 +58,11 @@ def door_html(
     plots: Mapping[str, Any] | None = None,
     said: str = "",
 ) -> Iterator[str]:
-    """Yield the page in parts, in order.
+    """Yield the page in parts; a policy in it lets no script run but its own.
 
-    What comes from data is escaped, and keys are blotted out of the title. A policy in the page
-    lets no script run but its own.
-
-    Args:
-        counts: The figures by name. One that isn't in it is unknown, and not shown.
-        kinds: How many failures there are of each kind.
-        about: What the scripts need to begin, written into the page as JSON.
-        inline: Data that are part of the page, as HTML; read after the first part was yielded.
-        title: The heading.
-        summary: The run's; shown are `model`, `seconds` (of the last run, where
-            `replayed` tells of earlier ones), `box_format`, and the warnings in `notes`.
-        plots: The figures of the data set, as `FigureCounts.figures` gives them; None for none.
-        said: What replies say next to their answers, in a line; "" for nothing.
+    What comes from data is escaped, and keys are blotted out of the title. A figure that isn't in
+    `counts` is unknown, and not shown. `about` is what the scripts need to begin; `inline` has data
+    as HTML, and is read after the first part was yielded.
     """
     style = page_file("report.css")
     nonce = secrets.token_urlsafe(16)
@@ -102,8 +88,8 @@ def door_html(
 
 
 def _facts(summary: Mapping[str, Any]) -> Iterator[str]:
-    # What the summary doesn't say is left out. Where the run found stored replies, earlier runs
-    # took their time, too: then it says "last run".
+    # Where the run found stored replies, earlier runs took their time, too: then it says "last
+    # run".
     if summary.get("model"):
         yield f"<bdi>{page_text(summary['model'])}</bdi>"
     seconds: Any = summary.get("seconds")
@@ -113,8 +99,6 @@ def _facts(summary: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _figures_html(counts: Mapping[str, int]) -> str:
-    # Return the figures of the page as HTML, in their order. One that isn't among the counts is
-    # left out; so is one of _FIGURES_IF_ANY that is 0.
     cells = []
     for name in (*_FIGURES, *_FIGURES_IF_ANY):
         number = counts.get(name)
@@ -128,7 +112,6 @@ def _figures_html(counts: Mapping[str, int]) -> str:
 
 
 def _notes_html(summary: Mapping[str, Any], kinds: Mapping[str, int], said: str) -> str:
-    # "" where there are none.
     notes = summary.get("notes")
     lines = []
     box_format = summary.get("box_format")
@@ -164,7 +147,6 @@ def _status_bar_html(counts: Mapping[str, int]) -> str:
 
 
 def _plots_html(figures: Mapping[str, Any]) -> str:
-    # Figures that are empty or None, as nothing was counted, are left out.
     charts = []
     numbers = []
     for name, row in FIGURES.items():
@@ -189,8 +171,6 @@ def _plots_html(figures: Mapping[str, Any]) -> str:
 
 
 def _number_text(kind: str | None, value: Any) -> str:
-    # A `share` is in percent; a `spread` gives the mean, the median and the edges; any other figure
-    # is a plain number.
     if kind == "spread":
         edges = f"5 % to 95 %: {value['p5']:g} to {value['p95']:g}"
         return f"mean {value['mean']:g}, median {value['median']:g}, {edges}"
@@ -198,8 +178,6 @@ def _number_text(kind: str | None, value: Any) -> str:
 
 
 def _class_table(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    # The first _MOST_ROWS are shown; of more, a last row says how many there are. What is undecided
-    # has a column where there is any.
     # A column of zeros would take the room of a phone's screen.
     counted_keys = [
         key for key in _CLASS_COUNTS if key != "undecided" or any(row[key] for row in rows)
@@ -223,7 +201,6 @@ def _class_table(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _bar_chart(title: str, counts: Mapping[str, int]) -> str:
-    # Counts beyond the first _MOST_ROWS are left out.
     most = max(1, *counts.values())
     rows = []
     for name, number in islice(counts.items(), _MOST_ROWS):
@@ -252,7 +229,6 @@ def _table(title: str, rows: Sequence[Sequence[str]]) -> str:
 
 
 def _heat_map(grid: Sequence[Sequence[int]]) -> str:
-    # `grid` has the counts of square cells, row by row; it is as wide as high.
     most = max(max(row) for row in grid) or 1
     side = _CELL * len(grid)
     size = f'width="{_CELL}" height="{_CELL}"'

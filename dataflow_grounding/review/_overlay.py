@@ -44,12 +44,8 @@ _JUDGEMENT = ("verified", "reviewed_by")  # who judged an expression or a box, a
 class Outcome(NamedTuple):
     """An expression as the pipeline wrote it, and as reviewers left it.
 
-    Attributes:
-        after: The expression now; None where a reviewer deleted it.
-        before: The expression as the pipeline wrote it; None where a reviewer added it.
-        positions: For each box of `before` the index of the same box in `after`; None where it was
-            deleted or redrawn.
-        who: Who decided last.
+    `after` is None where it was deleted, `before` where it was added. `positions` has for each box
+    of `before` the index of the same box in `after`, None where it was deleted or redrawn.
     """
 
     after: Expression | None
@@ -61,11 +57,7 @@ class Outcome(NamedTuple):
     def between(
         cls, after: Expression | None, before: Expression | None, who: str = ""
     ) -> "Outcome":
-        """Return the outcome of a review, with the positions worked out.
-
-        Two boxes are the same if their corners and their ids are equal. Of several equal ones the
-        first of `before` is the first of `after`, and so on.
-        """
+        """Return an outcome; boxes are the same if their corners and their ids are equal."""
         old_boxes = before["instances"] if before else []
         new_boxes = after["instances"] if after else []
         old_ids = {str(box.get("bbox_id")) for box in old_boxes}
@@ -102,10 +94,7 @@ class Outcome(NamedTuple):
         return self._replace(after=after, before=current)
 
     def box_after(self, index: int) -> dict[str, Any] | None:
-        """Return the box that was at this index in `before`, as it is in `after`.
-
-        None where it was deleted or redrawn, or `before` has no such box.
-        """
+        """Return a box of `before` as it is in `after`; None if it was deleted or redrawn."""
         if self.after is None or index >= len(self.positions):
             return None
         position = self.positions[index]
@@ -115,10 +104,7 @@ class Outcome(NamedTuple):
         return box
 
     def index_after(self, index: int) -> int | None:
-        """Return where in `after` a box of `before` is, or the one drawn in its place.
-
-        None where it was deleted.
-        """
+        """Return where in `after` a box of `before` is, or the one drawn in its place."""
         if self.after is None:
             return None
         if index < len(self.positions) and self.positions[index] is not None:
@@ -149,10 +135,7 @@ class Outcome(NamedTuple):
         return all_judged and rejected > 0 and self.boxes_to_draw() <= 0 < verdicts.count(True)
 
     def boxes_to_draw(self) -> int:
-        """Return how many rejected boxes more there are than added ones that nobody rejected.
-
-        An added box that was rejected counts on neither side.
-        """
+        """Return how many rejected boxes more there are than added ones that nobody rejected."""
         boxes = self.after["instances"] if self.after else []
         added = [reviewer_verdict(box) is False for box in self.added_boxes()]
         rejected = [reviewer_verdict(box) is False for box in boxes]
@@ -177,7 +160,6 @@ def _changed(
 def _with_ids_of(
     current: Expression, before: Expression, boxes: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    # `current` has the same boxes. What a reviewer drew gets a new id.
     ids: dict[str, Any] = {}
     for old, new in zip(before["instances"], current["instances"], strict=True):
         if "bbox_id" in old and "bbox_id" in new:
@@ -188,12 +170,7 @@ def _with_ids_of(
 
 
 def version_of(expression: Mapping[str, Any] | None) -> str:
-    """Return 12 digits of an expression's SHA-256, all columns included; "" for None.
-
-    Example:
-        >>> version_of({"text": "a dog"}), version_of(None)
-        ('688b9936d95f', '')
-    """
+    """Return 12 digits of an expression's SHA-256, all columns included; "" for None."""
     if expression is None:
         return ""
     text = json.dumps(expression, sort_keys=True)
@@ -201,7 +178,7 @@ def version_of(expression: Mapping[str, Any] | None) -> str:
 
 
 def reviewer_verdict(row: Mapping[str, Any]) -> bool | None:
-    """Return whether a reviewer found an expression or a box, `row`, right; None if none judged it.
+    """Return whether a reviewer found an expression or a box right; None if none judged it.
 
     It is `verified`, but only next to `reviewed_by`: without that, it is a pipeline's check.
     """
@@ -212,7 +189,7 @@ def reviewer_verdict(row: Mapping[str, Any]) -> bool | None:
 
 
 def was_judged(expression: Expression | None) -> bool:
-    """Return whether a reviewer judged the expression, or one of its boxes; False for None."""
+    """Return whether a reviewer judged the expression, or one of its boxes."""
     if expression is None:
         return False
     return any(row.get("reviewed_by") for row in (expression, *expression["instances"]))
@@ -223,13 +200,8 @@ def as_reviewed(
 ) -> Record:
     """Return the record with what reviewers decided; what nobody judged stays as it is.
 
-    Raises BrokenRow where there are outcomes or a comment, and the record's expressions can't be
-    read.
-
-    Args:
-        record: As the pipeline wrote it; it isn't changed.
-        outcomes: The decisions on it, by the ids of its expressions and of those that were added.
-        comment: A reviewer's comment, written to `review_comment`; None leaves that column alone.
+    A comment goes into `review_comment`; None leaves that column alone. Raises BrokenRow where the
+    record's expressions can't be read.
     """
     if not outcomes and comment is None:
         return record
@@ -259,13 +231,8 @@ def standing_expressions(
 ) -> dict[str, Expression]:
     """Return a record's expressions with the decisions on them, by id.
 
-    The record's own come first, in their order, then those that reviewers added. Deleted ones are
-    left out. One whose right boxes were drawn in place of the rejected ones is right.
-
-    Args:
-        record: Its captions say where the texts are.
-        expressions: The record's.
-        outcomes: The decisions on it.
+    The record's own come first, then those that reviewers added. One whose right boxes were drawn
+    in place of the rejected ones is right.
     """
     rows: dict[str, Expression] = {}
     for id in {**expressions, **outcomes}:
@@ -283,8 +250,8 @@ def standing_expressions(
 
 
 def _with_spans_of(record: Record, expression: Expression, before: Mapping[str, Any]) -> Expression:
-    # A span that a reviewer set, and at which the text isn't, becomes that of the text's
-    # only place, else None. One that is as in `before` stays as the pipeline wrote it.
+    # A span that a reviewer set, and at which the text isn't, becomes that of the text's only
+    # place, else None.
     row = dict(expression)
     captions = {"char_span": caption_of_spans(record), "caption_span": str(record.get("caption"))}
     for name, caption in captions.items():
@@ -307,7 +274,6 @@ def judgement_of(item: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def next_id(record: Record, taken: Mapping[str, Any]) -> str:
-    """Return an id for a further expression of the record, which is none of those `taken`."""
     for number in count(len(taken)):
         id = expression_id(record, number)
         if id not in taken:
@@ -317,8 +283,8 @@ def next_id(record: Record, taken: Mapping[str, Any]) -> str:
 
 def _regions(before: Mapping[str, Any], column: str, row: Expression) -> Iterator[Any]:
     # The first has the columns of the region that was there, the others only text and box. Without
-    # boxes nothing is yielded, unless a reviewer confirmed that there is no such thing: then the
-    # old region is yielded as a wrong one.
+    # boxes the old region is yielded as a wrong one, if a reviewer confirmed that there is no such
+    # thing.
     text_key = "text" if column == "region_captions" else "type"
     judgement = judgement_of(row)
     region = dict(before)
@@ -349,23 +315,12 @@ def reviewed_expression(
 ) -> Expression:
     """Return an expression as a reviewer's page asks for it, checked and with the review on it.
 
-    Boxes of `before` that `wanted` doesn't name are gone. The expression counts as judged once all
-    its boxes are.
-
-    Args:
-        record: Whose caption the span is of.
-        id: The expression's.
-        before: The expression as it stands, None for a new one; it isn't changed.
-        wanted: What the page sends: `instances`, each with its `bbox` in pixels of the upright
-            picture, `from` (its index in `before`, None for one drawn now; or `of`, the `id` and
-            `box` of one of the `others`), `verified`, and `unjudged` if it was shifted; `status`;
-            `verified` of an expression without boxes; and, where they change, `text` and
-            `char_span` ([start, end) in code points, or None).
-        who: The reviewer.
-        others: The record's other expressions.
-
-    Raises:
-        InputError: Something of `wanted` is not of that form.
+    `before` is as it is now, None for a new one. `wanted` has `instances`, each with `bbox` in
+    pixels of the upright picture, `from` (its index in `before`, None for one drawn now; or `of`,
+    the `id` and `box` of one of the `others`), `verified`, and `unjudged` if it was shifted;
+    `status`; `verified` of an expression without boxes; `text` and `char_span` (code points) where
+    they change. Boxes of `before` that it doesn't name are gone. Raises InputError for what is not
+    of that form.
     """
     if not isinstance(wanted, Mapping):
         raise InputError(
@@ -400,10 +355,9 @@ def reviewed_expression(
 
 
 def _adapt_to_text(after: Expression, old: Expression, others: Mapping[str, Expression]) -> None:
-    # Change an expression with other words than `old`, in place. Of _TEXT_COLUMNS those go that are
-    # still what they were, as the review has not set them. Its class is that of the first of the
-    # record's `others` whose text, or whose class, is these words. Where there is none, it has no
-    # class: that of its old words would be a wrong label.
+    # Columns that the review has set stay. Its class is that of the first of `others` whose text,
+    # or whose class, is these words; else it has none: that of its old words would be a wrong
+    # label.
     for column in _TEXT_COLUMNS:
         if column in after and after[column] == old.get(column):
             del after[column]
@@ -419,9 +373,7 @@ def _adapt_to_text(after: Expression, old: Expression, others: Mapping[str, Expr
 def _box_before(
     id: str, item: Mapping[str, Any], old: Expression, others: Mapping[str, Expression]
 ) -> dict[str, Any]:
-    # Return a copy of the box that an item of `instances` was made from. It is one of `old`, or of
-    # an expression in `others` that is joined to it. For an item that is drawn now, it is a box
-    # whose corners are None.
+    # For an item that is drawn now, it is a box whose corners are None.
     index = item.get("from")
     boxes = old["instances"]
     joined = item.get("of")
@@ -449,8 +401,6 @@ def _add_missing_ids(id: str, instances: list[dict[str, Any]]) -> None:
 
 
 def _text_and_spans(record: Record, id: str, wanted: Mapping[str, Any]) -> Expression:
-    # `caption_span` is among them where the caption isn't a cleaned one. Both spans are None where
-    # the page sends none.
     text = wanted.get("text")
     span = wanted.get("char_span")
     caption = caption_of_spans(record)
@@ -467,7 +417,6 @@ def _text_and_spans(record: Record, id: str, wanted: Mapping[str, Any]) -> Expre
 
 
 def _states_verdicts(record: Record) -> bool:
-    # Return whether any of a record's expressions or regions has `verified`, true, false or null.
     # Those that older pipelines wrote don't have it where nothing was checked.
     rows = record.get(annotated_column(record))
     return isinstance(rows, list) and any(
@@ -478,10 +427,9 @@ def _states_verdicts(record: Record) -> bool:
 def _with_judgement(
     after: Expression, verdict: bool | None, who: str, states_verdicts: bool
 ) -> Expression:
-    # Return an expression with `verified` and `reviewed_by` as its boxes' judgements make them. It
-    # is wrong with a wrong box, and right if all its boxes are. While boxes wait to be judged, an
-    # earlier review of the expression is removed; what a pipeline's check said stays. An expression
-    # without boxes and verdict loses both.
+    # It is wrong with a wrong box, and right if all its boxes are. While boxes wait to be judged,
+    # an earlier review of the expression is removed; what a pipeline's check said stays. An
+    # expression without boxes and verdict loses both.
     instances = after["instances"]
     verdicts = {reviewer_verdict(instance) for instance in instances}
     verified = None
@@ -504,7 +452,6 @@ def _with_judgement(
 
 
 def _check_verdict(id: str, item: Mapping[str, Any]) -> None:
-    # `id` is the expression's, for the message.
     verified = item.get("verified")
     if verified is not None and not isinstance(verified, bool):
         raise InputError(
@@ -515,8 +462,7 @@ def _check_verdict(id: str, item: Mapping[str, Any]) -> None:
 def _reviewed_box(
     id: str, old: dict[str, Any], item: Mapping[str, Any], who: str, size: Size | None
 ) -> dict[str, Any]:
-    # With the corners of `old` it is `old` with the reviewer's judgement, if there is a new one.
-    # With other corners it was drawn, and so is right, unless it is `unjudged`.
+    # With other corners than those of `old` it was drawn, and so is right, unless it is `unjudged`.
     bbox: Any = item.get("bbox")
     verified = item.get("verified")
     is_drawn_now = None in old["bbox"]
@@ -544,9 +490,7 @@ def _reviewed_box(
 
 
 def _drawn_box(old: dict[str, Any], bbox: list[float]) -> dict[str, Any]:
-    # Return a copy of a box with the corners that a person drew. It has no score, and keeps all
-    # else of `old`, its outline only where it was shifted. An edge that wasn't moved keeps all its
-    # digits; the others are rounded.
+    # Its outline stays only where it was shifted. An edge that wasn't moved keeps all its digits.
     corners = []
     for new_edge, old_edge in zip(bbox, old["bbox"], strict=True):
         corners.append(old_edge if new_edge == old_edge else _rounded(new_edge, old["bbox"]))
@@ -558,7 +502,7 @@ def _drawn_box(old: dict[str, Any], bbox: list[float]) -> dict[str, Any]:
 
 
 def _shifted(outline: Any, old: Sequence[float], new: Sequence[float]) -> list[float] | None:
-    # None where the box has another size now, or there is no outline.
+    # None where the box has another size now.
     if not isinstance(outline, list) or not all(map(is_number, outline)) or not is_box(old):
         return None
     x1, y1, x2, y2 = (after - before for before, after in zip(old, new, strict=True))

@@ -45,11 +45,8 @@ Expression: TypeAlias = dict[str, Any]  # as `read_expressions` returns it
 class Picture(NamedTuple):
     """A record's picture as a page has it.
 
-    Attributes:
-        size: Width and height of the upright picture in pixels; None where they aren't known.
-        thumbnail: The address of a small copy; "" where there is none.
-        full: The address of the file itself; "" where there is none.
-        missing: Why there is no picture; "" where there is one.
+    `thumbnail` and `full` are addresses of a small copy and of the file, `missing` says why there
+    is no picture; each may be "". `size` is upright, in pixels, None where it isn't known.
     """
 
     size: Size | None = None
@@ -63,11 +60,7 @@ _MOST_NAMES = 5000  # that are numbered
 
 
 class PageNames:
-    """Names that a page's records share, numbered as they come, as a number is shorter.
-
-    Attributes:
-        names: Those that have a number, in order, as they were first written.
-    """
+    """Names that a page's records share, numbered as they come, as a number is shorter."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
@@ -92,16 +85,7 @@ class PageNames:
 
 
 class PageClasses(PageNames):
-    """The classes of a page's records: one has one colour on all of it, in any spelling.
-
-    Args:
-        names: Classes that are known beforehand, in order.
-
-    Example:
-        >>> classes = PageClasses(["cat"])
-        >>> [classes.number_of(name) for name in ("dog", "Cat", "dog")], classes.names
-        ([1, 0, 1], ['cat', 'dog'])
-    """
+    """The classes of a page's records: one has one colour on all of it, in any spelling."""
 
     def __init__(self, names: Iterable[str] = ()) -> None:
         super().__init__()
@@ -112,10 +96,7 @@ class PageClasses(PageNames):
         return class_key(name)
 
     def color_of(self, name: str) -> int:
-        """Return the colour of a class, its index in PAGE_PALETTE.
-
-        It follows from the class's number or, where it has none, from its name.
-        """
+        """Return the colour of a class, its index in PAGE_PALETTE."""
         number = self.number_of(name)
         if number is None:
             number = crc32(class_key(name).encode(errors="replace"))
@@ -131,7 +112,6 @@ def known_classes(results: str) -> PageClasses:
 
 
 def picture_column(record: Mapping[str, Any]) -> str:
-    """Return the column of a record's picture: `image_path` if it has that, else `image`."""
     return "image_path" if "image_path" in record else "image"
 
 
@@ -141,10 +121,7 @@ def path_of_picture(record: Record) -> str:
 
 
 def why_missing(error: Exception | None = None) -> str:
-    """Return what a page says in place of a picture that an error kept away.
-
-    None says that it isn't there.
-    """
+    """Return what a page says in place of a picture; None says that it isn't there."""
     if error is None or isinstance(error, (ImageMissing, BrokenRow, FileNotFoundError)):
         return "The image file is not there."
     return "The image file can't be read."
@@ -157,28 +134,10 @@ def view_of(
 ) -> View:
     """Return a record as `record.js` shows it, and as a review's page changes it.
 
-    It has the record's expressions, else its region captions, else its regions; none, and why,
-    where they can't be read.
-
-    Args:
-        record: The record, as a pipeline left it.
-        picture: Its picture; without its size, that which the record states.
-        classes: Those of the page, which have its colours; None for this record's own.
-
-    Returns:
-        JSON: `id`, `path`, `model`, `caption` as texts, `kind` (the column that was read),
-            `problem` (why it can't be, if so), `width` and `height` in pixels (0 where they are
-            unknown), `thumbnail`, `full`, `missing` of the picture, `notes` (sentences), and
-            `expressions`: `index` from 0, `id`, `text`, `class` where it states one, `status`,
-            `meaning` of that status,
-            `color` in the palette or None without boxes, `span` `[start, end)` in the caption in
-            UTF-16 units or None, `check` (what a check said), `reasons`, `disputed`, `instances`
-            with `bbox` in pixels of the upright picture, `score`, `evidence`.
-
-    Example:
-        >>> row = {"text": "mug", "char_span": [2, 5], "instances": []}
-        >>> view_of({"caption": "☕\U0001f600mug", "expressions": [row]})["expressions"][0]["span"]
-        [3, 6]
+    It has the record's expressions, else its region captions, else its regions; none, and why in
+    `problem`, where they can't be read. Boxes are in pixels of the upright picture, sides 0 where
+    they aren't known, a `span` in UTF-16 units of the caption; `color` is in the palette, of
+    `classes` where these are given.
     """
     column = annotated_column(record)
     caption = caption_of_spans(record)
@@ -218,7 +177,6 @@ def view_of(
 
 
 def _notes(record: Mapping[str, Any], size: Size) -> list[str]:
-    # `size` is the picture's: one that differs from the size that the record states is among them.
     notes = [note for name, note in _TEXTS["notes"].items() if record.get(name) is True]
     if doubt := doubt_of_reply(record):
         notes.append(_TEXTS["doubtful"].format(blotted_message(doubt)))
@@ -235,7 +193,7 @@ def expressions_of(record: Record) -> dict[str, Expression]:
     """Return the record's expressions, else its region captions or regions, in order, by id.
 
     If several have the same id, the second has the key `ID~2`, and so on; their `expression_id`
-    stays. {} for a record without any of these columns. Raises BrokenRow if they can't be read.
+    stays. Raises BrokenRow.
     """
     expressions: dict[str, Expression] = {}
     if not annotated_column(record):
@@ -256,12 +214,8 @@ def boxes_of_same_thing(
 ) -> dict[tuple[str, int], list[tuple[str, int]]]:
     """Return the boxes of each thing that several phrases of one class have a box of.
 
-    Args:
-        expressions: A record's, as `expressions_of` returns them.
-
-    Returns:
-        By each such box, the expression's id and the index: all boxes of its thing, the surest
-        first, which is the one that exports have.
+    By each such box, as its expression's id and its index, all boxes of its thing. The surest comes
+    first, which is the one that exports have.
     """
     ids_of_class: dict[str, list[str]] = {}
     for id, row in expressions.items():
@@ -277,12 +231,7 @@ def boxes_of_same_thing(
 
 
 class Utf16Spans:
-    """Turns spans of code points in a text into spans of UTF-16 units, which scripts count in.
-
-    Example:
-        >>> Utf16Spans("\U0001f600 mug").of([2, 5])
-        [3, 6]
-    """
+    """Turns spans of code points in a text into spans of UTF-16 units, which scripts count in."""
 
     def __init__(self, text: str) -> None:
         self.length = len(text)
@@ -290,12 +239,10 @@ class Utf16Spans:
         self._wide = [] if text.isascii() else [n for n, sign in enumerate(text) if sign > "\uffff"]
 
     def of(self, span: Sequence[int]) -> list[int]:
-        """Return a span [start, end) of code points as one of UTF-16 units."""
         return [end + bisect_left(self._wide, end) for end in span]
 
 
 def _expression_view(index: int, id: str, row: Expression, spans: Utf16Spans) -> dict[str, Any]:
-    # An unknown or missing status is taken from the boxes: `grounded` with any, else `pending`.
     status = row.get("status")
     if status not in STATUSES:
         status = "grounded" if row["instances"] else "pending"
@@ -320,9 +267,6 @@ def _expression_view(index: int, id: str, row: Expression, spans: Utf16Spans) ->
 
 
 def _reasons(row: Expression, status: str, check: str) -> list[str]:
-    # Return why an expression has its status, and why its check says so. That is the model's
-    # reason, or what `unsupported` means; why its boxes may be of something else; and the check's
-    # reason. What is empty, or no more than the check's verdict, is left out.
     reason = row.get("reason")
     if not reason and status == "unsupported":
         reason = STATUS_MEANING[status]

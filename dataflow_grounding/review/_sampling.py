@@ -23,10 +23,7 @@ LEAST_MIXED_IN = 10  # items of gold in a sample, or all if the gold has fewer
 
 
 def settled_of(reviewable: Reviewable, items: Collection[Item]) -> dict[Item, bool | None]:
-    """Return for each item whether it is right as the pipeline wrote it.
-
-    None where nobody decided on it.
-    """
+    """Return for each item whether it is right as the pipeline wrote it; None if nobody decided."""
     settled: dict[Item, bool | None] = dict.fromkeys(items)
     for index, of_record in _by_record(items):
         originals = expressions_of(reviewable.record(index))
@@ -47,8 +44,8 @@ def _record_of(item: Item) -> int:
 
 
 def _is_right(original: Expression, outcome: Outcome, box: int | None) -> bool | None:
-    # What was deleted, redrawn or has another text now was wrong. None where the box wasn't
-    # judged, but moved at the most.
+    # What was deleted, redrawn or has another text now was wrong. None where the box wasn't judged,
+    # but moved at the most.
     after = outcome.after
     if after is None or after["text"] != original["text"]:
         return False
@@ -70,10 +67,8 @@ def gold_answers(reviewable: Reviewable, gold: str) -> dict[Item, bool]:
     """Return for each item whose phrase is in a file of right boxes whether it is right.
 
     Phrases are the same by record and text. A box is right from GOLD_IOU with any of the gold's, a
-    phrase without a box if the gold has none for it.
-
-    Raises InputError where `gold` comes from these reviews, can't be read, or has none of the
-    phrases.
+    phrase without a box if the gold has none for it. Raises InputError where `gold` comes from
+    these reviews, can't be read, or has none of the phrases.
     """
     if os.path.realpath(gold) in map(os.path.realpath, reviewable.files):
         raise InputError(
@@ -114,9 +109,8 @@ def _is_any_like(box: Bbox, right_boxes: Sequence[Bbox]) -> bool:
 
 
 def _gold_boxes(gold: str) -> dict[tuple[str, str], list[Bbox]]:
-    # Boxes, sorted, by the record's key and the phrase's text. Rejected boxes are left out. So a
-    # phrase of status `none`, or with only rejected boxes, has an empty list; a phrase with neither
-    # boxes nor that status isn't in it.
+    # A phrase of status `none`, or with only rejected boxes, has an empty list; a phrase with
+    # neither boxes nor that status isn't in it.
     boxes = defaultdict[tuple[str, str], set[Bbox]](set)
     for key, record in records_with_keys(gold):
         for row in expressions_of(record).values():
@@ -129,11 +123,7 @@ def _gold_boxes(gold: str) -> dict[tuple[str, str], list[Bbox]]:
 
 
 def mixed_in(known: Collection[Item], sample: Sequence[Item]) -> list[Item]:
-    """Draw, from the items that gold knows, further ones to mix into a sample.
-
-    There is one for ten of the sample, and at least LEAST_MIXED_IN, or all if there are fewer. They
-    are always the same for the same sample.
-    """
+    """Draw further items that gold knows, one for ten of a sample, for which they are fixed."""
     unseen = sorted(set(known) - set(sample), key=str)
     wanted = max(LEAST_MIXED_IN, len(sample) // 10)
     return random.Random(0).sample(unseen, min(len(unseen), wanted))
@@ -144,10 +134,9 @@ def groups_of(
 ) -> tuple[dict[Item, dict[str, str]], int]:
     """Return the groups that each item is in, and how many phrases there are.
 
-    Groups are by `size`, `status`, `class`, `model` and `check`. An item without a box has no
-    `size`. A record that doesn't name its model is of `run_model`; a phrase that doesn't state its
-    class has no `class`. `check` is what a check of the pipeline said, where there was one and no
-    reviewer judged the phrase since.
+    Groups are by `size`, `status`, `class`, `model` and `check`. A record that doesn't name its
+    model is of `run_model`; `check` is what a check of the pipeline said, if no reviewer judged the
+    phrase since.
     """
     groups: dict[Item, dict[str, str]] = {}
     phrases = 0
@@ -170,7 +159,6 @@ def groups_of(
 
 
 def _groups_of_phrase(row: Expression) -> dict[str, str]:
-    # The method of a check is `check` where the expression doesn't name it.
     own = {"status": status_of(row)}
     if was_checked(row) and not row.get("reviewed_by"):
         verification = row.get("verification")
@@ -187,17 +175,8 @@ def figures(
 ) -> dict[str, Any]:
     """Return the figures of a sample: how many boxes are wrong, and how many phrases were missed.
 
-    A phrase counts as missed if it has no box and should have one.
-
-    Args:
-        groups: Of all items, as `groups_of` gives them.
-        phrases: How many phrases there are.
-        settled: For the sample's items whether each is right, as `settled_of` gives it.
-        level: The confidence of the bounds, from 0 to 1.
-
-    Returns:
-        `boxes`, a `figure`; `by`, one for each value of each kind of group; and `phrases_missed`,
-        whose counts are of phrases without a box, and its shares of all phrases.
+    A phrase counts as missed if it has no box and should have one: its counts are of phrases
+    without a box, and its shares of all phrases.
     """
     group_sizes = Counter[tuple[str, str]]()
     phrases_without_box = 0
@@ -236,22 +215,10 @@ def figure(
 ) -> dict[str, Any]:
     """Return counts of a sample's verdicts, and the share of what is not right, with exact bounds.
 
-    What is open counts as wrong in the share and the upper bound, but not in the lower bound.
-
-    Args:
-        verdicts: For each item of the sample whether it is right; None is open.
-        total: How many items there are in all; None where that doesn't matter. With it, the bounds
-            are no wider than if those that were not looked at were all right, or all wrong.
-        level: The confidence of the bounds, from 0 to 1.
-
-    Returns:
-        Counts `wrong`, `unsettled` (open), `looked_at` (the sample's items, open ones too) and, if
-        given, `of` (the `total`); and in [0, 1] the `share` that isn't right and its bounds `low`
-        and `high`. `share` is None where nothing was looked at, but 0 where `total` is 0.
-
-    Example:
-        >>> figure([True] * 48 + [False, None], 1000)["high"]
-        0.137138
+    An open verdict, None, counts as wrong in the share and the upper bound, but not in the lower
+    bound. With the `total` of all items, bounds are no wider than if those that were not looked at
+    were all right, or all wrong. `share` is None where nothing was looked at, but 0 where `total`
+    is 0.
     """
     from dataflow_grounding.evaluation.metrics.confidence import clopper_pearson
 

@@ -17,12 +17,9 @@ from dataflow_grounding.review._record_view import Expression
 
 
 class Placed(NamedTuple):
-    """What was decided on one record.
+    """What was decided on one record, by an expression's id.
 
-    Attributes:
-        outcomes: By an expression's id, what it was and what it is now. An expression that is again
-            as it was, and not judged, is not in it.
-        comment: The last comment; None without one.
+    An expression that is again as it was, and not judged, is not in it.
     """
 
     outcomes: dict[str, Outcome]
@@ -32,10 +29,8 @@ class Placed(NamedTuple):
 class Standing:
     """What holds after the decisions on one file.
 
-    Attributes:
-        count: How many decisions there are.
-        outcomes: By a record's key and an expression's id.
-        pictures: By a record's key, the picture as it was when somebody last decided on it.
+    `outcomes` are by a record's key and an expression's id; `pictures`, by key, are as they were
+    when somebody last decided on them.
     """
 
     def __init__(self) -> None:
@@ -71,7 +66,6 @@ class Standing:
         self.count += 1
 
     def placed(self, key: str) -> Placed:
-        """Return what was decided on the record of this key."""
         return Placed(dict(self.outcomes.get(key, {})), self._comments.get(key) or None)
 
 
@@ -161,8 +155,7 @@ def _box_key(picture: str, text: str, box: Mapping[str, Any]) -> str:
 
 
 def _check_expressions(changes: list[Mapping[str, Any]]) -> None:
-    # Raise BrokenRow, KeyError or TypeError unless all sides of the changes are expressions. They
-    # may be None, too: the expression wasn't there, or is there no longer.
+    # A side may be None: the expression wasn't there, or is there no longer.
     expressions = []
     for change in changes:
         for side in (change["before"], change["after"], change.get("original")):

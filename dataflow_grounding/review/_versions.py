@@ -24,13 +24,8 @@ _TextKey: TypeAlias = tuple[str, int]
 class Version:
     """A file of records as an earlier step or another run wrote them, looked up by record.
 
-    The file stays open until `close`, and in memory is only where each record begins. Lines that
-    can't be read are left out.
-
-    Args:
-        name: What people call the version.
-        path: The file, JSON lines.
-        is_run: Whether it is another run's, whose other records are shown, too.
+    The file stays open until `close`, and in memory is only where each record begins. With `is_run`
+    its records that were not taken are shown, too.
     """
 
     def __init__(self, name: str, path: str, is_run: bool = False) -> None:
@@ -46,16 +41,11 @@ class Version:
             offset += len(line)
 
     def take(self, record: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Return this version of a record: that of the same image and the same row of the image.
-
-        Each is returned once: of several such records the next call returns the next one. None
-        where none is left.
-        """
+        """Return this version of a record, of the same image and row; each is returned once."""
         offsets = self._offsets.get(_key(record))
         return self._record_at(offsets.pop(0)) if offsets else None
 
     def not_taken(self) -> Iterator[dict[str, Any]]:
-        """Yield the records that `take` has not given, in the file's order."""
         offsets = [offset for same_key in self._offsets.values() for offset in same_key]
         for offset in sorted(offsets):
             yield self._record_at(offset)
@@ -65,7 +55,6 @@ class Version:
         return parse_line(self._file.readline())
 
     def close(self) -> None:
-        """Close the file."""
         self._file.close()
 
 
@@ -75,10 +64,9 @@ Earlier: TypeAlias = "list[tuple[str, Mapping[str, Any]]] | str"
 
 
 def steps_of(results: str) -> list[tuple[str, str]]:
-    """Return names and files of a run's steps in order; the last one's file has its annotations.
+    """Return names and files of a run's steps in order.
 
-    Empty where there are none, and where the folder has steps of two scripts, as nothing says which
-    are this run's.
+    Empty where the folder has steps of two scripts, as nothing says which are this run's.
     """
     steps: list[tuple[int, str, str]] = []
     prefixes = set()  # of scripts' files; a spec's run has None
@@ -103,11 +91,7 @@ def with_versions(
     """Yield each record with its earlier versions, then the records that another run alone has.
 
     A record that only one of two runs has comes with that run's name in place of earlier versions.
-
-    Args:
-        records: The records.
-        versions: Their earlier versions, the oldest first; their records are used up.
-        name: What the records' own version is called.
+    `versions` are the oldest first, and are used up; `name` is that of the records' own.
     """
     for record in records:
         earlier: list[tuple[str, Mapping[str, Any]]] = []
@@ -130,19 +114,8 @@ def changes_view(
 ) -> dict[str, Any]:
     """Return what `report.js` needs to show a record's earlier versions next to it.
 
-    Versions in which nothing was looked for yet are left out.
-
-    Args:
-        view: The record.
-        earlier: Its earlier versions, as `with_versions` gives them.
-        name: What the record's own version is called.
-        classes: Those of the page.
-
-    Returns:
-        `only`, the name of the run that alone has it; or `changes`, each with the `version` that
-        made it, the expression's `text`, and in `said` what is different; and `versions`, those
-        that differ from the one before them and the one that they differ from, each with `name` and
-        `expressions`. {} where no version differs.
+    That is `only`, the name of the run that alone has it; or `changes` and the `versions` that
+    differ; {} where none does. Versions in which nothing was looked for yet are left out.
     """
     if isinstance(earlier, str):
         return {"only": earlier}
@@ -175,7 +148,6 @@ def changes_view(
 
 
 def _differences_of_picture(old: View, new: View) -> Iterator[tuple[str, str]]:
-    # Sizes are compared where both are known.
     if old["caption"] != new["caption"]:
         yield "caption", f"“{old['caption'] or ''}” → “{new['caption'] or ''}”"
     old_size = (old["width"], old["height"])
@@ -203,7 +175,6 @@ def _differences(
     before: Expressions, after: Expressions, confirmed: Collection[_TextKey]
 ) -> Iterator[tuple[str, str]]:
     # Expressions are compared with those of equal text, up to case, the first with the first.
-    # Checks of those that are `confirmed` count as equal.
     old = _by_text(before)
     new = _by_text(after)
     for key, expression in old.items():
@@ -222,8 +193,7 @@ def _differences(
 
 
 def _parts_of_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
-    # Yield the differences between an expression's versions, in words: in its spelling, class,
-    # status and boxes, and the first score that differs.
+    # Of the scores, the first that differs.
     if old["text"] != new["text"]:
         yield f"now “{new['text']}”"
     if old.get("class") != new.get("class"):

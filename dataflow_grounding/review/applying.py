@@ -36,31 +36,13 @@ def apply_decisions(
     keep_rejected: bool = True,
     take_equal: bool = False,
 ) -> dict[str, Any]:
-    """Write the records with all decisions on them, in their order and with their ids.
+    """Write the records with all decisions on them; the file that was reviewed stays as it is.
 
-    The decisions are those in reviews.jsonl, to which downloaded ones are added first. The file
-    that was reviewed stays as it is. What share of its boxes equals boxes that were reviewed in
-    another file, such as that of an earlier run, is said.
-
-    Args:
-        results: A results folder, one of its steps', or a file of records.
-        out: The file to write; None for `annotations.reviewed.jsonl` next to the records.
-        downloads: Files of decisions that a page offered, as its server was gone. A decision among
-            them that can't be taken is refused alone.
-        keep_rejected: Whether boxes that were rejected are written, with `verified: false`.
-        take_equal: Whether decisions on equal boxes of other files are taken over first: on the
-            same picture, text and box. A phrase of which all boxes are equal gets what was drawn,
-            too.
-
-    Returns:
-        `reviewed` (the file), counts of `records`, of expressions that are `verified` and
-        `rejected`, of `outlines_left_out`, as their boxes were changed, of `boxes_left_out`, of all
-        `decisions`, those `taken_over` and of `equal_boxes` in other files; and `refused`, a line
-        for each decision that was: why.
-
-    Raises:
-        InputError: There are no records or decisions, or a file can't be read or written, or `out`
-            is a file that is there already.
+    `out` is a new file, None for annotations.reviewed.jsonl next to the records. `downloads` are
+    decisions that a page offered, as its server was gone; one that can't be taken is refused alone.
+    With `take_equal`, decisions on equal boxes of other files are taken over first, by picture,
+    text and box; a phrase of which all boxes are equal gets what was drawn, too. Raises InputError
+    where there are no records or decisions, or a file can't be read or written.
     """
     files = review_files(results)
     if out and (os.path.splitext(out)[1] not in RECORD_FILES or out in downloads):
@@ -103,8 +85,7 @@ def apply_decisions(
 
 
 def _refuse_overwriting(path: str, out: str | None, files: ReviewFiles) -> None:
-    # The review's own file of reviewed records may be, as each call writes it again; another file
-    # that the user names may not be there yet.
+    # The review's own file of reviewed records may be, as each call writes it again.
     real_path = os.path.realpath(path)
     if real_path in (os.path.realpath(files.annotations), os.path.realpath(files.decisions)):
         raise InputError(
@@ -115,7 +96,6 @@ def _refuse_overwriting(path: str, out: str | None, files: ReviewFiles) -> None:
 
 
 def _reviewed(files: ReviewFiles, decisions: Decisions, counts: Counter[str]) -> Iterator[Record]:
-    # Counts what `apply` says: records, verdicts, and outlines that are left out.
     for key, record in records_with_keys(files.annotations):
         placed = decisions.standing.placed(key)
         reviewed = as_reviewed(record, placed.outcomes, placed.comment)
@@ -132,8 +112,7 @@ def _reviewed(files: ReviewFiles, decisions: Decisions, counts: Counter[str]) ->
 
 
 def _equal_boxes(files: ReviewFiles, decisions: Decisions, take: bool) -> int:
-    # Say how many boxes on which nobody decided here equal boxes that were reviewed in other files,
-    # and take these decisions over. Returns how many were taken.
+    # Returns how many were taken over.
     equals = decisions.equals()
     if equals is None:
         return 0
@@ -164,7 +143,6 @@ def _equal_boxes(files: ReviewFiles, decisions: Decisions, take: bool) -> int:
 
 
 def _outlined_boxes(record: Record) -> Iterator[tuple[str, bool]]:
-    # Yield the id of each box that has one, and whether the box has an outline.
     for row in _objects_in(record, "expressions"):
         for box in _objects_in(row, "instances"):
             if box.get("bbox_id") is not None:
@@ -181,9 +159,8 @@ def _objects_in(row: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
 def bring_up_to_date(annotations: str) -> None:
     """Write the reviewed records of a file again, after a later run has written the file again.
 
-    What is equal in it is taken over, as with `apply --take-equal`. Nothing is done where `apply`
-    never wrote them, or there are no decisions. Raises InputError where a file can't be read or
-    written.
+    What is equal in it is taken over. Nothing is done where `apply` never wrote them, or there are
+    no decisions.
     """
     files = review_files(annotations)
     if not os.path.exists(files.reviewed):
@@ -195,9 +172,7 @@ def bring_up_to_date(annotations: str) -> None:
 
 
 def _refuse_log(path: str, own: str) -> None:
-    # Raise InputError where `path` is a reviews.jsonl instead of what a page downloads. Its changes
-    # have `before`, which a page doesn't send. `own` is named in the message: the reviews.jsonl of
-    # these results.
+    # Its changes have `before`, which a page doesn't send.
     for row in read_rows(path):
         changes = (row.data or {}).get("changes")
         if not isinstance(changes, list):
@@ -210,8 +185,7 @@ def _refuse_log(path: str, own: str) -> None:
 
 
 def _take_over(results: str, downloads: tuple[str, ...]) -> tuple[int, list[str]]:
-    # Returns how many are new there, and a line for each that was refused: its file and line, and
-    # why. Raises InputError, and takes none, where one of the files is a reviews.jsonl.
+    # Returns how many are new there, and a line for each that was refused.
     reviewable = Reviewable(results)
     decisions = reviewable.decisions
     count_before = decisions.count

@@ -27,11 +27,7 @@ _MOST_NAMED = 3  # items that are not settled
 
 
 class StatedSample(NamedTuple):
-    """A sample that reviews.jsonl states of the file as it is.
-
-    `about` is what the certificate says of it: `size`, `seed`, `when`, `who`, and in `gold` the
-    digests of the gold files that were mixed in. `items` are those that it drew.
-    """
+    """A sample that reviews.jsonl states of the file as it is; `about` is for the certificate."""
 
     about: dict[str, Any]
     items: list[Item]
@@ -40,24 +36,12 @@ class StatedSample(NamedTuple):
 def certify(
     results: str, gold: str | None = None, max_error: float | None = None
 ) -> dict[str, Any]:
-    """Return what the reviewed sample says of RESULTS.
+    """Return what the reviewed sample says of RESULTS, as JSON.
 
     All samples that `review --sample` stated for the file as it is count as one: none can be left
     out. With m of them bounds are at 1 - 0.05 / m, so that drawing samples until the figure pleases
-    gains nothing.
-
-    Args:
-        results: A results folder, one of its steps', or a file of records.
-        gold: Records with right boxes: how often reviewers were wrong on them.
-        max_error: The share of wrong boxes that is accepted.
-
-    Returns:
-        JSON: `sentence`; what `figures` gives; `not_settled`, the items that are open, if any are;
-            `samples`, `reviewers`, `gold`, `target`.
-
-    Raises:
-        InputError: No sample was stated for this file, one is not what its seed draws, or a file
-            can't be read.
+    gains nothing. Raises InputError where no sample was stated for this file, or one is not what
+    its seed draws.
     """
     reviewable = Reviewable(results)
     decisions = reviewable.decisions
@@ -99,9 +83,8 @@ def _reviewers(reviewable: Reviewable, settled: Mapping[Item, bool | None]) -> d
 
 
 def _samples(reviewable: Reviewable, decisions: Decisions) -> list[StatedSample]:
-    # Return the samples that were stated of the file as it is, each size and seed once. Those
-    # stated of another version of the file, and what is no sample, are passed over. The folders in
-    # which their reviewers had pictures looked for are put before those of `reviewable`.
+    # Those stated of another version of the file are passed over. The folders in which their
+    # reviewers had pictures looked for are put before those of `reviewable`.
     samples: dict[tuple[int, int], StatedSample] = {}
     for stated in decisions.samples:
         size = stated.get("size")
@@ -143,9 +126,8 @@ def _samples(reviewable: Reviewable, decisions: Decisions) -> list[StatedSample]
 
 
 def _on_gold(reviewable: Reviewable, gold: str, samples: Iterable[StatedSample]) -> dict[str, Any]:
-    # All items count that the gold has an answer for and somebody decided. Those that were mixed
-    # into a sample and aren't settled count besides, and as wrong: else leaving hard ones open
-    # would look better.
+    # Items that were mixed into a sample and aren't settled count as wrong: else leaving hard ones
+    # open would look better.
     answers = gold_answers(reviewable, gold)
     digest = digest_of(gold)
     shown: set[Item] = set()
@@ -184,11 +166,6 @@ def _sentence(certificate: Mapping[str, Any]) -> str:
 
 
 def certificate_lines(certificate: Mapping[str, Any], results: str) -> Iterator[str]:
-    """Yield a certificate in lines for people.
-
-    These are its sentence, how to settle what isn't, and the shares by group. `results` is what the
-    certified results are called.
-    """
     yield certificate["sentence"]
     yield from _ways_to_settle(certificate, results)
     for name, groups in certificate["by"].items():
@@ -200,8 +177,6 @@ def certificate_lines(certificate: Mapping[str, Any], results: str) -> Iterator[
 
 
 def _in_percent(figure: Mapping[str, Any], of_what: str) -> str:
-    # Where nothing was judged, as nothing was looked at or all of it is unsettled, there are bounds
-    # alone. `of_what` is put after the figure: ` of 452 boxes wrong`.
     low, high = _widened_bounds(figure)
     all_unsettled = figure["looked_at"] > 0 and figure["unsettled"] == figure["looked_at"]
     if figure["share"] is None or all_unsettled:
@@ -217,10 +192,6 @@ def _widened_bounds(figure: Mapping[str, Any]) -> tuple[float, float]:
 
 
 def _ways_to_settle(certificate: Mapping[str, Any], results: str) -> Iterator[str]:
-    """Yield a line for each sample that has open items: the command that asks for these alone.
-
-    A first line names some of them. There are none where all is settled.
-    """
     items = certificate.get("not_settled")
     if not items:
         return
@@ -239,7 +210,6 @@ def _ways_to_settle(certificate: Mapping[str, Any], results: str) -> Iterator[st
 
 
 def _verdict_of(target: Mapping[str, Any], boxes: Mapping[str, Any]) -> str:
-    """Return in words whether a certificate's target is met by the figure of its boxes, and why."""
     _, high = _widened_bounds(boxes)
     verdict = "accepted" if target["accepted"] else "not accepted"
     most = f"{100 * target['max_error']:g}%"

@@ -40,33 +40,20 @@ from dataflow_grounding.review._record_view import (
 from dataflow_grounding.review._standing import Placed
 
 RANDOM_EVERY = 5
-"""Every fifth item of a queue is drawn at random, no matter what order is asked for.
-
-Only those give an error rate: the most doubtful items come first among the others.
-"""
+"""Every fifth item is drawn at random, in any order: only those give an error rate."""
 SHOW_VALUES = ("", "empty", "rejected", "mend", "mine", "all")
-"""What a queue can show: "" for what is undecided; `empty`, the undecided phrases without boxes;
-`rejected`, what a reviewer found wrong; `mend`, what was rejected and not redrawn; `mine`, what the
-reviewer who asks decided; `all`."""
+""""" is what is undecided; `empty` its phrases without boxes; `mend`, rejected and not redrawn."""
 
 _RARE_REMARK = 6.0
-"""How doubtful a record is by a remark that is rare: more than by all else, so it comes first."""
+"""How doubtful a record is by a remark that is rare: more than by all else."""
 
 
 class Item(NamedTuple):
     """What is decided on at once: a box, or a phrase that has none.
 
-    Attributes:
-        record: The index of its record in the file.
-        id: The expression's.
-        box: The index of the box in its expression; None for a phrase without one.
-        text: The phrase.
-        head: Its class, where it states one, else the noun that says what the phrase names.
-        status: The expression's.
-        score: The box's, from 0 to 1; None where it has none.
-        doubt: From 0; the larger, the sooner it is shown.
-        also: Further boxes of the same thing, as other phrases of the class have: of each the
-            expression's id, the index and the phrase. They are judged with this one, the surest.
+    `head` is the class, where it states one, else the noun that says what the phrase names. `also`
+    are further boxes of the same thing, as other phrases of the class have, each with the
+    expression's id, the index and the phrase: they are judged with this one, the surest.
     """
 
     record: int
@@ -83,26 +70,11 @@ class Item(NamedTuple):
 class Reviewable:
     """The records of RESULTS and what there is to decide in them.
 
-    All records are read once and kept in a temporary file without a name; in memory are their
-    items. A file that changes later is not read again.
-
-    Attributes:
-        files: The records' file, and those of decisions and of reviewed records.
-        decisions: What was decided so far.
-        stated_root: The folder of the pictures that the user named, as reviews.jsonl states it: a
-            relative path from the folder of that file, so that they may be handed on together; an
-            absolute path or an address as it is. None where the user named none.
-        folders: Where relative paths of pictures are looked for, in this order.
-        keys: What decisions call each record, in the file's order.
-        places: By that key the record's index.
-        names: The name of each record's image file.
-        items: All boxes, and phrases without one, in the file's order. Boxes of one thing, which
-            several phrases of a class have, are one item.
-        unread: A line for each record whose phrases can't be read: why.
-
-    Raises:
-        InputError: There are no records, or one can't be read.
-        StorageFailed: The file of decisions can't be read.
+    All records are read once and kept in a temporary file; in memory are their items. `stated_root`
+    is the folder of pictures that the user named, as reviews.jsonl states it: relative to that
+    file, so that they may be handed on together. `keys` are what decisions call each record. Boxes
+    of one thing, which several phrases of a class have, are one item. `unread` has a line for each
+    record whose phrases can't be read.
     """
 
     def __init__(self, results: str, image_root: str | None = None) -> None:
@@ -138,31 +110,22 @@ class Reviewable:
             self.items = [_more_doubtful(item, rare) for item in self.items]
 
     def decided_records(self) -> list[int]:
-        """Return the indices of the records on which anything was decided."""
         keys = self.decisions.standing.outcomes
         return [self.places[key] for key in keys if key in self.places]
 
     def placed(self, index: int) -> Placed:
-        """Return what was decided on a record, by its index."""
         return self.decisions.standing.placed(self.keys[index])
 
     def record(self, index: int) -> Record:
-        """Return a record as the pipeline wrote it, by its index; from any thread."""
+        """Return a record as the pipeline wrote it; from any thread."""
         kept = self._rows[index]
         return Record(kept["row"], self.folders, kept["of"], kept["id"], index)
 
     def draw_sample(self, size: int, seed: int) -> tuple[dict[str, Any], list[Item]]:
-        """Draw items at random, each as likely as any other; all of them if there are fewer.
+        """Draw items at random, and say what reviews.jsonl states of the sample.
 
-        The same file, size and seed draw the same items.
-
-        Returns:
-            What reviews.jsonl says of the sample (`size`, `seed`, `of`, the file's digest in
-            `annotations`, and `items`), and the items.
-
-        Raises:
-            InputError: There is nothing to draw, or a record's phrases can't be read, which could
-                not be drawn.
+        The same file, size and seed draw the same items. Raises InputError where a record's phrases
+        can't be read, which could not be drawn.
         """
         annotations = self.files.annotations
         if self.unread:
@@ -207,10 +170,6 @@ def records_with_keys(
     """Yield the records of a file, each with its key, which is what decisions call it.
 
     The key is the image's id, `ID@2` for the second row of that image, and `line N` without an id.
-
-    Args:
-        annotations: The file.
-        folders: Where relative paths of pictures are looked for; None for those of the run.
     """
     if folders is None:
         folders = image_folders_of(annotations)
@@ -246,7 +205,6 @@ def _items_of(
 
 
 def _more_doubtful(item: Item, rare: set[int]) -> Item:
-    # `rare` are the records with a rare remark.
     if item.record not in rare:
         return item
     return item._replace(doubt=item.doubt + _RARE_REMARK)
@@ -255,10 +213,7 @@ def _more_doubtful(item: Item, rare: set[int]) -> Item:
 def _doubts_of(
     record: Record, expressions: Mapping[str, Expression]
 ) -> dict[tuple[str, int | None], float]:
-    # By expression and box, or None for a phrase without one. A doubt is a sum without a unit: 2
-    # for a record of suspect boxes, 0.5 for a doubtful record, and for a phrase whose boxes may be
-    # of something else; 1 each for samples that disagree and for a check that didn't say yes; and
-    # 1 - score, or 0.5 where there is no score.
+    # A doubt is a sum without a unit.
     record_doubt = 0.0
     if record.get("suspect_boxes") is True:
         record_doubt += 2.0
@@ -293,22 +248,10 @@ class Undecided(NamedTuple):
 class Queue:
     """Items in the order in which a page shows them.
 
-    Which items, and in which order, is settled when it is made. Which of them are shown follows
-    from the decisions at each call.
-
-    Args:
-        reviewable: Whose items.
-        wanted: `status`, `text` (a part of the phrase), `head` (what it names), `below` (a score),
-            `record` (a part of the record's id or of its file's name): which items, by default all;
-            `show`: one of SHOW_VALUES, by default `all` where a `record` is named; `order`:
-            `doubt`, `random` or `file`.
-        sample: Only these, in their order.
-        who: The reviewer who asks, for `mine`.
-
-    Attributes:
-        items: The items, shown or not.
-        why: By the same items, why each is where it is: `sample`, `filter`, `random`, `doubt` or
-            `file`.
+    Which items, and in which order, is settled when it is made; which of them are shown follows
+    from the decisions at each call. `wanted` has the filters `status`, `text`, `head`, `below` (a
+    score), `record` (a part of the record's id or of its file's name), and `show` and `order`.
+    `why` says of each item where it is: `sample`, `filter`, `random`, `doubt` or `file`.
     """
 
     def __init__(
@@ -332,7 +275,6 @@ class Queue:
         self.items = list(self.why)
 
     def _named_records(self, reviewable: Reviewable) -> set[int] | None:
-        # Capitals make no difference. None where the filter isn't set: then all records are wanted.
         words = (self._wanted.get("record") or "").strip().casefold()
         if not words:
             return None
@@ -343,9 +285,8 @@ class Queue:
         return indices
 
     def _ordered(self, items: list[Item]) -> dict[Item, str]:
-        # After every four in that order comes one drawn at random: one in five of all items. With
-        # the order `random` all are drawn. The draw is the same each time. Why is the order's name,
-        # or `random` for those drawn; where a filter is set, it is `filter` for all.
+        # After every four in that order comes one drawn at random: one in five of all items. The
+        # draw is the same each time.
         order = self._wanted["order"]
         is_filtered = any(value for name, value in self._wanted.items() if name != "order")
         why_ordered = order
@@ -386,21 +327,16 @@ class Queue:
         return item.score is not None and item.score < float(wanted["below"])
 
     def items_after(self, start: int, most: int) -> tuple[list[Item], int]:
-        """Return up to `most` shown items of the queue, and where the next call starts.
-
-        `start` is an index in `items`.
-        """
+        """Return up to `most` shown items from an index on, and where the next call starts."""
         return self._next_shown(self.items, start, most)
 
     def page_after(self, start: int, most: int) -> tuple[list[Item], int]:
         """Return up to `most` shown items for a page of the grid, and where the next one starts.
 
-        A page has boxes alone. They come from one thing (head noun) after the other, the thing with
-        the largest sum of doubts first; unless a filter is set, one of any thing that was
-        drawn at random comes after every four. The page is then sorted by thing, those drawn among
-        the rest. With the show `empty` it has phrases without a box, those of a record together.
-
-        `start` is an index in the order of pages, not in `items`.
+        A page has boxes alone, of one thing (head noun) after the other, the thing with the largest
+        sum of doubts first; one of any thing that was drawn at random comes after every four. With
+        the show `empty` it has phrases without a box. `start` is an index in the order of pages,
+        not in `items`.
         """
         if self._show == "empty":
             return self._next_shown(self._phrases_by_record, start, most)
@@ -408,7 +344,6 @@ class Queue:
         return sorted(boxes, key=lambda item: item.head), next_start
 
     def _next_shown(self, items: Sequence[Item], start: int, most: int) -> tuple[list[Item], int]:
-        # There are fewer where `items` end before; where none is shown, the index is their end.
         shown: list[Item] = []
         next_start = len(items)
         for index in range(start, len(items)):
@@ -420,7 +355,6 @@ class Queue:
         return shown, next_start
 
     def as_json(self, items: Iterable[Item]) -> list[dict[str, Any]]:
-        """Return items of this queue as the page has them: their columns, and `why`."""
         return [{"why": self.why[item], **item._asdict()} for item in items]
 
     def count_undecided(self) -> Undecided:
@@ -437,7 +371,6 @@ class Queue:
         )
 
     def count_shown(self) -> int:
-        """Count the items that are shown, those on other pages too."""
         if self._show == "all":
             deleted = sum(not self._is_there(item) for item in self._items_with_decisions())
             return len(self.items) - deleted
@@ -471,8 +404,7 @@ class Queue:
 
     @cached_property
     def _boxes_of_pages(self) -> list[Item]:
-        # A box that was drawn and has had its place by thing is passed over. None was drawn where a
-        # filter is set.
+        # A box that was drawn and has had its place by thing is passed over.
         drawn_left = deque(
             item for item, why in self.why.items() if why == "random" and item.box is not None
         )
@@ -521,8 +453,6 @@ class Queue:
         return is_wanted and not self._is_decided(item)
 
     def _is_rejected(self, item: Item) -> bool:
-        # Return whether a reviewer found an item wrong, or what was drawn in its place. False for
-        # one that was deleted.
         left = self._as_left(item)
         return left is not None and reviewer_verdict(left) is False
 
@@ -555,9 +485,8 @@ class Queue:
         return outcome is not None and outcome.who == self._who and self._is_decided(item)
 
     def _as_left(self, item: Item) -> Mapping[str, Any] | None:
-        # Return what reviewers made of an item: its phrase, its box, or what was drawn in its
-        # place. None if it was deleted; empty where nobody decided on its phrase. A box that was
-        # moved as a whole has no `reviewed_by`, as nobody judged it.
+        # None if it was deleted; empty where nobody decided on its phrase. A box that was moved as
+        # a whole has no `reviewed_by`, as nobody judged it.
         outcome = self._outcome_of(item)
         if outcome is None:
             return {}

@@ -36,19 +36,7 @@ class ReviewServer:
 
     Every address begins with a token, and other names of this machine, other origins and other
     sites' pages are refused. Pictures are asked for by record, never by path. The port is taken
-    when the server is made; `run` answers.
-
-    Args:
-        session: What is reviewed.
-        port: 0 for a free one.
-
-    Attributes:
-        session: As given.
-        origin: Scheme, host and port, as browsers send them.
-        address: The page's, with the token.
-
-    Raises:
-        InputError: The port is taken.
+    when the server is made (InputError if it can't be); `run` answers.
     """
 
     def __init__(self, session: Session, port: int = 0) -> None:
@@ -80,7 +68,6 @@ class ReviewServer:
         )
 
     def app(self) -> web.Application:
-        """Return the application: its routes, each guarded by `_guarded`."""
         app = web.Application(middlewares=[self._guarded], client_max_size=_MOST_BODY)
         app.router.add_get("/{token}/{name:(?:[a-z]+[.](?:css|js))?}", self._file)
         app.router.add_get("/{token}/next", self._next)
@@ -92,7 +79,6 @@ class ReviewServer:
 
     @web.middleware
     async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        # A GroundingError becomes an answer 400 with its message in `error`.
         is_this_host = request.host == self.origin.removeprefix("http://")
         is_this_origin = request.headers.get("Origin", self.origin) == self.origin
         is_from_here = request.headers.get("Sec-Fetch-Site", "none") in ("none", "same-origin")

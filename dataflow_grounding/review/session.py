@@ -45,14 +45,10 @@ _GRID = 60  # boxes on a page of the grid
 _FILTERS = ("status", "text", "head", "below", "record", "show", "order")  # see `Queue`
 _MOST = 100  # items that a page without a grid may ask for at once
 MOST_DECISIONS = 1000
-"""The most decisions that are taken at once; the page sends 60.
-
-Each is answered with its record, and other reviewers wait until all are taken.
-"""
+"""At once; the page sends 60. Other reviewers wait until all are taken."""
 
 
 def page_files() -> dict[str, str]:
-    """Return the texts of the page `review.html`, its styles and its scripts, by name."""
     page = page_file("review.html")
     files = {"review.html": page}
     for name in re.findall('(?:href|src)="([a-z]+[.](?:css|js))"', page):
@@ -63,23 +59,8 @@ def page_files() -> dict[str, str]:
 class Session:
     """What one reviewer is shown of RESULTS, and the decisions that this reviewer hands over.
 
-    Args:
-        reviewable: The records.
-        who: The reviewer's name, as decisions have it.
-        sample: Size and seed of a sample: nothing else is shown. It is written to reviews.jsonl
-            before this returns.
-        order: What comes first unless the page says: `doubt`, `random` or `file`.
-        gold: Records with right boxes: some of the items that they have answers for are mixed into
-            the sample.
-
-    Attributes:
-        reviewable, who, order: As given.
-        decisions: The reviewable's.
-        sample: The items of the sample, the gold's among them; None where all are shown.
-
-    Raises:
-        InputError: No sample can be drawn, or `gold` can't be read or has nothing to mix in.
-        StorageFailed: The file of decisions can't be written.
+    Of a `sample`, a size and a seed, nothing else is shown; it is written to reviews.jsonl before
+    this returns, and some of the items that `gold` has answers for are mixed into it.
     """
 
     def __init__(
@@ -131,24 +112,9 @@ class Session:
     def next(self, wanted: Mapping[str, str]) -> dict[str, Any]:
         """Return the next items that are shown, with their records.
 
-        Decisions that others took meanwhile are read first.
-
-        Args:
-            wanted: What the page asks for: `mode` (`grid` for a page of boxes, else some of the
-                queue), and the filters that a `Queue` takes; the items of a filter keep their
-                order. `place`, where to start: 0, or the `place` of the answer before. Without a
-                grid `most`, how many items at the most, up to 100; without it there are none.
-
-        Returns:
-            `items`; `records`, their views by index; `place`, where the next call starts; `left`,
-            how many items nobody has decided, and `progress`, the same as an `Undecided`; `shown`,
-            how many items are shown, on all pages; `to_mend`, how many of them are wrong and not
-            redrawn; `who` asks; `order`, None for a sample's;
-            `classes`, those that are listed, each with how many boxes it has.
-
-        Raises:
-            InputError: `show` or `below` has a value that isn't allowed, `place` or `most` is no
-                number.
+        Decisions that others took meanwhile are read first. `wanted` has the `mode` (`grid` for a
+        page of boxes), the filters that a `Queue` takes, and the `place` of the answer before.
+        Raises InputError for a value that isn't allowed.
         """
         self.decisions.refresh()
         queue_place = wanted.get("place", "0")
@@ -177,7 +143,6 @@ class Session:
 
     @cached_property
     def _boxes_by_class(self) -> list[tuple[str, int]]:
-        # Of the classes that are listed, in their order.
         items = self.reviewable.items if self.sample is None else self.sample
         counts = Counter(class_key(item.head) for item in items if item.box is not None)
         return [(name, counts[class_key(name)]) for name in self._listed]
@@ -192,14 +157,9 @@ class Session:
     def view(self, index: int) -> dict[str, Any]:
         """Return a record for the page: what `view_of` gives, and what reviewers decided.
 
-        Added are `place`, the record's index, `key`, `comment`, and `digest`, that of the picture's
-        file, which a decision states; for each expression its key
-        `id`, the `classColor` of its class where it states one, its `version`, `reviewed_by` and
-        `verified`; for each box `verified`, and `box`, the index that items know it by: of the
-        pipeline's box that it is, or was drawn in place of. A box that a reviewer added has no
-        `box`. `also` are the other boxes of its thing, which phrases of its class have, each by
-        `id` and `box`. `verified` is a reviewer's word alone, else None. A record whose expressions
-        can't be read has none, and says why in `problem`.
+        `verified` is a reviewer's word alone, else None. A box's index, `box`, is that of the
+        pipeline's box that it is, or was drawn in place of; one that a reviewer added has none.
+        `also` are the other boxes of its thing.
         """
         record = self.reviewable.record(index)
         key = self.reviewable.keys[index]
@@ -239,9 +199,8 @@ class Session:
         return view
 
     def _picture_of(self, index: int, digest: str | None) -> Picture:
-        # Return the size of a record's picture and its addresses on this page, or why not. Its
-        # pixels aren't decoded for that. Browsers keep what is at an address, so another file with
-        # another digest has another one.
+        # Its pixels aren't decoded for that. Browsers keep what is at an address, so another file
+        # with another digest has another one.
         try:
             size = read_header(path_of_picture(self.reviewable.record(index))).size
         except GroundingError as error:
@@ -250,27 +209,17 @@ class Session:
         return Picture(size, small, large)
 
     def picture(self, index: int, name: str) -> bytes:
-        """Return a copy of a record's picture: the bytes of an upright JPEG without metadata.
-
-        `name` is one of SIDES. Raises RecordError where there is no picture or it can't be read.
-        """
+        """Return an upright JPEG of one of SIDES, without metadata. Raises RecordError."""
         path = path_of_picture(self.reviewable.record(index))
         side = SIDES[name]
         with decoding(read_file(path), path, (side, side)) as picture:
             return small_copy(picture, side, "JPEG", quality=85)
 
     def decide(self, decisions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Take decisions one by one and put them on disk.
+        """Take decisions one by one and put them on disk; one that is refused keeps none away.
 
-        One that is refused keeps none of the others away.
-
-        Returns:
-            For each decision its `uid`, `error` (why it wasn't taken, or empty) and `view`: with
-            the last decision on a record the record after all of them, with the others None.
-
-        Raises:
-            InputError: There are more than MOST_DECISIONS, and none is taken.
-            StorageFailed: They can't be put on disk.
+        Each answer has the `error`, and the last on a record its `view`, others None. Raises
+        InputError where there are more than MOST_DECISIONS, StorageFailed.
         """
         if len(decisions) > MOST_DECISIONS:
             raise InputError(
@@ -303,9 +252,8 @@ class Session:
 
 
 def _number_boxes(boxes: Sequence[dict[str, Any]], outcome: Outcome | None) -> None:
-    # Without decisions on the expression, `outcome`, that is their own index. With some it is that
-    # of the pipeline's box that each is, or was drawn in place of; one that a reviewer added gets
-    # none.
+    # That is the index of the pipeline's box that each is, or was drawn in place of; one that a
+    # reviewer added gets none.
     if outcome is None:
         for index, box in enumerate(boxes):
             box["box"] = index
