@@ -23,10 +23,7 @@ _TIMES_AS_COMMON = 20  # as the misspelt word is the right one
 _SHORTEST = 5  # letters of a word that may be misspelt: shorter ones are alike by chance
 _LONGEST = 40  # letters of such a word, each of which makes a form to be kept
 MOST_COMPARED = 100_000
-"""Pairs of boxes that are compared in a record: more than all of 400 boxes on one spot.
-
-The further ones are not looked at: such a record has findings enough.
-"""
+"""Pairs of boxes that are compared in a record: more than all of 400 boxes on one spot."""
 
 
 def look_alikes(heads: Mapping[str, int]) -> dict[str, int]:
@@ -34,13 +31,6 @@ def look_alikes(heads: Mapping[str, int]) -> dict[str, int]:
 
     They differ by hyphens or a plural alone; or have 5 to 40 letters and no digits, are equal with
     a letter less in each or without their ending, and one occurs 20 times as often as the other.
-
-    Args:
-        heads: How often each word occurs.
-
-    Example:
-        >>> look_alikes({"mug": 3, "mugs": 2})
-        {'mug (3) / mugs (2)': 5}
     """
     plain_form = {head: singular(head.replace("-", "")) for head in heads}
     heads_by_form = defaultdict[str, set[str]](set)
@@ -71,11 +61,7 @@ def _misspelt_forms(head: str) -> Iterator[str]:
 
 
 def said_twice(expressions: Sequence[Expression]) -> list[str]:
-    """Return the texts that an earlier expression has, too, with other boxes.
-
-    Texts are compared up to case and spacing, boxes with those of the first such expression. A text
-    is returned once for each expression that repeats it so.
-    """
+    """Return the texts that an earlier expression has, too, with other boxes."""
     first_boxes: dict[str, list[Bbox]] = {}
     repeated = []
     for expression in expressions:
@@ -86,11 +72,7 @@ def said_twice(expressions: Sequence[Expression]) -> list[str]:
 
 
 def same_box_twice(expressions: Sequence[Expression]) -> list[str]:
-    """Return the texts that an earlier expression has, too, with one of the same boxes.
-
-    Texts are compared up to case and spacing, boxes have to be equal. A text is returned once for
-    each expression that repeats it so.
-    """
+    """Return the texts that an earlier expression has, too, with one of the same boxes."""
     boxes_of: dict[str, set[Bbox]] = defaultdict(set)
     repeated = []
     for expression in expressions:
@@ -103,7 +85,7 @@ def same_box_twice(expressions: Sequence[Expression]) -> list[str]:
 
 
 class _PlacedBox(NamedTuple):
-    """A box, the index of its expression, and its own index among the expression's sorted boxes."""
+    """A box, the index of its expression, and its own among the expression's sorted boxes."""
 
     box: Bbox
     expression: int
@@ -115,8 +97,7 @@ def sharing_boxes(
 ) -> Iterator[tuple[Expression, Expression, bool]]:
     """Yield pairs of expressions of different texts that have a box in common (IoU 0.9).
 
-    The third value says whether they have all boxes in common, and the same number of them. Pairs
-    are in the order of the expressions, and texts are compared up to case and spacing.
+    The third value says whether they have all boxes in common, and the same number of them.
     """
     # indices of two expressions → which boxes of the two have one in common with the other
     shared = defaultdict[tuple[int, int], set[tuple[int, int]]](set)
@@ -141,8 +122,7 @@ def sharing_boxes(
 def _pairs_of_equal_boxes(
     expressions: Sequence[Expression],
 ) -> Iterator[tuple[_PlacedBox, _PlacedBox]]:
-    # Boxes are compared from left to right, with those alone that begin near enough; after
-    # MOST_COMPARED pairs no more are.
+    # From left to right, so that those alone are compared that begin near enough.
     boxes = []
     for index, expression in enumerate(expressions):
         for number, box in enumerate(_boxes(expression)):

@@ -11,8 +11,6 @@ from dataflow_grounding.evaluation.figures.same_files import DataSet
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A picture of a data set, both by what they are called."""
-
     picture: str
     data_set: str
 
@@ -20,15 +18,10 @@ class Place:
 def alike_in(
     data_sets: Sequence[DataSet], files: Sequence[bytes]
 ) -> tuple[list[tuple[Place, ...]], list[tuple[Place, ...]]]:
-    """Return which pictures of the data sets are the same.
+    """Return which pictures of the data sets are the same; `files` tell theirs, in their order.
 
     First come those that are another one of their data set again: that one, then itself. Then come
     those that several data sets have: the first of each data set.
-
-    Args:
-        data_sets: The data sets. Their pictures in order, those of the first data set first, are
-            what `files` are of.
-        files: For each picture what tells its file from others of its name.
     """
     first = _first_same(files)
     # Groups of several pictures. Most pictures are like no other: nothing is kept of those.
@@ -71,7 +64,6 @@ def _leaks(first_of: dict[tuple[int, int], Place]) -> list[tuple[Place, ...]]:
 
 
 def _first_same(files: Sequence[bytes]) -> Sequence[int]:
-    # For each the index of the first that is equal to it, which may be its own.
     first_index = dict[bytes, int]()
     # An array, as there may be millions of pictures.
     return array("q", (first_index.setdefault(file, n) for n, file in enumerate(files)))

@@ -53,15 +53,8 @@ def figures_of(
 ) -> "FigureCounts":
     """Count the figures of results folders or files of records, all together.
 
-    Rows that can't be read are counted as such. Pictures are looked at when `figures()` of the
-    result is called.
-
-    Args:
-        results: The folders or files; each counts as a separate data set, for leaks.
-        image_root: Where pictures are, if not where the run found them.
-        read: Whether pictures are compared by sizes of files, and digests of those of equal size;
-            else by their names.
-        keep_rejected: Whether boxes that a reviewer rejected count.
+    Each counts as a data set of its own, for leaks. Rows that can't be read are counted as such.
+    Without `read`, pictures are compared by their names alone.
     """
     counts = FigureCounts(read=read, keep_rejected=keep_rejected)
     for path in results:
@@ -77,14 +70,8 @@ def figures_of(
 class FigureCounts:
     """Counts of what the figures are made of, record by record, one data set after the other.
 
-    Go through `counted` rows, call `end_data_set` after each data set, then `figures`.
-
-    Args:
-        read: Whether the pictures' files are compared, as for `figures_of`.
-        keep_rejected: Whether boxes that a reviewer rejected count.
-
-    Attributes:
-        named: By figure, the groups of pictures that it counts as alike; empty before `figures`.
+    Go through `counted` rows, call `end_data_set` after each data set, then `figures`, which sets
+    `named`: by figure, the groups of pictures that it counts as alike.
     """
 
     def __init__(self, *, read: bool = False, keep_rejected: bool = False) -> None:
@@ -102,14 +89,8 @@ class FigureCounts:
     def counted(self, rows: Iterable[Row], name: str) -> Iterator[dict[str, Any]]:
         """Count rows, and yield those that can be read, as they are.
 
-        A record whose expressions can't be read counts as broken, but its picture counts.
-
-        Args:
-            rows: The rows of a file.
-            name: What the file is called in messages.
-
-        Raises:
-            InputError: A record names no picture.
+        A record whose expressions can't be read counts as broken, but its picture counts. Raises
+        InputError where a record names no picture.
         """
         for row in rows:
             if row.data is None:
@@ -142,10 +123,7 @@ class FigureCounts:
     ) -> None:
         """End a data set: what is added from now on is of the next one.
 
-        Args:
-            name: What the data set is called.
-            image_folders: Where its pictures are.
-            checkpoint: The folder in which its run remembers pictures; it may be missing.
+        `checkpoint` is the folder in which its run remembers pictures; it may be missing.
         """
         self._current.name = name
         self._current.folders = tuple(image_folders)
@@ -160,13 +138,8 @@ class FigureCounts:
     def figures(self) -> dict[str, Any]:
         """Return the figures by the names of FIGURES, of all data sets that were ended.
 
-        Call it once: it adds to the counts, and sets `named`. Pictures are opened here, as
-        `read` says.
-
-        Returns:
-            By kind: numbers; shares in [0, 1]; `{"mean", "median", "p5", "p95"}`; counts by name; a
-            grid of counts, row by row; the rows of a table. None where there is nothing that it
-            could be of, or what it is of wasn't looked at.
+        Call it once: it adds to the counts. A figure is None where there is nothing that it could
+        be of, or what it is of wasn't looked at.
         """
         counts = self._counts
         heads = counts["heads"]
@@ -198,8 +171,7 @@ class FigureCounts:
         return figures
 
     def _count_pictures(self) -> dict[str, int | None]:
-        # A figure is None for what wasn't looked at. Besides, it sets `named`, by figure the
-        # pictures that are alike, and adds the phrases of each picture to the counts.
+        # A figure is None for what wasn't looked at.
         unread = set[str]()
         if self._read:
             files, unread = files_of(self._data_sets)
@@ -221,7 +193,6 @@ class FigureCounts:
 
     def _phrases_by_picture(self, files: Sequence[bytes]) -> Sequence[int]:
         # A picture that several data sets have, under one name and as one file, is one here.
-        # `files` are in the order of the data sets and of their pictures.
         if len(self._data_sets) == 1:
             return self._data_sets[0].counts
         phrases_of = Counter[tuple[str, bytes]]()
@@ -234,7 +205,7 @@ class FigureCounts:
 
 def _record_entries(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     # Each time a value comes it counts once more. For a share the value is True for what has the
-    # property, and False for what hasn't. A record that can't be read has ("broken", True) alone.
+    # property, and False for what hasn't.
     try:
         expressions = read_any_expressions(Record(record))
     except BrokenRow:
@@ -262,7 +233,6 @@ def _record_entries(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _phrase_entries(expression: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    # Without boxes it adds nothing to figures of grounded phrases.
     text = expression["text"]
     boxes = len(expression["instances"])
     status = status_of(expression)
@@ -290,7 +260,6 @@ def _phrase_entries(expression: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _box_entries(box: Bbox, size: Size | None) -> Iterator[tuple[str, Any]]:
-    # `size` is the picture's; None leaves out the figures that need it.
     size_of_box = coco_size(area(box))
     yield "sizes", size_of_box
     yield "small_share", size_of_box == "small"
@@ -305,14 +274,11 @@ def _box_entries(box: Bbox, size: Size | None) -> Iterator[tuple[str, Any]]:
 
 
 def _cell(part: float) -> int:
-    # What is outside the picture is in the outermost.
     return int(min(max(part * _GRID, 0), _GRID - 1))
 
 
 def _figure_of_counts(kind: str | None, counts: Mapping[Any, int]) -> Any:
-    # Without a kind it is the count of True, 0 where nothing was counted. `names` are counts by
-    # value, the most frequent first, and may be empty. `grid`, `share` and `spread` are None where
-    # nothing was counted. For a `table` the result is not used.
+    # Without a kind it is the count of True, a share that part of all.
     if kind is None:
         return counts.get(True, 0)
     if kind == "names":
@@ -328,7 +294,7 @@ def _figure_of_counts(kind: str | None, counts: Mapping[Any, int]) -> Any:
 
 
 def _spread(counts: Mapping[float, int], whole: int) -> dict[str, float]:
-    # There is at least one value. A quantile is a value that was counted, never one between two.
+    # A quantile is a value that was counted, never one between two.
     values = sorted(counts)
     # for each value how many are at most as large
     ranks = list(accumulate(counts[value] for value in values))
@@ -352,9 +318,8 @@ def advice_on(figures: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _advice_of_row(figure: Any, row: Mapping[str, Any]) -> str:
-    # A spread is compared by its mean, counts by name by how many names there are; of these the
-    # first three are in the advice. A bound itself is within. Of several bounds that are passed the
-    # first one's advice is given, `below` before `above`.
+    # A spread is compared by its mean, counts by name by how many names there are. A bound itself
+    # is within.
     value = figure
     if isinstance(figure, dict):
         value = figure.get("mean", len(figure))

@@ -53,12 +53,7 @@ _MOST_OF_PICTURE = 0.95  # of its area: a box with more is over the whole pictur
 
 
 class Finding(NamedTuple):
-    """What a rule found in a record.
-
-    Attributes:
-        rule: A key of RULES.
-        where: Where it is, or what exactly, for people.
-    """
+    """What a rule of RULES found in a record, and where, for people."""
 
     rule: str
     where: str
@@ -73,13 +68,8 @@ def lint(
 ) -> Iterator[tuple[int, Finding]]:
     """Yield each finding with its line (or the place of the row, from 1).
 
-    A row that can't be read is a finding.
-
-    Args:
-        data: A results folder, or a file of records.
-        rules: Those of RULES that are checked.
-        image_root: Where pictures are, if not where the run found them; None for there.
-        read: Whether pictures are read, in threads, if a rule needs their sizes.
+    Pictures are read in threads, if a rule needs their sizes. A row that can't be read is a
+    finding.
     """
     path = annotations_of(data)
     read_sizes = read and not _SIZE_RULES.isdisjoint(rules)
@@ -111,9 +101,8 @@ def _all_findings(
 def _with_facts(
     path: str, folders: tuple[str, ...], read: bool
 ) -> Iterator[tuple[Row, ImageFacts | str | None]]:
-    # The second value is why a picture can't be read, where it can't. It is None without `read`,
-    # and for a row that can't be read itself.
-    # Records of one picture often follow each other.
+    # The second value is why a picture can't be read, where it can't. Records of one picture often
+    # follow each other, so that facts are kept.
     facts_of = lru_cache(2**16)(partial(_facts_of, folders=folders))
 
     def is_unread(known: tuple[Row, ImageFacts | None]) -> bool:
@@ -187,9 +176,8 @@ def _findings_in_picture(
 def _remembered_facts(
     record: Mapping[str, Any], folders: tuple[str, ...], log: KeyedLog
 ) -> ImageFacts | None:
-    # Return the facts that the run read of a picture, if its file is as it was and a JPEG. None for
-    # others, which have to be decoded: a run reads headers, and what is after them may be broken.
-    # Of a JPEG the run has seen the end.
+    # Of JPEGs alone, whose end the run has seen: of others it reads headers, and what is after them
+    # may be broken.
     named = Record({"image": path_of(record)}, folders)
     if not len(log) or is_far(named, "image"):
         return None
@@ -228,7 +216,6 @@ def _boxes_of(record: Mapping[str, Any]) -> set[Bbox]:
 
 
 def _repeated_ids(record: Mapping[str, Any], ids_seen: set[int]) -> Iterator[Finding]:
-    # The set has hashes of the ids of all earlier records.
     expressions = record.get("expressions")
     if not isinstance(expressions, list):
         return

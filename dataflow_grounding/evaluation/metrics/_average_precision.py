@@ -16,17 +16,15 @@ ScoredBox = tuple[float, float, float, float, float | None]
 
 
 class _Phrase(NamedTuple):
-    """A phrase: the number of its image, and how many gold boxes it has."""
-
     image: int
     gold_boxes: int
 
 
 class _Box(NamedTuple):
-    """A predicted box.
+    """A predicted box; the `digest` of its phrase orders equal scores.
 
-    `digest` is of its phrase, and orders equal scores. A `score` below 0 is of a box without one.
-    `right` has a bit for each threshold at which the box is right.
+    A `score` below 0 is of a box without one. `right` has a bit for each threshold at which the box
+    is right.
     """
 
     image: int
@@ -43,17 +41,10 @@ class AveragePrecision:
 
     One class, "phrase"; each phrase of an image is ranked as an image of its own, so that what the
     gold doesn't ask for in an image is no false positive there (as in LVIS). Boxes without score
-    come last, the first ones of all phrases before the second ones. Of phrases with equal scores a
-    digest says which comes first, so that the order of the records doesn't count.
+    come last, the first ones of all phrases before the second ones.
 
     Source: COCOeval of https://github.com/cocodataset/cocoapi: `evaluateImg` and `accumulate`;
     pycocotools and faster-coco-eval agree with it.
-
-    Example:
-        >>> ap, dog = AveragePrecision(), {"instances": [{"bbox": [0, 0, 10, 10], "score": 0.9}]}
-        >>> ap.add(dog, dog)
-        >>> round(ap.value(), 4)
-        1.0
     """
 
     def __init__(self) -> None:
@@ -61,11 +52,7 @@ class AveragePrecision:
         self._boxes: list[_Box] = []
 
     def add(self, gold: Mapping[str, Any], found: Mapping[str, Any] | None, image: int = 0) -> None:
-        """Count a phrase of an image: the gold's boxes, and those predicted for it, if any.
-
-        Of these the _MOST_BOXES with the best scores count. `image` is the image's number from 0,
-        which only `draws` needs.
-        """
+        """Count a phrase; the number of its image, from 0, is for `draws` alone."""
         gold_boxes = _scored_boxes(gold)
         predicted = _scored_boxes(found)
         self._phrases.append(_Phrase(image, len(gold_boxes)))
@@ -95,10 +82,10 @@ class AveragePrecision:
         return boxes[np.lexsort((boxes["digest"], -boxes["score"]))]
 
     def draws(self, images: int) -> np.ndarray:
-        """Return the AP of 200 bootstrap samples of that many images, one after the other.
+        """Return the AP of 200 bootstrap samples of that many images, the same at each call.
 
         A sample without a gold box has NaN. All have NaN without any gold boxes, and 0 without
-        predicted ones. The samples are the same at each call.
+        predicted ones.
         """
         values = np.full(_DRAWS, np.nan)
         phrases = np.array(self._phrases, int).reshape(-1, 2)
@@ -158,7 +145,6 @@ def _right_bits(predicted: Sequence[ScoredBox], gold: Sequence[ScoredBox]) -> li
 
 
 def _candidates(predicted: ScoredBox, gold: Sequence[ScoredBox]) -> list[tuple[float, int]]:
-    # Each is the IoU and the gold box's index.
     candidates = []
     for index, gold_box in enumerate(gold):
         overlap = _iou(predicted, gold_box)
@@ -168,8 +154,7 @@ def _candidates(predicted: ScoredBox, gold: Sequence[ScoredBox]) -> list[tuple[f
 
 
 def _iou(a: ScoredBox, b: ScoredBox) -> float:
-    # Return the IoU of two boxes: 0 where they don't overlap. It is worked out from x, y, width and
-    # height in COCO's order of operations, to round alike.
+    # From x, y, width and height in COCO's order of operations, to round alike.
     a_x, a_y = a[:2]
     a_width = a[2] - a_x
     a_height = a[3] - a_y

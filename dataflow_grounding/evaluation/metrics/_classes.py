@@ -28,11 +28,7 @@ _MOST = 300  # classes, those with most gold boxes: a list of classes has no mor
 
 
 class _Entry(NamedTuple):
-    """What was counted of a class in an image, by the image's number.
-
-    That is how many of the boxes found there are right, how many were found, and how many the gold
-    has.
-    """
+    """How many boxes of a class in an image are right, were found, and are gold."""
 
     image: int
     right: int
@@ -41,10 +37,7 @@ class _Entry(NamedTuple):
 
 
 class _ClassCounts:
-    """What was counted of a class.
-
-    `name` is the class as the first of its phrases states it, `precision` its AP.
-    """
+    """What was counted of a class, which has the name that the first of its phrases states."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -54,11 +47,9 @@ class _ClassCounts:
 
     @property
     def gold_boxes(self) -> int:
-        """How many gold boxes the class has."""
         return sum(entry.gold_boxes for entry in self.entries)
 
     def sums(self, images: int) -> dict[str, np.ndarray]:
-        """Return the numbers of `right`, found and gold boxes, summed for each image."""
         image, *columns = np.array(self.entries, int).reshape(-1, len(_Entry._fields)).T
         sums = {}
         for name, column in zip(_Entry._fields[1:], columns, strict=True):
@@ -67,13 +58,7 @@ class _ClassCounts:
 
 
 class _InImage:
-    """The boxes of one class in one image.
-
-    Attributes:
-        name: The class.
-        gold, found: The boxes of each phrase of the class, on both sides.
-        is_open: Whether any gold phrase of the class leaves open what is there.
-    """
+    """The boxes of each phrase of a class in one image; open if any gold phrase leaves it open."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -86,15 +71,13 @@ class ClassFigures:
     """Precision, recall, F1 and AP of each class, as of a detector: by image and class alone.
 
     All gold boxes of a class in an image are matched with all found ones, of any phrase: one file
-    may have a phrase for each box, the other one for all, or other words. Boxes of
-    a class that the gold of an image doesn't name are wrong: gold of detectors lists what is there
-    alone. Where a gold phrase of the class is open, the class isn't judged in that image.
+    may have a phrase for each box, the other one for all, or other words. Boxes of a class that the
+    gold of an image doesn't name are wrong: gold of detectors lists what is there alone. Where a
+    gold phrase of the class is open, the class isn't judged in that image.
 
-    Precision and recall are of boxes at the threshold that the rules state. A gold box that no
-    found box of its class is on, and one of another class is, was found as that class.
-
-    Attributes:
-        repeated: Found boxes that don't count, as another one of the class is of their thing.
+    A gold box that no found box of its class is on, and one of another class is, was found as that
+    class. Found boxes that are `repeated` don't count, as another one of the class is of their
+    thing.
     """
 
     def __init__(self, rules: Rules) -> None:
@@ -166,13 +149,9 @@ class ClassFigures:
         return self._by_key.setdefault(class_key(name), _ClassCounts(name))
 
     def rows(self, images: int) -> dict[str, dict[str, Any]]:
-        """Return the figures of each class by its name, the one with most gold boxes first.
+        """Return the figures of each class, those with most gold boxes first, at most _MOST.
 
-        Each has `intervals` from bootstrap samples of all images, and in `found_as` how many of its
-        gold boxes were found as another class. Classes after the first _MOST are left out.
-
-        Args:
-            images: How many images the gold has, those without the class too.
+        Intervals are from bootstrap samples of all `images`, those without the class too.
         """
         self._count_image()
         classes = sorted(

@@ -59,15 +59,9 @@ _BINS = 10  # of scores, for the calibration error
 def phrase_columns(
     gold: Mapping[str, Any], found: Mapping[str, Any] | None, rules: Rules
 ) -> tuple[dict[str, float], list[tuple[float, bool]]]:
-    """Return a phrase's columns, and its scored boxes: the score, and whether the box is right.
+    """Return what a phrase adds to each sum, and for each scored box whether it is right.
 
-    A column holds what the phrase adds to a sum: a number, or True or False for 1 or 0. A phrase
-    that the gold leaves open has 0 where boxes are counted, and no scored boxes.
-
-    Args:
-        gold: The gold's phrase.
-        found: The phrase that it is matched with; None where there is none.
-        rules: When a box is right.
+    A phrase that the gold leaves open has 0 where boxes are counted, and no scored boxes.
     """
     gold_boxes = boxes_of(gold)
     overlaps = overlaps_of(boxes_of(found), gold_boxes)
@@ -93,18 +87,13 @@ def phrase_columns(
 
 
 def is_judged(phrase: Mapping[str, Any]) -> bool:
-    """Return whether a phrase says what is in the picture: its boxes, or that there is none.
-
-    One that wasn't looked for, or couldn't be, has no boxes and says neither.
-    """
+    """Return whether a phrase says what is in the picture: its boxes, or that there is none."""
     return bool(phrase["instances"]) or phrase.get("status") not in _OPEN_STATUSES
 
 
 def _scored_boxes(
     found: Mapping[str, Any], overlaps: list[Overlap], rules: Rules
 ) -> list[tuple[float, bool]]:
-    # Return the score of each found box that has one, and whether the box is right. It is right if
-    # it is matched with a gold box and their overlap passes the rules' threshold.
     right = set()
     for overlap in one_to_one(overlaps, rules):
         if overlap.iou >= rules.threshold:
@@ -117,15 +106,9 @@ def _scored_boxes(
 
 
 def _calibration_columns(scored: list[tuple[float, bool]]) -> dict[str, float]:
-    """Return the columns `bin_0` to `bin_9`: by how far the scores in each bin are off.
+    """Return by how far the scores in each of ten bins are off: 0.3 up to 0.4 in `bin_3`.
 
-    Scores from 0.3 up to 0.4 are in `bin_3`, and 1 is in `bin_9`. A right box adds 1 - score to its
-    bin, a wrong one -score; a bin without boxes is 0. The expected calibration error is made of the
-    absolute sums of the bins (Guo 2017).
-
-    Example:
-        >>> _calibration_columns([(0.75, True), (0.75, False)])["bin_7"]
-        -0.5
+    The expected calibration error is made of the absolute sums of the bins (Guo 2017).
     """
     bins = [0.0] * _BINS
     for score, is_right in scored:
@@ -135,8 +118,6 @@ def _calibration_columns(scored: list[tuple[float, bool]]) -> dict[str, float]:
 
 
 def _first_box_columns(overlaps: list[Overlap], one_gold_box: bool) -> dict[str, float]:
-    # All but `first_iou` are 0 unless the phrase has one gold box. `first_iou` is the first box's
-    # largest overlap with a gold box: 0 where there is none. No measure is made of it.
     iou = max([overlap.iou for overlap in overlaps if overlap.found == 0], default=0.0)
     right = {threshold: one_gold_box and iou >= threshold for threshold in THRESHOLDS}
     return {
@@ -223,8 +204,8 @@ def _boxes_by_span(record: Row) -> dict[Span, list[Bbox]]:
 
 
 def _overlapping_spans(gold: Iterable[Span], found: Iterable[Span]) -> int:
-    # The pairs are made greedily, those with the longest overlap first. Of more than MOST_PAIRS
-    # possible ones those are made that begin near each other.
+    # The longest overlap comes first. Of more than MOST_PAIRS possible ones those are made that
+    # begin near each other.
     ordered = sorted(found)
     golds = list(gold)
     most = len(ordered)
@@ -244,9 +225,8 @@ def _overlapping_spans(gold: Iterable[Span], found: Iterable[Span]) -> int:
 def figures_from_sums(sums: Mapping[str, Any], rules: Rules) -> dict[str, Any]:
     """Return every measure by its name; NaN where there is nothing to divide by.
 
-    To the ratios of two sums come those made of more: F1 of boxes, MCC, cgF1 and the calibration
-    error. A sum may be a number, or an array with a value for each bootstrap sample; so are the
-    measures then.
+    A sum may be a number, or an array with a value for each bootstrap sample; so are the measures
+    then.
     """
     figures = {}
     # In the order of the sums, which is that of the figures shown.
@@ -282,6 +262,5 @@ def _matthews(sums: Mapping[str, Any]) -> Any:
 
 
 def share(part: Any, whole: Any) -> Any:
-    """Return the ratio of two numbers or arrays; NaN where the whole is 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(whole > 0, np.divide(part, whole), np.nan)

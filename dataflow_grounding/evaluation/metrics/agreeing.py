@@ -24,16 +24,8 @@ def agreement(first: Source, second: Source) -> dict[str, Any]:
 
     Boxes of a phrase are matched one to one, the largest IoU first. A phrase that one alone has, in
     a record that both have, adds its boxes as unmatched ones; records that one alone has don't
-    count.
-
-    Returns:
-        Counts of `images`, common `expressions`, `expressions_of_one` and `boxes`; `f1_0.5` and
-        `f1_0.75`, twice the matched boxes divided by all boxes; `mean_iou` of the boxes that match
-        from IoU 0.5; `kappa_` and `alpha_` of the labels `status` and `verified`, where both have
-        one. None means that there is nothing to compare.
-
-    Raises:
-        InputError: Something can't be read, or they have no record in common.
+    count. None means that there is nothing to compare. Raises InputError where they have no record
+    in common.
     """
     images = set[int]()
     common: list[tuple[Row, Row]] = []
@@ -71,7 +63,6 @@ def agreement(first: Source, second: Source) -> dict[str, Any]:
 
 
 def _labels_of_both(name: str, phrases: Sequence[tuple[Row, Row]]) -> list[tuple[str, str]]:
-    # `name` is the column of the labels.
     labels = []
     for a, b in phrases:
         both = (str(a.get(name)), str(b.get(name)))
@@ -87,13 +78,7 @@ def _ratio(part: float, whole: float) -> float | None:
 def kappa_and_alpha(labels: Sequence[tuple[str, str]]) -> tuple[float | None, float | None]:
     """Return Cohen's κ (1960) and Krippendorff's α of two annotators' nominal labels.
 
-    They are rounded to four decimals. Each is None without labels, or where all are the same, so
-    that chance alone would agree.
-
-    Example:
-        >>> # by chance 1/2 and 26/56
-        >>> kappa_and_alpha([("a", "a"), ("a", "a"), ("b", "b"), ("a", "b")])
-        (0.5, 0.5333)
+    Each is None without labels, or where all are the same, so that chance alone would agree.
     """
     if not labels:
         return None, None

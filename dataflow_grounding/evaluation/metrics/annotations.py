@@ -42,24 +42,9 @@ _OF_RECORD = (
 class Annotations:
     """Records with the columns that figures need; each phrase has its boxes the surest first.
 
-    They begin without records, which `add` adds. The attributes from `phrase_count` to
-    `states_classes`, and `not_mended`, follow from those; the others are set by the reader.
-
-    Args:
-        name: What they are called in messages.
-        on_disk: Whether records are kept in a temporary file and read from there each time one is
-            asked for, so that it is a new object; else they are kept in memory.
-
-    Attributes:
-        name: What they are called in messages.
-        phrase_count: How many phrases all records have.
-        reviewed: Whether a person has reviewed any phrase or box.
-        states_spans: Whether any phrase states its place in its caption.
-        states_classes: Whether any phrase states its class.
-        classes: The classes that are listed for a file, in the user's order.
-        rejected: How many boxes were left out because a reviewer rejected them.
-        not_mended: How many phrases have a box that a reviewer rejected, and aren't settled: as
-            gold they are open.
+    With `on_disk` records are kept in a temporary file, and each one that is asked for is a new
+    object. `rejected` is how many boxes were left out because a reviewer rejected them;
+    `not_mended`, how many phrases have such a box and aren't settled: as gold they are open.
     """
 
     def __init__(self, name: str = "what was given", *, on_disk: bool = False) -> None:
@@ -76,7 +61,6 @@ class Annotations:
         self._only_settled = False
 
     def add(self, record: dict[str, Any]) -> None:
-        """Add a record, with its phrases in `expressions`."""
         self._rows.append(record)
         self.phrase_count += len(record["expressions"])
         for phrase in record["expressions"]:
@@ -91,8 +75,7 @@ class Annotations:
     def settled(self) -> "Annotations":
         """Return the same records, in which a phrase that no person found right is open.
 
-        An open phrase has no boxes and the status `pending`: nothing is right or wrong for it. The
-        rows are shared, not copied.
+        An open phrase has no boxes and the status `pending`: nothing is right or wrong for it.
         """
         view = copy(self)
         view._only_settled = True
@@ -102,11 +85,6 @@ class Annotations:
         return len(self._rows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Return a record.
-
-        After `settled` it is a copy: phrases that no person found right are open in it, the others
-        have no rejected boxes.
-        """
         record = self._rows[index]
         if not self._only_settled:
             return record
@@ -131,15 +109,9 @@ def read_annotations(
 ) -> Annotations:
     """Read and check records with `expressions` and their `instances`.
 
-    What is an `Annotations` already comes back as it is, with any other arguments.
-
-    Args:
-        source: A results folder, a data file, or the records themselves.
-        keep_rejected: Whether boxes that a reviewer rejected count.
-
-    Raises:
-        InputError: Something can't be read, with the file and line (or the record) where it is;
-            or there are regions, but no expressions.
+    `source` is a results folder, a data file, or the records; an `Annotations` comes back as it is.
+    Raises InputError with the line or the record where something can't be read, or where there are
+    regions, but no expressions.
     """
     if isinstance(source, Annotations):
         return source
@@ -175,7 +147,6 @@ def read_annotations(
 
 
 def _checked_expressions(row: Record) -> list[dict[str, Any]]:
-    # `expression_id` is "" where the row states none. Without `instances` a phrase is `pending`.
     stated = row.get("expressions")
     if not stated:
         return []
@@ -210,14 +181,12 @@ def _records(source: Iterable[Any]) -> Iterator[Record]:
 def as_gold(truth: Annotations) -> Annotations:
     """Return what counts as gold: all of it, or in a reviewed file what a person found right.
 
-    A file counts as reviewed from its first reviewed phrase or box on; phrases of which not all was
-    judged are open.
+    A file counts as reviewed from its first reviewed phrase or box on.
     """
     return truth.settled() if truth.reviewed else truth
 
 
 def _check_span_and_scores(expression: Mapping[str, Any], caption: Any) -> None:
-    # Without a caption a span may be anywhere.
     span = expression.get("char_span")
     # Without a caption nothing says where a span would end too late.
     end = len(caption) if isinstance(caption, str) else 10**6
@@ -246,12 +215,8 @@ def is_span(value: Any, end: int) -> bool:
 def names_of(record: Mapping[str, Any], where: str) -> tuple[str, str]:
     """Return what a record's picture is called: its path, else its id; then the id, or "".
 
-    The id is a text, also of a number. Paths are made comparable: without `.` and double slashes,
-    in Unicode NFC. Raises InputError, which begins with `where`, for a record that states neither.
-
-    Example:
-        >>> names_of({"image_path": None, "image": "./a//x.jpg", "image_id": 7.0}, "record 1")
-        ('a/x.jpg', '7')
+    Paths are made comparable: without `.` and double slashes, in Unicode NFC. Raises InputError,
+    which begins with `where`, for a record that states neither.
     """
     path = path_of(record)
     image_id = record.get("image_id")

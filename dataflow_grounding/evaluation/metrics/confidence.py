@@ -12,18 +12,11 @@ _WISHED_SHARES = (0.8, 0.9, 0.95, 0.99)  # of right boxes, for which `cuts` look
 
 
 def draws_of(sums: dict[str, np.ndarray], draws: int = 1000) -> dict[str, np.ndarray]:
-    """Sum columns over bootstrap samples of the images (Efron 1979).
+    """Sum columns, a value for each image, over bootstrap samples of the images (Efron 1979).
 
     A sample has as many images as there are, drawn with replacement: not phrases, since the phrases
     of one image depend on each other. The same number of images always gives the same samples, so
     that two runs can be subtracted.
-
-    Args:
-        sums: Columns by name, each with a value for each image.
-        draws: How many samples.
-
-    Returns:
-        By the same names an array with a sum for each sample.
     """
     table = np.stack(list(sums.values()), axis=1, dtype=float)
     images = len(table)
@@ -36,10 +29,7 @@ def draws_of(sums: dict[str, np.ndarray], draws: int = 1000) -> dict[str, np.nda
 
 
 def interval(values: np.ndarray) -> list[float] | None:
-    """Return the ends of the middle 95 % of values, rounded to six decimals.
-
-    Those that are NaN are left out; None if all are.
-    """
+    """Return the ends of the middle 95 % of values that aren't NaN; None if all are."""
     numbers = values[~np.isnan(values)]
     if not numbers.size:
         return None
@@ -49,16 +39,7 @@ def interval(values: np.ndarray) -> list[float] | None:
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """Return the two-sided p of McNemar's exact test (1947); 1 for counts that are equal.
-
-    Args:
-        only_first: How many phrases the first run alone gets right.
-        only_second: How many the second alone does. Swapping the two makes no difference.
-
-    Example:
-        >>> round(mcnemar(1, 5), 4)  # 2 · (1 + 6) / 2**6
-        0.2188
-    """
+    """Return the two-sided p of McNemar's exact test (1947); 1 for counts that are equal."""
     n = only_first + only_second
     fewer = min(only_first, only_second)
     tail = []
@@ -71,21 +52,17 @@ def mcnemar(only_first: int, only_second: int) -> float:
 
 @lru_cache(4096)
 def clopper_pearson(hits: int, draws: int, level: float = 0.95) -> tuple[float, float]:
-    """Return exact binomial bounds of a share: low and high, where `hits` of `draws` had it.
+    """Return exact binomial bounds of a share, where `hits` of `draws` had it.
 
     At `level` 0.95 the share is outside them in at most 5 % of samples. Source: Clopper and Pearson
     1934.
-
-    Example:
-        >>> [round(bound, 4) for bound in clopper_pearson(4, 190)]
-        [0.0058, 0.053]
     """
     tail = (1 - level) / 2
     return _lower_bound(hits, draws, tail), 1 - _lower_bound(draws - hits, draws, tail)
 
 
 def _lower_bound(hits: int, draws: int, tail: float) -> float:
-    # 0 for no hits. It is found by bisection, in logarithms: factorials of large samples overflow.
+    # By bisection, in logarithms: factorials of large samples overflow.
     if not hits:
         return 0.0
     counts = np.arange(hits, draws + 1)
@@ -104,14 +81,10 @@ def _lower_bound(hits: int, draws: int, tail: float) -> float:
 
 
 def kept_and_right(boxes: np.ndarray) -> np.ndarray:
-    """Return what a cut at each score keeps, and how much of that is right.
+    """Return what a cut at each score keeps, and how much of that is right, the highest first.
 
-    Args:
-        boxes: For each box its score, and 1 or 0 for right or wrong, shape (n, 2).
-
-    Returns:
-        For each different score, the highest first: the score, the share of all boxes that have it
-        or more, and the share of those that are right, shape (m, 3).
+    `boxes` has for each its score, and 1 or 0 for right or wrong; a row of the result is the score,
+    the share of all boxes that have it or more, and the share of those that are right.
     """
     scores, right = boxes.T
     # negated, as unique sorts the lowest first
@@ -124,11 +97,7 @@ def kept_and_right(boxes: np.ndarray) -> np.ndarray:
 
 
 def cuts(curve: np.ndarray) -> list[dict[str, float]]:
-    """Return, for each of _WISHED_SHARES that is reached, the lowest score to cut at for it.
-
-    Each says: "score ≥ `score` keeps the share `kept`, of which the share `right` is right". A
-    score that reaches several is in the list once. `curve` is what `kept_and_right` returns.
-    """
+    """Return, for each of _WISHED_SHARES that is reached, the lowest score to cut at for it."""
     lowest = dict[tuple[float, ...], dict[str, float]]()
     for wished in _WISHED_SHARES:
         reached = curve[curve[:, 2] >= wished]

@@ -111,7 +111,6 @@ class Evaluation:
         }
 
     def _largest_groups(self, kind: str) -> dict[str, Figures]:
-        # Each has the number of its `expressions`, and _GROUP_MEASURES.
         of_kind = self.groups[kind]
         by_size = sorted(of_kind, key=lambda name: -of_kind[name]["phrases"])
         shown: dict[str, Figures] = {}
@@ -260,8 +259,7 @@ def _figures(counts: "_Counts", sums: Columns, answered_phrases: int, rules: Rul
 
 
 def _is_right(columns: Mapping[str, float], rules: Rules) -> bool:
-    # A phrase that the gold leaves open is never wrong. `columns` are those of `phrase_columns`.
-    # `boxed` is 1 where the gold has boxes.
+    # A phrase that the gold leaves open is never wrong.
     if columns["boxed"]:
         return columns["first_iou"] >= rules.threshold
     # `gprec_f1` of a phrase without gold boxes is 1 if no box was found either; `judged` is 0 where
@@ -280,11 +278,7 @@ class _Table:
     def add(
         self, image: int, row: Mapping[str, float], labels: Iterable[tuple[str, str]] = ()
     ) -> None:
-        """Add a row of an image, by its number from 0.
-
-        It has the names of the first row, in the same order: this isn't checked. `labels` are the
-        groups that it is in, each with its kind.
-        """
+        """Add a row of an image; its names are those of the first row: this isn't checked."""
         if not self._names:
             self._names = list(row)
         numbers = np.array(list(row.values()), float)
@@ -294,7 +288,6 @@ class _Table:
 
     @property
     def groups(self) -> Groups:
-        """The sums by kind of group and group."""
         groups: Groups = {}
         for (kind, name), numbers in self._of_groups.items():
             sums = dict(zip(self._names, numbers.tolist(), strict=True))
@@ -302,10 +295,7 @@ class _Table:
         return groups
 
     def sums(self, images: int) -> Columns:
-        """Return the sums by their names, each an array with a value for each of `images` images.
-
-        An image without rows has 0.
-        """
+        """Return the sums by name, each an array with a value for each of `images` images."""
         none = np.zeros(len(self._names))
         table = np.array([self._of_images.get(image, none) for image in range(images)])
         return dict(zip(self._names, table.T, strict=True))
@@ -321,20 +311,9 @@ def _add_to(sums: dict[K, np.ndarray], key: K, numbers: np.ndarray) -> None:
 class _Counts:
     """What the figures need of matched records, in numbers alone: the records aren't kept.
 
-    Attributes:
-        overlaps: For each gold phrase the largest overlap of its first box with a gold box.
-        right: For each gold phrase whether it is right.
-        scores: For each box with a score the score, and whether the box is right.
-        precision: The AP of all judged phrases.
-        missing: How many gold phrases were not found.
-        extra: How many found phrases the gold doesn't have, in the records that it has.
-        scaled: How many found records had their boxes scaled.
-        by_class: How many found phrases were matched by their class.
-        classes: The figures of classes; None where none are stated.
-
-    Args:
-        rules: When a box is right.
-        states_classes: Whether phrases state classes, of which there are figures then.
+    `missing` counts gold phrases that were not found, `extra` found ones that the gold doesn't
+    have, in the records that it has; `scaled` found records whose boxes were scaled, `by_class`
+    found phrases that were matched by their class.
     """
 
     def __init__(self, rules: Rules, states_classes: bool) -> None:
@@ -355,7 +334,6 @@ class _Counts:
 
     @property
     def groups(self) -> Groups:
-        """The sums of phrases by kind of group and group."""
         return self._phrases.groups
 
     def add(self, record: PairedRecord) -> None:
@@ -379,9 +357,7 @@ class _Counts:
         return self._repeated + (self.classes.repeated if self.classes else 0)
 
     def _add_phrase(self, record: PairedRecord, gold: Row, found: Row | None) -> None:
-        # `found` is the phrase that it is matched with; None where there is none. Where classes are
-        # stated, it is in no group of _GROUPS_OF_FREE_TEXT. What the gold leaves open isn't in the
-        # AP.
+        # What the gold leaves open isn't in the AP.
         groups = []
         for kind, name in _groups_of(record, gold, found):
             if kind not in _GROUPS_OF_FREE_TEXT or self.classes is None:
@@ -413,7 +389,6 @@ class _Counts:
 
 
 def _groups_of(record: PairedRecord, gold: Row, found: Row | None) -> Iterator[tuple[str, str]]:
-    # Kinds are size, words, category, status and model. An unknown one is left out.
     areas = [area(instance["bbox"]) for instance in gold["instances"]]
     if areas:
         yield "size", COCO_SIZES[coco_size(sum(areas) / len(areas))]

@@ -39,19 +39,11 @@ THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 
 @dataclass
 class PairedRecord:
-    """The gold's record of an image and caption, and what was found there.
+    """The gold's record of an image and caption, and what was found there, in the gold's size.
 
-    Several records of the same image and caption are one here, with the phrases of all.
-
-    Attributes:
-        image: The image's number, from 0.
-        gold: The gold's record.
-        found: The other side's, with boxes in the gold's size; None where it has none.
-        phrases: Each of the gold's phrases with the found one, or None.
-        extra: The found phrases that the gold doesn't have.
-        scaled: How many found records stated another size of the picture than the gold.
-        by_class: How many found phrases are matched by their class, as their words are others.
-        repeated: How many boxes of these are left out, as another one is of their thing.
+    Several records of the same image and caption are one here, with the phrases of all. `scaled`
+    counts found records that stated another size, `by_class` found phrases that are matched by
+    their class, `repeated` boxes of these that are left out, as another one is of their thing.
     """
 
     image: int
@@ -70,28 +62,19 @@ class Pairs:
     They are matched while one iterates, each time again: only the records of one image are in
     memory. The order of records makes no difference.
 
-    - Images are matched by path; those whose path the other file doesn't have by their id, if a
-      single image of each file states it.
-    - If the files have no picture in common by that, paths that differ by leading folders
-      (`images/pics/a.jpg` and `pics/a.jpg`) are the same: an export adds folders.
-    - A record without a caption, or with one that the other file doesn't have for its image, is
-      matched by the image alone.
-    - A phrase's id counts if it is stated, and unique in both files; one that only numbers phrases,
-      `7` or `a#7`, if the texts are equal besides.
-    - Texts are compared up to case and spacing. Of equal ones those with the same span are matched,
-      then those whose boxes overlap most.
-    - A phrase that is the name of a class, as detectors' gold has it, is matched with a phrase of
-      other words that states this class. Several found phrases of the class are then one, with the
-      boxes of all, where the gold has one phrase for it.
+    Images are matched by path; those whose path the other file doesn't have by their id, if a
+    single image of each file states it. A record without a caption, or with one that the other file
+    doesn't have for its image, is matched by the image alone. A phrase's id counts if it is stated,
+    and unique in both files; one that only numbers phrases, `7` or `a#7`, if the texts are equal
+    besides. Of equal texts, up to case and spacing, those with the same span are matched, then
+    those whose boxes overlap most.
 
-    Found boxes are scaled where their record states another size of the picture than the gold.
+    A phrase that is the name of a class, as detectors' gold has it, is matched with a phrase of
+    other words that states this class. Several found phrases of the class are then one, with the
+    boxes of all, where the gold has one phrase for it.
 
-    Attributes:
-        other_folders: Whether one file's paths had to be cut by folders to be those of the other.
-
-    Raises:
-        InputError: A file has no records, or one that names no picture, or they have no picture in
-            common.
+    `other_folders` says that one file's paths had to be cut by folders, which an export adds, to be
+    those of the other. Raises InputError where they have no picture in common.
     """
 
     def __init__(self, found: Annotations, gold: Annotations) -> None:
@@ -114,7 +97,7 @@ class Pairs:
             )
 
     def _index_pictures(self, gold_names: list[Names], found_names: list[Names]) -> None:
-        # Each side has a name for each of its records. Pictures are numbered by their paths' order.
+        # Pictures are numbered by their paths' order.
         paths = sorted({path for path, _ in gold_names})
         number_of = {path: number for number, path in enumerate(paths)}
         gold_of_id = _gold_pictures_by_id(gold_names, found_names)
@@ -128,8 +111,6 @@ class Pairs:
             yield from self._of_image(image, gold, found)
 
     def _of_image(self, image: int, gold: list[Row], found: list[Row]) -> Iterator[PairedRecord]:
-        # `gold` and `found` are the image's records on both sides. All boxes are scaled to one
-        # size.
         sizes = [size for size in map(stated_size, gold) if size]
         # Records of one picture may state several sizes; the largest is as good as any.
         size = max(sizes, default=None)
@@ -151,16 +132,7 @@ class Pairs:
 
 
 class _Side:
-    """What matching needs of all records of a file at once, in little memory.
-
-    Of phrases' ids only hashes are kept.
-
-    Attributes:
-        names: What each record's picture is called, in the records' order.
-
-    Raises:
-        InputError: The file has no records, or one that names no picture.
-    """
+    """What matching needs of all records of a file at once; of phrases' ids the hashes."""
 
     def __init__(self, side: Annotations) -> None:
         if not side:
@@ -183,7 +155,6 @@ class _Side:
 
 
 def _tails_of(path: str) -> Iterator[str]:
-    # At most _MOST_FOLDERS folders are taken off a path.
     folders = path.split("/", _MOST_FOLDERS)
     for begin in range(len(folders)):
         yield "/".join(folders[begin:])
@@ -210,15 +181,8 @@ def _without_folders(names: list[Names], others: list[Names]) -> list[Names]:
 class _RecordsByPicture:
     """The indices of a file's records, looked up by the gold's picture that they are of.
 
+    `gold_of_id` has the gold's path of a picture by its id, where only the id tells which it is.
     Records of a picture that the gold doesn't have are left out.
-
-    Args:
-        names: What each record's picture is called.
-        number_of: The number of each gold picture, from 0, by its path.
-        gold_of_id: The gold's path of a picture by its id, where only the id tells which it is.
-
-    Attributes:
-        pictures: How many pictures the gold has.
     """
 
     def __init__(
@@ -240,20 +204,17 @@ class _RecordsByPicture:
         self._begins = np.searchsorted(pictures[self._order], edges).tolist()
 
     def __len__(self) -> int:
-        """Return how many records are of a gold picture."""
         return len(self._order)
 
     def indices_of(self, picture: int) -> list[int]:
-        """Return the indices of a picture's records, in the file's order."""
         begin, end = self._begins[picture : picture + 2]
         numbers: list[int] = self._order[begin:end].tolist()
         return numbers
 
 
 def _gold_pictures_by_id(gold: list[Names], found: list[Names]) -> dict[str, str]:
-    # Return the paths of gold pictures that are found by their id alone, by this id. They are those
-    # whose path the other side doesn't have, and whose id a single picture of each side states.
-    # Empty without any.
+    # They are those whose path the other side doesn't have, and whose id a single picture of each
+    # side states.
     found_paths = {path for path, _ in found}
     open_ids = {own_id for path, own_id in gold if own_id and path not in found_paths}
     if not open_ids:
@@ -278,9 +239,8 @@ def _paths_by_id(names: list[Names], ids: Collection[str]) -> defaultdict[str, s
 
 
 def _by_caption(gold: list[Row], found: list[Row]) -> list[tuple[list[Row], list[Row]]]:
-    # Records with another caption, or without, share one more pool, which comes first, so that they
-    # are compared, too. Without found records each gold caption has a pool of its own. A pool
-    # without gold records is left out, and so are its found ones.
+    # Records with another caption, or without, share one more pool, so that they are compared, too.
+    # A pool without gold records is left out, and so are its found ones.
     gold_captions = list(map(_caption_of, gold))
     found_captions = list(map(_caption_of, found))
     shared = set(gold_captions)
@@ -319,9 +279,8 @@ def _scaled(record: Row, size: Size | None) -> Row:
 
 
 def _merged(records: list[Row]) -> Row:
-    # Return one record with the phrases of all, of which there is at least one. Its other columns
-    # are those of the record that is the first by `repr`, so that they are the same in any order of
-    # the records.
+    # Other columns are those of the record that is the first by `repr`, so that they are the same
+    # in any order of the records.
     phrases: list[Row] = []
     for record in records:
         phrases += record["expressions"]
@@ -329,14 +288,7 @@ def _merged(records: list[Row]) -> Row:
 
 
 class _Keys(NamedTuple):
-    """What a phrase is matched by; None or empty where it hasn't such a key.
-
-    Attributes:
-        by_id: Its id, with its text if the id only numbers it.
-        by_span: Its text and its span.
-        text: Its text, as texts are compared.
-        of_class: The class that it states, compared likewise.
-    """
+    """What a phrase is matched by; None or empty where it hasn't such a key."""
 
     by_id: Hashable
     by_span: Hashable
@@ -345,7 +297,6 @@ class _Keys(NamedTuple):
 
 
 def _keys_of(phrase: Row, unique_ids: Collection[int]) -> _Keys:
-    # `unique_ids` are the hashes of the ids that a single phrase of each file has.
     own_id = str(phrase["expression_id"])
     text = _comparable(phrase["text"])
     span = phrase.get("char_span")
@@ -363,9 +314,7 @@ def _comparable(text: str) -> str:
 
 
 def _match(record: PairedRecord, found: list[Row], unique_ids: Collection[int]) -> None:
-    # Match the record's gold phrases with those found, and note it in the record. By class is
-    # matched what is the name of a class on one side, and states it on the other. Further found
-    # phrases of the class are then joined to the one that is matched: see `Pairs`.
+    # By class is matched what is the name of a class on one side, and states it on the other.
     gold = record.gold["expressions"]
     gold_keys = [_keys_of(phrase, unique_ids) for phrase in gold]
     found_keys = [_keys_of(phrase, unique_ids) for phrase in found]
@@ -428,10 +377,8 @@ def _unmatched_by_key(
 def _further_of_class(
     gold: Sequence[_Keys], found: Sequence[_Keys], partner: Mapping[int, int]
 ) -> defaultdict[int, list[int]]:
-    # Return the found phrases that belong to a gold phrase besides its partner, by its index. They
-    # have no partner of their own, and state the class that the gold phrase is the name of, such as
-    # "a man" and "a woman" of "person". The gold has no other phrase of this name. A gold phrase
-    # without a partner has none of these.
+    # They state the class that the gold phrase is the name of, such as "a man" and "a woman" of
+    # "person".
     by_name = _unmatched_by_key([keys.text for keys in gold], ())
     taken = set(partner.values())
     further = defaultdict[int, list[int]](list)
@@ -443,9 +390,6 @@ def _further_of_class(
 
 
 def _as_one(phrases: Sequence[Row]) -> Row:
-    # Return found phrases of one class as one, with the boxes of all, the surest first. Its text is
-    # all of theirs with commas between, its other columns are those of the first with boxes, or of
-    # the first. A single phrase is returned itself.
     if len(phrases) == 1:
         return phrases[0]
     boxes = boxes_of_things([phrase["instances"] for phrase in phrases])
@@ -457,10 +401,7 @@ def _as_one(phrases: Sequence[Row]) -> Row:
 
 
 def boxes_of_things(phrases: Sequence[Sequence[Row]]) -> list[Row]:
-    """Return the boxes of all phrases of a class, each thing's once, as a detector's export has it.
-
-    `phrases` has the instances of each phrase.
-    """
+    """Return the boxes of all phrases of a class, each thing's once, as exports to detectors."""
     boxes: list[Row] = []
     for instances, staying in zip(phrases, each_thing_once(phrases), strict=True):
         boxes += [instances[index] for index in staying]
@@ -468,10 +409,8 @@ def boxes_of_things(phrases: Sequence[Sequence[Row]]) -> list[Row]:
 
 
 def _match_by_overlap(gold: Mapping[int, Row], found: Mapping[int, Row]) -> dict[int, int]:
-    # All that can be are matched, also where nothing overlaps: as many as the shorter side has. Of
-    # more than _MOST_PHRASE_PAIRS possible pairs the first goes with the first, in the order of
-    # `_areas_of`. Both sides are by the phrases' indices, the result is gold → found; the phrases'
-    # order makes no difference.
+    # All that can be are matched, also where nothing overlaps. Of too many possible pairs the first
+    # goes with the first, in the order of `_areas_of`; the phrases' order makes no difference.
     if len(gold) * len(found) < 2:
         return dict(zip(gold, found, strict=False))  # one pair, or none
     gold_areas = _areas_of(gold)
@@ -488,7 +427,6 @@ def _match_by_overlap(gold: Mapping[int, Row], found: Mapping[int, Row]) -> dict
 
 
 def _areas_of(phrases: Mapping[int, Row]) -> dict[int, Bbox | None]:
-    # By a phrase's index the box around all its boxes; None where it has none.
     ordered = []
     for index, phrase in phrases.items():
         boxes = sorted(box_of(instance["bbox"]) for instance in phrase["instances"])
@@ -498,8 +436,7 @@ def _areas_of(phrases: Mapping[int, Row]) -> dict[int, Bbox | None]:
 
 
 def _distance(a: Bbox | None, b: Bbox | None) -> float:
-    # Return the negated IoU of two areas: -1 for equal ones, 0 for disjoint ones. It is 1 where
-    # just one of the phrases has no boxes, and 0 where neither has any.
+    # The negated IoU; 1 where just one of the phrases has no boxes.
     if a and b:
         return -iou(a, b)
     return 1.0 if a or b else 0.0
@@ -519,17 +456,13 @@ class Rules:
     score_cut: float | None = None
 
     def __post_init__(self) -> None:
-        """Raises SpecError for a threshold or a cut that isn't a number from 0 to 1."""
         limits = {"threshold": self.threshold, "score_cut": self.score_cut or 0}
         for name, value in limits.items():
             if not (is_number(value) and 0 <= value <= 1):
                 raise SpecError(f"{name} should be a number from 0 to 1, not {value!r}")
 
     def counted(self, phrase: Mapping[str, Any] | None) -> set[int]:
-        """Return the indices of the phrase's boxes that the score cut leaves; none of None.
-
-        A box at the cut counts, and so does one without a score.
-        """
+        """Return the indices of the phrase's boxes that the score cut leaves; none of None."""
         if not phrase:
             return set()
         lowest = self.score_cut or 0
@@ -542,12 +475,7 @@ class Rules:
 
 
 class Overlap(NamedTuple):
-    """A found and a gold box that overlap.
-
-    Attributes:
-        iou: The IoU, above 0.
-        found, gold: The indices of the two boxes in their phrases.
-    """
+    """A found and a gold box, by their indices in their phrases, with their IoU, above 0."""
 
     iou: float
     found: int
@@ -555,7 +483,6 @@ class Overlap(NamedTuple):
 
 
 def boxes_of(phrase: Mapping[str, Any] | None) -> list[Bbox]:
-    """Return the phrase's boxes; none of None."""
     return [box_of(instance["bbox"]) for instance in phrase["instances"]] if phrase else []
 
 
@@ -563,8 +490,7 @@ def overlaps_of(found: Sequence[Bbox], gold: Sequence[Bbox]) -> list[Overlap]:
     """Return all pairs of a found and a gold box that overlap, in the order of the found ones.
 
     Where there are more than MOST_PAIRS possible pairs, a found box is compared only with those
-    gold boxes that begin nearest to it, and of equal gold boxes with one: the first of equal found
-    boxes with the first, and so on.
+    gold boxes that begin nearest to it, and of equal gold boxes with one.
     """
     if len(found) * len(gold) > MOST_PAIRS:
         return _overlaps_of_nearest(found, gold)
@@ -597,12 +523,7 @@ def _overlaps_of_nearest(found: Sequence[Bbox], gold: Sequence[Bbox]) -> list[Ov
 
 
 def nearest(ordered: Sequence[Any], value: Any, most: int) -> range:
-    """Return the places in a sorted list that are nearest to a value, `most` of them at the most.
-
-    Example:
-        >>> [*nearest([10, 20, 30, 40, 50], 30, 3)]
-        [1, 2, 3]
-    """
+    """Return the places in a sorted list that are nearest to a value, `most` at the most."""
     last_first = max(len(ordered) - most, 0)
     first = min(max(bisect_left(ordered, value) - most // 2, 0), last_first)
     return range(first, min(first + most, len(ordered)))
@@ -611,8 +532,7 @@ def nearest(ordered: Sequence[Any], value: Any, most: int) -> range:
 def one_to_one(overlaps: Iterable[Overlap], rules: Rules) -> list[Overlap]:
     """Return which box is which: greedily, the largest overlap first, no box twice.
 
-    Overlaps below 0.5, or below the rules' threshold if that is lower, are left out. Of equal ones
-    that of the first gold box comes first.
+    Overlaps below 0.5, or below the rules' threshold if that is lower, are left out.
     """
     ranked = sorted(overlaps, key=lambda overlap: (-overlap.iou, overlap.gold, overlap.found))
     lowest = min(rules.threshold, 0.5)

@@ -34,11 +34,7 @@ _MOST_CLASSES = 30  # of the short page
 
 
 def short_page(figures: Mapping[str, Any], names: Sequence[str]) -> str:
-    """Return the main figures of `figures_page`, which has the same arguments, as Markdown.
-
-    After them come the largest classes, or without several classes groups by size; then the notes,
-    and how to see all figures.
-    """
+    """Return the main figures of `figures_page`, which has the same arguments, as Markdown."""
     compared = figures.get("compared")
     main = {name: value for name, value in figures.items() if _is_main(name, value)}
     main["intervals"] = figures["intervals"]
@@ -67,7 +63,7 @@ def short_page(figures: Mapping[str, Any], names: Sequence[str]) -> str:
 
 
 def _is_main(name: str, value: object) -> bool:
-    # Counts of what isn't compared do unless they are 0, all others if _MAIN names them.
+    # Counts of what isn't compared do unless they are 0.
     if name.startswith(_COUNTS_OF_LEFT):
         return bool(value)
     return name in _MAIN or any(name.startswith(part) for part in _MAIN if part.endswith("_"))
@@ -76,10 +72,8 @@ def _is_main(name: str, value: object) -> bool:
 def figures_page(figures: Mapping[str, Any], names: Sequence[str]) -> str:
     """Return what `Evaluation.to_json` says, as Markdown.
 
-    Args:
-        figures: The first run's. With `compared`, as `eval` makes it, the second run is next to it
-            in the first table; classes, groups and notes are of the first alone.
-        names: What the runs are called.
+    With `compared`, as `eval` makes it, the second run is next to the first in the first table;
+    classes, groups and notes are of the first alone.
     """
     compared = figures.get("compared")
     missing = [name for name, value in figures.items() if value is None]
@@ -107,7 +101,7 @@ def figures_page(figures: Mapping[str, Any], names: Sequence[str]) -> str:
 
 def _legend(figures: Mapping[str, Any]) -> str:
     # Measures of which the same is said, as `acc_0.5` and `acc_0.75`, have one line, under the
-    # first. What has no gloss, or no value, has none.
+    # first.
     told: dict[str, str] = {}
     for name, value in figures.items():
         gloss = _gloss_of(name)
@@ -136,8 +130,7 @@ def _comparison(compared: Mapping[str, Any], name: str) -> str:
 def _runs_table(
     figures: Mapping[str, Any], compared: Mapping[str, Any] | None, names: Sequence[str]
 ) -> str:
-    # A single run's says what each measure is. A measure that no run has is left out. R@5 and R@10
-    # share R@1's row where all are equal.
+    # A single run's says what each measure is. R@5 and R@10 share R@1's row where all are equal.
     heads = ["measure", names[0], "95 %"]
     runs = [figures]
     if compared:
@@ -166,7 +159,6 @@ def _runs_table(
 
 
 def _is_further_rank(name: str, names_before: str) -> bool:
-    # Where no phrase has several boxes they are equal, and one row is called `r1_any, r5, r10`.
     rank, _, what = name.partition("_")
     first = names_before.partition(",")[0]
     before, _, what_before = first.partition("_")
@@ -189,7 +181,6 @@ def _classes_table(classes: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _confusion_table(classes: Mapping[str, Mapping[str, Any]], most: int | None) -> str:
-    # The most frequent pairs come first; "" for none.
     pairs = []
     for name, figures in classes.items():
         pairs += [(count, name, other) for other, count in figures["found_as"].items()]
@@ -199,7 +190,6 @@ def _confusion_table(classes: Mapping[str, Mapping[str, Any]], most: int | None)
 
 
 def _groups_table(kind: str, groups: Mapping[str, Mapping[str, Any]]) -> str:
-    # `kind` heads the column of their names.
     if not groups:
         return ""
     heads = [kind]
@@ -211,14 +201,6 @@ def _groups_table(kind: str, groups: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table, its cells filled up with spaces to columns of one width.
-
-    Example:
-        >>> print(table(["a", "b"], [["one", "2"]]))
-        | a   | b |
-        | --- | - |
-        | one | 2 |
-    """
     cells = []
     for row in (heads, *rows):
         cells.append([text.replace("|", "\\|").replace("\n", " ") for text in row])
@@ -232,7 +214,6 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _shown(value: float | Sequence[float] | None) -> str:
-    # Only fractions have decimals; counts are integers.
     if value is None:
         return ""
     if isinstance(value, Sequence):
@@ -242,11 +223,9 @@ def _shown(value: float | Sequence[float] | None) -> str:
 
 
 def worst_cases(run: Evaluation, most: int = 100) -> Iterator[dict[str, Any]]:
-    """Yield records with the phrases that are not right, each followed by what was found for it.
+    """Yield records with the `most` phrases that are least right, each followed by what was found.
 
-    The texts say which is which. Of more than `most` wrong phrases, those are given whose first box
-    overlaps least. Records without such a phrase are left out, the others are in the order of
-    `run.pairs`, which are matched again for this.
+    They are in the order of `run.pairs`, which are matched again for this.
     """
     overlap_of = run.overlaps
     wrong_count = int((~run.right).sum())
