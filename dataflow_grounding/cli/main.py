@@ -54,7 +54,7 @@ _GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "bench": ("bench", "Measure an endpoint, and ways of asking it."),
         "agree": ("comparing", "Show how far two annotators agree."),
         "stats": ("data_sets", "Show statistics of a data set, and what to do about them."),
-        "lint": ("data_sets", "Check a data set line by line; fix the clear cases."),
+        "lint": ("data_sets", "Check a data set line by line."),
         "split": ("data_sets", "Split results into parts that share no picture."),
         "import": ("formats", "Turn another format's annotations into a results folder."),
         "convert": ("formats", "Convert annotations from one format to another."),

@@ -84,6 +84,7 @@ PROBE_CLEARED = "probe_cleared"
 ENOUGH_PROBES = 60
 
 FEWEST_JUDGED = 20  # expressions, of which a judge's share of undecided ones tells something
+MUCH_DENIED = 0.9  # share of what was found; of a poor detector's boxes, a good judge denies less
 USUALLY_ACCEPTED = 0.15  # of the false boxes, by a judge who is right in 85 of 100 answers
 BY_CHANCE = 0.01  # as many accepted ones aren't chance where it is less likely than this
 SHOWN = 5  # lines with the first boxes that a summary shows
@@ -177,6 +178,8 @@ class Summary:
                 self.expressions[expression["status"]] += 1
             if was_checked(expression):
                 self.expressions[verdict_of(expression)] += 1
+                if expression.get("status") == "none" and expression.get("rejected"):
+                    self.expressions["denied"] += 1
 
     def tell_failure(self, place: int, line: str) -> None:
         """Keep the line of a row that failed, if none before it in the input did.
@@ -321,9 +324,9 @@ class Summary:
             yield f"{line}: see them in the report" if self.shown.manners.rare else line
 
     def _judge_in_doubt(self) -> Iterator[str]:
-        # Yield a warning if a judge accepted many false boxes, and if it left more than half of the
-        # expressions undecided: its answers differ as often as guesses do. The latter isn't yielded
-        # if fewer than FEWEST_JUDGED were judged.
+        # Yield a warning if a judge accepted many false boxes, if it denied nearly all that was
+        # found, and if it left more than half of the expressions undecided: its answers differ as
+        # often as guesses do. The latter two aren't yielded of fewer than FEWEST_JUDGED ones.
         undecided = self.expressions["undecided"]
         judged = undecided + self.expressions["verified"] + self.expressions["not verified"]
         shown = self.notes["false_boxes"]
@@ -332,6 +335,14 @@ class Summary:
             yield (
                 f"Warning: the judge accepted {accepted} of {shown} false boxes that it was shown"
                 " among the others: it may say yes to anything. Name another one as vlm.judge."
+            )
+        denied = self.expressions["denied"]
+        found = denied + self.expressions["grounded"]
+        if found >= FEWEST_JUDGED and denied > MUCH_DENIED * found:
+            yield (
+                f"Warning: the judge denied all boxes of {denied} of {found} expressions that had"
+                " any: it may say no to anything. Look at some of them in `rejected`, or name"
+                " another one as vlm.judge."
             )
         if judged >= FEWEST_JUDGED and undecided > judged / 2:
             yield (

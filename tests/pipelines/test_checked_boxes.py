@@ -229,6 +229,32 @@ def test_a_judge_that_accepts_false_boxes_is_told_of(place: Workplace) -> None:
     assert "false_boxes" not in without.summary["notes"]
 
 
+@pytest.mark.parametrize("denies_all", [True, False])
+def test_a_judge_that_denies_all_boxes_is_told_of(place: Workplace, denies_all: bool) -> None:
+    model = Model()
+
+    def says(request: ReceivedRequest) -> Any:
+        answer = model(request)
+        if request.task == "box_check" and denies_all:
+            for box in answer["boxes"]:
+                box["verdict"] = "nothing"
+            for phrase in answer["phrases"]:
+                phrase.update(there=False, count=0)
+        return answer
+
+    rows = place.input.read_text("utf-8").splitlines()
+    lines = []
+    for number in range(40):
+        row = {**json.loads(rows[number % PICTURES]), "image_id": f"r{number}"}
+        lines.append(json.dumps(row) + "\n")
+    place.input.write_text("".join(lines), "utf-8")
+    with LoopbackServer(says, keep_bodies=True) as server:
+        first = told(place, server)
+        again = told(place, server)
+    assert ("it may say no to anything" in first.err) is denies_all
+    assert ("it may say no to anything" in again.err) is denies_all
+
+
 def test_a_judge_that_does_not_answer_is_asked_again_by_the_same_command(place: Workplace) -> None:
     is_down = True
 
