@@ -227,7 +227,7 @@ def test_images_by_id_and_records_without_caption() -> None:
     other = {"image": "elsewhere/b.png", "image_id": "b", "expressions": [phrase("dog", [])]}
     assert partners([other], gold) == [-1, 0]
     # pandas writes a column of whole numbers with gaps as floats
-    assert partners([{**other, "image_id": 7.0}], [{**gold[1], "image_id": "7"}]) == [0]
+    assert partners([{**other, "image_id": 7.0}], [{**gold[0], "image_id": "7"}]) == [0]
     assert partners([record("a.png", "one", dog=[])], [record("a.png", None, dog=[])]) == [0]
 
 
