@@ -99,14 +99,12 @@ class Cvat(ReturningFormat):
                 if source.own.get("picture") != sample.name:
                     facts["name"] = sample.name
                 facts |= {"width": sample.size[0], "height": sample.size[1]}
-                file.write(f"<image {self._attributes_xml(facts)}>\n")
+                attributes = (f"{key}={quoteattr(self.safe(str(facts[key])))}" for key in facts)
+                file.write(f"<image {' '.join(attributes)}>\n")
                 marks = self.items_of(source) if source.own else _picture_xml(sample)
                 file.writelines(f"{mark}\n" for mark in marks)
                 file.write("</image>\n")
             file.write("</annotations>\n")
-
-    def _attributes_xml(self, facts: Mapping[str, Any]) -> str:
-        return " ".join(f"{key}={quoteattr(self.safe(str(facts[key])))}" for key in facts)
 
     def is_rest(self, item: str) -> bool:
         return element_of(item).get("label") != _PICTURE
@@ -327,8 +325,16 @@ def _keyed_expression(
     own_id = facts.get("expression_id") or mark.get("group_id")
     instances = []
     if area:
-        instances = [with_item_number({**area, **_score_in(facts)}, item, text)]
-    expression = _expression(text, facts, instances)
+        score = {"score": float(facts["score"])} if "score" in facts else {}
+        instances = [with_item_number({**area, **score}, item, text)]
+    if "phrase" not in facts and text in (_BOX, _NO_BOX):
+        raise BrokenRow(f"what is labelled {text!r} has no phrase")
+    status = facts.get("status")
+    if status is not None and status not in _BOXLESS_STATUSES:
+        raise BrokenRow(f"the status {status!r} is not one of {', '.join(_BOXLESS_STATUSES)}")
+    span = [int(facts[key]) for key in ("start", "end") if key in facts]
+    known = {key: facts[key] for key in ("expression_id", "status") if key in facts}
+    expression = {"text": text, "char_span": span or None, **known, "instances": instances}
     check_expression(expression)
     return (own_id, text), expression if instances else with_item_number(expression, item, text)
 
@@ -346,20 +352,3 @@ def _facts(mark: Element, passed_over: Counter[str]) -> dict[str, str]:
             facts[name] = text
     passed_over.update(f"attributes {name!r}" for name in sorted(texts.keys() - facts))
     return facts
-
-
-def _expression(
-    text: str, facts: Mapping[Any, str], instances: list[dict[str, Any]]
-) -> dict[str, Any]:
-    span = [int(facts[key]) for key in ("start", "end") if key in facts]
-    if "phrase" not in facts and text in (_BOX, _NO_BOX):
-        raise BrokenRow(f"what is labelled {text!r} has no phrase")
-    status = facts.get("status")
-    if status is not None and status not in _BOXLESS_STATUSES:
-        raise BrokenRow(f"the status {status!r} is not one of {', '.join(_BOXLESS_STATUSES)}")
-    known = {key: facts[key] for key in ("expression_id", "status") if key in facts}
-    return {"text": text, "char_span": span or None, **known, "instances": instances}
-
-
-def _score_in(facts: Mapping[Any, str]) -> dict[str, float]:
-    return {"score": float(facts["score"])} if "score" in facts else {}

@@ -247,7 +247,8 @@ class LabelStudio(ReturningFormat):
                     shaped = [self._with_outline(part, where) for part in latest["result"]]
                     result = self._readable(shaped, task["data"], where)
                     record = self._record(task["data"], {**latest, "result": result})
-                    own = _column_of(self.name, task, kind, latest, _as_read(result))
+                    as_read = [part.get(_AS_READ, part) for part in result]
+                    own = _column_of(self.name, task, kind, latest, as_read)
                     yield self.bad.marked({**record, **own})
 
     def _with_outline(self, part: Any, where: str) -> Any:
@@ -486,10 +487,6 @@ def _area_of(box: Bbox, outline: Sequence[float] | None, size: Size) -> tuple[st
     percents = [number / size[i % 2] * 100 for i, number in enumerate(outline)]
     points = [[*point] for point in zip(percents[::2], percents[1::2], strict=True)]
     return _POLYGON, {"points": points, "closed": True}
-
-
-def _as_read(result: Sequence[Any]) -> list[Any]:
-    return [part.get(_AS_READ, part) for part in result]
 
 
 def _outline_in(value: Mapping[str, Any], size: Size) -> list[float]:

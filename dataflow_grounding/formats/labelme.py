@@ -57,9 +57,12 @@ class LabelMe(Format):
                 if instance is not None:
                     if outlines.KEY in instance:  # which goes where its box goes
                         instance = with_item_number(instance, number, str(shape["label"]))
-                    expression = _expression(shape["label"], [instance])
+                    label = shape["label"]
+                    if not isinstance(label, str) or not label.strip():
+                        raise BrokenRow("a box without a label")
+                    expression = {"text": label, "class": label, "instances": [instance]}
                     check_expression(expression)
-                    keyed.append((shape["label"], expression))
+                    keyed.append((label, expression))
         picture = data["imagePath"] or _picture_next_to(file)
         picture = str(picture).replace("\\", "/")  # as Windows writes paths
         record = {
@@ -81,12 +84,6 @@ def _picture_next_to(file: str) -> str:
     if len(found) != 1:
         raise BrokenRow("it names no picture (imagePath), and none of its own name is next to it")
     return os.path.basename(found[0])
-
-
-def _expression(label: Any, instances: list[dict[str, Any]]) -> dict[str, Any]:
-    if not isinstance(label, str) or not label.strip():
-        raise BrokenRow("a box without a label")
-    return {"text": label, "class": label, "instances": instances}
 
 
 def _instance_of(

@@ -182,7 +182,8 @@ class SampleMaker:
             remarks += self._whole_pictures.remarks()
 
     def _sample(self, record: Mapping[str, Any]) -> Sample | None:
-        self._count_lost_mark(record)
+        if record.get(SKIPPED) and not self._format.whole:
+            self._exported.lost[_SKIPPED_MARKS] += 1
         carries = self._format.carries
         caption = str(record.get("cleaned_caption") or record.get("caption") or "")
         expressions = self._expressions(record, caption)
@@ -195,7 +196,8 @@ class SampleMaker:
             self._count_without_phrase(record, expressions)
             return None
         picture = self._pictures.find(record)
-        phrases = self._phrases(selected, picture.size)
+        made = [self._phrase(expression, picture.size) for expression in selected]
+        phrases = [phrase for phrase in made if phrase is not None]
         if not phrases and not may_be_empty:
             self._count_without_phrase(record, expressions)
             return None
@@ -215,10 +217,6 @@ class SampleMaker:
         name = self._pictures.name_in_folder(file_name)
         return Sample(file_name, picture.size, caption, phrases, record, data, name)
 
-    def _count_lost_mark(self, record: Mapping[str, Any]) -> None:
-        if record.get(SKIPPED) and not self._format.whole:
-            self._exported.lost[_SKIPPED_MARKS] += 1
-
     def _count_without_phrase(
         self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
     ) -> None:
@@ -230,14 +228,6 @@ class SampleMaker:
             self._counts[_MAYBE_THERE] += 1
         else:
             self._counts[_NOT_KNOWN_EMPTY] += 1
-
-    def _phrases(self, expressions: Iterable[Mapping[str, Any]], size: Size) -> list[Phrase]:
-        phrases = []
-        for expression in expressions:
-            phrase = self._phrase(expression, size)
-            if phrase is not None:
-                phrases.append(phrase)
-        return phrases
 
     def _look_at_whole_pictures(self, records: Rows) -> None:
         # Records that can't be read are skipped: their errors are reported when they are written.

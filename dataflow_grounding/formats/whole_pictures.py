@@ -48,7 +48,8 @@ class WholePictures:
         rejections = rejections_in(expressions)
         if rejections:
             self.rejections.setdefault(name, {}).update(rejections)
-        self._records_of_class.update(_stated_classes(expressions))
+        names = [expression.get("class") for expression in expressions]
+        self._records_of_class.update({class_key(own) for own in names if isinstance(own, str)})
         self._undecided_of_class.update(_undecided_classes(expressions))
         why = self._why_false(record, expressions)
         if why and not self._select.partly_verified:
@@ -96,11 +97,6 @@ class WholePictures:
             verified = verified_boxes(expression, boxes) or []
             wanted.update((thing, tuple(box["bbox"])) for box in verified)
         return wanted < not_wrong  # what is wanted is among them, so that some is left out
-
-
-def _stated_classes(expressions: Sequence[Mapping[str, Any]]) -> set[str]:
-    names = [expression.get("class") for expression in expressions]
-    return {class_key(name) for name in names if isinstance(name, str)}
 
 
 def _undecided_classes(expressions: Sequence[Mapping[str, Any]]) -> set[str]:

@@ -95,15 +95,12 @@ def table(head: str, heads: Sequence[str], rows: Iterable[TableRow]) -> str:
 
 def _row_html(row: TableRow, heads: Sequence[str]) -> str:
     html = f'<th scope="row">{safe(row.name)}</th>'
-    for cell, head in zip(row.cells, heads, strict=True):
-        html += _cell_html(cell if isinstance(cell, Cell) else Cell(cell), head)
+    for stated, head in zip(row.cells, heads, strict=True):
+        cell = stated if isinstance(stated, Cell) else Cell(stated)
+        look = ' class="none"' if cell.value == "-" else ""
+        below = f"<small>{safe(cell.below)}</small>" if cell.below else ""
+        html += f'<td data-label="{safe(head)}"{look}>{safe(cell.value)}{below}</td>'
     return f"<tr>{html}</tr>"
-
-
-def _cell_html(cell: Cell, head: str) -> str:
-    look = ' class="none"' if cell.value == "-" else ""
-    below = f"<small>{safe(cell.below)}</small>" if cell.below else ""
-    return f'<td data-label="{safe(head)}"{look}>{safe(cell.value)}{below}</td>'
 
 
 def readable_time(when: str) -> str:

@@ -137,7 +137,10 @@ def draw_marks(image: "Image", marks: Sequence[Mark]) -> "Image":
     largest_first = sorted(drawn, key=lambda mark: -area(mark.box))
     draw = Draw(canvas)
     for mark in largest_first:
-        _draw_outline(draw, mark, sizes)
+        if mark.mark.outlined:
+            ring = _ring(mark.box, sizes)
+            pieces = _dashes(ring, sizes) if mark.mark.dashed else _sides(ring, sizes.ring)
+            _fill(draw, list(pieces), mark.color, sizes.halo)
     spots_taken: list[Box] = []
     for mark in reversed(largest_first):  # small boxes have the fewest spots to choose from
         other_boxes = [other.box for other in drawn if other is not mark]
@@ -163,14 +166,6 @@ def _marks_inside(marks: Sequence[Mark], sizes: _Sizes) -> list[_DrawnMark]:
         if box is not None:
             inside.append(_DrawnMark(index + 1, mark, box, mark.color or palette_color(index)))
     return inside
-
-
-def _draw_outline(draw: "ImageDraw", mark: _DrawnMark, sizes: _Sizes) -> None:
-    if not mark.mark.outlined:
-        return
-    ring = _ring(mark.box, sizes)
-    pieces = _dashes(ring, sizes) if mark.mark.dashed else _sides(ring, sizes.ring)
-    _fill(draw, list(pieces), mark.color, sizes.halo)
 
 
 def _draw_label(

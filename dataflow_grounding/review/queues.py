@@ -106,8 +106,9 @@ class Reviewable:
             except BrokenRow as why:  # the page says it, too
                 self.unread.append(f"record {index + 1}: {why}")
         rare = {index for index, wordings in remarks.items() if manners.is_rare(wordings)}
-        if rare:
-            self.items = [_more_doubtful(item, rare) for item in self.items]
+        for place, item in enumerate(self.items):
+            if item.record in rare:
+                self.items[place] = item._replace(doubt=item.doubt + _RARE_REMARK)
 
     def decided_records(self) -> list[int]:
         keys = self.decisions.standing.outcomes
@@ -202,12 +203,6 @@ def _items_of(
             doubt = max(doubts[box] for box in (first, *others))
             also = tuple((other, box, expressions[other]["text"]) for other, box in others)
             yield Item(record_index, id, index, text, head, status, score, doubt, also)
-
-
-def _more_doubtful(item: Item, rare: set[int]) -> Item:
-    if item.record not in rare:
-        return item
-    return item._replace(doubt=item.doubt + _RARE_REMARK)
 
 
 def _doubts_of(

@@ -3,7 +3,7 @@
 import random
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property, lru_cache
 from typing import Any
@@ -128,9 +128,10 @@ class Session:
         else:
             items, next_place = queue.items_after(int(queue_place), min(int(most), _MOST))
         left = queue.count_undecided()
+        indices = dict.fromkeys(item.record for item in items)
         return {
             "items": queue.as_json(items),
-            "records": self._records_of(items),
+            "records": {index: self.view(index) for index in indices},
             "place": next_place,
             "left": left.boxes + left.phrases,
             "progress": left._asdict(),
@@ -146,13 +147,6 @@ class Session:
         items = self.reviewable.items if self.sample is None else self.sample
         counts = Counter(class_key(item.head) for item in items if item.box is not None)
         return [(name, counts[class_key(name)]) for name in self._listed]
-
-    def _records_of(self, items: Iterable[Item]) -> dict[int, dict[str, Any]]:
-        views: dict[int, dict[str, Any]] = {}
-        for item in items:
-            if item.record not in views:
-                views[item.record] = self.view(item.record)
-        return views
 
     def view(self, index: int) -> dict[str, Any]:
         """Return a record for the page: what `view_of` gives, and what reviewers decided.

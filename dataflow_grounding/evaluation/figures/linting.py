@@ -241,7 +241,7 @@ def _findings_in_box(text: str, instance: dict[str, Any], size: Size | None) -> 
     # lint_rules.yaml says what each rule is about
     wrong = {
         "DG303": not is_score(score),
-        "DG103": _shorter_side(box) < 1,  # thin, or corners swapped
+        "DG103": min(box[2] - box[0], box[3] - box[1]) < 1,  # thin, or corners swapped
         "DG101": beyond >= 1,  # far out of the picture
         "DG102": 0 < beyond < 1,  # a little out of it
         "DG107": is_in_parts,
@@ -252,10 +252,6 @@ def _findings_in_box(text: str, instance: dict[str, Any], size: Size | None) -> 
     for rule, is_wrong in wrong.items():
         if is_wrong:
             yield Finding(rule, where)
-
-
-def _shorter_side(box: Bbox) -> float:
-    return min(box[2] - box[0], box[3] - box[1])
 
 
 def _findings_in_expression(
