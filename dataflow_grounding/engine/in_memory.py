@@ -202,7 +202,9 @@ class _WorkInMemory:
             if self._workers.cancelled:
                 raise asyncio.CancelledError
             await self._operator.conclude(self._ask_at_end)
-            self._mark_suspects()
+            for (index,) in self._suspects:
+                update, error = self._outcomes[index]
+                self._outcomes[index] = ({**(update or {}), SUSPECT: True}, error)
         except RunStopped as stop:
             if asking is not None:
                 asking.stopped = stop  # nothing more is sent for the records that are under way
@@ -231,8 +233,3 @@ class _WorkInMemory:
         if update is None and isinstance(error, ImageChanged):  # its facts are read again then
             update, error = await self._workers.until_done(annotate_once)
         return update, error
-
-    def _mark_suspects(self) -> None:
-        for (index,) in self._suspects:
-            update, error = self._outcomes[index]
-            self._outcomes[index] = ({**(update or {}), SUSPECT: True}, error)

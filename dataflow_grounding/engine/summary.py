@@ -269,11 +269,16 @@ class Summary:
         if kept:
             lines.append(f"{counted(kept, 'reply')} came from a gateway's cache")
         lines += self._judge_in_doubt()
-        lines += self._much_unreadable()
+        unreadable = too_many_unreadable(unreadable_facts(self.requests))
+        if unreadable:
+            lines.append(f"Warning: {unreadable}")
         for note, (thing, what) in REMARKS.items():
             if self.notes[note]:
                 lines.append(f"Note: {counted(self.notes[note], thing)} {what}")
-        lines += self._remark_lines()
+        remarks = self.shown.manners.line()
+        if remarks:
+            where = ": see them in the report" if self.shown.manners.rare else ""
+            lines.append(f"{remarks}{where}")
         if self.failures:
             kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.failures.items()))
             lines.append(f"failures: {kinds} (see {self.failures_file})")
@@ -304,11 +309,6 @@ class Summary:
         if self.shown.boxes and more > 0:
             yield f"  … and {more:,} more with boxes"
 
-    def _remark_lines(self) -> Iterator[str]:
-        line = self.shown.manners.line()
-        if line:
-            yield f"{line}: see them in the report" if self.shown.manners.rare else line
-
     def _judge_in_doubt(self) -> Iterator[str]:
         # A judge whose answers differ as often as guesses do leaves more than half undecided.
         undecided = self.expressions["undecided"]
@@ -333,13 +333,6 @@ class Summary:
                 f"Warning: the judge left {undecided} of {judged} undecided, as its answers differ:"
                 " it may be guessing. Look at them in the report, or name another one as vlm.judge."
             )
-
-    def _much_unreadable(self) -> Iterator[str]:
-        if not self.requests["unreadable"]:
-            return
-        sentence = too_many_unreadable(unreadable_facts(self.requests))
-        if sentence:
-            yield f"Warning: {sentence}"
 
     def _counts_of(self, words: Iterable[str]) -> str:
         return ", ".join(
