@@ -25,7 +25,7 @@ TRIED = 20
 
 
 class _NotSent(RecordError, kind="not_sent"):
-    """Nothing is sent here."""
+    pass
 
 
 class _Listener(Serving):

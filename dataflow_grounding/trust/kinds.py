@@ -7,10 +7,18 @@ their own. So each kind has a probe picture.
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import TypeAlias
 
+from dataflow_grounding._util.errors import GroundingError
+from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.geometry import Size
+from dataflow_grounding.data.records import Record
 from dataflow_grounding.engine.options import OwnPictures
-from dataflow_grounding.images.image import ImageLimits, SizeLimits
+from dataflow_grounding.images.image import Image, ImageLimits, SizeLimits, open_image
+
+PictureKind: TypeAlias = "tuple[tuple[str, int] | Size, str]"
+"""The kind of a picture's size, or its frame, and its media type."""
 
 # The aspect, longer over shorter side, up to which no model is known to put boxes in wrong places:
 # Qwen3-VL does beyond it (QwenLM/Qwen3-VL issue 2020).
@@ -71,6 +79,37 @@ def sizes_to_check(sizes: Sequence[Size], *, in_frames: bool) -> list[Size]:
         in_frames: Whether the sizes are frames.
     """
     return list(sizes[:MOST_KINDS]) if in_frames else one_of_each_kind(sizes)
+
+
+def picture_kind(image: Image) -> PictureKind:
+    """Return a picture's kind as checks have it: a server may read PNGs otherwise than JPEGs."""
+    size = image.sent_size
+    # each frame has a different map
+    return size if image.limits.frames else kind_of(size), image.sent_media_type
+
+
+def picture_of_each_kind(
+    pictures: OwnPictures, limits: ImageLimits, asked: BoxFormat
+) -> list[Image]:
+    """Return one of a run's pictures of each kind, MOST_KINDS at the most.
+
+    It has the commonest size of its kind or, if boxes are in pixels, the largest: servers reduce
+    these first. A picture that can't be read is left out: its record fails when its turn comes.
+    """
+    path_of: dict[Size, str] = {}
+    for size, path in zip(pictures.sizes, pictures.examples, strict=False):
+        path_of.setdefault(limits.sent(size), path)
+    sizes = list(path_of)
+    if asked.scale == "px" and not asked.maps:
+        sizes.sort(key=lambda size: -max(size))
+    images = []
+    for size in sizes_to_check(sizes, in_frames=bool(limits.frames)):
+        path = path_of[size]
+        folders = (path,) if "://" in path else ()  # an address that the run's rows may name
+        with suppress(GroundingError):
+            record = Record({"image_path": path}, folders)
+            images.append(open_image(record, "image_path", limits))
+    return images
 
 
 def is_elongated(size: Size) -> bool:

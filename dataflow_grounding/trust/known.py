@@ -6,33 +6,31 @@ check the same endpoint again.
 
 import asyncio
 import copy
+import hashlib
+import json
 import math
 import os
 import random
 import threading
 import time
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from dataflow_grounding._util.errors import concerns_all
+from dataflow_grounding._util.lazy import load_aside
 from dataflow_grounding.boxes.coordinates import BoxFormat
-from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.serving.serving import Serving
-from dataflow_grounding.trust.kinds import AT_THE_END
+from dataflow_grounding.trust.kinds import AT_THE_END, PictureKind
 from dataflow_grounding.trust.reply_judge import ReplyJudge
 
 if TYPE_CHECKING:
-    from dataflow_grounding.trust.probing import Probing
+    from dataflow_grounding.trust.probing import Outcome, Probing
 
 # Seconds for which a check holds for further calls in this process. A script calls every few
 # seconds, and a check with each of its calls would double what they cost.
 FRESH = 600.0
-
-PictureKind: TypeAlias = "tuple[tuple[str, int] | Size, str]"
-"""The kind of a picture's size, or its frame, and its media type."""
 
 
 class Pace:
@@ -76,34 +74,41 @@ class Answers:
 
 
 class Turns:
-    """Lets the runs of this process, which are in different threads, make checks one by one."""
+    """Lets the records of a run, and runs in other threads, make checks one by one."""
 
     def __init__(self) -> None:
         self._under_way: Future[BaseException | None] | None = None
         self._lock = threading.Lock()
 
-    @asynccontextmanager
-    async def mine(self) -> AsyncIterator[None]:
-        """Enter once no other run makes a check, and keep others from it.
+    @property
+    def are_taken(self) -> bool:
+        return self._under_way is not None
 
-        Whoever enters should look again whether a check is due: another run's may have been good
-        for this one. Raises what another run's check raised meanwhile, if it concerns all that ask
-        the endpoint.
+    async def take(
+        self, is_wanted: Callable[[], bool], check: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Make a check once nobody else makes one, if it is still wanted then.
+
+        Raises what `check` raises, and what another check raised meanwhile, if it concerns all that
+        ask the endpoint.
         """
         mine: Future[BaseException | None] = Future()
-        while True:
+        while is_wanted():
             with self._lock:
                 others = self._under_way
                 if others is None:
                     self._under_way = mine
                     break
-            # shielded: the waiting run may be cancelled, but the check is another's
+            # shielded: who waits may be cancelled, but the check is another's
             failed = await asyncio.shield(asyncio.wrap_future(others))
             if failed is not None:
                 raise copy.copy(failed)
+        else:
+            return
         error: BaseException | None = None
         try:
-            yield
+            if is_wanted():  # another thread's check may just have ended
+                await check()
         except BaseException as raised:
             error = raised
             raise
@@ -131,7 +136,7 @@ class Known:
 
     def __init__(self, asked: BoxFormat) -> None:
         self.judge = ReplyJudge(asked)
-        self.probing: Probing | None = None  # NumPy is loaded with it
+        self.probing: Probing | None = None
         self.pace = Pace()
         self.answers = Answers()
         self.turns = Turns()
@@ -147,6 +152,25 @@ class Known:
     def is_fresh(self) -> bool:
         """Whether a check was made less than FRESH ago, and so still holds."""
         return time.monotonic() - self.checked_at < FRESH
+
+    async def probes(self) -> "Probing":
+        """Return what probe pictures have shown so far; NumPy is loaded with it."""
+        await load_aside("dataflow_grounding.trust.probing")
+        from dataflow_grounding.trust.probing import Probing
+
+        if self.probing is None:
+            self.probing = Probing(self.judge.asked.format)
+        return self.probing
+
+    def note(self, outcome: "Outcome") -> None:
+        """Note what a check has shown, but whether it is good."""
+        self.checked_at = time.monotonic()
+        self.unanswered = self.unanswered + 1 if outcome.kind == "silent" else 0
+        for orientation, tells in outcome.tells.items():
+            if tells:
+                self.silent.discard(orientation)
+            else:
+                self.silent.add(orientation)
 
     def miss(self, message: str | None) -> None:
         """Remember that a call warned of boxes in another format, and goes on; None forgets it."""
@@ -193,3 +217,13 @@ def known_in_process(serving: Serving, name: str, asked: BoxFormat) -> Known:
             # an object that is gone leaves its id to others
             weakref.finalize(serving, _known.pop, name, None)
     return _known.setdefault(name, Known(asked))
+
+
+def name_of(identity: Mapping[str, Any], asked: BoxFormat, form: str) -> str:
+    """Return the name of an endpoint, model, format and form of asking; "" is the usual form."""
+    endpoint = {**identity, "box_format": asked.name}
+    if form:
+        # The usual form isn't named, so that what earlier versions vouched for stays so.
+        endpoint["asking"] = form
+    whose = json.dumps(endpoint, sort_keys=True, default=repr)
+    return f"{asked.name} {hashlib.sha256(whose.encode()).hexdigest()[:16]}"

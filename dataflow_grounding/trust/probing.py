@@ -16,7 +16,11 @@ import numpy as np
 
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.engine.plan import Ask
-from dataflow_grounding.engine.summary import most_in_another_format
+from dataflow_grounding.engine.summary import (
+    PROBE_AS_ASKED,
+    PROBE_CLEARED,
+    most_in_another_format,
+)
 from dataflow_grounding.images.image import Image
 from dataflow_grounding.trust.kinds import orientation_of
 from dataflow_grounding.trust.maps import Array
@@ -70,6 +74,17 @@ class Outcome:
     cleared: int = 0
     tells: Mapping[str, bool] = field(default_factory=dict)
     shapes_differ: bool = False
+
+    def note(self, ask: Ask) -> None:
+        """Count what was seen among a record's remarks, where the format is right."""
+        if self.odd:
+            ask.note("mixed_formats", "a probe picture was answered in another format")
+        for _ in range(self.as_asked):
+            ask.note(PROBE_AS_ASKED)
+        for _ in range(self.cleared):
+            ask.note(PROBE_CLEARED)
+        if self.why:
+            ask.note("unanswered_check", self.why)
 
 
 class Wanted(NamedTuple):

@@ -30,8 +30,8 @@ class Question:
     Attributes:
         judged: The last reply that could be read.
         proven: The format that the first reply was in, as the second one proves.
-        stays: Whether replies look like another format though the question was asked again, or
-            can't be.
+        looks_like: The format that replies look like though the question was asked again, or can't
+            be.
     """
 
     def __init__(
@@ -42,9 +42,12 @@ class Question:
         phrases: Sequence[str],
         read: Callable[[str], ReadReply[Any]],
     ) -> None:
+        self.ask = ask
+        self.image = image
+        self.judged: JudgedReply | None = None
+        self.proven: str | None = None
+        self.looks_like: str | None = None
         self._watch = watch
-        self._ask = ask
-        self._image = image
         self._phrases: Mapping[int, str] = dict(enumerate(phrases, 1))
         self._read = read
         self._was_sent = False
@@ -53,20 +56,14 @@ class Question:
         # same question, because this one was refused.
         self._was_asked_again: Callable[[], bool] | None = None
         self._first: JudgedReply | None = None  # where it looked like another format
-        self.judged: JudgedReply | None = None
-        self.proven: str | None = None
-        self.stays = False
 
     async def before(self) -> None:
         """Wait until requests may be sent; the engine then asks `may_send`, and sends."""
-        await self._watch.ready(self._ask, self._image)
+        await self._watch.ready(self.ask, self.image)
         self._was_sent = True
 
     def stored(self, was_asked_again: Callable[[], bool]) -> None:
-        """Note that the next reply comes from the store.
-
-        `was_asked_again` tells whether the store holds a later reply to the same question.
-        """
+        """Note that the next reply comes from the store."""
         self._was_asked_again = was_asked_again
 
     def read(self, reply: str) -> ReadReply[Any]:
@@ -80,50 +77,49 @@ class Question:
             watch.known.answers.count += 1
         self._tries += 1
         if watch.suspicion is None:
-            watch.remember(self._ask, was_sent=self._was_sent)
-            self._look(reply)
+            watch.open.add(self.ask, was_sent=self._was_sent)
+            self._judge(reply)
         try:
             return self._read(reply)
         except UnreadableReply:
             self._first = self.judged  # the next one is compared with it
             raise
 
-    def _look(self, reply: str) -> None:
-        # A first one that may be in another format is refused; the next one decides what it was. A
-        # stored one that a check has vouched for is not judged again.
-        was_asked_again = self._was_asked_again
-        self._was_asked_again = None
+    def _judge(self, reply: str) -> None:
+        # A first one that may be in another format is refused; the next one decides what it was.
+        was_asked_again, self._was_asked_again = self._was_asked_again, None
         judged = self._judged(reply)
         if judged is None:
             return
         self.judged = judged
-        judge = self._watch.judge
-        most_tries = self._watch.most_tries
-        first = self._first
-        if was_asked_again is not None and most_tries:
+        watch, judge, first = self._watch, self._watch.judge, self._first
+        is_stored = was_asked_again is not None
+        if was_asked_again is not None and watch.most_tries:
             if first is None and was_asked_again():  # an earlier run found it doubtful
                 self._refuse(judged)
-            if self._watch.trusts_stored:
+            if not watch.open.vouching.relied_on:  # then a check has vouched for it
                 self._learn(judged)
                 return
-        judge.add(judged, orientation_of(self._image.sent_size))
+        judge.add(judged, orientation_of(self.image.sent_size))
+        looks_odd = False
         if first is not None:
             self._first = None
             self.proven = judge.compare(first, judged)
-            looks_odd = judge.shows_other(judged)
-            if was_asked_again is not None:  # the run that asked knew more of what boxes look like
-                looks_odd = looks_odd or judge.says_the_same(first, judged)
-            self.stays = self.proven is None and looks_odd
-        elif most_tries and judge.is_doubtful(judged):
-            if self._tries < most_tries:
+            # the run that asked for a stored one knew more of what boxes look like
+            looks_odd = judge.shows_other(judged) or (
+                is_stored and judge.says_the_same(first, judged)
+            )
+        elif watch.most_tries and judge.is_doubtful(judged):
+            if self._tries < watch.most_tries:
                 self._refuse(judged)
-            self.stays = True
-        if self.stays:
+            looks_odd = True
+        if looks_odd and self.proven is None:
+            self.looks_like = str(judged.likeliest)
             judge.same += 1
         self._learn(judged)
 
     def _learn(self, judged: JudgedReply) -> None:
-        if self._watch.can_tell(self._image):
+        if self._watch.can_tell(self.image):
             self._watch.judge.learn(judged)
 
     def _refuse(self, judged: JudgedReply) -> None:
@@ -146,7 +142,7 @@ class Question:
             if len(box.numbers) == 4 and box.family is None:
                 phrase = self._phrases.get(box.id or 0) or box.label or ""
                 boxes.append(SeenBox(box_of(box.numbers), box.order, phrase))
-        image = self._image
+        image = self.image
         shown = image.shown_size
         sent = Sent(image.sent_size, image.size[0] / shown[0], image.size[1] / shown[1])
         return self._watch.judge.judge(boxes, sent)

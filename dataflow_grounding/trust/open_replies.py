@@ -1,0 +1,101 @@
+"""What no check has vouched for yet: `OpenReplies`."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from dataflow_grounding.engine.plan import SUSPECT, Ask
+from dataflow_grounding.engine.vouching import Vouching
+from dataflow_grounding.images.image import Image
+from dataflow_grounding.trust.kinds import orientation_of
+from dataflow_grounding.trust.known import Answers
+
+MOST_RECORDS = 5000  # that are remembered, so that memory is bounded without any check
+
+
+class Point(NamedTuple):
+    """What there is when a check is sent, which vouches for it."""
+
+    offset: int
+    answers: int
+    records: list[Ask]
+
+
+class OpenReplies:
+    """What came since the last good check: replies, and the records that they are of.
+
+    A record is known by its `Ask`.
+
+    Attributes:
+        odd: Records with replies that look like another format twice, by the orientation of their
+            pictures: until a check has shown that such pictures are answered as asked.
+        aside: How many replies don't count any more.
+    """
+
+    def __init__(self, answers: Answers) -> None:
+        self.odd: dict[str, list[tuple[Ask, Image]]] = {}
+        self.aside = 0
+        self._answers = answers
+        self._records: dict[Ask, bool] = {}  # and whether this run sent for any of their boxes
+        self._vouching: Vouching | None = None  # from the first record on
+        self._is_checked = False  # whether the store says what a check of this run has shown
+
+    @property
+    def has_begun(self) -> bool:
+        return self._vouching is not None
+
+    @property
+    def vouching(self) -> Vouching:
+        assert self._vouching is not None
+        return self._vouching
+
+    def begin(self, vouching: Vouching) -> None:
+        self._vouching = vouching
+
+    def add(self, ask: Ask, *, was_sent: bool) -> None:
+        self._records[ask] = was_sent or self._records.get(ask, False)
+        if len(self._records) > MOST_RECORDS:
+            del self._records[next(iter(self._records))]
+
+    def add_odd(self, ask: Ask, image: Image) -> int:
+        """Return how many there are of pictures like this one."""
+        alike = self.odd.setdefault(orientation_of(image.sent_size), [])
+        alike.append((ask, image))
+        return len(alike)
+
+    def here(self) -> Point:
+        return Point(self.vouching.here(), self._answers.count, list(self._records))
+
+    def vouch(self, point: Point, tells: Mapping[str, bool]) -> None:
+        """Note a good check that began at a point, and of which orientations it tells."""
+        self._is_checked = True
+        self._answers.vouched = point.answers
+        self.vouching.good(point.offset)
+        for ask in point.records:
+            self._records.pop(ask, None)
+        for orientation, is_told in tells.items():
+            if is_told:
+                self.odd.pop(orientation, None)
+
+    def leave(self) -> None:
+        """Note a check that vouches for nothing, and condemns nothing."""
+        self._is_checked = True
+        self.vouching.unclear()
+
+    def set_aside(self) -> None:
+        """Have the next run ask again for all that is open."""
+        self.aside = self.vouching.bad()
+
+    def mark(self, message: str, *, sent_alone: bool) -> None:
+        """Mark all records, or those alone for which this run sent."""
+        for ask, was_sent in self._records.items():
+            if was_sent or not sent_alone:
+                ask.note(SUSPECT, message)
+
+    def finish(self, *, are_trusted: bool) -> None:
+        """End the run. What is odd is marked; the rest counts as vouched for, if it is trusted."""
+        for alike in self.odd.values():
+            for ask, _ in alike:
+                ask.note(SUSPECT, "two replies look like another format")
+        if are_trusted and not self.odd and self._is_checked:
+            self.vouching.finished()
+        self._answers.returned = self._answers.count

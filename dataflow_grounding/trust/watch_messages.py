@@ -1,0 +1,131 @@
+"""What a run's watch says of boxes in another format, and what to do about them."""
+
+from typing import TYPE_CHECKING
+
+from dataflow_grounding._util.settings import setting
+from dataflow_grounding._util.terminal import counted
+from dataflow_grounding.boxes.coordinates import BoxFormat
+from dataflow_grounding.serving.serving import Serving
+from dataflow_grounding.trust.choice import (
+    ANSWERS_IN_SEVERAL,
+    SEE_WHETHER_SEVERAL,
+    advice_to_calibrate,
+)
+from dataflow_grounding.trust.known import Answers
+from dataflow_grounding.trust.reply_judge import ReplyJudge
+
+if TYPE_CHECKING:
+    from dataflow_grounding.trust.probing import Outcome, Probing
+
+
+def of_a_miss(asked: BoxFormat, outcome: "Outcome", *, calibrated: bool) -> str:
+    """Return what a check has shown that missed."""
+    message = f"the boxes don't look like {asked.name}: {outcome.why}"
+    if outcome.odd:
+        return f"{message}. {ANSWERS_IN_SEVERAL}"
+    if outcome.shapes_differ and (outcome.fitting or calibrated):
+        remedy = f"{outcome.fitting} would fit these" if outcome.fitting else "No format does"
+        return (
+            f"{message}. {remedy}, where pictures of other shapes come as asked: leave pictures"
+            f" like those out, or {_go_on()}"
+        )
+    if outcome.fitting:
+        return (
+            f"{message}. {outcome.fitting} would fit: check {setting('vlm.box_format')}, or"
+            f" {advice_to_calibrate()}"
+        )
+    return f"{message}. No plain format fits: {advice_to_calibrate()}"
+
+
+def of_a_mixture(judge: ReplyJudge, other_format: str) -> str:
+    """Return that replies came in another format and, asked again, as asked."""
+    asked = judge.asked.name
+    proven = f"{counted(len(judge.proven), 'reply')} of {judge.replies}"
+    seen = f"{proven} came in {other_format} and, asked again, in {asked} as asked"
+    return f"{seen}. {ANSWERS_IN_SEVERAL}"
+
+
+def of_many_odd_ones(judge: ReplyJudge, looks_like: str) -> str:
+    """Return that many replies look like another format twice."""
+    return (
+        f"the boxes don't look like {judge.asked.name}: {judge.same} of {judge.replies} replies"
+        f" look like {looks_like}, also when they are asked for again. {looks_like} would fit;"
+        " look at some of them, and if they are right:"
+        f" {setting('vlm.on_suspect_boxes', 'warn')}"
+    )
+
+
+def of_replies_alone(asked: BoxFormat, likelier: str, *, unanswered: bool) -> str:
+    """Return that the last replies are far likelier in another format, where no check can tell.
+
+    `unanswered` says that rectangles go unanswered, so that calibrating can't help.
+    """
+    message = (
+        f"the boxes don't look like {asked.name}: the last replies are far likelier in another"
+        f" format. {likelier} would fit: check {setting('vlm.box_format')}"
+    )
+    if not unanswered:
+        return f"{message}, or {advice_to_calibrate()}"
+    return (
+        f"{message}. The rectangles of probe pictures go unanswered, so that calibrating can't"
+        f" help: compare some boxes with their pictures, state {setting('vlm.box_format')}, or"
+        f" {_go_on()}"
+    )
+
+
+def _go_on() -> str:
+    return f"go on with {setting('vlm.on_suspect_boxes', 'warn')}"
+
+
+def of_what_became(answers: Answers, set_aside: int, *, in_memory: bool, are_mixed: bool) -> str:
+    """Return what became of the answers since the last good check, `set_aside` of which are so."""
+    if set_aside and not in_memory:
+        aside = f"The {set_aside} replies since the last good check are set aside"
+        aside += ": the next run asks for them again"
+        if are_mixed:
+            aside += (
+                f". Earlier ones may be mixed too: {setting('workflow.force_reprocess')} asks for"
+                " all again"
+            )
+        return aside
+    since = answers.count - answers.vouched
+    if not since:
+        return "No boxes were asked for"
+    if not in_memory:
+        return "Every reply so far is kept"
+    returned = answers.returned - answers.vouched
+    what_became = "none of them returned"
+    if returned > 0:
+        what_became = f"{returned} of them already returned: don't use them"
+    return f"{since} answers came since the last good check, {what_became}"
+
+
+def for_an_own_serving(serving: Serving) -> str:
+    """Return what to do if a serving of the user's own writes boxes itself; "" for a shipped one.
+
+    A shipped one has a model.
+    """
+    own = type(serving)
+    if own.__module__.startswith("dataflow_grounding."):
+        return ""
+    return f"If no model writes its boxes, as in a test, add exact_boxes = True to {own.__name__}"
+
+
+def of_odd_ones(judge: ReplyJudge, probing: "Probing | None") -> str:
+    """Return the warning at the end of a run whose boxes are not suspect; "" where none is due."""
+    asked = judge.asked.name
+    if probing and probing.cleared:
+        pictures = counted(probing.cleared, "probe picture")
+        was = "was" if probing.cleared == 1 else "were"
+        return (
+            f"{pictures} {was} answered in {probing.other_format}, others in {asked} as asked."
+            f" The endpoint may answer in more than one format: {SEE_WHETHER_SEVERAL} Look at some"
+            " boxes."
+        )
+    if judge.proven:
+        others = " and ".join(dict.fromkeys(judge.proven))
+        return (
+            f"{counted(len(judge.proven), 'reply')} came in {others} and, asked again, in {asked}"
+            " as asked. Others may not show it: look at some boxes."
+        )
+    return ""
