@@ -12,32 +12,23 @@ _ADDRESS = re.compile("(?!(?:https?|file)://)[a-z][a-z0-9+.-]{1,40}://", re.IGNO
 
 
 def is_remote(path: object) -> bool:
-    """Return whether a path is an address that fsspec is to open.
-
-    Those of the web and of this machine's files are not.
-    """
+    """Return whether a path is an address that fsspec is to open: not of the web, nor `file://`."""
     return isinstance(path, str) and "://" in path and _ADDRESS.match(path) is not None
 
 
 def scheme_of(path: str) -> str:
-    """Return the scheme of an address that fsspec is to open, in lower case.
-
-    It is empty for a path of this machine.
-    """
+    """Return the scheme of a remote address, in lower case; "" for a path of this machine."""
     return path.partition("://")[0].lower() if is_remote(path) else ""
 
 
 def is_web(value: object) -> bool:
-    """Return whether a value is an address that begins with http:// or https://."""
     return isinstance(value, str) and value[:8].lower().startswith(("http://", "https://"))
 
 
 def may_be_named(path: str, folders: Iterable[str] = ()) -> bool:
-    """Return whether a row, or another file of data, may name this path.
-
-    It may be a file of this machine, a store of the extras, or an address of the same scheme as one
-    of `folders`, which the user named. fsspec knows some forty further schemes, and to open one is
-    to connect to any host that the row names.
+    """Return whether a row, or another file of data, may name this path. fsspec knows some forty
+    schemes, and to open one is to connect to any host that the row names: besides stores of the
+    extras only those of `folders`, which the user named, are let through.
     """
     scheme = scheme_of(path)
     return not scheme or scheme in STORE_EXTRAS or scheme in map(scheme_of, folders)
@@ -46,9 +37,6 @@ def may_be_named(path: str, folders: Iterable[str] = ()) -> bool:
 class State(NamedTuple):
     """What tells a file from an earlier one of the same name."""
 
-    size: int
-    """In bytes."""
-    changed: int
-    """Nanoseconds since 1970."""
-    kind: str
-    """`file`, `folder` or `pipe`."""
+    size: int  # bytes
+    changed: int  # nanoseconds since 1970
+    kind: str  # `file`, `folder` or `pipe`

@@ -25,10 +25,7 @@ _BUCKET_OR_REPOSITORY = re.compile(
 
 
 def has_scheme(path: str) -> bool:
-    """Return whether a path begins as an address does, also one that is misspelled (`s3:/bucket`).
-
-    `https://` and `file://` count, too; a drive's letter (`c:/`) doesn't.
-    """
+    """Return whether a path begins as an address does, also a misspelled one (`s3:/bucket`)."""
     return re.match("[a-z][a-z0-9]+:/", path, re.IGNORECASE) is not None
 
 
@@ -40,7 +37,6 @@ def plain_path(path: str) -> str:
 
 
 def is_absolute(path: str) -> bool:
-    """Return whether a path begins at the root of this machine, or is a remote address."""
     return os.path.isabs(plain_path(path)) or is_remote(path)
 
 
@@ -50,17 +46,7 @@ def absolute(path: str) -> str:
 
 
 def joined(folder: str, path: str) -> str:
-    """Return a path in a folder, which may be an address.
-
-    A path that is absolute, or an address, stays as it is. No `..` leads out of the bucket or
-    repository of an address.
-
-    Example:
-        >>> above = "../../../b.jpg"
-        >>> within = joined("s3://bucket/a", "../b.jpg")
-        >>> within, joined("s3://bucket/a", above), joined("a", "b.jpg")
-        ('s3://bucket/b.jpg', 's3://bucket/b.jpg', 'a/b.jpg')
-    """
+    """Return a path in a folder or address: no `..` leads out of its bucket or repository."""
     if is_remote(path):
         return path
     if not is_remote(folder) or is_absolute(path):
@@ -71,11 +57,7 @@ def joined(folder: str, path: str) -> str:
 
 
 def look(path: str) -> State:
-    """Return the state of a file or folder, local or remote.
-
-    Raises OSError where it isn't there or can't be looked up, InputError or MissingExtra where
-    no library opens such addresses.
-    """
+    """Return the state of a file or folder, local or remote."""
     if is_remote(path):
         return stores.look(path)
     status = os.stat(plain_path(path))
@@ -89,10 +71,8 @@ def look(path: str) -> State:
 
 
 def state_of(path: str) -> list[int] | None:
-    """Return numbers that change when a file is written to or replaced: size, time, and others.
-
-    The first two are bytes and nanoseconds since 1970; a remote file has only these. None if there
-    is no such file or it can't be looked up, and for a local folder or pipe. Raises MissingExtra.
+    """Return numbers that change when a file is written to or replaced; the first are bytes and
+    nanoseconds since 1970. None if there is no such file, and for a local folder or pipe.
     """
     with suppress(OSError, InputError):
         if is_remote(path):
@@ -104,10 +84,7 @@ def state_of(path: str) -> list[int] | None:
 
 
 def kind_of(path: str) -> str:
-    """Return `file`, `folder` or `pipe`; "" for nothing, or a local path that can't be looked up.
-
-    Raises InputError if a store doesn't answer, MissingExtra.
-    """
+    """Return `file`, `folder` or `pipe`; "" for nothing, or what can't be looked up here."""
     absent: tuple[type[Exception], ...] = (FileNotFoundError,)
     if not is_remote(path):
         absent = (OSError, ValueError)  # the latter for a name that no file can have, with a null
@@ -117,10 +94,8 @@ def kind_of(path: str) -> str:
 
 
 def open_file(path: str) -> IO[bytes]:
-    """Open a file to read, local or remote; what a store doesn't send is asked for again.
-
-    An empty file isn't read: the kernel's are empty, and some of them never end (/proc/kmsg).
-    Raises what `look` does; reading it may raise anything.
+    """Open a file to read, local or remote; what a store doesn't send is asked for again. An empty
+    file isn't read: the kernel's are empty, and some of them never end (/proc/kmsg).
     """
     if is_remote(path):
         return stores.open_file(path)
@@ -133,18 +108,11 @@ def open_file(path: str) -> IO[bytes]:
 
 
 def names_in(folder: str, pattern: str = "") -> list[str]:
-    """Return the files under a remote folder, or those that match a pattern, relative to it.
-
-    A pattern is an address with wildcards, as `s3://bucket/shards/*.tar`. Raises InputError.
-    """
+    """Return the files under a remote folder, or those that match a pattern, relative to it."""
     return stores.names_in(folder, pattern)
 
 
 def fetched(address: str, size: int) -> bytes:
-    """Return a file's first `size` bytes, fewer if it is shorter; it is remote.
-
-    Raises OSError, InputError, MissingExtra.
-    """
     return stores.fetched(address, size)
 
 
@@ -159,10 +127,7 @@ def system_errors(path: str) -> Iterator[None]:
 
 
 def bare_address(endpoint: str) -> str:
-    """Return an address without user name, password, query and fragment, which may hold keys.
-
-    What can't be read as an address stays as it is.
-    """
+    """Return an address without user name, password, query and fragment, which may hold keys."""
     from urllib.parse import urlsplit, urlunsplit
 
     try:

@@ -54,13 +54,8 @@ _DIGESTS = ("ETag", "etag", "checksum", "blob_id", "oid")
 
 
 def place_of(address: str) -> tuple[Any, str]:
-    """Return the fsspec file system that an address names, and the path in it.
-
-    What the address has of secrets is blotted out of all messages from now on.
-
-    Raises:
-        InputError: It has a key in it (`_PASSWORD`), or its library can't open it.
-        MissingExtra: The library isn't installed.
+    """Return the fsspec file system that an address names, and the path in it. What the address has
+    of secrets is blotted out of all messages from now on.
     """
     scheme = scheme_of(address)
     address = scheme + address[len(scheme) :]  # in lower case: libraries strip no other
@@ -78,7 +73,6 @@ def place_of(address: str) -> tuple[Any, str]:
 
 
 def _opened(address: str, scheme: str) -> tuple[Any, str]:
-    # `scheme` is the address's beginning up to "://", in lower case.
     from fsspec.config import conf
     from fsspec.registry import get_filesystem_class, register_implementation
 
@@ -111,10 +105,8 @@ def _hub_file_system(file_system: Callable[..., Any], minute: float) -> Any:
 
 
 class _InfoFromOneListing:
-    """The facts of the Hub's files, for many threads that ask for them at once.
-
-    Threads go through it one after the other: the first lists the folder, the others find the
-    listing. With the library's own `info`, each would list the folder for itself.
+    """The facts of the Hub's files, for many threads that ask for them at once. Threads go through
+    it one after the other: the first lists the folder, the others find the listing.
     """
 
     def __init__(self, system: Any) -> None:
@@ -123,7 +115,6 @@ class _InfoFromOneListing:
         self._lock = threading.RLock()
 
     def info(self, path: str, **options: Any) -> Any:
-        """Return what the library tells of a file. Raises FileNotFoundError for one not there."""
         with self._lock:
             try:
                 return self._info_of_library(path, **options)
@@ -137,10 +128,8 @@ class _InfoFromOneListing:
 
 @contextmanager
 def system_errors(address: str) -> Iterator[None]:
-    """Raise what a library raises in the block as the OSError that a file here would raise.
-
-    Errors of this package stay as they are, and so do shortages of this machine, and all errors
-    where `address`, the file's, isn't remote.
+    """Raise what a library raises in the block as the OSError that a file here would raise. Errors
+    of this package stay as they are, and so do shortages of this machine.
     """
     try:
         yield
@@ -159,8 +148,8 @@ def system_errors(address: str) -> Iterator[None]:
 
 
 def _number_of(error: Exception) -> int:
-    # EIO for what nothing else is known of: it may pass.
-    # huggingface_hub says this of what one may not see, too.
+    # EIO for what nothing else is known of: it may pass. huggingface_hub says "not found" of what
+    # one may not see, too.
     if "(repository not found)" in f"{error}":
         return errno.EACCES
     for error_class, number in _ERRNO_OF_ERRORS:
@@ -172,15 +161,7 @@ def _number_of(error: Exception) -> int:
 
 
 def patiently(address: str, once: Callable[[], T]) -> T:
-    """Return what `once` returns; call it again where a store doesn't answer or breaks off.
-
-    It is called up to four times, with pauses, of which none begins once PATIENCE seconds have
-    passed. Raises OSError where the last call fails, or any for a reason that won't pass.
-
-    Args:
-        address: The file's.
-        once: Asks the store.
-    """
+    """Return what `once` returns; call it again where a store doesn't answer or breaks off."""
     begun = time.monotonic()
     for pause in PAUSES:
         try:
@@ -196,10 +177,7 @@ def patiently(address: str, once: Callable[[], T]) -> T:
 
 
 def look(path: str) -> State:
-    """Return the state of a remote file or folder, with size 0 where the store tells none.
-
-    Raises OSError, InputError, MissingExtra.
-    """
+    """Return the state of a remote file or folder, with size 0 where the store tells none."""
     system, name = place_of(path)
     info = patiently(path, lambda: system.info(name))
     is_folder = info.get("type") == "directory"
@@ -209,7 +187,7 @@ def look(path: str) -> State:
 
 def _change_time(info: dict[str, Any]) -> float:
     # Where its library doesn't say, or says it as a text, it is a number below 1 made of the file's
-    # digest: it changes when the file does, which is all that the time is used for.
+    # digest, which changes when the file does.
     changed = _first_of(info, _TIMES)
     if isinstance(changed, datetime):
         return changed.timestamp()
@@ -227,20 +205,15 @@ def _first_of(info: dict[str, Any], names: Iterable[str]) -> Any:
 
 
 def file_version(info: dict[str, Any]) -> str:
-    """Return a text that changes when a remote file is replaced: its size, and digest or time.
-
-    `info` is what the file's library tells of it.
-    """
+    """Return a text that changes when a remote file is replaced: its size, and digest or time."""
     version = _first_of(info, (*_DIGESTS, *_TIMES))
     # Some stores put a digest into quotes, but not in listings.
     return f"{info.get('size')} {version}".replace('"', "")
 
 
 def names_in(folder: str, pattern: str = "") -> list[str]:
-    """Return the paths of remote files relative to a folder, sorted.
-
-    They are all files under the folder, at any depth, or those that match the pattern: an address
-    with wildcards, as `s3://bucket/shards/*.tar`. Raises InputError, MissingExtra.
+    """Return the paths of remote files relative to a folder, sorted: all, or those that match a
+    pattern, an address with wildcards.
     """
     system, name = place_of(folder)
     list_files = partial(_listed_again, system, system.find, name)
@@ -258,12 +231,7 @@ def _listed_again(system: Any, method: Callable[[str], list[str]], path: str) ->
 
 
 def open_file(path: str) -> IO[bytes]:
-    """Open a remote file to read, in blocks of 4 MiB.
-
-    A block that doesn't come, or comes short, is asked for again.
-
-    Raises OSError, InputError, MissingExtra; reading may raise all that the library raises.
-    """
+    """Open a remote file to read; a block that doesn't come, or comes short, is asked for again."""
     system, name = place_of(path)
     file: Any = patiently(
         path, lambda: system.open(name, "rb", block_size=2**22, cache_type="readahead")
@@ -277,16 +245,12 @@ def open_file(path: str) -> IO[bytes]:
 def _fetch_patiently(
     file: Any, path: str, fetch: Callable[[int, int], bytes], begin: int, end: int
 ) -> bytes:
-    # `fetch` is the library's way to get them.
     size = min(end, file.size) - begin
     return patiently(path, lambda: _whole(fetch(begin, end), size))
 
 
 def fetched(address: str, size: int) -> bytes:
-    """Return a file's first `size` bytes.
-
-    Raises InputError, MissingExtra, and OSError, also where the file is shorter.
-    """
+    """Return a file's first `size` bytes. Raises OSError also where the file is shorter."""
     system, name = place_of(address)
     if size == 0:
         return b""

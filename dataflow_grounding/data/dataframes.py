@@ -1,9 +1,4 @@
-"""Rows as tables: pandas DataFrames, CSV and TSV files, and Parquet files.
-
-A DataFrame's rows become plain JSON values and back (`from_dataframe`, `to_dataframe`). CSV and
-Parquet files are written by pandas. Parquet files are read a few rows at a time by pyarrow, and CSV
-files by the standard library.
-"""
+"""Rows as tables: pandas DataFrames, CSV and TSV files, and Parquet files."""
 
 import csv
 import re
@@ -45,9 +40,8 @@ REPEATED_BYTES = 2**30
 
 
 def plain_row(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """Return a row with its names as texts and its values as `plain_value` makes them.
-
-    Raises InputError for anything but a mapping, BrokenRow for one that is nested too deeply.
+    """Return a row with its names as texts and its values as `plain_value` makes them. Raises
+    InputError for anything but a mapping, BrokenRow for one that is nested too deeply.
     """
     if not isinstance(row, Mapping):
         raise InputError(f"a row should be a dict, not {type(row).__name__}")
@@ -63,10 +57,8 @@ def plain_row(row: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def plain_value(value: Any) -> Any:
-    """Return a value as JSON can hold it.
-
-    NaN, infinities and marks for a missing value become None, and so do bytes; NumPy's arrays and
-    numbers become Python's; dates, and what else JSON doesn't know, become texts.
+    """Return a value as JSON can hold it: NaN, infinities, marks for a missing value and bytes
+    become None; what else JSON doesn't know, a text.
     """
     if isinstance(value, float):
         return value if is_number(value) else None
@@ -86,15 +78,12 @@ def plain_value(value: Any) -> Any:
 
 
 def from_dataframe(frame: Any) -> list[dict[str, Any]]:
-    """Return the rows of a pandas DataFrame, as `plain_row` makes them."""
     return [plain_row(row) for row in frame.to_dict("records")]
 
 
 def to_dataframe(records: Iterable[Mapping[str, Any]]) -> Any:
-    """Return the records as a pandas DataFrame, every value as it is, of the type `object`.
-
-    Columns are in the order of their first occurrence; what a record lacks is None. With types of
-    pandas' choice, 2**53 + 1 next to null would be the float 2**53.
+    """Return the records as a pandas DataFrame, every value as it is. With types of pandas' choice,
+    2**53 + 1 next to null would be the float 2**53.
     """
     with needs_package("a DataFrame", "pandas"):
         import pandas
@@ -108,11 +97,7 @@ def to_dataframe(records: Iterable[Mapping[str, Any]]) -> Any:
 
 
 def read_csv(path: str) -> Iterator[Row]:
-    """Yield the rows of CSV or TSV, by the header's names, each with the line where it begins.
-
-    A row that isn't CSV or UTF-8, or has more or fewer cells than the header, comes with an error;
-    an empty line is passed over. Raises InputError for a header that can't be used.
-    """
+    """Yield the rows of CSV or TSV, by the header's names, each with the line where it begins."""
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     with TextIOWrapper(open_file(path), "utf-8-sig", "surrogateescape", newline="") as file:
         reader = csv.reader(file, strict=True, delimiter=DELIMITERS[file_type_of(path)])
@@ -159,7 +144,7 @@ def _csv_header(path: str, reader: Iterator[list[str]]) -> list[str]:
 
 
 def _is_utf8(cells: list[str]) -> bool:
-    # The file is read with `surrogateescape`, which turns bytes that aren't into U+DC80 to U+DCFF.
+    # `surrogateescape` turns bytes that aren't into U+DC80 to U+DCFF.
     not_ascii = [cell for cell in cells if not cell.isascii()]
     return not any(map(_ESCAPED_BYTE.search, not_ascii))
 
@@ -172,24 +157,14 @@ def _cell(text: str) -> Any:
 
 
 def write_csv(path: str, rows: Iterable[Mapping[str, Any]], delimiter: str) -> None:
-    """Write a CSV or TSV file.
-
-    Lists and objects are written as JSON, formulas as `cell_of` writes them.
-    """
     cells = ({cell_of(name): cell_of(value) for name, value in row.items()} for row in rows)
     frame = to_dataframe(cells)
     frame.to_csv(path, sep=delimiter, index=False, lineterminator="\r\n", errors="backslashreplace")
 
 
 def cell_of(value: Any) -> Any:
-    """Return a value as it is written in a cell.
-
-    A text that a spreadsheet would take for a formula, and might execute, gets an apostrophe before
-    it, as users type one there; `text_of` takes it off. Numbers that are texts stay as they are.
-
-    Example:
-        >>> [cell_of(value) for value in ("=1+1", "-2.5", "'=1", "a = b", [1, 2], -3)]
-        ["'=1+1", '-2.5', "''=1", 'a = b', '[1, 2]', -3]
+    """Return a value as it is written in a cell. A text that a spreadsheet would take for a
+    formula, and might execute, gets an apostrophe before it, as users type one there.
     """
     if isinstance(value, (list, dict)):
         return dump_text(value)
@@ -199,26 +174,19 @@ def cell_of(value: Any) -> Any:
 
 
 def text_of(cell: str) -> str:
-    """Return a cell's text, without the apostrophe that `cell_of` added."""
     if cell[:1] == "'" and _FORMULA.match(cell):
         return cell[1:]
     return cell
 
 
 def read_parquet(path: str) -> Iterator[Row]:
-    """Yield the rows of a Parquet file, numbered from 1.
-
-    Raises InputError, MissingExtra, OSError; BrokenRow for values that are nested too deeply.
-    """
+    """Yield the rows of a Parquet file, numbered from 1."""
     for number, item in enumerate(parquet_rows(path, PARQUET_ROWS), 1):
         yield Row(number, plain_row(item))
 
 
 def write_parquet(path: str, rows: Iterable[dict[str, Any]], shown: str) -> None:
-    """Write a Parquet file at `path`.
-
-    Raises MissingExtra; InputError, which calls the file `shown`, for rows that it can't hold.
-    """
+    """Write a Parquet file; InputError, which calls it `shown`, for rows that it can't hold."""
     try:
         to_dataframe(map(encodable, rows)).to_parquet(path, index=False)
     except ImportError:
@@ -244,10 +212,7 @@ def encodable(value: Any) -> Any:
 
 
 def parquet_rows(path: str, at_once: int) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a Parquet file, with `at_once` of them in memory, or fewer large ones.
-
-    Raises InputError, MissingExtra, OSError.
-    """
+    """Yield the rows of a Parquet file, with `at_once` of them in memory, or fewer large ones."""
     with parquet_file(path) as file:
         batch_size = min(at_once, _rows_that_fit(file.metadata))
         for batch in file.iter_batches(batch_size=max(1, batch_size)):
@@ -255,9 +220,8 @@ def parquet_rows(path: str, at_once: int) -> Iterator[dict[str, Any]]:
 
 
 def _rows_that_fit(metadata: Any) -> int:
-    # Return for how many rows there is room in memory, by the sizes that a file's metadata states.
-    # It may be 0. A Parquet file stores a text that is repeated once, in a column's dictionary. In
-    # memory, each row has a copy, and that may be a large one.
+    # A Parquet file stores a text that is repeated once, in a column's dictionary. In memory, each
+    # row has a copy, and that may be a large one.
     row_bytes = 0  # of a row on average, in the group where rows are largest
     dictionary_bytes = 0  # of the largest column with a dictionary, which takes no more than these
     for group_number in range(metadata.num_row_groups):
@@ -272,10 +236,7 @@ def _rows_that_fit(metadata: Any) -> int:
 
 @contextmanager
 def parquet_file(path: str) -> Iterator[Any]:
-    """Open a Parquet file with pyarrow, so that it is never in memory as a whole.
-
-    Raises InputError, MissingExtra, OSError.
-    """
+    """Open a Parquet file with pyarrow, so that it is never in memory as a whole."""
     with needs_extra("Parquet", "parquet"):
         import pyarrow.parquet
     try:
@@ -294,9 +255,6 @@ def _parquet_source(path: str) -> AbstractContextManager[Any]:
 
 
 def holds_bytes(path: str) -> bool:
-    """Whether a Parquet file has a column with bytes in it, such as `{bytes, path}` for pictures.
-
-    Raises InputError, MissingExtra.
-    """
+    """Whether a Parquet file has a column with bytes in it, as `{bytes, path}` for pictures."""
     with errors_as(InputError, f"can't read {path}"), parquet_file(path) as file:
         return any("binary" in str(column_type) for column_type in file.schema_arrow.types)

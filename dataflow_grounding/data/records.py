@@ -1,8 +1,7 @@
 """The record: one image with its caption and annotations, as a JSON object.
 
-Here are `Record` itself, the ids of records and expressions, readers that refuse columns of a wrong
-shape (`read_expressions`), and JSON, read and written strictly: no NaN, no fractions beyond a
-double.
+Here are also readers that refuse columns of a wrong shape, and JSON, read and written strictly: no
+NaN, no fractions beyond a double.
 """
 
 import json
@@ -20,9 +19,8 @@ from dataflow_grounding._util.paths import absolute, is_absolute, open_file, pla
 Update: TypeAlias = dict[str, Any]  # what an operator adds to a record: column name → JSON value
 
 ROW_OF_IMAGE = "row_of_image"
-"""The column of an image's second and later rows that says which of its rows it is, from 1.
-
-With it, ids stay the same where earlier rows of the image have failed.
+"""The column of an image's second and later rows that says which of its rows it is, from 1. With
+it, ids stay the same where earlier rows of the image have failed.
 """
 
 BROKEN_ROW = "_broken_row"
@@ -101,10 +99,7 @@ class Record(dict[str, Any]):
 def image_id_of(
     row: Mapping[str, Any], image_key: str, image_root: str | None = None
 ) -> str | None:
-    """Return the row's own `image_id`, else its image's `name_within` `image_root`.
-
-    None where it has neither. `image_key` is the column with the image's path.
-    """
+    """Return the row's own `image_id`, else its image's `name_within`; None without either."""
     own_id = row.get("image_id")
     if has_id(own_id):
         return str(own_id)
@@ -115,19 +110,13 @@ def image_id_of(
 
 
 def path_of(record: Mapping[str, Any]) -> str:
-    """Return the path of a record's picture, `image_path` or else `image`, as it is there.
-
-    It is "" if the record has none, or one that is no text.
-    """
+    """Return the path of a record's picture, `image_path` or else `image`; "" without one."""
     path = record.get("image_path") or record.get("image")
     return path if isinstance(path, str) else ""
 
 
 def stated_size(record: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Return the width and height that a record states for its picture, in pixels.
-
-    None unless both are whole numbers above 0.
-    """
+    """Return the width and height that a record states, in pixels; None if unusable."""
     width = whole_number(record.get("width"))
     height = whole_number(record.get("height"))
     if width is None or height is None or min(width, height) <= 0:
@@ -136,10 +125,7 @@ def stated_size(record: Mapping[str, Any]) -> tuple[int, int] | None:
 
 
 def whole_number(value: Any) -> int | None:
-    """Return a value as an int if it is a whole number; None for anything else.
-
-    It may also be written as 640.0, as a text, or be NumPy's.
-    """
+    """Return a value as an int if it is a whole number, also 640.0 or a text; else None."""
     if isinstance(value, bool):
         return None
     with suppress(TypeError, ValueError, OverflowError):
@@ -150,22 +136,9 @@ def whole_number(value: Any) -> int | None:
 
 
 def name_within(path: str, root: str | None) -> str:
-    """Return an image's name in ids and in files about it: its path without ending.
-
-    The name is the same on every machine.
-
-    Args:
-        path: The path as the row states it.
-        root: The folder that paths start from. An absolute path within it counts from there; of any
-            other absolute path only the file's name is left.
-
-    Returns:
-        A relative path with `/` that doesn't lead out of a folder: each `..` becomes `_`.
-
-    Example:
-        >>> paths = ("/data/a/x.jpg", "/other/x.jpg", "../x.jpg")
-        >>> [name_within(path, "/data") for path in paths]
-        ['a/x', 'x', '_/x']
+    """Return an image's name in ids and in files about it: its path from `root`, without ending. It
+    is the same on every machine, has `/`, and doesn't lead out of a folder: each `..` becomes `_`.
+    Of an absolute path that isn't within `root` only the file's name is left.
     """
     if is_absolute(path):
         path = path_within(path, root) or os.path.basename(path)
@@ -174,10 +147,7 @@ def name_within(path: str, root: str | None) -> str:
 
 
 def path_within(path: str, root: str | None) -> str:
-    """Return an absolute path relative to `root`; "" where it isn't within it, or without a root.
-
-    Both may be addresses.
-    """
+    """Return an absolute path or address relative to `root`; "" where it isn't within it."""
     if not root or is_remote(path) != is_remote(root):
         return ""
     # Nearly all paths and roots are plain, and need no relpath, which takes as long as a picture's
@@ -236,11 +206,7 @@ def read_expressions(record: "Record", key: str) -> list[dict[str, Any]]:
 
 
 def read_any_expressions(record: "Record") -> list[dict[str, Any]]:
-    """Return the record's expressions, else its region captions, else its regions.
-
-    They have the form of `read_expressions`: a region becomes an expression with its own box.
-    Raises BrokenRow.
-    """
+    """Return the record's expressions, else its region captions or regions in the same form."""
     key = annotated_column(record)
     if not key:
         raise BrokenRow("no column 'expressions', 'region_captions' or 'regions'")
@@ -250,10 +216,7 @@ def read_any_expressions(record: "Record") -> list[dict[str, Any]]:
 
 
 def annotated_column(record: Mapping[str, Any]) -> str:
-    """Return the first of three columns that isn't null and says what is in the picture.
-
-    It is "" where the record has none of them.
-    """
+    """Return the first of three columns that says what is in the picture; "" without any."""
     for key in ("expressions", "region_captions", "regions"):
         if record.get(key) is not None:
             return key
@@ -261,8 +224,6 @@ def annotated_column(record: Mapping[str, Any]) -> str:
 
 
 def _as_expressions(regions: Any) -> Any:
-    # An expression's text is its region's `text`, `description` or `type`, else `region 1`,
-    # numbered.
     if not isinstance(regions, list):
         return regions
     expressions = []
@@ -277,7 +238,7 @@ def _as_expressions(regions: Any) -> Any:
 
 
 def _read_instance(item: Any, where: str) -> dict[str, Any]:
-    # `score` is None where it states none; TAO's `bbox_score` becomes it.
+    # TAO's `bbox_score` becomes the score.
     instance = item if isinstance(item, dict) else {}
     bbox = instance.get("bbox")
     if not is_box(bbox):
@@ -312,28 +273,13 @@ def is_score(value: Any) -> bool:
 
 
 def was_checked(expression: Mapping[str, Any]) -> bool:
-    """Whether a check or a person looked at an expression, with a verdict or without.
-
-    A pipeline's records have `verified: null` where nobody did. A check that came to no verdict
-    leaves it so, and says why in `verification`.
-
-    Example:
-        >>> was_checked({"verified": None}), was_checked({"verified": False})
-        (False, True)
-    """
+    """Whether a check or a person looked at an expression, with a verdict or without."""
     return expression.get("verified") is not None or bool(expression.get("verification"))
 
 
 def verdict_of(expression: Mapping[str, Any]) -> str:
-    """Return what a check said of an expression, one of VERDICTS.
-
-    A judge whose answers differ leaves it undecided; one that couldn't be asked, not checked.
-
-    Example:
-        >>> verdict_of({"verified": True}), verdict_of({"verified": None})
-        ('verified', 'not checked')
-        >>> verdict_of({"verified": None, "verification": {"method": "check", "boxes": []}})
-        'undecided'
+    """Return what a check said of an expression, one of VERDICTS. A judge whose answers differ
+    leaves it undecided; one that couldn't be asked, not checked.
     """
     verified = expression.get("verified")
     if isinstance(verified, bool):
@@ -344,17 +290,8 @@ def verdict_of(expression: Mapping[str, Any]) -> str:
 
 
 def doubt_of_reply(record: Mapping[str, Any]) -> str:
-    """Return why a reply about a record is doubtful, in words; "" if it isn't.
-
-    Much of it was useless, or it says itself that a box may be of something else. A record is
-    `doubtful`, too, if a check couldn't decide on a phrase. Such a phrase says so itself, and has
-    the reason in its `verification`.
-
-    Example:
-        >>> doubt_of_reply({"doubtful": True, "doubt": "much was dropped or moved"})
-        'much was dropped or moved'
-        >>> doubt_of_reply({"doubtful": True, "expressions": [{"doubtful": True}]})
-        ''
+    """Return why a reply about a record is doubtful, in words; "" if it isn't. A record is
+    `doubtful`, too, if a check couldn't decide on a phrase, which says so itself then.
     """
     if record.get("doubtful") is not True:
         return ""
@@ -368,14 +305,8 @@ def doubt_of_reply(record: Mapping[str, Any]) -> str:
 
 
 def in_one_schema(record: Mapping[str, Any], update: Mapping[str, Any]) -> Update:
-    """Return a step's update, completed so that records of every pipeline have the same keys.
-
-    Each expression and region caption gets `verified`, null where nobody checked it, and the record
-    gets `regions`, an empty list. What is there stays.
-
-    Example:
-        >>> in_one_schema({}, {"expressions": [{"text": "a dog"}]})
-        {'expressions': [{'text': 'a dog', 'verified': None}], 'regions': []}
+    """Return a step's update, completed so that records of every pipeline have the same keys:
+    `verified`, null where nobody checked, and `regions`.
     """
     whole = dict(update)
     for column in ("expressions", "region_captions"):
@@ -394,9 +325,8 @@ def _with_verdict(expression: Any) -> Any:
 
 
 def is_settled(expression: Mapping[str, Any]) -> bool:
-    """Whether a person confirmed an expression's boxes, or that its thing isn't there.
-
-    No later step or run changes such an expression.
+    """Whether a person confirmed an expression's boxes, or that its thing isn't there. No later
+    step or run changes such an expression.
     """
     if not expression.get("reviewed_by") or expression.get("verified") is not True:
         return False
@@ -432,10 +362,8 @@ def dump_line(value: Mapping[str, Any]) -> str:
 
 
 def dump_text(value: Any, indent: int | None = None) -> str:
-    """Return `value` as strict JSON (no NaN) that UTF-8 can hold.
-
-    Text is only escaped to ASCII where it has half of a surrogate pair in it. Raises TypeError or
-    ValueError for what JSON can't hold.
+    """Return `value` as strict JSON (no NaN) that UTF-8 can hold: half of a surrogate pair is
+    escaped. Raises TypeError or ValueError for what JSON can't hold.
     """
     encoder = _STRICT
     if indent is not None:
@@ -452,10 +380,7 @@ def dump_text(value: Any, indent: int | None = None) -> str:
 
 
 def as_json(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of `value` as it reads back from a file: NumPy's values become Python's.
-
-    Raises TypeError or ValueError for what JSON can't hold.
-    """
+    """Return a copy of `value` as it reads back from a file: NumPy's values become Python's."""
     return dict(json.loads(_OF_OPERATORS.encode(value)))
 
 
@@ -470,11 +395,8 @@ _OF_OPERATORS = json.JSONEncoder(allow_nan=False, default=_of_numpy)
 
 
 def parse_line(line: str | bytes) -> dict[str, Any]:
-    """Return a line's JSON object.
-
-    Raises BrokenRow with the reason, also for another value than an object, for NaN, Infinity, and
-    numbers beyond a double that are written with a point or an exponent. Whole numbers may be of
-    any size.
+    """Return a line's JSON object. Raises BrokenRow with the reason, also for NaN, Infinity, and
+    numbers beyond a double that are written with a point or an exponent.
     """
     row = parse_value(line)
     if not isinstance(row, dict):
@@ -491,20 +413,14 @@ def parse_value(text: str | bytes) -> Any:
 
 
 def read_object(path: str) -> dict[str, Any]:
-    """Return the JSON object in a file of the package's own.
-
-    It is an empty dict if the file is missing, damaged or holds no object.
-    """
+    """Return the JSON object in a file of the package's own; {} if it is missing or damaged."""
     with suppress(OSError, BrokenRow), open_file(path) as file:
         return parse_line(file.read())
     return {}
 
 
 def write_bytes(path: str, data: bytes, *, alone: bool = True) -> None:
-    """Write a file whole or not at all. Raises OSError.
-
-    `alone` says that nobody else may write it meanwhile; without it others may, and the last wins.
-    """
+    """Write a file whole or not at all; unless `alone`, the last of several writers wins."""
     with whole_file(path, alone=alone) as file:
         file.write(data)
 

@@ -31,14 +31,9 @@ _FACTS = ImageFacts.__dataclass_fields__
 
 
 class ImageMemo:
-    """Makes images' facts known before an operator asks.
-
-    Those on a local disk are read here, on the event loop; where that is slow, threads read them.
-
-    Args:
-        log: Where facts are remembered; None remembers them for this process alone.
-        keeps: Whether new facts are added to the log, and bytes are kept to be sent; False if
-            nothing is sent.
+    """Makes images' facts known before an operator asks. Without a `log` they are remembered for
+    this process alone; unless it `keeps`, nothing is added to the log, and no bytes are kept to be
+    sent.
     """
 
     def __init__(self, log: KeyedLog | None, *, keeps: bool = True) -> None:
@@ -50,18 +45,8 @@ class ImageMemo:
     async def prepare(
         self, record: Record, key: str, limits: images.ImageLimits | None
     ) -> ImageFacts:
-        """Have the facts of the record's image in `kept_facts`: from there, the log, or the file.
-
-        They are returned, too. What was read is added to the log, unless the file is young.
-
-        Args:
-            record: The record.
-            key: The column with the image's path.
-            limits: What pictures may be sent as they are; None if nothing is sent.
-
-        Raises:
-            BrokenRow, ImageMissing, ImageBroken, MachineBusy: It can't be found or read.
-            StorageFailed: The log can't be written.
+        """Return the facts of the record's image, from `kept_facts`, the log, or the file. What was
+        read is added to the log, unless the file is young.
         """
         pinned = images.pinned(record, key)
         if pinned is not None:
@@ -82,11 +67,7 @@ class ImageMemo:
         return facts
 
     def forget(self, record: Record, key: str) -> None:
-        """Forget the facts of the record's image, which was found to be another one.
-
-        The log gets a line without facts, which counts from then on. Nothing happens where the
-        image isn't found any more. Raises StorageFailed.
-        """
+        """Forget the facts of the record's image, which was found to be another one."""
         with suppress(RecordError):  # it may be gone by now
             file = images.find_image(record, key)
             images.kept_facts.pop(file, None)
@@ -99,10 +80,8 @@ class ImageMemo:
         return await self.of_disk(partial(images.read_facts, file.path, limits))
 
     async def of_disk(self, read: Callable[[], T]) -> T:
-        """Return what `read`, which reads an image on a local disk, returns.
-
-        A thread takes longer than a quick file; so files are read on the event loop until
-        SLOW_IN_A_ROW were slow, and then by threads for a while. Raises what `read` does.
+        """Return what `read` returns. A thread takes longer than a quick file; so files are read on
+        the event loop until SLOW_IN_A_ROW were slow, and then by threads for a while.
         """
         if self._for_threads:
             self._for_threads -= 1
@@ -124,10 +103,7 @@ class ImageMemo:
 
 
 def log_of(checkpoint_folder: str) -> KeyedLog:
-    """Return what a run remembers of its images, only to be read.
-
-    It is empty where there is no such file, or none that can be read.
-    """
+    """Return what a run remembers of its images, only to be read; empty without a readable file."""
     try:
         return KeyedLog(os.path.join(checkpoint_folder, "images.jsonl"), read_only=True)
     except StorageFailed:
@@ -135,10 +111,7 @@ def log_of(checkpoint_folder: str) -> KeyedLog:
 
 
 def remembered(log: KeyedLog, file: images.ImageFile) -> ImageFacts | None:
-    """Return what the log says of a file in this state; None for nothing.
-
-    None also for a line that is damaged, was edited, or has other facts, as another version's.
-    """
+    """Return what the log says of a file in this state; None for nothing, or a damaged line."""
     line = log.get(_key(file.path))
     if not line:
         return None
@@ -149,10 +122,7 @@ def remembered(log: KeyedLog, file: images.ImageFile) -> ImageFacts | None:
 
 
 def digest_of(file: images.ImageFile, log: KeyedLog) -> str:
-    """Return the SHA-256 of a file: the one that the log says of this state, else a new one.
-
-    Raises ImageMissing, ImageBroken, MachineBusy: It can't be read.
-    """
+    """Return the SHA-256 of a file: the one that the log says of this state, else a new one."""
     facts = remembered(log, file)
     return facts.digest if facts else hashlib.sha256(read_file(file.path)).hexdigest()
 

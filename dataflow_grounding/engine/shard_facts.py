@@ -21,15 +21,11 @@ BLOCK = 1 << 20  # bytes that are read at a time
 
 
 def bytes_of(path: str) -> int:
-    """Return how many bytes a file of a shard has; 0 without it."""
     return os.path.getsize(path) if os.path.exists(path) else 0
 
 
 def digest_of(path: str) -> str:
-    """Return a digest of a step's file of a shard, and of its rows' line numbers.
-
-    A file that is missing counts as an empty one. Raises OSError.
-    """
+    """Return a digest of a step's file of a shard, and of its rows' line numbers."""
     digest = hashlib.sha256()
     for part in (path, lines_path(path)):
         if not os.path.exists(part):
@@ -41,16 +37,7 @@ def digest_of(path: str) -> str:
 
 
 def pictures_of(path: str, folders: Sequence[Any], checkpoint: str) -> list[str]:
-    """Return two digests: of the paths of a step's pictures, and of their contents.
-
-    Only local pictures count: remote ones, and those that can't be read, are left out.
-
-    Args:
-        path: The step's file; one that is missing has no pictures.
-        folders: Where pictures are looked for. Addresses, and what is no path, are left out.
-        checkpoint: The folder (`.ckpt`) in which the run remembers pictures, which aren't read then
-            unless they were touched since.
-    """
+    """Return two digests: of the paths of a step's local pictures, and of their contents."""
     places = hashlib.sha256()
     contents = hashlib.sha256()
     if not os.path.exists(path):

@@ -1,7 +1,4 @@
-"""What `doctor` tells: what is installed, which keys are set, and what an endpoint does.
-
-The last is found out by asking it twice.
-"""
+"""What `doctor` tells: what is installed, which keys are set, and what an endpoint does."""
 
 import difflib
 import importlib.metadata
@@ -56,15 +53,10 @@ NAMES = (
 MOST_MODELS = 20  # of an endpoint, that are named
 MOST_CHARACTERS = 100  # of a model's name, that are shown
 NOT_READABLE = "not readable"
-"""How the verdict on a reply begins where it can't be read."""
 
 
 def installation() -> dict[str, Any]:
-    """Return versions, extras and the environment, as JSON.
-
-    An extra has the version of what it installs, None if that isn't installed. For the
-    environment's variables it says only whether each is set and not empty: they may hold keys.
-    """
+    """Return versions, extras and the environment; of variables only whether each is set."""
     extras: dict[str, str | None] = dict.fromkeys(EXTRAS)
     for extra, package in EXTRAS.items():
         with suppress(importlib.metadata.PackageNotFoundError):
@@ -78,17 +70,7 @@ def installation() -> dict[str, Any]:
 
 
 def endpoint_of_spec(spec: Spec, *, send: bool) -> dict[str, Any]:
-    """Return the facts about a spec's endpoint: `backend`, `box_format` and those of `endpoint_of`.
-
-    The latter include what keeps the other models that the spec names from being asked. `last_run`
-    is a sentence, there only where many replies of the last run in the spec's results folder could
-    not be read.
-
-    Args:
-        spec: The spec.
-        send: Whether the model is asked two questions about a small picture, unless something
-            keeps it from being asked. Else nothing is sent.
-    """
+    """Return what `endpoint_of` says, with backend, box format, and what the last run tells."""
     servings = [serving_of(vlm, spec.block.workflow, spec.folders) for vlm in spec.block.vlms]
     choice = choice_of(servings[0])
     choice.recall(os.path.join(spec.results_dir, ".ckpt"))
@@ -105,10 +87,8 @@ def endpoint_of_spec(spec: Spec, *, send: bool) -> dict[str, Any]:
 
 
 def _unreadable_in_last_run(spec: Spec, model: str) -> str:
-    # Return a sentence where many replies of the last run in the spec's folder were unreadable.
-    # Else it is "", as it is where that run asked another model, or asked for boxes in another form
-    # than the spec has by now. `run.json` may be damaged: what isn't as a run leaves it is passed
-    # over. Only files of this machine are looked at.
+    # Only a run of the same model and form of asking tells. `run.json` may be damaged: what isn't
+    # as a run leaves it is passed over.
     if is_remote(spec.results_dir):
         return ""
     run = read_object(os.path.join(spec.results_dir, RUN_JSON))
@@ -123,17 +103,8 @@ def _unreadable_in_last_run(spec: Spec, model: str) -> str:
 
 def endpoint_of(serving: Serving, *others: Serving, send: bool) -> dict[str, Any]:
     """Return facts about a serving: `problems` that keep it from being asked, or how it answered.
-
-    Args:
-        serving: The serving.
-        others: Those that are asked with it. What keeps one of them from being asked is a problem
-            of the serving, too.
-        send: Whether to ask it two questions about a small picture, if there is no problem.
-
-    Returns:
-        `endpoint`, `model`, `problems` and what the serving says of itself; where it was asked, how
-        it answered. Of several endpoints, `endpoints` has that for each, and `problems` those of
-        all.
+    What keeps one of the `others` from being asked is a problem, too. With `send` it is asked two
+    questions about a small picture.
     """
     obstacles: list[str] = []
     for checked in (serving, *others):
@@ -159,20 +130,14 @@ def endpoint_of(serving: Serving, *others: Serving, send: bool) -> dict[str, Any
 
 
 def _ask_about_square(serving: Serving) -> dict[str, Any]:
-    # Ask a serving about a small picture, and return how it answers. That is `seconds`, `usage`,
-    # `takes` (what it accepts, in words, where the serving knows), `schema` (whether it keeps to
-    # one, where it may be asked anything) and `reply`, a verdict in words; or `problems` where
-    # there is no answer.
     image = picture_of_square(serving.image_limits)
     request = expression_extraction(image, "A blue square on a white ground.")
 
     async def ask() -> Reply:
-        """Return the serving's reply, which may be a text alone, and close the serving."""
         async with aclosing(serving):
             return await reply_of(serving, request)
 
     async def ask_with_schema() -> str:
-        """Return whether the serving keeps to a schema, and close it."""
         async with aclosing(serving):
             return await schema_kept(serving, image)
 
@@ -199,14 +164,10 @@ def _ask_about_square(serving: Serving) -> dict[str, Any]:
 
 
 def _models_instead(serving: Serving, error: GroundingError) -> str:
-    # A model with a similar name comes first, and at most MOST_MODELS are named. It is "" if the
-    # endpoint names none, or has this one after all. If the error is no refusal, or one of any
-    # request, as for a wrong key, it is "" and nothing is asked.
     if not isinstance(error, EndpointRefused) or error.certain:
         return ""
 
     async def ask() -> list[str]:
-        """Return the names of the endpoint's models, and close the serving."""
         async with aclosing(serving):
             return await serving.list_models()
 

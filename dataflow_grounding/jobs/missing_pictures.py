@@ -17,23 +17,13 @@ from dataflow_grounding.jobs.spec_job import SpecJob
 DEEPEST = 3
 """How many levels below a folder are looked at."""
 MOST_FOLDERS = 2000
-"""How many folders are looked at, of those at and below one."""
 MOST_NAMES = 20
-"""How many of the missing pictures are looked for."""
 MOST_ROWS = 200
 """How many first rows tell whether pictures are missing."""
 
 
 def advice(job: SpecJob, names: Sequence[str]) -> str:
-    """Return what to add to the command to have missing pictures found; "" where nothing helps.
-
-    They are looked for below the input's folder, then below the current one. Nothing helps where
-    none of them is there, where the names are absolute, or where the job has no such setting.
-
-    Args:
-        job: Whose input names the pictures.
-        names: What rows call the pictures that weren't found.
-    """
+    """Return what to add to the command to have missing pictures found; "" where nothing helps."""
     key = job.image_root_key
     if not key:
         return ""
@@ -43,10 +33,7 @@ def advice(job: SpecJob, names: Sequence[str]) -> str:
 
 
 def missing_names(job: SpecJob) -> list[str]:
-    """Return what the first rows call pictures that aren't found.
-
-    Empty where half of the pictures or more are found. Rows that can't be read don't count.
-    """
+    """Return what the first rows call pictures that aren't found; none where half or more are."""
     source = Source(job.steps)
     names = []
     count = 0
@@ -62,14 +49,8 @@ def missing_names(job: SpecJob) -> list[str]:
 
 
 def folder_with(names: Sequence[str], starts: Sequence[str]) -> str:
-    """Return the folder, at or below one of `starts`, that has the most of the files.
-
-    It is relative where the start is; "" where none has any. Of folders with equally many, the
-    first is returned. Once a folder at or below one start has any, further starts aren't looked at.
-
-    Args:
-        names: The files' names, of which the first MOST_NAMES are looked for.
-        starts: The folders to begin at, in order.
+    """Return the folder, at or below one of `starts`, that has the most of the files; "" for none.
+    Once a folder at or below one start has any, further starts aren't looked at.
     """
     wanted = names[:MOST_NAMES]
     best = ""
@@ -86,7 +67,6 @@ def folder_with(names: Sequence[str], starts: Sequence[str]) -> str:
 
 
 def _folders_under(start: str) -> Iterator[str]:
-    # Without hidden ones and virtual environments; none for a folder that isn't on this machine.
     level = [] if is_remote(start) else [start]
     for _ in range(DEEPEST + 1):
         below = []
@@ -99,8 +79,6 @@ def _folders_under(start: str) -> Iterator[str]:
 
 
 def _is_open_folder(entry: os.DirEntry[str]) -> bool:
-    # Whether an entry is a folder, neither hidden nor a virtual environment. False if it can't be
-    # looked up.
     with suppress(OSError):
         is_environment = os.path.exists(os.path.join(entry.path, "pyvenv.cfg"))
         return entry.is_dir() and not entry.name.startswith(".") and not is_environment
