@@ -26,21 +26,14 @@ _LOCK = ".exporting"
 _NEW = "new"
 _EARLIER = "earlier"
 MARK = "Exported by dataflow-grounding"
-"""Stands in the README of an export.
-
-A folder whose README has it is replaced by another export, if its last line names all that is in
-the folder.
-"""
+"""In the README of an export, which is replaced if its last line names all that is there."""
 
 Put = Callable[[Mapping[str, Any]], object]
 """Adds an item to a file."""
 
 
 def is_data_file(path: str, data_file: str) -> bool:
-    """Whether an export's path ends as the format's data file, and so is that of one file.
-
-    Never where the data file has no ending: then it is a folder.
-    """
+    """Whether a path ends as the format's data file, if that has an ending: it is one file's."""
     ending = os.path.splitext(data_file)[1]
     return bool(ending) and path.endswith(ending)
 
@@ -117,7 +110,6 @@ class ExportFolder:
             shutil.rmtree(self._working_folder, ignore_errors=True)
 
     def _replace_earlier(self) -> None:
-        # If that fails the earlier one is put back, and what was written is removed.
         is_there = os.path.lexists(self.path)
         if is_there:
             os.replace(self.path, self._earlier)
@@ -197,7 +189,6 @@ class ExportFolder:
         with self.file(name) as file:
 
             def put(value: Mapping[str, Any]) -> None:
-                """Write an object as a line, and add to `line` what it has not yet."""
                 if _adds_to(self.line, value):  # few lines do, and to merge all takes longer
                     self.line = _merged_example(self.line, value)
                 file.write(dump_line(value))
@@ -251,8 +242,7 @@ def _is_working_folder(path: str) -> bool:
 
 
 def _obstacle_to_replacing(path: str) -> str | None:
-    # Return what at a path keeps an export from replacing it, in words. None if it is an empty
-    # folder, or an export and nothing else.
+    # In words; None for an empty folder, or an export and nothing else.
     if not os.path.isdir(path):
         return "is not an export"
     names = sorted(os.listdir(path))
@@ -274,8 +264,7 @@ def _adder_to(file: IO[str]) -> Put:
 
 
 def _example_of(value: Any) -> Any:
-    # Return an example of a value: the value with one item at most in each list. That item has all
-    # that any item of the list has.
+    # The value with one item at most in each list, which has all that any item of it has.
     if isinstance(value, Mapping):
         return {key: _example_of(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -284,9 +273,8 @@ def _example_of(value: Any) -> Any:
 
 
 def _merged_example(example: Any, value: Any) -> Any:
-    # Two objects give an object with the members of both; two lists give a list of one item, merged
-    # from all of theirs. Otherwise the example stays, unless it is None, or a whole number where
-    # the value is a fraction: then the value's example replaces it.
+    # Two objects give an object with the members of both. Otherwise the example stays, unless it is
+    # None, or a whole number where the value is a fraction.
     if isinstance(example, Mapping) and isinstance(value, Mapping):
         keys = {**example, **value}
         return {key: _merged_example(example.get(key), value.get(key)) for key in keys}
@@ -310,8 +298,7 @@ def _adds_to(example: Any, value: Any) -> bool:
 
 
 def _feature(value: Any) -> dict[str, Any]:
-    # Return the type of a value as `datasets` states it in a README. It is `null` for None, an
-    # empty list's items, or a type that isn't among DTYPES.
+    # `null` for None, an empty list's items, or a type that isn't among DTYPES.
     if isinstance(value, Mapping):
         return {"struct": [{"name": key, **_feature(item)} for key, item in value.items()]}
     if isinstance(value, (list, tuple)):

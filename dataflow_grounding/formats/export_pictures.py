@@ -52,22 +52,11 @@ class Picture(NamedTuple):
 class ExportPictures:
     """Puts the pictures of records into an export's folder, or says where they are.
 
-    Args:
-        out: The folder.
-        images: `copy` copies each picture, upright; `link` links to it, and copies those that EXIF
-            turns; `reference` leaves it where it is and refuses those, unless `shows_upright`.
-        folders: Where relative paths are looked for, in this order.
-        packs: Whether the format puts them into its own files, so that none is needed in the
-            folder.
-        flat: Whether copies and links are all in one folder, the names of their folders before
-            theirs; else they are in folders, as they were.
-        shows_upright: Whether what reads the export turns pictures upright by their EXIF.
-
-    Attributes:
-        missing: How many pictures are referenced though they aren't there.
-
-    Raises:
-        InputError: Pictures that the format packs are only referenced.
+    `copy` copies each picture, upright; `link` links to it, and copies those that EXIF turns;
+    `reference` leaves it where it is and refuses those, unless what reads the export turns pictures
+    upright (`shows_upright`). With `packs` the format puts them into its own files; with `flat` all
+    are in one folder, the names of their folders before theirs. `missing` counts referenced
+    pictures that aren't there.
     """
 
     def __init__(
@@ -97,15 +86,11 @@ class ExportPictures:
         self.missing = 0
 
     def find(self, record: Mapping[str, object]) -> Picture:
-        """Return the record's picture.
+        """Return the record's picture; one that is only referenced may be `missing`.
 
-        One that isn't there is returned all the same, and counted in `missing`, if pictures are
-        only referenced and the record states its size.
-
-        Raises:
-            RecordError: It isn't there, is broken, is of another size than the record states, or is
-                turned by its EXIF and only referenced.
-            InputError: It would go with the export that is replaced.
+        Raises RecordError where it isn't there, is broken, is of another size than the record
+        states, or is turned by its EXIF and only referenced; InputError where it would go with the
+        export that is replaced.
         """
         name = self.name_of(record)
         stated = stated_size(record)
@@ -142,8 +127,7 @@ class ExportPictures:
         return self._canonical(path_of(record))
 
     def _canonical(self, path: str) -> str:
-        # An absolute path, or an address, becomes relative to the first of the folders that it is
-        # in, and stays where it is in none. A web address always stays.
+        # An absolute path becomes relative to the first of the folders that it is in.
         if is_web(path):
             return path
         if not is_absolute(path):
@@ -165,9 +149,8 @@ class ExportPictures:
     def put(self, picture: Picture) -> str:
         """Copy or link a picture into the export, unless it is there; return its file name there.
 
-        The name is the same in every export of the same records. Pictures that the format packs,
-        or that are referenced by their record's name, aren't written. A picture that is turned or
-        remote is copied even for `link`. Raises as `data`.
+        The name is the same in every export of the same records. A picture that is turned is copied
+        even for `link`.
         """
         header = picture.header
         if header is None:
@@ -189,15 +172,11 @@ class ExportPictures:
         return name
 
     def name_in_folder(self, file_name: str) -> str:
-        """Return a file name that `put` returned, relative to the folder of pictures.
-
-        Where pictures are only referenced there is none, and the name stays.
-        """
+        """Return a file name of `put` relative to the folder of pictures, if there is one."""
         return file_name if self._images == "reference" else file_name.removeprefix(f"{FOLDER}/")
 
     def _name_in_export(self, path: str) -> str:
-        # Each path has its own name: where it is taken by another path, `~2` and so on comes
-        # before its ending.
+        # Where a name is taken by another path, `~2` and so on comes before its ending.
         ending = os.path.splitext(path)[1]
         folder = self._folders[0] if self._folders else None
         stem = name_within(path, folder).removeprefix(f"{FOLDER}/")
@@ -219,10 +198,7 @@ class ExportPictures:
         return self._path_of_name[key] == hash(path)
 
     def data(self, picture: Picture) -> bytes:
-        """Return the bytes of the picture's file; one that EXIF turns is saved upright.
-
-        Raises RecordError, OSError.
-        """
+        """Return the bytes of the picture's file, saved upright if EXIF turns it."""
         if picture.header is None or picture.header.orientation == 1:
             return read_file(picture.path)
         file_type = picture.header.media_type.partition("/")[2]
@@ -231,10 +207,6 @@ class ExportPictures:
         return upright.getvalue()
 
     def described(self, parts: Sequence[str] = ()) -> str:
-        """Return a sentence that says where the pictures are, in the folders of these parts.
-
-        Without parts it is of an export that is no split.
-        """
         if self._images == "reference":
             start = self._folders[0] if self._folders else "where they were"
             return f"Paths of pictures are relative to {start}."

@@ -38,20 +38,12 @@ _MAX_ENDINGS = 5  # endings of other files than pictures that are reported
 
 
 def find_other_input(path: str, split: str, results_dir: str) -> Input | None:
-    """Return the input at `path` if it is anything but a plain file of rows.
+    """Return the input at `path`; None for a plain file of rows, a pipe, and if nothing is there.
 
-    Args:
-        path: A file, a folder, a pattern with `*`, or `datasets:NAME[:CONFIGURATION]`.
-        split: That of a `datasets` data set, where it has several.
-        results_dir: A folder whose pictures don't belong to the input.
-
-    Returns:
-        The input; None for a file that is read as it is, for a pipe, and if nothing is there.
-
-    Raises:
-        InputError: There is nothing in it that could be an input.
-        MissingExtra: Parquet's library isn't installed. The library of `datasets` is imported only
-            when rows are read.
+    `path` may be a file, a folder, a pattern with `*`, or `datasets:NAME[:CONFIGURATION]`. Pictures
+    in `results_dir` don't belong to the input. Raises InputError where nothing in it could be an
+    input, MissingExtra without Parquet's library. The library of `datasets` is imported only when
+    rows are read.
     """
     if path.startswith(DATASETS):
         return _of_dataset(path, split)
@@ -69,8 +61,6 @@ def find_other_input(path: str, split: str, results_dir: str) -> Input | None:
 
 
 def _of_special_file(path: str, folders: tuple[str, ...]) -> Input | None:
-    # Return the input of a shard, COCO's captions, or Parquet with pictures in it. None for any
-    # other file. `folders` are where relative paths of pictures start.
     if path.endswith(".tar"):
         return _of_tars(path, [path])
     file_type = file_type_of(path)
@@ -86,7 +76,6 @@ def _numbered(items: Iterable[dict[str, Any]]) -> Iterator[Row]:
 
 
 def _of_folder(folder: str, split: str, results_dir: str) -> Input:
-    # An image folder has a file of METADATA. Of others all pictures at any depth are taken.
     if any(kind_of(joined(folder, name)) for name in ("state.json", "dataset_dict.json")):
         return _of_dataset(folder, split)
     for name in METADATA:
@@ -172,7 +161,6 @@ def _folders_of_reports(folder: str, names: Iterable[str]) -> tuple[str, ...]:
 
 
 def _passed_over(others: Sequence[str], pictures: Sequence[str]) -> str:
-    # `others` are the files that aren't pictures. Their most frequent endings are reported.
     if not others:
         return ""
     endings = Counter(os.path.splitext(name)[1].lower() or "without an ending" for name in others)
@@ -190,8 +178,7 @@ def _passed_over(others: Sequence[str], pictures: Sequence[str]) -> str:
 
 
 def _hold_boxes(others: Sequence[str], pictures: Sequence[str]) -> bool:
-    # Whether some files are labels, by their names: a file for each picture, called like it, or one
-    # for all, as COCO's.
+    # By their names: a file for each picture, called like it, or one for all, as COCO's.
     stems = {_stem(name) for name in pictures}
     for name in others:
         stem, ending = os.path.splitext(os.path.basename(name.lower()))
@@ -213,9 +200,8 @@ def _of_tars(path: str, shards: Sequence[str]) -> Input:
 
 
 def _rows_of_tars(shards: Sequence[str], told: set[str]) -> Iterator[Row]:
-    # Yield a row for each sample of the shards, a broken one where it can't be read. They are
-    # numbered from 1 through all shards. What is told of them is told once, as they are read
-    # several times.
+    # They are numbered from 1 through all shards. What is told of them is told once, as they are
+    # read several times.
     for number, sample in enumerate(chain.from_iterable(map(tar_samples, shards)), 1):
         if sample.by_stem and not told:
             told.add(BY_STEM)
@@ -228,8 +214,7 @@ def _rows_of_tars(shards: Sequence[str], told: set[str]) -> Iterator[Row]:
 
 def _row_of_sample(sample: TarSample) -> dict[str, Any]:
     # A caption in the `.json` wins over the `.txt`. `image` is the first picture; that of the
-    # `.json` doesn't count. Raises BrokenRow for a sample or `.json` that can't be read, or without
-    # a picture, UnicodeDecodeError for a `.txt`.
+    # `.json` doesn't count.
     if sample.error is not None:
         raise sample.error
     row: dict[str, Any] = {}
@@ -246,8 +231,6 @@ def _row_of_sample(sample: TarSample) -> dict[str, Any]:
 
 
 def _of_coco(path: str, folders: tuple[str, ...]) -> Input | None:
-    # Return the input of a COCO file of captions, a row for each caption. None for a JSON file that
-    # isn't COCO's: one that holds no object with lists of `images` and `annotations`.
     with errors_as(InputError, f"can't read {path}"), open_file(path) as file:
         # A list of rows, which may be a large one, isn't read to see that it isn't COCO's.
         if not file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
@@ -285,7 +268,6 @@ def _of_coco(path: str, folders: tuple[str, ...]) -> Input | None:
 def _coco_rows(
     annotations: Iterable[Any], file_names: Mapping[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    # What an annotation lacks is None. `file_names` are by the image's id as a text.
     for item in annotations:
         annotation = item if isinstance(item, dict) else {}
         image_id = annotation.get("image_id")
@@ -298,8 +280,7 @@ def _coco_rows(
 
 
 def _load(path: str) -> Any:
-    # Return the data set in a folder, or of `datasets:NAME[:CONFIGURATION]`. It is a dict of
-    # splits, or where only one was saved in the folder, that split alone.
+    # A dict of splits, or where only one was saved in the folder, that split alone.
     with needs_extra("Reading a data set of Hugging Face's", "datasets"):
         import datasets
     datasets.disable_progress_bars()
@@ -318,8 +299,6 @@ def _load(path: str) -> Any:
 
 
 def _of_dataset(path: str, split: str) -> Input:
-    # Return the input of a `datasets` data set, which is loaded when its rows are asked for. Its
-    # files are those with the states of a data set on disk; of another there are none.
     folder = path if os.path.isdir(path) else "."
     states = glob.glob(os.path.join(glob.escape(path), "**", "state.json"), recursive=True)
     return Input(

@@ -79,15 +79,9 @@ _XML_PART = 2**18
 def files_under(folder: str, endings: tuple[str, ...], key: str) -> list[str]:
     """Return the files at any depth of a folder with these endings, relative to it, sorted.
 
-    Hidden files and folders are left out. Links to folders are followed, into each folder once.
-
-    Args:
-        folder: The folder, or its address.
-        endings: In lower case; in names, case makes no difference. "" is the ending of any file.
-        key: The setting that names the folder, for the message.
-
-    Raises:
-        InputError: It is not a folder.
+    Hidden files and folders are left out; links to folders are followed, into each folder once.
+    Endings are in lower case, "" is that of any file. Raises InputError, which names the setting
+    `key`.
     """
     if kind_of(folder) != "folder":
         raise InputError(f"{key}: no folder {folder}")
@@ -112,10 +106,7 @@ def files_under(folder: str, endings: tuple[str, ...], key: str) -> list[str]:
 
 
 def file_of(path: str, name: str) -> str:
-    """Return the path of the file `name` if `path` is the folder that holds it; else `path` itself.
-
-    Raises InputError if the folder doesn't have it. Whether `path` exists is not looked at.
-    """
+    """Return the file `name` in a folder `path`, which has to have it; else `path` itself."""
     if not os.path.isdir(path):
         return path
     inside = os.path.join(path, name)
@@ -125,11 +116,7 @@ def file_of(path: str, name: str) -> str:
 
 
 def read_lines(path: str, name: str, bad: BadEntries) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield where each object of a file is, `FILE, line 3` or `FILE, entry 3`, and the object.
-
-    The file is one of rows (JSON lines, a JSON list, CSV, Parquet): `path`, or `name` in that
-    folder. `bad` takes what can't be read of it. Raises InputError.
-    """
+    """Yield where each object of a file of rows is, `FILE, line 3`, and the object."""
     file = file_of(path, name)
     unit = "line" if file_type_of(file) == "jsonl" else "entry"
     for row in read_rows(file):
@@ -141,10 +128,7 @@ def read_lines(path: str, name: str, bad: BadEntries) -> Iterator[tuple[str, dic
 
 
 def read_whole(file: str) -> Any:
-    """Return the one value that a JSON file holds.
-
-    Raises InputError where it can't be read, and for JSON lines or `null`.
-    """
+    """Return the one value that a JSON file holds; InputError for JSON lines or `null`, too."""
     with errors_as(InputError, f"can't read {file}"):
         data = read_json(file)  # None for either
     if data is None:
@@ -157,8 +141,7 @@ def read_lists(path: str) -> Iterator[tuple[str, int, Any]]:
 
     They come as the list's name, the item's number from 0, and the item. Each list begins with
     number -1 and None, so that an empty one is seen, too; what is no list comes with number -2. A
-    file that is JSON but no object yields nothing. Raises InputError where it can't be read or is
-    not JSON, perhaps after some items.
+    file that is JSON but no object yields nothing. Raises InputError, perhaps after some items.
     """
     try:
         with errors_as(InputError, f"can't read {path}"), json_file(path) as file:
@@ -170,12 +153,10 @@ def read_lists(path: str) -> Iterator[tuple[str, int, Any]]:
 
 
 def unite(keyed: Iterable[tuple[Any, dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Return expressions, those of the same key united: one with the boxes of all.
+    """Return expressions, those of a key united: the first of them, with the boxes of all.
 
-    Each comes after its key, which is not written anywhere. United ones have the boxes of all, and
-    all else of the first. If expressions that aren't united have the same `expression_id`, the
-    first keeps it; the others get `~2`, `~3` and so on at its end. The given expressions aren't
-    changed.
+    If expressions that aren't united have the same `expression_id`, the first keeps it; the others
+    get `~2`, `~3` and so on at its end.
     """
     by_key: dict[Any, dict[str, Any]] = {}
     for key, expression in keyed:
@@ -188,8 +169,6 @@ def unite(keyed: Iterable[tuple[Any, dict[str, Any]]]) -> list[dict[str, Any]]:
 
 
 def _set_unique_ids(expressions: list[dict[str, Any]]) -> None:
-    # Set a new `expression_id`, in place, for each expression whose id an earlier one has. Those
-    # without an id stay so.
     ids = [expression.get("expression_id") for expression in expressions]
     taken = {str(own_id) for own_id in ids if own_id is not None}
     last_number: dict[Any, int] = {}  # by id: the number in the last one made of it, 1 before that
@@ -208,17 +187,13 @@ def _set_unique_ids(expressions: list[dict[str, Any]]) -> None:
 
 
 class _BoundedXml:
-    """A file of XML for a parser that stops at a text or attribute that could fill the memory.
-
-    That is one of over `_MAX_BYTES_WITHOUT_TAG`.
-    """
+    """A file of XML for a parser that stops at a text or attribute that could fill the memory."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self._since_tag = 0  # bytes read since the last `<`
 
     def read(self, size: int = -1, /) -> bytes:
-        """Return the next part. Raises ValueError once a text or attribute is too long."""
         data = self._file.read(_XML_PART)
         last_tag = data.rfind(b"<")
         if last_tag >= 0:
@@ -233,10 +208,9 @@ class _BoundedXml:
 
 
 def read_xml(path: str) -> Iterator[ElementTree.Element]:
-    """Yield the child elements of an XML file's root, each with all that is in it.
+    """Yield the child elements of an XML file's root, each taken out when the next is asked for.
 
-    An element is taken out of the root when the next one is asked for. Raises InputError where the
-    file can't be read or isn't XML, and for a DOCTYPE or a very long text.
+    Raises InputError where it can't be read or isn't XML, and for a DOCTYPE or a very long text.
     """
     open_elements: list[ElementTree.Element] = []  # from the root to the innermost
     try:
@@ -260,7 +234,6 @@ def read_xml(path: str) -> Iterator[ElementTree.Element]:
 
 
 def xml_root(path: str) -> ElementTree.Element:
-    """Return the root of an XML file that `read_xml` has read, without what is in it."""
     with errors_as(InputError, f"can't read {path}"), open(path, "rb") as file:
         _, root = next(ElementTree.iterparse(file, ("start",)))
         return ElementTree.Element(root.tag, dict(root.attrib))
@@ -270,12 +243,8 @@ def xml_root(path: str) -> ElementTree.Element:
 class TarSample:
     """A sample of a WebDataset shard: members that follow each other and share a key.
 
-    Args:
-        where: The shard, the key and what the key is, for messages.
-        key: What the members' names begin with: up to the first dot, or with `by_stem` the last.
-        parts: What is in the members, by the rest of their names, such as `.jpg`.
-        by_stem: Whether they were grouped by their names up to the last dot.
-        error: Why the sample can't be read; None where it can. With an error `parts` is empty.
+    The key goes up to the first dot of the members' names, or with `by_stem` the last; `parts` are
+    by the rest of their names, such as `.jpg`. With an `error` there are none.
     """
 
     where: str
@@ -296,10 +265,7 @@ class TarSample:
 
 
 class _BoundedMember(tarfile.TarInfo):
-    """A tar member that raises TarError for notes on a member of over `_MAX_NOTE_BYTES`.
-
-    tarfile reads notes of any size into memory at once.
-    """
+    """A tar member that refuses large notes, which tarfile reads into memory at once."""
 
     def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
         if self.type in _NOTES and self.size > _MAX_NOTE_BYTES:
@@ -348,10 +314,7 @@ def _sample_key(member: tarfile.TarInfo) -> str:
 
 
 class _Members:
-    """Members of a tar file and what is in them, which is read as they come, as far as it fits.
-
-    A store is read from its begin to its end so.
-    """
+    """Members of a tar file, which is read from front to back: as many as fit are held."""
 
     def __init__(self, tar: tarfile.TarFile, members: Iterable[tarfile.TarInfo]) -> None:
         self._tar = tar
@@ -365,7 +328,6 @@ class _Members:
                 self._held[member.offset] = self._read(member)
 
     def content(self, member: tarfile.TarInfo) -> bytes:
-        """Return what is in a member, which is read now unless it is held."""
         held = self._held.pop(member.offset, None)
         return self._read(member) if held is None else held
 
@@ -404,8 +366,7 @@ def _kinds(key: str, members: Iterable[tarfile.TarInfo]) -> int:
 def _tar_sample(
     where: str, key: str, members: Sequence[tarfile.TarInfo], group: _Members
 ) -> TarSample:
-    # The error names the member that exceeds MAX_FILE_BYTES; later members aren't read. Of members
-    # with the same name the last counts.
+    # Of members with the same name the last counts.
     sample = TarSample(where, key, {})
     size = 0  # bytes of all members, as they state it
     for member in members:
@@ -421,11 +382,7 @@ def _tar_sample(
 
 
 def picture_size(folder: str, name: Any, where: str) -> Size:
-    """Return the width and height in pixels of a picture, upright.
-
-    Its path, if relative, starts from `folder`. Raises InputError that begins with `where`, the
-    place that names the picture.
-    """
+    """Return the width and height of a picture, upright; InputError begins with `where`."""
     return _picture_header(folder, name, where).size
 
 
@@ -440,9 +397,7 @@ def _picture_header(folder: str, name: Any, where: str) -> Header:
 def entry_errors(where: str, bad: BadEntries | None = None) -> Iterator[None]:
     """Turn what goes wrong while an entry is read into an InputError that begins with `where`.
 
-    That is what readers raise of rows and replies, and what Python raises where a key or an item is
-    missing, or a value is of another type. `bad` takes the error: the block ends, and a whole
-    picture, line or task is left out.
+    `bad` takes the error: the block ends, and a whole picture, line or task is left out.
     """
     if bad is None:
         with _told_of_entry(where):
@@ -496,22 +451,10 @@ def complete_rows(
 ) -> Iterator[dict[str, Any]]:
     """Yield a format's rows completed to records: with ids, status, scores, and spans.
 
-    Spans are those of the format; of one that doesn't hold its phrase it is the nearest place of
-    the phrase. Boxes without an area are left out, and expressions that lose all of their boxes so.
-    All of that is counted in `passed_over`.
-
-    Args:
-        rows: As a format's `read` yields them.
-        path: What is read, for messages.
-        folder: That of the pictures whose sizes are compared with the stated ones; "" for none.
-        passed_over: Gets the counts, in words.
-        backgrounds: Mark a row without expressions as `background: true`, unless it has that
-            column.
-        bad: Takes what can't be read: an expression without text, a box that isn't x1, y1, x2, y2,
-            a score out of [0, 1], labels of a picture as it is stored.
-
-    Raises:
-        ImportRefused: By `bad`.
+    Of a span that doesn't hold its phrase it is the nearest place of the phrase. Boxes without an
+    area are left out, and expressions that lose all of their boxes so, which is counted in
+    `passed_over`. Sizes of pictures in `folder` are compared with the stated ones, "" for none.
+    `bad` takes what can't be read; raises ImportRefused by it.
     """
     rows_of_image = NumberTable()  # so that ids of rows without their own differ
     without_picture = 0
@@ -585,10 +528,7 @@ def _without_bad_boxes(expression: Any, where: str, bad: BadEntries) -> Iterator
 
 
 def check_expression(expression: Mapping[str, Any]) -> None:
-    """Raise BrokenRow for an expression that `complete_rows` can't complete.
-
-    So it is reported with its own place.
-    """
+    """Raise BrokenRow for an expression that `complete_rows` can't complete, at its own place."""
     if _is_plain(expression):
         return
     alone = Record({"expressions": [{**expression, "expression_id": "0"}]})
@@ -613,7 +553,6 @@ def _is_plain_box(instance: Any) -> bool:
 
 
 def _complete_row(record: Record, backgrounds: bool) -> tuple[dict[str, Any], Counter[str]]:
-    # Return also the counts of what is left out.
     passed_over = Counter[str]()
     sides = _stated_sides(record)
     stated_caption = record.get("cleaned_caption") or record.get("caption")
@@ -637,8 +576,7 @@ def _complete_row(record: Record, backgrounds: bool) -> tuple[dict[str, Any], Co
 
 
 def _name_boxes(expression: dict[str, Any]) -> None:
-    # Set `bbox_id`, in place, of each box that lacks that key: its expression's id with a number
-    # that no other box of the expression has, as in `a#0.0` and `a#0.1`.
+    # As in `a#0.0` and `a#0.1`.
     taken = {str(instance.get("bbox_id")) for instance in expression["instances"]}
     number = 0
     for instance in expression["instances"]:
@@ -651,7 +589,6 @@ def _name_boxes(expression: dict[str, Any]) -> None:
 
 
 def _stated_sides(record: Record) -> dict[str, int]:
-    # A side that it doesn't state is left out.
     sides = {}
     for name in ("width", "height"):
         if record.get(name) is not None:
@@ -683,7 +620,6 @@ def _set_spans(expressions: list[dict[str, Any]], caption: str, passed_over: Cou
 
 
 def _mended_span(text: str, span: Any, caption: str, passed_over: Counter[str]) -> Span | None:
-    # None says that the phrase isn't in the caption.
     is_pair = isinstance(span, (list, tuple)) and is_number(span[0])
     place = nearest_place(text, span[0] if is_pair else 0, caption)
     passed_over[OFF_SPANS if place else _LOST_SPANS] += 1
@@ -693,9 +629,7 @@ def _mended_span(text: str, span: Any, caption: str, passed_over: Counter[str]) 
 def _with_area(
     expressions: Iterable[dict[str, Any]], passed_over: Counter[str]
 ) -> Iterator[dict[str, Any]]:
-    # Yield copies of the expressions with only their boxes that have an area. One that loses all of
-    # its boxes so is left out; one that has none stays. Boxes and expressions that are left out are
-    # counted.
+    # An expression that loses all of its boxes so is left out; one that has none stays.
     for expression in expressions:
         instances = expression["instances"]
         kept = [instance for instance in instances if _has_area(instance)]
@@ -717,11 +651,7 @@ def _has_area(instance: dict[str, Any]) -> bool:
 
 
 def reaches_beyond(box: Bbox, size: Size) -> bool:
-    """Whether a box reaches out of a picture of that size, by more than ROUNDING.
-
-    Corners are taken in their order: x1 and y1 may reach out to the left and above, x2 and y2 to
-    the right and below.
-    """
+    """Whether a box reaches out of a picture of that size, by more than ROUNDING."""
     x1, y1, x2, y2 = box
     width, height = size
     is_left_or_above = min(x1, y1) < -ROUNDING
@@ -729,11 +659,7 @@ def reaches_beyond(box: Bbox, size: Size) -> bool:
 
 
 class Doubts:
-    """What of an import can't be right, counted, with the first place of each kind.
-
-    Args:
-        compares: Whether sizes that records state are compared with those of their pictures.
-    """
+    """What of an import can't be right, counted, with the first place of each kind."""
 
     def __init__(self, compares: bool) -> None:
         self.compares = compares
@@ -762,7 +688,6 @@ class Doubts:
         self._counts[what] += 1
 
     def remarks(self) -> list[str]:
-        """Return a line for each kind of doubt."""
         counts = self._counts.items()
         return [f"{what}: {count:,}, the first is {self._first[what]}" for what, count in counts]
 
@@ -772,9 +697,8 @@ def with_sizes(
 ) -> Iterator[dict[str, Any]]:
     """Yield the records, those without a size with that of their picture, as it is upright.
 
-    It is set in place. Pictures are looked for in `folder`; a record whose picture isn't there, or
-    is broken, stays without a size. A size that a record states stays, as its boxes are in it; with
-    `doubts` it is compared with that of the picture, unless that would have to be fetched.
+    A size that a record states stays, as its boxes are in it; with `doubts` it is compared with
+    that of the picture.
     """
     for record in records:
         stated = stated_size(record)

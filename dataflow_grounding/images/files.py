@@ -32,9 +32,7 @@ if TYPE_CHECKING:
 
 _ON_ITS_SIDE = 5  # from this EXIF orientation on, width and height change places
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "JPEG2000", "AVIF")
-"""What an image file may be, under any name. Pillow's other readers are not tried: EPS's
-runs Ghostscript.
-"""
+"""What an image file may be, under any name. Not EPS, for which Pillow runs Ghostscript."""
 
 
 def _pillow_has(module: str) -> bool:
@@ -58,9 +56,7 @@ MAX_PIXELS = 400_000_000  # more is taken for a decompression bomb
 _MOST_PIXELS_KNOWN = 2 * MAX_PIXELS
 _FIRST_BYTES = 2**16  # of a remote file that are fetched for its header
 PIXELS_AT_ONCE = 100_000_000
-"""Pixels that all threads together have decoded at a time; a picture with more of
-them goes alone.
-"""
+"""What all threads together decode at a time; a picture with more goes alone."""
 
 MAX_FILE_BYTES = 512 * 2**20  # of an image file that is read
 # Of a JPEG. A camera writes one segment of EXIF, 64 KiB at most.
@@ -87,15 +83,10 @@ _HEIC = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc")
 class ImageFacts:
     """What is known of an image file without decoding it.
 
-    Attributes:
-        digest: The SHA-256 of its bytes, in hex.
-        width, height: Of the upright picture, in pixels.
-        media_type: Such as `image/png`.
-        plain: Whether every endpoint shows it as it is: not turned by EXIF, not animated, nowhere
-            transparent, and in no mode (CMYK, 16 bit) that few read.
-        file_bytes: Its size.
-        stretched: Whether its values fill so little of their 16 or 32 bits that it would be black
-            or of one grey: it is shown with the least of them as black, and the largest as white.
+    `digest` is the SHA-256 in hex; width and height are upright, in pixels. `plain`: every endpoint
+    shows it as it is, not turned, not animated, nowhere transparent, in no mode that few read.
+    `stretched`: its values fill so little of their 16 or 32 bits that it is shown with the least of
+    them as black, and the largest as white.
     """
 
     digest: str
@@ -108,21 +99,14 @@ class ImageFacts:
 
     @property
     def size(self) -> Size:
-        """Width and height in pixels of the upright picture."""
         return (self.width, self.height)
 
 
 def read_file(path: str, size: int | None = None) -> bytes:
-    """Return all bytes of an image file.
+    """Return all bytes of an image file, of that size if it is known.
 
-    Args:
-        path: The file's path or address.
-        size: The size in bytes of a remote file, if it is known: then it isn't asked for.
-
-    Raises:
-        ImageMissing: There is no such file.
-        ImageBroken: It is a folder, a device, or larger than MAX_FILE_BYTES.
-        MachineBusy, StorageFailed: It can't be read for now.
+    Raises ImageMissing; ImageBroken for a folder, a device, or what is larger than MAX_FILE_BYTES;
+    MachineBusy, StorageFailed.
     """
     if is_remote(path):
         with _open_file(path, size=size) as file:
@@ -134,8 +118,8 @@ def read_file(path: str, size: int | None = None) -> bytes:
 
 
 def _read_whole(path: str) -> bytes:
-    # A picture is read for each request: this takes half as long as a buffered file.
-    # looked at before it is opened: to open a device may do something
+    # A picture is read for each request: this takes half as long as a buffered file. It is looked
+    # at before it is opened: to open a device may do something.
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
         raise ImageBroken(f"{quoted(path)} is a folder or a device, not an image")
@@ -178,13 +162,7 @@ def _open_file(path: str, first: int | None = None, size: int | None = None) -> 
 
 
 class Header(NamedTuple):
-    """What an image file's header says.
-
-    Attributes:
-        size: Width and height of the upright picture, in pixels.
-        media_type: Such as `image/png`; `image/unknown` for a format without one.
-        orientation: EXIF's, from 1 (upright) to 8; 1 where none, or a broken one, is stated.
-    """
+    """What an image file's header says: the upright size in pixels, EXIF's orientation, 1 to 8."""
 
     size: Size
     media_type: str
@@ -204,16 +182,8 @@ def _turned_size(size: Size, orientation: int) -> Size:
 def read_header(path: str, data: bytes | None = None, *, whole_png: bool = True) -> Header:
     """Return an image file's header, without decoding its pixels.
 
-    Args:
-        path: The file's path or address.
-        data: All of the file's bytes, where the caller has them; None reads of the file what it
-            takes.
-        whole_png: Whether a PNG is read to its end, where its orientation may be. If not, it is
-            taken for upright.
-
-    Raises:
-        ImageMissing, ImageBroken, MachineBusy, StorageFailed: As `read_file` says. ImageBroken also
-            for what is no image, or has more than twice MAX_PIXELS.
+    Unless `whole_png`, a PNG isn't read to its end, where its orientation may be, and is taken for
+    upright. Raises what `read_file` does; ImageBroken also for what has more than twice MAX_PIXELS.
     """
     if data is not None:
         file = io.BytesIO(data)
@@ -243,8 +213,8 @@ def _header_in_file(path: str, first: int | None, whole_png: bool) -> Header:
 def parse_facts(data: bytes, path: str) -> ImageFacts:
     """Return what is known of an image from its file's bytes, without decoding its pixels.
 
-    `path` is what messages call it. Raises ImageBroken for what is no image, or one whose end is
-    missing; MachineBusy, StorageFailed where the machine is at fault.
+    Raises ImageBroken for what is no image, or one whose end is missing; MachineBusy,
+    StorageFailed.
     """
     file = io.BytesIO(data)
     with _reading(path), _opened(file, path) as picture:
@@ -267,7 +237,7 @@ def parse_facts(data: bytes, path: str) -> ImageFacts:
 
 def _refuse_dim(picture: "PillowImage", data: bytes, path: str) -> None:
     # Of colors with 16 bits each, Pillow keeps the upper eight: with 12 or 14 bits in them nothing
-    # is left that could be stretched. Raises ImageBroken.
+    # is left that could be stretched.
     bits: Any = ()
     if picture.format == "PNG":
         bits = data[24:25]  # in the header, after width and height
@@ -299,7 +269,6 @@ def _is_transparent(picture: "PillowImage") -> bool:
 
 
 def _refuse_white_on_nothing(picture: "PillowImage", path: str) -> None:
-    # Raises ImageBroken for a picture that would be a white page on its white ground.
     is_white = False
     with _looking_at(picture), suppress(Exception):  # reported when it is decoded
         is_white = all(map(_is_white, _strips(picture)))
@@ -315,7 +284,7 @@ def _is_white(picture: "PillowImage") -> bool:
 
 
 def _strips(picture: "PillowImage") -> "Iterator[PillowImage]":
-    # From the top down: what is computed of all at once takes several times the picture's memory.
+    # What is computed of all at once takes several times the picture's memory.
     width, height = picture.size
     rows = max(1, _PIXELS_OF_STRIP // width)
     for top in range(0, height, rows):
@@ -347,16 +316,11 @@ def _say_stretched(path: str, least: float, most: float) -> None:
 
 
 def may_have_exif(picture: "PillowImage", data: bytes) -> bool:
-    """Return whether it is worth asking Pillow for the EXIF of a picture, whose file is `data`.
-
-    For a PNG's, Pillow decodes all of the picture: that is left out where the file has none.
-    """
+    """Return whether it is worth asking Pillow for EXIF: of a PNG it decodes all for that."""
     return picture.format != "PNG" or any(mark in data for mark in _PNG_EXIF)
 
 
 def _header_of(picture: "PillowImage", data: bytes) -> Header:
-    # `data` are the bytes of a PNG's file: without EXIF in them it counts as upright. For other
-    # formats they make no difference.
     import PIL.Image
 
     orientation: Any = 1
@@ -418,7 +382,7 @@ def _opened(file: IO[bytes], path: str, most: int = MAX_PIXELS) -> "PillowImage"
 @contextmanager
 def _reading(path: str) -> Iterator[None]:
     # Pillow's readers raise all kinds of errors on broken data, some not before they are asked for
-    # more than the header. Raises ImageBroken, MachineBusy, StorageFailed in their place.
+    # more than the header.
     try:
         yield
     except GroundingError:
@@ -429,7 +393,6 @@ def _reading(path: str) -> Iterator[None]:
 
 
 def _why_not_opened(error: Exception, first_bytes: bytes, path: str) -> GroundingError:
-    # `first_bytes` are the file's first 12; an empty file has none.
     import PIL.Image
 
     if not first_bytes:
@@ -448,8 +411,7 @@ def _why_not_opened(error: Exception, first_bytes: bytes, path: str) -> Groundin
 
 
 def _is_whole(data: bytes, format: str | None, header_end: int) -> bool:
-    # Return whether a file's end is there, as far as its format tells without decoding it. True for
-    # formats other than JPEG, MPO, PNG and WebP. `header_end` is how far Pillow has read: of a
+    # As far as its format tells without decoding it. `header_end` is how far Pillow has read: of a
     # JPEG, to its first scan, after the segments, which may hold a thumbnail with its own end.
     if format == "JPEG":  # more may follow: phones append a video to some
         return data.rfind(_END_OF_IMAGE, header_end) >= 0
@@ -463,7 +425,6 @@ def _is_whole(data: bytes, format: str | None, header_end: int) -> bool:
 
 
 def _jpeg_scan(data: bytes) -> int:
-    # Return the offset of a JPEG's first scan, which is after its segments.
     offset = 2
     for end, _ in _jpeg_segments(io.BytesIO(data)):
         offset = end
@@ -471,9 +432,8 @@ def _jpeg_scan(data: bytes) -> int:
 
 
 def _jpeg_segments(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
-    # Yield the offset at which each segment before a JPEG's first scan ends, and its first bytes.
-    # These are ten, fewer at the file's end: the marker's two, the length's two, and the content's.
-    # A byte that fills up the space between two segments comes as one. What is no segment ends it.
+    # Yields the offset at which each segment before the first scan ends, and its first ten bytes. A
+    # byte that fills up the space between two segments comes as one.
     offset = 2
     while True:
         file.seek(offset)
@@ -515,10 +475,7 @@ class _Room:
 
     @contextmanager
     def taken(self, pixels: int) -> Iterator[None]:
-        """Wait until there is room for `pixels`, and hold it in the block.
-
-        A picture larger than the whole room takes all of it.
-        """
+        """Hold room for `pixels`, or all of it, in the block; wait until there is as much."""
         pixels = min(pixels, self._most)
         # A thread that waits for room keeps the turn: else small pictures would keep a large one
         # out.
@@ -547,18 +504,8 @@ def decoding(data: bytes, path: str, at_least: Size | None = None) -> "Iterator[
     """Give a picture for a `with` block, upright, as RGB on white; wait until there is room for it.
 
     The room is given back at the end of the block: what outlives it should be small, and nothing
-    else may be decoded inside it.
-
-    Args:
-        data: The bytes of the image file.
-        path: What messages call it.
-        at_least: Width and height in pixels that are enough, where those of the file are more: a
-            JPEG is then decoded to the smallest half, quarter or eighth that has them. None for the
-            picture's own size.
-
-    Raises:
-        ImageBroken: It can't be decoded.
-        MachineBusy, StorageFailed: The machine is at fault.
+    else may be decoded inside it. A JPEG is decoded to the smallest half, quarter or eighth that
+    has `at_least` that size. Raises ImageBroken, MachineBusy, StorageFailed.
     """
     import PIL.ImageOps
 
@@ -581,19 +528,13 @@ def decoding(data: bytes, path: str, at_least: Size | None = None) -> "Iterator[
 
 
 def decode(path: str) -> "PillowImage":
-    """Return the picture of a file or address, upright, as RGB on white.
-
-    Raises ImageMissing, ImageBroken, MachineBusy, StorageFailed.
-    """
+    """Return the picture of a file or address, upright, as RGB on white. Raises RecordError."""
     with decoding(read_file(path), path) as picture:
         return picture
 
 
 def on_white(picture: "PillowImage") -> "PillowImage":
-    """Return the picture in RGB; what is transparent becomes white, not the colour beneath.
-
-    A picture that is RGB already, and not transparent, is returned itself.
-    """
+    """Return the picture in RGB; what is transparent becomes white, not the colour beneath."""
     import PIL.Image
 
     if _is_deep(picture):
@@ -617,8 +558,8 @@ def _whole_range(picture: "PillowImage") -> int:
 
 
 def _black_and_white(picture: "PillowImage") -> tuple[float, float]:
-    # Return the values that become black and white. Cameras put 12 bits in 16 (Pillow#2574), depth
-    # is in millimeters, and floating-point numbers are in any unit: these are stretched.
+    # Cameras put 12 bits in 16 (Pillow#2574), depth is in millimeters, and floating-point numbers
+    # are in any unit: these are stretched.
     import numpy as np
 
     seen_in_strips = []
@@ -665,10 +606,7 @@ def _transparent_in(picture: "PillowImage", values: Any) -> Any:
 
 
 def encoded(picture: "PillowImage", max_bytes: int, *, progressive: bool = False) -> bytes:
-    """Return a picture as a JPEG of the best quality, of five, that fits into `max_bytes`.
-
-    Where none fits, it is one of the lowest quality, and larger.
-    """
+    """Return a picture as a JPEG of the best of five qualities that fits, else of the lowest."""
     for quality in (92, 85, 70, 55, 40):
         out = io.BytesIO()
         subsampling = 0 if quality > 80 else "4:2:0"

@@ -64,23 +64,15 @@ class SizeLimits:
     frames: tuple[Size, ...] = ()
 
     def frame_for(self, size: Size) -> Size:
-        """Return the frame in which a picture costs least, in pixels and in lost resolution.
-
-        Raises:
-            ValueError: There are no frames.
-
-        Example:
-            >>> SizeLimits(frames=((640, 480), (1280, 960))).frame_for((500, 400))
-            (640, 480)
-        """
+        """Return the frame in which a picture costs least, in pixels and in lost resolution."""
         as_limited = self.fitted(size)  # more than may be sent is not lost by a frame
         return min(self.frames, key=lambda frame: frame_cost(as_limited, frame))
 
     def padded(self, size: Size) -> Size:
         """Return a picture's size with the padding that `max_wide` and `max_tall` ask for.
 
-        The size as it is where its shape is within them, give or take a hundredth. With `frames` it
-        is what fills one, in pixels of the picture.
+        A hundredth makes no difference. With `frames` it is what fills one, in pixels of the
+        picture.
         """
         width, height = size
         if self.frames:
@@ -96,7 +88,7 @@ class SizeLimits:
         return width, height
 
     def fitted(self, size: Size) -> Size:
-        """Return the size to which a picture of `size` is scaled by these limits, without padding.
+        """Return the size to which a picture is scaled by these limits, without padding.
 
         The upper limits go before the lower one. Sides are rounded to the nearest multiples, or
         down, where the nearest are over a limit by more than a hundredth; they are one multiple at
@@ -120,17 +112,14 @@ class SizeLimits:
         return self.fitted(self.padded(size))
 
     def allows(self, size: Size) -> bool:
-        """Return whether a picture of this size is sent unscaled, give or take a hundredth.
-
-        Rounding to multiples, and padding, don't count.
-        """
+        """Return whether a picture is sent unscaled, but for a hundredth, multiples and padding."""
         return abs(self._scale(size) - 1) <= _TOLERANCE
 
     def keeps(self, size: Size) -> bool:
         """Return whether a picture of this size is sent as it is: neither scaled nor padded.
 
-        A hundredth makes no difference. One that is smaller than `min_pixels` is not, even if an
-        upper limit keeps it from being enlarged.
+        One that is smaller than `min_pixels` is not, even if an upper limit keeps it from being
+        enlarged.
         """
         if self.frames:
             return size in self.frames
@@ -170,9 +159,9 @@ def scale_into(size: Size, frame: Size) -> float:
 def frame_cost(size: Size, frame: Size) -> float:
     """Return what it costs to send a picture in a frame: megapixels, lost resolution, padding.
 
-    A model pays for each pixel that is sent. A picture that loses a tenth of its sides' resolution
-    may cost 0.6 megapixels more, because small objects are lost with it. Padding costs precision
-    besides: what a map is off by is more of a picture's side where that is less of the frame's.
+    A picture that loses a tenth of its sides' resolution may cost 0.6 megapixels more, because
+    small objects are lost with it. Padding costs precision besides: what a map is off by is more of
+    a picture's side where that is less of the frame's.
     """
     scale = scale_into(size, frame)
     lost = max(0.0, 1 - scale)
@@ -210,12 +199,7 @@ def _least(limit_a: float | None, limit_b: float | None) -> float | None:
 
 
 class _KeptBytes(OrderedDict[str, bytes]):
-    """The last pictures by digest, for the record's next steps.
-
-    Attributes:
-        held: How many bytes they are.
-        times: How many times MAX_KEPT_BYTES they may be.
-    """
+    """The last pictures by digest, for the record's next steps, up to `times` MAX_KEPT_BYTES."""
 
     held = 0
     times = 1
@@ -223,11 +207,7 @@ class _KeptBytes(OrderedDict[str, bytes]):
     _lock = threading.Lock()
 
     def put(self, key: str, data: bytes) -> bytes:
-        """Keep `data` under a key unless it is there, and return it.
-
-        Those that were put in first are dropped while there are too many bytes; the last one stays,
-        however large it is.
-        """
+        """Keep `data` under a key unless it is there; the last one stays, however large it is."""
         with self._lock:
             if key not in self:
                 self[key] = data
@@ -413,12 +393,8 @@ class Image:
 class ImageFile(NamedTuple):
     """An image file and the state that its facts are remembered by.
 
-    Attributes:
-        path: Its path or address.
-        file_bytes: Its size.
-        mtime_ns: When it was changed last, in nanoseconds since 1970. Programs may set it.
-        ctime_ns: When its system noted a change last, which no program sets; 0 for a remote file.
-        inode: Its number on a local disk; 0 on others, where a number may change by itself.
+    Programs may set `mtime_ns`, but not `ctime_ns`, which is 0 for a file on another machine.
+    `inode` is 0 on disks where a number may change by itself.
     """
 
     path: str
@@ -445,15 +421,11 @@ def is_far(record: Record, key: str) -> bool:
 
 
 def find_image(record: Record, key: str) -> ImageFile:
-    """Return the image file that a record names in column `key`.
+    """Return the image file that a record names in column `key`, in the first folder that has it.
 
-    A relative path is looked for in the record's folders, in their order; without folders from the
-    current one. No host is asked that the user had no part in.
-
-    Raises:
-        BrokenRow: The column has no path, or one that rows may not name.
-        ImageMissing: No such file is there.
-        MachineBusy: A folder couldn't be looked into, so the file may be there all the same.
+    Without folders a relative path starts from the current one. No host is asked that the user had
+    no part in. Raises BrokenRow for no path, or one that rows may not name; ImageMissing;
+    MachineBusy where a folder couldn't be looked into, so the file may be there all the same.
     """
     name = _path_in(record, key)
     folders = record.folders
@@ -474,8 +446,7 @@ def find_image(record: Record, key: str) -> ImageFile:
 
 
 def _missing(name: str, folders: Sequence[str], reason: object) -> ImageMissing:
-    # `reason` is why the last path has none. A path with backslashes that is there with slashes is
-    # told.
+    # `reason` is why the last path has none.
     with_slashes = name.replace("\\", "/")
     if with_slashes != name and _is_there(with_slashes, folders):
         return ImageMissing(
@@ -512,8 +483,7 @@ def file_at(path: str) -> ImageFile:
 
 
 def _is_there(path: str, folders: Sequence[str]) -> bool:
-    # Return whether a path names a file of this machine. It is looked for in those of the folders
-    # that are on this machine; without any, from the current one.
+    # On this machine alone.
     folders_here = [folder for folder in folders if not is_remote(folder)]
     paths = [joined(folder, path) for folder in folders_here] or [path]
     try:
@@ -574,16 +544,7 @@ def pin(record: Record, key: str, data: bytes, limits: ImageLimits) -> ImageFact
     """Have the record's image be `data` in all steps, and return its facts.
 
     If the file changes meanwhile, steps go on with `data`, or raise ImageChanged: what another
-    picture shows isn't taken for this one's.
-
-    Args:
-        record: The record. A step that names another path in its column works on that file.
-        key: The column with the image's path, which is no remote one.
-        data: The bytes of the file at that path.
-        limits: Limits under which the picture is sent next, as in `read_facts`.
-
-    Raises:
-        ImageBroken, MachineBusy: As `read_facts` says.
+    picture shows isn't taken for this one's. Raises ImageBroken, MachineBusy.
     """
     facts = _facts_of(data, record[key], limits)
     record.pinned = Image(record[key], facts, limits)
@@ -599,18 +560,9 @@ def pinned(record: Record, key: str) -> Image | None:
 def read_facts(
     path: str, keep_for: ImageLimits | None = None, size: int | None = None
 ) -> ImageFacts:
-    """Return an image file's facts.
+    """Return an image file's facts; with `keep_for` its base64 is kept, if it is sent as it is.
 
-    Args:
-        path: The file's path or address.
-        keep_for: Limits under which the picture is sent next: if the file is sent as it is, its
-            base64 is kept. The bytes of a remote file are kept anyway.
-        size: The file's size in bytes, if the caller knows it.
-
-    Raises:
-        ImageMissing: There is no such file.
-        ImageBroken: It is no picture.
-        MachineBusy: It can't be read for now.
+    Raises ImageMissing, ImageBroken, MachineBusy.
     """
     data = read_file(path, size)
     facts = _facts_of(data, path, keep_for)
@@ -632,17 +584,11 @@ SECOND_NS = 10**9
 kept_facts: OrderedDict[ImageFile, ImageFacts] = OrderedDict()
 """Facts of the last files, so that the record's next steps needn't read them again."""
 seen_files: OrderedDict[tuple[Any, ...], ImageFile] = OrderedDict()
-"""The last files that `find_image` found, by path and folders.
-
-For a remote image a store is asked once, and the record's next steps take what it said.
-"""
+"""The last files that `find_image` found, by path and folders: a store is asked once."""
 
 
 def keep(kept: OrderedDict[K, V], key: K, value: V) -> V:
-    """Put a value into `kept`, for the record's next steps, and return it.
-
-    Beyond _MOST_KEPT entries, those that were put in first are dropped.
-    """
+    """Put a value into `kept`, of at most _MOST_KEPT entries, and return it."""
     kept[key] = value
     while len(kept) > _MOST_KEPT:
         kept.popitem(last=False)

@@ -60,10 +60,7 @@ MOST_CHARACTERS = 10_000  # of a comment
 
 
 class ReviewFiles(NamedTuple):
-    """Paths of the records, of the decisions on them, and of the records as reviewed.
-
-    The last two may be missing.
-    """
+    """Paths of the records, of the decisions on them, and of the records as reviewed."""
 
     annotations: str
     decisions: str
@@ -73,12 +70,7 @@ class ReviewFiles(NamedTuple):
 def review_files(results: str) -> ReviewFiles:
     """Return the files of a results folder, or of a file of records, next to it.
 
-    Raises InputError where there are no records, they are not on this machine, or they are what
-    `apply` wrote.
-
-    Example:
-        >>> review_files("example_data/gold.jsonl").decisions
-        'example_data/gold.reviews.jsonl'
+    Raises InputError where there are no records, or they are what `apply` wrote.
     """
     annotations = annotations_of(results)
     if is_remote(annotations):
@@ -99,14 +91,8 @@ def review_files(results: str) -> ReviewFiles:
 class Decisions:
     """All decisions in a file, to which other processes may append at the same time.
 
-    A torn or damaged line, as a killed process or a full disk leaves it, counts for nothing.
-
-    Attributes:
-        path: The file, which may be missing.
-        file: The digest of the file of records.
-        standing: What counts there.
-        samples: The samples that were stated, each with `who` and `when`.
-        damaged: The numbers, from 1, of lines that count for nothing.
+    A torn or damaged line, as a killed process or a full disk leaves it, counts for nothing;
+    `damaged` has the numbers of these, from 1. `file` is the digest of the file of records.
     """
 
     def __init__(self, path: str, file: str) -> None:
@@ -124,7 +110,6 @@ class Decisions:
 
     @property
     def count(self) -> int:
-        """How many decisions on the file there are."""
         return self.standing.count
 
     def equals(self) -> Equals | None:
@@ -137,10 +122,7 @@ class Decisions:
         return equals
 
     def take_equal(self, record: Record, key: str, outcomes: Mapping[str, Outcome]) -> None:
-        """Append decisions on equal boxes of another file as decisions on this record.
-
-        After the last one the caller calls `sync`.
-        """
+        """Append decisions on equal boxes of another file; the caller calls `sync` at the end."""
         picture = JudgedPicture.of_record(record).to_json()
         with self._locked() as file:
             for id, outcome in outcomes.items():
@@ -150,15 +132,13 @@ class Decisions:
                 self._append(file, outcome.who, {"file": self.file, **line})
 
     def tell_damaged(self) -> None:
-        """Say on standard error which lines count for nothing."""
         for line in self.damaged:
             say(f"Note: {self.path}, line {line} can't be read and counts for nothing.")
 
     def refresh(self) -> None:
-        """Read the lines that were appended since the last call.
+        """Read the lines that were appended since the last call. Raises StorageFailed.
 
         A last line without its line break waits until it has one, unless it can be read already.
-        Raises StorageFailed where the file can't be read.
         """
         if not os.path.exists(self.path):
             return
@@ -195,8 +175,8 @@ class Decisions:
 
     @contextmanager
     def _locked(self) -> Iterator[int]:
-        # Other processes can't append meanwhile, but on file systems without locks, where it goes
-        # on without one. An OSError here or in the `with` block becomes StorageFailed.
+        # On file systems without locks it goes on without one. An OSError here or in the `with`
+        # block becomes StorageFailed.
         import fcntl
 
         with storing(self.path), open(open_log(self.path, os.O_RDWR), "ab+", buffering=0) as file:
@@ -234,27 +214,14 @@ class Decisions:
         request: Mapping[str, Any],
         who: str,
     ) -> list[dict[str, Any]]:
-        """Check a reviewer's decision, append it to the file and count it.
+        """Check a reviewer's decision, append it to the file and return its changes.
 
         A decision whose uid is there already is answered and not appended again: its first answer
-        was lost. After the last one the caller calls `sync`.
-
-        Args:
-            record: As the pipeline left it.
-            key: What the record is called in the file.
-            request: The decision as the page sends it: `uid`, `action`, `seconds`, `queue`,
-                `comment`, and `changes`: of each expression `id` (any where it is `fresh`),
-                `version`, and `after` as `reviewed_expression` takes it, None to delete it; or
-                `undoes`, the uid of a decision. `digest` is that of the picture that was shown.
-            who: The reviewer.
-
-        Returns:
-            The changes as they are in the file.
-
-        Raises:
-            InputError: The decision is not of that form, the picture is another than was shown, or
-                somebody else changed one of the expressions meanwhile.
-            StorageFailed: It can't be put on disk.
+        was lost. After the last one the caller calls `sync`. `request` has `changes`, of each
+        expression `id` (any where it is `fresh`), `version`, and `after` as `reviewed_expression`
+        takes it, None to delete it; or `undoes`, the uid of a decision. Raises InputError where it
+        is not of that form, the picture is another than was shown, or somebody else changed one of
+        the expressions meanwhile; StorageFailed.
         """
         about = _about_decision(request)
         with self._locked() as file:
@@ -294,7 +261,6 @@ class Decisions:
             return changes
 
     def _changes_undoing(self, uid: Any, key: str) -> list[Mapping[str, Any]]:
-        # The last of its changes comes first.
         changes: list[Mapping[str, Any]] = []
         for change in reversed(self._changes_of(uid, key)):
             version = version_of(change["after"])
@@ -309,15 +275,13 @@ class Decisions:
 
 
 def _refuse(id: str, before: Expression | None, placed: Placed) -> None:
-    # `before` is the expression as it stands; None where there is none.
     name = before["text"] if before else id
     reviewer = placed.outcomes[id].who if id in placed.outcomes else "somebody"
     raise InputError(f"{name}: {reviewer} changed it meanwhile")
 
 
 def _about_decision(request: Mapping[str, Any]) -> dict[str, Any]:
-    # What is empty is left out, but for a comment, which "" removes. `seconds` that are no number
-    # become None.
+    # What is empty is left out, but for a comment, which "" removes.
     if request.get("action") not in ACTIONS:
         raise InputError(
             f"'action' should be one of {', '.join(ACTIONS)}, not {request.get('action')!r}"
@@ -339,10 +303,7 @@ def _about_decision(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def listed(request: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
-    """Return the list of objects under a name of a page's JSON.
-
-    Raises InputError where anything else is there, or nothing.
-    """
+    """Return the list of objects under a name of a page's JSON. Raises InputError."""
     items = request.get(name)
     if not isinstance(items, list) or not all(isinstance(item, Mapping) for item in items):
         raise InputError(f"{name!r} should be a list of objects")

@@ -21,10 +21,7 @@ from dataflow_grounding.review._record_view import path_of_picture
 class JudgedPicture(NamedTuple):
     """A picture as it was when somebody decided on it; None for what isn't known.
 
-    Attributes:
-        path: A digest of the path that its row states, as a path may have a key in it.
-        digest: The first digits of its SHA-256.
-        size: Its bytes.
+    `path` is a digest of the path that its row states, as a path may have a key in it.
     """
 
     path: str | None = None
@@ -48,7 +45,6 @@ class JudgedPicture(NamedTuple):
 
     @classmethod
     def of_record(cls, record: Record) -> "JudgedPicture":
-        """Return what a decision on a record keeps of its picture."""
         stated = path_of(record)
         if not stated:
             return cls()
@@ -67,7 +63,6 @@ class JudgedPicture(NamedTuple):
         return f"record {key}" if self.path is None else f"path {self.path}"
 
     def to_json(self) -> dict[str, Any]:
-        """Return what a line of the file of decisions has, under `picture`."""
         return {name: value for name, value in self._asdict().items() if value is not None}
 
 
@@ -96,15 +91,11 @@ def _file_of(record: Record) -> ImageFile | None:
 
 @lru_cache(1 << 16)
 def file_digest(file: ImageFile) -> str:
-    """Return 16 digits of the SHA-256 of a picture's file in this state.
-
-    Raises ImageBroken, ImageMissing, MachineBusy: also for what is no file, and may have no end.
-    """
+    """Return 16 digits of the SHA-256 of a picture's file in this state. Raises RecordError."""
     return hashlib.sha256(read_file(file.path)).hexdigest()[:16]
 
 
 def whole_digest(path: str) -> str:
-    """Return the SHA-256 of a file's bytes in hex. Raises OSError."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
@@ -113,10 +104,8 @@ def whole_digest(path: str) -> str:
 
 
 def short_digest(text: str) -> str:
-    """Return the first 16 digits of a text's SHA-256, in hex."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def file_name(path: str) -> str:
-    """Return the name of a picture's file, without folders."""
     return path.replace("\\", "/").rpartition("/")[2]

@@ -66,29 +66,11 @@ def write_report(
 ) -> int:
     """Write the report of records and failures, all of it or nothing, and count its records.
 
-    Records and failures are read once; what the page holds of them is kept on disk meanwhile.
-
-    Args:
-        find_image: Gives the path of a record's image file, or None.
-        out_path: The page. Data and small pictures are in a folder next to it, `report_files` for
-            `report.html`.
-        versions, called: Earlier versions of the records, and what these are called among them.
-        begins_with: The flag of the records that the page shows at first, where there are any.
-        classes: Those that are known beforehand; others follow as they come.
-        manners: What tells remarks of the data set that are rare, all of whose records it has; None
-            takes every remark for rare.
-        single, copies: Whether the page is to hold everything; whether all pictures are to have a
-            small copy.
-        figures: Gives those of the data set, as `figures_of` does, once all records were read.
-        on_progress: Told how many records are done, now and then.
-        head: `title` and `summary`, as for `door_html`.
-
-    Returns:
-        How many records the report shows.
-
-    Raises:
-        InputError: It is too large for a single file.
-        OSError: A file can't be written, or its name is taken.
+    Records and failures are read once; what the page holds of them is kept on disk meanwhile. Data
+    and small pictures are in a folder next to the page, unless it is `single`. `begins_with` is the
+    flag of the records that it shows at first; `figures` is called once all records were read.
+    Without `manners` every remark counts as rare. Raises InputError where it is too large for a
+    single file, OSError.
     """
     counts = Counter[str]()  # the figures of the page
     marked = Counter[str]()  # how many records have each of FLAGS
@@ -152,7 +134,7 @@ def _with_pictures(
     find_image: Callable[[Mapping[str, Any]], str | None],
     files: ReportFiles,
 ) -> Iterator[tuple[Mapping[str, Any], Earlier, Picture]]:
-    # A generator: each record's picture is looked up before the next record is read.
+    # Each record's picture is looked up before the next record is read.
     paths = ((record, earlier, find_image(record)) for record, earlier in items)
 
     def is_far(item: tuple[Mapping[str, Any], Earlier, str | None]) -> bool:
@@ -167,8 +149,7 @@ def _with_pictures(
 def _failure_rows(
     failures: Iterable[Mapping[str, Any]], kind_counts: Counter[str]
 ) -> Iterator[str]:
-    # Keys are blotted out of it. Kinds beyond the first _MOST_KINDS are listed as "other", a
-    # failure without kind as "unknown"; how many each has is added up in `kind_counts` on the way.
+    # Keys are blotted out of it. Kinds beyond the first _MOST_KINDS are listed as "other".
     for failure in failures:
         shared_kind = str(failure.get("kind") or "unknown")
         if shared_kind not in kind_counts and len(kind_counts) >= _MOST_KINDS:
@@ -185,7 +166,6 @@ def _failure_rows(
 def _write_row(
     ranks: Sequence[IO[str]], view: View, index_row: list[Any], marks: Collection[str]
 ) -> None:
-    # The rank is the first of FIRST that the record is marked with; the last for all others.
     rank = 0
     while rank < len(FIRST) and FIRST[rank] not in marks:
         rank += 1
@@ -193,7 +173,6 @@ def _write_row(
 
 
 def _lines(ranks: Sequence[IO[str]], offset: int) -> Iterator[str]:
-    # `offset` is _INDEX_LINE or _VIEW_LINE.
     for file in ranks:
         file.seek(0)
         for line in islice(file, offset, None, 2):
@@ -201,7 +180,6 @@ def _lines(ranks: Sequence[IO[str]], offset: int) -> Iterator[str]:
 
 
 def marks_of(record: Mapping[str, Any], view: View) -> set[str]:
-    """Return those of FLAGS that a record is marked with."""
     expressions = view["expressions"]
     checks = {expression["check"] for expression in expressions}
     marks = set()
@@ -238,11 +216,8 @@ def _index_row(
     heads: PageNames,
     models: PageNames,
 ) -> list[Any]:
-    # Return what the page filters a record by, in the order in which `report.js` reads it. These
-    # are its id; its flags as bits of a number; for each expression its text in lower case, its
-    # label, and its number of boxes, which is left out where it is 1; the lowest and the highest
-    # score in hundredths, or -1 without any; its model; and what `_bins_of` returns. Classes, head
-    # nouns and models that are new get a number.
+    # In the order in which `report.js` reads it. The number of boxes is left out where it is 1;
+    # scores are in hundredths, -1 without any.
     phrases: list[list[Any]] = []
     scores: list[float] = []
     for expression in view["expressions"]:

@@ -64,18 +64,11 @@ _OURS = re.compile(
     rf"\.|{_MARKER}|thumbnails(/{_THUMBNAIL.pattern}(\.[0-9a-f]{{8}}\.part)?)?"
     r"|[0-9a-f]{8}(/(index|(records|failures)-[1-9][0-9]*)\.js)?"
 )
-"""The paths in that folder that reports make; what has another path is the user's.
-
-They are the folder itself (`.`), the marker, `thumbnails` with small copies, whole or half written,
-and for each report a folder of eight digits with `index.js`, `records-1.js` and so on.
-"""
+"""The paths in that folder that reports make; what has another path is the user's."""
 
 
 def script_json(value: Any) -> str:
-    """Return `value` as JSON that is safe in a script, and within a page's `<script>`.
-
-    Raises ValueError for NaN and infinity, TypeError for what JSON can't hold.
-    """
+    """Return a value as JSON that is safe in a page's `<script>`; ValueError for NaN, infinity."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return _ESCAPED.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
@@ -83,25 +76,12 @@ def script_json(value: Any) -> str:
 class ReportFiles:
     """Writes a report: its page, and the folder next to it, `report_files` for `report.html`.
 
-    Each report has a separate folder for its data in there, so that an earlier page stays whole
+    Each report has a folder of its own for its data in there, so that an earlier page stays whole
     until `put` gives the new one its name and removes what earlier reports left. Local pictures are
-    shown themselves if they are small and of a usual type; the others have a small copy in
-    `thumbnails`, which later reports use again.
-
-    Args:
-        page: The page's path; it is absolute in the attribute.
-        single: Put data and pictures into the page, and make no folder.
-        copies: Give every picture a small copy, as `single` does.
-
-    Attributes:
-        folder: The folder that the page is in.
-        files_folder: The folder next to the page.
-        address: What the page puts before the names of its data files; empty if `single`.
-        inline: A temporary file of the HTML that the page is to hold. If `single`, `write` puts
-            the data there.
-
-    Raises:
-        FileExistsError: The page's or the folder's name is taken by something else.
+    shown themselves if they are small and of a usual type, unless there are to be `copies`; the
+    others have a small copy in `thumbnails`, which later reports use again. `single` puts all into
+    the page. Raises FileExistsError where the page's or the folder's name is taken by something
+    else.
     """
 
     def __init__(
@@ -145,10 +125,7 @@ class ReportFiles:
                 self._copies_there[match[1]] = name, (int(match[2]), int(match[3]))
 
     def spool(self) -> IO[str]:
-        """Return a temporary file without a name, for what is written into the report later.
-
-        It is in the page's folder, whose disk has to hold the report anyway.
-        """
+        """Return a temporary file without a name, on the page's disk, which has to hold all."""
         return tempfile.TemporaryFile("w+", encoding="utf-8", newline="\n", dir=self.folder)
 
     def write(self, name: str, rows: Iterable[str]) -> None:
@@ -175,10 +152,7 @@ class ReportFiles:
             file.write("]);\n")
 
     def write_parts(self, name: str, rows: Iterable[str]) -> None:
-        """Write rows, each in JSON, in parts of PER_FILE, called `NAME-1`, `NAME-2` and so on.
-
-        Without rows there is no part. Raises InputError as `write` does.
-        """
+        """Write rows, each in JSON, in parts of PER_FILE, called `NAME-1`, `NAME-2` and so on."""
         remaining = iter(rows)
         for number in count(1):
             part = list(islice(remaining, PER_FILE))
@@ -189,15 +163,9 @@ class ReportFiles:
     def picture(self, path: str | None) -> Picture:
         """Return how the page shows a picture: itself, or by a small copy; from any thread.
 
-        A small file of a type that browsers show is shown itself. Others have a copy, made once for
-        a file of that path, size and time of change; if `single`, its address is a `data:` URL. If
-        a picture can't be read, nothing is raised, and the page says why it is missing.
-
-        Args:
-            path: The picture's file; None for one that is not there.
-
-        Raises:
-            OSError: The copy can't be written.
+        A copy is made once for a file of that path, size and time of change. If a picture can't be
+        read, nothing is raised, and the page says why it is missing. Raises OSError where the copy
+        can't be written.
         """
         if path is None:
             return Picture(missing=why_missing())
@@ -230,11 +198,7 @@ class ReportFiles:
         return quote(os.fsencode(f"{os.path.basename(self.files_folder)}/{path}"))
 
     def put(self, parts: Iterable[str]) -> None:
-        """Write the page from its parts, `inline` read from its beginning, and give it its name.
-
-        Then what earlier reports left in the folder is removed, also small copies that this report
-        doesn't show. If `single`, nothing of a report stays there.
-        """
+        """Write the page from its parts, and give it its name; remove what earlier reports left."""
         self.inline.seek(0)
         with whole_file(self.page, alone=False) as file:
             file.writelines(part.encode() for part in parts)
@@ -246,8 +210,8 @@ class ReportFiles:
     def close(self) -> None:
         """Remove what was written next to the page, unless the page has its name.
 
-        Of a first report nothing stays. Where there was one before, it stays whole, and so do new
-        small copies of pictures, which the next report uses.
+        Where there was a report before, it stays whole, and so do new small copies of pictures,
+        which the next report uses.
         """
         self.inline.close()
         if self._has_page or self.single:
@@ -258,8 +222,7 @@ class ReportFiles:
         self._remove_all_but(kept)
 
     def _remove_all_but(self, kept: set[str]) -> None:
-        # A kept folder stays with all that is in it. Files of the user stay, and so does what can't
-        # be removed. Folders that are empty then are removed, the one next to the page too.
+        # Files of the user stay, and so does what can't be removed.
         folder = Path(self.files_folder)
         # In reverse, what is in a folder comes before the folder.
         for path in [*sorted(folder.rglob("*"), reverse=True), folder]:
@@ -288,9 +251,8 @@ def _name_taken(path: str, what: str) -> FileExistsError:
 
 
 def _is_ours(folder: str) -> bool:
-    # Return whether a report made this folder, by its marker. False where the folder or its
-    # thumbnails are a link: what is remote is not a report's to remove. False, too, where the
-    # marker can't be read.
+    # False where the folder or its thumbnails are a link: what a link leads to is not a report's to
+    # remove.
     try:
         if os.path.islink(folder) or os.path.islink(os.path.join(folder, "thumbnails")):
             return False
@@ -300,8 +262,6 @@ def _is_ours(folder: str) -> bool:
 
 
 def _is_page(path: str) -> bool:
-    # Return whether a file is the page of a report, by the tag it begins with. False for one that
-    # can't be read.
     try:
         with open(path, "rb") as file:
             return GENERATOR.encode() in file.read(500)
@@ -316,10 +276,7 @@ def _size_if_shown_itself(path: str) -> Size | None:
 
 
 def small_copy_of(path: str) -> tuple[Size, bytes]:
-    """Return the size in pixels of an upright picture, and a small JPEG of it without metadata.
-
-    Raises ImageMissing, ImageBroken, MachineBusy.
-    """
+    """Return the size of an upright picture, and a small JPEG without metadata."""
     data = read_file(path)
     size = read_header(path, data).size
     shorter = math.ceil(COPY_SIDE * min(size) / max(size))
@@ -330,9 +287,8 @@ def small_copy_of(path: str) -> tuple[Size, bytes]:
 def link(path: str, folder: str) -> str:
     """Return the address of a picture for a page in `folder`; "" for one the page can't link to.
 
-    That is a remote file, and one without the ending of a picture, which a browser could run.
-    The address is relative where both are in a folder that may be moved as a whole: the page's,
-    its parent, or that one's; else it begins with `file:`.
+    That is one on another machine, or without the ending of a picture, which a browser could run.
+    The address is relative where both are in a folder that may be moved as a whole.
     """
     if is_remote(path) or not path.lower().endswith(_SHOWN_BY_BROWSERS):
         return ""

@@ -54,11 +54,6 @@ def looks_of(
     A look is 8 bytes of dHash and 144 of parts, by which `first_alike` compares. A flat picture has
     8 bytes alone, a digest of its pixels, and one that can't be read 8 bytes of a digest of its
     name: they are alike to equal ones only.
-
-    Args:
-        names: What each picture is called.
-        paths: The path of each.
-        folders: Where relative paths are looked for.
     """
     look = partial(_look, folders=folders)
     far_folders = any(map(is_remote, folders))
@@ -110,7 +105,6 @@ class _Groups:
         self._parent.append(parent)
 
     def first_of(self, picture: int) -> int:
-        """Return the first picture of the group that this one is in."""
         parent = self._parent
         while parent[picture] != picture:
             # halves the way for the next call
@@ -119,20 +113,18 @@ class _Groups:
         return picture
 
     def join(self, a: int, b: int) -> None:
-        """Make one group of two pictures' groups, if they aren't one already."""
         earlier, later = sorted((self.first_of(a), self.first_of(b)))
         self._parent[later] = earlier
 
     def firsts(self) -> Sequence[int]:
-        """Return for every picture the first of its group."""
         return array("q", (self.first_of(picture) for picture in range(len(self._parent))))
 
 
 def first_alike(looks: Sequence[bytes]) -> Sequence[int]:
     """Return for each look the index of the first that is the same, or nearly so: maybe its own.
 
-    Looks that are alike to a third one are in one group, and the first is that of the group: it
-    may differ more than two looks may that are alike.
+    Looks that are alike to a third one are in one group: they may differ more than two may that are
+    alike.
     """
     hashes = array("Q", (int.from_bytes(look[:_HASH_BYTES], "little") for look in looks))
     # For each value of each band, the pictures whose hash has it there. A dict would take more
@@ -153,8 +145,7 @@ def first_alike(looks: Sequence[bytes]) -> Sequence[int]:
 
 
 def _with_near_hash(picture: int, hashes: Sequence[int], buckets: Sequence[list[int]]) -> list[int]:
-    # The earlier ones are those in `buckets`, to which this one is added. Pictures are indices of
-    # `hashes`.
+    # The earlier ones are those in `buckets`, to which this one is added.
     own = hashes[picture]
     near = set[int]()
     for band, start in enumerate(_BAND_STARTS):
@@ -168,9 +159,7 @@ def _with_near_hash(picture: int, hashes: Sequence[int], buckets: Sequence[list[
 
 
 def _with_near_parts(look: bytes, candidates: list[int], looks: Sequence[bytes]) -> list[int]:
-    # Return those of the candidates that look nearly like a picture in each of their parts. That is
-    # where the brightness of no part differs by more than a standard deviation. They keep their
-    # order.
+    # Those of which the brightness of no part differs by more than a standard deviation.
     if not candidates:
         return []
     import numpy as np
@@ -197,32 +186,14 @@ def split(
     read: bool = True,
     keep_rejected: bool = False,
 ) -> dict[str, Any]:
-    """Split records by picture into a file for each part, `out`/NAME.jsonl.
+    """Split records by picture into a file for each part, `out`/NAME.jsonl, next to run.json.
 
-    Where pictures are found is written to `out`/run.json, and the classes next to it.
-
-    Pictures that are nearly the same are a group. Groups stand in a line, by a digest of the seed
-    and of the path of their first picture, and the line is cut where the parts' shares end. So a
-    part has as many pictures as asked for, up to one group; and pictures that are added move only
-    those that stand next to a cut. A group that is larger than the smallest share goes to the
-    front of the line, which is the part with the largest weight. Each part has a group, as far as
-    there are enough.
-
-    Args:
-        results: A results folder or a file of records.
-        out: The folder to make.
-        parts: Name → weight, above 0.
-        seed: Another seed gives other parts.
-        image_root: Where pictures are, if not where the run found them; None for there.
-        read: Whether pictures are read and compared; else each is alike to none.
-        keep_rejected: Whether boxes that a reviewer rejected are written.
-
-    Returns:
-        Counts of `records` and `pictures` per part, of pictures `alike` an earlier one, of
-        `unread` ones, and of boxes that were `rejected` and left out.
-
-    Raises:
-        InputError: A record can't be read, there is none, or `out` is there already.
+    Pictures that are nearly the same are a group. Groups are in a line, by a digest of the seed and
+    of the path of their first picture, and the line is cut where the parts' shares end. So a part
+    has as many pictures as asked for, up to one group; and pictures that are added move only those
+    next to a cut. A group that is larger than the smallest share goes to the front of the line,
+    which is the part with the largest weight. Each part has a group, as far as there are enough.
+    Raises InputError where a record can't be read, there is none, or `out` is there already.
     """
     if os.path.lexists(out):
         raise InputError(f"{out} is there already: remove it, or choose another folder")
@@ -271,7 +242,6 @@ def _pictures_of(results: str) -> DataSet:
 def _parts_by_share(
     pictures: Sequence[str], first: Sequence[int], parts: Mapping[str, float], seed: int
 ) -> dict[str, str]:
-    # Return by its name the part of each picture. `first` has the first picture of its group.
     # Arrays, as there may be millions of pictures.
     import numpy as np
 
@@ -307,8 +277,6 @@ def _write_parts(
     part_of: Mapping[str, str],
     keep_rejected: bool,
 ) -> int:
-    # Returns how many boxes were left out, as a reviewer rejected them. `part_of` has the part of
-    # each picture by its name.
     without_rejected = WithoutRejected(keep_rejected)
     writers: dict[str, RowWriter] = {}
     classes = ClassList(classes_of(results))

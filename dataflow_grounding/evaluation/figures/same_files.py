@@ -20,15 +20,10 @@ T = TypeVar("T")
 
 
 class DataSet:
-    """A data set's pictures, numbered from 0 as they come: `number_of` and `counts` have an entry
-    for each.
+    """A data set's pictures, numbered from 0 as they come.
 
-    Attributes:
-        name: What the data set is called.
-        folders: Where relative paths of its pictures are looked for.
-        checkpoint: The folder in which its run remembers pictures; it may be missing.
-        number_of: Each picture's number, by what the picture is called.
-        counts: How many phrases, or records, each picture has, by its number.
+    `number_of` and `counts` have an entry for each: how many phrases, or records, it has.
+    `checkpoint` is the folder in which its run remembers pictures; it may be missing.
     """
 
     def __init__(self, name: str = "") -> None:
@@ -41,10 +36,7 @@ class DataSet:
         self._other_paths: dict[int, str] = {}
 
     def add(self, name: str, path: str, count: int) -> None:
-        """Add to the count of the picture that is called `name`, which is numbered if it is new.
-
-        Its path is the one that it is first added with.
-        """
+        """Add to the count of the picture that is called `name`, whose path is the first one."""
         number = self.number_of.setdefault(name, len(self.number_of))
         if number == len(self.counts):
             self.counts.append(0)
@@ -53,7 +45,6 @@ class DataSet:
         self.counts[number] += count
 
     def paths(self) -> Iterator[str]:
-        """Yield each picture's path, as its first record has it."""
         for name, number in self.number_of.items():
             yield self._other_paths.get(number, name)
 
@@ -66,11 +57,9 @@ def short_digest(text: str) -> bytes:
 def files_of(data_sets: Sequence[DataSet]) -> tuple[list[bytes], set[str]]:
     """Return for each picture some bytes that tell its file from others, and the missing pictures.
 
-    The first are in the order of the data sets and of their pictures. Few files are read: of a file
-    whose size no other has they are made of its name and size. For the others they are a digest of
-    the content, the one that the run remembers of a file with this size and time, else a new one. A
-    picture that isn't there, is empty or can't be read has bytes made of its name; the second value
-    has the names of these.
+    Few files are read: of a file whose size no other has they are made of its name and size. For
+    the others they are a digest of the content. A picture that can't be read has bytes made of its
+    name.
     """
     # Arrays, as there may be millions of pictures.
     sizes_of = []
@@ -113,7 +102,6 @@ def _digests_of(paths: Sequence[str], data_set: DataSet) -> Iterator[bytes | Non
 
 
 def _digest_of(path: str, folders: tuple[str, ...], log: KeyedLog) -> bytes | None:
-    # `log` remembers digests, by path and state of the file.
     try:
         file = find_image(Record({"image": path}, folders), "image")
         digest = digest_of(file, log)
