@@ -85,7 +85,7 @@ class _StepEstimate:
 
     def __init__(self, step: Step, run: SpecRun) -> None:
         self.step = step
-        self.mean = _MEANS.get(step.operator.name, _USUAL)
+        self.mean = _mean_of(step.operator)
         self.rules = _rules_of(step.operator.serving or run.serving)
         self.to_send = Amount()
         box_format = run.job.box_format
@@ -145,6 +145,13 @@ class _StepEstimate:
         if measured.input or not stated.requests:
             return measured
         return stated * (measured.requests / stated.requests)  # the endpoint counts no tokens
+
+
+def _mean_of(operator: Any) -> _Mean:
+    mean = _MEANS.get(operator.name, _USUAL)
+    if mean.requests > 1 and getattr(operator, "phrases_per_request", 1) > 1:
+        return _Mean(1, round(mean.requests * mean.output))
+    return mean
 
 
 def _rules_of(serving: Serving) -> TokenRules | None:

@@ -30,6 +30,7 @@ from dataflow_grounding.spec.schema import MOST_NEGATIVES, JudgedVlmBlock, Refer
 CAPTION = 1
 MERGE = 2
 CHECK = 3
+VERIFIED = "Are the expressions with verified: false wrong, and those with true right?"
 LOOKED_AT = 50  # records that tell whether a file has what a step needs
 
 
@@ -68,9 +69,8 @@ class ImageReferringExpressionJob(SpecJob):
         "image_caption": "Does the caption name what matters, and nothing that is not there?",
         "grounding_expr": "Does each expression mean its regions alone?",
         "negative_phrases": "Are the expressions with source: negative absent from their images?",
-        "double_check": (
-            "Are the expressions with verified: false wrong, and those with true right?"
-        ),
+        "double_check": VERIFIED,
+        "box_verification": VERIFIED,
     }
 
     def __init__(self, spec: Spec, serving: Serving) -> None:
@@ -87,7 +87,6 @@ class ImageReferringExpressionJob(SpecJob):
         pipeline = self._pipeline(block, storage)
         all_steps = pipeline.steps()
         self.take_steps(all_steps)
-        pipeline.checker.reground_choice.recall(storage.checkpoint_folder)
         if not os.path.exists(storage.checkpoint_folder):  # a folder with one is a run's of ours
             outputs = [step.storage.output_path for step in all_steps]
             seed_records.refuse_taos_results(spec.results_dir, [self._seed_file, *outputs])
@@ -97,8 +96,8 @@ class ImageReferringExpressionJob(SpecJob):
             # a caption is all that is asked for: each picture gets one
             [step] = self.steps
             self.steps = [replace(step, operator=CaptionGenerator(self.serving))]
-        # A run of the caption alone, or of the check alone, does without regions in the seeds.
-        without_regions = self._numbers in ([CAPTION], [CHECK])
+        # A run of the caption alone, or from the check on, does without regions in the seeds.
+        without_regions = self._numbers == [CAPTION] or self._numbers[0] == CHECK
         made = _made_by_steps(all_steps, self._numbers)
         self._seeds: Seeds = seed_records.find_seeds(self._data, made, without_regions)
         self.inputs = self._seeds.files

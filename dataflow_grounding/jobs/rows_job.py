@@ -26,10 +26,9 @@ from dataflow_grounding.images.picture_folder import FOLDER
 from dataflow_grounding.jobs.downloads import Downloads
 from dataflow_grounding.jobs.input_rows import guess_column, record_rows
 from dataflow_grounding.jobs.spec_job import SpecJob
-from dataflow_grounding.operators import BoxChecker, CaptionGenerator
+from dataflow_grounding.operators import CaptionGenerator
 from dataflow_grounding.serving.serving import Serving
-from dataflow_grounding.spec import RowsData, Spec, VlmBlock
-from dataflow_grounding.trust.box_watch import BoxWatch
+from dataflow_grounding.spec import RowsData, Spec
 
 FIRST = 50  # rows whose columns are looked at before a run
 CAPTIONS = "captions"
@@ -77,10 +76,7 @@ class RowsJob(SpecJob):
 
     def _take_steps_on(self, storage: ResultsStorage) -> None:
         # All steps are made, wanted or not: a step's folder and input go by those before it.
-        all_steps = self.make_steps(storage)
-        for step in all_steps:
-            watch_as_stated(step.operator, self.spec.block.vlm)
-        self.take_steps(all_steps)
+        self.take_steps(self.make_steps(storage))
 
     def find_input(self) -> Input:
         """Return the input that `data.input_jsonl` names. Raises InputError, MissingExtra."""
@@ -367,25 +363,3 @@ def _write(path: str, rows: Iterator[Row]) -> int:
                 broken += 1
         writer.commit()
     return broken
-
-
-def watch_as_stated(operator: Any, vlm: VlmBlock) -> None:
-    """Set how an operator watches boxes and judgements, as `vlm` states it.
-
-    `check_every` says how often either is tested, `on_suspect_boxes` what becomes of boxes that
-    don't look right. What isn't stated stays as the operator has it. An operator that watches
-    neither stays as it is.
-    """
-    states_checks = "check_every" in vlm.model_fields_set
-    if isinstance(operator, BoxChecker) and vlm.check_every is None:
-        operator.check_every = None
-    watch = getattr(operator, "watch", None)
-    if not isinstance(watch, BoxWatch):
-        return
-    on_suspect = watch.on_suspect
-    every = watch.every
-    if "on_suspect_boxes" in vlm.model_fields_set:
-        on_suspect = vlm.on_suspect_boxes
-    if states_checks:
-        every = vlm.check_every
-    operator.watch = BoxWatch(on_suspect, every)

@@ -15,12 +15,13 @@ from dataflow_grounding.data.storage import ResultsStorage
 from dataflow_grounding.data.working_folder import LEGACY_STATE
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.source import Source
-from dataflow_grounding.operators import Operator
+from dataflow_grounding.operators import BoxChecker, Operator
 from dataflow_grounding.serving.serving import Serving, check_can_think
-from dataflow_grounding.spec import PipelineBlock, Spec
+from dataflow_grounding.spec import PipelineBlock, Spec, VlmBlock
 from dataflow_grounding.spec.user_code import described, in_one_line, named
 from dataflow_grounding.tasks.ways_to_ask import form_of
 from dataflow_grounding.tasks.wording import Wording, read_prompts
+from dataflow_grounding.trust.box_watch import BoxWatch
 from dataflow_grounding.trust.choice import FormatChoice
 
 if TYPE_CHECKING:
@@ -75,11 +76,14 @@ class SpecJob:
     def take_steps(self, all_steps: list[Step]) -> None:
         """Set `steps`, to those that are asked for, and `box_format`.
 
-        All steps get a folder each, and recall the box formats of their results folder. Raises
+        All steps get a folder each, watch their boxes as `vlm` states it, and recall the box
+        formats of their results folder. Raises
         SpecError for an operator whose name can't be a part of a folder's, for a step that isn't
         there, and where no step is wanted.
         """
         _put_in_folders(all_steps)
+        for step in all_steps:
+            _watch_as_stated(step.operator, self.spec.block.vlm)
         known = [str(number) for number in range(len(all_steps))]
         wanted = self.wanted(all_steps)
         if not wanted or not set(wanted).issubset(known):
@@ -266,6 +270,25 @@ class SpecJob:
                 # what a user's own writer raises becomes a SpecError that begins so
                 with in_one_line(f"{failed}, so fix it and run the same command again"):
                     self._writer(step)
+
+
+def _watch_as_stated(operator: Any, vlm: VlmBlock) -> None:
+    # Set how an operator watches boxes and judgements: `check_every` says how often either is
+    # tested, `on_suspect_boxes` what becomes of boxes that don't look right. What isn't stated
+    # stays as the operator has it. An operator that watches neither stays as it is.
+    states_checks = "check_every" in vlm.model_fields_set
+    if isinstance(operator, BoxChecker) and vlm.check_every is None:
+        operator.check_every = None
+    watch = getattr(operator, "watch", None)
+    if not isinstance(watch, BoxWatch):
+        return
+    on_suspect = watch.on_suspect
+    every = watch.every
+    if "on_suspect_boxes" in vlm.model_fields_set:
+        on_suspect = vlm.on_suspect_boxes
+    if states_checks:
+        every = vlm.check_every
+    operator.watch = BoxWatch(on_suspect, every)
 
 
 def _put_in_folders(steps: list[Step]) -> None:

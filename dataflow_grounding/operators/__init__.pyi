@@ -11,11 +11,14 @@ from ._in_memory import Annotated as Annotated
 from ._nearness import ask_in_parts as ask_in_parts
 from ._nearness import batched as batched
 from ._nearness import near_groups as near_groups
-from ._nearness import reground as reground
+from ._verdicts import ASKED as ASKED
 from ._verdicts import ExpressionsToCheck as ExpressionsToCheck
+from ._verdicts import Result as Result
 from ._verdicts import Verdict as Verdict
-from ._verdicts import combine_verdicts as combine_verdicts
 from ._verdicts import expressions_to_check as expressions_to_check
+from ._verdicts import note_kinds as note_kinds
+from ._verdicts import update_of as update_of
+from ._verdicts import with_spans as with_spans
 from .bbox_visualizer import BBoxVisualizer as BBoxVisualizer
 from .box_checker import BoxChecker as BoxChecker
 from .box_operator import BoxOperator as BoxOperator

@@ -1,17 +1,23 @@
-"""What a check says of an expression, from one judgement or two, and what it writes into it."""
+"""What a check says of an expression, and what is written into it."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 from dataflow_grounding._util.errors import RecordError
-from dataflow_grounding.boxes.geometry import Bbox, iou
-from dataflow_grounding.boxes.matching import match_boxes
+from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.boxes.regions import instances_on, places_of
-from dataflow_grounding.operators._expressions import boxes_of
-from dataflow_grounding.tasks.grounding import Found
+from dataflow_grounding.data.records import Update
+from dataflow_grounding.data.spans import find_spans
+from dataflow_grounding.engine.plan import Partial
+from dataflow_grounding.operators._expressions import texts_of, within_image
+from dataflow_grounding.operators.operator_base import Ask
 from dataflow_grounding.tasks.region_tasks import Check, Merged
 
+ASKED = "ask"
+"""The `method` of a `verification` from a model that was shown the boxes."""
+NOT_CHECKED = "not checked"
+"""The `reason` of a `verification` where no answer could be had."""
 Kind: TypeAlias = Literal["matches", "mended", "several", "wrong", "unknown"]
 """What a check finds of an expression; Verdict says what each means."""
 
@@ -72,126 +78,21 @@ def verdict_of_check(check: Check, text: str, places: list[int]) -> Verdict:
     return Verdict("wrong", text, places, check.reason)
 
 
-def verdict_of_regrounding(
-    answer: Found, text: str, places: list[int], regions: Sequence[Bbox], threshold: float
-) -> Verdict:
-    """Return the verdict on an expression from grounding its text again.
-
-    Boxes are matched with regions one to one, with the expression's own ones first. The kind is
-
-    - `unknown` where the answer is `ambiguous` or `unsupported`;
-    - `matches` if each of its regions has a box, and each box is on one of these;
-    - `mended` if all boxes are on regions, but not just on its own: it should name the regions with
-      a box. It is `several` instead if it named one region and the boxes are on several;
-    - `wrong` if nothing is found, or a box is on no region.
-
-    Args:
-        answer: What was found for the text.
-        text: The expression's text.
-        places: The places, from 0, of the regions that the expression names.
-        regions: The boxes of all regions.
-        threshold: Least IoU of a box and the region that it shows.
-    """
-    if answer.status in ("ambiguous", "unsupported"):
-        return Verdict("unknown", text, places, answer.reason or answer.status)
-    boxes = boxes_of(answer.instances)
-    own_overlaps, not_on_own = _match_regions(boxes, places, regions, threshold)
-    if len(own_overlaps) == len(places) and not not_on_own:
-        return Verdict("matches", text, places, "", _mean(own_overlaps.values()))
-    other_places = [place for place in range(len(regions)) if place not in own_overlaps]
-    other_overlaps, stray = _match_regions(not_on_own, other_places, regions, threshold)
-    if boxes and not stray:
-        overlaps = {**own_overlaps, **other_overlaps}
-        new_places = sorted(overlaps)
-        kind: Kind = "mended"
-        if len(places) == 1 and len(new_places) > 1:
-            kind = "several"
-        reason = f"grounded again, it is found at {_region_numbers(new_places)}"
-        return Verdict(kind, text, new_places, reason, _mean(overlaps.values()))
-    reason = "nothing is found"
-    if boxes:
-        reason = f"{len(stray)} of {len(boxes)} boxes are on no region"
-    best_overlaps: list[float] = []
-    for place in places:
-        overlaps_here = [iou(regions[place], box) for box in boxes]
-        best_overlaps.append(max(overlaps_here, default=0.0))
-    return Verdict("wrong", text, places, f"grounded again, {reason}", _mean(best_overlaps))
-
-
-def _match_regions(
-    boxes: Sequence[Bbox], places: Sequence[int], regions: Sequence[Bbox], threshold: float
-) -> tuple[dict[int, float], list[Bbox]]:
-    # Return the IoU of each region that has a box on it, by the region's place, and the boxes that
-    # are on none of the regions at these places.
-    candidates = [regions[place] for place in places]
-    overlaps: dict[int, float] = {}
-    matched: set[int] = set()
-    matches = match_boxes(boxes, candidates, threshold, most=True)
-    for candidate, (box_number, overlap) in matches.items():
-        overlaps[places[candidate]] = overlap
-        matched.add(box_number)
-    stray = [box for number, box in enumerate(boxes) if number not in matched]
-    return overlaps, stray
-
-
-def combine_verdicts(by_asking: Verdict, by_grounding: Verdict, before: Verdict) -> Verdict:
-    """Return one verdict from two checks, which corrects the expression only if both agree.
-
-    If either says `several`, so does the verdict, with the text as it was before. Otherwise, if one
-    can't tell, the other counts. They agree if grounding finds the regions that the model calls
-    right or has corrected the expression to. They also agree if the model calls the expression
-    wrong without a correction, and grounding finds other regions (`mended`) or none (`wrong`). If
-    they disagree, the verdict is `wrong`, with text and regions as they were before both.
-
-    Args:
-        by_asking: What the model said when it was asked.
-        by_grounding: What grounding the expression again said, in the words and with the regions
-            that `by_asking` has.
-        before: The expression as it was before both.
-    """
-    for verdict in (by_asking, by_grounding):
-        if verdict.kind == "several":
-            return replace(verdict, text=before.text)
-    if by_grounding.kind == "unknown":
-        return by_asking
-    if by_asking.kind == "unknown":
-        return by_grounding
-    if by_asking.kind in ("matches", "mended") and by_grounding.kind == "matches":
-        return replace(by_asking, iou=by_grounding.iou)
-    if by_asking.kind == "wrong" and by_grounding.kind == "mended":
-        return replace(by_grounding, reason=_join_reasons(by_asking, by_grounding))
-    if by_asking.kind == "wrong" and by_grounding.kind == "wrong":
-        reason = _join_reasons(by_asking, by_grounding)
-        return replace(by_asking, reason=reason, iou=by_grounding.iou)
-    answer = "right" if by_asking.kind == "matches" else "wrong"
-    where = "nowhere else"
-    if by_grounding.kind in ("matches", "mended"):
-        where = f"at {_region_numbers(by_grounding.places)}"
-    reason = f"the two checks disagree: asked, it is {answer}; grounded again, it is found {where}"
-    return Verdict("wrong", before.text, before.places, reason, by_grounding.iou)
-
-
-def _join_reasons(*verdicts: Verdict) -> str:
-    return "; ".join(verdict.reason for verdict in verdicts if verdict.reason)
-
-
-def _region_numbers(places: Sequence[int]) -> str:
-    numbers = ", ".join(map(str, _region_ids(places)))
-    return f"region {numbers}" if len(places) == 1 else f"regions {numbers}"
-
-
-def _region_ids(places: Sequence[int]) -> list[int]:
+def region_ids(places: Sequence[int]) -> list[int]:
+    """Return the numbers from 1 of regions at these places."""
     return [place + 1 for place in places]
-
-
-def _mean(values: Collection[float]) -> float | None:
-    return round(sum(values) / len(values), 4) if values else None
 
 
 def _fold(text: str) -> str:
     return " ".join(text.split()).casefold()
 
 
+# The kind of a verdict → the code and the text of what is noted; others aren't noted.
+_NOTES = {
+    "mended": ("mended", "an expression that did not match"),
+    "several": ("fits_several", "an expression that was meant for one region"),
+    "wrong": ("does_not_match", "an expression for which nothing better is known"),
+}
 OF_AN_EARLIER_TEXT = ("noun_chunk", "caption_span")
 """The fields of an expression that are wrong once its text has changed."""
 
@@ -233,16 +134,20 @@ class ExpressionsToCheck:
     """The expressions of a record that have boxes, and the regions that they name.
 
     Attributes:
-        verdicts: The number of an expression in the record, from 0 → its text and regions before
-            the check, as a verdict of kind `unknown`.
+        verdicts: The number of an expression in the record, from 0 → its text and regions, as a
+            verdict of kind `unknown`.
+        before: The same before any check.
         regions: The record's regions, and after them a region for each box of an expression that
             is on none of these.
         known: How many of `regions`, from the first on, are the record's.
+        strays: The instances, before any check, of expressions with a box on none of these.
     """
 
     verdicts: dict[int, Verdict]
+    before: dict[int, Verdict]
     regions: list[Mapping[str, Any]]
     known: int
+    strays: dict[int, list[dict[str, Any]]]
 
     def asked_together(self, numbers: Sequence[int], near: Collection[int]) -> AskedTogether:
         """Return the expressions with these numbers, to be asked about in one request.
@@ -256,39 +161,26 @@ class ExpressionsToCheck:
         places = sorted(all_places)
         return AskedTogether(before, places, [self.regions[place] for place in places])
 
-    def to_ground(self, by_asking: Mapping[int, Result]) -> dict[int, Verdict]:
-        """Return, by number, the text of each expression to be grounded again.
-
-        It has the words and the regions that `by_asking` has; one that fits several regions has
-        its own, and one that could not be asked about is left out.
-        """
-        texts: dict[int, Verdict] = {}
-        for number, result in by_asking.items():
-            if isinstance(result, Verdict):
-                texts[number] = self.verdicts[number] if result.kind == "several" else result
-        return texts
-
-    def found_at(self, verdict: Verdict, answer: Found | RecordError, threshold: float) -> Result:
-        """Return the verdict on an expression that was grounded again, or its error.
-
-        Boxes are those of regions from an IoU of `threshold` on.
-        """
-        if isinstance(answer, RecordError):
-            return answer
-        boxes = boxes_of(self.regions)
-        return verdict_of_regrounding(answer, verdict.text, verdict.places, boxes, threshold)
-
     def checked(
-        self, expressions: list[dict[str, Any]], results: Mapping[int, Result], method: str
+        self,
+        expressions: list[dict[str, Any]],
+        results: Mapping[int, Result],
+        method: str,
+        size: Size,
     ) -> list[dict[str, Any]]:
         """Return all expressions of the record, those with a result as their check says.
 
-        `method` is how they were checked, as DoubleChecker's.
+        Args:
+            expressions: All expressions.
+            results: By the expression's number.
+            method: How they were checked.
+            size: Width and height of the image, px.
         """
         checked = []
         for number, expression in enumerate(expressions):
             if number in results:
                 expression = self._with_result(number, expression, results[number], method)
+                expression = within_image(expression, size)
             checked.append(expression)
         return checked
 
@@ -296,48 +188,54 @@ class ExpressionsToCheck:
         self, number: int, expression: dict[str, Any], result: Result, method: str
     ) -> dict[str, Any]:
         # `verified` is None without a verdict, or with an unknown one; True where the expression
-        # matches, or has been corrected here; False where it is wrong, or fits several regions, and
-        # so becomes `ambiguous`, without instances. The verification's `before` has the text and
+        # matches, or has been corrected; False where it is wrong, or fits several regions, and so
+        # becomes `ambiguous`, without instances. The verification's `before` has the text and
         # regions of an expression that was changed.
         if isinstance(result, RecordError):
-            verification: dict[str, Any] = {"method": method, "iou": None, "reason": "not checked"}
-            return {**expression, "verified": None, "verification": verification}
+            verification: dict[str, Any] = {"method": method, "iou": None, "reason": NOT_CHECKED}
+            first = self._changed(number, expression, self.before[number])
+            return {**first, "verified": None, "verification": verification}
         verification = {"method": method, "iou": result.iou, "reason": result.reason or None}
         if result.kind in ("matches", "wrong", "unknown"):
             verified: bool | None = None
             if result.kind != "unknown":
                 verified = result.kind == "matches"
+            expression = self._changed(number, expression, result)
             return {**expression, "verified": verified, "verification": verification}
-        before = self.verdicts[number]
+        before = self.before[number]
         verification["before"] = {
             "text": before.text,
-            "region_ids": _region_ids(before.places),
+            "region_ids": region_ids(before.places),
         }
+        if number in self.strays and result.places != before.places:
+            verification["before"]["instances"] = self.strays[number]
         if result.kind == "several":
-            verification["region_ids"] = _region_ids(result.places)
+            verification["region_ids"] = region_ids(result.places)
+            expression = self._changed(number, expression, replace(result, places=[]))
             return {
                 **expression,
-                "instances": [],
                 "status": "ambiguous",
                 "verified": False,
                 "verification": verification,
             }
-        mended = self._mended(expression, result, before)
-        return {**mended, "status": "grounded", "verified": True, "verification": verification}
+        expression = {**self._changed(number, expression, result), "status": "grounded"}
+        return {**expression, "verified": True, "verification": verification}
 
-    def _mended(
-        self, expression: dict[str, Any], result: Verdict, before: Verdict
-    ) -> dict[str, Any]:
-        mended = dict(expression)
-        if result.text != before.text:
+    def _changed(self, number: int, expression: dict[str, Any], verdict: Verdict) -> dict[str, Any]:
+        now = self.verdicts[number]
+        changed = dict(expression)
+        if verdict.text != now.text:
             for name in OF_AN_EARLIER_TEXT:
-                mended.pop(name, None)
-        mended["text"] = result.text
-        if result.places != before.places:
-            mended["instances"] = instances_on(
-                result.places, self.regions, expression["expression_id"], self.known
-            )
-        return mended
+                changed.pop(name, None)
+        changed["text"] = verdict.text
+        if verdict.places != now.places:
+            instances = self.strays.get(number)
+            if instances is None or verdict.places != self.before[number].places:
+                instances = instances_on(
+                    verdict.places, self.regions, expression["expression_id"], self.known
+                )
+            changed |= {"instances": instances, "status": "grounded"}
+        return changed
 
 
 def expressions_to_check(
@@ -354,6 +252,7 @@ def expressions_to_check(
     """
     all_regions = list(regions)
     verdicts: dict[int, Verdict] = {}
+    strays: dict[int, list[dict[str, Any]]] = {}
     for number, expression in enumerate(expressions):
         instances = expression["instances"]
         if not instances:
@@ -363,4 +262,45 @@ def expressions_to_check(
                 all_regions.append({"bbox": instance["bbox"], "type": ""})
         places = places_of(instances, all_regions) or []
         verdicts[number] = Verdict("unknown", expression["text"], places)
-    return ExpressionsToCheck(verdicts, all_regions, len(regions))
+        if max(places) >= len(regions):
+            strays[number] = instances
+    return ExpressionsToCheck(verdicts, verdicts, all_regions, len(regions), strays)
+
+
+def with_spans(
+    checked: list[dict[str, Any]], before: list[dict[str, Any]], caption: Any
+) -> list[dict[str, Any]]:
+    """Return checked expressions, with new spans in the caption if the check changed any text.
+
+    All then get a new `char_span`: None where the text doesn't occur, or there is no caption.
+    """
+    texts = texts_of(checked)
+    if texts == texts_of(before):
+        return checked
+    spans = find_spans(texts, caption if isinstance(caption, str) else "")
+    return [
+        {**expression, "char_span": list(span) if span else None}
+        for expression, span in zip(checked, spans, strict=True)
+    ]
+
+
+def note_kinds(
+    ask: Ask, results: Mapping[int, Result], earlier: Mapping[int, Verdict] | None = None
+) -> None:
+    """Note what was found of expressions, unless an `earlier` check has found the same."""
+    for number, result in results.items():
+        if isinstance(result, Verdict) and result.kind in _NOTES:
+            same = earlier is not None and number in earlier and earlier[number].kind == result.kind
+            if not same:
+                ask.note(*_NOTES[result.kind])
+
+
+def update_of(
+    column: str, checked: list[dict[str, Any]], results: Iterable[object]
+) -> Update | Partial:
+    """Return the update with checked expressions; Partial, with the first error among `results`."""
+    update: Update = {column: checked}
+    for result in results:
+        if isinstance(result, RecordError):
+            return Partial(update, result)
+    return update

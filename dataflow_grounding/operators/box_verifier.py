@@ -1,17 +1,22 @@
 """Operator: expressions with boxes grounded once more, to see whether the same is found."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from math import ceil
 from typing import Any
 
-from dataflow_grounding._util.errors import RecordError
+from dataflow_grounding._util.errors import RecordError, SpecError
 from dataflow_grounding.boxes.matching import SAME, agreement
-from dataflow_grounding.boxes.regions import check_stated_size
+from dataflow_grounding.boxes.regions import check_stated_size, read_regions
 from dataflow_grounding.data.records import Record, Update, read_expressions
 from dataflow_grounding.engine.plan import Partial
 from dataflow_grounding.operators._expressions import any_has_boxes, texts_of, within_image
 from dataflow_grounding.operators._nearness import reground
+from dataflow_grounding.operators._regrounded import regrounding_of
+from dataflow_grounding.operators._verdicts import note_kinds, update_of, with_spans
 from dataflow_grounding.operators.box_refiner import LooksCloser
-from dataflow_grounding.operators.operator_base import OPERATOR_REGISTRY, Ask, open_image
+from dataflow_grounding.operators.operator_base import OPERATOR_REGISTRY, Ask, Image, open_image
+from dataflow_grounding.serving.serving import Serving, check_counts
 from dataflow_grounding.tasks.grounding import Found
 
 
@@ -19,14 +24,19 @@ from dataflow_grounding.tasks.grounding import Found
 class BoxVerifier(LooksCloser):
     """Grounds each expression with boxes once more and compares the two answers.
 
-    Each expression is alone in its request. Boxes that were found in a crop are compared with
-    boxes that are, too. Raises SpecError for a wrong setting, or a model that draws no boxes.
+    Boxes that were found in a crop are compared with boxes that are, too. With `region_iou` the
+    boxes are those of the record's regions: an expression that is found at others is corrected. One
+    that DoubleChecker was asked about is corrected only as both agree; else it is as it was before.
+    Raises SpecError for a wrong setting, or a model that draws no boxes.
 
     Args:
         serving: The model that is asked.
+        region_iou: Least IoU, above 0 and at most 1, of a box that is found and the region that it
+            shows; None for boxes that a model has found, of which the mean IoU is taken.
+        phrases_per_request: Most expressions of a request.
         samples: As many answers as PhraseGrounder asked for: the one asked for here is a further
-            one.
-        box_format, merge_iou, on_suspect_boxes, check_every: As PhraseGrounder's.
+            one, but of regions the first.
+        **boxes: As PhraseGrounder's: `box_format`, `merge_iou`, `on_suspect_boxes`, `check_every`.
 
     Example:
         >>> from dataflow_grounding import BoxVerifier, EmbeddedServing, PhraseGrounder
@@ -38,53 +48,101 @@ class BoxVerifier(LooksCloser):
     """
 
     name = "box_verification"
+    input_keys = {**LooksCloser.input_keys, "regions": "regions"}
+    optional_keys = ("regions",)
     descriptions = {"zh": "对每个已有边界框的指代表达式重新定位一次,并比较两次结果是否一致。"}
+
+    def __init__(
+        self,
+        serving: Serving,
+        *,
+        region_iou: float | None = None,
+        phrases_per_request: int = 1,
+        samples: int = 1,
+        **boxes: Any,
+    ) -> None:
+        if region_iou is not None and not 0 < region_iou <= 1:
+            raise SpecError("region_iou should be above 0 and at most 1")
+        check_counts(phrases_per_request=phrases_per_request)
+        super().__init__(serving, samples=samples, **boxes)
+        self.region_iou = region_iou
+        self.phrases_per_request = phrases_per_request
 
     def asks(self, record: Record) -> bool:
         """Whether a record has expressions with boxes."""
         expressions = read_expressions(record, self.keys.expressions)
         return any_has_boxes(expressions)
 
+    def requests_for(self, record: Record) -> int:
+        """Return 1, or of a record with regions one for each `phrases_per_request` of these."""
+        if self.region_iou is None or self.keys.regions not in record:
+            return 1
+        return ceil(len(read_regions(record, self.keys.regions)) / self.phrases_per_request)
+
     async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
         """Adds the expressions, those with boxes with `verified` and `verification`.
 
-        `verified` says whether the mean IoU of the two answers' boxes is 0.5 or more, and no box
-        reaches out of the image. It is null where the second answer can't be had; the update then
-        is Partial, with the first such error. Raises RecordError for a record that can't be read,
-        or states another size than its image has.
+        `verified` is false where a box reaches out of the image, and null where the second answer
+        can't be had; the update then is Partial, with the first such error. Raises RecordError for
+        a record that can't be read, or states another size than its image has.
         """
         expressions = read_expressions(record, self.keys.expressions)
         image = open_image(record, self.keys.image, self.serving.image_limits)
         check_stated_size(record, image.size)
+        if self.region_iou is not None:
+            return await self._on_regions(record, image, expressions, self.region_iou, ask)
         with_boxes = [expression for expression in expressions if expression["instances"]]
-        zoomed_in = set()
-        for expression in with_boxes:
-            if any(instance.get("zoomed") for instance in expression["instances"]):
-                zoomed_in.add(expression["text"])
-
-        async def ground_again(texts: list[str]) -> list[Found]:
-            """Return a further answer for a text, the only one in the list."""
-            text = texts[0]
-            # `samples` numbers a further answer: else the stored one comes back, of a phrase that
-            # was alone in its request
-            [answer] = await self.ground(image, texts, ask, self.samples)
-            if text in zoomed_in:
-                instances = await self.closer(image, text, answer.instances, ask, [self.samples])
-                answer = replace(answer, instances=instances)
-            return [answer]
-
-        answers = await reground(ground_again, texts_of(with_boxes))
+        answers = await self._ground_again(image, expressions, texts_of(with_boxes), ask)
         checked: list[dict[str, Any]] = []
         for expression in expressions:
             if expression["instances"]:
                 fields = _verification_fields(expression, answers[expression["text"]])
                 expression = within_image({**expression, **fields}, image.size)
             checked.append(expression)
-        update = {self.keys.output: checked}
-        for answer in answers.values():
-            if isinstance(answer, RecordError):
-                return Partial(update, answer)
-        return update
+        return update_of(self.keys.output, checked, answers.values())
+
+    async def _on_regions(
+        self,
+        record: Record,
+        image: Image,
+        expressions: list[dict[str, Any]],
+        region_iou: float,
+        ask: Ask,
+    ) -> Update | Partial:
+        regions = read_regions(record, self.keys.regions)
+        regrounding = regrounding_of(expressions, regions, image.size)
+        texts = regrounding.texts(self.phrases_per_request)
+        answers = await self._ground_again(image, expressions, texts, ask)
+        results = regrounding.results(answers, region_iou)
+        note_kinds(ask, results, regrounding.asked)
+        checked = regrounding.checked(expressions, results, image.size)
+        checked = with_spans(checked, expressions, record.get("cleaned_caption"))
+        return update_of(self.keys.output, checked, results.values())
+
+    async def _ground_again(
+        self, image: Image, expressions: list[dict[str, Any]], texts: list[str], ask: Ask
+    ) -> Mapping[str, Found | RecordError]:
+        zoomed_in = set()
+        for expression in expressions:
+            if any(instance.get("zoomed") for instance in expression["instances"]):
+                zoomed_in.add(expression["text"])
+        # `samples` numbers a further answer: else the stored one comes back, of a phrase that was
+        # alone in its request. Boxes of regions are nobody's answer.
+        sample = self.samples if self.region_iou is None else 0
+
+        async def ground(some_texts: list[str]) -> list[Found]:
+            """Return an answer for each text, from one request and those for small boxes."""
+            answers = []
+            for text, answer in zip(
+                some_texts, await self.ground(image, some_texts, ask, sample), strict=True
+            ):
+                if text in zoomed_in:
+                    closer = await self.closer(image, text, answer.instances, ask, [sample])
+                    answer = replace(answer, instances=closer)
+                answers.append(answer)
+            return answers
+
+        return await reground(ground, texts, self.phrases_per_request)
 
 
 def _verification_fields(expression: dict[str, Any], answer: Found | RecordError) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The pipelines that a spec names: captions grounded, boxes referred to, boxes described."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from dataflow_grounding import operators as steps
 from dataflow_grounding._util.errors import SpecError
@@ -12,7 +12,6 @@ from dataflow_grounding.pipelines.pipeline import Pipeline
 from dataflow_grounding.serving.serving import Serving
 
 if TYPE_CHECKING:  # a pipeline imports its own operators alone
-    from dataflow_grounding.operators.double_checker import Method
     from dataflow_grounding.operators.region_captioner import CaptionMarks
     from dataflow_grounding.operators.region_operator import RegionMarks
 
@@ -140,9 +139,10 @@ class ImageReferringExpressionPipeline(Pipeline):
     """Expressions for the regions of each image.
 
     Steps 0 and 1, side by side, describe regions and image; step 2 makes expressions of both, step
-    3 checks them. Further ones make `negatives` up, as in ImageGroundingPipeline. `method` and
-    `iou` are DoubleChecker's; `judge` grounds again, and judges negatives. `marks` are of all that
-    show regions.
+    3 checks them: `method` `ask` shows the model their boxes (DoubleChecker), `reground` grounds
+    them again and compares boxes at `iou` (BoxVerifier), `both` is one after the other. Further
+    steps make `negatives` up, as in ImageGroundingPipeline. `judge` grounds again, and judges
+    negatives. `marks` are of all that show regions.
     """
 
     name = "image_referring_expression"
@@ -152,7 +152,7 @@ class ImageReferringExpressionPipeline(Pipeline):
         storage: FileStorage,
         serving: Serving,
         *,
-        method: "Method" = "ask",
+        method: Literal["ask", "reground", "both"] = "ask",
         judge: Serving | None = None,
         iou: float = 0.5,
         marks: "RegionMarks" = "none",
@@ -163,7 +163,13 @@ class ImageReferringExpressionPipeline(Pipeline):
         self.describer = steps.RegionExpressionGenerator(serving, marks=marks)
         self.captioner = steps.CaptionForRegions(serving)
         self.merger = steps.Merger(serving, marks=marks)
-        self.checker = steps.DoubleChecker(serving, method, judge, iou)
+        self.checker = steps.DoubleChecker(serving) if method != "reground" else None
+        self.verifier: Operator | None = None
+        if method != "ask":
+            at_once = serving.regions_per_request
+            self.verifier = steps.BoxVerifier(
+                judge or serving, region_iou=iou, phrases_per_request=at_once
+            )
         self.negating: list[Operator] = []
         if negatives:
             self.negating = [
@@ -172,7 +178,7 @@ class ImageReferringExpressionPipeline(Pipeline):
             ]
 
     def forward(self) -> None:
-        """Run the four steps: describe regions, caption, merge, check; then those of negatives."""
+        """Run the steps: describe regions, caption, merge, check; then those of negatives."""
         self.describer.run(
             self.storage.step(), input_image_key="image_path", input_regions_key="regions"
         )
@@ -180,9 +186,13 @@ class ImageReferringExpressionPipeline(Pipeline):
         self.merger.run(
             self.storage.step(), input_regions_key="regions", input_caption_key="cleaned_caption"
         )
-        self.checker.run(
-            self.storage.step(), input_regions_key="regions", input_expressions_key="expressions"
-        )
+        for check in (self.checker, self.verifier):
+            if check is not None:
+                check.run(
+                    self.storage.step(),
+                    input_regions_key="regions",
+                    input_expressions_key="expressions",
+                )
         for step in self.negating:
             step.run(self.storage.step(), input_image_key="image_path")
 

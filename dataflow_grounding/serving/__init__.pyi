@@ -9,5 +9,4 @@ from .serving import Reply as Reply
 from .serving import Serving as Serving
 from .serving import Usage as Usage
 from .serving import check_counts as check_counts
-from .several import ServingByTask as ServingByTask
 from .several import SeveralEndpoints as SeveralEndpoints

@@ -1,7 +1,4 @@
-"""Several servings as one: `ServingByTask`, and `SeveralEndpoints` of one model.
-
-With the first, a second model answers some of the tasks. With the second, requests are spread.
-"""
+"""Several endpoints of one model as one serving: requests are spread."""
 
 import itertools
 from collections.abc import Sequence
@@ -16,82 +13,7 @@ from dataflow_grounding.serving.serving import Reply, Serving
 from dataflow_grounding.tasks import Request
 
 
-class ServingByTask(Serving):
-    """Passes each request to the serving for its task, or else to the first one.
-
-    For limits and checks, all of them count as one endpoint.
-
-    Args:
-        first: The serving of all tasks that have no other.
-        others: Servings by the name of their task.
-    """
-
-    def __init__(self, first: Serving, others: dict[str, Serving]) -> None:
-        self._all = {"first": first, **others}
-        servings = self._all.values()
-        self.model = " + ".join(dict.fromkeys(serving.model for serving in servings))
-        self.endpoint = " + ".join(dict.fromkeys(serving.endpoint for serving in servings))
-        self.box_format = first.box_format
-        self.box_formats = first.box_formats
-        self.max_workers = min(serving.max_workers for serving in servings)
-        self.max_output_tokens = max(serving.max_output_tokens for serving in servings)
-        self.regions_per_request = first.regions_per_request
-        self.needs_labels = first.needs_labels
-        self.takes_turns = all(serving.takes_turns for serving in servings)
-        self.service_tier = first.service_tier
-        self.is_vlm = any(serving.is_vlm for serving in servings)
-        grounding = others.get("phrase_grounding", first)
-        self.takes_probes = grounding.takes_probes
-        self.exact_boxes = grounding.exact_boxes
-
-    @property
-    def longest_answer(self) -> float:
-        return max(serving.longest_answer for serving in self._all.values())
-
-    @property
-    def image_limits(self) -> ImageLimits:
-        """The limits that all servings accept, as far as is known by now; set, they are all's."""
-        of_each = [serving.image_limits for serving in self._all.values()]
-        common = of_each[0]
-        for limits in of_each[1:]:
-            max_bytes = min(common.max_bytes, limits.max_bytes)
-            common = replace(common.within(limits), max_bytes=max_bytes)
-        return common
-
-    @image_limits.setter
-    def image_limits(self, limits: ImageLimits) -> None:
-        for serving in self._all.values():
-            serving.image_limits = limits
-
-    async def answer(self, request: Request[Any]) -> Reply | str:
-        """Return the reply of the serving for the request's task, else of the first."""
-        return await self._all.get(request.task, self._all["first"]).answer(request)
-
-    def identity(self) -> dict[str, Any]:
-        return {task: serving.identity() for task, serving in self._all.items()}
-
-    def obstacles(self) -> list[str]:
-        return [text for serving in self._all.values() for text in serving.obstacles()]
-
-    def facts(self) -> dict[str, Any]:
-        return {task: serving.facts() for task, serving in self._all.items()}
-
-    def thinking_fields(self, level: str) -> dict[str, Any] | None:
-        """Return {} if each serving knows the fields, which it adds itself; None if one doesn't."""
-        for serving in self._all.values():
-            if serving.thinking_fields(level) is None:
-                return None
-        return {}
-
-    def needs(self) -> list[str]:
-        return [line for serving in self._all.values() for line in serving.needs()]
-
-    async def aclose(self) -> None:
-        for serving in self._all.values():
-            await serving.aclose()
-
-
-class SeveralEndpoints(ServingByTask):
+class SeveralEndpoints(Serving):
     """One model at several endpoints: runs spread their requests, and skip a dead one.
 
     A run finds out how many requests each takes. Stored replies don't say which endpoint answered:
@@ -128,14 +50,46 @@ class SeveralEndpoints(ServingByTask):
             raise SpecError(
                 f"a weight in vlm.openai.endpoints is not a number above 0: {list(weights)!r:.80}"
             )
-        super().__init__(servings[0], by_address)
+        first = servings[0]
         self._all = by_address
         self._weights = weights
+        self.model = first.model
+        self.endpoint = " + ".join(by_address)
+        self.box_format = first.box_format
+        self.box_formats = first.box_formats
+        self.max_workers = min(serving.max_workers for serving in servings)
+        self.max_output_tokens = max(serving.max_output_tokens for serving in servings)
+        self.regions_per_request = first.regions_per_request
+        self.needs_labels = first.needs_labels
+        self.takes_turns = all(serving.takes_turns for serving in servings)
+        self.service_tier = first.service_tier
+        self.is_vlm = first.is_vlm
+        self.takes_probes = first.takes_probes
+        self.exact_boxes = first.exact_boxes
         self._turns = itertools.cycle(servings)
         if any(serving.identity() != self.identity() for serving in servings):
             raise SpecError(
                 f"not alike: {list(servings)!r:.200}. Model and settings of all should be the same"
             )
+
+    @property
+    def longest_answer(self) -> float:
+        return max(serving.longest_answer for serving in self._all.values())
+
+    @property
+    def image_limits(self) -> ImageLimits:
+        """The limits that all servings accept, as far as is known by now; set, they are all's."""
+        of_each = [serving.image_limits for serving in self._all.values()]
+        common = of_each[0]
+        for limits in of_each[1:]:
+            max_bytes = min(common.max_bytes, limits.max_bytes)
+            common = replace(common.within(limits), max_bytes=max_bytes)
+        return common
+
+    @image_limits.setter
+    def image_limits(self, limits: ImageLimits) -> None:
+        for serving in self._all.values():
+            serving.image_limits = limits
 
     def endpoints(self) -> list[tuple[Serving, float]]:
         return list(zip(self._all.values(), self._weights, strict=True))
@@ -157,3 +111,23 @@ class SeveralEndpoints(ServingByTask):
 
     def identity_there(self) -> dict[str, Any]:
         return {**super().identity_there(), "endpoint": "several endpoints"}
+
+    def obstacles(self) -> list[str]:
+        return [text for serving in self._all.values() for text in serving.obstacles()]
+
+    def facts(self) -> dict[str, Any]:
+        return {address: serving.facts() for address, serving in self._all.items()}
+
+    def thinking_fields(self, level: str) -> dict[str, Any] | None:
+        """Return {} if each serving knows the fields, which it adds itself; None if one doesn't."""
+        for serving in self._all.values():
+            if serving.thinking_fields(level) is None:
+                return None
+        return {}
+
+    def needs(self) -> list[str]:
+        return [line for serving in self._all.values() for line in serving.needs()]
+
+    async def aclose(self) -> None:
+        for serving in self._all.values():
+            await serving.aclose()

@@ -117,9 +117,10 @@ class Silent(Serving):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: DoubleChecker(Silent(), method="guess"),  # type: ignore[arg-type]
-        lambda: DoubleChecker(Silent(), iou=0),
-        lambda: DoubleChecker(Silent(), iou=1.5),
+        lambda: DoubleChecker(Silent(), marks="circles"),  # type: ignore[arg-type]
+        lambda: BoxVerifier(Silent(), region_iou=0),
+        lambda: BoxVerifier(Silent(), region_iou=1.5),
+        lambda: BoxVerifier(Silent(), phrases_per_request=0),
         lambda: Merger(Silent(), marks="circles"),  # type: ignore[arg-type]
         lambda: RegionExpressionGenerator(Silent(), regions_per_request=0),
     ],
@@ -135,7 +136,7 @@ def test_settings_that_can_not_be_are_refused(make: Any) -> None:
         BoxRefiner,
         BoxVerifier,
         DoubleChecker,
-        lambda serving: DoubleChecker(serving, method="both"),
+        lambda serving: BoxVerifier(serving, region_iou=0.5),
         Merger,
         PhraseGrounder,
         lambda serving: PhraseGrounder(serving, samples=3),

@@ -1,4 +1,4 @@
-"""Step 3 of `image_referring_expression`: what is found, what is mended, and what an unreadable
+"""The checks of `image_referring_expression`: what is found, what is mended, and what an unreadable
 answer leaves.
 """
 
@@ -375,3 +375,70 @@ def test_the_check_runs_alone_on_annotations_of_the_other_pipeline(tmp_path: Pat
     assert cat == {**expressions[2], "verified": None}  # which nobody checked
     assert record["source"] == "image_grounding"
     assert record["pipeline_steps"] == ["step0", "step1", "step3_double_check"]
+
+
+def at_the_van(answer: dict[str, Any]) -> dict[str, Any]:
+    for check in answer["checks"]:
+        if check["text"] == "the red car":
+            check |= {"matches": False, "region_ids": [3], "text": "A car", "reason": "not there"}
+    return answer
+
+
+def of_another_pipeline(folder: Path) -> None:
+    """Annotations with the boxes of the first two texts, in no region."""
+    row = {"image_path": "a.png", "caption": "A car.", "expressions": []}
+    for number, box in enumerate((CAR, VAN)):
+        text = ["the red car", "the van"][number]
+        instance = {"bbox_id": f"x#{number}.0", "bbox": box, "score": 0.7}
+        expression = {"expression_id": f"x#{number}", "text": text, "instances": [instance]}
+        row["expressions"].append({**expression, "status": "grounded"})
+    (folder / "given.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+
+
+@pytest.mark.parametrize("has_regions", [True, False])
+def test_what_is_asked_is_one_step_and_what_grounding_again_does_not_confirm_is_undone(
+    tmp_path: Path, has_regions: bool
+) -> None:
+    with LoopbackServer() as server:
+        place = placed(tmp_path, server.base_url, **{"double_check.method": "both"})
+        server.answers = Swapping(place.images, swapped=False, double_check=at_the_van)
+        if not has_regions:
+            place.settings["workflow.steps"] = ["3"]
+            of_another_pipeline(tmp_path)
+            server.answers = Swapping(place.images, swapped=False, double_check=in_second)
+        done = place.run()
+        assert done.code == 0, done
+        sent = server.by_task
+    assert (sent["double_check"], sent["phrase_grounding"]) == (1, 1)
+    [asked] = place.annotations(3)[0]["expressions"][:1]
+    assert (asked["text"], boxes(asked), asked["verified"]) == ("A car", [VAN], True)
+    assert asked["verification"]["method"] == "ask"
+    [record] = place.annotations()
+    [undone] = record["expressions"][:1]
+    assert (undone["text"], boxes(undone), undone["verified"]) == ("the red car", [CAR], False)
+    assert "the two checks disagree" in undone["verification"]["reason"]
+    assert "before" not in undone["verification"]
+    if not has_regions:
+        assert undone["instances"][0]["score"] == 0.7, "the very box that it had"
+    assert record["pipeline_steps"][-2:] == ["step3_double_check", "step4_box_verification"]
+
+
+def in_second(answer: dict[str, Any]) -> dict[str, Any]:
+    answer["checks"][0] |= {"matches": False, "region_ids": [2], "text": "A car", "reason": "no"}
+    return answer
+
+
+@pytest.mark.parametrize("method", ["reground", "both"])
+def test_boxes_that_are_grounded_again_are_watched_as_the_spec_says(
+    tmp_path: Path, method: str
+) -> None:
+    with LoopbackServer() as server:
+        place = placed(tmp_path, server.base_url, **{"double_check.method": method})
+        server.answers = Swapping(place.images)
+        assert place.run().summary["probes"] == 0
+        place.results = tmp_path / "watched"
+        place.settings["vlm.check_every"] = 100
+        assert place.run().summary["probes"] > 0
+        before = server.count()
+        assert place.run().summary["requests"] == 0
+        assert server.count() == before

@@ -31,7 +31,7 @@ from tests.support.workplace import Workplace, ended
 
 pytestmark = pytest.mark.slow
 
-ELSEWHERE = {"LocalServing", "RecordedServing", "ServingByTask"}
+ELSEWHERE = {"LocalServing", "RecordedServing"}
 """Servings that send nothing themselves."""
 
 each = pytest.mark.parametrize("kind", KINDS)

@@ -16,6 +16,9 @@ STEPS = (
     "step_3_double_check",
 )
 
+NULL = object()
+"""A setting that the spec has as null."""
+
 
 def kitti(kind: str, *corners: Any, score: str = "") -> str:
     """A KITTI label line; corners as they are to be written."""
@@ -38,6 +41,7 @@ class ReferringPlace:
         self.settings: dict[str, Any] = {
             "vlm.backend": "openai",
             "vlm.box_format": "xyxy_px",
+            "vlm.check_every": NULL,  # what is counted are the requests of records
             "vlm.openai.base_url": base_url,
             "vlm.openai.model_name": "loopback",
             "data.image_dir": str(self.images),
@@ -77,7 +81,7 @@ class ReferringPlace:
             for name in outer:
                 inner = inner.setdefault(name, {})
             if value is not None:
-                inner[last] = value
+                inner[last] = None if value is NULL else value
         name = "image_referring_expression"
         path = self.folder / "spec.yaml"
         path.write_text(

@@ -13,7 +13,7 @@ import pytest
 from dataflow_grounding import (
     BoxVerifier,
     CaptionGenerator,
-    DoubleChecker,
+    NegativePhraser,
     OpenAIServing,
     Operator,
     PhraseGrounder,
@@ -262,8 +262,8 @@ def test_operators_take_words_of_their_own(
     [request] = asked(server, "phrase_grounding")
     assert GUIDANCE in request.text
     assert request.input["definitions"] == {"cup": "no mugs"}
-    with pytest.raises(SpecError, match="asks double_check and phrase_grounding: name the task"):
-        DoubleChecker(serving).with_words(prompt="x")
+    with pytest.raises(SpecError, match="asks negative_phrases and phrase_grounding: name"):
+        NegativePhraser(serving).with_words(prompt="x")
     with pytest.raises(SpecError, match="did you mean phrase_grounding"):
         BoxVerifier(serving).with_words(prompts={"phrase_groundings": "x"})
 

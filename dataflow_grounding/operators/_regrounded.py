@@ -1,0 +1,267 @@
+"""What grounding expressions again says of them, next to what DoubleChecker has said."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from dataflow_grounding._util.errors import RecordError
+from dataflow_grounding.boxes.geometry import Bbox, Size, iou
+from dataflow_grounding.boxes.matching import match_boxes
+from dataflow_grounding.boxes.regions import instances_on, places_of
+from dataflow_grounding.data.records import is_box
+from dataflow_grounding.operators._expressions import boxes_of, within_image
+from dataflow_grounding.operators._nearness import near_groups
+from dataflow_grounding.operators._verdicts import (
+    ASKED,
+    NOT_CHECKED,
+    ExpressionsToCheck,
+    Kind,
+    Result,
+    Verdict,
+    expressions_to_check,
+    region_ids,
+)
+from dataflow_grounding.tasks.grounding import Found
+
+
+@dataclass(frozen=True)
+class Regrounding:
+    """The expressions of a record that are grounded again, and the regions that they name.
+
+    Attributes:
+        to_check: These expressions, and the regions.
+        asked: What DoubleChecker has said of those that it was asked about, by their number.
+    """
+
+    to_check: ExpressionsToCheck
+    asked: dict[int, Verdict]
+
+    def texts(self, at_once: int) -> list[str]:
+        """Return the texts, those of near regions together where `at_once` don't hold all."""
+        verdicts = self.to_check.verdicts
+        numbers = list(verdicts)
+        if self.asked:  # in the order in which DoubleChecker asks
+            group_of_place: dict[int, int] = {}
+            for group, places in enumerate(near_groups(boxes_of(self.to_check.regions), at_once)):
+                group_of_place.update(dict.fromkeys(places, group))
+            first_places = {n: [*self.to_check.before[n].places, -1][0] for n in numbers}
+            numbers.sort(key=lambda number: group_of_place.get(first_places[number], 0))
+        return [verdicts[number].text for number in numbers]
+
+    def results(
+        self, answers: Mapping[str, Found | RecordError], threshold: float
+    ) -> dict[int, Result]:
+        """Return what both checks say of each expression, or why its text isn't grounded again.
+
+        Boxes are those of regions from an IoU of `threshold` on.
+        """
+        regions = boxes_of(self.to_check.regions)
+        results: dict[int, Result] = {}
+        for number, now in self.to_check.verdicts.items():
+            answer = answers[now.text]
+            asked = self.asked.get(number)
+            if isinstance(answer, RecordError):
+                results[number] = answer
+            elif asked is not None and asked.kind == "several":
+                results[number] = asked
+            else:
+                found = verdict_of_regrounding(answer, now.text, now.places, regions, threshold)
+                results[number] = found
+                if asked is not None:
+                    results[number] = combine_verdicts(asked, found, self.to_check.before[number])
+        return results
+
+    def checked(
+        self, expressions: list[dict[str, Any]], results: Mapping[int, Result], size: Size
+    ) -> list[dict[str, Any]]:
+        """Return all expressions of the record, those with a result as the checks say."""
+        both = {number: result for number, result in results.items() if number in self.asked}
+        alone = {number: result for number, result in results.items() if number not in both}
+        checked = self.to_check.checked(expressions, both, "both", size)
+        return self.to_check.checked(checked, alone, "reground", size)
+
+
+def regrounding_of(
+    expressions: Sequence[dict[str, Any]], regions: Sequence[Mapping[str, Any]], size: Size
+) -> Regrounding:
+    """Return what is to be grounded again of a record's expressions, in an image of that size.
+
+    That is those with boxes, and those that DoubleChecker found to fit several regions; without
+    those that it got no answer about.
+    """
+    first = [_before_asking(expression, regions) for expression in expressions]
+    to_check = expressions_to_check(first, regions)
+    now: dict[int, Verdict] = {}
+    asked: dict[int, Verdict] = {}
+    for number, expression in enumerate(expressions):
+        said = _said(expression)
+        if number not in to_check.before or said.get("reason") == NOT_CHECKED:
+            continue
+        places = places_of(expression["instances"], to_check.regions) or []
+        now[number] = Verdict("unknown", expression["text"], places)
+        if said:
+            asked[number] = _verdict_of_asking(expression, said, now[number], size)
+    return Regrounding(replace(to_check, verdicts=now), asked)
+
+
+def _said(expression: Mapping[str, Any]) -> Mapping[str, Any]:
+    # Empty for an expression that DoubleChecker wasn't asked about.
+    said = expression.get("verification")
+    return said if isinstance(said, dict) and said.get("method") == ASKED else {}
+
+
+def _verdict_of_asking(
+    expression: dict[str, Any], said: Mapping[str, Any], now: Verdict, size: Size
+) -> Verdict:
+    reason = str(said.get("reason") or "")
+    several = _places(said)
+    if several is not None:
+        return Verdict("several", now.text, several, reason)
+    verified = expression.get("verified")
+    if "before" in said:
+        kind: Kind = "mended"
+    elif verified is None:
+        kind = "unknown"
+    elif verified or within_image({**expression, "verified": True}, size) == expression:
+        kind = "matches"  # the model said so, also where a box reaches out of the image
+    else:
+        kind = "wrong"
+    return replace(now, kind=kind, reason=reason)
+
+
+def _before_asking(
+    expression: Mapping[str, Any], regions: Sequence[Mapping[str, Any]]
+) -> Mapping[str, Any]:
+    before = _said(expression).get("before")
+    if not isinstance(before, dict) or not isinstance(before.get("text"), str):
+        return expression
+    instances = before.get("instances")
+    places = _places(before) or []
+    if places and max(places) < len(regions):
+        instances = instances_on(places, regions, expression["expression_id"])
+    elif not isinstance(instances, list) or not all(map(_has_box, instances)):
+        instances = expression["instances"]
+    return {"text": before["text"], "instances": instances}
+
+
+def _has_box(instance: Any) -> bool:
+    return isinstance(instance, dict) and is_box(instance.get("bbox"))
+
+
+def _places(stated: Mapping[str, Any]) -> list[int] | None:
+    ids = stated.get("region_ids")
+    if not isinstance(ids, list) or not all(type(own_id) is int and own_id > 0 for own_id in ids):
+        return None
+    return [own_id - 1 for own_id in ids]
+
+
+def verdict_of_regrounding(
+    answer: Found, text: str, places: list[int], regions: Sequence[Bbox], threshold: float
+) -> Verdict:
+    """Return the verdict on an expression from grounding its text again.
+
+    Boxes are matched with regions one to one, with the expression's own ones first. The kind is
+
+    - `unknown` where the answer is `ambiguous` or `unsupported`;
+    - `matches` if each of its regions has a box, and each box is on one of these;
+    - `mended` if all boxes are on regions, but not just on its own: it should name the regions with
+      a box. It is `several` instead if it named one region and the boxes are on several;
+    - `wrong` if nothing is found, or a box is on no region.
+
+    Args:
+        answer: What was found for the text.
+        text: The expression's text.
+        places: The places, from 0, of the regions that the expression names.
+        regions: The boxes of all regions.
+        threshold: Least IoU of a box and the region that it shows.
+    """
+    if answer.status in ("ambiguous", "unsupported"):
+        return Verdict("unknown", text, places, answer.reason or answer.status)
+    boxes = boxes_of(answer.instances)
+    own_overlaps, not_on_own = _match_regions(boxes, places, regions, threshold)
+    if len(own_overlaps) == len(places) and not not_on_own:
+        return Verdict("matches", text, places, "", _mean(own_overlaps.values()))
+    other_places = [place for place in range(len(regions)) if place not in own_overlaps]
+    other_overlaps, stray = _match_regions(not_on_own, other_places, regions, threshold)
+    if boxes and not stray:
+        overlaps = {**own_overlaps, **other_overlaps}
+        new_places = sorted(overlaps)
+        kind: Kind = "mended"
+        if len(places) == 1 and len(new_places) > 1:
+            kind = "several"
+        reason = f"grounded again, it is found at {_region_numbers(new_places)}"
+        return Verdict(kind, text, new_places, reason, _mean(overlaps.values()))
+    reason = "nothing is found"
+    if boxes:
+        reason = f"{len(stray)} of {len(boxes)} boxes are on no region"
+    best_overlaps: list[float] = []
+    for place in places:
+        overlaps_here = [iou(regions[place], box) for box in boxes]
+        best_overlaps.append(max(overlaps_here, default=0.0))
+    return Verdict("wrong", text, places, f"grounded again, {reason}", _mean(best_overlaps))
+
+
+def _match_regions(
+    boxes: Sequence[Bbox], places: Sequence[int], regions: Sequence[Bbox], threshold: float
+) -> tuple[dict[int, float], list[Bbox]]:
+    # Return the IoU of each region that has a box on it, by the region's place, and the boxes that
+    # are on none of the regions at these places.
+    candidates = [regions[place] for place in places]
+    overlaps: dict[int, float] = {}
+    matched: set[int] = set()
+    matches = match_boxes(boxes, candidates, threshold, most=True)
+    for candidate, (box_number, overlap) in matches.items():
+        overlaps[places[candidate]] = overlap
+        matched.add(box_number)
+    stray = [box for number, box in enumerate(boxes) if number not in matched]
+    return overlaps, stray
+
+
+def combine_verdicts(by_asking: Verdict, by_grounding: Verdict, before: Verdict) -> Verdict:
+    """Return one verdict from two checks, which corrects the expression only if both agree.
+
+    If either says `several`, so does the verdict, with the text as it was before. Otherwise, if one
+    can't tell, the other counts. They agree if grounding finds the regions that the model calls
+    right or has corrected the expression to. They also agree if the model calls the expression
+    wrong without a correction, and grounding finds other regions (`mended`) or none (`wrong`). If
+    they disagree, the verdict is `wrong`, with text and regions as they were before both.
+
+    Args:
+        by_asking: What the model said when it was asked.
+        by_grounding: What grounding the expression again said, in the words and with the regions
+            that `by_asking` has.
+        before: The expression as it was before both.
+    """
+    for verdict in (by_asking, by_grounding):
+        if verdict.kind == "several":
+            return replace(verdict, text=before.text)
+    if by_grounding.kind == "unknown":
+        return by_asking
+    if by_asking.kind == "unknown":
+        return by_grounding
+    if by_asking.kind in ("matches", "mended") and by_grounding.kind == "matches":
+        return replace(by_asking, iou=by_grounding.iou)
+    if by_asking.kind == "wrong" and by_grounding.kind == "mended":
+        return replace(by_grounding, reason=_join_reasons(by_asking, by_grounding))
+    if by_asking.kind == "wrong" and by_grounding.kind == "wrong":
+        reason = _join_reasons(by_asking, by_grounding)
+        return replace(by_asking, reason=reason, iou=by_grounding.iou)
+    answer = "right" if by_asking.kind == "matches" else "wrong"
+    where = "nowhere else"
+    if by_grounding.kind in ("matches", "mended"):
+        where = f"at {_region_numbers(by_grounding.places)}"
+    reason = f"the two checks disagree: asked, it is {answer}; grounded again, it is found {where}"
+    return Verdict("wrong", before.text, before.places, reason, by_grounding.iou)
+
+
+def _join_reasons(*verdicts: Verdict) -> str:
+    return "; ".join(verdict.reason for verdict in verdicts if verdict.reason)
+
+
+def _region_numbers(places: Sequence[int]) -> str:
+    numbers = ", ".join(map(str, region_ids(places)))
+    return f"region {numbers}" if len(places) == 1 else f"regions {numbers}"
+
+
+def _mean(values: Collection[float]) -> float | None:
+    return round(sum(values) / len(values), 4) if values else None
