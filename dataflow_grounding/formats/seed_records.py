@@ -38,14 +38,9 @@ from dataflow_grounding.spec.schema import ReferringData
 def find_seeds(data: ReferringData, made: Made, boxless: bool) -> Seeds:
     """Return the seeds that a spec's `data` names. No record is made yet.
 
-    Args:
-        data: The block `image_referring_expression.data`.
-        made: What the steps write again, so that the given annotations' isn't taken over.
-        boxless: Whether the steps do without regions.
-
-    Raises:
-        SpecError: `data` names no source, several, or no folder of images.
-        InputError: A file or folder isn't there, or holds nothing that fits.
+    `made` is what the steps write again, so that the given annotations' isn't taken over; `boxless`
+    says that they do without regions. Raises SpecError where `data` names no source, several, or no
+    folder of images; InputError where a file or folder isn't there, or holds nothing that fits.
     """
     block = "image_referring_expression.data"
     if data.input_annotations_jsonl:
@@ -91,8 +86,8 @@ def _from_annotations(path: str, image_dir: str | None, made: Made, boxless: boo
 class _Annotations:
     """A file of records: ours, with boxes in pixels, or TAO's, which are converted.
 
-    They come in their order, with their columns except those that the steps write again. A line
-    that can't be read, or a record of TAO's that can't be converted, becomes a record that fails.
+    A line that can't be read, or a record of TAO's that can't be converted, becomes a record that
+    fails.
     """
 
     path: str
@@ -121,9 +116,7 @@ class _Annotations:
             yield record
 
     def _with_our_path(self, row: dict[str, Any]) -> dict[str, Any]:
-        # Return TAO's row with the picture's name in `image_dir`, if its own path isn't found. That
-        # may be a path in the container that TAO ran in. Any other row is returned as it is, as is
-        # one whose picture isn't in `image_dir` either.
+        # Its own path may be one in the container that TAO ran in.
         path = row.get("image_path")
         if not self.image_dir or not isinstance(path, str) or not is_tao(row):
             return row
@@ -135,8 +128,6 @@ class _Annotations:
         return {**row, "image_path": name}
 
     def _record(self, row: dict[str, Any], where: str, found: Found) -> dict[str, Any]:
-        # It has the row's columns except those that the steps write again, a status for each
-        # expression, and the picture's size if that is known.
         size = upright_size(row.get("image_path"), self.folders)
         if size is None and is_tao(row):
             found.add("images_not_opened", [str(row.get("image_path"))])
@@ -159,9 +150,6 @@ class _Annotations:
         return record
 
     def _without_remade(self, row: dict[str, Any]) -> dict[str, Any]:
-        # Return a copy of the row without what this run's steps, or later ones, write again: their
-        # columns, and their names in `pipeline_steps`. Other names there, which should be texts,
-        # are kept once each.
         kept = {name: value for name, value in row.items() if name not in self.made.columns}
         steps = row.get("pipeline_steps")
         if isinstance(steps, list):
@@ -171,11 +159,7 @@ class _Annotations:
 
 
 def refuse_taos_results(results_dir: str, files: Sequence[str]) -> None:
-    """Raise InputError if one of these files of `results_dir` is TAO's, by its first readable row.
-
-    A run would write over what was paid for. `files` are paths; those that aren't there are passed
-    over.
-    """
+    """Raise InputError if one of these files is TAO's: a run would write over what was paid for."""
     for path in filter(os.path.exists, files):
         if is_tao(_first_row(path)):
             last = os.path.join(results_dir, "annotations.jsonl")
@@ -194,11 +178,10 @@ def _first_row(path: str) -> dict[str, Any]:
 
 
 def write_seeds(seeds: Seeds, path: str, state_path: str) -> dict[str, Any]:
-    """Write the seeds' records to `path`, whole or not at all; print remarks, return the report.
+    """Write the seeds' records, whole or not at all; print remarks, return the report.
 
-    If what they depend on and the file at `path` are as `state_path` says, nothing is read or
-    written: the report is the stored one, and the remarks are only those that are known without
-    reading. Raises InputError if seeds can't be read or the file can't be written.
+    If what they depend on and the file are as `state_path` says, nothing is read or written: the
+    remarks are only those that are known without reading. Raises InputError.
     """
     fingerprint = seeds.fingerprint()
     state = unsealed(read_object(state_path))
