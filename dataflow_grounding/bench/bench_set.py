@@ -16,18 +16,13 @@ FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "set")
 
 @dataclass(frozen=True)
 class PictureSet:
-    """Pictures that are asked about, with what is right.
-
-    Attributes:
-        folder: Where the pictures are.
-        records: The gold record of each, whose `image_path` is below the folder.
-    """
+    """Pictures below `folder` that are asked about, and the gold record of each."""
 
     folder: str
     records: list[dict[str, Any]]
 
     def digest(self) -> str:
-        """Return the SHA-256, in hex, of the gold records and of the pictures' bytes."""
+        """SHA-256, in hex, of the gold records and of the pictures' bytes."""
         digest = sha256()
         for record in self.records:
             digest.update(dump_line(record).encode())
@@ -37,15 +32,13 @@ class PictureSet:
 
 
 def shipped_set(pictures: int | None = None) -> PictureSet:
-    """Return the package's own set, as `gold_records` selects. Raises InputError."""
+    """As `gold_records` selects; raises InputError."""
     return PictureSet(FOLDER, gold_records(FOLDER, pictures))
 
 
 def gold_records(folder: str = FOLDER, pictures: int | None = None) -> list[dict[str, Any]]:
-    """Return the gold record of each picture, in the file's order.
-
-    `pictures` takes only that many of each kind, the first ones. Raises InputError if the set is
-    missing.
+    """In the file's order; `pictures` takes only that many of each kind, the first ones. Raises
+    InputError if the set is missing.
     """
     path = os.path.join(folder, "gold.jsonl")
     try:
@@ -73,10 +66,8 @@ def captions(gold: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def questions(gold: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return a row of each picture with its phrases, without the right answers.
-
-    They are in alphabetical order: in the gold, true ones come before false ones, which would be a
-    hint.
+    """In alphabetical order: in the gold, true ones come before false ones, which would
+    be a hint.
     """
     rows = captions(gold)
     for row, record in zip(rows, gold, strict=True):

@@ -12,10 +12,8 @@ _ALPHA = 0.05  # how likely any of the intervals may miss
 
 
 class Gain(NamedTuple):
-    """How much better a way is than the first: in mean F1 on the same pictures.
-
-    `low` and `high` are the ends of an interval that is so wide that all ways' intervals together
-    hold with 95%.
+    """How much better a way is than the first, in mean F1 on the same pictures. The intervals are
+    so wide that all of them together hold with 95%.
     """
 
     way: str
@@ -33,13 +31,8 @@ class Choice(NamedTuple):
 
 
 def choice_of(document: Mapping[str, Any], first: str) -> Choice:
-    """Return which way of a document is best. The first stays unless another is shown to be better.
-
-    A way is better if its interval is above 0; of several, the one that gains most is taken.
-
-    Args:
-        document: What `bench.json` holds, of a user's own pictures.
-        first: The way that the others are compared with.
+    """A way is better if its interval is above 0; of several, the one that gains most is taken, and
+    without one `first` stays.
     """
     scores = {way: of_way["figures"]["scores"] for way, of_way in document["ways"].items()}
     others = [way for way in scores if way != first]
@@ -54,12 +47,7 @@ def choice_of(document: Mapping[str, Any], first: str) -> Choice:
 
 
 def interval_of_mean(values: np.ndarray, alpha: float = _ALPHA) -> tuple[float, float]:
-    """Return the middle 1 - alpha of the means of bootstrap samples: the same for the same values.
-
-    Example:
-        >>> interval_of_mean(np.array([0.5, 0.5, 0.5]))
-        (0.5, 0.5)
-    """
+    """The middle 1 - alpha of the means of bootstrap samples: the same for the same values."""
     chance = np.random.default_rng(0)
     means = [values[chance.integers(0, len(values), len(values))].mean() for _ in range(_DRAWS)]
     low, high = np.quantile(means, [alpha / 2, 1 - alpha / 2])
@@ -74,7 +62,6 @@ def gain_lines(choice: Choice) -> Iterator[list[str]]:
 
 
 def verdict_of(choice: Choice) -> str:
-    """Return in words which way is best."""
     if choice.best == choice.first:
         return f"best: {choice.first}, as no other way was shown to be better."
     [gain] = [gain for gain in choice.gains if gain.way == choice.best]
@@ -83,12 +70,7 @@ def verdict_of(choice: Choice) -> str:
 
 
 def keys_of(way: str) -> str:
-    """Return the keys of a spec that ask in a way, in words.
-
-    Example:
-        >>> keys_of("lines"), keys_of("plain")
-        ('vlm.asking: lines', 'the default keys')
-    """
+    """The keys of a spec that ask in a way, in words."""
     keys: dict[str, Any] = getattr(WAYS[way], "keys", {})
     stated = [f"{key}: {value}" for key, value in keys.items() if value != Plain.keys[key]]
     return ", ".join(stated) or "the default keys"

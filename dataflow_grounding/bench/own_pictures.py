@@ -20,17 +20,9 @@ LEAST = 8
 
 
 def own_set(folder: str, gold: str) -> PictureSet:
-    """Return the pictures of a folder that a gold file has phrases for, in the file's order.
-
-    In a file that a person has reviewed, only what was found right counts. Of several records of a
-    picture, the first counts. The number of pictures that the folder lacks is printed.
-
-    Args:
-        folder: The folder of the pictures.
-        gold: A file of records with the right boxes, or a results folder.
-
-    Raises:
-        InputError: The gold can't be read, or fewer than LEAST of its pictures are in the folder.
+    """The pictures that `gold`, a file of records or a results folder, has phrases for, in its
+    order. Of several records of a picture, the first counts; of a reviewed file, what was found
+    right. Raises InputError where fewer than LEAST of its pictures are in the folder.
     """
     if not os.path.isdir(folder):
         raise InputError(f"no folder {folder}: name that of your pictures with --pictures")
@@ -85,16 +77,8 @@ def _found_in(folder: str, name: str) -> str:
 
 
 def mean_f1(expressions: Sequence[Mapping[str, Any]], answer: Mapping[str, Any]) -> float:
-    """Return how right an answer about a picture is: its phrases' mean F1, from 0 to 1.
-
-    A phrase's F1 is that of its boxes at IoU 0.5; of an absent one it is 1 without boxes, else 0.
-    A phrase without an answer is worth 0, and other phrases in the answer don't count.
-
-    Example:
-        >>> phrase = {"text": "a dog", "instances": [{"bbox": [0, 0, 9, 9]}]}
-        >>> answered = {"text": "a dog", "instances": [{"bbox": [0, 0, 9, 8]}]}
-        >>> mean_f1([phrase], {"expressions": [answered]}), mean_f1([phrase], {"expressions": []})
-        (1.0, 0.0)
+    """The mean F1 of a picture's phrases, at IoU 0.5; of an absent phrase it is 1 without boxes,
+    else 0. One without an answer is worth 0, and other phrases in the answer don't count.
     """
     boxes_by_text: dict[str, list[Bbox]] = {}
     for expression in answer["expressions"]:

@@ -69,10 +69,7 @@ dl div { grid-template-columns: minmax(6rem, 9rem) 1fr; }
 
 
 def table_lines(document: Mapping[str, Any]) -> Iterator[list[str]]:
-    """Yield the rows of a table: a column for each way, whose figures have intervals next to them.
-
-    Ways are few, and figures many: so it is as narrow as can be.
-    """
+    """A column for each way: ways are few, and figures many, so it is as narrow as can be."""
     ways = document["ways"]
     yield ["", *ways]
     for name in _names_in(document):
@@ -87,7 +84,6 @@ def table_lines(document: Mapping[str, Any]) -> Iterator[list[str]]:
 
 
 def failed_all(figures: Mapping[str, Any]) -> bool:
-    """Whether every picture of a way failed."""
     counts = figures["counts"]
     return bool(counts["failed"] == counts["pictures"])
 
@@ -170,7 +166,6 @@ def _names_in(document: Mapping[str, Any]) -> list[str]:
 
 
 def _in_words(figure: Mapping[str, Any] | None) -> tuple[str, str]:
-    # Without a figure the interval is "".
     if figure is None or figure["value"] is None:
         return "-", ""
     return f"{figure['value']:.3f}", _interval_in_words(figure["interval"])

@@ -21,7 +21,6 @@ _DIGITS = 4
 
 
 def figures_of_way(way: str, summary: Summary, gold: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the figures of a way's run on the pictures of these gold records."""
     records = list(records_of(summary.annotations)) if summary.done else []
     return {"counts": _counts(summary, len(gold)), **_figures(way, records, gold)}
 

@@ -18,18 +18,11 @@ from dataflow_grounding.serving.serving import Serving
 
 
 class Plain(Pipeline):
-    """One request a picture: where is each phrase?
-
-    Attributes:
-        about: What the way does, in words.
-        keys: The keys of a spec's block that ask in this way; those of other ways state only what
-            differs.
-        then: Makes the operators that look at the boxes again, in order.
-        rows_of: Returns the rows that are asked about, of gold records.
-    """
+    """One request a picture: where is each phrase?"""
 
     name = "bench"
-    about: ClassVar[str] = "each picture's phrases in one request"
+    about: ClassVar[str] = "each picture's phrases in one request"  # what the way does, in words
+    # of a spec's block that ask in this way; of other ways, those that differ
     keys: ClassVar[dict[str, Any]] = {
         "vlm.asking": "auto",
         "workflow.phrases_per_request": 16,
@@ -37,6 +30,7 @@ class Plain(Pipeline):
         "workflow.zoom": False,
         "workflow.check": False,
     }
+    # make the operators that look at the boxes again, in order
     then: ClassVar[Sequence[Callable[[Serving], Operator]]] = ()
     rows_of = staticmethod(bench_set.questions)
 
@@ -53,7 +47,6 @@ class Plain(Pipeline):
         self.operators = [grounder, *[make(serving) for make in self.then]]
 
     def forward(self) -> None:
-        """Run all operators, one after the other, each on what the one before wrote."""
         for operator in self.operators:
             operator.run(
                 self.storage.step(),
@@ -63,73 +56,53 @@ class Plain(Pipeline):
 
 
 class Samples(Plain):
-    """The same question three times, and what most answers agree in."""
-
     about = "three answers to the same question, merged"
     keys: ClassVar[dict[str, Any]] = {"workflow.samples": 3}
 
 
 class Zoom(Plain):
-    """Small boxes are asked for again in an enlarged crop."""
-
     about = "small boxes asked for again, enlarged"
     keys: ClassVar[dict[str, Any]] = {"workflow.zoom": True}
     then = (BoxRefiner,)
 
 
 class Check(Plain):
-    """All boxes are judged, what is missing is asked for, as by `workflow.check: true`."""
-
     about = "the same model judges its boxes, as by workflow.check: true"
     keys: ClassVar[dict[str, Any]] = {"workflow.check": True}
     then = (BoxChecker, MissingFinder)
 
 
 class InJson(Plain):
-    """The same JSON, asked for by the prompt's words alone."""
-
     about = "no schema: JSON by the prompt's words alone"
     keys: ClassVar[dict[str, Any]] = {"vlm.asking": "json"}
 
 
 class InLines(Plain):
-    """A line of text for each box."""
-
     about = "a line of text for each box"
     keys: ClassVar[dict[str, Any]] = {"vlm.asking": "lines"}
 
 
 class InLists(Plain):
-    """One object for each phrase, with all of its boxes."""
-
     about = "JSON by words, with one list of boxes for each phrase"
     keys: ClassVar[dict[str, Any]] = {"vlm.asking": "json_lists"}
 
 
 class WithoutThinking(Plain):
-    """As plain, by a model that is told not to think first."""
-
     about = "the model is told not to think first"
     keys: ClassVar[dict[str, Any]] = {"vlm.asking": "no_thinking"}
 
 
 class InJsonWithoutThinking(Plain):
-    """No schema and no thinking."""
-
     about = "JSON by words, and no thinking"
     keys: ClassVar[dict[str, Any]] = {"vlm.asking": "json_no_thinking"}
 
 
 class ByFour(Plain):
-    """Four phrases in a request."""
-
     about = "four phrases in a request"
     keys: ClassVar[dict[str, Any]] = {"workflow.phrases_per_request": 4}
 
 
 class Spans(Pipeline):
-    """The referring expressions of each caption; no boxes."""
-
     name = "bench"
     about: ClassVar[str] = "referring expressions of each caption, without boxes"
     rows_of = staticmethod(bench_set.captions)
@@ -139,7 +112,6 @@ class Spans(Pipeline):
         self.extractor = ExpressionExtractor(serving)
 
     def forward(self) -> None:
-        """Run the one step: extract the expressions."""
         self.extractor.run(
             self.storage.step(), input_image_key="image_path", input_caption_key="caption"
         )

@@ -32,28 +32,19 @@ _END = re.compile(r"[\])]*$")  # what may be left of a name after its last word:
 
 @lru_cache(maxsize=1024)
 def squeezed(name: str) -> str:
-    """Return `name` in lower case, without dashes, underscores, dots and spaces."""
     return re.sub(r"[-_.\s]", "", name.lower())
 
 
 def bare_names(model: str) -> list[str]:
-    """Return the model's name without its path and what follows a colon or @, squeezed.
-
-    First as it is, then without each known prefix in front of it.
-
-    Example:
-        >>> bare_names("openrouter/google.gemini-2.5-flash:free")
-        ['googlegemini25flash', 'gemini25flash']
+    """Without its path and what follows a colon or @, squeezed: first as it is, then without each
+    known prefix in front of it.
     """
     return [squeezed(re.split(r"[:@]", name, maxsplit=1)[0]) for name in _without_prefixes(model)]
 
 
 def is_of_family(model: str, family: str) -> bool:
-    """Whether `model` is a name of the family.
-
-    It is if the name, without path and prefixes, begins with the family's, and only sizes, dates,
-    versions, quantization and the like come after that. In `family`, case, spaces and the signs
-    - _ . don't count, and # is one digit.
+    """Only sizes, dates, versions, quantization and the like may come after the family's name, in
+    which # is one digit.
     """
     for name in _without_prefixes(_without_suffixes(model)):
         name = re.sub(r"(?<=\d)p(?=\d)", ".", name)  # 2p5 is 2.5 where names can't have dots
@@ -84,9 +75,8 @@ def _pattern(family: str) -> re.Pattern[str]:
 
 
 def _without_suffixes(model: str) -> str:
-    # Return a name in lower case, without what a colon and a # add. After the colon a router takes
-    # :online, :fireworks-ai, or :2 for a second instance. Other words stay, unless the path names
-    # the model's vendor.
+    # After a colon a router takes :online, :fireworks-ai, or :2 for a second instance. Other words
+    # stay, unless the path names the model's vendor.
     name = model.lower().partition("#")[0].strip()  # after a # comes where the model is deployed
     parts = name.split(":")
     path = re.split(r"[/\\]", parts[0])
@@ -104,8 +94,7 @@ def _is_suffix(word: str) -> bool:
 
 
 def _without_prefixes(model: str) -> Iterator[str]:
-    # Yield the name without its path, and then without each known prefix, one after another. It is
-    # in lower case, and without "#…". No more than _MOST_PREFIXES are taken away.
+    # First without its path, then without each known prefix, one after another.
     path = model.lower().partition("#")[0].strip().rstrip("/\\")
     name = re.split(r"[/\\]", path)[-1]
     yield name

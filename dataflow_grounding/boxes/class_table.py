@@ -30,33 +30,23 @@ _CLASSES_OF_A_TABLE = 64 // _BITS  # states that a 64-bit number holds
 
 @dataclass
 class ClassCounts:
-    """What a data set has of one class.
-
-    Attributes:
-        name: The class.
-        number: Its number in the table, from 0.
-        pictures: How many pictures have a box of it.
-        boxes: How many boxes there are.
-        none: How many pictures were searched for it and don't have it.
-        undecided: How many pictures have no box of it, and were searched without a clear answer.
-        sides: The sum of √area of its boxes, in pixels.
-    """
+    """What a data set has of one class."""
 
     name: str
-    number: int
-    pictures: int = 0
+    number: int  # in the table, from 0
+    pictures: int = 0  # that have a box of it
     boxes: int = 0
-    none: int = 0
-    undecided: int = 0
-    sides: float = 0.0
+    none: int = 0  # pictures that were searched for it and don't have it
+    undecided: int = 0  # pictures without a box of it that were searched without a clear answer
+    sides: float = 0.0  # the sum of √area of its boxes, in pixels
 
     @property
     def mean_side(self) -> float | None:
-        """The mean √area of its boxes, in pixels; None where there are none."""
+        """In pixels."""
         return round(self.sides / self.boxes, 1) if self.boxes else None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the row of the table, as `stats --json` and `run.json` have it."""
+        """A row of the table, as `stats --json` and `run.json` have it."""
         return {
             "class": self.name,
             "pictures": self.pictures,
@@ -68,28 +58,11 @@ class ClassCounts:
 
 
 class ClassTable:
-    """Counts expressions that state their class, as those of `data.classes` do.
-
-    A picture counts once, however many rows it has.
-
-    Attributes:
-        order: The classes that the user lists, in whose order the rows are.
-        repeated: How many boxes didn't count, as they are of a thing that counts already: by
-            another phrase of the class, say.
-
-    Example:
-        >>> table = ClassTable()
-        >>> cat = {"text": "a cat", "class": "cat", "instances": [{"bbox": [0, 0, 30, 30]}]}
-        >>> dog = {"text": "dog", "class": "dog", "status": "none", "instances": []}
-        >>> table.add("a.jpg", [cat, dog])
-        >>> table.add("a.jpg", [cat])
-        >>> table.rows()[0]
-        {'class': 'cat', 'pictures': 1, 'boxes': 2, 'none': 0, 'undecided': 0, 'mean_side': 30.0}
-    """
+    """Counts expressions that state their class; a picture of several rows counts once."""
 
     def __init__(self) -> None:
-        self.order: Sequence[str] = ()
-        self.repeated = 0
+        self.order: Sequence[str] = ()  # the classes that the user lists
+        self.repeated = 0  # boxes that didn't count, of a thing that counts already
         self._by_key: dict[str, ClassCounts] = {}
         self._with_class = 0
         self._without_class = 0
@@ -99,16 +72,11 @@ class ClassTable:
 
     @property
     def is_of_classes(self) -> bool:
-        """Whether most expressions that were counted state their class."""
         return self._with_class > self._without_class
 
     def add(self, picture: str, expressions: Sequence[Any]) -> None:
-        """Count the expressions of one row.
-
-        Args:
-            picture: What tells the row's picture from others, such as its path.
-            expressions: The row's expressions; one that is no JSON object states no class. Negative
-                examples don't count.
+        """`picture` is what tells the row's picture from others, such as its path. Negative
+        examples don't count.
         """
         digest = 0
         # Of each class, the boxes of its phrases: each thing counts once.
@@ -141,10 +109,7 @@ class ClassTable:
                 counts.sides += float(area(box_of(instances[index]["bbox"])) ** 0.5)
 
     def add_table(self, part: "ClassTable") -> None:
-        """Add the counts of another part of the data set, which may have rows of the same pictures.
-
-        Boxes are added up; a picture counts once for each class, as in `add`.
-        """
+        """The part may have rows of the same pictures, of which each counts once for each class."""
         self.repeated += part.repeated
         self._with_class += part._with_class
         self._without_class += part._without_class
@@ -176,7 +141,6 @@ class ClassTable:
         return counts
 
     def _raise_state(self, digest: int, counts: ClassCounts, state: int) -> None:
-        # The picture then counts under its new state, and no longer under the former one.
         table = self._states[counts.number // _CLASSES_OF_A_TABLE]
         shift = counts.number % _CLASSES_OF_A_TABLE * _BITS
         states = table.get(digest) or 0
@@ -190,9 +154,8 @@ class ClassTable:
         counts.none += int(state == _NONE) - int(before == _NONE)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return a row for each class: those of `order`, then the others, most boxes first.
-
-        There are none where no more than half of the expressions state a class.
+        """Those of `order`, then the others, most boxes first; none where no more than half of the
+        expressions state a class.
         """
         if not self.is_of_classes:
             return []
@@ -202,13 +165,8 @@ class ClassTable:
 
 
 def in_order(names: Iterable[str], listed: Sequence[str]) -> list[str]:
-    """Return names of classes: first those that are listed, in the order of the list.
-
-    The others follow in their own order. Case and spelling are as `class_key` compares them.
-
-    Example:
-        >>> in_order(["dog", "cup", "cat"], ["Cat", "dog", "tie"])
-        ['cat', 'dog', 'cup']
+    """Names of `listed` come first, in its order; case and spelling are as `class_key` compares
+    them.
     """
     rank_of = {class_key(name): rank for rank, name in enumerate(listed)}
     return sorted(names, key=lambda name: rank_of.get(class_key(name), len(listed)))
@@ -220,8 +178,7 @@ def _digest_of(picture: str) -> int:
 
 
 def _state_of(expression: Mapping[str, Any]) -> int:
-    # Return the state that an expression without a box gives its class. It is 0, "not looked for",
-    # if the status says nothing about the class.
+    # 0, "not looked for", if the status says nothing about the class
     status = expression.get("status")
     if status == "none":
         return _NONE
@@ -240,11 +197,7 @@ def _boxed_in(expression: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def class_lines(rows: Sequence[Mapping[str, Any]], most: int) -> Iterator[str]:
-    """Yield the lines of the table for a terminal, in columns.
-
-    `rows` are as ClassTable.rows returns them; without any there are no lines. Only the first
-    `most` are shown; where there are more, a last line has the number of all.
-    """
+    """`rows` are as ClassTable.rows returns them; only the first `most` are shown."""
     if not rows:
         return
     # "undecided" is a check's word for a phrase, which may be on the same screen

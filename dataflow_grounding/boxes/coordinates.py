@@ -20,9 +20,8 @@ Order: TypeAlias = Literal["xyxy", "yxyx", "xywh", "cxcywh"]
 Scale: TypeAlias = int | Literal["px", "grid_32"]
 
 SCALES: tuple[Scale, ...] = ("px", 1, 100, 1000, 999, 1024)
-"""The scales that models are known to use, and that are tried where it isn't known.
-
-Any whole number can be stated.
+"""The scales that models are known to use, and that are tried where it isn't known. Any whole
+number can be stated.
 """
 
 # How a prompt states each order.
@@ -46,50 +45,29 @@ _FRAME = re.compile(
 
 
 class Canvas(NamedTuple):
-    """The picture that a model's numbers refer to, and where the picture as sent is in it.
-
-    All numbers are pixels of the first.
-
-    Attributes:
-        width: Its width.
-        height: Its height.
-        left: Where the picture as sent begins, from the left.
-        top: Where the picture as sent begins, from the top.
-        image_width: The width that the picture as sent has there, without padding.
-        image_height: The height that it has there.
+    """The picture that a model's numbers refer to, and where the picture as sent is in it, in
+    pixels of the first.
     """
 
     width: float
     height: float
-    left: float
+    left: float  # where the picture as sent begins
     top: float
-    image_width: float
+    image_width: float  # of the picture as sent, there, without padding
     image_height: float
 
 
 @dataclass(frozen=True)
 class FrameMap:
-    """Which numbers a model writes for the edges of pictures of one exact size, as measured.
+    """Which numbers a model writes for the edges of pictures of one exact size, as measured."""
 
-    Attributes:
-        size: Width and height of such a picture as sent, in pixels.
-        first: The numbers of its left and its top edge.
-        last: The numbers of its right and its bottom edge.
-        error: Standard error of a number at the right or bottom edge, as a share of the side.
-
-    Example:
-        >>> FrameMap((1000, 500), (0, 0), (640, 320), 0.002).canvas
-        Canvas(width=640, height=320, left=0, top=0, image_width=640, image_height=320)
-    """
-
-    size: Size
-    first: tuple[float, float]
-    last: tuple[float, float]
-    error: float
+    size: Size  # of such a picture as sent, in pixels
+    first: tuple[float, float]  # the numbers of its left and its top edge
+    last: tuple[float, float]  # the numbers of its right and its bottom edge
+    error: float  # standard error of a number of `last`, as a share of the side
 
     @property
     def canvas(self) -> Canvas:
-        """The picture that the numbers refer to."""
         left, top = self.first
         right, bottom = self.last
         return Canvas(right, bottom, left, top, right - left, bottom - top)
@@ -183,8 +161,7 @@ def _count_patches(size: Size, patch: int) -> int:
 
 
 def _longest_within(patches: int, sent: Size, too_long: int, patch: int) -> int:
-    # Return the longest side at which a picture takes no more than `patches`, found by bisection.
-    # It is below `too_long`, at which it takes more; 1 where it takes more at any side.
+    # By bisection: below `too_long`, at which it takes more; 1 where it takes more at any side.
     longest = 1
     while too_long - longest > 1:
         middle = (longest + too_long) // 2
@@ -196,10 +173,7 @@ def _longest_within(patches: int, sent: Size, too_long: int, patch: int) -> int:
 
 
 def to_xyxy(numbers: Sequence[float], order: Order) -> tuple[float, float, float, float]:
-    """Return four numbers written in `order` as x1, y1, x2, y2 in the same units.
-
-    Raises ValueError unless there are four.
-    """
+    """In the same units; raises ValueError unless there are four."""
     a, b, c, d = numbers
     if order == "yxyx":
         return b, a, d, c
@@ -211,10 +185,7 @@ def to_xyxy(numbers: Sequence[float], order: Order) -> tuple[float, float, float
 
 
 def from_xyxy(corners: Sequence[float], order: Order) -> tuple[float, float, float, float]:
-    """Return x1, y1, x2, y2 as the four numbers of `order`, in the same units.
-
-    Raises ValueError unless there are four.
-    """
+    """In the same units; raises ValueError unless there are four."""
     x1, y1, x2, y2 = corners
     if order == "yxyx":
         return y1, x1, y2, x2
@@ -226,11 +197,8 @@ def from_xyxy(corners: Sequence[float], order: Order) -> tuple[float, float, flo
 
 
 def cells_to_fractions(cells: Sequence[float]) -> tuple[float, float, float, float]:
-    """Return the box from one of 32 x 32 cells to another, as x1, y1, x2, y2 in parts of the sides.
-
-    Cells are numbered from 0, row by row; the first holds the box's top left corner, the last its
-    bottom right one. The box is read as Kosmos-2 does. Numbers beyond the grid, or the wrong way
-    round, aren't refused. Raises ValueError unless there are two.
+    """In parts of the sides, as Kosmos-2 reads cells of 32 x 32, numbered from 0 row by row.
+    Numbers beyond the grid aren't refused; raises ValueError unless there are two.
     """
     first, last = cells
     row1, column1 = divmod(int(first), GRID)
@@ -247,10 +215,8 @@ def cells_to_fractions(cells: Sequence[float]) -> tuple[float, float, float, flo
 
 
 def pixels_to_cells(bbox: Bbox, original: Size) -> tuple[int, int]:
-    """Return the cells that hold a box's top left and bottom right corner, numbered row by row.
-
-    They are cells of a grid of 32 x 32 over an image of `original` size, in whose pixels `bbox` is.
-    A corner outside of the image counts as in the nearest cell.
+    """Cells of 32 x 32 over an image of `original` size, numbered from 0 row by row; for a corner
+    outside of the image, the nearest one.
     """
     hair = 1e-9  # keeps a corner that lies on a cell's edge in its own cell
     x1, y1, x2, y2 = bbox
@@ -268,56 +234,29 @@ def _cell(number: int) -> int:
 
 @dataclass(frozen=True)
 class BoxFormat:
-    """One box convention.
+    """One box convention."""
 
-    Attributes:
-        name: The format's name, as in `vlm.box_format`.
-        key: The key of a box in JSON.
-        order: The order of the four numbers.
-        scale: The number of the whole side: `px` (the side in pixels), a number, or `grid_32` (two
-            cell numbers of a 32 x 32 grid instead of four numbers).
-        frame: The picture that the numbers refer to (see `frame_of`). It matters only for `px` and
-            for padded frames, because parts of the side survive a resize.
-        offset: What is added to a number before it is divided by `scale`.
-        bins: Whether the highest number is `scale - 1`.
-        words: What else a prompt says to such a model.
-        verified: False for a convention that nobody has confirmed for the model.
-        boxes: False for models that draw no boxes; `key` is then what they answer with.
-        models: How the names of its models begin.
-        source: Where the convention is stated or shown.
-        date: When that was read.
-        maps: Where pixels were measured, the map of each size in which pictures are sent; they go
-            before the frame.
-    """
-
-    name: str
-    key: str
+    name: str  # as in `vlm.box_format`
+    key: str  # of a box in JSON; what a model without boxes answers with
     order: Order
-    scale: Scale
-    frame: str = "sent"
-    offset: float = 0.0
-    bins: bool = False
-    words: str = ""
-    verified: bool = True
-    boxes: bool = True
-    models: tuple[str, ...] = ()
-    source: str = ""
-    date: str = ""
-    maps: tuple[FrameMap, ...] = ()
+    scale: Scale  # the number of the whole side; its pixels; two cells of a 32 x 32 grid
+    frame: str = "sent"  # as `frame_of` explains it; only pixels and padded frames need one
+    offset: float = 0.0  # added to a number before it is divided by `scale`
+    bins: bool = False  # whether the highest number is `scale - 1`
+    words: str = ""  # what else a prompt says to such a model
+    verified: bool = True  # False for a convention that nobody has confirmed for the model
+    boxes: bool = True  # False for models that draw no boxes
+    models: tuple[str, ...] = ()  # how the names of its models begin
+    source: str = ""  # where the convention is stated or shown
+    date: str = ""  # when that was read
+    maps: tuple[FrameMap, ...] = ()  # of pixels, one for each size as sent; they go before `frame`
 
     def canvas(self, sent: Size) -> Canvas:
-        """Return the picture that numbers refer to, where one of size `sent` was sent.
-
-        Raises:
-            SpecError: Maps were measured, and none for this size.
-        """
+        """Raises SpecError if maps were measured, and none for this size."""
         return _canvas(self.frame, self.maps, sent)
 
     def instructions(self, sent: Size) -> str:
-        """Return the sentences of a prompt that state key, order, scale and frame.
-
-        `sent` is the size of the picture as sent.
-        """
+        """The sentences of a prompt that state key, order, scale and frame."""
         if self.scale == "grid_32":
             form = (
                 "the two numbers of the cells that hold its top left and its bottom right corner,"
@@ -332,7 +271,6 @@ class BoxFormat:
         return " ".join(sentence for sentence in sentences if sentence)
 
     def _scale_words(self, sent: Size) -> str:
-        # `sent` is the size of the picture as sent, (width, height).
         if self.scale == "px":
             canvas = frame_of(self.frame, sent)  # what is asked for never depends on the maps
             return (
@@ -353,14 +291,13 @@ class BoxFormat:
 
     @property
     def _decimals(self) -> int:
-        # In between it is 4 for scales below 10 and 3 below 100. There are none where the scale has
-        # more than a hundred steps, or is no number.
+        # 4 for scales below 10, 3 below 100; none where a scale has more than a hundred steps.
         if not isinstance(self.scale, int) or self.scale > 100:
             return 0
         return 5 - len(str(self.scale))
 
     def limits(self, sent: Size) -> tuple[float, float]:
-        """Return the highest number that x and y can take, for a picture of the size `sent`."""
+        """The highest numbers that x and y can take."""
         if self.scale == "px":
             canvas = self.canvas(sent)
             return canvas.width, canvas.height
@@ -373,20 +310,9 @@ class BoxFormat:
     def to_pixels(
         self, numbers: Sequence[float], *, original: Size, sent: Size | None = None
     ) -> Bbox:
-        """Return the box that `numbers` mean, in pixels of the upright original.
-
-        Args:
-            numbers: Four numbers in this format (two for a grid).
-            original: Width and height of the original image in pixels.
-            sent: Width and height of the picture as sent; None for those of the original.
-
-        Returns:
-            x1, y1, x2, y2, neither sorted nor cut at the image's edges.
-
-        Raises:
-            ValueError: There are more or fewer numbers.
-            SpecError: Maps were measured, but none for the size sent; or the original doesn't have
-                the shape that was sent, as without its padding.
+        """In pixels of the upright original, neither sorted nor cut at its edges; `sent` is None
+        for a picture sent in the original's size. Raises ValueError for another count of numbers,
+        SpecError where maps don't fit the sizes.
         """
         if self.maps and not _is_of_shape(original, sent or original):
             raise SpecError(
@@ -408,15 +334,9 @@ class BoxFormat:
     def from_pixels(
         self, bbox: Bbox, *, original: Size, sent: Size | None = None, rounded: bool = True
     ) -> list[float | int]:
-        """Return the numbers that mean a box, in this format: four, or two for a grid.
-
-        Args:
-            bbox: x1, y1, x2, y2 in pixels of the upright original image.
-            original: Width and height of the original image in pixels.
-            sent: Width and height of the picture as sent; None for those of the original.
-            rounded: Round the numbers as a model would write them (whole numbers; with decimals
-                for scales up to 100), and keep them inside the range, with a width and a height
-                above 0. A grid has whole cells either way.
+        """`bbox` is in pixels of the upright original. Rounded, numbers are as a model would write
+        them, inside the range, with a width and a height above 0; a grid has whole cells either
+        way.
         """
         if self.scale == "grid_32":
             return list(pixels_to_cells(bbox, original))
@@ -462,8 +382,7 @@ def _is_of_shape(original: Size, sent: Size) -> bool:
 
 
 def _rounded_span(low: float, high: float, most: float, decimals: int) -> tuple[float, float]:
-    # Round a box's two edges along one axis, and keep them from 0 to `most`. They end up one unit
-    # of the last decimal apart at least, also where `low` is above `high`.
+    # They end up one unit of the last decimal apart at least, also where `low` is above `high`.
     unit = 10.0**-decimals
     low = round(min(max(low, 0.0), most), decimals)
     high = round(min(max(high, 0.0), most), decimals)
@@ -474,19 +393,12 @@ def _rounded_span(low: float, high: float, most: float, decimals: int) -> tuple[
 
 
 class _Axis(NamedTuple):
-    """How x, or y, of a frame and of the original image belong together.
+    """How x, or y, of a frame and of the original image belong together."""
 
-    Attributes:
-        side: The frame's side, in its own pixels.
-        start: Where the image begins on it, in the same.
-        image_side: How long the image is there, in the same.
-        original: How long the image is in pixels of the original.
-    """
-
-    side: float
-    start: float
+    side: float  # of the frame, in its own pixels, as the next two
+    start: float  # where the image begins
     image_side: float
-    original: int
+    original: int  # of the image, in its own pixels
 
 
 @lru_cache(maxsize=256)  # all boxes of a reply lie in one picture, and many pictures have one size

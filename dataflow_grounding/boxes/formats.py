@@ -32,20 +32,15 @@ MOST_NUMBER = 1e9  # that a map may have for an edge
 
 @lru_cache(maxsize=1)
 def known_formats() -> Mapping[str, BoxFormat]:
-    """Return the contract table: family name → its format, as written in box_formats.yaml."""
+    """The contract table, box_formats.yaml."""
     families: dict[str, dict[str, Any]] = load_table(__package__, "box_formats.yaml")["families"]
     return {name: _format_from_row(name, row) for name, row in families.items()}
 
 
 def find_box_format(name: str, model: str, rows: Sequence[Mapping[str, Any]] = ()) -> BoxFormat:
-    """Return the box format that a spec's `vlm.box_format` names.
-
-    `name` is `auto` (by the model's name, which may have a router's prefix before it and a date or
-    quantization after it), a plain format such as `xyxy_px`, `yxyx_1000`, `xyxy_512` or
-    `xyxy_px@smart_resize_28`, or a family of the contract table. `rows` are the user's own, looked
-    at first: mappings with `models`, `order`, `scale`, and optionally `name`, `key`, `frame`,
-    `offset`, `bins`, `words`. Raises SpecError for an unknown name or, for `auto`, model: never a
-    guess.
+    """`name` is `auto` (by the model's name), a plain format such as `xyxy_px@smart_resize_28`, or
+    a family of the contract table; `rows` are the user's own, looked at first. Raises SpecError for
+    an unknown name or, for `auto`, model: never a guess.
     """
     wanted = name.strip().lower()
     if wanted == "calibrated":
@@ -96,7 +91,6 @@ def _usable(known: BoxFormat) -> BoxFormat:
 
 
 def _unknown(name: str, named: Sequence[str]) -> SpecError:
-    # `named` are the names of the table's and the user's formats.
     plain = [f"{order}_{scale}" for order, scale in product(ORDERS, SCALES)]
     known = [*named, *plain, "auto", "calibrated"]
     close = difflib.get_close_matches(name.strip().lower(), known, n=1, cutoff=0.5)
@@ -109,11 +103,8 @@ def _unknown(name: str, named: Sequence[str]) -> SpecError:
 
 
 def format_of_model(model: str, rows: Sequence[Mapping[str, Any]] = ()) -> BoxFormat | None:
-    """Return the format that the model's name falls under: the user's own, or the table's.
-
-    A pattern of the user's goes before any of the table's names; of several, the longest one
-    counts. The format may be an unconfirmed candidate (`verified` is False), or one of points
-    (`boxes` is False). None where the name falls under none. Raises SpecError for a bad row.
+    """A pattern of the user's goes before any of the table's names; of several, the longest counts.
+    The format may be unconfirmed, or of points.
     """
     names = bare_names(model)
     of_own_rows: list[_Match] = []
@@ -139,13 +130,12 @@ class _Match(NamedTuple):
 
 
 def _longest(matches: Sequence[_Match]) -> BoxFormat:
-    # Of equally long ones, it is the first.
+    # Of equally long ones, the first.
     longest = max(matches, key=lambda match: len(match.name))
     return longest.format
 
 
 def _own_formats(rows: Sequence[Mapping[str, Any]]) -> list[BoxFormat]:
-    # One without a name is called "row 1" or the like.
     formats = []
     for number, row in enumerate(rows, start=1):
         name = str(row.get("name", f"row {number}"))
@@ -154,8 +144,6 @@ def _own_formats(rows: Sequence[Mapping[str, Any]]) -> list[BoxFormat]:
 
 
 def _format_from_row(name: str, row: Mapping[str, Any]) -> BoxFormat:
-    # What the row leaves out has its default; the order's is xyxy, and the key's box_2d for yxyx
-    # and else bbox_2d.
     try:
         _check_row(row)
         order = row.get("order", "xyxy")
@@ -178,21 +166,7 @@ def _format_from_row(name: str, row: Mapping[str, Any]) -> BoxFormat:
 
 
 def map_of(row: Mapping[str, Any]) -> FrameMap:
-    """Return the map of a frame that a mapping from JSON or YAML states.
-
-    Args:
-        row: Its `size`, `first`, `last` and `error`, as FrameMap has them.
-
-    Returns:
-        The map.
-
-    Raises:
-        ValueError, TypeError: The mapping is none whose numbers grow with the pixels.
-
-    Example:
-        >>> map_of({"size": [640, 480], "first": [0, 0], "last": [320, 240], "error": 0.002}).last
-        (320.0, 240.0)
-    """
+    """Raises ValueError or TypeError for anything but a map whose numbers grow with the pixels."""
     if set(row) != {"size", "first", "last", "error"}:
         raise ValueError("a map has size, first, last and error")
     width, height = row["size"]

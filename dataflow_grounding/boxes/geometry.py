@@ -45,20 +45,12 @@ def area(bbox: Bbox) -> float:
 
 
 def coco_size(square_pixels: float) -> str:
-    """Return what COCO calls boxes of that area: `small`, `medium` or `large`; see COCO_SIZES.
-
-    Example:
-        >>> coco_size(32 * 32)
-        'medium'
-    """
+    """Return what COCO calls boxes of that area: `small`, `medium` or `large`."""
     return [*COCO_SIZES][bisect_right(_COCO_BOUNDS, square_pixels)]
 
 
 def intersection(a: Bbox, b: Bbox) -> Bbox:
-    """Return the part that both boxes cover.
-
-    Where they don't meet it is a box without area, whose corners may be the wrong way round.
-    """
+    """Return the part that both boxes cover; where they don't meet it has no area."""
     return max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])
 
 
@@ -69,12 +61,7 @@ def around(boxes: Sequence[Bbox]) -> Bbox:
 
 
 def iou(a: Bbox, b: Bbox) -> float:
-    """Return intersection over union, in [0, 1]; 0 when neither box has an area.
-
-    Example:
-        >>> iou((0, 0, 10, 10), (5, 0, 15, 10))
-        0.3333333333333333
-    """
+    """Return intersection over union, in [0, 1]; 0 when neither box has an area."""
     shared = area(intersection(a, b))
     covered = area(a) + area(b) - shared
     return min(1.0, shared / covered) if covered > 0 else 0.0
@@ -93,10 +80,7 @@ def ordered(bbox: Bbox) -> Bbox:
 
 
 def clamp(bbox: Bbox, size: Size) -> Bbox:
-    """Return the part of a box that is inside an image of `size` (width, height).
-
-    One wholly outside has no area left. Corners that are the wrong way round stay so.
-    """
+    """Return the part of a box inside an image; corners that are the wrong way round stay so."""
     x1, y1, x2, y2 = bbox
     width, height = size
     if 0 <= x1 <= width and 0 <= y1 <= height and 0 <= x2 <= width and 0 <= y2 <= height:
@@ -110,23 +94,9 @@ def clamp(bbox: Bbox, size: Size) -> Bbox:
 
 
 def whole_pixels(bbox: Bbox, size: Size) -> tuple[int, int, int, int]:
-    """Round a box to whole pixels inside an image, at least 1 px each way; halves are rounded up.
-
-    Corners have to be the right way round; a box outside is brought to the nearest edge.
-
-    Args:
-        bbox: x1, y1, x2, y2 in pixels of the image.
-        size: Width and height of the image in pixels.
-
-    Returns:
-        x1, y1, x2, y2 as integers, with 0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height.
-
-    Raises:
-        ValueError: The image has no pixels, or a coordinate is not finite.
-
-    Example:
-        >>> whole_pixels((9.5, -3, 20.4, 20), (100, 80))
-        (10, 0, 20, 20)
+    """Round a box to whole pixels inside an image, at least 1 px each way, halves up. One outside
+    is brought to the nearest edge. Raises ValueError for an image without pixels, or a coordinate
+    that isn't finite.
     """
     x1, x2 = _whole_span(bbox[0], bbox[2], size[0])
     y1, y2 = _whole_span(bbox[1], bbox[3], size[1])
@@ -134,8 +104,6 @@ def whole_pixels(bbox: Bbox, size: Size) -> tuple[int, int, int, int]:
 
 
 def _whole_span(low: float, high: float, length: int) -> tuple[int, int]:
-    # Round a box's two edges along one axis to whole pixels, from 0 to `length`. They end up 1 px
-    # apart at the least.
     if length < 1 or not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError(f"no whole pixels between {low} and {high} in a side of {length} px")
     first = min(max(math.floor(low + 0.5), 0), length - 1)
@@ -145,21 +113,9 @@ def _whole_span(low: float, high: float, length: int) -> tuple[int, int]:
 def without_duplicates(
     instances: Sequence[dict[str, Any]], merge_iou: float | None
 ) -> list[dict[str, Any]]:
-    """Return a phrase's instances in their order, each thing once (non-maximum suppression).
-
-    An instance is left out if a better one that stays equals it or overlaps it by `merge_iou`.
-
-    Args:
-        instances: Each with `bbox` (x1, y1, x2, y2 in pixels) and perhaps `score`; of equal scores
-            the first stays, and without one it is the last to stay.
-        merge_iou: The IoU above 0 from which two boxes are one; None keeps them all.
-
-    Example:
-        >>> first = {"bbox": [0, 0, 100, 100], "score": 0.5}
-        >>> second = {"bbox": [0, 0, 100, 99], "score": 0.8}
-        >>> nearly = [first, second]
-        >>> without_duplicates(nearly, 0.9)
-        [{'bbox': [0, 0, 100, 99], 'score': 0.8}]
+    """Return a phrase's instances in their order, each thing once (non-maximum suppression). Of
+    those that overlap by `merge_iou` the best scored stays, of equal scores the first; None keeps
+    all.
     """
     if merge_iou is None or len(instances) < 2:
         return list(instances)

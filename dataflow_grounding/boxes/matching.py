@@ -19,17 +19,8 @@ ONE_OF_CLASS = 0.75
 
 
 def each_thing_once(phrases: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[int]]:
-    """Return which boxes of the phrases of one class stay, if each thing is to have one.
-
-    That is the best one of each thing of `things_of`, which takes the same.
-
-    Returns:
-        For each phrase the indices of its instances that stay, in their order.
-
-    Example:
-        >>> person = [{"bbox": [0, 0, 40, 90]}, {"bbox": [50, 0, 90, 90]}]
-        >>> each_thing_once([person, [{"bbox": [51, 1, 90, 88]}, {"bbox": [100, 0, 140, 90]}]])
-        [[0, 1], [1]]
+    """For each phrase of one class the indices of its instances that stay, if each thing is to have
+    one: the best one of `things_of`.
     """
     staying: list[list[int]] = [[] for _ in phrases]
     for (phrase, index), *_ in things_of(phrases):
@@ -38,20 +29,9 @@ def each_thing_once(phrases: Sequence[Sequence[Mapping[str, Any]]]) -> list[list
 
 
 def things_of(phrases: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[tuple[int, int]]]:
-    """Return which boxes of the phrases of one class are of one thing.
-
-    A box is of the thing of a better one that is equal to it, or is another phrase's and overlaps
-    it by ONE_OF_CLASS. The better one has the higher score, or comes first.
-
-    Args:
-        phrases: The instances of each phrase, with `bbox` and perhaps `score`.
-
-    Returns:
-        For each thing its boxes, the best first: the indices of the phrase and of its instance.
-
-    Example:
-        >>> things_of([[{"bbox": [50, 0, 90, 90]}], [{"bbox": [51, 1, 90, 88]}]])
-        [[(0, 0), (1, 0)]]
+    """The boxes of each thing, the best first, as indices of the phrase and of its instance. A box
+    is of the thing of a better one that is equal to it, or is another phrase's and overlaps it by
+    ONE_OF_CLASS; the better one has the higher score, or comes first.
     """
     places = []
     for phrase, instances in enumerate(phrases):
@@ -79,10 +59,8 @@ def things_of(phrases: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[tuple
 
 
 class _Things:
-    """The boxes of a class in one picture, by cells of about their own size.
-
-    Boxes that overlap by ONE_OF_CLASS are about as large, and in cells next to each other: those of
-    a picture with thousands aren't all compared.
+    """By cells of about their own size: boxes that overlap by ONE_OF_CLASS are about as large, and
+    in cells next to each other, so that those of a picture with thousands aren't all compared.
     """
 
     def __init__(self) -> None:
@@ -90,14 +68,12 @@ class _Things:
         self._boxes: dict[tuple[int, ...], dict[int, list[Bbox]]] = {}
 
     def add(self, box: Bbox, phrase: int) -> None:
-        """Add a phrase's box."""
         levels = [math.frexp(box[axis + 2] - box[axis])[1] for axis in (0, 1)]
         columns = [_column(box[axis], levels[axis]) for axis in (0, 1)]
         cell = self._boxes.setdefault((*levels, *columns), {})
         cell.setdefault(phrase, []).append(box)
 
     def same_as(self, box: Bbox, phrase: int) -> Bbox | None:
-        """Return another phrase's box of the same thing; None where there is none."""
         across, down = (_cells_near(box[axis], box[axis + 2]) for axis in (0, 1))
         for width_level, column in across:
             for height_level, row in down:
@@ -131,21 +107,9 @@ def _cells_near(low: float, high: float) -> list[tuple[int, int]]:
 def match_boxes(
     found: Sequence[Bbox], wanted: Sequence[Bbox], threshold: float = SAME, *, most: bool = False
 ) -> dict[int, tuple[int, float]]:
-    """Match found boxes to wanted ones, one to one.
-
-    Pairs are made by falling IoU; of equal ones the first wanted box, then the first found one,
-    comes first.
-
-    Args:
-        found: Boxes as (x1, y1, x2, y2).
-        wanted: Boxes in the same coordinates.
-        threshold: The least IoU of a pair, in [0, 1].
-        most: Make as many pairs as possible, by augmenting paths (Kuhn 1955): a pair may be undone
-            if both its boxes find other partners.
-
-    Returns:
-        For each wanted box that has a partner, by its index and in that order: the index of the
-        found box, and their IoU.
+    """For each wanted box that has a partner, in their order: the index of the found box, and their
+    IoU, at least `threshold`. Pairs are made by falling IoU; with `most`, as many as possible, by
+    augmenting paths (Kuhn 1955).
     """
     overlaps: list[list[float]] = []  # the IoU by index: [wanted][found]
     near: list[list[int]] = []  # for each wanted box, those found that it can take, best first
@@ -174,14 +138,7 @@ def match_boxes(
 
 
 def first_free(pairs: Iterable[tuple[A, B]]) -> dict[A, B]:
-    """Pair greedily, one to one: keep each pair of which neither side is in one kept before.
-
-    Args:
-        pairs: Pairs (a, b), the preferred ones first.
-
-    Returns:
-        For each pair that is kept, b under a.
-    """
+    """Keep each pair of which neither side is in one kept before; preferred ones come first."""
     partner: dict[A, B] = {}
     taken: set[B] = set()
     for a, b in pairs:
@@ -206,10 +163,8 @@ def _give_partner(
 
 
 def agreement(first: Sequence[dict[str, Any]], second: Sequence[dict[str, Any]]) -> float:
-    """Return the mean IoU of two answers' boxes, matched one to one by falling IoU, in [0, 1].
-
-    A box without a partner counts 0, and two answers without boxes are 0. The answers' instances
-    each have a `bbox`.
+    """The mean IoU of boxes matched one to one; a box without a partner counts 0, and two answers
+    without boxes are 0.
     """
     boxes = [box_of(instance["bbox"]) for instance in first]
     second_boxes = [box_of(instance["bbox"]) for instance in second]

@@ -36,29 +36,14 @@ _NOT_FINITE = ("nan", "inf", "-inf", "infinity", "-infinity")  # as texts that f
 
 
 def check_seed(record: Record) -> None:
-    """Raise BrokenRow for a record made from label files (its seed) that can't be read.
-
-    Whoever made the record left the reason in its column SEED_ERROR; other records pass.
-    """
+    """Whoever made the record from label files left the reason in its column."""
     if isinstance(record.get(SEED_ERROR), str):
         raise BrokenRow(record[SEED_ERROR])
 
 
 def check_stated_size(record: Mapping[str, Any], size: Size) -> None:
-    """Refuse a record with boxes that states another size than its image has.
-
-    The boxes are in pixels of the picture that they were drawn in; in another one they would be
-    wrong without a sign of it. A record that states no size passes.
-
-    Args:
-        record: A record with boxes; its `width` and `height` are what it states.
-        size: Width and height of the image in pixels, turned as its EXIF orientation says.
-
-    Raises:
-        SizeDiffers: The two sizes differ.
-
-    Example:
-        >>> check_stated_size({"width": 640, "height": 480}, (640, 480))
+    """The boxes are in pixels of the picture that they were drawn in; in another one they would be
+    wrong without a sign of it. `size` is that of the upright image.
     """
     stated = stated_size(record)
     if stated is None or stated == size:
@@ -94,14 +79,7 @@ def labels_as_stored(path: str, size: Size) -> str:
 
 
 def boxes_reach_out(boxes: Iterable[Sequence[float]], size: Size) -> float:
-    """Return by how many pixels boxes (x1, y1, x2, y2) reach out of an image of `size` at the most.
-
-    Boxes that do by no more than SLACK, as those that are measured loosely, count as 0.
-
-    Example:
-        >>> boxes_reach_out([(10, 10, 50, 90)], (100, 60))
-        30
-    """
+    """By how many pixels, at the most; no more than SLACK, as of boxes measured loosely, is 0."""
     reach: float = 0
     for x1, y1, x2, y2 in boxes:
         if not _is_within((x1, y1, x2, y2), size):
@@ -110,19 +88,8 @@ def boxes_reach_out(boxes: Iterable[Sequence[float]], size: Size) -> float:
 
 
 def read_regions(record: Record, key: str) -> list[dict[str, Any]]:
-    """Return the regions in a record's column.
-
-    Args:
-        record: A row of the input.
-        key: The column.
-
-    Returns:
-        Each region as given, with a `bbox` ([x1, y1, x2, y2] in pixels, numbers as given) and a
-        `type`, "" if it states none.
-
-    Raises:
-        BrokenRow: The column is no list, or a region has no box with an area; or the record was
-            made from files that can't be read.
+    """Each region as given, with its `type`, "" if it states none. Raises BrokenRow where the
+    column is no list, or a region has no box with an area.
     """
     check_seed(record)
     value = record.get(key)
@@ -147,13 +114,8 @@ def read_regions(record: Record, key: str) -> list[dict[str, Any]]:
 
 
 def types_of(record: Mapping[str, Any], key: str = "regions") -> list[str]:
-    """Return the types that a record's regions state, in their order, repeated ones included.
-
-    Regions that can't be read and blank types are left out.
-
-    Example:
-        >>> types_of({"regions": [{"type": "car"}, {"type": None}, 7]})
-        ['car']
+    """In their order, repeated ones included; regions that can't be read and blank types are left
+    out.
     """
     regions = record.get(key)
     if not isinstance(regions, list):
@@ -172,15 +134,8 @@ def instances_on(
     expression_id: str,
     known: int | None = None,
 ) -> list[dict[str, Any]]:
-    """Return an instance of an expression for each of some regions, in the order of `indices`.
-
-    Args:
-        indices: The indices of the regions, from 0.
-        regions: The record's own regions, and perhaps others after these, as a box that an earlier
-            step found.
-        expression_id: The expression's id, with which the instances' ids begin.
-        known: How many of the regions are the record's own: only these have a `region_id`, their
-            number from 1. None if all are.
+    """`indices` are of the regions, from 0. Only the first `known` regions (all for None) are the
+    record's own, and have a `region_id`, from 1.
     """
     instances = []
     for number, index in enumerate(indices):
@@ -198,11 +153,9 @@ def instances_on(
 def places_of(
     instances: Sequence[Mapping[str, Any]], regions: Sequence[Mapping[str, Any]]
 ) -> list[int] | None:
-    """Return the indices (from 0) of the regions that have the very boxes of the instances.
-
-    They are in the order of the instances, each once. Of several regions with one box, it is the
-    one that the instance names by `region_id`, else the first. None where some instance's box isn't
-    that of any region.
+    """Indices from 0, each once, of the regions that have the very boxes of the instances: of
+    several the one that `region_id` names, else the first. None where an instance's box is no
+    region's.
     """
     boxes = [list(region["bbox"]) for region in regions]
     indices = []
@@ -221,26 +174,16 @@ def places_of(
 
 @dataclass
 class GivenBoxes:
-    """The user's own boxes of a row, looked through.
+    """The user's own boxes of a row, looked through."""
 
-    Attributes:
-        boxes: The boxes that can be used: index in the row (from 0), and x1, y1, x2, y2 in pixels,
-            inside the image.
-        problems: The other boxes, as objects with index (`box`), the box as given (`bbox`), a key
-            of REASONS (`kind`) and the reason in words (`reason`).
-        cut: How many of `boxes` reached out of the image by more than the slack and were cut at its
-            edge.
-    """
-
+    # index in the row, and x1, y1, x2, y2 in pixels, inside the image
     boxes: list[tuple[int, Bbox]] = field(default_factory=list)
+    # `box` (index), `bbox` as given, `kind` of REASONS, `reason`
     problems: list[dict[str, Any]] = field(default_factory=list)
-    cut: int = 0
+    cut: int = 0  # how many of `boxes` were cut at the image's edge
 
     def report(self) -> str:
-        """Return all problems in one line: the first five in words, then how many more there are.
-
-        It is "" without problems.
-        """
+        """The first five problems in words, then how many more there are."""
         parts = [f"box {problem['box']} {problem['reason']}" for problem in self.problems[:5]]
         more = len(self.problems) - len(parts)
         if more:
@@ -249,19 +192,9 @@ class GivenBoxes:
 
 
 def read_given_boxes(value: Any, size: Size) -> GivenBoxes | None:
-    """Read the user's own boxes in a column, `[x, y, width, height]` in pixels.
-
-    Where some box fits the image only if it is read as `[x1, y1, x2, y2]`, and all boxes of four
-    numbers can be read so, the whole row is taken to mean that by mistake, and no box of it is
-    used. Other boxes that reach out of the image are cut at its edge.
-
-    Args:
-        value: The column's value: a list of boxes, or one box without a list.
-        size: Width and height of the image in pixels.
-
-    Returns:
-        The boxes that can be used and those that can't; None where the column is empty: None, ""
-        or [].
+    """`[x, y, width, height]` in pixels: a list of boxes, or one without a list; None where it is
+    empty. Where some box fits the image only as `[x1, y1, x2, y2]`, and all boxes of four numbers
+    can be read so, no box of the row is used. Others that reach out of the image are cut.
     """
     items = _as_list(value)
     if not items:
@@ -280,8 +213,7 @@ def read_given_boxes(value: Any, size: Size) -> GivenBoxes | None:
 
 
 def _as_list(value: Any) -> Sequence[Any]:
-    # Return a column's value as a list of boxes. None and "" are no boxes. What is no list is one
-    # box, though a wrong one, and so are four items of which none is a list.
+    # What is no list is one box, though a wrong one, and so are four items of which none is a list.
     if value is None or value == "":
         return []
     if not isinstance(value, (list, tuple)):
@@ -315,9 +247,8 @@ def _problems(items: Sequence[Any], size: Size) -> list[str | None]:
 
 
 def _problem_of(item: Sequence[float], size: Size) -> str | None:
-    # Return what is wrong with one box, read as x, y, width and height, as a key of REASONS. None
-    # for nothing. `xyxy` says that it fits the image only as corners. A box that reaches out of the
-    # image is judged by the part inside.
+    # `xyxy`: it fits the image only as corners. A box that reaches out is judged by the part
+    # inside.
     if min(item[2:]) <= 0:
         return "no_area"
     corners = to_xyxy(item, "xywh")
@@ -365,10 +296,7 @@ def _with_whole_numbers(bbox: Bbox) -> Bbox:
 
 
 def largest(boxes: Sequence[tuple[int, Bbox]], most: int | None) -> list[tuple[int, Bbox]]:
-    """Return the `most` largest of the boxes, in the row's order; all for None, as they come.
-
-    Among equally large boxes the first ones are taken. Boxes come with their index in the row.
-    """
+    """In the row's order; all for None. Among equally large boxes the first ones are taken."""
     if most is None or len(boxes) <= most:
         return list(boxes)
     by_area = sorted(boxes, key=lambda box: (-area(box[1]), box[0]))
@@ -376,5 +304,5 @@ def largest(boxes: Sequence[tuple[int, Bbox]], most: int | None) -> list[tuple[i
 
 
 def normalized(bbox: Bbox, size: Size) -> list[float]:
-    """Return `[x1, y1, x2, y2]` in parts of the image's sides, with 3 decimals."""
+    """In parts of the image's sides, with 3 decimals."""
     return [round(edge / side, 3) for edge, side in zip(bbox, (*size, *size), strict=True)]

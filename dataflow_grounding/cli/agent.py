@@ -53,8 +53,7 @@ def context(here: click.Context) -> None:
 
 
 def _commands(here: click.Context) -> Iterator[str]:
-    # Options that many commands share are told once: `(those of check)`. `here` is the context in
-    # which click looks the commands up.
+    # Options that many commands share are told once: `(those of check)`.
     options_of: dict[str, set[str]] = {}  # by command, those of the commands so far
     for name, purpose in COMMANDS.items():
         command = cli.command_named(here, name)

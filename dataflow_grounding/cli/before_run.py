@@ -101,7 +101,6 @@ def _aside_lines(figures: dict[str, Any]) -> Iterator[str]:
 
 
 def _table(figures: dict[str, Any]) -> Iterator[str]:
-    # A cost that isn't known is "-".
     rows = [["step", "requests", "input", "cached", "output", "USD"]]
     for step in [*figures["steps"], {"step": "total", **figures}]:
         counts = [step["requests"], *step["tokens"].values()]

@@ -134,15 +134,7 @@ def _missed_ratios(parts: dict[str, Any], weights: dict[str, float], alike: int)
 
 
 def _parts(ratios: str) -> dict[str, float]:
-    """Return the name and the weight of each part that `--ratios` states, in the order stated.
-
-    Weights are as written there, in any unit. Raises UsageError unless these are two or three
-    numbers above 0, with `/` between.
-
-    Example:
-        >>> _parts("8/2")
-        {'train': 8.0, 'test': 2.0}
-    """
+    # Weights are as written, in any unit.
     numbers = ratios.split("/")
     names = _PART_NAMES.get(len(numbers), ())
     parts: dict[str, float] = {}
@@ -195,7 +187,6 @@ def stats_command(
 
 
 def _say_figure(name: str, figure: Any, groups: Sequence[Sequence[Place]], advice: str) -> None:
-    # Of a table there are neither groups nor advice.
     row = FIGURES[name]
     if row.get("kind") == "table":
         _say_table(row["about"], figure)
@@ -218,7 +209,7 @@ def _says_something(name: str, figure: Any) -> bool:
 
 
 def _say_folded(names: Sequence[str], figures: Mapping[str, Any]) -> None:
-    # The line leaves out maps, tables, what wasn't measured (None), and what nobody asked for.
+    # Maps, tables, what wasn't measured (None), and what nobody asked for are left out.
     nothing_of = []
     for name in names:
         row = FIGURES[name]
@@ -245,8 +236,6 @@ def _alike_pictures(group: Sequence[Place]) -> str:
 
 
 def _shown(value: Any, kind: str | None) -> str:
-    # Of counts by name, and of a spread's numbers, the first _MOST_COUNTS are shown, "none" for
-    # none.
     if value is None:
         return "-"
     if kind == "share":
@@ -267,9 +256,7 @@ def _shown(value: Any, kind: str | None) -> str:
 
 
 def _map_of_places(grid: Sequence[Sequence[int]]) -> str:
-    # A letter is two cells, one above the other, as letters are twice as high as wide. `grid` has
-    # the counts row by row, an even number of rows, and at least one box. Each line begins with a
-    # line end.
+    # A letter is two cells, one above the other, as letters are twice as high as wide.
     rows = []
     for y in range(0, len(grid), 2):
         rows.append([upper + lower for upper, lower in zip(*grid[y : y + 2], strict=True)])
@@ -284,8 +271,6 @@ def _map_of_places(grid: Sequence[Sequence[int]]) -> str:
 
 
 def _rules(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
-    # Return the rules that begin with one of the prefixes between commas, in the order of RULES.
-    # None are returned without a value. Case makes no difference.
     if not value:
         return ()
     prefixes = tuple(part.strip().upper() for part in value.split(","))

@@ -85,8 +85,6 @@ def doctor(
 
 
 def _is_unreadable(endpoint: dict[str, Any]) -> bool:
-    # Return whether the reply of an endpoint, or of one of its several, can't be read. False where
-    # no reply was asked for.
     parts = [endpoint, *endpoint.get("endpoints", ())]
     return any(str(part.get("reply", "")).startswith(NOT_READABLE) for part in parts)
 
@@ -112,8 +110,6 @@ def _lines(findings: dict[str, Any]) -> Iterator[str]:
 
 
 def _of_endpoints(findings: dict[str, Any]) -> Iterator[str]:
-    # Yield what `doctor` says of the endpoint, of each where there are several, and of problems.
-    # Without one, how to name one.
     endpoint = findings.get("endpoint", {})
     if not endpoint:
         way = unused_keys().strip()
@@ -176,9 +172,6 @@ def calibrate_command(
 def _serving(
     spec_paths: tuple[str, ...], overrides: tuple[str, ...], base_url: str | None, model: str | None
 ) -> tuple[Serving, RunOptions]:
-    # Return what is to be calibrated, and how it is asked. It is the endpoint of a spec, else that
-    # of the options `base_url` and `model`, which the environment completes, else the
-    # environment's.
     endpoint_named = base_url is not None or model is not None
     if spec_paths and endpoint_named:
         raise SpecError("give either a spec (-e SPEC) or an endpoint (--base-url URL --model NAME)")

@@ -69,7 +69,6 @@ def command(
 
 
 def _cache_of(image: str) -> str | None:
-    # The same path gives the same file. None where the folder can't be made.
     folder = os.path.join(cache_folder(), "ground")
     with suppress(OSError):
         os.makedirs(folder, exist_ok=True)

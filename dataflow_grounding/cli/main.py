@@ -62,10 +62,7 @@ _GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "completion": ("main", "Print the shell's completion script."),
     },
 }
-"""Group → command → the module of this folder that it is in, and what `--help` says.
-
-The module is imported when the command is used.
-"""
+"""Group → command → its module of this folder, imported when it is used, and what `--help` says."""
 # Command → its module and what `--help` says.
 _COMMANDS = {name: about for group in _GROUPS.values() for name, about in group.items()}
 COMMANDS = {name: purpose for name, (_, purpose) in _COMMANDS.items()}
@@ -76,15 +73,10 @@ class _LazyGroup(click.Group):
     """Commands that are imported when they are used, as a start would otherwise import them all."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names of all commands: the package's own, then those of other packages."""
         return [*COMMANDS, *_other_packages_commands()]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return the command of this name as `command_named` does.
-
-        While a shell completes a line it is None where that raises an error, which would be printed
-        amid the line.
-        """
+        """None while a shell completes a line, where an error would be printed amid the line."""
         try:
             return self.command_named(ctx, cmd_name)
         except click.UsageError:
@@ -93,10 +85,8 @@ class _LazyGroup(click.Group):
             raise
 
     def command_named(self, ctx: click.Context, cmd_name: str) -> click.Command:
-        """Return the command of this name, imported only now; `-` and `_` are equal in it.
-
-        The package's own comes before another package's. Raises UsageError for a name that no
-        command has.
+        """Imported only now; `-` and `_` are equal in a name. The package's own comes before
+        another package's. Raises UsageError for a name that no command has.
         """
         name = cmd_name.replace("-", "_")
         if name in _COMMANDS:
@@ -109,10 +99,7 @@ class _LazyGroup(click.Group):
         raise click.UsageError(f"{cmd_name!r} is not a command{nearest(name, COMMANDS)}", ctx)
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the help, all on one screen: no empty lines between groups, a line for each option.
-
-        Options come last.
-        """
+        """All on one screen: no empty lines between groups, a line for each option."""
         self.format_usage(ctx, formatter)
         formatter.write(f"{self.help}\n")
         groups = {
@@ -231,9 +218,9 @@ def as_command() -> Iterator[None]:
 
 
 def _run() -> None:
-    # Run the command line, and raise SystemExit with its exit code. That is the command's own,
-    # `as_command`'s after an error, 2 for wrong arguments, and 70 for a defect of ours. Messages
-    # call settings as a spec has them (vlm.box_format), not as Python does (box_format=).
+    # The exit code is the command's own, `as_command`'s after an error, 2 for wrong arguments, and
+    # 70 for a defect of ours. Messages call settings as a spec has them (vlm.box_format), not as
+    # Python does (box_format=).
     speaks_of_specs.set(True)
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
@@ -257,15 +244,11 @@ def _run() -> None:
 
 
 class _FailSafeFile(io.FileIO):
-    """A file to which writing never raises: what can't be written is dropped.
-
-    `failed` is the first error; None while there is none.
-    """
+    """A file to which writing never raises: what can't be written is dropped; `failed` says why."""
 
     failed: OSError | None = None
 
     def write(self, data: Any) -> int:
-        """Write, waiting where a pipe is full; count what can't be written as written."""
         try:
             while True:
                 written = super().write(data)

@@ -54,8 +54,6 @@ def eject_prompts(folder: str, names: tuple[str, ...], force: bool) -> None:
 
 
 def _use_of(name: str) -> str:
-    # A system message says of which questions; a prompt of some forms of asking names the forms;
-    # any other the operators that ask it.
     if name in SYSTEM_PROMPTS:
         about = "no image" if name == "system_text_only" else "an image"
         return f"the system message of every question about {about}"

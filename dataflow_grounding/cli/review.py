@@ -141,7 +141,6 @@ def apply_command(
 
 
 def _share(text: str) -> float:
-    # 0 and 1 themselves are refused, too.
     with suppress(ValueError):
         share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
         if 0 < share < 1:

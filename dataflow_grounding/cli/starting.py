@@ -110,7 +110,6 @@ def default_specs(
 
 
 def _settings_of(backend: str | None) -> dict[str, Any]:
-    # Return the settings for a backend; for None, that of the environment.
     backend = backend or backend_of_keys() or "gemini"
     model = os.environ.get("DF_MODEL", "").strip()
     vlm: dict[str, Any] = {"backend": backend}
@@ -120,8 +119,6 @@ def _settings_of(backend: str | None) -> dict[str, Any]:
 
 
 def _folder_and_pipelines(arguments: tuple[str, ...]) -> tuple[str, Collection[str]]:
-    # Return the folder to write into, and the pipelines whose specs are wanted. They are the
-    # current folder and all pipelines, unless `arguments`, each NAME=VALUE, say otherwise.
     # `module_name` may be given, too, as TAO's users do.
     settings = {"autolabel_type": "", "results_dir": "", "module_name": _MODULE}
     for argument in arguments:

@@ -94,8 +94,7 @@ class DataFlowServing(Serving):
         return text
 
     def _error_of(self, error: Exception) -> Exception:
-        # Return the error that our own servings raise in place of one of the other serving's. It is
-        # a ServerFault, unless the error has an endpoint's `status_code`, 400 or more, to go by.
+        # a ServerFault, unless the error has an endpoint's `status_code`, 400 or more, to go by
         name = type(error).__name__
         status = getattr(error, "status_code", None)
         if isinstance(status, int) and status >= 400:
@@ -104,8 +103,7 @@ class DataFlowServing(Serving):
         return ServerFault(f"{self.model}: {name}: {excerpt(str(error), 200)}")
 
     def _texts(self, request: Request[Any], paths: list[str]) -> Any:
-        # Return what the other serving gives for a request, with its pictures at `paths`. That is a
-        # list of one text if all is well, and may be anything else.
+        # a list of one text if all is well; it may be anything else
         if self._method == MESSAGES:
             turns = [_turn_in_both_spellings(message) for message in request.messages]
             generate = self._serving.generate_from_input_messages
@@ -123,15 +121,8 @@ class DataFlowServing(Serving):
 
 
 def _turn_in_both_spellings(message: Turn) -> dict[str, str]:
-    """Return a message as a turn of DataFlow's, who spoke and what under two names each.
-
-    Its servings of endpoints read `role` and `content`; those of local models read `from` and
-    `value`, which begins with an `<image>` for each picture.
-
-    Example:
-        >>> _turn_in_both_spellings(Turn("assistant", "It is red."))
-        {'role': 'assistant', 'content': 'It is red.', 'from': 'gpt', 'value': 'It is red.'}
-    """
+    # Its servings of endpoints read `role` and `content`; those of local models read `from` and
+    # `value`, which begins with an `<image>` for each picture.
     text_with_marks = "<image>" * len(message.images) + message.text
     speaker = "human" if message.role == "user" else "gpt"
     return {
@@ -143,9 +134,8 @@ def _turn_in_both_spellings(message: Turn) -> dict[str, str]:
 
 
 def _as_file(image: Image, folder: str, number: int) -> str:
-    # Return the path of a file with the picture as it is sent, whose name ends in .jpg or .png.
-    # That is the picture's own file if that is sent as it is, and its name ends in this way. Else
-    # it is a new file, `picture{number}` in the folder: a JPEG where the picture is encoded again.
+    # The picture's own file, if that is sent as it is and its name has the right ending; else a new
+    # one.
     ending = ".jpg"
     if image.as_is:
         ending = _ENDINGS.get(image.facts.media_type, "")

@@ -213,10 +213,8 @@ class PromptedVQAGenerator(Operator):
         return {self.keys.answer: await ask(self._as_turns(request, earlier))}
 
     def _as_turns(self, request: Request[str], earlier: list[dict[str, str]]) -> Request[str]:
-        # Return the request with the earlier turns as chat turns instead of data in its input. Its
-        # pictures go with the first turn that isn't the system's. The request comes back as it is
-        # if there are no earlier turns, if the serving takes no chat turns, and if the turns don't
-        # alternate from a user's to a last one of the assistant's: few endpoints take other turns.
+        # Pictures go with the first turn that isn't the system's. Few endpoints take turns that
+        # don't alternate from a user's to a last one of the assistant's.
         turns = [Turn(turn["role"], turn["content"]) for turn in earlier]
         of_system = list(takewhile(lambda turn: turn.role == SYSTEM, turns))
         talk = turns[len(of_system) :]
@@ -233,9 +231,8 @@ class PromptedVQAGenerator(Operator):
         )
 
     def _prompt_and_earlier_turns(self, record: Record) -> tuple[str, list[dict[str, str]]]:
-        # The text is the last turn of the row's conversation; where that column isn't read, or is
-        # null, the row's prompt, with no turns before it. The template's text takes the place of
-        # the conversation's first turn.
+        # Where the column of conversations isn't read, or is null, the row's prompt is asked. The
+        # template's text takes the place of the conversation's first turn.
         columns = self.keys.by_role
         key = columns.get("conversation")
         if "prompt" in columns and (key is None or record.get(key) is None):
@@ -257,9 +254,7 @@ class PromptedVQAGenerator(Operator):
         return last["content"], earlier
 
     def _each_picture(self, record: Record) -> list[tuple[Record, str]]:
-        # Return for each picture of a record a copy that has its path alone, and the column. That
-        # is how pictures are opened: by a record with one path in a column. A cell, or an item of
-        # its list, that is null or "" is no picture.
+        # Pictures are opened by a record with one path in a column.
         key = self.keys.by_role.get("image", "")
         cell = record.get(key)
         paths = cell if isinstance(cell, list) else [cell]
@@ -271,16 +266,7 @@ class PromptedVQAGenerator(Operator):
 
 
 def _as_role_and_content(turn: Any) -> dict[str, str]:
-    """Return a turn of a conversation as endpoints know it, without `<image>` before its text.
-
-    Empty for what is no object with a text. Of two spellings in one turn, `from` and `value` count.
-
-    Example:
-        >>> _as_role_and_content({"from": "human", "value": "<image>\\nHow many?"})
-        {'role': 'user', 'content': 'How many?'}
-        >>> _as_role_and_content({"role": "tool", "content": ""})
-        {'role': 'assistant', 'content': ''}
-    """
+    # {} for what is no object with a text. Of two spellings in one turn, `from` and `value` count.
     if not isinstance(turn, Mapping):
         return {}
     text = turn.get("value", turn.get("content"))
@@ -305,27 +291,9 @@ def _read_answer(reply: str) -> tuple[str, list[Note]]:
 
 
 def _answer_or_whole_reply(reply: str) -> tuple[Any, list[Note]]:
-    """Return what a reply has under "answer", or else the whole reply, and notes.
-
-    The answer is that of the last object with this key and no other. It may be in prose, in a
-    fence, in a list or in another object: `[{"answer": "x"}]` gives "x". Of an answer that is cut
-    off, the items that came whole count, and None where it is a text.
-
-    Any other reply is the answer as a whole, noted as `own_words`: prose, also with JSON in it that
-    is cut off; an object that the user's prompt may have asked for; a list without an object.
-
-    Raises:
-        TruncatedReply: The reply begins as an object or a fence, and is cut off before "answer".
-
-    Example:
-        >>> _answer_or_whole_reply('Sure: {"answer": "It is red."}')
-        ('It is red.', [])
-        >>> _answer_or_whole_reply('{"answer": ["red", "bl')
-        (['red'], [Note(code='truncated', text='the reply ends inside its JSON')])
-        >>> _answer_or_whole_reply('{"answer": "red", "sure": true}') == (
-        ...     '{"answer": "red", "sure": true}', [_OWN_WORDS]
-        ... )
-        True
+    """The answer is that of the last object with this key and no other, also in prose, in a fence,
+    in a list or in another object. Any other reply is the answer as a whole, noted as `own_words`.
+    Raises TruncatedReply where it begins as an object or a fence, and is cut off before "answer".
     """
     try:
         fields, notes = read_object(reply, required="answer")

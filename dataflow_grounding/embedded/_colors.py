@@ -34,15 +34,8 @@ _READINGS = ((-3.0, 0.85), (0.0, 1.0), (1.5, 1.15))
 def color_mask(
     term: str, lch: Sequence[Array], *, inset: float = 0.0, factor: float = 1.0
 ) -> Array:
-    """Return where the colour term holds: bool, shaped as each of the three arrays.
-
-    A term has least and most hue, chroma and lightness (`words.COLOR_BOUNDS`).
-
-    Args:
-        term: The colour term.
-        lch: Lightness, 0 to 100; chroma, from 0; hue in degrees, 0 to 360.
-        inset: Degrees that are taken off each end of the term's hues; added, if negative.
-        factor: The term's least chroma is multiplied by it.
+    """Where the term holds, by lightness 0 to 100, chroma, and hue in degrees. `inset` degrees are
+    taken off each end of its hues, and its least chroma is multiplied by `factor`.
     """
     lightness, chroma, hue = lch
     hue_bounds, chroma_bounds, lightness_bounds = words.COLOR_BOUNDS[term]
@@ -72,26 +65,17 @@ def _is_blue(lightness: Array, chroma: Array, hue: Array) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class ColorRegion(Candidate):
-    """A region of one colour.
+    """A region of one colour."""
 
-    Attributes:
-        pixels: 1 where it is, else 0: uint8, of the reduced copy's size.
-        size: How many pixels it has.
-        is_steady: Whether a looser and a stricter reading of the colour give nearly the same box,
-            and it stands out from what is around it.
-    """
-
-    pixels: Array
-    size: int
+    pixels: Array  # 1 where it is, else 0: uint8, of the reduced copy's size
+    size: int  # in pixels
+    # a looser and a stricter reading give nearly the same box, and it stands out
     is_steady: bool = False
 
 
 def find_regions(picture: Picture, term: str, *, joined: bool = False) -> list[ColorRegion]:
-    """Return the regions of a colour term, largest first, each with whether it is steady.
-
-    The colour is read three times, loosely to strictly: what has a clear border then keeps its box.
-    Regions are those of the medium reading; ``joined`` takes pieces with a small gap between them
-    as one. Those far below the largest one's size are left out.
+    """Largest first. The colour is read three times, loosely to strictly: what has a clear border
+    then keeps its box. `joined` takes pieces with a small gap between them as one.
     """
     loose, medium, strict = [
         _regions_of(color_mask(term, picture.lch, inset=inset, factor=factor), picture, joined)

@@ -17,16 +17,11 @@ _COUNTS = {number: word for word, number in words.NUMBERS.items()}  # 2 → "two
 
 
 class Descriptions:
-    """What can be said of things in a picture.
-
-    Attributes:
-        things: The things.
-        meanings: Phrase, without article → the ids of the things that it fits. A singular that fits
-            several doesn't tell which is meant.
-    """
+    """What can be said of things in a picture."""
 
     def __init__(self, things: Sequence[Thing], picture: Picture) -> None:
         self.things = things
+        # the ids of the things that a phrase, without article, fits
         self.meanings: dict[str, list[int]] = {}
         self._names = {thing.id: list(_names(thing, picture)) for thing in things}
         for thing in things:
@@ -55,13 +50,12 @@ class Descriptions:
         return None
 
     def groups(self) -> list[tuple[str, list[int]]]:
-        """Return each kind of thing, counted, with the ids of its things: ("two cars", [3, 5]).
-
-        Groups of more things come first, of as many those with larger boxes. Things of a kind are
-        told apart by colour if the colours of all of that kind are clear.
+        """Each kind of thing, counted, with the ids of its things: ("two cars", [3, 5]). Those of
+        more things come first, of as many those with larger boxes.
         """
         grouped: dict[tuple[str, str], list[Thing]] = {}
         for thing in self.things:
+            # Colours tell things of a kind apart if they are clear for all of that kind.
             colors = [alike.color for alike in self.things if alike.kind == thing.kind]
             grouped.setdefault((thing.color if all(colors) else "", thing.kind), []).append(thing)
         groups = []
@@ -108,14 +102,8 @@ def _counted(count: int, color: str, kind: str) -> str:
 def answer_about_regions(
     task: str, image: Array, request_input: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the reply to a task about regions, shaped as its schema says.
-
-    Args:
-        task: "region_expression", "image_caption", "grounding_expression", "double_check" or
-            "region_caption".
-        image: uint8 (H, W, 3), BGR, upright.
-        request_input: `regions`, as `read_things` takes them, and for "double_check" the
-            `expressions` that are to be checked.
+    """`image` is uint8 (H, W, 3), BGR, upright; `request_input` has `regions`, and for
+    "double_check" the `expressions` that are to be checked.
     """
     picture = Picture(image)
     regions = request_input.get("regions") or []
@@ -173,8 +161,7 @@ def _unambiguous_expressions(descriptions: Descriptions) -> list[dict[str, Any]]
 
 
 def _check(descriptions: Descriptions, expression: Mapping[str, Any]) -> dict[str, Any]:
-    # ``matches`` is None where its words aren't known. Where it is False, the regions are corrected
-    # to those that the words fit.
+    # `matches` is None where its words aren't known.
     text = str(expression["text"])
     region_ids = list(expression["region_ids"])
     check = {"id": expression["id"], "text": text, "region_ids": region_ids, "reason": ""}

@@ -29,19 +29,9 @@ _LIKE_FIT = 0.8
 def ground_phrases(
     image: Array, phrases: Sequence[dict[str, Any]]
 ) -> dict[str, list[dict[str, Any]]]:
-    """Return boxes for the phrases of one image.
-
-    Args:
-        image: uint8 (H, W, 3), BGR, upright.
-        phrases: Each is ``{"id": int, "text": str}``, with an id of its own.
-
-    Returns:
-        ``objects``: each with ``id`` and ``label`` of its phrase, ``bbox`` in whole pixels x1, y1,
-        x2, y2 of ``image``, ``score`` and ``evidence``. Scores are constants set by hand, one for
-        each kind of evidence: they are not probabilities.
-        ``statuses``: the phrases of which it can't be told whether or where they are, each with
-        ``id``, ``status`` ("ambiguous" or "unsupported") and ``reason``.
-        A phrase in neither was looked for and not found. Equal arguments give equal answers.
+    """`image` is uint8 (H, W, 3), BGR, upright. Returns `objects`, with boxes in whole pixels and
+    scores set by hand, one for each kind of evidence, which are no probabilities; and `statuses` of
+    phrases of which it can't be told whether or where they are. A phrase in neither wasn't found.
     """
     picture = Picture(image)
     objects = []

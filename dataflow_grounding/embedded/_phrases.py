@@ -31,26 +31,17 @@ class Undecided(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Phrase:
-    """What a phrase asks for.
+    """What a phrase asks for."""
 
-    Attributes:
-        head: The singular noun.
-        is_plural: Whether the noun is in the plural.
-        wanted: How many things are meant; None for all: of a plural, and of a bare singular, as
-            names of classes are.
-        color: A colour term of the word lists.
-        positions: Where in the picture: "left", "right", "top", "bottom", "middle".
-    """
-
-    head: str
+    head: str  # the singular noun
     is_plural: bool
-    wanted: int | None
-    color: str | None
-    positions: frozenset[str]
+    wanted: int | None  # None for all: of a plural, and of a bare singular, as names of classes are
+    color: str | None  # a term of the word lists
+    positions: frozenset[str]  # "left", "right", "top", "bottom", "middle"
 
 
 def parse_phrase(text: str) -> Phrase:
-    """Return what one phrase asks for. Raises Undecided where a word of it isn't understood."""
+    """Raises Undecided where a word of it isn't understood."""
     if len(text) > _MOST_CHARACTERS:
         raise Undecided("unsupported", "the phrase is too long")
     tokens, place = _words_and_place(text)
@@ -108,9 +99,7 @@ def _refuse_unknown(modifiers: Sequence[str]) -> None:
 def select_meant(
     candidates: Sequence[Candidate], phrase: Phrase, picture: Picture
 ) -> list[Candidate]:
-    """Return the candidates that a phrase means, from left to right.
-
-    "The left ball" means one, "two balls" two, "balls" all, and so does "ball", the bare name of a
+    """One by "the left ball", two by "two balls", all by "balls" and by "ball", the bare name of a
     class. Raises Undecided where it isn't told which of the candidates are meant.
     """
     meant = [each for each in candidates if _is_at(each.bbox, phrase.positions, picture)]
@@ -121,7 +110,7 @@ def select_meant(
 
 
 def relative_center(box: Box, picture: Picture) -> tuple[float, float]:
-    """Return x and y of a box's middle, in parts of the picture's width and height."""
+    """In parts of the picture's width and height."""
     return (box[0] + box[2]) / 2 / picture.width, (box[1] + box[3]) / 2 / picture.height
 
 

@@ -23,29 +23,17 @@ def box_of(x: float, y: float, width: float, height: float) -> Box:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A thing that may be what a phrase names.
+    """A thing that may be what a phrase names."""
 
-    Attributes:
-        bbox: x1, y1, x2, y2 in pixels of the reduced copy.
-        score: A constant set by hand for this sort of evidence, from 0 to 1.
-        evidence: "seen" by a detector or as a shape, a "region" of pixels, or "inferred" from
-            something else that is seen.
-    """
-
-    bbox: Box
-    score: float
+    bbox: Box  # in pixels of the reduced copy
+    score: float  # set by hand for this sort of evidence, from 0 to 1
+    # "seen" by a detector or as a shape, a "region" of pixels, or "inferred" from these
     evidence: str
 
 
 class Picture:
-    """A BGR uint8 image (H, W, 3), and a copy to work on, called the reduced copy.
-
-    The copy's long side has at most 640 px. What is derived from it is computed at first use.
-
-    Attributes:
-        full_width, full_height: The image's size in pixels.
-        width, height, area: The copy's size in pixels.
-        bgr: The copy.
+    """A BGR uint8 image (H, W, 3), and a reduced copy to work on, whose sizes are `width`, `height`
+    and `area`.
     """
 
     def __init__(self, image: Array) -> None:
@@ -82,10 +70,7 @@ class Picture:
         return np.asarray(lightness), np.asarray(chroma), np.asarray(hue)
 
     def around(self, bbox: Box, margin: int = 0) -> tuple[slice, slice]:
-        """Return the rows and columns of a box with a margin, for the arrays of this copy.
-
-        There is at least one of each, and all are inside the copy.
-        """
+        """Rows and columns of a box with a margin, at least one of each, in the copy's arrays."""
         x1, y1, x2, y2 = map(int, bbox)
         rows = _span(y1 - margin, y2 + margin, self.height)
         return rows, _span(x1 - margin, x2 + margin, self.width)

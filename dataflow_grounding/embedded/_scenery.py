@@ -35,10 +35,7 @@ _MOST_PLANT_HUE = 140  # median, in degrees
 
 
 def find_sky(picture: Picture) -> list[Candidate]:
-    """Return the sky: the smooth bluish area along the top, down to a horizon.
-
-    A gray area may be a wall.
-    """
+    """The smooth bluish area along the top, down to a horizon; a gray area may be a wall."""
     if picture.area < _LEAST_SKY_PICTURE:
         return []
     region = _smooth_from_top(picture)
@@ -54,8 +51,8 @@ def find_sky(picture: Picture) -> list[Candidate]:
 
 
 def _smooth_from_top(picture: Picture) -> Array:
-    # Return where the picture is smooth, bluish or pale, and connected to its upper edge. That ends
-    # at the horizon, if there is one. uint8 (h, w): 1 there, else 0.
+    # uint8 (h, w): 1 where the picture is smooth, bluish or pale, and connected to its upper edge,
+    # down to the horizon; else 0.
     lightness, chroma, hue = picture.lch
     blurred = cv2.GaussianBlur(lightness, (0, 0), 1.5)
     slope = cv2.magnitude(
@@ -79,8 +76,8 @@ def _smooth_from_top(picture: Picture) -> Array:
 
 
 def _horizon(picture: Picture, region: Array) -> int:
-    # Return the first row at which the region's colour changes all along, as from sky to sea. It is
-    # the picture's height where there is no such row.
+    # The first row at which the region's colour changes all along, as from sky to sea; the
+    # picture's height where there is none.
     step = 8
     for row in range(step, picture.height - step):
         in_both_rows = region[row - step] & region[row + step]

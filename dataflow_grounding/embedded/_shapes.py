@@ -21,19 +21,12 @@ _CORNER = 0.02  # of an outline's length: a smaller bend is no corner
 
 
 class Shape(NamedTuple):
-    """The shape that a region is most like.
+    """The shape that a region is most like."""
 
-    Attributes:
-        kind: The shape's name; empty where no shape is like the region.
-        fit: How much of the shape the region fills, from 0 to 1.
-        region: The region.
-        drawn: The region with the box of the drawn shape, to its very corners.
-    """
-
-    kind: str
-    fit: float
+    kind: str  # empty where no shape is like the region
+    fit: float  # how much of the shape the region fills, from 0 to 1
     region: ColorRegion
-    drawn: ColorRegion
+    drawn: ColorRegion  # the region with the box of the drawn shape, to its very corners
 
 
 def read_shape(picture: Picture, region: ColorRegion) -> Shape:

@@ -21,14 +21,10 @@ POSITION = re.compile(
 
 
 def extract_expressions(caption: str) -> dict[str, Any]:
-    """Return the referring expressions of an English caption, by word lists and rules (no model).
-
-    Returns ``{"cleaned_caption": str, "expressions": [{"text": str, "noun_chunk": str}, ...]}``.
-    ``cleaned_caption`` is the caption in NFC with single spaces; each ``text`` is an exact part of
-    it, in order of occurrence and not overlapping: a noun phrase with the position words that
-    follow it. ``noun_chunk`` is that phrase without article, number and position words. A phrase
-    begins with an article or a number, or is a plural. A caption in another language has no
-    expressions; nor has what comes after the first 20,000 characters.
+    """By word lists and rules (no model), for English. `cleaned_caption` is in NFC with single
+    spaces; each `text` is an exact part of it, in order and not overlapping: a noun phrase that
+    begins with an article or a number, or is a plural, with the position words that follow it.
+    `noun_chunk` is without article, number and position.
     """
     cleaned = " ".join(unicodedata.normalize("NFC", caption).split())
     beginning = cleaned[:_MOST_CHARACTERS]

@@ -35,31 +35,21 @@ _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """A region of a request.
+    """A region of a request."""
 
-    Attributes:
-        id: The region's, in the request.
-        bbox: x1, y1, x2, y2 in pixels of the picture's reduced copy.
-        kind: Its label as a noun in lower case; "thing" for a region without a label.
-        color: A colour term; empty where none is clear, and for people.
-    """
-
-    id: int
-    bbox: Box
-    kind: str
-    color: str
+    id: int  # the region's, in the request
+    bbox: Box  # in pixels of the picture's reduced copy
+    kind: str  # its label as a noun in lower case; "thing" for a region without a label
+    color: str  # a colour term; empty where none is clear, and for people
 
     @property
     def size(self) -> float:
-        """Area of the box."""
         return (self.bbox[2] - self.bbox[0]) * (self.bbox[3] - self.bbox[1])
 
 
 def read_things(picture: Picture, regions: Sequence[Mapping[str, Any]]) -> list[Thing]:
-    """Return the regions of a request as things, in their order.
-
-    Each region has ``id``, perhaps ``type`` (its label), and a box in pixels of the picture as
-    sent, under a key that is named after the box format: it is the only list.
+    """A region has `id`, perhaps `type` (its label), and a box in pixels of the picture as sent,
+    under a key that is named after the box format: it is the only list.
     """
     scale_x = picture.width / picture.full_width
     scale_y = picture.height / picture.full_height
@@ -76,12 +66,7 @@ def read_things(picture: Picture, regions: Sequence[Mapping[str, Any]]) -> list[
 
 
 def plural_of(kind: str) -> str:
-    """Return the plural of a noun, which has one word or several, all in lower case.
-
-    Example:
-        >>> [plural_of(kind) for kind in ("person sitting", "gold ring", "swimming pool")]
-        ['people sitting', 'gold rings', 'swimming pools']
-    """
+    """Of one word or several, all in lower case."""
     parts = kind.split()
     nouns = [index for index, word in enumerate(parts) if singular(word) == head_of(kind)]
     noun = nouns[-1] if nouns else -1
@@ -90,14 +75,7 @@ def plural_of(kind: str) -> str:
 
 
 def with_article(name: str) -> str:
-    """Return a noun phrase with "a" or "an" before it, by its first letter alone.
-
-    A noun that is always plural gets none.
-
-    Example:
-        >>> [with_article(name) for name in ("red car", "orange", "sun glasses")]
-        ['a red car', 'an orange', 'sun glasses']
-    """
+    """By its first letter alone; a noun that is always plural gets none."""
     if name.split()[-1] in PAIRS:
         return name
     article = "an" if name[0] in "aeiou" else "a"
@@ -105,9 +83,8 @@ def with_article(name: str) -> str:
 
 
 def dominant_color(picture: Picture, bbox: Box) -> str:
-    """Return the colour term of at least half of a box's inner part; empty where none has that.
-
-    The inner part leaves out a quarter at each side, where the background may be.
+    """The colour term of at least half of a box's inner part, which leaves out a quarter at each
+    side, where the background may be; empty where none has that.
     """
     x1, y1, x2, y2 = bbox
     width, height = (x2 - x1) / 4, (y2 - y1) / 4
@@ -119,11 +96,9 @@ def dominant_color(picture: Picture, bbox: Box) -> str:
 
 
 def propose_regions(image: Array, most: int) -> list[list[int]]:
-    """Return the largest boxes of what is worth a look, from top to bottom: ``most`` or fewer.
-
-    That is faces, regions of one colour, and what is surrounded by edges. Left out are boxes that
-    are tiny or nearly the whole picture, and those that are nearly a larger one. The boxes are x1,
-    y1, x2, y2 in whole pixels of ``image``, which is uint8 (H, W, 3), BGR, upright.
+    """Faces, regions of one colour, and what is surrounded by edges, from top to bottom: the
+    largest, none tiny, none nearly the whole picture or a larger one. In whole pixels of `image`,
+    which is uint8 (H, W, 3), BGR, upright.
     """
     picture = Picture(image)
     boxes = [face.bbox for face in find_faces(picture).clear]

@@ -54,12 +54,8 @@ _NINES = (999, 1000)  # scales at whose end models write a row of nines
 def to_reading(
     parsed: ParsedReply, box_format: BoxFormat, original: Size, sent: Size, phrases: dict[int, str]
 ) -> Reading:
-    """Return what a reply says, its boxes in pixels of the original.
-
-    The sizes are those of the upright image, and of the picture as sent.
-
-    Raises:
-        UnreadableReply: Nothing can be used, or the numbers are in another format.
+    """The sizes are those of the upright image, and of the picture as sent. Raises UnreadableReply
+    where nothing can be used, or the numbers are in another format.
     """
     return _BoxReader(box_format, original, sent, phrases).read(parsed)
 
@@ -73,20 +69,6 @@ class _NothingThere(Exception):
 
 
 class _BoxReader:
-    """Turns one parsed reply into a reading.
-
-    Attributes:
-        limits: The ends of the ranges of x and of y in the format, once they are known.
-        dropped: What looks like a box and can't be used.
-        absent: The ids of the phrases that the reply says are not there.
-        all_absent: Whether it says so of all that was asked for.
-        says_absent: Whether it says so of anything.
-        has_names: Whether any of its boxes has a label or an id.
-        phrase_of_key: Id and label → the phrase that they tell, or why they tell none.
-        index_of_box: The index in the reading of a box, by its phrase and pixels.
-        out_of_scale: The numbers of boxes that lie far outside the range of their format.
-    """
-
     def __init__(
         self, box_format: BoxFormat, original: Size, sent: Size, phrases: dict[int, str]
     ) -> None:
@@ -131,9 +113,7 @@ class _BoxReader:
         return reading
 
     def check_frame(self, parsed: ParsedReply) -> None:
-        """Refuse a reply whose form says that its numbers are not what was asked for.
-
-        Numbers next to a size are likely in pixels of it; those in tags are thousandths in every
+        """Numbers next to a size are likely in pixels of it; those in tags are thousandths in every
         family that writes them.
         """
         for axis, size in parsed.sizes:
@@ -156,10 +136,7 @@ class _BoxReader:
             )
 
     def check_ids(self, parsed: ParsedReply) -> None:
-        """Refuse a reply whose ids are not those of the phrases: they may count its boxes.
-
-        A new id is passed over where its label names a thing that nobody asked for.
-        """
+        """Refuse a reply whose ids are not those of the phrases: they may count its boxes."""
         if not self.phrases:
             return
         for raw in (*parsed.boxes, *parsed.absences):
@@ -236,7 +213,6 @@ class _BoxReader:
             )
 
     def take_absence(self, absence: RawBox) -> None:
-        """Note which phrase the reply says is not there: all of them where it names none."""
         self.says_absent = True
         if absence.label is None and absence.id is None:
             self.all_absent = True
@@ -248,11 +224,8 @@ class _BoxReader:
             self.dropped.append(Dropped(f"{absence.label!r:.60} is not there", absence.label))
 
     def find_unread(self, parsed: ParsedReply) -> None:
-        """Find the phrases about which the reply says nothing certain.
-
-        A phrase without a box is unread if something of it was dropped, or if it has a box and is
-        said not to be there. It is unsure if a dropped box belongs to no phrase: it may be the
-        phrase's.
+        """Without a box, a phrase is unread if something of it was dropped, and unsure if a dropped
+        box of no phrase may be its own.
         """
         reading = self.reading
         found = {box.id for box in reading.boxes}
@@ -312,11 +285,7 @@ class _BoxReader:
             self.note(code, text)
 
     def take_statuses(self, parsed: ParsedReply) -> None:
-        """Add to the reading the statuses of the request's phrases, with their reasons.
-
-        Without phrases, all ids count. A status that is none of STATUSES, or of no phrase, is noted
-        as dropped.
-        """
+        """Without phrases, all ids count."""
         statuses = self.reading.statuses
         for phrase_id, status in parsed.statuses.items():
             if (phrase_id in self.phrases or not self.phrases) and status in STATUSES:
@@ -328,11 +297,7 @@ class _BoxReader:
                 self.reading.reasons[phrase_id] = reason
 
     def format_of(self, raw: RawBox) -> BoxFormat:
-        """Return the format that a box is read in.
-
-        Tokens that only one family writes, as `<loc_100>`, are read as that family's, which is
-        noted. Otherwise the names of the coordinates may settle their order.
-        """
+        """Tokens that only one family writes, as `<loc_100>`, are read as that family's."""
         box_format = self.format
         if raw.family is None and raw.order is None and not raw.corners:
             return box_format  # as most boxes are
@@ -348,10 +313,7 @@ class _BoxReader:
         return box_format if order == box_format.order else replace(box_format, order=order)
 
     def to_pixels(self, raw: RawBox) -> Bbox:
-        """Return a box in pixels of the original, inside it.
-
-        It is noted where the corners had to change places, or the box to be moved inside.
-        """
+        """In pixels of the original, inside it."""
         box_format = self.format_of(raw)
         numbers = raw.numbers
         if box_format.scale == "grid_32":
@@ -382,11 +344,6 @@ class _BoxReader:
         return self.limits
 
     def numbers_in_scale(self, raw: RawBox, box_format: BoxFormat) -> tuple[float, ...]:
-        """Return the numbers of a box, checked to be in the scale of `box_format`.
-
-        Where the scale ends at 999 or 1000, a second corner of 9999 or 99999 is the far edge; that
-        is noted.
-        """
         numbers = raw.numbers
         if box_format.scale in _NINES and box_format.order in ("xyxy", "yxyx"):
             numbers = _with_far_edges(numbers)
@@ -402,10 +359,7 @@ class _BoxReader:
         return numbers
 
     def keep(self, raw: RawBox, bbox: Bbox) -> None:
-        """Add a box to the reading; of a phrase's equal boxes, only the best scored.
-
-        Without phrases, equal boxes are all added.
-        """
+        """Add a box to the reading; of a phrase's equal boxes, only the best scored."""
         boxes = self.reading.boxes
         phrase_id = self.phrase_of(raw) if self.phrases else raw.id
         score = None if raw.score is None else _score_of(raw.score)
@@ -448,10 +402,8 @@ class _BoxReader:
         return any(is_like(label, other) for other in self.phrases.values() if other != phrase)
 
     def phrase_told_by(self, item: RawBox | Dropped) -> tuple[int | None, str]:
-        """Return the id of the phrase that an item belongs to, or None and why there is none.
-
-        It follows from the item's id, else from a label that equals a phrase. If no box has either,
-        and there is only one phrase, it is that one.
+        """By its id, else by a label that equals a phrase; if no box has either, it is the only
+        phrase.
         """
         key = (item.id, item.label)
         if key not in self.phrase_of_key:
@@ -459,7 +411,6 @@ class _BoxReader:
         return self.phrase_of_key[key]
 
     def phrase_by(self, own_id: int | None, label: str | None) -> tuple[int | None, str]:
-        # few labels differ from their phrase
         named = ids_of(label, self.phrases) if label else []
         if own_id is not None:
             phrase = self.phrases.get(own_id)
@@ -484,7 +435,6 @@ class _BoxReader:
 
 
 def _may_be(label: str, phrase: str) -> bool:
-    # Whether a label with the phrase's id names its thing, as far as they can be compared.
     if label.isascii() and phrase.isascii():
         return is_like(label, phrase)
     return share_a_word(label, phrase)

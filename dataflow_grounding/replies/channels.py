@@ -63,11 +63,7 @@ class Answer(NamedTuple):
 
 
 def answer_of(reply: str) -> str:
-    """Return the answer in a model's reply.
-
-    Raises:
-        UnreadableReply: The reply is empty, or ends inside the thinking.
-    """
+    """Raises UnreadableReply where the reply is empty, or ends inside the thinking."""
     text = _last_message(reply) if "<" in reply else reply
     text = _after_code(text)
     text = _without_thinking(text)
@@ -86,10 +82,8 @@ def answer_of(reply: str) -> str:
 
 
 def enclosed(text: str) -> Answer:
-    """Return what is in a fence or in GLM's tokens for an answer; else all of the text.
-
-    Raises:
-        UnreadableReply: There are two, and they differ.
+    """What is in a fence or in GLM's tokens for an answer, else all of the text; two that differ
+    are unreadable.
     """
     if _GLM_OPENS in text:
         before, _, rest = text.partition(_GLM_OPENS)

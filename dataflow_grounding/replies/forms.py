@@ -52,14 +52,9 @@ def parse_any(
     to_pixels: bool,
     list_key: str = "",
 ) -> ParsedReply:
-    """Return what a reply in any known form says.
-
-    `value` is what it is in strict JSON, `key` the box key that was asked for, `to_pixels` whether
-    boxes were asked for in pixels, `list_key` the caller's own key of the list.
-
-    Raises:
-        UnreadableReply: It is in no known form.
-        TruncatedReply: It is cut off before its first complete box.
+    """`value` is the reply in strict JSON, `key` the box key that was asked for, `to_pixels`
+    whether in pixels, `list_key` the caller's own key of the list. Raises UnreadableReply, and
+    TruncatedReply where it is cut off before its first whole box.
     """
     parsed = ParsedReply()
     if value is None:
@@ -98,11 +93,7 @@ def is_whole(reply: Any) -> bool:
 
 
 def parse_lines(reply: str, phrases: Mapping[int, str], key: str) -> ParsedReply:
-    """Return what a reply in lines says. The arguments are those of `parse_any`.
-
-    Raises:
-        UnreadableReply: It isn't in lines as they were asked for.
-    """
+    """The arguments are those of `parse_any`; raises UnreadableReply where no line is as asked."""
     objects = objects_of_lines(reply, key)
     if objects is None:
         raise UnreadableReply("no line of the reply is as asked", "no answer")
@@ -162,8 +153,8 @@ class _FormReader:
             raise TruncatedReply("the reply is cut off before its first whole box", "cut off")
 
     def read_marked(self, text: str) -> list[str] | None:
-        """Add the boxes of tokens or of a caption, and return the words next to them; None if there
-        are neither.
+        """Add the boxes of tokens or of a caption, and return the words next to them; None without
+        either.
         """
         if has_tokens(text) and not text.startswith(("{", "[")):
             return read_tokens(text, self.parsed)
@@ -183,10 +174,7 @@ class _FormReader:
                 )
 
     def is_of_answer(self, before: str) -> bool:
-        """Whether words before GLM's tokens say no more than whose the boxes in them are.
-
-        They may describe the only phrase at more length, or name things if each box has its label.
-        """
+        """Whether words before GLM's tokens say no more than whose the boxes in them are."""
         if objection(before, to_pixels=self.to_pixels) is not None:
             return False
         labels = [box.label for box in self.parsed.boxes if box.label]
@@ -262,13 +250,8 @@ def _without_key(before: str) -> str:
 
 
 def objects_of_lines(reply: str, key: str) -> list[dict[str, Any]] | None:
-    """Return the lines of a reply as the objects of one in JSON; None if no line is as asked.
-
-    Under `key`, an object has the numbers of its box as texts, or None.
-
-    Raises:
-        UnreadableReply: A line is neither a box nor none nor words that can be skipped, or a phrase
-            has both a box and none.
+    """Under `key`, an object has the numbers of its box as texts, or None. Returns None if no line
+    is as asked.
     """
     answer = enclosed(answer_of(reply))
     objects: list[dict[str, Any]] = []

@@ -27,22 +27,15 @@ class NoBox(Exception):
 
 
 class Boxes(NamedTuple):
-    """The boxes under one key or set of keys; none if it says that nothing is there.
-
-    Attributes:
-        numbers: The numbers of each box.
-        order: Their order, where the keys settle it.
-        corners: Whether the numbers are two corners in any format.
-    """
+    """The boxes under one key or set of keys; none if it says that nothing is there."""
 
     numbers: list[tuple[float, ...]]
-    order: Order | None = None
-    corners: bool = False
+    order: Order | None = None  # where the keys settle it
+    corners: bool = False  # whether they are two corners in any format
 
     def as_corners(self) -> list[tuple[float, ...]]:
-        """Return the boxes so that they can be compared: as two corners, rounded.
-
-        Boxes in the format's own order are compared as they are written.
+        """As two corners, rounded; boxes in the format's own order are compared as they are
+        written.
         """
         corners: list[tuple[float, ...]] = []
         for numbers in self.numbers:
@@ -65,15 +58,11 @@ def _coordinates() -> frozenset[str]:
 
 
 def is_coordinate(key: str) -> bool:
-    """Whether a key is that of one coordinate of a box."""
     return plain_key(key) in _coordinates()
 
 
 def number(value: Any) -> float | None:
-    """Return a coordinate as a number, also from a string such as "12.5".
-
-    None for anything else: a bool, NaN, and what is larger than LARGEST.
-    """
+    """Also from a string such as "12.5"; None for a bool, NaN, and what is larger than LARGEST."""
     if isinstance(value, str):
         value = value.strip()
         if _COORDINATE.fullmatch(value) is None or not value.isascii():
@@ -85,7 +74,7 @@ def number(value: Any) -> float | None:
 
 
 def numbers_in(text: str) -> list[str] | None:
-    """Return the numbers of a string that has nothing else, four or two of them; else None."""
+    """Four or two numbers; None if the string has anything else."""
     if len(text) > _LONGEST_STRING:
         return None
     text = _TAG.sub(" ", text).strip()
@@ -97,16 +86,8 @@ def numbers_in(text: str) -> list[str] | None:
 
 
 def boxes_in(value: Any, *, is_outline: bool) -> Boxes | None:
-    """Return the boxes under a box key; None if something else is there.
-
-    They are four numbers, in a list or a string; named coordinates; two pairs; or a list of these.
-
-    Args:
-        value: What is there.
-        is_outline: Whether it is the corners of an outline; then the box around it is returned.
-
-    Raises:
-        NoBox: There is a box with too few or too many numbers, or a box within a box.
+    """Four numbers in a list or a string, named coordinates, two pairs, or a list of these; with
+    `is_outline` the boxes around outlines. None if something else is there.
     """
     if isinstance(value, str):
         numbers = numbers_in(value)
@@ -157,11 +138,7 @@ def _boxes_in_list(items: list[Any]) -> Boxes:
 
 
 def boxes_by_name(fields: Mapping[str, Any]) -> list[Boxes]:
-    """Return the boxes that an object's named coordinates are, of all sets that it has whole.
-
-    Raises:
-        NoBox: A coordinate is no number, or belongs to no box.
-    """
+    """Of all sets that the object has whole."""
     fields = {plain_key(key): value for key, value in fields.items()}
     used: set[str] = set()
     boxes: list[Boxes] = []

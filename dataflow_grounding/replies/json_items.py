@@ -85,7 +85,6 @@ def _words(name: str) -> tuple[str, ...]:
 
 
 def has_role(key: str, *roles: str) -> bool:
-    """Whether a key of JSON has one of these roles."""
     return not set(roles).isdisjoint(_roles().get(plain_key(key), ()))
 
 
@@ -96,14 +95,8 @@ def read_values(
     key: str,
     list_key: str = "",
 ) -> None:
-    """Add to `parsed` what values of JSON say: one value, or several that are one list.
-
-    A key may be one of the phrases; `key` is the box key that was asked for, `list_key` the
+    """A key may be one of the phrases; `key` is the box key that was asked for, `list_key` the
     caller's own key of the list.
-
-    Raises:
-        UnreadableReply: It is unclear what is an answer in them.
-        TruncatedReply: They are cut off before anything is whole.
     """
     reader = _Reader(parsed, phrases, plain_key(key), plain_key(list_key))
     reader.read(values[0] if len(values) == 1 else list(values), 1, None)
@@ -112,11 +105,7 @@ def read_values(
 
 
 def only_answer(values: list[Any]) -> list[Any]:
-    """Return the only whole answer among values in a row; all of them if they are items of one.
-
-    Raises:
-        UnreadableReply: There are several whole ones, or one and other values, and they differ.
-    """
+    """Return the only whole answer among values in a row; all of them if they are items of one."""
     if len(values) < 2 or not any(map(_is_whole_answer, values)):
         return values
     is_cut = len(values) > 2 and isinstance(values[-1], (CutArray, CutObject))
@@ -150,10 +139,8 @@ class _Reader:
         self.list_key = list_key
 
     def read(self, value: Any, level: int, label: str | None) -> None:
-        """Add what a value says that holds answers.
-
-        It is a list of items or boxes, an item, an object around them, null or a text. Around it
-        are `level` objects and arrays, itself included; `label` is the phrase under which it is.
+        """Around a value are `level` objects and arrays, itself included; `label` is the phrase
+        under which it is.
         """
         if level > _MOST_LEVELS:
             raise _unknown("answers are nested too deeply")
@@ -246,7 +233,6 @@ class _Reader:
             self.read_wrapper(fields, level, label)
 
     def read_by_id(self, fields: dict[str, Any], level: int) -> None:
-        """Add what an object says whose keys are the ids of phrases."""
         parsed = self.parsed
         parsed.truncated |= isinstance(fields, CutObject)
         kinds: list[list[Any]] = [parsed.boxes, parsed.points, parsed.absences, parsed.dropped]
@@ -333,7 +319,6 @@ class _Reader:
         return is_known and (value is None or isinstance(value, (list, dict, str)))
 
     def read_parallel(self, values: Any, labels: Any, *, is_outline: bool) -> None:
-        """Add boxes and their labels, from two lists that belong together."""
         if (
             not isinstance(values, list)
             or not isinstance(labels, list)
@@ -382,10 +367,7 @@ class _Reader:
             (self.parsed.boxes if len(numbers) == 4 else self.parsed.points).append(box)
 
     def boxes_of(self, fields: Mapping[str, Any], is_addressed: bool) -> Boxes | None:
-        """Return an item's boxes; with no numbers where it says that its thing isn't there.
-
-        None where it says neither.
-        """
+        """With no numbers where it says that its thing isn't there; None where it says neither."""
         by_key = {key: value for key, value in fields.items() if self.is_box_key(key)}
         nulls = [plain_key(key) for key, value in by_key.items() if _is_null(value)]
         found = boxes_by_name(fields)
@@ -402,9 +384,8 @@ class _Reader:
         return found[0]
 
     def boxes_under(self, key: str, value: Any, is_addressed: bool) -> Boxes | None:
-        """Return the boxes under a box key; None where words that say nothing are there.
-
-        Words next to an addressed box are judged later.
+        """None where words that say nothing are there; those next to an addressed box are judged
+        later.
         """
         boxes = boxes_in(value, is_outline=has_role(key, "outline"))
         are_words = isinstance(value, str) and (is_addressed or objection(value) is None)
@@ -413,7 +394,6 @@ class _Reader:
         return boxes
 
     def is_of_box(self, key: str, value: Any) -> bool:
-        """Whether a box, a coordinate or a point is under a key."""
         is_point = has_role(key, "point") and isinstance(value, list)
         return is_point or self.is_box_key(key) or is_coordinate(key)
 
@@ -460,13 +440,8 @@ class _Reader:
     def harmful_key(
         self, fields: Mapping[str, Any], own_id: int | None, found: int | None = None
     ) -> str | None:
-        """Return a key next to addressed boxes whose value says that they are of no use, or mean
-        something else; None without one. Texts are kept, to be judged with the box format.
-
-        Args:
-            fields: The keys, but for those of boxes.
-            own_id: The id of the phrase whose box they are next to; None next to a list.
-            found: How many boxes they are next to; None further inside.
+        """Return a key whose value says that the boxes next to it are of no use, or mean something
+        else; `found` is None further inside. Texts are kept, to be judged with the box format.
         """
         for key, value in fields.items():
             if value not in _EMPTY and self.is_harmful(key, value, own_id, found):
@@ -536,10 +511,8 @@ class _Reader:
     def changing_key(
         self, fields: Mapping[str, Any], found: int, things: list[str] | None
     ) -> str | None:
-        """Return a key next to boxes whose value may change them; None without one.
-
-        Next to no box (`found`), only what says so may be. Words may name `things` only, or
-        anything where it is None.
+        """Next to no box, only what says so may be. Words may name `things` only, or anything for
+        None.
         """
         for key, value in fields.items():
             if value not in _EMPTY and not self.may_stand(key, value, found, things):
@@ -547,7 +520,6 @@ class _Reader:
         return None
 
     def may_stand(self, key: str, value: Any, found: int, things: list[str] | None) -> bool:
-        """Whether the value of a key next to boxes can't change them; see `changing_key`."""
         if has_role(key, "count"):
             return number(value) == found
         if has_role(key, "found"):

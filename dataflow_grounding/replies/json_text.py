@@ -65,16 +65,7 @@ class CutArray(list[Any]):
 
 
 class JsonText(NamedTuple):
-    """The JSON in a text.
-
-    Attributes:
-        values: The arrays and objects, one after the other.
-        start: Where the first one begins; the text's end without any.
-        end: Where the last one ends.
-        comments: The comments in them, without their marks.
-        truncated: Whether the text ends inside the last one.
-        repaired: Whether they aren't quite JSON.
-    """
+    """The arrays and objects of a text; without any, `start` is the text's end."""
 
     values: list[Any]
     start: int
@@ -93,10 +84,7 @@ _STRICT = json.JSONDecoder(object_pairs_hook=_object, strict=False)
 
 
 def strict_json(text: str) -> Any:
-    """Return the array or object that a text is, blanks left out; None for any other text.
-
-    A key that an object has twice makes it a RepeatedKeys. NaN and Infinity are no finite numbers.
-    """
+    """The array or object that a text is; None for any other text."""
     if not text.lstrip().startswith(("{", "[")):
         return None
     try:
@@ -107,20 +95,11 @@ def strict_json(text: str) -> Any:
 
 @lru_cache(maxsize=1024)
 def plain_key(key: str) -> str:
-    """Return a key as keys are compared: lower case, letters and digits only."""
     return re.sub(r"[\W_]", "", key.lower())
 
 
 def find_json(text: str) -> JsonText:
-    """Return the first array or object of a text, and those that follow it as one list would.
-
-    Between these are only blanks, commas and "and". The bracket that closes a list may be there
-    without the one that opens it, which some servers have put into the prompt (roboflow/inference
-    issue 2930).
-
-    Raises:
-        UnreadableReply: Their brackets, keys or strings don't fit, or are nested too deeply.
-    """
+    """The first array or object of a text, and those that follow it as one list would."""
     value = strict_json(text)
     if value is not None:
         return JsonText([value], 0, len(text))
@@ -137,6 +116,8 @@ def find_json(text: str) -> JsonText:
         end = scanner.at
         blanks = _BETWEEN.match(text, end)
         scanner.at = blanks.end() if blanks else end
+    # Some servers put the bracket that opens the list into the prompt (roboflow/inference issue
+    # 2930).
     if isinstance(values[0], dict) and text[end:].strip() == "]":
         end = len(text)
         scanner.repaired = True
@@ -172,10 +153,7 @@ class _Scanner:
         return self.value(1)
 
     def value(self, depth: int) -> Any:
-        """Read the value that begins here; `_MISSING` where the text ends inside it.
-
-        An array or object that is cut off is returned with what is whole in it.
-        """
+        """`_MISSING` where the text ends inside it; of what is cut off, what is whole in it."""
         char = self.peek()
         if char in "{[(":
             if depth > MAX_DEPTH:
@@ -264,10 +242,7 @@ class _Scanner:
                 raise self.broken()
 
     def string(self, closer: str) -> Any:
-        """Read a string up to the mark that ends it; one within it has nothing like JSON after it.
-
-        `_MISSING` where the text ends inside of it.
-        """
+        """Up to the mark that ends it: one within the string has nothing like JSON after it."""
         text = self.text
         start = self.at + 1
         at = start
@@ -314,7 +289,6 @@ class _Scanner:
         return self.peek()
 
     def peek(self) -> str:
-        """Return the next character; "" at the end. Full-width punctuation is narrow."""
         char = self.text[self.at : self.at + 1]
         return _NARROW.get(char, char)
 
@@ -325,7 +299,6 @@ class _Scanner:
         return _MISSING
 
     def broken(self) -> UnreadableReply:
-        """Return the error that something doesn't belong here, which it quotes."""
         near = " ".join(self.text[max(0, self.at - 20) : self.at + 20].split())
         return UnreadableReply(f"the JSON is broken near {near!r}", "broken JSON")
 

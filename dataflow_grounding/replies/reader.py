@@ -103,15 +103,8 @@ def parse_reply(
     in_lines: bool = False,
     list_key: str = "",
 ) -> ParsedReply:
-    """Return a reply's boxes as written; it may be `in_lines` if `vlm.asking: lines` was used.
-
-    `list_key` is the caller's own key of the list.
-
-    Don't change what is returned: a second call for the same reply returns the same object.
-
-    Raises:
-        UnreadableReply: The reply is in no known form.
-        TruncatedReply: The reply is cut off before its first complete box.
+    """A second call for the same reply returns the same object: don't change it. It may be
+    `in_lines` if `vlm.asking: lines` was used; `list_key` is the caller's own key of the list.
     """
     asked_so = tuple(phrases.items()), asked.key, asked.scale == "px"
     try:
@@ -130,7 +123,6 @@ def _parse(
     boxes = _boxes_as_asked(value, key)
     if boxes:
         return ParsedReply(boxes)
-    # here, with all forms that there are: most runs meet none but the one asked for
     return parse_any(reply, value, dict(phrases), key, to_pixels=to_pixels, list_key=list_key)
 
 
@@ -150,8 +142,6 @@ def _boxes_as_asked(value: Any, key: str) -> list[RawBox]:
 
 
 def _box_as_asked(item: Any, key: str) -> RawBox | None:
-    # Return the box of an object with an id, a label and four numbers; None for any other. It may
-    # have a score and an evidence as well, and no key besides.
     if type(item) is not dict:  # nor one that has a key twice
         return None
     numbers = item.get(key)
@@ -223,7 +213,6 @@ def read_object(reply: str, *, required: str) -> tuple[dict[str, Any], list[Note
 
 
 def _json_of_answer(reply: str) -> JsonText:
-    # here, with all that there may be around JSON
     answer = enclosed(answer_of(reply))
     found = find_json(answer.text)
     if not found.values:

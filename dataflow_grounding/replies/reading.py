@@ -38,39 +38,22 @@ class Note(NamedTuple):
 
 @dataclass(slots=True)
 class RawBox:
-    """A box, a point, or something that is not there, as a reply writes it.
+    """A box, a point, or something that is not there, as a reply writes it."""
 
-    Attributes:
-        numbers: Its coordinates as written: four for a box, two for a point or a pair of grid
-            cells, none for something that is not there.
-        label: Its label; None without one.
-        id: The id of its phrase; None without one.
-        score: Its score as written.
-        evidence: seen, inferred or region; None if the reply doesn't say.
-        order: The order of its numbers if their names settle it; None for the format's own.
-        family: The model family whose special tokens it is written in, if only one has them.
-        corners: Whether the numbers are two corners even in a format of a corner and a size.
-    """
-
+    # four of a box, two of a point or grid cells, none of what is not there
     numbers: tuple[float, ...]
     label: str | None = None
     id: int | None = None
     score: Any = None
     evidence: str | None = None
-    order: Order | None = None
-    family: str | None = None
-    corners: bool = False
+    order: Order | None = None  # if the names of its numbers settle it
+    family: str | None = None  # of the only one with such tokens
+    corners: bool = False  # whether they are two corners even in a format of a corner and a size
 
 
 @dataclass(slots=True)
 class Dropped:
-    """Something that looks like a box and can't be used.
-
-    Attributes:
-        reason: Why not.
-        label: Its label; None without one.
-        id: The id of its phrase; None without one.
-    """
+    """Something that looks like a box and can't be used."""
 
     reason: str
     label: str | None = None
@@ -78,13 +61,7 @@ class Dropped:
 
 
 class KeyText(NamedTuple):
-    """A text under an unknown key next to addressed boxes.
-
-    Attributes:
-        key: The key.
-        text: The text.
-        id: The id of the phrase whose box it is next to; None next to a list of boxes.
-    """
+    """A text under an unknown key next to addressed boxes; `id` is None next to a list of boxes."""
 
     key: str
     text: str
@@ -93,41 +70,24 @@ class KeyText(NamedTuple):
 
 @dataclass(slots=True)
 class ParsedReply:
-    """All that a reply says, in its order, before its numbers are given a meaning.
-
-    Attributes:
-        boxes: Its boxes.
-        points: Its points.
-        absences: What it says is not there. One without a label and an id is about all that was
-            asked for.
-        dropped: What looks like a box and can't be used.
-        notes: What was done to read it.
-        truncated: Whether it ends in the middle.
-        statuses: Phrase id → status, as the embedded grounder writes it.
-        reasons: Phrase id → the reason for its status.
-        sizes: Sides of the picture that the reply tells, each with 0 for its width or 1 for its
-            height.
-        tagged: Whether its boxes are in tags such as <box>, whose numbers are thousandths.
-        addressed: Whether it is one value of JSON in which each box has the id of a phrase.
-        words: The words before and after an addressed answer, where they aren't harmless by their
-            words alone.
-        texts: Texts under unknown keys next to addressed boxes.
-        stated: What keys next to these state of a box format.
-    """
+    """All that a reply says, in its order, before its numbers are given a meaning."""
 
     boxes: list[RawBox] = field(default_factory=list)
     points: list[RawBox] = field(default_factory=list)
+    # one without a label and an id: all that was asked for
     absences: list[RawBox] = field(default_factory=list)
     dropped: list[Dropped] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
     truncated: bool = False
     statuses: dict[int, str] = field(default_factory=dict)
     reasons: dict[int, str] = field(default_factory=dict)
+    # sides of the picture: 0 for its width
     sizes: list[tuple[int, float]] = field(default_factory=list)
-    tagged: bool = False
-    addressed: bool = False
-    words: tuple[str, str] = ("", "")
+    tagged: bool = False  # as <box>, with thousandths
+    addressed: bool = False  # one value of JSON in which each box has the id of a phrase
+    words: tuple[str, str] = ("", "")  # before and after an addressed answer, where they may matter
     texts: list[KeyText] = field(default_factory=list)
+    # of a box format, by keys next to addressed boxes
     stated: list[str] = field(default_factory=list)
 
     def has_ids_of(self, phrases: Mapping[int, str]) -> bool:

@@ -99,21 +99,14 @@ _ENDS_OF = {1000: (1000, 999), 999: (1000, 999), 1: (1,), 100: (100,), 1024: (10
 
 @dataclass(frozen=True)
 class Asked:
-    """What boxes were asked for, which words may say of them.
-
-    Attributes:
-        order: The order of the four numbers.
-        scale: The number of the whole side, or "px".
-        sizes: The sizes of the picture, as sent and as stored.
-    """
+    """What boxes were asked for, which words may say of them."""
 
     order: str
     scale: Any
-    sizes: tuple[Size, ...]
+    sizes: tuple[Size, ...]  # of the picture, as sent and as stored
 
     @classmethod
     def of(cls, box_format: BoxFormat, *sizes: Size) -> "Asked":
-        """Return what a box format asks for, of a picture with these sizes."""
         return cls(box_format.order, box_format.scale, sizes)
 
     @property
@@ -148,18 +141,9 @@ def _parts(*names: str) -> re.Pattern[str]:
 
 
 def harm_in(text: str, things: Sequence[str], asked: Asked, *, is_after: bool = True) -> str | None:
-    """Return what in words next to an addressed answer may make its boxes wrong; None if nothing.
-
-    That is a further answer, another order, unit, scale or picture than was asked for, that the
-    numbers are invented, that the model takes something back, or that a thing with a box isn't
-    there.
-
-    Args:
-        text: The words.
-        things: The phrases that have a box, and labels of boxes.
-        asked: What boxes were asked for.
-        is_after: Whether they follow the answer: words before it take back only what the model
-            thought until then.
+    """Return what may make boxes wrong: a further answer, another order, unit, scale or picture
+    than was asked for, invented numbers, something taken back, a thing with a box denied. Words
+    before an answer take back only what the model thought until then.
     """
     if len(text) > _LONGEST_WORDS:
         return f"more than {_LONGEST_WORDS:,} characters"
@@ -202,10 +186,8 @@ def hedges_in(text: str, phrases: Mapping[int, str]) -> dict[int, str]:
 
 
 def is_plain(text: str, things: Sequence[str]) -> bool:
-    """Whether a text under an unknown key is worth no remark.
-
-    Of one of up to three words, all are neutral or of the things. A longer one has none that can
-    turn an answer round.
+    """Up to three words have to be neutral or of the things; more may have none that can turn an
+    answer round.
     """
     if len(text.split()) > 3:
         are_odd = not _words("odd").isdisjoint(words_of(text))
@@ -223,12 +205,7 @@ def denies(label: str, phrase: str) -> bool:
 
 
 def is_like(label: str, phrase: str) -> bool:
-    """Whether a label names the phrase's thing: the same head, and nothing that contradicts it.
-
-    Example:
-        >>> is_like("soccer ball", "the ball"), is_like("blue cup", "the red cup")
-        (True, False)
-    """
+    """Whether a label names the phrase's thing: the same head, and nothing that contradicts it."""
     if len(label) > _LONGEST_LABEL:
         return False
     label = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", label)  # pottedPlant
@@ -242,15 +219,12 @@ def is_like(label: str, phrase: str) -> bool:
 
 
 def key_words(key: str) -> list[str]:
-    """Return the words of a key in lower case: `imageWidth` and `image_width` have two."""
+    """`imageWidth` and `image_width` have two, in lower case."""
     return [word.lower() for word in _KEY_WORD.findall(key)]
 
 
 def key_changes(key: str, value: Any = None) -> bool:
-    """Whether a key's value may change what a box next to it means.
-
-    Of a text, the last word of its key says what it is: `page_title` is a title.
-    """
+    """Of a text, the last word of its key says what it is: `page_title` is a title."""
     words = key_words(key)
     if isinstance(value, str):
         words = words[-1:]
@@ -290,10 +264,7 @@ def names_another(key: str) -> bool:
 
 
 def states_as_asked(text: str, asked: Asked, things: int) -> bool:
-    """Whether a key and its text state the format that was asked for: "bbox format xyxy".
-
-    "order" alone may also number the boxes, of which there are as many as `things`.
-    """
+    """ "order" alone may also number the boxes, of which there are as many as `things`."""
     sentence = f"coordinates format {text}"
     things = things if text.startswith("order ") else 0
     return _other_coordinates(_in_full(sentence), asked, things) is None
@@ -348,8 +319,6 @@ def _denies(clause: str, things: Sequence[str]) -> bool:
 
 
 def _other_coordinates(sentence: str, asked: Asked, things: int) -> str | None:
-    # Return what a sentence says of coordinates that wasn't asked for, or isn't understood. None
-    # where it speaks of none.
     all_names = [match[0] for match in _NAMES.finditer(_CORNER.sub(" – ", sentence))]
     names = [each for each in all_names if _are_of_a_box(each, sentence)]
     always = _pattern("coordinate_words").search(sentence) is not None

@@ -24,12 +24,7 @@ class Table(NamedTuple):
 
 
 def find_table(text: str) -> Table | None:
-    """Return the table in a text; None without one that has boxes.
-
-    Raises:
-        UnreadableReply: A row has another number of cells than the header, or a column is there
-            twice.
-    """
+    """None without a table that has boxes; a broken row, or a column twice, is unreadable."""
     lines = [line.strip() for line in text.splitlines()]
     begins = [i for i, line in enumerate(lines) if line.startswith("|")]
     if len(begins) < 2:

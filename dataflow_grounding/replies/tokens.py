@@ -89,12 +89,8 @@ def has_tokens(text: str) -> bool:
 
 
 def read_tokens(text: str, parsed: ParsedReply) -> list[str]:
-    """Add to `parsed` the boxes of a text's tokens, and return the words next to them.
-
-    The first item is the words before them, each further one words that follow a token.
-
-    Raises:
-        UnreadableReply: It is unclear to which box a label belongs, or what a tag holds.
+    """Return the words next to the boxes: those before them all, then those after each token.
+    Raises UnreadableReply where it is unclear to which box a label belongs, or what a tag holds.
     """
     parsed.truncated = parsed.truncated or _CUT_TAG.search(text) is not None
     if _LOCATION.search(text):
@@ -108,10 +104,8 @@ def read_tokens(text: str, parsed: ParsedReply) -> list[str]:
 
 
 def read_bare(text: str, parsed: ParsedReply) -> bool:
-    """Add the boxes of a text that is nothing but them, and return whether it is.
-
-    It is labels with lists glued to them, one on each line; four numbers; two pairs; or CogVLM's
-    list of boxes.
+    """Labels with lists glued to them, one on each line; four numbers; two pairs; or CogVLM's list
+    of boxes. False if there is anything else.
     """
     in_brackets = _COGVLM.fullmatch(text)
     if in_brackets is not None:
@@ -136,10 +130,8 @@ def read_bare(text: str, parsed: ParsedReply) -> bool:
 
 
 def read_caption(text: str, parsed: ParsedReply) -> list[str] | None:
-    """Add the boxes of CogVLM's caption, and return the words next to them.
-
-    None where it is no caption: each box has a thing before it, with its article, and there are
-    several boxes or words after one.
+    """Each box of CogVLM's caption has a thing before it, with its article. Returns the words next
+    to them; None where it is no caption.
     """
     boxes = list(_IN_CAPTION.finditer(text))
     if not boxes or (len(boxes) == 1 and not re.search(r"[^\W\d_]", text[boxes[0].end() :])):
@@ -276,10 +268,8 @@ def _is_page(parts: Sequence["_Part"], boxes: Sequence[RawBox]) -> bool:
 
 
 class _Part(NamedTuple):
-    """A part of a reply with tags, and what it says without them.
-
-    Its kind is "l" for a label, "b" for a box, "o" for a point or a polygon, "w" for words.
-    `mention` is the label in a box's own tag, or "".
+    """`kind` is "l" for a label, "b" for a box, "o" for a point or a polygon, "w" for words;
+    `mention` is the label in a box's own tag.
     """
 
     kind: str

@@ -34,14 +34,8 @@ _BETWEEN_THINGS = lazy_pattern(rf",|{_AND}")
 
 
 def ids_of(label: str, phrases: Mapping[int, str]) -> list[int]:
-    """Return the ids of the phrases that a label is equal to; several where it can't tell.
-
-    The first of these rules counts that any phrase meets: it is equal but for case, blanks and
-    marks around it; but for articles, too; but for the plural of its words, too.
-
-    Example:
-        >>> ids_of("The Red_Cups", {1: "red cup", 2: "cup"})
-        [1]
+    """Equal but for case, blanks and marks around it; if to none so, but for articles, too; then
+    but for plurals. Several where it can't tell.
     """
     if len(label) > _LONGEST:
         return []
@@ -82,19 +76,13 @@ def _in_singular(text: str) -> str:
 
 @lru_cache(maxsize=2048)
 def words_of(text: str) -> tuple[str, ...]:
-    """Return the words and numbers of a text, folded, each in the singular.
-
-    A word keeps its apostrophes and hyphens: "isn't", "close-up".
-    """
+    """Folded, each in the singular, with its apostrophes and hyphens: "isn't", "close-up"."""
     plain = unicodedata.normalize("NFKC", text).casefold()
     return tuple(singular(word) for word in _WORD.findall(plain))
 
 
 def share_a_word(first: str, second: str) -> bool:
-    """Whether two texts have a word in common, or can't be compared.
-
-    They can't where they have no letters of one script in common, as a translation has.
-    """
+    """Also where they can't be compared, as they have no letters of one script in common."""
     if bool(re.search("[a-z]", folded(first))) != bool(re.search("[a-z]", folded(second))):
         return True
     words = set(words_of(first)) - _ARTICLES
@@ -105,7 +93,6 @@ def share_a_word(first: str, second: str) -> bool:
 
 
 def all_words(texts: Sequence[str]) -> frozenset[str]:
-    """Return all words of some texts."""
     return frozenset(word for text in texts for word in words_of(text))
 
 
@@ -156,15 +143,8 @@ def _neutral_parts() -> re.Pattern[str]:
 
 
 def objection(text: str, *, to_pixels: bool | None = None) -> str | None:
-    """Return why words next to an answer can't be skipped; None if they can.
-
-    They can't if they have a digit, a bracket, a quotation mark or a question, or a word that can
-    reverse an answer.
-
-    Args:
-        text: The words.
-        to_pixels: Whether boxes were asked for in pixels. The words may name that unit and no
-            other; None allows no unit.
+    """Words can't be skipped with a digit, a bracket, a quotation mark or a question, or with a
+    word that can reverse an answer. They may name the unit of `to_pixels`; None allows no unit.
     """
     if not text or text.isspace():
         return None
@@ -185,10 +165,9 @@ def points_back(text: str) -> bool:
 
 
 def other_thing(text: str, things: Sequence[str]) -> str | None:
-    """Return a word that may say more than which things have a box; None if there is none.
-
-    A text may have neutral words, and name all of the things or none. Each has to be whole, with
-    only "and" between two of them, so that the text says nothing about one by another.
+    """Return a word that may say more than which things have a box. Others are neutral, or name all
+    of the things or none, with only "and" between two, so that nothing is said about one by
+    another.
     """
     text = _neutral_phrases().sub(" ", _pattern("polite").sub(" ", text))
     words, named = _with_things_marked(text, things)
@@ -206,12 +185,7 @@ def other_thing(text: str, things: Sequence[str]) -> str | None:
 
 
 def tells_place(text: str, thing: str) -> bool:
-    """Whether a sentence says where a thing is, and of that no more than what it is near.
-
-    Example:
-        >>> tells_place("The mug on the table is at", "the mug")
-        True
-    """
+    """Whether a sentence says where a thing is, and of that no more than what it is near."""
     words, named = _with_things_marked(_neutral_phrases().sub(" ", text), [thing])
     if words.count(_THING) != 1 or not named:
         return False
@@ -225,12 +199,7 @@ def tells_place(text: str, thing: str) -> bool:
 
 
 def tells_list(text: str) -> bool:
-    """Whether a sentence says that a list of things follows: neutral words, and "of" what it is.
-
-    Example:
-        >>> tells_list("The list of cat breeds and their coordinates is")
-        True
-    """
+    """Whether a sentence says that a list of things follows: neutral words, and "of" what it is."""
     before, _, after = _neutral_phrases().sub(" ", text).partition(" of ")
     kinds = [word for word in words_of(after) if word not in _neutral()]
     kinds = [word for word in kinds if word not in (*_AND_WORDS, "their")]
@@ -265,10 +234,7 @@ def _spaced(text: str) -> str:
 
 
 def turns(text: str, phrase: str = "") -> str | None:
-    """Return a word of a label or of a remark that can turn it round; None without one.
-
-    A word that the phrase has itself turns nothing.
-    """
+    """Return a word of a label or a remark that can turn it round; one of the phrase can't."""
     if "?" in text and "?" not in phrase:
         return "?"
     if _NOT.search(text) and not _NOT.search(phrase):
@@ -281,10 +247,7 @@ def turns(text: str, phrase: str = "") -> str | None:
 
 
 def says_none(text: str, phrases: Sequence[str]) -> bool:
-    """Whether a text is a word for none, or one short sentence that says nothing is there.
-
-    The thing that the sentence names has to be any thing, or all of the phrases.
-    """
+    """A word for none, or one short sentence that says so of any thing, or of all the phrases."""
     sentence = text.strip(_MARKUP)
     if folded(sentence) in _grammar("none_words"):
         return True

@@ -13,8 +13,6 @@ from dataflow_grounding.serve.requests import Picture, WrongRequest, read_json
 
 
 def routes(engine: Engine) -> list[web.RouteDef]:
-    """Return the routes of this dialect."""
-
     async def ground(request: web.Request) -> web.Response:
         is_form = request.content_type == "multipart/form-data"
         picture, phrases = await _form(request) if is_form else _object(engine, request)

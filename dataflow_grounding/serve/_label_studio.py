@@ -30,15 +30,13 @@ class _Config(NamedTuple):
     labels: Sequence[str]
 
     def label_of(self, phrase: str) -> str:
-        """Return the label of a phrase's boxes: the one that says the same, else the first."""
+        """The one that says the same, else the first."""
         same = [label for label in self.labels if label.casefold() == phrase.casefold()]
         # two labels may differ in case alone
         return phrase if phrase in same else [*same, *self.labels, phrase][0]
 
 
 def routes(engine: Engine) -> list[web.RouteDef]:
-    """Return the routes of this dialect."""
-
     async def health(_: web.Request) -> web.Response:
         return web.json_response({"status": "UP", "model_class": engine.model})
 
@@ -130,7 +128,6 @@ def _phrases(config: _Config, task: Mapping[str, Any], params: Any) -> list[str]
 
 
 def _texts(config: _Config, holders: Sequence[Any]) -> list[str]:
-    # Those of TextAreas of the image.
     texts: list[str] = []
     for holder in holders:
         for region in (isinstance(holder, Mapping) and holder.get("result")) or []:

@@ -32,11 +32,9 @@ from dataflow_grounding.serve.requests import Picture, Pictures, phrases_of
 
 
 class Engine:
-    """Grounds pictures as they come, all with one store of replies, one budget and one limit.
-
-    It is made where the lock of the run's folder is held. It works on `at_once` pictures at a time:
-    more wait. Nobody waits longer than `timeout` seconds; work that has begun goes on all the same,
-    and its reply is kept. Raises StorageFailed.
+    """Grounds pictures as they come, all with one store of replies, one budget and one limit. It is
+    made where the lock of the run's folder is held. Nobody waits longer than `timeout` seconds;
+    work that has begun goes on all the same, and its reply is kept.
     """
 
     def __init__(self, run: SpecRun, pictures: Pictures, timeout: float) -> None:
@@ -84,10 +82,8 @@ class Engine:
         return f"{self.model} {choice.format.name}"
 
     async def ground(self, request: web.Request, picture: Picture, phrases: Any) -> dict[str, Any]:
-        """Return the record of a picture with its phrases, as they were sent.
-
-        Raises WrongRequest for what are no phrases, RecordError for this picture, RunStopped where
-        none can be done for now.
+        """Raises WrongRequest for what are no phrases, RecordError for this picture, RunStopped
+        where none can be done for now.
         """
         begun = asyncio.Event()
         task = asyncio.create_task(self._ground(request, picture, phrases_of(phrases), begun))

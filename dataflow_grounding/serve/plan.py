@@ -26,10 +26,8 @@ FIXED = {
 def served_run(
     paths: Sequence[str], overrides: Sequence[str] = (), results: str | None = None
 ) -> SpecRun:
-    """Return what spec files with `key=value` overrides name; without any, the environment.
-
-    Its steps find boxes, and check them. Replies are kept in `results`, else in the spec's folder;
-    without a spec, in the user's cache. Raises SpecError, InputError, MissingExtra.
+    """Without spec files, what the environment names. Replies are kept in `results`, else in the
+    spec's folder; without a spec, in the user's cache. Raises SpecError, InputError, MissingExtra.
     """
     of_cache = [] if paths else [f"results_dir={os.path.join(cache_folder(), 'serve')}"]
     of_option = ["results_dir=."] if results else []  # set below, as it was typed

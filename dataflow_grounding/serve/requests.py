@@ -60,7 +60,7 @@ class Pictures:
         self._hosts = data.allow_hosts + [host.lower() for host in allow_hosts]
 
     def of_base64(self, text: object) -> Picture:
-        """Return the picture of base64, which may be in a `data:` address."""
+        """The base64 may be in a `data:` address."""
         if not isinstance(text, str) or not text:
             raise WrongRequest("the picture should be base64, as a text")
         encoded = text.partition(",")[2] if text.startswith("data:") else text
@@ -71,7 +71,6 @@ class Pictures:
         return Picture("", lambda: data)
 
     def of_path(self, name: object) -> Picture:
-        """Return the picture at a path below the root."""
         # resolved again when it is read: it may be a link by then
         return Picture(str(name), lambda: read_file(self._path_of(name)), self._path_of(name))
 
@@ -86,7 +85,6 @@ class Pictures:
         return path
 
     def of_address(self, url: object) -> Picture:
-        """Return the picture at an http(s) address, where that is allowed."""
         address = str(url)
         if not (self._allow_http or self._hosts):
             way = "data.allow_http or data.allow_hosts of the spec, or --allow-host, allow it"
@@ -97,14 +95,13 @@ class Pictures:
 
 
 def status_of(error: GroundingError) -> int:
-    """Return the status that tells a client of an error."""
     if isinstance(error, WrongRequest):
         return error.status
     return next((status for status in _STATUSES if isinstance(error, _STATUSES[status])), 500)
 
 
 def read_json(request: web.Request) -> dict[str, Any]:
-    """Return the JSON object of a request. Raises WrongRequest."""
+    """Raises WrongRequest."""
     charset = request.charset or "utf-8"
     if request.content_type != "application/json" or charset.lower() not in ("utf-8", "utf8"):
         kind = request.headers.get("Content-Type", "none")

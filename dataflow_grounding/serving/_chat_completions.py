@@ -33,33 +33,23 @@ _CHUNK_ERRORS = {"error", "errors", "detail", "message", "code"}  # keys of a ch
 
 @dataclass(frozen=True)
 class Habits:
-    """What an endpoint accepts in a request; the defaults are what is tried first.
+    """What an endpoint accepts in a request; the defaults are what is tried first."""
 
-    Attributes:
-        response_format: The form of `response_format`, one of _FORMATS; "none" sends none.
-        tokens_key: The key of the most tokens of a reply.
-        system_message: Whether a system message is sent; else its text goes into the user's.
-        temperature: Whether a temperature is sent.
-        stream: Whether `stream` is sent, as false: some servers stream unless they are told not to
-            (BerriAI/litellm#25766, unslothai/unsloth#6570).
-        seed: Whether a further answer to the same question is asked for with a seed of its own.
-        no_cache: Whether LiteLLM is asked for no kept reply then.
-    """
-
-    response_format: str = "json_schema"
-    tokens_key: str = "max_tokens"
-    system_message: bool = True
+    response_format: str = "json_schema"  # one of _FORMATS; "none" sends none
+    tokens_key: str = "max_tokens"  # the key of the most tokens of a reply
+    system_message: bool = True  # whether one is sent; else its text goes into the user's
     temperature: bool = True
+    # whether it is sent, as false: some servers stream unless they are told not to
+    # (BerriAI/litellm#25766, unslothai/unsloth#6570)
     stream: bool = True
+    # whether a further answer to the same question is asked for with a seed of its own
     seed: bool = True
-    no_cache: bool = True
+    no_cache: bool = True  # whether LiteLLM is asked for no kept reply then
 
     def after_refusal(self, refusal: str) -> "Habits | None":
-        """Return what to try next after a refusal in these words; None when nothing is left.
-
-        Words that name a part of the request change that part, unless it was changed before. Other
-        refusals count as being about `response_format`, except a content filter's: after that there
-        is nothing to try.
+        """What to try next; None when nothing is left, as after a content filter's refusal. Words
+        that name a part of the request change that part, unless it was changed before; others count
+        as being about `response_format`.
         """
         if is_about_content(refusal):
             return None
@@ -78,7 +68,7 @@ class Habits:
         return replace(self, response_format=next_format)
 
     def __str__(self) -> str:
-        """Return it in words: `response_format json_schema, max_tokens, a system message, …`."""
+        """`response_format json_schema, max_tokens, a system message, …`"""
         response_format = f"response_format {self.response_format}"
         if self.response_format == "none":
             response_format = "no response_format"
@@ -89,7 +79,6 @@ class Habits:
 
 
 def first_habits(endpoint: str) -> "Habits":
-    """Return what to try first at an endpoint, which is given by its address."""
     if _is_under("openai.com", endpoint) or _is_under("openai.azure.com", endpoint):
         # At OpenAI's own service, a schema would keep the picture out of the prompt cache.
         return Habits(response_format="json_object")
@@ -97,9 +86,7 @@ def first_habits(endpoint: str) -> "Habits":
 
 
 def first_limits(endpoint: str) -> ImageLimits:
-    """Return the limits of pictures that an endpoint accepts, as far as its address tells.
-
-    Only NVIDIA's hosted NIMs have any, at integrate.api.nvidia.com, ai.api.nvidia.com,
+    """Only NVIDIA's hosted NIMs have any, at integrate.api.nvidia.com, ai.api.nvidia.com,
     …nvcf.nvidia.com and others: data URLs up to 180 KB, PNG and JPEG (docs.api.nvidia.com/nim).
     """
     if _is_under("nvidia.com", endpoint):
@@ -116,14 +103,9 @@ def _is_under(domain: str, endpoint: str) -> bool:
 
 
 def completion_in(body: bytes) -> Any:
-    """Return the `chat.completion` object in an answer's body, whole or streamed.
-
-    A body that is one `chat.completion.chunk` counts as a stream of that. A stream's lines begin
-    with `data:`; the pieces of the first choice's text are joined, and those of its tool calls. The
-    last value counts of all else that they state.
-
-    Raises:
-        ValueError, RecursionError: The body is no JSON, and no stream of it that has an end.
+    """Whole or streamed; a body that is one `chat.completion.chunk` counts as a stream of that. Of
+    a stream, the first choice's texts and tool calls are joined; of all else the last value counts.
+    Raises ValueError or RecursionError for no JSON, or a stream without an end.
     """
     stream = _Stream()
     if not body.lstrip().startswith((b"data:", b"event:", b":")):
@@ -149,7 +131,7 @@ class _Stream:
         self._is_done = False
 
     def add(self, data: bytes) -> None:
-        """Add the data of an event. Raises ValueError for what is no chunk."""
+        """Raises ValueError for what is no chunk."""
         if data == b"[DONE]":
             self._is_done = True
             return
@@ -177,7 +159,7 @@ class _Stream:
             self._calls[index] = self._calls.get(index, "") + arguments
 
     def completion(self) -> dict[str, Any]:
-        """Return the whole object. Raises ValueError where the stream has no end."""
+        """Raises ValueError where the stream has no end."""
         has_ended = self._is_done or self._choice.get("finish_reason")
         if not (has_ended or self._whole.get("error")):
             raise ValueError("the stream breaks off")
@@ -191,15 +173,9 @@ class _Stream:
 
 
 def error_in(completion: Any) -> dict[str, Any] | None:
-    """Return the error that an answer with status 200 holds, as an object; None without one.
-
-    It is in the body's `error` or its first choice's (OpenRouter, gateways), in `base_resp`
+    """It is in the body's `error` or its first choice's (OpenRouter, gateways), in `base_resp`
     (MiniMax), or the choice's `finish_reason` is that of a server that broke off. A `code` of it is
     an HTTP status if it is a whole number.
-
-    Example:
-        >>> error_in({"choices": [{"error": {"code": 429, "message": "Rate limit exceeded"}}]})
-        {'code': 429, 'message': 'Rate limit exceeded'}
     """
     if not isinstance(completion, dict):
         return None
@@ -247,20 +223,11 @@ def _first_choice(choices: list[Any]) -> Any:
 
 
 def reply_of(data: dict[str, Any], hold: float) -> Reply:
-    """Return the reply in a `chat.completion` object.
-
-    Without any other text, the arguments of its one tool call are the text: some gateways ask for
-    JSON by a tool (BerriAI/litellm#6741). With other text both are, and say so: which of them
-    counts nobody knows. A reasoning model's answer may be where its thoughts
-    should, at a server that was set up with the wrong parser: without any other text, it is read
-    there. It isn't where the reply was cut off or blocked: these are thoughts then.
-
-    Args:
-        data: The object, as JSON.
-        hold: The Reply's `hold`, in seconds.
-
-    Raises:
-        KeyError, TypeError, IndexError, AttributeError: It is no such object.
+    """Without any other text, the arguments of its one tool call are the text: some gateways ask
+    for JSON by a tool (BerriAI/litellm#6741). With other text both are, as nobody knows which of
+    them counts. A reasoning model's answer may be where its thoughts should, at a server with the
+    wrong parser: without any other text it is read there, unless the reply was cut off or blocked.
+    Raises KeyError, TypeError, IndexError or AttributeError for no such object.
     """
     choice = _first_choice(data["choices"])
     message = choice["message"]
@@ -312,10 +279,8 @@ def _text(content: Any) -> str:
 
 
 def usage_of(data: Any) -> Usage:
-    """Return token counts, read under any of the names in use.
-
-    What is missing, or can't be a count, is 0; so are all if `data` is no object. No more tokens
-    are cached than were sent.
+    """Under any of the names in use; what is missing, or can't be a count, is 0. No more tokens are
+    cached than were sent.
     """
     if not isinstance(data, dict):
         return Usage()

@@ -36,16 +36,13 @@ _OF_PROMPTS = re.compile(r"prompt|prefix|kv|token", re.IGNORECASE)
 
 
 def is_litellm(headers: Mapping[str, str]) -> bool:
-    """Return whether a reply with these headers passed LiteLLM's proxy."""
     return _LITELLM in headers
 
 
 def is_kept(headers: Mapping[str, str]) -> bool:
-    """Return whether a reply with these headers came from a gateway's cache.
-
-    LiteLLM names the cache's key. Others have a header for their cache with `HIT` in it
-    (`cf-aig-cache-status`, `x-portkey-cache-status`, `x-openrouter-cache-status`,
-    `helicone-cache`, `x-cache`, RFC 9211's `cache-status`).
+    """LiteLLM names the cache's key. Others have a header for their cache with `HIT` in it
+    (`cf-aig-cache-status`, `x-portkey-cache-status`, `x-openrouter-cache-status`, `helicone-cache`,
+    `x-cache`, RFC 9211's `cache-status`).
     """
     if _LITELLM_KEY in headers:
         return True

@@ -24,18 +24,11 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class Asked:
-    """A request that waits for its reply.
-
-    Attributes:
-        request: The request.
-        pictures: Its pictures, decoded, in the size that is sent.
-        temperature: What to sample at; 0 for the likeliest token each time.
-        reply: Where the reply is put.
-    """
+    """A request that waits for its reply."""
 
     request: Request[Any]
-    pictures: "list[PillowImage]"
-    temperature: float
+    pictures: "list[PillowImage]"  # decoded, in the size that is sent
+    temperature: float  # 0 for the likeliest token each time
     reply: "Future[Reply]"
 
 
@@ -92,9 +85,7 @@ class LoadedModel:
         return None
 
     def answers(self, batch: "Sequence[Asked]") -> list[Reply | Exception]:
-        """Return the reply to each request, or the error that it failed with, in their order.
-
-        Requests that fail together are tried in halves, until each that fails does so alone: as
+        """Requests that fail together are tried in halves, until each that fails does so alone: as
         ServerFault for want of memory, else as RequestRefused. Where the GPU itself has failed,
         which nothing mends in this process, all fail at once as EndpointRefused.
         """
@@ -179,9 +170,8 @@ class LoadedModel:
         return "of its own" in written and "'text'" not in written
 
     def _reply(self, tokens: list[int], sent: int) -> Reply:
-        # Return the reply of generated tokens, up to the first one that ends it. That one counts as
-        # written, but is not in the text. Without such a token the reply was cut off: its finish
-        # reason is `length`. `sent` is how many tokens the request had.
+        # The first token that ends it counts as written, but is not in the text. Without one the
+        # reply was cut off.
         finish_reason = "length"
         text_tokens = tokens
         written = len(tokens)

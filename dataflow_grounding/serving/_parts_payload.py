@@ -14,10 +14,8 @@ class PartsPayload(Payload):
         self._size = sum(map(len, parts))
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        """Return the whole body as text."""
         return b"".join(self._value).decode(encoding, errors)
 
     async def write(self, writer: AbstractStreamWriter) -> None:
-        """Write all parts in turn."""
         for part in self._value:
             await writer.write(part)

@@ -19,19 +19,14 @@ from dataflow_grounding.serving.http_errors import is_about_content
 from dataflow_grounding.serving.serving import FLEX
 
 FLEX_TIMEOUT = 900.0
-"""Seconds for one request at flex.
-
-Source: developers.openai.com, flex processing (2026-11).
-"""
+"""Seconds for one request at flex (developers.openai.com, flex processing, 2026-11)."""
 # Words of a refusal that is about the tier: `service_tier`, `service tier`, `flex`.
 _TIER_WORDS = re.compile(r"service[ _-]?tier|\bflex\b", re.IGNORECASE)
 
 
 def timeout_at(tier: str, stated: float | None, usual: float) -> float:
-    """Return the seconds that one request at a tier may take.
-
-    That is what the user `stated`, else FLEX_TIMEOUT at flex, else `usual`. Raises SpecError for an
-    unknown tier; "" is the ordinary one.
+    """What the user `stated`, else FLEX_TIMEOUT at flex, else `usual`, in seconds. Raises SpecError
+    for an unknown tier; "" is the ordinary one.
     """
     if tier not in ("", FLEX):
         raise SpecError(f"{setting('vlm.service_tier')} should be {FLEX}, not {tier!r:.40}")
@@ -41,10 +36,8 @@ def timeout_at(tier: str, stated: float | None, usual: float) -> float:
 
 
 def needs_at(tier: str, key: str, timeout: float) -> list[str]:
-    """Return a line of advice if requests at flex have less time than they may take.
-
-    `key` is the setting of the spec that gives them `timeout` seconds. Without need the list is
-    empty.
+    """Advice if requests at flex have less time than they may take; `key` is the setting of the
+    spec that gives them `timeout` seconds.
     """
     if not tier or timeout >= FLEX_TIMEOUT:
         return []
@@ -55,15 +48,8 @@ def needs_at(tier: str, key: str, timeout: float) -> list[str]:
 
 
 def error_at_tier(tier: str, error: GroundingError, is_full: bool) -> GroundingError:
-    """Return the error of a request at a tier: TierFull, EndpointRefused, or the error itself.
-
-    It is TierFull where the tier has no room, EndpointRefused where the endpoint doesn't know the
-    tier.
-
-    Args:
-        tier: The tier that was asked for; "" for the ordinary one.
-        error: What the endpoint's answer would mean at the ordinary tier.
-        is_full: Whether the answer has the form by which a tier says that it has no room.
+    """TierFull where the tier has no room, which the form of an answer says (`is_full`);
+    EndpointRefused where the endpoint doesn't know the tier; else the error itself.
     """
     if not tier:
         return error

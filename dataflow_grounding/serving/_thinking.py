@@ -11,16 +11,8 @@ from dataflow_grounding._util.lazy import load_table
 
 
 def thinking_fields(provider: str, model: str, level: str) -> dict[str, Any] | None:
-    """Return the fields of a request that set how much a model thinks.
-
-    Args:
-        provider: Whose fields: `openai` or `gemini`.
-        model: The model's name, perhaps with its owner's before a slash.
-        level: `low` or `off`; anything else leaves it to the model.
-
-    Returns:
-        The fields; {} for a level that leaves it to the model; None if this model's fields aren't
-        known.
+    """For `provider` `openai` or `gemini`, and level `low` or `off`: {} for any other level, None
+    if this model's fields aren't known.
     """
     if level not in ("low", "off"):
         return {}
@@ -33,11 +25,7 @@ def thinking_fields(provider: str, model: str, level: str) -> dict[str, Any] | N
 
 
 def with_fields(body: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of a request's body with further fields.
-
-    A field that both have is that of `fields`; if it is an object in both, it has the keys of both,
-    with the values of `fields` where both have one.
-    """
+    """Of a field that both have, objects are joined; else that of `fields` counts."""
     whole = dict(body)
     for name, value in fields.items():
         ours = whole.get(name)

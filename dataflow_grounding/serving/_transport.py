@@ -40,15 +40,9 @@ _API_KEY = re.compile(r"(?:^|&)[^=&]*key=", re.IGNORECASE)
 
 
 def shown_address(url: str, block: str, key: str = "base_url") -> str:
-    """Return an address without its secrets, which are remembered.
-
-    Raises SpecError if it can't be an address of the web, has a fragment, or shows a name, password
-    or key.
-
-    Args:
-        url: The address.
-        block: The block of the spec that has the setting, such as `vlm.openai`.
-        key: The setting's name in that block, for the error.
+    """Without its secrets, which are remembered; `block` and `key` name its setting. Raises
+    SpecError if it can't be an address of the web, has a fragment, or shows a name, password or
+    key.
     """
     name = setting(f"{block}.{key}")
     if not url.startswith(("http://", "https://")):
@@ -70,28 +64,22 @@ def shown_address(url: str, block: str, key: str = "base_url") -> str:
 
 
 class PerLoop(Generic[T]):
-    """Keeps one of a thing for each event loop, which `make` makes.
-
-    What waits in one loop can't be used in another, and threads have their own.
-    """
+    """One of a thing for each event loop: what waits in one loop can't be used in another."""
 
     def __init__(self, make: Callable[[], T]) -> None:
         self._made = defaultdict[asyncio.AbstractEventLoop, T](make)
 
     def get(self) -> T:
-        """Return the running loop's, made where it has none."""
         return self._made[asyncio.get_running_loop()]
 
     def take(self) -> T | None:
-        """Return the running loop's, which then has none; None where it had none."""
+        """Return the running loop's, which then has none."""
         return self._made.pop(asyncio.get_running_loop(), None)
 
 
 class LoopInThread:
-    """An event loop in a separate thread, for connections that work in one loop only.
-
-    Steps in memory and threads have different loops; all of them send from here. It starts with the
-    first request.
+    """An event loop in a separate thread, for connections that work in one loop only: steps in
+    memory and threads have different loops, and all of them send from here.
     """
 
     # all objects' one: a serving that has such a loop, not begun yet, is copied to other processes
@@ -102,9 +90,7 @@ class LoopInThread:
         self._process = 0
 
     async def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Return what `work` returns, awaited in that loop; raise what it raises.
-
-        If the caller is cancelled, so is the work. Raises EndpointRefused in a process that was
+        """If the caller is cancelled, so is the work. Raises EndpointRefused in a process that was
         forked after the first request: it has its parent's connections, and would read the parent's
         answers.
         """
@@ -130,15 +116,8 @@ class LoopInThread:
 
 
 class HttpTransport:
-    """Sends by aiohttp, which takes half the CPU of the SDK's client.
-
-    See docs/measurements/performance.md.
-
-    Args:
-        url: Where bodies are sent.
-        api_key: Sent as a bearer token; None sends none.
-        timeout: Seconds for one request.
-        extra_headers: Further headers, or other values for ours.
+    """Sends by aiohttp, which takes half the CPU of the SDK's client
+    (docs/measurements/performance.md).
     """
 
     def __init__(
@@ -166,10 +145,9 @@ class HttpTransport:
     async def post(
         self, body: Sequence[bytes], headers: Mapping[str, str] = NO_HEADERS
     ) -> tuple[int, Mapping[str, str], bytes]:
-        """Send one body, in parts; return status, headers and body of the answer.
-
-        That is for any status. `headers` are sent with this body alone. Raises what `fault_of`
-        returns where no answer comes, and ServerFault for one larger than MAX_BODY_BYTES.
+        """Return status, headers and body of an answer of any status; `headers` are sent with this
+        body alone. Raises what `fault_of` returns where no answer comes, and ServerFault for one
+        larger than MAX_BODY_BYTES.
         """
         from dataflow_grounding.serving._parts_payload import PartsPayload  # imports aiohttp
 
@@ -177,7 +155,7 @@ class HttpTransport:
         return await self._answered("POST", PartsPayload(body), MAX_BODY_BYTES, headers)
 
     async def get(self, most: int) -> tuple[int, Mapping[str, str], bytes]:
-        """Ask for what is there, of `most` bytes; return and raise what `post` does."""
+        """Ask for what is there, of `most` bytes; returns and raises what `post` does."""
         return await self._answered("GET", None, most, self.headers)
 
     async def _answered(
@@ -206,24 +184,13 @@ class HttpTransport:
             raise fault_of(error, self.url, "vlm.openai", self.timeout) from None
 
     async def aclose(self) -> None:
-        """Close the connections."""
         await self.session.close()
 
 
 class ClientTransport:
-    """An `openai` client with its retries off.
-
-    The engine's retries wait for the whole run, not for one request. The client follows no
-    redirects, also where it is a user's own: another host has no claim to the picture or the key.
-
-    Args:
-        client: The client, which stays as it is: a copy is used.
-        url: Where it sends, for messages.
-        timeout: Seconds for one request.
-        headers: Further headers.
-        http_client: Whose connections are used, in the running loop, and closed at the end; None
-            for the client's own, which stay open.
-        loop: Where requests are sent; None for the running loop.
+    """A copy of an `openai` client with its retries off: the engine's wait for the whole run. It
+    follows no redirects, also where it is a user's own: another host has no claim to the picture or
+    the key. An `http_client` is used in the running loop, and closed at the end.
     """
 
     def __init__(
@@ -247,10 +214,8 @@ class ClientTransport:
     async def post(
         self, body: Sequence[bytes], headers: Mapping[str, str] = NO_HEADERS
     ) -> tuple[int, Mapping[str, str], bytes]:
-        """Send one body, in parts; return status, headers and body of the answer.
-
-        That is for any status. `headers` are sent with this body alone. Raises what `fault_of`
-        returns where no answer comes.
+        """Return status, headers and body of an answer of any status; `headers` are sent with this
+        body alone. Raises what `fault_of` returns where no answer comes.
         """
         whole = b"".join(body)
         if self._loop is not None:
@@ -293,11 +258,9 @@ class ClientTransport:
 
 
 def has_own_http_client(client: Any) -> bool:
-    """Return whether a user made an openai client with an `http_client`, of proxies say.
-
-    Otherwise the client makes a plain one, which can be made again for each event loop. It is
-    recognized by its class, which has no public name in `openai`: if the class is renamed one day,
-    all clients count as a user's own.
+    """Whether a user made an openai client with an `http_client`, of proxies say. Otherwise it
+    makes a plain one, which is recognized by its class: if that is renamed one day, all clients
+    count as a user's own.
     """
     http_client = getattr(client, "_client", None)
     return type(http_client).__name__ != "AsyncHttpxClientWrapper"
@@ -318,17 +281,9 @@ Transport: TypeAlias = HttpTransport | ClientTransport
 def fault_of(
     error: BaseException, where: str, block: str, timeout: float
 ) -> EndpointRefused | ServerFault:
-    """Return what an error of a client's connection means.
-
-    That is EndpointRefused if it is no address; EndpointUnreachable or RateLimited if there was no
-    connection; ServerFault if a connection broke off or nothing came in time. The words are the
-    same for aiohttp and httpx. Classes are recognized by name, because neither has to be installed.
-
-    Args:
-        error: What the client raised.
-        where: The endpoint, for the message.
-        block: The block of the spec that has its address, such as `vlm.openai`.
-        timeout: Seconds that the request had.
+    """EndpointRefused if it is no address; EndpointUnreachable or RateLimited if there was no
+    connection; ServerFault if one broke off or nothing came in time. Classes are recognized by
+    name, because neither aiohttp nor httpx has to be installed.
     """
     class_names = {base.__name__ for base in type(error).__mro__}
     if "InvalidURL" in class_names:
@@ -346,7 +301,7 @@ def fault_of(
 
 
 def _no_connection(error: BaseException, where: str) -> ServerFault:
-    # The latter is for a machine that is short of connections itself: it is waited for.
+    # RateLimited is for a machine that is short of connections itself: it is waited for.
     causes = list(with_causes(error))
     of_certificate = next((cause for cause in causes if hasattr(cause, "verify_message")), None)
     distrust = getattr(of_certificate, "verify_message", None)

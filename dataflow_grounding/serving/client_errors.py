@@ -61,19 +61,9 @@ LONGEST_MESSAGE = 200  # characters of the client's words that are shown
 
 
 def fault_of_client(error: Exception, where: str) -> GroundingError | None:
-    """Return what an error of an HTTP client means; None for what is no such error.
-
-    That is, for an answer with a status, what `error_of` returns; EndpointUnreachable where no
-    connection came about; ServerFault where one broke off, or nothing came in time.
-
-    Args:
-        error: What `Serving.answer` raised.
-        where: Serving and model, with which the message begins.
-
-    Example:
-        >>> fault_of_client(TimeoutError("no answer"), "MyServing (my-model)")
-        ServerFault('MyServing (my-model): TimeoutError: no answer')
-        >>> fault_of_client(KeyError("choices"), "MyServing (my-model)")
+    """What `error_of` returns for an answer with a status; EndpointUnreachable where no connection
+    came about; ServerFault where one broke off, or nothing came in time; None for what is no such
+    error.
     """
     status = _status_of(error)
     if status is not None:

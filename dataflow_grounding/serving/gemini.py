@@ -272,7 +272,6 @@ class GeminiServing(Serving):
 
 
 def _check_extra(extra: Mapping[str, Any], tier: str) -> None:
-    # `tier` is the service tier that `vlm.service_tier` states; "" for none.
     fields = setting("vlm.gemini.extra")
     for name in ("contents", "systemInstruction"):
         if name in extra:
@@ -287,8 +286,7 @@ def _check_extra(extra: Mapping[str, Any], tier: str) -> None:
 
 
 async def _content(message: Turn) -> dict[str, Any]:
-    # Return a turn of a conversation as the API has it: pictures, then text. Its role is `user`, or
-    # `model` for the assistant's.
+    # The assistant's role is `model` there.
     parts: list[dict[str, Any]] = []
     for image in message.images:
         url = image.data_url() if image.ready else await asyncio.to_thread(image.data_url)

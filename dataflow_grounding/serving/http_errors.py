@@ -91,24 +91,10 @@ def error_of(
     said: str = "",
     address: str = "",
 ) -> errors.GroundingError:
-    """Return the exception for an answer with this status.
-
-    That is EndpointRefused where all requests fail like this one; RateLimited or ServerOverloaded,
-    with the wait that is asked for, where the endpoint is busy; ServerFault for a fault that may
-    pass, and for a redirect; else RequestRefused.
-
-    Args:
-        status: The HTTP status, none of success.
-        headers: The answer's headers, by their names in lower case.
-        body: The answer's body.
-        where: The endpoint and model, with which the message begins.
-        said: Where the status was found, if not in the answer's head.
-        address: The address as it is set, without secrets, of an endpoint that is mostly at `/v1`:
-            where a server has nothing there, the message asks about that. "" asks nothing.
-
-    Example:
-        >>> print(error_of(404, {}, b"", where="Ollama", address="http://host:11434"))
-        Ollama answered 404. Is it http://host:11434/v1? Check the address and the model's name.
+    """EndpointRefused where all requests fail like this one; RateLimited or ServerOverloaded, with
+    the wait that is asked for, where the endpoint is busy; ServerFault for a fault that may pass,
+    and for a redirect; else RequestRefused. Headers' names are in lower case. `address` is that of
+    an endpoint mostly at `/v1`: where a server has nothing there, the message asks about that.
     """
     error, details = _error_in(body[:BODY_BYTES].decode("utf-8", "replace"))
     message = excerpt(_message(error, details), LONGEST_MESSAGE)
@@ -146,20 +132,8 @@ def error_of(
 def error_of_success(
     error: Mapping[str, Any], headers: Mapping[str, str], *, where: str, address: str = ""
 ) -> errors.GroundingError:
-    """Return the exception for an error inside an answer with status 200.
-
-    Its `code` counts as the status; without one that is a status of an error, it is a fault that
-    may pass.
-
-    Args:
-        error: The error as an object.
-        headers: The answer's headers, by their names in lower case.
-        where: The endpoint and model, with which the message begins.
-        address: As of `error_of`.
-
-    Example:
-        >>> error_of_success({"code": 429, "message": "slow down"}, {}, where="http://host (m)")
-        RateLimited('http://host (m) answered 429 inside a 200: slow down')
+    """For an error inside an answer with status 200: its `code` counts as the status; without one
+    that is a status of an error, it is a fault that may pass.
     """
     code = error.get("code")
     with suppress(ValueError, TypeError):
@@ -174,13 +148,9 @@ def error_of_success(
 
 
 class _Advice(NamedTuple):
-    """What the user can do where all requests fail like this one.
-
-    Attributes:
-        text: The advice.
-        certain: Whether all other requests surely fail, too: the run stops at once. Else the answer
-            may be about this request alone: a run that has had answers goes on, and stops only
-            after some such answers in a row.
+    """What the user can do where all requests fail like this one. Where that isn't certain, the
+    answer may be about this request alone: a run that has had answers stops only after some in a
+    row.
     """
 
     text: str
@@ -188,8 +158,6 @@ class _Advice(NamedTuple):
 
 
 def _advice_for_all(status: int, message: str) -> _Advice | None:
-    # Return advice where key, account, address, model or proxy are wrong; None otherwise. It is
-    # certain only for a key that is answered with 401.
     is_bad_request = status in (400, 422)
     if status in (401, 403) or (is_bad_request and _KEY.search(message)):
         # A 403 may be about what this one request asks for or shows.
@@ -202,9 +170,8 @@ def _advice_for_all(status: int, message: str) -> _Advice | None:
 
 
 def _question_about(address: str) -> str:
-    # Ask whether `/v1` was forgotten, with a blank after it; "" where the path has a version,
-    # or a query as Azure's. Where there is a path, nobody knows whether `/v1` follows it: Ollama's
-    # is not at /api/v1.
+    # "" where the path has a version, or a query as Azure's. Where there is a path, nobody knows
+    # whether `/v1` follows it: Ollama's is not at /api/v1.
     parts = urlsplit(address)
     if not address or parts.query or _VERSION.search(parts.path):
         return ""
@@ -224,9 +191,8 @@ def _is_without_credit(status: int, message: str) -> bool:
 
 
 def with_causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and its causes; the libraries' errors are caused by the system's.
-
-    There are MOST_CAUSES at most, because a user's errors may name each other.
+    """The libraries' errors are caused by the system's. There are MOST_CAUSES at most, because a
+    user's errors may name each other.
     """
     under: BaseException | None = error
     for _ in range(MOST_CAUSES):
@@ -237,26 +203,18 @@ def with_causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def takes_no_images(refusal: str) -> bool:
-    """Return whether a refusal says that the model takes no images at all.
-
-    The words are those of the servers in docs/endpoints.md.
-    """
+    """By the words of the servers in docs/endpoints.md."""
     lowered = refusal.lower()
     return any(words in lowered for words in _NO_IMAGES)
 
 
 def is_about_content(refusal: str) -> bool:
-    """Return whether a refusal is a content filter's: about what a request shows or says.
-
-    The endpoint itself works then.
-    """
+    """Whether a refusal is a content filter's: the endpoint itself works then."""
     return _CONTENT.search(refusal) is not None
 
 
 def _wait(headers: Mapping[str, str], details: Sequence[Mapping[str, Any]]) -> float | None:
-    # Return the seconds that an answer asks to wait; None if it asks for none. It is a day if
-    # Google's error `details` say that a day's quota is used up. Otherwise the seconds are in the
-    # headers, or in the `RetryInfo` of those details.
+    # A day if Google's error details say that a day's quota is used up.
     for detail in details:
         if "PerDay" in str(detail.get("violations")):
             return DAY
@@ -270,10 +228,8 @@ def _wait(headers: Mapping[str, str], details: Sequence[Mapping[str, Any]]) -> f
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds that an endpoint asks to wait by its headers; None if it asks for none.
-
-    `retry-after-ms` goes before `retry-after`, which may be seconds or a date. Without either, it
-    is the reset of the limits that are used up. A header that can't be read is ignored.
+    """The seconds to wait by `retry-after-ms`, else by `retry-after`, which may be a date, else
+    until the limits that are used up are reset. A header that can't be read is ignored.
     """
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         seconds = _seconds_in(headers.get(name), unit)
@@ -289,8 +245,6 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def _seconds_in(text: str | None, unit: float) -> float | None:
-    # Return the seconds that a header's number says, in units of `unit` seconds, as `_bounded`
-    # does. None for a header without a number.
     with suppress(ValueError):  # raised for a date, and for what is neither
         return _bounded(float(text or "") * unit)
     return None
@@ -303,10 +257,8 @@ def _timestamp_of(date: str | None) -> float | None:
 
 
 def used_up(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds until all limits that are used up are reset; None where none is.
-
-    The limits are of requests and of tokens. One is used up where `x-ratelimit-remaining-*` is 0;
-    `x-ratelimit-reset-*` says when it is reset.
+    """The seconds until all limits of which `x-ratelimit-remaining-*` is 0 are reset, as
+    `x-ratelimit-reset-*` says; None where none is used up.
     """
     waits = []
     for limit in ("requests", "tokens"):
@@ -343,9 +295,8 @@ def _bounded(seconds: float) -> float | None:
 
 
 def _error_in(body: str) -> tuple[Any, list[dict[str, Any]]]:
-    # Return what a body says of an error, as JSON or text, and Google's details of it. That is the
-    # value of `error` in a JSON object or the first of a list, else the JSON itself. Of a web page
-    # it is "", any other text is returned as it is. Without details the list is empty.
+    # The value of `error` in a JSON object or the first of a list, else the JSON itself; "" of a
+    # web page; and Google's details of it.
     data = None
     with suppress(ValueError, RecursionError):
         data = json.loads(body)
@@ -369,7 +320,7 @@ def _first_of(data: Any) -> Any:
 
 
 def _message(error: Any, details: Sequence[Mapping[str, Any]]) -> str:
-    # `error` is what `_error_in` found: of an object, its `message` or `detail`, else all of it.
+    # of an object, its `message` or `detail`, else all of it
     if not isinstance(error, dict):
         return str(error)
     words = error.get("message") or error.get("detail") or error

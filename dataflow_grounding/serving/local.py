@@ -168,11 +168,8 @@ class LocalServing(Serving):
         return {**super().identity(), "revision": self._digest, "dtype": self.dtype, **sampling}
 
     async def answer(self, request: Request[Any]) -> Reply:
-        """Return the model's reply, which is generated together with those of other requests.
-
-        All requests queue up. The first has the model answer batch after batch of them until its
-        own is answered. Then it is the next one's turn, whose reply may be there already. Raises
-        ServerFault, RequestRefused or EndpointRefused.
+        """Return the model's reply. All requests queue up: the first has the model answer batch
+        after batch of them until its own is answered; then it is the next one's turn.
         """
         pictures = [await asyncio.to_thread(image.sent_picture) for image in request.images]
         temperature = request.temperature(self.temperature) or 0.0
@@ -213,14 +210,9 @@ class _Queue:
     async def work(
         self, answers: "Callable[[Sequence[Asked]], list[Reply | Exception]]", most: int
     ) -> None:
-        """Have the first request that waits answered, with others of the same temperature.
-
-        It begins once no request has joined for LINGER seconds, or `most` wait. Other requests stay
-        in the queue. One at least has to wait.
-
-        Args:
-            answers: Returns the reply to each request of a batch, or its error.
-            most: How many are answered together at the most.
+        """Have the first request that waits answered, with others of the same temperature. It
+        begins once no request has joined for LINGER seconds, or `most` wait. One at least has to
+        wait.
         """
         count_before = 0
         while count_before < len(self.waiting) < most:
@@ -246,8 +238,8 @@ class _Queue:
 
 
 def _digest_of(folder: str) -> str:
-    # Of files with more than SAMPLES samples, only these are read. It is "" where the folder holds
-    # no model: no config.json. Folders within it don't count.
+    # Of files with more than SAMPLES samples, only these are read; "" where the folder holds no
+    # model.
     if not os.path.exists(os.path.join(folder, "config.json")):
         return ""
     digest = hashlib.sha256()

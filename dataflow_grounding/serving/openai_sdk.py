@@ -162,9 +162,8 @@ class OpenAISdkServing(OpenAIServing):
 
 
 def provider_named(name: str, folders: Sequence[str]) -> TokenProvider:
-    """Import the function that `module:function` names; its module may be in one of `folders`.
-
-    Raises SpecError where there is no function of that name.
+    """Import `module:function`; its module may be in one of `folders`. Raises SpecError where there
+    is no function of that name.
     """
     # This imports pydantic, which a serving that isn't made from a spec does without.
     provider = named(name, setting(_PROVIDER), (), folders, quoting=False)

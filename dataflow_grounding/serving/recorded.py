@@ -101,8 +101,7 @@ class RecordedServing(Serving):
         )
 
     def _record(self, key: str, reply: Reply) -> dict[str, Any]:
-        # `key` is its request's. A new file gets its head first. A last line that wasn't finished,
-        # as where the process was killed, is ended first.
+        # A last line that wasn't finished, as where the process was killed, is ended first.
         line: dict[str, Any] = {
             "key": key,
             "reply": blotted(reply.text),
@@ -159,17 +158,9 @@ def head_of_recording(
     box_format: str,
     maps: Sequence[FrameMap] = (),
 ) -> dict[str, Any]:
-    """Return the first line of a recording, which says whose replies it holds.
-
-    The keys of the replies are made from the serving's identity. The address usually isn't part of
-    it: a server answers the same at any address. With `keyed_by_endpoint: false`, the endpoint is
-    left out of the keys when replies are looked up.
-
-    Args:
-        serving: Who answered.
-        identity_there: Its identity with the address, as people should see it.
-        box_format: The format of its boxes; a format of the user's `box_formats` is written, too.
-        maps: The maps of a measured format, which is written as a further row.
+    """Return the first line of a recording: whose replies it holds. The address usually isn't part
+    of their keys, as a server answers the same at any. `maps` are those of a measured format, which
+    is written as a further row.
     """
     head: dict[str, Any] = {"recorded": identity_there, "box_format": box_format}
     rows = [dict(row) for row in serving.box_formats]

@@ -284,12 +284,7 @@ class Serving(ABC):
 
 
 def check_serving(serving: object, whose: str) -> None:
-    """Raise SpecError for what is no serving that can answer, with what to write.
-
-    Args:
-        serving: What was given for a serving.
-        whose: What it was given to, such as an operator's class, for the message.
-    """
+    """Raise SpecError for what is no serving that can answer; `whose` is what it was given to."""
     name = type(serving).__name__
     if not isinstance(serving, Serving):
         if callable(getattr(serving, "answer", None)):
@@ -307,10 +302,8 @@ def check_serving(serving: object, whose: str) -> None:
 
 
 async def reply_of(serving: Serving, request: Request[Any]) -> Reply:
-    """Return a serving's answer to a request; a text becomes a Reply.
-
-    Raises what the serving raises, EndpointRefused if its `answer` isn't async, as no request can
-    succeed then, and OperatorFailed for an answer that is no reply.
+    """A text becomes a Reply. Raises what the serving raises, EndpointRefused if its `answer` isn't
+    async, as no request can succeed then, and OperatorFailed for an answer that is no reply.
     """
     whose = f"answer of {type(serving).__name__}"
     answering: Any = serving.answer(request)
@@ -358,13 +351,7 @@ def check_counts(**counts: Any) -> None:
 
 
 def check_settings(timeout: float, temperature: float | None, **counts: Any) -> None:
-    """Raise SpecError for settings that can't be sent.
-
-    Args:
-        timeout: Seconds for one request.
-        temperature: What to sample at; None leaves it to the model.
-        counts: Whole numbers from 1, by their names.
-    """
+    """Raise SpecError for settings that can't be sent."""
     if not (is_number(timeout) and timeout > 0):
         raise SpecError(f"timeout should be a number of seconds, not {timeout!r:.40}")
     if temperature is not None and not (is_number(temperature) and temperature >= 0):

@@ -28,12 +28,7 @@ MOST_SQUARES = 16384
 
 @dataclass(frozen=True)
 class TokenRules:
-    """How a model counts tokens.
-
-    Args:
-        model: The model's name.
-        media_resolution: The setting of that name, on which Gemini's counts depend; "" without.
-    """
+    """How a model counts tokens; Gemini's counts depend on its setting `media_resolution`."""
 
     model: str
     media_resolution: str = ""
@@ -45,15 +40,14 @@ class TokenRules:
 
     @property
     def least_cached(self) -> int:
-        """How many equal tokens requests have to begin with, for these to be billed as cached.
-
-        LEAST_CACHED is what Google's and OpenAI's pages say; any other model is taken to cache any
-        beginning, as vLLM does.
+        """How many equal tokens requests have to begin with to be billed as cached. LEAST_CACHED is
+        what Google's and OpenAI's pages say; any other model is taken to cache any beginning, as
+        vLLM does.
         """
         return LEAST_CACHED if re.match(r"gemini|gpt|o\d", self._name) else 0
 
     def image(self, size: Size) -> int:
-        """Return the tokens of an image of this width and height in pixels, as sent."""
+        """Of an image in the size in which it is sent."""
         return int(self._published(size) or ASSUMED)
 
     def text(self, text: str) -> int:
@@ -63,8 +57,7 @@ class TokenRules:
 
     @lru_cache(4096)  # noqa: B019  pictures of a data set have few sizes
     def _published(self, size: Size) -> Any:
-        # `size` is (width, height) in pixels, as sent. Which rule it is, the keys of the table's
-        # row tell; token_rules.yaml explains them.
+        # The keys of the table's row tell which rule it is; token_rules.yaml explains them.
         width, height = size
         rule = self._rule()
         counts = rule.get("by_resolution", {})

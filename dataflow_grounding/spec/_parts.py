@@ -30,12 +30,8 @@ _TYPED_TEXT = re.compile(
 
 @dataclass(frozen=True)
 class File:
-    """A spec's file, read.
-
-    Attributes:
-        path: The path as it was given.
-        values: Its keys and values, as an OmegaConf mapping.
-        root: The same as YAML nodes, which know their lines.
+    """A spec's file, read: its keys and values, and the same as YAML nodes, which know
+    their lines.
     """
 
     path: str
@@ -45,16 +41,12 @@ class File:
 
 @dataclass(frozen=True)
 class Overrides:
-    """The `key=value` overrides, read.
-
-    Attributes:
-        values: Their keys and values, as an OmegaConf mapping.
-        whole: The keys, by their parts, whose whole value is given: not one of their items.
-        of_hydra: `hydra` where some set Hydra itself (`hydra.…`); these aren't in `values`.
-    """
+    """The `key=value` overrides, read."""
 
     values: Any
+    # keys, by their parts, whose whole value is given: not one of their items
     whole: frozenset[tuple[str, ...]]
+    # `hydra` where some set Hydra itself (`hydra.…`); these aren't in `values`
     of_hydra: Sequence[str]
 
 
@@ -66,14 +58,14 @@ class Parts:
     overrides: Overrides
 
     def place(self, location: Location) -> str:
-        """Return where a key of the merged spec is, for a message, as `place_of` does."""
+        """Where a key of the merged spec is, for a message, as `place_of` does."""
         roots = {file.path: file.root for file in self.files}
         overrides: Any = OmegaConf.to_container(self.overrides.values)
         return place_of(roots, overrides, location)
 
 
 def read_parts(paths: Sequence[str], overrides: Sequence[str]) -> Parts:
-    """Read a spec's files and overrides. Raises SpecError, naming what can't be read."""
+    """Raises SpecError, naming what can't be read."""
     return Parts([_read_yaml(path) for path in paths], _read_overrides(overrides))
 
 
@@ -190,10 +182,7 @@ def first_line(error: Exception) -> str:
 
 
 def merge(parts: Parts) -> Any:
-    """Return the files and overrides as one OmegaConf mapping.
-
-    Raises SpecError as `check_references` does, and what OmegaConf raises.
-    """
+    """Raises SpecError as `check_references` does, and what OmegaConf raises."""
     config: Any = OmegaConf.create()
     each: list[File | Overrides] = [*parts.files, parts.overrides]
     for part in each:
@@ -219,7 +208,7 @@ def merge(parts: Parts) -> Any:
 def _paths_of_other_kind(
     before: Any, after: Any, path: tuple[str, ...]
 ) -> Iterator[tuple[str, ...]]:
-    # Yield the keys, by their parts, of which one side has a list and the other a mapping.
+    # the keys, by their parts, of which one side has a list and the other a mapping
     if isinstance(before, dict) and isinstance(after, dict):
         for name in before.keys() & after.keys():
             yield from _paths_of_other_kind(before[name], after[name], (*path, name))

@@ -42,10 +42,9 @@ Place = tuple[str | int, ...]  # as ("image_grounding", "workflow", "steps", 0)
 
 
 def check_references(config: Any) -> None:
-    """Raise SpecError for references that would fill in more than MOST characters together.
-
-    It is raised, too, for a reference that is neither a key nor a variable, and for one whose key
-    can't be told before it is filled in.
+    """Raise SpecError for references that would fill in more than MOST characters together, for one
+    that is neither a key nor a variable, and for one whose key can't be told before it is filled
+    in.
     """
     spec: Any = OmegaConf.to_container(config)
     sizes = _FilledSizes(spec)
@@ -61,11 +60,9 @@ def check_references(config: Any) -> None:
 
 
 def filled_in(config: Any) -> tuple[dict[str, Any], Any, list[str]]:
-    """Return a config with its references filled in, the same as it is stated, and its `???` keys.
-
-    The first two are plain dicts. The keys are as OmegaConf writes them, `a.b[0]`, and become null
-    in the config. Values of secret variables are learnt. Raises OmegaConf's errors for references
-    that can't be filled in.
+    """The config filled in, the same as it is stated, and its `???` keys, which become null, as
+    OmegaConf writes them. Values of secret variables are learnt. Raises OmegaConf's errors for
+    references that can't be filled in.
     """
     _empty_other_backends(config)
     missing = sorted(OmegaConf.missing_keys(config))
@@ -101,14 +98,8 @@ def _empty_other_backends(config: Any) -> None:
 
 
 def empty_variables(stated: Any, place_of: Callable[[Sequence[str]], str]) -> Iterator[str]:
-    """Yield a line for each value that is a variable set to nothing.
-
-    A variable that isn't set, and a reference that states a default, are left out. An address that
-    is empty by mistake would be the provider's own, and pictures would go there.
-
-    Args:
-        stated: The spec's values with their references.
-        place_of: Returns where a key is, for messages.
+    """A line for each value that is a variable set to nothing. An address that is empty by mistake
+    would be the provider's own, and pictures would go there.
     """
     for place, text in _texts(stated, ()):
         reference = _VARIABLE_ALONE.fullmatch(text.strip())
@@ -125,9 +116,8 @@ def empty_variables(stated: Any, place_of: Callable[[Sequence[str]], str]) -> It
 
 
 class _FilledSizes:
-    """Sizes of a spec's values, in characters, with all that their references fill in.
-
-    Each value is counted once, however many references name it.
+    """Sizes of a spec's values, in characters, with all that their references fill in. Each value
+    is counted once, however many references name it.
     """
 
     def __init__(self, spec: Any) -> None:
@@ -135,10 +125,8 @@ class _FilledSizes:
         self._sizes: dict[Place, int] = {}
 
     def size(self, place: Place) -> int:
-        """Return the size of the value at a place, twice MOST at the most.
-
-        References of a value to itself count 0: OmegaConf refuses them when it fills them in.
-        Raises SpecError as `_keys_in` does.
+        """Twice MOST at the most. References of a value to itself count 0: OmegaConf refuses them
+        when it fills them in.
         """
         if place not in self._sizes:
             # A reference back to this place, met while it is counted, finds 0 and ends there.
@@ -164,7 +152,6 @@ class _FilledSizes:
 
 
 def _texts(value: Any, place: Place) -> Iterator[tuple[Place, str]]:
-    # Texts in blocks and lists are among them; keys are not.
     if isinstance(value, str):
         yield place, value
     elif isinstance(value, dict):
@@ -176,7 +163,6 @@ def _texts(value: Any, place: Place) -> Iterator[tuple[Place, str]]:
 
 
 def _keys_in(text: str, place: Place) -> list[str]:
-    # A key that is named several times is there as often.
     keys: list[str] = []
     # Each round replaces the innermost references, until none is left that can be read.
     remaining = _ESCAPED.sub("", text)
@@ -195,17 +181,9 @@ def _keys_in(text: str, place: Place) -> list[str]:
 
 
 def _target(spec: Any, place: Place, key: str) -> Place:
-    """Return the place that a key names, in a reference at `place`.
-
-    A key without dots before it starts at the top; with one dot, in the reference's own block; with
-    two, in the block around that. Where some part of the key stands for a value, rather than a
-    block or list, the place of that value is returned, and for an index that a list doesn't have
-    the place of the list. There need not be a value at the place.
-
-    Example:
-        >>> spec = {"a": {"b": ["x", "y"]}}
-        >>> _target(spec, ("a", "c"), "a.b[1]"), _target(spec, ("a", "c"), ".b")
-        (('a', 'b', 1), ('a', 'b'))
+    """A key without dots before it starts at the top; with one dot, in the reference's own block;
+    with two, in the block around that. Where some part of the key stands for a value, rather than a
+    block or list, the place of that value is returned.
     """
     dots = len(key) - len(key.lstrip("."))
     target: Place = place[: len(place) - dots] if dots else ()
@@ -227,8 +205,7 @@ def _target(spec: Any, place: Place, key: str) -> Place:
 
 
 def _value_at(value: Any, place: Place) -> Any:
-    # Return the value at a place of a spec; None where a block has no such key. None, too, where
-    # the place leads into a value that is no block. Lists have to have the indices.
+    # None where a block has no such key, or the place leads into a value that is no block.
     for part in place:
         if isinstance(value, dict):
             value = value.get(part)

@@ -10,9 +10,8 @@ from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.spec.schema import VlmBlock
 
 GEMINI_KEYS = ("GOOGLE_API_KEY", "GEMINI_API_KEY")
-"""Where Google's own client looks for a key, in this order.
-
-Source: ai.google.dev/gemini-api/docs/api-key (2026-11).
+"""Where Google's own client looks for a key, in this order (ai.google.dev/gemini-api/docs/api-key,
+2026-11).
 """
 # Where the providers' own clients look for an address, and OpenAI's also for a key.
 _GEMINI_ADDRESS = "GOOGLE_GEMINI_BASE_URL"
@@ -22,7 +21,6 @@ Backend = Literal["gemini", "openai", "local", "embedded"]
 
 
 def _variable(*names: str) -> str:
-    # "" where none does, or none is set.
     for name in names:
         value = os.environ.get(name, "").strip()
         if value:
@@ -31,9 +29,7 @@ def _variable(*names: str) -> str:
 
 
 def backend_named() -> Backend | None:
-    """Return the backend of the endpoint that the environment names: `openai` or `gemini`.
-
-    None where none of DF_BASE_URL, DF_API_KEY and DF_MODEL is set. A provider's key alone names
+    """None where none of DF_BASE_URL, DF_API_KEY and DF_MODEL is set. A provider's key alone names
     none: nobody means to pay for a script because a key is set for something else.
     """
     if _variable("DF_BASE_URL", "DF_API_KEY"):
@@ -55,10 +51,8 @@ def backend_named() -> Backend | None:
 
 
 def backend_of_keys() -> Backend | None:
-    """Return `backend_named`, else the backend of the provider whose variables are set, or None.
-
-    OpenAI's go before Gemini's. It is for a spec that is written, not run, where nothing is paid
-    for by mistake.
+    """`backend_named`, else the backend of the provider whose variables are set. It is for a spec
+    that is written, not run, where nothing is paid for by mistake.
     """
     backend = backend_named()
     if backend is None and _variable(*_OPENAI_NAMES):
@@ -69,9 +63,8 @@ def backend_of_keys() -> Backend | None:
 
 
 def unused_keys() -> str:
-    """Return a sentence on the providers' keys that are set, with a space after it; "" for none.
-
-    It says that they aren't used, as no model is named: the caller has found that out.
+    """A sentence on the providers' keys that are set, if no model is named, with a space
+    after it.
     """
     keys = [name for name in ("OPENAI_API_KEY", *GEMINI_KEYS) if _variable(name)]
     if not keys:
@@ -80,7 +73,7 @@ def unused_keys() -> str:
 
 
 def _backend_of_blocks(vlm: VlmBlock) -> Backend | None:
-    # Gemini's model doesn't count, as it has a default. None where no block has any.
+    # Gemini's model doesn't count, as it has a default.
     openai = vlm.openai
     if openai.base_url or openai.endpoints or openai.azure.endpoint:
         return "openai"
@@ -94,11 +87,9 @@ def _backend_of_blocks(vlm: VlmBlock) -> Backend | None:
 
 
 def with_environment(vlm: VlmBlock) -> VlmBlock:
-    """Return a copy of `vlm` with what it leaves open taken from the environment.
-
-    That is the backend, where it is `auto` or not stated: the one whose block the spec fills in,
-    else the one that the environment names, else it stays as it is. Then that backend's model and
-    address, and the box format of DF_BOX_FORMAT in place of `auto`.
+    """Where it is `auto` or not stated, the backend is the one whose block the spec fills in, else
+    the one that the environment names. Then that backend's model and address are filled in, and the
+    box format of DF_BOX_FORMAT in place of `auto`.
     """
     backend: str = vlm.backend
     if backend == "auto" or "backend" not in vlm.model_fields_set:
@@ -112,10 +103,9 @@ def with_environment(vlm: VlmBlock) -> VlmBlock:
 
 
 def check_public_is_meant(vlm: VlmBlock) -> None:
-    """Raise SpecError where pictures would go to a public service that may not be meant.
-
-    That is where the spec names no address and a variable that may name one is set to nothing; and
-    where it doesn't even name Gemini, but Gemini's key is set next to OpenAI's key or address.
+    """Raise SpecError where pictures would go to a public service that may not be meant: the spec
+    names no address, and a variable that may name one is set to nothing; or it doesn't even name
+    Gemini, whose key is set next to OpenAI's key or address.
     """
     is_default = vlm.backend == "gemini" and "backend" not in vlm.model_fields_set
     for name in _address_variables(vlm, is_default):
@@ -133,9 +123,7 @@ def check_public_is_meant(vlm: VlmBlock) -> None:
 
 
 def _address_variables(vlm: VlmBlock, is_default: bool) -> tuple[str, ...]:
-    # Return the variables that may name another address than a provider's public one. None where
-    # the spec states an address, and for other backends than OpenAI's and Gemini's. `is_default`
-    # says that the spec names no backend, so that Gemini is merely the default.
+    # `is_default` says that the spec names no backend, so that Gemini is merely the default.
     openai = vlm.openai
     has_address = openai.base_url or openai.endpoints or openai.azure.endpoint
     if vlm.backend == "openai" and not has_address:
@@ -149,11 +137,6 @@ def _address_variables(vlm: VlmBlock, is_default: bool) -> tuple[str, ...]:
 
 
 def _block_filled_in(vlm: VlmBlock, backend: str) -> dict[str, Any]:
-    # Filled in are the model, of DF_MODEL, and for `openai` the address, of DF_BASE_URL or
-    # OPENAI_BASE_URL, where the spec leaves them open; where the environment doesn't name them
-    # either, a text stays "" and Gemini's model the default. The result is {} where nothing can be
-    # filled in: for a backend without such a block, and for `gemini` where the spec states its
-    # model.
     model = _variable("DF_MODEL")
     if backend == "openai":
         openai = vlm.openai

@@ -18,16 +18,9 @@ END_OF_PART = re.compile(r"[.[]")
 
 
 def place_of(roots: dict[str, Any], overrides: dict[str, Any], location: Location) -> str:
-    """Return where a key of a merged spec is, for a message: `FILE, line N`, or `KEY=…`.
-
-    The latter is for an override. Of several files that have the key, the last counts. For a key
-    that is missing, it is the line of the innermost block around it that is there; the path alone
-    of the last file where none is.
-
-    Args:
-        roots: The files' YAML nodes, by their paths.
-        overrides: The values that overrides state.
-        location: The key, after the blocks that it is in.
+    """`FILE, line N`, or `KEY=…` for an override. Of several files that have the key, the last
+    counts. For a key that is missing, it is the line of the innermost block around it that is
+    there.
     """
     if block_with(overrides, location) is not None:
         return f"{'.'.join(map(str, location))}{_OF_OVERRIDE}"
@@ -44,12 +37,8 @@ def place_of(roots: dict[str, Any], overrides: dict[str, Any], location: Locatio
 def missing_keys(
     values: dict[str, Any], keys: Sequence[str], place: Callable[[Location], str]
 ) -> list[str]:
-    """Take the keys that are `???` out of values, and return a line for each.
-
-    Args:
-        values: The spec's keys and values; it is changed.
-        keys: The keys as OmegaConf writes them: `a.b[0]`.
-        place: Returns where a key is, for messages.
+    """Take the keys that are `???`, as OmegaConf writes them, `a.b[0]`, out of values; a line for
+    each.
     """
     problems = []
     for key in keys:
@@ -62,16 +51,8 @@ def missing_keys(
 def validated(
     values: dict[str, Any], model: type[BaseModel], place: Callable[[Location], str]
 ) -> tuple[BaseModel | None, list[str]]:
-    """Read values as a spec.
-
-    Args:
-        values: The spec's keys and values; it is changed: wrong ones are taken out.
-        model: The spec's model.
-        place: Returns where a key is, for messages.
-
-    Returns:
-        The spec, with defaults for wrong keys, or None where one of these has no default; and what
-        is wrong, one line each, none where all is right.
+    """Wrong keys are taken out of `values`: the spec has their defaults, or is None where one has
+    no default. What is wrong is told in a line each.
     """
     try:
         return model.model_validate(values), []
@@ -98,13 +79,8 @@ def validated(
 
 
 def explain(problem: Any, model: type[BaseModel]) -> str:
-    """Return one of pydantic's problems with a spec as a line that names the key.
-
-    Values are left out of it, as they may be secret keys.
-
-    Args:
-        problem: One of `ValidationError.errors()`.
-        model: The spec's model, which knows all keys.
+    """One of `ValidationError.errors()` as a line that names the key. Values are left out of it, as
+    they may be secret keys.
     """
     location = [str(part) for part in problem["loc"]]
     key = ".".join(location)
@@ -120,8 +96,8 @@ def explain(problem: Any, model: type[BaseModel]) -> str:
 
 
 def _known_key_near(location: Sequence[str], model: type[BaseModel]) -> str:
-    # KNOWN is a key of the same block with a similar name, else one that ends like this one, in
-    # blocks that were left out, as few as can be: `image_grounding.vlm` for `vlm`.
+    # A key of the same block with a similar name, else one that ends like this one, in blocks that
+    # were left out, as few as can be: `image_grounding.vlm` for `vlm`.
     key = ".".join(location)
     block = key.removesuffix(location[-1])
     in_same_block = set()
@@ -141,14 +117,8 @@ def _known_key_near(location: Sequence[str], model: type[BaseModel]) -> str:
 
 
 def keys_of(model: type[BaseModel], before: str = "", *, in_lists: bool = True) -> Iterator[str]:
-    """Yield every key of a block that holds a value, with dots between the blocks that it is in.
-
-    A block that is the value of a dict, or in a list that may be null, counts as a value itself.
-
-    Args:
-        model: The block's model.
-        before: What comes before each key: the blocks around this one, and a dot.
-        in_lists: Whether to go into the items of lists, whose keys no override can set.
+    """With dots between blocks. A block that is the value of a dict, or in a list that may be null,
+    counts as a value itself. Keys `in_lists` can't be set by overrides.
     """
     for name, field in model.model_fields.items():
         key = f"{before}{field.alias or name}"
@@ -168,10 +138,7 @@ def _block_in(annotation: Any) -> type[BaseModel] | None:
 
 
 def drop(values: Any, location: Location) -> None:
-    """Take a key out of values, in place; where the location leads into a list, the whole list.
-
-    Nothing happens where it isn't there.
-    """
+    """In place; where the location leads into a list, the whole list."""
     key, *inside = location
     if inside and isinstance(values.get(key), dict):
         drop(values[key], inside)
@@ -180,10 +147,7 @@ def drop(values: Any, location: Location) -> None:
 
 
 def block_with(values: Any, location: Location) -> dict[str, Any] | None:
-    """Return the block that a key is in; None where the key isn't there.
-
-    Its value may be None.
-    """
+    """The block that a key is in, whose value may be None; None where the key isn't there."""
     *blocks, key = location
     for block in blocks:
         if not isinstance(values, dict):
@@ -193,8 +157,7 @@ def block_with(values: Any, location: Location) -> dict[str, Any] | None:
 
 
 def _keys_there_and_line(node: Any, location: Location) -> tuple[int, int]:
-    # The keys are counted from the outermost on, up to one that it doesn't have. The line is 0
-    # where it has none.
+    # the keys from the outermost on, up to one that isn't there; the line is 0 without any
     keys_there = 0
     line = 0
     for part in location:
@@ -208,8 +171,7 @@ def _keys_there_and_line(node: Any, location: Location) -> tuple[int, int]:
 
 
 def _entry_of(node: Any, name: str) -> tuple[Any, Any] | None:
-    # Return what begins an entry of a YAML node, and its value, both as nodes: a mapping's key, or
-    # a list's item, which is both. None where there is no such entry.
+    # as nodes: a mapping's key and its value, or a list's item, which is both
     if getattr(node, "id", "") == "sequence":
         items = dict(enumerate(node.value))
         item = items.get(int(name)) if name.isdecimal() else None

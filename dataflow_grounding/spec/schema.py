@@ -59,7 +59,7 @@ def _folder(value: Any) -> Any:
 
 
 def _backend(value: str) -> str:
-    # The latter is `module:Class`, which is looked up later, or the name of an entry point.
+    # `module:Class` is looked up later, as is the name of an entry point.
     if value not in BACKENDS and ":" not in value and value not in targets_of("servings"):
         names = ", ".join(f"'{name}'" for name in BACKENDS)
         wrong = "input should be {names} or module:Class, a serving of your own"
@@ -99,9 +99,8 @@ class GeminiBlock(Block):
 
 
 class AzureBlock(Block):
-    """`vlm.openai.azure`: a deployment on Azure.
-
-    `token_provider` is `module:function`, which gives an Entra token.
+    """`vlm.openai.azure`: a deployment; `token_provider`, `module:function`, gives an
+    Entra token.
     """
 
     endpoint: str = ""
@@ -110,10 +109,7 @@ class AzureBlock(Block):
 
 
 class EndpointBlock(Block):
-    """One of `vlm.openai.endpoints`: an address, and its share of the requests.
-
-    It gets that `weight` of them where all have room.
-    """
+    """One of `vlm.openai.endpoints`: an address, and its share of requests where all have room."""
 
     base_url: str = Field(min_length=1)
     weight: float = Field(1, gt=0)
@@ -173,10 +169,7 @@ class PricesBlock(Block):
 
 
 class VlmBlock(Block):
-    """`vlm`: which model answers.
-
-    `settings` are those of a serving of the user's own, `backend: module:Class`.
-    """
+    """`vlm`: which model answers; `settings` are those of a serving of the user's own."""
 
     backend: Annotated[str, AfterValidator(_backend)] = "gemini"
     settings: Json = Field({}, repr=False)
@@ -193,9 +186,8 @@ class VlmBlock(Block):
 
 
 class JudgeBlock(Block):
-    """`vlm.judge`: who judges boxes and grounds again, if another model is to.
-
-    All else is as `vlm` has it, or as the backend's defaults are where backends differ.
+    """`vlm.judge`: who judges boxes and grounds again, if another model is to. All else is as `vlm`
+    has it, or as the backend's defaults are where backends differ.
     """
 
     backend: Annotated[str, AfterValidator(_backend)] | None = None
@@ -240,20 +232,16 @@ class WorkflowBlock(Block):
 
 
 class RowsData(Block):
-    """`data` of a pipeline that reads the user's rows.
-
-    `columns` are role → column, where the user has other names. Pictures are fetched from all
-    public hosts with `allow_http`, and from `allow_hosts` wherever these are. `glossary` says of
-    terms and phrases what counts as them.
-    """
+    """`data` of a pipeline that reads the user's rows."""
 
     input_jsonl: str
     image_root: str | None = ""
-    columns: dict[str, str] = {}
+    columns: dict[str, str] = {}  # role → column, where the user has other names
     split: str = ""
-    allow_http: bool = False
+    allow_http: bool = False  # pictures from all public hosts
+    # and from these, wherever they are
     allow_hosts: list[Annotated[str, AfterValidator(_host)]] = []
-    glossary: dict[str, str] = {}
+    glossary: dict[str, str] = {}  # what counts as a term or phrase
 
     @field_validator("glossary")
     @classmethod
@@ -274,9 +262,8 @@ class RowsData(Block):
 
 
 OTHER_KEYS: dict[str, Any] = load_table(__package__, "other_keys.yaml")
-"""Keys of a TAO auto-label spec that these pipelines have no use for.
-
-`blocks` are whole blocks at the top; `keys` are keys in a pipeline's inner blocks, such as `data`.
+"""Keys of a TAO auto-label spec that these pipelines have no use for: whole `blocks` at the top,
+and `keys` in a pipeline's inner blocks, such as `data`.
 """
 
 
@@ -298,10 +285,7 @@ class PromptsBlock(Block):
 
 
 class PipelineBlock(Block):
-    """What every pipeline's block holds.
-
-    A pipeline's own has further keys, or others in `workflow` and `data`.
-    """
+    """What every pipeline's block holds; its own has further keys, or others in these blocks."""
 
     vlm: VlmBlock = VlmBlock()
     workflow: WorkflowBlock
@@ -322,11 +306,8 @@ class SpecHead(Block):
 
 
 class Spec(SpecHead):
-    """A whole spec.
-
-    `block` is the block of the pipeline that is to run. In the YAML it is under the pipeline's
-    name. `read_spec` sets the private attributes: the values as stated, with their references; the
-    folders of the files; and the keys that were passed over.
+    """A whole spec. `block` is that of the pipeline that is to run, in the YAML under its name.
+    `read_spec` sets the private attributes.
     """
 
     block: SerializeAsAny[PipelineBlock]
@@ -336,12 +317,11 @@ class Spec(SpecHead):
 
     @property
     def folders(self) -> list[str]:
-        """The folders of the spec's files."""
         return self._folders
 
     @property
     def remarks(self) -> list[str]:
-        """Remarks for the user: one line on the keys that the pipeline doesn't use, if any."""
+        """One line on the keys that the pipeline doesn't use, if any."""
         names = ", ".join(self._passed_over)
         if not names:
             return []

@@ -10,10 +10,7 @@ import yaml
 from dataflow_grounding._util.lazy import load_table
 
 ALL_KEYS = "# All keys: dataflowgrounding default_specs --all results_dir=all_keys"
-"""The line of a short spec that says where the other keys are.
-
-It names a folder, because a spec that is already there is never overwritten.
-"""
+"""Where a short spec's other keys are: in a folder, as a spec that is there isn't overwritten."""
 
 _SHORT: dict[str, dict[str, list[str]]] = load_table(__package__, "short_keys.yaml")
 # A line of a template. A block has no value on its own line, perhaps a comment.
@@ -33,15 +30,9 @@ def template_of(pipeline: str) -> str:
 
 
 def with_settings(text: str, settings: Mapping[str, Any]) -> str:
-    """Return a template with other values, each on its key's own line, before the comment.
-
-    Args:
-        text: The template: one key a line, with its comment after it, a block's keys below it.
-        settings: Blocks of the pipeline's block, as a row of endpoints.yaml has them: `vlm`,
-            perhaps `workflow`; and `first`, what to type before a run.
-
-    Returns:
-        The text; what to type before a run is above it as comments.
+    """Each value is on its key's own line, before the comment. `settings` are blocks of the
+    pipeline's block, as a row of endpoints.yaml has them; `first`, what to type before a run, comes
+    above as comments.
     """
     lines = ["# First type:"] if "first" in settings else []
     lines += [f"#   {line}" for line in settings.get("first", "").splitlines()]
@@ -55,13 +46,8 @@ def with_settings(text: str, settings: Mapping[str, Any]) -> str:
 
 
 def shortened(text: str, pipeline: str, settings: Mapping[str, Any]) -> str:
-    """Return a template with only the keys that most people set, and a line that says so.
-
-    Args:
-        text: The template, with the settings in it.
-        pipeline: Its pipeline.
-        settings: What `with_settings` was given. Their keys are kept, and of the backends' blocks
-            that of their backend alone.
+    """Only the keys that most people set, and those of `settings`; of the backends' blocks that of
+    their backend alone. A line says so.
     """
     wanted = _SHORT["pipelines"][pipeline] + _SHORT["backends"][settings["vlm"]["backend"]]
     lines = []

@@ -34,20 +34,10 @@ def named(
     group: str = "",
     quoting: bool = True,
 ) -> Any:
-    """Import the module of `module:name`, and return what it has under that name.
-
-    Args:
-        name: The value of a key of the spec: `module:name`, or an entry point's name.
-        key: The key, for messages.
-        shipped: The package's own values of that key, for messages.
-        folders: Where modules are looked for, after all other folders; they are added to sys.path,
-            and stay there.
-        group: The group of entry points whose names count, too, such as `servings`.
-        quoting: Whether a message may quote an error of the module. If not, its words, which may be
-            secret, are left out.
-
-    Raises:
-        SpecError: The value has another form, the module can't be imported, or lacks the name.
+    """`name` is the value of a key of the spec: `module:name`, or the name of an entry point of
+    `group`. Modules are looked for in `folders` after all others; these stay in sys.path. Without
+    `quoting` a message leaves out the words of an error of the module, which may be secret. Raises
+    SpecError.
     """
     name = targets_of(group).get(name, name) if group else name
     module_name, _, attribute = name.partition(":")
@@ -112,9 +102,8 @@ def _refuse_another_of_that_name(module: ModuleType, key: str, folders: Sequence
 
 @contextmanager
 def in_one_line(what: str) -> Iterator[None]:
-    """Turn what the user's code raises in the block into a SpecError that begins with `what`.
-
-    That goes for SystemExit, too. Errors of this package, and Ctrl-C, pass through.
+    """Turn what the user's code raises, SystemExit too, into a SpecError that begins with `what`.
+    Errors of this package, and Ctrl-C, pass through.
     """
     try:
         yield
@@ -125,10 +114,8 @@ def in_one_line(what: str) -> Iterator[None]:
 
 
 def described(error: BaseException, quoting: bool = True) -> str:
-    """Return an error of the user's code in one line, with the file and line where it was raised.
-
-    Without `quoting`, the error's own words are left out, as they may be secret. Of a SyntaxError
-    there are always its words alone: they are Python's own, and say where.
+    """In one line, with the file and line where it was raised. Without `quoting`, its words are
+    left out, as they may be secret. A SyntaxError's words are Python's own, and say where.
     """
     name = type(error).__name__
     in_words = f"{name}: {excerpt(str(error))}"

@@ -38,20 +38,9 @@ _BETWEEN_SENTENCES = lazy_pattern(r"(?<=[.!?])\s+|\n+|;\s*(?=<)")
 
 
 def image_caption(image: Image, known: Mapping[str, Any] | None = None) -> Request[str]:
-    """Make the request for a caption of an image.
-
-    Args:
-        image: The image to describe.
-        known: What to tell a serving that can't see what things are; it is the request's input.
-    """
+    """Make the request for a caption; `known` tells a serving that can't see what things are."""
 
     def read(reply: str) -> tuple[str, list[Note]]:
-        """Return the caption in a reply, single-spaced.
-
-        Raises:
-            TruncatedReply: The reply is cut off.
-            UnreadableReply: It has no text under "caption".
-        """
         data, notes = read_object(reply, required="caption")
         if is_cut_off(notes):
             raise TruncatedReply("the caption is cut off.")
@@ -64,36 +53,21 @@ def image_caption(image: Image, known: Mapping[str, Any] | None = None) -> Reque
 
 
 class RegionCaptions(NamedTuple):
-    """What regions show.
-
-    Attributes:
-        texts: One text per region, in their order.
-        answer: The reply if it was in the model's own words; None otherwise.
-    """
+    """What regions show."""
 
     texts: list[str]
-    answer: str | None = None
+    answer: str | None = None  # the reply, if it was in the model's own words
 
 
 def region_caption(
     image: Image, regions: Sequence[Region], box_format: BoxFormat, marks: str = "outline"
 ) -> Request[RegionCaptions]:
-    """Make the request for what each region shows.
-
-    Args:
-        image: The image, with the regions marked in it.
-        regions: The regions.
-        box_format: How the model writes boxes.
-        marks: How the regions are marked, a key of SHOWN_AS.
+    """Make the request for what each region shows; they are marked in the image, in a style of
+    SHOWN_AS.
     """
     count = len(regions)
 
     def read(reply: str) -> tuple[RegionCaptions, list[Note]]:
-        """Return the captions in a reply, which may be a text in the model's own words.
-
-        Raises:
-            UnreadableReply, TruncatedReply: A region has no text, in JSON or in the words.
-        """
         try:
             items, notes = read_by_id(reply, "captions", count)
         except UnreadableReply:
@@ -130,19 +104,9 @@ def _captions_in_own_words(reply: str, count: int) -> RegionCaptions | None:
 
 
 def read_marked_text(text: str, count: int) -> dict[int, str]:
-    """Return what a text says of each region, by the region's number.
-
-    The text names regions as `<region1>`, `<region2>` and so on. A sentence or line belongs to the
-    regions that it names, and so do the next sentences that name none. A name with a colon at the
-    beginning of a line is left out. Regions that the text doesn't mention aren't in the result.
-
-    Args:
-        text: What a model wrote.
-        count: How many regions there are; what is said of higher numbers is left out.
-
-    Example:
-        >>> read_marked_text("<region1>: a cup. It is red. <region2> shows a dog.", 2)
-        {1: 'a cup. It is red.', 2: '<region2> shows a dog.'}
+    """A sentence or line belongs to the regions that it names, as `<region1>`, and so do the next
+    sentences that name none. Regions that the text doesn't mention, and numbers above `count`,
+    aren't in the result.
     """
     sentences_of: dict[int, list[str]] = {}
     current: list[int] = []
@@ -165,20 +129,9 @@ def _region_numbers(sentence: str) -> list[int]:
 
 
 def renumbered(text: str, places: Sequence[int]) -> str:
-    """Return a text about some regions with the numbers that these have among all regions.
-
-    Args:
-        text: What is said of the regions, which it calls `<region1>`, `<region2>` and so on.
-        places: The place of each of them among all regions, from 0. The names of other regions
-            stay.
-
-    Example:
-        >>> renumbered("<region1> is left of <region2>", [4, 2])
-        '<region5> is left of <region3>'
-    """
+    """`places` are those of the text's regions among all regions, from 0; names of others stay."""
 
     def renumbered_region(match: re.Match[str]) -> str:
-        """Return the region of a match of _REGION with its number among all regions."""
         number = int(match[1][:_MOST_DIGITS])
         if not 1 <= number <= len(places):
             return match[0]

@@ -23,7 +23,6 @@ from dataflow_grounding.tasks.request import (
     INTEGER,
     STRING,
     Request,
-    Schema,
     about,
     is_cut_off,
     list_of,
@@ -44,37 +43,22 @@ _TRUTHS = {"true": True, "yes": True, "false": False, "no": False, "unsure": Non
 
 
 class DrawnBox(NamedTuple):
-    """A box that the judge is shown.
-
-    Attributes:
-        text: The box's phrase.
-        bbox: The box in pixels of the upright image.
-    """
+    """A box that the judge is shown."""
 
     text: str
-    bbox: Bbox
+    bbox: Bbox  # in pixels of the upright image
 
 
 @dataclass(frozen=True)
 class Presence:
-    """What a judge says of a phrase.
-
-    Attributes:
-        there: Whether its thing is in the picture; None where the judge can't tell.
-        count: How many of it are there; None where the judge can't tell, or gives no count.
-    """
+    """What a judge says of a phrase's thing and its number; None where the judge can't tell."""
 
     there: bool | None
     count: int | None
 
 
 class BoxVerdict(NamedTuple):
-    """What a judge says of a box.
-
-    Attributes:
-        fit: How it fits its phrase; None where the judge can't tell.
-        reason: Why the judge says so; "" where it doesn't.
-    """
+    """How a box fits its phrase, None where the judge can't tell, and why."""
 
     fit: Fit | None
     reason: str
@@ -90,30 +74,18 @@ class Checked(NamedTuple):
 def box_check(
     image: Image, phrases: Sequence[str], boxes: Sequence[DrawnBox], box_format: BoxFormat
 ) -> Request[Checked]:
-    """Make the request whether each phrase's thing is there, and whether each box is right.
-
-    The boxes are drawn and numbered in the picture. A second picture shows the first `MOST_CROPS`
-    small ones enlarged.
-
-    Args:
-        image: The image, without marks.
-        phrases: What may or may not be in it, with or without a box.
-        boxes: The boxes, each with its phrase.
-        box_format: How boxes are written for the judge.
+    """Make the request whether each phrase's thing is there, and whether each box is right. The
+    boxes are drawn and numbered in the picture; a second one shows the first `MOST_CROPS` small
+    ones enlarged.
     """
+    verdict = {"type": "string", "enum": list(FITS)}
     schema = object_of(
         phrases=list_of(object_of(id=INTEGER, there=BOOLEAN, count=INTEGER)),
-        boxes=list_of(object_of(id=INTEGER, verdict=_one_of(FITS), reason=STRING)),
+        boxes=list_of(object_of(id=INTEGER, verdict=verdict, reason=STRING)),
     )
 
     def read(reply: str) -> tuple[Checked, list[Note]]:
-        """Return what a reply says of the phrases and of the boxes.
-
-        If the reply is cut off, the last entry of its last list isn't read.
-
-        Raises:
-            UnreadableReply, TruncatedReply: An answer is missing, or wasn't asked for.
-        """
+        """If the reply is cut off, the last entry of its last list isn't read."""
         data, notes = read_object(reply, required="phrases")
         is_cut = is_cut_off(notes)
         phrases_are_cut = is_cut and "boxes" not in data
@@ -130,9 +102,10 @@ def box_check(
         return checked, notes
 
     shown = marked(image, [box.bbox for box in boxes]) if boxes else image
+    width, height = shown.sent_size
     question: dict[str, Any] = {
-        "image": _size_of(shown),
-        "phrases": _numbered(phrases),
+        "image": {"width": width, "height": height},
+        "phrases": [{"id": number, "text": text} for number, text in enumerate(phrases, 1)],
         "boxes": _box_items(boxes, shown, box_format),
     }
     request = about(
@@ -161,17 +134,8 @@ def missing_boxes(
     box_format: BoxFormat,
     merge_iou: float | None = MERGE_IOU,
 ) -> Request[list[Found]]:
-    """Make the request for the boxes of phrases that a picture lacks; those it has are drawn.
-
-    The answer has a Found for each phrase, in their order, as that of `phrase_grounding`; without
-    the boxes that are drawn.
-
-    Args:
-        image: The image, without marks.
-        phrases: What boxes may be lacking for.
-        boxes: The boxes that are there, of any phrase.
-        box_format: How the model writes boxes.
-        merge_iou: As `phrase_grounding`'s.
+    """Make the request for the boxes of phrases that a picture lacks; those it has are drawn. The
+    answer has a Found for each phrase, without the boxes that are drawn.
     """
     shown = marked(image, [box.bbox for box in boxes]) if boxes else image
     grounding = phrase_grounding(shown, phrases, box_format, merge_iou)
@@ -188,24 +152,11 @@ def missing_boxes(
     )
 
 
-def _size_of(image: Image) -> dict[str, int]:
-    width, height = image.sent_size
-    return {"width": width, "height": height}
-
-
-def _numbered(texts: Sequence[str]) -> list[dict[str, Any]]:
-    return [{"id": number, "text": text} for number, text in enumerate(texts, 1)]
-
-
 def _box_items(
     boxes: Sequence[DrawnBox], image: Image, box_format: BoxFormat
 ) -> list[dict[str, Any]]:
     regions = [{"bbox": box.bbox, "text": box.text} for box in boxes]
     return region_items(regions, image, box_format, ("text",))
-
-
-def _one_of(words: Sequence[str]) -> Schema:
-    return {"type": "string", "enum": list(words)}
 
 
 def _is_small(bbox: Bbox, size: Size) -> bool:
@@ -275,9 +226,7 @@ def _there(item: Mapping[str, Any]) -> bool | None:
 
 
 def _presence(item: Mapping[str, Any]) -> Presence:
-    # Return what an item says of a phrase. Both parts are None where they contradict each other, as
-    # a count of 0 does for what is there. A count that is no whole number from 0 to MOST_COUNTED is
-    # None.
+    # A count of 0 contradicts that the thing is there.
     there = _there(item)
     count = whole_number(item.get("count"))
     if count is not None and not 0 <= count <= MOST_COUNTED:

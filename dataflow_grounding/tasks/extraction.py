@@ -10,27 +10,16 @@ from dataflow_grounding.tasks.request import STRING, Request, about, is_cut_off,
 
 
 class Extracted(NamedTuple):
-    """The expressions in a caption.
+    """The expressions in a caption."""
 
-    Attributes:
-        cleaned_caption: The caption as the model cleaned it, else as `clean_caption` does.
-        expressions: Each as (text, noun chunk or None), in the reply's order.
-    """
-
-    cleaned_caption: str
-    expressions: list[tuple[str, str | None]]
+    cleaned_caption: str  # by the model, else by `clean_caption`
+    expressions: list[tuple[str, str | None]]  # text, and noun chunk or None
 
 
 def expression_extraction(image: Image, caption: str) -> Request[Extracted]:
     """Make the request for the cleaned caption and the referring expressions in it."""
 
     def read(reply: str) -> tuple[Extracted, list[Note]]:
-        """Return the expressions in a reply; none for an empty list. An item may be a text alone.
-
-        Raises:
-            TruncatedReply: The reply is cut off, and doesn't end with "]".
-            UnreadableReply: It has no list of expressions, or a list with no text in it.
-        """
         data, notes = read_object(reply, required="expressions")
         items = data["expressions"]
         if not isinstance(items, list):

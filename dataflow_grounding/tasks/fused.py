@@ -27,41 +27,21 @@ from dataflow_grounding.tasks.request import (
 
 
 class Fused(NamedTuple):
-    """What a reply says of a caption and its picture.
-
-    Attributes:
-        extracted: The expressions in the caption.
-        found: What was found for each of them, in their order.
-    """
+    """What a reply says of a caption and its picture."""
 
     extracted: Extracted
-    found: list[Found]
+    found: list[Found]  # for each expression, in their order
 
 
 def caption_grounding(
     image: Image, caption: str, box_format: BoxFormat, merge_iou: float | None = MERGE_IOU
 ) -> Request[Fused]:
-    """Make the request for the expressions in a caption and their boxes.
-
-    It is `divisible`: where a reply is cut off, `read` raises TruncatedReply, and the engine does
-    not send the same request again, but leaves it to the caller to ask for less. `CaptionGrounder`
-    asks for the expressions and for their boxes, one request after the other.
-
-    Args:
-        image: The image to look in.
-        caption: The caption.
-        box_format: How the model writes boxes.
-        merge_iou: Boxes of one phrase that overlap at this IoU or more are one; None keeps all.
+    """Make the request for the expressions in a caption and their boxes. Where a reply is cut off,
+    `CaptionGrounder` asks for one after the other.
     """
     read_expressions = expression_extraction(image, caption).read
 
     def read(reply: str) -> tuple[Fused, list[Note | str]]:
-        """Return what a reply says: its two halves, each read as a reply to its task.
-
-        Raises:
-            TruncatedReply: It is cut off.
-            UnreadableReply: One half is missing or can't be read.
-        """
         data, notes = read_object(reply, required="expressions")
         if is_cut_off(notes):
             raise TruncatedReply("the reply is cut off.")

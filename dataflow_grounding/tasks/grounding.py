@@ -64,21 +64,10 @@ def phrase_grounding(
     image: Image, phrases: Sequence[str], box_format: BoxFormat, merge_iou: float | None = MERGE_IOU
 ) -> Request[list[Found]]:
     """Make the request for the boxes of phrases; the answer has a Found for each, in their order.
-
-    Args:
-        image: The image to look in.
-        phrases: What to look for.
-        box_format: How the model writes boxes.
-        merge_iou: Boxes of one phrase that overlap at this IoU or more are one; None keeps them
-            all.
+    Boxes of one phrase that overlap at `merge_iou` or more are one; None keeps all.
     """
 
     def read(reply: str) -> tuple[list[Found], list[Note]]:
-        """Return what a reply says of each phrase.
-
-        Raises:
-            UnreadableReply, TruncatedReply: It can't be read, or `_check_all_read` refuses it.
-        """
         reading = read_boxes(
             reply,
             format=box_format,
@@ -189,8 +178,6 @@ def _check_all_read(reading: Reading, count: int) -> None:
 
 
 def _instance(box: FoundBox, image: Image) -> dict[str, Any]:
-    # Return a box as an instance of an expression: in whole pixels of the image, with its score. It
-    # has `evidence` only where the reply says so.
     instance: dict[str, Any] = {
         "bbox": list(whole_pixels(box.bbox, image.size)),
         "score": box.score,

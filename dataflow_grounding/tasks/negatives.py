@@ -27,13 +27,7 @@ MOST_CHARACTERS = 200  # of a phrase; what is longer is no phrase
 
 
 class Changed(NamedTuple):
-    """A phrase that was changed.
-
-    Attributes:
-        place: The index of the right phrase, from 0.
-        change: What of it was changed.
-        text: The changed phrase.
-    """
+    """A phrase that was changed; `place` is the index of the right phrase, from 0."""
 
     place: int
     change: Change
@@ -41,14 +35,8 @@ class Changed(NamedTuple):
 
 
 def negative_phrases(image: Image, phrases: Sequence[str], count: int) -> Request[list[Changed]]:
-    """Make the request for phrases that differ in one thing from what is in the picture.
-
-    The answer has at most `count`, none of them equal, by `class_key`, to a phrase or another one.
-
-    Args:
-        image: The image.
-        phrases: What is in it.
-        count: How many are asked for, 1 or more.
+    """Make the request for phrases that differ in one thing from what is in the picture: at most
+    `count`, none of them equal, by `class_key`, to a phrase or another one.
     """
     schema = object_of(
         negatives=list_of(
@@ -57,14 +45,6 @@ def negative_phrases(image: Image, phrases: Sequence[str], count: int) -> Reques
     )
 
     def read(reply: str) -> tuple[list[Changed], list[Note]]:
-        """Return the changed phrases of a reply, each once, none that the image has already.
-
-        Other items are noted. None for an empty list.
-
-        Raises:
-            TruncatedReply: The reply is cut off, and has none.
-            UnreadableReply: It has items, and none of them is a changed phrase.
-        """
         items, notes = read_items(reply, "negatives")
         taken_keys = {class_key(phrase) for phrase in phrases}
         changed = []
@@ -91,8 +71,6 @@ def negative_phrases(image: Image, phrases: Sequence[str], count: int) -> Reques
 
 
 def _changed_in(item: dict[str, Any], count: int) -> Changed | None:
-    # Return the changed phrase of an item of a reply; None where it isn't what was asked for. Its
-    # id must be 1 to `count`, its change one of CHANGES, and its text short.
     number = whole_number(item.get("id"))
     change = text_of(item.get("change")).lower()
     text = text_of(item.get("text"))

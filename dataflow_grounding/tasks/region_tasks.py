@@ -34,14 +34,7 @@ Region: TypeAlias = Mapping[str, Any]
 def region_items(
     regions: Sequence[Region], image: Image, box_format: BoxFormat, texts: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
-    """Return the regions as a request has them: each with its id, its box and some texts.
-
-    Args:
-        regions: The regions.
-        image: The image that they are in.
-        box_format: How the model writes boxes; it names the key of the box.
-        texts: The columns of a region that the request has, too; "" where a region lacks one.
-    """
+    """Return the regions as a request has them: each with id, box and the columns `texts`."""
     items: list[dict[str, Any]] = []
     for number, region in enumerate(regions, 1):
         x1, y1, x2, y2 = region["bbox"]
@@ -56,19 +49,8 @@ def region_items(
 
 
 def read_items(reply: str, key: str) -> tuple[list[dict[str, Any]], list[Note]]:
-    """Read the objects in the list `key` of a reply, all but the last if the reply is cut off.
-
-    Returns:
-        The objects, none for an empty list; and notes on what was done to read them. Items that are
-        no objects are left out with a note; in a reply that is cut off, without.
-
-    Raises:
-        UnreadableReply: There is no such list, or it has items, none of them an object.
-        TruncatedReply: The reply is cut off before the list.
-
-    Example:
-        >>> read_items('{"regions": [{"id": 1}, 7]}', "regions")
-        ([{'id': 1}], [Note(code='dropped', text='not an object')])
+    """All but the last if the reply is cut off. What is no object is left out with a note; raises
+    UnreadableReply where there is no list, or no object in it.
     """
     data, notes = read_object(reply, required=key)
     values = data[key]
@@ -85,20 +67,8 @@ def read_items(reply: str, key: str) -> tuple[list[dict[str, Any]], list[Note]]:
 
 
 def read_by_id(reply: str, key: str, count: int) -> tuple[dict[int, dict[str, Any]], list[Note]]:
-    """Read the objects in the list `key` of a reply by their ids, 1 to `count`.
-
-    An object that comes twice counts once. Those of no such id are dropped with a note. An id
-    without an object is left out.
-
-    Returns:
-        Id → object, and notes on what was done to read them.
-
-    Raises:
-        UnreadableReply, TruncatedReply: As `read_items`; also where an id has objects that differ.
-
-    Example:
-        >>> read_by_id('{"regions": [{"id": "2"}, {"id": 9}]}', "regions", 2)
-        ({2: {'id': '2'}}, [Note(code='dropped', text="an item with the id '9'")])
+    """By their ids, 1 to `count`; others are dropped with a note. Raises UnreadableReply where an
+    id has objects that differ.
     """
     items, notes = read_items(reply, key)
     item_by_id: dict[int, dict[str, Any]] = {}
@@ -112,17 +82,8 @@ def read_by_id(reply: str, key: str, count: int) -> tuple[dict[int, dict[str, An
 
 
 def all_of(answer_by_id: Mapping[int, T], count: int, what: str, notes: Sequence[Note]) -> list[T]:
-    """Return the answers for the ids 1 to `count`, in this order.
-
-    Args:
-        answer_by_id: The answers that were read.
-        count: How many were asked for.
-        what: What an answer is called in a complaint, such as "the description".
-        notes: Notes on reading them.
-
-    Raises:
-        UnreadableReply: There is no answer for some ids.
-        TruncatedReply: There is none, and the reply is cut off.
+    """In the order of the ids; `what` is the name of an answer in a complaint. Raises
+    UnreadableReply where one is missing, TruncatedReply if the reply is cut off.
     """
     ids = range(1, count + 1)
     missing = [number for number in ids if number not in answer_by_id]
@@ -135,19 +96,8 @@ def all_of(answer_by_id: Mapping[int, T], count: int, what: str, notes: Sequence
 
 
 def read_region_indices(value: Any, count: int) -> tuple[list[int], list[Note]]:
-    """Read the regions that a reply names.
-
-    Args:
-        value: A region's id, a list of ids, or None.
-        count: How many regions there are; their ids are 1 to `count`.
-
-    Returns:
-        The regions' indices, from 0, each once and in the reply's order; and a note on each id that
-        no region has.
-
-    Example:
-        >>> read_region_indices([2, "1", 2, 7], 3)
-        ([1, 0], [Note(code='dropped', text='a region id that was not asked about')])
+    """`value` is a region's id, a list of ids, or None. Returns indices from 0, each once, and a
+    note on each id that no region has.
     """
     if value is None:
         return [], []
@@ -164,7 +114,7 @@ def read_region_indices(value: Any, count: int) -> tuple[list[int], list[Note]]:
 
 
 def text_of(value: Any) -> str:
-    """Return a string single-spaced; "" for a value that is no string."""
+    """Single-spaced; "" for a value that is no string."""
     return " ".join(value.split()) if isinstance(value, str) else ""
 
 
@@ -191,11 +141,6 @@ def region_expression(
     )
 
     def read(reply: str) -> tuple[list[Described], list[Note]]:
-        """Return what a reply says of each region.
-
-        Raises:
-            UnreadableReply, TruncatedReply: A region has no description.
-        """
         item_by_id, notes = read_by_id(reply, "regions", count)
         described_by_id: dict[int, Described] = {}
         for number, item in item_by_id.items():
@@ -221,14 +166,7 @@ class Merged(NamedTuple):
 def grounding_expression(
     image: Image, caption: str | None, regions: Sequence[Region], box_format: BoxFormat
 ) -> Request[list[Merged]]:
-    """Make the request for expressions that each name at least one of `regions`.
-
-    Args:
-        image: The image that the regions are in.
-        caption: A caption of it, for the model to go by.
-        regions: The regions, with what is known of them.
-        box_format: How the model writes boxes.
-    """
+    """Make the request for expressions that each name at least one of `regions`."""
     question = {
         "caption": caption,
         "regions": region_items(regions, image, box_format, ("type", "color", "description")),
@@ -236,12 +174,6 @@ def grounding_expression(
     schema = object_of(expressions=list_of(object_of(text=STRING, region_ids=list_of(INTEGER))))
 
     def read(reply: str) -> tuple[list[Merged], list[Note]]:
-        """Return the expressions in a reply that have a text and name a region; others are noted.
-
-        Raises:
-            TruncatedReply: The reply is cut off.
-            UnreadableReply: There is no such expression.
-        """
         items, notes = read_items(reply, "expressions")
         if is_cut_off(notes):
             raise TruncatedReply("the reply is cut off before its last expression.")
@@ -274,18 +206,11 @@ def grounding_expression(
 
 
 class Check(NamedTuple):
-    """What a model says of an expression.
+    """What a model says of an expression."""
 
-    Attributes:
-        matches: Whether the expression is right; None if the model can't tell.
-        text: The expression as it should be; "" where the reply has none.
-        places: The regions that it should name, as indices into the request's, from 0.
-        reason: Why the model says so; "" where it doesn't.
-    """
-
-    matches: bool | None
-    text: str
-    places: list[int]
+    matches: bool | None  # None if the model can't tell
+    text: str  # as it should be; "" where the reply has none
+    places: list[int]  # as indices into the request's regions, from 0
     reason: str
 
 
@@ -297,13 +222,7 @@ def double_check(
     texts: Sequence[str] = (),
 ) -> Request[list[Check]]:
     """Make the request whether each expression is right; the answer has a Check for each, in order.
-
-    Args:
-        image: The image that the expressions describe.
-        expressions: The expressions, each with the regions that it names.
-        regions: The regions of the image.
-        box_format: How the model writes boxes.
-        texts: Columns of the regions to tell a serving that can't see what things are.
+    `texts` are columns of the regions for a serving that can't see what things are.
     """
     count = len(expressions)
     items: list[dict[str, Any]] = []
@@ -319,12 +238,6 @@ def double_check(
     )
 
     def read(reply: str) -> tuple[list[Check], list[Note]]:
-        """Return what a reply says of each expression.
-
-        Raises:
-            UnreadableReply, TruncatedReply: A check is missing, or "matches" is neither true nor
-                false.
-        """
         item_by_id, notes = read_by_id(reply, "checks", count)
         check_by_id: dict[int, Check] = {}
         for number, item in item_by_id.items():
@@ -343,7 +256,6 @@ def double_check(
 
 
 def _read_matches(item: Mapping[str, Any], number: int) -> bool | None:
-    # Words such as "yes" count, too.
     value = item.get("matches", "")
     if isinstance(value, str):
         value = _TRUTHS.get(value.strip().lower(), "")

@@ -18,10 +18,7 @@ T = TypeVar("T")
 _SORTED = json.JSONEncoder(sort_keys=True)  # `json.dumps` makes one each time
 
 ReadReply: TypeAlias = tuple[T, Sequence[Note | str]]
-"""What `read` returns: the answer, and notes on what was done to read it.
-
-A text "code: what was done" is as good as a Note.
-"""
+"""What `read` returns: the answer, and notes, also as texts "code: what was done"."""
 
 # JSON schemas of replies, in the strict subset that endpoints take: all keys are required, and no
 # others allowed.
@@ -45,13 +42,7 @@ SYSTEM = "system"
 
 @dataclass(frozen=True)
 class Turn:
-    """A turn of a conversation.
-
-    Attributes:
-        role: `user`, `assistant` or `system`.
-        text: The message.
-        images: The pictures that came with it.
-    """
+    """A turn of a conversation; its role is `user`, `assistant` or `system`."""
 
     role: str
     text: str
@@ -60,77 +51,52 @@ class Turn:
 
 @dataclass(frozen=True)
 class Prompt:
-    """Where the words of a question come from, so that a user's own can take their place.
+    """Where the words of a question come from, so that a user's own can take their place."""
 
-    Attributes:
-        name: The prompt's name; empty if that is the task's.
-        words: The values of the prompt's {names}.
-        closing: The text after the input.
-        system: The user's own system message; None for the shipped one.
-    """
-
-    name: str = ""
-    words: Mapping[str, str] = field(default_factory=dict)
-    closing: str = ""
-    system: str | None = None
+    name: str = ""  # empty if that is the task's
+    words: Mapping[str, str] = field(default_factory=dict)  # the values of the prompt's {names}
+    closing: str = ""  # the text after the input
+    system: str | None = None  # the user's own message; None for the shipped one
 
 
 @dataclass(frozen=True)
 class ReplyForm:
-    """In which form a reply is asked for.
+    """In which form a reply is asked for."""
 
-    Attributes:
-        is_free: Whether the endpoint is not asked to hold the reply to JSON.
-        in_words: What a reply holds, for a model whose last one could not be read.
-        thinking: How much the model is to think first, `low` or `off`; empty leaves it to it.
-    """
-
-    is_free: bool = False
-    in_words: str = "the JSON object"
+    is_free: bool = False  # whether the endpoint is not asked to hold the reply to JSON
+    in_words: str = "the JSON object"  # what it holds, for a model whose last one could not be read
+    # how much the model is to think first, `low` or `off`; empty leaves it to it
     thinking: str = ""
 
 
 @dataclass(frozen=True)
 class Tries:
-    """How a question has fared so far.
+    """How a question has fared so far."""
 
-    Attributes:
-        unread: How many replies to it could not be read.
-        complaint: What was wrong with the last of these; "" before the first.
-        cut_off: Whether the last one was cut off: it is asked again cooler.
-    """
-
-    unread: int = 0
-    complaint: str = ""
-    cut_off: bool = False
+    unread: int = 0  # how many replies to it could not be read
+    complaint: str = ""  # what was wrong with the last of these
+    cut_off: bool = False  # whether the last one was cut off: it is asked again cooler
 
 
 @dataclass(frozen=True)
 class Sending:
-    """What the engine heeds while it gets a request answered.
+    """What the engine heeds while it gets a request answered."""
 
-    Attributes:
-        before: Awaited before it is sent, where something has to be settled first; not where a
-            stored reply answers it. May raise RunStopped.
-        stored: Called before a stored reply is read, with a function that says whether the reply
-            had been asked for again when it came.
-        may_send: Asked last of all, when there is room to send it; where it says no, `before` is
-            awaited once more.
-        before_another: As `Request.before_another`.
-        of: What its reply is one of: checks of the endpoint vouch for all of these together.
-        at: Which of the serving's endpoints is meant, where that isn't left to the serving.
-        own_reply: Whether a reply that a gateway has kept won't do, as for a check.
-        other_model: Called, when a reply comes, with the name of each model that has answered in
-            place of the one asked for, in this run.
-    """
-
+    # awaited before it is sent, not where a stored reply answers it; may raise RunStopped
     before: Callable[[], Awaitable[None]] | None = None
+    # called before a stored reply is read, with a function that says whether the reply had been
+    # asked for again when it came
     stored: Callable[[Callable[[], bool]], None] | None = None
+    # asked last of all, when there is room to send it; where it says no, `before` is awaited once
+    # more
     may_send: Callable[[], bool] | None = None
     before_another: Callable[..., None] = lambda *refused: None
-    of: str = ""
+    of: str = ""  # what its reply is one of: checks of the endpoint vouch for all of these together
+    # which of the serving's endpoints is meant, where that isn't left to the serving
     at: int | None = None
-    own_reply: bool = False
+    own_reply: bool = False  # whether a reply that a gateway has kept won't do, as for a check
+    # called, when a reply comes, with the name of each model that has answered in place of the one
+    # asked for, in this run
     other_model: Callable[[str], None] = lambda name: None
 
 
@@ -207,26 +173,20 @@ class Request(Generic[T]):
 
     @property
     def wants_own_reply(self) -> bool:
-        """Whether a reply that a gateway has kept for an equal question won't do.
-
-        That is so of a check, and of a further answer to the same question.
-        """
+        """Whether a reply that a gateway has kept won't do, as for a check or a further answer."""
         return self.sample > 0 or self.sending.own_reply
 
     @property
     def own_seed(self) -> int | None:
-        """The seed that makes it a request of its own for a cache; None where a kept reply will do.
-
-        It isn't part of the request's key, which has the answer's number.
+        """The seed that makes it a request of its own for a cache; it isn't part of the request's
+        key.
         """
         return (self.sample or secrets.randbits(31)) if self.wants_own_reply else None
 
     @property
     def messages(self) -> list[Turn]:
-        """What is sent: the turns before it, then its text with the pictures left for it.
-
-        Turns with the role `system` aren't among them: `system` has what these say. The first of
-        `images` are those of the turns, as many as all turns have.
+        """The turns before it, but for those of the system, then its text with the pictures left
+        for it.
         """
         count_in_turns = sum(len(turn.images) for turn in self.turns)
         turns = [turn for turn in self.turns if turn.role != SYSTEM]
@@ -234,11 +194,7 @@ class Request(Generic[T]):
 
     @property
     def system(self) -> str:
-        """The system message: one for all tasks about an image, one for those about none.
-
-        The texts of turns with the role `system` are added to it, because some models take only one
-        such message, at the beginning.
-        """
+        """The system message, with the texts of turns of that role: some models take only one."""
         text = self.prompt.system
         if text is None:
             text = load_prompt("system_text_only" if self.text_only else "system")
@@ -267,33 +223,21 @@ class Request(Generic[T]):
         return request
 
     def again(self, unread: int, complaint: str, cut_off: bool = False) -> "Request[T]":
-        """Return the same question to be asked again, with what was wrong with the last reply.
-
-        Args:
-            unread: How many replies to it could not be read.
-            complaint: What was wrong, for the model to read; it is cut to `_LONGEST_COMPLAINT`.
-            cut_off: Whether the last reply was cut off.
-        """
+        """Return the same question to be asked again, with what was wrong, for the model."""
         single_spaced = " ".join(complaint.split())
         return self.replace(tries=Tries(unread, single_spaced[:_LONGEST_COMPLAINT], cut_off))
 
     def temperature(self, usual: float | None) -> float | None:
-        """Return the temperature to ask at, for a serving that samples at `usual`.
-
-        Where the last reply was cut off, it is halved with each attempt, but never below COOLEST:
-        it is that also for a serving that samples below. None, the endpoint's own, stays None.
+        """Return the temperature to ask at. Where the last reply was cut off, the usual one is
+        halved with each attempt, but never below COOLEST; None, the endpoint's own, stays None.
         """
         if usual is None or not self.tries.cut_off:
             return usual
         return max(COOLEST, round(usual * 0.5**self.tries.unread, 3))
 
     def key(self, identity: Mapping[str, Any]) -> str:
-        """Return a digest of all that the reply depends on, 32 hexadecimal digits.
-
-        The complaint is not among that: how many replies could not be read is enough.
-
-        Args:
-            identity: What it depends on of the serving: model, sampling.
+        """Return a digest of all that the reply depends on. The complaint is not among that: how
+        many replies could not be read is enough.
         """
         parts: dict[str, Any] = {
             "serving": dict(identity),
@@ -324,18 +268,8 @@ def about(
     divisible: bool = False,
     **words: str,
 ) -> Request[T]:
-    """Make the request of a task about one image.
-
-    Args:
-        task: The task's name, which is that of its prompt too.
-        image: The image.
-        question: The request's input.
-        schema: The JSON schema of the reply.
-        read: Turns the reply's text into the answer and notes.
-        box_format: How the model writes boxes, for the prompt's {box_format}; None for a prompt
-            without boxes.
-        divisible: Whether less can be asked for at a time, as `Request.divisible` has it.
-        **words: The values of other {names} in the prompt.
+    """Make the request of a task about one image; `box_format` and `words` fill its prompt's
+    {names}.
     """
     if box_format:
         words = {"box_format": box_format.instructions(image.sent_size), **words}

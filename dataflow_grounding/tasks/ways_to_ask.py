@@ -36,31 +36,13 @@ _KEY = lazy_pattern(r"[A-Za-z_][A-Za-z0-9_]{0,30}")  # what a box may be called:
 
 @dataclass(frozen=True)
 class AskingForm:
-    """How boxes are asked for; each part may be left as it is.
-
-    Attributes:
-        name: What the form is called.
-        reply: `schema` has the endpoint hold the reply to a JSON schema, as far as it can; `json`
-            asks for the same JSON in words alone; `lines` asks for a line of text for each box.
-        boxes: `objects` has an object for each box, `lists` one for each phrase with all its boxes.
-        key: What a box is called in JSON; None takes the box format's own.
-        thinking: How much the model is to think first: `default` leaves it to it.
-
-    Raises:
-        SpecError: A part has a value that it can't have, or lines are to have a key or lists.
-
-    Example:
-        >>> from dataflow_grounding.tasks.ways_to_ask import AskingForm, form_named
-        >>> form_named("json_lists")
-        AskingForm(name='json_lists', reply='json', boxes='lists', key=None, thinking='default')
-        >>> AskingForm("mine", reply="json", key="bbox").key
-        'bbox'
-    """
+    """How boxes are asked for; each part may be left as it is."""
 
     name: str
-    reply: ReplyAs = "schema"
-    boxes: BoxesIn = "objects"
-    key: str | None = None
+    reply: ReplyAs = "schema"  # `json` and `lines`, one for each box, are asked for in words alone
+    boxes: BoxesIn = "objects"  # `lists` has an object for each phrase, with all its boxes
+    key: str | None = None  # of a box in JSON; None takes the box format's own
+    # how much the model is to think first: `default` leaves it to it
     thinking: Thinking = "default"
 
     def __post_init__(self) -> None:
@@ -80,15 +62,13 @@ class AskingForm:
 
     @property
     def prompt_name(self) -> str:
-        """The name of the prompt that asks so."""
         if self.reply == "lines":
             return f"{WITH_FORMS}_lines"
         return f"{WITH_FORMS}_lists" if self.boxes == "lists" else WITH_FORMS
 
     def of(self, request: Request[T]) -> Request[T]:
-        """Return the request in this form; the same object if that changes nothing.
-
-        The reply's form changes only for boxes of phrases; thinking changes for any request.
+        """The same object if that changes nothing. The reply's form changes only for boxes of
+        phrases; thinking changes for any request.
         """
         changes: dict[str, Any] = {}
         if self.thinking != "default":
@@ -120,11 +100,7 @@ class AskingForm:
 
 
 def form_named(name: str) -> AskingForm:
-    """Return a form of the table that ships.
-
-    Raises:
-        SpecError: No form has this name.
-    """
+    """Of the table that ships; raises SpecError where no form has this name."""
     table = load_table(__package__, "asking_forms.yaml")
     row = table.get(name)
     if row is None:
@@ -135,13 +111,7 @@ def form_named(name: str) -> AskingForm:
 
 
 def forms_with_prompt(prompt_name: str) -> list[str]:
-    """Return the names of the forms that ship and ask by a prompt other than their task's own.
-
-    Example:
-        >>> from dataflow_grounding.tasks.ways_to_ask import forms_with_prompt
-        >>> forms_with_prompt("phrase_grounding_lines"), forms_with_prompt("phrase_grounding")
-        (['lines'], [])
-    """
+    """The forms that ship and ask by a prompt other than their task's own."""
     if prompt_name == WITH_FORMS:
         return []
     names = load_table(__package__, "asking_forms.yaml")
@@ -149,12 +119,8 @@ def forms_with_prompt(prompt_name: str) -> list[str]:
 
 
 def form_of(asking: "str | Mapping[str, Any] | AskingForm") -> AskingForm:
-    """Return a form by its name, or by its parts: `{from: json, thinking: off}`.
-
-    What the parts leave out is that of the form `from`, or of "auto". A form is returned as it is.
-
-    Raises:
-        SpecError: There is no such name or part, or a part can't have its value.
+    """By its name, or by its parts: `{from: json, thinking: off}`. What these leave out is that of
+    the form `from`, or of "auto".
     """
     if isinstance(asking, AskingForm):
         return asking
@@ -198,8 +164,6 @@ def _schema_of(schema: Mapping[str, Any], key: str, new_key: str, boxes: BoxesIn
 def _reading_key(
     read: Callable[[str], ReadReply[T]], key: str, usual_key: str
 ) -> Callable[[str], ReadReply[T]]:
-    # Return a reader of replies with boxes under `key`, from one of those under `usual_key`. It is
-    # `read` itself where both keys are the same.
     if key == usual_key:
         return read
     return partial(_read_renamed, read, key, usual_key)

@@ -37,29 +37,12 @@ _REPLY = "Reply:"  # after it a shipped prompt has the form of its reply
 
 @dataclass(frozen=True)
 class Wording:
-    """How a user has questions put: what differs from the shipped words.
+    """How a user has questions put: what differs from the shipped words."""
 
-    Attributes:
-        prompts: Task → its prompt, as `ejected` writes it: the data goes in place of `<input>`.
-            `system` and `system_text_only` are the system messages.
-        guidance: Sentences that every question has after its instructions.
-        definitions: Term or phrase → what counts as it. A question gets, as data, those of the
-            terms in its texts.
-        asking: The form in which boxes are asked for; None leaves it as it is.
-
-    Raises:
-        SpecError: A prompt is of no task, or lacks what its replies can't be read without; a
-            text is empty or very long; the form is asked by another prompt than the user's own.
-
-    Example:
-        >>> from dataflow_grounding import EmbeddedServing, PhraseGrounder
-        >>> grounder = PhraseGrounder(EmbeddedServing())
-        >>> grounder.with_words(guidance="Box reflections too.").wording.guidance
-        'Box reflections too.'
-    """
-
+    # by task, as `ejected` writes them; data goes in place of `<input>`
     prompts: Mapping[str, str] = field(default_factory=dict)
-    guidance: str = ""
+    guidance: str = ""  # sentences that every question has after its instructions
+    # what counts as a term; a question gets, as data, those of its texts
     definitions: Mapping[str, str] = field(default_factory=dict)
     asking: "AskingForm | None" = None
 
@@ -90,10 +73,8 @@ class Wording:
         return bool(self.prompts or self.guidance or self.definitions or self.asking)
 
     def of(self, request: Request[T]) -> Request[T]:
-        """Return the request in these words; the same object if they change nothing.
-
-        A prompt's text before `<input>` comes before the data, the rest after. Definitions go into
-        the data; the sentence on them, then the guidance, follow the instructions.
+        """The same object if they change nothing. Definitions go into the data; the sentence on
+        them, then the guidance, follow the instructions.
         """
         if self.asking:  # which prompt it is, before that one's words
             request = self.asking.of(request)
@@ -125,7 +106,6 @@ class Wording:
         return replace(request, **changes)
 
     def _definitions_of(self, request: Request[Any]) -> dict[str, str]:
-        # Upper and lower case are the same there.
         if not self.definitions:
             return {}
         text = "\n".join(_texts_in(request.input)).casefold()
@@ -137,13 +117,7 @@ class Wording:
 
 
 def ejected(name: str) -> str:
-    """Return the shipped prompt of a task, as the beginning of a user's own file.
-
-    It ends with `<input>`, unless it is a system message.
-
-    Raises:
-        SpecError: No prompt has this name.
-    """
+    """As the beginning of a user's own file: it ends with `<input>`, but for a system message."""
     if name not in prompt_names():
         raise SpecError(f"no prompt {name!r}{_nearest(name)}")
     text = load_prompt(name)
@@ -153,13 +127,7 @@ def ejected(name: str) -> str:
 
 
 def read_prompts(folder: str) -> dict[str, str]:
-    """Return the prompts in a folder, by the names of their files without ".txt".
-
-    Other files are passed over. Those of a folder need not be all: the others are the shipped ones.
-
-    Raises:
-        SpecError: The folder or a prompt can't be used; the message names the file.
-    """
+    """By the names of their files without ".txt"; other files are passed over."""
     try:
         names = sorted(name for name in os.listdir(folder) if name.endswith(".txt"))
     except OSError as error:
@@ -201,10 +169,8 @@ def _check_prompt(name: str, text: str) -> None:
 
 
 def _needed_parts(shipped: str) -> Iterator[tuple[str, str]]:
-    # Yield what a prompt has to keep of the shipped one, each with the pattern that finds it: its
-    # placeholders and the keys of its reply's form. A key counts only with a colon after it, as in
-    # JSON, because the instructions may name it, too. A reply in lines has no keys; there the texts
-    # after the colons count.
+    # A key counts only with a colon after it, as in JSON, because the instructions may name it,
+    # too. A reply in lines has no keys; there the texts after the colons count.
     for placeholder in sorted(set(_PLACEHOLDER.findall(shipped))):
         yield placeholder, re.escape(placeholder)
     _, _, reply = shipped.rpartition(_REPLY)
@@ -226,8 +192,7 @@ def _texts_in(value: Any) -> Iterator[str]:
 
 
 def _stands_in(term: str, text: str) -> bool:
-    # Where words aren't parted by blanks, as in Chinese, it may be anywhere. The term isn't
-    # empty.
+    # Where words aren't parted by blanks, as in Chinese, it may be anywhere.
     start = text.find(term)
     while start >= 0:
         end = start + len(term)

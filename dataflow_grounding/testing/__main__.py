@@ -22,7 +22,6 @@ class _WithText:
         self._text = text
 
     def __call__(self, request: ReceivedRequest) -> dict[str, Any] | str:
-        """Return the answer to a request."""
         try:
             return self._shipped(request)
         except BadRequest:

@@ -34,13 +34,8 @@ def response(status: int, body: bytes, headers: Mapping[str, str] | None = None)
 async def read_request(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> tuple[Head, bytes]:
-    """Wait for the next request, and return its head and body.
-
-    Without a Content-Length there is no body.
-
-    Raises:
-        BadRequest: It is chunked, too long, of no readable length, or no HTTP/1 request.
-        IncompleteReadError: The client has left.
+    """Without a Content-Length there is no body. Raises BadRequest for one that is chunked, too
+    long or no HTTP/1 request, and IncompleteReadError where the client has left.
     """
     try:
         head = (await reader.readuntil(b"\r\n\r\n")).removesuffix(b"\r\n\r\n")
@@ -68,9 +63,8 @@ async def read_request(
 
 
 class Connection(asyncio.StreamReaderProtocol):
-    """Runs `talk(reader, writer)` with a client, and cancels it once the client has left.
-
-    When the talk ends, so does the connection, at once.
+    """Runs `talk(reader, writer)` with a client until it has left; when the talk ends, so does the
+    connection, at once.
     """
 
     def __init__(
@@ -94,7 +88,6 @@ class Connection(asyncio.StreamReaderProtocol):
         return False
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Cancel the talk, with all that it waits for."""
         super().connection_lost(error)
         if self._talking is not None:
             self._talking.cancel()

@@ -42,69 +42,45 @@ CACHE_WINDOW = 64  # a beginning counts as cached if one of the last 64 requests
 
 @dataclass(slots=True)
 class Exchange:
-    """A request, and what is sent for it.
-
-    Attributes:
-        request: As the server understood it.
-        dialect: The protocol that it came in.
-        fault: What goes wrong with the reply.
-        status: The reply's HTTP status.
-        wire: The reply's bytes, head and body.
-        delay: Seconds until they are sent.
-        counted: Whether it is a request to a model, not for the list of models.
-        served: Whether it takes a place of the server's capacity.
-    """
+    """A request, and what is sent for it."""
 
     request: ReceivedRequest
     dialect: Dialect
     fault: Fault = field(default_factory=Fault)
     status: int = 200
-    wire: bytes = b""
-    delay: float = 0.0
-    counted: bool = True
-    served: bool = False
+    wire: bytes = b""  # of the reply, head and body
+    delay: float = 0.0  # seconds until it is sent
+    counted: bool = True  # whether it is a request to a model, not for the list of models
+    served: bool = False  # whether it takes a place of the server's capacity
 
 
 class Counts:
-    """What a played endpoint has counted.
-
-    Attributes:
-        received: Requests to a model.
-        paid: Replies of status 200 that were sent whole.
-        abandoned: Requests whose reply didn't leave whole.
-        in_flight, max_in_flight: Requests at once, now and at the most.
-        served_now: Requests that take a place of the capacity.
-        bytes_received: Of bodies.
-        by_status: Replies by their status.
-        by_task: Requests by their task.
-        errors: What the answers or rules raised.
-    """
+    """What a played endpoint has counted."""
 
     def __init__(self) -> None:
-        self.received = 0
-        self.paid = 0
-        self.abandoned = 0
+        self.received = 0  # requests to a model
+        self.paid = 0  # replies of status 200 that were sent whole
+        self.abandoned = 0  # requests whose reply didn't leave whole
         self.in_flight = 0
         self.max_in_flight = 0
-        self.served_now = 0
-        self.bytes_received = 0
+        self.served_now = 0  # requests that take a place of the capacity
+        self.bytes_received = 0  # of bodies
         self.by_status: Counter[int] = Counter()
         self.by_task: Counter[str] = Counter()
-        self.errors: list[Exception] = []
+        self.errors: list[Exception] = []  # what the answers or rules raised
 
     def count_request(self, size: int) -> None:
-        """Count a request whose body has `size` bytes."""
         self.received += 1
         self.bytes_received += size
         self.in_flight += 1
         self.max_in_flight = max(self.max_in_flight, self.in_flight)
 
     def count_served(self, requests: int) -> None:
-        """Count requests that take a place of the capacity; -1 gives one back."""
+        """-1 gives one back."""
         self.served_now += requests
 
     def count_reply(self, status: int, replies: int) -> None:
-        """Count replies that leave whole; -1 for one that was counted and then did not."""
+        """-1 for one that was counted and then did not leave whole."""
         self.by_status[status] += replies
         if 200 <= status < 300:
             self.paid += replies
@@ -129,9 +105,8 @@ class Endpoint(Counts):
     port: int = 0
 
     def __post_init__(self) -> None:
-        """Begin with counts of 0, and settle how much of a request is read.
-
-        That is all of it where requests are recorded or bodies kept, else what the answers need.
+        """All of a request is read where requests are recorded or bodies kept, else what answers
+        need.
         """
         super().__init__()
         self._reads = IMAGES
@@ -141,10 +116,7 @@ class Endpoint(Counts):
         self._beginnings: dict[int, int] = {}
 
     def plan(self, head: Head, body: bytes) -> Exchange:
-        """Return one request, read, with the reply to it, and count the request.
-
-        What fails in the answers or rules is kept in `errors`, and replied as a 500.
-        """
+        """What fails in the answers or rules is kept in `errors`, and replied as a 500."""
         request = ReceivedRequest(self.received, time.monotonic(), head.target, head.headers)
         exchange = Exchange(request, DIALECTS[request.dialect])
         lists_models = head.method == "GET" and urlsplit(head.target).path.endswith("/models")
@@ -163,7 +135,6 @@ class Endpoint(Counts):
         return exchange
 
     def _decide(self, exchange: Exchange, head: Head, body: bytes) -> Fault:
-        # If the fault sets no status, the reply with the true answer is written into the exchange.
         # A wrong key comes before the endpoint's capacity, which comes before rules and habits. A
         # list of models is answered at once.
         if not self._has_key(head):
@@ -185,8 +156,7 @@ class Endpoint(Counts):
         return fault
 
     def _fault_for(self, request: ReceivedRequest, pictures: list[str] | None) -> Fault | None:
-        # Return the fault of the first rule that strikes, else of what the model doesn't take. None
-        # where there is neither. Without `pictures` the body was not read, and only rules count.
+        # Without `pictures` the body was not read, and only rules count.
         rule = self.faults if callable(self.faults) else first_of(self.faults)
         fault = rule(request)
         if fault is not None or pictures is None:
@@ -203,7 +173,6 @@ class Endpoint(Counts):
         return self.key in keys
 
     def _read(self, exchange: Exchange, body: bytes) -> list[str]:
-        # Returns its pictures in base64.
         request = exchange.request
         try:
             fields = json.loads(body)
@@ -221,8 +190,6 @@ class Endpoint(Counts):
         return pictures
 
     def _answer(self, exchange: Exchange, fault: Fault, pictures: list[str] | None) -> bytes:
-        # An answer that is a dict is sent as JSON; by an endpoint that ignores the format, in
-        # prose. Raises all that the answers raise.
         request = exchange.request
         request.encoded_images = tuple(pictures or ())
         answer = self.answers(request)

@@ -114,8 +114,8 @@ class EchoAnswers:
                 raise unknown_task(request)
 
     def _grounded(self, request: ReceivedRequest) -> dict[str, Any]:
-        # Of a caption grounding, return the caption's phrases, too, numbered from 1; boxes then
-        # have these numbers, and no labels.
+        # Of a caption grounding, the caption's phrases come, too, numbered from 1; boxes then have
+        # these numbers, and no labels.
         if request.task == "phrase_grounding":
             probe_answer = answer_to_probe(request, self.box_format)
             if probe_answer is not None:
@@ -133,8 +133,6 @@ class EchoAnswers:
     def _objects(
         self, request: ReceivedRequest, phrases: Sequence[Mapping[str, Any]]
     ) -> list[dict[str, Any]]:
-        # The box depends on the image's size and the phrase's `id` and `text`. It is written in the
-        # format of these answers.
         box_format = find_box_format(self.box_format, request.model)
         size = (int(request.input["image"]["width"]), int(request.input["image"]["height"]))
         objects = []
@@ -175,10 +173,7 @@ def color_of(seed: str) -> str:
 
 
 def extracted(caption: str) -> dict[str, Any]:
-    """Return the caption with its first capitalised or longer words as expressions.
-
-    At most MOST_WORDS are returned; if no word is capitalised or longer, it is the first word.
-    """
+    """Return the caption with its first capitalised or longer words as expressions."""
     words = WORD.findall(caption)
     named_things = [word for word in words if word[0].isupper() or len(word) >= LONG_WORD]
     if not named_things:
@@ -196,10 +191,7 @@ def named(region: dict[str, Any]) -> dict[str, Any]:
 
 
 def described(region: dict[str, Any]) -> dict[str, Any]:
-    """Return a region's id, its type, "object" without one, a made-up colour and a description.
-
-    The colour depends on all that the region has.
-    """
+    """Return a region's id, its type, "object" without one, a made-up colour and a description."""
     type_name = str(region.get("type") or "object")
     color = color_of(json.dumps(region, sort_keys=True))
     return {
@@ -227,10 +219,7 @@ def agreed(expression: dict[str, Any]) -> dict[str, Any]:
 
 
 def judgement_of_boxes(task_input: dict[str, Any]) -> dict[str, Any]:
-    """Return a judge's answer that finds all boxes right.
-
-    It sees as many things of each phrase as there are boxes with its text.
-    """
+    """Return a judge's answer that finds all boxes right."""
     presences = []
     for phrase in task_input["phrases"]:
         count = sum(box["text"] == phrase["text"] for box in task_input["boxes"])
@@ -242,11 +231,7 @@ def judgement_of_boxes(task_input: dict[str, Any]) -> dict[str, Any]:
 
 
 def in_form_asked_for(settings: Mapping[str, Any]) -> dict[str, Any] | str:
-    """Return what a request's schema allows, for one whose texts have one value each.
-
-    Without a schema it is a colour, as JSON if that is asked for, else as a word. `settings` are
-    the request's, in OpenAI's terms or Gemini's.
-    """
+    """Return what a request's schema allows, for one whose texts have one value each."""
     response_format = settings.get("response_format") or {}
     json_schema = response_format.get("json_schema") or {}
     schema = json_schema.get("schema") or settings.get("responseSchema")
@@ -258,11 +243,7 @@ def in_form_asked_for(settings: Mapping[str, Any]) -> dict[str, Any] | str:
 
 
 def in_other_colors(task_input: dict[str, Any]) -> dict[str, Any]:
-    """Return an answer with as many `negatives` as are asked for: the phrases in other colours.
-
-    The phrases are taken in turn, each time in its next colour; once all colours were taken, they
-    start again. There are none without phrases.
-    """
+    """Return an answer with as many `negatives` as are asked for: the phrases in other colours."""
     phrases = task_input["phrases"]
     negatives: list[dict[str, Any]] = []
     if not phrases:
@@ -276,14 +257,8 @@ def in_other_colors(task_input: dict[str, Any]) -> dict[str, Any]:
 
 
 def in_other_color(text: str, turn: int) -> str:
-    """Return a phrase with another colour before its last word, in place of those that it has.
-
-    `turn` counts from 0 through the colours that it hasn't, and starts again after the last; if it
-    has all, it counts through all. The last word stays, even if it is a colour.
-
-    Example:
-        >>> in_other_color("the red car", 0), in_other_color("the red car", 1)
-        ('the blue car', 'the green car')
+    """Return a phrase with another colour before its last word, which stays: by `turn`, one of the
+    colours that it hasn't.
     """
     *before, last = text.split()
     kept = [word for word in before if word not in COLORS]
@@ -293,10 +268,9 @@ def in_other_color(text: str, turn: int) -> str:
 
 
 def probe_in(request: ReceivedRequest) -> Probe | None:
-    """Return the probe picture that a request shows, with its right boxes; None for other requests.
-
-    One that is drawn on a plain background is recognized by its size and the order in which its
-    rectangles are asked for. In a copy of a run's own picture they are looked for.
+    """Return the probe picture that a request shows, with its right boxes. One on a plain
+    background is recognized by its size and the order of its phrases; in a copy of a run's own
+    picture the rectangles are looked for.
     """
     if not asks_for_rectangles(request):
         return None
@@ -320,20 +294,14 @@ def _layouts(size: Size) -> dict[tuple[str, ...], int]:
 
 
 def asks_for_rectangles(request: ReceivedRequest) -> bool:
-    """Return whether a request asks for boxes of rectangles alone, as those for probe pictures do.
-
-    Each phrase ends in " rectangle" then. A request without phrases, which no user's is, counts.
-    """
+    """Whether a request asks for boxes of rectangles alone; one without phrases counts."""
     if request.task != "phrase_grounding":
         return False
     return all(str(phrase["text"]).endswith(" rectangle") for phrase in request.input["phrases"])
 
 
 def answer_to_probe(request: ReceivedRequest, box_format: str) -> dict[str, Any] | None:
-    """Return the right answer to a probe picture, in a box format; None for other requests.
-
-    The answer has boxes for those of its rectangles that are seen.
-    """
+    """Return the right answer to a probe picture, in a box format; None for other requests."""
     probe = probe_in(request)
     if probe is None:
         return {"objects": []} if asks_for_rectangles(request) else None

@@ -59,11 +59,8 @@ class OpenAI:
     name = "openai"
 
     def read(self, body: dict[str, Any], request: ReceivedRequest) -> list[str]:
-        """Fill in the request from its body; return its pictures in base64, in order.
-
-        `text` becomes all that the user says, a line for each part; `turns` what is said before the
-        last part. The path (Azure) may have the model instead of the body. Raises BadRequest, and
-        KeyError, AttributeError or TypeError for JSON of other shapes.
+        """Fill in the request from its body; return its pictures in base64, in order. Raises
+        BadRequest, and KeyError, AttributeError or TypeError for JSON of other shapes.
         """
         request.model = request.model or str(body.get("model") or "")
         request.settings = {
@@ -87,10 +84,7 @@ class OpenAI:
         return images
 
     def reply(self, answer: Answer, model: str, index: int, usage: Usage) -> dict[str, Any]:
-        """Return a `chat.completion` object, the `index`-th of the server.
-
-        With a refusal it has no content; with no tier, no `service_tier`.
-        """
+        """Return a `chat.completion` object, the `index`-th of the server."""
         content = answer.text if answer.refusal is None else None
         message = {"role": "assistant", "content": content, "refusal": answer.refusal}
         tier = {"service_tier": answer.tier} if answer.tier else {}
@@ -123,10 +117,7 @@ class OpenAI:
     def error(
         self, status: int, message: str, code: str, param: str | None, wait: float | None
     ) -> dict[str, Any]:
-        """Return an object with an `error`. `wait` isn't in it: a header has it.
-
-        `code` "" becomes null; `param` is the parameter that is wrong.
-        """
+        """Return an object with an `error`. `wait` isn't in it: a header has it."""
         if status >= 500:
             type_name = "server_error"
         elif status == 429:
@@ -150,12 +141,7 @@ class Gemini:
     name = "gemini"
 
     def read(self, body: dict[str, Any], request: ReceivedRequest) -> list[str]:
-        """Fill in the request from its body; return its pictures in base64, in order.
-
-        `text` becomes all that the user says, a line for each part; `turns` each content before the
-        last one. Raises BadRequest, and KeyError, AttributeError or TypeError for JSON of other
-        shapes.
-        """
+        """Fill in the request from its body, as `OpenAI.read` does."""
         contents = _nonempty_list(
             body.get("contents"), "* GenerateContentRequest.contents: contents is not specified"
         )
@@ -179,11 +165,7 @@ class Gemini:
         return [picture.translate(PLAIN_BASE64) for picture in pictures]
 
     def reply(self, answer: Answer, model: str, index: int, usage: Usage) -> dict[str, Any]:
-        """Return a `GenerateContentResponse`, the `index`-th of the server.
-
-        A refusal is a blocked prompt, without candidates. An empty text that ended for another
-        reason than `stop` is a candidate without content.
-        """
+        """Return a `GenerateContentResponse`; a refusal is a blocked prompt, without candidates."""
         counts = {
             "promptTokenCount": usage.input_tokens,
             "candidatesTokenCount": usage.output_tokens,
@@ -211,11 +193,7 @@ class Gemini:
     def error(
         self, status: int, message: str, code: str, param: str | None, wait: float | None
     ) -> dict[str, Any]:
-        """Return an object with a `google.rpc.Status`. It has no place for `param`.
-
-        `code` is in an ErrorInfo, the seconds to `wait` in a RetryInfo, as in the service's; "" and
-        None leave these out.
-        """
+        """Return an object with a `google.rpc.Status`; the seconds to `wait` are in a RetryInfo."""
         details: list[dict[str, Any]] = []
         if code:
             details.append(
@@ -237,9 +215,8 @@ Dialect = OpenAI | Gemini
 
 
 def read_input(text: str) -> dict[str, Any]:
-    """Return the JSON object between a text's last `<input>` and `</input>`.
-
-    Empty where there is no `<input>`. Raises BadRequest where something else follows it.
+    """Return the JSON object between a text's last `<input>` and `</input>`, {} without one. Raises
+    BadRequest for anything else there.
     """
     _, mark, rest = text.rpartition("<input>")
     if not mark:

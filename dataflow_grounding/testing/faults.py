@@ -254,7 +254,6 @@ class _Rule:
     strikes: Counter[str] = field(default_factory=Counter)
 
     def __call__(self, request: ReceivedRequest) -> Fault | None:
-        """Return the fault, and count it, if all conditions hold for a request; else None."""
         if not self._is_meant(request):
             return None
         if self.times is not None and self.strikes.total() >= self.times:

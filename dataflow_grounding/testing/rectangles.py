@@ -29,11 +29,8 @@ FULL = 0.5  # share of a row or column of pixels that is of the color, up to a r
 
 
 def rectangles_in(encoded: str, phrases: Sequence[str]) -> dict[str, Bbox]:
-    """Return the rectangles in a picture by the phrases that ask for them, in its pixels.
-
-    Args:
-        encoded: The picture's file in base64.
-        phrases: Such as "the red rectangle". What isn't seen is left out.
+    """By phrases such as "the red rectangle", in the picture's pixels; what isn't seen is left out.
+    `encoded` is the picture's file in base64.
     """
     with open_picture(io.BytesIO(base64.b64decode(encoded))) as picture:
         pixels = np.asarray(picture.convert("RGB")).astype(np.int16)

@@ -54,7 +54,6 @@ class LoopbackServer(Endpoint):
     """
 
     def __post_init__(self) -> None:
-        """Make the server's event loop, and the thread that runs it once the server is started."""
         super().__post_init__()
         self.requests: list[ReceivedRequest] = []
         self._stalled_until = 0.0
@@ -134,9 +133,6 @@ class LoopbackServer(Endpoint):
         self.port = self._listener.sockets[0].getsockname()[1]
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # Answer a client's requests, one after the other, until the connection is to end. That is
-        # after a request that asks for it, a reply that didn't leave whole, and a request that
-        # can't be read, or once the client has left.
         goes_on = True
         try:
             while goes_on:
@@ -155,8 +151,6 @@ class LoopbackServer(Endpoint):
             pass  # the client has left
 
     async def _reply(self, exchange: Exchange, writer: asyncio.StreamWriter) -> bool:
-        # Send a reply, as far and as fast as its fault lets it; return whether it left whole. It is
-        # counted as paid or as abandoned, and by its status.
         request = exchange.request
         is_cut = exchange.fault.sent_share < 1.0
         left_whole = False
@@ -183,9 +177,8 @@ class LoopbackServer(Endpoint):
         return left_whole
 
     async def _last_part(self, exchange: Exchange, writer: asyncio.StreamWriter) -> bytes:
-        # Wait until a reply is due, and return the bytes of it that are left to send then: all that
-        # its fault lets through, or the last drop of one that drips. If the fault sends nothing, it
-        # waits until it is cancelled; if the fault takes the server down, so does this.
+        # What is left to send when a reply is due: all that its fault lets through, or the last
+        # drop of one that drips.
         fault = exchange.fault
         wire = exchange.wire
         if fault.down_for is not None:

@@ -41,10 +41,8 @@ class Takes:
     service_tiers: tuple[str, ...] | None = ("default", "flex")
 
     def served(self, request: ReceivedRequest, answer: Answer) -> Answer:
-        """Return the answer with the tier that was asked for as the one that has served it.
-
-        It stays as it is where it names a tier, where none was asked for, and where the endpoint
-        passes over tiers.
+        """Return the answer with the tier that was asked for, unless it names one itself, or the
+        endpoint passes over tiers.
         """
         asked_tier = request.settings.get("service_tier")
         if answer.tier is not None or asked_tier is None or self.service_tiers is None:
@@ -52,9 +50,8 @@ class Takes:
         return replace(answer, tier=str(asked_tier))
 
     def refuses(self, request: ReceivedRequest, image_count: int) -> Fault | None:
-        """Return the 400 for the first thing of a request that this model doesn't take, else None.
-
-        `image_count` is how many images the request has.
+        """Return the 400 for the first thing of a request that this model doesn't take,
+        else None.
         """
         settings = request.settings
         if settings.get("stream"):
@@ -83,9 +80,6 @@ class Takes:
         return self._refuses_format(settings)
 
     def _refuses_format(self, settings: dict[str, Any]) -> Fault | None:
-        # Return the 400 for the format of the reply that is asked for; None where it is taken. None
-        # also where no format is asked for, and where all are ignored. `settings` are the
-        # request's.
         response_format = settings.get("response_format") or {}
         type_name = str(response_format.get("type", "text"))
         if "responseMimeType" in settings:  # Gemini's settings, in OpenAI's terms
@@ -108,14 +102,9 @@ class Takes:
 
 
 def open_objects(schema: Any, *context: str) -> Iterator[str]:
-    """Yield in OpenAI's words what a schema has that a strict one may not have.
-
-    That is an object that allows further properties, or a property that is not required. `context`
-    is the path of keys to this part of the schema, which each message begins with.
-
-    Example:
-        >>> list(open_objects({"items": {"properties": {}}}))
-        ["('items',), 'additionalProperties' is required to be supplied and to be false"]
+    """Yield in OpenAI's words what a schema has that a strict one may not have: an object that
+    allows further properties, or a property that is not required. `context` is the path of keys to
+    it.
     """
     if not isinstance(schema, dict):
         return

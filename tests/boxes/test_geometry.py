@@ -16,6 +16,7 @@ from dataflow_grounding.boxes.geometry import (
     ordered,
     whole_pixels,
 )
+from dataflow_grounding.boxes.regions import boxes_reach_out, types_of
 
 numbers = st.floats(-1e5, 1e5)
 boxes = st.tuples(numbers, numbers, numbers, numbers)
@@ -85,3 +86,13 @@ def test_a_clamped_box_is_inside_and_stays_where_it_was_inside(bbox: Bbox, size:
     assert 0 <= inside[0] <= inside[2] <= size[0]
     assert 0 <= inside[1] <= inside[3] <= size[1]
     assert clamp(inside, size) == inside
+
+
+def test_boxes_reach_out_of_an_image_by_more_than_a_loose_measure() -> None:
+    assert boxes_reach_out([(10, 10, 50, 90)], (100, 60)) == 30
+    assert boxes_reach_out([(-2, 10, 50, 60)], (100, 60)) == 0
+
+
+def test_types_of_regions_are_texts() -> None:
+    regions = [{"type": "car"}, {"type": None}, {"type": " "}, 7, {"type": "car"}]
+    assert types_of({"regions": regions}) == ["car", "car"]

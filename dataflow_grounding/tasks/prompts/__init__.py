@@ -8,11 +8,7 @@ from pathlib import Path
 
 @cache
 def load_prompt(name: str) -> str:
-    """Return the text of `name`.txt, without blanks around it.
-
-    The sentences that state the box format replace `{box_format}`; the task fills in other names in
-    braces.
-    """
+    """The box format and the task fill in the names in braces."""
     return (Path(__file__).parent / f"{name}.txt").read_text(encoding="utf-8").strip()
 
 
