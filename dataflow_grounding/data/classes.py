@@ -160,22 +160,17 @@ def names_stated_in(run: Mapping[str, Any]) -> Iterator[str]:
     """Yield the class names in a `run.json`'s spec, in the user's order, some perhaps twice."""
     for data in stated_in(run, "data"):
         classes = data.get("classes")
-        if classes and isinstance(classes, (dict, list)):
-            yield from _names_in_stated(classes)
-            return
-
-
-def _names_in_stated(classes: dict[Any, Any] | list[Any]) -> Iterator[str]:
-    names: list[Any] = []
-    if isinstance(classes, list):
-        names = classes
-    else:
-        for name, stated in classes.items():
-            # Entries are phrase → class, or class → a mapping.
-            names.append(stated if isinstance(stated, str) else name)
-    for name in names:
-        if isinstance(name, str):  # run.json may be damaged
-            yield name
+        if not classes or not isinstance(classes, (dict, list)):
+            continue
+        names: list[Any] = []
+        if isinstance(classes, list):
+            names = classes
+        else:
+            for name, stated in classes.items():
+                # Entries are phrase → class, or class → a mapping.
+                names.append(stated if isinstance(stated, str) else name)
+        yield from (name for name in names if isinstance(name, str))  # run.json may be damaged
+        return
 
 
 class ClassList:

@@ -332,13 +332,10 @@ class _Counts(Generic[K]):
     def add(self, key: K, count: int = 1) -> None:
         self.kept[key] = self.kept.get(key, 0) + count
         if len(self.kept) > self._most:
-            self._drop_half()
-
-    def _drop_half(self) -> None:
-        middle = sorted(self.kept.values(), reverse=True)[self._most // 2]
-        self._taken += middle
-        left = ((key, count - middle) for key, count in self.kept.items())
-        self.kept = {key: count for key, count in left if count > 0}
+            middle = sorted(self.kept.values(), reverse=True)[self._most // 2]
+            self._taken += middle
+            left = ((key, count - middle) for key, count in self.kept.items())
+            self.kept = {key: count for key, count in left if count > 0}
 
     def add_all(self, other: "_Counts[K]") -> None:
         self._taken += other._taken

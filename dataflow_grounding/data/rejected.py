@@ -20,17 +20,16 @@ def not_rejected(expression: Mapping[str, Any]) -> list[Any] | None:
     """
     boxes: list[Any] = expression["instances"]
     if any("verified" in box for box in boxes):
-        kept = [box for box in boxes if not _is_rejected_in(expression, box)]
+        kept = []
+        for box in boxes:
+            if box.get("verified") is not False or not _reviewer(expression, box):
+                kept.append(box)
         return kept or None
     return None if _is_rejected(expression) else boxes
 
 
 def _is_rejected(item: Mapping[str, Any]) -> bool:
     return item.get("verified") is False and bool(item.get("reviewed_by"))
-
-
-def _is_rejected_in(expression: Mapping[str, Any], box: Mapping[str, Any]) -> bool:
-    return box.get("verified") is False and bool(_reviewer(expression, box))
 
 
 def is_missed(expression: Mapping[str, Any]) -> bool:

@@ -39,22 +39,13 @@ LONGEST_DATED_WAIT = 10.0**7  # seconds; of a longer wait no date is named
 
 @dataclass
 class HeldRefusal:
-    """A refusal that is kept out of its store until the endpoint that it came from has answered.
-
-    Attributes:
-        line: The line to be stored.
-        passing: Whether it is perhaps the endpoint's fault rather than the record's.
-        store: Where it is stored.
-        where: The endpoint's address.
-        text_only: Whether the request was about no picture.
-        came: When it came, by the process's clock.
-    """
+    """A refusal that is kept out of its store until the endpoint that it came from has answered."""
 
     line: dict[str, Any]
-    passing: bool
+    passing: bool  # perhaps the endpoint's fault rather than the record's
     store: KeyedLog
-    where: str
-    text_only: bool
+    where: str  # the endpoint's address
+    text_only: bool  # whether the request was about no picture
     came: float = field(default_factory=time.monotonic)
 
 
@@ -63,17 +54,7 @@ Held: TypeAlias = dict[str, HeldRefusal]
 
 
 class Endpoint:
-    """One endpoint of a run, sent one request at a time until it answers.
-
-    It counts what came since the last answer.
-
-    Args:
-        serving: Sends to the endpoint.
-        weight: Its part of the requests, next to the weights of the run's other endpoints.
-        share: Its places for requests in flight.
-        max_wait: Seconds that the run waits for rate limits.
-        held: The refusals that are kept back, of all endpoints of the run's serving.
-    """
+    """One endpoint of a run, with counts of what came since its last answer."""
 
     def __init__(
         self, serving: Serving, weight: float, share: Share, max_wait: float, held: Held
@@ -100,8 +81,7 @@ class Endpoint:
         self._is_out = False
         # when the last request that was answered was sent, by the process's clock; 0 for none
         self.worked_at = 0.0
-        self.given_up: errors.RunStopped | None = None
-        """What would stop a run that had no other endpoint."""
+        self.given_up: errors.RunStopped | None = None  # what stops a run without other endpoints
         # A wrong key or address is found out by one request, not by all that may be in flight.
         share.allow(1)
 
@@ -111,12 +91,9 @@ class Endpoint:
         return not self.share.allowed
 
     def answered(self, sent: float | None = None) -> None:
-        """Note that an answer has come: all counts start again, and all places are open.
-
-        `sent` is when its request was sent, by the process's clock; None for just now.
-
-        As the endpoint worked then, refusals that had come by then were about their records: they
-        are stored. Those that came later may still be the endpoint's.
+        """Note an answer to a request that was sent then (by the process's clock; None for just
+        now). As the endpoint worked then, refusals that had come by then were about their records:
+        they are stored. Those that came later may still be the endpoint's.
         """
         until = time.monotonic() if sent is None else sent
         for key, refusal in list(self._held.items()):
@@ -142,10 +119,7 @@ class Endpoint:
         self._refused.clear()
 
     def works_again(self, sent: float | None = None) -> None:
-        """Open all places; after an outage as many as the endpoint had before.
-
-        `sent` is as for `answered`.
-        """
+        """Open all places; after an outage as many as the endpoint had before."""
         self.worked_at = max(self.worked_at, time.monotonic() if sent is None else sent)
         self._limited_since = None
         self._faults = 0
@@ -160,20 +134,13 @@ class Endpoint:
         self.let_in()
 
     def is_out(self) -> None:
-        """Note that it is out of service."""
         self._is_out = True
 
     def refused(
         self, error: errors.EndpointRefused | errors.RequestRefused
     ) -> errors.RequestRefused | errors.CreditTooLow:
-        """Return a refusal as its record's own failure.
-
-        It is `passing` where the endpoint may be at fault instead: the next run asks again. After
-        REFUSED_IN_A_ROW of them a plain question should tell.
-
-        Raises:
-            EndpointRefused: No other request would fare better: an EndpointRefused is certain, or
-                comes before any answer. A NoCredit is certain, or the second in a row.
+        """Return a refusal as its record's own failure, `passing` where the endpoint may be at
+        fault. Raises EndpointRefused where no other request would fare better.
         """
         if isinstance(error, errors.NoCredit):
             self._credit_refused += 1
@@ -205,23 +172,15 @@ class Endpoint:
         )
 
     def leave_refusals(self) -> None:
-        """Leave the refusals that are held back to the next run, as they may be the endpoint's."""
+        """Leave the held refusals to the next run, as they may be the endpoint's."""
         for refusal in self._held.values():
             if refusal.where == self.serving.endpoint:
                 refusal.passing = True
 
     def failed(self, error: errors.ServerFault, tries: int, often: bool = False) -> None:
-        """Count a fault or a rate limit.
-
-        Args:
-            error: The fault.
-            tries: How often the same request has had such a fault.
-            often: Whether this fault counts as one of many, however many there were.
-
-        Raises:
-            EndpointRefused: It has never answered, and can't be expected to.
-            QuotaUsedUp: It asks to wait for longer than the run may, or has answered with nothing
-                but rate limits for that long.
+        """Count a fault or a rate limit of a request that has had `tries` such faults. Raises
+        EndpointRefused where it never answered and can't be expected to, and QuotaUsedUp where rate
+        limits last longer than the run waits.
         """
         wait = seconds_asked(error) or 0.0
         if wait > self._max_wait:
@@ -236,7 +195,6 @@ class Endpoint:
             self._count_fault(error, tries, often=often)
 
     def _check_rate_limit(self, error: errors.RateLimited) -> None:
-        # Too long is the run's `max_wait`, or the serving's `longest_answer` if that is longer.
         now = time.monotonic()
         if self._limited_since is None:
             self._limited_since = now
@@ -247,8 +205,6 @@ class Endpoint:
             )
 
     def _count_fault(self, error: errors.ServerFault, tries: int, *, often: bool) -> None:
-        # Before any answer, raises EndpointRefused after some faults, and sooner where it can't be
-        # reached, redirects or answers with no completions. One that is busy may be waited for.
         is_busy = isinstance(error, errors.ServerOverloaded)
         if not self._failed_since:
             self._places = self.share.found
@@ -268,12 +224,7 @@ class Endpoint:
             )
 
     def rest(self, why: errors.GroundingError) -> None:
-        """Pass it over for a while, after which one request at a time is sent to it again.
-
-        That is for one second, then two, four, … up to LONGEST_REST, or for as long as the error
-        asks if that is longer. The user is warned of the first rest since the last answer, unless a
-        rate limit is the reason.
-        """
+        """Pass it over for 1 s, then 2, 4, …; after that, one request at a time is sent."""
         if not self.rests and not isinstance(why, errors.RateLimited):
             reason = str(why).rstrip(".")
             say(f"Warning: {reason}. It is passed over, and tried again now and then.")
@@ -288,18 +239,7 @@ class Endpoint:
 
 
 class Endpoints:
-    """The endpoints of one of a run's servings: one, or several.
-
-    Attributes:
-        all: The endpoints.
-        held: The refusals that are kept back, of all of them.
-        most: How many requests may be in flight to all of them together.
-
-    Args:
-        serving: Whose endpoints they are.
-        options: How the run goes.
-        servings: How many servings of the run share the connections that may be open.
-    """
+    """The endpoints of one of a run's servings: one, or several."""
 
     def __init__(self, serving: Serving, options: RunOptions, servings: int) -> None:
         is_shared = options.shard is not None
@@ -316,9 +256,8 @@ class Endpoints:
             self._gate = gate_of(serving, [endpoint.share for endpoint in self.all], limiters)
 
     def in_question(self) -> list[tuple[Endpoint, bool]]:
-        """Return the endpoints that have refused something of late, and nothing tells why.
-
-        With each is whether that was about words alone. A content filter's refusals are about their
+        """Return the endpoints that have refused something of late, and nothing tells why. With
+        each is whether that was about words alone. A content filter's refusals are about their
         records; those of an endpoint that has answered nothing aren't stored at all.
         """
         text_only: dict[str, bool] = {}
@@ -332,11 +271,9 @@ class Endpoints:
         ]
 
     def store_held_refusals(self) -> int:
-        """Store, at the end of a run, those refusals that were held back until then.
-
-        A stored refusal isn't asked again. So they are stored only if the endpoint has answered
-        anything else, as otherwise it is at fault, not the records; and not those that pass by
-        themselves. Returns how many aren't stored: the next run asks these again.
+        """Store the held refusals at the end of a run; return how many the next run asks again. A
+        stored refusal isn't asked again: so none is stored of an endpoint that never answered, as
+        it may be at fault, not the records.
         """
         answered = {each.serving.endpoint for each in self.all if each.last_answer is not None}
         for key, refusal in list(self.held.items()):
@@ -347,7 +284,6 @@ class Endpoints:
 
     @property
     def have_answered(self) -> bool:
-        """Whether any of them has answered in this run."""
         return any(endpoint.last_answer is not None for endpoint in self.all)
 
     @property
@@ -356,7 +292,6 @@ class Endpoints:
         return max(endpoint.worked_at for endpoint in self.all)
 
     def are_out(self) -> None:
-        """Note that all are out of service."""
         for endpoint in self.all:
             endpoint.is_out()
 
@@ -369,15 +304,8 @@ class Endpoints:
     async def acquire(
         self, priority: Any, failed: Collection[Endpoint], at: int | None
     ) -> tuple[Endpoint, int]:
-        """Wait for room at an endpoint; return it, and the request's number there.
-
-        Args:
-            priority: Of those who wait, the smallest goes first.
-            failed: Endpoints that are left to others, if any other may be asked now.
-            at: The index in `all` of the only endpoint that the request is meant for; None for any.
-
-        Raises:
-            EndpointUnreachable: The endpoint `at` rests.
+        """Wait for room at an endpoint, or at the one `at` that index; return it and the request's
+        number. Of those who wait, the smallest priority goes first.
         """
         if self._gate is None:  # there is one endpoint: all have to wait for that
             return self.all[0], await self.all[0].share.acquire(priority)
@@ -411,9 +339,7 @@ class Endpoints:
                 return endpoint, number
 
     def _candidates(self, failed: Collection[Endpoint], at: int | None) -> list[Endpoint]:
-        # With `at` that is the endpoint of this index alone. Else it is all that aren't in
-        # `failed`, or all where none of these may be asked now. Resting ones among them have no
-        # room until they have rested.
+        # Resting ones have no room until they have rested.
         if at is not None:
             return [self.all[at]]
         if self.askable(failed):
@@ -421,9 +347,8 @@ class Endpoints:
         return self.all
 
     def _drawn(self, free: list[Endpoint]) -> Endpoint:
-        # Draw an endpoint by weight from those with room; `free` has one at least. Those that have
-        # less than their part of the requests in flight come first: else a slow one would come to
-        # hold all of them.
+        # Those that have less than their part of the requests in flight come first: else a slow one
+        # would come to hold all of them.
         per_weight = self.most / sum(endpoint.weight for endpoint in self.askable([]))
         below = []
         for endpoint in free:
@@ -433,7 +358,7 @@ class Endpoints:
         return random.choices(candidates, [endpoint.weight for endpoint in candidates])[0]
 
     def release(self, endpoint: Endpoint, number: int, *, refused: bool, answered: bool) -> None:
-        """Give a request's room at an endpoint back; the arguments are those of Share.release."""
+        """Give a request's room at an endpoint back, as Share.release."""
         endpoint.share.release(number, refused=refused, answered=answered)
         if self._gate is not None:
             # number 0: which request it was matters only to a level that was once refused
@@ -445,18 +370,8 @@ class Endpoints:
         error: errors.EndpointRefused | errors.RequestRefused,
         failed: Collection[Endpoint],
     ) -> errors.RecordError:
-        """Return what a refusal means for its request.
-
-        That is EndpointUnreachable where it should go to another endpoint, else the refusal as its
-        record's failure. An endpoint that would refuse all is passed over.
-
-        Args:
-            endpoint: Which one refused.
-            error: The refusal.
-            failed: Further endpoints at which the request has failed since it last waited.
-
-        Raises:
-            EndpointRefused: All endpoints are given up.
+        """Return what a refusal means: the record's failure, or EndpointUnreachable for another
+        endpoint's turn. Raises EndpointRefused once all are given up.
         """
         try:
             refusal = endpoint.refused(error)
@@ -471,35 +386,13 @@ class Endpoints:
     def refuses_all(
         self, endpoint: Endpoint, error: errors.EndpointRefused | errors.RequestRefused, count: int
     ) -> errors.EndpointUnreachable:
-        """Give up an endpoint that has refused a plain question as well.
-
-        Returns what that means for a request that it has refused: it goes to another endpoint.
-
-        Args:
-            endpoint: Which one.
-            error: The request's refusal, or a NoCredit of the question.
-            count: How many requests it has refused in a row.
-
-        Raises:
-            EndpointRefused: All endpoints are given up.
-        """
+        """Give up an endpoint that has refused a plain question as well, and return why."""
         why = endpoint.refuses_all(error, count)
         self._give_up(endpoint, why)
         return errors.EndpointUnreachable(str(why))
 
     def failed(self, endpoint: Endpoint, error: errors.ServerFault, tries: int) -> None:
-        """Count a fault or a rate limit; of several endpoints, pass over one that is no good now.
-
-        Of several, one that rests already isn't counted against.
-
-        Args:
-            endpoint: Where it came from.
-            error: The fault.
-            tries: How often the same request has had such a fault.
-
-        Raises:
-            RunStopped: A single endpoint is given up, or the last of several.
-        """
+        """Count a fault or rate limit; of several endpoints, pass over one that is no good now."""
         if self._gate is None:
             endpoint.failed(error, tries)
             return
@@ -519,8 +412,7 @@ class Endpoints:
             endpoint.rest(error)
 
     def _give_up(self, endpoint: Endpoint, why: errors.RunStopped) -> None:
-        # Once all are given up, raises an error with the reasons of all. Where one has no credit
-        # left, that is NoCredit: more of it helps. Else it is of `why`'s class.
+        # Where one has no credit left, that is what stops the run: more of it helps.
         endpoint.given_up = why
         given_up = [each.given_up for each in self.all if each.given_up]
         if len(given_up) == len(self.all):
@@ -533,8 +425,6 @@ class Endpoints:
 
 
 async def _first_free(endpoints: Sequence[Endpoint], priority: Any) -> tuple[Endpoint, int] | None:
-    # Wait at all endpoints for room; return the first with some, and the request's number there.
-    # None after LOOK_AGAIN_SECONDS.
     turns: dict[asyncio.Task[int], Endpoint] = {}
     for endpoint in endpoints:
         turns[asyncio.ensure_future(endpoint.share.acquire(priority))] = endpoint
@@ -557,15 +447,13 @@ async def _first_free(endpoints: Sequence[Endpoint], priority: Any) -> tuple[End
 
 
 def seconds_asked(error: errors.GroundingError) -> float | None:
-    """Return the seconds that an endpoint's error asks to wait; None where it asks for none."""
     seconds: float | None = getattr(error, "retry_after", None)
     return seconds
 
 
 def most_tries(error: errors.ServerFault, usual: int) -> float:
-    """Return how many tries a request has in all, if each ends in such an error.
-
-    Without end for an endpoint that can't be reached: it is given up at last, not the request.
+    """Return how many tries a request has in all, if each ends in such an error. An endpoint that
+    can't be reached is given up at last, not the request.
     """
     if isinstance(error, errors.EndpointUnreachable):
         return math.inf

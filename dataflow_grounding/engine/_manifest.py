@@ -27,10 +27,8 @@ NAME = "finished.json"  # the file's name in a checkpoint folder
 
 
 class Manifest:
-    """A segment's entry in `.ckpt/finished.json`: digests of its input, and its output's state.
-
-    Make it before the run reads anything: it notes the input's state, to see at the end whether
-    that has changed.
+    """A segment's entry in `.ckpt/finished.json`: digests of its input, and its output's state. It
+    is made before the run reads anything, to see at the end whether the input has changed.
     """
 
     def __init__(self, steps: list[Step], source: Source, options: RunOptions) -> None:
@@ -49,15 +47,11 @@ class Manifest:
 
     @cached_property
     def _settings(self) -> str | None:
-        # Ask for it once all is settled that the operators ask before the first record: it is
-        # worked out then, and kept.
+        # Operators settle some of it before the first record: it is worked out then, and kept.
         return settings_of(self._steps, self._extra)
 
     def finished(self) -> Summary | None:
-        """Return the summary of the earlier run that did just this; None where none did.
-
-        None also where its input or its files aren't as it left them.
-        """
+        """Return the summary of the earlier run that did just this, if all is as it left it."""
         entry = unsealed(read_object(self._path).get(self._entry))
         if entry is None or self._settings is None or entry.get("settings") != self._settings:
             return None
@@ -80,13 +74,8 @@ class Manifest:
         return Summary(**kept, already_complete=True)
 
     def write(self, summary: Summary) -> None:
-        """Remember a finished run if doing it again would give the same; else forget it.
-
-        A run is remembered if a record got through, if no failure may pass, and if its settings are
-        known. Its judge, if any, must have been obeyed, because another may answer at the same
-        address later. Its input and images must not have changed meanwhile. A changed input is
-        noted in the summary; if an image has changed, the folder's other segments are forgotten,
-        too. Raises StorageFailed.
+        """Remember a finished run if doing it again would give the same; else forget it. Its judge,
+        if any, must have been obeyed, because another may answer at the same address later.
         """
         if summary.notes["image_changed"]:
             entries = {}  # other segments may have used the image
@@ -118,8 +107,8 @@ class Manifest:
             write_bytes(self._path, json.dumps(entries, indent=1).encode())
 
     def _further_pictures(self) -> str:
-        # Return a digest of the state of the pictures that the input's fingerprint misses, such
-        # as those that a step makes; "" where no step reads any. The last step's file names them.
+        # The input's fingerprint misses pictures that a step makes; the last step's file names
+        # them.
         keys = {step.image_key for step in self._steps if step.image_key}
         own_key = self._source.image_key
         if not any(own_key in step.operator.writes().values() for step in self._steps):

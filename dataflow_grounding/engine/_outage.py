@@ -25,15 +25,7 @@ Ask: TypeAlias = Callable[[Request[Any], Endpoint], Awaitable[object]]
 
 
 class Outages:
-    """What is known of outages of a serving's endpoints.
-
-    Args:
-        endpoints: The endpoints.
-        ask: Sends a request to an endpoint, and raises what the serving does.
-        wait: Waits for the seconds that the endpoint asks for, if any; the number of waits so far
-            tells for how long otherwise.
-        longest: Seconds of an outage after which the run stops.
-    """
+    """What is known of outages of a serving's endpoints."""
 
     def __init__(
         self,
@@ -54,7 +46,6 @@ class Outages:
 
     @property
     def is_suspected(self) -> bool:
-        """Whether faults alone have come for so long that it may be an outage."""
         return self.silence >= min(OUTAGE_AFTER, self._longest)
 
     @property
@@ -78,7 +69,6 @@ class Outages:
         return f"no answer for {duration(silence)}: {why:.100}"
 
     def failed(self, fault: errors.ServerFault) -> None:
-        """Note a fault that a request has met."""
         if not self.silence:
             self._since = time.monotonic()
         self._fault = fault
@@ -89,18 +79,9 @@ class Outages:
             await asyncio.shield(self._recovery)
 
     async def questions_for(self, fault: errors.ServerFault, since: float) -> int:
-        """Return how many small questions it took until the endpoints answered.
-
-        None, 0, where a request is at fault itself, as they answer others. After one, nobody knows:
-        an outage may just have ended. After more it was one.
-
-        Args:
-            fault: The request's last fault.
-            since: When its first one came.
-
-        Raises:
-            OutOfService: The outage is too long.
-            RunStopped: The run has stopped.
+        """Return how many small questions it took until the endpoints answered. None, 0, where a
+        request is at fault itself, as they answer others. After one, nobody knows: an outage may
+        just have ended. After more it was one. Raises OutOfService for one that is too long.
         """
         # Before the first answer only a busy endpoint (503) is known to be one.
         may_be_out = self._endpoints.have_answered or isinstance(fault, errors.ServerOverloaded)
@@ -112,14 +93,13 @@ class Outages:
         return await asyncio.shield(self._recovery)
 
     async def aclose(self) -> None:
-        """End what is under way."""
         if self._recovery is not None:
             self._recovery.cancel()
             await asyncio.wait([self._recovery])
 
     async def _recovered(self) -> int:
-        # It ends here rather than in a callback of the task: requests that are let in by the answer
-        # would come before that.
+        # Not in a callback of the task: requests that are let in by the answer would come before
+        # that.
         try:
             return await self._questions()
         finally:
@@ -146,9 +126,8 @@ class Outages:
             await self._wait(seconds_asked(fault), questions)
 
     async def _question(self) -> errors.ServerFault | None:
-        # Ask one endpoint after the other; return the last one's fault if none answers. Servers may
-        # fail at words alone: then what was answered before is asked, in other words, as of the
-        # same ones a gateway may have kept the reply.
+        # Servers may fail at words alone: then what was answered before is asked, in other words,
+        # as of the same ones a gateway may have kept the reply.
         fault: errors.ServerFault = errors.ServerFault("nothing was asked")
         questions: list[Request[Any]] = [sign_of_life()]
         if self.answered is not None:

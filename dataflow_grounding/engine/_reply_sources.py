@@ -28,8 +28,6 @@ Heard: TypeAlias = tuple[str, int]
 
 
 class _Remembered(Generic[T]):
-    """The last MOST_REMEMBERED values, by key."""
-
     def __init__(self) -> None:
         self._values: OrderedDict[str, T] = OrderedDict()
 
@@ -43,14 +41,9 @@ class _Remembered(Generic[T]):
 
 
 class SeenReplies:
-    """Tells a further answer to a question from one that came before.
-
-    A gateway's cache answers equal requests with the same reply, which has the same id. The ids of
-    an endpoint say nothing where one of them comes with different texts.
-
-    Attributes:
-        tell_what_was_kept: Whether replies have said that they were kept, as by a header. One that
-            doesn't say so was paid for, then, even if a copy of it came first.
+    """Tells a further answer to a question from one that came before. A gateway's cache answers
+    equal requests with the same reply, which has the same id. The ids of an endpoint say nothing
+    where one of them comes with different texts.
     """
 
     def __init__(self) -> None:
@@ -67,7 +60,6 @@ class SeenReplies:
         return self._were_several or request.tries.unread > 0
 
     def note(self, reply: Reply) -> None:
-        """Note that a reply has come to any question."""
         self.tell_what_was_kept = self.tell_what_was_kept or reply.kept
         reply_id, text = _heard(reply.id, reply.text)
         if self._text_of.get(reply_id) not in (None, text):
@@ -77,13 +69,8 @@ class SeenReplies:
     def came_before(
         self, sample: int, reply: Reply, question: str, others: Iterable[dict[str, Any]]
     ) -> bool:
-        """Return whether another answer to the same question has a reply's id and text.
-
-        Args:
-            sample: The answer's number.
-            reply: The reply.
-            question: The question's key, the same for all answers to it.
-            others: The stored lines of other answers to it that count.
+        """Return whether another answer to the same question has a reply's id and text. `question`
+        is the key that all answers to it share.
         """
         heard = _heard(reply.id, reply.text)
         answers = self._answers.get(question)
@@ -103,15 +90,7 @@ def _heard(reply_id: Any, text: Any) -> Heard:
 
 
 class Answerers:
-    """Counts which models answer, and tells of other ones than the one asked for.
-
-    Args:
-        asked: The model that is asked for.
-        counts: Where replies are counted by model.
-
-    Attributes:
-        others: The other models that have answered, MOST_TOLD at most.
-    """
+    """Counts which models answer, and tells of other ones than the one asked for."""
 
     def __init__(self, asked: str, counts: Counter[str]) -> None:
         self._asked = asked
@@ -120,14 +99,8 @@ class Answerers:
         self.others: list[str] = []
 
     def add(self, reply: Reply, where: str) -> None:
-        """Count a reply, and tell of its model if that is another one; of each once.
-
-        The first reply's name may be an alias of the one asked for, until a reply has that one
-        itself. A name with another provider, date or version is the same.
-
-        Args:
-            reply: The reply.
-            where: The endpoint's address.
+        """Count a reply, and tell of its model if that is another one; of each once. The first
+        reply's name may be an alias of the one asked for, until a reply has that one itself.
         """
         name = blotted(reply.model)
         if reply.by_fallback:
@@ -164,13 +137,6 @@ class Answerers:
 
 
 def is_same_model(one: str, other: str) -> bool:
-    """Return whether two names are of one model: alike but for a provider, or a version of one.
-
-    Example:
-        >>> is_same_model("openai/gpt-4o-2024-08-06", "gpt-4o")
-        True
-        >>> is_same_model("gemini-1.5-flash-001", "gemini-1.5-flash-002")
-        False
-    """
+    """Return whether two names are of one model: alike but for a provider, or a version of one."""
     one, other = (_PROVIDER.sub("", name.lower()) for name in (one, other))
     return one == other or _VERSION.sub("", one) == other or one == _VERSION.sub("", other)

@@ -22,11 +22,8 @@ if TYPE_CHECKING:
 
 
 def image_columns(record: Record, size: "Size", ask: Ask, serving: "Serving | None") -> Update:
-    """Return what tells a record's picture, and `model` where the serving is no VLM.
-
-    That is `width` and `height`; `image_id` where the row has none, and its picture's name gives
-    one; which of several rows of the same image it is, from the second on. Each of width and height
-    that the row states otherwise is noted.
+    """Return what tells a record's picture, and `model` where the serving is no VLM. Each of width
+    and height that the row states otherwise is noted.
     """
     update: Update = {}
     if record.occurrence:
@@ -44,13 +41,8 @@ def image_columns(record: Record, size: "Size", ask: Ask, serving: "Serving | No
 
 
 def doubt_columns(record: Mapping[str, Any], answers: "Iterable[Found]") -> Update:
-    """Return `doubtful`, why in `doubt`, and `remark`, as the answers about a record are.
-
-    `doubtful` is True where any answer is, or has boxes that may be of something else; a reason of
-    the first kind goes into `doubt` before one of the second. `remark` has the words next to the
-    answers that may matter. Where there is none, `doubtful` is False, and the others None, if the
-    record has them already, and they are left out if not. Likewise, a suspicion of the former boxes
-    becomes False.
+    """Return `doubtful`, why in `doubt`, and `remark`, as the answers about a record are. What is
+    not so is said only of columns that the record has already.
     """
     found = list(answers)
     doubts = [answer.doubt for answer in found if answer.doubt]

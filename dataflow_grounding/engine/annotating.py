@@ -52,53 +52,30 @@ T = TypeVar("T")
 
 @dataclass(eq=False)
 class RowWork:
-    """What was done for one row so far.
+    """What was done for one row so far."""
 
-    Attributes:
-        notes: Remarks by code.
-        read: How many replies were read.
-        replayed: How many of these were stored before.
-        sent: Whether a request had to be sent.
-        key: What tells the row, with its pictures as they were when it was begun.
-    """
-
-    notes: Counter[str] = field(default_factory=Counter)
-    read: int = 0
-    replayed: int = 0
-    sent: bool = False
-    key: "RowKey | None" = None
+    notes: Counter[str] = field(default_factory=Counter)  # by code
+    read: int = 0  # replies
+    replayed: int = 0  # of these, stored before
+    sent: bool = False  # whether a request had to be sent
+    key: "RowKey | None" = None  # with its pictures as they were when it was begun
 
 
 @dataclass(eq=False)
 class StepAsk:
-    """The `ask` that an operator is given for one record in one step.
+    """The `ask` that an operator is given for one record in one step."""
 
-    Attributes:
-        asking: What answers requests; None where the step has no serving or nothing to ask.
-        store: Where replies are kept.
-        step: The step's label.
-        priority: Orders requests that wait: the smallest goes first.
-        work: Filled in: what was done for the row.
-        suspects: Filled in: the `priority` of each one that got boxes that may be wrong.
-        answers: Filled in: what was found for the record's expressions, once.
-        wording: The user's own words, in which every question is put, checks too: other words may
-            bring boxes of another format.
-    """
-
-    asking: Asking | None
+    asking: Asking | None  # None where the step has no serving or nothing to ask
     store: KeyedLog
-    step: str
-    priority: Any
+    step: str  # the label
+    priority: Any  # of requests that wait, the smallest goes first
     work: RowWork = field(default_factory=RowWork)
-    suspects: set[Any] = field(default_factory=set)
+    suspects: set[Any] = field(default_factory=set)  # priorities of those with suspect boxes
+    # Checks are put in the user's own words, too: other words may bring boxes of another format.
     wording: "Wording | None" = None
-    answers: "Sequence[Found] | None" = None
+    answers: "Sequence[Found] | None" = None  # what was found for the record's expressions
 
     async def __call__(self, request: Request[T]) -> T:
-        """Put a request to the step's serving; return the answer, and count the notes on it.
-
-        Raises RecordError, RunStopped; OperatorFailed without a serving.
-        """
         if self.asking is None:
             raise OperatorFailed(
                 "this operator has no serving to ask, or had nothing to ask when the run began"
@@ -119,11 +96,7 @@ class StepAsk:
         return answer
 
     async def aside(self, request: Request[T]) -> ReadReply[T]:
-        """Put a request about no record, before all others; return the answer and notes on it.
-
-        It is never answered by a stored reply. Raises RecordError, RunStopped; OperatorFailed
-        without a serving.
-        """
+        """Put a request about no record, before all others; no stored reply ever answers it."""
         if self.asking is None:
             raise OperatorFailed("this operator has no serving to ask")
         self.asking.counts["probes"] += 1
@@ -134,18 +107,13 @@ class StepAsk:
         return await self.asking.answer(request, apart, check=True)
 
     def vouching(self, of: str, anywhere: str, trusting: bool) -> Vouching:
-        """Return what checks say of the step's store; the arguments are Vouching's."""
         return Vouching(self.store, of, anywhere, trusting)
 
     def found(self, answers: "Sequence[Found]") -> None:
-        """Tell what was found for the record's expressions, in place of all that they had."""
         self.answers = answers
 
     def note(self, code: str, text: str = "") -> None:
-        """Count a remark under its code; its `text` isn't kept.
-
-        Suspect boxes aren't counted here: who got them is added to `suspects`, once.
-        """
+        """Count a remark under its code; of suspect boxes, who got them is kept, once."""
         if code == SUSPECT:
             self.suspects.add(self.priority)
         else:
@@ -166,22 +134,9 @@ async def annotated(
     cancelled: Callable[[], bool] = lambda: True,
 ) -> Result:
     """Have an operator annotate a record; return the columns it adds, as JSON, and what went wrong.
-
-    Both may be there: an operator can return a Partial. The columns are None where the record
-    doesn't go on, the error is None where nothing went wrong. Any error of the operator's own code
-    becomes the record's OperatorFailed, or MachineBusy where the machine is short of something.
-    What a person has settled stays as it was.
-
-    Args:
-        operator: The operator.
-        record: The record; it isn't changed.
-        ask: The operator's way to a model.
-        memo: What is known of images. It forgets an image that was found to be another one.
-        cancelled: Whether a CancelledError means that the run was cancelled, and is raised.
-
-    Raises:
-        RunStopped: The whole run has to stop, also where the operator's own code fills the disk.
-        KeyboardInterrupt, CancelledError: The run is interrupted.
+    Both may be there, for a Partial. Any error of the operator's own code becomes the record's
+    OperatorFailed; a RunStopped is raised. `cancelled` says whether a CancelledError means that the
+    run was cancelled.
     """
     try:
         ask.answers = None
@@ -250,10 +205,8 @@ def _with_added_columns(
 
 
 def _with_settled_phrases(record: Record, update: Update) -> Update:
-    # Phrases are known by their `expression_id`; a settled one that the update lacks is put back at
-    # the end. One that was reviewed but not settled may change: then it counts as reviewed no
-    # longer, and its row in the update loses `reviewed_by`. Where the update has no expressions, or
-    # nothing was reviewed, the same update is returned.
+    # A settled phrase that the update lacks is put back at the end. One that was reviewed but not
+    # settled may change: then it counts as reviewed no more.
     before = record.get("expressions")
     rows = update.get("expressions")
     if not (isinstance(before, list) and isinstance(rows, list)):
@@ -287,8 +240,7 @@ def _reviewed_in(record: Record, rows: Sequence[Any]) -> dict[str, dict[str, Any
 
 
 def _id_of(row: Mapping[str, Any], record: Record, number: int) -> str:
-    # Return an expression's id; where it states none, the one that operators give it. That comes
-    # from its `number` in the list, from 0.
+    # where it states none, the one that operators give it
     own_id = row.get("expression_id")
     return str(own_id) if has_id(own_id) else expression_id(record, number)
 

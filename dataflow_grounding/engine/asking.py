@@ -51,24 +51,10 @@ LOOK_SECONDS = 0.25  # after which a request that waits looks whether the run ha
 
 
 class Asking:
-    """Answers the requests to one serving for a whole run, equal ones once.
-
-    Attributes:
-        counts: Requests and tokens, by what became of them: `sent`, `answered`, `replayed` (read
-            from the store), `probes` (checks), `rate_limited`, `unreadable` (in all, and by why
-            and how asked, as `count_unreadable` does), `input_tokens` …
-        stopped: Why nothing more is sent; None while the run goes on.
-        waiting_for_rate_limit: How many requests wait for a rate limit now.
-        last_fault: The last fault that a request waits for to pass; None after an answer.
-        outages: What is known of outages.
-
-    Args:
-        serving: Who answers.
-        options: How the run goes.
-        budget: What it may send and spend.
-        stop: Called with what stops the run, and sets `stopped`; without it, that stops this
-            serving's requests only.
-        servings: How many servings of the run share the connections that may be open.
+    """Answers the requests to one serving for a whole run, equal ones once. `counts` has requests
+    and tokens by what became of them: `sent`, `answered`, `replayed` (read from the store),
+    `probes` (checks), `rate_limited`, `unreadable`, `input_tokens` … `stop` is called with what
+    stops the run, and sets `stopped`; without it, that stops this serving's requests only.
     """
 
     def __init__(
@@ -104,22 +90,14 @@ class Asking:
         self._proofs: dict[Endpoint, asyncio.Task[errors.GroundingError | None]] = {}
 
     def renewed(self) -> "Asking":
-        """Return one that sends again, where this one was stopped.
-
-        It shares the requests that are in flight, so that none is paid for twice. The refusals that
-        were held back are stored first.
-        """
+        """Return one that sends again; none of the requests in flight is paid for twice."""
         self.endpoints.store_held_refusals()
         again = Asking(self.serving, self.options, self.budget, servings=self._servings)
         again._in_flight = self._in_flight
         return again
 
     async def aclose(self) -> int:
-        """End the serving's connections, and store the refusals that were held back until now.
-
-        Call it before the store is closed. Returns how many aren't stored: the next run asks these
-        again.
-        """
+        """End the connections, while the store is open; return how many refusals aren't stored."""
         await self.outages.aclose()
         if self.stopped is None:
             await self._prove_the_last()
@@ -131,25 +109,10 @@ class Asking:
         return self.endpoints.store_held_refusals()
 
     async def answer(self, request: Request[T], by: "StepAsk", check: bool = False) -> ReadReply[T]:
-        """Return what a request's reply says, and notes on reading it.
-
-        A reply that can't be read is asked for again, with the error in the question, up to
-        `max_attempts` tries in all, stored ones included. Refusals are not; a cut-off reply to a
-        `divisible` request isn't either, as whoever asks divides it then. Where one rule refuses
-        more than half of the task's last 20 first replies, a first reply that it refuses is the
-        only try. With `retry_failed`, a question that failed for good in the store is asked once
-        more from its first try on, but for one to be divided; one with a single try goes on.
-
-        Args:
-            request: What is asked.
-            by: Who asks: a step, for one of its records. Its `work` tells what was done.
-            check: Whether the request is a check of the endpoint, which is never taken from the
-                store.
-
-        Raises:
-            RecordError: That of the last try, with `attempts` and `reply` set where there was a
-                reply.
-            RunStopped: Nothing more is sent.
+        """Return what a request's reply says, and notes on reading it. Replies that can't be read
+        are asked for again, up to `max_attempts` tries, stored ones included; refusals are not, nor
+        cut-off replies to a `divisible` request. A `check` is never taken from the store. Raises
+        the last try's RecordError, with `attempts` and `reply` set, and RunStopped.
         """
         attempt = 0
         # Stored tries come first. Once one is missing all further ones are sent: they have its
@@ -213,9 +176,8 @@ class Asking:
         from_store: bool,
         by: "StepAsk",
     ) -> bool:
-        # Whether a question is asked no second time, because the rule that refuses its first reply
-        # refuses most of them. That is kept in the store, next to the reply: otherwise each later
-        # run would ask again for some, until its own replies tell it the same.
+        # That a question is asked no second time is kept in the store: otherwise each later run
+        # would ask again for some, until its own replies tell it the same.
         rule = rule_of(error) if isinstance(error, errors.UnreadableReply) else ""
         if not rule or (from_store and self.options.retry_failed):
             return False
@@ -240,7 +202,7 @@ class Asking:
         by: "StepAsk",
         check: bool,
     ) -> None:
-        # Each reply to a `check` counts, as it is another one. One with suspect boxes can be read.
+        # A reply with suspect boxes can be read.
         if not isinstance(error, errors.UnreadableReply) or isinstance(error, errors.SuspectReply):
             return
         if check:
@@ -252,9 +214,7 @@ class Asking:
     def _stored_replies(
         self, this_try: Request[Any], key: str, by: "StepAsk"
     ) -> list[dict[str, Any]]:
-        # Return the stored lines of replies to a try with this key; [] for none. If there are any,
-        # the request's `stored` is called with a function that says whether replies to the next try
-        # are stored, too: the reader of a doubtful reply may rely on those.
+        # The reader of a doubtful reply may rely on stored replies to the next try.
         lines = by.store.every(key)
         stored = this_try.sending.stored
         if lines and stored is not None:
@@ -265,9 +225,7 @@ class Asking:
     async def _sent(
         self, request: Request[T], key: str, by: "StepAsk", check: bool
     ) -> dict[str, Any]:
-        # Equal requests that are under way at once are sent once, and all get that reply. A refusal
-        # becomes a line as well, but is kept out of the store until the endpoint has answered
-        # something: until then it may be the endpoint's rather than the record's.
+        # Equal requests that are under way at once are sent once, and all get that reply.
         if request.sending.before is not None:
             await request.sending.before()
         line = self._answered_in_this_run(key, by, check)
@@ -311,7 +269,7 @@ class Asking:
             del self._in_flight[key]
 
     def _answered_in_this_run(self, key: str, by: "StepAsk", check: bool) -> dict[str, Any] | None:
-        # A check wants a fresh answer: it gets no stored line, only a refusal that is held back.
+        # A check gets no stored line, only a refusal that is held back.
         line = None
         if not check:
             line = by.store.get(key, by.store.first_new)
@@ -320,9 +278,8 @@ class Asking:
         return line
 
     async def _reply(self, request: Request[T], by: "StepAsk") -> Reply:
-        # Faults of the server are tried again, each kind `most_tries` times; rate limits are waited
-        # for and don't count, nor does an outage. Where the serving has several endpoints, another
-        # one is tried before waiting.
+        # Rate limits and outages don't count as tries. Where the serving has several endpoints,
+        # another one is tried before waiting.
         tries = Counter[str]()  # by kind of fault
         failed_at = set[Endpoint]()  # where it has failed since it last waited
         since = math.inf  # when the first fault came
@@ -405,8 +362,7 @@ class Asking:
         request: Request[Any],
         by: "StepAsk",
     ) -> errors.RecordError:
-        # Return what a refusal means, `error`, where the endpoint has refused many in a row. All
-        # who meet that meanwhile wait for one plain question. Raises EndpointRefused.
+        # All who meet that meanwhile wait for one plain question.
         self._asks_plainly = by
         count = endpoint.refused_in_a_row
         if endpoint not in self._proofs:
@@ -420,8 +376,7 @@ class Asking:
         return self.endpoints.refuses_all(endpoint, why, count)
 
     async def _prove_the_last(self) -> None:
-        # The last refusals of a run may be the endpoint's, too, though they are no ten. Those that
-        # no answer tells of are left to the next run.
+        # The last refusals of a run may be the endpoint's, too, though they are no ten.
         for endpoint, text_only in self.endpoints.in_question():
             with suppress(errors.GroundingError):
                 await self._refuses_plainly(endpoint, text_only)
@@ -431,8 +386,7 @@ class Asking:
     async def _refuses_plainly(
         self, endpoint: Endpoint, text_only: bool
     ) -> errors.EndpointRefused | errors.RequestRefused | None:
-        # Return how the endpoint refuses a plain question; None if it answers. Then it works, and
-        # what it refused before was about the records.
+        # Where the plain question is answered, what was refused before was about the records.
         limits = endpoint.serving.image_limits
         question = sign_of_life() if text_only else about_a_rectangle(limits)
         self.counts["probes"] += 1
@@ -462,8 +416,8 @@ class Asking:
         return reply
 
     def _tell_of_waiting(self, fault: errors.ServerFault) -> None:
-        # Once: nothing else is seen of a run, or of calibrating, that gets no answer at all.
-        # What a gateway says of the model behind it is said at once.
+        # Once: nothing else is seen of a run, or of calibrating, that gets no answer at all. What a
+        # gateway says of the model behind it is said at once.
         waited = time.monotonic() - self._begun
         at_once = not isinstance(fault, errors.RateLimited)
         if self._begun and not self.counts["answered"] and (at_once or waited > SAID_AFTER):
@@ -473,9 +427,7 @@ class Asking:
     async def _wait_for_room(
         self, request: Request[Any], by: "StepAsk", failed: set[Endpoint]
     ) -> tuple[Endpoint, int]:
-        # The leave, the request's `may_send`, is asked for last: things may have changed while it
-        # waited for room. Without leave, or in an outage, the room is given back, and all is waited
-        # for again, without leave after the request's `before`.
+        # The leave, the request's `may_send`, is asked for last: things may have changed meanwhile.
         sending = request.sending
         while True:
             if self.outages.under_way:
@@ -490,8 +442,6 @@ class Asking:
                 await sending.before()
 
     async def _send_once(self, request: Request[T], endpoint: Endpoint, by: "StepAsk") -> Reply:
-        # The endpoint learns of an answer here, but not of an error. Raises what the serving does,
-        # OperatorFailed for an answer that is none, and RunStopped before anything is sent.
         # None while it isn't known what is billed: the worst case counts then
         usage: Usage | None = None
         tier = ""
@@ -547,8 +497,6 @@ class Asking:
     def _judged(
         self, request: Request[Any], reply: Reply, serving: Serving, by: "StepAsk"
     ) -> Reply:
-        # Say where a reply comes from: another model is told to whoever asks, and whether it is a
-        # further answer to its question is what the reply itself says from now on.
         self._answerers.add(reply, serving.endpoint)
         for name in self._answerers.others:
             request.sending.other_model(name)
@@ -589,8 +537,7 @@ class Asking:
         forms: list[errors.RequestRefused],
         refused: errors.RequestRefused | None = None,
     ) -> None:
-        # `forms` are the refusals of other forms of the same request, to which this is added. A
-        # serving of the user's own may never run out of forms.
+        # A serving of the user's own may never run out of other forms of a request.
         if refused is not None:
             forms.append(refused)
             endpoint.refused(refused)
@@ -627,7 +574,5 @@ class Asking:
 
 
 def _may_be_billed(error: errors.GroundingError) -> bool:
-    # Return whether an endpoint may have worked on a request that ended in this error. It may on a
-    # fault amid the work, but not where it was too busy, couldn't be reached, or refused.
     never_begun = (errors.ServerOverloaded, errors.EndpointUnreachable)
     return isinstance(error, errors.ServerFault) and not isinstance(error, never_begun)

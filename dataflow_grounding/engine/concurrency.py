@@ -19,15 +19,8 @@ FILE = "concurrency.json"
 
 @contextmanager
 def resumed(folder: str, servings: Iterable[Serving]) -> Iterator[None]:
-    """Begin with the places that the folder's last run left, and leave this one's at the end.
-
-    That is for endpoints with the same address, model and `max_workers`, but not for those in this
-    process. A process that has been through a run with an endpoint goes by what it knows itself.
-    Where the file can't be read or written, the next run finds out again.
-
-    Args:
-        folder: The checkpoint folder.
-        servings: Those that the run asks; each may have several endpoints.
+    """Begin with the places that the folder's last run left, and leave this one's at the end. A
+    process that has been through a run with an endpoint goes by what it knows itself.
     """
     path = os.path.join(folder, FILE)
     left = read_object(path)
@@ -52,8 +45,7 @@ def resumed(folder: str, servings: Iterable[Serving]) -> Iterator[None]:
 
 
 def _name(serving: Serving) -> str:
-    # Return a digest of an endpoint's address, model and `max_workers`. It hides the address, which
-    # may be private.
+    # The digest hides the address, which may be private.
     text = f"{serving.endpoint} {serving.model} {serving.max_workers}"
     return blake2b(text.encode(), digest_size=16).hexdigest()
 

@@ -29,13 +29,7 @@ _ROWS = json.JSONEncoder(default=repr)
 
 
 class RowKey(NamedTuple):
-    """What tells a row.
-
-    Attributes:
-        digest: A digest of all that it is made of, its pictures' content in that.
-        files: Its pictures' files, in the state that they had.
-        pictures: The digests of their content.
-    """
+    """What tells a row: a digest of all that it is made of, and its pictures' files and content."""
 
     digest: str
     files: Sequence[ImageFile]
@@ -44,37 +38,17 @@ class RowKey(NamedTuple):
 
 @dataclass
 class FinishedRow:
-    """What a row got.
-
-    Attributes:
-        columns: What each step has added.
-        notes: Remarks by code.
-        replies: How many replies were read for it.
-        replies_at: The byte offsets in the store between which these are: from, and (exclusive) to.
-    """
-
-    columns: list[Update]
-    notes: dict[str, int]
-    replies: int
-    replies_at: Sequence[int]
+    columns: list[Update]  # of each step
+    notes: dict[str, int]  # by code
+    replies: int  # that were read for it
+    replies_at: Sequence[int]  # byte offsets in the store: from, and (exclusive) to
 
 
 class FinishedRows:
     """Rows that got through all steps without a failure, kept in `.ckpt/finished_rows.jsonl`.
-
     Nothing in that file was paid for: without it, the same comes out of the stored replies. A row
     counts while all that it was made of is as it was: its columns and place, its pictures' paths
-    and content, the steps' settings, this version, and the checks of the endpoint that vouch for
-    its replies.
-
-    Args:
-        log: The file, open; None keeps and finds no row.
-        steps: What is done with each row. No row is kept where a step is of the user's code, makes
-            files, reads pictures that an earlier step makes, or can't tell its settings.
-        name: What the records' column `source` says.
-        replies: The store of replies. Where there are others next to it, a row that was made of
-            stored replies isn't kept: they may be another store's.
-        memo: What is known of pictures.
+    and content, the steps' settings, this version, and the checks that vouch for its replies.
     """
 
     def __init__(
@@ -102,10 +76,7 @@ class FinishedRows:
         self._open_since = replies.vouched.open_since()
 
     async def key_of(self, record: Record) -> RowKey | None:
-        """Return the key of a row that is about to be done, which depends on its pictures.
-
-        None if it isn't known what the row depends on: then it isn't kept. Raises StorageFailed.
-        """
+        """Return the key of a row that is about to be done; None where that isn't known."""
         files = self._files_of(record) if self._settings is not None else None
         if files is None:
             return None
@@ -122,8 +93,7 @@ class FinishedRows:
         return RowKey(hashlib.blake2b(text.encode(), digest_size=16).hexdigest(), files, pictures)
 
     def _files_of(self, record: Record) -> list[ImageFile] | None:
-        # None where a picture can't be found, an earlier step makes it (the column is missing), or
-        # it is far: a look would hold up the other rows.
+        # A far picture, at which a look would hold up the other rows, isn't known either.
         files = []
         for image_key in self._limits:
             if image_key not in record or is_far(record, image_key):
@@ -135,7 +105,6 @@ class FinishedRows:
         return files
 
     def get(self, key: RowKey | None) -> FinishedRow | None:
-        """Return what the row of a key got in an earlier run; None where that isn't known."""
         if key is None or not self._log.first_new:
             return None
         line = self._log.get(key.digest)
@@ -147,15 +116,8 @@ class FinishedRows:
     def put(
         self, key: RowKey | None, record: Record, columns: Sequence[Update], work: RowWork
     ) -> bool:
-        """Keep what a row got, where the same would come out were it done again.
-
-        Returns False where its picture has changed since the row was begun.
-
-        Args:
-            key: What `key_of` gave when the row was begun.
-            record: The record, as the first step got it.
-            columns: What each step has added.
-            work: What was done for it.
+        """Keep what a row got, where the same would come out were it done again. Returns False
+        where its picture has changed since the row was begun.
         """
         may_be_others = work.replayed and self._replies.others
         if key is None or may_be_others or not MAY_CHANGE.isdisjoint(work.notes):
@@ -201,7 +163,7 @@ def _tells_all(step: Step) -> bool:
 
 
 def _row_in(line: Mapping[str, Any]) -> FinishedRow | None:
-    # Return what a line of the file says; None for what is damaged, or not as `put` writes it.
+    # the file may be damaged
     text = line.get("row")
     try:
         if not isinstance(text, str) or line.get("sum") != zlib.crc32(text.encode()):
@@ -217,10 +179,8 @@ def _row_in(line: Mapping[str, Any]) -> FinishedRow | None:
 
 
 def settings_of(steps: Sequence[Step], extra: Mapping[str, Any]) -> str | None:
-    """Return a digest of all that the steps' columns depend on besides rows and replies.
-
-    None where a step can't tell it. Call it once all is settled that the operators ask before the
-    first record.
+    """Return a digest of all that the steps' columns depend on besides rows and replies; None if
+    unknown. It is complete once the operators have settled what they ask before the first record.
     """
     parts: list[Any] = [extra]
     for step in steps:
@@ -239,10 +199,7 @@ def settings_of(steps: Sequence[Step], extra: Mapping[str, Any]) -> str | None:
 
 @contextmanager
 def rows_log(folder: str) -> Iterator[KeyedLog | None]:
-    """Yield the finished rows of a checkpoint folder (`.ckpt`), and close them after the block.
-
-    None where the file can't be used: the run goes on without it, as nothing in it was paid for.
-    """
+    """Yield the finished rows of a checkpoint folder; None where the file can't be used."""
     path = os.path.join(folder, NAME)
     log = None
     if kind_of(path) in ("", "file"):

@@ -40,19 +40,9 @@ def annotate_all(
     operator: Annotator, rows: Sequence[Mapping[str, Any]], *, until_failure: bool = False
 ) -> Results:
     """Return, by the index of a row, the row with the operator's update, or the row and its error.
-
     While the operator works, a picture in memory is a file, and other values are as JSON has them;
-    the rows returned hold the caller's own values. Preparing the operator may send requests of its
-    own, for a calibration, but not where it has no row to ask about.
-
-    Args:
-        operator: The operator.
-        rows: The caller's rows.
-        until_failure: Whether no row is begun once one has failed: such rows are missing from the
-            result.
-
-    Raises:
-        RunStopped: Nothing more can be asked, or the replies' file can't be written.
+    the rows returned hold the caller's own values. With `until_failure`, no row is begun once one
+    has failed.
     """
     image_key = operator.reads().get("image")
     records, outcomes = _records(operator, rows)
@@ -83,8 +73,7 @@ def annotate_all(
 
 
 def _turn_of(operator: Annotator) -> Turn:
-    # Threads that call at once would all calibrate the same model, and pay for it: the first one
-    # does, and what it finds out is known to the others by then.
+    # Threads that call at once would all calibrate the same model, and pay for it.
     serving = operator.serving
     if serving is None:
         return Turn()  # nothing is found out
@@ -99,8 +88,6 @@ def _results(
     outcomes: Mapping[int, Result],
     image_key: str | None,
 ) -> Results:
-    # Rows without an outcome are missing. The columns of an update are added only where nothing
-    # went wrong.
     results: Results = {}
     for index in sorted(outcomes):
         row = rows[index]
@@ -117,9 +104,7 @@ def _results(
 def _records(
     operator: Annotator, rows: Sequence[Mapping[str, Any]]
 ) -> tuple[list[Record], dict[int, Result]]:
-    # Returns one record for each row, and the outcome of each row that can't be one, by its index:
-    # its error. Such a row has a record as well, though a useless one, as records and rows have the
-    # same indices.
+    # A row that can't be a record has one as well, as records and rows have the same indices.
     image_key = operator.reads().get("image")
     is_needed = bool(operator.needs_image and image_key)
     records: list[Record] = []
@@ -150,9 +135,7 @@ def _records(
 
 
 def _picture_as_file(row: Mapping[str, Any], column: str, needed: bool) -> dict[str, str]:
-    # Return the image column with the path of a file, written for a picture that is in memory.
-    # Empty where the row holds a path already or lacks the column, and where it holds no picture
-    # and none is `needed`.
+    # {} where the row holds a path already
     value = row.get(column)
     if not is_picture(value):
         value = plain_row({column: value})[column]
@@ -166,8 +149,6 @@ def _picture_as_file(row: Mapping[str, Any], column: str, needed: bool) -> dict[
 def _before_asking(
     operator: Annotator, records: Sequence[Record], broken: Mapping[int, Result]
 ) -> tuple[dict[int, Result], bool]:
-    # Returns the outcomes of the records with an error, by index, and whether the operator may ask
-    # about any other record. Those that are in `broken`, by index, are passed over.
     image_key = operator.reads().get("image")
     errors: dict[int, Result] = {}
     will_ask = False
@@ -189,15 +170,7 @@ def _image_column(row: Mapping[str, Any]) -> str:
 
 
 class _WorkInMemory:
-    """Annotates pending records side by side, and enters their outcomes by index.
-
-    Args:
-        operator: The operator.
-        pending: Records by the index of their row.
-        outcomes: Filled in. Those that it holds to begin with are failures.
-        ask_at_end: What the operator asks with when it concludes, after the last record.
-        until_failure: Whether no record is begun once one has failed.
-    """
+    """Annotates pending records side by side, and enters their outcomes by index."""
 
     def __init__(
         self,
@@ -220,10 +193,7 @@ class _WorkInMemory:
         self._workers = Workers(lambda: False)
 
     async def execute(self) -> None:
-        """Annotate all records, let the operator conclude, and close the serving's connections.
-
-        Raises RunStopped, and CancelledError if it is interrupted; outcomes so far stay entered.
-        """
+        """Annotate all records; where it is stopped, outcomes so far stay entered."""
         asking = self._ask_at_end.asking
         # twice as many as requests in flight: some prepare pictures while others wait for replies
         count = min(len(self._pending), 2 * (asking.endpoints.most if asking else DEFAULT_WORKERS))
@@ -232,7 +202,9 @@ class _WorkInMemory:
             if self._workers.cancelled:
                 raise asyncio.CancelledError
             await self._operator.conclude(self._ask_at_end)
-            self._mark_suspects()
+            for (index,) in self._suspects:
+                update, error = self._outcomes[index]
+                self._outcomes[index] = ({**(update or {}), SUSPECT: True}, error)
         except RunStopped as stop:
             if asking is not None:
                 asking.stopped = stop  # nothing more is sent for the records that are under way
@@ -261,8 +233,3 @@ class _WorkInMemory:
         if update is None and isinstance(error, ImageChanged):  # its facts are read again then
             update, error = await self._workers.until_done(annotate_once)
         return update, error
-
-    def _mark_suspects(self) -> None:
-        for (index,) in self._suspects:
-            update, error = self._outcomes[index]
-            self._outcomes[index] = ({**(update or {}), SUSPECT: True}, error)

@@ -96,22 +96,15 @@ current_options: ContextVar[RunOptions] = ContextVar("current_options", default=
 
 @dataclass
 class SideRequests:
-    """Counts requests that a run's steps don't make through the engine.
-
-    An operator of another library, such as DataFlow's, calls a serving's methods by itself. These
-    requests count against the budget of the run that calls the operator, and in its summary.
-
-    Attributes:
-        budget: That of the run.
-        requests: How many were sent, by what became of them, and their tokens.
-        models: The names of the models that were asked, each once.
-        cost_usd: What it cost; None where no price is known, or while the operator is at work.
+    """Counts requests that a run's steps don't make through the engine. An operator of another
+    library, such as DataFlow's, calls a serving's methods by itself. These requests count against
+    the budget of the run that calls the operator, and in its summary.
     """
 
     budget: "Budget"
-    requests: Counter[str] = field(default_factory=Counter)
+    requests: Counter[str] = field(default_factory=Counter)  # and tokens, as Asking counts them
     models: list[str] = field(default_factory=list)
-    cost_usd: float | None = None
+    cost_usd: float | None = None  # None also while the operator is at work
 
     def add(self, asking: "Asking | None") -> None:
         """Add the counts and the model of an `asking`; None, where nothing was asked, has none."""
@@ -128,21 +121,12 @@ side_requests: ContextVar[SideRequests | None] = ContextVar("side_requests", def
 
 
 def counter_for_memory(options: RunOptions) -> SideRequests:
-    """Return the counter of requests about records in memory, which are no rows of a run.
-
-    It is the run's while a run calls another library's operator, else a new one with the budget of
-    `budget_of`.
-    """
+    """Return the run's counter while it calls another library's operator, else a new one."""
     return side_requests.get() or SideRequests(budget_of(options))
 
 
 def budget_of(options: RunOptions) -> "Budget":
-    """Return what limits a run: a new budget with the options' limits, or their `shared_limits`.
-
-    The latter are changed: they get the options' `budget_usd` and `prices`, by which they reserve
-    and count USD. Whoever keeps the limits of all says what is left of them, so the options'
-    `max_requests` isn't used.
-    """
+    """Return a new budget, or the `shared_limits`, which get the run's USD and prices."""
     shared = options.shared_limits
     if shared is None:
         return Budget(options.max_requests, options.budget_usd, options.prices)
@@ -160,39 +144,23 @@ def limiters_of(options: RunOptions) -> "Limiters | None":
 
 @dataclass(frozen=True)
 class OwnPictures:
-    """What is known of a run's own pictures.
+    """The sizes and media types of a run's own pictures."""
 
-    Attributes:
-        sizes: Their sizes in pixels, upright: each once, the commonest first.
-        media_types: Their media types, in the same way.
-        counts: How many pictures there are of each of the `sizes`.
-        examples: The path of the first picture of each of the `sizes`.
-    """
-
-    sizes: "Sequence[Size]" = ()
-    media_types: Sequence[str] = ()
-    counts: Sequence[int] = ()
-    examples: Sequence[str] = ()
+    sizes: "Sequence[Size]" = ()  # upright: each once, the commonest first
+    media_types: Sequence[str] = ()  # in the same way
+    counts: Sequence[int] = ()  # of the pictures of each size
+    examples: Sequence[str] = ()  # the path of the first picture of each size
 
 
 @dataclass(frozen=True)
 class RunStart:
-    """What an operator can know before the first record.
-
-    Args:
-        options: How the run goes.
-        budget: What the run may send and spend.
-        folder: The run's own folder for what it finds out; None without files.
-        pictures: Looks at the run's first pictures, and returns what they are.
-        shared: What the operators of one run have in common: each may add what others can use,
-            under any key.
-    """
+    """What an operator can know before the first record."""
 
     options: RunOptions
     budget: "Budget"
-    folder: str | None
-    pictures: Callable[[], OwnPictures]
-    shared: dict[Hashable, Any] = field(default_factory=dict)
+    folder: str | None  # for what the run finds out; None without files
+    pictures: Callable[[], OwnPictures]  # looks at the run's first pictures
+    shared: dict[Hashable, Any] = field(default_factory=dict)  # by any key, for all operators
 
     @property
     def replies(self) -> str | None:

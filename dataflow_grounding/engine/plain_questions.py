@@ -13,13 +13,11 @@ from dataflow_grounding.tasks.request import Request
 
 
 def sign_of_life() -> Request[None]:
-    """Make a request that any endpoint can answer: a few words, and no picture.
-
-    No two are equal: a gateway's cache would answer for a dead model.
+    """Make a request that any endpoint can answer: a few words, and no picture. No two are equal: a
+    gateway's cache would answer for a dead model.
     """
 
     def read(reply: str) -> tuple[None, list[Note]]:
-        """Return nothing: that there is a reply is enough."""
         return None, []
 
     schema = {
@@ -40,13 +38,7 @@ def sign_of_life() -> Request[None]:
 
 
 def about_a_rectangle(limits: ImageLimits) -> Request[Any]:
-    """Make a question about a picture of a blue rectangle: one that no content filter minds.
-
-    No two are equal, as of `sign_of_life`. What is answered doesn't matter.
-
-    Args:
-        limits: The sizes and types of pictures that the endpoint takes.
-    """
+    """Make a question that no content filter minds, and that is never equal to another."""
     x, y = secrets.randbelow(160), secrets.randbelow(120)
     image = _picture((x, y, x + 128, y + 96), limits)
     return phrase_grounding(image, ["the blue rectangle"], find_box_format("xyxy_1000", ""))

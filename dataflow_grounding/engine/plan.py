@@ -30,9 +30,7 @@ from dataflow_grounding.tasks.request import ReadReply, Request
 T = TypeVar("T")
 
 SUSPECT = "suspect_boxes"
-"""The code of a note that boxes look as if they were in another format, and the column of records
-that have such.
-"""
+"""The code of a note, and the column, for boxes that look as if they were in another format."""
 
 FACT_COLUMNS = (
     "image_id",
@@ -201,10 +199,8 @@ class Annotator:
 
 
 def may_ask(operator: Annotator, record: Record) -> bool:
-    """Return whether an operator may ask about a record, as its `asks` says. Raises RecordError.
-
-    True if its class defines `annotate` but inherits `asks` from a base class, which doesn't know
-    that `annotate`.
+    """Return whether an operator may ask about a record, as its `asks` says. True if its class
+    defines `annotate` but inherits `asks` from a base class, which doesn't know that `annotate`.
     """
     class_that_annotates = _class_with(type(operator), "annotate")
     class_that_tells = _class_with(type(operator), "asks")
@@ -221,14 +217,7 @@ def _class_with(operator_class: type, name: str) -> type:
 
 
 class WholeFile(Annotator):
-    """An operator of another library, DataFlow's, say.
-
-    It reads and writes its storage itself, all rows at once.
-
-    Args:
-        name: What the step is called.
-        work: Does it.
-    """
+    """An operator of another library that reads and writes its storage itself, all rows at once."""
 
     name = ""
 
@@ -238,13 +227,7 @@ class WholeFile(Annotator):
 
 @dataclass(frozen=True)
 class Step:
-    """An operator, its columns set, between two files.
-
-    Attributes:
-        operator: The operator.
-        storage: The files that it reads and writes.
-        numbered: Whether the label has the step's number.
-    """
+    """An operator, its columns set, between two files; its label may have the step's number."""
 
     operator: Annotator
     storage: FileStorage
@@ -264,11 +247,7 @@ class Step:
 
 
 def image_column(operator: Annotator, record: Record) -> str | None:
-    """Return the column with the path of the record's one image.
-
-    None where the operator looks at no images. Where it needs no image, None also if the column has
-    anything but a path.
-    """
+    """Return the column with the path of the record's one image; None where none is looked at."""
     column = operator.reads().get("image")
     if column is None or operator.needs_image:
         return column
@@ -292,10 +271,9 @@ def holding(variable: ContextVar[T], value: T) -> Iterator[None]:
 
 
 def note_step(step: Step) -> bool:
-    """Note a step if a pipeline's `forward()` calls it.
-
-    Returns whether that is so; otherwise the caller has to run the step now. Raises PlanError for a
-    step that doesn't fit the earlier ones, or is called by a thread that `forward()` has started.
+    """Note a step if a pipeline's `forward()` calls it; else return False: it has to run now.
+    Raises PlanError for a step that doesn't fit the earlier ones, or is called by a thread that
+    `forward()` has started.
     """
     noted = noted_steps.get()
     if noted is None:
@@ -316,8 +294,7 @@ def outside_forward() -> Iterator[None]:
 
 
 def _refuse_second_writer(earlier: Iterable[Step], step: Step) -> None:
-    # Raise PlanError where a step would write over a file, and an earlier one's columns be gone. A
-    # step that writes the same columns again, as a second try does, is no harm.
+    # A step that writes the same columns again, as a second try does, is no harm.
     path = step.storage.output_path
     written = set(step.operator.writes().values())
     for other in earlier:
@@ -333,15 +310,8 @@ def _refuse_second_writer(earlier: Iterable[Step], step: Step) -> None:
 
 def check(steps: Iterable[Step], columns: Iterable[str], empty: Collection[str] = ()) -> None:
     """Raise PlanError for a column that nobody provides, or one that a step would overwrite.
-
-    Later steps may read the columns that a step names as its output, and any column after a step
-    that names none. A step may overwrite a column that it reads.
-
-    Args:
-        steps: The steps, in order.
-        columns: Those of the input.
-        empty: Those of them that hold an empty list in each row, as other programs leave
-            `regions: []`. Such a column may be filled in, until a step has written it.
+    `empty` are columns of the input that hold an empty list in each row, as other programs leave
+    `regions: []`: such a one may be filled in.
     """
     there = dict.fromkeys(columns, "the input")  # column → what it is from
     may_have_any_column = False  # as a step may have written columns that it doesn't name
@@ -373,20 +343,13 @@ def _without_column(step: Step, role: str, column: str, there: Collection[str]) 
 
 
 def needed_without_model(operator: Annotator, role: str) -> bool:
-    """Return whether a column is read only because the operator's model can't see what things are.
-
-    Such an operator reads roles that the `input_keys` of its class don't have. False for a class
-    without `input_keys`.
-    """
+    """Return whether a column is read only because the model can't see what things are."""
     needs_labels = operator.serving is not None and operator.serving.needs_labels
     return needs_labels and role not in getattr(type(operator), "input_keys", (role,))
 
 
 def segments(steps: Iterable[Step]) -> list[list[Step]]:
-    """Return the steps cut into segments, in which each step reads what the one before wrote.
-
-    A WholeFile is a segment of its own.
-    """
+    """Return the steps cut into segments, in which each step reads what the one before wrote."""
     parts: list[list[Step]] = []
     for step in steps:
         if parts and _follows(parts[-1][-1], step):
@@ -397,8 +360,7 @@ def segments(steps: Iterable[Step]) -> list[list[Step]]:
 
 
 def _follows(before: Step, step: Step) -> bool:
-    # Return whether a step reads the file that the one before it writes, row by row. Both also have
-    # to tell failures in the same file. False for a WholeFile on either side.
+    # Both also have to tell failures in the same file.
     if isinstance(before.operator, WholeFile) or isinstance(step.operator, WholeFile):
         return False
     written = (before.storage.output_path, before.storage.failures_path)
@@ -406,11 +368,9 @@ def _follows(before: Step, step: Step) -> bool:
 
 
 def levels(steps: list[Step]) -> list[list[int]]:
-    """Return the indices of the steps, grouped into levels.
-
-    Steps of one level don't need each other's columns and run side by side. A step is on the first
-    level after all steps that write what it reads, but not before any earlier step that reads what
-    it writes. A step that sees all columns is alone on its level.
+    """Return the indices of the steps, grouped into levels whose steps run side by side. A step is
+    on the first level after all steps that write what it reads, but not before any earlier step
+    that reads what it writes. A step that sees all columns is alone on its level.
     """
     groups: list[list[int]] = []
     written: dict[str, int] = {}  # column → the level after the step that writes it
@@ -439,8 +399,7 @@ def levels(steps: list[Step]) -> list[list[int]]:
 
 
 def _refuse_thread(storage: FileStorage, name: str) -> None:
-    # Raise PlanError if a thread that `forward()` has started calls an operator: the pipeline
-    # wouldn't know that step. The error is printed, too, because the thread may lose it.
+    # The pipeline wouldn't know that step. The error is kept, too, as the thread may lose it.
     if storage.strays is not None:
         problem = f"forward() calls {name} in a thread of its own: call it in forward() itself"
         storage.strays.append(problem)
@@ -448,11 +407,7 @@ def _refuse_thread(storage: FileStorage, name: str) -> None:
 
 
 def source_digest(thing: Any) -> str | None:
-    """Return a digest of the source of a function or class; None where that can't be had.
-
-    Where the source is in a file, the digest is of the whole file, as the function may use the
-    rest, and of the function's name.
-    """
+    """Return a digest of a function's or class's name and source file; None without source."""
     try:
         file = inspect.getsourcefile(thing)
         if file and os.path.exists(file):

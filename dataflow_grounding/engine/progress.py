@@ -11,47 +11,27 @@ from dataflow_grounding._util.terminal import LINE_EVERY, LIVE_EVERY, LiveLine, 
 
 LAST_SECONDS = 20.0
 LAST_RECORDS = 10
-"""The rate is that of the last twenty seconds; where these saw fewer than ten records, of the last
-ten.
-"""
+"""The rate is that of the last twenty seconds, or of the last ten records if these were fewer."""
 LEAST_SECONDS_BETWEEN = 0.2  # of two states that are kept for the rate
 STORED = " stored"  # what the part of the line that tells of stored replies ends in
 
 
 class Now(NamedTuple):
-    """How far a run is.
+    """How far a run is."""
 
-    Attributes:
-        finished: Records that are done or have failed.
-        replayed: How many of these took stored replies alone.
-        failed: How many of these have failed.
-        total: How many records there are; None where unknown.
-        sent: Requests so far.
-        in_flight: Requests that wait for an answer.
-        waiting_for_rate_limit: Requests that wait for a rate limit.
-        cost_usd: USD so far; None where no prices are known.
-        outage: For how long no answer has come, and why, in words; "" where answers come.
-    """
-
-    finished: int
-    replayed: int
-    failed: int
+    finished: int  # records that are done or have failed
+    replayed: int  # of these, those that took stored replies alone
+    failed: int  # of the finished ones
     total: int | None
-    sent: int
+    sent: int  # requests so far
     in_flight: int
     waiting_for_rate_limit: int
-    cost_usd: float | None
-    outage: str = ""
+    cost_usd: float | None  # None where no prices are known
+    outage: str = ""  # for how long no answer has come, and why, in words
 
 
 class Progress:
-    """Shows how far a run is: a live line on a terminal, else a line every ten seconds.
-
-    Args:
-        now: Tells how far it is.
-        title: What the line begins with.
-        show: False shows nothing.
-    """
+    """Shows how far a run is: a live line on a terminal, else a line every ten seconds."""
 
     def __init__(self, now: Callable[[], Now], title: str, show: bool | None) -> None:
         self._now = now
@@ -63,10 +43,7 @@ class Progress:
         self._past: deque[tuple[float, int, int]] = deque([(time.monotonic(), 0, 0)], maxlen=4096)
 
     async def run(self) -> None:
-        """Show how far the run is until cancelled; then a live line is removed.
-
-        If nothing should be shown, it returns at once.
-        """
+        """Show how far the run is until cancelled; returns at once if nothing should be shown."""
         if self._silent:
             return
         every = LIVE_EVERY if self._live else LINE_EVERY
@@ -87,10 +64,7 @@ class Progress:
                 self._live.end()
 
     def parts(self) -> list[str]:
-        """Return the parts of the line, such as `120/500 records`, the most important first.
-
-        What is 0 or unknown is mostly left out.
-        """
+        """Return the parts of the line, such as `120/500 records`, the most important first."""
         now = self._now()
         per_second, is_known = self._rate(now)
         of_total = "" if now.total is None else f"/{now.total}"
@@ -113,10 +87,9 @@ class Progress:
         return [*parts, counted(now.sent, "request"), f"{now.in_flight} in flight"]
 
     def _rate(self, now: Now) -> tuple[float, bool]:
-        # Return the records per second of late, and whether that tells how long the rest takes. It
-        # does once as many records that were asked for have followed the first such as requests are
-        # in flight, and at least one. Before, it is the store's speed, or a wave's. It keeps the
-        # state as one of the past ones, and those that are too old are dropped.
+        # The rate tells how long the rest takes once as many records that were asked for have
+        # followed the first such as requests are in flight. Before, it is the store's speed, or a
+        # wave's.
         at = time.monotonic()
         asked = now.finished - now.replayed
         past = self._past
@@ -137,10 +110,7 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-    """Return a time in words of two units at most: `4 s`, `3 min 20 s`, `2 h 5 min`.
-
-    Seconds are rounded, and less than 0 is `0 s`; of hours and more, seconds are left out.
-    """
+    """Return a time in words of two units at most: `4 s`, `3 min 20 s`, `2 h 5 min`."""
     whole = max(0, round(seconds))
     if whole < 60:
         return f"{whole} s"

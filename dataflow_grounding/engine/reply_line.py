@@ -25,25 +25,13 @@ from dataflow_grounding.tasks.request import ReadReply, Request
 T = TypeVar("T")
 
 CUT_OFF = ("length", "max_tokens", "max_output_tokens", "model_length")
-"""What endpoints call the finish reason of a reply that was cut off at the token limit, in lower
-case.
-"""
+"""What endpoints call the finish reason of a reply cut off at the token limit, in lower case."""
 
 
 def line_of(
     step: str, request: Request[Any], serving: Serving, reply: Reply, check: bool
 ) -> dict[str, Any]:
-    """Return the line of a reply to a step's request, as it is stored, and read later.
-
-    API keys that the reply repeats are blotted out. A reply whose text is no text has None.
-
-    Args:
-        step: The step's label.
-        request: What was asked.
-        serving: Who was asked.
-        reply: The reply.
-        check: Whether it is the reply to a check of the endpoint, not to a record's request.
-    """
+    """Return the line of a reply to a step's request, as it is stored: without API keys."""
     line: dict[str, Any] = {
         "step": step,
         "task": CHECK if check else request.task,
@@ -74,11 +62,7 @@ def line_of(
 
 
 def usage_of(line: dict[str, Any]) -> Usage:
-    """Return the tokens that the endpoint counted for a stored reply.
-
-    All are 0 where the line has no list of three; what in it can't be a count is 0, as lines of
-    other versions may have.
-    """
+    """Return the tokens of a stored reply; 0 for what can't be a count."""
     counts = line.get("usage")
     if isinstance(counts, list) and len(counts) == 3:
         return Usage(*counts).bounded()
@@ -86,19 +70,9 @@ def usage_of(line: dict[str, Any]) -> Usage:
 
 
 def read_lines(request: Request[T], lines: Sequence[dict[str, Any]], attempts: int) -> ReadReply[T]:
-    """Return what the first of some stored replies to a request says that can be read.
-
-    There are several where another part of the run has asked again, and was told better.
-
-    Args:
-        request: What was asked.
-        lines: The stored lines, one at least.
-        attempts: How many tries there were, for the error.
-
-    Raises:
-        RecordError: What `read_line` raises for the first line, where none can be read. A
-            SuspectReply, or an error other than UnreadableReply, is raised as soon as it comes.
-        RunStopped: The reader stops the run.
+    """Return what the first stored reply says that can be read; there are several where another
+    part of the run has asked again, and was told better. A SuspectReply, or an error other than
+    UnreadableReply, is raised as soon as it comes.
     """
     error: UnreadableReply | None = None
     seen: list[Any] = []  # replies; the same one again would say the same
@@ -117,20 +91,9 @@ def read_lines(request: Request[T], lines: Sequence[dict[str, Any]], attempts: i
 
 
 def read_line(request: Request[T], line: dict[str, Any], attempts: int) -> ReadReply[T]:
-    """Return what a stored reply says, and notes on reading it.
-
-    A line that is marked `suspect` has the note SUSPECT, too.
-
-    Args:
-        request: What was asked.
-        line: The stored line.
-        attempts: How many tries there were, for the error.
-
-    Raises:
-        RecordError: It came before (RepeatedReply), is a refusal (RequestRefused), was cut off
-            (TruncatedReply), can't be read, or its reader is broken (OperatorFailed); with
-            `attempts` and `reply` set.
-        GroundingError: The reader raises another one, as a RunStopped; that is left as it is.
+    """Return what a stored reply says, and notes on reading it; one marked `suspect` has the note
+    SUSPECT. Raises RecordError, with `attempts` and `reply` set; a RunStopped of the reader is left
+    as it is.
     """
     error: RecordError
     if line.get("repeated"):

@@ -47,10 +47,7 @@ WINDOW_PER_WORKER = 64  # the same for each worker, where there are many
 
 
 async def keep_on_disk(store: KeyedLog, folder: str) -> NoReturn:
-    """Put a store's lines on disk as they come, while the lock of its folder is held.
-
-    Raises StorageFailed where the disk is full, TakenOver where another run has taken the folder.
-    """
+    """Put a store's lines on disk as they come, while the lock of its folder is held."""
     while True:
         for _ in range(10):
             await asyncio.sleep(SYNC_SECONDS / 10)
@@ -64,43 +61,26 @@ async def keep_on_disk(store: KeyedLog, folder: str) -> NoReturn:
 
 @dataclass
 class _Rows:
-    """How far the rows of a run are.
+    """How far the rows of a run are."""
 
-    Attributes:
-        waiting: Those that are read, but not begun, with their places.
-        taken: How many were read so far.
-        replayed: For how many stored replies alone were enough.
-        most_ahead: How far one may be ahead of the oldest unfinished one.
-        moved_on: Pulsed when the oldest unfinished one has moved on.
-    """
-
-    waiting: deque[tuple[int, Row]] = field(default_factory=deque)
-    taken: int = 0
-    replayed: int = 0
-    most_ahead: int = LEAST_WINDOW
-    moved_on: asyncio.Event = field(default_factory=asyncio.Event)
+    waiting: deque[tuple[int, Row]] = field(default_factory=deque)  # read, not begun, with places
+    taken: int = 0  # read so far
+    replayed: int = 0  # for which stored replies alone were enough
+    most_ahead: int = LEAST_WINDOW  # rows between the oldest unfinished one and any other
+    moved_on: asyncio.Event = field(default_factory=asyncio.Event)  # pulsed when that is finished
 
 
 @dataclass(frozen=True)
 class _Kept:
-    """What is kept in the run's checkpoint folder: replies, what images are, finished rows."""
-
     replies: KeyedLog
     memo: ImageMemo
     finished: FinishedRows
 
 
 class Run:
-    """One pass over a source: workers take row after row, each through all steps in order.
-
-    A worker whose row is too far ahead of the oldest unfinished one waits, which bounds memory.
-
-    Args:
-        steps: What is done with each row.
-        source: Where the rows come from.
-        options: How the run goes.
-        budget: What it may send and spend, perhaps with other runs.
-        idle: Indices of steps that have nothing to ask about: their servings aren't opened.
+    """One pass over a source: workers take row after row, each through all steps in order. A worker
+    whose row is too far ahead of the oldest unfinished one waits, which bounds memory. The servings
+    of `idle` steps, which have nothing to ask about, aren't opened.
     """
 
     def __init__(
@@ -126,10 +106,9 @@ class Run:
         self._loop: asyncio.AbstractEventLoop | None = None  # None until the first row is taken
 
     async def execute(self) -> Summary:
-        """Take all rows through the steps and put the files in place; return what was done.
-
-        Raises RunStopped when the run could not be finished: then no step file has changed, and the
-        error's `summary` says what was done before. An error that isn't ours is raised, too.
+        """Take all rows through the steps and put the files in place; return what was done. Where
+        RunStopped is raised, no step file has changed, and the error's `summary` says what was done
+        before.
         """
         start = time.monotonic()
         try:
@@ -189,8 +168,6 @@ class Run:
                     self.summary.cost_usd = self._budget.spent - spent_before
 
     async def _end_asking(self) -> None:
-        # The summary gets the requests and tokens that were counted, and the models of all
-        # servings.
         models: dict[str, None] = {}
         for asking in self._askings.values():
             self.summary.handover.passing_failures += await asking.aclose()
@@ -213,8 +190,6 @@ class Run:
 
     @asynccontextmanager
     async def _with_helpers(self, *helpers: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-        # SIGINT and SIGTERM interrupt the workers meanwhile. At the end the helpers are cancelled,
-        # and what stopped the run is raised, if anything did.
         total = self.source.length()
         title = " + ".join(step.operator.name for step in self.steps)
         progress = Progress(lambda: self.now(total), title, self.options.progress)
@@ -240,10 +215,7 @@ class Run:
             self._wake()
 
     def interrupt(self) -> None:
-        """Stop within seconds, unless the run is stopping by itself; from any thread.
-
-        Before the run has come to its first row, and after its end, nothing happens.
-        """
+        """Stop within seconds, unless the run is stopping by itself; from any thread."""
         if self._loop is not None:
             with suppress(RuntimeError):  # the loop is closed: the run is over
                 self._loop.call_soon_threadsafe(self._leave_off)
@@ -267,8 +239,6 @@ class Run:
         return going_on
 
     async def _stopping_run(self, work: Callable[[], Awaitable[None]]) -> None:
-        # A defect is raised; RunStopped isn't, as the run raises what stopped it when all workers
-        # have ended.
         try:
             await work()
         except RunStopped as why:
@@ -278,8 +248,6 @@ class Run:
             raise
 
     async def _work(self) -> None:
-        # Take row after row, as one of the workers, and see each through all steps. It ends at the
-        # end of the input, or once the run has stopped and its own row is done.
         rows = self._rows
         while self.stopped is None:
             if not rows.waiting:
@@ -330,7 +298,6 @@ class Run:
         self._rows.moved_on.clear()
 
     def _known(self, row: Row, record: Record | RecordError, key: RowKey | None) -> Outcome | None:
-        # What became of a row in an earlier run; None where that isn't known.
         if isinstance(record, RecordError) or self.options.force_reprocess:
             return None
         kept = self._kept.finished.get(key)
@@ -385,7 +352,6 @@ class Run:
             self.summary.notes["image_changed"] += 1
 
     def _outcome(self, row: Row, record: Record, results: list[Result]) -> Outcome:
-        # Failures are those of the steps up to that one, too. `results` has one for each step.
         outcome = Outcome(row.line, record.image_id)
         for step, (columns, error) in zip(self.steps, results, strict=True):
             if error is not None:
@@ -401,8 +367,6 @@ class Run:
         return outcome
 
     async def _annotate(self, index: int, place: int, record: Record, work: RowWork) -> Result:
-        # Returns the columns that it adds, None where the record doesn't go on, and what went
-        # wrong.
         operator = self.steps[index].operator
         ask = self._ask(index, place, work)
         columns, error = await self._workers.until_done(
@@ -430,7 +394,6 @@ class Run:
         )
 
     def now(self, total: int | None) -> Now:
-        """Return how far the run is; `total` is how many rows there are, None where unknown."""
         askings = self._askings.values()
         in_flight = 0
         for asking in askings:

@@ -50,9 +50,7 @@ WARNINGS = {
 """Notes that the user should read, by code: the noun of what is counted, and what about it."""
 
 MAY_CHANGE = {"image_changed", "repeated_reply"}
-"""Notes on what may come out differently when the same is done again, as where the model answers in
-place of a cache.
-"""
+"""Notes on what may come out differently when the same is done again."""
 
 OF_CHECKS = {"probe_as_asked", "probe_cleared", "unanswered_check"}
 """Notes on checks of the endpoint, which are about the run and no row of it."""
@@ -77,9 +75,9 @@ ASKED_AGAIN = {
 """The kinds of failures that `--retry-failed` asks about again; others need a mended row."""
 
 PROBE_AS_ASKED = "probe_as_asked"
-"""The code of a note on a probe picture whose rectangles are where the run's format puts them."""
+"""The note on a probe picture whose rectangles are where the run's format puts them."""
 PROBE_CLEARED = "probe_cleared"
-"""The code of a note on one where they were not, though in further copies of it they were."""
+"""The note on one where they were not, though in further copies of it they were."""
 # Probes from which on a bound without a miss is below a twentieth, and tells people something.
 ENOUGH_PROBES = 60
 
@@ -154,11 +152,7 @@ class Summary:
         return 1 if self.done else 4
 
     def count_expressions(self, record: Record) -> None:
-        """Add one finished record's expressions to the counts, the classes and the first boxes.
-
-        Its remark is counted, too. A record whose column `expressions` is no list has none. What in
-        the list is no object counts for the total alone.
-        """
+        """Add one finished record's expressions to the counts, the classes and the first boxes."""
         self.shown.manners.add(wordings_of(record))
         column = record.get("expressions")
         if not isinstance(column, list):
@@ -182,19 +176,12 @@ class Summary:
                     self.expressions["denied"] += 1
 
     def tell_failure(self, place: int, line: str) -> None:
-        """Keep the line of a row that failed, if none before it in the input did.
-
-        `place` is the row's number.
-        """
+        """Keep the line of a row that failed, if none before it in the input did."""
         if self.shown.first_failure is None or place < self.shown.first_failure[0]:
             self.shown.first_failure = (place, line)
 
     def add_earlier(self, earlier: "Summary") -> None:
-        """Take in what the steps before this summary's did with the same rows.
-
-        That is their requests, notes, cost and time, and the records that failed in them. What is
-        done stays this summary's.
-        """
+        """Take in what earlier steps did with the same rows; what is done stays this summary's."""
         self._add(earlier, "failed", "seconds")
         self.records = max(self.records, earlier.records)
         self.already_complete = self.already_complete and earlier.already_complete
@@ -208,7 +195,6 @@ class Summary:
         self.shown.manners.add_all(part.shown.manners)
 
     def _add(self, other: "Summary", *names: str) -> None:
-        # `names` are of attributes that are numbers.
         self.handover.add(other.handover)
         for name in names:
             setattr(self, name, getattr(self, name) + getattr(other, name))
@@ -283,11 +269,16 @@ class Summary:
         if kept:
             lines.append(f"{counted(kept, 'reply')} came from a gateway's cache")
         lines += self._judge_in_doubt()
-        lines += self._much_unreadable()
+        unreadable = too_many_unreadable(unreadable_facts(self.requests))
+        if unreadable:
+            lines.append(f"Warning: {unreadable}")
         for note, (thing, what) in REMARKS.items():
             if self.notes[note]:
                 lines.append(f"Note: {counted(self.notes[note], thing)} {what}")
-        lines += self._remark_lines()
+        remarks = self.shown.manners.line()
+        if remarks:
+            where = ": see them in the report" if self.shown.manners.rare else ""
+            lines.append(f"{remarks}{where}")
         if self.failures:
             kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.failures.items()))
             lines.append(f"failures: {kinds} (see {self.failures_file})")
@@ -318,15 +309,8 @@ class Summary:
         if self.shown.boxes and more > 0:
             yield f"  … and {more:,} more with boxes"
 
-    def _remark_lines(self) -> Iterator[str]:
-        line = self.shown.manners.line()
-        if line:
-            yield f"{line}: see them in the report" if self.shown.manners.rare else line
-
     def _judge_in_doubt(self) -> Iterator[str]:
-        # Yield a warning if a judge accepted many false boxes, if it denied nearly all that was
-        # found, and if it left more than half of the expressions undecided: its answers differ as
-        # often as guesses do. The latter two aren't yielded of fewer than FEWEST_JUDGED ones.
+        # A judge whose answers differ as often as guesses do leaves more than half undecided.
         undecided = self.expressions["undecided"]
         judged = undecided + self.expressions["verified"] + self.expressions["not verified"]
         shown = self.notes["false_boxes"]
@@ -350,22 +334,13 @@ class Summary:
                 " it may be guessing. Look at them in the report, or name another one as vlm.judge."
             )
 
-    def _much_unreadable(self) -> Iterator[str]:
-        if not self.requests["unreadable"]:
-            return
-        sentence = too_many_unreadable(unreadable_facts(self.requests))
-        if sentence:
-            yield f"Warning: {sentence}"
-
     def _counts_of(self, words: Iterable[str]) -> str:
-        # Words that are said of none are left out.
         return ", ".join(
             f"{self.expressions[word]} {word}" for word in words if self.expressions[word]
         )
 
 
 def _is_no_chance(accepted: int, shown: int) -> bool:
-    # Whether so many of the false boxes are hardly ever accepted by a judge who is mostly right.
     likelihood = 0.0
     for count in range(accepted, shown + 1):
         ways = math.comb(shown, count)
@@ -375,22 +350,10 @@ def _is_no_chance(accepted: int, shown: int) -> bool:
 
 
 def most_in_another_format(as_asked: int, cleared: int) -> float:
-    """Return the share of replies that can be in another format at most, with 95% confidence.
-
-    What shows in none of n independent probes happens in less than 3/n of all cases (the rule of
-    three: Hanley and Lippman-Hand, JAMA 249, 1983). Where it shows in some, the 3 is the bound of
-    a Poisson count of as many.
-
-    Args:
-        as_asked: The probe pictures that were answered as asked, one at least.
-        cleared: Those that weren't, though further copies of them were.
-
-    Returns:
-        The share; above 1 where these are too few to tell.
-
-    Example:
-        >>> round(most_in_another_format(300, 0), 4), round(most_in_another_format(95, 5), 3)
-        (0.01, 0.105)
+    """Return the share of replies that can be in another format at most, with 95% confidence. What
+    shows in none of n independent probes happens in less than 3/n of all cases (the rule of three:
+    Hanley and Lippman-Hand, JAMA 249, 1983). Where it shows in some (`cleared`), the 3 is the bound
+    of a Poisson count of as many.
     """
     least, most = 0.0, 3.0 + 4 * cleared
     while most - least > 1e-6:
@@ -404,20 +367,7 @@ def most_in_another_format(as_asked: int, cleared: int) -> float:
 
 
 def what_probes_prove(as_asked: int, cleared: int = 0) -> str:
-    """Return a sentence on what probe pictures prove.
-
-    A bound is said where it tells something: after ENOUGH_PROBES, or a miss.
-
-    Args:
-        as_asked: The pictures that were answered as asked, one at least.
-        cleared: Those that weren't, though further copies of them were.
-
-    Example:
-        >>> what_probes_prove(12)
-        'no check of the box format failed'
-        >>> what_probes_prove(150)
-        '150 probe pictures came as asked: at most 2% of the replies can be in another format (95%)'
-    """
+    """Return a sentence on what probe pictures prove; a bound after ENOUGH_PROBES, or a miss."""
     if not cleared and as_asked < ENOUGH_PROBES:
         return "no check of the box format failed"
     seen = f"{counted(as_asked, 'probe picture')} came as asked"

@@ -49,11 +49,7 @@ _ANOTHER_FORM = {
 
 class UnreadableReplies:
     """The replies of a run that could not be read, by task; where none can be, the run stops.
-
-    Args:
-        counts: What became of requests. Three keys are counted up in it for each reply: in all, by
-            its reason, and by the form of asking, which only a question for the boxes of phrases
-            has. It is added to other such counters as it is, so nothing else has to know of them.
+    `counts` is counted up for each: in all, by its reason, and by the form of asking.
     """
 
     def __init__(self, counts: Counter[str]) -> None:
@@ -63,23 +59,12 @@ class UnreadableReplies:
         self._by_task: Counter[str] = Counter()
 
     def read(self, request: Request[Any]) -> None:
-        """Note that a reply could be read."""
         self._read_tasks.add(request.task)
 
     def add(
         self, request: Request[Any], key: str, error: UnreadableReply, kept_in: str = ""
     ) -> None:
-        """Count the reply to a request with this key, once.
-
-        Args:
-            request: The question.
-            key: The request's key.
-            error: Why the reply could not be read.
-            kept_in: The file that has the replies; "" where they aren't kept.
-
-        Raises:
-            NothingUsable: MOST_UNUSABLE replies to this task came, and none could be read.
-        """
+        """Count the reply to a request with this key, once. May raise NothingUsable."""
         if key in self._keys:
             return
         self._keys.add(key)
@@ -103,11 +88,7 @@ class UnreadableReplies:
         return f"none of {self._by_task[request.task]} replies to {request.task} could be used"
 
     def lost(self, request: Request[Any], error: NoCompletion) -> None:
-        """Count the answers to a request that were no replies at all: pages, empty bodies.
-
-        Raises:
-            NothingUsable: As `add` does.
-        """
+        """Count the answers to a request that were no replies at all; NothingUsable as `add`."""
         self._by_task[request.task] += error.attempts
         if self._are_of_no_use(request):
             raise NothingUsable(
@@ -123,11 +104,9 @@ class UnreadableReplies:
 
 
 class FirstReplies:
-    """The last replies to first tries, by task: whether one rule refuses most of them.
-
-    A model that answers most questions in a manner that a rule refuses mostly keeps to it when it
-    is asked again: then a second request isn't worth its price. Where second replies can be read,
-    it is.
+    """The last replies to first tries, by task: whether one rule refuses most of them. A model that
+    answers most questions in a manner that a rule refuses mostly keeps to it when it is asked
+    again: then a second request isn't worth its price. Where second replies can be read, it is.
     """
 
     def __init__(self) -> None:
@@ -141,15 +120,8 @@ class FirstReplies:
 
     def add(self, request: Request[Any], key: str, error: RecordError | None, sent: bool) -> None:
         """Note the reply to the first try of a question, and tell once of many that are refused.
-
-        What is no reply at all, or none to be read, isn't counted. Stored replies are never told
-        of: a run that goes on reads again those of failed records alone, of which all are refused.
-
-        Args:
-            request: The question.
-            key: The request's key. Of equal questions the last reply counts.
-            error: Why the reply could not be read; None where it was.
-            sent: Whether it was sent for now, and isn't a stored one.
+        Stored replies are never told of: a run that goes on reads again those of failed records
+        alone, of which all are refused.
         """
         if error is not None and not isinstance(error, UnreadableReply):
             return
@@ -196,10 +168,8 @@ class FirstReplies:
 
 
 def rule_of(error: UnreadableReply | None) -> str:
-    """Return what tells the rule that refused a reply; "" where none did.
-
-    No rule refuses a reply that was cut off, or one that can be read but is suspect. Where a reader
-    names no reason, its whole message has to be the same.
+    """Return what tells the rule that refused a reply; "" where none did. Where a reader names no
+    reason, its whole message has to be the same.
     """
     if error is None or isinstance(error, (TruncatedReply, SuspectReply)):
         return ""
@@ -208,11 +178,7 @@ def rule_of(error: UnreadableReply | None) -> str:
 
 
 def unreadable_facts(counts: Counter[str]) -> dict[str, Any]:
-    """Return what `run.json` says of replies that could not be read.
-
-    That is how many requests were `answered`, how many of these replies were `unreadable`, and the
-    latter by reason, and by the form in which boxes were asked for.
-    """
+    """Return what `run.json` says of replies that could not be read."""
     return {
         "answered": counts["answered"],
         "unreadable": counts["unreadable"],
@@ -231,10 +197,7 @@ def counts_after(prefix: str, counts: Counter[str]) -> dict[str, int]:
 
 
 def are_unreadable_facts(facts: Mapping[str, Any]) -> bool:
-    """Return whether what a `run.json` says has all that `too_many_unreadable` needs.
-
-    The file may be of an earlier version, damaged, or a stranger's.
-    """
+    """Return whether a `run.json`, perhaps a damaged one, has what `too_many_unreadable` needs."""
     counts = [facts.get("answered"), facts.get("unreadable")]
     for name in ("unreadable_reasons", "unreadable_forms"):
         by_name = facts.get(name)
@@ -245,20 +208,8 @@ def are_unreadable_facts(facts: Mapping[str, Any]) -> bool:
 
 
 def too_many_unreadable(facts: Mapping[str, Any]) -> str:
-    """Return a sentence if more than 2% of the replies could not be read; else "".
-
-    All replies of this run count, including those to calibration and checks; stored replies of
-    earlier runs don't. Each try counts: a question that fails three times has three unreadable
-    replies. The sentence says what to try. That is another form if most of the questions were for
-    boxes, because only these have forms.
-
-    Args:
-        facts: What `unreadable_facts` returned, or more.
-
-    Example:
-        >>> facts = {"answered": 50, "unreadable": 6, "unreadable_forms": {"auto": 6}}
-        >>> too_many_unreadable({**facts, "unreadable_reasons": {"two answers": 6}})
-        "12% of replies could not be read as asked (most: two answers): try asking='json'"
+    """Return a sentence if more than 2% of the replies could not be read; else "". Each try of this
+    run counts, also those to calibration and checks.
     """
     unreadable = facts["unreadable"]
     answered = facts["answered"]
@@ -274,8 +225,6 @@ def too_many_unreadable(facts: Mapping[str, Any]) -> str:
 
 
 def _advice(reason: str, unreadable: int, forms: Mapping[str, int]) -> str:
-    # Return what to try where replies can't be read, most of them for a `reason`; `forms` counts
-    # those to questions for boxes by the form of asking.
     if reason == REPLY_CUT_OFF:
         return "raise max_tokens"
     if reason == OTHER_SCALE:

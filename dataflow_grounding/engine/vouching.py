@@ -9,18 +9,13 @@ from dataflow_grounding.engine.keyed_log import CHECK, MARK, KeyedLog, Standing,
 
 
 class Vouching:
-    """One offset in a step's store, for the replies to one kind of question.
-
-    A check that passes vouches for all that the store held when it was sent. What lies beyond is
-    open: the next run checks first. Only a check that fails sets it aside: the next run asks for
-    these again, as if they had never come. Replies from before any check are trusted. Replies that
-    another address left open are set aside: no check at this one can vouch for them.
-
-    Args:
-        store: The step's store.
-        of: The kind of question: endpoint, model and format.
-        anywhere: The same without the endpoint's address.
-        trusting: Whether replies that were set aside count all the same, as suspect ones.
+    """One offset in a step's store, for the replies to one kind of question (`of`; `anywhere` is
+    the same without the endpoint's address). A check that passes vouches for all that the store
+    held when it was sent. What lies beyond is open: the next run checks first. Only a check that
+    fails sets it aside: the next run asks for these again, as if they had never come. Replies from
+    before any check are trusted. Replies that another address left open are set aside: no check at
+    this one can vouch for them. Where `trusting`, replies that were set aside count all the same,
+    as suspect ones.
     """
 
     def __init__(self, store: KeyedLog, of: str, anywhere: str, trusting: bool = False) -> None:
@@ -49,18 +44,14 @@ class Vouching:
         return self._store.end
 
     def good(self, offset: int) -> None:
-        """Note that a check has passed that began when the store was `offset` bytes long.
-
-        Raises StorageFailed.
-        """
+        """Note that a check has passed that began when the store was `offset` bytes long."""
         self._mine.good = offset
         self._mine.none_open = False
         self.write("good")
 
     def bad(self) -> int:
-        """Note that a check has failed: all open replies, and those to come, are set aside.
-
-        Returns how many there are in the store so far. Raises StorageFailed.
+        """Note that a check has failed: all open replies, and those to come, are set aside. Returns
+        how many there are in the store so far.
         """
         count = self._count(self._mine.good, None)
         self._mine.void.append((self._mine.good, None))
@@ -69,31 +60,23 @@ class Vouching:
         return count
 
     def doubt(self) -> None:
-        """Set all replies aside for this run: signs speak against them, and no check can tell.
-
-        That isn't kept in the store: the next run sees the same signs.
+        """Set all replies aside for this run: signs speak against them, and no check can tell. That
+        isn't kept in the store: the next run sees the same signs.
         """
         self._store.vouched.void[self._of] = [(0, None)]
 
     def finished(self) -> None:
-        """Note that the run is done: its open replies count as vouched for from now on.
-
-        They came since its last check that passed. It is called where no further one was due, as
-        they are too few, and nothing was suspicious. Raises StorageFailed.
-        """
+        """Note that the run is done, and no check was due for its open replies: they count."""
         self._mine.none_open = True
         self.write("finished")
 
     def unclear(self) -> None:
-        """Note that a check has told nothing. Raises StorageFailed."""
         self._mine.none_open = False
         self.write("unclear")
 
     def write(self, verdict: str) -> None:
-        """Append to the store what checks have said so far, of all kinds of questions.
-
-        `verdict` is for people who read the store: good, bad, unclear or finished. Raises
-        StorageFailed.
+        """Append to the store what checks have said so far, of all kinds of questions. `verdict`
+        (good, bad, unclear or finished) is for people who read the store.
         """
         checks: dict[str, dict[str, Any]] = {}
         for of, standing in self._standings.items():

@@ -28,12 +28,8 @@ CANCEL_SECONDS = 1.0  # between two attempts to cancel a task
 
 
 class Workers:
-    """The tasks of one run.
-
-    Args:
-        stop: Called at each interrupt. If it returns True, as at the first one, the tasks have
-            `grace` to end by themselves; else they are cancelled at once.
-        grace: Seconds until they are cancelled.
+    """The tasks of one run. `stop` is called at each interrupt: where it returns True, the tasks
+    have `grace` seconds to end by themselves.
     """
 
     def __init__(self, stop: Callable[[], bool], grace: float = GRACE_SECONDS) -> None:
@@ -47,9 +43,8 @@ class Workers:
         self._went_well = time.monotonic()
 
     async def do(self, work: Iterable[Coroutine[Any, Any, None]]) -> None:
-        """Begin all coroutines at once, and wait until each has ended, come what may.
-
-        A cancellation from outside counts as an interrupt, and isn't raised. At the end the first
+        """Begin all coroutines at once, and wait until each has ended, come what may. A
+        cancellation from outside counts as an interrupt, and isn't raised. At the end the first
         error is raised, in their order, of those that weren't cancelled.
         """
         self._tasks += [asyncio.create_task(coroutine) for coroutine in work]
@@ -72,17 +67,15 @@ class Workers:
             self.cancel()
 
     def cancel(self) -> None:
-        """Cancel the tasks wherever they are."""
         self.cancelled = True
         for task in self._tasks:
             task.cancel()
 
     async def until_done(self, once: Callable[[], Awaitable[Result]]) -> Result:
-        """Return what `once` returns, tried again for BUSY_SECONDS while it is MachineBusy.
-
-        After that time the MachineBusy is returned as the record's failure: one file can't be read.
-        RunStopped is raised instead if others wait as well, and nothing has gone well in that time:
-        then the machine is at its end.
+        """Return what `once` returns, tried again for BUSY_SECONDS while it is MachineBusy. After
+        that time it is the record's failure: one file can't be read. RunStopped is raised instead
+        if others wait as well, and nothing has gone well in that time: then the machine is at its
+        end.
         """
         since = time.monotonic()
         pause = FIRST_PAUSE
@@ -109,10 +102,7 @@ class Workers:
 
 
 async def all_done(work: Iterable[Awaitable[T]]) -> list[T]:
-    """Return what each returns, in order, once all have ended: none is left at work.
-
-    Where any failed, or was cancelled, the first one's error is raised then.
-    """
+    """Return what each returns, in order, once all have ended; the first error is raised then."""
     outcomes = await asyncio.gather(*work, return_exceptions=True)
     results: list[T] = []
     for outcome in outcomes:
@@ -126,10 +116,8 @@ async def all_done(work: Iterable[Awaitable[T]]) -> list[T]:
 def in_background(
     work: Callable[[threading.Event], None], wait: float | None = None
 ) -> Iterator[None]:
-    """Have a thread do `work` while the block runs.
-
-    At the block's end the event that `work` is given is set, and the thread is waited for, `wait`
-    seconds at most; None waits until it ends.
+    """Have a thread do `work` while the block runs. At its end the event that `work` is given is
+    set, and the thread is waited for, `wait` seconds at most.
     """
     over = threading.Event()
     thread = threading.Thread(target=work, args=[over], daemon=True)
@@ -143,10 +131,7 @@ def in_background(
 
 @contextmanager
 def signals_to(interrupt: Callable[[], object], *which: signal.Signals) -> Iterator[None]:
-    """Have these signals call `interrupt` while the block runs, if this is the main thread.
-
-    In any other thread nothing changes, because Python sets handlers only in the main one.
-    """
+    """Have these signals call `interrupt` while the block runs, if this is the main thread."""
     before = {}
     if threading.current_thread() is threading.main_thread():
         for number in which:
@@ -159,11 +144,9 @@ def signals_to(interrupt: Callable[[], object], *which: signal.Signals) -> Itera
 
 
 async def cancel_all(tasks: Iterable[asyncio.Task[None]]) -> None:
-    """Cancel the tasks, and wait until each has ended; what they raise is passed over.
-
-    A task that is still there after a while is cancelled again: before Python 3.12
-    `asyncio.wait_for` drops a cancellation that comes just as what it waits for is done, and a loop
-    around it goes on for ever.
+    """Cancel the tasks, and wait until each has ended; what they raise is passed over. A task that
+    is still there after a while is cancelled again: before Python 3.12 `asyncio.wait_for` drops a
+    cancellation that comes just as what it waits for is done.
     """
     tasks = list(tasks)
     pending = set(tasks)
@@ -176,10 +159,8 @@ async def cancel_all(tasks: Iterable[asyncio.Task[None]]) -> None:
 
 
 def run_blocking(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run the coroutine that `work` makes to its end, also where an event loop is running.
-
-    Returns what it returns, and raises what it raises. An interrupt cancels it, and is raised as
-    KeyboardInterrupt once it has ended.
+    """Run the coroutine that `work` makes to its end, also where an event loop is running. An
+    interrupt cancels it, and is raised as KeyboardInterrupt once it has ended.
     """
     try:
         asyncio.get_running_loop()
@@ -198,7 +179,6 @@ class _OwnLoop(Generic[T]):
         self.is_interrupted = False
 
     def run(self) -> T:
-        """Do the work in this thread. Raises CancelledError where it was interrupted."""
         return asyncio.run(self._supervised())
 
     async def _supervised(self) -> T:
@@ -217,8 +197,6 @@ class _OwnLoop(Generic[T]):
 
 
 def _in_thread(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    # Run it in a new thread and event loop, and wait for it, even if something is raised here
-    # meanwhile.
     own_loop = _OwnLoop(work)
     is_ignored = signal.getsignal(signal.SIGINT) in (None, signal.SIG_IGN)
     # under `asyncio.run` SIGINT would cancel a task that waits for this thread

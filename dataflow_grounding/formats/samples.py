@@ -143,8 +143,8 @@ class SampleMaker:
     def samples(self, records: Rows) -> Iterator[Sample]:
         """Yield a sample of each record that the format can say something of; count the others.
 
-        For detectors `records` are read twice: what one row of a picture leaves open holds for all
-        of its rows.
+        Pictures are put into the export; remarks are added after the last sample. For detectors
+        `records` are read twice: what one row of a picture leaves open holds for all of its rows.
         """
         if self._format.detects:
             if iter(records) is records:  # an iterator, which can be gone through once
@@ -245,10 +245,8 @@ class SampleMaker:
     def _shows_nothing(
         self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
     ) -> bool:
-        # - With objects that an import left out, or marked `background: false`: no. - With
-        # expressions: if each has the status `none` and is selected. - Without expressions: if it
-        # is marked `background`, or a person reviewed it, or the format writes whole records
-        # (`Format.whole`); and an expression that wasn't found would be selected.
+        # Without expressions a picture is known to be empty where it is marked so, a person
+        # reviewed it, or the format writes whole records (`Format.whole`).
         if record.get(SKIPPED):
             return False
         if isinstance(self._format, ReturningFormat):

@@ -25,7 +25,7 @@ TRIED = 20
 
 
 class _NotSent(RecordError, kind="not_sent"):
-    pass
+    """Nothing is sent here."""
 
 
 class _Listener(Serving):

@@ -20,29 +20,16 @@ LEAST_SIDE_SHARE = 0.07
 
 A model errs by a share of the picture, however small the thing is: it sees it in patches of 1 to 3%
 of its side. At IoU 0.5, sides of 7% let two answers differ by 2.3% along one side, or 1.3% along
-both. Larger boxes are compared as they are.
+both.
 """
 
 
 async def ask_and_merge(
     ask_once: Callable[[int], Awaitable[list[Found]]], samples: int, size: Size
 ) -> list[Found]:
-    """Ask the same question `samples` times and return the answers merged, phrase by phrase.
-
-    Args:
-        ask_once: Asks once, and returns what is found for each phrase. Its argument is the
-            answer's number, from 0.
-        samples: How many answers to ask for; 1 is returned as it is, with no share as its score.
-        size: Width and height of the image, px.
-
-    Returns:
-        For each phrase, what `merge_answers` makes of its answers.
-
-    Raises:
-        UnreadableReply: More than half of the answers can't be read. Fewer are left out, but count
-            among those of which shares are taken. Replies that a gateway's cache has repeated
-            don't: they are no answers.
-        BaseException: What an answer failed with otherwise.
+    """Ask the same question `samples` times and return the answers merged, phrase by phrase. Raises
+    UnreadableReply where more than half of the answers can't be read. Fewer are left out, but count
+    among those of which shares are taken; what a gateway's cache has repeated doesn't.
     """
     if samples == 1:
         return await ask_once(0)
@@ -60,22 +47,9 @@ async def ask_and_merge(
 async def ask_until_agreed(
     ask_once: Callable[[int], Awaitable[Found]], samples: int, size: Size
 ) -> Found:
-    """Ask where a thing is that was seen before, and return the answers merged.
-
-    Just over half of the answers are asked for first. Where they agree, no others are asked for, as
-    these couldn't outvote them. Answers that find nothing have no vote, unless all find nothing.
-
-    Args:
-        ask_once: Asks once. Its argument is the answer's number, from 0.
-        samples: How many answers to ask for at most; 1 is returned as it is.
-        size: Width and height of the image, px.
-
-    Returns:
-        What `merge_answers` makes of the answers that vote.
-
-    Raises:
-        UnreadableReply: More than half of `samples` answers can't be read.
-        BaseException: What an answer failed with otherwise.
+    """Ask where a thing is that was seen before, and return the answers merged. Just over half of
+    the answers are asked for first: where they agree, others couldn't outvote them. Answers that
+    find nothing have no vote, unless all find nothing.
     """
     if samples == 1:
         return await ask_once(0)
@@ -96,15 +70,13 @@ async def ask_until_agreed(
 async def _ask_all(
     ask_once: Callable[[int], Awaitable[T]], numbers: Iterable[int]
 ) -> list[T | BaseException]:
-    # What a gateway's cache repeats is no answer, and isn't returned.
+    # What a gateway's cache repeats is no answer.
     answers = await asyncio.gather(*map(ask_once, numbers), return_exceptions=True)
     further = [answer for answer in answers if not isinstance(answer, RepeatedReply)]
     return further or answers
 
 
 def _readable_answers(answers: Sequence[T | BaseException], samples: int) -> list[T]:
-    # Where the errors are more than half of `samples`, the first is raised; else the first that is
-    # no UnreadableReply, if there is one.
     errors: list[BaseException] = []
     readable: list[T] = []
     for answer in answers:
@@ -120,29 +92,14 @@ def _readable_answers(answers: Sequence[T | BaseException], samples: int) -> lis
 
 
 def _single(found: Found) -> Found:
-    # One answer has no share of several that its boxes are in.
     return replace(found, instances=[{**item, "score": None} for item in found.instances])
 
 
 def merge_answers(answers: Sequence[Found], samples: int, least_side: float = 0.0) -> Found:
-    """Merge several answers about the same phrase into one.
-
-    Boxes of different answers that overlap at IoU 0.5 or more are one, whose edges are the medians
-    of theirs. It stays when at least half of `samples` answers have it; the share that has
-    it is its score.
-
-    Args:
-        answers: The answers that could be read, at least one.
-        samples: How many answers were asked for.
-        least_side: Where boxes are compared, a shorter side counts as this long, px.
-
-    Returns:
-        `grounded`, with the boxes that stay. Where none does: without boxes, with the commonest
-        status (of equally common ones the first) and its reason; but `ambiguous` in place of
-        `grounded`, as then the answers' boxes differ. `disagreement` is False where all `samples`
-        answers could be read and have the same boxes and status, else True. `doubt` is the first
-        of the answers', if those that are doubtful make up half of `samples` or more; so is
-        `own_doubt`, where a box stays. `remark` has the remarks of all, equal ones once.
+    """Merge several answers about the same phrase into one. Boxes that overlap at IoU 0.5 or more
+    are one, whose edges are the medians of theirs; it stays when at least half of `samples` answers
+    have it, and its score is the share of them. Without a box the commonest status counts, with
+    `ambiguous` for `grounded`, as the boxes differ.
     """
     clusters: list[_Cluster] = []
     for answer in answers:
@@ -172,8 +129,6 @@ def _first_of_half(doubts: Sequence[str], samples: int) -> str:
 
 
 class _BoxedInstance(NamedTuple):
-    """An instance, and its box as numbers."""
-
     bbox: Bbox
     instance: dict[str, Any]
 
@@ -209,6 +164,5 @@ def _median_box(cluster: _Cluster) -> Bbox:
 
 
 def _instance_of(cluster: _Cluster, samples: int) -> dict[str, Any]:
-    # The box is in whole pixels; the score is the share of `samples` that have the thing.
     bbox = [math.floor(edge + 0.5) for edge in _median_box(cluster)]  # halves are rounded up
     return {**cluster[0].instance, "bbox": bbox, "score": round(len(cluster) / samples, 4)}

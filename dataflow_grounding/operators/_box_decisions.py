@@ -38,10 +38,7 @@ def is_open(expression: Mapping[str, Any]) -> bool:
 
 
 def check_of(expression: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the `verification` that a judge's check has written, with a list of `boxes`.
-
-    It is empty if no check was made, if its judge wasn't obeyed, or if another step wrote it.
-    """
+    """Return the `verification` that a judge's check has written; {} where there is none."""
     verification = expression.get("verification")
     if not isinstance(verification, dict) or verification.get("method") != METHOD:
         return {}
@@ -71,10 +68,7 @@ def _list_of_rejected(expression: Mapping[str, Any]) -> list[Any]:
 
 
 def identified(expression: Expression) -> Expression:
-    """Return the expression with a different `bbox_id` for each of its boxes.
-
-    If a box has none, or two have the same, all are numbered again.
-    """
+    """Return the expression with a different `bbox_id` for each of its boxes."""
     instances = expression["instances"]
     ids = {str(instance.get("bbox_id") or "") for instance in instances}
     if len(ids) == len(instances) and "" not in ids:
@@ -86,7 +80,6 @@ def identified(expression: Expression) -> Expression:
 
 
 def not_checked(expression: Expression, reason: str) -> Expression:
-    """Return the expression, boxes as they were, with `verified` None and why it isn't checked."""
     verification = {"method": METHOD, "reason": reason}
     return {**expression, "verified": None, "verification": verification}
 
@@ -94,15 +87,9 @@ def not_checked(expression: Expression, reason: str) -> Expression:
 def decided(
     expression: Expression, presence: Presence, verdicts: Sequence[BoxVerdict]
 ) -> Expression:
-    """Return the expression as the judge's answers decide it.
-
-    A box that its verdict and its phrase's presence affirm stays, and one that both deny goes into
+    """Return the expression as the judge's answers decide it; its boxes are `identified`. A box
+    that its verdict and its phrase's presence affirm stays, and one that both deny goes into
     `rejected`. Where they differ, or one is missing, it stays and is doubtful.
-
-    Args:
-        expression: The expression, its boxes `identified`.
-        presence: What the judge says of its phrase.
-        verdicts: What it says of each of its boxes, in their order.
     """
     firsts = [_first_answer(verdict) for verdict in verdicts]
     kept = []
@@ -142,10 +129,9 @@ def _first_answer(verdict: BoxVerdict) -> bool | None:
 
 
 def _second_answers(firsts: Sequence[bool | None], presence: Presence) -> list[bool | None]:
-    # What the phrase's presence says of each box. Where the thing isn't there, no box is affirmed.
-    # Where it is, without a count, each is. A count affirms the boxes that the first answers affirm
-    # unless these are more than the things, and those that the first answers deny if fewer boxes
-    # than things are left without them. None where the judge can't tell, of thing or box.
+    # Where the thing isn't there, no box is affirmed. Where it is, without a count, each is. A
+    # count affirms the boxes that the first answers affirm unless these are more than the things,
+    # and those that the first answers deny if fewer boxes than things are left without them.
     if presence.there is None:
         return [None] * len(firsts)
     second_if_affirmed = presence.there
@@ -166,9 +152,6 @@ def _decision(first: bool | None, second: bool | None) -> str:
 def _with_conclusion(
     expression: Expression, presence: Presence, boxes: Sequence[dict[str, Any]]
 ) -> Expression:
-    # `verified` is True if nothing is in doubt and every box that is left fits; else None.
-    # `doubtful` is True if a box isn't decided, or if no box is left though the thing may be there;
-    # else it is left out. The `score` is the mean share of answers that affirm a box.
     left = [box for box in boxes if box["decision"] != "dropped"]
     scores = [box["score"] for box in left]
     doubts = []
@@ -211,10 +194,8 @@ def _both_in_words(box: Mapping[str, Any]) -> str:
 
 
 def missing_count(expression: Mapping[str, Any]) -> int:
-    """Return how many boxes are missing: the things that the judge counted, less the boxes.
-
-    Never below 0. Without a count it is 1 where the judge says that the thing is there and there is
-    no box. It is 0 where the judge doesn't say so, or a person settled the expression.
+    """Return how many boxes are missing: the things that the judge counted, less the boxes. Without
+    a count it is 1 where the thing is there and there is no box.
     """
     presence = presence_of(expression)
     if not presence.there or not is_open(expression):
@@ -226,15 +207,7 @@ def missing_count(expression: Mapping[str, Any]) -> int:
 
 
 def with_found(expression: Expression, new_instances: Sequence[dict[str, Any]]) -> Expression:
-    """Return the expression with boxes that were missing, each with a new id.
-
-    They have `found_by`. No judge has seen them, so the expression is doubtful. `status` becomes
-    "grounded". Without new boxes, the expression comes back as it is.
-
-    Args:
-        expression: The expression as a check left it.
-        new_instances: The instances to add.
-    """
+    """Return the expression with boxes that were missing; no judge saw them: it is doubtful."""
     if not new_instances:
         return expression
     check = check_of(expression)

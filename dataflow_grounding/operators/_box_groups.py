@@ -12,12 +12,8 @@ MOST_PHRASES = 40  # in one request
 
 
 class Part(NamedTuple):
-    """Those boxes of an expression that one request shows.
-
-    Attributes:
-        place: The place of the expression in its record, from 0.
-        boxes: The numbers of the boxes among the expression's instances; empty for an expression
-            without boxes, whose phrase alone is asked about.
+    """Those boxes of an expression, by place and numbers, that one request shows. Without boxes,
+    its phrase alone is asked about.
     """
 
     place: int
@@ -25,17 +21,7 @@ class Part(NamedTuple):
 
 
 def groups_of(expressions: Mapping[int, Expression]) -> list[list[Part]]:
-    """Return the expressions and their boxes in groups, one for each request.
-
-    Nearly always one group has all. A group has MOST_BOXES boxes and MOST_PHRASES expressions at
-    most. The boxes of an expression that has more than MOST_BOXES are divided among groups.
-
-    Args:
-        expressions: The expressions by their place in the record.
-
-    Returns:
-        The groups, in the order of the expressions; a single empty one without expressions.
-    """
+    """Return the expressions and their boxes in groups, one for each request."""
     groups: list[list[Part]] = [[]]
     boxes_in_group = 0
     for place, expression in expressions.items():
@@ -52,7 +38,6 @@ def groups_of(expressions: Mapping[int, Expression]) -> list[list[Part]]:
 
 
 def drawn(expression: Expression, numbers: range) -> list[DrawnBox]:
-    """Return some of the expression's boxes, by their numbers, as the judge is shown them."""
     boxes = []
     for number in numbers:
         boxes.append(DrawnBox(expression["text"], box_of(expression["instances"][number]["bbox"])))

@@ -7,21 +7,15 @@ from typing import Any, Literal, TypeAlias
 OnError: TypeAlias = Literal["drop", "raise", "keep"]
 """What becomes of records in memory that fail, as `Operator.__call__` says."""
 Rows: TypeAlias = "Sequence[Mapping[str, Any]] | Iterator[Mapping[str, Any]]"
-"""Several records in memory that an operator is called on."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of an operator: `columns.caption` is the column of the role `caption`.
-
-    Args:
-        by_role: Role → column.
-    """
+    """The columns of an operator: `columns.caption` is the column of the role `caption`."""
 
     by_role: Mapping[str, str]
 
     def __getattr__(self, role: str) -> str:
-        """Return the column of a role. Raises AttributeError for a role that isn't there."""
         # pickling and copying look for methods before there are any columns
         by_role: Mapping[str, str] = self.__dict__.get("by_role", {})
         if role not in by_role:
@@ -30,10 +24,8 @@ class Columns:
 
 
 def roles_of(operator: Any) -> dict[str, str]:
-    """Return the roles of an operator's columns by the argument that names the column.
-
-    For the input role `caption` that is `input_caption_key`, for an input role `input` (or an
-    output role `output`) it is `input_key` (`output_key`).
+    """Return the roles of an operator's columns by argument: `input_caption_key` → `caption`. For
+    an input role `input` (or an output role `output`) it is `input_key` (`output_key`).
     """
     roles: dict[str, str] = {}
     for prefix, columns in (("input", operator.input_keys), ("output", operator.output_keys)):
@@ -44,11 +36,7 @@ def roles_of(operator: Any) -> dict[str, str]:
 
 
 def roles_by_column(operator: Any) -> dict[str, str]:
-    """Return the roles by arguments that say the role's default column in place of the role.
-
-    For an output role `output` of the column `expressions` that is `output_expressions_key`, which
-    an operator whose role is called `expressions` takes, too.
-    """
+    """Return the roles by arguments that say the role's default column in place of the role."""
     roles: dict[str, str] = {}
     for prefix, columns in (("input", operator.input_keys), ("output", operator.output_keys)):
         for role, column in columns.items():

@@ -17,7 +17,6 @@ COLUMN = "negative_candidates"
 """Phrases that were made up and aren't, or not yet, known to be absent."""
 
 OTHER_IMAGE = "other_image"
-"""The `change` of a candidate that is a phrase of another image."""
 
 
 def candidates_of(
@@ -26,17 +25,7 @@ def candidates_of(
     changed: Sequence[Changed],
     others: Sequence[str],
 ) -> list[Expression]:
-    """Return the candidates as expressions without boxes, the kinds of change taking turns.
-
-    The first of each kind come first, then the second of each, and so on, so that the first few are
-    of all kinds. Their ids are `{record's id}#n{number}`, without those that are taken.
-
-    Args:
-        record: Their record.
-        own: Its expressions; the places of the changed ones are those in here.
-        changed: What they were changed to.
-        others: Phrases of other images; one that a change has made, too, is left out.
-    """
+    """Return the candidates as expressions without boxes, the kinds of change taking turns."""
     by_change: dict[str, list[dict[str, Any]]] = {}
     for place, change, text in changed:
         from_id = own[place]["expression_id"]
@@ -64,13 +53,8 @@ def candidates_of(
 
 
 def without_named(told: Collection[str], changed: Sequence[Changed]) -> list[Changed]:
-    """Return the changed phrases without those that occur in a text about the image.
-
-    What its caption names is there, though nobody boxed it.
-
-    Args:
-        told: Texts about the image: its phrases, its regions' types, its caption.
-        changed: The changed phrases.
+    """Return the changed phrases without those that occur in a text about the image. What its
+    caption names is there, though nobody boxed it.
     """
     told_keys = [class_key(text) for text in told]
     return [answer for answer in changed if not _occurs_in(told_keys, class_key(answer.text))]
@@ -84,15 +68,8 @@ def of_other_images(
     record: Record, phrases: Sequence[str], count: int, told: Collection[str]
 ) -> list[str]:
     """Return up to `count` of the phrases, chosen as if at random, but always alike for a record.
-
-    Those are chosen whose digest with the record's id is the least. So most records keep theirs
-    where phrases are added later.
-
-    Args:
-        record: The record.
-        phrases: The phrases of all images.
-        count: How many are wanted; there may be fewer.
-        told: Texts about the image: a phrase that occurs in one isn't taken.
+    Those whose digest with the record's id is the least are chosen: most records keep theirs where
+    phrases are added later.
     """
     told_keys = [class_key(text) for text in told]
     ranked = []
@@ -110,7 +87,6 @@ def is_absent(negative: Expression) -> bool:
 
 
 def with_reason(negative: Expression) -> Expression:
-    """Return a negative that isn't known to be absent as a candidate, with the `reason`."""
     verification = negative.get("verification") or {}
     reason = "it may be there"
     if "boxes" not in verification:
@@ -119,6 +95,5 @@ def with_reason(negative: Expression) -> Expression:
 
 
 def candidates_in(record: Record, column: str) -> list[Any]:
-    """Return the candidates that a record has already."""
     candidates = record.get(column)
     return list(candidates) if isinstance(candidates, list) else []

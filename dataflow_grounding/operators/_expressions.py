@@ -31,15 +31,8 @@ def any_has_boxes(expressions: Iterable[Mapping[str, Any]]) -> bool:
 
 
 def within_image(expression: dict[str, Any], size: Size) -> dict[str, Any]:
-    """Return a checked expression, with `verified` false where a box reaches out of the image.
-
-    A model that is shown such a box sees the part that is inside, and may say that it fits. The
-    reason goes into `verification`. An expression comes back as it is where it isn't verified, or
-    where no box reaches out by more than the slack of `boxes_reach_out`.
-
-    Args:
-        expression: The expression after its check; one with `verified` true has a `verification`.
-        size: Width and height of the image, px.
+    """Return a checked expression, with `verified` false where a box reaches out of the image. A
+    model that is shown such a box sees the part that is inside, and may say that it fits.
     """
     if expression.get("verified") is not True:
         return expression
@@ -57,16 +50,9 @@ def extracted_expressions(
     record: Record, caption: str, extracted: Extracted, ask: Ask
 ) -> list[dict[str, Any]]:
     """Return the expressions of a caption as they go into its record, in the model's order.
-
-    Each has `char_span`, its `[start, end)` in the cleaned caption, and `caption_span`, that in
-    the caption as given. Either is None where the text doesn't occur, or where equal expressions
-    before it have taken all of its occurrences. The instances are empty.
-
-    Args:
-        record: The record, of whose id the expressions' ids are made.
-        caption: The caption as given.
-        extracted: What the model's reply says of the caption.
-        ask: Takes a note of each expression without a `char_span`.
+    `char_span` is [start, end) in the cleaned caption, `caption_span` that in the caption as given.
+    Either is None where the text doesn't occur, or equal expressions before it have taken all of
+    its occurrences.
     """
     texts = [text for text, _ in extracted.expressions]
     spans = find_spans(texts, extracted.cleaned_caption)
@@ -127,10 +113,7 @@ def _with_answer(expression: Mapping[str, Any], answer: Found) -> dict[str, Any]
 def with_bbox_ids(
     expression: Mapping[str, Any], instances: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Return copies of instances with a `bbox_id`: the expression's id and a number from 0.
-
-    An instance that has a `bbox_id` keeps it.
-    """
+    """Return copies of instances with a `bbox_id`: their own, or the expression's and a number."""
     own_id = expression["expression_id"]
     with_ids: list[dict[str, Any]] = []
     for number, instance in enumerate(instances):

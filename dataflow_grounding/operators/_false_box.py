@@ -38,17 +38,9 @@ def false_box_for(
     expressions: Sequence[Expression],
     size: Size,
 ) -> FalseBox | None:
-    """Return a false box for a record; None where it isn't its turn, or no part is empty.
-
-    It is the same on each call, so that a resumed run asks the same question. It is as large as a
-    box of its phrase, and touches no box of the record.
-
-    Args:
-        record: The record.
-        every: Of how many records about one has a false box; None for none.
-        asked: The expressions that the judge is asked about, by place.
-        expressions: All of the record.
-        size: The picture's width and height.
+    """Return a false box for a record; None where it isn't its turn, or no part is empty. It is the
+    same on each call, so that a resumed run asks the same question. It is as large as a box of its
+    phrase, and touches no box of the record.
     """
     digest = hashlib.sha256(record.unique_id.encode()).digest()
     if every is None or int.from_bytes(digest[:8], "big") % every:
@@ -70,7 +62,6 @@ def _moved(bbox: Bbox, size: Size) -> list[Bbox]:
 
 
 def note_verdict(verdict: BoxVerdict, ask: Ask) -> None:
-    """Note that the judge was shown a false box, and whether it accepts it."""
     ask.note("false_boxes", "a false box shown to the judge")
     if verdict.fit in ("right", "loose", "part"):
         ask.note("false_boxes_accepted", "a false box that the judge accepts")

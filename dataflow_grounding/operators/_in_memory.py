@@ -34,11 +34,8 @@ MOST_COLUMNS = 12  # that a message names of those that are there
 
 
 class Annotated(list[ShownRecord]):
-    """The records that an operator gives back, in order.
-
-    Attributes:
-        failures: (place, error) of each record that failed, those of an operator before this one
-            first. Places are in the first operator's list, from 0.
+    """The records that an operator gives back, in order. `failures` are (place, error), those of an
+    operator before this one first; places are in the first operator's list, from 0.
     """
 
     def __init__(
@@ -61,10 +58,7 @@ class Annotated(list[ShownRecord]):
 
 
 def record_of(data: Any) -> Mapping[str, Any] | None:
-    """Return a record as it is, and a row of a DataFrame as a dict; None for anything else.
-
-    A pandas Series counts as a row where its index has texts only, which then name columns.
-    """
+    """Return a record as it is, and a row of a DataFrame as a dict; None for anything else."""
     is_series = hasattr(data, "iloc") and not hasattr(data, "columns")
     if is_series and all(isinstance(name, str) for name in data.index):
         data = data.to_dict()
@@ -74,15 +68,7 @@ def record_of(data: Any) -> Mapping[str, Any] | None:
 def check_columns(
     operator: Any, rows: Sequence[Mapping[str, Any]], error: type[GroundingError]
 ) -> None:
-    """Check, before anything is sent, that the rows have the columns that an operator needs.
-
-    Raises an `error` where one is missing, which names columns that may be meant.
-
-    Args:
-        operator: The operator.
-        rows: The rows; a column is there if any of them has it.
-        error: The class of the error.
-    """
+    """Raise an `error`, with columns that may be meant, where no row has what is needed."""
     names: dict[str, None] = {}  # a set that keeps its order
     for row in rows:
         names.update(dict.fromkeys(map(str, row)))
@@ -126,10 +112,6 @@ def _lists_texts(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
 
 
 def annotated_record(operator: "Annotator", row: Mapping[str, Any]) -> ShownRecord:
-    """Run an operator on one record, and return it with the operator's columns.
-
-    Raises RecordError for a record that fails: BrokenRow where it lacks a column that is needed.
-    """
     check_columns(operator, [row], BrokenRow)
     record, error = annotate_all(operator, [row])[0]
     if error is not None:
@@ -138,22 +120,7 @@ def annotated_record(operator: "Annotator", row: Mapping[str, Any]) -> ShownReco
 
 
 def annotated_rows(operator: "Annotator", data: Any, on_error: OnError) -> "Annotated | DataFrame":
-    """Run an operator on a list or a DataFrame, and return its rows with the operator's columns.
-
-    Args:
-        operator: The operator.
-        data: The records.
-        on_error: What becomes of rows that fail: "drop" leaves them out, "keep" keeps them with
-            null in the operator's columns, "raise" raises the first failure.
-
-    Returns:
-        An Annotated for a list, a DataFrame for a DataFrame.
-
-    Raises:
-        PlanError: There is no such `on_error`.
-        InputError: `data` is no list of records, or no row has a column that is needed.
-        RecordError: The first failure, with "raise", and with "drop" where all rows failed.
-    """
+    """Run an operator on a list or a DataFrame, and return its rows with the operator's columns."""
     if on_error not in get_args(OnError):
         raise PlanError(f"on_error should be 'drop', 'raise' or 'keep', not {on_error!r}")
     frame: DataFrame | None = None
@@ -224,9 +191,8 @@ def _annotated_frame(
     kept: Mapping[int, ShownRecord],
     failures: Sequence[tuple[int, RecordError]],
 ) -> "DataFrame":
-    # Return a copy of a DataFrame's rows with the columns that an operator set in their records.
-    # These are the columns that it says it writes, and others whose value isn't the very object
-    # that the row had. A record without such a column has None there.
+    # Columns that count as set are those that it says it writes, and others whose value isn't the
+    # very object that the row had.
     result: DataFrame = frame.iloc[list(kept)].copy()
     names = dict.fromkeys(operator.writes().values())  # a set that keeps its order
     missing = object()  # is no value of any row
@@ -247,8 +213,7 @@ def _annotated_frame(
 
 
 def _column(values: list[Any]) -> Any:
-    # Values that all have one type get the fitting dtype; those of several types stay objects, as
-    # 2**53 + 1 next to null would become the float 2**53.
+    # Values of several types stay objects, as 2**53 + 1 next to null would become the float 2**53.
     import pandas
 
     column = pandas.Series(values, dtype=object)

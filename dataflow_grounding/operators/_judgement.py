@@ -13,21 +13,13 @@ from dataflow_grounding.tasks.checks import BoxVerdict, Checked, Presence, box_c
 
 
 class Judgement(NamedTuple):
-    """What a judge says of a record's expressions, each by its place in the record.
-
-    Attributes:
-        presences: Whether each phrase's thing is there, and how often. Of an expression whose boxes
-            several requests show, what the first one says.
-        verdicts: How each of its boxes fits, in their order.
-        errors: Why an expression, or some of its boxes, couldn't be judged.
-    """
+    """What a judge says of a record's expressions, each by its place in the record."""
 
     presences: dict[int, Presence]
     verdicts: dict[int, list[BoxVerdict]]
     errors: dict[int, RecordError]
 
     def add(self, parts: Sequence[Part], checked: Checked) -> None:
-        """Add what one reply says of the parts that its request was about."""
         first_box = 0  # the number of a part's first box among all of the reply
         for part, presence in zip(parts, checked.presences, strict=True):
             after_last = first_box + len(part.boxes)
@@ -40,19 +32,11 @@ class Judgement(NamedTuple):
 async def ask_judge(
     image: Image, asked: Mapping[int, Expression], box_format: BoxFormat, ask: Ask
 ) -> Judgement:
-    """Ask the judge about expressions and their boxes, mostly in one request.
-
-    If a request fails, its expressions get its error; the others are still asked about.
-
-    Args:
-        image: The image.
-        asked: The expressions, by their place in the record.
-        box_format: How boxes are written for the judge.
-        ask: Asks the judge.
+    """Ask the judge about expressions and their boxes, mostly in one request. If a request fails,
+    its expressions get its error; the others are still asked about.
     """
 
     async def ask_once(parts: list[Part]) -> Checked:
-        """Return what the judge says of some expressions and boxes, from one request."""
         texts = [asked[part.place]["text"] for part in parts]
         boxes = []
         for part in parts:

@@ -14,17 +14,9 @@ I = TypeVar("I")  # noqa: E741
 
 
 def near_groups(boxes: Sequence[Bbox], most: int) -> list[list[int]]:
-    """Group boxes that lie near each other, the same way each time.
-
-    Boxes are halved along the axis on which their middles reach further, and so are the halves, as
-    a k-d tree is built (Bentley 1975), until each group is small enough.
-
-    Args:
-        boxes: The boxes.
-        most: Most boxes of a group; less than 1 counts as 1.
-
-    Returns:
-        The groups, each the places of its boxes in `boxes`, rising; none without boxes.
+    """Return the places of boxes in groups of at most `most` that lie near each other. Boxes are
+    halved along the axis on which their middles reach further, and so are the halves, as a k-d tree
+    is built (Bentley 1975).
     """
     if not boxes:
         return []
@@ -52,7 +44,6 @@ def _longer_axis(points: Sequence[tuple[float, float]]) -> int:
 
 
 def middle_of(box: Bbox) -> tuple[float, float]:
-    """Return the middle of a box, x and y."""
     x1, y1, x2, y2 = box
     return (x1 + x2) / 2, (y1 + y2) / 2
 
@@ -68,21 +59,8 @@ async def ask_in_parts(
     box_of_item: Callable[[I], Bbox] | None = None,
 ) -> list[tuple[list[I], T]]:
     """Ask about items, and if the reply is cut off, about each half of them in its own request.
-
-    Halves whose replies are cut off are halved again.
-
-    Args:
-        items: What to ask about.
-        ask_for: Asks about some items in one request.
-        box_of_item: Where an item is, so that items near each other come into the same half; None
-            halves the list as it is.
-
-    Returns:
-        The items and the answer of each request that was answered.
-
-    Raises:
-        TruncatedReply: The reply about a single item is cut off.
-        BaseException: What `ask_for` raises otherwise; then nothing more is asked.
+    With `box_of_item`, items near each other come into the same half. TruncatedReply is raised
+    where the reply about a single item is cut off.
     """
     try:
         return [(items, await ask_for(items))]
@@ -109,19 +87,7 @@ def _halves(items: list[I], box_of_item: Callable[[I], Bbox] | None) -> list[lis
 async def reground(
     ground: Callable[[list[str]], Awaitable[list[Found]]], texts: Iterable[str], at_once: int = 1
 ) -> dict[str, Found | RecordError]:
-    """Ask again where texts are in an image, equal texts once.
-
-    A request whose reply is cut off is asked again in halves.
-
-    Args:
-        ground: Asks for the boxes of some texts in one request.
-        texts: The texts.
-        at_once: Most texts in a request.
-
-    Returns:
-        Text → what is found for it, or why no answer could be had. Where a request fails, each of
-        its texts has the error.
-    """
+    """Ask again where texts are in an image, equal texts once; some may have an error."""
     ground_or_fail = partial(_ground_or_fail, ground)
     chunks = batched(list(dict.fromkeys(texts)), at_once)
     answer_by_text: dict[str, Found | RecordError] = {}

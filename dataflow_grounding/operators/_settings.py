@@ -21,15 +21,9 @@ class CantTell(Exception):
 
 
 def distinct_setting(value: Any) -> Any:
-    """Return a setting as JSON that differs where the setting differs.
-
-    Numbers, texts and lists are as they are. What has `as_setting` is what that returns, an
-    operator its settings, a serving its identity, a function what `function_settings` says.
-    Anything else is a digest of all that pickle would store of it: a `repr` may show a part alone,
-    as NumPy's does.
-
-    Raises:
-        CantTell: It can't be pickled, holds itself, or is an operator or function that can't tell.
+    """Return a setting as JSON that differs where the setting differs, else raise CantTell.
+    Anything that isn't JSON, and doesn't state itself, is a digest of all that pickle would store
+    of it: a `repr` may show a part alone, as NumPy's does.
     """
     try:
         return _distinct(value)
@@ -57,14 +51,8 @@ def _distinct(value: Any) -> Any:
 
 
 def function_settings(function: Any) -> dict[str, Any]:
-    """Return what the results of a function depend on, as JSON.
-
-    That is a digest of its source, the values of the global names that it uses (but functions,
-    classes and modules), and its defaults.
-
-    Raises:
-        CantTell: It is no plain function, has no source, takes variables from a function around it,
-            or uses a global of which nobody can tell whether it has changed.
+    """Return what the results of a function depend on, as JSON, else raise CantTell: a digest of
+    its source, the values of the global names that it uses, and its defaults.
     """
     source = source_digest(function)
     if source is None or not inspect.isfunction(function) or function.__closure__:
@@ -109,20 +97,16 @@ class _Digest:
         self.sha = sha256()
 
     def write(self, data: Any) -> int:
-        """Take further bytes; return how many."""
         self.sha.update(data)
         return len(data)
 
 
 class _Pickler(pickle.Pickler):
-    """Writes what tells values apart: it is never read again.
-
-    Of a function pickle stores the name alone, and of operators and servings what changes with
-    each run.
+    """Writes what tells values apart. Of a function pickle stores the name alone, and of operators
+    and servings what changes with each run.
     """
 
     def reducer_override(self, value: Any) -> Any:
-        """Return how to write a value that says itself what counts; raises CantTell."""
         stated = _stated_by(value)
         if stated is None:
             return NotImplemented

@@ -78,8 +78,7 @@ class BBoxVisualizer(Operator):
 
 
 def _file_name(unique_id: str) -> str:
-    # If the id can't be a file's name, its unsafe characters are replaced or left out, and a digest
-    # of the id follows 40 characters of the result, so that two ids never share a name.
+    # A digest follows an id that can't be a file's name, so that two ids never share a name.
     cleaned = portable(re.sub(r"[\ud800-\udfff]", "_", unique_id))
     name = "/".join(part for part in cleaned.split("/") if part not in ("", ".", ".."))
     if name == unique_id and _fits_file_systems(name):
@@ -89,8 +88,7 @@ def _file_name(unique_id: str) -> str:
 
 
 def _fits_file_systems(path: str) -> bool:
-    # Whether a path is short enough for most file systems. These take 255 bytes for a name, endings
-    # included.
+    # Most file systems take 255 bytes for a name, endings included.
     encoded = path.encode()
     longest = max(len(name) for name in encoded.split(b"/"))
     return longest <= MOST_BYTES_OF_NAME and len(encoded) <= MOST_BYTES_OF_PATH
@@ -99,19 +97,8 @@ def _fits_file_systems(path: str) -> bool:
 def draw_once(
     image: Image, marks: "Callable[[], list[Mark]]", content: Any, path: str
 ) -> bytes | None:
-    """Write a picture of an image with marks, unless it is there already.
-
-    Whether it is there, the JPEG comment of the file tells: a digest of the image, `content` and
-    STYLE.
-
-    Args:
-        image: The image.
-        marks: Returns the marks to draw; not called if the picture is there.
-        content: All that the marks depend on, as JSON.
-        path: The file to write; its folder is made where it isn't there.
-
-    Returns:
-        The bytes of the file if it was written, else None.
+    """Write a picture of an image with marks, and return its bytes, unless it is there already. The
+    JPEG comment of the file tells: a digest of the image, `content` and STYLE.
     """
     import PIL.Image
 

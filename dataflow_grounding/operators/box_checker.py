@@ -105,7 +105,6 @@ class BoxChecker(Operator):
         return bool(self._asked_about(record))
 
     def _asked_about(self, record: Record) -> dict[int, Expression]:
-        # By their place, from 0. Raises BrokenRow where expressions can't be read.
         asked = {}
         for place, expression in enumerate(read_expressions(record, self.keys.expressions)):
             is_asked = not self.only_negatives or is_negative(expression)

@@ -119,7 +119,6 @@ class BoxOperator(BoxWatching):
         """
 
         async def ask_once(request_phrases: list[str]) -> list[Found]:
-            """Return the answers for some phrases, from one request."""
             request = phrase_grounding(image, request_phrases, self.box_format, self.merge_iou)
             request = request.replace(sample=sample)
             return await self.watch.ask(ask, request, image, request_phrases)

@@ -24,8 +24,7 @@ from dataflow_grounding.tasks.grounding import Found
 SMALL = 0.03
 """A box is small where its width and height are both under this share of the image's."""
 SMALL_OF_SEVERAL = 0.035
-"""In place of SMALL where several answers are asked for: noise makes the boxes of some small things
-that large.
+"""SMALL where several answers are asked for: noise makes the boxes of some small things that large.
 """
 
 
@@ -40,32 +39,17 @@ class LooksCloser(BoxOperator):
         ask: Ask,
         samples: Sequence[int] = (0,),
     ) -> list[dict[str, Any]]:
-        """Return instances with the small ones asked for again in an enlarged part of the image.
-
-        Others stay as they are. Of those that are nearly the same then, by `merge_iou`, the one
-        with the best score stays; each that is left out is noted, unless it is an exact copy.
-
-        Args:
-            image: The whole image.
-            phrase: What the instances show.
-            instances: The instances, small or not.
-            ask: Asks the model.
-            samples: The numbers of the answers to ask for, for each small instance; several are
-                merged.
-
-        Raises:
-            RecordError: An answer can't be had.
+        """Return instances with the small ones asked for again in an enlarged part of the image. Of
+        those that are nearly the same then, by `merge_iou`, the one with the best score stays.
         """
 
         async def look_closer(instance: dict[str, Any]) -> dict[str, Any]:
-            """Return an instance; a small one with its box found in an enlarged part."""
             bbox = box_of(instance["bbox"])
             if not _is_small(bbox, image.size, len(samples)):
                 return instance
             crop = crop_around(image, bbox)
 
             async def ask_once(number: int) -> Found:
-                """Return one answer about the enlarged part."""
                 [answer] = await self.ground(crop, [phrase], ask, samples[number])
                 return answer
 
@@ -83,7 +67,6 @@ class LooksCloser(BoxOperator):
 
 
 def _is_small(bbox: Bbox, size: Size, samples: int) -> bool:
-    # With several `samples`, SMALL_OF_SEVERAL counts in place of it.
     largest_share = SMALL if samples == 1 else SMALL_OF_SEVERAL
     x1, y1, x2, y2 = bbox
     width, height = size
@@ -91,9 +74,6 @@ def _is_small(bbox: Bbox, size: Size, samples: int) -> bool:
 
 
 def _with_nearest_box(instance: dict[str, Any], crop: ImageCrop, answer: Found) -> dict[str, Any]:
-    # The box is in pixels of the whole image, and `zoomed` is True. The instance's score stays; one
-    # without a score gets that of the answer. Where the answer has no box, the instance comes back
-    # as it is.
     if not answer.instances:
         return instance
     boxes = [crop.to_image(box_of(candidate["bbox"])) for candidate in answer.instances]
@@ -161,8 +141,7 @@ class BoxRefiner(LooksCloser):
         return {self.keys.output: refined}
 
     async def _refine(self, expression: dict[str, Any], image: Image, ask: Ask) -> dict[str, Any]:
-        # Where that changes a box, the instances get new ids, and `verified` and `verification` of
-        # the former boxes go. Else the expression comes back as it is.
+        # What holds for the former boxes goes with them.
         before = [_without(instance, "bbox_id") for instance in expression["instances"]]
         closer = await self.closer(image, expression["text"], before, ask, range(self.samples))
         if all(instance in before for instance in closer):

@@ -82,8 +82,6 @@ class FunctionOperator(Operator):
 
 
 def _required_arguments(function: Callable[..., Any]) -> int:
-    # Return how many positional arguments a function requires. Those with defaults and `*args`
-    # don't count. Raises what `inspect.signature` raises for a function without a signature.
     count = 0
     for parameter in inspect.signature(function).parameters.values():
         positional = parameter.kind in (

@@ -66,7 +66,6 @@ class Merger(RegionOperator):
         def request(
             picture: Image, some_regions: Regions, box_format: BoxFormat
         ) -> Request[list[Merged]]:
-            """Make the request about some of the regions, with the whole caption."""
             return grounding_expression(picture, caption, some_regions, box_format)
 
         answers: list[Merged] = []

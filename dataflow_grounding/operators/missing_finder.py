@@ -74,7 +74,6 @@ class MissingFinder(BoxOperator):
         ]
 
         async def ask_once(numbers: list[int]) -> list[Found]:
-            """Return what is found for the expressions of these numbers, from one request."""
             return await self._search(image, [expressions[number] for number in numbers], ask)
 
         for batch in batched(incomplete, PHRASES_AT_ONCE):
@@ -93,7 +92,6 @@ class MissingFinder(BoxOperator):
         return update
 
     async def _search(self, image: Image, incomplete: list[Expression], ask: Ask) -> list[Found]:
-        # The boxes that they have are drawn into the picture that is sent.
         texts = [expression["text"] for expression in incomplete]
         drawn = []
         for expression in incomplete:
@@ -104,8 +102,6 @@ class MissingFinder(BoxOperator):
 
 
 def _new_ones(expression: Expression, answer: Found) -> list[dict[str, Any]]:
-    # Return an answer's instances without those like a box that the expression has or had. That is,
-    # with an IoU of SAME or more to one of its instances or of what was rejected.
     known = [*expression["instances"], *rejected_of(expression)]
     boxes = [box_of(instance["bbox"]) for instance in known]
     new = []

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from dataflow_grounding.operators._in_memory import Annotated
 
 _NO_SETTINGS = ("_keys", "serving")
-"""Attributes of an operator that `settings` leaves out."""
 
 C = TypeVar("C", bound=type[Any])
 O = TypeVar("O", bound="Operator")  # noqa: E741

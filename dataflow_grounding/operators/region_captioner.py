@@ -101,7 +101,6 @@ class RegionCaptioner(RegionOperator):
     def _request(
         self, image: Image, regions: Regions, box_format: BoxFormat
     ) -> Request[RegionCaptions]:
-        # With `marks="crop"` it is about one region, which is sent as a separate picture.
         if self.style == "crop":
             crop = crop_of(image, box_of(regions[0]["bbox"]))
             return region_caption(crop, [{"bbox": (0, 0, *crop.size)}], box_format, self.style)

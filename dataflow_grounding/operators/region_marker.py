@@ -199,7 +199,6 @@ class RegionMarker(BoxWatching):
         return update
 
     async def _propose(self, image: Image, ask: Ask) -> tuple[GivenBoxes, str]:
-        # Return boxes and who proposes them. There may be none, which is noted.
         proposer = "opencv"
         if self.format_choice is not None and self.serving is not None:
             request = phrase_grounding(image, [PROPOSED], self.format_choice.format)
@@ -215,8 +214,6 @@ class RegionMarker(BoxWatching):
         return GivenBoxes(list(enumerate(boxes))), proposer
 
     def _note_problems(self, boxes: GivenBoxes, kept: list[tuple[int, Bbox]], ask: Ask) -> None:
-        # Note each box that is unusable, was cut at the image's edge, or is one too many. Those
-        # that are too many are also added to `boxes.problems`, in place.
         for _ in boxes.problems:
             ask.note("unusable_bbox", "see bbox_problems")
         for _ in range(boxes.cut):

@@ -125,7 +125,6 @@ class RegionOperator(Operator):
         boxes = boxes_of(regions)
 
         async def ask_once(places: list[int]) -> T:
-            """Return the answer about the regions at these places, from one request."""
             near = [regions[place] for place in places]
             picture = self.shown(image, near)
             return await ask(request(picture, near, self.format_choice.format))

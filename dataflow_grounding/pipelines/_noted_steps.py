@@ -25,7 +25,6 @@ class CheckedSteps(list[Step]):
         self._source_of_path: dict[str, tuple[list[str], list[str]]] = {}  # its columns, the empty
 
     def append(self, step: Step) -> None:
-        """Add a step. Raises PlanError for columns that don't fit, InputError for its input."""
         *earlier, segment = segments([*self, step])
         path = segment[0].storage.input_path
         written = {one.storage.output_path for part in earlier for one in part}
@@ -41,22 +40,12 @@ class CheckedSteps(list[Step]):
 
 
 class NoRecordLeft(BaseException):
-    """No record got through a step: those that come have nothing to do.
-
-    It is no Exception, which a `forward()` may catch around a look at a file.
-    """
+    """No record got through a step; no Exception, which `forward()` may catch around a look."""
 
 
 class StepByStep(CheckedSteps):
-    """The steps that `forward()` calls, each checked as it is called, and run one by one.
-
-    Args:
-        name: The pipeline's, for the records' column `source`.
-        budget: Of all steps.
-        ahead: Operators that settle what they have to know before the first step runs.
-
-    Attributes:
-        summaries: Of the steps that have run.
+    """The steps that `forward()` calls, each checked as it is called, and run one by one. The
+    operators `ahead` settle what they have to know before the first step runs.
     """
 
     def __init__(self, name: str | None, budget: Budget, ahead: Sequence[Operator]) -> None:
@@ -70,7 +59,6 @@ class StepByStep(CheckedSteps):
         self.summaries: list[Summary] = []
 
     def append(self, step: Step) -> None:
-        """Add a step, as `CheckedSteps` does."""
         try:
             super().append(step)
         except InputError:
@@ -93,10 +81,8 @@ class StepByStep(CheckedSteps):
                 )
 
     def run(self) -> None:
-        """Run the steps that haven't run.
-
-        Raises NoRecordLeft where one leaves no record, PlanError where `forward()` has changed what
-        a step is made of after it has called it, and again what has stopped an earlier call.
+        """Run the steps that haven't run; raise again what has stopped an earlier call. Raises
+        PlanError where `forward()` has changed what a step is made of after it has called it.
         """
         if self._stopped is not None:
             raise self._stopped
@@ -134,8 +120,6 @@ class StepByStep(CheckedSteps):
 
 
 def _made_of(step: Step, written: Collection[str]) -> dict[str, Any]:
-    # What a step depends on that `forward()` can change between its call and its run, by its name
-    # for people: its operator's settings, its serving's, and a file that no step has `written`.
     with outside_forward():  # a look at a path would have the steps run
         return _parts_of(step, written)
 

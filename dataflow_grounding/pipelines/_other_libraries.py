@@ -16,20 +16,14 @@ from dataflow_grounding.engine.plan import Step, WholeFile, note_step
 
 
 def stand_in_for(value: Any) -> Any:
-    """Return what replaces an operator or a storage of another library while `forward()` runs.
-
-    None for anything else.
-    """
+    """Return what replaces an operator or a storage of another library while `forward()` runs."""
     if callable(getattr(value, "run", None)):
         return ForeignOperator(value)
     return ForeignStorage(value) if is_storage(value) else None
 
 
 class ForeignOperator:
-    """Replaces an operator of another library while `forward()` is called.
-
-    It has the operator's attributes, but another `run`.
-    """
+    """Replaces an operator of another library while `forward()` is called."""
 
     _operator: Any = None  # also of a copy that is only being made
 
@@ -37,23 +31,14 @@ class ForeignOperator:
         object.__setattr__(self, "_operator", operator)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set the operator's attribute."""
         setattr(self._operator, name, value)
 
     def __call__(self, *arguments: Any, **keys: Any) -> Any:
-        """Call the operator, for those that can be called."""
         return self._operator(*arguments, **keys)
 
     def run(self, *arguments: Any, **keys: Any) -> Any:
-        """Run the operator on the file of the storage's step, as one step of the run.
-
-        Args:
-            arguments: What `forward()` passes. Without a storage among these and the `keys`, the
-                operator is called as if there were no pipeline.
-            keys: The same, by name.
-
-        Returns:
-            The column that the operator says it writes: it runs later.
+        """Run the operator on the file of the storage's step, as one step of the run. Without a
+        storage among the arguments, it is called as if there were no pipeline.
         """
         storage = _storage_in([*arguments, *keys.values()])
         if storage is None:
@@ -68,14 +53,12 @@ class ForeignOperator:
         return _output_column(self._operator, arguments, keys)
 
     def __getattr__(self, name: str) -> Any:
-        """Return the operator's attribute."""
         return getattr(self._operator, name)
 
 
 class ForeignStorage:
-    """Stands for a storage of another library while `forward()` is called.
-
-    Asked for anything but its next step, it has the steps run that were called so far.
+    """Stands for a storage of another library while `forward()` is called. Asked for anything but
+    its next step, it has the steps run that were called so far.
     """
 
     _storage: Any = None  # also of a copy that is only being made
@@ -84,11 +67,9 @@ class ForeignStorage:
         self._storage = storage
 
     def step(self) -> "ForeignStorage":
-        """Return what replaces the storage at its next step."""
         return ForeignStorage(self._storage.step())
 
     def __getattr__(self, name: str) -> Any:
-        """Return the storage's attribute."""
         if name not in STORAGE_ATTRIBUTES:
             run_noted_steps()
         return getattr(self._storage, name)
@@ -106,9 +87,7 @@ def _storage_in(arguments: list[Any]) -> FileStorage | None:
 
 
 def _output_column(operator: Any, arguments: tuple[Any, ...], keys: dict[str, Any]) -> Any:
-    # Return the column that another library's operator writes, by an argument as in `output_key=…`
-    # or by default; "" for none. It is the first argument whose name begins with `output`. Raises
-    # PlanError for arguments that its `run` doesn't take.
+    # It is the first argument whose name begins with `output`.
     given = dict(keys)
     with suppress(ValueError):  # not every callable tells its arguments
         signature = inspect.signature(operator.run)

@@ -228,7 +228,6 @@ class Pipeline:
 
 
 def _check_plain(returned: Any, name: str) -> None:
-    # Raise PlanError for a forward() whose body hasn't run yet.
     is_waiting = inspect.iscoroutine(returned) or inspect.isgenerator(returned)
     if is_waiting:
         returned.close()
