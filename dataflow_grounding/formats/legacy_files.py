@@ -50,7 +50,7 @@ def write_legacy(step: Step) -> None:
 
 def _write_all(step: Step, folder: str, text_of: Callable[[Mapping[str, Any]], str]) -> None:
     # Of a/x.jpg it is `a/x.txt.step0` in the first step, `a/x~2.txt.step0` for a second record of
-    # the image. Lines that can't be read have no file.
+    # the image.
     records_of_stem: Counter[str] = Counter()
     for row in read_rows(step.storage.output_path):
         if row.data is None:
@@ -65,10 +65,7 @@ def _write_all(step: Step, folder: str, text_of: Callable[[Mapping[str, Any]], s
 
 
 def remove_legacy(step: Step) -> None:
-    """Remove the label files that `write_legacy` wrote for a step's annotations.
-
-    A folder `labels/` that it didn't write stays. Raises StorageFailed.
-    """
+    """Remove the label files that `write_legacy` wrote for a step; another `labels/` stays."""
     folder, state_file = _places(step)
     with errors_as(StorageFailed, f"can't remove {folder}", again=True):
         if os.path.exists(state_file):
@@ -82,7 +79,6 @@ def _places(step: Step) -> tuple[str, str]:
 
 
 def _write(path: str, text: str) -> None:
-    # Lone surrogates are written as escapes.
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with new_file(path, "w", encoding="utf-8", newline="\n", errors="backslashreplace") as file:
         file.write(text)
@@ -99,7 +95,6 @@ def _regions_text(record: Mapping[str, Any]) -> str:
 
 
 def _expressions_text(record: Mapping[str, Any]) -> str:
-    # Boxes outside are left out. Without any line the text is empty.
     lines = ""
     for expression in record.get("expressions") or []:
         instances = expression.get("instances") or []
@@ -111,8 +106,7 @@ def _expressions_text(record: Mapping[str, Any]) -> str:
 
 
 def _cut_to_1000(item: Mapping[str, Any], record: Mapping[str, Any]) -> list[float | int] | None:
-    # Return the box of a region or an instance in 0-1000, cut to the picture of its record. None
-    # for one outside of the picture, which 0 to 1000 can't say.
+    # None for one outside of the picture, which 0 to 1000 can't say.
     size = (int(record["width"]), int(record["height"]))
     box = box_of(item["bbox"])
     x1, y1, x2, y2 = box

@@ -51,33 +51,10 @@ def report_results(
 ) -> int:
     """Write the report of an annotations file, and count the records that it shows.
 
-    Rows that can't be read are listed among the failures.
-
-    Args:
-        annotations: Records as JSON lines, or as the file's ending says.
-        out_path: The page, HTML; next to it is a folder for what it shows, `report_files` for
-            `report.html`.
-        image_folders: Where relative image paths are looked for, in this order.
-        failures_file: Failures to list; it may be missing, as the annotations may.
-        versions: Names and files of versions of the records, in order. The last are the annotations
-            themselves, the others are shown next to them.
-        is_run: Whether the versions are of two runs, not of a run's steps: then what one run alone
-            has is shown, too, and the page begins with what differs.
-        title: The page's heading.
-        summary: What the page says of the run, by name.
-        single: Whether the page holds everything, without a folder next to it.
-        copies: Whether every picture gets a small copy.
-        on_progress: Told how many records are done, now and then.
-
-    Returns:
-        How many records the report shows.
-
-    Raises:
-        InputError: A file can't be read or written, or a single file would be too large.
-
-    Example:
-        ``report_results("out/annotations.jsonl", "out/report.html", title="A run",
-        summary={"model": "a-model"})``
+    Rows that can't be read are listed among the failures. The last of `versions`, names and files,
+    are the annotations themselves, the others are shown next to them; with `is_run` they are of two
+    runs: what one run alone has is shown, too, and the page begins with what differs. Raises
+    InputError.
     """
     classes = known_classes(annotations)
     counts = FigureCounts()
@@ -118,8 +95,6 @@ def _manners_of(annotations: str) -> Manners:
 
 
 def _figures_of(annotations: str, counts: FigureCounts) -> dict[str, Any] | None:
-    # Return the figures of the data set, once all its records are in `counts`. None where there is
-    # no such file.
     counts.end_data_set()
     return counts.figures() if os.path.exists(annotations) else None
 
@@ -170,29 +145,12 @@ def report_folder(
     copies: bool = False,
     **how: Any,
 ) -> tuple[str, int]:
-    """Write the report of a run's folder, or of two next to each other.
+    """Write the report of a run's folder, or of two next to each other; return its path and count.
 
-    Args:
-        results_dir: The folder, or one of its steps', with `annotations.jsonl`, or `failures.jsonl`
-            where all records failed; `run.json` says what ran. Where steps changed records, their
-            versions are shown next to each other.
-        out_path: The page; None for `report.html` in that folder, or `report_with_NAME.html` with
-            another of that name.
-        image_root: Where relative image paths are looked for; None for where the runs looked.
-        other: Another run's folder: its records are shown, and `results_dir`'s as the earlier
-            versions of them.
-        single: Whether the page should hold everything, without a folder next to it.
-        copies: Whether every picture should have a small copy, which a page shows that is moved
-            without the pictures.
-        how: `title` and `summary`, if not what the folder's files say; `on_progress` is called with
-            the number of records that are done.
-
-    Returns:
-        The path of the page, and how many records the report shows.
-
-    Raises:
-        InputError: A folder has neither of these files, the page can't be written, its name is that
-            of a file of data, or a single file would be too large.
+    The page is `report.html` in that folder, or `report_with_NAME.html`, unless `out_path` names
+    it. `copies` are for a page that is moved without the pictures. `how` has `title` and `summary`,
+    if not what the folder's files say, and `on_progress`. Raises InputError where a folder has
+    neither annotations nor failures, or the page can't be written.
     """
     _check_results(results_dir)
     if other:
@@ -264,9 +222,7 @@ def _folder_name(folder: str) -> str:
 
 
 def _title_of_run(run: Mapping[str, Any], source: str) -> str:
-    # Return a run's title: its pipeline, and the file's name in the first text among its data. That
-    # text is nearly always the path of its input. The pipeline is the one that its spec names, else
-    # `source`. Either part may be missing; without both the title is "".
+    # The first text among a run's data is nearly always the path of its input.
     spec = run.get("spec")
     named = spec.get("autolabel_type") if isinstance(spec, dict) else None
     pipeline = named if isinstance(named, str) else ""
@@ -276,9 +232,8 @@ def _title_of_run(run: Mapping[str, Any], source: str) -> str:
 
 
 def _title_of_script(annotations: str, storage: FileStorage) -> str:
-    # Without a pipeline it is the prefix of the script's files, unless that is the default one.
-    # What it read is the folder of images if the file of records is among the results, as then
-    # the script made it.
+    # What it read is the folder of images if the file of records is among the results, as then the
+    # script made it.
     prefix = "" if storage.file_name_prefix == PREFIX else storage.file_name_prefix
     data = storage.first_entry_file_name
     made_by_script = os.path.dirname(os.path.abspath(data)) == os.path.abspath(storage.cache_path)
@@ -288,13 +243,11 @@ def _title_of_script(annotations: str, storage: FileStorage) -> str:
 
 
 def _source(annotations: str) -> str:
-    # "", too, where there is no file or no record.
     source = next(_objects(annotations), {}).get("source")
     return source if isinstance(source, str) else ""
 
 
 def _title(pipeline: str, data: str) -> str:
-    # Either may be empty, and is then left out.
     parts = [pipeline]
     if data:
         parts.append(os.path.basename(os.path.normpath(data)))
@@ -318,6 +271,4 @@ def _unread(path: str) -> Iterator[dict[str, Any]]:
 
 
 def _objects(path: str) -> Iterator[dict[str, Any]]:
-    # Return an iterator over the objects in a file, without the rows that can't be read. It is
-    # empty where there is no such file.
     return (row.data for row in _rows(path) if row.data is not None)
