@@ -26,12 +26,7 @@ from dataflow_grounding.tasks.grounding import Found
 
 @dataclass(frozen=True)
 class Regrounding:
-    """The expressions of a record that are grounded again, and the regions that they name.
-
-    Attributes:
-        to_check: These expressions, and the regions.
-        asked: What DoubleChecker has said of those that it was asked about, by their number.
-    """
+    """The expressions of a record that are grounded again, and what DoubleChecker said of them."""
 
     to_check: ExpressionsToCheck
     asked: dict[int, Verdict]
@@ -52,7 +47,6 @@ class Regrounding:
         self, answers: Mapping[str, Found | RecordError], threshold: float
     ) -> dict[int, Result]:
         """Return what both checks say of each expression, or why its text isn't grounded again.
-
         Boxes are those of regions from an IoU of `threshold` on.
         """
         regions = boxes_of(self.to_check.regions)
@@ -74,7 +68,6 @@ class Regrounding:
     def checked(
         self, expressions: list[dict[str, Any]], results: Mapping[int, Result], size: Size
     ) -> list[dict[str, Any]]:
-        """Return all expressions of the record, those with a result as the checks say."""
         both = {number: result for number, result in results.items() if number in self.asked}
         alone = {number: result for number, result in results.items() if number not in both}
         checked = self.to_check.checked(expressions, both, "both", size)
@@ -85,9 +78,8 @@ def regrounding_of(
     expressions: Sequence[dict[str, Any]], regions: Sequence[Mapping[str, Any]], size: Size
 ) -> Regrounding:
     """Return what is to be grounded again of a record's expressions, in an image of that size.
-
-    That is those with boxes, and those that DoubleChecker found to fit several regions; without
-    those that it got no answer about.
+    Those that DoubleChecker found to fit several regions are, without those that it got no answer
+    about.
     """
     first = [_before_asking(expression, regions) for expression in expressions]
     to_check = expressions_to_check(first, regions)
@@ -105,7 +97,6 @@ def regrounding_of(
 
 
 def _said(expression: Mapping[str, Any]) -> Mapping[str, Any]:
-    # Empty for an expression that DoubleChecker wasn't asked about.
     said = expression.get("verification")
     return said if isinstance(said, dict) and said.get("method") == ASKED else {}
 
@@ -158,22 +149,9 @@ def _places(stated: Mapping[str, Any]) -> list[int] | None:
 def verdict_of_regrounding(
     answer: Found, text: str, places: list[int], regions: Sequence[Bbox], threshold: float
 ) -> Verdict:
-    """Return the verdict on an expression from grounding its text again.
-
-    Boxes are matched with regions one to one, with the expression's own ones first. The kind is
-
-    - `unknown` where the answer is `ambiguous` or `unsupported`;
-    - `matches` if each of its regions has a box, and each box is on one of these;
-    - `mended` if all boxes are on regions, but not just on its own: it should name the regions with
-      a box. It is `several` instead if it named one region and the boxes are on several;
-    - `wrong` if nothing is found, or a box is on no region.
-
-    Args:
-        answer: What was found for the text.
-        text: The expression's text.
-        places: The places, from 0, of the regions that the expression names.
-        regions: The boxes of all regions.
-        threshold: Least IoU of a box and the region that it shows.
+    """Return the verdict on an expression from grounding its text again. Boxes are matched with
+    regions one to one, with the expression's own ones first. It is `mended` if all boxes are on
+    regions, but not just on its own: it should name these.
     """
     if answer.status in ("ambiguous", "unsupported"):
         return Verdict("unknown", text, places, answer.reason or answer.status)
@@ -204,8 +182,6 @@ def verdict_of_regrounding(
 def _match_regions(
     boxes: Sequence[Bbox], places: Sequence[int], regions: Sequence[Bbox], threshold: float
 ) -> tuple[dict[int, float], list[Bbox]]:
-    # Return the IoU of each region that has a box on it, by the region's place, and the boxes that
-    # are on none of the regions at these places.
     candidates = [regions[place] for place in places]
     overlaps: dict[int, float] = {}
     matched: set[int] = set()
@@ -218,19 +194,9 @@ def _match_regions(
 
 
 def combine_verdicts(by_asking: Verdict, by_grounding: Verdict, before: Verdict) -> Verdict:
-    """Return one verdict from two checks, which corrects the expression only if both agree.
-
-    If either says `several`, so does the verdict, with the text as it was before. Otherwise, if one
-    can't tell, the other counts. They agree if grounding finds the regions that the model calls
-    right or has corrected the expression to. They also agree if the model calls the expression
-    wrong without a correction, and grounding finds other regions (`mended`) or none (`wrong`). If
-    they disagree, the verdict is `wrong`, with text and regions as they were before both.
-
-    Args:
-        by_asking: What the model said when it was asked.
-        by_grounding: What grounding the expression again said, in the words and with the regions
-            that `by_asking` has.
-        before: The expression as it was before both.
+    """Return one verdict from two checks, which corrects the expression only if both agree. If
+    either says `several`, so does the verdict; if one can't tell, the other counts. If they
+    disagree, it is `wrong`, with text and regions as they were before both.
     """
     for verdict in (by_asking, by_grounding):
         if verdict.kind == "several":

@@ -19,50 +19,28 @@ ASKED = "ask"
 NOT_CHECKED = "not checked"
 """The `reason` of a `verification` where no answer could be had."""
 Kind: TypeAlias = Literal["matches", "mended", "several", "wrong", "unknown"]
-"""What a check finds of an expression; Verdict says what each means."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a check says of an expression.
+    """What a check says of an expression, with its text and regions after the check."""
 
-    Attributes:
-        kind: `matches`: it is right as it was. `mended`: its text or its regions were corrected.
-            `several`: it is meant for one region and fits all of `places`. `wrong`: it doesn't
-            match, and nothing better is known. `unknown`: the check could not tell.
-        text: The expression's text after the check.
-        places: The places, from 0, of the regions that it names after the check.
-        reason: Why the check says so.
-        iou: How well its regions and the boxes of grounding it again overlap on average; None
-            where it wasn't grounded again.
-    """
-
+    # `matches`: it is right as it was. `mended`: its text or its regions were corrected. `several`:
+    # it is meant for one region and fits all of `places`. `wrong`: it doesn't match, and nothing
+    # better is known. `unknown`: the check could not tell.
     kind: Kind
     text: str
-    places: list[int]
+    places: list[int]  # of its regions, from 0
     reason: str = ""
-    iou: float | None = None
+    iou: float | None = None  # mean overlap with the boxes of grounding it again, if it was
 
 
 Result: TypeAlias = Verdict | RecordError
-"""The verdict on an expression, or why there is none."""
 
 
 def verdict_of_check(check: Check, text: str, places: list[int]) -> Verdict:
-    """Return the verdict on an expression from a model that was asked whether it is right.
-
-    If the model gives no text or no regions, those of the expression stay. The kind is
-
-    - `several` if the expression names one region, and the model keeps its words but names several
-      regions. If it calls the expression right and names other regions than its own, it contradicts
-      itself: then the kind isn't `several`;
-    - `unknown` if the model doesn't say whether it is right, and `matches` if it says so;
-    - `mended` if it says no and gives other words or regions, `wrong` if it gives neither.
-
-    Args:
-        check: The model's answer.
-        text: The text of the expression that it was asked about.
-        places: The places, from 0, of the regions that the expression names.
+    """Return the verdict on an expression from a model that was asked whether it is right. If the
+    model gives no text or no regions, those of the expression stay.
     """
     same_text = not check.text or _fold(check.text) == _fold(text)
     fits_several = same_text and len(places) == 1 and len(check.places) > 1
@@ -79,7 +57,6 @@ def verdict_of_check(check: Check, text: str, places: list[int]) -> Verdict:
 
 
 def region_ids(places: Sequence[int]) -> list[int]:
-    """Return the numbers from 1 of regions at these places."""
     return [place + 1 for place in places]
 
 
@@ -99,17 +76,11 @@ OF_AN_EARLIER_TEXT = ("noun_chunk", "caption_span")
 
 @dataclass(frozen=True)
 class AskedTogether:
-    """Some expressions, and the regions that one request about them shows.
-
-    Attributes:
-        before: The expressions before the check, as verdicts.
-        places: The places of the regions that are shown, in order.
-        regions: These regions.
-    """
+    """Some expressions, and the regions that one request about them shows."""
 
     before: list[Verdict]
-    places: list[int]
-    regions: list[Mapping[str, Any]]
+    places: list[int]  # of the regions that are shown, in order
+    regions: list[Mapping[str, Any]]  # these
 
     @property
     def expressions(self) -> list[Merged]:
@@ -121,7 +92,6 @@ class AskedTogether:
         ]
 
     def verdicts(self, checks: Sequence[Check]) -> list[Verdict]:
-        """Return the verdict on each expression from the model's answer about it."""
         verdicts = []
         for check, before in zip(checks, self.before, strict=True):
             check = check._replace(places=[self.places[place] for place in check.places])
@@ -131,28 +101,17 @@ class AskedTogether:
 
 @dataclass(frozen=True)
 class ExpressionsToCheck:
-    """The expressions of a record that have boxes, and the regions that they name.
+    """The expressions of a record that have boxes, and the regions that they name."""
 
-    Attributes:
-        verdicts: The number of an expression in the record, from 0 → its text and regions, as a
-            verdict of kind `unknown`.
-        before: The same before any check.
-        regions: The record's regions, and after them a region for each box of an expression that
-            is on none of these.
-        known: How many of `regions`, from the first on, are the record's.
-        strays: The instances, before any check, of expressions with a box on none of these.
-    """
-
-    verdicts: dict[int, Verdict]
-    before: dict[int, Verdict]
-    regions: list[Mapping[str, Any]]
-    known: int
-    strays: dict[int, list[dict[str, Any]]]
+    verdicts: dict[int, Verdict]  # by the expression's number, of kind `unknown`
+    before: dict[int, Verdict]  # the same before any check
+    regions: list[Mapping[str, Any]]  # the record's, then one for each box on none of these
+    known: int  # how many of these are the record's
+    strays: dict[int, list[dict[str, Any]]]  # instances, before any check, with a box on none
 
     def asked_together(self, numbers: Sequence[int], near: Collection[int]) -> AskedTogether:
-        """Return the expressions with these numbers, to be asked about in one request.
-
-        It shows the regions at the places `near`, and those that the expressions name.
+        """Return expressions to be asked about in one request, with the regions that they name and
+        those at the places `near`.
         """
         before = [self.verdicts[number] for number in numbers]
         all_places = set(near)
@@ -168,14 +127,6 @@ class ExpressionsToCheck:
         method: str,
         size: Size,
     ) -> list[dict[str, Any]]:
-        """Return all expressions of the record, those with a result as their check says.
-
-        Args:
-            expressions: All expressions.
-            results: By the expression's number.
-            method: How they were checked.
-            size: Width and height of the image, px.
-        """
         checked = []
         for number, expression in enumerate(expressions):
             if number in results:
@@ -187,10 +138,6 @@ class ExpressionsToCheck:
     def _with_result(
         self, number: int, expression: dict[str, Any], result: Result, method: str
     ) -> dict[str, Any]:
-        # `verified` is None without a verdict, or with an unknown one; True where the expression
-        # matches, or has been corrected; False where it is wrong, or fits several regions, and so
-        # becomes `ambiguous`, without instances. The verification's `before` has the text and
-        # regions of an expression that was changed.
         if isinstance(result, RecordError):
             verification: dict[str, Any] = {"method": method, "iou": None, "reason": NOT_CHECKED}
             first = self._changed(number, expression, self.before[number])
@@ -241,14 +188,8 @@ class ExpressionsToCheck:
 def expressions_to_check(
     expressions: Sequence[Mapping[str, Any]], regions: Sequence[Mapping[str, Any]]
 ) -> ExpressionsToCheck:
-    """Return the expressions that have boxes, with the regions that the boxes are of.
-
-    A box belongs to a region with the very same numbers. Other boxes are added after the record's
-    regions, as regions without a type.
-
-    Args:
-        expressions: All expressions of the record; those without boxes are left out.
-        regions: The record's regions.
+    """Return the expressions that have boxes, with the regions that the boxes are of. A box belongs
+    to a region with the very same numbers; other boxes become regions without a type.
     """
     all_regions = list(regions)
     verdicts: dict[int, Verdict] = {}
@@ -270,10 +211,7 @@ def expressions_to_check(
 def with_spans(
     checked: list[dict[str, Any]], before: list[dict[str, Any]], caption: Any
 ) -> list[dict[str, Any]]:
-    """Return checked expressions, with new spans in the caption if the check changed any text.
-
-    All then get a new `char_span`: None where the text doesn't occur, or there is no caption.
-    """
+    """Return checked expressions, each with a new `char_span` if the check changed any text."""
     texts = texts_of(checked)
     if texts == texts_of(before):
         return checked

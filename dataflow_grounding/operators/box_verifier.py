@@ -131,7 +131,6 @@ class BoxVerifier(LooksCloser):
         sample = self.samples if self.region_iou is None else 0
 
         async def ground(some_texts: list[str]) -> list[Found]:
-            """Return an answer for each text, from one request and those for small boxes."""
             answers = []
             for text, answer in zip(
                 some_texts, await self.ground(image, some_texts, ask, sample), strict=True
@@ -146,7 +145,6 @@ class BoxVerifier(LooksCloser):
 
 
 def _verification_fields(expression: dict[str, Any], answer: Found | RecordError) -> dict[str, Any]:
-    # `answer` is what was found when its text was grounded again, or why none could be had.
     if isinstance(answer, RecordError):
         return {"verified": None, "verification": {"method": "reground", "reason": str(answer)}}
     overlap = round(agreement(expression["instances"], answer.instances), 4)

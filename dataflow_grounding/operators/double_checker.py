@@ -85,8 +85,7 @@ class DoubleChecker(RegionOperator):
     async def _ask_model(
         self, image: Image, to_check: ExpressionsToCheck, ask: Ask
     ) -> dict[int, Result]:
-        # Those whose first regions are near each other share a request. Where one fails, each of
-        # its expressions has the error as its result, and the others are asked about all the same.
+        # Those whose first regions are near each other share a request.
         boxes = boxes_of(to_check.regions)
         first_region = {number: verdict.places[0] for number, verdict in to_check.verdicts.items()}
         results: dict[int, Result] = {}
