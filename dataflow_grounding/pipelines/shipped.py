@@ -1,32 +1,10 @@
 """The pipelines that a spec names: captions grounded, boxes referred to, boxes described."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from dataflow_grounding import FileStorage, Operator, Pipeline, Serving, SpecError
 from dataflow_grounding import operators as steps
-from dataflow_grounding._util.errors import SpecError
-from dataflow_grounding._util.nearest import nearest
-from dataflow_grounding.data.storage import FileStorage, ResultsStorage
-from dataflow_grounding.operators.operator_base import Operator
-from dataflow_grounding.pipelines.pipeline import Pipeline
-from dataflow_grounding.serving.serving import Serving
-
-if TYPE_CHECKING:  # a pipeline imports its own operators alone
-    from dataflow_grounding.operators.region_captioner import CaptionMarks
-    from dataflow_grounding.operators.region_operator import RegionMarks
-
-# Roles of the steps' columns, which may have other names than their own. Those of boxes and
-# captions may not: others read them.
-RENAMABLE = (
-    "image_with_bbox",
-    "type",
-    "normalized_bbox",
-    "result_file",
-    "valid_bboxes_num",
-    "prompt",
-    "bbox_problems",
-    "answer",
-)
 
 
 class ImageGroundingPipeline(Pipeline):
@@ -155,7 +133,7 @@ class ImageReferringExpressionPipeline(Pipeline):
         method: Literal["ask", "reground", "both"] = "ask",
         judge: Serving | None = None,
         iou: float = 0.5,
-        marks: "RegionMarks" = "none",
+        marks: Literal["none", "outline"] = "none",
         negatives: int = 0,
         other_images: Sequence[str] = (),
     ) -> None:
@@ -202,32 +180,25 @@ class ImageRegionCaptionPipeline(Pipeline):
 
     Step 0 draws each image's boxes, numbered, into a picture in `output_dir`; step 1 describes what
     is in each. `proposing` are RegionMarker's further settings, for images without boxes.
-    `output_columns` are other names for the steps' columns, by their own, which are those in
-    RENAMABLE: {"prompt": "region_prompt"} where the rows have a `prompt`. Raises SpecError for any
-    other.
+    `output_columns` are other names for the steps' columns, by their own: {"prompt":
+    "region_prompt"} where the rows have a `prompt`.
     """
 
     name = "image_region_caption"
 
     def __init__(
         self,
-        storage: ResultsStorage,
+        storage: FileStorage,
         serving: Serving,
         output_dir: str,
         *,
         max_boxes: int | None = 10,
-        marks: "CaptionMarks" = "outline",
+        marks: Literal["outline", "tag", "crop"] = "outline",
         output_columns: Mapping[str, str] | None = None,
         **proposing: Any,
     ) -> None:
         self.storage = storage
         self.columns = dict(output_columns or {})
-        for name in self.columns:
-            if name not in RENAMABLE:
-                raise SpecError(
-                    f"workflow.output_columns: {name!r} is not one of {', '.join(RENAMABLE)}"
-                    f"{nearest(name, RENAMABLE)}"
-                )
         self.marker = steps.RegionMarker(
             output_dir, max_boxes, serving=serving, marks=marks, **proposing
         )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -11,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from dataflow_grounding import operators
+from dataflow_grounding import FileStorage, OpenAIServing, operators
 from dataflow_grounding.jobs.registry import JOBS, job_named
 from dataflow_grounding.jobs.spec_job import SpecJob
+from dataflow_grounding.pipelines import shipped
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer
 from tests.support.workplace import Done, Workplace, command, ended, process
 
@@ -681,3 +684,48 @@ def test_rows_with_several_pictures_or_none_are_checked_and_run(
     path.write_text(path.read_text().split("\n", 1)[1])
     assert moods.told("generate")["done"] == 3
     assert sorted(len(request.images) for request in server.requests) == [0, 1, 3]
+
+
+BOX = {"bbox": [5, 5, 40, 40], "type": "cup"}
+COPIES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "ImageGroundingPipeline": (
+        {"image_path": "a.jpg", "caption": "A cup."},
+        {"verify": True, "check": True, "negatives": 1},
+    ),
+    "ImageReferringExpressionPipeline": (
+        {"image_path": "a.jpg", "regions": [BOX]},
+        {"method": "both", "negatives": 1},
+    ),
+    "ImageRegionCaptionPipeline": (
+        {"image": "a.jpg", "bbox": [[5, 5, 35, 35]]},
+        {"output_dir": "marked", "marks": "tag"},
+    ),
+}
+"""A shipped pipeline → a row that it takes, and settings."""
+
+
+@pytest.mark.parametrize("name", COPIES)
+def test_a_copy_of_the_shipped_pipelines_writes_what_they_write(
+    name: str, server: LoopbackServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    text = Path(shipped.__file__).read_text(encoding="utf-8")
+    assert set(re.findall(r"^from (\S+)", text, re.MULTILINE)) == {
+        "collections.abc",
+        "dataflow_grounding",
+        "typing",
+    }, "it takes nothing that isn't at the door"
+    (tmp_path / "copy_of_shipped.py").write_text(text, encoding="utf-8")
+    Workplace(tmp_path).picture()
+    row, settings = COPIES[name]
+    (tmp_path / "in.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    serving = OpenAIServing(server.base_url, "loopback", api_key="k", box_format="xyxy_px")
+    written = []
+    for module in (shipped, importlib.import_module("copy_of_shipped")):
+        storage = FileStorage("in.jsonl", module.__name__, "out")
+        getattr(module, name)(storage, serving, **settings).run()
+        steps = sorted((tmp_path / module.__name__).glob("out_step*.jsonl"))
+        written.append([step.read_text(encoding="utf-8") for step in steps])
+    assert written[0] == written[1]
+    assert len(written[0]) > 1
