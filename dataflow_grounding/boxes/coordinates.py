@@ -93,18 +93,13 @@ def frame_of(frame: str, sent: Size) -> Canvas:
             " smart_resize_28_3136_12845056, long_edge_2048, long_edge_1568_patch_28_1568,"
             " pad_square, pad_square_corner, seen_672_672"
         )
-    if frame.startswith("pad_square"):
-        return _padded(sent, in_the_middle=frame == "pad_square")
     width, height = _resized(match, sent)
-    return Canvas(width, height, 0, 0, width, height)
-
-
-def _padded(sent: Size, *, in_the_middle: bool) -> Canvas:
-    width, height = sent
     side = max(sent)
-    if in_the_middle:
+    if frame == "pad_square":
         return Canvas(side, side, (side - width) / 2, (side - height) / 2, width, height)
-    return Canvas(side, side, 0, 0, width, height)
+    if frame == "pad_square_corner":
+        return Canvas(side, side, 0, 0, width, height)
+    return Canvas(width, height, 0, 0, width, height)
 
 
 def _resized(match: re.Match[str], sent: Size) -> Size:

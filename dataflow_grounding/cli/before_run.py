@@ -72,7 +72,11 @@ def _lines(figures: dict[str, Any]) -> Iterator[str]:
     records = counted(figures["records"], "record")
     stored = counted(figures["stored"], "reply")
     yield f"A run asks {figures['asks']}: {records}, {stored} stored. Nothing was sent."
-    yield from _aside_lines(figures)
+    if figures["probes"]:
+        yield (
+            f"Of the requests, {figures['probes']:,} check the box format. Replies that can't be"
+            " read are asked again."
+        )
     if figures["looked_at"] < figures["records"]:
         yield (
             f"Extrapolated from {figures['looked_at']:,} of them, drawn by chance: tokens are right"
@@ -90,14 +94,6 @@ def _lines(figures: dict[str, Any]) -> Iterator[str]:
         yield f"Prices: {figures['prices']}."
     else:
         yield "No known price: set vlm.prices to see the cost in USD."
-
-
-def _aside_lines(figures: dict[str, Any]) -> Iterator[str]:
-    if figures["probes"]:
-        yield (
-            f"Of the requests, {figures['probes']:,} check the box format. Replies that can't be"
-            " read are asked again."
-        )
 
 
 def _table(figures: dict[str, Any]) -> Iterator[str]:

@@ -383,7 +383,11 @@ class _BoxReader:
             boxes[index] = box
 
     def compare(self, label: str, phrase: str, phrase_id: int) -> None:
-        if ids_of(label, {phrase_id: phrase}) or _may_be(label, phrase):
+        if ids_of(label, {phrase_id: phrase}):
+            return
+        are_comparable = label.isascii() and phrase.isascii()
+        fits = is_like(label, phrase) if are_comparable else share_a_word(label, phrase)
+        if fits:
             return
         self.note_once("unlike_label", f"{label[:60]!r} for phrase {phrase_id}")
         self.reading.doubts[phrase_id] = f"the model calls it {label[:60]!r}"
@@ -432,12 +436,6 @@ class _BoxReader:
         if label != self.phrases[named[0]]:
             self.note_once("matched_by_label", f"{label[:60]!r} is phrase {named[0]}")
         return named[0], ""
-
-
-def _may_be(label: str, phrase: str) -> bool:
-    if label.isascii() and phrase.isascii():
-        return is_like(label, phrase)
-    return share_a_word(label, phrase)
 
 
 def _are_equal_steps(edges: Sequence[float], side: float) -> bool:

@@ -68,7 +68,8 @@ def answer_of(reply: str) -> str:
     text = _after_code(text)
     text = _without_thinking(text)
     text = _contents_of_answer_tags(text)
-    text = _turn_of_assistant(text)
+    role = _ROLE.match(text)
+    text = text if role is None else text[role.end() :]
     text = _TOKENS.sub(" ", text) if "<" in text else text
     text = text.strip()
     if not text:
@@ -204,8 +205,3 @@ def _contents_of_answer_tags(text: str) -> str:
     # Without a box it says that nothing is there: then words before it count, too, as without tags.
     before = "" if any(map(str.isdigit, answer)) else text[: tags[0].start()]
     return f"{before}\n{answer}\n{after}".strip()
-
-
-def _turn_of_assistant(text: str) -> str:
-    role = _ROLE.match(text)
-    return text if role is None else text[role.end() :]

@@ -608,8 +608,7 @@ def _no_boxes(value: Any) -> UnreadableReply:
 
 
 def _label_of(fields: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    # Return the key and the text of an item's preferred label, of several languages' the English.
-    # None for both where it has none.
+    # the key and the text; of a label in several languages, the English
     labels: list[tuple[int, str, str]] = []
     for key, value in fields.items():
         if isinstance(value, dict):

@@ -167,7 +167,7 @@ class _Scanner:
             self.at = number.end()
             if self.at == len(self.text):  # more digits may have followed
                 return self.ended()
-            return _number(number[0])
+            return int(number[0]) if _WHOLE.fullmatch(number[0]) else float(number[0])
         return self.word()
 
     def array(self, closer: str, depth: int) -> Any:
@@ -316,10 +316,6 @@ def _is_nested(value: Any) -> bool:
 
 def _is_lost(value: Any) -> bool:
     return isinstance(value, CutArray) and not value
-
-
-def _number(text: str) -> int | float:
-    return int(text) if _WHOLE.fullmatch(text) else float(text)
 
 
 def _unescaped(raw: str) -> str:

@@ -324,7 +324,7 @@ def _reply_of(response: Any, where: str) -> Reply:
     # the text may not be whole: the question is asked again
     # (epam/ai-dial-adapter-vertexai#85, archestra-ai/archestra#5487).
     usage = _usage_of(response.usage_metadata)
-    tier = _tier_of(response)
+    tier = tier_named(_headers_of(response).get(TIER_HEADER))
     feedback = response.prompt_feedback
     if feedback is not None and feedback.block_reason:
         refusal = _refusal(feedback.block_reason, feedback.block_reason_message)
@@ -340,10 +340,6 @@ def _reply_of(response: Any, where: str) -> Reply:
         return Reply("", finish, usage, tier=tier)
     refusal = _refusal(finish, candidate.finish_message or _blocked_categories(candidate))
     return Reply(text, finish, usage, refusal, tier=tier)
-
-
-def _tier_of(response: Any) -> str:
-    return tier_named(_headers_of(response).get(TIER_HEADER))
 
 
 def _headers_of(response: Any) -> dict[str, str]:

@@ -71,11 +71,11 @@ def region_caption(
         try:
             items, notes = read_by_id(reply, "captions", count)
         except UnreadableReply:
-            captions = _captions_in_own_words(reply, count)
-            if captions is None:
+            said = read_marked_text(reply, count)
+            if len(said) < count:
                 raise
             note = Note("own_words", "the reply is a text with <region1> and so on in it")
-            return captions, [note]
+            return RegionCaptions([said[number] for number in sorted(said)], reply.strip()), [note]
         texts: dict[int, str] = {}
         for number, item in items.items():
             text = text_of(item.get("text"))
@@ -94,13 +94,6 @@ def region_caption(
         divisible=count > 1,
         marks=SHOWN_AS[marks],
     )
-
-
-def _captions_in_own_words(reply: str, count: int) -> RegionCaptions | None:
-    texts = read_marked_text(reply, count)
-    if len(texts) < count:
-        return None
-    return RegionCaptions([texts[number] for number in sorted(texts)], reply.strip())
 
 
 def read_marked_text(text: str, count: int) -> dict[int, str]:

@@ -95,7 +95,8 @@ class AskingForm:
             changes["read"] = partial(_read_lines, request.read, usual_key)
             return changes
         changes["schema"] = _schema_of(request.schema, usual_key, key, self.boxes)
-        changes["read"] = _reading_key(request.read, key, usual_key)
+        if key != usual_key:
+            changes["read"] = partial(_read_renamed, request.read, key, usual_key)
         return changes
 
 
@@ -159,14 +160,6 @@ def _schema_of(schema: Mapping[str, Any], key: str, new_key: str, boxes: BoxesIn
     properties = schema["properties"]["objects"]["items"]["properties"]
     renamed = {new_key if name == key else name: part for name, part in properties.items()}
     return object_of(objects=list_of(object_of(**renamed)))
-
-
-def _reading_key(
-    read: Callable[[str], ReadReply[T]], key: str, usual_key: str
-) -> Callable[[str], ReadReply[T]]:
-    if key == usual_key:
-        return read
-    return partial(_read_renamed, read, key, usual_key)
 
 
 def _read_renamed(
