@@ -155,7 +155,7 @@ def _box_key(picture: str, text: str, box: Mapping[str, Any]) -> str:
 
 
 def _check_expressions(changes: list[Mapping[str, Any]]) -> None:
-    # A side may be None: the expression wasn't there, or is there no longer.
+    # A side is None where the expression isn't there.
     expressions = []
     for change in changes:
         for side in (change["before"], change["after"], change.get("original")):
