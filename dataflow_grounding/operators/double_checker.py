@@ -46,14 +46,18 @@ class DoubleChecker(RegionOperator):
         box_format, regions_per_request, marks: As RegionOperator's.
 
     Example:
-        >>> from dataflow_grounding import DoubleChecker, EmbeddedServing
+        >>> from dataflow_grounding import DoubleChecker, OpenAIServing
+        >>> from dataflow_grounding.testing import CannedAnswers, LoopbackServer
         >>> box = [300, 200, 500, 400]
-        >>> expression = {"text": "the red square", "instances": [{"bbox": box}]}
+        >>> expression = {"text": "the blue square", "instances": [{"bbox": box}]}
         >>> row = {"image_path": "square.png", "regions": [{"bbox": box}]}
         >>> row["expressions"] = [expression]
-        >>> [checked] = DoubleChecker(EmbeddedServing())(row)["expressions"]
-        >>> checked["verified"]
-        True
+        >>> says = '{"checks": [{"id": 1, "matches": false, "text": "the red square"}]}'
+        >>> with LoopbackServer(CannedAnswers(says)) as server:
+        ...     serving = OpenAIServing(server.base_url, "any-model", box_format="xyxy_1000")
+        ...     [checked] = DoubleChecker(serving)(row)["expressions"]
+        >>> checked["text"], checked["verified"], checked["verification"]["before"]["text"]
+        ('the red square', True, 'the blue square')
     """
 
     name = "double_check"
