@@ -19,10 +19,8 @@ _MOST_RECORDS = 10**12  # that a pilot may have
 
 
 def spec_option_for(what: str) -> Callable[[F], F]:
-    """Return a decorator that adds the option `-e SPEC`, which may be given several times.
-
-    The command gets it as `spec_paths`; `what` says in the help what it is for. The decorator also
-    keeps the command's answer alone on standard output: a spec may name code that prints.
+    """The command gets `-e SPEC`, which may be given several times, as `spec_paths`. Its answer
+    alone stays on standard output: a spec may name code that prints.
     """
     names = ("-e", "--experiment_spec", "--experiment_spec_file", "spec_paths")
     text = f"{what}; given several times, later ones override earlier ones."
@@ -90,14 +88,7 @@ overrides_argument = click.argument(
 
 
 def answer(as_json: bool, figures: Any, lines: Iterable[str], indent: int | None = None) -> None:
-    """Print figures as JSON for programs, or lines for people, on standard output.
-
-    Args:
-        as_json: Whether to print the figures.
-        figures: What JSON can hold.
-        lines: The same in words.
-        indent: By how many spaces the JSON is indented; None for one line.
-    """
+    """Print figures as JSON for programs, or lines for people, on standard output."""
     if as_json:
         say_json(figures, indent)
     else:
@@ -105,10 +96,8 @@ def answer(as_json: bool, figures: Any, lines: Iterable[str], indent: int | None
 
 
 def check_writable(path: str, image: str = "") -> None:
-    """Raise SpecError where a picture can't be written to a path, before anything is paid for.
-
-    That is also where the path is the file `image`, of which the picture is made, or its ending is
-    none of a picture.
+    """Raise SpecError, before anything is paid for, where a picture can't be written to a path:
+    also for the file `image` itself, and where the ending is none of a picture.
     """
     from PIL import Image
 
@@ -127,9 +116,8 @@ def check_writable(path: str, image: str = "") -> None:
 
 
 def mention_reviewed_file(results: str) -> None:
-    """Say that a results folder has a reviewed file, too, where a command takes the run's own file.
-
-    Nothing is said where `results` is no folder, or has no such file.
+    """Say that a results folder has a reviewed file, too, where a command takes the run's
+    own file.
     """
     reviewed = os.path.join(results, "annotations.reviewed.jsonl")
     if os.path.isdir(results) and os.path.exists(reviewed):
@@ -137,7 +125,7 @@ def mention_reviewed_file(results: str) -> None:
 
 
 def combined(*options: Callable[[F], F]) -> Callable[[F], F]:
-    """Return a decorator that puts several options on a command, in the order given."""
+    """Put several options on a command, in the order given."""
 
     def with_options(command: F) -> F:
         # As decorators are put on: the last first.
@@ -152,7 +140,6 @@ class Folder(click.Path):
     """A local folder, or a remote address, which is looked at later."""
 
     def convert(self, value: Any, *where: Any) -> Any:
-        """Return the path, checked as `click.Path` does, or the address as it is."""
         return value if is_remote(value) else super().convert(value, *where)
 
 
@@ -164,7 +151,6 @@ class FailedLimit:
     share: float = 0.0
 
     def allows(self, summary: Summary) -> bool:
-        """Return whether no more records of a run have failed than may."""
         if self.number is not None:
             return summary.failed <= self.number
         return summary.failed <= self.share * summary.records
@@ -176,10 +162,7 @@ class FailedRecords(click.ParamType):  # type: ignore[type-arg]
     name = "limit"
 
     def convert(self, value: Any, *where: Any) -> FailedLimit:
-        """Return the limit that a text states. Raises BadParameter for any other text.
-
-        A FailedLimit is returned as it is; `where` is what click's errors name.
-        """
+        """Raises BadParameter for any other text; `where` is what click's errors name."""
         if isinstance(value, FailedLimit):
             return value
         if re.fullmatch("[0-9]{1,12}", value):
@@ -194,10 +177,7 @@ class Range(click.FloatRange):
     """The type of an option's value: a number between bounds."""
 
     def convert(self, value: Any, *where: Any) -> float:
-        """Return the number.
-
-        Raises BadParameter for any other value, and for NaN, which no bound keeps out.
-        """
+        """Raises BadParameter for any other value, and for NaN, which no bound keeps out."""
         number: float = super().convert(value, *where)
         if math.isnan(number):
             self.fail(f"{value} is not in {self._describe_range()}.", *where)

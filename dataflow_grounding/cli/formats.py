@@ -62,7 +62,6 @@ class _ClassScore(click.ParamType):  # type: ignore[type-arg]
     _score = Range(0, 1)
 
     def convert(self, value: Any, *where: Any) -> tuple[str, float]:
-        """Return both. Raises BadParameter for what is no score."""
         name, _, score = str(value).rpartition("=")
         return name.strip(), self._score.convert(score, *where)
 
@@ -247,8 +246,7 @@ def _missing_pictures(paths: list[str], folder: str, unpacked: str) -> list[str]
 
 
 def _with_classes(record: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    # `names` are the classes' names, which are compared letter by letter. A class that a phrase
-    # states stays.
+    # A class that a phrase states stays.
     expressions = []
     for expression in record.get("expressions") or ():
         if expression.get("text") in names and "class" not in expression:
@@ -337,7 +335,7 @@ def export(
 
 
 def _preamble_of(results: str, format: str) -> Mapping[str, Any]:
-    # What the file said that RESULTS were imported from; empty where that was of another format.
+    # empty where they were imported from another format
     imported = run_of(results).get("imported")
     if not isinstance(imported, dict) or imported.get("format") != format:
         return {}
@@ -346,9 +344,7 @@ def _preamble_of(results: str, format: str) -> Mapping[str, Any]:
 
 
 def _classes_of_all(results: str, parts: Mapping[str, str]) -> list[str]:
-    # Return the classes that are listed for RESULTS, then others of its parts' records. So all
-    # parts of a split have the same classes in the same order. Without parts no record is read, and
-    # there are none but the listed ones.
+    # The listed ones, then others of its parts, so that all parts have the same in the same order.
     classes = ClassList(classes_of(results))
     for path in parts.values():
         for record in records_of(path):
@@ -394,8 +390,7 @@ def _write(
 
 
 def _tell(exported: Exported, format: str, as_json: bool, source: Format | None) -> int:
-    # `source` is the format that the records were read from, whose reader may have left something
-    # out; None of a run's results.
+    # `source` is the format that the records were read from; None of a run's results.
     passed_over = Counter[str]() if source is None else _positive(source.passed_over)
     remarks = [*exported.remarks]
     if source is not None:

@@ -22,8 +22,6 @@ _TASKS = {
 
 
 def routes(engine: Engine) -> list[web.RouteDef]:
-    """Return the routes of this dialect."""
-
     async def models(_: web.Request) -> web.Response:
         return web.json_response({"success": True, "data": {engine.model: _facts(engine)}})
 

@@ -64,36 +64,21 @@ from dataflow_grounding.tasks.request import Request, Turn
 
 
 class _Settings(NamedTuple):
-    """A request's keys other than its messages, as they were written last for a task.
+    """A request's keys other than its messages, as they were written last for a task."""
 
-    Attributes:
-        what: What they were made of, but for the schema.
-        schema: The schema of the reply.
-        as_json: The keys as JSON, without the bracket before them.
-    """
-
-    what: tuple[Any, ...]
+    what: tuple[Any, ...]  # what they were made of, but for the schema
     schema: Mapping[str, Any]
-    as_json: bytes
+    as_json: bytes  # without the bracket before them
 
 
 @dataclass
 class _FoundOut:
-    """What an endpoint takes, as far as is known by now.
-
-    Attributes:
-        habits: What it is sent.
-        is_certain: Whether a request of this kind was answered.
-        takes_own_keys: Whether one was that asked for a reply of its own.
-        is_litellm: Whether replies pass LiteLLM's proxy.
-        first_request: Held while that is found out.
-        settings_by_task: What requests hold besides their messages, as it was written last.
-    """
+    """What an endpoint takes, as far as is known by now."""
 
     habits: Habits
-    is_certain: bool = False
-    takes_own_keys: bool = False
-    is_litellm: bool = False
+    is_certain: bool = False  # whether a request of this kind was answered
+    takes_own_keys: bool = False  # whether one was that asked for a reply of its own
+    is_litellm: bool = False  # whether replies pass LiteLLM's proxy
     first_request: PerLoop[asyncio.Lock] = field(default_factory=partial(PerLoop, asyncio.Lock))
     settings_by_task: dict[str, _Settings] = field(default_factory=dict)
 
@@ -298,8 +283,8 @@ class OpenAIServing(Serving):
         raise refused
 
     async def _find_out(self, request: Request[Any]) -> Reply:
-        # The way that it takes is kept. Raises the first refusal where no way is left to try,
-        # EndpointRefused for a model that takes no images, and any other error at once.
+        # Raises the first refusal where no way is left to try, EndpointRefused for a model that
+        # takes no images, and any other error at once.
         first_refusal: RequestRefused | None = None
         habits = self._found_out.habits
         while True:
@@ -359,8 +344,8 @@ class OpenAIServing(Serving):
         return reply
 
     def _body(self, request: Request[Any], habits: Habits) -> list[bytes]:
-        # Return the request as JSON, in parts: the images' long texts are neither copied nor
-        # scanned. For an endpoint that takes no system message, its text begins the first turn.
+        # In parts, as the images' long texts are neither copied nor scanned. For an endpoint that
+        # takes no system message, its text begins the first turn.
         parts = [b'{"messages":[']
         beginning = ""
         if habits.system_message:
@@ -446,8 +431,8 @@ class OpenAIServing(Serving):
         return HttpTransport(url, self._api_key, self.timeout, self.extra_headers)
 
     def _open_client(self, client: Any) -> Transport:
-        # Return a transport by a user's own client. It has its own connections, unless the client
-        # was made with an HTTP client: then one loop uses that, and all others send from there.
+        # It has its own connections, unless the client was made with an HTTP client: then one loop
+        # uses that, and all others send from there.
         import openai
 
         url = self._address("chat/completions")
@@ -479,7 +464,6 @@ def _short_parts_joined(parts: Iterable[bytes]) -> list[bytes]:
 
 
 def _message(message: Turn, beginning: str) -> list[bytes]:
-    # A user's text begins with `beginning`. Any other turn is its text alone.
     if message.role != "user":
         return [json.dumps({"role": message.role, "content": message.text}).encode()]
     parts = [b'{"role":"user","content":[']
@@ -496,9 +480,7 @@ def _system_message(text: str) -> bytes:
 
 
 def _key_in_environment(name: str, url: str) -> str | None:
-    # Return the key for an address from the first variable that holds one; None where none does.
-    # They are `name`, DF_API_KEY and OPENAI_API_KEY. The last is not tried for the address of
-    # DF_BASE_URL: that may be another provider's.
+    # OPENAI_API_KEY is not tried for the address of DF_BASE_URL: that may be another provider's.
     names = [name, "DF_API_KEY"]
     if url != os.environ.get("DF_BASE_URL"):
         names.append("OPENAI_API_KEY")

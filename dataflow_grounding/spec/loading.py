@@ -30,9 +30,8 @@ _UNSET_VARIABLE = re.compile(r"Environment variable '(\w+)' not found")
 _NO_PATHS = ("split", "allow_http", "allow_hosts", "proposals")
 
 BlockOf: TypeAlias = Callable[[str, Sequence[str]], tuple[str, type[PipelineBlock]]]
-"""From an `autolabel_type` and the folders of the spec's files to the pipeline's block.
-
-The block is its key and its model. Raises SpecError for a pipeline that isn't known.
+"""From an `autolabel_type` and the folders of the spec's files to the key and the model of the
+pipeline's block. Raises SpecError for a pipeline that isn't known.
 """
 
 
@@ -44,28 +43,12 @@ def read_spec(
     whole: bool = True,
     fixed: Mapping[str, Any] | None = None,
 ) -> tuple[Spec | None, list[str]]:
-    """Read a spec from YAML files, with all that is wrong with it.
-
-    Paths in a file are relative to its folder, paths in overrides to the current folder. The `.env`
-    files of both are read first.
-
-    Args:
-        paths: One YAML file or several, the later over the earlier.
-        overrides: `key=value` texts, over the files.
-        block_of: Returns the block of the pipeline that is to run.
-        others: The keys of all known pipelines' blocks, which may be next to that one.
-        whole: Whether the spec is for a run. If not, it is read for its endpoint: `data` is left
-            out, and what only a run needs may be missing.
-        fixed: By key, such as `image_grounding.data.input_jsonl`, the value that counts: the
-            spec's own isn't read.
-
-    Returns:
-        The spec, in which wrong keys have their defaults, or None where it can't be made; and what
-        is wrong, one line each, none where all is right.
-
-    Raises:
-        SpecError: There is no path, a file can't be read as YAML, an override not as `key=value`,
-            or a reference can't be filled in.
+    """The spec, in which wrong keys have their defaults, or None where it can't be made; and what
+    is wrong, one line each. Paths in a file are relative to its folder, those in overrides to the
+    current folder; the `.env` files of both are read first. `others` are the keys of all known
+    pipelines' blocks. A spec that isn't `whole` is read for its endpoint: `data` is left out, and
+    what only a run needs may be missing. Values of `fixed` count in place of the spec's own. Raises
+    SpecError where a file or an override can't be read, or a reference can't be filled in.
     """
     if isinstance(paths, str):
         paths = [paths]
@@ -108,9 +91,8 @@ def read_spec(
 
 
 def _endpoint_alone(config: Any, others: Collection[str]) -> Any:
-    # Without what only a run needs: `data` is left out, and a missing `results_dir` is the current
-    # folder. A `vlm` at the top is taken to be that of the first known pipeline's block, and all
-    # else is left out.
+    # A `vlm` at the top is taken to be that of the first known pipeline's block; all else is left
+    # out.
     plain: Any = OmegaConf.to_container(config)
     if "vlm" in plain:
         first_block = next(iter(others))
@@ -137,8 +119,7 @@ def _fix(config: Any, fixed: Mapping[str, Any]) -> None:
 
 
 def _name_pipeline(config: Any, known_pipelines: Collection[str]) -> None:
-    # A missing `autolabel_type` becomes the pipeline that the spec has a block for, or one whose
-    # name is similar. It stays unset where there are blocks for several pipelines, or for none.
+    # It stays unset where there are blocks for several pipelines, or for none.
     if config.get("autolabel_type") is not None:
         return
     names = [str(name) for name in config if name not in OTHER_KEYS["blocks"]]
@@ -155,7 +136,6 @@ def _model_of(
     autolabel_type: Any, block_of: BlockOf, folders: Sequence[str]
 ) -> tuple[type[SpecHead], str]:
     # Where the pipeline isn't known, or none is named, it is the model of the spec's head alone.
-    # The reason is "" otherwise, and where none is named.
     if autolabel_type is None:
         return SpecHead, ""
     try:
