@@ -62,13 +62,8 @@ class DataFlowServing(Serving):
         self.box_format = box_format
 
     async def answer(self, request: Request[Any]) -> Reply:
-        """Return what the other serving answers to one request.
-
-        Raises:
-            RequestRefused: The request hasn't exactly one picture, and the serving takes no other;
-                or an endpoint refused it.
-            RateLimited, ServerOverloaded, EndpointRefused: As an endpoint's status says.
-            ServerFault: Anything else that keeps it from a reply.
+        """Raises RequestRefused where the serving takes one picture, and the request hasn't one;
+        what an endpoint's status says; ServerFault for anything else that keeps it from a reply.
         """
         count = len(request.images)
         if count != 1 and self._method != MESSAGES:

@@ -144,9 +144,8 @@ class PromptedVQAGenerator(Operator):
         )
 
     def lacking(self, columns: Collection[str]) -> list[str]:
-        """Return the role of the text to ask where no column among `columns` has one.
-
-        That is `conversation` after a `run` that reads conversations, else `prompt`.
+        """`conversation` after a `run` that reads conversations, else `prompt`, if no column has a
+        text.
         """
         text_columns = self.reads()
         text_columns.pop("image", None)
@@ -157,32 +156,20 @@ class PromptedVQAGenerator(Operator):
         return ["conversation"]
 
     def settings(self) -> None:
-        """Return None, so that a finished run is worked through again, with its stored replies.
-
-        A run counts as finished by its settings, rows and pictures, but pictures in lists are not
-        looked at for that.
+        """A finished run is worked through again, with its stored replies: pictures in lists aren't
+        looked at to see whether it is finished.
         """
 
     def look_over(self, record: Record) -> None:
-        """Check a row before anything is asked.
-
-        Raises:
-            BrokenRow: Its prompt or conversation is none, or asks nothing.
-            ImageMissing: One of its pictures isn't there.
-            MachineBusy: A picture can't be looked for now.
+        """Raises BrokenRow for a prompt or conversation that is none, or asks nothing; ImageMissing
+        or MachineBusy where a picture can't be found.
         """
         self._prompt_and_earlier_turns(record)
         for row, key in self._each_picture(record):
             find_image(row, key)
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
-        """Ask the prompt and return the answer, whose column is null for the prompt NO_REGIONS.
-
-        That prompt is not asked.
-
-        Raises:
-            RecordError: The row, a picture or the answer can't be used.
-        """
+        """The answer's column is null for the prompt NO_REGIONS, which is not asked."""
         prompt, earlier = self._prompt_and_earlier_turns(record)
         if prompt == NO_REGIONS:
             ask.note("nothing_to_ask", "a picture without regions")

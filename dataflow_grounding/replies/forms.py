@@ -69,17 +69,10 @@ def parse_any(
 
 
 def is_whole(reply: Any) -> bool:
-    """Return whether a reply is JSON that is closed, and ends in its fence, blanks or tokens.
-
-    Some servers go on with these up to the token limit, and call the reply cut off
-    (vllm-project/vllm#8020, jundot/omlx#2990). Without a closed fence, or many of them, it may be
-    cut off at the end of an object, and more objects would have come.
-
-    Example:
-        >>> is_whole('{"objects": []}' + 20 * "\\n"), is_whole('{"objects": []}\\n')
-        (True, False)
-        >>> is_whole('```json\\n{"objects": []}\\n```')
-        True
+    """Whether a reply is JSON that is closed, and ends in its fence, or in many blanks or tokens:
+    some servers go on with these up to the token limit, and call the reply cut off
+    (vllm-project/vllm#8020, jundot/omlx#2990). With few of them it may be cut off before more
+    objects.
     """
     try:
         answer = enclosed(answer_of(reply))

@@ -33,10 +33,9 @@ class Asked:
 
 
 class LoadedModel:
-    """A model with its processor, loaded as a LocalServing states, which is `serving`.
-
-    Raises all that transformers raises, and ValueError for a model with parts that no file has
-    weights for, or with an adapter that can't be read.
+    """A model with its processor, as the LocalServing `serving` states. Raises all that
+    transformers raises, and ValueError for a model with parts that no file has weights for, or with
+    an adapter that can't be read.
     """
 
     def __init__(self, serving: Any) -> None:

@@ -54,16 +54,14 @@ class Usage:
     output_tokens: int = 0
 
     def as_list(self) -> list[int]:
-        """Return the counts as a line of the store has them: input, cached, output.
-
-        `dataclasses.astuple` would copy each number, which takes ten times as long.
+        """Return the counts as the store has them; `dataclasses.astuple` takes ten times
+        as long.
         """
         return [self.input_tokens, self.cached_tokens, self.output_tokens]
 
     def bounded(self) -> "Usage":
-        """Return counts that are possible, from counts that came from outside and may be wrong.
-
-        What can't be a count becomes 0, and no more are cached than were sent.
+        """Return counts that are possible, from counts that may be wrong: 0 for what can't be a
+        count.
         """
         sent = _token_count(self.input_tokens)
         cached = _token_count(self.cached_tokens)
@@ -317,10 +315,7 @@ async def reply_of(serving: Serving, request: Request[Any]) -> Reply:
 
 
 def check_can_think(serving: Serving | None, form: "AskingForm | None") -> None:
-    """Raise SpecError if a form of asking sets thinking, and this model has no field for it.
-
-    Nothing is checked without a serving or a form, or if it is no vision-language model.
-    """
+    """Raise SpecError if a form of asking sets thinking, and this model has no field for it."""
     if serving is None or form is None or form.thinking == "default" or not serving.is_vlm:
         return
     if serving.thinking_fields(form.thinking) is None:
@@ -332,9 +327,8 @@ def check_can_think(serving: Serving | None, form: "AskingForm | None") -> None:
 
 
 def usable_key(text: str | None) -> str | None:
-    """Return an API key as it is sent, without blanks around it, and have it masked from now on.
-
-    None for none, or for blanks alone. Raises SpecError for a key that no header can hold.
+    """Return an API key without blanks around it, and have it masked from now on; None for blanks
+    alone. Raises SpecError for a key that no header can hold.
     """
     key = (text or "").strip() or None  # a key that was read from a file may end in a newline
     learn(key)

@@ -9,6 +9,7 @@ import pytest
 
 from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.replies import Reading, read_boxes
+from dataflow_grounding.replies.forms import is_whole
 
 CAT, DOG = (10, 20, 30, 40), (50, 60, 70, 80)
 
@@ -331,3 +332,10 @@ def test_points_are_no_boxes() -> None:
         "{'action': 'CLICK', 'position': [105, 20]}",
     ):
         assert "points where boxes were asked for" in refused(reply)
+
+
+def test_a_reply_that_goes_on_with_blanks_or_ends_in_its_fence_is_whole() -> None:
+    assert is_whole('{"objects": []}' + 20 * "\n")
+    assert is_whole('```json\n{"objects": []}\n```')
+    assert not is_whole('{"objects": []}\n')
+    assert not is_whole('```json\n{"objects": []}\n')
