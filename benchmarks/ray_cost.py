@@ -46,7 +46,7 @@ class Family:
         }:
             own |= more
         own &= stats.keys()
-        workers = [pid for pid in own if stats[pid][0].startswith("ray::Worker")]
+        workers = [pid for pid in own if stats[pid][0].startswith("ray::work_on")]
         self.cpu |= {pid: stats[pid][2] for pid in own}
         self.ray |= {pid: stats[pid][2] for pid in own.difference([self.root, *workers])}
         self.memory = max(self.memory, sum(stats[pid][3] for pid in own))

@@ -15,7 +15,7 @@ from dataflow_grounding._util import errors
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.engine.keyed_log import KeyedLog
 from dataflow_grounding.engine.limiter import Share, gate_of, share_of
-from dataflow_grounding.engine.options import RunOptions, limiters_of
+from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.progress import duration
 from dataflow_grounding.serving.http_errors import is_about_content
 from dataflow_grounding.serving.serving import Serving
@@ -243,17 +243,16 @@ class Endpoints:
 
     def __init__(self, serving: Serving, options: RunOptions, servings: int) -> None:
         is_shared = options.shard is not None
-        limiters = limiters_of(options)
         self.held: Held = {}
         self.all = []
         for part, weight in serving.endpoints():
-            share = share_of(part, servings, is_shared, limiters)
+            share = share_of(part, servings, is_shared)
             self.all.append(Endpoint(part, weight, share, options.max_wait, self.held))
         self.most = min(endpoint.share.most for endpoint in self.all)
         # limits what is in flight to all of several endpoints; None for a single one
         self._gate: Share | None = None
         if len(self.all) > 1:
-            self._gate = gate_of(serving, [endpoint.share for endpoint in self.all], limiters)
+            self._gate = gate_of([endpoint.share for endpoint in self.all])
 
     def in_question(self) -> list[tuple[Endpoint, bool]]:
         """Return the endpoints that have refused something of late, and nothing tells why. With

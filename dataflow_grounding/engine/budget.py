@@ -15,7 +15,6 @@ from dataflow_grounding._util.errors import BudgetExceeded, SpecError
 from dataflow_grounding._util.lazy import load_table
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding.data.records import is_number
-from dataflow_grounding.engine.limiter import Limiters
 from dataflow_grounding.serving.serving import FLEX, Serving, Usage
 from dataflow_grounding.serving.token_rules import TokenRules
 from dataflow_grounding.tasks import Request
@@ -144,17 +143,18 @@ def no_request_left(most: int | None) -> str:
     return f"stopped before passing {setting('workflow.max_requests')}={most}"
 
 
-def no_usd_left(usd: float, spent: float, worst: float) -> str:
+def no_usd_left(usd: float, spent: float, worst: float | None = None) -> str:
     """Return why a run stops whose next request could cost more than is left.
 
     Args:
         usd: The limit.
         spent: What is spent of it.
-        worst: What the next request could cost.
+        worst: What the next request could cost, where that is known.
     """
     limit = setting("workflow.budget_usd")
     so_far = f"stopped before passing {limit}={usd:g}: spent {spent:.4f}"
-    return f"{so_far}, and the next request could cost {worst:.4f}"
+    cost = "more than is left" if worst is None else f"{worst:.4f}"
+    return f"{so_far}, and the next request could cost {cost}"
 
 
 class Budget:
@@ -182,24 +182,17 @@ class Budget:
         """Wait until there is room for a request, then count it as sent and in flight.
 
         Returns the USD that are reserved for it, for `settle`: 0 without a limit in USD or without
-        prices. Raises BudgetExceeded or RunStopped if there won't be any room.
+        prices. Raises BudgetExceeded if there won't be any room.
         """
         worst = 0.0
         prices = self._prices_of(serving)
         if prices is not None and self.usd is not None:
             # at the ordinary tier's price: the endpoint may serve it there
             worst = prices.cost(worst_case(request, serving))
-        await self.wait_for_room(worst)
-        return worst
-
-    async def wait_for_room(self, worst: float) -> None:
-        """Wait until there is room for a request of at most `worst` USD, then `take` it.
-
-        Raises BudgetExceeded, or RunStopped, if there won't be any room.
-        """
         # Polls, because `settle` may be called in another event loop.
         while not self.take(worst):
             await asyncio.sleep(WAIT_SECONDS)
+        return worst
 
     def _prices_of(self, serving: Serving | None) -> Prices | None:
         own: Prices | None = None if serving is None else serving.prices
@@ -208,8 +201,8 @@ class Budget:
     def count_further_request(self) -> None:
         """Count one more request for an answer whose cost is reserved already.
 
-        It waits for room, and blocks its thread meanwhile. Raises BudgetExceeded, or RunStopped, if
-        there won't be any.
+        It waits for room, and blocks its thread meanwhile. Raises BudgetExceeded if there won't be
+        any.
         """
         while not self.take(0.0, answers=0):
             time.sleep(WAIT_SECONDS)
@@ -267,10 +260,6 @@ class Budget:
             cost = prices.cost(usage, tier)
         else:
             cost = 0.0
-        self.count_cost(reserved, cost)
-
-    def count_cost(self, reserved: float, cost: float) -> None:
-        """Count what an answer cost, in USD, in place of what was `reserved` for it."""
         with self.lock:
             self.in_flight -= 1
             self.spent += cost
@@ -278,14 +267,3 @@ class Budget:
                 self.reserved -= reserved
             else:
                 self.reserved = 0.0  # exactly, as sums and differences of floats might not be
-
-
-class SharedLimits(Budget):
-    """The limits of a run that shares them with other runs.
-
-    It counts what this run sends and spends. A subclass asks for permission where the limits of all
-    runs are kept.
-    """
-
-    limiters: Limiters
-    """The limiters of its endpoints, whose places are those of all runs."""

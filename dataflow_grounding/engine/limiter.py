@@ -23,8 +23,6 @@ SPARE_FILES = 8  # open files that are kept for all but connections, even where 
 MOST_KEPT_FILES = 40  # at most; of the files left, a quarter is kept in addition to SPARE_FILES
 MANY_FILES = 1_000_000  # connections, where the system sets no limit
 
-Key = tuple[str, str]  # an endpoint and a model
-
 
 class FoundPlaces(NamedTuple):
     """How many `places` an endpoint was found to have: requests in flight at a time.
@@ -242,15 +240,6 @@ class Limiter:
         self.lock = threading.RLock()
 
     @property
-    def wanted(self) -> int:
-        """How many would be in flight if the level had places for all, with each share's limit."""
-        with self.lock:
-            wanted = self.in_flight
-            for share in self.shares:
-                wanted += min(len(share.waiting), max(0, share.most - share.of_serving.in_flight))
-            return wanted
-
-    @property
     def has_room(self) -> bool:
         """Whether one more may be in flight to the endpoint."""
         return self.in_flight < self.level.places and time.monotonic() >= self.held_until
@@ -429,40 +418,10 @@ class Share:
             limiter.let_in()
 
 
-class Limiters:
-    """The limiters of all endpoints, by endpoint and model.
-
-    Those whose places come from another place make them otherwise: a subclass with its own `made`.
-    """
-
-    def __init__(self) -> None:
-        self._by_key: dict[Key, Limiter] = {}
-
-    def limiter_for(self, key: Key, most: int) -> Limiter:
-        """Return the limiter of a key, made for `most` in flight where there is none yet.
-
-        One that is there stays as it is, also with another `most`.
-        """
-        limiter = self._by_key.get(key)
-        if limiter is None:
-            limiter = self.made(key, most)
-            self._by_key[key] = limiter
-        return limiter
-
-    def made(self, key: Key, most: int) -> Limiter:
-        """Return a new limiter for a key, with up to `most` requests in flight."""
-        return Limiter(Level(most))
+_limiters: dict[tuple[str, str], Limiter] = {}  # of this process, by endpoint and model
 
 
-_of_this_process = Limiters()
-
-
-def share_of(
-    serving: Serving,
-    servings: int = 1,
-    shared: bool | None = None,
-    limiters: Limiters | None = None,
-) -> Share:
+def share_of(serving: Serving, servings: int = 1, shared: bool | None = None) -> Share:
     """Return a new share for a serving of its endpoint's and model's limiter, made if need be.
 
     The share has at most the serving's `max_workers`, or as many connections as may be open if that
@@ -473,10 +432,11 @@ def share_of(
         serving: Whose share it is.
         servings: How many servings share the connections that this process may open.
         shared: Whether other processes send to the endpoint, too; None leaves that as it is.
-        limiters: Where the limiter is kept, or made; None for those of this process.
     """
     most = max(1, min(serving.max_workers, files_left() // servings))
-    limiter = (limiters or _of_this_process).limiter_for((serving.endpoint, serving.model), most)
+    key = (serving.endpoint, serving.model)
+    limiter = _limiters.get(key) or Limiter(Level(most))
+    _limiters[key] = limiter
     limiter.level.most = max(limiter.level.most, most)
     if shared is not None:
         limiter.level.shared = shared
@@ -486,21 +446,13 @@ def share_of(
     return Share(limiter, most, of_serving)
 
 
-def gate_of(serving: Serving, shares: Sequence[Share], limiters: Limiters | None) -> Share:
+def gate_of(shares: Sequence[Share]) -> Share:
     """Return what limits the requests in flight to all endpoints of a serving together.
 
-    It has at most as many as the smallest share, and begins with as many places as all shares have
-    by now, if that is less.
-
-    Args:
-        serving: The serving of several endpoints.
-        shares: Its shares of the endpoints' limiters.
-        limiters: Where a run's limiters are kept that it shares with others: it is one of them.
-            None for this process's own.
+    It has at most as many as the smallest of their shares, and begins with as many places as all
+    have by now, if that is less.
     """
     most = min(share.most for share in shares)
-    if limiters is not None:
-        return Share(limiters.limiter_for((serving.endpoint, serving.model), most), most)
     level = Level(most)
     level.resume(FoundPlaces(sum(share.level for share in shares)))
     return Share(Limiter(level), most)

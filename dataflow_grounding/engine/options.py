@@ -13,8 +13,7 @@ from dataflow_grounding.engine.keyed_log import store_path
 if TYPE_CHECKING:
     from dataflow_grounding.boxes.geometry import Size
     from dataflow_grounding.engine.asking import Asking
-    from dataflow_grounding.engine.budget import Budget, Prices, SharedLimits
-    from dataflow_grounding.engine.limiter import Limiters
+    from dataflow_grounding.engine.budget import Budget, Prices
     from dataflow_grounding.engine.shard import Shard
 
 
@@ -39,8 +38,6 @@ class RunOptions:
         replies: File of replies to records in memory, which a later call reads; None keeps none.
         progress: Show progress; None does so on a terminal, and else writes a line now and then to
             standard error.
-        shared_limits: Requests, USD and places that the run shares with other runs, instead of its
-            own limits (`scale.cluster.limits`).
     """
 
     max_attempts: int = 3
@@ -55,7 +52,6 @@ class RunOptions:
     shard: "Shard | None" = None
     replies: str | None = None
     progress: bool | None = None
-    shared_limits: "SharedLimits | None" = None
 
     def __post_init__(self) -> None:
         """Raise SpecError for a value of the wrong type, and for options that exclude each other.
@@ -126,20 +122,8 @@ def counter_for_memory(options: RunOptions) -> SideRequests:
 
 
 def budget_of(options: RunOptions) -> "Budget":
-    """Return a new budget, or the `shared_limits`, which get the run's USD and prices."""
-    shared = options.shared_limits
-    if shared is None:
-        return Budget(options.max_requests, options.budget_usd, options.prices)
-    shared.usd = options.budget_usd
-    shared.prices = options.prices
-    return shared
-
-
-def limiters_of(options: RunOptions) -> "Limiters | None":
-    """Return the limiters of the `shared_limits`; None without such: the process's own count."""
-    if options.shared_limits is None:
-        return None
-    return options.shared_limits.limiters
+    """Return a new budget with the options' limits."""
+    return Budget(options.max_requests, options.budget_usd, options.prices)
 
 
 @dataclass(frozen=True)

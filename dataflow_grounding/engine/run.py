@@ -103,7 +103,7 @@ class Run:
         self._levels = levels(steps)
         self._rows = _Rows()
         self._workers = Workers(self._interrupt)
-        self._loop: asyncio.AbstractEventLoop | None = None  # None until the first row is taken
+        self.begun = False  # whether it has come to its first row
 
     async def execute(self) -> Summary:
         """Take all rows through the steps and put the files in place; return what was done. Where
@@ -112,9 +112,7 @@ class Run:
         """
         start = time.monotonic()
         try:
-            with ExitStack() as concurrency:
-                if self.options.shared_limits is None:  # else who hands them out keeps them
-                    concurrency.enter_context(resumed(self._folder, self._servings()))
+            with resumed(self._folder, self._servings()):
                 await self._execute()
         finally:
             self.summary.seconds = time.monotonic() - start
@@ -181,7 +179,7 @@ class Run:
         count = most + max(8, most // 8)
         # so large that a slow reply, or a long wait, holds nobody else up
         self._rows.most_ahead = max(LEAST_WINDOW, WINDOW_PER_WORKER * count)
-        self._loop = asyncio.get_running_loop()
+        self.begun = True
         keep = functools.partial(keep_on_disk, self._kept.replies, self._folder)
         async with self._with_helpers(self._stopping_run(keep)):
             await self._workers.do(self._stopping_run(self._work) for _ in range(count))
@@ -213,21 +211,6 @@ class Run:
             for asking in self._askings.values():
                 asking.stopped = why
             self._wake()
-
-    def interrupt(self) -> None:
-        """Stop within seconds, unless the run is stopping by itself; from any thread."""
-        if self._loop is not None:
-            with suppress(RuntimeError):  # the loop is closed: the run is over
-                self._loop.call_soon_threadsafe(self._leave_off)
-
-    def _leave_off(self) -> None:
-        if self.stopped is None:
-            self._workers.interrupt()
-
-    @property
-    def begun(self) -> bool:
-        """Whether the run has come to its first row; it stays so after its end."""
-        return self._loop is not None
 
     def _interrupt(self) -> bool:
         going_on = self.stopped is None

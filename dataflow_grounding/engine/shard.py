@@ -6,7 +6,7 @@ All rows of a picture are in one part.
 import os
 import re
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.data.records import image_id_of, write_bytes
 from dataflow_grounding.data.rows import Row
 from dataflow_grounding.data.working_folder import SHARDS
+from dataflow_grounding.serving.serving import Serving
 
 BLOCK_ROWS = "rows.jsonl"
 """The file with a block's rows, in its checkpoint folder."""
@@ -85,6 +86,22 @@ class Shard(NamedTuple):
     def has(self, row: Row, image_key: str, image_root: str | None) -> bool:
         """Return whether a row of the input is in this part, as `shard_of` tells."""
         return shard_of(row, self.of, image_key, image_root) == self.number
+
+
+def divide_places(servings: Iterable[Serving], shard: Shard) -> list[tuple[Serving, int]]:
+    """Give each serving its part of `max_workers`, in place; return them with what they had.
+
+    A model in this process isn't divided: each shard has its own.
+    """
+    divided = []
+    for serving in {id(each): each for each in servings}.values():
+        if "://" not in serving.endpoint:
+            continue
+        divided.append((serving, serving.max_workers))
+        serving.max_workers = max(1, shard.part_of(serving.max_workers))
+        for endpoint, _ in serving.endpoints():
+            endpoint.max_workers = serving.max_workers
+    return divided
 
 
 def shard_of(row: Row, shard_count: int, image_key: str, image_root: str | None) -> int:

@@ -15,7 +15,7 @@ from dataflow_grounding.engine.budget import Prices
 from dataflow_grounding.engine.execute import refuse_foreign, refuse_to_overwrite
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.plan import Step
-from dataflow_grounding.engine.shard import Shard
+from dataflow_grounding.engine.shard import Shard, divide_places
 from dataflow_grounding.jobs.pricing import price_others, pricing_of
 from dataflow_grounding.jobs.registry import job_named, load_spec
 from dataflow_grounding.jobs.serving_of_spec import serving_of
@@ -190,18 +190,11 @@ def ready_to_run(
 def _part_of_limits(
     shard: Shard, options: RunOptions, servings: Sequence[Serving]
 ) -> tuple[RunOptions, list[str]]:
-    # All shards together keep to the run's limits. A model in this process isn't divided: each
-    # shard has its own. The servings' limits are changed in place; a line reports what is divided.
+    # All shards together keep to the run's limits. A line reports what is divided.
     if shard.of == 1:
         return options, []
     parts = []
-    for serving in {id(each): each for each in servings}.values():
-        if "://" not in serving.endpoint:
-            continue
-        of_all = serving.max_workers
-        serving.max_workers = max(1, shard.part_of(of_all))
-        for endpoint, _ in serving.endpoints():
-            endpoint.max_workers = serving.max_workers
+    for serving, of_all in divide_places(servings, shard):
         parts.append(f"max_workers {serving.max_workers} of {of_all}")
     if options.max_requests is not None:
         requests = shard.part_of(options.max_requests)

@@ -1,39 +1,67 @@
-"""A run on Ray: its cluster, its workers, and what becomes of both."""
+"""A run on Ray: a task for each shard of the input, and what one machine would leave.
+
+The driver splits the input into several shards for each worker, has Ray run one task for each, and
+puts their files together. Each task is a run of its own, with a part of the limits.
+"""
 
 import asyncio
 import atexit
 import logging
+import math
 import os
 import re
 import socket
+import sys
+import sysconfig
 import threading
 import time
-import uuid
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, NamedTuple
 
-from dataflow_grounding._util.errors import InputError, NoRoom, RunStopped, SpecError
+from dataflow_grounding._util.errors import (
+    BudgetExceeded,
+    InputError,
+    Interrupted,
+    NoRoom,
+    RunStopped,
+    SpecError,
+)
 from dataflow_grounding._util.settings import speaks_of_specs
 from dataflow_grounding._util.terminal import counted, say
 from dataflow_grounding._util.threads import LEAVING
-from dataflow_grounding.engine.limiter import FoundPlaces, Key, share_of
-from dataflow_grounding.scale.cluster._worker import Worker
-from dataflow_grounding.scale.cluster.driver import (
-    LOOK_SECONDS,
-    DrivenRun,
-    WorkerHandle,
-    WorkerLost,
-    last_line,
+from dataflow_grounding._util.version import __version__
+from dataflow_grounding.data.working_folder import address_of
+from dataflow_grounding.engine.budget import no_request_left, no_usd_left
+from dataflow_grounding.engine.progress import Now
+from dataflow_grounding.engine.run import Run
+from dataflow_grounding.engine.shard import Shard
+from dataflow_grounding.engine.summary import Summary
+from dataflow_grounding.engine.workers import GRACE_SECONDS, Workers
+from dataflow_grounding.scale.cluster._shipping import shipped
+from dataflow_grounding.scale.cluster._task import (
+    Grant,
+    Home,
+    ShardOutcome,
+    Work,
+    progress_path,
+    read_progress,
+    what_is_wrong,
+    work_on,
 )
-from dataflow_grounding.scale.cluster.limits import Permits, Report, SharedLimiter
+from dataflow_grounding.scale.shard_files import join, write_shards
 from dataflow_grounding.serving.serving import check_counts
 
 # How many blocks the rows are split into, see `_block_count`.
 FEWEST_BLOCKS = 8
 BLOCKS_OF_WORKER = 4
 MOST_BLOCKS = 256
+LOOK_SECONDS = 1.0  # between two looks at how far tasks are, and whether Ray's head is there
+# How many workers may be lost over one shard, or before any had one. Then the run stops, because
+# the shard or the machine is at fault.
+MOST_LOSSES = 10
 LEAVE_SECONDS = 30.0  # the longest wait for Ray to end the connection
 SAY_SECONDS = 8.0  # after so long without any worker, it is said
 # Then it is said each time that so long has passed. A cluster of our own isn't waited for any
@@ -48,20 +76,27 @@ _RAY_DEFAULTS = {  # variables of the environment, where they aren't set
     # By default Ray ends the driver soon after the head is gone, with exit code 1.
     "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
     # By default Ray's workers give way to all else on the machine, by 15 of 19 steps. Where it is
-    # busy they would stand still, and so would the limiter, which all of them wait for.
+    # busy they would stand still.
     "RAY_worker_niceness": "0",
 }
 # The host and the port in "ray://head.local:10001" and "10.0.0.1:6379".
 _HOST_AND_PORT = re.compile(r"([^/@]+):(\d+)$")
 
 
-class RayRun(DrivenRun):
-    """One pass over a source by workers on Ray, which leaves what a Run in this process would.
+class WorkerLost(Exception):
+    """A task's worker is gone; the text says how, as far as that is known."""
+
+
+class RayRun(Run):
+    """One pass over a source by tasks on Ray, which leaves what a Run in this process would.
+
+    No limit is passed: what a task is granted of `max_requests` and `budget_usd` counts as used
+    until the task has ended, and for good if its worker is lost. So Ray may not repeat a task.
 
     Args:
         address: Of the cluster; None for a local one, which is started. Where this process is
             connected to a cluster already, that one is used.
-        workers: How many; None for one for each CPU of the cluster.
+        workers: How many tasks run at once; None for one for each CPU of the cluster.
         *arguments: A Run's.
 
     Raises:
@@ -78,56 +113,191 @@ class RayRun(DrivenRun):
         self._count = workers
         gpus = [getattr(step.operator.serving, "num_gpus", 0) for step in self.steps]
         self._gpus: float = max(gpus, default=0)
+        self._results = self.steps[0].storage.cache_path
+        address_of_results = address_of(self._results)
+        of_spec = speaks_of_specs.get()
+        work = Work(self.steps, self.options, self.source.name, address_of_results, of_spec)
+        self._shipped = shipped(work)
+        self._home = Home(__version__, os.getcwd(), _own_modules())
+        # After an interrupt the driver waits a bit longer than its tasks, which finish what is in
+        # flight.
+        self._workers = Workers(self._interrupt, GRACE_SECONDS + 2)
+        self._rows_of_shards: dict[Shard, int] = {}  # of all shards that have rows
+        self._waiting: deque[Shard] = deque()
+        self._unfinished: list[Shard] = []  # as their part of the budget was too small
+        self._at_work: dict[Shard | None, Any] = {}  # by shard: Ray's reference to its task
+        # By shard, of its task that runs, or has ended last.
+        self._progress: dict[Shard, Now] = {}
+        self._summaries: dict[Shard, Summary] = {}
+        self._answered = Counter[Shard]()  # replies that earlier tasks of a shard have stored
+        self._losses = Counter[Shard | None]()  # of workers; None: before they had a shard
+        self._lost_grants = 0  # that count as used
+        self._started = False  # whether any worker has begun
 
     async def _execute(self) -> None:
-        # An actor on this node is the limiter of all workers.
         with _connected(self._address, self._count) as connection:
             self._ray = connection.ray
             self._is_own_cluster = connection.is_own
-            self._count = self._count or max(1, int(self._ray.cluster_resources().get("CPU", 1)))
-            self._split(_block_count(self._count))
-            # It is kept on the driver's own node: so it isn't lost with another one.
-            on_node = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
-            on_this_node = on_node(self._ray.get_runtime_context().get_node_id(), soft=True)
-            limiter = self._ray.remote(SharedLimiter).options(
-                num_cpus=0, scheduling_strategy=on_this_node
-            )
-            budget = self._budget
-            self._limiter = limiter.remote(
-                budget.max_requests,
-                budget.usd,
-                before=(budget.sent, budget.spent),
-                found={key: share_of(one).found for key, one in self._endpoints().items()},
-                of_spec=speaks_of_specs.get(),
-            )
+            needs = {"num_cpus": 1, "num_gpus": self._gpus, "max_retries": 0}
+            self._what_is_wrong = self._ray.remote(what_is_wrong).options(**needs)
+            self._work_on = self._ray.remote(work_on).options(**needs)
+            cpus = int(self._ray.cluster_resources().get("CPU", 1))
+            self._count = min(self._count or max(1, cpus), self._fewest_places())
+            shards = write_shards(self.source, _block_count(self._count), self._results)
+            self._rows_of_shards = {shard: rows for shard, rows in shards.items() if rows}
+            self._waiting.extend(self._rows_of_shards)
             try:
-                await self._take_through(
-                    self._count, self._watch_the_start(), self._watch_the_cluster()
-                )
+                await self._take_through()
             finally:
-                with suppress(Exception):  # it is gone already
-                    self._ray.kill(self._limiter)
-        self._join()
+                for summary in self._summaries.values():
+                    self.summary.add_part(summary)
+        join(self.steps, list(self._rows_of_shards), self.summary)
 
-    async def _start_worker(self) -> WorkerHandle:
+    def _fewest_places(self) -> int:
+        # Each worker has a request in flight at least, and all together `max_workers` at most.
+        most = [serving.max_workers for serving in self._servings() if "://" in serving.endpoint]
+        return min(most, default=MOST_BLOCKS)
+
+    async def _take_through(self) -> None:
+        helpers = self._watch_the_start(), self._watch_the_cluster(), self._look_at_progress()
+        async with self._with_helpers(*helpers):
+            await self._do(self._see_a_worker)
+            count = min(self._count or 1, len(self._waiting))
+            lanes = [Shard(number, count) for number in range(1, count + 1)]
+            await self._do(*[partial(self._round, lane) for lane in lanes])
+            await self._do(self._second_round)
+
+    async def _do(self, *work: Callable[[], Any]) -> None:
+        await self._workers.do(self._stopping_run(each) for each in work)
+
+    async def _see_a_worker(self) -> None:
+        # What keeps the first worker from its work keeps others from theirs.
+        while self.stopped is None and not self._started:
+            try:
+                wrong = await self._ended(None, self._what_is_wrong)
+            except WorkerLost as lost:
+                self._lose(None, lost)
+                continue
+            self._started = True
+            if wrong is not None:
+                raise wrong.error_class(wrong.text)
+
+    async def _round(self, lane: Shard, *, is_last: bool = False) -> None:
+        # `lane` is the part of `max_workers` that its tasks have.
+        while self.stopped is None and self._waiting:
+            # Twice its part of the budget, as shards differ; the last ones get all that is left.
+            parts = 1 if is_last else math.ceil(len(self._waiting) / 2)
+            shard = self._waiting.popleft()
+            outcome = await self._worked_on(shard, lane, self._granted(parts))
+            if outcome is None or outcome.wrong is None:
+                continue
+            if outcome.wrong.error_class is not BudgetExceeded:
+                raise outcome.wrong.error_class(outcome.wrong.text)
+            if is_last:
+                raise self._used_up()
+            self._unfinished.append(shard)
+
+    async def _second_round(self) -> None:
+        # One shard after the other gets all that is left over, and all places.
+        self._waiting.extend(self._unfinished)
+        if self._waiting and self._budget.sent == self._budget.max_requests:
+            raise self._used_up()
+        await self._round(Shard(1, 1), is_last=True)
+
+    def _granted(self, parts: int) -> Grant:
+        # One of so many parts of what is left.
+        budget = self._budget
+        requests = usd = None
+        if budget.max_requests is not None:
+            requests = math.ceil((budget.max_requests - budget.sent) / parts)
+        if budget.usd is not None:
+            usd = max(0.0, budget.usd - budget.spent) / parts
+        return Grant(requests, usd)
+
+    def _used_up(self) -> BudgetExceeded:
+        budget = self._budget
+        if budget.max_requests is not None and budget.sent >= budget.max_requests:
+            why = no_request_left(budget.max_requests)
+        else:
+            why = no_usd_left(budget.usd or 0.0, budget.spent)
+        if self._lost_grants:
+            why += ". What a lost worker was granted counts in full"
+        return BudgetExceeded(why)
+
+    async def _worked_on(self, shard: Shard, lane: Shard, grant: Grant) -> ShardOutcome | None:
+        # None where the worker was lost.
+        self._begin_again(shard)
+        budget = self._budget
+        budget.sent += grant.requests or 0
+        budget.spent += grant.usd or 0.0
         try:
-            # Several calls at once: one works, the others ask how far it is.
-            worker_class = self._ray.remote(Worker).options(
-                num_cpus=1, num_gpus=self._gpus, max_concurrency=4
+            outcome: ShardOutcome = await self._ended(shard, self._work_on, shard, lane, grant)
+        except WorkerLost as lost:
+            # What it had in flight isn't known: so all that it was granted counts as used.
+            self._lost_grants += 1
+            now = self._told(shard)
+            sent = Counter(sent=now.sent)
+            self._progress[shard] = now
+            self._summaries[shard] = Summary(requests=sent, cost_usd=now.cost_usd)
+            self._lose(shard, lost)
+            return None
+        budget.sent += outcome.sent - (grant.requests or 0)
+        budget.spent += outcome.usd - (grant.usd or 0.0)
+        self._progress[shard] = outcome.now
+        requests = outcome.summary.requests
+        requests["replayed"] = max(0, requests["replayed"] - self._answered[shard])
+        self._summaries[shard] = outcome.summary
+        if self.stopped is None and outcome.wrong and outcome.wrong.error_class is Interrupted:
+            self._lose(shard, WorkerLost("its machine asked it to end"))
+            return None
+        return outcome
+
+    def _begin_again(self, shard: Shard) -> None:
+        # What earlier tasks of the shard have sent counts. Its rows are counted again, and replies
+        # that these tasks have stored are read.
+        with suppress(OSError):
+            os.remove(progress_path(shard.folder(self._results)))
+        self._progress.pop(shard, None)
+        earlier = self._summaries.pop(shard, None)
+        if earlier is not None:
+            self._answered[shard] += earlier.requests["answered"]
+            earlier.requests["replayed"] = 0
+            paid = Summary(
+                requests=earlier.requests, cost_usd=earlier.cost_usd, models=earlier.models
             )
-            name = uuid.uuid4().hex
-            actor = worker_class.remote(partial(_exchanged, self._limiter, name))
-            return WorkerHandle(self._ray, actor, partial(self._limiter.gone.remote, name))
+            self.summary.add_part(paid)
+
+    async def _ended(self, shard: Shard | None, task: Any, *arguments: Any) -> Any:
+        reference = task.remote(self._shipped, self._home, *arguments)
+        self._at_work[shard] = reference
+        try:
+            return await reference
+        except asyncio.CancelledError:
+            with suppress(Exception):  # Ray is gone
+                self._ray.cancel(reference, force=True)
+            raise
         except self._ray.exceptions.RayError as lost:
-            raise WorkerLost(last_line(lost)) from None
+            lines = str(lost).strip().splitlines() or [""]
+            raise WorkerLost(lines[-1].strip()) from None  # the last says what happened
+        finally:
+            del self._at_work[shard]
 
-    async def _totals(self) -> tuple[int, float]:
-        totals: tuple[int, float] = await self._limiter.totals.remote()
-        return totals
+    def _lose(self, shard: Shard | None, lost: WorkerLost) -> None:
+        if shard is not None:
+            self._waiting.appendleft(shard)
+        self._losses[shard] += 1
+        if self._losses[shard] >= MOST_LOSSES:
+            what = f"with {shard}" if shard else "that were to begin"
+            why = f"Ray lost {MOST_LOSSES} workers {what}: {lost}"
+            raise RunStopped(f"{why}. The same command goes on")
 
-    async def _found(self) -> dict[Key, FoundPlaces]:
-        found: dict[Key, FoundPlaces] = await self._limiter.found.remote()
-        return found
+    def stop(self, why: RunStopped) -> None:
+        """Begin nothing more; what is in flight may finish. The first reason to stop counts."""
+        if self.stopped is None:
+            self.stopped = why
+            for reference in self._at_work.values():
+                with suppress(Exception):  # Ray is gone
+                    self._ray.cancel(reference)  # its run takes that as an interrupt
 
     async def _watch_the_start(self) -> None:
         gpus = f" and {self._gpus:g} GPU" if self._gpus else ""
@@ -150,42 +320,66 @@ class RayRun(DrivenRun):
         self.stop(NoRoom(f"no worker has begun: {wanted} are wanted, and {_room(self._ray)}"))
 
     async def _watch_the_cluster(self) -> None:
-        # Without the head no worker can begin, without the limiter none may send.
+        # Without the head no worker can begin.
         address = self._ray.get_runtime_context().gcs_address
         last_listened = time.monotonic()
-        while self.stopped is None:
+        while time.monotonic() - last_listened <= HEAD_SECONDS:
             await asyncio.sleep(LOOK_SECONDS)
             if await _listens(address):
                 last_listened = time.monotonic()
-            elif time.monotonic() - last_listened > HEAD_SECONDS:
-                on = "on a cluster or without one"
-                self.stop(
-                    RunStopped(f"Ray's head at {address} is gone. The same command goes on, {on}")
-                )
-            try:
-                await asyncio.wait_for(self._limiter.__ray_ready__.remote(), LOOK_SECONDS)
-            except self._ray.exceptions.RayActorError:
-                self.stop(
-                    RunStopped("Ray lost the limiter of all workers. The same command goes on")
-                )
-            except (self._ray.exceptions.RayError, asyncio.TimeoutError):  # it may answer yet
-                pass
+        on = "on a cluster or without one"
+        self.stop(RunStopped(f"Ray's head at {address} is gone. The same command goes on, {on}"))
+        await asyncio.sleep(GRACE_SECONDS + 2)
+        self._workers.cancel()
+
+    async def _look_at_progress(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            for shard in list(self._at_work):
+                if shard is not None:
+                    now = await asyncio.to_thread(self._told, shard)
+                    if shard in self._at_work:
+                        self._progress[shard] = now
+
+    def _told(self, shard: Shard) -> Now:
+        # Its file is seen here where workers share a folder with the driver.
+        return read_progress(shard.folder(self._results))
+
+    def now(self, total: int | None) -> Now:
+        """Return how far all shards are together; `total` isn't heeded, as rows were counted."""
+        nows = list(self._progress.values())
+        cost_usd = (self.summary.cost_usd or 0.0) + sum(now.cost_usd or 0.0 for now in nows)
+        return Now(
+            finished=sum(now.finished for now in nows),
+            replayed=sum(now.replayed for now in nows),
+            failed=sum(now.failed for now in nows),
+            total=sum(self._rows_of_shards.values()),
+            sent=self.summary.requests["sent"] + sum(now.sent for now in nows),
+            in_flight=sum(now.in_flight for now in nows),
+            waiting_for_rate_limit=sum(now.waiting_for_rate_limit for now in nows),
+            cost_usd=cost_usd if self._budget.prices else None,
+            outage=next((now.outage for now in nows if now.outage), ""),
+        )
+
+
+def _own_modules() -> list[str]:
+    # There are the modules of the user, next to a spec or a script. Zip files, and folders that
+    # don't exist, are left out.
+    names = ("stdlib", "platstdlib", "purelib", "platlib")
+    # each with a slash at its end, so that `startswith` tells a folder in it from one next to it
+    installed = tuple(os.path.join(sysconfig.get_path(name), "") for name in names)
+    own = []
+    for path in sys.path:
+        folder = os.path.join(os.path.abspath(path), "")
+        if os.path.isdir(path or ".") and not folder.startswith(installed):
+            own.append(folder.rstrip(os.sep))
+    return own
 
 
 def _block_count(workers: int) -> int:
     # Several for each worker, so that a late one holds up little; but no more than MOST_BLOCKS,
     # whose files are open at once, unless there are more workers.
     return max(FEWEST_BLOCKS, workers, min(BLOCKS_OF_WORKER * workers, MOST_BLOCKS))
-
-
-def _exchanged(limiter: Any, worker: str, seconds: float, report: Report) -> Permits:
-    import ray
-
-    try:
-        permits: Permits = ray.get(limiter.exchange.remote(worker, report), timeout=seconds)
-    except ray.exceptions.RayActorError as error:
-        raise ConnectionError("Ray lost the limiter") from error
-    return permits
 
 
 class _Connection(NamedTuple):

@@ -1,6 +1,4 @@
-"""Faults of a cluster: head, limiter, workers and driver lost or frozen, and an object store
-that is full.
-"""
+"""Faults of a cluster: head, workers and driver lost or frozen, and an object store that is full."""
 
 from __future__ import annotations
 
@@ -25,10 +23,8 @@ from tests.support.workplace import Workplace, ended, process
 
 RAY = ("--engine", "ray", "--workers", "2")
 QUICK = """
-import dataflow_grounding.scale.cluster.driver as driver
 import dataflow_grounding.scale.cluster.ray_run as ray_run
 ray_run.HEAD_SECONDS = ray_run.LEAVE_SECONDS = 3.0
-driver.MOST_SILENCES = 3
 """
 FULL = """
 import os, sys
@@ -103,7 +99,7 @@ def losing(what: str, how: signal.Signals, said: str) -> Callable[[Workplace, bo
         with at_work(place, count, 0.2) as witness:
             running = driver(place)
             reached_by(running, witness, count / 3)
-            workers = called_so(running, "ray::Worker")
+            workers = called_so(running, "ray::work_on")
             with struck(running, what, how):
                 done = ended(running)  # Ray takes a minute to notice; a busy machine several
             calm(done)
@@ -127,7 +123,7 @@ def killed(place: Workplace, full: bool) -> Outcome:
         for number in range(rounds):
             running = driver(place)
             reached_by(running, witness, 500 * number / rounds + 60)
-            with struck(running, "ray::Worker", signal.SIGKILL):
+            with struck(running, "ray::work_on", signal.SIGKILL):
                 reached_by(running, witness, 500 * number / rounds + 120)
             running.kill()
             running.communicate()
@@ -187,13 +183,6 @@ GOES_ON = "The run goes on."
 RESUMES = "Without workers the run goes on, without the driver it resumes."
 ON_RAY: list[Case] = [
     Case("Ray: workers and the driver killed", RESUMES, killed, "ray"),
-    Case("Ray: a worker freezes", GOES_ON, losing("ray::Worker", signal.SIGSTOP, ""), "ray"),
-    Case(
-        "Ray: the limiter is lost",
-        STOPS,
-        losing("ray::SharedLimiter", signal.SIGKILL, "lost the limiter"),
-        "ray",
-    ),
     Case(
         "Ray: the head is lost",
         STOPS,

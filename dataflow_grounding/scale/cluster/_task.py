@@ -1,0 +1,256 @@
+"""What a Ray task does: it takes one shard's rows through the steps, as a run in this process.
+
+It raises nothing. What goes wrong is returned to the driver, which raises it there.
+"""
+
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+from dataflow_grounding._util.addresses import is_remote
+from dataflow_grounding._util.environment import read_env_files
+from dataflow_grounding._util.errors import (
+    FolderTaken,
+    GroundingError,
+    InputError,
+    Interrupted,
+    RunStopped,
+)
+from dataflow_grounding._util.files import within
+from dataflow_grounding._util.settings import speaks_of_specs
+from dataflow_grounding._util.version import __version__
+from dataflow_grounding.data.mirror import CKPT
+from dataflow_grounding.data.records import read_object, write_bytes
+from dataflow_grounding.data.working_folder import present, working_folder
+from dataflow_grounding.engine.budget import Budget
+from dataflow_grounding.engine.execute import execute
+from dataflow_grounding.engine.options import RunOptions, budget_of
+from dataflow_grounding.engine.plan import Step
+from dataflow_grounding.engine.progress import Now
+from dataflow_grounding.engine.run import Run
+from dataflow_grounding.engine.run_lock import YOUNG_SECONDS
+from dataflow_grounding.engine.shard import Shard, divide_places, lines_path
+from dataflow_grounding.engine.summary import Summary
+from dataflow_grounding.engine.workers import in_background
+from dataflow_grounding.scale.cluster._shipping import unshipped
+
+# for so long a shard's folder may still be held by a worker that was lost
+TAKEN_SECONDS = YOUNG_SECONDS + 10
+TELL_SECONDS = 1.0  # between two times that a task writes how far it is
+NOTHING = Now(0, 0, 0, 0, 0, 0, 0, None)
+
+
+class Work(NamedTuple):
+    """What all shards have in common.
+
+    Attributes:
+        steps: What is done with each row.
+        options: The run's.
+        name: The run's.
+        results: Their results folder, or its address.
+        of_spec: Whether messages speak of a spec.
+    """
+
+    steps: list[Step]
+    options: RunOptions
+    name: str | None
+    results: str
+    of_spec: bool
+
+
+class Home(NamedTuple):
+    """Where the driver runs: its version of this package, its current folder, the user's modules.
+
+    Each task takes relative paths from that folder, if its machine has it, and reads `.env` there.
+    """
+
+    version: str
+    folder: str
+    modules: list[str]
+
+
+class Grant(NamedTuple):
+    """The requests and USD that a task may use; None is without limit."""
+
+    requests: int | None = None
+    usd: float | None = None
+
+
+class WorkError(NamedTuple):
+    """An error by its class and text, to be raised by the driver.
+
+    An exception that was pickled itself would no longer know whether its text speaks of a spec.
+    """
+
+    error_class: type[GroundingError]
+    text: str
+
+
+class ShardOutcome(NamedTuple):
+    """What became of a shard; `wrong` is what kept it from being finished."""
+
+    summary: Summary
+    now: Now
+    sent: int
+    usd: float
+    wrong: WorkError | None
+
+
+def progress_path(folder: str) -> str:
+    """Return the file in which a task of a shard's folder says how far it is."""
+    return os.path.join(folder, CKPT, "progress.json")
+
+
+def read_progress(folder: str) -> Now:
+    """Return how far the task of a shard's folder is, as far as its file can be read."""
+    told = read_object(progress_path(folder))
+    return Now(**told) if told.keys() == NOTHING._asdict().keys() else NOTHING
+
+
+def what_is_wrong(work: bytes, home: Home) -> WorkError | None:
+    """Return what keeps a worker from taking up shipped Work; None if nothing does."""
+    try:
+        _taken_up(work, home)
+    except GroundingError as error:
+        return WorkError(InputError, str(error))
+    return None
+
+
+def work_on(work: bytes, home: Home, shard: Shard, lane: Shard, grant: Grant) -> ShardOutcome:
+    """Take a shard's rows through the steps. What was answered before is not asked again.
+
+    Args:
+        work: The shipped Work.
+        home: Where the driver runs.
+        shard: The shard, whose rows the driver has written.
+        lane: Which part of all requests in flight it has.
+        grant: What it may send and spend.
+    """
+    task = _Task(shard)
+    try:
+        task.execute(_taken_up(work, home), lane, grant)
+    except KeyboardInterrupt:  # outside the run, which takes it as the wish to end soon
+        task.wrong = WorkError(Interrupted, "interrupted")
+    except Exception as error:
+        task.wrong = _as_work_error(error)
+    return task.outcome()
+
+
+def _taken_up(data: bytes, home: Home) -> Work:
+    here = socket.gethostname()
+    if home.version != __version__:
+        raise InputError(
+            f"{here} has dataflow-grounding {__version__}, the driver {home.version}: install one"
+            " on both"
+        )
+    sys.path += [path for path in home.modules if path not in sys.path]
+    try:
+        with suppress(OSError):  # there need be no relative path
+            os.chdir(home.folder)
+        read_env_files()
+        work: Work = unshipped(data)
+    except Exception as error:
+        why = _as_work_error(error).text
+        raise InputError(f"{here} can't take up the work: {why}") from None
+    speaks_of_specs.set(work.of_spec)
+    return work
+
+
+class _Task:
+    """A shard's run in this process."""
+
+    def __init__(self, shard: Shard) -> None:
+        self._shard = shard
+        self._run: Run | None = None
+        self._summary = Summary()
+        self._budget: Budget | None = None
+        self.wrong: WorkError | None = None
+
+    def execute(self, work: Work, lane: Shard, grant: Grant) -> None:
+        """Take the rows through the steps; raises what the run does."""
+        folder = working_folder(work.results, self._shard.folder(""))
+        rows = within(os.path.join(folder, CKPT), os.path.basename(self._shard.rows))
+        shard = self._shard._replace(rows=present(rows, lines_path(rows), refresh=True))
+        steps = [replace(step, storage=step.storage.in_folder(folder)) for step in work.steps]
+        servings = [step.operator.serving for step in steps if step.operator.serving is not None]
+        divide_places(servings, lane)
+        options = replace(
+            work.options,
+            pilot=None,
+            stream=True,
+            shard=shard,
+            progress=False,
+            max_requests=grant.requests,
+            budget_usd=grant.usd,
+        )
+        self._budget = budget_of(options)
+        until = time.monotonic() + TAKEN_SECONDS
+        with in_background(partial(self._tell, folder)):
+            while True:
+                try:
+                    self._summary = execute(
+                        steps, options, work.name, self._budget, run=self._make_run
+                    )
+                    break
+                except FolderTaken:
+                    if time.monotonic() > until:
+                        raise
+                    time.sleep(1.0)
+        for serving in servings:
+            self._summary.handover.takes = self._summary.handover.takes or _takes(serving)
+        if is_remote(work.results):
+            os.remove(shard.rows)  # this machine's copy, which has been used
+
+    def _make_run(self, *arguments: Any) -> Run:
+        self._run = Run(*arguments)
+        return self._run
+
+    def _tell(self, folder: str, over: threading.Event) -> None:
+        while not over.wait(TELL_SECONDS):
+            with suppress(OSError):  # the next time may get through
+                if self._run is not None and self._run.begun:
+                    told = json.dumps(self._run.now(0)._asdict())
+                    write_bytes(progress_path(folder), told.encode())
+
+    def outcome(self) -> ShardOutcome:
+        """Return what became of the shard."""
+        summary = self._summary
+        # of a shard that was finished by an earlier run
+        now = NOTHING._replace(
+            finished=summary.records, replayed=summary.records, failed=summary.failed
+        )
+        if self._run is not None:
+            summary = self._run.summary
+            if self._run.begun:
+                now = self._run.now(0)
+            if self.wrong is not None and self._run.stopped is not None:
+                # why the run was stopped says more than what then failed
+                self.wrong = _as_work_error(self._run.stopped)
+        sent = self._budget.sent if self._budget else 0
+        usd = self._budget.spent if self._budget else 0.0
+        return ShardOutcome(summary, now, sent, usd, self.wrong)
+
+
+def _takes(serving: Any) -> str:
+    # What the run found out that the endpoint takes, such as "response_format json_schema,
+    # max_tokens"; the driver's own servings have sent nothing, and don't know.
+    with suppress(Exception):  # a user's own may raise
+        return str(serving.facts().get("takes") or "")
+    return ""
+
+
+def _as_work_error(error: Exception) -> WorkError:
+    # One that stops a run keeps its class; any other of ours becomes an InputError, and what no
+    # code of ours raises on purpose a RunStopped, "internal error: …".
+    if not isinstance(error, GroundingError):
+        return WorkError(RunStopped, f"internal error: {type(error).__name__}: {error}")
+    if isinstance(error, RunStopped):
+        return WorkError(type(error), str(error))
+    return WorkError(InputError, str(error))
