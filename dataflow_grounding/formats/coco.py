@@ -461,7 +461,7 @@ class _OwnIds:
     """Gives ids of a source back where they are free, and others above the largest."""
 
     def __init__(self) -> None:
-        self._taken = NumberTable()  # hashes of ids
+        self._taken = NumberTable()  # hashes of ids in a tuple: for that table, 0 is 1
         self._last = 0  # the number that was given last to what is new
 
     def rise(self, largest: int) -> None:
@@ -475,11 +475,11 @@ class _OwnIds:
             while self._is_taken(own):
                 own += 1
             self._last = own
-        self._taken.set(hash(own), 1)
+        self._taken.set(hash((own,)), 1)
         return own
 
     def _is_taken(self, own: Any) -> bool:
-        return self._taken.get(hash(own)) is not None
+        return self._taken.get(hash((own,))) is not None
 
 
 class _NamedIds:

@@ -730,6 +730,27 @@ def test_ids_of_coco_that_are_decimals_stay_so(tmp_path: Path, back: Callable[..
     assert ('"id": 1.0' in out, '"image_id": 1.0' in out) == (True, True)
 
 
+def test_ids_of_coco_that_begin_with_0_come_back(tmp_path: Path, back: Callable[..., Path]) -> None:
+    """As data sets have them that were made of YOLO's."""
+    names = ["dog", "cup", "tree"]
+    pictures = ["a.png", "b.png", "c.png"]
+    data: dict[str, Any] = {
+        "categories": [{"id": number, "name": name} for number, name in enumerate(names)],
+        "images": [
+            {"id": number, "width": 64, "height": 48, "file_name": name}
+            for number, name in enumerate(pictures)
+        ],
+        "annotations": [
+            {"id": number, "image_id": number, "category_id": number, "bbox": [1, 2, 10, 11]}
+            for number in range(3)
+        ],
+    }
+    (tmp_path / "x.json").write_text(json.dumps(data))
+    out = json.loads(back(tmp_path / "x.json", "coco", "annotations.json").read_text())
+    for part, entries in data.items():
+        assert out[part] == entries
+
+
 def test_keys_that_are_not_cocos_and_shared_names_are_said(tmp_path: Path) -> None:
     data = {**COCO, "type": "instances", "videos": [{"id": 1}]}
     data["categories"] = [*COCO["categories"], {"id": 4, "name": "Cup"}]
