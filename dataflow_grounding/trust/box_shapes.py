@@ -26,7 +26,7 @@ class Expected(NamedTuple):
 
 
 def expected(mean: Sequence[float], deviation: Sequence[float]) -> Expected:
-    """Return what to expect of boxes, each figure normal and independent of the others."""
+    """Return what to expect where each figure is normal and independent of the others."""
     a, b, c, d = mean
     e, f, g, h = deviation
     return Expected((a, b, c, d), (e, f, g, h), -math.log(e * f * g * h))
@@ -57,7 +57,7 @@ class SeenThings:
         self.refresh_at = 0  # the count from which what is expected is worked out again
 
     def add(self, shape: Shape) -> None:
-        """Add a box (Welford's algorithm)."""
+        # Welford's algorithm
         self.count += 1
         for number, value in enumerate(shape):
             step = value - self.means[number]
@@ -84,10 +84,7 @@ class SeenThings:
 
 
 def shape_of(corners: Bbox, log_aspect: float) -> Shape:
-    """Return a box, in parts of the picture's sides, as it is compared.
-
-    `log_aspect` is the logarithm of the picture's width to its height.
-    """
+    """`corners` are in parts of the sides; `log_aspect` is of the picture's width to its height."""
     x1, y1, x2, y2 = corners
     across = x2 - x1
     down = y2 - y1
@@ -106,7 +103,7 @@ def _log_density(shape: Shape, of: Expected) -> float:
 
 
 def log_likelihood(shape: Shape, of: Expected) -> float:
-    """Return the same for a box that is like others of its thing, or a slip."""
+    """Return how likely a box is that may be like others of its thing, or a slip."""
     usual = _log_density(shape, of) + LOG_USUAL
     if usual >= LIKELIEST_SLIP:
         return usual

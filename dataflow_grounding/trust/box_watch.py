@@ -28,15 +28,8 @@ class BoxWatch:
     """Watches the boxes of a run: whether they are in the format that was asked for.
 
     Where they are not, it stops the run, or warns once. Before a run begins, and where boxes can
-    be in no other format, requests pass unwatched.
-
-    Args:
-        on_suspect: `stop` the run, or `warn`.
-        every: Requests between two checks of the endpoint by a probe picture, on average; None for
-            no checks.
-
-    Raises:
-        SpecError: A setting is wrong.
+    be in no other format, requests pass unwatched. `every` is how many requests there are between
+    two checks of the endpoint by a probe picture, on average; None for no checks. Raises SpecError.
     """
 
     def __init__(self, on_suspect: OnSuspect, every: int | None = CHECK_EVERY) -> None:
@@ -55,30 +48,18 @@ class BoxWatch:
         return f"BoxWatch({self.on_suspect!r})"
 
     def as_setting(self) -> str:
-        """Return what the boxes of an operator depend on: what suspect ones do."""
+        """What the boxes of an operator depend on."""
         return repr(self)
 
     def begun(
         self, serving: Serving, choice: FormatChoice, start: RunStart, form: str = ""
     ) -> "tuple[BoxWatch, Counter[str]]":
-        """Settle the box format, and return the watch of a run that starts.
+        """Settle the box format; return the run's watch, and counts of the requests that it took.
 
-        All operators of a run that ask in one format, and in one form, share a watch. It is a
-        RunWatch, unless the serving can write boxes in no other format, or in grid cells.
-
-        Args:
-            serving: The serving that is asked.
-            choice: The box format of its model.
-            start: What the run starts with.
-            form: The form in which boxes are asked for; "" for the usual one.
-
-        Returns:
-            The watch, and counts of the requests that settling the format took.
-
-        Raises:
-            NoFit: The model's answers name no format.
-            RunStopped: The endpoint doesn't answer.
-            SuspectBoxes: Boxes in some pictures will be poor, and the watch is set to stop.
+        All operators of a run that ask in one format, and in one `form` ("" is the usual one),
+        share a watch. It is a RunWatch, unless the serving can write boxes in no other format, or
+        in grid cells. Raises NoFit where the model's answers name no format, RunStopped, and
+        SuspectBoxes where boxes in some pictures will be poor and the watch is set to stop.
         """
         from dataflow_grounding.trust.run_watch import RunWatch
 

@@ -62,7 +62,6 @@ CALIBRATION = "calibration"
 
 
 def advice_to_state() -> str:
-    """Return the advice for a message: what to do where a model's format can't be found out."""
     return (
         f"State it, as in {setting('vlm.box_format', 'xyxy_1000')} (or yxyx_1000, xyxy_px, xyxy_1,"
         " or a family such as gemini or qwen3-vl), or in the environment's DF_BOX_FORMAT"
@@ -72,27 +71,11 @@ def advice_to_state() -> str:
 def calibrate(
     serving: Serving, stated: BoxFormat, start: RunStart
 ) -> tuple[Calibration, Decision, Counter[str]]:
-    """Find out in which box format the serving's model answers.
+    """Find out in which box format a model answers; stored replies answer first.
 
-    A model that counts pixels is asked in more sizes, until it is known in which of them it sees
-    pictures as they are sent. Stored replies answer first; if they came from another address and
-    name no format, this one is asked again.
-
-    Args:
-        serving: The model to ask; its connections are closed afterwards.
-        stated: The format that the first picture is asked for in; its answer decides for the
-            others.
-        start: Retries, limits and budget as in a run, sizes and file types of its pictures, and the
-            file that keeps the replies, so that no probe is paid for again; where there is none,
-            probes are asked for again.
-
-    Returns:
-        What was found out, the fit and the pictures that it rests on, and counts of requests and
-        tokens.
-
-    Raises:
-        NoFit: The answers name no format; the message says how to state it.
-        RunStopped: The endpoint doesn't answer.
+    The first picture is asked for in the format `stated`. The serving's connections are closed
+    afterwards. Returns also what the calibration rests on, and counts of requests and tokens.
+    Raises NoFit, whose message says how to state a format, and RunStopped.
     """
     try:
         return _calibrated(serving, stated, start)
@@ -107,8 +90,6 @@ def calibrate(
 def _calibrated(
     serving: Serving, stated: BoxFormat, start: RunStart
 ) -> tuple[Calibration, Decision, Counter[str]]:
-    # Returns the calibration to store, the decision with its pictures, and counts of requests and
-    # tokens.
     own = start.pictures()
     asker = _Asker(serving, start, own)
     max_side = serving.image_limits.max_side
@@ -130,17 +111,7 @@ def shape_of_run(
 ) -> tuple[Shape, Counter[str]]:
     """Find out how a run's elongated pictures of a size are sent.
 
-    Args:
-        serving: The model to ask; its connections are closed afterwards.
-        known: The model's box format, which counts parts of the side.
-        start: As for `calibrate`.
-        size: Width and height in pixels.
-
-    Returns:
-        How they are sent, and counts of requests and tokens.
-
-    Raises:
-        RunStopped: The endpoint doesn't answer.
+    The serving's connections are closed afterwards. Raises RunStopped.
     """
     say(
         f"Some pictures are over {MODERATE} times as long as wide: 1 to {MOST_ASKED}"
@@ -169,21 +140,10 @@ def measure_frames_of(
     own: OwnPictures,
     missing: Sequence[Size],
 ) -> tuple[Calibration, Counter[str]]:
-    """Try the frames that a run's pictures need besides those that are known.
+    """Return the calibration with the missing frames, and counts of requests and tokens.
 
-    Args:
-        serving: The model to ask; its connections are closed afterwards.
-        known: The calibration, with the frames that are known.
-        start: As for `calibrate`.
-        own: The run's pictures.
-        missing: The frames.
-
-    Returns:
-        The calibration with all frames, and counts of requests and tokens.
-
-    Raises:
-        NoFit: The answers in a frame lie on no line, or aren't in the format.
-        RunStopped: The endpoint doesn't answer.
+    The serving's connections are closed afterwards. Raises NoFit where the answers in a frame lie
+    on no line, or aren't in the format, and RunStopped.
     """
     asker = _Asker(serving, start, own)
     further, pictures = run_blocking(
@@ -239,13 +199,7 @@ def _was_asked(serving: Serving, replies: str) -> bool:
 class _Asker:
     """Asks a serving about probe pictures, as a run sends its requests.
 
-    Args:
-        serving: The serving.
-        start: What the run starts with: options, budget, and the file that keeps replies.
-        own: The run's pictures, whose file types probe pictures have in turn.
-
-    Attributes:
-        asking: How requests are sent; it counts them.
+    They have the file types of the run's `own` pictures in turn.
     """
 
     def __init__(self, serving: Serving, start: RunStart, own: OwnPictures) -> None:
@@ -263,8 +217,7 @@ class _Asker:
     async def closing(self, work: Awaitable[T]) -> T:
         """Return the result of `work`, and close connections and store, also where it fails.
 
-        Where anything was answered, the store then says that this address was asked. Raises what
-        `work` raises, but EndpointRefused in place of NothingAnswered.
+        Raises what `work` raises, but EndpointRefused in place of NothingAnswered.
         """
         try:
             return await work
@@ -283,10 +236,7 @@ class _Asker:
     async def ask(
         self, asked: Sequence[Probe], stated: BoxFormat, narrower: SizeLimits | None = None
     ) -> list[ProbedPicture]:
-        """Ask for these pictures, all at once, in the format `stated`; the order is kept.
-
-        They are sent as the serving sends pictures, but in no frames, and in `narrower` limits.
-        """
+        """Ask for these pictures, all at once, in the format `stated`; the order is kept."""
         limits = replace(self.serving.image_limits, frames=())  # a picture may be of a new frame
         if narrower is not None:
             limits = limits.within(narrower)
@@ -298,8 +248,6 @@ class _Asker:
     async def _ask(
         self, probe: Probe, stated: BoxFormat, limits: ImageLimits, folder: str
     ) -> ProbedPicture:
-        # Draw a probe picture into `folder`, send it, and return what was answered about it. One
-        # that is refused has no boxes but says why.
         suffixes = self._suffixes_in_frames if stated.scale == "px" else self._suffixes
         name = f"{next(self._number)}-{size_text(probe.size)}{next(suffixes)}"
         path = within(folder, name)
@@ -324,7 +272,6 @@ class _Asker:
         return ProbedPicture(probe, size, [], refused=str(refused))
 
     async def _answer(self, probe: Probe, question: Request[ProbedPicture]) -> ProbedPicture:
-        # A reply that is cut off has no boxes. Raises what the request fails with.
         [image] = question.images
         key = (image.sent_digest, question.question)
         # A picture that is asked for again is another sample of the model, not the stored reply.

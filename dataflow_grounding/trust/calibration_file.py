@@ -36,41 +36,35 @@ SAMPLE_SIZES = ((1000, 700), (700, 1000))
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was found out about one model.
-
-    Attributes:
-        endpoint, model, prompt: Whom it is about; `prompt` is a digest, see `prompt_version`.
-        box_format: The format's name.
-        error_px: The mean distance of an edge, in pixels of the probe pictures.
-        error_share: How far the median rectangle's worst edge is off, in parts of the side.
-        found: How many of the rectangles that were `asked` for are where the format says.
-        requests: How many it took.
-        date: In UTC, `YYYY-MM-DDTHH:MM:SSZ`.
-        limits: The sizes in which pictures are sent; None for all, as for parts of the side where
-            nothing was refused.
-        sizes: The sizes at which that was measured.
-        maps: What numbers mean in each frame, where they were measured; none for other formats.
-        refused: Sizes that the endpoint doesn't take.
-    """
+    """What was found out about one model."""
 
     endpoint: str
     model: str
     prompt: str
+    """A digest, see `prompt_version`."""
     box_format: str
     error_px: float
+    """The mean distance of an edge, in pixels of the probe pictures."""
     error_share: float
+    """How far the median rectangle's worst edge is off, in parts of the side."""
     found: int
+    """How many of the rectangles that were `asked` for are where the format says."""
     asked: int
     requests: int
     date: str
+    """In UTC, `YYYY-MM-DDTHH:MM:SSZ`."""
     limits: SizeLimits | None = None
+    """The sizes in which pictures are sent; None for all."""
     sizes: list[Size] = field(default_factory=list)
+    """The sizes at which that was measured."""
     maps: list[FrameMap] = field(default_factory=list)
+    """What numbers mean in each frame, where they were measured."""
     refused: list[Size] = field(default_factory=list)
+    """Sizes that the endpoint doesn't take."""
 
     @property
     def format(self) -> BoxFormat:
-        """The format by its name. Raises SpecError when this version doesn't know it."""
+        """Raises SpecError when this version doesn't know it."""
         plain, _, frame = self.box_format.partition("@")
         if frame != MEASURED or not plain.endswith("_px"):
             return find_box_format(self.box_format, "")
@@ -78,7 +72,6 @@ class Calibration:
 
     @property
     def frames(self) -> tuple[Size, ...]:
-        """The exact sizes in which pictures are sent; none where they go as they are."""
         return self.limits.frames if self.limits else ()
 
     @property
@@ -89,14 +82,11 @@ class Calibration:
 
     @property
     def precision(self) -> float:
-        """How far off its maps are at most at an edge (95%), as a share of the side; 0 without.
-
-        That is two standard errors of the least exact one.
-        """
+        """How far off its maps are at most at an edge (95%), as a share of the side; 0 without."""
         return 2 * max((one.error for one in self.maps), default=0.0)
 
     def save(self, path: str) -> None:
-        """Write the file at `path`, whole or not at all, and its folder. Raises OSError."""
+        """Write the file, whole or not at all, and its folder. Raises OSError."""
         os.makedirs(os.path.dirname(path), exist_ok=True)
         text = json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
         write_bytes(path, text.encode(), alone=False)
@@ -108,7 +98,6 @@ _unsaved: dict[str, Calibration] = {}
 
 
 def cache_path(endpoint: str, model: str) -> str:
-    """Return the path of the user's cached file for this endpoint, model and the present prompt."""
     parts = [bare_address(endpoint), model, prompt_version()]
     digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]
     return within(cache_folder(), f"calibration-{digest}.json")
@@ -116,10 +105,8 @@ def cache_path(endpoint: str, model: str) -> str:
 
 @cache
 def prompt_version() -> str:
-    """Return a digest of all words that tell a model how to write boxes.
-
-    A calibration holds for these words alone: other ones may bring another format.
-    """
+    """Return a digest of all words that tell a model how to write boxes."""
+    # A calibration holds for these words alone: other ones may bring another format.
     words = [load_prompt("system"), load_prompt("phrase_grounding")]
     for order in ORDERS:
         for scale in SCALES:
@@ -128,14 +115,7 @@ def prompt_version() -> str:
 
 
 def stored_calibration(endpoint: str, model: str, folder: str | None = None) -> Calibration | None:
-    """Return what was found out last about a model; None where there is nothing.
-
-    It is stored by the user, or by the run in `folder`, or this process couldn't write it to disk.
-
-    Args:
-        endpoint, model: Whom it is about.
-        folder: The folder in which a run keeps its state; None for the user's cache alone.
-    """
+    """Return what was found out last about a model, by anybody or by the run in `folder`."""
     cached = cache_path(endpoint, model)
     found = [load_calibration(cached, endpoint, model)]
     if folder:
@@ -146,10 +126,7 @@ def stored_calibration(endpoint: str, model: str, folder: str | None = None) -> 
 
 
 def load_calibration(path: str, endpoint: str, model: str) -> Calibration | None:
-    """Return the calibration in a file.
-
-    None for one that is missing, damaged, or of another model, endpoint or prompt.
-    """
+    """Return the calibration in a file, if it is sound and of this model, endpoint and prompt."""
     row = read_object(path)
     try:
         calibration = _calibration_of(row)
@@ -190,16 +167,9 @@ def _calibration_of(row: dict[str, Any]) -> Calibration:
 
 
 def store_calibration(calibration: Calibration, folder: str | None = None) -> str | None:
-    """Store a calibration in the user's cache and in a run's folder.
+    """Store a calibration in the user's cache and a run's folder; return the cache's file.
 
     If either can't be written, that is reported, and this process keeps it in memory.
-
-    Args:
-        calibration: What to store.
-        folder: The folder in which a run keeps its state; None for the cache alone.
-
-    Returns:
-        The path of the cache's file, None if it couldn't be written.
     """
     cached = cache_path(calibration.endpoint, calibration.model)
     is_cached = _save(calibration, cached)
@@ -219,10 +189,8 @@ def _save(calibration: Calibration, path: str) -> bool:
 
 
 def run_file(folder: str) -> str:
-    """Return the path of the calibration that a run keeps in the folder of its state."""
     return os.path.join(folder, CALIBRATION)
 
 
 def utc_timestamp() -> str:
-    """Return the present time in UTC as `YYYY-MM-DDTHH:MM:SSZ`, the form of `date`."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

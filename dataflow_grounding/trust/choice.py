@@ -1,8 +1,7 @@
 """Which box format an operator asks for, and how it came to be known.
 
 It is stated by its name, known by the model's name, known from a calibration that is stored, or not
-known before the model is calibrated. `FormatChoice` is one serving's choice, which all operators
-that ask this serving share (`choice_of`).
+known before the model is calibrated.
 """
 
 from collections import Counter
@@ -36,7 +35,6 @@ PRECISE_ENOUGH = 0.01
 SHARED = "_format_choices"  # the attribute of a serving that holds the choices of all who ask it
 SEE_WHETHER_SEVERAL = "see whether several servers or models share its address"
 ANSWERS_IN_SEVERAL = f"The endpoint answers in more than one format: {SEE_WHETHER_SEVERAL}"
-"""What to tell the user where an endpoint is proven to do so."""
 
 
 class NamedFormat(NamedTuple):
@@ -49,19 +47,12 @@ class NamedFormat(NamedTuple):
 class FormatChoice:
     """The box format of a serving's model, and how it is known.
 
-    Attributes:
-        format: The format; while `pending`, only the one that the first question will state.
-        origin: How it is known, in words.
-        pending: Whether the model has to be calibrated: call `settle` before any box is asked for.
-        limits: The sizes in which pictures are sent, as calibrated; None for all.
+    While `pending`, the model has to be calibrated: `settle` comes before any box is asked for, and
+    `format` is only the one that the first question will state. The serving's `image_limits` are
+    narrowed to the sizes in which it was calibrated.
 
-    Args:
-        serving: The model; its `image_limits` are narrowed to the sizes in which it was calibrated.
-        wanted: A name as in `vlm.box_format`; None takes the serving's.
-
-    Raises:
-        SpecError: The name isn't known, the model draws no boxes, or it is `calibrated` and no
-            calibration is stored.
+    `wanted` is a name as in `vlm.box_format`; None takes the serving's. Raises SpecError where it
+    isn't known, the model draws no boxes, or it is `calibrated` and no calibration is stored.
     """
 
     def __init__(self, serving: Serving, wanted: str | None = None) -> None:
@@ -69,7 +60,7 @@ class FormatChoice:
         self._uncalibrated_limits = serving.image_limits
         self._calibration: Calibration | None = None
         self._shapes: list[Shape] = []  # of elongated pictures that were tried
-        self.limits: SizeLimits | None = None
+        self.limits: SizeLimits | None = None  # the sizes in which pictures are sent; None for all
         self.pending = False
         named = _named_format(serving, wanted)
         self.format = named.format
@@ -90,7 +81,7 @@ class FormatChoice:
         return repr((self.format, self.limits))
 
     def as_setting(self) -> str:
-        """Return what the boxes of an operator depend on: format and sizes."""
+        """What the boxes of an operator depend on."""
         return repr(self)
 
     @property
@@ -105,16 +96,12 @@ class FormatChoice:
 
     @property
     def is_calibrated(self) -> bool:
-        """Whether calibrating has found the format out, now or earlier."""
         return self._calibration is not None
 
     # What is stored
 
     def recall(self, folder: str | None = None) -> None:
-        """Take a stored calibration while `pending`: the user's, or that of the run in `folder`.
-
-        `pending` ends where one is stored; otherwise nothing changes. Nothing is sent.
-        """
+        """Take a stored calibration while `pending`: the user's, or that of the run in `folder`."""
         if not self.pending:
             return
         # Here, as it imports numpy: most models are known by their names.
@@ -126,7 +113,6 @@ class FormatChoice:
             self._take(calibration)
 
     def _take(self, calibration: "Calibration") -> None:
-        # The choice is no longer `pending`.
         self.format = calibration.format
         self.origin = calibration.origin
         self.pending = False
@@ -141,22 +127,11 @@ class FormatChoice:
     # What is asked
 
     def settle(self, start: RunStart) -> Counter[str]:
-        """Calibrate the model if `pending`, and tell the user.
+        """Calibrate the model if `pending`; return counts of requests and tokens.
 
-        Where numbers were measured in frames, those that the run needs besides are measured. The
-        run's folder keeps the result, so that the run is resumed in the same format, and the
-        replies, which the next try reads.
-
-        Args:
-            start: What the run starts with: its options, folder, budget and pictures.
-
-        Returns:
-            Counts of requests and tokens, empty where nothing was asked.
-
-        Raises:
-            NoFit: The answers name no format, and the run sent nothing before.
-            RunStopped: The endpoint doesn't answer, or the answers name no format and the run sent
-                something before.
+        The run's folder keeps the result, so that the run is resumed in the same format. Raises
+        RunStopped where the endpoint doesn't answer, or the answers name no format; the latter is
+        NoFit if the run sent nothing before.
         """
         self.recall(start.folder)
         counts = Counter[str]()
@@ -172,9 +147,7 @@ class FormatChoice:
     def settle_to_ground(self, start: RunStart, on_poor: Callable[[str], None]) -> Counter[str]:
         """Settle the format as `settle` does, and find out whether to pad elongated pictures.
 
-        The latter is done for formats in parts of the side, of servings that take probe pictures.
         `on_poor` is called with a sentence for each size in which boxes are far off even so.
-        Returns counts of requests and tokens. Raises what `settle` and `on_poor` raise.
         """
         counts = self.settle(start)
         if self.format.scale in ("px", "grid_32") or not self._serving.takes_probes:
@@ -208,8 +181,7 @@ class FormatChoice:
             self._narrow(replace(limits, max_tall=shape.aspect))
 
     def _measure_missing_frames(self, start: RunStart, known: "Calibration") -> Counter[str]:
-        # Returns counts of requests and tokens. Where the numbers in one lie on no line, the choice
-        # is `pending` again, with the limits that held before any calibration.
+        # Where the numbers in one lie on no line, the choice is `pending` again.
         # Here, as they import numpy and Pillow: most runs calibrate nothing.
         from dataflow_grounding.trust.calibrating import measure_frames_of
         from dataflow_grounding.trust.calibration_file import (
@@ -273,18 +245,14 @@ class FormatChoice:
 
 
 def advice_to_calibrate() -> str:
-    """Return the advice for a message about a format that isn't known, or wrong.
-
-    It says to set `calibrated`, which goes before what the model's name says.
-    """
+    # `calibrated` goes before what the model's name says.
     return f"run dataflowgrounding calibrate and then set {setting('vlm.box_format', 'calibrated')}"
 
 
 def choice_of(serving: Serving, wanted: str | None = None) -> FormatChoice:
     """Return the FormatChoice that all who ask this serving share, so that it is settled once.
 
-    `wanted` is as for FormatChoice. Raises SpecError where it contradicts the serving, or as
-    FormatChoice does.
+    Raises SpecError as FormatChoice does, and where `wanted` contradicts the serving.
     """
     stated: object = serving.box_format if wanted is None else wanted
     if not isinstance(stated, str):
@@ -299,20 +267,15 @@ def choice_of(serving: Serving, wanted: str | None = None) -> FormatChoice:
             f" {setting('vlm.box_format')}"
         )
     asked = (wanted, serving.box_format, serving.model, serving.endpoint, repr(serving.box_formats))
-    choices = _shared_choices(serving)
+    # The serving itself holds them: they go when it goes, copies of it share them, and a pipeline
+    # that is sent to another process takes them along.
+    choices: dict[Hashable, FormatChoice] = vars(serving).setdefault(SHARED, {})
     choice = choices.get(asked)
     if choice is None:
         # Two threads may come at once: setdefault gives both the same choice.
         choice = choices.setdefault(asked, FormatChoice(serving, wanted))
     choice.recall()
     return choice
-
-
-def _shared_choices(serving: Serving) -> dict[Hashable, FormatChoice]:
-    # The serving itself holds them: they go when it goes, copies of it share them, and a pipeline
-    # that is sent to another process takes them along.
-    choices: dict[Hashable, FormatChoice] = vars(serving).setdefault(SHARED, {})
-    return choices
 
 
 def check_calibratable(serving: Serving) -> None:
@@ -329,8 +292,7 @@ def check_calibratable(serving: Serving) -> None:
 def first_format(serving: Serving) -> BoxFormat:
     """Return the format in which calibration asks a serving's model first.
 
-    It is the one that the model's name suggests, by the serving's own `box_formats` or the table,
-    even if nobody has confirmed it; STATED where none does, or one of points alone.
+    It is the one that the model's name suggests, even if nobody has confirmed it, else STATED.
     """
     candidate = format_of_model(serving.model, serving.box_formats)
     if candidate is not None and candidate.boxes:
@@ -340,7 +302,6 @@ def first_format(serving: Serving) -> BoxFormat:
 
 def _named_format(serving: Serving, wanted: str | None) -> NamedFormat:
     # Without an origin the model has to be calibrated, and the format is the one to ask in first.
-    # `wanted` is as for FormatChoice.
     candidate = format_of_model(serving.model, serving.box_formats)
     stated = wanted or serving.box_format
     name = stated.strip().lower()
@@ -386,7 +347,6 @@ def _listed(sizes: Sequence[Size]) -> str:
 
 
 def summary(calibration: "Calibration") -> str:
-    """Return in words how well the calibrated format fits, and what it took."""
     limits = ""
     if calibration.limits is not None:
         limits = f", pictures sent with exactly {_listed(calibration.frames)} px"

@@ -66,59 +66,40 @@ class NothingAnswered(Exception):
 
 @dataclass(frozen=True)
 class Fit:
-    """The format that fits, and how well.
-
-    Attributes:
-        format: The format.
-        error_px: An edge's mean distance, in pixels of the probe pictures.
-        error_share: How far the median rectangle's worst edge is off, as a share of the side.
-        found_in: How many of each picture's rectangles are where the format says.
-        asked: How many rectangles were asked for.
-    """
+    """The format that fits, and how well."""
 
     format: BoxFormat
     error_px: float
+    """An edge's mean distance, in pixels of the probe pictures."""
     error_share: float
+    """How far the median rectangle's worst edge is off, as a share of the side."""
     found_in: list[int]
+    """How many of each picture's rectangles are where the format says."""
     asked: int
+    """How many rectangles were asked for."""
 
     @property
     def found(self) -> int:
-        """How many of all rectangles are where the format says."""
         return sum(self.found_in)
 
 
 @dataclass(frozen=True)
 class Decision:
-    """The format that was found out, and what it rests on.
-
-    Attributes:
-        fit: The format that fits.
-        pictures: The pictures that speak for it.
-        limits: The sizes for which the format holds; None for all.
-        refused: Sizes that the endpoint doesn't take.
-    """
+    """The format that was found out, and what it rests on."""
 
     fit: Fit
     pictures: list[ProbedPicture]
     limits: SizeLimits | None = None
+    """The sizes for which the format holds; None for all."""
     refused: list[Size] = field(default_factory=list)
+    """Sizes that the endpoint doesn't take."""
 
 
 class Deciding:
     """Finds out one model's box format, by asking about probe pictures.
 
-    Long computations run in a thread, because the event loop may have other things to do.
-
-    Args:
-        ask: Puts probe pictures to the model.
-        max_side: The longest side that is ever sent, in pixels.
-        own: Sizes of the run's pictures, the commonest first.
-        counts: How many pictures there are of each; of equally many where nothing is said.
-
-    Attributes:
-        pictures: The pictures that were answered so far.
-        refused: The sizes that the endpoint refused.
+    Long computations run in a thread, because the event loop may have other things to do. `own` are
+    sizes of the run's pictures, the commonest first, with how many there are of each.
     """
 
     def __init__(
@@ -136,15 +117,9 @@ class Deciding:
         self.refused: list[Size] = []
 
     async def decide(self, stated: BoxFormat) -> Decision:
-        """Find out what the numbers mean.
+        """Find out what the numbers mean; the first question asks for the format `stated`.
 
-        Args:
-            stated: The format that the first question asks for. The others ask for the one that the
-                first answer suggests.
-
-        Raises:
-            NoFit: The numbers lie on no lines, or are in several formats.
-            NothingAnswered: Not even a small picture was answered.
+        Raises NoFit where they lie on no lines, or are in several formats, and NothingAnswered.
         """
         first, small, *others = [reduced_to(size, self.max_side) for size in SIZES]
         why_refused = await self._ask_for([first], stated)
@@ -184,8 +159,7 @@ class Deciding:
         return await asyncio.to_thread(fit_parts, self.pictures, asked)
 
     async def _ask_for(self, sizes: Sequence[Size], asked: BoxFormat) -> str:
-        # What is answered is added to `pictures`, what isn't to `refused`. Returns why one was
-        # refused; "" where none was.
+        # Returns why one was refused; "" where none was.
         sent = [picture.sent for picture in self.pictures]
         wanted = [size for size in sizes if not is_near(size, sent)]
         wanted = [size for size in wanted if may_be_taken(size, self.refused, sent)]
@@ -264,12 +238,10 @@ def is_near(size: Size, known: Sequence[Size]) -> bool:
 
 
 def fit_parts(pictures: Sequence[ProbedPicture], asked: BoxFormat) -> Fit | None:
-    """Return the format in parts of the side in which all pictures were answered; None without.
+    """Return the format in parts of the side in which all pictures were answered, if there is one.
 
-    It is the `asked` one where that means the same boxes.
-
-    Raises:
-        NoFit: Some rectangles were answered in a second format.
+    It is the `asked` one where that means the same boxes. Raises NoFit where some rectangles were
+    answered in a second format.
     """
     known = _format_in_parts(pictures, asked, order_in(pictures))
     if known is None:
@@ -308,8 +280,8 @@ def _format_in_parts(
 
 
 def _how_far_off(lines: Sequence[tuple[Line, int]], scale: float) -> float:
-    # Return how far lines are from reaching from 0 to this scale, as a mean of squared errors.
-    # Infinite where one of them surely doesn't. Each line has the side that it is along, in pixels.
+    # How far lines are from reaching from 0 to this scale, as a mean of squared errors; infinite
+    # where one of them surely doesn't.
     squares = []
     for line, side in lines:
         for off in (line.start / scale, line.number_at(side) / scale - 1):
@@ -355,10 +327,6 @@ def _suggested(pictures: Sequence[ProbedPicture], stated: BoxFormat) -> BoxForma
 
 
 def fit_of(known: BoxFormat, pictures: Sequence[ProbedPicture]) -> Fit:
-    """Return how well a format fits.
-
-    Where it finds no rectangle, `error_px` is 0 and `error_share` 1.
-    """
     found_in: list[int] = []
     in_pixels: list[float] = []  # how far off each edge is, of the rectangles that are found
     worst_shares: list[float] = []
@@ -380,10 +348,7 @@ def fit_of(known: BoxFormat, pictures: Sequence[ProbedPicture]) -> Fit:
 
 
 def described(pictures: Sequence[ProbedPicture], why: str) -> str:
-    """Return an error's message: why no format can be named, and what came back.
-
-    For each picture that is how many boxes, in numbers from where to where, and its trouble.
-    """
+    """Return an error's message: why no format can be named, and what came back."""
     parts = []
     for picture in pictures:
         part = f"{size_text(picture.size)}: {len(picture.answers)} of {picture.asked} boxes"
@@ -404,10 +369,7 @@ def described(pictures: Sequence[ProbedPicture], why: str) -> str:
 async def ask_frames(
     ask: AskProbes, asked: BoxFormat, frames: Sequence[Size], layouts: Sequence[int]
 ) -> dict[Size, list[ProbedPicture]]:
-    """Return what is answered about a picture of each frame and layout, in the format `asked`.
-
-    A frame of which all pictures are refused isn't there.
-    """
+    """Return what is answered about each frame, of which not all pictures are refused."""
     answered: dict[Size, list[ProbedPicture]] = {}
     probes = [probe_of(size, layout) for size in frames for layout in layouts]
     for picture in await ask(probes, asked):
@@ -419,18 +381,10 @@ async def ask_frames(
 async def measure_frames(
     ask: AskProbes, asked: BoxFormat, answered: Mapping[Size, Sequence[ProbedPicture]]
 ) -> tuple[list[FrameMap], list[ProbedPicture]]:
-    """Measure the map of each frame, with probe pictures until it is PRECISE, or there are MOST.
+    """Measure the map of each frame until it is PRECISE, with MOST_PROBES pictures at the most.
 
-    Args:
-        ask: Puts probe pictures to the model.
-        asked: The format of pixels in which they are asked for.
-        answered: The pictures of each frame that were answered so far.
-
-    Returns:
-        The maps, and all pictures that they rest on.
-
-    Raises:
-        NoFit: The answers in a frame lie on no line.
+    `answered` has those of each frame so far. Returns the maps, and all pictures that they rest on.
+    Raises NoFit where the answers in a frame lie on no line.
     """
     pictures = {size: list(of_size) for size, of_size in answered.items()}
     maps: dict[Size, FrameMap] = {}
@@ -460,19 +414,10 @@ async def measure_frames(
 async def add_frames(
     ask: AskProbes, known: BoxFormat, missing: Sequence[Size]
 ) -> tuple[BoxFormat, list[ProbedPicture]]:
-    """Measure further frames.
+    """Measure the missing frames; return the format with all maps, and the pictures answered.
 
-    Args:
-        ask: Puts probe pictures to the model.
-        known: The format, with the maps that are known.
-        missing: The frames that have none.
-
-    Returns:
-        The format with all maps, and the pictures that were answered: none of a frame that is
-        refused. Parts of the side have no maps, but the answers have to fit.
-
-    Raises:
-        NoFit: The answers in a frame lie on no line, or are no parts of the side.
+    Parts of the side have no maps, but the answers have to fit. Raises NoFit where those in a frame
+    lie on no line, or are no parts of the side.
     """
     if known.scale != "px":
         answered = await ask_frames(ask, known, missing, [0])

@@ -48,11 +48,8 @@ class View(NamedTuple):
 class FormatReading:
     """One format in which a reply's numbers may be read.
 
-    Args:
-        box_format: The format.
-        halves: Whether boxes are written as x1, x2, y1, y2 instead of in the format's order.
-
-        for_all: Whether only all replies of a run together may be taken for it, and no single one.
+    With `halves`, boxes are x1, x2, y1, y2. With `for_all`, only all replies of a run together may
+    be taken for it, and no single one.
     """
 
     def __init__(
@@ -64,7 +61,6 @@ class FormatReading:
         self.name = f"x1, x2, y1, y2 of {box_format.scale}" if halves else box_format.name
 
     def view(self, sent: Sent) -> View:
-        """Return what the numbers mean in a picture."""
         canvas = self.format.canvas(sent.size)
         x, y = 1.0, 1.0  # numbers for a unit of the canvas
         if self.format.scale != "px":
@@ -92,10 +88,7 @@ class FormatReading:
         return (x1 - left) / width, (y1 - top) / height, (x2 - left) / width, (y2 - top) / height
 
     def proper(self, boxes: Sequence[SeenBox], view: View) -> list[Bbox] | None:
-        """Return all boxes' corners.
-
-        None if one ends before it begins, or is out of the picture by more than noise.
-        """
+        """Return all boxes' corners; None if one is turned, or out of the picture by over noise."""
         all_corners = []
         for box in boxes:
             corners = self.corners(box, view)
@@ -113,12 +106,10 @@ def is_inside(box: Bbox) -> bool:
 
 
 def other_readings(asked: BoxFormat) -> list[FormatReading]:
-    """Return the formats that may be mistaken for the one asked for.
-
-    They are every other order at its scale, every other scale in its order and with x and y
-    swapped, all in the same frame, x1, x2, y1, y2 and, for thousandths, HALF of their range. Of
-    scales that are ALIKE, only 1000 counts.
-    """
+    """Return the formats that may be mistaken for the one asked for, all in its frame."""
+    # Every other order at its scale, every other scale in its order and with x and y swapped,
+    # x1, x2, y1, y2 and, for thousandths, HALF of their range. Of scales that are ALIKE, only 1000
+    # counts.
     scale = ALIKE.get(asked.scale, asked.scale) if isinstance(asked.scale, int) else asked.scale
     swapped: dict[Order, Order] = {"xyxy": "yxyx", "yxyx": "xyxy"}
     orders = [order for order in (asked.order, swapped.get(asked.order)) if order]

@@ -34,19 +34,10 @@ def choose_frames(
     refused: Collection[Size] = (),
     answered: Sequence[Size] = (),
 ) -> list[Size]:
-    """Choose the frames in which pictures of these sizes are sent.
+    """Choose the frames in which pictures of these sizes, the commonest first, are sent.
 
-    Args:
-        sizes: The sizes of a run's pictures, the commonest first; none where no run is known.
-        counts: How many pictures there are of each.
-        limits: The sizes that may be sent.
-        measured: Frames whose map is known: they cost no probe pictures.
-        refused: Sizes that the endpoint doesn't take.
-        answered: Further sizes that it takes.
-
-    Returns:
-        At most MOST_FRAMES besides those measured, which come first. A run of one size has one
-        frame, which is that size or the largest of its shape that may be sent.
+    At most MOST_FRAMES are added to those `measured`, which come first and cost no probe pictures.
+    Without `sizes`, they are for a run that isn't known.
     """
     taken = [*measured, *answered]
     all_usual = [frame for frame in grid(limits) if may_be_taken(frame, refused, taken)]
@@ -100,10 +91,6 @@ def missing_frames(
     refused: Collection[Size] = (),
     answered: Sequence[Size] = (),
 ) -> list[Size]:
-    """Return the frames to measure for pictures of these sizes, besides those `measured`.
-
-    The arguments are those of `choose_frames`.
-    """
     if not sizes:
         return []
     chosen = choose_frames(sizes, counts, limits, measured, refused, answered)
@@ -115,18 +102,15 @@ def _total(costs: Sequence[float], counts: Sequence[int]) -> float:
 
 
 def may_be_taken(size: Size, refused: Collection[Size], answered: Sequence[Size]) -> bool:
-    """Whether it is worth asking for a size, given those that an endpoint refused and answered.
-
-    Most limits are of the area. So a refused size that is larger than all that were answered
-    speaks against all larger ones; any other speaks against itself alone.
-    """
+    """Whether it is worth asking for a size, given those that an endpoint refused and answered."""
+    # Most limits are of the area. So a refused size that is larger than all that were answered
+    # speaks against all larger ones; any other speaks against itself alone.
     most = max(map(math.prod, answered), default=0)
     too_large = [math.prod(one) for one in refused if math.prod(one) > most]
     return size not in refused and math.prod(size) < min(too_large, default=math.inf)
 
 
 def grid(limits: SizeLimits) -> list[Size]:
-    """Return frames of all AREAS and SHAPES, as far as they may be sent."""
     frames: list[Size] = []
     for area in AREAS:
         frames += _of_area(area, limits)

@@ -31,14 +31,7 @@ MOST_KINDS = 8  # that have a probe before a run, which a run of a thousand requ
 
 
 def kind_of(size: Size) -> tuple[str, int]:
-    """Return a picture's kind: its shape, and by which power of two its longer side goes.
-
-    `size` is width and height in pixels, as sent.
-
-    Example:
-        >>> kind_of((640, 480)) == kind_of((1000, 900)), kind_of((480, 640))
-        (True, ('upright', 9))
-    """
+    """Return the kind of a size as sent: its shape, and the power of two that its long side has."""
     width, height = size
     if width == height:
         shape = "square"
@@ -50,12 +43,9 @@ def kind_of(size: Size) -> tuple[str, int]:
 
 
 def one_of_each_kind(sizes: Sequence[Size]) -> list[Size]:
-    """Return a size of each kind, MOST_KINDS at the most.
+    """Return one of these sizes, the commonest first, of each kind, MOST_KINDS at the most.
 
     The commonest lying and upright sizes are among them, and the most elongated one.
-
-    Args:
-        sizes: Width and height in pixels, as sent, the commonest first.
     """
     first = []
     for shape in ("lying", "upright"):
@@ -70,14 +60,8 @@ def one_of_each_kind(sizes: Sequence[Size]) -> list[Size]:
 
 
 def sizes_to_check(sizes: Sequence[Size], *, in_frames: bool) -> list[Size]:
-    """Return the sizes that a run's first check has a picture of, MOST_KINDS at the most.
-
-    That is one of each kind. Frames are all returned, because each has a different map.
-
-    Args:
-        sizes: Width and height in pixels, as sent, the commonest first.
-        in_frames: Whether the sizes are frames.
-    """
+    """Return which of a run's sizes, the commonest first, its first check has a picture of."""
+    # each frame has a different map
     return list(sizes[:MOST_KINDS]) if in_frames else one_of_each_kind(sizes)
 
 
@@ -136,15 +120,9 @@ def orientation_of(size: Size) -> str:
 def probes_for(
     requests: int, every: int | None, pictures: Mapping[Size, int], *, in_frames: bool = False
 ) -> int:
-    """Return how many probe pictures a run asks an endpoint about, if all are answered as asked.
+    """Estimate how many probe pictures a run asks about, if all are answered as asked.
 
-    It is an estimate, 0 without requests or checks.
-
-    Args:
-        requests: The run's own requests.
-        every: Requests between two checks, on average; None for no checks.
-        pictures: How many of the run's pictures are sent in each size, as `sent_sizes` returns it.
-        in_frames: Whether these sizes are frames.
+    `pictures` is as `sent_sizes` returns it, for its own `requests`; `every` None is no checks.
     """
     if not requests or every is None:
         return 0
@@ -154,7 +132,6 @@ def probes_for(
 
 
 def sent_sizes(pictures: OwnPictures, limits: ImageLimits) -> Counter[Size]:
-    """Return the sizes in which pictures are sent within these limits, with how many of each."""
     fitted: Counter[Size] = Counter()
     for size, count in zip(pictures.sizes, pictures.counts, strict=True):
         fitted[limits.sent(size)] += count

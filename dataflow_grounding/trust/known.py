@@ -1,4 +1,4 @@
-"""What is known of an endpoint, model and format: `Known`.
+"""What is known of an endpoint, model and format.
 
 A run has its own. Records in memory share one for the whole process, so that each call doesn't
 check the same endpoint again.
@@ -34,18 +34,12 @@ FRESH = 600.0
 
 
 class Pace:
-    """How many requests were sent, and at how many the next check is due.
-
-    Attributes:
-        sent: Requests so far, in all.
-        unchecked: Requests since the last check.
-        next_check: The number of requests at which a check is due; 0 before the first one.
-    """
+    """How many requests were sent, and at how many the next check is due."""
 
     def __init__(self) -> None:
         self.sent = 0
-        self.unchecked = 0
-        self.next_check = 0
+        self.unchecked = 0  # since the last check
+        self.next_check = 0  # 0 before the first one
         self._stretch_end = 0  # of requests, in each of which is a check
 
     def checking(self, every: int) -> None:
@@ -61,16 +55,12 @@ class Pace:
 
 
 class Answers:
-    """How many answers there were: in all, when the last good check began, and returned by calls.
-
-    Attributes:
-        count, vouched, returned: These numbers.
-    """
+    """How many answers there were."""
 
     def __init__(self) -> None:
         self.count = 0
-        self.vouched = 0
-        self.returned = 0
+        self.vouched = 0  # when the last good check began
+        self.returned = 0  # by calls that ended
 
 
 class Turns:
@@ -119,32 +109,19 @@ class Turns:
 
 
 class Known:
-    """What is known of an endpoint, model and format.
-
-    Attributes:
-        judge: What judges replies, and has learnt from them.
-        probing: What probe pictures have shown so far; None before the first check.
-        pace: When checks are due.
-        answers: How many answers there were.
-        turns: Whose turn it is to make a check.
-        checked_at: When the last check ended, by the monotonic clock, in seconds.
-        kinds: The kinds of pictures that were checked.
-        checks: Pictures that were sent for checks, without those that confirm a miss.
-        unanswered: Checks in a row that told nothing.
-        silent: Orientations of which the last probe picture went unanswered.
-    """
+    """What replies and checks have told of an endpoint, model and format."""
 
     def __init__(self, asked: BoxFormat) -> None:
         self.judge = ReplyJudge(asked)
-        self.probing: Probing | None = None
+        self.probing: Probing | None = None  # from the first check on
         self.pace = Pace()
         self.answers = Answers()
         self.turns = Turns()
-        self.checked_at = -math.inf
-        self.kinds: set[PictureKind] = set()
-        self.checks = 0
-        self.unanswered = 0
-        self.silent: set[str] = set()
+        self.checked_at = -math.inf  # when the last check ended, by the monotonic clock
+        self.kinds: set[PictureKind] = set()  # that were checked
+        self.checks = 0  # pictures that were sent for checks, without those that confirm a miss
+        self.unanswered = 0  # checks in a row that told nothing
+        self.silent: set[str] = set()  # orientations whose last probe picture went unanswered
         self._missed: str | None = None  # what was warned of last, where a call went on
         self._missed_at = -math.inf
 
@@ -154,7 +131,7 @@ class Known:
         return time.monotonic() - self.checked_at < FRESH
 
     async def probes(self) -> "Probing":
-        """Return what probe pictures have shown so far; NumPy is loaded with it."""
+        # with NumPy
         await load_aside("dataflow_grounding.trust.probing")
         from dataflow_grounding.trust.probing import Probing
 
@@ -163,7 +140,7 @@ class Known:
         return self.probing
 
     def note(self, outcome: "Outcome") -> None:
-        """Note what a check has shown, but whether it is good."""
+        """Note that a check was made, and which of its pictures were answered."""
         self.checked_at = time.monotonic()
         self.unanswered = self.unanswered + 1 if outcome.kind == "silent" else 0
         for orientation, tells in outcome.tells.items():

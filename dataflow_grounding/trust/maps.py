@@ -66,34 +66,24 @@ TRIMMING_FACTOR = 1.1
 
 @dataclass(frozen=True)
 class Line:
-    """One axis: number = scale · pixel + start.
-
-    Attributes:
-        scale: Numbers for a pixel of the picture as sent.
-        start: The number at the first edge.
-        error: Standard error of the number at the far edge, as a share of the side.
-        noise: Standard deviation of a number, as a share of the side, without outliers.
-    """
+    """One axis: number = scale · pixel + start, in pixels of the picture as sent."""
 
     scale: float
     start: float
     error: float
+    """Standard error of the number at the far edge, as a share of the side."""
     noise: float
+    """Standard deviation of a number, as a share of the side, without outliers."""
 
     def number_at(self, pixel: float) -> float:
-        """Return the number that means a pixel."""
         return self.scale * pixel + self.start
 
 
 def fit_map(pictures: Sequence[ProbedPicture], order: Order) -> FrameMap:
-    """Fit the map of one size to the answers about pictures of that size.
+    """Fit a map to the answers about pictures of one size.
 
-    Args:
-        pictures: What was answered about probe pictures of one size.
-        order: The order of a box's four numbers, where an answer doesn't name its own.
-
-    Raises:
-        NoFit: The answers lie on no line, or on several, or there are too few.
+    `order` is for answers that don't name their own. Raises NoFit where they lie on no line, or on
+    several, or are too few.
     """
     size = pictures[0].sent
     answers = _answers(pictures, order)
@@ -148,28 +138,18 @@ def _check_left_over(left: "_Answers", asked: int, size: Size) -> None:
 
 @dataclass(frozen=True)
 class _Answers:
-    """What was answered about rectangles; all arrays are of shape (rectangles, 4).
+    """What was answered about rectangles; all arrays are of shape (rectangles, 4)."""
 
-    Attributes:
-        numbers: The numbers as they were written.
-        written: The same as x1, y1, x2, y2.
-        drawn: The rectangles' x1, y1, x2, y2 in pixels as sent.
-    """
-
-    numbers: Array
-    written: Array
-    drawn: Array
+    numbers: Array  # as they were written
+    written: Array  # the same as x1, y1, x2, y2
+    drawn: Array  # x1, y1, x2, y2 in pixels as sent
 
     def taken(self, rows: NDArray[np.bool_]) -> "_Answers":
-        """Return some of them."""
         return _Answers(self.numbers[rows], self.written[rows], self.drawn[rows])
 
 
 def lines_of(pictures: Sequence[ProbedPicture], order: Order) -> tuple[Line, Line] | None:
-    """Return the lines of x and of y in pictures of one size; None where there is none.
-
-    There is none either where fewer than LEAST_ON_LINES of the rectangles are near both.
-    """
+    """Return the lines of x and of y in pictures of one size; None where most are near no two."""
     return _common_lines(_answers(pictures, order), pictures[0].sent)
 
 
@@ -215,11 +195,9 @@ def _on_lines(answers: _Answers, lines: tuple[Line, Line], size: Size) -> NDArra
 
 
 def fit_line(numbers: Array, pixels: Array, side: float) -> Line | None:
-    """Fit a robust line to one axis; None where there are too few pairs, or it doesn't grow.
-
-    The numbers are what is off, so they are fitted to the pixels, which are exact: the other way
-    round, noise would flatten the line.
-    """
+    """Fit a robust line to one axis; None where there are too few pairs, or it doesn't grow."""
+    # The numbers are what is off, so they are fitted to the pixels, which are exact: the other way
+    # round, noise would flatten the line.
     if len(numbers) < LEAST_PAIRS:
         return None
     edges = pixels / side  # from 0 to 1
@@ -275,16 +253,12 @@ def _reweighted(
 
 
 def format_in_frames(order: Order, maps: Sequence[FrameMap]) -> BoxFormat:
-    """Return the format of pixels in this order whose numbers these maps say."""
     plain = find_box_format(f"{order}_px", "")
     return replace(plain, name=f"{order}_px@{MEASURED}", maps=tuple(maps))
 
 
 def order_of(pictures: Sequence[ProbedPicture]) -> Order | None:
-    """Return the order in which the numbers of all pictures lie on lines; None if it is unclear.
-
-    If some numbers do in several orders, it is the order with the least noise about the lines.
-    """
+    """Return the order in which the numbers of all pictures lie on lines; None if it is unclear."""
     found = {order: _found_in(pictures, order) for order in ORDERS}
     best, second = sorted(ORDERS, key=lambda order: found[order].log_noise)[:2]
     is_clear = found[second].log_noise - found[best].log_noise >= LEAST_LOG_RATIO

@@ -39,10 +39,7 @@ BORDER = (255, 255, 255)  # around a rectangle, so that it is seen on ground of 
 
 
 def drawn_into(picture: PIL.Image.Image, layout: int) -> Probe:
-    """Draw rectangles into a picture, at places that depend on its size and the layout.
-
-    `picture` is changed. Returns where they are.
-    """
+    """Draw rectangles into `picture`, at places that depend on its size and the layout."""
     everything = probe_of(picture.size, INNER + layout)
     wanted = [phrase_of(color) for color in STANDING_OUT]
     pen = PIL.ImageDraw.Draw(picture)
@@ -58,18 +55,9 @@ def drawn_into(picture: PIL.Image.Image, layout: int) -> Probe:
 def copy_question(
     image: Image, asked: BoxFormat, folder: str, layout: int
 ) -> Request[ProbedPicture]:
-    """Return the question for rectangles that are drawn into a copy of an image.
+    """Return the question for rectangles that are drawn into a copy of an image, in `folder`.
 
-    A picture too small for rectangles is enlarged.
-
-    Args:
-        image: The image, as the run sends it.
-        asked: The format in which boxes are asked for.
-        folder: Where the copy is saved.
-        layout: Which of LAYOUTS the rectangles are of.
-
-    Raises:
-        RecordError: The image can't be read.
+    Raises RecordError where the image can't be read.
     """
     copy = image.sent_picture().crop((0, 0, *image.content_size))
     size = legible(copy.size, image.limits.max_side, NARROWEST)
@@ -108,19 +96,9 @@ def _coded_like(copy: PIL.Image.Image, image: Image, suffix: str) -> bytes:
 async def ask_about_copy(
     ask: Ask, image: Image, asked: BoxFormat, layout: int, at: int | None = None
 ) -> ProbedPicture:
-    """Ask for rectangles in a copy of an image.
+    """Ask for rectangles in a copy of an image, at endpoint number `at`.
 
-    Where the request fails there are no answers, and `trouble` says why.
-
-    Args:
-        ask: A record's means to send requests.
-        image: The image.
-        asked: The run's format.
-        layout: The layout of the rectangles.
-        at: The number of the endpoint that is asked, from 0; None for any.
-
-    Raises:
-        RunStopped: The run ended meanwhile.
+    Where the request fails there are no answers, and `trouble` says why. Raises RunStopped.
     """
     try:
         with tempfile.TemporaryDirectory(prefix="probe-") as folder:

@@ -28,17 +28,11 @@ AskPadded: TypeAlias = Callable[[Probe, float | None], Awaitable[ProbedPicture]]
 
 @dataclass(frozen=True)
 class Shape:
-    """How elongated pictures are sent, as it was found out with one of `size`.
-
-    Attributes:
-        size: Width and height in pixels.
-        aspect: The aspect to pad to; None for no padding.
-        off: How far off boxes are even so, as a share of the side; None where they are right.
-    """
+    """How elongated pictures are sent, as it was found out with one of `size`."""
 
     size: Size
-    aspect: float | None = None
-    off: float | None = None
+    aspect: float | None = None  # to pad to
+    off: float | None = None  # share of the side by which boxes are off even so
 
     def covers(self, size: Size) -> bool:
         """Whether boxes in pictures of another size, elongated the same way, turn out as in these.
@@ -54,14 +48,7 @@ class Shape:
 
 
 async def shape_of(ask: AskPadded, size: Size, drawn: Size, known: BoxFormat) -> Shape:
-    """Find out how elongated pictures of a size are sent.
-
-    Args:
-        ask: Puts probe pictures to the model.
-        size: Width and height in pixels.
-        drawn: The size of the probe pictures, in which rectangles can be seen.
-        known: The model's format, which counts parts of the side.
-    """
+    """Find out how elongated pictures of a size are sent; probe pictures are of size `drawn`."""
     unpadded = []
     for layout in (0, INNER):  # two have to miss: of noise, one does now and then
         picture = await ask(probe_of(drawn, layout), None)

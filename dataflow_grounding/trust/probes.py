@@ -60,18 +60,13 @@ NARROWEST = 96  # the same, where the longest side allows no more
 
 @dataclass(frozen=True)
 class Probe:
-    """A picture to be drawn.
-
-    Attributes:
-        size: Width and height in pixels.
-        boxes: The rectangles by phrase ("the red rectangle"), in its pixels.
-    """
+    """A picture to be drawn."""
 
     size: Size
     boxes: dict[str, Bbox]
+    """The rectangles by phrase ("the red rectangle"), in pixels."""
 
     def draw(self) -> PIL.Image.Image:
-        """Return the picture with its rectangles."""
         picture = PIL.Image.new("RGB", self.size, BACKGROUND)
         pen = PIL.ImageDraw.Draw(picture)
         line = max(1, round(min(self.size) / 400))
@@ -82,80 +77,65 @@ class Probe:
 
 
 def phrase_of(color: str) -> str:
-    """Return the phrase that asks for the rectangle of a color: "the red rectangle"."""
     return f"the {color} rectangle"
 
 
 def color_of(phrase: str) -> str:
-    """Return the color that a phrase of `phrase_of` asks for: "red"."""
     return phrase.split()[1]
 
 
 @dataclass(frozen=True)
 class ProbeBox:
-    """One rectangle, and the box that was answered.
-
-    Attributes:
-        phrase: What was asked for.
-        asked: The true rectangle, in pixels of the picture.
-        numbers: The numbers as the reply wrote them, in its own order.
-        order: The order of the numbers, where the reply names it, as keys such as x1 do.
-        family: The family of models whose special tokens the reply has; None without.
-    """
+    """One rectangle, and the box that was answered."""
 
     phrase: str
     asked: Bbox
+    """The true rectangle, in pixels of the picture as drawn."""
     numbers: tuple[float, ...]
+    """As the reply wrote them, in its own order."""
     order: Order | None = None
+    """Where the reply names it, as keys such as x1 do."""
     family: str | None = None
+    """Of models, whose special tokens the reply has."""
 
     @property
     def usable(self) -> bool:
-        """Whether the answer can be read as a box: four numbers, or a family's special tokens."""
+        """Whether the answer can be read as a box."""
         return len(self.numbers) == 4 or self.family is not None
 
 
 @dataclass(frozen=True)
 class ProbedPicture:
-    """What came back for a probe picture.
-
-    Attributes:
-        probe: The picture.
-        sent: Width and height in which it was sent, in pixels.
-        answers: The rectangles that were answered, each once.
-        trouble: Why the reply couldn't be read; "" if it could.
-        refused: Why there is no reply; "" if there is one.
-        padded: Width and height with the padding that it was sent with, in pixels of the picture;
-            None for none.
-    """
+    """What came back for a probe picture."""
 
     probe: Probe
     sent: Size
     answers: Sequence[ProbeBox]
+    """The rectangles that were answered, each once."""
     trouble: str = ""
+    """Why the reply couldn't be read."""
     refused: str = ""
+    """Why there is no reply."""
     padded: Size | None = None
+    """With the padding that it was sent with, in pixels of the picture as drawn."""
 
     @property
     def size(self) -> Size:
-        """Width and height of the picture as drawn, in pixels."""
+        """As drawn."""
         return self.probe.size
 
     @property
     def shown(self) -> Size:
-        """Width and height of all that the model is shown, in pixels of the picture as drawn."""
+        """All that the model is shown, in pixels of the picture as drawn."""
         return self.padded or self.size
 
     @property
     def asked(self) -> int:
-        """How many rectangles were asked for: all that the picture has."""
+        """How many rectangles the picture has."""
         return len(self.probe.boxes)
 
     def in_pixels(self, answer: ProbeBox, asked: BoxFormat) -> Bbox:
-        """Return an answer in pixels of the picture as drawn, as the reader would read it.
-
-        `asked` is the format that was asked for; the answer's own family or order goes before it.
-        """
+        """Return an answer in pixels of the picture as drawn, as the reader would read it."""
         written = asked
         if answer.family:
             written = known_formats()[answer.family]
@@ -169,10 +149,7 @@ AskProbes: TypeAlias = Callable[[Sequence[Probe], BoxFormat], Awaitable[Sequence
 
 
 def reduced_to(size: Size, max_side: int) -> Size:
-    """Return the size, reduced in its shape so that no side is over `max_side` px.
-
-    It is rounded down, but to 1 px at the least. A smaller one stays as it is.
-    """
+    """Return the size, reduced in its shape so that no side is over `max_side` px."""
     scale = min(1.0, max_side / max(size))
     return max(1, int(size[0] * scale)), max(1, int(size[1] * scale))
 
@@ -180,9 +157,7 @@ def reduced_to(size: Size, max_side: int) -> Size:
 def legible(size: Size, max_side: int, shortest: int = SHORTEST) -> Size:
     """Return the size, enlarged where a model couldn't see rectangles in it.
 
-    A side below `shortest` becomes `shortest`, or what `max_side` allows for the longer one. A
-    strip that is still too narrow is widened to NARROWEST, which changes its shape. No side is over
-    `max_side` then.
+    A strip that is too narrow even so is widened to NARROWEST, which changes its shape.
     """
     scale = max(1.0, min(shortest / min(size), max_side / max(size)))
     width = min(max(round(size[0] * scale), NARROWEST), max_side)
@@ -227,7 +202,6 @@ def phrases_of(size: Size, layout: int) -> list[str]:
 
 
 def _drawn_colors(size: Size, layout: int) -> tuple[random.Random, list[str]]:
-    # Return what draws the rectangles after their colours.
     draw = random.Random(f"{size[0]}x{size[1]}/{layout}")
     colors = sorted(COLORS)
     draw.shuffle(colors)
@@ -270,11 +244,7 @@ def question_of(
 ) -> Request[ProbedPicture]:
     """Draw a probe picture, and return the question for its rectangles.
 
-    Args:
-        probe: The picture.
-        asked: The format in which boxes are asked for.
-        limits: The limits within which the picture is sent.
-        path: Where it is saved; the suffix names the file type.
+    It is saved at `path`, whose suffix names the file type.
     """
     settings: dict[str, Any] = {} if path.endswith(".png") else {"quality": 95, "subsampling": 0}
     probe.draw().save(path, **settings)
@@ -284,11 +254,7 @@ def question_of(
 def question_about(
     path: str, probe: Probe, asked: BoxFormat, limits: ImageLimits
 ) -> Request[ProbedPicture]:
-    """Return the question for the rectangles of a probe picture that is saved at `path`.
-
-    It is the usual one for boxes of phrases; its answer is read as a ProbedPicture with the numbers
-    as they were written.
-    """
+    """Return the question for the rectangles of a probe picture that is saved at `path`."""
     image = open_image(Record({"image_path": path}), "image_path", limits)
     question: Request[Any] = phrase_grounding(image, list(probe.boxes), asked)
     blank = ProbedPicture(probe, image.sent_size, [], padded=image.shown_size)
@@ -298,9 +264,6 @@ def question_about(
 
 
 def _answered(blank: ProbedPicture, reply: str, asked: BoxFormat) -> ProbedPicture:
-    # Return the picture with the box that a reply gives each rectangle, numbers as written. Of
-    # several boxes for a rectangle, the first counts. A reply that can't be read gives no answers,
-    # but `trouble`. `asked` is the format in which boxes were asked for.
     phrases = dict(enumerate(blank.probe.boxes, 1))
     try:
         parsed = parse_reply(reply, asked, phrases, in_lines=True)
@@ -309,7 +272,7 @@ def _answered(blank: ProbedPicture, reply: str, asked: BoxFormat) -> ProbedPictu
     answers: dict[int, ProbeBox] = {}
     for box in parsed.boxes:
         number = _number_meant(box, phrases)
-        if number is not None and number not in answers:
+        if number is not None and number not in answers:  # of several boxes the first counts
             phrase = phrases[number]
             drawn = blank.probe.boxes[phrase]
             answers[number] = ProbeBox(phrase, drawn, box.numbers, box.order, box.family)
@@ -317,8 +280,6 @@ def _answered(blank: ProbedPicture, reply: str, asked: BoxFormat) -> ProbedPictu
 
 
 def _number_meant(box: RawBox, phrases: Mapping[int, str]) -> int | None:
-    # Return the number of the phrase that a box belongs to; None if that isn't clear. A label equal
-    # to a phrase decides, else the id. `phrases` has each phrase under its number.
     named = ids_of(box.label, phrases) if box.label else []
     if named:
         return named[0]

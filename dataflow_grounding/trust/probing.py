@@ -1,7 +1,7 @@
 """Checks of an endpoint: rectangles are asked for in copies of pictures, and what they show.
 
-A miss has to be confirmed by further copies of the same picture. The run's other requests go on
-meanwhile, because a server may treat pictures otherwise while it is busy.
+The run's other requests go on meanwhile, because a server may treat pictures otherwise while it is
+busy.
 """
 
 import asyncio
@@ -51,32 +51,26 @@ NO_FORMAT = "no known format"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a check showed.
-
-    Attributes:
-        kind: `fits` if the format is right, `misses` if it isn't, `silent` if too few rectangles
-            were answered.
-        why: What was seen; of pictures that went unanswered, too.
-        fitting: The name of another format that would fit, where one does.
-        odd: Whether one picture was clearly answered in another format, though further copies of it
-            fit.
-        cleared: How many pictures missed, though further copies of them fit.
-        as_asked: How many pictures were answered as asked.
-        tells: For each orientation of pictures that were asked about, whether one was answered.
-        shapes_differ: Whether pictures of another kind fit, where some miss.
-    """
+    """What a check showed; `silent` if too few rectangles were answered."""
 
     kind: Literal["fits", "misses", "silent"]
     why: str = ""
+    """What was seen; of pictures that went unanswered, too."""
     fitting: str | None = None
+    """The name of another format that would fit, where one does."""
     odd: bool = False
+    """Whether a picture was clearly answered in another format, though further copies of it fit."""
     as_asked: int = 0
+    """How many pictures were answered as asked."""
     cleared: int = 0
+    """How many pictures missed, though further copies of them fit."""
     tells: Mapping[str, bool] = field(default_factory=dict)
+    """For each orientation of pictures that were asked about, whether one was answered."""
     shapes_differ: bool = False
+    """Whether pictures of another kind fit, where some miss."""
 
     def note(self, ask: Ask) -> None:
-        """Count what was seen among a record's remarks, where the format is right."""
+        """Note on a record what was seen, where the format is right."""
         if self.odd:
             ask.note("mixed_formats", "a probe picture was answered in another format")
         for _ in range(self.as_asked):
@@ -88,10 +82,7 @@ class Outcome:
 
 
 class Wanted(NamedTuple):
-    """A picture to ask about, by a record's means.
-
-    `number` is that of the endpoint, and `address` where it is; None and "" where there is one.
-    """
+    """A picture to ask about, at an endpoint; where there is only one, it has no number."""
 
     ask: Ask
     image: Image
@@ -100,24 +91,15 @@ class Wanted(NamedTuple):
 
 
 class Probing:
-    """Asks for rectangles in copies of pictures, and knows what these have shown so far.
-
-    Args:
-        asked: The format.
-
-    Attributes:
-        as_asked: How many pictures were answered as asked.
-        cleared: How many were not, though further copies of them were.
-        odd: In which formats some of these, or of the copies, were clearly answered.
-    """
+    """Asks for rectangles in copies of pictures, and knows what these have shown so far."""
 
     def __init__(self, asked: BoxFormat) -> None:
-        self.as_asked = 0
-        self.cleared = 0
-        self.odd: list[str] = []
+        self.as_asked = 0  # pictures that were answered so
+        self.cleared = 0  # those that were not, though further copies of them were
         self._asked = asked
         self._pictures = 0  # that were answered, without those that confirm a miss
-        self._odd_at: list[int] = []  # how many pictures there were at each of `odd`
+        # In which formats some of those cleared, or copies, clearly came, and at how many pictures.
+        self._odd: list[tuple[str, int]] = []
         self._rectangles: deque[Rectangles] = deque(maxlen=COMPARED)
         # Two in succession are never the same.
         self._layouts = itertools.cycle(random.SystemRandom().sample(range(LAYOUTS), LAYOUTS))
@@ -131,15 +113,8 @@ class Probing:
     ) -> Outcome:
         """Ask for rectangles in a copy of each image at each address, and for more after a miss.
 
-        Args:
-            ask: A record's means to send requests.
-            images: The pictures, one at least.
-            addresses: Those of the serving's endpoints.
-            looks_like: The format that replies look like, where they call for the check: a miss in
-                that very format needs no other.
-
-        Raises:
-            RunStopped: The run has stopped.
+        `looks_like` is the format that replies look like, where they call for the check: a miss in
+        that very format needs no other. Raises RunStopped.
         """
         wanted = []
         for image in images:
@@ -149,43 +124,33 @@ class Probing:
                 wanted += [Wanted(ask, image, *each) for each in enumerate(addresses)]
         firsts = await asyncio.gather(*[self._copy(one) for one in wanted])
         showings = await self._showings([[picture] for picture in firsts])
-        self._add(showings)
-        fits = any(showing.kind == "fits" for showing in showings)
-        cleared, odd = self.cleared, len(self.odd)
+        self._pictures += sum(showing.kind != "silent" for showing in showings)
+        fitting = [showing for showing in showings if showing.kind == "fits"]
+        self.as_asked += len(fitting)
+        self._rectangles += [one.rectangles for one in fitting if one.rectangles is not None]
+        cleared, odd = self.cleared, len(self._odd)
         for one, first, showing in zip(wanted, firsts, showings, strict=True):
             if showing.kind != "misses":
                 continue
             if showing.fitting is not None and showing.fitting == looks_like:
                 return Outcome("misses", showing.why, showing.fitting)
-            missed = await self._confirm(one, first, others_fit=fits)
+            missed = await self._confirm(one, first, others_fit=bool(fitting))
             if missed is not None:
                 return missed
         drifted = await self._drift(wanted[0])
         if drifted is not None:
             return Outcome("misses", drifted)
         outcome = _outcome_of(wanted, showings)
-        return replace(outcome, odd=len(self.odd) > odd, cleared=self.cleared - cleared)
-
-    def _add(self, showings: Sequence[Showing]) -> None:
-        for showing in showings:
-            if showing.kind != "silent":
-                self._pictures += 1
-            if showing.kind == "fits":
-                self.as_asked += 1
-                if showing.rectangles is not None:
-                    self._rectangles.append(showing.rectangles)
+        return replace(outcome, odd=len(self._odd) > odd, cleared=self.cleared - cleared)
 
     async def _confirm(
         self, wanted: Wanted, first: ProbedPicture, *, others_fit: bool
     ) -> Outcome | None:
-        # Ask for further copies of a picture that misses; return the miss if it is confirmed. It is
-        # if all copies together miss, too: one may be answered badly by chance. It also is if two
-        # were clearly answered in other formats, in this check or before, and others were not: then
-        # the endpoint answers in several. `others_fit` says whether other pictures fit.
-        further = await asyncio.gather(*[self._copy(wanted) for _ in range(CONFIRMING)])
-        copies = [first, *further]
-        one_by_one = [[picture] for picture in copies]
-        together, *each = await self._showings([copies, *one_by_one])
+        # Return the miss if it is confirmed. It is if all copies together miss, too: one may be
+        # answered badly by chance. It also is if two were clearly answered in other formats, in
+        # this check or before, and others were not: then the endpoint answers in several.
+        copies = [first, *await self._further(wanted)]
+        together, *each = await self._showings([copies, *[[picture] for picture in copies]])
         clear = self._clear(each)
         does_any_fit = any(one.kind == "fits" for one in each)
         where = f"at {wanted.address}, " if wanted.address else ""
@@ -194,8 +159,7 @@ class Probing:
             why = f"{where}{together.why}"
             return Outcome("misses", why, together.fitting, shapes_differ=shapes_differ)
         self.cleared += 1
-        self.odd += clear
-        self._odd_at += [self._pictures] * len(clear)
+        self._odd += [(name, self._pictures) for name in clear]
         lately = self.lately_odd
         if len(lately) > 1:
             formats = " and ".join(dict.fromkeys(lately))
@@ -205,17 +169,11 @@ class Probing:
 
     @property
     def lately_odd(self) -> list[str]:
-        """Those of `odd` that are not longer ago than TOGETHER pictures."""
-        lately = []
-        for name, at in zip(self.odd, self._odd_at, strict=True):
-            if self._pictures - at <= TOGETHER:
-                lately.append(name)
-        return lately
+        return [name for name, at in self._odd if self._pictures - at <= TOGETHER]
 
     @property
     def other_format(self) -> str:
-        """The format of those that were not answered as asked, where it is known."""
-        return self.odd[0] if self.odd else NO_FORMAT
+        return self._odd[0][0] if self._odd else NO_FORMAT
 
     def _clear(self, copies: Sequence[Showing]) -> list[str]:
         # A miss is clear if another format explains it, or if it is further off than the copies
@@ -235,12 +193,11 @@ class Probing:
         return clear
 
     async def _drift(self, wanted: Wanted) -> str | None:
-        # Return in words how boxes have moved together by less than one picture shows. None where
-        # the last pictures together don't show it, or further copies of one dissent.
+        # In words, how boxes have moved together by less than one picture shows.
         last = self._last()
         if len(last) < LEAST_POOLED or not await asyncio.to_thread(shift_of, last):
             return None
-        further = await asyncio.gather(*[self._copy(wanted) for _ in range(CONFIRMING)])
+        further = await self._further(wanted)
         for showing in await self._showings([[picture] for picture in further]):
             if showing.rectangles is not None:
                 last.append(showing.rectangles)
@@ -251,7 +208,7 @@ class Probing:
         return list(self._rectangles)[-POOLED:]
 
     def _usual(self) -> Array | None:
-        # How far off the worst edges of the last rectangles were; None without any.
+        # how far off the worst edges of the last rectangles were
         off = [rectangles.off for rectangles in self._rectangles]
         return np.concatenate(off) if off else None
 
@@ -261,6 +218,9 @@ class Probing:
             lambda: [showing_of(pictures, self._asked, usual) for pictures in groups]
         )
 
+    async def _further(self, wanted: Wanted) -> list[ProbedPicture]:
+        return await asyncio.gather(*[self._copy(wanted) for _ in range(CONFIRMING)])
+
     async def _copy(self, wanted: Wanted) -> ProbedPicture:
         layout = next(self._layouts)
         return await ask_about_copy(wanted.ask, wanted.image, self._asked, layout, wanted.number)
@@ -268,9 +228,8 @@ class Probing:
     def facts(self) -> dict[str, Any]:
         """Return what the pictures prove; {} where none was answered.
 
-        `as_asked` of them were answered so, and `odd` were not, though further copies were. At most
-        the share `at_most` of the replies can be in another format (95%; None without a bound). All
-        boxes together may be off by less than `least_shift` of a side without its being noticed.
+        At most the share `at_most` of the replies can be in another format (95%; None without a
+        bound). All boxes together may be off by less than `least_shift` of a side unnoticed.
         """
         if not self._rectangles:
             return {}

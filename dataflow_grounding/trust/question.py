@@ -18,21 +18,7 @@ if TYPE_CHECKING:
 
 
 class Question:
-    """One question about a picture, as the engine asks it: when it is sent, and what replies say.
-
-    Args:
-        watch: The run's watch.
-        ask: The means of its record to send requests.
-        image: The picture.
-        phrases: The phrases that boxes are asked for, in order.
-        read: Reads a reply.
-
-    Attributes:
-        judged: The last reply that could be read.
-        proven: The format that the first reply was in, as the second one proves.
-        looks_like: The format that replies look like though the question was asked again, or can't
-            be.
-    """
+    """One question about a picture: when it is sent, and what its replies say."""
 
     def __init__(
         self,
@@ -44,8 +30,9 @@ class Question:
     ) -> None:
         self.ask = ask
         self.image = image
-        self.judged: JudgedReply | None = None
-        self.proven: str | None = None
+        self.judged: JudgedReply | None = None  # the last reply that could be read
+        self.proven: str | None = None  # the format of the first reply, as the second one proves
+        # The format that replies look like, though the question was asked again, or can't be.
         self.looks_like: str | None = None
         self._watch = watch
         self._phrases: Mapping[int, str] = dict(enumerate(phrases, 1))
@@ -78,21 +65,25 @@ class Question:
         self._tries += 1
         if watch.suspicion is None:
             watch.open.add(self.ask, was_sent=self._was_sent)
-            self._judge(reply)
+            self._look(reply)
         try:
             return self._read(reply)
         except UnreadableReply:
             self._first = self.judged  # the next one is compared with it
             raise
 
-    def _judge(self, reply: str) -> None:
+    def _look(self, reply: str) -> None:
         # A first one that may be in another format is refused; the next one decides what it was.
         was_asked_again, self._was_asked_again = self._was_asked_again, None
-        judged = self._judged(reply)
-        if judged is None:
+        boxes = self._boxes_in(reply)
+        if boxes is None:
             return
+        watch, judge, image = self._watch, self._watch.judge, self.image
+        shown = image.shown_size
+        sent = Sent(image.sent_size, image.size[0] / shown[0], image.size[1] / shown[1])
+        judged = judge.judge(boxes, sent)
         self.judged = judged
-        watch, judge, first = self._watch, self._watch.judge, self._first
+        first = self._first
         is_stored = was_asked_again is not None
         if was_asked_again is not None and watch.most_tries:
             if first is None and was_asked_again():  # an earlier run found it doubtful
@@ -100,7 +91,7 @@ class Question:
             if not watch.open.vouching.relied_on:  # then a check has vouched for it
                 self._learn(judged)
                 return
-        judge.add(judged, orientation_of(self.image.sent_size))
+        judge.add(judged, orientation_of(image.sent_size))
         looks_odd = False
         if first is not None:
             self._first = None
@@ -129,9 +120,8 @@ class Question:
             f"the numbers look like {judged.likeliest}, where {asked} was asked for."
         )
 
-    def _judged(self, reply: str) -> JudgedReply | None:
-        # Only boxes with four numbers, and without special tokens, count. A box belongs to the
-        # phrase of its id, else to its label, else to "".
+    def _boxes_in(self, reply: str) -> list[SeenBox] | None:
+        # A box belongs to the phrase of its id, else to its label, else to "".
         try:
             parsed = parse_reply(reply, self._watch.asked, self._phrases, in_lines=True)
         except UnreadableReply:
@@ -142,7 +132,4 @@ class Question:
             if len(box.numbers) == 4 and box.family is None:
                 phrase = self._phrases.get(box.id or 0) or box.label or ""
                 boxes.append(SeenBox(box_of(box.numbers), box.order, phrase))
-        image = self.image
-        shown = image.shown_size
-        sent = Sent(image.sent_size, image.size[0] / shown[0], image.size[1] / shown[1])
-        return self._watch.judge.judge(boxes, sent)
+        return boxes

@@ -1,4 +1,4 @@
-"""Whether a single reply is in the format that was asked for, by its numbers: `ReplyJudge`.
+"""Whether a single reply is in the format that was asked for, by its numbers.
 
 The boxes of a reply are read as asked, and in each other format that its numbers may be in. A
 reading in the wrong format puts boxes where boxes of their thing seldom are, so that the likelier
@@ -12,8 +12,8 @@ the second one, read as asked: where these agree, the first one's format is prov
 """
 
 import math
-from collections import Counter, deque
-from collections.abc import Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -77,72 +77,80 @@ CHECK_AT_IN_GENERAL, TELL_AT = 12.0, 40.0
 
 
 class Views(NamedTuple):
-    """What numbers mean in a picture: in the format asked for, and in each other one.
-
-    `log_aspect` is the logarithm of the picture's width to its height.
-    """
+    """What numbers mean in a picture: in the format asked for, and in each other one."""
 
     asked: View
     others: Sequence[tuple[FormatReading, View]]
     log_aspect: float
+    """The logarithm of the picture's width to its height."""
 
 
 @dataclass(slots=True)
 class JudgedReply:
-    """One reply's boxes, and how much likelier its numbers are in another format than as asked.
-
-    Attributes:
-        boxes: The boxes as written.
-        sent: The picture.
-        corners: Each box as asked, in parts of the sides.
-        shapes: The same as they are compared.
-        turned: On how many axes boxes end before they begin.
-        ratios: For each other format that may hold the numbers, its log-likelihood ratio to the
-            format asked for.
-        in_general: The same for all formats by what boxes look like in general, without what the
-            run has taught.
-        likeliest: The name of the one with the highest; None where the numbers fit none.
-    """
+    """One reply's boxes, and how much likelier its numbers are in another format than as asked."""
 
     boxes: Sequence[SeenBox]
     sent: Sent
     corners: Sequence[Bbox]
+    """Each box as asked, in parts of the sides."""
     shapes: Sequence[Shape]
+    """The same as they are compared."""
     turned: int
+    """On how many axes boxes end before they begin."""
     ratios: dict[str, float]
+    """For each other format that may hold the numbers, its log-likelihood ratio to the one asked
+    for.
+    """
     in_general: dict[str, float]
+    """The same for all formats, by what boxes look like in general."""
     likeliest: str | None
+    """The name of the one with the highest of the `ratios`."""
 
     @property
     def ratio(self) -> float:
-        """The highest of the ratios; minus infinity where the numbers fit no other format."""
+        """The highest of the ratios."""
         return self.ratios[self.likeliest] if self.likeliest else -math.inf
 
 
 class Proof(NamedTuple):
-    """That a reply was in another format: how many there were, which, the log-likelihood ratio."""
+    """That the reply of this number was in another format; `ratio` is a log-likelihood ratio."""
 
     number: int
     format: str
     ratio: float
 
 
+class Sums:
+    """How much likelier each format is by all replies about pictures of an orientation."""
+
+    def __init__(self) -> None:
+        self._of: defaultdict[str, dict[str, float]] = defaultdict(dict)
+
+    def add(self, orientation: str, ratios: Mapping[str, float], slack: float = 0.0) -> None:
+        sums = self._of[orientation]
+        for name, ratio in ratios.items():
+            step = min(max(ratio - slack, -CUSUM_STEP), CUSUM_STEP)
+            sums[name] = max(0.0, sums.get(name, 0.0) + step)
+
+    def likeliest(self, orientation: str, least: float) -> str | None:
+        likeliest: str | None = None
+        for name, total in self._of[orientation].items():
+            if total >= least:
+                likeliest = name
+                least = total
+        return likeliest
+
+    def forget(self, orientation: str) -> None:
+        self._of[orientation].clear()
+
+
 class ReplyJudge:
-    """Judges a run's replies, one by one, and learns what its boxes look like.
-
-    Args:
-        asked: The format that was asked for.
-
-    Attributes:
-        replies: How many replies were judged.
-        same: How many said the same when they were asked for again, and still look like another
-            format.
-    """
+    """Judges a run's replies, one by one, and learns what its boxes look like."""
 
     def __init__(self, asked: BoxFormat) -> None:
         self.asked = FormatReading(asked)
         self.replies = 0
-        self.same = 0
+        self.same = 0  # replies that look like another format, also when asked for again
         self._others = other_readings(asked)
         self._views: dict[Sent, Views] = {}
         self._all = SeenThings()
@@ -150,9 +158,9 @@ class ReplyJudge:
         self._turned = TURNED
         self._axes = AXES
         self._in_vain = 0
-        self._sums: dict[tuple[str, str], float] = {}  # by orientation and format
+        self._sums = Sums()
         self._alarm = CHECK_AT
-        self._sums_in_general: dict[tuple[str, str], float] = {}
+        self._in_general = Sums()
         self._checked_in_general: set[str] = set()  # orientations
         self._has_told = False
         self._proofs: deque[Proof] = deque(maxlen=16)  # the last ones
@@ -160,30 +168,17 @@ class ReplyJudge:
     # One reply
 
     def judge(self, boxes: Sequence[SeenBox], sent: Sent) -> JudgedReply:
-        """Judge how likely a reply's numbers are in each format; nothing is learnt yet.
-
-        Only the first MOST_BOXES boxes count. A format counts only if, read in it, all boxes are
-        within the picture and none ends before it begins.
-        """
+        """Judge how likely a reply's numbers are in each format; nothing is learnt yet."""
         boxes = boxes[:MOST_BOXES]
         asked, others, log_aspect = self.views(sent)
-        things = self._things_of(boxes)
-        turned = 0
-        outside = 0
-        corners = []
-        for box in boxes:
-            written = self.asked.corners(box, asked)
-            for first, second in (written[0::2], written[1::2]):
-                if first > second:
-                    turned += 1
-            corners.append(ordered(written))
-            if not is_inside(corners[-1]):
-                outside += 1
+        written = [self.asked.corners(box, asked) for box in boxes]
+        turned = sum((x1 > x2) + (y1 > y2) for x1, y1, x2, y2 in written)
+        corners = [ordered(box) for box in written]
         shapes = [shape_of(box, log_aspect) for box in corners]
+        things = self._things_of(boxes)
         any_things = [(ANY, weight) for _, weight in things]
-        unlikely = OUTSIDE_COST * outside
-        if turned:
-            unlikely -= turned * math.log(self._turned / self._axes)
+        unlikely = OUTSIDE_COST * sum(not is_inside(box) for box in corners)
+        unlikely -= turned * math.log(self._turned / self._axes)
         as_asked = _likelihood(shapes, things, asked) - unlikely
         as_asked_in_general = _likelihood(shapes, any_things, asked) - unlikely
         ratios: dict[str, float] = {}
@@ -203,7 +198,6 @@ class ReplyJudge:
         return JudgedReply(boxes, sent, corners, shapes, turned, ratios, in_general, likeliest)
 
     def views(self, sent: Sent) -> Views:
-        """Return what numbers mean in a picture, in all formats."""
         views = self._views.get(sent)
         if views is None:
             if len(self._views) >= MOST_THINGS:
@@ -227,11 +221,8 @@ class ReplyJudge:
         return things
 
     def shows_other(self, reply: JudgedReply) -> bool:
-        """Whether a reply is clearly likelier in another format.
-
-        If many were asked for again without proving anything, the pictures are unusual, and it
-        takes more.
-        """
+        """Whether a reply is clearly likelier in another format."""
+        # If many were asked for again in vain, the pictures are unusual, and it takes more.
         too_many = max(0.0, self._in_vain - EXPECTED_IN_VAIN * self.replies)
         return reply.ratio >= ASK_AGAIN_RATIO + too_many
 
@@ -263,60 +254,49 @@ class ReplyJudge:
     def add(self, reply: JudgedReply, orientation: str) -> None:
         """Add a reply about a picture of this orientation to what all say together."""
         self.replies += 1
-        for name, ratio in reply.ratios.items():
-            _sum_up(self._sums, (orientation, name), ratio - CUSUM_SLACK)
+        self._sums.add(orientation, reply.ratios, slack=CUSUM_SLACK)
         if reply.boxes:
-            for name, ratio in reply.in_general.items():
-                _sum_up(self._sums_in_general, (orientation, name), ratio)
+            self._in_general.add(orientation, reply.in_general)
 
     def alarm(self, orientation: str) -> str | None:
-        """Return the format in which the last replies about such pictures are much likelier.
-
-        A check has to tell then. None where there is none.
+        """Return the format in which such pictures' last replies are so much likelier that a check
+        has to tell.
         """
-        likeliest = _likeliest(self._sums, orientation, self._alarm)
+        likeliest = self._sums.likeliest(orientation, self._alarm)
         if likeliest is None and orientation not in self._checked_in_general:
-            likeliest = _likeliest(self._sums_in_general, orientation, CHECK_AT_IN_GENERAL)
+            likeliest = self._in_general.likeliest(orientation, CHECK_AT_IN_GENERAL)
         return likeliest
 
     def certain(self, orientation: str) -> str | None:
-        """Return once the format in which all replies together are beyond doubt likelier.
-
-        None where there is none, and after it was returned.
-        """
+        """Return, once, the format in which all replies together are beyond doubt likelier."""
         if self._has_told:
             return None
-        likeliest = _likeliest(self._sums_in_general, orientation, TELL_AT)
+        likeliest = self._in_general.likeliest(orientation, TELL_AT)
         self._has_told = likeliest is not None
         return likeliest
 
     def alone(self, orientation: str, *, others_told: bool) -> str | None:
-        """Return the same where it is so clear that the run is stopped if no check can tell.
+        """Return the format in which they are so much likelier that no check is needed.
 
         `others_told` says whether checks can tell of other pictures.
         """
         least = STOP_AT_IF_OTHERS_CHECKED if others_told else STOP_AT
-        return _likeliest(self._sums, orientation, least)
+        return self._sums.likeliest(orientation, least)
 
     def calm(self, orientation: str) -> None:
         """Forget what spoke against the format in such pictures: a check has shown it right."""
-        if _likeliest(self._sums, orientation, self._alarm) is not None:
+        if self._sums.likeliest(orientation, self._alarm) is not None:
             self._alarm += CUSUM_STEP  # they look odd, so the next alarm takes more
         elif self.alarm(orientation) is not None:
             self._checked_in_general.add(orientation)
-        for key in self._sums:
-            if key[0] == orientation:
-                self._sums[key] = 0.0
+        self._sums.forget(orientation)
 
     def says_the_same(self, first: JudgedReply, second: JudgedReply) -> bool:
         """Whether the boxes of two replies to one question are likelier of the same things."""
         return _agreement(first, first.corners, second) > 0
 
     def compare(self, first: JudgedReply, second: JudgedReply) -> str | None:
-        """Return the format that the first of two replies to one question is proven to be in.
-
-        None if nothing is proven, which is counted.
-        """
+        """Return the format that the first of two replies to one question is proven to be in."""
         as_asked = _agreement(first, first.corners, second)
         largest = _largest_of(first.boxes)
         proven: str | None = None
@@ -337,7 +317,7 @@ class ReplyJudge:
 
     @property
     def proven(self) -> Sequence[str]:
-        """The formats that single replies were proven to be in, one for each."""
+        """The formats that single replies were in, one for each."""
         return [proof.format for proof in self._proofs]
 
     @property
@@ -352,20 +332,6 @@ class ReplyJudge:
 
     def _recent_proofs(self) -> "list[Proof]":
         return [proof for proof in self._proofs if self.replies - proof.number <= RECENT]
-
-
-def _sum_up(sums: dict[tuple[str, str], float], key: tuple[str, str], ratio: float) -> None:
-    step = min(max(ratio, -CUSUM_STEP), CUSUM_STEP)
-    sums[key] = max(0.0, sums.get(key, 0.0) + step)
-
-
-def _likeliest(sums: dict[tuple[str, str], float], orientation: str, least: float) -> str | None:
-    likeliest: str | None = None
-    for (whose, name), total in sums.items():
-        if whose == orientation and total >= least:
-            likeliest = name
-            least = total
-    return likeliest
 
 
 def _largest_of(boxes: Sequence[SeenBox]) -> float:
@@ -385,8 +351,8 @@ def _likelihood(
 
 
 def _agreement(first: JudgedReply, corners: Sequence[Bbox], second: JudgedReply) -> float:
-    # Return the logarithm of how much likelier two replies' boxes are of the same things than of
-    # different ones. How far apart this model's answers put an edge isn't known, so the likelihoods
+    # The logarithm of how much likelier two replies' boxes are of the same things than of different
+    # ones. How far apart this model's answers put an edge isn't known, so the likelihoods
     # of all EDGE_DEVIATIONS are averaged. Only phrases with one box in both replies count.
     in_second = _only_boxes(second.boxes)
     pairs = []
@@ -403,9 +369,9 @@ def _only_boxes(boxes: Sequence[SeenBox]) -> dict[str, int]:
 
 
 def _nearness(first: Bbox, second: Bbox, edge: float) -> float:
-    # Return how much likelier two boxes lie so if they are of one thing than of different ones. It
-    # is the logarithm. Boxes of one thing differ by a normal error on each edge, of standard
-    # deviation `edge`, but for MOVED_SHARE of them; those of different things may be anywhere.
+    # The logarithm of how much likelier two boxes lie so if they are of one thing. Such ones differ
+    # by a normal error on each edge, of standard deviation `edge`, but for MOVED_SHARE of them;
+    # those of different things may be anywhere.
     density = 1.0
     for a, b in zip(first, second, strict=True):
         density *= math.exp(-(((a - b) / edge) ** 2) / 2) / (edge * math.sqrt(2 * math.pi))

@@ -58,32 +58,21 @@ class Rectangles(NamedTuple):
 
 @dataclass(frozen=True)
 class Showing:
-    """What probe pictures show of the run's format.
-
-    Attributes:
-        kind: `fits` if rectangles are where the format says, `misses` if they aren't, `silent` if
-            too few were answered to tell.
-        why: What was seen, for a message.
-        fitting: The name of another format that would fit, where one clearly does.
-        rectangles: Those that were answered; None where `silent`.
-    """
+    """What probe pictures show of the run's format: nothing if too few rectangles were answered."""
 
     kind: Literal["fits", "misses", "silent"]
-    why: str = ""
-    fitting: str | None = None
-    rectangles: "Rectangles | None" = None
+    why: str = ""  # what was seen, for a message
+    fitting: str | None = None  # the name of another format, where one clearly would fit
+    rectangles: Rectangles | None = None  # those that were answered
 
 
 def showing_of(
     pictures: Sequence[ProbedPicture], asked: BoxFormat, usual: Array | None = None
 ) -> Showing:
-    """Return what the answers about copies of one picture show of the format `asked`.
+    """Return what the answers about copies of one picture, one at least, show of a format.
 
-    Args:
-        pictures: What was answered about the copies, one at least.
-        asked: The format.
-        usual: How far off the worst edges of the run's rectangles were so far, in parts of the
-            side. None where nothing is known.
+    `usual` is how far off the worst edges of the run's rectangles were so far, in parts of the
+    side.
     """
     usable = sum(answer.usable for picture in pictures for answer in picture.answers)
     if usable < LEAST_ANSWERS * len(pictures):
@@ -120,16 +109,10 @@ def showing_of(
 
 
 def is_further_off(off: Array, usual: Array) -> bool:
-    """Whether rectangles are further off than others, by more than chance explains.
-
-    The furthest fifth of both together is taken, or as many as there are of `off`. The number of
-    these from `off` is hypergeometric if there is no difference, for any distribution of a model's
-    errors (Fisher's exact test).
-
-    Args:
-        off: How far off rectangles are.
-        usual: How far off others are.
-    """
+    """Whether rectangles are further off than usual ones, by more than chance explains."""
+    # The furthest fifth of both together is taken, or as many as there are of `off`. The number of
+    # these from `off` is hypergeometric if there is no difference, for any distribution of a
+    # model's errors (Fisher's exact test).
     new = len(off)
     all_of_both = new + len(usual)
     furthest = max(new, all_of_both // 5)
@@ -142,10 +125,7 @@ def is_further_off(off: Array, usual: Array) -> bool:
 
 
 def read_in(pictures: Sequence[ProbedPicture], known: BoxFormat) -> Rectangles:
-    """Return the answered rectangles as read in a format, and as drawn.
-
-    What a format can't read is far from any rectangle.
-    """
+    """Read the answered rectangles in a format; what it can't read is far from any rectangle."""
     read: list[Bbox] = []
     drawn: list[Bbox] = []
     sides: list[Bbox] = []
@@ -163,8 +143,8 @@ def read_in(pictures: Sequence[ProbedPicture], known: BoxFormat) -> Rectangles:
 
 
 def _ends(pictures: Sequence[Rectangles]) -> list[tuple[str, float, float, float]]:
-    # Each axis has a line, edges as read over edges as drawn; it is the measurement of a map. An
-    # axis with too few answers has none.
+    # How far off the line of each axis is at its beginning and end, and its error. An axis with too
+    # few answers has none.
     ends = []
     for axis, side in enumerate(("width", "height")):
         read = np.concatenate([one.read[:, axis::2].ravel() for one in pictures])
@@ -187,19 +167,13 @@ def shift_of(pictures: Sequence[Rectangles]) -> str | None:
 
 
 def least_noticed(pictures: Sequence[Rectangles]) -> float | None:
-    """Return how far all boxes have to be off together to be noticed, as a share of the side.
-
-    None where too few were answered for a line.
-    """
+    """Return the share of the side by which all boxes have to be off together to be noticed."""
     ends = _ends(pictures)
     return GOAL_OFF + STANDARD_ERRORS * max(error for *_, error in ends) if len(ends) == 2 else None
 
 
 def plain_names(asked: BoxFormat) -> list[str]:
-    """Return the names of all orders and scales in the frame of the format that was asked for.
-
-    Those with its scale and order come first.
-    """
+    """Return the names of all formats in the frame of this one, those most like it first."""
     frame = "" if asked.frame == "sent" else f"@{asked.frame}"
     names = []
     for scale in (asked.scale, *SCALES):
