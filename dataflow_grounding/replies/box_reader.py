@@ -297,7 +297,9 @@ class _BoxReader:
                 self.reading.reasons[phrase_id] = reason
 
     def format_of(self, raw: RawBox) -> BoxFormat:
-        """Tokens that only one family writes, as `<loc_100>`, are read as that family's."""
+        """Tokens that only one family writes, as `<loc_100>`, are read as that family's; the names
+        of coordinates may settle their order.
+        """
         box_format = self.format
         if raw.family is None and raw.order is None and not raw.corners:
             return box_format  # as most boxes are

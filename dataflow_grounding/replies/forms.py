@@ -243,8 +243,8 @@ def _without_key(before: str) -> str:
 
 
 def objects_of_lines(reply: str, key: str) -> list[dict[str, Any]] | None:
-    """Under `key`, an object has the numbers of its box as texts, or None. Returns None if no line
-    is as asked.
+    """A reply's lines as objects in JSON, which have the numbers of a box as texts, or None, under
+    `key`. Returns None if no line is as asked.
     """
     answer = enclosed(answer_of(reply))
     objects: list[dict[str, Any]] = []

@@ -319,6 +319,7 @@ class _Reader:
         return is_known and (value is None or isinstance(value, (list, dict, str)))
 
     def read_parallel(self, values: Any, labels: Any, *, is_outline: bool) -> None:
+        """Add boxes and their labels, from two lists that belong together."""
         if (
             not isinstance(values, list)
             or not isinstance(labels, list)
@@ -367,7 +368,7 @@ class _Reader:
             (self.parsed.boxes if len(numbers) == 4 else self.parsed.points).append(box)
 
     def boxes_of(self, fields: Mapping[str, Any], is_addressed: bool) -> Boxes | None:
-        """With no numbers where it says that its thing isn't there; None where it says neither."""
+        """An item's boxes; without numbers if its thing isn't there, None if it says neither."""
         by_key = {key: value for key, value in fields.items() if self.is_box_key(key)}
         nulls = [plain_key(key) for key, value in by_key.items() if _is_null(value)]
         found = boxes_by_name(fields)
@@ -511,8 +512,8 @@ class _Reader:
     def changing_key(
         self, fields: Mapping[str, Any], found: int, things: list[str] | None
     ) -> str | None:
-        """Next to no box, only what says so may be. Words may name `things` only, or anything for
-        None.
+        """Return a key whose value may change the boxes next to it. Next to no box, only what says
+        so may stand. Words may name `things` only, or anything for None.
         """
         for key, value in fields.items():
             if value not in _EMPTY and not self.may_stand(key, value, found, things):
@@ -576,6 +577,7 @@ def _objects_in_a_row(fields: RepeatedKeys) -> list[dict[str, Any]]:
 
 
 def _has_items(value: Any) -> bool:
+    # objects, or lists with a label or other words in them
     if not isinstance(value, list):
         return False
     for item in value:

@@ -99,7 +99,9 @@ def plain_key(key: str) -> str:
 
 
 def find_json(text: str) -> JsonText:
-    """The first array or object of a text, and those that follow it as one list would."""
+    """The first array or object of a text, and those after it with only blanks, commas and "and"
+    between, as items of one list.
+    """
     value = strict_json(text)
     if value is not None:
         return JsonText([value], 0, len(text))

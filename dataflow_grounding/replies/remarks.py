@@ -151,7 +151,7 @@ def harm_in(text: str, things: Sequence[str], asked: Asked, *, is_after: bool = 
     further = _FOUR_NUMBERS.search(text) or _PIECE.search(text)
     if further is not None:
         return f"a further answer: {further[0]!r:.40}"
-    plain = _in_full(_pattern("condition").sub(" ", _with_things(text, things)))
+    plain = _in_full(_pattern("condition").sub(" ", _things_marked(text, things)))
     lists = ["invented", "taken_back", "other_frame"]
     if is_after:
         lists.append("taken_back_after")
@@ -163,7 +163,7 @@ def harm_in(text: str, things: Sequence[str], asked: Asked, *, is_after: bool = 
         other = _other_coordinates(sentence, asked, len(things))
         if other is not None:
             return f"{other!r} is said of coordinates"
-    for clause in _clauses(_with_heads(plain, things)):
+    for clause in _clauses(_heads_marked(plain, things)):
         if _denies(clause, things) or (is_after and f"not {_THING}" in clause):
             return f"a thing with a box is denied: {clause.replace(_THING, '…').strip()!r:.60}"
     return None
@@ -179,7 +179,7 @@ def hedges_in(text: str, phrases: Mapping[int, str]) -> dict[int, str]:
         if found is None:
             continue
         for own_id, phrase in phrases.items():
-            named = _THING in _with_heads(_with_things(sentence, [phrase]), [phrase])
+            named = _THING in _heads_marked(_things_marked(sentence, [phrase]), [phrase])
             if named or len(phrases) == 1:
                 doubts[own_id] = f"the reply isn't sure of it: {found[0].strip()!r}"
     return doubts
@@ -277,7 +277,7 @@ def _in_full(text: str) -> str:
     return re.sub(r"n't\b", " not", plain)
 
 
-def _with_things(text: str, things: Sequence[str]) -> str:
+def _things_marked(text: str, things: Sequence[str]) -> str:
     for thing in sorted(set(things), key=len, reverse=True):
         words = [word for word in re.split(r"\s+", folded(thing)) if word not in ("the", "a", "an")]
         if not words:
@@ -289,7 +289,7 @@ def _with_things(text: str, things: Sequence[str]) -> str:
     return text
 
 
-def _with_heads(text: str, things: Sequence[str]) -> str:
+def _heads_marked(text: str, things: Sequence[str]) -> str:
     for head in {head_of(thing) for thing in things} - {""}:
         if head.isascii():
             text = re.sub(

@@ -122,7 +122,9 @@ def _region_numbers(sentence: str) -> list[int]:
 
 
 def renumbered(text: str, places: Sequence[int]) -> str:
-    """`places` are those of the text's regions among all regions, from 0; names of others stay."""
+    """A text about some regions, with their numbers among all regions, where `places` says, from 0,
+    where they are. The names of other regions stay.
+    """
 
     def renumbered_region(match: re.Match[str]) -> str:
         number = int(match[1][:_MOST_DIGITS])
