@@ -140,7 +140,7 @@ def _masked(sentence: str, phrases: _Phrases, is_cut: bool) -> list[_Part]:
     parts: list[_Part] = []
     index = 0
     while index < len(words):
-        length = _phrase_at(words, index, phrases, is_cut)
+        length = _length_of_phrase_at(words, index, phrases, is_cut)
         start, end = found[index]
         word = words[index]
         if length or word == _MASK:
@@ -160,7 +160,7 @@ def _masked(sentence: str, phrases: _Phrases, is_cut: bool) -> list[_Part]:
     return parts
 
 
-def _phrase_at(words: Sequence[str], index: int, phrases: _Phrases, is_cut: bool) -> int:
+def _length_of_phrase_at(words: Sequence[str], index: int, phrases: _Phrases, is_cut: bool) -> int:
     # at the end of a text that is cut off, a phrase may only begin
     if is_cut and _begins_phrase(words[index:], phrases):
         return len(words) - index
