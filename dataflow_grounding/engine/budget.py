@@ -31,39 +31,20 @@ _TOKENS_PER_REQUEST = 500  # besides those of its text: the schema, and what the
 
 @dataclass(frozen=True)
 class Prices:
-    """What tokens cost, in USD per million.
-
-    Args:
-        input: Tokens of a request.
-        output: Tokens of a reply.
-        cached_input: Tokens of a request that are billed as a beginning seen before; None takes
-            `input`.
-        flex: What part of these prices replies cost that the tier `flex` has served, 0.5 for half;
-            None where it isn't known: they count in full then.
-
-    Raises:
-        SpecError: A price is not a number of 0 or more.
-    """
+    """What tokens cost, in USD per million."""
 
     input: float
     output: float
-    cached_input: float | None = None
-    flex: float | None = None
+    cached_input: float | None = None  # billed as a beginning seen before; None takes `input`
+    flex: float | None = None  # the part that replies of that tier cost; None counts them in full
 
     def __post_init__(self) -> None:
-        """Raise SpecError for a price that is no number from 0."""
         for name, price in vars(self).items():
             if price is not None and not (is_number(price) and price >= 0):
                 raise SpecError(f"the price {name}: {price!r} should be a number of USD")
 
     def cost(self, usage: Usage, tier: str = "") -> float:
-        """Return the USD of one reply and its request.
-
-        Args:
-            usage: Their tokens.
-            tier: The service tier that has served it. FLEX has a different price if `flex` is
-                known; any other tier, and "", costs the ordinary price.
-        """
+        """Return the USD of one reply and its request."""
         cached = self.input if self.cached_input is None else self.cached_input
         fresh = max(0, usage.input_tokens - usage.cached_tokens)
         ordinary = (
@@ -85,15 +66,7 @@ class PriceRow(NamedTuple):
 
 @functools.cache
 def listed_price(model: str) -> PriceRow | None:
-    """Return the prices of a model by its name, with or without a vendor and a date.
-
-    A name that isn't in prices.yaml is looked up without its last suffix, then without the one
-    before, and so on. None if no such name is listed.
-
-    Example:
-        >>> listed_price("google/gemini-2.5-flash-preview-05-20").model
-        'gemini-2.5-flash'
-    """
+    """Return the listed prices of a model by its name, with or without a vendor and a date."""
     rows = {row["model"]: row for row in load_table(__package__, "prices.yaml")}
     name = model.lower().rsplit("/", 1)[-1]
     while name not in rows and _SUFFIX.search(name):
@@ -106,11 +79,7 @@ def listed_price(model: str) -> PriceRow | None:
 
 
 def worst_case(request: Request[Any], serving: Serving) -> Usage:
-    """Return more tokens than the provider can count for a request and its longest reply.
-
-    Images count by the provider's published rule or by their pixels, whichever is more; text by
-    its bytes. None are taken to be cached.
-    """
+    """Return more tokens than the provider can count for a request and its longest reply."""
     rules = TokenRules(serving.model, getattr(serving, "media_resolution", ""))
     image_tokens = 0
     for image in request.images:
@@ -123,11 +92,7 @@ def worst_case(request: Request[Any], serving: Serving) -> Usage:
 
 
 def with_worst_case(usage: Usage, request: Request[Any], serving: Serving, reply: str) -> Usage:
-    """Return the tokens that an endpoint counted, the worst case in place of what it didn't tell.
-
-    A count that can't be read is 0, and so is one that isn't there; a request has tokens, though,
-    and a reply that isn't empty has. A limit in USD would never be reached with these.
-    """
+    """Return the tokens that an endpoint counted, the worst case for what it didn't tell."""
     if usage.input_tokens and (usage.output_tokens or not reply):
         return usage
     worst = worst_case(request, serving)
@@ -139,18 +104,10 @@ def with_worst_case(usage: Usage, request: Request[Any], serving: Serving, reply
 
 
 def no_request_left(most: int | None) -> str:
-    """Return why a run stops that has sent as many requests as it may: `most`."""
     return f"stopped before passing {setting('workflow.max_requests')}={most}"
 
 
 def no_usd_left(usd: float, spent: float, worst: float | None = None) -> str:
-    """Return why a run stops whose next request could cost more than is left.
-
-    Args:
-        usd: The limit.
-        spent: What is spent of it.
-        worst: What the next request could cost, where that is known.
-    """
     limit = setting("workflow.budget_usd")
     so_far = f"stopped before passing {limit}={usd:g}: spent {spent:.4f}"
     cost = "more than is left" if worst is None else f"{worst:.4f}"
@@ -158,15 +115,7 @@ def no_usd_left(usd: float, spent: float, worst: float | None = None) -> str:
 
 
 class Budget:
-    """What a run may send and spend.
-
-    Several event loops and threads may share one, so every figure changes under its lock.
-
-    Args:
-        max_requests: Most requests, tries included; None is without limit.
-        usd: Most USD, which needs `prices`; None is without limit.
-        prices: What the model's tokens cost.
-    """
+    """What a run may send and spend; several threads may share one, under its lock."""
 
     def __init__(self, max_requests: int | None, usd: float | None, prices: Prices | None) -> None:
         self.max_requests = max_requests
@@ -179,10 +128,9 @@ class Budget:
         self.lock = threading.Lock()
 
     async def reserve(self, request: Request[Any], serving: Serving) -> float:
-        """Wait until there is room for a request, then count it as sent and in flight.
-
-        Returns the USD that are reserved for it, for `settle`: 0 without a limit in USD or without
-        prices. Raises BudgetExceeded if there won't be any room.
+        """Wait until there is room for a request, then count it as sent and in flight. Returns the
+        USD that are reserved for it, for `settle`. Raises BudgetExceeded if there won't be any
+        room.
         """
         worst = 0.0
         prices = self._prices_of(serving)
@@ -199,23 +147,13 @@ class Budget:
         return own or self.prices
 
     def count_further_request(self) -> None:
-        """Count one more request for an answer whose cost is reserved already.
-
-        It waits for room, and blocks its thread meanwhile. Raises BudgetExceeded if there won't be
-        any.
-        """
+        """Count one more request for an answer that has its cost reserved; blocks its thread."""
         while not self.take(0.0, answers=0):
             time.sleep(WAIT_SECONDS)
 
     def take(self, worst: float, answers: int = 1) -> bool:
-        """Count a request if there is room for it now; return whether there was.
-
-        Args:
-            worst: USD that it may cost at most, which are reserved.
-            answers: 1 where it begins an answer, 0 where it is a further request for one.
-
-        Raises:
-            BudgetExceeded: There won't be any room.
+        """Count a request if there is room for it now; return whether there was. `answers` is 0 for
+        a further request for an answer.
         """
         # Looking and taking are one step: between them another could take the same room.
         with self.lock:
@@ -227,8 +165,7 @@ class Budget:
             return True
 
     def _has_room(self, worst: float) -> bool:
-        # Return whether one more request of at most `worst` USD may be sent; 0 has no cost. It may
-        # not for now where what is in flight might cost too much, at the worst. The lock is held.
+        # What is in flight might cost too much, at the worst, and then there is no room for now.
         if self.max_requests is not None and self.sent >= self.max_requests:
             raise BudgetExceeded(no_request_left(self.max_requests))
         if self.usd is None or not worst or self.spent + self.reserved + worst <= self.usd:
@@ -244,14 +181,8 @@ class Budget:
         serving: Serving | None = None,
         tier: str = "",
     ) -> None:
-        """Count what an answer cost, in place of what was reserved for it.
-
-        Args:
-            reserved: What `reserve` returned.
-            usage: The answer's tokens; None where none came. It may be billed all the same, so
-                that its worst case counts.
-            serving: Who answered, where that isn't the run's own serving.
-            tier: The service tier at which it was answered.
+        """Count what an answer cost, in place of what was reserved for it. Without `usage`, it may
+        be billed all the same, so that its worst case counts.
         """
         prices = self._prices_of(serving)
         if usage is None:

@@ -25,9 +25,8 @@ MANY_FILES = 1_000_000  # connections, where the system sets no limit
 
 
 class FoundPlaces(NamedTuple):
-    """How many `places` an endpoint was found to have: requests in flight at a time.
-
-    `refused_at` is how many were in flight when it last refused one; None if it never did.
+    """How many `places` an endpoint was found to have: requests in flight at a time. `refused_at`
+    is how many were in flight when it last refused one; None if it never did.
     """
 
     places: float
@@ -35,9 +34,8 @@ class FoundPlaces(NamedTuple):
 
 
 class Level:
-    """How many may be in flight to an endpoint, from 1 to `most`.
-
-    That is additive increase, multiplicative decrease, with a memory.
+    """How many may be in flight to an endpoint, from 1 to `most`: additive increase, multiplicative
+    decrease, with a memory.
 
     It grows by one per success until the first refusal, then by one per window (as many successes
     as the level) up to just under where the endpoint last refused. Above it, it probes: one more
@@ -67,7 +65,6 @@ class Level:
 
     @property
     def places(self) -> int:
-        """How many may be in flight now."""
         return int(self._value)
 
     @property
@@ -89,15 +86,7 @@ class Level:
         return self.number
 
     def refused(self, number: int, in_flight: int) -> None:
-        """Lower the level, as the endpoint said that it is busy; never below 1.
-
-        A request that was sent before the last `_change` lowers it only if that was a cut, and then
-        perhaps (see `_refused_before_cut`).
-
-        Args:
-            number: The refused request's, from `send`.
-            in_flight: How many requests were in flight when it said so.
-        """
+        """Lower the level, as the endpoint said that it is busy; never below 1."""
         if number <= self._changed_at:
             # It says nothing about the level as it is now; after a cut, how deep that should be.
             if self._flight:
@@ -120,8 +109,6 @@ class Level:
             self._refused_at = self._value + 1
 
     def _take_back(self, before_probe: float, in_flight: int) -> None:
-        # `in_flight` is how many requests were in flight at the refusal. The next probe waits for
-        # twice as many windows as this one, up to MOST_PATIENCE.
         if self.shared:
             # drawn by lot: of a level below YIELD now and then one place is left, not one each time
             left_to_others = int(before_probe / YIELD + random.random())
@@ -142,22 +129,15 @@ class Level:
         self._refused_of_flight = 1
 
     def ended(self, number: int, in_flight: int, *, refused: bool, answered: bool) -> None:
-        """Learn from how a request ended; the arguments are those of Share.release.
-
-        `in_flight` is how many requests were in flight to the endpoint, this one among them.
-        """
+        """Learn from how a request ended, itself among those `in_flight`."""
         if refused:
             self.refused(number, in_flight)
         elif answered and in_flight >= self.places:
             self.answered(number)
 
     def answered(self, number: int) -> None:
-        """Raise the level, as a request was answered while all places were taken.
-
-        Before any refusal that is by 1; then by 1 / level, up to just under where the endpoint last
-        refused. From there on probes raise it: the first after `_patience` windows of answers, each
-        further one after a window. `number` is the request's, from `send`: one that was sent before
-        the last `_change` doesn't count for a probe.
+        """Raise the level, as a request was answered while all places were taken. One that was sent
+        before the last `_change` doesn't count for a probe.
         """
         if number > self._changed_at:
             self._quiet += 1
@@ -174,18 +154,15 @@ class Level:
         self._value = min(self._value, float(self.most))
 
     def _probe(self) -> None:
-        # Each probe lets in twice as many more as the one before. Called while a probe is under
-        # way, it counts that one's level as taken: a refusal goes back to there.
+        # Called while a probe is under way, it counts that one's level as taken: a refusal goes
+        # back to there.
         before = self._value
         self._value += self._stride
         self._stride *= 2
         self._change(before)
 
     def _change(self, value_before_probe: float | None) -> None:
-        # Begin to count again what speaks for the level, which has just been changed. That is by a
-        # cut, a probe, taking one back, or `resume`; the small steps of `answered` don't count.
-        # `value_before_probe` is the level to go back to if this one was raised for a probe; None
-        # for any other change, which ends a probe.
+        # The small steps of `answered` are no change.
         self._value_before_probe = value_before_probe
         self._flight = 0.0
         self._quiet = 0
@@ -193,9 +170,8 @@ class Level:
 
 
 class Waiter:
-    """A request that waits for a place, in the event loop that runs.
-
-    `turn` is set in that loop's thread, the other fields with the limiter's lock held.
+    """A request that waits for a place, in the event loop that runs. `turn` is set in that loop's
+    thread, the other fields with the limiter's lock held.
     """
 
     def __init__(self) -> None:
@@ -214,18 +190,13 @@ class Waiter:
             self.loop.call_soon_threadsafe(self._wake)
 
     def _wake(self) -> None:
-        # Let `Share.acquire` go on; in the waiter's own thread. One that is cancelled is done, too:
-        # `acquire` then gives the place back.
+        # One that is cancelled is done, too: `acquire` then gives the place back.
         if not self.turn.done():
             self.turn.set_result(None)
 
 
 class Limiter:
-    """Lets as many requests be in flight to an endpoint as its level has places.
-
-    Waiting requests are let in by priority: the oldest record first. Event loops of several threads
-    may share it.
-    """
+    """Lets as many requests be in flight to an endpoint as its level has places."""
 
     def __init__(self, level: Level) -> None:
         self.level = level
@@ -241,7 +212,6 @@ class Limiter:
 
     @property
     def has_room(self) -> bool:
-        """Whether one more may be in flight to the endpoint."""
         return self.in_flight < self.level.places and time.monotonic() >= self.held_until
 
     def let_in(self) -> None:
@@ -280,10 +250,8 @@ class OfServing:
 
 
 class Share:
-    """A serving's part of an endpoint's limiter: of the places there, never more than `most`.
-
-    Each call that asks the serving has a share; together they have never more than `most`, either.
-    Only `acquire`, `take` and `release` count a request; what else is asked changes nothing.
+    """A serving's part of an endpoint's limiter: of the places there, never more than `most`. Each
+    call that asks the serving has a share; together they have never more than `most`, either.
     """
 
     def __init__(self, limiter: Limiter, most: int, of_serving: OfServing | None = None) -> None:
@@ -301,11 +269,9 @@ class Share:
 
     @property
     def found(self) -> FoundPlaces:
-        """What is known by now of the endpoint."""
         return self.limiter.level.found
 
     def resume(self, found: FoundPlaces) -> None:
-        """Let the endpoint's limit go on from what is known from another place."""
         with self.limiter.lock:
             self.limiter.level.resume(found)
 
@@ -328,27 +294,18 @@ class Share:
         return self.limiter.has_room
 
     def enter(self, number: int = 1) -> None:
-        """Add to what is in flight, here and to the endpoint: 1, or -1 where a request ended.
-
-        The limiter's lock is held.
-        """
+        """Add to what is in flight: 1, or -1 where a request ended. The limiter's lock is held."""
         self.limiter.in_flight += number
         self.of_serving.in_flight += number
         self.in_flight += number
 
     def allow(self, number: int) -> None:
-        """Let no more than this many be in flight for now, and let in who waits if that is more.
-
-        Requests that are in flight already stay.
-        """
+        """Let no more than this many be in flight for now; those that are already stay."""
         self.allowed = number
         self.limiter.let_in()
 
     def take(self) -> int | None:
-        """Take a place if there is one at once; return the request's number, for `release`.
-
-        None where there is no place.
-        """
+        """Take a place if there is one at once; return the request's number, for `release`."""
         with self.limiter.lock:
             if not self.is_free:
                 return None
@@ -356,9 +313,8 @@ class Share:
             return self.limiter.level.send()
 
     async def acquire(self, priority: Any) -> int:
-        """Wait for a place; return the request's number, for `release`.
-
-        Of those who wait, the smallest `priority` goes first. One that is cancelled has no place.
+        """Wait for a place; return the request's number, for `release`. Of those who wait, the
+        smallest `priority` goes first.
         """
         limiter = self.limiter
         with limiter.lock:
@@ -386,10 +342,7 @@ class Share:
             return limiter.level.send()
 
     def hold(self, seconds: float) -> None:
-        """Let nobody in for `seconds`, because the endpoint said that it takes no more until then.
-
-        A longer hold that is under way stays.
-        """
+        """Let nobody in for `seconds`, because the endpoint takes no more until then."""
         limiter = self.limiter
         with limiter.lock:
             limiter.held_until = max(limiter.held_until, time.monotonic() + seconds)
@@ -402,14 +355,7 @@ class Share:
                 loop.call_soon_threadsafe(loop.call_later, seconds, limiter.let_in)
 
     def release(self, number: int, *, refused: bool = False, answered: bool = True) -> None:
-        """Give a request's place back, and let the level learn from how the request ended.
-
-        Args:
-            number: The request's, as `acquire` or `take` returned it.
-            refused: Whether the endpoint said that it is busy: the level goes down.
-            answered: Whether it did its work: the level goes up if all places were taken. With
-                neither, the level stays.
-        """
+        """Give a request's place back, and let the level learn from how the request ended."""
         limiter = self.limiter
         with limiter.lock:
             # the level first: who is let in below is let in by what was learned
@@ -422,16 +368,9 @@ _limiters: dict[tuple[str, str], Limiter] = {}  # of this process, by endpoint a
 
 
 def share_of(serving: Serving, servings: int = 1, shared: bool | None = None) -> Share:
-    """Return a new share for a serving of its endpoint's and model's limiter, made if need be.
-
-    The share has at most the serving's `max_workers`, or as many connections as may be open if that
-    is less; so have all shares of one serving together, one for each thread that calls. The
-    limiter's upper bound is raised to that, never lowered.
-
-    Args:
-        serving: Whose share it is.
-        servings: How many servings share the connections that this process may open.
-        shared: Whether other processes send to the endpoint, too; None leaves that as it is.
+    """Return a new share for a serving of its endpoint's and model's limiter, made if need be. It
+    has at most the serving's `max_workers`, or its part of the connections that may be open; so
+    have all shares of one serving together.
     """
     most = max(1, min(serving.max_workers, files_left() // servings))
     key = (serving.endpoint, serving.model)
@@ -447,11 +386,7 @@ def share_of(serving: Serving, servings: int = 1, shared: bool | None = None) ->
 
 
 def gate_of(shares: Sequence[Share]) -> Share:
-    """Return what limits the requests in flight to all endpoints of a serving together.
-
-    It has at most as many as the smallest of their shares, and begins with as many places as all
-    have by now, if that is less.
-    """
+    """Return what limits the requests in flight to all endpoints of a serving together."""
     most = min(share.most for share in shares)
     level = Level(most)
     level.resume(FoundPlaces(sum(share.level for share in shares)))
@@ -459,10 +394,7 @@ def gate_of(shares: Sequence[Share]) -> Share:
 
 
 def files_left() -> int:
-    """Return how many connections this process may open, with some files left for all else.
-
-    It is at least 1.
-    """
+    """Return how many connections this process may open, with some files left for all else."""
     import resource
 
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
