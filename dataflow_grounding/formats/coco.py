@@ -34,7 +34,7 @@ from dataflow_grounding.formats.imported import (
     kept_of,
     with_item_number,
 )
-from dataflow_grounding.formats.label_files import Label, Labelled
+from dataflow_grounding.formats.label_files import Label
 from dataflow_grounding.formats.reading import (
     check_expression,
     entry_errors,
@@ -47,6 +47,7 @@ from dataflow_grounding.formats.reading import (
 # Reports on annotations that are left out or read in another way; keys of counts.
 CROWDS = "crowd annotations"
 STRAYS = "annotations of no image"
+NO_BOX = "annotations without a box"
 NO_LISTED_CATEGORY = f"annotations whose category isn't listed, which are read as {ONE!r}"
 SHARED_NAMES = "file names of several images, which stay records of their own"
 _CUT_WORDS = "offsets of places in captions that were off, taken to the edges of words"
@@ -247,29 +248,25 @@ class CocoFile:
         """Return why annotations of an image were left out when the file was read."""
         return self._refused.get(image_id, [])
 
-    def label(self, image_id: str) -> Label:
-        """Return the boxes of an image with their categories, without crowds.
+    def label(self, image_id: str, size: Size | None) -> Label:
+        """Return the boxes of an image with their categories, read as an import reads them.
 
-        A category that isn't listed is "". A box without an area can't be read.
+        A category that isn't listed is "". `size` is what the file states of the image.
         """
-        label = Label([], [], [*self.refused(image_id)])
+        label = Label([], [], [*self.refused(image_id)], Counter())
         for entry in self.entries(image_id):
             if entry["crowd"]:
                 continue
             try:
-                label.regions.append(self._region(entry))
-            except BrokenRow as error:
+                with entry_errors(f"{self.path}, annotation {entry['id']}"):
+                    instance = _instance(entry, size, label.left_out)
+            except InputError as error:
                 label.unread.append(str(error))
+                continue
+            label.left_out[NO_LISTED_CATEGORY] += int(not entry["category"])
+            if instance is not None:
+                label.regions.append({"bbox": instance["bbox"], "type": entry["category"]})
         return label
-
-    def _region(self, entry: Mapping[str, Any]) -> Labelled:
-        where = f"{self.path}, annotation {entry['id']}"
-        bbox = _corners(entry, f"{where}: ")
-        x1, y1, x2, y2 = bbox
-        if x2 <= x1 or y2 <= y1:
-            numbers = [float(value) for value in entry["bbox"]]
-            raise BrokenRow(f"{where}: the box {numbers} has no area")
-        return {"bbox": bbox, "type": entry["category"]}
 
 
 def _id(value: Any) -> str:
@@ -312,9 +309,7 @@ class _ReadsCoco(Format):
                     if entry["crowd"]:
                         _drop_what_is_no_json(entry["source"])
                     else:
-                        number = len(sources)
-                        read = _with_outline(entry, stated_size(image), self.passed_over)
-                        keyed += self._keyed(read, number, image.get("caption"), file)
+                        keyed += self._keyed(entry, len(sources), image, file)
                     sources.append(entry["source"])
             if entries and not keyed:  # something is there, such as crowds
                 row["background"] = False
@@ -325,9 +320,9 @@ class _ReadsCoco(Format):
             self.bad.note(why)
 
     def _keyed(
-        self, entry: Mapping[str, Any], number: int, caption: Any, file: str
+        self, entry: dict[str, Any], number: int, image: Mapping[str, Any], file: str
     ) -> list[tuple[Any, dict[str, Any]]]:
-        keyed = [*_expressions(entry, number, caption, file, self.passed_over)]
+        keyed = [*_expressions(entry, number, image, file, self.passed_over)]
         for _, expression in keyed:
             check_expression(expression)
         return keyed
@@ -584,13 +579,16 @@ def _known(item: Mapping[str, Any], *keys: str) -> dict[str, Any]:
 
 
 def _expressions(
-    entry: Any, number: int, caption: Any, file: str, passed_over: Counter[str]
+    entry: dict[str, Any],
+    number: int,
+    image: Mapping[str, Any],
+    file: str,
+    passed_over: Counter[str],
 ) -> Iterator[tuple[Any, dict[str, Any]]]:
     # COCO has an annotation for each box, so an expression's boxes are in several. An annotation
     # without a box yields nothing, unless gRefCOCO's category says that nothing is there: then it
     # yields an expression without boxes.
-    box = entry.get("bbox")
-    nothing_there = entry.get("category_id") == NO_CATEGORY
+    caption = image.get("caption")
     with entry_errors(f"{file}, annotation {entry['id']}"):
         known = _known(entry, "expression_id", "verified")
         if isinstance(entry.get("class"), str):  # our exports have it next to the phrase
@@ -599,17 +597,15 @@ def _expressions(
         text = expression["text"]
         if not isinstance(text, str) or isinstance(expression.get("expression_id"), (list, dict)):
             raise BrokenRow("'phrase' should be a text, and 'expression_id' an id")
-        if box or nothing_there:
+        instance = _instance(entry, stated_size(image), passed_over)
+        if instance is not None or entry.get("category_id") == NO_CATEGORY:
             instances = []
-            # gRefCOCO writes zeros for no box: of one without width or height, none is there.
-            if box and not (nothing_there and 0 in box[2:]):
-                instances = [with_item_number(_instance(entry, passed_over), number, text)]
+            if instance is not None:
+                instances = [with_item_number(instance, number, text)]
             # A phrase may have been corrected while its id stayed: only both together tell it.
             # Without an id, all that is said of it has to be alike.
             key = (expression.get("expression_id", repr(expression)), text)
             yield key, {**expression, "instances": instances}
-        # Both are counted for each annotation, 0 too: the first one settles the order of the lines.
-        passed_over["annotations without a box"] += int(not box and not nothing_there)
         passed_over[NO_LISTED_CATEGORY] += int(not entry["category"] and text == ONE)
 
 
@@ -650,8 +646,18 @@ def _drop_what_is_no_json(source: dict[str, Any]) -> None:
         del source[_SEGMENTATION]
 
 
-def _instance(entry: Mapping[str, Any], passed_over: Counter[str]) -> dict[str, Any]:
-    # A number outside of 0 to 1 is left out as a score, and counted.
+def _instance(
+    entry: dict[str, Any], size: Size | None, passed_over: Counter[str]
+) -> dict[str, Any] | None:
+    # None for an annotation that boxes nothing. A number outside of 0 to 1 is left out as a score,
+    # and counted. `size` is what the file states of the image.
+    entry = _with_outline(entry, size, passed_over)
+    box = entry.get("bbox")
+    nothing_there = entry.get("category_id") == NO_CATEGORY
+    passed_over[NO_BOX] += int(not box and not nothing_there)
+    # gRefCOCO writes zeros for no box: of one without width or height, none is there.
+    if not box or (nothing_there and 0 in box[2:]):
+        return None
     bbox = _corners(entry)
     x1, y1, x2, y2 = bbox
     if x2 < x1 or y2 < y1:
@@ -691,10 +697,10 @@ def _place_of_words(span: Any, caption: str, passed_over: Counter[str]) -> Span:
     return place
 
 
-def _corners(entry: Mapping[str, Any], where: str = "") -> list[float]:
+def _corners(entry: Mapping[str, Any]) -> list[float]:
     box: Any = entry.get("bbox")
     if not is_box(box):
-        raise BrokenRow(f"{where}'bbox' should be [x, y, width, height]")
+        raise BrokenRow("'bbox' should be [x, y, width, height]")
     x, y, width, height = box
     return [x, y, _sum(x, width), _sum(y, height)]
 

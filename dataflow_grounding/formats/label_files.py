@@ -13,6 +13,7 @@ data/utils.py.
 import codecs
 import os
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -46,11 +47,13 @@ class Label(NamedTuple):
         regions: Each says in `line` which of the lines it is from.
         lines: Of the file, without blank ones and those that can't be read.
         unread: Why entries can't be read, with their places.
+        left_out: Counts of what else isn't taken as it is, in words.
     """
 
     regions: list[Labelled]
     lines: list[str]
     unread: list[str]
+    left_out: Counter[str] = Counter()
 
 
 class LabelFolder(NamedTuple):

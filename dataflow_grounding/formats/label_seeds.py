@@ -5,7 +5,7 @@ Labels are a folder of files, one for each image, or one file for all.
 
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -19,7 +19,13 @@ from dataflow_grounding.boxes.geometry import Size, area, box_of
 from dataflow_grounding.boxes.regions import SEED_ERROR
 from dataflow_grounding.data.bad_entries import SKIPPED, BadEntries
 from dataflow_grounding.data.records import Record, stated_size
-from dataflow_grounding.formats.coco import CROWDS, STRAYS, CocoFile
+from dataflow_grounding.formats.coco import (
+    CROWDS,
+    NO_BOX,
+    NO_LISTED_CATEGORY,
+    STRAYS,
+    CocoFile,
+)
 from dataflow_grounding.formats.label_files import (
     Label,
     Names,
@@ -35,6 +41,11 @@ from dataflow_grounding.images.files import ENDINGS
 from dataflow_grounding.images.image import open_image
 
 _NO_LABEL = Label([], [], [])
+# A key of `run.json` → how a label calls it.
+_LEFT_OUT = {
+    "annotations_without_a_box": NO_BOX,
+    "annotations_without_a_category": NO_LISTED_CATEGORY,
+}
 
 
 class _Labelled(NamedTuple):
@@ -57,6 +68,7 @@ class _Labels:
         label_of: Returns what is said of an image, by its key and size, None if that isn't known.
             Raises BrokenRow.
         stated_sizes: Of images, the width and height that the labels say their boxes are in.
+        unread: Why labels of no image can't be read.
     """
 
     image_dir: str
@@ -64,6 +76,7 @@ class _Labels:
     keys: Mapping[str, str]
     label_of: Callable[[str, Size | None], Label]
     stated_sizes: Mapping[str, Size] = field(default_factory=dict)
+    unread: Sequence[str] = ()
 
     def seeds(
         self, origin: str, files: list[str], spare: list[str], boxless: bool, crowds: int = 0
@@ -120,11 +133,16 @@ class _Labels:
                     # Where it is another size than the image's, the record fails:
                     # `check_stated_size`.
                     record |= size_columns(self.stated_sizes.get(path))
+            for what, words in _LEFT_OUT.items():
+                found.count(what, label.left_out[words])
             bad.read(len(regions) or int(not label.unread))
             yield record
             for why in label.unread:
                 bad.note(why)
                 yield {"image_path": path, "regions": [], SEED_ERROR: why}
+        for why in self.unread:
+            bad.note(why)
+            yield {"image_path": None, "regions": [], SEED_ERROR: why}
         bad.finish()
 
     def _read(self, path: str) -> _Labelled:
@@ -203,11 +221,10 @@ def from_coco(image_dir: str, path: str, boxless: bool) -> Seeds:
     Raises InputError: the file can't be read, names no image of the folder, or one twice.
     """
     coco = CocoFile(path)
-    if coco.of_no_image:
-        raise InputError(coco.of_no_image[0])
     left_out = coco.left_out()
     images = files_under(image_dir, ENDINGS, setting("data.image_dir"))
     id_of_name: dict[str, str] = {}
+    size_of_id: dict[str, Size | None] = {}
     stated_sizes: dict[str, Size] = {}
     for image_id, name, image in coco.images():
         path_in_folder = os.path.normpath(name).replace(os.sep, "/")
@@ -217,9 +234,11 @@ def from_coco(image_dir: str, path: str, boxless: bool) -> Seeds:
                 f"{path}: the images {earlier_id} and {image_id} have one file_name, {name!r}: give"
                 " all of its annotations one image_id, and leave one of the two images"
             )
-        stated = stated_size(image)
+        stated = size_of_id[image_id] = stated_size(image)
         if stated is not None:
             stated_sizes[path_in_folder] = stated
+    if coco.of_no_image and not id_of_name:
+        raise InputError(coco.of_no_image[0])
     if id_of_name.keys().isdisjoint(images):
         raise InputError(
             f"no image of {path} is in {image_dir}: its file_name should be relative to"
@@ -228,9 +247,12 @@ def from_coco(image_dir: str, path: str, boxless: bool) -> Seeds:
     spare = sorted(id_of_name.keys() - {*images})
     if left_out[STRAYS]:
         spare.append(f"{left_out[STRAYS]} annotations of no image")
-    labels = _Labels(
-        image_dir, images, id_of_name, lambda image_id, _: coco.label(image_id), stated_sizes
-    )
+
+    def label_of(image_id: str, _: Size | None) -> Label:
+        """Return the label of an image; its boxes are in the picture that the file states."""
+        return coco.label(image_id, size_of_id[image_id])
+
+    labels = _Labels(image_dir, images, id_of_name, label_of, stated_sizes, coco.of_no_image)
     return labels.seeds(path, [path], spare, boxless, left_out[CROWDS])
 
 

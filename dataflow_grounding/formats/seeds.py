@@ -24,6 +24,8 @@ _PLACES = {
 _COUNTS = {
     "converted_from_tao": "TAO records taken over, with boxes in pixels: {}",
     "crowd_regions_left_out": "{} crowd regions are left out",
+    "annotations_without_a_box": "{} annotations without a box are left out",
+    "annotations_without_a_category": "{} annotations have no category that is listed",
 }
 _SHOWN = 20  # places that a report lists of each finding
 
@@ -52,9 +54,10 @@ class Found:
         if places:
             self.places.setdefault(what, []).extend(places)
 
-    def count(self, what: str) -> None:
-        """Take in one more of a finding that is told by its number alone."""
-        self.counts[what] = self.counts.get(what, 0) + 1
+    def count(self, what: str, more: int = 1) -> None:
+        """Take in more of a finding that is told by its number alone."""
+        if more:
+            self.counts[what] = self.counts.get(what, 0) + more
 
     def report(self) -> dict[str, Any]:
         """Return counts, and the first places of each finding, as JSON."""
@@ -105,7 +108,7 @@ class Seeds:
     read: Callable[[Found], Iterator[dict[str, Any]]]
     depends_on: Callable[[], Iterable[Any]]
     known: Found = field(default_factory=Found)
-    reading: ClassVar[int] = 6
+    reading: ClassVar[int] = 7
 
     def __post_init__(self) -> None:
         self.found = self.known

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,7 +49,7 @@ def of_coco(place: ReferringPlace) -> list[str]:
     boxes = [
         *({"id": number, "image_id": 1, **good} for number in (1, 4, 5)),
         {"id": 2, "image_id": 2, **good},
-        {"id": 3, "image_id": 2, **good, "bbox": [1, 2, 0, 4]},
+        {"id": 3, "image_id": 2, **good, "bbox": [1, 2, -3, 4]},
         {"id": 1, "image_id": 2, **good},
     ]
     images = [{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "b.png"}]
@@ -58,8 +59,83 @@ def of_coco(place: ReferringPlace) -> list[str]:
     place.settings |= {"data.kitti_label_dir": None, "data.coco_json": str(path)}
     return [
         "instances.json: two annotations have the id 1",
-        "instances.json, annotation 3: the box [1.0, 2.0, 0.0, 4.0] has no area",
+        "instances.json, annotation 3: is not of this format (the box has a side of less than nothing)",
     ]
+
+
+OUTLINE = [10, 20, 50, 20, 50, 60]
+LESS = "the box has a side of less than nothing"
+ODD_ENTRIES: dict[str, tuple[dict[str, Any], tuple[str, list[float]] | None, str]] = {
+    "a box": ({"bbox": [10, 20, 40, 40]}, ("cup", BOX), ""),
+    "a flat box": ({"bbox": [10, 20, 40, 0]}, None, "boxes without an area"),
+    "a box of a turned side": ({"bbox": [10, 20, -4, 40]}, None, LESS),
+    "three numbers": ({"bbox": [10, 20, 40]}, None, "'bbox' should be [x, y, width, height]"),
+    "a list of boxes": ({"bbox": [[10, 20, 40, 40]]}, None, "'bbox' should be"),
+    "a number": ({"bbox": 7}, None, "'bbox' should be [x, y, width, height]"),
+    "texts": ({"bbox": ["10", "20", "40", "40"]}, None, "'bbox' should be"),
+    "a polygon alone": ({"segmentation": [OUTLINE]}, ("cup", BOX), ""),
+    "a flat polygon": ({"segmentation": OUTLINE}, None, "annotations without a box"),
+    "two polygons": (
+        {"segmentation": [OUTLINE, [60, 20, 70, 20, 70, 70]]},
+        ("cup", [10.0, 20.0, 70.0, 70.0]),
+        "",
+    ),
+    "a polygon outside": (
+        {"segmentation": [[900, 900, 950, 900, 950, 950]]},
+        None,
+        "annotations without a box",
+    ),
+    "a mask": ({"segmentation": {"counts": "04", "size": [4, 4]}}, None, "without a box"),
+    "neither": ({"caption": "a cup"}, None, "annotations without a box"),
+    "no category": ({"bbox": [10, 20, 40, 40], "category_id": None}, ("", BOX), "categor"),
+    "an unlisted one": ({"bbox": [10, 20, 40, 40], "category_id": 9}, ("", BOX), "categor"),
+    "its id as a text": ({"bbox": [10, 20, 40, 40], "category_id": "1"}, ("cup", BOX), ""),
+    "nothing there": ({"bbox": [0, 0, 0, 0], "category_id": -1}, None, ""),
+    "a score": ({"bbox": [10, 20, 40, 40], "score": 7}, ("cup", BOX), ""),
+    "a crowd": ({"bbox": [10, 20, 40, 40], "iscrowd": 1}, None, "crowd"),
+}
+"""What is odd about an annotation of a cup → its keys, its class and box, what is said of it."""
+
+
+@pytest.mark.parametrize("odd", ODD_ENTRIES)
+def test_coco_is_read_by_one_rule_in_a_run_and_in_an_import(
+    odd: str, place: ReferringPlace
+) -> None:
+    keys, expected, said = ODD_ENTRIES[odd]
+    good = {"image_id": 2, "category_id": 1, "bbox": [1, 1, 9, 9]}
+    path = place.folder / "instances.json"
+    data = {
+        "images": [
+            {"id": number, "file_name": name, "width": SIZE[0], "height": SIZE[1]}
+            for number, name in enumerate(("a.png", "b.png"), 1)
+        ],
+        "categories": [{"id": 1, "name": "cup"}],
+        "annotations": [
+            {"id": 1, **good},
+            {"id": 2, **good},
+            {"id": 3, "image_id": 1, "category_id": 1, **keys},
+        ],
+    }
+    path.write_text(json.dumps(data))
+    seeds = seed_file(str(place.folder / "s"), str(place.images), coco=str(path))
+    rows = [json.loads(line) for line in Path(seeds).read_text().splitlines()]
+    out = place.folder / "imported"
+    imported = command(["import", str(path), "--format", "coco", "-o", str(out)])
+    found = [json.loads(line) for line in (out / "annotations.jsonl").read_text().splitlines()]
+    classes = {"object": ""}  # a phrase needs a text
+    by_import = [
+        (classes.get(expression["text"], expression["text"]), instance["bbox"])
+        for expression in found[0]["expressions"]
+        for instance in expression["instances"]
+    ]
+    by_run = [(region["type"], region["bbox"]) for region in rows[0]["regions"]]
+    assert by_run == by_import == ([expected] if expected else [])
+    failed = [row["seed_error"] for row in rows if "seed_error" in row]
+    assert len(failed) == imported.code
+    place.settings |= {"data.kitti_label_dir": None, "data.coco_json": str(path)}
+    told = place.run("--pilot", "2").err
+    assert said in imported.out + imported.err
+    assert said in told + "".join(failed)
 
 
 Maker = Callable[[ReferringPlace], list[str]]

@@ -145,7 +145,10 @@ def test_a_broken_coco_annotation_fails_alone(place: ReferringPlace) -> None:
         "a.png": 0,
         "sub/b.JPG": 1,
     }
-    assert "instances.json, annotation 1: 'bbox'" in place.failures()[0]["message"]
+    assert (
+        "instances.json, annotation 1: is not of this format ('bbox'"
+        in place.failures()[0]["message"]
+    )
 
 
 def test_what_is_no_coco_file_is_refused(place: ReferringPlace) -> None:
