@@ -24,6 +24,7 @@ _COMMANDS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 _PIECE = 1000  # elements of a list that are written as JSON together
+_shown_as: dict[str, str] = {}  # of folders, what they are shown as
 _answers: TextIO | None = None  # the real standard output, while `only_answers` holds
 
 
@@ -46,12 +47,30 @@ _NUMBERS = re.compile(r"\[\n *(-?\d[\d.e+-]*(?:,\n *-?\d[\d.e+-]*)*)\n *\]")
 
 def shown(text: str, lines: bool = True) -> str:
     """Return a text as people may see it: secrets blotted out, `\\x1b` for an escape."""
-    text = blotted_message(text)
+    text = addressed(blotted_message(text))
     if text.isprintable():
         return text
     if not lines:
         text = text.replace("\n", "\\n")
     return _COMMANDS.sub(lambda command: command[0].encode("unicode_escape").decode(), text)
+
+
+def show_as(folder: str, address: str) -> None:
+    """Have a folder of this machine, and what is in it, shown as an address from now on.
+
+    What is in its `.ckpt` isn't: that is of this machine.
+    """
+    _shown_as[folder] = address
+    _shown_as[json.dumps(folder)[1:-1]] = address
+
+
+def addressed(text: str) -> str:
+    """Return a text with such folders as their addresses."""
+    for folder, address in _shown_as.items():
+        if folder in text:
+            is_folder = rf"{re.escape(folder)}(?!(?:/shards/[^/]+)?/\.ckpt)"
+            text = address.join(re.split(is_folder, text))
+    return text
 
 
 def quoted(path: str) -> str:
@@ -80,7 +99,7 @@ def say_json(value: Any, indent: int | None = None) -> None:
 
 
 def _harmless_json(text: str) -> str:
-    return _COMMANDS.sub(lambda command: f"\\u{ord(command[0]):04x}", blotted(text))
+    return _COMMANDS.sub(lambda command: f"\\u{ord(command[0]):04x}", addressed(blotted(text)))
 
 
 def _json_pieces(value: Any, encoder: json.JSONEncoder) -> Iterator[str]:

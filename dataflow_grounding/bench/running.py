@@ -18,9 +18,8 @@ from dataflow_grounding._util.version import __version__
 from dataflow_grounding.bench.bench_set import PictureSet, shipped_set
 from dataflow_grounding.bench.scoring import figures_of_way
 from dataflow_grounding.bench.ways import WAYS
-from dataflow_grounding.data.mirror import CKPT
 from dataflow_grounding.data.records import dump_line, dump_text, read_object
-from dataflow_grounding.data.results_folder import RUN_JSON
+from dataflow_grounding.data.results_folder import CKPT, RUN_JSON
 from dataflow_grounding.data.rows import write_text
 from dataflow_grounding.engine.costs import paid_by_step
 from dataflow_grounding.engine.keyed_log import read_lines, stores_of

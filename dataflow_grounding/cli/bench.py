@@ -26,8 +26,8 @@ from dataflow_grounding.cli.arguments import (
     overrides_argument,
     spec_option_for,
 )
-from dataflow_grounding.data.mirror import CKPT
 from dataflow_grounding.data.records import read_object
+from dataflow_grounding.data.results_folder import CKPT
 from dataflow_grounding.data.rows import write_text
 from dataflow_grounding.engine.run_lock import only_run
 from dataflow_grounding.jobs.registry import spec_of_endpoint

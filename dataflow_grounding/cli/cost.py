@@ -7,8 +7,8 @@ import click
 
 from dataflow_grounding._util.terminal import counted
 from dataflow_grounding.cli.arguments import Folder, answer, json_option
+from dataflow_grounding.data import bucket
 from dataflow_grounding.engine.costs import PARTS, costs_of
-from dataflow_grounding.engine.remote_results import local_copy
 from dataflow_grounding.serving.serving import FLEX
 
 _PARTS = {
@@ -25,7 +25,7 @@ def cost(results: str, as_json: bool) -> None:
     """Show what the replies stored in the folder RESULTS cost, per step and for retries, samples,
     checks, and those from a gateway's cache.
     """
-    with local_copy(results, "run.json", replies=True) as folder:
+    with bucket.copied(results, "run.json", replies=True) as folder:
         figures = costs_of(folder)
     answer(as_json, figures, _lines(figures))
 

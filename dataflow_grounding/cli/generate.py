@@ -19,8 +19,8 @@ from dataflow_grounding.cli.arguments import (
     pilot_option,
     spec_option,
 )
+from dataflow_grounding.data import bucket
 from dataflow_grounding.data.records import STATUSES, read_object
-from dataflow_grounding.data.working_folder import address_of, present, sent, working_folder
 from dataflow_grounding.engine.execute import MakeRun
 from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.shard import Shard
@@ -191,7 +191,7 @@ def _report(run: SpecRun, summary: Summary, *, silent: bool) -> None:
     # why, and the run counts all the same. `silent` shows no progress.
     page = os.path.join(run.spec.results_dir, "report.html")
     if summary.already_complete and os.path.exists(page):
-        summary.shown.report = address_of(page)
+        summary.shown.report = page
         return
     from dataflow_grounding.review import report_folder  # needs Pillow and templates
 
@@ -199,17 +199,18 @@ def _report(run: SpecRun, summary: Summary, *, silent: bool) -> None:
         with progress("results are written; making the report", summary.done, silent) as tell:
             # The page's path comes before how many records it shows.
             page = report_folder(run.spec.results_dir, on_progress=tell)[0]
-            summary.shown.report = sent(page)
+            bucket.send(page)
+            summary.shown.report = page
     except GroundingError as error:
         say(f"Warning: no report: {error}")
 
 
 def _advice(run: SpecRun) -> str:
-    folder = shlex.quote(address_of(run.spec.results_dir))
+    folder = shlex.quote(run.spec.results_dir)
     lines = ["This was a pilot. Before the full run, look at:"]
     for step in run.job.steps:
         question = run.job.questions.get(step.operator.name, "Is it what you want?")
-        lines.append(f"  {address_of(step.storage.output_path)}: {question}")
+        lines.append(f"  {step.storage.output_path}: {question}")
     lines.append(f"  or at everything in a browser: dataflowgrounding report {folder}")
     stronger = _STRONGER.get(run.spec.block.vlm.backend, "use a stronger model")
     lines.append(f"If it is not good enough: {stronger}.")
@@ -227,7 +228,7 @@ def _advice(run: SpecRun) -> str:
 
 
 def _next_steps(run: SpecRun, summary: Summary) -> list[str]:
-    folder = shlex.quote(address_of(run.spec.results_dir))
+    folder = shlex.quote(run.spec.results_dir)
     lines = []
     if summary.shown.report:
         lines.append("next: open the report in a browser")
@@ -259,8 +260,8 @@ def _set_workers(spec: Spec, in_pilot: bool) -> None:
     if in_pilot:
         workflow.max_workers = max(stated, _MOST_IN_PILOT)
         return
-    run_file = os.path.join(working_folder(spec.results_dir), "run.json")
-    run = read_object(present(run_file, refresh=True))
+    with bucket.copied(spec.results_dir, "run.json") as folder:
+        run = read_object(os.path.join(folder, "run.json"))
     sustained = run.get("sustained_concurrency")
     if not (isinstance(sustained, int) and 0 < sustained <= _MOST_WORKERS):
         raise SpecError(

@@ -4,7 +4,7 @@ import click
 
 from dataflow_grounding._util.terminal import counted
 from dataflow_grounding.cli.arguments import Folder, answer, json_option
-from dataflow_grounding.data.working_folder import sent, working_folder
+from dataflow_grounding.data import bucket
 from dataflow_grounding.review import report_folder
 from dataflow_grounding.scale.merging import merge as merge_shards
 
@@ -29,7 +29,9 @@ def merge(results: str, no_report: bool, as_json: bool) -> int:
     else:
         lines.append(f"no results were written: see {summary['failures_file']}")
     if summary["done"] and not no_report:
-        lines.append(f"report: {sent(report_folder(working_folder(results))[0])}")
+        page, _ = report_folder(bucket.local(results))
+        bucket.send(page)
+        lines.append(f"report: {page}")
     answer(as_json, summary, lines)
     if not summary["failures"]:
         return 0

@@ -4,8 +4,7 @@ import click
 
 from dataflow_grounding._util.terminal import counted, progress
 from dataflow_grounding.cli.arguments import answer, image_root_option, json_option
-from dataflow_grounding.data.working_folder import sent
-from dataflow_grounding.engine.remote_results import local_copy
+from dataflow_grounding.data import bucket
 from dataflow_grounding.review.results import report_folder
 
 # files of a run that a report is made of; where the folder is remote, they are brought here
@@ -37,8 +36,8 @@ def report(
     two differ.
     """
     with (
-        local_copy(results, *_REPORTED_FILES) as folder,
-        local_copy(other or results, *_REPORTED_FILES) as other_folder,
+        bucket.copied(results, *_REPORTED_FILES) as folder,
+        bucket.copied(other or results, *_REPORTED_FILES) as other_folder,
         progress("making the report") as tell,
     ):
         path, record_count = report_folder(
@@ -50,6 +49,6 @@ def report(
             copies=copies,
             on_progress=tell,
         )
-        path = sent(path, ".html", ".js", ".webp", ".jpg", ".txt")
+        bucket.send(path, ".html", ".js", ".webp", ".jpg", ".txt")
     lines = [f"{path}: {counted(record_count, 'record')}"]
     answer(as_json, {"report": path, "records": record_count}, lines)

@@ -7,7 +7,6 @@ import click
 
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.cli.arguments import overrides_argument, spec_option_for
-from dataflow_grounding.data.working_folder import address_of
 from dataflow_grounding.serve.plan import served_run
 from dataflow_grounding.serve.requests import Pictures
 from dataflow_grounding.serve.server import Server
@@ -49,5 +48,5 @@ def command(
     run = served_run(spec_paths, overrides, results)
     block: Any = run.spec.block  # that of image_grounding
     server = Server(run, Pictures(root, block.data, allow_hosts), **of_server)
-    say(f"Asks {run.serving.model}; replies are kept in {address_of(run.spec.results_dir)}.")
+    say(f"Asks {run.serving.model}; replies are kept in {run.spec.results_dir}.")
     server.run()

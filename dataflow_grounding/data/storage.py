@@ -14,9 +14,9 @@ from typing import Any, Literal, TypeVar
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.paths import plain_path
 from dataflow_grounding._util.secrets import excerpt
+from dataflow_grounding.data import bucket
 from dataflow_grounding.data.dataframes import from_dataframe, plain_row, to_dataframe
 from dataflow_grounding.data.rows import check_file_type, read_records, write_rows
-from dataflow_grounding.data.working_folder import working_folder
 
 S = TypeVar("S", bound="FileStorage")
 PREFIX = "dataflow_cache_step"  # of steps' files, as DataFlow has it
@@ -91,7 +91,7 @@ class FileStorage:
         image_root: str | None = None,
     ) -> None:
         self.first_entry_file_name = plain_path(os.fspath(first_entry_file_name))
-        self.cache_path = working_folder(os.fspath(cache_path))
+        self.cache_path = bucket.local(os.fspath(cache_path))
         self.file_name_prefix = file_name_prefix
         self.cache_type = check_file_type(cache_type)
         self.image_root = plain_path(os.fspath(image_root)) if image_root else None

@@ -15,7 +15,6 @@ from typing import Any
 from dataflow_grounding._util.errors import InputError, SpecError
 from dataflow_grounding.data.records import is_number, read_object
 from dataflow_grounding.data.results_folder import stated_in
-from dataflow_grounding.data.working_folder import address_of
 from dataflow_grounding.engine.budget import Prices, listed_price
 from dataflow_grounding.engine.keyed_log import CHECK, read_lines, stores_of
 from dataflow_grounding.engine.reply_line import usage_of
@@ -78,9 +77,7 @@ def costs_of(folder: str) -> dict[str, Any]:
     run = read_object(os.path.join(folder, "run.json"))
     steps = paid_by_step(folder, stated_prices(run), judges_prices(run))
     if not steps:
-        raise InputError(
-            f"no stored replies in {address_of(folder)}: is it the results_dir of a run?"
-        )
+        raise InputError(f"no stored replies in {folder}: is it the results_dir of a run?")
     total = Amount()
     for step in steps:
         cost = nan if step["cost_usd"] is None else step["cost_usd"]

@@ -43,8 +43,8 @@ from dataflow_grounding.engine.plan import (
     levels,
     segments,
 )
-from dataflow_grounding.engine.remote_results import locked_folder
 from dataflow_grounding.engine.run import Run
+from dataflow_grounding.engine.run_lock import locked_folder
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.engine.workers import run_blocking

@@ -16,7 +16,7 @@ from dataflow_grounding._util.files import open_log, whole_file
 from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.data.dataframes import plain_value
-from dataflow_grounding.data.working_folder import SHARDS
+from dataflow_grounding.data.results_folder import SHARDS
 
 CHECK = "check"
 """The task of lines that answer no record's question: checks of the endpoint, and what they say of

@@ -13,8 +13,8 @@ from dataflow_grounding._util.errors import RecordError, RunStopped
 from dataflow_grounding._util.secrets import blotted
 from dataflow_grounding._util.terminal import shown
 from dataflow_grounding.data.records import Record, dump_line, parse_line
+from dataflow_grounding.data.results_folder import SHARDS
 from dataflow_grounding.data.rows import RowWriter, remove_unfinished
-from dataflow_grounding.data.working_folder import SHARDS
 from dataflow_grounding.engine.keyed_log import storing
 from dataflow_grounding.engine.plan import SUSPECT, Step
 from dataflow_grounding.engine.shard import BLOCK_ROWS, write_line_numbers

@@ -12,6 +12,7 @@ from secrets import token_hex
 
 from dataflow_grounding._util.errors import FolderTaken, InputError, TakenOver, errors_as
 from dataflow_grounding._util.files import open_log
+from dataflow_grounding.data import bucket
 from dataflow_grounding.data.records import write_bytes
 from dataflow_grounding.engine.workers import in_background
 
@@ -56,6 +57,19 @@ def only_run(folder: str) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def locked_folder(folder: str) -> Iterator[None]:
+    """Hold the lock of a checkpoint folder, as `only_run` does, and of the bucket that it is of.
+
+    Raises:
+        FolderTaken: Another run holds a lock.
+        InputError: A folder can't be written, or what is in the bucket not be brought.
+        StorageFailed: What the block left can't be sent.
+    """
+    with only_run(folder), bucket.in_step(folder, partial(lose, folder)):
+        yield
+
+
 def _release(lock: int) -> None:
     import fcntl
 
@@ -84,12 +98,9 @@ def lose(folder: str) -> None:
 
 
 def check_held(folder: str) -> None:
-    """Raise TakenOver if another run has taken over a checkpoint folder of this process.
-
-    The same holds for the remote folder that it mirrors.
-    """
+    """Raise TakenOver if another run has taken over a checkpoint folder of this process."""
     if folder in _lost:
-        raise TakenOver("another run has taken over the folder; the replies of this one are kept")
+        raise TakenOver
 
 
 @contextmanager

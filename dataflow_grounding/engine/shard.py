@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.data.records import image_id_of, write_bytes
+from dataflow_grounding.data.results_folder import SHARDS
 from dataflow_grounding.data.rows import Row
-from dataflow_grounding.data.working_folder import SHARDS
 from dataflow_grounding.serving.serving import Serving
 
 BLOCK_ROWS = "rows.jsonl"
@@ -55,19 +55,6 @@ class Shard(NamedTuple):
     def __str__(self) -> str:
         """Return what its folder is called: `2-of-8`, or `block-2-8`."""
         return f"block-{self.number}-{self.of}" if self.rows else f"{self.number}-of-{self.of}"
-
-    @staticmethod
-    def is_apart(folder: str, other: str) -> bool:
-        """Return whether two folders, by their names, are of different blocks of one split.
-
-        Neither then has a row of the other.
-        """
-        if folder == other:
-            return False
-        block, _, count = folder.rpartition("-")
-        other_block, _, other_count = other.rpartition("-")
-        are_blocks = block.startswith("block-") and other_block.startswith("block-")
-        return are_blocks and count == other_count
 
     def folder(self, results_dir: str) -> str:
         """Return the folder of its results, in that of the run."""

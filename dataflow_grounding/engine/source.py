@@ -26,7 +26,6 @@ from dataflow_grounding._util.threads import side_by_side
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.data.records import ROW_OF_IMAGE, Record, has_id, image_id_of
 from dataflow_grounding.data.rows import Row, read_rows
-from dataflow_grounding.data.working_folder import present
 from dataflow_grounding.engine.options import OwnPictures
 from dataflow_grounding.engine.plan import Annotator, Step, image_column, may_ask
 from dataflow_grounding.engine.shard import (
@@ -218,7 +217,7 @@ class Source:
         if shard is not None and shard.rows:
             self.path = shard.rows
         else:
-            self.path = present(storage.input_path)
+            self.path = storage.input_path
         self._storage = storage
         image_keys = [step.image_key for step in steps]
         self.image_key = next(filter(None, image_keys), IMAGE_COLUMN)

@@ -16,8 +16,8 @@ from dataflow_grounding._util.paths import state_of
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import box_of
 from dataflow_grounding.data.records import name_within, read_object
+from dataflow_grounding.data.results_folder import LEGACY_STATE
 from dataflow_grounding.data.rows import read_rows
-from dataflow_grounding.data.working_folder import LEGACY_STATE
 from dataflow_grounding.engine.plan import Step
 
 LAYOUT = 2  # raise it when the same annotations give other files: then all are written again

@@ -7,10 +7,9 @@ import os
 from dataflow_grounding._util.errors import InputError, errors_as
 from dataflow_grounding._util.files import within
 from dataflow_grounding.data.records import write_bytes
+from dataflow_grounding.data.results_folder import PICTURES
 from dataflow_grounding.images.files import open_picture
 
-FOLDER = "pictures"
-"""The folder in `results_dir`."""
 # Pillow's name of a format → the ending of its files, where that isn't the name itself.
 _ENDINGS = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "JPEG2000": ".jp2"}
 
@@ -37,4 +36,4 @@ def picture_name(data: bytes) -> str:
         # Pillow's readers raise all kinds of errors. The record with this picture will fail later,
         # and say why.
         ending = ".bin"
-    return f"{FOLDER}/{hashlib.sha256(data).hexdigest()[:32]}{ending}"
+    return f"{PICTURES}/{hashlib.sha256(data).hexdigest()[:32]}{ending}"

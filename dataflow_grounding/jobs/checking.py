@@ -23,7 +23,7 @@ from dataflow_grounding._util.paths import is_absolute, joined
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.terminal import counted, counted_items
 from dataflow_grounding.boxes.regions import check_seed, read_regions
-from dataflow_grounding.data.mirror import check_writable, is_mirrored
+from dataflow_grounding.data import bucket
 from dataflow_grounding.data.records import Record, has_id, read_text
 from dataflow_grounding.data.rows import Row
 from dataflow_grounding.data.shared_stems import SharedStems
@@ -166,11 +166,9 @@ def _run_of(spec: Spec, findings: Findings) -> SpecRun:
 
 
 def _check_folder(folder: str, findings: Findings) -> None:
-    # A remote folder, such as a bucket, is looked into, too. Writing is tried in the nearest folder
-    # that exists.
-    if is_mirrored(folder):
-        with findings.taking():
-            check_writable(folder)
+    # Writing is tried in the nearest folder that exists.
+    with findings.taking():
+        bucket.check_writable(folder)
     existing = folder
     while not os.path.exists(existing):
         existing = os.path.dirname(existing) or "."

@@ -16,9 +16,10 @@ from urllib.parse import urljoin, urlsplit
 from dataflow_grounding._util.errors import BrokenRow, InputError, errors_as
 from dataflow_grounding._util.files import open_log, within
 from dataflow_grounding.data.records import dump_line
+from dataflow_grounding.data.results_folder import PICTURES
 from dataflow_grounding.data.rows import read_rows
 from dataflow_grounding.engine.workers import run_blocking
-from dataflow_grounding.images.picture_folder import FOLDER, put_picture
+from dataflow_grounding.images.picture_folder import put_picture
 
 if TYPE_CHECKING:
     import aiohttp
@@ -183,7 +184,7 @@ class Downloads(Fetcher):
 
     def _read_index(self) -> None:
         # The file may be a stranger's.
-        ours = re.compile(rf"{FOLDER}/[^/]+")  # such as pictures/0a1b.jpg, in no folder below
+        ours = re.compile(rf"{PICTURES}/[^/]+")  # such as pictures/0a1b.jpg, in no folder below
         for row in read_rows(self._index):
             if row.data is not None:
                 path = str(row.data.get("path"))

@@ -5,23 +5,31 @@ as a pilot's, it is what these took.
 """
 
 import functools
+import os
 import random
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from math import nan, sqrt
 from statistics import fmean, pvariance
 from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import RecordError, SpecError
+from dataflow_grounding.data import bucket
 from dataflow_grounding.data.records import Record
+from dataflow_grounding.data.results_folder import CKPT
 from dataflow_grounding.data.rows import Row
 from dataflow_grounding.engine.costs import Amount
 from dataflow_grounding.engine.image_memo import ImageMemo, log_of
-from dataflow_grounding.engine.keyed_log import CHECK, read_lines
+from dataflow_grounding.engine.keyed_log import (
+    CHECK,
+    KeyedLog,
+    other_stores,
+    read_lines,
+    store_path,
+)
 from dataflow_grounding.engine.plan import Step, WholeFile, image_column
-from dataflow_grounding.engine.remote_results import stored_replies
 from dataflow_grounding.engine.reply_line import usage_of
 from dataflow_grounding.engine.source import Source, in_pilot
 from dataflow_grounding.engine.workers import run_blocking
@@ -179,7 +187,7 @@ def _stored_by_step(run: SpecRun) -> dict[str, _StoredReplies]:
     if run.options.force_reprocess:
         return by_step
     models = {step.label: (step.operator.serving or run.serving).model for step in run.job.steps}
-    with stored_replies(run.job.steps[0].storage.checkpoint_folder) as replies:
+    with _stored_replies(run.job.steps[0].storage.checkpoint_folder) as replies:
         seen = set()
         for log in (replies, *replies.others):
             for line in read_lines(log.path, 0, log.end):
@@ -190,6 +198,16 @@ def _stored_by_step(run: SpecRun) -> dict[str, _StoredReplies]:
                     by_step[label].paid += Amount(1, *usage_of(line).as_list())
                     by_step[label].firsts += not line.get("attempt")
     return by_step
+
+
+@contextmanager
+def _stored_replies(folder: str) -> Iterator[KeyedLog]:
+    # Those of the run that a checkpoint folder belongs to, also of its shards and of other
+    # machines. Nothing in the folder is changed: a run may be at work there.
+    with bucket.copied(os.path.dirname(os.path.abspath(folder)), replies=True) as results:
+        others = {*other_stores(folder), *other_stores(os.path.join(results, CKPT))}
+        with closing(KeyedLog(store_path(folder), read_only=True, others=others)) as log:
+            yield log
 
 
 async def _count(

@@ -13,10 +13,9 @@ from dataflow_grounding._util.errors import (
 )
 from dataflow_grounding.data.classes import names_stated_in
 from dataflow_grounding.data.rows import copy_file
-from dataflow_grounding.data.working_folder import address_of
 from dataflow_grounding.engine.execute import MakeRun, execute
-from dataflow_grounding.engine.remote_results import locked_folder
 from dataflow_grounding.engine.run import Run
+from dataflow_grounding.engine.run_lock import locked_folder
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.jobs.run_json import stated_spec, write_run_json
 from dataflow_grounding.jobs.spec_run import SpecRun
@@ -52,8 +51,7 @@ def execute_spec(run: SpecRun, make_run: MakeRun = Run) -> Summary:
                 summary.shown.classes.order = list(names_stated_in({"spec": stated_spec(run.spec)}))
             if summary.done:
                 _write_annotations(run)
-            summary.annotations = address_of(run.annotations_path)
-            summary.failures_file = address_of(summary.failures_file)
+            summary.annotations = run.annotations_path
             write_run_json(run, started, summary)
             run.job.finish()
             return summary

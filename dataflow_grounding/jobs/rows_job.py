@@ -16,13 +16,12 @@ from dataflow_grounding._util.terminal import say
 from dataflow_grounding._util.version import __version__
 from dataflow_grounding.data.inputs import JSON_LINES, Input, plain_input
 from dataflow_grounding.data.records import as_json, read_object
+from dataflow_grounding.data.results_folder import PICTURES
 from dataflow_grounding.data.rows import Row, RowWriter, as_line, write_text
 from dataflow_grounding.data.storage import ResultsStorage
-from dataflow_grounding.data.working_folder import present
 from dataflow_grounding.engine.keyed_log import sealed, unsealed
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.source import IMAGE_COLUMN, in_pilot
-from dataflow_grounding.images.picture_folder import FOLDER
 from dataflow_grounding.jobs.downloads import Downloads
 from dataflow_grounding.jobs.input_rows import guess_column, record_rows
 from dataflow_grounding.jobs.spec_job import SpecJob
@@ -115,7 +114,7 @@ class RowsJob(SpecJob):
             path = self._data.input_jsonl
             if self._input.plain and not kind_of(path):
                 raise InputError(f"no input file {path}: check data.input_jsonl")
-        elif not os.path.exists(present(first.input_path)):
+        elif not os.path.exists(first.input_path):
             before = first.operator_step - 1
             raise InputError(
                 f"step {first.operator_step} reads {first.input_path}: run step {before} first"
@@ -340,7 +339,7 @@ class RowsJob(SpecJob):
         write_text(state_path, json.dumps(sealed(as_json(state))) + "\n")
 
     def _state(self, path: str) -> list[Any]:
-        return [state_of(path), os.path.isdir(os.path.join(self.spec.results_dir, FOLDER))]
+        return [state_of(path), os.path.isdir(os.path.join(self.spec.results_dir, PICTURES))]
 
 
 def _refuse_gaps(steps: list[Step]) -> None:

@@ -8,11 +8,11 @@ from typing import Any
 from dataflow_grounding._util.errors import RunStopped
 from dataflow_grounding._util.paths import absolute
 from dataflow_grounding._util.secrets import masked
+from dataflow_grounding._util.terminal import addressed
 from dataflow_grounding._util.version import __version__
 from dataflow_grounding.data.records import read_object
 from dataflow_grounding.data.results_folder import RUN_JSON, stated_in
 from dataflow_grounding.data.rows import write_text
-from dataflow_grounding.data.working_folder import address_of
 from dataflow_grounding.engine.costs import paid_by_step
 from dataflow_grounding.engine.limiter import share_of
 from dataflow_grounding.engine.shard_facts import bytes_of, digest_of, pictures_of
@@ -47,7 +47,7 @@ def write_run_json(
         facts = before | {"spec": stated_spec(run.spec)}
     else:  # also after a run that was killed before it wrote this file
         facts = _facts(run, started, summary, stopped)
-    text = json.dumps(masked(facts), indent=1, ensure_ascii=False, default=str)
+    text = addressed(json.dumps(masked(facts), indent=1, ensure_ascii=False, default=str))
     if json.loads(text) != before:
         write_text(path, text + "\n")
 
@@ -57,7 +57,7 @@ def _facts(
 ) -> dict[str, Any]:
     # The arguments are those of `write_run_json`.
     folders = run.job.steps[0].storage.image_folders
-    image_folders = [address_of(absolute(folder)) for folder in folders]
+    image_folders = [absolute(folder) for folder in folders]
     whole_seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(started))
     facts: dict[str, Any] = {
         "state": "stopped" if summary is None else "finished",
@@ -123,7 +123,7 @@ def stated_spec(spec: Spec) -> dict[str, Any]:
     them. It is as the files state it, but for `data.classes`: a reference such as `${oc.env:NAME}`
     is filled in there, as exports number by the classes.
     """
-    own = {**spec.as_stated(), "results_dir": address_of(spec.results_dir)}
+    own = {**spec.as_stated(), "results_dir": spec.results_dir}
     classes = spec.block.data.model_dump().get("classes")
     if classes:
         for data in stated_in({"spec": own}, "data"):

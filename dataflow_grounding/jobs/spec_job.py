@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from dataflow_grounding._util.errors import InputError, SpecError
 from dataflow_grounding._util.files import within
+from dataflow_grounding.data.results_folder import LEGACY_STATE
 from dataflow_grounding.data.rows import Row, read_rows
 from dataflow_grounding.data.storage import ResultsStorage
-from dataflow_grounding.data.working_folder import LEGACY_STATE
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.operators import BoxChecker, Operator

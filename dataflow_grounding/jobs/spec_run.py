@@ -7,10 +7,9 @@ from typing import Any
 
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding._util.paths import kind_of
-from dataflow_grounding.data.mirror import CKPT
+from dataflow_grounding.data import bucket
 from dataflow_grounding.data.records import read_object
-from dataflow_grounding.data.results_folder import RUN_JSON
-from dataflow_grounding.data.working_folder import CALIBRATION, address_of, present, working_folder
+from dataflow_grounding.data.results_folder import CKPT, RUN_JSON
 from dataflow_grounding.engine.budget import Prices
 from dataflow_grounding.engine.execute import refuse_foreign, refuse_to_overwrite
 from dataflow_grounding.engine.options import RunOptions
@@ -94,8 +93,7 @@ class SpecRun:
             "box_format_from": format_asked["from"],
             "input": self.job.reads,
             "steps": [
-                {"step": step.label, "writes": address_of(step.storage.output_path)}
-                for step in self.job.steps
+                {"step": step.label, "writes": step.storage.output_path} for step in self.job.steps
             ],
         }
 
@@ -161,10 +159,10 @@ def ready_to_run(
     options = options_of(vlm, workflow, **command)
     shard = options.shard
     # A shard has its own folder.
-    folder = working_folder(spec.results_dir, "" if shard is None else shard.folder(""))
+    folder = bucket.local(spec.results_dir, "" if shard is None else shard.folder(""))
+    bucket.fill(folder)
     spec = spec.model_copy(update={"results_dir": folder})
-    calibration = os.path.join(folder, CKPT, CALIBRATION)
-    before = read_object(present(os.path.join(folder, RUN_JSON), calibration, refresh=True))
+    before = read_object(os.path.join(folder, RUN_JSON))
     serving = serving_of(vlm, workflow, spec.folders)
     make_job = make_job or job_named(spec.autolabel_type, spec.folders)
     job = make_job(spec, serving)

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, TypeVar
 
 from dataflow_grounding._util.errors import PlanError
 from dataflow_grounding._util.secrets import excerpt
+from dataflow_grounding.data import bucket
 from dataflow_grounding.data.storage import FileStorage, before_looking
 from dataflow_grounding.engine.execute import check_budget, execute
 from dataflow_grounding.engine.options import RunOptions, budget_of, current_options
@@ -95,7 +96,7 @@ class Pipeline:
         strays: list[str] = []
         try:
             for one in self._storages():
-                one.reset()
+                bucket.fill(one.reset().cache_path)
                 one.strays = strays
             for name, value in list(vars(self).items()):
                 is_ours = isinstance(value, (Operator, Pipeline, FileStorage, type))

@@ -10,6 +10,8 @@ from typing import Any
 from dataflow_grounding._util.errors import GroundingError, InputError, errors_as
 from dataflow_grounding._util.files import within
 from dataflow_grounding._util.paths import absolute
+from dataflow_grounding._util.terminal import addressed
+from dataflow_grounding.data import bucket
 from dataflow_grounding.data.manners import Manners, manners_of
 from dataflow_grounding.data.records import Record, dump_text, read_object
 from dataflow_grounding.data.results_folder import (
@@ -27,7 +29,6 @@ from dataflow_grounding.data.rows import (
     write_text,
 )
 from dataflow_grounding.data.storage import PREFIX, FileStorage
-from dataflow_grounding.data.working_folder import address_of, sent
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.evaluation.figures.counting import FigureCounts
 from dataflow_grounding.review._record_view import known_classes, path_of_picture
@@ -120,7 +121,7 @@ def publish(summary: Summary, storage: FileStorage) -> None:
         copy_file(summary.annotations, annotations)
     else:
         write_rows(annotations, _objects(summary.annotations))
-    summary.annotations = address_of(annotations)
+    summary.annotations = annotations
     run_summary = {**summary.to_json(), "model": ", ".join(summary.models)}
     if "spec" not in read_object(run):
         folders = [absolute(folder) for folder in storage.image_folders]
@@ -129,10 +130,11 @@ def publish(summary: Summary, storage: FileStorage) -> None:
             "image_folders": folders,
             "summary": run_summary,
         }
-        write_text(run, dump_text(about_run, 1) + "\n")
+        write_text(run, addressed(dump_text(about_run, 1)) + "\n")
     title = _title_of_script(annotations, storage)
     page, _ = report_folder(storage.cache_path, title=title, summary=run_summary)
-    summary.shown.report = sent(page)
+    bucket.send(page)
+    summary.shown.report = page
 
 
 def report_folder(
@@ -198,11 +200,10 @@ def _check_results(folder: str) -> None:
     for name in ("annotations.jsonl", "failures.jsonl"):
         if os.path.exists(os.path.join(folder, name)):
             return
-    address = address_of(folder)
     if os.path.isfile(folder):
-        raise InputError(f"{address} is a file: name the folder of the run that it is of")
+        raise InputError(f"{folder} is a file: name the folder of the run that it is of")
     raise InputError(
-        f"no {address}/annotations.jsonl: is {address} the results_dir of a finished run?"
+        f"no {folder}/annotations.jsonl: is {folder} the results_dir of a finished run?"
     )
 
 

@@ -1,4 +1,4 @@
-"""One run on many machines, and remote results.
+"""One run on many machines.
 
-That is Ray, shards, merging, buckets and mirrors.
+That is Ray, shards and merging.
 """

@@ -17,23 +17,20 @@ from typing import Any, NamedTuple
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.files import within
 from dataflow_grounding._util.paths import absolute, is_absolute
-from dataflow_grounding._util.terminal import say
+from dataflow_grounding._util.terminal import addressed, say
 from dataflow_grounding.boxes.class_table import in_order
+from dataflow_grounding.data import bucket
 from dataflow_grounding.data.classes import names_stated_in
 from dataflow_grounding.data.manners import manners_of
-from dataflow_grounding.data.mirror import CKPT, Mirror
 from dataflow_grounding.data.records import read_object, whole_number
-from dataflow_grounding.data.results_folder import stated_in
+from dataflow_grounding.data.results_folder import CKPT, PICTURES, SHARDS, stated_in
 from dataflow_grounding.data.rows import copy_file, write_text
-from dataflow_grounding.data.working_folder import SHARDS, address_of, present, working_folder
 from dataflow_grounding.engine.costs import paid_by_step, stated_prices
 from dataflow_grounding.engine.execute import refuse_foreign
 from dataflow_grounding.engine.keyed_log import storing
-from dataflow_grounding.engine.remote_results import locked_folder
-from dataflow_grounding.engine.run_lock import only_run
+from dataflow_grounding.engine.run_lock import locked_folder, only_run
 from dataflow_grounding.engine.shard import Shard, lines_path
 from dataflow_grounding.engine.shard_facts import bytes_of, digest_of, pictures_of
-from dataflow_grounding.images.picture_folder import FOLDER as PICTURES
 from dataflow_grounding.scale.shard_files import write_joined
 
 # The file of a step, from the results' folder: "step_0_image_grounder/annotations.jsonl".
@@ -97,24 +94,23 @@ def merge(results_dir: str) -> dict[str, Any]:
             changed then.
         StorageFailed: The files can't be written.
     """
-    results_dir = working_folder(results_dir)
+    results_dir = bucket.local(results_dir)
     checkpoint = os.path.join(results_dir, CKPT)
     annotations = os.path.join(results_dir, "annotations.jsonl")
     failures = os.path.join(results_dir, "failures.jsonl")
     run_path = os.path.join(results_dir, "run.json")
     with ExitStack() as locks:
-        mirror = locks.enter_context(locked_folder(checkpoint))
-        folders = _folders(results_dir, _names_of_shards(results_dir, mirror))
-        if mirror is None:
-            for folder in folders:
-                locks.enter_context(only_run(os.path.join(folder, CKPT)))
+        locks.enter_context(locked_folder(checkpoint))
+        folders = _folders(results_dir, bucket.shards_in(results_dir))
+        for folder in folders:
+            locks.enter_context(only_run(os.path.join(folder, CKPT)))
         runs = [_run_of(folder) for folder in folders]
         files = _files_to_join(results_dir, folders, runs[0])
         _check(folders, runs)
         _warn_of_changed_pictures(folders, runs)
-        _refuse_to_replace_newer(present(run_path, refresh=True), runs)
+        _refuse_to_replace_newer(run_path, runs)
         refuse_foreign(checkpoint, [*files, failures, annotations])
-        _gather_pictures(results_dir, folders, mirror)
+        _gather_pictures(results_dir, folders)
         run = _sums(results_dir, runs)
         run["summary"] |= _remarks_of_all(runs, [*files.values()][-1])
         failed = [os.path.join(folder, "failures.jsonl") for folder in folders]
@@ -122,21 +118,17 @@ def merge(results_dir: str) -> dict[str, Any]:
         if written:
             copy_file(written[-1], annotations)
         _say_which_formats_are_not_merged(run)
-        write_text(run_path, json.dumps(run, indent=1, ensure_ascii=False) + "\n")
+        write_text(run_path, addressed(json.dumps(run, indent=1, ensure_ascii=False)) + "\n")
     return run
 
 
 def _files_to_join(
     results_dir: str, folders: list[str], first_run: dict[str, Any]
 ) -> dict[str, list[str]]:
-    # Which steps there are, the first shard's run says. Remote files are brought here.
+    # Which steps there are, the first shard's run says.
     files: dict[str, list[str]] = {}
-    shard_files: list[str] = []
     for name in first_run["shard"]["files"]:
-        paths = [within(folder, name) for folder in folders]
-        files[within(results_dir, name)] = paths
-        shard_files += paths
-    present(*shard_files, *map(lines_path, shard_files), refresh=True)
+        files[within(results_dir, name)] = [within(folder, name) for folder in folders]
     return files
 
 
@@ -150,51 +142,35 @@ def _say_which_formats_are_not_merged(run: dict[str, Any]) -> None:
         )
 
 
-def _names_of_shards(results_dir: str, mirror: Mirror | None) -> list[str]:
-    # It also fetches, from remote shards, the files that say how their runs ended.
-    if mirror is None:
-        folders = Path(results_dir, SHARDS).glob("[!.]*-of-*")
-        return [path.name for path in folders if path.is_dir()]
-    names = [name for name in mirror.listed(SHARDS, "directory") if "-of-" in name]
-    ends: list[str] = []
-    for name in names:
-        ends.append(f"{SHARDS}/{name}/run.json")
-        ends.append(f"{SHARDS}/{name}/failures.jsonl")
-    mirror.fetch(*ends)
-    return names
-
-
 def _folders(results_dir: str, names: list[str]) -> list[str]:
     # `names` are those of the shards' folders that are there.
-    address = address_of(results_dir)
     counts = [name.partition("-of-")[2] for name in names]
     splits = {int(count) for count in counts if count.isdecimal()}
     if not splits:
-        raise InputError(f"{address} has no shards: run --shard 1/n to n/n there")
+        raise InputError(f"{results_dir} has no shards: run --shard 1/n to n/n there")
     if len(splits) > 1:
         shards_of = " and of ".join(map(str, sorted(splits)))
         raise InputError(
-            f"{address} has shards of {shards_of}: move those of one split away from {SHARDS}/"
+            f"{results_dir} has shards of {shards_of}: move those of one split away from {SHARDS}/"
         )
     [of] = splits
     shards = [Shard(number, of) for number in range(1, of + 1)]
     missing = [f"{shard.number}/{shard.of}" for shard in shards if str(shard) not in names]
     if missing:
         raise InputError(
-            f"{address}: {len(missing)} shards are missing: run --shard"
+            f"{results_dir}: {len(missing)} shards are missing: run --shard"
             f" {', '.join(missing[:5])} first"
         )
     return [shard.folder(results_dir) for shard in shards]
 
 
 def _run_of(folder: str) -> dict[str, Any]:
-    file = os.path.join(folder, "run.json")
-    run = read_object(file)
-    path = address_of(file)
+    path = os.path.join(folder, "run.json")
+    run = read_object(path)
     is_complete = all(isinstance(run.get(name), dict) for name in ("summary", "shard", "spec"))
     if run.get("state") != "finished" or not is_complete or not run["shard"].get("files"):
         state = "was stopped" if run.get("state") == "stopped" else "isn't finished"
-        raise InputError(f"shard {address_of(folder)} {state}: run it again, then merge")
+        raise InputError(f"shard {folder} {state}: run it again, then merge")
     if not _has_only_known_kinds(run):
         raise InputError(
             f"{path} holds what no run leaves there: remove it, run the shard again, then merge"
@@ -269,17 +245,17 @@ def _kind(value: Any) -> str:
     return "text" if isinstance(value, str) else ""
 
 
-def _check_kinds(addresses: list[str], runs: list[dict[str, Any]]) -> None:
+def _check_kinds(folders: list[str], runs: list[dict[str, Any]]) -> None:
     # Raise InputError where a shard's counts are of other kinds than the first one's. They could
-    # not be summed up. `addresses` are the shards' folders for the message. What is null, or is
+    # not be summed up. What is null, or is
     # missing in one of the two, is no difference.
     kinds_of_first = _kinds_in(runs[0])
-    for address, run in zip(addresses, runs, strict=True):
+    for address, run in zip(folders, runs, strict=True):
         for name, kind in _kinds_in(run).items():
             if kinds_of_first.get(name, kind) != kind:
                 raise InputError(
                     f"the run.json of {address} holds counts of other kinds than that of"
-                    f" {addresses[0]}: remove it, run the shard again, then merge"
+                    f" {folders[0]}: remove it, run the shard again, then merge"
                 )
 
 
@@ -295,8 +271,7 @@ def _check(folders: list[str], runs: list[dict[str, Any]]) -> None:
     for run in runs:
         shard = run["shard"]
         inputs.append(SeenInput(shard.get("rows_of_all") or 0, shard.get("digest_of_all")))
-    addresses = [address_of(folder) for folder in folders]
-    _check_kinds(addresses, runs)
+    _check_kinds(folders, runs)
     # The shard that was started last has seen the input as it is now.
     indices = range(len(runs))
     newest = max(indices, key=lambda index: (str(runs[index].get("started")), inputs[index].rows))
@@ -304,17 +279,17 @@ def _check(folders: list[str], runs: list[dict[str, Any]]) -> None:
     for index in indices:
         if inputs[index] != inputs[newest]:
             raise InputError(
-                f"{addresses[index]} has seen another version of the input ({inputs[index].rows}"
-                f" rows) than {addresses[newest]} ({rows} rows): run both again, then merge; or run"
+                f"{folders[index]} has seen another version of the input ({inputs[index].rows}"
+                f" rows) than {folders[newest]} ({rows} rows): run both again, then merge; or run"
                 " the same without --shard, which asks nothing again"
             )
         differing = _differing(runs[index], runs[0])
         if differing:
             raise InputError(
-                f"{addresses[index]} was run with another {min(differing)} than {addresses[0]}: run"
+                f"{folders[index]} was run with another {min(differing)} than {folders[0]}: run"
                 " it again as the others were"
             )
-        _check_whole(folders[index], addresses[index], runs[index])
+        _check_whole(folders[index], runs[index])
     rows_of_shards = sum(run["summary"]["images"] for run in runs)
     if rows_of_shards != rows:
         raise InputError(
@@ -323,9 +298,9 @@ def _check(folders: list[str], runs: list[dict[str, Any]]) -> None:
         )
 
 
-def _check_whole(folder: str, address: str, run: dict[str, Any]) -> None:
-    # Raise InputError where a shard's files, in `folder`, are not those that its run left. That
-    # shows in their rows, their sizes and their digests; `address` is the folder's for the message.
+def _check_whole(folder: str, run: dict[str, Any]) -> None:
+    # Raise InputError where a shard's files are not those that its run left. That shows in their
+    # rows, their sizes and their digests.
     shard = run["shard"]
     done = run["summary"]["done"]
     files = [within(folder, name) for name in shard["files"]]
@@ -338,8 +313,8 @@ def _check_whole(folder: str, address: str, run: dict[str, Any]) -> None:
     if is_whole and shard.get("digests") == [digest_of(file) for file in files]:
         return
     raise InputError(
-        f"{address} has {rows_of_steps} rows of its steps, and {done} were done, or not those that"
-        f" were left there: copy it again, whole, or remove {address}/run.json and run the shard"
+        f"{folder} has {rows_of_steps} rows of its steps, and {done} were done, or not those that"
+        f" were left there: copy it again, whole, or remove {folder}/run.json and run the shard"
         " again: nothing is asked twice"
     )
 
@@ -355,10 +330,10 @@ def _warn_of_changed_pictures(folders: list[str], runs: list[dict[str, Any]]) ->
         if not isinstance(seen, list) or not isinstance(image_folders, list):
             continue
         now = pictures_of(last_file, image_folders, os.path.join(folder, CKPT))
-        # Pictures that are remote, or were moved, can't be compared.
+        # Pictures in a store, or that were moved, can't be compared.
         if now[:1] == seen[:1] and now != seen:
             say(
-                f"Warning: pictures of {address_of(folder)} are not those that it has seen: run"
+                f"Warning: pictures of {folder} are not those that it has seen: run"
                 " that shard again, which asks about those alone, then merge."
             )
 
@@ -379,12 +354,12 @@ def _refuse_to_replace_newer(path: str, runs: list[dict[str, Any]]) -> None:
     else:
         return
     raise InputError(
-        f"{address_of(path)} is of a run that {what}: remove it to put the shards' results in its"
+        f"{path} is of a run that {what}: remove it to put the shards' results in its"
         " place all the same"
     )
 
 
-def _gather_pictures(results_dir: str, folders: list[str], mirror: Mirror | None) -> None:
+def _gather_pictures(results_dir: str, folders: list[str]) -> None:
     # Put pictures that the shards have unpacked from their input into the results' folder. They are
     # hard links where the file system has them, else copies. One whose name is there already is
     # left as it is: the name tells its contents.
@@ -393,10 +368,6 @@ def _gather_pictures(results_dir: str, folders: list[str], mirror: Mirror | None
         for shard_folder in folders:
             folder = os.path.join(shard_folder, PICTURES)
             present_names = {path.name for path in Path(target).glob("*")}
-            if mirror is not None:
-                shard = os.path.relpath(folder, mirror.root)
-                missing = mirror.listed(shard).keys() - present_names
-                mirror.fetch(*[f"{shard}/{name}" for name in missing])
             for path in Path(folder).glob("*"):
                 if path.name in present_names or not path.is_file():
                     continue
@@ -454,13 +425,13 @@ def _sums(results_dir: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
     classes = _classes_of_all(tables, list(names_stated_in(first)))
     if classes:
         summary[CLASSES] = classes
-    summary["annotations"] = address_of(os.path.join(results_dir, "annotations.jsonl"))
-    summary["failures_file"] = address_of(os.path.join(results_dir, "failures.jsonl"))
+    summary["annotations"] = os.path.join(results_dir, "annotations.jsonl")
+    summary["failures_file"] = os.path.join(results_dir, "failures.jsonl")
     own_folder = os.path.join(SHARDS, str(Shard(1, len(runs))))
     image_folders = []
     for folder in first.get("image_folders") or []:
         is_own = str(folder).endswith(own_folder)
-        image_folders.append(address_of(absolute(results_dir)) if is_own else folder)
+        image_folders.append(absolute(results_dir) if is_own else folder)
     unsplit = dict(first)
     del unsplit["shard"]
     return {
@@ -471,7 +442,7 @@ def _sums(results_dir: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
         "summary": summary,
         "shards": len(runs),
         "steps": paid_by_step(results_dir, stated_prices(first)),
-        "spec": {**first["spec"], "results_dir": address_of(results_dir)},
+        "spec": {**first["spec"], "results_dir": results_dir},
     }
 
 

@@ -10,15 +10,14 @@ import json
 import os
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager
 from itertools import pairwise
 from operator import itemgetter
 from typing import IO, Any, TypeAlias
 
 from dataflow_grounding._util.errors import InputError, RunStopped
-from dataflow_grounding.data.mirror import mirror_of
+from dataflow_grounding.data import bucket
 from dataflow_grounding.data.rows import RowWriter, as_line
-from dataflow_grounding.data.working_folder import present
 from dataflow_grounding.engine.keyed_log import storing
 from dataflow_grounding.engine.outputs import other_failures
 from dataflow_grounding.engine.plan import Step
@@ -39,8 +38,7 @@ PlacedLine: TypeAlias = tuple[int, str]
 def write_shards(source: Source, count: int, results_dir: str) -> dict[Shard, int]:
     """Split an input into `count` shards: write each one's rows into its folder.
 
-    The folders are in `results_dir`. Where that is a mirror of remote results (s3://, ...), the
-    files are sent there, too.
+    The folders are in `results_dir`.
 
     Returns:
         The shards, from the first on, and how many rows each has; some may have none.
@@ -67,12 +65,8 @@ def write_shards(source: Source, count: int, results_dir: str) -> dict[Shard, in
         for writer, positions_of_shard in zip(writers, positions, strict=True):
             writer.commit()
             write_line_numbers(writer.path, positions_of_shard)
-    mirror = mirror_of(results_dir)
-    if mirror is not None:
-        paths: list[str] = []
-        for shard in shards:
-            paths += [shard.rows, lines_path(shard.rows)]
-        mirror.send(*[os.path.relpath(path, mirror.root) for path in paths])
+    paths = [shard.rows for shard in shards]
+    bucket.send_files(*paths, *map(lines_path, paths))
     return {shard: writer.count for shard, writer in zip(shards, writers, strict=True)}
 
 
@@ -101,15 +95,11 @@ def join(steps: list[Step], shards: list[Shard], summary: Summary) -> None:
         shard_files += paths
         failed = [part.failures_path for part in parts]  # a shard has one for all its steps
     kept = other_failures(summary.failures_file, {step.label for step in steps})
-    present(*shard_files, *map(lines_path, shard_files), *failed, refresh=True)
+    bucket.bring(*shard_files, *map(lines_path, shard_files), *failed)
     write_joined(files, summary.failures_file, failed, summary.done, kept)
-    mirror = mirror_of(summary.failures_file)
     for shard in shards:
         os.remove(shard.rows)
-        if mirror is not None:
-            with suppress(OSError):
-                # all is done: what stays there is of no more use, and does no harm
-                mirror.remove(os.path.relpath(shard.rows, mirror.root))
+        bucket.remove(shard.rows)
 
 
 def write_joined(

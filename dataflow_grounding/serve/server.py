@@ -19,7 +19,7 @@ from yarl import URL
 from dataflow_grounding._util import errors
 from dataflow_grounding._util.secrets import learn
 from dataflow_grounding._util.terminal import say
-from dataflow_grounding.engine.remote_results import locked_folder
+from dataflow_grounding.engine.run_lock import locked_folder
 from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.serve import _json, _label_studio, _x_anylabeling
 from dataflow_grounding.serve.engine import Engine

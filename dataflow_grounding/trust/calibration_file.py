@@ -23,7 +23,7 @@ from dataflow_grounding.boxes.coordinates import ORDERS, SCALES, BoxFormat, Fram
 from dataflow_grounding.boxes.formats import find_box_format, map_of
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.data.records import read_object, write_bytes
-from dataflow_grounding.data.working_folder import CALIBRATION
+from dataflow_grounding.data.results_folder import CALIBRATION
 from dataflow_grounding.images.image import SizeLimits
 from dataflow_grounding.tasks.prompts import load_prompt
 from dataflow_grounding.trust.maps import MEASURED, format_in_frames

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import PIL.Image
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.files import new_file, open_log, portable, within
-from dataflow_grounding.data.mirror import make_mirror, mirror_of
+from dataflow_grounding.data import bucket
 from dataflow_grounding.data.records import write_bytes
 from dataflow_grounding.data.rows import RowWriter, copy_file, write_rows, write_text
-from dataflow_grounding.data.working_folder import sent
 from tests.support.workplace import command
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -248,7 +248,6 @@ JOINED = {
     "compat/dataflow_serving.py": {"f'picture{number}{ending}'"},
     "embedded/_faces.py": {"f'haarcascade_{name}.xml'"},
     "engine/keyed_log.py": {"names"},
-    "engine/rolling.py": {"name"},
     "engine/shard.py": {"str(self)"},
     "scale/shard_files.py": {"shard.rows"},
     "_util/files.py": {"name"},
@@ -258,8 +257,7 @@ JOINED = {
     "scale/merging.py": {"str(Shard(1, len(runs)))", "file"},
     "jobs/spec_run.py": {"name"},
     "images/in_memory.py": {"name"},
-    "data/mirror.py": {"name", "part"},
-    "data/working_folder.py": {"part"},
+    "data/bucket.py": {"name", "part", "posixpath.basename(address)"},
     "operators/region_marker.py": {"f'{record.place + 1}_bbox_vis.jpg'"},
     "tasks/prompts/__init__.py": {"f'{name}.txt'"},
     "cli/prompts.py": {"f'{name}.txt'"},  # which `ejected` has looked up
@@ -370,23 +368,21 @@ def test_a_folder_from_a_stranger_stands_for_no_bucket(tmp_path: Path) -> None:
     folder = tmp_path / "results"
     folder.mkdir()
     (folder / ".elsewhere.json").write_text('{"address": "memory://evil", "part": "..", "id": "x"}')
-    assert mirror_of(str(folder / "annotations.jsonl")) is None
-    assert sent(str(folder)) == str(folder)
+    bucket.send(str(folder / "annotations.jsonl"))
+    assert not MemoryFileSystem().find("memory://evil")
 
 
-def test_a_download_that_fails_leaves_no_part(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_download_that_fails_leaves_no_part(monkeypatch: pytest.MonkeyPatch) -> None:
     def torn(self: object, there: str, here: str, **_: object) -> None:
         Path(here).write_bytes(b"half")
         raise OSError(errno.EIO, "cut off")
 
     monkeypatch.setattr("fsspec.implementations.memory.MemoryFileSystem.get_file", torn)
-    mirror = make_mirror("memory://bucket/run", str(tmp_path / "here"))
-    before = list((tmp_path / "here").iterdir())
+    folder = Path(bucket.local("memory://bucket/run"))
+    before = list(folder.iterdir())
     with pytest.raises(InputError, match="cut off"):
-        mirror.fetch("annotations.jsonl")
-    assert list((tmp_path / "here").iterdir()) == before
+        bucket.bring(str(folder / "annotations.jsonl"))
+    assert list(folder.iterdir()) == before
 
 
 def test_pictures_whose_names_differ_in_case_only_stay_apart_in_an_export(tmp_path: Path) -> None:

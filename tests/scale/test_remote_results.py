@@ -34,7 +34,7 @@ from tests.support.workplace import Done, Workplace, caption, command, ended, pr
 pytestmark = pytest.mark.slow
 
 ROWS = 60
-QUICK = "import dataflow_grounding.engine.rolling as r; r.ROLL_SECONDS = 0.3"
+QUICK = "import dataflow_grounding.data.bucket as b; b.SEND_SECONDS = 0.3"
 STEPS = ("step_0_expression_extraction", "step_1_grounding")
 LEFT = ("annotations.jsonl", "failures.jsonl", *(f"{step}/annotations.jsonl" for step in STEPS))
 
@@ -360,6 +360,75 @@ def test_a_pipeline_in_python_keeps_its_cache_there(
     assert Two().run(resume_step=1).done == ROWS
     assert server.count() == asked
     assert run.there("dataflow_cache_step_step2.jsonl") == there
+
+
+def test_replies_that_only_this_machine_has_stay(
+    run: Elsewhere,
+    store: FaultyStore,
+    server: LoopbackServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Though another machine has run there since: each question is paid for by each at most."""
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")  # else each of many tries waits for seconds
+    s3fs.S3FileSystem.clear_instance_cache()
+    run.place.settings["vlm.openai.base_url"] = server.base_url
+    run.place.many(8)
+    server.faults = [lambda request: setattr(store, "down", True) if request.index == 4 else None]
+    assert run.run().code == 130
+    server.faults = []
+    store.heal()
+    asked = server.count()
+    assert (asked, run.stored()) == (16, 0)
+    monkeypatch.setenv("DF_WORK_FOLDER", str(tmp_path / "other machine"))
+    run.place.many(4)
+    assert run.run().code == 0
+    assert server.count() == asked + 8
+    monkeypatch.delenv("DF_WORK_FOLDER")
+    run.place.many(8)
+    assert run.run().code == 0
+    assert server.count() == asked + 8
+    assert run.stored() == 16 + 8
+    assert run.left() == run.alone()
+
+
+def test_a_step_is_begun_with_what_another_machine_left(
+    run: Elsewhere, server: LoopbackServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The records alone are brought, of all that is at the address."""
+    run.place.settings["vlm.openai.base_url"] = server.base_url
+    run.place.many(4)
+    assert run.run().code == 0
+    asked = server.count()
+    for name in ("photos.tar", "images/a.jpg", "images/a.json"):
+        boto3.client("s3").put_object(Bucket=BUCKET, Key=f"{run.name}/{name}", Body=b"{}")
+    monkeypatch.setenv("DF_WORK_FOLDER", str(tmp_path / "other machine"))
+    done = run.run(**{"workflow.steps": ["1"]})
+    assert (done.code, done.summary["done"], server.count()) == (0, 4, asked), done
+    [folder] = (tmp_path / "other machine").iterdir()
+    here = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert here >= {"run.json", *LEFT}
+    assert here.isdisjoint({"photos.tar", "images/a.jpg", "images/a.json"})
+
+
+def test_the_address_is_named_and_not_the_folder_here(
+    run: Elsewhere, server: LoopbackServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = tmp_path / "wörk folder"  # JSON writes it in another way
+    monkeypatch.setenv("DF_WORK_FOLDER", str(work))
+    run.place.settings["vlm.openai.base_url"] = server.base_url
+    run.place.many(2)
+    plan = run.run("--dry-run")
+    assert plan.summary["steps"][1]["writes"] == f"{run.address}/{STEPS[1]}/annotations.jsonl"
+    done = command([one for one in run.arguments() if one != "--no-report"])
+    assert done.code == 0, done
+    assert done.summary["annotations"] == f"{run.address}/annotations.jsonl"
+    assert run.there("report.html")
+    told = json.loads(run.there("run.json"))
+    assert told["summary"]["failures_file"] == f"{run.address}/failures.jsonl"
+    [folder] = work.iterdir()
+    assert f"Working in {folder.name} in {work}" in done.err
+    assert str(folder) not in done.out + done.err + run.there("run.json").decode()
 
 
 def test_results_of_others_are_left_alone(run: Elsewhere, server: LoopbackServer) -> None:

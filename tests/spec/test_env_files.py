@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from dataflow_grounding._util import environment as env_files
 from dataflow_grounding._util.environment import read_env_files
-from dataflow_grounding.data import mirror
+from dataflow_grounding.data import bucket
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer
 from tests.support.workplace import Done, Workplace, ended, process
 
@@ -349,8 +349,8 @@ def test_a_dotenv_file_lets_no_folder_stand_for_an_address(
     }
     place.settings["vlm.box_format"] = "xyxy_px"
     place.results.mkdir()
-    stated = dict(zip(mirror._STATED, ("memory://evil", "", "abcd"), strict=True))
-    (place.results / mirror._MARK).write_text(json.dumps(stated))
+    stated = {"address": "memory://evil", "part": "", "id": "abcd"}
+    (place.results / bucket._MARK).write_text(json.dumps(stated))
     done = run_in(place, {"DF_WORK_FOLDER": str(place.folder)}, {})
     assert done.code == 0, done
     assert "memory://evil" not in done.out + done.err

@@ -14,7 +14,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
-from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.environment import read_env_files
 from dataflow_grounding._util.errors import (
     FolderTaken,
@@ -26,9 +25,9 @@ from dataflow_grounding._util.errors import (
 from dataflow_grounding._util.files import within
 from dataflow_grounding._util.settings import speaks_of_specs
 from dataflow_grounding._util.version import __version__
-from dataflow_grounding.data.mirror import CKPT
+from dataflow_grounding.data import bucket
 from dataflow_grounding.data.records import read_object, write_bytes
-from dataflow_grounding.data.working_folder import present, working_folder
+from dataflow_grounding.data.results_folder import CKPT
 from dataflow_grounding.engine.budget import Budget
 from dataflow_grounding.engine.execute import execute
 from dataflow_grounding.engine.options import RunOptions, budget_of
@@ -175,9 +174,9 @@ class _Task:
 
     def execute(self, work: Work, lane: Shard, grant: Grant) -> None:
         """Take the rows through the steps; raises what the run does."""
-        folder = working_folder(work.results, self._shard.folder(""))
+        folder = bucket.local(work.results, self._shard.folder(""))
         rows = within(os.path.join(folder, CKPT), os.path.basename(self._shard.rows))
-        shard = self._shard._replace(rows=present(rows, lines_path(rows), refresh=True))
+        shard = self._shard._replace(rows=bucket.bring(rows, lines_path(rows)))
         steps = [replace(step, storage=step.storage.in_folder(folder)) for step in work.steps]
         servings = [step.operator.serving for step in steps if step.operator.serving is not None]
         divide_places(servings, lane)
@@ -205,7 +204,7 @@ class _Task:
                     time.sleep(1.0)
         for serving in servings:
             self._summary.handover.takes = self._summary.handover.takes or _takes(serving)
-        if is_remote(work.results):
+        if folder != self._shard.folder(work.results):
             os.remove(shard.rows)  # this machine's copy, which has been used
 
     def _make_run(self, *arguments: Any) -> Run:

@@ -30,10 +30,9 @@ from dataflow_grounding._util.errors import (
     SpecError,
 )
 from dataflow_grounding._util.settings import speaks_of_specs
-from dataflow_grounding._util.terminal import counted, say
+from dataflow_grounding._util.terminal import addressed, counted, say
 from dataflow_grounding._util.threads import LEAVING
 from dataflow_grounding._util.version import __version__
-from dataflow_grounding.data.working_folder import address_of
 from dataflow_grounding.engine.budget import no_request_left, no_usd_left
 from dataflow_grounding.engine.progress import Now
 from dataflow_grounding.engine.run import Run
@@ -114,9 +113,9 @@ class RayRun(Run):
         gpus = [getattr(step.operator.serving, "num_gpus", 0) for step in self.steps]
         self._gpus: float = max(gpus, default=0)
         self._results = self.steps[0].storage.cache_path
-        address_of_results = address_of(self._results)
+        results = addressed(self._results)
         of_spec = speaks_of_specs.get()
-        work = Work(self.steps, self.options, self.source.name, address_of_results, of_spec)
+        work = Work(self.steps, self.options, self.source.name, results, of_spec)
         self._shipped = shipped(work)
         self._home = Home(__version__, os.getcwd(), _own_modules())
         # After an interrupt the driver waits a bit longer than its tasks, which finish what is in

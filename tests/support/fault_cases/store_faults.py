@@ -28,9 +28,9 @@ from tests.support.workplace import Workplace, ended, process
 
 ROWS = 100
 QUICK = """
-import dataflow_grounding.engine.rolling as rolling
-rolling.ROLL_SECONDS = 0.3
-rolling.SAY_SECONDS = 1.0
+import dataflow_grounding.data.bucket as bucket
+bucket.SEND_SECONDS = 0.3
+bucket.SAY_SECONDS = 1.0
 """
 FILES = (
     "annotations.jsonl",

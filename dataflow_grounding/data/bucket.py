@@ -1,0 +1,669 @@
+"""The border to buckets (s3://, gs://): results there are worked on in a folder of this machine.
+
+`local` names that folder; `fill` brings what it lacks. While a run is `in_step`, its replies are
+sent every few seconds, and its files at the end, when they are whole. `copied` is for commands that
+only read. All other modules know of folders alone; what they say of the folder is said of the
+address (`show_as`).
+
+A log of replies only grows, and a store can't append to a file. So a log is sent in parts: there,
+`.ckpt/replies/{writer}-{offset}.jsonl` holds the lines of a writer's log from an offset in bytes
+on. On this machine, the folder's own log is `.ckpt/replies.jsonl`, as in any folder, and the logs
+of other writers are `.ckpt/replies/{writer}.jsonl`.
+"""
+
+import hashlib
+import json
+import os
+import posixpath
+import re
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from secrets import token_hex
+from typing import Any, TypeVar
+
+from dataflow_grounding._util.addresses import is_remote
+from dataflow_grounding._util.environment import cache_folder
+from dataflow_grounding._util.errors import InputError, StorageFailed, TakenOver, errors_as
+from dataflow_grounding._util.files import open_log, whole_file, within
+from dataflow_grounding._util.paths import has_scheme, joined, state_of, system_errors
+from dataflow_grounding._util.stores import file_version, place_of
+from dataflow_grounding._util.terminal import say, show_as
+from dataflow_grounding._util.threads import in_threads
+from dataflow_grounding.data.records import read_object, write_bytes
+from dataflow_grounding.data.results_folder import CALIBRATION, CKPT, PICTURES, SHARDS
+
+T = TypeVar("T")
+
+SEND_SECONDS = 5.0  # between two times that replies are sent: what a lost machine loses
+SAY_SECONDS = 10.0  # after so long, a run that is over says that it waits for the store
+_WAIT_SECONDS = 300.0  # the longest pause before sending is tried again
+SENT_BYTES = 64 * 2**20  # the most of a part
+# A part with fewer bytes is sent again, with what came since, so that there are few parts. A larger
+# one is closed, and the next part begins after it.
+CLOSED_BYTES = 4 * 2**20
+_PART = re.compile(r"(.+)-(\d{15})\.jsonl")  # "5f0c31a9-000000000004096.jsonl"
+_KEPT = (CALIBRATION, "images.jsonl")
+"""Of `.ckpt`, what runs on other machines have a use for; replies go their own way."""
+_MARK = ".elsewhere.json"
+"""The file in a working folder's root that says whose it is, and names it as a writer."""
+_SENT = ".elsewhere.sent.json"
+"""A file in that root. By each path that was sent or brought, it has a list of two: the file's
+state here (see `_util.paths.state_of`), and its version there (see `file_version`)."""
+
+_STEP = re.compile(r"captions|step_\d+_.+")  # the folder of a step
+_ROWS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".lines")
+"""What files end with that a run may read."""
+
+_buckets: dict[str, "_Bucket"] = {}  # of this process, by the root of their working folder
+
+
+class _Bucket:
+    """What is at an address, and the folder `root` of this machine in which it is worked on.
+
+    Paths are relative to both, with `/`. `part` is the folder that is worked in, such as a shard's;
+    "" for the whole.
+    """
+
+    def __init__(self, address: str, root: str, part: str = "") -> None:
+        self.address = address
+        self.root = root
+        self.part = part
+        # Named so, it isn't shown as the address: errors of this machine's disk are no bucket's.
+        self.kept = f"{os.path.basename(root)} in {os.path.dirname(root)}"
+        self._system, self._path = place_of(address)
+        mark = os.path.join(root, _MARK)
+        with errors_as(InputError, f"can't write in {self.kept}", again=True):
+            if not os.path.exists(mark):
+                os.makedirs(root, exist_ok=True)
+                stated = {"address": address, "part": part, "id": token_hex(8)}
+                write_bytes(mark, json.dumps(stated).encode())
+        self.writer = str(read_object(mark).get("id"))
+        _buckets[root] = self
+        show_as(root, address)
+
+    def here(self, *path: str) -> str:
+        """Return where a file is on this machine, by its path's parts; empty ones don't count.
+
+        Raises InputError where they could lead out of the root.
+        """
+        name = "/".join(filter(None, path))
+        return within(self.root, name, self.address) if name else self.root
+
+    def call(self, path: str, function: Callable[[Any, str], T]) -> T:
+        """Return what a function returns that is given the fsspec file system and a path in that.
+
+        The file system's library tries again by itself. Raises OSError.
+        """
+        with system_errors(self.address):
+            return function(self._system, f"{self._path}/{path}".rstrip("/"))
+
+    def listed(self, folder: str) -> dict[str, dict[str, Any]]:
+        """Return by name what the store tells of each file and folder directly in a folder there.
+
+        A folder that isn't there has nothing. Raises OSError.
+        """
+        own_path = f"{self._path}/{folder}".rstrip("/")
+        try:
+            entries = self.call(folder, lambda system, there: system.ls(there, detail=True))
+        except FileNotFoundError:
+            return {}
+        listed: dict[str, dict[str, Any]] = {}
+        for entry in entries:
+            path = entry["name"].rstrip("/")
+            if path != own_path:  # an empty object that a console made for the folder
+                listed[posixpath.basename(path)] = entry
+        return listed
+
+    def read(self, path: str, start: int | None = None, end: int | None = None) -> bytes:
+        """Return the bytes [start, end) of a file there, from its beginning or to its end for None.
+
+        Empty where there is no such file. Raises OSError.
+        """
+        try:
+            data = self.call(
+                path, lambda system, there: system.cat_file(there, start=start, end=end)
+            )
+        except FileNotFoundError:
+            return b""
+        return bytes(data)
+
+    def write(self, path: str, data: bytes) -> None:
+        """Write a file there, whole or not at all. Raises OSError."""
+        self.call(path, lambda system, there: system.pipe_file(there, data, mode="overwrite"))
+
+    def remove(self, path: str) -> None:
+        """Remove a file there. Raises OSError, also where it isn't there."""
+        self.call(path, lambda system, there: system.rm_file(there))
+
+    def fetch(self, *paths: str) -> None:
+        """Bring files here. One that isn't there is passed over. Raises InputError."""
+        with errors_as(InputError, f"can't read {self.address}", again=True):
+            in_threads(self._get, paths)
+
+    def _get(self, path: str) -> None:
+        os.makedirs(os.path.dirname(self.here(path)), exist_ok=True)
+        with (
+            suppress(FileNotFoundError),
+            whole_file(self.here(path), alone=False) as file,
+        ):
+            self.call(path, lambda system, there: system.get_file(there, file.name))
+
+    def refuse_results_of_no_run(self) -> None:
+        """Raise InputError where the part has results, but not what a run leaves with them."""
+        with errors_as(InputError, f"can't read {self.address}", again=True):
+            names = self.listed(self.part)
+        foreign = {"annotations.jsonl", "run.json"}.intersection(names)
+        if foreign and CKPT not in names:
+            address = f"{self.address}/{self.part}".rstrip("/")
+            raise InputError(
+                f"{address}/{min(foreign)} was not made by a run here: {address} has no {CKPT}:"
+                " choose another folder"
+            )
+
+    def take(self) -> None:
+        """Bring what runs read of the part, where it isn't here or was changed there since.
+
+        What was changed here and not sent yet is overwritten by that. Where any of it is JSON, the
+        run is no longer known as finished here. Files that are gone there are forgotten as sent, so
+        that `send_changes` sends them again. Raises InputError.
+        """
+        sent = read_object(self.here(_SENT))
+        there = self._versions_there()
+        kept: dict[str, Any] = {}
+        wanted: list[str] = []
+        for path, version in there.items():
+            is_here = os.path.exists(self.here(path))
+            if is_here and path in sent and sent[path][-1] == version:
+                kept[path] = sent[path]
+            elif is_here or self._is_read(path):
+                wanted.append(path)
+        if any(path.endswith((".json", ".jsonl")) for path in wanted):
+            Path(self.here(self.part, CKPT, "finished.json")).unlink(missing_ok=True)
+        self.fetch(*wanted)
+        for path in wanted:
+            kept[path] = [state_of(self.here(path)), there[path]]
+        with errors_as(InputError, f"can't write in {self.kept}", again=True):
+            write_bytes(self.here(_SENT), json.dumps(kept).encode())
+
+    def _versions_there(self) -> dict[str, str]:
+        folders = {self.part, posixpath.join(self.part, CKPT)}
+        folders |= {posixpath.dirname(path) for path in self._states_here()}
+        found = self._found(folders)
+        return {path: file_version(info) for path, info in found if self._is_shared(path)}
+
+    def _found(self, folders: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+        # The files there that are in these folders, and in folders of steps in them.
+        waiting = set(folders)
+        looked_into: set[str] = set()
+        while waiting:
+            asked = sorted(waiting)
+            looked_into |= waiting
+            waiting = set()
+            with errors_as(InputError, f"can't read {self.address}", again=True):
+                listed = in_threads(self.listed, asked)
+            for folder, entries in zip(asked, listed, strict=True):
+                for name, info in entries.items():
+                    path = posixpath.join(folder, name)
+                    if info["type"] == "file":
+                        yield path, info
+                    elif _STEP.fullmatch(name):
+                        waiting.add(path)
+            waiting -= looked_into
+
+    def _is_read(self, path: str) -> bool:
+        # A bucket may have much else at that address.
+        folder = posixpath.dirname(posixpath.relpath(path, self.part or "."))
+        return path.endswith(_ROWS) and (folder in ("", CKPT) or bool(_STEP.fullmatch(folder)))
+
+    def take_shards(self) -> list[str]:
+        """Make the shards' files here those that are there; return their folders' names.
+
+        Raises InputError.
+        """
+        for path in Path(self.here(SHARDS)).glob("*/*"):
+            if path.name == CKPT:
+                continue  # replies that were brought
+            with errors_as(InputError, f"can't write in {self.kept}", again=True):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        with errors_as(InputError, f"can't read {self.address}", again=True):
+            names = [name for name in self.listed(SHARDS) if "-of-" in name]
+        folders = [f"{SHARDS}/{name}" for name in names]
+        pictures = [f"{folder}/{PICTURES}" for folder in folders]
+        found = [path for path, _ in self._found([*folders, *pictures])]
+        self.fetch(*[path for path in found if path.endswith(_ROWS) or f"/{PICTURES}/" in path])
+        return names
+
+    def send_changes(self, *endings: str) -> None:
+        """Send those files of the part that have changed here since they were sent or brought.
+
+        With `endings` only those whose path ends in one of them. The part's `run.json` is sent
+        last. Raises StorageFailed.
+        """
+        sent = read_object(self.here(_SENT))
+        changed: dict[str, list[int]] = {}
+        for path, state in self._states_here().items():
+            is_sent = path in sent and sent[path][0] == state
+            is_meant = not endings or path.endswith(endings)
+            if is_meant and not is_sent:
+                changed[path] = state
+        # Whoever finds run.json there then finds all the files that it names.
+        run_file = os.path.join(self.part, "run.json")
+        versions = self.send(*[path for path in changed if path != run_file])
+        if run_file in changed:
+            versions |= self.send(run_file)
+        for path, state in changed.items():
+            sent[path] = [state, versions[path]]
+        with errors_as(StorageFailed, f"can't write in {self.kept}", again=True):
+            write_bytes(self.here(_SENT), json.dumps(sent).encode())
+
+    def send(self, *paths: str) -> dict[str, str]:
+        """Send files; return by path the version of each there. Raises StorageFailed."""
+        with self.failing_to_write():
+            return dict(zip(paths, in_threads(self._put, paths), strict=True))
+
+    def failing_to_write(self) -> errors_as:
+        """Return a context that raises StorageFailed for an OSError of its block."""
+        what = f"all is kept in {self.kept}, but can't write {self.address}"
+        return errors_as(StorageFailed, what, again=True)
+
+    def _put(self, path: str) -> str:
+        self.call(path, lambda system, there: system.put_file(self.here(path), there))
+        return file_version(self.call(path, lambda system, there: system.info(there)))
+
+    def _states_here(self) -> dict[str, list[int]]:
+        # By path, the state of each file of the part that runs elsewhere have a use for.
+        states: dict[str, list[int]] = {}
+        for path in Path(self.here(self.part)).rglob("*"):
+            path_in_root = path.relative_to(self.root).as_posix()
+            state = state_of(str(path)) if self._is_shared(path_in_root) else None
+            if state:
+                states[path_in_root] = state
+        return states
+
+    def _is_shared(self, path: str) -> bool:
+        # Not so are shards' files, unless the part is a shard, and what only this machine has a use
+        # for: the folder's own files, half-written ones, and of `.ckpt` all but _KEPT.
+        folders = path.split("/")
+        if not self.part and folders[0] == SHARDS:
+            return False
+        if CKPT in folders:
+            return folders[-1] in _KEPT
+        return not path.endswith((_MARK, _SENT, ".part"))
+
+
+class _Replies:
+    """The replies of a bucket, brought to and sent from its working folder.
+
+    A run that sends puts a claim there first: a random id. At each sending it looks whether the
+    claim is still its own; if not, another run has begun there since.
+    """
+
+    def __init__(self, bucket: _Bucket) -> None:
+        self._bucket = bucket
+        self._claim = f"{bucket.writer} {token_hex(8)}".encode()
+        self._folder = posixpath.join(bucket.part, CKPT)
+        self._claim_path = f"{self._folder}/claim"
+        self._log = bucket.here(self._folder, "replies.jsonl")
+        # writers that are known to have worked there, no matter what a listing says
+        self._known = {bucket.writer}
+        # Offsets in bytes in the own log: where the part that is being sent begins, and how far the
+        # log has been sent.
+        self._part_begin = 0
+        self._sent_end = 0
+
+    def claim(self) -> None:
+        """Take the folder over. Raises InputError."""
+        with errors_as(InputError, f"can't write {self._bucket.address}", again=True):
+            before = self._bucket.read(self._claim_path).split()
+            if before:
+                self._known.add(before[0].decode(errors="replace"))
+            self._bucket.write(self._claim_path, self._claim)
+
+    def is_taken_over(self) -> bool:
+        """Return whether another run has claimed the folder since. Raises OSError."""
+        # A claim that is gone, as with all that was there, is nobody's.
+        return self._bucket.read(self._claim_path) not in (self._claim, b"")
+
+    def bring(self) -> None:
+        """Bring all replies that are stored there, of this folder's own log, too.
+
+        Logs here are added to, never replaced. What the store has of the own one counts as sent.
+        Raises InputError.
+        """
+        with errors_as(InputError, f"can't read {self._bucket.address}", again=True):
+            logs = self._listed_logs()
+            in_threads(lambda log: self._bring(log[0], log[1], logs[log]), logs)
+        own_parts = logs[self._folder, self._bucket.writer]
+        self._sent_end = max((begin + size for begin, size in own_parts.items()), default=0)
+        self._part_begin = self._sent_end
+
+    def _listed_logs(self) -> dict[tuple[str, str], dict[int, int]]:
+        # By folder and writer, the sizes of the parts by their offset. Logs of other shards are
+        # among them, except those of blocks of the same split, which have no row of this one; so
+        # are those of this folder that are known of though nothing is listed, with no parts.
+        bucket = self._bucket
+        logs: dict[tuple[str, str], dict[int, int]]
+        logs = {(self._folder, writer): {} for writer in self._known}
+        folders = {CKPT, self._folder}
+        for name, info in bucket.listed(SHARDS).items():
+            if info["type"] == "directory" and not _are_apart(name, bucket.part):
+                folders.add(f"{within(SHARDS, name)}/{CKPT}")
+        listed = in_threads(lambda folder: bucket.listed(f"{folder}/replies"), folders)
+        for folder, files in zip(folders, listed, strict=True):
+            for name, info in files.items():
+                match = _PART.fullmatch(name)
+                if match:
+                    logs.setdefault((folder, match[1]), {})[int(match[2])] = info["size"]
+        return logs
+
+    def _bring(self, folder: str, writer: str, parts: dict[int, int]) -> None:
+        # A listing may lack new parts: so in the end the one that would come next is asked for by
+        # its name.
+        is_own = folder == self._folder and writer == self._bucket.writer
+        path = self._log if is_own else self._bucket.here(folder, "replies", f"{writer}.jsonl")
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(open_log(path), "ab") as log:
+            while True:
+                end = log.tell()
+                # The part that has the bytes from `end` on; of several, the one that began last.
+                going_on = [begin for begin, size in parts.items() if begin <= end < begin + size]
+                begin = max(going_on, default=end)
+                name = _part_name(folder, writer, begin)
+                more = self._bucket.read(name, end - begin, end - begin + CLOSED_BYTES)
+                if not more:
+                    break
+                log.write(more)
+
+    def send(self) -> None:
+        """Send what the own log has gained, in whole lines; a line that has no end waits.
+
+        What belongs to the part that was sent last is sent with that part once more, until this has
+        CLOSED_BYTES. Raises OSError where the log can't be read, or the store doesn't take it.
+        """
+        with open(self._log, "rb") as file:
+            os.fsync(file.fileno())  # only what this machine can't lose any more is sent
+            while True:
+                file.seek(self._part_begin)
+                data = file.read(SENT_BYTES)
+                data = data[: data.rfind(b"\n") + 1]
+                end = self._part_begin + len(data)
+                if end <= self._sent_end:
+                    break
+                name = _part_name(self._folder, self._bucket.writer, self._part_begin)
+                self._bucket.write(name, data)
+                self._sent_end = end
+                if len(data) >= CLOSED_BYTES:
+                    self._part_begin = end
+
+
+def _part_name(folder: str, writer: str, begin: int) -> str:
+    return within(f"{folder}/replies", f"{writer}-{begin:015}.jsonl")
+
+
+def _are_apart(name: str, part: str) -> bool:
+    # Whether two shards are different blocks (`block-2-8`) of one split.
+    own = posixpath.basename(part)
+    block, _, count = name.rpartition("-")
+    own_block, _, own_count = own.rpartition("-")
+    are_blocks = block.startswith("block-") and own_block.startswith("block-")
+    return name != own and are_blocks and count == own_count
+
+
+class _Run:
+    """A run that is kept in step with a bucket: from its claim to its last file."""
+
+    def __init__(self, bucket: _Bucket, taken_over: Callable[[], None]) -> None:
+        self._bucket = bucket
+        self._replies = _Replies(bucket)
+        self._taken_over = taken_over
+
+    def begin(self) -> None:
+        """Take the bucket over, and bring what is there. Raises InputError."""
+        self._bucket.refuse_results_of_no_run()
+        say(f"Working in {self._bucket.kept}; what comes of it goes to {self._bucket.address}")
+        self._replies.claim()
+        self._replies.bring()
+        self._bucket.take()
+
+    def send_now_and_then(self, over: threading.Event) -> None:
+        """Send what came every SEND_SECONDS until `over` is set.
+
+        While that fails, the run goes on; it is said once, and tried again after longer and longer
+        pauses. A run that finds another's claim there sends no more.
+        """
+        wait = SEND_SECONDS
+        while not over.wait(wait):
+            try:
+                if self._replies.is_taken_over():
+                    self._taken_over()
+                self._replies.send()
+                wait = SEND_SECONDS
+            except OSError as error:
+                if wait == SEND_SECONDS:
+                    bucket = self._bucket
+                    why = error.strerror or error
+                    say(
+                        f"Warning: can't write {bucket.address}: {why}; replies are kept in"
+                        f" {bucket.kept} meanwhile"
+                    )
+                wait = min(2 * wait, _WAIT_SECONDS)
+
+    def end(self, stopped: BaseException | None) -> None:
+        """Send what is left; of a run that was stopped, only replies and the `.json` that say so.
+
+        Files go only while no other run has taken the folder over: its files must stay. Raises
+        TakenOver, StorageFailed; after a stop that is only a warning.
+        """
+        try:
+            with self._bucket.failing_to_write():
+                is_taken_over = self._replies.is_taken_over()
+                self._replies.send()
+            if is_taken_over:
+                self._taken_over()
+                raise TakenOver
+            self._bucket.send_changes(*([] if stopped is None else [".json"]))
+        except StorageFailed as error:
+            if stopped is None:
+                raise
+            if str(error) != str(stopped):  # what stopped the run is said anyhow
+                say(f"Warning: {error}")
+
+
+def local(results: str, part: str = "") -> str:
+    """Return the folder of this machine in which to work for a results folder.
+
+    For a folder of this machine that is the folder itself; for an address one in `DF_WORK_FOLDER`
+    or the user's cache, the same each time. Raises InputError, also for an address that is
+    misspelt.
+
+    Args:
+        results: The results folder, or its address.
+        part: A folder within it, such as a shard's; "" for the whole.
+
+    Example:
+        >>> local("results", "shards/1-of-8")
+        'results/shards/1-of-8'
+    """
+    if is_remote(results):
+        results = _spelled(results)
+        name = hashlib.sha256(json.dumps([results, part]).encode()).hexdigest()[:20]
+        folder = os.environ.get("DF_WORK_FOLDER") or os.path.join(cache_folder(), "elsewhere")
+        return _Bucket(results, os.path.abspath(os.path.join(folder, name)), part).here(part)
+    if has_scheme(results) and not os.path.isdir(results):
+        raise InputError(
+            f"results can't be written to {results}: name a folder, or a bucket as s3://bucket/run"
+        )
+    return os.path.join(results, part) if part else results
+
+
+def _spelled(address: str) -> str:
+    # One way of spelling an address; one with keys is refused.
+    scheme, _, path = address.partition("://")
+    if not path.strip("/"):
+        raise InputError(f"{address} names no bucket: results_dir should be as s3://bucket/run")
+    address = joined(f"{scheme.lower()}://{path}", "").rstrip("/")
+    place_of(address)
+    return address
+
+
+def _bucket_of(path: str) -> _Bucket | None:
+    # A stranger's folder may have the mark of a working folder: it is none unless this process has
+    # made it one.
+    folder = Path(os.path.abspath(path))
+    for root in (folder, *folder.parents):
+        if str(root) in _buckets:
+            return _buckets[str(root)]
+    return None
+
+
+def fill(folder: str) -> None:
+    """Bring what a working folder lacks of its bucket, except replies.
+
+    Any other folder stays as it is. Raises InputError.
+    """
+    bucket = _bucket_of(folder)
+    if bucket is not None:
+        bucket.refuse_results_of_no_run()
+        bucket.take()
+
+
+def shards_in(folder: str) -> list[str]:
+    """Return what the folders of the shards in a results folder are called.
+
+    What they have left in its bucket is brought. Raises InputError.
+    """
+    bucket = _bucket_of(folder)
+    if bucket is not None:
+        return bucket.take_shards()
+    return [path.name for path in Path(folder, SHARDS).glob("[!.]*-of-*") if path.is_dir()]
+
+
+@contextmanager
+def in_step(checkpoint: str, taken_over: Callable[[], None]) -> Iterator[None]:
+    """Take over the bucket of a checkpoint folder, and keep both in step while the block runs.
+
+    What a run needs is brought before the block. After Ctrl-C nothing more is sent: the next run
+    does that. For a folder that has no bucket, nothing is done.
+
+    Args:
+        checkpoint: The folder.
+        taken_over: Called, from any thread, when another run is found to have claimed the bucket.
+
+    Raises:
+        InputError: Before the block: the bucket can't be read or written.
+        StorageFailed: At the block's end: what it left can't be sent.
+    """
+    bucket = _bucket_of(checkpoint)
+    if bucket is None:
+        yield
+        return
+    run = _Run(bucket, taken_over)
+    run.begin()
+    over = threading.Event()
+    sender = threading.Thread(target=run.send_now_and_then, args=[over], daemon=True)
+    late = _word_on_the_wait(bucket)
+    stopped: BaseException | None = None
+    sender.start()
+    try:
+        try:
+            yield
+        except BaseException as why:
+            stopped = why
+            raise
+        finally:
+            late.start()
+            over.set()
+            sender.join()
+            # A KeyboardInterrupt is none of a run, which makes an Interrupted of its own Ctrl-C.
+            if not isinstance(stopped, KeyboardInterrupt):
+                run.end(stopped)
+    finally:
+        late.cancel()
+
+
+def _word_on_the_wait(bucket: _Bucket) -> threading.Timer:
+    waiting = (
+        f"Waiting for {bucket.address} to take what comes of the run: all is kept in"
+        f" {bucket.kept}; Ctrl-C leaves it to the next run to send it"
+    )
+    timer = threading.Timer(SAY_SECONDS, say, [waiting])
+    timer.daemon = True
+    return timer
+
+
+@contextmanager
+def copied(results: str, *names: str, replies: bool = False) -> Iterator[str]:
+    """Yield a results folder of this machine for reading.
+
+    One in a bucket is copied; the copy exists while the block runs. Raises InputError.
+
+    Args:
+        results: The folder, its address, or its working folder.
+        names: The files to be copied; those that aren't there are left out.
+        replies: Whether all stored replies are copied, too.
+    """
+    bucket = None if is_remote(results) else _bucket_of(results)
+    if bucket is None and not is_remote(results):
+        yield results
+        return
+    address = _spelled(results) if bucket is None else bucket.address
+    with tempfile.TemporaryDirectory() as aside:
+        root = os.path.join(os.path.abspath(aside), posixpath.basename(address))
+        copy = _Bucket(address, root)
+        try:
+            copy.fetch(*names)
+            if replies:
+                _Replies(copy).bring()
+            yield root
+        finally:
+            del _buckets[root]
+
+
+def send(path: str, *endings: str) -> None:
+    """Send what is new in the working folder that a path is in; elsewhere there is nothing to send.
+
+    With `endings`, only files whose names end so are sent. Raises StorageFailed.
+    """
+    bucket = _bucket_of(path)
+    if bucket is not None:
+        bucket.send_changes(*endings)
+
+
+def send_files(*paths: str) -> None:
+    """Send files of a working folder. Raises StorageFailed."""
+    bucket = _bucket_of(paths[0])
+    if bucket is not None:
+        bucket.send(*[os.path.relpath(path, bucket.root) for path in paths])
+
+
+def bring(*paths: str) -> str:
+    """Bring files of a working folder as they are there; return the first. Raises InputError."""
+    bucket = _bucket_of(paths[0])
+    if bucket is not None:
+        bucket.fetch(*[os.path.relpath(path, bucket.root) for path in paths])
+    return paths[0]
+
+
+def remove(path: str) -> None:
+    """Remove a file of a working folder there, if it can be: it is of no more use."""
+    bucket = _bucket_of(path)
+    if bucket is not None:
+        with suppress(OSError):
+            bucket.remove(os.path.relpath(path, bucket.root))
+
+
+def check_writable(folder: str) -> None:
+    """Write and remove a small file where a working folder's files go.
+
+    Raises InputError where that can't be.
+    """
+    bucket = _bucket_of(folder)
+    if bucket is None:
+        return
+    with errors_as(InputError, f"results_dir {bucket.address}: cannot write there"):
+        bucket.write(f"{CKPT}/check", b"of what can be written")
+        bucket.remove(f"{CKPT}/check")
