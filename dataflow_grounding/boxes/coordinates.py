@@ -229,8 +229,6 @@ def _cell(number: int) -> int:
 
 @dataclass(frozen=True)
 class BoxFormat:
-    """One box convention."""
-
     name: str  # as in `vlm.box_format`
     key: str  # of a box in JSON; what a model without boxes answers with
     order: Order
@@ -292,7 +290,6 @@ class BoxFormat:
         return 5 - len(str(self.scale))
 
     def limits(self, sent: Size) -> tuple[float, float]:
-        """The highest numbers that x and y can take."""
         if self.scale == "px":
             canvas = self.canvas(sent)
             return canvas.width, canvas.height

@@ -65,8 +65,6 @@ def _is_blue(lightness: Array, chroma: Array, hue: Array) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class ColorRegion(Candidate):
-    """A region of one colour."""
-
     pixels: Array  # 1 where it is, else 0: uint8, of the reduced copy's size
     size: int  # in pixels
     # a looser and a stricter reading give nearly the same box, and it stands out

@@ -53,8 +53,6 @@ def image_caption(image: Image, known: Mapping[str, Any] | None = None) -> Reque
 
 
 class RegionCaptions(NamedTuple):
-    """What regions show."""
-
     texts: list[str]
     answer: str | None = None  # the reply, if it was in the model's own words
 
