@@ -232,6 +232,8 @@ def _run() -> None:
         message = io.StringIO()
         error.show(message)
         say(message.getvalue().rstrip())
+        if isinstance(error, click.NoSuchOption):
+            say("If it was one, CHANGELOG.md says what takes its place.")
         sys.exit(2)
     except Exception as error:
         if "--debug" in sys.argv:

@@ -104,7 +104,7 @@ def _known_key_near(location: Sequence[str], model: type[BaseModel]) -> str:
     for known in keys_of(model):
         if known.startswith(block):
             in_same_block.add(known.removeprefix(block).partition(".")[0])
-    near = nearest(location[-1], in_same_block, 0.5)
+    near = nearest(location[-1], in_same_block, 0.65)  # vlm.check isn't vlm.check_every
     if near:
         return near
     whole = []
@@ -113,7 +113,9 @@ def _known_key_near(location: Sequence[str], model: type[BaseModel]) -> str:
         start = f".{known}.".find(f".{key}.")
         if start > 0:
             whole.append(known[: start + len(key)])
-    return f"; is it {min(whole, key=lambda name: name.count('.'))!r}?" if whole else ""
+    if whole:
+        return f"; is it {min(whole, key=lambda name: name.count('.'))!r}?"
+    return ": if it was one, CHANGELOG.md says what takes its place"
 
 
 def keys_of(model: type[BaseModel], before: str = "", *, in_lists: bool = True) -> Iterator[str]:

@@ -52,6 +52,7 @@ WRONG = [
     (["generate", "-e", "no.yaml"], "no spec file no.yaml"),
     (["generate", "-e", "."], "can't read ."),
     (["generate", "-e", "no.yaml", "--frobnicate"], "No such option"),
+    (["import", "x", "--format", "coco", "-o", "y", "--skip-bad"], "CHANGELOG.md says what"),
     (["ground"], "Missing argument 'IMAGE'"),
     (["ground", "no.jpg", "a cat"], "no image 'no.jpg'"),
     (["report", "nowhere"], "no nowhere/annotations.jsonl: is nowhere the results_dir"),
