@@ -36,23 +36,14 @@ _ASKED_AT = "asked_at.json"  # of a bench's folder: the address that was asked l
 
 @dataclass(frozen=True)
 class Bench:
-    """What to measure.
-
-    Args:
-        vlm: The endpoint, as a spec's `vlm` states it.
-        folder: Where everything is written; a second call goes on there.
-        ways: Which ways of asking; names of WAYS.
-        max_workers: Most requests in flight.
-        pictures: How many of each kind; None for all.
-        own: A user's own pictures, in place of the package's.
-    """
+    """What to measure; a second call goes on in `folder`."""
 
     vlm: VlmBlock
     folder: str
-    ways: Sequence[str]
+    ways: Sequence[str]  # names of WAYS
     max_workers: int = 8
-    pictures: int | None = None
-    own: PictureSet | None = None
+    pictures: int | None = None  # how many of each kind; None for all
+    own: PictureSet | None = None  # a user's own, in place of the package's
 
     @cached_property
     def set(self) -> PictureSet:
@@ -60,10 +51,7 @@ class Bench:
         return self.own or shipped_set(self.pictures)
 
     def answerable_ways(self) -> list[str]:
-        """Return the ways that the endpoint can answer, and say which are left out.
-
-        Raises SpecError for an endpoint that can answer none.
-        """
+        """Say which ways are left out. Raises SpecError for an endpoint that can answer none."""
         if self.vlm.asking != "auto":
             raise SpecError(
                 "bench has a way for each form of asking: leave out vlm.asking, and"
@@ -94,9 +82,8 @@ class Bench:
         return answerable
 
     def run_of(self, way: str) -> SpecRun:
-        """Return a way ready to run, its questions written next to its folder.
-
-        Raises SpecError, and InputError for a folder that can't be written.
+        """A way's questions are written next to its folder. Raises SpecError, and InputError for a
+        folder that can't be written.
         """
         rows = within(self.folder, f"{way}.jsonl")
         with errors_as(InputError, f"can't write {rows}"):
@@ -120,18 +107,11 @@ class Bench:
 
 
 def measure(bench: Bench, earlier: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Ask in each way, and yield what `bench.json` holds after each.
-
-    What can't be asked is reported before the first request. If a run stops, its error is raised
-    after the earlier ways have been yielded; replies that came are kept, and the next call goes on.
-
-    Args:
-        bench: What to measure.
-        earlier: The `bench.json` of the same folder, empty for none. Its ways stay if they are of
-            the same model, endpoint, pictures and version.
-
-    Raises:
-        SpecError: The endpoint can answer no way, or the folder has another model's replies.
+    """Ask in each way, and yield what `bench.json` holds after each. What can't be asked is
+    reported before the first request. If a run stops, its error is raised after the earlier ways
+    have been yielded, and the next call goes on. Ways of the `earlier` document stay if they are of
+    the same model, endpoint, pictures and version. Raises SpecError where the folder has another
+    model's replies.
     """
     ways = bench.answerable_ways()
     first = bench.run_of(ways[0])
@@ -191,8 +171,7 @@ def _refuse_other_models(bench: Bench, way: str, model: str) -> None:
 def _tell_of_another_address(
     folder: str, document: Mapping[str, Any], earlier: Mapping[str, Any]
 ) -> None:
-    # Say where a folder has replies of another address than the document's; write down this one.
-    # That is done before the first request: a bench may be killed before it has any `bench.json`.
+    # Before the first request: a bench may be killed before it has any `bench.json`.
     path = os.path.join(folder, CKPT, _ASKED_AT)
     endpoint = document["endpoint"]
     before = read_object(path).get("endpoint") or earlier.get("endpoint")
@@ -242,5 +221,4 @@ def _seconds_of(run: SpecRun) -> float:
 
 
 def write_document(document: dict[str, Any], path: str) -> None:
-    """Write `bench.json`."""
     write_text(path, dump_text(document, 1) + "\n")

@@ -136,8 +136,7 @@ def _choose(document: dict[str, Any], ways: Sequence[str], *, silent: bool) -> N
 
 
 def _measured(bench: Any, path: str, page: str) -> dict[str, Any]:
-    # Measure, and return what `bench.json` at the path holds then. It and the page are written
-    # after each way. Raises what stops a run.
+    # `bench.json` and the page are written after each way.
     document: dict[str, Any] = {}
     try:
         for document in measure(bench, read_object(path)):

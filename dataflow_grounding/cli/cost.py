@@ -41,7 +41,6 @@ def _lines(figures: dict[str, Any]) -> Iterator[str]:
 
 
 def _words(bill: dict[str, Any]) -> str:
-    # Without dollars where the price of some isn't known.
     tokens = bill["tokens"]
     words = (
         f"{counted(bill['requests'], 'reply')}, {tokens['input']:,} tokens in"

@@ -168,27 +168,20 @@ def _say_what_was_done(run: SpecRun, summary: Summary, *, in_pilot: bool) -> Non
 
 
 def _engine(options: dict[str, Any]) -> MakeRun:
-    # `options` are those of the command, by name.
-    _check_together(options)
-    if options["engine"] == "ray":
-        from dataflow_grounding.scale.cluster.ray_run import RayRun  # few runs are on Ray
-
-        return partial(RayRun, options["ray_address"], options["workers"])
-    return Run
-
-
-def _check_together(options: dict[str, Any]) -> None:
     on_ray = options["engine"] == "ray"
-    is_shard = options["shard"] is not None
-    if on_ray and is_shard:
+    if on_ray and options["shard"] is not None:
         raise SpecError("--engine ray makes its own shards: leave --shard out")
     if not on_ray and (options["ray_address"] or options["workers"]):
         raise SpecError("--ray-address and --workers are options of --engine ray: add that")
+    if not on_ray:
+        return Run
+    from dataflow_grounding.scale.cluster.ray_run import RayRun  # few runs are on Ray
+
+    return partial(RayRun, options["ray_address"], options["workers"])
 
 
 def _report(run: SpecRun, summary: Summary, *, silent: bool) -> None:
-    # Where results are remote, the page is sent there. Where it can't be written, a warning says
-    # why, and the run counts all the same. `silent` shows no progress.
+    # Where the page can't be written, a warning says why, and the run counts all the same.
     page = os.path.join(run.spec.results_dir, "report.html")
     if summary.already_complete and os.path.exists(page):
         summary.shown.report = page

@@ -31,12 +31,10 @@ BODIES = 8  # of the largest size, that all requests together may have in memory
 
 @dataclass
 class Server:
-    """Serves a run over HTTP until it is interrupted; port 0 is a free one.
-
-    Clients have to send the token, where there is one. A body has `timeout` seconds to come, and at
-    most `max_mb` MiB; `queue` requests may then wait, each for `timeout` seconds. Raises SpecError
-    where others than this machine could reach it without a token, InputError where the port is
-    taken.
+    """Serves a run over HTTP until it is interrupted; port 0 is a free one. Clients have to send
+    the token, where there is one. A body has `timeout` seconds to come, and at most `max_mb` MiB;
+    `queue` requests may then wait, each for `timeout` seconds. Raises SpecError where others than
+    this machine could reach it without a token, InputError where the port is taken.
     """
 
     spec_run: SpecRun
@@ -49,7 +47,6 @@ class Server:
     max_mb: int
 
     def __post_init__(self) -> None:
-        """Take the port."""
         if not self.token and not _is_here(self.host):
             way = "set DF_SERVE_TOKEN, or --token, to what they have to send"
             raise errors.SpecError(f"--host {self.host} is reached by others: {way}")
@@ -63,9 +60,8 @@ class Server:
         self._address = str(URL.build(scheme="http", host=self.host or "0.0.0.0", port=port))
 
     def run(self) -> None:
-        """Print the address, answer until SIGINT or SIGTERM, then finish what is in flight.
-
-        A second signal ends the process at once, with 130. Raises FolderTaken, StorageFailed.
+        """Answer until SIGINT or SIGTERM, then finish what is in flight; a second signal ends the
+        process at once, with 130. Raises FolderTaken, StorageFailed.
         """
         # aiohttp refuses what is no HTTP itself, and would print a traceback for each.
         logging.getLogger("aiohttp").setLevel(logging.CRITICAL)
