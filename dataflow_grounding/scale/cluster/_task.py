@@ -91,6 +91,10 @@ class WorkError(NamedTuple):
     error_class: type[GroundingError]
     text: str
 
+    def error(self) -> GroundingError:
+        """Return the error."""
+        return self.error_class(self.text)
+
 
 class ShardOutcome(NamedTuple):
     """What became of a shard; `wrong` is what kept it from being finished."""
@@ -202,8 +206,8 @@ class _Task:
                     if time.monotonic() > until:
                         raise
                     time.sleep(1.0)
-        for serving in servings:
-            self._summary.handover.takes = self._summary.handover.takes or _takes(serving)
+        takes = (_takes(serving) for serving in servings)
+        self._summary.handover.takes = next(filter(None, takes), "")
         if folder != self._shard.folder(work.results):
             os.remove(shard.rows)  # this machine's copy, which has been used
 

@@ -115,8 +115,7 @@ class RayRun(Run):
         self._results = self.steps[0].storage.cache_path
         results = addressed(self._results)
         of_spec = speaks_of_specs.get()
-        work = Work(self.steps, self.options, self.source.name, results, of_spec)
-        self._shipped = shipped(work)
+        self._shipped = shipped(Work(self.steps, self.options, self.source.name, results, of_spec))
         self._home = Home(__version__, os.getcwd(), _own_modules())
         # After an interrupt the driver waits a bit longer than its tasks, which finish what is in
         # flight.
@@ -179,7 +178,7 @@ class RayRun(Run):
                 continue
             self._started = True
             if wrong is not None:
-                raise wrong.error_class(wrong.text)
+                raise wrong.error()
 
     async def _round(self, lane: Shard, *, is_last: bool = False) -> None:
         # `lane` is the part of `max_workers` that its tasks have.
@@ -191,7 +190,7 @@ class RayRun(Run):
             if outcome is None or outcome.wrong is None:
                 continue
             if outcome.wrong.error_class is not BudgetExceeded:
-                raise outcome.wrong.error_class(outcome.wrong.text)
+                raise outcome.wrong.error()
             if is_last:
                 raise self._used_up()
             self._unfinished.append(shard)
