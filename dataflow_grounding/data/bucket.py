@@ -51,8 +51,8 @@ _KEPT = (CALIBRATION, "images.jsonl")
 _MARK = ".elsewhere.json"
 """The file in a working folder's root that says whose it is, and names it as a writer."""
 _SENT = ".elsewhere.sent.json"
-"""A file in that root. By each path that was sent or brought, it has a list of two: the file's
-state here (see `_util.paths.state_of`), and its version there (see `file_version`)."""
+"""A file in that root: by each path that was sent or brought, its state here and its version there.
+"""
 
 _STEP = re.compile(r"captions|step_\d+_.+")  # the folder of a step
 _ROWS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".lines")
@@ -62,10 +62,9 @@ _buckets: dict[str, "_Bucket"] = {}  # of this process, by the root of their wor
 
 
 class _Bucket:
-    """What is at an address, and the folder `root` of this machine in which it is worked on.
-
-    Paths are relative to both, with `/`. `part` is the folder that is worked in, such as a shard's;
-    "" for the whole.
+    """What is at an address, and the folder `root` of this machine in which it is worked on. Paths
+    are relative to both, with `/`. `part` is the folder that is worked in, such as a shard's; ""
+    for the whole.
     """
 
     def __init__(self, address: str, root: str, part: str = "") -> None:
@@ -86,26 +85,17 @@ class _Bucket:
         show_as(root, address)
 
     def here(self, *path: str) -> str:
-        """Return where a file is on this machine, by its path's parts; empty ones don't count.
-
-        Raises InputError where they could lead out of the root.
-        """
+        """Return where a file is on this machine. InputError where it could leave the root."""
         name = "/".join(filter(None, path))
         return within(self.root, name, self.address) if name else self.root
 
     def call(self, path: str, function: Callable[[Any, str], T]) -> T:
-        """Return what a function returns that is given the fsspec file system and a path in that.
-
-        The file system's library tries again by itself. Raises OSError.
-        """
+        """Return what a function returns that is given the fsspec file system and a path in it."""
         with system_errors(self.address):
             return function(self._system, f"{self._path}/{path}".rstrip("/"))
 
     def listed(self, folder: str) -> dict[str, dict[str, Any]]:
-        """Return by name what the store tells of each file and folder directly in a folder there.
-
-        A folder that isn't there has nothing. Raises OSError.
-        """
+        """Return by name what the store tells of each file and folder right in a folder there."""
         own_path = f"{self._path}/{folder}".rstrip("/")
         try:
             entries = self.call(folder, lambda system, there: system.ls(there, detail=True))
@@ -119,10 +109,7 @@ class _Bucket:
         return listed
 
     def read(self, path: str, start: int | None = None, end: int | None = None) -> bytes:
-        """Return the bytes [start, end) of a file there, from its beginning or to its end for None.
-
-        Empty where there is no such file. Raises OSError.
-        """
+        """Return the bytes [start, end) of a file there; none where there is no such file."""
         try:
             data = self.call(
                 path, lambda system, there: system.cat_file(there, start=start, end=end)
@@ -132,15 +119,13 @@ class _Bucket:
         return bytes(data)
 
     def write(self, path: str, data: bytes) -> None:
-        """Write a file there, whole or not at all. Raises OSError."""
         self.call(path, lambda system, there: system.pipe_file(there, data, mode="overwrite"))
 
     def remove(self, path: str) -> None:
-        """Remove a file there. Raises OSError, also where it isn't there."""
         self.call(path, lambda system, there: system.rm_file(there))
 
     def fetch(self, *paths: str) -> None:
-        """Bring files here. One that isn't there is passed over. Raises InputError."""
+        """Bring files here; one that isn't there is passed over."""
         with errors_as(InputError, f"can't read {self.address}", again=True):
             in_threads(self._get, paths)
 
@@ -165,11 +150,9 @@ class _Bucket:
             )
 
     def take(self) -> None:
-        """Bring what runs read of the part, where it isn't here or was changed there since.
-
-        What was changed here and not sent yet is overwritten by that. Where any of it is JSON, the
-        run is no longer known as finished here. Files that are gone there are forgotten as sent, so
-        that `send_changes` sends them again. Raises InputError.
+        """Bring what runs read of the part, where it isn't here or was changed there since. What
+        was changed here and not sent yet is overwritten by that. Files that are gone there are
+        forgotten as sent, so that `send_changes` sends them again.
         """
         sent = read_object(self.here(_SENT))
         there = self._versions_there()
@@ -196,7 +179,6 @@ class _Bucket:
         return {path: file_version(info) for path, info in found if self._is_shared(path)}
 
     def _found(self, folders: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-        # The files there that are in these folders, and in folders of steps in them.
         waiting = set(folders)
         looked_into: set[str] = set()
         while waiting:
@@ -220,10 +202,7 @@ class _Bucket:
         return path.endswith(_ROWS) and (folder in ("", CKPT) or bool(_STEP.fullmatch(folder)))
 
     def take_shards(self) -> list[str]:
-        """Make the shards' files here those that are there; return their folders' names.
-
-        Raises InputError.
-        """
+        """Make the shards' files here those that are there; return their folders' names."""
         for path in Path(self.here(SHARDS)).glob("*/*"):
             if path.name == CKPT:
                 continue  # replies that were brought
@@ -238,11 +217,7 @@ class _Bucket:
         return names
 
     def send_changes(self, *endings: str) -> None:
-        """Send those files of the part that have changed here since they were sent or brought.
-
-        With `endings` only those whose path ends in one of them. The part's `run.json` is sent
-        last. Raises StorageFailed.
-        """
+        """Send those files of the part that have changed here since they were sent or brought."""
         sent = read_object(self.here(_SENT))
         changed: dict[str, list[int]] = {}
         for path, state in self._states_here().items():
@@ -261,12 +236,11 @@ class _Bucket:
             write_bytes(self.here(_SENT), json.dumps(sent).encode())
 
     def send(self, *paths: str) -> dict[str, str]:
-        """Send files; return by path the version of each there. Raises StorageFailed."""
+        """Send files; return by path the version of each there."""
         with self.failing_to_write():
             return dict(zip(paths, in_threads(self._put, paths), strict=True))
 
     def failing_to_write(self) -> errors_as:
-        """Return a context that raises StorageFailed for an OSError of its block."""
         what = f"all is kept in {self.kept}, but can't write {self.address}"
         return errors_as(StorageFailed, what, again=True)
 
@@ -275,7 +249,6 @@ class _Bucket:
         return file_version(self.call(path, lambda system, there: system.info(there)))
 
     def _states_here(self) -> dict[str, list[int]]:
-        # By path, the state of each file of the part that runs elsewhere have a use for.
         states: dict[str, list[int]] = {}
         for path in Path(self.here(self.part)).rglob("*"):
             path_in_root = path.relative_to(self.root).as_posix()
@@ -286,7 +259,7 @@ class _Bucket:
 
     def _is_shared(self, path: str) -> bool:
         # Not so are shards' files, unless the part is a shard, and what only this machine has a use
-        # for: the folder's own files, half-written ones, and of `.ckpt` all but _KEPT.
+        # for.
         folders = path.split("/")
         if not self.part and folders[0] == SHARDS:
             return False
@@ -296,10 +269,9 @@ class _Bucket:
 
 
 class _Replies:
-    """The replies of a bucket, brought to and sent from its working folder.
-
-    A run that sends puts a claim there first: a random id. At each sending it looks whether the
-    claim is still its own; if not, another run has begun there since.
+    """The replies of a bucket, brought to and sent from its working folder. A run that sends puts a
+    claim there first: a random id. At each sending it looks whether the claim is still its own; if
+    not, another run has begun there since.
     """
 
     def __init__(self, bucket: _Bucket) -> None:
@@ -316,7 +288,6 @@ class _Replies:
         self._sent_end = 0
 
     def claim(self) -> None:
-        """Take the folder over. Raises InputError."""
         with errors_as(InputError, f"can't write {self._bucket.address}", again=True):
             before = self._bucket.read(self._claim_path).split()
             if before:
@@ -324,15 +295,12 @@ class _Replies:
             self._bucket.write(self._claim_path, self._claim)
 
     def is_taken_over(self) -> bool:
-        """Return whether another run has claimed the folder since. Raises OSError."""
         # A claim that is gone, as with all that was there, is nobody's.
         return self._bucket.read(self._claim_path) not in (self._claim, b"")
 
     def bring(self) -> None:
-        """Bring all replies that are stored there, of this folder's own log, too.
-
-        Logs here are added to, never replaced. What the store has of the own one counts as sent.
-        Raises InputError.
+        """Bring all replies that are stored there, of this folder's own log, too. Logs here are
+        added to, never replaced. What the store has of the own one counts as sent.
         """
         with errors_as(InputError, f"can't read {self._bucket.address}", again=True):
             logs = self._listed_logs()
@@ -405,7 +373,7 @@ def _part_name(folder: str, writer: str, begin: int) -> str:
 
 
 def _are_apart(name: str, part: str) -> bool:
-    # Whether two shards are different blocks (`block-2-8`) of one split.
+    # Blocks of one split have no row of one another.
     own = posixpath.basename(part)
     block, _, count = name.rpartition("-")
     own_block, _, own_count = own.rpartition("-")
@@ -422,7 +390,6 @@ class _Run:
         self._taken_over = taken_over
 
     def begin(self) -> None:
-        """Take the bucket over, and bring what is there. Raises InputError."""
         self._bucket.refuse_results_of_no_run()
         say(f"Working in {self._bucket.kept}; what comes of it goes to {self._bucket.address}")
         self._replies.claim()
@@ -430,10 +397,8 @@ class _Run:
         self._bucket.take()
 
     def send_now_and_then(self, over: threading.Event) -> None:
-        """Send what came every SEND_SECONDS until `over` is set.
-
-        While that fails, the run goes on; it is said once, and tried again after longer and longer
-        pauses. A run that finds another's claim there sends no more.
+        """Send what came every SEND_SECONDS until `over` is set. While that fails, the run goes on;
+        it is said once, and tried again after longer and longer pauses.
         """
         wait = SEND_SECONDS
         while not over.wait(wait):
@@ -454,9 +419,7 @@ class _Run:
 
     def end(self, stopped: BaseException | None) -> None:
         """Send what is left; of a run that was stopped, only replies and the `.json` that say so.
-
-        Files go only while no other run has taken the folder over: its files must stay. Raises
-        TakenOver, StorageFailed; after a stop that is only a warning.
+        Files go only while no other run has taken the folder over: its files must stay.
         """
         try:
             with self._bucket.failing_to_write():
@@ -474,19 +437,9 @@ class _Run:
 
 
 def local(results: str, part: str = "") -> str:
-    """Return the folder of this machine in which to work for a results folder.
-
-    For a folder of this machine that is the folder itself; for an address one in `DF_WORK_FOLDER`
-    or the user's cache, the same each time. Raises InputError, also for an address that is
-    misspelt.
-
-    Args:
-        results: The results folder, or its address.
-        part: A folder within it, such as a shard's; "" for the whole.
-
-    Example:
-        >>> local("results", "shards/1-of-8")
-        'results/shards/1-of-8'
+    """Return the folder of this machine in which to work for a results folder, or its `part`. For
+    an address that is one in `DF_WORK_FOLDER` or the user's cache, the same each time. Raises
+    InputError for an address that is misspelt.
     """
     if is_remote(results):
         results = _spelled(results)
@@ -501,7 +454,7 @@ def local(results: str, part: str = "") -> str:
 
 
 def _spelled(address: str) -> str:
-    # One way of spelling an address; one with keys is refused.
+    # An address with keys is refused.
     scheme, _, path = address.partition("://")
     if not path.strip("/"):
         raise InputError(f"{address} names no bucket: results_dir should be as s3://bucket/run")
@@ -521,10 +474,7 @@ def _bucket_of(path: str) -> _Bucket | None:
 
 
 def fill(folder: str) -> None:
-    """Bring what a working folder lacks of its bucket, except replies.
-
-    Any other folder stays as it is. Raises InputError.
-    """
+    """Bring what a working folder lacks of its bucket, except replies."""
     bucket = _bucket_of(folder)
     if bucket is not None:
         bucket.refuse_results_of_no_run()
@@ -532,10 +482,7 @@ def fill(folder: str) -> None:
 
 
 def shards_in(folder: str) -> list[str]:
-    """Return what the folders of the shards in a results folder are called.
-
-    What they have left in its bucket is brought. Raises InputError.
-    """
+    """Return the names of the shards' folders in a results folder; brings what is there."""
     bucket = _bucket_of(folder)
     if bucket is not None:
         return bucket.take_shards()
@@ -545,17 +492,8 @@ def shards_in(folder: str) -> list[str]:
 @contextmanager
 def in_step(checkpoint: str, taken_over: Callable[[], None]) -> Iterator[None]:
     """Take over the bucket of a checkpoint folder, and keep both in step while the block runs.
-
-    What a run needs is brought before the block. After Ctrl-C nothing more is sent: the next run
-    does that. For a folder that has no bucket, nothing is done.
-
-    Args:
-        checkpoint: The folder.
-        taken_over: Called, from any thread, when another run is found to have claimed the bucket.
-
-    Raises:
-        InputError: Before the block: the bucket can't be read or written.
-        StorageFailed: At the block's end: what it left can't be sent.
+    `taken_over` is called, from any thread, when another run is found to have claimed the bucket.
+    After Ctrl-C nothing more is sent: the next run does that.
     """
     bucket = _bucket_of(checkpoint)
     if bucket is None:
@@ -597,15 +535,7 @@ def _word_on_the_wait(bucket: _Bucket) -> threading.Timer:
 
 @contextmanager
 def copied(results: str, *names: str, replies: bool = False) -> Iterator[str]:
-    """Yield a results folder of this machine for reading.
-
-    One in a bucket is copied; the copy exists while the block runs. Raises InputError.
-
-    Args:
-        results: The folder, its address, or its working folder.
-        names: The files to be copied; those that aren't there are left out.
-        replies: Whether all stored replies are copied, too.
-    """
+    """Yield a results folder of this machine to read; one in a bucket is copied for the block."""
     bucket = None if is_remote(results) else _bucket_of(results)
     if bucket is None and not is_remote(results):
         yield results
@@ -624,24 +554,20 @@ def copied(results: str, *names: str, replies: bool = False) -> Iterator[str]:
 
 
 def send(path: str, *endings: str) -> None:
-    """Send what is new in the working folder that a path is in; elsewhere there is nothing to send.
-
-    With `endings`, only files whose names end so are sent. Raises StorageFailed.
-    """
+    """Send what is new in the working folder that a path is in."""
     bucket = _bucket_of(path)
     if bucket is not None:
         bucket.send_changes(*endings)
 
 
 def send_files(*paths: str) -> None:
-    """Send files of a working folder. Raises StorageFailed."""
     bucket = _bucket_of(paths[0])
     if bucket is not None:
         bucket.send(*[os.path.relpath(path, bucket.root) for path in paths])
 
 
 def bring(*paths: str) -> str:
-    """Bring files of a working folder as they are there; return the first. Raises InputError."""
+    """Bring files of a working folder as they are there; return the first."""
     bucket = _bucket_of(paths[0])
     if bucket is not None:
         bucket.fetch(*[os.path.relpath(path, bucket.root) for path in paths])
@@ -657,10 +583,7 @@ def remove(path: str) -> None:
 
 
 def check_writable(folder: str) -> None:
-    """Write and remove a small file where a working folder's files go.
-
-    Raises InputError where that can't be.
-    """
+    """Write and remove a small file where a working folder's files go. Raises InputError."""
     bucket = _bucket_of(folder)
     if bucket is None:
         return

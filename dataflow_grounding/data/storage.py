@@ -1,8 +1,4 @@
-"""Where the steps of a pipeline read and write: the user's file, then one file per step.
-
-`FileStorage` numbers the steps' files, as DataFlow's storage does. `ResultsStorage` has a folder
-for each step.
-"""
+"""Where the steps of a pipeline read and write: the user's file, then one file per step."""
 
 import copy
 import os
@@ -237,25 +233,16 @@ class FileStorage:
 
 
 class ResultsStorage(FileStorage):
-    """The storage of a `results_dir`, with a folder for each step: `step_0_…/annotations.jsonl`.
+    """The storage of a `results_dir`, with a folder for each step: `step_0_…/annotations.jsonl`."""
 
-    Attributes:
-        steps: The names of the steps' folders.
-        bring_up_to_date: Rewrites what a person reviewed of a step's annotations, whose path it
-            is called with.
-        reads: Another file in `cache_path` that this step reads; "" for that of the step before.
-    """
-
-    steps: tuple[str, ...] = ()
+    steps: tuple[str, ...] = ()  # the names of the steps' folders
+    # rewrites what a person reviewed of a step's annotations, whose path it is called with
     bring_up_to_date: Callable[[str], None] | None = None
-    reads: str = ""
+    reads: str = ""  # another file in `cache_path` that this step reads
 
     @property
     def input_path(self) -> str:
-        """The file that this step reads.
-
-        It is that of the step before or, where a person reviewed this, what `apply` made of it.
-        """
+        """The file of the step before or, where a person reviewed this, what `apply` made of it."""
         if self.reads:
             return os.path.join(self.cache_path, self.reads)
         return self._reviewed or super().input_path
@@ -271,10 +258,7 @@ class ResultsStorage(FileStorage):
             self.bring_up_to_date(super().input_path)
 
     def path_of(self, step: int) -> str:
-        """Return the file that a step reads: `annotations.jsonl` in the folder of the step before.
-
-        For step 0 it is the user's file. Raises InputError for a step below 0.
-        """
+        """Return the file that a step reads: `annotations.jsonl` of the step before."""
         if step <= 0:
             return super().path_of(step)
         folder = f"step_{step - 1}"  # its name until compile() names it

@@ -29,9 +29,8 @@ FREE = Prices(0, 0)
 
 @dataclass
 class Amount:
-    """Requests, tokens (`input`, `cached` of these, `output`) and USD.
-
-    USD are NaN where any part of the amount has no price. An estimate may have fractions.
+    """Requests, tokens (`input`, `cached` of these, `output`) and USD. USD are NaN where any part
+    of the amount has no price. An estimate may have fractions.
     """
 
     requests: float = 0.0
@@ -41,7 +40,6 @@ class Amount:
     cost_usd: float = 0.0
 
     def __add__(self, other: "Amount") -> "Amount":
-        """Return the sum of both; its USD are NaN where either's are."""
         return Amount(
             requests=self.requests + other.requests,
             input=self.input + other.input,
@@ -51,7 +49,6 @@ class Amount:
         )
 
     def __mul__(self, times: float) -> "Amount":
-        """Return `times` as much of everything."""
         return Amount(
             requests=self.requests * times,
             input=self.input * times,
@@ -68,11 +65,8 @@ class Amount:
 
 
 def costs_of(folder: str) -> dict[str, Any]:
-    """Return what the replies of all runs in `folder` cost at the prices in its run.json.
-
-    Prices that it doesn't state are the published ones of each reply's model. The keys are those of
-    `Amount.to_json` for the total, and `steps`, as from `paid_by_step`. Raises InputError where
-    there are no replies.
+    """Return what the replies of all runs in `folder` cost at the prices in its run.json. Prices
+    that it doesn't state are the published ones of each reply's model.
     """
     run = read_object(os.path.join(folder, "run.json"))
     steps = paid_by_step(folder, stated_prices(run), judges_prices(run))
@@ -88,21 +82,10 @@ def costs_of(folder: str) -> dict[str, Any]:
 def paid_by_step(
     folder: str, prices: Prices | None, others: Mapping[str, Prices | None] | None = None
 ) -> list[dict[str, Any]]:
-    """Return for each step what its stored replies have cost, in requests, tokens and USD.
-
-    Requests that got no reply are not in it.
-
-    Args:
-        folder: The results folder.
-        prices: What tokens cost; None takes the published prices of each reply's model.
-        others: Model → its prices, where these are other ones; None as for `prices`.
-
-    Returns:
-        The steps, sorted by name: each with `step`, what `Amount.to_json` has, and the same for
-        those of its replies that are `retries` (second and further tries), `samples` (second and
-        further answers), `checks` (of the endpoint) and `kept` (by a gateway's cache, and not paid
-        for again). Where the service tier `flex` has served any, there is a `flex` for these as
-        well.
+    """Return for each step what its stored replies have cost, in requests, tokens and USD. The same
+    is said of its `retries` (second and further tries), `samples` (second and further answers),
+    `checks` (of the endpoint), `kept` (by a gateway's cache, and not paid for again) and replies of
+    the tier `flex`. `others` are prices by model; without any, the published ones count.
     """
     others = others or {}
     bills: dict[str, dict[str, Amount]] = {}
@@ -133,8 +116,6 @@ def paid_by_step(
 
 
 def _paid_for(line: dict[str, Any], prices: Prices | None) -> Amount:
-    # USD are 0 for a model that was free, and for what no model has worked for; NaN where no prices
-    # are known.
     usage = usage_of(line)
     price = prices
     if line.get("free") or line.get("kept"):
@@ -147,10 +128,7 @@ def _paid_for(line: dict[str, Any], prices: Prices | None) -> Amount:
 
 
 def judges_prices(run: dict[str, Any]) -> dict[str, Prices | None]:
-    """Return the prices of another judge that a `run.json` names, by its model; {} without one.
-
-    None where they aren't there, or can't be read.
-    """
+    """Return the prices of another judge that a `run.json` names, by its model; {} without one."""
     judge = run.get("judge")
     if not isinstance(judge, dict) or not isinstance(judge.get("model"), str):
         return {}

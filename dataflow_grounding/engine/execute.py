@@ -62,27 +62,10 @@ def execute(
     ahead: Iterable[Annotator] = (),
     run: MakeRun = Run,
 ) -> Summary:
-    """Run the steps over their storage's files.
-
-    Args:
-        steps: In order; a step that doesn't read what the one before it wrote begins a new segment.
-        options: How the run goes.
-        name: What the records' column `source` says; None leaves it out, and `pipeline_steps`, too.
-        budget: Shared by several calls that make one run; without it the options' limits are this
-            call's.
-        locked: A checkpoint folder whose lock (`locked_folder`) the caller holds.
-        ahead: Operators of further runs over what these steps write: they settle before anything is
-            paid for.
-        run: Makes what takes a segment's rows through its steps.
-
-    Returns:
-        The last segment's summary, with what the earlier ones sent and lost. Where no record got
-        through a segment and some failed, that is the last one.
-
-    Raises:
-        PlanError, InputError, SpecError: A segment can't be run; nothing of it was sent.
-        FolderTaken: Another run is at work in a segment's folder.
-        RunStopped: The run could not be finished; what was paid for is stored.
+    """Run the steps over their storage's files; return the last segment's summary, with what the
+    earlier ones sent and lost. `locked` is a checkpoint folder whose lock the caller holds.
+    Operators `ahead`, of further runs over what these steps write, settle before anything is paid
+    for.
     """
     _check_plan(steps, options, run)
     budget = budget or budget_of(options)
@@ -119,14 +102,8 @@ def execute(
 
 @contextmanager
 def counted_in_run(step: Step, options: RunOptions, budget: Budget) -> Iterator[SideRequests]:
-    """Make what our servings answer an operator of another library a part of the run.
-
-    It is kept with the replies of the run's own steps, and counts against its limits. Raises
-    StorageFailed where the step's checkpoint folder can't be made.
-
-    Yields:
-        What counts the requests that are sent in the block. At the block's end its `cost_usd` is
-        set, where prices are known.
+    """Make what our servings answer an operator of another library a part of the run: kept with its
+    replies, and counted against its limits.
     """
     folder = step.storage.checkpoint_folder
     with errors_as(StorageFailed, f"can't write in {folder}"):
@@ -143,11 +120,8 @@ def counted_in_run(step: Step, options: RunOptions, budget: Budget) -> Iterator[
 def summary_of_whole_file(
     step: Step, side: SideRequests, earlier: Summary | None = None
 ) -> Summary | None:
-    """Return the summary after an operator that has written a whole file.
-
-    It counts the file's rows, all as done, the requests of `side`, and what an `earlier` summary
-    has. Where the operator wrote no file, it is `earlier`. Raises InputError where the file can't
-    be read.
+    """Return the summary after an operator that has written a whole file, all of its rows as done.
+    Where it wrote none, it is `earlier`.
     """
     path = step.storage.output_path
     if not os.path.exists(path):
@@ -252,9 +226,8 @@ def _execute_segment(
 
 
 def refuse_foreign(checkpoint_folder: str, outputs: Iterable[str]) -> None:
-    """Raise InputError where one of the outputs exists, but not the checkpoint folder.
-
-    A run of ours leaves that folder next to its outputs, so the file is from another place.
+    """Raise InputError where one of the outputs exists, but not the checkpoint folder. A run of
+    ours leaves that folder next to its outputs, so the file is from another place.
     """
     if os.path.exists(checkpoint_folder):
         return
@@ -268,7 +241,6 @@ def refuse_foreign(checkpoint_folder: str, outputs: Iterable[str]) -> None:
 
 
 def refuse_to_overwrite(input_path: str, outputs: Iterable[str]) -> None:
-    """Raise InputError when the input is one of the files that a run writes."""
     if os.path.realpath(input_path) in map(os.path.realpath, outputs):
         raise InputError(
             f"the run would overwrite its input {input_path}: choose another folder for the results"
@@ -276,23 +248,16 @@ def refuse_to_overwrite(input_path: str, outputs: Iterable[str]) -> None:
 
 
 class Prepared(NamedTuple):
-    """What came of preparing the operators of a segment.
+    """What came of preparing the operators of a segment."""
 
-    Attributes:
-        asked: The requests and tokens that it took.
-        idle: Indices of steps that have no record to ask about: their servings aren't needed.
-    """
-
-    asked: Counter[str]
-    idle: set[int]
+    asked: Counter[str]  # requests and tokens
+    idle: set[int]  # indices of steps that have no record to ask about
 
 
 def _prepare(
     steps: list[Step], to_settle: list[Annotator], start: RunStart, source: Source
 ) -> Prepared:
-    # Let the operators find out what they have to know before the first record. Those that won't
-    # ask anything aren't prepared: that might send requests for nothing. Where no step of the
-    # segment asks anything, the operators of other segments don't settle yet.
+    # Operators that won't ask anything aren't prepared: that might send requests for nothing.
     asked = Counter[str]()
     idle: set[int] = set()
     made: set[str] = set()  # columns that the rows get from earlier steps

@@ -19,9 +19,7 @@ from dataflow_grounding.data.dataframes import plain_value
 from dataflow_grounding.data.results_folder import SHARDS
 
 CHECK = "check"
-"""The task of lines that answer no record's question: checks of the endpoint, and what they say of
-earlier lines.
-"""
+"""The task of lines that answer no record's question: checks of the endpoint."""
 MARK = hashlib.sha256(b"which replies are vouched for").hexdigest()[:32]
 """The key of what checks say; the last such line counts."""
 
@@ -41,36 +39,18 @@ _LINES = json.JSONEncoder(default=plain_value)
 
 @dataclass
 class Standing:
-    """What checks have said of a log's lines about one endpoint, model and format.
+    """What checks have said of a log's lines about one endpoint, model and format."""
 
-    Attributes:
-        good: The byte offset up to which the last good check vouches; what begins there is open.
-        void: The spans that a check has failed.
-        anywhere: What they are of, without the endpoint's address; "" where that isn't known.
-        none_open: Whether nothing is open, also of what follows: a run has finished, or a check
-            has failed.
-    """
-
-    good: int
-    void: list[Span] = field(default_factory=list)
-    anywhere: str = ""
-    none_open: bool = False
+    good: int  # the byte offset up to which a check vouches; what begins there is open
+    void: list[Span] = field(default_factory=list)  # what a check has failed
+    anywhere: str = ""  # what they are of, without the endpoint's address; "" if unknown
+    none_open: bool = False  # also of what follows: a run has finished, or a check has failed
 
 
 class Vouched:
-    """What checks of endpoints have said of a log's lines.
-
-    Lines are distinguished by what they are `of`: the endpoint, model and format that were asked.
-
-    Args:
-        mark: The log's last line of the key MARK; None for none. What is damaged in it is left out.
-        end: The byte offset at which the log ended when it was opened.
-
-    Attributes:
-        standings: By `of`, what checks have said.
-        void: By `of`, the spans whose lines are as good as lost, or suspect.
-        trusted: Of which lines in such spans count all the same, as suspect.
-        open_in_others: Of which other logs have lines that no check has vouched for.
+    """What checks of endpoints have said of a log's lines, by what these are `of`: the endpoint,
+    model and format that were asked. `end` is the byte offset at which the log ended when it was
+    opened.
     """
 
     def __init__(self, mark: Mapping[str, Any] | None = None, end: int = 0) -> None:
@@ -84,9 +64,10 @@ class Vouched:
             void = _spans(says.get("void"), end)
             standing = Standing(good, void, str(anywhere.get(of, "")), none_open=good == end)
             self.standings[of] = standing
+        # spans whose lines are as good as lost, or suspect if they are of what is `trusted`
         self.void = {of: standing.void for of, standing in self.standings.items()}
         self.trusted: set[str] = set()
-        self.open_in_others: set[str] = set()
+        self.open_in_others: set[str] = set()  # of what no check has vouched for in other logs
         self._end = end
 
     def open_since(self) -> float:
@@ -98,12 +79,7 @@ class Vouched:
         return {of for of, standing in self.standings.items() if not standing.none_open}
 
     def set_aside_open(self, anywhere: str, of: str) -> None:
-        """Set aside what no check has vouched for of the same question at other addresses.
-
-        Args:
-            anywhere: The question, without an address.
-            of: The same with the address that is asked now.
-        """
+        """Set aside what no check has vouched for of the same question at other addresses."""
         for other in self.open_kinds() - {of}:
             standing = self.standings[other]
             if standing.anywhere == anywhere and standing.good < self._end:
@@ -111,11 +87,7 @@ class Vouched:
                 standing.none_open = True
 
     def judged(self, line: dict[str, Any], offset: int) -> dict[str, Any] | None:
-        """Return a line, which begins at a byte offset of the log, as checks have judged it.
-
-        If a failed check has set the line aside, the result is a copy with `"suspect": True` if
-        such lines are trusted, else None. Any other line is returned as it is.
-        """
+        """Return a line as checks have judged it: as it is, `suspect`, or None if set aside."""
         of = line.get("of", "")
         if not isinstance(of, str):  # damaged
             return line
@@ -126,27 +98,15 @@ class Vouched:
 
 
 class KeyedLog:
-    """Lines `{"key": 32 hex digits, …}`; the last line of a key counts.
-
-    In memory a key takes 24 to 48 bytes (NumberTable).
+    """Lines `{"key": 32 hex digits, …}`; the last line of a key counts. Without a `path` they are
+    kept no longer than the process.
 
     A line is with the operating system when `put` returns, so a killed process loses none; `sync`
     puts all on disk. A line torn by a stop is dropped when the file is opened. Where another
     program has moved, replaced or removed the file meanwhile (a sync client, an editor), all lines
-    are put back before the next one is written.
-
-    Args:
-        path: The file; made where it is missing. "" is none: lines are kept no longer than the
-            process.
-        buffered: Write lines some at a time, for what can be found out again at no cost.
-        finds_new: Whether lines that are put there now are found by `get`, too, which takes memory.
-        read_only: Touch nothing, as a run may be at work on the file; one that is missing has no
-            lines.
-        others: Files of other parts of the run, which are only read, each as its own checks have
-            judged it.
-
-    Raises:
-        StorageFailed: It can't be written.
+    are put back before the next one is written. `buffered` is for what can be found out again at no
+    cost. `others` are only read, each as its own checks have judged it. Without `finds_new`, lines
+    that are put there now aren't found, which saves memory.
     """
 
     def __init__(
@@ -185,11 +145,10 @@ class KeyedLog:
         return self._size + len(self._pending)
 
     def get(self, key: str, since: int | None = None) -> dict[str, Any] | None:
-        """Return the last line of `key`, as checks have judged it; None where there is none.
-
-        With `since` only a line of this log itself counts, at or after that byte offset. Without,
-        the other logs are asked where this one has no line or a refusal: another part of the run
-        may have asked again.
+        """Return the last line of `key`, as checks have judged it; None where there is none. With
+        `since` only a line of this log itself counts, at or after that byte offset. Without, the
+        other logs are asked where this one has no line or a refusal: another part of the run may
+        have asked again.
         """
         line = self._own(key, since or 0)
         is_answer = line is not None and not line.get("refusal")
@@ -198,11 +157,7 @@ class KeyedLog:
         return next(iter(self.every(key)), None)
 
     def every(self, key: str) -> list[dict[str, Any]]:
-        """Return the last line of `key` in this log, then the last one in each of the others.
-
-        Refusals are left out; where no log has anything else, it is the first refusal alone. Empty
-        where no log has a line.
-        """
+        """Return the last line of `key` in each log; of refusals alone, the first."""
         lines = []
         for log in [self, *self.others]:
             line = log._own(key)
@@ -212,8 +167,6 @@ class KeyedLog:
         return answers or lines[:1]
 
     def _own(self, key: str, since: int = 0) -> dict[str, Any] | None:
-        # Return the last line of a key in this log, not in `others`, as checks have judged it. None
-        # where there is none, it begins before the offset `since`, or it is damaged.
         offset = self._offsets.get(int(key[:_INDEXED], 16))
         if offset is None or offset < since:
             return None
@@ -227,10 +180,7 @@ class KeyedLog:
         return self.vouched.judged(line, offset)
 
     def put(self, key: str, value: Mapping[str, Any]) -> dict[str, Any]:
-        """Add a line of a key and a value; return it, `suspect` where such lines are.
-
-        Raises StorageFailed.
-        """
+        """Add a line of a key and a value; return it, `suspect` where such lines are."""
         line = {"key": key, **value}
         offset = self.end
         self._pending += _LINES.encode(line).encode() + b"\n"
@@ -252,7 +202,6 @@ class KeyedLog:
             raise StorageFailed(lost)
 
     def _check_place(self) -> str:
-        # Return why the run has to stop; "" where all lines are in place, or are again.
         own = os.fstat(self._file)
         if own.st_size != self._size:
             return (
@@ -294,10 +243,7 @@ class KeyedLog:
         return ""
 
     def sync(self) -> None:
-        """Put all lines on disk that were handed to the system; from any thread.
-
-        Raises StorageFailed.
-        """
+        """Put all lines on disk that were handed to the system; from any thread."""
         # Counted before: a line that is written while the disk is at work may not be on it.
         count = self.unsynced
         if count:
@@ -306,10 +252,6 @@ class KeyedLog:
             self.unsynced -= count
 
     def close(self) -> None:
-        """Put all lines on disk and close the file, and those of `others`.
-
-        Raises StorageFailed.
-        """
         for other in self.others:
             other.close()
         if self._file >= 0:
@@ -331,16 +273,13 @@ class KeyedLog:
         return self._offsets.count
 
     def _open(self) -> int:
-        # Open the file, and return its descriptor. It is -1 without a file: for a log in memory
-        # alone, or one that is only read and missing.
         if self._read_only or not self.path:
+            # -1: there is no file
             return os.open(self.path, os.O_RDONLY) if os.path.exists(self.path) else -1
         os.makedirs(os.path.dirname(self.path) or ".", exist_ok=True)
         return open_log(self.path, os.O_RDWR)
 
     def _load(self) -> int:
-        # Index the file by key; return its size without a torn last line. Such a line is cut off,
-        # unless the log is only read.
         offset = 0
         with open(self.path, "rb") as file:
             for line in file:
@@ -355,7 +294,6 @@ class KeyedLog:
         return offset
 
     def _line_at(self, offset: int) -> bytes:
-        # Where the file has become shorter, it is what is left of it.
         at = offset - self._size
         if at >= 0:  # not written yet
             return bytes(self._pending[at : self._pending.index(b"\n", at)])
@@ -369,10 +307,7 @@ class KeyedLog:
 
 
 def append(file: int, data: bytes, size: int) -> None:
-    """Hand data to the system after the `size` bytes that a file has; `file` is its descriptor.
-
-    Whole or not at all: what was written in part is cut off again. Raises OSError.
-    """
+    """Hand data to the system after the `size` bytes that a file has, whole or not at all."""
     try:
         written = 0
         while written < len(data):
@@ -384,10 +319,8 @@ def append(file: int, data: bytes, size: int) -> None:
 
 
 def read_lines(path: str, first: int = 0, last: int | None = None) -> Iterator[dict[str, Any]]:
-    """Yield the lines of a log that begin at or after one byte offset and before another.
-
-    `last` None is to the end. Damaged lines are passed over, also those without a key; a missing
-    file has none. Raises OSError.
+    """Yield the lines of a log that begin at or after one byte offset and before another. Damaged
+    lines are passed over, also those without a key; a missing file has none.
     """
     if not os.path.exists(path):
         return
@@ -406,8 +339,7 @@ def read_lines(path: str, first: int = 0, last: int | None = None) -> Iterator[d
 
 
 def _key_of(line: bytes) -> int | None:
-    # Return the number by which the index finds a stored line; None for a damaged line. It is the
-    # beginning of the key. A line that `put` wrote isn't parsed for it.
+    # A line that `put` wrote isn't parsed for it.
     if line.startswith(_HEAD) and line.endswith(b"}\n"):
         with suppress(ValueError):
             return int(line[len(_HEAD) : len(_HEAD) + _INDEXED], 16)
@@ -417,15 +349,10 @@ def _key_of(line: bytes) -> int | None:
 
 
 def store_path(folder: str) -> str:
-    """Return the path of the store of replies in a checkpoint folder (`.ckpt`)."""
     return os.path.join(folder, "replies.jsonl")
 
 
 def stores_of(results_dir: str) -> list[str]:
-    """Return the stores that are there of a run, its shards, and other machines, in order of path.
-
-    The last are those that others have filled for a remote folder: `.ckpt/replies/*.jsonl`.
-    """
     results = glob.escape(results_dir)
     folders = [os.path.join(results, ".ckpt"), os.path.join(results, SHARDS, "*", ".ckpt")]
     paths = []
@@ -436,11 +363,7 @@ def stores_of(results_dir: str) -> list[str]:
 
 
 def other_stores(folder: str) -> list[str]:
-    """Return the stores of the other parts of a run, given the checkpoint folder of one part.
-
-    For a shard's folder these are the run's own stores and those of the other shards; for the run's
-    own folder, those of its shards. Other machines' are among them; the folder's own isn't.
-    """
+    """Return the stores of the other parts of a run, given the checkpoint folder of one part."""
     results = os.path.dirname(os.path.abspath(folder))
     if os.path.basename(os.path.dirname(results)) == SHARDS:
         results = os.path.dirname(os.path.dirname(results))
@@ -448,26 +371,17 @@ def other_stores(folder: str) -> list[str]:
 
 
 def storing(path: str) -> AbstractContextManager[None]:
-    """Return a context that raises StorageFailed where the block can't write `path`.
-
-    Its errors of the system, and of memory, become that.
-    """
+    """Return a context that raises StorageFailed where the block can't write `path`."""
     return errors_as(StorageFailed, f"can't write {path}", again=True)
 
 
 def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of a value, plain JSON, with its checksum as `sum`.
-
-    That is for what is kept only to save work: damaged, it is as good as lost.
-    """
+    """Return a copy of a value, plain JSON, with its checksum: damaged, it is as good as lost."""
     return {**value, "sum": _sum(value)}
 
 
 def unsealed(value: Any) -> dict[str, Any] | None:
-    """Return what was sealed, as it was, without the checksum; None for anything else.
-
-    That is what is damaged or edited.
-    """
+    """Return what was sealed, without the checksum; None for what is damaged or edited."""
     if not isinstance(value, dict):
         return None
     kept = {name: item for name, item in value.items() if name != "sum"}
@@ -479,8 +393,7 @@ def _sum(value: Mapping[str, Any]) -> int:
 
 
 def _good_in(entry: Mapping[str, Any], end: int) -> int:
-    # Up to where a mark says that a check vouches: to its end where a run has finished, or where
-    # that is damaged. 0.2.0 wrote which spans are open.
+    # 0.2.0 wrote which spans are open.
     good = entry.get("good")
     if isinstance(good, int):
         return good
@@ -488,7 +401,7 @@ def _good_in(entry: Mapping[str, Any], end: int) -> int:
 
 
 def _spans(spans: Any, end: int) -> list[Span]:
-    # One without an end ends at `end`. What is no span, as in a damaged mark, is left out.
+    # A mark may be damaged.
     found: list[Span] = []
     for span in spans if isinstance(spans, list) else ():
         match span:

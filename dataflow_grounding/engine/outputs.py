@@ -23,31 +23,18 @@ from dataflow_grounding.engine.summary import Summary
 
 @dataclass
 class Outcome:
-    """What became of one row.
+    """What became of one row."""
 
-    Attributes:
-        line: The row's line in the input.
-        image_id: The record's id; None for a row that is no record, or names no picture.
-        records: The record after each step that it got through.
-        failures: What went wrong, each after the label of its step.
-    """
-
-    line: int
+    line: int  # in the input
     image_id: str | None
-    records: list[Record] = field(default_factory=list)
-    failures: list[tuple[str, RecordError]] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)  # after each step that it got through
+    failures: list[tuple[str, RecordError]] = field(default_factory=list)  # by its step's label
 
 
 class Outputs:
-    """Writes one file per step, and `failures.jsonl`, in the order of rows.
-
-    `put` takes outcomes in any order. Nothing replaces an earlier file before `commit`.
-
-    Args:
-        steps: The run's steps.
-        summary: Filled in: records, failures, expressions.
-        keep_lines: Whether, next to each step's file, is written in which lines of the input its
-            rows were: for a shard's files, which are merged by them.
+    """Writes one file per step, and `failures.jsonl`, in the order of rows. With `keep_lines`, next
+    to each step's file is written in which lines of the input its rows were: shards are merged by
+    them.
     """
 
     def __init__(self, steps: list[Step], summary: Summary, keep_lines: bool = False) -> None:
@@ -69,11 +56,7 @@ class Outputs:
             self._failures = RowWriter(self.failures_path)
 
     def put(self, place: int, outcome: Outcome) -> None:
-        """Take a row's outcome, and write all rows that have no unfinished row before them.
-
-        The outcome is counted in the summary at once. What has to wait, waits as text. Raises
-        StorageFailed.
-        """
+        """Take a row's outcome, and write all rows that have no unfinished row before them."""
         self._count(outcome)
         for _, error in outcome.failures:
             name = outcome.image_id or f"line {outcome.line}"
@@ -115,8 +98,7 @@ class Outputs:
                 self.summary.notes[SUSPECT] = len(rows_of_file)
 
     def _count(self, outcome: Outcome) -> None:
-        # A row that is neither done nor has a failure counts as failed there, but not in `_left`:
-        # it is lost by a defect, which `_check` then tells.
+        # A row that is neither done nor has a failure is lost by a defect, which `_check` tells.
         for _, error in outcome.failures:
             self.summary.failures[error.kind] += 1
             self.summary.handover.passing_failures += error.passing
@@ -130,11 +112,9 @@ class Outputs:
                 self._left[len(outcome.records)] += 1
 
     def commit(self, rows: int) -> None:
-        """Put the files in place, once each of the `rows` is written or among the failures.
-
-        Lines of an earlier failures file stay if they are of steps that weren't run now. A step's
-        earlier file stays if the step has no row now, though there were some, unless line numbers
-        are kept. Raises RunStopped where a row is missing, StorageFailed.
+        """Put the files in place, once each of the `rows` is written or among the failures. A
+        step's earlier file stays if the step has no row now, though there were some, unless line
+        numbers are kept.
         """
         self._check(rows)
         with storing(self.failures_path):
@@ -168,10 +148,7 @@ class Outputs:
 
 
 def other_failures(path: str, labels: set[str]) -> list[dict[str, Any]]:
-    """Return the lines of a failures file that are of other steps than those with these labels.
-
-    Damaged lines are left out; a missing file has none. Raises OSError.
-    """
+    """Return the lines of a failures file that are of other steps than those with these labels."""
     kept = []
     with suppress(FileNotFoundError), open(path, "rb") as file:
         for line in file:
@@ -199,10 +176,7 @@ def _failure(outcome: Outcome, step: str, error: RecordError) -> dict[str, Any]:
 
 def remove_unfinished_of_shards(steps: list[Step]) -> None:
     """Remove the half-written files that killed workers have left in the folders of a run's shards.
-
-    The shards themselves stay, as does what another process is writing. Nothing is lost: a worker
-    that takes a shard up again writes these files from their beginning. It is for the end of a run
-    in the shards' results folder, after which perhaps none does.
+    A worker that takes a shard up again writes these files from their beginning.
     """
     results = steps[0].storage.cache_path
     folders = glob.glob(os.path.join(glob.escape(results), SHARDS, "*"))

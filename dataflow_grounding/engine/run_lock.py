@@ -27,13 +27,9 @@ _lost: set[str] = set()  # checkpoint folders of this process that another run h
 
 @contextmanager
 def only_run(folder: str) -> Iterator[None]:
-    """Hold the lock of a checkpoint folder, which the system releases however the process ends.
-
-    On file systems without `flock` (some NFS, FUSE) a file there is touched while the block runs.
-
-    Raises:
-        FolderTaken: Another run holds it.
-        InputError: The folder can't be written.
+    """Hold the lock of a checkpoint folder, which the system releases however the process ends. On
+    file systems without `flock` (some NFS, FUSE) a file there is touched while the block runs.
+    Raises FolderTaken where another run holds it.
     """
     import fcntl
 
@@ -59,13 +55,7 @@ def only_run(folder: str) -> Iterator[None]:
 
 @contextmanager
 def locked_folder(folder: str) -> Iterator[None]:
-    """Hold the lock of a checkpoint folder, as `only_run` does, and of the bucket that it is of.
-
-    Raises:
-        FolderTaken: Another run holds a lock.
-        InputError: A folder can't be written, or what is in the bucket not be brought.
-        StorageFailed: What the block left can't be sent.
-    """
+    """Hold the lock of a checkpoint folder, as `only_run` does, and of the bucket that it is of."""
     with only_run(folder), bucket.in_step(folder, partial(lose, folder)):
         yield
 
@@ -93,12 +83,10 @@ if hasattr(os, "register_at_fork"):
 
 
 def lose(folder: str) -> None:
-    """Note that another run has taken over a checkpoint folder of this process."""
     _lost.add(folder)
 
 
 def check_held(folder: str) -> None:
-    """Raise TakenOver if another run has taken over a checkpoint folder of this process."""
     if folder in _lost:
         raise TakenOver
 

@@ -1,7 +1,4 @@
-"""One of n parts of an input, which is worked on apart from the others.
-
-All rows of a picture are in one part.
-"""
+"""One of n parts of an input, worked on by itself; all rows of a picture are in one part."""
 
 import os
 import re
@@ -17,31 +14,17 @@ from dataflow_grounding.data.rows import Row
 from dataflow_grounding.serving.serving import Serving
 
 BLOCK_ROWS = "rows.jsonl"
-"""The file with a block's rows, in its checkpoint folder."""
 # what ids of a picture's later rows (`x@2`), and of others of its name (`x~2`), end with
 _NUMBERED = re.compile(r"([@~]\d+)+$")
 
 
 class Shard(NamedTuple):
-    """One part of an input: a shard, or a block, whose rows somebody has split off already.
+    """One part of an input: a shard, or a block, whose rows were split off already."""
 
-    Attributes:
-        number: Which part it is, from 1.
-        of: How many parts there are.
-        rows: Of a block, the file of its rows alone; "" for a shard, which has to be looked for in
-            the input.
-        columns: Of a block, the columns of the whole input.
-
-    Example:
-        >>> shard = Shard.parse("2/8")
-        >>> shard.folder("results")
-        'results/shards/2-of-8'
-    """
-
-    number: int
+    number: int  # from 1
     of: int
-    rows: str = ""
-    columns: tuple[str, ...] = ()
+    rows: str = ""  # of a block, the file of its rows alone
+    columns: tuple[str, ...] = ()  # of a block, those of the whole input
 
     @classmethod
     def parse(cls, text: str) -> "Shard":
@@ -57,21 +40,14 @@ class Shard(NamedTuple):
         return f"block-{self.number}-{self.of}" if self.rows else f"{self.number}-of-{self.of}"
 
     def folder(self, results_dir: str) -> str:
-        """Return the folder of its results, in that of the run."""
         return os.path.join(results_dir, SHARDS, str(self))
 
     def part_of(self, limit: int) -> int:
-        """Return this part's share of a limit; the shares of all parts add up to the limit.
-
-        Example:
-            >>> [Shard(number, 4).part_of(10) for number in (1, 2, 3, 4)]
-            [3, 3, 2, 2]
-        """
+        """Return this part's share of a limit; the shares of all parts add up to the limit."""
         share, remainder = divmod(limit, self.of)
         return share + 1 if self.number <= remainder else share
 
     def has(self, row: Row, image_key: str, image_root: str | None) -> bool:
-        """Return whether a row of the input is in this part, as `shard_of` tells."""
         return shard_of(row, self.of, image_key, image_root) == self.number
 
 
@@ -92,16 +68,8 @@ def divide_places(servings: Iterable[Serving], shard: Shard) -> list[tuple[Servi
 
 
 def shard_of(row: Row, shard_count: int, image_key: str, image_root: str | None) -> int:
-    """Return the number, from 1 to `shard_count`, of the shard that a row is in.
-
-    That follows from what its picture is called, so rows that are added later move no other. Of a
-    row that can't be read or names no picture, it follows from its line.
-
-    Args:
-        row: The row.
-        shard_count: How many shards there are.
-        image_key: The column with the image's path.
-        image_root: The folder that paths are taken from; None for none.
+    """Return the number, from 1 to `shard_count`, of the shard that a row is in. That follows from
+    what its picture is called, so rows that are added later move no other.
     """
     name = image_id_of(row.data, image_key, image_root) if row.data is not None else None
     # All pictures of one name outside of the root are in one shard, as they are numbered there.
@@ -112,31 +80,23 @@ def shard_of(row: Row, shard_count: int, image_key: str, image_root: str | None)
 
 def write_line_numbers(output_path: str, lines: "array[int]") -> None:
     """Write next to a file of rows in which lines of the input they were: 8 bytes for each number.
-
     For a block's input, `lines` has two numbers for each row: its line, and its place among all
-    rows, from 0. Raises OSError.
+    rows, from 0.
     """
     write_bytes(lines_path(output_path), lines.tobytes())
 
 
 def lines_path(output_path: str) -> str:
-    """Return the path of the file with the line numbers of a file's rows."""
     return f"{output_path}.lines"
 
 
 def read_row_positions(rows_path: str) -> Iterator[tuple[int, int]]:
-    """Return the line and the place in the input of each row of a block's input.
-
-    `write_line_numbers` wrote both next to it, by turns. Raises OSError, ValueError.
-    """
+    """Return the line and the place in the input of each row of a block's input."""
     numbers = read_line_numbers(rows_path)
     return zip(numbers[::2], numbers[1::2], strict=False)
 
 
 def read_line_numbers(output_path: str) -> "array[int]":
-    """Return what `write_line_numbers` wrote next to a file.
-
-    Raises OSError, ValueError where it isn't whole numbers of 8 bytes.
-    """
+    """Return what `write_line_numbers` wrote next to a file; ValueError if it isn't whole."""
     with open(lines_path(output_path), "rb") as file:
         return array("q", file.read())

@@ -53,10 +53,7 @@ def identify(
     record: Record, image_key: str, image_root: str | None, rows_of_image: NumberTable
 ) -> None:
     """Give the record its `image_id`, and tell it apart from earlier rows of the same image.
-
-    That is by its `occurrence`, from 0: how many rows of its image there are before it, or what the
-    row states. `rows_of_image` remembers the rows, and this one is added to it, so records have to
-    come in the order of their rows. A record that names no picture has the id None.
+    Records have to come in the order of their rows, which `rows_of_image` remembers.
     """
     image_id = _distinct_image_id(record, image_key, image_root, rows_of_image)
     record.image_id = image_id
@@ -79,9 +76,8 @@ def identify(
 def _distinct_image_id(
     record: Record, image_key: str, image_root: str | None, rows_of_image: NumberTable
 ) -> str | None:
-    # An id that the row states is taken as it is. Of pictures that differ in their ending alone,
-    # the first is `x` and the next `x.png`. Absolute paths without a common folder, of which only
-    # the file's name is in the id, get a number: `x~2`. What is new is added to `rows_of_image`.
+    # Of pictures that differ in their ending alone, the first is `x` and the next `x.png`. Absolute
+    # paths without a common folder get a number: `x~2`.
     image_id = image_id_of(record, image_key, image_root)
     path = record.get(image_key)
     if image_id is None or has_id(record.get("image_id")) or not isinstance(path, str):
@@ -103,9 +99,7 @@ def _distinct_image_id(
 
 
 def _numbered_id(image_id: str, path: str, rows_of_image: NumberTable) -> str:
-    # Return the id of the picture at an absolute path, whose file's name alone is `image_id`. It is
-    # `x` for the first path with such a name, `x~2` for the second, and so on: each path keeps its
-    # number in `rows_of_image`.
+    # Each path keeps its number.
     number = rows_of_image.get(hash((image_id, path)))
     if number is None:
         number = (rows_of_image.get(hash((image_id,))) or 0) + 1
@@ -115,9 +109,8 @@ def _numbered_id(image_id: str, path: str, rows_of_image: NumberTable) -> str:
 
 
 def pictures_of(records: Iterable[Record], image_key: str) -> OwnPictures:
-    """Return the sizes and types of the first SAMPLE records' pictures, the commonest first.
-
-    Pictures that can't be read are left out, and so are sizes of strips longer than LONGEST_SHAPE.
+    """Return the sizes and types of the first SAMPLE records' pictures, the commonest first. Strips
+    longer than LONGEST_SHAPE are left out.
     """
     sizes: Counter[Size] = Counter()
     media_types: Counter[str] = Counter()
@@ -156,19 +149,8 @@ def _header(image_key: str, record: Record) -> tuple[str, Header] | None:
 
 
 def in_pilot(place: int, total: int | None, pilot: int | None) -> bool:
-    """Return whether a pilot takes a row: its rows are evenly spread, the first among them.
-
-    Args:
-        place: The row's number among all rows, from 0.
-        total: How many rows there are; None if that isn't known, as for a pipe. Then the pilot
-            takes the first rows.
-        pilot: How many rows the pilot takes, at most; None takes all.
-
-    Example:
-        >>> [place for place in range(12) if in_pilot(place, 12, 5)]
-        [0, 3, 5, 8, 10]
-        >>> [place for place in range(12) if in_pilot(place, None, 5)]
-        [0, 1, 2, 3, 4]
+    """Return whether a pilot takes a row by its place; its rows are evenly spread, or the first
+    ones where `total` isn't known.
     """
     if pilot is None:
         return True
@@ -185,25 +167,8 @@ def state_of_image(record: Record, key: str) -> ImageFile | None:
 
 
 class Source:
-    """The rows of the first step's input file, or of one part of it.
-
-    A row comes after its number: how many rows of this part come before it. Its own `place` is its
-    position in the whole input.
-
-    Args:
-        steps: Those that the rows go through; the first reads the file, the first with images names
-            their column.
-        name: What `source` of the records says; None leaves it out.
-        pilot: How many rows to take, as `in_pilot` picks them; None takes all.
-        shard: Only the rows of this part; None takes all.
-
-    Attributes:
-        path: The file that is read.
-        seen: How many rows of all shards were read, once a shard's source has read the whole input;
-            else 0.
-        digest: That of these rows, which tells inputs apart; "" where `seen` is 0.
-        empty_columns: The columns that hold an empty list in each of the first rows, once `columns`
-            was called.
+    """The rows of the first step's input file, or of one part of it. A row comes after its number:
+    how many rows of this part come before it. Its own `place` is its position in the whole input.
     """
 
     def __init__(
@@ -227,12 +192,13 @@ class Source:
         # by the place of a pilot's row that isn't a record yet: its image's id, its occurrence
         self._identities: dict[int, tuple[str | None, int]] = {}
         self._shard = shard
+        # the rows of all shards, once a shard's source has read the whole input
         self.seen = 0
         self.digest = ""
         self._folders = storage.image_folders
         self._rows_of_image = NumberTable()
         self._numbered = self._rows(identifies=True)
-        self.empty_columns: list[str] = []
+        self.empty_columns: list[str] = []  # that hold an empty list in each of the first rows
         # Many workers take rows: a generator that is at work in one thread can't be asked by
         # another.
         self._read_more = asyncio.Lock()
@@ -270,8 +236,7 @@ class Source:
 
     def _rows_of_shard(self, rows: Iterator[Row]) -> Iterator[Row]:
         # Of a file with the shard's rows alone all are taken, and where they were is read from the
-        # numbers next to it: such a file is the shard's input, `Shard.rows`, or an earlier step's
-        # output. Once the whole input was read to its end, `seen` and `digest` are set.
+        # numbers next to it: such a file is the shard's input, or an earlier step's output.
         if self._shard is None:
             yield from rows
             return
@@ -306,15 +271,8 @@ class Source:
         return is_made and os.path.exists(lines_path(self.path))
 
     def columns(self) -> list[str]:
-        """Return the columns of the first FIRST_ROWS rows that can be read, in order.
-
-        Rows that are read for this are kept to be worked on. Where none of the first can be read,
-        the first one that can counts; where a shard has none, those of the whole input do. A shard
-        that states its `columns` has these, without a look at rows. Call it once, before rows are
-        taken: it sets `empty_columns`.
-
-        Raises:
-            InputError: No row can be read.
+        """Return the columns of the first rows that can be read, in order, and set `empty_columns`.
+        Call it once, before rows are taken. Raises InputError where no row can be read.
         """
         if self._shard is not None and self._shard.columns:
             return list(self._shard.columns)
@@ -353,18 +311,12 @@ class Source:
         return []
 
     def split(self, shard_count: int) -> Iterator[tuple[int, Row]]:
-        """Yield the rows, each after the number of the shard that it is in.
-
-        That is from 1 to `shard_count`. Raises InputError if they can't be read.
-        """
+        """Yield the rows, each after the number of the shard that it is in, from 1."""
         for _, row in self._numbered:
             yield shard_of(row, shard_count, self.image_key, self._image_root), row
 
     async def take(self, most: int) -> list[tuple[int, Row]]:
-        """Return the next rows, `most` of them at most, each after its number; [] at the end.
-
-        They are read in a thread. Raises RunStopped if they can't be read.
-        """
+        """Return the next rows, `most` of them at most, each after its number; [] at the end."""
         async with self._read_more:
             try:
                 return await asyncio.to_thread(lambda: list(itertools.islice(self._numbered, most)))
@@ -372,10 +324,8 @@ class Source:
                 raise RunStopped(f"{error}. Fix that, then run the same command again") from None
 
     def record(self, row: Row) -> Record:
-        """Return the row as a record with its `image_id`; call it in the order of rows.
-
-        A further row of an image gets the column ROW_OF_IMAGE, from 2. In a named pipeline it gets
-        the column `source`, if it has none. Raises RecordError: the row's own, or BrokenRow.
+        """Return the row as a record with its `image_id`; call it in the order of rows. A further
+        row of an image gets the column ROW_OF_IMAGE, from 2. Raises RecordError.
         """
         if row.data is None:
             assert row.error is not None
@@ -395,11 +345,7 @@ class Source:
         return record
 
     def shares_stem(self, record: Record) -> bool:
-        """Return whether an earlier picture has the record's path but for its ending.
-
-        The record's id, which `record` gave it, has the ending then. False where the row states its
-        id: it isn't known then.
-        """
+        """Return whether an earlier picture has the record's path but for its ending."""
         path = record.get(self.image_key)
         if not isinstance(path, str) or has_id(record.get("image_id")):
             return False
@@ -416,13 +362,7 @@ class Source:
 
     def may_ask(self, operator: Annotator, made: set[str]) -> bool | None:
         """Return whether an operator may ask about any record; None if no record gets that far.
-
-        If in doubt, it counts as asking. The rows are read again, up to the first that it may ask
-        about.
-
-        Args:
-            operator: The operator.
-            made: Columns that the steps before it write, which the rows here don't have yet.
+        `made` are columns that the steps before it write, which the rows here don't have yet.
         """
         if kind_of(self.path) != "file":  # it can be read only once
             return True
@@ -446,12 +386,7 @@ class Source:
         return (Record(row.data, self._folders) for _, row in self._rows() if row.data is not None)
 
     def length(self) -> int | None:
-        """Return about how many rows there are, for showing progress; None where a look can't tell.
-
-        Lines of a JSONL, CSV or TSV file on this machine are counted that aren't empty, but for the
-        one with a table's column names. There are no more than the pilot's. Of a file with the rows
-        of all shards, an equal part is taken to be the shard's.
-        """
+        """Return about how many rows there are, to show progress; None where a look can't tell."""
         if not (self.path.endswith((".jsonl", ".csv", ".tsv")) and os.path.isfile(self.path)):
             return None
         # In a file that was made of a CSV, an empty line replaces the line of names.
@@ -466,11 +401,9 @@ class Source:
         return lines // self._shard.of
 
     def fingerprint(self, unchanged_since: int | None = None) -> str | None:
-        """Return a digest of the rows and of the state of their images' files.
-
-        None if the input can't be read, or is a pipe, which can't be read twice; also if an image
-        changed at `unchanged_since` (ns since 1970) or after: the run may have seen it before or
-        after that. A digest that is the same costs a look at each file, and no reading.
+        """Return a digest of the rows and of the state of their images' files; None where one can't
+        tell. That is also where an image changed at `unchanged_since` (ns since 1970) or after: the
+        run may have seen it before or after that.
         """
         try:
             return self._fingerprint(unchanged_since)

@@ -46,28 +46,17 @@ SMALL_DISK = 100 * 2**20  # bytes free on a disk, below which a run had better n
 
 @dataclass
 class Findings:
-    """What was found out about a run.
+    """What was found out about a run, line by line."""
 
-    Attributes:
-        problems: What should be fixed before a run, line by line.
-        remarks: What is good to know, line by line.
-        records: How many were checked.
-        asks: Model and address of what would be asked, in words; "" if that isn't known.
-        advice: What to add to the command to mend problems, line by line.
-    """
-
-    problems: list[str] = field(default_factory=list)
-    remarks: list[str] = field(default_factory=list)
-    records: int = 0
-    asks: str = ""
-    advice: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)  # what should be fixed before it
+    remarks: list[str] = field(default_factory=list)  # what is good to know
+    records: int = 0  # that were checked
+    asks: str = ""  # model and address of what would be asked, in words
+    advice: list[str] = field(default_factory=list)  # what to add to the command
 
     @contextmanager
     def taking(self) -> Iterator[None]:
-        """Turn a GroundingError that the block raises into problems, one for each of its lines.
-
-        A line that is a problem already isn't added again. What else the block raises passes.
-        """
+        """Turn a GroundingError that the block raises into problems, one for each of its lines."""
         try:
             yield
         except GroundingError as error:
@@ -76,12 +65,7 @@ class Findings:
 
 def check_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> Findings:
     """Return all that is wrong with a spec and with what it names, and what is good to know.
-
     Nothing is sent, and what is written of the input is deleted again, but for fetched pictures.
-
-    Args:
-        paths: The spec's file, or several, of which later ones override earlier ones.
-        overrides: Settings of the command line, `key=value`.
     """
     findings = Findings()
     run: SpecRun | None = None
@@ -98,8 +82,6 @@ def check_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> Fin
 
 
 def _check_run(run: SpecRun, findings: Findings) -> None:
-    # Whether the servings can answer what they are asked is looked into only without other
-    # problems.
     with findings.taking():
         columns = run.job.columns()
         check_plan(run.job.steps, columns, run.job.empty_columns)
@@ -151,8 +133,7 @@ def _without_traces(run: SpecRun) -> Iterator[None]:
 
 
 def _run_of(spec: Spec, findings: Findings) -> SpecRun:
-    # What is wrong then is a problem. So the input is looked over even where the model's settings
-    # are wrong.
+    # The input is looked over even where the model's settings are wrong.
     run: SpecRun | None = None
     with findings.taking():
         run = ready_to_run(spec)
@@ -185,12 +166,7 @@ def _check_folder(folder: str, findings: Findings) -> None:
 
 
 class _RowCheck:
-    """Looks rows over, one after the other, and notes those that repeat an earlier one.
-
-    Args:
-        step: The first step.
-        name: What `source` of its records says; None for nothing.
-    """
+    """Looks rows over, one after the other, and notes those that repeat an earlier one."""
 
     def __init__(self, step: Step, name: str | None) -> None:
         self.source = Source([step], name)
@@ -208,10 +184,8 @@ class _RowCheck:
 
     def check(self, row: Row) -> str | None:
         """Return in words that a row states an image_id that an earlier one has; None otherwise.
-
-        What else there is to tell of the row goes into the attributes: its image's folder, that its
-        question was asked before. Raises RecordError where the row, its image, or the labels that
-        it was made from can't be read, or the operator can't use the row.
+        What else there is to tell of the row goes into the attributes. Raises RecordError for a row
+        that a run can't use.
         """
         record = self.source.record(row)
         check_seed(record)
@@ -287,8 +261,6 @@ def _check_rows(run: SpecRun, findings: Findings) -> None:
 
 
 def _folder_of(record: Record, image_key: str) -> str:
-    # Return the folder in which a relative path's image was found; "" for an absolute path. It is
-    # also "" for an image that is in none of the record's folders.
     named = str(record.get(image_key))
     path = find_image(record, image_key).path
     if is_absolute(named):

@@ -50,15 +50,10 @@ MOST = 20_000
 
 
 class _Mean(NamedTuple):
-    """What a step takes on average, before any of its replies is stored.
+    """What a step takes on average, before any of its replies is stored."""
 
-    Attributes:
-        requests: For a record.
-        output: Tokens of a reply.
-    """
-
-    requests: float
-    output: int
+    requests: float  # for a record
+    output: int  # tokens of a reply
 
 
 _USUAL = _Mean(1, 60)  # of an operator that isn't listed
@@ -84,12 +79,7 @@ _MEANS = {
 
 
 class _StepEstimate:
-    """What a step sends for records, by stated means.
-
-    Attributes:
-        rules: How the endpoint counts tokens; None counts requests alone.
-        to_send: The sum of what it sends for the records so far.
-    """
+    """What a step sends for records, by stated means."""
 
     def __init__(self, step: Step, run: SpecRun) -> None:
         self.step = step
@@ -100,12 +90,8 @@ class _StepEstimate:
         self._words = box_format.format.instructions((1000, 1000)) if box_format else ""
 
     async def of_record(self, record: Record, memo: ImageMemo, shown: set[str]) -> Amount:
-        """Return what is sent for a record. Raises RecordError.
-
-        Args:
-            record: The record, as the first step gets it.
-            memo: What is known of pictures.
-            shown: The columns of pictures that steps before have sent; this step's is added.
+        """Return what is sent for a record, as the first step gets it. `shown` has the columns of
+        pictures that steps before have sent; this step's is added.
         """
         operator = self.step.operator
         requests = self.mean.requests
@@ -138,14 +124,7 @@ class _StepEstimate:
         return Amount(1, beginning + text, beginning if is_cached else 0, self.mean.output)
 
     def left(self, stored: "_StoredReplies", rows: float, done: float, weight: float) -> Amount:
-        """Return what is left to send; USD aren't filled in.
-
-        Args:
-            stored: The step's stored replies.
-            rows: How many rows there are.
-            done: How many of them have stored replies.
-            weight: How many records each one stands for that was counted.
-        """
+        """Return what is left to send, without USD; a counted record is `weight` records."""
         stated = self.to_send * weight
         if not (stored.paid.requests and done):
             return stated
@@ -170,19 +149,13 @@ def _rules_of(serving: Serving) -> TokenRules | None:
 
 @dataclass
 class _StoredReplies:
-    """The replies to a step's questions that are stored.
-
-    Attributes:
-        paid: What they took.
-        firsts: How many are no further tries.
-    """
+    """The replies to a step's questions that are stored."""
 
     paid: Amount = field(default_factory=Amount)
-    firsts: int = 0
+    firsts: int = 0  # that are no further tries
 
 
 def _stored_by_step(run: SpecRun) -> dict[str, _StoredReplies]:
-    # By label. Replies of other models are left out.
     by_step: dict[str, _StoredReplies] = defaultdict(_StoredReplies)
     if run.options.force_reprocess:
         return by_step
@@ -213,8 +186,6 @@ def _stored_replies(folder: str) -> Iterator[KeyedLog]:
 async def _count(
     steps: Sequence[_StepEstimate], records: Iterator[Record], memo: ImageMemo
 ) -> list[float]:
-    # Returns what each record sends, in tokens of input, or in requests where these aren't counted.
-    # A record whose picture can't be read sends nothing.
     sent = []
     for record in records:
         with suppress(RecordError):
@@ -247,19 +218,9 @@ def _records(run: SpecRun, rows: Iterator[Row]) -> Iterator[Record]:
 
 
 def estimate(run: SpecRun) -> dict[str, Any]:
-    """Return what a run will still send and cost, as one JSON object.
-
-    Stored replies are taken to be of the input's rows and the spec's words. Among its members:
-
-    - `requests`, `tokens`, `cost_usd`: the totals, and under `steps` those of each step.
-    - `records`: how many the input has; `looked_at` of them were counted, and `error` is the share
-      of the tokens that the totals may be off by for that (95%); None where all were.
-    - `probes`: how many of the requests check the box format.
-    - `stored`: how many replies to records' questions are stored.
-    - `measured`: whether the figures rest on stored replies.
-    - `calibration_first`: whether the run begins with a calibration, which is not counted.
-
-    Raises SpecError for steps that can't be estimated, or that ask what nobody can answer.
+    """Return what a run will still send and cost, as one JSON object. Stored replies are taken to
+    be of the input's rows and the spec's words. `error` is the share of the tokens that the totals
+    may be off by (95%), where not all records were looked at.
     """
     for step in run.job.steps:
         if isinstance(step.operator, WholeFile):
@@ -327,7 +288,7 @@ def _left(
 
 
 def _with_cost(amount: Amount, run: SpecRun, serving: Serving) -> Amount:
-    # USD are NaN without prices. All of the amount is taken to be served in the serving's tier.
+    # All of the amount is taken to be served in the serving's tier.
     prices = run.judges_prices.get(serving.model, run.options.prices)
     tokens = Usage(round(amount.input), round(amount.cached), round(amount.output))
     cost = prices.cost(tokens, serving.service_tier) if prices else nan
@@ -335,7 +296,6 @@ def _with_cost(amount: Amount, run: SpecRun, serving: Serving) -> Amount:
 
 
 def _rows_to_look_at(run: SpecRun) -> tuple[int, Iterator[Row]]:
-    # How many rows the run, or the pilot, takes, and those that are looked at.
     pilot = run.options.pilot
     total = sum(1 for _ in run.job.rows())
     places: Sequence[int] = range(total)
@@ -355,9 +315,8 @@ def _error(sent: Sequence[float], records: int) -> float:
 
 
 def _probes(run: SpecRun, amounts: Sequence[Amount]) -> list[int]:
-    # The requests of all steps that watch their boxes count together; `probes_for` says how many
-    # checks each endpoint gets for them. A step has those that its own requests add.
-    # Looked at only if some step has its boxes checked.
+    # The requests of all steps that watch their boxes count together. Pictures are looked at only
+    # if some step has its boxes checked.
     pictures = functools.cache(Source(run.job.steps, pilot=run.options.pilot).pictures)
     watched = 0.0  # requests of the steps so far
     probes_so_far = 0
@@ -380,8 +339,6 @@ def _probes(run: SpecRun, amounts: Sequence[Amount]) -> list[int]:
 
 
 def _check_every(step: Step) -> int | None:
-    # Return after how many requests a step checks the box format; None for one that doesn't. That
-    # is one whose serving needs no checks, or an operator that asks for no boxes, or not ours.
     operator = step.operator
     serving = operator.serving
     if serving is None or not serving.takes_probes or serving.exact_boxes:

@@ -22,20 +22,8 @@ from dataflow_grounding.jobs.spec_run import SpecRun
 
 
 def execute_spec(run: SpecRun, make_run: MakeRun = Run) -> Summary:
-    """Run a spec, and return what was done.
-
-    It leaves `annotations.jsonl`, if a record got through, and `run.json`; a run that is stopped
-    leaves the latter.
-
-    Args:
-        run: The spec, made ready.
-        make_run: Makes what takes the rows through the steps: in this process, others, or on Ray.
-
-    Raises:
-        SpecError: The servings can't be asked, or the folder has results of another model and
-            `auto` found none.
-        InputError: The input can't be read, or another run is at work in the folder.
-        RunStopped: The run could not be finished; what was paid for is stored.
+    """Run a spec, and return what was done. It leaves `annotations.jsonl`, if a record got through,
+    and `run.json`; a run that is stopped leaves the latter.
     """
     steps = run.job.steps
     run.job.refuse_obstacles()

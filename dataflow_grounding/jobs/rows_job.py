@@ -35,15 +35,8 @@ CAPTIONS = "captions"
 
 
 class RowsJob(SpecJob):
-    """A pipeline whose first step reads what `data.input_jsonl` names.
-
-    Args:
-        spec, serving: As of every SpecJob.
-        has_input: Whether there are rows to be read. Without, the caller has records from somewhere
-            else, and takes them through `steps` by itself.
-
-    Raises:
-        InputError, SpecError, MissingExtra: Something is wrong with the spec, or with its input.
+    """A pipeline whose first step reads what `data.input_jsonl` names. Without `has_input`, the
+    caller has records from somewhere else, and takes them through `steps` by itself.
     """
 
     def __init__(self, spec: Spec, serving: Serving, *, has_input: bool = True) -> None:
@@ -78,7 +71,6 @@ class RowsJob(SpecJob):
         self.take_steps(self.make_steps(storage))
 
     def find_input(self) -> Input:
-        """Return the input that `data.input_jsonl` names. Raises InputError, MissingExtra."""
         path = self._data.input_jsonl
         # JSON lines are read as they are: importing the readers of all other formats is saved.
         if path.endswith(JSON_LINES) and kind_of(path) == "file":
@@ -90,7 +82,7 @@ class RowsJob(SpecJob):
 
     def _find_storage(self) -> ResultsStorage:
         # Rows are made where the file can't be read as it is, its columns have other names, or its
-        # pictures are fetched. Sets `_made`, the path of these rows; None where none are made.
+        # pictures are fetched.
         data = self._data
         folders = (data.image_root,) if data.image_root else self._input.folders
         self._made: str | None = None
@@ -126,7 +118,6 @@ class RowsJob(SpecJob):
 
     @property
     def reads(self) -> str:
-        """The path of what the run reads first, for people: the user's own, or a step's file."""
         return self._input.path if self._from_input else super().reads
 
     @property
@@ -134,11 +125,9 @@ class RowsJob(SpecJob):
         return self._input.plain and kind_of(self._input.path) != "file"
 
     def definitions(self) -> dict[str, str]:
-        """Return the terms of `data.glossary`, with what counts as each."""
         return dict(self._data.glossary)
 
     def where(self, row: Row) -> str:
-        """Return where a row is, for people: its line, or in a folder the picture's path."""
         if not self._from_input or not self._input.bare:
             return super().where(row)
         # A folder has no lines: its rows are pictures.
@@ -146,7 +135,6 @@ class RowsJob(SpecJob):
         return joined(self._input.path, str(picture))
 
     def remarks(self) -> list[str]:
-        """Return what is good to know before a run, also of the input, a line each."""
         if not self._from_input:
             return super().remarks()
         of_input = [self._input.remark, self._input.passed_over]
@@ -154,18 +142,15 @@ class RowsJob(SpecJob):
 
     @property
     def image_root_key(self) -> str:
-        """The spec's key of the folder of relative image paths; "" where a step's file is read."""
         return f"{self._data_key}.image_root" if self._from_input else ""
 
     @property
     def passed_over(self) -> str:
-        """A sentence on files of an input folder that aren't taken for pictures; "" for none."""
         return self._input.passed_over if self._from_input else ""
 
     def _captioning(self, storage: ResultsStorage) -> list[Step]:
-        # Return a list with a step that writes captions; an empty one where none is needed. It is
-        # needed where the first step reads captions, and the input is pictures alone. The first
-        # step then reads this one's file.
+        # It is needed where the first step reads captions, and the input is pictures alone. The
+        # first step then reads this one's file.
         if not self._input.bare or "caption" not in self._first.operator.reads():
             return []
         if self.serving.needs_labels:
@@ -194,11 +179,7 @@ class RowsJob(SpecJob):
         return {"image": IMAGE_COLUMN, **self._first.operator.reads(), "image_id": "image_id"}
 
     def prepare(self) -> None:
-        """Look at the first rows, and write this job's own rows if it needs any.
-
-        It does nothing at a second call, or if a step's file is read. Raises InputError or
-        SpecError if the rows lack columns, can't be read or can't be written.
-        """
+        """Look at the first rows, and write this job's own rows if it needs any; once."""
         if self._ready or not self._from_input:
             return
         if not self._is_pipe:
@@ -213,9 +194,6 @@ class RowsJob(SpecJob):
         self._ready = True
 
     def _sources(self) -> dict[str, str]:
-        # `data.columns` says so, else the input's format. Raises SpecError for an unknown role.
-        # Raises InputError if the first rows lack a column of `data.columns`, or one that another
-        # column may replace, and if all pictures would have to be fetched.
         rows = [row.data for row in islice(self._input.read(), FIRST) if row.data is not None]
         columns = list(dict.fromkeys(name for row in rows for name in row))
         for role, column in self._data.columns.items():
@@ -237,9 +215,6 @@ class RowsJob(SpecJob):
         return sources
 
     def _hint_at_role(self, name: str) -> str:
-        # Return a hint for a name in `data.columns` that is no role; "" where there is none. It
-        # names the role whose column has this name, as `image` for `image_path`; of `caption`
-        # next to classes, it says that captions aren't read.
         if name == "caption" and getattr(self._data, "classes", None):
             return f": captions aren't read with {self._data_key}.classes, so leave it out"
         for role, column in self._roles.items():
@@ -250,8 +225,7 @@ class RowsJob(SpecJob):
     def _look_for_columns(
         self, rows: list[dict[str, Any]], columns: list[str], sources: dict[str, str]
     ) -> None:
-        # Nothing is raised where no other looks like a missing one: the run's plan is checked
-        # later.
+        # Where no other looks like a missing one, the run's plan is checked later.
         if self._input.bare:
             return
         operator = self._first.operator

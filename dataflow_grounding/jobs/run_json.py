@@ -28,17 +28,7 @@ from dataflow_grounding.spec.schema import SpecHead
 def write_run_json(
     run: SpecRun, started: float, summary: Summary | None = None, stopped: RunStopped | None = None
 ) -> None:
-    """Write `run.json` into a run's results folder.
-
-    Where the run had nothing to do, the file keeps what the earlier run did, and only the spec is
-    the present one. Raises InputError, StorageFailed.
-
-    Args:
-        run: The run.
-        started: When it began, in seconds since 1970.
-        summary: What was done; None where the run was stopped.
-        stopped: What stopped it.
-    """
+    """Write `run.json`; where nothing was to do, it keeps what an earlier run did."""
     path = os.path.join(run.spec.results_dir, RUN_JSON)
     before: dict[str, Any] = {}
     if summary is not None and summary.already_complete:
@@ -55,7 +45,6 @@ def write_run_json(
 def _facts(
     run: SpecRun, started: float, summary: Summary | None, stopped: RunStopped | None
 ) -> dict[str, Any]:
-    # The arguments are those of `write_run_json`.
     folders = run.job.steps[0].storage.image_folders
     image_folders = [absolute(folder) for folder in folders]
     whole_seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(started))
@@ -98,7 +87,6 @@ def _facts(
 def _facts_of_shard(
     run: SpecRun, image_folders: list[str], summary: Summary | None
 ) -> dict[str, Any]:
-    # By these, the shards are merged.
     shard = run.options.shard
     assert shard is not None
     paths = [step.storage.output_path for step in run.job.steps]
@@ -117,11 +105,8 @@ def _facts_of_shard(
 
 
 def stated_spec(spec: Spec) -> dict[str, Any]:
-    """Return the spec as `run.json` has it.
-
-    It begins with the keys of every spec and of all shipped pipelines, None where this one lacks
-    them. It is as the files state it, but for `data.classes`: a reference such as `${oc.env:NAME}`
-    is filled in there, as exports number by the classes.
+    """Return the spec as `run.json` has it: as the files state it, but for `data.classes`, where
+    references are filled in, as exports number by the classes.
     """
     own = {**spec.as_stated(), "results_dir": spec.results_dir}
     classes = spec.block.data.model_dump().get("classes")

@@ -1,8 +1,4 @@
-"""`SpecJob`: what a spec's run needs to know of its pipeline.
-
-That is its steps, its input, the words of its questions, and what it leaves besides the files of
-its steps. Each pipeline that a spec can name has a subclass.
-"""
+"""`SpecJob`: what a spec's run needs to know of its pipeline; each pipeline has a subclass."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,25 +24,14 @@ if TYPE_CHECKING:
     from dataflow_grounding.tasks.ways_to_ask import AskingForm
 
 Writer: TypeAlias = Callable[[Step], None]
-"""What writes an output format: it is called after a run with each step whose file is there.
-
-It reads `step.storage.output_path` and writes next to it.
-"""
+"""What writes an output format: it is called after a run with each step whose file is there."""
 
 OUTPUT_FORMATS = {"unified": "unified", "jsonl": "unified", "legacy": "legacy", "both": "legacy"}
 """`workflow.output_format` → the extension that writes it. TAO's code calls `unified` `jsonl`."""
 
 
 class SpecJob:
-    """A spec's pipeline; subclasses make `steps`, `inputs` and `box_format`.
-
-    Args:
-        spec: The spec.
-        serving: The serving that its `vlm` names.
-
-    Raises:
-        SpecError, InputError: Something is wrong with the spec, or with what it names.
-    """
+    """A spec's pipeline; subclasses make `steps`, `inputs` and `box_format`."""
 
     name: ClassVar[str]  # what `autolabel_type` says, and the key of the pipeline's block
     block: ClassVar[type[PipelineBlock]]  # the keys of that block
@@ -74,13 +59,7 @@ class SpecJob:
         return self.name
 
     def take_steps(self, all_steps: list[Step]) -> None:
-        """Set `steps`, to those that are asked for, and `box_format`.
-
-        All steps get a folder each, watch their boxes as `vlm` states it, and recall the box
-        formats of their results folder. Raises
-        SpecError for an operator whose name can't be a part of a folder's, for a step that isn't
-        there, and where no step is wanted.
-        """
+        """Set `steps`, to those that are asked for, and `box_format`; each step gets a folder."""
         _put_in_folders(all_steps)
         for step in all_steps:
             _watch_as_stated(step.operator, self.spec.block.vlm)
@@ -98,11 +77,7 @@ class SpecJob:
         self.box_format = asked[0] if asked else None
 
     def wanted(self, steps: list[Step]) -> list[str]:
-        """Return the numbers of the steps that the spec asks for, as texts.
-
-        Args:
-            steps: All steps, for subclasses that ask for further ones.
-        """
+        """Return the numbers of the steps that the spec asks for, as texts."""
         return self.spec.block.workflow.steps
 
     def definitions(self) -> dict[str, str]:
@@ -110,11 +85,8 @@ class SpecJob:
         return {}
 
     def put_in_words(self) -> None:
-        """Give every step's operator the words and the form of asking that the spec states.
-
-        The words are prompts, guidance and definitions. What an operator was given by `with_words`
-        takes precedence. Raises SpecError where a prompt can't be read or used, a form isn't known,
-        or a model can't think as its form says.
+        """Give every step's operator the words and the form of asking that the spec states. What an
+        operator was given by `with_words` takes precedence.
         """
         block = self.spec.block
         has_words = bool(block.prompts.dir or block.workflow.guidance or self.definitions())
@@ -137,8 +109,7 @@ class SpecJob:
                 operator.wording = wording
 
     def _forms_of_asking(self) -> "dict[int, AskingForm]":
-        # Servings that are asked in the usual form, `vlm.asking: auto`, have none. If a serving is
-        # several models of the spec, the last that states a form counts.
+        # If a serving is several models of the spec, the last that states a form counts.
         forms = {}
         for serving, vlm in zip(self.servings, self.spec.block.vlms, strict=False):
             if vlm.asking == "auto":
@@ -167,7 +138,6 @@ class SpecJob:
         return list(dict.fromkeys(texts))
 
     def refuse_obstacles(self) -> None:
-        """Raise SpecError where anything prevents the servings from sending."""
         obstacles = self.obstacles()
         if obstacles:
             raise SpecError("\n".join(obstacles))
@@ -185,11 +155,7 @@ class SpecJob:
         return f"{self.reads}, line {row.line}"
 
     def columns(self) -> list[str]:
-        """Return the columns of the first step's rows, and set `empty_columns`.
-
-        Raises InputError if the rows can't be read, or if a column is missing and another one seems
-        to be it.
-        """
+        """Return the columns of the first step's rows, and set `empty_columns`."""
         self.prepare()
         source = Source(self.steps)
         columns = source.columns()
@@ -197,10 +163,7 @@ class SpecJob:
         return columns
 
     def needs(self) -> list[str]:
-        """Return what servings and operators lack, or what is good to know of them, a line each.
-
-        No line comes twice.
-        """
+        """Return what servings and operators lack, or what is good to know of them, a line each."""
         lines: list[str] = []
         for serving in self.servings:
             lines += needs_of(serving)
@@ -209,10 +172,7 @@ class SpecJob:
         return list(dict.fromkeys(lines))
 
     def remarks(self) -> list[str]:
-        """Return what is good to know of words and input before a run, a line each.
-
-        Here that is which models, being no VLMs, take no notice of the words they are given.
-        """
+        """Return what is good to know of words and input before a run, a line each."""
         ignoring_models: set[str] = set()
         for operator in self.operators:
             if operator.wording and operator.serving is not None and not operator.serving.is_vlm:
@@ -233,12 +193,7 @@ class SpecJob:
         return ""
 
     def facts(self) -> dict[str, Any]:
-        """Return what `run.json` says besides what it says of every pipeline.
-
-        Here that is `suspect_boxes`: the first suspicion of an operator that watches its boxes;
-        None where all are fine. It is left out where no operator watches boxes. `box_checks` says
-        what the run's probe pictures have shown, where any were sent.
-        """
+        """Return what `run.json` says besides what it says of every pipeline."""
         box_checks: dict[str, Any] = {}
         suspicions = []
         for operator in self.operators:
@@ -252,10 +207,8 @@ class SpecJob:
         return {"suspect_boxes": next(filter(None, suspicions), None), **box_checks}
 
     def finish(self) -> None:
-        """Write what the output format has besides the step files, for each one that is there.
-
-        What an earlier run in a legacy format has left is removed, unless the format is one. Raises
-        SpecError for what the user's own writer raises, StorageFailed.
+        """Write what the output format has besides the step files, for each one that is there. What
+        an earlier run in a legacy format has left is removed, unless the format is one.
         """
         output_format = self.spec.block.workflow.output_format
         for step in self.steps:
@@ -292,7 +245,6 @@ def _watch_as_stated(operator: Any, vlm: VlmBlock) -> None:
 
 
 def _put_in_folders(steps: list[Step]) -> None:
-    # Each step of a pipeline, on a ResultsStorage, writes into `step_{number}_{name}`.
     names = tuple(f"step_{number}_{step.operator.name}" for number, step in enumerate(steps))
     for step in steps:
         name = step.operator.name
@@ -325,16 +277,7 @@ def _remove_legacy(step: Step) -> None:
 
 
 def writer_of(name: str, folders: Sequence[str]) -> Writer | None:
-    """Return what writes an output format besides the step files; None where they are all of it.
-
-    Args:
-        name: The format as the spec names it: a key of OUTPUT_FORMATS, or `module:function` for a
-            user's own writer.
-        folders: Where the user's modules are looked for.
-
-    Raises:
-        SpecError: The format isn't known, or names no function.
-    """
+    """Return what writes an output format besides the step files; None where they are all of it."""
     key = "workflow.output_format"
     if OUTPUT_FORMATS.get(name) == "unified":
         return None
@@ -350,10 +293,7 @@ def writer_of(name: str, folders: Sequence[str]) -> Writer | None:
 
 
 def facts_of(part: Operator | Serving) -> dict[str, Any]:
-    """Return the `facts()` of an operator or a serving, which may be a user's own.
-
-    Where that raises, the facts are an `error`, which says what.
-    """
+    """Return the `facts()` of a part, which may be a user's own; an `error` where that raises."""
     try:
         return part.facts()
     except (Exception, SystemExit) as error:
@@ -361,10 +301,7 @@ def facts_of(part: Operator | Serving) -> dict[str, Any]:
 
 
 def needs_of(part: Operator | Serving) -> list[str]:
-    """Return the `needs()` of an operator or a serving, which may be a user's own.
-
-    Where that raises, a line says so.
-    """
+    """Return the `needs()` of a part, which may be a user's own; a line says if that raises."""
     try:
         return part.needs()
     except (Exception, SystemExit) as error:

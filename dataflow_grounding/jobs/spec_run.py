@@ -29,10 +29,7 @@ ANY_MODEL = ("default", "local", "local-model", "loaded", "model", "vlm")
 
 
 def grounder_of_spec(paths: str | Sequence[str]) -> PhraseGrounder:
-    """Return a grounder with the serving that the `vlm` of spec files names.
-
-    `data` and `results_dir` may be missing. Raises SpecError.
-    """
+    """Return a grounder with the serving that the `vlm` of spec files names."""
     spec = load_spec(paths, whole=False)
     vlm = spec.block.vlm
     serving = serving_of(vlm, spec.block.workflow, spec.folders)
@@ -42,13 +39,7 @@ def grounder_of_spec(paths: str | Sequence[str]) -> PhraseGrounder:
 
 
 def options_of(vlm: VlmBlock, workflow: WorkflowBlock, **command: Any) -> RunOptions:
-    """Return the options of a run.
-
-    Args:
-        vlm: The spec's `vlm`, which has the prices.
-        workflow: The spec's `workflow`, which has the other options.
-        command: Options of the command line, which go before the spec's unless they are None.
-    """
+    """Return the options of a run; those of the command line go before the spec's unless None."""
     prices = vlm.prices and Prices(**vlm.prices.model_dump())
     of_spec = workflow.model_dump(
         include=WorkflowBlock.model_fields.keys() & RunOptions.__dataclass_fields__.keys()
@@ -59,28 +50,16 @@ def options_of(vlm: VlmBlock, workflow: WorkflowBlock, **command: Any) -> RunOpt
 
 @dataclass
 class SpecRun:
-    """A spec made ready to run by `ready_to_run`.
-
-    Attributes:
-        spec: The spec, with the folder of this machine in which the run works.
-        job: What the run needs to know of its pipeline, with its steps.
-        serving: The serving that the spec's `vlm` names.
-        options: How the run goes.
-        before: What `run.json` says of the earlier run of the folder; empty where there is none.
-        prices_from: In words, who says what tokens cost; None where nobody does.
-        judges_prices: Prices of each further serving that is asked, by its model; None where they
-            aren't known. A serving of the first serving's model isn't among them.
-        remarks: What is good to know before the run, one line each.
-    """
+    """A spec made ready to run by `ready_to_run`."""
 
     spec: Spec
     job: SpecJob
     serving: Serving
     options: RunOptions
-    before: dict[str, Any]
-    prices_from: str | None
-    judges_prices: dict[str, Prices | None]
-    remarks: list[str]
+    before: dict[str, Any]  # what `run.json` says of the folder's earlier run
+    prices_from: str | None  # in words, who says what tokens cost
+    judges_prices: dict[str, Prices | None]  # of each further serving that is asked, by its model
+    remarks: list[str]  # what is good to know before the run
 
     def plan(self) -> dict[str, Any]:
         """Return what would run, as JSON, for `--dry-run`: who is asked, and each step's file."""
@@ -98,7 +77,6 @@ class SpecRun:
         }
 
     def describe(self) -> str:
-        """Return the plan in words: who is asked, what is read, what each step writes, in lines."""
         plan = self.plan()
         boxes = plan["box_format"] or f"a format that the run calibrates first, with {REQUESTS}"
         in_format = f", boxes in {boxes}" if self.job.box_format else ""
@@ -120,10 +98,7 @@ class SpecRun:
         return " and ".join(dict.fromkeys(names))
 
     def format_asked(self) -> dict[str, str | None]:
-        """Return the `name` of the box format that is asked for, and whom it is `from`.
-
-        The name is None as long as it isn't known; both are where no boxes are asked for.
-        """
+        """Return the `name` of the box format that is asked for, and whom it is `from`."""
         choice = self.job.box_format
         if choice is None:
             return {"name": None, "from": None}
@@ -138,23 +113,13 @@ class SpecRun:
 
     @property
     def annotations_path(self) -> str:
-        """Where the last step's records go in the end."""
         return os.path.join(self.spec.results_dir, "annotations.jsonl")
 
 
 def ready_to_run(
     spec: Spec, make_job: Callable[[Spec, Serving], SpecJob] | None = None, **command: Any
 ) -> SpecRun:
-    """Make a spec ready to run, and refuse what is wrong before the first request.
-
-    Args:
-        spec: The spec.
-        make_job: Makes its job; None is for the class that `autolabel_type` names.
-        command: Options of the command line, as for `options_of`.
-
-    Raises:
-        SpecError, InputError, MissingExtra: Something is wrong with the spec or what it names.
-    """
+    """Make a spec ready to run, and refuse what is wrong before the first request."""
     vlm, workflow = spec.block.vlm, spec.block.workflow
     options = options_of(vlm, workflow, **command)
     shard = options.shard
@@ -188,7 +153,7 @@ def ready_to_run(
 def _part_of_limits(
     shard: Shard, options: RunOptions, servings: Sequence[Serving]
 ) -> tuple[RunOptions, list[str]]:
-    # All shards together keep to the run's limits. A line reports what is divided.
+    # All shards together keep to the run's limits.
     if shard.of == 1:
         return options, []
     parts = []
