@@ -138,15 +138,9 @@ class Deciding:
         if found is not None and not self.refused:
             return Decision(found, self.pictures)
         if found is not None:
-            # Why some sizes are refused isn't known: it may be their area, a side or the shape.
-            before = len(self.pictures)
-            frames = await self._answered_frames(asked, [0])
-            self.pictures += [picture for [picture] in frames.values()]
-            self._leave_out_silent(before)
-            found = await self._parts(asked)
-            if found is not None:
-                limits = SizeLimits(self.max_side, frames=tuple(frames))
-                return Decision(found, self.pictures, limits, self.refused)
+            decision = await self._parts_in_frames(asked)
+            if decision is not None:
+                return decision
         order = await asyncio.to_thread(order_in, self.pictures)
         if order is None:
             raise NoFit(described(self.pictures, "the numbers lie on no line"))
@@ -157,6 +151,18 @@ class Deciding:
 
     async def _parts(self, asked: BoxFormat) -> Fit | None:
         return await asyncio.to_thread(fit_parts, self.pictures, asked)
+
+    async def _parts_in_frames(self, asked: BoxFormat) -> Decision | None:
+        # Why some sizes are refused isn't known: it may be their area, a side or the shape.
+        before = len(self.pictures)
+        frames = await self._answered_frames(asked, [0])
+        self.pictures += [picture for [picture] in frames.values()]
+        self._leave_out_silent(before)
+        found = await self._parts(asked)
+        if found is None:
+            return None
+        limits = SizeLimits(self.max_side, frames=tuple(frames))
+        return Decision(found, self.pictures, limits, self.refused)
 
     async def _ask_for(self, sizes: Sequence[Size], asked: BoxFormat) -> str:
         # Returns why one was refused; "" where none was.

@@ -155,8 +155,8 @@ class RunWatch(BoxWatch):
         Raises SuspectBoxes, RunStopped.
         """
         while self._must_wait(image):
-            await self._check_if(lambda: self._must_wait(image), ask, image)
-        await self._check_if_due(ask, image)
+            await self._check_if(lambda: self._must_wait(image), ask, image, waits=True)
+        await self._check_if(self._is_due, ask, image)
         self._check_stopped()
 
     def _may_send(self) -> bool:
@@ -179,7 +179,7 @@ class RunWatch(BoxWatch):
             say(f"Warning: {equal}. See whether the model is shown the pictures.")
         if self.suspicion is None:
             await self._settle_all(question)
-        await self._check_if_due(ask, image)
+        await self._check_if(self._is_due, ask, image)
 
     async def _settle_proven(self, question: Question, proven: str) -> None:
         # One reply calls for a check, with this very picture; more than a slip explains, for none.
@@ -220,9 +220,11 @@ class RunWatch(BoxWatch):
                 self.open.vouching.doubt()
         likelier = None if self.suspicion else judge.certain(orientation)
         if likelier is not None:
-            what = f"the boxes of this run look like {likelier}, where {self.asked.name} was"
-            ask.note("likelier_format", f"{what} asked for")
-            say(f"Note: {what} asked for. Look at some of them, if their pictures are not unusual.")
+            what = (
+                f"the boxes of this run look like {likelier}, where {self.asked.name} was asked for"
+            )
+            ask.note("likelier_format", what)
+            say(f"Note: {what}. Look at some of them, if their pictures are not unusual.")
 
     async def conclude(self, ask: Ask) -> None:
         """Conclude as BoxWatch.conclude does, with a last check if one is due.
@@ -233,7 +235,7 @@ class RunWatch(BoxWatch):
         if self._is_over:  # once, whichever operator comes first
             return
         if not self._stop_message and self._last is not None:
-            await self._check_if(self._is_due_at_the_end, ask, self._last)
+            await self._check_if(self._is_due_at_the_end, ask, self._last, waits=True)
             for alike in list(self.open.odd.values()):
                 await self._check_now(ask, alike[-1][1])
         self.open.finish(are_trusted=self.suspicion is None)
@@ -283,22 +285,25 @@ class RunWatch(BoxWatch):
             self._other_models.add(name)
             self.known.pace.next_check = 0
 
-    async def _check_if_due(self, ask: Ask, image: Image) -> None:
-        if not self.known.turns.are_taken:
-            await self._check_if(self._is_due, ask, image)
-
     async def _check_now(self, ask: Ask, image: Image, looks_like: str | None = None) -> None:
         checks = self.known.checks
-        if not self.known.turns.are_taken:
-            await self._check_if(lambda: self.known.checks == checks, ask, image, looks_like)
+        await self._check_if(lambda: self.known.checks == checks, ask, image, looks_like)
 
     async def _check_if(
-        self, is_wanted: Callable[[], bool], ask: Ask, image: Image, looks_like: str | None = None
+        self,
+        is_wanted: Callable[[], bool],
+        ask: Ask,
+        image: Image,
+        looks_like: str | None = None,
+        *,
+        waits: bool = False,
     ) -> None:
-        # `looks_like` is the format that replies look like, where they call for the check.
-        await self.known.turns.take(
-            lambda: self.can_check and is_wanted(), lambda: self._check(ask, image, looks_like)
-        )
+        # Unless it `waits`, a check that is under way already is enough. `looks_like` is the format
+        # that replies look like, where they call for the check.
+        if waits or not self.known.turns.are_taken:
+            await self.known.turns.take(
+                lambda: self.can_check and is_wanted(), lambda: self._check(ask, image, looks_like)
+            )
 
     # A check
 
