@@ -29,9 +29,10 @@ from dataflow_grounding.engine.keyed_log import (
     read_lines,
     store_path,
 )
+from dataflow_grounding.engine.options import OwnPictures
 from dataflow_grounding.engine.plan import Step, WholeFile, image_column
 from dataflow_grounding.engine.reply_line import usage_of
-from dataflow_grounding.engine.source import Source, in_pilot
+from dataflow_grounding.engine.source import IMAGE_COLUMN, Source, in_pilot, pictures_of
 from dataflow_grounding.engine.workers import run_blocking
 from dataflow_grounding.images.image import open_image
 from dataflow_grounding.jobs.answerable import unanswerable
@@ -317,7 +318,7 @@ def _error(sent: Sequence[float], records: int) -> float:
 def _probes(run: SpecRun, amounts: Sequence[Amount]) -> list[int]:
     # The requests of all steps that watch their boxes count together. Pictures are looked at only
     # if some step has its boxes checked.
-    pictures = functools.cache(Source(run.job.steps, pilot=run.options.pilot).pictures)
+    pictures = functools.cache(functools.partial(_pictures, run))
     watched = 0.0  # requests of the steps so far
     probes_so_far = 0
     probes = []
@@ -336,6 +337,12 @@ def _probes(run: SpecRun, amounts: Sequence[Amount]) -> list[int]:
         probes.append(max(0, probes_by_now - probes_so_far))
         probes_so_far += probes[-1]
     return probes
+
+
+def _pictures(run: SpecRun) -> OwnPictures:
+    # The file that the first step reads may not be written yet.
+    _, rows = _rows_to_look_at(run)
+    return pictures_of(_records(run, rows), run.job.steps[0].image_key or IMAGE_COLUMN)
 
 
 def _check_every(step: Step) -> int | None:
