@@ -1,9 +1,8 @@
 """Who answers for the loopback server: a fixed text, made-up answers, or your function.
 
 Made-up answers are valid replies to each task. They depend on nothing but the request, by digests
-in place of chance, so that the same request is answered alike each time. Pictures of which the
-right answer is known (probes of a box format, a judge's test) are answered rightly: a model that
-failed them would stop the run.
+in place of chance, so that the same request is answered alike each time. Probe pictures of a box
+format are answered rightly: a model that failed them would stop the run.
 """
 
 import hashlib
