@@ -293,7 +293,8 @@ def _fold_letters(text: str) -> _Folded:
 
 
 def _are_of_one_letter(before: str, after: str) -> bool:
-    # Accents do, and the rest of a Hangul syllable or of a joined emoji.
+    # An accent goes on with the letter before it, and so does the rest of a Hangul syllable or of a
+    # joined emoji.
     if before.isspace():
         return False
     if after < "\u0300":  # the first accent: what comes before it is joined by a joiner alone

@@ -234,7 +234,9 @@ class Run:
         rows = self._rows
         while self.stopped is None:
             if not rows.waiting:
-                await self._read_rows()
+                more = await self.source.take(ROWS_AT_ONCE)
+                rows.taken += len(more)
+                rows.waiting.extend(more)
                 if not rows.waiting:
                     return
                 continue
@@ -264,11 +266,6 @@ class Run:
         if self.source.shares_stem(record):
             self.summary.notes["shared_stem"] += 1
         return record
-
-    async def _read_rows(self) -> None:
-        rows = await self.source.take(ROWS_AT_ONCE)
-        self._rows.taken += len(rows)
-        self._rows.waiting.extend(rows)
 
     async def _conclude(self) -> None:
         for index, step in enumerate(self.steps):

@@ -176,8 +176,7 @@ def _stored_by_step(run: SpecRun) -> dict[str, _StoredReplies]:
 
 @contextmanager
 def _stored_replies(folder: str) -> Iterator[KeyedLog]:
-    # Those of the run that a checkpoint folder belongs to, also of its shards and of other
-    # machines. Nothing in the folder is changed: a run may be at work there.
+    # Nothing in the folder is changed: a run may be at work there.
     with bucket.copied(os.path.dirname(os.path.abspath(folder)), replies=True) as results:
         others = {*other_stores(folder), *other_stores(os.path.join(results, CKPT))}
         with closing(KeyedLog(store_path(folder), read_only=True, others=others)) as log:

@@ -149,8 +149,8 @@ class RowsJob(SpecJob):
         return self._input.passed_over if self._from_input else ""
 
     def _captioning(self, storage: ResultsStorage) -> list[Step]:
-        # It is needed where the first step reads captions, and the input is pictures alone. The
-        # first step then reads this one's file.
+        # Where the first step reads captions, and the input is pictures alone, it reads this step's
+        # file.
         if not self._input.bare or "caption" not in self._first.operator.reads():
             return []
         if self.serving.needs_labels:
@@ -274,7 +274,7 @@ class RowsJob(SpecJob):
             )
 
     def _make(self, path: str, sources: dict[str, str]) -> None:
-        # Next to them is what they were made of, by which the next run tells whether they still
+        # Next to the rows is what they were made of, by which the next run tells whether they still
         # hold. It isn't written where a picture couldn't be fetched: the next run tries again.
         state_path = os.path.join(os.path.dirname(path), "input.json")
         made_of: list[Any] | None = None  # all that the rows depend on; None for a pipe, say

@@ -226,9 +226,7 @@ class SpecJob:
 
 
 def _watch_as_stated(operator: Any, vlm: VlmBlock) -> None:
-    # Set how an operator watches boxes and judgements: `check_every` says how often either is
-    # tested, `on_suspect_boxes` what becomes of boxes that don't look right. What isn't stated
-    # stays as the operator has it. An operator that watches neither stays as it is.
+    # What isn't stated stays as the operator has it.
     states_checks = "check_every" in vlm.model_fields_set
     if isinstance(operator, BoxChecker) and vlm.check_every is None:
         operator.check_every = None

@@ -124,7 +124,7 @@ def decided(
 
 
 def _first_answer(verdict: BoxVerdict) -> bool | None:
-    # Whether a box is on its phrase's thing, as one that is too large, or on a part, is.
+    # A box that is too large, or on a part, is on its phrase's thing, too.
     return None if verdict.fit is None else verdict.fit not in ("other", "nothing")
 
 
