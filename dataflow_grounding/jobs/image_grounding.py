@@ -14,7 +14,7 @@ from dataflow_grounding.data.classes import ClassError, definitions_of, phrases_
 from dataflow_grounding.data.inputs import Input
 from dataflow_grounding.data.storage import ResultsStorage
 from dataflow_grounding.engine.plan import Step
-from dataflow_grounding.jobs.judge import judge_block, serving_of_judge
+from dataflow_grounding.jobs.judge import judge_block, judge_of
 from dataflow_grounding.jobs.other_images import phrases_in_captions
 from dataflow_grounding.jobs.rows_job import RowsJob
 from dataflow_grounding.pipelines.shipped import ImageGroundingPipeline
@@ -124,9 +124,8 @@ class ImageGroundingJob(RowsJob):
         assert isinstance(block, ImageGroundingBlock)
         workflow = block.workflow
         settings: dict[str, Any] = {**workflow.own(), "verify": workflow.verify == "reground"}
-        for vlm in block.vlms[1:]:  # one at the most
-            assert block.vlm.judge is not None
-            judge = serving_of_judge(vlm, block.vlm.judge, workflow, self.spec.folders)
+        judge = judge_of(self.spec)
+        if judge is not None:
             self.servings.append(judge)
             settings["judge"] = judge
         if block.data.proposals:

@@ -17,7 +17,7 @@ from dataflow_grounding.engine.execute import refuse_to_overwrite
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.formats import seed_records
 from dataflow_grounding.formats.seeds import Made, Seeds
-from dataflow_grounding.jobs.judge import judge_block, serving_of_judge
+from dataflow_grounding.jobs.judge import judge_block, judge_of
 from dataflow_grounding.jobs.other_images import types_in_regions
 from dataflow_grounding.jobs.spec_job import SpecJob
 from dataflow_grounding.operators import CaptionGenerator, NegativePhraser
@@ -78,14 +78,9 @@ class ImageReferringExpressionJob(SpecJob):
         block = spec.block
         assert isinstance(block, ImageReferringExpressionBlock)
         self._data = block.data
-        for vlm in block.vlms[1:]:  # one at the most
-            assert block.vlm.judge is not None
-            judge = serving_of_judge(vlm, block.vlm.judge, block.workflow, spec.folders)
-            self.servings.append(judge)
         self._seed_file = os.path.join(spec.results_dir, "seed_annotations.jsonl")
         storage = ResultsStorage(self._seed_file, spec.results_dir)
-        pipeline = self._pipeline(block, storage)
-        all_steps = pipeline.steps()
+        all_steps = self._pipeline(block, storage).steps()
         self.take_steps(all_steps)
         if not os.path.exists(storage.checkpoint_folder):  # a folder with one is a run's of ours
             outputs = [step.storage.output_path for step in all_steps]
@@ -96,22 +91,13 @@ class ImageReferringExpressionJob(SpecJob):
             # a caption is all that is asked for: each picture gets one
             [step] = self.steps
             self.steps = [replace(step, operator=CaptionGenerator(self.serving))]
-        # A run of the caption alone, or from the check on, does without regions in the seeds.
-        without_regions = self._numbers == [CAPTION] or self._numbers[0] == CHECK
-        made = _made_by_steps(all_steps, self._numbers)
-        self._seeds: Seeds = seed_records.find_seeds(self._data, made, without_regions)
-        self.inputs = self._seeds.files
-        for path in self.inputs:
-            refuse_to_overwrite(path, [self._seed_file])
+        self._seeds = self._find_seeds(all_steps)
         self._report: dict[str, Any] = {}  # on the seeds, once they are written
         self._connect(all_steps)
         # whether the first step reads the seeds, not an earlier step's file
         self._from_seeds = self.steps[0].storage.input_path == self._seed_file
         if block.workflow.negatives:
-            types = types_in_regions(self._readable_records(self.steps[0].storage.input_path))
-            for step in self.steps:
-                if isinstance(step.operator, NegativePhraser):
-                    step.operator.phrases = tuple(types)
+            self._tell_types()
 
     def wanted(self, steps: list[Step]) -> list[str]:
         """With step 3, the check, all steps after it are wanted."""
@@ -128,8 +114,26 @@ class ImageReferringExpressionJob(SpecJob):
     ) -> ImageReferringExpressionPipeline:
         check = block.double_check
         settings = {"method": check.method, "iou": check.iou, **block.workflow.own()}
-        judge = self.servings[1] if len(self.servings) > 1 else None
+        judge = judge_of(self.spec)
+        if judge is not None:
+            self.servings.append(judge)
         return ImageReferringExpressionPipeline(storage, self.serving, judge=judge, **settings)
+
+    def _find_seeds(self, all_steps: list[Step]) -> Seeds:
+        # A run of the caption alone, or from the check on, does without regions in the seeds.
+        without_regions = self._numbers == [CAPTION] or self._numbers[0] == CHECK
+        made = _made_by_steps(all_steps, self._numbers)
+        seeds = seed_records.find_seeds(self._data, made, without_regions)
+        self.inputs = seeds.files
+        for path in self.inputs:
+            refuse_to_overwrite(path, [self._seed_file])
+        return seeds
+
+    def _tell_types(self) -> None:
+        types = types_in_regions(self._readable_records(self.steps[0].storage.input_path))
+        for step in self.steps:
+            if isinstance(step.operator, NegativePhraser):
+                step.operator.phrases = tuple(types)
 
     def _connect(self, all_steps: list[Step]) -> None:
         path = self._first_input(all_steps)

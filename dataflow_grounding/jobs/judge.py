@@ -1,14 +1,13 @@
 """The judge that `vlm.judge` names: its `vlm` block, and its serving."""
 
 import re
-from collections.abc import Sequence
 from typing import Any
 
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding._util.secrets import names_secret
 from dataflow_grounding.jobs.serving_of_spec import serving_of
 from dataflow_grounding.serving.serving import Serving
-from dataflow_grounding.spec import VlmBlock, WorkflowBlock
+from dataflow_grounding.spec import Spec, VlmBlock
 from dataflow_grounding.spec.schema import AzureBlock, JudgeBlock
 
 _KEYS = {
@@ -65,14 +64,20 @@ def _without_secrets(value: Any) -> Any:
     return value
 
 
-def serving_of_judge(
-    block: VlmBlock, judge: JudgeBlock, workflow: WorkflowBlock, folders: Sequence[str]
-) -> Serving:
-    """Return the serving of a judge's block. A SpecError names keys of `vlm.judge`."""
+def judge_of(spec: Spec) -> Serving | None:
+    """Return the serving of `vlm.judge`; None where a spec names none, or its run asks none.
+
+    A SpecError names keys of `vlm.judge`.
+    """
+    block = spec.block
+    judge = getattr(block.vlm, "judge", None)
+    if judge is None or len(block.vlms) == 1:
+        return None
+    workflow = block.workflow
     if judge.max_workers is not None:
         workflow = workflow.model_copy(update={"max_workers": judge.max_workers})
     try:
-        return serving_of(block, workflow, folders)
+        return serving_of(block.vlms[1], workflow, spec.folders)
     except SpecError as error:  # which names keys of `vlm`
         keys = r"(?<![\w./@-])vlm\.((openai|gemini|local)\.)?"  # no host's name
         raise SpecError(re.sub(keys, "vlm.judge.", str(error))) from error

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from dataflow_grounding import seed_file
+from dataflow_grounding.data.bad_entries import BadEntries
+from dataflow_grounding.formats import find_format, read
 from dataflow_grounding.testing import LoopbackServer
 from tests.support.referring_place import ReferringPlace, kitti
 from tests.support.workplace import command
@@ -136,6 +138,54 @@ def test_coco_is_read_by_one_rule_in_a_run_and_in_an_import(
     told = place.run("--pilot", "2").err
     assert said in imported.out + imported.err
     assert said in told + "".join(failed)
+
+
+ODD_LINES: dict[str, tuple[str, str, int]] = {
+    "kitti: a box": ("kitti", kitti("cup", *BOX), 1),
+    "kitti: a score": ("kitti", kitti("cup", *BOX, score="0.5"), 1),
+    "kitti: a word of two": ("kitti", kitti("tea_cup", *BOX), 1),
+    "kitti: DontCare": ("kitti", kitti("DontCare", *BOX), 0),
+    "kitti: a flat box": ("kitti", kitti("cup", 10, 20, 10, 60), 0),
+    "kitti: a turned box": ("kitti", kitti("cup", 50, 20, 10, 60), 0),
+    "kitti: three fields": ("kitti", "cup 1 2", 0),
+    "kitti: a comma": ("kitti", kitti("cup", "1,5", 20, 50, 60), 0),
+    "kitti: a box beyond": ("kitti", kitti("cup", -10, 20, 900, 60), 1),
+    "kitti: nothing": ("kitti", "", 0),
+    "yolo: a box": ("yolo", "0 0.15 0.4 0.2 0.4", 1),
+    "yolo: an outline": ("yolo", "0 0.1 0.1 0.4 0.1 0.4 0.4", 1),
+    "yolo: a score": ("yolo", "0 0.15 0.4 0.2 0.4 0.9", 1),
+    "yolo: a class as NumPy writes it": ("yolo", "0.0 0.15 0.4 0.2 0.4", 1),
+    "yolo: a class without a name": ("yolo", "9 0.15 0.4 0.2 0.4", 0),
+    "yolo: a flat box": ("yolo", "0 0.15 0.4 0 0.4", 0),
+    "yolo: a turned box": ("yolo", "0 0.15 0.4 -0.2 0.4", 0),
+    "yolo: pixels": ("yolo", "0 30 40 20 40", 0),
+    "yolo: four fields": ("yolo", "0 0.15 0.4 0.2", 0),
+}
+"""A line of a label file → its format, the line, and how many boxes there are in it."""
+
+
+@pytest.mark.parametrize("odd", ODD_LINES)
+def test_label_files_are_read_by_one_rule_in_a_run_and_in_an_import(
+    odd: str, place: ReferringPlace
+) -> None:
+    kind, line, count = ODD_LINES[odd]
+    place.label("a.txt", [line])
+    place.label("b.txt", [ODD_LINES[f"{kind}: a box"][1]] * MOST)
+    (place.labels / "classes.txt").write_text("cup\n")
+    seeds = seed_file(str(place.folder / "s"), str(place.images), **{kind: str(place.labels)})
+    rows = [json.loads(line) for line in Path(seeds).read_text().splitlines()]
+    (place.folder / "data.yaml").write_text("names: [cup]\n")
+    source = find_format(kind)
+    source.bad = BadEntries()
+    imported = list(read(str(place.folder), source))
+    by_import = [
+        (expression["text"], instance["bbox"])
+        for expression in imported[0]["expressions"]
+        for instance in expression["instances"]
+    ]
+    assert [(region["type"], region["bbox"]) for region in rows[0]["regions"]] == by_import
+    assert len(by_import) == count
+    assert [row["seed_error"] for row in rows if "seed_error" in row] == source.bad.named
 
 
 Maker = Callable[[ReferringPlace], list[str]]
