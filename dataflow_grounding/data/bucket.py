@@ -347,10 +347,9 @@ class _Replies:
                 log.write(more)
 
     def send(self) -> None:
-        """Send what the own log has gained, in whole lines; a line that has no end waits.
-
-        What belongs to the part that was sent last is sent with that part once more, until this has
-        CLOSED_BYTES. Raises OSError where the log can't be read, or the store doesn't take it.
+        """Send what the own log has gained, in whole lines; a line that has no end waits. What
+        belongs to the part that was sent last is sent with that part once more, until this has
+        CLOSED_BYTES.
         """
         with open(self._log, "rb") as file:
             os.fsync(file.fileno())  # only what this machine can't lose any more is sent

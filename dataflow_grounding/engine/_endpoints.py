@@ -91,9 +91,9 @@ class Endpoint:
         return not self.share.allowed
 
     def answered(self, sent: float | None = None) -> None:
-        """Note an answer to a request that was sent then (by the process's clock; None for just
-        now). As the endpoint worked then, refusals that had come by then were about their records:
-        they are stored. Those that came later may still be the endpoint's.
+        """Note an answer to a request that was sent at `sent`, by the process's clock; None for
+        just now. As the endpoint worked then, refusals that had come by then were about their
+        records: they are stored. Those that came later may still be the endpoint's.
         """
         until = time.monotonic() if sent is None else sent
         for key, refusal in list(self._held.items()):
@@ -332,7 +332,7 @@ class Endpoints:
             free = [endpoint for endpoint in candidates if endpoint.share.is_free]
             if not free:
                 return None
-            endpoint = self._drawn(free)
+            endpoint = self._drawn_by_weight(free)
             number = endpoint.share.take()
             if number is not None:  # else another thread has just taken the room
                 return endpoint, number
@@ -345,7 +345,7 @@ class Endpoints:
             return [endpoint for endpoint in self.all if endpoint not in failed]
         return self.all
 
-    def _drawn(self, free: list[Endpoint]) -> Endpoint:
+    def _drawn_by_weight(self, free: list[Endpoint]) -> Endpoint:
         # Those that have less than their part of the requests in flight come first: else a slow one
         # would come to hold all of them.
         per_weight = self.most / sum(endpoint.weight for endpoint in self.askable([]))

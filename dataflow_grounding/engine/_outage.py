@@ -79,9 +79,9 @@ class Outages:
             await asyncio.shield(self._recovery)
 
     async def questions_for(self, fault: errors.ServerFault, since: float) -> int:
-        """Return how many small questions it took until the endpoints answered. None, 0, where a
-        request is at fault itself, as they answer others. After one, nobody knows: an outage may
-        just have ended. After more it was one. Raises OutOfService for one that is too long.
+        """Return how many small questions it took until the endpoints answered: 0 where a request
+        is at fault itself, as they answer others. After one, nobody knows: an outage may just have
+        ended. After more it was one. Raises OutOfService for one that is too long.
         """
         # Before the first answer only a busy endpoint (503) is known to be one.
         may_be_out = self._endpoints.have_answered or isinstance(fault, errors.ServerOverloaded)
