@@ -3,19 +3,23 @@
 What is done to the latter is in `stores.py`.
 """
 
+import glob
 import io
 import os
 import posixpath
 import re
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from typing import IO, cast
 
 from dataflow_grounding._util import stores
 from dataflow_grounding._util.addresses import State, is_remote
 from dataflow_grounding._util.errors import InputError, errors_as
 
+# Flags of `os.open`: without the first, a pipe that took a file's place would be waited for;
+# without the second, Windows would change the ends of lines.
+_PLAIN_OPEN = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _FILE = "file://"  # what addresses of this machine's files begin with
 # The bucket or repository of an address, which `..` doesn't lead out of: `s3://bucket`,
 # `hf://datasets/owner/name`.
@@ -56,6 +60,24 @@ def joined(folder: str, path: str) -> str:
     return f"{folder[:end]}/{within}"
 
 
+def path_within(path: str, root: str | None) -> str:
+    """Return an absolute path or address relative to `root`; "" where it isn't within it."""
+    if not root or is_remote(path) != is_remote(root):
+        return ""
+    # Nearly all paths and roots are plain, and need no relpath, which takes as long as a picture's
+    # header does.
+    if _is_plain(root) and _is_plain(path) and path != root:
+        below = path.removeprefix(f"{root}{os.sep}")
+        return "" if below == path else below
+    inside = os.path.relpath(plain_path(path), absolute(root))
+    return "" if inside.split(os.sep)[0] == os.pardir else inside
+
+
+def _is_plain(path: str) -> bool:
+    starts_once = path.startswith(os.sep) and not path.startswith(os.sep * 2)
+    return starts_once and path != os.sep and os.path.normpath(path) == path
+
+
 def look(path: str) -> State:
     """Return the state of a file or folder, local or remote."""
     if is_remote(path):
@@ -93,9 +115,9 @@ def kind_of(path: str) -> str:
     return ""
 
 
-def open_file(path: str) -> IO[bytes]:
-    """Open a file to read, local or remote; what a store doesn't send is asked for again. An empty
-    file isn't read: the kernel's are empty, and some of them never end (/proc/kmsg).
+def open_input(path: str) -> IO[bytes]:
+    """Open a file to read, here or in a store, which is asked again for what it doesn't send. An
+    empty file isn't read: the kernel's are empty, and some of them never end (/proc/kmsg).
     """
     if is_remote(path):
         return stores.open_file(path)
@@ -107,23 +129,75 @@ def open_file(path: str) -> IO[bytes]:
     return file
 
 
-def names_in(folder: str, pattern: str = "") -> list[str]:
-    """Return the files under a remote folder, or those that match a pattern, relative to it."""
-    return stores.names_in(folder, pattern)
+def open_start(path: str, size: int, check: Callable[[State], None]) -> IO[bytes]:
+    """Open a file, unless `check` refuses it, of which perhaps no more than `size` bytes are there:
+    a store isn't asked for more.
+    """
+    state = look(path)
+    check(state)
+    if is_remote(path):
+        return io.BytesIO(stores.fetched(path, min(size, state.size)))
+    return open_input(path)
 
 
-def fetched(address: str, size: int) -> bytes:
-    return stores.fetched(address, size)
+def read_input(
+    path: str, most: int, check: Callable[[State], None], size: int | None = None
+) -> bytes:
+    """Return all bytes of a file, unless `check` refuses it before it is opened: to open a device
+    may do something. A store isn't asked for a `size` that is known.
+    """
+    if is_remote(path):
+        state = look(path) if size is None else State(size, 0, "file")
+        check(state)
+        return stores.fetched(path, state.size)
+    path = plain_path(path)
+    state = look(path)
+    check(state)
+    # A picture is read for each request: this takes half as long as a buffered file.
+    descriptor = os.open(path, os.O_RDONLY | _PLAIN_OPEN)
+    try:
+        data = os.read(descriptor, state.size + 1)
+        # A network's disk may give a part only, and a file that grows meanwhile more.
+        while len(data) != state.size and len(data) <= most:
+            more = os.read(descriptor, 2**20)
+            if not more:
+                break
+            data += more
+        return data
+    finally:
+        os.close(descriptor)
 
 
-@contextmanager
-def system_errors(path: str) -> Iterator[None]:
-    """Raise what a library raises of a remote file as the OSError of a file of this machine."""
-    if not is_remote(path):
-        yield
-        return
-    with stores.system_errors(path):
-        yield
+def names_in(folder: str) -> list[str]:
+    """Return the files at any depth of a folder, relative to it, sorted.
+
+    Hidden files and folders are left out; links to folders are followed, into each folder once.
+    """
+    if is_remote(folder):
+        return [name for name in stores.names_in(folder) if "/." not in f"/{name}"]
+    names = []
+    seen: set[str] = set()
+    for top, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(top)
+        if real in seen:  # a link that leads back
+            folders.clear()
+            continue
+        seen.add(real)
+        # os.walk goes into what is left in its list
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            if not name.startswith("."):
+                path = os.path.relpath(os.path.join(top, name), folder)
+                names.append(path.replace(os.sep, "/"))
+    return sorted(names)
+
+
+def names_like(folder: str, pattern: str) -> list[str]:
+    """Return the files in a folder that match a pattern, which begins with it, relative to it."""
+    if is_remote(pattern):
+        return stores.names_in(folder, pattern)
+    paths = filter(os.path.isfile, sorted(glob.glob(pattern, recursive=True)))
+    return [os.path.relpath(path, folder or ".") for path in paths]
 
 
 def bare_address(endpoint: str) -> str:

@@ -12,7 +12,6 @@ from typing import Any
 
 import click
 
-from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import GroundingError, InputError, errors_as
 from dataflow_grounding._util.paths import absolute
 from dataflow_grounding._util.terminal import counted, say, say_json
@@ -52,7 +51,7 @@ from dataflow_grounding.formats.format import Format
 from dataflow_grounding.formats.reading import Doubts, with_sizes
 from dataflow_grounding.formats.samples import Exported
 from dataflow_grounding.formats.selection import Selection
-from dataflow_grounding.images.image import find_image
+from dataflow_grounding.images.image import find_image, waits
 
 
 class _ClassScore(click.ParamType):  # type: ignore[type-arg]
@@ -236,7 +235,7 @@ def _bad_facts(bad: BadEntries) -> dict[str, Any]:
 def _missing_pictures(paths: list[str], folder: str, unpacked: str) -> list[str]:
     # Of a store nothing is asked: it is seen when the pictures are used. Those of the data itself
     # are in `unpacked`.
-    if not paths or is_remote(folder) or any(map(is_remote, paths)):
+    if any(waits(path, (folder,)) for path in paths) or not paths:
         return []
     for path in paths:
         with suppress(GroundingError):

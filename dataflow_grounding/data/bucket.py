@@ -29,8 +29,8 @@ from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.environment import cache_folder
 from dataflow_grounding._util.errors import InputError, StorageFailed, TakenOver, errors_as
 from dataflow_grounding._util.files import open_log, whole_file, within
-from dataflow_grounding._util.paths import has_scheme, joined, state_of, system_errors
-from dataflow_grounding._util.stores import file_version, place_of
+from dataflow_grounding._util.paths import has_scheme, joined, state_of
+from dataflow_grounding._util.stores import file_version, place_of, system_errors
 from dataflow_grounding._util.terminal import say, show_as
 from dataflow_grounding._util.threads import in_threads
 from dataflow_grounding.data.records import read_object, write_bytes

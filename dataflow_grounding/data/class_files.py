@@ -5,7 +5,7 @@ from os.path import splitext
 from typing import Any
 
 from dataflow_grounding._util.errors import InputError, SpecError
-from dataflow_grounding._util.paths import kind_of, open_file
+from dataflow_grounding._util.paths import kind_of, open_input
 
 
 def read_class_file(path: str) -> Any:
@@ -38,7 +38,7 @@ def _text_of(path: str) -> str:
                 f"classes: no file {path}. Name a file of class names, or give a list of them:"
                 " [person, cup]"
             )
-        with open_file(path) as file:
+        with open_input(path) as file:
             return file.read().decode("utf-8-sig")
     except UnicodeDecodeError:
         raise SpecError(f"classes: {path} is not a text in UTF-8: save it as one") from None

@@ -9,7 +9,7 @@ from os.path import splitext
 from typing import Any
 
 from dataflow_grounding._util.errors import InputError, SpecError
-from dataflow_grounding._util.paths import joined, kind_of, open_file
+from dataflow_grounding._util.paths import joined, kind_of, open_input
 from dataflow_grounding.data.results_folder import folder_of_results, run_of, stated_in
 from dataflow_grounding.data.rows import write_text
 from dataflow_grounding.data.spans import clean_caption
@@ -150,7 +150,7 @@ def keep_classes(results: str, out: str) -> None:
 
 def _names_in_file(path: str) -> list[str]:
     try:
-        with open_file(path) as file:
+        with open_input(path) as file:
             return list(file.read().decode("utf-8-sig").splitlines())
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"can't read the names of classes in {path}: {error}") from None

@@ -5,12 +5,11 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from itertools import chain
 from typing import Any
 
-from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import (
     NO_MEMORY,
     BrokenRow,
@@ -20,7 +19,7 @@ from dataflow_grounding._util.errors import (
     needs_extra,
     needs_package,
 )
-from dataflow_grounding._util.paths import open_file, plain_path, system_errors
+from dataflow_grounding._util.paths import open_input
 from dataflow_grounding.data.records import dump_text, is_number, parse_value
 from dataflow_grounding.data.rows import DELIMITERS, Row, file_type_of
 
@@ -99,7 +98,7 @@ def to_dataframe(records: Iterable[Mapping[str, Any]]) -> Any:
 def read_csv(path: str) -> Iterator[Row]:
     """Yield the rows of CSV or TSV, by the header's names, each with the line where it begins."""
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    with TextIOWrapper(open_file(path), "utf-8-sig", "surrogateescape", newline="") as file:
+    with TextIOWrapper(open_input(path), "utf-8-sig", "surrogateescape", newline="") as file:
         reader = csv.reader(file, strict=True, delimiter=DELIMITERS[file_type_of(path)])
         names = _csv_header(path, reader)
         while True:
@@ -240,18 +239,12 @@ def parquet_file(path: str) -> Iterator[Any]:
     with needs_extra("Parquet", "parquet"):
         import pyarrow.parquet
     try:
-        with system_errors(path), _parquet_source(path) as source:
+        with open_input(path) as source:
             yield pyarrow.parquet.ParquetFile(source, pre_buffer=False, buffer_size=1 << 20)
     except MemoryError:
         raise InputError(f"can't read {path}: {NO_MEMORY}") from None
     except pyarrow.ArrowException as error:
         raise InputError(f"{path} is not a Parquet file: {str(error).splitlines()[0]}") from None
-
-
-def _parquet_source(path: str) -> AbstractContextManager[Any]:
-    if is_remote(path):
-        return open_file(path)
-    return nullcontext(plain_path(path))
 
 
 def holds_bytes(path: str) -> bool:

@@ -12,7 +12,7 @@ from io import TextIOWrapper
 from typing import IO, Any
 
 from dataflow_grounding._util.errors import InputError
-from dataflow_grounding._util.paths import open_file, system_errors
+from dataflow_grounding._util.paths import open_input
 
 _CHUNK = 2**16  # characters that are read at a time, at the least
 # What is skipped to see the character after it: white space, or a key's colon as well.
@@ -32,14 +32,14 @@ _VALUE = re.compile(rf"\s*:\s*({_NEVER})?")  # before a key's value: ":"; nothin
 
 def json_file(path: str) -> IO[str]:
     """Open a JSON file as text, in the encoding that its first bytes show, surrogates and all."""
-    with open_file(path) as start:
+    with open_input(path) as start:
         encoding = json.detect_encoding(start.read(4))
-    return TextIOWrapper(open_file(path), encoding, "surrogatepass")
+    return TextIOWrapper(open_input(path), encoding, "surrogatepass")
 
 
 def read_json(path: str) -> Any:
     """Return the value in a JSON file; None also where it holds several, as JSON lines do."""
-    with system_errors(path), open_file(path) as file:
+    with open_input(path) as file:
         data = file.read()
     try:
         return json.loads(data.removeprefix(b"\xef\xbb\xbf"))

@@ -11,10 +11,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, TypeAlias
 
-from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import BrokenRow
 from dataflow_grounding._util.files import whole_file
-from dataflow_grounding._util.paths import absolute, is_absolute, open_file, plain_path
+from dataflow_grounding._util.paths import is_absolute, open_input, path_within
 
 Update: TypeAlias = dict[str, Any]  # what an operator adds to a record: column name → JSON value
 
@@ -144,24 +143,6 @@ def name_within(path: str, root: str | None) -> str:
         path = path_within(path, root) or os.path.basename(path)
     parts = os.path.splitext(os.path.normpath(path))[0].split(os.sep)
     return "/".join("_" if part == os.pardir else part for part in parts)
-
-
-def path_within(path: str, root: str | None) -> str:
-    """Return an absolute path or address relative to `root`; "" where it isn't within it."""
-    if not root or is_remote(path) != is_remote(root):
-        return ""
-    # Nearly all paths and roots are plain, and need no relpath, which takes as long as a picture's
-    # header does.
-    if _is_plain(root) and _is_plain(path) and path != root:
-        below = path.removeprefix(f"{root}{os.sep}")
-        return "" if below == path else below
-    inside = os.path.relpath(plain_path(path), absolute(root))
-    return "" if inside.split(os.sep)[0] == os.pardir else inside
-
-
-def _is_plain(path: str) -> bool:
-    starts_once = path.startswith(os.sep) and not path.startswith(os.sep * 2)
-    return starts_once and path != os.sep and os.path.normpath(path) == path
 
 
 def has_id(own_id: Any) -> bool:
@@ -414,7 +395,7 @@ def parse_value(text: str | bytes) -> Any:
 
 def read_object(path: str) -> dict[str, Any]:
     """Return the JSON object in a file of the package's own; {} if it is missing or damaged."""
-    with suppress(OSError, BrokenRow), open_file(path) as file:
+    with suppress(OSError, BrokenRow), open_input(path) as file:
         return parse_line(file.read())
     return {}
 

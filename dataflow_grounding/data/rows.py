@@ -24,7 +24,7 @@ from dataflow_grounding._util.errors import (
     errors_as,
 )
 from dataflow_grounding._util.files import is_at, locked_file, remove_leftover, whole_file
-from dataflow_grounding._util.paths import open_file, system_errors
+from dataflow_grounding._util.paths import open_input
 from dataflow_grounding.data.json_lists import items_of, json_file, read_json
 from dataflow_grounding.data.records import (
     BROKEN_ROW,
@@ -68,8 +68,7 @@ def read_rows(path: str) -> Iterator[Row]:
     if path.endswith((".pickle", ".pkl")):
         raise InputError(f"{path}: {NO_PICKLE}")
     try:
-        with system_errors(path):
-            yield from _reader_of(file_type_of(path))(path)
+        yield from _reader_of(file_type_of(path))(path)
     except MemoryError:
         raise InputError(f"can't read {path}: {NO_MEMORY}") from None
     except OSError as error:
@@ -110,7 +109,7 @@ def read_records(path: str) -> list[dict[str, Any]]:
 def _read_jsonl(path: str) -> Iterator[Row]:
     import jsonlines
 
-    with open_file(path) as file:
+    with open_input(path) as file:
         lines = _CountedLines(file, path)
         reader = jsonlines.Reader(lines, loads=lambda line: _parse_row(lines.number, line))
         while True:

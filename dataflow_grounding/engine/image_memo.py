@@ -13,7 +13,6 @@ from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
-from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import RecordError, StorageFailed
 from dataflow_grounding._util.threads import off_loop
 from dataflow_grounding.data.records import Record
@@ -75,9 +74,9 @@ class ImageMemo:
                 self._log.put(_key(file.path), {})
 
     async def _read(self, file: images.ImageFile, limits: images.ImageLimits | None) -> ImageFacts:
-        if is_remote(file.path):
-            return await off_loop(images.read_facts, file.path, limits, file.file_bytes)
-        return await self.of_disk(partial(images.read_facts, file.path, limits))
+        if file.is_far:
+            return await off_loop(images.read_facts, file, limits)
+        return await self.of_disk(partial(images.read_facts, file, limits))
 
     async def of_disk(self, read: Callable[[], T]) -> T:
         """Return what `read` returns. A thread takes longer than a quick file; so files are read on

@@ -7,7 +7,6 @@ from contextlib import closing, suppress
 from functools import partial
 from typing import Any
 
-from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import RecordError
 from dataflow_grounding._util.threads import side_by_side
 from dataflow_grounding.data.records import Record
@@ -42,8 +41,8 @@ def pictures_of(path: str, folders: Sequence[Any], checkpoint: str) -> list[str]
     contents = hashlib.sha256()
     if not os.path.exists(path):
         return [places.hexdigest(), contents.hexdigest()]
-    here = [folder for folder in folders if isinstance(folder, str) and not is_remote(folder)]
-    records = (Record(row.data or {}, tuple(here)) for row in read_rows(path))
+    named = tuple(folder for folder in folders if isinstance(folder, str))
+    records = (Record(row.data or {}, named) for row in read_rows(path))
     with closing(image_memo.log_of(checkpoint)) as log:
         look = partial(_picture_of, log=log)
         for picture in side_by_side(look, records, lambda _: False, cores=True):

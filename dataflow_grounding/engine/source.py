@@ -21,7 +21,7 @@ from dataflow_grounding._util.errors import (
     RunStopped,
 )
 from dataflow_grounding._util.number_table import ALL_BITS, NumberTable
-from dataflow_grounding._util.paths import is_absolute, kind_of, open_file
+from dataflow_grounding._util.paths import is_absolute, kind_of, open_input
 from dataflow_grounding._util.threads import side_by_side
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.data.records import ROW_OF_IMAGE, Record, has_id, image_id_of
@@ -419,7 +419,7 @@ class Source:
             # the same rows may have moved in the input
             paths.append(lines_path(self.path))
         for path in paths:
-            with open_file(path) as file:
+            with open_input(path) as file:
                 while block := file.read(BLOCK):
                     digest.update(block)
         far = functools.partial(is_far, key=self.image_key)

@@ -6,22 +6,20 @@ not at all. Labelling tools show it upright: they get it as it is, too, where it
 
 import io
 import os
-import shutil
 import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from dataflow_grounding._util.addresses import is_remote, is_web
+from dataflow_grounding._util.addresses import is_web
 from dataflow_grounding._util.errors import BrokenRow, ImageMissing, InputError
 from dataflow_grounding._util.files import new_file, portable
-from dataflow_grounding._util.paths import is_absolute
+from dataflow_grounding._util.paths import is_absolute, path_within
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.boxes.regions import labels_as_stored
 from dataflow_grounding.data.records import (
     Record,
     name_within,
     path_of,
-    path_within,
     stated_size,
 )
 from dataflow_grounding.formats.export_folder import ExportFolder
@@ -139,7 +137,7 @@ class ExportPictures:
         return path
 
     def _is_replaced(self, path: str) -> bool:
-        if not self._replaced_folder or is_remote(path):
+        if not self._replaced_folder or not os.path.lexists(path):
             return False
         # A link that goes is lost too, wherever it leads: the folder that it is in counts as well.
         folder = os.path.realpath(os.path.dirname(path)) + os.sep
@@ -161,14 +159,12 @@ class ExportPictures:
         target = self._out.place(name)
         if os.path.lexists(target):
             return name
-        if header.orientation != 1 or is_remote(picture.path):
-            with new_file(target) as file:
-                file.write(self.data(picture))
-        elif self._images == "link":
+        is_here = os.path.exists(picture.path)
+        if self._images == "link" and header.orientation == 1 and is_here:
             os.symlink(os.path.abspath(picture.path), target)
         else:
-            with new_file(target) as file, open(picture.path, "rb") as source:
-                shutil.copyfileobj(source, file, 2**20)
+            with new_file(target) as file:
+                file.write(self.data(picture))
         return name
 
     def name_in_folder(self, file_name: str) -> str:

@@ -13,9 +13,8 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
-from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import BrokenRow, InputError, errors_as, needs_extra
-from dataflow_grounding._util.paths import absolute, joined, kind_of, names_in, open_file
+from dataflow_grounding._util.paths import absolute, joined, kind_of, names_like, open_input
 from dataflow_grounding._util.terminal import counted, say
 from dataflow_grounding.data.dataframes import holds_bytes, parquet_rows
 from dataflow_grounding.data.inputs import DATASETS, Input
@@ -96,16 +95,10 @@ def _of_glob(pattern: str, results_dir: str) -> Input:
     folder = os.path.dirname(pattern)
     while glob.has_magic(folder):  # up to the folder in which all matches are
         folder = os.path.dirname(folder)
-    if is_remote(pattern):
-        names = names_in(folder, pattern)
-    else:
-        paths = sorted(glob.glob(pattern, recursive=True))
-        names = [os.path.relpath(path, folder or ".") for path in paths]
+    names = names_like(folder, pattern)
     shards = [joined(folder, name) for name in names if name.endswith(".tar")]
     if shards:
         return _of_tars(pattern, shards)
-    if not is_remote(pattern):
-        names = [name for name in names if os.path.isfile(joined(folder, name))]
     if_none = f"no picture ({', '.join(ENDINGS)}) matches {pattern}"
     return _of_pictures(pattern, folder or ".", names, results_dir, if_none)
 
@@ -231,7 +224,7 @@ def _row_of_sample(sample: TarSample) -> dict[str, Any]:
 
 
 def _of_coco(path: str, folders: tuple[str, ...]) -> Input | None:
-    with errors_as(InputError, f"can't read {path}"), open_file(path) as file:
+    with errors_as(InputError, f"can't read {path}"), open_input(path) as file:
         # A list of rows, which may be a large one, isn't read to see that it isn't COCO's.
         if not file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
             return None

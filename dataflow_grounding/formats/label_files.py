@@ -21,7 +21,7 @@ from functools import partial
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 from dataflow_grounding._util.errors import BrokenRow, InputError, errors_as
-from dataflow_grounding._util.paths import joined, open_file
+from dataflow_grounding._util.paths import joined, open_input
 from dataflow_grounding.boxes.geometry import Bbox, Size, box_of
 from dataflow_grounding.data.bad_entries import ImportRefused
 from dataflow_grounding.data.classes import class_key
@@ -114,7 +114,7 @@ def label_folder(
 def _read_label(path: str, of_line: Callable[[list[str]], list[Labelled]]) -> Label:
     # `of_line` returns the regions of a line's fields, one or none.
     label = Label([], [], [])
-    with errors_as(BrokenRow, f"can't read {path}"), open_file(path) as file:
+    with errors_as(BrokenRow, f"can't read {path}"), open_input(path) as file:
         data = file.read()
     data = data.removeprefix(codecs.BOM_UTF8).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     for number, line in enumerate(data.split(b"\n"), 1):
@@ -227,7 +227,7 @@ def read_names(path: str) -> Names:
     InputError for a file that can't be read so.
     """
     try:
-        with open_file(path) as file:
+        with open_input(path) as file:
             text = file.read().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"can't read the class names in {path}: {error}") from None

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
-from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import BrokenRow, InputError, MachineBusy, RecordError
 from dataflow_grounding._util.paths import joined, kind_of, state_of
 from dataflow_grounding._util.settings import setting
@@ -38,7 +37,7 @@ from dataflow_grounding.formats.reading import files_under, reaches_beyond
 from dataflow_grounding.formats.seeds import Found, Seeds
 from dataflow_grounding.formats.tao_records import SOURCE
 from dataflow_grounding.images.files import ENDINGS
-from dataflow_grounding.images.image import open_image
+from dataflow_grounding.images.image import open_image, waits
 
 _NO_LABEL = Label([], [], [])
 # A key of `run.json` → how a label calls it.
@@ -104,7 +103,7 @@ class _Labels:
     def _states(self, files: list[str]) -> Iterator[Any]:
         images = (joined(self.image_dir, image) for image in self.images)
         paths = itertools.chain(images, files)
-        return side_by_side(lambda path: (path, state_of(path)), paths, is_remote)
+        return side_by_side(lambda path: (path, state_of(path)), paths, waits)
 
     def _records(self, found: Found) -> Iterator[dict[str, Any]]:
         bad = BadEntries()

@@ -14,7 +14,6 @@ from itertools import groupby
 from typing import IO, Any
 from xml.etree import ElementTree
 
-from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import (
     BrokenRow,
     InputError,
@@ -23,7 +22,7 @@ from dataflow_grounding._util.errors import (
     errors_as,
 )
 from dataflow_grounding._util.number_table import NumberTable
-from dataflow_grounding._util.paths import kind_of, names_in, open_file, system_errors
+from dataflow_grounding._util.paths import kind_of, names_in, open_input
 from dataflow_grounding.boxes.geometry import Bbox, Size, area, box_of, clamp
 from dataflow_grounding.boxes.regions import labels_as_stored
 from dataflow_grounding.data.bad_entries import SKIPPED, BadEntries, ImportRefused
@@ -44,7 +43,7 @@ from dataflow_grounding.engine.source import identify
 from dataflow_grounding.formats.format import is_at_span
 from dataflow_grounding.formats.imported import COLUMN, with_read
 from dataflow_grounding.images.files import ENDINGS, MAX_FILE_BYTES, Header, read_header
-from dataflow_grounding.images.image import find_image
+from dataflow_grounding.images.image import find_image, waits
 
 ROUNDING = 0.5  # px by which a box may reach out of its image without a report
 # Reports on an import; the boxes stay as they are.
@@ -79,30 +78,12 @@ _XML_PART = 2**18
 def files_under(folder: str, endings: tuple[str, ...], key: str) -> list[str]:
     """Return the files at any depth of a folder with these endings, relative to it, sorted.
 
-    Hidden files and folders are left out; links to folders are followed, into each folder once.
     Endings are in lower case, "" is that of any file. Raises InputError, which names the setting
     `key`.
     """
     if kind_of(folder) != "folder":
         raise InputError(f"{key}: no folder {folder}")
-    if is_remote(folder):
-        visible = [name for name in names_in(folder) if "/." not in f"/{name}"]
-        return [name for name in visible if name.lower().endswith(endings)]
-    paths = []
-    seen: set[str] = set()
-    for top, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(top)
-        if real in seen:  # a link that leads back
-            folders.clear()
-            continue
-        seen.add(real)
-        # os.walk goes into what is left in its list
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            if name.lower().endswith(endings) and not name.startswith("."):
-                path = os.path.relpath(os.path.join(top, name), folder)
-                paths.append(path.replace(os.sep, "/"))
-    return sorted(paths)
+    return [name for name in names_in(folder) if name.lower().endswith(endings)]
 
 
 def file_of(path: str, name: str) -> str:
@@ -284,8 +265,7 @@ def tar_samples(path: str) -> Iterator[TarSample]:
     try:
         with (
             errors_as(InputError, f"can't read {path}"),
-            system_errors(path),
-            open_file(path) as file,
+            open_input(path) as file,
             tarfile.open(fileobj=file, tarinfo=_BoundedMember) as tar,
         ):
             files = (member for member in tar if member.isfile())
@@ -484,7 +464,7 @@ def complete_rows(
 def _check_sides(record: Record, folder: str, where: str) -> None:
     # Only sides that change places tell of labels that were drawn without the orientation.
     stated = stated_size(record)
-    if stated is None or not folder or is_remote(folder) or is_remote(path_of(record)):
+    if stated is None or not folder or waits(path_of(record), (folder,)):
         return
     try:
         header = _picture_header(folder, record.get("image_path"), where)
@@ -703,8 +683,8 @@ def with_sizes(
     for record in records:
         stated = stated_size(record)
         real = None
-        compares = doubts is not None and doubts.compares and not is_remote(folder)
-        if stated is None or (compares and not is_remote(path_of(record))):
+        compares = doubts is not None and doubts.compares
+        if stated is None or (compares and not waits(path_of(record), (folder,))):
             with suppress(InputError):
                 real = _picture_header(folder, record.get("image_path"), "").size
         if stated is None and real is not None:

@@ -6,15 +6,13 @@ import importlib.machinery
 import importlib.util
 import io
 import math
-import os
-import stat
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
-from dataflow_grounding._util.addresses import is_remote
+from dataflow_grounding._util.addresses import State
 from dataflow_grounding._util.errors import (
     GroundingError,
     ImageBroken,
@@ -23,7 +21,7 @@ from dataflow_grounding._util.errors import (
     cant_read,
     machine_fault,
 )
-from dataflow_grounding._util.paths import fetched, look, open_file, plain_path
+from dataflow_grounding._util.paths import open_start, read_input
 from dataflow_grounding._util.terminal import quoted, say
 from dataflow_grounding.boxes.geometry import Size
 
@@ -54,7 +52,7 @@ MAX_PIXELS = 400_000_000  # more is taken for a decompression bomb
 # A picture that is too large to be decoded still has a size, by which its labels are imported and
 # reviewed. Pillow itself opens none that is larger than this.
 _MOST_PIXELS_KNOWN = 2 * MAX_PIXELS
-_FIRST_BYTES = 2**16  # of a remote file that are fetched for its header
+_FIRST_BYTES = 2**16  # of a file in a store that are fetched for its header
 PIXELS_AT_ONCE = 100_000_000
 """What all threads together decode at a time; a picture with more goes alone."""
 
@@ -62,9 +60,6 @@ MAX_FILE_BYTES = 512 * 2**20  # of an image file that is read
 # Of a JPEG. A camera writes one segment of EXIF, 64 KiB at most.
 MAX_EXIF_BYTES = 2**20
 MAX_SEGMENTS = 10_000
-# Flags of `os.open`: without the first, a pipe that took a file's place would be waited for;
-# without the second, Windows would change the ends of lines.
-_PLAIN_OPEN = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _PLAIN_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}  # Pillow's, which all endpoints read
 _DIM = 64  # of 255: the brightest that 14 bits in 16 come to
 _WHITE = 250  # of 255: what is lighter looks like the white ground
@@ -108,55 +103,30 @@ def read_file(path: str, size: int | None = None) -> bytes:
     Raises ImageMissing; ImageBroken for a folder, a device, or what is larger than MAX_FILE_BYTES;
     MachineBusy, StorageFailed.
     """
-    if is_remote(path):
-        with _open_file(path, size=size) as file:
-            return file.read()
     try:
-        return _read_whole(plain_path(path))
-    except OSError as error:
+        return read_input(path, MAX_FILE_BYTES, functools.partial(_check_file, path), size)
+    except (OSError, InputError, MissingExtra) as error:
         raise cant_read(path, error) from None
 
 
-def _read_whole(path: str) -> bytes:
-    # A picture is read for each request: this takes half as long as a buffered file. It is looked
-    # at before it is opened: to open a device may do something.
-    status = os.stat(path)
-    if not stat.S_ISREG(status.st_mode):
-        raise ImageBroken(f"{quoted(path)} is a folder or a device, not an image")
-    if status.st_size > MAX_FILE_BYTES:
+def _check_file(path: str, state: State) -> None:
+    _check_kind(path, state)
+    if state.size > MAX_FILE_BYTES:
         raise ImageBroken(f"{quoted(path)} is larger than {MAX_FILE_BYTES >> 20} MiB")
-    if not status.st_size:  # nor is a file of the kernel's read, which may have no end
+    if not state.size:  # nor is a file of the kernel's read, which may have no end
         raise ImageBroken(f"{quoted(path)} is empty")
-    descriptor = os.open(path, os.O_RDONLY | _PLAIN_OPEN)
-    try:
-        data = os.read(descriptor, status.st_size + 1)
-        # A network's disk may give a part only, and a file that grows meanwhile more.
-        while len(data) != status.st_size and len(data) <= MAX_FILE_BYTES:
-            more = os.read(descriptor, 2**20)
-            if not more:
-                break
-            data += more
-        return data
-    finally:
-        os.close(descriptor)
+
+
+def _check_kind(path: str, state: State) -> None:
+    if state.kind != "file":
+        raise ImageBroken(f"{quoted(path)} is a folder or a device, not an image")
 
 
 @contextmanager
-def _open_file(path: str, first: int | None = None, size: int | None = None) -> Iterator[IO[bytes]]:
+def _open_start(path: str) -> Iterator[IO[bytes]]:
     try:
-        is_far = is_remote(path)
-        if size is None or not is_far:
-            state = look(path)
-            if state.kind != "file":
-                raise ImageBroken(f"{quoted(path)} is a folder or a device, not an image")
-            size = state.size
-        if first is None and size > MAX_FILE_BYTES:
-            raise ImageBroken(f"{quoted(path)} is larger than {MAX_FILE_BYTES >> 20} MiB")
-        if is_far:
-            yield io.BytesIO(fetched(path, min(size, first or size)))
-        else:
-            with open_file(path) as file:
-                yield file
+        with open_start(path, _FIRST_BYTES, functools.partial(_check_kind, path)) as file:
+            yield file
     except (OSError, InputError, MissingExtra) as error:
         raise cant_read(path, error) from None
 
@@ -186,27 +156,23 @@ def read_header(path: str, data: bytes | None = None, *, whole_png: bool = True)
     upright. Raises what `read_file` does; ImageBroken also for what has more than twice MAX_PIXELS.
     """
     if data is not None:
-        file = io.BytesIO(data)
-        with _reading(path), _opened(file, path, _MOST_PIXELS_KNOWN) as picture:
-            return _header_of(picture, data)
+        return _header_in(io.BytesIO(data), path, data)
     try:
-        return _header_in_file(path, _FIRST_BYTES, whole_png)
-    except ImageBroken:
-        if not is_remote(path):
-            raise
-    # Of a remote file these were the first bytes alone, and its header may be longer.
-    return _header_in_file(path, None, whole_png)
-
-
-def _header_in_file(path: str, first: int | None, whole_png: bool) -> Header:
-    with (
-        _open_file(path, first) as file,
-        _reading(path),
-        _opened(file, path, _MOST_PIXELS_KNOWN) as picture,
-    ):
-        data = b""
-        if whole_png and picture.format == "PNG":
+        with _open_start(path) as file:
+            return _header_in(file, path, None if whole_png else b"")
+    except ImageBroken as broken:
+        # Of a file in a store these were the first bytes alone, and its header may be longer.
+        with suppress(ImageBroken):
             data = read_file(path)
+            return _header_in(io.BytesIO(data), path, data if whole_png else b"")
+        raise broken from None
+
+
+def _header_in(file: IO[bytes], path: str, data: bytes | None) -> Header:
+    # `data` is what is looked through for the orientation of a PNG; None for the whole file.
+    with _reading(path), _opened(file, path, _MOST_PIXELS_KNOWN) as picture:
+        if data is None:
+            data = read_file(path) if picture.format == "PNG" else b""
         return _header_of(picture, data)
 
 

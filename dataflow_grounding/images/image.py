@@ -5,7 +5,7 @@ import math
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -404,6 +404,11 @@ class ImageFile(NamedTuple):
     inode: int = 0
 
     @property
+    def is_far(self) -> bool:
+        """Whether reading it waits for a store."""
+        return not self.ctime_ns
+
+    @property
     def changed_ns(self) -> int:
         """When it was changed last by either time, in nanoseconds since 1970, at the latest."""
         latest = self.ctime_ns + SECOND_NS - 1 if self.counts_seconds else self.ctime_ns
@@ -417,7 +422,12 @@ class ImageFile(NamedTuple):
 
 def is_far(record: Record, key: str) -> bool:
     """Return whether a store may be asked for the record's image, whose path is in column `key`."""
-    return any(map(is_remote, (record.get(key), *record.folders)))
+    return waits(record.get(key), record.folders)
+
+
+def waits(path: object, folders: Iterable[str] = ()) -> bool:
+    """Return whether a store may be asked for what is at a path, in one of these folders."""
+    return any(map(is_remote, (path, *folders)))
 
 
 def find_image(record: Record, key: str) -> ImageFile:
@@ -484,8 +494,7 @@ def file_at(path: str) -> ImageFile:
 
 def _is_there(path: str, folders: Sequence[str]) -> bool:
     # On this machine alone.
-    folders_here = [folder for folder in folders if not is_remote(folder)]
-    paths = [joined(folder, path) for folder in folders_here] or [path]
+    paths = [joined(folder, path) for folder in folders] or [path]
     try:
         return any(os.path.isfile(candidate) for candidate in paths)
     except ValueError:  # no file can be called so
@@ -536,7 +545,7 @@ def open_image(record: Record, key: str, limits: ImageLimits | None = None) -> I
         file = find_image(record, key)
     facts = kept_facts.get(file)
     if facts is None:
-        facts = keep(kept_facts, file, read_facts(file.path, size=file.file_bytes))
+        facts = keep(kept_facts, file, read_facts(file))
     return Image(file.path, facts, limits or ImageLimits())
 
 
@@ -557,16 +566,14 @@ def pinned(record: Record, key: str) -> Image | None:
     return image if image is not None and image.path == record.get(key) else None
 
 
-def read_facts(
-    path: str, keep_for: ImageLimits | None = None, size: int | None = None
-) -> ImageFacts:
+def read_facts(file: ImageFile, keep_for: ImageLimits | None = None) -> ImageFacts:
     """Return an image file's facts; with `keep_for` its base64 is kept, if it is sent as it is.
 
     Raises ImageMissing, ImageBroken, MachineBusy.
     """
-    data = read_file(path, size)
-    facts = _facts_of(data, path, keep_for)
-    if is_remote(path):
+    data = read_file(file.path, file.file_bytes)
+    facts = _facts_of(data, file.path, keep_for)
+    if file.is_far:
         kept_files.put(facts.digest, data)
     return facts
 

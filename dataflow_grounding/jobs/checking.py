@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
-from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import (
     GroundingError,
     ImageMissing,
@@ -267,5 +266,5 @@ def _folder_of(record: Record, image_key: str) -> str:
         return ""
     for folder in record.folders:
         if joined(folder, named) == path:
-            return folder if is_remote(folder) else os.path.normpath(folder)
+            return folder
     return ""

@@ -8,10 +8,10 @@ import time
 from contextlib import aclosing, suppress
 from typing import Any
 
-from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import EndpointRefused, GroundingError, RecordError
 from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding._util.version import __version__
+from dataflow_grounding.data import bucket
 from dataflow_grounding.data.records import read_object
 from dataflow_grounding.data.results_folder import RUN_JSON, stated_in
 from dataflow_grounding.engine.plain_questions import picture_of_square
@@ -89,9 +89,8 @@ def endpoint_of_spec(spec: Spec, *, send: bool) -> dict[str, Any]:
 def _unreadable_in_last_run(spec: Spec, model: str) -> str:
     # Only a run of the same model and form of asking tells. `run.json` may be damaged: what isn't
     # as a run leaves it is passed over.
-    if is_remote(spec.results_dir):
-        return ""
-    run = read_object(os.path.join(spec.results_dir, RUN_JSON))
+    with bucket.copied(spec.results_dir, RUN_JSON) as folder:
+        run = read_object(os.path.join(folder, RUN_JSON))
     asking_then = next((vlm.get("asking") for vlm in stated_in(run, "vlm")), None) or "auto"
     if run.get("model") != model or asking_then != spec.block.vlm.asking:
         return ""

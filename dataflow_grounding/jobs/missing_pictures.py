@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 
-from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import GroundingError, ImageMissing
 from dataflow_grounding._util.paths import is_absolute, joined
 from dataflow_grounding._util.terminal import shown
@@ -67,7 +66,7 @@ def folder_with(names: Sequence[str], starts: Sequence[str]) -> str:
 
 
 def _folders_under(start: str) -> Iterator[str]:
-    level = [] if is_remote(start) else [start]
+    level = [start]
     for _ in range(DEEPEST + 1):
         below = []
         for folder in level:

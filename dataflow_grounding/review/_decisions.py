@@ -17,7 +17,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
-from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding._util.files import open_log
 from dataflow_grounding._util.terminal import say
@@ -73,7 +72,7 @@ def review_files(results: str) -> ReviewFiles:
     Raises InputError where there are no records, or they are what `apply` wrote.
     """
     annotations = annotations_of(results)
-    if is_remote(annotations):
+    if not os.path.exists(annotations):  # it is in a store
         raise InputError(
             f"decisions on {annotations} can't be kept there: copy it to this machine, and name the"
             " copy"

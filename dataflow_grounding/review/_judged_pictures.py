@@ -10,11 +10,10 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import GroundingError, RecordError
 from dataflow_grounding.data.records import Record, path_of
 from dataflow_grounding.images.files import read_file
-from dataflow_grounding.images.image import ImageFile, file_at
+from dataflow_grounding.images.image import ImageFile, file_at, waits
 from dataflow_grounding.review._record_view import path_of_picture
 
 
@@ -81,7 +80,7 @@ def names_of(record: Record, key: str, sizes: Collection[int | None]) -> list[st
 
 
 def _file_of(record: Record) -> ImageFile | None:
-    if any(map(is_remote, (path_of(record), *record.folders))):
+    if waits(path_of(record), record.folders):
         return None
     try:
         return file_at(path_of_picture(record))

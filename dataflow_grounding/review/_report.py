@@ -8,13 +8,13 @@ from contextlib import ExitStack, closing
 from itertools import islice
 from typing import IO, Any
 
-from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.secrets import blotted_message
 from dataflow_grounding._util.threads import side_by_side
 from dataflow_grounding.boxes.geometry import COCO_SIZES, area, box_of, coco_size
 from dataflow_grounding.data.heads import head_of
 from dataflow_grounding.data.manners import Manners, wordings_of
 from dataflow_grounding.data.records import STATUSES, doubt_of_reply
+from dataflow_grounding.images.image import waits
 from dataflow_grounding.review._door_html import door_html
 from dataflow_grounding.review._record_view import (
     FIRST,
@@ -138,7 +138,7 @@ def _with_pictures(
     paths = ((record, earlier, find_image(record)) for record, earlier in items)
 
     def is_far(item: tuple[Mapping[str, Any], Earlier, str | None]) -> bool:
-        return item[2] is not None and is_remote(item[2])
+        return waits(item[2])
 
     # Each decoded picture takes memory: as many are made into small copies as there are cores.
     return side_by_side(

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
 
-from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import InputError, RecordError
 from dataflow_grounding._util.files import new_file, whole_file, within
 from dataflow_grounding.boxes.geometry import Size
@@ -290,7 +289,7 @@ def link(path: str, folder: str) -> str:
     That is one on another machine, or without the ending of a picture, which a browser could run.
     The address is relative where both are in a folder that may be moved as a whole.
     """
-    if is_remote(path) or not path.lower().endswith(_SHOWN_BY_BROWSERS):
+    if not (path.lower().endswith(_SHOWN_BY_BROWSERS) and os.path.exists(path)):
         return ""
     path = os.path.abspath(path)
     results = os.path.dirname(folder)

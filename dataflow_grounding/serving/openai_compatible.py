@@ -11,7 +11,6 @@ from functools import lru_cache, partial
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.environment import check_one_source
 from dataflow_grounding._util.errors import (
     EndpointRefused,
@@ -24,7 +23,7 @@ from dataflow_grounding._util.lazy import load_aside
 from dataflow_grounding._util.secrets import excerpt, learn_fields, learn_headers, learn_proxies
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.threads import off_loop
-from dataflow_grounding.images.image import ImageLimits, url_head
+from dataflow_grounding.images.image import ImageLimits, url_head, waits
 from dataflow_grounding.serving import _thinking
 from dataflow_grounding.serving._chat_completions import (
     Habits,
@@ -309,7 +308,7 @@ class OpenAIServing(Serving):
     async def _send(self, request: Request[Any], habits: Habits) -> Reply:
         if all(image.ready for image in request.images):
             body = self._body(request, habits)
-        elif any(is_remote(image.path) for image in request.images):
+        elif any(waits(image.path) for image in request.images):
             # it waits for a store, for which asyncio's own threads are too few
             body = await off_loop(self._body, request, habits)
         else:

@@ -11,7 +11,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from dataflow_grounding._util.errors import SpecError
-from dataflow_grounding._util.paths import open_file
+from dataflow_grounding._util.paths import open_input
 from dataflow_grounding._util.yaml_limits import DEEPEST
 from dataflow_grounding.spec._references import check_references
 from dataflow_grounding.spec.problems import END_OF_PART, Location, place_of
@@ -71,7 +71,7 @@ def read_parts(paths: Sequence[str], overrides: Sequence[str]) -> Parts:
 
 def _read_yaml(path: str) -> File:
     try:
-        with io.TextIOWrapper(open_file(path), encoding="utf-8") as file:
+        with io.TextIOWrapper(open_input(path), encoding="utf-8") as file:
             text = file.read()
         _check_events(text)
         values = OmegaConf.load(io.StringIO(text))

@@ -14,10 +14,9 @@ from typing import Any, TypeAlias
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.environment import may_be_in_env_file, read_env_files
 from dataflow_grounding._util.errors import SpecError
-from dataflow_grounding._util.paths import has_scheme, joined, plain_path
+from dataflow_grounding._util.paths import absolute, has_scheme, joined, plain_path
 from dataflow_grounding.spec._parts import Parts, first_line, merge, read_parts
 from dataflow_grounding.spec._references import empty_variables, filled_in
 from dataflow_grounding.spec.environment import with_environment
@@ -191,7 +190,7 @@ def _make_absolute(values: dict[str, Any], parts: Parts) -> None:
         for name in outer:
             block = block[name]
         path = joined(folder, os.path.expanduser(plain_path(str(block[key]))))
-        block[key] = path if is_remote(path) else os.path.abspath(path)
+        block[key] = absolute(path)
 
 
 def _places_of_paths(values: dict[str, Any]) -> Iterator[list[str]]:

@@ -14,7 +14,6 @@ from contextlib import ExitStack, closing
 from functools import partial
 from typing import Any
 
-from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import InputError, RecordError, errors_as
 from dataflow_grounding._util.files import within
 from dataflow_grounding._util.paths import absolute
@@ -27,7 +26,7 @@ from dataflow_grounding.data.rows import RowWriter, write_text
 from dataflow_grounding.evaluation.figures.same_files import DataSet, short_digest
 from dataflow_grounding.evaluation.metrics.annotations import names_of
 from dataflow_grounding.images.files import decoding, read_file
-from dataflow_grounding.images.image import find_image
+from dataflow_grounding.images.image import find_image, waits
 
 _MOST_BITS = 4  # in which the dHashes of pictures may differ that count as nearly the same
 # A hash is cut into five bands of 13 bits: of two hashes that differ in 4 bits at most, one band is
@@ -56,8 +55,7 @@ def looks_of(
     name: they are alike to equal ones only.
     """
     look = partial(_look, folders=folders)
-    far_folders = any(map(is_remote, folders))
-    looks = side_by_side(look, paths, lambda path: far_folders or is_remote(path), cores=True)
+    looks = side_by_side(look, paths, lambda path: waits(path, folders), cores=True)
     looks_or_names: list[bytes] = []
     unread = set[str]()
     for name, own_look in zip(names, looks, strict=True):

@@ -8,13 +8,12 @@ from contextlib import closing
 from functools import partial
 from typing import TypeVar
 
-from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.errors import RecordError
 from dataflow_grounding._util.threads import side_by_side
 from dataflow_grounding.data.records import Record
 from dataflow_grounding.engine.image_memo import digest_of, log_of
 from dataflow_grounding.engine.keyed_log import KeyedLog
-from dataflow_grounding.images.image import find_image
+from dataflow_grounding.images.image import find_image, waits
 
 T = TypeVar("T")
 
@@ -111,5 +110,4 @@ def _digest_of(path: str, folders: tuple[str, ...], log: KeyedLog) -> bytes | No
 
 
 def _each(work: Callable[[str], T], paths: Iterable[str], folders: tuple[str, ...]) -> Iterator[T]:
-    far_folders = any(map(is_remote, folders))
-    return side_by_side(work, paths, lambda path: far_folders or is_remote(path))
+    return side_by_side(work, paths, lambda path: waits(path, folders))
