@@ -21,19 +21,13 @@ class Point(NamedTuple):
 
 
 class OpenReplies:
-    """What came since the last good check: replies, and the records that they are of.
-
-    A record is known by its `Ask`.
-
-    Attributes:
-        odd: Records with replies that look like another format twice, by the orientation of their
-            pictures: until a check has shown that such pictures are answered as asked.
-        aside: How many replies don't count any more.
-    """
+    """What came since the last good check: replies, and the records, as `Ask`, that they are of."""
 
     def __init__(self, answers: Answers) -> None:
+        # Records with replies that look like another format twice, by the orientation of their
+        # pictures: until a check has shown that such pictures are answered as asked.
         self.odd: dict[str, list[tuple[Ask, Image]]] = {}
-        self.aside = 0
+        self.aside = 0  # replies that don't count any more
         self._answers = answers
         self._records: dict[Ask, bool] = {}  # and whether this run sent for any of their boxes
         self._vouching: Vouching | None = None  # from the first record on

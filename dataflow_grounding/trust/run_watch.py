@@ -44,22 +44,7 @@ SAME_AT_ONCE = 2  # such replies since the last check, from which another is mad
 
 
 class RunWatch(BoxWatch):
-    """A BoxWatch at work.
-
-    Args:
-        settings: The BoxWatch that began.
-        asked: The format of the run's boxes.
-        form: The form in which boxes are asked for; "" for the usual one.
-        calibrated: Whether the format has been found out by calibrating.
-
-    Attributes:
-        known: What is known of the endpoint; for records in memory, all runs of this process share
-            it.
-        judge: What judges this run's replies.
-        open: What no check has vouched for.
-        most_tries: How often a question is asked at most. It is 0 without checks: then doubtful
-            replies are never asked again.
-    """
+    """A BoxWatch at work; `calibrated` says whether calibrating has found the format out."""
 
     def __init__(
         self,
@@ -81,6 +66,7 @@ class RunWatch(BoxWatch):
         # What a check vouches for: this format at this endpoint and model; and that anywhere.
         self._of = name_of(serving.identity_there(), asked, form)
         self._anywhere = name_of(serving.identity(), asked, form)
+        # For records in memory, all runs of this process share it.
         self.known = known_in_process(serving, self._of, asked) if self._in_memory else Known(asked)
         # A miss gives `known` a new judge. This run, which ends then, keeps its own.
         self.judge = self.known.judge
@@ -88,6 +74,7 @@ class RunWatch(BoxWatch):
         self._equal = EqualBoxes()
         self._every = settings.every or 1
         self._are_wanted = settings.every is not None and serving.takes_probes
+        # How often a question is asked: without checks, a doubtful reply is never asked for again.
         self.most_tries = start.options.max_attempts if self._are_wanted else 0
         self._is_checked = False
         if not self.is_checked:
