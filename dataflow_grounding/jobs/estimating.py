@@ -39,6 +39,7 @@ from dataflow_grounding.jobs.answerable import unanswerable
 from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.operators import Operator
 from dataflow_grounding.operators.box_checker import BoxChecker
+from dataflow_grounding.operators.box_verifier import USUAL_PHRASES, BoxVerifier
 from dataflow_grounding.operators.phrase_lister import PhraseLister
 from dataflow_grounding.serving.serving import Serving, Usage
 from dataflow_grounding.serving.token_rules import TokenRules
@@ -60,7 +61,7 @@ class _Mean(NamedTuple):
 _USUAL = _Mean(1, 60)  # of an operator that isn't listed
 _DATA = 60  # tokens of a request's data, which comes after the prompt
 # By the operator's name. Measured on the ten captions and four pictures with boxes of example_data,
-# with replies of the form that each task asks for: 4.2 phrases a caption. Steps that ask about what
+# with replies of the form that each task asks for: 4 phrases a caption. Steps that ask about what
 # an earlier one has found wrong or small ask nothing there.
 _MEANS = {
     "expression_extraction": _Mean(1, 95),
@@ -73,7 +74,7 @@ _MEANS = {
     "region_caption": _Mean(1, 84),
     "box_check": _Mean(1, 93),
     "negative_phrases": _Mean(1, 53),
-    "box_verification": _Mean(4.2, 25),
+    "box_verification": _Mean(1, 25),
     "box_refinement": _Mean(0, 25),
     "missing_search": _Mean(0, 25),
 }
@@ -137,8 +138,8 @@ class _StepEstimate:
 
 def _mean_of(operator: Any) -> _Mean:
     mean = _MEANS.get(operator.name, _USUAL)
-    if mean.requests > 1 and getattr(operator, "phrases_per_request", 1) > 1:
-        return _Mean(1, round(mean.requests * mean.output))
+    if isinstance(operator, BoxVerifier) and operator.phrases_per_request > 1:
+        return _Mean(1, USUAL_PHRASES * mean.output)
     return mean
 
 

@@ -19,6 +19,8 @@ from dataflow_grounding.operators.operator_base import OPERATOR_REGISTRY, Ask, I
 from dataflow_grounding.serving.serving import Serving, check_counts
 from dataflow_grounding.tasks.grounding import Found
 
+USUAL_PHRASES = 4  # that a caption has
+
 
 @OPERATOR_REGISTRY.register()
 class BoxVerifier(LooksCloser):
@@ -74,10 +76,16 @@ class BoxVerifier(LooksCloser):
         return any_has_boxes(expressions)
 
     def requests_for(self, record: Record) -> int:
-        """Return 1, or of a record with regions one for each `phrases_per_request` of these."""
-        if self.region_iou is None or self.keys.regions not in record:
-            return 1
-        return ceil(len(read_regions(record, self.keys.regions)) / self.phrases_per_request)
+        """Return one for each `phrases_per_request` expressions, or regions where these count.
+
+        Where an earlier step is to find them, as many as a caption has are taken.
+        """
+        phrases = USUAL_PHRASES
+        if self.region_iou is not None and self.keys.regions in record:
+            phrases = len(read_regions(record, self.keys.regions))
+        elif self.region_iou is None and self.keys.expressions in record:
+            phrases = len(read_expressions(record, self.keys.expressions))
+        return ceil(phrases / self.phrases_per_request)
 
     async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
         """Adds the expressions, those with boxes with `verified` and `verification`.

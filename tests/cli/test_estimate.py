@@ -233,13 +233,25 @@ def test_further_steps_are_counted_and_small_boxes_once_a_pilot_has_shown_them(
     with LoopbackServer(answers) as server:
         workplace.settings["vlm.openai.base_url"] = server.base_url
         by_step = [step["requests"] for step in told(workplace)["steps"]]
-        # no box is known to be small, and a caption is taken to have 4.2 phrases
-        assert by_step == [24, 24, 0, 101]
+        # no box is known to be small, and a caption is taken to have 4 phrases
+        assert by_step == [24, 24, 0, 96]
         assert workplace.run("--pilot", "8").code == 0
         before, estimated = server.count(), told(workplace)["requests"]
         assert workplace.run().code == 0
         sent = server.count() - before
     assert abs(estimated - sent) <= 0.05 * sent
+
+
+def test_each_listed_class_is_verified_by_a_request(
+    workplace: Workplace, server: LoopbackServer
+) -> None:
+    workplace.rows([{"image_path": workplace.picture()}])
+    workplace.settings |= {
+        "vlm.openai.base_url": server.base_url,
+        "data.classes": [f"thing {number}" for number in range(12)],
+        "workflow.verify": "reground",
+    }
+    assert [step["requests"] for step in told(workplace)["steps"]] == [0, 1, 12]
 
 
 def test_equal_rows_and_rows_that_cant_be_sent_cost_nothing(
