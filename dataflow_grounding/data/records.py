@@ -56,9 +56,10 @@ class Record(dict[str, Any]):
         place: The row's number in its file, from 0.
         pinned: The `Image` that its picture is in all steps, even if the file changes meanwhile;
             None looks at the file in each step.
+        sent: Its pictures as they are sent, while it is at work; its copies share them.
     """
 
-    __slots__ = ("folders", "image_id", "occurrence", "pinned", "place")
+    __slots__ = ("folders", "image_id", "occurrence", "pinned", "place", "sent")
 
     def __init__(
         self,
@@ -73,6 +74,7 @@ class Record(dict[str, Any]):
         self.occurrence = occurrence
         self.place = place
         self.pinned: Any = None
+        self.sent: dict[str, Any] = {}
         own_id = row.get("image_id")
         self.image_id = str(own_id) if has_id(own_id) else image_id
 
@@ -81,6 +83,7 @@ class Record(dict[str, Any]):
         row = {**self, **update}
         record = Record(row, self.folders, self.occurrence, self.image_id, self.place)
         record.pinned = self.pinned
+        record.sent = self.sent
         return record
 
     @property

@@ -59,7 +59,7 @@ class ImageMemo:
         known = None
         if self._log is not None and len(self._log):
             known = remembered(self._log, file)
-        facts = known or await self._read(file, limits if self._keeps else None)
+        facts = known or await self._read(file, limits if self._keeps else None, record)
         images.keep(images.kept_facts, file, facts)
         if self._log is not None and self._keeps and known is None and not is_young(file):
             self._log.put(_key(file.path), sealed({**vars(facts), "state": _state(file)}))
@@ -73,10 +73,13 @@ class ImageMemo:
             if self._log is not None and self._keeps:
                 self._log.put(_key(file.path), {})
 
-    async def _read(self, file: images.ImageFile, limits: images.ImageLimits | None) -> ImageFacts:
+    async def _read(
+        self, file: images.ImageFile, limits: images.ImageLimits | None, record: Record
+    ) -> ImageFacts:
+        read = partial(images.read_facts, file, limits, record.sent)
         if file.is_far:
-            return await off_loop(images.read_facts, file, limits)
-        return await self.of_disk(partial(images.read_facts, file, limits))
+            return await off_loop(read)
+        return await self.of_disk(read)
 
     async def of_disk(self, read: Callable[[], T]) -> T:
         """Return what `read` returns. A thread takes longer than a quick file; so files are read on

@@ -218,6 +218,7 @@ class _WorkInMemory:
             if self._until_failure and self._has_failed:
                 return
             update, error = await self._annotated(index, record)
+            record.sent.clear()  # the record itself stays
             self._outcomes[index] = (update, error)
             if error is not None:
                 self._has_failed = True

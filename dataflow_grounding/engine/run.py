@@ -320,6 +320,7 @@ class Run:
             return await self._finish(place, row, record, work, again=True)
         self.summary.notes.update(work.notes)
         self._keep(place, record, results, work)
+        record.sent.clear()  # a traceback may keep the record for long
         return self._outcome(row, record, results)
 
     def _keep(self, place: int, record: Record, results: Sequence[Result], work: RowWork) -> None:

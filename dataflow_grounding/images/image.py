@@ -7,9 +7,10 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
+from weakref import WeakValueDictionary
 
 from dataflow_grounding._util.addresses import is_remote, is_web, may_be_named, scheme_of
 from dataflow_grounding._util.errors import (
@@ -35,7 +36,8 @@ L = TypeVar("L", bound="SizeLimits")
 K = TypeVar("K")
 V = TypeVar("V")
 PADDING = (127, 127, 127)  # the grey, in RGB, of what is added next to a picture
-MAX_KEPT_BYTES = 16 * 2**20  # of pictures as sent that `kept_encoded` holds
+MAX_KEPT_BYTES = 256 * 2**20  # of pictures as sent that `kept_encoded` holds
+MAX_KEPT_FILES = 128 * 2**20  # bytes of remote files that `kept_files` holds
 _MOST_KEPT = 4096  # entries of `kept_facts` and of `seen_files`
 # How much a size may miss a limit or a shape: nothing is scaled or padded for a hundredth.
 _TOLERANCE = 0.01
@@ -131,12 +133,13 @@ class SizeLimits:
         # Of two lower limits the larger is the narrower, of two steps what is a multiple of both.
         ways: dict[str, Callable[..., Any]] = {"min_pixels": max, "multiple": math.lcm}
         narrowed: dict[str, Any] = {}
-        for field in fields(SizeLimits):
-            if field.name == "frames":
-                narrowed["frames"] = other.frames or self.frames
+        for limit in fields(SizeLimits):
+            name = limit.name
+            if name == "frames":
+                narrowed[name] = other.frames or self.frames
                 continue
-            narrower = ways.get(field.name, _least)
-            narrowed[field.name] = narrower(getattr(self, field.name), getattr(other, field.name))
+            narrower = ways.get(name, _least)
+            narrowed[name] = narrower(getattr(self, name), getattr(other, name))
         return replace(self, **narrowed)
 
     def _scale(self, size: Size) -> float:
@@ -198,28 +201,48 @@ def _least(limit_a: float | None, limit_b: float | None) -> float | None:
     return min((limit for limit in (limit_a, limit_b) if limit is not None), default=None)
 
 
-class _KeptBytes(OrderedDict[str, bytes]):
-    """The last pictures by digest, for the record's next steps, up to `times` MAX_KEPT_BYTES."""
+class _KeptFiles(OrderedDict[str, bytes]):
+    """The last remote files by digest, up to MAX_KEPT_FILES."""
 
     held = 0
-    times = 1
-    # One for all objects of this class: threads that read pictures put them here.
-    _lock = threading.Lock()
+    _lock = threading.Lock()  # threads that read pictures put them here
 
-    def put(self, key: str, data: bytes) -> bytes:
+    def put(self, key: str, data: bytes) -> None:
         """Keep `data` under a key unless it is there; the last one stays, however large it is."""
         with self._lock:
             if key not in self:
                 self[key] = data
                 self.held += len(data)
-            while self.held > self.times * MAX_KEPT_BYTES and len(self) > 1:
+            while self.held > MAX_KEPT_FILES and len(self) > 1:
                 self.held -= len(self.popitem(last=False)[1])
-        return data
 
 
-kept_encoded = _KeptBytes()  # as sent, in base64; by `Image.sent_digest`
-kept_files = _KeptBytes()  # of remote files, so that they are fetched once; by their digest
-kept_files.times = 8
+kept_files = _KeptFiles()  # so that they are fetched once
+
+
+class Encoded:
+    """A picture as sent, in base64."""
+
+    __slots__ = ("__weakref__", "data")
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+
+Kept: TypeAlias = dict[str, Encoded]
+"""Pictures as sent that somebody keeps, by `Image.sent_digest`."""
+
+kept_encoded: WeakValueDictionary[str, Encoded] = WeakValueDictionary()
+"""All that is in any `Kept`: records that show the same picture share it."""
+_keeping = threading.Lock()  # threads prepare pictures side by side
+
+
+def keep_encoded(kept: Kept, digest: str, data: bytes) -> None:
+    """Keep a picture as sent, unless that would make more than MAX_KEPT_BYTES of them."""
+    with _keeping:
+        held = [one.data for ref in kept_encoded.valuerefs() if (one := ref()) is not None]
+        if sum(map(len, held)) + len(data) <= MAX_KEPT_BYTES:
+            kept[digest] = kept_encoded.setdefault(digest, Encoded(data))
 
 
 @dataclass(frozen=True)
@@ -230,11 +253,13 @@ class Image:
         path: The file's path or address.
         facts: What was read from its header.
         limits: What the serving takes as it is.
+        kept: What keeps it as it is sent: its record, or it alone.
     """
 
     path: str
     facts: ImageFacts
     limits: ImageLimits
+    kept: Kept = field(default_factory=dict, kw_only=True, repr=False, compare=False)
 
     @cached_property
     def size(self) -> Size:
@@ -307,16 +332,26 @@ class Image:
 
     @property
     def ready(self) -> bool:
-        """Whether `encoded` has it at hand, without reading the file."""
-        return kept_encoded.get(self.sent_digest) is not None
+        """Whether `encoded` has it at hand, without reading the file; then that stays so."""
+        return self._at_hand() is not None
+
+    def _at_hand(self) -> bytes | None:
+        at_hand = kept_encoded.get(self.sent_digest)
+        if at_hand is None:
+            return None
+        self.kept[self.sent_digest] = at_hand  # another record that has kept it may end
+        return at_hand.data
 
     def encoded(self) -> bytes:
         """Return the picture as sent, in base64; it is kept for the record's next steps.
 
         Raises ImageBroken, ImageChanged, ImageMissing, MachineBusy.
         """
-        key = self.sent_digest
-        return kept_encoded.get(key) or kept_encoded.put(key, self._encode(self.file_bytes()))
+        data = self._at_hand()
+        if data is None:
+            data = self._encode(self.file_bytes())
+            keep_encoded(self.kept, self.sent_digest, data)
+        return data
 
     def data_url(self) -> bytes:
         """Return the picture as sent, as a `data:` URL. Raises what `encoded` does."""
@@ -335,6 +370,11 @@ class Image:
         if hashlib.sha256(data).hexdigest() != self.facts.digest:
             raise ImageChanged(f"{quoted(self.path)} changed while it was read: run again")
         return data
+
+    def keep_as_is(self, data: bytes) -> None:
+        """Keep the file's bytes to be sent, if the picture is sent as it is."""
+        if self.as_is:
+            keep_encoded(self.kept, self.sent_digest, in_base64(data))
 
     def _encode(self, data: bytes) -> bytes:
         if self.as_is:
@@ -546,7 +586,7 @@ def open_image(record: Record, key: str, limits: ImageLimits | None = None) -> I
     facts = kept_facts.get(file)
     if facts is None:
         facts = keep(kept_facts, file, read_facts(file))
-    return Image(file.path, facts, limits or ImageLimits())
+    return Image(file.path, facts, limits or ImageLimits(), kept=record.sent)
 
 
 def pin(record: Record, key: str, data: bytes, limits: ImageLimits) -> ImageFacts:
@@ -555,9 +595,10 @@ def pin(record: Record, key: str, data: bytes, limits: ImageLimits) -> ImageFact
     If the file changes meanwhile, steps go on with `data`, or raise ImageChanged: what another
     picture shows isn't taken for this one's. Raises ImageBroken, MachineBusy.
     """
-    facts = _facts_of(data, record[key], limits)
-    record.pinned = Image(record[key], facts, limits)
-    return facts
+    image = Image(record[key], parse_facts(data, record[key]), limits, kept=record.sent)
+    image.keep_as_is(data)
+    record.pinned = image
+    return image.facts
 
 
 def pinned(record: Record, key: str) -> Image | None:
@@ -566,24 +607,19 @@ def pinned(record: Record, key: str) -> Image | None:
     return image if image is not None and image.path == record.get(key) else None
 
 
-def read_facts(file: ImageFile, keep_for: ImageLimits | None = None) -> ImageFacts:
-    """Return an image file's facts; with `keep_for` its base64 is kept, if it is sent as it is.
+def read_facts(
+    file: ImageFile, keep_for: ImageLimits | None = None, kept: Kept | None = None
+) -> ImageFacts:
+    """Return an image file's facts; with `keep_for`, `kept` gets its base64 if it is sent as it is.
 
     Raises ImageMissing, ImageBroken, MachineBusy.
     """
     data = read_file(file.path, file.file_bytes)
-    facts = _facts_of(data, file.path, keep_for)
+    facts = parse_facts(data, file.path)
     if file.is_far:
         kept_files.put(facts.digest, data)
-    return facts
-
-
-def _facts_of(data: bytes, path: str, keep_for: ImageLimits | None) -> ImageFacts:
-    facts = parse_facts(data, path)
-    if keep_for:
-        image = Image(path, facts, keep_for)
-        if image.as_is:
-            kept_encoded.put(image.sent_digest, image._encode(data))
+    if keep_for and kept is not None:
+        Image(file.path, facts, keep_for, kept=kept).keep_as_is(data)
     return facts
 
 

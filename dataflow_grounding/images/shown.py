@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from dataflow_grounding.boxes.geometry import Bbox, Size, whole_pixels
 from dataflow_grounding.images.drawing import Mark, draw_marks
 from dataflow_grounding.images.files import decoding
-from dataflow_grounding.images.image import Image, in_base64, kept_encoded, scale_into
+from dataflow_grounding.images.image import Image, in_base64, keep_encoded, scale_into
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
@@ -133,10 +133,13 @@ class MarkedImage(Image):
         tags = "" if self.outlined else "tags"
         return f"{self.facts.digest}>{width}x{height}+{tags}{digest_of_boxes}"
 
-    def keep_drawn(self, jpeg: bytes) -> None:
-        """Keep a JPEG that has these marks already, if the picture is sent in its own size."""
+    def keep_drawn(self, jpeg: bytes, unmarked: Image) -> None:
+        """Keep a JPEG that has these marks already, if the picture is sent in its own size.
+
+        What keeps the unmarked image keeps it.
+        """
         if self.sent_size == self.size:
-            kept_encoded.put(self.sent_digest, in_base64(jpeg))
+            keep_encoded(unmarked.kept, self.sent_digest, in_base64(jpeg))
 
     def as_sent(self, data: bytes) -> "PillowImage":
         scale_x = self.sent_size[0] / self.shown_size[0]

@@ -238,7 +238,7 @@ class RegionMarker(BoxWatching):
             image, lambda: numbered_marks(boxes, self.outlined), [boxes, self.outlined], path
         )
         if jpeg is not None and self.sends_marks:
-            marked(image, boxes, outlined=self.outlined).keep_drawn(jpeg)
+            marked(image, boxes, outlined=self.outlined).keep_drawn(jpeg, image)
 
 
 def prompt_for(n: int) -> str:

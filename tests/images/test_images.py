@@ -22,7 +22,6 @@ import pytest
 
 from dataflow_grounding._util.errors import BrokenRow, ImageBroken, ImageMissing, RecordError
 from dataflow_grounding.data.records import Record
-from dataflow_grounding.images import image as images
 from dataflow_grounding.images.files import PIXELS_AT_ONCE, read_header
 from dataflow_grounding.images.image import Image, ImageLimits, open_image
 from dataflow_grounding.images.in_memory import as_path
@@ -193,18 +192,18 @@ def test_a_png_may_keep_its_exif_before_or_after_its_pixels(tmp_path: Path, befo
     assert opened(path).size == as_seen(path).size == (24, 40)
 
 
-def test_the_last_pictures_sent_are_kept_up_to_a_total_of_bytes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(images, "MAX_KEPT_BYTES", 100_000)
-    # as URLs 40 KB each
-    noise = numpy.random.default_rng(0).integers(0, 256, (4, 100, 100, 3), numpy.uint8)
-    for number, pixels in enumerate(noise):
-        PIL.Image.fromarray(pixels).save(tmp_path / f"{number}.png")
-    opened_ones = [opened(tmp_path / f"{number}.png") for number in range(4)]
-    urls = [image.data_url() for image in (*opened_ones, opened_ones[3])]
-    assert [image.ready for image in opened_ones] == [False, False, True, True]
-    assert urls[3] == urls[4]
+def test_a_picture_as_sent_is_at_hand_while_somebody_keeps_it(tmp_path: Path) -> None:
+    picture().save(tmp_path / "a.png")
+    first, second = opened(tmp_path / "a.png"), opened(tmp_path / "a.png")
+    assert not second.ready
+    url = first.data_url()
+    assert second.ready
+    del first
+    third = opened(tmp_path / "a.png")
+    assert third.ready
+    assert third.data_url() == second.data_url() == url
+    del second, third
+    assert not opened(tmp_path / "a.png").ready
 
 
 @pytest.mark.parametrize(

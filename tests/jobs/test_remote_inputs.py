@@ -238,7 +238,7 @@ def test_a_resume_fetches_no_picture_whose_reply_is_stored(
     assert place.run(**{**settings, "workflow.max_requests": 2 * ROWS - 6}).code == 3
     from dataflow_grounding.images import image as images
 
-    for kept in (images.kept_facts, images.kept_files, images.kept_encoded, images.seen_files):
+    for kept in (images.kept_facts, images.kept_files, images.seen_files):
         kept.clear()
         vars(kept).pop("held", None)
     store.forget()

@@ -1,0 +1,113 @@
+"""A picture that has to be encoded is encoded once for all steps of its record, in little memory."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import PIL.Image
+import pytest
+
+from dataflow_grounding import PhraseGrounder
+from dataflow_grounding.data.records import Record
+from dataflow_grounding.images import image as images
+from dataflow_grounding.images.image import open_image
+from dataflow_grounding.serving import OpenAIServing
+from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
+from tests.support.workplace import LONG_AGO, Workplace, caption
+
+ROWS = 40
+AT_WORK = 10  # rows, where two requests may be in flight
+
+
+@pytest.fixture
+def turned(workplace: Workplace, server: LoopbackServer) -> Workplace:
+    """Rows whose pictures lie on their side, so that none is sent as it is."""
+    rows = []
+    for number in range(ROWS):
+        name = workplace.picture(f"{number}.jpg", orientation=6, color=f"#{6 * number:02x}3030")
+        os.utime(workplace.folder / name, LONG_AGO)
+        rows.append({"image_path": name, "caption": caption(number)})
+    workplace.rows(rows)
+    workplace.settings["vlm.openai.base_url"] = server.base_url
+    workplace.settings["workflow.max_workers"] = 2
+    return workplace
+
+
+@pytest.fixture
+def encodings(turned: Workplace, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """An entry for each picture that is encoded from now on."""
+    saved: list[Any] = []
+    save = PIL.Image.Image.save
+
+    def noted(picture: PIL.Image.Image, file: Any, *arguments: Any, **settings: Any) -> None:
+        saved.append(file)
+        save(picture, file, *arguments, **settings)
+
+    monkeypatch.setattr(PIL.Image.Image, "save", noted)
+    return saved
+
+
+def bytes_as_sent(place: Workplace) -> int:
+    """How many a picture has, about: they are all alike."""
+    record = Record({"image_path": str(place.folder / "0.jpg")})
+    return len(open_image(record, "image_path").encoded())
+
+
+def test_pictures_of_rows_at_work_are_encoded_once(
+    turned: Workplace,
+    server: LoopbackServer,
+    encodings: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """There is room for those at work alone."""
+    monkeypatch.setattr(images, "MAX_KEPT_BYTES", (AT_WORK + 1) * bytes_as_sent(turned))
+    encodings.clear()
+    done = turned.run()
+    assert (done.code, server.count()) == (0, 2 * ROWS), done
+    assert len(encodings) == ROWS
+    assert not images.kept_encoded
+
+
+def test_what_is_kept_of_pictures_is_bounded(
+    turned: Workplace,
+    server: LoopbackServer,
+    encodings: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A picture for which there is no room is encoded for each step, to the same bytes."""
+    most = 2 * bytes_as_sent(turned)
+    monkeypatch.setattr(images, "MAX_KEPT_BYTES", most)
+    encodings.clear()
+    kept: list[int] = []
+
+    def latency(_: ReceivedRequest) -> float:
+        kept.append(sum(len(encoded.data) for encoded in images.kept_encoded.values()))
+        return 0.0
+
+    server.latency = latency
+    done = turned.run()
+    assert (done.code, server.count()) == (0, 2 * ROWS), done
+    assert 0 < max(kept) <= most
+    assert ROWS < len(encodings) < 2 * ROWS
+    assert len({digest for request in server.requests for digest in request.image_digests}) == ROWS
+
+
+def test_a_record_in_memory_keeps_its_picture_while_it_is_at_work(
+    turned: Workplace, server: LoopbackServer
+) -> None:
+    kept: list[int] = []
+
+    def latency(_: ReceivedRequest) -> float:
+        kept.append(len(images.kept_encoded))
+        return 0.0
+
+    server.latency = latency
+    serving = OpenAIServing(server.base_url, "any", max_workers=2, box_format="xyxy_px")
+    rows = []
+    for number in range(ROWS):
+        path = str(turned.folder / f"{number}.jpg")
+        rows.append({"image_path": path, "expressions": ["a cup"]})
+    PhraseGrounder(serving, check_every=None)(rows)
+    assert len(kept) == ROWS
+    assert 0 < max(kept) <= AT_WORK
