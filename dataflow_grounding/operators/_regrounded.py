@@ -39,8 +39,8 @@ class Regrounding:
             group_of_place: dict[int, int] = {}
             for group, places in enumerate(near_groups(boxes_of(self.to_check.regions), at_once)):
                 group_of_place.update(dict.fromkeys(places, group))
-            first_places = {n: [*self.to_check.before[n].places, -1][0] for n in numbers}
-            numbers.sort(key=lambda number: group_of_place.get(first_places[number], 0))
+            before = self.to_check.before
+            numbers.sort(key=lambda number: group_of_place[before[number].places[0]])
         return [verdicts[number].text for number in numbers]
 
     def results(
