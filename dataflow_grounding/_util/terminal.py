@@ -60,8 +60,8 @@ def show_as(folder: str, address: str) -> None:
 
     What is in its `.ckpt` isn't: that is of this machine.
     """
-    _shown_as[folder] = address
-    _shown_as[json.dumps(folder)[1:-1]] = address
+    for text in (folder, json.dumps(folder)[1:-1], json.dumps(folder, ensure_ascii=False)[1:-1]):
+        _shown_as[text] = address
 
 
 def addressed(text: str) -> str:

@@ -155,14 +155,14 @@ class _Bucket:
         forgotten as sent, so that `send_changes` sends them again.
         """
         sent = read_object(self.here(_SENT))
-        there = self._versions_there()
+        here = self._states_here()
+        there = self._versions_there({posixpath.dirname(path) for path in here})
         kept: dict[str, Any] = {}
         wanted: list[str] = []
         for path, version in there.items():
-            is_here = os.path.exists(self.here(path))
-            if is_here and path in sent and sent[path][-1] == version:
+            if path in here and path in sent and sent[path][-1] == version:
                 kept[path] = sent[path]
-            elif is_here or self._is_read(path):
+            elif path in here or self._is_read(path):
                 wanted.append(path)
         if any(path.endswith((".json", ".jsonl")) for path in wanted):
             Path(self.here(self.part, CKPT, "finished.json")).unlink(missing_ok=True)
@@ -172,10 +172,9 @@ class _Bucket:
         with errors_as(InputError, f"can't write in {self.kept}", again=True):
             write_bytes(self.here(_SENT), json.dumps(kept).encode())
 
-    def _versions_there(self) -> dict[str, str]:
-        folders = {self.part, posixpath.join(self.part, CKPT)}
-        folders |= {posixpath.dirname(path) for path in self._states_here()}
-        found = self._found(folders)
+    def _versions_there(self, folders: Iterable[str]) -> dict[str, str]:
+        # Of the files in these folders, in the part's own, and in those of its steps.
+        found = self._found({*folders, self.part, posixpath.join(self.part, CKPT)})
         return {path: file_version(info) for path, info in found if self._is_shared(path)}
 
     def _found(self, folders: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -265,7 +265,7 @@ JOINED = {
     "review/_report_files.py": {"folder", "f'{name}.js'"},
     "review/session.py": {"f'{index}-{side}.jpg'"},
     # the user's own words: a picture's path in a row, a prefix, a name for a page
-    "_util/paths.py": {"plain_path(path)"},
+    "_util/paths.py": {"plain_path(path)", "name"},  # the latter of a listing
     "review/results.py": {"page", "name"},
     "data/storage.py": {
         *(
@@ -283,7 +283,6 @@ JOINED = {
     },
     "formats/voc.py": {"folder", "name", "self.data_file", "stated", "wanted + ending"},
     "jobs/downloads.py": {"result"},  # which `Downloads` has named
-    "formats/reading.py": {"name"},
     "formats/whole_records.py": {"base.replace('.', '_')", "name"},
     "review/_versions.py": {"name"},
     # a picture's name in the user's own gold: that it leads out is refused, and it is only read
