@@ -467,7 +467,7 @@ class Asking:
                 if fault is None:
                     raise
                 raise fault from error
-            reply = self._judged(request, reply, endpoint.serving, by)
+            reply = self._marked_if_repeated(request, reply, endpoint.serving, by)
             tier = reply.tier
             if reply.kept:  # no model has worked for it
                 usage = Usage()
@@ -494,7 +494,7 @@ class Asking:
             # no matter what is raised, or the room in the budget would never come back
             self.budget.settle(reserved, usage, endpoint.serving, tier)
 
-    def _judged(
+    def _marked_if_repeated(
         self, request: Request[Any], reply: Reply, serving: Serving, by: "StepAsk"
     ) -> Reply:
         self._answerers.add(reply, serving.endpoint)

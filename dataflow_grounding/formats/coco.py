@@ -394,13 +394,14 @@ class Coco(_ReadsCoco, ReturningFormat):
             self.remarks += self._classes.remarks_on_numbers(count)
 
     def _image_id(self, source: Source) -> tuple[Any, bool]:
-        # With whether it has no entry yet. A source may have several entries of one file name.
+        # The id of the picture's entry, and whether that entry is still to be written.
         own_id = source.own.get("image", {}).get("id")
-        key = source.sample.file_name
-        image_id, is_new = self._image_ids.id_of(key, own_id)
-        if is_new or own_id in (None, image_id):
-            return image_id, is_new
-        return self._image_ids.id_of(f"{own_id} {key}", own_id)
+        file_name = source.sample.file_name
+        image_id, is_new = self._image_ids.id_of(file_name, own_id)
+        is_other_entry = not is_new and own_id not in (None, image_id)
+        if is_other_entry:  # a source may have several entries of one file name
+            return self._image_ids.id_of(f"{own_id} {file_name}", own_id)
+        return image_id, is_new
 
     def _image_entry(self, source: Source, image_id: Any) -> dict[str, Any]:
         sample = source.sample

@@ -279,10 +279,12 @@ class LabelStudio(ReturningFormat):
         )
 
     def _readable(self, result: Any, data: Mapping[str, Any], where: str) -> Any:
+        # The parts of a result that can be read. A region is tried alone, with what it is related
+        # to: one that fails is left out, and so is a relation that has lost an end.
         caption = data.get(self.caption) or ""
         relations = [part for part in result if _is_relation(part)]
         places: list[dict[str, Any]] = []  # in the caption, those that can be read
-        kept: set[int] = set()
+        kept: set[int] = set()  # numbers of parts
         ids = set()  # of what is kept
         for own_id, numbers in self._regions(result, where):
             parts = [result[number] for number in numbers]

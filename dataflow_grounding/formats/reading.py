@@ -493,11 +493,12 @@ def _without_bad(record: Record, where: str, bad: BadEntries) -> dict[str, Any]:
 
 
 def _without_bad_boxes(expression: Any, where: str, bad: BadEntries) -> Iterator[dict[str, Any]]:
-    # A phrase that loses all of its boxes so is left out: nobody says that it isn't there.
+    # The phrase with the boxes that can be read, or nothing: one that has lost all of its boxes
+    # would look as if somebody said that it isn't there. What fails in a block goes to `bad`.
     with object_errors(where, bad):
         stated = {"text": expression} if isinstance(expression, str) else expression
         boxes = stated.get("instances") or []
-        check_expression({**stated, "instances": []})
+        check_expression({**stated, "instances": []})  # the phrase itself
         kept = []
         for number, box in enumerate(boxes, 1):
             with object_errors(f"{where}, box {number}", bad):

@@ -167,7 +167,8 @@ class ImageReferringExpressionJob(SpecJob):
         )
 
     def _prefers_seeds(self, number: int, before: str) -> bool:
-        # Step 1 needs images alone. Later steps need what annotations may have.
+        # `before` is the file of the step before. The caption's step needs images alone, which that
+        # file has; later steps need what the user's annotations may have, if they are newer.
         was_made = os.path.exists(before)
         if number == CAPTION:
             return not was_made

@@ -227,19 +227,15 @@ class SpecJob:
 
 def _watch_as_stated(operator: Any, vlm: VlmBlock) -> None:
     # What isn't stated stays as the operator has it.
-    states_checks = "check_every" in vlm.model_fields_set
     if isinstance(operator, BoxChecker) and vlm.check_every is None:
         operator.check_every = None
     watch = getattr(operator, "watch", None)
-    if not isinstance(watch, BoxWatch):
-        return
-    on_suspect = watch.on_suspect
-    every = watch.every
-    if "on_suspect_boxes" in vlm.model_fields_set:
-        on_suspect = vlm.on_suspect_boxes
-    if states_checks:
-        every = vlm.check_every
-    operator.watch = BoxWatch(on_suspect, every)
+    if isinstance(watch, BoxWatch):
+        stated = vlm.model_fields_set
+        operator.watch = BoxWatch(
+            vlm.on_suspect_boxes if "on_suspect_boxes" in stated else watch.on_suspect,
+            vlm.check_every if "check_every" in stated else watch.every,
+        )
 
 
 def _put_in_folders(steps: list[Step]) -> None:

@@ -70,6 +70,15 @@ _NOTES = {
     "several": ("fits_several", "an expression that was meant for one region"),
     "wrong": ("does_not_match", "an expression for which nothing better is known"),
 }
+_VERIFIED: dict[Kind, bool | None] = {
+    "matches": True,
+    "mended": True,
+    "several": False,
+    "wrong": False,
+    "unknown": None,
+}
+# the status of an expression that a check has changed
+_STATUS: dict[Kind, str] = {"mended": "grounded", "several": "ambiguous"}
 OF_AN_EARLIER_TEXT = ("noun_chunk", "caption_span")
 """The fields of an expression that are wrong once its text has changed."""
 
@@ -140,33 +149,26 @@ class ExpressionsToCheck:
     ) -> dict[str, Any]:
         if isinstance(result, RecordError):
             verification: dict[str, Any] = {"method": method, "iou": None, "reason": NOT_CHECKED}
-            first = self._changed(number, expression, self.before[number])
-            return {**first, "verified": None, "verification": verification}
+            as_before = self._changed(number, expression, self.before[number])
+            return {**as_before, "verified": None, "verification": verification}
         verification = {"method": method, "iou": result.iou, "reason": result.reason or None}
-        if result.kind in ("matches", "wrong", "unknown"):
-            verified: bool | None = None
-            if result.kind != "unknown":
-                verified = result.kind == "matches"
-            expression = self._changed(number, expression, result)
-            return {**expression, "verified": verified, "verification": verification}
-        before = self.before[number]
-        verification["before"] = {
-            "text": before.text,
-            "region_ids": region_ids(before.places),
-        }
-        if number in self.strays and result.places != before.places:
-            verification["before"]["instances"] = self.strays[number]
-        if result.kind == "several":
+        if result.kind in _STATUS:
+            verification["before"] = self._described_before(number, result)
+        if result.kind == "several":  # which of its places is meant is for a person to say
             verification["region_ids"] = region_ids(result.places)
-            expression = self._changed(number, expression, replace(result, places=[]))
-            return {
-                **expression,
-                "status": "ambiguous",
-                "verified": False,
-                "verification": verification,
-            }
-        expression = {**self._changed(number, expression, result), "status": "grounded"}
-        return {**expression, "verified": True, "verification": verification}
+            result = replace(result, places=[])
+        changed = self._changed(number, expression, result)
+        if result.kind in _STATUS:
+            changed["status"] = _STATUS[result.kind]
+        verified = _VERIFIED[result.kind]
+        return {**changed, "verified": verified, "verification": verification}
+
+    def _described_before(self, number: int, result: Verdict) -> dict[str, Any]:
+        before = self.before[number]
+        described: dict[str, Any] = {"text": before.text, "region_ids": region_ids(before.places)}
+        if number in self.strays and result.places != before.places:
+            described["instances"] = self.strays[number]
+        return described
 
     def _changed(self, number: int, expression: dict[str, Any], verdict: Verdict) -> dict[str, Any]:
         now = self.verdicts[number]

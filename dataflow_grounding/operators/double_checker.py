@@ -116,6 +116,7 @@ class DoubleChecker(RegionOperator):
         ask: Ask,
         numbers: list[int],
     ) -> list[Verdict]:
+        # `numbers` are those of the expressions; `group` are places of regions near theirs.
         asked = to_check.asked_together(numbers, group)
         texts = ("type",) if self.serving.needs_labels else ()
         picture = self.shown(image, asked.regions)

@@ -119,7 +119,8 @@ class Server:
             self._held -= len(body)
 
     async def _read(self, request: web.Request, body: bytearray) -> None:
-        # Who sends half of a body, or sends it slowly, is in nobody's way.
+        # Into `body`, whose bytes the caller takes off `_held` again. Who sends half of a body, or
+        # sends it slowly, is in nobody's way.
         late = WrongRequest(f"the body hasn't come in {self.timeout:g} s", 408)
         content = request.content
         timer = asyncio.get_running_loop().call_later(self.timeout, content.set_exception, late)

@@ -1,8 +1,8 @@
 """How OpenAI-compatible endpoints differ in what they accept and in what they answer.
 
 What an endpoint accepts (`Habits`) is found out on its first request, refusal by refusal. Replies,
-streamed ones too, and token counts under the names in use, are read by `completion_in`, `reply_of`
-and `usage_of`.
+streamed ones too, and token counts under the names in use, are read by `completion_in`, `reply_in`
+and `usage_in`.
 """
 
 import json
@@ -222,7 +222,7 @@ def _first_choice(choices: list[Any]) -> Any:
     return choices[0]
 
 
-def reply_of(data: dict[str, Any], hold: float) -> Reply:
+def reply_in(data: dict[str, Any], hold: float) -> Reply:
     """Without any other text, the arguments of its one tool call are the text: some gateways ask
     for JSON by a tool (BerriAI/litellm#6741). With other text both are, as nobody knows which of
     them counts. A reasoning model's answer may be where its thoughts should, at a server with the
@@ -248,7 +248,7 @@ def reply_of(data: dict[str, Any], hold: float) -> Reply:
     return Reply(
         text,
         str(finish_reason),
-        usage_of(data.get("usage")),
+        usage_in(data.get("usage")),
         str(refusal) if refusal else None,
         hold,
         tier_named(data.get("service_tier")),
@@ -278,7 +278,7 @@ def _text(content: Any) -> str:
     return "".join(texts)
 
 
-def usage_of(data: Any) -> Usage:
+def usage_in(data: Any) -> Usage:
     """Under any of the names in use; what is missing, or can't be a count, is 0. No more tokens are
     cached than were sent.
     """

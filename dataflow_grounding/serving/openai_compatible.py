@@ -31,7 +31,7 @@ from dataflow_grounding.serving._chat_completions import (
     error_in,
     first_habits,
     first_limits,
-    reply_of,
+    reply_in,
 )
 from dataflow_grounding.serving._gateway_headers import (
     LITELLM_WANTS_NO_CACHE,
@@ -330,7 +330,7 @@ class OpenAIServing(Serving):
             error_inside = error_in(completion)
             if error_inside is not None:
                 raise error_of_success(error_inside, headers, where=where, address=self.endpoint)
-            reply = reply_of(completion, used_up(headers) or 0.0)
+            reply = reply_in(completion, used_up(headers) or 0.0)
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
             beginning = excerpt(data[:READ_BYTES].decode("utf-8", "replace"), 120)
             raise NoCompletion(

@@ -53,10 +53,11 @@ def shortened(text: str, pipeline: str, settings: Mapping[str, Any]) -> str:
     lines = []
     for line, place in _lines(text):
         key = ".".join(place)
+        # a block's own line stays where any key in it does; with dots, as only whole names count
         is_wanted = any(f"{one}.".startswith(f"{key}.") for one in wanted)
         if not place or is_wanted or _value_at(settings, place) is not None:
             lines.append(line)
-    head_end = lines.index("")
+    head_end = lines.index("")  # the line after the head's comments
     return "\n".join([*lines[:head_end], ALL_KEYS, *lines[head_end:]]) + "\n"
 
 

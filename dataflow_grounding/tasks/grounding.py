@@ -72,6 +72,7 @@ def phrase_grounding(
             reply,
             format=box_format,
             phrases=list(phrases),
+            # with its padding, as the model is shown it: boxes in that are taken out below
             image_size=image.shown_size,
             sent_size=image.sent_size,
         )

@@ -17,8 +17,8 @@ from dataflow_grounding.serving._chat_completions import (
     error_in,
     first_habits,
     first_limits,
-    reply_of,
-    usage_of,
+    reply_in,
+    usage_in,
 )
 from dataflow_grounding.testing import (
     EchoAnswers,
@@ -288,13 +288,13 @@ REPLIES: list[tuple[str, dict[str, Any], tuple[str, str, str | None]]] = [
     ("data", "expected"), [pytest.param(*case[1:], id=case[0]) for case in REPLIES]
 )
 def test_replies(data: dict[str, Any], expected: tuple[str, str, str | None]) -> None:
-    reply = reply_of(data, 0.0)
+    reply = reply_in(data, 0.0)
     assert (reply.text, reply.finish_reason, reply.refusal) == expected
 
 
 def test_a_streamed_answer_is_read() -> None:
     """BerriAI/litellm#25766, unslothai/unsloth#6570: servers that stream unless told not to."""
-    reply = reply_of(completion_in(streamed('{"objects": ["é"]}')), 0.0)
+    reply = reply_in(completion_in(streamed('{"objects": ["é"]}')), 0.0)
     assert (reply.text, reply.finish_reason) == ('{"objects": ["é"]}', "stop")
     assert (reply.usage.input_tokens, reply.usage.output_tokens) == (9, 2)
 
@@ -308,7 +308,7 @@ def test_a_single_chunk_as_json_is_read() -> None:
     """Gateways that were told not to stream."""
     completion = completion_in(chunk("stop"))
     assert error_in(completion) is None
-    assert reply_of(completion, 0.0).text == "[1]"
+    assert reply_in(completion, 0.0).text == "[1]"
 
 
 BROKEN_STREAMS = {
@@ -335,7 +335,7 @@ def test_a_streamed_tool_call_is_read() -> None:
     ]
     lines.append({"choices": [{"delta": {}, "finish_reason": "tool_calls"}]})
     body = "".join(f"data: {json.dumps(line)}\n\n" for line in lines).encode()
-    assert reply_of(completion_in(body), 0.0).text == '{"a": 1}'
+    assert reply_in(completion_in(body), 0.0).text == '{"a": 1}'
 
 
 NO_ANSWERS: dict[str, dict[str, Any]] = {
@@ -377,7 +377,7 @@ def test_the_choice_with_index_0_counts() -> None:
         {"index": 1, "message": {"content": "[]"}},
         {"index": 0, "message": {"content": "{}"}},
     ]
-    assert reply_of({"choices": choices}, 0.0).text == "{}"
+    assert reply_in({"choices": choices}, 0.0).text == "{}"
 
 
 @pytest.mark.parametrize("extra", [{}, {"stream": True}])
@@ -487,7 +487,7 @@ USAGES = [
     ("data", "expected"), [pytest.param(*case[1:], id=case[0]) for case in USAGES]
 )
 def test_usage(data: Any, expected: tuple[int, int, int]) -> None:
-    usage = usage_of(data)
+    usage = usage_in(data)
     assert (usage.input_tokens, usage.cached_tokens, usage.output_tokens) == expected
 
 

@@ -143,6 +143,8 @@ def _rank_columns(overlaps: list[Overlap], rules: Rules) -> dict[str, float]:
 def _box_set_columns(
     matched: list[Overlap], wanted: int, boxes: int, answered: bool, rules: Rules
 ) -> dict[str, float]:
+    # Numerators: MEASURES_OF says what each is divided by, once they are summed. So precision and
+    # recall are both the number of right boxes here.
     right = [overlap.iou for overlap in matched if overlap.iou >= rules.threshold]
     passed = 0
     for overlap in matched:

@@ -213,20 +213,20 @@ class _RecordsByPicture:
 
 
 def _gold_pictures_by_id(gold: list[Names], found: list[Names]) -> dict[str, str]:
-    # They are those whose path the other side doesn't have, and whose id a single picture of each
-    # side states.
+    # The gold's paths of pictures that only their ids pair: the found side doesn't have the path,
+    # and on each side a single picture states the id.
     found_paths = {path for path, _ in found}
     open_ids = {own_id for path, own_id in gold if own_id and path not in found_paths}
     if not open_ids:
         return {}
-    gold_paths = _paths_by_id(gold, open_ids)
-    found_paths_of = _paths_by_id(found, open_ids)
+    gold_by_id = _paths_by_id(gold, open_ids)
+    found_by_id = _paths_by_id(found, open_ids)
     gold_of_id = {}
-    for own_id, paths in gold_paths.items():
-        if len(paths) == len(found_paths_of[own_id]) == 1:
+    for own_id, paths in gold_by_id.items():
+        is_unique = len(paths) == len(found_by_id[own_id]) == 1
+        if is_unique and paths.isdisjoint(found_paths):
             [path] = paths
-            if path not in found_paths:
-                gold_of_id[own_id] = path
+            gold_of_id[own_id] = path
     return gold_of_id
 
 
