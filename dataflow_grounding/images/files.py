@@ -24,6 +24,7 @@ from dataflow_grounding._util.errors import (
 from dataflow_grounding._util.paths import open_start, read_input
 from dataflow_grounding._util.terminal import quoted, say
 from dataflow_grounding.boxes.geometry import Size
+from dataflow_grounding.images._plain_jpeg import plain_header
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
@@ -53,6 +54,7 @@ MAX_PIXELS = 400_000_000  # more is taken for a decompression bomb
 # reviewed. Pillow itself opens none that is larger than this.
 _MOST_PIXELS_KNOWN = 2 * MAX_PIXELS
 _FIRST_BYTES = 2**16  # of a file in a store that are fetched for its header
+_PLAIN_HEADER_BYTES = 2**12  # of a file: a plain JPEG's tables take less than 1,000
 PIXELS_AT_ONCE = 100_000_000
 """What all threads together decode at a time; a picture with more goes alone."""
 
@@ -170,10 +172,15 @@ def read_header(path: str, data: bytes | None = None, *, whole_png: bool = True)
 
 def _header_in(file: IO[bytes], path: str, data: bytes | None) -> Header:
     # `data` is what is looked through for the orientation of a PNG; None for the whole file.
-    with _reading(path), _opened(file, path, _MOST_PIXELS_KNOWN) as picture:
-        if data is None:
-            data = read_file(path) if picture.format == "PNG" else b""
-        return _header_of(picture, data)
+    with _reading(path):
+        plain = plain_header(file.read(_PLAIN_HEADER_BYTES))
+        if plain is not None:
+            return Header(plain.size, "image/jpeg", 1)
+        file.seek(0)
+        with _opened(file, path, _MOST_PIXELS_KNOWN) as picture:
+            if data is None:
+                data = read_file(path) if picture.format == "PNG" else b""
+            return _header_of(picture, data)
 
 
 def parse_facts(data: bytes, path: str) -> ImageFacts:
@@ -182,12 +189,16 @@ def parse_facts(data: bytes, path: str) -> ImageFacts:
     Raises ImageBroken for what is no image, or one whose end is missing; MachineBusy,
     StorageFailed.
     """
+    header = plain_header(data)
+    if header is not None:
+        _refuse_cut_off(_is_whole(data, "JPEG", header.scan), path)
+        digest = hashlib.sha256(data).hexdigest()
+        return ImageFacts(digest, *header.size, "image/jpeg", plain=True, file_bytes=len(data))
     file = io.BytesIO(data)
     with _reading(path), _opened(file, path) as picture:
         header_end = file.tell()
         size, media_type, orientation = _header_of(picture, data)
-        if not _is_whole(data, picture.format, header_end):
-            raise ImageBroken(f"{quoted(path)} is cut off: its end is missing")
+        _refuse_cut_off(_is_whole(data, picture.format, header_end), path)
         # Of an MPO the first picture is taken. It isn't asked whether it is animated: Pillow would
         # read all of the file to tell.
         is_animated = picture.format != "MPO" and getattr(picture, "is_animated", False)
@@ -199,6 +210,11 @@ def parse_facts(data: bytes, path: str) -> ImageFacts:
         digest = hashlib.sha256(data).hexdigest()
         stretched = _is_stretched(picture, path)
         return ImageFacts(digest, *size, media_type, plain, len(data), stretched)
+
+
+def _refuse_cut_off(is_whole: bool, path: str) -> None:
+    if not is_whole:
+        raise ImageBroken(f"{quoted(path)} is cut off: its end is missing")
 
 
 def _refuse_dim(picture: "PillowImage", data: bytes, path: str) -> None:
