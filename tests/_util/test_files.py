@@ -283,6 +283,7 @@ JOINED = {
     },
     "formats/voc.py": {"folder", "name", "self.data_file", "stated", "wanted + ending"},
     "jobs/downloads.py": {"result"},  # which `Downloads` has named
+    "formats/reading.py": {"name"},
     "formats/whole_records.py": {"base.replace('.', '_')", "name"},
     "review/_versions.py": {"name"},
     # a picture's name in the user's own gold: that it leads out is refused, and it is only read
