@@ -45,11 +45,11 @@ def things_of(phrases: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[tuple
     things: list[list[tuple[int, int]]] = []
     for _, phrase, index in places:
         box = box_of(phrases[phrase][index]["bbox"])
-        same = box if box in best else None
-        if same is None and len(phrases) > 1:
-            same = cells.same_as(box, phrase)
-        if same is not None:
-            things[best[same]].append((phrase, index))
+        best_box = box if box in best else None
+        if best_box is None and len(phrases) > 1:
+            best_box = cells.same_as(box, phrase)
+        if best_box is not None:
+            things[best[best_box]].append((phrase, index))
             continue
         best[box] = len(things)
         things.append([(phrase, index)])

@@ -133,17 +133,15 @@ class Asking:
             is_first = attempt == 1 and not check
             try:
                 reply = read_lines(this_try, lines, attempt)
-                self.counts["replayed"] += from_store
-                by.work.replayed += from_store
-                by.work.read += 1
-                self._unreadable.read(request)
-                if is_first:
-                    self._first_replies.add(request, key, None, not from_store)
-                if first_rule and attempt == 2:
-                    self._first_replies.add_second(request.task, first_rule, True)
-                return reply
             except errors.RecordError as failed:
                 error = failed
+            else:
+                self._count_read(request, by, from_store)
+                if first_rule and attempt == 2:
+                    self._first_replies.add_second(request.task, first_rule, True)
+                if is_first:
+                    self._first_replies.add(request, key, None, not from_store)
+                return reply
             if isinstance(error, errors.RepeatedReply) and not check:
                 by.note(error.kind)
             if not from_store:
@@ -167,6 +165,12 @@ class Asking:
             attempt = 0
             from_store = False
             error = None
+
+    def _count_read(self, request: Request[Any], by: "StepAsk", from_store: bool) -> None:
+        self.counts["replayed"] += from_store
+        by.work.replayed += from_store
+        by.work.read += 1
+        self._unreadable.read(request)
 
     def _is_given_up(
         self,

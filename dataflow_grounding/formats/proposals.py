@@ -49,6 +49,7 @@ def find_proposals(
         source.pictures = source.pictures or unpacked
         records = with_sizes(read(path, source, image_root=image_root or None), folder)
         numbers = itertools.count(1)
+        # None comes last: entries after the last record that can't be read are told then
         for record in itertools.chain(_with_classes(records, classes), [None]):
             if record is not None:
                 yield Row(next(numbers), record)

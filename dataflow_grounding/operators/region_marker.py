@@ -160,14 +160,13 @@ class RegionMarker(BoxWatching):
         limits = self.serving.image_limits if self.serving else None
         image = open_image(record, self.keys.image, limits)
         row_boxes = read_given_boxes(record.get(self.keys.bbox), image.size)
+        region_fields: dict[str, Any] = {"type": ""}
         if row_boxes is not None:
             check_stated_size(record, image.size)
-        if row_boxes is not None and not row_boxes.boxes:
-            raise BrokenRow(
-                f"no box in column {self.keys.bbox!r} can be used: {row_boxes.report()}"
-            )
-        region_fields: dict[str, Any] = {"type": ""}
-        if row_boxes:
+            if not row_boxes.boxes:
+                raise BrokenRow(
+                    f"no box in column {self.keys.bbox!r} can be used: {row_boxes.report()}"
+                )
             boxes = row_boxes
             bbox_column = record[self.keys.bbox]
         else:
@@ -186,7 +185,7 @@ class RegionMarker(BoxWatching):
             normalized_boxes += [[0.0] * 4] * (self.max_boxes - count)
         update = {
             self.keys.image_with_bbox: path,
-            self.keys.type: "with_bbox" if row_boxes else "without_bbox",
+            self.keys.type: "without_bbox" if row_boxes is None else "with_bbox",
             self.keys.bbox: bbox_column,
             self.keys.normalized_bbox: normalized_boxes,
             self.keys.result_file: self.output_dir,
