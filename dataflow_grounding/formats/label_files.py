@@ -560,9 +560,7 @@ class Yolo(_LabelFormat):
             return line
         size = source.sample.size
         parts = [number / size[i % 2] for i, number in enumerate(mark.outline)]
-        # A point outside of its picture would lose the whole line in trainers.
-        inside = " ".join(f"{min(max(part, 0.0), 1.0):.8f}" for part in parts)
-        return f"{line.split()[0]} {inside}"
+        return f"{line.split()[0]} {' '.join(f'{part:.8f}' for part in parts)}"
 
     def item_back(self, item: str, mark: Mark, source: Source) -> str:
         """Return a line with its class's number now, and new numbers where the box is another.

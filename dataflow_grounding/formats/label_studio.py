@@ -50,6 +50,7 @@ _NOTHING = "nothing there"  # label of the place of a phrase without boxes
 _ABSENT = "absent"  # control with the phrases that have neither boxes nor a place
 # Beginnings of types of regions that would be lost, such as ellipselabels.
 _OTHER_SHAPES = ("ellipse", "bitmask", "keypoint", "vector", "video")
+_ODD_POLYGON = "its points, original_width and original_height should be numbers"
 _POLYGON = "polygon"  # begins types of regions that are outlines
 _BRUSH = "brush"  # begins those of pixels, which only go back
 _AREA_KEYS = ("x", "y", "width", "height", "rotation", "points", "closed", "format", "rle")
@@ -262,7 +263,8 @@ class LabelStudio(ReturningFormat):
             size = (part["original_width"], part["original_height"])
             outline = outlines.checked(_outline_in(part["value"], size), size)
         except (BrokenRow, LookupError, TypeError, ValueError, ArithmeticError) as error:
-            outlines.lose_object(self.bad, f"{where}, region {part.get('id')}", error)
+            why = error if isinstance(error, BrokenRow) else BrokenRow(_ODD_POLYGON)
+            outlines.lose_object(self.bad, f"{where}, region {part.get('id')}", why)
             return {"id": part.get("id"), "type": _UNREAD, _AS_READ: part}
         shape = {"bbox": [*outlines.bounds(outline)], outlines.KEY: outline}
         return {**part, "shape": shape, _AS_READ: part}

@@ -35,6 +35,11 @@ def bounds(outline: Sequence[float]) -> Bbox:
     return min(xs), min(ys), max(xs), max(ys)
 
 
+def inside(outline: Sequence[float], size: Size) -> list[float]:
+    """Return an outline with the points beyond its picture put to the edge."""
+    return [min(max(number, 0), size[i % 2]) for i, number in enumerate(outline)]
+
+
 def square_pixels(outline: Sequence[float]) -> float:
     xs = outline[::2]
     ys = outline[1::2]

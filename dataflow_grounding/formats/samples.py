@@ -410,7 +410,7 @@ class SampleMaker:
         outline = instance[outlines.KEY]
         is_its = has_right_outline(instance, size)
         if is_its and self._format.carries.outlines:
-            return instance
+            return {**instance, outlines.KEY: outlines.inside(outline, size)}
         if outline is not None:
             self._exported.lost["outlines" if is_its else outlines.STALE] += 1
         return {name: value for name, value in instance.items() if name != outlines.KEY}

@@ -414,6 +414,18 @@ def test_a_point_of_an_outline_beyond_the_picture_is_put_to_its_edge(
     assert numbers[:2] == ["0.00000000", "0.00000000"]
 
 
+@pytest.mark.parametrize("format", ["coco", "cvat", "label-studio"])
+def test_an_outline_is_cut_to_the_picture_as_its_box_is(
+    format: str, tmp_path: Path, pictures: Path
+) -> None:
+    rows = [record_with(instance([-2.0, 0.0, 30.0, 30.0], [-2.0, 0.0, 30.0, 0.0, 30.0, 30.0]))]
+    write(rows, format, str(tmp_path / "out"), folders=[str(pictures)])
+    [back] = read(str(tmp_path / "out"), format)
+    [box] = back["expressions"][0]["instances"]
+    assert [*map(float, box["bbox"])] == [0.0, 0.0, 30.0, 30.0]
+    assert [*map(float, box["outline"])] == [0.0, 0.0, 30.0, 0.0, 30.0, 30.0]
+
+
 def test_a_moved_outline_of_yolo_has_no_outline(
     tmp_path: Path,
     imported: Callable[..., dict[str, Any]],
@@ -698,7 +710,7 @@ def test_shapes_of_cvat_of_no_use_are_left_out_and_counted(
     ("kind", "value", "why"),
     [
         ("polygon", {"points": [[1, 2], [3, 4]]}, "a polygon of 4 numbers"),
-        ("polygon", {"points": [[1, 2], [3, None], [3, 4]]}, "NoneType"),
+        ("polygon", {"points": [[1, 2], [3, None], [3, 4]]}, "should be numbers"),
         ("polygon", {"points": [[200, 200], [300, 200], [300, 300]]}, "outside of its picture"),
         ("brush", BRUSH, "a brush is no polygon"),
     ],
