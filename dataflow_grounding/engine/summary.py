@@ -108,7 +108,7 @@ class Handover:
     """What the next run, the other shards or the driver of a run go by."""
 
     passing_failures: int = 0  # that may not fail again: the next run asks again
-    takes: str = ""  # of a driven run: what its workers found that the endpoint takes
+    takes: str = ""  # on Ray: what a task found that the endpoint takes
     seen: int = 0  # of a shard: the rows of the input that were read, of all shards
     digest: str = ""  # of a shard: that of these rows, which tells inputs apart
 
