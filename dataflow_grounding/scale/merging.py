@@ -99,9 +99,10 @@ def merge(results_dir: str) -> dict[str, Any]:
     annotations = os.path.join(results_dir, "annotations.jsonl")
     failures = os.path.join(results_dir, "failures.jsonl")
     run_path = os.path.join(results_dir, "run.json")
+    # Before the lock: where there is nothing to merge, a run at that address stays its owner.
+    folders = _folders(results_dir, bucket.shards_in(results_dir))
     with ExitStack() as locks:
         locks.enter_context(locked_folder(checkpoint))
-        folders = _folders(results_dir, bucket.shards_in(results_dir))
         for folder in folders:
             locks.enter_context(only_run(os.path.join(folder, CKPT)))
         runs = [_run_of(folder) for folder in folders]

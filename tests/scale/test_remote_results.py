@@ -464,6 +464,18 @@ def test_only_shards_that_are_there_are_merged(run: Elsewhere, server: LoopbackS
     assert command(merge).code == 2
 
 
+def test_merge_takes_nothing_over_where_no_shard_is(run: Elsewhere, slow: LoopbackServer) -> None:
+    run.place.settings["vlm.openai.base_url"] = slow.base_url
+    running = run.start()
+    wait_until(lambda: slow.count() >= 8, running)
+    merged = command(["merge", run.address])
+    assert (merged.code, f"{run.address} has no shards" in merged.err) == (2, True), merged
+    done = ended(running)
+    assert (done.code, slow.count()) == (0, 2 * ROWS), done
+    assert command(["merge", f"{run.address}/nothing"]).code == 2
+    assert not [name for name in run.names() if name.startswith("nothing")]
+
+
 def test_an_address_may_be_spelled_otherwise(run: Elsewhere, server: LoopbackServer) -> None:
     run.place.settings["vlm.openai.base_url"] = server.base_url
     run.place.many(1)
