@@ -173,7 +173,7 @@ def test_workers_have_their_part_of_max_workers(
     server.latency = 0.05
     done = place_at(workplace, server, 20).run(*RAY, **{"workflow.max_workers": most})
     assert done.code == 0, done
-    assert server.max_in_flight == most
+    assert server.max_in_flight <= most
 
 
 def of_unequal_shards(place: Workplace) -> None:
