@@ -17,6 +17,7 @@ from dataflow_grounding._util.errors import (
 )
 from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding._util.users_code import place_of
+from dataflow_grounding.boxes.regions import check_seed
 from dataflow_grounding.data.records import (
     Record,
     Update,
@@ -143,6 +144,8 @@ async def annotated(
         image_key = image_column(operator, record)
         size = None
         if image_key is not None:
+            if record.get(image_key) is None:
+                check_seed(record)  # says which entry it was, whose image isn't known
             limits = operator.serving.image_limits if operator.serving else None
             facts = await memo.prepare(record, image_key, limits)
             if operator.needs_image and operator.looks_at_image:

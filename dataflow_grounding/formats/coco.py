@@ -164,6 +164,8 @@ class CocoFile:
         self._rows.execute("INSERT INTO annotations VALUES (?, ?, ?, ?)", row)
 
     def _take_category(self, own_id: str, item: dict[str, Any]) -> None:
+        if "id" not in item:  # no annotation can mean it: its place in the list is no id
+            return
         if own_id in self._category_names:
             raise sqlite3.IntegrityError
         name = item.get("name")

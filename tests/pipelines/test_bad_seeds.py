@@ -54,12 +54,13 @@ def of_coco(place: ReferringPlace) -> list[str]:
         {"id": 3, "image_id": 2, **good, "bbox": [1, 2, -3, 4]},
         {"id": 1, "image_id": 2, **good},
     ]
-    images = [{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "b.png"}]
+    images = [{"id": 1, "file_name": "a.png"}, {"id": 2, "file_name": "b.png"}, {"id": 3}]
     path = place.folder / "instances.json"
     data = {"images": images, "categories": [{"id": 1, "name": "cup"}], "annotations": boxes}
     path.write_text(json.dumps(data))
     place.settings |= {"data.kitti_label_dir": None, "data.coco_json": str(path)}
     return [
+        "instances.json, entry 3 of images: an image without 'id' and 'file_name'",
         "instances.json: two annotations have the id 1",
         "instances.json, annotation 3: is not of this format (the box has a side of less than nothing)",
     ]
@@ -91,6 +92,7 @@ ODD_ENTRIES: dict[str, tuple[dict[str, Any], tuple[str, list[float]] | None, str
     "neither": ({"caption": "a cup"}, None, "annotations without a box"),
     "no category": ({"bbox": [10, 20, 40, 40], "category_id": None}, ("", BOX), "categor"),
     "an unlisted one": ({"bbox": [10, 20, 40, 40], "category_id": 9}, ("", BOX), "categor"),
+    "a place in the list": ({"bbox": [10, 20, 40, 40], "category_id": 3}, ("", BOX), "categor"),
     "its id as a text": ({"bbox": [10, 20, 40, 40], "category_id": "1"}, ("cup", BOX), ""),
     "nothing there": ({"bbox": [0, 0, 0, 0], "category_id": -1}, None, ""),
     "a score": ({"bbox": [10, 20, 40, 40], "score": 7}, ("cup", BOX), ""),
@@ -111,7 +113,7 @@ def test_coco_is_read_by_one_rule_in_a_run_and_in_an_import(
             {"id": number, "file_name": name, "width": SIZE[0], "height": SIZE[1]}
             for number, name in enumerate(("a.png", "b.png"), 1)
         ],
-        "categories": [{"id": 1, "name": "cup"}],
+        "categories": [{"id": 1, "name": "cup"}, {"name": "jug"}, {"id": 2}, {"name": "pot"}],
         "annotations": [
             {"id": 1, **good},
             {"id": 2, **good},
