@@ -275,14 +275,12 @@ class StorageFailed(RunStopped):
     """Results can't be written: no room, no permission."""
 
 
-_TAKEN_OVER = "another run has taken over the folder; the replies of this one are kept"
-
-
 class TakenOver(StorageFailed, exit_code=2):
     """Another run works in the folder by now."""
 
-    def __init__(self, message: str = _TAKEN_OVER) -> None:
-        super().__init__(message)
+    @classmethod
+    def of(cls, place: str) -> "TakenOver":
+        return cls(f"another run has taken over {place}; the replies of this one are kept")
 
 
 class Interrupted(RunStopped):

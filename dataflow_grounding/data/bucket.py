@@ -425,7 +425,7 @@ class _Run:
                 self._replies.send()
             if is_taken_over:
                 self._taken_over()
-                raise TakenOver
+                raise TakenOver.of(self._bucket.address)
             self._bucket.send_changes(*([] if stopped is None else [".json"]))
         except StorageFailed as error:
             if stopped is None:

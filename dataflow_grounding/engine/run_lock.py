@@ -88,7 +88,7 @@ def lose(folder: str) -> None:
 
 def check_held(folder: str) -> None:
     if folder in _lost:
-        raise TakenOver
+        raise TakenOver.of(os.path.dirname(folder) or ".")
 
 
 @contextmanager

@@ -63,7 +63,8 @@ class BoxVerifier(LooksCloser):
         samples: int = 1,
         **boxes: Any,
     ) -> None:
-        if region_iou is not None and not 0 < region_iou <= 1:
+        is_number = isinstance(region_iou, (int, float)) and not isinstance(region_iou, bool)
+        if region_iou is not None and not (is_number and 0 < region_iou <= 1):
             raise SpecError("region_iou should be above 0 and at most 1")
         check_counts(phrases_per_request=phrases_per_request)
         super().__init__(serving, samples=samples, **boxes)

@@ -270,7 +270,7 @@ def test_a_second_machine_takes_over_and_the_first_stops(
     told = run.there("run.json")
     os.kill(first.pid, signal.SIGCONT)
     late = ended(first)
-    assert (late.code, late.err.count("another run has taken over")) == (2, 1), late
+    assert (late.code, late.err.count(f"another run has taken over {run.address};")) == (2, 1), late
     assert run.there("run.json") == told
     assert run.left() == run.alone()
 
