@@ -60,8 +60,8 @@ def test_pictures_of_rows_at_work_are_encoded_once(
     encodings: list[Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """There is room for those at work alone."""
-    monkeypatch.setattr(images, "MAX_KEPT_BYTES", (AT_WORK + 1) * bytes_as_sent(turned))
+    """There is room for half of them: those at work, and those of requests that end just now."""
+    monkeypatch.setattr(images, "MAX_KEPT_BYTES", 2 * AT_WORK * bytes_as_sent(turned))
     encodings.clear()
     done = turned.run()
     assert (done.code, server.count()) == (0, 2 * ROWS), done
