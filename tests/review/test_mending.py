@@ -106,7 +106,7 @@ def test_a_box_that_is_dragged_as_a_whole_is_judged_by_nothing_but_accept(
     [mug, *_] = applied(results)[0]["expressions"]
     assert (mug["verified"], mug["reviewed_by"]) == (True, "ann")
     assert near([[70, 50.5, 230, 170]], boxes(applied(results)[0], 0))
-    assert page.locator("#left").inner_text().startswith("2 of 3 boxes")
+    page.locator("#left", has_text="2 of 3 boxes").wait_for()
     assert page.problems == []
 
 
