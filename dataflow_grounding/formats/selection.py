@@ -76,11 +76,6 @@ class Selection:
         return {**expression, "instances": kept}
 
 
-def reviewer_of(record: Mapping[str, Any], expression: Mapping[str, Any]) -> Any:
-    """Return the person who looked at an expression, or at all of its record."""
-    return expression.get("reviewed_by") or record.get("reviewed_by")
-
-
 def verified_boxes(expression: Mapping[str, Any], boxes: list[Any] | None) -> list[Any] | None:
     """Return the boxes that are verified, by their expression's verdict if they have none.
 
