@@ -35,6 +35,7 @@ INSTRUCTIONS = (
     "Find every phrase in the picture. Give a box for each object that a phrase names. " * 12
 )
 WIDTH, HEIGHT = 1280, 960  # of the pictures, in pixels
+SYNCED = 50  # replies that are put on disk together
 SCHEMA = {
     "type": "object",
     "additionalProperties": False,
@@ -90,7 +91,7 @@ class Keeper:
 
     That is the least that a run has to do so that nothing is paid for twice: a digest of the
     picture and of the question, a line in the file of replies that is with the system before the
-    next request, and a line with boxes in pixels.
+    next request and on disk with SYNCED others, and a line with boxes in pixels.
 
     Args:
         folder: Where both files are made.
@@ -100,6 +101,7 @@ class Keeper:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         self.replies = os.open(os.path.join(folder, "replies.jsonl"), flags)
         self.records = open(os.path.join(folder, "annotations.jsonl"), "w", encoding="utf-8")  # noqa: SIM115
+        self.kept = 0
 
     def keep(self, path: str, image: bytes, message: dict[str, Any], answer: str) -> None:
         """Take the answer to a message about an image."""
@@ -107,6 +109,9 @@ class Keeper:
         digest = hashlib.sha256(image).hexdigest()
         key = hashlib.sha256(f"{digest} {message['model']} {question}".encode()).hexdigest()[:32]
         os.write(self.replies, json.dumps({"key": key, "text": answer}).encode() + b"\n")
+        self.kept += 1
+        if self.kept % SYNCED == 0:
+            os.fsync(self.replies)
         expressions = []
         for found in json.loads(answer)["objects"]:
             x1, y1, x2, y2 = found["bbox_2d"]

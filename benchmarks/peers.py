@@ -6,10 +6,12 @@ on one server.
 All send the same photographs (1280 by 960 pixels, 140 KB each on average, no two alike) with a
 prompt of about the same size, 64 in flight at most, to one loopback server in a process of its own,
 and write the boxes of the replies to a file of JSON lines. Ours is `generate` with phrase
-grounding; the others are the scripts in `benchmarks/peer_ways`, each in an environment of its own:
---python says where one is, --install makes those that are missing (with pip, in FOLDER). A client
-without an environment isn't measured, and the table says so. Telemetry is switched off, and
-requests to other machines go to a proxy that doesn't exist.
+grounding, which also checks boxes by probe pictures. The server answers these rightly; at another,
+which has no box for them, checks end after two. The other clients are the scripts in
+`benchmarks/peer_ways`, each in an environment of its own: --python says where one is, --install
+makes those that are missing (with pip, in FOLDER). A client without an environment isn't measured,
+and the table says so. Telemetry is switched off, and requests to other machines go to a proxy that
+doesn't exist.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ from tests.support.measuring import Used, median, run, workplace
 WARMING, FEW, MORE, ROUNDS = 20, 400, 800, 3
 QUALITY = 87  # of JPEGs: 140 KB each on average
 SCRIPTS = Path(__file__).parent / "peer_ways"
-OURS = "dataflow-grounding"
+OURS, UNANSWERED = "dataflow-grounding", "dataflow-grounding, probes unanswered"
 BY_HAND = {  # loops as people write them: their scripts, and the package whose version is shown
     "AsyncOpenAI loop": ("with_openai.py", "openai"),
     "threads + openai": ("with_threads.py", "openai"),
@@ -92,7 +94,8 @@ PEERS = (
     Client("distilabel", "with_distilabel.py", "distilabel", (("distilabel[openai]", "requests"),)),
     Client("curator", "with_curator.py", "bespokelabs-curator", (("bespokelabs-curator",),)),
 )
-Ask = Callable[[int], Used]  # runs a client with this many requests
+Ask = Callable[[int], Used]
+"""Runs a client with this many requests."""
 
 
 class NotMeasured(Exception):
@@ -147,13 +150,17 @@ def ask_with(
 
 
 def clients(
-    pythons: Mapping[str, str], pictures: Sequence[Path], folder: Path, base_url: str
-) -> dict[str, Ask]:
-    """Every client that can be run, by the name that the table gives it: ours, loops by hand, and
-    those with a Python.
+    pythons: Mapping[str, str],
+    pictures: Sequence[Path],
+    folder: Path,
+    answering: ServerProcess,
+    unanswering: ServerProcess,
+) -> dict[str, tuple[Ask, ServerProcess]]:
+    """Every client that can be run and the server that it asks, by the name that the table gives
+    it: ours, loops by hand, and those with a Python.
     """
     job = {
-        "base_url": base_url,
+        "base_url": answering.base_url,
         "model": "loopback",
         "in_flight": request_cost.IN_FLIGHT,
         "system": bare_client.SYSTEM,
@@ -161,15 +168,21 @@ def clients(
     }
     turns = iter(range(1_000_000))
 
-    def with_ours(count: int) -> Used:
-        return request_cost.ours(folder, f"ours-{next(turns)}", list(pictures[:count]), base_url)
+    def with_ours(server: ServerProcess) -> tuple[Ask, ServerProcess]:
+        def ask(count: int) -> Used:
+            name = f"ours-{next(turns)}"
+            return request_cost.ours(folder, name, list(pictures[:count]), server.base_url)
 
-    def with_script(python: str, script: str) -> Ask:
-        return lambda count: ask_with(
-            python, script, job, pictures[:count], folder / f"{script}-{next(turns)}"
-        )
+        return ask, server
 
-    asks: dict[str, Ask] = {OURS: with_ours}
+    def with_script(python: str, script: str) -> tuple[Ask, ServerProcess]:
+        def ask(count: int) -> Used:
+            own = folder / f"{script}-{next(turns)}"
+            return ask_with(python, script, job, pictures[:count], own)
+
+        return ask, answering
+
+    asks = {OURS: with_ours(answering), UNANSWERED: with_ours(unanswering)}
     for name, (script, _) in BY_HAND.items():
         asks[name] = with_script(sys.executable, script)
     for peer in PEERS:
@@ -213,12 +226,15 @@ def measure(pythons: Mapping[str, str]) -> tuple[dict[str, Figures], dict[str, s
     """
     rounds: dict[str, list[Figures]] = {}
     reasons = {peer.name: "no environment given" for peer in PEERS if peer.name not in pythons}
-    arguments = ("--answers", "canned", "--text", request_cost.REPLY, "--latency", "0.02")
-    with workplace() as folder, ServerProcess(*arguments) as server:
+    with (
+        workplace() as folder,
+        ServerProcess(*request_cost.ANSWERING) as answering,
+        ServerProcess(*request_cost.UNANSWERING) as unanswering,
+    ):
         pictures = photographs(folder, MORE)
-        asks = clients(pythons, pictures, folder, server.base_url)
+        asks = clients(pythons, pictures, folder, answering, unanswering)
         for turn in range(ROUNDS):
-            for name, ask in asks.items():
+            for name, (ask, server) in asks.items():
                 if name in reasons:
                     continue
                 print(f"round {turn + 1} of {ROUNDS}: {name}", file=sys.stderr)
@@ -312,6 +328,8 @@ def ahead_of_ours(figures: Mapping[str, Figures]) -> list[str]:
     ours = figures[OURS]
     lines = []
     for name, theirs in figures.items():
+        if name == UNANSWERED:
+            continue
         better = {
             "CPU time of the process": theirs.cpu_ms < ours.cpu_ms,
             "CPU time of further requests": theirs.further_ms < ours.further_ms,
@@ -342,7 +360,7 @@ def main() -> None:
     unknown = pythons.keys() - {peer.name for peer in PEERS}
     if unknown or len(pythons) < len(arguments.python):
         parser.error(f"--python takes CLIENT=PYTHON, once a client; CLIENT is one of {names}")
-    versions = {OURS: __version__}
+    versions = {OURS: __version__, UNANSWERED: __version__}
     for name, (_, distribution) in BY_HAND.items():
         versions[name] = version(sys.executable, distribution)
     reasons = {}

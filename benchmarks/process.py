@@ -2,7 +2,7 @@
 alone.
 
     python -m benchmarks.process --port-file PORT --stats-file STATS [--answers canned --text TEXT]
-    [--latency SECONDS]
+    [--probes FORMAT] [--latency SECONDS]
 
 serves until SIGTERM or Ctrl-C, then writes its counts, and before that whenever it gets SIGUSR1;
 `ServerProcess` starts it so and reads them.
@@ -24,7 +24,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from dataflow_grounding.testing import CannedAnswers, EchoAnswers, LoopbackServer
+from dataflow_grounding.testing import (
+    Answer,
+    CannedAnswers,
+    EchoAnswers,
+    LoopbackServer,
+    ReceivedRequest,
+)
+from dataflow_grounding.testing.answers import INPUT, Answers, answer_to_probe
 from tests.support.pacing import lognormal
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -88,11 +95,33 @@ class ServerProcess:
         self._folder.cleanup()
 
 
+class RightAboutProbes(CannedAnswers):
+    """The same text for every request, but probe pictures get their right boxes in a format."""
+
+    reads = INPUT
+
+    def __init__(self, text: str, box_format: str) -> None:
+        super().__init__(text)
+        self.box_format = box_format
+
+    def __call__(self, request: ReceivedRequest) -> Answer:
+        right = answer_to_probe(request, self.box_format)
+        return super().__call__(request) if right is None else Answer(json.dumps(right))
+
+
+def answers_of(arguments: argparse.Namespace) -> Answers:
+    if arguments.answers == "echo":
+        return EchoAnswers()
+    if arguments.probes:
+        return RightAboutProbes(arguments.text, arguments.probes)
+    return CannedAnswers(arguments.text)
+
+
 def main() -> None:
     """Serve until told to stop."""
     arguments = parser().parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
-    answers = CannedAnswers(arguments.text) if arguments.answers == "canned" else EchoAnswers()
+    answers = answers_of(arguments)
     latency = (
         lognormal(arguments.latency, arguments.sigma) if arguments.sigma else arguments.latency
     )
@@ -136,6 +165,7 @@ def parser() -> argparse.ArgumentParser:
         help="canned: the same --text, bodies thrown away unread",
     )
     add("--text", default='{"objects": []}')
+    add("--probes", metavar="FORMAT", help="the format in which canned answers are right there")
     add("--latency", type=float, default=0.0, help="seconds, the mean where --sigma is given")
     add("--sigma", type=float, default=0.0, help="shape of log-normal latencies")
     add("--key", help="the only key that is taken")

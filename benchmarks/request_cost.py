@@ -4,11 +4,13 @@ bytes.
     python -m benchmarks.request_cost [--by-part]
 
 3,000 records, each its own 120 KB JPEG and one request (phrase grounding), replies after 20 ms, 64
-in flight; and 1,500, which tells further requests from the start. What starting and ending takes is
-what a run of 200 records takes beyond their requests: from the long runs it would be a small
-difference of large figures. "Keeping" are bare clients that store replies by digests and write
-records, as `bare_client.Keeper` does: the least that takes. With --by-part: where the CPU of a
-request goes, start included, by parts of the package and libraries.
+in flight; and 1,500, which tells further requests from the start. The server answers probe pictures
+rightly, so that `generate` checks it to the end; at the other server, which has no box for them,
+checks end after two. What starting and ending takes is what a run of 500 records takes beyond their
+requests: from the long runs it would be a small difference of large figures. "Keeping" are bare
+clients that store replies by digests and write records, as `bare_client.Keeper` does: the least
+that takes. With --by-part: where the CPU of a request goes, start included, by parts of the package
+and libraries.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from benchmarks import inputs
 from benchmarks.bare_client import ALLOCATOR
 from benchmarks.process import ServerProcess
 from tests.support.measuring import (
+    BOX_FORMAT,
     COMMAND,
     Row,
     Used,
@@ -37,11 +40,13 @@ from tests.support.measuring import (
 )
 
 FEWER, REQUESTS, IN_FLIGHT, ROUNDS = 1500, 3000, 64, 3
-SHORT, SHORT_ROUNDS = 200, 7  # records of a short run; rounds of those and of runs of one record
-WHOLE_GOAL = 1.5  # whole processes of FEWER requests, against sockets by hand
+SHORT, SHORT_ROUNDS = 500, 7  # records of a short run; rounds of those and of runs of one record
+WHOLE_GOAL = 1.8  # whole processes of REQUESTS, against sockets by hand
+SHORT_GOAL = 1.9  # whole processes of SHORT, against aiohttp that keeps replies
 FURTHER_GOAL = 1.2  # further requests, against aiohttp that keeps replies
 START_GOAL = 0.6
-OURS, BY_SDK = "generate", "generate, client: sdk"
+OURS, UNANSWERED = "generate", "generate, probes unanswered"
+BY_SDK = "generate, client: sdk"
 KEEPING = ", keeping"
 HAND, AIOHTTP = "hand", "aiohttp"
 LEAST_SHARE = 0.005  # of a part that has a row of its own
@@ -54,6 +59,9 @@ REPLY = json.dumps(
     }
 )
 STEP = "step_0_expression_extraction"
+UNANSWERING = ("--answers", "canned", "--text", REPLY, "--latency", "0.02")
+ANSWERING = (*UNANSWERING, "--probes", BOX_FORMAT)
+"""Arguments of servers that reply alike, but for probe pictures."""
 
 
 def rows_to_ground(results: Path, pictures: list[Path]) -> None:
@@ -119,8 +127,8 @@ def bare(
 def sent_by(client: str, folder: Path, turn: int, pictures: list[Path], base_url: str) -> Used:
     """What a client used in a round, with a request for each of the pictures."""
     count = len(pictures)
-    if client == OURS:
-        return ours(folder, f"{turn}-{count}", pictures, base_url)
+    if client in (OURS, UNANSWERED):
+        return ours(folder, f"{turn}-{count}-{client}", pictures, base_url)
     if client == BY_SDK:
         return ours(folder, f"{turn}-{count}-sdk", pictures, base_url, "vlm.openai.client=sdk")
     kept_in = folder / f"{turn}-{count}-{client}" if client.endswith(KEEPING) else None
@@ -136,8 +144,8 @@ class Cost:
 
     @property
     def whole(self) -> float:
-        """Milliseconds a request, of the whole process with FEWER."""
-        return self.fewer / FEWER
+        """Milliseconds a request, of the whole process with REQUESTS."""
+        return self.all / REQUESTS
 
     @property
     def further(self) -> float:
@@ -150,41 +158,53 @@ def measure() -> list[Row]:
     many bytes.
     """
     bare_clients = (AIOHTTP, HAND, AIOHTTP + KEEPING, HAND + KEEPING)
-    costs: dict[str, list[Cost]] = {client: [] for client in (OURS, BY_SDK, *bare_clients)}
+    costs: dict[str, list[Cost]] = {
+        client: [] for client in (OURS, UNANSWERED, BY_SDK, *bare_clients)
+    }
     of_one: list[float] = []
-    of_few: list[float] = []
+    short: dict[str, list[float]] = {client: [] for client in (OURS, UNANSWERED, AIOHTTP + KEEPING)}
     with (
         workplace() as folder,
-        ServerProcess("--answers", "canned", "--text", REPLY, "--latency", "0.02") as server,
+        ServerProcess(*ANSWERING) as answering,
+        ServerProcess(*UNANSWERING) as unanswering,
     ):
         pictures = inputs.pictures(folder / "pictures", REQUESTS)
+
+        def cpu_of(client: str, turn: int, count: int) -> float:
+            server = unanswering if client == UNANSWERED else answering
+            return sent_by(client, folder, turn, pictures[:count], server.base_url).cpu_s
+
         for turn in range(ROUNDS):
             for client, of_client in costs.items():
-                cpu = []
-                for count in (FEWER, REQUESTS):
-                    used = sent_by(client, folder, turn, pictures[:count], server.base_url)
-                    cpu.append(used.cpu_s * 1000)
+                cpu = [cpu_of(client, turn, count) * 1000 for count in (FEWER, REQUESTS)]
                 of_client.append(Cost(*cpu))
         for turn in range(SHORT_ROUNDS):
-            of_one.append(sent_by(OURS, folder, turn, pictures[:1], server.base_url).cpu_s)
-            of_few.append(sent_by(OURS, folder, turn, pictures[:SHORT], server.base_url).cpu_s)
+            of_one.append(cpu_of(OURS, turn, 1))
+            for client, of_short in short.items():
+                of_short.append(cpu_of(client, turn, SHORT))
     rows = []
     for client, of_client in costs.items():
         whole = median([cost.whole for cost in of_client])
         further = median([cost.further for cost in of_client])
-        what = f"{client}: CPU ms a request, whole process of {FEWER:,}; further ones"
+        what = f"{client}: CPU ms a request, whole process of {REQUESTS:,}; further ones"
         rows.append(Row(what, f"{whole:.2f}; {further:.2f}"))
     rows.append(Row("generate: CPU s of a run of one record", f"{median(of_one):.2f}"))
-    start = median(of_few) - SHORT * median([cost.further for cost in costs[OURS]]) / 1000
+    start = median(short[OURS]) - SHORT * median([cost.further for cost in costs[OURS]]) / 1000
     rows.append(Row("generate: CPU s of its start and end", *under(start, START_GOAL)))
-    for client, whole_goal, further_goal in (
-        (AIOHTTP, None, None),
-        (AIOHTTP + KEEPING, None, FURTHER_GOAL),
-        (HAND, WHOLE_GOAL, None),
-    ):
-        whole, further = ratios(costs[OURS], costs[client])
-        rows.append(ratio_row(f"generate / bare {client}, whole processes", whole, whole_goal))
-        rows.append(ratio_row(f"generate / bare {client}, further ones", further, further_goal))
+    for ours_there in (OURS, UNANSWERED):
+        rounds = zip(short[ours_there], short[AIOHTTP + KEEPING], strict=True)
+        ratio = median([mine / other for mine, other in rounds])
+        what = f"{ours_there} / bare {AIOHTTP + KEEPING}, whole processes of {SHORT}"
+        rows.append(ratio_row(what, ratio, SHORT_GOAL))
+        for client, whole_goal, further_goal in (
+            (AIOHTTP, None, None),
+            (AIOHTTP + KEEPING, None, FURTHER_GOAL),
+            (HAND, WHOLE_GOAL, None),
+        ):
+            whole, further = ratios(costs[ours_there], costs[client])
+            what = f"{ours_there} / bare {client}"
+            rows.append(ratio_row(f"{what}, whole processes", whole, whole_goal))
+            rows.append(ratio_row(f"{what}, further ones", further, further_goal))
     for client in (AIOHTTP, AIOHTTP + KEEPING, HAND + KEEPING):
         whole, further = ratios(costs[client], costs[HAND])
         rows.append(ratio_row(f"bare {client} / bare {HAND}, whole processes", whole, None))
@@ -212,7 +232,7 @@ def measure_parts() -> list[Row]:
     """Where the CPU of a request goes: the shares of a profile, of what a run without one takes."""
     with (
         workplace() as folder,
-        ServerProcess("--answers", "canned", "--text", REPLY, "--latency", "0.02") as server,
+        ServerProcess(*ANSWERING) as server,
     ):
         pictures = inputs.pictures(folder / "pictures", REQUESTS)
         used = ours(folder, "bare", pictures, server.base_url)

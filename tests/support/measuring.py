@@ -18,6 +18,7 @@ from typing import Any
 
 COMMAND = (sys.executable, "-m", "dataflow_grounding")
 REPOSITORY = Path(__file__).parents[2]
+BOX_FORMAT = "qwen3-vl"  # that `generate` asks for
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def generate(
         f"{block}vlm.backend=openai",
     ]
     values += [f"{block}vlm.openai.base_url={base_url}", f"{block}vlm.openai.model_name=loopback"]
-    values += [f"{block}vlm.openai.api_key=sk-test", f"{block}vlm.box_format=qwen3-vl"]
+    values += [f"{block}vlm.openai.api_key=sk-test", f"{block}vlm.box_format={BOX_FORMAT}"]
     values += [block + override for override in overrides]
     return run(
         [
