@@ -37,7 +37,7 @@ from dataflow_grounding.review._overlay import (
     version_of,
 )
 from dataflow_grounding.review._record_view import Expression, expressions_of
-from dataflow_grounding.review._standing import Equals, Placed, Standing
+from dataflow_grounding.review._standing import DecidedInOtherFiles, RecordReview, Standing
 
 # What a decision may say that it did.
 ACTIONS = (
@@ -111,14 +111,14 @@ class Decisions:
     def count(self) -> int:
         return self.standing.count
 
-    def equals(self) -> Equals | None:
+    def decided_in_other_files(self) -> DecidedInOtherFiles | None:
         """Return what was decided on other files; None for nothing."""
         if not self._of_others:
             return None
-        equals = Equals()
+        decided = DecidedInOtherFiles()
         for standing in self._of_others.values():
-            equals.add(standing)
-        return equals
+            decided.add(standing)
+        return decided
 
     def take_equal(self, record: Record, key: str, outcomes: Mapping[str, Outcome]) -> None:
         """Append decisions on equal boxes of another file; the caller calls `sync` at the end."""
@@ -229,31 +229,33 @@ class Decisions:
             picture = JudgedPicture.of_record(record)
             if request.get("digest") not in (None, picture.digest):
                 raise InputError("the picture was replaced since it was shown here: look again")
-            placed = self.standing.placed(key)
-            own = expressions_of(record)
-            expressions = standing_expressions(record, own, placed.outcomes)
+            review = self.standing.review_of(key)
+            written = expressions_of(record)  # as the pipeline wrote them
+            current = standing_expressions(record, written, review.outcomes)
             is_undo = bool(request.get("undoes"))
             if is_undo:
                 wanted = self._changes_undoing(request["undoes"], key)
             else:
-                wanted = listed(request, "changes")
+                wanted = objects_under(request, "changes")
             changes: list[dict[str, Any]] = []
             for change in wanted:
                 if change.get("fresh") or not change.get("id"):
-                    id = next_id(record, {**own, **placed.outcomes, **expressions})
+                    # not that of a deleted one either, which an undo may bring back
+                    id = next_id(record, {**written, **review.outcomes, **current})
                 else:
                     id = str(change["id"])
-                before = expressions.pop(id, None)  # the others stay, for the changes that follow
+                before = current.pop(id, None)
                 after = change.get("after")
                 if version_of(before) != change.get("version"):
-                    _refuse(id, before, placed)
-                elif after is not None and not is_undo:
-                    after = reviewed_expression(record, id, before, after, who, expressions)
+                    raise _changed_meanwhile(id, before, review)
+                if after is not None and not is_undo:
+                    others = current
+                    after = reviewed_expression(record, id, before, after, who, others)
                 if after:
-                    expressions[id] = after
+                    current[id] = after  # for the changes that follow
                 taken = {"id": id, "version": version_of(before), "before": before, "after": after}
-                if before != own.get(id):
-                    taken["original"] = own.get(id)
+                if before != written.get(id):
+                    taken["original"] = written.get(id)
                 changes.append(taken)
             about_row = {"file": self.file, "record": key, "picture": picture.to_json()}
             self._append(file, who, {**about_row, "changes": changes, **about})
@@ -273,14 +275,15 @@ class Decisions:
         return list(line["changes"])
 
 
-def _refuse(id: str, before: Expression | None, placed: Placed) -> None:
-    name = before["text"] if before else id
-    reviewer = placed.outcomes[id].who if id in placed.outcomes else "somebody"
-    raise InputError(f"{name}: {reviewer} changed it meanwhile")
+def _changed_meanwhile(id: str, now: Expression | None, review: RecordReview) -> InputError:
+    name = now["text"] if now else id
+    reviewer = review.outcomes[id].who if id in review.outcomes else "somebody"
+    return InputError(f"{name}: {reviewer} changed it meanwhile")
 
 
 def _about_decision(request: Mapping[str, Any]) -> dict[str, Any]:
-    # What is empty is left out, but for a comment, which "" removes.
+    # What a line of the file says next to the changes. What is empty is left out, but for a
+    # comment: "" removes the one that is there.
     if request.get("action") not in ACTIONS:
         raise InputError(
             f"'action' should be one of {', '.join(ACTIONS)}, not {request.get('action')!r}"
@@ -301,7 +304,7 @@ def _about_decision(request: Mapping[str, Any]) -> dict[str, Any]:
     return about
 
 
-def listed(request: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+def objects_under(request: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
     """Return the list of objects under a name of a page's JSON. Raises InputError."""
     items = request.get(name)
     if not isinstance(items, list) or not all(isinstance(item, Mapping) for item in items):

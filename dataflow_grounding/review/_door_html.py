@@ -49,14 +49,14 @@ def page_file(name: str) -> str:
 
 def door_html(
     counts: Mapping[str, int],
-    kinds: Mapping[str, int],
+    failure_kinds: Mapping[str, int],
     about: Mapping[str, Any],
     inline: Iterable[str],
     *,
     title: str,
     summary: Mapping[str, Any],
     plots: Mapping[str, Any] | None = None,
-    said: str = "",
+    said_next_to_answers: str = "",
 ) -> Iterator[str]:
     """Yield the page in parts; a policy in it lets no script run but its own.
 
@@ -75,7 +75,7 @@ def door_html(
         facts=" · ".join(_facts(summary)),
         figures=_figures_html(counts),
         bar=_status_bar_html(counts),
-        notes=_notes_html(summary, kinds, said),
+        notes=_notes_html(summary, failure_kinds, said_next_to_answers),
         plots=_plots_html(plots) if plots else "",
         about=script_json(about),
     )
@@ -88,13 +88,12 @@ def door_html(
 
 
 def _facts(summary: Mapping[str, Any]) -> Iterator[str]:
-    # Where the run found stored replies, earlier runs took their time, too: then it says "last
-    # run".
     if summary.get("model"):
         yield f"<bdi>{page_text(summary['model'])}</bdi>"
     seconds: Any = summary.get("seconds")
     if is_number(seconds) and not summary.get("already_complete"):
         took = f"{seconds:.1f} s" if seconds < 60 else duration(seconds)
+        # With stored replies it took only a part of the time: earlier runs took the rest.
         yield f"last run {took}" if summary.get("replayed") else took
 
 
@@ -111,21 +110,23 @@ def _figures_html(counts: Mapping[str, int]) -> str:
     return "".join(cells)
 
 
-def _notes_html(summary: Mapping[str, Any], kinds: Mapping[str, int], said: str) -> str:
+def _notes_html(
+    summary: Mapping[str, Any], failure_kinds: Mapping[str, int], said_next_to_answers: str
+) -> str:
     notes = summary.get("notes")
     lines = []
     box_format = summary.get("box_format")
     if isinstance(box_format, Mapping) and box_format.get("name"):
-        # How it is known tells, for a measured one, how precise boxes can be.
+        # `from` says how the format is known, and of a measured one how precise boxes can be.
         lines.append(page_text(f"Box format: {box_format['name']} ({box_format.get('from')})"))
     for name, (noun, warning) in {**WARNINGS, **REMARKS}.items():
         number = notes.get(name) if isinstance(notes, Mapping) else None
         if type(number) is int:
             lines.append(page_text(f"{counted(number, noun)} {warning}"))
-    if said:
-        lines.append(page_text(f"Said next to answers: {said}"))
-    if kinds:
-        most_common = Counter(kinds).most_common()
+    if said_next_to_answers:
+        lines.append(page_text(f"Said next to answers: {said_next_to_answers}"))
+    if failure_kinds:
+        most_common = Counter(failure_kinds).most_common()
         failed = [f"{page_text(kind)} {number:,}" for kind, number in most_common]
         lines.append(f"Failed: {', '.join(failed)}")
     return "".join(f'<p class="facts" dir="auto">{line}.</p>\n' for line in lines)
@@ -248,6 +249,7 @@ def _svg(width: int, height: int, parts: Sequence[str]) -> str:
 
 
 def _counts_by_ninth(grid: Sequence[Sequence[int]]) -> list[list[str]]:
+    # Rows of a table: the sums of a grid of 3 x 3 cells, which a screen reader can say.
     cuts = [round(third * len(grid) / 3) for third in range(4)]
     rows = []
     for name, (top, bottom) in zip(("top", "middle", "bottom"), pairwise(cuts), strict=True):

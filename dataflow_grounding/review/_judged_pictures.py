@@ -56,7 +56,7 @@ class JudgedPicture(NamedTuple):
         return picture
 
     def name(self, key: str) -> str:
-        """Return what tells the picture of the record `key`: its content, else its path."""
+        """Return what tells pictures apart: the content, else the path, else the record's key."""
         if self.digest is not None:
             return f"sha256 {self.digest}"
         return f"record {key}" if self.path is None else f"path {self.path}"
@@ -66,9 +66,9 @@ class JudgedPicture(NamedTuple):
 
 
 def names_of(record: Record, key: str, sizes: Collection[int | None]) -> list[str]:
-    """Return what a decided picture that the record `key` shows may be called.
+    """Return the names that the picture of the record `key` may have, the surest first.
 
-    A file is read only if it has one of these sizes.
+    They are as `JudgedPicture.name` makes them. The file is read only if it has one of these sizes.
     """
     path = path_of(record)
     names = [f"path {short_digest(path)}" if path else f"record {key}"]

@@ -130,22 +130,30 @@ class Outcome(NamedTuple):
         box is rejected, or one isn't judged.
         """
         verdicts = [reviewer_verdict(box) for box in self.after["instances"]] if self.after else []
-        rejected = verdicts.count(False)
-        all_judged = len(verdicts) == rejected + verdicts.count(True)
-        return all_judged and rejected > 0 and self.boxes_to_draw() <= 0 < verdicts.count(True)
+        if None in verdicts:
+            return False
+        has_both = False in verdicts and True in verdicts
+        return has_both and self.boxes_to_draw() <= 0
 
     def boxes_to_draw(self) -> int:
-        """Return how many rejected boxes more there are than added ones that nobody rejected."""
+        """Return how many of the pipeline's boxes are rejected and have no added one instead.
+
+        Below 0 if more were added. A box that a person added counts until it is rejected itself.
+        """
         boxes = self.after["instances"] if self.after else []
-        added = [reviewer_verdict(box) is False for box in self.added_boxes()]
-        rejected = [reviewer_verdict(box) is False for box in boxes]
-        return (rejected.count(True) - added.count(True)) - added.count(False)
+        rejected = [reviewer_verdict(box) for box in boxes].count(False)
+        added = self.added_boxes()
+        added_and_rejected = [reviewer_verdict(box) for box in added].count(False)
+        rejected_of_pipeline = rejected - added_and_rejected
+        added_and_kept = len(added) - added_and_rejected
+        return rejected_of_pipeline - added_and_kept
 
 
 def _changed(
     before: Mapping[str, Any], after: Mapping[str, Any], current: Mapping[str, Any]
 ) -> dict[str, Any]:
-    # Who judged it, and how, is always as in `after`: it may be of an earlier decision.
+    # `current` with what a reviewer changed between the other two. Who judged it, and how, is as in
+    # `after` in any case, as `before` may have it from an earlier decision.
     changed = dict(current)
     for name in {**before, **after}:
         if name not in _JUDGEMENT and before.get(name) == after.get(name):
@@ -160,6 +168,7 @@ def _changed(
 def _with_ids_of(
     current: Expression, before: Expression, boxes: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
+    # Boxes of `before` get the ids that they have in `current`, and drawn ones new ids.
     ids: dict[str, Any] = {}
     for old, new in zip(before["instances"], current["instances"], strict=True):
         if "bbox_id" in old and "bbox_id" in new:
@@ -208,7 +217,7 @@ def as_reviewed(
     column = annotated_column(record) or "expressions"
     expressions = expressions_of(record)
     rows = standing_expressions(record, expressions, outcomes)
-    # What the file has, by the ids of the expressions that were read from it, in the same order.
+    # what the file has, by the ids of the expressions that were read from it, in the same order
     written = dict(zip(expressions, record.get(column) or (), strict=True))
     items: list[Any] = []  # of the new column
     for id, row in rows.items():
@@ -250,21 +259,21 @@ def standing_expressions(
 
 
 def _with_spans_of(record: Record, expression: Expression, before: Mapping[str, Any]) -> Expression:
-    # A span that a reviewer set, and at which the text isn't, becomes that of the text's only
-    # place, else None.
+    # A span that a reviewer set, but that isn't the text's place, becomes that of the text's only
+    # place, or None if it has none or several.
     row = dict(expression)
     captions = {"char_span": caption_of_spans(record), "caption_span": str(record.get("caption"))}
     for name, caption in captions.items():
         span = row.get(name)
         is_set = span is not None and span != before.get(name)
-        if is_set and not _stands_at(row["text"], span, caption):
+        if is_set and not _is_place_of(row["text"], span, caption):
             start = caption.find(row["text"])
             is_clear = caption.count(row["text"]) == 1
             row[name] = [start, start + len(row["text"])] if is_clear else None
     return row
 
 
-def _stands_at(text: str, span: Any, caption: str) -> bool:
+def _is_place_of(text: str, span: Any, caption: str) -> bool:
     return is_span(span, len(caption)) and caption[slice(*span)] == text
 
 
@@ -282,9 +291,9 @@ def next_id(record: Record, taken: Mapping[str, Any]) -> str:
 
 
 def _regions(before: Mapping[str, Any], column: str, row: Expression) -> Iterator[Any]:
-    # The first has the columns of the region that was there, the others only text and box. Without
-    # boxes the old region is yielded as a wrong one, if a reviewer confirmed that there is no such
-    # thing.
+    # One region for each box of a reviewed expression. The first has the columns of the region that
+    # was there, the others only text and box. Without boxes the old region is yielded as a wrong
+    # one, if a reviewer confirmed that there is no such thing.
     text_key = "text" if column == "region_captions" else "type"
     judgement = judgement_of(row)
     region = dict(before)
@@ -355,9 +364,9 @@ def reviewed_expression(
 
 
 def _adapt_to_text(after: Expression, old: Expression, others: Mapping[str, Expression]) -> None:
-    # Columns that the review has set stay. Its class is that of the first of `others` whose text,
-    # or whose class, is these words; else it has none: that of its old words would be a wrong
-    # label.
+    # Columns that hold for the old text are removed, but for those that the review has set. Its
+    # class becomes that of the first of `others` whose text, or whose class, is the new text; else
+    # it has none, as that of the old text would be a wrong label.
     for column in _TEXT_COLUMNS:
         if column in after and after[column] == old.get(column):
             del after[column]
@@ -373,7 +382,8 @@ def _adapt_to_text(after: Expression, old: Expression, others: Mapping[str, Expr
 def _box_before(
     id: str, item: Mapping[str, Any], old: Expression, others: Mapping[str, Expression]
 ) -> dict[str, Any]:
-    # For an item that is drawn now, it is a box whose corners are None.
+    # The box that the item is, of `old` or of another expression. For one that is drawn now, it is
+    # a box whose corners are None.
     index = item.get("from")
     boxes = old["instances"]
     joined = item.get("of")
@@ -406,7 +416,7 @@ def _text_and_spans(record: Record, id: str, wanted: Mapping[str, Any]) -> Expre
     caption = caption_of_spans(record)
     if not isinstance(text, str) or not text.strip():
         raise InputError(f"expression {id}: 'text' should be a text")
-    if span is not None and not _stands_at(text, span, caption):
+    if span is not None and not _is_place_of(text, span, caption):
         raise InputError(
             f"expression {id}: 'char_span' {span!r} is not the place of {text!r} in the caption"
         )
@@ -417,7 +427,8 @@ def _text_and_spans(record: Record, id: str, wanted: Mapping[str, Any]) -> Expre
 
 
 def _states_verdicts(record: Record) -> bool:
-    # Those that older pipelines wrote don't have it where nothing was checked.
+    # Whether `verified` is there also where nothing was checked, as None. Older pipelines left it
+    # out then.
     rows = record.get(annotated_column(record))
     return isinstance(rows, list) and any(
         isinstance(row, dict) and "verified" in row for row in rows
@@ -427,9 +438,9 @@ def _states_verdicts(record: Record) -> bool:
 def _with_judgement(
     after: Expression, verdict: bool | None, who: str, states_verdicts: bool
 ) -> Expression:
-    # It is wrong with a wrong box, and right if all its boxes are. While boxes wait to be judged,
-    # an earlier review of the expression is removed; what a pipeline's check said stays. An
-    # expression without boxes and verdict loses both.
+    # An expression is wrong with a wrong box, and right if all its boxes are. While boxes wait to
+    # be judged, an earlier review of the expression is removed; what a pipeline's check said stays.
+    # An expression without boxes and verdict loses both.
     instances = after["instances"]
     verdicts = {reviewer_verdict(instance) for instance in instances}
     verified = None
@@ -442,7 +453,6 @@ def _with_judgement(
     if isinstance(verified, bool):
         return {**after, "verified": verified, "reviewed_by": who}
     unjudged = dict(after)
-    # What a pipeline's check said of boxes holds until a reviewer judges them.
     if after.get("reviewed_by") or not instances:
         unjudged.pop("verified", None)
         if states_verdicts:
@@ -479,7 +489,7 @@ def _reviewed_box(
             return {**old, "verified": verified, "reviewed_by": who}
         return old
     if size is not None:
-        bbox = _within(id, bbox, size)
+        bbox = _clipped(id, bbox, size)
     drawn = _drawn_box(old, bbox)
     if item.get("unjudged") is True:
         # It was shifted, perhaps by a slip: nobody said yet that it is right.
@@ -490,7 +500,8 @@ def _reviewed_box(
 
 
 def _drawn_box(old: dict[str, Any], bbox: list[float]) -> dict[str, Any]:
-    # Its outline stays only where it was shifted. An edge that wasn't moved keeps all its digits.
+    # Of columns for the old shape only the outline stays, and only if the box was shifted as a
+    # whole. An edge that wasn't moved keeps all its digits.
     corners = []
     for new_edge, old_edge in zip(bbox, old["bbox"], strict=True):
         corners.append(old_edge if new_edge == old_edge else _rounded(new_edge, old["bbox"]))
@@ -502,25 +513,26 @@ def _drawn_box(old: dict[str, Any], bbox: list[float]) -> dict[str, Any]:
 
 
 def _shifted(outline: Any, old: Sequence[float], new: Sequence[float]) -> list[float] | None:
-    # None where the box has another size now.
+    # None where the box has another size now, or there is no outline.
     if not isinstance(outline, list) or not all(map(is_number, outline)) or not is_box(old):
         return None
-    x1, y1, x2, y2 = (after - before for before, after in zip(old, new, strict=True))
-    if max(abs(x2 - x1), abs(y2 - y1)) > _SAME_SIZE:
+    dx1, dy1, dx2, dy2 = (after - before for before, after in zip(old, new, strict=True))
+    if max(abs(dx2 - dx1), abs(dy2 - dy1)) > _SAME_SIZE:
         return None
-    return [round(number + (x1, y1)[place % 2], 3) for place, number in enumerate(outline)]
+    # An outline is x, y, x, y and so on.
+    return [round(number + (dx1, dy1)[place % 2], 3) for place, number in enumerate(outline)]
 
 
 def _size_of_picture(record: Record) -> Size | None:
-    # The picture's own comes before the record's word, which may be of the picture before it was
-    # turned.
+    # The file's size comes first: the one that the record states may be of the picture before it
+    # was turned upright.
     try:
         return read_header(path_of_picture(record)).size
     except GroundingError:
         return stated_size(record)
 
 
-def _within(id: str, bbox: list[float], size: Size) -> list[float]:
+def _clipped(id: str, bbox: list[float], size: Size) -> list[float]:
     inside = clamp(box_of(bbox), size)
     if area(inside) <= 0:
         raise InputError(
@@ -530,6 +542,7 @@ def _within(id: str, bbox: list[float], size: Size) -> list[float]:
 
 
 def _rounded(edge: float, old_corners: list[Any]) -> float:
+    # An integer only if the old corners are integers, too: the file's numbers stay of one kind.
     rounded = round(float(edge), 2)
     if rounded.is_integer() and not any(isinstance(old, float) for old in old_corners):
         return int(rounded)

@@ -1,7 +1,7 @@
 """A record as the pages' scripts read it: JSON, with offsets in UTF-16 units."""
 
 from bisect import bisect_left
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 from zlib import crc32
@@ -40,6 +40,7 @@ FIRST: tuple[str, ...] = (*_TEXTS["marks"],)
 """The marks whose records a report shows first."""
 View: TypeAlias = dict[str, Any]  # a record as `view_of` returns it
 Expression: TypeAlias = dict[str, Any]  # as `read_expressions` returns it
+BoxPlace: TypeAlias = tuple[str, int]  # an expression's id, and the index of one of its boxes
 
 
 class Picture(NamedTuple):
@@ -198,30 +199,32 @@ def expressions_of(record: Record) -> dict[str, Expression]:
     expressions: dict[str, Expression] = {}
     if not annotated_column(record):
         return expressions
-    last_of = Counter[str]()  # by an id, how many numbers were tried, from 2
+    last_number = defaultdict[str, int](
+        lambda: 1
+    )  # by an id, the last number that it was tried with
     for expression in read_any_expressions(record):
         id = str(expression["expression_id"])
         key = id
         while key in expressions:
-            last_of[id] += 1
-            key = f"{id}~{last_of[id] + 1}"
+            last_number[id] += 1
+            key = f"{id}~{last_number[id]}"
         expressions[key] = expression
     return expressions
 
 
 def boxes_of_same_thing(
     expressions: Mapping[str, Expression],
-) -> dict[tuple[str, int], list[tuple[str, int]]]:
+) -> dict[BoxPlace, list[BoxPlace]]:
     """Return the boxes of each thing that several phrases of one class have a box of.
 
-    By each such box, as its expression's id and its index, all boxes of its thing. The surest comes
-    first, which is the one that exports have.
+    All boxes of a thing are found by each of them. The surest comes first, which is the one that
+    exports have.
     """
     ids_of_class: dict[str, list[str]] = {}
     for id, row in expressions.items():
         if isinstance(row.get("class"), str) and not is_negative(row):
             ids_of_class.setdefault(class_key(row["class"]), []).append(id)
-    same: dict[tuple[str, int], list[tuple[str, int]]] = {}
+    same: dict[BoxPlace, list[BoxPlace]] = {}
     for ids in ids_of_class.values():
         for thing in things_of([expressions[id]["instances"] for id in ids]):
             if len(thing) > 1:
@@ -235,7 +238,7 @@ class Utf16Spans:
 
     def __init__(self, text: str) -> None:
         self.length = len(text)
-        # the places of characters beyond U+FFFF, each of which is two units
+        # the places of characters beyond U+FFFF, each of which is two units: one more after it
         self._wide = [] if text.isascii() else [n for n, sign in enumerate(text) if sign > "\uffff"]
 
     def of(self, span: Sequence[int]) -> list[int]:

@@ -54,7 +54,7 @@ def write_report(
     out_path: str | os.PathLike[str],
     failures: Iterable[Mapping[str, Any]] = (),
     versions: Sequence[Version] = (),
-    called: str = "",
+    own_name: str = "",
     begins_with: str = "",
     classes: PageClasses | None = None,
     manners: Manners | None = None,
@@ -62,46 +62,47 @@ def write_report(
     copies: bool = False,
     figures: Callable[[], Mapping[str, Any] | None] = lambda: None,
     on_progress: Callable[[int], None] = lambda _: None,
-    **head: Any,
+    title: str,
+    summary: Mapping[str, Any],
 ) -> int:
     """Write the report of records and failures, all of it or nothing, and count its records.
 
     Records and failures are read once; what the page holds of them is kept on disk meanwhile. Data
-    and small pictures are in a folder next to the page, unless it is `single`. `begins_with` is the
-    flag of the records that it shows at first; `figures` is called once all records were read.
-    Without `manners` every remark counts as rare. Raises InputError where it is too large for a
-    single file, OSError.
+    and small pictures are in a folder next to the page, unless it is `single`. `own_name` is what
+    the records are called next to `versions`; `begins_with` is the flag of the records that the
+    page shows at first; `figures` is called once all records were read. Without `manners` every
+    remark counts as rare. Raises InputError where it is too large for a single file, OSError.
     """
     counts = Counter[str]()  # the figures of the page
     marked = Counter[str]()  # how many records have each of FLAGS
     classes = classes or PageClasses()
     manners = manners or Manners()
     models = PageNames()
-    heads = PageNames()  # of phrases that state no class
+    heads = PageNames()  # the nouns that say what phrases without a class name
     failure_kinds = Counter[str]()  # filled while the failures are written
     with ExitStack() as stack:
         files = stack.enter_context(closing(ReportFiles(out_path, single, copies)))
         files.write_parts("failures", _failure_rows(failures, failure_kinds))
         # a temporary file for each mark that puts a record first, and one for all others
         ranks = [stack.enter_context(files.spool()) for _ in range(len(FIRST) + 1)]
-        shown = _with_pictures(with_versions(records, versions, called), find_image, files)
+        shown = _with_pictures(with_versions(records, versions, own_name), find_image, files)
         for record, earlier, picture in shown:
             view = view_of(record, picture, classes)
-            view.update(changes_view(view, earlier, called, classes))
+            view.update(changes_view(view, earlier, own_name, classes))
             marks = marks_of(record, view)
-            # what another run alone has is of another data set
-            if view.get("only", called) == called and manners.is_rare(wordings_of(record)):
+            is_of_other_run = view.get("only", own_name) != own_name
+            # `manners` are of this data set, and what another run alone has is not
+            if not is_of_other_run and manners.is_rare(wordings_of(record)):
                 marks.add("unusual")
             _write_row(ranks, view, _index_row(view, marks, classes, heads, models), marks)
-            # what another run alone has is shown, but isn't among the figures
-            if view.get("only", called) == called:
+            if not is_of_other_run:  # else it is shown, but isn't among the figures
                 counts.update(_counts_of(record, view, marks))
             counts["shown"] += 1
             if counts["shown"] % TOLD_EVERY == 0:
                 on_progress(counts["shown"])
             marked.update(marks)
         counts.update(changed=marked["changed"], failures=failure_kinds.total())
-        failed = head["summary"].get("failed")
+        failed = summary.get("failed")
         if isinstance(failed, int) and failed > 0:
             # As the run's summary says it: the records shown are those that were done.
             counts["done"] = counts["images"]
@@ -123,7 +124,14 @@ def write_report(
             "models": models.names,
         }
         page = door_html(
-            counts, failure_kinds, about, files.inline, plots=figures(), said=manners.line(), **head
+            counts,
+            failure_kinds,
+            about,
+            files.inline,
+            title=title,
+            summary=summary,
+            plots=figures(),
+            said_next_to_answers=manners.line(),
         )
         files.put(page)
     return counts["shown"]
@@ -134,22 +142,27 @@ def _with_pictures(
     find_image: Callable[[Mapping[str, Any]], str | None],
     files: ReportFiles,
 ) -> Iterator[tuple[Mapping[str, Any], Earlier, Picture]]:
-    # Each record's picture is looked up before the next record is read.
-    paths = ((record, earlier, find_image(record)) for record, earlier in items)
+    with_paths = ((record, earlier, find_image(record)) for record, earlier in items)
 
     def is_far(item: tuple[Mapping[str, Any], Earlier, str | None]) -> bool:
-        return waits(item[2])
+        _, _, path = item
+        return waits(path)
+
+    def with_picture(
+        item: tuple[Mapping[str, Any], Earlier, str | None],
+    ) -> tuple[Mapping[str, Any], Earlier, Picture]:
+        record, earlier, path = item
+        return record, earlier, files.picture(path)
 
     # Each decoded picture takes memory: as many are made into small copies as there are cores.
-    return side_by_side(
-        lambda item: (item[0], item[1], files.picture(item[2])), paths, is_far, cores=True
-    )
+    return side_by_side(with_picture, with_paths, is_far, cores=True)
 
 
 def _failure_rows(
     failures: Iterable[Mapping[str, Any]], kind_counts: Counter[str]
 ) -> Iterator[str]:
-    # Keys are blotted out of it. Kinds beyond the first _MOST_KINDS are listed as "other".
+    # Fills `kind_counts`, in which kinds beyond the first _MOST_KINDS are "other". Keys are blotted
+    # out of the rows.
     for failure in failures:
         shared_kind = str(failure.get("kind") or "unknown")
         if shared_kind not in kind_counts and len(kind_counts) >= _MOST_KINDS:
@@ -193,7 +206,7 @@ def marks_of(record: Mapping[str, Any], view: View) -> set[str]:
         marks.add("disputed")
     if "undecided" in checks:
         marks.add("undecided")
-    if checks - {"", "verified", "undecided"}:
+    if checks - {"", "verified", "undecided"}:  # a check didn't say yes, or couldn't be asked
         marks.add("unverified")
     if "verified" in checks:
         marks.add("verified")

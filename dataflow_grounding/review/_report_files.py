@@ -92,9 +92,8 @@ class ReportFiles:
         self.folder = os.path.dirname(self.page)
         self.files_folder = os.path.splitext(self.page)[0] + "_files"
         self._is_first = not os.path.lexists(self.files_folder)  # the folder isn't there yet
-        self._is_ours = self._is_first or _is_ours(
-            self.files_folder
-        )  # what reports left may be removed
+        # a report made it, and what reports left in it may be removed
+        self._is_ours = self._is_first or _has_marker(self.files_folder)
         if os.path.lexists(self.page) and not _is_page(self.page):
             raise _name_taken(self.page, "page")
         if not (single or self._is_ours):
@@ -176,8 +175,8 @@ class ReportFiles:
                 shown_size = _size_if_shown_itself(path)
                 if shown_size is not None:
                     return Picture(shown_size, full, full)
-            # So that a file that was replaced has another copy.
-            identity = os.fsencode(f"{full or path}\n{file[1:]}")
+            _, *state = file  # so that a file that was replaced has another copy
+            identity = os.fsencode(f"{full or path}\n{tuple(state)}")
             key = hashlib.sha256(identity).hexdigest()[:24]
             if key in self._copies_there:
                 name, size = self._copies_there[key]
@@ -186,7 +185,7 @@ class ReportFiles:
                 name = f"{key}-{size[0]}x{size[1]}.jpg"
         except (RecordError, InputError, OSError, ValueError) as error:
             return Picture(missing=why_missing(error))
-        if self.single:  # no copies of earlier reports are looked at then, so that it was made
+        if self.single:  # with no copies of earlier reports, so it was made just now
             return Picture(size, url_of(made, "image/jpeg").decode(), full)
         if made:
             write_bytes(within(self._copies_folder, name), made, alone=False)
@@ -249,7 +248,7 @@ def _name_taken(path: str, what: str) -> FileExistsError:
     )
 
 
-def _is_ours(folder: str) -> bool:
+def _has_marker(folder: str) -> bool:
     # False where the folder or its thumbnails are a link: what a link leads to is not a report's to
     # remove.
     try:
@@ -293,8 +292,8 @@ def link(path: str, folder: str) -> str:
         return ""
     path = os.path.abspath(path)
     results = os.path.dirname(folder)
-    for moved in (folder, results, os.path.dirname(results)):
-        is_root = os.path.dirname(moved) == moved
-        if not is_root and path.startswith(os.path.join(moved, "")):
+    for may_be_moved in (folder, results, os.path.dirname(results)):
+        is_root = os.path.dirname(may_be_moved) == may_be_moved
+        if not is_root and path.startswith(os.path.join(may_be_moved, "")):
             return quote(os.fsencode(os.path.relpath(path, folder)))
     return Path(path).as_uri()

@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby, islice
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 from dataflow_grounding._util.errors import InputError
@@ -27,7 +27,7 @@ def settled_of(reviewable: Reviewable, items: Collection[Item]) -> dict[Item, bo
     settled: dict[Item, bool | None] = dict.fromkeys(items)
     for index, of_record in _by_record(items):
         originals = expressions_of(reviewable.record(index))
-        outcomes = reviewable.placed(index).outcomes
+        outcomes = reviewable.review_of(index).outcomes
         for item in of_record:
             outcome = outcomes.get(item.id)
             settled[item] = outcome and _is_right(originals[item.id], outcome, item.box)
@@ -36,11 +36,8 @@ def settled_of(reviewable: Reviewable, items: Collection[Item]) -> dict[Item, bo
 
 def _by_record(items: Iterable[Item]) -> Iterator[tuple[int, Iterator[Item]]]:
     # A record is read once for all its items, of which it may have thousands.
-    return groupby(sorted(items, key=_record_of), _record_of)
-
-
-def _record_of(item: Item) -> int:
-    return item.record
+    by_record = attrgetter("record")
+    return groupby(sorted(items, key=by_record), by_record)
 
 
 def _is_right(original: Expression, outcome: Outcome, box: int | None) -> bool | None:
@@ -96,8 +93,8 @@ def gold_answers(reviewable: Reviewable, gold: str) -> dict[Item, bool]:
 
 
 def _is_any_like(box: Bbox, right_boxes: Sequence[Bbox]) -> bool:
-    # These are sorted. Only those are compared that begin near enough: one of GOLD_IOU is at most
-    # twice as wide. The 1 px is for rounding.
+    # A box with such an IoU is at most 1 / GOLD_IOU as wide as this one, so it begins within
+    # `reach` of it; the 1 px is for rounding. `right_boxes` are sorted by where they begin.
     reach = abs(box[2] - box[0]) * (1 - GOLD_IOU) / GOLD_IOU + 1
     first = bisect_left(right_boxes, box[0] - reach, key=itemgetter(0))
     for other in islice(right_boxes, first, None):
@@ -119,11 +116,14 @@ def _gold_boxes(gold: str) -> dict[tuple[str, str], list[Bbox]]:
                 for instance in row["instances"]:
                     if instance.get("verified") is not False:
                         boxes_of_phrase.add(box_of(instance["bbox"]))
-    return {phrase: sorted(its) for phrase, its in boxes.items()}
+    return {phrase: sorted(right_boxes) for phrase, right_boxes in boxes.items()}
 
 
-def mixed_in(known: Collection[Item], sample: Sequence[Item]) -> list[Item]:
-    """Draw further items that gold knows, one for ten of a sample, for which they are fixed."""
+def draw_gold_items(known: Collection[Item], sample: Sequence[Item]) -> list[Item]:
+    """Draw items to mix into a sample, one for ten of it, of those that gold has answers for.
+
+    The same sample gets the same items, so that a certificate finds which were shown.
+    """
     unseen = sorted(set(known) - set(sample), key=str)
     wanted = max(LEAST_MIXED_IN, len(sample) // 10)
     return random.Random(0).sample(unseen, min(len(unseen), wanted))
@@ -139,13 +139,13 @@ def groups_of(
     phrase since.
     """
     groups: dict[Item, dict[str, str]] = {}
-    phrases = 0
-    for index, items in groupby(reviewable.items, lambda item: item.record):
+    phrase_count = 0
+    for index, items in _by_record(reviewable.items):
         record = reviewable.record(index)
         rows = expressions_of(record)
         model = str(record.get("model") or run_model or "unknown")
         of_phrase = {id: _groups_of_phrase(row) for id, row in rows.items()}
-        phrases += len(of_phrase)
+        phrase_count += len(of_phrase)
         for item in items:
             row = rows[item.id]
             own = {**of_phrase[item.id], "model": model}
@@ -155,7 +155,7 @@ def groups_of(
             if "class" in row:
                 own["class"] = class_of(row)
             groups[item] = own
-    return groups, phrases
+    return groups, phrase_count
 
 
 def _groups_of_phrase(row: Expression) -> dict[str, str]:
@@ -167,9 +167,9 @@ def _groups_of_phrase(row: Expression) -> dict[str, str]:
     return own
 
 
-def figures(
+def sample_figures(
     groups: Mapping[Item, Mapping[str, str]],
-    phrases: int,
+    phrase_count: int,
     settled: Mapping[Item, bool | None],
     level: float = 0.95,
 ) -> dict[str, Any]:
@@ -199,18 +199,19 @@ def figures(
 
     by = defaultdict[str, dict[str, Any]](dict)
     for name, group in sorted(group_sizes):
-        by[name][group] = figure(group_verdicts[name, group], group_sizes[name, group], level)
-    missed = figure(phrase_verdicts, phrases_without_box, level)
-    missed["phrases"] = phrases
+        verdicts = group_verdicts[name, group]
+        by[name][group] = share_with_bounds(verdicts, group_sizes[name, group], level)
+    missed = share_with_bounds(phrase_verdicts, phrases_without_box, level)
+    missed["phrases"] = phrase_count
     # From a share of the phrases without a box to one of all phrases.
     for name in ("share", "low", "high"):
         if missed[name]:  # neither None nor 0
-            missed[name] = round(missed[name] * phrases_without_box / phrases, 6)
-    boxes = figure(box_verdicts, len(groups) - phrases_without_box, level)
+            missed[name] = round(missed[name] * phrases_without_box / phrase_count, 6)
+    boxes = share_with_bounds(box_verdicts, len(groups) - phrases_without_box, level)
     return {"boxes": boxes, "phrases_missed": missed, "by": by}
 
 
-def figure(
+def share_with_bounds(
     verdicts: Sequence[bool | None], total: int | None = None, level: float = 0.95
 ) -> dict[str, Any]:
     """Return counts of a sample's verdicts, and the share of what is not right, with exact bounds.

@@ -2,6 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
+from itertools import count
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from dataflow_grounding.data.records import Record, dump_line, read_expressions
@@ -16,8 +18,8 @@ from dataflow_grounding.review._overlay import (
 from dataflow_grounding.review._record_view import Expression
 
 
-class Placed(NamedTuple):
-    """What was decided on one record, by an expression's id.
+class RecordReview(NamedTuple):
+    """What holds after all decisions on one record: `outcomes` by an expression's id.
 
     An expression that is again as it was, and not judged, is not in it.
     """
@@ -49,8 +51,8 @@ class Standing:
         key = str(line["record"])
         taken = []
         for change in line["changes"]:
-            own = change.get("original", change["before"])
-            outcome = Outcome.between(change["after"], own, str(line.get("who")))
+            as_written = change.get("original", change["before"])
+            outcome = Outcome.between(change["after"], as_written, str(line.get("who")))
             taken.append((str(change["id"]), outcome))
         outcomes = self.outcomes[key]
         for id, outcome in taken:
@@ -65,25 +67,38 @@ class Standing:
         self.pictures[key] = JudgedPicture.of_line(line)
         self.count += 1
 
-    def placed(self, key: str) -> Placed:
-        return Placed(dict(self.outcomes.get(key, {})), self._comments.get(key) or None)
+    def review_of(self, key: str) -> RecordReview:
+        return RecordReview(dict(self.outcomes.get(key, {})), self._comments.get(key) or None)
 
 
-class Equals:
-    """Boxes and phrases that were decided on in other files, by what they are of."""
+class _BoxVerdict(NamedTuple):
+    judgement: dict[str, Any]  # the columns of a box that say who judged it, and how
+    who: str  # decided last on the phrase that the box is of
+    number: int  # the later of two decisions has the higher one
+
+
+class OutcomeHere(NamedTuple):
+    """What was decided in another file, put on an expression; it is of `box_count` boxes."""
+
+    outcome: Outcome
+    box_count: int
+
+
+class DecidedInOtherFiles:
+    """Phrases and boxes that were decided on in other files, found by their content."""
 
     def __init__(self) -> None:
-        # By the picture, the text and all boxes, and by the record and the id; and by the picture,
-        # the text and one box.
+        # by picture, text and all boxes, and then by the record and the expression's id
         self._phrases = defaultdict[str, dict[str, Outcome]](dict)
-        self._boxes: dict[str, tuple[str, dict[str, Any]]] = {}
-        self._sizes: set[int | None] = set()
+        self._boxes: dict[str, _BoxVerdict] = {}  # by picture, text and box
+        self._verdict_numbers = count()
+        self._picture_sizes: set[int | None] = set()
 
     def add(self, standing: Standing) -> None:
         """Add what was decided on a file; of equal content the last decision counts."""
         for key, outcomes in standing.outcomes.items():
             picture = standing.pictures[key]
-            self._sizes.add(picture.size)
+            self._picture_sizes.add(picture.size)
             for id, outcome in outcomes.items():
                 if outcome.before is not None:
                     self._add(picture.name(key), f"{key} {id}", outcome.before, outcome)
@@ -97,51 +112,55 @@ class Equals:
             box_key = _box_key(picture, before["text"], box)
             self._boxes.pop(box_key, None)
             if after is not None and reviewer_verdict(after) is not None:
-                self._boxes[box_key] = outcome.who, judgement_of(after)
+                self._boxes[box_key] = _BoxVerdict(
+                    judgement_of(after), outcome.who, next(self._verdict_numbers)
+                )
 
-    def outcomes(
+    def outcomes_for(
         self, record: Record, key: str, expressions: Mapping[str, Expression]
-    ) -> dict[str, tuple[Outcome, int]]:
-        """Return what was decided on what a record has, with how many boxes it is of.
+    ) -> dict[str, OutcomeHere]:
+        """Return what was decided on phrases and boxes that a record has, by expression id.
 
         Of several phrases alike the record's own counts, else the last. A phrase with other boxes
         gets the verdicts of those that are equal.
         """
-        found: dict[str, tuple[Outcome, int]] = {}
-        pictures = names_of(record, key, self._sizes)
+        found: dict[str, OutcomeHere] = {}
+        picture_names = names_of(record, key, self._picture_sizes)
         for id, expression in expressions.items():
             alike: dict[str, Outcome] = {}
-            for picture in pictures:
+            for picture in picture_names:
                 alike = alike or self._phrases.get(_phrase_key(picture, expression), {})
             if alike:
                 whole = alike.get(f"{key} {id}") or [*alike.values()][-1]
-                found[id] = whole.on(expression), len(expression["instances"])
+                found[id] = OutcomeHere(whole.on(expression), len(expression["instances"]))
                 continue
-            verdicts = self._with_verdicts(expression, pictures)
-            if verdicts is not None:
-                found[id] = verdicts
+            of_boxes = self._outcome_of_boxes(expression, picture_names)
+            if of_boxes is not None:
+                found[id] = of_boxes
         return found
 
-    def _with_verdicts(
-        self, expression: Expression, pictures: list[str]
-    ) -> tuple[Outcome, int] | None:
+    def _outcome_of_boxes(
+        self, expression: Expression, picture_names: list[str]
+    ) -> OutcomeHere | None:
+        # As in a review, the phrase is of the one who decided last, and only if all boxes are
+        # judged.
         instances = []
-        who = ""
-        count = 0
+        verdicts = []
         for box in expression["instances"]:
-            keys = [_box_key(picture, expression["text"], box) for picture in pictures]
+            keys = [_box_key(name, expression["text"], box) for name in picture_names]
             known = [self._boxes[key] for key in keys if key in self._boxes]
             if known:
-                who, judgement = known[0]
-                box = {**box, **judgement}
-                count += 1
+                verdict = known[0]  # the surest of the picture's names comes first
+                box = {**box, **verdict.judgement}
+                verdicts.append(verdict)
             instances.append(box)
-        if not count:
+        if not verdicts:
             return None
+        who = max(verdicts, key=attrgetter("number")).who
         after = {**expression, "instances": instances}
-        if count == len(instances):
+        if len(verdicts) == len(instances):
             after.update(verified=all(map(reviewer_verdict, instances)), reviewed_by=who)
-        return Outcome.between(after, expression, who), count
+        return OutcomeHere(Outcome.between(after, expression, who), len(verdicts))
 
 
 def _phrase_key(picture: str, expression: Mapping[str, Any]) -> str:

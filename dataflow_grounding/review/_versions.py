@@ -24,29 +24,29 @@ _TextKey: TypeAlias = tuple[str, int]
 class Version:
     """A file of records as an earlier step or another run wrote them, looked up by record.
 
-    The file stays open until `close`, and in memory is only where each record begins. With `is_run`
-    its records that were not taken are shown, too.
+    The file stays open until `close`, and in memory is only where each record begins. `is_run` says
+    that another run wrote it: then its records that were not taken are shown, too.
     """
 
     def __init__(self, name: str, path: str, is_run: bool = False) -> None:
         self.name = name
         self.is_run = is_run
         self._file: IO[bytes] = open(path, "rb")  # noqa: SIM115
-        # by a record's key where its lines begin, without those that `take` has given
-        self._offsets: defaultdict[int, list[int]] = defaultdict(list)
+        # by a record's key where its lines begin, but for those that `take` has returned
+        self._offsets_left: defaultdict[int, list[int]] = defaultdict(list)
         offset = 0
         for line in self._file:
             with suppress(BrokenRow):
-                self._offsets[_key(parse_line(line))].append(offset)
+                self._offsets_left[_record_key(parse_line(line))].append(offset)
             offset += len(line)
 
     def take(self, record: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return this version of a record, of the same image and row; each is returned once."""
-        offsets = self._offsets.get(_key(record))
+        offsets = self._offsets_left.get(_record_key(record))
         return self._record_at(offsets.pop(0)) if offsets else None
 
     def not_taken(self) -> Iterator[dict[str, Any]]:
-        offsets = [offset for same_key in self._offsets.values() for offset in same_key]
+        offsets = [offset for same_key in self._offsets_left.values() for offset in same_key]
         for offset in sorted(offsets):
             yield self._record_at(offset)
 
@@ -78,20 +78,23 @@ def steps_of(results: str) -> list[tuple[str, str]]:
         if os.path.isdir(path):
             path = os.path.join(path, "annotations.jsonl")
         if path.endswith(".jsonl") and os.path.isfile(path):
-            steps.append((int(match[1] or match[3]), name.removesuffix(".jsonl"), path))
-            prefixes.add(match[2])
+            number_of_folder, prefix, number_of_file = match.groups()
+            number = int(number_of_folder or number_of_file)
+            steps.append((number, name.removesuffix(".jsonl"), path))
+            prefixes.add(prefix)
     if len(prefixes) != 1:
         return []
     return [(name, path) for _, name, path in sorted(steps)]
 
 
 def with_versions(
-    records: Iterable[Mapping[str, Any]], versions: Sequence[Version], name: str
+    records: Iterable[Mapping[str, Any]], versions: Sequence[Version], own_name: str
 ) -> Iterator[tuple[Mapping[str, Any], Earlier]]:
     """Yield each record with its earlier versions, then the records that another run alone has.
 
     A record that only one of two runs has comes with that run's name in place of earlier versions.
-    `versions` are the oldest first, and are used up; `name` is that of the records' own.
+    `versions` are the oldest first, and are used up; `own_name` is what the records themselves are
+    called.
     """
     for record in records:
         earlier: list[tuple[str, Mapping[str, Any]]] = []
@@ -102,7 +105,7 @@ def with_versions(
                 earlier.append((version.name, before))
             elif version.is_run:
                 is_only_here = True
-        yield record, name if is_only_here else earlier
+        yield record, own_name if is_only_here else earlier
     for version in versions:
         if version.is_run:
             for record in version.not_taken():
@@ -110,7 +113,7 @@ def with_versions(
 
 
 def changes_view(
-    view: View, earlier: Earlier, name: str, classes: PageClasses | None = None
+    view: View, earlier: Earlier, own_name: str, classes: PageClasses | None = None
 ) -> dict[str, Any]:
     """Return what `report.js` needs to show a record's earlier versions next to it.
 
@@ -127,8 +130,8 @@ def changes_view(
         is_comparable = view["kind"] == version["kind"] or view["kind"] == "expressions"
         if is_comparable and any(row["status"] != "pending" for row in version["expressions"]):
             versions.append((title, version))
-    versions.append((name, view))
-    confirmed = _confirmed([version["expressions"] for _, version in versions])
+    versions.append((own_name, view))
+    confirmed = _keys_confirmed([version["expressions"] for _, version in versions])
     changes: list[dict[str, str]] = []
     shown: dict[str, Expressions] = {}
     for (old_title, old), (new_title, new) in pairwise(versions):
@@ -157,9 +160,10 @@ def _differences_of_picture(old: View, new: View) -> Iterator[tuple[str, str]]:
         yield "size", f"{old_size[0]} x {old_size[1]} → {new_size[0]} x {new_size[1]}"
 
 
-def _confirmed(versions: Sequence[Expressions]) -> set[_TextKey]:
-    # A check may take several steps, which leave some undecided for the next one. That it says yes
-    # in the end is as it should be, and no difference, no matter what came between.
+def _keys_confirmed(versions: Sequence[Expressions]) -> set[_TextKey]:
+    # Those that no check had judged at first, and that are verified in the last version. A check
+    # may take several steps, each of which leaves some undecided for the next: that it says yes in
+    # the end is as it should be, and is told as no difference.
     first_checks: dict[_TextKey, str] = {}
     for expressions in versions:
         for key, expression in _by_text(expressions).items():
@@ -193,7 +197,6 @@ def _differences(
 
 
 def _parts_of_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
-    # Of the scores, the first that differs.
     if old["text"] != new["text"]:
         yield f"now “{new['text']}”"
     if old.get("class") != new.get("class"):
@@ -209,7 +212,7 @@ def _parts_of_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iter
     for old_box, new_box in zip(old["instances"], new["instances"], strict=False):
         if old_box["score"] != new_box["score"]:
             yield f"score {_score(old_box)} → {_score(new_box)}"
-            break
+            break  # one is enough to say that scores differ
 
 
 def _score(box: Mapping[str, Any]) -> str:
@@ -226,6 +229,6 @@ def _by_text(expressions: Expressions) -> dict[_TextKey, dict[str, Any]]:
     return by_text
 
 
-def _key(record: Mapping[str, Any]) -> int:
-    # A number, as it takes little memory.
+def _record_key(record: Mapping[str, Any]) -> int:
+    # A hash in place of the text, as it takes little memory.
     return hash((str(record.get("image_id") or path_of(record)), record.get(ROW_OF_IMAGE) or 1))

@@ -14,7 +14,7 @@ from dataflow_grounding.data.rows import Row, read_rows, write_rows
 from dataflow_grounding.review._decisions import (
     Decisions,
     ReviewFiles,
-    listed,
+    objects_under,
     review_files,
 )
 from dataflow_grounding.review._overlay import (
@@ -39,7 +39,8 @@ def apply_decisions(
     """Write the records with all decisions on them; the file that was reviewed stays as it is.
 
     `out` is a new file, None for annotations.reviewed.jsonl next to the records. `downloads` are
-    decisions that a page offered, as its server was gone; one that can't be taken is refused alone.
+    files of decisions, which a page offers when its server is gone; of these a decision that can't
+    be taken is refused, and the others are taken.
     With `take_equal`, decisions on equal boxes of other files are taken over first, by picture,
     text and box; a phrase of which all boxes are equal gets what was drawn, too. Raises InputError
     where there are no records or decisions, or a file can't be read or written.
@@ -55,7 +56,7 @@ def apply_decisions(
         taken_over, refused = _take_over(results, downloads)
     decisions = Decisions(files.decisions, digest_of(files.annotations) or "")
     decisions.tell_damaged()
-    equal_boxes = _equal_boxes(files, decisions, take_equal)
+    equal_boxes = _tell_equal_boxes(files, decisions, take_equal)
     if not decisions.count and refused:
         raise InputError(f"no decision in these files belongs to {files.annotations}: {refused[0]}")
     if not decisions.count:
@@ -97,8 +98,8 @@ def _refuse_overwriting(path: str, out: str | None, files: ReviewFiles) -> None:
 
 def _reviewed(files: ReviewFiles, decisions: Decisions, counts: Counter[str]) -> Iterator[Record]:
     for key, record in records_with_keys(files.annotations):
-        placed = decisions.standing.placed(key)
-        reviewed = as_reviewed(record, placed.outcomes, placed.comment)
+        review = decisions.standing.review_of(key)
+        reviewed = as_reviewed(record, review.outcomes, review.comment)
         counts["records"] += 1
         rows = reviewed.get(annotated_column(reviewed))
         if isinstance(rows, list):
@@ -106,15 +107,16 @@ def _reviewed(files: ReviewFiles, decisions: Decisions, counts: Counter[str]) ->
             counts["verified"] += verdicts.count(True)
             counts["rejected"] += verdicts.count(False)
         was_outlined = dict(_outlined_boxes(record))
-        for own_id, is_outlined in _outlined_boxes(reviewed):
-            counts["outlines_left_out"] += int(was_outlined.get(own_id, False) and not is_outlined)
+        for box_id, is_outlined in _outlined_boxes(reviewed):
+            counts["outlines_left_out"] += int(was_outlined.get(box_id, False) and not is_outlined)
         yield reviewed
 
 
-def _equal_boxes(files: ReviewFiles, decisions: Decisions, take: bool) -> int:
-    # Returns how many were taken over.
-    equals = decisions.equals()
-    if equals is None:
+def _tell_equal_boxes(files: ReviewFiles, decisions: Decisions, take: bool) -> int:
+    # Says how many boxes equal ones that were reviewed in other files; takes those decisions over
+    # if `take`, and returns how many boxes that are.
+    in_other_files = decisions.decided_in_other_files()
+    if in_other_files is None:
         return 0
     equal = 0
     total = 0
@@ -123,13 +125,13 @@ def _equal_boxes(files: ReviewFiles, decisions: Decisions, take: bool) -> int:
             expressions = expressions_of(record)
         except BrokenRow:
             continue
-        decided = decisions.standing.placed(key).outcomes
+        decided_here = decisions.standing.review_of(key).outcomes
         total += sum(len(expression["instances"]) for expression in expressions.values())
-        found = equals.outcomes(record, key, expressions)
-        new = {id: outcome for id, outcome in found.items() if id not in decided}
-        equal += sum(boxes for _, boxes in new.values())
+        found = in_other_files.outcomes_for(record, key, expressions)
+        new = {id: here for id, here in found.items() if id not in decided_here}
+        equal += sum(here.box_count for here in new.values())
         if take and new:
-            decisions.take_equal(record, key, {id: outcome for id, (outcome, _) in new.items()})
+            decisions.take_equal(record, key, {id: here.outcome for id, here in new.items()})
     if equal or not decisions.count:
         how = "taken over" if take else "--take-equal takes these decisions over"
         share = equal / total if total else 0.0
@@ -143,6 +145,7 @@ def _equal_boxes(files: ReviewFiles, decisions: Decisions, take: bool) -> int:
 
 
 def _outlined_boxes(record: Record) -> Iterator[tuple[str, bool]]:
+    # Of each box its id, and whether it has an outline.
     for row in _objects_in(record, "expressions"):
         for box in _objects_in(row, "instances"):
             if box.get("bbox_id") is not None:
@@ -166,13 +169,13 @@ def bring_up_to_date(annotations: str) -> None:
     if not os.path.exists(files.reviewed):
         return
     decisions = Decisions(files.decisions, digest_of(files.annotations) or "")
-    _equal_boxes(files, decisions, take=True)
+    _tell_equal_boxes(files, decisions, take=True)
     if decisions.count:
         write_rows(files.reviewed, _reviewed(files, decisions, Counter()))
 
 
 def _refuse_log(path: str, own: str) -> None:
-    # Its changes have `before`, which a page doesn't send.
+    # Refuses what `review` wrote: its changes have `before`, which a page doesn't send.
     for row in read_rows(path):
         changes = (row.data or {}).get("changes")
         if not isinstance(changes, list):
@@ -206,8 +209,8 @@ def _take_over(results: str, downloads: tuple[str, ...]) -> tuple[int, list[str]
 class _Download:
     """Takes one downloaded file of decisions over, line by line.
 
-    Its page knew no decision that was taken here since, and made up ids for expressions that were
-    added in it. So ids and versions of each line are replaced by those here.
+    The page that offered it knew no decision that was taken here since, and made up ids for the
+    expressions that it added. So ids and versions of each line are replaced by those here.
     """
 
     def __init__(self, reviewable: Reviewable, decisions: Decisions) -> None:
@@ -228,7 +231,7 @@ class _Download:
         try:
             if row.error is not None:
                 raise InputError(str(row.error))
-            changes = listed(decision, "changes")
+            changes = objects_under(decision, "changes")
             self._decide(key, decision, changes)
         except (InputError, BrokenRow):
             for change in changes:
@@ -242,9 +245,9 @@ class _Download:
     def _decide(
         self, key: str, decision: Mapping[str, Any], changes: list[Mapping[str, Any]]
     ) -> None:
-        if key not in self._reviewable.places:
+        if key not in self._reviewable.index_of:
             raise InputError(f"there is no record {key!r} here")
-        record = self._reviewable.record(self._reviewable.places[key])
+        record = self._reviewable.record(self._reviewable.index_of[key])
         wanted = []
         for change in changes:
             id = self._id_here(change)

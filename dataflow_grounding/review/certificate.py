@@ -3,7 +3,7 @@
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import InputError
@@ -12,18 +12,19 @@ from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding.data.results_folder import run_of
 from dataflow_grounding.review._decisions import Decisions
 from dataflow_grounding.review._sampling import (
-    figure,
-    figures,
+    draw_gold_items,
     gold_answers,
     groups_of,
-    mixed_in,
+    sample_figures,
     settled_of,
+    share_with_bounds,
 )
 from dataflow_grounding.review.queues import Item, Reviewable, digest_of
 
 _MOST_TOLD = 12
 """Groups of a kind, such as classes, that are listed in a line: those with the most boxes."""
 _MOST_NAMED = 3  # items that are not settled
+_NOBODY = "None"  # among the names of reviewers: whose items are not settled
 
 
 class StatedSample(NamedTuple):
@@ -48,12 +49,12 @@ def certify(
     decisions.tell_damaged()
     samples = _samples(reviewable, decisions)
     run_model = run_of(reviewable.files.annotations).get("model")
-    groups, phrases = groups_of(reviewable, str(run_model or ""))
+    groups, phrase_count = groups_of(reviewable, str(run_model or ""))
     drawn: dict[Item, None] = {}  # in the order in which they were drawn, each once
     for sample in samples:
         drawn.update(dict.fromkeys(sample.items))
     settled = settled_of(reviewable, drawn)
-    certificate = figures(groups, phrases, settled, 1 - 0.05 / len(samples))
+    certificate = sample_figures(groups, phrase_count, settled, 1 - 0.05 / len(samples))
     certificate["samples"] = [sample.about for sample in samples]
     certificate["reviewers"] = _reviewers(reviewable, settled)
     unsettled = [item for item, is_right in settled.items() if is_right is None]
@@ -62,7 +63,7 @@ def certify(
             [reviewable.keys[item.record], item.id, item.box] for item in unsettled
         ]
     certificate["gold"] = _on_gold(reviewable, gold, samples) if gold else None
-    certificate["target"] = max_error
+    certificate["target"] = None
     if max_error is not None:
         accepted = certificate["boxes"]["high"] <= max_error
         certificate["target"] = {"max_error": max_error, "accepted": accepted}
@@ -70,21 +71,21 @@ def certify(
 
 
 def _reviewers(reviewable: Reviewable, settled: Mapping[Item, bool | None]) -> dict[str, int]:
-    # One who judged another box of a phrase didn't judge this one.
     counts = Counter[str]()
     for item, is_right in settled.items():
         if is_right is None:
-            counts["None"] += 1
+            counts[_NOBODY] += 1
             continue
-        outcome = reviewable.placed(item.record).outcomes[item.id]
+        outcome = reviewable.review_of(item.record).outcomes[item.id]
         box = None if item.box is None else outcome.box_after(item.box)
+        # The box comes first: `outcome.who` may have judged another box of the phrase.
         counts[str((box or {}).get("reviewed_by") or outcome.who)] += 1
     return dict(counts)
 
 
 def _samples(reviewable: Reviewable, decisions: Decisions) -> list[StatedSample]:
-    # Those stated of another version of the file are passed over. The folders in which their
-    # reviewers had pictures looked for are put before those of `reviewable`.
+    # Those stated of another version of the file are passed over. The folders in which the
+    # reviewers of the others had pictures looked for are put first into `reviewable.folders`.
     samples: dict[tuple[int, int], StatedSample] = {}
     for stated in decisions.samples:
         size = stated.get("size")
@@ -109,20 +110,21 @@ def _samples(reviewable: Reviewable, decisions: Decisions) -> list[StatedSample]
         if stated.get("gold"):
             samples[size, seed].about["gold"].append(stated["gold"])
     if not samples:
-        since = "has none"
-        size = 200
-        further = ""
-        if decisions.samples:
-            since = "has changed since one was stated"
-            further = ": what was judged and is as it was still counts, only the rest is asked for"
-            stated_size = decisions.samples[-1].get("size")
-            size = stated_size if type(stated_size) is int and stated_size > 0 else size
-        command = f"dataflowgrounding review {reviewable.files.annotations} --sample {size}"
-        raise InputError(
-            f"no sample to certify: {reviewable.files.annotations} {since}. Run `{command}`"
-            f"{further}"
-        )
+        raise _no_sample(reviewable.files.annotations, decisions.samples)
     return list(samples.values())
+
+
+def _no_sample(annotations: str, of_other_versions: Sequence[Mapping[str, Any]]) -> InputError:
+    since = "has none"
+    size = 200
+    further = ""
+    if of_other_versions:
+        since = "has changed since one was stated"
+        further = ": what was judged and is as it was still counts, only the rest is asked for"
+        stated_size = of_other_versions[-1].get("size")
+        size = stated_size if type(stated_size) is int and stated_size > 0 else size
+    command = f"dataflowgrounding review {annotations} --sample {size}"
+    return InputError(f"no sample to certify: {annotations} {since}. Run `{command}`{further}")
 
 
 def _on_gold(reviewable: Reviewable, gold: str, samples: Iterable[StatedSample]) -> dict[str, Any]:
@@ -133,7 +135,7 @@ def _on_gold(reviewable: Reviewable, gold: str, samples: Iterable[StatedSample])
     shown: set[Item] = set()
     for sample in samples:
         if digest in sample.about["gold"]:
-            shown.update(mixed_in(answers, sample.items))
+            shown.update(draw_gold_items(answers, sample.items))
     settled = settled_of(reviewable, answers)
     agreements: list[bool | None] = []
     for item, answer in answers.items():
@@ -142,7 +144,7 @@ def _on_gold(reviewable: Reviewable, gold: str, samples: Iterable[StatedSample])
             agreements.append(verdict == answer)
         elif item in shown:
             agreements.append(None)
-    return figure(agreements)
+    return share_with_bounds(agreements)
 
 
 def _sentence(certificate: Mapping[str, Any]) -> str:
@@ -154,7 +156,7 @@ def _sentence(certificate: Mapping[str, Any]) -> str:
     text += _in_percent(missed, f" of {missed['phrases']:,} phrases missed")
     unsettled = boxes["unsettled"] + missed["unsettled"]
     looked_at = boxes["looked_at"] + missed["looked_at"]
-    if looked_at and set(certificate["reviewers"]) == {"None"}:
+    if looked_at and set(certificate["reviewers"]) == {_NOBODY}:
         text = f"Nobody has judged this sample of {looked_at} yet; {text}"
     elif unsettled:
         text += f"; {unsettled} of {looked_at} not settled, counted as wrong"

@@ -37,7 +37,7 @@ from dataflow_grounding.review._record_view import (
     expressions_of,
     picture_column,
 )
-from dataflow_grounding.review._standing import Placed
+from dataflow_grounding.review._standing import RecordReview
 
 RANDOM_EVERY = 5
 """Every fifth item is drawn at random, in any order: only those give an error rate."""
@@ -72,9 +72,8 @@ class Reviewable:
 
     All records are read once and kept in a temporary file; in memory are their items. `stated_root`
     is the folder of pictures that the user named, as reviews.jsonl states it: relative to that
-    file, so that they may be handed on together. `keys` are what decisions call each record. Boxes
-    of one thing, which several phrases of a class have, are one item. `unread` has a line for each
-    record whose phrases can't be read.
+    file, so that they may be handed on together. Boxes of one thing, which several phrases of a
+    class have, are one item.
     """
 
     def __init__(self, results: str, image_root: str | None = None) -> None:
@@ -82,11 +81,11 @@ class Reviewable:
         self.decisions = Decisions(self.files.decisions, digest_of(self.files.annotations) or "")
         self.stated_root = _stated_root(image_root, self.files.decisions) if image_root else None
         self.folders = image_folders_of(results, image_root)
-        self.keys: list[str] = []
-        self.places: dict[str, int] = {}
-        self.names: list[str] = []
+        self.keys: list[str] = []  # what decisions call each record
+        self.index_of: dict[str, int] = {}  # a record's index, by its key
+        self.file_names: list[str] = []  # of each record's picture
         self.items: list[Item] = []
-        self.unread: list[str] = []
+        self.unread: list[str] = []  # a line for each record whose phrases can't be read
         self._rows = RowsOnDisk()
         manners = Manners()
         remarks: dict[int, tuple[str, ...]] = {}  # by record, the wordings of its remark
@@ -94,8 +93,8 @@ class Reviewable:
             records_with_keys(self.files.annotations, self.folders)
         ):
             self.keys.append(key)
-            self.places[key] = index
-            self.names.append(file_name(path_of(record)))
+            self.index_of[key] = index
+            self.file_names.append(file_name(path_of(record)))
             wordings = wordings_of(record)
             manners.add(wordings)
             if wordings:
@@ -105,17 +104,18 @@ class Reviewable:
                 self.items += _items_of(index, record, expressions_of(record))
             except BrokenRow as why:  # the page says it, too
                 self.unread.append(f"record {index + 1}: {why}")
+        # Which remarks are rare is known once all were counted.
         rare = {index for index, wordings in remarks.items() if manners.is_rare(wordings)}
-        for place, item in enumerate(self.items):
+        for position, item in enumerate(self.items):
             if item.record in rare:
-                self.items[place] = item._replace(doubt=item.doubt + _RARE_REMARK)
+                self.items[position] = item._replace(doubt=item.doubt + _RARE_REMARK)
 
     def decided_records(self) -> list[int]:
         keys = self.decisions.standing.outcomes
-        return [self.places[key] for key in keys if key in self.places]
+        return [self.index_of[key] for key in keys if key in self.index_of]
 
-    def placed(self, index: int) -> Placed:
-        return self.decisions.standing.placed(self.keys[index])
+    def review_of(self, index: int) -> RecordReview:
+        return self.decisions.standing.review_of(self.keys[index])
 
     def record(self, index: int) -> Record:
         """Return a record as the pipeline wrote it; from any thread."""
@@ -123,7 +123,7 @@ class Reviewable:
         return Record(kept["row"], self.folders, kept["of"], kept["id"], index)
 
     def draw_sample(self, size: int, seed: int) -> tuple[dict[str, Any], list[Item]]:
-        """Draw items at random, and say what reviews.jsonl states of the sample.
+        """Draw items at random; return what reviews.jsonl states of the sample, and its items.
 
         The same file, size and seed draw the same items. Raises InputError where a record's phrases
         can't be read, which could not be drawn.
@@ -194,21 +194,38 @@ def _items_of(
         head = class_of(row) if "class" in row else head_of(text)
         status = status_of(row)
         if not row["instances"]:
-            yield Item(record_index, id, None, text, head, status, None, doubts[id, None])
+            yield Item(
+                record=record_index,
+                id=id,
+                box=None,
+                text=text,
+                head=head,
+                status=status,
+                score=None,
+                doubt=doubts[id, None],
+            )
         for index, instance in enumerate(row["instances"]):
-            first, *others = of_thing.get((id, index), [(id, index)])
-            if first != (id, index):
-                continue  # it is judged with the first
-            score = float(instance["score"]) if is_number(instance["score"]) else None
-            doubt = max(doubts[box] for box in (first, *others))
-            also = tuple((other, box, expressions[other]["text"]) for other, box in others)
-            yield Item(record_index, id, index, text, head, status, score, doubt, also)
+            surest, *others = of_thing.get((id, index), [(id, index)])
+            if surest != (id, index):
+                continue  # it is judged with the surest box of its thing
+            yield Item(
+                record=record_index,
+                id=id,
+                box=index,
+                text=text,
+                head=head,
+                status=status,
+                score=float(instance["score"]) if is_number(instance["score"]) else None,
+                doubt=max(doubts[box] for box in (surest, *others)),
+                also=tuple((other, box, expressions[other]["text"]) for other, box in others),
+            )
 
 
 def _doubts_of(
     record: Record, expressions: Mapping[str, Expression]
 ) -> dict[tuple[str, int | None], float]:
-    # A doubt is a sum without a unit.
+    # By expression and box, None for a phrase without one: numbers without a unit, which only say
+    # what is looked at first.
     record_doubt = 0.0
     if record.get("suspect_boxes") is True:
         record_doubt += 2.0
@@ -270,11 +287,14 @@ class Queue:
         self.items = list(self.why)
 
     def _named_records(self, reviewable: Reviewable) -> set[int] | None:
+        # None where the filter `record` isn't set.
         words = (self._wanted.get("record") or "").strip().casefold()
         if not words:
             return None
         indices = set()
-        for index, (key, name) in enumerate(zip(reviewable.keys, reviewable.names, strict=True)):
+        for index, (key, name) in enumerate(
+            zip(reviewable.keys, reviewable.file_names, strict=True)
+        ):
             if words in key.casefold() or words in name.casefold():
                 indices.add(index)
         return indices
@@ -399,7 +419,7 @@ class Queue:
 
     @cached_property
     def _boxes_of_pages(self) -> list[Item]:
-        # A box that was drawn and has had its place by thing is passed over.
+        # After every four boxes by thing comes one that was drawn at random, if it isn't there yet.
         drawn_left = deque(
             item for item, why in self.why.items() if why == "random" and item.box is not None
         )
@@ -461,9 +481,9 @@ class Queue:
         return item.box is None or outcome.boxes_to_draw() > 0
 
     def _is_decided(self, item: Item) -> bool:
-        # A box that was only moved as a whole has yet to be judged; so has one without a verdict of
-        # ours, which settles nothing for a certificate. Of a thing with several boxes all have to
-        # be: a phrase that came later, or whose box was judged by itself, may have no verdict yet.
+        # A deleted box is decided; one without a reviewer's verdict, as it was only moved as a
+        # whole, has yet to be judged. Of a thing with several boxes all have to be: a phrase that
+        # came later, or whose box was judged by itself, may have no verdict yet.
         others = [item._replace(id=id, box=box) for id, box, _ in item.also]
         for one in (item, *others):
             left = self._as_left(one)
@@ -480,8 +500,9 @@ class Queue:
         return outcome is not None and outcome.who == self._who and self._is_decided(item)
 
     def _as_left(self, item: Item) -> Mapping[str, Any] | None:
-        # None if it was deleted; empty where nobody decided on its phrase. A box that was moved as
-        # a whole has no `reviewed_by`, as nobody judged it.
+        # The box, or the phrase without one, as reviewers left it: None if it was deleted; empty
+        # where nobody decided on its phrase. A box that was moved as a whole has no `reviewed_by`,
+        # as nobody judged it.
         outcome = self._outcome_of(item)
         if outcome is None:
             return {}
@@ -492,4 +513,4 @@ class Queue:
         return box
 
     def _outcome_of(self, item: Item) -> Outcome | None:
-        return self._reviewable.placed(item.record).outcomes.get(item.id)
+        return self._reviewable.review_of(item.record).outcomes.get(item.id)

@@ -70,7 +70,7 @@ def report_results(
             out_path=out_path,
             failures=chain(_objects(failures_file), _unread(annotations)),
             versions=earlier,
-            called=versions[-1][0] if versions else "",  # the annotations themselves
+            own_name=versions[-1][0] if versions else "",
             begins_with="changed" if is_run else "",
             classes=classes,
             manners=_manners_of(annotations),
@@ -143,16 +143,18 @@ def report_folder(
     image_root: str | None = None,
     *,
     other: str | None = None,
+    title: str | None = None,
+    summary: Mapping[str, Any] | None = None,
     single: bool = False,
     copies: bool = False,
-    **how: Any,
+    on_progress: Callable[[int], None] = lambda _: None,
 ) -> tuple[str, int]:
     """Write the report of a run's folder, or of two next to each other; return its path and count.
 
     The page is `report.html` in that folder, or `report_with_NAME.html`, unless `out_path` names
-    it. `copies` are for a page that is moved without the pictures. `how` has `title` and `summary`,
-    if not what the folder's files say, and `on_progress`. Raises InputError where a folder has
-    neither annotations nor failures, or the page can't be written.
+    it. `copies` are for a page that is moved without the pictures. `title` and `summary` are what
+    the folder's files say, unless they are given. Raises InputError where a folder has neither
+    annotations nor failures, or the page can't be written.
     """
     _check_results(results_dir)
     if other:
@@ -166,22 +168,21 @@ def report_folder(
         )
     run = run_of(shown)
     annotations = os.path.join(shown, "annotations.jsonl")
-    summary = {"model": run.get("model"), "box_format": run.get("box_format")}
-    if isinstance(run.get("summary"), dict):
-        summary = {**run["summary"], **summary}
-    title = _title_of_run(run, _source(annotations)) or _folder_name(shown)
-    how = {"title": title, "summary": summary, **how}
+    if summary is None:
+        summary = _summary_of_run(run)
+    if title is None:
+        title = _title_of_run(run, _source(annotations)) or _folder_name(shown)
     folders = image_folders_of(shown, image_root)
     versions = steps_of(shown)
     if other:
         name = _folder_name(results_dir)
         other_name = _folder_name(other)
         if name == other_name:  # as of run_1/results and run_2/results
-            name, other_name = _told_apart(results_dir, other)
+            name, other_name = _distinct_names(results_dir, other)
         versions = [(name, annotations_of(results_dir)), (other_name, annotations_of(other))]
-        how["title"] = f"{name} → {other_name}"
+        title = f"{name} → {other_name}"
         folders += image_folders_of(results_dir, image_root)
-    failures = os.path.basename(str(how["summary"].get("failures_file") or "failures.jsonl"))
+    failures = os.path.basename(str(summary.get("failures_file") or "failures.jsonl"))
     shown_records = report_results(
         annotations,
         path,
@@ -189,9 +190,11 @@ def report_folder(
         failures_file=within(shown, failures),
         versions=versions,
         is_run=bool(other),
+        title=title,
+        summary=summary,
         single=single,
         copies=copies,
-        **how,
+        on_progress=on_progress,
     )
     return path, shown_records
 
@@ -207,8 +210,9 @@ def _check_results(folder: str) -> None:
     )
 
 
-def _told_apart(folder_a: str, folder_b: str) -> tuple[str, str]:
-    # `run_1/results` and `run_2/results`. Of folders on two drives, the paths as they were given.
+def _distinct_names(folder_a: str, folder_b: str) -> tuple[str, str]:
+    # For example `run_1/results` and `run_2/results`, from the first part of their paths in which
+    # they differ; for folders on two drives, the paths as they were given.
     path_a = os.path.abspath(folder_a)
     path_b = os.path.abspath(folder_b)
     try:
@@ -222,6 +226,12 @@ def _folder_name(folder: str) -> str:
     return os.path.basename(os.path.abspath(folder))
 
 
+def _summary_of_run(run: Mapping[str, Any]) -> dict[str, Any]:
+    about_model = {"model": run.get("model"), "box_format": run.get("box_format")}
+    summary = run.get("summary")
+    return {**summary, **about_model} if isinstance(summary, dict) else about_model
+
+
 def _title_of_run(run: Mapping[str, Any], source: str) -> str:
     # The first text among a run's data is nearly always the path of its input.
     spec = run.get("spec")
@@ -233,8 +243,8 @@ def _title_of_run(run: Mapping[str, Any], source: str) -> str:
 
 
 def _title_of_script(annotations: str, storage: FileStorage) -> str:
-    # What it read is the folder of images if the file of records is among the results, as then the
-    # script made it.
+    # The title names what the script read. A file of records that is among the results was made by
+    # the script itself, of the folder of images.
     prefix = "" if storage.file_name_prefix == PREFIX else storage.file_name_prefix
     data = storage.first_entry_file_name
     made_by_script = os.path.dirname(os.path.abspath(data)) == os.path.abspath(storage.cache_path)

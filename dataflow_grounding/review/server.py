@@ -13,7 +13,7 @@ from aiohttp.typedefs import Handler
 from dataflow_grounding._util.errors import GroundingError, InputError
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.data.records import parse_line
-from dataflow_grounding.review._decisions import listed
+from dataflow_grounding.review._decisions import objects_under
 from dataflow_grounding.review.session import SIDES, Session, page_files
 
 _HEADERS = {  # of each answer, unless it has its own
@@ -131,5 +131,5 @@ class ReviewServer:
     async def _decide(self, request: web.Request) -> web.StreamResponse:
         if request.content_type != "application/json" or "Origin" not in request.headers:
             raise web.HTTPForbidden
-        decisions = listed(parse_line(await request.read()), "decisions")
+        decisions = objects_under(parse_line(await request.read()), "decisions")
         return web.json_response({"answers": self.session.decide(decisions)})

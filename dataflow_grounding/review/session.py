@@ -27,6 +27,7 @@ from dataflow_grounding.review._overlay import (
     version_of,
 )
 from dataflow_grounding.review._record_view import (
+    BoxPlace,
     Expression,
     Picture,
     boxes_of_same_thing,
@@ -36,7 +37,7 @@ from dataflow_grounding.review._record_view import (
     view_of,
     why_missing,
 )
-from dataflow_grounding.review._sampling import gold_answers, mixed_in
+from dataflow_grounding.review._sampling import draw_gold_items, gold_answers
 from dataflow_grounding.review.queues import SHOW_VALUES, Item, Queue, Reviewable, digest_of
 
 SIDES = {"small": 640, "large": 2048}
@@ -76,7 +77,7 @@ class Session:
         self.order = order
         self.decisions = reviewable.decisions
         self._classes = known_classes(reviewable.files.annotations)
-        self._listed = list(self._classes.names)
+        self._listed_classes = list(self._classes.names)  # records add to `names`
         self.sample: list[Item] | None = None
         if sample is not None:
             size, seed = sample
@@ -93,7 +94,7 @@ class Session:
         if stated not in earlier:
             self.decisions.state_sample(stated, self.who)
         if known:
-            items += mixed_in(known, items)
+            items += draw_gold_items(known, items)
             random.Random(0).shuffle(items)
         return items
 
@@ -122,7 +123,8 @@ class Session:
         if not all(number.isdecimal() and len(number) < 10 for number in (queue_place, most)):
             raise InputError("'place' and 'most' should be numbers")
         order = wanted.get("order") or self.order
-        queue = self._queue(*[{**wanted, "order": order}.get(name) or "" for name in _FILTERS])
+        filters = {**wanted, "order": order}
+        queue = self._queue(*[filters.get(name) or "" for name in _FILTERS])
         if wanted.get("mode") == "grid":
             items, next_place = queue.page_after(int(queue_place), _GRID)
         else:
@@ -146,7 +148,7 @@ class Session:
     def _boxes_by_class(self) -> list[tuple[str, int]]:
         items = self.reviewable.items if self.sample is None else self.sample
         counts = Counter(class_key(item.head) for item in items if item.box is not None)
-        return [(name, counts[class_key(name)]) for name in self._listed]
+        return [(name, counts[class_key(name)]) for name in self._listed_classes]
 
     def view(self, index: int) -> dict[str, Any]:
         """Return a record for the page: what `view_of` gives, and what reviewers decided.
@@ -158,14 +160,13 @@ class Session:
         record = self.reviewable.record(index)
         key = self.reviewable.keys[index]
         rows: dict[str, Expression] = {}
-        same_thing: dict[tuple[str, int], list[tuple[str, int]]] = {}
+        same_thing: dict[BoxPlace, list[BoxPlace]] = {}
         shown = record
-        placed = None
+        review = self.reviewable.review_of(index)
         with suppress(BrokenRow):  # the page says why
-            placed = self.reviewable.placed(index)
-            own = expressions_of(record)
-            same_thing = boxes_of_same_thing(own)
-            rows = standing_expressions(record, own, placed.outcomes)
+            written = expressions_of(record)
+            same_thing = boxes_of_same_thing(written)
+            rows = standing_expressions(record, written, review.outcomes)
             shown = record.updated({"expressions": list(rows.values())})
         digest = JudgedPicture.of_record(record).digest
         view = view_of(shown, self._picture_of(index, digest), self._classes)
@@ -174,8 +175,7 @@ class Session:
         view["key"] = key
         view["id"] = str(record.image_id) if has_id(record.image_id) else key
         view["kind"] = annotated_column(record) or view["kind"]
-        view["comment"] = (placed and placed.comment) or ""
-        outcomes = placed.outcomes if placed else {}
+        view["comment"] = review.comment or ""
         for expression, (id, row) in zip(view["expressions"], rows.items(), strict=True):
             if "class" in expression:
                 # Also of a phrase without boxes, which has no `color` yet: the page may draw some.
@@ -186,15 +186,15 @@ class Session:
             expression["verified"] = reviewer_verdict(row)
             for box, instance in zip(expression["instances"], row["instances"], strict=True):
                 box["verified"] = reviewer_verdict(instance)
-            _number_boxes(expression["instances"], outcomes.get(id))
+            _number_boxes(expression["instances"], review.outcomes.get(id))
             for box in expression["instances"]:
                 own_box = (id, box.get("box"))
                 box["also"] = [other for other in same_thing.get(own_box, ()) if other != own_box]
         return view
 
     def _picture_of(self, index: int, digest: str | None) -> Picture:
-        # Its pixels aren't decoded for that. Browsers keep what is at an address, so another file
-        # with another digest has another one.
+        # Only the header is read. Browsers keep what is at an address: with the digest in it, a
+        # file that was replaced has another address.
         try:
             size = read_header(path_of_picture(self.reviewable.record(index))).size
         except GroundingError as error:
@@ -224,7 +224,7 @@ class Session:
         for decision in decisions:
             error = self._take(decision)
             answers.append({"uid": decision.get("uid"), "error": error, "view": None})
-            index = self.reviewable.places.get(str(decision.get("record")))
+            index = self.reviewable.index_of.get(str(decision.get("record")))
             if index is not None:
                 last_of[index] = answers[-1]
         for index, answer in last_of.items():
@@ -234,7 +234,7 @@ class Session:
 
     def _take(self, decision: Mapping[str, Any]) -> str:
         key = str(decision.get("record"))
-        index = self.reviewable.places.get(key)
+        index = self.reviewable.index_of.get(key)
         if index is None:
             return f"there is no record {key!r}"
         record = self.reviewable.record(index)
@@ -246,8 +246,8 @@ class Session:
 
 
 def _number_boxes(boxes: Sequence[dict[str, Any]], outcome: Outcome | None) -> None:
-    # That is the index of the pipeline's box that each is, or was drawn in place of; one that a
-    # reviewer added gets none.
+    # `box` becomes the index of the pipeline's box that each is, or was drawn in place of; one that
+    # a reviewer added gets none.
     if outcome is None:
         for index, box in enumerate(boxes):
             box["box"] = index

@@ -110,6 +110,19 @@ def test_the_same_content_under_another_name_is_taken_if_asked_for(folder: Path)
     assert "equal" not in command(["apply", str(folder), "--take-equal"]).err
 
 
+def test_a_phrase_of_equal_boxes_is_of_who_decided_last(folder: Path) -> None:
+    """Whose box comes last doesn't matter, as in a review of that phrase itself."""
+    mugs = [{"text": "mug", "status": "grounded", "instances": [{"bbox": box}]} for box in (A, B)]
+    write(folder, {"image_path": "a.png", "image_id": "a", "expressions": mugs})
+    decide(page(folder, "bob"), id="a#1")
+    decide(page(folder, "ann"), id="a#0")
+    write(folder, row("a.png", A, B, text="mug", image_id="a"))
+    [record] = applied(folder)
+    [mug] = record["expressions"]
+    assert [box["reviewed_by"] for box in mug["instances"]] == ["ann", "bob"]
+    assert (mug["verified"], mug["reviewed_by"]) == (True, "ann")
+
+
 CHANGED = {
     "picture": row(),
     "box": row("a.png", [1, 1, 50, 51]),
