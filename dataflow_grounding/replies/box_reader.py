@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
+from typing import NamedTuple
 
 from dataflow_grounding._util.errors import OTHER_SCALE, UnreadableReply
 from dataflow_grounding.boxes.coordinates import BoxFormat, to_xyxy
@@ -38,24 +39,24 @@ OUT_OF_SCALE_SHARE = 1 / 10
 _ROUNDING = 1e-6  # of the image's longer side: a side moved by no more wasn't outside
 STATUSES = ("ambiguous", "unsupported")  # of phrases, as the embedded grounder gives them
 _LARGE_RANGE = 10  # a range that ends beyond is not one of parts of 1
-# Two numbers of an axis that lie in the first hundredth of its range, with decimals, are of another
-# range: 1.100 is written for 1100.
-_TINY_SHARE = 1 / 100
+_TINY_SHARE = 1 / 100  # the first hundredth of an axis, in which no box lies whole
 _SHARED_TOKENS = frozenset(["florence-2", "doctags"])  # families that write <loc_12>
 _CELLS = 32 * 32  # of the grid of the scale "grid_32"
 # A model that runs away writes box after box in equal steps: so many of one phrase, such a share of
-# their steps equal, but for a share of a step or of the picture's side by which they are rounded.
+# their steps equal, but for rounding.
 _RUNAWAY = 30
 _EQUAL_STEPS = 3 / 4
-_STEP_ROUNDING = (1 / 4, 1 / 900)
+_ROUNDING_OF_STEP = 1 / 4  # as a share of the step
+_ROUNDING_OF_SIDE = 1 / 900  # as a share of the picture's side
 _NINES = (999, 1000)  # scales at whose end models write a row of nines
 
 
 def to_reading(
     parsed: ParsedReply, box_format: BoxFormat, original: Size, sent: Size, phrases: dict[int, str]
 ) -> Reading:
-    """The sizes are those of the upright image, and of the picture as sent. Raises UnreadableReply
-    where nothing can be used, or the numbers are in another format.
+    """Turn a reply's boxes into pixels of the upright image, which has the size `original`.
+
+    Raises UnreadableReply where nothing can be used, or the numbers are in another format.
     """
     return _BoxReader(box_format, original, sent, phrases).read(parsed)
 
@@ -68,6 +69,13 @@ class _NothingThere(Exception):
     """A box that says that nothing is there."""
 
 
+class _Owner(NamedTuple):
+    """The phrase that a box is of; without one, why that can't be told."""
+
+    phrase_id: int | None
+    why_none: str = ""
+
+
 class _BoxReader:
     def __init__(
         self, box_format: BoxFormat, original: Size, sent: Size, phrases: dict[int, str]
@@ -76,23 +84,25 @@ class _BoxReader:
         self.original = original
         self.sent = sent
         self.phrases = phrases
-        self.limits: tuple[float, float] | None = None
+        self.cached_limits: tuple[float, float] | None = None  # of `format`
+        self.cached_owners: dict[tuple[int | None, str | None], _Owner] = {}  # by id and label
         self.reading = Reading([])
         self.dropped: list[Dropped] = []
-        self.absent: set[int] = set()
-        self.all_absent = False
-        self.says_absent = False
-        self.has_names = False
-        self.phrase_of_key: dict[tuple[int | None, str | None], tuple[int | None, str]] = {}
+        self.absent: set[int] = set()  # ids of phrases that the reply says aren't there
+        self.says_all_absent = False
+        self.says_any_absent = False
+        self.has_names = False  # whether any box has an id or a label
+        # The place in `reading.boxes` of each box kept, by its phrase's id and its pixels.
         self.index_of_box: dict[tuple[int | None, Bbox], int] = {}
-        self.out_of_scale: list[tuple[float, ...]] = []
+        self.out_of_scale: list[tuple[float, ...]] = []  # numbers of boxes dropped for their scale
 
     def read(self, parsed: ParsedReply) -> Reading:
         reading = self.reading
         reading.notes += parsed.notes
         if parsed.truncated:
             self.note("truncated", "the reply ends in the middle")
-        self.check_frame(parsed)
+        self.check_sizes(parsed)
+        self.check_tags(parsed)
         self.check_ids(parsed)
         self.has_names = any(box.label or box.id is not None for box in parsed.boxes)
         self.take_statuses(parsed)
@@ -109,20 +119,24 @@ class _BoxReader:
         if self.dropped or self.absent or parsed.points or parsed.truncated:
             self.find_unread(parsed)
         if not reading.boxes and not reading.statuses:
-            self.check_none()
+            self.check_absence_is_said()
         return reading
 
-    def check_frame(self, parsed: ParsedReply) -> None:
-        """Numbers next to a size are likely in pixels of it; those in tags are thousandths in every
-        family that writes them.
-        """
+    def check_sizes(self, parsed: ParsedReply) -> None:
+        """Refuse a reply that states a size of the picture which makes its numbers doubtful."""
+        # Numbers next to a size are likely in pixels of it, unless the answer is as asked.
+        may_state_size = self.format.scale == "px" or parsed.addressed
         for axis, size in parsed.sizes:
             is_right = size in (self.original[axis], self.sent[axis])
-            is_in_pixels = self.format.scale == "px" or parsed.addressed
-            if not is_in_pixels or not is_right:
+            if not may_state_size or not is_right:
                 raise UnreadableReply(
                     f"the reply tells of a picture with a side of {size:g} px", "another picture"
                 )
+
+    def check_tags(self, parsed: ParsedReply) -> None:
+        """Refuse tags where no thousandths were asked for: every family that writes tags means
+        these.
+        """
         box_format = self.format
         is_plain = box_format.name.startswith(f"{box_format.order}_")  # not a family's, or measured
         is_thousandths = box_format.scale in _NINES and box_format.order == "xyxy"
@@ -143,8 +157,8 @@ class _BoxReader:
             if raw.id is None or (raw.label and raw.label == self.phrases.get(raw.id)):
                 continue
             if raw.id in self.phrases:
-                continue  # of a label that says otherwise, the box alone is of no use
-            phrase_id, why = self.phrase_told_by(raw)
+                continue  # if its label is another phrase's, `keep` drops this box alone
+            phrase_id, why = self.owner_of(raw)
             if phrase_id is None and self.may_be_phrase(raw.label):
                 raise UnreadableReply(f"the ids are not those of the phrases: {why}", "ids")
 
@@ -163,7 +177,9 @@ class _BoxReader:
             try:
                 self.keep(raw, self.to_pixels(raw))
             except _NothingThere as nothing:
-                if raw.label is None and raw.id is None and len(self.phrases) > 1:
+                is_of_no_phrase = raw.label is None and raw.id is None
+                if is_of_no_phrase and len(self.phrases) > 1:
+                    # As an absence it would say that none of the phrases is there.
                     self.dropped.append(Dropped(str(nothing)))
                     continue
                 self.note("dropped", str(nothing))
@@ -171,14 +187,17 @@ class _BoxReader:
             except _NoBox as error:
                 self.dropped.append(Dropped(str(error), raw.label, raw.id))
         if len(self.out_of_scale) > OUT_OF_SCALE_SHARE * len(boxes):
-            numbers = [number for box in self.out_of_scale for number in box]
-            x, y = self.format.limits(self.sent)
-            scale = f"0 to {x:g}" if x == y else f"0 to {x:g} for x and 0 to {y:g} for y"
-            raise UnreadableReply(
-                f"the coordinates go from {min(numbers):g} to {max(numbers):g},"
-                f" where {scale} was asked for",
-                OTHER_SCALE,
-            )
+            raise self.other_scale()
+
+    def other_scale(self) -> UnreadableReply:
+        numbers = [number for box in self.out_of_scale for number in box]
+        x, y = self.format.limits(self.sent)
+        scale = f"0 to {x:g}" if x == y else f"0 to {x:g} for x and 0 to {y:g} for y"
+        return UnreadableReply(
+            f"the coordinates go from {min(numbers):g} to {max(numbers):g},"
+            f" where {scale} was asked for",
+            OTHER_SCALE,
+        )
 
     def take_words(self, parsed: ParsedReply) -> None:
         """Refuse words next to an addressed answer that do harm; keep the others as a remark."""
@@ -189,22 +208,24 @@ class _BoxReader:
         for text in parsed.stated:
             if not states_as_asked(text, asked, len(found)):
                 raise UnreadableReply(f"the reply states {text.strip()[:60]!r}", OTHER_SCALE)
-        for words, is_after in zip(parsed.words, (False, True), strict=True):
-            self.check_harm(words, [*found.values(), *labels], asked, is_after)
+        before, after = parsed.words
+        for words, is_after in ((before, False), (after, True)):
+            self.check_harm(words, [*found.values(), *labels], asked, is_after=is_after)
             self.reading.doubts.update(hedges_in(words, found))
-            said += filter(None, [words])
+            if words:
+                said.append(words)
         for key, text, own_id in parsed.texts:
-            own = {own_id: self.phrases[own_id]} if own_id else found
-            self.check_harm(text, [*own.values()], asked, True)
-            self.reading.doubts.update(hedges_in(text, own))
-            if not is_plain(text, [*own.values()]):
+            about = {own_id: self.phrases[own_id]} if own_id else found
+            self.check_harm(text, [*about.values()], asked, is_after=True)
+            self.reading.doubts.update(hedges_in(text, about))
+            if not is_plain(text, [*about.values()]):
                 said.append(f"{key}: {text}")
         remark = " … ".join(" ".join(text.split()) for text in dict.fromkeys(said))
         if remark:
             self.reading.remark = remark[:LONGEST_REMARK]
             self.note("remark", self.reading.remark)
 
-    def check_harm(self, text: str, things: Sequence[str], asked: Asked, is_after: bool) -> None:
+    def check_harm(self, text: str, things: Sequence[str], asked: Asked, *, is_after: bool) -> None:
         harm = harm_in(text, things, asked, is_after=is_after)
         if harm is not None:
             words = " ".join(text.split())[:60]
@@ -213,11 +234,11 @@ class _BoxReader:
             )
 
     def take_absence(self, absence: RawBox) -> None:
-        self.says_absent = True
+        self.says_any_absent = True
         if absence.label is None and absence.id is None:
-            self.all_absent = True
+            self.says_all_absent = True
             return
-        phrase_id, _ = self.phrase_told_by(absence)
+        phrase_id = self.owner_of(absence).phrase_id
         if phrase_id is not None:
             self.absent.add(phrase_id)
         elif self.phrases:
@@ -230,14 +251,15 @@ class _BoxReader:
         reading = self.reading
         found = {box.id for box in reading.boxes}
         unread = {phrase_id for phrase_id in self.absent if phrase_id in found}
+        # What there is without a phrase, if any: each phrase without an answer may own it.
         stray = "what the reply is cut off before" if parsed.truncated else None
         items: list[RawBox | Dropped] = [*self.dropped, *parsed.points]
         for item in items:
-            phrase_id, why = self.phrase_told_by(item)
+            phrase_id, why = self.owner_of(item)
             if phrase_id is not None and phrase_id not in found:
                 unread.add(phrase_id)
             elif phrase_id is None and item.id in self.phrases:
-                self.take_unlike(item, why, found)
+                self.note_unsure(item, why, found)
             elif phrase_id is None:
                 stray = stray or f"{why}: it"
         reading.unread = sorted(unread)
@@ -248,8 +270,10 @@ class _BoxReader:
             if phrase_id not in answered:
                 reading.unsure[phrase_id] = f"{stray} may be its own"
 
-    def take_unlike(self, item: RawBox | Dropped, why: str, found: set[int | None]) -> None:
-        """Note that a phrase, and those that the label means, may have a box that is of no use."""
+    def note_unsure(self, item: RawBox | Dropped, why: str, found: set[int | None]) -> None:
+        """Note as unsure the phrases that an item may be of: that of its id, and those that its
+        label means, which says otherwise.
+        """
         for phrase_id, phrase in self.phrases.items():
             is_meant = phrase_id == item.id or (item.label and is_like(item.label, phrase))
             if is_meant and phrase_id not in found:
@@ -266,15 +290,16 @@ class _BoxReader:
                 if len(boxes) >= _RUNAWAY and _are_equal_steps(edges, self.original[axis]):
                     self.note_once("runaway", f"{len(boxes)} boxes in equal steps")
 
-    def check_none(self) -> None:
+    def check_absence_is_said(self) -> None:
+        """Refuse a reply without boxes that doesn't say of every phrase that it isn't there."""
         if self.dropped:
             raise UnreadableReply(
                 f"no box of the reply can be used: {self.dropped[0].reason}", "no usable box"
             )
-        if not self.all_absent and not set(self.phrases) <= self.absent:
-            missing = sorted(set(self.phrases) - self.absent)
+        missing = sorted(set(self.phrases) - self.absent)
+        if missing and not self.says_all_absent:
             raise UnreadableReply(f"the reply says nothing of phrase {missing[0]}", "no answer")
-        if not self.says_absent:
+        if not self.says_any_absent:  # where there are no phrases
             raise UnreadableReply("the reply says nothing of any box", "no answer")
 
     def note(self, code: str, text: str) -> None:
@@ -285,7 +310,7 @@ class _BoxReader:
             self.note(code, text)
 
     def take_statuses(self, parsed: ParsedReply) -> None:
-        """Without phrases, all ids count."""
+        """Keep the known statuses of the phrases; without phrases, those of all ids."""
         statuses = self.reading.statuses
         for phrase_id, status in parsed.statuses.items():
             if (phrase_id in self.phrases or not self.phrases) and status in STATUSES:
@@ -297,31 +322,34 @@ class _BoxReader:
                 self.reading.reasons[phrase_id] = reason
 
     def format_of(self, raw: RawBox) -> BoxFormat:
-        """Tokens that only one family writes, as `<loc_100>`, are read as that family's; the names
-        of coordinates may settle their order.
+        """Return the format that a box's numbers are in: the one asked for, unless its tokens are
+        another family's own, or the names of its coordinates settle another order.
         """
         box_format = self.format
         if raw.family is None and raw.order is None and not raw.corners:
             return box_format  # as most boxes are
         if raw.family is not None and raw.family != box_format.name:
-            own = known_formats()[raw.family]
-            if _reads_tokens_as_asked(box_format, own):
+            of_family = known_formats()[raw.family]
+            if _reads_tokens_as_asked(box_format, of_family):
                 return box_format
             self.note_once("native_tokens", f"read as {raw.family}, whose tokens these are")
-            return own
+            return of_family
         order = raw.order or box_format.order
         if raw.corners and order in ("xywh", "cxcywh"):
-            order = "xyxy"
+            order = "xyxy"  # written as two corners, though a corner and a size were asked for
         return box_format if order == box_format.order else replace(box_format, order=order)
 
     def to_pixels(self, raw: RawBox) -> Bbox:
-        """In pixels of the original, inside it."""
+        """Return the box in pixels of the original, inside it. Raises _NoBox, or _NothingThere for
+        [0, 0, 0, 0] and [-1, -1, -1, -1].
+        """
         box_format = self.format_of(raw)
         numbers = raw.numbers
+        are_all_equal = len(set(numbers)) == 1
         if box_format.scale == "grid_32":
             if len(numbers) != 2 or not 0 <= numbers[0] <= numbers[1] < _CELLS:
                 raise _NoBox(f"grid cells {in_brackets(raw.numbers)}")
-        elif numbers[0] in (0, -1) and raw.family is None and len(set(numbers)) == 1:
+        elif are_all_equal and numbers[0] in (0, -1) and raw.family is None:
             raise _NothingThere(f"{in_brackets(raw.numbers)}, which says that nothing is there")
         else:
             numbers = self.numbers_in_scale(raw, box_format)
@@ -341,11 +369,14 @@ class _BoxReader:
     def limits_of(self, box_format: BoxFormat) -> tuple[float, float]:
         if box_format is not self.format:
             return box_format.limits(self.sent)
-        if self.limits is None:
-            self.limits = box_format.limits(self.sent)
-        return self.limits
+        if self.cached_limits is None:
+            self.cached_limits = box_format.limits(self.sent)
+        return self.cached_limits
 
     def numbers_in_scale(self, raw: RawBox, box_format: BoxFormat) -> tuple[float, ...]:
+        """Return the box's numbers with rows of nines mended. Raises _NoBox where they are out of
+        the format's scale, and counts that.
+        """
         numbers = raw.numbers
         if box_format.scale in _NINES and box_format.order in ("xyxy", "yxyx"):
             numbers = _with_far_edges(numbers)
@@ -370,12 +401,13 @@ class _BoxReader:
             self.note_once("score_ignored", f"{shown} is not a score from 0 to 1")
         phrase = self.phrases.get(raw.id or 0)
         if raw.label and phrase is not None and raw.label != phrase:
-            self.compare(raw.label, phrase, raw.id or 0)
+            self.doubt_unlike_label(raw.label, phrase, raw.id or 0)
         box = FoundBox(bbox, phrase_id, raw.label, score, raw.numbers, raw.evidence)
         index = len(boxes)
         if self.phrases:
             index = self.index_of_box.setdefault((phrase_id, bbox), index)
-        if index == len(boxes):
+        is_new = index == len(boxes)
+        if is_new:
             boxes.append(box)
             return
         self.note_once(
@@ -384,11 +416,12 @@ class _BoxReader:
         if score is not None and score > (boxes[index].score or -1):
             boxes[index] = box
 
-    def compare(self, label: str, phrase: str, phrase_id: int) -> None:
+    def doubt_unlike_label(self, label: str, phrase: str, phrase_id: int) -> None:
         if ids_of(label, {phrase_id: phrase}):
-            return
-        are_comparable = label.isascii() and phrase.isascii()
-        fits = is_like(label, phrase) if are_comparable else share_a_word(label, phrase)
+            return  # the same but for case, articles and plurals
+        # `is_like` knows English, for which ASCII is taken; for others one common word will do.
+        may_be_english = label.isascii() and phrase.isascii()
+        fits = is_like(label, phrase) if may_be_english else share_a_word(label, phrase)
         if fits:
             return
         self.note_once("unlike_label", f"{label[:60]!r} for phrase {phrase_id}")
@@ -397,7 +430,7 @@ class _BoxReader:
     def phrase_of(self, raw: RawBox) -> int:
         if raw.id is not None and raw.label and raw.label == self.phrases.get(raw.id):
             return raw.id
-        phrase_id, why = self.phrase_told_by(raw)
+        phrase_id, why = self.owner_of(raw)
         if phrase_id is None:
             raise _NoBox(why)
         return phrase_id
@@ -407,45 +440,45 @@ class _BoxReader:
             return False
         return any(is_like(label, other) for other in self.phrases.values() if other != phrase)
 
-    def phrase_told_by(self, item: RawBox | Dropped) -> tuple[int | None, str]:
-        """By its id, else by a label that equals a phrase; if no box has either, it is the only
-        phrase.
-        """
+    def owner_of(self, item: RawBox | Dropped) -> _Owner:
         key = (item.id, item.label)
-        if key not in self.phrase_of_key:
-            self.phrase_of_key[key] = self.phrase_by(item.id, item.label)
-        return self.phrase_of_key[key]
+        if key not in self.cached_owners:
+            self.cached_owners[key] = self.find_owner(item.id, item.label)
+        return self.cached_owners[key]
 
-    def phrase_by(self, own_id: int | None, label: str | None) -> tuple[int | None, str]:
+    def find_owner(self, own_id: int | None, label: str | None) -> _Owner:
+        """Find a box's phrase by its id, else by its label; if no box of the reply has either, it
+        is the only phrase.
+        """
         named = ids_of(label, self.phrases) if label else []
         if own_id is not None:
             phrase = self.phrases.get(own_id)
             if phrase is None:
-                return None, f"id {own_id} is of no phrase"
+                return _Owner(None, f"id {own_id} is of no phrase")
             if label is None or own_id in named:
-                return own_id, ""
+                return _Owner(own_id)
             if named or denies(label, phrase) or self.is_like_another(label, phrase):
-                return None, f"label {label[:60]!r} is not that of phrase {own_id}"
-            return own_id, ""
+                return _Owner(None, f"label {label[:60]!r} is not that of phrase {own_id}")
+            return _Owner(own_id)
         if label is None:
             if len(self.phrases) == 1 and not self.has_names:
-                return next(iter(self.phrases)), ""
-            return None, "a box without an id or a label"
+                return _Owner(next(iter(self.phrases)))
+            return _Owner(None, "a box without an id or a label")
         if len(named) > 1:
-            return None, f"label {label[:60]!r} means several phrases"
+            return _Owner(None, f"label {label[:60]!r} means several phrases")
         if not named:
-            return None, f"label {label[:60]!r} is not one of the phrases"
+            return _Owner(None, f"label {label[:60]!r} is not one of the phrases")
         if label != self.phrases[named[0]]:
             self.note_once("matched_by_label", f"{label[:60]!r} is phrase {named[0]}")
-        return named[0], ""
+        return _Owner(named[0])
 
 
 def _are_equal_steps(edges: Sequence[float], side: float) -> bool:
     steps = [following - edge for edge, following in pairwise(edges)]
-    middle = sorted(steps)[len(steps) // 2]
-    most = min(_STEP_ROUNDING[0] * abs(middle), _STEP_ROUNDING[1] * side)
-    equal = sum(abs(step - middle) <= most for step in steps)
-    return middle != 0 and equal >= _EQUAL_STEPS * len(steps)
+    median = sorted(steps)[len(steps) // 2]
+    rounding = min(_ROUNDING_OF_STEP * abs(median), _ROUNDING_OF_SIDE * side)
+    equal = sum(abs(step - median) <= rounding for step in steps)
+    return median != 0 and equal >= _EQUAL_STEPS * len(steps)
 
 
 def _score_of(value: object) -> float | None:
@@ -460,17 +493,18 @@ def _score_of(value: object) -> float | None:
     return value
 
 
-def _reads_tokens_as_asked(asked: BoxFormat, own: BoxFormat) -> bool:
+def _reads_tokens_as_asked(asked: BoxFormat, of_family: BoxFormat) -> bool:
     # Several families write `<loc_12>`, each in its own scale, so that the token alone doesn't tell
     # it. `<loc0012>` is always one of 1,024 bins.
-    are_shared = own.name in _SHARED_TOKENS
+    are_shared = of_family.name in _SHARED_TOKENS
     if asked.name in known_formats():
         # A family's own format can only mean tokens that this family writes, too.
         return are_shared and asked.name in _SHARED_TOKENS
     if not isinstance(asked.scale, int):
         return False  # location tokens count neither pixels nor cells of a grid
-    if asked.scale == own.scale:
-        return asked.order != own.order
+    if asked.scale == of_family.scale:
+        # Of an equal order, the family's own format is the more exact: it may have bins.
+        return asked.order != of_family.order
     return are_shared
 
 
@@ -491,19 +525,19 @@ def _farthest(box: Bbox, moved: Bbox) -> float:
 
 
 def _out_of_scale(corners: Sequence[float], limits: tuple[float, float]) -> bool:
-    # Numbers that are all from 0 to 1 are parts of 1 where both ranges end beyond 10. Two of one
-    # axis that lie in the first hundredth of its range, with decimals, are of another range: no box
-    # is so small there. The ranges begin at 0 and end at `limits`.
+    # The ranges begin at 0 and end at `limits`.
     x1, y1, x2, y2 = corners
     width, height = limits
     are_large = x2 > max(1, _TINY_SHARE * width) and y2 > max(1, _TINY_SHARE * height)
-    if are_large and 0 <= x1 <= x2 <= width and 0 <= y1 <= y2 <= height:  # as most are
-        return False
+    if are_large and 0 <= x1 <= x2 <= width and 0 <= y1 <= y2 <= height:
+        return False  # as most are, so that none of the rules below has to be tried
     for limit, first, second in ((width, x1, x2), (height, y1, y2)):
         least, most = min(first, second), max(first, second)
+        # 1. Too far beyond an end.
         if not -TOLERANCE * limit <= least or not most <= (1 + TOLERANCE) * limit:
             return True
+        # 2. Decimals in the first hundredth: no box is so small, and 1.100 is written for 1100.
         if least >= 0 and most <= _TINY_SHARE * limit and (least % 1 or most % 1):
             return True
-    # [0, 0, 1, 1] too, which is the whole picture in parts of 1
+    # 3. All from 0 to 1 in a long range: parts of 1, and so is [0, 0, 1, 1], the whole picture.
     return min(corners) >= 0 and max(corners) <= 1 and min(limits) > _LARGE_RANGE

@@ -63,7 +63,9 @@ class Answer(NamedTuple):
 
 
 def answer_of(reply: str) -> str:
-    """Raises UnreadableReply where the reply is empty, or ends inside the thinking."""
+    """Return a reply's answer: without thinking, code, other messages and a template's tokens.
+    Raises UnreadableReply where the reply is empty, or ends inside the thinking.
+    """
     text = _last_message(reply) if "<" in reply else reply
     text = _after_code(text)
     text = _without_thinking(text)
@@ -83,8 +85,8 @@ def answer_of(reply: str) -> str:
 
 
 def enclosed(text: str) -> Answer:
-    """What is in a fence or in GLM's tokens for an answer, else all of the text; two that differ
-    are unreadable.
+    """Return what is in a fence or in GLM's tokens for an answer, else all of the text. Raises
+    UnreadableReply for two that differ.
     """
     if _GLM_OPENS in text:
         before, _, rest = text.partition(_GLM_OPENS)
@@ -95,7 +97,8 @@ def enclosed(text: str) -> Answer:
     if "```" not in text:
         return Answer(text)
     parts = text.split("```")
-    if len(parts) > 3 and len(parts) % 2 == 0:
+    is_last_open = len(parts) % 2 == 0
+    if is_last_open and len(parts) > 3:
         raise UnreadableReply("a further fenced answer breaks off", "several answers")
     blocks = [_LANGUAGE.sub("", part, count=1) for part in parts[1::2]]
     blocks = [block for block in blocks if block.strip()]
@@ -109,11 +112,13 @@ def enclosed(text: str) -> Answer:
 
 
 def _last_message(reply: str) -> str:
+    # Of the messages of a turn, the last one to the user that says something. What is before the
+    # first header counts as one, unless the mark of a side message is in it.
     headers = list(_MESSAGE.finditer(reply))
     if not headers:
         return _until_end(reply)
-    answer = reply[: headers[0].start()] if not _SIDE.search(reply[: headers[0].start()]) else ""
-    answer = _until_end(answer)
+    before_all = reply[: headers[0].start()]
+    answer = "" if _SIDE.search(before_all) else _until_end(before_all)
     has_side_message = not answer.strip()
     for i, header in enumerate(headers):
         end = headers[i + 1].start() if i + 1 < len(headers) else len(reply)
@@ -132,6 +137,7 @@ def _last_message(reply: str) -> str:
 
 
 def _until_end(text: str) -> str:
+    # Up to the first mark of a message's end that has something before it.
     end = _MESSAGE_END.search(text)
     while end is not None:
         if text[: end.start()].strip():
@@ -143,7 +149,7 @@ def _until_end(text: str) -> str:
 
 def _without_thinking(text: str) -> str:
     # A mark that only closes has been opened in the prompt: all before it is thinking.
-    outside: list[str] = []
+    outside: list[str] = []  # first what is before all thinking, then what follows each
     depth = 0
     at = 0
     found = False

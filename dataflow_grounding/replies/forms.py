@@ -52,9 +52,11 @@ def parse_any(
     to_pixels: bool,
     list_key: str = "",
 ) -> ParsedReply:
-    """`value` is the reply in strict JSON, `key` the box key that was asked for, `to_pixels`
-    whether in pixels, `list_key` the caller's own key of the list. Raises UnreadableReply, and
-    TruncatedReply where it is cut off before its first whole box.
+    """Parse a reply in whichever known form it has.
+
+    `value` is the reply in strict JSON, or None; `key` is the box key that was asked for,
+    `to_pixels` whether boxes were asked for in pixels, `list_key` the caller's own key of the list.
+    Raises UnreadableReply, and TruncatedReply where it is cut off before its first whole box.
     """
     parsed = ParsedReply()
     if value is None:
@@ -69,10 +71,11 @@ def parse_any(
 
 
 def is_whole(reply: Any) -> bool:
-    """Whether a reply is JSON that is closed, and ends in its fence, or in many blanks or tokens:
-    some servers go on with these up to the token limit, and call the reply cut off
-    (vllm-project/vllm#8020, jundot/omlx#2990). With few of them it may be cut off before more
-    objects.
+    """Whether a reply that its server calls cut off is whole all the same.
+
+    Some servers go on with blanks or tokens up to the token limit (vllm-project/vllm#8020,
+    jundot/omlx#2990). So JSON that is closed is whole where its fence is, too, or where many of
+    these follow: after few, more objects might have come.
     """
     try:
         answer = enclosed(answer_of(reply))
@@ -86,7 +89,7 @@ def is_whole(reply: Any) -> bool:
 
 
 def parse_lines(reply: str, phrases: Mapping[int, str], key: str) -> ParsedReply:
-    """The arguments are those of `parse_any`; raises UnreadableReply where no line is as asked."""
+    """Parse a reply that has a box on each line. Raises UnreadableReply where no line has."""
     objects = objects_of_lines(reply, key)
     if objects is None:
         raise UnreadableReply("no line of the reply is as asked", "no answer")
@@ -115,35 +118,39 @@ class _FormReader:
 
     def read(self, text: str) -> None:
         answer = enclosed(text)
-        inside = answer.text.strip()
-        before = answer.before
-        after = answer.after
-        if says_none(inside, self.texts) and not (before + after).strip(" .\n"):
+        is_alone = not (answer.before + answer.after).strip(" .\n")
+        if is_alone and says_none(answer.text.strip(), self.texts):
             self.read_items([None])
             return
-        words = self.read_marked(inside)
-        table = None if words is not None else find_table(inside)
-        if words is not None:
-            before = " ".join([before, *words[:1]])
-            after = " … ".join([*words[1:], after])
-        elif table is not None:
-            self.parsed.truncated = table.truncated
-            self.read_items([table.items])
-            before += " " + table.before
-            after = table.after + " " + after
-        elif not read_bare(inside, self.parsed):
-            inside = _LANGUAGE.sub("", _but_empty_list(inside, answer))
-            found = find_json(inside)
-            self.read_json(found, inside)
-            before = " ".join([before, _without_key(inside[: found.start]), *found.comments])
-            after = inside[found.end :] + " " + after
-            self.parsed.addressed = len(found.values) == 1 and self.parsed.has_ids_of(self.phrases)
+        before, after = self.read_first_form(answer)
         self.check_single(before, after)
         if answer.within == "tokens" and self.is_of_answer(before):
             before = ""
         self.check_words(before, after)
         if self.parsed.truncated and not (self.parsed.boxes or self.parsed.absences):
             raise TruncatedReply("the reply is cut off before its first whole box", "cut off")
+
+    def read_first_form(self, answer: Answer) -> tuple[str, str]:
+        """Add the boxes of the first form that fits; return the words before and after them."""
+        inside = answer.text.strip()
+        before = answer.before
+        after = answer.after
+        words = self.read_marked(inside)
+        if words is not None:
+            return " ".join([before, *words[:1]]), " … ".join([*words[1:], after])
+        table = find_table(inside)
+        if table is not None:
+            self.parsed.truncated = table.truncated
+            self.read_items([table.items])
+            return f"{before} {table.before}", f"{table.after} {after}"
+        if read_bare(inside, self.parsed):
+            return before, after
+        inside = _LANGUAGE.sub("", _without_empty_list(inside, answer))
+        found = find_json(inside)
+        self.read_json(found, inside)
+        self.parsed.addressed = len(found.values) == 1 and self.parsed.has_ids_of(self.phrases)
+        before = " ".join([before, _without_key(inside[: found.start]), *found.comments])
+        return before, f"{inside[found.end :]} {after}"
 
     def read_marked(self, text: str) -> list[str] | None:
         """Add the boxes of tokens or of a caption, and return the words next to them; None without
@@ -202,6 +209,7 @@ class _FormReader:
             )
 
     def objection_to(self, before: str, after: str) -> str | None:
+        """Return why the words next to the answer may change it; None where they can't."""
         for text in (before, after):
             why = objection(text, to_pixels=self.to_pixels)
             if why is not None:
@@ -211,16 +219,19 @@ class _FormReader:
             return "more is said after an answer without boxes"
         if points_back(after):
             return "they point back at it"
+        word = self.word_of_other_thing(before, after)
+        return None if word is None else f"{word!r} may name another thing than was asked for"
+
+    def word_of_other_thing(self, before: str, after: str) -> str | None:
         boxes = self.parsed.boxes
         labels = [box.label for box in boxes if box.label]
         things = labels or (self.texts if len(self.texts) == len(boxes) == 1 else [])
-        word = None  # without phrases, every box is kept under its own label
         if self.parsed.tagged and labels and len(labels) == len(boxes):
             # Labels in tags are part of a caption, which may name things that nobody asked for.
-            word = names_any(f"{before} … {after}", self.without_box(labels))
-        elif self.texts or not boxes:
-            word = other_thing(before, things) or other_thing(after, [])
-        return None if word is None else f"{word!r} may name another thing than was asked for"
+            return names_any(f"{before} … {after}", self.without_box(labels))
+        if boxes and not self.texts:
+            return None  # without phrases, every box is kept under its own label
+        return other_thing(before, things) or other_thing(after, [])
 
     def without_box(self, labels: Sequence[str]) -> list[str]:
         """Return the phrases that no label is equal to."""
@@ -228,8 +239,8 @@ class _FormReader:
         return [phrase for i, phrase in self.phrases.items() if i not in found]
 
 
-def _but_empty_list(text: str, answer: Answer) -> str:
-    # An empty list, and then the list, in a fence that is all of the reply.
+def _without_empty_list(text: str, answer: Answer) -> str:
+    # Some models write an empty list and then the list, in a fence that is all of the reply.
     is_alone = answer.within == "fence" and not (answer.before + answer.after).strip()
     empty = _EMPTY_BEFORE.match(text) if is_alone else None
     return text if empty is None else text[empty.end() :]
@@ -243,16 +254,17 @@ def _without_key(before: str) -> str:
 
 
 def objects_of_lines(reply: str, key: str) -> list[dict[str, Any]] | None:
-    """A reply's lines as objects in JSON, which have the numbers of a box as texts, or None, under
-    `key`. Returns None if no line is as asked.
+    """Return a reply's lines as objects of JSON, or None if no line is as asked.
+
+    Under `key` an object has its box's numbers as texts, or None where the line says "none".
     """
     answer = enclosed(answer_of(reply))
     objects: list[dict[str, Any]] = []
-    words = [answer.before, answer.after]
+    other_texts = [answer.before, answer.after]
     for line in answer.text.splitlines():
         match = _LINE.fullmatch(line)
         if match is None:
-            words.append(line)
+            other_texts.append(line)
             continue
         numbers = None
         if match["numbers"] is not None:
@@ -261,7 +273,7 @@ def objects_of_lines(reply: str, key: str) -> list[dict[str, Any]] | None:
         objects.append({"id": int(match["id"]), "label": label, key: numbers})
     if not objects:
         return None
-    for text in words:
+    for text in other_texts:
         why = objection(text)
         if why is not None:
             raise UnreadableReply(f"a line is no box and not none: {text[:60]!r}", "unknown line")

@@ -34,8 +34,8 @@ class Boxes(NamedTuple):
     corners: bool = False  # whether they are two corners in any format
 
     def as_corners(self) -> list[tuple[float, ...]]:
-        """As two corners, rounded; boxes in the format's own order are compared as they are
-        written.
+        """Return the boxes so that equal ones compare as equal: as two corners, rounded, where the
+        keys settle their order, and else as they are written.
         """
         corners: list[tuple[float, ...]] = []
         for numbers in self.numbers:
@@ -62,7 +62,9 @@ def is_coordinate(key: str) -> bool:
 
 
 def number(value: Any) -> float | None:
-    """Also from a string such as "12.5"; None for a bool, NaN, and what is larger than LARGEST."""
+    """Return a value that is a number, or a string such as "12.5"; None for others, such as a bool,
+    NaN, and what is larger than LARGEST.
+    """
     if isinstance(value, str):
         value = value.strip()
         if _COORDINATE.fullmatch(value) is None or not value.isascii():
@@ -74,7 +76,7 @@ def number(value: Any) -> float | None:
 
 
 def numbers_in(text: str) -> list[str] | None:
-    """Four or two numbers; None if the string has anything else."""
+    """Return the four or two numbers of a string; None if it has anything else."""
     if len(text) > _LONGEST_STRING:
         return None
     text = _TAG.sub(" ", text).strip()
@@ -86,8 +88,8 @@ def numbers_in(text: str) -> list[str] | None:
 
 
 def boxes_in(value: Any, *, is_outline: bool) -> Boxes | None:
-    """Four numbers in a list or a string, named coordinates, two pairs, or a list of these; with
-    `is_outline` the boxes around outlines. None if something else is there.
+    """Return the boxes that a value is: four numbers in a list or a string, named coordinates, two
+    pairs, or a list of these; with `is_outline` the boxes around outlines. None for other values.
     """
     if isinstance(value, str):
         numbers = numbers_in(value)
@@ -138,26 +140,29 @@ def _boxes_in_list(items: list[Any]) -> Boxes:
 
 
 def boxes_by_name(fields: Mapping[str, Any]) -> list[Boxes]:
-    """Of all sets that the object has whole."""
+    """Return a box for each set of coordinates' names that the object has whole. Raises NoBox where
+    it has one without the others of its set.
+    """
     fields = {plain_key(key): value for key, value in fields.items()}
     used: set[str] = set()
     boxes: list[Boxes] = []
-    for order, corners in _corner_sets():
-        if fields.keys() >= set(corners):
-            numbers = _floats([fields[name] for name in corners])
+    for order, names in _corner_sets():
+        if fields.keys() >= set(names):
+            numbers = _floats([fields[name] for name in names])
             boxes.append(Boxes([numbers], order, corners=order == "xyxy"))
-            used.update(corners)
-    alone = (_coordinates() & fields.keys()) - used
-    if alone:
-        raise NoBox(f"coordinates that are no box: {', '.join(sorted(alone))}")
+            used.update(names)
+    left_over = (_coordinates() & fields.keys()) - used
+    if left_over:
+        raise NoBox(f"coordinates that are no box: {', '.join(sorted(left_over))}")
     return boxes
 
 
 def _outlines_in(value: list[Any]) -> list[tuple[float, ...]]:
+    # The box around an outline, [[x, y], …] or [x, y, x, y, …], or around each of a list of them.
     if all(isinstance(item, list) and len(item) == 2 for item in value):
         value = _flat(value)
     if not any(isinstance(item, list) for item in value):
-        numbers = _floats(value, fewest=6)
+        numbers = _floats(value, fewest_of_outline=6)
         xs, ys = numbers[0::2], numbers[1::2]
         return [(min(xs), min(ys), max(xs), max(ys))]
     boxes: list[tuple[float, ...]] = []
@@ -168,14 +173,17 @@ def _outlines_in(value: list[Any]) -> list[tuple[float, ...]]:
     return boxes
 
 
-def _floats(values: Sequence[Any], fewest: int = 0) -> tuple[float, ...]:
-    # Of an outline, `fewest` is how many it has at the least; they are even.
+def _floats(values: Sequence[Any], fewest_of_outline: int = 0) -> tuple[float, ...]:
+    # Four of a box or two of a point; of an outline any even count from the given one on.
     numbers = [number(value) for value in values]
     known = tuple(value for value in numbers if value is not None)
     if len(known) < len(numbers):
         raise NoBox(f"a box with a coordinate that is not a number: {in_brackets(values)}")
-    is_outline = bool(fewest) and len(known) >= fewest and len(known) % 2 == 0
-    if not is_outline and (fewest or len(known) not in (2, 4)):
+    if fewest_of_outline:
+        is_count_right = len(known) >= fewest_of_outline and len(known) % 2 == 0
+    else:
+        is_count_right = len(known) in (2, 4)
+    if not is_count_right:
         raise NoBox(f"a box of {len(known)} numbers: {in_brackets(values)}")
     return known
 

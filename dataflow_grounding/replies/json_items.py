@@ -54,7 +54,7 @@ from dataflow_grounding.replies.words import (
     points_back,
     says_none,
     share_a_word,
-    turns,
+    turning_word,
 )
 
 _MOST_LEVELS = 8  # of objects and arrays around items
@@ -85,6 +85,7 @@ def _words(name: str) -> tuple[str, ...]:
 
 
 def has_role(key: str, *roles: str) -> bool:
+    """Whether a key has any of these roles in grammar.yaml."""
     return not set(roles).isdisjoint(_roles().get(plain_key(key), ()))
 
 
@@ -95,8 +96,8 @@ def read_values(
     key: str,
     list_key: str = "",
 ) -> None:
-    """A key may be one of the phrases; `key` is the box key that was asked for, `list_key` the
-    caller's own key of the list.
+    """Add the boxes of a reply's values to `parsed`. `key` is the box key that was asked for,
+    `list_key` the caller's own key of the list.
     """
     reader = _Reader(parsed, phrases, plain_key(key), plain_key(list_key))
     reader.read(values[0] if len(values) == 1 else list(values), 1, None)
@@ -105,7 +106,9 @@ def read_values(
 
 
 def only_answer(values: list[Any]) -> list[Any]:
-    """Return the only whole answer among values in a row; all of them if they are items of one."""
+    """Return all values in a row if they are items of one answer; the first one if each is a whole
+    answer, and all are equal.
+    """
     if len(values) < 2 or not any(map(_is_whole_answer, values)):
         return values
     is_cut = len(values) > 2 and isinstance(values[-1], (CutArray, CutObject))
@@ -127,20 +130,20 @@ def _is_whole_answer(value: Any) -> bool:
 
 
 class _Reader:
-    """Adds what a value says to a parsed reply; keys are as they are compared."""
+    """Adds what a value says to a parsed reply. Both keys are as `plain_key` makes them."""
 
     def __init__(
-        self, parsed: ParsedReply, phrases: Mapping[int, str], key: str, list_key: str
+        self, parsed: ParsedReply, phrases: Mapping[int, str], box_key: str, list_key: str
     ) -> None:
         self.parsed = parsed
         self.phrases = phrases
         self.texts = list(phrases.values())
-        self.key = key
+        self.box_key = box_key
         self.list_key = list_key
 
     def read(self, value: Any, level: int, label: str | None) -> None:
-        """Around a value are `level` objects and arrays, itself included; `label` is the phrase
-        under which it is.
+        """Add what a value says, in which `level` objects and arrays are around it, itself
+        included. `label` is the key above it, if that is a phrase.
         """
         if level > _MOST_LEVELS:
             raise _unknown("answers are nested too deeply")
@@ -179,7 +182,7 @@ class _Reader:
             self.parsed.absences.append(RawBox((), label))
         if not any(isinstance(item, (dict, list)) for item in items):
             if items:
-                self.read_row(items, label)
+                self.read_plain_values(items, label)
             return
         before = len(self.parsed.boxes)
         for item in items:
@@ -195,7 +198,8 @@ class _Reader:
                     raise _no_boxes(text)
                 self.parsed.dropped.append(Dropped(f"{text[:40]!r} in a list of boxes", label))
 
-    def read_row(self, items: list[Any], label: str | None) -> None:
+    def read_plain_values(self, items: list[Any], label: str | None) -> None:
+        """Add the one box of a list with its numbers, perhaps with its label first."""
         texts = [item for item in items if isinstance(item, str) and number(item) is None]
         numbers = [item for item in items if item not in texts]
         if texts and (not numbers or any(objection(text) for text in texts[1:])):
@@ -204,6 +208,9 @@ class _Reader:
             add_boxes(numbers, RawBox((), texts[0] if texts else label), self.parsed)
 
     def read_object(self, fields: dict[str, Any], level: int, label: str | None) -> None:
+        """Add what an object says: several items in one, a phrase under each id, one item, or a
+        list under one of its keys.
+        """
         if len(fields) > _MOST_BOXES:
             raise UnreadableReply(f"an object has more than {_MOST_BOXES} keys", "runaway")
         if isinstance(fields, RepeatedKeys):
@@ -233,25 +240,26 @@ class _Reader:
             self.read_wrapper(fields, level, label)
 
     def read_by_id(self, fields: dict[str, Any], level: int) -> None:
+        """Add what is under each key, which is a phrase's id, and give it that id."""
         parsed = self.parsed
         parsed.truncated |= isinstance(fields, CutObject)
         kinds: list[list[Any]] = [parsed.boxes, parsed.points, parsed.absences, parsed.dropped]
         for key, value in fields.items():
-            before = [len(found) for found in kinds]
+            counts_before = [len(found) for found in kinds]
             self.read(value, level + 1, None)
-            for found, count in zip(kinds, before, strict=True):
+            for found, count in zip(kinds, counts_before, strict=True):
                 for item in found[count:]:
                     if item.id not in (None, _id_of(key)):
                         raise _unknown(f"under {key[:20]!r} is a box with another id")
                     item.id = _id_of(key)
 
     def is_box_key(self, key: str) -> bool:
-        return plain_key(key) == self.key or has_role(key, "box", "outline")
+        return plain_key(key) == self.box_key or has_role(key, "box", "outline")
 
     def is_phrase(self, key: str) -> bool:
         """Whether a key is a phrase that was asked for, and no key of the grammar."""
         plain = plain_key(key)
-        if not self.phrases or plain in _roles() or plain in (self.key, self.list_key):
+        if not self.phrases or plain in _roles() or plain in (self.box_key, self.list_key):
             return False
         if is_coordinate(key):
             return False
@@ -292,8 +300,13 @@ class _Reader:
         for key, value in fields.items():
             is_thinking = bool(boxes) and has_role(key, "thinking") and isinstance(value, str)
             is_read = key in by_phrase or self.is_list(key, value)
-            if not is_read and not is_thinking and not (lists and has_role(key, "label_list")):
+            is_read = is_read or (bool(lists) and has_role(key, "label_list"))
+            if not is_read and not is_thinking:
                 others[key] = value
+        self.check_next_to(boxes, others)
+
+    def check_next_to(self, boxes: Sequence[RawBox], others: Mapping[str, Any]) -> None:
+        """Refuse boxes with other keys next to their list which may change them."""
         if boxes and all(box.id in self.phrases for box in boxes):
             changing = self.harmful_key(others, None, len(boxes))
         else:
@@ -302,7 +315,9 @@ class _Reader:
             raise _unknown(f"{changing[:40]!r} is next to the boxes, and may change them")
 
     def lists_of(self, fields: Mapping[str, Any]) -> list[str]:
-        """Return the keys that hold a list of items; outlines may be empty next to boxes."""
+        """Return the keys that hold a list of items. Of several, a box's or an outline's doesn't
+        count if it is empty or tells a place in words.
+        """
         keys = [key for key, value in fields.items() if self.is_list(key, value)]
         if len(keys) < 2:
             return keys
@@ -320,11 +335,8 @@ class _Reader:
 
     def read_parallel(self, values: Any, labels: Any, *, is_outline: bool) -> None:
         """Add boxes and their labels, from two lists that belong together."""
-        if (
-            not isinstance(values, list)
-            or not isinstance(labels, list)
-            or len(values) != len(labels)
-        ):
+        are_lists = isinstance(values, list) and isinstance(labels, list)
+        if not are_lists or len(values) != len(labels):
             raise _unknown("a list of labels is next to another number of boxes")
         for value, name in zip(values, labels, strict=True):
             label = name.strip() or None if isinstance(name, str) else None
@@ -368,7 +380,9 @@ class _Reader:
             (self.parsed.boxes if len(numbers) == 4 else self.parsed.points).append(box)
 
     def boxes_of(self, fields: Mapping[str, Any], is_addressed: bool) -> Boxes | None:
-        """An item's boxes; without numbers if its thing isn't there, None if it says neither."""
+        """Return an item's boxes: none of them if it says that its thing isn't there; None if it
+        says neither.
+        """
         by_key = {key: value for key, value in fields.items() if self.is_box_key(key)}
         nulls = [plain_key(key) for key, value in by_key.items() if _is_null(value)]
         found = boxes_by_name(fields)
@@ -380,17 +394,18 @@ class _Reader:
             found = [Boxes([point]) for point in _points_of(fields)]
         if not found:
             return Boxes([]) if nulls or _is_absent(fields) else None
-        if self.key in nulls or any(boxes.as_corners() != found[0].as_corners() for boxes in found):
+        do_differ = any(boxes.as_corners() != found[0].as_corners() for boxes in found)
+        if self.box_key in nulls or do_differ:
             raise NoBox("an object has several boxes, which differ")
         return found[0]
 
     def boxes_under(self, key: str, value: Any, is_addressed: bool) -> Boxes | None:
-        """None where words that say nothing are there; those next to an addressed box are judged
-        later.
+        """Return the boxes under a key; None where words are there that can't change a box. Those
+        next to an addressed box are judged later.
         """
         boxes = boxes_in(value, is_outline=has_role(key, "outline"))
         are_words = isinstance(value, str) and (is_addressed or objection(value) is None)
-        if boxes is None and (plain_key(key) == self.key or not are_words):
+        if boxes is None and (plain_key(key) == self.box_key or not are_words):
             raise NoBox(f"{key[:20]!r} is no box: {str(value)[:40]!r}")
         return boxes
 
@@ -419,12 +434,12 @@ class _Reader:
             raise NoBox(f"{changing[:40]!r} is next to a box, and may change it")
 
     def check_addressed_item(
-        self, fields: Mapping[str, Any], item: RawBox, label_key: str | None, found: int
+        self, fields: Mapping[str, Any], item: RawBox, label_key: str | None, box_count: int
     ) -> None:
         """Refuse an item with a phrase's id whose other keys do harm to its box."""
         others: dict[str, Any] = {}
         for key, value in fields.items():
-            is_text = isinstance(value, str) and plain_key(key) != self.key
+            is_text = isinstance(value, str) and plain_key(key) != self.box_key
             if key == label_key or (self.is_of_box(key, value) and not is_text):
                 continue
             _check_picture(key, value)
@@ -434,28 +449,29 @@ class _Reader:
                     raise NoBox(f"{key[:40]!r} is next to a box, and may change it")
             if not has_role(key, "id", "zero"):
                 others[key] = value
-        harmful = self.harmful_key(others, item.id, found)
+        harmful = self.harmful_key(others, item.id, box_count)
         if harmful is not None:
             raise NoBox(f"{harmful[:40]!r} is next to a box, and may change it")
 
     def harmful_key(
-        self, fields: Mapping[str, Any], own_id: int | None, found: int | None = None
+        self, fields: Mapping[str, Any], own_id: int | None, box_count: int | None = None
     ) -> str | None:
         """Return a key whose value says that the boxes next to it are of no use, or mean something
-        else; `found` is None further inside. Texts are kept, to be judged with the box format.
+        else. `box_count` is None in objects further inside. Texts are kept in `parsed`, to be
+        judged with the box format.
         """
         for key, value in fields.items():
-            if value not in _EMPTY and self.is_harmful(key, value, own_id, found):
+            if value not in _EMPTY and self.is_harmful(key, value, own_id, box_count):
                 return key
         return None
 
-    def is_harmful(self, key: str, value: Any, own_id: int | None, found: int | None) -> bool:
+    def is_harmful(self, key: str, value: Any, own_id: int | None, box_count: int | None) -> bool:
         if has_role(key, "idle", "statuses") or (has_role(key, "evidence") and value in EVIDENCE):
             return False
         if has_role(key, "zero") and number(value) is not None:
             return number(value) != 0
-        if found is not None and has_role(key, "count") and number(value) is not None:
-            return number(value) != found
+        if box_count is not None and has_role(key, "count") and number(value) is not None:
+            return number(value) != box_count
         if has_role(key, "status") and (_is_done(value) or _says_nothing(value)):
             return not _is_done(value)
         is_object = isinstance(value, dict)
@@ -468,15 +484,15 @@ class _Reader:
             self.parsed.stated.append(f"{' '.join(key_words(key))} {said}")
             return False
         if key_changes(key, value):
-            return value is not True or not key_affirms(key)
+            return value is not True or not key_affirms(key)  # "is_correct_format": true is fine
         if is_object and has_role(key, "size"):
-            return self.harmful_key(value, own_id, found) is not None
+            return self.harmful_key(value, own_id, box_count) is not None
         if isinstance(value, (dict, list)) and _count_of_numbers(value) > 1:
             return True
         if is_object:
             return self.harmful_key(value, own_id) is not None
         if isinstance(value, list):
-            return any(self.is_harmful(key, one, own_id, found) for one in value)
+            return any(self.is_harmful(key, one, own_id, box_count) for one in value)
         return self.is_harmful_word(key, value, own_id)
 
     def is_harmful_word(self, key: str, value: Any, own_id: int | None) -> bool:
@@ -500,8 +516,9 @@ class _Reader:
         is_another = further and further.isdisjoint(ids_of(label or "", self.phrases))
         if has_role(key, "label") and not has_role(key, "kind") and isinstance(value, str):
             is_another = is_another or not share_a_word(value, label or value)
-        is_word = has_role(key, "score") and isinstance(value, str)
-        if is_another or ((is_word or has_role(key, "label", "evidence")) and _denies(value)):
+        is_score_in_words = has_role(key, "score") and isinstance(value, str)
+        may_deny = is_score_in_words or has_role(key, "label", "evidence")
+        if is_another or (may_deny and _turns(value)):
             raise NoBox(f"{key[:40]!r} is next to a box, and may change it")
 
     def things_of(self, boxes: Sequence[RawBox]) -> list[str]:
@@ -510,30 +527,30 @@ class _Reader:
         return labels if len(labels) == len(boxes) else self.texts
 
     def changing_key(
-        self, fields: Mapping[str, Any], found: int, things: list[str] | None
+        self, fields: Mapping[str, Any], box_count: int, things: list[str] | None
     ) -> str | None:
-        """Return a key whose value may change the boxes next to it. Next to no box, only what says
-        so may stand. Words may name `things` only, or anything for None.
+        """Return a key whose value may change the boxes next to it. Where there is no box, only
+        what says so is allowed. Words may name `things` only, or anything for None.
         """
         for key, value in fields.items():
-            if value not in _EMPTY and not self.may_stand(key, value, found, things):
+            if value not in _EMPTY and not self.is_allowed(key, value, box_count, things):
                 return key
         return None
 
-    def may_stand(self, key: str, value: Any, found: int, things: list[str] | None) -> bool:
+    def is_allowed(self, key: str, value: Any, box_count: int, things: list[str] | None) -> bool:
         if has_role(key, "count"):
-            return number(value) == found
+            return number(value) == box_count
         if has_role(key, "found"):
-            return _truth(value) is bool(found)
+            return _truth(value) is bool(box_count)
         if has_role(key, "absent"):
-            return _truth(value) is (not found)
+            return _truth(value) is (not box_count)
         if has_role(key, "status"):
-            return _is_done(value) or (not found and _says_nothing(value))
+            return _is_done(value) or (not box_count and _says_nothing(value))
         if has_role(key, "width", "height", "size"):
             return self.add_size(key, value)
         if has_role(key, "idle", "statuses"):
             return True
-        if found:
+        if box_count:
             return self.is_harmless(plain_key(key), value, things)
         if not isinstance(value, str) or not says_none(value, self.texts):
             return False
@@ -550,6 +567,7 @@ class _Reader:
         return things is None or not self.phrases or other_thing(value, things) is None
 
     def add_size(self, key: str, value: Any) -> bool:
+        """Keep a size of the picture, to be compared with its own; False where a value is none."""
         if isinstance(value, list):
             value = dict(zip(("width", "height"), value, strict=False)) if len(value) == 2 else None
         if isinstance(value, dict):
@@ -568,8 +586,9 @@ def _objects_in_a_row(fields: RepeatedKeys) -> list[dict[str, Any]]:
     # last one that the text ends inside of is left out. [] where the keys come in no such order.
     pairs = fields.pairs
     keys = [key for key, _ in pairs]
-    length = len(fields)
-    if length < 2 or any(key != keys[i % length] for i, key in enumerate(keys)):
+    length = len(fields)  # of one object: its keys, each once
+    do_keys_differ = any(key != keys[i % length] for i, key in enumerate(keys))
+    if length < 2 or do_keys_differ:
         return []
     if len(keys) % length and not isinstance(fields, CutObject):
         return []
@@ -583,7 +602,8 @@ def _has_items(value: Any) -> bool:
     for item in value:
         if isinstance(item, dict):
             return True
-        if isinstance(item, list) and any(isinstance(v, str) and number(v) is None for v in item):
+        inner = item if isinstance(item, list) else []
+        if any(isinstance(each, str) and number(each) is None for each in inner):
             return True
     return False
 
@@ -596,6 +616,7 @@ def _count_of_numbers(value: Any) -> int:
 
 
 def _check_picture(key: str, value: Any) -> None:
+    # as in "image_index": 0
     if has_role(key, "zero") and number(value) != 0:
         raise _unknown("the reply has boxes of several pictures")
 
@@ -611,7 +632,7 @@ def _no_boxes(value: Any) -> UnreadableReply:
 
 def _label_of(fields: Mapping[str, Any]) -> tuple[str | None, str | None]:
     # the key and the text; of a label in several languages, the English
-    labels: list[tuple[int, str, str]] = []
+    labels: list[tuple[int, str, str]] = []  # rank, key and text
     for key, value in fields.items():
         if isinstance(value, dict):
             texts = [text for text in value.values() if isinstance(text, str)]
@@ -621,7 +642,8 @@ def _label_of(fields: Mapping[str, Any]) -> tuple[str | None, str | None]:
     return min(labels)[1:] if labels else (None, None)
 
 
-def _denies(value: Any) -> bool:
+def _turns(value: Any) -> bool:
+    # Whether a text, or one of several, has a word that can turn a label round.
     if value in _EMPTY:
         return False
     texts = list(value.values()) if isinstance(value, dict) else value
@@ -629,7 +651,7 @@ def _denies(value: Any) -> bool:
         texts = [texts]
     if not isinstance(texts, list):
         return True
-    return not all(isinstance(text, str) and turns(text) is None for text in texts)
+    return not all(isinstance(text, str) and turning_word(text) is None for text in texts)
 
 
 def _points_of(fields: Mapping[str, Any]) -> list[tuple[float, ...]]:

@@ -99,8 +99,8 @@ def plain_key(key: str) -> str:
 
 
 def find_json(text: str) -> JsonText:
-    """The first array or object of a text, and those after it with only blanks, commas and "and"
-    between, as items of one list.
+    """Find the first array or object of a text, and those right after it: with only blanks, commas
+    and "and" between they are items of one list.
     """
     value = strict_json(text)
     if value is not None:
@@ -128,9 +128,9 @@ def find_json(text: str) -> JsonText:
         values,
         opening.start(),
         end,
-        scanner.comments,
-        scanner.cut,
-        scanner.repaired or len(values) > 1,
+        comments=scanner.comments,
+        truncated=scanner.cut,
+        repaired=scanner.repaired or len(values) > 1,
     )
 
 
@@ -140,12 +140,14 @@ class _Scanner:
     def __init__(self, text: str, at: int) -> None:
         self.text = text
         self.at = at
-        self.cut = False
+        self.cut = False  # whether the text ends inside a value
         self.comments: list[str] = []
-        self.repaired = False
+        self.repaired = False  # whether any value wasn't strict JSON
 
     def outermost(self) -> Any:
-        if not self.repaired:  # else the others aren't strict either, and an error counts all lines
+        # After one that isn't strict, the others aren't either; and each try that fails takes time,
+        # as the decoder's error counts all lines of the text.
+        if not self.repaired:
             try:
                 value, self.at = _STRICT.raw_decode(self.text, self.at)
             except (ValueError, RecursionError):
@@ -155,7 +157,9 @@ class _Scanner:
         return self.value(1)
 
     def value(self, depth: int) -> Any:
-        """`_MISSING` where the text ends inside it; of what is cut off, what is whole in it."""
+        """Read one value. Where the text ends inside it, return what is whole in an array or
+        object, and `_MISSING` for others.
+        """
         char = self.peek()
         if char in "{[(":
             if depth > MAX_DEPTH:
@@ -174,11 +178,12 @@ class _Scanner:
 
     def array(self, closer: str, depth: int) -> Any:
         items: list[Any] = []
-        comments = len(self.comments)
+        comments_before = len(self.comments)
         while True:
             char = self.skip()
             if char == closer:
-                if len(self.comments) > comments and not any(map(_is_nested, items)):
+                has_comments = len(self.comments) > comments_before
+                if has_comments and not any(map(_is_nested, items)):
                     raise self.broken()  # they may say what the numbers are
                 self.at += 1
                 return items
@@ -205,7 +210,7 @@ class _Scanner:
             if key is _MISSING:
                 return CutObject(pairs)
             value = self.value(depth + 1) if self.skip() else self.ended()
-            if value is not _MISSING and not _is_lost(value):
+            if value is not _MISSING and not _is_cut_to_nothing(value):
                 pairs.append((key, value))
             if self.cut:
                 return CutObject(pairs)
@@ -235,16 +240,18 @@ class _Scanner:
     def separator(self, closer: str, item: Any) -> None:
         """Pass over the comma after an item; none is needed between objects or numbers."""
         char = self.skip()
-        if char in ",;" and char:
+        if char in (",", ";"):
             self.at += 1
         elif char not in (closer, ""):
-            nested = _is_nested(item) and char in "{["
-            numbers = isinstance(item, (int, float)) and _NUMBER.match(self.text, self.at)
-            if not nested and not numbers:
+            are_nested = _is_nested(item) and char in "{["
+            are_numbers = isinstance(item, (int, float)) and _NUMBER.match(self.text, self.at)
+            if not are_nested and not are_numbers:
                 raise self.broken()
 
     def string(self, closer: str) -> Any:
-        """Up to the mark that ends it: one within the string has nothing like JSON after it."""
+        """Read a string up to the quotation mark that ends it, which JSON follows: one within the
+        string, that a model forgot to escape, has words after it.
+        """
         text = self.text
         start = self.at + 1
         at = start
@@ -261,6 +268,7 @@ class _Scanner:
                 return _unescaped(text[start:quote])
 
     def word(self) -> Any:
+        """Read a literal such as true, None or NaN, or a mask's token."""
         mask = _MASK.match(self.text, self.at)
         if mask is not None:
             self.at = mask.end()
@@ -309,14 +317,14 @@ def _whole_items(items: list[Any]) -> CutArray:
     # Numbers may be a box that is cut off.
     if all(isinstance(item, str) for item in items):
         return CutArray(items)
-    return CutArray(item for item in items if _is_nested(item) and not _is_lost(item))
+    return CutArray(item for item in items if _is_nested(item) and not _is_cut_to_nothing(item))
 
 
 def _is_nested(value: Any) -> bool:
     return isinstance(value, (dict, list))
 
 
-def _is_lost(value: Any) -> bool:
+def _is_cut_to_nothing(value: Any) -> bool:
     return isinstance(value, CutArray) and not value
 
 

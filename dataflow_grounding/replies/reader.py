@@ -103,12 +103,14 @@ def parse_reply(
     in_lines: bool = False,
     list_key: str = "",
 ) -> ParsedReply:
-    """A second call for the same reply returns the same object: don't change it. It may be
-    `in_lines` if `vlm.asking: lines` was used; `list_key` is the caller's own key of the list.
+    """Parse a reply, which may have a box on each line where `in_lines` (`vlm.asking: lines`).
+
+    `list_key` is the caller's own key of the list. A second call for the same reply returns the
+    same object: don't change it.
     """
-    asked_so = tuple(phrases.items()), asked.key, asked.scale == "px"
+    to_pixels = asked.scale == "px"
     try:
-        return _parse(reply, *asked_so, list_key)
+        return _parse(reply, tuple(phrases.items()), asked.key, to_pixels, list_key)
     except UnreadableReply:
         if not in_lines:
             raise
@@ -127,6 +129,7 @@ def _parse(
 
 
 def _boxes_as_asked(value: Any, key: str) -> list[RawBox]:
+    # The short way: none where anything differs from the form that was asked for.
     if not isinstance(value, dict) or len(value) != 1 or isinstance(value, RepeatedKeys):
         return []
     objects = value.get("objects")
@@ -227,15 +230,16 @@ def _json_of_answer(reply: str) -> JsonText:
 
 
 def _object_with_key(values: Sequence[Any], required: str) -> dict[str, Any] | None:
+    # Level by level: of objects within each other, the outermost that has the key counts.
     wanted = plain_key(required)
     level = list(values)
     for _ in range(_LEVELS):
         objects = [value for value in level if isinstance(value, dict)]
-        having = [fields for fields in objects if wanted in map(plain_key, fields)]
-        if having:
-            if len(having) > 1:
-                raise UnreadableReply(f"several objects have {required!r}", "several answers")
-            return _with_key(having[0], required)
+        with_key = [fields for fields in objects if wanted in map(plain_key, fields)]
+        if len(with_key) > 1:
+            raise UnreadableReply(f"several objects have {required!r}", "several answers")
+        if with_key:
+            return _with_key_as_asked(with_key[0], required)
         inner: list[Any] = []
         for value in level:
             # of several keys, only one that is known would hold the answer
@@ -247,9 +251,10 @@ def _object_with_key(values: Sequence[Any], required: str) -> dict[str, Any] | N
     return None
 
 
-def _with_key(fields: dict[str, Any], required: str) -> dict[str, Any]:
+def _with_key_as_asked(fields: dict[str, Any], required: str) -> dict[str, Any]:
+    pairs = fields.pairs if isinstance(fields, RepeatedKeys) else fields.items()
     copy: dict[str, Any] = {}
-    for key, value in getattr(fields, "pairs", fields.items()):
+    for key, value in pairs:
         key = required if plain_key(key) == plain_key(required) else key
         if key in copy:
             raise UnreadableReply(f"an object has {key[:40]!r} twice", "unknown JSON")
@@ -258,10 +263,11 @@ def _with_key(fields: dict[str, Any], required: str) -> dict[str, Any]:
 
 
 def _items_alone(values: Sequence[Any]) -> list[Any] | None:
+    # Items in a bare list, or one after the other; None where the values are something else.
     value = values[0]
     if len(values) == 1 and isinstance(value, list):
-        is_cut = isinstance(value, CutArray) and not value
+        is_cut_to_nothing = isinstance(value, CutArray) and not value
         are_items = all(isinstance(item, (dict, str)) for item in value)
-        return value if are_items and not is_cut else None
+        return value if are_items and not is_cut_to_nothing else None
     are_items = all(isinstance(item, dict) and ("id" in item or "text" in item) for item in values)
     return list(values) if are_items else None

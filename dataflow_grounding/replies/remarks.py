@@ -17,7 +17,13 @@ from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.data.heads import ends_phrase, head_of
 from dataflow_grounding.data.nouns import singular
-from dataflow_grounding.replies.words import folded, is_neutral, neutral_parts, turns, words_of
+from dataflow_grounding.replies.words import (
+    folded,
+    is_neutral,
+    neutral_parts,
+    turning_word,
+    words_of,
+)
 
 LONGEST_REMARK = 200  # characters that are kept
 _LONGEST_LABEL = 400  # characters of a label that are compared
@@ -80,14 +86,14 @@ _CORNER = lazy_pattern(
 )
 _JOINED = lazy_pattern(rf"\b(?:and|und|et|y) (?={_EDGE})", re.IGNORECASE)
 _OTHER_CORNER = lazy_pattern(r"\b(?:(?:top|upper)[- ]right|(?:bottom|lower)[- ]left)\b|右上|左下")
-_DENIED = lazy_pattern(
+_NO_THING = lazy_pattern(
     rf"\b(?:no|neither|not an?|not any"
     rf"|not (?:\w+ )?(?:see|find|detect|locate|identify|contain|show|include)(?: an?| the| any)?)"
     rf" {_THING}\b"
     rf"|\bnone of (?:the |these |those |them )?(?:\w+ )?(?:objects|things|items|phrases|{_THING})?"
     rf" ?(?:is|are|was|were) (?:\w+ )?(?:present|visible|there|found|shown|in )"
 )
-_DENIES = lazy_pattern(
+_THING_IS_NOT = lazy_pattern(
     rf"^\W*(?:(?:and|so|but|note|that|however|unfortunately|since|because|i think|as|the)\W+)*"
     rf"{_THING} (?:\w+ ){{0,2}}?(?:(?:is|are|was|were|do|does|did|has|have|can|could|will) )?"
     rf"(?:\w+ly )?(?:(?:not|never)\b ?(?P<what>\w+)?|absent\b|missing\b|nowhere\b|invisible\b)"
@@ -141,9 +147,11 @@ def _parts(*names: str) -> re.Pattern[str]:
 
 
 def harm_in(text: str, things: Sequence[str], asked: Asked, *, is_after: bool = True) -> str | None:
-    """Return what may make boxes wrong: a further answer, another order, unit, scale or picture
-    than was asked for, invented numbers, something taken back, a thing with a box denied. Words
-    before an answer take back only what the model thought until then.
+    """Return what in words next to an answer may make its boxes wrong, or None.
+
+    That is a further answer, another order, unit, scale or picture than was asked for, invented
+    numbers, something taken back, or a thing with a box denied. Words before an answer take back
+    only what the model thought until then.
     """
     if len(text) > _LONGEST_WORDS:
         return f"more than {_LONGEST_WORDS:,} characters"
@@ -164,7 +172,7 @@ def harm_in(text: str, things: Sequence[str], asked: Asked, *, is_after: bool = 
         if other is not None:
             return f"{other!r} is said of coordinates"
     for clause in _clauses(_heads_marked(plain, things)):
-        if _denies(clause, things) or (is_after and f"not {_THING}" in clause):
+        if _denies_thing(clause, things) or (is_after and f"not {_THING}" in clause):
             return f"a thing with a box is denied: {clause.replace(_THING, '…').strip()!r:.60}"
     return None
 
@@ -186,12 +194,12 @@ def hedges_in(text: str, phrases: Mapping[int, str]) -> dict[int, str]:
 
 
 def is_plain(text: str, things: Sequence[str]) -> bool:
-    """Up to three words have to be neutral or of the things; more may have none that can turn an
-    answer round.
+    """Whether a text isn't worth a remark: up to three words are neutral or of the things, and more
+    have none that can turn an answer round.
     """
     if len(text.split()) > 3:
         are_odd = not _words("odd").isdisjoint(words_of(text))
-        return not are_odd and turns(text, " ".join(things)) is None
+        return not are_odd and turning_word(text, " ".join(things)) is None
     words = {word for thing in things for word in words_of(thing)}
     return all(is_neutral(word) or word in words for word in words_of(text))
 
@@ -219,15 +227,15 @@ def is_like(label: str, phrase: str) -> bool:
 
 
 def key_words(key: str) -> list[str]:
-    """`imageWidth` and `image_width` have two, in lower case."""
+    """Return a key's words in lower case: two of `imageWidth` and of `image_width`."""
     return [word.lower() for word in _KEY_WORD.findall(key)]
 
 
 def key_changes(key: str, value: Any = None) -> bool:
-    """Of a text, the last word of its key says what it is: `page_title` is a title."""
+    """Whether a key names something that changes what the box next to it means."""
     words = key_words(key)
     if isinstance(value, str):
-        words = words[-1:]
+        words = words[-1:]  # which say what a text is: `page_title` is a title
     if words[:1] in (["not"], ["no"]):
         return False  # "not_cropped"
     return not _words("changing").isdisjoint(words)
@@ -264,10 +272,12 @@ def names_another(key: str) -> bool:
 
 
 def states_as_asked(text: str, asked: Asked, things: int) -> bool:
-    """ "order" alone may also number the boxes, of which there are as many as `things`."""
+    """Whether a key and its value state the box format that was asked for. `things` is how many
+    things have a box.
+    """
     sentence = f"coordinates format {text}"
-    things = things if text.startswith("order ") else 0
-    return _other_coordinates(_in_full(sentence), asked, things) is None
+    most_count = things if text.startswith("order ") else 0  # "order: 2" may number the boxes
+    return _other_coordinates(_in_full(sentence), asked, most_count) is None
 
 
 def _in_full(text: str) -> str:
@@ -304,27 +314,41 @@ def _clauses(text: str) -> Iterator[str]:
         yield from _CLAUSE.split(sentence)
 
 
-def _denies(clause: str, things: Sequence[str]) -> bool:
+def _denies_thing(clause: str, things: Sequence[str]) -> bool:
     clause = re.sub(r"\s+", " ", clause)
     if _pattern("no_denial").search(clause) is not None:
         return False
-    if _DENIED.search(clause) is not None:
+    if _NO_THING.search(clause) is not None:
         return True
-    denies = _DENIES.search(clause)
-    if denies is None:
+    denial = _THING_IS_NOT.search(clause)
+    if denial is None:
         return False
-    what = denies["what"]  # "is not smiling" denies no box
-    words = {word for thing in things for word in words_of(thing)}
-    return what is None or what in _words("denied") or singular(what) in words
+    what = denial["what"]  # "is not smiling" denies no box
+    words_of_things = {word for thing in things for word in words_of(thing)}
+    return what is None or what in _words("denied") or singular(what) in words_of_things
 
 
-def _other_coordinates(sentence: str, asked: Asked, things: int) -> str | None:
+def _other_coordinates(sentence: str, asked: Asked, most_count: int) -> str | None:
+    # Words of a sentence about coordinates that don't fit what was asked for; None where all do, or
+    # the sentence isn't about coordinates.
     all_names = [match[0] for match in _NAMES.finditer(_CORNER.sub(" – ", sentence))]
     names = [each for each in all_names if _are_of_a_box(each, sentence)]
-    always = _pattern("coordinate_words").search(sentence) is not None
-    of_boxes = _pattern("of_boxes").search(sentence) is not None
-    if not (names or always or (of_boxes and _pattern("if_of_boxes").search(sentence))):
+    has_coordinate_words = _pattern("coordinate_words").search(sentence) is not None
+    is_of_boxes = _pattern("of_boxes").search(sentence) is not None
+    may_be_of_coordinates = is_of_boxes and _pattern("if_of_boxes").search(sentence)
+    if not (names or has_coordinate_words or may_be_of_coordinates):
         return None
+    other = _other_order_or_size(sentence, names, asked)
+    if other is not None:
+        return other
+    is_of_picture = _SIZE.search(sentence) is not None
+    for pattern in (_NAMES, _ORDER_NAME, _SIZE, _CORNER):
+        sentence = pattern.sub(" ", sentence)
+    units = "pixels" if asked.scale == "px" or (is_of_picture and not is_of_boxes) else "parts"
+    return _unknown_word(sentence, asked, most_count, units)
+
+
+def _other_order_or_size(sentence: str, names: Sequence[str], asked: Asked) -> str | None:
     for each in names:
         if not _is_in_order(each, asked.order):
             return each.strip()
@@ -335,14 +359,8 @@ def _other_coordinates(sentence: str, asked: Asked, things: int) -> str | None:
         size = int(match[1]), int(match[2])
         if size not in asked.sizes and set(size) != {asked.scale}:
             return match[0]
-    is_of_picture = _SIZE.search(sentence) is not None
     other_corner = _OTHER_CORNER.search(sentence)
-    if other_corner is not None:
-        return other_corner[0]
-    for pattern in (_NAMES, _ORDER_NAME, _SIZE, _CORNER):
-        sentence = pattern.sub(" ", sentence)
-    units = "pixels" if asked.scale == "px" or (is_of_picture and not of_boxes) else "parts"
-    return _unknown_word(sentence, asked, things, units)
+    return None if other_corner is None else other_corner[0]
 
 
 def _are_of_a_box(names: str, sentence: str) -> bool:
@@ -359,15 +377,16 @@ def _names_in(names: str) -> list[re.Match[str]]:
 
 def _is_in_order(names: str, order: str) -> bool:
     found = _names_in(names)
-    from_0 = any(match["which"] == "0" for match in found)
-    letters = "".join(_letter_of(match, from_0) for match in found)
+    counts_from_0 = any(match["which"] == "0" for match in found)
+    letters = "".join(_letter_of(match, counts_from_0) for match in found)
     places = (0, 2) if len(letters) == 2 else (0,)  # one of the two corners
     return any(
         template[place:].startswith(letters) for template in _TEMPLATES[order] for place in places
     )
 
 
-def _letter_of(match: re.Match[str], from_0: bool) -> str:
+def _letter_of(match: re.Match[str], counts_from_0: bool) -> str:
+    # As _TEMPLATES has it.
     if match["side"]:
         return "h" if match["side"].casefold() in _HEIGHTS else "w"
     if match["edge"]:
@@ -376,21 +395,21 @@ def _letter_of(match: re.Match[str], from_0: bool) -> str:
     which = (match["which"] or "").casefold()
     if match["middle"] or which in ("c", "center", "centre"):
         return axis.upper()
-    if which in ("min", "0") or (which == "1" and not from_0):
+    if which in ("min", "0") or (which == "1" and not counts_from_0):
         return "l" if axis == "x" else "t"
     if which:
         return "r" if axis == "x" else "b"
     return axis
 
 
-def _unknown_word(sentence: str, asked: Asked, things: int, units: str) -> str | None:
+def _unknown_word(sentence: str, asked: Asked, most_count: int, units: str) -> str | None:
     if not sentence.isascii():
         sentence = _parts("filler_parts", f"unit_parts_of_{units}").sub(" ", sentence)
     known = _words("fillers") | _words(f"units_of_{units}")
     for whole in _WORD.findall(sentence):
         word: str = whole.removesuffix("'s")
         if word[0].isdigit():
-            is_count = word.isdecimal() and int(word) <= things
+            is_count = word.isdecimal() and int(word) <= most_count
             is_known = word[-1] != "%" and (is_count or float(word) in asked.numbers)
         elif word in ("%", "percent", "percentage", "percentages"):
             is_known = asked.scale == 100
@@ -405,7 +424,7 @@ def _unknown_word(sentence: str, asked: Asked, things: int, units: str) -> str |
 def _bare(label: str, phrase: str) -> str:
     # "man (left)", "shelf, top", "bike_1": what comes first names the thing.
     text = folded(re.split(r"[(\[,]", label)[0])
-    if not re.search(r"\d", phrase):
+    if not re.search(r"\d", phrase):  # else the number may be what tells the thing
         text = re.sub(r"[\s#:]*\d{1,3}$", "", text)
     words = text.split()
     while len(words) > 1 and words[-1] in {*_kind("side"), *_kind("ordinal")}:
@@ -446,11 +465,12 @@ def _contradicts(label: str, phrase: str) -> bool:
     )
     asked = set(_in_full(folded(phrase)).replace(",", " ").split())
     for name in _table("kinds"):
-        theirs, own = said & _kind(name), asked & _kind(name)
-        if own and theirs - own and own - theirs:
-            return True
+        said_of_kind = said & _kind(name)
+        asked_of_kind = asked & _kind(name)
+        if said_of_kind - asked_of_kind and asked_of_kind - said_of_kind:
+            return True  # "left" for "right"
     if not (said & (_words("several") | _words("likeness"))).issubset(asked):
-        return True
+        return True  # "toy dog" for "dog"
     if _differ(label, phrase) or _are_more(said, asked, phrase):
         return True
     digits = {word for word in said if word.isdigit()}

@@ -24,12 +24,14 @@ class Table(NamedTuple):
 
 
 def find_table(text: str) -> Table | None:
-    """None without a table that has boxes; a broken row, or a column twice, is unreadable."""
+    """Return the first table of a text if it has boxes, else None. Raises UnreadableReply where a
+    row of it is broken, or a column is there twice.
+    """
     lines = [line.strip() for line in text.splitlines()]
-    begins = [i for i, line in enumerate(lines) if line.startswith("|")]
-    if len(begins) < 2:
+    lines_with_cells = [i for i, line in enumerate(lines) if line.startswith("|")]
+    if len(lines_with_cells) < 2:
         return None
-    first = begins[0]
+    first = lines_with_cells[0]
     end = first
     while end < len(lines) and lines[end].startswith("|"):
         end += 1
@@ -39,6 +41,7 @@ def find_table(text: str) -> Table | None:
     if len(set(header)) < len(header):
         raise UnreadableReply("the table has a column twice", "broken table")
     rows = [line for line in lines[first + 1 : end] if not _RULE.fullmatch(line)]
+    # Only the text's last line may be a row that breaks off.
     is_cut = bool(rows) and end == len(lines) and not _is_whole(rows[-1], header)
     if is_cut:
         rows.pop()
@@ -52,6 +55,7 @@ def find_table(text: str) -> Table | None:
 
 
 def _item(header: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
+    # A cell under "Box (x1, y1, x2, y2)" becomes four keys.
     item: dict[str, str] = {}
     for name, cell in zip(header, cells, strict=True):
         names = _names_in(name)

@@ -15,7 +15,7 @@ from dataflow_grounding._util.lazy import lazy_pattern, load_table
 from dataflow_grounding.replies.json_boxes import add_boxes, numbers_in
 from dataflow_grounding.replies.json_text import find_json
 from dataflow_grounding.replies.reading import Dropped, Note, ParsedReply, RawBox
-from dataflow_grounding.replies.words import is_neutral, objection, other_thing, turns
+from dataflow_grounding.replies.words import is_neutral, objection, other_thing, turning_word
 
 _NUMBER = r"-?\d{1,12}(?:\.\d{1,20})?"
 # Tags around a label or a box. Qwen-VL, InternVL, MiniCPM <ref> <box>; DeepSeek <|ref|> <|det|>;
@@ -89,8 +89,9 @@ def has_tokens(text: str) -> bool:
 
 
 def read_tokens(text: str, parsed: ParsedReply) -> list[str]:
-    """Return the words next to the boxes: those before them all, then those after each token.
-    Raises UnreadableReply where it is unclear to which box a label belongs, or what a tag holds.
+    """Add the boxes of a text's tokens or tags to `parsed`. Returns the words next to them: those
+    before all boxes, then those after each. Raises UnreadableReply where it is unclear to which box
+    a label belongs, or what a tag holds.
     """
     parsed.truncated = parsed.truncated or _CUT_TAG.search(text) is not None
     if _LOCATION.search(text):
@@ -104,8 +105,8 @@ def read_tokens(text: str, parsed: ParsedReply) -> list[str]:
 
 
 def read_bare(text: str, parsed: ParsedReply) -> bool:
-    """Labels with lists glued to them, one on each line; four numbers; two pairs; or CogVLM's list
-    of boxes. False if there is anything else.
+    """Add the boxes of a text that has nothing else: labels with lists glued to them, one on each
+    line; four numbers; two pairs; or CogVLM's list of boxes. False where it isn't one of these.
     """
     in_brackets = _COGVLM.fullmatch(text)
     if in_brackets is not None:
@@ -130,11 +131,14 @@ def read_bare(text: str, parsed: ParsedReply) -> bool:
 
 
 def read_caption(text: str, parsed: ParsedReply) -> list[str] | None:
-    """Each box of CogVLM's caption has a thing before it, with its article. Returns the words next
-    to them; None where it is no caption.
+    """Add the boxes of CogVLM's caption, in which each has a thing before it, with its article.
+    Returns the words next to them; None where the text is no such caption.
     """
     boxes = list(_IN_CAPTION.finditer(text))
-    if not boxes or (len(boxes) == 1 and not re.search(r"[^\W\d_]", text[boxes[0].end() :])):
+    if not boxes:
+        return None
+    goes_on = re.search(r"[^\W\d_]", text[boxes[0].end() :]) is not None
+    if len(boxes) == 1 and not goes_on:
         return None
     words: list[str] = []
     things: list[str] = []
@@ -162,13 +166,14 @@ def _words(name: str) -> frozenset[str]:
 
 
 def _thing_at_end(text: str) -> str | None:
-    # The words from the last article on.
+    # The words after the last article, which is looked for from the end.
     begin = len(text)
-    words = text.lower().split()
-    for i, word in enumerate(text.split()[: -_LONGEST_THING - 2 : -1], start=1):
+    words = text.split()
+    for i, word in enumerate(words[: -_LONGEST_THING - 2 : -1], start=1):
         if word.lower() in _words("determiners"):
             # "the tail of the cat" may be the tail, "left of the cat" isn't
-            is_part = words[:-i][-1:] == ["of"] and words[:-i][-2:-1] not in _SIDES
+            before = text.lower().split()[:-i]
+            is_part = before[-1:] == ["of"] and before[-2:-1] not in _SIDES
             return None if is_part else text[begin:] or None
         if not _LABEL.fullmatch(word) or word.lower() in _words("not_in_things"):
             return None
@@ -178,7 +183,7 @@ def _thing_at_end(text: str) -> str | None:
 
 def _tags_of(text: str) -> list[_Tag]:
     tags: list[_Tag] = []
-    collection = ""
+    collection = ""  # the label of the collection that is open
     for match in _TAG.finditer(text):
         if len(tags) == _MOST_TAGS:
             raise UnreadableReply(f"more than {_MOST_TAGS} tags", "runaway")
@@ -212,15 +217,15 @@ def _read_tags(text: str, parsed: ParsedReply) -> list[str]:
     parts = [part for part in parts if part.kind in "bw" or (part.kind == "l" and part.closed)]
     labels = [part.text for part in parts if part.kind == "l"]
     boxes = [part for part in parts if part.kind == "b"]
-    follow = all(text.startswith("<|", tag.start) for tag in tags)
-    kinds = "".join(part.kind for part in parts)
+    kinds = "".join(part.kind for part in parts)  # such as "wlblb"
     _check_between(parts)
-    own_labels = _labels_after(kinds, parts)
-    of_boxes = own_labels or _labels_of_boxes(kinds, labels, follow=follow)
-    before = len(parsed.boxes)
+    labels_in_words = _labels_in_words(kinds, parts)
+    may_follow = all(text.startswith("<|", tag.start) for tag in tags)
+    of_boxes = labels_in_words or _labels_of_boxes(kinds, labels, may_follow=may_follow)
+    count_before = len(parsed.boxes)
     for label, box in zip(of_boxes, boxes, strict=True):
         _add_box_tag(box.text, box.mention or label, box.closed, parsed)
-    if own_labels or _is_page(parts, parsed.boxes[before:]):
+    if labels_in_words or _is_page(parts, parsed.boxes[count_before:]):
         # words after a box are its label, or the text that is in it
         parts = parts[:1] if kinds.startswith("w") else []
     things = kinds.replace("w", "")
@@ -242,8 +247,8 @@ def _check_between(parts: Sequence["_Part"]) -> None:
             )
 
 
-def _labels_after(kinds: str, parts: Sequence["_Part"]) -> list[str]:
-    # Seed's model writes <bbox>1 2 3 4</bbox> mug. [] unless each box has one.
+def _labels_in_words(kinds: str, parts: Sequence["_Part"]) -> list[str]:
+    # Seed's model writes <bbox>1 2 3 4</bbox> mug. [] unless each box is followed by one.
     has_own = any(part.kind == "b" and re.search(r"[^\W\d_]", part.text) for part in parts)
     if not re.fullmatch("w?(?:bw)+", kinds) or has_own or any(part.mention for part in parts):
         return []
@@ -251,14 +256,16 @@ def _labels_after(kinds: str, parts: Sequence["_Part"]) -> list[str]:
     labels = [part.text.strip(_BETWEEN_PARTS) for part in parts[first:] if part.kind == "w"]
     for label in labels:
         first_word = label.split()[0]
-        is_name = first_word.lower() in _words("determiners") or not is_neutral(first_word.lower())
-        is_name = is_name and other_thing(label, []) is not None and turns(label) is None
-        if not is_name or not _LABEL.fullmatch(label):
+        is_article = first_word.lower() in _words("determiners")
+        begins_as_name = is_article or not is_neutral(first_word.lower())
+        names_thing = other_thing(label, []) is not None and turning_word(label) is None
+        if not begins_as_name or not names_thing or not _LABEL.fullmatch(label):
             return []
     return labels
 
 
 def _is_page(parts: Sequence["_Part"], boxes: Sequence[RawBox]) -> bool:
+    # Whether it is the text of a page by its layout, in which each box's text follows it.
     # DeepSeek-OCR's text begins on a line of its own, Unlimited-OCR's doesn't.
     has_labels = any(part.kind == "l" for part in parts)
     for part in parts[1:]:
@@ -281,11 +288,11 @@ class _Part(NamedTuple):
 def _parts_between(text: str, tags: Sequence[_Tag]) -> list[_Part]:
     parts: list[_Part] = []
     in_relation = False
-    at = 0
+    at = 0  # up to which the text is in parts
     end = _Tag("", False, "", len(text), len(text))
     for tag, following in zip(tags, [*tags[1:], end], strict=True):
         if tag.start < at:
-            continue
+            continue  # it closed the part before
         parts.append(_Part("w", text[at : tag.start]))
         at = tag.end
         if tag.name in _NEXT_THING:
@@ -321,14 +328,15 @@ def _part_of(tag: _Tag, content: str, closed: bool) -> _Part:
     return _Part("b", content, tag.mention, closed)
 
 
-def _labels_of_boxes(kinds: str, labels: Sequence[str], *, follow: bool) -> list[str | None]:
-    # `follow` tells whether labels may follow their boxes, as MinerU writes them.
+def _labels_of_boxes(kinds: str, labels: Sequence[str], *, may_follow: bool) -> list[str | None]:
+    # A label is of all boxes up to the next one. MinerU's follow their boxes.
     plain = kinds.replace("w", "")
     if not labels:
         return [None] * plain.count("b")
-    if follow and re.fullmatch("(?:bl)+", plain):
+    if may_follow and re.fullmatch("(?:bl)+", plain):
         return list(labels)
-    if "ll" in plain or "bwb" in kinds or not plain.startswith("l"):
+    is_unclear = "ll" in plain or "bwb" in kinds or not plain.startswith("l")
+    if is_unclear:
         raise UnreadableReply("it is unclear which label belongs to which box", "unclear labels")
     found: list[str | None] = []
     waiting = iter(labels)
@@ -382,9 +390,10 @@ def _add_lists(content: str, label: str | None, parsed: ParsedReply) -> None:
 
 
 def _read_html(text: str, parsed: ParsedReply) -> None:
-    if len(re.findall("<[a-z]", text)) < text.count("</"):
+    closes_more_than_opens = len(re.findall("<[a-z]", text)) < text.count("</")
+    if closes_more_than_opens:
         raise UnreadableReply("the reply's elements don't fit", "broken HTML")
-    names: list[str] = []  # of all attributes
+    names: list[str] = []  # of all attributes that were read
     for element in _ELEMENT.finditer(text):
         attributes = {
             name: first or second for name, first, second in _ATTRIBUTE.findall(element[1])
@@ -410,18 +419,19 @@ def _read_locations(text: str, parsed: ParsedReply) -> list[str]:
 def _read_doctags(text: str, parsed: ParsedReply) -> list[str]:
     parsed.truncated = parsed.truncated or ("<doctag>" in text and "</doctag>" not in text)
     elements = list(_DOCTAGS.finditer(text))
-    inside = sum(len(_locations_in(element[2])) for element in elements)
-    if inside != len(_locations_in(text)):
+    tokens_inside = sum(len(_locations_in(element[2])) for element in elements)
+    if tokens_inside != len(_locations_in(text)):
         parsed.dropped.append(Dropped("location tokens outside of an element"))
-    for match in elements:
-        label = re.sub(r"_level_\d$", "", match[1]).replace("_", " ")
+    for element in elements:
+        tag, locations = element.groups()
+        label = re.sub(r"_level_\d$", "", tag).replace("_", " ")
         label = "table" if label == "otsl" else label
-        numbers = _locations_in(match[2])
+        numbers = _locations_in(locations)
         if len(numbers) == 4:
             parsed.boxes.append(RawBox(tuple(numbers), label, family="doctags"))
         else:
             parsed.dropped.append(Dropped(f"{len(numbers)} location tokens are no box", label))
-            parsed.truncated |= match.end() == len(text.rstrip())
+            parsed.truncated |= element.end() == len(text.rstrip())
     return []
 
 
@@ -430,14 +440,15 @@ def _read_florence(text: str, parsed: ParsedReply) -> list[str]:
     are_outlines = "<poly>" in text
     text = text.replace("<poly>", "").replace("</poly>", "")
     end = 0
-    runs: list[tuple[str | None, list[float]]] = []
+    runs: list[tuple[str | None, list[float]]] = []  # a label, and the numbers after it
     for match in _FLORENCE.finditer(text):
         if match.start() != end:
             break
         label = match[1].strip(" ;,\n")
         runs.append((label or None, _locations_in(match[2])))
         end = match.end()
-    if text[end:].strip() or len({label is None for label, _ in runs}) > 1:
+    are_some_unlabelled = len({label is None for label, _ in runs}) > 1
+    if text[end:].strip() or are_some_unlabelled:
         raise UnreadableReply("it is unclear which label belongs to which box", "unclear labels")
     if len(runs[-1][1]) % 4:  # its last box breaks off, or has a token too many
         parsed.truncated = True
@@ -457,6 +468,7 @@ def _read_florence(text: str, parsed: ParsedReply) -> list[str]:
 
 
 def _is_quadrangle(run: Sequence[float]) -> bool:
+    # Its corners go round from the top left, and its diagonals meet in about one middle.
     if len(run) != 8:
         return False
     x1, y1, x2, y2, x3, y3, x4, y4 = run
@@ -466,7 +478,7 @@ def _is_quadrangle(run: Sequence[float]) -> bool:
 
 
 def _are_boxes(run: Sequence[float]) -> bool:
-    # A polygon goes round, so that its corners aren't.
+    # Two corners each; a polygon's don't pass for them, as they go round.
     for i in range(0, len(run) - 3, 4):
         x1, y1, x2, y2 = run[i : i + 4]
         if x2 <= x1 or y2 <= y1:
@@ -481,8 +493,9 @@ def _read_paligemma(text: str, parsed: ParsedReply) -> list[str]:
         if match.start() != end:
             break
         end = match.end()
-        run = _locations_in(match[1])
-        label = match[3].strip() or None
+        locations, _, name = match.groups()
+        run = _locations_in(locations)
+        label = name.strip() or None
         if len(run) % 4:
             parsed.dropped.append(Dropped(f"{len(run)} location tokens are no boxes", label))
         else:

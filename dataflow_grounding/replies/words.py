@@ -34,8 +34,8 @@ _BETWEEN_THINGS = lazy_pattern(rf",|{_AND}")
 
 
 def ids_of(label: str, phrases: Mapping[int, str]) -> list[int]:
-    """Equal but for case, blanks and marks around it; if to none so, but for articles, too; then
-    but for plurals. Several where it can't tell.
+    """Return the ids of the phrases that a label equals but for case, blanks and marks around it;
+    if there are none, but for articles, too; then but for plurals. Several where it can't tell.
     """
     if len(label) > _LONGEST:
         return []
@@ -44,9 +44,9 @@ def ids_of(label: str, phrases: Mapping[int, str]) -> list[int]:
     near = {i: phrase for i, phrase in phrases.items() if abs(len(phrase) - len(label)) <= most}
     if not near:
         return []
-    for form in (folded, _without_articles, _in_singular):
-        wanted = form(label)
-        ids = [i for i, phrase in near.items() if form(phrase) == wanted]
+    for in_form in (folded, _without_articles, _in_singular):
+        wanted = in_form(label)
+        ids = [i for i, phrase in near.items() if in_form(phrase) == wanted]
         if ids and wanted:
             return ids
     return []
@@ -76,13 +76,17 @@ def _in_singular(text: str) -> str:
 
 @lru_cache(maxsize=2048)
 def words_of(text: str) -> tuple[str, ...]:
-    """Folded, each in the singular, with its apostrophes and hyphens: "isn't", "close-up"."""
+    """Return a text's words, folded and in the singular, with the apostrophes and hyphens within
+    them: "isn't", "close-up".
+    """
     plain = unicodedata.normalize("NFKC", text).casefold()
     return tuple(singular(word) for word in _WORD.findall(plain))
 
 
 def share_a_word(first: str, second: str) -> bool:
-    """Also where they can't be compared, as they have no letters of one script in common."""
+    """Whether two texts have a word in common. So it is taken to be where only one has Latin
+    letters, and they can't be compared.
+    """
     if bool(re.search("[a-z]", folded(first))) != bool(re.search("[a-z]", folded(second))):
         return True
     words = set(words_of(first)) - _ARTICLES
@@ -143,8 +147,9 @@ def _neutral_parts() -> re.Pattern[str]:
 
 
 def objection(text: str, *, to_pixels: bool | None = None) -> str | None:
-    """Words can't be skipped with a digit, a bracket, a quotation mark or a question, or with a
-    word that can reverse an answer. They may name the unit of `to_pixels`; None allows no unit.
+    """Return why words can't be skipped, or None: they have a digit, a bracket, a quotation mark or
+    a question, or a word that can reverse an answer. They may name the unit that `to_pixels` tells;
+    None allows no unit.
     """
     if not text or text.isspace():
         return None
@@ -155,7 +160,7 @@ def objection(text: str, *, to_pixels: bool | None = None) -> str | None:
     unit = ""
     if to_pixels is not None:
         unit = _grammar("units_of_pixels" if to_pixels else "units_of_parts")
-    word = turns(text, unit)
+    word = turning_word(text, unit)
     return None if word is None else f"{word!r} is in the words next to it"
 
 
@@ -165,16 +170,17 @@ def points_back(text: str) -> bool:
 
 
 def other_thing(text: str, things: Sequence[str]) -> str | None:
-    """Return a word that may say more than which things have a box. Others are neutral, or name all
-    of the things or none, with only "and" between two, so that nothing is said about one by
-    another.
+    """Return a word that may say more than that all the things have a box; None without any.
+
+    A text may have neutral words, and name all of the things or none, with only "and" between two:
+    other words there say something of one by another.
     """
     text = _neutral_phrases().sub(" ", _pattern("polite").sub(" ", text))
     words, named = _with_things_marked(text, things)
     if len(named) not in (0, len({_spaced(thing) for thing in things})):
         return " ".join(min(named).split())
-    places = [place for place, word in enumerate(words) if word == _THING]
-    between = words[places[0] : places[-1]] if places else []
+    indices = [index for index, word in enumerate(words) if word == _THING]
+    between = words[indices[0] : indices[-1]] if indices else []
     for word in between:
         if word not in (_THING, *_AND_WORDS):
             return word
@@ -185,14 +191,14 @@ def other_thing(text: str, things: Sequence[str]) -> str | None:
 
 
 def tells_place(text: str, thing: str) -> bool:
-    """Whether a sentence says where a thing is, and of that no more than what it is near."""
+    """Whether a sentence says no more of a thing than that it is there, or what it is near."""
     words, named = _with_things_marked(_neutral_phrases().sub(" ", text), [thing])
     if words.count(_THING) != 1 or not named:
         return False
-    place = words.index(_THING)
-    if any(word not in _neutral() for word in words[:place]):
+    index = words.index(_THING)
+    if any(word not in _neutral() for word in words[:index]):
         return False
-    rest = words[place + 1 :]
+    rest = words[index + 1 :]
     if any(word in _pictures() for word in rest):
         return False  # "in the second image"
     return all(word in _neutral() for word in rest) or rest[0] in _grammar("near").split()
@@ -214,6 +220,7 @@ def names_any(text: str, things: Sequence[str]) -> str | None:
 
 
 def _with_things_marked(text: str, things: Sequence[str]) -> tuple[list[str], set[str]]:
+    # The text's words with _THING in place of each thing, and the things that were found in it.
     named: set[str] = set()
     if not text.isascii():  # in scripts without blanks between words
         for thing in things:
@@ -233,8 +240,8 @@ def _spaced(text: str) -> str:
     return "".join(f" {word} " for word in _but_articles(words_of(text)))
 
 
-def turns(text: str, phrase: str = "") -> str | None:
-    """Return a word of a label or a remark that can turn it round; one of the phrase can't."""
+def turning_word(text: str, phrase: str = "") -> str | None:
+    """Return a word of a text that can turn its meaning round; one that the phrase has can't."""
     if "?" in text and "?" not in phrase:
         return "?"
     if _NOT.search(text) and not _NOT.search(phrase):
@@ -247,7 +254,9 @@ def turns(text: str, phrase: str = "") -> str | None:
 
 
 def says_none(text: str, phrases: Sequence[str]) -> bool:
-    """A word for none, or one short sentence that says so of any thing, or of all the phrases."""
+    """Whether a text is a word for none, or one short sentence that says so of anything or of all
+    the phrases.
+    """
     sentence = text.strip(_MARKUP)
     if folded(sentence) in _grammar("none_words"):
         return True
@@ -262,7 +271,7 @@ def says_none(text: str, phrases: Sequence[str]) -> bool:
         return False
     for wording in _wordings():
         match = wording.fullmatch(plain)
-        if match is not None and _are_all(match.groupdict().get("thing") or "", phrases):
+        if match is not None and _means_all(match.groupdict().get("thing") or "", phrases):
             return True
     return False
 
@@ -283,13 +292,15 @@ def _pictures() -> frozenset[str]:
     return frozenset(_in_singular(word) for word in _grammar("pictures").split())
 
 
-def _are_all(things: str, phrases: Sequence[str]) -> bool:
+def _means_all(things: str, phrases: Sequence[str]) -> bool:
+    # Whether "cup or plate" of "There is no cup or plate." is all that was asked for.
     things = folded(things)
     if _in_singular(things) in _pictures():
         return False
     if not things or things in _grammar("anything"):
         return len(phrases) < 2 or things not in _grammar("one_thing")
-    if ("," in things and not re.search(_AND, things)) or _AND_ONE.search(things):
+    has_other_clause = "," in things and not re.search(_AND, things)
+    if has_other_clause or _AND_ONE.search(things):
         return False
     by_id = dict(enumerate(phrases))
     if len(phrases) == 1:
