@@ -18,10 +18,11 @@ class Place:
 def alike_in(
     data_sets: Sequence[DataSet], files: Sequence[bytes]
 ) -> tuple[list[tuple[Place, ...]], list[tuple[Place, ...]]]:
-    """Return which pictures of the data sets are the same; `files` tell theirs, in their order.
+    """Return which pictures of the data sets are the same file, within one and across them.
 
-    First come those that are another one of their data set again: that one, then itself. Then come
-    those that several data sets have: the first of each data set.
+    `files` has for each picture, in the data sets' order, what tells its file from others. The
+    first list has a pair for each picture that its data set has already: the earlier one, then
+    itself. The second has groups that several data sets share: the first picture of each data set.
     """
     first = _first_same(files)
     # Groups of several pictures. Most pictures are like no other: nothing is kept of those.

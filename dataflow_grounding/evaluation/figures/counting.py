@@ -105,7 +105,8 @@ class FigureCounts:
         name, _ = names_of(record, where)
         self._manners.add(wordings_of(record))
         phrases = 0
-        if entries[0] != ("broken", True):
+        is_broken = entries[0] == ("broken", True)
+        if not is_broken:
             expressions = record.get("expressions")
             self._classes.add(name, expressions if isinstance(expressions, list) else [])
         for figure, value in entries:
@@ -171,7 +172,8 @@ class FigureCounts:
         return figures
 
     def _count_pictures(self) -> dict[str, int | None]:
-        # A figure is None for what wasn't looked at.
+        # Also sets `named` and counts phrases by picture. A figure is None for what wasn't looked
+        # at.
         unread = set[str]()
         if self._read:
             files, unread = files_of(self._data_sets)
@@ -183,7 +185,7 @@ class FigureCounts:
         self.named = {"same_pictures": again, "leaks": leaks}
         phrase_counts = self._phrases_by_picture(files)
         self._counts["phrases_per_image"].update(phrase_counts)
-        # Where nothing is opened, names are different within a data set.
+        # Where no picture is opened they are told by name, so a data set has none twice.
         return {
             "images": len(phrase_counts),
             "unread": len(unread) if self._read else None,
@@ -204,8 +206,8 @@ class FigureCounts:
 
 
 def _record_entries(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    # Each time a value comes it counts once more. For a share the value is True for what has the
-    # property, and False for what hasn't.
+    # Names of figures, each with a value that counts once more in it. For a share the value is True
+    # for what has the property, and False for what hasn't.
     try:
         expressions = read_any_expressions(Record(record))
     except BrokenRow:
@@ -318,8 +320,8 @@ def advice_on(figures: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _advice_of_row(figure: Any, row: Mapping[str, Any]) -> str:
-    # A spread is compared by its mean, counts by name by how many names there are. A bound itself
-    # is within.
+    # A spread is compared by its mean, counts of names by how many names there are. A figure that
+    # is at its bound gets no advice.
     value = figure
     if isinstance(figure, dict):
         value = figure.get("mean", len(figure))

@@ -136,14 +136,16 @@ def first_alike(looks: Sequence[bytes]) -> Sequence[int]:
         if equal != index or len(look) <= _HASH_BYTES:
             # Compared already, or a look without parts, which is alike to equal ones alone.
             continue
-        candidates = _with_near_hash(index, hashes, buckets)
+        candidates = _earlier_with_near_hash(index, hashes, buckets)
         for candidate in _with_near_parts(look, candidates, looks):
             groups.join(index, candidate)
     return groups.firsts()
 
 
-def _with_near_hash(picture: int, hashes: Sequence[int], buckets: Sequence[list[int]]) -> list[int]:
-    # The earlier ones are those in `buckets`, to which this one is added.
+def _earlier_with_near_hash(
+    picture: int, hashes: Sequence[int], buckets: Sequence[list[int]]
+) -> list[int]:
+    # Earlier pictures are those in `buckets`; this one is added for the later ones.
     own = hashes[picture]
     near = set[int]()
     for band, start in enumerate(_BAND_STARTS):
@@ -202,7 +204,7 @@ def split(
     unread = set[str]()
     if read:
         looks, unread = looks_of(names, pictures.paths(), folders)
-    first = first_alike(looks)
+    first = first_alike(looks)  # of each picture's group
     group_count = len(set(first))
     if not names:
         raise InputError(f"{results} has no picture to split")
@@ -238,15 +240,15 @@ def _pictures_of(results: str) -> DataSet:
 
 
 def _parts_by_share(
-    pictures: Sequence[str], first: Sequence[int], parts: Mapping[str, float], seed: int
+    pictures: Sequence[str], first_of_group: Sequence[int], parts: Mapping[str, float], seed: int
 ) -> dict[str, str]:
-    # Arrays, as there may be millions of pictures.
+    # The name of each picture's part. Arrays, as there may be millions of pictures.
     import numpy as np
 
     largest_first = sorted(parts, key=lambda name: -parts[name])
     shares = np.array([parts[name] for name in largest_first], float)
     shares *= len(pictures) / shares.sum()
-    groups, group_of, sizes = np.unique(first, return_inverse=True, return_counts=True)
+    groups, group_of, sizes = np.unique(first_of_group, return_inverse=True, return_counts=True)
     digests = (short_digest(f"{seed} {pictures[group]}") for group in groups)
     chance = np.fromiter((int.from_bytes(digest, "little") for digest in digests), np.uint64)
     # No cut can be near enough to both ends of a share that a group fills: such groups go first.

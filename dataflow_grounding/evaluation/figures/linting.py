@@ -59,6 +59,11 @@ class Finding(NamedTuple):
     where: str
 
 
+class _PictureBoxes(NamedTuple):
+    path: str
+    boxes: set[Bbox]
+
+
 def lint(
     data: str,
     rules: Collection[str] = tuple(RULES),
@@ -82,7 +87,7 @@ def _all_findings(
     path: str, folders: tuple[str, ...], read_sizes: bool
 ) -> Iterator[tuple[int, Finding]]:
     ids_seen = set[int]()
-    before = ("", set[Bbox]())
+    before = _PictureBoxes("", set())
     for row, picture in _with_facts(path, folders, read_sizes):
         if row.data is None:
             yield row.line, Finding("DG001", str(row.error))
@@ -92,17 +97,17 @@ def _all_findings(
                 yield row.line, finding
         for finding in _repeated_ids(record, ids_seen):
             yield row.line, finding
-        here = (path_of(record), _boxes_of(record))
+        here = _PictureBoxes(path_of(record), _boxes_of(record))
         if _has_boxes_of(before, here):
-            yield row.line, Finding("DG108", f"{len(here[1])} boxes as in {before[0]!r}")
+            yield row.line, Finding("DG108", f"{len(here.boxes)} boxes as in {before.path!r}")
         before = here
 
 
 def _with_facts(
     path: str, folders: tuple[str, ...], read: bool
 ) -> Iterator[tuple[Row, ImageFacts | str | None]]:
-    # The second value is why a picture can't be read, where it can't. Records of one picture often
-    # follow each other, so that facts are kept.
+    # Each row with the facts of its picture, or why it can't be read, or None if it isn't to be.
+    # Records of one picture often follow each other, so facts are kept.
     facts_of = lru_cache(2**16)(partial(_facts_of, folders=folders))
 
     def is_unread(known: tuple[Row, ImageFacts | None]) -> bool:
@@ -151,8 +156,8 @@ def _findings_in_record(
 
 
 def _texts_in(caption: str, expressions: Sequence[Mapping[str, Any]]) -> set[str]:
-    # All are looked for at once: to go through the caption for each would take forever where both
-    # are long.
+    # All are looked for at once: to go through a long caption for each of many texts would take
+    # forever.
     texts = {as_compared(each["text"]) for each in expressions}
     spans = find_spans([*texts], caption)
     return {text for text, span in zip(texts, spans, strict=True) if span is not None}
@@ -176,8 +181,8 @@ def _findings_in_picture(
 def _remembered_facts(
     record: Mapping[str, Any], folders: tuple[str, ...], log: KeyedLog
 ) -> ImageFacts | None:
-    # Of JPEGs alone, whose end the run has seen: of others it reads headers, and what is after them
-    # may be broken.
+    # Only of JPEGs, which a run reads to their end: of others it reads headers, and what comes
+    # after may be broken.
     named = Record({"image": path_of(record)}, folders)
     if not len(log) or is_far(named, "image"):
         return None
@@ -200,12 +205,10 @@ def _facts_of(path: str, folders: tuple[str, ...]) -> ImageFacts | str:
         return str(error)
 
 
-def _has_boxes_of(before: tuple[str, set[Bbox]], here: tuple[str, set[Bbox]]) -> bool:
-    # Both are a picture's path and its boxes. A server that mixes up pictures gives the boxes of
-    # one for the next (vllm-project/vllm issue 20261, sgl-project/sglang issue 5455). One box alone
-    # may be the same by chance.
-    (path_before, boxes_before), (path, boxes) = before, here
-    return len(boxes) > 1 and boxes == boxes_before and path != path_before
+def _has_boxes_of(before: _PictureBoxes, here: _PictureBoxes) -> bool:
+    # A server that mixes up pictures gives the boxes of one for the next (vllm-project/vllm issue
+    # 20261, sgl-project/sglang issue 5455). One box alone may be the same by chance.
+    return len(here.boxes) > 1 and here.boxes == before.boxes and here.path != before.path
 
 
 def _boxes_of(record: Mapping[str, Any]) -> set[Bbox]:

@@ -62,22 +62,23 @@ def files_of(data_sets: Sequence[DataSet]) -> tuple[list[bytes], set[str]]:
     """
     # Arrays, as there may be millions of pictures.
     sizes_of = []
-    times = Counter[int]()
+    size_counts = Counter[int]()
     for data_set in data_sets:
         size_of = partial(_size_of, folders=data_set.folders)
-        sizes_of.append(array("q", _each(size_of, data_set.paths(), data_set.folders)))
-        times.update(sizes_of[-1])
+        sizes = array("q", _side_by_side(size_of, data_set.paths(), data_set.folders))
+        sizes_of.append(sizes)
+        size_counts.update(sizes)
     files: list[bytes] = []
     missing = set[str]()
     for data_set, sizes in zip(data_sets, sizes_of, strict=True):
         shared_paths = []
         for path, size in zip(data_set.paths(), sizes, strict=True):
-            if size > 0 and times[size] > 1:
+            if size > 0 and size_counts[size] > 1:
                 shared_paths.append(path)
         digests = _digests_of(shared_paths, data_set)
         for name, size in zip(data_set.number_of, sizes, strict=True):
-            file: bytes | None = None
-            if size > 0 and times[size] > 1:
+            file: bytes | None = None  # as of one that isn't there, whose size is 0
+            if size > 0 and size_counts[size] > 1:
                 file = next(digests)
             elif size > 0:
                 file = short_digest(f"{name} {size}")
@@ -96,8 +97,8 @@ def _size_of(path: str, folders: tuple[str, ...]) -> int:
 
 def _digests_of(paths: Sequence[str], data_set: DataSet) -> Iterator[bytes | None]:
     with closing(log_of(data_set.checkpoint)) as log:
-        digest_of = partial(_digest_of, folders=data_set.folders, log=log)
-        yield from _each(digest_of, paths, data_set.folders)
+        digest_of_path = partial(_digest_of, folders=data_set.folders, log=log)
+        yield from _side_by_side(digest_of_path, paths, data_set.folders)
 
 
 def _digest_of(path: str, folders: tuple[str, ...], log: KeyedLog) -> bytes | None:
@@ -109,5 +110,7 @@ def _digest_of(path: str, folders: tuple[str, ...], log: KeyedLog) -> bytes | No
     return bytes.fromhex(digest)[:16]
 
 
-def _each(work: Callable[[str], T], paths: Iterable[str], folders: tuple[str, ...]) -> Iterator[T]:
+def _side_by_side(
+    work: Callable[[str], T], paths: Iterable[str], folders: tuple[str, ...]
+) -> Iterator[T]:
     return side_by_side(work, paths, lambda path: waits(path, folders))

@@ -52,7 +52,7 @@ class AveragePrecision:
         self._boxes: list[_Box] = []
 
     def add(self, gold: Mapping[str, Any], found: Mapping[str, Any] | None, image: int = 0) -> None:
-        """Count a phrase; the number of its image, from 0, is for `draws` alone."""
+        """Count a phrase; the number of its image, from 0, is for `bootstrap_values` alone."""
         gold_boxes = _scored_boxes(gold)
         predicted = _scored_boxes(found)
         self._phrases.append(_Phrase(image, len(gold_boxes)))
@@ -75,13 +75,13 @@ class AveragePrecision:
         boxes = self._surest_first()
         if not len(boxes):
             return 0.0
-        return _average(boxes["right"], np.ones(len(boxes)), gold_boxes)
+        return _ap_of_ranked(boxes["right"], np.ones(len(boxes)), gold_boxes)
 
     def _surest_first(self) -> np.ndarray:
         boxes = np.array(self._boxes, _BOXES)
         return boxes[np.lexsort((boxes["digest"], -boxes["score"]))]
 
-    def draws(self, images: int) -> np.ndarray:
+    def bootstrap_values(self, images: int) -> np.ndarray:
         """Return the AP of 200 bootstrap samples of that many images, the same at each call.
 
         A sample without a gold box has NaN. All have NaN without any gold boxes, and 0 without
@@ -99,16 +99,18 @@ class AveragePrecision:
             times_drawn = np.bincount(chance.integers(0, images, images), minlength=images)
             gold_boxes = int((times_drawn[phrases[:, 0]] * phrases[:, 1]).sum())
             if gold_boxes:
-                values[draw] = _average(boxes["right"], times_drawn[boxes["image"]], gold_boxes)
+                times_counted = times_drawn[boxes["image"]]
+                values[draw] = _ap_of_ranked(boxes["right"], times_counted, gold_boxes)
         return values
 
 
-def _average(right: np.ndarray, weights: np.ndarray, gold_boxes: int) -> float:
-    ranks = np.maximum(np.cumsum(weights), 1)  # at least 1: nothing is before the first that counts
+def _ap_of_ranked(right: np.ndarray, times_counted: np.ndarray, gold_boxes: int) -> float:
+    # The boxes come the surest first, in `right` a bit for each threshold.
+    ranks = np.maximum(np.cumsum(times_counted), 1)  # at least 1, also before the first that counts
     precisions = []
     for bit in range(len(_THRESHOLDS)):
         is_right = (right >> bit) & 1
-        true_positives = np.cumsum(is_right * weights)
+        true_positives = np.cumsum(is_right * times_counted)
         precision = true_positives / ranks
         # COCO's envelope: the best precision at this rank or a later one.
         envelope = np.maximum.accumulate(precision[::-1])[::-1]
@@ -125,9 +127,10 @@ def _scored_boxes(phrase: Mapping[str, Any] | None) -> list[ScoredBox]:
 
 
 def _right_bits(predicted: Sequence[ScoredBox], gold: Sequence[ScoredBox]) -> list[int]:
-    # At each threshold gold boxes are given away greedily: the predicted boxes, the surest first,
-    # each take the free gold box with the largest IoU, of equal ones the last.
-    candidates = [_candidates(box, gold) for box in predicted]
+    # For each predicted box a bit for each threshold at which it takes a gold box. Gold boxes are
+    # given away greedily: the predicted boxes, the surest first, each take the free gold box with
+    # the largest IoU, of equal ones the last.
+    candidates = [_overlapping(box, gold) for box in predicted]
     bits = [0] * len(predicted)
     for bit, threshold in enumerate(_THRESHOLDS):
         taken = set[int]()
@@ -144,7 +147,8 @@ def _right_bits(predicted: Sequence[ScoredBox], gold: Sequence[ScoredBox]) -> li
     return bits
 
 
-def _candidates(predicted: ScoredBox, gold: Sequence[ScoredBox]) -> list[tuple[float, int]]:
+def _overlapping(predicted: ScoredBox, gold: Sequence[ScoredBox]) -> list[tuple[float, int]]:
+    # Each IoU that reaches the lowest threshold, with the index of the gold box.
     candidates = []
     for index, gold_box in enumerate(gold):
         overlap = _iou(predicted, gold_box)

@@ -12,7 +12,7 @@ from dataflow_grounding.evaluation.metrics._measures import (
     is_judged,
     share,
 )
-from dataflow_grounding.evaluation.metrics.confidence import draws_of, interval
+from dataflow_grounding.evaluation.metrics.confidence import bootstrap_sums, interval
 from dataflow_grounding.evaluation.metrics.pairs import (
     Overlap,
     PairedRecord,
@@ -41,7 +41,7 @@ class _ClassCounts:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.precision = AveragePrecision()
+        self.average_precision = AveragePrecision()
         self.found_as = Counter[str]()  # by class_key, how many gold boxes were found as another's
         self.entries: list[_Entry] = []  # one for each image with the class
 
@@ -57,7 +57,7 @@ class _ClassCounts:
         return sums
 
 
-class _InImage:
+class _ClassInImage:
     """The boxes of each phrase of a class in one image; open if any gold phrase leaves it open."""
 
     def __init__(self, name: str) -> None:
@@ -85,7 +85,7 @@ class ClassFigures:
         self.repeated = 0
         self._by_key: dict[str, _ClassCounts] = {}
         self._image = -1  # the number of the image whose boxes are collected
-        self._in_image: dict[str, _InImage] = {}  # these boxes, by class_key
+        self._in_image: dict[str, _ClassInImage] = {}  # these boxes, by class_key
 
     def add(self, record: PairedRecord) -> None:
         """Take in a record; those of one image have to follow one another.
@@ -108,39 +108,44 @@ class ClassFigures:
         for phrase in record.extra:
             self._boxes_of(class_of(phrase)).found.append(phrase["instances"])
 
-    def _boxes_of(self, name: str) -> _InImage:
-        return self._in_image.setdefault(class_key(name), _InImage(name))
+    def _boxes_of(self, name: str) -> _ClassInImage:
+        return self._in_image.setdefault(class_key(name), _ClassInImage(name))
 
     def _count_image(self) -> None:
         # A class that is open in the image counts with no boxes at all.
-        missed: list[tuple[str, Row]] = []
-        wrong: list[tuple[str, Row]] = []
+        missed: list[tuple[str, Row]] = []  # gold boxes, each with the name of its class
+        wrong: list[tuple[str, Row]] = []  # found ones
         for boxes in self._in_image.values():
             counts = self._counts_of(boxes.name)
             if boxes.is_open:
-                counts.entries.append(_Entry(self._image, 0, 0, 0))
+                counts.entries.append(_Entry(self._image, right=0, boxes=0, gold_boxes=0))
                 continue
             # All phrases of the class are measured as if they were one.
             gold = boxes_of_things(boxes.gold)
             found = boxes_of_things(boxes.found)
             self.repeated += sum(map(len, boxes.found)) - len(found)
             pairs = self._right_pairs(found, gold)
-            counted = self._rules.counted({"instances": found})
+            counted = self._rules.counted_boxes({"instances": found})
             counts.entries.append(_Entry(self._image, len(pairs), len(counted), len(gold)))
-            counts.precision.add({"instances": gold}, {"instances": found}, self._image)
+            counts.average_precision.add({"instances": gold}, {"instances": found}, self._image)
             matched_gold = {pair.gold for pair in pairs}
             matched_found = {pair.found for pair in pairs}
-            missed += [(boxes.name, b) for n, b in enumerate(gold) if n not in matched_gold]
-            wrong += [(boxes.name, b) for n, b in enumerate(found) if n not in matched_found]
+            for index, box in enumerate(gold):
+                if index not in matched_gold:
+                    missed.append((boxes.name, box))
+            for index, box in enumerate(found):
+                if index not in matched_found:
+                    wrong.append((boxes.name, box))
         # What is left of each class is matched no matter what its class is.
         for pair in self._right_pairs([box for _, box in wrong], [box for _, box in missed]):
-            counts = self._counts_of(missed[pair.gold][0])
-            counts.found_as[class_key(wrong[pair.found][0])] += 1
+            gold_class, _ = missed[pair.gold]
+            found_class, _ = wrong[pair.found]
+            self._counts_of(gold_class).found_as[class_key(found_class)] += 1
         self._in_image = {}
 
     def _right_pairs(self, found: list[Row], gold: list[Row]) -> list[Overlap]:
         answers = {"instances": found}
-        counted = self._rules.counted(answers)
+        counted = self._rules.counted_boxes(answers)
         overlaps = overlaps_of(boxes_of(answers), boxes_of({"instances": gold}))
         pairs = one_to_one([pair for pair in overlaps if pair.found in counted], self._rules)
         return [pair for pair in pairs if pair.iou >= self._rules.threshold]
@@ -163,7 +168,7 @@ class ClassFigures:
         for index, counts in enumerate(classes):
             for name, column in counts.sums(images).items():
                 sums[f"{index} {name}"] = column
-        draws = draws_of(sums)
+        draws = bootstrap_sums(sums)
         rows = {}
         for index, counts in enumerate(classes):
             totals = {}
@@ -171,7 +176,7 @@ class ClassFigures:
             for name in ("right", "boxes", "gold_boxes"):
                 totals[name] = sums[f"{index} {name}"].sum()
                 drawn[name] = draws[f"{index} {name}"]
-            row = _figures_of_class(counts.precision, totals, drawn, images)
+            row = _figures_of_class(counts.average_precision, totals, drawn, images)
             others = counts.found_as.most_common()
             row["found_as"] = {self._by_key[key].name: count for key, count in others}
             rows[counts.name] = row
@@ -179,7 +184,7 @@ class ClassFigures:
 
 
 def _figures_of_class(
-    precision: AveragePrecision,
+    average_precision: AveragePrecision,
     totals: Mapping[str, Any],
     drawn: Mapping[str, np.ndarray],
     images: int,
@@ -190,10 +195,10 @@ def _figures_of_class(
     }
     for name, value in _ratios(totals).items():
         figures[name] = None if np.isnan(value) else round(float(value), 6)
-    average = precision.value()
-    figures["ap"] = None if average is None else round(average, 6)
+    ap = average_precision.value()
+    figures["ap"] = None if ap is None else round(ap, 6)
     intervals = {name: interval(values) for name, values in _ratios(drawn).items()}
-    intervals["ap"] = interval(precision.draws(images))
+    intervals["ap"] = interval(average_precision.bootstrap_values(images))
     figures["intervals"] = intervals
     return figures
 

@@ -39,7 +39,7 @@ MEASURES_OF = {
     ),
     "absent": ("n_acc",),
     "judged": ("gprec_f1", "grounded_share"),
-    "boxes_there": ("pmf1",),
+    "boxes_where_gold": ("pmf1",),
     "boxes": ("precision",),
     "gold_boxes": ("recall",),
     "recall": ("mean_iou_of_right_boxes",),
@@ -49,9 +49,9 @@ MEASURES_OF = {
 """Column of a denominator → columns of the measures that are divided by it.
 
 `one` counts phrases with one gold box, `boxed` those with any, `absent` those that the gold says
-have none, `judged` both; `boxes` and `gold_boxes` count boxes of judged phrases, `boxes_there` both
-kinds together where the gold has any. The column `recall`, a count of right boxes, is a denominator
-too.
+have none, `judged` both; `boxes` and `gold_boxes` count boxes of judged phrases,
+`boxes_where_gold` both kinds together where the gold has any. The column `recall`, a count of right
+boxes, is a denominator too.
 """
 _BINS = 10  # of scores, for the calibration error
 
@@ -69,14 +69,14 @@ def phrase_columns(
     scored: list[tuple[float, bool]] = []
     if found and judged:
         scored = _scored_boxes(found, overlaps, rules)
-    counted = rules.counted(found)
+    counted = rules.counted_boxes(found)
     matched = one_to_one([overlap for overlap in overlaps if overlap.found in counted], rules)
     answered = judged and found is not None and is_judged(found)
-    boxes = len(counted) if judged else 0
+    found_count = len(counted) if judged else 0
     columns = {
         **_first_box_columns(overlaps, len(gold_boxes) == 1),
         **_rank_columns(overlaps, rules),
-        **_box_set_columns(matched, len(gold_boxes), boxes, answered, rules),
+        **_box_set_columns(matched, len(gold_boxes), found_count, answered, rules),
         "boxed": bool(gold_boxes),
         "judged": judged,
         "absent": judged and not gold_boxes,
@@ -141,10 +141,10 @@ def _rank_columns(overlaps: list[Overlap], rules: Rules) -> dict[str, float]:
 
 
 def _box_set_columns(
-    matched: list[Overlap], wanted: int, boxes: int, answered: bool, rules: Rules
+    matched: list[Overlap], gold_count: int, found_count: int, answered: bool, rules: Rules
 ) -> dict[str, float]:
-    # Numerators: MEASURES_OF says what each is divided by, once they are summed. So precision and
-    # recall are both the number of right boxes here.
+    # A measure is its numerator alone here: MEASURES_OF says which column it is divided by, once
+    # they are summed. So precision and recall are both the number of right boxes.
     right = [overlap.iou for overlap in matched if overlap.iou >= rules.threshold]
     passed = 0
     for overlap in matched:
@@ -152,25 +152,26 @@ def _box_set_columns(
             if overlap.iou >= threshold:
                 passed += 1
     return {
-        "boxes": boxes,
-        "gold_boxes": wanted,
+        "boxes": found_count,
+        "gold_boxes": gold_count,
         "precision": len(right),
         "recall": len(right),
         "mean_iou_of_right_boxes": sum(right),
-        "grounded_share": boxes > 0,
-        "gprec_f1": answered and len(right) == wanted and wanted == boxes,
-        "t_acc": wanted > 0 and boxes > 0,
-        "n_acc": answered and wanted == 0 and boxes == 0,
+        "grounded_share": found_count > 0,
+        "gprec_f1": answered and len(right) == gold_count == found_count,
+        "t_acc": gold_count > 0 and found_count > 0,
+        "n_acc": answered and gold_count == 0 and found_count == 0,
         # F1's numerator, twice the right boxes, as the mean over the thresholds.
         "pmf1": 2 * passed / len(THRESHOLDS),
-        "boxes_there": wanted + boxes if wanted else 0,
+        "boxes_where_gold": gold_count + found_count if gold_count else 0,
     }
 
 
 def caption_columns(record: PairedRecord, rules: Rules) -> dict[str, float]:
     """Return a record's columns: spans of its caption, and their boxes, on both sides.
 
-    All are 0 where the two captions differ. A record without a found one counts with the gold's.
+    All are 0 where the two captions differ. Where nothing was found for the record, the gold's
+    spans count as missed.
     """
     gold: dict[Span, list[Bbox]] = {}
     found: dict[Span, list[Bbox]] = {}
@@ -185,7 +186,7 @@ def caption_columns(record: PairedRecord, rules: Rules) -> dict[str, float]:
                 right += 1
     return {
         "span_exact_f1": 2 * len(equal),
-        "span_overlap_f1": 2 * _overlapping_spans(gold, found),
+        "span_overlap_f1": 2 * _count_overlapping_spans(gold, found),
         "joint": 2 * right,
         "spans": len(gold) + len(found),
         "span_boxes": sum(map(len, gold.values())) + sum(map(len, found.values())),
@@ -205,9 +206,9 @@ def _boxes_by_span(record: Row) -> dict[Span, list[Bbox]]:
     return {span: sorted(boxes) for span, boxes in by_span.items()}
 
 
-def _overlapping_spans(gold: Iterable[Span], found: Iterable[Span]) -> int:
-    # The longest overlap comes first. Of more than MOST_PAIRS possible ones those are made that
-    # begin near each other.
+def _count_overlapping_spans(gold: Iterable[Span], found: Iterable[Span]) -> int:
+    # Pairs of a gold and a found span, no span twice; the longest overlap comes first. Of more than
+    # MOST_PAIRS possible pairs only those are looked at that begin near each other.
     ordered = sorted(found)
     golds = list(gold)
     most = len(ordered)
@@ -249,18 +250,18 @@ def figures_from_sums(sums: Mapping[str, Any], rules: Rules) -> dict[str, Any]:
 
 def _matthews(sums: Mapping[str, Any]) -> Any:
     # NaN where the gold has no phrase with boxes, or none without; 0 where all answers are alike.
-    there = sums["boxed"]
+    present = sums["boxed"]
     absent = sums["absent"]
     true_positives = sums["t_acc"]
     true_negatives = sums["n_acc"]
     false_positives = absent - true_negatives
-    false_negatives = there - true_positives
-    said_there = true_positives + false_positives
-    said_absent = there + absent - said_there
+    false_negatives = present - true_positives
+    said_present = true_positives + false_positives
+    said_absent = present + absent - said_present
     # 1, not 0, where all answers are alike: the numerator is 0 then, and so is the correlation.
-    answers = np.maximum(said_there * said_absent, 1)
+    answers = np.maximum(said_present * said_absent, 1)
     agreement = true_positives * true_negatives - false_positives * false_negatives
-    return share(agreement, np.sqrt(answers * there * absent))
+    return share(agreement, np.sqrt(answers * present * absent))
 
 
 def share(part: Any, whole: Any) -> Any:

@@ -30,7 +30,7 @@ def agreement(first: Source, second: Source) -> dict[str, Any]:
     images = set[int]()
     common: list[tuple[Row, Row]] = []
     of_one_alone: list[Row] = []
-    for record in Pairs(read_annotations(second), read_annotations(first)):
+    for record in Pairs(found=read_annotations(second), gold=read_annotations(first)):
         if record.found is None:
             continue
         images.add(record.image)

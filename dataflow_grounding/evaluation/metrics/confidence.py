@@ -11,7 +11,7 @@ import numpy as np
 _WISHED_SHARES = (0.8, 0.9, 0.95, 0.99)  # of right boxes, for which `cuts` looks for a score
 
 
-def draws_of(sums: dict[str, np.ndarray], draws: int = 1000) -> dict[str, np.ndarray]:
+def bootstrap_sums(sums: dict[str, np.ndarray], draws: int = 1000) -> dict[str, np.ndarray]:
     """Sum columns, a value for each image, over bootstrap samples of the images (Efron 1979).
 
     A sample has as many images as there are, drawn with replacement: not phrases, since the phrases
@@ -62,7 +62,8 @@ def clopper_pearson(hits: int, draws: int, level: float = 0.95) -> tuple[float, 
 
 
 def _lower_bound(hits: int, draws: int, tail: float) -> float:
-    # By bisection, in logarithms: factorials of large samples overflow.
+    # The share with which `hits` or more of `draws` have the chance `tail`: by bisection, and in
+    # logarithms, as factorials of large samples overflow.
     if not hits:
         return 0.0
     counts = np.arange(hits, draws + 1)
@@ -98,10 +99,10 @@ def kept_and_right(boxes: np.ndarray) -> np.ndarray:
 
 def cuts(curve: np.ndarray) -> list[dict[str, float]]:
     """Return, for each of _WISHED_SHARES that is reached, the lowest score to cut at for it."""
-    lowest = dict[tuple[float, ...], dict[str, float]]()
+    lowest = dict[tuple[float, ...], dict[str, float]]()  # one for all shares that it reaches
     for wished in _WISHED_SHARES:
         reached = curve[curve[:, 2] >= wished]
         if len(reached):
-            score, kept, right = reached[-1].tolist()
+            score, kept, right = reached[-1].tolist()  # scores fall along the curve
             lowest[score, kept, right] = {"score": score, "kept": kept, "right": right}
     return list(lowest.values())

@@ -28,8 +28,8 @@ from dataflow_grounding.evaluation.metrics.annotations import (
     read_annotations,
 )
 from dataflow_grounding.evaluation.metrics.confidence import (
+    bootstrap_sums,
     cuts,
-    draws_of,
     interval,
     kept_and_right,
     mcnemar,
@@ -84,7 +84,7 @@ class Evaluation:
     @cached_property
     def draws(self) -> Columns:
         """The figures of 1,000 bootstrap samples of the images."""
-        return figures_from_sums(draws_of(self.sums), self.rules)
+        return figures_from_sums(bootstrap_sums(self.sums), self.rules)
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures, 95 % intervals, groups of phrases, scores to cut at, notes, rules.
@@ -95,12 +95,12 @@ class Evaluation:
         for name, values in self.draws.items():
             if self.figures[name] is not None:
                 intervals[name] = interval(values)
-        first = {}
+        shown_first = {}
         for name in ("precision", "recall", "f1"):
             measure = f"{name}_at_iou_{self.rules.threshold:g}"
-            first[measure] = self.figures[measure]
+            shown_first[measure] = self.figures[measure]
         return {
-            **first,
+            **shown_first,
             **self.figures,
             "intervals": intervals,
             **({"classes": self.classes} if self.classes else {}),
@@ -176,7 +176,7 @@ def evaluate(found: Source, gold: Source, rules: Rules = Rules()) -> "Evaluation
             f"{truth.name} has no boxes: gold is records with `expressions` and their `instances`;"
             " `dataflowgrounding import` makes files of other formats records"
         )
-    pairs = Pairs(answers, truth)
+    pairs = Pairs(found=answers, gold=truth)
     counts = _Counts(rules, truth.states_classes or answers.states_classes)
     for record in pairs:
         counts.add(record)
@@ -185,18 +185,20 @@ def evaluate(found: Source, gold: Source, rules: Rules = Rules()) -> "Evaluation
     rows_of_classes = counts.classes.rows(len(sums["one"])) if counts.classes else {}
     listed = truth.classes or answers.classes
     classes = {name: rows_of_classes[name] for name in in_order(rows_of_classes, listed)}
+    figures = _figures(counts, sums, answers.phrase_count, rules)
+    if classes:
+        figures["map"] = mean_ap(classes)
     return Evaluation(
-        pairs,
-        rules,
-        sums,
-        np.array(counts.overlaps),
-        np.array(counts.right),
-        curve,
-        _figures(counts, sums, answers.phrase_count, rules)
-        | ({"map": mean_ap(classes)} if classes else {}),
-        classes,
-        list(_notes(pairs, answers, truth, counts)),
-        counts.groups,
+        pairs=pairs,
+        rules=rules,
+        sums=sums,
+        overlaps=np.array(counts.overlaps),
+        right=np.array(counts.right),
+        curve=curve,
+        figures=figures,
+        classes=classes,
+        notes=list(_notes(pairs, answers, truth, counts)),
+        groups=counts.groups,
     )
 
 
@@ -254,7 +256,7 @@ def _figures(counts: "_Counts", sums: Columns, answered_phrases: int, rules: Rul
         "gold_boxes": int(totals["gold_boxes"]),
         "scored_boxes": int(totals["scored_boxes"]),
         **_to_json(figures_from_sums(totals, rules)),
-        **_to_json({"ap": counts.precision.value()}),
+        **_to_json({"ap": counts.average_precision.value()}),
     }
 
 
@@ -276,15 +278,18 @@ class _Table:
         self._of_groups: dict[tuple[str, str], np.ndarray] = {}
 
     def add(
-        self, image: int, row: Mapping[str, float], labels: Iterable[tuple[str, str]] = ()
+        self, image: int, row: Mapping[str, float], groups: Iterable[tuple[str, str]] = ()
     ) -> None:
-        """Add a row of an image; its names are those of the first row: this isn't checked."""
+        """Add a row of an image, which is in groups, each a kind and a name.
+
+        Its numbers have the names of the first row's, in the same order: this isn't checked.
+        """
         if not self._names:
             self._names = list(row)
         numbers = np.array(list(row.values()), float)
         _add_to(self._of_images, image, numbers)
-        for label in labels:
-            _add_to(self._of_groups, label, numbers)
+        for group in groups:
+            _add_to(self._of_groups, group, numbers)
 
     @property
     def groups(self) -> Groups:
@@ -311,6 +316,7 @@ def _add_to(sums: dict[K, np.ndarray], key: K, numbers: np.ndarray) -> None:
 class _Counts:
     """What the figures need of matched records, in numbers alone: the records aren't kept.
 
+    `overlaps`, `right` and `scores` are as `Evaluation` has them; the scores make its curve.
     `missing` counts gold phrases that were not found, `extra` found ones that the gold doesn't
     have, in the records that it has; `scaled` found records whose boxes were scaled, `by_class`
     found phrases that were matched by their class.
@@ -321,11 +327,11 @@ class _Counts:
         self.classes = ClassFigures(rules) if states_classes else None
         self._phrases = _Table()
         self._records = _Table()
-        self._images = 0  # how many there are
+        self._image_count = 0
         self.overlaps: list[float] = []
         self.right: list[bool] = []
         self.scores: list[tuple[float, bool]] = []
-        self.precision = AveragePrecision()
+        self.average_precision = AveragePrecision()
         self.missing = 0
         self.extra = 0
         self.scaled = 0
@@ -338,8 +344,8 @@ class _Counts:
 
     def add(self, record: PairedRecord) -> None:
         """Count a record and its phrases; those of one image have to follow one another."""
-        self._images = record.image + 1
-        extra_boxes = sum(len(self._rules.counted(phrase)) for phrase in record.extra)
+        self._image_count = record.image + 1
+        extra_boxes = sum(len(self._rules.counted_boxes(phrase)) for phrase in record.extra)
         columns = {**caption_columns(record, self._rules), "boxes": extra_boxes}
         self._records.add(record.image, columns)
         self.extra += len(record.extra)
@@ -370,7 +376,7 @@ class _Counts:
         if found is None:
             self.missing += 1
         if columns["judged"]:
-            self.precision.add(gold, found)
+            self.average_precision.add(gold, found)
 
     def sums(self, spans_stated: bool) -> Columns:
         """Return the columns of phrases and captions, summed for each image.
@@ -378,8 +384,8 @@ class _Counts:
         Boxes of phrases that the gold doesn't have are added to `boxes`, and so count as wrong. The
         columns of captions are 0 unless both sides state spans.
         """
-        sums = self._phrases.sums(self._images)
-        for name, column in self._records.sums(self._images).items():
+        sums = self._phrases.sums(self._image_count)
+        for name, column in self._records.sums(self._image_count).items():
             if name == "boxes":
                 sums[name] = sums[name] + column
             else:

@@ -161,8 +161,9 @@ def _tails_of(path: str) -> Iterator[str]:
 
 
 def _without_folders(names: list[Names], others: list[Names]) -> list[Names]:
-    # As few as will do are cut; a path that can't be made one of them stays whole. Where two
-    # pictures would get the same path so, all names are returned as they are.
+    # Cuts as many of a path's first folders as makes it one of the `others`; a path that can't be
+    # made one of them stays whole. Where two pictures would get the same path so, all names are
+    # returned as they are.
     known = {path for path, _ in others}
     cut: list[Names] = []
     path_of_cut: dict[str, str] = {}
@@ -197,7 +198,7 @@ class _RecordsByPicture:
             own_pictures.append(number_of.get(gold_name, -1))
         pictures = np.frombuffer(own_pictures, np.int64)
         order = np.argsort(pictures, kind="stable")
-        # The indices of records by picture; those of no gold picture, sorted to the front, are off.
+        # The indices of records by picture, without those of no gold picture, which sort first.
         self._order = order[np.count_nonzero(pictures < 0) :]
         edges = np.arange(self.pictures + 1)
         # Where in that order the records of each picture begin, and the end of the last.
@@ -208,8 +209,8 @@ class _RecordsByPicture:
 
     def indices_of(self, picture: int) -> list[int]:
         begin, end = self._begins[picture : picture + 2]
-        numbers: list[int] = self._order[begin:end].tolist()
-        return numbers
+        indices: list[int] = self._order[begin:end].tolist()
+        return indices
 
 
 def _gold_pictures_by_id(gold: list[Names], found: list[Names]) -> dict[str, str]:
@@ -239,8 +240,8 @@ def _paths_by_id(names: list[Names], ids: Collection[str]) -> defaultdict[str, s
 
 
 def _by_caption(gold: list[Row], found: list[Row]) -> list[tuple[list[Row], list[Row]]]:
-    # Records with another caption, or without, share one more pool, so that they are compared, too.
-    # A pool without gold records is left out, and so are its found ones.
+    # Pools of gold and found records: one for each caption that both sides have, and one for all
+    # other records, so that they are compared, too. A pool without gold records is left out.
     gold_captions = list(map(_caption_of, gold))
     found_captions = list(map(_caption_of, found))
     shared = set(gold_captions)
@@ -279,8 +280,8 @@ def _scaled(record: Row, size: Size | None) -> Row:
 
 
 def _merged(records: list[Row]) -> Row:
-    # Other columns are those of the record that is the first by `repr`, so that they are the same
-    # in any order of the records.
+    # One record with the phrases of all. Its other columns are those of the record that is the
+    # first by `repr`, so that they are the same in any order of the records.
     phrases: list[Row] = []
     for record in records:
         phrases += record["expressions"]
@@ -288,7 +289,7 @@ def _merged(records: list[Row]) -> Row:
 
 
 class _Keys(NamedTuple):
-    """What a phrase is matched by; None or empty where it hasn't such a key."""
+    """What a phrase is matched by, all texts comparable; None or "" where it hasn't such a key."""
 
     by_id: Hashable
     by_span: Hashable
@@ -314,7 +315,8 @@ def _comparable(text: str) -> str:
 
 
 def _match(record: PairedRecord, found: list[Row], unique_ids: Collection[int]) -> None:
-    # By class is matched what is the name of a class on one side, and states it on the other.
+    # Fills the record's phrases and counts. Phrases are matched by id, span and text, then one that
+    # is the name of a class with one that states this class.
     gold = record.gold["expressions"]
     gold_keys = [_keys_of(phrase, unique_ids) for phrase in gold]
     found_keys = [_keys_of(phrase, unique_ids) for phrase in found]
@@ -327,7 +329,7 @@ def _match(record: PairedRecord, found: list[Row], unique_ids: Collection[int]) 
         (gold_texts, found_texts),
     ):
         partner |= _match_by_key(gold, found, gold_side, found_side, partner)
-    by_words = len(partner)
+    matched_by_words = len(partner)
     for gold_side, found_side in (
         (gold_texts, [keys.of_class for keys in found_keys]),
         ([keys.of_class for keys in gold_keys], found_texts),
@@ -344,7 +346,7 @@ def _match(record: PairedRecord, found: list[Row], unique_ids: Collection[int]) 
         record.phrases.append((phrase, found_phrase))
     matched = set(partner.values()).union(*further.values())
     record.extra = [phrase for index, phrase in enumerate(found) if index not in matched]
-    record.by_class = len(matched) - by_words
+    record.by_class = len(matched) - matched_by_words
 
 
 def _match_by_key(
@@ -377,8 +379,8 @@ def _unmatched_by_key(
 def _further_of_class(
     gold: Sequence[_Keys], found: Sequence[_Keys], partner: Mapping[int, int]
 ) -> defaultdict[int, list[int]]:
-    # They state the class that the gold phrase is the name of, such as "a man" and "a woman" of
-    # "person".
+    # By a matched gold phrase that is the name of a class, the further found phrases that state
+    # this class, such as "a man" and "a woman" for "person".
     by_name = _unmatched_by_key([keys.text for keys in gold], ())
     taken = set(partner.values())
     further = defaultdict[int, list[int]](list)
@@ -409,8 +411,8 @@ def boxes_of_things(phrases: Sequence[Sequence[Row]]) -> list[Row]:
 
 
 def _match_by_overlap(gold: Mapping[int, Row], found: Mapping[int, Row]) -> dict[int, int]:
-    # All that can be are matched, also where nothing overlaps. Of too many possible pairs the first
-    # goes with the first, in the order of `_areas_of`; the phrases' order makes no difference.
+    # As many as can be are matched, also where nothing overlaps. Of too many possible pairs the
+    # first goes with the first, in the order of `_areas_of`.
     if len(gold) * len(found) < 2:
         return dict(zip(gold, found, strict=False))  # one pair, or none
     gold_areas = _areas_of(gold)
@@ -427,6 +429,7 @@ def _match_by_overlap(gold: Mapping[int, Row], found: Mapping[int, Row]) -> dict
 
 
 def _areas_of(phrases: Mapping[int, Row]) -> dict[int, Bbox | None]:
+    # The box around each phrase's boxes, in an order that doesn't depend on the phrases' own.
     ordered = []
     for index, phrase in phrases.items():
         boxes = sorted(box_of(instance["bbox"]) for instance in phrase["instances"])
@@ -461,7 +464,7 @@ class Rules:
             if not (is_number(value) and 0 <= value <= 1):
                 raise SpecError(f"{name} should be a number from 0 to 1, not {value!r}")
 
-    def counted(self, phrase: Mapping[str, Any] | None) -> set[int]:
+    def counted_boxes(self, phrase: Mapping[str, Any] | None) -> set[int]:
         """Return the indices of the phrase's boxes that the score cut leaves; none of None."""
         if not phrase:
             return set()

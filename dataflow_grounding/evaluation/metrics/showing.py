@@ -26,7 +26,7 @@ _MAIN = (
 )
 """The measures of the short page; one that ends with `_` means all names that begin with it."""
 _MAIN_OF_GROUP = ("expressions", "acc_0.5", "miou")  # columns of the short page's table of sizes
-_COUNTS_OF_LEFT = "expressions_"  # what isn't compared, which the short page has where it isn't 0
+_COUNTS_OF_LEFT_OUT = "expressions_"  # of what isn't compared: the names begin so
 _GLOSSES: dict[str, str] = load_table(__package__, "glosses.yaml")
 """By a measure, or by what names of measures begin with, up to a `_`: what it says."""
 _MOST_CONFUSED = 10  # pairs of classes of the short page
@@ -63,8 +63,8 @@ def short_page(figures: Mapping[str, Any], names: Sequence[str]) -> str:
 
 
 def _is_main(name: str, value: object) -> bool:
-    # Counts of what isn't compared do unless they are 0.
-    if name.startswith(_COUNTS_OF_LEFT):
+    # Counts of what isn't compared are shown unless they are 0.
+    if name.startswith(_COUNTS_OF_LEFT_OUT):
         return bool(value)
     return name in _MAIN or any(name.startswith(part) for part in _MAIN if part.endswith("_"))
 
@@ -100,8 +100,8 @@ def figures_page(figures: Mapping[str, Any], names: Sequence[str]) -> str:
 
 
 def _legend(figures: Mapping[str, Any]) -> str:
-    # Measures of which the same is said, as `acc_0.5` and `acc_0.75`, have one line, under the
-    # first.
+    # Measures that mean the same but for a number, as `acc_0.5` and `acc_0.75`, have one line,
+    # under the name of the first.
     told: dict[str, str] = {}
     for name, value in figures.items():
         gloss = _gloss_of(name)
@@ -130,7 +130,8 @@ def _comparison(compared: Mapping[str, Any], name: str) -> str:
 def _runs_table(
     figures: Mapping[str, Any], compared: Mapping[str, Any] | None, names: Sequence[str]
 ) -> str:
-    # A single run's says what each measure is. R@5 and R@10 share R@1's row where all are equal.
+    # The table of a single run says what each measure is; that of two shows their difference. R@5
+    # and R@10 share R@1's row where all three are equal, as without scores.
     heads = ["measure", names[0], "95 %"]
     runs = [figures]
     if compared:
