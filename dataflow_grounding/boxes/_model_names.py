@@ -36,20 +36,21 @@ def squeezed(name: str) -> str:
 
 
 def bare_names(model: str) -> list[str]:
-    """Without its path and what follows a colon or @, squeezed: first as it is, then without each
-    known prefix in front of it.
+    """Return a model's name without its path and what follows a colon or @, squeezed: first as it
+    is, then without each known prefix in front of it.
     """
     return [squeezed(re.split(r"[:@]", name, maxsplit=1)[0]) for name in _without_prefixes(model)]
 
 
 def is_of_family(model: str, family: str) -> bool:
-    """Only sizes, dates, versions, quantization and the like may come after the family's name, in
-    which # is one digit.
+    """Whether a model's name has nothing after its family's name but sizes, dates, versions,
+    quantization and the like. In the family's name # is one digit.
     """
     for name in _without_prefixes(_without_suffixes(model)):
         name = re.sub(r"(?<=\d)p(?=\d)", ".", name)  # 2p5 is 2.5 where names can't have dots
-        if not squeezed(name).startswith(squeezed(family).partition("#")[0]):
-            continue  # most of the table's, for which no pattern has to be compiled
+        may_match = squeezed(name).startswith(squeezed(family).partition("#")[0])
+        if not may_match:
+            continue  # as with most of the table's, for which no pattern has to be compiled
         beginning = _pattern(family).match(name)
         if beginning and _only_known_words(name, beginning.end()):
             return True
@@ -76,13 +77,13 @@ def _pattern(family: str) -> re.Pattern[str]:
 
 def _without_suffixes(model: str) -> str:
     # After a colon a router takes :online, :fireworks-ai, or :2 for a second instance. Other words
-    # stay, unless the path names the model's vendor.
+    # stay, as they make it another model.
     name = model.lower().partition("#")[0].strip()  # after a # comes where the model is deployed
     parts = name.split(":")
     path = re.split(r"[/\\]", parts[0])
-    if len(parts) == 2 and len(path) > 1 and path[-2] in _VENDORS:
-        # The path names the vendor, who has no other model of the name: the word after the colon
-        # may be any.
+    is_vendor_named = len(path) > 1 and path[-2] in _VENDORS
+    if len(parts) == 2 and is_vendor_named:
+        # A vendor has no other model of the name: the word after the colon may be any.
         return parts[0]
     while len(parts) > 1 and _is_suffix(parts[-1]):
         parts.pop()

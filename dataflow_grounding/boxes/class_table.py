@@ -63,8 +63,8 @@ class ClassTable:
     def __init__(self) -> None:
         self.order: Sequence[str] = ()  # the classes that the user lists
         self.repeated = 0  # boxes that didn't count, of a thing that counts already
-        self._by_key: dict[str, ClassCounts] = {}
-        self._with_class = 0
+        self._by_key: dict[str, ClassCounts] = {}  # by `class_key` of the class's name
+        self._with_class = 0  # expressions that state their class
         self._without_class = 0
         # One table for each 32 classes: from a picture's digest to the states of these classes
         # there, two bits each. There may be millions of pictures, so a dict would be too large.
@@ -75,15 +75,15 @@ class ClassTable:
         return self._with_class > self._without_class
 
     def add(self, picture: str, expressions: Sequence[Any]) -> None:
-        """`picture` is what tells the row's picture from others, such as its path. Negative
-        examples don't count.
+        """Count a row's expressions. `picture` is what tells its picture from others, such as its
+        path. Negative examples don't count.
         """
         digest = 0
-        # Of each class, the boxes of its phrases: each thing counts once.
+        # By class the boxes of each of its phrases, which may be of one thing.
         instances_of: dict[str, list[list[Mapping[str, Any]]]] = {}
         for expression in expressions:
             if isinstance(expression, Mapping) and is_negative(expression):
-                continue  # a negative example was made up, and says nothing of a class
+                continue  # it was made up, and says nothing of a class
             name = expression.get("class") if isinstance(expression, Mapping) else None
             if not isinstance(name, str):
                 self._without_class += 1
@@ -109,7 +109,9 @@ class ClassTable:
                 counts.sides += float(area(box_of(instances[index]["bbox"])) ** 0.5)
 
     def add_table(self, part: "ClassTable") -> None:
-        """The part may have rows of the same pictures, of which each counts once for each class."""
+        """Add what a part of the data set has. It may have rows of the same pictures, of which each
+        counts once for each class.
+        """
         self.repeated += part.repeated
         self._with_class += part._with_class
         self._without_class += part._without_class
@@ -154,8 +156,8 @@ class ClassTable:
         counts.none += int(state == _NONE) - int(before == _NONE)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Those of `order`, then the others, most boxes first; none where no more than half of the
-        expressions state a class.
+        """Return a row for each class: first those of `order`, then the others, most boxes first.
+        There are none where no more than half of the expressions state a class.
         """
         if not self.is_of_classes:
             return []
@@ -197,7 +199,7 @@ def _boxed_in(expression: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def class_lines(rows: Sequence[Mapping[str, Any]], most: int) -> Iterator[str]:
-    """`rows` are as ClassTable.rows returns them; only the first `most` are shown."""
+    """Yield the lines of a table of the first `most` rows that ClassTable.rows returned."""
     if not rows:
         return
     # "undecided" is a check's word for a phrase, which may be on the same screen

@@ -45,7 +45,7 @@ _FRAME = re.compile(
 
 
 class Canvas(NamedTuple):
-    """The picture that a model's numbers refer to, and where the picture as sent is in it, in
+    """The picture that a model's numbers refer to, and where the picture as sent is in it: both in
     pixels of the first.
     """
 
@@ -103,6 +103,7 @@ def frame_of(frame: str, sent: Size) -> Canvas:
 
 
 def _resized(match: re.Match[str], sent: Size) -> Size:
+    # The size to which a server resizes the picture, before any padding.
     if match["nearest"]:  # round_F
         return _smart_resize(sent, max(1, int(match["nearest"])), 0, math.inf)
     if match["factor"]:  # smart_resize_F_MIN_MAX, whose areas are those of Qwen2.5-VL by default
@@ -156,7 +157,8 @@ def _count_patches(size: Size, patch: int) -> int:
 
 
 def _longest_within(patches: int, sent: Size, too_long: int, patch: int) -> int:
-    # By bisection: below `too_long`, at which it takes more; 1 where it takes more at any side.
+    # The longest side below `too_long` at which the picture takes no more than `patches` patches,
+    # by bisection; 1 where it takes more at any side.
     longest = 1
     while too_long - longest > 1:
         middle = (longest + too_long) // 2
@@ -168,7 +170,7 @@ def _longest_within(patches: int, sent: Size, too_long: int, patch: int) -> int:
 
 
 def to_xyxy(numbers: Sequence[float], order: Order) -> tuple[float, float, float, float]:
-    """In the same units; raises ValueError unless there are four."""
+    """Turn four numbers in an order into two corners. Raises ValueError unless there are four."""
     a, b, c, d = numbers
     if order == "yxyx":
         return b, a, d, c
@@ -180,7 +182,7 @@ def to_xyxy(numbers: Sequence[float], order: Order) -> tuple[float, float, float
 
 
 def from_xyxy(corners: Sequence[float], order: Order) -> tuple[float, float, float, float]:
-    """In the same units; raises ValueError unless there are four."""
+    """Turn two corners into four numbers in an order. Raises ValueError unless there are four."""
     x1, y1, x2, y2 = corners
     if order == "yxyx":
         return y1, x1, y2, x2
@@ -192,8 +194,8 @@ def from_xyxy(corners: Sequence[float], order: Order) -> tuple[float, float, flo
 
 
 def cells_to_fractions(cells: Sequence[float]) -> tuple[float, float, float, float]:
-    """In parts of the sides, as Kosmos-2 reads cells of 32 x 32, numbered from 0 row by row.
-    Numbers beyond the grid aren't refused; raises ValueError unless there are two.
+    """Turn two of 32 x 32 cells, numbered from 0 row by row, into corners in parts of the sides, as
+    Kosmos-2 does. Numbers beyond the grid aren't refused; raises ValueError unless there are two.
     """
     first, last = cells
     row1, column1 = divmod(int(first), GRID)
@@ -210,8 +212,8 @@ def cells_to_fractions(cells: Sequence[float]) -> tuple[float, float, float, flo
 
 
 def pixels_to_cells(bbox: Bbox, original: Size) -> tuple[int, int]:
-    """Cells of 32 x 32 over an image of `original` size, numbered from 0 row by row; for a corner
-    outside of the image, the nearest one.
+    """Return the cells that hold a box's corners, of 32 x 32 over an image of `original` size,
+    numbered from 0 row by row. For a corner outside of the image it is the nearest one.
     """
     hair = 1e-9  # keeps a corner that lies on a cell's edge in its own cell
     x1, y1, x2, y2 = bbox
@@ -242,10 +244,13 @@ class BoxFormat:
     models: tuple[str, ...] = ()  # how the names of its models begin
     source: str = ""  # where the convention is stated or shown
     date: str = ""  # when that was read
-    maps: tuple[FrameMap, ...] = ()  # of pixels, one for each size as sent; they go before `frame`
+    # What `calibrate` measured, one for each size as sent; they go before `frame`.
+    maps: tuple[FrameMap, ...] = ()
 
     def canvas(self, sent: Size) -> Canvas:
-        """Raises SpecError if maps were measured, and none for this size."""
+        """Return the picture that the numbers refer to. Raises SpecError if maps were measured, and
+        none for this size.
+        """
         return _canvas(self.frame, self.maps, sent)
 
     def instructions(self, sent: Size) -> str:
@@ -302,16 +307,18 @@ class BoxFormat:
     def to_pixels(
         self, numbers: Sequence[float], *, original: Size, sent: Size | None = None
     ) -> Bbox:
-        """In pixels of the upright original, neither sorted nor cut at its edges; `sent` is None
-        for a picture sent in the original's size. Raises ValueError for another count of numbers,
-        SpecError where maps don't fit the sizes.
+        """Turn a box's numbers into pixels of the upright original, neither sorted nor cut at its
+        edges. `sent` is None for a picture sent in the original's size. Raises ValueError for
+        another count of numbers, SpecError where maps don't fit the sizes.
         """
-        if self.maps and not _is_of_shape(original, sent or original):
+        # Maps are of the picture as sent with its padding, which `original` has to include, too:
+        # another shape shows that it doesn't.
+        if self.maps and not _has_shape_of(original, sent or original):
             raise SpecError(
                 f"a picture of {size_text(original)} px doesn't fill the"
                 " size sent: the size of the picture with its padding is wanted"
             )
-        if self.scale == "grid_32":
+        if self.scale == "grid_32":  # the grid covers the whole picture, in whichever size
             x1, y1, x2, y2 = cells_to_fractions(numbers)
             return x1 * original[0], y1 * original[1], x2 * original[0], y2 * original[1]
         across, down = _axes(self.canvas(sent or original), original)
@@ -326,9 +333,9 @@ class BoxFormat:
     def from_pixels(
         self, bbox: Bbox, *, original: Size, sent: Size | None = None, rounded: bool = True
     ) -> list[float | int]:
-        """`bbox` is in pixels of the upright original. Rounded, numbers are as a model would write
-        them, inside the range, with a width and a height above 0; a grid has whole cells either
-        way.
+        """Return the numbers of a box that is in pixels of the upright original. Rounded, they are
+        as a model would write them: inside the range, with a width and a height above 0. A grid has
+        whole cells either way.
         """
         if self.scale == "grid_32":
             return list(pixels_to_cells(bbox, original))
@@ -366,11 +373,12 @@ class BoxFormat:
         return on_frame - self.offset
 
 
-def _is_of_shape(original: Size, sent: Size) -> bool:
+def _has_shape_of(original: Size, sent: Size) -> bool:
+    # But for rounding: one side is as long as the other one and the shape of `sent` make it.
     width = original[1] * sent[0] / sent[1]
     height = original[0] * sent[1] / sent[0]
-    across = abs(original[0] - width) <= 1 + 0.02 * width
-    return across or abs(original[1] - height) <= 1 + 0.02 * height
+    fits_across = abs(original[0] - width) <= 1 + 0.02 * width
+    return fits_across or abs(original[1] - height) <= 1 + 0.02 * height
 
 
 def _rounded_span(low: float, high: float, most: float, decimals: int) -> tuple[float, float]:

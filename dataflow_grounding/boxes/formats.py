@@ -38,9 +38,9 @@ def known_formats() -> Mapping[str, BoxFormat]:
 
 
 def find_box_format(name: str, model: str, rows: Sequence[Mapping[str, Any]] = ()) -> BoxFormat:
-    """`name` is `auto` (by the model's name), a plain format such as `xyxy_px@smart_resize_28`, or
-    a family of the contract table; `rows` are the user's own, looked at first. Raises SpecError for
-    an unknown name or, for `auto`, model: never a guess.
+    """Return the box format of a name: `auto` (by the model's name), a plain format such as
+    `xyxy_px@smart_resize_28`, or a family of the contract table. `rows` are the user's own, looked
+    at first. Raises SpecError for an unknown name or, for `auto`, model: never a guess.
     """
     wanted = name.strip().lower()
     if wanted == "calibrated":
@@ -103,8 +103,8 @@ def _unknown(name: str, named: Sequence[str]) -> SpecError:
 
 
 def format_of_model(model: str, rows: Sequence[Mapping[str, Any]] = ()) -> BoxFormat | None:
-    """A pattern of the user's goes before any of the table's names; of several, the longest counts.
-    The format may be unconfirmed, or of points.
+    """Return the format of a model, which may be unconfirmed, or of points. A pattern of the user's
+    rows goes before any of the table's names; of several, the longest counts.
     """
     names = bare_names(model)
     of_own_rows: list[_Match] = []
@@ -166,7 +166,9 @@ def _format_from_row(name: str, row: Mapping[str, Any]) -> BoxFormat:
 
 
 def map_of(row: Mapping[str, Any]) -> FrameMap:
-    """Raises ValueError or TypeError for anything but a map whose numbers grow with the pixels."""
+    """Return the map that a row's `maps` state: the numbers of a picture's edges. Raises ValueError
+    or TypeError unless these grow to the right and downwards.
+    """
     if set(row) != {"size", "first", "last", "error"}:
         raise ValueError("a map has size, first, last and error")
     width, height = row["size"]
@@ -187,7 +189,8 @@ def _check_row(row: Mapping[str, Any]) -> None:
     # A misspelt `order` would be read as the usual one, and every box would be silently wrong.
     scale = row.get("scale")
     is_scale = scale in ("px", "grid_32") or (type(scale) is int and 0 < scale < 10**6)
-    if row.get("order", "xyxy") not in ORDERS or not is_scale:
+    is_order = row.get("order", "xyxy") in ORDERS
+    if not is_order or not is_scale:
         raise ValueError(
             f"order must be one of {', '.join(ORDERS)}; scale px, grid_32 or a whole number from 1"
             " to 999999"

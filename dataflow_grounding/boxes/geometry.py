@@ -124,7 +124,8 @@ def without_duplicates(
     best_first = sorted(range(len(boxes)), key=lambda index: -scores[index])
     kept: list[tuple[float, int]] = []  # left edge and index of the boxes kept, sorted
     for index in best_first:
-        left, _, right, _ = boxes[index]
+        box = boxes[index]
+        left, _, right, _ = box
         # Boxes that overlap so much have left edges near each other, so only those are compared:
         # without this, a thousand boxes are half a million pairs. The other box is at most
         # 1 / merge_iou times as wide, and begins at most that much to the left as it is wider. The
@@ -133,7 +134,6 @@ def without_duplicates(
         first = bisect_left(kept, (left - reach, -1))
         last = bisect_right(kept, (left + reach, math.inf))
         near = [boxes[better] for _, better in kept[first:last]]
-        box = boxes[index]
         if not any(other == box or iou(box, other) >= merge_iou for other in near):
             insort(kept, (left, index))
     return [instances[index] for index in sorted(index for _, index in kept)]

@@ -19,8 +19,8 @@ ONE_OF_CLASS = 0.75
 
 
 def each_thing_once(phrases: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[int]]:
-    """For each phrase of one class the indices of its instances that stay, if each thing is to have
-    one: the best one of `things_of`.
+    """Return for each phrase of one class the indices of its instances that stay where each thing
+    is to have one box, its best.
     """
     staying: list[list[int]] = [[] for _ in phrases]
     for (phrase, index), *_ in things_of(phrases):
@@ -29,38 +29,40 @@ def each_thing_once(phrases: Sequence[Sequence[Mapping[str, Any]]]) -> list[list
 
 
 def things_of(phrases: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[tuple[int, int]]]:
-    """The boxes of each thing, the best first, as indices of the phrase and of its instance. A box
-    is of the thing of a better one that is equal to it, or is another phrase's and overlaps it by
-    ONE_OF_CLASS; the better one has the higher score, or comes first.
+    """Return the boxes of each thing, the best first, as indices of the phrase and of its instance.
+
+    A box is of the thing of a better one that is equal to it, or is another phrase's and overlaps
+    it by ONE_OF_CLASS; the better one has the higher score, or comes first.
     """
-    places = []
+    best_first = []
     for phrase, instances in enumerate(phrases):
         for index, instance in enumerate(instances):
             score = instance.get("score")
             sureness = float(score) if score is not None and is_number(score) else -1.0
-            places.append((-sureness, phrase, index))
-    places.sort()
-    best: dict[Bbox, int] = {}  # by a thing's best box, the thing's number
-    cells = _Things()
+            best_first.append((-sureness, phrase, index))
+    best_first.sort()
+    number_of_best: dict[Bbox, int] = {}  # by a thing's best box, the thing's number
+    best_boxes = _BoxesByCell()
     things: list[list[tuple[int, int]]] = []
-    for _, phrase, index in places:
+    for _, phrase, index in best_first:
         box = box_of(phrases[phrase][index]["bbox"])
-        best_box = box if box in best else None
+        best_box = box if box in number_of_best else None
         if best_box is None and len(phrases) > 1:
-            best_box = cells.same_as(box, phrase)
+            best_box = best_boxes.same_as(box, phrase)
         if best_box is not None:
-            things[best[best_box]].append((phrase, index))
+            things[number_of_best[best_box]].append((phrase, index))
             continue
-        best[box] = len(things)
+        number_of_best[box] = len(things)
         things.append([(phrase, index)])
         if len(phrases) > 1:
-            cells.add(box, phrase)
+            best_boxes.add(box, phrase)
     return things
 
 
-class _Things:
-    """By cells of about their own size: boxes that overlap by ONE_OF_CLASS are about as large, and
-    in cells next to each other, so that those of a picture with thousands aren't all compared.
+class _BoxesByCell:
+    """The best boxes of things, by cells of about their own size. Boxes that overlap by
+    ONE_OF_CLASS are about as large, and in cells next to each other, so that those of a picture
+    with thousands aren't all compared.
     """
 
     def __init__(self) -> None:
@@ -68,12 +70,14 @@ class _Things:
         self._boxes: dict[tuple[int, ...], dict[int, list[Bbox]]] = {}
 
     def add(self, box: Bbox, phrase: int) -> None:
+        # A level is the power of two of a side; cells of a level have sides of that length.
         levels = [math.frexp(box[axis + 2] - box[axis])[1] for axis in (0, 1)]
         columns = [_column(box[axis], levels[axis]) for axis in (0, 1)]
         cell = self._boxes.setdefault((*levels, *columns), {})
         cell.setdefault(phrase, []).append(box)
 
     def same_as(self, box: Bbox, phrase: int) -> Bbox | None:
+        """Return another phrase's box that means the same thing."""
         across, down = (_cells_near(box[axis], box[axis + 2]) for axis in (0, 1))
         for width_level, column in across:
             for height_level, row in down:
@@ -97,8 +101,9 @@ def _cells_near(low: float, high: float) -> list[tuple[int, int]]:
     side = abs(high - low)
     reach = side * (1 - ONE_OF_CLASS) / ONE_OF_CLASS
     cells = []
-    least = math.frexp(side * ONE_OF_CLASS)[1]
-    for level in range(least, math.frexp(side / ONE_OF_CLASS)[1] + 1):
+    lowest = math.frexp(side * ONE_OF_CLASS)[1]
+    highest = math.frexp(side / ONE_OF_CLASS)[1]
+    for level in range(lowest, highest + 1):
         for column in range(_column(low - reach, level), _column(low + reach, level) + 1):
             cells.append((level, column))
     return cells
@@ -107,9 +112,9 @@ def _cells_near(low: float, high: float) -> list[tuple[int, int]]:
 def match_boxes(
     found: Sequence[Bbox], wanted: Sequence[Bbox], threshold: float = SAME, *, most: bool = False
 ) -> dict[int, tuple[int, float]]:
-    """For each wanted box that has a partner, in their order: the index of the found box, and their
-    IoU, at least `threshold`. Pairs are made by falling IoU; with `most`, as many as possible, by
-    augmenting paths (Kuhn 1955).
+    """Return for the index of each wanted box that has a partner, in their order, the index of the
+    found box and their IoU, at least `threshold`. Pairs are made by falling IoU; with `most`, as
+    many as possible, by augmenting paths (Kuhn 1955).
     """
     overlaps: list[list[float]] = []  # the IoU by index: [wanted][found]
     near: list[list[int]] = []  # for each wanted box, those found that it can take, best first
@@ -126,6 +131,7 @@ def match_boxes(
         near.append([found_index for _, _, found_index in pairs_here])
         pairs += pairs_here
     pairs.sort()
+    # The partner of each found box: the wanted one with the largest IoU that is still free.
     wanted_of = first_free((found_index, wanted_index) for _, wanted_index, found_index in pairs)
     if most:
         # Each wanted box without a partner is given one, if that can be.
@@ -151,6 +157,7 @@ def first_free(pairs: Iterable[tuple[A, B]]) -> dict[A, B]:
 def _give_partner(
     wanted_index: int, wanted_of: dict[int, int], near: Sequence[Sequence[int]], tried: set[int]
 ) -> bool:
+    # A box that is taken is given up if the one that has it can take another.
     for found_index in near[wanted_index]:
         if found_index in tried:
             continue
@@ -163,8 +170,8 @@ def _give_partner(
 
 
 def agreement(first: Sequence[dict[str, Any]], second: Sequence[dict[str, Any]]) -> float:
-    """The mean IoU of boxes matched one to one; a box without a partner counts 0, and two answers
-    without boxes are 0.
+    """Return the mean IoU of two answers' boxes, matched one to one: a box without a partner counts
+    0, and two answers without boxes are 0.
     """
     boxes = [box_of(instance["bbox"]) for instance in first]
     second_boxes = [box_of(instance["bbox"]) for instance in second]

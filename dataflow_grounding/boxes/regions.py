@@ -36,14 +36,14 @@ _NOT_FINITE = ("nan", "inf", "-inf", "infinity", "-infinity")  # as texts that f
 
 
 def check_seed(record: Record) -> None:
-    """Whoever made the record from label files left the reason in its column."""
+    """Raise BrokenRow with the reason why the label files of a record couldn't be read, if so."""
     if isinstance(record.get(SEED_ERROR), str):
         raise BrokenRow(record[SEED_ERROR])
 
 
 def check_stated_size(record: Mapping[str, Any], size: Size) -> None:
-    """The boxes are in pixels of the picture that they were drawn in; in another one they would be
-    wrong without a sign of it. `size` is that of the upright image.
+    """Raise SizeDiffers where a record states another size than the upright image's, `size`: its
+    boxes were drawn in another picture, and would be wrong in this one.
     """
     stated = stated_size(record)
     if stated is None or stated == size:
@@ -79,7 +79,9 @@ def labels_as_stored(path: str, size: Size) -> str:
 
 
 def boxes_reach_out(boxes: Iterable[Sequence[float]], size: Size) -> float:
-    """By how many pixels, at the most; no more than SLACK, as of boxes measured loosely, is 0."""
+    """Return by how many pixels boxes reach out of an image, at most. One that reaches out by no
+    more than SLACK was measured loosely, and counts as 0.
+    """
     reach: float = 0
     for x1, y1, x2, y2 in boxes:
         if not _is_within((x1, y1, x2, y2), size):
@@ -88,8 +90,8 @@ def boxes_reach_out(boxes: Iterable[Sequence[float]], size: Size) -> float:
 
 
 def read_regions(record: Record, key: str) -> list[dict[str, Any]]:
-    """Each region as given, with its `type`, "" if it states none. Raises BrokenRow where the
-    column is no list, or a region has no box with an area.
+    """Return each region of a column as given, with "" for a `type` that it doesn't state. Raises
+    BrokenRow where the column is no list, or a region has no box with an area.
     """
     check_seed(record)
     value = record.get(key)
@@ -114,8 +116,8 @@ def read_regions(record: Record, key: str) -> list[dict[str, Any]]:
 
 
 def types_of(record: Mapping[str, Any], key: str = "regions") -> list[str]:
-    """In their order, repeated ones included; regions that can't be read and blank types are left
-    out.
+    """Return the regions' types in their order, with repeated ones. Regions that can't be read and
+    blank types are left out.
     """
     regions = record.get(key)
     if not isinstance(regions, list):
@@ -134,8 +136,8 @@ def instances_on(
     expression_id: str,
     known: int | None = None,
 ) -> list[dict[str, Any]]:
-    """`indices` are of the regions, from 0. Only the first `known` regions (all for None) are the
-    record's own, and have a `region_id`, from 1.
+    """Return an expression's instances on the regions of these indices, from 0. Only the first
+    `known` regions (all for None) are the record's own, and have a `region_id`, from 1.
     """
     instances = []
     for number, index in enumerate(indices):
@@ -153,9 +155,9 @@ def instances_on(
 def places_of(
     instances: Sequence[Mapping[str, Any]], regions: Sequence[Mapping[str, Any]]
 ) -> list[int] | None:
-    """Indices from 0, each once, of the regions that have the very boxes of the instances: of
-    several the one that `region_id` names, else the first. None where an instance's box is no
-    region's.
+    """Return the indices, from 0 and each once, of the regions that have the instances' very boxes;
+    None where a box is no region's. Of several regions with one box it is the one that `region_id`
+    names, else the first.
     """
     boxes = [list(region["bbox"]) for region in regions]
     indices = []
@@ -192,9 +194,11 @@ class GivenBoxes:
 
 
 def read_given_boxes(value: Any, size: Size) -> GivenBoxes | None:
-    """`[x, y, width, height]` in pixels: a list of boxes, or one without a list; None where it is
-    empty. Where some box fits the image only as `[x1, y1, x2, y2]`, and all boxes of four numbers
-    can be read so, no box of the row is used. Others that reach out of the image are cut.
+    """Look through a row's boxes, `[x, y, width, height]` in pixels: a list of them, or a single
+    one. None where there are none.
+
+    Where some box fits the image only as `[x1, y1, x2, y2]`, and all boxes of four numbers can be
+    read so, no box of the row is used. Others that reach out of the image are cut.
     """
     items = _as_list(value)
     if not items:
@@ -247,14 +251,13 @@ def _problems(items: Sequence[Any], size: Size) -> list[str | None]:
 
 
 def _problem_of(item: Sequence[float], size: Size) -> str | None:
-    # `xyxy`: it fits the image only as corners. A box that reaches out is judged by the part
-    # inside.
     if min(item[2:]) <= 0:
         return "no_area"
     corners = to_xyxy(item, "xywh")
-    if not _is_within(corners, size) and _fits_as_corners(item, size):
+    fits_only_as_corners = not _is_within(corners, size) and _fits_as_corners(item, size)
+    if fits_only_as_corners:
         return "xyxy"
-    inside = clamp(corners, size)
+    inside = clamp(corners, size)  # by which a box that reaches out is judged
     if area(inside) <= 0:
         return "outside"
     if min(inside[2] - inside[0], inside[3] - inside[1]) < 1:
@@ -296,7 +299,9 @@ def _with_whole_numbers(bbox: Bbox) -> Bbox:
 
 
 def largest(boxes: Sequence[tuple[int, Bbox]], most: int | None) -> list[tuple[int, Bbox]]:
-    """In the row's order; all for None. Among equally large boxes the first ones are taken."""
+    """Return the `most` largest boxes in the row's order; all for None. Of equally large ones the
+    first are taken.
+    """
     if most is None or len(boxes) <= most:
         return list(boxes)
     by_area = sorted(boxes, key=lambda box: (-area(box[1]), box[0]))
