@@ -14,10 +14,10 @@ from dataflow_grounding.tasks.request import (
     INTEGER,
     STRING,
     Request,
-    about,
     is_cut_off,
     list_of,
     object_of,
+    request_about,
 )
 
 # Style of marks → the sentence that describes them to the model.
@@ -49,7 +49,7 @@ def image_caption(image: Image, known: Mapping[str, Any] | None = None) -> Reque
             raise UnreadableReply('"caption" is not a text.')
         return caption, notes
 
-    return about("image_caption", image, known or {}, object_of(caption=STRING), read)
+    return request_about("image_caption", image, known or {}, object_of(caption=STRING), read)
 
 
 class RegionCaptions(NamedTuple):
@@ -82,7 +82,7 @@ def region_caption(
         return RegionCaptions(all_of(texts, count, "the text", notes)), notes
 
     schema = object_of(captions=list_of(object_of(id=INTEGER, text=STRING)))
-    return about(
+    return request_about(
         "region_caption",
         image,
         {"regions": region_items(regions, image, box_format)},
@@ -95,12 +95,11 @@ def region_caption(
 
 
 def read_marked_text(text: str, count: int) -> dict[int, str]:
-    """A sentence or line belongs to the regions that it names, as `<region1>`, and so do the next
-    sentences that name none. Regions that the text doesn't mention, and numbers above `count`,
-    aren't in the result.
+    """Return what a text says of each region that it names, as `<region1>`: the sentences or lines
+    that name it, each with the next ones that name none. Numbers above `count` are left out.
     """
     sentences_of: dict[int, list[str]] = {}
-    current: list[int] = []
+    current: list[int] = []  # the regions that a sentence without names is of
     for sentence in _BETWEEN_SENTENCES.split(text):
         numbers = _region_numbers(sentence)
         if numbers:
@@ -120,8 +119,8 @@ def _region_numbers(sentence: str) -> list[int]:
 
 
 def renumbered(text: str, places: Sequence[int]) -> str:
-    """A text about some regions, with their numbers among all regions, where `places` says, from 0,
-    where they are. The names of other regions stay.
+    """Return a text about some regions with their numbers among all regions. `places` are their
+    indices there, from 0; names of regions that aren't among them stay.
     """
 
     def renumbered_region(match: re.Match[str]) -> str:

@@ -23,10 +23,10 @@ from dataflow_grounding.tasks.request import (
     INTEGER,
     STRING,
     Request,
-    about,
     is_cut_off,
     list_of,
     object_of,
+    request_about,
 )
 
 T = TypeVar("T")
@@ -90,7 +90,8 @@ def box_check(
         is_cut = is_cut_off(notes)
         phrases_are_cut = is_cut and "boxes" not in data
         items = _items(data, "phrases", phrases_are_cut)
-        presences = _by_id(items, len(phrases), _presence, Presence(None, None), notes)
+        cannot_tell = Presence(None, None)
+        presences = _by_id(items, len(phrases), _presence, cannot_tell, notes)
         verdicts: dict[int, BoxVerdict] = {}
         if boxes and not phrases_are_cut:
             items = _items(data, "boxes", is_cut)
@@ -108,7 +109,7 @@ def box_check(
         "phrases": [{"id": number, "text": text} for number, text in enumerate(phrases, 1)],
         "boxes": _box_items(boxes, shown, box_format),
     }
-    request = about(
+    request = request_about(
         "box_check",
         shown,
         question,
@@ -117,13 +118,13 @@ def box_check(
         box_format,
         divisible=len(phrases) + len(boxes) > 1,
     )
-    small = [number for number, box in enumerate(boxes, 1) if _is_small(box.bbox, image.size)]
-    if not small:
+    numbers = [number for number, box in enumerate(boxes, 1) if _is_small(box.bbox, image.size)]
+    if not numbers:
         return request
-    small = small[:MOST_CROPS]
-    crops = crop_sheet(image, [boxes[number - 1].bbox for number in small], small)
+    enlarged = numbers[:MOST_CROPS]
+    crops = crop_sheet(image, [boxes[number - 1].bbox for number in enlarged], enlarged)
     return replace(
-        request, images=(shown, crops), input={**question, "boxes_from_closer_by": small}
+        request, images=(shown, crops), input={**question, "boxes_from_closer_by": enlarged}
     )
 
 
@@ -140,7 +141,7 @@ def missing_boxes(
     shown = marked(image, [box.bbox for box in boxes]) if boxes else image
     grounding = phrase_grounding(shown, phrases, box_format, merge_iou)
     question = {**grounding.input, "boxes": _box_items(boxes, shown, box_format)}
-    return about(
+    return request_about(
         "missing_boxes",
         shown,
         question,
@@ -174,7 +175,7 @@ def _items(data: Mapping[str, Any], key: str, is_cut: bool) -> list[Any]:
 
 
 class _UnknownWord(UnreadableReply):
-    """An answer in a word that wasn't asked for."""
+    """An answer in a word that wasn't asked for; `_by_id` forgives it while they are few."""
 
 
 def _by_id(
@@ -201,7 +202,8 @@ def _by_id(
             answer = cannot_tell
         if answers.setdefault(number, answer) != answer:
             raise UnreadableReply(f"id {number} is answered twice, in different ways.")
-    if unknown_words and 2 * len(unknown_words) >= len(answers):
+    are_too_many = 2 * len(unknown_words) >= len(answers)
+    if unknown_words and are_too_many:
         raise next(iter(unknown_words.values()))
     for _ in unknown_words:
         notes.append(Note("unknown_word", "an answer in a word that was not asked for"))
@@ -212,9 +214,9 @@ def _bare(word: str) -> str:
     return word.strip().removesuffix(".").rstrip().lower()
 
 
-def _there(item: Mapping[str, Any]) -> bool | None:
+def _is_there(item: Mapping[str, Any]) -> bool | None:
     value = item.get("there", "")
-    if value is None or isinstance(value, bool):
+    if value is None or isinstance(value, bool):  # null is unsure
         return value
     complaint = f'"there" of id {item["id"]!r:.20} is none of yes, no and unsure.'
     if not isinstance(value, str) or not value:
@@ -227,7 +229,7 @@ def _there(item: Mapping[str, Any]) -> bool | None:
 
 def _presence(item: Mapping[str, Any]) -> Presence:
     # A count of 0 contradicts that the thing is there.
-    there = _there(item)
+    there = _is_there(item)
     count = whole_number(item.get("count"))
     if count is not None and not 0 <= count <= MOST_COUNTED:
         count = None

@@ -6,7 +6,14 @@ from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.data.spans import clean_caption
 from dataflow_grounding.images.image import Image
 from dataflow_grounding.replies import Note, read_object
-from dataflow_grounding.tasks.request import STRING, Request, about, is_cut_off, list_of, object_of
+from dataflow_grounding.tasks.request import (
+    STRING,
+    Request,
+    is_cut_off,
+    list_of,
+    object_of,
+    request_about,
+)
 
 
 class Extracted(NamedTuple):
@@ -46,7 +53,7 @@ def expression_extraction(image: Image, caption: str) -> Request[Extracted]:
     schema = object_of(
         cleaned_caption=STRING, expressions=list_of(object_of(text=STRING, noun_chunk=STRING))
     )
-    return about("expression_extraction", image, {"caption": caption}, schema, read)
+    return request_about("expression_extraction", image, {"caption": caption}, schema, read)
 
 
 def _strip_text(value: Any) -> str:

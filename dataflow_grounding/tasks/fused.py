@@ -19,10 +19,10 @@ from dataflow_grounding.tasks.request import (
     STRING,
     Request,
     Schema,
-    about,
     is_cut_off,
     list_of,
     object_of,
+    request_about,
 )
 
 
@@ -45,6 +45,7 @@ def caption_grounding(
         data, notes = read_object(reply, required="expressions")
         if is_cut_off(notes):
             raise TruncatedReply("the reply is cut off.")
+        # Each half of the reply is read as a reply to its own task.
         texts = {name: data.get(name) for name in ("cleaned_caption", "expressions")}
         extracted, notes_on_texts = read_expressions(json.dumps(texts))
         if not isinstance(data.get("objects"), list):
@@ -60,7 +61,7 @@ def caption_grounding(
     width, height = image.sent_size
     question = {"image": {"width": width, "height": height}, "caption": caption}
     key = box_format.key
-    return about(
+    return request_about(
         "caption_grounding",
         image,
         question,

@@ -23,9 +23,9 @@ from dataflow_grounding.tasks.request import (
     STRING,
     Request,
     Schema,
-    about,
     list_of,
     object_of,
+    request_about,
 )
 
 WHOLE_PICTURE = 0.98  # a box over more than this share of the picture's area gives no place
@@ -94,20 +94,7 @@ def phrase_grounding(
                 notes.append(
                     Note("merged", f"a box of phrase {number} that is nearly the same as another")
                 )
-            status = reading.statuses.get(number, "none")
-            reason = reading.reasons.get(number)
-            if instances:
-                status = "grounded"
-                reason = None
-            elif status == "none" and number in in_padding:
-                status = "ambiguous"
-                reason = "its box lies outside the picture"
-            elif status == "none" and number in reading.unsure:
-                status = "ambiguous"
-                reason = reading.unsure[number]
-            own_doubt = reading.doubts.get(number, "") if instances else ""
-            found = Found(status, instances, reason, own_doubt=own_doubt, remark=reading.remark)
-            answers.append(found)
+            answers.append(_found(number, instances, reading, is_in_padding=number in in_padding))
         phrases_everywhere = _phrases_with_whole_picture(phrases, answers, image)
         for phrase in phrases_everywhere:
             notes.append(
@@ -123,7 +110,7 @@ def phrase_grounding(
     phrase_items = [{"id": number, "text": phrase} for number, phrase in enumerate(phrases, 1)]
     question = {"image": {"width": width, "height": height}, "phrases": phrase_items}
     key = box_format.key
-    return about(
+    return request_about(
         "phrase_grounding",
         image,
         question,
@@ -133,6 +120,23 @@ def phrase_grounding(
         divisible=len(phrases) > 1,
         box_key=key,
     )
+
+
+def _found(
+    number: int, instances: list[dict[str, Any]], reading: Reading, *, is_in_padding: bool
+) -> Found:
+    if instances:
+        own_doubt = reading.doubts.get(number, "")
+        return Found("grounded", instances, own_doubt=own_doubt, remark=reading.remark)
+    status = reading.statuses.get(number, "none")
+    reason = reading.reasons.get(number)
+    if status == "none" and is_in_padding:
+        status = "ambiguous"
+        reason = "its box lies outside the picture"
+    elif status == "none" and number in reading.unsure:
+        status = "ambiguous"
+        reason = reading.unsure[number]
+    return Found(status, instances, reason, remark=reading.remark)
 
 
 def _phrases_with_whole_picture(

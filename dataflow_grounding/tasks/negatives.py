@@ -13,10 +13,10 @@ from dataflow_grounding.tasks.request import (
     INTEGER,
     STRING,
     Request,
-    about,
     is_cut_off,
     list_of,
     object_of,
+    request_about,
 )
 
 Change: TypeAlias = Literal["attribute", "relation", "number", "noun"]
@@ -49,14 +49,14 @@ def negative_phrases(image: Image, phrases: Sequence[str], count: int) -> Reques
         taken_keys = {class_key(phrase) for phrase in phrases}
         changed = []
         for item in items:
-            answer = _changed_in(item, len(phrases))
-            if answer is None:
+            negative = _changed_in(item, len(phrases))
+            if negative is None:
                 notes.append(Note("dropped", "a negative that is none"))
-            elif class_key(answer.text) in taken_keys:
+            elif class_key(negative.text) in taken_keys:
                 notes.append(Note("dropped", "a negative that is another phrase again"))
             else:
-                taken_keys.add(class_key(answer.text))
-                changed.append(answer)
+                taken_keys.add(class_key(negative.text))
+                changed.append(negative)
         if not changed and is_cut_off(notes):
             raise TruncatedReply("the reply is cut off before its first phrase.")
         if items and not changed:
@@ -67,7 +67,7 @@ def negative_phrases(image: Image, phrases: Sequence[str], count: int) -> Reques
         "count": count,
         "phrases": [{"id": number, "text": text} for number, text in enumerate(phrases, 1)],
     }
-    return about("negative_phrases", image, question, schema, read)
+    return request_about("negative_phrases", image, question, schema, read)
 
 
 def _changed_in(item: dict[str, Any], count: int) -> Changed | None:

@@ -16,10 +16,10 @@ from dataflow_grounding.tasks.request import (
     INTEGER,
     STRING,
     Request,
-    about,
     is_cut_off,
     list_of,
     object_of,
+    request_about,
 )
 
 T = TypeVar("T")
@@ -49,8 +49,9 @@ def region_items(
 
 
 def read_items(reply: str, key: str) -> tuple[list[dict[str, Any]], list[Note]]:
-    """All but the last if the reply is cut off. What is no object is left out with a note; raises
-    UnreadableReply where there is no list, or no object in it.
+    """Return the objects of the list under `key`, without the last one if the reply is cut off, and
+    notes: one on each item that is no object. Raises UnreadableReply where there is no list, or no
+    object in it.
     """
     data, notes = read_object(reply, required=key)
     values = data[key]
@@ -67,8 +68,8 @@ def read_items(reply: str, key: str) -> tuple[list[dict[str, Any]], list[Note]]:
 
 
 def read_by_id(reply: str, key: str, count: int) -> tuple[dict[int, dict[str, Any]], list[Note]]:
-    """By their ids, 1 to `count`; others are dropped with a note. Raises UnreadableReply where an
-    id has objects that differ.
+    """Return the objects of the list under `key` by their ids, from 1 to `count`, and notes: one on
+    each object with another id. Raises UnreadableReply where an id has objects that differ.
     """
     items, notes = read_items(reply, key)
     item_by_id: dict[int, dict[str, Any]] = {}
@@ -82,8 +83,8 @@ def read_by_id(reply: str, key: str, count: int) -> tuple[dict[int, dict[str, An
 
 
 def all_of(answer_by_id: Mapping[int, T], count: int, what: str, notes: Sequence[Note]) -> list[T]:
-    """In the order of the ids; `what` is the name of an answer in a complaint. Raises
-    UnreadableReply where one is missing, TruncatedReply if the reply is cut off.
+    """Return the answers in the order of their ids, from 1 to `count`. Raises UnreadableReply where
+    one is missing, TruncatedReply if the reply is cut off; `what` is an answer's name in that.
     """
     ids = range(1, count + 1)
     missing = [number for number in ids if number not in answer_by_id]
@@ -96,8 +97,8 @@ def all_of(answer_by_id: Mapping[int, T], count: int, what: str, notes: Sequence
 
 
 def read_region_indices(value: Any, count: int) -> tuple[list[int], list[Note]]:
-    """`value` is a region's id, a list of ids, or None. Returns indices from 0, each once, and a
-    note on each id that no region has.
+    """Return the indices, from 0 and each once, of the regions that a reply names by an id or a
+    list of ids, and a note on each id that no region has.
     """
     if value is None:
         return [], []
@@ -114,7 +115,7 @@ def read_region_indices(value: Any, count: int) -> tuple[list[int], list[Note]]:
 
 
 def text_of(value: Any) -> str:
-    """Single-spaced; "" for a value that is no string."""
+    """Return a string single-spaced; "" for a value that is none."""
     return " ".join(value.split()) if isinstance(value, str) else ""
 
 
@@ -151,7 +152,7 @@ def region_expression(
                 )
         return all_of(described_by_id, count, "the description", notes), notes
 
-    return about(
+    return request_about(
         "region_expression", image, question, schema, read, box_format, divisible=count > 1
     )
 
@@ -194,7 +195,7 @@ def grounding_expression(
             )
         return expressions, notes
 
-    return about(
+    return request_about(
         "grounding_expression",
         image,
         question,
@@ -252,7 +253,9 @@ def double_check(
         return all_of(check_by_id, count, "the check", notes), notes
 
     schema = object_of(checks=list_of(check))
-    return about("double_check", image, question, schema, read, box_format, divisible=count > 1)
+    return request_about(
+        "double_check", image, question, schema, read, box_format, divisible=count > 1
+    )
 
 
 def _read_matches(item: Mapping[str, Any], number: int) -> bool | None:

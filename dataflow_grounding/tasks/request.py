@@ -64,7 +64,8 @@ class ReplyForm:
     """In which form a reply is asked for."""
 
     is_free: bool = False  # whether the endpoint is not asked to hold the reply to JSON
-    in_words: str = "the JSON object"  # what it holds, for a model whose last one could not be read
+    # What it holds, as a model is told whose last reply could not be read.
+    in_words: str = "the JSON object"
     # how much the model is to think first, `low` or `off`; empty leaves it to it
     thinking: str = ""
 
@@ -178,15 +179,15 @@ class Request(Generic[T]):
 
     @property
     def own_seed(self) -> int | None:
-        """The seed that makes it a request of its own for a cache; it isn't part of the request's
-        key.
+        """The seed to send where a kept reply won't do: a gateway's cache takes the same question
+        with another seed for another one. It isn't part of the request's key.
         """
         return (self.sample or secrets.randbits(31)) if self.wants_own_reply else None
 
     @property
     def messages(self) -> list[Turn]:
-        """The turns before it, but for those of the system, then its text with the pictures left
-        for it.
+        """The turns before it, without those of the system, then its own text, with the pictures
+        that are in none of these turns.
         """
         count_in_turns = sum(len(turn.images) for turn in self.turns)
         turns = [turn for turn in self.turns if turn.role != SYSTEM]
@@ -257,7 +258,7 @@ class Request(Generic[T]):
         return hashlib.sha256(_SORTED.encode(parts).encode()).hexdigest()[:32]
 
 
-def about(
+def request_about(
     task: str,
     image: Image,
     question: Mapping[str, Any],
@@ -268,8 +269,8 @@ def about(
     divisible: bool = False,
     **words: str,
 ) -> Request[T]:
-    """Make the request of a task about one image; `box_format` and `words` fill its prompt's
-    {names}.
+    """Make the request of a task about one image. The words for `box_format` and `words` fill the
+    {names} of its prompt.
     """
     if box_format:
         words = {"box_format": box_format.instructions(image.sent_size), **words}

@@ -67,8 +67,8 @@ class AskingForm:
         return f"{WITH_FORMS}_lists" if self.boxes == "lists" else WITH_FORMS
 
     def of(self, request: Request[T]) -> Request[T]:
-        """The same object if that changes nothing. The reply's form changes only for boxes of
-        phrases; thinking changes for any request.
+        """Return a request put in this form: the same object if that changes nothing. The reply's
+        form changes only for boxes of phrases; thinking changes for any request.
         """
         changes: dict[str, Any] = {}
         if self.thinking != "default":
@@ -101,7 +101,7 @@ class AskingForm:
 
 
 def form_named(name: str) -> AskingForm:
-    """Of the table that ships; raises SpecError where no form has this name."""
+    """Return a form of the table that ships. Raises SpecError where none has this name."""
     table = load_table(__package__, "asking_forms.yaml")
     row = table.get(name)
     if row is None:
@@ -120,8 +120,8 @@ def forms_with_prompt(prompt_name: str) -> list[str]:
 
 
 def form_of(asking: "str | Mapping[str, Any] | AskingForm") -> AskingForm:
-    """By its name, or by its parts: `{from: json, thinking: off}`. What these leave out is that of
-    the form `from`, or of "auto".
+    """Return a form by its name, or by its parts: `{from: json, thinking: off}`. What these leave
+    out is that of the form `from`, or of "auto".
     """
     if isinstance(asking, AskingForm):
         return asking

@@ -49,23 +49,15 @@ class Wording:
     def __post_init__(self) -> None:
         for name, text in self.prompts.items():
             _check_prompt(name, text)
-        if not isinstance(self.guidance, str) or len(self.guidance) > LONGEST:
-            raise SpecError(
-                f"{setting('workflow.guidance')} should be a text of at most {LONGEST} characters"
-            )
-        if INPUT in self.guidance or "</input>" in self.guidance:
-            raise SpecError(
-                f"{setting('workflow.guidance')} can't hold {INPUT}: the data of a question stand"
-                " there"
-            )
+        _check_guidance(self.guidance)
         for term, definition in self.definitions.items():
             for text in (term, definition):
                 if not isinstance(text, str) or not text.strip() or len(text) > LONGEST:
                     raise SpecError(f"the definition of {term!r:.60} should be a text")
-        asked = self.asking.prompt_name if self.asking else WITH_FORMS
-        if WITH_FORMS in self.prompts and asked not in self.prompts:
+        used = self.asking.prompt_name if self.asking else WITH_FORMS
+        if WITH_FORMS in self.prompts and used not in self.prompts:
             raise SpecError(
-                f"this form of asking is put by the prompt {asked}, and your own is {WITH_FORMS}:"
+                f"this form of asking is put by the prompt {used}, and your own is {WITH_FORMS}:"
                 " write that one, too"
             )
 
@@ -73,24 +65,14 @@ class Wording:
         return bool(self.prompts or self.guidance or self.definitions or self.asking)
 
     def of(self, request: Request[T]) -> Request[T]:
-        """The same object if they change nothing. Definitions go into the data; the sentence on
-        them, then the guidance, follow the instructions.
+        """Return a request as the user has it put: the same object if that changes nothing.
+
+        Definitions go into the data; the sentence on them, then the guidance, follow the
+        instructions.
         """
-        if self.asking:  # which prompt it is, before that one's words
+        if self.asking:  # first, as it settles which prompt is used
             request = self.asking.of(request)
-        changes: dict[str, Any] = {}
-        template = self.prompts.get(request.prompt.name or request.task)
-        words = request.prompt.words
-        prompt = request.prompt
-        if template is not None:
-            before, _, after = template.partition(INPUT)
-            changes["instructions"] = filled(before.strip(), words)
-            prompt = replace(prompt, closing=filled(after.strip(), words))
-        system = self.prompts.get(ABOUT_NO_IMAGE if request.text_only else ABOUT_IMAGE)
-        if system is not None:
-            prompt = replace(prompt, system=system.strip())
-        if prompt is not request.prompt:
-            changes["prompt"] = prompt
+        changes = self._own_prompts_for(request)
         additions = []
         definitions = self._definitions_of(request)
         if definitions:
@@ -105,6 +87,22 @@ class Wording:
             return request
         return replace(request, **changes)
 
+    def _own_prompts_for(self, request: Request[Any]) -> dict[str, Any]:
+        # The fields of the request that the user's own prompts change.
+        changes: dict[str, Any] = {}
+        prompt = request.prompt
+        template = self.prompts.get(prompt.name or request.task)
+        if template is not None:
+            before, _, after = template.partition(INPUT)
+            changes["instructions"] = filled(before.strip(), prompt.words)
+            prompt = replace(prompt, closing=filled(after.strip(), prompt.words))
+        system = self.prompts.get(ABOUT_NO_IMAGE if request.text_only else ABOUT_IMAGE)
+        if system is not None:
+            prompt = replace(prompt, system=system.strip())
+        if prompt is not request.prompt:
+            changes["prompt"] = prompt
+        return changes
+
     def _definitions_of(self, request: Request[Any]) -> dict[str, str]:
         if not self.definitions:
             return {}
@@ -112,12 +110,14 @@ class Wording:
         return {
             term: definition
             for term, definition in self.definitions.items()
-            if _stands_in(term.strip().casefold(), text)
+            if _is_word_in(term.strip().casefold(), text)
         }
 
 
 def ejected(name: str) -> str:
-    """As the beginning of a user's own file: it ends with `<input>`, but for a system message."""
+    """Return a shipped prompt as the beginning of a user's own file: it ends with `<input>`, but
+    for a system message.
+    """
     if name not in prompt_names():
         raise SpecError(f"no prompt {name!r}{_nearest(name)}")
     text = load_prompt(name)
@@ -127,7 +127,9 @@ def ejected(name: str) -> str:
 
 
 def read_prompts(folder: str) -> dict[str, str]:
-    """By the names of their files without ".txt"; other files are passed over."""
+    """Read the prompts in a folder, by the names of their files without ".txt"; other files are
+    passed over.
+    """
     try:
         names = sorted(name for name in os.listdir(folder) if name.endswith(".txt"))
     except OSError as error:
@@ -150,6 +152,17 @@ def read_prompts(folder: str) -> dict[str, str]:
     return prompts
 
 
+def _check_guidance(guidance: str) -> None:
+    if not isinstance(guidance, str) or len(guidance) > LONGEST:
+        raise SpecError(
+            f"{setting('workflow.guidance')} should be a text of at most {LONGEST} characters"
+        )
+    if INPUT in guidance or "</input>" in guidance:
+        raise SpecError(
+            f"{setting('workflow.guidance')} can't hold {INPUT}: the data of a question stand there"
+        )
+
+
 def _check_prompt(name: str, text: str) -> None:
     if name not in prompt_names():
         raise SpecError(f"no prompt is called {name!r}{_nearest(name)}")
@@ -169,8 +182,9 @@ def _check_prompt(name: str, text: str) -> None:
 
 
 def _needed_parts(shipped: str) -> Iterator[tuple[str, str]]:
-    # A key counts only with a colon after it, as in JSON, because the instructions may name it,
-    # too. A reply in lines has no keys; there the texts after the colons count.
+    # What a user's own prompt has to hold, each with the pattern by which it is looked for. A key
+    # counts only with a colon after it, as in JSON, because the instructions may name it, too. A
+    # reply in lines has no keys; there the texts after the colons count.
     for placeholder in sorted(set(_PLACEHOLDER.findall(shipped))):
         yield placeholder, re.escape(placeholder)
     _, _, reply = shipped.rpartition(_REPLY)
@@ -191,7 +205,7 @@ def _texts_in(value: Any) -> Iterator[str]:
             yield from _texts_in(item)
 
 
-def _stands_in(term: str, text: str) -> bool:
+def _is_word_in(term: str, text: str) -> bool:
     # Where words aren't parted by blanks, as in Chinese, it may be anywhere.
     start = text.find(term)
     while start >= 0:
