@@ -1,4 +1,4 @@
-"""A request's body in parts, sent by aiohttp one after the other."""
+"""A request's body in parts, sent by aiohttp at once."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,9 @@ from aiohttp.payload import Payload
 
 
 class PartsPayload(Payload):
-    """The parts of a JSON body. A picture's base64 is a separate part, which is never copied."""
+    """The parts of a JSON body. A picture's base64 is a part, so that a waiting request shares it
+    with what is kept of the picture.
+    """
 
     def __init__(self, parts: Sequence[bytes]) -> None:
         super().__init__(parts, content_type="application/json")
@@ -17,5 +19,5 @@ class PartsPayload(Payload):
         return b"".join(self._value).decode(encoding, errors)
 
     async def write(self, writer: AbstractStreamWriter) -> None:
-        for part in self._value:
-            await writer.write(part)
+        # one send: each one wakes who receives
+        await writer.write(b"".join(self._value))

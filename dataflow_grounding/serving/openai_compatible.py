@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
@@ -87,7 +87,6 @@ TIMEOUT = 60.0  # seconds for one request at the ordinary tier
 MODELS_TIMEOUT = 10.0  # seconds for the list of models, at the most
 MODELS_BYTES = 2**20  # of that list, at the most
 READ_BYTES = 20_000  # of an answer that is no reply
-LONG_PART = 16_384  # bytes of a part of a body that is sent by itself
 
 
 class OpenAIServing(Serving):
@@ -343,8 +342,8 @@ class OpenAIServing(Serving):
         return reply
 
     def _body(self, request: Request[Any], habits: Habits) -> list[bytes]:
-        # In parts, as the images' long texts are neither copied nor scanned. For an endpoint that
-        # takes no system message, its text begins the first turn.
+        # In parts, as the images' long texts aren't scanned, nor copied before they are sent. For
+        # an endpoint that takes no system message, its text begins the first turn.
         parts = [b'{"messages":[']
         beginning = ""
         if habits.system_message:
@@ -360,7 +359,7 @@ class OpenAIServing(Serving):
         if seed is not None:
             parts += self._own_reply_keys(seed, habits)
         parts.append(self._settings_as_json(request, habits))
-        return _short_parts_joined(parts)
+        return parts
 
     def _own_reply_keys(self, seed: int, habits: Habits) -> Iterator[bytes]:
         if habits.seed and "seed" not in self.extra_body:
@@ -446,20 +445,6 @@ class OpenAIServing(Serving):
         transport = self._transport.take()
         if transport is not None:
             await transport.aclose()
-
-
-def _short_parts_joined(parts: Iterable[bytes]) -> list[bytes]:
-    # Each part is written to the connection by itself, which costs more than to copy a short one.
-    joined = []
-    short: list[bytes] = []
-    for part in parts:
-        if len(part) < LONG_PART:
-            short.append(part)
-        else:
-            joined += [b"".join(short), part]
-            short = []
-    joined.append(b"".join(short))
-    return joined
 
 
 def _message(message: Turn, beginning: str) -> list[bytes]:

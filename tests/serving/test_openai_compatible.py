@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -89,6 +90,26 @@ def test_the_address_is_taken_however_it_ends(row: dict[str, Any], path: str) ->
     with LoopbackServer() as server:
         ExpressionExtractor(OpenAIServing(server.base_url + path, "loopback"))(row)
         assert server.count(200) == 1
+
+
+def test_a_request_is_sent_at_once(row: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.effect_noise((150, 150), 100).save(row["image_path"])
+    sent_to: list[int] = []
+
+    def counting(send: Any) -> Any:
+        def counted(own: socket.socket, *given: Any) -> Any:
+            if own.family == socket.AF_INET:
+                sent_to.append(own.getpeername()[1])
+            return send(own, *given)
+
+        return counted
+
+    for name in ("send", "sendmsg"):  # asyncio takes either, by Python's version
+        monkeypatch.setattr(socket.socket, name, counting(getattr(socket.socket, name)))
+    with LoopbackServer() as server:
+        ExpressionExtractor(serving(server))(row)
+    assert server.bytes_received > 20_000
+    assert sent_to.count(server.port) == server.received == 1
 
 
 # --- a client of the user's own
