@@ -34,8 +34,9 @@ _READINGS = ((-3.0, 0.85), (0.0, 1.0), (1.5, 1.15))
 def color_mask(
     term: str, lch: Sequence[Array], *, inset: float = 0.0, factor: float = 1.0
 ) -> Array:
-    """Where the term holds, by lightness 0 to 100, chroma, and hue in degrees. `inset` degrees are
-    taken off each end of its hues, and its least chroma is multiplied by `factor`.
+    """Return for each pixel whether a colour term holds. `lch` has lightness from 0 to 100, chroma,
+    and hue in degrees. `inset` degrees are taken off each end of the term's hues, and its least
+    chroma is multiplied by `factor`.
     """
     lightness, chroma, hue = lch
     hue_bounds, chroma_bounds, lightness_bounds = words.COLOR_BOUNDS[term]
@@ -72,8 +73,9 @@ class ColorRegion(Candidate):
 
 
 def find_regions(picture: Picture, term: str, *, joined: bool = False) -> list[ColorRegion]:
-    """Largest first. The colour is read three times, loosely to strictly: what has a clear border
-    then keeps its box. `joined` takes pieces with a small gap between them as one.
+    """Return the regions of a colour, the largest first. The colour is read three times, loosely to
+    strictly: what has a clear border then keeps its box. `joined` takes pieces with a small gap
+    between them as one.
     """
     loose, medium, strict = [
         _regions_of(color_mask(term, picture.lch, inset=inset, factor=factor), picture, joined)
@@ -116,12 +118,12 @@ def _with_gaps_filled(mask: Array, gap: float, picture: Picture) -> Array:
 def _stands_out(picture: Picture, region: ColorRegion) -> bool:
     # The band leaves out the pixels at the region's very edge, which are of mixed colour. A region
     # doesn't stand out if it is itself of many colours, or fills the picture and has no band.
-    band = max(4, round(0.02 * max(picture.width, picture.height)))
-    part = picture.around(region.bbox, 2 * band)
+    width = max(4, round(0.02 * max(picture.width, picture.height)))  # of the band
+    part = picture.around(region.bbox, 2 * width)
     inside = region.pixels[part]
     lab = picture.lab[part]
     with_edge = cv2.dilate(inside, np.ones((5, 5), np.uint8))
-    with_band = cv2.dilate(inside, np.ones((2 * band + 1, 2 * band + 1), np.uint8))
+    with_band = cv2.dilate(inside, np.ones((2 * width + 1, 2 * width + 1), np.uint8))
     is_band = with_band - with_edge
     region_lab = lab[inside > 0]
     region_mean = region_lab.mean(axis=0)

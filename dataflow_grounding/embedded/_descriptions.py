@@ -27,16 +27,21 @@ class Descriptions:
         for thing in things:
             for name in self._names[thing.id]:
                 self.meanings.setdefault(name, []).append(thing.id)
+        self._add_counted()
+
+    def _add_counted(self) -> None:
+        # Where "red car" fits two things, "two red cars" means both.
         for color in ("", *words.COLOR_BOUNDS):
-            for kind in {thing.kind for thing in things}:
+            for kind in {thing.kind for thing in self.things}:
                 ids = self.meanings.get(_joined(color, kind), [])
                 if len(ids) > 1:
                     self.meanings[_counted(len(ids), color, kind)] = ids
 
     def meaning(self, text: str) -> list[int] | None:
         """Return the ids of the things that a phrase fits; None where its words aren't known."""
-        first, _, rest = text.strip().lower().partition(" ")
-        return self.meanings.get(rest if first in ("a", "an", "the") else f"{first} {rest}".strip())
+        plain = text.strip().lower()
+        first, _, rest = plain.partition(" ")
+        return self.meanings.get(rest if first in ("a", "an", "the") else plain)
 
     def means(self, text: str, ids: Sequence[int]) -> bool:
         """Return whether a phrase means exactly these things: a singular no more than one."""
@@ -50,8 +55,8 @@ class Descriptions:
         return None
 
     def groups(self) -> list[tuple[str, list[int]]]:
-        """Each kind of thing, counted, with the ids of its things: ("two cars", [3, 5]). Those of
-        more things come first, of as many those with larger boxes.
+        """Return each kind of thing, counted, with the ids of its things: ("two cars", [3, 5]).
+        Those of more things come first, of as many those with larger boxes.
         """
         grouped: dict[tuple[str, str], list[Thing]] = {}
         for thing in self.things:
@@ -102,8 +107,9 @@ def _counted(count: int, color: str, kind: str) -> str:
 def answer_about_regions(
     task: str, image: Array, request_input: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """`image` is uint8 (H, W, 3), BGR, upright; `request_input` has `regions`, and for
-    "double_check" the `expressions` that are to be checked.
+    """Answer a task about regions from their labels, colours and places. `image` is uint8
+    (H, W, 3), BGR, upright; `request_input` has `regions`, and for "double_check" the `expressions`
+    that are to be checked.
     """
     picture = Picture(image)
     regions = request_input.get("regions") or []
@@ -119,7 +125,7 @@ def answer_about_regions(
         for thing in descriptions.things:
             captions.append({"id": thing.id, "text": _plain_caption(thing, picture)})
         return {"captions": captions}
-    described = []
+    described = []  # for "region_expression"
     for region, thing in zip(regions, descriptions.things, strict=True):
         # What nothing tells from others is described as one of them: "a red car".
         text = descriptions.shortest(thing) or with_article(_joined(thing.color, thing.kind))

@@ -52,10 +52,11 @@ def find_faces(picture: Picture) -> Faces:
     gray = cv2.equalizeHist(small)
     clear: list[Candidate] = []
     doubtful = 0
-    for box, votes in _hits("frontalface_alt2", gray, max(20, min(gray.shape) // 17)):
+    least_side = max(20, min(gray.shape) // 17)
+    for box, votes in _hits("frontalface_alt2", gray, least_side):
         is_confirmed = _is_seen_again(gray, box)
         has_many_votes = votes >= _CLEAR_VOTES
-        x1, y1, x2, y2 = (side / scale for side in box)
+        x1, y1, x2, y2 = (edge / scale for edge in box)
         face = _relative((x1, y1, x2, y2), _FACE_IN_HIT, picture)
         if is_confirmed and has_many_votes and _has_skin(face, picture):
             clear.append(Candidate(face, _FACE_SCORE, "seen"))
@@ -73,6 +74,7 @@ def person_of(face: Candidate, picture: Picture) -> Candidate:
 def _hits(
     name: str, gray: Array, least_side: int, step: float = 1.1, votes: int = _REPORTED_VOTES
 ) -> list[tuple[Box, int]]:
+    # The boxes in which a cascade sees a face, each with its votes, sorted.
     if not hasattr(_loaded, name):
         path = os.path.join(os.path.dirname(cv2.__file__), "data", f"haarcascade_{name}.xml")
         setattr(_loaded, name, cv2.CascadeClassifier(path))

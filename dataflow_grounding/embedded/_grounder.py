@@ -29,9 +29,11 @@ _LIKE_FIT = 0.8
 def ground_phrases(
     image: Array, phrases: Sequence[dict[str, Any]]
 ) -> dict[str, list[dict[str, Any]]]:
-    """`image` is uint8 (H, W, 3), BGR, upright. Returns `objects`, with boxes in whole pixels and
-    scores set by hand, one for each kind of evidence, which are no probabilities; and `statuses` of
-    phrases of which it can't be told whether or where they are. A phrase in neither wasn't found.
+    """Look for phrases in an image, which is uint8 (H, W, 3), BGR, upright.
+
+    Returns `objects`, with boxes in whole pixels and scores set by hand, one for each kind of
+    evidence, which are no probabilities; and `statuses` of phrases of which it can't be told
+    whether or where they are. A phrase in neither wasn't found.
     """
     picture = Picture(image)
     objects = []
@@ -72,9 +74,9 @@ def _find_sky(phrase: Phrase, picture: Picture) -> Sequence[Candidate]:
 
 
 def _find_greenery(phrase: Phrase, picture: Picture) -> Sequence[Candidate]:
-    is_one_plant = phrase.head == "leaf" and not phrase.is_plural
-    is_chosen = phrase.wanted not in (None, 1) or bool(phrase.positions)
-    if phrase.color not in (None, "green") or is_one_plant or is_chosen:
+    is_one_leaf = phrase.head == "leaf" and not phrase.is_plural
+    are_some_meant = phrase.wanted not in (None, 1) or bool(phrase.positions)
+    if phrase.color not in (None, "green") or is_one_leaf or are_some_meant:
         raise Undecided("unsupported", "single plants can't be told apart")
     return find_greenery(picture)
 
@@ -111,7 +113,7 @@ def _find_colored(phrase: Phrase, picture: Picture) -> Sequence[Candidate]:
 
 
 def _find_drawn(name: str, color: str, picture: Picture) -> list[ColorRegion]:
-    shapes = _like(name, find_regions(picture, color), picture)
+    shapes = _shapes_like(name, find_regions(picture, color), picture)
     if any(shape.fit < _DRAWN_FIT for shape in shapes):
         raise Undecided("ambiguous", f"what is there is only like a {name}")
     return [shape.drawn for shape in shapes]
@@ -119,13 +121,13 @@ def _find_drawn(name: str, color: str, picture: Picture) -> list[ColorRegion]:
 
 def _find_round(color: str, picture: Picture) -> list[ColorRegion]:
     regions = find_regions(picture, color)
-    discs = [shape.region for shape in _like("circle", regions, picture)]
+    discs = [shape.region for shape in _shapes_like("circle", regions, picture)]
     if regions and not discs:
         raise Undecided("ambiguous", f"something {color} is there, but nothing round")
     return discs
 
 
-def _like(name: str, regions: list[ColorRegion], picture: Picture) -> list[Shape]:
+def _shapes_like(name: str, regions: list[ColorRegion], picture: Picture) -> list[Shape]:
     shapes = [read_shape(picture, region) for region in regions]
     return [shape for shape in shapes if shape.kind == name and shape.fit >= _LIKE_FIT]
 
@@ -140,7 +142,7 @@ def _find_things(color: str, picture: Picture, pieces_are_one: bool) -> list[Col
 
 def _is_spread(region: ColorRegion, picture: Picture) -> bool:
     x1, y1, x2, y2 = region.bbox
-    edges = [x1 <= 1, y1 <= 1, x2 >= picture.width - 1, y2 >= picture.height - 1]
+    touches = [x1 <= 1, y1 <= 1, x2 >= picture.width - 1, y2 >= picture.height - 1]  # each side
     box_area = area(region.bbox)
     is_sparse = region.size < _LEAST_FILL * box_area
-    return is_sparse or edges.count(True) >= 2 or box_area > _MOST_BOX * picture.area
+    return is_sparse or sum(touches) >= 2 or box_area > _MOST_BOX * picture.area

@@ -41,7 +41,7 @@ class Phrase:
 
 
 def parse_phrase(text: str) -> Phrase:
-    """Raises Undecided where a word of it isn't understood."""
+    """Read what a phrase asks for. Raises Undecided where a word of it isn't understood."""
     if len(text) > _MOST_CHARACTERS:
         raise Undecided("unsupported", "the phrase is too long")
     tokens, place = _words_and_place(text)
@@ -64,8 +64,9 @@ def parse_phrase(text: str) -> Phrase:
     has_size = not words.SIZES.isdisjoint(modifiers)
     if has_size and is_plural and not counts:
         raise Undecided("unsupported", "sizes are not compared")
-    is_bare = plain == tokens and not positions and not has_size
-    wanted = None if is_plural or is_bare else 1
+    has_no_article = plain == tokens
+    is_name_of_class = has_no_article and not positions and not has_size
+    wanted = None if is_plural or is_name_of_class else 1
     return Phrase(
         head=head,
         is_plural=is_plural,
@@ -99,18 +100,19 @@ def _refuse_unknown(modifiers: Sequence[str]) -> None:
 def select_meant(
     candidates: Sequence[Candidate], phrase: Phrase, picture: Picture
 ) -> list[Candidate]:
-    """One by "the left ball", two by "two balls", all by "balls" and by "ball", the bare name of a
-    class. Raises Undecided where it isn't told which of the candidates are meant.
+    """Return the candidates that a phrase means: one by "the left ball", two by "two balls", all by
+    "balls" and by "ball", the bare name of a class. Raises Undecided where it isn't told which.
     """
     meant = [each for each in candidates if _is_at(each.bbox, phrase.positions, picture)]
-    if candidates and (not meant or phrase.wanted not in (None, len(meant))):
+    is_count_right = phrase.wanted in (None, len(meant))
+    if candidates and not (meant and is_count_right):
         count = "1 candidate" if len(candidates) == 1 else f"{len(candidates)} candidates"
         raise Undecided("ambiguous", f"{count}, and the words don't tell which")
     return sorted(meant, key=lambda each: each.bbox)
 
 
 def relative_center(box: Box, picture: Picture) -> tuple[float, float]:
-    """In parts of the picture's width and height."""
+    """Return the middle of a box in parts of the picture's width and height."""
     return (box[0] + box[2]) / 2 / picture.width, (box[1] + box[3]) / 2 / picture.height
 
 

@@ -70,7 +70,9 @@ class Picture:
         return np.asarray(lightness), np.asarray(chroma), np.asarray(hue)
 
     def around(self, bbox: Box, margin: int = 0) -> tuple[slice, slice]:
-        """Rows and columns of a box with a margin, at least one of each, in the copy's arrays."""
+        """Return the rows and columns, in the copy's arrays, of a box with a margin around it: at
+        least one of each.
+        """
         x1, y1, x2, y2 = map(int, bbox)
         rows = _span(y1 - margin, y2 + margin, self.height)
         return rows, _span(x1 - margin, x2 + margin, self.width)

@@ -35,17 +35,20 @@ _MOST_PLANT_HUE = 140  # median, in degrees
 
 
 def find_sky(picture: Picture) -> list[Candidate]:
-    """The smooth bluish area along the top, down to a horizon; a gray area may be a wall."""
+    """Return the smooth bluish area along the top, down to a horizon, if there is one. A grey area
+    may be a wall.
+    """
     if picture.area < _LEAST_SKY_PICTURE:
         return []
     region = _smooth_from_top(picture)
-    size = int(region.sum())
-    is_wide = region[0].mean() >= _SKY_WIDTH and region[-1].mean() <= _MOST_OF_LAST_ROW
-    if size < _SKY_AREA * picture.area or not is_wide:
+    is_large = int(region.sum()) >= _SKY_AREA * picture.area
+    is_wide = region[0].mean() >= _SKY_WIDTH
+    ends_above = region[-1].mean() <= _MOST_OF_LAST_ROW
+    if not (is_large and is_wide and ends_above):
         return []
-    lab = picture.lab[region > 0]
+    b_star = picture.lab[region > 0][:, 2]
     least_blue, most_blue = _SKY_BLUE
-    if not least_blue <= -lab[:, 2].mean() <= most_blue or lab[:, 2].std() > _SKY_SPREAD:
+    if not least_blue <= -b_star.mean() <= most_blue or b_star.std() > _SKY_SPREAD:
         return []
     return [Candidate(box_of(*cv2.boundingRect(region)), _SKY_SCORE, "region")]
 
@@ -67,6 +70,7 @@ def _smooth_from_top(picture: Picture) -> Array:
     # Closing joins what wires, poles and branches part.
     side = max(5, round(0.03 * picture.width) | 1)
     joined = cv2.morphologyEx(smooth, cv2.MORPH_CLOSE, np.ones((1, side), np.uint8))
+    # Only parts that take much of the first row are of the sky.
     _, labels = cv2.connectedComponents(joined, connectivity=4)
     parts, widths = np.unique(labels[0][joined[0] > 0], return_counts=True)
     wide_parts = parts[widths >= _LEAST_PART_OF_ROW * picture.width]

@@ -56,7 +56,8 @@ def _filled(mask: Array) -> Array:
 
 
 def _with_corners(bgr: Array, filled: Array, ring: Array) -> Array:
-    # A pixel near the region belongs to it if its colour is nearer to the region's than to that of
+    # A region found by its colour lacks the mixed pixels at its tips: they are won back here. A
+    # pixel near the region belongs to it if its colour is nearer to the region's than to that of
     # the ``ring`` around it, and pixels that belong to it connect the two. ``filled`` and ``ring``
     # are 1 where the region and the ring are; so is what is returned.
     inside = bgr[filled > 0].mean(axis=0)
@@ -67,7 +68,8 @@ def _with_corners(bgr: Array, filled: Array, ring: Array) -> Array:
     surroundings = cv2.dilate(filled, np.ones((9, 9), np.uint8))
     near = surroundings & (share > 0.5).astype(np.uint8)
     _, labels = cv2.connectedComponents(near | filled, connectivity=4)
-    return np.asarray((labels == labels[filled > 0][0]).astype(np.uint8))
+    label = labels[filled > 0][0]  # ``filled`` is one piece, so that of any of its pixels will do
+    return np.asarray((labels == label).astype(np.uint8))
 
 
 def _kind(outline: Array) -> tuple[str, float]:

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from typing import Any
+from typing import Any, NamedTuple
 
 from dataflow_grounding.data.heads import ends_phrase
 from dataflow_grounding.data.nouns import singular
@@ -21,35 +21,44 @@ POSITION = re.compile(
 
 
 def extract_expressions(caption: str) -> dict[str, Any]:
-    """By word lists and rules (no model), for English. `cleaned_caption` is in NFC with single
-    spaces; each `text` is an exact part of it, in order and not overlapping: a noun phrase that
-    begins with an article or a number, or is a plural, with the position words that follow it.
-    `noun_chunk` is without article, number and position.
+    """Find the expressions of an English caption by word lists and rules, without a model.
+
+    `cleaned_caption` is in NFC with single spaces. Each `text` is an exact part of it, in order and
+    not overlapping: a noun phrase that begins with an article or a number, or is a plural, with the
+    position words that follow it. `noun_chunk` is without article, number and position.
     """
     cleaned = " ".join(unicodedata.normalize("NFC", caption).split())
     beginning = cleaned[:_MOST_CHARACTERS]
     matches = list(_TOKEN.finditer(beginning))
     tokens = [match.group().lower() for match in matches]
     expressions: list[dict[str, str]] = []
-    if sum(token in words.FOREIGN for token in tokens) > 1:
+    is_english = sum(token in words.FOREIGN for token in tokens) <= 1
+    if not is_english:
         return {"cleaned_caption": cleaned, "expressions": expressions}
     at = 0
     while at < len(tokens):
-        start, chunk, end = _phrase_at(tokens, at)
-        if chunk < end and _is_thing(tokens, start, chunk, end):
-            if _token(tokens, end) == "of":
-                _, _, after = _phrase_at(tokens, end + 1)
-                end = max(end, after)
-            last = matches[end - 1].end()
-            position = POSITION.match(beginning, last)
-            text = cleaned[matches[start].start() : position.end() if position else last]
-            noun_chunk = cleaned[matches[chunk].start() : last]
+        chunk, end = _phrase_at(tokens, at)
+        if chunk < end and _is_thing(tokens, at, chunk, end):
+            if _token(tokens, end) == "of":  # "a cup of tea" is one thing
+                end = max(end, _phrase_at(tokens, end + 1).end)
+            chunk_end = matches[end - 1].end()
+            position = POSITION.match(beginning, chunk_end)
+            text_end = position.end() if position else chunk_end
+            text = cleaned[matches[at].start() : text_end]
+            noun_chunk = cleaned[matches[chunk].start() : chunk_end]
             expressions.append({"text": text, "noun_chunk": noun_chunk})
         at = max(end, at + 1)
     return {"cleaned_caption": cleaned, "expressions": expressions}
 
 
-def _phrase_at(tokens: list[str], start: int) -> tuple[int, int, int]:
+class _Span(NamedTuple):
+    """Tokens of a phrase without its article and number, by index."""
+
+    chunk: int  # the first
+    end: int  # the one after the last
+
+
+def _phrase_at(tokens: list[str], start: int) -> _Span:
     chunk = start
     while _token(tokens, chunk) in words.ARTICLES or _token(tokens, chunk) in words.NUMBERS:
         chunk += 1
@@ -58,19 +67,22 @@ def _phrase_at(tokens: list[str], start: int) -> tuple[int, int, int]:
     while end < min(len(tokens), chunk + _MOST_WORDS):
         word = tokens[end]
         after = _token(tokens, end + 1)
-        is_between_words = (
+        # "a small, red and white car"
+        is_between_modifiers = (
             word in (",", "and") and _is_modifier(tokens[end - 1]) and _is_modifier(after)
         )
+        # After "a", what looks like a plural is a verb: "a man walks".
         is_verb = word in words.VERBS or (is_one and singular(word) != word)
-        if not is_between_words and (
+        is_end = (
             not word[0].isalnum()
             or word in words.ARTICLES
             or ends_phrase(word, after)
             or (end > chunk and is_verb)
-        ):
+        )
+        if is_end and not is_between_modifiers:
             break
         end += 1
-    return start, chunk, end
+    return _Span(chunk, end)
 
 
 def _is_modifier(word: str) -> bool:

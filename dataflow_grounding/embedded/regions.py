@@ -48,13 +48,14 @@ class Thing:
 
 
 def read_things(picture: Picture, regions: Sequence[Mapping[str, Any]]) -> list[Thing]:
-    """A region has `id`, perhaps `type` (its label), and a box in pixels of the picture as sent,
-    under a key that is named after the box format: it is the only list.
+    """Read the regions of a request: each has `id`, perhaps `type` (its label), and a box in pixels
+    of the picture as sent.
     """
     scale_x = picture.width / picture.full_width
     scale_y = picture.height / picture.full_height
     things = []
     for region in regions:
+        # The box's key depends on the box format; its value is the only list.
         x1, y1, x2, y2 = next(value for value in region.values() if isinstance(value, list))
         bbox = (x1 * scale_x, y1 * scale_y, x2 * scale_x, y2 * scale_y)
         label = str(region.get("type") or "").replace("_", " ").lower()
@@ -66,10 +67,10 @@ def read_things(picture: Picture, regions: Sequence[Mapping[str, Any]]) -> list[
 
 
 def plural_of(kind: str) -> str:
-    """Of one word or several, all in lower case."""
+    """Return the plural of a kind of one word or several, all in lower case."""
     parts = kind.split()
-    nouns = [index for index, word in enumerate(parts) if singular(word) == head_of(kind)]
-    noun = nouns[-1] if nouns else -1
+    heads = [index for index, word in enumerate(parts) if singular(word) == head_of(kind)]
+    noun = heads[-1] if heads else -1  # "man" of "man in a hat", else the last word
     parts[noun] = plural(parts[noun])
     return " ".join(parts)
 
@@ -83,12 +84,12 @@ def with_article(name: str) -> str:
 
 
 def dominant_color(picture: Picture, bbox: Box) -> str:
-    """The colour term of at least half of a box's inner part, which leaves out a quarter at each
-    side, where the background may be; empty where none has that.
+    """Return the colour term of at least half of a box's inner part; empty where none has that. A
+    quarter at each side is left out, where the background may be.
     """
     x1, y1, x2, y2 = bbox
-    width, height = (x2 - x1) / 4, (y2 - y1) / 4
-    inner = picture.around((x1 + width, y1 + height, x2 - width, y2 - height))
+    margin_x, margin_y = (x2 - x1) / 4, (y2 - y1) / 4
+    inner = picture.around((x1 + margin_x, y1 + margin_y, x2 - margin_x, y2 - margin_y))
     lch = [plane[inner] for plane in picture.lch]
     shares = {term: float(color_mask(term, lch).mean()) for term in words.COLOR_BOUNDS}
     best = max(shares, key=lambda term: shares[term])
@@ -96,22 +97,16 @@ def dominant_color(picture: Picture, bbox: Box) -> str:
 
 
 def propose_regions(image: Array, most: int) -> list[list[int]]:
-    """Faces, regions of one colour, and what is surrounded by edges, from top to bottom: the
-    largest, none tiny, none nearly the whole picture or a larger one. In whole pixels of `image`,
-    which is uint8 (H, W, 3), BGR, upright.
+    """Return boxes around faces, regions of one colour, and what is surrounded by edges, from top
+    to bottom: the `most` largest, none of them tiny, nearly the whole picture or nearly the same as
+    a larger one. They are in whole pixels of `image`, which is uint8 (H, W, 3), BGR, upright.
     """
     picture = Picture(image)
     boxes = [face.bbox for face in find_faces(picture).clear]
     for term in dict.fromkeys(words.CHROMATIC.values()):
         regions = find_regions(picture, term)
         boxes += [region.bbox for region in regions if region.is_steady]
-    edges = cv2.Canny(picture.smooth, *_EDGE_STEPS)
-    closed = cv2.morphologyEx(edges, cv2.MORPH_CLOSE, np.ones((_EDGE_GAP, _EDGE_GAP), np.uint8))
-    outlines, _ = cv2.findContours(closed, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    for outline in outlines:
-        x, y, width, height = cv2.boundingRect(outline)
-        if 1 / _MOST_ASPECT <= width / height <= _MOST_ASPECT:
-            boxes.append(box_of(x, y, width, height))
+    boxes += _boxes_within_edges(picture)
     kept: list[Box] = []
     for box in sorted(boxes, key=area, reverse=True):
         fits = _LEAST_SHARE * picture.area <= area(box) <= _MOST_SHARE * picture.area
@@ -119,3 +114,15 @@ def propose_regions(image: Array, most: int) -> list[list[int]]:
             kept.append(box)
     top_to_bottom = sorted(kept[:most], key=lambda box: (box[1], box[0]))
     return [picture.to_full(box) for box in top_to_bottom]
+
+
+def _boxes_within_edges(picture: Picture) -> list[Box]:
+    edges = cv2.Canny(picture.smooth, *_EDGE_STEPS)
+    closed = cv2.morphologyEx(edges, cv2.MORPH_CLOSE, np.ones((_EDGE_GAP, _EDGE_GAP), np.uint8))
+    outlines, _ = cv2.findContours(closed, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    boxes = []
+    for outline in outlines:
+        x, y, width, height = cv2.boundingRect(outline)
+        if 1 / _MOST_ASPECT <= width / height <= _MOST_ASPECT:
+            boxes.append(box_of(x, y, width, height))
+    return boxes
