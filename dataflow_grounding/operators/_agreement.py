@@ -36,7 +36,7 @@ async def ask_and_merge(
     answers = await _ask_all(ask_once, range(samples))
     readable = _readable_answers(answers, len(answers))
     if len(answers) == 1:
-        return [_single(found) for found in readable[0]]
+        return [_without_scores(found) for found in readable[0]]
     least_side = LEAST_SIDE_SHARE * max(size)
     merged: list[Found] = []
     for answers_for_phrase in zip(*readable, strict=True):
@@ -61,7 +61,7 @@ async def ask_until_agreed(
         answers += await _ask_all(ask_once, range(majority, samples))
     readable = _readable_answers(answers, samples)
     if len(answers) == 1:
-        return _single(readable[0])
+        return _without_scores(readable[0])
     with_boxes = [answer for answer in readable if answer.instances]
     voters = with_boxes or readable
     return merge_answers(voters, len(voters), least_side)
@@ -72,11 +72,12 @@ async def _ask_all(
 ) -> list[T | BaseException]:
     # What a gateway's cache repeats is no answer.
     answers = await asyncio.gather(*map(ask_once, numbers), return_exceptions=True)
-    further = [answer for answer in answers if not isinstance(answer, RepeatedReply)]
-    return further or answers
+    without_repeated = [answer for answer in answers if not isinstance(answer, RepeatedReply)]
+    return without_repeated or answers
 
 
 def _readable_answers(answers: Sequence[T | BaseException], samples: int) -> list[T]:
+    # Raises the first error where more than half of `samples` answers have one.
     errors: list[BaseException] = []
     readable: list[T] = []
     for answer in answers:
@@ -91,7 +92,8 @@ def _readable_answers(answers: Sequence[T | BaseException], samples: int) -> lis
     return readable
 
 
-def _single(found: Found) -> Found:
+def _without_scores(found: Found) -> Found:
+    # A score is the share of answers that agree, and there is only one.
     return replace(found, instances=[{**item, "score": None} for item in found.instances])
 
 
@@ -104,26 +106,34 @@ def merge_answers(answers: Sequence[Found], samples: int, least_side: float = 0.
     clusters: list[_Cluster] = []
     for answer in answers:
         _add_to_clusters(answer, clusters, least_side)
-    agree = (
+    do_agree = (
         len(answers) == samples
         and all(len(cluster) == samples for cluster in clusters)
         and len({answer.status for answer in answers}) == 1
     )
-    doubt = _first_of_half([answer.doubt for answer in answers], samples)
-    own_doubt = _first_of_half([answer.own_doubt for answer in answers], samples)
+    doubt = _doubt_of_half([answer.doubt for answer in answers], samples)
+    own_doubt = _doubt_of_half([answer.own_doubt for answer in answers], samples)
     remark = joined_remarks(answer.remark for answer in answers)
     staying = [cluster for cluster in clusters if 2 * len(cluster) >= samples]
     if staying:
         instances = [_instance_of(cluster, samples) for cluster in staying]
-        return Found("grounded", instances, None, not agree, doubt, own_doubt, remark)
+        return Found(
+            "grounded",
+            instances,
+            disagreement=not do_agree,
+            doubt=doubt,
+            own_doubt=own_doubt,
+            remark=remark,
+        )
     statuses = [answer.status for answer in answers]
     commonest = max(dict.fromkeys(statuses), key=statuses.count)
     reason = answers[statuses.index(commonest)].reason
     status = "ambiguous" if commonest == "grounded" else commonest
-    return Found(status, [], reason, not agree, doubt, remark=remark)
+    return Found(status, [], reason, disagreement=not do_agree, doubt=doubt, remark=remark)
 
 
-def _first_of_half(doubts: Sequence[str], samples: int) -> str:
+def _doubt_of_half(doubts: Sequence[str], samples: int) -> str:
+    # One that is stated where at least half of the answers have some doubt, else "".
     stated = [doubt for doubt in doubts if doubt]
     return stated[0] if stated and 2 * len(stated) >= samples else ""
 

@@ -112,7 +112,7 @@ def decided(
         else:
             kept.append(instance)
     result = {**expression, "instances": kept}
-    if rejected:
+    if rejected:  # now, or by an earlier check
         result["rejected"] = rejected
     if expression["instances"] and not kept:
         result["status"] = "none"
@@ -152,17 +152,17 @@ def _decision(first: bool | None, second: bool | None) -> str:
 def _with_conclusion(
     expression: Expression, presence: Presence, boxes: Sequence[dict[str, Any]]
 ) -> Expression:
-    left = [box for box in boxes if box["decision"] != "dropped"]
-    scores = [box["score"] for box in left]
+    staying = [box for box in boxes if box["decision"] != "dropped"]
+    scores = [box["score"] for box in staying]
     doubts = []
     misfits = []
-    for box in left:
+    for box in staying:
         if box["decision"] == "undecided":
             doubts.append(f"the answers differ: {_both_in_words(box)}")
         elif box["verdict"] != "right":
             misfits.append(f"a box is {_IN_WORDS[box['verdict']]}")
     rejected = rejected_of(expression)
-    if not left:
+    if not staying:
         # With no box, the only answer is whether the thing is there: that it isn't affirms it.
         is_absent = None if presence.there is None else not presence.there
         scores.append(_WORTH[is_absent])

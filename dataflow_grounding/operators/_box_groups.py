@@ -26,6 +26,7 @@ def groups_of(expressions: Mapping[int, Expression]) -> list[list[Part]]:
     boxes_in_group = 0
     for place, expression in expressions.items():
         count = len(expression["instances"])
+        # One part without boxes is of an expression that has none.
         for start in range(0, max(count, 1), MOST_BOXES):
             part = Part(place, range(start, min(start + MOST_BOXES, count)))
             is_full = boxes_in_group + len(part.boxes) > MOST_BOXES

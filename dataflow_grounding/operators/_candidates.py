@@ -5,7 +5,7 @@ Nothing is asked here.
 
 import hashlib
 import itertools
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from dataflow_grounding.data.classes import class_key
@@ -39,43 +39,45 @@ def candidates_of(
     in_turn = []
     for one_of_each in itertools.zip_longest(*by_change.values()):
         in_turn += [fields for fields in one_of_each if fields is not None]
-    taken_ids = {expression["expression_id"] for expression in own}
-    number = 0
     candidates = []
-    for fields in in_turn:
-        while f"{record.unique_id}#n{number}" in taken_ids:
-            number += 1
-        own_id = f"{record.unique_id}#n{number}"
-        taken_ids.add(own_id)
+    for own_id, fields in zip(_free_ids(record, own), in_turn, strict=False):
         negative: Expression = {"expression_id": own_id, "source": NEGATIVE, **fields}
         candidates.append({**negative, "char_span": None, "instances": [], "status": "none"})
     return candidates
 
 
-def without_named(told: Collection[str], changed: Sequence[Changed]) -> list[Changed]:
+def _free_ids(record: Record, own: Sequence[Expression]) -> Iterator[str]:
+    taken = {expression["expression_id"] for expression in own}
+    for number in itertools.count():
+        own_id = f"{record.unique_id}#n{number}"
+        if own_id not in taken:
+            yield own_id
+
+
+def without_named(image_texts: Collection[str], changed: Sequence[Changed]) -> list[Changed]:
     """Return the changed phrases without those that occur in a text about the image. What its
     caption names is there, though nobody boxed it.
     """
-    told_keys = [class_key(text) for text in told]
-    return [answer for answer in changed if not _occurs_in(told_keys, class_key(answer.text))]
+    text_keys = [class_key(text) for text in image_texts]
+    return [answer for answer in changed if not _occurs_in(text_keys, class_key(answer.text))]
 
 
-def _occurs_in(told_keys: Collection[str], key: str) -> bool:
-    return any(key in told_key for told_key in told_keys)
+def _occurs_in(text_keys: Collection[str], key: str) -> bool:
+    return any(key in text_key for text_key in text_keys)
 
 
 def of_other_images(
-    record: Record, phrases: Sequence[str], count: int, told: Collection[str]
+    record: Record, phrases: Sequence[str], count: int, image_texts: Collection[str]
 ) -> list[str]:
-    """Return up to `count` of the phrases, chosen as if at random, but always alike for a record.
-    Those whose digest with the record's id is the least are chosen: most records keep theirs where
-    phrases are added later.
+    """Return up to `count` of the phrases that occur in no text about the record's image. They are
+    chosen as if at random, but always alike for a record: those whose digest with its id is the
+    least, so that most records keep theirs where phrases are added later.
     """
-    told_keys = [class_key(text) for text in told]
+    text_keys = [class_key(text) for text in image_texts]
     ranked = []
     for phrase in phrases:
         key = class_key(phrase)
-        if not _occurs_in(told_keys, key):
+        if not _occurs_in(text_keys, key):
             digest = hashlib.sha256(f"{record.unique_id}\0{key}".encode()).digest()
             ranked.append((digest, phrase))
     return [phrase for _, phrase in sorted(ranked)[:count]]
@@ -87,6 +89,7 @@ def is_absent(negative: Expression) -> bool:
 
 
 def with_reason(negative: Expression) -> Expression:
+    """Return a negative that is left out, with the `reason` why."""
     verification = negative.get("verification") or {}
     reason = "it may be there"
     if "boxes" not in verification:

@@ -43,18 +43,19 @@ def false_box_for(
     phrase, and touches no box of the record.
     """
     digest = hashlib.sha256(record.unique_id.encode()).digest()
-    if every is None or int.from_bytes(digest[:8], "big") % every:
+    is_its_turn = every is not None and int.from_bytes(digest[:8], "big") % every == 0
+    if not is_its_turn:
         return None
     taken = [box for expression in expressions for box in boxes_of(expression["instances"])]
     for place, expression in asked.items():
         for instance in expression["instances"][:1]:
-            for bbox in _moved(box_of(instance["bbox"]), size):
+            for bbox in _moved_over_picture(box_of(instance["bbox"]), size):
                 if not any(area(intersection(bbox, other)) for other in taken):
                     return FalseBox(place, bbox)
     return None
 
 
-def _moved(bbox: Bbox, size: Size) -> list[Bbox]:
+def _moved_over_picture(bbox: Bbox, size: Size) -> list[Bbox]:
     width, height = bbox[2] - bbox[0], bbox[3] - bbox[1]
     lefts = [number * (size[0] - width) / (PLACES_A_SIDE - 1) for number in range(PLACES_A_SIDE)]
     tops = [number * (size[1] - height) / (PLACES_A_SIDE - 1) for number in range(PLACES_A_SIDE)]

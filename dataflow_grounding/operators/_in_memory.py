@@ -85,22 +85,31 @@ def check_columns(
     hints: list[str] = []
     instead = ""  # what to do without such a column
     for role in lacking:
-        similar = difflib.get_close_matches(reads[role], unused, 1)
-        if not similar and role == "expressions":
-            similar = [name for name in unused if _lists_texts(rows, name)]
-            if not similar:
-                instead = _NO_PHRASES.format(reads[role])
-        hints.append(f"{argument_of[role]}={repr(similar[0]) if similar else '…'}")
+        meant = _column_meant(rows, unused, reads[role], role)
+        if meant is None and role == "expressions":
+            instead = _NO_PHRASES.format(reads[role])
+        hints.append(f"{argument_of[role]}={'…' if meant is None else repr(meant)}")
     wanted = " and ".join(repr(reads[role]) for role in lacking)
-    known = "none"
-    if columns:
-        known = f"only {', '.join(repr(name) for name in columns[:MOST_COLUMNS])}"
-        if len(columns) > MOST_COLUMNS:
-            known += ", …"
     raise error(
-        f"{type(operator).__name__} needs column {wanted}, and there is {known}: name yours with"
-        f" {', '.join(hints)}{instead}"
+        f"{type(operator).__name__} needs column {wanted}, and there is {_in_words(columns)}: name"
+        f" yours with {', '.join(hints)}{instead}"
     )
+
+
+def _column_meant(
+    rows: Sequence[Mapping[str, Any]], unused: Sequence[str], column: str, role: str
+) -> str | None:
+    similar = difflib.get_close_matches(column, unused, 1)
+    if not similar and role == "expressions":
+        similar = [name for name in unused if _lists_texts(rows, name)]
+    return similar[0] if similar else None
+
+
+def _in_words(columns: Sequence[str]) -> str:
+    if not columns:
+        return "none"
+    more = ", …" if len(columns) > MOST_COLUMNS else ""
+    return f"only {', '.join(repr(name) for name in columns[:MOST_COLUMNS])}{more}"
 
 
 def _lists_texts(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
@@ -130,11 +139,11 @@ def annotated_rows(operator: "Annotator", data: Any, on_error: OnError) -> "Anno
     rows = _rows_of_list(operator, data)
     if rows:
         check_columns(operator, rows, InputError)
-    # what an operator before this one gave back has lost some of the first one's rows
     places: Sequence[int] = range(len(rows))
     earlier: list[tuple[int, RecordError]] = []
     if isinstance(data, Annotated):
-        # a caller may have added rows of their own
+        # An operator before this one may have left rows out: places stay those in its list. Rows
+        # that a caller has added to its answer have none.
         places = [getattr(row, "place", number) for number, row in enumerate(data)]
         earlier = data.failures
     results = annotate_all(operator, rows, until_failure=on_error == "raise")

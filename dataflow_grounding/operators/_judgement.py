@@ -23,6 +23,7 @@ class Judgement(NamedTuple):
         first_box = 0  # the number of a part's first box among all of the reply
         for part, presence in zip(parts, checked.presences, strict=True):
             after_last = first_box + len(part.boxes)
+            # Of an expression in several parts, the first answer counts.
             self.presences.setdefault(part.place, presence)
             verdicts = self.verdicts.setdefault(part.place, [])
             verdicts += checked.verdicts[first_box:after_last]

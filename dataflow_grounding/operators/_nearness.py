@@ -87,7 +87,9 @@ def _halves(items: list[I], box_of_item: Callable[[I], Bbox] | None) -> list[lis
 async def reground(
     ground: Callable[[list[str]], Awaitable[list[Found]]], texts: Iterable[str], at_once: int = 1
 ) -> dict[str, Found | RecordError]:
-    """Ask again where texts are in an image, equal texts once; some may have an error."""
+    """Ask again where texts are in an image, equal texts once. Returns for each text the answer, or
+    the error where there is none.
+    """
     ground_or_fail = partial(_ground_or_fail, ground)
     chunks = batched(list(dict.fromkeys(texts)), at_once)
     answer_by_text: dict[str, Found | RecordError] = {}
@@ -104,5 +106,5 @@ async def _ground_or_fail(
         return await ground(texts)
     except RecordError as error:
         if isinstance(error, TruncatedReply) and len(texts) > 1:
-            raise
+            raise  # so that `ask_in_parts` asks again in two
         return [error] * len(texts)

@@ -29,13 +29,15 @@ class Regrounding:
     """The expressions of a record that are grounded again, and what DoubleChecker said of them."""
 
     to_check: ExpressionsToCheck
-    asked: dict[int, Verdict]
+    asked: dict[int, Verdict]  # what it said, by the expression's number
 
     def texts(self, at_once: int) -> list[str]:
-        """Return the texts, those of near regions together where `at_once` don't hold all."""
+        """Return the texts to ground again, in the order of requests with `at_once` of them: those
+        of near regions are together, as where DoubleChecker asked.
+        """
         verdicts = self.to_check.verdicts
         numbers = list(verdicts)
-        if self.asked:  # in the order in which DoubleChecker asks
+        if self.asked:
             group_of_place: dict[int, int] = {}
             for group, places in enumerate(near_groups(boxes_of(self.to_check.regions), at_once)):
                 group_of_place.update(dict.fromkeys(places, group))
@@ -46,8 +48,8 @@ class Regrounding:
     def results(
         self, answers: Mapping[str, Found | RecordError], threshold: float
     ) -> dict[int, Result]:
-        """Return what both checks say of each expression, or why its text isn't grounded again.
-        Boxes are those of regions from an IoU of `threshold` on.
+        """Return what both checks say of each expression, or why its text isn't grounded again. A
+        box that is found is a region's from an IoU of `threshold` on.
         """
         regions = boxes_of(self.to_check.regions)
         results: dict[int, Result] = {}
@@ -77,12 +79,11 @@ class Regrounding:
 def regrounding_of(
     expressions: Sequence[dict[str, Any]], regions: Sequence[Mapping[str, Any]], size: Size
 ) -> Regrounding:
-    """Return what is to be grounded again of a record's expressions, in an image of that size.
-    Those that DoubleChecker found to fit several regions are, without those that it got no answer
-    about.
+    """Return what is to be grounded again of a record's expressions, in an image of that size:
+    those that had boxes before DoubleChecker, unless it got no answer about them.
     """
-    first = [_before_asking(expression, regions) for expression in expressions]
-    to_check = expressions_to_check(first, regions)
+    before = [_before_asking(expression, regions) for expression in expressions]
+    to_check = expressions_to_check(before, regions)
     now: dict[int, Verdict] = {}
     asked: dict[int, Verdict] = {}
     for number, expression in enumerate(expressions):
@@ -97,6 +98,7 @@ def regrounding_of(
 
 
 def _said(expression: Mapping[str, Any]) -> Mapping[str, Any]:
+    # DoubleChecker's `verification`; {} where there is none.
     said = expression.get("verification")
     return said if isinstance(said, dict) and said.get("method") == ASKED else {}
 
@@ -105,7 +107,7 @@ def _verdict_of_asking(
     expression: dict[str, Any], said: Mapping[str, Any], now: Verdict, size: Size
 ) -> Verdict:
     reason = str(said.get("reason") or "")
-    several = _places(said)
+    several = _places_stated(said)
     if several is not None:
         return Verdict("several", now.text, several, reason)
     verified = expression.get("verified")
@@ -113,21 +115,28 @@ def _verdict_of_asking(
         kind: Kind = "mended"
     elif verified is None:
         kind = "unknown"
-    elif verified or within_image({**expression, "verified": True}, size) == expression:
-        kind = "matches"  # the model said so, also where a box reaches out of the image
+    elif verified or _was_right(expression, size):
+        kind = "matches"
     else:
         kind = "wrong"
     return replace(now, kind=kind, reason=reason)
 
 
+def _was_right(expression: dict[str, Any], size: Size) -> bool:
+    # Whether the model said so, and `verified` is false as a box reaches out of the image.
+    return within_image({**expression, "verified": True}, size) == expression
+
+
 def _before_asking(
     expression: Mapping[str, Any], regions: Sequence[Mapping[str, Any]]
 ) -> Mapping[str, Any]:
+    # The expression as DoubleChecker found it: its text and its boxes, those of the regions that it
+    # named.
     before = _said(expression).get("before")
     if not isinstance(before, dict) or not isinstance(before.get("text"), str):
         return expression
     instances = before.get("instances")
-    places = _places(before) or []
+    places = _places_stated(before) or []
     if places and max(places) < len(regions):
         instances = instances_on(places, regions, expression["expression_id"])
     elif not isinstance(instances, list) or not all(map(_has_box, instances)):
@@ -139,7 +148,7 @@ def _has_box(instance: Any) -> bool:
     return isinstance(instance, dict) and is_box(instance.get("bbox"))
 
 
-def _places(stated: Mapping[str, Any]) -> list[int] | None:
+def _places_stated(stated: Mapping[str, Any]) -> list[int] | None:
     ids = stated.get("region_ids")
     if not isinstance(ids, list) or not all(type(own_id) is int and own_id > 0 for own_id in ids):
         return None
@@ -149,9 +158,13 @@ def _places(stated: Mapping[str, Any]) -> list[int] | None:
 def verdict_of_regrounding(
     answer: Found, text: str, places: list[int], regions: Sequence[Bbox], threshold: float
 ) -> Verdict:
-    """Return the verdict on an expression from grounding its text again. Boxes are matched with
-    regions one to one, with the expression's own ones first. It is `mended` if all boxes are on
-    regions, but not just on its own: it should name these.
+    """Return the verdict on an expression from grounding its text again.
+
+    `places` are the indices in `regions` of those that it names. The boxes of the answer are
+    matched with regions one to one, with these first. It `matches` if there is a box on each of
+    these and no other; it is `mended` if all boxes are on regions, which it should name, or
+    `several` if these are more than the one that it names; else it is `wrong`. It is `unknown`
+    where the answer can't tell.
     """
     if answer.status in ("ambiguous", "unsupported"):
         return Verdict("unknown", text, places, answer.reason or answer.status)
@@ -172,16 +185,19 @@ def verdict_of_regrounding(
     reason = "nothing is found"
     if boxes:
         reason = f"{len(stray)} of {len(boxes)} boxes are on no region"
-    best_overlaps: list[float] = []
-    for place in places:
-        overlaps_here = [iou(regions[place], box) for box in boxes]
-        best_overlaps.append(max(overlaps_here, default=0.0))
-    return Verdict("wrong", text, places, f"grounded again, {reason}", _mean(best_overlaps))
+    overlap = _mean_best_overlap([regions[place] for place in places], boxes)
+    return Verdict("wrong", text, places, f"grounded again, {reason}", overlap)
+
+
+def _mean_best_overlap(regions: Sequence[Bbox], boxes: Sequence[Bbox]) -> float | None:
+    best = [max((iou(region, box) for box in boxes), default=0.0) for region in regions]
+    return _mean(best)
 
 
 def _match_regions(
     boxes: Sequence[Bbox], places: Sequence[int], regions: Sequence[Bbox], threshold: float
 ) -> tuple[dict[int, float], list[Bbox]]:
+    # The IoU of each region that a box is on, by its place, and the boxes that are on none.
     candidates = [regions[place] for place in places]
     overlaps: dict[int, float] = {}
     matched: set[int] = set()

@@ -77,6 +77,7 @@ def _names_in(code: types.CodeType) -> set[str]:
 
 
 def _stated_by(value: Any) -> Any:
+    # What functions, operators and servings state of themselves; None for other values.
     if inspect.isfunction(value):
         return function_settings(value)
     if isinstance(value, Operator):
@@ -110,4 +111,4 @@ class _Pickler(pickle.Pickler):
         stated = _stated_by(value)
         if stated is None:
             return NotImplemented
-        return str, (repr(stated),)
+        return str, (repr(stated),)  # the text is stored in place of the value

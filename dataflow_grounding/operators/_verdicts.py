@@ -136,6 +136,7 @@ class ExpressionsToCheck:
         method: str,
         size: Size,
     ) -> list[dict[str, Any]]:
+        """Return all expressions, those with a result with `verified` and `verification`."""
         checked = []
         for number, expression in enumerate(expressions):
             if number in results:
@@ -171,6 +172,7 @@ class ExpressionsToCheck:
         return described
 
     def _changed(self, number: int, expression: dict[str, Any], verdict: Verdict) -> dict[str, Any]:
+        # The expression with the verdict's text and with boxes on its regions.
         now = self.verdicts[number]
         changed = dict(expression)
         if verdict.text != now.text:

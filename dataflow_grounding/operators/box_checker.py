@@ -134,6 +134,7 @@ class BoxChecker(Operator):
         shown = asked if false_box is None else false_box.among(asked)
         judgement = await ask_judge(image, shown, self.box_format, ask)
         if false_box is not None and false_box.place not in judgement.errors:
+            # Its verdict is taken out: it is the last one of its expression.
             note_verdict(judgement.verdicts[false_box.place].pop(), ask)
         judged = {}
         for place, expression in asked.items():
@@ -148,6 +149,7 @@ class BoxChecker(Operator):
         return update
 
     def _update_of(self, record: Record, ask: Ask, checked: Mapping[int, Expression]) -> Update:
+        # `checked` are the expressions that were asked about, by their places among all.
         expressions = []
         left_out = []
         is_doubtful = False

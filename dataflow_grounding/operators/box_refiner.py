@@ -141,7 +141,7 @@ class BoxRefiner(LooksCloser):
         return {self.keys.output: refined}
 
     async def _refine(self, expression: dict[str, Any], image: Image, ask: Ask) -> dict[str, Any]:
-        # What holds for the former boxes goes with them.
+        # `verified` and the like are left out where boxes change: they are of the former ones.
         before = [_without(instance, "bbox_id") for instance in expression["instances"]]
         closer = await self.closer(image, expression["text"], before, ask, range(self.samples))
         if all(instance in before for instance in closer):

@@ -84,11 +84,11 @@ class FunctionOperator(Operator):
 def _required_arguments(function: Callable[..., Any]) -> int:
     count = 0
     for parameter in inspect.signature(function).parameters.values():
-        positional = parameter.kind in (
+        is_positional = parameter.kind in (
             parameter.POSITIONAL_ONLY,
             parameter.POSITIONAL_OR_KEYWORD,
         )
-        if positional and parameter.default is parameter.empty:
+        if is_positional and parameter.default is parameter.empty:
             count += 1
     return count
 

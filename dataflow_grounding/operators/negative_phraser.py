@@ -108,10 +108,10 @@ class NegativePhraser(BoxOperator):
         """
         own = read_expressions(record, self.keys.expressions)
         image = open_image(record, self.keys.image, self.serving.image_limits)
-        told = [expression["text"] for expression in own]
-        told += [*types_of(record, self.keys.regions), str(record.get(self.keys.caption) or "")]
+        image_texts = [*texts_of(own), *types_of(record, self.keys.regions)]
+        image_texts.append(str(record.get(self.keys.caption) or ""))
         wanted = SPARE * self._lacking(own)
-        others = of_other_images(record, self.phrases, ceil(wanted / SHARE_OF_OTHERS), told)
+        others = of_other_images(record, self.phrases, ceil(wanted / SHARE_OF_OTHERS), image_texts)
         places = _places_with_boxes(own)
         changed: list[Changed] = []
         failed: RecordError | None = None
@@ -121,8 +121,9 @@ class NegativePhraser(BoxOperator):
                 changed = await ask(negative_phrases(image, texts, wanted - len(others)))
             except RecordError as error:
                 failed = error
-        of_record = [answer._replace(place=places[answer.place]) for answer in changed]
-        changed = without_named(told, of_record)
+        # The answer's places are among those that were sent; they become places in the record.
+        changed = [answer._replace(place=places[answer.place]) for answer in changed]
+        changed = without_named(image_texts, changed)
         candidates = candidates_of(record, own, changed, others)
         kept: list[Expression] = []
         left_out: list[Expression] = []
@@ -146,9 +147,10 @@ class NegativePhraser(BoxOperator):
     async def _why_kept_out(
         self, image: Image, candidates: Sequence[Expression], ask: Ask
     ) -> list[str]:
+        # "" for a candidate that isn't found, and may be kept.
         answers = await self.ground(image, texts_of(candidates), ask)
-        is_there = {"none": "", "grounded": "it was found"}
-        return [is_there.get(answer.status, "it may be there") for answer in answers]
+        why_of_status = {"none": "", "grounded": "it was found"}
+        return [why_of_status.get(answer.status, "it may be there") for answer in answers]
 
 
 def _places_with_boxes(expressions: Sequence[Expression]) -> list[int]:

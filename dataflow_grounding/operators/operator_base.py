@@ -322,7 +322,8 @@ class Operator(plan.Annotator, ABC):
             roles["output_key"] = next(iter(self.output_keys))
         known = {**calling.roles_by_column(self), **roles}
         for argument, column in arguments.items():
-            if argument == "input_key" and argument not in roles and self.input_keys:
+            is_unclear = argument == "input_key" and argument not in roles and self.input_keys
+            if is_unclear:
                 inputs = [name for name, role in roles.items() if role in self.input_keys]
                 raise PlanError(
                     f"{type(self).__name__} reads several columns, and input_key doesn't say which:"

@@ -162,18 +162,13 @@ class RegionMarker(BoxWatching):
         row_boxes = read_given_boxes(record.get(self.keys.bbox), image.size)
         region_fields: dict[str, Any] = {"type": ""}
         if row_boxes is not None:
-            check_stated_size(record, image.size)
-            if not row_boxes.boxes:
-                raise BrokenRow(
-                    f"no box in column {self.keys.bbox!r} can be used: {row_boxes.report()}"
-                )
+            self._check_usable(row_boxes, record, image)
             boxes = row_boxes
             bbox_column = record[self.keys.bbox]
         else:
-            boxes, region_fields["proposed_by"] = await self._propose(image, ask)
-            bbox_column = []
-            for _, bbox in boxes.boxes:
-                bbox_column.append(list(from_xyxy(bbox, "xywh")))
+            boxes, proposer = await self._propose(image, ask)
+            region_fields["proposed_by"] = proposer
+            bbox_column = [list(from_xyxy(bbox, "xywh")) for _, bbox in boxes.boxes]
         numbered_boxes = largest(boxes.boxes, self.max_boxes)
         self._note_problems(boxes, numbered_boxes, ask)
         path = os.path.join(self.output_dir, f"{record.place + 1}_bbox_vis.jpg")
@@ -197,7 +192,15 @@ class RegionMarker(BoxWatching):
             update[self.keys.bbox_problems] = boxes.problems
         return update
 
+    def _check_usable(self, row_boxes: GivenBoxes, record: Record, image: Image) -> None:
+        check_stated_size(record, image.size)
+        if not row_boxes.boxes:
+            raise BrokenRow(
+                f"no box in column {self.keys.bbox!r} can be used: {row_boxes.report()}"
+            )
+
     async def _propose(self, image: Image, ask: Ask) -> tuple[GivenBoxes, str]:
+        # Returns who has proposed them, too.
         proposer = "opencv"
         if self.format_choice is not None and self.serving is not None:
             request = phrase_grounding(image, [PROPOSED], self.format_choice.format)
@@ -213,6 +216,7 @@ class RegionMarker(BoxWatching):
         return GivenBoxes(list(enumerate(boxes))), proposer
 
     def _note_problems(self, boxes: GivenBoxes, kept: list[tuple[int, Bbox]], ask: Ask) -> None:
+        # Boxes over `max_boxes` become problems, too.
         for _ in boxes.problems:
             ask.note("unusable_bbox", "see bbox_problems")
         for _ in range(boxes.cut):
