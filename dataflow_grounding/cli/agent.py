@@ -53,7 +53,8 @@ def context(here: click.Context) -> None:
 
 
 def _commands(here: click.Context) -> Iterator[str]:
-    # Options that many commands share are told once: `(those of check)`.
+    # A line for each command. Options that it shares with an earlier one are told by that one's
+    # name: `(those of check)`.
     options_of: dict[str, set[str]] = {}  # by command, those of the commands so far
     for name, purpose in COMMANDS.items():
         command = cli.command_named(here, name)
@@ -73,8 +74,8 @@ def _commands(here: click.Context) -> Iterator[str]:
 
 
 def _spec_keys() -> list[str]:
-    # Heads of blocks are repeated, as they stand above what differs below them. Empty lines, and
-    # comments that begin a line, are left out.
+    # Lines of the specs that no earlier spec has; heads of blocks are repeated, as they say what
+    # the lines below them are of. Empty lines, and comments that begin a line, are left out.
     lines: list[str] = []
     earlier_lines = set[str]()
     for name in JOBS:

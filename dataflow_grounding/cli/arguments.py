@@ -19,8 +19,8 @@ _MOST_RECORDS = 10**12  # that a pilot may have
 
 
 def spec_option_for(what: str) -> Callable[[F], F]:
-    """The command gets `-e SPEC`, which may be given several times, as `spec_paths`. Its answer
-    alone stays on standard output: a spec may name code that prints.
+    """Return a decorator that gives a command `-e SPEC`, once or several times, as `spec_paths`.
+    Only the command's answer goes to standard output then: a spec may name code that prints.
     """
     names = ("-e", "--experiment_spec", "--experiment_spec_file", "spec_paths")
     text = f"{what}; given several times, later ones override earlier ones."
@@ -47,7 +47,7 @@ pilot_option = click.option(
 )
 
 
-def _spec_keys(ctx: click.Context, parameter: click.Parameter, typed: str) -> list[str]:
+def _completed_keys(ctx: click.Context, parameter: click.Parameter, typed: str) -> list[str]:
     from dataflow_grounding.jobs.registry import JOBS, job_named
     from dataflow_grounding.spec.problems import keys_of
     from dataflow_grounding.spec.schema import SpecHead, spec_with
@@ -62,8 +62,9 @@ def _spec_keys(ctx: click.Context, parameter: click.Parameter, typed: str) -> li
 
 
 def _pipelines_in(paths: Iterable[str], shipped: Collection[str]) -> list[str]:
-    # The last `autolabel_type` counts; none is returned where it isn't one of `shipped`. A spec
-    # that can't be read is passed over. No code of the user's is run.
+    # The pipeline that the last `autolabel_type` names, if it is one of `shipped`; without one,
+    # those that have a block. A spec that can't be read is passed over. No code of the user's is
+    # run.
     import yaml
 
     autolabel_type = None
@@ -83,7 +84,7 @@ def _pipelines_in(paths: Iterable[str], shipped: Collection[str]) -> list[str]:
 
 
 overrides_argument = click.argument(
-    "overrides", nargs=-1, metavar="[KEY=VALUE]...", shell_complete=_spec_keys
+    "overrides", nargs=-1, metavar="[KEY=VALUE]...", shell_complete=_completed_keys
 )
 
 
@@ -128,7 +129,7 @@ def combined(*options: Callable[[F], F]) -> Callable[[F], F]:
     """Put several options on a command, in the order given."""
 
     def with_options(command: F) -> F:
-        # As decorators are put on: the last first.
+        # in the order in which decorators are put on: the last first
         for option in reversed(options):
             command = option(command)
         return command
@@ -162,7 +163,7 @@ class FailedRecords(click.ParamType):  # type: ignore[type-arg]
     name = "limit"
 
     def convert(self, value: Any, *where: Any) -> FailedLimit:
-        """Raises BadParameter for any other text; `where` is what click's errors name."""
+        """Read a limit. Raises BadParameter for any other text, with `where`, as click names it."""
         if isinstance(value, FailedLimit):
             return value
         if re.fullmatch("[0-9]{1,12}", value):
@@ -177,7 +178,9 @@ class Range(click.FloatRange):
     """The type of an option's value: a number between bounds."""
 
     def convert(self, value: Any, *where: Any) -> float:
-        """Raises BadParameter for any other value, and for NaN, which no bound keeps out."""
+        """Read a number. Raises BadParameter for any other value, also NaN, which no bound keeps
+        out.
+        """
         number: float = super().convert(value, *where)
         if math.isnan(number):
             self.fail(f"{value} is not in {self._describe_range()}.", *where)

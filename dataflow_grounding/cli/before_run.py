@@ -63,7 +63,8 @@ def estimate_command(
     Stored replies cost nothing more. After a pilot, token counts are based on what the endpoint
     counted for it.
     """
-    figures = estimate(ready_to_run(load_spec(spec_paths, overrides), pilot=pilot))
+    run = ready_to_run(load_spec(spec_paths, overrides), pilot=pilot)
+    figures = estimate(run)
     answer(as_json, figures, _lines(figures))
 
 

@@ -10,6 +10,7 @@ import click
 from dataflow_grounding._util.environment import read_env_files
 from dataflow_grounding._util.errors import RunStopped
 from dataflow_grounding._util.terminal import in_columns, say, say_json
+from dataflow_grounding.bench.bench_set import PictureSet
 from dataflow_grounding.bench.choosing import choice_of, gain_lines, verdict_of
 from dataflow_grounding.bench.own_pictures import own_set
 from dataflow_grounding.bench.page import (
@@ -91,16 +92,16 @@ def bench_command(
     ways = ways or (OWN_USUAL if own else USUAL)
     if own and "spans" in ways:
         raise click.UsageError("--gold compares ways by their boxes: leave spans out of --ways")
-    first = _number_of_pictures(pictures) if own is None else None
-    bench = replace(_bench(spec_paths, overrides, folder, ways), pictures=first, own=own)
+    most_of_kind = _number_of_pictures(pictures) if own is None else None
+    bench = replace(_bench_of(spec_paths, overrides, folder, ways), pictures=most_of_kind, own=own)
     path = os.path.join(folder, _FILE)
     page = os.path.join(folder, "bench.html")
     with only_run(os.path.join(folder, CKPT)):  # each of two would drop the other's ways
         document = _measured(bench, path, page)
-    _tell(document, as_json)
+    _say_figures(document, as_json)
     say(f"figures: {path}; page: {page}")
     if own:
-        _choose(document, ways, silent=as_json)
+        _say_choice(document, ways, silent=as_json)
     # Ways of the document that this call didn't ask don't count.
     asked = [document["ways"][way]["figures"] for way in ways if way in document["ways"]]
     if any(failed_all(of_way) for of_way in asked):
@@ -108,7 +109,7 @@ def bench_command(
     return 1 if any(checked_nothing(of_way) for of_way in asked) else 0
 
 
-def _own_pictures(ctx: click.Context, folder: str | None, gold: str | None) -> Any:
+def _own_pictures(ctx: click.Context, folder: str | None, gold: str | None) -> PictureSet | None:
     if gold is None:
         return None
     if folder is None:
@@ -126,7 +127,7 @@ def _number_of_pictures(text: str | None) -> int | None:
     return int(text)
 
 
-def _choose(document: dict[str, Any], ways: Sequence[str], *, silent: bool) -> None:
+def _say_choice(document: dict[str, Any], ways: Sequence[str], *, silent: bool) -> None:
     # The ways are compared with the first of `ways` that could be asked.
     first = next(way for way in ways if way in document["ways"])
     choice = choice_of(document, first)
@@ -135,8 +136,8 @@ def _choose(document: dict[str, Any], ways: Sequence[str], *, silent: bool) -> N
     say(verdict_of(choice))
 
 
-def _measured(bench: Any, path: str, page: str) -> dict[str, Any]:
-    # `bench.json` and the page are written after each way.
+def _measured(bench: Bench, path: str, page: str) -> dict[str, Any]:
+    # `bench.json` and the page are written after each way, so that a later stop loses none.
     document: dict[str, Any] = {}
     try:
         for document in measure(bench, read_object(path)):
@@ -149,12 +150,12 @@ def _measured(bench: Any, path: str, page: str) -> dict[str, Any]:
     return document
 
 
-def _bench(
+def _bench_of(
     spec_paths: Sequence[str],
     overrides: Sequence[str],
     folder: str,
     ways: Sequence[str],
-) -> Any:
+) -> Bench:
     spec = spec_of_endpoint(spec_paths, overrides)
     if spec is not None:
         return Bench(
@@ -168,7 +169,7 @@ def _bench(
     return Bench(vlm, folder, ways)
 
 
-def _tell(document: dict[str, Any], as_json: bool) -> None:
+def _say_figures(document: dict[str, Any], as_json: bool) -> None:
     for warning in warnings_of(document):
         say(f"Warning: {warning}")
     if as_json:

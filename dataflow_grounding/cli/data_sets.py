@@ -79,10 +79,11 @@ def split_command(
     together.
     """
     mention_reviewed_file(results)
+    weights = _weights_of_parts(ratios)
     summary = split(
         results,
         out,
-        _parts(ratios),
+        weights,
         seed=seed,
         image_root=image_root,
         read=read,
@@ -104,7 +105,7 @@ def split_command(
             f"{counted(summary['unread'], 'picture')} can't be read: whether others are nearly the"
             " same isn't known"
         )
-    missed = _missed_ratios(summary["parts"], _parts(ratios), summary["alike"])
+    missed = _missed_ratios(summary["parts"], weights, summary["alike"])
     if missed:
         say(missed)
     if summary["rejected"]:
@@ -112,7 +113,8 @@ def split_command(
 
 
 def _missed_ratios(parts: dict[str, Any], weights: dict[str, float], alike: int) -> str:
-    # A part may be off by one picture, or by a twentieth of all: that isn't told.
+    # A sentence that says why parts have other sizes than was asked for; "" where each is off by
+    # one picture at the most, or by a twentieth of all.
     counts = {name: part["pictures"] for name, part in parts.items()}
     total = sum(counts.values())
     why = f"{total:,} pictures are few" if total > 1 else "there is 1 picture"
@@ -133,18 +135,18 @@ def _missed_ratios(parts: dict[str, Any], weights: dict[str, float], alike: int)
     return f"the parts are {shares}, not {wanted}: {why}"
 
 
-def _parts(ratios: str) -> dict[str, float]:
-    # Weights are as written, in any unit.
+def _weights_of_parts(ratios: str) -> dict[str, float]:
+    # As written, in any unit: 80/20 is as good as 0.8/0.2.
     numbers = ratios.split("/")
     names = _PART_NAMES.get(len(numbers), ())
-    parts: dict[str, float] = {}
+    weights: dict[str, float] = {}
     for name, number in zip(names, numbers, strict=False):
-        parts[name] = float(number) if _NUMBER.fullmatch(number) else 0
-    if not parts or min(parts.values()) <= 0:
+        weights[name] = float(number) if _NUMBER.fullmatch(number) else 0
+    if not weights or min(weights.values()) <= 0:
         raise click.UsageError(
             "--ratios should be two or three numbers above 0: 0.8/0.2, 0.8/0.1/0.1"
         )
-    return parts
+    return weights
 
 
 @click.command("stats")
@@ -209,7 +211,8 @@ def _says_something(name: str, figure: Any) -> bool:
 
 
 def _say_folded(names: Sequence[str], figures: Mapping[str, Any]) -> None:
-    # Maps, tables, what wasn't measured (None), and what nobody asked for are left out.
+    # One line for all figures that are empty; maps, tables, what wasn't measured (None), and leaks,
+    # which one data set has none of, aren't in it.
     nothing_of = []
     for name in names:
         row = FIGURES[name]
@@ -270,7 +273,9 @@ def _map_of_places(grid: Sequence[Sequence[int]]) -> str:
     return "".join(lines)
 
 
-def _rules(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...]:
+def _rules_with_prefixes(
+    ctx: click.Context, parameter: click.Parameter, value: str | None
+) -> tuple[str, ...]:
     if not value:
         return ()
     prefixes = tuple(part.strip().upper() for part in value.split(","))
@@ -285,10 +290,16 @@ def _rules(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
 @click.command("lint")
 @click.argument("data", metavar="DATA")
 @click.option(
-    "--select", callback=_rules, metavar="R,…", help="Only rules with these prefixes: DG1,DG204."
+    "--select",
+    callback=_rules_with_prefixes,
+    metavar="R,…",
+    help="Only rules with these prefixes: DG1,DG204.",
 )
 @click.option(
-    "--ignore", callback=_rules, metavar="R,…", help="All rules but those with these prefixes."
+    "--ignore",
+    callback=_rules_with_prefixes,
+    metavar="R,…",
+    help="All rules but those with these prefixes.",
 )
 @_of_data_sets
 def lint_command(

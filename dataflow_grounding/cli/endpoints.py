@@ -48,7 +48,7 @@ _OF_ENDPOINT = (
     "seconds",
     "last_run",
 )
-# It accepts what it may ignore.
+# "accepts", as an endpoint may ignore what it takes
 _LABELS = {"takes": "accepts", "box_format": "box format", "last_run": "last run"}
 
 
@@ -91,7 +91,7 @@ def _is_unreadable(endpoint: dict[str, Any]) -> bool:
 
 def _lines(findings: dict[str, Any]) -> Iterator[str]:
     yield f"dataflow-grounding {findings['version']}, Python {findings['python']}"
-    yield from _of_endpoints(findings)
+    yield from _endpoints_lines(findings)
     environment = findings["environment"]
     for name in environment:
         if environment[name]:
@@ -109,16 +109,16 @@ def _lines(findings: dict[str, Any]) -> Iterator[str]:
         )
 
 
-def _of_endpoints(findings: dict[str, Any]) -> Iterator[str]:
+def _endpoints_lines(findings: dict[str, Any]) -> Iterator[str]:
     endpoint = findings.get("endpoint", {})
     if not endpoint:
         way = unused_keys().strip()
         if not way:
             way = "set DF_BASE_URL and DF_MODEL (and DF_API_KEY), or give a spec with -e."
         yield f"endpoint: none named: {way} Until then the embedded grounder answers (backend auto)"
-    yield from _of_endpoint(endpoint)
+    yield from _endpoint_lines(endpoint)
     for part in endpoint.get("endpoints", ()):
-        yield from _of_endpoint(part)
+        yield from _endpoint_lines(part)
     for problem in endpoint.get("problems", ()):
         yield f"Error: {problem}"
     if _is_unreadable(endpoint):
@@ -128,7 +128,7 @@ def _of_endpoints(findings: dict[str, Any]) -> Iterator[str]:
         )
 
 
-def _of_endpoint(endpoint: dict[str, Any]) -> Iterator[str]:
+def _endpoint_lines(endpoint: dict[str, Any]) -> Iterator[str]:
     for name in _OF_ENDPOINT:
         if name in endpoint:
             yield f"{_LABELS.get(name, name)}: {endpoint[name]}"
@@ -157,7 +157,7 @@ def calibrate_command(
     cache folder, by endpoint, model and prompt; `vlm.box_format: calibrated` uses it, and so does
     `auto` for a model it doesn't know. Exits with 2 if the answers fit no format.
     """
-    serving, options = _serving(spec_paths, overrides, **endpoint)
+    serving, options = _calibratable(spec_paths, overrides, **endpoint)
     start = RunStart(options, budget_of(options), folder=None, pictures=OwnPictures)
     calibration, _, _ = calibrate(serving, first_format(serving), start)
     path = store_calibration(calibration)
@@ -169,7 +169,7 @@ def calibrate_command(
     answer(as_json, {**asdict(calibration), "stored": path}, lines)
 
 
-def _serving(
+def _calibratable(
     spec_paths: tuple[str, ...], overrides: tuple[str, ...], base_url: str | None, model: str | None
 ) -> tuple[Serving, RunOptions]:
     endpoint_named = base_url is not None or model is not None

@@ -128,7 +128,8 @@ def _parse_options(
         name, equals, value = text.partition("=")
         if equals and name:
             options[name] = value
-    if len(options) < len(texts) or options.keys() & {"path", "format", "image_root"}:
+    of_command = {"path", "format", "image_root"}
+    if len(options) < len(texts) or options.keys() & of_command:
         raise click.BadParameter(
             "should be an option of the format, as offset=1, and each once", ctx, parameter
         )
@@ -204,6 +205,19 @@ def import_(
         if is_new:  # also the pictures that were unpacked there
             shutil.rmtree(out, ignore_errors=True)
         raise
+    _write_about_import(path, format, source, folder, out)
+    line = f"{annotations}: {counted(writer.count, 'record')}"
+    passed_over = _positive(source.passed_over)
+    missing = _missing_pictures(first_pictures, folder, source.pictures)
+    remarks = [*source.remarks, *doubts.remarks(), *stems.remarks(), *missing]
+    facts = {"annotations": annotations, "records": writer.count, "left_out": passed_over}
+    facts |= {"bad": _bad_facts(source.bad), "remarks": remarks}
+    bad_lines = skipped_lines(source.bad)
+    answer(as_json, facts, [line, *_passed_over_lines(passed_over), *bad_lines, *remarks])
+    return int(source.bad.count > 0)
+
+
+def _write_about_import(path: str, format: str, source: Format, folder: str, out: str) -> None:
     run = {
         "imported": {
             "format": format,
@@ -217,15 +231,6 @@ def import_(
     if source.class_names:
         names = "".join(f"{' '.join(name.split())}\n" for name in source.class_names)
         write_text(os.path.join(out, CLASSES_FILE), names)
-    line = f"{annotations}: {counted(writer.count, 'record')}"
-    passed_over = _positive(source.passed_over)
-    missing = _missing_pictures(first_pictures, folder, source.pictures)
-    remarks = [*source.remarks, *doubts.remarks(), *stems.remarks(), *missing]
-    facts = {"annotations": annotations, "records": writer.count, "left_out": passed_over}
-    facts |= {"bad": _bad_facts(source.bad), "remarks": remarks}
-    bad_lines = skipped_lines(source.bad)
-    answer(as_json, facts, [line, *_passed_over_lines(passed_over), *bad_lines, *remarks])
-    return int(source.bad.count > 0)
 
 
 def _bad_facts(bad: BadEntries) -> dict[str, Any]:
@@ -233,8 +238,8 @@ def _bad_facts(bad: BadEntries) -> dict[str, Any]:
 
 
 def _missing_pictures(paths: list[str], folder: str, unpacked: str) -> list[str]:
-    # Of a store nothing is asked: it is seen when the pictures are used. Those of the data itself
-    # are in `unpacked`.
+    # A remark where none of the first pictures is there. A store isn't asked: whether they are
+    # there is seen when they are used. Pictures of the data itself are in `unpacked`.
     if any(waits(path, (folder,)) for path in paths) or not paths:
         return []
     for path in paths:
@@ -245,7 +250,7 @@ def _missing_pictures(paths: list[str], folder: str, unpacked: str) -> list[str]
 
 
 def _with_classes(record: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    # A class that a phrase states stays.
+    # A phrase that is the name of a class states it, unless it states one already.
     expressions = []
     for expression in record.get("expressions") or ():
         if expression.get("text") in names and "class" not in expression:
@@ -293,8 +298,8 @@ def convert(
             settings["class_list"] = source.class_names
         if has_option(format, "preamble") and format == source_name:
             settings["preamble"] = source.preamble
-        exported = _write(chain(first, records), format, out, tuple(folders), settings)
-        return _tell(exported, format, as_json, source)
+        exported = _exported(chain(first, records), format, out, tuple(folders), settings)
+        return _tell_exported(exported, format, as_json, source)
 
 
 @click.command("export")
@@ -326,15 +331,15 @@ def export(
     if has_option(format, "preamble"):
         settings["preamble"] = _preamble_of(results, format)
     records: Any = {name: RecordsOf(path) for name, path in parts.items()} or RecordsOf(results)
-    exported = _write(records, format, out, image_folders_of(results, image_root), settings)
+    exported = _exported(records, format, out, image_folders_of(results, image_root), settings)
     list_file = file_of_classes(results)
     if list_file and any(UNLISTED in remark for remark in exported.remarks):
         exported.remarks.append(f"the list is {list_file}: remove it if it isn't these records'")
-    return _tell(exported, format, as_json, None)
+    return _tell_exported(exported, format, as_json, None)
 
 
 def _preamble_of(results: str, format: str) -> Mapping[str, Any]:
-    # empty where they were imported from another format
+    # empty where the results weren't imported from this format
     imported = run_of(results).get("imported")
     if not isinstance(imported, dict) or imported.get("format") != format:
         return {}
@@ -367,7 +372,7 @@ def _passed_over_lines(passed_over: Counter[str]) -> list[str]:
     return [f"left out: {counts}"]
 
 
-def _write(
+def _exported(
     records: Any, format: str, out: str, folders: tuple[str, ...], settings: Mapping[str, Any]
 ) -> Exported:
     by_class: dict[str, float] = dict(settings["min_score"])  # "" for all that have none
@@ -388,8 +393,9 @@ def _write(
     return exported
 
 
-def _tell(exported: Exported, format: str, as_json: bool, source: Format | None) -> int:
-    # `source` is the format that the records were read from; None of a run's results.
+def _tell_exported(exported: Exported, format: str, as_json: bool, source: Format | None) -> int:
+    # Returns the exit code. `source` is the format that the records were read from; None of a run's
+    # results.
     passed_over = Counter[str]() if source is None else _positive(source.passed_over)
     remarks = [*exported.remarks]
     if source is not None:

@@ -119,7 +119,7 @@ def generate(
     run = ready_to_run(
         spec,
         pilot=pilot,
-        # None: shown on a terminal.
+        # None shows it on a terminal.
         progress=False if options["no_progress"] else None,
         budget_usd=options["budget_usd"],
         retry_failed=options["retry_failed"] or None,
@@ -190,8 +190,7 @@ def _report(run: SpecRun, summary: Summary, *, silent: bool) -> None:
 
     try:
         with progress("results are written; making the report", summary.done, silent) as tell:
-            # The page's path comes before how many records it shows.
-            page = report_folder(run.spec.results_dir, on_progress=tell)[0]
+            page, _ = report_folder(run.spec.results_dir, on_progress=tell)
             bucket.send(page)
             summary.shown.report = page
     except GroundingError as error:
@@ -246,8 +245,8 @@ def _next_steps(run: SpecRun, summary: Summary) -> list[str]:
 
 
 def _set_workers(spec: Spec, in_pilot: bool) -> None:
-    # What a run sustained is in `run.json` of the results folder; the user is told the number.
-    # A larger one that the spec has stays.
+    # A pilot gets many workers, to see how many requests at once the endpoint sustains. A later run
+    # gets the number that is in `run.json` since; a larger one that the spec has stays.
     workflow = spec.block.workflow
     stated = workflow.max_workers
     if in_pilot:

@@ -76,7 +76,9 @@ class _LazyGroup(click.Group):
         return [*COMMANDS, *_other_packages_commands()]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """None while a shell completes a line, where an error would be printed amid the line."""
+        """Return a command; None for an unknown one while a shell completes a line, amid which an
+        error would be printed.
+        """
         try:
             return self.command_named(ctx, cmd_name)
         except click.UsageError:
@@ -85,8 +87,8 @@ class _LazyGroup(click.Group):
             raise
 
     def command_named(self, ctx: click.Context, cmd_name: str) -> click.Command:
-        """Imported only now; `-` and `_` are equal in a name. The package's own comes before
-        another package's. Raises UsageError for a name that no command has.
+        """Return the command of a name, in which `-` and `_` are equal; it is imported only now.
+        The package's own comes before another package's. Raises UsageError for an unknown name.
         """
         name = cmd_name.replace("-", "_")
         if name in _COMMANDS:
@@ -99,7 +101,7 @@ class _LazyGroup(click.Group):
         raise click.UsageError(f"{cmd_name!r} is not a command{nearest(name, COMMANDS)}", ctx)
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """All on one screen: no empty lines between groups, a line for each option."""
+        """Write all on one screen: no empty lines between groups, a line for each option."""
         self.format_usage(ctx, formatter)
         formatter.write(f"{self.help}\n")
         groups = {

@@ -68,14 +68,14 @@ def review_command(
     who = reviewer or _user()
     size_and_seed = None if sample is None else (sample, seed or 0)
     reviewable = Reviewable(results, image_root)
-    session = Session(reviewable, who, size_and_seed, queue, gold)
+    session = Session(reviewable, who, sample=size_and_seed, order=queue, gold=gold)
     repeated = sum(len(item.also) for item in reviewable.items)
     if repeated:
         say(
             f"{counted(repeated, 'box')} on a thing that another box of its class has: shown and"
             " judged with that one"
         )
-    ReviewServer(session, port).run(not no_open)
+    ReviewServer(session, port).run(open_browser=not no_open)
 
 
 def _user() -> str:
@@ -141,8 +141,9 @@ def apply_command(
 
 
 def _share(text: str) -> float:
+    whole = 100 if text.endswith("%") else 1
     with suppress(ValueError):
-        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        share = float(text.removesuffix("%")) / whole
         if 0 < share < 1:
             return share
     raise click.BadParameter(f"{text} should be a share such as 3% or 0.03")

@@ -53,7 +53,8 @@ def init(folder: str, force: bool) -> None:
 
 
 def _shipped_files() -> Iterator[tuple[str, str]]:
-    # Files of `init_template` go to the top of that, others into folders of their names.
+    # Each file's path, and where it goes in the user's folder: files of `init_template` to the top,
+    # others into folders of their names.
     package = Path(__file__).parents[1]
     for folder in ("api_pipelines", "example_data", "init_template"):
         top = package / "_shipped" / folder  # where a wheel has it
@@ -97,9 +98,10 @@ def default_specs(
     for path in paths.values():
         if os.path.exists(path):
             raise SpecError(f"{path} already exists: move it away, or choose another results_dir")
+    names_model = settings["vlm"] != {"backend": "openai"} or os.environ.get("DF_MODEL", "").strip()
     for name, path in paths.items():
         text = with_settings(template_of(name), settings)
-        if settings["vlm"] == {"backend": "openai"} and not os.environ.get("DF_MODEL", "").strip():
+        if not names_model:
             text = text.replace("# empty: DF_MODEL", "# name it, here or in DF_MODEL")
         write_text(path, text if every_key else shortened(text, name, settings))
         say(path, err=False)
