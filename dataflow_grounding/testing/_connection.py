@@ -34,8 +34,9 @@ def response(status: int, body: bytes, headers: Mapping[str, str] | None = None)
 async def read_request(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> tuple[Head, bytes]:
-    """Without a Content-Length there is no body. Raises BadRequest for one that is chunked, too
-    long or no HTTP/1 request, and IncompleteReadError where the client has left.
+    """Read a request: its head, and its body, which needs a Content-Length. Raises BadRequest for
+    one that is chunked, too long or no HTTP/1 request, and IncompleteReadError where the client has
+    left.
     """
     try:
         head = (await reader.readuntil(b"\r\n\r\n")).removesuffix(b"\r\n\r\n")
@@ -63,8 +64,8 @@ async def read_request(
 
 
 class Connection(asyncio.StreamReaderProtocol):
-    """Runs `talk(reader, writer)` with a client until it has left; when the talk ends, so does the
-    connection, at once.
+    """Runs `talk(reader, writer)` with a client. When the client leaves, the talk is cancelled;
+    when the talk ends, the connection is closed at once.
     """
 
     def __init__(
@@ -76,8 +77,8 @@ class Connection(asyncio.StreamReaderProtocol):
         self._talking: asyncio.Future[None] | None = None  # None before a client has connected
 
     def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # `writer.drain()` returns once as much as the limit is left to be sent: with 0, once all is
-        # sent. The talk has to wait for that, as its end breaks the connection off.
+        # The end of the talk breaks the connection off, so the talk waits with `writer.drain()`
+        # until all is sent: that is when it returns with a limit of 0.
         writer.transport.set_write_buffer_limits(high=0)
         self._talking = asyncio.ensure_future(self._talk(reader, writer))
         self._talking.add_done_callback(lambda _: writer.transport.abort())

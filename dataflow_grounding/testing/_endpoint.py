@@ -76,11 +76,11 @@ class Counts:
         self.max_in_flight = max(self.max_in_flight, self.in_flight)
 
     def count_served(self, requests: int) -> None:
-        """-1 gives one back."""
+        """Take places of the capacity; -1 gives one back."""
         self.served_now += requests
 
     def count_reply(self, status: int, replies: int) -> None:
-        """-1 for one that was counted and then did not leave whole."""
+        """Count replies as sent; -1 takes back one that did not leave whole after all."""
         self.by_status[status] += replies
         if 200 <= status < 300:
             self.paid += replies
@@ -105,9 +105,7 @@ class Endpoint(Counts):
     port: int = 0
 
     def __post_init__(self) -> None:
-        """All of a request is read where requests are recorded or bodies kept, else what answers
-        need.
-        """
+        """Read all of a request if it is recorded or its body kept, else what answers need."""
         super().__init__()
         self._reads = IMAGES
         if not self.record and not self.keep_bodies:
@@ -116,7 +114,9 @@ class Endpoint(Counts):
         self._beginnings: dict[int, int] = {}
 
     def plan(self, head: Head, body: bytes) -> Exchange:
-        """What fails in the answers or rules is kept in `errors`, and replied as a 500."""
+        """Return a request with what is sent for it. What the answers or rules raise is kept in
+        `errors`, and a 500 is sent.
+        """
         request = ReceivedRequest(self.received, time.monotonic(), head.target, head.headers)
         exchange = Exchange(request, DIALECTS[request.dialect])
         lists_models = head.method == "GET" and urlsplit(head.target).path.endswith("/models")
@@ -135,8 +135,8 @@ class Endpoint(Counts):
         return exchange
 
     def _decide(self, exchange: Exchange, head: Head, body: bytes) -> Fault:
-        # A wrong key comes before the endpoint's capacity, which comes before rules and habits. A
-        # list of models is answered at once.
+        # Fills the exchange, and returns what goes wrong with its reply. A wrong key comes before
+        # the capacity, which comes before rules and habits. A list of models is answered at once.
         if not self._has_key(head):
             return unauthorized()
         if not exchange.counted:
@@ -193,7 +193,7 @@ class Endpoint(Counts):
         request = exchange.request
         request.encoded_images = tuple(pictures or ())
         answer = self.answers(request)
-        request.encoded_images = ()
+        request.encoded_images = ()  # recorded requests would fill the memory
         if isinstance(answer, dict):
             answer = json.dumps(answer, ensure_ascii=False)
             if self.takes.ignores_format:
@@ -227,8 +227,8 @@ class Endpoint(Counts):
         return Usage(input_tokens, cached_tokens, output_tokens)
 
     def _fail(self, exchange: Exchange) -> None:
-        # A fault without a status gets 500. A leaky endpoint repeats the key in the message, or the
-        # path where no header has one.
+        # Puts the fault's error on the wire. A fault without a status gets 500. A leaky endpoint
+        # repeats the key in the message, or the path where no header has one.
         request = exchange.request
         fault = exchange.fault
         status = fault.status or 500

@@ -113,8 +113,8 @@ class EchoAnswers:
                 raise unknown_task(request)
 
     def _grounded(self, request: ReceivedRequest) -> dict[str, Any]:
-        # Of a caption grounding, the caption's phrases come, too, numbered from 1; boxes then have
-        # these numbers, and no labels.
+        # A caption grounding is answered with the caption's phrases, too, numbered from 1; its
+        # boxes have these numbers, and no labels.
         if request.task == "phrase_grounding":
             probe_answer = answer_to_probe(request, self.box_format)
             if probe_answer is not None:
@@ -286,14 +286,15 @@ def probe_in(request: ReceivedRequest) -> Probe | None:
 
 @lru_cache(maxsize=100)
 def _layouts(size: Size) -> dict[tuple[str, ...], int]:
-    # By their phrases in order. To draw the boxes of all takes ten times as long. Of two layouts
-    # with the same phrases, which few sizes have, it is the first.
+    # The number of each layout of probe pictures of a size, by its phrases in order: to make all
+    # boxes takes ten times as long. Of two layouts with the same phrases, which few sizes have, it
+    # is the first.
     layouts = (*range(LAYOUTS), *range(INNER, INNER + LAYOUTS))
     return {tuple(phrases_of(size, layout)): layout for layout in reversed(layouts)}
 
 
 def asks_for_rectangles(request: ReceivedRequest) -> bool:
-    """Whether a request asks for boxes of rectangles alone; one without phrases counts."""
+    """Return whether a request asks for boxes of rectangles alone; one without phrases counts."""
     if request.task != "phrase_grounding":
         return False
     return all(str(phrase["text"]).endswith(" rectangle") for phrase in request.input["phrases"])
@@ -303,6 +304,7 @@ def answer_to_probe(request: ReceivedRequest, box_format: str) -> dict[str, Any]
     """Return the right answer to a probe picture, in a box format; None for other requests."""
     probe = probe_in(request)
     if probe is None:
+        # Rectangles that can't be seen aren't made up: the run would learn a wrong format.
         return {"objects": []} if asks_for_rectangles(request) else None
     written_as = find_box_format(box_format, request.model)
     objects = []

@@ -232,7 +232,7 @@ def read_input(text: str) -> dict[str, Any]:
 
 
 def _parts_of(messages: list[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    # A text for content is one part.
+    # Each part of the messages, after its message's role; a content that is a text is one part.
     for message in messages:
         content = message.get("content")
         if isinstance(content, str):

@@ -234,7 +234,17 @@ def on(
         >>> rules = [limited, on(faults.cut_body(), share=0.1)]
         >>> server = LoopbackServer(faults=rules)
     """
-    return _Rule(fault, indexes, task, containing, where, share, times, times_each, seed)
+    return _Rule(
+        fault=fault,
+        indexes=indexes,
+        task=task,
+        containing=containing,
+        where=where,
+        share=share,
+        times=times,
+        times_each=times_each,
+        seed=seed,
+    )
 
 
 @dataclass

@@ -20,7 +20,7 @@ Block: TypeAlias = tuple[int, int]
 """The row and the column of a block of pixels, from 0."""
 Pixels: TypeAlias = NDArray[np.int16]
 
-# Pixels are first looked at in steps of a hundredth of the shorter side, of MOST_APART at most.
+# Pixels are first looked at in steps, of a FINEST-th of the shorter side, but MOST_APART at most.
 FINEST, MOST_APART = 100, 4
 LEAST_BLOCKS = 4  # of these that a rectangle has: fewer may be anything
 LIKE = 40  # that a channel may be off, of 255: JPEG changes colors, most at edges
@@ -29,8 +29,8 @@ FULL = 0.5  # share of a row or column of pixels that is of the color, up to a r
 
 
 def rectangles_in(encoded: str, phrases: Sequence[str]) -> dict[str, Bbox]:
-    """By phrases such as "the red rectangle", in the picture's pixels; what isn't seen is left out.
-    `encoded` is the picture's file in base64.
+    """Find the rectangles that phrases such as "the red rectangle" name, in a picture's file in
+    base64. Boxes are in its pixels, by phrase; what isn't seen is left out.
     """
     with open_picture(io.BytesIO(base64.b64decode(encoded))) as picture:
         pixels = np.asarray(picture.convert("RGB")).astype(np.int16)
@@ -39,7 +39,7 @@ def rectangles_in(encoded: str, phrases: Sequence[str]) -> dict[str, Bbox]:
         color = COLORS.get(phrase.split()[1])
         if color is None:
             continue
-        box = _largest(pixels, np.array(color, np.int16))
+        box = _largest_rectangle(pixels, np.array(color, np.int16))
         if box is not None:
             boxes[phrase] = box
     return boxes
@@ -49,21 +49,21 @@ def _is_like(pixels: Pixels, color: Pixels) -> NDArray[np.bool_]:
     return np.asarray((np.abs(pixels - color) <= LIKE).all(axis=-1))
 
 
-def _largest(pixels: Pixels, color: Pixels) -> Bbox | None:
+def _largest_rectangle(pixels: Pixels, color: Pixels) -> Bbox | None:
     step = min(MOST_APART, max(1, min(pixels.shape[:2]) // FINEST))
     sampled = _is_like(pixels[::step, ::step], color)
     largest: list[Block] = []
-    for area in _areas({(row, column) for row, column in np.argwhere(sampled).tolist()}):
+    for area in _connected_areas({(row, column) for row, column in np.argwhere(sampled).tolist()}):
         if len(area) > len(largest) and _is_filled(area):
             largest = area
     if len(largest) < LEAST_BLOCKS:
         return None
     top, left = (step * np.array(largest).min(axis=0)).tolist()
     bottom, right = (step * np.array(largest).max(axis=0) + 1).tolist()
-    return _grown(pixels, color, (left, top, right, bottom))
+    return _grown_to_edges(pixels, color, (left, top, right, bottom))
 
 
-def _areas(unseen: set[Block]) -> Iterator[list[Block]]:
+def _connected_areas(unseen: set[Block]) -> Iterator[list[Block]]:
     while unseen:
         area = [unseen.pop()]
         for row, column in area:  # which grows meanwhile
@@ -82,7 +82,7 @@ def _is_filled(area: Sequence[Block]) -> bool:
     return len(area) >= FILLED * box
 
 
-def _grown(pixels: Pixels, color: Pixels, box: tuple[int, int, int, int]) -> Bbox:
+def _grown_to_edges(pixels: Pixels, color: Pixels, box: tuple[int, int, int, int]) -> Bbox:
     left, top, right, bottom = box
     height, width = pixels.shape[:2]
     while left > 0 and _is_like(pixels[top:bottom, left - 1], color).mean() >= FULL:

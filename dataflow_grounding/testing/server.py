@@ -157,7 +157,7 @@ class LoopbackServer(Endpoint):
         try:
             rest = await self._last_part(exchange, writer)
             if exchange.counted and not is_cut:
-                # Counted before the last bytes leave, so that the receiver finds it counted.
+                # Counted before the last bytes leave, so that who receives them finds it counted.
                 self._end(exchange)
                 self.count_reply(exchange.status, 1)
                 request.status_sent = exchange.status
