@@ -32,13 +32,13 @@ class PictureSet:
 
 
 def shipped_set(pictures: int | None = None) -> PictureSet:
-    """As `gold_records` selects; raises InputError."""
+    """Return the pictures that come with the package, as `gold_records` selects; InputError."""
     return PictureSet(FOLDER, gold_records(FOLDER, pictures))
 
 
 def gold_records(folder: str = FOLDER, pictures: int | None = None) -> list[dict[str, Any]]:
-    """In the file's order; `pictures` takes only that many of each kind, the first ones. Raises
-    InputError if the set is missing.
+    """Return the gold records, in the file's order; with `pictures` only that many of each kind,
+    the first ones. Raises InputError if the set is missing.
     """
     path = os.path.join(folder, "gold.jsonl")
     try:
@@ -66,8 +66,8 @@ def captions(gold: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def questions(gold: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """In alphabetical order: in the gold, true ones come before false ones, which would
-    be a hint.
+    """Return a row of each picture with its phrases, in alphabetical order: in the gold, those that
+    are there come before those that aren't, which would be a hint.
     """
     rows = captions(gold)
     for row, record in zip(rows, gold, strict=True):

@@ -31,8 +31,8 @@ class Choice(NamedTuple):
 
 
 def choice_of(document: Mapping[str, Any], first: str) -> Choice:
-    """A way is better if its interval is above 0; of several, the one that gains most is taken, and
-    without one `first` stays.
+    """Return the best way: that which gains most of those that are better than `first`, with an
+    interval above 0; without one, `first`.
     """
     scores = {way: of_way["figures"]["scores"] for way, of_way in document["ways"].items()}
     others = [way for way in scores if way != first]
@@ -47,7 +47,9 @@ def choice_of(document: Mapping[str, Any], first: str) -> Choice:
 
 
 def interval_of_mean(values: np.ndarray, alpha: float = _ALPHA) -> tuple[float, float]:
-    """The middle 1 - alpha of the means of bootstrap samples: the same for the same values."""
+    """Return the ends of the middle 1 - alpha of the means of bootstrap samples, which are drawn
+    alike for the same number of values.
+    """
     chance = np.random.default_rng(0)
     means = [values[chance.integers(0, len(values), len(values))].mean() for _ in range(_DRAWS)]
     low, high = np.quantile(means, [alpha / 2, 1 - alpha / 2])
@@ -70,7 +72,7 @@ def verdict_of(choice: Choice) -> str:
 
 
 def keys_of(way: str) -> str:
-    """The keys of a spec that ask in a way, in words."""
+    """Return the keys of a spec that ask in a way, in words."""
     keys: dict[str, Any] = getattr(WAYS[way], "keys", {})
     stated = [f"{key}: {value}" for key, value in keys.items() if value != Plain.keys[key]]
     return ", ".join(stated) or "the default keys"

@@ -20,9 +20,9 @@ LEAST = 8
 
 
 def own_set(folder: str, gold: str) -> PictureSet:
-    """The pictures that `gold`, a file of records or a results folder, has phrases for, in its
-    order. Of several records of a picture, the first counts; of a reviewed file, what was found
-    right. Raises InputError where fewer than LEAST of its pictures are in the folder.
+    """Return the pictures of a folder that `gold`, a file of records or a results folder, has
+    phrases for, in its order. Of several records of a picture, the first counts; of a reviewed
+    file, what was found right. Raises InputError where there are fewer than LEAST.
     """
     if not os.path.isdir(folder):
         raise InputError(f"no folder {folder}: name that of your pictures with --pictures")
@@ -68,6 +68,7 @@ def _expressions_of(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _found_in(folder: str, name: str) -> str:
+    # The path in the folder of the picture that gold calls `name`; "" where it isn't there.
     whole = os.path.relpath(name, folder) if os.path.isabs(name) else os.path.normpath(name)
     for path in (whole, os.path.basename(name)):
         leads_out = path.split(os.sep)[0] == os.pardir
@@ -77,8 +78,8 @@ def _found_in(folder: str, name: str) -> str:
 
 
 def mean_f1(expressions: Sequence[Mapping[str, Any]], answer: Mapping[str, Any]) -> float:
-    """The mean F1 of a picture's phrases, at IoU 0.5; of an absent phrase it is 1 without boxes,
-    else 0. One without an answer is worth 0, and other phrases in the answer don't count.
+    """Return the mean F1 of a picture's phrases, at IoU 0.5. That of an absent phrase is 1 without
+    boxes, else 0, that of a phrase without an answer 0; other phrases in the answer don't count.
     """
     boxes_by_text: dict[str, list[Bbox]] = {}
     for expression in answer["expressions"]:

@@ -69,7 +69,7 @@ dl div { grid-template-columns: minmax(6rem, 9rem) 1fr; }
 
 
 def table_lines(document: Mapping[str, Any]) -> Iterator[list[str]]:
-    """A column for each way: ways are few, and figures many, so it is as narrow as can be."""
+    """Yield the rows of a table with a column for each way: ways are few, and figures many."""
     ways = document["ways"]
     yield ["", *ways]
     for name in _names_in(document):
@@ -89,7 +89,7 @@ def failed_all(figures: Mapping[str, Any]) -> bool:
 
 
 def checked_nothing(figures: Mapping[str, Any]) -> bool:
-    """Whether a way has a check, and it checked no phrase."""
+    """Return whether a way has a check, and it checked no phrase."""
     return bool(figures["counts"]["unchecked"] >= figures["all"]["phrases"])
 
 
@@ -166,6 +166,7 @@ def _names_in(document: Mapping[str, Any]) -> list[str]:
 
 
 def _in_words(figure: Mapping[str, Any] | None) -> tuple[str, str]:
+    # The figure, and its interval.
     if figure is None or figure["value"] is None:
         return "-", ""
     return f"{figure['value']:.3f}", _interval_in_words(figure["interval"])
@@ -181,6 +182,7 @@ def _interval_in_words(interval: Sequence[float] | None) -> str:
 
 
 def _run_cells(of_way: Mapping[str, Any]) -> list[tuple[str, str]]:
+    # For each of _RUN_HEADS the figure, and what is said below it.
     run, counts = of_way["run"], of_way["figures"]["counts"]
     tests = run["tests"]
     unchecked = counts["unchecked"]

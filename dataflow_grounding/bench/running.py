@@ -23,6 +23,7 @@ from dataflow_grounding.data.results_folder import CKPT, RUN_JSON
 from dataflow_grounding.data.rows import write_text
 from dataflow_grounding.engine.costs import paid_by_step
 from dataflow_grounding.engine.keyed_log import read_lines, stores_of
+from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.jobs.executing import execute_spec
 from dataflow_grounding.jobs.spec_run import SpecRun, ready_to_run
 from dataflow_grounding.jobs.user_pipeline import UserBlock, UserWorkflow
@@ -51,7 +52,9 @@ class Bench:
         return self.own or shipped_set(self.pictures)
 
     def answerable_ways(self) -> list[str]:
-        """Say which ways are left out. Raises SpecError for an endpoint that can answer none."""
+        """Return the ways that the endpoint can answer, and say which are left out. Raises
+        SpecError where it can answer none.
+        """
         if self.vlm.asking != "auto":
             raise SpecError(
                 "bench has a way for each form of asking: leave out vlm.asking, and"
@@ -82,8 +85,8 @@ class Bench:
         return answerable
 
     def run_of(self, way: str) -> SpecRun:
-        """A way's questions are written next to its folder. Raises SpecError, and InputError for a
-        folder that can't be written.
+        """Return the run of a way, whose questions are written next to its folder. Raises
+        SpecError, and InputError for a folder that can't be written.
         """
         rows = within(self.folder, f"{way}.jsonl")
         with errors_as(InputError, f"can't write {rows}"):
@@ -133,19 +136,9 @@ def measure(bench: Bench, earlier: Mapping[str, Any]) -> Iterator[dict[str, Any]
         run = bench.run_of(way)  # once more: it knows what the way before found out of the endpoint
         say(f"{way}: {WAYS[way].about}, of {run.who}.")
         summary = execute_spec(run)
-        if summary.handover.passing_failures:
-            pictures = counted(summary.handover.passing_failures, "picture")
-            say(
-                f"{way}: {pictures} may not fail again: the same command asks about them once more."
-            )
-        if summary.requests["kept"]:
-            replies = counted(summary.requests["kept"], "reply")
-            say(
-                f"{way}: {replies} came from a gateway's cache, and may be older than the model:"
-                " switch it off, and measure in another folder with -o."
-            )
+        _tell_what_to_do_about(way, summary)
         if way in document["ways"] and not summary.requests["sent"]:
-            yield document  # of its replies the earlier call counted what could not be read
+            yield document  # the earlier figures stay: only that call knows what was unreadable
             continue
         document["ways"][way] = {
             "box_format": run.job.box_format and run.job.box_format.format.name,
@@ -155,6 +148,18 @@ def measure(bench: Bench, earlier: Mapping[str, Any]) -> Iterator[dict[str, Any]
         in_order = {name: document["ways"][name] for name in WAYS if name in document["ways"]}
         document["ways"] = in_order
         yield document
+
+
+def _tell_what_to_do_about(way: str, summary: Summary) -> None:
+    if summary.handover.passing_failures:
+        pictures = counted(summary.handover.passing_failures, "picture")
+        say(f"{way}: {pictures} may not fail again: the same command asks about them once more.")
+    if summary.requests["kept"]:
+        replies = counted(summary.requests["kept"], "reply")
+        say(
+            f"{way}: {replies} came from a gateway's cache, and may be older than the model:"
+            " switch it off, and measure in another folder with -o."
+        )
 
 
 def _refuse_other_models(bench: Bench, way: str, model: str) -> None:
@@ -203,8 +208,8 @@ def _paid_for(run: SpecRun) -> dict[str, Any]:
     tests = 0
     tokens = {"input": 0, "cached": 0, "output": 0}
     for step in steps:
-        asked_for_boxes = step["checks"] if step["step"] != CALIBRATION else step
-        tests += asked_for_boxes["requests"]
+        of_rectangles = step if step["step"] == CALIBRATION else step["checks"]
+        tests += of_rectangles["requests"]
         for name in tokens:
             tokens[name] += step["tokens"][name]
     return {

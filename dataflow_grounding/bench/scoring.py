@@ -39,8 +39,8 @@ def _counts(summary: Summary, pictures: int) -> dict[str, Any]:
 def _figures(
     way: str, records: Sequence[Mapping[str, Any]], gold: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
-    answered = [_by_id(record) for record in records]
-    right = [_by_id(record) for record in gold]
+    answered = [_with_path_of_id(record) for record in records]
+    right = [_with_path_of_id(record) for record in gold]
     answered_paths = {record["image_path"] for record in answered}
     for record in right:
         if record["image_path"] not in answered_paths:
@@ -84,7 +84,7 @@ def _figures_of_own(
     }
 
 
-def _by_id(record: Mapping[str, Any]) -> dict[str, Any]:
+def _with_path_of_id(record: Mapping[str, Any]) -> dict[str, Any]:
     return {**record, "image_path": f"{record['image_id']}.jpg"}
 
 
@@ -96,8 +96,8 @@ def _with_caption_phrases(record: Mapping[str, Any]) -> dict[str, Any]:
 def _evaluated(
     answered: Sequence[dict[str, Any]], gold: Sequence[dict[str, Any]], names: Sequence[str]
 ) -> dict[str, Any]:
-    # There is no interval where all bootstrap samples come to the same, as those of one picture do,
-    # or of a figure that is 1 in each: it would look sure of what nobody knows.
+    # There is no interval where all bootstrap samples come to the same, as with one picture, or
+    # with a figure that is 1 in each picture: it would look sure of what nobody knows.
     evaluation = evaluate(list(answered), list(gold)).to_json()
     figures: dict[str, Any] = {"phrases": evaluation["expressions"]}
     for name in names:
