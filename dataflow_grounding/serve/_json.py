@@ -15,13 +15,13 @@ from dataflow_grounding.serve.requests import Picture, WrongRequest, read_json
 def routes(engine: Engine) -> list[web.RouteDef]:
     async def ground(request: web.Request) -> web.Response:
         is_form = request.content_type == "multipart/form-data"
-        picture, phrases = await _form(request) if is_form else _object(engine, request)
+        picture, phrases = await _of_form(request) if is_form else _of_json(engine, request)
         return web.json_response(await engine.ground(request, picture, phrases))
 
     return [web.post("/ground", ground)]
 
 
-def _object(engine: Engine, request: web.Request) -> tuple[Picture, Any]:
+def _of_json(engine: Engine, request: web.Request) -> tuple[Picture, Any]:
     body = read_json(request)
     pictures = engine.pictures
     ways: dict[str, Callable[[object], Picture]] = {
@@ -36,7 +36,7 @@ def _object(engine: Engine, request: web.Request) -> tuple[Picture, Any]:
     return ways[way](body[way]), body.get("phrases")
 
 
-async def _form(request: web.Request) -> tuple[Picture, Any]:
+async def _of_form(request: web.Request) -> tuple[Picture, Any]:
     # `phrases` may come several times, each time a phrase.
     picture: Picture | None = None
     phrases: list[str] = []

@@ -30,7 +30,9 @@ class _Config(NamedTuple):
     labels: Sequence[str]
 
     def label_of(self, phrase: str) -> str:
-        """The one that says the same, else the first."""
+        """Return the label that says the same as a phrase, else the first; the phrase where there
+        is no label.
+        """
         same = [label for label in self.labels if label.casefold() == phrase.casefold()]
         # two labels may differ in case alone
         return phrase if phrase in same else [*same, *self.labels, phrase][0]
@@ -60,7 +62,8 @@ def routes(engine: Engine) -> list[web.RouteDef]:
                     picture = _picture(engine.pictures, config, task)
                     regions += _regions(config, await engine.ground(request, picture, phrases))
             except (RecordError, InputError, WrongRequest) as error:
-                # A failure is shown, and nothing stored. Among others, one for good is told here.
+                # An error is shown, and no task of the request is stored. So a task among others
+                # that would fail again has no boxes instead, and only this terminal says why.
                 is_there = not isinstance(error, ImageMissing)
                 if len(tasks) == 1 or (is_there and getattr(error, "passing", False)):
                     raise
@@ -83,8 +86,8 @@ def routes(engine: Engine) -> list[web.RouteDef]:
 
 
 def _picture(pictures: Pictures, config: _Config, task: Mapping[str, Any]) -> Picture:
-    # What was uploaded is at /data/ and its path below Label Studio's media folder; what a local
-    # storage has is named in `d`. Both are looked for below --root.
+    # An uploaded picture has the address /data/ and its path below Label Studio's media folder; one
+    # of a local storage is named in the query's `d`. Both are looked for below --root.
     data = task.get("data")
     address = data.get(config.column) if isinstance(data, Mapping) else None
     if not isinstance(address, str) or not address:
@@ -128,9 +131,11 @@ def _phrases(config: _Config, task: Mapping[str, Any], params: Any) -> list[str]
 
 
 def _texts(config: _Config, holders: Sequence[Any]) -> list[str]:
+    # What people wrote about the image, in annotations, drafts or a request's context.
     texts: list[str] = []
     for holder in holders:
-        for region in (isinstance(holder, Mapping) and holder.get("result")) or []:
+        regions = holder.get("result") if isinstance(holder, Mapping) else None
+        for region in regions or []:
             if region.get("type") == "textarea" and region.get("to_name") == config.image:
                 words = region["value"].get("text") or []
                 texts += [words] if isinstance(words, str) else words

@@ -45,16 +45,16 @@ class Engine:
         self.model = run.serving.model
         servings = run.job.servings
         self.at_once = 2 * sum(serving.max_workers for serving in servings)
-        self._turns = asyncio.Semaphore(self.at_once)
+        self._turns = asyncio.Semaphore(self.at_once)  # one for each picture at work
         self._at_work: set[asyncio.Task[dict[str, Any]]] = set()
         self._budget = budget_of(run.options)
-        self._askings: dict[int, Asking] = {}
+        self._askings: dict[int, Asking] = {}  # by the id() of the serving
         for serving in servings:
             asking = Asking(serving, run.options, self._budget, servings=len(servings))
             self._askings[id(serving)] = asking
-        self._settled: set[Size] = set()
+        self._settled: set[Size] = set()  # sizes of pictures that the box format is settled for
         self._settling = asyncio.Lock()
-        self._workers = Workers(lambda: False)
+        self._workers = Workers(lambda: False)  # the server ends them, not an interrupt
         self._memo = ImageMemo(None)
         self._store = KeyedLog(store_path(self._folder), others=other_stores(self._folder))
         # What is sent is a file there while it is asked about: users' operators may open it.
@@ -82,8 +82,8 @@ class Engine:
         return f"{self.model} {choice.format.name}"
 
     async def ground(self, request: web.Request, picture: Picture, phrases: Any) -> dict[str, Any]:
-        """Raises WrongRequest for what are no phrases, RecordError for this picture, RunStopped
-        where none can be done for now.
+        """Return the record of a picture with the boxes of phrases. Raises WrongRequest for what
+        are no phrases, RecordError for this picture, RunStopped where none can be done for now.
         """
         begun = asyncio.Event()
         task = asyncio.create_task(self._ground(request, picture, phrases_of(phrases), begun))
@@ -92,6 +92,7 @@ class Engine:
         done, _ = await asyncio.wait([task], timeout=self._timeout)
         if done:
             return task.result()
+        # else asyncio complains about an error that nobody has looked at
         task.add_done_callback(lambda late: late.cancelled() or late.exception())
         if not begun.is_set():
             task.cancel()  # nothing is paid for yet, and the picture need not stay in memory
@@ -119,6 +120,7 @@ class Engine:
                 columns = await self._through_all_steps(record)
         except errors.GroundingError as error:
             self._begin_again_after(error)
+            # strangers needn't know this machine's paths
             error.args = (picture.named(str(error), path).replace(self._folder, ".ckpt"),)
             raise
         finally:
@@ -140,8 +142,9 @@ class Engine:
         return record
 
     async def _settle(self, record: Record, size: Size) -> None:
-        # The watch begins with the first picture. By the sizes of later ones a model that counts
-        # pixels may have to be measured further.
+        # Settles the box format before a picture is asked about. The watch of the format begins
+        # with the first picture; a model that counts pixels may have to be measured once more for a
+        # new size.
         if size in self._settled:
             return
         async with self._settling:

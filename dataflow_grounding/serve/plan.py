@@ -26,8 +26,9 @@ FIXED = {
 def served_run(
     paths: Sequence[str], overrides: Sequence[str] = (), results: str | None = None
 ) -> SpecRun:
-    """Without spec files, what the environment names. Replies are kept in `results`, else in the
-    spec's folder; without a spec, in the user's cache. Raises SpecError, InputError, MissingExtra.
+    """Return the run of spec files, or without them of what the environment names. Replies are kept
+    in `results`, else in the spec's folder; without a spec, in the user's cache. Raises SpecError,
+    InputError, MissingExtra.
     """
     of_cache = [] if paths else [f"results_dir={os.path.join(cache_folder(), 'serve')}"]
     of_option = ["results_dir=."] if results else []  # set below, as it was typed

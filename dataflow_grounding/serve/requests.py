@@ -60,7 +60,7 @@ class Pictures:
         self._hosts = data.allow_hosts + [host.lower() for host in allow_hosts]
 
     def of_base64(self, text: object) -> Picture:
-        """The base64 may be in a `data:` address."""
+        """Return the picture of a text in base64, which may be in a `data:` address."""
         if not isinstance(text, str) or not text:
             raise WrongRequest("the picture should be base64, as a text")
         encoded = text.partition(",")[2] if text.startswith("data:") else text
@@ -101,7 +101,7 @@ def status_of(error: GroundingError) -> int:
 
 
 def read_json(request: web.Request) -> dict[str, Any]:
-    """Raises WrongRequest."""
+    """Return the object that a request's body is. Raises WrongRequest."""
     charset = request.charset or "utf-8"
     if request.content_type != "application/json" or charset.lower() not in ("utf-8", "utf8"):
         kind = request.headers.get("Content-Type", "none")

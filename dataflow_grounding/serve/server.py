@@ -119,8 +119,8 @@ class Server:
             self._held -= len(body)
 
     async def _read(self, request: web.Request, body: bytearray) -> None:
-        # Into `body`, whose bytes the caller takes off `_held` again. Who sends half of a body, or
-        # sends it slowly, is in nobody's way.
+        # Fills `body`, whose bytes the caller takes off `_held` again. It takes none of `_places`:
+        # who sends half of a body, or sends it slowly, is in nobody's way.
         late = WrongRequest(f"the body hasn't come in {self.timeout:g} s", 408)
         content = request.content
         timer = asyncio.get_running_loop().call_later(self.timeout, content.set_exception, late)
@@ -165,7 +165,7 @@ class Server:
 
 
 def _answer_of(request: web.Request, error: errors.GroundingError) -> web.Response:
-    # In the reason, too, which the labelling tools show.
+    # The error is the reason of the status line, too, which the labelling tools show.
     status = status_of(error)
     line = " ".join(str(error).split())
     body: dict[str, object] = {"error": line}
