@@ -160,7 +160,6 @@ class ServingForDataFlow:
         self, rows: Sequence[dict[str, Any]], pictures: Sequence[Any] | None, system_prompt: str
     ) -> list[str | None]:
         # `pictures` has an entry for each row, or is None where no row has pictures.
-        # One whose prompt or pictures can't be used fails before anything is sent.
         if pictures is not None and len(pictures) != len(rows):
             raise ValueError(
                 f"prompts and pictures should have the same length, not {len(rows)} and"
@@ -170,7 +169,7 @@ class ServingForDataFlow:
         records = []
         for number, row in enumerate(rows):
             records.append(Record({**row, "image": pictures[number] if pictures else None}))
-        # A record that fails is the failure of the whole call: it should cost nothing.
+        # One record that fails is the failure of the whole call: it should cost nothing.
         for record in records:
             asker.look_over(record)
         return [row["answer"] for row in asker(records, on_error="raise")]
@@ -181,8 +180,8 @@ def _names_picture(text: str) -> bool:
 
 
 def _refuse(**arguments: Sequence[Any] | None) -> None:
-    # Each is a list with an entry for each input. An entry that is None or empty gives nothing for
-    # that input; None in place of the list gives nothing at all.
+    # An argument is a list with an entry for each input. Entries that are None or [], and None in
+    # place of the list, are fine: nothing is asked for with them.
     for name, entries in arguments.items():
         for entry in entries or []:
             if entry is not None and entry != []:

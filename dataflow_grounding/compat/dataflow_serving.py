@@ -62,8 +62,9 @@ class DataFlowServing(Serving):
         self.box_format = box_format
 
     async def answer(self, request: Request[Any]) -> Reply:
-        """Raises RequestRefused where the serving takes one picture, and the request hasn't one;
-        what an endpoint's status says; ServerFault for anything else that keeps it from a reply.
+        """Return the text that the serving replies with. Raises RequestRefused where it takes one
+        picture, and the request hasn't one; what an endpoint's status says; ServerFault for
+        anything else that keeps it from a reply.
         """
         count = len(request.images)
         if count != 1 and self._method != MESSAGES:
@@ -116,8 +117,8 @@ class DataFlowServing(Serving):
 
 
 def _turn_in_both_spellings(message: Turn) -> dict[str, str]:
-    # Its servings of endpoints read `role` and `content`; those of local models read `from` and
-    # `value`, which begins with an `<image>` for each picture.
+    # DataFlow-MM's servings of endpoints read `role` and `content`; those of local models read
+    # `from` and `value`, which begins with an `<image>` for each picture.
     text_with_marks = "<image>" * len(message.images) + message.text
     speaker = "human" if message.role == "user" else "gpt"
     return {

@@ -144,8 +144,8 @@ class PromptedVQAGenerator(Operator):
         )
 
     def lacking(self, columns: Collection[str]) -> list[str]:
-        """`conversation` after a `run` that reads conversations, else `prompt`, if no column has a
-        text.
+        """Return what is missing where no column has a text: `conversation` after a `run` that
+        reads conversations, else `prompt`.
         """
         text_columns = self.reads()
         text_columns.pop("image", None)
@@ -156,28 +156,28 @@ class PromptedVQAGenerator(Operator):
         return ["conversation"]
 
     def settings(self) -> None:
-        """A finished run is worked through again, with its stored replies: pictures in lists aren't
-        looked at to see whether it is finished.
+        """Return None, so that a finished run is worked through again, with its stored replies: for
+        pictures in lists nobody sees whether they are still the same.
         """
 
     def look_over(self, record: Record) -> None:
-        """Raises BrokenRow for a prompt or conversation that is none, or asks nothing; ImageMissing
+        """Raise BrokenRow for a prompt or conversation that is none, or asks nothing; ImageMissing
         or MachineBusy where a picture can't be found.
         """
         self._prompt_and_earlier_turns(record)
-        for row, key in self._each_picture(record):
-            find_image(row, key)
+        for row in self._rows_of_pictures(record):
+            find_image(row, self._image_key)
 
     async def annotate(self, record: Record, ask: Ask) -> Update:
-        """The answer's column is null for the prompt NO_REGIONS, which is not asked."""
+        """Answer the row's question; the prompt NO_REGIONS isn't asked, and its answer is null."""
         prompt, earlier = self._prompt_and_earlier_turns(record)
         if prompt == NO_REGIONS:
             ask.note("nothing_to_ask", "a picture without regions")
             return {self.keys.answer: None}
-        rows_and_keys = self._each_picture(record)
+        rows = self._rows_of_pictures(record)
         limits = self.serving.image_limits
         pictures = await asyncio.to_thread(
-            lambda: tuple(open_image(row, key, limits) for row, key in rows_and_keys)
+            lambda: tuple(open_image(row, self._image_key, limits) for row in rows)
         )
         request_input: dict[str, Any] = {"prompt": prompt}
         if earlier:
@@ -200,8 +200,9 @@ class PromptedVQAGenerator(Operator):
         return {self.keys.answer: await ask(self._as_turns(request, earlier))}
 
     def _as_turns(self, request: Request[str], earlier: list[dict[str, str]]) -> Request[str]:
-        # Pictures go with the first turn that isn't the system's. Few endpoints take turns that
-        # don't alternate from a user's to a last one of the assistant's.
+        # Sends earlier turns as turns, where it can be: few endpoints take those that don't
+        # alternate from a user's to a last one of the assistant's. Else they stay part of the
+        # input. Pictures go with the first turn that isn't the system's.
         turns = [Turn(turn["role"], turn["content"]) for turn in earlier]
         of_system = list(takewhile(lambda turn: turn.role == SYSTEM, turns))
         talk = turns[len(of_system) :]
@@ -240,16 +241,19 @@ class PromptedVQAGenerator(Operator):
             )
         return last["content"], earlier
 
-    def _each_picture(self, record: Record) -> list[tuple[Record, str]]:
-        # Pictures are opened by a record with one path in a column.
-        key = self.keys.by_role.get("image", "")
-        cell = record.get(key)
+    @property
+    def _image_key(self) -> str:
+        return self.keys.by_role.get("image", "")
+
+    def _rows_of_pictures(self, record: Record) -> list[Record]:
+        # The record once for each of its pictures: one is opened by a record with a single path.
+        cell = record.get(self._image_key)
         paths = cell if isinstance(cell, list) else [cell]
-        records_and_keys = []
+        rows = []
         for path in paths:
             if path is not None and path != "":
-                records_and_keys.append((record.updated({key: path}), key))
-        return records_and_keys
+                rows.append(record.updated({self._image_key: path}))
+        return rows
 
 
 def _as_role_and_content(turn: Any) -> dict[str, str]:
@@ -278,7 +282,7 @@ def _read_answer(reply: str) -> tuple[str, list[Note]]:
 
 
 def _answer_or_whole_reply(reply: str) -> tuple[Any, list[Note]]:
-    """The answer is that of the last object with this key and no other, also in prose, in a fence,
+    """Return the answer of the last object with this key and no other, also in prose, in a fence,
     in a list or in another object. Any other reply is the answer as a whole, noted as `own_words`.
     Raises TruncatedReply where it begins as an object or a fence, and is cut off before "answer".
     """
