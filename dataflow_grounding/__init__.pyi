@@ -55,6 +55,7 @@ from .operators import RegionCaptioner as RegionCaptioner
 from .operators import RegionExpressionGenerator as RegionExpressionGenerator
 from .operators import RegionMarker as RegionMarker
 from .operators import RegionOperator as RegionOperator
+from .operators import TileGrounder as TileGrounder
 from .operators import facts_of as facts_of
 from .operators import operator as operator
 from .operators import with_answers as with_answers

@@ -6,6 +6,7 @@ x grows to the right and y downwards; sizes are (width, height).
 import math
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Sequence
+from statistics import median
 from typing import Any, TypeAlias
 
 Bbox: TypeAlias = tuple[float, float, float, float]
@@ -17,6 +18,14 @@ _COCO_BOUNDS = (32**2, 96**2)  # square pixels from which a box is medium, and l
 # Boxes with this IoU or more look like one. Those of two things, even in a crowd, hardly ever come
 # so close.
 MERGE_IOU = 0.9
+
+LEAST_SIDE_SHARE = 0.07
+"""Where boxes are compared, a side counts as at least this share of the image's longer side.
+
+A model errs by a share of the picture, however small the thing is: it sees it in patches of 1 to 3%
+of its side. At IoU 0.5, sides of 7% let two answers differ by 2.3% along one side, or 1.3% along
+both.
+"""
 
 
 def box_of(numbers: Sequence[float]) -> Bbox:
@@ -65,6 +74,25 @@ def iou(a: Bbox, b: Bbox) -> float:
     shared = area(intersection(a, b))
     covered = area(a) + area(b) - shared
     return min(1.0, shared / covered) if covered > 0 else 0.0
+
+
+def median_box(boxes: Sequence[Bbox]) -> Bbox:
+    """Return the box whose edges are the medians of those of boxes. Raises ValueError for none."""
+    lefts, tops, rights, bottoms = zip(*boxes, strict=True)
+    return median(lefts), median(tops), median(rights), median(bottoms)
+
+
+def enlarged_to(bbox: Bbox, least_side: float) -> Bbox:
+    """Return the box, widened around its middle where a side is shorter than `least_side`."""
+    x1, y1, x2, y2 = bbox
+    margin_x = max(0.0, least_side - (x2 - x1)) / 2
+    margin_y = max(0.0, least_side - (y2 - y1)) / 2
+    return x1 - margin_x, y1 - margin_y, x2 + margin_x, y2 + margin_y
+
+
+def nearest_pixels(bbox: Bbox) -> list[int]:
+    """Return the edges as the nearest whole numbers; halves are rounded up."""
+    return [math.floor(edge + 0.5) for edge in bbox]
 
 
 def ordered(bbox: Bbox) -> Bbox:

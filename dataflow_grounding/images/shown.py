@@ -5,15 +5,16 @@ numbered in the picture (`MarkedImage`) are easier for it to tell apart than by 
 """
 
 import hashlib
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from dataflow_grounding.boxes.geometry import Bbox, Size, whole_pixels
 from dataflow_grounding.images.drawing import Mark, draw_marks
-from dataflow_grounding.images.files import decoding
-from dataflow_grounding.images.image import Image, in_base64, keep_encoded, scale_into
+from dataflow_grounding.images.files import decoding, encoded
+from dataflow_grounding.images.image import Image, ImageLimits, in_base64, keep_encoded, scale_into
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
@@ -72,11 +73,19 @@ class ImageCrop(Image):
         return f"{self.facts.digest}[{','.join(map(str, self.region))}]{sent}"
 
     def as_sent(self, data: bytes) -> "PillowImage":
-        import PIL.Image
-
         with decoding(data, self.path) as whole:
             picture = whole.crop(self.region)
-        return self.padded_to_sent(picture, PIL.Image.Resampling.BICUBIC)
+        return self._fitted(picture)
+
+    def _fitted(self, part: "PillowImage") -> "PillowImage":
+        import PIL.Image
+
+        return self.padded_to_sent(part, PIL.Image.Resampling.BICUBIC)
+
+    def keep_cut(self, whole: "PillowImage") -> None:
+        """Keep the part as it is sent, cut out of the decoded image."""
+        part = self._fitted(whole.crop(self.region))
+        keep_encoded(self.kept, self.sent_digest, in_base64(encoded(part, self.limits.max_bytes)))
 
     @contextmanager
     def decoded(self) -> "Iterator[PillowImage]":
@@ -103,8 +112,55 @@ def crop_of(image: Image, bbox: Bbox) -> ImageCrop:
     region = whole_pixels(bbox, image.size)
     longer = max(region[2] - region[0], region[3] - region[1])
     factor = max(1, min(TARGET_SIDE, image.limits.max_side) // longer)
-    never_padded = replace(image.limits, max_wide=None, max_tall=None)
-    return ImageCrop(image.path, image.facts, never_padded, region, factor)
+    return ImageCrop(image.path, image.facts, never_padded(image), region, factor)
+
+
+def never_padded(image: Image) -> ImageLimits:
+    return replace(image.limits, max_wide=None, max_tall=None)
+
+
+@dataclass(frozen=True)
+class ImageTile(ImageCrop):
+    """One of several parts of an image that are sent together: its file is decoded once for all."""
+
+    together: "_Together" = field(kw_only=True, repr=False, compare=False)
+
+    def encoded(self) -> bytes:
+        if not self.ready:
+            self.together.encode()
+        return super().encoded()
+
+
+class _Together:
+    """The tiles of an image."""
+
+    def __init__(self, image: Image) -> None:
+        self.image = image
+        self.tiles: list[ImageTile] = []
+        self._lock = threading.Lock()  # threads prepare them side by side
+        self._is_done = False
+
+    def encode(self) -> None:
+        """Keep all tiles as they are sent, as far as there is room; only once."""
+        with self._lock:
+            if self._is_done:
+                return
+            with self.image.decoded() as whole:
+                for tile in self.tiles:
+                    if not tile.ready:
+                        tile.keep_cut(whole)
+            self._is_done = True
+
+
+def tiles_in(image: Image, regions: Sequence[Bbox]) -> list[ImageTile]:
+    """Return parts of an image in its own resolution, which are decoded together."""
+    together = _Together(image)
+    limits = never_padded(image)
+    for region in regions:
+        pixels = whole_pixels(region, image.size)
+        tile = ImageTile(image.path, image.facts, limits, pixels, 1, together=together)
+        together.tiles.append(tile)
+    return together.tiles
 
 
 def _span(low: float, high: float, side: int, length: int) -> tuple[int, int]:

@@ -11,13 +11,13 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from math import nan, sqrt
+from math import ceil, nan, sqrt
 from statistics import fmean, pvariance
 from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import RecordError, SpecError
 from dataflow_grounding.data import bucket
-from dataflow_grounding.data.records import Record
+from dataflow_grounding.data.records import Record, dump_text, read_expressions
 from dataflow_grounding.data.results_folder import CKPT
 from dataflow_grounding.data.rows import Row
 from dataflow_grounding.engine.costs import Amount
@@ -37,9 +37,10 @@ from dataflow_grounding.engine.workers import run_blocking
 from dataflow_grounding.images.image import open_image
 from dataflow_grounding.jobs.answerable import unanswerable
 from dataflow_grounding.jobs.spec_run import SpecRun
-from dataflow_grounding.operators import Operator
+from dataflow_grounding.operators import Operator, texts_of
 from dataflow_grounding.operators.box_checker import BoxChecker
 from dataflow_grounding.operators.box_verifier import USUAL_PHRASES, BoxVerifier
+from dataflow_grounding.operators.phrase_grounder import PhraseGrounder
 from dataflow_grounding.operators.phrase_lister import PhraseLister
 from dataflow_grounding.serving.serving import Serving, Usage
 from dataflow_grounding.serving.token_rules import TokenRules
@@ -66,6 +67,7 @@ _DATA = 60  # tokens of a request's data, which comes after the prompt
 _MEANS = {
     "expression_extraction": _Mean(1, 95),
     "grounding": _Mean(1, 95),
+    "tile_grounding": _Mean(1, 25),  # most tiles show nothing of most phrases
     "caption_grounding": _Mean(1, 190),
     "image_caption": _Mean(1, 25),
     "region_expr": _Mean(1, 123),
@@ -114,16 +116,31 @@ class _StepEstimate:
             limits = operator.serving.image_limits
             await memo.prepare(record, key, limits)
             if self.rules is not None:
-                beginning += self.rules.image(open_image(record, key, limits).sent_size)
+                image = open_image(record, key, limits)
+                pictures = operator.pictures(image) if isinstance(operator, Operator) else [image]
+                tokens = [self.rules.image(picture.sent_size) for picture in pictures]
+                beginning += round(fmean(tokens))
+                is_cached = is_cached and len(pictures) == 1
         if self.rules is None:
             return Amount(1)
         beginning += self.rules.text(load_prompt("system"))
-        text = _DATA + self.rules.text(operator.wording.guidance if operator.wording else "")
+        text = _DATA + self._listed_phrases(record, self.rules)
+        text += self.rules.text(operator.wording.guidance if operator.wording else "")
         for name in getattr(operator, "tasks", ())[:1]:
             if name in prompt_names():  # a task of the user's own has no prompt here
                 text += self.rules.text(filled(load_prompt(name), {"box_format": self._words}))
         is_cached = is_cached and beginning >= self.rules.least_cached
         return Amount(1, beginning + text, beginning if is_cached else 0, self.mean.output)
+
+    def _listed_phrases(self, record: Record, rules: TokenRules) -> int:
+        # Tokens in a request of the phrases that a record has before any step finds some.
+        operator = self.step.operator
+        if not isinstance(operator, PhraseGrounder) or operator.keys.expressions not in record:
+            return 0
+        phrases = texts_of(read_expressions(record, operator.keys.expressions))
+        items = [{"id": number, "text": phrase} for number, phrase in enumerate(phrases, 1)]
+        requests = max(1, ceil(len(phrases) / operator.phrases_per_request))
+        return round(rules.text(dump_text(items)) / requests)
 
     def left(self, stored: "_StoredReplies", rows: float, done: float, weight: float) -> Amount:
         """Return what is left to send, without USD; a counted record is `weight` records."""

@@ -21,19 +21,31 @@ from dataflow_grounding.pipelines.shipped import ImageGroundingPipeline
 from dataflow_grounding.spec import Block, PipelineBlock, RowsData, VlmBlock, WorkflowBlock
 from dataflow_grounding.spec.schema import MOST_NEGATIVES, JudgedVlmBlock
 
+ALL_PHRASES = 1_000_000  # no picture has as many
 GROUND = 1  # the number of the step that finds boxes; those after it look at them again
+
+
+class TilesBlock(Block):
+    size: int = Field(1024, ge=64, le=8192)
+    overlap: float = Field(0.2, ge=0, le=0.5)
 
 
 class GroundingWorkflow(WorkflowBlock):
     steps: list[str] = ["0", "1"]
     fuse: bool = False
-    phrases_per_request: int = Field(16, ge=1, le=1000)
+    phrases_per_request: int = Field(16, ge=1, le=ALL_PHRASES)
     samples: int = Field(1, ge=1, le=100)
+    tiles: TilesBlock | None = None
     zoom: bool = False
     verify: Literal["none", "reground"] = "none"
     check: bool = False
     negatives: int = Field(0, ge=0, le=MOST_NEGATIVES)
     merge_iou: float | None = Field(0.9, gt=0, le=1)
+
+    @field_validator("phrases_per_request", mode="before")
+    @classmethod
+    def _all_is_a_number(cls, value: Any) -> Any:
+        return ALL_PHRASES if value == "all" else value
 
     @field_validator("check", mode="before")
     @classmethod
@@ -90,7 +102,7 @@ class ImageGroundingBlock(PipelineBlock):
 
 def _refuse_with_proposals(workflow: GroundingWorkflow) -> None:
     stated = workflow.model_fields_set
-    for key in ("fuse", "samples", "zoom", "verify"):
+    for key in ("fuse", "samples", "tiles", "zoom", "verify"):
         if key in stated and getattr(workflow, key) != GroundingWorkflow.model_fields[key].default:
             raise SpecError(
                 f"workflow.{key} is for boxes that the model finds: leave it out with"
@@ -109,6 +121,9 @@ class ImageGroundingJob(RowsJob):
         "grounding": (
             "Do the boxes in expressions[].instances fit? Are the scores plausible, where there are"
             " any?"
+        ),
+        "tile_grounding": (
+            "Do the boxes in expressions[].instances fit, small ones, too? Is each thing one box?"
         ),
         "caption_grounding": (
             "Are the expressions those that you want boxed, and do the boxes fit as well as with"

@@ -1,27 +1,25 @@
 """Several answers to one question made one: boxes on which most answers agree."""
 
 import asyncio
-import math
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
-from statistics import median
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from dataflow_grounding._util.errors import RepeatedReply, UnreadableReply
-from dataflow_grounding.boxes.geometry import Bbox, Size, box_of
+from dataflow_grounding.boxes.geometry import (
+    LEAST_SIDE_SHARE,
+    Bbox,
+    Size,
+    box_of,
+    enlarged_to,
+    median_box,
+    nearest_pixels,
+)
 from dataflow_grounding.boxes.matching import match_boxes
 from dataflow_grounding.data.manners import joined_remarks
 from dataflow_grounding.tasks.grounding import Found
 
 T = TypeVar("T")
-
-LEAST_SIDE_SHARE = 0.07
-"""Where boxes are compared, a side counts as at least this share of the image's longer side.
-
-A model errs by a share of the picture, however small the thing is: it sees it in patches of 1 to 3%
-of its side. At IoU 0.5, sides of 7% let two answers differ by 2.3% along one side, or 1.3% along
-both.
-"""
 
 
 async def ask_and_merge(
@@ -149,8 +147,8 @@ _Cluster: TypeAlias = list[_BoxedInstance]
 
 def _add_to_clusters(answer: Found, clusters: list[_Cluster], least_side: float) -> None:
     instances = [_BoxedInstance(box_of(item["bbox"]), item) for item in answer.instances]
-    boxes = [_enlarge(instance.bbox, least_side) for instance in instances]
-    medians = [_enlarge(_median_box(cluster), least_side) for cluster in clusters]
+    boxes = [enlarged_to(instance.bbox, least_side) for instance in instances]
+    medians = [enlarged_to(_median_box(cluster), least_side) for cluster in clusters]
     clustered: set[int] = set()
     for cluster_number, (number, _) in match_boxes(boxes, medians).items():
         clusters[cluster_number].append(instances[number])
@@ -160,19 +158,10 @@ def _add_to_clusters(answer: Found, clusters: list[_Cluster], least_side: float)
             clusters.append([instance])
 
 
-def _enlarge(bbox: Bbox, least_side: float) -> Bbox:
-    x1, y1, x2, y2 = bbox
-    margin_x = max(0.0, least_side - (x2 - x1)) / 2
-    margin_y = max(0.0, least_side - (y2 - y1)) / 2
-    return x1 - margin_x, y1 - margin_y, x2 + margin_x, y2 + margin_y
-
-
 def _median_box(cluster: _Cluster) -> Bbox:
-    boxes = [instance.bbox for instance in cluster]
-    lefts, tops, rights, bottoms = zip(*boxes, strict=True)
-    return median(lefts), median(tops), median(rights), median(bottoms)
+    return median_box([instance.bbox for instance in cluster])
 
 
 def _instance_of(cluster: _Cluster, samples: int) -> dict[str, Any]:
-    bbox = [math.floor(edge + 0.5) for edge in _median_box(cluster)]  # halves are rounded up
+    bbox = nearest_pixels(_median_box(cluster))
     return {**cluster[0].instance, "bbox": bbox, "score": round(len(cluster) / samples, 4)}

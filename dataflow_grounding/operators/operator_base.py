@@ -4,7 +4,7 @@ import copy
 import importlib
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, overload
 
 from dataflow_grounding._util.errors import (
@@ -191,6 +191,12 @@ class Operator(plan.Annotator, ABC):
         be read.
         """
         return 1
+
+    def pictures(self, image: Image) -> Sequence[Image]:
+        """Return what its questions about a record's image show, for `estimate`; the image by
+        default.
+        """
+        return (image,)
 
     @abstractmethod
     async def annotate(self, record: Record, ask: Ask) -> Update | Partial:

@@ -21,6 +21,8 @@ class ImageGroundingPipeline(Pipeline):
         fuse: Whether expressions and boxes are asked for at once.
         phrases_per_request: Most phrases of a request for boxes.
         samples: Answers to each question about boxes, merged to one.
+        tiles: Settings of tiles in which boxes are looked for, too (TileGrounder): `size`,
+            `overlap`. None looks at the whole image alone.
         zoom: Whether small boxes are looked for again in enlarged crops (BoxRefiner).
         verify: Whether boxes are grounded once more and compared (BoxVerifier).
         check: Whether the judge looks at every box, in one request an image, and what is missing is
@@ -35,7 +37,8 @@ class ImageGroundingPipeline(Pipeline):
         **boxes: Settings that all operators that ask for boxes share, such as `box_format`.
 
     Raises:
-        SpecError: `fuse` is next to classes or several samples, or a setting is wrong.
+        SpecError: `fuse` is next to classes or several samples, `tiles` next to what looks at the
+            whole image alone, or a setting is wrong.
     """
 
     name = "image_grounding"
@@ -49,6 +52,7 @@ class ImageGroundingPipeline(Pipeline):
         fuse: bool = False,
         phrases_per_request: int = 16,
         samples: int = 1,
+        tiles: Mapping[str, Any] | None = None,
         zoom: bool = False,
         verify: bool = False,
         check: bool = False,
@@ -65,12 +69,21 @@ class ImageGroundingPipeline(Pipeline):
                 "workflow.fuse takes captions, and one answer to each: leave out"
                 f" {'data.classes' if classes else 'workflow.samples'}"
             )
+        if tiles is not None:
+            whole = {"fuse": fuse, "samples": samples > 1, "verify": verify, "check": check}
+            _refuse_with_tiles({**whole, "negatives": negatives})
         self.fused = steps.CaptionGrounder(serving, **boxes) if fuse else None
         self.lister = steps.PhraseLister(classes) if classes else None
         self.extractor = steps.ExpressionExtractor(serving)
-        self.grounder = steps.PhraseGrounder(
-            serving, phrases_per_request=phrases_per_request, samples=samples, **boxes
-        )
+        self.grounder: Operator
+        if tiles is None:
+            self.grounder = steps.PhraseGrounder(
+                serving, phrases_per_request=phrases_per_request, samples=samples, **boxes
+            )
+        else:
+            self.grounder = steps.TileGrounder(
+                serving, phrases_per_request=phrases_per_request, **tiles, **boxes
+            )
         self.further: list[Operator] = []
         if zoom:
             self.further.append(steps.BoxRefiner(serving, samples=samples, **boxes))
@@ -111,6 +124,15 @@ class ImageGroundingPipeline(Pipeline):
             input_image_key="image_path",
             input_expressions_key="expressions",
         )
+
+
+def _refuse_with_tiles(settings: Mapping[str, Any]) -> None:
+    for name, is_wanted in settings.items():
+        if is_wanted:
+            raise SpecError(
+                f"workflow.{name} looks at the whole picture, which doesn't show what tiles find:"
+                " leave it out, or workflow.tiles"
+            )
 
 
 class ImageReferringExpressionPipeline(Pipeline):

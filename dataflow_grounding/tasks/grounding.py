@@ -28,6 +28,8 @@ from dataflow_grounding.tasks.request import (
     request_about,
 )
 
+SEVERAL_EVERYWHERE = "several phrases have the whole picture"
+"""A doubt of a whole reply. One thing may fill a picture; several hardly do."""
 WHOLE_PICTURE = 0.98  # a box over more than this share of the picture's area gives no place
 
 
@@ -155,8 +157,7 @@ def _doubt(reading: Reading, phrases_everywhere: Sequence[str]) -> str | None:
     if reading.doubtful:
         return "much was dropped or moved"
     if len({phrase.casefold() for phrase in phrases_everywhere}) > 1:
-        # one thing may fill the picture; several hardly do
-        return "several phrases have the whole picture"
+        return SEVERAL_EVERYWHERE
     return None
 
 

@@ -85,6 +85,7 @@ OF_PIPELINE: dict[str, dict[str, Any]] = {
         "workflow.fuse": True,
         "workflow.phrases_per_request": 3,
         "workflow.samples": 3,
+        "workflow.tiles": {"size": 512},
         "workflow.zoom": True,
         "workflow.check": True,
         "workflow.negatives": 2,

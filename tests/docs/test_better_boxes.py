@@ -6,13 +6,16 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from dataflow_grounding.testing import LoopbackServer
+from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
 from tests.support.stand_ins.erring_model import ErringModel, Errors
+from tests.support.stand_ins.limited_model import LimitedModel
 from tests.support.stand_ins.negative_quality import PhrasingModel
 from tests.support.stand_ins.seeing_model import draw
 from tests.support.workplace import REPOSITORY, Workplace, command
@@ -21,7 +24,9 @@ PAGE = (REPOSITORY / "docs" / "better_boxes.md").read_text("utf-8")
 RED = (100, 120, 480, 600)
 
 
-def run_script(mark: str, model: ErringModel, folder: Path, **changes: str) -> list[str]:
+def run_script(
+    mark: str, model: Callable[[ReceivedRequest], Any], folder: Path, **changes: str
+) -> list[str]:
     """Run a script of the page, with some of its text replaced; returns the lines it prints."""
     [script] = re.findall(rf"<!-- {mark} -->\n```python\n(.*?)```", PAGE, re.DOTALL)
     script = script.replace(changes.get("old", ""), changes.get("new", "")) if changes else script
@@ -69,6 +74,13 @@ def test_the_script_about_proposals_drops_what_is_false(tmp_path: Path) -> None:
         "[300.25, 650, 500, 800] on another thing; presence: no",
         "[100, 120, 480, 600]",
     ]
+
+
+@pytest.mark.slow
+def test_the_script_about_tiles_finds_a_thing_once(tmp_path: Path) -> None:
+    draw(str(tmp_path / "photo.png"), (1200, 900), {"red": [RED]})
+    [line] = run_script("tiles", LimitedModel(), tmp_path)
+    assert line.startswith("2 [{'bbox_id': 'photo#0.0', 'bbox': [100, 120, 480, 600]")
 
 
 @pytest.mark.slow

@@ -1,0 +1,210 @@
+"""Overlapping tiles of a picture, and what they show of one thing made one box.
+
+Boxes and regions are in pixels of the whole picture.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dataflow_grounding.boxes.geometry import (
+    LEAST_SIDE_SHARE,
+    Bbox,
+    Size,
+    area,
+    around,
+    box_of,
+    enlarged_to,
+    intersection,
+    median_box,
+    nearest_pixels,
+)
+from dataflow_grounding.boxes.matching import match_boxes
+
+# A box that ends this near to an edge of its tile may end there because the tile does. A share of
+# the tile's longer side. It may be generous: the next tile shows what is near this one's edge.
+NEAR_EDGE = 0.02
+INSIDE = 0.8  # the share of a cut box's area that another box of its phrase covers, if it is of it
+
+
+def tiles_of(size: Size, side: int, overlap: float) -> list[Bbox]:
+    """Return square tiles that cover a picture, row by row; none for one that is no larger.
+
+    They are spread evenly, so that two neighbours share `overlap` of their side or more. A picture
+    that is narrower than a tile has tiles of its own width.
+
+    Args:
+        size: Width and height of the picture.
+        side: Width and height of a tile in pixels.
+        overlap: A share of the side, from 0 and below 1.
+
+    Example:
+        >>> tiles_of((1800, 600), 1024, 0.2)
+        [(0, 0, 1024, 600), (776, 0, 1800, 600)]
+    """
+    if max(size) <= side:
+        return []
+    columns, rows = (_spans(length, side, overlap) for length in size)
+    return [(left, top, right, bottom) for top, bottom in rows for left, right in columns]
+
+
+def _spans(length: int, side: int, overlap: float) -> list[tuple[int, int]]:
+    if length <= side:
+        return [(0, length)]
+    steps = math.ceil((length - side) / (side * (1 - overlap)))
+    starts = [round(number * (length - side) / steps) for number in range(steps + 1)]
+    return [(start, start + side) for start in starts]
+
+
+@dataclass(frozen=True)
+class View:
+    """A part of a picture that a model was shown, or all of it, and the boxes that it found there.
+
+    Attributes:
+        region: The part.
+        instances: One dict for each box, with its `bbox`.
+    """
+
+    region: Bbox
+    instances: Sequence[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class _Sight:
+    """A box in a view. `cut` says of its left, top, right and bottom edge whether it may be the
+    tile's and not the thing's.
+    """
+
+    bbox: Bbox
+    instance: dict[str, Any]
+    cut: tuple[bool, bool, bool, bool]
+    is_of_tile: bool
+
+
+@dataclass(frozen=True)
+class Thing:
+    """What the views show of one thing. `is_cut`: how far it reaches, no view shows."""
+
+    instance: dict[str, Any]
+    is_cut: bool
+
+
+def join_views(whole: View, tiles: Sequence[View]) -> list[Thing]:
+    """Return the things of one phrase that a whole picture and its tiles show, each once.
+
+    Two views that share a part of the picture should see the same there: their boxes are of one
+    thing where they overlap at IoU 0.5 or more, cut to what both views show. A thing's box is the
+    median of those of tiles that show all of it. Without such a tile it is what its parts cover,
+    and on a side where each part ends with its tile, what the whole picture's box says. A part that
+    lies in another thing's box is left out. The score is the highest stated.
+    """
+    sights = [_sights_of(view, whole.region) for view in (whole, *tiles)]
+    groups = _groups(sights, [whole.region, *(tile.region for tile in tiles)])
+    things = [_thing_of(group) for group in groups]
+    kept = []
+    for number, thing in enumerate(things):
+        others = things[:number] + things[number + 1 :]
+        if not (thing.is_cut and any(_is_part(thing, other) for other in others)):
+            kept.append(thing)
+    return kept
+
+
+def _sights_of(view: View, picture: Bbox) -> list[_Sight]:
+    left, top, right, bottom = view.region
+    near = NEAR_EDGE * max(right - left, bottom - top)
+    sights = []
+    for instance in view.instances:
+        x1, y1, x2, y2 = box_of(instance["bbox"])
+        cut = (
+            left > picture[0] and x1 <= left + near,
+            top > picture[1] and y1 <= top + near,
+            right < picture[2] and x2 >= right - near,
+            bottom < picture[3] and y2 >= bottom - near,
+        )
+        sights.append(_Sight((x1, y1, x2, y2), instance, cut, view.region != picture))
+    return sights
+
+
+def _groups(sights: Sequence[Sequence[_Sight]], regions: Sequence[Bbox]) -> list[list[_Sight]]:
+    # Each sight begins as a group of its own, and groups are joined where two views agree.
+    group_of = {
+        (view, n): [sight] for view, row in enumerate(sights) for n, sight in enumerate(row)
+    }
+    for a, b in itertools.combinations(range(len(regions)), 2):
+        for n, m in _same_in_both(sights[a], regions[a], sights[b], regions[b]):
+            first, second = group_of[a, n], group_of[b, m]
+            if first is second:
+                continue
+            first += second
+            for place, group in group_of.items():
+                if group is second:
+                    group_of[place] = first
+    distinct = {id(group): group for group in group_of.values()}
+    return list(distinct.values())
+
+
+def _same_in_both(
+    sights_a: Sequence[_Sight], region_a: Bbox, sights_b: Sequence[_Sight], region_b: Bbox
+) -> list[tuple[int, int]]:
+    shared = intersection(region_a, region_b)
+    if area(shared) == 0:
+        return []
+    least = LEAST_SIDE_SHARE * max(_longer_side(region_a), _longer_side(region_b))
+    places_a, boxes_a = _within(sights_a, shared, least)
+    places_b, boxes_b = _within(sights_b, shared, least)
+    pairs = match_boxes(boxes_a, boxes_b)
+    return [(places_a[n], places_b[m]) for m, (n, _) in pairs.items()]
+
+
+def _within(sights: Sequence[_Sight], shared: Bbox, least: float) -> tuple[list[int], list[Bbox]]:
+    places = []
+    boxes = []
+    for place, sight in enumerate(sights):
+        inside = intersection(sight.bbox, shared)
+        if area(inside) > 0:
+            places.append(place)
+            boxes.append(enlarged_to(inside, least))
+    return places, boxes
+
+
+def _longer_side(bbox: Bbox) -> float:
+    return max(bbox[2] - bbox[0], bbox[3] - bbox[1])
+
+
+def _thing_of(group: Sequence[_Sight]) -> Thing:
+    in_tiles = [sight for sight in group if sight.is_of_tile]
+    entire = [sight for sight in in_tiles if not any(sight.cut)]
+    is_cut = False
+    if entire:
+        best, bbox = entire[0], median_box([sight.bbox for sight in entire])
+    elif in_tiles:
+        best = max(in_tiles, key=lambda sight: area(sight.bbox))
+        bbox, is_cut = _stitched(in_tiles, [sight for sight in group if not sight.is_of_tile])
+    else:
+        best, bbox = group[0], group[0].bbox
+    scores = [sight.instance.get("score") for sight in group]
+    stated = [score for score in scores if score is not None]
+    score = max(stated, default=None)
+    return Thing({**best.instance, "bbox": nearest_pixels(bbox), "score": score}, is_cut)
+
+
+def _stitched(parts: Sequence[_Sight], in_whole: Sequence[_Sight]) -> tuple[Bbox, bool]:
+    # A side is the thing's own where the part that reaches furthest there isn't cut.
+    bbox = list(around([part.bbox for part in parts]))
+    is_cut = False
+    for side in range(4):
+        furthest = [part for part in parts if part.bbox[side] == bbox[side]]
+        if not all(part.cut[side] for part in furthest):
+            continue
+        is_cut = is_cut or not in_whole
+        choose = min if side < 2 else max
+        bbox[side] = choose([bbox[side], *(sight.bbox[side] for sight in in_whole)])
+    return box_of(bbox), is_cut
+
+
+def _is_part(thing: Thing, other: Thing) -> bool:
+    bbox, other_box = box_of(thing.instance["bbox"]), box_of(other.instance["bbox"])
+    covered = area(intersection(bbox, other_box))
+    return area(other_box) > area(bbox) and covered >= INSIDE * area(bbox)

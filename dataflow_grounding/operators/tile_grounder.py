@@ -1,0 +1,135 @@
+"""Operator: the boxes of each expression in the image and in overlapping tiles of it."""
+
+from dataclasses import replace
+from typing import Any
+
+from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding.boxes.geometry import Bbox, without_duplicates
+from dataflow_grounding.boxes.tiling import View, join_views, tiles_of
+from dataflow_grounding.data.records import Record, Update, is_number, read_expressions
+from dataflow_grounding.engine.workers import all_done
+from dataflow_grounding.images.shown import ImageTile, tiles_in
+from dataflow_grounding.operators._expressions import texts_of, with_answers
+from dataflow_grounding.operators._nearness import batched
+from dataflow_grounding.operators.operator_base import OPERATOR_REGISTRY, Ask, Image, open_image
+from dataflow_grounding.operators.phrase_grounder import PhraseGrounder
+from dataflow_grounding.serving.serving import Serving
+from dataflow_grounding.tasks.grounding import SEVERAL_EVERYWHERE, Found
+
+CUT = "a box ends at the edge of a tile"
+
+
+@OPERATOR_REGISTRY.register()
+class TileGrounder(PhraseGrounder):
+    """Finds the boxes of each expression in the image and in tiles of it, for small things.
+
+    A large image is reduced before a model sees it, and what is small there is lost. This operator
+    asks about the image, and about overlapping tiles of it in its full resolution. What two tiles
+    show of one thing is one box (`join_views`). An image that is no larger than a tile is asked
+    about alone, as by PhraseGrounder.
+
+    Args:
+        serving: The model that is asked.
+        size: Width and height of a tile in pixels of the upright image; at least 64.
+        overlap: The share of its side that a tile has in common with the next, at least; from 0 to
+            0.5. What is smaller than the overlap is in one tile as a whole.
+        phrases_per_request: Most phrases that are asked for at once.
+        box_format, merge_iou, on_suspect_boxes, check_every: As PhraseGrounder's.
+
+    Raises:
+        SpecError: A setting is wrong, or the model draws no boxes.
+
+    Example:
+        >>> from dataflow_grounding import EmbeddedServing, TileGrounder
+        >>> row = {"image_path": "small.png", "expressions": ["the red square"]}
+        >>> record = TileGrounder(EmbeddedServing(), size=400)(row)
+        >>> [instance] = record["expressions"][0]["instances"]
+        >>> instance["bbox"], record["tiles"]
+        ([300, 200, 334, 234], 6)
+    """
+
+    name = "tile_grounding"
+    descriptions = {"zh": "在整幅图像及其重叠切片中定位每个指代表达式,并合并边界框。"}
+    output_keys = {"output": "expressions", "tiles": "tiles"}
+
+    def __init__(
+        self,
+        serving: Serving,
+        *,
+        size: int = 1024,
+        overlap: float = 0.2,
+        phrases_per_request: int = 16,
+        **boxes: Any,
+    ) -> None:
+        if not isinstance(size, int) or isinstance(size, bool) or size < 64:
+            raise SpecError("size should be a whole number from 64: a tile's side in pixels")
+        if not (is_number(overlap) and 0 <= overlap <= 0.5):
+            raise SpecError("overlap should be from 0 to 0.5: it is a share of a tile's side")
+        super().__init__(serving, phrases_per_request=phrases_per_request, **boxes)
+        if self.samples > 1:
+            raise SpecError("samples don't go with tiles: leave them out")
+        self.size = size
+        self.overlap = overlap
+
+    def pictures(self, image: Image) -> list[Image]:
+        """Return the image and its tiles."""
+        return [image, *self._tiles(image)]
+
+    def requests_for(self, record: Record) -> int:
+        """Return one for each picture and each `phrases_per_request` phrases of the record."""
+        image = open_image(record, self.keys.image, self.serving.image_limits)
+        return len(self.pictures(image)) * super().requests_for(record)
+
+    async def annotate(self, record: Record, ask: Ask) -> Update:
+        """Adds the expressions with `instances` and `status`, and how many `tiles` there are.
+
+        An expression is `doubtful` where no tile shows how far one of its boxes reaches. Raises
+        RecordError.
+        """
+        expressions = read_expressions(record, self.keys.expressions)
+        image = open_image(record, self.keys.image, self.serving.image_limits)
+        tiles = self._tiles(image)
+        texts = texts_of(expressions)
+        answers: list[Found] = []
+        for phrases in batched(texts, self.phrases_per_request):
+            pictures = [image, *tiles]
+            found = await all_done(self.ground(picture, phrases, ask) for picture in pictures)
+            for in_image, *in_tiles in zip(*found, strict=True):
+                answers.append(self._joined(image, in_image, tiles, in_tiles))
+        return {
+            self.keys.output: with_answers(expressions, answers, ask),
+            self.keys.tiles: len(tiles),
+        }
+
+    def _tiles(self, image: Image) -> list[ImageTile]:
+        return tiles_in(image, tiles_of(image.size, self.size, self.overlap))
+
+    def _joined(
+        self, image: Image, in_image: Found, tiles: list[ImageTile], in_tiles: list[Found]
+    ) -> Found:
+        if not tiles:
+            return in_image
+        views = []
+        for tile, found in zip(tiles, in_tiles, strict=True):
+            views.append(View(_region(tile), [_in_image(tile, one) for one in found.instances]))
+        things = join_views(View((0, 0, *image.size), in_image.instances), views)
+        instances = without_duplicates([thing.instance for thing in things], self.merge_iou)
+        # Several things may fill a tile.
+        doubts = [found.doubt for found in in_tiles if found.doubt != SEVERAL_EVERYWHERE]
+        doubt = next(filter(None, [in_image.doubt, *doubts]), "")
+        if not instances:  # none in the tiles doesn't say why
+            return replace(in_image, doubt=doubt)
+        own_doubts = [found.own_doubt for found in (in_image, *in_tiles)]
+        if any(thing.is_cut for thing in things):
+            own_doubts.append(CUT)
+        own_doubt = next(filter(None, own_doubts), "")
+        return Found("grounded", instances, None, None, doubt, own_doubt, in_image.remark)
+
+
+def _region(tile: ImageTile) -> Bbox:
+    left, top, right, bottom = tile.region
+    return left, top, right, bottom
+
+
+def _in_image(tile: ImageTile, instance: dict[str, Any]) -> dict[str, Any]:
+    return {**instance, "bbox": list(tile.to_image(instance["bbox"]))}
