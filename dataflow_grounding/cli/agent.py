@@ -14,7 +14,7 @@ from dataflow_grounding._util.terminal import say
 from dataflow_grounding._util.version import __version__
 from dataflow_grounding.cli.main import COMMANDS, cli
 from dataflow_grounding.data.records import STATUSES
-from dataflow_grounding.jobs.registry import JOBS
+from dataflow_grounding.jobs.registry import PIPELINES
 from dataflow_grounding.operators.operator_base import OPERATOR_REGISTRY
 
 _MANY = 5  # where two commands share more options than this, the second one refers to the first
@@ -78,7 +78,7 @@ def _spec_keys() -> list[str]:
     # the lines below them are of. Empty lines, and comments that begin a line, are left out.
     lines: list[str] = []
     earlier_lines = set[str]()
-    for name in JOBS:
+    for name in PIPELINES:
         text = files("dataflow_grounding.spec").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
         keys = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
         lines += [line for line in keys if line not in earlier_lines]

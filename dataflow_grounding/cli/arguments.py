@@ -48,15 +48,15 @@ pilot_option = click.option(
 
 
 def _completed_keys(ctx: click.Context, parameter: click.Parameter, typed: str) -> list[str]:
-    from dataflow_grounding.jobs.registry import JOBS, job_named
+    from dataflow_grounding.jobs.registry import PIPELINES, kind_named
     from dataflow_grounding.spec.problems import keys_of
     from dataflow_grounding.spec.schema import SpecHead, spec_with
 
     paths = ctx.params.get("spec_paths") or ()
-    names = _pipelines_in(paths, JOBS) if paths else list(JOBS)
+    names = _pipelines_in(paths, PIPELINES) if paths else list(PIPELINES)
     keys = dict.fromkeys(keys_of(SpecHead))
     for name in names:
-        spec = spec_with(name, job_named(name).block)
+        spec = spec_with(name, kind_named(name).block)
         keys.update(dict.fromkeys(keys_of(spec, in_lists=False)))
     return [f"{key}=" for key in keys if key.startswith(typed)]
 

@@ -157,8 +157,8 @@ def _executed(run: SpecRun, engine: MakeRun, as_json: bool) -> Summary:
 
 def _say_what_was_done(run: SpecRun, summary: Summary, *, in_pilot: bool) -> None:
     say(str(summary))
-    if run.job.passed_over:
-        say(run.job.passed_over)
+    if run.job.input.passed_over:
+        say(run.job.input.passed_over)
     if summary.done and in_pilot:
         say(_advice(run))
     elif summary.records:
@@ -201,7 +201,7 @@ def _advice(run: SpecRun) -> str:
     folder = shlex.quote(run.spec.results_dir)
     lines = ["This was a pilot. Before the full run, look at:"]
     for step in run.job.steps:
-        question = run.job.questions.get(step.operator.name, "Is it what you want?")
+        question = run.kind.pipeline.questions.get(step.operator.name, "Is it what you want?")
         lines.append(f"  {step.storage.output_path}: {question}")
     lines.append(f"  or at everything in a browser: dataflowgrounding report {folder}")
     stronger = _STRONGER.get(run.spec.block.vlm.backend, "use a stronger model")

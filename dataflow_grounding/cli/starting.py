@@ -14,7 +14,7 @@ from dataflow_grounding._util.errors import GroundingError, InputError, SpecErro
 from dataflow_grounding._util.nearest import nearest
 from dataflow_grounding._util.terminal import counted, say
 from dataflow_grounding.data.rows import copy_file, write_text
-from dataflow_grounding.jobs.registry import JOBS
+from dataflow_grounding.jobs.registry import PIPELINES
 from dataflow_grounding.spec.endpoints import ENDPOINTS, endpoint_named
 from dataflow_grounding.spec.environment import backend_of_keys
 from dataflow_grounding.spec.templates import shortened, template_of, with_settings
@@ -132,12 +132,13 @@ def _folder_and_pipelines(arguments: tuple[str, ...]) -> tuple[str, Collection[s
             raise SpecError(f"{name} should have a value: {name}=VALUE")
         settings[name] = value
     pipeline = settings["autolabel_type"]
-    if pipeline and pipeline not in JOBS:
+    if pipeline and pipeline not in PIPELINES:
         raise SpecError(
-            f"autolabel_type {pipeline!r} is not one of {', '.join(JOBS)}{nearest(pipeline, JOBS)}"
+            f"autolabel_type {pipeline!r} is not one of {', '.join(PIPELINES)}"
+            f"{nearest(pipeline, PIPELINES)}"
         )
     if settings["module_name"] != _MODULE:
         raise SpecError(
             f"module_name {settings['module_name']!r} can't be written: there is {_MODULE} alone"
         )
-    return settings["results_dir"] or ".", [pipeline] if pipeline else JOBS
+    return settings["results_dir"] or ".", [pipeline] if pipeline else PIPELINES

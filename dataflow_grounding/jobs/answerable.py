@@ -65,7 +65,7 @@ def unanswerable(run: SpecRun) -> list[str]:
     listeners = [_Listener(step.operator.serving or run.serving) for step in run.job.steps]
     source = Source(run.job.steps)
     records = []
-    for row in itertools.islice(run.job.rows(), TRIED):
+    for row in itertools.islice(run.job.input.rows(), TRIED):
         with suppress(RecordError):
             records.append(source.record(row))
     run_blocking(lambda: _call_each(run, listeners, records))

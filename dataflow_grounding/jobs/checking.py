@@ -37,7 +37,9 @@ from dataflow_grounding.jobs.missing_pictures import MOST_NAMES, advice
 from dataflow_grounding.jobs.registry import look_into_spec
 from dataflow_grounding.jobs.spec_run import SpecRun, ready_to_run
 from dataflow_grounding.operators import Operator
+from dataflow_grounding.serving.serving import Serving
 from dataflow_grounding.spec import Spec
+from dataflow_grounding.spec.user_code import described
 from dataflow_grounding.trust.choice import REQUESTS
 
 SMALL_DISK = 100 * 2**20  # bytes free on a disk, below which a run had better not begin
@@ -82,11 +84,11 @@ def check_spec(paths: str | Sequence[str], overrides: Sequence[str] = ()) -> Fin
 
 def _check_run(run: SpecRun, findings: Findings) -> None:
     with findings.taking():
-        columns = run.job.columns()
-        check_plan(run.job.steps, columns, run.job.empty_columns)
+        columns, empty_columns = run.job.input.columns()
+        check_plan(run.job.steps, columns, empty_columns)
     _check_folder(run.spec.results_dir, findings)
     findings.problems += run.job.obstacles()
-    findings.remarks += run.job.needs()
+    findings.remarks += _needs_of(run)
     findings.remarks += run.remarks
     if run.job.box_format is not None and run.job.box_format.pending:
         stating = f"set {setting('vlm.box_format')}"
@@ -102,6 +104,29 @@ def _check_run(run: SpecRun, findings: Findings) -> None:
     if not findings.problems:
         with findings.taking():
             findings.problems += unanswerable(run)
+
+
+def _needs_of(run: SpecRun) -> list[str]:
+    # Each line once. A part may be a user's own.
+    lines: list[str] = []
+    parts: list[Serving | Operator] = [*run.job.servings, *run.job.operators]
+    for part in parts:
+        try:
+            lines += part.needs()
+        except (Exception, SystemExit) as error:
+            lines.append(f"needs() of {type(part).__name__} raised {described(error)}")
+    return list(dict.fromkeys(lines))
+
+
+def _models_without_words(run: SpecRun) -> list[str]:
+    models: set[str] = set()
+    for operator in run.job.operators:
+        if operator.wording and operator.serving is not None and not operator.serving.is_vlm:
+            models.add(operator.serving.model)
+    return [
+        f"{model} reads no prompts, guidance or definitions: they change nothing of its answers"
+        for model in sorted(models)
+    ]
 
 
 @contextmanager
@@ -232,11 +257,11 @@ class _RowCheck:
 
 
 def _check_rows(run: SpecRun, findings: Findings) -> None:
-    check = _RowCheck(run.job.steps[0], run.job.source)
+    check = _RowCheck(run.job.steps[0], run.kind.pipeline.name)
     earlier = tuple(findings.problems)
-    for row in run.job.rows():
+    for row in run.job.input.rows():
         findings.records += 1
-        where = run.job.where(row)
+        where = run.job.input.where(row)
         try:
             problem = check.check(row)
         except RecordError as error:
@@ -248,7 +273,7 @@ def _check_rows(run: SpecRun, findings: Findings) -> None:
     most_are_missing = check.missing_count > check.folders.total()
     if most_are_missing:
         findings.advice += filter(None, [advice(run.job, check.missing)])
-    findings.remarks += run.job.remarks()
+    findings.remarks += [*_models_without_words(run), *run.job.input.remarks()]
     repeats = "rows repeat the picture and text of an earlier row, and are paid for once"
     findings.remarks += counted_items(repeats, check.repeated)
     stretched = "images of 16 bits are sent stretched: least value black, largest white"

@@ -315,12 +315,12 @@ def _with_cost(amount: Amount, run: SpecRun, serving: Serving) -> Amount:
 
 def _rows_to_look_at(run: SpecRun) -> tuple[int, Iterator[Row]]:
     pilot = run.options.pilot
-    total = sum(1 for _ in run.job.rows())
+    total = sum(1 for _ in run.job.input.rows())
     places: Sequence[int] = range(total)
     if pilot is not None:
         places = [place for place in places if in_pilot(place, total, pilot)]
     drawn = set(places if len(places) <= MOST else random.Random(0).sample(places, MOST))
-    return len(places), (row for place, row in enumerate(run.job.rows()) if place in drawn)
+    return len(places), (row for place, row in enumerate(run.job.input.rows()) if place in drawn)
 
 
 def _error(sent: Sequence[float], records: int) -> float:

@@ -33,15 +33,19 @@ def execute_spec(run: SpecRun, make_run: MakeRun = Run) -> Summary:
     with locked_folder(folder):
         started = time.time()
         try:
-            run.job.prepare()
-            summary = execute(steps, run.options, run.job.source, locked=folder, run=make_run)
+            run.job.input.prepare()
+            summary = execute(
+                steps, run.options, run.kind.pipeline.name, locked=folder, run=make_run
+            )
             if summary.shown.classes.is_of_classes:
                 summary.shown.classes.order = list(names_stated_in({"spec": stated_spec(run.spec)}))
             if summary.done:
                 _write_annotations(run)
             summary.annotations = run.annotations_path
             write_run_json(run, started, summary)
-            run.job.finish()
+            for step in steps:
+                if os.path.exists(step.storage.output_path):
+                    run.write_output(step)
             return summary
         except RunStopped as stopped:
             with suppress(InputError):

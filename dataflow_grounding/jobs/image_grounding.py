@@ -1,24 +1,24 @@
 """The job `image_grounding`: the user's images and captions in, expressions with boxes out."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
-from pydantic import (
-    Field,
-    field_validator,
-)
+from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.data.class_files import read_class_file
-from dataflow_grounding.data.classes import ClassError, definitions_of, phrases_with_classes
+from dataflow_grounding.data.classes import ClassError, phrases_with_classes
 from dataflow_grounding.data.inputs import Input
 from dataflow_grounding.data.storage import ResultsStorage
 from dataflow_grounding.engine.plan import Step
-from dataflow_grounding.jobs.judge import judge_block, judge_of
+from dataflow_grounding.jobs.job import Job, JobInput, Kind, put_in_folders, wanted_steps
+from dataflow_grounding.jobs.judge import vlms_of
 from dataflow_grounding.jobs.other_images import phrases_in_captions
-from dataflow_grounding.jobs.rows_job import RowsJob
+from dataflow_grounding.jobs.rows_job import input_of, is_pipe, job_on_rows, storage_of
 from dataflow_grounding.pipelines.shipped import ImageGroundingPipeline
-from dataflow_grounding.spec import Block, PipelineBlock, RowsData, VlmBlock, WorkflowBlock
+from dataflow_grounding.serving.serving import Serving
+from dataflow_grounding.spec import Block, PipelineBlock, RowsData, Spec, VlmBlock, WorkflowBlock
 from dataflow_grounding.spec.schema import MOST_NEGATIVES, JudgedVlmBlock
 
 ALL_PHRASES = 1_000_000  # no picture has as many
@@ -82,6 +82,10 @@ class GroundingData(RowsData):
             raise PydanticCustomError("classes", "{why}", context) from None
         return value or []
 
+    @property
+    def stated_classes(self) -> Any:
+        return self.model_dump(include={"classes"})["classes"]
+
 
 class ImageGroundingBlock(PipelineBlock):
     vlm: JudgedVlmBlock = JudgedVlmBlock()
@@ -90,14 +94,11 @@ class ImageGroundingBlock(PipelineBlock):
 
     @property
     def vlms(self) -> list[VlmBlock]:
-        """The blocks of models that are asked: `vlm`, and a judge that has what to judge."""
         data: GroundingData | None = self.data  # none where only the endpoints are looked at
         workflow = self.workflow
         judges = workflow.check or workflow.negatives > 0 or workflow.verify == "reground"
         judges = judges or (data is not None and bool(data.proposals))
-        if self.vlm.judge is None or not judges:
-            return [self.vlm]
-        return [self.vlm, judge_block(self.vlm, self.vlm.judge)]
+        return vlms_of(self.vlm, judges=judges)
 
 
 def _refuse_with_proposals(workflow: GroundingWorkflow) -> None:
@@ -110,100 +111,73 @@ def _refuse_with_proposals(workflow: GroundingWorkflow) -> None:
             )
 
 
-class ImageGroundingJob(RowsJob):
-    name = "image_grounding"
-    block = ImageGroundingBlock
-    questions = {
-        "expression_extraction": (
-            "Are cleaned_caption and expressions right? Are the phrases those that you want boxed?"
-        ),
-        "class_list": "Are the expressions the classes, in your words, that you want boxed?",
-        "grounding": (
-            "Do the boxes in expressions[].instances fit? Are the scores plausible, where there are"
-            " any?"
-        ),
-        "tile_grounding": (
-            "Do the boxes in expressions[].instances fit, small ones, too? Is each thing one box?"
-        ),
-        "caption_grounding": (
-            "Are the expressions those that you want boxed, and do the boxes fit as well as with"
-            " workflow.fuse: false?"
-        ),
-        "box_check": "Are the boxes under rejected wrong, and those with verified: true right?",
-        "negative_phrases": "Are the expressions with source: negative absent from their images?",
-        "missing_search": "Are the instances with found_by things that had been missed?",
-    }
+def _job_of(spec: Spec, servings: Sequence[Serving], pilot: int | None) -> Job:
+    block = spec.block
+    assert isinstance(block, ImageGroundingBlock)
+    source = _proposals_of(spec, block.data) if block.data.proposals else input_of(spec)
+    steps = _steps(block, servings, storage_of(spec, source), source)
+    return job_on_rows(spec, servings, source, steps, _wanted(block.workflow, steps), pilot)
 
-    def make_steps(self, storage: ResultsStorage) -> list[Step]:
-        block = self.spec.block
-        assert isinstance(block, ImageGroundingBlock)
-        workflow = block.workflow
-        settings: dict[str, Any] = {**workflow.own(), "verify": workflow.verify == "reground"}
-        judge = judge_of(self.spec)
-        if judge is not None:
-            self.servings.append(judge)
-            settings["judge"] = judge
-        if block.data.proposals:
-            _refuse_with_proposals(workflow)
-            settings["proposed"] = True
-        else:
-            settings["classes"] = self._stated_classes()
-            settings["other_images"] = self._phrases_of_other_images() if workflow.negatives else ()
-        return ImageGroundingPipeline(storage, self.serving, **settings).steps()
 
-    def _phrases_of_other_images(self) -> list[str]:
-        # There are none if a list of classes is looked for in every image, or if the input has no
-        # captions or can be read only once.
-        data = self.spec.block.data
-        assert isinstance(data, GroundingData)
-        source = self._input
-        if data.classes or source.bare or self._is_pipe:
-            return []
-        column = data.columns.get("caption") or source.columns.get("caption", "caption")
-        return phrases_in_captions((row.data or {}).get(column) for row in source.read())
+def job_without_input(spec: Spec, servings: Sequence[Serving], pilot: int | None) -> Job:
+    """Return the job of a caller who has records, and takes them through the steps himself."""
+    block = spec.block
+    assert isinstance(block, ImageGroundingBlock)
+    all_steps = _steps(block, servings, ResultsStorage("", spec.results_dir))
+    steps = wanted_steps(all_steps, _wanted(block.workflow, all_steps))
+    return Job(servings, all_steps, steps, JobInput(steps), [])
 
-    def find_input(self) -> Input:
-        data = self.spec.block.data
-        assert isinstance(data, GroundingData)
-        if not data.proposals:
-            return super().find_input()
-        if data.split:
-            raise SpecError(
-                "data.split is of data sets from a hub: with data.proposals leave it out, and name"
-                " the part's own labels in data.input_jsonl"
-            )
 
-        stated = self._stated_classes()
-        phrases: dict[str, str] = {}
-        if stated:
-            phrases = phrases_with_classes(stated)
-        # few runs have proposals
-        from dataflow_grounding.formats.proposals import find_proposals
+def _steps(
+    block: ImageGroundingBlock,
+    servings: Sequence[Serving],
+    storage: ResultsStorage,
+    source: Input | None = None,
+) -> list[Step]:
+    workflow = block.workflow
+    settings = {**workflow.own(), "verify": workflow.verify == "reground"}
+    if block.data.proposals:
+        _refuse_with_proposals(workflow)
+        settings["proposed"] = True
+    else:
+        settings["classes"] = block.data.stated_classes
+        if workflow.negatives and source is not None:
+            settings["other_images"] = _phrases_of_other_images(block.data, source)
+    pipeline = ImageGroundingPipeline(storage, servings[0], judge=servings[-1], **settings)
+    return put_in_folders(pipeline.steps())
 
-        return find_proposals(
-            data.input_jsonl,
-            data.proposals,
-            data.image_root or "",
-            phrases,
-            self.spec.results_dir,
+
+def _phrases_of_other_images(data: GroundingData, source: Input) -> list[str]:
+    # There are none if a list of classes is looked for in every image, or if the input has no
+    # captions or can be read only once.
+    if data.classes or source.bare or is_pipe(source):
+        return []
+    column = data.columns.get("caption") or source.columns.get("caption", "caption")
+    return phrases_in_captions((row.data or {}).get(column) for row in source.read())
+
+
+def _proposals_of(spec: Spec, data: GroundingData) -> Input:
+    if data.split:
+        raise SpecError(
+            "data.split is of data sets from a hub: with data.proposals leave it out, and name"
+            " the part's own labels in data.input_jsonl"
         )
+    phrases: dict[str, str] = {}
+    if data.classes:
+        phrases = phrases_with_classes(data.stated_classes)
+    from dataflow_grounding.formats.proposals import find_proposals  # few runs have proposals
 
-    def _stated_classes(self) -> Any:
-        return self.spec.block.data.model_dump()["classes"]
+    return find_proposals(
+        data.input_jsonl, data.proposals, data.image_root or "", phrases, spec.results_dir
+    )
 
-    def definitions(self) -> dict[str, str]:
-        definitions = dict(self._data.glossary)
-        classes = self._stated_classes()
-        if classes:
-            definitions.update(definitions_of(classes))
-        return definitions
 
-    def wanted(self, steps: list[Step]) -> list[str]:
-        """With step 1, which finds boxes, all later steps are wanted, which look at them again."""
-        workflow = self.spec.block.workflow
-        assert isinstance(workflow, GroundingWorkflow)
-        if workflow.fuse:  # one step finds phrases and boxes: there are no others to choose
-            return [str(number) for number in range(len(steps))]
-        if str(GROUND) not in workflow.steps:
-            return workflow.steps
-        return workflow.steps + [str(number) for number in range(GROUND + 1, len(steps))]
+def _wanted(workflow: GroundingWorkflow, steps: Sequence[Step]) -> list[str]:
+    if workflow.fuse:  # one step finds phrases and boxes: there are no others to choose
+        return [str(number) for number in range(len(steps))]
+    if str(GROUND) not in workflow.steps:
+        return workflow.steps
+    return workflow.steps + [str(number) for number in range(GROUND + 1, len(steps))]
+
+
+KIND = Kind(ImageGroundingPipeline, ImageGroundingBlock, _job_of)

@@ -1,16 +1,17 @@
 """The job `image_region_caption`: the user's images in, a text for each box out."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field
 
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding._util.nearest import nearest
-from dataflow_grounding.data.storage import ResultsStorage
-from dataflow_grounding.engine.plan import Step
-from dataflow_grounding.jobs.rows_job import RowsJob
+from dataflow_grounding.jobs.job import Job, Kind, put_in_folders
+from dataflow_grounding.jobs.rows_job import input_of, job_on_rows, storage_of
 from dataflow_grounding.pipelines.shipped import ImageRegionCaptionPipeline
-from dataflow_grounding.spec import PipelineBlock, RowsData, WorkflowBlock
+from dataflow_grounding.serving.serving import Serving
+from dataflow_grounding.spec import PipelineBlock, RowsData, Spec, WorkflowBlock
 
 # Roles of the steps' columns, which may have other names than their own. Those of boxes and
 # captions may not: others read them.
@@ -39,18 +40,19 @@ class ImageRegionCaptionBlock(PipelineBlock):
     data: RowsData
 
 
-class ImageRegionCaptionJob(RowsJob):
-    name = "image_region_caption"
-    block = ImageRegionCaptionBlock
+def _job_of(spec: Spec, servings: Sequence[Serving], pilot: int | None) -> Job:
+    settings = spec.block.workflow.own()
+    source = input_of(spec)
+    storage = storage_of(spec, source)
+    for name in settings["output_columns"]:
+        if name not in RENAMABLE:
+            raise SpecError(
+                f"workflow.output_columns: {name!r} is not one of {', '.join(RENAMABLE)}"
+                f"{nearest(name, RENAMABLE)}"
+            )
+    pipeline = ImageRegionCaptionPipeline(storage, servings[0], spec.results_dir, **settings)
+    steps = put_in_folders(pipeline.steps())
+    return job_on_rows(spec, servings, source, steps, spec.block.workflow.steps, pilot)
 
-    def make_steps(self, storage: ResultsStorage) -> list[Step]:
-        settings = self.spec.block.workflow.own()
-        for name in settings["output_columns"]:
-            if name not in RENAMABLE:
-                raise SpecError(
-                    f"workflow.output_columns: {name!r} is not one of {', '.join(RENAMABLE)}"
-                    f"{nearest(name, RENAMABLE)}"
-                )
-        return ImageRegionCaptionPipeline(
-            storage, self.serving, self.spec.results_dir, **settings
-        ).steps()
+
+KIND = Kind(ImageRegionCaptionPipeline, ImageRegionCaptionBlock, _job_of)

@@ -1,4 +1,4 @@
-"""The judge that `vlm.judge` names: its `vlm` block, and its serving."""
+"""The servings of a spec: that of its `vlm`, and of the judge that `vlm.judge` names."""
 
 import re
 from typing import Any
@@ -8,7 +8,7 @@ from dataflow_grounding._util.secrets import names_secret
 from dataflow_grounding.jobs.serving_of_spec import serving_of
 from dataflow_grounding.serving.serving import Serving
 from dataflow_grounding.spec import Spec, VlmBlock
-from dataflow_grounding.spec.schema import AzureBlock, JudgeBlock
+from dataflow_grounding.spec.schema import AzureBlock, JudgeBlock, JudgedVlmBlock
 
 _KEYS = {
     "openai": ("base_url", "model_name", "api_key"),
@@ -18,8 +18,15 @@ _KEYS = {
 """Backend → its own names of `base_url`, `model_name` and `api_key`; "" where it has none."""
 
 
-def judge_block(vlm: VlmBlock, judge: JudgeBlock) -> VlmBlock:
-    """Return `vlm` with what the judge states; no secret of it goes to another address."""
+def vlms_of(vlm: JudgedVlmBlock, *, judges: bool) -> list[VlmBlock]:
+    """Return the blocks of the models that are asked: `vlm`, and its judge where that `judges`."""
+    if vlm.judge is None or not judges:
+        return [vlm]
+    return [vlm, _judge_block(vlm, vlm.judge)]
+
+
+def _judge_block(vlm: VlmBlock, judge: JudgeBlock) -> VlmBlock:
+    # No secret of `vlm` goes to another address.
     backend = judge.backend or vlm.backend
     block = vlm if backend == vlm.backend else VlmBlock(backend=backend)
     changes: dict[str, Any] = {"box_format": judge.box_format, "prices": judge.prices}
@@ -64,20 +71,22 @@ def _without_secrets(value: Any) -> Any:
     return value
 
 
-def judge_of(spec: Spec) -> Serving | None:
-    """Return the serving of `vlm.judge`; None where a spec names none, or its run asks none.
+def servings_of(spec: Spec) -> list[Serving]:
+    """Return the serving of each of the block's `vlms`: the spec's, and its judge's if it asks one.
 
     A SpecError names keys of `vlm.judge`.
     """
-    block = spec.block
-    judge = getattr(block.vlm, "judge", None)
-    if judge is None or len(block.vlms) == 1:
-        return None
-    workflow = block.workflow
-    if judge.max_workers is not None:
-        workflow = workflow.model_copy(update={"max_workers": judge.max_workers})
-    try:
-        return serving_of(block.vlms[1], workflow, spec.folders)
-    except SpecError as error:  # which names keys of `vlm`
-        keys = r"(?<![\w./@-])vlm\.((openai|gemini|local)\.)?"  # no host's name
-        raise SpecError(re.sub(keys, "vlm.judge.", str(error))) from error
+    vlm, *judges = spec.block.vlms
+    workflow = spec.block.workflow
+    servings = [serving_of(vlm, workflow, spec.folders)]
+    for judge in judges:
+        assert isinstance(vlm, JudgedVlmBlock)
+        assert vlm.judge is not None
+        if vlm.judge.max_workers is not None:
+            workflow = workflow.model_copy(update={"max_workers": vlm.judge.max_workers})
+        try:
+            servings.append(serving_of(judge, workflow, spec.folders))
+        except SpecError as error:  # which names keys of `vlm`
+            keys = r"(?<![\w./@-])vlm\.((openai|gemini|local)\.)?"  # no host's name
+            raise SpecError(re.sub(keys, "vlm.judge.", str(error))) from error
+    return servings

@@ -11,7 +11,7 @@ from dataflow_grounding._util.paths import is_absolute, joined
 from dataflow_grounding._util.terminal import shown
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.images.image import find_image
-from dataflow_grounding.jobs.spec_job import SpecJob
+from dataflow_grounding.jobs.job import Job
 
 DEEPEST = 3
 """How many levels below a folder are looked at."""
@@ -21,22 +21,22 @@ MOST_ROWS = 200
 """How many first rows tell whether pictures are missing."""
 
 
-def advice(job: SpecJob, names: Sequence[str]) -> str:
+def advice(job: Job, names: Sequence[str]) -> str:
     """Return what to add to the command to have missing pictures found; "" where nothing helps."""
-    key = job.image_root_key
+    key = job.input.image_root_key
     if not key:
         return ""
-    starts = [os.path.dirname(job.reads) or ".", "."]
+    starts = [os.path.dirname(job.input.reads) or ".", "."]
     near = folder_with([name for name in names if not is_absolute(name)], starts)
     return f"if the pictures are in {near}, add {shlex.quote(f'{key}={near}')}" if near else ""
 
 
-def missing_names(job: SpecJob) -> list[str]:
+def missing_names(job: Job) -> list[str]:
     """Return what the first rows call pictures that aren't found; none where half or more are."""
     source = Source(job.steps)
     names = []
     count = 0
-    for row in islice(job.rows(), MOST_ROWS):
+    for row in islice(job.input.rows(), MOST_ROWS):
         with suppress(GroundingError):
             record = source.record(row)
             count += 1

@@ -2,61 +2,48 @@
 
 import importlib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from pydantic import create_model
 
 from dataflow_grounding._util.errors import SpecError
-from dataflow_grounding.jobs.spec_job import SpecJob
-from dataflow_grounding.jobs.user_pipeline import BLOCK, UserJob
+from dataflow_grounding.jobs.job import Kind
+from dataflow_grounding.jobs.user_pipeline import UserBlock, job_of_pipeline
 from dataflow_grounding.pipelines.pipeline import Pipeline
 from dataflow_grounding.spec import PipelineBlock, Spec
 from dataflow_grounding.spec.loading import read_spec
 from dataflow_grounding.spec.schema import OTHER_KEYS, SpecHead
 from dataflow_grounding.spec.user_code import named
 
-JOBS = {
-    "image_grounding": "ImageGroundingJob",
-    "image_referring_expression": "ImageReferringExpressionJob",
-    "image_region_caption": "ImageRegionCaptionJob",
-}
-"""A shipped pipeline's `autolabel_type`, which is its job's module as well → the job's class."""
+PIPELINES = ("image_grounding", "image_referring_expression", "image_region_caption")
+"""The shipped pipelines: each is an `autolabel_type`, and a module here."""
 
 
-def job_named(autolabel_type: str, folders: Sequence[str] = ()) -> type[SpecJob]:
-    """Return the job of a shipped pipeline, or of a user's Pipeline or SpecJob (`module:Name`)."""
-    if autolabel_type in JOBS:
+def kind_named(autolabel_type: str, folders: Sequence[str] = ()) -> Kind:
+    """Return what a spec's `autolabel_type` names: a shipped pipeline, or `module:Pipeline`."""
+    if autolabel_type in PIPELINES:
         # A run takes one of them: the others, and what they import, are left alone.
         module = importlib.import_module(f"dataflow_grounding.jobs.{autolabel_type}")
-        shipped: type[SpecJob] = getattr(module, JOBS[autolabel_type])
+        shipped: Kind = module.KIND
         return shipped
-    job = named(autolabel_type, "autolabel_type", JOBS, folders)
-    if isinstance(job, type) and issubclass(job, Pipeline):
-        job = _job_of_pipeline(job)
-    if not (isinstance(job, type) and issubclass(job, SpecJob)):
+    pipeline = named(autolabel_type, "autolabel_type", PIPELINES, folders)
+    if not (isinstance(pipeline, type) and issubclass(pipeline, Pipeline)):
         raise SpecError(
             f"autolabel_type: {autolabel_type} is not a subclass of dataflow_grounding.Pipeline"
         )
-    if not isinstance(getattr(job, "name", None), str):
+    kind = Kind(pipeline, UserBlock, partial(job_of_pipeline, pipeline))
+    if not isinstance(kind.name, str):
         raise SpecError(
             f"autolabel_type: {autolabel_type} needs a `name`, a text: the key of its block in the"
             " spec"
         )
-    if job.name in SpecHead.model_fields or job.name in OTHER_KEYS["blocks"]:
+    if kind.name in SpecHead.model_fields or kind.name in OTHER_KEYS["blocks"]:
         raise SpecError(
-            f"autolabel_type: {autolabel_type} needs another `name`: {job.name!r} is a key of"
+            f"autolabel_type: {autolabel_type} needs another `name`: {kind.name!r} is a key of"
             " every spec"
         )
-    return job
-
-
-def _job_of_pipeline(pipeline: type[Pipeline]) -> type[SpecJob]:
-    attributes = {
-        "name": pipeline.name or BLOCK,
-        "questions": getattr(pipeline, "questions", {}),
-        "pipeline_class": pipeline,
-    }
-    return type(pipeline.__name__, (UserJob,), attributes)
+    return kind
 
 
 def load_spec(
@@ -94,10 +81,10 @@ def look_into_spec(
     """
 
     def block_of(autolabel_type: str, folders: Sequence[str]) -> tuple[str, type[PipelineBlock]]:
-        job = job_named(autolabel_type, folders)
-        block: type[PipelineBlock] = job.block
+        kind = kind_named(autolabel_type, folders)
+        block: type[PipelineBlock] = kind.block
         if not whole:
             block = create_model(block.__name__, __base__=block, data=(Any, None))
-        return job.name, block
+        return kind.name, block
 
-    return read_spec(paths, overrides, block_of, JOBS, whole, fixed)
+    return read_spec(paths, overrides, block_of, PIPELINES, whole, fixed)

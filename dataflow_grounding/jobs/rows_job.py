@@ -1,10 +1,11 @@
-"""The job of a pipeline that reads rows of the user's: in place, or made into rows of our own."""
+"""Jobs that read rows of the user's: in place, or made into rows of our own."""
 
 import json
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
+from copy import copy
 from itertools import islice, pairwise
 from typing import Any
 
@@ -16,7 +17,7 @@ from dataflow_grounding._util.terminal import say
 from dataflow_grounding._util.version import __version__
 from dataflow_grounding.data.inputs import JSON_LINES, Input, plain_input
 from dataflow_grounding.data.records import as_json, read_object
-from dataflow_grounding.data.results_folder import PICTURES
+from dataflow_grounding.data.results_folder import CKPT, PICTURES
 from dataflow_grounding.data.rows import Row, RowWriter, as_line, write_text
 from dataflow_grounding.data.storage import ResultsStorage
 from dataflow_grounding.engine.keyed_log import sealed, unsealed
@@ -24,7 +25,7 @@ from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.source import IMAGE_COLUMN, in_pilot
 from dataflow_grounding.jobs.downloads import Downloads
 from dataflow_grounding.jobs.input_rows import guess_column, record_rows
-from dataflow_grounding.jobs.spec_job import SpecJob
+from dataflow_grounding.jobs.job import Job, JobInput, wanted_steps
 from dataflow_grounding.operators import CaptionGenerator
 from dataflow_grounding.serving.serving import Serving
 from dataflow_grounding.spec import RowsData, Spec
@@ -34,155 +35,144 @@ CAPTIONS = "captions"
 """The folder of the step that captions pictures, before step 0."""
 
 
-class RowsJob(SpecJob):
-    """A pipeline whose first step reads what `data.input_jsonl` names. Without `has_input`, the
-    caller has records from somewhere else, and takes them through `steps` by itself.
+def input_of(spec: Spec) -> Input:
+    """Return what `data.input_jsonl` names."""
+    data = _data_of(spec)
+    path = data.input_jsonl
+    # JSON lines are read as they are: importing the readers of all other formats is saved.
+    if path.endswith(JSON_LINES) and kind_of(path) == "file":
+        return plain_input(path)
+    from dataflow_grounding.formats.inputs import find_other_input  # readers of all formats
+
+    return find_other_input(path, data.split, spec.results_dir) or plain_input(path)
+
+
+def storage_of(spec: Spec, source: Input) -> ResultsStorage:
+    """Return a pipeline's storage. Its first file is the source's or, where this can't be read as
+    it is, its columns have other names, or its pictures are fetched, one of rows to be made.
+    """
+    data = _data_of(spec)
+    path = source.path
+    folders = (data.image_root,) if data.image_root else source.folders
+    are_made = not source.plain or bool(data.columns) or data.fetches
+    if are_made:
+        path = os.path.join(spec.results_dir, CKPT, "input.jsonl")
+        # Rows in files of text, and folders of pictures, hold none.
+        is_text = source.path.endswith((".jsonl", ".json", ".csv", ".tsv"))
+        if data.fetches or not (source.bare or is_text):
+            folders = (*folders, spec.results_dir)
+    storage = ResultsStorage(path, spec.results_dir, image_root=data.image_root)
+    storage.folders = folders
+    storage.made_of = source.path if are_made else ""
+    return storage
+
+
+def job_on_rows(
+    spec: Spec,
+    servings: Sequence[Serving],
+    source: Input,
+    all_steps: list[Step],
+    wanted: Sequence[str],
+    pilot: int | None,
+) -> Job:
+    """Return the job of a pipeline whose first step reads rows of the source."""
+    steps = wanted_steps(all_steps, wanted)
+    files = [_data_of(spec).input_jsonl]
+    first = steps[0]
+    number, path = first.storage.operator_step, first.storage.input_path
+    if number == 0 and source.plain and not kind_of(source.path):
+        raise InputError(f"no input file {source.path}: check data.input_jsonl")
+    if number > 0 and not os.path.exists(path):
+        raise InputError(f"step {number} reads {path}: run step {number - 1} first")
+    _refuse_gaps(steps)
+    if number > 0:
+        return Job(servings, all_steps, steps, JobInput(steps), files)
+    steps = [*_captioning(spec, servings[0], source, first), *steps]
+    return Job(servings, all_steps, steps, RowsInput(spec, source, first, steps, pilot), files)
+
+
+def is_pipe(source: Input) -> bool:
+    """Return whether a source is a pipe or the like, which can be read only once."""
+    return source.plain and kind_of(source.path) != "file"
+
+
+def _data_of(spec: Spec) -> RowsData:
+    data = spec.block.data
+    assert isinstance(data, RowsData)
+    return data
+
+
+def _roles_of(first: Step) -> dict[str, str]:
+    return {"image": IMAGE_COLUMN, **first.operator.reads(), "image_id": "image_id"}
+
+
+def _captioning(spec: Spec, serving: Serving, source: Input, first: Step) -> list[Step]:
+    # Where the first step reads captions, and the input is pictures alone, it reads this step's
+    # file.
+    if not source.bare or "caption" not in first.operator.reads():
+        return []
+    if serving.needs_labels:
+        what = (
+            f"{source.path} has pictures without captions, and {serving.model} can't write captions"
+        )
+        instead = ""
+        if hasattr(spec.block.data, "classes"):
+            instead = f", or name what to look for in {spec.block_name}.data.classes"
+        raise SpecError(f"{what}: choose another vlm.backend{instead}")
+    assert isinstance(first.storage, ResultsStorage)
+    storage = copy(first.storage)
+    storage.steps = (CAPTIONS,)
+    first.storage.reads = os.path.join(CAPTIONS, "annotations.jsonl")
+    roles = _roles_of(first)
+    # Of its two outputs, the cleaned caption comes last: the column has that one.
+    captioner = CaptionGenerator(serving).bound(
+        input_image_key=roles["image"],
+        output_caption_key=roles["caption"],
+        output_cleaned_caption_key=roles["caption"],
+    )
+    return [Step(captioner, storage, numbered=False)]  # the numbers of the others stay
+
+
+class RowsInput(JobInput):
+    """The user's rows, read in place, or made into rows of our own. `first` is the first of the
+    pipeline's own steps.
     """
 
-    def __init__(self, spec: Spec, serving: Serving, *, has_input: bool = True) -> None:
-        super().__init__(spec, serving)
-        data = spec.block.data
-        assert isinstance(data, RowsData)
-        self._data = data
-        self._data_key = f"{self.name}.data"
+    def __init__(
+        self, spec: Spec, source: Input, first: Step, steps: list[Step], pilot: int | None
+    ) -> None:
+        super().__init__(steps)
+        self._data = _data_of(spec)
+        self._data_key = f"{spec.block_name}.data"
+        self._results_dir = spec.results_dir
+        self._input = source
+        self._operator = first.operator
+        self._roles = _roles_of(first)
+        self._pilot = pilot
+        self._made = first.storage.first_entry_file_name if first.storage.made_of else None
         self._ready = False  # whether `prepare` has looked at the input, and made its rows
-        self._from_input = False  # whether the first step reads it, not an earlier step's file
-        self.inputs = []
-        if has_input:
-            self._take_input()
-        else:
-            self._take_steps_on(ResultsStorage("", spec.results_dir))
-
-    def _take_input(self) -> None:
-        self.inputs = [self._data.input_jsonl]
-        self._input = self.find_input()
-        storage = self._find_storage()
-        self._take_steps_on(storage)
-        # the first wanted step; one that writes captions may come before it, and has no number
-        self._first = self.steps[0]
-        self._from_input = self._first.storage.operator_step == 0
-        self._check_input()
-        _refuse_gaps(self.steps)
-        if self._from_input:
-            self.steps = [*self._captioning(storage), *self.steps]
-
-    def _take_steps_on(self, storage: ResultsStorage) -> None:
-        # All steps are made, wanted or not: a step's folder and input go by those before it.
-        self.take_steps(self.make_steps(storage))
-
-    def find_input(self) -> Input:
-        path = self._data.input_jsonl
-        # JSON lines are read as they are: importing the readers of all other formats is saved.
-        if path.endswith(JSON_LINES) and kind_of(path) == "file":
-            return plain_input(path)
-        from dataflow_grounding.formats.inputs import find_other_input  # readers of all formats
-
-        other = find_other_input(path, self._data.split, self.spec.results_dir)
-        return plain_input(path) if other is None else other
-
-    def _find_storage(self) -> ResultsStorage:
-        # Rows are made where the file can't be read as it is, its columns have other names, or its
-        # pictures are fetched.
-        data = self._data
-        folders = (data.image_root,) if data.image_root else self._input.folders
-        self._made: str | None = None
-        if not self._input.plain or data.columns or data.fetches:
-            self._made = os.path.join(self.spec.results_dir, ".ckpt", "input.jsonl")
-            # Rows in files of text, and folders of pictures, hold none.
-            is_text = self._input.path.endswith((".jsonl", ".json", ".csv", ".tsv"))
-            if data.fetches or not (self._input.bare or is_text):
-                folders = (*folders, self.spec.results_dir)
-        storage = ResultsStorage(
-            self._made or self._input.path, self.spec.results_dir, image_root=data.image_root
-        )
-        storage.folders = folders
-        if self._made:
-            storage.made_of = self._input.path
-        return storage
-
-    def _check_input(self) -> None:
-        first = self._first.storage
-        if self._from_input:
-            path = self._data.input_jsonl
-            if self._input.plain and not kind_of(path):
-                raise InputError(f"no input file {path}: check data.input_jsonl")
-        elif not os.path.exists(first.input_path):
-            before = first.operator_step - 1
-            raise InputError(
-                f"step {first.operator_step} reads {first.input_path}: run step {before} first"
-            )
-
-    def make_steps(self, storage: ResultsStorage) -> list[Step]:
-        """Return all steps of the pipeline as the spec states it, on `storage`."""
-        raise NotImplementedError
+        self.image_root_key = f"{self._data_key}.image_root"
+        self.passed_over = source.passed_over
 
     @property
     def reads(self) -> str:
-        return self._input.path if self._from_input else super().reads
-
-    @property
-    def _is_pipe(self) -> bool:  # or the like, which can be read only once
-        return self._input.plain and kind_of(self._input.path) != "file"
-
-    def definitions(self) -> dict[str, str]:
-        return dict(self._data.glossary)
+        return self._input.path
 
     def where(self, row: Row) -> str:
-        if not self._from_input or not self._input.bare:
+        if not self._input.bare:
             return super().where(row)
         # A folder has no lines: its rows are pictures.
         picture = (row.data or {}).get(self._roles["image"], "")
         return joined(self._input.path, str(picture))
 
     def remarks(self) -> list[str]:
-        if not self._from_input:
-            return super().remarks()
-        of_input = [self._input.remark, self._input.passed_over]
-        return [*super().remarks(), *filter(None, of_input)]
-
-    @property
-    def image_root_key(self) -> str:
-        return f"{self._data_key}.image_root" if self._from_input else ""
-
-    @property
-    def passed_over(self) -> str:
-        return self._input.passed_over if self._from_input else ""
-
-    def _captioning(self, storage: ResultsStorage) -> list[Step]:
-        # Where the first step reads captions, and the input is pictures alone, it reads this step's
-        # file.
-        if not self._input.bare or "caption" not in self._first.operator.reads():
-            return []
-        if self.serving.needs_labels:
-            what = (
-                f"{self._input.path} has pictures without captions, and {self.serving.model} can't"
-                " write captions"
-            )
-            instead = ""
-            if hasattr(self._data, "classes"):
-                instead = f", or name what to look for in {self._data_key}.classes"
-            raise SpecError(f"{what}: choose another vlm.backend{instead}")
-        storage = storage.reset().step()
-        storage.steps = (CAPTIONS,)
-        assert isinstance(self._first.storage, ResultsStorage)
-        self._first.storage.reads = os.path.join(CAPTIONS, "annotations.jsonl")
-        # Of its two outputs, the cleaned caption comes last: the column has that one.
-        captioner = CaptionGenerator(self.serving).bound(
-            input_image_key=self._roles["image"],
-            output_caption_key=self._roles["caption"],
-            output_cleaned_caption_key=self._roles["caption"],
-        )
-        return [Step(captioner, storage, numbered=False)]  # the numbers of the others stay
-
-    @property
-    def _roles(self) -> dict[str, str]:
-        return {"image": IMAGE_COLUMN, **self._first.operator.reads(), "image_id": "image_id"}
+        return list(filter(None, [self._input.remark, self._input.passed_over]))
 
     def prepare(self) -> None:
-        """Look at the first rows, and write this job's own rows if it needs any; once."""
-        if self._ready or not self._from_input:
+        """Look at the first rows, and write rows of our own where these are read; once."""
+        if self._ready:
             return
-        if not self._is_pipe:
+        if not is_pipe(self._input):
             sources = self._sources()
             if self._made is not None:
                 self._make(self._made, sources)
@@ -228,7 +218,7 @@ class RowsJob(SpecJob):
         # Where no other looks like a missing one, the run's plan is checked later.
         if self._input.bare:
             return
-        operator = self._first.operator
+        operator = self._operator
         taken = list(sources.values())
         missing: dict[str, str] = {}  # role → column
         for role, column in operator.reads().items():
@@ -286,34 +276,34 @@ class RowsJob(SpecJob):
             made_of is not None
             and before.get("known") == made_of
             and before.get("made") == self._state(path)
-            and before["pilot"] in (None, self.pilot)
+            and before["pilot"] in (None, self._pilot)
         ):
             return
         fetch = None
         if self._data.fetches:
             data = self._data
             fetch = Downloads(
-                self.spec.results_dir, hosts=data.allow_hosts, no_others=not data.allow_http
+                self._results_dir, hosts=data.allow_hosts, no_others=not data.allow_http
             ).fetch
             say(f"Fetching the pictures of {self._input.path} that aren't here yet.")
         image = self._roles["image"]
-        total = None if self.pilot is None else sum(1 for _ in self._input.read())
+        total = None if self._pilot is None else sum(1 for _ in self._input.read())
         rows = record_rows(
             self._input.read(),
             sources,
             image,
-            self.spec.results_dir,
+            self._results_dir,
             fetch,
-            lambda place: in_pilot(place, total, self.pilot),
+            lambda place: in_pilot(place, total, self._pilot),
         )
         broken = _write(path, rows)
         if broken and fetch:
             return
-        state = {"known": made_of, "pilot": self.pilot, "made": self._state(path)}
+        state = {"known": made_of, "pilot": self._pilot, "made": self._state(path)}
         write_text(state_path, json.dumps(sealed(as_json(state))) + "\n")
 
     def _state(self, path: str) -> list[Any]:
-        return [state_of(path), os.path.isdir(os.path.join(self.spec.results_dir, PICTURES))]
+        return [state_of(path), os.path.isdir(os.path.join(self._results_dir, PICTURES))]
 
 
 def _refuse_gaps(steps: list[Step]) -> None:

@@ -17,12 +17,13 @@ from dataflow_grounding.engine.costs import paid_by_step
 from dataflow_grounding.engine.limiter import share_of
 from dataflow_grounding.engine.shard_facts import bytes_of, digest_of, pictures_of
 from dataflow_grounding.engine.summary import Summary
-from dataflow_grounding.jobs.registry import JOBS
-from dataflow_grounding.jobs.spec_job import facts_of
+from dataflow_grounding.jobs.registry import PIPELINES
 from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.operators import Operator
+from dataflow_grounding.serving.serving import Serving
 from dataflow_grounding.spec import Spec
 from dataflow_grounding.spec.schema import SpecHead
+from dataflow_grounding.spec.user_code import described
 
 
 def write_run_json(
@@ -60,15 +61,16 @@ def _facts(
     facts["image_folders"] = image_folders
     for model, prices in run.judges_prices.items():  # one at the most
         facts["judge"] = {"model": model, "prices": None if prices is None else vars(prices)}
-    facts |= run.job.facts()
-    facts["serving"] = facts_of(run.serving)
-    if summary is not None and summary.handover.takes:
-        facts["serving"].setdefault("takes", summary.handover.takes)
-    facts["operators"] = {
-        step.label: facts_of(step.operator)
+    of_operators = {
+        step.label: _facts_of(step.operator)
         for step in run.job.steps
         if isinstance(step.operator, Operator)
     }
+    facts |= _facts_of_input_or_boxes(run, of_operators)
+    facts["serving"] = _facts_of(run.serving)
+    if summary is not None and summary.handover.takes:
+        facts["serving"].setdefault("takes", summary.handover.takes)
+    facts["operators"] = of_operators
     if run.options.shard is not None:
         facts["shard"] = _facts_of_shard(run, image_folders, summary)
     shares = [share_of(endpoint) for endpoint, _ in run.serving.endpoints()]
@@ -82,6 +84,29 @@ def _facts(
         facts["steps"] = paid_by_step(run.spec.results_dir, run.options.prices, run.judges_prices)
     facts["spec"] = stated_spec(run.spec)
     return facts
+
+
+def _facts_of(part: Operator | Serving) -> dict[str, Any]:
+    # A part may be a user's own.
+    try:
+        return part.facts()
+    except (Exception, SystemExit) as error:
+        return {"error": described(error)}
+
+
+def _facts_of_input_or_boxes(run: SpecRun, of_operators: dict[str, Any]) -> dict[str, Any]:
+    if run.job.input.report is not None:
+        return {"input": run.job.input.report}
+    suspicions = []
+    box_checks: dict[str, Any] = {}
+    for facts in of_operators.values():
+        if "suspect_boxes" in facts:
+            suspicions.append(facts["suspect_boxes"])
+        if facts.get("box_checks"):
+            box_checks = {"box_checks": facts["box_checks"]}
+    if not suspicions:
+        return {}
+    return {"suspect_boxes": next(filter(None, suspicions), None), **box_checks}
 
 
 def _facts_of_shard(
@@ -114,4 +139,4 @@ def stated_spec(spec: Spec) -> dict[str, Any]:
         for data in stated_in({"spec": own}, "data"):
             if "classes" in data:
                 data["classes"] = classes
-    return {**dict.fromkeys([*SpecHead.model_fields, *JOBS]), **own}
+    return {**dict.fromkeys([*SpecHead.model_fields, *PIPELINES]), **own}

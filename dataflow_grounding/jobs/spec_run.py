@@ -1,7 +1,7 @@
 """From a spec to a run: the serving, the options, the pipeline, in the order of `ready_to_run`."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,10 +15,13 @@ from dataflow_grounding.engine.execute import refuse_foreign, refuse_to_overwrit
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.shard import Shard, divide_places
+from dataflow_grounding.jobs.job import Job, Kind, MakeJob
+from dataflow_grounding.jobs.judge import servings_of
+from dataflow_grounding.jobs.output_format import Writer, writer_of
 from dataflow_grounding.jobs.pricing import price_others, pricing_of
-from dataflow_grounding.jobs.registry import job_named, load_spec
+from dataflow_grounding.jobs.registry import kind_named, load_spec
 from dataflow_grounding.jobs.serving_of_spec import serving_of
-from dataflow_grounding.jobs.spec_job import SpecJob
+from dataflow_grounding.jobs.telling import tell
 from dataflow_grounding.operators import PhraseGrounder
 from dataflow_grounding.serving.serving import Serving
 from dataflow_grounding.spec import Spec, VlmBlock, WorkflowBlock
@@ -53,13 +56,19 @@ class SpecRun:
     """A spec made ready to run by `ready_to_run`."""
 
     spec: Spec
-    job: SpecJob
-    serving: Serving
+    kind: Kind
+    job: Job
+    write_output: Writer  # of `workflow.output_format`
     options: RunOptions
     before: dict[str, Any]  # what `run.json` says of the folder's earlier run
     prices_from: str | None  # in words, who says what tokens cost
     judges_prices: dict[str, Prices | None]  # of each further serving that is asked, by its model
     remarks: list[str]  # what is good to know before the run
+
+    @property
+    def serving(self) -> Serving:
+        """The one that answers most requests."""
+        return self.job.servings[0]
 
     def plan(self) -> dict[str, Any]:
         """Return what would run, as JSON, for `--dry-run`: who is asked, and each step's file."""
@@ -70,7 +79,7 @@ class SpecRun:
             "endpoint": self.serving.endpoint,
             "box_format": format_asked["name"],
             "box_format_from": format_asked["from"],
-            "input": self.job.reads,
+            "input": self.job.input.reads,
             "steps": [
                 {"step": step.label, "writes": step.storage.output_path} for step in self.job.steps
             ],
@@ -116,36 +125,37 @@ class SpecRun:
         return os.path.join(self.spec.results_dir, "annotations.jsonl")
 
 
-def ready_to_run(
-    spec: Spec, make_job: Callable[[Spec, Serving], SpecJob] | None = None, **command: Any
-) -> SpecRun:
+def ready_to_run(spec: Spec, make_job: MakeJob | None = None, **command: Any) -> SpecRun:
     """Make a spec ready to run, and refuse what is wrong before the first request."""
-    vlm, workflow = spec.block.vlm, spec.block.workflow
-    options = options_of(vlm, workflow, **command)
+    block = spec.block
+    options = options_of(block.vlm, block.workflow, **command)
     shard = options.shard
     # A shard has its own folder.
     folder = bucket.local(spec.results_dir, "" if shard is None else shard.folder(""))
     bucket.fill(folder)
     spec = spec.model_copy(update={"results_dir": folder})
     before = read_object(os.path.join(folder, RUN_JSON))
-    serving = serving_of(vlm, workflow, spec.folders)
-    make_job = make_job or job_named(spec.autolabel_type, spec.folders)
-    job = make_job(spec, serving)
-    job.put_in_words()
-    prices, prices_from = pricing_of(options.prices, serving)
+    servings = servings_of(spec)
+    kind = kind_named(spec.autolabel_type, spec.folders)
+    write_output = writer_of(block.workflow.output_format, spec.folders)
+    job = (make_job or kind.make_job)(spec, servings, options.pilot)
+    tell(job.operators, block, servings)
+    prices, prices_from = pricing_of(options.prices, servings[0])
     options = replace(options, prices=prices)
-    judges_prices = price_others(job.servings, spec.block.vlms, job.steps, options.budget_usd)
+    judges_prices = price_others(servings, block.vlms, job.steps, options.budget_usd)
     remarks: list[str] = []
     if shard is not None:
-        options, remarks = _part_of_limits(shard, options, job.servings)
+        options, remarks = _part_of_limits(shard, options, servings)
         _refuse_to_begin_late(job.steps[0], folder)
-    remarks += _remark_on_another_endpoint(before, serving, vlm)
-    job.pilot = options.pilot
-    if options.pilot is not None and kind_of(job.reads) == "pipe":
+    remarks += _remark_on_another_endpoint(before, servings[0], block.vlm)
+    if options.pilot is not None and kind_of(job.input.reads) == "pipe":
         remarks.append(
-            f"{job.reads} can be read once only: the pilot takes its first {options.pilot} rows"
+            f"{job.input.reads} can be read once only: the pilot takes its first {options.pilot}"
+            " rows"
         )
-    run = SpecRun(spec, job, serving, options, before, prices_from, judges_prices, remarks)
+    run = SpecRun(
+        spec, kind, job, write_output, options, before, prices_from, judges_prices, remarks
+    )
     _refuse_to_write_over_others_files(run)
     return run
 
@@ -207,7 +217,7 @@ def _refuse_to_write_over_others_files(run: SpecRun) -> None:
     written = [run.annotations_path]
     written += [step.storage.output_path for step in run.job.steps]
     written += [os.path.join(results_dir, RUN_JSON), first.failures_path]
-    for path in run.job.inputs:
+    for path in run.job.files:
         refuse_to_overwrite(path, written)
     written.append(os.path.join(results_dir, "report.html"))
     refuse_foreign(first.checkpoint_folder, written)

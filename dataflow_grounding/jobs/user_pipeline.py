@@ -1,20 +1,19 @@
-"""The job of a pipeline of the user's own, `autolabel_type: module:Pipeline`."""
+"""A pipeline of the user's own, `autolabel_type: module:Pipeline`."""
 
 import inspect
-from collections.abc import Callable
-from typing import Any, ClassVar
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding._util.nearest import nearest
 from dataflow_grounding._util.secrets import learn_fields
 from dataflow_grounding.data.storage import ResultsStorage
-from dataflow_grounding.engine.plan import Step
-from dataflow_grounding.jobs.rows_job import RowsJob
+from dataflow_grounding.jobs.job import Job, put_in_folders
+from dataflow_grounding.jobs.rows_job import input_of, job_on_rows, storage_of
 from dataflow_grounding.pipelines.pipeline import Pipeline
-from dataflow_grounding.spec import Json, PipelineBlock, RowsData, WorkflowBlock
+from dataflow_grounding.serving.serving import Serving
+from dataflow_grounding.spec import Json, PipelineBlock, RowsData, Spec, WorkflowBlock
 from dataflow_grounding.spec.user_code import in_one_line
-
-BLOCK = "pipeline"  # the key of the block of a pipeline without a `name`
 
 
 class UserWorkflow(WorkflowBlock):
@@ -27,39 +26,33 @@ class UserBlock(PipelineBlock):
     settings: Json = {}
 
 
-class UserJob(RowsJob):
-    """Runs a Pipeline of the user's, made as `Pipeline(storage, serving, **settings)`, on rows."""
-
-    block = UserBlock
-    pipeline_class: ClassVar[type[Pipeline]]
-
-    @property
-    def source(self) -> str | None:
-        return self.pipeline_class.name
-
-    def make_steps(self, storage: ResultsStorage) -> list[Step]:
-        block = self.spec.block
-        assert isinstance(block, UserBlock)
-        key = f"autolabel_type {self.spec.autolabel_type}"
-        learn_fields(block.settings)
-        _check_settings(self.pipeline_class, block.settings, f"{self.name}.settings")
-        make: Callable[..., Pipeline] = self.pipeline_class
-        with in_one_line(key):
-            pipeline = make(storage, self.serving, **block.settings)
-            storage.reset()  # the class may have gone through its steps already, by compile()
-            steps = pipeline.steps()
-        numbers = [
-            step.storage.operator_step for step in steps if isinstance(step.storage, ResultsStorage)
-        ]
-        if not steps or numbers != list(range(len(steps))):
-            raise SpecError(
-                f"{key}: forward() should run each operator on a step() of its own of the storage"
-                " that the class is given"
-            )
-        return steps
-
-    def wanted(self, steps: list[Step]) -> list[str]:
-        return super().wanted(steps) or [str(number) for number in range(len(steps))]
+def job_of_pipeline(
+    pipeline_class: type[Pipeline], spec: Spec, servings: Sequence[Serving], pilot: int | None
+) -> Job:
+    """Return the job of a pipeline that is made as `Pipeline(storage, serving, **settings)`."""
+    block = spec.block
+    assert isinstance(block, UserBlock)
+    key = f"autolabel_type {spec.autolabel_type}"
+    source = input_of(spec)
+    storage = storage_of(spec, source)
+    learn_fields(block.settings)
+    _check_settings(pipeline_class, block.settings, f"{spec.block_name}.settings")
+    make: Callable[..., Pipeline] = pipeline_class
+    with in_one_line(key):
+        pipeline = make(storage, servings[0], **block.settings)
+        storage.reset()  # the class may have gone through its steps already, by compile()
+        steps = pipeline.steps()
+    numbers = [
+        step.storage.operator_step for step in steps if isinstance(step.storage, ResultsStorage)
+    ]
+    if not steps or numbers != list(range(len(steps))):
+        raise SpecError(
+            f"{key}: forward() should run each operator on a step() of its own of the storage that"
+            " the class is given"
+        )
+    put_in_folders(steps)
+    wanted = block.workflow.steps or [str(number) for number in numbers]
+    return job_on_rows(spec, servings, source, steps, wanted, pilot)
 
 
 def _check_settings(pipeline: type[Pipeline], settings: dict[str, Any], key: str) -> None:

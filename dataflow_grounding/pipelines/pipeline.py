@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, ClassVar, TypeVar
 
@@ -33,6 +34,8 @@ class Pipeline:
 
     name: ClassVar[str | None] = None
     """What `source` and `pipeline_steps` of its records say; None leaves them out."""
+    questions: ClassVar[Mapping[str, str]] = {}
+    """An operator's name → what a person should ask of its file after a pilot."""
 
     def __new__(cls: type[P], *args: Any, **kwargs: Any) -> P:
         """Return a pipeline whose attribute `forward` is `run`, in place of the class's method."""

@@ -6,6 +6,8 @@ from typing import Any, Literal
 from dataflow_grounding import FileStorage, Operator, Pipeline, Serving, SpecError
 from dataflow_grounding import operators as steps
 
+_VERIFIED = "Are the expressions with verified: false wrong, and those with true right?"
+
 
 class ImageGroundingPipeline(Pipeline):
     """Expressions of each caption, then their boxes.
@@ -42,6 +44,26 @@ class ImageGroundingPipeline(Pipeline):
     """
 
     name = "image_grounding"
+    questions = {
+        "expression_extraction": (
+            "Are cleaned_caption and expressions right? Are the phrases those that you want boxed?"
+        ),
+        "class_list": "Are the expressions the classes, in your words, that you want boxed?",
+        "grounding": (
+            "Do the boxes in expressions[].instances fit? Are the scores plausible, where there are"
+            " any?"
+        ),
+        "tile_grounding": (
+            "Do the boxes in expressions[].instances fit, small ones, too? Is each thing one box?"
+        ),
+        "caption_grounding": (
+            "Are the expressions those that you want boxed, and do the boxes fit as well as with"
+            " workflow.fuse: false?"
+        ),
+        "box_check": "Are the boxes under rejected wrong, and those with verified: true right?",
+        "negative_phrases": "Are the expressions with source: negative absent from their images?",
+        "missing_search": "Are the instances with found_by things that had been missed?",
+    }
 
     def __init__(
         self,
@@ -146,6 +168,14 @@ class ImageReferringExpressionPipeline(Pipeline):
     """
 
     name = "image_referring_expression"
+    questions = {
+        "region_expr": "Do type, color and description fit each region, and no other?",
+        "image_caption": "Does the caption name what matters, and nothing that is not there?",
+        "grounding_expr": "Does each expression mean its regions alone?",
+        "negative_phrases": "Are the expressions with source: negative absent from their images?",
+        "double_check": _VERIFIED,
+        "box_verification": _VERIFIED,
+    }
 
     def __init__(
         self,

@@ -316,6 +316,11 @@ class Spec(SpecHead):
     _passed_over: list[str] = []
 
     @property
+    def block_name(self) -> str:
+        """The key of the pipeline's block."""
+        return str(type(self).model_fields["block"].alias)
+
+    @property
     def folders(self) -> list[str]:
         return self._folders
 

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from dataflow_grounding.cli.main import COMMANDS
-from dataflow_grounding.jobs.registry import JOBS, job_named
+from dataflow_grounding.jobs.registry import PIPELINES, kind_named
 from dataflow_grounding.operators import OPERATOR_REGISTRY
 from dataflow_grounding.spec.schema import VlmBlock
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer
@@ -34,7 +34,7 @@ def test_every_command_key_and_operator_is_in_it() -> None:
         assert re.search(rf"^- {name}\b", text, re.MULTILINE), name
     for block in (
         VlmBlock,
-        *(job.block.model_fields["workflow"].annotation for job in map(job_named, JOBS)),
+        *(job.block.model_fields["workflow"].annotation for job in map(kind_named, PIPELINES)),
     ):
         for key in block.model_fields:
             assert re.search(rf"^ +{key}:", text, re.MULTILINE), key

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from dataflow_grounding.jobs.registry import JOBS, load_spec
+from dataflow_grounding.jobs.registry import PIPELINES, load_spec
 from dataflow_grounding.spec.endpoints import ENDPOINTS
 from tests.support.workplace import command
 
@@ -153,7 +153,7 @@ def loaded(pipeline: str, path: str, **overrides: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("pipeline", JOBS)
+@pytest.mark.parametrize("pipeline", PIPELINES)
 def test_it_has_about_twelve_keys_each_with_a_comment_and_says_where_the_others_are(
     pipeline: str, backend: str
 ) -> None:
@@ -170,7 +170,7 @@ def test_it_has_about_twelve_keys_each_with_a_comment_and_says_where_the_others_
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("pipeline", JOBS)
+@pytest.mark.parametrize("pipeline", PIPELINES)
 def test_it_means_what_all_keys_mean(pipeline: str, backend: str) -> None:
     short = written(pipeline, "--backend", backend)
     whole = written(pipeline, "--all", "--backend", backend)
@@ -192,7 +192,7 @@ def test_an_endpoint_adds_its_own_keys_and_means_what_all_keys_mean(name: str) -
     assert loaded(pipeline, short, **to_give) == loaded(pipeline, whole, **to_give)
 
 
-@pytest.mark.parametrize("pipeline", JOBS)
+@pytest.mark.parametrize("pipeline", PIPELINES)
 def test_a_key_that_it_does_not_have_can_be_set_as_key_value(pipeline: str) -> None:
     short = written(pipeline, "--backend", "embedded")
     whole = written(pipeline, "--all", "--backend", "embedded")
@@ -213,10 +213,12 @@ def at(block: Any, key: str) -> Any:
 
 def test_the_line_that_names_all_keys_can_be_typed() -> None:
     assert command(["default_specs"]).code == 0
-    [line] = {Path(f"{name}.yaml").read_text(encoding="utf-8").splitlines()[3] for name in JOBS}
+    [line] = {
+        Path(f"{name}.yaml").read_text(encoding="utf-8").splitlines()[3] for name in PIPELINES
+    }
     typed = shlex.split(line.removeprefix("# All keys: dataflowgrounding "))
     assert command(typed).code == 0
-    for name in JOBS:
+    for name in PIPELINES:
         assert keys(name, f"all_keys/{name}.yaml") > keys(name, f"{name}.yaml")
 
 

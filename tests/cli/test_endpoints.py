@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from dataflow_grounding.jobs.registry import JOBS
+from dataflow_grounding.jobs.registry import PIPELINES
 from dataflow_grounding.spec.endpoints import ENDPOINTS
 from dataflow_grounding.testing import LoopbackServer
 from tests.support.stand_ins.probe_model import ProbeModel
@@ -67,7 +67,7 @@ def test_each_written_spec_passes_check_and_sends_its_settings(folder: Path, nam
     assert contains(server.requests[-1].body, given), server.requests[-1].body
 
 
-@pytest.mark.parametrize("pipeline", JOBS)
+@pytest.mark.parametrize("pipeline", PIPELINES)
 @pytest.mark.parametrize("name", ENDPOINTS)
 def test_nothing_but_the_settings_differs_from_the_plain_spec(
     tmp_path: Path, name: str, pipeline: str

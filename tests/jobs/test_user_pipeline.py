@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from dataflow_grounding import FileStorage, OpenAIServing, operators
-from dataflow_grounding.jobs.registry import JOBS, job_named
-from dataflow_grounding.jobs.spec_job import SpecJob
+from dataflow_grounding.jobs.job import Kind
+from dataflow_grounding.jobs.registry import PIPELINES, kind_named
 from dataflow_grounding.pipelines import shipped
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer
 from tests.support.workplace import Done, Workplace, command, ended, process
@@ -26,8 +26,6 @@ MODULE = '''
 from dataflow_grounding import ExpressionExtractor, Operator, Pipeline, PhraseGrounder
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.images.image import open_image
-from dataflow_grounding.jobs.rows_job import RowsJob
-from dataflow_grounding.jobs.user_pipeline import UserBlock
 from dataflow_grounding.replies import read_object
 from dataflow_grounding.tasks.request import Request, STRING, object_of
 
@@ -126,17 +124,6 @@ class Asking(Pipeline):
 
 class Nameless(Moods):
     name = None
-
-
-class Job(RowsJob):
-    name = "moods"
-    block = UserBlock
-
-    def make_steps(self, storage):
-        return Moods(storage, self.serving).steps()
-
-    def wanted(self, steps):
-        return ["0"]
 
 
 class Breaks(Pipeline):
@@ -398,12 +385,6 @@ def test_a_pipeline_without_a_name_has_its_block_under_pipeline(moods: Moods) ->
     assert "source" not in json.loads(record)
 
 
-def test_a_job_of_the_users_own_decides_more(moods: Moods, server: LoopbackServer) -> None:
-    moods.spec["autolabel_type"] = f"{moods.module}:Job"
-    assert moods.told("generate", "--no-progress")["done"] == 4
-    assert server.count() == 4
-
-
 def test_an_output_format_of_the_users_own(moods: Moods) -> None:
     moods.block["workflow"] = {"output_format": f"{moods.module}:write_moods"}
     moods.told("generate", "--no-progress")
@@ -616,15 +597,13 @@ def test_what_is_wrong_is_told_in_a_line(
         assert expected in line
 
 
-@pytest.mark.parametrize("job", map(job_named, JOBS), ids=JOBS)
-def test_the_questions_of_a_pilot_are_about_operators_that_there_are(job: type[SpecJob]) -> None:
-    kinds = [getattr(operators, name) for name in operators.__all__]  # vars() has what was used
+@pytest.mark.parametrize("kind", [*map(kind_named, PIPELINES)], ids=PIPELINES)
+def test_the_questions_of_a_pilot_are_about_operators_that_there_are(kind: Kind) -> None:
+    classes = [getattr(operators, name) for name in operators.__all__]  # vars() has what was used
     names = {
-        kind.name
-        for kind in kinds
-        if isinstance(kind, type) and issubclass(kind, operators.Operator)
+        one.name for one in classes if isinstance(one, type) and issubclass(one, operators.Operator)
     }
-    assert set(job.questions) <= names
+    assert set(kind.pipeline.questions) <= names
 
 
 @pytest.mark.parametrize("name", ["facts", "needs"])

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding.engine.budget import Prices
 from dataflow_grounding.jobs.image_grounding import ImageGroundingBlock
-from dataflow_grounding.jobs.registry import JOBS, job_named, load_spec
+from dataflow_grounding.jobs.registry import PIPELINES, kind_named, load_spec
 from dataflow_grounding.serving import GeminiServing, OpenAIServing
 from dataflow_grounding.testing import LoopbackServer
 from tests.support.workplace import Workplace, command, ended, process
@@ -42,7 +42,7 @@ def compared(stated: dict[str, Any], model: type[BaseModel], where: str) -> None
             assert stated[name] == field.default, place
 
 
-@pytest.mark.parametrize("pipeline", JOBS)
+@pytest.mark.parametrize("pipeline", PIPELINES)
 def test_all_default_specs_have_every_key_with_its_default_and_a_comment(
     tmp_path: Path, pipeline: str
 ) -> None:
@@ -52,7 +52,7 @@ def test_all_default_specs_have_every_key_with_its_default_and_a_comment(
     text = (tmp_path / f"{pipeline}.yaml").read_text()
     stated = yaml.safe_load(text)
     assert set(stated) == {"results_dir", "autolabel_type", pipeline}
-    compared(stated[pipeline], job_named(pipeline).block, pipeline)
+    compared(stated[pipeline], kind_named(pipeline).block, pipeline)
     for key in ("backend", "box_format", "max_workers", "timeout", "max_attempts"):
         [line] = [line for line in text.splitlines() if line.strip().startswith(f"{key}:")][:1]
         assert "#" in line, f"{key} has no comment"
@@ -60,7 +60,7 @@ def test_all_default_specs_have_every_key_with_its_default_and_a_comment(
 
 def test_default_specs_writes_one_for_each_pipeline_and_overwrites_none(tmp_path: Path) -> None:
     assert command(["default_specs", f"results_dir={tmp_path}"]).code == 0
-    assert sorted(os.listdir(tmp_path)) == sorted(f"{name}.yaml" for name in JOBS)
+    assert sorted(os.listdir(tmp_path)) == sorted(f"{name}.yaml" for name in PIPELINES)
     again = command(["default_specs", f"results_dir={tmp_path}"])
     assert (again.code, "already exists" in again.err) == (2, True)
 

@@ -1,0 +1,72 @@
+"""What a spec tells the operators of any pipeline, its own or a user's: how to put their questions,
+and how their boxes are watched. All else that operators get are arguments of the pipeline's class.
+"""
+
+from collections.abc import Sequence
+
+from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding.data.classes import definitions_of
+from dataflow_grounding.operators import BoxChecker, Operator
+from dataflow_grounding.operators.box_operator import BoxWatching
+from dataflow_grounding.serving.serving import Serving, check_can_think
+from dataflow_grounding.spec import Block, PipelineBlock, VlmBlock
+from dataflow_grounding.tasks.ways_to_ask import AskingForm, form_of
+from dataflow_grounding.tasks.wording import Wording, read_prompts
+from dataflow_grounding.trust.box_watch import BoxWatch
+
+
+def tell(operators: Sequence[Operator], block: PipelineBlock, servings: Sequence[Serving]) -> None:
+    """Tell operators what a spec's block states; `servings` are those of its `vlms`.
+
+    Words that an operator was given by `with_words` take precedence, and what isn't stated stays.
+    """
+    prompts = read_prompts(block.prompts.dir) if block.prompts.dir else {}
+    words = Wording(prompts, block.workflow.guidance, _definitions_in(block.data))
+    forms = _forms_of_asking(block.vlms, servings)
+    for operator in operators:
+        _tell_words(operator, words, forms.get(id(operator.serving)))
+        _tell_of_checks(operator, block.vlm)
+
+
+def _definitions_in(data: Block) -> dict[str, str]:
+    stated = data.model_dump(include={"glossary", "classes"})
+    return {**stated.get("glossary", {}), **definitions_of(stated.get("classes", ()))}
+
+
+def _forms_of_asking(
+    vlms: Sequence[VlmBlock], servings: Sequence[Serving]
+) -> dict[int, AskingForm]:
+    # If a serving is several models of the spec, the last that states a form counts.
+    forms = {}
+    for serving, vlm in zip(servings, vlms, strict=True):
+        if vlm.asking == "auto":
+            continue
+        try:
+            forms[id(serving)] = form_of(vlm.asking)
+        except SpecError as error:
+            raise SpecError(f"vlm.asking: {error}") from None
+    return forms
+
+
+def _tell_words(operator: Operator, words: Wording, form: AskingForm | None) -> None:
+    own = operator.wording or Wording()
+    wording = Wording(
+        {**words.prompts, **own.prompts},
+        own.guidance or words.guidance,
+        {**words.definitions, **own.definitions},
+        own.asking or form,
+    )
+    check_can_think(operator.serving, wording.asking)
+    if wording:  # it has any words, or a form
+        operator.wording = wording
+
+
+def _tell_of_checks(operator: Operator, vlm: VlmBlock) -> None:
+    if isinstance(operator, BoxChecker) and vlm.check_every is None:
+        operator.check_every = None
+    if isinstance(operator, BoxWatching):
+        stated = vlm.model_fields_set
+        operator.watch = BoxWatch(
+            vlm.on_suspect_boxes if "on_suspect_boxes" in stated else operator.watch.on_suspect,
+            vlm.check_every if "check_every" in stated else operator.watch.every,
+        )
