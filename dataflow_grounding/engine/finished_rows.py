@@ -17,7 +17,7 @@ from dataflow_grounding.engine.annotating import RowWork
 from dataflow_grounding.engine.image_memo import ImageMemo, is_young
 from dataflow_grounding.engine.keyed_log import KeyedLog
 from dataflow_grounding.engine.plan import Step
-from dataflow_grounding.engine.summary import MAY_CHANGE, OF_CHECKS
+from dataflow_grounding.engine.summary import MAY_CHANGE, ODD_BOXES, OF_CHECKS
 from dataflow_grounding.images.image import ImageFile, ImageLimits, find_image, is_far, kept_facts
 
 NAME = "finished_rows.jsonl"  # the file's name in a checkpoint folder
@@ -72,8 +72,6 @@ class FinishedRows:
         self._steps = len(steps)
         if log is None or not all(map(_tells_all, steps)):
             self._settings = None
-        # Replies that no check has vouched for when the run begins. It may vouch for them later.
-        self._open_since = replies.vouched.open_since()
 
     async def key_of(self, record: Record) -> RowKey | None:
         """Return the key of a row that is about to be done; None where that isn't known."""
@@ -107,11 +105,19 @@ class FinishedRows:
     def get(self, key: RowKey | None) -> FinishedRow | None:
         if key is None or not self._log.first_new:
             return None
+        row = self._kept(key)
+        if row is None:
+            return None
+        is_odd = ODD_BOXES in row.notes
+        is_open = self._replies.vouched.has_open(*row.replies_at, are_odd=is_odd)
+        return None if is_open else row
+
+    def _kept(self, key: RowKey) -> FinishedRow | None:
         line = self._log.get(key.digest)
         row = None if line is None else _row_in(line)
-        if row is None or len(row.columns) != self._steps or not self._vouched_for(row.replies_at):
+        if row is None or len(row.columns) != self._steps:
             return None
-        return row
+        return None if self._replies.vouched.sets_aside(*row.replies_at) else row
 
     def put(
         self, key: RowKey | None, record: Record, columns: Sequence[Update], work: RowWork
@@ -131,6 +137,10 @@ class FinishedRows:
             return True  # meanwhile another row has found that the file has other content
         first = 0 if work.replayed else self._replies.first_new
         notes = {code: count for code, count in work.notes.items() if code not in OF_CHECKS}
+        if not work.sent:  # what was kept of the same replies tells better where these are
+            before = self._kept(key)
+            if before is not None and (before.columns, before.notes) == (list(columns), notes):
+                return True
         kept = {
             "columns": list(columns),
             "notes": notes,
@@ -142,15 +152,6 @@ class FinishedRows:
             self._log.put(key.digest, {"row": text, "sum": zlib.crc32(text.encode())})
         except StorageFailed:
             self._settings = None  # the run goes on without it
-        return True
-
-    def _vouched_for(self, replies_at: Sequence[int]) -> bool:
-        first, end = replies_at
-        if end > self._open_since:
-            return False
-        for void in self._replies.vouched.void.values():
-            if any(begin < end and (last is None or first < last) for begin, last in void):
-                return False
         return True
 
 

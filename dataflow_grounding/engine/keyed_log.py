@@ -45,6 +45,17 @@ class Standing:
     void: list[Span] = field(default_factory=list)  # what a check has failed
     anywhere: str = ""  # what they are of, without the endpoint's address; "" if unknown
     none_open: bool = False  # also of what follows: a run has finished, or a check has failed
+    alone: list[Span] = field(
+        default_factory=list
+    )  # what speaks for itself, as no check could tell
+    unanswered: bool = False  # whether this run's last check told nothing, so that `alone` counts
+
+    def has_open(self, first: int, end: int, *, are_odd: bool) -> bool:
+        """Return whether lines between these offsets may be open. Odd ones don't speak."""
+        if self.none_open or end <= self.good:
+            return False
+        speaking = self.alone if self.unanswered and not are_odd else ()
+        return not any(begin <= first and (last is None or end <= last) for begin, last in speaking)
 
 
 class Vouched:
@@ -63,6 +74,7 @@ class Vouched:
             good = _good_in(says, end)
             void = _spans(says.get("void"), end)
             standing = Standing(good, void, str(anywhere.get(of, "")), none_open=good == end)
+            standing.alone = _spans(says.get("alone"), end)
             self.standings[of] = standing
         # spans whose lines are as good as lost, or suspect if they are of what is `trusted`
         self.void = {of: standing.void for of, standing in self.standings.items()}
@@ -70,9 +82,18 @@ class Vouched:
         self.open_in_others: set[str] = set()  # of what no check has vouched for in other logs
         self._end = end
 
-    def open_since(self) -> float:
-        """Return the byte offset from which on lines are open, of anything; infinity for none."""
-        return min([self.standings[of].good for of in self.open_kinds()], default=math.inf)
+    def has_open(self, first: int, end: int, *, are_odd: bool) -> bool:
+        """Return whether lines between these offsets may be open, of anything."""
+        standings = self.standings.values()
+        return any(standing.has_open(first, end, are_odd=are_odd) for standing in standings)
+
+    def sets_aside(self, first: int, end: int) -> bool:
+        """Return whether lines between these offsets may be set aside, of anything."""
+        return any(
+            begin < end and (last is None or first < last)
+            for void in self.void.values()
+            for begin, last in void
+        )
 
     def open_kinds(self) -> set[str]:
         """Return of what there may be open lines."""

@@ -52,6 +52,9 @@ WARNINGS = {
 MAY_CHANGE = {"image_changed", "repeated_reply"}
 """Notes on what may come out differently when the same is done again."""
 
+ODD_BOXES = "odd_boxes"
+"""The note on a reply that looks like another format, also when it is asked for again."""
+
 OF_CHECKS = {"probe_as_asked", "probe_cleared", "unanswered_check"}
 """Notes on checks of the endpoint, which are about the run and no row of it."""
 

@@ -14,8 +14,9 @@ class Vouching:
     held when it was sent. What lies beyond is open: the next run checks first. Only a check that
     fails sets it aside: the next run asks for these again, as if they had never come. Replies from
     before any check are trusted. Replies that another address left open are set aside: no check at
-    this one can vouch for them. Where `trusting`, replies that were set aside count all the same,
-    as suspect ones.
+    this one can vouch for them. Where checks tell nothing, replies may speak for themselves: such
+    finished rows are taken as they are once a check of the next run has told nothing, either. Where
+    `trusting`, replies that were set aside count all the same, as suspect ones.
     """
 
     def __init__(self, store: KeyedLog, of: str, anywhere: str, trusting: bool = False) -> None:
@@ -47,6 +48,7 @@ class Vouching:
         """Note that a check has passed that began when the store was `offset` bytes long."""
         self._mine.good = offset
         self._mine.none_open = False
+        self._mine.unanswered = False
         self.write("good")
 
     def bad(self) -> int:
@@ -64,24 +66,40 @@ class Vouching:
         isn't kept in the store: the next run sees the same signs.
         """
         self._store.vouched.void[self._of] = [(0, None)]
+        if self._mine.alone:  # or it would see those of further replies only
+            self._mine.alone.clear()
+            self.write("doubtful")
 
     def finished(self) -> None:
         """Note that the run is done, and no check was due for its open replies: they count."""
         self._mine.none_open = True
         self.write("finished")
 
-    def unclear(self) -> None:
+    def unclear(self, *, unanswered: bool) -> None:
         self._mine.none_open = False
+        self._mine.unanswered = unanswered
         self.write("unclear")
+
+    def alone(self, *, all_read: bool = False) -> None:
+        """Note that this run's replies so far, or all that there are, speak for themselves, where
+        checks tell nothing.
+        """
+        if self._mine.unanswered:
+            first = 0 if all_read else self._store.first_new
+            earlier = [span for span in self._mine.alone if span[0] < first]
+            self._mine.alone = [*earlier, (first, self._store.end)]
+            self.write("unanswered")
 
     def write(self, verdict: str) -> None:
         """Append to the store what checks have said so far, of all kinds of questions. `verdict`
-        (good, bad, unclear or finished) is for people who read the store.
+        (good, bad, unclear, unanswered, doubtful or finished) is for people who read the store.
         """
         checks: dict[str, dict[str, Any]] = {}
         for of, standing in self._standings.items():
             good = None if standing.none_open else standing.good
             checks[of] = {"good": good, "void": standing.void}
+            if standing.alone and not standing.none_open:
+                checks[of]["alone"] = standing.alone
         anywhere = {of: standing.anywhere for of, standing in self._standings.items()}
         mark = {"task": CHECK, "verdict": verdict, "checks": checks, "anywhere": anywhere}
         self._store.put(MARK, mark)

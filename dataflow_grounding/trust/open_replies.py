@@ -10,6 +10,9 @@ from dataflow_grounding.trust.kinds import orientation_of
 from dataflow_grounding.trust.known import Answers
 
 MOST_RECORDS = 5000  # that are remembered, so that memory is bounded without any check
+# Replies of which no check can tell, after which they speak for themselves: boxes in another format
+# have nearly always shown by then (`reply_judge.STOP_AT`).
+ENOUGH = 200
 
 
 class Point(NamedTuple):
@@ -29,6 +32,7 @@ class OpenReplies:
         self.odd: dict[str, list[tuple[Ask, Image]]] = {}
         self.aside = 0  # replies that don't count any more
         self._answers = answers
+        self._spoken = answers.count  # how many have spoken for themselves
         self._records: dict[Ask, bool] = {}  # and whether this run sent for any of their boxes
         self._vouching: Vouching | None = None  # from the first record on
         self._is_checked = False  # whether the store says what a check of this run has shown
@@ -70,10 +74,16 @@ class OpenReplies:
             if is_told:
                 self.odd.pop(orientation, None)
 
-    def leave(self) -> None:
+    def leave(self, *, unanswered: bool) -> None:
         """Note a check that vouches for nothing, and condemns nothing."""
         self._is_checked = True
-        self.vouching.unclear()
+        self.vouching.unclear(unanswered=unanswered)
+
+    def let_speak(self) -> None:
+        """Note, after every so many replies, that those so far speak for themselves."""
+        if self._answers.count >= self._spoken + ENOUGH:
+            self._spoken = self._answers.count
+            self.vouching.alone()
 
     def set_aside(self) -> None:
         """Have the next run ask again for all that is open."""
@@ -90,6 +100,9 @@ class OpenReplies:
         for alike in self.odd.values():
             for ask, _ in alike:
                 ask.note(SUSPECT, "two replies look like another format")
-        if are_trusted and not self.odd and self._is_checked:
-            self.vouching.finished()
+        if are_trusted and self._is_checked:
+            if self.odd:
+                self.vouching.alone(all_read=True)
+            else:
+                self.vouching.finished()
         self._answers.returned = self._answers.count

@@ -17,6 +17,7 @@ from dataflow_grounding._util.terminal import say
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.engine.options import RunStart
 from dataflow_grounding.engine.plan import Ask
+from dataflow_grounding.engine.summary import ODD_BOXES
 from dataflow_grounding.images.image import Image
 from dataflow_grounding.serving.serving import Serving
 from dataflow_grounding.tasks.request import Request
@@ -181,7 +182,7 @@ class RunWatch(BoxWatch):
     async def _settle_odd(self, question: Question, looks_like: str) -> None:
         # Two replies that say the same twice call for a check; many are too many.
         ask, image = question.ask, question.image
-        ask.note("odd_boxes", f"boxes look like {looks_like}, also when asked for again")
+        ask.note(ODD_BOXES, f"boxes look like {looks_like}, also when asked for again")
         if self.open.add_odd(ask, image) >= SAME_AT_ONCE:
             await self._check_now(ask, image, looks_like)
         same, replies = self.judge.same, self.judge.replies
@@ -201,10 +202,12 @@ class RunWatch(BoxWatch):
             alone = judge.alone(orientation, others_told=self.can_check)
             if alone is not None:
                 unanswered = self.known.unanswered > 0
+                self.open.vouching.doubt()
                 self._suspect(
                     watch_messages.of_replies_alone(self.asked, alone, unanswered=unanswered)
                 )
-                self.open.vouching.doubt()
+            else:
+                self.open.let_speak()
         likelier = None if self.suspicion else judge.certain(orientation)
         if likelier is not None:
             what = (
@@ -330,7 +333,7 @@ class RunWatch(BoxWatch):
             known.miss(None)
             self.open.vouch(point, outcome.tells)
         else:
-            self.open.leave()
+            self.open.leave(unanswered=outcome.kind == "silent")
         outcome.note(ask)
 
     @property

@@ -1,0 +1,176 @@
+"""A run that goes on where probe pictures went unanswered takes its finished rows as they are, once a
+probe picture has gone unanswered again, and only while nothing speaks against their replies.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import pytest
+
+from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
+from dataflow_grounding.testing.answers import probe_in
+from tests.support.stand_ins.watched_model import FormatOf, Scene, WatchedModel
+from tests.support.stand_ins.watched_runs import grounding_input
+from tests.support.workplace import LONG_AGO, Done, Workplace
+
+X, Y = "xyxy_1000", "yxyx_1000"
+ENOUGH = 200  # replies that may speak for themselves
+RECORDS, BEFORE_THE_STOP = 260, 230
+IN_FLIGHT = 2
+ROWS_THAT_WAIT = IN_FLIGHT + 8  # for the first check
+SCENE = Scene(empty=0.0)
+
+
+class Silent(WatchedModel):
+    """Finds no rectangle in probe pictures, until it `sees_rectangles`."""
+
+    def __init__(self, format_of: FormatOf, scene: Scene = SCENE) -> None:
+        super().__init__(lambda *reply: self.format_of(*reply), scene, noise=0.01)
+        self.format_of = format_of
+        self.sees_rectangles = False
+
+    def __call__(self, request: ReceivedRequest) -> dict[str, Any]:
+        answer = super().__call__(request)
+        is_silent = probe_in(request) is not None and not self.sees_rectangles
+        return {"objects": []} if is_silent else answer
+
+
+def right(number: int, size: tuple[int, int]) -> str:
+    return X
+
+
+def wrong(number: int, size: tuple[int, int]) -> str:
+    return Y
+
+
+@pytest.fixture
+def place(workplace: Workplace) -> Workplace:
+    workplace.settings |= {
+        "vlm.box_format": X,
+        "vlm.check_every": 100,
+        "workflow.steps": ["1"],
+        "workflow.max_workers": IN_FLIGHT,
+    }
+    return workplace
+
+
+def input_of(place: Workplace, scene: Scene, records: int) -> None:
+    grounding_input(place, scene, records)
+    for picture in place.folder.glob("*.jpg"):
+        os.utime(picture, LONG_AGO)
+
+
+def run(place: Workplace, server: LoopbackServer, **settings: Any) -> Done:
+    return place.run(**{"vlm.openai.base_url": server.base_url, **settings})
+
+
+def stopped(place: Workplace, server: LoopbackServer, requests: int = BEFORE_THE_STOP) -> None:
+    """A run whose probe pictures go unanswered is stopped."""
+    assert run(place, server, **{"workflow.max_requests": requests}).code == 3
+
+
+def lose_replies(place: Workplace) -> None:
+    """Of all that is stored, only what checks have said is found again. A row whose replies aren't
+    found costs a request, unless it is taken as it is.
+    """
+    lines = [json.loads(line) for line in place.replies.read_text().splitlines()]
+    lost = [line if line["task"] == "check" else {**line, "key": "0" * 32} for line in lines]
+    place.replies.write_text("".join(json.dumps(line) + "\n" for line in lost))
+
+
+@pytest.mark.slow
+def test_finished_rows_of_a_run_that_was_stopped_are_taken_as_they_are(place: Workplace) -> None:
+    input_of(place, SCENE, RECORDS)
+    with LoopbackServer(model := Silent(right)) as server:
+        stopped(place, server)
+        lose_replies(place)
+        given = model.given
+        probes = model.probes
+        again = run(place, server)
+    assert again.code == 0, again
+    assert model.given - given >= RECORDS - BEFORE_THE_STOP
+    assert model.given - given <= RECORDS - ENOUGH + 2 * ROWS_THAT_WAIT
+    assert model.probes > probes, "no row is taken before the run's own check"
+    assert all(record["expressions"][0]["status"] == "grounded" for record in place.annotations())
+
+
+@pytest.mark.slow
+def test_a_run_that_goes_on_twice_leaves_what_a_straight_one_leaves(place: Workplace) -> None:
+    input_of(place, SCENE, RECORDS)
+    with LoopbackServer(model := Silent(right)) as server:
+        stopped(place, server)
+        stopped(place, server, 10)
+        assert run(place, server).code == 0
+        given = model.given
+        before = place.files()
+        (place.results / ".ckpt" / "finished.json").unlink()
+        again = run(place, server)
+        assert (again.code, model.given, place.files()) == (0, given, before), again
+    paths = [json.loads(line)["image_path"] for line in (before.annotations or b"").splitlines()]
+    assert len(set(paths)) == len(paths) == RECORDS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("on_suspect", ["stop", "warn"])
+def test_a_later_check_that_fails_sets_finished_rows_aside(
+    place: Workplace, on_suspect: str
+) -> None:
+    input_of(place, SCENE, RECORDS)
+    place.settings["vlm.on_suspect_boxes"] = on_suspect
+    with LoopbackServer(model := Silent(right)) as server:
+        stopped(place, server)
+        given = model.given
+        model.sees_rectangles = True
+        model.format_of = wrong
+        done = run(place, server)
+        if on_suspect == "warn":
+            assert done.code == 0, done
+            marked = [record for record in place.annotations() if record.get("suspect_boxes")]
+            assert len(marked) == RECORDS
+            return
+        assert (done.code, model.given) == (2, given), done
+        assert "are set aside: the next run asks for them again" in done.err
+        model.format_of = right
+        assert run(place, server).code == 0
+        assert model.given - given >= RECORDS
+
+
+@pytest.mark.slow
+def test_rows_are_not_taken_once_replies_speak_against_each_other(place: Workplace) -> None:
+    """What the run has said of the first of them doesn't count any more."""
+    place.settings["vlm.on_suspect_boxes"] = "warn"
+    scene = Scene(empty=0.0, most_phrases=8)
+    input_of(place, scene, RECORDS)
+    wrong_from = ENOUGH + 4
+    with LoopbackServer(Silent(lambda n, _: X if n < wrong_from else Y, scene)) as server:
+        warned = run(place, server)
+        assert (warned.code, f"{Y} would fit" in warned.err) == (0, True), warned
+        before = place.files()
+        assert all(record.get("suspect_boxes") for record in place.annotations())
+        (place.results / ".ckpt" / "finished.json").unlink()
+        again = run(place, server)
+    assert (again.code, place.files()) == (0, before), again
+
+
+@pytest.mark.slow
+def test_rows_with_odd_boxes_are_marked_again(place: Workplace) -> None:
+    odd_size = (652, 480)
+    scene = Scene(sizes=(*[(640, 480)] * 19, odd_size), empty=0.0, most_phrases=12)
+    input_of(place, scene, RECORDS)
+    model = Silent(lambda _, size: Y if size == odd_size else X, scene)
+    with LoopbackServer(model) as server:
+        assert run(place, server).code == 0
+        given = model.given
+        before = place.files()
+        marked = [record for record in place.annotations() if record.get("suspect_boxes")]
+        assert 1 <= len(marked) <= RECORDS / 20
+        (place.results / ".ckpt" / "finished.json").unlink()
+        again = run(place, server)
+        assert (again.code, model.given, place.files()) == (0, given, before), again
+        (place.results / ".ckpt" / "finished.json").unlink()
+        lose_replies(place)
+        assert run(place, server).code == 0
+        assert model.given - given <= len(marked) * 2 + ROWS_THAT_WAIT, "the others were taken"
