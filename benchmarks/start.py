@@ -22,7 +22,7 @@ COMMANDS = {
         None,
     ),
     "dataflowgrounding --help": ([*COMMAND, "--help"], 0.3),
-    "dataflowgrounding generate --help": ([*COMMAND, "generate", "--help"], None),
+    "dataflowgrounding generate --help": ([*COMMAND, "generate", "--help"], 0.3),
 }
 
 

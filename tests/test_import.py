@@ -47,6 +47,12 @@ def test_what_a_script_imports_waits_with_pictures_and_tables() -> None:
     assert modules.isdisjoint({"cv2", "pandas", "pyarrow", "openai", "aiohttp", "PIL"})
 
 
+def test_the_help_of_a_run_waits_for_no_spec() -> None:
+    """Each command is a module of its own, so this is all that `generate --help` imports."""
+    modules = loaded_after("import dataflow_grounding.cli.main, dataflow_grounding.cli.generate")
+    assert modules.isdisjoint({"omegaconf", "aiohttp", "numpy", "PIL", "openai"})
+
+
 def test_every_public_name_is_there() -> None:
     import dataflow_grounding
 

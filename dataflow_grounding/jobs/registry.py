@@ -12,7 +12,6 @@ from dataflow_grounding.jobs.job import Kind
 from dataflow_grounding.jobs.user_pipeline import UserBlock, job_of_pipeline
 from dataflow_grounding.pipelines.pipeline import Pipeline
 from dataflow_grounding.spec import PipelineBlock, Spec
-from dataflow_grounding.spec.loading import read_spec
 from dataflow_grounding.spec.schema import OTHER_KEYS, SpecHead
 from dataflow_grounding.spec.user_code import named
 
@@ -79,6 +78,7 @@ def look_into_spec(
     """Return a spec and everything wrong with it, one line each, as `read_spec` does. Without
     `whole`, `data` and `results_dir` needn't be there: only the spec's model will be asked.
     """
+    from dataflow_grounding.spec.loading import read_spec  # imports OmegaConf
 
     def block_of(autolabel_type: str, folders: Sequence[str]) -> tuple[str, type[PipelineBlock]]:
         kind = kind_named(autolabel_type, folders)
