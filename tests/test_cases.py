@@ -238,7 +238,7 @@ def test_a_file(case: Case, tmp_path: Path) -> None:
     rows, left_out = records_of(case, tmp_path)
     assert boxes_in(rows) == BOXES[own_id]
     if own_id == "f04":  # the message names the picture
-        with pytest.raises(InputError, match="name it so"):
+        with pytest.raises(InputError, match="write that"):
             write(rows, "coco", str(tmp_path / "out"), folders=[str(tmp_path / "images")])
     if own_id in PICTURES:
         assert [row["image_path"] for row in rows] == [PICTURES[own_id]]

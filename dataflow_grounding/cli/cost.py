@@ -37,13 +37,19 @@ def _lines(figures: dict[str, Any]) -> Iterator[str]:
             if step.get(part, {}).get("requests"):
                 yield f"  of which {words}: {_words(step[part])}"
     if figures["cost_usd"] is None:
-        yield "Some of it has no known price: set vlm.prices in the spec."
+        yield (
+            "Some of it has no known price (set vlm.prices in the spec), or the endpoint didn't"
+            " report its tokens."
+        )
 
 
 def _words(bill: dict[str, Any]) -> str:
     tokens = bill["tokens"]
+    replies = counted(bill["requests"], "reply")
+    if bill["cost_usd"] is None and not any(tokens.values()):
+        return f"{replies}, tokens not reported"
     words = (
-        f"{counted(bill['requests'], 'reply')}, {tokens['input']:,} tokens in"
+        f"{replies}, {tokens['input']:,} tokens in"
         f" ({tokens['cached']:,} cached), {tokens['output']:,} out"
     )
     if bill["cost_usd"] is None:

@@ -30,7 +30,7 @@ FREE = Prices(0, 0)
 @dataclass
 class Amount:
     """Requests, tokens (`input`, `cached` of these, `output`) and USD. USD are NaN where any part
-    of the amount has no price. An estimate may have fractions.
+    of the amount has no price, or its tokens aren't reported. An estimate may have fractions.
     """
 
     requests: float = 0.0
@@ -120,6 +120,8 @@ def _paid_for(line: dict[str, Any], prices: Prices | None) -> Amount:
     price = prices
     if line.get("free") or line.get("kept"):
         price = FREE
+    elif not (usage.input_tokens or usage.output_tokens):
+        return Amount(1, cost_usd=nan)  # the endpoint doesn't report them
     elif price is None:
         listed = listed_price(str(line.get("model")))
         price = listed.prices if listed else None

@@ -167,7 +167,7 @@ def _failure(outcome: Outcome, step: str, error: RecordError) -> dict[str, Any]:
         "kind": error.kind,
         "message": str(error),
         "attempts": error.attempts,
-        "passing": error.passing,
+        "retry": error.passing,
     }
     if error.reply is not None:
         line["reply"] = blotted(error.reply)

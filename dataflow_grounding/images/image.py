@@ -504,8 +504,11 @@ def _missing(name: str, folders: Sequence[str], reason: object) -> ImageMissing:
         )
     file_name = os.path.basename(with_slashes)
     if file_name != name and folders and _is_there(file_name, folders):
-        return ImageMissing(f"no image {quoted(name)}, but {quoted(file_name)}: name it so")
-    where = f" (looked in {', '.join(folders)})" if folders and not is_absolute(name) else ""
+        return ImageMissing(
+            f"no image {quoted(name)}, but {quoted(file_name)} is there: write that"
+        )
+    looked_in = ", ".join(dict.fromkeys(folders)) if not is_absolute(name) else ""
+    where = f" (looked in {looked_in})" if looked_in else ""
     return ImageMissing(f"no image {quoted(name)}: {reason}{where}")
 
 

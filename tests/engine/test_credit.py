@@ -100,7 +100,7 @@ def test_one_request_that_is_too_dear_fails_its_record_until_the_next_run(
         done = workplace.run()
         assert (done.code, done.summary["failed"]) == (1, 1), done
         [failure] = workplace.failures()
-        assert (failure["kind"], failure["passing"]) == ("no_credit", True)
+        assert (failure["kind"], failure["retry"]) == ("no_credit", True)
         again = workplace.run()
         assert (again.code, again.summary["done"]) == (0, 12), again
         assert server.paid == 24

@@ -102,7 +102,7 @@ def test_records_that_are_refused_one_after_the_other_are_refusals(
         done = workplace.run(**{"workflow.max_workers": 2})
         assert done.code == 1, done
         assert done.summary["failures"] == {"refused": len(bad)}
-        assert {failure["passing"] for failure in workplace.failures()} == {False}
+        assert {failure["retry"] for failure in workplace.failures()} == {False}
         asked = [is_plain(request) for request in server.requests].count(True)
         assert 1 <= asked <= 2
         assert done.summary["probes"] == asked

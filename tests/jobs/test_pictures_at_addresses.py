@@ -162,7 +162,7 @@ def test_what_cant_be_fetched_fails_alone_and_is_tried_again(
         assert [failure["line"] for failure in failures] == [*range(2, 11)]
         for failure, expected in zip(failures, [*bad.values(), "nowhere.invalid"], strict=True):
             assert expected in failure["message"]
-            assert failure["passing"]
+            assert failure["retry"]
         assert "sk-hidden" not in (workplace.results / "failures.jsonl").read_text() + done.err
         site.asked.clear()
         assert workplace.run().code == 1

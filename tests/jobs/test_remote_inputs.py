@@ -217,7 +217,7 @@ def test_what_does_not_pass_fails_its_records_alone(
     store.fault = lambda method, key, before: status if key.endswith("b c2.jpg") else None
     done = place.run(**{"data.input_jsonl": f"{root}/captions.jsonl"})
     assert (done.code, done.summary["failures"]) == (1, {kind: ROWS // 6}), done
-    assert all(failure["passing"] is passing for failure in place.failures())
+    assert all(failure["retry"] is passing for failure in place.failures())
     store.forget()
     again = place.run(**{"data.input_jsonl": f"{root}/captions.jsonl"})
     assert (again.code, again.summary["done"], again.summary["requests"]) == (

@@ -58,8 +58,22 @@ def test_no_claim_of_an_endpoint_spoils_a_folder(
     paid = command(["cost", str(workplace.results), "--json"]).summary
     assert paid["requests"] == 6
     assert all(0 <= count <= 6 * MOST_TOKENS for count in paid["tokens"].values())
-    assert 0 <= paid["cost_usd"] < 1
+    if any(paid["tokens"].values()):
+        assert 0 <= paid["cost_usd"] < 1
+    else:
+        assert paid["cost_usd"] is None
     assert command(["report", str(workplace.results)]).code == 0
+
+
+def test_tokens_that_no_reply_reports_cost_nobody_knows_what(workplace: Workplace) -> None:
+    workplace.many(2)
+    echo = EchoAnswers("xyxy_px")
+    with LoopbackServer(lambda request: Answer(json.dumps(echo(request)), usage=Usage())) as server:
+        settings = {"vlm.openai.base_url": server.base_url, "vlm.prices": {"input": 1, "output": 1}}
+        assert workplace.run(**settings).code == 0
+    done = command(["cost", str(workplace.results)])
+    assert "total: 4 replies, tokens not reported\n" in done.out, done
+    assert "0.0000" not in done.out
 
 
 class _Claimed(Usage):

@@ -124,6 +124,16 @@ def test_boxes_are_the_same_only_if_each_has_its_like_on_the_other_side(
         assert rules_of(lint(data, "--no-pictures", "--select", "DG205")) == found
 
 
+def test_two_words_of_one_class_may_have_the_same_boxes(tmp_path: Path) -> None:
+    words = []
+    for text, name in (("a person", "person"), ("a cyclist", "person"), ("a dog", "dog")):
+        words.append({"text": text, "class": name, "instances": [{"bbox": [1, 1, 40, 40]}]})
+    for some, count in ((words[:2], 0), (words, 2)):
+        data = lines(tmp_path / "a.jsonl", record("a.jpg", SIZE, copy.deepcopy(some)))
+        found = rules_of(lint(data, "--no-pictures", "--select", "DG205"))
+        assert found == ["DG205"] * count
+
+
 def test_rules_of_several_lines_and_whole_records(tmp_path: Path) -> None:
     parts = record(
         "p.jpg", SIZE, [{"text": "a dog", "instances": [{"bbox": [0.1, 0.2, 0.5, 0.9]}]}]

@@ -135,7 +135,7 @@ def bad_sector(place: Workplace, full: bool) -> Outcome:
         calm(done)
         assert done.code == 1, done
         [failure] = place.failures()
-        assert (failure["kind"], failure["passing"]) == ("machine_busy", True), failure
+        assert (failure["kind"], failure["retry"]) == ("machine_busy", True), failure
         assert "sector.jpg" in failure["message"]
         return Outcome(witness.sent, witness.twice, lost_rows(place, 21))
 
