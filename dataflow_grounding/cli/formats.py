@@ -369,7 +369,7 @@ def _passed_over_lines(passed_over: Counter[str]) -> list[str]:
     if not passed_over:
         return []
     counts = ", ".join(f"{what} ({count:,})" for what, count in passed_over.items())
-    return [f"left out: {counts}"]
+    return [f"not read as they are: {counts}"]
 
 
 def _exported(

@@ -73,7 +73,7 @@ class Cvat(ReturningFormat):
     """CVAT's own XML, which it takes as annotations of a task.
 
     The task needs the labels `object`, `no box` and `picture`. Other labels of boxes, polygons and
-    masks are read as their phrases; other tags, shapes and attributes are left out and counted.
+    masks are read as their phrases; other tags, shapes and attributes are counted.
     What was read comes out as it was, with all of these.
     """
 
@@ -183,10 +183,10 @@ class Cvat(ReturningFormat):
                 elif area or is_no_box:
                     keyed.append(_keyed_expression(mark, area, facts, len(items)))
                 elif mark.tag == "tag":
-                    self.passed_over[f"tags {label!r}"] += 1
+                    self.passed_over[f"tags {label!r}, kept for CVAT"] += 1
                 else:
                     is_other = mark.tag not in _AREAS
-                    self.passed_over[f"shapes that are no boxes: {mark.tag}"] += int(is_other)
+                    self.passed_over[f"shapes {mark.tag!r}, kept for CVAT"] += int(is_other)
                     other_shapes += 1
                 items.append(text_of(mark))
         record[COLUMN]["items"] = items
@@ -350,5 +350,7 @@ def _facts(mark: Element, passed_over: Counter[str]) -> dict[str, str]:
     for name, text in texts.items():
         if _OURS.fullmatch(f"{name} {text} {mark.tag}"):
             facts[name] = text
-    passed_over.update(f"attributes {name!r}" for name in sorted(texts.keys() - facts))
+    passed_over.update(
+        f"attributes {name!r}, kept for CVAT" for name in sorted(texts.keys() - facts)
+    )
     return facts

@@ -503,7 +503,7 @@ def test_attributes_of_ones_own_that_are_called_as_ours(tmp_path: Path) -> None:
     assert (expression["text"], expression["status"]) == ("car", "grounded")
     del instance["imported"]
     assert instance == {"bbox": [1, 2, 3.5, 4], "score": None, "bbox_id": "a#0.0"}
-    assert +made.passed_over == {f"attributes {name!r}": 1 for name in own}
+    assert +made.passed_over == {f"attributes {name!r}, kept for CVAT": 1 for name in own}
 
 
 @pytest.mark.parametrize("label", ["picture", "no box"])
@@ -577,7 +577,7 @@ def test_shapes_that_are_no_boxes_are_left_out_and_counted(tmp_path: Path) -> No
     made = find_format("cvat")
     (row,) = read(str(path), made)
     assert len(row["expressions"]) == 1
-    assert made.passed_over["shapes that are no boxes: polyline"] == 1
+    assert made.passed_over["shapes 'polyline', kept for CVAT"] == 1
 
 
 @pytest.mark.parametrize(

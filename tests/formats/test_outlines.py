@@ -476,7 +476,7 @@ def test_outlines_of_cvat(
 ) -> None:
     facts = imported(saved(tmp_path / "cvat.xml", CVAT), "cvat")
     read_around = "pixels of masks, of which the box around is read"
-    assert facts["left_out"] == {"attributes 'dirty'": 1, read_around: 1}
+    assert facts["left_out"] == {"attributes 'dirty', kept for CVAT": 1, read_around: 1}
     (record,) = records_of(tmp_path / "results")
     assert outlines_of(record)["dog"] == [TRIANGLE, None]
     assert boxes_of(record) == {

@@ -95,7 +95,11 @@ FLAT = "boxes without an area"
                 "annotations before a task's last one": 1,
             },
         ),
-        (cvat, 1, {"attributes 'colour'": 2, "tags 'night'": 1, FLAT: 1}),
+        (
+            cvat,
+            1,
+            {"attributes 'colour', kept for CVAT": 2, "tags 'night', kept for CVAT": 1, FLAT: 1},
+        ),
         (kitti, 1, {FLAT: 1, "label files without a picture": 1}),
         (yolo, 1, {FLAT: 1}),
     ],
@@ -108,7 +112,7 @@ def test_what_is_left_out_is_told(
     said = json.loads(done.out)
     assert (said["records"], said["left_out"]) == (records, left_out)
     told = command(["import", path, "--format", name, "-o", str(tmp_path / "two")]).out.splitlines()
-    assert [line for line in told if line.startswith("left out: ")] == [told[1]]
+    assert [line for line in told if line.startswith("not read as they are: ")] == [told[1]]
     assert all(f"{what} ({count})" in told[1] for what, count in left_out.items())
     to = [
         "--from",

@@ -135,4 +135,4 @@ def test_places_of_cvat_are_mended_too(tmp_path: Path) -> None:
     done = succeeds("import", tmp_path / "x.xml", "--format", "cvat", "-o", tmp_path / "back")
     row = json.loads((tmp_path / "back" / "annotations.jsonl").read_text())
     assert row["expressions"][0]["char_span"] == [14, 23]
-    assert f"left out: {TAKEN} (1)" in done.out + done.err
+    assert f"not read as they are: {TAKEN} (1)" in done.out + done.err

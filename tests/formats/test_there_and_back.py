@@ -674,7 +674,7 @@ def test_keypoints_of_yolo_are_counted(tmp_path: Path) -> None:
     names = "kpt_shape: [1, 3]\nnames: [cat]"
     folder = yolo_set(tmp_path / "ds", names, a=f"{line} 0.5 0.5 2\n")
     said, _, labels = yolo_back(folder, tmp_path / "out")
-    assert ("left out: keypoints of boxes (1)" in said, labels) == (True, f"{line}\n")
+    assert ("not read as they are: keypoints of boxes (1)" in said, labels) == (True, f"{line}\n")
 
 
 EQUAL = {
