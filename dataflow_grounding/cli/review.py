@@ -126,9 +126,9 @@ def apply_command(
     for line in applied["refused"]:
         say(f"Not taken: {line}")
     lines = [
-        f"{applied['reviewed']}: {counted(applied['records'], 'record')}, of their phrases"
-        f" {applied['verified']:,} right, {applied['rejected']:,} rejected, by"
-        f" {counted(applied['decisions'], 'decision')}"
+        f"{applied['reviewed']}: {counted(applied['records'], 'record')} with"
+        f" {counted(applied['decisions'], 'decision')}. Phrases whose boxes are all right:"
+        f" {applied['verified']:,}; with a wrong one: {applied['rejected']:,}"
     ]
     if applied["outlines_left_out"]:
         outlines = counted(applied["outlines_left_out"], "outline")
