@@ -108,9 +108,9 @@ def _resized(match: re.Match[str], sent: Size) -> Size:
         return _smart_resize(sent, max(1, int(match["nearest"])), 0, math.inf)
     if match["factor"]:  # smart_resize_F_MIN_MAX, whose areas are those of Qwen2.5-VL by default
         factor = max(1, int(match["factor"]))
-        low = int(match["min"] or 4 * factor**2)
-        high = int(match["max"] or 16384 * factor**2)
-        return _smart_resize(sent, factor, low, high)
+        least_area = int(match["min"] or 4 * factor**2)
+        most_area = int(match["max"] or 16384 * factor**2)
+        return _smart_resize(sent, factor, least_area, most_area)
     if match["width"]:  # seen_W_H
         return int(match["width"]), int(match["height"])
     if match["edge"]:  # long_edge_N_patch_P_M
@@ -119,18 +119,18 @@ def _resized(match: re.Match[str], sent: Size) -> Size:
     return sent
 
 
-def _smart_resize(sent: Size, factor: int, low: int, high: float) -> Size:
-    # Sides are the nearest multiples of `factor`, one at the least. Where the area isn't from `low`
-    # to `high` square pixels, the picture is resized to the nearer of both, with sides rounded so
-    # that it is.
+def _smart_resize(sent: Size, factor: int, least_area: int, most_area: float) -> Size:
+    # Sides are the nearest multiples of `factor`, one at the least. Where the area is outside of
+    # both limits, in square pixels, the picture is resized to the nearer one, with sides rounded so
+    # that it is inside.
     width = max(factor, round(sent[0] / factor) * factor)
     height = max(factor, round(sent[1] / factor) * factor)
-    if width * height > high:
-        shrink = math.sqrt(math.prod(sent) / high)
+    if width * height > most_area:
+        shrink = math.sqrt(math.prod(sent) / most_area)
         width = max(factor, math.floor(sent[0] / shrink / factor) * factor)
         height = max(factor, math.floor(sent[1] / shrink / factor) * factor)
-    elif width * height < low:
-        grow = math.sqrt(low / math.prod(sent))
+    elif width * height < least_area:
+        grow = math.sqrt(least_area / math.prod(sent))
         width = math.ceil(sent[0] * grow / factor) * factor
         height = math.ceil(sent[1] * grow / factor) * factor
     return width, height

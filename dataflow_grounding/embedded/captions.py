@@ -90,6 +90,7 @@ def _is_modifier(word: str) -> bool:
 
 
 def _is_thing(tokens: list[str], start: int, chunk: int, end: int) -> bool:
+    # The phrase is from `start` to `end`, without its article and number from `chunk` on.
     last = tokens[end - 1]
     has_article = chunk > start
     is_plural = singular(last) != last or last in ("glasses", "trousers", "jeans")
@@ -97,6 +98,7 @@ def _is_thing(tokens: list[str], start: int, chunk: int, end: int) -> bool:
     if last in words.NO_THINGS or last in words.VERBS or is_denied:
         return False
     before = _token(tokens, start - 1)
+    # Without an article it may be the rest of a longer phrase, unless a word before it ends that.
     return has_article or (is_plural and (start == 0 or ends_phrase(before, last)))
 
 

@@ -75,7 +75,8 @@ async def _ask_all(
 
 
 def _readable_answers(answers: Sequence[T | BaseException], samples: int) -> list[T]:
-    # Raises the first error where more than half of `samples` answers have one.
+    # Answers that can't be read are left out if they are no more than half; all other errors are
+    # raised.
     errors: list[BaseException] = []
     readable: list[T] = []
     for answer in answers:

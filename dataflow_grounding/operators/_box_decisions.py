@@ -6,6 +6,7 @@ from what the judge says of its phrase's presence. Steps pass both on in the exp
 functions return copies.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -215,12 +216,9 @@ def with_found(expression: Expression, new_instances: Sequence[dict[str, Any]]) 
     boxes = list(check["boxes"])
     known = [*instances, *rejected_of(expression)]
     taken_ids = {str(instance.get("bbox_id")) for instance in known}
-    number = 0
-    for instance in new_instances:
-        while f"{expression['expression_id']}.{number}" in taken_ids:
-            number += 1
-        bbox_id = f"{expression['expression_id']}.{number}"
-        taken_ids.add(bbox_id)
+    all_ids = (f"{expression['expression_id']}.{number}" for number in itertools.count())
+    free_ids = (bbox_id for bbox_id in all_ids if bbox_id not in taken_ids)
+    for instance, bbox_id in zip(new_instances, free_ids, strict=False):
         instances.append({"bbox_id": bbox_id, **instance, "found_by": FOUND_BY})
         boxes.append({"bbox_id": bbox_id, "verdict": None, "found_by": FOUND_BY})
     reasons = [check.get("reason"), "a box was found that no judge has seen"]

@@ -112,17 +112,12 @@ class NegativePhraser(BoxOperator):
         image_texts.append(str(record.get(self.keys.caption) or ""))
         wanted = SPARE * self._lacking(own)
         others = of_other_images(record, self.phrases, ceil(wanted / SHARE_OF_OTHERS), image_texts)
-        places = _places_with_boxes(own)
         changed: list[Changed] = []
         failed: RecordError | None = None
-        if places and wanted:
-            texts = [own[place]["text"] for place in places]
-            try:
-                changed = await ask(negative_phrases(image, texts, wanted - len(others)))
-            except RecordError as error:
-                failed = error
-        # The answer's places are among those that were sent; they become places in the record.
-        changed = [answer._replace(place=places[answer.place]) for answer in changed]
+        try:
+            changed = await self._changed_phrases(image, own, wanted - len(others), ask)
+        except RecordError as error:
+            failed = error
         changed = without_named(image_texts, changed)
         candidates = candidates_of(record, own, changed, others)
         kept: list[Expression] = []
@@ -143,6 +138,18 @@ class NegativePhraser(BoxOperator):
             self.keys.candidates: left_out,
         }
         return Partial(update, failed) if failed else update
+
+    async def _changed_phrases(
+        self, image: Image, own: Sequence[Expression], count: int, ask: Ask
+    ) -> list[Changed]:
+        places = _places_with_boxes(own)
+        if not places or not count:
+            return []
+        changed = await ask(
+            negative_phrases(image, [own[place]["text"] for place in places], count)
+        )
+        # The answer's places are among the phrases that were sent: return those in the record.
+        return [answer._replace(place=places[answer.place]) for answer in changed]
 
     async def _why_kept_out(
         self, image: Image, candidates: Sequence[Expression], ask: Ask

@@ -483,7 +483,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _values_of(classes: list[type[Any]]) -> dict[str, Any]:
-    # A program may have set them to others than their source says.
+    # Their plain attributes, which a program may have set to others than the source says.
     values: dict[str, Any] = {}
     for cls in reversed(classes):
         for name, value in vars(cls).items():

@@ -163,14 +163,14 @@ class RegionMarker(BoxWatching):
         region_fields: dict[str, Any] = {"type": ""}
         if row_boxes is not None:
             self._check_usable(row_boxes, record, image)
-            boxes = row_boxes
+            given = row_boxes
             bbox_column = record[self.keys.bbox]
         else:
-            boxes, proposer = await self._propose(image, ask)
+            given, proposer = await self._propose(image, ask)
             region_fields["proposed_by"] = proposer
-            bbox_column = [list(from_xyxy(bbox, "xywh")) for _, bbox in boxes.boxes]
-        numbered_boxes = largest(boxes.boxes, self.max_boxes)
-        self._note_problems(boxes, numbered_boxes, ask)
+            bbox_column = [list(from_xyxy(bbox, "xywh")) for _, bbox in given.boxes]
+        numbered_boxes = largest(given.boxes, self.max_boxes)
+        self._note_problems(given, numbered_boxes, ask)
         path = os.path.join(self.output_dir, f"{record.place + 1}_bbox_vis.jpg")
         marked_boxes = [bbox for _, bbox in numbered_boxes]
         await asyncio.to_thread(self._draw, image, marked_boxes, path)
@@ -188,8 +188,8 @@ class RegionMarker(BoxWatching):
             self.keys.prompt: prompt_for(count),
             self.keys.regions: [{"bbox": list(bbox), **region_fields} for bbox in marked_boxes],
         }
-        if boxes.problems:
-            update[self.keys.bbox_problems] = boxes.problems
+        if given.problems:
+            update[self.keys.bbox_problems] = given.problems
         return update
 
     def _check_usable(self, row_boxes: GivenBoxes, record: Record, image: Image) -> None:
@@ -215,18 +215,18 @@ class RegionMarker(BoxWatching):
             ask.note("nothing_proposed", "no region could be proposed for a row without boxes")
         return GivenBoxes(list(enumerate(boxes))), proposer
 
-    def _note_problems(self, boxes: GivenBoxes, kept: list[tuple[int, Bbox]], ask: Ask) -> None:
+    def _note_problems(self, given: GivenBoxes, kept: list[tuple[int, Bbox]], ask: Ask) -> None:
         # Boxes over `max_boxes` become problems, too.
-        for _ in boxes.problems:
+        for _ in given.problems:
             ask.note("unusable_bbox", "see bbox_problems")
-        for _ in range(boxes.cut):
+        for _ in range(given.cut):
             ask.note("bbox_cut", "a box reached out of the image")
         kept_numbers = {number for number, _ in kept}
-        for number, bbox in boxes.boxes:
+        for number, bbox in given.boxes:
             if number in kept_numbers:
                 continue
             ask.note("over_max_boxes", "a box was left out")
-            boxes.problems.append(
+            given.problems.append(
                 {
                     "box": number,
                     "bbox": list(from_xyxy(bbox, "xywh")),

@@ -250,6 +250,7 @@ class _BoxReader:
         """
         reading = self.reading
         found = {box.id for box in reading.boxes}
+        # What is both found and said to be absent is a contradiction.
         unread = {phrase_id for phrase_id in self.absent if phrase_id in found}
         # What there is without a phrase, if any: each phrase without an answer may own it.
         stray = "what the reply is cut off before" if parsed.truncated else None

@@ -192,6 +192,7 @@ def _after_code(text: str) -> str:
 
 
 def _contents_of_answer_tags(text: str) -> str:
+    # What is in tags such as <answer>, and the words after them.
     if "<" not in text and "[TOOL_CALL]" not in text:
         return text
     tags = [match for match in _ANSWER.finditer(text) if match[1].strip()]

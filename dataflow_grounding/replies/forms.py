@@ -201,6 +201,7 @@ class _FormReader:
             after = after.replace("`", " ")
         why = self.objection_to(before.strip(_BLANK), after.strip(_BLANK))
         if why is not None and self.parsed.addressed:
+            # The reader of boxes judges them, who knows the box format.
             self.parsed.words = (before.strip(), after.strip())
         elif why is not None:
             words = " ".join(f"{before} {after}".split())[:60]

@@ -76,7 +76,7 @@ def number(value: Any) -> float | None:
 
 
 def numbers_in(text: str) -> list[str] | None:
-    """Return the four or two numbers of a string; None if it has anything else."""
+    """Return the four or two numbers of a string, as texts; None if it has anything else."""
     if len(text) > _LONGEST_STRING:
         return None
     text = _TAG.sub(" ", text).strip()

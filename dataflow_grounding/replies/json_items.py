@@ -280,7 +280,7 @@ class _Reader:
         """Add what an object says that has one key for items, or keys that are phrases."""
         by_phrase = [key for key in fields if self.is_phrase(key)]
         lists = self.lists_of(fields)
-        keys = [*by_phrase[:1], *lists]
+        keys = [*by_phrase[:1], *lists]  # all phrases together are one answer
         if not keys:
             raise _unknown("the JSON has no list of boxes that is known")
         if len(keys) > 1:
@@ -429,7 +429,8 @@ class _Reader:
                 others[key] = value
         own = self.phrases.get(item.id or 0)
         things = self.texts if own is None else [own]
-        changing = self.changing_key(others, len(found.numbers), None if item.label else things)
+        may_name = None if item.label else things  # a label says what the box is of
+        changing = self.changing_key(others, len(found.numbers), may_name)
         if changing is not None:
             raise NoBox(f"{changing[:40]!r} is next to a box, and may change it")
 
@@ -466,6 +467,7 @@ class _Reader:
         return None
 
     def is_harmful(self, key: str, value: Any, own_id: int | None, box_count: int | None) -> bool:
+        """Judge by the key's roles first, then by its words, then by the value: in this order."""
         if has_role(key, "idle", "statuses") or (has_role(key, "evidence") and value in EVIDENCE):
             return False
         if has_role(key, "zero") and number(value) is not None:
@@ -572,7 +574,7 @@ class _Reader:
             value = dict(zip(("width", "height"), value, strict=False)) if len(value) == 2 else None
         if isinstance(value, dict):
             return all(self.add_size(inner, item) for inner, item in value.items())
-        if isinstance(value, str):
+        if isinstance(value, str):  # words such as "approx. half" are no size to compare
             return objection(value.replace(".", "")) is None
         size = number(value)
         if size is None or not has_role(key, "width", "height"):

@@ -217,8 +217,9 @@ def is_like(label: str, phrase: str) -> bool:
     if len(label) > _LONGEST_LABEL:
         return False
     label = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", label)  # pottedPlant
-    bare = _bare(label, phrase)
-    if head_of(bare) != head_of(_bare(phrase, "1")) or _contradicts(label, phrase):
+    has_number = re.search(r"\d", phrase) is not None
+    head = head_of(_bare(label, keeps_number=has_number))
+    if head != head_of(_bare(phrase, keeps_number=True)) or _contradicts(label, phrase):
         return False
     aside = _ASIDE.search(label)
     if aside is not None and not all(map(_tells_apart, words_of(aside[1]))):
@@ -300,6 +301,7 @@ def _things_marked(text: str, things: Sequence[str]) -> str:
 
 
 def _heads_marked(text: str, things: Sequence[str]) -> str:
+    # "the cup" is the red cup.
     for head in {head_of(thing) for thing in things} - {""}:
         if head.isascii():
             text = re.sub(
@@ -379,9 +381,9 @@ def _is_in_order(names: str, order: str) -> bool:
     found = _names_in(names)
     counts_from_0 = any(match["which"] == "0" for match in found)
     letters = "".join(_letter_of(match, counts_from_0) for match in found)
-    places = (0, 2) if len(letters) == 2 else (0,)  # one of the two corners
+    starts = (0, 2) if len(letters) == 2 else (0,)  # two letters may be of either corner
     return any(
-        template[place:].startswith(letters) for template in _TEMPLATES[order] for place in places
+        template[start:].startswith(letters) for template in _TEMPLATES[order] for start in starts
     )
 
 
@@ -421,10 +423,10 @@ def _unknown_word(sentence: str, asked: Asked, most_count: int, units: str) -> s
     return None
 
 
-def _bare(label: str, phrase: str) -> str:
+def _bare(label: str, *, keeps_number: bool) -> str:
     # "man (left)", "shelf, top", "bike_1": what comes first names the thing.
     text = folded(re.split(r"[(\[,]", label)[0])
-    if not re.search(r"\d", phrase):  # else the number may be what tells the thing
+    if not keeps_number:
         text = re.sub(r"[\s#:]*\d{1,3}$", "", text)
     words = text.split()
     while len(words) > 1 and words[-1] in {*_kind("side"), *_kind("ordinal")}:
@@ -434,12 +436,12 @@ def _bare(label: str, phrase: str) -> str:
 
 def _differ(label: str, phrase: str) -> bool:
     # "glass on the floor" for "the glass on the shelf": each has a word that the other lacks.
-    said = {word for word in words_of(label) if not _is_of_sentence(word)}
-    asked = {word for word in words_of(phrase) if not _is_of_sentence(word)}
+    said = {word for word in words_of(label) if not _names_no_thing(word)}
+    asked = {word for word in words_of(phrase) if not _names_no_thing(word)}
     return bool(said - asked and asked - said)
 
 
-def _is_of_sentence(word: str) -> bool:
+def _names_no_thing(word: str) -> bool:
     is_relation = ends_phrase(word, "") and not word.endswith(("ing", "ed"))
     return is_neutral(word) or _tells_apart(word) or is_relation
 

@@ -36,7 +36,10 @@ def find_table(text: str) -> Table | None:
     while end < len(lines) and lines[end].startswith("|"):
         end += 1
     header = _cells(lines[first])
-    if not any(_names_in(name) or is_coordinate(name) or has_role(name, "box") for name in header):
+    has_boxes = any(
+        _names_in(name) or is_coordinate(name) or has_role(name, "box") for name in header
+    )
+    if not has_boxes:
         return None
     if len(set(header)) < len(header):
         raise UnreadableReply("the table has a column twice", "broken table")

@@ -139,7 +139,7 @@ def read_caption(text: str, parsed: ParsedReply) -> list[str] | None:
         return None
     goes_on = re.search(r"[^\W\d_]", text[boxes[0].end() :]) is not None
     if len(boxes) == 1 and not goes_on:
-        return None
+        return None  # a label with its box
     words: list[str] = []
     things: list[str] = []
     at = 0
@@ -265,8 +265,8 @@ def _labels_in_words(kinds: str, parts: Sequence["_Part"]) -> list[str]:
 
 
 def _is_page(parts: Sequence["_Part"], boxes: Sequence[RawBox]) -> bool:
-    # Whether it is the text of a page by its layout, in which each box's text follows it.
-    # DeepSeek-OCR's text begins on a line of its own, Unlimited-OCR's doesn't.
+    # Whether the boxes are parts of a page, each with the text in it after it. With labels in tags
+    # (DeepSeek-OCR) that begins on a line of its own, without them (Unlimited-OCR) it needn't.
     has_labels = any(part.kind == "l" for part in parts)
     for part in parts[1:]:
         if has_labels and part.kind == "w" and not part.text.startswith("\n"):
@@ -381,7 +381,8 @@ def _add_lists(content: str, label: str | None, parsed: ParsedReply) -> None:
         return
     lists = find_json(content)
     before = content[: lists.start].strip()
-    if content[lists.end :].strip() or (before and label) or re.search(r"\d", before):
+    has_other_words = content[lists.end :].strip() or (before and label)
+    if has_other_words or re.search(r"\d", before):
         parsed.dropped.append(Dropped(f"a box with other words: {content[:60]!r}", label))
         return
     parsed.truncated = parsed.truncated or lists.truncated

@@ -84,8 +84,8 @@ def words_of(text: str) -> tuple[str, ...]:
 
 
 def share_a_word(first: str, second: str) -> bool:
-    """Whether two texts have a word in common. So it is taken to be where only one has Latin
-    letters, and they can't be compared.
+    """Whether two texts have a word in common; also where they can't be compared, as only one has
+    Latin letters.
     """
     if bool(re.search("[a-z]", folded(first))) != bool(re.search("[a-z]", folded(second))):
         return True
@@ -278,6 +278,7 @@ def says_none(text: str, phrases: Sequence[str]) -> bool:
 
 @cache
 def _wordings() -> list[re.Pattern[str]]:
+    # A wording has the names of parts in place of their patterns.
     parts = _grammar("nothing_parts")
     patterns: list[re.Pattern[str]] = []
     for text in _grammar("nothing"):

@@ -80,14 +80,10 @@ def phrase_grounding(
         )
         _check_all_read(reading, len(phrases))
         notes = list(reading.notes)
-        boxes: list[FoundBox] = []
-        in_padding: set[int | None] = set()  # phrases with a box that shows nothing of the image
-        for box in reading.boxes:
-            if area(clamp(box.bbox, image.size)) > 0:
-                boxes.append(box)
-            else:
-                in_padding.add(box.id)
-                notes.append(Note("dropped", f"a box of phrase {box.id} outside the picture"))
+        boxes = [box for box in reading.boxes if _is_in_image(box, image)]
+        in_padding = [box.id for box in reading.boxes if not _is_in_image(box, image)]
+        for phrase_id in in_padding:
+            notes.append(Note("dropped", f"a box of phrase {phrase_id} outside the picture"))
         answers: list[Found] = []
         for number in range(1, len(phrases) + 1):
             all_instances = [_instance(box, image) for box in boxes if box.id == number]
@@ -122,6 +118,10 @@ def phrase_grounding(
         divisible=len(phrases) > 1,
         box_key=key,
     )
+
+
+def _is_in_image(box: FoundBox, image: Image) -> bool:
+    return area(clamp(box.bbox, image.size)) > 0  # else it is in the padding
 
 
 def _found(

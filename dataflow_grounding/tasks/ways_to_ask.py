@@ -86,7 +86,7 @@ class AskingForm:
         usual_key = request.prompt.words["box_key"]
         key = self.key or usual_key
         if self.prompt_name == WITH_FORMS and key == usual_key:
-            return changes
+            return changes  # only the endpoint isn't asked to hold the reply to JSON
         words = _with_key(request.prompt.words, key, is_named=self.reply != "lines")
         changes["prompt"] = replace(request.prompt, name=self.prompt_name, words=words)
         changes["instructions"] = filled(load_prompt(self.prompt_name), words)
