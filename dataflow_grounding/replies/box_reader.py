@@ -202,7 +202,8 @@ class _BoxReader:
     def take_words(self, parsed: ParsedReply) -> None:
         """Refuse words next to an addressed answer that do harm; keep the others as a remark."""
         asked = Asked.of(self.format, self.sent, self.original)
-        found = {box.id: self.phrases[box.id] for box in self.reading.boxes if box.id}
+        ids = [box.id for box in self.reading.boxes if box.id is not None]
+        found = {phrase_id: self.phrases[phrase_id] for phrase_id in ids}
         labels = [box.label for box in parsed.boxes if box.label]
         said: list[str] = []
         for text in parsed.stated:
@@ -215,7 +216,7 @@ class _BoxReader:
             if words:
                 said.append(words)
         for key, text, own_id in parsed.texts:
-            about = {own_id: self.phrases[own_id]} if own_id else found
+            about = found if own_id is None else {own_id: self.phrases[own_id]}
             self.check_harm(text, [*about.values()], asked, is_after=True)
             self.reading.doubts.update(hedges_in(text, about))
             if not is_plain(text, [*about.values()]):
@@ -284,7 +285,7 @@ class _BoxReader:
         """Note where a model counted on instead of looking: many boxes in equal steps."""
         of_phrase: dict[object, list[Bbox]] = {}
         for box in self.reading.boxes:
-            of_phrase.setdefault(box.id or box.label, []).append(box.bbox)
+            of_phrase.setdefault(box.label if box.id is None else box.id, []).append(box.bbox)
         for boxes in of_phrase.values():
             for axis in (0, 1):
                 edges = [box[axis] for box in boxes]
@@ -400,9 +401,8 @@ class _BoxReader:
         if score is None and raw.score is not None:
             shown = repr(str(raw.score)[:40])
             self.note_once("score_ignored", f"{shown} is not a score from 0 to 1")
-        phrase = self.phrases.get(raw.id or 0)
-        if raw.label and phrase is not None and raw.label != phrase:
-            self.doubt_unlike_label(raw.label, phrase, raw.id or 0)
+        if raw.id is not None and raw.label:
+            self.doubt_unlike_label(raw.label, raw.id)
         box = FoundBox(bbox, phrase_id, raw.label, score, raw.numbers, raw.evidence)
         index = len(boxes)
         if self.phrases:
@@ -417,7 +417,10 @@ class _BoxReader:
         if score is not None and score > (boxes[index].score or -1):
             boxes[index] = box
 
-    def doubt_unlike_label(self, label: str, phrase: str, phrase_id: int) -> None:
+    def doubt_unlike_label(self, label: str, phrase_id: int) -> None:
+        phrase = self.phrases.get(phrase_id)
+        if phrase is None or label == phrase:
+            return
         if ids_of(label, {phrase_id: phrase}):
             return  # the same but for case, articles and plurals
         # `is_like` knows English, for which ASCII is taken; for others one common word will do.

@@ -395,7 +395,7 @@ class _Reader:
         if not found:
             return Boxes([]) if nulls or _is_absent(fields) else None
         do_differ = any(boxes.as_corners() != found[0].as_corners() for boxes in found)
-        if self.box_key in nulls or do_differ:
+        if do_differ or self.box_key in nulls:  # which says that nothing is there
             raise NoBox("an object has several boxes, which differ")
         return found[0]
 
@@ -427,7 +427,7 @@ class _Reader:
             self.check_name(key, value, item.label)
             if not has_role(key, "label", "evidence", "score", "id", "zero"):
                 others[key] = value
-        own = self.phrases.get(item.id or 0)
+        own = None if item.id is None else self.phrases.get(item.id)
         things = self.texts if own is None else [own]
         may_name = None if item.label else things  # a label says what the box is of
         changing = self.changing_key(others, len(found.numbers), may_name)

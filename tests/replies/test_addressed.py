@@ -318,6 +318,21 @@ def test_words_that_tell_things_apart_make_a_label_another_thing(
     assert bool(reading.doubts) is is_doubtful
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_ids_may_begin_at_0(first: int) -> None:
+    phrases = dict(enumerate(PHRASES, start=first))
+    fork = {"label": "a fork", "bbox_2d": FORK}
+    cup = {"id": first, "label": "the red cup", "bbox_2d": CUP, "note": "I am not sure about it."}
+
+    def doubted(item: dict[str, Any]) -> list[int]:
+        reply = json.dumps([item])
+        format_and_size: dict[str, Any] = {"format": "xyxy_1000", "image_size": (1000, 1000)}
+        return list(read_boxes(reply, phrases=phrases, **format_and_size).doubts)
+
+    assert doubted(fork) == []
+    assert doubted(cup) == [first]
+
+
 @pytest.mark.parametrize(
     "label", ["fork", "a silver fork", "not a cup", "<label>", "string", "cup?"]
 )
