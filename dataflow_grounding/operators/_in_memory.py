@@ -158,13 +158,13 @@ def annotated_rows(operator: "Annotator", data: Any, on_error: OnError) -> "Anno
         if on_error == "keep":
             kept[number] = record.updated(nulls)
     if failures:
-        _report_failures(failures, len(rows), on_error)
+        _raise_or_warn(failures, len(rows), on_error)
     if frame is None:
         return Annotated(kept.values(), [*earlier, *failures])
     return _annotated_frame(operator, frame, rows, kept, failures)
 
 
-def _report_failures(
+def _raise_or_warn(
     failures: Sequence[tuple[int, RecordError]], count: int, on_error: OnError
 ) -> None:
     number, error = failures[0]

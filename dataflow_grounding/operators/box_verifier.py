@@ -141,9 +141,8 @@ class BoxVerifier(LooksCloser):
 
         async def ground(some_texts: list[str]) -> list[Found]:
             answers = []
-            for text, answer in zip(
-                some_texts, await self.ground(image, some_texts, ask, sample), strict=True
-            ):
+            found = await self.ground(image, some_texts, ask, sample)
+            for text, answer in zip(some_texts, found, strict=True):
                 if text in zoomed_in:
                     closer = await self.closer(image, text, answer.instances, ask, [sample])
                     answer = replace(answer, instances=closer)

@@ -180,7 +180,7 @@ def _without_thinking(text: str) -> str:
 
 def _after_code(text: str) -> str:
     # Gemini runs code: a block of it, then one of its result, and the answer follows the last one
-    # (google-generativeai, `response.text`).
+    # (google-generativeai, `response.text`). Parts with an odd index are blocks.
     parts = text.split("```")
     end = 0
     for i in range(1, len(parts) - 3, 2):

@@ -125,7 +125,7 @@ class _FormReader:
         before, after = self.read_first_form(answer)
         self.check_single(before, after)
         if answer.within == "tokens" and self.is_of_answer(before):
-            before = ""
+            before = ""  # GLM says first what the boxes are of
         self.check_words(before, after)
         if self.parsed.truncated and not (self.parsed.boxes or self.parsed.absences):
             raise TruncatedReply("the reply is cut off before its first whole box", "cut off")

@@ -405,6 +405,7 @@ def _letter_of(match: re.Match[str], counts_from_0: bool) -> str:
 
 
 def _unknown_word(sentence: str, asked: Asked, most_count: int, units: str) -> str | None:
+    # One that is no filler, no unit of `units` and no number of the scale or up to `most_count`.
     if not sentence.isascii():
         sentence = _parts("filler_parts", f"unit_parts_of_{units}").sub(" ", sentence)
     known = _words("fillers") | _words(f"units_of_{units}")

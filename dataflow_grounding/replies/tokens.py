@@ -228,12 +228,17 @@ def _read_tags(text: str, parsed: ParsedReply) -> list[str]:
     if labels_in_words or _is_page(parts, parsed.boxes[count_before:]):
         # words after a box are its label, or the text that is in it
         parts = parts[:1] if kinds.startswith("w") else []
+    _note_label_without_box(kinds, labels, parsed)
+    words = [part.text for part in parts if part.kind == "w"]
+    return words if kinds.startswith("w") else ["", *words]
+
+
+def _note_label_without_box(kinds: str, labels: Sequence[str], parsed: ParsedReply) -> None:
+    # Only where labels come before their boxes may the last one have none.
     things = kinds.replace("w", "")
     if things.startswith("l") and things.endswith("l"):
         parsed.dropped.append(Dropped("a label without a box", labels[-1]))
         parsed.truncated = parsed.truncated or kinds.endswith("l")
-    words = [part.text for part in parts if part.kind == "w"]
-    return words if kinds.startswith("w") else ["", *words]
 
 
 def _check_between(parts: Sequence["_Part"]) -> None:
