@@ -176,7 +176,8 @@ def _refuse_other_models(bench: Bench, way: str, model: str) -> None:
 def _tell_of_another_address(
     folder: str, document: Mapping[str, Any], earlier: Mapping[str, Any]
 ) -> None:
-    # Before the first request: a bench may be killed before it has any `bench.json`.
+    # Keeps the address for the next call, before the first request: a bench may be killed before it
+    # has any `bench.json`.
     path = os.path.join(folder, CKPT, _ASKED_AT)
     endpoint = document["endpoint"]
     before = read_object(path).get("endpoint") or earlier.get("endpoint")

@@ -85,6 +85,7 @@ def _figures_of_own(
 
 
 def _with_path_of_id(record: Mapping[str, Any]) -> dict[str, Any]:
+    # So that a run and the gold call a picture the same: their paths start from other folders.
     return {**record, "image_path": f"{record['image_id']}.jpg"}
 
 

@@ -167,7 +167,7 @@ class FailedRecords(click.ParamType):  # type: ignore[type-arg]
         if isinstance(value, FailedLimit):
             return value
         if re.fullmatch("[0-9]{1,12}", value):
-            return FailedLimit(int(value))
+            return FailedLimit(number=int(value))
         percent = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)%", value)
         if percent is None or float(percent[1]) > 100:
             self.fail(f"{value!r} is neither a number of records nor a share, as in 2%.", *where)

@@ -160,7 +160,7 @@ def _say_what_was_done(run: SpecRun, summary: Summary, *, in_pilot: bool) -> Non
     if run.job.input.passed_over:
         say(run.job.input.passed_over)
     if summary.done and in_pilot:
-        say(_advice(run))
+        say(_advice_after_pilot(run))
     elif summary.records:
         lines = _next_steps(run, summary)
         if lines:
@@ -197,7 +197,7 @@ def _report(run: SpecRun, summary: Summary, *, silent: bool) -> None:
         say(f"Warning: no report: {error}")
 
 
-def _advice(run: SpecRun) -> str:
+def _advice_after_pilot(run: SpecRun) -> str:
     folder = shlex.quote(run.spec.results_dir)
     lines = ["This was a pilot. Before the full run, look at:"]
     for step in run.job.steps:

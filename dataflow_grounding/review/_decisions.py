@@ -158,7 +158,7 @@ class Decisions:
                     self._lines_read += 1
 
     def _take(self, line: dict[str, Any]) -> None:
-        # A copy's file, which was appended, may have lines that are there already.
+        # A line that comes twice, as when a copy of the file was appended to it, counts once.
         who = line.get("who")
         if isinstance(line.get("sample"), dict):
             sample = {**line["sample"], "who": who, "when": line.get("when")}
@@ -174,8 +174,8 @@ class Decisions:
 
     @contextmanager
     def _locked(self) -> Iterator[int]:
-        # On file systems without locks it goes on without one. An OSError here or in the `with`
-        # block becomes StorageFailed.
+        # Gives the file's descriptor. On file systems without locks it goes on without one. An
+        # OSError here or in the `with` block becomes StorageFailed.
         import fcntl
 
         with storing(self.path), open(open_log(self.path, os.O_RDWR), "ab+", buffering=0) as file:

@@ -65,15 +65,16 @@ class JudgedPicture(NamedTuple):
         return {name: value for name, value in self._asdict().items() if value is not None}
 
 
-def names_of(record: Record, key: str, sizes: Collection[int | None]) -> list[str]:
+def names_of(record: Record, key: str, judged_sizes: Collection[int | None]) -> list[str]:
     """Return the names that the picture of the record `key` may have, the surest first.
 
-    They are as `JudgedPicture.name` makes them. The file is read only if it has one of these sizes.
+    They are as `JudgedPicture.name` makes them. The file is read only if it has the size in bytes
+    of a picture that was judged.
     """
     path = path_of(record)
     names = [f"path {short_digest(path)}" if path else f"record {key}"]
     file = _file_of(record)
-    if file is not None and file.file_bytes in sizes:
+    if file is not None and file.file_bytes in judged_sizes:
         with suppress(RecordError):
             return [f"sha256 {file_digest(file)}", *names]
     return names

@@ -297,7 +297,7 @@ def _regions(before: Mapping[str, Any], column: str, row: Expression) -> Iterato
     text_key = "text" if column == "region_captions" else "type"
     judgement = judgement_of(row)
     region = dict(before)
-    if row["text"] not in before.values():
+    if row["text"] not in before.values():  # its text may be in another column
         region[text_key] = row["text"]
     for index, instance in enumerate(row["instances"]):
         item = dict(region) if index == 0 else {text_key: row["text"]}
@@ -421,7 +421,7 @@ def _text_and_spans(record: Record, id: str, wanted: Mapping[str, Any]) -> Expre
             f"expression {id}: 'char_span' {span!r} is not the place of {text!r} in the caption"
         )
     changes = {"text": text, "char_span": span}
-    if caption == record.get("caption"):
+    if caption == record.get("caption"):  # else `char_span` is of the cleaned one
         changes["caption_span"] = span
     return changes
 

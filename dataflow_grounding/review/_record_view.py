@@ -260,7 +260,7 @@ def _expression_view(index: int, id: str, row: Expression, spans: Utf16Spans) ->
         **({"class": stated_class} if has_class else {}),
         "status": status,
         "meaning": STATUS_MEANING[status],
-        "color": None,
+        "color": None,  # `view_of` gives one to those with boxes
         "span": spans.of(span) if is_span(span, spans.length) else None,
         "check": check,
         "reasons": _reasons(row, status, check),

@@ -73,35 +73,21 @@ def write_report(
     page shows at first; `figures` is called once all records were read. Without `manners` every
     remark counts as rare. Raises InputError where it is too large for a single file, OSError.
     """
-    counts = Counter[str]()  # the figures of the page
-    marked = Counter[str]()  # how many records have each of FLAGS
-    classes = classes or PageClasses()
-    manners = manners or Manners()
-    models = PageNames()
-    heads = PageNames()  # the nouns that say what phrases without a class name
     failure_kinds = Counter[str]()  # filled while the failures are written
     with ExitStack() as stack:
         files = stack.enter_context(closing(ReportFiles(out_path, single, copies)))
         files.write_parts("failures", _failure_rows(failures, failure_kinds))
         # a temporary file for each mark that puts a record first, and one for all others
         ranks = [stack.enter_context(files.spool()) for _ in range(len(FIRST) + 1)]
+        manners = manners or Manners()
+        written = _Written(ranks, classes or PageClasses(), manners, own_name)
+        counts = written.counts
         shown = _with_pictures(with_versions(records, versions, own_name), find_image, files)
         for record, earlier, picture in shown:
-            view = view_of(record, picture, classes)
-            view.update(changes_view(view, earlier, own_name, classes))
-            marks = marks_of(record, view)
-            is_of_other_run = view.get("only", own_name) != own_name
-            # `manners` are of this data set, and what another run alone has is not
-            if not is_of_other_run and manners.is_rare(wordings_of(record)):
-                marks.add("unusual")
-            _write_row(ranks, view, _index_row(view, marks, classes, heads, models), marks)
-            if not is_of_other_run:  # else it is shown, but isn't among the figures
-                counts.update(_counts_of(record, view, marks))
-            counts["shown"] += 1
+            written.add(record, earlier, picture)
             if counts["shown"] % TOLD_EVERY == 0:
                 on_progress(counts["shown"])
-            marked.update(marks)
-        counts.update(changed=marked["changed"], failures=failure_kinds.total())
+        counts.update(changed=written.marked["changed"], failures=failure_kinds.total())
         failed = summary.get("failed")
         if isinstance(failed, int) and failed > 0:
             # As the run's summary says it: the records shown are those that were done.
@@ -113,15 +99,15 @@ def write_report(
             "files": files.address,
             "perFile": PER_FILE,
             "flags": FLAGS,
-            "marked": marked,
+            "marked": written.marked,
             "meaning": MEANING,
             "kinds": failure_kinds,
             "beginsWith": begins_with,
             "records": counts["shown"],
             "failures": counts["failures"],
-            "classes": classes.names,
-            "heads": heads.names,
-            "models": models.names,
+            "classes": written.classes.names,
+            "heads": written.heads.names,
+            "models": written.models.names,
         }
         page = door_html(
             counts,
@@ -135,6 +121,37 @@ def write_report(
         )
         files.put(page)
     return counts["shown"]
+
+
+class _Written:
+    """Writes records into the files of their ranks, and has what the page knows of all of them."""
+
+    def __init__(
+        self, ranks: Sequence[IO[str]], classes: PageClasses, manners: Manners, own_name: str
+    ) -> None:
+        self._ranks = ranks
+        self._manners = manners
+        self._own_name = own_name
+        self.classes = classes
+        self.models = PageNames()
+        self.heads = PageNames()  # the nouns that say what phrases without a class name
+        self.counts = Counter[str]()  # the figures of the page
+        self.marked = Counter[str]()  # how many records have each of FLAGS
+
+    def add(self, record: Mapping[str, Any], earlier: Earlier, picture: Picture) -> None:
+        view = view_of(record, picture, self.classes)
+        view.update(changes_view(view, earlier, self._own_name, self.classes))
+        marks = marks_of(record, view)
+        is_of_other_run = view.get("only", self._own_name) != self._own_name
+        # `manners` are of this data set, and what another run alone has is not
+        if not is_of_other_run and self._manners.is_rare(wordings_of(record)):
+            marks.add("unusual")
+        index_row = _index_row(view, marks, self.classes, self.heads, self.models)
+        _write_row(self._ranks, view, index_row, marks)
+        if not is_of_other_run:  # else it is shown, but isn't among the figures
+            self.counts.update(_counts_of(record, view, marks))
+        self.counts["shown"] += 1
+        self.marked.update(marks)
 
 
 def _with_pictures(
@@ -229,8 +246,8 @@ def _index_row(
     heads: PageNames,
     models: PageNames,
 ) -> list[Any]:
-    # In the order in which `report.js` reads it. The number of boxes is left out where it is 1;
-    # scores are in hundredths, -1 without any.
+    # In the order in which `report.js` reads it. A phrase is its words, its class or head noun, and
+    # the number of its boxes, unless that is 1; scores are in hundredths, -1 without any.
     phrases: list[list[Any]] = []
     scores: list[float] = []
     for expression in view["expressions"]:
@@ -243,10 +260,10 @@ def _index_row(
         scores.extend(box["score"] for box in instances if box["score"] is not None)
     lowest = _hundredths(min(scores)) if scores else -1
     highest = _hundredths(max(scores)) if scores else -1
-    bits = sum(1 << bit for bit, flag in enumerate(FLAGS) if flag in marks)
+    flags = sum(1 << bit for bit, flag in enumerate(FLAGS) if flag in marks)
     number = models.number_of(view["model"])
     model = view["model"] if number is None else number
-    return [view["id"], bits, phrases, lowest, highest, model, _bins_of(view)]
+    return [view["id"], flags, phrases, lowest, highest, model, _bins_of(view)]
 
 
 def _bins_of(view: View) -> int:

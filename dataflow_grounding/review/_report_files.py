@@ -24,7 +24,7 @@ from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.data.records import write_bytes
 from dataflow_grounding.images.display import small_copy
 from dataflow_grounding.images.files import decoding, read_file, read_header
-from dataflow_grounding.images.image import file_at, url_of
+from dataflow_grounding.images.image import ImageFile, file_at, url_of
 from dataflow_grounding.review._record_view import Picture, why_missing
 
 GENERATOR = '<meta name="generator" content="dataflow-grounding report, page 1">'
@@ -170,14 +170,12 @@ class ReportFiles:
         made = b""  # the bytes of a small copy, if it is made now
         try:
             file = file_at(path)
-            full = link(path, self.folder)
-            if full and not self.copies and file.file_bytes <= MOST_BYTES:
+            address = link(path, self.folder)
+            if address and not self.copies and file.file_bytes <= MOST_BYTES:
                 shown_size = _size_if_shown_itself(path)
                 if shown_size is not None:
-                    return Picture(shown_size, full, full)
-            _, *state = file  # so that a file that was replaced has another copy
-            identity = os.fsencode(f"{full or path}\n{tuple(state)}")
-            key = hashlib.sha256(identity).hexdigest()[:24]
+                    return Picture(shown_size, thumbnail=address, full=address)
+            key = _key_of_copy(address or path, file)
             if key in self._copies_there:
                 name, size = self._copies_there[key]
             else:
@@ -186,11 +184,11 @@ class ReportFiles:
         except (RecordError, InputError, OSError, ValueError) as error:
             return Picture(missing=why_missing(error))
         if self.single:  # with no copies of earlier reports, so it was made just now
-            return Picture(size, url_of(made, "image/jpeg").decode(), full)
+            return Picture(size, thumbnail=url_of(made, "image/jpeg").decode(), full=address)
         if made:
             write_bytes(within(self._copies_folder, name), made, alone=False)
         self._copies_used.add(name)
-        return Picture(size, self._address_of(f"thumbnails/{name}"), full)
+        return Picture(size, thumbnail=self._address_of(f"thumbnails/{name}"), full=address)
 
     def _address_of(self, path: str) -> str:
         return quote(os.fsencode(f"{os.path.basename(self.files_folder)}/{path}"))
@@ -233,6 +231,12 @@ class ReportFiles:
                     os.rmdir(path)
                 else:
                     os.unlink(path)
+
+
+def _key_of_copy(name: str, file: ImageFile) -> str:
+    _, *state = file  # so that a file that was replaced has another copy
+    identity = os.fsencode(f"{name}\n{tuple(state)}")
+    return hashlib.sha256(identity).hexdigest()[:24]
 
 
 def _separated(rows: Iterable[str]) -> Iterator[str]:

@@ -148,13 +148,12 @@ def groups_of(
         phrase_count += len(of_phrase)
         for item in items:
             row = rows[item.id]
-            own = {**of_phrase[item.id], "model": model}
+            groups[item] = {**of_phrase[item.id], "model": model}
             if item.box is not None:
                 box = box_of(row["instances"][item.box]["bbox"])
-                own["size"] = COCO_SIZES[coco_size(area(box))]
+                groups[item]["size"] = COCO_SIZES[coco_size(area(box))]
             if "class" in row:
-                own["class"] = class_of(row)
-            groups[item] = own
+                groups[item]["class"] = class_of(row)
     return groups, phrase_count
 
 
@@ -180,9 +179,9 @@ def sample_figures(
     """
     group_sizes = Counter[tuple[str, str]]()
     phrases_without_box = 0
-    for item, own in groups.items():
+    for item, groups_of_item in groups.items():
         if item.box is not None:
-            group_sizes.update(own.items())
+            group_sizes.update(groups_of_item.items())
         else:
             phrases_without_box += 1
 
@@ -197,10 +196,10 @@ def sample_figures(
         for name, group in groups[item].items():
             group_verdicts[name, group].append(is_right)
 
-    by = defaultdict[str, dict[str, Any]](dict)
+    by_group = defaultdict[str, dict[str, Any]](dict)
     for name, group in sorted(group_sizes):
         verdicts = group_verdicts[name, group]
-        by[name][group] = share_with_bounds(verdicts, group_sizes[name, group], level)
+        by_group[name][group] = share_with_bounds(verdicts, group_sizes[name, group], level)
     missed = share_with_bounds(phrase_verdicts, phrases_without_box, level)
     missed["phrases"] = phrase_count
     # From a share of the phrases without a box to one of all phrases.
@@ -208,7 +207,7 @@ def sample_figures(
         if missed[name]:  # neither None nor 0
             missed[name] = round(missed[name] * phrases_without_box / phrase_count, 6)
     boxes = share_with_bounds(box_verdicts, len(groups) - phrases_without_box, level)
-    return {"boxes": boxes, "phrases_missed": missed, "by": by}
+    return {"boxes": boxes, "phrases_missed": missed, "by": by_group}
 
 
 def share_with_bounds(

@@ -103,14 +103,14 @@ class DecidedInOtherFiles:
                 if outcome.before is not None:
                     self._add(picture.name(key), f"{key} {id}", outcome.before, outcome)
 
-    def _add(self, picture: str, name: str, before: Expression, outcome: Outcome) -> None:
-        alike = self._phrases[_phrase_key(picture, before)]
-        alike.pop(name, None)  # so that the last one comes last
-        alike[name] = outcome
+    def _add(self, picture_name: str, place: str, before: Expression, outcome: Outcome) -> None:
+        alike = self._phrases[_phrase_key(picture_name, before)]
+        alike.pop(place, None)  # so that the last one comes last
+        alike[place] = outcome
         for index, box in enumerate(before["instances"]):
             after = outcome.box_after(index)
-            box_key = _box_key(picture, before["text"], box)
-            self._boxes.pop(box_key, None)
+            box_key = _box_key(picture_name, before["text"], box)
+            self._boxes.pop(box_key, None)  # what was decided earlier holds no more
             if after is not None and reviewer_verdict(after) is not None:
                 self._boxes[box_key] = _BoxVerdict(
                     judgement_of(after), outcome.who, next(self._verdict_numbers)

@@ -256,6 +256,7 @@ class _Download:
         who = str(decision.get("who") or "unknown")
         decision_here = {**decision, "record": key, "changes": wanted}
         changes_here = self._decisions.decide(record, key, decision_here, who)
+        # Not strict: of a decision that is there already, the changes are those that it made then.
         for change, change_here in zip(changes, changes_here, strict=False):
             if change.get("fresh"):
                 self._ids[str(change.get("id"))] = change_here["id"]

@@ -54,7 +54,8 @@ def certify(
     for sample in samples:
         drawn.update(dict.fromkeys(sample.items))
     settled = settled_of(reviewable, drawn)
-    certificate = sample_figures(groups, phrase_count, settled, 1 - 0.05 / len(samples))
+    level = 1 - 0.05 / len(samples)
+    certificate = sample_figures(groups, phrase_count, settled, level)
     certificate["samples"] = [sample.about for sample in samples]
     certificate["reviewers"] = _reviewers(reviewable, settled)
     unsettled = [item for item, is_right in settled.items() if is_right is None]
@@ -92,10 +93,10 @@ def _samples(reviewable: Reviewable, decisions: Decisions) -> list[StatedSample]
         seed = stated.get("seed")
         if type(size) is not int or type(seed) is not int or size <= 0:
             continue
-        drawn, items = reviewable.draw_sample(size, seed)
-        if stated.get("annotations") != drawn["annotations"] or stated.get("of") != drawn["of"]:
+        expected, items = reviewable.draw_sample(size, seed)
+        if any(stated.get(name) != expected[name] for name in ("annotations", "of")):
             continue  # it is of another version of the file, or of one that counted otherwise
-        if any(stated.get(name) != value for name, value in drawn.items()):
+        if any(stated.get(name) != value for name, value in expected.items()):
             raise InputError(
                 f"{decisions.path}: the sample of seed {seed} is not what it draws: it was edited"
             )
@@ -104,7 +105,7 @@ def _samples(reviewable: Reviewable, decisions: Decisions) -> list[StatedSample]
             # absolute one.
             pictures = joined(os.path.dirname(decisions.path), str(stated["image_root"]))
             reviewable.folders = (pictures, *reviewable.folders)
-        if (size, seed) not in samples:
+        if (size, seed) not in samples:  # else it is stated again, for another reviewer or gold
             about = {name: stated[name] for name in ("size", "seed", "when", "who")}
             samples[size, seed] = StatedSample({**about, "gold": []}, items)
         if stated.get("gold"):
@@ -115,27 +116,27 @@ def _samples(reviewable: Reviewable, decisions: Decisions) -> list[StatedSample]
 
 
 def _no_sample(annotations: str, of_other_versions: Sequence[Mapping[str, Any]]) -> InputError:
-    since = "has none"
+    why = "has none"
     size = 200
     further = ""
     if of_other_versions:
-        since = "has changed since one was stated"
+        why = "has changed since one was stated"
         further = ": what was judged and is as it was still counts, only the rest is asked for"
         stated_size = of_other_versions[-1].get("size")
         size = stated_size if type(stated_size) is int and stated_size > 0 else size
     command = f"dataflowgrounding review {annotations} --sample {size}"
-    return InputError(f"no sample to certify: {annotations} {since}. Run `{command}`{further}")
+    return InputError(f"no sample to certify: {annotations} {why}. Run `{command}`{further}")
 
 
 def _on_gold(reviewable: Reviewable, gold: str, samples: Iterable[StatedSample]) -> dict[str, Any]:
-    # Items that were mixed into a sample and aren't settled count as wrong: else leaving hard ones
-    # open would look better.
+    # How often reviewers agree with gold. Items that were mixed into a sample and aren't settled
+    # count as wrong: else leaving hard ones open would look better.
     answers = gold_answers(reviewable, gold)
     digest = digest_of(gold)
     shown: set[Item] = set()
     for sample in samples:
         if digest in sample.about["gold"]:
-            shown.update(draw_gold_items(answers, sample.items))
+            shown.update(draw_gold_items(answers, sample.items))  # the same ones as then
     settled = settled_of(reviewable, answers)
     agreements: list[bool | None] = []
     for item, answer in answers.items():

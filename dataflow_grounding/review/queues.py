@@ -177,7 +177,7 @@ def records_with_keys(
     rows_of_image = NumberTable()
     for line, data in read_unbroken_rows(annotations):
         record = Record(data, tuple(folders), place=line - 1)
-        identify(record, picture_column(record), None, rows_of_image)
+        identify(record, picture_column(record), None, rows_of_image)  # gives it its id
         if record.image_id is None:
             yield f"line {line}", record
         else:
@@ -281,7 +281,7 @@ class Queue:
         candidates = reviewable.items if sample is None else sample
         fitting = [item for item in candidates if self._passes_filters(item)]
         if sample is None:
-            self.why = self._ordered(fitting)
+            self.why = self._reasons_in_order(fitting)
         else:
             self.why = dict.fromkeys(fitting, "sample")
         self.items = list(self.why)
@@ -299,9 +299,9 @@ class Queue:
                 indices.add(index)
         return indices
 
-    def _ordered(self, items: list[Item]) -> dict[Item, str]:
-        # After every four in that order comes one drawn at random: one in five of all items. The
-        # draw is the same each time.
+    def _reasons_in_order(self, items: list[Item]) -> dict[Item, str]:
+        # Items in the order that is wanted, each with why it is there. After every four in that
+        # order comes one drawn at random: one in five of all items. The draw is the same each time.
         order = self._wanted["order"]
         is_filtered = any(value for name, value in self._wanted.items() if name != "order")
         why_ordered = order
@@ -310,7 +310,7 @@ class Queue:
             why_ordered = "filter"
             why_drawn = "filter"
         drawn = random.Random("queue").sample(items, len(items))
-        if order != "random":
+        if order != "random":  # in that order all are drawn
             drawn = drawn[: len(items) // RANDOM_EVERY]
         ordered = items
         if order == "doubt":
@@ -468,7 +468,7 @@ class Queue:
         return is_wanted and not self._is_decided(item)
 
     def _is_rejected(self, item: Item) -> bool:
-        left = self._as_left(item)
+        left = self._as_reviewers_left(item)
         return left is not None and reviewer_verdict(left) is False
 
     def _is_to_mend(self, item: Item) -> bool:
@@ -486,23 +486,22 @@ class Queue:
         # came later, or whose box was judged by itself, may have no verdict yet.
         others = [item._replace(id=id, box=box) for id, box, _ in item.also]
         for one in (item, *others):
-            left = self._as_left(one)
+            left = self._as_reviewers_left(one)
             if left is not None and reviewer_verdict(left) is None:
                 return False
         return True
 
     def _is_there(self, item: Item) -> bool:
-        return self._as_left(item) is not None
+        return self._as_reviewers_left(item) is not None
 
     def _is_mine(self, item: Item) -> bool:
         # Who decided is known of phrases, not of each box.
         outcome = self._outcome_of(item)
         return outcome is not None and outcome.who == self._who and self._is_decided(item)
 
-    def _as_left(self, item: Item) -> Mapping[str, Any] | None:
-        # The box, or the phrase without one, as reviewers left it: None if it was deleted; empty
-        # where nobody decided on its phrase. A box that was moved as a whole has no `reviewed_by`,
-        # as nobody judged it.
+    def _as_reviewers_left(self, item: Item) -> Mapping[str, Any] | None:
+        # The box, or the phrase without one: None if it was deleted; empty where nobody decided on
+        # its phrase. A box that was moved as a whole has no `reviewed_by`, as nobody judged it.
         outcome = self._outcome_of(item)
         if outcome is None:
             return {}

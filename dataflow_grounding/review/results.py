@@ -159,7 +159,7 @@ def report_folder(
     _check_results(results_dir)
     if other:
         _check_results(other)
-    shown = other or results_dir
+    shown = other or results_dir  # the other run is the page's own, with `results_dir` next to it
     page = f"report_with_{_folder_name(other)}.html" if other else "report.html"
     path = out_path or os.path.join(results_dir, page)
     if os.path.splitext(path)[1] in (".json", ".jsonl"):

@@ -95,7 +95,7 @@ class Session:
             self.decisions.state_sample(stated, self.who)
         if known:
             items += draw_gold_items(known, items)
-            random.Random(0).shuffle(items)
+            random.Random(0).shuffle(items)  # so that nobody sees which ones gold has
         return items
 
     def _make_queue(self, *filters: str) -> Queue:
@@ -181,11 +181,7 @@ class Session:
                 # Also of a phrase without boxes, which has no `color` yet: the page may draw some.
                 expression["classColor"] = self._classes.color_of(expression["class"])
             expression["id"] = id
-            expression["version"] = version_of(row)
-            expression["reviewed_by"] = row.get("reviewed_by")
-            expression["verified"] = reviewer_verdict(row)
-            for box, instance in zip(expression["instances"], row["instances"], strict=True):
-                box["verified"] = reviewer_verdict(instance)
+            _add_verdicts(expression, row)
             _number_boxes(expression["instances"], review.outcomes.get(id))
             for box in expression["instances"]:
                 own_box = (id, box.get("box"))
@@ -210,10 +206,11 @@ class Session:
             return small_copy(picture, side, "JPEG", quality=85)
 
     def decide(self, decisions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Take decisions one by one and put them on disk; one that is refused keeps none away.
+        """Take decisions one by one and put them on disk, all but those that are refused.
 
-        Each answer has the `error`, and the last on a record its `view`, others None. Raises
-        InputError where there are more than MOST_DECISIONS, StorageFailed.
+        Each answer has the `error`, "" for none. The last answer on a record has its `view` as it
+        is then, the others None. Raises InputError where there are more than MOST_DECISIONS,
+        StorageFailed.
         """
         if len(decisions) > MOST_DECISIONS:
             raise InputError(
@@ -243,6 +240,14 @@ class Session:
         except (InputError, BrokenRow, StorageFailed) as why:
             return str(why)
         return ""
+
+
+def _add_verdicts(view: dict[str, Any], expression: Expression) -> None:
+    view["version"] = version_of(expression)
+    view["reviewed_by"] = expression.get("reviewed_by")
+    view["verified"] = reviewer_verdict(expression)
+    for box, instance in zip(view["instances"], expression["instances"], strict=True):
+        box["verified"] = reviewer_verdict(instance)
 
 
 def _number_boxes(boxes: Sequence[dict[str, Any]], outcome: Outcome | None) -> None:

@@ -23,7 +23,7 @@ _TASKS = {
 
 def routes(engine: Engine) -> list[web.RouteDef]:
     async def models(_: web.Request) -> web.Response:
-        return web.json_response({"success": True, "data": {engine.model: _facts(engine)}})
+        return web.json_response({"success": True, "data": {engine.model: _model_facts(engine)}})
 
     async def predict(request: web.Request) -> web.Response:
         body = read_json(request)
@@ -44,7 +44,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
     return [web.get("/v1/models", models), web.post("/v1/predict", predict)]
 
 
-def _facts(engine: Engine) -> dict[str, Any]:
+def _model_facts(engine: Engine) -> dict[str, Any]:
     mode = {"batch_processing_mode": "text_prompt"}
     tasks = []
     for own_id, description in _TASKS.items():

@@ -105,17 +105,17 @@ class Engine:
         self, request: web.Request, picture: Picture, phrases: list[str], begun: asyncio.Event
     ) -> dict[str, Any]:
         path = picture.path or within(self._spool, str(next(self._numbers)))
-        opened = partial(self._opened, picture, phrases, path)
+        open_it = partial(self._open, picture, phrases, path)
         try:
             fetched = None
             if picture.is_far:  # before its turn: its host may be silent for long
                 begun.set()
-                fetched = await off_loop(opened)
+                fetched = await off_loop(open_it)
             async with self._turns:
                 if request.transport is None or request.transport.is_closing():
                     raise errors.ServerFault("the client has left before anything was paid for")
                 begun.set()
-                record = await self._memo.of_disk(opened) if fetched is None else fetched
+                record = await self._memo.of_disk(open_it) if fetched is None else fetched
                 await self._settle(record, record.pinned.size)
                 columns = await self._through_all_steps(record)
         except errors.GroundingError as error:
@@ -129,7 +129,7 @@ class Engine:
                     os.unlink(path)
         return {IMAGE_COLUMN: picture.name, **columns}
 
-    def _opened(self, picture: Picture, phrases: list[str], path: str) -> Record:
+    def _open(self, picture: Picture, phrases: list[str], path: str) -> Record:
         data = picture.read()
         if not picture.path:
             with errors.errors_as(errors.MachineBusy, "can't write in the results folder"):

@@ -30,7 +30,7 @@ def served_run(
     InputError, MissingExtra.
     """
     of_cache = [] if paths else [f"results_dir={os.path.join(cache_folder(), 'serve')}"]
-    of_option = ["results_dir=."] if results else []  # set below, as it was typed
+    of_option = ["results_dir=."] if results else []  # a spec may lack it; set as typed below
     settings = [*of_cache, *overrides, *of_option]
     spec = load_spec(paths or [OF_ENVIRONMENT], settings, fixed=FIXED)
     spec.results_dir = results or spec.results_dir

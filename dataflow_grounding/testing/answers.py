@@ -230,7 +230,9 @@ def judgement_of_boxes(task_input: dict[str, Any]) -> dict[str, Any]:
 
 
 def in_form_asked_for(settings: Mapping[str, Any]) -> dict[str, Any] | str:
-    """Return what a request's schema allows, for one whose texts have one value each."""
+    """Return an answer in the form that a request asks for: the only one that its schema allows,
+    an object, or a text.
+    """
     response_format = settings.get("response_format") or {}
     json_schema = response_format.get("json_schema") or {}
     schema = json_schema.get("schema") or settings.get("responseSchema")

@@ -57,7 +57,7 @@ class LoopbackServer(Endpoint):
         super().__post_init__()
         self.requests: list[ReceivedRequest] = []
         self._stalled_until = 0.0
-        self._coming_back: asyncio.Task[None] | None = None
+        self._coming_back: asyncio.Task[None] | None = None  # kept, as asyncio keeps no task alive
         self._listener: asyncio.Server | None = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(

@@ -51,6 +51,7 @@ def look_alikes(heads: Mapping[str, int]) -> dict[str, int]:
 
 
 def _misspelt_forms(head: str) -> Iterator[str]:
+    # What two spellings of one word may have in common: all but a letter, or all but the ending.
     may_be_misspelt = _SHORTEST <= len(head) <= _LONGEST
     if not may_be_misspelt or any(letter.isdigit() for letter in head):
         return
@@ -73,11 +74,11 @@ def said_twice(expressions: Sequence[Expression]) -> list[str]:
 
 def same_box_twice(expressions: Sequence[Expression]) -> list[str]:
     """Return the texts that an earlier expression has, too, with one of the same boxes."""
-    boxes_of: dict[str, set[Bbox]] = defaultdict(set)
+    boxes_of_text: dict[str, set[Bbox]] = defaultdict(set)
     repeated = []
     for expression in expressions:
         boxes = set(_boxes(expression))
-        seen = boxes_of[_compared_text(expression)]
+        seen = boxes_of_text[_compared_text(expression)]
         if boxes & seen:
             repeated.append(expression["text"])
         seen |= boxes
@@ -112,10 +113,10 @@ def sharing_boxes(
     for (first, second), shared_boxes in sorted(shared.items()):
         if compared_text[first] == compared_text[second]:
             continue
-        shared_by_each = len(shared_boxes) / 2
         first_count = len(expressions[first]["instances"])
         second_count = len(expressions[second]["instances"])
-        all_boxes = shared_by_each == first_count == second_count
+        is_shared = len(shared_boxes) == first_count + second_count
+        all_boxes = is_shared and first_count == second_count
         yield expressions[first], expressions[second], all_boxes
 
 
@@ -128,7 +129,7 @@ def _pairs_of_equal_boxes(
         for number, box in enumerate(_boxes(expression)):
             boxes.append(_PlacedBox(box, index, number))
     boxes.sort()
-    compared = 0
+    compared = 0  # pairs, at most MOST_COMPARED
     for place, left in enumerate(boxes):
         x1, _, x2, _ = left.box
         # A box that begins further right overlaps less than MERGE_IOU.

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import itemgetter
+from typing import NamedTuple
 
 from dataflow_grounding.evaluation.figures.same_files import DataSet
 
@@ -13,6 +14,15 @@ from dataflow_grounding.evaluation.figures.same_files import DataSet
 class Place:
     picture: str
     data_set: str
+
+
+class _Candidate(NamedTuple):
+    """A picture that is alike to another one."""
+
+    name: str
+    data_set: int  # its index
+    file: bytes  # what tells its file from others
+    group: int
 
 
 def alike_in(
@@ -24,27 +34,25 @@ def alike_in(
     first list has a pair for each picture that its data set has already: the earlier one, then
     itself. The second has groups that several data sets share: the first picture of each data set.
     """
-    first = _first_same(files)
+    group_of = _first_same(files)  # a group is known by its first picture
     # Groups of several pictures. Most pictures are like no other: nothing is kept of those.
-    shared_groups = {group for picture, group in enumerate(first) if group != picture}
-    # The pictures that are alike to another one, which are few: name, index of the data set, what
-    # tells the file from others, and the group of alike pictures.
-    candidates: list[tuple[str, int, bytes, int]] = []
-    remaining = zip(files, first, strict=True)
-    for home, data_set in enumerate(data_sets):
+    shared_groups = {group for picture, group in enumerate(group_of) if group != picture}
+    candidates: list[_Candidate] = []
+    remaining = zip(files, group_of, strict=True)
+    for number, data_set in enumerate(data_sets):
         for name in data_set.number_of:
             file, group = next(remaining)
             if group in shared_groups:
-                candidates.append((name, home, file, group))
+                candidates.append(_Candidate(name, number, file, group))
     # By name, so that the first of a group is the same in any order of the pictures.
     candidates.sort()
     # group of alike pictures and data set → the first of these pictures
     first_of = dict[tuple[int, int], Place]()
     again: list[tuple[Place, ...]] = []
     listed = set[tuple[str, bytes]]()
-    for name, home, file, group in candidates:
-        place = Place(name, data_sets[home].name)
-        earlier = first_of.setdefault((group, home), place)
+    for name, number, file, group in candidates:
+        place = Place(name, data_sets[number].name)
+        earlier = first_of.setdefault((group, number), place)
         if earlier.picture == name:
             continue
         if len(data_sets) > 1:

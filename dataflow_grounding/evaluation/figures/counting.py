@@ -143,18 +143,12 @@ class FigureCounts:
         be of, or what it is of wasn't looked at.
         """
         counts = self._counts
-        heads = counts["heads"]
         numbers = self._count_pictures()
         # A figure without a kind is how often True was counted, a share that part of all counted.
         for name, number in numbers.items():
             if number is not None:
                 counts[name] = Counter({True: number})
-        different = len(set(self._first_words))
-        repeated = len(self._first_words) - different
-        counts["type_token_ratio"] = Counter({True: different, False: repeated})
-        most_common = max(heads.values(), default=0)
-        counts["top_head_share"] = Counter({True: most_common, False: heads.total() - most_common})
-        counts["look_alikes"].update(look_alikes(counts["all_heads"]))
+        self._count_words()
         figures = {
             name: _figure_of_counts(row.get("kind"), counts[name]) for name, row in FIGURES.items()
         }
@@ -170,6 +164,15 @@ class FigureCounts:
             # a list of classes has the words that it has
             figures.update({name: None for name, row in FIGURES.items() if row.get("of_words")})
         return figures
+
+    def _count_words(self) -> None:
+        different = len(set(self._first_words))
+        repeated = len(self._first_words) - different
+        self._counts["type_token_ratio"] = Counter({True: different, False: repeated})
+        heads = self._counts["heads"]
+        most = max(heads.values(), default=0)
+        self._counts["top_head_share"] = Counter({True: most, False: heads.total() - most})
+        self._counts["look_alikes"].update(look_alikes(self._counts["all_heads"]))
 
     def _count_pictures(self) -> dict[str, int | None]:
         # Also sets `named` and counts phrases by picture. A figure is None for what wasn't looked
@@ -194,7 +197,8 @@ class FigureCounts:
         }
 
     def _phrases_by_picture(self, files: Sequence[bytes]) -> Sequence[int]:
-        # A picture that several data sets have, under one name and as one file, is one here.
+        # A picture that several data sets have, under one name and as one file, is one here. A
+        # single data set has each name once.
         if len(self._data_sets) == 1:
             return self._data_sets[0].counts
         phrases_of = Counter[tuple[str, bytes]]()
@@ -308,7 +312,7 @@ def _spread(counts: Mapping[float, int], whole: int) -> dict[str, float]:
 
 
 def advice_on(figures: Mapping[str, Any]) -> dict[str, str]:
-    """Return by figure what to do about it, for those below or above a bound in FIGURES."""
+    """Return what to do about each figure beyond a bound of FIGURES, by its name."""
     advice: dict[str, str] = {}
     for name, row in FIGURES.items():
         figure = figures[name]

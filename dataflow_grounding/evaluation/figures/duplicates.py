@@ -131,9 +131,9 @@ def first_alike(looks: Sequence[bytes]) -> Sequence[int]:
     first_equal = dict[bytes, int]()
     groups = _Groups()
     for index, look in enumerate(looks):
-        equal = first_equal.setdefault(look, index)
-        groups.add(equal)
-        if equal != index or len(look) <= _HASH_BYTES:
+        first_index = first_equal.setdefault(look, index)
+        groups.add(first_index)
+        if first_index != index or len(look) <= _HASH_BYTES:
             # Compared already, or a look without parts, which is alike to equal ones alone.
             continue
         candidates = _earlier_with_near_hash(index, hashes, buckets)
@@ -200,7 +200,7 @@ def split(
     folders = image_folders_of(results, image_root)
     pictures = _pictures_of(results)
     names = list(pictures.number_of)
-    looks = [short_digest(name) for name in names]
+    looks = [short_digest(name) for name in names]  # without pictures names alone are alike
     unread = set[str]()
     if read:
         looks, unread = looks_of(names, pictures.paths(), folders)

@@ -130,6 +130,7 @@ def _with_facts(
 def _findings_in_record(
     record: dict[str, Any], picture: ImageFacts | str | None
 ) -> Iterator[Finding]:
+    # lint_rules.yaml says what each rule is about
     size = picture.size if isinstance(picture, ImageFacts) else stated_size(record)
     yield from _findings_in_picture(record, picture)
     try:

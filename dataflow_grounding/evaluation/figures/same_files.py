@@ -35,7 +35,7 @@ class DataSet:
         self._other_paths: dict[int, str] = {}
 
     def add(self, name: str, path: str, count: int) -> None:
-        """Add to the count of the picture that is called `name`, whose path is the first one."""
+        """Add to the count of the picture that is called `name`; of its paths the first counts."""
         number = self.number_of.setdefault(name, len(self.number_of))
         if number == len(self.counts):
             self.counts.append(0)

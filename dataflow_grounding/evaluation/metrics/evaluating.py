@@ -180,9 +180,9 @@ def evaluate(found: Source, gold: Source, rules: Rules = Rules()) -> "Evaluation
     counts = _Counts(rules, truth.states_classes or answers.states_classes)
     for record in pairs:
         counts.add(record)
-    sums = counts.sums(truth.states_spans and answers.states_spans)
+    sums = counts.sums(spans_stated=truth.states_spans and answers.states_spans)
     curve = kept_and_right(np.array(counts.scores, float).reshape(-1, 2))
-    rows_of_classes = counts.classes.rows(len(sums["one"])) if counts.classes else {}
+    rows_of_classes = counts.classes.rows(counts.image_count) if counts.classes else {}
     listed = truth.classes or answers.classes
     classes = {name: rows_of_classes[name] for name in in_order(rows_of_classes, listed)}
     figures = _figures(counts, sums, answers.phrase_count, rules)
@@ -245,7 +245,7 @@ def _figures(counts: "_Counts", sums: Columns, answered_phrases: int, rules: Rul
     phrases = len(counts.right)
     matched_phrases = phrases - counts.missing
     return {
-        "images": len(sums["one"]),
+        "images": counts.image_count,
         "expressions": phrases,
         "expressions_not_judged": phrases - int(totals["judged"]),
         "expressions_missing": counts.missing,
@@ -327,7 +327,7 @@ class _Counts:
         self.classes = ClassFigures(rules) if states_classes else None
         self._phrases = _Table()
         self._records = _Table()
-        self._image_count = 0
+        self.image_count = 0
         self.overlaps: list[float] = []
         self.right: list[bool] = []
         self.scores: list[tuple[float, bool]] = []
@@ -344,7 +344,7 @@ class _Counts:
 
     def add(self, record: PairedRecord) -> None:
         """Count a record and its phrases; those of one image have to follow one another."""
-        self._image_count = record.image + 1
+        self.image_count = record.image + 1
         extra_boxes = sum(len(self._rules.counted_boxes(phrase)) for phrase in record.extra)
         columns = {**caption_columns(record, self._rules), "boxes": extra_boxes}
         self._records.add(record.image, columns)
@@ -363,7 +363,6 @@ class _Counts:
         return self._repeated + (self.classes.repeated if self.classes else 0)
 
     def _add_phrase(self, record: PairedRecord, gold: Row, found: Row | None) -> None:
-        # What the gold leaves open isn't in the AP.
         groups = []
         for kind, name in _groups_of(record, gold, found):
             if kind not in _GROUPS_OF_FREE_TEXT or self.classes is None:
@@ -375,7 +374,7 @@ class _Counts:
         self.scores += scores
         if found is None:
             self.missing += 1
-        if columns["judged"]:
+        if columns["judged"]:  # else the gold leaves it open
             self.average_precision.add(gold, found)
 
     def sums(self, spans_stated: bool) -> Columns:
@@ -384,8 +383,8 @@ class _Counts:
         Boxes of phrases that the gold doesn't have are added to `boxes`, and so count as wrong. The
         columns of captions are 0 unless both sides state spans.
         """
-        sums = self._phrases.sums(self._image_count)
-        for name, column in self._records.sums(self._image_count).items():
+        sums = self._phrases.sums(self.image_count)
+        for name, column in self._records.sums(self.image_count).items():
             if name == "boxes":
                 sums[name] = sums[name] + column
             else:

@@ -97,7 +97,7 @@ class Pairs:
             )
 
     def _index_pictures(self, gold_names: list[Names], found_names: list[Names]) -> None:
-        # Pictures are numbered by their paths' order.
+        # Sets the records by picture of both sides. Pictures are numbered by their paths' order.
         paths = sorted({path for path, _ in gold_names})
         number_of = {path: number for number, path in enumerate(paths)}
         gold_of_id = _gold_pictures_by_id(gold_names, found_names)
@@ -192,7 +192,7 @@ class _RecordsByPicture:
         import numpy as np
 
         self.pictures = len(number_of)
-        own_pictures = array("q")
+        own_pictures = array("q")  # the number of each record's picture, -1 for none of the gold's
         for path, own_id in names:
             gold_name = path if path in number_of else gold_of_id.get(own_id, "")
             own_pictures.append(number_of.get(gold_name, -1))
@@ -392,6 +392,7 @@ def _further_of_class(
 
 
 def _as_one(phrases: Sequence[Row]) -> Row:
+    # A phrase with all boxes of several; its other columns are those of the first with boxes.
     if len(phrases) == 1:
         return phrases[0]
     boxes = boxes_of_things([phrase["instances"] for phrase in phrases])
