@@ -57,13 +57,8 @@ def apply_decisions(
     decisions = Decisions(files.decisions, digest_of(files.annotations) or "")
     decisions.tell_damaged()
     equal_boxes = _tell_equal_boxes(files, decisions, take_equal)
-    if not decisions.count and refused:
-        raise InputError(f"no decision in these files belongs to {files.annotations}: {refused[0]}")
     if not decisions.count:
-        raise InputError(
-            f"no decisions on {files.annotations} in {files.decisions}: run `dataflowgrounding"
-            f" review {results}` first"
-        )
+        raise _no_decisions(results, files, refused)
     counts = Counter(records=0, verified=0, rejected=0, outlines_left_out=0)
     path = out or files.reviewed
     _refuse_overwriting(path, out, files)
@@ -83,6 +78,17 @@ def apply_decisions(
         "taken_over": taken_over,
         "refused": refused,
     }
+
+
+def _no_decisions(results: str, files: ReviewFiles, refused: list[str]) -> InputError:
+    if refused:
+        return InputError(
+            f"no decision in these files belongs to {files.annotations}: {refused[0]}"
+        )
+    return InputError(
+        f"no decisions on {files.annotations} in {files.decisions}: run `dataflowgrounding review"
+        f" {results}` first"
+    )
 
 
 def _refuse_overwriting(path: str, out: str | None, files: ReviewFiles) -> None:

@@ -92,23 +92,26 @@ class Reviewable:
         for index, (key, record) in enumerate(
             records_with_keys(self.files.annotations, self.folders)
         ):
-            self.keys.append(key)
-            self.index_of[key] = index
-            self.file_names.append(file_name(path_of(record)))
+            self._add(index, key, record)
             wordings = wordings_of(record)
             manners.add(wordings)
             if wordings:
                 remarks[index] = tuple(wordings)
-            self._rows.append({"id": record.image_id, "of": record.occurrence, "row": {**record}})
-            try:
-                self.items += _items_of(index, record, expressions_of(record))
-            except BrokenRow as why:  # the page says it, too
-                self.unread.append(f"record {index + 1}: {why}")
         # Which remarks are rare is known once all were counted.
         rare = {index for index, wordings in remarks.items() if manners.is_rare(wordings)}
         for position, item in enumerate(self.items):
             if item.record in rare:
                 self.items[position] = item._replace(doubt=item.doubt + _RARE_REMARK)
+
+    def _add(self, index: int, key: str, record: Record) -> None:
+        self.keys.append(key)
+        self.index_of[key] = index
+        self.file_names.append(file_name(path_of(record)))
+        self._rows.append({"id": record.image_id, "of": record.occurrence, "row": {**record}})
+        try:
+            self.items += _items_of(index, record, expressions_of(record))
+        except BrokenRow as why:  # the page says it, too
+            self.unread.append(f"record {index + 1}: {why}")
 
     def decided_records(self) -> list[int]:
         keys = self.decisions.standing.outcomes
