@@ -134,7 +134,7 @@ class _Written:
         self._own_name = own_name
         self.classes = classes
         self.models = PageNames()
-        self.heads = PageNames()  # the nouns that say what phrases without a class name
+        self.heads = PageNames()  # the head nouns of phrases that state no class
         self.counts = Counter[str]()  # the figures of the page
         self.marked = Counter[str]()  # how many records have each of FLAGS
 
@@ -267,8 +267,9 @@ def _index_row(
 
 
 def _bins_of(view: View) -> int:
-    # The lowest _SCORE_BINS bits are those of scores. Above them are those of sides: below the
-    # first of _SIDES, from the first on, and so on.
+    # A bit for each bin of the page's histograms that has a box of the record. The lowest
+    # _SCORE_BINS bits are those of scores. Above them are those of sides: below the first of
+    # _SIDES, from the first on, and so on.
     bits = 0
     for expression in view["expressions"]:
         for instance in expression["instances"]:

@@ -109,6 +109,7 @@ class ReportFiles:
         self._has_page = False  # whether the page has its name
         if not single:
             self._make_folders()
+            self._find_copies()
         self.inline = self.spool()
 
     def _make_folders(self) -> None:
@@ -117,10 +118,13 @@ class ReportFiles:
         if self._is_first:
             with new_file(os.path.join(self.files_folder, _MARKER)) as marker:
                 marker.write(_MARKER_TEXT.encode())
+
+    def _find_copies(self) -> None:
         for name in os.listdir(self._copies_folder):
             match = _THUMBNAIL.fullmatch(name)
             if match:
-                self._copies_there[match[1]] = name, (int(match[2]), int(match[3]))
+                key, width, height = match.groups()
+                self._copies_there[key] = name, (int(width), int(height))
 
     def spool(self) -> IO[str]:
         """Return a temporary file without a name, on the page's disk, which has to hold all."""

@@ -174,7 +174,8 @@ def _box_key(picture: str, text: str, box: Mapping[str, Any]) -> str:
 
 
 def _check_expressions(changes: list[Mapping[str, Any]]) -> None:
-    # A side is None where the expression isn't there.
+    # Raises BrokenRow or TypeError for what is no expression: that has a text, and boxes of four
+    # numbers. A side is None where the expression isn't there.
     expressions = []
     for change in changes:
         for side in (change["before"], change["after"], change.get("original")):
@@ -182,5 +183,4 @@ def _check_expressions(changes: list[Mapping[str, Any]]) -> None:
                 expressions.append(side)
             elif side is not None:
                 raise TypeError
-    # For what it raises: an expression has a text, and boxes of four numbers.
     read_expressions(Record({"sides": expressions}), "sides")

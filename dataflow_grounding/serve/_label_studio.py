@@ -64,8 +64,8 @@ def routes(engine: Engine) -> list[web.RouteDef]:
             except (RecordError, InputError, WrongRequest) as error:
                 # An error is shown, and no task of the request is stored. So a task among others
                 # that would fail again has no boxes instead, and only this terminal says why.
-                is_there = not isinstance(error, ImageMissing)
-                if len(tasks) == 1 or (is_there and getattr(error, "passing", False)):
+                may_pass = getattr(error, "passing", False) and not isinstance(error, ImageMissing)
+                if len(tasks) == 1 or may_pass:
                     raise
                 say(f"Warning: a task has no boxes: {error}")
             score = min((region["score"] for region in regions if "score" in region), default=0)

@@ -178,9 +178,10 @@ class Engine:
     def _begin_again_after(self, stopped: errors.GroundingError) -> None:
         # An endpoint that was down may be up by the next request. A budget that is used up stays
         # so, and so does what the watch has found: it raises that again by itself.
-        is_budget = isinstance(stopped, errors.BudgetExceeded)
+        is_final = isinstance(stopped, errors.BudgetExceeded)
+        is_final = is_final and not isinstance(stopped, errors.QuotaUsedUp)
         for key, asking in list(self._askings.items()):
             if isinstance(stopped, errors.StorageFailed):
                 asking.stopped = stopped  # what is paid for from now on would be lost
-            elif asking.stopped and (not is_budget or isinstance(stopped, errors.QuotaUsedUp)):
+            elif asking.stopped and not is_final:
                 self._askings[key] = asking.renewed()

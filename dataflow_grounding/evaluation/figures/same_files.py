@@ -31,7 +31,7 @@ class DataSet:
         self.checkpoint = ""
         self.number_of: dict[str, int] = {}
         self.counts = array("q")
-        # By a picture's number, for those whose path isn't what they are called: few, as a rule.
+        # by a picture's number, its path where that isn't its name: few have one, as a rule
         self._other_paths: dict[int, str] = {}
 
     def add(self, name: str, path: str, count: int) -> None:
