@@ -93,7 +93,7 @@ _MOST_WORKERS = 10_000  # what `workflow.max_workers` may be
     help="Exit with 0 if at most N records, or P% of them, failed.",
 )
 @click.option("--no-report", is_flag=True, help="Write no report.html.")
-@click.option("--no-progress", is_flag=True, help="Don't show progress.")
+@click.option("--no-progress", "-q", is_flag=True, help="Don't show progress.")
 @json_option
 @overrides_argument
 def generate(

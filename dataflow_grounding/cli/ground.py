@@ -27,6 +27,7 @@ from dataflow_grounding.operators import PhraseGrounder
     metavar="FILE",
     help="Write a copy of the picture with the boxes drawn in.",
 )
+@click.option("--json", is_flag=True, expose_value=False, help="Changes nothing: it prints JSON.")
 @click.option(
     "--no-cache", is_flag=True, help="Ask again instead of using kept replies, and keep none."
 )

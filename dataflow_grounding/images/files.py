@@ -73,6 +73,7 @@ _END_OF_IMAGE = b"\xff\xd9"  # a JPEG's last marker
 _START_OF_SCAN = 0xDA  # the marker of a JPEG's compressed pixels
 _PNG_EXIF = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")  # where a PNG has its orientation
 # Bytes 4 to 12 of a HEIC file, which Pillow doesn't read.
+_LFS_POINTER = b"version http"  # the first bytes of what Git keeps in place of a large file
 _HEIC = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc")
 
 
@@ -385,6 +386,8 @@ def _why_not_opened(error: Exception, first_bytes: bytes, path: str) -> Groundin
         hint = f"these can be read: {', '.join(_formats())}"
         if first_bytes[4:] in _HEIC:
             hint = "HEIC: convert it to JPEG"
+        if first_bytes == _LFS_POINTER:
+            hint = "it is a Git LFS pointer: run `git lfs pull`"
         why = f"is not a readable image ({hint})"
     else:
         broken = ImageBroken(f"{quoted(path)} is a broken image: {error}")

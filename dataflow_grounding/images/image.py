@@ -4,6 +4,7 @@ import hashlib
 import math
 import os
 import threading
+import unicodedata
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -502,6 +503,13 @@ def _missing(name: str, folders: Sequence[str], reason: object) -> ImageMissing:
         return ImageMissing(
             f"no image {quoted(name)}, but {quoted(with_slashes)}: write / for \\ in its path"
         )
+    for form in ("NFC", "NFD"):
+        other_form = unicodedata.normalize(form, name)
+        if other_form != name and _is_there(other_form, folders):
+            return ImageMissing(
+                f"no image {quoted(name)}, but one with the same name in Unicode's form {form}:"
+                f" write it in {form}, or rename the file"
+            )
     file_name = os.path.basename(with_slashes)
     if file_name != name and folders and _is_there(file_name, folders):
         return ImageMissing(

@@ -66,7 +66,11 @@ def validated(
             where = place([*problem["loc"], *inside])
         explanation = explain(problem, model)
         # Of an override, the place is the key: it isn't named twice.
-        problems.append(f"{where}: {explanation.removeprefix(where.replace(_OF_OVERRIDE, ': '))}")
+        key = where.removesuffix(_OF_OVERRIDE)
+        if explanation.startswith(f"{key} is "):
+            problems.append(explanation)
+        else:
+            problems.append(f"{where}: {explanation.removeprefix(f'{key}: ')}")
     for problem in wrong:
         drop(values, problem["loc"])
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -367,3 +368,12 @@ def test_the_report_counts_as_the_summary_does(workplace: Workplace) -> None:
     page = (workplace.results / "report.html").read_text("utf-8")
     for name, count in (("images", 4), ("done", 3), ("failures", 1)):
         assert f"<dt>{name}</dt><dd>{count}</dd>" in page
+
+
+def test_a_name_in_another_form_of_unicode_is_told(workplace: Workplace) -> None:
+    """As where a table comes from one system and the pictures from another."""
+    composed, decomposed = (unicodedata.normalize(form, "café.jpg") for form in ("NFC", "NFD"))
+    workplace.picture(decomposed)
+    workplace.rows([{"image_path": composed, "caption": "A cup."}])
+    done = command(["check", "-e", str(workplace.spec())])
+    assert "the same name in Unicode's form NFD: write it in NFD, or rename the file" in done.err

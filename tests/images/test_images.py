@@ -505,6 +505,7 @@ BROKEN: list[tuple[str, bytes, str]] = [
     ("half a JPEG", jpeg()[: len(jpeg()) // 2], "cut off"),
     ("half a JPEG with a whole thumbnail", with_thumbnail()[:-400], "cut off"),
     ("half a PNG", png()[: len(png()) // 2], "cut off"),
+    ("a Git LFS pointer", b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
     ("HEIC", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(200), "HEIC"),
     ("a decompression bomb", bomb(), "million pixels"),
     ("PDF", b"%PDF-1.7\n" + bytes(100), "not a readable image"),

@@ -198,8 +198,7 @@ image_grounding:
             f"{path}, line 10: image_grounding.workflow.stream: input should be a valid boolean, unable to interpret input",
             f"{path}, line 11: image_grounding.workflow.steps[0] is '???': give it a value",
             f"{path}, line 12: image_grounding.data.input_jsonl is missing: give it a value",
-            "image_grounding.workflow.max_attempt=…: image_grounding.workflow.max_attempt is not a key of the spec; "
-            "is it 'max_attempts'?",
+            "image_grounding.workflow.max_attempt is not a key of the spec; is it 'max_attempts'?",
         ]
     )
 
