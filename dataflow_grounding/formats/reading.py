@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby
 from typing import IO, Any
 from xml.etree import ElementTree
@@ -43,7 +44,7 @@ from dataflow_grounding.engine.source import identify
 from dataflow_grounding.formats.format import is_at_span
 from dataflow_grounding.formats.imported import COLUMN, with_read
 from dataflow_grounding.images.files import ENDINGS, MAX_FILE_BYTES, Header, read_header
-from dataflow_grounding.images.image import find_image, waits
+from dataflow_grounding.images.image import ImageFile, find_image, waits
 
 ROUNDING = 0.5  # px by which a box may reach out of its image without a report
 # Reports on an import; the boxes stay as they are.
@@ -368,9 +369,14 @@ def picture_size(folder: str, name: Any, where: str) -> Size:
 
 def _picture_header(folder: str, name: Any, where: str) -> Header:
     try:
-        return read_header(find_image(Record({"image": name}, (folder,)), "image").path)
+        return _header_at(find_image(Record({"image": name}, (folder,)), "image"))
     except RecordError as error:
         raise InputError(f"{where}: {error}") from None
+
+
+@lru_cache(maxsize=8)  # `complete_rows` asks for a record's, and then `with_sizes`
+def _header_at(file: ImageFile) -> Header:
+    return read_header(file.path)
 
 
 @contextmanager

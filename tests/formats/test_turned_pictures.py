@@ -13,6 +13,7 @@ import PIL.ImageOps
 import pytest
 
 from tests.formats.data import command, record, succeeds
+from tests.support.opened import opened
 
 STORED, UPRIGHT = (64, 48), (48, 64)
 BOX = [10, 6, 34, 20]  # of the upright picture
@@ -183,3 +184,16 @@ def test_labels_of_the_picture_as_stored_are_left_out_with_the_line_that_helps(
     succeeds(verb, *arguments[:-1], tmp_path / "mended", *more, "--image-root", data)
     assert boxes_in(tmp_path / "mended") == [seen, seen]
     assert red_box(data / "a.jpg", as_shown=True) == seen
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
+def test_an_import_opens_each_picture_once(name: str, tmp_path: Path) -> None:
+    """Both for its orientation and for its size."""
+    PIL.Image.new("RGB", UPRIGHT).save(tmp_path / name)
+    image = {"id": 1, "file_name": name, "width": UPRIGHT[0], "height": UPRIGHT[1]}
+    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [10, 6, 24, 14]}
+    coco = {"images": [image], "annotations": [box], "categories": [{"id": 1, "name": "mug"}]}
+    (tmp_path / "coco.json").write_text(json.dumps(coco))
+    with opened() as times:
+        succeeds("import", tmp_path / "coco.json", "--format", "coco", "-o", tmp_path / "back")
+    assert times[name] == 1

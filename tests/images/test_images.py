@@ -190,6 +190,7 @@ def test_a_png_may_keep_its_exif_before_or_after_its_pixels(tmp_path: Path, befo
     path = tmp_path / "x.png"
     path.write_bytes(with_chunk(plain.getvalue(), b"eXIf", orientation(6).tobytes()[6:], before))
     assert opened(path).size == as_seen(path).size == (24, 40)
+    assert read_header(str(path)).size == (24, 40)
 
 
 def test_a_picture_as_sent_is_at_hand_while_somebody_keeps_it(tmp_path: Path) -> None:
