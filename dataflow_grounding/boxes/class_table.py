@@ -46,7 +46,7 @@ class ClassCounts:
         return round(self.sides / self.boxes, 1) if self.boxes else None
 
     def to_json(self) -> dict[str, Any]:
-        """A row of the table, as `stats --json` and `run.json` have it."""
+        """Return a row of the table, as `stats --json` and `run.json` have it."""
         return {
             "class": self.name,
             "pictures": self.pictures,
@@ -167,8 +167,8 @@ class ClassTable:
 
 
 def in_order(names: Iterable[str], listed: Sequence[str]) -> list[str]:
-    """Names of `listed` come first, in its order; case and spelling are as `class_key` compares
-    them.
+    """Sort names so that those of `listed` come first, in its order; case and spelling are as
+    `class_key` compares them.
     """
     rank_of = {class_key(name): rank for rank, name in enumerate(listed)}
     return sorted(names, key=lambda name: rank_of.get(class_key(name), len(listed)))

@@ -254,7 +254,7 @@ class BoxFormat:
         return _canvas(self.frame, self.maps, sent)
 
     def instructions(self, sent: Size) -> str:
-        """The sentences of a prompt that state key, order, scale and frame."""
+        """Return the sentences of a prompt that state key, order, scale and frame."""
         if self.scale == "grid_32":
             form = (
                 "the two numbers of the cells that hold its top left and its bottom right corner,"

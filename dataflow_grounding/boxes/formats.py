@@ -32,7 +32,7 @@ MOST_NUMBER = 1e9  # that a map may have for an edge
 
 @lru_cache(maxsize=1)
 def known_formats() -> Mapping[str, BoxFormat]:
-    """The contract table, box_formats.yaml."""
+    """Return the formats of the contract table, box_formats.yaml, by family."""
     families: dict[str, dict[str, Any]] = load_table(__package__, "box_formats.yaml")["families"]
     return {name: _format_from_row(name, row) for name, row in families.items()}
 

@@ -185,7 +185,7 @@ class GivenBoxes:
     cut: int = 0  # how many of `boxes` were cut at the image's edge
 
     def report(self) -> str:
-        """The first five problems in words, then how many more there are."""
+        """Return the first five problems in words, then how many more there are."""
         parts = [f"box {problem['box']} {problem['reason']}" for problem in self.problems[:5]]
         more = len(self.problems) - len(parts)
         if more:
@@ -309,5 +309,5 @@ def largest(boxes: Sequence[tuple[int, Bbox]], most: int | None) -> list[tuple[i
 
 
 def normalized(bbox: Bbox, size: Size) -> list[float]:
-    """In parts of the image's sides, with 3 decimals."""
+    """Return a box in parts of the image's sides, with 3 decimals."""
     return [round(edge / side, 3) for edge, side in zip(bbox, (*size, *size), strict=True)]

@@ -63,12 +63,12 @@ class Descriptions:
             # Colours tell things of a kind apart if they are clear for all of that kind.
             colors = [alike.color for alike in self.things if alike.kind == thing.kind]
             grouped.setdefault((thing.color if all(colors) else "", thing.kind), []).append(thing)
-        groups = []
+        ranked = []
         for (color, kind), things in grouped.items():
-            total = sum(thing.size for thing in things)
+            total_size = sum(thing.size for thing in things)
             ids = [thing.id for thing in things]
-            groups.append((-len(things), -total, _counted(len(things), color, kind), ids))
-        return [(text, ids) for _, _, text, ids in sorted(groups)]
+            ranked.append((-len(things), -total_size, _counted(len(things), color, kind), ids))
+        return [(text, ids) for _, _, text, ids in sorted(ranked)]
 
     def caption(self) -> str:
         """Return what is there, counted: "Two red cars and a bus."; "A picture." without things."""

@@ -90,6 +90,7 @@ def _hits(
 
 
 def _is_seen_again(gray: Array, box: Box) -> bool:
+    # Whether the second cascade sees it, too, in the part of the picture around it.
     x1, y1, x2, y2 = map(int, box)
     margin = (x2 - x1) // 2
     left = max(0, x1 - margin)

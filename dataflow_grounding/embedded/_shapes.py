@@ -40,7 +40,7 @@ def read_shape(picture: Picture, region: ColorRegion) -> Shape:
     x, y, width, height = cv2.boundingRect(filled)
     rows, columns = part
     box = box_of(columns.start + x, rows.start + y, width, height)
-    kind, fit = _kind(_outline(filled))
+    kind, fit = _kind_and_fit(_outline(filled))
     drawn = replace(region, bbox=box, score=_SHAPE_SCORE, evidence="seen")
     return Shape(kind, fit, region, drawn)
 
@@ -72,7 +72,8 @@ def _with_corners(bgr: Array, filled: Array, ring: Array) -> Array:
     return np.asarray((labels == label).astype(np.uint8))
 
 
-def _kind(outline: Array) -> tuple[str, float]:
+def _kind_and_fit(outline: Array) -> tuple[str, float]:
+    # Of the shapes around an outline, the smallest is the one that it fills most of.
     size = cv2.contourArea(outline)
     if size < _LEAST_SOLIDITY * cv2.contourArea(cv2.convexHull(outline)):
         return ("star", 1.0) if _is_star(outline) else ("", 0.0)

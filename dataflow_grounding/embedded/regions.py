@@ -76,7 +76,7 @@ def plural_of(kind: str) -> str:
 
 
 def with_article(name: str) -> str:
-    """By its first letter alone; a noun that is always plural gets none."""
+    """Put "a" or "an" before a name, by its first letter; nouns that are always plural get none."""
     if name.split()[-1] in PAIRS:
         return name
     article = "an" if name[0] in "aeiou" else "a"

@@ -180,6 +180,7 @@ class ExpressionsToCheck:
                 changed.pop(name, None)
         changed["text"] = verdict.text
         if verdict.places != now.places:
+            # Back at the regions before any check, boxes on none of the record's are as they were.
             instances = self.strays.get(number)
             if instances is None or verdict.places != self.before[number].places:
                 instances = instances_on(
@@ -209,7 +210,9 @@ def expressions_to_check(
         verdicts[number] = Verdict("unknown", expression["text"], places)
         if max(places) >= len(regions):
             strays[number] = instances
-    return ExpressionsToCheck(verdicts, verdicts, all_regions, len(regions), strays)
+    return ExpressionsToCheck(
+        verdicts, before=verdicts, regions=all_regions, known=len(regions), strays=strays
+    )
 
 
 def with_spans(

@@ -246,8 +246,8 @@ class _BoxReader:
             self.dropped.append(Dropped(f"{absence.label!r:.60} is not there", absence.label))
 
     def find_unread(self, parsed: ParsedReply) -> None:
-        """Without a box, a phrase is unread if something of it was dropped, and unsure if a dropped
-        box of no phrase may be its own.
+        """Find the phrases without a box of which something was dropped: they are unread. If a box
+        of no phrase was dropped, those without an answer are unsure, as it may be theirs.
         """
         reading = self.reading
         found = {box.id for box in reading.boxes}

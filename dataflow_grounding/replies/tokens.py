@@ -254,8 +254,10 @@ def _check_between(parts: Sequence["_Part"]) -> None:
 
 def _labels_in_words(kinds: str, parts: Sequence["_Part"]) -> list[str]:
     # Seed's model writes <bbox>1 2 3 4</bbox> mug. [] unless each box is followed by one.
-    has_own = any(part.kind == "b" and re.search(r"[^\W\d_]", part.text) for part in parts)
-    if not re.fullmatch("w?(?:bw)+", kinds) or has_own or any(part.mention for part in parts):
+    has_label_inside = any(
+        part.mention or (part.kind == "b" and re.search(r"[^\W\d_]", part.text)) for part in parts
+    )
+    if has_label_inside or not re.fullmatch("w?(?:bw)+", kinds):
         return []
     first = 1 if kinds.startswith("w") else 0
     labels = [part.text.strip(_BETWEEN_PARTS) for part in parts[first:] if part.kind == "w"]
@@ -329,7 +331,7 @@ def _part_of(tag: _Tag, content: str, closed: bool) -> _Part:
     if tag.name in _OTHER_TAGS:
         return _Part("o", content)
     if not closed and re.search(r"[^\W\d_]", content):
-        return _Part("w", content)
+        return _Part("w", content)  # a tag without its end doesn't make a box of what follows
     return _Part("b", content, tag.mention, closed)
 
 
@@ -478,9 +480,10 @@ def _is_quadrangle(run: Sequence[float]) -> bool:
     if len(run) != 8:
         return False
     x1, y1, x2, y2, x3, y3, x4, y4 = run
-    most = 0.1 * (max(run[0::2]) - min(run[0::2]) + max(run[1::2]) - min(run[1::2]))
+    tolerance = 0.1 * (max(run[0::2]) - min(run[0::2]) + max(run[1::2]) - min(run[1::2]))
     is_upright = x1 < x2 and x4 < x3 and y1 < y4 and y2 < y3
-    return is_upright and abs(x1 + x3 - x2 - x4) <= most and abs(y1 + y3 - y2 - y4) <= most
+    middles_apart = max(abs(x1 + x3 - x2 - x4), abs(y1 + y3 - y2 - y4))
+    return is_upright and middles_apart <= tolerance
 
 
 def _are_boxes(run: Sequence[float]) -> bool:

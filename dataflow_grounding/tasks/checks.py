@@ -85,7 +85,7 @@ def box_check(
     )
 
     def read(reply: str) -> tuple[Checked, list[Note]]:
-        """If the reply is cut off, the last entry of its last list isn't read."""
+        """Read a reply; if it is cut off, without the last entry of its last list."""
         data, notes = read_object(reply, required="phrases")
         is_cut = is_cut_off(notes)
         phrases_are_cut = is_cut and "boxes" not in data

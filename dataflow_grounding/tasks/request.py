@@ -205,7 +205,7 @@ class Request(Generic[T]):
         return "\n\n".join([text, *of_turns])
 
     def before_another(self, refused: RequestRefused | None = None) -> None:
-        """For a serving to call before each time that it sends again for the same answer.
+        """Tell the engine that a serving is about to send again for the same answer.
 
         `refused` is what it tries another form for, if it was refused. Raises RunStopped.
         """

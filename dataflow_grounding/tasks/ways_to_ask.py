@@ -112,7 +112,7 @@ def form_named(name: str) -> AskingForm:
 
 
 def forms_with_prompt(prompt_name: str) -> list[str]:
-    """The forms that ship and ask by a prompt other than their task's own."""
+    """Return the names of the shipped forms that ask by a prompt, if it isn't their task's own."""
     if prompt_name == WITH_FORMS:
         return []
     names = load_table(__package__, "asking_forms.yaml")
