@@ -53,6 +53,13 @@ def test_the_help_of_a_run_waits_for_no_spec() -> None:
     assert modules.isdisjoint({"omegaconf", "aiohttp", "numpy", "PIL", "openai"})
 
 
+def test_checks_of_boxes_need_no_numpy() -> None:
+    """It takes 25 MB and a seventh of a second, which each watched run would pay."""
+    modules = loaded_after("import dataflow_grounding.trust.probing")
+    assert "PIL" in modules
+    assert "numpy" not in modules
+
+
 def test_every_public_name_is_there() -> None:
     import dataflow_grounding
 

@@ -104,7 +104,7 @@ class FormatChoice:
         """Take a stored calibration while `pending`: the user's, or that of the run in `folder`."""
         if not self.pending:
             return
-        # Here, as it imports numpy: most models are known by their names.
+        # Here, as it imports Pillow: most models are known by their names.
         from dataflow_grounding.trust.calibration_file import stored_calibration
 
         serving = self._serving
@@ -156,7 +156,7 @@ class FormatChoice:
         for size in most_elongated(pictures.sizes, self._serving.image_limits):
             shape = next((one for one in self._shapes if one.covers(size)), None)
             if shape is None:
-                # Here, as few runs have elongated pictures: it imports numpy and Pillow.
+                # Here, as few runs have elongated pictures: it imports Pillow.
                 from dataflow_grounding.trust.calibrating import shape_of_run
 
                 shape, asked = shape_of_run(self._serving, self.format, start, size)
@@ -182,7 +182,7 @@ class FormatChoice:
 
     def _measure_missing_frames(self, start: RunStart, known: "Calibration") -> Counter[str]:
         # Where the numbers in one lie on no line, the choice is `pending` again.
-        # Here, as they import numpy and Pillow: most runs calibrate nothing.
+        # Here, as they import Pillow: most runs calibrate nothing.
         from dataflow_grounding.trust.calibrating import measure_frames_of
         from dataflow_grounding.trust.calibration_file import (
             run_file,
@@ -223,7 +223,7 @@ class FormatChoice:
         return counts
 
     def _calibrate(self, start: RunStart, sent_before: int) -> Counter[str]:
-        # Here, as they import numpy and Pillow: most runs calibrate nothing.
+        # Here, as they import Pillow: most runs calibrate nothing.
         from dataflow_grounding.trust.calibrating import calibrate
         from dataflow_grounding.trust.calibration_file import store_calibration
 

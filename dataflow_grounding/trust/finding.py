@@ -7,11 +7,11 @@ exact size in which pictures will be sent (`frames.py`). No rule of a server is 
 
 import asyncio
 import math
+import operator
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-
-import numpy as np
+from itertools import compress
 
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.boxes.coordinates import BoxFormat, FrameMap, Order
@@ -298,19 +298,18 @@ def _how_far_off(lines: Sequence[tuple[Line, int]], scale: float) -> float:
 
 
 def _check_one_format(pictures: Sequence[ProbedPicture], known: BoxFormat) -> None:
-    read, drawn = read_in(pictures, known)
-    missed = np.abs(read - drawn).max(axis=1) > NEAR
-    if missed.sum() < LEAST_IN_SECOND:
+    missed = [off > NEAR for off in read_in(pictures, known).off]
+    if sum(missed) < LEAST_IN_SECOND:
         return
     for name in plain_names(known):
-        others, _ = read_in(pictures, find_box_format(name, ""))
-        explained = int((np.abs(others - drawn).max(axis=1)[missed] <= NEAR_IN_SECOND).sum())
+        others = compress(read_in(pictures, find_box_format(name, "")).off, missed)
+        explained = sum(off <= NEAR_IN_SECOND for off in others)
         if explained >= LEAST_IN_SECOND:
             raise NoFit(
                 described(
                     pictures,
                     f"the model answers in two formats: {known.name} for"
-                    f" {int((~missed).sum())} rectangles, {name} for {explained}",
+                    f" {missed.count(False)} rectangles, {name} for {explained}",
                 )
             )
 
@@ -337,13 +336,11 @@ def fit_of(known: BoxFormat, pictures: Sequence[ProbedPicture]) -> Fit:
     in_pixels: list[float] = []  # how far off each edge is, of the rectangles that are found
     worst_shares: list[float] = []
     for picture in pictures:
-        read, drawn = read_in([picture], known)
-        sides = np.array(picture.shown * 2)
-        off = np.abs(read - drawn)
-        off = off[off.max(axis=1) <= NEAR]
-        found_in.append(len(off))
-        in_pixels += (off * sides).ravel().tolist()
-        worst_shares += off.max(axis=1).tolist()
+        found = [edges for edges in read_in([picture], known).edges_off if max(edges) <= NEAR]
+        found_in.append(len(found))
+        for edges in found:
+            in_pixels += map(operator.mul, edges, picture.shown * 2)
+            worst_shares.append(max(edges))
     error_px = 0.0
     error_share = 1.0
     if worst_shares:

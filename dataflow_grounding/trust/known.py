@@ -131,7 +131,7 @@ class Known:
         return time.monotonic() - self.checked_at < FRESH
 
     async def probes(self) -> "Probing":
-        # with NumPy
+        # with what draws pictures
         await load_aside("dataflow_grounding.trust.probing")
         from dataflow_grounding.trust.probing import Probing
 

@@ -12,9 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
-
 from dataflow_grounding.boxes.coordinates import (
     ORDERS,
     BoxFormat,
@@ -23,18 +20,21 @@ from dataflow_grounding.boxes.coordinates import (
     to_xyxy,
 )
 from dataflow_grounding.boxes.formats import find_box_format
-from dataflow_grounding.boxes.geometry import Size, ordered, size_text
+from dataflow_grounding.boxes.geometry import Bbox, Size, ordered, size_text
 from dataflow_grounding.trust.no_fit import NoFit
 from dataflow_grounding.trust.probes import ProbedPicture
 
-Array: TypeAlias = NDArray[np.float64]
+Point: TypeAlias = tuple[float, float]
+"""A pixel, and the number that was answered for it."""
+
 DEVIATION_PER_MEDIAN = 1.4826  # of normal errors: the standard deviation over the median
 MEASURED = "measured"  # in the name of a format whose numbers are known by maps
 LEAST_PAIRS = 8  # of an axis, which four rectangles have: fewer make no line
 # Tukey's bisquare: what is further off than this many standard deviations counts for nothing. At
 # 4.685 the fit has 95% of least squares' efficiency for normal errors (Holland and Welsch, 1977).
 BISQUARE = 4.685
-ROUNDS = 30  # of reweighting, after which the line no longer changes in any digit that matters
+ROUNDS = 30  # of reweighting, at most
+STILL = 1e-6  # of a side, by which a line may change in its last round
 LEAST_DEVIATION = 0.0005  # of a side, that numbers are taken to be off by: half of a whole number
 # A shift smaller than this many of its standard errors is taken for noise: nearly all servers keep
 # a picture's corner, and a line through the corner is known twice as exactly.
@@ -90,8 +90,8 @@ def fit_map(pictures: Sequence[ProbedPicture], order: Order) -> FrameMap:
     lines = _common_lines(answers, size)
     if lines is None:
         raise NoFit(f"the answers about pictures of {size_text(size)} px lie on no line")
-    on_lines = _on_lines(answers, lines, size)
-    _check_left_over(answers.taken(~on_lines), len(on_lines), size)
+    left = [answer for answer in answers if not _is_on(lines, answer, size)]
+    _check_left_over(left, len(answers), size)
     _check_alike(
         [_fit_lines(_answers([picture], order), size) for picture in pictures], lines, size
     )
@@ -120,32 +120,29 @@ def _check_alike(
                     raise NoFit(f"pictures of {size_text(size)} px are seen in several sizes")
 
 
-def _check_left_over(left: "_Answers", asked: int, size: Size) -> None:
-    if len(left.drawn) < max(LEAST_LEFT, LEAST_LEFT_SHARE * asked):
+def _check_left_over(left: "Sequence[_Answer]", asked: int, size: Size) -> None:
+    if len(left) < max(LEAST_LEFT, LEAST_LEFT_SHARE * asked):
         return
     for order in ORDERS:
-        corners = np.array([ordered(to_xyxy(numbers, order)) for numbers in left.numbers])
-        others = _Answers(left.numbers, corners, left.drawn)
+        others = [
+            answer._replace(written=ordered(to_xyxy(answer.numbers, order))) for answer in left
+        ]
         lines = _fit_lines(others, size)
         if lines is None:
             continue
-        on_lines = _on_lines(others, lines, size)
-        if on_lines.sum() >= LEAST_ON_OTHERS and on_lines.mean() >= LEAST_ON_LINES:
+        on_lines = sum(_is_on(lines, answer, size) for answer in others)
+        if on_lines >= max(LEAST_ON_OTHERS, LEAST_ON_LINES * len(others)):
             raise NoFit(
                 f"the answers about pictures of {size_text(size)} px are in more than one format"
             )
 
 
-@dataclass(frozen=True)
-class _Answers:
-    """What was answered about rectangles; all arrays are of shape (rectangles, 4)."""
+class _Answer(NamedTuple):
+    """What was answered about a rectangle."""
 
-    numbers: Array  # as they were written
-    written: Array  # the same as x1, y1, x2, y2
-    drawn: Array  # x1, y1, x2, y2 in pixels as sent
-
-    def taken(self, rows: NDArray[np.bool_]) -> "_Answers":
-        return _Answers(self.numbers[rows], self.written[rows], self.drawn[rows])
+    numbers: tuple[float, ...]  # as they were written
+    written: Bbox  # the same as x1, y1, x2, y2
+    drawn: Bbox  # x1, y1, x2, y2 in pixels as sent
 
 
 def lines_of(pictures: Sequence[ProbedPicture], order: Order) -> tuple[Line, Line] | None:
@@ -153,103 +150,151 @@ def lines_of(pictures: Sequence[ProbedPicture], order: Order) -> tuple[Line, Lin
     return _common_lines(_answers(pictures, order), pictures[0].sent)
 
 
-def _common_lines(answers: _Answers, size: Size) -> tuple[Line, Line] | None:
+def _common_lines(answers: Sequence[_Answer], size: Size) -> tuple[Line, Line] | None:
     lines = _fit_lines(answers, size)
-    if lines is None or _on_lines(answers, lines, size).mean() < LEAST_ON_LINES:
+    if lines is None or _share_on(lines, answers, size) < LEAST_ON_LINES:
         return None
     return lines
 
 
-def _answers(pictures: Sequence[ProbedPicture], order: Order) -> _Answers:
-    numbers: list[tuple[float, ...]] = []
-    written: list[tuple[float, ...]] = []
-    drawn: list[tuple[float, ...]] = []
+def _answers(pictures: Sequence[ProbedPicture], order: Order) -> list[_Answer]:
+    answers = []
     for picture in pictures:
         x = picture.sent[0] / picture.size[0]
         y = picture.sent[1] / picture.size[1]
         for answer in picture.answers:
             if len(answer.numbers) != 4:
                 continue
-            numbers.append(answer.numbers)
-            written.append(ordered(to_xyxy(answer.numbers, answer.order or order)))
+            written = ordered(to_xyxy(answer.numbers, answer.order or order))
             x1, y1, x2, y2 = answer.asked
-            drawn.append((x1 * x, y1 * y, x2 * x, y2 * y))
-    as_arrays = [np.array(rows, dtype=float).reshape(-1, 4) for rows in (numbers, written, drawn)]
-    return _Answers(*as_arrays)
+            answers.append(_Answer(answer.numbers, written, (x1 * x, y1 * y, x2 * x, y2 * y)))
+    return answers
 
 
-def _fit_lines(answers: _Answers, size: Size) -> tuple[Line, Line] | None:
-    across = fit_line(answers.written[:, 0::2].ravel(), answers.drawn[:, 0::2].ravel(), size[0])
-    down = fit_line(answers.written[:, 1::2].ravel(), answers.drawn[:, 1::2].ravel(), size[1])
+def _fit_lines(answers: Sequence[_Answer], size: Size) -> tuple[Line, Line] | None:
+    lines = []
+    for axis, side in enumerate(size):
+        points: list[Point] = []
+        for answer in answers:
+            points += zip(answer.drawn[axis::2], answer.written[axis::2], strict=True)
+        lines.append(fit_line(points, side))
+    across, down = lines
     return None if across is None or down is None else (across, down)
 
 
-def _on_lines(answers: _Answers, lines: tuple[Line, Line], size: Size) -> NDArray[np.bool_]:
-    near = np.ones(len(answers.drawn), dtype=bool)
+def _is_on(lines: tuple[Line, Line], answer: _Answer, size: Size) -> bool:
     for axis, line in enumerate(lines):
         share = min(max(NEAR, NEAR_PER_NOISE * line.noise), MOST_NEAR)
         allowed = share * line.scale * size[axis]
-        expected = line.scale * answers.drawn[:, axis::2] + line.start
-        near &= (np.abs(expected - answers.written[:, axis::2]) <= allowed).all(axis=1)
-    return near
+        for pixel, number in zip(answer.drawn[axis::2], answer.written[axis::2], strict=True):
+            if abs(line.number_at(pixel) - number) > allowed:
+                return False
+    return True
 
 
-def fit_line(numbers: Array, pixels: Array, side: float) -> Line | None:
-    """Fit a robust line to one axis; None where there are too few pairs, or it doesn't grow."""
+def _share_on(lines: tuple[Line, Line], answers: Sequence[_Answer], size: Size) -> float:
+    return sum(_is_on(lines, answer, size) for answer in answers) / len(answers)
+
+
+def fit_line(
+    points: Sequence[Point], side: float, near: tuple[float, float] | None = None
+) -> Line | None:
+    """Fit a robust line to one axis; None where there are too few points, or it doesn't grow.
+
+    `near` are the slope, in parts of the side, and the start of a line that it is near: else one
+    is looked for, which takes long where there are many points.
+    """
     # The numbers are what is off, so they are fitted to the pixels, which are exact: the other way
     # round, noise would flatten the line.
-    if len(numbers) < LEAST_PAIRS:
+    if len(points) < LEAST_PAIRS:
         return None
-    edges = pixels / side  # from 0 to 1
-    begin = _theil_sen(numbers, edges)
+    points = [(pixel / side, number) for pixel, number in points]  # edges from 0 to 1
+    begin = near or _theil_sen(points)
     if begin is None:
         return None
-    slope, start, covariance = _reweighted(numbers, edges, begin, starts_anywhere=True)
-    if slope > 0 and abs(start) <= SHIFT_ERRORS * math.sqrt(covariance[1, 1]):
-        slope, start, covariance = _reweighted(numbers, edges, begin, starts_anywhere=False)
-    if slope <= 0:
+    least = LEAST_DEVIATION * begin[0]
+    fit = _reweighted(points, begin, least, starts_anywhere=True)
+    if fit is not None and fit.slope > 0 and abs(fit.start) <= SHIFT_ERRORS * fit.start_error:
+        slope = statistics.median([number / max(edge, LEAST_EDGE_GAP) for edge, number in points])
+        fit = _reweighted(points, (slope, 0.0), least, starts_anywhere=False)
+    if fit is None or fit.slope <= 0:
         return None
-    variance = float(covariance.sum())  # of slope + start, which is the number at the far edge
-    error = TRIMMING_FACTOR * math.sqrt(max(variance, 0.0)) / slope
-    off = np.abs(slope * edges + start - numbers)
-    noise = DEVIATION_PER_MEDIAN * float(np.median(off)) / slope
-    return Line(slope / side, start, error, noise)
+    error = TRIMMING_FACTOR * fit.end_error / fit.slope
+    off = statistics.median(map(abs, _off(points, fit.slope, fit.start)))
+    return Line(fit.slope / side, fit.start, error, DEVIATION_PER_MEDIAN * off / fit.slope)
 
 
-def _theil_sen(numbers: Array, edges: Array) -> tuple[float, float] | None:
-    across = np.subtract.outer(edges, edges)
-    up = np.subtract.outer(numbers, numbers)
-    apart = across > LEAST_EDGE_GAP
-    if not apart.any():
+def _theil_sen(points: Sequence[Point]) -> tuple[float, float] | None:
+    slopes = []
+    for index, (edge, number) in enumerate(points):
+        for other_edge, other in points[index + 1 :]:
+            across = other_edge - edge
+            if abs(across) > LEAST_EDGE_GAP:
+                slopes.append((other - number) / across)
+    if not slopes:
         return None
-    slope = float(np.median(up[apart] / across[apart]))
-    return (slope, float(np.median(numbers - slope * edges))) if slope > 0 else None
+    slope = statistics.median(slopes)
+    return (slope, statistics.median(_off(points, slope, 0.0))) if slope > 0 else None
+
+
+class _Fit(NamedTuple):
+    """number = slope · edge + start, and standard errors of the numbers at both ends."""
+
+    slope: float
+    start: float
+    start_error: float
+    end_error: float
 
 
 def _reweighted(
-    numbers: Array, edges: Array, begin: tuple[float, float], *, starts_anywhere: bool
-) -> tuple[float, float, Array]:
-    # Returns slope, start and their covariance, of 2 x 2. The start is 0 unless it may be anywhere.
-    fitted = 1 + starts_anywhere
-    columns = np.stack([edges, np.ones_like(edges)], axis=1)[:, :fitted]
-    solution = np.array(begin)[:fitted]
-    if not starts_anywhere:
-        solution = np.array([float(np.median(numbers / np.maximum(edges, LEAST_EDGE_GAP)))])
-    weights = np.ones_like(numbers)
-    least = LEAST_DEVIATION * begin[0]
+    points: Sequence[Point],
+    begin: tuple[float, float],
+    least_deviation: float,
+    *,
+    starts_anywhere: bool,
+) -> _Fit | None:
+    # The start stays 0 unless it may be anywhere. None where all that counts is at one edge.
+    slope, start = begin
     for _ in range(ROUNDS):
-        off = numbers - columns @ solution
-        deviation = max(DEVIATION_PER_MEDIAN * float(np.median(np.abs(off))), least)
-        weights = np.clip(1 - (off / (BISQUARE * deviation)) ** 2, 0, None) ** 2
-        weighted = columns * weights[:, None]
-        solution = np.linalg.lstsq(columns.T @ weighted, weighted.T @ numbers, rcond=None)[0]
-    off = numbers - columns @ solution
-    kept = max(float(weights.sum()) - fitted, 1.0)
-    noise = max(float((weights * off**2).sum()) / kept, least**2)
-    covariance = np.zeros((2, 2))
-    inverse = np.linalg.pinv(columns.T @ (columns * weights[:, None]))
-    covariance[:fitted, :fitted] = noise * inverse
-    return float(solution[0]), float(solution[1]) if starts_anywhere else 0.0, covariance
+        weights = _weights(_off(points, slope, start), least_deviation)
+        ones = x = y = xx = xy = 0.0  # weighted sums
+        for weight, (edge, number) in zip(weights, points, strict=True):
+            weighted = weight * edge
+            ones += weight
+            x += weighted
+            y += weight * number
+            xx += weighted * edge
+            xy += weighted * number
+        determinant = ones * xx - x * x
+        if determinant <= 1e-12 * ones * xx:
+            return None
+        before = slope, start
+        if starts_anywhere:
+            slope = (ones * xy - x * y) / determinant
+            start = (xx * y - x * xy) / determinant
+        else:
+            slope = xy / xx
+        if abs(slope - before[0]) + abs(start - before[1]) <= STILL * abs(slope):
+            break
+    squares = 0.0
+    for weight, off in zip(weights, _off(points, slope, start), strict=True):
+        squares += weight * off * off
+    kept = max(ones - (2 if starts_anywhere else 1), 1.0)
+    noise = math.sqrt(max(squares / kept, least_deviation**2))
+    if not starts_anywhere:
+        return _Fit(slope, 0.0, 0.0, noise / math.sqrt(xx))
+    start_error = noise * math.sqrt(xx / determinant)
+    return _Fit(slope, start, start_error, noise * math.sqrt((ones - 2 * x + xx) / determinant))
+
+
+def _off(points: Sequence[Point], slope: float, start: float) -> list[float]:
+    return [number - slope * edge - start for edge, number in points]
+
+
+def _weights(off: Sequence[float], least_deviation: float) -> list[float]:
+    deviation = max(DEVIATION_PER_MEDIAN * statistics.median(map(abs, off)), least_deviation)
+    furthest = (BISQUARE * deviation) ** 2
+    return [max(0.0, 1 - one * one / furthest) ** 2 for one in off]
 
 
 def format_in_frames(order: Order, maps: Sequence[FrameMap]) -> BoxFormat:
@@ -281,8 +326,8 @@ def _found_in(pictures: Sequence[ProbedPicture], order: Order) -> _Found:
         share = 0.0
         noises = [NO_LINE, NO_LINE]
         if lines is not None:
-            share = float(_on_lines(answers, lines, picture.sent).mean())
+            share = _share_on(lines, answers, picture.sent)
             noises = [max(line.noise, LEAST_DEVIATION) for line in lines]
-        log_noise += 2 * len(answers.drawn) * sum(map(math.log, noises))  # two edges on each axis
+        log_noise += 2 * len(answers) * sum(map(math.log, noises))  # two edges on each axis
         shares.append(share)
     return _Found(log_noise, sum(shares) / max(1, len(shares)))

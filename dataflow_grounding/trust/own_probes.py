@@ -9,16 +9,19 @@ import asyncio
 import io
 import tempfile
 from dataclasses import replace
+from typing import Any
 
 import PIL.Image
 import PIL.ImageDraw
+import PIL.JpegImagePlugin
 
 from dataflow_grounding._util.errors import RunStopped
 from dataflow_grounding._util.files import new_file, within
 from dataflow_grounding.boxes.coordinates import BoxFormat
+from dataflow_grounding.data.records import Record
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.images.files import encoded
-from dataflow_grounding.images.image import Image
+from dataflow_grounding.images.image import Image, pin
 from dataflow_grounding.tasks.request import Request, Sending
 from dataflow_grounding.trust.probes import (
     COLORS,
@@ -59,7 +62,10 @@ def copy_question(
 
     Raises RecordError where the image can't be read.
     """
-    copy = image.sent_picture().crop((0, 0, *image.content_size))
+    data = image.file_bytes()
+    copy = image.as_sent(data)
+    if copy.size != image.content_size:  # it is padded
+        copy = copy.crop((0, 0, *image.content_size))
     size = legible(copy.size, image.limits.max_side, NARROWEST)
     if size != copy.size:
         copy = copy.resize(size, PIL.Image.Resampling.BICUBIC)
@@ -68,29 +74,42 @@ def copy_question(
     if limits.frames:  # the copy goes in the frame that the image goes in
         limits = replace(limits, frames=(image.sent_size,))
     suffix = SUFFIXES.get(image.sent_media_type, ".jpg")
+    original = data if image.as_is else None
+    data = _coded_like(copy, original, suffix, limits.max_bytes)
     path = within(folder, f"probe{suffix}")
-    with new_file(path) as file:
-        file.write(_coded_like(copy, image, suffix))
-    return question_about(path, probe, asked, limits)
+    with new_file(path) as file:  # a user's own serving may open it
+        file.write(data)
+    record = Record({"image_path": path})
+    pin(record, "image_path", data, limits)
+    return question_about(record, probe, asked, limits)
 
 
-def _coded_like(copy: PIL.Image.Image, image: Image, suffix: str) -> bytes:
-    # A server may read palettes, alpha or progressive JPEGs differently. Rectangles in a gray
-    # picture are colored, too, because they are named by their colors.
-    if not image.as_is:
-        return encoded(copy, image.limits.max_bytes)
-    with PIL.Image.open(io.BytesIO(image.file_bytes())) as original:
-        mode = original.mode
-        is_progressive = bool(original.info.get("progressive"))
-    if suffix == ".jpg":
-        return encoded(copy, image.limits.max_bytes, progressive=is_progressive)
-    if mode in ("P", "PA"):
-        copy = copy.convert("P", palette=PIL.Image.Palette.ADAPTIVE)
-    elif mode in ("RGBA", "LA"):
-        copy = copy.convert("RGBA")
+def _coded_like(copy: PIL.Image.Image, original: bytes | None, suffix: str, most: int) -> bytes:
+    # A server may read palettes, alpha or progressive JPEGs differently, and treat large files in
+    # ways of its own. Rectangles in a gray picture are colored, too, because they are named by
+    # their colors. `original` is the file that is sent as it is.
+    if original is None:
+        return encoded(copy, most)
     out = io.BytesIO()
+    with PIL.Image.open(io.BytesIO(original)) as picture:
+        if suffix == ".jpg":
+            copy.save(out, "JPEG", **_coding_of(picture))
+            return out.getvalue() if out.tell() <= most else encoded(copy, most)
+        if picture.mode in ("P", "PA"):
+            copy = copy.convert("P", palette=PIL.Image.Palette.ADAPTIVE)
+        elif picture.mode in ("RGBA", "LA"):
+            copy = copy.convert("RGBA")
     copy.save(out, suffix[1:].upper())
     return out.getvalue()
+
+
+def _coding_of(jpeg: Any) -> dict[str, Any]:
+    # its tables, too: half the time, and the bytes, of the best quality
+    return {
+        "qtables": jpeg.quantization,
+        "subsampling": PIL.JpegImagePlugin.get_sampling(jpeg),
+        "progressive": bool(jpeg.info.get("progressive")),
+    }
 
 
 async def ask_about_copy(

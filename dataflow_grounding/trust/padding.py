@@ -7,8 +7,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-import numpy as np
-
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.trust.kinds import MODERATE
@@ -60,9 +58,9 @@ async def shape_of(ask: AskPadded, size: Size, drawn: Size, known: BoxFormat) ->
         if showing_of([picture], known).kind == "fits":
             return Shape(size, aspect)
     usual = await ask(probe_of(reduced_to(SIZES[0], max(drawn))), None)
-    read, true = read_in(unpadded, known)
+    rectangles = read_in(unpadded, known)
     # Without any answer, or where boxes are wrong in a usual shape too, it isn't the shape: the
     # standing check says what it is.
-    if not len(read) or showing_of([usual], known).kind != "fits":
+    if not rectangles.read or showing_of([usual], known).kind != "fits":
         return Shape(size)
-    return Shape(size, off=float(np.median(np.abs(read - true).max(axis=1))))
+    return Shape(size, off=rectangles.median_off)

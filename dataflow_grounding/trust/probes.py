@@ -248,14 +248,14 @@ def question_of(
     """
     settings: dict[str, Any] = {} if path.endswith(".png") else {"quality": 95, "subsampling": 0}
     probe.draw().save(path, **settings)
-    return question_about(path, probe, asked, limits)
+    return question_about(Record({"image_path": path}), probe, asked, limits)
 
 
 def question_about(
-    path: str, probe: Probe, asked: BoxFormat, limits: ImageLimits
+    record: Record, probe: Probe, asked: BoxFormat, limits: ImageLimits
 ) -> Request[ProbedPicture]:
-    """Return the question for the rectangles of a probe picture that is saved at `path`."""
-    image = open_image(Record({"image_path": path}), "image_path", limits)
+    """Return the question for the rectangles of a probe picture, which is the record's image."""
+    image = open_image(record, "image_path", limits)
     question: Request[Any] = phrase_grounding(image, list(probe.boxes), asked)
     blank = ProbedPicture(probe, image.sent_size, [], padded=image.shown_size)
     return replace(

@@ -5,14 +5,12 @@ busy.
 """
 
 import asyncio
-import itertools
 import random
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain, cycle
 from typing import Any, Literal, NamedTuple
-
-import numpy as np
 
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.engine.plan import Ask
@@ -23,15 +21,14 @@ from dataflow_grounding.engine.summary import (
 )
 from dataflow_grounding.images.image import Image
 from dataflow_grounding.trust.kinds import orientation_of
-from dataflow_grounding.trust.maps import Array
 from dataflow_grounding.trust.own_probes import ask_about_copy
 from dataflow_grounding.trust.probes import LAYOUTS, ProbedPicture
 from dataflow_grounding.trust.showing import (
     Rectangles,
     Showing,
+    drift_of,
     is_further_off,
     least_noticed,
-    shift_of,
     showing_of,
 )
 
@@ -102,7 +99,7 @@ class Probing:
         self._odd: list[tuple[str, int]] = []
         self._rectangles: deque[Rectangles] = deque(maxlen=COMPARED)
         # Two in succession are never the same.
-        self._layouts = itertools.cycle(random.SystemRandom().sample(range(LAYOUTS), LAYOUTS))
+        self._layouts = cycle(random.SystemRandom().sample(range(LAYOUTS), LAYOUTS))
 
     async def check(
         self,
@@ -123,7 +120,7 @@ class Probing:
             else:
                 wanted += [Wanted(ask, image, *each) for each in enumerate(addresses)]
         firsts = await asyncio.gather(*[self._copy(one) for one in wanted])
-        showings = await self._showings([[picture] for picture in firsts])
+        showings = self._showings([[picture] for picture in firsts])
         self._pictures += sum(showing.kind != "silent" for showing in showings)
         fitting = [showing for showing in showings if showing.kind == "fits"]
         self.as_asked += len(fitting)
@@ -150,7 +147,7 @@ class Probing:
         # answered badly by chance. It also is if two were clearly answered in other formats, in
         # this check or before, and others were not: then the endpoint answers in several.
         copies = [first, *await self._further(wanted)]
-        together, *each = await self._showings([copies, *[[picture] for picture in copies]])
+        together, *each = self._showings([copies, *[[picture] for picture in copies]])
         clear = self._clear(each)
         does_any_fit = any(one.kind == "fits" for one in each)
         where = f"at {wanted.address}, " if wanted.address else ""
@@ -178,45 +175,40 @@ class Probing:
     def _clear(self, copies: Sequence[Showing]) -> list[str]:
         # A miss is clear if another format explains it, or if it is further off than the copies
         # that fit, and than the run's others: a shift shows so.
-        usual = [copy.rectangles.off for copy in copies if copy.kind == "fits" and copy.rectangles]
-        of_run = self._usual()
-        if of_run is not None:
-            usual.append(of_run)
+        usual = self._usual()
+        for copy in copies:
+            if copy.kind == "fits" and copy.rectangles:
+                usual += copy.rectangles.off
         clear = []
         for copy in copies:
             if copy.kind != "misses" or copy.rectangles is None:
                 continue
-            if copy.fitting or (
-                usual and is_further_off(copy.rectangles.off, np.concatenate(usual))
-            ):
+            if copy.fitting or (usual and is_further_off(copy.rectangles.off, usual)):
                 clear.append(copy.fitting or NO_FORMAT)
         return clear
 
     async def _drift(self, wanted: Wanted) -> str | None:
         # In words, how boxes have moved together by less than one picture shows.
         last = self._last()
-        if len(last) < LEAST_POOLED or not await asyncio.to_thread(shift_of, last):
+        if len(last) < LEAST_POOLED or not drift_of(last):
             return None
         further = await self._further(wanted)
-        for showing in await self._showings([[picture] for picture in further]):
+        for showing in self._showings([[picture] for picture in further]):
             if showing.rectangles is not None:
                 last.append(showing.rectangles)
-        moved = await asyncio.to_thread(shift_of, last)
+        moved = drift_of(last)
         return f"in the last {len(last)} probe pictures {moved}" if moved else None
 
     def _last(self) -> list[Rectangles]:
         return list(self._rectangles)[-POOLED:]
 
-    def _usual(self) -> Array | None:
+    def _usual(self) -> list[float]:
         # how far off the worst edges of the last rectangles were
-        off = [rectangles.off for rectangles in self._rectangles]
-        return np.concatenate(off) if off else None
+        return list(chain.from_iterable(rectangles.off for rectangles in self._rectangles))
 
-    async def _showings(self, groups: Sequence[Sequence[ProbedPicture]]) -> list[Showing]:
+    def _showings(self, groups: Sequence[Sequence[ProbedPicture]]) -> list[Showing]:
         usual = self._usual()
-        return await asyncio.to_thread(
-            lambda: [showing_of(pictures, self._asked, usual) for pictures in groups]
-        )
+        return [showing_of(pictures, self._asked, usual) for pictures in groups]
 
     async def _further(self, wanted: Wanted) -> list[ProbedPicture]:
         return await asyncio.gather(*[self._copy(wanted) for _ in range(CONFIRMING)])

@@ -5,16 +5,16 @@ better, or if all boxes are stretched or shifted together.
 """
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
-
-import numpy as np
+from functools import cached_property
+from typing import Literal
 
 from dataflow_grounding.boxes.coordinates import ORDERS, BoxFormat, Scale
 from dataflow_grounding.boxes.formats import find_box_format
-from dataflow_grounding.boxes.geometry import Bbox, ordered, size_text
-from dataflow_grounding.trust.maps import Array, fit_line
+from dataflow_grounding.boxes.geometry import Bbox, Size, ordered, size_text
+from dataflow_grounding.trust.maps import Point, fit_line
 from dataflow_grounding.trust.probes import ProbedPicture
 
 LEAST_ANSWERS = 4  # of a picture's seven: fewer say nothing
@@ -37,23 +37,38 @@ AS_GOOD = 0.005  # share of the side by which two formats are as good as each ot
 # many standard errors, which chance exceeds in one of a million pictures.
 GOAL_OFF = 0.01
 STANDARD_ERRORS = 5.0
+AS_ASKED = (1.0, 0.0)  # slope and start of the line of boxes that are where the format puts them
 SCALES: tuple[Scale, ...] = (1000, "px", 1, 100, 1024)  # of plain formats, the usual ones first
 
 
-class Rectangles(NamedTuple):
+@dataclass(frozen=True)
+class Rectangles:
     """Rectangles as read in a format, and as drawn.
 
-    Both are x1, y1, x2, y2 in parts of the sides of what the model is shown, padding and all, shape
-    (answers, 4): its errors are parts of these.
+    Both are x1, y1, x2, y2 in parts of the sides of what the model is shown, padding and all: its
+    errors are parts of these.
     """
 
-    read: Array
-    drawn: Array
+    read: Sequence[Bbox]
+    drawn: Sequence[Bbox]
+
+    @cached_property
+    def edges_off(self) -> list[tuple[float, ...]]:
+        """How far off each rectangle's edges are, in parts of the sides."""
+        off = []
+        for read, drawn in zip(self.read, self.drawn, strict=True):
+            off.append(tuple(abs(a - b) for a, b in zip(read, drawn, strict=True)))
+        return off
+
+    @cached_property
+    def off(self) -> list[float]:
+        """How far off each rectangle's worst edge is."""
+        return list(map(max, self.edges_off))
 
     @property
-    def off(self) -> Array:
-        """How far off each rectangle's worst edge is, in parts of the side."""
-        return np.asarray(np.abs(self.read - self.drawn).max(axis=1))
+    def median_off(self) -> float:
+        """How far off the median rectangle's worst edge is."""
+        return statistics.median(self.off)
 
 
 @dataclass(frozen=True)
@@ -67,7 +82,7 @@ class Showing:
 
 
 def showing_of(
-    pictures: Sequence[ProbedPicture], asked: BoxFormat, usual: Array | None = None
+    pictures: Sequence[ProbedPicture], asked: BoxFormat, usual: Sequence[float] = ()
 ) -> Showing:
     """Return what the answers about copies of one picture, one at least, show of a format.
 
@@ -81,24 +96,14 @@ def showing_of(
         trouble = troubles[0] if troubles else ""
         return Showing("silent", f"{usable} of {total} rectangles were answered{trouble}")
     rectangles = read_in(pictures, asked)
-    as_asked = float(np.median(rectangles.off))
-    names = plain_names(asked)
-    off = []  # how far off the median rectangle is in each other format
-    for name in names:
-        off.append(float(np.median(read_in(pictures, find_box_format(name, "")).off)))
-    best = min(off)
+    as_asked = rectangles.median_off
     size = size_text(pictures[0].sent)
     seen = f"in a picture of {size} px rectangles are off by {as_asked:.0%} of the side"
-    is_better = as_asked >= max(LEAST_TIMES_BETTER * best, best + LEAST_BETTER)
-    if best <= MOST_OFF_IN_OTHER and is_better:
-        fitting = next(name for name, one in zip(names, off, strict=True) if one <= best + AS_GOOD)
+    other = _better_format(pictures, asked, as_asked)
+    if other is not None:
+        fitting, best = other
         return Showing("misses", f"{seen}, and by {best:.0%} in {fitting}", fitting, rectangles)
-    is_usual = (
-        usual is not None
-        and len(usual) >= LEAST_USUAL
-        and as_asked <= TIMES_USUAL * float(np.median(usual))
-    )
-    if as_asked > MOST_OFF and not is_usual:
+    if as_asked > MOST_OFF and not _is_usual(as_asked, usual):
         why = f"{seen}, and hardly less in any other format"
         return Showing("misses", why, rectangles=rectangles)
     moved = shift_of([rectangles])
@@ -108,7 +113,27 @@ def showing_of(
     return Showing("fits", rectangles=rectangles)
 
 
-def is_further_off(off: Array, usual: Array) -> bool:
+def _better_format(
+    pictures: Sequence[ProbedPicture], asked: BoxFormat, as_asked: float
+) -> tuple[str, float] | None:
+    # The format that explains the answers better than the one asked for, by which the median
+    # rectangle is off by `as_asked`; and how far off it is by the best one.
+    if as_asked < LEAST_BETTER:  # none can be better by as much
+        return None
+    off = {}
+    for name in plain_names(asked):
+        off[name] = read_in(pictures, find_box_format(name, "")).median_off
+    best = min(off.values())
+    if best > MOST_OFF_IN_OTHER or as_asked < max(LEAST_TIMES_BETTER * best, best + LEAST_BETTER):
+        return None
+    return next(name for name, one in off.items() if one <= best + AS_GOOD), best
+
+
+def _is_usual(as_asked: float, usual: Sequence[float]) -> bool:
+    return len(usual) >= LEAST_USUAL and as_asked <= TIMES_USUAL * statistics.median(usual)
+
+
+def is_further_off(off: Sequence[float], usual: Sequence[float]) -> bool:
     """Whether rectangles are further off than usual ones, by more than chance explains."""
     # The furthest fifth of both together is taken, or as many as there are of `off`. The number of
     # these from `off` is hypergeometric if there is no difference, for any distribution of a
@@ -116,8 +141,8 @@ def is_further_off(off: Array, usual: Array) -> bool:
     new = len(off)
     all_of_both = new + len(usual)
     furthest = max(new, all_of_both // 5)
-    others_furthest = np.sort(np.concatenate([off, usual]))[-furthest - 1]
-    among = int((off > others_furthest).sum())
+    others_furthest = sorted([*off, *usual])[-furthest - 1]
+    among = sum(one > others_furthest for one in off)
     ways = 0
     for number in range(among, new + 1):
         ways += math.comb(furthest, number) * math.comb(all_of_both - furthest, new - number)
@@ -128,36 +153,51 @@ def read_in(pictures: Sequence[ProbedPicture], known: BoxFormat) -> Rectangles:
     """Read the answered rectangles in a format; what it can't read is far from any rectangle."""
     read: list[Bbox] = []
     drawn: list[Bbox] = []
-    sides: list[Bbox] = []
     for picture in pictures:
         for answer in picture.answers:
             if not answer.usable:
                 continue
             is_of_cells = known.scale == "grid_32" and answer.family is None
             box = (0.0, 0.0, 0.0, 0.0) if is_of_cells else picture.in_pixels(answer, known)
-            read.append(ordered(box))
-            drawn.append(answer.asked)
-            sides.append(picture.shown * 2)
-    as_arrays = [np.array(rows, dtype=float).reshape(-1, 4) for rows in (read, drawn, sides)]
-    return Rectangles(as_arrays[0] / as_arrays[2], as_arrays[1] / as_arrays[2])
+            read.append(_in_parts(ordered(box), picture.shown))
+            drawn.append(_in_parts(answer.asked, picture.shown))
+    return Rectangles(read, drawn)
 
 
-def _ends(pictures: Sequence[Rectangles]) -> list[tuple[str, float, float, float]]:
+def _in_parts(box: Bbox, size: Size) -> Bbox:
+    width, height = size
+    x1, y1, x2, y2 = box
+    return x1 / width, y1 / height, x2 / width, y2 / height
+
+
+def _ends(
+    pictures: Sequence[Rectangles], near: tuple[float, float] | None = None
+) -> list[tuple[str, float, float, float]]:
     # How far off the line of each axis is at its beginning and end, and its error. An axis with too
     # few answers has none.
     ends = []
     for axis, side in enumerate(("width", "height")):
-        read = np.concatenate([one.read[:, axis::2].ravel() for one in pictures])
-        drawn = np.concatenate([one.drawn[:, axis::2].ravel() for one in pictures])
-        line = fit_line(read, drawn, 1)
+        points: list[Point] = []
+        for one in pictures:
+            for drawn, read in zip(one.drawn, one.read, strict=True):
+                points += zip(drawn[axis::2], read[axis::2], strict=True)
+        line = fit_line(points, 1, near)
         if line is not None:
             ends.append((side, line.start, line.start + line.scale - 1, line.error))
     return ends
 
 
-def shift_of(pictures: Sequence[Rectangles]) -> str | None:
-    """Return in words how all boxes are stretched or shifted; None if they surely aren't."""
-    for side, first, last, error in _ends(pictures):
+def drift_of(pictures: Sequence[Rectangles]) -> str | None:
+    """Return what `shift_of` does for pictures in each of which alone boxes are as asked."""
+    return shift_of(pictures, AS_ASKED)
+
+
+def shift_of(pictures: Sequence[Rectangles], near: tuple[float, float] | None = None) -> str | None:
+    """Return in words how all boxes are stretched or shifted; None if they surely aren't.
+
+    `near` is as `fit_line` has it.
+    """
+    for side, first, last, error in _ends(pictures, near):
         if max(abs(first), abs(last)) > GOAL_OFF + STANDARD_ERRORS * error:
             return (
                 f"all boxes are off by {first:+.1%} of the {side} at its beginning and"

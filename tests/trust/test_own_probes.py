@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile, get_sampling
 
 from dataflow_grounding import PhraseGrounder
 from dataflow_grounding.boxes.geometry import Size
@@ -128,6 +129,19 @@ def test_a_copy_is_coded_as_its_picture_is(tmp_path: Path, mode: str) -> None:
         == (mode == mode.lower() or None)
     )
     assert probe.mode == ("RGBA" if mode == "LA" else own.mode)
+
+
+def test_a_copy_of_a_jpeg_has_its_tables_and_about_its_bytes(tmp_path: Path) -> None:
+    """A gateway may treat files over some number of bytes in a way of its own."""
+    path = tmp_path / "a.jpg"
+    photograph((1280, 960)).save(path, quality=60, subsampling="4:2:2")
+    own, probe = sent(path, "probes of small files")
+    assert isinstance(own, JpegImageFile)
+    assert isinstance(probe, JpegImageFile)
+    assert own.quantization == probe.quantization
+    assert get_sampling(own) == get_sampling(probe) != 0
+    probe.save(tmp_path / "b.jpg", quality="keep", subsampling="keep")
+    assert (tmp_path / "b.jpg").stat().st_size < 1.3 * path.stat().st_size
 
 
 def as_numbers(picture: Image.Image) -> Any:

@@ -17,9 +17,9 @@ from dataflow_grounding.trust.probes import LAYOUTS, Probe, ProbeBox, ProbedPict
 from dataflow_grounding.trust.showing import (
     LEAST_CHANCE,
     Showing,
+    drift_of,
     is_further_off,
     least_noticed,
-    shift_of,
     showing_of,
 )
 from tests.support.stand_ins.probe_model import answered, anywhere, seen
@@ -174,7 +174,7 @@ def test_a_slow_drift_shows_in_several_pictures_together_only() -> None:
             assert found.rectangles is not None
             rectangles.append(found.rectangles)
     assert len(rectangles) >= 6, "one picture alone hardly shows it"
-    assert "of the width" in (shift_of(rectangles) or "")
+    assert "of the width" in (drift_of(rectangles) or "")
     one, all_of_them = least_noticed(rectangles[:1]), least_noticed(rectangles)
     assert one is not None
     assert all_of_them is not None
@@ -229,10 +229,10 @@ def test_special_tokens_are_read_by_their_family_and_named_keys_by_their_names()
     assert showing("yxyx_1000", [ProbedPicture(probe, probe.size, keys)]).kind == "fits"
 
 
-def off_of(written: str, seed: int, noise: float, outliers: float) -> np.ndarray:
+def off_of(written: str, seed: int, noise: float, outliers: float) -> list[float]:
     """How far off the worst edges are in a picture."""
     found = showing(written, pictures(written, seed, noise, outliers, (640, 480)))
-    return np.zeros(0) if found.rectangles is None else found.rectangles.off
+    return [] if found.rectangles is None else found.rectangles.off
 
 
 @pytest.mark.parametrize(("noise", "outliers"), [(0.003, 0.0), (0.01, 0.05), (0.06, 0.2)])
