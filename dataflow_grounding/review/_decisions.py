@@ -190,8 +190,8 @@ class Decisions:
             os.fsync(file)
 
     def _append(self, file: int, who: str, line: Mapping[str, Any]) -> None:
-        # A torn line before it is ended first, so that this one stays whole. A killed process keeps
-        # what was appended; a machine that loses power does only after `sync`.
+        # A torn line before it is ended first, so that this one stays whole. What was appended
+        # stays if the process is killed; if the machine loses power, only after `sync`.
         when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         data = dump_line({**line, "who": who, "when": when}).encode()
         size = os.fstat(file).st_size

@@ -81,11 +81,11 @@ class Outcome(NamedTuple):
         """
         if self.after is None or self.before is None or current == self.before:
             return self._replace(before=current)
-        old_of = {new: old for old, new in enumerate(self.positions) if new is not None}
+        index_before = {new: old for old, new in enumerate(self.positions) if new is not None}
         instances = []
         for index, box in enumerate(self.after["instances"]):
-            if index in old_of:
-                old = old_of[index]
+            if index in index_before:
+                old = index_before[index]
                 box = _changed(self.before["instances"][old], box, current["instances"][old])
             instances.append(box)
         if current["expression_id"] != self.before["expression_id"]:

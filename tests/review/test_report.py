@@ -1330,7 +1330,7 @@ def test_what_a_step_changed_stands_beside_it(folder: Path, show: Any) -> None:
         of("new", mug),
     ]
     page = show(
-        report(folder, records, versions=[version(folder, earlier, "step 1")], called="step 2")
+        report(folder, records, versions=[version(folder, earlier, "step 1")], own_name="step 2")
     )
     page.goto(page.url.split("#")[0] + "#show=changed")
     page.locator("[role=status]", has_text="1 to 3 of 3").wait_for()
@@ -1379,7 +1379,7 @@ def test_a_check_of_several_steps_that_says_yes_at_last_is_no_change(
                 version_of("grounding", mug, two, mug, mug),
                 version_of("check", open_mug, undecided_two, open_mug, open_mug),
             ],
-            called="second check",
+            own_name="second check",
         )
     )
     page.goto(page.url.split("#")[0] + "#show=changed")
@@ -1403,7 +1403,7 @@ def test_two_runs_begin_with_what_differs(folder: Path, show: Any) -> None:
     here, there = box(40, 30, 200, 150), box(40, 30, 120, 150)
     earlier = version(folder, [of("same", here), of("moved", here)], "a")
     both = [of("same", here), of("moved", there)]
-    compared = {"versions": [earlier], "called": "b", "begins_with": "changed"}
+    compared = {"versions": [earlier], "own_name": "b", "begins_with": "changed"}
     page = show(report(folder, both, **compared))
     assert page.locator("article h2").all_inner_texts() == ["moved"]
     alike = show(report(folder, [of("same", here)], "alike.html", **compared))
@@ -1419,7 +1419,7 @@ def test_a_caption_is_no_change_of_its_region(folder: Path, show: Any) -> None:
     }
     page = show(
         report(
-            folder, [captioned], versions=[version(folder, [regions], "step 0")], called="step 1"
+            folder, [captioned], versions=[version(folder, [regions], "step 0")], own_name="step 1"
         )
     )
     assert page.locator("article .phrase").all_inner_texts() == ["A red mug."]
@@ -1451,7 +1451,7 @@ def test_axe_finds_nothing(folder: Path, show: Any, more: str, width: int, schem
     records = [{**MUG_ON_TABLE, "image_id": str(n)} for n in range(22)]
     versions = [version(folder, [{**records[0], "expressions": []}], "step 1")]
     failures = [failure(0), failure(1, "lost")]
-    path = report(folder, records, failures=failures, versions=versions, called="step 2")
+    path = report(folder, records, failures=failures, versions=versions, own_name="step 2")
     size = {"width": width, "height": 900}
     page = show(path, more, color_scheme=scheme, bypass_csp=True, viewport=size)
     for closed in page.locator("summary:visible").all():

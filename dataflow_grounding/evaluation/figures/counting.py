@@ -60,7 +60,7 @@ def figures_of(
     for path in results:
         annotations = annotations_of(path)
         for _ in counts.counted(read_rows(annotations), path):
-            pass
+            pass  # to go through them is enough
         checkpoint = os.path.join(os.path.dirname(annotations), ".ckpt")
         counts.end_data_set(path, image_folders_of(path, image_root), checkpoint)
         counts.list_classes(classes_of(path))
