@@ -119,7 +119,7 @@ def _job_of(spec: Spec, servings: Sequence[Serving], pilot: int | None) -> Job:
     return job_on_rows(spec, servings, source, steps, _wanted(block.workflow, steps), pilot)
 
 
-def job_without_input(spec: Spec, servings: Sequence[Serving], pilot: int | None) -> Job:
+def _job_without_input(spec: Spec, servings: Sequence[Serving], pilot: int | None) -> Job:
     """Return the job of a caller who has records, and takes them through the steps himself."""
     block = spec.block
     assert isinstance(block, ImageGroundingBlock)
@@ -181,3 +181,4 @@ def _wanted(workflow: GroundingWorkflow, steps: Sequence[Step]) -> list[str]:
 
 
 KIND = Kind(ImageGroundingPipeline, ImageGroundingBlock, _job_of)
+WITHOUT_INPUT = Kind(ImageGroundingPipeline, ImageGroundingBlock, _job_without_input)

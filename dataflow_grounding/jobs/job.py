@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 from dataflow_grounding._util.errors import InputError, SpecError
 from dataflow_grounding._util.files import within
@@ -71,9 +71,15 @@ class Job:
         return [step.operator for step in self.steps if isinstance(step.operator, Operator)]
 
     @property
+    def box_formats(self) -> list[FormatChoice]:
+        """Those in which the pipeline's steps ask for boxes."""
+        choices = [getattr(step.operator, "format_choice", None) for step in self.all_steps]
+        return [choice for choice in choices if choice is not None]
+
+    @property
     def box_format(self) -> FormatChoice | None:
-        """The box format that the model is asked for; None for a pipeline without boxes."""
-        return next(iter(_format_choices(self.all_steps)), None)
+        """The one that is told of; None for a pipeline without boxes."""
+        return next(iter(self.box_formats), None)
 
     def obstacles(self) -> list[str]:
         """Return what prevents the servings from sending, one sentence each, none twice."""
@@ -88,17 +94,14 @@ class Job:
             raise SpecError("\n".join(obstacles))
 
 
-MakeJob: TypeAlias = Callable[[Spec, Sequence[Serving], int | None], Job]
-"""Makes a job of a spec, its servings, and the number of rows that a pilot takes."""
-
-
 @dataclass(frozen=True)
 class Kind:
     """A pipeline that a spec can name."""
 
     pipeline: type[Pipeline]
     block: type[PipelineBlock]  # the keys of its block
-    make_job: MakeJob
+    # makes a job of a spec, its servings, and the number of rows that a pilot takes
+    make_job: Callable[[Spec, Sequence[Serving], int | None], Job]
 
     @property
     def name(self) -> str:
@@ -136,15 +139,8 @@ def _bring_up_to_date(annotations: str) -> None:
 
 
 def wanted_steps(all_steps: list[Step], wanted: Sequence[str]) -> list[Step]:
-    """Return the steps with these numbers, their box formats recalled from the results folder."""
+    """Return the steps with these numbers."""
     known = [str(number) for number in range(len(all_steps))]
     if not wanted or not set(wanted).issubset(known):
         raise SpecError(f"workflow.steps {wanted}: the steps are {', '.join(known)}")
-    for choice in _format_choices(all_steps):
-        choice.recall(all_steps[0].storage.checkpoint_folder)
     return [step for step, number in zip(all_steps, known, strict=True) if number in wanted]
-
-
-def _format_choices(steps: Sequence[Step]) -> list[FormatChoice]:
-    choices = [getattr(step.operator, "format_choice", None) for step in steps]
-    return [choice for choice in choices if choice is not None]

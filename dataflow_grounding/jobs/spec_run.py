@@ -15,7 +15,7 @@ from dataflow_grounding.engine.execute import refuse_foreign, refuse_to_overwrit
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.shard import Shard, divide_places
-from dataflow_grounding.jobs.job import Job, Kind, MakeJob
+from dataflow_grounding.jobs.job import Job, Kind
 from dataflow_grounding.jobs.judge import servings_of
 from dataflow_grounding.jobs.output_format import Writer, writer_of
 from dataflow_grounding.jobs.pricing import price_others, pricing_of
@@ -125,7 +125,7 @@ class SpecRun:
         return os.path.join(self.spec.results_dir, "annotations.jsonl")
 
 
-def ready_to_run(spec: Spec, make_job: MakeJob | None = None, **command: Any) -> SpecRun:
+def ready_to_run(spec: Spec, kind: Kind | None = None, **command: Any) -> SpecRun:
     """Make a spec ready to run, and refuse what is wrong before the first request."""
     block = spec.block
     options = options_of(block.vlm, block.workflow, **command)
@@ -136,9 +136,11 @@ def ready_to_run(spec: Spec, make_job: MakeJob | None = None, **command: Any) ->
     spec = spec.model_copy(update={"results_dir": folder})
     before = read_object(os.path.join(folder, RUN_JSON))
     servings = servings_of(spec)
-    kind = kind_named(spec.autolabel_type, spec.folders)
+    kind = kind or kind_named(spec.autolabel_type, spec.folders)
     write_output = writer_of(block.workflow.output_format, spec.folders)
-    job = (make_job or kind.make_job)(spec, servings, options.pilot)
+    job = kind.make_job(spec, servings, options.pilot)
+    for choice in job.box_formats:
+        choice.recall(job.steps[0].storage.checkpoint_folder)
     tell(job.operators, block, servings)
     prices, prices_from = pricing_of(options.prices, servings[0])
     options = replace(options, prices=prices)

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 
 from dataflow_grounding._util.environment import cache_folder
 from dataflow_grounding.engine.execute import check_budget
-from dataflow_grounding.jobs.image_grounding import GROUND, job_without_input
+from dataflow_grounding.jobs.image_grounding import GROUND, WITHOUT_INPUT
 from dataflow_grounding.jobs.registry import load_spec
 from dataflow_grounding.jobs.spec_run import SpecRun, ready_to_run
 
 OF_ENVIRONMENT = os.path.join(os.path.dirname(__file__), "of_environment.yaml")
 """The spec if none is given: variables name the endpoint; without them, the embedded grounder."""
 FIXED = {
-    "autolabel_type": "image_grounding",
+    "autolabel_type": WITHOUT_INPUT.name,
     "image_grounding.data.input_jsonl": "none",
     "image_grounding.data.proposals": "",
     "image_grounding.workflow.steps": [str(GROUND)],
@@ -34,7 +34,7 @@ def served_run(
     settings = [*of_cache, *overrides, *of_option]
     spec = load_spec(paths or [OF_ENVIRONMENT], settings, fixed=FIXED)
     spec.results_dir = results or spec.results_dir
-    run = ready_to_run(spec, job_without_input)
+    run = ready_to_run(spec, WITHOUT_INPUT)
     run.job.refuse_obstacles()
     check_budget(run.options)
     return run
