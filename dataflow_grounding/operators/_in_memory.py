@@ -151,11 +151,11 @@ def annotated_rows(operator: "Annotator", data: Any, on_error: OnError) -> "Anno
     failures: list[tuple[int, RecordError]] = []
     kept: dict[int, ShownRecord] = {}
     for number, (record, error) in results.items():
+        if error is not None:
+            failures.append((places[number], error))
         if error is None:
             kept[number] = record
-            continue
-        failures.append((places[number], error))
-        if on_error == "keep":
+        elif on_error == "keep":
             kept[number] = record.updated(nulls)
     if failures:
         _raise_or_warn(failures, len(rows), on_error)

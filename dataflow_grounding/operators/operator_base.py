@@ -320,7 +320,7 @@ class Operator(plan.Annotator, ABC):
             check_serving(self.serving, type(self).__name__)
         operator = copy.copy(self)
         columns = {**self.input_keys, **self.output_keys}
-        roles = calling.roles_of(self)
+        roles = calling.roles_of(self)  # by argument, as `known` is
         # the argument for an only input, or for the first output, needn't name the role
         if len(self.input_keys) == 1:
             roles["input_key"] = next(iter(self.input_keys))
