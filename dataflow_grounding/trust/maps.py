@@ -294,7 +294,8 @@ def _off(points: Sequence[Point], slope: float, start: float) -> list[float]:
 def _weights(off: Sequence[float], least_deviation: float) -> list[float]:
     deviation = max(DEVIATION_PER_MEDIAN * statistics.median(map(abs, off)), least_deviation)
     furthest = (BISQUARE * deviation) ** 2
-    return [max(0.0, 1 - one * one / furthest) ** 2 for one in off]
+    squares = [one * one / furthest for one in off]
+    return [(1 - square) * (1 - square) if square < 1 else 0.0 for square in squares]
 
 
 def format_in_frames(order: Order, maps: Sequence[FrameMap]) -> BoxFormat:

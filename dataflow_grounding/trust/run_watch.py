@@ -290,8 +290,9 @@ class RunWatch(BoxWatch):
     ) -> None:
         # Unless it `waits`, a check that is under way already is enough. `looks_like` is the format
         # that replies look like, where they call for the check.
-        if waits or not self.known.turns.are_taken:
-            await self.known.turns.take(
+        turns = self.known.turns
+        if self.can_check and is_wanted() and (waits or not turns.are_taken):
+            await turns.take(
                 lambda: self.can_check and is_wanted(), lambda: self._check(ask, image, looks_like)
             )
 
