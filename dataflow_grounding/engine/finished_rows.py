@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -147,9 +146,8 @@ class FinishedRows:
             "replies": work.read,
             "replies_at": [first, self._replies.end],
         }
-        text = _ROWS.encode(kept)
         try:
-            self._log.put(key.digest, {"row": text, "sum": zlib.crc32(text.encode())})
+            self._log.put(key.digest, kept)
         except StorageFailed:
             self._settings = None  # the run goes on without it
         return True
@@ -164,19 +162,17 @@ def _tells_all(step: Step) -> bool:
 
 
 def _row_in(line: Mapping[str, Any]) -> FinishedRow | None:
-    # the file may be damaged
-    text = line.get("row")
-    try:
-        if not isinstance(text, str) or line.get("sum") != zlib.crc32(text.encode()):
-            return None
-        row = FinishedRow(**json.loads(text))
-    except (ValueError, TypeError, RecursionError):
-        return None
-    match [row.columns, row.notes, row.replies, row.replies_at]:
-        case [list(columns), dict(notes), int(), [int(), int()]]:
+    match line:
+        case {
+            "columns": list(columns),
+            "notes": dict(notes),
+            "replies": int(replies),
+            "replies_at": [int(first), int(end)],
+        }:
             counts = all(isinstance(count, int) for count in notes.values())
-            return row if counts and all(isinstance(one, dict) for one in columns) else None
-    return None
+            if counts and all(isinstance(one, dict) for one in columns):
+                return FinishedRow(columns, notes, replies, (first, end))
+    return None  # damaged, or of another version
 
 
 def settings_of(steps: Sequence[Step], extra: Mapping[str, Any]) -> str | None:

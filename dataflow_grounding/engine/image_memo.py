@@ -11,12 +11,12 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from dataflow_grounding._util.errors import RecordError, StorageFailed
 from dataflow_grounding._util.threads import off_loop
 from dataflow_grounding.data.records import Record
-from dataflow_grounding.engine.keyed_log import KeyedLog, sealed, unsealed
+from dataflow_grounding.engine.keyed_log import KeyedLog
 from dataflow_grounding.images import image as images
 from dataflow_grounding.images.files import ImageFacts, read_file
 
@@ -27,6 +27,8 @@ SLOW_IN_A_ROW = 3  # slow readings, after which threads read for a while
 READ_BY_THREADS = 64  # readings by threads, after which one is tried on the event loop again
 YOUNG_NS = 2 * 10**9  # since its last change, a file may change again without a new time
 _FACTS = ImageFacts.__dataclass_fields__
+# What isn't written, as it is so of most pictures.
+_USUAL = {"media_type": "image/jpeg", "plain": True, "stretched": False}
 
 
 class ImageMemo:
@@ -62,7 +64,7 @@ class ImageMemo:
         facts = known or await self._read(file, limits if self._keeps else None, record)
         images.keep(images.kept_facts, file, facts)
         if self._log is not None and self._keeps and known is None and not is_young(file):
-            self._log.put(_key(file.path), sealed({**vars(facts), "state": _state(file)}))
+            self._log.put(_key(file.path), {**_unusual(facts, file), "state": _state(file)})
         return facts
 
     def forget(self, record: Record, key: str) -> None:
@@ -107,7 +109,8 @@ class ImageMemo:
 def log_of(checkpoint_folder: str) -> KeyedLog:
     """Return what a run remembers of its images, only to be read; empty without a readable file."""
     try:
-        return KeyedLog(os.path.join(checkpoint_folder, "images.jsonl"), read_only=True)
+        path = os.path.join(checkpoint_folder, "images.jsonl")
+        return KeyedLog(path, buffered=True, read_only=True)
     except StorageFailed:
         return KeyedLog("")
 
@@ -115,12 +118,10 @@ def log_of(checkpoint_folder: str) -> KeyedLog:
 def remembered(log: KeyedLog, file: images.ImageFile) -> ImageFacts | None:
     """Return what the log says of a file in this state; None for nothing, or a damaged line."""
     line = log.get(_key(file.path))
-    if not line:
+    if line is None or line.get("state") != _state(file):
         return None
-    known = unsealed({name: value for name, value in line.items() if name != "key"})
-    if not known or known.pop("state", None) != _state(file) or known.keys() != _FACTS.keys():
-        return None
-    return ImageFacts(**known)
+    known = _usual(file) | {name: value for name, value in line.items() if name in _FACTS}
+    return ImageFacts(**known) if known.keys() == _FACTS.keys() else None
 
 
 def digest_of(file: images.ImageFile, log: KeyedLog) -> str:
@@ -137,6 +138,15 @@ def is_young(file: images.ImageFile) -> bool:
 
 def _key(path: str) -> str:
     return hashlib.sha256(repr(path).encode()).hexdigest()[:32]
+
+
+def _usual(file: images.ImageFile) -> dict[str, Any]:
+    return {**_USUAL, "file_bytes": file.file_bytes}
+
+
+def _unusual(facts: ImageFacts, file: images.ImageFile) -> dict[str, Any]:
+    usual = _usual(file)
+    return {name: value for name, value in vars(facts).items() if usual.get(name) != value}
 
 
 def _state(file: images.ImageFile) -> list[int]:

@@ -23,7 +23,8 @@ CHECK = "check"
 MARK = hashlib.sha256(b"which replies are vouched for").hexdigest()[:32]
 """The key of what checks say; the last such line counts."""
 
-_HEAD = b'{"key": "'  # how a line begins, as `put` writes it
+_HEADS = (b'{"key": "', b'{"key":"')  # how a line begins, as `put` writes it
+_SUM = b',"sum":'  # between a buffered line and its checksum
 _INDEXED = 16  # digits of a key by which the index finds its last line: 64 bits
 _BUFFER_BYTES = 32_768  # that wait to be written in a buffered log
 _LINE_BYTES = 4096  # that are read for a line at first
@@ -35,6 +36,7 @@ Span: TypeAlias = tuple[int, int | None]
 
 # `json.dumps` would make one for each call. A user's serving may put NumPy's numbers into a reply.
 _LINES = json.JSONEncoder(default=plain_value)
+_SHORT_LINES = json.JSONEncoder(default=plain_value, separators=(",", ":"))
 
 
 @dataclass
@@ -126,8 +128,9 @@ class KeyedLog:
     puts all on disk. A line torn by a stop is dropped when the file is opened. Where another
     program has moved, replaced or removed the file meanwhile (a sync client, an editor), all lines
     are put back before the next one is written. `buffered` is for what can be found out again at no
-    cost. `others` are only read, each as its own checks have judged it. Without `finds_new`, lines
-    that are put there now aren't found, which saves memory.
+    cost: lines wait to be written, and have a checksum, as damaged ones are as good as lost.
+    `others` are only read, each as its own checks have judged it. Without `finds_new`, lines that
+    are put there now aren't found, which saves memory.
     """
 
     def __init__(
@@ -145,6 +148,7 @@ class KeyedLog:
         self.vouched = Vouched()  # nothing is known yet, while the lines are read
         self.others = [KeyedLog(other, read_only=True) for other in others]
         self._most_pending: float = 0  # bytes that wait to be written
+        self._has_sums = buffered
         if buffered:
             self._most_pending = _BUFFER_BYTES
         elif not path:
@@ -192,7 +196,10 @@ class KeyedLog:
         if offset is None or offset < since:
             return None
         try:
-            line: Any = json.loads(self._line_at(offset))
+            text = self._line_at(offset)
+            if self._has_sums and not _is_whole(text):
+                return None
+            line: Any = json.loads(text)
         except (ValueError, RecursionError):  # damaged since it was written
             return None
         # the index knows half of the key: the line may be another key's
@@ -204,7 +211,10 @@ class KeyedLog:
         """Add a line of a key and a value; return it, `suspect` where such lines are."""
         line = {"key": key, **value}
         offset = self.end
-        self._pending += _LINES.encode(line).encode() + b"\n"
+        if self._has_sums:
+            self._pending += _with_sum(_SHORT_LINES.encode(line).encode()) + b"\n"
+        else:
+            self._pending += _LINES.encode(line).encode() + b"\n"
         if len(self._pending) > self._most_pending:
             self._write()
         if self._finds_new:
@@ -361,12 +371,23 @@ def read_lines(path: str, first: int = 0, last: int | None = None) -> Iterator[d
 
 def _key_of(line: bytes) -> int | None:
     # A line that `put` wrote isn't parsed for it.
-    if line.startswith(_HEAD) and line.endswith(b"}\n"):
-        with suppress(ValueError):
-            return int(line[len(_HEAD) : len(_HEAD) + _INDEXED], 16)
+    for head in _HEADS:
+        if line.startswith(head) and line.endswith(b"}\n"):
+            with suppress(ValueError):
+                return int(line[len(head) : len(head) + _INDEXED], 16)
     with suppress(ValueError, KeyError, TypeError, RecursionError):
         return int(json.loads(line)["key"][:_INDEXED], 16)
     return None
+
+
+def _with_sum(line: bytes) -> bytes:
+    text = line[:-1]
+    return b"%b%b%d}" % (text, _SUM, zlib.crc32(text))
+
+
+def _is_whole(line: bytes) -> bool:
+    text, _, rest = line.rpartition(_SUM)
+    return rest == b"%d}" % zlib.crc32(text)
 
 
 def store_path(folder: str) -> str:

@@ -167,30 +167,34 @@ def test_a_picture_that_is_replaced_meanwhile_has_its_rows_done_again(
     assert (workplace.annotations()[0]["width"], workplace.annotations()[0]["height"]) == (400, 300)
 
 
-HOSTILE = [
-    {"row": "\ud800", "sum": 1},
-    {"row": "[]", "sum": zlib.crc32(b"[]")},
-    {"row": "{", "sum": zlib.crc32(b"{")},
-    {"row": 5, "sum": 5},
-    {"of": []},
-]
-WRONG_ROWS: list[dict[str, Any]] = [
+HOSTILE: list[dict[str, Any]] = [
     {"columns": [{}, 5], "notes": {}, "replies": 1, "replies_at": [0, 1]},
     {"columns": [], "notes": {}, "replies": 1, "replies_at": [0, 1]},
     {"columns": [{}, {}], "notes": {"a": "b"}, "replies": 1, "replies_at": [0, 1]},
     {"columns": [{}, {}], "notes": {}, "replies": 1, "replies_at": [0]},
     {"columns": [{}, {}], "notes": {}, "replies": "1", "replies_at": [0, 1], "more": 1},
+    {"columns": "\ud800"},
+    {"row": "{}"},
+    {},
 ]
 
 
+def with_sum(line: dict[str, Any]) -> str:
+    text = json.dumps(line, separators=(",", ":"))[:-1]
+    return f'{text},"sum":{zlib.crc32(text.encode())}}}'
+
+
+def as_0_2_0_wrote_it(line: dict[str, Any]) -> str:
+    row = json.dumps({name: line[name] for name in line if name not in ("key", "sum")})
+    return json.dumps({"key": line["key"], "row": row, "sum": zlib.crc32(row.encode())})
+
+
 def test_lines_that_are_no_rows_are_passed_over(done: Workplace, server: LoopbackServer) -> None:
-    key = json.loads(rows_of(done).read_text().splitlines()[0])["key"]
-    rows = [json.dumps(row) for row in WRONG_ROWS]
-    sealed = [{"row": row, "sum": zlib.crc32(row.encode())} for row in rows]
-    whole = rows_of(done).read_bytes()
-    for values in (*HOSTILE, *sealed):
-        line = json.dumps({"key": key, **values})
-        rows_of(done).write_bytes(whole + line.encode() + b"\n")
+    whole = rows_of(done).read_text()
+    first = json.loads(whole.splitlines()[0])
+    lines = [with_sum({"key": first["key"], **values}) for values in HOSTILE]
+    for line in (*lines, json.dumps(first), as_0_2_0_wrote_it(first)):
+        rows_of(done).write_text(f"{whole}{line}\n")
         (done.results / ".ckpt" / "finished.json").unlink(missing_ok=True)
         again = done.run()
         assert (again.code, server.count()) == (0, 12), (line, again)

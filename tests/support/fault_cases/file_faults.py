@@ -42,7 +42,8 @@ def damaged_memory(place: Workplace, full: bool) -> Outcome:
             line[part] = wrong
             if wrong == "gone":
                 del line[part]
-        kept.write_text("".join(json.dumps(line) + "\n" for line in lines) + "[]\n7\n")
+        damaged = [json.dumps(line, separators=(",", ":")) for line in lines]
+        kept.write_text("\n".join([*damaged, "[]", "7"]) + "\n")
         (place.results / ".ckpt" / "finished.json").unlink()
         again = ended(place.start())  # another process: this one knows the images
         calm(again)
