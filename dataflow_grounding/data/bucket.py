@@ -275,7 +275,7 @@ class _Replies:
 
     def __init__(self, bucket: _Bucket) -> None:
         self._bucket = bucket
-        self._claim = f"{bucket.writer} {token_hex(8)}".encode()
+        self._claim = f"{bucket.writer} {token_hex(8)}\n".encode()
         self._folder = posixpath.join(bucket.part, CKPT)
         self._claim_path = f"{self._folder}/claim"
         self._log = bucket.here(self._folder, "replies.jsonl")
