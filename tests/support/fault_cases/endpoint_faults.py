@@ -360,7 +360,7 @@ _WEATHERS = [
         "503 for minutes",
         DOWN,
         lambda full: on(faults.server_error(503), where=down(25.0 if full else 4.0)),
-        most=6 * COUNT,
+        most=8 * COUNT,  # 16 are under way, and tried after 1, 2, 4, 8 s: 20 s without an answer
     ),
     Weather("a redirect for all records", STOPS, always(on(Fault(307, "moved"))), 4, most=1),
     Weather(
