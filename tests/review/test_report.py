@@ -274,7 +274,7 @@ def test_text_stays_text_wherever_it_stands(folder: Path, show: Any, single: boo
         "summary": {"model": text},
         "failures": [{"id": text, "step": text, "kind": text, "message": text}, {}],
         "versions": [version(folder, [before], text)],
-        "called": text,
+        "own_name": text,
     }
     path = report(folder, [record], find_image=lambda _: None, single=single, **options)
     page = show(path)
