@@ -30,8 +30,9 @@ def first_time(path: Path) -> None:
     """What the first request with an image costs."""
     limits = ImageLimits()
     kept: Kept = {}
-    facts = read_facts(file_at(str(path)), limits, kept)
-    Image(str(path), facts, limits, kept=kept).data_url()
+    file = file_at(str(path))
+    facts = read_facts(file, limits, kept)
+    Image(file, facts, limits, kept=kept).data_url()
 
 
 def full_size(path: Path) -> None:

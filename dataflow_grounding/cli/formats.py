@@ -32,7 +32,7 @@ from dataflow_grounding.data.classes import (
     parts_of,
     split_of,
 )
-from dataflow_grounding.data.records import Record, dump_text, path_of
+from dataflow_grounding.data.records import dump_text, path_of
 from dataflow_grounding.data.results_folder import RecordsOf, image_folders_of, records_of, run_of
 from dataflow_grounding.data.rows import RowWriter, write_text
 from dataflow_grounding.data.shared_stems import SharedStems
@@ -51,7 +51,7 @@ from dataflow_grounding.formats.format import Format
 from dataflow_grounding.formats.reading import Doubts, with_sizes
 from dataflow_grounding.formats.samples import Exported
 from dataflow_grounding.formats.selection import Selection
-from dataflow_grounding.images.image import find_image, waits
+from dataflow_grounding.images.image import find_file, waits
 
 
 class _ClassScore(click.ParamType):  # type: ignore[type-arg]
@@ -244,7 +244,7 @@ def _missing_pictures(paths: list[str], folder: str, unpacked: str) -> list[str]
         return []
     for path in paths:
         with suppress(GroundingError):
-            find_image(Record({"image_path": path}, (folder, unpacked, ".")), "image_path")
+            find_file(path, (folder, unpacked, "."))
             return []
     return [f"Note: no picture was found in {folder}, the first is {paths[0]}: name --image-root"]
 

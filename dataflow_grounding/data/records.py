@@ -54,12 +54,11 @@ class Record(dict[str, Any]):
             either.
         occurrence: How many earlier rows have the same `image_id`, so that ids stay unique.
         place: The row's number in its file, from 0.
-        pinned: The `Image` that its picture is in all steps, even if the file changes meanwhile;
-            None looks at the file in each step.
-        sent: Its pictures as they are sent, while it is at work; its copies share them.
+        images: By path, the `Image` that each of its pictures is in all steps, even if the file
+            changes meanwhile; its copies share them.
     """
 
-    __slots__ = ("folders", "image_id", "occurrence", "pinned", "place", "sent")
+    __slots__ = ("folders", "image_id", "images", "occurrence", "place")
 
     def __init__(
         self,
@@ -73,8 +72,7 @@ class Record(dict[str, Any]):
         self.folders = folders
         self.occurrence = occurrence
         self.place = place
-        self.pinned: Any = None
-        self.sent: dict[str, Any] = {}
+        self.images: dict[str, Any] = {}
         own_id = row.get("image_id")
         self.image_id = str(own_id) if has_id(own_id) else image_id
 
@@ -82,8 +80,7 @@ class Record(dict[str, Any]):
         """Return a copy with the columns of `update` set."""
         row = {**self, **update}
         record = Record(row, self.folders, self.occurrence, self.image_id, self.place)
-        record.pinned = self.pinned
-        record.sent = self.sent
+        record.images = self.images
         return record
 
     @property

@@ -5,13 +5,12 @@ import json
 import os
 import time
 from collections import Counter
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 from dataflow_grounding._util.errors import StorageFailed, errors_as
 from dataflow_grounding._util.paths import state_of
 from dataflow_grounding._util.secrets import blotted
-from dataflow_grounding._util.threads import side_by_side
 from dataflow_grounding._util.version import OUTPUT
 from dataflow_grounding.data.records import Record, as_json, read_object, write_bytes
 from dataflow_grounding.data.rows import read_rows
@@ -19,9 +18,8 @@ from dataflow_grounding.engine.finished_rows import settings_of
 from dataflow_grounding.engine.keyed_log import sealed, unsealed
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.plan import Step
-from dataflow_grounding.engine.source import Source, state_of_image
+from dataflow_grounding.engine.source import Source, files_of_images
 from dataflow_grounding.engine.summary import MAY_CHANGE, Summary
-from dataflow_grounding.images.image import is_far
 
 NAME = "finished.json"  # the file's name in a checkpoint folder
 
@@ -120,8 +118,7 @@ class Manifest:
         folders = self._steps[0].storage.image_folders
         for key in sorted(keys):
             records = (Record(row.data or {}, folders) for row in read_rows(path))
-            far = partial(is_far, key=key)
-            for file in side_by_side(partial(state_of_image, key=key), records, far):
+            for file in files_of_images(records, key):
                 digest.update(repr(file).encode())
         return digest.hexdigest()
 

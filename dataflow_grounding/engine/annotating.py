@@ -147,9 +147,9 @@ async def annotated(
             if record.get(image_key) is None:
                 check_seed(record)  # says which entry it was, whose image isn't known
             limits = operator.serving.image_limits if operator.serving else None
-            facts = await memo.prepare(record, image_key, limits)
+            image = await memo.prepare(record, image_key, limits)
             if operator.needs_image and operator.looks_at_image:
-                size = facts.size
+                size = image.size
         # On a copy and as plain JSON, so that a streamed record is what one would be that was
         # written and read again.
         update: Any = operator.annotate(record.updated(as_json(record)), ask)

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from dataflow_grounding._util.errors import GroundingError, RecordError, StorageFailed
+from dataflow_grounding._util.errors import RecordError, StorageFailed
 from dataflow_grounding._util.paths import kind_of
 from dataflow_grounding._util.version import OUTPUT
 from dataflow_grounding.data.records import Record, Update
@@ -17,7 +17,7 @@ from dataflow_grounding.engine.image_memo import ImageMemo, is_young
 from dataflow_grounding.engine.keyed_log import KeyedLog
 from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.summary import MAY_CHANGE, ODD_BOXES, OF_CHECKS
-from dataflow_grounding.images.image import ImageFile, ImageLimits, find_image, is_far, kept_facts
+from dataflow_grounding.images.image import Image, ImageLimits, is_far, is_unchanged, kept_facts
 
 NAME = "finished_rows.jsonl"  # the file's name in a checkpoint folder
 
@@ -28,11 +28,10 @@ _ROWS = json.JSONEncoder(default=repr)
 
 
 class RowKey(NamedTuple):
-    """What tells a row: a digest of all that it is made of, and its pictures' files and content."""
+    """What tells a row: a digest of all that it is made of, and its pictures as they were found."""
 
     digest: str
-    files: Sequence[ImageFile]
-    pictures: Sequence[str]
+    images: Sequence[Image]
 
 
 @dataclass
@@ -74,32 +73,21 @@ class FinishedRows:
 
     async def key_of(self, record: Record) -> RowKey | None:
         """Return the key of a row that is about to be done; None where that isn't known."""
-        files = self._files_of(record) if self._settings is not None else None
-        if files is None:
+        if self._settings is None:
             return None
-        pictures = []
-        try:
-            for image_key, limits in self._limits.items():
-                facts = await self._memo.prepare(record, image_key, limits)
-                pictures.append(facts.digest)
-        except RecordError:  # the step that reads the picture says why
-            return None
-        of_row = [self._settings, record.place, record.image_id, record.occurrence]
-        shown = [[file.path, digest] for file, digest in zip(files, pictures, strict=True)]
-        text = _ROWS.encode([*of_row, *shown, record])
-        return RowKey(hashlib.blake2b(text.encode(), digest_size=16).hexdigest(), files, pictures)
-
-    def _files_of(self, record: Record) -> list[ImageFile] | None:
-        # A far picture, at which a look would hold up the other rows, isn't known either.
-        files = []
-        for image_key in self._limits:
+        images = []
+        for image_key, limits in self._limits.items():
+            # Of a far picture isn't known, without asking its store, whether it has changed.
             if image_key not in record or is_far(record, image_key):
                 return None
             try:
-                files.append(find_image(record, image_key))
-            except GroundingError:
+                images.append(await self._memo.prepare(record, image_key, limits))
+            except RecordError:  # the step that reads the picture says why
                 return None
-        return files
+        of_row = [self._settings, record.place, record.image_id, record.occurrence]
+        shown = [[image.path, image.facts.digest] for image in images]
+        text = _ROWS.encode([*of_row, *shown, record])
+        return RowKey(hashlib.blake2b(text.encode(), digest_size=16).hexdigest(), images)
 
     def get(self, key: RowKey | None) -> FinishedRow | None:
         if key is None or not self._log.first_new:
@@ -118,22 +106,19 @@ class FinishedRows:
             return None
         return None if self._replies.vouched.sets_aside(*row.replies_at) else row
 
-    def put(
-        self, key: RowKey | None, record: Record, columns: Sequence[Update], work: RowWork
-    ) -> bool:
+    def put(self, key: RowKey | None, columns: Sequence[Update], work: RowWork) -> bool:
         """Keep what a row got, where the same would come out were it done again. Returns False
         where its picture has changed since the row was begun.
         """
         may_be_others = work.replayed and self._replies.others
         if key is None or may_be_others or not MAY_CHANGE.isdisjoint(work.notes):
             return True
-        if self._files_of(record) != key.files:
+        if not all(is_unchanged(image.file) for image in key.images):
             return False
-        if any(map(is_young, key.files)):
-            return True
-        known = [kept_facts.get(file) for file in key.files]
-        if [facts and facts.digest for facts in known] != key.pictures:
-            return True  # meanwhile another row has found that the file has other content
+        for image in key.images:
+            # The second: meanwhile another row has found that the file has other content.
+            if is_young(image.file) or kept_facts.get(image.file) != image.facts:
+                return True
         first = 0 if work.replayed else self._replies.first_new
         notes = {code: count for code, count in work.notes.items() if code not in OF_CHECKS}
         if not work.sent:  # what was kept of the same replies tells better where these are

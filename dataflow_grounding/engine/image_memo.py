@@ -45,43 +45,42 @@ class ImageMemo:
 
     async def prepare(
         self, record: Record, key: str, limits: images.ImageLimits | None
-    ) -> ImageFacts:
-        """Return the facts of the record's image, from `kept_facts`, the log, or the file. What was
-        read is added to the log, unless the file is young.
+    ) -> images.Image:
+        """Return the record's image, which is looked for once. Its facts are from `kept_facts`, the
+        log, or the file; what was read is added to the log, unless the file is young.
         """
-        pinned = images.pinned(record, key)
-        if pinned is not None:
-            return pinned.facts
-        if images.is_far(record, key):
-            file = await off_loop(images.find_image, record, key)
-        else:
-            file = images.find_image(record, key)
-        if file in images.kept_facts:
-            return images.kept_facts[file]
-        known = None
+        if images.opened(record, key) is None:
+            if images.is_far(record, key):
+                file = await off_loop(images.find_image, record, key)
+            else:
+                file = images.find_image(record, key)
+            kept: images.Kept = {}
+            facts = images.kept_facts.get(file) or await self._facts(file, limits, kept)
+            image = images.Image(file, facts, limits or images.ImageLimits(), kept=kept)
+            record.images[record[key]] = image
+        return images.open_image(record, key, limits)
+
+    async def _facts(
+        self, file: images.ImageFile, limits: images.ImageLimits | None, kept: images.Kept
+    ) -> ImageFacts:
+        facts = None
         if self._log is not None and len(self._log):
-            known = remembered(self._log, file)
-        facts = known or await self._read(file, limits if self._keeps else None, record)
-        images.keep(images.kept_facts, file, facts)
-        if self._log is not None and self._keeps and known is None and not is_young(file):
-            self._log.put(_key(file.path), {**_unusual(facts, file), "state": _state(file)})
-        return facts
+            facts = remembered(self._log, file)
+        if facts is None:
+            read = partial(images.read_facts, file, limits if self._keeps else None, kept)
+            facts = await (off_loop(read) if file.is_far else self.of_disk(read))
+            if self._log is not None and self._keeps and not is_young(file):
+                self._log.put(_key(file.path), {**_unusual(facts, file), "state": _state(file)})
+        return images.keep_facts(file, facts)
 
     def forget(self, record: Record, key: str) -> None:
         """Forget the facts of the record's image, which was found to be another one."""
+        images.let_go(record)
         with suppress(RecordError):  # it may be gone by now
             file = images.find_image(record, key)
             images.kept_facts.pop(file, None)
             if self._log is not None and self._keeps:
                 self._log.put(_key(file.path), {})
-
-    async def _read(
-        self, file: images.ImageFile, limits: images.ImageLimits | None, record: Record
-    ) -> ImageFacts:
-        read = partial(images.read_facts, file, limits, record.sent)
-        if file.is_far:
-            return await off_loop(read)
-        return await self.of_disk(read)
 
     async def of_disk(self, read: Callable[[], T]) -> T:
         """Return what `read` returns. A thread takes longer than a quick file; so files are read on

@@ -22,7 +22,7 @@ from dataflow_grounding.engine.plan import SUSPECT, Annotator, Result, may_ask
 from dataflow_grounding.engine.source import IMAGE_COLUMN, identify, pictures_of
 from dataflow_grounding.engine.workers import Workers, run_blocking
 from dataflow_grounding.images.display import ShownRecord
-from dataflow_grounding.images.image import find_image
+from dataflow_grounding.images.image import find_image, let_go
 from dataflow_grounding.images.in_memory import as_path, id_of, is_picture
 
 Results: TypeAlias = dict[int, tuple[ShownRecord, RecordError | None]]
@@ -218,7 +218,7 @@ class _WorkInMemory:
             if self._until_failure and self._has_failed:
                 return
             update, error = await self._annotated(index, record)
-            record.sent.clear()  # the record itself stays
+            let_go(record)  # the record itself stays
             self._outcomes[index] = (update, error)
             if error is not None:
                 self._has_failed = True

@@ -36,6 +36,7 @@ from dataflow_grounding.engine.run_lock import check_held
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.engine.workers import Workers, all_done, cancel_all, signals_to
+from dataflow_grounding.images.image import let_go
 from dataflow_grounding.serving.serving import Serving
 
 SYNC_SECONDS = 0.5  # after which replies are put on disk
@@ -319,21 +320,21 @@ class Run:
             work.key = await self._kept.finished.key_of(record)
             return await self._finish(place, row, record, work, again=True)
         self.summary.notes.update(work.notes)
-        self._keep(place, record, results, work)
-        record.sent.clear()  # a traceback may keep the record for long
+        self._keep(place, results, work)
         return self._outcome(row, record, results)
 
-    def _keep(self, place: int, record: Record, results: Sequence[Result], work: RowWork) -> None:
+    def _keep(self, place: int, results: Sequence[Result], work: RowWork) -> None:
         columns = []
         for index, (of_step, error) in enumerate(results):
             if of_step is None or error is not None or (place, index) in self._outputs.suspects:
                 return
             columns.append(of_step)
-        if not self._kept.finished.put(work.key, record, columns, work):
+        if not self._kept.finished.put(work.key, columns, work):
             self.summary.notes["image_changed"] += 1
 
     def _outcome(self, row: Row, record: Record, results: list[Result]) -> Outcome:
         outcome = Outcome(row.line, record.image_id)
+        let_go(record)  # a traceback, or the outcome, may keep it for long
         for step, (columns, error) in zip(self.steps, results, strict=True):
             if error is not None:
                 outcome.failures.append((step.label, error))

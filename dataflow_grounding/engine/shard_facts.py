@@ -9,12 +9,12 @@ from typing import Any
 
 from dataflow_grounding._util.errors import RecordError
 from dataflow_grounding._util.threads import side_by_side
-from dataflow_grounding.data.records import Record
+from dataflow_grounding.data.records import path_of
 from dataflow_grounding.data.rows import read_rows
 from dataflow_grounding.engine import image_memo
 from dataflow_grounding.engine.keyed_log import KeyedLog
 from dataflow_grounding.engine.shard import lines_path
-from dataflow_grounding.images.image import find_image, is_far
+from dataflow_grounding.images.image import find_file, waits
 
 BLOCK = 1 << 20  # bytes that are read at a time
 
@@ -42,21 +42,20 @@ def pictures_of(path: str, folders: Sequence[Any], checkpoint: str) -> list[str]
     if not os.path.exists(path):
         return [places.hexdigest(), contents.hexdigest()]
     named = tuple(folder for folder in folders if isinstance(folder, str))
-    records = (Record(row.data or {}, named) for row in read_rows(path))
+    paths = (path_of(row.data or {}) for row in read_rows(path))
     with closing(image_memo.log_of(checkpoint)) as log:
-        look = partial(_picture_of, log=log)
-        for picture in side_by_side(look, records, lambda _: False, cores=True):
+        look = partial(_picture_at, folders=named, log=log)
+        for picture in side_by_side(look, paths, lambda _: False, cores=True):
             if picture is not None:
                 places.update(os.fsencode(f"{picture[0]}\n"))
                 contents.update(f"{picture[1]}\n".encode())
     return [places.hexdigest(), contents.hexdigest()]
 
 
-def _picture_of(record: Record, log: KeyedLog) -> tuple[str, str] | None:
-    column = "image_path" if record.get("image_path") else "image"
-    if not isinstance(record.get(column), str) or is_far(record, column):
+def _picture_at(path: str, folders: tuple[str, ...], log: KeyedLog) -> tuple[str, str] | None:
+    if waits(path, folders):
         return None
     with suppress(RecordError):  # a picture that can't be read tells nothing
-        file = find_image(record, column)
+        file = find_file(path, folders)
         return file.path, image_memo.digest_of(file, log)
     return None

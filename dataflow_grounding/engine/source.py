@@ -35,7 +35,7 @@ from dataflow_grounding.engine.shard import (
     shard_of,
 )
 from dataflow_grounding.images.files import Header, read_header
-from dataflow_grounding.images.image import SECOND_NS, ImageFile, find_image, is_far, pinned
+from dataflow_grounding.images.image import SECOND_NS, ImageFile, find_image, is_far, opened
 
 if TYPE_CHECKING:
     from dataflow_grounding.engine.shard import Shard
@@ -139,7 +139,7 @@ def _is_list_of_texts(value: Any) -> bool:
 
 
 def _header(image_key: str, record: Record) -> tuple[str, Header] | None:
-    image = pinned(record, image_key)
+    image = opened(record, image_key)
     if image is not None:
         return image.path, Header(image.size, image.facts.media_type, 1)
     with suppress(GroundingError):  # the record fails of that when its turn comes
@@ -159,8 +159,13 @@ def in_pilot(place: int, total: int | None, pilot: int | None) -> bool:
     return place * pilot % max(total, 1) < pilot
 
 
-def state_of_image(record: Record, key: str) -> ImageFile | None:
-    """Return the file that a record names in column `key`; None where it can't be found."""
+def files_of_images(records: Iterable[Record], key: str) -> Iterator[ImageFile | None]:
+    """Yield the file that each record names in column `key`; None where it can't be found."""
+    find = functools.partial(_file_of_image, key=key)
+    return side_by_side(find, records, functools.partial(is_far, key=key))
+
+
+def _file_of_image(record: Record, key: str) -> ImageFile | None:
     with suppress(GroundingError):
         return find_image(record, key)
     return None
@@ -422,9 +427,7 @@ class Source:
             with open_input(path) as file:
                 while block := file.read(BLOCK):
                     digest.update(block)
-        far = functools.partial(is_far, key=self.image_key)
-        state = functools.partial(state_of_image, key=self.image_key)
-        for image in side_by_side(state, self._records(), far):
+        for image in files_of_images(self._records(), self.image_key):
             # a time to come is a clock's fault, not a change; within a second it may be rounded up
             latest = time.time_ns() + SECOND_NS
             if image and since is not None and since <= image.changed_ns <= latest:

@@ -17,14 +17,13 @@ from dataflow_grounding._util.paths import is_absolute, path_within
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.boxes.regions import labels_as_stored
 from dataflow_grounding.data.records import (
-    Record,
     name_within,
     path_of,
     stated_size,
 )
 from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.images.files import Header, decode, read_file, read_header
-from dataflow_grounding.images.image import find_image
+from dataflow_grounding.images.image import find_file
 
 Images: TypeAlias = Literal["copy", "link", "reference"]
 FOLDER = "images"  # of an export, with its pictures
@@ -93,8 +92,7 @@ class ExportPictures:
         name = self.name_of(record)
         stated = stated_size(record)
         try:
-            row = Record({"image_path": path_of(record)}, self._folders)
-            path = find_image(row, "image_path").path
+            path = find_file(path_of(record), self._folders, "image_path").path
             header = read_header(path)
         except ImageMissing:
             if self._images != "reference" or stated is None:

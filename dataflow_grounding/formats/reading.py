@@ -44,7 +44,7 @@ from dataflow_grounding.engine.source import identify
 from dataflow_grounding.formats.format import is_at_span
 from dataflow_grounding.formats.imported import COLUMN, with_read
 from dataflow_grounding.images.files import ENDINGS, MAX_FILE_BYTES, Header, read_header
-from dataflow_grounding.images.image import ImageFile, find_image, waits
+from dataflow_grounding.images.image import ImageFile, find_file, waits
 
 ROUNDING = 0.5  # px by which a box may reach out of its image without a report
 # Reports on an import; the boxes stay as they are.
@@ -369,7 +369,7 @@ def picture_size(folder: str, name: Any, where: str) -> Size:
 
 def _picture_header(folder: str, name: Any, where: str) -> Header:
     try:
-        return _header_at(find_image(Record({"image": name}, (folder,)), "image"))
+        return _header_at(find_file(name, (folder,)))
     except RecordError as error:
         raise InputError(f"{where}: {error}") from None
 

@@ -20,7 +20,7 @@ from dataflow_grounding.data.records import (
     read_expressions,
 )
 from dataflow_grounding.images.files import decode
-from dataflow_grounding.images.image import find_image, url_of
+from dataflow_grounding.images.image import find_file, url_of
 from dataflow_grounding.images.in_memory import as_path
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class ShownRecord(Shown, Record):
 
     def shown_picture(self) -> "PillowImage":
         path = as_path(self.get(self.image_key), self.image_key)
-        return decode(find_image(super().updated({self.image_key: path}), self.image_key).path)
+        return decode(find_file(path, self.folders, self.image_key).path)
 
     def updated(self, update: Mapping[str, Any]) -> "ShownRecord":
         return self.of(self, self.image_key, update)

@@ -23,7 +23,7 @@ from dataflow_grounding._util.errors import (
     MissingExtra,
     cant_read,
 )
-from dataflow_grounding._util.paths import is_absolute, joined, look
+from dataflow_grounding._util.paths import is_absolute, joined, look, plain_path
 from dataflow_grounding._util.terminal import quoted
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.data.records import Record
@@ -34,12 +34,11 @@ if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
 L = TypeVar("L", bound="SizeLimits")
-K = TypeVar("K")
-V = TypeVar("V")
 PADDING = (127, 127, 127)  # the grey, in RGB, of what is added next to a picture
 MAX_KEPT_BYTES = 256 * 2**20  # of pictures as sent that `kept_encoded` holds
 MAX_KEPT_FILES = 128 * 2**20  # bytes of remote files that `kept_files` holds
-_MOST_KEPT = 4096  # entries of `kept_facts` and of `seen_files`
+_MOST_KEPT = 4096  # entries of `kept_facts`
+SECOND_NS = 10**9
 # How much a size may miss a limit or a shape: nothing is scaled or padded for a hundredth.
 _TOLERANCE = 0.01
 
@@ -246,21 +245,56 @@ def keep_encoded(kept: Kept, digest: str, data: bytes) -> None:
             kept[digest] = kept_encoded.setdefault(digest, Encoded(data))
 
 
+class ImageFile(NamedTuple):
+    """An image file and the state that its facts are remembered by.
+
+    Programs may set `mtime_ns`, but not `ctime_ns`, which is 0 for a file on another machine.
+    `inode` is 0 on disks where a number may change by itself.
+    """
+
+    path: str
+    file_bytes: int
+    mtime_ns: int = 0
+    ctime_ns: int = 0
+    inode: int = 0
+
+    @property
+    def is_far(self) -> bool:
+        """Whether reading it waits for a store."""
+        return not self.ctime_ns
+
+    @property
+    def changed_ns(self) -> int:
+        """When it was changed last by either time, in nanoseconds since 1970, at the latest."""
+        latest = self.ctime_ns + SECOND_NS - 1 if self.counts_seconds else self.ctime_ns
+        return max(self.mtime_ns, latest)
+
+    @property
+    def counts_seconds(self) -> bool:
+        """Whether its system seems to count whole seconds; so of a remote file."""
+        return self.ctime_ns % SECOND_NS == 0
+
+
 @dataclass(frozen=True)
 class Image:
     """An image file as a task uses it: facts now, bytes when it is sent.
 
     Args:
-        path: The file's path or address.
+        file: The file, as it was found.
         facts: What was read from its header.
         limits: What the serving takes as it is.
-        kept: What keeps it as it is sent: its record, or it alone.
+        kept: What keeps it as it is sent, shared with what the record's other steps open.
     """
 
-    path: str
+    file: ImageFile
     facts: ImageFacts
     limits: ImageLimits
     kept: Kept = field(default_factory=dict, kw_only=True, repr=False, compare=False)
+
+    @property
+    def path(self) -> str:
+        """The file's path or address."""
+        return self.file.path
 
     @cached_property
     def size(self) -> Size:
@@ -431,36 +465,6 @@ class Image:
         return decoding(self.file_bytes(), self.path)
 
 
-class ImageFile(NamedTuple):
-    """An image file and the state that its facts are remembered by.
-
-    Programs may set `mtime_ns`, but not `ctime_ns`, which is 0 for a file on another machine.
-    `inode` is 0 on disks where a number may change by itself.
-    """
-
-    path: str
-    file_bytes: int
-    mtime_ns: int
-    ctime_ns: int = 0
-    inode: int = 0
-
-    @property
-    def is_far(self) -> bool:
-        """Whether reading it waits for a store."""
-        return not self.ctime_ns
-
-    @property
-    def changed_ns(self) -> int:
-        """When it was changed last by either time, in nanoseconds since 1970, at the latest."""
-        latest = self.ctime_ns + SECOND_NS - 1 if self.counts_seconds else self.ctime_ns
-        return max(self.mtime_ns, latest)
-
-    @property
-    def counts_seconds(self) -> bool:
-        """Whether its system seems to count whole seconds; so of a remote file."""
-        return self.ctime_ns % SECOND_NS == 0
-
-
 def is_far(record: Record, key: str) -> bool:
     """Return whether a store may be asked for the record's image, whose path is in column `key`."""
     return waits(record.get(key), record.folders)
@@ -472,20 +476,27 @@ def waits(path: object, folders: Iterable[str] = ()) -> bool:
 
 
 def find_image(record: Record, key: str) -> ImageFile:
-    """Return the image file that a record names in column `key`, in the first folder that has it.
+    """Return the image file that a record names in column `key`. Raises what `find_file` does."""
+    return find_file(record.get(key), record.folders, key)
+
+
+def find_file(path: object, folders: Sequence[str], column: str = "image") -> ImageFile:
+    """Return the image file at a path that a row's `column` has, in the first folder that has it.
 
     Without folders a relative path starts from the current one. No host is asked that the user had
     no part in. Raises BrokenRow for no path, or one that rows may not name; ImageMissing;
     MachineBusy where a folder couldn't be looked into, so the file may be there all the same.
     """
-    name = _path_in(record, key)
-    folders = record.folders
+    name = _named(path, folders, column)
     busy: MachineBusy | None = None
-    for path in _paths_of(name, folders):
+    candidates: Iterable[str] = (joined(folder, name) for folder in folders or ("",))
+    if is_absolute(name):
+        candidates = [plain_path(name)]
+    for candidate in candidates:
         try:
-            return keep(seen_files, (name, *folders), file_at(path))
+            return file_at(candidate)
         except (OSError, InputError, MissingExtra) as error:
-            why = cant_read(path, error)
+            why = cant_read(candidate, error)
             reason = getattr(error, "strerror", error)
             if isinstance(why, MachineBusy):
                 busy = why
@@ -520,14 +531,6 @@ def _missing(name: str, folders: Sequence[str], reason: object) -> ImageMissing:
     return ImageMissing(f"no image {quoted(name)}: {reason}{where}")
 
 
-def _paths_of(name: str, folders: Sequence[str]) -> list[str]:
-    if name.startswith(os.sep) and "://" not in name:  # as most are
-        return [name]
-    if is_absolute(name) or not folders:
-        return [joined("", name)]
-    return [joined(folder, name) for folder in folders]
-
-
 def file_at(path: str) -> ImageFile:
     """Return the file at a path or address, with its state now.
 
@@ -543,6 +546,14 @@ def file_at(path: str) -> ImageFile:
     return ImageFile(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, inode)
 
 
+def is_unchanged(file: ImageFile) -> bool:
+    """Return whether a file of this machine is still in this state."""
+    try:
+        return file_at(file.path) == file
+    except OSError:
+        return False
+
+
 def _is_there(path: str, folders: Sequence[str]) -> bool:
     # On this machine alone.
     paths = [joined(folder, path) for folder in folders] or [path]
@@ -552,17 +563,16 @@ def _is_there(path: str, folders: Sequence[str]) -> bool:
         return False
 
 
-def _path_in(record: Record, key: str) -> str:
+def _named(path: object, folders: Sequence[str], column: str) -> str:
     # A run that may fetch these does so before: its rows name the fetched files here.
-    path = record.get(key)
     if not isinstance(path, str) or not path or "\0" in path:
-        raise BrokenRow(f"column {key!r} should be the path of an image")
+        raise BrokenRow(f"column {column!r} should be the path of an image")
     if "://" not in path:
         return path
-    if not may_be_named(path, record.folders):
+    if not may_be_named(path, folders):
         raise BrokenRow(
-            f"column {key!r} names a picture at {scheme_of(path)}://, which rows may not: copy it"
-            " to a folder, or name its folder as data.image_root (--image-root)"
+            f"column {column!r} names a picture at {scheme_of(path)}://, which rows may not: copy"
+            " it to a folder, or name its folder as data.image_root (--image-root)"
         )
     if is_web(path):
         raise ImageMissing(
@@ -575,8 +585,8 @@ def _path_in(record: Record, key: str) -> str:
 def open_image(record: Record, key: str, limits: ImageLimits | None = None) -> Image:
     """Return the image that column `key` names; of the file no more is read than its facts need.
 
-    Facts that are known already are not read again while the file's state stays the same. A store
-    is asked once for a file's state.
+    It is looked for once, and is the same in all steps of the record. Facts that are known already
+    are not read again while the file's state stays the same.
 
     Args:
         record: The record.
@@ -586,18 +596,26 @@ def open_image(record: Record, key: str, limits: ImageLimits | None = None) -> I
     Raises:
         BrokenRow, ImageMissing, ImageBroken, MachineBusy: As `find_image` and `read_facts` say.
     """
-    image = pinned(record, key)
-    if image is not None:
-        return replace(image, limits=limits or ImageLimits())
-    file = None
-    if is_far(record, key):
-        file = seen_files.get((record.get(key), *record.folders))
-    if file is None:
+    image = opened(record, key)
+    if image is None:
         file = find_image(record, key)
-    facts = kept_facts.get(file)
-    if facts is None:
-        facts = keep(kept_facts, file, read_facts(file))
-    return Image(file.path, facts, limits or ImageLimits(), kept=record.sent)
+        facts = kept_facts.get(file) or keep_facts(file, read_facts(file))
+        image = record.images[record[key]] = Image(file, facts, limits or ImageLimits())
+    return replace(image, limits=limits or ImageLimits())
+
+
+def opened(record: Record, key: str) -> Image | None:
+    """Return the image that column `key` names, if it is known to the record."""
+    name = record.get(key)
+    image: Image | None = record.images.get(name) if isinstance(name, str) else None
+    return image
+
+
+def let_go(record: Record) -> None:
+    """Forget a record's images, and what is kept of them as they are sent, whoever has them."""
+    for image in record.images.values():
+        image.kept.clear()
+    record.images.clear()
 
 
 def pin(record: Record, key: str, data: bytes, limits: ImageLimits) -> ImageFacts:
@@ -606,16 +624,11 @@ def pin(record: Record, key: str, data: bytes, limits: ImageLimits) -> ImageFact
     If the file changes meanwhile, steps go on with `data`, or raise ImageChanged: what another
     picture shows isn't taken for this one's. Raises ImageBroken, MachineBusy.
     """
-    image = Image(record[key], parse_facts(data, record[key]), limits, kept=record.sent)
+    path = record[key]
+    image = Image(ImageFile(path, len(data)), parse_facts(data, path), limits)
     image.keep_as_is(data)
-    record.pinned = image
+    record.images[path] = image
     return image.facts
-
-
-def pinned(record: Record, key: str) -> Image | None:
-    """Return the image that column `key` names, if it was given to `pin`."""
-    image: Image | None = record.pinned
-    return image if image is not None and image.path == record.get(key) else None
 
 
 def read_facts(
@@ -630,20 +643,17 @@ def read_facts(
     if file.is_far:
         kept_files.put(facts.digest, data)
     if keep_for and kept is not None:
-        Image(file.path, facts, keep_for, kept=kept).keep_as_is(data)
+        Image(file, facts, keep_for, kept=kept).keep_as_is(data)
     return facts
 
 
-SECOND_NS = 10**9
 kept_facts: OrderedDict[ImageFile, ImageFacts] = OrderedDict()
 """Facts of the last files, so that the record's next steps needn't read them again."""
-seen_files: OrderedDict[tuple[Any, ...], ImageFile] = OrderedDict()
-"""The last files that `find_image` found, by path and folders: a store is asked once."""
 
 
-def keep(kept: OrderedDict[K, V], key: K, value: V) -> V:
-    """Put a value into `kept`, of at most _MOST_KEPT entries, and return it."""
-    kept[key] = value
-    while len(kept) > _MOST_KEPT:
-        kept.popitem(last=False)
-    return value
+def keep_facts(file: ImageFile, facts: ImageFacts) -> ImageFacts:
+    """Put a file's facts into `kept_facts`, and return them."""
+    kept_facts[file] = facts
+    while len(kept_facts) > _MOST_KEPT:
+        kept_facts.popitem(last=False)
+    return facts

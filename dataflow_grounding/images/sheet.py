@@ -98,7 +98,7 @@ def crop_sheet(
     labels = tuple(numbers) if numbers is not None else tuple(range(1, len(boxes) + 1))
     regions = tuple(whole_pixels(_with_margin(bbox), image.size) for bbox in boxes)
     never_padded = replace(image.limits, max_wide=None, max_tall=None)
-    return CropSheet(image.path, image.facts, never_padded, regions, labels)
+    return CropSheet(image.file, image.facts, never_padded, regions, labels)
 
 
 def _with_margin(bbox: Bbox) -> Bbox:

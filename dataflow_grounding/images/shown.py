@@ -112,7 +112,7 @@ def crop_of(image: Image, bbox: Bbox) -> ImageCrop:
     region = whole_pixels(bbox, image.size)
     longer = max(region[2] - region[0], region[3] - region[1])
     factor = max(1, min(TARGET_SIDE, image.limits.max_side) // longer)
-    return ImageCrop(image.path, image.facts, never_padded(image), region, factor)
+    return ImageCrop(image.file, image.facts, never_padded(image), region, factor)
 
 
 def never_padded(image: Image) -> ImageLimits:
@@ -158,7 +158,7 @@ def tiles_in(image: Image, regions: Sequence[Bbox]) -> list[ImageTile]:
     limits = never_padded(image)
     for region in regions:
         pixels = whole_pixels(region, image.size)
-        tile = ImageTile(image.path, image.facts, limits, pixels, 1, together=together)
+        tile = ImageTile(image.file, image.facts, limits, pixels, 1, together=together)
         together.tiles.append(tile)
     return together.tiles
 
@@ -211,4 +211,4 @@ def numbered_marks(boxes: Sequence[Bbox], outlined: bool) -> "list[Mark]":
 
 
 def marked(image: Image, boxes: Sequence[Bbox], *, outlined: bool = True) -> MarkedImage:
-    return MarkedImage(image.path, image.facts, image.limits, tuple(boxes), outlined)
+    return MarkedImage(image.file, image.facts, image.limits, tuple(boxes), outlined)

@@ -230,18 +230,17 @@ class _RowCheck:
         image_key = self.source.image_key
         self.stems.add(str(record.get(image_key) or ""))
         try:
-            find_image(record, image_key)
+            path = find_image(record, image_key).path
         except ImageMissing:
             self.missing_count += 1
             if len(self.missing) < MOST_NAMES:
                 self.missing.append(str(record[image_key]))
             raise
-        self.folders[_folder_of(record, image_key)] += 1
+        self.folders[_folder_of(record, image_key, path)] += 1
         if open_image(record, image_key).facts.stretched:
             self.stretched.append(repr(record[image_key]))
-        path = os.path.realpath(find_image(record, image_key).path)
         # Only a hash is kept, as there may be a million rows.
-        question = hash(repr([path, *map(record.get, self._text_columns)]))
+        question = hash(repr([os.path.realpath(path), *map(record.get, self._text_columns)]))
         first_line = self._line_of_question.setdefault(question, line)
         if first_line != line:
             self.repeated.append(f"line {line} that of line {first_line}")
@@ -284,9 +283,8 @@ def _check_rows(run: SpecRun, findings: Findings) -> None:
             findings.remarks.append(f"{counted(count, 'image')} found in {folder}")
 
 
-def _folder_of(record: Record, image_key: str) -> str:
+def _folder_of(record: Record, image_key: str, path: str) -> str:
     named = str(record.get(image_key))
-    path = find_image(record, image_key).path
     if is_absolute(named):
         return ""
     for folder in record.folders:

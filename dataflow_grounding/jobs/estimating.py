@@ -34,7 +34,6 @@ from dataflow_grounding.engine.plan import Step, WholeFile, image_column
 from dataflow_grounding.engine.reply_line import usage_of
 from dataflow_grounding.engine.source import IMAGE_COLUMN, Source, in_pilot, pictures_of
 from dataflow_grounding.engine.workers import run_blocking
-from dataflow_grounding.images.image import open_image
 from dataflow_grounding.jobs.answerable import unanswerable
 from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.operators import Operator, texts_of
@@ -114,9 +113,8 @@ class _StepEstimate:
         shown.update([key] if key else [])
         if key is not None and operator.serving is not None:
             limits = operator.serving.image_limits
-            await memo.prepare(record, key, limits)
+            image = await memo.prepare(record, key, limits)
             if self.rules is not None:
-                image = open_image(record, key, limits)
                 pictures = operator.pictures(image) if isinstance(operator, Operator) else [image]
                 tokens = [self.rules.image(picture.sent_size) for picture in pictures]
                 beginning += round(fmean(tokens))

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from dataflow_grounding._util.errors import GroundingError, RecordError
 from dataflow_grounding.data.records import Record, path_of
 from dataflow_grounding.images.files import read_file
-from dataflow_grounding.images.image import ImageFile, file_at, waits
-from dataflow_grounding.review._record_view import path_of_picture
+from dataflow_grounding.images.image import ImageFile, waits
+from dataflow_grounding.review._record_view import file_of_picture
 
 
 class JudgedPicture(NamedTuple):
@@ -84,8 +84,8 @@ def _file_of(record: Record) -> ImageFile | None:
     if waits(path_of(record), record.folders):
         return None
     try:
-        return file_at(path_of_picture(record))
-    except (GroundingError, OSError):
+        return file_of_picture(record)
+    except GroundingError:
         return None
 
 

@@ -29,7 +29,7 @@ from dataflow_grounding.images.files import read_header
 from dataflow_grounding.review._record_view import (
     Expression,
     expressions_of,
-    path_of_picture,
+    file_of_picture,
 )
 
 # Columns of an expression that are wrong once its text has changed.
@@ -527,7 +527,7 @@ def _size_of_picture(record: Record) -> Size | None:
     # The file's size comes first: the one that the record states may be of the picture before it
     # was turned upright.
     try:
-        return read_header(path_of_picture(record)).size
+        return read_header(file_of_picture(record).path).size
     except GroundingError:
         return stated_size(record)
 

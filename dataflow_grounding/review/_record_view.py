@@ -30,7 +30,7 @@ from dataflow_grounding.data.records import (
 from dataflow_grounding.data.spans import caption_of_spans
 from dataflow_grounding.evaluation.metrics.annotations import is_span
 from dataflow_grounding.images.drawing import PAGE_PALETTE
-from dataflow_grounding.images.image import find_image
+from dataflow_grounding.images.image import ImageFile, find_image
 
 _TEXTS = load_table(__package__, "texts.yaml")  # what pages say of marks, statuses and records
 STATUS_MEANING: dict[str, str] = _TEXTS["statuses"]
@@ -116,9 +116,9 @@ def picture_column(record: Mapping[str, Any]) -> str:
     return "image_path" if "image_path" in record else "image"
 
 
-def path_of_picture(record: Record) -> str:
-    """Return the path of a record's picture. Raises RecordError where it isn't found."""
-    return find_image(record, picture_column(record)).path
+def file_of_picture(record: Record) -> ImageFile:
+    """Return the file of a record's picture. Raises RecordError where it isn't found."""
+    return find_image(record, picture_column(record))
 
 
 def why_missing(error: Exception | None = None) -> str:

@@ -14,7 +14,7 @@ from dataflow_grounding.boxes.geometry import COCO_SIZES, area, box_of, coco_siz
 from dataflow_grounding.data.heads import head_of
 from dataflow_grounding.data.manners import Manners, wordings_of
 from dataflow_grounding.data.records import STATUSES, doubt_of_reply
-from dataflow_grounding.images.image import waits
+from dataflow_grounding.images.image import ImageFile
 from dataflow_grounding.review._door_html import door_html
 from dataflow_grounding.review._record_view import (
     FIRST,
@@ -50,7 +50,7 @@ _VIEW_LINE = 1
 def write_report(
     records: Iterable[Mapping[str, Any]],
     *,
-    find_image: Callable[[Mapping[str, Any]], str | None],
+    find_image: Callable[[Mapping[str, Any]], ImageFile | None],
     out_path: str | os.PathLike[str],
     failures: Iterable[Mapping[str, Any]] = (),
     versions: Sequence[Version] = (),
@@ -156,23 +156,23 @@ class _Written:
 
 def _with_pictures(
     items: Iterable[tuple[Mapping[str, Any], Earlier]],
-    find_image: Callable[[Mapping[str, Any]], str | None],
+    find_image: Callable[[Mapping[str, Any]], ImageFile | None],
     files: ReportFiles,
 ) -> Iterator[tuple[Mapping[str, Any], Earlier, Picture]]:
-    with_paths = ((record, earlier, find_image(record)) for record, earlier in items)
+    with_files = ((record, earlier, find_image(record)) for record, earlier in items)
 
-    def is_far(item: tuple[Mapping[str, Any], Earlier, str | None]) -> bool:
-        _, _, path = item
-        return waits(path)
+    def is_far(item: tuple[Mapping[str, Any], Earlier, ImageFile | None]) -> bool:
+        _, _, file = item
+        return file is not None and file.is_far
 
     def with_picture(
-        item: tuple[Mapping[str, Any], Earlier, str | None],
+        item: tuple[Mapping[str, Any], Earlier, ImageFile | None],
     ) -> tuple[Mapping[str, Any], Earlier, Picture]:
-        record, earlier, path = item
-        return record, earlier, files.picture(path)
+        record, earlier, file = item
+        return record, earlier, files.picture(file)
 
     # Each decoded picture takes memory: as many are made into small copies as there are cores.
-    return side_by_side(with_picture, with_paths, is_far, cores=True)
+    return side_by_side(with_picture, with_files, is_far, cores=True)
 
 
 def _failure_rows(

@@ -24,7 +24,7 @@ from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.data.records import write_bytes
 from dataflow_grounding.images.display import small_copy
 from dataflow_grounding.images.files import decoding, read_file, read_header
-from dataflow_grounding.images.image import ImageFile, file_at, url_of
+from dataflow_grounding.images.image import ImageFile, url_of
 from dataflow_grounding.review._record_view import Picture, why_missing
 
 GENERATOR = '<meta name="generator" content="dataflow-grounding report, page 1">'
@@ -162,18 +162,18 @@ class ReportFiles:
                 break
             self.write(f"{name}-{number}", part)
 
-    def picture(self, path: str | None) -> Picture:
+    def picture(self, file: ImageFile | None) -> Picture:
         """Return how the page shows a picture: itself, or by a small copy; from any thread.
 
         A copy is made once for a file of that path, size and time of change. If a picture can't be
         read, nothing is raised, and the page says why it is missing. Raises OSError where the copy
         can't be written.
         """
-        if path is None:
+        if file is None:
             return Picture(missing=why_missing())
+        path = file.path
         made = b""  # the bytes of a small copy, if it is made now
         try:
-            file = file_at(path)
             address = link(path, self.folder)
             if address and not self.copies and file.file_bytes <= MOST_BYTES:
                 shown_size = _size_if_shown_itself(path)
@@ -183,7 +183,7 @@ class ReportFiles:
             if key in self._copies_there:
                 name, size = self._copies_there[key]
             else:
-                size, made = small_copy_of(path)
+                size, made = small_copy_of(file)
                 name = f"{key}-{size[0]}x{size[1]}.jpg"
         except (RecordError, InputError, OSError, ValueError) as error:
             return Picture(missing=why_missing(error))
@@ -281,9 +281,10 @@ def _size_if_shown_itself(path: str) -> Size | None:
     return header.size if header.media_type in _SHOWN_AS_THEY_ARE and is_small else None
 
 
-def small_copy_of(path: str) -> tuple[Size, bytes]:
+def small_copy_of(file: ImageFile) -> tuple[Size, bytes]:
     """Return the size of an upright picture, and a small JPEG without metadata."""
-    data = read_file(path)
+    path = file.path
+    data = read_file(path, file.file_bytes)
     size = read_header(path, data).size
     shorter = math.ceil(COPY_SIDE * min(size) / max(size))
     with decoding(data, path, (COPY_SIDE, shorter)) as picture:

@@ -31,7 +31,8 @@ from dataflow_grounding.data.rows import (
 from dataflow_grounding.data.storage import PREFIX, FileStorage
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.evaluation.figures.counting import FigureCounts
-from dataflow_grounding.review._record_view import known_classes, path_of_picture
+from dataflow_grounding.images.image import ImageFile
+from dataflow_grounding.review._record_view import file_of_picture, known_classes
 from dataflow_grounding.review._report import write_report
 from dataflow_grounding.review._versions import Version, steps_of
 
@@ -83,9 +84,9 @@ def report_results(
         )
 
 
-def _image_in(folders: tuple[str, ...], record: Mapping[str, Any]) -> str | None:
+def _image_in(folders: tuple[str, ...], record: Mapping[str, Any]) -> ImageFile | None:
     try:
-        return path_of_picture(Record(record, folders))
+        return file_of_picture(Record(record, folders))
     except GroundingError:
         return None
 

@@ -32,8 +32,8 @@ from dataflow_grounding.review._record_view import (
     Picture,
     boxes_of_same_thing,
     expressions_of,
+    file_of_picture,
     known_classes,
-    path_of_picture,
     view_of,
     why_missing,
 )
@@ -192,7 +192,8 @@ class Session:
         # Only the header is read. Browsers keep what is at an address: with the digest in it, a
         # file that was replaced has another address.
         try:
-            size = read_header(path_of_picture(self.reviewable.record(index))).size
+            path = file_of_picture(self.reviewable.record(index)).path
+            size = read_header(path).size
         except GroundingError as error:
             return Picture(missing=why_missing(error))
         small, large = (f"picture/{index}-{name}.jpg?{digest or ''}" for name in ("small", "large"))
@@ -200,7 +201,7 @@ class Session:
 
     def picture(self, index: int, name: str) -> bytes:
         """Return an upright JPEG of one of SIDES, without metadata. Raises RecordError."""
-        path = path_of_picture(self.reviewable.record(index))
+        path = file_of_picture(self.reviewable.record(index)).path
         side = SIDES[name]
         with decoding(read_file(path), path, (side, side)) as picture:
             return small_copy(picture, side, "JPEG", quality=85)

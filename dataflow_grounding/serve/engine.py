@@ -26,7 +26,7 @@ from dataflow_grounding.engine.options import RunStart, budget_of
 from dataflow_grounding.engine.run import keep_on_disk
 from dataflow_grounding.engine.source import IMAGE_COLUMN, pictures_of
 from dataflow_grounding.engine.workers import Workers
-from dataflow_grounding.images.image import pin
+from dataflow_grounding.images.image import open_image, pin
 from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.serve.requests import Picture, Pictures, phrases_of
 
@@ -116,7 +116,7 @@ class Engine:
                     raise errors.ServerFault("the client has left before anything was paid for")
                 begun.set()
                 record = await self._memo.of_disk(open_it) if fetched is None else fetched
-                await self._settle(record, record.pinned.size)
+                await self._settle(record, open_image(record, IMAGE_COLUMN).size)
                 columns = await self._through_all_steps(record)
         except errors.GroundingError as error:
             self._begin_again_after(error)

@@ -122,3 +122,33 @@ def test_a_record_in_memory_keeps_its_picture_while_it_is_at_work(
     PhraseGrounder(serving, check_every=None)(rows)
     assert len(kept) == ROWS
     assert 0 < max(kept) <= AT_WORK
+
+
+@pytest.mark.parametrize("orientation", [1, 6], ids=["sent as it is", "encoded"])
+def test_all_steps_of_a_record_are_shown_one_picture(
+    workplace: Workplace, server: LoopbackServer, orientation: int
+) -> None:
+    """Its file is replaced while the first step waits: the next run asks about the new one."""
+    place = workplace
+    place.picture(orientation=orientation)
+    os.utime(place.folder / "a.jpg", LONG_AGO)
+    place.rows([{"image_path": "a.jpg", "caption": "A red cup"}])
+    place.settings["vlm.openai.base_url"] = server.base_url
+
+    def replaced(request: ReceivedRequest) -> float:
+        if request.index == 0:
+            place.picture("other.jpg", color="red", orientation=orientation)
+            os.utime(place.folder / "other.jpg", LONG_AGO)
+            (place.folder / "other.jpg").replace(place.folder / "a.jpg")
+        return 0.0
+
+    server.latency = replaced
+    done = place.run()
+    assert (done.code, done.summary["notes"]) == (0, {"image_changed": 1}), done
+    first, second = server.requests
+    assert first.image_digests == second.image_digests
+    assert place.run().code == 0
+    later = server.requests[2:]
+    assert len({request.image_digests for request in later}) == 1
+    assert len(later) == 2
+    assert later[0].image_digests != first.image_digests

@@ -176,7 +176,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 def forget() -> None:
     stores._hub_file_system.cache_clear()
-    for kept in (images.kept_facts, images.kept_files, images.seen_files):
+    for kept in (images.kept_facts, images.kept_files):
         kept.clear()
 
 

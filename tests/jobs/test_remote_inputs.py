@@ -238,7 +238,7 @@ def test_a_resume_fetches_no_picture_whose_reply_is_stored(
     assert place.run(**{**settings, "workflow.max_requests": 2 * ROWS - 6}).code == 3
     from dataflow_grounding.images import image as images
 
-    for kept in (images.kept_facts, images.kept_files, images.seen_files):
+    for kept in (images.kept_facts, images.kept_files):
         kept.clear()
         vars(kept).pop("held", None)
     store.forget()
@@ -251,6 +251,15 @@ def test_a_resume_fetches_no_picture_whose_reply_is_stored(
     assert place.run(**settings).code == 0
     assert store.count("GET", ".jpg") == 0
     assert place.files() == expected
+
+
+def test_a_store_is_asked_once_for_the_picture_of_a_row(
+    place: Workplace, store: ObjectStore
+) -> None:
+    """And once at the end, whether it has changed; before the first row for one or two."""
+    root = store.put_all(place.folder / "data", "asked/")
+    assert place.run(**{"data.input_jsonl": f"{root}/captions.jsonl"}).code == 0
+    assert 2 * ROWS <= store.count("HEAD", ".jpg") <= 2 * ROWS + 2
 
 
 def test_a_picture_that_changes_is_another_one(place: Workplace, store: ObjectStore) -> None:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding.data.manners import Manners, wordings_of
+from dataflow_grounding.images.image import ImageFile, file_at
 from dataflow_grounding.review import _report_files as report_files
 from dataflow_grounding.review._report import write_report
 from dataflow_grounding.review._versions import Version
@@ -69,9 +70,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def report(folder: Path, records: Any, name: str = "report.html", **options: Any) -> Path:
-    def find_image(record: Mapping[str, Any]) -> str | None:
+    def find_image(record: Mapping[str, Any]) -> ImageFile | None:
         path = folder / str(record.get("image_path"))
-        return str(path) if path.exists() else None
+        return file_at(str(path)) if path.exists() else None
 
     out = folder / name
     write_report(
@@ -1213,8 +1214,8 @@ def test_a_picture_opens_in_full_size(tmp_path: Path, show: Any) -> None:
         (folder / name).parent.mkdir(exist_ok=True, parents=True)
         Image.new("RGB", (1500, 900)).save((folder / name).resolve())
     records = [{"image_id": str(n), "expressions": []} for n in range(len(links))]
-    paths = [str(folder / name) for name in links]
-    out = report(folder, records, find_image=lambda record: paths[int(record["image_id"])])
+    files = [file_at(str(folder / name)) for name in links]
+    out = report(folder, records, find_image=lambda record: files[int(record["image_id"])])
     page = show(out)
     for link, href in zip(page.locator("a.picture").all(), links.values(), strict=True):
         given = link.get_attribute("href")
@@ -1229,7 +1230,8 @@ def test_a_picture_opens_in_full_size(tmp_path: Path, show: Any) -> None:
 @pytest.mark.parametrize("name", ["picture.html", "picture.svg", "picture"])
 def test_a_file_that_a_browser_could_run_is_no_link(folder: Path, name: str) -> None:
     (folder / "mug.png").rename(folder / name)
-    data = data_of(report(folder, [MUG_ON_TABLE], find_image=lambda _: str(folder / name)))
+    file = file_at(str(folder / name))
+    data = data_of(report(folder, [MUG_ON_TABLE], find_image=lambda _: file))
     assert "/thumbnails/" in data
     assert '"full":""' in data
 

@@ -19,14 +19,14 @@ from dataflow_grounding._util.files import within
 from dataflow_grounding._util.paths import absolute
 from dataflow_grounding._util.threads import side_by_side
 from dataflow_grounding.data.classes import CLASSES_FILE, ClassList, classes_of
-from dataflow_grounding.data.records import Record, dump_text, path_of
+from dataflow_grounding.data.records import dump_text, path_of
 from dataflow_grounding.data.rejected import WithoutRejected
 from dataflow_grounding.data.results_folder import image_folders_of, records_of, run_of
 from dataflow_grounding.data.rows import RowWriter, write_text
 from dataflow_grounding.evaluation.figures.same_files import DataSet, short_digest
 from dataflow_grounding.evaluation.metrics.annotations import names_of
 from dataflow_grounding.images.files import decoding, read_file
-from dataflow_grounding.images.image import find_image, waits
+from dataflow_grounding.images.image import find_file, waits
 
 _MOST_BITS = 4  # in which the dHashes of pictures may differ that count as nearly the same
 # A hash is cut into five bands of 13 bits: of two hashes that differ in 4 bits at most, one band is
@@ -70,7 +70,7 @@ def _look(path: str, folders: tuple[str, ...]) -> bytes | None:
     from PIL.Image import Resampling
 
     try:
-        path = find_image(Record({"image": path}, folders), "image").path
+        path = find_file(path, folders).path
         data = read_file(path)
         with _decoders, decoding(data, path, at_least=_DECODED_SIZE) as picture:
             grey = picture.convert("L")

@@ -41,7 +41,7 @@ from dataflow_grounding.evaluation.figures._phrases import (
 from dataflow_grounding.formats.format import TOKEN, is_at_span
 from dataflow_grounding.formats.selection import status_of
 from dataflow_grounding.images.files import ImageFacts, decoding, parse_facts, read_file
-from dataflow_grounding.images.image import find_image, is_far
+from dataflow_grounding.images.image import find_file, waits
 
 RULES: dict[str, dict[str, Any]] = load_table(__package__, "lint_rules.yaml")
 # the rules for which pictures' sizes are read
@@ -187,11 +187,11 @@ def _remembered_facts(
 ) -> ImageFacts | None:
     # Only of JPEGs, which a run reads to their end: of others it reads headers, and what comes
     # after may be broken.
-    named = Record({"image": path_of(record)}, folders)
-    if not len(log) or is_far(named, "image"):
+    path = path_of(record)
+    if not len(log) or waits(path, folders):
         return None
     try:
-        facts = remembered(log, find_image(named, "image"))
+        facts = remembered(log, find_file(path, folders))
     except RecordError:
         return None
     return facts if facts and facts.media_type == "image/jpeg" else None
@@ -199,7 +199,7 @@ def _remembered_facts(
 
 def _facts_of(path: str, folders: tuple[str, ...]) -> ImageFacts | str:
     try:
-        file_path = find_image(Record({"image": path}, folders), "image").path
+        file_path = find_file(path, folders).path
         data = read_file(file_path)
         # Decoded, since a header is whole also where pixels are lost.
         with decoding(data, file_path, at_least=(1, 1)):

@@ -10,10 +10,9 @@ from typing import TypeVar
 
 from dataflow_grounding._util.errors import RecordError
 from dataflow_grounding._util.threads import side_by_side
-from dataflow_grounding.data.records import Record
 from dataflow_grounding.engine.image_memo import digest_of, log_of
 from dataflow_grounding.engine.keyed_log import KeyedLog
-from dataflow_grounding.images.image import find_image, waits
+from dataflow_grounding.images.image import find_file, waits
 
 T = TypeVar("T")
 
@@ -90,7 +89,7 @@ def files_of(data_sets: Sequence[DataSet]) -> tuple[list[bytes], set[str]]:
 
 def _size_of(path: str, folders: tuple[str, ...]) -> int:
     try:
-        return find_image(Record({"image": path}, folders), "image").file_bytes
+        return find_file(path, folders).file_bytes
     except RecordError:
         return 0
 
@@ -103,7 +102,7 @@ def _digests_of(paths: Sequence[str], data_set: DataSet) -> Iterator[bytes | Non
 
 def _digest_of(path: str, folders: tuple[str, ...], log: KeyedLog) -> bytes | None:
     try:
-        file = find_image(Record({"image": path}, folders), "image")
+        file = find_file(path, folders)
         digest = digest_of(file, log)
     except RecordError:
         return None
