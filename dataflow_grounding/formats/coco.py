@@ -54,9 +54,9 @@ _CUT_WORDS = "offsets of places in captions that were off, taken to the edges of
 _OTHER_KEYS = "keys of the file that aren't COCO's, which are left out"
 _KEYS = ("info", "licenses", "images", "annotations", "categories")
 NO_CATEGORY = -1  # gRefCOCO's way to say that nothing is there
-# SQL that makes the tables of a CocoFile: `item` is the entry itself, `image` an image's id.
 _SEGMENTATION = "segmentation"
 _NO_OUTLINE = "segmentations that are no single polygon of their box"
+# SQL that makes the tables of a CocoFile: `item` is the entry itself, `image` an image's id.
 _TABLES = """
 PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -16384;
 CREATE TABLE images (id TEXT UNIQUE, name TEXT, item BLOB);
@@ -92,18 +92,9 @@ class CocoFile:
         # A database without a name is a temporary file, which is removed with it.
         self._rows = sqlite3.connect("", check_same_thread=False)
         self._rows.executescript(_TABLES)
-        list_names = set()
         self.other_keys: list[str] = []  # that aren't COCO's
         try:
-            for list_name, number, item in read_lists(path):
-                if number >= -1:
-                    list_names.add(list_name)
-                if number < 0 and list_name not in _KEYS:
-                    self.other_keys.append(list_name)
-                if number >= 0:  # -1 only says that the list is there
-                    self._take(list_name, number, item if isinstance(item, dict) else {})
-                elif list_name == "info":
-                    self._facts["info"] = item
+            list_names = self._take_lists()
             self._rows.execute("CREATE INDEX of_image ON annotations (image)")
         except sqlite3.Error as error:
             raise InputError(f"can't sort what is in {path}: {error}") from None
@@ -116,9 +107,23 @@ class CocoFile:
                 f"{path} is not a COCO file: it has no lists 'images' and 'annotations'"
             )
 
+    def _take_lists(self) -> set[str]:
+        # Returns the names of the lists that are there.
+        list_names = set()
+        for list_name, number, item in read_lists(self.path):
+            if number >= -1:  # -2 is that of a value that is no list
+                list_names.add(list_name)
+            if number < 0 and list_name not in _KEYS:
+                self.other_keys.append(list_name)
+            if number >= 0:  # -1 only says that the list is there
+                self._take(list_name, number, item if isinstance(item, dict) else {})
+            elif list_name == "info":
+                self._facts["info"] = item
+        return list_names
+
     def _take(self, list_name: str, number: int, item: dict[str, Any]) -> None:
         # Other lists than COCO's are passed over.
-        own_id = _id(item.get("id", number))
+        own_id = _as_text(item.get("id", number))
         if list_name in self._largest and type(item.get("id")) is int:
             self._largest[list_name] = max(self._largest[list_name], item["id"])
         try:
@@ -132,6 +137,7 @@ class CocoFile:
                 self._facts.setdefault("licenses", []).append(item)
         except sqlite3.IntegrityError:
             why = f"{self.path}: two {list_name} have the id {own_id}: whose boxes are whose?"
+            # A second annotation of an id is left out; else the file is refused.
             self._refuse(why, list_name if list_name == "annotations" else "", item)
         except UnicodeEncodeError:
             why = "half of a surrogate pair, which UTF-8 can't hold"
@@ -141,11 +147,12 @@ class CocoFile:
             self._refuse(f"{self.path}, entry {number + 1} of images: {error}", list_name, item)
 
     def _refuse(self, why: str, list_name: str, item: Mapping[str, Any]) -> None:
-        # A left-out annotation is reported when its image's annotations are read.
+        # A left-out annotation is reported when its image's annotations are read. Without an image
+        # or an annotation, the whole file is refused.
         if list_name == "images":
             self.of_no_image.append(why)
         elif list_name == "annotations":
-            self._refused.setdefault(_id(item.get("image_id")), []).append(why)
+            self._refused.setdefault(_as_text(item.get("image_id")), []).append(why)
         else:
             raise InputError(why) from None
 
@@ -157,10 +164,10 @@ class CocoFile:
         self._rows.execute("INSERT INTO images VALUES (?, ?, ?)", row)
 
     def _take_annotation(self, own_id: str, item: dict[str, Any]) -> None:
-        is_crowd = _id(item.get("iscrowd")).lower() in ("1", "true")
+        is_crowd = _as_text(item.get("iscrowd")).lower() in ("1", "true")
         unique_id = own_id if "id" in item else None  # a number in the list is no id to clash with
         packed = marshal.dumps((own_id, item))
-        row = (unique_id, _id(item.get("image_id")), is_crowd, packed)
+        row = (unique_id, _as_text(item.get("image_id")), is_crowd, packed)
         self._rows.execute("INSERT INTO annotations VALUES (?, ?, ?, ?)", row)
 
     def _take_category(self, own_id: str, item: dict[str, Any]) -> None:
@@ -180,7 +187,7 @@ class CocoFile:
         self, format: str, image: Mapping[str, Any], sources: Sequence[Mapping[str, Any]]
     ) -> dict[str, Any]:
         """Return what a record keeps of an image and of its annotations, as they are there."""
-        used = {_id(source.get("category_id")): None for source in sources}
+        used = {_as_text(source.get("category_id")): None for source in sources}
         categories = [self._categories[key] for key in used if key in self._categories]
         return column(format, sources, image=image, categories=categories, largest=self._largest)
 
@@ -242,7 +249,7 @@ class CocoFile:
         for crowd, packed in self._rows.execute(query, (image_id,)):
             own_id, item = marshal.loads(packed)
             entry = {"id": own_id, **item, "crowd": crowd, "source": item}
-            entry["category"] = self._category_names.get(_id(entry.get("category_id")), "")
+            entry["category"] = self._category_names.get(_as_text(entry.get("category_id")), "")
             entries.append(entry)
         return entries
 
@@ -255,7 +262,8 @@ class CocoFile:
 
         A category that isn't listed is "". `size` is what the file states of the image.
         """
-        label = Label([], [], [*self.refused(image_id)], Counter())
+        unread = [*self.refused(image_id)]
+        label = Label(regions=[], lines=[], unread=unread, left_out=Counter())
         for entry in self.entries(image_id):
             if entry["crowd"]:
                 continue
@@ -271,7 +279,7 @@ class CocoFile:
         return label
 
 
-def _id(value: Any) -> str:
+def _as_text(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value)
@@ -297,33 +305,40 @@ class _ReadsCoco(Format):
         if self.detects:  # with captions, a picture has an entry for each
             self.remarks += counted_items(SHARED_NAMES, coco.shared_names())
         for image_key, name, image in coco.images():  # its key is its id in the file
-            row = _known(image, "width", "height", "caption")
-            image_id = image.get("original_id", image.get("original_img_id"))
-            if image_id is not None:
-                row["image_id"] = image_id
-            for why in coco.refused(image_key):
-                self.bad.note_object(why)
-            entries = coco.entries(image_key)
-            keyed: list[tuple[Any, dict[str, Any]]] = []
-            sources: list[dict[str, Any]] = []
-            for entry in entries:
-                with object_errors(f"{file}, annotation {entry['id']}", self.bad):
-                    if entry["crowd"]:
-                        _drop_what_is_no_json(entry["source"])
-                    else:
-                        keyed += self._keyed(entry, len(sources), image, file)
-                    sources.append(entry["source"])
-            if entries and not keyed:  # something is there, such as crowds
-                row["background"] = False
-            if self.detects:  # its export gives them back
-                row |= coco.column_of(self.name, image, sources)
-            yield self.bad.marked({"image_path": name, **row, "expressions": unite(keyed)})
+            columns = self._columns_of(coco, image_key, image)
+            yield self.bad.marked({"image_path": name, **columns})
         for why in coco.of_no_image:
             self.bad.note(why)
 
-    def _keyed(
+    def _columns_of(
+        self, coco: CocoFile, image_key: str, image: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        row = _known(image, "width", "height", "caption")
+        image_id = image.get("original_id", image.get("original_img_id"))
+        if image_id is not None:
+            row["image_id"] = image_id
+        for why in coco.refused(image_key):
+            self.bad.note_object(why)
+        entries = coco.entries(image_key)
+        keyed: list[tuple[Any, dict[str, Any]]] = []
+        sources: list[dict[str, Any]] = []
+        for entry in entries:
+            with object_errors(f"{coco.path}, annotation {entry['id']}", self.bad):
+                if entry["crowd"]:
+                    _drop_what_is_no_json(entry["source"])
+                else:
+                    keyed += self._checked_expressions(entry, len(sources), image, coco.path)
+                sources.append(entry["source"])
+        if entries and not keyed:  # something is there, such as crowds
+            row["background"] = False
+        if self.detects:  # its export gives them back
+            row |= coco.column_of(self.name, image, sources)
+        return {**row, "expressions": unite(keyed)}
+
+    def _checked_expressions(
         self, entry: dict[str, Any], number: int, image: Mapping[str, Any], file: str
     ) -> list[tuple[Any, dict[str, Any]]]:
+        # Each comes after its key for `unite`; `number` counts the annotations of its image.
         keyed = [*_expressions(entry, number, image, file, self.passed_over)]
         for _, expression in keyed:
             check_expression(expression)
@@ -372,7 +387,7 @@ class Coco(_ReadsCoco, ReturningFormat):
                     "info, licenses and unused categories of the imported file aren't in it: export"
                     " the results folder of the import to have them"
                 )
-            # else classes of a fixed order are categories where a box is of them
+            # In what came from COCO without its preamble, only classes with a box are categories.
             if self.preamble or not came_from_coco:
                 for name in self._classes.fixed:
                     categories.id_of(name)
@@ -380,9 +395,9 @@ class Coco(_ReadsCoco, ReturningFormat):
             for sample in chain([first] if first else [], samples):
                 source = self.source_of(sample)
                 largest = source.own.get("largest", {})
-                annotation_ids.rise(largest.get("annotations", 0))
-                categories.rise(largest.get("categories", 0))
-                self._image_ids.rise(largest.get("images", 0))
+                annotation_ids.reserve_up_to(largest.get("annotations", 0))
+                categories.reserve_up_to(largest.get("categories", 0))
+                self._image_ids.reserve_up_to(largest.get("images", 0))
                 for entry in source.own.get("categories", ()):
                     categories.add(entry)
                 image_id, is_new = self._image_id(source)
@@ -396,7 +411,7 @@ class Coco(_ReadsCoco, ReturningFormat):
             self.remarks += self._classes.remarks_on_numbers(count)
 
     def _image_id(self, source: Source) -> tuple[Any, bool]:
-        # The id of the picture's entry, and whether that entry is still to be written.
+        # Returns the id of the picture's entry, and whether that entry is still to be written.
         own_id = source.own.get("image", {}).get("id")
         file_name = source.sample.file_name
         image_id, is_new = self._image_ids.id_of(file_name, own_id)
@@ -442,7 +457,7 @@ class Coco(_ReadsCoco, ReturningFormat):
         box_keys = _keys_of_box(phrase, mark.number)
         category = {"category_id": self._categories.id_of(name)}
         if source.own and not any("expression_id" in item for item in source.items):
-            # Ids that are made for the source's annotations in reading would be these, too.
+            # The source's annotations have no ids: those made for them in reading could be these.
             yield {**category, **_further_keys(phrase, name), **_without_ids(box_keys)}
         else:
             yield {**category, **_phrase_keys(phrase), **box_keys}
@@ -462,8 +477,8 @@ class _OwnIds:
         self._taken = NumberTable()  # hashes of ids in a tuple: for that table, 0 is 1
         self._last = 0  # the number that was given last to what is new
 
-    def rise(self, largest: int) -> None:
-        """Leave numbers up to `largest` to a source."""
+    def reserve_up_to(self, largest: int) -> None:
+        """Leave numbers up to `largest`, the largest of a source, to that source."""
         self._last = max(self._last, largest)
 
     def id_of(self, own: Any = None) -> Any:
@@ -487,7 +502,7 @@ class _NamedIds:
         self._ids = _OwnIds()
         self._numbers = Numbers()
         self._id_of_number: dict[int, Any] = {}  # by the number of the name, where they differ
-        self.rise = self._ids.rise
+        self.reserve_up_to = self._ids.reserve_up_to
 
     def id_of(self, name: str, own_id: Any = None) -> tuple[Any, bool]:
         """Return the id of a name, and whether it is a new one: `own_id` where that is free."""
@@ -499,7 +514,7 @@ class _NamedIds:
         return self._id_of_number.get(number, number), is_new
 
     def take(self, name: str, own_id: Any) -> bool:
-        """Return whether an id was free; it is taken now, by the name if that has none."""
+        """Return whether an id was free. It is taken now, and is the name's if that had none."""
         if self._ids.id_of(own_id) != own_id:
             return False
         number, is_new = self._numbers.number_of(name)
@@ -519,23 +534,23 @@ class _Categories:
         self._put = put
         self._ids = _NamedIds()
         self._key_of_id: dict[str, str] = {}  # of a source's own
-        self.rise = self._ids.rise
+        self.reserve_up_to = self._ids.reserve_up_to
         self.new = 0
 
     def add(self, entry: Mapping[str, Any]) -> None:
         """Write an entry of a source, unless its id is there already."""
         own_id = entry.get("id")
         name = " ".join(str(entry.get("name", "")).split())
-        if _id(own_id) in self._key_of_id or not self._ids.take(name, own_id):
+        if _as_text(own_id) in self._key_of_id or not self._ids.take(name, own_id):
             return
         if type(own_id) is int:
-            self.rise(own_id)
-        self._key_of_id[_id(own_id)] = class_key(name)
+            self.reserve_up_to(own_id)
+        self._key_of_id[_as_text(own_id)] = class_key(name)
         self._put(entry)
 
     def is_called(self, own_id: Any, name: str) -> bool:
-        """Whether a source calls its category of that id so; one that it doesn't list is ONE."""
-        return self._key_of_id.get(_id(own_id), ONE) == class_key(name)
+        """Whether the source's category of that id has this name; one that isn't listed is ONE."""
+        return self._key_of_id.get(_as_text(own_id), ONE) == class_key(name)
 
     def id_of(self, name: str) -> Any:
         """Return the id of a category, whose entry is written where it is new."""
@@ -551,13 +566,13 @@ def _phrase_keys(phrase: Phrase) -> dict[str, Any]:
 
 
 def _further_keys(phrase: Phrase, name: str) -> dict[str, Any]:
-    # What an annotation says of its phrase among those of another tool: nothing where the category,
-    # called `name`, is all that there is to say.
+    # The keys with the phrase in an annotation of another tool: none where its category, called
+    # `name`, says it all.
     return {} if class_key(phrase.text) == class_key(name) else _phrase_keys(phrase)
 
 
 def _keys_of_box(phrase: Phrase, number: int) -> dict[str, Any]:
-    # `verified` and the like are those of the box, or where it states none, of its expression.
+    # `verified` and the like are those of the box, or of its expression where the box states none.
     x1, y1, x2, y2 = phrase.boxes[number]
     width = _sum(x2, -x1)
     height = _sum(y2, -y1)
@@ -588,7 +603,8 @@ def _expressions(
     file: str,
     passed_over: Counter[str],
 ) -> Iterator[tuple[Any, dict[str, Any]]]:
-    # COCO has an annotation for each box, so an expression's boxes are in several. An annotation
+    # Yields the expression of an annotation after its key for `unite`: COCO has an annotation for
+    # each box, so an expression's boxes are in several. An annotation
     # without a box yields nothing, unless gRefCOCO's category says that nothing is there: then it
     # yields an expression without boxes.
     caption = image.get("caption")
@@ -615,8 +631,9 @@ def _expressions(
 def _with_outline(
     entry: dict[str, Any], size: Size | None, passed_over: Counter[str]
 ) -> dict[str, Any]:
-    # One polygon that fits the box is its outline; where there is no box, the one around all
-    # polygons is read. What else a segmentation is goes back as it came, to COCO alone.
+    # Returns the annotation with its outline, which is its only polygon if that fits the box. An
+    # annotation without a box gets the one around all of its polygons. Any other segmentation is
+    # only kept for COCO, which gets it back as it came.
     entry.pop(outlines.KEY, None)
     stated = entry.pop(_SEGMENTATION, None)
     if not stated:
@@ -641,8 +658,8 @@ def _with_outline(
 
 
 def _drop_what_is_no_json(source: dict[str, Any]) -> None:
-    # Take a segmentation out of what is kept of an annotation if it has NaN or the like, which no
-    # file could have again.
+    # Takes a segmentation out of what is kept of an annotation if it has NaN or the like, which no
+    # JSON file could have again.
     try:
         dump_text(source.get(_SEGMENTATION))
     except ValueError:
@@ -652,8 +669,8 @@ def _drop_what_is_no_json(source: dict[str, Any]) -> None:
 def _instance(
     entry: dict[str, Any], size: Size | None, passed_over: Counter[str]
 ) -> dict[str, Any] | None:
-    # None for an annotation that boxes nothing. A number outside of 0 to 1 is left out as a score,
-    # and counted. `size` is what the file states of the image.
+    # Returns the box as an instance; None for an annotation without one. A score outside of 0 to 1
+    # is left out, and counted. `size` is what the file states of the image.
     entry = _with_outline(entry, size, passed_over)
     box = entry.get("bbox")
     nothing_there = entry.get("category_id") == NO_CATEGORY

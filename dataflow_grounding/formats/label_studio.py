@@ -54,10 +54,10 @@ _ODD_POLYGON = "its points, original_width and original_height should be numbers
 _POLYGON = "polygon"  # begins types of regions that are outlines
 _BRUSH = "brush"  # begins those of pixels, which only go back
 _AREA_KEYS = ("x", "y", "width", "height", "rotation", "points", "closed", "format", "rle")
-# What the configuration has where there are outlines: the control, and after which line.
+# What the configuration has where there are outlines: the control, and the line before it.
 _POLYGON_CONTROL = """
   <PolygonLabels name="polygon" toName="image"><Label value="object"/></PolygonLabels>"""
-_AFTER = "</RectangleLabels>"
+_END_OF_BOX_CONTROL = "</RectangleLabels>"
 # What it has without classes, and what with them: a label for each, and boxes without a text.
 _BOX_LABEL = '<Label value="object"/>'
 _NEEDS_TEXT = ' required="true"'
@@ -94,12 +94,12 @@ class LabelStudio(ReturningFormat):
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
         has_outlines = False
         used_labels: set[str] = set()
-        with out.lists(self.data_file, "") as (put,):
+        with out.lists(self.data_file, "") as (put,):  # with "" the file is one list
             for sample in samples:
                 has_outlines = has_outlines or _has_outline(sample)
                 used_labels.update(map(self._label_of, sample.phrases))
                 source = self.source_of(sample)
-                if source.own:
+                if source.own:  # it came from Label Studio
                     put(self._task_back(source))
                 else:
                     put({"data": self._data(sample), "predictions": [self._prediction(sample)]})
@@ -113,13 +113,14 @@ class LabelStudio(ReturningFormat):
     def _configuration(self, used_labels: Set[str], has_outlines: bool) -> str:
         config = files(__package__).joinpath("label_studio.xml").read_text("utf-8")
         if has_outlines:
-            config = config.replace(_AFTER, _AFTER + _POLYGON_CONTROL, 1)
-        if used_labels <= {_BOX}:
+            config = config.replace(_END_OF_BOX_CONTROL, _END_OF_BOX_CONTROL + _POLYGON_CONTROL, 1)
+        if used_labels <= {_BOX}:  # without classes it is as in the file
             return config
         labels = dict.fromkeys(self._label_of_class.values())
         if _BOX in used_labels:
             labels[_BOX] = None
         elements = "".join(f"<Label value={quoteattr(label)}/>" for label in labels)
+        # A box may do without a text where its label says the phrase.
         return config.replace(_BOX_LABEL, elements).replace(_NEEDS_TEXT, "")
 
     def _task_back(self, source: Source) -> dict[str, Any]:
@@ -128,6 +129,7 @@ class LabelStudio(ReturningFormat):
         if source.sample.file_name != _path_of(task["data"][self.image]):
             image = self._data(source.sample)[self.image]
             task["data"] = {**task["data"], self.image: image}
+        # `new_items`, which `items_of` calls, looks at these two.
         self._has_same_caption = source.sample.caption == (task["data"].get(self.caption) or "")
         self._taken = {item.get("id") for item in source.items}
         task[kind] = [*task[kind]]
@@ -135,17 +137,21 @@ class LabelStudio(ReturningFormat):
         return task
 
     def source_of(self, sample: Sample) -> Source:
-        """Return what the source had: what goes with a region has its box, or is gone with it."""
+        """Return what the source had.
+
+        A region's texts and relations have the mark of its box, and are gone where it is.
+        """
         source = super().source_of(sample)
         items = source.items
         marks = {number: source.marks[number] for number in sorted(source.marks)}
         mark_of_id = {items[number].get("id"): mark for number, mark in marks.items()}
         gone = {items[number]["id"] for number in source.gone if "id" in items[number]}
         gone -= mark_of_id.keys()
-        gone |= _left_alone(items, gone)
+        gone |= _places_of_none_left(items, gone)
         for number, item in enumerate(items):
             own_id = item.get("id")
-            if not gone.isdisjoint((own_id, item.get("from_id"), item.get("to_id"))):
+            ids = (own_id, item.get("from_id"), item.get("to_id"))
+            if not gone.isdisjoint(ids):
                 source.gone.add(number)
             elif own_id in mark_of_id:
                 source.marks[number] = mark_of_id[own_id]
@@ -164,6 +170,7 @@ class LabelStudio(ReturningFormat):
         words = value.get(key)
         if not isinstance(words, list) or not mark.is_renamed:
             return {**item, "value": value}
+        # A region's labels are its phrase only where it has no text.
         if is_text or not _texts_of(item.get("id"), source):
             value[key] = [mark.phrase.text if word == mark.text else word for word in words]
         return {**item, "value": value}
@@ -175,8 +182,8 @@ class LabelStudio(ReturningFormat):
         own tasks, and in tasks without boxes, it is written as in ours. Where boxes are labelled
         `object`, so is a new one, as the task may have no other label.
         """
-        numbers = (n for n in count() if self._taken.isdisjoint((f"p{n}", f"p{n}b0")))
-        span_id = f"p{next(numbers)}"
+        free_numbers = (n for n in count() if self._taken.isdisjoint((f"p{n}", f"p{n}b0")))
+        span_id = f"p{next(free_numbers)}"
         first = next((item for item in source.items if _role(item) == "box"), None)
         is_of_no_class = first is not None and first["value"].get(first["type"]) == [_BOX]
         if mark.box is None or first is None or is_of_no_class or _is_of_our_control(first):
@@ -192,7 +199,7 @@ class LabelStudio(ReturningFormat):
         self, span_id: str, mark: Mark, sample: Sample, label: str
     ) -> Iterator[dict[str, Any]]:
         phrase = mark.phrase.with_boxes([] if mark.box is None else [mark.number])
-        if not self._has_same_caption:
+        if not self._has_same_caption:  # the place is one in another caption
             phrase = replace(phrase, span=None)
         yield from _span_regions(span_id, phrase, sample.caption)
         yield from _box_regions(span_id, phrase, sample, label)
@@ -237,23 +244,24 @@ class LabelStudio(ReturningFormat):
                     raise BrokenRow(
                         "no 'data' in it: export from Label Studio as JSON, not as JSON-MIN"
                     )
-                annotations = _whole(task.get("annotations"))
+                annotations = _written_out(task.get("annotations"))
                 latest = _latest(annotations)
                 kind = "annotations"
                 if latest is None:
                     kind = "predictions"
-                    latest = _latest(_whole(task.get("predictions")))
+                    latest = _latest(_written_out(task.get("predictions")))
                 self._count_passed_over(annotations, latest)
                 if latest is not None:
                     shaped = [self._with_outline(part, where) for part in latest["result"]]
-                    result = self._readable(shaped, task["data"], where)
+                    result = self._readable_parts(shaped, task["data"], where)
                     record = self._record(task["data"], {**latest, "result": result})
                     as_read = [part.get(_AS_READ, part) for part in result]
-                    own = _column_of(self.name, task, kind, latest, as_read)
+                    own = _imported_column(self.name, task, kind, latest, as_read)
                     yield self.bad.marked({**record, **own})
 
     def _with_outline(self, part: Any, where: str) -> Any:
-        # A useless polygon, and a brush, is left out, and goes back.
+        # Return a polygon with its `shape`, the box and the outline in pixels. A brush and a
+        # useless polygon become _UNREAD: they are no boxes, but an export gives them back.
         kind = str(part.get("type")) if isinstance(part, dict) else ""
         if not kind.startswith((_POLYGON, _BRUSH)):
             return part
@@ -280,15 +288,15 @@ class LabelStudio(ReturningFormat):
             }
         )
 
-    def _readable(self, result: Any, data: Mapping[str, Any], where: str) -> Any:
-        # The parts of a result that can be read. A region is tried alone, with what it is related
-        # to: one that fails is left out, and so is a relation that has lost an end.
+    def _readable_parts(self, result: Any, data: Mapping[str, Any], where: str) -> Any:
+        # Return the parts of a result that can be read. Each region is tried alone, with what it is
+        # related to: if it fails it is left out, and so is a relation that has lost an end.
         caption = data.get(self.caption) or ""
         relations = [part for part in result if _is_relation(part)]
         places: list[dict[str, Any]] = []  # in the caption, those that can be read
         kept: set[int] = set()  # numbers of parts
-        ids = set()  # of what is kept
-        for own_id, numbers in self._regions(result, where):
+        kept_ids = set()
+        for own_id, numbers in self._parts_of_regions(result, where):
             parts = [result[number] for number in numbers]
             with object_errors(f"{where}, region {own_id}", self.bad):
                 related = [each for each in relations if own_id in _ends_of(each)]
@@ -297,15 +305,16 @@ class LabelStudio(ReturningFormat):
                 if _is_place(parts[0]):
                     places += parts
                 kept.update(numbers)
-                ids.add(own_id)
+                kept_ids.add(own_id)
         for number, part in enumerate(result):
-            if _is_relation(part) and ids.issuperset(_ends_of(part)):
+            if _is_relation(part) and kept_ids.issuperset(_ends_of(part)):
                 kept.add(number)
         return [result[number] for number in sorted(kept)]
 
-    def _regions(self, result: Sequence[Any], where: str) -> list[tuple[Any, list[int]]]:
-        # Places in the caption come first, as regions are related to them. A part without an id has
-        # its number, from 1.
+    def _parts_of_regions(self, result: Sequence[Any], where: str) -> list[tuple[Any, list[int]]]:
+        # Return each region's id with the numbers of its parts, such as a box and its text. Places
+        # in the caption come first, as other regions are related to them. A part without an id is
+        # called by its number, from 1.
         parts: dict[Any, list[int]] = {}
         for number, part in enumerate(result):
             with object_errors(f"{where}, region {number + 1}", self.bad):
@@ -320,7 +329,8 @@ class LabelStudio(ReturningFormat):
         if any(part.get("item_index") for part in result):
             raise BrokenRow("a task of several pages: only tasks of one picture can be read")
         record["expressions"] = _expressions(result, caption, self.passed_over)
-        if not record["expressions"] and any(part["type"] == _UNREAD for part in result):
+        has_unread = any(part["type"] == _UNREAD for part in result)
+        if has_unread and not record["expressions"]:
             record["background"] = False  # something is there
         for part in result:
             if _role(part) == "box":
@@ -349,13 +359,14 @@ def _is_place(part: Mapping[str, Any]) -> bool:
     return isinstance(value, dict) and isinstance(value.get("start"), int)
 
 
-def _column_of(
+def _imported_column(
     format: str,
     task: Mapping[str, Any],
     kind: str,
     latest: Mapping[str, Any],
     result: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
+    # The column keeps the task with all but the parts of the result, which are its items.
     number = next(index for index, each in enumerate(task[kind]) if each is latest)
     others = [*task[kind]]
     others[number] = {**latest, "result": []}
@@ -363,8 +374,8 @@ def _column_of(
     return column(format, result, task={**task, kind: others}, place=place)
 
 
-def _left_alone(items: Sequence[dict[str, Any]], gone: Set[Any]) -> set[Any]:
-    # Places in the caption all of whose relations were to regions that are gone.
+def _places_of_none_left(items: Sequence[dict[str, Any]], gone: Set[Any]) -> set[Any]:
+    # Return the ids of places in the caption whose relations are all to regions that are gone.
     related_to_gone: set[Any] = set()
     related_to_others: set[Any] = set()
     for item in items:
@@ -384,17 +395,18 @@ def _texts_of(own_id: Any, source: Source) -> list[dict[str, Any]]:
 def _regions_like(
     first: Mapping[str, Any], own_id: str, mark: Mark, source: Source
 ) -> Iterator[dict[str, Any]]:
+    # A new box as the task's first one is: with a text if that has one, else with its label.
     assert mark.box is not None
     phrase = mark.phrase
     texts = _texts_of(first["id"], source)
     label = stated_class_of(phrase.expression) or phrase.text
     labels = first["value"].get(first["type"]) if texts else [label]
     of_box = box_facts(own_id, source.sample.size)
-    kind, area = _area_of(mark.box, mark.outline, source.sample.size)
+    kind, area = _kind_and_area(mark.box, mark.outline, source.sample.size)
     for item in (first, *texts[:1]):
         names = {str(key): item[key] for key in ("from_name", "to_name", "type") if key in item}
         if item is first:
-            names |= _names_of(kind, source)
+            names |= _control_of(kind, source)
         words = {"text": [phrase.text]} if item in texts else {names["type"]: labels}
         yield {**of_box, **names, "value": {**area, **words}}
 
@@ -415,7 +427,8 @@ def _absent_region(own_id: str, texts: list[str]) -> dict[str, Any]:
 
 
 def _span_regions(span_id: str, phrase: Phrase, caption: str) -> Iterator[dict[str, Any]]:
-    # The text of a phrase with boxes is at its boxes.
+    # The phrase's place in the caption. Its text is written here only where it has no boxes, as
+    # boxes have the text themselves.
     if not phrase.span:
         return
     start, end = phrase.span
@@ -434,17 +447,17 @@ def _box_regions(
 ) -> Iterator[dict[str, Any]]:
     # There is no relation where the phrase has no place in the caption, and no text where the label
     # says all: who changes the label of such a box changes its phrase.
-    is_said = label == phrase.text and label != _BOX and not phrase.span
+    label_says_all = label == phrase.text and label != _BOX and not phrase.span
     for number, score in enumerate(phrase.scores):
         outline = phrase.expression["instances"][number].get(outlines.KEY)
-        kind, area = _area_of(phrase.boxes[number], outline, sample.size)
+        kind, area = _kind_and_area(phrase.boxes[number], outline, sample.size)
         region = box_facts(f"{span_id}b{number}", sample.size)
         value = {**area, f"{kind}labels": [label]}
         box = {**region, "from_name": _CONTROLS[kind], "type": f"{kind}labels", "value": value}
         if score is not None:
             box["score"] = score
         yield box
-        if not is_said:
+        if not label_says_all:
             text = {**area, "text": [phrase.text]}
             yield {**region, "from_name": "phrase", "type": "textarea", "value": text}
         if phrase.span:
@@ -463,29 +476,32 @@ def _has_outline(sample: Sample) -> bool:
 
 
 def _with_area(item: dict[str, Any], mark: Mark, source: Source) -> dict[str, Any]:
+    # Return a region with the box that is there now, as a polygon if that has an outline.
     assert mark.box is not None
-    kind, area = _area_of(mark.box, mark.outline, source.sample.size)
+    kind, area = _kind_and_area(mark.box, mark.outline, source.sample.size)
     value = {key: each for key, each in item["value"].items() if key not in _AREA_KEYS}
     if value.keys() == item["value"].keys():  # it has no area, such as a choice
         return item
-    if _role(item) != "box":
+    if _role(item) != "box":  # the region's text, which has the area, too
         return {**item, "value": {**area, **value}}
     labels = value.pop(item["type"], None)
-    names = _names_of(kind, source) if not item["type"].startswith(kind) else {}
-    item = {**item, **names}
+    control = _control_of(kind, source) if not item["type"].startswith(kind) else {}
+    item = {**item, **control}
     words = {} if labels is None else {item["type"]: labels}
     return {**item, "value": {**area, **value, **words}}
 
 
-def _names_of(kind: str, source: Source) -> dict[str, str]:
-    # Those of another region of the task, else ours.
+def _control_of(kind: str, source: Source) -> dict[str, str]:
+    # Return the name and type of the control that makes such regions: of the task's, else of ours.
     for item in source.items:
         if str(item.get("type")).startswith(kind) and "from_name" in item:
             return {"from_name": item["from_name"], "type": item["type"]}
     return {"from_name": _CONTROLS[kind], "type": f"{kind}labels"}
 
 
-def _area_of(box: Bbox, outline: Sequence[float] | None, size: Size) -> tuple[str, dict[str, Any]]:
+def _kind_and_area(
+    box: Bbox, outline: Sequence[float] | None, size: Size
+) -> tuple[str, dict[str, Any]]:
     if outline is None:
         return "rectangle", area_of(box, size)
     percents = [number / size[i % 2] * 100 for i, number in enumerate(outline)]
@@ -521,7 +537,7 @@ def box_facts(own_id: str, size: Size) -> dict[str, Any]:
     }
 
 
-def _whole(annotations: Any) -> list[dict[str, Any]]:
+def _written_out(annotations: Any) -> list[dict[str, Any]]:
     # An export of tasks alone has numbers in their place (label-studio issue 9709).
     if not isinstance(annotations, list):
         return []
@@ -558,20 +574,19 @@ def _expressions(
     result: list[dict[str, Any]], caption: str, passed_over: Counter[str]
 ) -> list[dict[str, Any]]:
     # Boxes of one text and class that are related to one place in the caption belong to one
-    # expression. A region without a place joins the first expression of its text, and one without a
-    # class an expression of any. `char_span` is left out if it has to be looked for.
+    # expression. `char_span` is left out if it has to be looked for.
     texts = {part["id"]: part["value"]["text"] for part in result if part["type"] == "textarea"}
     spans: dict[str, list[int]] = {}  # places in the caption by the id of their region
     for part in result:
         if _role(part) == "span":
-            spans[part["id"]] = _code_points(part, caption, passed_over)
+            spans[part["id"]] = _place_in_caption(part, caption, passed_over)
     expressions: list[dict[str, Any]] = []
     # The expressions of a text, each after the id of its place.
     placed_of_text: dict[str, list[tuple[str, dict[str, Any]]]] = {}
     for mention in _mentions(result, texts, spans, caption):
         text = mention.text
         placed = placed_of_text.setdefault(text, [])
-        expression = _joined(mention, placed)
+        expression = _expression_to_join(mention, placed)
         if expression is None:
             expression = {"text": text, "instances": []}
             expressions.append(expression)
@@ -612,13 +627,16 @@ def _mentions(
                 yield _Mention(text, span_id, region, number, is_box, class_name)
 
 
-def _joined(
+def _expression_to_join(
     mention: _Mention, placed: Iterable[tuple[str, dict[str, Any]]]
 ) -> dict[str, Any] | None:
+    # `placed` are the expressions of its text. A mention without a place joins one of any place,
+    # and one without a class, or an expression without, goes with any class.
     for span_id, expression in placed:
-        is_there = mention.span_id in (_NO_PLACE, span_id)
+        is_of_place = mention.span_id in (_NO_PLACE, span_id)
         classes = {mention.class_name, expression.get("class", _NO_CLASS)}
-        if is_there and len(classes - {_NO_CLASS}) < 2:
+        is_of_class = len(classes - {_NO_CLASS}) < 2
+        if is_of_place and is_of_class:
             return expression
     return None
 
@@ -637,8 +655,8 @@ def _class_in(box: Mapping[str, Any]) -> str:
 
 
 def _related_spans(result: list[dict[str, Any]], spans: Mapping[str, Any]) -> dict[str, list[str]]:
-    # Relations count in either direction, each once. A place is related to itself alone; a region
-    # without a relation is left out.
+    # Return by a region's id the places that it is related to. Relations count in either direction,
+    # each once. A place is related to itself alone; a region without a relation is left out.
     related = {span_id: [span_id] for span_id in spans}
     ends = [(part["from_id"], part["to_id"]) for part in result if part["type"] == "relation"]
     for from_id, to_id in ends:
@@ -653,17 +671,18 @@ def _related_spans(result: list[dict[str, Any]], spans: Mapping[str, Any]) -> di
 def _texts_by_span(
     span_ids: list[str], region_id: str, its_texts: Any, spans: Mapping[str, Any], caption: str
 ) -> list[tuple[str, Any]]:
-    # A place that is the only one, also _NO_PLACE, gets all of the texts, as they are.
+    # Return each place that a region is related to with those of its texts that are there. A place
+    # that is the only one, also _NO_PLACE, gets all of the texts, as they are.
     if len(span_ids) == 1:
         return [(span_ids[0], its_texts)]
     texts = [its_texts] if isinstance(its_texts, str) else its_texts or []
     by_span = []
     for span_id in span_ids:
-        standing = [text for text in texts if is_at_span(text, spans[span_id], caption)]
-        by_span.append((span_id, standing))
+        texts_there = [text for text in texts if is_at_span(text, spans[span_id], caption)]
+        by_span.append((span_id, texts_there))
     nowhere = set(texts)
-    for _, standing in by_span:
-        nowhere.difference_update(standing)
+    for _, texts_there in by_span:
+        nowhere.difference_update(texts_there)
     if nowhere:
         raise BrokenRow(
             f"region {region_id} has several relations, and {nowhere.pop()!r} is at none: leave it"
@@ -673,7 +692,8 @@ def _texts_by_span(
 
 
 def _role(part: Mapping[str, Any]) -> str:
-    # A place in the caption is a `span`; a text, a relation, and anything else is "".
+    # Return `box`, `span` for a place in the caption, _ABSENT for the texts of phrases that are
+    # nowhere; "" for another text, a relation and anything else.
     type_name = part["type"]
     if type_name.startswith(_OTHER_SHAPES):
         raise BrokenRow(
@@ -695,9 +715,9 @@ def _phrases(
     span: list[int] | None,
     caption: str,
 ) -> list[str]:
-    # They are its texts; else the words at its place in the caption, else its labels except _BOX. A
-    # place in the caption is a phrase only if _NOTHING is its only label: phrases with boxes come
-    # from the boxes.
+    # The phrases of a region are its texts; else the words at its place in the caption, else its
+    # labels except _BOX. A place in the caption is a phrase only if _NOTHING is its only label:
+    # phrases with boxes come from the boxes.
     labels = part["value"].get(part["type"], []) if role in ("box", "span") else []
     is_phrase_with_boxes = role == "span" and labels != [_NOTHING]
     if not role or is_phrase_with_boxes:
@@ -714,9 +734,12 @@ def _phrases(
     return phrases
 
 
-def _code_points(part: Mapping[str, Any], caption: str, passed_over: Counter[str]) -> list[int]:
-    # If its text is at the stated offsets only if they count UTF-16 units, they are converted; else
-    # its place is the nearest one where the caption has it.
+def _place_in_caption(
+    part: Mapping[str, Any], caption: str, passed_over: Counter[str]
+) -> list[int]:
+    # Return [start, end) of a region's text in code points. Offsets that are right if they count
+    # UTF-16 units are converted; for others, the nearest place where the caption has the text is
+    # taken.
     value = part["value"]
     span = [value["start"], value["end"]]
     text = value.get("text")
@@ -743,6 +766,7 @@ def _instance(part: Mapping[str, Any]) -> dict[str, Any]:
     sides = (part["original_width"], part["original_height"])
     if value.get("rotation") or part.get("image_rotation"):
         raise BrokenRow(f"region {part['id']} is rotated: only upright boxes can be read")
+    # The score of a box that a person has drawn or changed isn't one of that box.
     is_prediction = part.get("origin", "prediction") == "prediction"
     score = part.get("score") if is_prediction else None
     if "shape" in part:

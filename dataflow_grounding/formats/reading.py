@@ -176,6 +176,7 @@ class _BoundedXml:
         self._since_tag = 0  # bytes read since the last `<`
 
     def read(self, size: int = -1, /) -> bytes:
+        # The parser asks for fewer bytes, and takes more.
         data = self._file.read(_XML_PART)
         last_tag = data.rfind(b"<")
         if last_tag >= 0:
@@ -295,17 +296,19 @@ def _sample_key(member: tarfile.TarInfo) -> str:
 
 
 class _Members:
-    """Members of a tar file, which is read from front to back: as many as fit are held."""
+    """Members of a tar file, which is read from front to back: as many as fit are held in memory,
+    the others are read when they are asked for.
+    """
 
     def __init__(self, tar: tarfile.TarFile, members: Iterable[tarfile.TarInfo]) -> None:
         self._tar = tar
         self._held: dict[int, bytes] = {}  # by the member's place
-        left = _HELD_BYTES
+        bytes_left = _HELD_BYTES
         self.all: list[tarfile.TarInfo] = []
         for member in members:
             self.all.append(member)
-            if member.size <= left:
-                left -= member.size
+            if member.size <= bytes_left:
+                bytes_left -= member.size
                 self._held[member.offset] = self._read(member)
 
     def content(self, member: tarfile.TarInfo) -> bytes:
@@ -320,13 +323,15 @@ class _Members:
 def _samples_of_key(
     tar: tarfile.TarFile, path: str, key: str, members: Iterable[tarfile.TarInfo]
 ) -> Iterator[TarSample]:
+    # `key` is the names up to the first dot. They are divided by the names up to the last dot only
+    # where one of these has a picture or a .json that the whole lacks.
     group = _Members(tar, members)
     by_stem: dict[str, list[tarfile.TarInfo]] = {}
     for member in group.all:
         folder, slash, base = member.name.rpartition("/")
         by_stem.setdefault(folder + slash + (base.rpartition(".")[0] or base), []).append(member)
-    has_more = [stem for stem in by_stem if _kinds(stem, by_stem[stem]) > _kinds(key, group.all)]
-    if not has_more:
+    kinds = _count_kinds(key, group.all)
+    if all(_count_kinds(stem, alike) <= kinds for stem, alike in by_stem.items()):
         yield _tar_sample(
             f"{path}, sample {key!r} (names up to the first dot)", key, group.all, group
         )
@@ -338,7 +343,7 @@ def _samples_of_key(
         yield sample
 
 
-def _kinds(key: str, members: Iterable[tarfile.TarInfo]) -> int:
+def _count_kinds(key: str, members: Iterable[tarfile.TarInfo]) -> int:
     # How many of the two that make a sample are there: a picture, a `.json`.
     endings = {member.name[len(key) :].lower() for member in members}
     return int(not endings.isdisjoint(ENDINGS)) + int(".json" in endings)
@@ -437,10 +442,10 @@ def complete_rows(
 ) -> Iterator[dict[str, Any]]:
     """Yield a format's rows completed to records: with ids, status, scores, and spans.
 
-    Of a span that doesn't hold its phrase it is the nearest place of the phrase. Boxes without an
-    area are left out, and expressions that lose all of their boxes so, which is counted in
-    `passed_over`. Sizes of pictures in `folder` are compared with the stated ones, "" for none.
-    `bad` takes what can't be read; raises ImportRefused by it.
+    A span that doesn't hold its phrase becomes the nearest place of the phrase. Boxes without an
+    area are left out and counted in `passed_over`, and so are expressions that lose all of their
+    boxes by that. Sizes of pictures in `folder` are compared with the stated ones; with "" none
+    are. `bad` takes what can't be read, and may raise ImportRefused.
     """
     rows_of_image = NumberTable()  # so that ids of rows without their own differ
     without_picture = 0
@@ -455,6 +460,7 @@ def complete_rows(
         place = bad.place  # of the entry that the row was read from, if it is one alone
         with entry_errors(where, bad):
             _check_sides(record, folder, place or where)
+            # Most rows are good as a whole; only in others each box is tried alone.
             try:
                 completed, counts = _complete_row(record, backgrounds)
             except (BrokenRow, LookupError, TypeError, AttributeError, ValueError, ArithmeticError):
@@ -468,15 +474,18 @@ def complete_rows(
 
 
 def _check_sides(record: Record, folder: str, where: str) -> None:
-    # Only sides that change places tell of labels that were drawn without the orientation.
+    # Stated sides that are those of the file, and not of the picture as its EXIF turns it, tell of
+    # labels that were drawn on the unturned picture. No picture is fetched from a store for that.
     stated = stated_size(record)
-    if stated is None or not folder or waits(path_of(record), (folder,)):
+    may_be_remote = waits(path_of(record), (folder,))
+    if stated is None or not folder or may_be_remote:
         return
     try:
         header = _picture_header(folder, record.get("image_path"), where)
-    except InputError:
+    except InputError:  # an import does without the picture
         return
-    if stated == header.stored_size != header.size:
+    is_turned = header.stored_size != header.size
+    if is_turned and stated == header.stored_size:
         raise InputError(f"{where}: {labels_as_stored(path_of(record), stated)}")
 
 
@@ -515,17 +524,20 @@ def _without_bad_boxes(expression: Any, where: str, bad: BadEntries) -> Iterator
 
 
 def check_expression(expression: Mapping[str, Any]) -> None:
-    """Raise BrokenRow for an expression that `complete_rows` can't complete, at its own place."""
-    if _is_plain(expression):
+    """Raise BrokenRow for what `complete_rows` would refuse later.
+
+    Here it is still known where in the file the expression is.
+    """
+    if _needs_no_check(expression):
         return
     alone = Record({"expressions": [{**expression, "expression_id": "0"}]})
     for read in read_expressions(alone, "expressions"):
         for instance in read["instances"]:
-            _has_area(instance)
+            _check_box(instance)
 
 
-def _is_plain(expression: Mapping[str, Any]) -> bool:
-    # Nearly all are, and this takes a tenth of the time.
+def _needs_no_check(expression: Mapping[str, Any]) -> bool:
+    # Nearly all expressions need none, and to see that takes a tenth of the time.
     text = expression.get("text")
     instances = expression.get("instances", ())
     return isinstance(text, str) and bool(text) and all(map(_is_plain_box, instances))
@@ -543,7 +555,9 @@ def _complete_row(record: Record, backgrounds: bool) -> tuple[dict[str, Any], Co
     passed_over = Counter[str]()
     sides = _stated_sides(record)
     stated_caption = record.get("cleaned_caption") or record.get("caption")
-    expressions = list(_with_area(read_expressions(record, "expressions"), passed_over))
+    expressions = list(
+        _without_boxes_of_no_area(read_expressions(record, "expressions"), passed_over)
+    )
     caption = stated_caption if isinstance(stated_caption, str) else ""
     caption = _set_spans(expressions, caption, passed_over)
     for expression in expressions:
@@ -557,13 +571,14 @@ def _complete_row(record: Record, backgrounds: bool) -> tuple[dict[str, Any], Co
         completed["background"] = True
     completed["cleaned_caption"] = caption
     completed["expressions"] = expressions
+    # The column of whole records says already what was read.
     if isinstance(record.get(COLUMN), dict) and "read" not in record[COLUMN]:
         completed[COLUMN] = with_read(record[COLUMN], expressions)
     return completed, passed_over
 
 
 def _name_boxes(expression: dict[str, Any]) -> None:
-    # As in `a#0.0` and `a#0.1`.
+    # The boxes of the expression `a#0` are called `a#0.0`, `a#0.1` and so on.
     taken = {str(instance.get("bbox_id")) for instance in expression["instances"]}
     number = 0
     for instance in expression["instances"]:
@@ -598,7 +613,7 @@ def _set_spans(expressions: list[dict[str, Any]], caption: str, passed_over: Cou
         span = expression.get("char_span", ())
         if is_stated[index] and not is_at_span(texts[index], span, caption):
             span = _mended_span(texts[index], span, caption, passed_over)
-        elif span is not None and not is_stated[index]:
+        elif span is not None and not is_stated[index]:  # None says that it has no place
             # All are looked for, as they take their places in the caption from each other.
             found = found or find_spans(texts, caption)
             span = found[index]
@@ -613,10 +628,10 @@ def _mended_span(text: str, span: Any, caption: str, passed_over: Counter[str]) 
     return place
 
 
-def _with_area(
+def _without_boxes_of_no_area(
     expressions: Iterable[dict[str, Any]], passed_over: Counter[str]
 ) -> Iterator[dict[str, Any]]:
-    # An expression that loses all of its boxes so is left out; one that has none stays.
+    # An expression that loses all of its boxes is left out, too; one that never had any stays.
     for expression in expressions:
         instances = expression["instances"]
         kept = [instance for instance in instances if _has_area(instance)]
@@ -628,13 +643,18 @@ def _with_area(
 
 
 def _has_area(instance: dict[str, Any]) -> bool:
+    _check_box(instance)
+    x1, y1, x2, y2 = instance["bbox"]
+    return bool(x1 < x2 and y1 < y2)
+
+
+def _check_box(instance: dict[str, Any]) -> None:
     x1, y1, x2, y2 = instance["bbox"]
     if x1 > x2 or y1 > y2:
         raise BrokenRow(f"the box {[x1, y1, x2, y2]} ends before it begins")
     score = instance["score"]
     if not is_score(score):
         raise BrokenRow(f"the score {score!r} is not between 0 and 1")
-    return bool(x1 < x2 and y1 < y2)
 
 
 def reaches_beyond(box: Bbox, size: Size) -> bool:
@@ -646,7 +666,10 @@ def reaches_beyond(box: Bbox, size: Size) -> bool:
 
 
 class Doubts:
-    """What of an import can't be right, counted, with the first place of each kind."""
+    """What of an import can't be right, counted, with the first place of each kind.
+
+    `compares` says whether stated sizes are compared with those of the pictures.
+    """
 
     def __init__(self, compares: bool) -> None:
         self.compares = compares
@@ -682,16 +705,17 @@ class Doubts:
 def with_sizes(
     records: Iterable[dict[str, Any]], folder: str, doubts: Doubts | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Yield the records, those without a size with that of their picture, as it is upright.
+    """Yield the records; one that states no size gets that of its upright picture.
 
-    A size that a record states stays, as its boxes are in it; with `doubts` it is compared with
-    that of the picture.
+    A size that a record states stays, as its boxes are in it; `doubts` may compare it with that of
+    the picture.
     """
     for record in records:
         stated = stated_size(record)
         real = None
         compares = doubts is not None and doubts.compares
-        if stated is None or (compares and not waits(path_of(record), (folder,))):
+        may_be_remote = waits(path_of(record), (folder,))
+        if stated is None or (compares and not may_be_remote):
             with suppress(InputError):
                 real = _picture_header(folder, record.get("image_path"), "").size
         if stated is None and real is not None:
