@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from dataflow_grounding._util import errors
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.engine.keyed_log import KeyedLog
-from dataflow_grounding.engine.limiter import Share, gate_of, share_of
+from dataflow_grounding.engine.limiter import Sent, Share, gate_of, share_of
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.progress import duration
 from dataflow_grounding.serving.http_errors import is_about_content
@@ -101,9 +101,15 @@ class Endpoint:
                 refusal.store.put(key, refusal.line)
                 del self._held[key]
         self.last_answer = time.monotonic()
+        self.share.note_answer()  # before its answer lets others in
         self._refused = [came for came in self._refused if came > until]
         self._credit_refused = 0
         self.works_again(sent)
+
+    def let_check_in(self) -> None:
+        """Open a place for a check, next to the first request."""
+        if self.share.allowed == 1:
+            self.share.allow(2)
 
     def let_in(self) -> None:
         """Open all places: a gateway lets requests in, no matter what is behind it."""
@@ -302,9 +308,9 @@ class Endpoints:
 
     async def acquire(
         self, priority: Any, failed: Collection[Endpoint], at: int | None
-    ) -> tuple[Endpoint, int]:
-        """Wait for room at an endpoint, or at the one `at` that index; return it and the request's
-        number. Of those who wait, the smallest priority goes first.
+    ) -> tuple[Endpoint, Sent]:
+        """Wait for room at an endpoint, or at the one `at` that index; return it and the request.
+        Of those who wait, the smallest priority goes first.
         """
         if self._gate is None:  # there is one endpoint: all have to wait for that
             return self.all[0], await self.all[0].share.acquire(priority)
@@ -314,7 +320,7 @@ class Endpoints:
             )
         # The gate first, then an endpoint: who waits at the gate holds no room that another could
         # use.
-        await self._gate.acquire(priority)
+        through_gate = await self._gate.acquire(priority)
         try:
             while True:
                 candidates = self._candidates(failed, at)
@@ -324,18 +330,18 @@ class Endpoints:
                 if taken is not None:
                     return taken
         except BaseException:
-            self._gate.release(0, answered=False)
+            self._gate.release(through_gate, answered=False)
             raise
 
-    def _taken_at_once(self, candidates: list[Endpoint]) -> tuple[Endpoint, int] | None:
+    def _taken_at_once(self, candidates: list[Endpoint]) -> tuple[Endpoint, Sent] | None:
         while True:
             free = [endpoint for endpoint in candidates if endpoint.share.is_free]
             if not free:
                 return None
             endpoint = self._drawn_by_weight(free)
-            number = endpoint.share.take()
-            if number is not None:  # else another thread has just taken the room
-                return endpoint, number
+            sent = endpoint.share.take()
+            if sent is not None:  # else another thread has just taken the room
+                return endpoint, sent
 
     def _candidates(self, failed: Collection[Endpoint], at: int | None) -> list[Endpoint]:
         # Resting ones have no room until they have rested.
@@ -356,12 +362,11 @@ class Endpoints:
         candidates = below or free
         return random.choices(candidates, [endpoint.weight for endpoint in candidates])[0]
 
-    def release(self, endpoint: Endpoint, number: int, *, refused: bool, answered: bool) -> None:
+    def release(self, endpoint: Endpoint, sent: Sent, *, refused: bool, answered: bool) -> None:
         """Give a request's room at an endpoint back, as Share.release."""
-        endpoint.share.release(number, refused=refused, answered=answered)
+        endpoint.share.release(sent, refused=refused, answered=answered)
         if self._gate is not None:
-            # number 0: which request it was matters only to a level that was once refused
-            self._gate.release(0, answered=answered)
+            self._gate.release(sent, answered=False)  # its places stay as they are
 
     def refused(
         self,
@@ -423,8 +428,8 @@ class Endpoints:
             endpoint.rest(why)
 
 
-async def _first_free(endpoints: Sequence[Endpoint], priority: Any) -> tuple[Endpoint, int] | None:
-    turns: dict[asyncio.Task[int], Endpoint] = {}
+async def _first_free(endpoints: Sequence[Endpoint], priority: Any) -> tuple[Endpoint, Sent] | None:
+    turns: dict[asyncio.Task[Sent], Endpoint] = {}
     for endpoint in endpoints:
         turns[asyncio.ensure_future(endpoint.share.acquire(priority))] = endpoint
     chosen = None

@@ -28,6 +28,7 @@ from dataflow_grounding.engine._outage import Outages
 from dataflow_grounding.engine._reply_sources import Answerers, SeenReplies
 from dataflow_grounding.engine.budget import Budget, with_worst_case
 from dataflow_grounding.engine.keyed_log import CHECK
+from dataflow_grounding.engine.limiter import Sent
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.plain_questions import about_a_rectangle, sign_of_life
 from dataflow_grounding.engine.reply_line import line_of, read_lines
@@ -114,6 +115,9 @@ class Asking:
         cut-off replies to a `divisible` request. A `check` is never taken from the store. Raises
         the last try's RecordError, with `attempts` and `reply` set, and RunStopped.
         """
+        if check:
+            for endpoint in self.endpoints.all:
+                endpoint.let_check_in()
         attempt = 0
         # Stored tries come first. Once one is missing all further ones are sent: they have its
         # error in the question, which no stored one can know.
@@ -288,7 +292,7 @@ class Asking:
         failed_at = set[Endpoint]()  # where it has failed since it last waited
         since = math.inf  # when the first fault came
         while True:
-            endpoint, number = await self._wait_for_room(request, by, failed_at)
+            endpoint, sent = await self._wait_for_room(request, by, failed_at)
             overloaded = False
             answered = False
             try:
@@ -315,7 +319,7 @@ class Asking:
                 with self._stopping():
                     self.endpoints.failed(endpoint, fault, tries[fault.kind])
             finally:  # once it is known whether the endpoint may be asked at all
-                self.endpoints.release(endpoint, number, refused=overloaded, answered=answered)
+                self.endpoints.release(endpoint, sent, refused=overloaded, answered=answered)
             failed_at.add(endpoint)
             is_rate_limit = isinstance(fault, errors.RateLimited)
             is_out_of_tries = tries[fault.kind] >= most_tries(fault, self.options.max_attempts)
@@ -430,18 +434,18 @@ class Asking:
 
     async def _wait_for_room(
         self, request: Request[Any], by: "StepAsk", failed: set[Endpoint]
-    ) -> tuple[Endpoint, int]:
+    ) -> tuple[Endpoint, Sent]:
         # The leave, the request's `may_send`, is asked for last: things may have changed meanwhile.
         sending = request.sending
         while True:
             if self.outages.under_way:
                 with self._stopping():
                     await self.outages.passed()
-            endpoint, number = await self.endpoints.acquire(by.priority, failed, sending.at)
+            endpoint, sent = await self.endpoints.acquire(by.priority, failed, sending.at)
             may_send = sending.may_send is None or sending.may_send()
             if may_send and not self.outages.under_way:
-                return endpoint, number
-            self.endpoints.release(endpoint, number, refused=False, answered=False)
+                return endpoint, sent
+            self.endpoints.release(endpoint, sent, refused=False, answered=False)
             if not may_send and sending.before is not None:
                 await sending.before()
 

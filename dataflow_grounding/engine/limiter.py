@@ -3,6 +3,7 @@
 import asyncio
 import heapq
 import itertools
+import math
 import os
 import random
 import threading
@@ -14,7 +15,9 @@ from weakref import WeakSet, WeakValueDictionary
 
 from dataflow_grounding.serving.serving import Serving
 
-START = 8  # places to begin with
+LEAST = 10  # places before anything is known, which no pace of answers lowers
+START = 32  # from the first answer on; twice as many once all places were sustained
+IN_TIME = 2 / 3  # part of the timeout in which all that are in flight are to be answered
 CUT = 0.85  # what is left of the places after a refusal
 PATIENCE = 4.0  # windows without a refusal before the first probe of more places
 MOST_PATIENCE = 16.0  # and before any later one
@@ -33,23 +36,40 @@ class FoundPlaces(NamedTuple):
     refused_at: float | None = None
 
 
+class Sent(NamedTuple):
+    """A request that is sent: its `number`, from 1, how many were answered before it, when the last
+    of these was, by the process's clock, and whether it `took_last` of the places.
+    """
+
+    number: int
+    answers: int
+    since: float
+    took_last: bool
+
+
 class Level:
     """How many may be in flight to an endpoint, from 1 to `most`: additive increase, multiplicative
     decrease, with a memory.
 
-    It grows by one per success until the first refusal, then by one per window (as many successes
-    as the level) up to just under where the endpoint last refused. Above it, it probes: one more
-    for a window, then two, four, … while that is sustained; a refused probe is taken back (of an
-    endpoint that is `shared` with other processes, with a place or more left to them), and the next
-    waits twice as many windows. Any other refusal cuts the level by 15%, once per flight, or, if
-    more of the flight is refused, to what was accepted of it, at most by half.
+    Until the first refusal it is START, twice that once all places are sustained, then one more per
+    success; but no more than are answered in time, at the pace at which answers come: an endpoint
+    that answers one by one lets the others wait. After that it grows by one per window (as many
+    successes as the level) up to just under where the endpoint last refused. Above it, it probes:
+    one more for a window, then two, four, … while that is sustained; a refused probe is taken back
+    (of an endpoint that is `shared` with other processes, with a place or more left to them), and
+    the next waits twice as many windows. Any other refusal cuts the level by 15%, once per flight,
+    or, if more of the flight is refused, to what was accepted of it, at most by half.
     """
 
     def __init__(self, most: int) -> None:
         self.most = most
         self.shared = False  # whether other processes send there, too
-        self.number = 0  # the last one given to a request
-        self._value = float(min(START, most))  # the level, of which `places` are whole
+        self.timeout = math.inf  # seconds after which a request is given up
+        self._sent = 0  # how many were
+        self._answers = 0
+        self._answered_at = 0.0  # when the last one came; at first, when the first request was sent
+        self._value = float(min(LEAST, most))  # the level, of which `places` are whole
+        self._sustained = False  # whether an endpoint was sent as many, and refused none
         self._stride = 1.0  # how many more the next probe lets in
         self._patience = PATIENCE  # windows without a refusal before the next probe
         self._refused_at: float | None = None  # how many were in flight at the last refusal
@@ -80,14 +100,21 @@ class Level:
         self._refused_at = found.refused_at
         self._change(None)
 
-    def send(self) -> int:
-        """Return the number of a request that is about to be sent, from 1."""
-        self.number += 1
-        return self.number
+    def send(self, in_flight: int = 1) -> Sent:
+        """Return a request that is about to be sent, itself among those `in_flight`."""
+        if not self._sent:
+            self._answered_at = time.monotonic()
+        self._sent += 1
+        return Sent(self._sent, self._answers, self._answered_at, in_flight >= self.places)
 
-    def refused(self, number: int, in_flight: int) -> None:
+    def note_answer(self) -> None:
+        """Count an answer; what it says of the level, `ended` learns."""
+        self._answers += 1
+        self._answered_at = time.monotonic()
+
+    def refused(self, sent: Sent, in_flight: int) -> None:
         """Lower the level, as the endpoint said that it is busy; never below 1."""
-        if number <= self._changed_at:
+        if sent.number <= self._changed_at:
             # It says nothing about the level as it is now; after a cut, how deep that should be.
             if self._flight:
                 self._refused_before_cut()
@@ -128,22 +155,39 @@ class Level:
         self._flight = float(in_flight)
         self._refused_of_flight = 1
 
-    def ended(self, number: int, in_flight: int, *, refused: bool, answered: bool) -> None:
+    def ended(self, sent: Sent, in_flight: int, *, refused: bool, answered: bool) -> None:
         """Learn from how a request ended, itself among those `in_flight`."""
         if refused:
-            self.refused(number, in_flight)
-        elif answered and in_flight >= self.places:
-            self.answered(number)
+            self.refused(sent, in_flight)
+        elif answered:
+            self.answered(sent, are_taken=in_flight >= self.places)
 
-    def answered(self, number: int) -> None:
-        """Raise the level, as a request was answered while all places were taken. One that was sent
-        before the last `_change` doesn't count for a probe.
+    def answered(self, sent: Sent, *, are_taken: bool = True) -> None:
+        """Raise the level, as a request was answered while all places were taken, or the first ones
+        were answered. One that was sent before the last `_change` doesn't count for a probe.
         """
-        if number > self._changed_at:
-            self._quiet += 1
         if self._refused_at is None:
-            self._value += 1
-        elif self._value_before_probe is not None:
+            # refusals come sooner than answers: none was refused of those sent before the last one
+            self._sustained = self._sustained or sent.took_last
+            wanted = 2 * START if self._sustained else START
+            if self._value < wanted:
+                self._grow(wanted, sent)
+            elif are_taken:
+                self._grow(self._value + 1, sent)
+        elif are_taken:
+            self._grow_warily(sent)
+
+    def _grow(self, wanted: float, sent: Sent) -> None:
+        # at the pace of the answers that came since this one was sent
+        took = max(self._answered_at - sent.since, 1e-9)
+        in_time = (self._answers - sent.answers) * IN_TIME * self.timeout / took
+        self._value = max(self._value, min(wanted, in_time, self.most))
+
+    def _grow_warily(self, sent: Sent) -> None:
+        assert self._refused_at is not None
+        if sent.number > self._changed_at:
+            self._quiet += 1
+        if self._value_before_probe is not None:
             if self._quiet >= self._value:  # the probe was sustained for a window: the next one
                 self._patience = PATIENCE
                 self._probe()
@@ -166,7 +210,7 @@ class Level:
         self._value_before_probe = value_before_probe
         self._flight = 0.0
         self._quiet = 0
-        self._changed_at = self.number
+        self._changed_at = self._sent
 
 
 class Waiter:
@@ -178,12 +222,12 @@ class Waiter:
         self.loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self.turn = self.loop.create_future()  # done when it has a place
-        self.is_in = False  # whether a place was counted for it
+        self.sent: Sent | None = None  # set once a place was counted for it
         self.has_left = False  # whether it was cancelled while it waited
 
-    def let_in(self) -> None:
+    def let_in(self, sent: Sent) -> None:
         """Note that it has a place, and wake it; from any thread. A closed loop isn't woken."""
-        self.is_in = True
+        self.sent = sent
         if threading.get_ident() == self._thread:  # nearly always: then its loop is awake
             self._wake()
         elif not self.loop.is_closed():
@@ -225,8 +269,7 @@ class Limiter:
                 waiter = heapq.heappop(share.waiting).waiter
                 if not waiter.has_left:
                     # counted here, before the waiter wakes: else another would take its place
-                    share.enter()
-                    waiter.let_in()
+                    waiter.let_in(share.enter())
 
 
 class _InLine(NamedTuple):
@@ -293,34 +336,39 @@ class Share:
             return False
         return self.limiter.has_room
 
-    def enter(self, number: int = 1) -> None:
-        """Add to what is in flight: 1, or -1 where a request ended. The limiter's lock is held."""
+    def enter(self) -> Sent:
+        """Count a request as in flight, and return it. The limiter's lock is held."""
+        self._count(1)
+        return self.limiter.level.send(self.limiter.in_flight)
+
+    def _count(self, number: int) -> None:
         self.limiter.in_flight += number
         self.of_serving.in_flight += number
         self.in_flight += number
+
+    def note_answer(self) -> None:
+        with self.limiter.lock:
+            self.limiter.level.note_answer()
 
     def allow(self, number: int) -> None:
         """Let no more than this many be in flight for now; those that are already stay."""
         self.allowed = number
         self.limiter.let_in()
 
-    def take(self) -> int | None:
-        """Take a place if there is one at once; return the request's number, for `release`."""
+    def take(self) -> Sent | None:
+        """Take a place if there is one at once; return the request, for `release`."""
         with self.limiter.lock:
-            if not self.is_free:
-                return None
-            self.enter()
-            return self.limiter.level.send()
+            return self.enter() if self.is_free else None
 
-    async def acquire(self, priority: Any) -> int:
-        """Wait for a place; return the request's number, for `release`. Of those who wait, the
-        smallest `priority` goes first.
+    async def acquire(self, priority: Any) -> Sent:
+        """Wait for a place; return the request, for `release`. Of those who wait, the smallest
+        `priority` goes first.
         """
         limiter = self.limiter
         with limiter.lock:
-            number = self.take()
-            if number is not None:
-                return number
+            sent = self.take()
+            if sent is not None:
+                return sent
             waiter = Waiter()
             heapq.heappush(self.waiting, _InLine(priority, next(limiter.order), waiter))
             limiter.shares.add(self)
@@ -334,12 +382,12 @@ class Share:
         except asyncio.CancelledError:
             with limiter.lock:
                 waiter.has_left = True
-                if waiter.is_in:  # it was let in meanwhile: another gets the place
-                    self.enter(-1)
+                if waiter.sent is not None:  # it was let in meanwhile: another gets the place
+                    self._count(-1)
                     limiter.let_in()
             raise
-        with limiter.lock:
-            return limiter.level.send()
+        assert waiter.sent is not None
+        return waiter.sent
 
     def hold(self, seconds: float) -> None:
         """Let nobody in for `seconds`, because the endpoint takes no more until then."""
@@ -354,13 +402,13 @@ class Share:
             with suppress(RuntimeError):  # it is closed: nobody waits there any more
                 loop.call_soon_threadsafe(loop.call_later, seconds, limiter.let_in)
 
-    def release(self, number: int, *, refused: bool = False, answered: bool = True) -> None:
+    def release(self, sent: Sent, *, refused: bool = False, answered: bool = True) -> None:
         """Give a request's place back, and let the level learn from how the request ended."""
         limiter = self.limiter
         with limiter.lock:
             # the level first: who is let in below is let in by what was learned
-            limiter.level.ended(number, limiter.in_flight, refused=refused, answered=answered)
-            self.enter(-1)
+            limiter.level.ended(sent, limiter.in_flight, refused=refused, answered=answered)
+            self._count(-1)
             limiter.let_in()
 
 
@@ -377,6 +425,7 @@ def share_of(serving: Serving, servings: int = 1, shared: bool | None = None) ->
     limiter = _limiters.get(key) or Limiter(Level(most))
     _limiters[key] = limiter
     limiter.level.most = max(limiter.level.most, most)
+    limiter.level.timeout = serving.timeout
     if shared is not None:
         limiter.level.shared = shared
     with limiter.lock:
@@ -389,7 +438,7 @@ def gate_of(shares: Sequence[Share]) -> Share:
     """Return what limits the requests in flight to all endpoints of a serving together."""
     most = min(share.most for share in shares)
     level = Level(most)
-    level.resume(FoundPlaces(sum(share.level for share in shares)))
+    level.resume(FoundPlaces(most))
     return Share(Limiter(level), most)
 
 

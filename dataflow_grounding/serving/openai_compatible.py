@@ -78,7 +78,9 @@ class _FoundOut:
     is_certain: bool = False  # whether a request of this kind was answered
     takes_own_keys: bool = False  # whether one was that asked for a reply of its own
     is_litellm: bool = False  # whether replies pass LiteLLM's proxy
-    first_request: PerLoop[asyncio.Lock] = field(default_factory=partial(PerLoop, asyncio.Lock))
+    first_requests: PerLoop[asyncio.Semaphore] = field(
+        default_factory=partial(PerLoop, partial(asyncio.Semaphore, 2))
+    )
     settings_by_task: dict[str, _Settings] = field(default_factory=dict)
 
 
@@ -236,11 +238,11 @@ class OpenAIServing(Serving):
         return identity
 
     async def answer(self, request: Request[Any]) -> Reply:
-        # The first request finds out what the endpoint takes, and the others wait for that. Raises
-        # what the endpoint's answer means.
+        # The first two requests find out what the endpoint takes, and the others wait for that.
+        # Raises what the endpoint's answer means.
         found_out = self._found_out
         if not found_out.is_certain:
-            async with found_out.first_request.get():
+            async with found_out.first_requests.get():
                 if not found_out.is_certain:  # else another request has found out meanwhile
                     return await self._find_out(request)
         habits = found_out.habits
@@ -441,7 +443,7 @@ class OpenAIServing(Serving):
 
     async def aclose(self) -> None:
         """Close the running loop's connections; a user's own client stays open."""
-        self._found_out.first_request.take()
+        self._found_out.first_requests.take()
         transport = self._transport.take()
         if transport is not None:
             await transport.aclose()

@@ -6,6 +6,7 @@ Servings are endpoints, models in the process, recordings, or a user's own.
 import asyncio
 import copy
 import inspect
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from contextvars import ContextVar
@@ -144,6 +145,8 @@ class Serving(ABC):
     """The user's own rows for the table of `auto` (see `find_box_format`)."""
     max_workers: int = 16
     """The most requests in flight at a time."""
+    timeout: float = math.inf
+    """Seconds after which it gives a request up."""
     image_limits: ImageLimits = ImageLimits()
     """The sizes and types of pictures that are sent to it."""
     max_output_tokens: int = 4096

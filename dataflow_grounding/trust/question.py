@@ -46,7 +46,8 @@ class Question:
 
     async def before(self) -> None:
         """Wait until requests may be sent; the engine then asks `may_send`, and sends."""
-        await self._watch.ready(self.ask, self.image)
+        if not self._watch.sends_ahead:
+            await self._watch.ready(self.ask, self.image)
         self._was_sent = True
 
     def stored(self, was_asked_again: Callable[[], bool]) -> None:
@@ -110,7 +111,7 @@ class Question:
         self._learn(judged)
 
     def _learn(self, judged: JudgedReply) -> None:
-        if self._watch.can_tell(self.image):
+        if self._watch.can_tell(self.image) and not self._watch.awaits_check:
             self._watch.judge.learn(judged)
 
     def _refuse(self, judged: JudgedReply) -> None:

@@ -1,10 +1,10 @@
 """The watch of one run: whether its boxes are in the format that was asked for.
 
-Probe pictures are asked about before the run's first request, for each new kind of picture, at a
-random place in each stretch of requests, and at the end. Each reply is judged by its numbers; what
-looks odd calls for a check at once. A check that is answered as asked vouches for all replies
-before it: a later run may read them from the store. One that misses stops the run, or warns, and
-what came since the last good check is marked.
+Probe pictures are asked about together with the run's first request, before all others, for each
+new kind of picture, at a random place in each stretch of requests, and at the end. Each reply is
+judged by its numbers; what looks odd calls for a check at once. A check that is answered as asked
+vouches for all replies before it: a later run may read them from the store. One that misses stops
+the run, or warns, and what came since the last good check is marked.
 """
 
 import asyncio
@@ -78,6 +78,8 @@ class RunWatch(BoxWatch):
         # How often a question is asked: without checks, a doubtful reply is never asked for again.
         self.most_tries = start.options.max_attempts if self._are_wanted else 0
         self._is_checked = False
+        # until the first request is sent, which goes out together with the first check
+        self.sends_ahead = not self.is_checked
         if not self.is_checked:
             self.known.unanswered = 0
             self.known.pace.unchecked = 0
@@ -148,8 +150,9 @@ class RunWatch(BoxWatch):
         self._check_stopped()
 
     def _may_send(self) -> bool:
-        if self._stop_message or (self.can_check and not self.is_checked):
+        if self._stop_message or self.awaits_check:
             return False
+        self.sends_ahead = False
         self.known.pace.sent += 1
         self.known.pace.unchecked += 1
         self._unchecked += 1
@@ -157,6 +160,8 @@ class RunWatch(BoxWatch):
 
     async def _settle(self, question: Question) -> None:
         ask, image, judged = question.ask, question.image, question.judged
+        if self.awaits_check:
+            await self.ready(ask, image)
         if self.suspicion is None and question.proven is not None:
             await self._settle_proven(question, question.proven)
         elif self.suspicion is None and question.looks_like is not None:
@@ -250,6 +255,11 @@ class RunWatch(BoxWatch):
         """Whether a check was made that holds: in memory, by another run of this process, too."""
         self._is_checked = self._is_checked or self.known.is_fresh
         return self._is_checked
+
+    @property
+    def awaits_check(self) -> bool:
+        """Whether a request was sent ahead, and the check is not done that tells of its reply."""
+        return self.can_check and not self.is_checked and not self.sends_ahead
 
     def _must_wait(self, image: Image) -> bool:
         if not self.can_check:

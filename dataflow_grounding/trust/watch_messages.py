@@ -82,6 +82,8 @@ def of_what_became(answers: Answers, set_aside: int, *, in_memory: bool, are_mix
     if set_aside and not in_memory:
         aside = f"The {set_aside} replies since the last good check are set aside"
         aside += ": the next run asks for them again"
+        if set_aside == 1:
+            aside = "The reply since the last good check is set aside: the next run asks again"
         if are_mixed:
             aside += (
                 f". Earlier ones may be mixed too: {setting('workflow.force_reprocess')} asks for"
@@ -97,7 +99,7 @@ def of_what_became(answers: Answers, set_aside: int, *, in_memory: bool, are_mix
     what_became = "none of them returned"
     if returned > 0:
         what_became = f"{returned} of them already returned: don't use them"
-    return f"{since} answers came since the last good check, {what_became}"
+    return f"{counted(since, 'answer')} came since the last good check, {what_became}"
 
 
 def for_an_own_serving(serving: Serving) -> str:

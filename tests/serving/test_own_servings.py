@@ -318,7 +318,9 @@ def test_an_answer_that_returns_an_awaitable_is_right(row: dict[str, Any]) -> No
 
 
 def test_a_unit_tests_fixed_boxes_are_told_what_to_write(row: dict[str, Any]) -> None:
-    rows = [{**row, "image_id": str(number), "expressions": ["a mug"]} for number in range(30)]
+    rows = [
+        {**row, "image_id": str(number), "expressions": [f"mug {number}"]} for number in range(30)
+    ]
     with pytest.raises(SuspectBoxes) as stopped:
         PhraseGrounder(Fixed())(rows)
     assert str(stopped.value).endswith("add exact_boxes = True to Fixed")

@@ -69,7 +69,7 @@ def test_pixels_are_checked_in_the_largest_size_that_will_be_sent(
     pictures(workplace, [SMALL] * 4 + [largest] + [SMALL] * 4)
     with LoopbackServer(model := Server(lambda _: REDUCED)) as server:
         done = run(workplace, server, PX)
-    assert (done.code, model.boxes) == (2, 0), done
+    assert (done.code, model.boxes) == (2, 1), done
     assert sorted(model.probed) == sorted([SMALL, *[largest] * 4]), (
         "a miss, and three to confirm it"
     )
@@ -120,7 +120,7 @@ def test_where_most_pictures_are_square_padding_is_found_in_the_others(
     pictures(workplace, [(400, 400)] * 6 + [(400, 300)])
     with LoopbackServer(model := Server(lambda _: "xyxy_1000@pad_square")) as server:
         done = run(workplace, server, "xyxy_1000")
-    assert (done.code, model.boxes) == (2, 0), done
+    assert (done.code, model.boxes) == (2, 1), done
     assert sorted(model.probed) == [*[(400, 300)] * 4, (400, 400)]
     assert "all boxes are off by" in done.err
     assert "dataflowgrounding calibrate" in done.err
@@ -137,9 +137,10 @@ def test_parts_of_the_side_are_checked_in_the_commonest_size_of_each_kind(
     left_out = [LARGE, (700, 500)]
     commonest = set(kinds) - set(left_out) - {(64, 48), (64, 64)}
     enlarged = {(128, 96), (96, 96)}
-    assert sorted(model.probed) == sorted(commonest | enlarged)
-    first = [is_probe for is_probe, _ in model.asked[: len(model.probed)]]
-    assert all(first), "all of them before the run's first request for boxes"
+    # at the end may be another, if the first reply looked odd
+    assert sorted(model.probed[:8]) == sorted(commonest | enlarged)
+    first = [is_probe for is_probe, _ in model.asked[:9]]
+    assert first.count(False) == 1, "all of them before the run's second request for boxes"
 
 
 def test_a_kind_that_comes_later_is_checked_before_it_is_asked_about(
@@ -154,7 +155,7 @@ def test_a_kind_that_comes_later_is_checked_before_it_is_asked_about(
         )
         for path in paths:
             grounder({"image_path": str(workplace.folder / path), "expressions": ["a mug"]})
-    probed: set[tuple[str, str]] = set()
+    probed = {kind_of(sizes[0])}  # together with the first request
     for is_probe, size in model.asked:
         if is_probe:
             probed.add(kind_of(size))

@@ -62,7 +62,7 @@ def test_probes_come_at_places_that_differ_from_run_to_run(workplace: Workplace)
         place.many(60)
         done, asked = run(place, EchoAnswers(X), **{"vlm.check_every": 20})
         assert done.code == 0, done
-        assert asked[0], "the first check comes before the first request for boxes"
+        assert any(asked[:2]), "the first check comes before the second request for boxes"
         places.append(tuple(n for n, is_probe in enumerate(asked) if is_probe))
     # that two of fifteen pairs agree in two places of twenty and twenty is a chance in thousands
     assert len(set(places)) >= 4
@@ -133,7 +133,7 @@ def test_a_server_that_reads_photographs_otherwise_than_drawings_is_noticed(
     assert (done.code, workplace.annotations()) == (2, []), done
     assert "don't look like" in done.err
     assert f"{Y} would fit" in done.err
-    assert all(asked), "before any request for boxes"
+    assert asked.count(False) == 1, "before the second request for boxes"
 
 
 def test_a_calibration_just_made_leaves_the_first_check_to_the_runs_own_pictures(

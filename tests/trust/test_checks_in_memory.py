@@ -98,10 +98,12 @@ def test_it_is_said_again_until_a_check_is_good(workplace: Workplace) -> None:
         assert "came since the last good check, 6 of them" in str(stopped.value)
 
 
-def test_the_first_call_of_all_has_nothing_to_take_back(workplace: Workplace) -> None:
+def test_the_first_call_of_all_returns_nothing_that_is_to_be_taken_back(
+    workplace: Workplace,
+) -> None:
     with LoopbackServer(EchoAnswers(Y)) as server:
         grounder = PhraseGrounder(OpenAIServing(server.base_url, "loopback", box_format=X))
-        with pytest.raises(SuspectBoxes, match="No boxes were asked for"):
+        with pytest.raises(SuspectBoxes, match=r"1 answer came .* none of them returned"):
             grounder(photos(workplace, 1))
 
 

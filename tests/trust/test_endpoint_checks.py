@@ -98,18 +98,18 @@ def boxes_of(records: list[dict[str, Any]]) -> list[Any]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("asked", "written"), [(X, Y), ("xyxy_px", "xywh_px")])
-def test_a_run_in_another_format_asks_for_no_box(
+def test_a_run_in_another_format_asks_for_one_box(
     place: Workplace, asked: str, written: str
 ) -> None:
     place.many(12)
     with LoopbackServer(model := Switching(written)) as server:
         done = run(place, server, **{"vlm.box_format": asked})
         # one misses, and three more copies of the same picture confirm it
-        assert (done.code, model.boxes, model.probes) == (2, 0, 4), done
+        assert (done.code, model.boxes, model.probes) == (2, 1, 4), done
     [line] = done.err.splitlines()
     assert f"don't look like {asked}" in line
     assert f"{written} would fit: check vlm.box_format" in line
-    assert "No boxes were asked for" in line
+    assert "The reply since the last good check is set aside" in line
     assert f"{written} would fit" in (place.run_json()["suspect_boxes"] or "")
     assert place.files().step_1 is None
     assert not (place.results / "annotations.jsonl").exists()
@@ -122,8 +122,8 @@ def test_in_its_own_format_it_runs_and_sends_one_request_more(place: Workplace) 
         done = run(place, server)
         assert (done.code, done.err, model.boxes, model.probes) == (0, "", 12, 1), done
         assert (done.summary["requests"], done.summary["probes"]) == (server.count(), 1) == (25, 1)
-        first = next(r for r in server.requests if r.task == "phrase_grounding")
-        assert asks_for_rectangles(first), "it comes before any request for boxes"
+        first = [r for r in server.requests if r.task == "phrase_grounding"][:2]
+        assert any(map(asks_for_rectangles, first)), "before the second request for boxes"
     assert boxes_of(place.annotations()) == boxes_of(right(place, 12))
     assert place.run_json()["suspect_boxes"] is None
 
@@ -201,7 +201,7 @@ def test_elongated_pictures_that_call_for_a_probe_of_their_own_spare_no_check(
             for r in server.requests
             if r.task == "phrase_grounding" and not asks_for_rectangles(r)
         ]
-    assert (done.code, grounded) == (2, []), done
+    assert (done.code, len(grounded)) == (2, 1), done
     assert f"{Y} would fit" in done.err
 
 
@@ -211,7 +211,7 @@ def test_the_ground_command_takes_the_specs_settings(place: Workplace) -> None:
     with LoopbackServer(model := Switching(Y)) as server:
         spec = place.spec(**{"vlm.openai.base_url": server.base_url})
         stopped = command(["ground", picture, "a mug", "-e", str(spec)])
-        assert (stopped.code, model.boxes, f"{Y} would fit" in stopped.err) == (2, 0, True), stopped
+        assert (stopped.code, model.boxes, f"{Y} would fit" in stopped.err) == (2, 1, True), stopped
         spec = place.spec(
             **{"vlm.openai.base_url": server.base_url, "vlm.on_suspect_boxes": "warn"}
         )
@@ -248,7 +248,9 @@ def test_a_format_that_changes_stops_the_run_and_what_came_since_is_asked_again(
         assert (place.files().step_0 is None) is stream, "a step that was finished before stays"
         bought = model.boxes
         again = run(place, server, **settings)
-        assert (again.code, model.boxes) == (2, bought), "and nothing is bought while it is wrong"
+        assert again.code == 2
+        assert model.boxes <= bought + 1, "and one reply at most is bought while it is wrong"
+        bought = model.boxes
         model.chosen = lambda _: X
         mended = run(place, server, **settings)
         assert mended.code == 0, mended
@@ -276,7 +278,8 @@ def test_a_run_that_is_killed_leaves_its_last_replies_to_be_checked(place: Workp
         assert "are set aside" in done.err
         model.chosen = lambda _: X
         assert place.run().code == 0
-        assert model.boxes - bought == 40, "all came after the last good check, which was the first"
+        # all but perhaps the first came after the last good check, which was the first
+        assert model.boxes - bought in (39, 40)
     assert boxes_of(place.annotations()) == boxes_of(right(place, 40))
 
 
@@ -292,7 +295,8 @@ def test_replies_that_another_address_left_unchecked_are_asked_for_again(place: 
     with LoopbackServer(honest := Switching(X)) as server:
         done = run(place, server)
         assert done.code == 0, done
-        assert honest.boxes == 60, "all came after the first check there, which was the last"
+        # all but perhaps the first came after the first check there, which was the last
+        assert honest.boxes in (59, 60)
         assert run(place, server).summary["already_complete"]
     assert boxes_of(place.annotations()) == boxes_of(right(place, 60))
 
@@ -314,7 +318,7 @@ def test_a_killed_run_with_all_its_replies_is_checked_before_they_are_used(
         assert model.boxes == 10
         model.chosen = lambda _: X
         assert run(place, server).code == 0
-        assert model.boxes == 20
+        assert model.boxes in (19, 20), "the first check vouches at most for the first reply"
 
 
 @pytest.mark.slow

@@ -61,7 +61,7 @@ def test_a_second_picture_in_another_format_stops_the_run_though_others_fit(
     assert (done.code, model.probes) == (2, 1 + 3), done
     assert f"probe pictures were answered in {Y}, and others were not" in done.err
     assert "The endpoint answers in more than one format: see whether several servers" in done.err
-    assert "No boxes were asked for" in done.err
+    assert "The reply since the last good check is set aside" in done.err
 
 
 def test_one_in_each_of_two_checks_stops_it_too(place: Workplace) -> None:
@@ -167,5 +167,5 @@ def test_boxes_that_can_not_be_in_the_format_call_for_a_check(place: Workplace) 
     done = run(place, model := Slipping())
     assert done.code == 0, done
     first, *called = model.probed_at
-    assert first == 0
+    assert first <= 2, "the phrases of the first request"
     assert called, "one that the boxes called for"
