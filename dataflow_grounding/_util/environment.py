@@ -108,7 +108,9 @@ def names_address(address: str) -> tuple[str, str] | None:
     return None
 
 
-def check_one_source(address: str, key: str | None, headers: Mapping[str, str]) -> None:
+def refuse_key_from_another_place(
+    address: str, key: str | None, headers: Mapping[str, str]
+) -> None:
     """Raise SpecError where a `.env` file names the address and the key is from another place.
     Otherwise a stranger's file could have the user's own key sent to its address.
     """

@@ -47,9 +47,9 @@ class Habits:
     no_cache: bool = True  # whether LiteLLM is asked for no kept reply then
 
     def after_refusal(self, refusal: str) -> "Habits | None":
-        """What to try next; None when nothing is left, as after a content filter's refusal. Words
-        that name a part of the request change that part, unless it was changed before; others count
-        as being about `response_format`.
+        """Return what to try next; None when nothing is left, or a content filter has refused. A
+        refusal that names a part of the request changes that part, unless it was changed before;
+        any other one is taken to be about `response_format`.
         """
         if is_about_content(refusal):
             return None
@@ -86,8 +86,9 @@ def first_habits(endpoint: str) -> "Habits":
 
 
 def first_limits(endpoint: str) -> ImageLimits:
-    """Only NVIDIA's hosted NIMs have any, at integrate.api.nvidia.com, ai.api.nvidia.com,
-    …nvcf.nvidia.com and others: data URLs up to 180 KB, PNG and JPEG (docs.api.nvidia.com/nim).
+    """Return the limits of NVIDIA's hosted NIMs; no others are known. They are at
+    integrate.api.nvidia.com, ai.api.nvidia.com, …nvcf.nvidia.com and others: data URLs up to 180
+    KB, PNG and JPEG (docs.api.nvidia.com/nim).
     """
     if _is_under("nvidia.com", endpoint):
         return ImageLimits(
@@ -103,9 +104,10 @@ def _is_under(domain: str, endpoint: str) -> bool:
 
 
 def completion_in(body: bytes) -> Any:
-    """Whole or streamed; a body that is one `chat.completion.chunk` counts as a stream of that. Of
-    a stream, the first choice's texts and tool calls are joined; of all else the last value counts.
-    Raises ValueError or RecursionError for no JSON, or a stream without an end.
+    """Return the completion in the body of an answer, whole or streamed. A body that is one
+    `chat.completion.chunk` counts as a stream of that. Of a stream, the first choice's texts and
+    tool calls are joined; of all else the last value counts. Raises ValueError or RecursionError
+    for no JSON, or a stream without an end.
     """
     stream = _Stream()
     if not body.lstrip().startswith((b"data:", b"event:", b":")):
@@ -124,7 +126,7 @@ class _Stream:
     """The chunks of a streamed answer, put together."""
 
     def __init__(self) -> None:
-        self._whole: dict[str, Any] = {}
+        self._whole: dict[str, Any] = {}  # of each key of the chunks, the last value
         self._choice: dict[str, Any] = {}  # the first one
         self._texts: dict[str, str] = {}  # its message's texts by their keys
         self._calls: dict[Any, str] = {}  # the arguments of its tool calls by their index
@@ -139,6 +141,7 @@ class _Stream:
         if not isinstance(chunk, dict):
             raise ValueError("a line of the stream is no object")
         if "choices" not in chunk and _CHUNK_ERRORS & chunk.keys():
+            # some send what is wrong under `error`, others as the chunk itself
             chunk = {"error": chunk.get("error") or chunk}
         self._whole |= {key: part for key, part in chunk.items() if part is not None}
         for choice in chunk.get("choices") or []:
@@ -173,9 +176,10 @@ class _Stream:
 
 
 def error_in(completion: Any) -> dict[str, Any] | None:
-    """It is in the body's `error` or its first choice's (OpenRouter, gateways), in `base_resp`
-    (MiniMax), or the choice's `finish_reason` is that of a server that broke off. A `code` of it is
-    an HTTP status if it is a whole number.
+    """Return the error that an answer with status 200 has inside; None without one. It is in the
+    body's `error` or its first choice's (OpenRouter, gateways), in `base_resp` (MiniMax), or the
+    choice's `finish_reason` is that of a server that broke off. A `code` of it is an HTTP status if
+    it is a whole number.
     """
     if not isinstance(completion, dict):
         return None
@@ -183,19 +187,21 @@ def error_in(completion: Any) -> dict[str, Any] | None:
     choice = _first_choice(choices) if isinstance(choices, list) and choices else None
     if not isinstance(choice, dict):
         choice = {}
-    about = completion.get("base_resp")
-    if isinstance(about, dict) and about.get("status_code"):
-        return {"message": str(about)}
+    of_minimax = completion.get("base_resp")
+    if isinstance(of_minimax, dict) and of_minimax.get("status_code"):
+        return {"message": str(of_minimax)}
     for error in (completion.get("error"), choice.get("error"), completion.get("errors")):
         if isinstance(error, dict) and _is_error(error):
             return error
         if error and not isinstance(error, dict):
             return {"message": str(error)}
-    native = choice.get("native_finish_reason")  # OpenRouter's, next to a finish_reason "stop"
-    has_nothing = native in _BROKEN_OFF and not _has_text(choice.get("message"))
-    if choice.get("finish_reason") not in _BROKEN_OFF and not has_nothing:
+    finish_reason = choice.get("finish_reason")
+    # what OpenRouter's provider says; the finish_reason next to it may be "stop"
+    of_provider = choice.get("native_finish_reason")
+    provider_broke_off = of_provider in _BROKEN_OFF and not _has_text(choice.get("message"))
+    if finish_reason not in _BROKEN_OFF and not provider_broke_off:
         return None
-    reason = native or choice["finish_reason"]
+    reason = of_provider or finish_reason
     return {"message": f"the endpoint broke off (finish_reason: {reason})"}
 
 
@@ -215,7 +221,7 @@ def _is_error(said: Mapping[str, Any]) -> bool:
 
 
 def _first_choice(choices: list[Any]) -> Any:
-    # Its place in the list says nothing: it has index 0.
+    # The first choice is the one with index 0, wherever it is in the list.
     for choice in choices:
         if isinstance(choice, dict) and choice.get("index") in (0, None):
             return choice
@@ -223,16 +229,15 @@ def _first_choice(choices: list[Any]) -> Any:
 
 
 def reply_in(data: dict[str, Any], hold: float) -> Reply:
-    """Without any other text, the arguments of its one tool call are the text: some gateways ask
-    for JSON by a tool (BerriAI/litellm#6741). With other text both are, as nobody knows which of
-    them counts. A reasoning model's answer may be where its thoughts should, at a server with the
-    wrong parser: without any other text it is read there, unless the reply was cut off or blocked.
-    Raises KeyError, TypeError, IndexError or AttributeError for no such object.
+    """Return the reply in a completion. `hold` is for how many seconds the endpoint takes no more
+    requests. Raises KeyError, TypeError, IndexError or AttributeError for what is no completion.
     """
     choice = _first_choice(data["choices"])
     message = choice["message"]
     text = _text(message.get("content"))
     finish_reason = choice.get("finish_reason") or "stop"
+    # Some gateways ask for JSON by a tool (BerriAI/litellm#6741): then the arguments of its one
+    # call are the text. Where there is other text, nobody knows which of the two counts.
     arguments = _arguments_of_call(message)
     if text.strip() and arguments.strip():
         text = f"{text}\n\nThe tool call, in other words, has:\n{arguments}"
@@ -240,6 +245,7 @@ def reply_in(data: dict[str, Any], hold: float) -> Reply:
         text = text if text.strip() else arguments
     if text and finish_reason in ("tool_calls", "function_call"):
         finish_reason = "stop"
+    # At a server with the wrong parser, a reasoning model's answer is among its thoughts.
     if not text.strip() and finish_reason == "stop":
         text = _text(message.get("reasoning_content") or message.get("reasoning"))
     refusal = message.get("refusal")
@@ -249,9 +255,9 @@ def reply_in(data: dict[str, Any], hold: float) -> Reply:
         text,
         str(finish_reason),
         usage_in(data.get("usage")),
-        str(refusal) if refusal else None,
-        hold,
-        tier_named(data.get("service_tier")),
+        refusal=str(refusal) if refusal else None,
+        hold=hold,
+        tier=tier_named(data.get("service_tier")),
         id=name_in_reply(data.get("id")),
         model=name_in_reply(data.get("model")),
     )
@@ -279,8 +285,8 @@ def _text(content: Any) -> str:
 
 
 def usage_in(data: Any) -> Usage:
-    """Under any of the names in use; what is missing, or can't be a count, is 0. No more tokens are
-    cached than were sent.
+    """Return the token counts under any of the names in use; what is missing, or can't be a count,
+    is 0. No more tokens are cached than were sent.
     """
     if not isinstance(data, dict):
         return Usage()

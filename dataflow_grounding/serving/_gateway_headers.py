@@ -40,15 +40,16 @@ def is_litellm(headers: Mapping[str, str]) -> bool:
 
 
 def is_kept(headers: Mapping[str, str]) -> bool:
-    """LiteLLM names the cache's key. Others have a header for their cache with `HIT` in it
-    (`cf-aig-cache-status`, `x-portkey-cache-status`, `x-openrouter-cache-status`, `helicone-cache`,
-    `x-cache`, RFC 9211's `cache-status`).
+    """Return whether a gateway answered from its cache. LiteLLM names the cache's key. Others have
+    a header for their cache with `HIT` in it (`cf-aig-cache-status`, `x-portkey-cache-status`,
+    `x-openrouter-cache-status`, `helicone-cache`, `x-cache`, RFC 9211's `cache-status`).
     """
     if _LITELLM_KEY in headers:
         return True
     for name in headers:
-        is_caches = "cache" in name.lower() and not _OF_PROMPTS.search(name)
-        if is_caches and _HIT.search(_QUOTED.sub("", headers[name])):
+        is_of_replies = "cache" in name.lower() and not _OF_PROMPTS.search(name)
+        words = _QUOTED.sub("", headers[name])  # what is in quotes is only a name
+        if is_of_replies and _HIT.search(words):
             return True
     return False
 

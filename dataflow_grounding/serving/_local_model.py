@@ -44,21 +44,15 @@ class LoadedModel:
 
         device = _best_device() if serving.device == "auto" else serving.device
         say(f"Loading {serving.model} on {device}")
-        source: dict[str, Any] = {"revision": serving.revision, "trust_remote_code": False}
+        from_hub: dict[str, Any] = {"revision": serving.revision, "trust_remote_code": False}
         _check_adapter(serving.model)
         self.processor = transformers.AutoProcessor.from_pretrained(
-            serving.model, **{**serving.processor, **source}
+            serving.model, **{**serving.processor, **from_hub}
         )
         model, loading_info = transformers.AutoModelForImageTextToText.from_pretrained(
-            serving.model, dtype=serving.dtype, output_loading_info=True, **source
+            serving.model, dtype=serving.dtype, output_loading_info=True, **from_hub
         )
-        without_weights = [*loading_info["missing_keys"], *loading_info["mismatched_keys"]]
-        if without_weights:
-            # transformers would fill these parts with random numbers, and only warn.
-            raise ValueError(
-                f"its files have no weights for {len(without_weights)} of its parts, such as"
-                f" {without_weights[0]}"
-            )
+        _check_weights(loading_info)
         self.model = model.to(device).eval()
         self.name = serving.model
         self._max_output_tokens = serving.max_output_tokens
@@ -66,27 +60,27 @@ class LoadedModel:
         tokenizer = self.processor.tokenizer
         tokenizer.padding_side = "left"  # so that all replies begin at once
         ends = model.generation_config.eos_token_id or tokenizer.eos_token_id
-        # the tokens that end a reply
-        self._ends = {ends} if isinstance(ends, int) else set(ends or ())
+        self._end_tokens = {ends} if isinstance(ends, int) else set(ends or ())
         tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
         # This raises where the model has no chat template.
         self.processor.apply_chat_template([{"role": "user", "content": _text_parts("?")}])
-        self._system_content = self._form_of_system_messages()
+        self._system_content = self._system_message_form()
         self._special = _special_tokens(tokenizer)
 
-    def _form_of_system_messages(self) -> Callable[[str], Any] | None:
+    def _system_message_form(self) -> Callable[[str], Any] | None:
         # The chat template decides: it wants a list of parts, or a text. None for a template
         # without system messages.
         forms: tuple[Callable[[str], Any], ...] = (_text_parts, str)
         for form in forms:
-            if self._takes(form):
+            if self._takes_system_messages_as(form):
                 return form
         return None
 
     def answers(self, batch: "Sequence[Asked]") -> list[Reply | Exception]:
-        """Requests that fail together are tried in halves, until each that fails does so alone: as
-        ServerFault for want of memory, else as RequestRefused. Where the GPU itself has failed,
-        which nothing mends in this process, all fail at once as EndpointRefused.
+        """Return each request's reply, or its error. Requests that fail together are tried in
+        halves, until each that fails does so alone: as ServerFault for want of memory, else as
+        RequestRefused. Where the GPU itself has failed, which nothing mends in this process, all
+        fail at once as EndpointRefused.
         """
         try:
             return [*self._generate(batch)]
@@ -112,7 +106,7 @@ class LoadedModel:
             add_generation_prompt=True,
             processor_kwargs={"padding": True},
         )
-        temperature = batch[0].temperature
+        temperature = batch[0].temperature  # the same for the whole batch
         sampling: dict[str, Any] = {"do_sample": True, "temperature": temperature}
         if not temperature:
             sampling = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
@@ -122,17 +116,17 @@ class LoadedModel:
             written = self.model.generate(
                 **inputs,
                 max_new_tokens=self._max_output_tokens,
-                stopping_criteria=[partial(self._are_abandoned, batch)],
+                stopping_criteria=[partial(self._stop_if_abandoned, batch)],
                 **sampling,
             )
         input_tokens = inputs["attention_mask"].sum(dim=1).tolist()
         output_tokens = written[:, inputs["input_ids"].shape[1] :].tolist()
         replies = []
         for tokens, sent in zip(output_tokens, input_tokens, strict=True):
-            replies.append(self._reply(tokens, sent))
+            replies.append(self._reply(tokens, input_tokens=sent))
         return replies
 
-    def _are_abandoned(self, batch: "Sequence[Asked]", tokens: Any, *_: Any) -> Any:
+    def _stop_if_abandoned(self, batch: "Sequence[Asked]", tokens: Any, *_: Any) -> Any:
         # Transformers calls this after each token. Nobody waits for any reply of the batch where
         # the run was interrupted.
         nobody_waits = all(asked.reply.done() for asked in batch)
@@ -156,8 +150,9 @@ class LoadedModel:
         system = {"role": "system", "content": self._system_content(request.system)}
         return [system, {"role": "user", "content": content}]
 
-    def _takes(self, form: Callable[[str], Any]) -> bool:
-        # Some templates raise for one, leave it out, or print a list of parts as Python's text.
+    def _takes_system_messages_as(self, form: Callable[[str], Any]) -> bool:
+        # Some templates raise for a system message, leave it out, or print a list of parts as
+        # Python's text.
         messages = [
             {"role": "system", "content": form("of its own")},
             {"role": "user", "content": _text_parts("?")},
@@ -168,21 +163,21 @@ class LoadedModel:
             return False
         return "of its own" in written and "'text'" not in written
 
-    def _reply(self, tokens: list[int], sent: int) -> Reply:
-        # The first token that ends it counts as written, but is not in the text. Without one the
-        # reply was cut off.
+    def _reply(self, tokens: list[int], input_tokens: int) -> Reply:
+        # The first token that ends the reply counts as written, but is not in the text. Without one
+        # the reply was cut off.
         finish_reason = "length"
         text_tokens = tokens
         written = len(tokens)
         for index, token in enumerate(tokens):
-            if token in self._ends:
+            if token in self._end_tokens:
                 finish_reason = "stop"
                 text_tokens = tokens[:index]
                 written = index + 1
                 break
         # Special tokens stay in the text, as some models write boxes with them.
         text = self.processor.tokenizer.decode(text_tokens, skip_special_tokens=False)
-        return Reply(text.strip(), finish_reason, Usage(sent, 0, written))
+        return Reply(text.strip(), finish_reason, Usage(input_tokens, 0, written))
 
 
 def message_of(error: BaseException) -> str:
@@ -205,6 +200,16 @@ def _check_adapter(model: str) -> None:
     if has_adapter and not importlib.util.find_spec("peft"):
         raise ValueError(
             "it has an adapter, which only peft reads: install that, or merge it into the weights"
+        )
+
+
+def _check_weights(loading_info: dict[str, Any]) -> None:
+    # transformers fills parts without weights with random numbers, and only warns.
+    without_weights = [*loading_info["missing_keys"], *loading_info["mismatched_keys"]]
+    if without_weights:
+        raise ValueError(
+            f"its files have no weights for {len(without_weights)} of its parts, such as"
+            f" {without_weights[0]}"
         )
 
 

@@ -25,8 +25,8 @@ _TIER_WORDS = re.compile(r"service[ _-]?tier|\bflex\b", re.IGNORECASE)
 
 
 def timeout_at(tier: str, stated: float | None, usual: float) -> float:
-    """What the user `stated`, else FLEX_TIMEOUT at flex, else `usual`, in seconds. Raises SpecError
-    for an unknown tier; "" is the ordinary one.
+    """Return the seconds for one request: what the user `stated`, else FLEX_TIMEOUT at flex, else
+    `usual`. Raises SpecError for an unknown tier; "" is the ordinary one.
     """
     if tier not in ("", FLEX):
         raise SpecError(f"{setting('vlm.service_tier')} should be {FLEX}, not {tier!r:.40}")
@@ -36,8 +36,8 @@ def timeout_at(tier: str, stated: float | None, usual: float) -> float:
 
 
 def needs_at(tier: str, key: str, timeout: float) -> list[str]:
-    """Advice if requests at flex have less time than they may take; `key` is the setting of the
-    spec that gives them `timeout` seconds.
+    """Return advice if requests at flex have less time than they may take; `key` is the setting of
+    the spec that gives them `timeout` seconds.
     """
     if not tier or timeout >= FLEX_TIMEOUT:
         return []
@@ -48,15 +48,16 @@ def needs_at(tier: str, key: str, timeout: float) -> list[str]:
 
 
 def error_at_tier(tier: str, error: GroundingError, is_full: bool) -> GroundingError:
-    """TierFull where the tier has no room, which the form of an answer says (`is_full`);
-    EndpointRefused where the endpoint doesn't know the tier; else the error itself.
+    """Return what an error means for a request at a tier: TierFull where the tier has no room,
+    which the form of the answer says (`is_full`); EndpointRefused where the endpoint doesn't know
+    the tier; else the error itself.
     """
     if not tier:
         return error
     if is_full and isinstance(error, ServerOverloaded):
         return TierFull(str(error), error.retry_after)
-    is_refused = isinstance(error, RequestRefused) and not is_about_content(str(error))
-    if is_refused and _TIER_WORDS.search(str(error)):
+    may_be_about_tier = isinstance(error, RequestRefused) and not is_about_content(str(error))
+    if may_be_about_tier and _TIER_WORDS.search(str(error)):
         reason = str(error).rstrip(".")
         name = setting("vlm.service_tier")
         return EndpointRefused(f"{reason}. Leave {name} out: it is not taken", certain=False)

@@ -11,8 +11,8 @@ from dataflow_grounding._util.lazy import load_table
 
 
 def thinking_fields(provider: str, model: str, level: str) -> dict[str, Any] | None:
-    """For `provider` `openai` or `gemini`, and level `low` or `off`: {} for any other level, None
-    if this model's fields aren't known.
+    """Return the fields of a request that have a model think less: at level `low`, or `off`. {} for
+    any other level, None if this model's fields aren't known. `provider` is `openai` or `gemini`.
     """
     if level not in ("low", "off"):
         return {}
@@ -25,12 +25,14 @@ def thinking_fields(provider: str, model: str, level: str) -> dict[str, Any] | N
 
 
 def with_fields(body: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a field that both have, objects are joined; else that of `fields` counts."""
+    """Return a body with further fields, which go before its own. Objects that both have are
+    joined.
+    """
     whole = dict(body)
     for name, value in fields.items():
-        ours = whole.get(name)
-        if isinstance(ours, dict) and isinstance(value, Mapping):
-            whole[name] = {**ours, **value}
+        before = whole.get(name)
+        if isinstance(before, dict) and isinstance(value, Mapping):
+            whole[name] = {**before, **value}
         else:
             whole[name] = value
     return whole

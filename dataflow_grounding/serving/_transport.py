@@ -33,6 +33,8 @@ T = TypeVar("T")
 
 MAX_BODY_BYTES = 32 * 2**20  # of an answer
 CONNECT_SECONDS = 20.0  # until a connection has to be there
+HttpAnswer: TypeAlias = tuple[int, Mapping[str, str], bytes]
+"""The status, headers and body of an answer."""
 NO_HEADERS: Mapping[str, str] = {}
 KEEP_SECONDS = 60  # for which an idle connection is kept
 # A key in an address's query: `key=…`, `v=1&api_key=…`.
@@ -40,22 +42,24 @@ _API_KEY = re.compile(r"(?:^|&)[^=&]*key=", re.IGNORECASE)
 
 
 def shown_address(url: str, block: str, key: str = "base_url") -> str:
-    """Without its secrets, which are remembered; `block` and `key` name its setting. Raises
-    SpecError if it can't be an address of the web, has a fragment, or shows a name, password or
-    key.
+    """Check an address, and return it as it may be shown: without its secrets, which are masked
+    from now on. `block` and `key` name its setting. Raises SpecError if it can't be an address of
+    the web, has a fragment, or shows a name, password or key.
     """
     name = setting(f"{block}.{key}")
     if not url.startswith(("http://", "https://")):
         raise SpecError(f"{name} should begin with http:// or https://")
     try:
         address = urlsplit(url)
-        usable = bool(address.hostname) and (address.port or 1) > 0
+        is_usable = bool(address.hostname)
+        _ = address.port  # raises for what is no port
     except ValueError:
-        usable = False
-    if not usable:
+        is_usable = False
+    if not is_usable:
         raise SpecError(f"{name} is not an address: write it like http://host:8000/v1")
     if address.fragment:
         raise SpecError(f"{name} holds a '#': leave out what follows it, as it is never sent")
+    # also in an address within the path, as some proxies take it
     has_user = address.username or address.password or re.search(":[^/]*@", address.path)
     if has_user or _API_KEY.search(address.query):
         key_name = setting(f"{block}.api_key")
@@ -87,12 +91,12 @@ class LoopInThread:
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._process = 0
+        self._process = 0  # the id of the process that began the loop
 
     async def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """If the caller is cancelled, so is the work. Raises EndpointRefused in a process that was
-        forked after the first request: it has its parent's connections, and would read the parent's
-        answers.
+        """Run the work in this loop; if the caller is cancelled, so is the work. Raises
+        EndpointRefused in a process that was forked after the first request: it has its parent's
+        connections, and would read the parent's answers.
         """
         loop = self._running()
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work(), loop))
@@ -144,23 +148,23 @@ class HttpTransport:
 
     async def post(
         self, body: Sequence[bytes], headers: Mapping[str, str] = NO_HEADERS
-    ) -> tuple[int, Mapping[str, str], bytes]:
-        """Return status, headers and body of an answer of any status; `headers` are sent with this
-        body alone. Raises what `fault_of` returns where no answer comes, and ServerFault for one
-        larger than MAX_BODY_BYTES.
+    ) -> HttpAnswer:
+        """Return the answer, of any status; `headers` are sent with this body alone. Raises
+        what `fault_of` returns where no answer comes, and ServerFault for one larger than
+        MAX_BODY_BYTES.
         """
         from dataflow_grounding.serving._parts_payload import PartsPayload  # imports aiohttp
 
         headers = {**self.headers, **headers} if headers else self.headers
-        return await self._answered("POST", PartsPayload(body), MAX_BODY_BYTES, headers)
+        return await self._send("POST", PartsPayload(body), MAX_BODY_BYTES, headers)
 
-    async def get(self, most: int) -> tuple[int, Mapping[str, str], bytes]:
-        """Ask for what is there, of `most` bytes; returns and raises what `post` does."""
-        return await self._answered("GET", None, most, self.headers)
+    async def get(self, max_bytes: int) -> HttpAnswer:
+        """Ask for what is at the address; returns and raises what `post` does."""
+        return await self._send("GET", None, max_bytes, self.headers)
 
-    async def _answered(
-        self, method: str, body: Any, most: int, headers: Mapping[str, str]
-    ) -> tuple[int, Mapping[str, str], bytes]:
+    async def _send(
+        self, method: str, body: Any, max_bytes: int, headers: Mapping[str, str]
+    ) -> HttpAnswer:
         import aiohttp
 
         try:
@@ -176,9 +180,9 @@ class HttpTransport:
                 data = bytearray()
                 async for chunk in response.content.iter_any():
                     data += chunk
-                    if len(data) > most:
+                    if len(data) > max_bytes:
                         response.close()
-                        raise ServerFault(f"{self.url} answered more than {most >> 20} MiB")
+                        raise ServerFault(f"{self.url} answered more than {max_bytes >> 20} MiB")
                 return response.status, response.headers, bytes(data)
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError) as error:
             raise fault_of(error, self.url, "vlm.openai", self.timeout) from None
@@ -188,9 +192,10 @@ class HttpTransport:
 
 
 class ClientTransport:
-    """A copy of an `openai` client with its retries off: the engine's wait for the whole run. It
-    follows no redirects, also where it is a user's own: another host has no claim to the picture or
-    the key. An `http_client` is used in the running loop, and closed at the end.
+    """Sends by a copy of an `openai` client. The copy's retries are off, as the engine tries again,
+    and waits then with the whole run. It follows no redirects, also where it is a user's own:
+    another host has no claim to the picture or the key. An `http_client` is used in the running
+    loop, and closed at the end; with `loop`, all is sent from that one.
     """
 
     def __init__(
@@ -213,18 +218,16 @@ class ClientTransport:
 
     async def post(
         self, body: Sequence[bytes], headers: Mapping[str, str] = NO_HEADERS
-    ) -> tuple[int, Mapping[str, str], bytes]:
-        """Return status, headers and body of an answer of any status; `headers` are sent with this
-        body alone. Raises what `fault_of` returns where no answer comes.
+    ) -> HttpAnswer:
+        """Return the answer, of any status; `headers` are sent with this body alone. Raises
+        what `fault_of` returns where no answer comes.
         """
         whole = b"".join(body)
         if self._loop is not None:
             return await self._loop.run(partial(self._post, whole, headers))
         return await self._post(whole, headers)
 
-    async def _post(
-        self, body: bytes, headers: Mapping[str, str]
-    ) -> tuple[int, Mapping[str, str], bytes]:
+    async def _post(self, body: bytes, headers: Mapping[str, str]) -> HttpAnswer:
         import openai
 
         settings = json.loads(body)
@@ -258,8 +261,8 @@ class ClientTransport:
 
 
 def has_own_http_client(client: Any) -> bool:
-    """Whether a user made an openai client with an `http_client`, of proxies say. Otherwise it
-    makes a plain one, which is recognized by its class: if that is renamed one day, all clients
+    """Return whether a user made an openai client with an `http_client`, of proxies say. Otherwise
+    it makes a plain one, which is recognized by its class: if that is renamed one day, all clients
     count as a user's own.
     """
     http_client = getattr(client, "_client", None)
@@ -281,9 +284,10 @@ Transport: TypeAlias = HttpTransport | ClientTransport
 def fault_of(
     error: BaseException, where: str, block: str, timeout: float
 ) -> EndpointRefused | ServerFault:
-    """EndpointRefused if it is no address; EndpointUnreachable or RateLimited if there was no
-    connection; ServerFault if one broke off or nothing came in time. Classes are recognized by
-    name, because neither aiohttp nor httpx has to be installed.
+    """Return what an HTTP client's error means: EndpointRefused if it is no address;
+    EndpointUnreachable or RateLimited if there was no connection; ServerFault if one broke off or
+    nothing came in time. Classes are recognized by name, because neither aiohttp nor httpx has to
+    be installed.
     """
     class_names = {base.__name__ for base in type(error).__mro__}
     if "InvalidURL" in class_names:
@@ -301,7 +305,7 @@ def fault_of(
 
 
 def _no_connection(error: BaseException, where: str) -> ServerFault:
-    # RateLimited is for a machine that is short of connections itself: it is waited for.
+    # Where this machine itself is short of connections, it is RateLimited, which is waited for.
     causes = list(with_causes(error))
     of_certificate = next((cause for cause in causes if hasattr(cause, "verify_message")), None)
     distrust = getattr(of_certificate, "verify_message", None)

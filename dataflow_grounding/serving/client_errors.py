@@ -61,9 +61,9 @@ LONGEST_MESSAGE = 200  # characters of the client's words that are shown
 
 
 def fault_of_client(error: Exception, where: str) -> GroundingError | None:
-    """What `error_of` returns for an answer with a status; EndpointUnreachable where no connection
-    came about; ServerFault where one broke off, or nothing came in time; None for what is no such
-    error.
+    """Return what an HTTP client's error means; None for any other error. For an answer with a
+    status it is what `error_of` returns, EndpointUnreachable where no connection came about, and
+    ServerFault where one broke off, or nothing came in time.
     """
     status = _status_of(error)
     if status is not None:

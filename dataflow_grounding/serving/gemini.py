@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from dataflow_grounding._util.environment import check_one_source
+from dataflow_grounding._util.environment import refuse_key_from_another_place
 from dataflow_grounding._util.errors import EndpointRefused, MissingExtra, ServerFault, SpecError
 from dataflow_grounding._util.secrets import excerpt, learn_fields, learn_proxies
 from dataflow_grounding._util.settings import setting
@@ -124,10 +124,8 @@ class GeminiServing(Serving):
             timeout, temperature, max_output_tokens=max_output_tokens, max_workers=max_workers
         )
         url = (base_url or os.environ.get("GOOGLE_GEMINI_BASE_URL") or GEMINI_URL).rstrip("/")
-        address, _, version = url.rpartition("/")
-        self._url_and_version = (address, version) if version in _VERSIONS else (url, _VERSIONS[0])
-        url, _ = self._url_and_version
-        self.endpoint = shown_address(url, "vlm.gemini")
+        self._url, self._version = _split_version(url)
+        self.endpoint = shown_address(self._url, "vlm.gemini")
         self.model = model.removeprefix("models/")
         self.max_workers = max_workers
         self.timeout = timeout
@@ -136,12 +134,12 @@ class GeminiServing(Serving):
         self.temperature = temperature
         self.max_output_tokens = max_output_tokens
         self.box_format = box_format
-        learn_fields(self.extra)
+        learn_fields(self.extra)  # so that secrets in it are masked
         self._api_key = usable_key(
             api_key or os.environ.get("GOOGLE_API_KEY") or os.environ.get("GEMINI_API_KEY")
         )
         learn_proxies()
-        check_one_source(url, self._api_key, {})
+        refuse_key_from_another_place(self._url, self._api_key, {})
         self._client = PerLoop[Any](self._open)
 
     @property
@@ -254,10 +252,9 @@ class GeminiServing(Serving):
             raise EndpointRefused(obstacles[0])
         from google import genai
 
-        url, version = self._url_and_version
         options = genai.types.HttpOptions(
-            base_url=url,
-            api_version=version,
+            base_url=self._url,
+            api_version=self._version,
             timeout=max(1, round(self.timeout * 1000)),
             retry_options=genai.types.HttpRetryOptions(attempts=1),
             # A redirect would take key and picture to another host.
@@ -269,6 +266,11 @@ class GeminiServing(Serving):
         client = self._client.take()
         if client is not None:
             await client.aio.aclose()
+
+
+def _split_version(url: str) -> tuple[str, str]:
+    address, _, version = url.rpartition("/")
+    return (address, version) if version in _VERSIONS else (url, _VERSIONS[0])
 
 
 def _check_extra(extra: Mapping[str, Any], tier: str) -> None:

@@ -55,7 +55,7 @@ _NO_CREDIT = re.compile(
     r"|\bKey limit exceeded\b"
 )
 # OpenRouter's 402: "This request requires more credits, or fewer max_tokens."
-_LESS = re.compile(r"fewer max_tokens")
+_FEWER_TOKENS = re.compile(r"fewer max_tokens")
 # Words of a content filter: `content policy`, `content_filter`, `flagged`, `safety`.
 _CONTENT = re.compile(
     r"content\W.*?\b(?:filter|policy|policies)|content_filter|moderation|\bflagged\b|\bsafety\b",
@@ -91,10 +91,11 @@ def error_of(
     said: str = "",
     address: str = "",
 ) -> errors.GroundingError:
-    """EndpointRefused where all requests fail like this one; RateLimited or ServerOverloaded, with
-    the wait that is asked for, where the endpoint is busy; ServerFault for a fault that may pass,
-    and for a redirect; else RequestRefused. Headers' names are in lower case. `address` is that of
-    an endpoint mostly at `/v1`: where a server has nothing there, the message asks about that.
+    """Return the error that an answer means: EndpointRefused where all requests fail like this one;
+    RateLimited or ServerOverloaded, with the wait that is asked for, where the endpoint is busy;
+    ServerFault for a fault that may pass, and for a redirect; else RequestRefused. Headers' names
+    are in lower case. With an `address`, the message of a server that has nothing there asks
+    whether `/v1` is missing from it. `said` comes after the status in the message.
     """
     error, details = _error_in(body[:BODY_BYTES].decode("utf-8", "replace"))
     message = excerpt(_message(error, details), LONGEST_MESSAGE)
@@ -104,9 +105,9 @@ def error_of(
     if message:
         text += f": {message}"
     if _is_without_credit(status, f"{message} {_codes_of(error)}"):
-        less_would_do = _LESS.search(message) is not None
+        others_may_do = _FEWER_TOKENS.search(message) is not None
         text = f"{text.rstrip('.')}. Top up the account, and run again to go on."
-        return errors.NoCredit(text, certain=not less_would_do)
+        return errors.NoCredit(text, certain=not others_may_do)
     advice = _advice_for_all(status, message)
     if advice is not None:
         text = text.rstrip(".")
@@ -116,7 +117,7 @@ def error_of(
         return errors.EndpointRefused(f"{text}. {question}{advice.text}.", certain=advice.certain)
     if status in _BUSY:
         busy = errors.RateLimited if status == 429 else errors.ServerOverloaded
-        return busy(text, _wait(headers, details))
+        return busy(text, _seconds_to_wait(headers, details))
     wait = retry_after(headers)
     if status >= 500 and wait is not None:
         return errors.ServerOverloaded(text, wait)
@@ -132,8 +133,8 @@ def error_of(
 def error_of_success(
     error: Mapping[str, Any], headers: Mapping[str, str], *, where: str, address: str = ""
 ) -> errors.GroundingError:
-    """For an error inside an answer with status 200: its `code` counts as the status; without one
-    that is a status of an error, it is a fault that may pass.
+    """Return what an error inside an answer with status 200 means. Its `code` counts as the status;
+    without one that is a status of an error, it is a fault that may pass.
     """
     code = error.get("code")
     with suppress(ValueError, TypeError):
@@ -170,8 +171,9 @@ def _advice_for_all(status: int, message: str) -> _Advice | None:
 
 
 def _question_about(address: str) -> str:
-    # "" where the path has a version, or a query as Azure's. Where there is a path, nobody knows
-    # whether `/v1` follows it: Ollama's is not at /api/v1.
+    # Asks whether `/v1` is missing from an address, unless its path has a version, or it has a
+    # query as Azure's. Where there is a path, nobody knows whether `/v1` follows it: Ollama's is
+    # not at /api/v1.
     parts = urlsplit(address)
     if not address or parts.query or _VERSION.search(parts.path):
         return ""
@@ -191,29 +193,33 @@ def _is_without_credit(status: int, message: str) -> bool:
 
 
 def with_causes(error: BaseException) -> Iterator[BaseException]:
-    """The libraries' errors are caused by the system's. There are MOST_CAUSES at most, because a
-    user's errors may name each other.
+    """Yield an error and its causes: those of the libraries are caused by the system's. There are
+    MOST_CAUSES at most, because a user's errors may name each other.
     """
-    under: BaseException | None = error
+    cause: BaseException | None = error
     for _ in range(MOST_CAUSES):
-        if under is None:
+        if cause is None:
             return
-        yield under
-        under = under.__cause__ or under.__context__
+        yield cause
+        cause = cause.__cause__ or cause.__context__
 
 
 def takes_no_images(refusal: str) -> bool:
-    """By the words of the servers in docs/endpoints.md."""
+    """Return whether a refusal says that the model takes no images, by the words of the servers in
+    docs/endpoints.md.
+    """
     lowered = refusal.lower()
     return any(words in lowered for words in _NO_IMAGES)
 
 
 def is_about_content(refusal: str) -> bool:
-    """Whether a refusal is a content filter's: the endpoint itself works then."""
+    """Return whether a refusal is a content filter's: the endpoint itself works then."""
     return _CONTENT.search(refusal) is not None
 
 
-def _wait(headers: Mapping[str, str], details: Sequence[Mapping[str, Any]]) -> float | None:
+def _seconds_to_wait(
+    headers: Mapping[str, str], details: Sequence[Mapping[str, Any]]
+) -> float | None:
     # A day if Google's error details say that a day's quota is used up.
     for detail in details:
         if "PerDay" in str(detail.get("violations")):
@@ -223,13 +229,13 @@ def _wait(headers: Mapping[str, str], details: Sequence[Mapping[str, Any]]) -> f
         return wait
     for detail in details:
         if str(detail.get("@type")).endswith("google.rpc.RetryInfo"):
-            return _duration(str(detail.get("retryDelay", "")))
+            return _seconds_of(str(detail.get("retryDelay", "")))
     return None
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """The seconds to wait by `retry-after-ms`, else by `retry-after`, which may be a date, else
-    until the limits that are used up are reset. A header that can't be read is ignored.
+    """Return the seconds to wait by `retry-after-ms`, else by `retry-after`, which may be a date,
+    else until the limits that are used up are reset. A header that can't be read is ignored.
     """
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         seconds = _seconds_in(headers.get(name), unit)
@@ -237,7 +243,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
             return seconds
     until = _timestamp_of(headers.get("retry-after"))
     if until is None:
-        return used_up(headers)
+        return seconds_to_reset(headers)
     now = _timestamp_of(headers.get("date"))  # by the endpoint's clock, as ours may be wrong
     if now is None:
         now = time.time()
@@ -256,20 +262,20 @@ def _timestamp_of(date: str | None) -> float | None:
     return None
 
 
-def used_up(headers: Mapping[str, str]) -> float | None:
-    """The seconds until all limits of which `x-ratelimit-remaining-*` is 0 are reset, as
+def seconds_to_reset(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds until all limits of which `x-ratelimit-remaining-*` is 0 are reset, as
     `x-ratelimit-reset-*` says; None where none is used up.
     """
     waits = []
     for limit in ("requests", "tokens"):
         if headers.get(f"x-ratelimit-remaining-{limit}") == "0":
-            wait = _duration(headers.get(f"x-ratelimit-reset-{limit}", ""))
+            wait = _seconds_of(headers.get(f"x-ratelimit-reset-{limit}", ""))
             if wait is not None:
                 waits.append(wait)
     return max(waits, default=None)
 
 
-def _duration(text: str) -> float | None:
+def _seconds_of(text: str) -> float | None:
     # OpenAI and vLLM gateways write `1m30s`, `120ms`, plain seconds or a Unix time. None where it
     # can't be read.
     if len(text) > LONGEST_TEXT:
@@ -295,8 +301,8 @@ def _bounded(seconds: float) -> float | None:
 
 
 def _error_in(body: str) -> tuple[Any, list[dict[str, Any]]]:
-    # The value of `error` in a JSON object or the first of a list, else the JSON itself; "" of a
-    # web page; and Google's details of it.
+    # Returns what a body says is wrong, and Google's details of that. It is the value of `error` in
+    # a JSON object, or in the first one of a list, else the JSON itself; "" for a web page.
     data = None
     with suppress(ValueError, RecursionError):
         data = json.loads(body)

@@ -208,20 +208,20 @@ class _Queue:
         self.turn = asyncio.Lock()
 
     async def work(
-        self, answers: "Callable[[Sequence[Asked]], list[Reply | Exception]]", most: int
+        self, answers: "Callable[[Sequence[Asked]], list[Reply | Exception]]", max_batch: int
     ) -> None:
         """Have the first request that waits answered, with others of the same temperature. It
-        begins once no request has joined for LINGER seconds, or `most` wait. One at least has to
-        wait.
+        begins once no request has joined for LINGER seconds, or `max_batch` wait. At least one has
+        to wait already.
         """
         count_before = 0
-        while count_before < len(self.waiting) < most:
+        while count_before < len(self.waiting) < max_batch:
             count_before = len(self.waiting)
             await asyncio.sleep(LINGER)
         unanswered = self._unanswered()
         batch: list[Asked] = []
         for asked in unanswered:
-            if asked.temperature == unanswered[0].temperature and len(batch) < most:
+            if asked.temperature == unanswered[0].temperature and len(batch) < max_batch:
                 batch.append(asked)
         replies = await asyncio.to_thread(answers, batch)
         for asked, reply in zip(batch, replies, strict=True):

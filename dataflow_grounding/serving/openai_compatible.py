@@ -11,7 +11,7 @@ from functools import lru_cache, partial
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from dataflow_grounding._util.environment import check_one_source
+from dataflow_grounding._util.environment import refuse_key_from_another_place
 from dataflow_grounding._util.errors import (
     EndpointRefused,
     GroundingError,
@@ -55,8 +55,8 @@ from dataflow_grounding.serving.http_errors import (
     error_of,
     error_of_success,
     is_about_content,
+    seconds_to_reset,
     takes_no_images,
-    used_up,
 )
 from dataflow_grounding.serving.serving import Reply, Serving, check_settings, usable_key
 from dataflow_grounding.tasks.request import Request, Turn
@@ -65,9 +65,9 @@ from dataflow_grounding.tasks.request import Request, Turn
 class _Settings(NamedTuple):
     """A request's keys other than its messages, as they were written last for a task."""
 
-    what: tuple[Any, ...]  # what they were made of, but for the schema
+    made_of: tuple[Any, ...]  # what they depend on, but for the schema
     schema: Mapping[str, Any]
-    as_json: bytes  # without the bracket before them
+    json_tail: bytes  # their JSON without its opening bracket: it ends a body that begins with `{`
 
 
 @dataclass
@@ -76,7 +76,7 @@ class _FoundOut:
 
     habits: Habits
     is_certain: bool = False  # whether a request of this kind was answered
-    takes_own_keys: bool = False  # whether one was that asked for a reply of its own
+    takes_keys_against_caches: bool = False  # whether one was that had such keys
     is_litellm: bool = False  # whether replies pass LiteLLM's proxy
     first_requests: PerLoop[asyncio.Semaphore] = field(
         default_factory=partial(PerLoop, partial(asyncio.Semaphore, 2))
@@ -158,9 +158,7 @@ class OpenAIServing(Serving):
                 " openai.AsyncOpenAI, or make an OpenAISdkServing"
             )
         url = (api_url or OPENAI_URL) if client is None else _address_of(client, api_url)
-        address, mark, query = url.partition("?")  # Azure's older addresses end in ?api-version=…
-        address = address.rstrip("/").removesuffix("/chat/completions")
-        self._url = f"{address}{mark}{query}"
+        self._url = _base_address(url)
         self.endpoint = shown_address(self._url, "vlm.openai")
         timeout = timeout_at(service_tier, timeout, TIMEOUT)
         check_settings(timeout, temperature, max_tokens=max_tokens, max_workers=max_workers)
@@ -176,7 +174,7 @@ class OpenAIServing(Serving):
         api_key = api_key or getattr(client, "api_key", None)
         self._api_key = usable_key(api_key or _key_in_environment(key_name_of_api_key, url))
         if client is None and not api_url:
-            _check_own_key(self._api_key)
+            _require_address_or_openai_key(self._api_key)
         self.extra_body = dict(extra_body or {})
         self.extra_headers = {
             str(name): str(value) for name, value in (extra_headers or {}).items()
@@ -185,14 +183,18 @@ class OpenAIServing(Serving):
         if service_tier and "service_tier" in self.extra_body:
             tier, body = setting("vlm.service_tier"), setting("vlm.openai.extra_body")
             raise SpecError(f"{tier} is set in {body}, too: leave it out there")
-        learn_headers({**getattr(client, "default_headers", {}), **self.extra_headers})
-        learn_fields(self.extra_body)
-        learn_proxies()
-        check_one_source(self._url, self._api_key, self.extra_headers)
+        self._hide_secrets(client)
+        refuse_key_from_another_place(self._url, self._api_key, self.extra_headers)
         self._client = client
         self._loop_of_client = LoopInThread()
         self._transport = PerLoop[Transport](self._open)
         self._found_out = _FoundOut(first_habits(self.endpoint))
+
+    def _hide_secrets(self, client: Any) -> None:
+        # What these hold is masked from now on in all that is shown or written.
+        learn_headers({**getattr(client, "default_headers", {}), **self.extra_headers})
+        learn_fields(self.extra_body)
+        learn_proxies()
 
     @property
     def has_key(self) -> bool:
@@ -246,16 +248,18 @@ class OpenAIServing(Serving):
                 if not found_out.is_certain:  # else another request has found out meanwhile
                     return await self._find_out(request)
         habits = found_out.habits
-        has_own_keys = request.wants_own_reply and (habits.seed or habits.no_cache)
+        has_keys_against_caches = request.wants_own_reply and (habits.seed or habits.no_cache)
         try:
             reply = await self._send(request, habits)
-            found_out.takes_own_keys = found_out.takes_own_keys or has_own_keys
+            found_out.takes_keys_against_caches = (
+                found_out.takes_keys_against_caches or has_keys_against_caches
+            )
             return reply
         except RequestRefused as refused:
             # another request may have found out meanwhile that fewer keys are taken
-            is_known = found_out.takes_own_keys and found_out.habits == habits
-            may_be_keys = has_own_keys and not is_known
-            if may_be_keys and not is_about_content(str(refused)):
+            are_taken = found_out.takes_keys_against_caches and found_out.habits == habits
+            may_be_about_keys = has_keys_against_caches and not are_taken
+            if may_be_about_keys and not is_about_content(str(refused)):
                 return await self._with_fewer_keys(request, habits, refused)
             if not (request.tries.cut_off and "temperature" in str(refused).lower()):
                 raise
@@ -278,7 +282,7 @@ class OpenAIServing(Serving):
             with suppress(RequestRefused):
                 reply = await self._send(request, tried)
                 self._found_out.habits = tried
-                self._found_out.takes_own_keys = True
+                self._found_out.takes_keys_against_caches = True
                 return reply
         raise refused
 
@@ -289,6 +293,7 @@ class OpenAIServing(Serving):
         habits = self._found_out.habits
         while True:
             try:
+                # without a seed, as `after_refusal` knows nothing of one
                 reply = await self._send(request, replace(habits, seed=False))
             except RequestRefused as error:
                 if takes_no_images(str(error)):
@@ -307,41 +312,48 @@ class OpenAIServing(Serving):
                 return reply
 
     async def _send(self, request: Request[Any], habits: Habits) -> Reply:
-        if all(image.ready for image in request.images):
-            body = self._body(request, habits)
-        elif any(waits(image.path) for image in request.images):
-            # it waits for a store, for which asyncio's own threads are too few
-            body = await off_loop(self._body, request, habits)
-        else:
-            body = await asyncio.to_thread(self._body, request, habits)
+        body = await self._body_off_loop(request, habits)
         if self._client is None and "aiohttp" not in sys.modules:
             await load_aside("aiohttp")
-        where = f"{self.endpoint} ({self.model})"
         own_headers = WANTS_NO_CACHE if request.wants_own_reply else NO_HEADERS
         status, headers, data = await self._transport.get().post(body, own_headers)
         if status != 200:
-            error = error_of(status, headers, data, where=where, address=self.endpoint)
-            if not self.service_tier:
-                raise error
-            # so the service says that it has no room in the tier that was asked for
-            is_full = status == 429 and b"resource_unavailable" in data[:READ_BYTES]
-            raise error_at_tier(self.service_tier, error, is_full)
-        try:
-            completion = completion_in(data)
-            error_inside = error_in(completion)
-            if error_inside is not None:
-                raise error_of_success(error_inside, headers, where=where, address=self.endpoint)
-            reply = reply_in(completion, used_up(headers) or 0.0)
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
-            beginning = excerpt(data[:READ_BYTES].decode("utf-8", "replace"), 120)
-            raise NoCompletion(
-                f"{where} answered something that is not a chat completion: {beginning!r}"
-            ) from None
+            raise self._error_of(status, headers, data)
+        reply = self._reply_of(headers, data)
         self._found_out.is_litellm = is_litellm(headers)
         kept, by_fallback = is_kept(headers), is_by_fallback(headers)
         if kept or by_fallback:
             return replace(reply, kept=kept, by_fallback=by_fallback)
         return reply
+
+    async def _body_off_loop(self, request: Request[Any], habits: Habits) -> list[bytes]:
+        if all(image.ready for image in request.images):
+            return self._body(request, habits)
+        if any(waits(image.path) for image in request.images):
+            # it waits for a store, for which asyncio's own threads are too few
+            return await off_loop(self._body, request, habits)
+        return await asyncio.to_thread(self._body, request, habits)
+
+    def _error_of(self, status: int, headers: Mapping[str, str], data: bytes) -> GroundingError:
+        where = f"{self.endpoint} ({self.model})"
+        error = error_of(status, headers, data, where=where, address=self.endpoint)
+        # so the service says that it has no room in the tier that was asked for
+        is_full = status == 429 and b"resource_unavailable" in data[:READ_BYTES]
+        return error_at_tier(self.service_tier, error, is_full)
+
+    def _reply_of(self, headers: Mapping[str, str], data: bytes) -> Reply:
+        where = f"{self.endpoint} ({self.model})"
+        try:
+            completion = completion_in(data)
+            error_inside = error_in(completion)
+            if error_inside is not None:
+                raise error_of_success(error_inside, headers, where=where, address=self.endpoint)
+            return reply_in(completion, hold=seconds_to_reset(headers) or 0.0)
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
+            beginning = excerpt(data[:READ_BYTES].decode("utf-8", "replace"), 120)
+            raise NoCompletion(
+                f"{where} answered something that is not a chat completion: {beginning!r}"
+            ) from None
 
     def _body(self, request: Request[Any], habits: Habits) -> list[bytes]:
         # In parts, as the images' long texts aren't scanned, nor copied before they are sent. For
@@ -359,28 +371,30 @@ class OpenAIServing(Serving):
         parts.append(b"],")
         seed = request.own_seed
         if seed is not None:
-            parts += self._own_reply_keys(seed, habits)
-        parts.append(self._settings_as_json(request, habits))
+            parts += self._keys_against_caches(seed, habits)
+        parts.append(self._settings_tail(request, habits))
         return parts
 
-    def _own_reply_keys(self, seed: int, habits: Habits) -> Iterator[bytes]:
+    def _keys_against_caches(self, seed: int, habits: Habits) -> Iterator[bytes]:
         if habits.seed and "seed" not in self.extra_body:
             yield b'"seed":%d,' % seed
         if self._found_out.is_litellm and habits.no_cache and "cache" not in self.extra_body:
             yield LITELLM_WANTS_NO_CACHE
 
-    def _settings_as_json(self, request: Request[Any], habits: Habits) -> bytes:
+    def _settings_tail(self, request: Request[Any], habits: Habits) -> bytes:
         # Mostly all requests of a task have the same, schema and all: what was written for the last
         # one is kept.
         alike = self._found_out.settings_by_task.get(request.task)
         temperature = request.temperature(self.temperature)
-        what = (habits, temperature, request.form)
-        # a schema of the same words may be another: the very same one is meant
-        if alike is not None and alike.what == what and alike.schema is request.schema:
-            return alike.as_json
-        as_json = json.dumps(self._settings(request, habits)).encode().removeprefix(b"{")
-        self._found_out.settings_by_task[request.task] = _Settings(what, request.schema, as_json)
-        return as_json
+        made_of = (habits, temperature, request.form)
+        # the very same schema: an equal one may have its keys in another order
+        if alike is not None and alike.made_of == made_of and alike.schema is request.schema:
+            return alike.json_tail
+        json_tail = json.dumps(self._settings(request, habits)).encode().removeprefix(b"{")
+        self._found_out.settings_by_task[request.task] = _Settings(
+            made_of, request.schema, json_tail
+        )
+        return json_tail
 
     def _settings(self, request: Request[Any], habits: Habits) -> dict[str, Any]:
         # What the user states in `extra_body` goes before what this serving would send.
@@ -477,6 +491,12 @@ def _key_in_environment(name: str, url: str) -> str | None:
     return None
 
 
+def _base_address(url: str) -> str:
+    address, mark, query = url.partition("?")  # Azure's older addresses end in ?api-version=…
+    address = address.rstrip("/").removesuffix("/chat/completions")
+    return f"{address}{mark}{query}"
+
+
 def _address_of(client: Any, stated: str | None) -> str:
     url = str(client.base_url)
     if stated and _as_compared(stated) != _as_compared(url):
@@ -486,13 +506,14 @@ def _address_of(client: Any, stated: str | None) -> str:
 
 
 def _as_compared(url: str) -> tuple[Any, ...]:
+    # Addresses that differ in a stated default port, or in how they end, are the same.
     parts = urlsplit(url)
     port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
     path = parts.path.rstrip("/").removesuffix("/chat/completions")
     return parts.scheme, parts.hostname, port, path
 
 
-def _check_own_key(key: str | None) -> None:
+def _require_address_or_openai_key(key: str | None) -> None:
     # Pictures that are meant for a server of the user's own would go to a public one.
     own_key = os.environ.get("OPENAI_API_KEY", "").strip()
     if key is None or key != own_key:

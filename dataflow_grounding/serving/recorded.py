@@ -52,7 +52,7 @@ class RecordedServing(Serving):
         self.takes_turns = serving is None or serving.takes_turns
         self.takes_probes = serving is not None and serving.takes_probes
         self._identity: dict[str, Any] = {}
-        self._recorded_at = ""
+        self._recorded_at = ""  # the endpoint whose replies these are
         self._replies: dict[str, dict[str, Any]] = {}
         if serving is None or os.path.exists(self.path):
             self._load()

@@ -303,8 +303,9 @@ def check_serving(serving: object, whose: str) -> None:
 
 
 async def reply_of(serving: Serving, request: Request[Any]) -> Reply:
-    """A text becomes a Reply. Raises what the serving raises, EndpointRefused if its `answer` isn't
-    async, as no request can succeed then, and OperatorFailed for an answer that is no reply.
+    """Return what a serving answers; a text becomes a Reply. Raises what the serving raises,
+    EndpointRefused if its `answer` isn't async, as no request can succeed then, and OperatorFailed
+    for an answer that is no reply.
     """
     whose = f"answer of {type(serving).__name__}"
     answering: Any = serving.answer(request)

@@ -41,7 +41,8 @@ class SeveralEndpoints(Serving):
     def __init__(self, servings: Sequence[Serving], weights: Sequence[float] | None = None) -> None:
         weights = [1] * len(servings) if weights is None else weights
         by_address = {serving.endpoint: serving for serving in servings}
-        if not servings or not len(weights) == len(servings) == len(by_address):
+        each_once = len(by_address) == len(servings)
+        if not servings or not each_once or len(weights) != len(servings):
             raise SpecError(
                 "vlm.openai.endpoints should hold one or more addresses, each once and with one"
                 " weight"
@@ -51,7 +52,7 @@ class SeveralEndpoints(Serving):
                 f"a weight in vlm.openai.endpoints is not a number above 0: {list(weights)!r:.80}"
             )
         first = servings[0]
-        self._all = by_address
+        self._by_address = by_address
         self._weights = weights
         self.model = first.model
         self.endpoint = " + ".join(by_address)
@@ -74,12 +75,12 @@ class SeveralEndpoints(Serving):
 
     @property
     def longest_answer(self) -> float:
-        return max(serving.longest_answer for serving in self._all.values())
+        return max(serving.longest_answer for serving in self._by_address.values())
 
     @property
     def image_limits(self) -> ImageLimits:
-        """The limits that all servings accept, as far as is known by now; set, they are all's."""
-        of_each = [serving.image_limits for serving in self._all.values()]
+        """The limits that all servings accept, as far as is known by now; set, it is each's."""
+        of_each = [serving.image_limits for serving in self._by_address.values()]
         common = of_each[0]
         for limits in of_each[1:]:
             max_bytes = min(common.max_bytes, limits.max_bytes)
@@ -88,11 +89,11 @@ class SeveralEndpoints(Serving):
 
     @image_limits.setter
     def image_limits(self, limits: ImageLimits) -> None:
-        for serving in self._all.values():
+        for serving in self._by_address.values():
             serving.image_limits = limits
 
     def endpoints(self) -> list[tuple[Serving, float]]:
-        return list(zip(self._all.values(), self._weights, strict=True))
+        return list(zip(self._by_address.values(), self._weights, strict=True))
 
     async def answer(self, request: Request[Any]) -> Reply | str:
         """Return the reply of the next endpoint in turn that can answer.
@@ -101,33 +102,33 @@ class SeveralEndpoints(Serving):
         is raised, and any other error at once. The engine doesn't call this: it chooses endpoints
         by room and weight.
         """
-        for serving in itertools.islice(self._turns, len(self._all) - 1):
+        for serving in itertools.islice(self._turns, len(self._by_address) - 1):
             with suppress(EndpointRefused, ServerFault):
                 return await serving.answer(request)
         return await next(self._turns).answer(request)
 
     def identity(self) -> dict[str, Any]:
-        return next(iter(self._all.values())).identity()
+        return next(iter(self._by_address.values())).identity()
 
     def identity_there(self) -> dict[str, Any]:
         return {**super().identity_there(), "endpoint": "several endpoints"}
 
     def obstacles(self) -> list[str]:
-        return [text for serving in self._all.values() for text in serving.obstacles()]
+        return [text for serving in self._by_address.values() for text in serving.obstacles()]
 
     def facts(self) -> dict[str, Any]:
-        return {address: serving.facts() for address, serving in self._all.items()}
+        return {address: serving.facts() for address, serving in self._by_address.items()}
 
     def thinking_fields(self, level: str) -> dict[str, Any] | None:
         """Return {} if each serving knows the fields, which it adds itself; None if one doesn't."""
-        for serving in self._all.values():
+        for serving in self._by_address.values():
             if serving.thinking_fields(level) is None:
                 return None
         return {}
 
     def needs(self) -> list[str]:
-        return [line for serving in self._all.values() for line in serving.needs()]
+        return [line for serving in self._by_address.values() for line in serving.needs()]
 
     async def aclose(self) -> None:
-        for serving in self._all.values():
+        for serving in self._by_address.values():
             await serving.aclose()

@@ -47,7 +47,7 @@ class TokenRules:
         return LEAST_CACHED if re.match(r"gemini|gpt|o\d", self._name) else 0
 
     def image(self, size: Size) -> int:
-        """Of an image in the size in which it is sent."""
+        """Return the tokens of an image, by the size in which it is sent."""
         return int(self._published(size) or ASSUMED)
 
     def text(self, text: str) -> int:
@@ -57,7 +57,8 @@ class TokenRules:
 
     @lru_cache(4096)  # noqa: B019  pictures of a data set have few sizes
     def _published(self, size: Size) -> Any:
-        # The keys of the table's row tell which rule it is; token_rules.yaml explains them.
+        # An image's tokens; None without a rule. The keys of the table's row tell which rule it is;
+        # token_rules.yaml explains them.
         width, height = size
         rule = self._rule()
         counts = rule.get("by_resolution", {})
