@@ -51,7 +51,7 @@ class Numbers:
         return number, True
 
     def reserve(self, name: str) -> None:
-        """Give away the next number without calling `on_new`: to the name, unless it has one."""
+        """Use up the next number without calling `on_new`: the name gets it unless it has one."""
         if name in self:
             self._reserved += 1
         else:
@@ -73,17 +73,17 @@ class Classes:
         self._joint = joint
         self._class_of_phrase: dict[str, str] = {}  # of the file, by class_key of the phrase
         self._listed: dict[str, str] = {}  # class_key → name as it is listed
-        self.lacks_list = False
+        self.lacks_list = False  # whether a stated class came and `listed` was empty
         self._from_phrases = False  # whether the class of an expression was made of its phrase
         # from the name of a class as it is written to its class_key, both as hashes
         self._key_of_name = NumberTable()
         if how not in _WAYS:
             for phrase, name in read_texts(how, class_key).items():
-                self._class_of_phrase[phrase] = self._class_name(name)
+                self._class_of_phrase[phrase] = self._written_name(name)
             self.fixed = list(dict.fromkeys(self._class_of_phrase.values()))
             return
         if how in ("class", "phrase"):
-            self._listed = {class_key(name): self._class_name(name) for name in listed}
+            self._listed = {class_key(name): self._written_name(name) for name in listed}
         # A listed name is treated as a phrase: `head` takes its head noun, `one` takes `object`.
         written = [self.written_class_of({"text": name}) for name in listed]
         self.fixed = list(dict.fromkeys(written))
@@ -110,19 +110,19 @@ class Classes:
                 self._from_phrases = True
             elif not self._listed:
                 self.lacks_list = True
-            return self._listed.get(class_key(name)) or self._class_name(name)
+            return self._listed.get(class_key(name)) or self._written_name(name)
         phrase = class_key(expression["text"])
         if self._how == "phrase":
-            return self._listed.get(phrase) or self._class_name(phrase)
+            return self._listed.get(phrase) or self._written_name(phrase)
         if self._how == "head":
-            return self._class_name(head_of(phrase) or phrase)
+            return self._written_name(head_of(phrase) or phrase)
         if phrase not in self._class_of_phrase and _REST not in self._class_of_phrase:
             raise InputError(
                 f"{self._how} has no class for {phrase!r}: add it, or {_REST!r} for all others"
             )
         return self._class_of_phrase.get(phrase) or self._class_of_phrase[_REST]
 
-    def _class_name(self, name: str) -> str:
+    def _written_name(self, name: str) -> str:
         written = " ".join(name.replace(self._joint, " ").split())
         if not written:
             return ONE
@@ -175,7 +175,7 @@ def read_texts(path: str, key_of: Callable[[str], str] = str) -> dict[str, str]:
         raise InputError(
             f"{path} should have lines of a phrase and its class, `a red mug: mug`, both texts"
         )
-    _refuse_two_values(path, text, key_of)
+    _refuse_keys_with_two_values(path, text, key_of)
     return {key_of(key): value for key, value in data.items()}
 
 
@@ -185,8 +185,8 @@ def _is_of_texts(data: object) -> bool:
     return all(isinstance(key, str) and isinstance(value, str) for key, value in data.items())
 
 
-def _refuse_two_values(path: str, text: str, key_of: Callable[[str], str]) -> None:
-    # What PyYAML loads wouldn't show it, as it keeps the last of equal keys.
+def _refuse_keys_with_two_values(path: str, text: str, key_of: Callable[[str], str]) -> None:
+    # The loaded mapping wouldn't show it, as PyYAML keeps the last of equal keys.
     import yaml
 
     root = yaml.compose(text, yaml.SafeLoader)

@@ -194,6 +194,7 @@ class Conversations(Format):
         for phrase in sample.phrases:
             boxes_of.setdefault(phrase.text, []).extend(phrase.boxes)
         turns = self._conversation(sample.size, boxes_of)
+        # what any dialect has; this one takes its columns
         values = {
             "id": str(sample.record.get("image_id") or sample.file_name),
             "image": sample.file_name,
@@ -283,8 +284,8 @@ class Conversations(Format):
         return unite(keyed)
 
     def _answers(self, line: Line, size: Size) -> Iterator[tuple[str, list[Bbox]]]:
-        # An answer without anything like boxes in it is passed over, without being counted; so is
-        # what tools are asked and return.
+        # Yields each phrase with boxes that an answer has of it. An answer without anything like
+        # boxes in it is passed over, without being counted; so is what tools are asked and return.
         turns = _turns_of(line)
         box_format = self.boxes
         if self.dialect.boxes:
@@ -318,7 +319,8 @@ class Conversations(Format):
     def _boxes_in(
         self, text: str, box_format: BoxFormat, size: Size
     ) -> list[tuple[str | None, Bbox]]:
-        # An answer of words whose numbers in brackets are no boxes has none, and is counted.
+        # Returns boxes with their labels, as the reader of replies finds them. An answer of words
+        # whose numbers in brackets are no boxes has none, and is counted.
         wrong_keys = {*_BOX_KEY.findall(text)} - {box_format.key}
         if wrong_keys:
             raise ValueError(
@@ -360,6 +362,7 @@ class ForTarget(Conversations):
         self.boxes = _box_format_of(self.target)
         is_in_resized_pixels = re.fullmatch(r"smart_resize_\d+", self.boxes.frame)
         self._trainer = _TRAINERS[self.dialect.trainer] if is_in_resized_pixels else None
+        # The processor of a model resizes pictures itself, within the limits that its trainer sets.
         if self._trainer and not self._trainer.resizes_first:
             frame = f"{self.boxes.frame}_{self._trainer.min_pixels}_{self._trainer.max_pixels}"
             self.boxes = replace(self.boxes, frame=frame)
@@ -370,6 +373,7 @@ class ForTarget(Conversations):
             return size
         area = size[0] * size[1]
         scale = math.sqrt(min(max(area, trainer.min_pixels), trainer.max_pixels) / area)
+        # at least two of the model's patches, as the trainer has it
         return max(int(size[0] * scale), 28), max(int(size[1] * scale), 28)
 
     def training(self) -> str:
@@ -439,9 +443,9 @@ def _in_tags(phrase: str, fours: Fours, tags: Tags) -> str:
 def _boxes_as_written(
     text: str, phrase: str, box_format: BoxFormat, size: Size, sent: Size
 ) -> list[Bbox]:
-    # The boxes of an answer that is letter by letter as it is written here; none of any other, and
-    # where one is not in the picture. Read as a model's reply, boxes of a pixel or so would be
-    # taken for parts of the side.
+    # Returns the boxes of an answer that is letter by letter as an export writes it; none for any
+    # other, or where a box is not in the picture. The reader of replies would take boxes of a pixel
+    # or so for parts of the side.
     numbers = text.replace(phrase, "") if _FOUR.search(phrase) else text
     fours = [[_number(word) for word in four.groups()] for four in _FOUR.finditer(numbers)]
     if text.startswith("["):
@@ -502,7 +506,8 @@ def _turns_of(line: Line) -> list[Turn]:
 def _with_objects(
     turns: Sequence[Turn], objects: Line, box_format: BoxFormat
 ) -> tuple[list[Turn], BoxFormat]:
-    # Boxes are in pixels, or with `norm1` in parts of the sides.
+    # Returns the turns with the phrases and boxes of `objects` in place of their placeholders, and
+    # the format that the boxes are in: pixels, or with `norm1` parts of the sides.
     refs = list(objects.get("ref") or ())
     boxes = list(objects.get("bbox") or ())
     placeholders = _PLACEHOLDER.findall("".join(said for _, said in turns))
@@ -551,6 +556,7 @@ def _box_format_of(target: str) -> BoxFormat:
     for name in ("auto", target):  # "auto" takes `target` for a model's name
         with suppress(SpecError):
             box_format = find_box_format(name, target)
+            # Such boxes are tokens of the model's own, and no text.
             has_box_tokens = box_format.bins or box_format.scale == "grid_32"
             if not has_box_tokens:
                 return box_format

@@ -96,7 +96,7 @@ class Cvat(ReturningFormat):
             for number, sample in enumerate(samples):
                 source = self.source_of(sample)
                 facts = {"id": number, **source.own.get("image", {})}
-                if source.own.get("picture") != sample.name:
+                if source.own.get("picture") != sample.name:  # it is called otherwise now
                     facts["name"] = sample.name
                 facts |= {"width": sample.size[0], "height": sample.size[1]}
                 attributes = (f"{key}={quoteattr(self.safe(str(facts[key])))}" for key in facts)
@@ -135,11 +135,11 @@ class Cvat(ReturningFormat):
         label, else ours. A phrase without boxes is written where the task has our label.
         """
         label = self._labels.get(class_key(class_of(mark.phrase.expression)))
-        sibling = _sibling_of(mark.phrase, source)
+        sibling = _first_box_of(mark.phrase, source)
         if sibling is None and label:
             sibling = Element("box", {"label": label})
         if mark.box and sibling is not None:
-            yield _further_xml(sibling, mark)
+            yield _xml_like(sibling, mark)
         elif mark.box or class_key(_NO_BOX) in self._labels:
             yield _mark_of_phrase_xml(mark.phrase, mark.number, None)
 
@@ -162,8 +162,8 @@ class Cvat(ReturningFormat):
             raise InputError(f"{file} has no <image> in it: export 'CVAT for images 1.1'")
 
     def _record(self, image: Element, file: str, image_root: str) -> dict[str, Any]:
-        # Boxes and tags of a phrase with the same id or group are one expression; so are those of a
-        # phrase without either.
+        # Boxes and tags with one phrase and one id or group are one expression; so are those with
+        # one phrase and neither.
         picture = _picture_of(image.attrib["name"], image_root)
         record: dict[str, Any] = {"image_path": picture, "caption": None}
         record |= {side: int(image.attrib[side]) for side in ("width", "height")}
@@ -185,8 +185,8 @@ class Cvat(ReturningFormat):
                 elif mark.tag == "tag":
                     self.passed_over[f"tags {label!r}, kept for CVAT"] += 1
                 else:
-                    is_other = mark.tag not in _AREAS
-                    self.passed_over[f"shapes {mark.tag!r}, kept for CVAT"] += int(is_other)
+                    if mark.tag not in _AREAS:  # of these, a useless one is counted as bad
+                        self.passed_over[f"shapes {mark.tag!r}, kept for CVAT"] += 1
                     other_shapes += 1
                 items.append(text_of(mark))
         record[COLUMN]["items"] = items
@@ -195,7 +195,8 @@ class Cvat(ReturningFormat):
         return self.bad.marked({**record, "expressions": unite(keyed)})
 
     def _read_area(self, mark: Element, record: Mapping[str, Any], where: str) -> dict[str, Any]:
-        # Empty for a useless shape, which is a bad entry, and for all other elements.
+        # Returns the box, perhaps with an outline, of an element; nothing for a useless shape,
+        # which is a bad entry, and for elements that have no box.
         if mark.tag not in _AREAS:
             return {}
         if mark.tag == "box":
@@ -250,12 +251,14 @@ def _labels_in(meta: str) -> Iterator[str]:
             yield name
 
 
-def _sibling_of(phrase: Phrase, source: Source) -> Element | None:
+def _first_box_of(phrase: Phrase, source: Source) -> Element | None:
+    # The element of the phrase's first box among those that the source had.
     boxes = [number for number, mark in source.marks.items() if mark.phrase is phrase and mark.box]
     return element_of(source.items[min(boxes)]) if boxes else None
 
 
-def _further_xml(sibling: Element, mark: Mark) -> str:
+def _xml_like(sibling: Element, mark: Mark) -> str:
+    # A new box with the label, the group and the phrase of an element.
     assert mark.box is not None
     area = _area_of(mark.box, mark.outline)
     element = _box_element(sibling.get("label", ""), area, sibling.get("group_id"))
@@ -319,7 +322,8 @@ def _keyed_expression(
     facts: Mapping[str, str],
     item: int,
 ) -> tuple[Any, dict[str, Any]]:
-    # After what tells its expression. `area` is empty for a tag.
+    # Returns the expression after its key for `unite`. `area` is empty for a tag, and `item` is the
+    # element's number among its picture's.
     label = mark.get("label", "")
     text = facts.get("phrase") or label
     own_id = facts.get("expression_id") or mark.get("group_id")
@@ -340,8 +344,8 @@ def _keyed_expression(
 
 
 def _facts(mark: Element, passed_over: Counter[str]) -> dict[str, str]:
-    # Empty attributes and those that the export doesn't write, even of the same names, are left
-    # out.
+    # Returns the attributes that are as the export writes them, by name. Empty ones are left out,
+    # and so are others, even of the same names.
     texts: dict[str, str] = {}
     for attribute in mark.iter("attribute"):
         if attribute.text:

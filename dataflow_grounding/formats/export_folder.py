@@ -95,6 +95,7 @@ class ExportFolder:
                 " another place"
             )
         self._lock.enter_context(only_run(os.path.join(working_folder, _LOCK)))
+        # A process that was killed has left the earlier export there.
         if os.path.lexists(self._earlier) and not os.path.lexists(self.path):
             os.replace(self._earlier, self.path)
         for left_over in (self._new, self._earlier):
@@ -285,6 +286,7 @@ def _merged_example(example: Any, value: Any) -> Any:
 
 
 def _adds_to(example: Any, value: Any) -> bool:
+    # Whether `_merged_example` would change the example.
     if isinstance(example, Mapping) and isinstance(value, Mapping):
         for key, item in value.items():
             if key not in example or _adds_to(example[key], item):
@@ -298,7 +300,8 @@ def _adds_to(example: Any, value: Any) -> bool:
 
 
 def _feature(value: Any) -> dict[str, Any]:
-    # `null` for None, an empty list's items, or a type that isn't among DTYPES.
+    # Returns the type of an example as `datasets` states it: `null` for None, for the items of an
+    # empty list, and for a type that isn't among DTYPES.
     if isinstance(value, Mapping):
         return {"struct": [{"name": key, **_feature(item)} for key, item in value.items()]}
     if isinstance(value, (list, tuple)):

@@ -52,7 +52,9 @@ def place_of_parts(text: str, spans: Sequence[Any], caption: Any) -> list[Any] |
     if len(spans) == 1 or is_at_span(text, place, caption):
         return place
     words = " ".join(caption[start:end] for start, end in spans)
-    return None if is_at_span(text, [0, len(words)], words) else place
+    # If the parts alone make up the phrase, what is between them isn't of it.
+    are_words_between = is_at_span(text, [0, len(words)], words)
+    return None if are_words_between else place
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,9 @@ class ReturningFormat(Format):
         for phrase in sample.phrases:
             for number in range(len(phrase.boxes)) or (NO_BOX,):
                 item, mark = _mark(phrase, number, sample.size)
-                if item not in read or source.marks.setdefault(item, mark).box != mark.box:
+                # The first box of an item is the item's, and so are equal ones.
+                is_of_item = item in read and source.marks.setdefault(item, mark).box == mark.box
+                if not is_of_item:
                     source.new.append(mark)
         source.gone = read - source.marks.keys()
         return source
@@ -112,8 +114,8 @@ class ReturningFormat(Format):
     def goes_back_empty(self, record: Mapping[str, Any], is_without_boxes: bool) -> bool:
         """Return whether a picture goes back without any box.
 
-        It does where it came so, and nobody has added one; and where something else of it goes
-        back, as a crowd, when a person has taken all boxes away.
+        It does if it came without boxes and nobody has added one; and also if all of its boxes were
+        taken away, but something else of it goes back, such as a crowd.
         """
         own = kept_of(record, self.name)
         came_empty = bool(own) and not own["read"] and not record.get("expressions")
@@ -130,14 +132,17 @@ class ReturningFormat(Format):
 
 
 def has_right_outline(instance: Mapping[str, Any], size: Size) -> bool:
-    """Whether an outline is that of the box as it is now: if the box has moved, it has, too."""
+    """Whether an outline fits its box as it is now; if the box was moved, both have to be."""
     outline = instance[outlines.KEY]
     box = box_of(instance["bbox"])
     if not outlines.fits(outline, box, size):
         return False
     source: Any = instance.get(COLUMN)
     came: Any = source.get("bbox") if isinstance(source, Mapping) else None
-    if not is_box(came) or box in (box_of(came), clamp(box_of(came), size)):
+    if not is_box(came):
+        return True
+    is_moved = box not in (box_of(came), clamp(box_of(came), size))
+    if not is_moved:
         return True
     return outlines.is_around(box, outline, size)
 
@@ -185,7 +190,8 @@ def item_of(instance: Mapping[str, Any], items: Container[int]) -> int | None:
 
 
 def _mark(phrase: Phrase, number: int, size: Size) -> tuple[Any, Mark]:
-    # The number is -1 if the box is new, or if somebody has written something else into the column.
+    # Returns the number of the item that a box, or a phrase without any, came from, and its mark.
+    # The number is -1 if it is new, or if somebody has written something else into the column.
     holder = phrase.expression if number == NO_BOX else phrase.expression["instances"][number]
     source: Any = holder.get(COLUMN)
     if not isinstance(source, Mapping) or type(source.get("item")) is not int:

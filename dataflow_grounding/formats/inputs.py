@@ -51,7 +51,7 @@ def find_other_input(path: str, split: str, results_dir: str) -> Input | None:
         return _of_folder(path, split, results_dir)
     if path_kind == "file" and path.lower().endswith(ENDINGS):  # a data set of one picture
         folder, name = os.path.split(path)
-        return _of_pictures(path, folder or ".", [name], "", "")
+        return _of_pictures(path, folder or ".", [name], results_dir="", if_none="")
     if path_kind == "file":
         return _of_special_file(path, (os.path.dirname(path) or ".", "."))
     if path_kind == "" and glob.has_magic(path):
@@ -106,21 +106,22 @@ def _of_glob(pattern: str, results_dir: str) -> Input:
 def _of_pictures(
     path: str, folder: str, names: Iterable[str], results_dir: str, if_none: str
 ) -> Input:
+    # `if_none` is the text of the error where no name is a picture's.
     results = os.path.join(absolute(results_dir), "") if results_dir else ""
     names = list(names)
-    of_reports = _folders_of_reports(folder, names)
+    report_folders = _folders_of_reports(folder, names)
     rows = []
     others: list[str] = []
     for name in names:
         if results and absolute(joined(folder, name)).startswith(results):
             continue
-        if name.startswith(of_reports):
+        if name.startswith(report_folders):
             continue
         if name.lower().endswith(ENDINGS):
             rows.append({"image": name})
         else:
             others.append(name)
-    passed_over = _passed_over(others, [row["image"] for row in rows])
+    passed_over = _passed_over_in_words(others, [row["image"] for row in rows])
     if not rows:
         raise InputError(f"{if_none}; {passed_over}" if passed_over else if_none)
     return Input(
@@ -134,8 +135,8 @@ def _of_pictures(
 
 
 def _folders_of_reports(folder: str, names: Iterable[str]) -> tuple[str, ...]:
-    # `report.html` comes with `report_files/`, which has a README.txt. Both are looked up: a
-    # pattern such as `**/*.jpg` doesn't list them.
+    # Returns the folders of pictures that reports show: `report_files/` with a README.txt, next to
+    # `report.html`. Both are looked up, as a pattern such as `**/*.jpg` doesn't list them.
     candidates: set[str] = set()
     for name in names:
         if "_files" not in name:  # of millions of names hardly one has it
@@ -144,16 +145,17 @@ def _folders_of_reports(folder: str, names: Iterable[str]) -> tuple[str, ...]:
         for depth, parent in enumerate(parents, 1):
             if parent.endswith("_files"):
                 candidates.add("/".join(parents[:depth]))
-    of_reports = []
+    report_folders = []
     for candidate in sorted(candidates):
         page = f"{candidate.removesuffix('_files')}.html"
         signs = (page, f"{candidate}/README.txt")
-        if all(kind_of(joined(folder, path)) == "file" for path in signs):
-            of_reports.append(f"{candidate}/")
-    return tuple(of_reports)
+        is_of_report = all(kind_of(joined(folder, path)) == "file" for path in signs)
+        if is_of_report:
+            report_folders.append(f"{candidate}/")
+    return tuple(report_folders)
 
 
-def _passed_over(others: Sequence[str], pictures: Sequence[str]) -> str:
+def _passed_over_in_words(others: Sequence[str], pictures: Sequence[str]) -> str:
     if not others:
         return ""
     endings = Counter(os.path.splitext(name)[1].lower() or "without an ending" for name in others)
@@ -165,13 +167,14 @@ def _passed_over(others: Sequence[str], pictures: Sequence[str]) -> str:
     to_convert = [ending for ending in endings if ending in _TO_CONVERT]
     if to_convert:
         hint = f". Convert {' and '.join(to_convert)} to .jpg to have them annotated"
-    if _hold_boxes(others, pictures):
+    if _may_hold_boxes(others, pictures):
         hint += ". Boxes in files next to the pictures are not read"
     return f"{counted(len(others), 'file')} passed over, by ending: {by_ending}{hint}"
 
 
-def _hold_boxes(others: Sequence[str], pictures: Sequence[str]) -> bool:
-    # By their names: a file for each picture, called like it, or one for all, as COCO's.
+def _may_hold_boxes(others: Sequence[str], pictures: Sequence[str]) -> bool:
+    # Whether other files look by their names as if they held boxes: a file for each picture, called
+    # as it is, or one for all, as COCO's.
     stems = {_stem(name) for name in pictures}
     for name in others:
         stem, ending = os.path.splitext(os.path.basename(name.lower()))
@@ -193,8 +196,8 @@ def _of_tars(path: str, shards: Sequence[str]) -> Input:
 
 
 def _rows_of_tars(shards: Sequence[str], told: set[str]) -> Iterator[Row]:
-    # They are numbered from 1 through all shards. What is told of them is told once, as they are
-    # read several times.
+    # Rows are numbered from 1 through all shards. They are read several times, and `told` keeps
+    # what was said of them, so that it is said once.
     for number, sample in enumerate(chain.from_iterable(map(tar_samples, shards)), 1):
         if sample.by_stem and not told:
             told.add(BY_STEM)
@@ -206,8 +209,8 @@ def _rows_of_tars(shards: Sequence[str], told: set[str]) -> Iterator[Row]:
 
 
 def _row_of_sample(sample: TarSample) -> dict[str, Any]:
-    # A caption in the `.json` wins over the `.txt`. `image` is the first picture; that of the
-    # `.json` doesn't count.
+    # A caption in the `.json` wins over the `.txt`. `image` is the sample's first picture, not what
+    # the `.json` calls so.
     if sample.error is not None:
         raise sample.error
     row: dict[str, Any] = {}
@@ -273,7 +276,7 @@ def _coco_rows(
 
 
 def _load(path: str) -> Any:
-    # A dict of splits, or where only one was saved in the folder, that split alone.
+    # Returns a dict of splits, or where only one was saved in the folder, that split alone.
     with needs_extra("Reading a data set of Hugging Face's", "datasets"):
         import datasets
     datasets.disable_progress_bars()

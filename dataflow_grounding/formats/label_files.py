@@ -111,9 +111,9 @@ def label_folder(
     return LabelFolder(images, files, sorted(there.difference(wanted.values())))
 
 
-def _read_label(path: str, of_line: Callable[[list[str]], list[Labelled]]) -> Label:
+def _read_label_file(path: str, of_line: Callable[[list[str]], list[Labelled]]) -> Label:
     # `of_line` returns the regions of a line's fields, one or none.
-    label = Label([], [], [])
+    label = Label(regions=[], lines=[], unread=[])
     with errors_as(BrokenRow, f"can't read {path}"), open_input(path) as file:
         data = file.read()
     data = data.removeprefix(codecs.BOM_UTF8).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
@@ -132,7 +132,7 @@ def _read_label(path: str, of_line: Callable[[list[str]], list[Labelled]]) -> La
 
 def read_kitti(path: str) -> Label:
     """Return what is in a label file of KITTI's. Raises BrokenRow where it can't be read."""
-    return _read_label(path, _kitti_regions)
+    return _read_label_file(path, _kitti_regions)
 
 
 def read_yolo(path: str, names: Names, size: Size) -> Label:
@@ -140,11 +140,12 @@ def read_yolo(path: str, names: Names, size: Size) -> Label:
 
     Raises BrokenRow where it can't be read.
     """
-    return _read_label(path, partial(_yolo_regions, names, size))
+    return _read_label_file(path, partial(_yolo_regions, names, size))
 
 
 def _kitti_regions(fields: list[str]) -> list[Labelled]:
-    # The region has its numbers as written, and its box may have no area. A DontCare line has none.
+    # Returns the one region of a line, its numbers as written, its box perhaps without an area;
+    # none for a DontCare line. The module's first lines say which fields there are.
     if fields[0].lower() == LEFT_OUT:
         return []
     if not 8 <= len(fields) <= 17:
@@ -156,11 +157,12 @@ def _kitti_regions(fields: list[str]) -> list[Labelled]:
         raise BrokenRow(
             f"the box {' '.join(fields[4:8])} ends before it begins (x1 y1 x2 y2 is expected)"
         )
-    return [{"bbox": bbox, "type": fields[0], **_score(numbers[14:])}]
+    return [{"bbox": bbox, "type": fields[0], **_score_among(numbers[14:])}]
 
 
 def _yolo_regions(names: Names, size: Size, fields: list[str]) -> list[Labelled]:
-    # An outline, of three corners or more, gives the box around it, too. Keypoints are dropped.
+    # Returns the one region of a line, in pixels. Its box is the one around it where it is an
+    # outline of three corners or more. Keypoints are dropped.
     keypoints = names.keypoints
     if keypoints and len(fields) != 5 + keypoints:
         raise BrokenRow(
@@ -169,10 +171,11 @@ def _yolo_regions(names: Names, size: Size, fields: list[str]) -> list[Labelled]
     if keypoints:
         fields = fields[:5]
     is_outline = len(fields) > 6 and len(fields) % 2 == 1
+    # Of six fields the last is a score.
     if len(fields) not in (5, 6) and not is_outline:
         raise BrokenRow(
             f"has {len(fields)} fields, a YOLO label has 5 or 6 (class cx cy width height)"
-        )  # the sixth is a score
+        )
     class_number, *numbers = map(_number, fields)
     if class_number not in range(len(names.classes)):  # a range has 0.0 too, as NumPy writes it
         raise BrokenRow(f"class {fields[0][:40]!r} is not one of the {len(names.classes)} names")
@@ -183,7 +186,7 @@ def _yolo_regions(names: Names, size: Size, fields: list[str]) -> list[Labelled]
         )
     corners = _outline_corners(parts) if is_outline else _centred_corners(parts)
     bbox = [round(corner * size[i % 2], DECIMALS) for i, corner in enumerate(corners)]
-    further: dict[str, Any] = _score(numbers[4:])
+    further: dict[str, Any] = _score_among(numbers[4:])
     if is_outline:
         points = [round(part * size[i % 2], _DECIMALS_OF_POINTS) for i, part in enumerate(parts)]
         further = {outlines.KEY: points}
@@ -212,8 +215,8 @@ def _number(text: str) -> float:
     return value
 
 
-def _score(further: list[float]) -> dict[str, float]:
-    # The dict is empty unless there is one number, from 0 to 1.
+def _score_among(further: list[float]) -> dict[str, float]:
+    # `further` are the numbers after those that each label has.
     if len(further) == 1 and 0 <= further[0] <= 1:
         return {"score": further[0]}
     return {}
@@ -231,9 +234,13 @@ def read_names(path: str) -> Names:
             text = file.read().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"can't read the class names in {path}: {error}") from None
-    if os.path.splitext(path)[1].lower() not in (".yaml", ".yml"):
-        lines = [line.strip() for line in text.splitlines()]
-        return Names([line for line in lines if line], 0)
+    if os.path.splitext(path)[1].lower() in (".yaml", ".yml"):
+        return _names_in_yaml(text, path)
+    lines = [line.strip() for line in text.splitlines()]
+    return Names([line for line in lines if line], 0)
+
+
+def _names_in_yaml(text: str, path: str) -> Names:
     import yaml
 
     from dataflow_grounding._util.yaml_limits import check_values
@@ -252,9 +259,9 @@ def read_names(path: str) -> Names:
         elif not isinstance(names, list):
             raise TypeError("names should be a list or a mapping")
         shape = data.get("kpt_shape")
-        count, numbers = (0, 0) if shape in (None, "", "null", "~") else shape
+        points, numbers_of_point = (0, 0) if shape in (None, "", "null", "~") else shape
         classes = [_checked_name(name) for name in names]
-        return Names(classes, int(count) * int(numbers))
+        return Names(classes, int(points) * int(numbers_of_point))
     except Exception:  # PyYAML lets through what its constructors raise, which is anything
         raise InputError(
             f"{path} has no 'names' of classes 0, 1, 2 ..., or no kpt_shape such as [17, 3]"
@@ -316,12 +323,13 @@ class _LabelFormat(PictureFiles):
             names.write(self.head(pictures))
             for number, name in enumerate(self.names_back(), 1):
                 names.write(self.entry(number, name) + "\n")
+                # its number is written already, so nothing is called for it
                 classes.reserve(self._written(name) if name.strip() else "")
             for name in self._classes.fixed:
                 classes.number_of(name)
             count_of_fixed = len(classes)
             self._numbers = classes
-            yield
+            yield  # the files are written, and new classes get numbers
             if not len(classes):
                 names.write("  {}\n")  # no names, in YAML
             count = len(self._classes.fixed) + len(classes) - count_of_fixed
@@ -335,7 +343,7 @@ class _LabelFormat(PictureFiles):
         return self._classes.written_class_of({"text": name, "class": name})
 
     def why_shared(self, file_name: str, pictures: Numbers) -> str:
-        """Return which other picture it is, if its name differs in nothing but the ending."""
+        """Return why two pictures share a label file; name the other if only its ending differs."""
         stem, own_ending = os.path.splitext(file_name)
         earlier = "another picture"
         for ending in ENDINGS:
@@ -352,7 +360,7 @@ class _LabelFormat(PictureFiles):
         yield self._line_of(mark.phrase.text, mark, source)
 
     def _line_of(self, name: str, mark: Mark, source: Source) -> str:
-        # A new class gets its number, which writes its name into the names' file.
+        # `number_of` also writes the name of a new class into the names' file.
         number, _ = self._numbers.number_of(name)
         box = mark.phrase.boxes[mark.number]
         return self.line(number, name, box, mark.score, source.sample.size)
@@ -388,8 +396,8 @@ class _LabelFormat(PictureFiles):
                     yield self.bad.marked(row)
 
     def _read_names(self, path: str, top: str) -> Any:
-        # The file is `path`; or where that is the data set's folder, `top`, the first of
-        # `names_files` that is in there. None where there is none.
+        # Returns what `names_of` reads of the file of names: of `path`, or where that is the data
+        # set's folder, `top`, of the first of `names_files` in there. None where there is none.
         files = [path]
         if top == path:
             files = [os.path.join(top, name) for name in self.names_files]
@@ -401,8 +409,8 @@ class _LabelFormat(PictureFiles):
         return None
 
     def _columns_of(self, file: str, size: Size, names: Any) -> dict[str, Any]:
-        # Regions of one class are one expression. `background` is false where the file has lines,
-        # but none with a region, such as DontCare.
+        # Returns the columns that a label file fills. Regions of one class are one expression.
+        # `background` is false where the file has lines, but none with a region, such as DontCare.
         try:
             label = self.label(file, size, names)
             is_empty = os.path.getsize(file) == 0
@@ -453,7 +461,8 @@ class Kitti(_LabelFormat):
         """
         fields = item.split()
         name = fields[0].replace("_", " ")
-        if class_key(name) != class_key(mark.phrase.text):
+        is_other_class = class_key(name) != class_key(mark.phrase.text)
+        if is_other_class:
             name = mark.phrase.text
         new_fields = self._line_of(name, mark, source).split()
         fields[0] = new_fields[0]
@@ -539,7 +548,8 @@ class Yolo(_LabelFormat):
         if not all(isinstance(name, str) for name in names):  # run.json may be damaged
             return ()
         named = dict.fromkeys(self._written(name) for name in names if name.strip())
-        return names if [*named] == self._classes.fixed or not self.class_list else ()
+        are_those_of_list = [*named] == self._classes.fixed
+        return names if are_those_of_list or not self.class_list else ()
 
     def why_outlines_lost(self, phrases: Sequence[Phrase], size: Size) -> str:
         """Return the report on the outlines of a picture with a box that has none of its size."""
@@ -551,8 +561,8 @@ class Yolo(_LabelFormat):
     def with_further(self, earlier: list[str], further: list[str]) -> list[str]:
         """Return all lines, as boxes where only some are polygons."""
         lines = [*earlier, *further]
-        polygons = [len(line.split()) > 5 for line in lines]
-        return lines if len({*polygons}) == 1 else [_box_line(line) for line in lines]
+        are_polygons = {len(line.split()) > 5 for line in lines}
+        return lines if len(are_polygons) == 1 else [_box_line(line) for line in lines]
 
     def _line_of(self, name: str, mark: Mark, source: Source) -> str:
         line = super()._line_of(name, mark, source)
@@ -565,26 +575,28 @@ class Yolo(_LabelFormat):
     def item_back(self, item: str, mark: Mark, source: Source) -> str:
         """Return a line with its class's number now, and new numbers where the box is another.
 
-        Trainers take no scores, and no boxes among outlines or poses.
+        A score and keypoints are left out: trainers take no scores, and no boxes among poses.
         """
-        line = self._line_of(mark.phrase.text, mark, source)
+        line = self._line_of(mark.phrase.text, mark, source)  # as if the box were new
         fields = item.split()
         class_number, _, numbers = line.partition(" ")
-        if self._has_class(int(float(fields[0])), class_number, mark):
+        if self._is_number_of_class(int(float(fields[0])), class_number, mark):
             class_number = fields[0]  # perhaps written as 0.0
         elif not mark.is_renamed and self.classes == "class":
             self._renumbered += 1
         is_outline = len(fields) > 6 and len(fields) % 2 == 1
         if mark.is_moved:
             return f"{class_number} {numbers}"
+        # What is there still is written with the digits that it came with.
         if mark.outline is not None and is_outline:
             numbers = " ".join(fields[1:])
         elif mark.outline is None and _is_box_line(fields, mark, source.sample.size):
             numbers = " ".join(fields[1:5])
         return f"{class_number} {numbers}"
 
-    def _has_class(self, own_number: int, class_number: str, mark: Mark) -> bool:
-        # Whether a box's own number, too, is that of its class, whose first number is given.
+    def _is_number_of_class(self, own_number: int, class_number: str, mark: Mark) -> bool:
+        # Whether the number that a line came with is one of its class now. Several numbers may have
+        # one name; `class_number` is the first of them.
         if own_number < len(self._names_back):
             return self._written(self._names_back[own_number]) == mark.phrase.text
         return own_number == int(class_number)
@@ -607,7 +619,8 @@ def _is_around_outline(instance: Mapping[str, Any], size: Size) -> bool:
 
 
 def _is_box_line(fields: Sequence[str], mark: Mark, size: Size) -> bool:
-    # Whether a line, perhaps with keypoints, begins with its box; an outline begins with points.
+    # Whether the first four numbers of a line, perhaps with keypoints, are the mark's box: those of
+    # an outline are points.
     corners = _centred_corners([*map(float, fields[1:5])])
     box = mark.phrase.boxes[mark.number]
     return all(
@@ -629,7 +642,7 @@ def _label_of(image: str) -> str:
 
 
 def _folders(top: str, image_root: str) -> list[tuple[str, str]]:
-    # Return pairs of a folder of pictures and the folder of their labels. They are found in `top`
+    # Returns pairs of a folder of pictures and the folder of their labels. They are found in `top`
     # and in the folders directly in it, as YOLO, Roboflow and KITTI lay them out; the image root
     # replaces a missing folder of pictures. Without any folder of labels the only pair is the image
     # root and `top` itself.

@@ -90,17 +90,18 @@ class _Labels:
             known.counts["crowd_regions_left_out"] = crowds
         source = f"{self.image_dir} with {origin}"
         return Seeds(
-            source,
-            [] if kind_of(origin) == "folder" else [origin],
-            (self.image_dir,),
-            boxless,
-            source,
-            self._records,
-            partial(self._states, files),
-            known,
+            origin=source,
+            files=[] if kind_of(origin) == "folder" else [origin],
+            folders=(self.image_dir,),
+            boxless=boxless,
+            without=source,
+            read=self._records,
+            depends_on=partial(self._states, files),
+            known=known,
         )
 
     def _states(self, files: list[str]) -> Iterator[Any]:
+        # Yields each file that the records depend on, with its state.
         images = (joined(self.image_dir, image) for image in self.images)
         paths = itertools.chain(images, files)
         return side_by_side(lambda path: (path, state_of(path)), paths, waits)
@@ -110,6 +111,7 @@ class _Labels:
         first_of_stem: dict[str, str] = {}
         for image in self.images:
             first_of_stem.setdefault(os.path.splitext(image)[0], image)
+        # Each image is opened, so that all go through the threads that may wait.
         for path, size, label, error in side_by_side(self._read, self.images, lambda _: True):
             stem = os.path.splitext(path)[0]
             record: dict[str, Any] = {
@@ -124,7 +126,7 @@ class _Labels:
                 continue
             if label.unread:
                 record[SKIPPED] = len(label.unread)
-            regions = [*_with_area(label, path, found)]
+            regions = [*_regions_of_area(label, path, found)]
             record["regions"] = regions
             if size is not None:
                 found.add("boxes_beyond_their_image", boxes_beyond(regions, size, path))
@@ -134,6 +136,7 @@ class _Labels:
                     record |= size_columns(self.stated_sizes.get(path))
             for what, words in _LEFT_OUT.items():
                 found.count(what, label.left_out[words])
+            # A label without boxes that could be read as a whole is one good entry.
             bad.read(len(regions) or int(not label.unread))
             yield record
             for why in label.unread:
@@ -155,8 +158,9 @@ class _Labels:
         return _Labelled(path, size, label)
 
 
-def _with_area(label: Label, path: str, found: Found) -> Iterator[dict[str, Any]]:
-    # A region as a record has it, without the score and the place in the file.
+def _regions_of_area(label: Label, path: str, found: Found) -> Iterator[dict[str, Any]]:
+    # Yields the regions that have an area, as a record has them: without score and place in the
+    # file.
     for region in label.regions:
         box = region["bbox"]
         if area(box_of(box)) > 0:
@@ -217,7 +221,7 @@ def _names_file_of(label_dir: str, key: str) -> str:
 def from_coco(image_dir: str, path: str, boxless: bool) -> Seeds:
     """Return seeds from a COCO file, also of images in `image_dir` that it doesn't name.
 
-    Raises InputError: the file can't be read, names no image of the folder, or one twice.
+    Raises InputError where the file can't be read, or names no image of the folder, or one twice.
     """
     coco = CocoFile(path)
     left_out = coco.left_out()

@@ -66,7 +66,7 @@ class PictureFiles(ReturningFormat):
             else:
                 with open(path, encoding="utf-8", newline="") as file:
                     earlier = file.read().removesuffix(self.last_line).split("\n")[:-1]
-                lines = self.with_further(earlier, lines)
+                lines = self.with_further(earlier, lines)  # all of the file, which is replaced
             content = "".join(f"{line}\n" for line in lines) + self.last_line
             mode = "xb" if is_new else "wb"
             try:

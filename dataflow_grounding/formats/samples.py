@@ -160,8 +160,9 @@ class SampleMaker:
                 if len(self._exported.reasons) < _MAX_REASONS:
                     self._exported.reasons.append(f"record {number}: {error}")
                 continue
-            is_open = sample is not None and not _is_reviewed(record)
-            self._exported.manners.add(wordings_of(record), watched=is_open)
+            # A rare remark matters only on a written record that no person has decided on.
+            is_undecided = sample is not None and not _is_reviewed(record)
+            self._exported.manners.add(wordings_of(record), watched=is_undecided)
             if sample is not None:
                 boxes = sum(len(phrase.boxes) for phrase in sample.phrases)
                 self._exported.written.update(records=1, phrases=len(sample.phrases), boxes=boxes)
@@ -202,11 +203,7 @@ class SampleMaker:
             self._count_without_phrase(record, expressions)
             return None
         phrases = self._without_repeats(phrases, record)
-        why_lost = self._format.why_outlines_lost(phrases, picture.size)
-        if why_lost:
-            boxes = [box for phrase in phrases for box in phrase.expression["instances"]]
-            self._exported.lost[why_lost] += sum(outlines.KEY in box for box in boxes)
-            phrases = [phrase.without_outlines() for phrase in phrases]
+        phrases = self._without_lost_outlines(phrases, picture.size)
         if doubt_of_reply(record):
             self._counts[_DOUBTFUL] += 1
         self._exported.lost += _lost_of(record, caption, phrases, carries)  # this drops zeros
@@ -216,6 +213,14 @@ class SampleMaker:
         file_name = self._pictures.put(picture)
         name = self._pictures.name_in_folder(file_name)
         return Sample(file_name, picture.size, caption, phrases, record, data, name)
+
+    def _without_lost_outlines(self, phrases: list[Phrase], size: Size) -> list[Phrase]:
+        why_lost = self._format.why_outlines_lost(phrases, size)
+        if not why_lost:
+            return phrases
+        boxes = [box for phrase in phrases for box in phrase.expression["instances"]]
+        self._exported.lost[why_lost] += sum(outlines.KEY in box for box in boxes)
+        return [phrase.without_outlines() for phrase in phrases]
 
     def _count_without_phrase(
         self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
@@ -245,8 +250,8 @@ class SampleMaker:
     def _shows_nothing(
         self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
     ) -> bool:
-        # Without expressions a picture is known to be empty where it is marked so, a person
-        # reviewed it, or the format writes whole records (`Format.whole`).
+        # Whether a record says that there is nothing to write of its picture. Without expressions
+        # it does if it is marked so, a person reviewed it, or the format writes whole records.
         if record.get(SKIPPED):
             return False
         if isinstance(self._format, ReturningFormat):
@@ -268,13 +273,7 @@ class SampleMaker:
     def _expressions(self, record: Mapping[str, Any], caption: str) -> list[dict[str, Any]]:
         if record.get("suspect_boxes") is True:
             raise BrokenRow("its boxes may be in another format (suspect_boxes)")
-        row = Record(record)
-        if not _have_ids(row.get("expressions")):
-            identify(row, "image_path", None, self._rows_of_image)
-            if row.image_id is None:
-                row.occurrence = self._without_picture
-                self._without_picture += 1
-        expressions = read_any_expressions(row)
+        expressions = read_any_expressions(self._row_with_ids(record))
         for expression in expressions:
             status = status_of(expression)
             if status not in STATUSES and status != "pending":
@@ -286,10 +285,20 @@ class SampleMaker:
         self._set_spans(expressions, caption)
         if self._select.keep_rejected:
             return expressions
-        others = None
+        others = None  # what was rejected in other rows of the picture
         if self._whole_pictures.rejections:
             others = self._whole_pictures.rejections.get(self._pictures.name_of(record))
         return with_twins_rejected(expressions, others)
+
+    def _row_with_ids(self, record: Mapping[str, Any]) -> Record:
+        # Ids are made for expressions that have none.
+        row = Record(record)
+        if not _have_ids(row.get("expressions")):
+            identify(row, "image_path", None, self._rows_of_image)
+            if row.image_id is None:
+                row.occurrence = self._without_picture
+                self._without_picture += 1
+        return row
 
     def _set_spans(self, expressions: list[dict[str, Any]], caption: str) -> None:
         unset = []  # indices of the expressions that get a span
@@ -331,9 +340,9 @@ class SampleMaker:
         self, phrases: Sequence[Phrase], record: Mapping[str, Any]
     ) -> list[Phrase]:
         # A detector would take a box that comes twice for two things, and a model that is tuned on
-        # such conversations learns to repeat itself. A phrase that loses all of its boxes so is
-        # left out. Some formats say things twice. Of what goes back to its own format, boxes stay
-        # two that were two items there.
+        # such conversations learns to repeat itself. A phrase that loses all of its boxes by that
+        # is left out. Some formats say things twice. In what goes back to the format that it came
+        # from, equal boxes that were two items there stay two.
         if self._format.repeats or self._format.whole:
             return list(phrases)
         items = {*kept_of(record, self._format.name).get("read", ())}
@@ -343,7 +352,7 @@ class SampleMaker:
         seen_of_thing: dict[str, dict[Bbox, set[int]]] = {}
         for phrase in phrases:
             seen = seen_of_thing.setdefault(self._format.thing(phrase), {})
-            new = _indices_of_new(phrase, items, seen)
+            new = _indices_of_new_boxes(phrase, items, seen)
             self._counts[_REPEATED] += len(phrase.boxes) - len(new)
             if len(new) < len(phrase.boxes):
                 phrase = phrase.with_boxes(new)
@@ -352,18 +361,22 @@ class SampleMaker:
         return kept
 
     def _each_thing_once(self, phrases: Sequence[Phrase], items: Set[int]) -> list[Phrase]:
-        # Phrases of one class, such as "a person" and "a human", each have a box of the same thing.
+        # Phrases of one class, such as "a person" and "a human", may each have a box of one thing.
         places_of_class: dict[str, list[int]] = {}
         for place, phrase in enumerate(phrases):
             places_of_class.setdefault(self._format.thing(phrase), []).append(place)
         kept = list(phrases)
         for places in places_of_class.values():
             of_class = [phrases[place] for place in places]
-            staying: list[list[int]] = [[] for _ in places]
-            for thing in things_of([_as_instances(phrase) for phrase in of_class]):
-                stay = _staying_of_thing(of_class, thing, items)
+            staying: list[list[int]] = [[] for _ in places]  # of each phrase, its boxes' indices
+            # a thing's boxes are (the phrase's number in `of_class`, the box's index), the best
+            # first
+            for thing in things_of([_scored_boxes_of(phrase) for phrase in of_class]):
+                stay = _kept_of_thing(of_class, thing, items)
                 for number, index in stay:
                     staying[number].append(index)
+                # Boxes that equal another of the thing count as repeated, the others as of the
+                # same.
                 distinct = {of_class[number].boxes[index] for number, index in thing}
                 gone = len(thing) - len(stay)
                 of_other_box = min(gone, len(distinct) - 1)
@@ -408,11 +421,11 @@ class SampleMaker:
 
     def _with_outline(self, instance: dict[str, Any], size: Size) -> dict[str, Any]:
         outline = instance[outlines.KEY]
-        is_its = has_right_outline(instance, size)
-        if is_its and self._format.carries.outlines:
+        fits_box = has_right_outline(instance, size)
+        if fits_box and self._format.carries.outlines:
             return {**instance, outlines.KEY: outlines.inside(outline, size)}
         if outline is not None:
-            self._exported.lost["outlines" if is_its else outlines.STALE] += 1
+            self._exported.lost["outlines" if fits_box else outlines.STALE] += 1
         return {name: value for name, value in instance.items() if name != outlines.KEY}
 
     def _safe(self, text: str) -> str:
@@ -441,7 +454,7 @@ def _is_decided(expression: Any) -> bool:
 
 
 def _is_all_rejected(expression: Mapping[str, Any]) -> bool:
-    # That doesn't say that its thing is nowhere in the picture.
+    # Such an expression doesn't say that its thing is nowhere in the picture.
     kept_boxes = not_rejected(expression) or []
     return bool(expression["instances"]) and len(kept_boxes) == 0
 
@@ -450,12 +463,14 @@ def _is_rejected_or_absent(expression: Mapping[str, Any]) -> bool:
     return _is_all_rejected(expression) or status_of(expression) == "none"
 
 
-def _indices_of_new(phrase: Phrase, items: Set[int], seen: dict[Bbox, set[int]]) -> list[int]:
-    # `seen` gets each box with its items. A further item of a box that is an item is new, too.
+def _indices_of_new_boxes(phrase: Phrase, items: Set[int], seen: dict[Bbox, set[int]]) -> list[int]:
+    # `seen` has the items of each box that came before, and gets those of this phrase. An equal box
+    # is new, too, if both were items of the source, and other ones.
     new = []
     for index, box in enumerate(phrase.boxes):
         item = item_of(phrase.expression["instances"][index], items)
-        if box not in seen or (item is not None and seen[box] and item not in seen[box]):
+        is_further_item = item is not None and bool(seen.get(box)) and item not in seen[box]
+        if box not in seen or is_further_item:
             new.append(index)
         items_of_box = seen.setdefault(box, set())
         if item is not None:
@@ -463,10 +478,11 @@ def _indices_of_new(phrase: Phrase, items: Set[int], seen: dict[Bbox, set[int]])
     return new
 
 
-def _staying_of_thing(
+def _kept_of_thing(
     phrases: Sequence[Phrase], thing: Sequence[tuple[int, int]], items: Set[int]
 ) -> list[tuple[int, int]]:
-    # The best box of a thing stays, and where that is an item, so do the thing's other items.
+    # The best box of a thing stays, and where that is an item of the source, so do all of the
+    # thing's other items.
     stay: list[tuple[int, int]] = []
     seen: set[int] = set()
     for number, index in thing:
@@ -478,7 +494,7 @@ def _staying_of_thing(
     return stay
 
 
-def _as_instances(phrase: Phrase) -> list[dict[str, Any]]:
+def _scored_boxes_of(phrase: Phrase) -> list[dict[str, Any]]:
     scored = zip(phrase.boxes, phrase.scores, strict=True)
     return [{"bbox": box, "score": score} for box, score in scored]
 
@@ -528,9 +544,9 @@ def _lost_of(
 
 
 def _has_own_ids(record: Mapping[str, Any], phrases: Sequence[Phrase]) -> bool:
-    # Ours are the path (`record` without one), with or without its ending, alone or followed by
-    # `@2` and the like or `#0` and the like; they are made again on reading, so that they needn't
-    # be carried.
+    # Ids that this package makes needn't be carried, as reading makes them again: the path
+    # (`record` without one), with or without its ending, alone or followed by `@2` or `#0` and the
+    # like.
     made_id = image_id_of({**record, "image_id": None}, "image_path") or "record"
     ending = os.path.splitext(path_of(record))[1]
     ids = [record.get("image_id")]

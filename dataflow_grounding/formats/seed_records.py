@@ -38,9 +38,10 @@ from dataflow_grounding.spec.schema import ReferringData
 def find_seeds(data: ReferringData, made: Made, boxless: bool) -> Seeds:
     """Return the seeds that a spec's `data` names. No record is made yet.
 
-    `made` is what the steps write again, so that the given annotations' isn't taken over; `boxless`
-    says that they do without regions. Raises SpecError where `data` names no source, several, or no
-    folder of images; InputError where a file or folder isn't there, or holds nothing that fits.
+    `made` is what the steps make again, so that it isn't taken over from given annotations.
+    `boxless` says that the steps do without regions. Raises SpecError where `data` names no source,
+    several, or no folder of images; InputError where a file or folder isn't there, or holds nothing
+    that fits.
     """
     block = "image_referring_expression.data"
     if data.input_annotations_jsonl:
@@ -67,18 +68,19 @@ def find_seeds(data: ReferringData, made: Made, boxless: bool) -> Seeds:
 
 
 def _from_annotations(path: str, image_dir: str | None, made: Made, boxless: bool) -> Seeds:
-    # Images are looked for first in `image_dir`, then in the file's folder, then here.
+    # Images are looked for first in `image_dir`, then in the file's folder, then in the current
+    # one.
     if kind_of(path) != "file":
         raise InputError(f"no input file {path}: check data.input_annotations_jsonl")
     records = _Annotations(path, image_dir, made, boxless)
     return Seeds(
-        path,
-        [path],
-        records.folders,
-        boxless,
-        f"{path} has none in 'regions', and none in TAO's {COLUMN!r}",
-        records.read,
-        lambda: [records.folders, made, boxless, path, state_of(path)],
+        origin=path,
+        files=[path],
+        folders=records.folders,
+        boxless=boxless,
+        without=f"{path} has none in 'regions', and none in TAO's {COLUMN!r}",
+        read=records.read,
+        depends_on=lambda: [records.folders, made, boxless, path, state_of(path)],
     )
 
 
@@ -116,7 +118,8 @@ class _Annotations:
             yield record
 
     def _with_our_path(self, row: dict[str, Any]) -> dict[str, Any]:
-        # Its own path may be one in the container that TAO ran in.
+        # The path in a record of TAO's may be one in the container that TAO ran in: then a picture
+        # of that name in `image_dir` is taken.
         path = row.get("image_path")
         if not self.image_dir or not isinstance(path, str) or not is_tao(row):
             return row

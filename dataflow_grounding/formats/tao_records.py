@@ -132,7 +132,7 @@ def from_tao(row: Mapping[str, Any], size: Size) -> tuple[dict[str, Any], list[l
     If it has no regions yet, they are made of its labels, without DontCare labels. Raises BrokenRow
     where the meaning of a number isn't certain.
     """
-    labels = [_label(item) for item in row[COLUMN]]
+    labels = [_as_label(item) for item in row[COLUMN]]
     described = row.get("regions")
     stated: tuple[Any, Any] = (row.get("width"), row.get("height"))
     is_stated = all(is_number(side) and side > 0 for side in stated)
@@ -161,11 +161,11 @@ def _described_regions(
     # The size that 1000 means is the one of `sizes` by which most regions match a label's box, of
     # equals the first, which is the image's. Without labels there is nothing to match: the size is
     # certain if both of `sizes` are the same, else it raises.
-    in_1000 = [_four(region, "a region") for region in described]
+    in_1000 = [_box_in(region, "a region") for region in described]
     best_size = sizes[0]
-    best_matches = _matches(in_1000, labels, sizes[0])
+    best_matches = _label_of_each(in_1000, labels, sizes[0])
     for size in sizes[1:]:
-        matches = _matches(in_1000, labels, size)
+        matches = _label_of_each(in_1000, labels, size)
         if _count_matched(matches) > _count_matched(best_matches):
             best_size = size
             best_matches = matches
@@ -190,6 +190,7 @@ def _count_matched(matches: list[int | None]) -> int:
 def _labelled_regions(
     labels: list[Label], sizes: list[tuple[Any, Any]]
 ) -> tuple[Regions, list[list[float]]]:
+    # Returns regions made of labels, and the boxes that are left out, as they have no area.
     regions: list[dict[str, Any]] = []
     without_area = []
     for label in labels:
@@ -238,7 +239,7 @@ def _expression_in_pixels(expression: Any, regions: Regions) -> Any:
         return expression
     instances = []
     for instance in expression.get("instances") or []:
-        box = _four(instance, "an instance")
+        box = _box_in(instance, "an instance")
         index = _index_of_close(box, regions.in_1000)
         if index is not None:
             bbox = regions.regions[index]["bbox"]
@@ -251,24 +252,25 @@ def _expression_in_pixels(expression: Any, regions: Regions) -> Any:
     return {**expression, "instances": instances}
 
 
-def _label(item: Any) -> Label:
+def _as_label(item: Any) -> Label:
     numbers = list(item[:4]) if isinstance(item, list) else []
     if not is_box(numbers):
         raise BrokenRow(f"column {COLUMN!r} should have lists [x1, y1, x2, y2, type]")
     return Label(numbers, str(item[4]) if len(item) > 4 else "")
 
 
-def _four(item: Any, what: str) -> list[float]:
+def _box_in(item: Any, what: str) -> list[float]:
     bbox: list[float] = item["bbox"] if isinstance(item, Mapping) and "bbox" in item else []
     if not is_box(bbox):
         raise BrokenRow(f"{what} needs 'bbox': [x1, y1, x2, y2]")
     return bbox
 
 
-def _matches(
+def _label_of_each(
     boxes: list[list[float]], labels: list[Label], size: Sequence[Any]
 ) -> list[int | None]:
-    # A box takes the first label that is close enough and still free, so that each is taken once.
+    # Returns for each box, in 0-1000, the index of its label, if any: the first that is close
+    # enough and still free, so that each is taken once.
     label_boxes = [_exactly_in_1000(label.bbox, size) for label in labels]
     matches: list[int | None] = []
     for box in boxes:

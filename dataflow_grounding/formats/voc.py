@@ -61,7 +61,7 @@ class Voc(PictureFiles):
             root = source.own.get("root", {})
             attributes = "".join(f" {name}={quoteattr(root[name])}" for name in root)
             yield f"<annotation{attributes}>"
-        else:
+        else:  # the file has what is said of the picture besides boxes
             source.gone.update(set(range(len(source.items))) - source.marks.keys())
         if is_new and not source.own:
             for item in _head(source.sample):
@@ -91,6 +91,7 @@ class Voc(PictureFiles):
     def _corners(self, mark: Mark, source: Source) -> dict[str, str]:
         offset = source.own.get("offset", 1) if self.offset is None else self.offset
         x1, y1, x2, y2 = mark.phrase.boxes[mark.number]
+        # The last pixel is in the box: its number from 1 is the edge after it, counted from 0.
         numbers = (x1 + offset, y1 + offset, x2, y2)
         texts = (str(int(number)) if number == int(number) else str(number) for number in numbers)
         return dict(zip(_CORNERS, texts, strict=True))
@@ -130,6 +131,7 @@ class Voc(PictureFiles):
             source = facts.get("source")
             database = source.findtext("database") if source is not None else None
             offset = 1 if "VOC" in (database or "") else 0
+        # The boxes are made ours only now, as `source` may come after the objects.
         for _, expression in keyed:
             (instance,) = expression["instances"]
             x1, y1, x2, y2 = instance["bbox"]
@@ -180,7 +182,9 @@ def _sides(size: Element | None) -> dict[str, int]:
 
 
 def _picture_of(facts: Mapping[str, Element], file: str, name: str, image_root: str) -> str:
-    # The file's name may be without an ending, or with a path of another machine.
+    # Returns the path of the picture from the image root. The name that the file states may be
+    # without an ending, or with a path of another machine: the first place is taken where the
+    # picture is.
     stated = (facts["filename"].text or "") if "filename" in facts else ""
     stated = os.path.basename(stated.strip().replace("\\", "/"))
     stem = os.path.splitext(name)[0]
@@ -204,7 +208,8 @@ def _named(item: str, source: Source) -> str:
     if element.tag == "filename":
         name = os.path.basename(source.sample.file_name)
         stated = os.path.basename((element.text or "").strip().replace("\\", "/"))
-        if name not in (stated, source.own.get("picture")) and stated != os.path.splitext(name)[0]:
+        is_as_it_came = name in (stated, source.own.get("picture"))
+        if not is_as_it_came and stated != os.path.splitext(name)[0]:
             element.text = safe_for_xml(name)
             return text_of(element)
     return item

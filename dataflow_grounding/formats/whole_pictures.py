@@ -35,7 +35,7 @@ class WholePictures:
     """Notes what a person rejected in each picture, and why it would be a false background."""
 
     def __init__(self, select: Selection) -> None:
-        self.false_backgrounds: dict[str, str] = {}
+        self.false_backgrounds: dict[str, str] = {}  # by the picture's name, why, as UNVERIFIED
         self.rejections: dict[str, Rejections] = {}
         self._select = select
         # by class, in how many records it was looked for, and in how many it is undecided
@@ -45,6 +45,7 @@ class WholePictures:
     def note(
         self, name: str, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
     ) -> None:
+        """Take in a record of the picture that is called `name`, and its expressions."""
         rejections = rejections_in(expressions)
         if rejections:
             self.rejections.setdefault(name, {}).update(rejections)

@@ -135,8 +135,8 @@ class WebDataset(Format):
         own path stays.
         """
         self.class_names = classes_of(path)
-        by_stem = _Told(BY_STEM)
-        without_picture = _Told("samples without a picture, whose records name one")
+        by_stem = _CountWithFirst(BY_STEM)
+        without_picture = _CountWithFirst("samples without a picture, whose records name one")
         for file in _files(path, ".tar"):
             for sample in tar_samples(file):
                 if sample.by_stem:
@@ -158,7 +158,7 @@ class WebDataset(Format):
 
 
 @dataclass
-class _Told:
+class _CountWithFirst:
     what: str
     count: int = 0
     first: str = ""
@@ -174,7 +174,8 @@ class _Told:
 
 
 def _features(value: Any) -> Any:
-    # They are known also where the file is read alone, without the README.
+    # The types of columns as `datasets` states them in a Parquet file, so that they are known where
+    # the file is read alone, without the README.
     if isinstance(value, dict):
         return {key: _features(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -197,7 +198,7 @@ class _FreeKeys:
         wanted = os.path.join(folder, base.replace(".", "_"))
         key = wanted
         _, is_new = self._taken.number_of(key)
-        number = self._copies.get(hash(wanted)) or 1
+        number = self._copies.get(hash(wanted)) or 1  # numbers up to this one are taken
         while not is_new:
             number += 1
             key = f"{wanted}~{number}"
@@ -230,8 +231,8 @@ def _row(sample: Sample, path: str) -> Any:
 
 
 def _converter_to(example: Any) -> Callable[[Any], Any]:
-    # It is made once for all rows, as there are millions. What it can't convert makes it raise an
-    # error of Python's.
+    # Returns a function that makes a value of the type that the example has. It is made once for
+    # all rows, as there are millions. For what it can't convert it raises an error of Python's.
     if isinstance(example, dict):
         return _object_converter_to(example)
     if isinstance(example, list):
@@ -246,6 +247,7 @@ def _object_converter_to(example: dict[str, Any]) -> Callable[[Any], Any]:
     converters = {key: _converter_to(inner) for key, inner in example.items() if key != "more"}
 
     def converted(value: Any) -> Any:
+        # `more` is JSON of the keys that the example lacks
         row: dict[str, Any] = {}
         for key, convert in converters.items():
             item = value.get(key)
@@ -274,7 +276,8 @@ def _record(row: dict[str, Any], picture: bytes | None, folder: str) -> dict[str
 
 
 def _restored(value: Any) -> Any:
-    # Keys that are None are left out, but for spans and scores, where None says something.
+    # Returns a value as it was before `_TO_ROW`. Keys that are None are left out, but for spans and
+    # scores, where None says something.
     if isinstance(value, list):
         return [_restored(item) for item in value]
     if not isinstance(value, dict):
@@ -287,7 +290,8 @@ def _restored(value: Any) -> Any:
 
 
 def _split_by_bytes(samples: Iterator[Sample], size: int) -> Iterator[Iterator[Sample]]:
-    # A part has to be gone through before the next is asked for.
+    # Yields the samples in parts of about `size` bytes. Each has to be gone through before the next
+    # is asked for.
     for first in samples:  # and the part takes the others from the same iterator
         yield _up_to_bytes(chain([first], samples), size)
 
