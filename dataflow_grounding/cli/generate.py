@@ -26,7 +26,7 @@ from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.shard import Shard
 from dataflow_grounding.engine.summary import ASKED_AGAIN, Summary
 from dataflow_grounding.jobs.executing import execute_spec
-from dataflow_grounding.jobs.missing_pictures import advice, missing_names
+from dataflow_grounding.jobs.missing_pictures import advice_on_folder, missing_names
 from dataflow_grounding.jobs.registry import load_spec
 from dataflow_grounding.jobs.spec_run import SpecRun, ready_to_run
 from dataflow_grounding.spec import Spec
@@ -234,7 +234,7 @@ def _next_steps(run: SpecRun, summary: Summary) -> list[str]:
             line += f"; {only}--retry-failed asks again about {' and '.join(lasting)}"
         lines.append(line)
     if summary.failures["image_missing"]:
-        root = advice(run.job, missing_names(run.job))
+        root = advice_on_folder(run.job, missing_names(run.job))
         if root:
             lines.append(f"next: {root}")
     if summary.done and not run.serving.free:

@@ -62,6 +62,10 @@ def unanswerable(run: SpecRun) -> list[str]:
     works_on_files = any(isinstance(step.operator, WholeFile) for step in run.job.steps)
     if lines or all_are_stated or works_on_files:
         return lines
+    return _unanswerable_when_tried(run)
+
+
+def _unanswerable_when_tried(run: SpecRun) -> list[str]:
     listeners = [_Listener(step.operator.serving or run.serving) for step in run.job.steps]
     source = Source(run.job.steps)
     records = []
@@ -69,6 +73,7 @@ def unanswerable(run: SpecRun) -> list[str]:
         with suppress(RecordError):
             records.append(source.record(row))
     run_blocking(lambda: _call_each(run, listeners, records))
+    lines = []
     for step, listener in zip(run.job.steps, listeners, strict=True):
         for task in sorted(listener.unanswerable):
             lines.append(_cannot_answer(step, task, listener.model))
@@ -83,13 +88,16 @@ async def _call_each(
     askings = [Asking(one, run.options, Budget(None, None, None)) for one in listeners]
     for record in records:
         for step, asking in zip(run.job.steps, askings, strict=True):
-            ask = StepAsk(asking, KeyedLog(""), step.label, (0,), wording=step.operator.wording)
+            ask = StepAsk(
+                asking, KeyedLog(""), step.label, priority=(0,), wording=step.operator.wording
+            )
             update, _ = await annotated(step.operator, record, ask, memo)
             record = record.updated(_made_up(step, record) if update is None else update)
 
 
 def _made_up(step: Step, record: Record) -> Update:
-    # Expressions are of each status, as a later step may ask about some only.
+    # What the step would have added, had it got replies. Expressions are of each status, as a later
+    # step may ask about some only.
     width, height = 1, 1
     with suppress(RecordError):
         key = image_column(step.operator, record)
@@ -104,9 +112,9 @@ def _made_up(step: Step, record: Record) -> Update:
         expressions.append({**common, "instances": instances, "status": status})
     known = {"caption": text, "cleaned_caption": text, "expressions": expressions}
     update: Update = {"width": width, "height": height}
-    usual = getattr(step.operator, "output_keys", {})
+    usual_names = getattr(step.operator, "output_keys", {})  # of columns, by which they are known
     for role, column in step.operator.writes().items():
-        update[column] = known.get(usual.get(role, column))
+        update[column] = known.get(usual_names.get(role, column))
     return update
 
 

@@ -33,7 +33,7 @@ from dataflow_grounding.engine.plan import check as check_plan
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.images.image import find_image, open_image
 from dataflow_grounding.jobs.answerable import unanswerable
-from dataflow_grounding.jobs.missing_pictures import MOST_NAMES, advice
+from dataflow_grounding.jobs.missing_pictures import MOST_NAMES, advice_on_folder
 from dataflow_grounding.jobs.registry import look_into_spec
 from dataflow_grounding.jobs.spec_run import SpecRun, ready_to_run
 from dataflow_grounding.operators import Operator
@@ -91,9 +91,9 @@ def _check_run(run: SpecRun, findings: Findings) -> None:
     findings.remarks += _needs_of(run)
     findings.remarks += run.remarks
     if run.job.box_format is not None and run.job.box_format.pending:
-        stating = f"set {setting('vlm.box_format')}"
-        first = f"the run starts with a calibration of {REQUESTS} (or {stating})"
-        findings.remarks.append(f"{run.job.box_format.why}: {first}")
+        instead = f"set {setting('vlm.box_format')}"
+        calibration = f"the run starts with a calibration of {REQUESTS} (or {instead})"
+        findings.remarks.append(f"{run.job.box_format.why}: {calibration}")
     workers = run.serving.max_workers
     connections = files_left()
     if workers > connections:
@@ -107,7 +107,7 @@ def _check_run(run: SpecRun, findings: Findings) -> None:
 
 
 def _needs_of(run: SpecRun) -> list[str]:
-    # Each line once. A part may be a user's own.
+    # Each line once. A part may be a user's own, whose code may raise anything.
     lines: list[str] = []
     parts: list[Serving | Operator] = [*run.job.servings, *run.job.operators]
     for part in parts:
@@ -118,7 +118,7 @@ def _needs_of(run: SpecRun) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-def _models_without_words(run: SpecRun) -> list[str]:
+def _remarks_on_unread_words(run: SpecRun) -> list[str]:
     models: set[str] = set()
     for operator in run.job.operators:
         if operator.wording and operator.serving is not None and not operator.serving.is_vlm:
@@ -145,10 +145,10 @@ def _without_traces(run: SpecRun) -> Iterator[None]:
     try:
         yield
     finally:
-        # Nor where a run has begun there meanwhile.
-        marks = [os.path.join(checkpoints, "lock"), store_path(checkpoints)]
-        is_a_runs = any(map(os.path.exists, marks))
-        if not (is_a_runs or getattr(run.spec.block.data, "fetches", False)):
+        # Nor is anything where a run has begun there meanwhile.
+        left_by_runs = [os.path.join(checkpoints, "lock"), store_path(checkpoints)]
+        has_run = any(map(os.path.exists, left_by_runs))
+        if not (has_run or getattr(run.spec.block.data, "fetches", False)):
             for folder in missing_inner:
                 shutil.rmtree(folder, ignore_errors=True)
             for folder in missing_outer:
@@ -213,9 +213,9 @@ class _RowCheck:
         """
         record = self.source.record(row)
         check_seed(record)
-        # Where the operator names no image's column, a record has one that has the usual column.
-        unnamed = self._step.image_key is None and self.source.image_key in record
-        if unnamed or image_column(self._step.operator, record):
+        # Where the operator names no image's column, the usual one is looked at if it is there.
+        has_usual_column = self._step.image_key is None and self.source.image_key in record
+        if has_usual_column or image_column(self._step.operator, record):
             self._check_image(record, row.line)
         operator = self._step.operator
         if isinstance(operator, Operator):
@@ -257,7 +257,7 @@ class _RowCheck:
 
 def _check_rows(run: SpecRun, findings: Findings) -> None:
     check = _RowCheck(run.job.steps[0], run.kind.pipeline.name)
-    earlier = tuple(findings.problems)
+    told_before = tuple(findings.problems)
     for row in run.job.input.rows():
         findings.records += 1
         where = run.job.input.where(row)
@@ -266,13 +266,13 @@ def _check_rows(run: SpecRun, findings: Findings) -> None:
         except RecordError as error:
             problem = str(error)
         # If no row could be read, neither could the columns: the first row's error is the reason.
-        told = f"line {row.line}: {problem}"
-        if problem is not None and not any(line.endswith(told) for line in earlier):
+        ending = f"line {row.line}: {problem}"
+        if problem is not None and not any(line.endswith(ending) for line in told_before):
             findings.problems.append(f"{where}: {problem}")
     most_are_missing = check.missing_count > check.folders.total()
     if most_are_missing:
-        findings.advice += filter(None, [advice(run.job, check.missing)])
-    findings.remarks += [*_models_without_words(run), *run.job.input.remarks()]
+        findings.advice += filter(None, [advice_on_folder(run.job, check.missing)])
+    findings.remarks += [*_remarks_on_unread_words(run), *run.job.input.remarks()]
     repeats = "rows repeat the picture and text of an earlier row, and are paid for once"
     findings.remarks += counted_items(repeats, check.repeated)
     stretched = "images of 16 bits are sent stretched: least value black, largest white"
@@ -284,6 +284,7 @@ def _check_rows(run: SpecRun, findings: Findings) -> None:
 
 
 def _folder_of(record: Record, image_key: str, path: str) -> str:
+    # Returns the folder from which the record's relative path leads to `path`; "" for none.
     named = str(record.get(image_key))
     if is_absolute(named):
         return ""

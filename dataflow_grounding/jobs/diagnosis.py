@@ -87,8 +87,8 @@ def endpoint_of_spec(spec: Spec, *, send: bool) -> dict[str, Any]:
 
 
 def _unreadable_in_last_run(spec: Spec, model: str) -> str:
-    # Only a run of the same model and form of asking tells. `run.json` may be damaged: what isn't
-    # as a run leaves it is passed over.
+    # A run of another model, or with another form of asking, says nothing of this one. `run.json`
+    # may be damaged: what isn't as a run leaves it is passed over.
     with bucket.copied(spec.results_dir, RUN_JSON) as folder:
         run = read_object(os.path.join(folder, RUN_JSON))
     asking_then = next((vlm.get("asking") for vlm in stated_in(run, "vlm")), None) or "auto"

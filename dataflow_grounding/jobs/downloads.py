@@ -52,9 +52,9 @@ def is_public(address: Address) -> bool:
 
 
 class Fetcher:
-    """Fetches pictures from http(s) addresses that are allowed. `allowed` is asked about every IP
-    address of a name, also for every redirect; `hosts` (`name` or `name:port`) are the user's,
-    whose address doesn't matter.
+    """Fetches pictures from http(s) addresses that are allowed. `hosts` (`name` or `name:port`) are
+    those that the user names: any address of theirs is. With `no_others`, none else is; otherwise
+    `allowed` is asked about every IP address of a host's name, also for every redirect.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class Fetcher:
         return failure
 
     async def _bytes(self, session: "aiohttp.ClientSession", url: str) -> bytes:
-        # Redirects are followed here, so that each of their addresses is checked.
+        # Redirects are followed here, rather than by aiohttp, so that each address is checked.
         no_picture = f"no picture from {shown_address(url)}"
         present_url = url
         for _ in range(REDIRECTS + 1):
@@ -183,8 +183,8 @@ class Downloads(Fetcher):
             self._read_index()
 
     def _read_index(self) -> None:
-        # The file may be a stranger's.
-        ours = re.compile(rf"{PICTURES}/[^/]+")  # such as pictures/0a1b.jpg, in no folder below
+        # The file may be a stranger's: a path out of the folder of pictures is passed over.
+        ours = re.compile(rf"{PICTURES}/[^/]+")  # such as pictures/0a1b.jpg
         for row in read_rows(self._index):
             if row.data is not None:
                 path = str(row.data.get("path"))

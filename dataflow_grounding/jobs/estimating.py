@@ -106,7 +106,7 @@ class _StepEstimate:
 
     async def _of_request(self, record: Record, memo: ImageMemo, shown: set[str]) -> Amount:
         operator = self.step.operator
-        beginning = 0
+        beginning = 0  # tokens that requests of all steps about a picture begin with
         key = image_column(operator, record)
         # a judge is sent a picture with the boxes drawn in, as no earlier step is
         is_cached = key in shown and not isinstance(operator, BoxChecker)
@@ -122,7 +122,8 @@ class _StepEstimate:
         if self.rules is None:
             return Amount(1)
         beginning += self.rules.text(load_prompt("system"))
-        text = _DATA + self._listed_phrases(record, self.rules)
+        text = _DATA  # tokens that come after that
+        text += self._listed_phrases(record, self.rules)
         text += self.rules.text(operator.wording.guidance if operator.wording else "")
         for name in getattr(operator, "tasks", ())[:1]:
             if name in prompt_names():  # a task of the user's own has no prompt here
@@ -141,7 +142,9 @@ class _StepEstimate:
         return round(rules.text(dump_text(items)) / requests)
 
     def left(self, stored: "_StoredReplies", rows: float, done: float, weight: float) -> Amount:
-        """Return what is left to send, without USD; a counted record is `weight` records."""
+        """Return what is left to send, without USD. `done` of the `rows` have been answered, and
+        each record that was counted counts for `weight` records.
+        """
         stated = self.to_send * weight
         if not (stored.paid.requests and done):
             return stated
@@ -169,7 +172,7 @@ class _StoredReplies:
     """The replies to a step's questions that are stored."""
 
     paid: Amount = field(default_factory=Amount)
-    firsts: int = 0  # that are no further tries
+    firsts: int = 0  # of them, those that are no further tries
 
 
 def _stored_by_step(run: SpecRun) -> dict[str, _StoredReplies]:
@@ -202,6 +205,8 @@ def _stored_replies(folder: str) -> Iterator[KeyedLog]:
 async def _count(
     steps: Sequence[_StepEstimate], records: Iterator[Record], memo: ImageMemo
 ) -> list[float]:
+    # Adds what is sent to each step's `to_send`. Returns each record's tokens; where they aren't
+    # known, its requests.
     sent = []
     for record in records:
         with suppress(RecordError):
@@ -251,13 +256,13 @@ def estimate(run: SpecRun) -> dict[str, Any]:
         memo = ImageMemo(images, keeps=False)
         sent = run_blocking(lambda: _count(steps, _records(run, rows), memo))
     stored = _stored_by_step(run)
-    of_records = _left(run, steps, stored, len(sent), records / max(1, looked_at))
-    probes = _probes(run, of_records)
+    amounts = _left(run, steps, stored, counted=len(sent), weight=records / max(1, looked_at))
+    probes = _probes(run, amounts)
     expected = []
-    for step, amount, of_step in zip(run.job.steps, of_records, probes, strict=True):
+    for step, amount, probes_of_step in zip(run.job.steps, amounts, probes, strict=True):
         if amount.requests:
-            # Each of these costs about what a request of its step does.
-            amount += amount * (of_step / amount.requests)
+            # A probe costs about what a request of its step does.
+            amount += amount * (probes_of_step / amount.requests)
         expected.append(_with_cost(amount, run, step.operator.serving or run.serving))
     rules = _rules_of(run.serving)
     return {
@@ -271,8 +276,8 @@ def estimate(run: SpecRun) -> dict[str, Any]:
         "stored": round(sum(one.paid.requests for one in stored.values())),
         "probes": sum(probes),
         "steps": [
-            {"step": step.label, **amount.to_json(), "probes": of_step}
-            for step, amount, of_step in zip(run.job.steps, expected, probes, strict=True)
+            {"step": step.label, **amount.to_json(), "probes": probes_of_step}
+            for step, amount, probes_of_step in zip(run.job.steps, expected, probes, strict=True)
         ],
         "measured": bool(stored),
         "image_rule": rules and ("published" if rules.known else "assumed"),
@@ -288,8 +293,8 @@ def _left(
     counted: int,
     weight: float,
 ) -> list[Amount]:
-    # How many rows are done, the first step that asks tells. A step that waits for the one before
-    # it to end may not be that far.
+    # The first step that asks tells how many rows are done. Where each step waits for the one
+    # before it to end, a later one may not be that far.
     rows = done = counted * weight
     is_first = True
     left = []
@@ -322,7 +327,8 @@ def _rows_to_look_at(run: SpecRun) -> tuple[int, Iterator[Row]]:
 
 
 def _error(sent: Sequence[float], records: int) -> float:
-    # Of a sum of `records`, of which these are a sample without repeats: two standard errors.
+    # Two standard errors of the sum over all `records`, of which those that sent `sent` are a
+    # random sample without repeats; as a share of that sum.
     mean = fmean(sent) if sent else 0
     if not mean:
         return 0.0
@@ -331,8 +337,8 @@ def _error(sent: Sequence[float], records: int) -> float:
 
 
 def _probes(run: SpecRun, amounts: Sequence[Amount]) -> list[int]:
-    # The requests of all steps that watch their boxes count together. Pictures are looked at only
-    # if some step has its boxes checked.
+    # How many probes each step sends. The requests of all steps that watch their boxes count
+    # together. Pictures are looked at only if some step has its boxes checked.
     pictures = functools.cache(functools.partial(_pictures, run))
     watched = 0.0  # requests of the steps so far
     probes_so_far = 0

@@ -70,7 +70,7 @@ class GroundingData(RowsData):
     @field_validator("classes", mode="before")
     @classmethod
     def _can_be_looked_for(cls, value: Any) -> Any:
-        is_in_spec = not isinstance(value, str)
+        is_in_spec = not isinstance(value, str)  # else in a file, which has other places
         try:
             if isinstance(value, str) and value.strip():
                 value = read_class_file(value)

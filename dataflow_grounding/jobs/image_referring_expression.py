@@ -83,7 +83,7 @@ def _job_of(spec: Spec, servings: Sequence[Serving], pilot: int | None) -> Job:
     for path in seeds.files:
         refuse_to_overwrite(path, [seed_file])
     first = _first_file(all_steps, numbers, block.data, seeds, seed_file)
-    _connect(steps, first.path, seeds.folders)
+    _chain_files(steps, first.path, seeds.folders)
     if block.workflow.negatives:
         _tell_types(steps, first)
     kind_of_input = _SeedInput if first.path == seed_file else _LaterInput
@@ -100,7 +100,8 @@ def _wanted(workflow: WorkflowBlock, all_steps: list[Step]) -> list[str]:
     return names
 
 
-def _connect(steps: Sequence[Step], path: str, folders: tuple[str, ...]) -> None:
+def _chain_files(steps: Sequence[Step], path: str, folders: tuple[str, ...]) -> None:
+    # The first step reads `path`, each further one the file of the step before it.
     for step in steps:
         assert isinstance(step.storage, ResultsStorage)
         step.storage.folders = folders
@@ -129,12 +130,12 @@ def _first_file(
     before = all_steps[number - 1].storage.output_path
     was_made = os.path.exists(before)
     candidates = []
-    if _prefers_seeds(number, before, data.input_annotations_jsonl):
+    if _are_seeds_preferred(number, before, data.input_annotations_jsonl):
         candidates.append(of_seeds)
     if was_made:
         candidates.append(_File(before, lambda: (row.data or {} for row in read_rows(before))))
     for file in candidates:
-        if _holds(file, numbers):
+        if _has_what_steps_need(file, numbers):
             return file
     needs = "step 2 needs regions with a description, and a cleaned_caption"
     made_by = "steps 0 and 1"
@@ -146,7 +147,7 @@ def _first_file(
     raise InputError(f"{needs} ({nothing}): run {made_by} first, {or_give}")
 
 
-def _prefers_seeds(number: int, before: str, annotations: str | None) -> bool:
+def _are_seeds_preferred(number: int, before: str, annotations: str | None) -> bool:
     # `before` is the file of the step before. The caption's step needs images alone, which that
     # file has; later steps need what the user's annotations may have, if they are newer.
     was_made = os.path.exists(before)
@@ -157,7 +158,7 @@ def _prefers_seeds(number: int, before: str, annotations: str | None) -> bool:
     return not was_made or look(annotations).changed > os.stat(before).st_mtime_ns
 
 
-def _holds(file: _File, numbers: list[int]) -> bool:
+def _has_what_steps_need(file: _File, numbers: list[int]) -> bool:
     # The first LOOKED_AT records with regions tell.
     if numbers[0] == CHECK:
         return isinstance(next(file.records(), {}).get("expressions"), list)
@@ -218,7 +219,8 @@ class _SeedInput(_LaterInput):
 
 
 def _with_caption(names: list[str], all_steps: list[Step]) -> list[str]:
-    # Step 1's file then lacks what step 0 adds. Its replies are stored, so it costs nothing.
+    # Where step 0 runs without step 1, whose file was made without it, that file lacks what step 0
+    # adds: so step 1 runs, too. Its replies are stored, so it costs nothing.
     describe = all_steps[0].label
     path = all_steps[CAPTION].storage.output_path
     if "0" in names and str(CAPTION) not in names and _was_made_without(path, describe):
@@ -227,7 +229,7 @@ def _with_caption(names: list[str], all_steps: list[Step]) -> list[str]:
 
 
 def _made_by_steps(all_steps: list[Step], numbers: list[int]) -> Made:
-    # `regions`, and what the check and later steps write, are changed, not made.
+    # `regions`, and what the check and later steps write, are only changed by steps, not made.
     steps = [all_steps[number] for number in numbers] + all_steps[numbers[-1] + 1 :]
     columns: set[str] = set()
     for step in steps:

@@ -42,7 +42,7 @@ def _judge_block(vlm: VlmBlock, judge: JudgeBlock) -> VlmBlock:
         if judge.base_url:
             changes["settings"] = {**_without_secrets(block.settings), **stated}
         return block.model_copy(update=changes)
-    common = getattr(block, backend)
+    of_backend = getattr(block, backend)
     own: dict[str, Any] = {}
     for name, own_name in zip(("base_url", "model_name", "api_key"), _KEYS[backend], strict=True):
         if name in stated and not own_name:
@@ -50,16 +50,19 @@ def _judge_block(vlm: VlmBlock, judge: JudgeBlock) -> VlmBlock:
         if name in stated:
             own[own_name] = stated[name]
     if backend == "openai" and judge.model_name:
-        own["name"] = ""
-    if judge.base_url and judge.base_url != getattr(common, "base_url", ""):
+        own["name"] = ""  # which is that of the other model
+    goes_to_another_address = judge.base_url and judge.base_url != getattr(
+        of_backend, "base_url", ""
+    )
+    if goes_to_another_address:
         own["api_key"] = judge.api_key
         if backend == "openai":
             own |= {"endpoints": [], "azure": AzureBlock(), "extra_headers": {}}
-            own["extra_body"] = _without_secrets(common.extra_body)
+            own["extra_body"] = _without_secrets(of_backend.extra_body)
         else:
-            own["extra"] = _without_secrets(common.extra)
+            own["extra"] = _without_secrets(of_backend.extra)
         changes["service_tier"] = None
-    changes[backend] = common.model_copy(update=own)
+    changes[backend] = of_backend.model_copy(update=own)
     return block.model_copy(update=changes)
 
 

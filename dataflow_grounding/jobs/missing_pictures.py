@@ -21,7 +21,7 @@ MOST_ROWS = 200
 """How many first rows tell whether pictures are missing."""
 
 
-def advice(job: Job, names: Sequence[str]) -> str:
+def advice_on_folder(job: Job, names: Sequence[str]) -> str:
     """Return what to add to the command to have missing pictures found; "" where nothing helps."""
     key = job.input.image_root_key
     if not key:

@@ -87,7 +87,7 @@ def job_on_rows(
     _refuse_gaps(steps)
     if number > 0:
         return Job(servings, all_steps, steps, JobInput(steps), files)
-    steps = [*_captioning(spec, servings[0], source, first), *steps]
+    steps = [*_caption_step(spec, servings[0], source, first), *steps]
     return Job(servings, all_steps, steps, RowsInput(spec, source, first, steps, pilot), files)
 
 
@@ -106,7 +106,7 @@ def _roles_of(first: Step) -> dict[str, str]:
     return {"image": IMAGE_COLUMN, **first.operator.reads(), "image_id": "image_id"}
 
 
-def _captioning(spec: Spec, serving: Serving, source: Input, first: Step) -> list[Step]:
+def _caption_step(spec: Spec, serving: Serving, source: Input, first: Step) -> list[Step]:
     # Where the first step reads captions, and the input is pictures alone, it reads this step's
     # file.
     if not source.bare or "caption" not in first.operator.reads():
@@ -149,7 +149,8 @@ class RowsInput(JobInput):
         self._operator = first.operator
         self._roles = _roles_of(first)
         self._pilot = pilot
-        self._made = first.storage.first_entry_file_name if first.storage.made_of else None
+        # of the rows of our own; None where the user's are read in place
+        self._made_path = first.storage.first_entry_file_name if first.storage.made_of else None
         self._ready = False  # whether `prepare` has looked at the input, and made its rows
         self.image_root_key = f"{self._data_key}.image_root"
         self.passed_over = source.passed_over
@@ -174,9 +175,9 @@ class RowsInput(JobInput):
             return
         if not is_pipe(self._input):
             sources = self._sources()
-            if self._made is not None:
-                self._make(self._made, sources)
-        elif self._made is not None:
+            if self._made_path is not None:
+                self._make_rows(self._made_path, sources)
+        elif self._made_path is not None:
             raise InputError(
                 f"{self._input.path} is not a file: save its rows in one to use"
                 f" {self._data_key}.columns"
@@ -184,8 +185,20 @@ class RowsInput(JobInput):
         self._ready = True
 
     def _sources(self) -> dict[str, str]:
+        # Returns, by a record's column, the user's column that it is taken from.
         rows = [row.data for row in islice(self._input.read(), FIRST) if row.data is not None]
         columns = list(dict.fromkeys(name for row in rows for name in row))
+        self._check_stated_columns(columns)
+        by_role = {
+            role: column for role, column in self._input.columns.items() if column in columns
+        }
+        by_role.update(self._data.columns)
+        sources = {self._roles[role]: column for role, column in by_role.items()}
+        self._refuse_if_column_is_misnamed(rows, columns, sources)
+        self._refuse_unfetched_addresses(rows, sources)
+        return sources
+
+    def _check_stated_columns(self, columns: list[str]) -> None:
         for role, column in self._data.columns.items():
             key = f"{self._data_key}.columns.{role}"
             if role not in self._roles:
@@ -195,14 +208,6 @@ class RowsInput(JobInput):
             if columns and column not in columns:
                 hint = nearest(column, columns) or f"; it has {', '.join(columns)}"
                 raise InputError(f"{key}: {self._input.path} has no column {column!r}{hint}")
-        by_role = {
-            role: column for role, column in self._input.columns.items() if column in columns
-        }
-        by_role.update(self._data.columns)
-        sources = {self._roles[role]: column for role, column in by_role.items()}
-        self._look_for_columns(rows, columns, sources)
-        self._look_for_addresses(rows, sources)
-        return sources
 
     def _hint_at_role(self, name: str) -> str:
         if name == "caption" and getattr(self._data, "classes", None):
@@ -212,10 +217,11 @@ class RowsInput(JobInput):
                 return f": write {role}, whose column is {name}"
         return ""
 
-    def _look_for_columns(
+    def _refuse_if_column_is_misnamed(
         self, rows: list[dict[str, Any]], columns: list[str], sources: dict[str, str]
     ) -> None:
-        # Where no other looks like a missing one, the run's plan is checked later.
+        # A column that is missing may be there under another name, which is guessed. Where none
+        # looks like it, the check of the run's plan reports it later.
         if self._input.bare:
             return
         operator = self._operator
@@ -248,8 +254,10 @@ class RowsInput(JobInput):
             f"{self._input.path} has {lacking}; if {meant} should be taken, add {keys}"
         )
 
-    def _look_for_addresses(self, rows: list[dict[str, Any]], sources: dict[str, str]) -> None:
-        # Where only some would, each of them is its record's failure.
+    def _refuse_unfetched_addresses(
+        self, rows: list[dict[str, Any]], sources: dict[str, str]
+    ) -> None:
+        # Where only some pictures are at addresses, each of them is its record's failure.
         if self._data.fetches:
             return
         image = self._roles["image"]
@@ -263,7 +271,7 @@ class RowsInput(JobInput):
                 f"{what}: add {self._data_key}.allow_http=true, or name their hosts in allow_hosts"
             )
 
-    def _make(self, path: str, sources: dict[str, str]) -> None:
+    def _make_rows(self, path: str, sources: dict[str, str]) -> None:
         # Next to the rows is what they were made of, by which the next run tells whether they still
         # hold. It isn't written where a picture couldn't be fetched: the next run tries again.
         state_path = os.path.join(os.path.dirname(path), "input.json")
@@ -272,12 +280,9 @@ class RowsInput(JobInput):
             states = [state_of(file) for file in self._input.files]
             made_of = [__version__, self._data.model_dump(), sources, *states]
         before = unsealed(read_object(state_path)) or {}
-        if (
-            made_of is not None
-            and before.get("known") == made_of
-            and before.get("made") == self._state(path)
-            and before["pilot"] in (None, self._pilot)
-        ):
+        is_of_same_input = made_of is not None and before.get("known") == made_of
+        is_unchanged = before.get("made") == self._state_of_made(path)
+        if is_of_same_input and is_unchanged and before["pilot"] in (None, self._pilot):
             return
         fetch = None
         if self._data.fetches:
@@ -299,10 +304,10 @@ class RowsInput(JobInput):
         broken = _write(path, rows)
         if broken and fetch:
             return
-        state = {"known": made_of, "pilot": self._pilot, "made": self._state(path)}
+        state = {"known": made_of, "pilot": self._pilot, "made": self._state_of_made(path)}
         write_text(state_path, json.dumps(sealed(as_json(state))) + "\n")
 
-    def _state(self, path: str) -> list[Any]:
+    def _state_of_made(self, path: str) -> list[Any]:
         return [state_of(path), os.path.isdir(os.path.join(self._results_dir, PICTURES))]
 
 
@@ -314,7 +319,8 @@ def _refuse_gaps(steps: list[Step]) -> None:
 
 
 def _write(path: str, rows: Iterator[Row]) -> int:
-    # Each is in the line that it has in the user's file; other lines are left empty.
+    # Each row is in the line that it has in the user's file; other lines are left empty. Returns
+    # how many rows can't be used.
     broken = 0
     last_line = 0
     with errors_as(InputError, f"can't write {path}"), closing(RowWriter(path)) as writer:

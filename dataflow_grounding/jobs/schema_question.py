@@ -42,7 +42,8 @@ async def schema_kept(serving: Serving, image: Image) -> str:
     )
     try:
         reply = await reply_of(serving, request)
-        said, _ = read_line(request, line_of("doctor", request, serving, reply, True), 1)
+        line = line_of("doctor", request, serving, reply, check=True)
+        said, _ = read_line(request, line, attempts=1)
     except RecordError as error:
         return f"{NOT_KNOWN}: {excerpt(str(error), _LONGEST)}"
     except Exception as error:

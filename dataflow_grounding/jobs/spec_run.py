@@ -156,7 +156,15 @@ def ready_to_run(spec: Spec, kind: Kind | None = None, **command: Any) -> SpecRu
             " rows"
         )
     run = SpecRun(
-        spec, kind, job, write_output, options, before, prices_from, judges_prices, remarks
+        spec=spec,
+        kind=kind,
+        job=job,
+        write_output=write_output,
+        options=options,
+        before=before,
+        prices_from=prices_from,
+        judges_prices=judges_prices,
+        remarks=remarks,
     )
     _refuse_to_write_over_others_files(run)
     return run
@@ -186,7 +194,8 @@ def _part_of_limits(
 
 
 def _refuse_to_begin_late(first: Step, results_dir: str) -> None:
-    # A step's file doesn't tell which rows of the input it was made of.
+    # A shard's first step has to read the input, as a step's file doesn't tell which rows of the
+    # input it was made of.
     path = os.path.relpath(first.storage.input_path, results_dir)
     top_folder = path.split(os.sep)[0]
     is_outside = top_folder == os.pardir  # the user's own file
@@ -200,7 +209,8 @@ def _refuse_to_begin_late(first: Step, results_dir: str) -> None:
 def _remark_on_another_endpoint(
     before: Mapping[str, Any], serving: Serving, vlm: VlmBlock
 ) -> Iterator[str]:
-    # Another endpoint was asked before under a name, such as "default", that may be any model's.
+    # Warns where another endpoint was asked before under a name that may be any model's, such as
+    # "default": its replies count for this one.
     model = serving.model
     endpoint = before.get("endpoint")
     has_moved = endpoint not in (None, serving.endpoint)
@@ -215,11 +225,11 @@ def _remark_on_another_endpoint(
 
 def _refuse_to_write_over_others_files(run: SpecRun) -> None:
     results_dir = run.spec.results_dir
-    first = run.job.steps[0].storage
-    written = [run.annotations_path]
-    written += [step.storage.output_path for step in run.job.steps]
-    written += [os.path.join(results_dir, RUN_JSON), first.failures_path]
+    storage = run.job.steps[0].storage  # all steps have the same file of failures, and checkpoints
+    outputs = [run.annotations_path]
+    outputs += [step.storage.output_path for step in run.job.steps]
+    outputs += [os.path.join(results_dir, RUN_JSON), storage.failures_path]
+    outputs.append(os.path.join(results_dir, "report.html"))
     for path in run.job.files:
-        refuse_to_overwrite(path, written)
-    written.append(os.path.join(results_dir, "report.html"))
-    refuse_foreign(first.checkpoint_folder, written)
+        refuse_to_overwrite(path, outputs)
+    refuse_foreign(storage.checkpoint_folder, outputs)
