@@ -22,7 +22,8 @@ class CheckedSteps(list[Step]):
 
     def __init__(self) -> None:
         super().__init__()
-        self._source_of_path: dict[str, tuple[list[str], list[str]]] = {}  # its columns, the empty
+        # path of a file → its columns, and those of them that hold empty lists only
+        self._columns_of_path: dict[str, tuple[list[str], list[str]]] = {}
 
     def append(self, step: Step) -> None:
         *earlier, segment = segments([*self, step])
@@ -32,10 +33,10 @@ class CheckedSteps(list[Step]):
         # which can be read only once.
         is_there_now = path not in written and kind_of(path) != "pipe"
         if is_there_now and not isinstance(segment[0].operator, WholeFile):
-            if path not in self._source_of_path:  # the segment's first step: the file is read once
+            if path not in self._columns_of_path:  # the segment's first step: the file is read once
                 source = Source(segment)
-                self._source_of_path[path] = source.columns(), source.empty_columns
-            check(segment, *self._source_of_path[path])
+                self._columns_of_path[path] = source.columns(), source.empty_columns
+            check(segment, *self._columns_of_path[path])
         super().append(step)
 
 
@@ -96,15 +97,7 @@ class StepByStep(CheckedSteps):
         begin = self._started
         waiting = self[begin:]
         self._started = len(self)
-        for number, step in enumerate(waiting, begin):
-            made_of = _made_of(step, {one.storage.output_path for one in self[:number]})
-            for what, before in self._noted[number].items():
-                if made_of.get(what) != before:
-                    raise PlanError(
-                        f"forward() changes {what} after it has called {step.label}, which runs"
-                        " later: make one for each call, or have the steps so far run first, by"
-                        f" self.storage.path_of({step.storage.operator_step + 1})"
-                    )
+        self._refuse_changed(waiting, begin)
         for step in waiting:
             with outside_forward():
                 summary = execute(
@@ -117,6 +110,17 @@ class StepByStep(CheckedSteps):
             self.summaries.append(summary)
             if summary.failed and not summary.done:
                 raise NoRecordLeft
+
+    def _refuse_changed(self, waiting: Sequence[Step], begin: int) -> None:
+        for number, step in enumerate(waiting, begin):
+            made_of = _made_of(step, {one.storage.output_path for one in self[:number]})
+            for what, before in self._noted[number].items():
+                if made_of.get(what) != before:
+                    raise PlanError(
+                        f"forward() changes {what} after it has called {step.label}, which runs"
+                        " later: make one for each call, or have the steps so far run first, by"
+                        f" self.storage.path_of({step.storage.operator_step + 1})"
+                    )
 
 
 def _made_of(step: Step, written: Collection[str]) -> dict[str, Any]:
@@ -142,7 +146,8 @@ def _parts_of(step: Step, written: Collection[str]) -> dict[str, Any]:
 
 
 def _attributes_of(thing: Any) -> dict[str, Any]:
-    # Plain values as text; for all else, only its identity counts.
+    # Returns what tells whether an attribute was changed: a plain value's text, and of all else
+    # only which object it is.
     attributes = {}
     for name, value in getattr(thing, "__dict__", {}).items():
         is_plain = isinstance(value, (str, int, float, bool, list, tuple, dict, set, type(None)))

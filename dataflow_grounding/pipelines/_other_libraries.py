@@ -43,13 +43,13 @@ class ForeignOperator:
         storage = _storage_in([*arguments, *keys.values()])
         if storage is None:
             return self._operator.run(*arguments, **keys)
-        given = [_itself(argument) for argument in arguments]
-        given_keys = {name: _itself(value) for name, value in keys.items()}
+        given = [_unwrapped(argument) for argument in arguments]
+        given_keys = {name: _unwrapped(value) for name, value in keys.items()}
         work = functools.partial(self._operator.run, *given, **given_keys)
         step = Step(WholeFile(type(self._operator).__name__, work), storage)
         if not note_step(step):
             return work()
-        storage.strays = None  # what it calls itself, in whichever thread, is its own
+        storage.strays = None  # what the operator calls itself, in any thread, is no stray
         return _output_column(self._operator, arguments, keys)
 
     def __getattr__(self, name: str) -> Any:
@@ -75,7 +75,7 @@ class ForeignStorage:
         return getattr(self._storage, name)
 
 
-def _itself(value: Any) -> Any:
+def _unwrapped(value: Any) -> Any:
     return value._storage if isinstance(value, ForeignStorage) else value
 
 
@@ -87,7 +87,8 @@ def _storage_in(arguments: list[Any]) -> FileStorage | None:
 
 
 def _output_column(operator: Any, arguments: tuple[Any, ...], keys: dict[str, Any]) -> Any:
-    # It is the first argument whose name begins with `output`.
+    # Returns the name of the column that an operator writes, as its `run` would: the value of the
+    # first argument whose name begins with `output`.
     given = dict(keys)
     with suppress(ValueError):  # not every callable tells its arguments
         signature = inspect.signature(operator.run)

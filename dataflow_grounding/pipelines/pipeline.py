@@ -112,14 +112,9 @@ class Pipeline:
             if strays:
                 raise PlanError(strays[0])
         except AttributeError as error:
-            # The commonest mistake has its own message: a pipeline without a storage.
-            storage = vars(self).get("storage")
-            is_of_storage = error.name == "step" or (error.name, error.obj) == ("storage", self)
-            if not is_of_storage or callable(getattr(storage, "step", None)):
+            problem = self._problem_with_storage(error)
+            if not problem:
                 raise
-            problem = "has no storage"
-            if storage is not None:
-                problem = f"has {type(storage).__name__} {storage!r} for a storage"
             raise PlanError(
                 f"{type(self).__name__} {problem}: give it"
                 " self.storage = FileStorage('captions.jsonl', './cache')"
@@ -128,6 +123,16 @@ class Pipeline:
             vars(self).update(foreign)
             for one in self._storages():
                 one.strays = None
+
+    def _problem_with_storage(self, error: AttributeError) -> str:
+        # The commonest mistake has its own message: a pipeline without a storage. "" for others.
+        storage = vars(self).get("storage")
+        is_of_storage = error.name == "step" or (error.name, error.obj) == ("storage", self)
+        if not is_of_storage or callable(getattr(storage, "step", None)):
+            return ""
+        if storage is None:
+            return "has no storage"
+        return f"has {type(storage).__name__} {storage!r} for a storage"
 
     def _storages(self) -> list[FileStorage]:
         return [value for value in vars(self).values() if isinstance(value, FileStorage)]

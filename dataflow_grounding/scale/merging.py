@@ -112,7 +112,7 @@ def merge(results_dir: str) -> dict[str, Any]:
         _refuse_to_replace_newer(run_path, runs)
         refuse_foreign(checkpoint, [*files, failures, annotations])
         _gather_pictures(results_dir, folders)
-        run = _sums(results_dir, runs)
+        run = _run_of_all(results_dir, runs)
         run["summary"] |= _remarks_of_all(runs, [*files.values()][-1])
         failed = [os.path.join(folder, "failures.jsonl") for folder in folders]
         written = write_joined(files, failures, failed, run["summary"]["done"])
@@ -267,7 +267,7 @@ def _kinds_in(run: dict[str, Any]) -> dict[str, str]:
 def _check(folders: list[str], runs: list[dict[str, Any]]) -> None:
     # Raise InputError where shards don't belong together, or one is not whole. They belong together
     # where all have seen the same input, and have all its rows; where what should be alike in all
-    # is so (`_stated`); and where their counts can be summed up.
+    # is so (`_alike_in_all`); and where their counts can be summed up.
     inputs: list[SeenInput] = []
     for run in runs:
         shard = run["shard"]
@@ -381,13 +381,13 @@ def _gather_pictures(results_dir: str, folders: list[str]) -> None:
 
 def _differing(run: dict[str, Any], first: dict[str, Any]) -> list[str]:
     # Only what should be alike in all shards is compared.
-    stated = _stated(run)
-    stated_first = _stated(first)
+    stated = _alike_in_all(run)
+    stated_first = _alike_in_all(first)
     names = stated.keys() | stated_first.keys()
     return [name for name in names if stated.get(name) != stated_first.get(name)]
 
 
-def _stated(run: dict[str, Any]) -> dict[str, Any]:
+def _alike_in_all(run: dict[str, Any]) -> dict[str, Any]:
     # Absolute paths are left out, which each machine has its own of, and so are keys that only say
     # how a run goes (`_MAY_DIFFER`).
     stated: dict[str, Any] = {}
@@ -415,7 +415,7 @@ def _may_differ(key: str) -> bool:
     return not _MAY_DIFFER.isdisjoint(names)
 
 
-def _sums(results_dir: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
+def _run_of_all(results_dir: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
     # It has the first summary's facts, with the results' folder in place of the shard's.
     first = runs[0]
     summary: dict[str, Any] = {}

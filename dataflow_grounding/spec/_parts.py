@@ -58,14 +58,14 @@ class Parts:
     overrides: Overrides
 
     def place(self, location: Location) -> str:
-        """Where a key of the merged spec is, for a message, as `place_of` does."""
+        """Return where a key of the merged spec is, for a message, as `place_of` does."""
         roots = {file.path: file.root for file in self.files}
         overrides: Any = OmegaConf.to_container(self.overrides.values)
         return place_of(roots, overrides, location)
 
 
 def read_parts(paths: Sequence[str], overrides: Sequence[str]) -> Parts:
-    """Raises SpecError, naming what can't be read."""
+    """Read a spec's files and overrides. Raises SpecError, naming what can't be read."""
     return Parts([_read_yaml(path) for path in paths], _read_overrides(overrides))
 
 
@@ -92,7 +92,8 @@ def _read_yaml(path: str) -> File:
 
 
 def _check_events(text: str) -> None:
-    # The events of the parser are looked at, before any value is made of them.
+    # Raises ValueError for what would take too long or too much to read. The parser's events are
+    # looked at, before any value is made of them.
     depth = 0
     for event in yaml.parse(text, Loader=_LOADER):
         if isinstance(event, yaml.CollectionStartEvent):
@@ -135,10 +136,10 @@ def _read_overrides(overrides: Sequence[str]) -> Overrides:
             )
         ours.append(_as_typed(override.lstrip("+")))
     try:
-        values = _values_of(ours)
+        values = _checked_values(ours)
     except Exception as error:
         for override in ours:  # one by one, to name the key
-            _check_override(override)
+            _refuse_if_unreadable(override)
         raise SpecError(f"can't read the overrides: {first_line(error)}") from None
     whole = set()
     for override in ours:
@@ -156,17 +157,17 @@ def _as_typed(override: str) -> str:
     return override
 
 
-def _values_of(overrides: Sequence[str]) -> Any:
+def _checked_values(overrides: Sequence[str]) -> Any:
     for override in overrides:
         _, _, value = override.partition("=")
         _check_events(value)
     return OmegaConf.from_dotlist(list(overrides))
 
 
-def _check_override(override: str) -> None:
+def _refuse_if_unreadable(override: str) -> None:
     key, _, _ = override.partition("=")
     try:
-        _values_of([override])
+        _checked_values([override])
     except Exception:
         # the error's words aren't shown: they may repeat a part of the value, which may be a secret
         raise SpecError(
@@ -182,7 +183,9 @@ def first_line(error: Exception) -> str:
 
 
 def merge(parts: Parts) -> Any:
-    """Raises SpecError as `check_references` does, and what OmegaConf raises."""
+    """Merge the parts of a spec. Raises SpecError as `check_references` does, and what OmegaConf
+    raises.
+    """
     config: Any = OmegaConf.create()
     each: list[File | Overrides] = [*parts.files, parts.overrides]
     for part in each:

@@ -60,9 +60,9 @@ def check_references(config: Any) -> None:
 
 
 def filled_in(config: Any) -> tuple[dict[str, Any], Any, list[str]]:
-    """The config filled in, the same as it is stated, and its `???` keys, which become null, as
-    OmegaConf writes them. Values of secret variables are learnt. Raises OmegaConf's errors for
-    references that can't be filled in.
+    """Return the config with references filled in, the same with references as they are stated,
+    and its `???` keys, which become null, as OmegaConf writes them. Values of secret variables are
+    masked from now on. Raises OmegaConf's errors for references that can't be filled in.
     """
     _empty_other_backends(config)
     missing = sorted(OmegaConf.missing_keys(config))
@@ -98,8 +98,8 @@ def _empty_other_backends(config: Any) -> None:
 
 
 def empty_variables(stated: Any, place_of: Callable[[Sequence[str]], str]) -> Iterator[str]:
-    """A line for each value that is a variable set to nothing. An address that is empty by mistake
-    would be the provider's own, and pictures would go there.
+    """Yield a line for each value that is a variable set to nothing. An address that is empty by
+    mistake would be the provider's own, and pictures would go there.
     """
     for place, text in _texts(stated, ()):
         reference = _VARIABLE_ALONE.fullmatch(text.strip())
@@ -125,17 +125,17 @@ class _FilledSizes:
         self._sizes: dict[Place, int] = {}
 
     def size(self, place: Place) -> int:
-        """Twice MOST at the most. References of a value to itself count 0: OmegaConf refuses them
-        when it fills them in.
+        """Return the size of the value at a place, twice MOST at the most. References of a value to
+        itself count 0: OmegaConf refuses them when it fills them in.
         """
         if place not in self._sizes:
             # A reference back to this place, met while it is counted, finds 0 and ends there.
             self._sizes[place] = 0
             # Without a limit, sums would grow to numbers of a thousand digits.
-            self._sizes[place] = min(self._count(place), 2 * MOST)
+            self._sizes[place] = min(self._size_at(place), 2 * MOST)
         return self._sizes[place]
 
-    def _count(self, place: Place) -> int:
+    def _size_at(self, place: Place) -> int:
         # What is no text, block or list counts as one.
         value = _value_at(self._spec, place)
         if isinstance(value, dict):
@@ -163,6 +163,7 @@ def _texts(value: Any, place: Place) -> Iterator[tuple[Place, str]]:
 
 
 def _keys_in(text: str, place: Place) -> list[str]:
+    # Returns the keys that the references in a text name. Raises SpecError for other references.
     keys: list[str] = []
     # Each round replaces the innermost references, until none is left that can be read.
     remaining = _ESCAPED.sub("", text)
@@ -181,9 +182,10 @@ def _keys_in(text: str, place: Place) -> list[str]:
 
 
 def _target(spec: Any, place: Place, key: str) -> Place:
-    """A key without dots before it starts at the top; with one dot, in the reference's own block;
-    with two, in the block around that. Where some part of the key stands for a value, rather than a
-    block or list, the place of that value is returned.
+    """Return the place that the key of a reference, which is at `place`, names. A key without dots
+    before it starts at the top; with one dot, in the reference's own block; with two, in the block
+    around that. Where a part of the key already names a value, rather than a block or list, it is
+    the place of that value.
     """
     dots = len(key) - len(key.lstrip("."))
     target: Place = place[: len(place) - dots] if dots else ()

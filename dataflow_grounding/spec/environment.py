@@ -20,7 +20,7 @@ _OPENAI_NAMES = ("OPENAI_API_KEY", "OPENAI_BASE_URL")
 Backend = Literal["gemini", "openai", "local", "embedded"]
 
 
-def _variable(*names: str) -> str:
+def _first_set(*names: str) -> str:
     for name in names:
         value = os.environ.get(name, "").strip()
         if value:
@@ -29,16 +29,17 @@ def _variable(*names: str) -> str:
 
 
 def backend_named() -> Backend | None:
-    """None where none of DF_BASE_URL, DF_API_KEY and DF_MODEL is set. A provider's key alone names
-    none: nobody means to pay for a script because a key is set for something else.
+    """Return the backend that our own variables name; None where none of DF_BASE_URL, DF_API_KEY
+    and DF_MODEL is set. A provider's key alone names none: nobody means to pay for a script because
+    a key is set for something else.
     """
-    if _variable("DF_BASE_URL", "DF_API_KEY"):
+    if _first_set("DF_BASE_URL", "DF_API_KEY"):
         return "openai"
-    model = _variable("DF_MODEL")
+    model = _first_set("DF_MODEL")
     if not model:
         return None
-    openai_set = bool(_variable(*_OPENAI_NAMES))
-    gemini_set = bool(_variable(*GEMINI_KEYS))
+    openai_set = bool(_first_set(*_OPENAI_NAMES))
+    gemini_set = bool(_first_set(*GEMINI_KEYS))
     # Where both keys are set, the model's name says which is meant.
     if gemini_set and openai_set:
         return "gemini" if model.startswith("gemini") else "openai"
@@ -51,22 +52,22 @@ def backend_named() -> Backend | None:
 
 
 def backend_of_keys() -> Backend | None:
-    """`backend_named`, else the backend of the provider whose variables are set. It is for a spec
-    that is written, not run, where nothing is paid for by mistake.
+    """Return `backend_named`, else the backend of the provider whose variables are set. It is for a
+    spec that is written, not run, where nothing is paid for by mistake.
     """
     backend = backend_named()
-    if backend is None and _variable(*_OPENAI_NAMES):
+    if backend is None and _first_set(*_OPENAI_NAMES):
         backend = "openai"
-    if backend is None and _variable(*GEMINI_KEYS):
+    if backend is None and _first_set(*GEMINI_KEYS):
         backend = "gemini"
     return backend
 
 
 def unused_keys() -> str:
-    """A sentence on the providers' keys that are set, if no model is named, with a space
-    after it.
+    """Return a sentence, with a space after it, on the providers' keys that are set; "" without
+    any. It is for where no model is named.
     """
-    keys = [name for name in ("OPENAI_API_KEY", *GEMINI_KEYS) if _variable(name)]
+    keys = [name for name in ("OPENAI_API_KEY", *GEMINI_KEYS) if _first_set(name)]
     if not keys:
         return ""
     return f"{' and '.join(keys)} set, but no model: name one in DF_MODEL to use it. "
@@ -87,9 +88,10 @@ def _backend_of_blocks(vlm: VlmBlock) -> Backend | None:
 
 
 def with_environment(vlm: VlmBlock) -> VlmBlock:
-    """Where it is `auto` or not stated, the backend is the one whose block the spec fills in, else
-    the one that the environment names. Then that backend's model and address are filled in, and the
-    box format of DF_BOX_FORMAT in place of `auto`.
+    """Return a `vlm` block with what the environment says where the block leaves it open. A backend
+    that is `auto` or not stated becomes the one whose block the spec fills in, else the one that
+    the environment names. Then that backend's model and address are filled in, and the box format
+    of DF_BOX_FORMAT in place of `auto`.
     """
     backend: str = vlm.backend
     if backend == "auto" or "backend" not in vlm.model_fields_set:
@@ -98,7 +100,7 @@ def with_environment(vlm: VlmBlock) -> VlmBlock:
     if backend != vlm.backend:
         changes["backend"] = backend
     if vlm.box_format == "auto" and backend in ("openai", "gemini", "local"):
-        changes["box_format"] = _variable("DF_BOX_FORMAT") or "auto"
+        changes["box_format"] = _first_set("DF_BOX_FORMAT") or "auto"
     return vlm.model_copy(update=changes)
 
 
@@ -109,15 +111,15 @@ def check_public_is_meant(vlm: VlmBlock) -> None:
     """
     is_default = vlm.backend == "gemini" and "backend" not in vlm.model_fields_set
     for name in _address_variables(vlm, is_default):
-        if name in os.environ and not _variable(name):
+        if name in os.environ and not _first_set(name):
             raise SpecError(
                 f"{name} is set to nothing, and the spec names no address: give it the address, or"
                 " unset it where a public service is meant"
             )
-    others = [name for name in _OPENAI_NAMES if _variable(name)]
-    if is_default and others and not vlm.gemini.api_key and _variable(*GEMINI_KEYS):
+    of_openai = [name for name in _OPENAI_NAMES if _first_set(name)]
+    if is_default and of_openai and not vlm.gemini.api_key and _first_set(*GEMINI_KEYS):
         raise SpecError(
-            f"it isn't said who is asked: Gemini's key is set, and so is {others[0]}. Set"
+            f"it isn't said who is asked: Gemini's key is set, and so is {of_openai[0]}. Set"
             " vlm.backend to gemini or to openai"
         )
 
@@ -137,13 +139,13 @@ def _address_variables(vlm: VlmBlock, is_default: bool) -> tuple[str, ...]:
 
 
 def _block_filled_in(vlm: VlmBlock, backend: str) -> dict[str, Any]:
-    model = _variable("DF_MODEL")
+    model = _first_set("DF_MODEL")
     if backend == "openai":
         openai = vlm.openai
         base_url = openai.base_url
         # Azure's address, and those of several endpoints, have keys of their own.
         if not (base_url or openai.azure.endpoint or openai.endpoints):
-            base_url = _variable("DF_BASE_URL", "OPENAI_BASE_URL")
+            base_url = _first_set("DF_BASE_URL", "OPENAI_BASE_URL")
         changes = {"base_url": base_url, "model_name": openai.model_name or model}
         return {"openai": openai.model_copy(update=changes)}
     if backend == "local":

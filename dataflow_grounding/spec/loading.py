@@ -20,7 +20,12 @@ from dataflow_grounding._util.paths import absolute, has_scheme, joined, plain_p
 from dataflow_grounding.spec._parts import Parts, first_line, merge, read_parts
 from dataflow_grounding.spec._references import empty_variables, filled_in
 from dataflow_grounding.spec.environment import with_environment
-from dataflow_grounding.spec.problems import END_OF_PART, block_with, missing_keys, validated
+from dataflow_grounding.spec.problems import (
+    END_OF_PART,
+    block_with,
+    take_out_missing_keys,
+    validated,
+)
 from dataflow_grounding.spec.schema import OTHER_KEYS, PipelineBlock, Spec, SpecHead, spec_with
 
 # What OmegaConf says of a variable that isn't set.
@@ -38,16 +43,16 @@ def read_spec(
     paths: str | Sequence[str],
     overrides: Sequence[str],
     block_of: BlockOf,
-    others: Collection[str],
+    known_blocks: Collection[str],
     whole: bool = True,
     fixed: Mapping[str, Any] | None = None,
 ) -> tuple[Spec | None, list[str]]:
-    """The spec, in which wrong keys have their defaults, or None where it can't be made; and what
-    is wrong, one line each. Paths in a file are relative to its folder, those in overrides to the
-    current folder; the `.env` files of both are read first. `others` are the keys of all known
-    pipelines' blocks. A spec that isn't `whole` is read for its endpoint: `data` is left out, and
-    what only a run needs may be missing. Values of `fixed` count in place of the spec's own. Raises
-    SpecError where a file or an override can't be read, or a reference can't be filled in.
+    """Return the spec, in which wrong keys have their defaults, or None where it can't be made; and
+    what is wrong, one line each. Paths in a file are relative to its folder, those in overrides to
+    the current folder; the `.env` files of both are read first. `known_blocks` are the keys of all
+    known pipelines' blocks. A spec that isn't `whole` is read for its endpoint: `data` is left out,
+    and what only a run needs may be missing. Values of `fixed` count in place of the spec's own.
+    Raises SpecError where a file or an override can't be read, or a reference can't be filled in.
     """
     if isinstance(paths, str):
         paths = [paths]
@@ -62,19 +67,19 @@ def read_spec(
     try:
         config = merge(parts)
         if not whole:
-            config = _endpoint_alone(config, others)
-        _fix(config, fixed or {})
-        _name_pipeline(config, others)
-        model, unknown = _model_of(config.get("autolabel_type"), block_of, folders)
-        passed_over = _take_out_unused(config, model, others)
+            config = _endpoint_alone(config, known_blocks)
+        _set_fixed(config, fixed or {})
+        _name_pipeline(config, known_blocks)
+        model, why_unknown = _model_of(config.get("autolabel_type"), block_of, folders)
+        passed_over = _take_out_unused(config, model, known_blocks)
         values, stated, missing = filled_in(config)
     except (OmegaConfBaseException, RecursionError, TypeError, SpecError) as error:
         raise _why_not_merged(error, parts) from None
     empty = list(empty_variables(stated, parts.place))
     _make_absolute(values, parts)
-    problems = missing_keys(values, missing, parts.place) + empty
-    if unknown:
-        problems.append(f"{parts.place(['autolabel_type'])}: {unknown}")
+    problems = take_out_missing_keys(values, missing, parts.place) + empty
+    if why_unknown:
+        problems.append(f"{parts.place(['autolabel_type'])}: {why_unknown}")
     spec, wrong = validated(values, model, parts.place)
     for problem in wrong:
         # A key that is ??? was reported above.
@@ -89,12 +94,12 @@ def read_spec(
     return spec, problems
 
 
-def _endpoint_alone(config: Any, others: Collection[str]) -> Any:
+def _endpoint_alone(config: Any, known_blocks: Collection[str]) -> Any:
     # A `vlm` at the top is taken to be that of the first known pipeline's block; all else is left
     # out.
     plain: Any = OmegaConf.to_container(config)
     if "vlm" in plain:
-        first_block = next(iter(others))
+        first_block = next(iter(known_blocks))
         plain = {first_block: {"vlm": plain["vlm"]}}
     for block in plain.values():
         if isinstance(block, dict):
@@ -104,8 +109,9 @@ def _endpoint_alone(config: Any, others: Collection[str]) -> Any:
     return OmegaConf.create(plain)
 
 
-def _fix(config: Any, fixed: Mapping[str, Any]) -> None:
-    # Before references are filled in: the spec's value may be ??? or a variable that isn't set.
+def _set_fixed(config: Any, fixed: Mapping[str, Any]) -> None:
+    # It comes before references are filled in, as the spec's own value may be ??? or a variable
+    # that isn't set.
     for key, value in fixed.items():
         section = key.rpartition(".")[0]
         if section:
@@ -117,16 +123,17 @@ def _fix(config: Any, fixed: Mapping[str, Any]) -> None:
         OmegaConf.update(config, key, value, force_add=True)
 
 
-def _name_pipeline(config: Any, known_pipelines: Collection[str]) -> None:
-    # It stays unset where there are blocks for several pipelines, or for none.
+def _name_pipeline(config: Any, known_blocks: Collection[str]) -> None:
+    # Sets `autolabel_type`, unless it is stated, by the block that is there. It stays unset where
+    # there are blocks for several pipelines, or for none.
     if config.get("autolabel_type") is not None:
         return
     names = [str(name) for name in config if name not in OTHER_KEYS["blocks"]]
-    blocks = [name for name in names if name in known_pipelines]
+    blocks = [name for name in names if name in known_blocks]
     if not blocks:
         # The block's name may be misspelt: with the right type, this is reported as a wrong key.
         for name in names:
-            blocks += difflib.get_close_matches(name, known_pipelines, n=1, cutoff=0.8)
+            blocks += difflib.get_close_matches(name, known_blocks, n=1, cutoff=0.8)
     if len(blocks) == 1:
         config.update({"autolabel_type": blocks[0]})
 
@@ -134,7 +141,8 @@ def _name_pipeline(config: Any, known_pipelines: Collection[str]) -> None:
 def _model_of(
     autolabel_type: Any, block_of: BlockOf, folders: Sequence[str]
 ) -> tuple[type[SpecHead], str]:
-    # Where the pipeline isn't known, or none is named, it is the model of the spec's head alone.
+    # Returns the spec's model, and why the pipeline isn't known, "" where it is. Without a known
+    # pipeline it is the model of the spec's head alone.
     if autolabel_type is None:
         return SpecHead, ""
     try:
@@ -144,7 +152,9 @@ def _model_of(
     return spec_with(name, block), ""
 
 
-def _take_out_unused(config: Any, model: type[SpecHead], others: Collection[str]) -> list[str]:
+def _take_out_unused(
+    config: Any, model: type[SpecHead], known_blocks: Collection[str]
+) -> list[str]:
     # Keys of other pipelines or tools are taken out, and returned. Unknown keys stay, to be
     # reported. Where no pipeline is known, blocks that may be the pipeline's are taken out, too.
     known = {field.alias or name for name, field in model.model_fields.items()}
@@ -152,14 +162,14 @@ def _take_out_unused(config: Any, model: type[SpecHead], others: Collection[str]
     for name in list(config):
         if name in known:
             continue
-        if name in others or name in OTHER_KEYS["blocks"]:
+        if name in known_blocks or name in OTHER_KEYS["blocks"]:
             taken_out.append(name)
             del config[name]
         elif model is SpecHead and OmegaConf.is_dict(config.get(name)):
             # This may be the block of the pipeline that isn't known. Which keys it may have isn't
             # known either, so it isn't reported.
             del config[name]
-    for block in others:
+    for block in known_blocks:
         if block not in config:
             continue
         for inner_block, keys in OTHER_KEYS["keys"].items():

@@ -18,9 +18,9 @@ END_OF_PART = re.compile(r"[.[]")
 
 
 def place_of(roots: dict[str, Any], overrides: dict[str, Any], location: Location) -> str:
-    """`FILE, line N`, or `KEY=…` for an override. Of several files that have the key, the last
-    counts. For a key that is missing, it is the line of the innermost block around it that is
-    there.
+    """Return where a key is, as `FILE, line N`, or as `KEY=…` for an override. Of several files
+    that have the key, the last counts. For a key that is missing, it is the line of the innermost
+    block around it that is there.
     """
     if block_with(overrides, location) is not None:
         return f"{'.'.join(map(str, location))}{_OF_OVERRIDE}"
@@ -34,11 +34,11 @@ def place_of(roots: dict[str, Any], overrides: dict[str, Any], location: Locatio
     return place
 
 
-def missing_keys(
+def take_out_missing_keys(
     values: dict[str, Any], keys: Sequence[str], place: Callable[[Location], str]
 ) -> list[str]:
-    """Take the keys that are `???`, as OmegaConf writes them, `a.b[0]`, out of values; a line for
-    each.
+    """Take keys that are `???`, as OmegaConf writes them, `a.b[0]`, out of values, and return a
+    line for each.
     """
     problems = []
     for key in keys:
@@ -51,8 +51,8 @@ def missing_keys(
 def validated(
     values: dict[str, Any], model: type[BaseModel], place: Callable[[Location], str]
 ) -> tuple[BaseModel | None, list[str]]:
-    """Wrong keys are taken out of `values`: the spec has their defaults, or is None where one has
-    no default. What is wrong is told in a line each.
+    """Return the spec that the values make, and what is wrong with them, one line each. Wrong keys
+    are taken out of `values`: the spec has their defaults, or is None where one has no default.
     """
     try:
         return model.model_validate(values), []
@@ -83,8 +83,8 @@ def validated(
 
 
 def explain(problem: Any, model: type[BaseModel]) -> str:
-    """One of `ValidationError.errors()` as a line that names the key. Values are left out of it, as
-    they may be secret keys.
+    """Return one of `ValidationError.errors()` as a line that names the key. Values are left out of
+    it, as they may be secret keys.
     """
     location = [str(part) for part in problem["loc"]]
     key = ".".join(location)
@@ -123,8 +123,8 @@ def _known_key_near(location: Sequence[str], model: type[BaseModel]) -> str:
 
 
 def keys_of(model: type[BaseModel], before: str = "", *, in_lists: bool = True) -> Iterator[str]:
-    """With dots between blocks. A block that is the value of a dict, or in a list that may be null,
-    counts as a value itself. Keys `in_lists` can't be set by overrides.
+    """Yield a model's keys, with dots between blocks. A block that is the value of a dict, or in a
+    list that may be null, counts as a value itself. Keys `in_lists` can't be set by overrides.
     """
     for name, field in model.model_fields.items():
         key = f"{before}{field.alias or name}"
@@ -144,7 +144,7 @@ def _block_in(annotation: Any) -> type[BaseModel] | None:
 
 
 def drop(values: Any, location: Location) -> None:
-    """In place; where the location leads into a list, the whole list."""
+    """Take a key out of values, in place; where it is within a list, the whole list."""
     key, *inside = location
     if inside and isinstance(values.get(key), dict):
         drop(values[key], inside)
@@ -153,7 +153,7 @@ def drop(values: Any, location: Location) -> None:
 
 
 def block_with(values: Any, location: Location) -> dict[str, Any] | None:
-    """The block that a key is in, whose value may be None; None where the key isn't there."""
+    """Return the block that a key is in, None without the key; the key's value may be None."""
     *blocks, key = location
     for block in blocks:
         if not isinstance(values, dict):

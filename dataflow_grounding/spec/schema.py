@@ -41,7 +41,7 @@ class Block(BaseModel):
         return value
 
 
-def _jsonable(value: Any) -> Any:
+def _checked_json(value: Any) -> Any:
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError):
@@ -50,7 +50,7 @@ def _jsonable(value: Any) -> Any:
     return {} if value is None else value
 
 
-def _folder(value: Any) -> Any:
+def _checked_folder(value: Any) -> Any:
     # TAO's default spec leaves it empty; that isn't taken for the current folder, which nobody
     # chose.
     if value in (None, ""):
@@ -58,7 +58,7 @@ def _folder(value: Any) -> Any:
     return value
 
 
-def _backend(value: str) -> str:
+def _checked_backend(value: str) -> str:
     # `module:Class` is looked up later, as is the name of an entry point.
     if value not in BACKENDS and ":" not in value and value not in targets_of("servings"):
         names = ", ".join(f"'{name}'" for name in BACKENDS)
@@ -67,7 +67,7 @@ def _backend(value: str) -> str:
     return value
 
 
-def _host(value: str) -> str:
+def _checked_host(value: str) -> str:
     # The form alone is looked at: `images.lan:8080`, `[fe80::1]:8080`.
     if not re.fullmatch(r"[\w.-]+(:[0-9]{1,5})?|\[[0-9a-fA-F:.]+\](:[0-9]{1,5})?", value):
         wrong = (
@@ -81,7 +81,7 @@ MOST_NEGATIVES = 100
 """The highest number of negatives for an image, in `workflow.negatives`."""
 BACKENDS = ("gemini", "openai", "local", "embedded", "auto")
 """The package's own values of `vlm.backend`; a user's own is `module:Class`."""
-Json = Annotated[dict[str, Any], BeforeValidator(_jsonable)]
+Json = Annotated[dict[str, Any], BeforeValidator(_checked_json)]
 """Any JSON object; a key that is left empty (`settings:`) means one with nothing in it."""
 
 
@@ -171,7 +171,7 @@ class PricesBlock(Block):
 class VlmBlock(Block):
     """`vlm`: which model answers; `settings` are those of a serving of the user's own."""
 
-    backend: Annotated[str, AfterValidator(_backend)] = "gemini"
+    backend: Annotated[str, AfterValidator(_checked_backend)] = "gemini"
     settings: Json = Field({}, repr=False)
     gemini: GeminiBlock = GeminiBlock()
     openai: OpenAIBlock = OpenAIBlock()
@@ -190,7 +190,7 @@ class JudgeBlock(Block):
     has it, or as the backend's defaults are where backends differ.
     """
 
-    backend: Annotated[str, AfterValidator(_backend)] | None = None
+    backend: Annotated[str, AfterValidator(_checked_backend)] | None = None
     base_url: str = ""
     model_name: str = ""
     api_key: str = Field("", repr=False)
@@ -240,7 +240,7 @@ class RowsData(Block):
     split: str = ""
     allow_http: bool = False  # pictures from all public hosts
     # and from these, wherever they are
-    allow_hosts: list[Annotated[str, AfterValidator(_host)]] = []
+    allow_hosts: list[Annotated[str, AfterValidator(_checked_host)]] = []
     glossary: dict[str, str] = {}  # what counts as a term or phrase
 
     @field_validator("glossary")
@@ -301,7 +301,7 @@ class PipelineBlock(Block):
 class SpecHead(Block):
     """The keys that every spec has, no matter what its pipeline is."""
 
-    results_dir: Annotated[str, BeforeValidator(_folder)]
+    results_dir: Annotated[str, BeforeValidator(_checked_folder)]
     autolabel_type: str
 
 
@@ -343,7 +343,8 @@ def spec_with(name: str, block: type[PipelineBlock]) -> type[Spec]:
 
 
 def _as_stated(value: Any, stated: Any) -> Any:
-    # A list that has another length than the stated one is left as it is.
+    # Returns the value with the references that it was filled in from. A list that has another
+    # length than the stated one is left as it is.
     if isinstance(stated, str) and "${" in stated:
         return stated
     if isinstance(value, dict) and isinstance(stated, dict):

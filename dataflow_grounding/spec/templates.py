@@ -30,7 +30,7 @@ def template_of(pipeline: str) -> str:
 
 
 def with_settings(text: str, settings: Mapping[str, Any]) -> str:
-    """Each value is on its key's own line, before the comment. `settings` are blocks of the
+    """Return a template with other values on their keys' lines. `settings` are blocks of the
     pipeline's block, as a row of endpoints.yaml has them; `first`, what to type before a run, comes
     above as comments.
     """
@@ -46,14 +46,14 @@ def with_settings(text: str, settings: Mapping[str, Any]) -> str:
 
 
 def shortened(text: str, pipeline: str, settings: Mapping[str, Any]) -> str:
-    """Only the keys that most people set, and those of `settings`; of the backends' blocks that of
-    their backend alone. A line says so.
+    """Return a template with only the keys that most people set, and those of `settings`; of the
+    backends' blocks it has that of their backend alone. A line says so.
     """
     wanted = _SHORT["pipelines"][pipeline] + _SHORT["backends"][settings["vlm"]["backend"]]
     lines = []
     for line, place in _lines(text):
         key = ".".join(place)
-        # a block's own line stays where any key in it does; with dots, as only whole names count
+        # A block's own line stays where any key in it does. The dots have only whole names count.
         is_wanted = any(f"{one}.".startswith(f"{key}.") for one in wanted)
         if not place or is_wanted or _value_at(settings, place) is not None:
             lines.append(line)
@@ -69,7 +69,7 @@ def _lines(text: str) -> Iterator[_Line]:
             above = []
             yield _Line(line, ())
             continue
-        # The outermost block, without an indent, is the pipeline's.
+        # Each level has two spaces more. The outermost block, without any, is the pipeline's.
         above[len(found["indent"]) // 2 - 1 :] = [found["key"]]
         yield _Line(line, tuple(above))
 

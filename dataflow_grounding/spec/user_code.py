@@ -34,7 +34,7 @@ def named(
     group: str = "",
     quoting: bool = True,
 ) -> Any:
-    """`name` is the value of a key of the spec: `module:name`, or the name of an entry point of
+    """Import what a spec's `key` names: `name` is `module:name`, or the name of an entry point of
     `group`. Modules are looked for in `folders` after all others; these stay in sys.path. Without
     `quoting` a message leaves out the words of an error of the module, which may be secret. Raises
     SpecError.
@@ -114,8 +114,9 @@ def in_one_line(what: str) -> Iterator[None]:
 
 
 def described(error: BaseException, quoting: bool = True) -> str:
-    """In one line, with the file and line where it was raised. Without `quoting`, its words are
-    left out, as they may be secret. A SyntaxError's words are Python's own, and say where.
+    """Return an error in one line, with the file and line where it was raised. Without `quoting`,
+    its words are left out, as they may be secret. A SyntaxError's words are Python's own, and say
+    where.
     """
     name = type(error).__name__
     in_words = f"{name}: {excerpt(str(error))}"

@@ -194,28 +194,29 @@ class _Task:
             budget_usd=grant.usd,
         )
         self._budget = budget_of(options)
-        until = time.monotonic() + TAKEN_SECONDS
-        with in_background(partial(self._tell, folder)):
-            while True:
-                try:
-                    self._summary = execute(
-                        steps, options, work.name, self._budget, run=self._make_run
-                    )
-                    break
-                except FolderTaken:
-                    if time.monotonic() > until:
-                        raise
-                    time.sleep(1.0)
-        takes = (_takes(serving) for serving in servings)
+        with in_background(partial(self._write_progress, folder)):
+            self._execute_once_free(steps, options, work.name)
+        takes = (_accepted_by(serving) for serving in servings)
         self._summary.handover.takes = next(filter(None, takes), "")
         if folder != self._shard.folder(work.results):
             os.remove(shard.rows)  # this machine's copy, which has been used
+
+    def _execute_once_free(self, steps: list[Step], options: RunOptions, name: str | None) -> None:
+        until = time.monotonic() + TAKEN_SECONDS
+        while True:
+            try:
+                self._summary = execute(steps, options, name, self._budget, run=self._make_run)
+                return
+            except FolderTaken:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(1.0)
 
     def _make_run(self, *arguments: Any) -> Run:
         self._run = Run(*arguments)
         return self._run
 
-    def _tell(self, folder: str, over: threading.Event) -> None:
+    def _write_progress(self, folder: str, over: threading.Event) -> None:
         while not over.wait(TELL_SECONDS):
             with suppress(OSError):  # the next time may get through
                 if self._run is not None and self._run.begun:
@@ -241,7 +242,7 @@ class _Task:
         return ShardOutcome(summary, now, sent, usd, self.wrong)
 
 
-def _takes(serving: Any) -> str:
+def _accepted_by(serving: Any) -> str:
     # What the run found out that the endpoint takes, such as "response_format json_schema,
     # max_tokens"; the driver's own servings have sent nothing, and don't know.
     with suppress(Exception):  # a user's own may raise

@@ -109,7 +109,7 @@ class RayRun(Run):
         check_counts(workers=1 if workers is None else workers)
         super().__init__(*arguments)
         self._address = address
-        self._count = workers
+        self._worker_count = workers
         gpus = [getattr(step.operator.serving, "num_gpus", 0) for step in self.steps]
         self._gpus: float = max(gpus, default=0)
         self._results = self.steps[0].storage.cache_path
@@ -127,21 +127,21 @@ class RayRun(Run):
         # By shard, of its task that runs, or has ended last.
         self._progress: dict[Shard, Now] = {}
         self._summaries: dict[Shard, Summary] = {}
-        self._answered = Counter[Shard]()  # replies that earlier tasks of a shard have stored
+        self._stored_before = Counter[Shard]()  # replies that earlier tasks of a shard have stored
         self._losses = Counter[Shard | None]()  # of workers; None: before they had a shard
         self._lost_grants = 0  # that count as used
         self._started = False  # whether any worker has begun
 
     async def _execute(self) -> None:
-        with _connected(self._address, self._count) as connection:
+        with _connected(self._address, self._worker_count) as connection:
             self._ray = connection.ray
             self._is_own_cluster = connection.is_own
             needs = {"num_cpus": 1, "num_gpus": self._gpus, "max_retries": 0}
             self._what_is_wrong = self._ray.remote(what_is_wrong).options(**needs)
             self._work_on = self._ray.remote(work_on).options(**needs)
             cpus = int(self._ray.cluster_resources().get("CPU", 1))
-            self._count = min(self._count or max(1, cpus), self._fewest_places())
-            shards = write_shards(self.source, _block_count(self._count), self._results)
+            self._worker_count = min(self._worker_count or max(1, cpus), self._most_workers())
+            shards = write_shards(self.source, _block_count(self._worker_count), self._results)
             self._rows_of_shards = {shard: rows for shard, rows in shards.items() if rows}
             self._waiting.extend(self._rows_of_shards)
             try:
@@ -151,16 +151,17 @@ class RayRun(Run):
                     self.summary.add_part(summary)
         join(self.steps, list(self._rows_of_shards), self.summary)
 
-    def _fewest_places(self) -> int:
-        # Each worker has a request in flight at least, and all together `max_workers` at most.
+    def _most_workers(self) -> int:
+        # Each worker has a request in flight at least, and all together have `max_workers` at most:
+        # more workers would have nothing to do.
         most = [serving.max_workers for serving in self._servings() if "://" in serving.endpoint]
         return min(most, default=MOST_BLOCKS)
 
     async def _take_through(self) -> None:
         helpers = self._watch_the_start(), self._watch_the_cluster(), self._look_at_progress()
         async with self._with_helpers(*helpers):
-            await self._do(self._see_a_worker)
-            count = min(self._count or 1, len(self._waiting))
+            await self._do(self._wait_for_a_worker)
+            count = min(self._worker_count or 1, len(self._waiting))
             lanes = [Shard(number, count) for number in range(1, count + 1)]
             await self._do(*[partial(self._round, lane) for lane in lanes])
             await self._do(self._second_round)
@@ -168,13 +169,13 @@ class RayRun(Run):
     async def _do(self, *work: Callable[[], Any]) -> None:
         await self._workers.do(self._stopping_run(each) for each in work)
 
-    async def _see_a_worker(self) -> None:
+    async def _wait_for_a_worker(self) -> None:
         # What keeps the first worker from its work keeps others from theirs.
         while self.stopped is None and not self._started:
             try:
-                wrong = await self._ended(None, self._what_is_wrong)
+                wrong = await self._result_of(None, self._what_is_wrong)
             except WorkerLost as lost:
-                self._lose(None, lost)
+                self._note_loss(None, lost)
                 continue
             self._started = True
             if wrong is not None:
@@ -192,14 +193,14 @@ class RayRun(Run):
             if outcome.wrong.error_class is not BudgetExceeded:
                 raise outcome.wrong.error()
             if is_last:
-                raise self._used_up()
+                raise self._budget_exceeded()
             self._unfinished.append(shard)
 
     async def _second_round(self) -> None:
         # One shard after the other gets all that is left over, and all places.
         self._waiting.extend(self._unfinished)
         if self._waiting and self._budget.sent == self._budget.max_requests:
-            raise self._used_up()
+            raise self._budget_exceeded()
         await self._round(Shard(1, 1), is_last=True)
 
     def _granted(self, parts: int) -> Grant:
@@ -212,7 +213,7 @@ class RayRun(Run):
             usd = max(0.0, budget.usd - budget.spent) / parts
         return Grant(requests, usd)
 
-    def _used_up(self) -> BudgetExceeded:
+    def _budget_exceeded(self) -> BudgetExceeded:
         budget = self._budget
         if budget.max_requests is not None and budget.sent >= budget.max_requests:
             why = no_request_left(budget.max_requests)
@@ -223,30 +224,30 @@ class RayRun(Run):
         return BudgetExceeded(why)
 
     async def _worked_on(self, shard: Shard, lane: Shard, grant: Grant) -> ShardOutcome | None:
-        # None where the worker was lost.
+        # Returns None where the worker was lost: the shard then waits again.
         self._begin_again(shard)
         budget = self._budget
         budget.sent += grant.requests or 0
         budget.spent += grant.usd or 0.0
         try:
-            outcome: ShardOutcome = await self._ended(shard, self._work_on, shard, lane, grant)
+            outcome: ShardOutcome = await self._result_of(shard, self._work_on, shard, lane, grant)
         except WorkerLost as lost:
             # What it had in flight isn't known: so all that it was granted counts as used.
             self._lost_grants += 1
-            now = self._told(shard)
+            now = self._progress_of(shard)
             sent = Counter(sent=now.sent)
             self._progress[shard] = now
             self._summaries[shard] = Summary(requests=sent, cost_usd=now.cost_usd)
-            self._lose(shard, lost)
+            self._note_loss(shard, lost)
             return None
         budget.sent += outcome.sent - (grant.requests or 0)
         budget.spent += outcome.usd - (grant.usd or 0.0)
         self._progress[shard] = outcome.now
         requests = outcome.summary.requests
-        requests["replayed"] = max(0, requests["replayed"] - self._answered[shard])
+        requests["replayed"] = max(0, requests["replayed"] - self._stored_before[shard])
         self._summaries[shard] = outcome.summary
         if self.stopped is None and outcome.wrong and outcome.wrong.error_class is Interrupted:
-            self._lose(shard, WorkerLost("its machine asked it to end"))
+            self._note_loss(shard, WorkerLost("its machine asked it to end"))
             return None
         return outcome
 
@@ -258,14 +259,14 @@ class RayRun(Run):
         self._progress.pop(shard, None)
         earlier = self._summaries.pop(shard, None)
         if earlier is not None:
-            self._answered[shard] += earlier.requests["answered"]
+            self._stored_before[shard] += earlier.requests["answered"]
             earlier.requests["replayed"] = 0
             paid = Summary(
                 requests=earlier.requests, cost_usd=earlier.cost_usd, models=earlier.models
             )
             self.summary.add_part(paid)
 
-    async def _ended(self, shard: Shard | None, task: Any, *arguments: Any) -> Any:
+    async def _result_of(self, shard: Shard | None, task: Any, *arguments: Any) -> Any:
         reference = task.remote(self._shipped, self._home, *arguments)
         self._at_work[shard] = reference
         try:
@@ -280,7 +281,7 @@ class RayRun(Run):
         finally:
             del self._at_work[shard]
 
-    def _lose(self, shard: Shard | None, lost: WorkerLost) -> None:
+    def _note_loss(self, shard: Shard | None, lost: WorkerLost) -> None:
         if shard is not None:
             self._waiting.appendleft(shard)
         self._losses[shard] += 1
@@ -299,7 +300,7 @@ class RayRun(Run):
 
     async def _watch_the_start(self) -> None:
         gpus = f" and {self._gpus:g} GPU" if self._gpus else ""
-        wanted = f"{counted(self._count or 1, 'worker')} of 1 CPU{gpus} each"
+        wanted = f"{counted(self._worker_count or 1, 'worker')} of 1 CPU{gpus} each"
         most_seconds = START_SECONDS
         if not self._is_own_cluster:
             # Others may be at work on the cluster, and leave room later.
@@ -335,11 +336,11 @@ class RayRun(Run):
             await asyncio.sleep(LOOK_SECONDS)
             for shard in list(self._at_work):
                 if shard is not None:
-                    now = await asyncio.to_thread(self._told, shard)
+                    now = await asyncio.to_thread(self._progress_of, shard)
                     if shard in self._at_work:
                         self._progress[shard] = now
 
-    def _told(self, shard: Shard) -> Now:
+    def _progress_of(self, shard: Shard) -> Now:
         # Its file is seen here where workers share a folder with the driver.
         return read_progress(shard.folder(self._results))
 
