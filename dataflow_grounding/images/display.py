@@ -67,7 +67,8 @@ class Shown:
         return draw_marks(self.shown_picture(), marks_of(self.shown_expressions()))
 
     def _repr_html_(self) -> str | None:
-        # Of the two, what can't be had is left out. None has the notebook show repr().
+        # The picture, or the table, is left out where it can't be had. Without both, None has the
+        # notebook show repr().
         parts = []
         with suppress(Exception):
             data = small_copy(self.draw(), IN_A_PAGE, "JPEG", quality=85)

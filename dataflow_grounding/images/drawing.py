@@ -162,7 +162,7 @@ class _DrawnMark(NamedTuple):
 def _marks_inside(marks: Sequence[Mark], sizes: _Sizes) -> list[_DrawnMark]:
     inside = []
     for index, mark in enumerate(marks):
-        box = _pixels(index + 1, mark, sizes)
+        box = _box_inside(index + 1, mark, sizes)
         if box is not None:
             inside.append(_DrawnMark(index + 1, mark, box, mark.color or palette_color(index)))
     return inside
@@ -197,8 +197,9 @@ def _draw_label(
     return label.spot
 
 
-def _pixels(number: int, mark: Mark, sizes: _Sizes) -> Box | None:
-    # At least 1 px each way; None for a box wholly outside.
+def _box_inside(number: int, mark: Mark, sizes: _Sizes) -> Box | None:
+    # The part of the mark's box inside the picture, at least 1 px each way; None for a box wholly
+    # outside.
     x1, y1, x2, y2 = mark.bbox
     if not all(map(math.isfinite, mark.bbox)) or x2 < x1 or y2 < y1:
         raise ValueError(
@@ -357,7 +358,8 @@ def _pushed_inside(left: int, top: int, width: int, height: int, sizes: _Sizes) 
 
 
 def _harm(spot: Box, own_box: Box, other_boxes: Sequence[Box], spots_taken: Sequence[Box]) -> float:
-    # To compare: shares of the label on other labels, of other boxes and of its own box under it.
+    # How much a label hides there, to compare spots by: the share of it that is on other labels,
+    # and the shares of other boxes and of its own box that are under it.
     on_labels = sum(_overlap(spot, taken) for taken in spots_taken) / area(spot)
     others_hidden = sum(_overlap(spot, box) / area(box) for box in other_boxes)
     own_hidden = _overlap(spot, own_box) / area(own_box)

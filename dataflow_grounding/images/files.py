@@ -285,8 +285,8 @@ def _is_stretched(picture: "PillowImage", path: str) -> bool:
     try:
         with _looking_at(picture):
             picture.load()
-            least, most = _black_and_white(picture)
-    except Exception:  # the same
+            least, most = _black_and_white_points(picture)
+    except Exception:  # reported when it is decoded
         return False
     stretched = (least, most) != (0, _whole_range(picture))
     if stretched:
@@ -365,12 +365,12 @@ def _formats() -> list[str]:
     return [name for name in FORMATS if name != "AVIF"]
 
 
-def _opened(file: IO[bytes], path: str, most: int = MAX_PIXELS) -> "PillowImage":
+def _opened(file: IO[bytes], path: str, max_pixels: int = MAX_PIXELS) -> "PillowImage":
     import PIL.Image
 
     try:
         picture = open_picture(file)
-        if picture.width * picture.height > most:
+        if picture.width * picture.height > max_pixels:
             raise PIL.Image.DecompressionBombError
     except Exception as error:  # Pillow's readers raise all kinds on broken headers
         file.seek(0)
@@ -415,8 +415,9 @@ def _why_not_opened(error: Exception, first_bytes: bytes, path: str) -> Groundin
 
 
 def _is_whole(data: bytes, format: str | None, header_end: int) -> bool:
-    # As far as its format tells without decoding it. `header_end` is how far Pillow has read: of a
-    # JPEG, to its first scan, after the segments, which may hold a thumbnail with its own end.
+    # As far as the picture's format tells without decoding it. `header_end` is how far Pillow has
+    # read: of a JPEG, to its first scan, after the segments, which may hold a thumbnail with its
+    # own end.
     if format == "JPEG":  # more may follow: phones append a video to some
         return data.rfind(_END_OF_IMAGE, header_end) >= 0
     if format == "MPO":
@@ -453,7 +454,7 @@ def _jpeg_segments(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
 
 
 def _refuse_endless_exif(file: IO[bytes]) -> None:
-    # Pillow puts the pieces together one by one: 100 MB took two minutes.
+    # Pillow puts the pieces of EXIF together one by one: 100 MB took two minutes.
     exif_bytes = 0
     is_small = file.seek(0, io.SEEK_END) <= MAX_EXIF_BYTES
     file.seek(0)
@@ -515,7 +516,7 @@ def decoding(data: bytes, path: str, at_least: Size | None = None) -> "Iterator[
 
     picture = _opened(io.BytesIO(data), path)
     if at_least:
-        # Pillow rounds down.
+        # Less by one, as Pillow rounds down the sizes that it chooses from.
         longest = max(1, max(at_least) - 1)
         shortest = max(1, min(at_least) - 1)
         # The file's picture may lie on its side.
@@ -561,9 +562,9 @@ def _whole_range(picture: "PillowImage") -> int:
     return 1 if picture.mode == "F" else 65535
 
 
-def _black_and_white(picture: "PillowImage") -> tuple[float, float]:
-    # Cameras put 12 bits in 16 (Pillow#2574), depth is in millimeters, and floating-point numbers
-    # are in any unit: these are stretched.
+def _black_and_white_points(picture: "PillowImage") -> tuple[float, float]:
+    # The values that are shown as black and as white. Cameras put 12 bits in 16 (Pillow#2574),
+    # depth is in millimeters, and floating-point numbers are in any unit: these are stretched.
     import numpy as np
 
     seen_in_strips = []
@@ -582,9 +583,10 @@ def _black_and_white(picture: "PillowImage") -> tuple[float, float]:
         seen = seen[1:]
     least = float(seen[0])
     most = float(seen[-1])
+    # What fills half of the range can be seen as it is; one value alone can't be stretched.
     whole = _whole_range(picture)
-    is_wide = most - least >= whole / 2 or most == least
-    if least >= 0 and most <= whole and is_wide:
+    needs_no_stretching = most - least >= whole / 2 or most == least
+    if least >= 0 and most <= whole and needs_no_stretching:
         return 0.0, float(whole)
     return least, most
 
@@ -593,7 +595,7 @@ def _in_8_bits(picture: "PillowImage") -> "PillowImage":
     import numpy as np
     import PIL.Image
 
-    least, most = _black_and_white(picture)
+    least, most = _black_and_white_points(picture)
     strips = []
     for strip in _strips(picture):
         given = np.asarray(strip)

@@ -87,8 +87,8 @@ def _is_stored(value: Any) -> bool:
 
 
 def _is_a(value: Any, name: str, module: str) -> bool:
-    # The module isn't imported for that: without it there are no such objects. One that another
-    # thread is importing may lack the class yet.
+    # The module isn't imported for that: where nobody has imported it, there are no such objects.
+    # While another thread imports it, it may not have the class yet.
     class_ = getattr(sys.modules.get(module), name, None)
     return isinstance(class_, type) and isinstance(value, class_)
 

@@ -102,7 +102,7 @@ def crop_sheet(
 
 
 def _with_margin(bbox: Bbox) -> Bbox:
-    # The box may reach out of the image.
+    # The result may reach out of the image.
     x1, y1, x2, y2 = bbox
     margin = MARGIN * max(x2 - x1, y2 - y1)
     margin_x = max(margin, (LEAST - (x2 - x1)) / 2)

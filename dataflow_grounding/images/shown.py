@@ -164,7 +164,8 @@ def tiles_in(image: Image, regions: Sequence[Bbox]) -> list[ImageTile]:
 
 
 def _span(low: float, high: float, side: int, length: int) -> tuple[int, int]:
-    # Where it would reach out of the image, it is moved inside.
+    # `side` pixels around the middle of a box, moved inside where they would reach out of the
+    # image.
     side = min(side, length)
     start = min(max(round((low + high - side) / 2), 0), length - side)
     return start, start + side
