@@ -30,7 +30,7 @@ UNREACHABLE_TRIES = 3
 # is given up. A gateway may be in front of a dead model, and try each request three times itself.
 FAULTS_AT_THE_START = 10
 SECONDS_AT_THE_START = 60.0
-ODD_BEFORE_FIRST_ANSWER = 8  # answers that are no completion: then it is no such endpoint
+NO_COMPLETIONS_AT_THE_START = 8  # answers of another kind: then it is no such endpoint
 FAULTS_IN_A_ROW = 5  # after which another endpoint is better
 LONGEST_REST = 60.0  # seconds, unless an endpoint asks for more
 LOOK_AGAIN_SECONDS = 1.0  # after which one that waits looks again which endpoints may be asked
@@ -72,12 +72,13 @@ class Endpoint:
         # These, too, count what came since the last answer.
         self._faults = 0  # but not rate limits, nor those of an endpoint that is busy
         self._failed_since = 0.0  # when the first of all came, by the process's clock; 0 for none
-        self._odd = 0  # of the faults, answers that are no completion
+        self._no_completions = 0  # of the faults, answers that are no completion
         self._refused: list[float] = []  # when refusals came, by the process's clock
         self._credit_refused = 0  # of the refusals, those for want of credit
         self.rests = 0  # how often it was passed over; each rest is twice as long
         self.misses = 0  # faults and rate limits; counted only where there are several endpoints
-        self._places = share.found  # what was known of it at the first fault since the last answer
+        # how many places it was found to have at the first fault since the last answer
+        self._places_before_faults = share.found
         self._is_out = False
         # when the last request that was answered was sent, by the process's clock; 0 for none
         self.worked_at = 0.0
@@ -120,8 +121,8 @@ class Endpoint:
         """How many requests it has refused since it last worked."""
         return len(self._refused)
 
-    def is_no_wiser(self) -> None:
-        """Note that a plain question has not told whether it refuses all: ten more may."""
+    def reset_refusals(self) -> None:
+        """Count refusals from 0 again, as a plain question hasn't told whether it refuses all."""
         self._refused.clear()
 
     def works_again(self, sent: float | None = None) -> None:
@@ -130,16 +131,16 @@ class Endpoint:
         self._limited_since = None
         self._faults = 0
         self._failed_since = 0.0
-        self._odd = 0
+        self._no_completions = 0
         self.rests = 0
         self.misses = 0
         self.given_up = None
         if self._is_out:
             self._is_out = False
-            self.share.resume(self._places)
+            self.share.resume(self._places_before_faults)
         self.let_in()
 
-    def is_out(self) -> None:
+    def note_outage(self) -> None:
         self._is_out = True
 
     def refused(
@@ -183,7 +184,7 @@ class Endpoint:
             if refusal.where == self.serving.endpoint:
                 refusal.passing = True
 
-    def failed(self, error: errors.ServerFault, tries: int, often: bool = False) -> None:
+    def failed(self, error: errors.ServerFault, tries: int, has_failed_often: bool = False) -> None:
         """Count a fault or a rate limit of a request that has had `tries` such faults. Raises
         EndpointRefused where it never answered and can't be expected to, and QuotaUsedUp where rate
         limits last longer than the run waits.
@@ -198,7 +199,7 @@ class Endpoint:
         if isinstance(error, errors.RateLimited):
             self._check_rate_limit(error)
         else:
-            self._count_fault(error, tries, often=often)
+            self._count_fault(error, tries, has_failed_often=has_failed_often)
 
     def _check_rate_limit(self, error: errors.RateLimited) -> None:
         now = time.monotonic()
@@ -210,21 +211,28 @@ class Endpoint:
                 f"{error}. No answer came for {duration(waited)}: come back later"
             )
 
-    def _count_fault(self, error: errors.ServerFault, tries: int, *, often: bool) -> None:
+    def _count_fault(
+        self, error: errors.ServerFault, tries: int, *, has_failed_often: bool
+    ) -> None:
         is_busy = isinstance(error, errors.ServerOverloaded)
         if not self._failed_since:
-            self._places = self.share.found
+            self._places_before_faults = self.share.found
             self._failed_since = time.monotonic()
         self._faults += not is_busy
-        self._odd += isinstance(error, errors.NoCompletion)
+        self._no_completions += isinstance(error, errors.NoCompletion)
         if self.last_answer is not None or is_busy:
             return
         is_unreachable = isinstance(error, errors.EndpointUnreachable)
-        hopeless = is_unreachable and tries >= UNREACHABLE_TRIES
-        hopeless = hopeless or isinstance(error, errors.Redirected)
-        often = often or self._faults >= FAULTS_AT_THE_START
-        often = often or time.monotonic() - self._failed_since >= SECONDS_AT_THE_START
-        if hopeless or often or self._odd >= ODD_BEFORE_FIRST_ANSWER:
+        is_redirected = isinstance(error, errors.Redirected)
+        seconds_of_faults = time.monotonic() - self._failed_since
+        if (
+            has_failed_often
+            or is_redirected
+            or (is_unreachable and tries >= UNREACHABLE_TRIES)
+            or self._faults >= FAULTS_AT_THE_START
+            or seconds_of_faults >= SECONDS_AT_THE_START
+            or self._no_completions >= NO_COMPLETIONS_AT_THE_START
+        ):
             raise errors.EndpointRefused(
                 f"{error}. Nothing was answered: check the address and the server"
             )
@@ -247,13 +255,14 @@ class Endpoint:
 class Endpoints:
     """The endpoints of one of a run's servings: one, or several."""
 
-    def __init__(self, serving: Serving, options: RunOptions, servings: int) -> None:
+    def __init__(self, serving: Serving, options: RunOptions, serving_count: int) -> None:
         is_shared = options.shard is not None
         self.held: Held = {}
         self.all = []
         for part, weight in serving.endpoints():
-            share = share_of(part, servings, is_shared)
+            share = share_of(part, serving_count, is_shared)
             self.all.append(Endpoint(part, weight, share, options.max_wait, self.held))
+        # requests in flight to all of them together
         self.most = min(endpoint.share.most for endpoint in self.all)
         # limits what is in flight to all of several endpoints; None for a single one
         self._gate: Share | None = None
@@ -261,9 +270,10 @@ class Endpoints:
             self._gate = gate_of([endpoint.share for endpoint in self.all])
 
     def in_question(self) -> list[tuple[Endpoint, bool]]:
-        """Return the endpoints that have refused something of late, and nothing tells why. With
-        each is whether that was about words alone. A content filter's refusals are about their
-        records; those of an endpoint that has answered nothing aren't stored at all.
+        """Return the endpoints of which it isn't known whether their last refusals were about the
+        records or themselves, each with whether the last refused request was about words alone. A
+        content filter's refusals are about their records; those of an endpoint that has answered
+        nothing aren't stored at all.
         """
         text_only: dict[str, bool] = {}
         for refusal in self.held.values():
@@ -296,9 +306,9 @@ class Endpoints:
         """When the last request that was answered was sent, by the process's clock; 0 for none."""
         return max(endpoint.worked_at for endpoint in self.all)
 
-    def are_out(self) -> None:
+    def note_outage(self) -> None:
         for endpoint in self.all:
-            endpoint.is_out()
+            endpoint.note_outage()
 
     def askable(self, failed: Collection[Endpoint]) -> list[Endpoint]:
         """Return the endpoints that may be asked now, without those in `failed`."""
@@ -407,7 +417,8 @@ class Endpoints:
         on_trial = endpoint.rests or endpoint.last_answer is None
         try:
             # a request's own tries don't count, as they were at any of the endpoints
-            endpoint.failed(error, 0, often=endpoint.rests + 1 >= UNREACHABLE_TRIES)
+            has_failed_often = endpoint.rests + 1 >= UNREACHABLE_TRIES
+            endpoint.failed(error, 0, has_failed_often=has_failed_often)
         except errors.RunStopped as why:
             self._give_up(endpoint, why)
             return
@@ -416,7 +427,8 @@ class Endpoints:
             endpoint.rest(error)
 
     def _give_up(self, endpoint: Endpoint, why: errors.RunStopped) -> None:
-        # Where one has no credit left, that is what stops the run: more of it helps.
+        # Once all are given up, the run stops. Where one has no credit left, that is named as the
+        # reason: the user can buy more.
         endpoint.given_up = why
         given_up = [each.given_up for each in self.all if each.given_up]
         if len(given_up) == len(self.all):
@@ -429,6 +441,7 @@ class Endpoints:
 
 
 async def _first_free(endpoints: Sequence[Endpoint], priority: Any) -> tuple[Endpoint, Sent] | None:
+    # Waits at all of them at once; the first one with room is taken.
     turns: dict[asyncio.Task[Sent], Endpoint] = {}
     for endpoint in endpoints:
         turns[asyncio.ensure_future(endpoint.share.acquire(priority))] = endpoint

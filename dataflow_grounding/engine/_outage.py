@@ -32,21 +32,21 @@ class Outages:
         endpoints: Endpoints,
         ask: Ask,
         wait: Callable[[float | None, int], Awaitable[None]],
-        longest: float,
+        longest_silence: float,
     ) -> None:
         self._endpoints = endpoints
         self._ask = ask
         self._wait = wait
-        self._longest = longest
-        self._since = math.inf  # of the faults since the last answer, when the first one came
-        self._fault: errors.ServerFault | None = None  # the last one
+        self._longest_silence = longest_silence  # seconds, after which the run stops
+        self._first_fault_at = math.inf  # of the faults since the last answer
+        self._last_fault: errors.ServerFault | None = None
         self._recovery: asyncio.Task[int] | None = None  # None while no outage is suspected
         self._is_out = False
-        self.answered: Request[Any] | None = None  # the last request that was answered
+        self.last_answered: Request[Any] | None = None
 
     @property
     def is_suspected(self) -> bool:
-        return self.silence >= min(OUTAGE_AFTER, self._longest)
+        return self.silence >= min(OUTAGE_AFTER, self._longest_silence)
 
     @property
     def under_way(self) -> bool:
@@ -56,32 +56,33 @@ class Outages:
     @property
     def silence(self) -> float:
         """Seconds since the first fault of which no later request was answered; 0 without one."""
-        if self._endpoints.worked_at > self._since or self._since == math.inf:
+        if self._endpoints.worked_at > self._first_fault_at or self._first_fault_at == math.inf:
             return 0.0
-        return time.monotonic() - self._since
+        return time.monotonic() - self._first_fault_at
 
     def __str__(self) -> str:
         """Return it in words: `no answer for 42 s: 503: upstream down`; "" while there is none."""
         silence = self.silence
         if not self._is_out or silence < OUTAGE_AFTER:
             return ""
-        why = str(self._fault).rpartition(" answered ")[2]
+        why = str(self._last_fault).rpartition(" answered ")[2]
         return f"no answer for {duration(silence)}: {why:.100}"
 
     def failed(self, fault: errors.ServerFault) -> None:
         if not self.silence:
-            self._since = time.monotonic()
-        self._fault = fault
+            self._first_fault_at = time.monotonic()
+        self._last_fault = fault
 
-    async def passed(self) -> None:
-        """Wait for the end of the outage that is known, if any. Raises as `questions_for`."""
+    async def wait_until_over(self) -> None:
+        """Wait for the end of an outage, if one is known. Raises as `questions_until_answered`."""
         if self._is_out and self._recovery is not None:
             await asyncio.shield(self._recovery)
 
-    async def questions_for(self, fault: errors.ServerFault, since: float) -> int:
-        """Return how many small questions it took until the endpoints answered: 0 where a request
-        is at fault itself, as they answer others. After one, nobody knows: an outage may just have
-        ended. After more it was one. Raises OutOfService for one that is too long.
+    async def questions_until_answered(self, fault: errors.ServerFault, since: float) -> int:
+        """Return how many small questions it took until the endpoints answered. 0 means that a
+        request, which has failed `since`, is at fault itself, as they answer others. 1 leaves that
+        open: an outage may just have ended. More mean that there was an outage. Raises OutOfService
+        for one that is too long.
         """
         # Before the first answer only a busy endpoint (503) is known to be one.
         may_be_out = self._endpoints.have_answered or isinstance(fault, errors.ServerOverloaded)
@@ -98,14 +99,14 @@ class Outages:
             await asyncio.wait([self._recovery])
 
     async def _recovered(self) -> int:
-        # Not in a callback of the task: requests that are let in by the answer would come before
-        # that.
+        # Reset here, not in a callback of the task: that would come after requests that the answer
+        # lets in.
         try:
             return await self._questions()
         finally:
             self._recovery = None
             self._is_out = False
-            self._since = math.inf
+            self._first_fault_at = math.inf
 
     async def _questions(self) -> int:
         questions = 0
@@ -114,11 +115,11 @@ class Outages:
             fault = await self._question()
             if fault is None:
                 return questions
-            self._fault = fault
+            self._last_fault = fault
             self._is_out = True
-            self._endpoints.are_out()
+            self._endpoints.note_outage()
             silence = self.silence
-            if silence > self._longest:
+            if silence > self._longest_silence:
                 raise errors.OutOfService(
                     f"{str(fault).rstrip('.')}. Nothing was answered for {duration(silence)}: run"
                     " again to go on"
@@ -126,15 +127,14 @@ class Outages:
             await self._wait(seconds_asked(fault), questions)
 
     async def _question(self) -> errors.ServerFault | None:
-        # Servers may fail at words alone: then what was answered before is asked, in other words,
-        # as of the same ones a gateway may have kept the reply.
+        # A server may fail at questions without a picture alone. So the last request that was
+        # answered is asked, too, in other words: a gateway's cache may answer the same ones.
         fault: errors.ServerFault = errors.ServerFault("nothing was asked")
         questions: list[Request[Any]] = [sign_of_life()]
-        if self.answered is not None:
-            tries = self.answered.tries.unread + 1
-            questions.append(self.answered.again(tries, f"reply {secrets.token_hex(4)}"))
+        if self.last_answered is not None:
+            tries = self.last_answered.tries.unread + 1
+            questions.append(self.last_answered.again(tries, f"reply {secrets.token_hex(4)}"))
         for question, endpoint in itertools.product(questions, self._endpoints.all):
-            # A refusal, and an error of a serving that doesn't know such a question: it works.
             try:
                 await self._ask(question, endpoint)
                 return None
@@ -147,7 +147,7 @@ class Outages:
                 if isinstance(error, errors.RateLimited):
                     self._endpoints.failed(endpoint, error, 1)  # may be too long to wait
                 fault = error
-            except Exception:
+            except Exception:  # a refusal, or a serving that doesn't know the question: it works
                 endpoint.works_again()
                 return None
         return fault

@@ -3,7 +3,7 @@
 import re
 from collections import Counter, OrderedDict
 from collections.abc import Iterable
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from dataflow_grounding._util.secrets import blotted
 from dataflow_grounding._util.settings import setting
@@ -23,8 +23,12 @@ ANSWERED_BY = "answered_by "
 _PROVIDER = re.compile(r"^.*/|^(?:us|eu|apac|global)\.(?=.*\.)")
 _VERSION = re.compile(r"(?:[-@:](?:latest|free|nitro|floor|20\d\d-\d\d-\d\d|\d{3,8}))+$")
 
-Heard: TypeAlias = tuple[str, int]
-"""A reply by its endpoint's id, and a hash of its text."""
+
+class Heard(NamedTuple):
+    """A reply by its endpoint's id, and a hash of its text."""
+
+    id: str
+    text_hash: int
 
 
 class _Remembered(Generic[T]):
@@ -47,30 +51,30 @@ class SeenReplies:
     """
 
     def __init__(self) -> None:
-        self._text_of = _Remembered[int]()  # by id
+        self._text_hashes = _Remembered[int]()  # by id
         self._common_ids = _Remembered[bool]()  # those of different texts
         self._answers = _Remembered[dict[Heard, int]]()  # by question, with the answer's number
-        self._were_several = False
-        self.tell_what_was_kept = False
+        self._were_several = False  # whether some question was to be answered more than once
+        self.gateway_marks_kept = False  # whether it says which replies come from its cache
 
-    def tells(self, request: Request[Any]) -> bool:
+    def needs_comparing(self, request: Request[Any]) -> bool:
         """Whether it matters what else was answered to the request's question."""
         # Most runs ask each question once, and need no key for all of its answers.
         self._were_several = self._were_several or request.sample > 0
         return self._were_several or request.tries.unread > 0
 
     def note(self, reply: Reply) -> None:
-        self.tell_what_was_kept = self.tell_what_was_kept or reply.kept
-        reply_id, text = _heard(reply.id, reply.text)
-        if self._text_of.get(reply_id) not in (None, text):
-            self._common_ids.set(reply_id, True)
-        self._text_of.set(reply_id, text)
+        self.gateway_marks_kept = self.gateway_marks_kept or reply.kept
+        heard = _heard(reply.id, reply.text)
+        if self._text_hashes.get(heard.id) not in (None, heard.text_hash):
+            self._common_ids.set(heard.id, True)
+        self._text_hashes.set(heard.id, heard.text_hash)
 
     def came_before(
         self, sample: int, reply: Reply, question: str, others: Iterable[dict[str, Any]]
     ) -> bool:
         """Return whether another answer to the same question has a reply's id and text. `question`
-        is the key that all answers to it share.
+        is the key that all answers to it share, and `others` are the stored ones.
         """
         heard = _heard(reply.id, reply.text)
         answers = self._answers.get(question)
@@ -81,12 +85,12 @@ class SeenReplies:
         of_others = {each for each, number in answers.items() if number != sample}
         of_others |= {_heard(line.get("id"), line.get("reply")) for line in others}
         if reply.kept:  # some gateways give it an id of its own
-            return any(text == heard[1] for _, text in of_others)
+            return any(other.text_hash == heard.text_hash for other in of_others)
         return bool(reply.id) and not self._common_ids.get(reply.id) and heard in of_others
 
 
 def _heard(reply_id: Any, text: Any) -> Heard:
-    return str(reply_id or ""), hash(text) if isinstance(text, str) else 0
+    return Heard(str(reply_id or ""), hash(text) if isinstance(text, str) else 0)
 
 
 class Answerers:
@@ -99,8 +103,9 @@ class Answerers:
         self.others: list[str] = []
 
     def add(self, reply: Reply, where: str) -> None:
-        """Count a reply, and tell of its model if that is another one; of each once. The first
-        reply's name may be an alias of the one asked for, until a reply has that one itself.
+        """Count a reply by its model, and warn once of each model that isn't the one asked for.
+        Another name in the first reply may be an alias of the one asked for, and isn't warned of
+        until a reply has the name that was asked for.
         """
         name = blotted(reply.model)
         if reply.by_fallback:
@@ -112,7 +117,7 @@ class Answerers:
             self._count(name)
             if is_same_model(name, self._asked):
                 self._first[where] = self._asked
-                name = first
+                name = first  # so it was no alias: it is warned of now
             if not is_same_model(name, self._first[where]):
                 self._tell(name, where)
 

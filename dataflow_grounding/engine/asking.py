@@ -64,12 +64,12 @@ class Asking:
         options: RunOptions,
         budget: Budget,
         stop: Callable[[errors.RunStopped], None] | None = None,
-        servings: int = 1,
+        serving_count: int = 1,
     ) -> None:
         self.serving = serving
         self.identity = serving.identity()
-        self._servings = servings
-        self.endpoints = Endpoints(serving, options, servings)
+        self._serving_count = serving_count  # of the run, which share the files it may open
+        self.endpoints = Endpoints(serving, options, serving_count)
         self.budget = budget
         self.options = options
         self.counts: Counter[str] = Counter()
@@ -81,19 +81,20 @@ class Asking:
         self._in_flight: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._unreadable = UnreadableReplies(self.counts)
         self._first_replies = FirstReplies()
-        self._seen = SeenReplies()
+        self._seen_replies = SeenReplies()
         self._answerers = Answerers(serving.model, self.counts)
-        self._begun = time.monotonic()  # 0 once it was told that it waits
+        self._begun_at = time.monotonic()
+        self._has_told_of_waiting = False
         longest = max(options.max_wait, serving.longest_answer)
         self.outages = Outages(self.endpoints, self._ask_plainly, self._wait, longest)
-        self._asks_plainly: StepAsk | None = None  # on whose behalf plain questions are asked
-        # by the endpoint that may refuse all: whether it does, which a plain question tells
-        self._proofs: dict[Endpoint, asyncio.Task[errors.GroundingError | None]] = {}
+        self._plain_asker: StepAsk | None = None  # on whose behalf plain questions are asked
+        # by the endpoint that may refuse all: the plain question that tells whether it does
+        self._plain_questions: dict[Endpoint, asyncio.Task[errors.GroundingError | None]] = {}
 
     def renewed(self) -> "Asking":
         """Return one that sends again; none of the requests in flight is paid for twice."""
         self.endpoints.store_held_refusals()
-        again = Asking(self.serving, self.options, self.budget, servings=self._servings)
+        again = Asking(self.serving, self.options, self.budget, serving_count=self._serving_count)
         again._in_flight = self._in_flight
         return again
 
@@ -101,8 +102,8 @@ class Asking:
         """End the connections, while the store is open; return how many refusals aren't stored."""
         await self.outages.aclose()
         if self.stopped is None:
-            await self._prove_the_last()
-        for proof in list(self._proofs.values()):
+            await self._question_last_refusals()
+        for proof in list(self._plain_questions.values()):
             proof.cancel()
             await asyncio.wait([proof])
         with suppress(Exception):
@@ -123,7 +124,9 @@ class Asking:
         # error in the question, which no stored one can know.
         from_store = not (self.options.force_reprocess or check)
         error: errors.RecordError | None = None
-        first_rule = ""  # that refused the first reply
+        # The rule that refused the first reply; with what became of the second reply, it tells
+        # whether asking again is worth its price.
+        first_rule = ""
         while True:  # once for each try
             was_cut_off = isinstance(error, errors.TruncatedReply)
             this_try = request.again(attempt, str(error or ""), was_cut_off)
@@ -174,7 +177,7 @@ class Asking:
         self.counts["replayed"] += from_store
         by.work.replayed += from_store
         by.work.read += 1
-        self._unreadable.read(request)
+        self._unreadable.note_read(request)
 
     def _is_given_up(
         self,
@@ -184,17 +187,18 @@ class Asking:
         from_store: bool,
         by: "StepAsk",
     ) -> bool:
-        # That a question is asked no second time is kept in the store: otherwise each later run
-        # would ask again for some, until its own replies tell it the same.
+        # Whether no second try is made, as it would most likely be refused, too. The store keeps
+        # that: otherwise each later run would ask again for some questions, until its own replies
+        # tell it the same.
         rule = rule_of(error) if isinstance(error, errors.UnreadableReply) else ""
         if not rule or (from_store and self.options.retry_failed):
             return False
         if from_store:
             second = request.again(1, str(error))
             if by.store.every(second.key(self.identity)):
-                return False  # it costs nothing, and may say more
+                return False  # the second reply is stored: it costs nothing, and may be readable
         kept_as = hashlib.sha256(f"given up {key}".encode()).hexdigest()[:32]
-        # Where another rule is kept, the reader has changed since.
+        # Where another rule is kept, the reader has changed since: then it is found out again.
         if from_store and (by.store.get(kept_as) or {}).get("given_up") == rule:
             return True
         if not self._first_replies.prevails(request.task, rule):
@@ -210,7 +214,7 @@ class Asking:
         by: "StepAsk",
         check: bool,
     ) -> None:
-        # A reply with suspect boxes can be read.
+        # A reply with suspect boxes could be read, and isn't counted.
         if not isinstance(error, errors.UnreadableReply) or isinstance(error, errors.SuspectReply):
             return
         if check:
@@ -222,7 +226,8 @@ class Asking:
     def _stored_replies(
         self, this_try: Request[Any], key: str, by: "StepAsk"
     ) -> list[dict[str, Any]]:
-        # The reader of a doubtful reply may rely on stored replies to the next try.
+        # Its reader is told whether an earlier run asked again after it: then that run had doubts
+        # about it, and the next try is stored, too.
         lines = by.store.every(key)
         stored = this_try.sending.stored
         if lines and stored is not None:
@@ -260,7 +265,7 @@ class Asking:
             # stored, so that it is asked again only when the user wants it
             reply = Reply("", "refused", Usage(), str(refused))
             line = line_of(by.step, request, self.serving, reply, check)
-            self._asks_plainly = by
+            self._plain_asker = by
             self.endpoints.held[key] = HeldRefusal(
                 line, refused.passing, by.store, refused.where, request.text_only
             )
@@ -290,7 +295,7 @@ class Asking:
         # another one is tried before waiting.
         tries = Counter[str]()  # by kind of fault
         failed_at = set[Endpoint]()  # where it has failed since it last waited
-        since = math.inf  # when the first fault came
+        first_fault_at = math.inf
         while True:
             endpoint, sent = await self._wait_for_room(request, by, failed_at)
             overloaded = False
@@ -298,7 +303,7 @@ class Asking:
             try:
                 reply = await self._send_once(request, endpoint, by)
                 answered = True
-                self.outages.answered = request
+                self.outages.last_answered = request
                 return reply
             except (errors.EndpointRefused, errors.RequestRefused) as error:
                 # perhaps the endpoint's as a whole
@@ -306,7 +311,7 @@ class Asking:
                 with self._stopping():
                     refusal = self.endpoints.refused(endpoint, error, failed_at)
                     if endpoint.refused_in_a_row >= REFUSED_IN_A_ROW:
-                        refusal = await self._proven(refusal, error, endpoint, request, by)
+                        refusal = await self._checked_refusal(refusal, error, endpoint, request, by)
                 if not isinstance(refusal, errors.ServerFault):
                     raise refusal from None
                 fault = refusal  # another endpoint may take it
@@ -324,14 +329,16 @@ class Asking:
             is_rate_limit = isinstance(fault, errors.RateLimited)
             is_out_of_tries = tries[fault.kind] >= most_tries(fault, self.options.max_attempts)
             if not is_rate_limit:
-                since = min(since, time.monotonic())
+                first_fault_at = min(first_fault_at, time.monotonic())
                 self.outages.failed(fault)
                 questions = 0
                 if is_out_of_tries or self.outages.is_suspected:
-                    questions = await self._questions_for(fault, since, request, by)
-                if questions > 1:  # it was an outage
+                    questions = await self._questions_until_answered(
+                        fault, first_fault_at, request, by
+                    )
+                if questions > 1:  # it was an outage, of which the request isn't at fault
                     tries.clear()
-                    since = math.inf
+                    first_fault_at = math.inf
                 if questions:
                     failed_at.clear()
                     continue
@@ -339,7 +346,7 @@ class Asking:
                 fault.attempts = tries[fault.kind]
                 if isinstance(fault, errors.NoCompletion):
                     with self._stopping():
-                        self._unreadable.lost(request, fault)
+                        self._unreadable.add_no_completions(request, fault)
                 raise fault
             # another endpoint may take it at once; only where none is left is there a wait
             if request.sending.at is None and self.endpoints.askable(failed_at):
@@ -353,16 +360,16 @@ class Asking:
             finally:
                 self.waiting_for_rate_limit -= is_rate_limit
 
-    async def _questions_for(
+    async def _questions_until_answered(
         self, fault: errors.ServerFault, since: float, request: Request[Any], by: "StepAsk"
     ) -> int:
         if request.sending.at is not None:  # it is a question of this one endpoint
             return 0
-        self._asks_plainly = by
+        self._plain_asker = by
         with self._stopping():
-            return await self.outages.questions_for(fault, since)
+            return await self.outages.questions_until_answered(fault, since)
 
-    async def _proven(
+    async def _checked_refusal(
         self,
         refusal: errors.RecordError,
         error: errors.EndpointRefused | errors.RequestRefused,
@@ -370,28 +377,30 @@ class Asking:
         request: Request[Any],
         by: "StepAsk",
     ) -> errors.RecordError:
-        # All who meet that meanwhile wait for one plain question.
-        self._asks_plainly = by
+        # Returns the refusal as its record's own, or why the endpoint was given up: a plain
+        # question tells whether it refuses all. All who are refused meanwhile wait for that one.
+        self._plain_asker = by
         count = endpoint.refused_in_a_row
-        if endpoint not in self._proofs:
-            proof = asyncio.ensure_future(self._refuses_plainly(endpoint, request.text_only))
-            proof.add_done_callback(lambda _: self._proofs.pop(endpoint))
-            self._proofs[endpoint] = proof
-        again = await asyncio.shield(self._proofs[endpoint])
-        if again is None:
+        if endpoint not in self._plain_questions:
+            proof = asyncio.ensure_future(self._plain_refusal(endpoint, request.text_only))
+            proof.add_done_callback(lambda _: self._plain_questions.pop(endpoint))
+            self._plain_questions[endpoint] = proof
+        plain_refusal = await asyncio.shield(self._plain_questions[endpoint])
+        if plain_refusal is None:
             return refusal
-        why = again if isinstance(again, errors.NoCredit) else error
+        why = plain_refusal if isinstance(plain_refusal, errors.NoCredit) else error
         return self.endpoints.refuses_all(endpoint, why, count)
 
-    async def _prove_the_last(self) -> None:
-        # The last refusals of a run may be the endpoint's, too, though they are no ten.
+    async def _question_last_refusals(self) -> None:
+        # The last refusals of a run may be the endpoint's, too, though they are fewer than
+        # REFUSED_IN_A_ROW. What no plain question clears is left to the next run.
         for endpoint, text_only in self.endpoints.in_question():
             with suppress(errors.GroundingError):
-                await self._refuses_plainly(endpoint, text_only)
+                await self._plain_refusal(endpoint, text_only)
         for endpoint, _ in self.endpoints.in_question():
             endpoint.leave_refusals()
 
-    async def _refuses_plainly(
+    async def _plain_refusal(
         self, endpoint: Endpoint, text_only: bool
     ) -> errors.EndpointRefused | errors.RequestRefused | None:
         # Where the plain question is answered, what was refused before was about the records.
@@ -405,16 +414,16 @@ class Asking:
         except errors.RunStopped:
             raise
         except errors.ServerFault:
-            endpoint.is_no_wiser()
+            endpoint.reset_refusals()
         except Exception:  # a serving of the user's own that doesn't know such a question
             endpoint.answered()
         else:
-            if reply.kept:
-                endpoint.is_no_wiser()
+            if reply.kept:  # a gateway's cache has answered, which tells nothing of the model
+                endpoint.reset_refusals()
         return None
 
     async def _ask_plainly(self, request: Request[Any], endpoint: Endpoint) -> Reply:
-        by = self._asks_plainly
+        by = self._plain_asker
         assert by is not None
         reply = await self._send_once(request, endpoint, by)
         # it is paid for, so `cost` is to know of it
@@ -424,12 +433,14 @@ class Asking:
         return reply
 
     def _tell_of_waiting(self, fault: errors.ServerFault) -> None:
-        # Once: nothing else is seen of a run, or of calibrating, that gets no answer at all. What a
-        # gateway says of the model behind it is said at once.
-        waited = time.monotonic() - self._begun
+        # Said once: nothing else is seen of a run, or of calibrating, that gets no answer at all.
+        # Rate limits are usual: they are told only after a while.
+        if self._has_told_of_waiting or self.counts["answered"]:
+            return
+        waited = time.monotonic() - self._begun_at
         at_once = not isinstance(fault, errors.RateLimited)
-        if self._begun and not self.counts["answered"] and (at_once or waited > SAID_AFTER):
-            self._begun = 0.0
+        if at_once or waited > SAID_AFTER:
+            self._has_told_of_waiting = True
             say(f"Note: no answer in {waited:.0f} s, still trying: {str(fault).rstrip('.')}.")
 
     async def _wait_for_room(
@@ -440,7 +451,7 @@ class Asking:
         while True:
             if self.outages.under_way:
                 with self._stopping():
-                    await self.outages.passed()
+                    await self.outages.wait_until_over()
             endpoint, sent = await self.endpoints.acquire(by.priority, failed, sending.at)
             may_send = sending.may_send is None or sending.may_send()
             if may_send and not self.outages.under_way:
@@ -463,10 +474,12 @@ class Asking:
             self._check_stopped()  # again: it may have waited for the budget
             self.counts["sent"] += 1
             sent = time.monotonic()
-            counting = partial(self._count_another, endpoint, [])
-            counted = request.replace(sending=replace(request.sending, before_another=counting))
+            # a serving may send further requests for one answer: in forms that aren't refused
+            refused_forms: list[errors.RequestRefused] = []
+            count_another = partial(self._count_another, endpoint, refused_forms)
+            sending = replace(request.sending, before_another=count_another)
             try:
-                reply = await reply_of(endpoint.serving, counted)
+                reply = await reply_of(endpoint.serving, request.replace(sending=sending))
             except errors.GroundingError:
                 raise
             except Exception as error:
@@ -508,18 +521,17 @@ class Asking:
         self._answerers.add(reply, serving.endpoint)
         for name in self._answerers.others:
             request.sending.other_model(name)
-        self._seen.note(reply)
+        self._seen_replies.note(reply)
         repeated = reply.kept and request.wants_own_reply
-        if not repeated and self._seen.tells(request):
+        if not repeated and self._seen_replies.needs_comparing(request):
             first = request.replace(sample=0, tries=Tries())
-            others = []
-            for sample in range(request.sample):
-                lines = by.store.every(first.replace(sample=sample).key(self.identity))
-                others += [line for line in lines if not line.get("repeated")]
+            others = self._stored_answers(first, request.sample, by)
             question = first.key(self.identity)
-            repeated = self._seen.came_before(request.sample, reply, question, others)
+            repeated = self._seen_replies.came_before(request.sample, reply, question, others)
         if repeated:
-            kept = reply.kept or not self._seen.tell_what_was_kept
+            # Where the gateway marks what comes from its cache, one that it didn't mark was paid
+            # for.
+            kept = reply.kept or not self._seen_replies.gateway_marks_kept
             reply = replace(reply, kept=kept, repeated=True)
         if repeated and not self.counts["repeated"]:
             say(
@@ -530,6 +542,15 @@ class Asking:
         self.counts["repeated"] += reply.repeated
         self.counts["kept"] += reply.kept
         return reply
+
+    def _stored_answers(
+        self, first: Request[Any], count: int, by: "StepAsk"
+    ) -> list[dict[str, Any]]:
+        stored = []
+        for sample in range(count):
+            lines = by.store.every(first.replace(sample=sample).key(self.identity))
+            stored += [line for line in lines if not line.get("repeated")]
+        return stored
 
     def _count_answer(self, reply: Reply) -> None:
         counts = self.counts
@@ -542,15 +563,15 @@ class Asking:
     def _count_another(
         self,
         endpoint: Endpoint,
-        forms: list[errors.RequestRefused],
+        refused_forms: list[errors.RequestRefused],
         refused: errors.RequestRefused | None = None,
     ) -> None:
         # A serving of the user's own may never run out of other forms of a request.
         if refused is not None:
-            forms.append(refused)
+            refused_forms.append(refused)
             endpoint.refused(refused)
-            if len(forms) >= REFUSED_IN_A_ROW:
-                raise endpoint.refuses_all(refused, len(forms))
+            if len(refused_forms) >= REFUSED_IN_A_ROW:
+                raise endpoint.refuses_all(refused, len(refused_forms))
         with self._stopping():
             self._check_stopped()
             self.budget.count_further_request()
@@ -582,5 +603,6 @@ class Asking:
 
 
 def _may_be_billed(error: errors.GroundingError) -> bool:
+    # The model may have worked for a reply that then got lost.
     never_begun = (errors.ServerOverloaded, errors.EndpointUnreachable)
     return isinstance(error, errors.ServerFault) and not isinstance(error, never_begun)

@@ -51,25 +51,27 @@ class Shard(NamedTuple):
         return shard_of(row, self.of, image_key, image_root) == self.number
 
 
-def divide_places(servings: Iterable[Serving], shard: Shard) -> list[tuple[Serving, int]]:
-    """Give each serving its part of `max_workers`, in place; return them with what they had.
-
-    A model in this process isn't divided: each shard has its own.
+def divide_max_workers(servings: Iterable[Serving], shard: Shard) -> list[tuple[Serving, int]]:
+    """Leave each serving the shard's part of its `max_workers`; return those, each with what it
+    had. A model in this process isn't divided: each shard has its own.
     """
     divided = []
     for serving in {id(each): each for each in servings}.values():
-        if "://" not in serving.endpoint:
+        is_in_process = "://" not in serving.endpoint
+        if is_in_process:
             continue
         divided.append((serving, serving.max_workers))
         serving.max_workers = max(1, shard.part_of(serving.max_workers))
+        # `max_workers` is of each endpoint, not of all together: each gets the shard's part
         for endpoint, _ in serving.endpoints():
             endpoint.max_workers = serving.max_workers
     return divided
 
 
 def shard_of(row: Row, shard_count: int, image_key: str, image_root: str | None) -> int:
-    """Return the number, from 1 to `shard_count`, of the shard that a row is in. That follows from
-    what its picture is called, so rows that are added later move no other.
+    """Return the number, from 1 to `shard_count`, of the shard that a row is in. It depends only on
+    the name of the row's picture, so that rows which are added later leave all others where they
+    are.
     """
     name = image_id_of(row.data, image_key, image_root) if row.data is not None else None
     # All pictures of one name outside of the root are in one shard, as they are numbered there.

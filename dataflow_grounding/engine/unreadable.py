@@ -23,16 +23,16 @@ from dataflow_grounding.tasks.wording import WITH_FORMS
 # Before a reason, and before the name of a form of asking, in keys of `Summary.requests`.
 UNREADABLE_REASON = "unreadable: "
 UNREADABLE_FORM = "unreadable, asked as "
-_MOST = 0.02  # of the replies: below this, asking again makes up for it
+_TOLERATED_SHARE = 0.02  # of the replies: below this, asking again makes up for it
 MOST_UNUSABLE = 30
 """Replies to a task of which none can be read, after which the run stops: each is paid for."""
-_FEWEST = 3  # unreadable replies: one or two may be chance, however few came
-_LAST = 20  # first replies of a task that tell whether one rule refuses most of them
+_FEWEST_TO_TELL = 3  # unreadable replies: one or two may be chance, however few came
+_LAST_FIRST_REPLIES = 20  # first replies of a task that tell whether one rule refuses most of them
 _EARLY = 10  # first replies of a task in which a rule that refuses many is told of at once
 _EARLY_REFUSED = 5  # of these
 _LONGEST_RULE = 200  # characters of a rule in words
 _MOST_REPLIES = 10**12  # that a file may state
-_LONGEST = 60  # characters of a reason, which a user's own operator may have written
+_LONGEST_EXCERPT = 60  # characters of a reason, which a user's own operator may have written
 _LINES = f"{WITH_FORMS}_lines"  # the prompts of two forms
 _LISTS = f"{WITH_FORMS}_lists"
 _ANOTHER_FORM = {
@@ -58,13 +58,16 @@ class UnreadableReplies:
         self._read_tasks: set[str] = set()
         self._by_task: Counter[str] = Counter()
 
-    def read(self, request: Request[Any]) -> None:
+    def note_read(self, request: Request[Any]) -> None:
         self._read_tasks.add(request.task)
 
     def add(
         self, request: Request[Any], key: str, error: UnreadableReply, kept_in: str = ""
     ) -> None:
-        """Count the reply to a request with this key, once. May raise NothingUsable."""
+        """Count the reply to a request with this key, once. Raises NothingUsable where that is one
+        of MOST_UNUSABLE replies to a task, of which none could be read. `kept_in` is the file that
+        stores them.
+        """
         if key in self._keys:
             return
         self._keys.add(key)
@@ -74,7 +77,7 @@ class UnreadableReplies:
             sentence = too_many_unreadable(unreadable_facts(self._counts))
             why = f"{self._none_could_be_used(request)}. {sentence}"
             if error.reply:
-                why += f'. The last one begins "{excerpt(error.reply, _LONGEST)}"'
+                why += f'. The last one begins "{excerpt(error.reply, _LONGEST_EXCERPT)}"'
             if kept_in:
                 # A run that stops writes no failures file.
                 why += f"; see all in {kept_in}. The same command goes on with the other records"
@@ -87,8 +90,8 @@ class UnreadableReplies:
     def _none_could_be_used(self, request: Request[Any]) -> str:
         return f"none of {self._by_task[request.task]} replies to {request.task} could be used"
 
-    def lost(self, request: Request[Any], error: NoCompletion) -> None:
-        """Count the answers to a request that were no replies at all; NothingUsable as `add`."""
+    def add_no_completions(self, request: Request[Any], error: NoCompletion) -> None:
+        """Count the answers to a request that were no replies at all. Raises as `add` does."""
         self._by_task[request.task] += error.attempts
         if self._are_of_no_use(request):
             raise NothingUsable(
@@ -96,7 +99,9 @@ class UnreadableReplies:
             )
 
     def count(self, request: Request[Any], error: UnreadableReply) -> None:
-        """Count a reply, even one that was counted before: a check's differs each time."""
+        """Count a reply without its key, as of a check: its replies differ each time. This never
+        raises.
+        """
         self._counts["unreadable"] += 1
         self._counts[f"{UNREADABLE_REASON}{error.reason}"] += 1
         if request.task == WITH_FORMS:
@@ -114,22 +119,24 @@ class FirstReplies:
         self._last: dict[str, dict[str, str]] = {}
         # by task and rule: whether each of the last second replies could be read
         self._second: dict[tuple[str, str], list[bool]] = {}
-        self._sent: Counter[str] = Counter()  # replies that this run sent for, by task
-        self._refused: dict[str, Counter[str]] = {}  # the first `_EARLY` of these, by rule
+        # of the first `_EARLY` replies that this run sent for: how many came, by task, and how many
+        # each rule refused, by task and rule
+        self._sent: Counter[str] = Counter()
+        self._refused: dict[str, Counter[str]] = {}
         self._told: set[str] = set()  # tasks
 
     def add(self, request: Request[Any], key: str, error: RecordError | None, sent: bool) -> None:
-        """Note the reply to the first try of a question, and tell once of many that are refused.
-        Stored replies are never told of: a run that goes on reads again those of failed records
-        alone, of which all are refused.
+        """Note the reply to the first try of a question; `error` is why it was refused, if it was.
+        The user is told once where many are, but not of stored replies: a run that goes on reads
+        only those of failed records again, so that all of them are refused.
         """
         if error is not None and not isinstance(error, UnreadableReply):
             return
         rule = rule_of(error)
         last = self._last.setdefault(request.task, {})
         last[key] = rule
-        if len(last) > _LAST:
-            del last[next(iter(last))]
+        if len(last) > _LAST_FIRST_REPLIES:
+            del last[next(iter(last))]  # the oldest
         if sent and self._sent[request.task] < _EARLY:
             self._sent[request.task] += 1
             if error is not None and rule:
@@ -142,13 +149,13 @@ class FirstReplies:
         second = self._second.get((task, rule), [])
         if 2 * sum(second) > len(second):
             return False
-        return 2 * list(self._last.get(task, {}).values()).count(rule) > _LAST
+        return 2 * list(self._last.get(task, {}).values()).count(rule) > _LAST_FIRST_REPLIES
 
     def add_second(self, task: str, rule: str, is_read: bool) -> None:
         """Note whether the second reply to a question could be read whose first a rule refused."""
         second = self._second.setdefault((task, rule), [])
         second.append(is_read)
-        del second[:-_LAST]
+        del second[:-_LAST_FIRST_REPLIES]
 
     def _tell_if_many(self, request: Request[Any], error: UnreadableReply, rule: str) -> None:
         task = request.task
@@ -160,7 +167,7 @@ class FirstReplies:
         forms = {_form_of(request): refused[rule]} if task == WITH_FORMS else {}
         advice = _advice(error.reason, refused[rule], forms)
         in_words = excerpt(str(error), _LONGEST_RULE).rstrip(".")
-        begins = excerpt(error.reply or "", _LONGEST)
+        begins = excerpt(error.reply or "", _LONGEST_EXCERPT)
         say(
             f"Warning: {refused[rule]} of the first {self._sent[task]} replies to {task} were"
             f' refused: {in_words}. One begins "{begins}". What to do: {advice}.'
@@ -168,8 +175,8 @@ class FirstReplies:
 
 
 def rule_of(error: UnreadableReply | None) -> str:
-    """Return what tells the rule that refused a reply; "" where none did. Where a reader names no
-    reason, its whole message has to be the same.
+    """Return a text that is the same for all replies that one rule has refused; "" where none did.
+    It is the reason that the reader names, or else its whole message.
     """
     if error is None or isinstance(error, (TruncatedReply, SuspectReply)):
         return ""
@@ -196,7 +203,7 @@ def counts_after(prefix: str, counts: Counter[str]) -> dict[str, int]:
     return found
 
 
-def are_unreadable_facts(facts: Mapping[str, Any]) -> bool:
+def has_unreadable_counts(facts: Mapping[str, Any]) -> bool:
     """Return whether a `run.json`, perhaps a damaged one, has what `too_many_unreadable` needs."""
     counts = [facts.get("answered"), facts.get("unreadable")]
     for name in ("unreadable_reasons", "unreadable_forms"):
@@ -213,14 +220,14 @@ def too_many_unreadable(facts: Mapping[str, Any]) -> str:
     """
     unreadable = facts["unreadable"]
     answered = facts["answered"]
-    if unreadable < _FEWEST or unreadable <= _MOST * answered:
+    if unreadable < _FEWEST_TO_TELL or unreadable <= _TOLERATED_SHARE * answered:
         return ""
     # more are possible only where equal checks shared a reply
     share = min(1.0, unreadable / max(answered, 1))
     reason = _most_frequent(facts["unreadable_reasons"])
     forms = facts["unreadable_forms"]
     advice = _advice(reason, unreadable, forms)
-    most = "" if reason in ("", "other") else f" (most: {excerpt(reason, _LONGEST)})"
+    most = "" if reason in ("", "other") else f" (most: {excerpt(reason, _LONGEST_EXCERPT)})"
     return f"{share:.0%} of replies could not be read as asked{most}: {advice}"
 
 

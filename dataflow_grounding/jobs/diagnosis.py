@@ -15,7 +15,7 @@ from dataflow_grounding.data import bucket
 from dataflow_grounding.data.records import read_object
 from dataflow_grounding.data.results_folder import RUN_JSON, stated_in
 from dataflow_grounding.engine.plain_questions import picture_of_square
-from dataflow_grounding.engine.unreadable import are_unreadable_facts, too_many_unreadable
+from dataflow_grounding.engine.unreadable import has_unreadable_counts, too_many_unreadable
 from dataflow_grounding.engine.workers import run_blocking
 from dataflow_grounding.jobs.schema_question import schema_kept
 from dataflow_grounding.jobs.serving_of_spec import serving_of
@@ -95,7 +95,7 @@ def _unreadable_in_last_run(spec: Spec, model: str) -> str:
     if run.get("model") != model or asking_then != spec.block.vlm.asking:
         return ""
     summary = run.get("summary")
-    if not isinstance(summary, dict) or not are_unreadable_facts(summary):
+    if not isinstance(summary, dict) or not has_unreadable_counts(summary):
         return ""
     return too_many_unreadable(summary)
 

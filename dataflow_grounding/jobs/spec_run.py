@@ -14,7 +14,7 @@ from dataflow_grounding.engine.budget import Prices
 from dataflow_grounding.engine.execute import refuse_foreign, refuse_to_overwrite
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.plan import Step
-from dataflow_grounding.engine.shard import Shard, divide_places
+from dataflow_grounding.engine.shard import Shard, divide_max_workers
 from dataflow_grounding.jobs.job import Job, Kind
 from dataflow_grounding.jobs.judge import servings_of
 from dataflow_grounding.jobs.output_format import Writer, writer_of
@@ -177,7 +177,7 @@ def _part_of_limits(
     if shard.of == 1:
         return options, []
     parts = []
-    for serving, of_all in divide_places(servings, shard):
+    for serving, of_all in divide_max_workers(servings, shard):
         parts.append(f"max_workers {serving.max_workers} of {of_all}")
     if options.max_requests is not None:
         requests = shard.part_of(options.max_requests)

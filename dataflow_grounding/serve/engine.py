@@ -50,7 +50,7 @@ class Engine:
         self._budget = budget_of(run.options)
         self._askings: dict[int, Asking] = {}  # by the id() of the serving
         for serving in servings:
-            asking = Asking(serving, run.options, self._budget, servings=len(servings))
+            asking = Asking(serving, run.options, self._budget, serving_count=len(servings))
             self._askings[id(serving)] = asking
         self._settled: set[Size] = set()  # sizes of pictures that the box format is settled for
         self._settling = asyncio.Lock()

@@ -35,7 +35,7 @@ from dataflow_grounding.engine.plan import Step
 from dataflow_grounding.engine.progress import Now
 from dataflow_grounding.engine.run import Run
 from dataflow_grounding.engine.run_lock import YOUNG_SECONDS
-from dataflow_grounding.engine.shard import Shard, divide_places, lines_path
+from dataflow_grounding.engine.shard import Shard, divide_max_workers, lines_path
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.engine.workers import in_background
 from dataflow_grounding.scale.cluster._shipping import unshipped
@@ -183,7 +183,7 @@ class _Task:
         shard = self._shard._replace(rows=bucket.bring(rows, lines_path(rows)))
         steps = [replace(step, storage=step.storage.in_folder(folder)) for step in work.steps]
         servings = [step.operator.serving for step in steps if step.operator.serving is not None]
-        divide_places(servings, lane)
+        divide_max_workers(servings, lane)
         options = replace(
             work.options,
             pilot=None,
