@@ -23,7 +23,7 @@ class _SetByFile(NamedTuple):
     file: str
 
 
-_set_by: dict[str, _SetByFile] = {}
+_set_by: dict[str, _SetByFile] = {}  # by the variable's name
 
 _SETTABLE = re.compile(
     r"DF_(?!WORK_FOLDER$)\w+|\w+_(?:API_KEY|API_TOKEN|BASE_URL)|HF_TOKEN|OPENAI_(?:ORG|PROJECT)_ID|AZURE_OPENAI_ENDPOINT"
@@ -85,9 +85,9 @@ def may_be_in_env_file(name: str) -> bool:
 
 
 def names_address(address: str) -> tuple[str, str] | None:
-    """Return the first variable that a `.env` file set and that names an address, and the file. A
-    value names `https://eu.host.org:8000/v1` if it holds `eu.host.org:8000`, is whole parts of the
-    host between dots (`host.org`, `eu`), or is the port.
+    """Return the first variable set by a `.env` file that names an address, and that file; None if
+    there is none. A value names `https://eu.host.org:8000/v1` if it holds `eu.host.org:8000`, is
+    whole parts of the host between dots (`host.org`, `eu`), or is the port.
     """
     parts = urlsplit(address)
     host_and_port = parts.netloc
@@ -120,7 +120,7 @@ def refuse_key_from_another_place(
     variable, file = variable_and_file
     of_file = [os.environ[name] for name in _set_by if _file_of(name) == file]
     texts = [text for text in (key, *headers.values()) if text and text not in of_file]
-    secret = _variable_in(texts) or _of_the_spec(key, headers, texts, of_file)
+    secret = _key_of_variable_in(texts) or _secret_of_spec(key, headers, texts, of_file)
     if secret:
         raise SpecError(
             f"{variable} is set by {file}, and {secret} is not: a key goes to no address that"
@@ -129,11 +129,12 @@ def refuse_key_from_another_place(
         )
 
 
-def _variable_in(texts: list[str]) -> str:
-    # A whole text is compared with the variables named as secrets, and with all others of some
-    # length, because a variable of any name may hold a key. Within a text, as in `Bearer KEY`, only
-    # long values of variables named as secrets are looked for: a longer text may hold the value of
-    # any other variable by accident.
+def _key_of_variable_in(texts: list[str]) -> str:
+    # Returns, in words, a key of the environment that is in the texts; "" without one. A whole text
+    # is compared with the variables named as secrets, and with all others of some length, because a
+    # variable of any name may hold a key. Within a text, as in `Bearer KEY`, only long values of
+    # variables named as secrets are looked for: a longer text may hold the value of any other
+    # variable by accident.
     for name, content in os.environ.items():
         value = content.strip()
         is_secret = is_secret_variable(name)
@@ -147,9 +148,11 @@ def _variable_in(texts: list[str]) -> str:
     return ""
 
 
-def _of_the_spec(
+def _secret_of_spec(
     key: str | None, headers: Mapping[str, str], texts: list[str], of_file: list[str]
 ) -> str:
+    # Returns, in words, a secret that the spec states itself; "" without one. `of_file` are the
+    # values that the `.env` file set.
     if key and key in texts and is_no_word(key):
         return "the key"
     for name, text in headers.items():
@@ -168,7 +171,8 @@ def _file_of(name: str) -> str:
 
 
 def _settings(path: str) -> dict[str, tuple[str, int]]:
-    # A line that can't be read may be a key: it isn't shown.
+    # Returns by name each value and the line where it is. A line that can't be read may be a key:
+    # it isn't shown.
     from dotenv.parser import parse_stream
 
     settings: dict[str, tuple[str, int]] = {}

@@ -130,8 +130,8 @@ def open_input(path: str) -> IO[bytes]:
 
 
 def open_start(path: str, size: int, check: Callable[[State], None]) -> IO[bytes]:
-    """Open a file, unless `check` refuses it, of which perhaps no more than `size` bytes are there:
-    a store isn't asked for more.
+    """Open a file to read its first `size` bytes, unless `check` refuses it. A store isn't asked
+    for more; a file of this machine has all of its bytes.
     """
     state = look(path)
     check(state)
@@ -143,8 +143,9 @@ def open_start(path: str, size: int, check: Callable[[State], None]) -> IO[bytes
 def read_input(
     path: str, most: int, check: Callable[[State], None], size: int | None = None
 ) -> bytes:
-    """Return all bytes of a file, unless `check` refuses it before it is opened: to open a device
-    may do something. A store isn't asked for a `size` that is known.
+    """Return all bytes of a file, unless `check` refuses it. It is checked before it is opened, as
+    to open a device may do something. A store isn't asked for a `size` that is known. A file that
+    grows meanwhile is read up to about `most` bytes.
     """
     if is_remote(path):
         state = look(path) if size is None else State(size, 0, "file")

@@ -63,7 +63,7 @@ def learn(*values: object) -> None:
 
 
 def _learn_forms(secret: str) -> None:
-    shape = "odd" if is_no_word(secret) else "word"
+    shape = "odd" if is_no_word(secret) else "word"  # the keys of `_forms`
     if secret in _forms.get(shape, ()):
         return  # the token that goes with each request is learnt again with each
     in_json = json.dumps(secret)[1:-1]
@@ -186,7 +186,7 @@ def is_no_word(value: str) -> bool:
     return is_camel_case or re.search(r"[^A-Za-z\s./:,'_-]", value) is not None
 
 
-def _without(shape: str, text: str) -> str:
+def _without_known(shape: str, text: str) -> str:
     forms = _forms.get(shape, ())
     for form in forms:
         text = text.replace(form, BLOT)
@@ -195,18 +195,18 @@ def _without(shape: str, text: str) -> str:
 
         plain = unescape(text)
         if any(form in plain for form in forms):
-            return _without(shape, plain)
+            return _without_known(shape, plain)
     return text
 
 
 def blotted(text: str) -> str:
     """Return a text, which may be a record's own data, without the secrets that can't be words."""
-    return _without("odd", text) if text else text
+    return _without_known("odd", text) if text else text
 
 
 def blotted_message(text: str) -> str:
     """Return a text for people without secrets, passwords or keys; those that may be words stay."""
-    text = _without("odd", text)
+    text = _without_known("odd", text)
     if "://" in text:
         text = _USER.sub(f"{BLOT}@", text)
         text = _PARAMETER.sub(_blotted_parameter, text)
@@ -220,7 +220,7 @@ def _blotted_parameter(parameter: re.Match[str]) -> str:
 
 def excerpt(text: str, most: int = 300) -> str:
     """Return the start of what an endpoint or a library said, in one line, without any secret."""
-    line = _without("word", blotted_message(" ".join(text.split())))
+    line = _without_known("word", blotted_message(" ".join(text.split())))
     return line[:most]  # it is cut last: half a key would not be recognised
 
 
@@ -230,8 +230,9 @@ def words_of(error: BaseException) -> str:
 
 def masked(value: Any, secret: bool = False, ours: bool = True) -> Any:
     """Return settings as they may be written: secrets blotted out, references (`${oc.env:KEY}`)
-    kept. In `ours`, `api_key` and `extra_headers` are secret; in `extra_body`, Gemini's `extra` and
-    `settings` the names are somebody else's, and what they say decides.
+    kept. `secret` says that the value is one. In settings of `ours`, only `api_key` and
+    `extra_headers` are. The names within `extra_body`, Gemini's `extra` and `settings` aren't ours:
+    there, each name that sounds like a secret's is taken for one.
     """
     if isinstance(value, Mapping):
         inside = {}

@@ -95,8 +95,8 @@ def _opened(address: str, scheme: str) -> tuple[Any, str]:
 
 @lru_cache(maxsize=1)
 def _hub_file_system(file_system: Callable[..., Any], minute: float) -> Any:
-    # For the facts of one file, it lists the file's folder and keeps the listing. A new object has
-    # no listings, so they don't grow old.
+    # For the facts of one file, the Hub's file system lists the file's folder and keeps the
+    # listing. Each minute there is a new object, without listings, so that they don't grow old.
     learn(os.environ.get("HF_TOKEN"))
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # else it prints each retry
     system = file_system(skip_instance_cache=True)
@@ -138,7 +138,7 @@ def system_errors(address: str) -> Iterator[None]:
         is_short = getattr(error, "errno", None) in {*SHORT, errno.ENOSPC, errno.EDQUOT}
         if is_short or not is_remote(address) or isinstance(error, GroundingError):
             raise
-        number = _number_of(error)
+        number = _errno_of(error)
         why = words_of(error)
         if number in (errno.ENOENT, errno.EISDIR):
             why = os.strerror(number)
@@ -147,9 +147,9 @@ def system_errors(address: str) -> Iterator[None]:
         raise OSError(number, why, address) from None
 
 
-def _number_of(error: Exception) -> int:
-    # EIO for what nothing else is known of: it may pass. huggingface_hub says "not found" of what
-    # one may not see, too.
+def _errno_of(error: Exception) -> int:
+    # Returns the errno that the system would give for a library's error: EIO where nothing else is
+    # known, as that may pass. huggingface_hub says "not found" of what one may not see, too.
     if "(repository not found)" in f"{error}":
         return errno.EACCES
     for error_class, number in _ERRNO_OF_ERRORS:
@@ -186,8 +186,8 @@ def look(path: str) -> State:
 
 
 def _change_time(info: dict[str, Any]) -> float:
-    # Where its library doesn't say, or says it as a text, it is a number below 1 made of the file's
-    # digest, which changes when the file does.
+    # Returns seconds since 1970. Where the library tells no time, or tells it as a text, it is a
+    # number below 1 that is made of the file's digest, and so changes when the file does.
     changed = _first_of(info, _TIMES)
     if isinstance(changed, datetime):
         return changed.timestamp()
@@ -246,7 +246,7 @@ def _fetch_patiently(
     file: Any, path: str, fetch: Callable[[int, int], bytes], begin: int, end: int
 ) -> bytes:
     size = min(end, file.size) - begin
-    return patiently(path, lambda: _whole(fetch(begin, end), size))
+    return patiently(path, lambda: _checked_length(fetch(begin, end), size))
 
 
 def fetched(address: str, size: int) -> bytes:
@@ -254,10 +254,12 @@ def fetched(address: str, size: int) -> bytes:
     system, name = place_of(address)
     if size == 0:
         return b""
-    return patiently(address, lambda: _whole(system.cat_file(name, start=0, end=size), size))
+    return patiently(
+        address, lambda: _checked_length(system.cat_file(name, start=0, end=size), size)
+    )
 
 
-def _whole(data: bytes, size: int) -> bytes:
+def _checked_length(data: bytes, size: int) -> bytes:
     if len(data) != size:
         raise OSError(errno.EIO, f"{len(data):,} of {size:,} bytes came")
     return data

@@ -20,7 +20,7 @@ from dataflow_grounding._util.secrets import blotted, blotted_message
 
 # Characters that command a terminal, or confuse its reader: C0 (but tab and newline), DEL, C1,
 # marks that turn a line's direction, line separators, halves of surrogate pairs.
-_COMMANDS = re.compile(
+_CONTROL_CHARACTERS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 _PIECE = 1000  # elements of a list that are written as JSON together
@@ -41,7 +41,7 @@ def only_answers() -> Iterator[None]:
         _answers = None
 
 
-_NUMBERS = re.compile(r"\[\n *(-?\d[\d.e+-]*(?:,\n *-?\d[\d.e+-]*)*)\n *\]")
+_LIST_OF_NUMBERS = re.compile(r"\[\n *(-?\d[\d.e+-]*(?:,\n *-?\d[\d.e+-]*)*)\n *\]")
 """A list of numbers in JSON, each on a line of its own. No text of JSON holds such a list."""
 
 
@@ -52,7 +52,9 @@ def shown(text: str, lines: bool = True) -> str:
         return text
     if not lines:
         text = text.replace("\n", "\\n")
-    return _COMMANDS.sub(lambda command: command[0].encode("unicode_escape").decode(), text)
+    return _CONTROL_CHARACTERS.sub(
+        lambda command: command[0].encode("unicode_escape").decode(), text
+    )
 
 
 def show_as(folder: str, address: str) -> None:
@@ -65,7 +67,7 @@ def show_as(folder: str, address: str) -> None:
 
 
 def addressed(text: str) -> str:
-    """Return a text with such folders as their addresses."""
+    """Return a text in which folders that `show_as` was told of are their addresses."""
     for folder, address in _shown_as.items():
         if folder in text:
             is_folder = rf"{re.escape(folder)}(?!(?:/shards/[^/]+)?/\.ckpt)"
@@ -95,15 +97,18 @@ def say_json(value: Any, indent: int | None = None) -> None:
         _print("")
     else:
         text = _harmless_json(encoder.encode(value))
-        _print(_NUMBERS.sub(lambda numbers: f"[{' '.join(numbers[1].split())}]", text))
+        _print(_LIST_OF_NUMBERS.sub(lambda numbers: f"[{' '.join(numbers[1].split())}]", text))
 
 
 def _harmless_json(text: str) -> str:
-    return _COMMANDS.sub(lambda command: f"\\u{ord(command[0]):04x}", addressed(blotted(text)))
+    return _CONTROL_CHARACTERS.sub(
+        lambda command: f"\\u{ord(command[0]):04x}", addressed(blotted(text))
+    )
 
 
 def _json_pieces(value: Any, encoder: json.JSONEncoder) -> Iterator[str]:
-    # No string is cut: a secret in it couldn't be recognised.
+    # Yields the text of a value in pieces, as it may be too long for memory. No string is cut: a
+    # secret in it couldn't be recognised.
     if isinstance(value, dict) and _is_long(value):
         before = "{"
         for key, item in value.items():
@@ -198,8 +203,8 @@ class LiveLine:
         return cls() if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else None
 
     def show(self, title: str, parts: Sequence[str], needed: int = 1) -> None:
-        """Show the title and as many parts as there is room for; no title if `needed` parts need
-        its room.
+        """Show the title and as many parts as there is room for. The first `needed` parts matter
+        more than the title, which gives way to them.
         """
         _live[:] = [self]
         columns = USUAL_COLUMNS
@@ -208,10 +213,10 @@ class LiveLine:
         text = f"{shown(title, lines=False)} {parts[0]}"
         width_of_needed = sum(len(part) + 2 for part in parts[1:needed])
         # The last column stays free: some terminals wrap there.
-        if _width(text) + width_of_needed >= columns:
+        if _columns_of(text) + width_of_needed >= columns:
             text = parts[0][: columns - 1]  # without the title
         for part in parts[1:]:
-            if _width(text) + len(part) + 2 >= columns:
+            if _columns_of(text) + len(part) + 2 >= columns:
                 break
             text += f", {part}"
         self.write(text)
@@ -267,7 +272,7 @@ class _Teller:
             self._live.end()
 
 
-def _width(text: str) -> int:
+def _columns_of(text: str) -> int:
     if text.isascii():
         return len(text)
     columns = 0

@@ -79,9 +79,9 @@ async def off_loop(work: Callable[..., T], *arguments: Any) -> T:
 def side_by_side(
     work: Callable[[A], T], items: Iterable[A], waits: Callable[[A], bool], *, cores: bool = False
 ) -> Iterator[T]:
-    """Yield what `work` returns for each item, in order. A batch in which an item `waits` for
-    stores is done by threads, another one in this thread or, with `cores`, by a thread for each
-    core.
+    """Yield what `work` returns for each item, in order. Items are done in batches: by threads
+    where any item of the batch `waits` for stores, else in this thread or, with `cores`, by a
+    thread for each core.
     """
     remaining = iter(items)
     with ExitStack() as stack:

@@ -12,8 +12,8 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # that of libyaml, wher
 def check_values(text: str) -> None:
     """Raise ValueError, one line, for YAML of too many or too deep values; none of it is made."""
     counts = [0]  # of the values in each list or mapping around
-    anchors: list[str | None] = [None]
-    of_anchor: dict[str, int] = {}
+    anchors: list[str | None] = [None]  # of the same lists and mappings
+    of_anchor: dict[str, int] = {}  # an anchor's values, which each alias of it stands for
     for event in yaml.parse(text, Loader=_LOADER):
         if isinstance(event, yaml.CollectionStartEvent):
             counts.append(1)

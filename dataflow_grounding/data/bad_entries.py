@@ -22,16 +22,19 @@ class ImportRefused(InputError):
 
 
 class BadEntries:
-    """The entries of an import that can't be read; `stops` makes the first one end it."""
+    """The entries of an import that can't be read.
+
+    With `stops` the first one ends the import; `take` is given the reason for each.
+    """
 
     def __init__(self, stops: bool = False, take: Callable[[str], None] | None = None) -> None:
         self._stops = stops
         self._take = take
         self.count = 0
         self.named: list[str] = []
-        self.place = ""
+        self.place = ""  # where the entry that is being read is; see `entry_errors`
         self._read = 0  # entries that aren't bad
-        self._of_picture = 0
+        self._of_picture = 0  # objects left out since `marked` was called last
 
     def note(self, why: str) -> None:
         """Take in that an entry is left out. Raises ImportRefused where that ends the import."""
@@ -58,8 +61,8 @@ class BadEntries:
         self.note(why)
 
     def marked(self, record: dict[str, Any]) -> dict[str, Any]:
-        """Return a record with the number of objects left out since the last one. Without a box it
-        is no background then.
+        """Return a record with the number of objects left out since the last record. If any was, a
+        record without a box is marked as no background.
         """
         if not self._of_picture:
             return record

@@ -71,17 +71,18 @@ class _Bucket:
         self.address = address
         self.root = root
         self.part = part
-        # Named so, it isn't shown as the address: errors of this machine's disk are no bucket's.
+        # How messages about this machine's disk call the folder: its path would be shown as the
+        # address, as if the bucket had failed.
         self.kept = f"{os.path.basename(root)} in {os.path.dirname(root)}"
         self._system, self._path = place_of(address)
         mark = os.path.join(root, _MARK)
         with errors_as(InputError, f"can't write in {self.kept}", again=True):
-            if not os.path.exists(mark):
+            if not os.path.exists(mark):  # a new working folder, which gets a name as a writer
                 os.makedirs(root, exist_ok=True)
                 stated = {"address": address, "part": part, "id": token_hex(8)}
                 write_bytes(mark, json.dumps(stated).encode())
         self.writer = str(read_object(mark).get("id"))
-        _buckets[root] = self
+        _buckets[root] = self  # from now on `_bucket_of` finds it
         show_as(root, address)
 
     def here(self, *path: str) -> str:
@@ -150,20 +151,22 @@ class _Bucket:
             )
 
     def take(self) -> None:
-        """Bring what runs read of the part, where it isn't here or was changed there since. What
-        was changed here and not sent yet is overwritten by that. Files that are gone there are
-        forgotten as sent, so that `send_changes` sends them again.
+        """Bring what runs read of the part, where it isn't here or was changed there since. It
+        overwrites changes here that aren't sent yet. Files that are gone there are forgotten as
+        sent, so that `send_changes` sends them again.
         """
         sent = read_object(self.here(_SENT))
         here = self._states_here()
         there = self._versions_there({posixpath.dirname(path) for path in here})
-        kept: dict[str, Any] = {}
+        kept: dict[str, Any] = {}  # as in _SENT: [state here, version there]
         wanted: list[str] = []
         for path, version in there.items():
-            if path in here and path in sent and sent[path][-1] == version:
+            is_up_to_date = path in here and path in sent and sent[path][-1] == version
+            if is_up_to_date:
                 kept[path] = sent[path]
-            elif path in here or self._is_read(path):
+            elif path in here or self._is_read_by_runs(path):
                 wanted.append(path)
+        # finished.json speaks of the files that are here, which others replace now.
         if any(path.endswith((".json", ".jsonl")) for path in wanted):
             Path(self.here(self.part, CKPT, "finished.json")).unlink(missing_ok=True)
         self.fetch(*wanted)
@@ -173,11 +176,13 @@ class _Bucket:
             write_bytes(self.here(_SENT), json.dumps(kept).encode())
 
     def _versions_there(self, folders: Iterable[str]) -> dict[str, str]:
-        # Of the files in these folders, in the part's own, and in those of its steps.
-        found = self._found({*folders, self.part, posixpath.join(self.part, CKPT)})
+        # Returns the versions of the files in these folders, in the part's own, and in its steps'.
+        found = self._files_there({*folders, self.part, posixpath.join(self.part, CKPT)})
         return {path: file_version(info) for path, info in found if self._is_shared(path)}
 
-    def _found(self, folders: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _files_there(self, folders: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+        # Yields the files in these folders and in the folders of steps in them, with what is told
+        # of each. Folders are listed side by side, as each listing waits for the store.
         waiting = set(folders)
         looked_into: set[str] = set()
         while waiting:
@@ -195,13 +200,13 @@ class _Bucket:
                         waiting.add(path)
             waiting -= looked_into
 
-    def _is_read(self, path: str) -> bool:
+    def _is_read_by_runs(self, path: str) -> bool:
         # A bucket may have much else at that address.
         folder = posixpath.dirname(posixpath.relpath(path, self.part or "."))
         return path.endswith(_ROWS) and (folder in ("", CKPT) or bool(_STEP.fullmatch(folder)))
 
     def take_shards(self) -> list[str]:
-        """Make the shards' files here those that are there; return their folders' names."""
+        """Replace the shards' files here by those there; return the names of their folders."""
         for path in Path(self.here(SHARDS)).glob("*/*"):
             if path.name == CKPT:
                 continue  # replies that were brought
@@ -211,7 +216,7 @@ class _Bucket:
             names = [name for name in self.listed(SHARDS) if "-of-" in name]
         folders = [f"{SHARDS}/{name}" for name in names]
         pictures = [f"{folder}/{PICTURES}" for folder in folders]
-        found = [path for path, _ in self._found([*folders, *pictures])]
+        found = [path for path, _ in self._files_there([*folders, *pictures])]
         self.fetch(*[path for path in found if path.endswith(_ROWS) or f"/{PICTURES}/" in path])
         return names
 
@@ -220,7 +225,7 @@ class _Bucket:
         sent = read_object(self.here(_SENT))
         changed: dict[str, list[int]] = {}
         for path, state in self._states_here().items():
-            is_sent = path in sent and sent[path][0] == state
+            is_sent = path in sent and sent[path][0] == state  # [state here, version there]
             is_meant = not endings or path.endswith(endings)
             if is_meant and not is_sent:
                 changed[path] = state
@@ -257,8 +262,8 @@ class _Bucket:
         return states
 
     def _is_shared(self, path: str) -> bool:
-        # Not so are shards' files, unless the part is a shard, and what only this machine has a use
-        # for.
+        # Whether a file is sent and brought: not what only this machine has a use for, nor files of
+        # shards, unless the part is a shard.
         folders = path.split("/")
         if not self.part and folders[0] == SHARDS:
             return False
@@ -298,26 +303,27 @@ class _Replies:
         return self._bucket.read(self._claim_path) not in (self._claim, b"")
 
     def bring(self) -> None:
-        """Bring all replies that are stored there, of this folder's own log, too. Logs here are
-        added to, never replaced. What the store has of the own one counts as sent.
+        """Bring all replies that are stored there, also those of this folder's own log. Lines are
+        added to the logs here, which are never replaced. What the store has of the folder's own log
+        counts as sent.
         """
         with errors_as(InputError, f"can't read {self._bucket.address}", again=True):
             logs = self._listed_logs()
-            in_threads(lambda log: self._bring(log[0], log[1], logs[log]), logs)
-        own_parts = logs[self._folder, self._bucket.writer]
-        self._sent_end = max((begin + size for begin, size in own_parts.items()), default=0)
+            in_threads(lambda log: self._bring_log(*log, parts=logs[log]), logs)
+        own_parts = logs[self._folder, self._bucket.writer]  # it is always listed, perhaps empty
+        self._sent_end = max((offset + size for offset, size in own_parts.items()), default=0)
         self._part_begin = self._sent_end
 
     def _listed_logs(self) -> dict[tuple[str, str], dict[int, int]]:
-        # By folder and writer, the sizes of the parts by their offset. Logs of other shards are
-        # among them, except those of blocks of the same split, which have no row of this one; so
-        # are those of this folder that are known of though nothing is listed, with no parts.
+        # Returns by (folder, writer) the parts of each log: the size of each by its offset. Logs of
+        # known writers in this folder are always there, perhaps without parts. Logs of other shards
+        # are there, too, unless both shards are blocks of one split, which share no row.
         bucket = self._bucket
         logs: dict[tuple[str, str], dict[int, int]]
         logs = {(self._folder, writer): {} for writer in self._known}
         folders = {CKPT, self._folder}
         for name, info in bucket.listed(SHARDS).items():
-            if info["type"] == "directory" and not _are_apart(name, bucket.part):
+            if info["type"] == "directory" and not _are_blocks_of_one_split(name, bucket.part):
                 folders.add(f"{within(SHARDS, name)}/{CKPT}")
         listed = in_threads(lambda folder: bucket.listed(f"{folder}/replies"), folders)
         for folder, files in zip(folders, listed, strict=True):
@@ -327,9 +333,9 @@ class _Replies:
                     logs.setdefault((folder, match[1]), {})[int(match[2])] = info["size"]
         return logs
 
-    def _bring(self, folder: str, writer: str, parts: dict[int, int]) -> None:
-        # A listing may lack new parts: so in the end the one that would come next is asked for by
-        # its name.
+    def _bring_log(self, folder: str, writer: str, parts: dict[int, int]) -> None:
+        # Adds to a log here what its parts there have more. A listing may lack new parts: so in the
+        # end the one that would come next is asked for by its name.
         is_own = folder == self._folder and writer == self._bucket.writer
         path = self._log if is_own else self._bucket.here(folder, "replies", f"{writer}.jsonl")
         os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -370,8 +376,8 @@ def _part_name(folder: str, writer: str, begin: int) -> str:
     return within(f"{folder}/replies", f"{writer}-{begin:015}.jsonl")
 
 
-def _are_apart(name: str, part: str) -> bool:
-    # Blocks of one split have no row of one another.
+def _are_blocks_of_one_split(name: str, part: str) -> bool:
+    # Such shards have no row in common.
     own = posixpath.basename(part)
     block, _, count = name.rpartition("-")
     own_block, _, own_count = own.rpartition("-")
@@ -435,9 +441,9 @@ class _Run:
 
 
 def local(results: str, part: str = "") -> str:
-    """Return the folder of this machine in which to work for a results folder, or its `part`. For
-    an address that is one in `DF_WORK_FOLDER` or the user's cache, the same each time. Raises
-    InputError for an address that is misspelt.
+    """Return the folder of this machine in which to work on a results folder, or on its `part`. An
+    address has one in `DF_WORK_FOLDER` or the user's cache, the same each time. Raises InputError
+    for an address that is misspelt.
     """
     if is_remote(results):
         results = _spelled(results)
@@ -452,7 +458,7 @@ def local(results: str, part: str = "") -> str:
 
 
 def _spelled(address: str) -> str:
-    # An address with keys is refused.
+    # Returns the one spelling of an address; InputError for one without a bucket, or with keys.
     scheme, _, path = address.partition("://")
     if not path.strip("/"):
         raise InputError(f"{address} names no bucket: results_dir should be as s3://bucket/run")
@@ -501,7 +507,7 @@ def in_step(checkpoint: str, taken_over: Callable[[], None]) -> Iterator[None]:
     run.begin()
     over = threading.Event()
     sender = threading.Thread(target=run.send_now_and_then, args=[over], daemon=True)
-    late = _word_on_the_wait(bucket)
+    wait_notice = _timer_to_say_it_waits(bucket)
     stopped: BaseException | None = None
     sender.start()
     try:
@@ -511,17 +517,17 @@ def in_step(checkpoint: str, taken_over: Callable[[], None]) -> Iterator[None]:
             stopped = why
             raise
         finally:
-            late.start()
+            wait_notice.start()
             over.set()
             sender.join()
             # A KeyboardInterrupt is none of a run, which makes an Interrupted of its own Ctrl-C.
             if not isinstance(stopped, KeyboardInterrupt):
                 run.end(stopped)
     finally:
-        late.cancel()
+        wait_notice.cancel()
 
 
-def _word_on_the_wait(bucket: _Bucket) -> threading.Timer:
+def _timer_to_say_it_waits(bucket: _Bucket) -> threading.Timer:
     waiting = (
         f"Waiting for {bucket.address} to take what comes of the run: all is kept in"
         f" {bucket.kept}; Ctrl-C leaves it to the next run to send it"

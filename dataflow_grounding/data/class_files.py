@@ -9,8 +9,9 @@ from dataflow_grounding._util.paths import kind_of, open_input
 
 
 def read_class_file(path: str) -> Any:
-    """Return the names of classes in a file, or what JSON or YAML holds otherwise: `.json` of COCO,
-    whose categories are taken by their ids, `.yaml` of Ultralytics, else a name in a line.
+    """Return the names of classes in a file: a `.json` of COCO, whose categories come in the order
+    of their ids, a `.yaml` of Ultralytics, else a name in each line. Of any other JSON or YAML
+    return what it holds.
     """
     ending = splitext(path)[1].lower()
     text = _text_of(path)

@@ -38,7 +38,8 @@ def class_key(name: str) -> str:
 def _pairs_stated(
     classes: Sequence[str] | Mapping[str, str | Mapping[str, Any]],
 ) -> list[tuple[Any, Any, str | int]]:
-    # Each pair of a phrase and a class has its place in `classes`; the reader checks for texts.
+    # Returns each phrase with its class and the number or key in `classes` where it is stated.
+    # Whether these are texts is for `phrases_with_classes` to check.
     if isinstance(classes, str) or not isinstance(classes, (Mapping, Sequence)):
         raise ClassError(
             "classes: should be a list of class names, or a mapping of phrases to classes"
@@ -170,7 +171,7 @@ def names_stated_in(run: Mapping[str, Any]) -> Iterator[str]:
                 # Entries are phrase → class, or class → a mapping.
                 names.append(stated if isinstance(stated, str) else name)
         yield from (name for name in names if isinstance(name, str))  # run.json may be damaged
-        return
+        return  # the first block that states some counts
 
 
 class ClassList:
@@ -184,8 +185,8 @@ class ClassList:
         return list(self._by_key.values())
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """Add the classes of expressions that have a box or state a `class`. What can't be read as
-        an expression is reported when the record is written.
+        """Add the classes of a record's expressions that have a box or state a `class`. What can't
+        be read as an expression is passed over: it is reported when the record is written.
         """
         expressions = record.get("expressions")
         if not isinstance(expressions, list):

@@ -211,7 +211,9 @@ def encodable(value: Any) -> Any:
 
 
 def parquet_rows(path: str, at_once: int) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a Parquet file, with `at_once` of them in memory, or fewer large ones."""
+    """Yield the rows of a Parquet file. At most `at_once` of them are in memory, or fewer if they
+    are large.
+    """
     with parquet_file(path) as file:
         batch_size = min(at_once, _rows_that_fit(file.metadata))
         for batch in file.iter_batches(batch_size=max(1, batch_size)):
@@ -219,8 +221,9 @@ def parquet_rows(path: str, at_once: int) -> Iterator[dict[str, Any]]:
 
 
 def _rows_that_fit(metadata: Any) -> int:
-    # A Parquet file stores a text that is repeated once, in a column's dictionary. In memory, each
-    # row has a copy, and that may be a large one.
+    # How many rows may be read together, at their mean size or with the largest value in each: a
+    # Parquet file stores a repeated text once, in a column's dictionary, but each row in memory has
+    # a copy.
     row_bytes = 0  # of a row on average, in the group where rows are largest
     dictionary_bytes = 0  # of the largest column with a dictionary, which takes no more than these
     for group_number in range(metadata.num_row_groups):

@@ -64,8 +64,8 @@ def joined_remarks(remarks: Iterable[str]) -> str:
 def wordings_of(record: Mapping[str, Any]) -> Wordings:
     """Return the wordings of a record's remark, one for each sentence. The record's phrases, their
     nouns and their classes are masked with `…`, and numbers with `N`. Wordings that differ in case,
-    articles, the number of things or the length of a list are one. What has no other word than
-    these is none.
+    articles, the number of things or the length of a list are one. A sentence without any other
+    word has none.
     """
     remark = record.get(REMARK)
     if not isinstance(remark, str) or not remark.strip():
@@ -77,7 +77,7 @@ def wordings_of(record: Mapping[str, Any]) -> Wordings:
     wordings: dict[str, str] = {}
     for number, sentence in enumerate(sentences, 1):
         ends_cut = is_cut and number == len(sentences)
-        masked = _masked(sentence, phrases, ends_cut)
+        masked = _parts_of(sentence, phrases, ends_cut)
         key = _key_of(masked)
         if key.strip(" …"):
             wordings[key + _CUT if ends_cut else key] = _as_read(sentence, masked)
@@ -85,7 +85,7 @@ def wordings_of(record: Mapping[str, Any]) -> Wordings:
 
 
 class _Phrases(NamedTuple):
-    by_first: dict[str, list[list[str]]]
+    by_first: dict[str, list[list[str]]]  # phrases as words, by their first word, longest first
     unspaced: list[str]  # phrases of scripts that put no spaces between words
 
     def masked(self, text: str) -> str:
@@ -134,7 +134,8 @@ class _Part(NamedTuple):
     mask: str = ""  # what people read in its place
 
 
-def _masked(sentence: str, phrases: _Phrases, is_cut: bool) -> list[_Part]:
+def _parts_of(sentence: str, phrases: _Phrases, is_cut: bool) -> list[_Part]:
+    # Returns the words of a sentence; phrases, numbers and words for any thing are masked.
     found = [(match.start(), match.end()) for match in _WORD.finditer(sentence)]
     words = [_folded(sentence[start:end]) for start, end in found]
     parts: list[_Part] = []
@@ -161,8 +162,9 @@ def _masked(sentence: str, phrases: _Phrases, is_cut: bool) -> list[_Part]:
 
 
 def _length_of_phrase_at(words: Sequence[str], index: int, phrases: _Phrases, is_cut: bool) -> int:
-    # at the end of a text that is cut off, a phrase may only begin
-    if is_cut and _begins_phrase(words[index:], phrases):
+    # Returns how many words the phrase at a place has; 0 if there is none. At the end of a text
+    # that is cut off, the beginning of a phrase counts as one.
+    if is_cut and _may_begin_phrase(words[index:], phrases):
         return len(words) - index
     for phrase in phrases.by_first.get(words[index], ()):
         if words[index : index + len(phrase)] == phrase:
@@ -170,7 +172,7 @@ def _length_of_phrase_at(words: Sequence[str], index: int, phrases: _Phrases, is
     return 0
 
 
-def _begins_phrase(words: Sequence[str], phrases: _Phrases) -> bool:
+def _may_begin_phrase(words: Sequence[str], phrases: _Phrases) -> bool:
     *whole, last = words
     for candidates in phrases.by_first.values():
         for phrase in candidates:
@@ -186,7 +188,8 @@ def _folded(word: str) -> str:
 
 
 def _key_of(parts: Sequence[_Part]) -> str:
-    # Masks of a list are one, and articles make no difference.
+    # Returns what equal wordings have in common: the masks of a list are one, and articles are left
+    # out.
     key: list[str] = []
     joins: list[str] = []  # since the last mask or other word
     for part in parts:
@@ -204,7 +207,8 @@ def _key_of(parts: Sequence[_Part]) -> str:
 
 
 def _as_read(sentence: str, parts: Sequence[_Part]) -> str:
-    # The words come from a model: what could be markup in a page or a README is left out.
+    # Returns a sentence with its masks, for people. The words come from a model: what could be
+    # markup in a page or a README is left out.
     pieces: list[str] = []
     end = 0
     for part in parts:
@@ -235,7 +239,7 @@ class Manners:
     def add(self, wordings: Wordings, watched: bool = True) -> None:
         """Count a record by its wordings; `rare` counts it only if it is `watched`."""
         self.records += 1
-        self.__dict__.pop("_manner", None)
+        self.__dict__.pop("_manner", None)  # it is made again when it is asked for
         if not wordings:
             return
         for key, text in wordings.items():
@@ -273,6 +277,7 @@ class Manners:
         return not all(map(self._is_manner, wordings))
 
     def _is_manner(self, wording: str) -> bool:
+        # A wording that is cut off is the manner if one that begins so is.
         if wording in self._manner or wording + _CUT in self._manner:
             return True
         if not wording.endswith(_CUT):
@@ -334,6 +339,7 @@ class _Counts(Generic[K]):
         if len(self.kept) > self._most:
             middle = sorted(self.kept.values(), reverse=True)[self._most // 2]
             self._taken += middle
+            # at least half of the keys have nothing left, and make room
             left = ((key, count - middle) for key, count in self.kept.items())
             self.kept = {key: count for key, count in left if count > 0}
 

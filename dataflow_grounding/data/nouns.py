@@ -14,7 +14,7 @@ _ENDS_WORDS: tuple[str, ...] = tuple(_PLURALS["ends_words"].split())
 
 
 def _exceptions() -> dict[str, str]:
-    # A noun with one form is there as it is, and so is a singular in -s.
+    # Returns singulars by their plurals. A noun with one form, and a singular in -s, is its own.
     exceptions: dict[str, str] = dict(_PLURALS["irregular"])
     for word in _PLURALS["takes_s"].split():
         exceptions[word + "s"] = word

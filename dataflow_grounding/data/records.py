@@ -219,7 +219,7 @@ def _as_expressions(regions: Any) -> Any:
 
 
 def _read_instance(item: Any, where: str) -> dict[str, Any]:
-    # TAO's `bbox_score` becomes the score.
+    # Returns a box with its score, which TAO calls `bbox_score`. NumPy's values become Python's.
     instance = item if isinstance(item, dict) else {}
     bbox = instance.get("bbox")
     if not is_box(bbox):
@@ -271,8 +271,8 @@ def verdict_of(expression: Mapping[str, Any]) -> str:
 
 
 def doubt_of_reply(record: Mapping[str, Any]) -> str:
-    """Return why a reply about a record is doubtful, in words; "" if it isn't. A record is
-    `doubtful`, too, if a check couldn't decide on a phrase, which says so itself then.
+    """Return why a reply about a record is doubtful, in words; "" if none is. A record is also
+    marked `doubtful` if a check couldn't decide on a phrase: that phrase is then marked, too.
     """
     if record.get("doubtful") is not True:
         return ""
@@ -286,8 +286,8 @@ def doubt_of_reply(record: Mapping[str, Any]) -> str:
 
 
 def in_one_schema(record: Mapping[str, Any], update: Mapping[str, Any]) -> Update:
-    """Return a step's update, completed so that records of every pipeline have the same keys:
-    `verified`, null where nobody checked, and `regions`.
+    """Return a step's update with the keys that records of every pipeline have: expressions get
+    `verified`, null where nobody checked, and a record without regions gets an empty list.
     """
     whole = dict(update)
     for column in ("expressions", "region_captions"):

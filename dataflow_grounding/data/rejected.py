@@ -103,7 +103,10 @@ class WithoutRejected:
             yield record if self._keep else record.updated(self.of(record))
 
     def of(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the columns of a record that change when what was rejected is left out."""
+        """Return the columns of a record that change when what was rejected is left out.
+
+        The boxes that are left out are counted.
+        """
         expressions = record.get("expressions")
         if self._keep or not isinstance(expressions, list):
             return {}

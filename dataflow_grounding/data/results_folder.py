@@ -43,8 +43,8 @@ def annotations_of(results: str) -> str:
 
 def run_of(results: str) -> dict[str, Any]:
     """Return what `run.json` in the folder of RESULTS, or in the one above, says; else {}."""
-    # joined() takes the last / off an address, and absolute() off a path: the folder above is
-    # meant.
+    # joined() takes a last / off an address, and absolute() off a path: with it, dirname() would
+    # return the folder itself.
     folder = absolute(joined(folder_of_results(results), ""))
     for candidate in (folder, os.path.dirname(folder)):
         path = joined(candidate, RUN_JSON)

@@ -147,7 +147,7 @@ def as_line(row: Row) -> str:
 
 
 def _parse_row(number: int, line: str | bytes) -> Row:
-    # A line may itself state that its row is broken, as `as_line` writes it.
+    # Returns the row of a line, which may itself state that the row is broken, as `as_line` does.
     try:
         data = parse_line(line)
     except BrokenRow as error:
@@ -160,9 +160,7 @@ def _parse_row(number: int, line: str | bytes) -> Row:
 
 
 def _read_json(path: str) -> Iterator[Row]:
-    # A file of `null` alone is a line of it, a broken row.
     number = 0  # of the last item
-    # This is imported here, as most files are JSON lines and don't need it.
     with suppress(ValueError, RecursionError), json_file(path) as file:
         for number, item in enumerate(items_of(file), 1):
             yield _parse_row(number, item)
@@ -170,7 +168,7 @@ def _read_json(path: str) -> Iterator[Row]:
     # The file isn't a list all through. It may be one object, JSON lines, or no JSON, for which
     # `read_json` raises.
     data = read_json(path)
-    if data is None and not number:  # several values, or null
+    if data is None and not number:  # several values, or null, which is a broken row
         yield from _read_jsonl(path)
     elif isinstance(data, dict):  # JSON lines under another name, with one line
         yield _parse_row(1, json.dumps(data))

@@ -166,6 +166,7 @@ class _Folded:
         return places_of
 
     def part(self, ranges: Sequence[Span]) -> "_Folded":
+        """Return what is in these ranges of the folded text, joined."""
         texts: list[str] = []
         kinds: list[str] = []
         starts: list[int] = []
@@ -204,8 +205,8 @@ class _WantedPhrase(NamedTuple):
 
 
 def _occurrences(phrase: _Folded, caption: _Folded, plain_caption: _Folded) -> list[Span]:
-    # First come the places with the same Markdown marks as the phrase; then those that are equal
-    # without any marks and don't overlap the first.
+    # Returns the places of a phrase in a caption: first those with the same Markdown marks, then
+    # those that are equal without any marks and don't overlap the first.
     spans = list(caption.occurrences(phrase))
     plain = _without_marks(phrase)
     if plain is phrase and plain_caption is caption:
@@ -220,8 +221,8 @@ def _occurrences(phrase: _Folded, caption: _Folded, plain_caption: _Folded) -> l
 
 
 def _without_marks(folded: _Folded) -> _Folded:
-    # A sign is no mark within a word (vis_a, 2*3), between blanks or ends of the text ("2 * 3",
-    # "*"), and where an accent is on it.
+    # Returns a text without Markdown's marks. A sign is no mark within a word (vis_a, 2*3), between
+    # blanks or ends of the text ("2 * 3", "*"), or with an accent on it.
     kept_ranges: list[Span] = []
     end_of_last_mark = 0
     for mark in _MARKS.finditer(folded.text):
@@ -267,6 +268,7 @@ def _fold(text: str) -> _Folded:
 
 
 def _fold_letters(text: str) -> _Folded:
+    # Any text: it is cut into letters as a reader sees them, of one or several characters.
     letters: list[str] = []
     kinds: list[str] = []
     starts: list[int] = []
@@ -332,9 +334,10 @@ def _is_accent(letter: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _is_of_word(letter: str, folded: str) -> bool:
-    # Signs aren't, even if their compatibility form is spelt with letters (™, ㎡). Letters of
-    # scripts that are written without spaces aren't either, nor is Hangul, whose particles follow a
-    # noun without one: a phrase may begin or end at any of them.
+    # Whether a letter is part of a word, whose neighbours a phrase can't cut off. Signs aren't,
+    # even if their compatibility form is spelt with letters (™, ㎡). Letters of scripts that are
+    # written without spaces aren't either, nor is Hangul, whose particles follow a noun without
+    # one: a phrase may begin or end at any of them.
     if _is_accent(folded):
         return True
     if not (folded.isalnum() or folded == "_") or unicodedata.category(letter).startswith("S"):

@@ -106,6 +106,7 @@ class Classes:
             return ONE
         if self._how == "class":
             name = class_of(expression)
+            # which of the two it was is for `remarks_on_numbers`
             if "class" not in expression:
                 self._from_phrases = True
             elif not self._listed:

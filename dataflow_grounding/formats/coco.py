@@ -174,7 +174,7 @@ class CocoFile:
         if "id" not in item:  # no annotation can mean it: its place in the list is no id
             return
         if own_id in self._category_names:
-            raise sqlite3.IntegrityError
+            raise sqlite3.IntegrityError  # as the tables do for an id that comes twice
         name = item.get("name")
         self._category_names[own_id] = "" if name is None else str(name)
         self._categories[own_id] = item
@@ -210,7 +210,7 @@ class CocoFile:
         return self._category_names.items()
 
     def left_out(self) -> Counter[str]:
-        """Return how many annotations are CROWDS, and how many STRAYS, of an image not listed."""
+        """Return how many annotations are CROWDS; and how many STRAYS, whose image isn't listed."""
         of_listed_image = "image IN (SELECT id FROM images)"
         return Counter(
             {
@@ -324,7 +324,7 @@ class _ReadsCoco(Format):
         sources: list[dict[str, Any]] = []
         for entry in entries:
             with object_errors(f"{coco.path}, annotation {entry['id']}", self.bad):
-                if entry["crowd"]:
+                if entry["crowd"]:  # it isn't read, but kept
                     _drop_what_is_no_json(entry["source"])
                 else:
                     keyed += self._checked_expressions(entry, len(sources), image, coco.path)

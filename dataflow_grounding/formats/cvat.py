@@ -281,7 +281,7 @@ def _area_of(box: Bbox, outline: Sequence[float] | None) -> tuple[str, dict[str,
 
 
 def _picture_xml(sample: Sample) -> Iterator[str]:
-    # Boxes of one phrase have the same `group_id`.
+    # Boxes of one phrase have the same `group_id`. A phrase without boxes has one mark, a tag.
     facts = {"caption": sample.caption, "image_id": sample.record.get("image_id")}
     if any(facts.values()):
         yield _with_attributes(_tag(_PICTURE), facts)

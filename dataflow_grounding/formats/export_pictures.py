@@ -157,7 +157,7 @@ class ExportPictures:
         target = self._out.place(name)
         if os.path.lexists(target):
             return name
-        is_here = os.path.exists(picture.path)
+        is_here = os.path.exists(picture.path)  # else in a store: no link leads there
         if self._images == "link" and header.orientation == 1 and is_here:
             os.symlink(os.path.abspath(picture.path), target)
         else:

@@ -122,6 +122,7 @@ class ReturningFormat(Format):
         return came_empty or (is_without_boxes and self.has_rest(record))
 
     def items_of(self, source: Source) -> Iterator[Any]:
+        """Yield what is written of a picture: its source's items as they are now, then new ones."""
         for number, item in enumerate(source.items):
             if number in source.gone:
                 continue

@@ -66,7 +66,9 @@ def _of_special_file(path: str, folders: tuple[str, ...]) -> Input | None:
     if file_type == "json":
         return _of_coco(path, folders)
     if file_type == "parquet" and holds_bytes(path):
-        return Input(path, lambda: _numbered(parquet_rows(path, BATCH)), folders, (path,))
+        return Input(
+            path, lambda: _numbered(parquet_rows(path, BATCH)), folders=folders, files=(path,)
+        )
     return None
 
 
@@ -81,7 +83,8 @@ def _of_folder(folder: str, split: str, results_dir: str) -> Input:
         path = joined(folder, name)
         if kind_of(path) == "file":
             read = partial(read_rows, path)
-            return Input(path, read, (folder,), (path,), columns={"image": "file_name"})
+            columns = {"image": "file_name"}
+            return Input(path, read, folders=(folder,), files=(path,), columns=columns)
     hint = f" ({', '.join(ENDINGS)}) and no metadata.jsonl"
     below = sorted(glob.glob(os.path.join(glob.escape(folder), "*", "metadata.*")))
     if below:
@@ -127,7 +130,7 @@ def _of_pictures(
     return Input(
         path,
         lambda: _numbered(rows),
-        (folder,),
+        folders=(folder,),
         columns={"image": "image"},
         bare=True,
         passed_over=passed_over,
@@ -191,8 +194,13 @@ def _stem(name: str) -> str:
 
 def _of_tars(path: str, shards: Sequence[str]) -> Input:
     told: set[str] = set()
-    columns = {"image": "image"}
-    return Input(path, lambda: _rows_of_tars(shards, told), (".",), tuple(shards), columns=columns)
+    return Input(
+        path,
+        lambda: _rows_of_tars(shards, told),
+        folders=(".",),
+        files=tuple(shards),
+        columns={"image": "image"},
+    )
 
 
 def _rows_of_tars(shards: Sequence[str], told: set[str]) -> Iterator[Row]:
@@ -251,8 +259,8 @@ def _of_coco(path: str, folders: tuple[str, ...]) -> Input | None:
     return Input(
         path,
         lambda: _numbered(_coco_rows(annotations, file_names)),
-        folders,
-        (path,),
+        folders=folders,
+        files=(path,),
         columns={"image": "file_name", "caption": "caption"},
         remark=(
             f"{len(annotations)} captions of {len(file_names)} pictures: one record for each"
@@ -298,7 +306,10 @@ def _of_dataset(path: str, split: str) -> Input:
     folder = path if os.path.isdir(path) else "."
     states = glob.glob(os.path.join(glob.escape(path), "**", "state.json"), recursive=True)
     return Input(
-        path, lambda: _numbered(_dataset_rows(path, split)), (folder, "."), tuple(sorted(states))
+        path,
+        lambda: _numbered(_dataset_rows(path, split)),
+        folders=(folder, "."),
+        files=tuple(sorted(states)),
     )
 
 

@@ -83,8 +83,8 @@ class _Labels:
         """Return the seeds of labels that people call `origin`; `spare` labels are of no image."""
         without_label = [image for image in self.images if image not in self.keys]
         known = Found(
-            {"images_without_label": without_label, "labels_without_image": spare},
-            {"images": len(self.images)},
+            places={"images_without_label": without_label, "labels_without_image": spare},
+            counts={"images": len(self.images)},
         )
         if crowds:
             known.counts["crowd_regions_left_out"] = crowds

@@ -145,13 +145,13 @@ class LabelStudio(ReturningFormat):
         items = source.items
         marks = {number: source.marks[number] for number in sorted(source.marks)}
         mark_of_id = {items[number].get("id"): mark for number, mark in marks.items()}
-        gone = {items[number]["id"] for number in source.gone if "id" in items[number]}
-        gone -= mark_of_id.keys()
-        gone |= _places_of_none_left(items, gone)
+        gone_ids = {items[number]["id"] for number in source.gone if "id" in items[number]}
+        gone_ids -= mark_of_id.keys()  # another item of the id has a box or phrase still
+        gone_ids |= _places_of_none_left(items, gone_ids)
         for number, item in enumerate(items):
             own_id = item.get("id")
             ids = (own_id, item.get("from_id"), item.get("to_id"))
-            if not gone.isdisjoint(ids):
+            if not gone_ids.isdisjoint(ids):
                 source.gone.add(number)
             elif own_id in mark_of_id:
                 source.marks[number] = mark_of_id[own_id]

@@ -55,7 +55,7 @@ class LabelMe(Format):
             with object_errors(where, self.bad):
                 instance = _instance_of(shape, size, where, self.passed_over)
                 if instance is not None:
-                    if outlines.KEY in instance:  # which goes where its box goes
+                    if outlines.KEY in instance:  # with its number, a box that was moved is seen
                         instance = with_item_number(instance, number, str(shape["label"]))
                     label = shape["label"]
                     if not isinstance(label, str) or not label.strip():

@@ -57,7 +57,7 @@ def find_proposals(
                 yield Row(next(numbers), None, BrokenRow(unread.pop(0)))
 
     files = (path,) if kind == "file" else ()
-    return Input(path, rows, (folder, unpacked, "."), files)
+    return Input(path, rows, folders=(folder, unpacked, "."), files=files)
 
 
 def _with_classes(

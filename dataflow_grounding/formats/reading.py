@@ -444,7 +444,8 @@ def complete_rows(
 
     A span that doesn't hold its phrase becomes the nearest place of the phrase. Boxes without an
     area are left out and counted in `passed_over`, and so are expressions that lose all of their
-    boxes by that. Sizes of pictures in `folder` are compared with the stated ones; with "" none
+    boxes by that. With `backgrounds` a picture without expressions becomes one that is known to be
+    empty. Sizes of pictures in `folder` are compared with the stated ones; with "" none
     are. `bad` takes what can't be read, and may raise ImportRefused.
     """
     rows_of_image = NumberTable()  # so that ids of rows without their own differ

@@ -194,13 +194,13 @@ class SampleMaker:
             return None
         may_be_empty = carries.empty and self._shows_nothing(record, expressions)
         if not selected and not may_be_empty:
-            self._count_without_phrase(record, expressions)
+            self._count_picture_without_phrase(record, expressions)
             return None
         picture = self._pictures.find(record)
         made = [self._phrase(expression, picture.size) for expression in selected]
         phrases = [phrase for phrase in made if phrase is not None]
         if not phrases and not may_be_empty:
-            self._count_without_phrase(record, expressions)
+            self._count_picture_without_phrase(record, expressions)
             return None
         phrases = self._without_repeats(phrases, record)
         phrases = self._without_lost_outlines(phrases, picture.size)
@@ -222,7 +222,7 @@ class SampleMaker:
         self._exported.lost[why_lost] += sum(outlines.KEY in box for box in boxes)
         return [phrase.without_outlines() for phrase in phrases]
 
-    def _count_without_phrase(
+    def _count_picture_without_phrase(
         self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
     ) -> None:
         if not self._format.carries.empty:
