@@ -69,6 +69,7 @@ _WHITE = 250  # of 255: what is lighter looks like the white ground
 _MOST_PIXELS_LOOKED_AT = 2**24  # for transparency; larger ones are scaled before they are sent
 _PIXELS_OF_STRIP = 2**20
 _said_stretched: list[str] = []  # the path of which it was said: once in a process
+_BITS_PER_SAMPLE = 258  # the tag of TIFF that says so, of each color
 _ORIENTATION = 0x0112  # the tag of EXIF that says how to turn a picture
 _END_OF_IMAGE = b"\xff\xd9"  # a JPEG's last marker
 _START_OF_SCAN = 0xDA  # the marker of a JPEG's compressed pixels
@@ -230,7 +231,7 @@ def _refuse_dim(picture: "PillowImage", data: bytes, path: str) -> None:
     if picture.format == "PNG":
         bits = data[24:25]  # in the header, after width and height
     elif picture.format == "TIFF":
-        bits = picture.tag_v2.get(258, ())  # type: ignore[attr-defined]
+        bits = picture.tag_v2.get(_BITS_PER_SAMPLE, ())  # type: ignore[attr-defined]
     if 16 not in bits or _is_deep(picture):
         return
     brightest: Any = 255
@@ -244,8 +245,9 @@ def _refuse_dim(picture: "PillowImage", data: bytes, path: str) -> None:
 
 
 def _is_transparent(picture: "PillowImage") -> bool:
-    # Many screenshots have an alpha channel in which all is opaque: these go as they are. A server
-    # may put any color under the others (QwenLM/Qwen3-VL#661, vllm-project/vllm#18569).
+    # Many screenshots have an alpha channel in which all is opaque: these go as they are. Of other
+    # pictures a server may show any color under what is transparent (QwenLM/Qwen3-VL#661,
+    # vllm-project/vllm#18569).
     if not picture.has_transparency_data:
         return False
     if math.prod(picture.size) > _MOST_PIXELS_LOOKED_AT:
@@ -615,7 +617,7 @@ def encoded(picture: "PillowImage", max_bytes: int, *, progressive: bool = False
     """Return a picture as a JPEG of the best of five qualities that fits, else of the lowest."""
     for quality in (92, 85, 70, 55, 40):
         out = io.BytesIO()
-        subsampling = 0 if quality > 80 else "4:2:0"
+        subsampling = 0 if quality > 80 else "4:2:0"  # 0: colors in full resolution
         picture.save(out, "JPEG", quality=quality, subsampling=subsampling, progressive=progressive)
         if out.tell() <= max_bytes:
             break

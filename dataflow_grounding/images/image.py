@@ -508,7 +508,8 @@ def find_file(path: object, folders: Sequence[str], column: str = "image") -> Im
 
 
 def _missing(name: str, folders: Sequence[str], reason: object) -> ImageMissing:
-    # `reason` is why the last path has none.
+    # The error says how a name that differs a little is found; else `reason`, why nothing is at the
+    # last path.
     with_slashes = name.replace("\\", "/")
     if with_slashes != name and _is_there(with_slashes, folders):
         return ImageMissing(
@@ -555,7 +556,7 @@ def is_unchanged(file: ImageFile) -> bool:
 
 
 def _is_there(path: str, folders: Sequence[str]) -> bool:
-    # On this machine alone.
+    # Only files of this machine are looked for.
     paths = [joined(folder, path) for folder in folders] or [path]
     try:
         return any(os.path.isfile(candidate) for candidate in paths)
@@ -564,7 +565,7 @@ def _is_there(path: str, folders: Sequence[str]) -> bool:
 
 
 def _named(path: object, folders: Sequence[str], column: str) -> str:
-    # A run that may fetch these does so before: its rows name the fetched files here.
+    # Where a run may fetch pictures at http addresses, it has done so: its rows name files by now.
     if not isinstance(path, str) or not path or "\0" in path:
         raise BrokenRow(f"column {column!r} should be the path of an image")
     if "://" not in path:

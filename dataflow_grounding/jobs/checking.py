@@ -131,8 +131,9 @@ def _remarks_on_unread_words(run: SpecRun) -> list[str]:
 
 @contextmanager
 def _without_traces(run: SpecRun) -> Iterator[None]:
-    # A folder with a `.ckpt` would pass for that of a run. Nothing is deleted where pictures are
-    # fetched from the web, so that they are fetched once.
+    # Deletes the folders that are made in the block, as one with a `.ckpt` would pass for that of a
+    # run. Nothing is deleted where pictures are fetched from the web, so that they are fetched
+    # once.
     results = run.spec.results_dir
     checkpoints = run.job.steps[0].storage.checkpoint_folder
     inner = [checkpoints, os.path.join(results, "pictures")]
@@ -218,13 +219,14 @@ class _RowCheck:
         if has_usual_column or image_column(self._step.operator, record):
             self._check_image(record, row.line)
         operator = self._step.operator
+        # All of these only raise for what the step couldn't use.
         if isinstance(operator, Operator):
             operator.look_over(record)
         if self._reads.get("caption") == "caption":
             read_text(record, "caption")
         if "regions" in self._reads:
             read_regions(record, "regions")
-        return self._check_id(str(record.image_id), row)
+        return self._why_id_is_taken(str(record.image_id), row)
 
     def _check_image(self, record: Record, line: int) -> None:
         image_key = self.source.image_key
@@ -245,8 +247,9 @@ class _RowCheck:
         if first_line != line:
             self.repeated.append(f"line {line} that of line {first_line}")
 
-    def _check_id(self, image_id: str, row: Row) -> str | None:
-        # An id that is made, of the image's name, may come again.
+    def _why_id_is_taken(self, image_id: str, row: Row) -> str | None:
+        # None where it isn't. An id that isn't stated is made of the image's name: it may come
+        # again.
         first_line = self._line_of_id.get(image_id)
         if first_line is None:
             self._line_of_id[image_id] = row.line
@@ -265,10 +268,14 @@ def _check_rows(run: SpecRun, findings: Findings) -> None:
             problem = check.check(row)
         except RecordError as error:
             problem = str(error)
-        # If no row could be read, neither could the columns: the first row's error is the reason.
+        # The first row's error may have been met already, when the columns were read.
         ending = f"line {row.line}: {problem}"
         if problem is not None and not any(line.endswith(ending) for line in told_before):
             findings.problems.append(f"{where}: {problem}")
+    _tell_of_rows(check, run, findings)
+
+
+def _tell_of_rows(check: _RowCheck, run: SpecRun, findings: Findings) -> None:
     most_are_missing = check.missing_count > check.folders.total()
     if most_are_missing:
         findings.advice += filter(None, [advice_on_folder(run.job, check.missing)])

@@ -202,7 +202,7 @@ def _stored_replies(folder: str) -> Iterator[KeyedLog]:
             yield log
 
 
-async def _count(
+async def _count_sent(
     steps: Sequence[_StepEstimate], records: Iterator[Record], memo: ImageMemo
 ) -> list[float]:
     # Adds what is sent to each step's `to_send`. Returns each record's tokens; where they aren't
@@ -250,28 +250,23 @@ def estimate(run: SpecRun) -> dict[str, Any]:
     if lines:
         raise SpecError("\n".join(lines))
     steps = [_StepEstimate(step, run) for step in run.job.steps]
-    records, rows = _rows_to_look_at(run)
-    looked_at = min(records, MOST)
+    record_count, rows = _rows_to_look_at(run)
+    looked_at = min(record_count, MOST)
     with closing(log_of(run.job.steps[0].storage.checkpoint_folder)) as images:
         memo = ImageMemo(images, keeps=False)
-        sent = run_blocking(lambda: _count(steps, _records(run, rows), memo))
+        sent = run_blocking(lambda: _count_sent(steps, _records(run, rows), memo))
     stored = _stored_by_step(run)
-    amounts = _left(run, steps, stored, counted=len(sent), weight=records / max(1, looked_at))
+    amounts = _left(run, steps, stored, counted=len(sent), weight=record_count / max(1, looked_at))
     probes = _probes(run, amounts)
-    expected = []
-    for step, amount, probes_of_step in zip(run.job.steps, amounts, probes, strict=True):
-        if amount.requests:
-            # A probe costs about what a request of its step does.
-            amount += amount * (probes_of_step / amount.requests)
-        expected.append(_with_cost(amount, run, step.operator.serving or run.serving))
+    expected = _with_probes_and_cost(run, amounts, probes)
     rules = _rules_of(run.serving)
     return {
         "pipeline": run.spec.autolabel_type,
         "model": run.serving.model,
         "asks": run.who,
-        "records": records,
+        "records": record_count,
         "looked_at": looked_at,
-        "error": None if looked_at == records else _error(sent, records),
+        "error": None if looked_at == record_count else _error(sent, record_count),
         **sum(expected, Amount()).to_json(),
         "stored": round(sum(one.paid.requests for one in stored.values())),
         "probes": sum(probes),
@@ -308,6 +303,18 @@ def _left(
     return left
 
 
+def _with_probes_and_cost(
+    run: SpecRun, amounts: Sequence[Amount], probes: Sequence[int]
+) -> list[Amount]:
+    expected = []
+    for step, amount, probes_of_step in zip(run.job.steps, amounts, probes, strict=True):
+        if amount.requests:
+            # A probe costs about what a request of its step does.
+            amount += amount * (probes_of_step / amount.requests)
+        expected.append(_with_cost(amount, run, step.operator.serving or run.serving))
+    return expected
+
+
 def _with_cost(amount: Amount, run: SpecRun, serving: Serving) -> Amount:
     # All of the amount is taken to be served in the serving's tier.
     prices = run.judges_prices.get(serving.model, run.options.prices)
@@ -317,6 +324,7 @@ def _with_cost(amount: Amount, run: SpecRun, serving: Serving) -> Amount:
 
 
 def _rows_to_look_at(run: SpecRun) -> tuple[int, Iterator[Row]]:
+    # Returns how many rows the run has, and those that are looked at.
     pilot = run.options.pilot
     total = sum(1 for _ in run.job.input.rows())
     places: Sequence[int] = range(total)
@@ -345,14 +353,14 @@ def _probes(run: SpecRun, amounts: Sequence[Amount]) -> list[int]:
     probes = []
     for step, amount in zip(run.job.steps, amounts, strict=True):
         serving = step.operator.serving
-        every = _check_every(step)
-        if serving is None or not every or not amount.requests:
+        check_every = _check_every(step)
+        if serving is None or not check_every or not amount.requests:
             probes.append(0)
             continue
         sizes = sent_sizes(pictures(), serving.image_limits)
         watched += amount.requests
         of_endpoint = probes_for(
-            round(watched), every, sizes, in_frames=bool(serving.image_limits.frames)
+            round(watched), check_every, sizes, in_frames=bool(serving.image_limits.frames)
         )
         probes_by_now = len(serving.endpoints()) * of_endpoint
         probes.append(max(0, probes_by_now - probes_so_far))

@@ -122,40 +122,46 @@ class _File(NamedTuple):
 def _first_file(
     all_steps: list[Step], numbers: list[int], data: ReferringData, seeds: Seeds, seed_file: str
 ) -> _File:
-    # The seeds or the step before's file: the first that has what this run's steps need.
+    # The seeds or the file of the step before: the first that has what this run's steps need.
     of_seeds = _File(seed_file, seeds.records)
     number = numbers[0]
     if number == 0:
         return of_seeds
-    before = all_steps[number - 1].storage.output_path
-    was_made = os.path.exists(before)
+    file_before = all_steps[number - 1].storage.output_path
+    was_made = os.path.exists(file_before)
     candidates = []
-    if _are_seeds_preferred(number, before, data.input_annotations_jsonl):
+    if _are_seeds_preferred(number, file_before, data.input_annotations_jsonl):
         candidates.append(of_seeds)
     if was_made:
-        candidates.append(_File(before, lambda: (row.data or {} for row in read_rows(before))))
+        candidates.append(
+            _File(file_before, lambda: (row.data or {} for row in read_rows(file_before)))
+        )
     for file in candidates:
         if _has_what_steps_need(file, numbers):
             return file
+    raise _no_first_file(number, file_before, was_made)
+
+
+def _no_first_file(number: int, file_before: str, was_made: bool) -> InputError:
     needs = "step 2 needs regions with a description, and a cleaned_caption"
     made_by = "steps 0 and 1"
     if number == CHECK:
         needs = "step 3 needs expressions"
         made_by = "step 2"
-    nothing = f"{before} has none" if was_made else f"there is no {before}"
+    nothing = f"{file_before} has none" if was_made else f"there is no {file_before}"
     or_give = "or give data.input_annotations_jsonl records that have them"
-    raise InputError(f"{needs} ({nothing}): run {made_by} first, {or_give}")
+    return InputError(f"{needs} ({nothing}): run {made_by} first, {or_give}")
 
 
-def _are_seeds_preferred(number: int, before: str, annotations: str | None) -> bool:
-    # `before` is the file of the step before. The caption's step needs images alone, which that
-    # file has; later steps need what the user's annotations may have, if they are newer.
-    was_made = os.path.exists(before)
+def _are_seeds_preferred(number: int, file_before: str, annotations: str | None) -> bool:
+    # `file_before` is the file of the step before. The caption's step needs images alone, which
+    # that file has; later steps need what the user's annotations may have, if they are newer.
+    was_made = os.path.exists(file_before)
     if number == CAPTION:
         return not was_made
     if not annotations:
         return False
-    return not was_made or look(annotations).changed > os.stat(before).st_mtime_ns
+    return not was_made or look(annotations).changed > os.stat(file_before).st_mtime_ns
 
 
 def _has_what_steps_need(file: _File, numbers: list[int]) -> bool:
@@ -219,8 +225,8 @@ class _SeedInput(_LaterInput):
 
 
 def _with_caption(names: list[str], all_steps: list[Step]) -> list[str]:
-    # Where step 0 runs without step 1, whose file was made without it, that file lacks what step 0
-    # adds: so step 1 runs, too. Its replies are stored, so it costs nothing.
+    # Step 1's file may be of an earlier run without step 0, and lack what that adds. Where step 0
+    # is wanted now, step 1 then runs again, too: its replies are stored, so it costs nothing.
     describe = all_steps[0].label
     path = all_steps[CAPTION].storage.output_path
     if "0" in names and str(CAPTION) not in names and _was_made_without(path, describe):

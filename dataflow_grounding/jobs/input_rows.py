@@ -35,7 +35,7 @@ def renamed(row: Mapping[str, Any], sources: Mapping[str, str]) -> dict[str, Any
         names = [name for name, source in sources.items() if source == column]
         if not names:
             name = column
-            if sources.get(column) in row:
+            if sources.get(column) in row:  # another column gets this one's name
                 while name in row or name in sources or name in new_row:
                     name = f"original_{name}"
             names = [name]

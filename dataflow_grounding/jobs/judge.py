@@ -26,7 +26,7 @@ def vlms_of(vlm: JudgedVlmBlock, *, judges: bool) -> list[VlmBlock]:
 
 
 def _judge_block(vlm: VlmBlock, judge: JudgeBlock) -> VlmBlock:
-    # No secret of `vlm` goes to another address.
+    # `vlm` with what the judge states. No secret of `vlm` goes to another address.
     backend = judge.backend or vlm.backend
     block = vlm if backend == vlm.backend else VlmBlock(backend=backend)
     changes: dict[str, Any] = {"box_format": judge.box_format, "prices": judge.prices}
@@ -35,12 +35,11 @@ def _judge_block(vlm: VlmBlock, judge: JudgeBlock) -> VlmBlock:
         for name in ("base_url", "model_name", "api_key")
         if getattr(judge, name)
     }
-    if backend not in _KEYS:
+    if backend not in _KEYS:  # embedded, auto, or a serving of the user's own
         if backend in ("embedded", "auto") and stated:
             raise SpecError(f"vlm.judge.{next(iter(stated))}: {backend} has none, leave it out")
-        changes["settings"] = {**block.settings, **stated}
-        if judge.base_url:
-            changes["settings"] = {**_without_secrets(block.settings), **stated}
+        settings = _without_secrets(block.settings) if judge.base_url else block.settings
+        changes["settings"] = {**settings, **stated}
         return block.model_copy(update=changes)
     of_backend = getattr(block, backend)
     own: dict[str, Any] = {}

@@ -32,7 +32,9 @@ def advice_on_folder(job: Job, names: Sequence[str]) -> str:
 
 
 def missing_names(job: Job) -> list[str]:
-    """Return what the first rows call pictures that aren't found; none where half or more are."""
+    """Return what the first rows call pictures that aren't found; [] where at least half of them
+    are found.
+    """
     source = Source(job.steps)
     names = []
     count = 0

@@ -18,7 +18,7 @@ FORMATS = {"unified": "unified", "jsonl": "unified", "legacy": "legacy", "both":
 
 def writer_of(name: str, folders: Sequence[str]) -> Writer:
     """Return what writes all that an output format has besides the step files, and removes what an
-    earlier run in a legacy format has left, unless the format is one.
+    earlier run in a legacy format has left, unless this one is legacy, too.
     """
     key = "workflow.output_format"
     if FORMATS.get(name) == "unified":

@@ -170,7 +170,7 @@ class RowsInput(JobInput):
         return list(filter(None, [self._input.remark, self._input.passed_over]))
 
     def prepare(self) -> None:
-        """Look at the first rows, and write rows of our own where these are read; once."""
+        """Look at the first rows, and write rows of our own if the first step reads such; once."""
         if self._ready:
             return
         if not is_pipe(self._input):

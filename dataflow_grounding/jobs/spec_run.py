@@ -148,7 +148,7 @@ def ready_to_run(spec: Spec, kind: Kind | None = None, **command: Any) -> SpecRu
     remarks: list[str] = []
     if shard is not None:
         options, remarks = _part_of_limits(shard, options, servings)
-        _refuse_to_begin_late(job.steps[0], folder)
+        _refuse_to_shard_later_steps(job.steps[0], folder)
     remarks += _remark_on_another_endpoint(before, servings[0], block.vlm)
     if options.pilot is not None and kind_of(job.input.reads) == "pipe":
         remarks.append(
@@ -193,7 +193,7 @@ def _part_of_limits(
     return options, [f"shard {shard.number}/{shard.of} has its part of the limits: {in_words}"]
 
 
-def _refuse_to_begin_late(first: Step, results_dir: str) -> None:
+def _refuse_to_shard_later_steps(first: Step, results_dir: str) -> None:
     # A shard's first step has to read the input, as a step's file doesn't tell which rows of the
     # input it was made of.
     path = os.path.relpath(first.storage.input_path, results_dir)

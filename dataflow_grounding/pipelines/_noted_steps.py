@@ -26,6 +26,7 @@ class CheckedSteps(list[Step]):
         self._columns_of_path: dict[str, tuple[list[str], list[str]]] = {}
 
     def append(self, step: Step) -> None:
+        # each step of a segment reads what the one before wrote; this one's is the last
         *earlier, segment = segments([*self, step])
         path = segment[0].storage.input_path
         written = {one.storage.output_path for part in earlier for one in part}
@@ -132,6 +133,7 @@ def _parts_of(step: Step, written: Collection[str]) -> dict[str, Any]:
     operator = step.operator
     made_of: dict[str, Any] = {}
     if isinstance(operator, WholeFile):
+        # `work` is a partial of the `run` method of another library's operator
         of_other_library = getattr(getattr(operator.work, "func", None), "__self__", None)
         made_of[f"{operator.name}'s attributes"] = _attributes_of(of_other_library)
     else:

@@ -160,8 +160,8 @@ class Pipeline:
         outer = noted_steps.get()
         if outer is None:
             return self._run(resume_step, options)
-        # another pipeline's `forward()` has called this one
-        if not isinstance(outer, StepByStep):
+        # Another pipeline's `forward()` has called this one.
+        if not isinstance(outer, StepByStep):  # whose steps are only noted, not run
             for step in self.steps()[resume_step:]:
                 outer.append(step)
             return Summary()

@@ -105,7 +105,7 @@ def merge(results_dir: str) -> dict[str, Any]:
         locks.enter_context(locked_folder(checkpoint))
         for folder in folders:
             locks.enter_context(only_run(os.path.join(folder, CKPT)))
-        runs = [_run_of(folder) for folder in folders]
+        runs = [_finished_run_of(folder) for folder in folders]
         files = _files_to_join(results_dir, folders, runs[0])
         _check(folders, runs)
         _warn_of_changed_pictures(folders, runs)
@@ -165,7 +165,7 @@ def _folders(results_dir: str, names: list[str]) -> list[str]:
     return [shard.folder(results_dir) for shard in shards]
 
 
-def _run_of(folder: str) -> dict[str, Any]:
+def _finished_run_of(folder: str) -> dict[str, Any]:
     path = os.path.join(folder, "run.json")
     run = read_object(path)
     is_complete = all(isinstance(run.get(name), dict) for name in ("summary", "shard", "spec"))
@@ -247,9 +247,8 @@ def _kind(value: Any) -> str:
 
 
 def _check_kinds(folders: list[str], runs: list[dict[str, Any]]) -> None:
-    # Raise InputError where a shard's counts are of other kinds than the first one's. They could
-    # not be summed up. What is null, or is
-    # missing in one of the two, is no difference.
+    # Raise InputError where a shard's counts are of other kinds than the first one's, so that they
+    # could not be summed up. What is null, or missing in one of the two, is no difference.
     kinds_of_first = _kinds_in(runs[0])
     for address, run in zip(folders, runs, strict=True):
         for name, kind in _kinds_in(run).items():
@@ -309,9 +308,15 @@ def _check_whole(folder: str, run: dict[str, Any]) -> None:
     rows_of_steps = [bytes_of(lines_path(file)) // 8 for file in files]
     sizes = [bytes_of(file) for file in files]
     # Later steps have no more rows than earlier ones.
-    is_whole = rows_of_steps[-1] == done and rows_of_steps == sorted(rows_of_steps, reverse=True)
-    is_whole = is_whole and shard.get("bytes") == sizes
-    if is_whole and shard.get("digests") == [digest_of(file) for file in files]:
+    has_all_rows = (
+        rows_of_steps == sorted(rows_of_steps, reverse=True) and rows_of_steps[-1] == done
+    )
+    has_all_bytes = shard.get("bytes") == sizes
+    if (
+        has_all_rows
+        and has_all_bytes
+        and shard.get("digests") == [digest_of(file) for file in files]
+    ):
         return
     raise InputError(
         f"{folder} has {rows_of_steps} rows of its steps, and {done} were done, or not those that"

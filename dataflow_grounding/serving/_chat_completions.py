@@ -133,7 +133,7 @@ class _Stream:
         self._is_done = False
 
     def add(self, data: bytes) -> None:
-        """Raises ValueError for what is no chunk."""
+        """Take in a line's data. Raises ValueError for what is no chunk."""
         if data == b"[DONE]":
             self._is_done = True
             return
@@ -162,7 +162,7 @@ class _Stream:
             self._calls[index] = self._calls.get(index, "") + arguments
 
     def completion(self) -> dict[str, Any]:
-        """Raises ValueError where the stream has no end."""
+        """Return the completion of all chunks. Raises ValueError where the stream has no end."""
         has_ended = self._is_done or self._choice.get("finish_reason")
         if not (has_ended or self._whole.get("error")):
             raise ValueError("the stream breaks off")
@@ -237,7 +237,7 @@ def reply_in(data: dict[str, Any], hold: float) -> Reply:
     text = _text(message.get("content"))
     finish_reason = choice.get("finish_reason") or "stop"
     # Some gateways ask for JSON by a tool (BerriAI/litellm#6741): then the arguments of its one
-    # call are the text. Where there is other text, nobody knows which of the two counts.
+    # call are the text. Next to other text both are, as nobody knows which of them counts.
     arguments = _arguments_of_call(message)
     if text.strip() and arguments.strip():
         text = f"{text}\n\nThe tool call, in other words, has:\n{arguments}"

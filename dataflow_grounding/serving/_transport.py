@@ -41,7 +41,7 @@ KEEP_SECONDS = 60  # for which an idle connection is kept
 _API_KEY = re.compile(r"(?:^|&)[^=&]*key=", re.IGNORECASE)
 
 
-def shown_address(url: str, block: str, key: str = "base_url") -> str:
+def checked_address(url: str, block: str, key: str = "base_url") -> str:
     """Check an address, and return it as it may be shown: without its secrets, which are masked
     from now on. `block` and `key` name its setting. Raises SpecError if it can't be an address of
     the web, has a fragment, or shows a name, password or key.

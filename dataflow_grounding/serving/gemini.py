@@ -17,7 +17,7 @@ from dataflow_grounding._util.settings import setting
 from dataflow_grounding.serving._gateway_headers import WANTS_NO_CACHE, is_kept
 from dataflow_grounding.serving._service_tier import error_at_tier, needs_at, timeout_at
 from dataflow_grounding.serving._thinking import thinking_fields, with_fields
-from dataflow_grounding.serving._transport import PerLoop, fault_of, shown_address
+from dataflow_grounding.serving._transport import PerLoop, checked_address, fault_of
 from dataflow_grounding.serving.http_errors import error_of
 from dataflow_grounding.serving.serving import (
     Reply,
@@ -125,7 +125,7 @@ class GeminiServing(Serving):
         )
         url = (base_url or os.environ.get("GOOGLE_GEMINI_BASE_URL") or GEMINI_URL).rstrip("/")
         self._url, self._version = _split_version(url)
-        self.endpoint = shown_address(self._url, "vlm.gemini")
+        self.endpoint = checked_address(self._url, "vlm.gemini")
         self.model = model.removeprefix("models/")
         self.max_workers = max_workers
         self.timeout = timeout

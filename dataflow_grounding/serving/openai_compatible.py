@@ -48,8 +48,8 @@ from dataflow_grounding.serving._transport import (
     LoopInThread,
     PerLoop,
     Transport,
+    checked_address,
     has_own_http_client,
-    shown_address,
 )
 from dataflow_grounding.serving.http_errors import (
     error_of,
@@ -159,7 +159,7 @@ class OpenAIServing(Serving):
             )
         url = (api_url or OPENAI_URL) if client is None else _address_of(client, api_url)
         self._url = _base_address(url)
-        self.endpoint = shown_address(self._url, "vlm.openai")
+        self.endpoint = checked_address(self._url, "vlm.openai")
         timeout = timeout_at(service_tier, timeout, TIMEOUT)
         check_settings(timeout, temperature, max_tokens=max_tokens, max_workers=max_workers)
         self.model = model_name
@@ -251,9 +251,8 @@ class OpenAIServing(Serving):
         has_keys_against_caches = request.wants_own_reply and (habits.seed or habits.no_cache)
         try:
             reply = await self._send(request, habits)
-            found_out.takes_keys_against_caches = (
-                found_out.takes_keys_against_caches or has_keys_against_caches
-            )
+            if has_keys_against_caches:
+                found_out.takes_keys_against_caches = True
             return reply
         except RequestRefused as refused:
             # another request may have found out meanwhile that fewer keys are taken
@@ -261,9 +260,11 @@ class OpenAIServing(Serving):
             may_be_about_keys = has_keys_against_caches and not are_taken
             if may_be_about_keys and not is_about_content(str(refused)):
                 return await self._with_fewer_keys(request, habits, refused)
-            if not (request.tries.cut_off and "temperature" in str(refused).lower()):
+            # What was cut off is asked again with a lower temperature, which the model may not
+            # take.
+            is_about_lower = request.tries.cut_off and "temperature" in str(refused).lower()
+            if not is_about_lower:
                 raise
-        # What was cut off is asked again cooler, but not where the model takes no temperature.
         request.before_another()
         return await self._send(
             request.replace(tries=replace(request.tries, cut_off=False)), found_out.habits
@@ -500,7 +501,7 @@ def _base_address(url: str) -> str:
 def _address_of(client: Any, stated: str | None) -> str:
     url = str(client.base_url)
     if stated and _as_compared(stated) != _as_compared(url):
-        name, address = setting("vlm.openai.base_url"), shown_address(url, "vlm.openai")
+        name, address = setting("vlm.openai.base_url"), checked_address(url, "vlm.openai")
         raise SpecError(f"{name} isn't the address of the client ({address}): leave it out")
     return url
 

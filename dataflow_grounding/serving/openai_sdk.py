@@ -14,7 +14,7 @@ from dataflow_grounding._util.environment import names_address
 from dataflow_grounding._util.errors import EndpointRefused, MissingPackage, SpecError
 from dataflow_grounding._util.secrets import learn
 from dataflow_grounding._util.settings import setting
-from dataflow_grounding.serving._transport import ClientTransport, Transport, shown_address
+from dataflow_grounding.serving._transport import ClientTransport, Transport, checked_address
 from dataflow_grounding.serving.openai_compatible import OpenAIServing
 from dataflow_grounding.spec.user_code import named
 
@@ -80,7 +80,7 @@ class OpenAISdkServing(OpenAIServing):
             if not api_version:
                 version = setting("vlm.openai.azure.api_version")
                 raise SpecError(f"{version} is missing: set it, for instance to 2024-10-21")
-            shown_address(azure_endpoint, "vlm.openai.azure", "endpoint")
+            checked_address(azure_endpoint, "vlm.openai.azure", "endpoint")
             # This is the address that OpenAIServing is given for the same deployment, so that both
             # have the same stored replies.
             deployment = f"{azure_endpoint.rstrip('/')}/openai/deployments/{model_name}"

@@ -55,7 +55,7 @@ class RecordedServing(Serving):
         self._recorded_at = ""  # the endpoint whose replies these are
         self._replies: dict[str, dict[str, Any]] = {}
         if serving is None or os.path.exists(self.path):
-            self._load()
+            self._load()  # sets these, and the attributes that a recording tells
         if serving is not None:
             self._identity = masked(serving.identity())
             if not self._recorded_at:
@@ -101,7 +101,6 @@ class RecordedServing(Serving):
         )
 
     def _record(self, key: str, reply: Reply) -> dict[str, Any]:
-        # A last line that wasn't finished, as where the process was killed, is ended first.
         line: dict[str, Any] = {
             "key": key,
             "reply": blotted(reply.text),
@@ -116,6 +115,7 @@ class RecordedServing(Serving):
                 head = head_of_recording(self, self.identity_there(), self.box_format)
                 file.write(dump_line(head).encode())
             elif file.seek(-1, os.SEEK_END) and file.read(1) != b"\n":
+                # The last line wasn't finished, as where the process was killed.
                 file.write(b"\n")
             file.write(dump_line(line).encode())
         self._replies[key] = line
@@ -164,7 +164,7 @@ def head_of_recording(
     """
     head: dict[str, Any] = {"recorded": identity_there, "box_format": box_format}
     rows = [dict(row) for row in serving.box_formats]
-    if maps:
+    if maps:  # the name is then ORDER_px@measured
         order = box_format.partition("_")[0]
         row = {"name": box_format, "order": order, "scale": "px", "maps": list(map(asdict, maps))}
         rows.append(row)

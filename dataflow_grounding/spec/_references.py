@@ -152,6 +152,7 @@ class _FilledSizes:
 
 
 def _texts(value: Any, place: Place) -> Iterator[tuple[Place, str]]:
+    # Yields each text in a value that is at `place`, with the text's own place.
     if isinstance(value, str):
         yield place, value
     elif isinstance(value, dict):

@@ -71,15 +71,14 @@ def validated(
             problems.append(explanation)
         else:
             problems.append(f"{where}: {explanation.removeprefix(f'{key}: ')}")
+    # Once what is wrong is taken out, the rest is a spec, unless a key without a default is
+    # missing.
     for problem in wrong:
         drop(values, problem["loc"])
     try:
         return model.model_validate(values), problems
-    except ValidationError as error:
-        still_wrong = error.errors()
-    for problem in still_wrong:
-        drop(values, problem["loc"])
-    return None, problems
+    except ValidationError:
+        return None, problems
 
 
 def explain(problem: Any, model: type[BaseModel]) -> str:

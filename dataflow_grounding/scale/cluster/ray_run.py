@@ -227,6 +227,7 @@ class RayRun(Run):
         # Returns None where the worker was lost: the shard then waits again.
         self._begin_again(shard)
         budget = self._budget
+        # All that is granted counts as used until the task has ended.
         budget.sent += grant.requests or 0
         budget.spent += grant.usd or 0.0
         try:
