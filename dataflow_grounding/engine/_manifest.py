@@ -72,17 +72,17 @@ class Manifest:
         return Summary(**kept, already_complete=True)
 
     def write(self, summary: Summary) -> None:
-        """Remember a finished run if doing it again would give the same; else forget it. Its judge,
-        if any, must have been obeyed, because another may answer at the same address later.
-        """
+        """Remember a finished run if doing it again would give the same; else forget it."""
         if summary.notes["image_changed"]:
             entries = {}  # other segments may have used the image
         else:
             entries = read_object(self._path)
             entries.pop(self._entry, None)
         fingerprint = None
-        may_pass = summary.handover.passing_failures or not MAY_CHANGE.isdisjoint(+summary.notes)
-        if not may_pass and summary.done and self._settings is not None:
+        may_come_out_otherwise = summary.handover.passing_failures or not MAY_CHANGE.isdisjoint(
+            +summary.notes  # without those of which the count is 0
+        )
+        if not may_come_out_otherwise and summary.done and self._settings is not None:
             fingerprint = self._source.fingerprint(unchanged_since=self._started)
         if self._input_before != state_of(self._source.path):
             # the run may have seen something of both
@@ -105,8 +105,8 @@ class Manifest:
             write_bytes(self._path, json.dumps(entries, indent=1).encode())
 
     def _further_pictures(self) -> str:
-        # The input's fingerprint misses pictures that a step makes; the last step's file names
-        # them.
+        # The input's fingerprint covers the pictures that the input names. Those that a step makes
+        # are named in the last step's file; this is a digest of these.
         keys = {step.image_key for step in self._steps if step.image_key}
         own_key = self._source.image_key
         if not any(own_key in step.operator.writes().values() for step in self._steps):

@@ -41,8 +41,9 @@ def image_columns(record: Record, size: "Size", ask: Ask, serving: "Serving | No
 
 
 def doubt_columns(record: Mapping[str, Any], answers: "Iterable[Found]") -> Update:
-    """Return `doubtful`, why in `doubt`, and `remark`, as the answers about a record are. What is
-    not so is said only of columns that the record has already.
+    """Return the columns `doubtful`, `doubt` (why) and `remark`, as the answers about a record say.
+    Where they say nothing, such a column is cleared if the record has it already, and else left
+    out.
     """
     found = list(answers)
     doubts = [answer.doubt for answer in found if answer.doubt]

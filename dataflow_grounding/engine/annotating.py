@@ -122,9 +122,11 @@ class StepAsk:
 
 
 def _is_read_reply(reply: Any) -> bool:
-    if not isinstance(reply, tuple) or len(reply) != 2 or isinstance(reply[1], Note):
+    if not isinstance(reply, tuple) or len(reply) != 2:
         return False
-    return isinstance(reply[1], (list, tuple))
+    _, notes = reply
+    is_single_note = isinstance(notes, Note)  # which is a tuple as well
+    return isinstance(notes, (list, tuple)) and not is_single_note
 
 
 async def annotated(
@@ -145,7 +147,7 @@ async def annotated(
         size = None
         if image_key is not None:
             if record.get(image_key) is None:
-                check_seed(record)  # says which entry it was, whose image isn't known
+                check_seed(record)  # its error says more than that there is no image
             limits = operator.serving.image_limits if operator.serving else None
             image = await memo.prepare(record, image_key, limits)
             if operator.needs_image and operator.looks_at_image:
@@ -157,12 +159,12 @@ async def annotated(
             wanted = "async def annotate(self, record, ask)"
             raise OperatorFailed(f"annotate of {operator.name} isn't async: write {wanted}")
         update = await update
-        lacking = None
+        error_of_rest = None
         if isinstance(update, Partial):
-            lacking = update.error
+            error_of_rest = update.error
             update = update.update
         update = _with_added_columns(_checked(update, operator), operator, record, ask, size)
-        return _with_settled_phrases(record, as_json(update)), lacking
+        return _with_settled_phrases(record, as_json(update)), error_of_rest
     except RecordError as error:
         if isinstance(error, ImageChanged) and image_key is not None:
             ask.note("image_changed", "its facts are read again")
@@ -204,12 +206,14 @@ def _with_added_columns(
         before = image_columns(record, size, ask, operator.serving)
     if ask.answers is not None:
         after = doubt_columns(record, ask.answers)
-    return {**before, **update, **after, **update}  # what the operator says itself counts
+    # `update` comes twice: its first place is the columns' order, and what it says counts at last
+    return {**before, **update, **after, **update}
 
 
 def _with_settled_phrases(record: Record, update: Update) -> Update:
-    # A settled phrase that the update lacks is put back at the end. One that was reviewed but not
-    # settled may change: then it counts as reviewed no more.
+    # People have settled some phrases: these stay as they are, and are put back at the end where
+    # the update lacks them. One that was reviewed but not settled may change: then it doesn't count
+    # as reviewed.
     before = record.get("expressions")
     rows = update.get("expressions")
     if not (isinstance(before, list) and isinstance(rows, list)):
@@ -243,7 +247,7 @@ def _reviewed_in(record: Record, rows: Sequence[Any]) -> dict[str, dict[str, Any
 
 
 def _id_of(row: Mapping[str, Any], record: Record, number: int) -> str:
-    # where it states none, the one that operators give it
+    # a row that states no id has the one that operators give it by its number
     own_id = row.get("expression_id")
     return str(own_id) if has_id(own_id) else expression_id(record, number)
 

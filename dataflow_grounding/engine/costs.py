@@ -69,7 +69,7 @@ def costs_of(folder: str) -> dict[str, Any]:
     that it doesn't state are the published ones of each reply's model.
     """
     run = read_object(os.path.join(folder, "run.json"))
-    steps = paid_by_step(folder, stated_prices(run), judges_prices(run))
+    steps = paid_by_step(folder, stated_prices(run), prices_of_judge(run))
     if not steps:
         raise InputError(f"no stored replies in {folder}: is it the results_dir of a run?")
     total = Amount()
@@ -80,14 +80,15 @@ def costs_of(folder: str) -> dict[str, Any]:
 
 
 def paid_by_step(
-    folder: str, prices: Prices | None, others: Mapping[str, Prices | None] | None = None
+    folder: str, prices: Prices | None, judges_prices: Mapping[str, Prices | None] | None = None
 ) -> list[dict[str, Any]]:
     """Return for each step what its stored replies have cost, in requests, tokens and USD. The same
     is said of its `retries` (second and further tries), `samples` (second and further answers),
     `checks` (of the endpoint), `kept` (by a gateway's cache, and not paid for again) and replies of
-    the tier `flex`. `others` are prices by model; without any, the published ones count.
+    the tier `flex`. `judges_prices` are those of another judge, by its model. Where there are no
+    prices, the published ones count.
     """
-    others = others or {}
+    prices_of_model = judges_prices or {}
     bills: dict[str, dict[str, Amount]] = {}
     for path in stores_of(folder):
         for line in read_lines(path):
@@ -95,7 +96,7 @@ def paid_by_step(
             if is_check and "reply" not in line:
                 continue  # a verdict on other lines, which cost nothing
             bill = bills.setdefault(str(line.get("step") or line.get("task")), defaultdict(Amount))
-            reply = _paid_for(line, others.get(str(line.get("model")), prices))
+            reply = _paid_for(line, prices_of_model.get(str(line.get("model")), prices))
             bill["all"] += reply
             if line.get("attempt"):
                 bill["retries"] += reply
@@ -129,7 +130,7 @@ def _paid_for(line: dict[str, Any], prices: Prices | None) -> Amount:
     return Amount(1, usage.input_tokens, usage.cached_tokens, usage.output_tokens, cost)
 
 
-def judges_prices(run: dict[str, Any]) -> dict[str, Prices | None]:
+def prices_of_judge(run: dict[str, Any]) -> dict[str, Prices | None]:
     """Return the prices of another judge that a `run.json` names, by its model; {} without one."""
     judge = run.get("judge")
     if not isinstance(judge, dict) or not isinstance(judge.get("model"), str):

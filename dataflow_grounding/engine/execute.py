@@ -79,9 +79,9 @@ def execute(
         for segment in segments(steps):
             operator = segment[0].operator
             if isinstance(operator, WholeFile):
-                with counted_in_run(segment[0], options, budget) as side:
+                with counted_in_run(segment[0], options, budget) as counted_requests:
                     operator.work()
-                total = summary_of_whole_file(segment[0], side, total)
+                total = summary_of_whole_file(segment[0], counted_requests, total)
                 continue
             folder = segment[0].storage.checkpoint_folder
             if folder not in held:
@@ -168,7 +168,8 @@ def check_budget(options: RunOptions) -> None:
 
 
 def _stages(segment: list[Step]) -> list[list[Step]]:
-    # A stage has one step, or several that can't be parted, as a level's steps run side by side.
+    # Cuts a segment into stages, each done for all records before the next. A stage has one step,
+    # or several that can't be parted, as a level's steps run side by side.
     stages = []
     start = 0
     end = 0
@@ -264,7 +265,8 @@ def _prepare(
     makes_unnamed_columns = False
     for index, step in enumerate(steps):
         operator = step.operator
-        # After a step that may make any column, the input's columns say nothing.
+        # True, False, or None where no record gets that far. After a step that may make any column,
+        # the input's columns say nothing.
         asks = makes_unnamed_columns or source.may_ask(operator, made)
         if asks:
             asked.update(operator.prepare(start))
@@ -300,9 +302,8 @@ def _count_asking(steps: list[Step], idle: Collection[int]) -> int:
 def _with_what_is_left(
     stopped: BudgetExceeded, done: Summary, total: int | None, requests_each: int
 ) -> BudgetExceeded:
-    # The rest is taken to be one request per asking step and record, at what the answered ones
-    # cost.
-    # replies that were in the store are replies as well
+    # The rest is estimated as one request for each asking step of each record, at the mean price
+    # of the answered ones. Replies that were in the store are replies as well.
     answered = done.requests["replayed"] + done.requests["answered"]
     text = f"{stopped}. This run has taken {counted(answered, 'reply')}"
     if total is not None:

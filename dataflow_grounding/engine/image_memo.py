@@ -46,8 +46,9 @@ class ImageMemo:
     async def prepare(
         self, record: Record, key: str, limits: images.ImageLimits | None
     ) -> images.Image:
-        """Return the record's image, which is looked for once. Its facts are from `kept_facts`, the
-        log, or the file; what was read is added to the log, unless the file is young.
+        """Return the record's image, which is looked for once for each record. Its facts come from
+        `kept_facts`, else the log, else the file; what was read from the file is added to the log,
+        unless the file is young.
         """
         if images.opened(record, key) is None:
             if images.is_far(record, key):
@@ -83,8 +84,9 @@ class ImageMemo:
                 self._log.put(_key(file.path), {})
 
     async def of_disk(self, read: Callable[[], T]) -> T:
-        """Return what `read` returns. A thread takes longer than a quick file; so files are read on
-        the event loop until SLOW_IN_A_ROW were slow, and then by threads for a while.
+        """Return what `read` returns. Handing a file to a thread takes longer than to read one from
+        a quick disk. So files are read on the event loop until SLOW_IN_A_ROW were slow, and then by
+        threads for a while.
         """
         if self._for_threads:
             self._for_threads -= 1

@@ -46,20 +46,20 @@ def annotate_all(
     """
     image_key = operator.reads().get("image")
     records, outcomes = _records(operator, rows)
-    errors, will_ask = _before_asking(operator, records, outcomes)
+    errors, will_ask = _check_records(operator, records, outcomes)
     outcomes |= errors
     pending = {index: record for index, record in enumerate(records) if index not in outcomes}
     options = current_options.get()
-    run = counter_for_memory(options)
+    counter = counter_for_memory(options)
     if will_ask:
         pictures = partial(pictures_of, pending.values(), image_key or IMAGE_COLUMN)
         with _turn_of(operator).taken():
-            operator.prepare(RunStart(options, run.budget, None, pictures))
+            operator.prepare(RunStart(options, counter.budget, None, pictures))
     asking = None
     if will_ask and operator.serving is not None:
         # there is no store of earlier runs whose replies these could pass over
         own_options = replace(options, force_reprocess=False, retry_failed=False)
-        asking = Asking(operator.serving, own_options, run.budget)
+        asking = Asking(operator.serving, own_options, counter.budget)
     with closing(KeyedLog(options.replies or "")) as store:
         # What the operator asks with when it concludes: after all rows, whose priority is their
         # index. Each record gets a copy with its own.
@@ -68,7 +68,7 @@ def annotate_all(
             work = _WorkInMemory(operator, pending, outcomes, ask_at_end, until_failure)
             run_blocking(work.execute)
         finally:
-            run.add(asking)
+            counter.add(asking)
     return _results(rows, records, outcomes, image_key)
 
 
@@ -104,7 +104,8 @@ def _results(
 def _records(
     operator: Annotator, rows: Sequence[Mapping[str, Any]]
 ) -> tuple[list[Record], dict[int, Result]]:
-    # A row that can't be a record has one as well, as records and rows have the same indices.
+    # Returns a record for each row, and why some rows are broken. These get a record as well, so
+    # that records and rows have the same indices.
     image_key = operator.reads().get("image")
     is_needed = bool(operator.needs_image and image_key)
     records: list[Record] = []
@@ -135,7 +136,8 @@ def _records(
 
 
 def _picture_as_file(row: Mapping[str, Any], column: str, needed: bool) -> dict[str, str]:
-    # {} where the row holds a path already
+    # Returns the column with the path of a file that holds the row's picture; {} where the row has
+    # a path already.
     value = row.get(column)
     if not is_picture(value):
         value = plain_row({column: value})[column]
@@ -146,9 +148,10 @@ def _picture_as_file(row: Mapping[str, Any], column: str, needed: bool) -> dict[
     return {}
 
 
-def _before_asking(
+def _check_records(
     operator: Annotator, records: Sequence[Record], broken: Mapping[int, Result]
 ) -> tuple[dict[int, Result], bool]:
+    # Returns the errors of records that can't be asked about, and whether any other may be.
     image_key = operator.reads().get("image")
     errors: dict[int, Result] = {}
     will_ask = False

@@ -53,7 +53,9 @@ class Standing:
     unanswered: bool = False  # whether this run's last check told nothing, so that `alone` counts
 
     def has_open(self, first: int, end: int, *, are_odd: bool) -> bool:
-        """Return whether lines between these offsets may be open. Odd ones don't speak."""
+        """Return whether lines between these offsets may be open: not vouched for by a check. Odd
+        ones can't speak for themselves.
+        """
         if self.none_open or end <= self.good:
             return False
         speaking = self.alone if self.unanswered and not are_odd else ()
@@ -73,7 +75,7 @@ class Vouched:
         anywhere = stated if isinstance(stated, dict) else {}
         for of, entry in checks.items() if isinstance(checks, dict) else ():
             says = entry if isinstance(entry, dict) else {}
-            good = _good_in(says, end)
+            good = _good_in(says, end)  # `end` where the mark says that nothing is open
             void = _spans(says.get("void"), end)
             standing = Standing(good, void, str(anywhere.get(of, "")), none_open=good == end)
             standing.alone = _spans(says.get("alone"), end)
@@ -98,11 +100,13 @@ class Vouched:
         )
 
     def open_kinds(self) -> set[str]:
-        """Return of what there may be open lines."""
+        """Return what the lines are of that may be open."""
         return {of for of, standing in self.standings.items() if not standing.none_open}
 
     def set_aside_open(self, anywhere: str, of: str) -> None:
-        """Set aside what no check has vouched for of the same question at other addresses."""
+        """Set aside the lines of the same model and format at other addresses that no check there
+        has vouched for: none at this address ever can.
+        """
         for other in self.open_kinds() - {of}:
             standing = self.standings[other]
             if standing.anywhere == anywhere and standing.good < self._end:
@@ -152,7 +156,7 @@ class KeyedLog:
         if buffered:
             self._most_pending = _BUFFER_BYTES
         elif not path:
-            self._most_pending = math.inf
+            self._most_pending = math.inf  # there is no file to write them to
         self._pending = bytearray()
         self._offsets = NumberTable()
         self.unsynced = 0  # writes that aren't known to be on disk
@@ -182,7 +186,9 @@ class KeyedLog:
         return next(iter(self.every(key)), None)
 
     def every(self, key: str) -> list[dict[str, Any]]:
-        """Return the last line of `key` in each log; of refusals alone, the first."""
+        """Return the last line of `key` in each log, without refusals; where there are only
+        refusals, the first of these.
+        """
         lines = []
         for log in [self, *self.others]:
             line = log._own(key)
@@ -225,14 +231,16 @@ class KeyedLog:
         data = bytes(self._pending)
         self._pending.clear()
         with storing(self.path):
-            lost = self._check_place()
+            lost = self._restore_moved()
             append(self._file, data, self._size)  # it is paid for, even if others are lost
         self._size += len(data)
         self.unsynced += 1
         if lost:
             raise StorageFailed(lost)
 
-    def _check_place(self) -> str:
+    def _restore_moved(self) -> str:
+        # Puts the file back where another program has moved or replaced it; returns what the user
+        # has to know of lost lines, or "".
         own = os.fstat(self._file)
         if own.st_size != self._size:
             return (
@@ -249,6 +257,7 @@ class KeyedLog:
         return self._put_back()
 
     def _put_back(self) -> str:
+        # All is copied from the open file, which the system keeps though its name is gone.
         folder = os.path.dirname(self.path)
         was_removed = not os.path.isdir(folder)
         os.makedirs(folder, exist_ok=True)
@@ -275,7 +284,7 @@ class KeyedLog:
 
     def sync(self) -> None:
         """Put all lines on disk that were handed to the system; from any thread."""
-        # Counted before: a line that is written while the disk is at work may not be on it.
+        # Read before the disk is at work: a line that is written meanwhile may not be on it.
         count = self.unsynced
         if count:
             with storing(self.path):
@@ -291,7 +300,7 @@ class KeyedLog:
                     self._write()
                 elif self.path and not self._read_only:
                     with storing(self.path):
-                        lost = self._check_place()
+                        lost = self._restore_moved()
                     if lost:
                         raise StorageFailed(lost)
                 self.sync()
@@ -318,9 +327,9 @@ class KeyedLog:
                     if not self._read_only:
                         os.ftruncate(self._file, offset)
                     break
-                key = _key_of(line)
-                if key is not None:
-                    self._offsets.set(key, offset)
+                index_key = _index_key_of(line)
+                if index_key is not None:
+                    self._offsets.set(index_key, offset)
                 offset += len(line)
         return offset
 
@@ -369,8 +378,9 @@ def read_lines(path: str, first: int = 0, last: int | None = None) -> Iterator[d
             offset += len(text)
 
 
-def _key_of(line: bytes) -> int | None:
-    # A line that `put` wrote isn't parsed for it.
+def _index_key_of(line: bytes) -> int | None:
+    # The first half of the line's key, as a number. A line that `put` wrote isn't parsed for it,
+    # which is quicker.
     for head in _HEADS:
         if line.startswith(head) and line.endswith(b"}\n"):
             with suppress(ValueError):

@@ -7,7 +7,7 @@ from bisect import bisect_left
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import RecordError, RunStopped
 from dataflow_grounding._util.secrets import blotted
@@ -19,6 +19,12 @@ from dataflow_grounding.engine.keyed_log import storing
 from dataflow_grounding.engine.plan import SUSPECT, Step
 from dataflow_grounding.engine.shard import BLOCK_ROWS, write_line_numbers
 from dataflow_grounding.engine.summary import Summary
+
+
+class _WaitingRow(NamedTuple):
+    input_line: int
+    records: list[str]  # as lines of JSON, after each step that the row got through
+    failures: list[str]  # the same
 
 
 @dataclass
@@ -41,9 +47,8 @@ class Outputs:
         self.steps = steps
         self.summary = summary
         self.next = 0  # the place of the oldest row that is not finished
-        # by a row's place: its line in the input, and the lines of its records and failures
-        self._waiting: dict[int, tuple[int, list[str], list[str]]] = {}
-        self._left = Counter[int]()  # failed rows by the number of steps that they got through
+        self._waiting: dict[int, _WaitingRow] = {}  # by the row's place
+        self._failed_after = Counter[int]()  # failed rows by how many steps they got through
         # for each step, the places of the rows that its file lacks
         self._missing = [array("q") for _ in steps]
         # for each step, the input's lines of the rows in its file; empty unless they are kept
@@ -62,37 +67,40 @@ class Outputs:
             name = outcome.image_id or f"line {outcome.line}"
             line = shown(f"{name:.60}: {error!s:.400}", lines=False)
             self.summary.tell_failure(place, line)
-        self._waiting[place] = (
-            outcome.line,
-            [dump_line(record) for record in outcome.records],
-            [dump_line(_failure(outcome, step, error)) for step, error in outcome.failures],
+        self._waiting[place] = _WaitingRow(
+            input_line=outcome.line,
+            records=[dump_line(record) for record in outcome.records],
+            failures=[
+                dump_line(_failure(outcome, step, error)) for step, error in outcome.failures
+            ],
         )
         with storing(self.failures_path):
             while self.next in self._waiting:
-                input_line, lines, failures = self._waiting.pop(self.next)
-                # zip ends where the row did: one that failed has fewer lines than there are steps
-                for input_lines, _ in zip(self._input_lines, lines, strict=False):
-                    input_lines.append(input_line)
-                for writer, line in zip(self._writers, lines, strict=False):
+                row = self._waiting.pop(self.next)
+                # zip ends where the row did: one that failed has fewer records than there are steps
+                for input_lines, _ in zip(self._input_lines, row.records, strict=False):
+                    input_lines.append(row.input_line)
+                for writer, line in zip(self._writers, row.records, strict=False):
                     writer.write_line(line)
-                for missing in self._missing[len(lines) :]:
+                for missing in self._missing[len(row.records) :]:
                     missing.append(self.next)
-                for line in failures:
+                for line in row.failures:
                     self._failures.write_line(line)
                 self.next += 1
 
     def _mark_suspects(self) -> None:
+        # A row is marked in the file of the step that got its boxes, and in those of later steps.
         # The summary counts those in the last file that has any.
         for step, (writer, missing) in enumerate(zip(self._writers, self._missing, strict=True)):
             rows_of_file = set()
             for place, first_step in self.suspects:
                 if first_step > step:
                     continue
-                # how many rows before it the file lacks: the row's number there is so much less
-                lacking = bisect_left(missing, place)
-                is_missing = lacking < len(missing) and missing[lacking] == place
+                # rows that the file lacks don't count in the row's number there
+                missing_before = bisect_left(missing, place)
+                is_missing = missing_before < len(missing) and missing[missing_before] == place
                 if not is_missing:
-                    rows_of_file.add(place - lacking)
+                    rows_of_file.add(place - missing_before)
             if rows_of_file:
                 writer.set_in(rows_of_file, {SUSPECT: True})
                 self.summary.notes[SUSPECT] = len(rows_of_file)
@@ -109,12 +117,12 @@ class Outputs:
         else:
             self.summary.failed += 1
             if outcome.failures:
-                self._left[len(outcome.records)] += 1
+                self._failed_after[len(outcome.records)] += 1
 
     def commit(self, rows: int) -> None:
-        """Put the files in place, once each of the `rows` is written or among the failures. A
-        step's earlier file stays if the step has no row now, though there were some, unless line
-        numbers are kept.
+        """Put the files in place, once each of the `rows` is written or among the failures. Where
+        all rows failed before they were through a step, the step's file of an earlier run stays,
+        unless line numbers are kept.
         """
         self._check(rows)
         with storing(self.failures_path):
@@ -130,10 +138,10 @@ class Outputs:
                         write_line_numbers(writer.path, self._input_lines[index])
 
     def _check(self, rows: int) -> None:
-        # No defect of ours may lose one in silence.
-        failed = 0
+        # No defect of ours may lose a row in silence.
+        failed = 0  # in this step, or an earlier one
         for number, (step, writer) in enumerate(zip(self.steps, self._writers, strict=True)):
-            failed += self._left[number]
+            failed += self._failed_after[number]
             if writer.count + failed != rows:
                 raise RunStopped(
                     f"internal error: of {rows} rows, {step.label} wrote {writer.count} and"

@@ -345,6 +345,7 @@ def _without_column(step: Step, role: str, column: str, there: Collection[str]) 
 def needed_without_model(operator: Annotator, role: str) -> bool:
     """Return whether a column is read only because the model can't see what things are."""
     needs_labels = operator.serving is not None and operator.serving.needs_labels
+    # a column that the operator's class names itself is read with any model
     return needs_labels and role not in getattr(type(operator), "input_keys", (role,))
 
 
@@ -360,7 +361,8 @@ def segments(steps: Iterable[Step]) -> list[list[Step]]:
 
 
 def _follows(before: Step, step: Step) -> bool:
-    # Both also have to tell failures in the same file.
+    # Whether the step reads what the one before wrote. Both also have to tell failures in the same
+    # file.
     if isinstance(before.operator, WholeFile) or isinstance(step.operator, WholeFile):
         return False
     written = (before.storage.output_path, before.storage.failures_path)

@@ -30,6 +30,12 @@ class Now(NamedTuple):
     outage: str = ""  # for how long no answer has come, and why, in words
 
 
+class _State(NamedTuple):
+    at: float  # by the process's clock
+    finished: int  # records
+    asked: int  # of these, those that took more than stored replies
+
+
 class Progress:
     """Shows how far a run is: a live line on a terminal, else a line every ten seconds."""
 
@@ -38,9 +44,8 @@ class Progress:
         self._title = title
         self._silent = show is False or sys.stderr is None
         self._live = None if self._silent else LiveLine.on_terminal()
-        # earlier states, the oldest first: when, how many records were finished, and how many of
-        # them were asked for
-        self._past: deque[tuple[float, int, int]] = deque([(time.monotonic(), 0, 0)], maxlen=4096)
+        # earlier states, the oldest first
+        self._past: deque[_State] = deque([_State(time.monotonic(), 0, 0)], maxlen=4096)
 
     async def run(self) -> None:
         """Show how far the run is until cancelled; returns at once if nothing should be shown."""
@@ -87,26 +92,27 @@ class Progress:
         return [*parts, counted(now.sent, "request"), f"{now.in_flight} in flight"]
 
     def _rate(self, now: Now) -> tuple[float, bool]:
-        # The rate tells how long the rest takes once as many records that were asked for have
-        # followed the first such as requests are in flight. Before, it is the store's speed, or a
-        # wave's.
+        # Returns the rate, and whether it tells how long the rest takes. It does once as many
+        # records were asked for as requests are in flight, after the first one. Before, it is the
+        # speed of the store, or of the first requests, which all end at about the same time.
         at = time.monotonic()
         asked = now.finished - now.replayed
         past = self._past
         # the first record that was sent: from here on, the store's speed doesn't count
-        if asked and not past[-1][2]:
+        if asked and not past[-1].asked:
             past.clear()
-        if not past or at - past[-1][0] >= LEAST_SECONDS_BETWEEN:
-            past.append((at, now.finished, asked))
+        if not past or at - past[-1].at >= LEAST_SECONDS_BETWEEN:
+            past.append(_State(at, now.finished, asked))
         while (
             len(past) > 2
-            and at - past[1][0] >= LAST_SECONDS
-            and now.finished - past[1][1] >= LAST_RECORDS
+            and at - past[1].at >= LAST_SECONDS
+            and now.finished - past[1].finished >= LAST_RECORDS
         ):
             past.popleft()
-        since, finished_then, asked_then = past[0]
-        seconds = max(at - since, 0.001)
-        return (now.finished - finished_then) / seconds, asked - asked_then >= max(1, now.in_flight)
+        oldest = past[0]
+        per_second = (now.finished - oldest.finished) / max(at - oldest.at, 0.001)
+        is_known = asked - oldest.asked >= max(1, now.in_flight)
+        return per_second, is_known
 
 
 def duration(seconds: float) -> str:

@@ -214,13 +214,13 @@ class Run:
             self._wake()
 
     def _interrupt(self) -> bool:
-        going_on = self.stopped is None
+        is_first = self.stopped is None  # then what is in flight may finish
         self.stop(
             Interrupted(
                 "interrupted: every reply so far is kept. Run the same command again to go on"
             )
         )
-        return going_on
+        return is_first
 
     async def _stopping_run(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -296,8 +296,9 @@ class Run:
         work: RowWork,
         again: bool = False,
     ) -> Outcome:
-        # Steps of a level, which don't need each other's columns, work on it side by side. Where
-        # its image is found to be another than was known, all steps are done once more.
+        # Takes a row through all steps. The steps of a level, which don't need each other's
+        # columns, work on it side by side. Where its image is found to be another than was known,
+        # all steps are done once more.
         if isinstance(record, RecordError):
             return Outcome(row.line, None, failures=[(self.steps[0].label, record)])
         results: list[Result] = [(None, None)] * len(self.steps)
@@ -305,10 +306,10 @@ class Run:
         for level in self._levels:
             # Those before a step that has failed still do their work, for their own files.
             indices = [index for index in level if index < first_failed]
-            now = record
+            record_so_far = record
             for columns, _ in results:
-                now = now.updated(columns or {})
-            steps = [self._annotate(index, place, now, work) for index in indices]
+                record_so_far = record_so_far.updated(columns or {})
+            steps = [self._annotate(index, place, record_so_far, work) for index in indices]
             # nearly always it is one, which needs no task
             of_level = [await steps[0]] if len(steps) == 1 else await all_done(steps)
             for index, result in zip(indices, of_level, strict=True):
@@ -324,6 +325,7 @@ class Run:
         return self._outcome(row, record, results)
 
     def _keep(self, place: int, results: Sequence[Result], work: RowWork) -> None:
+        # Only a row that got through all steps, without boxes in doubt, is kept for later runs.
         columns = []
         for index, (of_step, error) in enumerate(results):
             if of_step is None or error is not None or (place, index) in self._outputs.suspects:

@@ -93,14 +93,14 @@ def check_held(folder: str) -> None:
 
 @contextmanager
 def _touched(path: str, clock: int, folder: str) -> Iterator[None]:
-    # `clock` is an open file next to it: what time it is, the file system tells, as clocks of
-    # machines differ.
+    # A lock by a file that is touched while the block runs. `clock` is another open file in the
+    # folder: touching it tells the file system's time, as the clocks of machines differ.
     mark = token_hex(8).encode()
     with errors_as(InputError, f"can't write {path}", again=True):
         _refuse_if_young(path, clock)
         write_bytes(path, mark, alone=False)
         time.sleep(LOOK_SECONDS)
-        if Path(path).read_bytes() != mark:  # of several at once, the last to write has it
+        if Path(path).read_bytes() != mark:  # of several runs at once, the last to write wins
             raise FolderTaken(f"another run began just now ({path}): wait for it to end")
     try:
         with in_background(partial(_touch, path, mark, folder), wait=TOUCH_SECONDS):

@@ -47,8 +47,9 @@ def pictures_of(path: str, folders: Sequence[Any], checkpoint: str) -> list[str]
         look = partial(_picture_at, folders=named, log=log)
         for picture in side_by_side(look, paths, lambda _: False, cores=True):
             if picture is not None:
-                places.update(os.fsencode(f"{picture[0]}\n"))
-                contents.update(f"{picture[1]}\n".encode())
+                picture_path, content_digest = picture
+                places.update(os.fsencode(f"{picture_path}\n"))
+                contents.update(f"{content_digest}\n".encode())
     return [places.hexdigest(), contents.hexdigest()]
 
 

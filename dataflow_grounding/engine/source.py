@@ -84,7 +84,8 @@ def _distinct_image_id(
         return image_id
     if is_absolute(path) and "/" not in image_id:
         return _numbered_id(image_id, path, rows_of_image)
-    # Whose an id is, the table tells by the picture's name with its ending.
+    # The table has, for each id, the picture that it was given to: a hash of the name with the
+    # ending.
     file_name = f"{image_id}{os.path.splitext(path)[1]}"
     for candidate in (image_id, file_name):
         whose = hash((candidate, "whose"))
@@ -99,7 +100,8 @@ def _distinct_image_id(
 
 
 def _numbered_id(image_id: str, path: str, rows_of_image: NumberTable) -> str:
-    # Each path keeps its number.
+    # Each path keeps its number. The table has the last number at the hash of a tuple: at the id's
+    # own hash, `identify` counts rows.
     number = rows_of_image.get(hash((image_id, path)))
     if number is None:
         number = (rows_of_image.get(hash((image_id,))) or 0) + 1
@@ -202,7 +204,7 @@ class Source:
         self.digest = ""
         self._folders = storage.image_folders
         self._rows_of_image = NumberTable()
-        self._numbered = self._rows(identifies=True)
+        self._numbered_rows = self._rows(identifies=True)  # the rows that weren't taken yet
         self.empty_columns: list[str] = []  # that hold an empty list in each of the first rows
         # Many workers take rows: a generator that is at work in one thread can't be asked by
         # another.
@@ -281,7 +283,7 @@ class Source:
         """
         if self._shard is not None and self._shard.columns:
             return list(self._shard.columns)
-        ahead = [row for _, row in itertools.islice(self._numbered, FIRST_ROWS)]
+        ahead = [row for _, row in itertools.islice(self._numbered_rows, FIRST_ROWS)]
         readable = [row.data for row in ahead if row.data is not None]
         if not readable:
             readable = self._first_readable(ahead)
@@ -295,7 +297,7 @@ class Source:
             is_users_own = storage.input_path == storage.first_entry_file_name
             shown = storage.made_of if is_users_own and storage.made_of else self.path
             raise InputError(f"nothing to do in {shown}: {why}")
-        self._numbered = itertools.chain(enumerate(ahead), self._numbered)
+        self._numbered_rows = itertools.chain(enumerate(ahead), self._numbered_rows)
         columns = list(dict.fromkeys(column for row in readable for column in row))
         for column in columns:
             if all(row.get(column) == [] for row in readable):
@@ -303,13 +305,14 @@ class Source:
         return columns
 
     def _first_readable(self, ahead: list[Row]) -> list[dict[str, Any]]:
-        # A file is read again for that. A pipe can't be: what is read of it is added to `ahead`.
+        # Looks for a row that can be read after those `ahead`. A file is read again from its
+        # beginning. A pipe can't be: what is read of it is added to `ahead`.
         if kind_of(self.path) == "file":
             for _, row in self._rows():
                 if row.data is not None:
                     return [row.data]
             return []
-        for _, row in self._numbered:
+        for _, row in self._numbered_rows:
             ahead.append(row)
             if row.data is not None:
                 return [row.data]
@@ -317,14 +320,16 @@ class Source:
 
     def split(self, shard_count: int) -> Iterator[tuple[int, Row]]:
         """Yield the rows, each after the number of the shard that it is in, from 1."""
-        for _, row in self._numbered:
+        for _, row in self._numbered_rows:
             yield shard_of(row, shard_count, self.image_key, self._image_root), row
 
     async def take(self, most: int) -> list[tuple[int, Row]]:
         """Return the next rows, `most` of them at most, each after its number; [] at the end."""
         async with self._read_more:
             try:
-                return await asyncio.to_thread(lambda: list(itertools.islice(self._numbered, most)))
+                return await asyncio.to_thread(
+                    lambda: list(itertools.islice(self._numbered_rows, most))
+                )
             except InputError as error:
                 raise RunStopped(f"{error}. Fix that, then run the same command again") from None
 

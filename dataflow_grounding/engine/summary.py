@@ -313,12 +313,11 @@ class Summary:
             yield f"  … and {more:,} more with boxes"
 
     def _judge_in_doubt(self) -> Iterator[str]:
-        # A judge whose answers differ as often as guesses do leaves more than half undecided.
         undecided = self.expressions["undecided"]
         judged = undecided + self.expressions["verified"] + self.expressions["not verified"]
         shown = self.notes["false_boxes"]
         accepted = self.notes["false_boxes_accepted"]
-        if _is_no_chance(accepted, shown):
+        if _are_more_than_chance(accepted, shown):
             yield (
                 f"Warning: the judge accepted {accepted} of {shown} false boxes that it was shown"
                 " among the others: it may say yes to anything. Name another one as vlm.judge."
@@ -331,6 +330,7 @@ class Summary:
                 " any: it may say no to anything. Look at some of them in `rejected`, or name"
                 " another one as vlm.judge."
             )
+        # a judge whose answers differ as often as guesses do leaves more than half undecided
         if judged >= FEWEST_JUDGED and undecided > judged / 2:
             yield (
                 f"Warning: the judge left {undecided} of {judged} undecided, as its answers differ:"
@@ -343,7 +343,8 @@ class Summary:
         )
 
 
-def _is_no_chance(accepted: int, shown: int) -> bool:
+def _are_more_than_chance(accepted: int, shown: int) -> bool:
+    # how likely a judge who is usually right accepts that many or more: the binomial's tail
     likelihood = 0.0
     for count in range(accepted, shown + 1):
         ways = math.comb(shown, count)
@@ -358,6 +359,7 @@ def most_in_another_format(as_asked: int, cleared: int) -> float:
     Hanley and Lippman-Hand, JAMA 249, 1983). Where it shows in some (`cleared`), the 3 is the bound
     of a Poisson count of as many.
     """
+    # by bisection: the mean count of which a Poisson count has `cleared` or fewer in 5% of cases
     least, most = 0.0, 3.0 + 4 * cleared
     while most - least > 1e-6:
         count = (least + most) / 2
