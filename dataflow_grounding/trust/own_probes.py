@@ -8,6 +8,7 @@ server that treats some pictures otherwise than others.
 import asyncio
 import io
 import tempfile
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -113,16 +114,22 @@ def _coding_of(jpeg: Any) -> dict[str, Any]:
 
 
 async def ask_about_copy(
-    ask: Ask, image: Image, asked: BoxFormat, layout: int, at: int | None = None
+    ask: Ask,
+    image: Image,
+    asked: BoxFormat,
+    layout: int,
+    at: int | None = None,
+    before: Callable[[], Awaitable[None]] | None = None,
 ) -> ProbedPicture:
-    """Ask for rectangles in a copy of an image, at endpoint number `at`.
+    """Ask for rectangles in a copy of an image, at endpoint number `at`, once `before` is awaited.
 
     Where the request fails there are no answers, and `trouble` says why. Raises RunStopped.
     """
     try:
         with tempfile.TemporaryDirectory(prefix="probe-") as folder:
             question = await asyncio.to_thread(copy_question, image, asked, folder, layout)
-            picture, _ = await ask.aside(question.replace(sending=Sending(at=at, own_reply=True)))
+            sending = Sending(at=at, own_reply=True, before=before)
+            picture, _ = await ask.aside(question.replace(sending=sending))
             return picture
     except RunStopped:
         raise

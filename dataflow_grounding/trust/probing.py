@@ -7,7 +7,7 @@ busy.
 import asyncio
 import random
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, cycle
 from typing import Any, Literal, NamedTuple
@@ -85,6 +85,7 @@ class Wanted(NamedTuple):
     image: Image
     number: int | None
     address: str
+    before: Callable[[], Awaitable[None]] | None
 
 
 class Probing:
@@ -107,18 +108,20 @@ class Probing:
         images: Sequence[Image],
         addresses: Sequence[str],
         looks_like: str | None = None,
+        before: Callable[[], Awaitable[None]] | None = None,
     ) -> Outcome:
         """Ask for rectangles in a copy of each image at each address, and for more after a miss.
 
         `looks_like` is the format that replies look like, where they call for the check: a miss in
-        that very format needs no other. Raises RunStopped.
+        that very format needs no other. `before` is awaited before a copy is sent. Raises
+        RunStopped.
         """
         wanted = []
         for image in images:
             if len(addresses) == 1:  # a single one isn't named in messages
-                wanted.append(Wanted(ask, image, None, ""))
+                wanted.append(Wanted(ask, image, None, "", before))
             else:
-                wanted += [Wanted(ask, image, *each) for each in enumerate(addresses)]
+                wanted += [Wanted(ask, image, *each, before) for each in enumerate(addresses)]
         firsts = await asyncio.gather(*[self._copy(one) for one in wanted])
         showings = self._showings([[picture] for picture in firsts])
         self._pictures += sum(showing.kind != "silent" for showing in showings)
@@ -215,7 +218,9 @@ class Probing:
 
     async def _copy(self, wanted: Wanted) -> ProbedPicture:
         layout = next(self._layouts)
-        return await ask_about_copy(wanted.ask, wanted.image, self._asked, layout, wanted.number)
+        return await ask_about_copy(
+            wanted.ask, wanted.image, self._asked, layout, wanted.number, wanted.before
+        )
 
     def facts(self) -> dict[str, Any]:
         """Return what the pictures prove; {} where none was answered.
