@@ -487,11 +487,11 @@ def find_file(path: object, folders: Sequence[str], column: str = "image") -> Im
     no part in. Raises BrokenRow for no path, or one that rows may not name; ImageMissing;
     MachineBusy where a folder couldn't be looked into, so the file may be there all the same.
     """
-    name = _named(path, folders, column)
-    busy: MachineBusy | None = None
+    name = _checked_path(path, folders, column)
     candidates: Iterable[str] = (joined(folder, name) for folder in folders or ("",))
     if is_absolute(name):
         candidates = [plain_path(name)]
+    busy: MachineBusy | None = None
     for candidate in candidates:
         try:
             return file_at(candidate)
@@ -564,7 +564,7 @@ def _is_there(path: str, folders: Sequence[str]) -> bool:
         return False
 
 
-def _named(path: object, folders: Sequence[str], column: str) -> str:
+def _checked_path(path: object, folders: Sequence[str], column: str) -> str:
     # Where a run may fetch pictures at http addresses, it has done so: its rows name files by now.
     if not isinstance(path, str) or not path or "\0" in path:
         raise BrokenRow(f"column {column!r} should be the path of an image")

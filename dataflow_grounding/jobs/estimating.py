@@ -106,7 +106,7 @@ class _StepEstimate:
 
     async def _of_request(self, record: Record, memo: ImageMemo, shown: set[str]) -> Amount:
         operator = self.step.operator
-        beginning = 0  # tokens that requests of all steps about a picture begin with
+        beginning_tokens = 0  # tokens that requests of all steps about a picture begin with
         key = image_column(operator, record)
         # a judge is sent a picture with the boxes drawn in, as no earlier step is
         is_cached = key in shown and not isinstance(operator, BoxChecker)
@@ -117,19 +117,26 @@ class _StepEstimate:
             if self.rules is not None:
                 pictures = operator.pictures(image) if isinstance(operator, Operator) else [image]
                 tokens = [self.rules.image(picture.sent_size) for picture in pictures]
-                beginning += round(fmean(tokens))
+                beginning_tokens += round(fmean(tokens))
                 is_cached = is_cached and len(pictures) == 1
         if self.rules is None:
             return Amount(1)
-        beginning += self.rules.text(load_prompt("system"))
-        text = _DATA  # tokens that come after that
-        text += self._listed_phrases(record, self.rules)
-        text += self.rules.text(operator.wording.guidance if operator.wording else "")
+        beginning_tokens += self.rules.text(load_prompt("system"))
+        further_tokens = _DATA
+        further_tokens += self._listed_phrases(record, self.rules)
+        further_tokens += self.rules.text(operator.wording.guidance if operator.wording else "")
         for name in getattr(operator, "tasks", ())[:1]:
             if name in prompt_names():  # a task of the user's own has no prompt here
-                text += self.rules.text(filled(load_prompt(name), {"box_format": self._words}))
-        is_cached = is_cached and beginning >= self.rules.least_cached
-        return Amount(1, beginning + text, beginning if is_cached else 0, self.mean.output)
+                further_tokens += self.rules.text(
+                    filled(load_prompt(name), {"box_format": self._words})
+                )
+        is_cached = is_cached and beginning_tokens >= self.rules.least_cached
+        return Amount(
+            requests=1,
+            input=beginning_tokens + further_tokens,
+            cached=beginning_tokens if is_cached else 0,
+            output=self.mean.output,
+        )
 
     def _listed_phrases(self, record: Record, rules: TokenRules) -> int:
         # Tokens in a request of the phrases that a record has before any step finds some.
@@ -181,7 +188,7 @@ def _stored_by_step(run: SpecRun) -> dict[str, _StoredReplies]:
         return by_step
     models = {step.label: (step.operator.serving or run.serving).model for step in run.job.steps}
     with _stored_replies(run.job.steps[0].storage.checkpoint_folder) as replies:
-        seen = set()
+        seen = set()  # of several stores, as another may hold the same reply
         for log in (replies, *replies.others):
             for line in read_lines(log.path, 0, log.end):
                 label = str(line.get("step"))

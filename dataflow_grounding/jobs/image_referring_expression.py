@@ -69,10 +69,7 @@ def _job_of(spec: Spec, servings: Sequence[Serving], pilot: int | None) -> Job:
     )
     all_steps = put_in_folders(pipeline.steps())
     steps = wanted_steps(all_steps, _wanted(block.workflow, all_steps))
-    checkpoint_folder = all_steps[0].storage.checkpoint_folder
-    if not os.path.exists(checkpoint_folder):  # a folder with one is a run's of ours
-        outputs = [step.storage.output_path for step in all_steps]
-        seed_records.refuse_taos_results(spec.results_dir, [seed_file, *outputs])
+    _refuse_taos_results(spec.results_dir, seed_file, all_steps)
     numbers = [step.storage.operator_step for step in steps]
     if numbers == [CAPTION]:
         # a caption is all that is asked for: each picture gets one
@@ -88,6 +85,13 @@ def _job_of(spec: Spec, servings: Sequence[Serving], pilot: int | None) -> Job:
         _tell_types(steps, first)
     kind_of_input = _SeedInput if first.path == seed_file else _LaterInput
     return Job(servings, all_steps, steps, kind_of_input(steps, seeds), seeds.files)
+
+
+def _refuse_taos_results(results_dir: str, seed_file: str, all_steps: list[Step]) -> None:
+    has_run_of_ours = os.path.exists(all_steps[0].storage.checkpoint_folder)
+    if not has_run_of_ours:
+        outputs = [step.storage.output_path for step in all_steps]
+        seed_records.refuse_taos_results(results_dir, [seed_file, *outputs])
 
 
 def _wanted(workflow: WorkflowBlock, all_steps: list[Step]) -> list[str]:

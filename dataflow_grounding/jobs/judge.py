@@ -42,27 +42,33 @@ def _judge_block(vlm: VlmBlock, judge: JudgeBlock) -> VlmBlock:
         changes["settings"] = {**settings, **stated}
         return block.model_copy(update=changes)
     of_backend = getattr(block, backend)
+    own = _in_backends_names(backend, stated)
+    if backend == "openai" and judge.model_name:
+        own["name"] = ""  # which is that of the other model
+    if judge.base_url and judge.base_url != getattr(of_backend, "base_url", ""):
+        own["api_key"] = judge.api_key
+        own |= _changes_for_another_address(backend, of_backend)
+        changes["service_tier"] = None
+    changes[backend] = of_backend.model_copy(update=own)
+    return block.model_copy(update=changes)
+
+
+def _in_backends_names(backend: str, stated: dict[str, Any]) -> dict[str, Any]:
     own: dict[str, Any] = {}
     for name, own_name in zip(("base_url", "model_name", "api_key"), _KEYS[backend], strict=True):
         if name in stated and not own_name:
             raise SpecError(f"vlm.judge.{name}: {backend} has none, leave it out")
         if name in stated:
             own[own_name] = stated[name]
-    if backend == "openai" and judge.model_name:
-        own["name"] = ""  # which is that of the other model
-    goes_to_another_address = judge.base_url and judge.base_url != getattr(
-        of_backend, "base_url", ""
-    )
-    if goes_to_another_address:
-        own["api_key"] = judge.api_key
-        if backend == "openai":
-            own |= {"endpoints": [], "azure": AzureBlock(), "extra_headers": {}}
-            own["extra_body"] = _without_secrets(of_backend.extra_body)
-        else:
-            own["extra"] = _without_secrets(of_backend.extra)
-        changes["service_tier"] = None
-    changes[backend] = of_backend.model_copy(update=own)
-    return block.model_copy(update=changes)
+    return own
+
+
+def _changes_for_another_address(backend: str, of_backend: Any) -> dict[str, Any]:
+    if backend == "openai":
+        extra_body = _without_secrets(of_backend.extra_body)
+        no_access = {"endpoints": [], "azure": AzureBlock(), "extra_headers": {}}
+        return {**no_access, "extra_body": extra_body}
+    return {"extra": _without_secrets(of_backend.extra)}
 
 
 def _without_secrets(value: Any) -> Any:

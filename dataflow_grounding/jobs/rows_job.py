@@ -57,9 +57,10 @@ def storage_of(spec: Spec, source: Input) -> ResultsStorage:
     are_made = not source.plain or bool(data.columns) or data.fetches
     if are_made:
         path = os.path.join(spec.results_dir, CKPT, "input.jsonl")
-        # Rows in files of text, and folders of pictures, hold none.
+        # Pictures that are fetched, or that rows hold as bytes, are put into files there.
         is_text = source.path.endswith((".jsonl", ".json", ".csv", ".tsv"))
-        if data.fetches or not (source.bare or is_text):
+        may_hold_bytes = not (source.bare or is_text)
+        if data.fetches or may_hold_bytes:
             folders = (*folders, spec.results_dir)
     storage = ResultsStorage(path, spec.results_dir, image_root=data.image_root)
     storage.folders = folders

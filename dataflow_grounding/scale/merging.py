@@ -421,7 +421,7 @@ def _may_differ(key: str) -> bool:
 
 
 def _run_of_all(results_dir: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
-    # It has the first summary's facts, with the results' folder in place of the shard's.
+    # The first run's facts, with the sums of all, and the results' folder in place of the shard's.
     first = runs[0]
     summary: dict[str, Any] = {}
     for name in first["summary"]:
