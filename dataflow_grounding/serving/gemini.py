@@ -197,7 +197,9 @@ class GeminiServing(Serving):
         )
         try:
             response = await client.aio.models.generate_content(
-                model=self.model, contents=request.task, config=config
+                model=self.model,
+                contents=request.task,  # the client wants some; those of the body replace them
+                config=config,
             )
         except errors.APIError as error:
             headers = getattr(error.response, "headers", None) or {}
@@ -322,9 +324,6 @@ def _schema_of(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _reply_of(response: Any, where: str) -> Reply:
-    # After a finish reason that doesn't concern the content, such as OTHER or MALFORMED_RESPONSE,
-    # the text may not be whole: the question is asked again
-    # (epam/ai-dial-adapter-vertexai#85, archestra-ai/archestra#5487).
     usage = _usage_of(response.usage_metadata)
     tier = tier_named(_headers_of(response).get(TIER_HEADER))
     feedback = response.prompt_feedback
@@ -339,6 +338,9 @@ def _reply_of(response: Any, where: str) -> Reply:
     if finish in _FINISHED:
         return Reply(text, _FINISHED[finish], usage, tier=tier)
     if finish not in _BLOCKED:
+        # After a reason that doesn't concern the content, such as OTHER or MALFORMED_RESPONSE, the
+        # text may not be whole: without any, the question is asked again
+        # (epam/ai-dial-adapter-vertexai#85, archestra-ai/archestra#5487).
         return Reply("", finish, usage, tier=tier)
     refusal = _refusal(finish, candidate.finish_message or _blocked_categories(candidate))
     return Reply(text, finish, usage, refusal, tier=tier)
