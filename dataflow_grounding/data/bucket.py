@@ -292,6 +292,7 @@ class _Replies:
         self._sent_end = 0
 
     def claim(self) -> None:
+        """Put this run's claim there, and remember whose was there before."""
         with errors_as(InputError, f"can't write {self._bucket.address}", again=True):
             before = self._bucket.read(self._claim_path).split()
             if before:
@@ -352,9 +353,9 @@ class _Replies:
                 log.write(more)
 
     def send(self) -> None:
-        """Send what the own log has gained, in whole lines; a line that has no end waits. What
-        belongs to the part that was sent last is sent with that part once more, until this has
-        CLOSED_BYTES.
+        """Send the lines that the own log has gained; a line that has no end yet waits. The part
+        that was sent last is sent again, with what came since, until it has CLOSED_BYTES: then the
+        next part begins.
         """
         with open(self._log, "rb") as file:
             os.fsync(file.fileno())  # only what this machine can't lose any more is sent

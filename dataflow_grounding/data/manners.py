@@ -277,7 +277,7 @@ class Manners:
         return not all(map(self._is_manner, wordings))
 
     def _is_manner(self, wording: str) -> bool:
-        # A wording that is cut off is the manner if one that begins so is.
+        # It may be cut off where the manner is whole, or whole where the manner is cut off.
         if wording in self._manner or wording + _CUT in self._manner:
             return True
         if not wording.endswith(_CUT):

@@ -377,20 +377,8 @@ class Coco(_ReadsCoco, ReturningFormat):
         with lists as (put_image, put_annotation, put_category):
             categories = _Categories(put_category)
             self._categories = categories
-            for entry in self.preamble.get("categories", ()):
-                categories.add(entry)
-            # Without the file's preamble its categories are those of its annotations.
             first = next(samples, None)
-            came_from_coco = bool(first and kept_of(first.record, self.name))
-            if came_from_coco and not self.preamble:
-                self.remarks.append(
-                    "info, licenses and unused categories of the imported file aren't in it: export"
-                    " the results folder of the import to have them"
-                )
-            # In what came from COCO without its preamble, only classes with a box are categories.
-            if self.preamble or not came_from_coco:
-                for name in self._classes.fixed:
-                    categories.id_of(name)
+            self._write_first_categories(bool(first and kept_of(first.record, self.name)))
             count_of_fixed = categories.new
             for sample in chain([first] if first else [], samples):
                 source = self.source_of(sample)
@@ -409,6 +397,19 @@ class Coco(_ReadsCoco, ReturningFormat):
             unlisted = categories.new - count_of_fixed
             count = len(self._classes.fixed) + unlisted
             self.remarks += self._classes.remarks_on_numbers(count)
+
+    def _write_first_categories(self, came_from_coco: bool) -> None:
+        for entry in self.preamble.get("categories", ()):
+            self._categories.add(entry)
+        # Without the file's preamble its categories are those of its annotations.
+        if came_from_coco and not self.preamble:
+            self.remarks.append(
+                "info, licenses and unused categories of the imported file aren't in it: export"
+                " the results folder of the import to have them"
+            )
+            return
+        for name in self._classes.fixed:
+            self._categories.id_of(name)
 
     def _image_id(self, source: Source) -> tuple[Any, bool]:
         # Returns the id of the picture's entry, and whether that entry is still to be written.

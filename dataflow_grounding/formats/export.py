@@ -62,7 +62,12 @@ def export(
                 folder = out.part(name) if is_split else out
                 done = Exported(name) if is_split else exported
                 pictures = ExportPictures(
-                    folder, images, folders, format.packs, format.flat, format.shows_upright
+                    folder,
+                    images,
+                    folders,
+                    packs=format.packs,
+                    flat=format.flat,
+                    shows_upright=format.shows_upright,
                 )
                 format.write(SampleMaker(format, pictures, select, done).samples(rows), folder)
                 if is_split:
@@ -86,9 +91,9 @@ def _refuse_one_file(path: str, images: Images | None, parts: Sequence[str]) -> 
 def _add_part(whole: Exported, part: Exported) -> None:
     if not part.written:
         reasons = "; ".join(filter(None, _why_nothing(part)))
-        none = "the file has none. Remove it, or split more pictures"
+        or_else = "the file has none. Remove it, or split more pictures"
         raise InputError(
-            f"nothing is written, because no record of {part.path} is left: {reasons or none}"
+            f"nothing is written, because no record of {part.path} is left: {reasons or or_else}"
         )
     whole.parts[part.path] = part.written
     whole.written += part.written
@@ -102,6 +107,7 @@ def _add_part(whole: Exported, part: Exported) -> None:
 def _finish(
     format: Format, exported: Exported, pictures: ExportPictures, out: ExportFolder, strict: bool
 ) -> None:
+    # Refuses an export that lost too much; completes the remarks of another, and writes its README.
     reasons: list[str] = []
     if not exported.written:
         reasons = _why_nothing(exported)

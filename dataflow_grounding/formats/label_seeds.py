@@ -124,20 +124,9 @@ class _Labels:
                 bad.note(error)
                 yield {**record, "regions": [], SEED_ERROR: error}
                 continue
-            if label.unread:
-                record[SKIPPED] = len(label.unread)
-            regions = [*_regions_of_area(label, path, found)]
-            record["regions"] = regions
-            if size is not None:
-                found.add("boxes_beyond_their_image", boxes_beyond(regions, size, path))
-                if regions:
-                    # Where it is another size than the image's, the record fails:
-                    # `check_stated_size`.
-                    record |= size_columns(self.stated_sizes.get(path))
-            for what, words in _LEFT_OUT.items():
-                found.count(what, label.left_out[words])
+            record |= self._columns_of(label, path, size, found)
             # A label without boxes that could be read as a whole is one good entry.
-            bad.read(len(regions) or int(not label.unread))
+            bad.read(len(record["regions"]) or int(not label.unread))
             yield record
             for why in label.unread:
                 bad.note(why)
@@ -146,6 +135,23 @@ class _Labels:
             bad.note(why)
             yield {"image_path": None, "regions": [], SEED_ERROR: why}
         bad.finish()
+
+    def _columns_of(
+        self, label: Label, path: str, size: Size | None, found: Found
+    ) -> dict[str, Any]:
+        columns: dict[str, Any] = {}
+        if label.unread:
+            columns[SKIPPED] = len(label.unread)
+        regions = [*_regions_of_area(label, path, found)]
+        columns["regions"] = regions
+        if size is not None:
+            found.add("boxes_beyond_their_image", boxes_beyond(regions, size, path))
+            if regions:
+                # Where it is another size than the image's, the record fails: `check_stated_size`.
+                columns |= size_columns(self.stated_sizes.get(path))
+        for what, words in _LEFT_OUT.items():
+            found.count(what, label.left_out[words])
+        return columns
 
     def _read(self, path: str) -> _Labelled:
         size = upright_size(path, (self.image_dir,))

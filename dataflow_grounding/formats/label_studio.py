@@ -255,6 +255,7 @@ class LabelStudio(ReturningFormat):
                     shaped = [self._with_outline(part, where) for part in latest["result"]]
                     result = self._readable_parts(shaped, task["data"], where)
                     record = self._record(task["data"], {**latest, "result": result})
+                    # The column has the parts as they were in the file.
                     as_read = [part.get(_AS_READ, part) for part in result]
                     own = _imported_column(self.name, task, kind, latest, as_read)
                     yield self.bad.marked({**record, **own})

@@ -391,13 +391,13 @@ def entry_errors(where: str, bad: BadEntries | None = None) -> Iterator[None]:
     `bad` takes the error: the block ends, and a whole picture, line or task is left out.
     """
     if bad is None:
-        with _told_of_entry(where):
+        with _errors_with_place(where):
             yield
         return
     outer_place = bad.place
     bad.place = where
     try:
-        with _told_of_entry(where):
+        with _errors_with_place(where):
             yield
     except ImportRefused:
         raise
@@ -411,7 +411,7 @@ def entry_errors(where: str, bad: BadEntries | None = None) -> Iterator[None]:
 def object_errors(where: str, bad: BadEntries) -> Iterator[None]:
     """Leave out an object of a picture, at that place, that can't be read: `bad` takes it."""
     try:
-        with _told_of_entry(where):
+        with _errors_with_place(where):
             yield
     except ImportRefused:
         raise
@@ -420,7 +420,7 @@ def object_errors(where: str, bad: BadEntries) -> Iterator[None]:
 
 
 @contextmanager
-def _told_of_entry(where: str) -> Iterator[None]:
+def _errors_with_place(where: str) -> Iterator[None]:
     try:
         yield
     except KeyError as error:

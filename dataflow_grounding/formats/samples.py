@@ -481,8 +481,8 @@ def _indices_of_new_boxes(phrase: Phrase, items: Set[int], seen: dict[Bbox, set[
 def _kept_of_thing(
     phrases: Sequence[Phrase], thing: Sequence[tuple[int, int]], items: Set[int]
 ) -> list[tuple[int, int]]:
-    # The best box of a thing stays, and where that is an item of the source, so do all of the
-    # thing's other items.
+    # A thing's boxes are (the phrase's number, the box's index), the best first. The best stays,
+    # and where that is an item of the source, so do all of the thing's other items.
     stay: list[tuple[int, int]] = []
     seen: set[int] = set()
     for number, index in thing:

@@ -75,6 +75,7 @@ class WholePictures:
     def _why_false(
         self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
     ) -> str:
+        # Returns why the picture would be a false background, as UNVERIFIED; "" if it wouldn't.
         if record.get(SKIPPED):
             return SKIPPED_OBJECT
         if self._leaves_out_boxes(record, expressions):
