@@ -98,6 +98,8 @@ class _Phrases(NamedTuple):
 
 
 def _phrases_of(record: Mapping[str, Any]) -> _Phrases:
+    # Returns what is masked in a record's remark: its phrases without their articles, the nouns of
+    # these, and its classes.
     rows = record.get(annotated_column(record))
     if not isinstance(rows, list):
         rows = []
@@ -173,6 +175,7 @@ def _length_of_phrase_at(words: Sequence[str], index: int, phrases: _Phrases, is
 
 
 def _may_begin_phrase(words: Sequence[str], phrases: _Phrases) -> bool:
+    # Whether some phrase begins with these words, of which the last may be cut off.
     *whole, last = words
     for candidates in phrases.by_first.values():
         for phrase in candidates:

@@ -205,6 +205,7 @@ def annotated_column(record: Mapping[str, Any]) -> str:
 
 
 def _as_expressions(regions: Any) -> Any:
+    # What is no region stays as it is: `read_expressions` says what is wrong with it.
     if not isinstance(regions, list):
         return regions
     expressions = []

@@ -378,7 +378,8 @@ class Coco(_ReadsCoco, ReturningFormat):
             categories = _Categories(put_category)
             self._categories = categories
             first = next(samples, None)
-            self._write_first_categories(bool(first and kept_of(first.record, self.name)))
+            came_from_coco = bool(first and kept_of(first.record, self.name))
+            self._write_first_categories(came_from_coco)
             count_of_fixed = categories.new
             for sample in chain([first] if first else [], samples):
                 source = self.source_of(sample)

@@ -60,6 +60,7 @@ def find_other_input(path: str, split: str, results_dir: str) -> Input | None:
 
 
 def _of_special_file(path: str, folders: tuple[str, ...]) -> Input | None:
+    # Returns None for a plain file of rows.
     if path.endswith(".tar"):
         return _of_tars(path, [path])
     file_type = file_type_of(path)
@@ -77,6 +78,7 @@ def _numbered(items: Iterable[dict[str, Any]]) -> Iterator[Row]:
 
 
 def _of_folder(folder: str, split: str, results_dir: str) -> Input:
+    # It may be a data set that `datasets` saved, pictures with metadata, or pictures alone.
     if any(kind_of(joined(folder, name)) for name in ("state.json", "dataset_dict.json")):
         return _of_dataset(folder, split)
     for name in METADATA:

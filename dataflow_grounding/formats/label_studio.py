@@ -503,6 +503,7 @@ def _control_of(kind: str, source: Source) -> dict[str, str]:
 def _kind_and_area(
     box: Bbox, outline: Sequence[float] | None, size: Size
 ) -> tuple[str, dict[str, Any]]:
+    # Returns the kind of region that a box is, and its area in percents of the sides.
     if outline is None:
         return "rectangle", area_of(box, size)
     percents = [number / size[i % 2] * 100 for i, number in enumerate(outline)]
@@ -529,6 +530,7 @@ def area_of(box: Bbox, size: Size) -> dict[str, Any]:
 
 
 def box_facts(own_id: str, size: Size) -> dict[str, Any]:
+    """Return what each part of a box's region has; `size` is the picture's."""
     return {
         "id": own_id,
         "to_name": "image",
@@ -615,6 +617,7 @@ def _mentions(
     spans: Mapping[str, list[int]],
     caption: str,
 ) -> Iterator[_Mention]:
+    # Yields each phrase of a region at each place in the caption that the region is related to.
     related = _related_spans(result, spans)
     for number, region in enumerate(result):
         region_id = region.get("id", "")

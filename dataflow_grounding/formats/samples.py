@@ -320,6 +320,8 @@ class SampleMaker:
     def _selected(
         self, record: Mapping[str, Any], expressions: Iterable[Mapping[str, Any]]
     ) -> list[Mapping[str, Any]]:
+        # Returns the expressions that are wanted and that the format can say, with their wanted
+        # boxes.
         wanted = []
         for expression in expressions:
             if not self._select.keep_rejected:
@@ -420,6 +422,8 @@ class SampleMaker:
         )
 
     def _with_outline(self, instance: dict[str, Any], size: Size) -> dict[str, Any]:
+        # The outline is cut to the picture. It is dropped where it isn't the box's, or where the
+        # format can't say it.
         outline = instance[outlines.KEY]
         fits_box = has_right_outline(instance, size)
         if fits_box and self._format.carries.outlines:
@@ -443,6 +447,7 @@ def _is_reviewed(record: Mapping[str, Any]) -> bool:
 
 
 def _is_decided(expression: Any) -> bool:
+    # Whether a person decided on all of an expression, or on each of its boxes.
     if not isinstance(expression, Mapping):
         return False
     if expression.get("reviewed_by"):
@@ -516,6 +521,7 @@ def _score_of(instance: Mapping[str, Any]) -> float | None:
 def _lost_of(
     record: Mapping[str, Any], caption: str, phrases: Sequence[Phrase], carries: Carries
 ) -> Counter[str]:
+    # Returns, in words, what of a record the format can't say, and how often.
     lost: Counter[str] = Counter()
     if not carries.captions:
         lost["captions"] = int(bool(caption))

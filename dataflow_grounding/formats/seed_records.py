@@ -102,6 +102,7 @@ class _Annotations:
         return tuple(filter(None, (self.image_dir, os.path.dirname(self.path) or ".", ".")))
 
     def read(self, found: Found) -> Iterator[dict[str, Any]]:
+        """Yield a seed for each line, and add to `found` what isn't as it should be."""
         for row in read_rows(self.path):
             where = f"{self.path}, line {row.line}"
             if row.data is None:

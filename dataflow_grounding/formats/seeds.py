@@ -121,8 +121,8 @@ class Seeds:
                 records, but no box at all, and the steps need some; but not where any record
                 failed, as its own reason is then told.
         """
-        self.found = Found({**self.known.places}, {**self.known.counts})
-        has_use = self.boxless
+        self.found = Found(places={**self.known.places}, counts={**self.known.counts})
+        has_use = self.boxless  # whether there is anything to do, or to report of a record
         count = 0
         for record in self.read(self.found):
             count += 1

@@ -237,6 +237,7 @@ def _are_readable(expressions: list[Any]) -> bool:
 def _expression_in_pixels(expression: Any, regions: Regions) -> Any:
     if not isinstance(expression, Mapping):
         return expression
+    # A box that is one of the regions in 0-1000 gets the exact numbers of that region.
     instances = []
     for instance in expression.get("instances") or []:
         box = _box_in(instance, "an instance")

@@ -156,6 +156,8 @@ class Voc(PictureFiles):
 def _expressions(
     element: Element, item: int, passed_over: Counter[str]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
+    # Yields the expression of an object after its key for `unite`. The box is as it is written, and
+    # has the number of its item.
     name = " ".join((element.findtext("name") or "").split())
     box = element.find("bndbox")
     if box is None:
@@ -227,6 +229,7 @@ def _head(sample: Sample) -> Iterator[str]:
 
 
 def _with_texts(element: Element, texts: str | Mapping[str, Any]) -> Element:
+    # Sets an element's text, or those of its children, which are made where they are missing.
     if isinstance(texts, str):
         element.text = texts
         return element
