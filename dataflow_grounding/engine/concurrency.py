@@ -23,14 +23,14 @@ def resumed(folder: str, servings: Iterable[Serving]) -> Iterator[None]:
     process that has been through a run with an endpoint goes by what it knows itself.
     """
     path = os.path.join(folder, FILE)
-    left = read_object(path)
+    found_by_name = read_object(path)
     endpoints: dict[str, Serving] = {}
     for serving in servings:
         for endpoint, _ in serving.endpoints():
             if "://" in endpoint.endpoint:  # else it answers within this process
-                endpoints[_name(endpoint)] = endpoint
+                endpoints[_digest_of(endpoint)] = endpoint
     for name, endpoint in endpoints.items():
-        last = _found(left.get(name))
+        last = _found(found_by_name.get(name))
         share = share_of(endpoint)
         if last is not None and not share.limiter.known:
             share.resume(last)
@@ -39,12 +39,12 @@ def resumed(folder: str, servings: Iterable[Serving]) -> Iterator[None]:
         yield
     finally:
         for name, endpoint in endpoints.items():
-            left[name] = share_of(endpoint).found._asdict()
+            found_by_name[name] = share_of(endpoint).found._asdict()
         with suppress(OSError):  # the next run finds out again
-            write_bytes(path, json.dumps(left, indent=1).encode())
+            write_bytes(path, json.dumps(found_by_name, indent=1).encode())
 
 
-def _name(serving: Serving) -> str:
+def _digest_of(serving: Serving) -> str:
     # The digest hides the address, which may be private.
     text = f"{serving.endpoint} {serving.model} {serving.max_workers}"
     return blake2b(text.encode(), digest_size=16).hexdigest()

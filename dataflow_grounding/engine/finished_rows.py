@@ -67,7 +67,7 @@ class FinishedRows:
             serving = step.operator.serving
             if step.image_key and self._limits.get(step.image_key) is None:
                 self._limits[step.image_key] = serving.image_limits if serving else None
-        self._steps = len(steps)
+        self._step_count = len(steps)
         if log is None or not all(map(_tells_all, steps)):
             self._settings = None
 
@@ -90,7 +90,8 @@ class FinishedRows:
         return RowKey(hashlib.blake2b(text.encode(), digest_size=16).hexdigest(), images)
 
     def get(self, key: RowKey | None) -> FinishedRow | None:
-        if key is None or not self._log.first_new:
+        has_earlier_rows = self._log.first_new > 0
+        if key is None or not has_earlier_rows:
             return None
         row = self._kept(key)
         if row is None:
@@ -102,7 +103,7 @@ class FinishedRows:
     def _kept(self, key: RowKey) -> FinishedRow | None:
         line = self._log.get(key.digest)
         row = None if line is None else _row_in(line)
-        if row is None or len(row.columns) != self._steps:
+        if row is None or len(row.columns) != self._step_count:
             return None
         return None if self._replies.vouched.sets_aside(*row.replies_at) else row
 
@@ -110,13 +111,15 @@ class FinishedRows:
         """Keep what a row got, where the same would come out were it done again. Returns False
         where its picture has changed since the row was begun.
         """
-        may_be_others = work.replayed and self._replies.others
-        if key is None or may_be_others or not MAY_CHANGE.isdisjoint(work.notes):
+        # `replies_at` can say nothing of replies in the stores of other parts
+        may_be_of_others = work.replayed and self._replies.others
+        if key is None or may_be_of_others or not MAY_CHANGE.isdisjoint(work.notes):
             return True
         if not all(is_unchanged(image.file) for image in key.images):
             return False
         for image in key.images:
-            # The second: meanwhile another row has found that the file has other content.
+            # A young file may have changed without a new time. Other facts are those of another
+            # row, which has found that the file has other content by now.
             if is_young(image.file) or kept_facts.get(image.file) != image.facts:
                 return True
         first = 0 if work.replayed else self._replies.first_new
@@ -139,7 +142,8 @@ class FinishedRows:
 
 
 def _tells_all(step: Step) -> bool:
-    # Of the user's code nobody knows what else it reads: other files, other modules.
+    # Whether the operator's settings tell all that its columns depend on. Of the user's code nobody
+    # knows what else it reads: other files, other modules.
     operator = step.operator
     module = type(operator).__module__
     is_ours = module.startswith("dataflow_grounding.operators.") and module != OF_FUNCTIONS
@@ -154,8 +158,8 @@ def _row_in(line: Mapping[str, Any]) -> FinishedRow | None:
             "replies": int(replies),
             "replies_at": [int(first), int(end)],
         }:
-            counts = all(isinstance(count, int) for count in notes.values())
-            if counts and all(isinstance(one, dict) for one in columns):
+            are_counts = all(isinstance(count, int) for count in notes.values())
+            if are_counts and all(isinstance(one, dict) for one in columns):
                 return FinishedRow(columns, notes, replies, (first, end))
     return None  # damaged, or of another version
 

@@ -76,12 +76,12 @@ class Level:
         self._value_before_probe: float | None = None  # None while there is no probe
         # How many were in flight when the level was cut, and how many of them were refused; the
         # first is 0 once the level has changed in another way.
-        self._flight = 0.0
+        self._flight_of_cut = 0.0
         self._refused_of_flight = 0
-        # Answers to requests that were sent since the last `_change`: a cut, a probe, one that was
+        # Answers to requests that were sent since the last change: a cut, a probe, one that was
         # taken back, or `resume`.
-        self._quiet = 0
-        self._changed_at = 0  # the number of the last request before that
+        self._answers_since_change = 0
+        self._last_before_change = 0  # the number of the last request before that
 
     @property
     def places(self) -> int:
@@ -98,7 +98,7 @@ class Level:
         """Go on from what an earlier run, or other processes, found; kept from 1 to `most`."""
         self._value = min(max(1.0, found.places), float(self.most))
         self._refused_at = found.refused_at
-        self._change(None)
+        self._note_change(None)
 
     def send(self, in_flight: int = 1) -> Sent:
         """Return a request that is about to be sent, itself among those `in_flight`."""
@@ -114,9 +114,10 @@ class Level:
 
     def refused(self, sent: Sent, in_flight: int) -> None:
         """Lower the level, as the endpoint said that it is busy; never below 1."""
-        if sent.number <= self._changed_at:
-            # It says nothing about the level as it is now; after a cut, how deep that should be.
-            if self._flight:
+        if sent.number <= self._last_before_change:
+            # Sent before the level was changed, it says nothing about the level as it is now; but
+            # after a cut, it says how deep that should have been.
+            if self._flight_of_cut:
                 self._refused_before_cut()
             return
         self._stride = 1.0  # the next probe begins small again
@@ -130,14 +131,15 @@ class Level:
         # Where the endpoint has accepted less of that flight than the cut left, the level goes down
         # to what it has accepted, but no lower than half of the flight.
         self._refused_of_flight += 1
-        accepted = max(self._flight / 2, self._flight - self._refused_of_flight)
+        accepted = max(self._flight_of_cut / 2, self._flight_of_cut - self._refused_of_flight)
         if accepted < self._value:
             self._value = max(1.0, accepted)
             self._refused_at = self._value + 1
 
     def _take_back(self, before_probe: float, in_flight: int) -> None:
         if self.shared:
-            # drawn by lot: of a level below YIELD now and then one place is left, not one each time
+            # A YIELD-th of the places, rounded up or down by lot: of fewer places than YIELD, one
+            # is left now and then, not each time.
             left_to_others = int(before_probe / YIELD + random.random())
             self._value = max(1.0, before_probe - left_to_others)
             self._refused_at = self._value + 1
@@ -145,14 +147,14 @@ class Level:
             self._value = max(1.0, before_probe)
             self._refused_at = float(in_flight)
         self._patience = min(self._patience * 2, MOST_PATIENCE)
-        self._change(None)
+        self._note_change(None)
 
     def _cut(self, in_flight: int) -> None:
         self._value = max(1.0, self._value * CUT)
         self._refused_at = float(in_flight)
         self._patience = PATIENCE
-        self._change(None)
-        self._flight = float(in_flight)
+        self._note_change(None)
+        self._flight_of_cut = float(in_flight)
         self._refused_of_flight = 1
 
     def ended(self, sent: Sent, in_flight: int, *, refused: bool, answered: bool) -> None:
@@ -164,10 +166,11 @@ class Level:
 
     def answered(self, sent: Sent, *, are_taken: bool = True) -> None:
         """Raise the level, as a request was answered while all places were taken, or the first ones
-        were answered. One that was sent before the last `_change` doesn't count for a probe.
+        were answered. One that was sent before the last change doesn't count for a probe.
         """
         if self._refused_at is None:
-            # refusals come sooner than answers: none was refused of those sent before the last one
+            # The endpoint was sent as many as there are places and has answered the last one: as
+            # refusals come sooner than answers, it has refused none of the others.
             self._sustained = self._sustained or sent.took_last
             wanted = 2 * START if self._sustained else START
             if self._value < wanted:
@@ -178,22 +181,24 @@ class Level:
             self._grow_warily(sent)
 
     def _grow(self, wanted: float, sent: Sent) -> None:
-        # at the pace of the answers that came since this one was sent
+        # no further than can be answered in time, at the pace of answers since this one was sent
         took = max(self._answered_at - sent.since, 1e-9)
         in_time = (self._answers - sent.answers) * IN_TIME * self.timeout / took
         self._value = max(self._value, min(wanted, in_time, self.most))
 
     def _grow_warily(self, sent: Sent) -> None:
         assert self._refused_at is not None
-        if sent.number > self._changed_at:
-            self._quiet += 1
+        if sent.number > self._last_before_change:
+            self._answers_since_change += 1
         if self._value_before_probe is not None:
-            if self._quiet >= self._value:  # the probe was sustained for a window: the next one
+            if (
+                self._answers_since_change >= self._value
+            ):  # the probe was sustained for a window: the next one
                 self._patience = PATIENCE
                 self._probe()
         elif self._value + 1 < self._refused_at:
             self._value += 1 / self._value
-        elif self._quiet >= self._patience * self._value:
+        elif self._answers_since_change >= self._patience * self._value:
             self._probe()
         self._value = min(self._value, float(self.most))
 
@@ -203,14 +208,14 @@ class Level:
         before = self._value
         self._value += self._stride
         self._stride *= 2
-        self._change(before)
+        self._note_change(before)
 
-    def _change(self, value_before_probe: float | None) -> None:
+    def _note_change(self, value_before_probe: float | None) -> None:
         # The small steps of `answered` are no change.
         self._value_before_probe = value_before_probe
-        self._flight = 0.0
-        self._quiet = 0
-        self._changed_at = self._sent
+        self._flight_of_cut = 0.0
+        self._answers_since_change = 0
+        self._last_before_change = self._sent
 
 
 class Waiter:
@@ -248,7 +253,7 @@ class Limiter:
         self.held_until = 0.0  # by the process's clock: until then nobody is let in
         self.shares = WeakSet[Share]()  # in which somebody has waited
         # by the id of a serving, for as long as it has shares
-        self.of_servings = WeakValueDictionary[int, OfServing]()
+        self.serving_loads = WeakValueDictionary[int, ServingLoad]()
         self.known = False  # whether it has been through a run of this process
         self.order = itertools.count()  # numbers those who wait, in the order in which they came
         # Event loops of several threads share it; reentrant, as who holds it lets others in.
@@ -285,7 +290,7 @@ def _next_in_line(share: "Share") -> tuple[Any, int]:
     return first.priority, first.order
 
 
-class OfServing:
+class ServingLoad:
     """How many requests of one serving are in flight to an endpoint, of all calls that use it."""
 
     def __init__(self) -> None:
@@ -297,10 +302,12 @@ class Share:
     call that asks the serving has a share; together they have never more than `most`, either.
     """
 
-    def __init__(self, limiter: Limiter, most: int, of_serving: OfServing | None = None) -> None:
+    def __init__(
+        self, limiter: Limiter, most: int, serving_load: ServingLoad | None = None
+    ) -> None:
         self.limiter = limiter
         self.most = most
-        self.of_serving = of_serving or OfServing()
+        self.serving_load = serving_load or ServingLoad()
         self.allowed = most  # how many of these may be in flight for now; 0 while it rests
         self.in_flight = 0
         self.waiting: list[_InLine] = []  # a heap
@@ -326,13 +333,13 @@ class Share:
     @property
     def may_enter(self) -> bool:
         """Whether one more of this serving may be in flight, if the endpoint has a place."""
-        return self.in_flight < self.allowed and self.of_serving.in_flight < self.most
+        return self.in_flight < self.allowed and self.serving_load.in_flight < self.most
 
     @property
     def has_room(self) -> bool:
         """Whether one more may be in flight, here and to the endpoint."""
         # as `may_enter`, written out: it is asked for each request
-        if self.in_flight >= self.allowed or self.of_serving.in_flight >= self.most:
+        if self.in_flight >= self.allowed or self.serving_load.in_flight >= self.most:
             return False
         return self.limiter.has_room
 
@@ -343,7 +350,7 @@ class Share:
 
     def _count(self, number: int) -> None:
         self.limiter.in_flight += number
-        self.of_serving.in_flight += number
+        self.serving_load.in_flight += number
         self.in_flight += number
 
     def note_answer(self) -> None:
@@ -415,12 +422,14 @@ class Share:
 _limiters: dict[tuple[str, str], Limiter] = {}  # of this process, by endpoint and model
 
 
-def share_of(serving: Serving, servings: int = 1, shared: bool | None = None) -> Share:
-    """Return a new share for a serving of its endpoint's and model's limiter, made if need be. It
-    has at most the serving's `max_workers`, or its part of the connections that may be open; so
-    have all shares of one serving together.
+def share_of(serving: Serving, serving_count: int = 1, shared: bool | None = None) -> Share:
+    """Return a new share of the limiter that the serving's endpoint and model have in this process.
+    It has at most the serving's `max_workers`, or a part of the connections that may be open, of
+    which each of `serving_count` servings gets as many. All shares of one serving together have no
+    more than that, either. `shared` says whether other processes send there, too; None leaves that
+    as it is.
     """
-    most = max(1, min(serving.max_workers, files_left() // servings))
+    most = max(1, min(serving.max_workers, files_left() // serving_count))
     key = (serving.endpoint, serving.model)
     limiter = _limiters.get(key) or Limiter(Level(most))
     _limiters[key] = limiter
@@ -429,9 +438,9 @@ def share_of(serving: Serving, servings: int = 1, shared: bool | None = None) ->
     if shared is not None:
         limiter.level.shared = shared
     with limiter.lock:
-        of_serving = limiter.of_servings.get(id(serving)) or OfServing()
-        limiter.of_servings[id(serving)] = of_serving
-    return Share(limiter, most, of_serving)
+        serving_load = limiter.serving_loads.get(id(serving)) or ServingLoad()
+        limiter.serving_loads[id(serving)] = serving_load
+    return Share(limiter, most, serving_load)
 
 
 def gate_of(shares: Sequence[Share]) -> Share:

@@ -9,14 +9,19 @@ from dataflow_grounding.engine.keyed_log import CHECK, MARK, KeyedLog, Standing,
 
 
 class Vouching:
-    """One offset in a step's store, for the replies to one kind of question (`of`; `anywhere` is
-    the same without the endpoint's address). A check that passes vouches for all that the store
-    held when it was sent. What lies beyond is open: the next run checks first. Only a check that
-    fails sets it aside: the next run asks for these again, as if they had never come. Replies from
-    before any check are trusted. Replies that another address left open are set aside: no check at
-    this one can vouch for them. Where checks tell nothing, replies may speak for themselves: such
-    finished rows are taken as they are once a check of the next run has told nothing, either. Where
-    `trusting`, replies that were set aside count all the same, as suspect ones.
+    """What checks say of the replies to one kind of question in a step's store.
+
+    The kind is named by `of`: the endpoint, model and format; `anywhere` is the same without the
+    endpoint's address. Replies are in one of these states:
+
+    - vouched for: a check has passed that was sent when the store held them. So do count replies
+      from before any check.
+    - open: they came later. The next run makes a check before it takes them.
+    - set aside: a check has failed, or another address left them open, for which no check at this
+      one can vouch. The next run asks again, as if they had never come. Where `trusting`, they
+      count all the same, as suspect ones.
+    - speaking for themselves: checks told nothing, and nothing was odd. Finished rows of these are
+      taken as they are once a check of the next run has told nothing, either.
     """
 
     def __init__(self, store: KeyedLog, of: str, anywhere: str, trusting: bool = False) -> None:
@@ -76,6 +81,7 @@ class Vouching:
         self.write("finished")
 
     def unclear(self, *, unanswered: bool) -> None:
+        """Note that a check has told nothing, as it was `unanswered` or for another reason."""
         self._mine.none_open = False
         self._mine.unanswered = unanswered
         self.write("unclear")

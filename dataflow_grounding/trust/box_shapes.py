@@ -64,18 +64,20 @@ class SeenThings:
             self.means[number] += step / self.count
             self.squares[number] += step * (value - self.means[number])
 
-    def expect(self, before: Expected, before_boxes: float) -> Expected:
-        """Return what is expected; `before`, worth `before_boxes`, is so without these boxes."""
+    def expect(self, prior: Expected, prior_boxes: float) -> Expected:
+        """Return what is expected of the next box, by these boxes and by `prior`, which counts as
+        much as `prior_boxes` boxes.
+        """
         if self.count < self.refresh_at:
             return self.expected
-        boxes = before_boxes + self.count
+        boxes = prior_boxes + self.count
         means = []
         deviations = []
-        for number, prior in enumerate(before.mean):
-            apart = self.means[number] - prior
-            means.append(prior + self.count / boxes * apart)
-            spread = before_boxes * before.deviation[number] ** 2 + self.squares[number]
-            spread += before_boxes * self.count / boxes * apart**2
+        for number, prior_mean in enumerate(prior.mean):
+            apart = self.means[number] - prior_mean
+            means.append(prior_mean + self.count / boxes * apart)
+            spread = prior_boxes * prior.deviation[number] ** 2 + self.squares[number]
+            spread += prior_boxes * self.count / boxes * apart**2
             deviation = math.sqrt(spread / boxes * (1 + 1 / boxes))
             deviations.append(max(deviation, LEAST_DEVIATION[number]))
         self.expected = expected(means, deviations)
@@ -84,13 +86,16 @@ class SeenThings:
 
 
 def shape_of(corners: Bbox, log_aspect: float) -> Shape:
-    """`corners` are in parts of the sides; `log_aspect` is of the picture's width to its height."""
+    """Return how a box is compared. `corners` are in parts of the sides; `log_aspect` is of the
+    picture's width to its height.
+    """
     x1, y1, x2, y2 = corners
-    across = x2 - x1
-    down = y2 - y1
-    across = math.log(across if across > LEAST_SIDE else LEAST_SIDE)
-    down = math.log(down if down > LEAST_SIDE else LEAST_SIDE)
-    return (x1 + x2) / 2, (y1 + y2) / 2, (across + down) / 2, across - down + log_aspect
+    width = x2 - x1
+    height = y2 - y1
+    log_width = math.log(width if width > LEAST_SIDE else LEAST_SIDE)
+    log_height = math.log(height if height > LEAST_SIDE else LEAST_SIDE)
+    log_size = (log_width + log_height) / 2
+    return (x1 + x2) / 2, (y1 + y2) / 2, log_size, log_width - log_height + log_aspect
 
 
 def _log_density(shape: Shape, of: Expected) -> float:
@@ -104,6 +109,7 @@ def _log_density(shape: Shape, of: Expected) -> float:
 
 def log_likelihood(shape: Shape, of: Expected) -> float:
     """Return how likely a box is that may be like others of its thing, or a slip."""
+    # the larger of both, for their sum; a slip is looked at only where it may be that
     usual = _log_density(shape, of) + LOG_USUAL
     if usual >= LIKELIEST_SLIP:
         return usual

@@ -186,7 +186,8 @@ def _calibration(asker: "_Asker", decision: Decision) -> Calibration:
 
 
 def _asked_key_of(serving: Serving) -> str:
-    # The replies' own keys don't have the address: a reply of one address answers for another.
+    # The key under which the store says that this very address was asked. The replies' own keys
+    # don't have the address, so that a reply of one answers for another.
     where = json.dumps(["calibration", serving.identity_there()], sort_keys=True, default=repr)
     return hashlib.sha256(where.encode()).hexdigest()[:32]
 
@@ -286,8 +287,8 @@ class _Asker:
 
 
 def _suffixes(own: OwnPictures, limits: ImageLimits) -> list[str]:
-    # Probe pictures take turns with them. What is reduced, or of another type, goes out as JPEG:
-    # its suffix is there for either, and where the run has no pictures.
+    # Probe pictures take these in turn. A picture that is reduced, or of another type, goes out as
+    # JPEG: so there is .jpg for these, and where the run has no pictures.
     suffixes = [SUFFIXES.get(media_type, ".jpg") for media_type in own.media_types]
     is_any_reduced = any(limits.sent(size) != size for size in own.sizes)
     if is_any_reduced or not suffixes:

@@ -181,7 +181,7 @@ class FormatChoice:
             self._narrow(replace(limits, max_tall=shape.aspect))
 
     def _measure_missing_frames(self, start: RunStart, known: "Calibration") -> Counter[str]:
-        # Where the numbers in one lie on no line, the choice is `pending` again.
+        # Where the calibration proves wrong in one of them, the choice is `pending` again.
         # Here, as they import Pillow: most runs calibrate nothing.
         from dataflow_grounding.trust.calibrating import measure_frames_of
         from dataflow_grounding.trust.calibration_file import (
@@ -194,7 +194,12 @@ class FormatChoice:
         pictures = start.pictures()
         limits = replace(known.limits or SizeLimits(), frames=())
         missing = missing_frames(
-            pictures.sizes, pictures.counts, limits, known.frames, known.refused, known.sizes
+            pictures.sizes,
+            pictures.counts,
+            limits,
+            measured=known.frames,
+            refused=known.refused,
+            answered=known.sizes,
         )
         if not missing:
             return Counter()
@@ -327,8 +332,8 @@ def _is_pixels_of_the_table(known: BoxFormat, name: str) -> bool:
 
 
 def _is_proof(candidate: BoxFormat) -> bool:
-    # Whether a model's name settles its format. It does if somebody confirmed it, and it isn't a
-    # family's format in pixels.
+    # Whether a model's name is proof of its format: if somebody has confirmed it for that model,
+    # and it isn't a family's format in pixels.
     return candidate.verified and not _is_pixels_of_the_table(candidate, candidate.name)
 
 

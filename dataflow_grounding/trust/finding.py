@@ -121,6 +121,7 @@ class Deciding:
 
         Raises NoFit where they lie on no lines, or are in several formats, and NothingAnswered.
         """
+        # If the first picture is refused, it may be its size: a small one tells.
         first, small, *others = [reduced_to(size, self.max_side) for size in SIZES]
         why_refused = await self._ask_for([first], stated)
         if why_refused:
@@ -133,11 +134,11 @@ class Deciding:
         await self._ask_for([small, *others], asked)
         found = await self._parts(asked)
         if found is not None:
-            await self._ask_further(asked)
+            await self._ask_further(asked)  # it has to fit these, too
             found = await self._parts(asked)
         if found is not None and not self.refused:
             return Decision(found, self.pictures)
-        if found is not None:
+        if found is not None:  # but for sizes that are refused
             decision = await self._parts_in_frames(asked)
             if decision is not None:
                 return decision
@@ -154,10 +155,10 @@ class Deciding:
 
     async def _parts_in_frames(self, asked: BoxFormat) -> Decision | None:
         # Why some sizes are refused isn't known: it may be their area, a side or the shape.
-        before = len(self.pictures)
+        count_before = len(self.pictures)
         frames = await self._answered_frames(asked, [0])
         self.pictures += [picture for [picture] in frames.values()]
-        self._leave_out_silent(before)
+        self._leave_out_silent(count_before)
         found = await self._parts(asked)
         if found is None:
             return None
@@ -179,19 +180,20 @@ class Deciding:
         return why
 
     async def _ask_further(self, asked: BoxFormat) -> None:
-        # Without a run they are of usual shapes. Strips are left out: `padding.py` finds out how to
-        # send these.
-        before = len(self.pictures)
+        # In sizes of the run's pictures, or of usual shapes. Strips are left out: `padding.py`
+        # finds out how to send these.
+        count_before = len(self.pictures)
         legible_sizes = [
             legible(reduced_to(size, self.max_side), self.max_side) for size in self.own
         ]
         further = one_of_each_kind(legible_sizes) or USUAL_SHAPES
         await self._ask_for([size for size in further if not is_elongated(size)], asked)
-        self._leave_out_silent(before)
+        self._leave_out_silent(count_before)
 
-    def _leave_out_silent(self, before: int) -> None:
+    def _leave_out_silent(self, first: int) -> None:
+        # Leaves out those of the pictures from the `first` one on that were hardly answered.
         silent = []
-        for picture in self.pictures[before:]:
+        for picture in self.pictures[first:]:
             if sum(answer.usable for answer in picture.answers) < LEAST_ANSWERS:
                 silent.append(picture)
         if silent:
@@ -213,7 +215,8 @@ class Deciding:
     async def _answered_frames(
         self, asked: BoxFormat, layouts: Sequence[int]
     ) -> dict[Size, list[ProbedPicture]]:
-        # A frame that is refused gives way to others.
+        # Chooses frames and asks about them until each is answered: one that is refused gives way
+        # to others.
         limits = SizeLimits(self.max_side)
         sent = [picture.sent for picture in self.pictures]
         answered: dict[Size, list[ProbedPicture]] = {}
@@ -286,8 +289,8 @@ def _format_in_parts(
 
 
 def _how_far_off(lines: Sequence[tuple[Line, int]], scale: float) -> float:
-    # How far lines are from reaching from 0 to this scale, as a mean of squared errors; infinite
-    # where one of them surely doesn't.
+    # How far lines are from reaching from 0 to this scale: the mean square of what each end is off,
+    # in standard errors; infinite where one of them is off for sure.
     squares = []
     for line, side in lines:
         for off in (line.start / scale, line.number_at(side) / scale - 1):
@@ -298,6 +301,7 @@ def _how_far_off(lines: Sequence[tuple[Line, int]], scale: float) -> float:
 
 
 def _check_one_format(pictures: Sequence[ProbedPicture], known: BoxFormat) -> None:
+    # Raises NoFit where rectangles that the format misses are all found in a second one.
     missed = [off > NEAR for off in read_in(pictures, known).off]
     if sum(missed) < LEAST_IN_SECOND:
         return
@@ -323,7 +327,8 @@ def order_in(pictures: Sequence[ProbedPicture]) -> Order | None:
 
 
 def _suggested(pictures: Sequence[ProbedPicture], stated: BoxFormat) -> BoxFormat:
-    # Without an order that is clear it is the `stated` one; without a scale, pixels.
+    # Returns the format in which to ask on, as the answers so far suggest: the `stated` one if the
+    # order isn't clear, and pixels if no scale fits.
     order = order_in(pictures)
     if order is None:
         return stated
@@ -332,6 +337,7 @@ def _suggested(pictures: Sequence[ProbedPicture], stated: BoxFormat) -> BoxForma
 
 
 def fit_of(known: BoxFormat, pictures: Sequence[ProbedPicture]) -> Fit:
+    """Return how well a format fits the answers; its errors are of the rectangles found alone."""
     found_in: list[int] = []
     in_pixels: list[float] = []  # how far off each edge is, of the rectangles that are found
     worst_shares: list[float] = []
@@ -339,7 +345,8 @@ def fit_of(known: BoxFormat, pictures: Sequence[ProbedPicture]) -> Fit:
         found = [edges for edges in read_in([picture], known).edges_off if max(edges) <= NEAR]
         found_in.append(len(found))
         for edges in found:
-            in_pixels += map(operator.mul, edges, picture.shown * 2)
+            width, height = picture.shown
+            in_pixels += map(operator.mul, edges, (width, height, width, height))
             worst_shares.append(max(edges))
     error_px = 0.0
     error_share = 1.0
@@ -372,7 +379,9 @@ def described(pictures: Sequence[ProbedPicture], why: str) -> str:
 async def ask_frames(
     ask: AskProbes, asked: BoxFormat, frames: Sequence[Size], layouts: Sequence[int]
 ) -> dict[Size, list[ProbedPicture]]:
-    """Return what is answered about each frame, of which not all pictures are refused."""
+    """Ask about each frame in these layouts; return the pictures that weren't refused, by frame.
+    A frame of which all were refused is left out.
+    """
     answered: dict[Size, list[ProbedPicture]] = {}
     probes = [probe_of(size, layout) for size in frames for layout in layouts]
     for picture in await ask(probes, asked):

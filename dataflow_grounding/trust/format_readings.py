@@ -48,21 +48,21 @@ class View(NamedTuple):
 class FormatReading:
     """One format in which a reply's numbers may be read.
 
-    With `halves`, boxes are x1, x2, y1, y2. With `for_all`, only all replies of a run together may
-    be taken for it, and no single one.
+    With `axis_by_axis`, boxes are x1, x2, y1, y2. With `only_together`, all replies of a run
+    together may be taken for it, but no single one.
     """
 
     def __init__(
-        self, box_format: BoxFormat, *, halves: bool = False, for_all: bool = False
+        self, box_format: BoxFormat, *, axis_by_axis: bool = False, only_together: bool = False
     ) -> None:
-        self.for_all = for_all
+        self.only_together = only_together
         self.format = box_format
-        self.halves = halves
-        self.name = f"x1, x2, y1, y2 of {box_format.scale}" if halves else box_format.name
+        self.axis_by_axis = axis_by_axis
+        self.name = f"x1, x2, y1, y2 of {box_format.scale}" if axis_by_axis else box_format.name
 
     def view(self, sent: Sent) -> View:
         canvas = self.format.canvas(sent.size)
-        x, y = 1.0, 1.0  # numbers for a unit of the canvas
+        x, y = 1.0, 1.0  # numbers for a pixel of the canvas
         if self.format.scale != "px":
             whole_x, whole_y = self.format.limits(sent.size)
             x = whole_x / canvas.width
@@ -78,7 +78,7 @@ class FormatReading:
         """Return a box's corners as written, in parts of the sides; they may be turned."""
         numbers, order, _ = box
         order = order or self.format.order
-        if self.halves:
+        if self.axis_by_axis:
             x1, x2, y1, y2 = numbers
         elif order == "xyxy":
             x1, y1, x2, y2 = numbers
@@ -88,7 +88,9 @@ class FormatReading:
         return (x1 - left) / width, (y1 - top) / height, (x2 - left) / width, (y2 - top) / height
 
     def proper(self, boxes: Sequence[SeenBox], view: View) -> list[Bbox] | None:
-        """Return all boxes' corners; None if one is turned, or out of the picture by over noise."""
+        """Return all boxes' corners. None if the format can't be theirs: if one ends before it
+        begins, or is further out of the picture than noise puts it.
+        """
         all_corners = []
         for box in boxes:
             corners = self.corners(box, view)
@@ -119,8 +121,8 @@ def other_readings(asked: BoxFormat) -> list[FormatReading]:
         if other != scale and other not in ALIKE:
             names += [f"{order}_{other}" for order in orders]
     readings = [FormatReading(find_box_format(name + frame, "")) for name in names]
-    readings.append(FormatReading(asked, halves=True))
+    readings.append(FormatReading(asked, axis_by_axis=True))
     if scale == 1000:
         half = find_box_format(f"{asked.order}_{HALF}{frame}", "")
-        readings.append(FormatReading(half, for_all=True))
+        readings.append(FormatReading(half, only_together=True))
     return readings

@@ -48,11 +48,11 @@ def choose_frames(
     own = [legible(size, limits.max_side) for size in sizes[:MOST_TRIED]]
     own = [frame for frame in own if may_be_taken(frame, refused, taken)]
     candidates = list(dict.fromkeys([*own, *all_usual]))
-    chosen = _chosen(sizes, counts, candidates, [], 0.0)
+    chosen = _chosen(sizes, counts, candidates, measured=[], low_enough=0.0)
     if not measured:
         return chosen
-    enough = GOOD_ENOUGH * _total(_costs(sizes, chosen), counts)
-    return _chosen(sizes, counts, candidates, measured, enough)
+    low_enough = GOOD_ENOUGH * _total(_costs(sizes, chosen), counts)
+    return _chosen(sizes, counts, candidates, measured, low_enough)
 
 
 def _chosen(
@@ -60,8 +60,10 @@ def _chosen(
     counts: Sequence[int],
     candidates: Sequence[Size],
     measured: Sequence[Size],
-    enough: float,
+    low_enough: float,
 ) -> list[Size]:
+    # Adds, one by one, the frame that saves most, until pictures cost no more than `low_enough`, or
+    # no further frame is worth it.
     chosen = list(measured)
     costs = _costs(sizes, chosen)
     for _ in range(MOST_FRAMES):
@@ -72,7 +74,7 @@ def _chosen(
             if _total(with_it, counts) < _total(best_costs, counts):
                 best, best_costs = candidate, with_it
         is_worth_it = _total(best_costs, counts) <= (1 - WORTH_IT) * _total(costs, counts)
-        if best is None or not is_worth_it or _total(costs, counts) <= enough:
+        if best is None or not is_worth_it or _total(costs, counts) <= low_enough:
             break
         chosen.append(best)
         costs = best_costs
@@ -103,8 +105,8 @@ def _total(costs: Sequence[float], counts: Sequence[int]) -> float:
 
 def may_be_taken(size: Size, refused: Collection[Size], answered: Sequence[Size]) -> bool:
     """Whether it is worth asking for a size, given those that an endpoint refused and answered."""
-    # Most limits are of the area. So a refused size that is larger than all that were answered
-    # speaks against all larger ones; any other speaks against itself alone.
+    # Most servers limit the area. So where a refused size is larger than all that were answered,
+    # none as large is worth asking for. Any other refused size speaks against itself alone.
     most = max(map(math.prod, answered), default=0)
     too_large = [math.prod(one) for one in refused if math.prod(one) > most]
     return size not in refused and math.prod(size) < min(too_large, default=math.inf)

@@ -48,7 +48,7 @@ class Pace:
         if self.sent < self.next_check:
             return
         begin = max(self._stretch_end, self.sent - self.sent % every)
-        # A check has just told of the first few requests.
+        # Not among the first few requests: the check that is made now tells of these.
         first = min(AT_THE_END, every // 2) + 1
         self.next_check = begin + random.SystemRandom().randint(first, every)
         self._stretch_end = begin + every

@@ -90,8 +90,8 @@ def fit_map(pictures: Sequence[ProbedPicture], order: Order) -> FrameMap:
     lines = _common_lines(answers, size)
     if lines is None:
         raise NoFit(f"the answers about pictures of {size_text(size)} px lie on no line")
-    left = [answer for answer in answers if not _is_on(lines, answer, size)]
-    _check_left_over(left, len(answers), size)
+    off_lines = [answer for answer in answers if not _is_on(lines, answer, size)]
+    _check_other_format(off_lines, len(answers), size)
     _check_alike(
         [_fit_lines(_answers([picture], order), size) for picture in pictures], lines, size
     )
@@ -107,8 +107,9 @@ def fit_map(pictures: Sequence[ProbedPicture], order: Order) -> FrameMap:
 def _check_alike(
     of_pictures: "Sequence[tuple[Line, Line] | None]", lines: "tuple[Line, Line]", size: Size
 ) -> None:
-    # A dozen rectangles are few, so that their line takes itself for too exact now and then. It
-    # counts as no more exact than those of most pictures.
+    # Raises NoFit where a picture's own lines are far from those of all. The line of a dozen
+    # rectangles may have too small a standard error by chance: it counts as no more exact than most
+    # pictures' lines are.
     for axis, all_lines in enumerate(lines):
         own = [both[axis] for both in of_pictures if both is not None]
         usual = statistics.median([one.error for one in own]) if own else 0.0
@@ -120,12 +121,13 @@ def _check_alike(
                     raise NoFit(f"pictures of {size_text(size)} px are seen in several sizes")
 
 
-def _check_left_over(left: "Sequence[_Answer]", asked: int, size: Size) -> None:
-    if len(left) < max(LEAST_LEFT, LEAST_LEFT_SHARE * asked):
+def _check_other_format(off_lines: "Sequence[_Answer]", asked: int, size: Size) -> None:
+    # Raises NoFit where the answers that are off the lines lie on lines of their own.
+    if len(off_lines) < max(LEAST_LEFT, LEAST_LEFT_SHARE * asked):
         return
     for order in ORDERS:
         others = [
-            answer._replace(written=ordered(to_xyxy(answer.numbers, order))) for answer in left
+            answer._replace(written=ordered(to_xyxy(answer.numbers, order))) for answer in off_lines
         ]
         lines = _fit_lines(others, size)
         if lines is None:
@@ -146,7 +148,9 @@ class _Answer(NamedTuple):
 
 
 def lines_of(pictures: Sequence[ProbedPicture], order: Order) -> tuple[Line, Line] | None:
-    """Return the lines of x and of y in pictures of one size; None where most are near no two."""
+    """Return the lines of x and of y in pictures of one size; None where fewer than half of the
+    answers lie on any two.
+    """
     return _common_lines(_answers(pictures, order), pictures[0].sent)
 
 
@@ -160,6 +164,7 @@ def _common_lines(answers: Sequence[_Answer], size: Size) -> tuple[Line, Line] |
 def _answers(pictures: Sequence[ProbedPicture], order: Order) -> list[_Answer]:
     answers = []
     for picture in pictures:
+        # pixels as sent for one as drawn
         x = picture.sent[0] / picture.size[0]
         y = picture.sent[1] / picture.size[1]
         for answer in picture.answers:
@@ -220,11 +225,12 @@ def fit_line(
     if fit is None or fit.slope <= 0:
         return None
     error = TRIMMING_FACTOR * fit.end_error / fit.slope
-    off = statistics.median(map(abs, _off(points, fit.slope, fit.start)))
+    off = statistics.median(map(abs, _residuals(points, fit.slope, fit.start)))
     return Line(fit.slope / side, fit.start, error, DEVIATION_PER_MEDIAN * off / fit.slope)
 
 
 def _theil_sen(points: Sequence[Point]) -> tuple[float, float] | None:
+    # Returns a slope and a start which outliers hardly move: medians over all pairs of points.
     slopes = []
     for index, (edge, number) in enumerate(points):
         for other_edge, other in points[index + 1 :]:
@@ -234,7 +240,7 @@ def _theil_sen(points: Sequence[Point]) -> tuple[float, float] | None:
     if not slopes:
         return None
     slope = statistics.median(slopes)
-    return (slope, statistics.median(_off(points, slope, 0.0))) if slope > 0 else None
+    return (slope, statistics.median(_residuals(points, slope, 0.0))) if slope > 0 else None
 
 
 class _Fit(NamedTuple):
@@ -253,10 +259,11 @@ def _reweighted(
     *,
     starts_anywhere: bool,
 ) -> _Fit | None:
-    # The start stays 0 unless it may be anywhere. None where all that counts is at one edge.
+    # Fits by least squares in rounds, in each of which points far off the last line weigh less. The
+    # start stays 0 unless it may be anywhere. None where all points that count are at one edge.
     slope, start = begin
     for _ in range(ROUNDS):
-        weights = _weights(_off(points, slope, start), least_deviation)
+        weights = _weights(_residuals(points, slope, start), least_deviation)
         ones = x = y = xx = xy = 0.0  # weighted sums
         for weight, (edge, number) in zip(weights, points, strict=True):
             weighted = weight * edge
@@ -277,7 +284,7 @@ def _reweighted(
         if abs(slope - before[0]) + abs(start - before[1]) <= STILL * abs(slope):
             break
     squares = 0.0
-    for weight, off in zip(weights, _off(points, slope, start), strict=True):
+    for weight, off in zip(weights, _residuals(points, slope, start), strict=True):
         squares += weight * off * off
     kept = max(ones - (2 if starts_anywhere else 1), 1.0)
     noise = math.sqrt(max(squares / kept, least_deviation**2))
@@ -287,7 +294,7 @@ def _reweighted(
     return _Fit(slope, start, start_error, noise * math.sqrt((ones - 2 * x + xx) / determinant))
 
 
-def _off(points: Sequence[Point], slope: float, start: float) -> list[float]:
+def _residuals(points: Sequence[Point], slope: float, start: float) -> list[float]:
     return [number - slope * edge - start for edge, number in points]
 
 

@@ -15,11 +15,11 @@ MOST_RECORDS = 5000  # that are remembered, so that memory is bounded without an
 ENOUGH = 200
 
 
-class Point(NamedTuple):
-    """What there is when a check is sent, which vouches for it."""
+class CheckStart(NamedTuple):
+    """What there is when a check is sent: if it goes well, it vouches for all of this."""
 
-    offset: int
-    answers: int
+    offset: int  # of the store's end
+    answers: int  # how many there were
     records: list[Ask]
 
 
@@ -60,15 +60,15 @@ class OpenReplies:
         alike.append((ask, image))
         return len(alike)
 
-    def here(self) -> Point:
-        return Point(self.vouching.here(), self._answers.count, list(self._records))
+    def check_start(self) -> CheckStart:
+        return CheckStart(self.vouching.here(), self._answers.count, list(self._records))
 
-    def vouch(self, point: Point, tells: Mapping[str, bool]) -> None:
-        """Note a good check that began at a point, and of which orientations it tells."""
+    def vouch(self, start: CheckStart, tells: Mapping[str, bool]) -> None:
+        """Note a check that went well; `tells` says for each orientation whether it tells of it."""
         self._is_checked = True
-        self._answers.vouched = point.answers
-        self.vouching.good(point.offset)
-        for ask in point.records:
+        self._answers.vouched = start.answers
+        self.vouching.good(start.offset)
+        for ask in start.records:
             self._records.pop(ask, None)
         for orientation, is_told in tells.items():
             if is_told:
@@ -80,7 +80,7 @@ class OpenReplies:
         self.vouching.unclear(unanswered=unanswered)
 
     def let_speak(self) -> None:
-        """Note, after every so many replies, that those so far speak for themselves."""
+        """Note, after every ENOUGH replies, that those so far speak for themselves."""
         if self._answers.count >= self._spoken + ENOUGH:
             self._spoken = self._answers.count
             self.vouching.alone()
@@ -90,7 +90,7 @@ class OpenReplies:
         self.aside = self.vouching.bad()
 
     def mark(self, message: str, *, sent_alone: bool) -> None:
-        """Mark all records, or those alone for which this run sent."""
+        """Mark all open records as suspect, or, `sent_alone`, those for which this run has sent."""
         for ask, was_sent in self._records.items():
             if was_sent or not sent_alone:
                 ask.note(SUSPECT, message)

@@ -30,12 +30,13 @@ class Shape:
 
     size: Size
     aspect: float | None = None  # to pad to
-    off: float | None = None  # share of the side by which boxes are off even so
+    off: float | None = None  # share of the side by which boxes are off even so; None if right
 
     def covers(self, size: Size) -> bool:
-        """Whether boxes in pictures of another size, elongated the same way, turn out as in these.
+        """Whether what was found out holds for pictures of another size, elongated the same way.
 
-        Where they are right, they are so in less elongated ones; where they aren't, in others.
+        Where boxes turned out right, they do so in less elongated pictures as well; where they were
+        off, they are so in more elongated ones.
         """
         is_same_way = (self.size[0] > self.size[1]) == (size[0] > size[1])
         own = max(self.size) / min(self.size)

@@ -202,6 +202,7 @@ def phrases_of(size: Size, layout: int) -> list[str]:
 
 
 def _drawn_colors(size: Size, layout: int) -> tuple[random.Random, list[str]]:
+    # Returns the generator, too, which then draws the places of the rectangles.
     draw = random.Random(f"{size[0]}x{size[1]}/{layout}")
     colors = sorted(COLORS)
     draw.shuffle(colors)
@@ -219,8 +220,9 @@ def _inset(bbox: Bbox, size: Size) -> Bbox:
 def _drawn_in_cell(
     draw: random.Random, *, at_right: bool, at_bottom: bool
 ) -> tuple[float, float, float, float]:
-    # Half of the rectangles are wide, the others tall. They reach the cell's right edge `at_right`,
-    # and its lower one `at_bottom`; they keep away from other edges.
+    # Returns left, top, width and height in parts of the cell. Half of the rectangles are wide, the
+    # others tall. They reach the cell's right edge if `at_right`, and its lower one if `at_bottom`;
+    # they keep away from other edges.
     if draw.random() < 0.5:
         width = draw.uniform(0.6, 0.85)
         height = draw.uniform(0.3, 0.5)

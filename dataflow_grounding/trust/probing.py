@@ -88,6 +88,11 @@ class Wanted(NamedTuple):
     before: Callable[[], Awaitable[None]] | None
 
 
+class _Odd(NamedTuple):
+    format: str  # in which it clearly came
+    at: int  # how many pictures had been answered
+
+
 class Probing:
     """Asks for rectangles in copies of pictures, and knows what these have shown so far."""
 
@@ -96,8 +101,8 @@ class Probing:
         self.cleared = 0  # those that were not, though further copies of them were
         self._asked = asked
         self._pictures = 0  # that were answered, without those that confirm a miss
-        # In which formats some of those cleared, or copies, clearly came, and at how many pictures.
-        self._odd: list[tuple[str, int]] = []
+        # the clear misses among those that were cleared, and among their copies
+        self._odd: list[_Odd] = []
         self._rectangles: deque[Rectangles] = deque(maxlen=COMPARED)
         # Two in succession are never the same.
         self._layouts = cycle(random.SystemRandom().sample(range(LAYOUTS), LAYOUTS))
@@ -121,14 +126,16 @@ class Probing:
             if len(addresses) == 1:  # a single one isn't named in messages
                 wanted.append(Wanted(ask, image, None, "", before))
             else:
-                wanted += [Wanted(ask, image, *each, before) for each in enumerate(addresses)]
+                for number, address in enumerate(addresses):
+                    wanted.append(Wanted(ask, image, number, address, before))
         firsts = await asyncio.gather(*[self._copy(one) for one in wanted])
         showings = self._showings([[picture] for picture in firsts])
         self._pictures += sum(showing.kind != "silent" for showing in showings)
         fitting = [showing for showing in showings if showing.kind == "fits"]
         self.as_asked += len(fitting)
         self._rectangles += [one.rectangles for one in fitting if one.rectangles is not None]
-        cleared, odd = self.cleared, len(self._odd)
+        cleared_before = self.cleared
+        odd_before = len(self._odd)
         for one, first, showing in zip(wanted, firsts, showings, strict=True):
             if showing.kind != "misses":
                 continue
@@ -141,14 +148,19 @@ class Probing:
         if drifted is not None:
             return Outcome("misses", drifted)
         outcome = _outcome_of(wanted, showings)
-        return replace(outcome, odd=len(self._odd) > odd, cleared=self.cleared - cleared)
+        return replace(
+            outcome,
+            odd=len(self._odd) > odd_before,
+            cleared=self.cleared - cleared_before,
+        )
 
     async def _confirm(
         self, wanted: Wanted, first: ProbedPicture, *, others_fit: bool
     ) -> Outcome | None:
-        # Return the miss if it is confirmed. It is if all copies together miss, too: one may be
-        # answered badly by chance. It also is if two were clearly answered in other formats, in
-        # this check or before, and others were not: then the endpoint answers in several.
+        # Asks for further copies after a miss, and returns the miss if these confirm it. They do if
+        # all copies together miss: a single one may be answered badly by chance. They also do if
+        # two were clearly answered in other formats, in this check or before, and others were not:
+        # then the endpoint answers in several.
         copies = [first, *await self._further(wanted)]
         together, *each = self._showings([copies, *[[picture] for picture in copies]])
         clear = self._clear(each)
@@ -159,7 +171,7 @@ class Probing:
             why = f"{where}{together.why}"
             return Outcome("misses", why, together.fitting, shapes_differ=shapes_differ)
         self.cleared += 1
-        self._odd += [(name, self._pictures) for name in clear]
+        self._odd += [_Odd(name, at=self._pictures) for name in clear]
         lately = self.lately_odd
         if len(lately) > 1:
             formats = " and ".join(dict.fromkeys(lately))
@@ -169,15 +181,15 @@ class Probing:
 
     @property
     def lately_odd(self) -> list[str]:
-        return [name for name, at in self._odd if self._pictures - at <= TOGETHER]
+        return [odd.format for odd in self._odd if self._pictures - odd.at <= TOGETHER]
 
     @property
     def other_format(self) -> str:
-        return self._odd[0][0] if self._odd else NO_FORMAT
+        return self._odd[0].format if self._odd else NO_FORMAT
 
     def _clear(self, copies: Sequence[Showing]) -> list[str]:
-        # A miss is clear if another format explains it, or if it is further off than the copies
-        # that fit, and than the run's others: a shift shows so.
+        # Returns the formats of clear misses. A miss is clear if another format explains it, or if
+        # it is further off than the copies that fit and the run's other pictures: so a shift shows.
         usual = self._usual()
         for copy in copies:
             if copy.kind == "fits" and copy.rectangles:
@@ -191,7 +203,7 @@ class Probing:
         return clear
 
     async def _drift(self, wanted: Wanted) -> str | None:
-        # In words, how boxes have moved together by less than one picture shows.
+        # Returns in words how boxes have moved together, by less than a single picture shows.
         last = self._last()
         if len(last) < LEAST_POOLED or not drift_of(last):
             return None

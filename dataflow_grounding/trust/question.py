@@ -74,14 +74,18 @@ class Question:
             raise
 
     def _look(self, reply: str) -> None:
-        # A first one that may be in another format is refused; the next one decides what it was.
-        was_asked_again, self._was_asked_again = self._was_asked_again, None
+        # A first reply that may be in another format is refused: it is asked for again, and the
+        # next reply decides what the first one was.
+        was_asked_again = self._was_asked_again
+        self._was_asked_again = None  # as it is of this reply alone
         boxes = self._boxes_in(reply)
         if boxes is None:
             return
-        watch, judge, image = self._watch, self._watch.judge, self.image
-        shown = image.shown_size
-        sent = Sent(image.sent_size, image.size[0] / shown[0], image.size[1] / shown[1])
+        watch = self._watch
+        judge = watch.judge
+        image = self.image
+        width, height = image.shown_size  # with its padding
+        sent = Sent(image.sent_size, across=image.size[0] / width, down=image.size[1] / height)
         judged = judge.judge(boxes, sent)
         self.judged = judged
         first = self._first
@@ -89,7 +93,7 @@ class Question:
         if was_asked_again is not None and watch.most_tries:
             if first is None and was_asked_again():  # an earlier run found it doubtful
                 self._refuse(judged)
-            if not watch.open.vouching.relied_on:  # then a check has vouched for it
+            if not watch.open.vouching.relied_on:  # a check of an earlier run has vouched for it
                 self._learn(judged)
                 return
         judge.add(judged, orientation_of(image.sent_size))
@@ -97,7 +101,8 @@ class Question:
         if first is not None:
             self._first = None
             self.proven = judge.compare(first, judged)
-            # the run that asked for a stored one knew more of what boxes look like
+            # A stored second reply was asked for by a run that knew more of what boxes look like:
+            # that it says the same again is odd enough.
             looks_odd = judge.shows_other(judged) or (
                 is_stored and judge.says_the_same(first, judged)
             )
@@ -107,7 +112,7 @@ class Question:
             looks_odd = True
         if looks_odd and self.proven is None:
             self.looks_like = str(judged.likeliest)
-            judge.same += 1
+            judge.odd_twice += 1
         self._learn(judged)
 
     def _learn(self, judged: JudgedReply) -> None:

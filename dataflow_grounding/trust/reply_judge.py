@@ -150,16 +150,16 @@ class ReplyJudge:
     def __init__(self, asked: BoxFormat) -> None:
         self.asked = FormatReading(asked)
         self.replies = 0
-        self.same = 0  # replies that look like another format, also when asked for again
+        self.odd_twice = 0  # replies that look like another format, also when asked for again
         self._others = other_readings(asked)
         self._views: dict[Sent, Views] = {}
         self._all = SeenThings()
         self._things: dict[str, SeenThings] = {}
-        self._turned = TURNED
-        self._axes = AXES
-        self._in_vain = 0
+        self._turned = TURNED  # axes on which boxes of right replies ended before they began
+        self._axes = AXES  # of all their boxes
+        self._in_vain = 0  # questions that were asked again and proved nothing
         self._sums = Sums()
-        self._alarm = CHECK_AT
+        self._alarm = CHECK_AT  # the sum from which a check is made
         self._in_general = Sums()
         self._checked_in_general: set[str] = set()  # orientations
         self._has_told = False
@@ -177,10 +177,11 @@ class ReplyJudge:
         shapes = [shape_of(box, log_aspect) for box in corners]
         things = self._things_of(boxes)
         any_things = [(ANY, weight) for _, weight in things]
-        unlikely = OUTSIDE_COST * sum(not is_inside(box) for box in corners)
-        unlikely -= turned * math.log(self._turned / self._axes)
-        as_asked = _likelihood(shapes, things, asked) - unlikely
-        as_asked_in_general = _likelihood(shapes, any_things, asked) - unlikely
+        # boxes out of the picture, and turned ones, speak against the format; others can't have any
+        penalty = OUTSIDE_COST * sum(not is_inside(box) for box in corners)
+        penalty -= turned * math.log(self._turned / self._axes)
+        as_asked = _likelihood(shapes, things, asked) - penalty
+        as_asked_in_general = _likelihood(shapes, any_things, asked) - penalty
         ratios: dict[str, float] = {}
         in_general: dict[str, float] = {}
         largest = _largest_of(boxes)
@@ -190,7 +191,7 @@ class ReplyJudge:
                 in_general[reading.name] = -math.inf
                 continue
             others_shapes = [shape_of(box, log_aspect) for box in read]
-            if not reading.for_all:
+            if not reading.only_together:
                 ratios[reading.name] = _likelihood(others_shapes, things, view) - as_asked
             of_any = _likelihood(others_shapes, any_things, view)
             in_general[reading.name] = of_any - as_asked_in_general
@@ -210,7 +211,8 @@ class ReplyJudge:
         return views
 
     def _things_of(self, boxes: Sequence[SeenBox]) -> "list[tuple[Expected, float]]":
-        # Boxes of one phrase are alike, and say as much as one does.
+        # What is expected of each box, with its weight: boxes of one phrase are alike, so that all
+        # of them together say as much as one does.
         of_all = self._all.expect(ANY, ANY_BOXES)
         phrases = [box.phrase for box in boxes]
         things = []
@@ -231,6 +233,7 @@ class ReplyJudge:
         if self.shows_other(reply):
             return True
         # Other replies were in such a format, which makes it likelier that this one is.
+        # With n proofs of a format, an n-th of the ratio is enough.
         formats = [proof.format for proof in self._recent_proofs()]
         return any(
             reply.ratios.get(name, -1.0) >= ASK_AGAIN_AFTER_PROOF / formats.count(name)
@@ -259,8 +262,8 @@ class ReplyJudge:
             self._in_general.add(orientation, reply.in_general)
 
     def alarm(self, orientation: str) -> str | None:
-        """Return the format in which such pictures' last replies are so much likelier that a check
-        has to tell.
+        """Return the format in which the last replies about such pictures are so much likelier that
+        a check has to tell; None for none.
         """
         likeliest = self._sums.likeliest(orientation, self._alarm)
         if likeliest is None and orientation not in self._checked_in_general:
@@ -268,7 +271,9 @@ class ReplyJudge:
         return likeliest
 
     def certain(self, orientation: str) -> str | None:
-        """Return, once, the format in which all replies together are beyond doubt likelier."""
+        """Return the format in which all replies together are likelier beyond doubt, but only once,
+        as the user is told of it; else None.
+        """
         if self._has_told:
             return None
         likeliest = self._in_general.likeliest(orientation, TELL_AT)
@@ -276,7 +281,7 @@ class ReplyJudge:
         return likeliest
 
     def alone(self, orientation: str, *, others_told: bool) -> str | None:
-        """Return the format in which they are so much likelier that no check is needed.
+        """Return the format in which such replies are so much likelier that no check is needed.
 
         `others_told` says whether checks can tell of other pictures.
         """
@@ -302,7 +307,7 @@ class ReplyJudge:
         proven: str | None = None
         best = PROOF_RATIO
         for reading, view in self.views(first.sent).others:
-            if largest > view.most or reading.for_all:
+            if largest > view.most or reading.only_together:
                 continue
             corners = [ordered(reading.corners(box, view)) for box in first.boxes]
             ratio = _agreement(first, corners, second) - as_asked
@@ -341,8 +346,8 @@ def _largest_of(boxes: Sequence[SeenBox]) -> float:
 def _likelihood(
     shapes: Sequence[Shape], things: Sequence[tuple[Expected, float]], view: View
 ) -> float:
-    # A density of the figures becomes one of the edges, and of the numbers, by its change of
-    # variables.
+    # The logarithm of how likely boxes are with these numbers. The density is of a box's figures: a
+    # change of variables makes it one of the edges, and then of the numbers.
     total = 0.0
     for shape, (expected, weight) in zip(shapes, things, strict=True):
         of_numbers = log_likelihood(shape, expected) - 2 * shape[2] - 2 * view.log_area

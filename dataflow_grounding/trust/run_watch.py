@@ -185,7 +185,8 @@ class RunWatch(BoxWatch):
         await self._check_if(self._is_due, ask, image)
 
     async def _settle_proven(self, question: Question, proven: str) -> None:
-        # One reply calls for a check, with this very picture; more than a slip explains, for none.
+        # One such reply calls for a check with this very picture. If there are more than a slip
+        # explains, no check is needed.
         question.ask.note("mixed_formats", f"a reply came in {proven} and, again, as asked")
         mixed = self.judge.mixed
         if mixed is None:
@@ -195,18 +196,18 @@ class RunWatch(BoxWatch):
             self._suspect(watch_messages.of_a_mixture(self.judge, mixed))
 
     async def _settle_odd(self, question: Question, looks_like: str) -> None:
-        # Two replies that say the same twice call for a check; many are too many.
+        # SAME_AT_ONCE such replies call for a check at once; too many of all make boxes suspect.
         ask, image = question.ask, question.image
         ask.note(ODD_BOXES, f"boxes look like {looks_like}, also when asked for again")
         if self.open.add_odd(ask, image) >= SAME_AT_ONCE:
             await self._check_now(ask, image, looks_like)
-        same, replies = self.judge.same, self.judge.replies
-        if self.suspicion is None and same >= LEAST_SAME and same > SAME_SHARE * replies:
+        odd_twice, replies = self.judge.odd_twice, self.judge.replies
+        if self.suspicion is None and odd_twice >= LEAST_SAME and odd_twice > SAME_SHARE * replies:
             self.open.set_aside()
             self._suspect(watch_messages.of_many_odd_ones(self.judge, looks_like))
 
     async def _settle_all(self, question: Question) -> None:
-        # All replies together call for a check, or stop the run where none can tell.
+        # All replies together may call for a check or, where no check can tell, make boxes suspect.
         ask, image, judge = question.ask, question.image, self.judge
         orientation = orientation_of(image.sent_size)
         if self.can_tell(image):
@@ -242,7 +243,8 @@ class RunWatch(BoxWatch):
         if not self._stop_message and self._last is not None:
             await self._check_if(self._is_due_at_the_end, ask, self._last, waits=True)
             for alike in list(self.open.odd.values()):
-                await self._check_now(ask, alike[-1][1])
+                _, last_image = alike[-1]
+                await self._check_now(ask, last_image)
         self.open.finish(are_trusted=self.suspicion is None)
         self._is_over = True
         odd = watch_messages.of_odd_ones(self.judge, self.known.probing)
@@ -296,8 +298,9 @@ class RunWatch(BoxWatch):
             self.known.pace.next_check = 0
 
     async def _check_now(self, ask: Ask, image: Image, looks_like: str | None = None) -> None:
-        checks = self.known.checks
-        await self._check_if(lambda: self.known.checks == checks, ask, image, looks_like)
+        # not wanted if another check is made before its turn comes
+        checks_before = self.known.checks
+        await self._check_if(lambda: self.known.checks == checks_before, ask, image, looks_like)
 
     async def _check_if(
         self,
@@ -308,8 +311,9 @@ class RunWatch(BoxWatch):
         *,
         waits: bool = False,
     ) -> None:
-        # Unless it `waits`, a check that is under way already is enough. `looks_like` is the format
-        # that replies look like, where they call for the check.
+        # Makes a check if it is wanted, when its turn comes. Unless it `waits`, a check that is
+        # under way already is enough. `looks_like` is the format that replies look like, where they
+        # call for the check.
         turns = self.known.turns
         if self.can_check and is_wanted() and (waits or not turns.are_taken):
             await turns.take(
@@ -319,9 +323,10 @@ class RunWatch(BoxWatch):
     # A check
 
     async def _check(self, ask: Ask, image: Image, looks_like: str | None) -> None:
-        # It is counted before it is answered, and so where the run stops meanwhile, too.
+        # All is counted before the check is answered, so that it counts even if the run stops
+        # meanwhile.
         known = self.known
-        point = self.open.here()
+        start = self.open.check_start()
         known.pace.checking(self._every)
         self._unchecked = 0
         probing = await known.probes()
@@ -353,7 +358,7 @@ class RunWatch(BoxWatch):
             return
         if outcome.kind == "fits" and not self._is_mixed:
             known.miss(None)
-            self.open.vouch(point, outcome.tells)
+            self.open.vouch(start, outcome.tells)
         else:
             self.open.leave(unanswered=outcome.kind == "silent")
         outcome.note(ask)

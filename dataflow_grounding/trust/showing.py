@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from dataflow_grounding.boxes.coordinates import ORDERS, BoxFormat, Scale
 from dataflow_grounding.boxes.formats import find_box_format
@@ -96,14 +96,14 @@ def showing_of(
         trouble = troubles[0] if troubles else ""
         return Showing("silent", f"{usable} of {total} rectangles were answered{trouble}")
     rectangles = read_in(pictures, asked)
-    as_asked = rectangles.median_off
+    off_as_asked = rectangles.median_off
     size = size_text(pictures[0].sent)
-    seen = f"in a picture of {size} px rectangles are off by {as_asked:.0%} of the side"
-    other = _better_format(pictures, asked, as_asked)
-    if other is not None:
-        fitting, best = other
-        return Showing("misses", f"{seen}, and by {best:.0%} in {fitting}", fitting, rectangles)
-    if as_asked > MOST_OFF and not _is_usual(as_asked, usual):
+    seen = f"in a picture of {size} px rectangles are off by {off_as_asked:.0%} of the side"
+    better = _better_format(pictures, asked, off_as_asked)
+    if better is not None:
+        fitting, off = better
+        return Showing("misses", f"{seen}, and by {off:.0%} in {fitting}", fitting, rectangles)
+    if off_as_asked > MOST_OFF and not _is_usual(off_as_asked, usual):
         why = f"{seen}, and hardly less in any other format"
         return Showing("misses", why, rectangles=rectangles)
     moved = shift_of([rectangles])
@@ -114,23 +114,25 @@ def showing_of(
 
 
 def _better_format(
-    pictures: Sequence[ProbedPicture], asked: BoxFormat, as_asked: float
+    pictures: Sequence[ProbedPicture], asked: BoxFormat, off_as_asked: float
 ) -> tuple[str, float] | None:
-    # The format that explains the answers better than the one asked for, by which the median
-    # rectangle is off by `as_asked`; and how far off it is by the best one.
-    if as_asked < LEAST_BETTER:  # none can be better by as much
+    # Returns the name of a format that explains the answers better than the one asked for, in which
+    # the median rectangle is off by `off_as_asked`; and how far it is off in the best format.
+    if off_as_asked < LEAST_BETTER:  # none can be better by as much
         return None
     off = {}
     for name in plain_names(asked):
         off[name] = read_in(pictures, find_box_format(name, "")).median_off
     best = min(off.values())
-    if best > MOST_OFF_IN_OTHER or as_asked < max(LEAST_TIMES_BETTER * best, best + LEAST_BETTER):
+    is_clearly_better = off_as_asked >= max(LEAST_TIMES_BETTER * best, best + LEAST_BETTER)
+    if best > MOST_OFF_IN_OTHER or not is_clearly_better:
         return None
+    # of those that are as good as the best, the one most like the format asked for
     return next(name for name, one in off.items() if one <= best + AS_GOOD), best
 
 
-def _is_usual(as_asked: float, usual: Sequence[float]) -> bool:
-    return len(usual) >= LEAST_USUAL and as_asked <= TIMES_USUAL * statistics.median(usual)
+def _is_usual(off: float, usual: Sequence[float]) -> bool:
+    return len(usual) >= LEAST_USUAL and off <= TIMES_USUAL * statistics.median(usual)
 
 
 def is_further_off(off: Sequence[float], usual: Sequence[float]) -> bool:
@@ -170,11 +172,19 @@ def _in_parts(box: Bbox, size: Size) -> Bbox:
     return x1 / width, y1 / height, x2 / width, y2 / height
 
 
+class _LineEnds(NamedTuple):
+    """How far off an axis' line is at both ends of its side, and its standard error."""
+
+    side: str  # width or height
+    first: float
+    last: float
+    error: float
+
+
 def _ends(
     pictures: Sequence[Rectangles], near: tuple[float, float] | None = None
-) -> list[tuple[str, float, float, float]]:
-    # How far off the line of each axis is at its beginning and end, and its error. An axis with too
-    # few answers has none.
+) -> list[_LineEnds]:
+    # An axis with too few answers has none.
     ends = []
     for axis, side in enumerate(("width", "height")):
         points: list[Point] = []
@@ -183,7 +193,8 @@ def _ends(
                 points += zip(drawn[axis::2], read[axis::2], strict=True)
         line = fit_line(points, 1, near)
         if line is not None:
-            ends.append((side, line.start, line.start + line.scale - 1, line.error))
+            end = line.start + line.scale - 1
+            ends.append(_LineEnds(side, line.start, end, line.error))
     return ends
 
 
@@ -209,7 +220,9 @@ def shift_of(pictures: Sequence[Rectangles], near: tuple[float, float] | None = 
 def least_noticed(pictures: Sequence[Rectangles]) -> float | None:
     """Return the share of the side by which all boxes have to be off together to be noticed."""
     ends = _ends(pictures)
-    return GOAL_OFF + STANDARD_ERRORS * max(error for *_, error in ends) if len(ends) == 2 else None
+    if len(ends) < 2:
+        return None
+    return GOAL_OFF + STANDARD_ERRORS * max(axis.error for axis in ends)
 
 
 def plain_names(asked: BoxFormat) -> list[str]:

@@ -48,9 +48,9 @@ def of_a_mixture(judge: ReplyJudge, other_format: str) -> str:
 def of_many_odd_ones(judge: ReplyJudge, looks_like: str) -> str:
     """Return that many replies look like another format twice."""
     return (
-        f"the boxes don't look like {judge.asked.name}: {judge.same} of {judge.replies} replies"
-        f" look like {looks_like}, also when they are asked for again. {looks_like} would fit;"
-        " look at some of them, and if they are right:"
+        f"the boxes don't look like {judge.asked.name}: {judge.odd_twice} of {judge.replies}"
+        f" replies look like {looks_like}, also when they are asked for again. {looks_like} would"
+        " fit; look at some of them, and if they are right:"
         f" {setting('vlm.on_suspect_boxes', 'warn')}"
     )
 
@@ -78,7 +78,9 @@ def _go_on() -> str:
 
 
 def of_what_became(answers: Answers, set_aside: int, *, in_memory: bool, are_mixed: bool) -> str:
-    """Return what became of the answers since the last good check, `set_aside` of which are so."""
+    """Return what became of the answers since the last good check. `set_aside` of the stored ones
+    were set aside; `are_mixed` says whether some came in the format, and others in another one.
+    """
     if set_aside and not in_memory:
         aside = f"The {set_aside} replies since the last good check are set aside"
         aside += ": the next run asks for them again"
