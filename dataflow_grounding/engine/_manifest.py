@@ -89,20 +89,22 @@ class Manifest:
             summary.notes["input_changed"] += 1
         has_changed = summary.notes["input_changed"] or summary.notes["image_changed"]
         if fingerprint is not None and not has_changed:
-            counts = ["records", "done", "failed", "expressions", "notes", "failures"]
-            known_of_it = {name: getattr(summary, name) for name in counts}
-            known_of_it["models"] = [blotted(model) for model in summary.models]
-            entry: dict[str, Any] = {
-                "settings": self._settings,
-                "input": fingerprint,
-                "outputs": self._state(),
-                "files_there": self._files_there(),
-                "pictures": self._further_pictures(),
-            }
-            known = as_json({**entry, "summary": known_of_it})
-            entries[self._entry] = sealed(known)
+            entries[self._entry] = sealed(self._entry_of(summary, fingerprint))
         with errors_as(StorageFailed, f"can't write {self._path}"):
             write_bytes(self._path, json.dumps(entries, indent=1).encode())
+
+    def _entry_of(self, summary: Summary, fingerprint: str) -> dict[str, Any]:
+        names = ["records", "done", "failed", "expressions", "notes", "failures"]
+        kept = {name: getattr(summary, name) for name in names}
+        kept["models"] = [blotted(model) for model in summary.models]
+        entry: dict[str, Any] = {
+            "settings": self._settings,
+            "input": fingerprint,
+            "outputs": self._state(),
+            "files_there": self._files_there(),
+            "pictures": self._further_pictures(),
+        }
+        return as_json({**entry, "summary": kept})
 
     def _further_pictures(self) -> str:
         # The input's fingerprint covers the pictures that the input names. Those that a step makes

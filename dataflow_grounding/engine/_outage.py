@@ -36,7 +36,7 @@ class Outages:
     ) -> None:
         self._endpoints = endpoints
         self._ask = ask
-        self._wait = wait
+        self._wait = wait  # of the seconds that an endpoint asks for, and which wait it is
         self._longest_silence = longest_silence  # seconds, after which the run stops
         self._first_fault_at = math.inf  # of the faults since the last answer
         self._last_fault: errors.ServerFault | None = None

@@ -152,8 +152,8 @@ async def annotated(
             image = await memo.prepare(record, image_key, limits)
             if operator.needs_image and operator.looks_at_image:
                 size = image.size
-        # On a copy and as plain JSON, so that a streamed record is what one would be that was
-        # written and read again.
+        # It gets a copy as plain JSON, so that a streamed record is the same as one that was
+        # written to a file and read again.
         update: Any = operator.annotate(record.updated(as_json(record)), ask)
         if not inspect.isawaitable(update):
             wanted = "async def annotate(self, record, ask)"

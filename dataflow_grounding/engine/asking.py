@@ -352,13 +352,17 @@ class Asking:
             if request.sending.at is None and self.endpoints.askable(failed_at):
                 continue
             failed_at.clear()
-            self.last_fault = fault
-            self._tell_of_waiting(fault)
-            self.waiting_for_rate_limit += is_rate_limit
-            try:
-                await self._wait(seconds_asked(fault), tries.total())
-            finally:
-                self.waiting_for_rate_limit -= is_rate_limit
+            await self._wait_after(fault, tries.total())
+
+    async def _wait_after(self, fault: errors.ServerFault, waits: int) -> None:
+        is_rate_limit = isinstance(fault, errors.RateLimited)
+        self.last_fault = fault
+        self._tell_of_waiting(fault)
+        self.waiting_for_rate_limit += is_rate_limit
+        try:
+            await self._wait(seconds_asked(fault), waits)
+        finally:
+            self.waiting_for_rate_limit -= is_rate_limit
 
     async def _questions_until_answered(
         self, fault: errors.ServerFault, since: float, request: Request[Any], by: "StepAsk"

@@ -95,7 +95,7 @@ def execute(
                 if total is not None:
                     summary.add_earlier(total)
                 total = summary
-                if total.failed and not total.done:
+                if total.failed and not total.done:  # no row is left for the next part
                     return total
     return total or Summary()
 

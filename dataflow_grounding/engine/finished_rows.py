@@ -77,7 +77,7 @@ class FinishedRows:
             return None
         images = []
         for image_key, limits in self._limits.items():
-            # Of a far picture isn't known, without asking its store, whether it has changed.
+            # Only its store could say whether a far picture has changed.
             if image_key not in record or is_far(record, image_key):
                 return None
             try:

@@ -92,7 +92,7 @@ def _results(
     for index in sorted(outcomes):
         row = rows[index]
         update, error = outcomes[index]
-        # without the column of which ids are made: the record has it as its id, and no NaN
+        # The row's `image_id` is left out: the record has it as its id, without a DataFrame's NaN.
         shown = {str(name): value for name, value in row.items() if name != "image_id"}
         if update and error is None:  # a row that failed in part shows nothing of the rest
             shown |= update

@@ -57,7 +57,8 @@ class Progress:
                 await asyncio.sleep(every)
                 if self._live:
                     parts = self.parts()
-                    needed = 1  # how many parts go before the title: up to what is stored
+                    # on a narrow terminal, parts up to what is stored matter more than the title
+                    needed = 1
                     for number, part in enumerate(parts, 1):
                         if part.endswith(STORED):
                             needed = number

@@ -49,7 +49,7 @@ def only_run(folder: str) -> Iterator[None]:
                 ) from None
             # any other error: this file system keeps no locks
             held.enter_context(_touched(os.path.join(folder, "lock.touched"), lock, folder))
-        _lost.discard(folder)
+        _lost.discard(folder)  # an earlier run of this process may have lost it
         yield
 
 

@@ -360,7 +360,8 @@ class Source:
         if not isinstance(path, str) or has_id(record.get("image_id")):
             return False
         ending = os.path.splitext(path)[1]
-        # Most ids have no ending: these need no second look at the path.
+        # An id has an ending where an earlier picture has the id without it. Most have none: these
+        # need no second look at the path.
         if not ending or record.image_id is None or not record.image_id.endswith(ending):
             return False
         stem_id = image_id_of(record, self.image_key, self._image_root)

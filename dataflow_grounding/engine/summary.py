@@ -198,6 +198,7 @@ class Summary:
         self.shown.manners.add_all(part.shown.manners)
 
     def _add(self, other: "Summary", *names: str) -> None:
+        # `names` are the numbers to add up, in addition to what is always taken in.
         self.handover.add(other.handover)
         for name in names:
             setattr(self, name, getattr(self, name) + getattr(other, name))

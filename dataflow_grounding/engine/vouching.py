@@ -86,7 +86,7 @@ class Vouching:
         self._mine.unanswered = unanswered
         self.write("unclear")
 
-    def alone(self, *, all_read: bool = False) -> None:
+    def let_speak(self, *, all_read: bool = False) -> None:
         """Note that this run's replies so far, or all that there are, speak for themselves, where
         checks tell nothing.
         """

@@ -264,8 +264,8 @@ class _Asker:
             except RequestRefused as error:
                 refused = error
             except RecordError as error:
-                # A fault that lasted, as it was tried often: what is too large for a server may
-                # look like one.
+                # A server fault that lasted over all tries. A picture that is too large for a
+                # server may cause one, so it counts as a refusal of the size.
                 refused = error
                 break
         size = question.images[0].sent_size

@@ -132,10 +132,10 @@ class Deciding:
             raise NoFit(described(self.pictures, "no box that could be read came back"))
         asked = await asyncio.to_thread(_suggested, self.pictures, stated)
         await self._ask_for([small, *others], asked)
-        found = await self._parts(asked)
+        found = await self._fit_parts(asked)
         if found is not None:
             await self._ask_further(asked)  # it has to fit these, too
-            found = await self._parts(asked)
+            found = await self._fit_parts(asked)
         if found is not None and not self.refused:
             return Decision(found, self.pictures)
         if found is not None:  # but for sizes that are refused
@@ -150,16 +150,17 @@ class Deciding:
         except NoFit as why:
             raise NoFit(described(self.pictures, str(why))) from None
 
-    async def _parts(self, asked: BoxFormat) -> Fit | None:
+    async def _fit_parts(self, asked: BoxFormat) -> Fit | None:
         return await asyncio.to_thread(fit_parts, self.pictures, asked)
 
     async def _parts_in_frames(self, asked: BoxFormat) -> Decision | None:
-        # Why some sizes are refused isn't known: it may be their area, a side or the shape.
+        # Numbers are parts of the side, but some sizes are refused. Why isn't known: it may be
+        # their area, a side or the shape. So pictures are sent only in sizes that were answered.
         count_before = len(self.pictures)
         frames = await self._answered_frames(asked, [0])
         self.pictures += [picture for [picture] in frames.values()]
         self._leave_out_silent(count_before)
-        found = await self._parts(asked)
+        found = await self._fit_parts(asked)
         if found is None:
             return None
         limits = SizeLimits(self.max_side, frames=tuple(frames))
@@ -271,7 +272,7 @@ def _format_in_parts(
     families = {answer.family for picture in pictures for answer in picture.answers}
     if len(families) == 1 and None not in families:
         return known_formats()[str(families.pop())]
-    lines: list[tuple[Line, int]] = []
+    lines: list[tuple[Line, int]] = []  # with the side, in pixels as sent, that each is of
     for picture in pictures:
         of_picture = lines_of([picture], order) if order else None
         if of_picture is None:
@@ -282,8 +283,10 @@ def _format_in_parts(
     least = min(far_off.values())
     if least > MOST_MEAN_SQUARE:
         return None
+    # the first that is about as good as the best: the one asked for, else the most usual one
     scale = next(scale for scale, off in far_off.items() if off <= least + USUAL_SCALE_MARGIN)
-    if (order, scale, "sent") == (asked.order, asked.scale, asked.frame):
+    is_as_asked = (asked.order, asked.scale, asked.frame) == (order, scale, "sent")
+    if is_as_asked:
         return asked
     return find_box_format(f"{order}_{scale}", "")
 
@@ -301,7 +304,7 @@ def _how_far_off(lines: Sequence[tuple[Line, int]], scale: float) -> float:
 
 
 def _check_one_format(pictures: Sequence[ProbedPicture], known: BoxFormat) -> None:
-    # Raises NoFit where rectangles that the format misses are all found in a second one.
+    # Raises NoFit where some of the rectangles that the format misses are found in a second one.
     missed = [off > NEAR for off in read_in(pictures, known).off]
     if sum(missed) < LEAST_IN_SECOND:
         return

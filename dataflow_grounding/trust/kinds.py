@@ -89,7 +89,8 @@ def picture_of_each_kind(
     images = []
     for size in sizes_to_check(sizes, in_frames=bool(limits.frames)):
         path = path_of[size]
-        folders = (path,) if "://" in path else ()  # an address that the run's rows may name
+        # an address is opened only if it is in one of the folders; the run's rows may name this one
+        folders = (path,) if "://" in path else ()
         with suppress(GroundingError):
             record = Record({"image_path": path}, folders)
             images.append(open_image(record, "image_path", limits))

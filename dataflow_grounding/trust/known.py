@@ -40,7 +40,8 @@ class Pace:
         self.sent = 0
         self.unchecked = 0  # since the last check
         self.next_check = 0  # 0 before the first one
-        self._stretch_end = 0  # of requests, in each of which is a check
+        # Requests come in stretches, each with one check at a random place: the end of this one.
+        self._stretch_end = 0
 
     def checking(self, every: int) -> None:
         """Note that a check is made; plan the next one, `every` requests apart on average."""
@@ -67,6 +68,7 @@ class Turns:
     """Lets the records of a run, and runs in other threads, make checks one by one."""
 
     def __init__(self) -> None:
+        # the check that is made now, if any; its result is an error that concerns all who ask
         self._under_way: Future[BaseException | None] | None = None
         self._lock = threading.Lock()
 
@@ -187,8 +189,10 @@ def known_in_process(serving: Serving, name: str, asked: BoxFormat) -> Known:
     """
     if asked.maps:  # further frames are further formats to this process
         name += f" {hash(asked.maps)}"
-    says_more = type(serving).identity is not Serving.identity
-    if not says_more and serving.endpoint == Serving.endpoint:
+    states_more_than_model = (
+        type(serving).identity is not Serving.identity or serving.endpoint != Serving.endpoint
+    )
+    if not states_more_than_model:
         name = f"{name} {id(serving)}"
         if name not in _known:
             # an object that is gone leaves its id to others

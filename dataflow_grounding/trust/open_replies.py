@@ -83,7 +83,7 @@ class OpenReplies:
         """Note, after every ENOUGH replies, that those so far speak for themselves."""
         if self._answers.count >= self._spoken + ENOUGH:
             self._spoken = self._answers.count
-            self.vouching.alone()
+            self.vouching.let_speak()
 
     def set_aside(self) -> None:
         """Have the next run ask again for all that is open."""
@@ -102,7 +102,7 @@ class OpenReplies:
                 ask.note(SUSPECT, "two replies look like another format")
         if are_trusted and self._is_checked:
             if self.odd:
-                self.vouching.alone(all_read=True)
+                self.vouching.let_speak(all_read=True)
             else:
                 self.vouching.finished()
         self._answers.returned = self._answers.count

@@ -164,9 +164,9 @@ class Probing:
         copies = [first, *await self._further(wanted)]
         together, *each = self._showings([copies, *[[picture] for picture in copies]])
         clear = self._clear(each)
-        does_any_fit = any(one.kind == "fits" for one in each)
+        are_mixed = len(clear) > 1 and any(one.kind == "fits" for one in each)  # told of below
         where = f"at {wanted.address}, " if wanted.address else ""
-        if together.kind == "misses" and not (does_any_fit and len(clear) > 1):
+        if together.kind == "misses" and not are_mixed:
             shapes_differ = others_fit and not wanted.address
             why = f"{where}{together.why}"
             return Outcome("misses", why, together.fitting, shapes_differ=shapes_differ)
@@ -204,7 +204,7 @@ class Probing:
 
     async def _drift(self, wanted: Wanted) -> str | None:
         # Returns in words how boxes have moved together, by less than a single picture shows.
-        last = self._last()
+        last = self._last_rectangles()
         if len(last) < LEAST_POOLED or not drift_of(last):
             return None
         further = await self._further(wanted)
@@ -214,7 +214,7 @@ class Probing:
         moved = drift_of(last)
         return f"in the last {len(last)} probe pictures {moved}" if moved else None
 
-    def _last(self) -> list[Rectangles]:
+    def _last_rectangles(self) -> list[Rectangles]:
         return list(self._rectangles)[-POOLED:]
 
     def _usual(self) -> list[float]:
@@ -243,7 +243,7 @@ class Probing:
         if not self._rectangles:
             return {}
         at_most = most_in_another_format(self.as_asked, self.cleared)
-        least_shift = least_noticed(self._last())
+        least_shift = least_noticed(self._last_rectangles())
         return {
             "as_asked": self.as_asked,
             "odd": self.cleared,

@@ -42,7 +42,8 @@ class Question:
         # Set if the next reply comes from the store: whether the store holds a later reply to the
         # same question, because this one was refused.
         self._was_asked_again: Callable[[], bool] | None = None
-        self._first: JudgedReply | None = None  # where it looked like another format
+        # the last reply, where it was refused: the next one is compared with it
+        self._refused: JudgedReply | None = None
 
     async def before(self) -> None:
         """Wait until requests may be sent; the engine then asks `may_send`, and sends."""
@@ -70,7 +71,7 @@ class Question:
         try:
             return self._read(reply)
         except UnreadableReply:
-            self._first = self.judged  # the next one is compared with it
+            self._refused = self.judged
             raise
 
     def _look(self, reply: str) -> None:
@@ -88,7 +89,7 @@ class Question:
         sent = Sent(image.sent_size, across=image.size[0] / width, down=image.size[1] / height)
         judged = judge.judge(boxes, sent)
         self.judged = judged
-        first = self._first
+        first = self._refused
         is_stored = was_asked_again is not None
         if was_asked_again is not None and watch.most_tries:
             if first is None and was_asked_again():  # an earlier run found it doubtful
@@ -99,7 +100,7 @@ class Question:
         judge.add(judged, orientation_of(image.sent_size))
         looks_odd = False
         if first is not None:
-            self._first = None
+            self._refused = None
             self.proven = judge.compare(first, judged)
             # A stored second reply was asked for by a run that knew more of what boxes look like:
             # that it says the same again is odd enough.
@@ -120,7 +121,7 @@ class Question:
             self._watch.judge.learn(judged)
 
     def _refuse(self, judged: JudgedReply) -> None:
-        self._first = judged
+        self._refused = judged
         asked = self._watch.asked.name
         raise SuspectReply(
             f"the numbers look like {judged.likeliest}, where {asked} was asked for."

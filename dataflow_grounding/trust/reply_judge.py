@@ -133,6 +133,7 @@ class Sums:
             sums[name] = max(0.0, sums.get(name, 0.0) + step)
 
     def likeliest(self, orientation: str, least: float) -> str | None:
+        """Return the format with the highest sum, if that is `least` or more; else None."""
         likeliest: str | None = None
         for name, total in self._of[orientation].items():
             if total >= least:
@@ -270,7 +271,7 @@ class ReplyJudge:
             likeliest = self._in_general.likeliest(orientation, CHECK_AT_IN_GENERAL)
         return likeliest
 
-    def certain(self, orientation: str) -> str | None:
+    def newly_certain(self, orientation: str) -> str | None:
         """Return the format in which all replies together are likelier beyond doubt, but only once,
         as the user is told of it; else None.
         """
@@ -280,7 +281,7 @@ class ReplyJudge:
         self._has_told = likeliest is not None
         return likeliest
 
-    def alone(self, orientation: str, *, others_told: bool) -> str | None:
+    def alarm_without_check(self, orientation: str, *, others_told: bool) -> str | None:
         """Return the format in which such replies are so much likelier that no check is needed.
 
         `others_told` says whether checks can tell of other pictures.

@@ -215,16 +215,16 @@ class RunWatch(BoxWatch):
             if looks_like is not None and self.is_checked:
                 await self._check_now(ask, image, looks_like)
         else:
-            alone = judge.alone(orientation, others_told=self.can_check)
-            if alone is not None:
+            looks_like = judge.alarm_without_check(orientation, others_told=self.can_check)
+            if looks_like is not None:
                 unanswered = self.known.unanswered > 0
                 self.open.vouching.doubt()
                 self._suspect(
-                    watch_messages.of_replies_alone(self.asked, alone, unanswered=unanswered)
+                    watch_messages.of_replies_alone(self.asked, looks_like, unanswered=unanswered)
                 )
             else:
                 self.open.let_speak()
-        likelier = None if self.suspicion else judge.certain(orientation)
+        likelier = None if self.suspicion else judge.newly_certain(orientation)
         if likelier is not None:
             what = (
                 f"the boxes of this run look like {likelier}, where {self.asked.name} was asked for"
@@ -384,7 +384,8 @@ class RunWatch(BoxWatch):
             raise SuspectBoxes(self._stop_message)
 
     def _suspect(self, message: str, *, sent_alone: bool = False) -> None:
-        # Stop, or warn and mark what is open. The next call starts over.
+        # Stops the run, or warns and marks the open records; `sent_alone` is as OpenReplies.mark
+        # has it. The next call in this process begins without what is known of the format.
         self.suspicion = message
         what_became = watch_messages.of_what_became(
             self.known.answers,

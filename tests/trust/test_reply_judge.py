@@ -157,7 +157,7 @@ def test_of_several_formats_that_are_likelier_the_likeliest_is_named() -> None:
     reply = replace(judge.judge(boxes, Sent((640, 480))), ratios={"first": 2.5, "second": 3.5})
     for _ in range(12):
         judge.add(reply, "lying")
-    assert judge.alarm("lying") == judge.alone("lying", others_told=True) == "second"
+    assert judge.alarm("lying") == judge.alarm_without_check("lying", others_told=True) == "second"
 
 
 def test_right_replies_raise_no_alarm() -> None:
@@ -166,7 +166,7 @@ def test_right_replies_raise_no_alarm() -> None:
         reply = judged(judge, X, size, seen)
         judge.add(reply, "lying")
         judge.learn(reply)
-        assert judge.alone("lying", others_told=False) is None
+        assert judge.alarm_without_check("lying", others_told=False) is None
 
 
 @pytest.mark.parametrize("written", [Y, "xyxy_px", "xyxy_100", "xywh_1000"])
