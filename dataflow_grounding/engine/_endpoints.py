@@ -157,7 +157,7 @@ class Endpoint:
         self._refused.append(time.monotonic())
         refusal = errors.RequestRefused(str(error))
         refusal.where = self.serving.endpoint
-        if is_about_content(str(error)):  # it has to work for that
+        if is_about_content(str(error)):  # it has read the request, and so it works
             self.last_answer = time.monotonic()
             self.works_again()
         elif isinstance(error, errors.EndpointRefused):

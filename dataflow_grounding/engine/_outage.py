@@ -36,7 +36,7 @@ class Outages:
     ) -> None:
         self._endpoints = endpoints
         self._ask = ask
-        self._wait = wait  # of the seconds that an endpoint asks for, and which wait it is
+        self._wait = wait  # takes the seconds that an endpoint asks for, and which wait it is
         self._longest_silence = longest_silence  # seconds, after which the run stops
         self._first_fault_at = math.inf  # of the faults since the last answer
         self._last_fault: errors.ServerFault | None = None
@@ -127,8 +127,9 @@ class Outages:
             await self._wait(seconds_asked(fault), questions)
 
     async def _question(self) -> errors.ServerFault | None:
-        # A server may fail at questions without a picture alone. So the last request that was
-        # answered is asked, too, in other words: a gateway's cache may answer the same ones.
+        # Returns why none was answered; None if one was. A server may fail only at questions
+        # without a picture. So the last request that was answered is asked, too, but in other
+        # words: a gateway's cache may answer the same ones.
         fault: errors.ServerFault = errors.ServerFault("nothing was asked")
         questions: list[Request[Any]] = [sign_of_life()]
         if self.last_answered is not None:

@@ -477,7 +477,7 @@ class Asking:
         try:
             self._check_stopped()  # again: it may have waited for the budget
             self.counts["sent"] += 1
-            sent = time.monotonic()
+            sent_at = time.monotonic()
             # a serving may send further requests for one answer: in forms that aren't refused
             refused_forms: list[errors.RequestRefused] = []
             count_another = partial(self._count_another, endpoint, refused_forms)
@@ -500,13 +500,13 @@ class Asking:
                 usage = reply.usage
                 if reserved:
                     usage = with_worst_case(usage, request, endpoint.serving, reply.text)
-            # of a longer hold than the run waits, the next request finds out, and may stop the run
+            # a hold longer than the run waits is left to the next request, which may stop the run
             if 0 < reply.hold <= self.options.max_wait:
                 endpoint.share.hold(reply.hold)
             if reply.kept:
                 endpoint.let_in()
             else:
-                endpoint.answered(sent)
+                endpoint.answered(sent_at)
             self.last_fault = None
             self._count_answer(reply)
             return reply
@@ -595,8 +595,10 @@ class Asking:
             raise
 
     async def _wait(self, asked_for: float | None, waits: int) -> None:
+        # `waits` counts the waits of a request, this one included: each is twice as long.
         pause = min(FIRST_PAUSE * 2 ** min(waits - 1, 10), LONGEST_PAUSE)
         seconds = pause if asked_for is None else max(asked_for, pause * LEAST_OF_PAUSE)
+        # by lot, so that those that wait don't all come back at once
         until = time.monotonic() + seconds * random.uniform(1.0, 1.25)
         while True:
             self._check_stopped()

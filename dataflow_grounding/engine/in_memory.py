@@ -221,7 +221,7 @@ class _WorkInMemory:
             if self._until_failure and self._has_failed:
                 return
             update, error = await self._annotated(index, record)
-            let_go(record)  # the record itself stays
+            let_go(record)  # of its picture: the record itself is returned
             self._outcomes[index] = (update, error)
             if error is not None:
                 self._has_failed = True

@@ -126,7 +126,7 @@ class Outputs:
         """
         self._check(rows)
         with storing(self.failures_path):
-            # read before the file is replaced: it holds what other steps, which aren't run, failed
+            # read before the file is replaced: failures of other steps, which aren't run now, stay
             for line in other_failures(self.failures_path, {step.label for step in self.steps}):
                 self._failures.write(line)
             self._mark_suspects()

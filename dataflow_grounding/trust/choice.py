@@ -181,8 +181,9 @@ class FormatChoice:
             self._narrow(replace(limits, max_tall=shape.aspect))
 
     def _measure_missing_frames(self, start: RunStart, known: "Calibration") -> Counter[str]:
-        # Where the calibration proves wrong in one of them, the choice is `pending` again.
-        # Here, as they import Pillow: most runs calibrate nothing.
+        # Measures the sizes of the run's pictures that the calibration lacks. Where it proves wrong
+        # in one of them, the choice is `pending` again.
+        # Imported here, as they import Pillow: most runs calibrate nothing.
         from dataflow_grounding.trust.calibrating import measure_frames_of
         from dataflow_grounding.trust.calibration_file import (
             run_file,
@@ -215,7 +216,8 @@ class FormatChoice:
             self._serving.image_limits = self._uncalibrated_limits
             return Counter()
         except EndpointRefused as refused:
-            # None of them was answered; the frames that are measured do.
+            # None of the missing ones was answered: the frames that were measured before have to
+            # do. The run's folder keeps that these were refused.
             say(f"Pictures are sent in the sizes that are measured: {refused}")
             date = utc_timestamp()
             further = replace(known, date=date, refused=[*known.refused, *missing])

@@ -123,7 +123,8 @@ def probes_for(
 ) -> int:
     """Estimate how many probe pictures a run asks about, if all are answered as asked.
 
-    `pictures` is as `sent_sizes` returns it, for its own `requests`; `every` None is no checks.
+    `requests` are the run's own, without checks, and `pictures` is as `sent_sizes` returns it.
+    `every` is how many requests there are between two checks; None for no checks.
     """
     if not requests or every is None:
         return 0

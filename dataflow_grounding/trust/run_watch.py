@@ -93,7 +93,7 @@ class RunWatch(BoxWatch):
         self._unchecked = 0  # requests of this run since its last check
         self._under_way: set[Question] = set()  # those that are sent and not answered
         self._most_under_way = 0  # since the last check
-        self._last: Image | None = None  # the last picture that was asked about
+        self._last_image: Image | None = None  # the last picture that was asked about
         self._other_models: set[str] = set()  # that have answered in place of the one asked for
         self._stop_message = ""  # once nothing more may be sent
         self._is_over = False
@@ -125,7 +125,7 @@ class RunWatch(BoxWatch):
                 self.open.vouching.doubt()
         if self.suspicion is not None:
             return await ask(request.replace(sending=replace(request.sending, of=self._of)))
-        self._last = image
+        self._last_image = image
         if self.open.vouching.relied_on:  # before any of these is read
             await self.ready(ask, image)
         question = Question(self, ask, image, phrases, request.read)
@@ -240,8 +240,8 @@ class RunWatch(BoxWatch):
         """
         if self._is_over:  # once, whichever operator comes first
             return
-        if not self._stop_message and self._last is not None:
-            await self._check_if(self._is_due_at_the_end, ask, self._last, waits=True)
+        if not self._stop_message and self._last_image is not None:
+            await self._check_if(self._is_due_at_the_end, ask, self._last_image, waits=True)
             for alike in list(self.open.odd.values()):
                 _, last_image = alike[-1]
                 await self._check_now(ask, last_image)
