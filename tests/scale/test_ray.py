@@ -650,12 +650,12 @@ def test_small_blocks_end_with_a_check_as_one_run_does(
     place = place_at(workplace, server, 96)
     done = place.run("--engine", "ray", "--workers", "1", **{"vlm.check_every": 100})
     assert done.code == 0, done
-    asked = [
-        request.image_digests[0]
-        for request in server.requests
-        if request.task == "phrase_grounding"
-    ]
-    [(own, count)] = Counter(asked).most_common(1)
-    assert count == 96
+    grounding = [request for request in server.requests if request.task == "phrase_grounding"]
+    asked = [request.image_digests[0] for request in grounding]
+    [(own, _)] = Counter(asked).most_common(1)
+    of_rows = [str(request.input) for request in grounding if request.image_digests[0] == own]
+    # each once, but for one that looks odd among the few that came before it
+    assert len(set(of_rows)) == 96
+    assert len(of_rows) <= 98
     # at the end, or so near it that the end needs none
     assert any(digest != own for digest in asked[-20:])
