@@ -137,7 +137,8 @@ def _records(
 
 def _picture_as_file(row: Mapping[str, Any], column: str, needed: bool) -> dict[str, str]:
     # Returns the column with the path of a file that holds the row's picture; {} where the row has
-    # a path already.
+    # a path already, or no picture and needs none. Of one that is needed, `as_path` says what is
+    # wrong.
     value = row.get(column)
     if not is_picture(value):
         value = plain_row({column: value})[column]

@@ -359,7 +359,7 @@ class Run:
             )
         )
         # Done here, as a streamed record has to be what it would be if the next step read it from a
-        # file.
+        # file. Only a pipeline's records, whose source has its name, have one schema.
         if columns is not None and self.source.name is not None:
             columns = in_one_schema(record, columns)
         return columns, error

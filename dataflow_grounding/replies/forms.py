@@ -153,8 +153,8 @@ class _FormReader:
         return before, f"{inside[found.end :]} {after}"
 
     def read_marked(self, text: str) -> list[str] | None:
-        """Add the boxes of tokens or of a caption, and return the words next to them; None without
-        either.
+        """Add the boxes of tokens or of a caption; return None where there are none. The words come
+        in order: those before the first box, "" without any, then those after each.
         """
         if has_tokens(text) and not text.startswith(("{", "[")):
             return read_tokens(text, self.parsed)

@@ -177,6 +177,7 @@ class _Reader:
         """Add what a list says: one box, or its items; an empty one says that nothing is there."""
         if isinstance(items, CutArray):
             self.parsed.truncated = True
+            # the last text may be cut off, too, so none is read
             items = [item for item in items if not isinstance(item, str)]
         elif not items:
             self.parsed.absences.append(RawBox((), label))
@@ -190,6 +191,7 @@ class _Reader:
                 self.read(item, level + 1, label)
             elif not isinstance(item, str):
                 raise _no_boxes(item)
+        # A text may be the label of boxes that have none: then it must name no other thing.
         are_labelled = all(box.label for box in self.parsed.boxes[before:])
         things = None if are_labelled else self.texts
         for text in items:

@@ -279,7 +279,7 @@ class _Scanner:
         if match is None:
             raise self.broken()
         word = match[1].lower()
-        if match.end() == len(self.text):
+        if match.end() == len(self.text):  # perhaps the beginning of a longer word
             return self.ended()
         if word in _NOT_A_NUMBER:
             self.at = match.end()

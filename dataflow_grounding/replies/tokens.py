@@ -336,7 +336,9 @@ def _part_of(tag: _Tag, content: str, closed: bool) -> _Part:
 
 
 def _labels_of_boxes(kinds: str, labels: Sequence[str], *, may_follow: bool) -> list[str | None]:
-    # A label is of all boxes up to the next one. MinerU's follow their boxes.
+    # `kinds` has a letter for each part: b for a box, l for a label, w for words. A label is of all
+    # boxes up to the next one; MinerU's follow their boxes. Words between two boxes may begin
+    # another thing, so whose label the second box has is unclear.
     plain = kinds.replace("w", "")
     if not labels:
         return [None] * plain.count("b")

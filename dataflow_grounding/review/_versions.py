@@ -125,8 +125,8 @@ def changes_view(
     versions: list[tuple[str, View]] = []
     for title, record in earlier:
         version = view_of(record, classes=classes)
-        # Expressions that were made of regions are another version of these; captions of regions
-        # are none of the regions, which they don't replace.
+        # Like is compared with like. Expressions may also be compared with the regions that they
+        # were made of, as they take their place; captions of regions are shown next to these.
         is_comparable = view["kind"] == version["kind"] or view["kind"] == "expressions"
         if is_comparable and any(row["status"] != "pending" for row in version["expressions"]):
             versions.append((title, version))

@@ -133,7 +133,7 @@ class Known:
         return time.monotonic() - self.checked_at < FRESH
 
     async def probes(self) -> "Probing":
-        # with what draws pictures
+        # In a thread: with it come the libraries that draw pictures, which take long to import.
         await load_aside("dataflow_grounding.trust.probing")
         from dataflow_grounding.trust.probing import Probing
 

@@ -164,9 +164,11 @@ class Probing:
         copies = [first, *await self._further(wanted)]
         together, *each = self._showings([copies, *[[picture] for picture in copies]])
         clear = self._clear(each)
-        are_mixed = len(clear) > 1 and any(one.kind == "fits" for one in each)  # told of below
+        # two clear ones are told of below, as `lately_odd`
+        are_mixed = len(clear) > 1 and any(one.kind == "fits" for one in each)
         where = f"at {wanted.address}, " if wanted.address else ""
         if together.kind == "misses" and not are_mixed:
+            # with several endpoints, another one may be what fits
             shapes_differ = others_fit and not wanted.address
             why = f"{where}{together.why}"
             return Outcome("misses", why, together.fitting, shapes_differ=shapes_differ)

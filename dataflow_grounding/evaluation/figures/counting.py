@@ -184,15 +184,15 @@ class FigureCounts:
             files = []
             for data_set in self._data_sets:
                 files += map(short_digest, data_set.number_of)
-        again, leaks = alike_in(self._data_sets, files)
-        self.named = {"same_pictures": again, "leaks": leaks}
+        repeats, leaks = alike_in(self._data_sets, files)
+        self.named = {"same_pictures": repeats, "leaks": leaks}
         phrase_counts = self._phrases_by_picture(files)
         self._counts["phrases_per_image"].update(phrase_counts)
-        # Where no picture is opened they are told by name, so a data set has none twice.
         return {
             "images": len(phrase_counts),
             "unread": len(unread) if self._read else None,
-            "same_pictures": len(again) if self._read else None,
+            # pictures that aren't opened are told apart by name, so that no repeat shows
+            "same_pictures": len(repeats) if self._read else None,
             "leaks": len(leaks),
         }
 
