@@ -34,7 +34,7 @@ class TileGrounder(PhraseGrounder):
         overlap: The share of its side that a tile has in common with the next, at least; from 0 to
             0.5. What is smaller than the overlap is in one tile as a whole.
         phrases_per_request: Most phrases that are asked for at once.
-        box_format, merge_iou, on_suspect_boxes, check_every: As PhraseGrounder's.
+        **boxes: PhraseGrounder's `box_format`, `merge_iou`, `on_suspect_boxes`, `check_every`.
 
     Raises:
         SpecError: A setting is wrong, or the model draws no boxes.
@@ -45,7 +45,7 @@ class TileGrounder(PhraseGrounder):
         >>> record = TileGrounder(EmbeddedServing(), size=400)(row)
         >>> [instance] = record["expressions"][0]["instances"]
         >>> instance["bbox"], record["tiles"]
-        ([300, 200, 334, 234], 6)
+        ([300, 200, 334, 234], 20)
     """
 
     name = "tile_grounding"

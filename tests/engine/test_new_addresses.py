@@ -136,7 +136,7 @@ def test_an_address_that_answers_the_check_otherwise_is_told_apart(workplace: Wo
         done = run(workplace, second, **checked)
         assert done.code == 2, done
         assert f"{Y} would fit" in done.err
-        assert second.paid <= 14  # captions' phrases and the check: no box
+        assert second.paid <= 15  # captions' phrases, the check, and the boxes sent next to it
         assert workplace.files().annotations == before
         # what the first answered is as good as it was
         assert run(workplace, first, **checked).code == 0
