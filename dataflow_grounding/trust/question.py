@@ -107,8 +107,6 @@ class Question:
             looks_odd = judge.shows_other(judged) or (
                 is_stored and judge.says_the_same(first, judged)
             )
-        elif watch.awaits_check:  # which may tell that a reply that looks odd is right
-            pass
         elif watch.most_tries and judge.is_doubtful(judged):
             if self._tries < watch.most_tries:
                 self._refuse(judged)
@@ -117,13 +115,6 @@ class Question:
             self.looks_like = str(judged.likeliest)
             judge.odd_twice += 1
         self._learn(judged)
-
-    def look_after_check(self) -> None:
-        """Look once more at a reply that came before the first check."""
-        judged, judge = self.judged, self._watch.judge
-        if judged is not None and self._watch.most_tries and judge.is_doubtful(judged):
-            self.looks_like = str(judged.likeliest)
-            judge.odd_twice += 1
 
     def _learn(self, judged: JudgedReply) -> None:
         if self._watch.can_tell(self.image) and not self._watch.awaits_check:

@@ -172,7 +172,6 @@ class RunWatch(BoxWatch):
         ask, image, judged = question.ask, question.image, question.judged
         if self.awaits_check:
             await self.ready(ask, image)
-            question.look_after_check()
         if self.suspicion is None and question.proven is not None:
             await self._settle_proven(question, question.proven)
         elif self.suspicion is None and question.looks_like is not None:
