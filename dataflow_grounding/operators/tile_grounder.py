@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from dataflow_grounding._util.errors import SpecError
-from dataflow_grounding.boxes.geometry import Bbox, without_duplicates
+from dataflow_grounding.boxes.geometry import without_duplicates
 from dataflow_grounding.boxes.tiling import View, join_views, tiles_of
 from dataflow_grounding.data.records import Record, Update, is_number, read_expressions
 from dataflow_grounding.engine.workers import all_done
@@ -111,7 +111,7 @@ class TileGrounder(PhraseGrounder):
             return in_image
         views = []
         for tile, found in zip(tiles, in_tiles, strict=True):
-            views.append(View(_region(tile), [_in_image(tile, one) for one in found.instances]))
+            views.append(View(tile.region, [_in_image(tile, one) for one in found.instances]))
         things = join_views(View((0, 0, *image.size), in_image.instances), views)
         instances = without_duplicates([thing.instance for thing in things], self.merge_iou)
         # Several things may fill a tile.
@@ -124,11 +124,6 @@ class TileGrounder(PhraseGrounder):
             own_doubts.append(CUT)
         own_doubt = next(filter(None, own_doubts), "")
         return Found("grounded", instances, None, None, doubt, own_doubt, in_image.remark)
-
-
-def _region(tile: ImageTile) -> Bbox:
-    left, top, right, bottom = tile.region
-    return left, top, right, bottom
 
 
 def _in_image(tile: ImageTile, instance: dict[str, Any]) -> dict[str, Any]:

@@ -174,6 +174,42 @@ def test_a_box_that_ends_with_its_tile_and_no_other_shows_is_doubtful(tmp_path: 
     )
 
 
+@pytest.mark.parametrize(
+    "thing",
+    [(150, 300, 390, 330), (300, 120, 325, 370), (120, 100, 350, 330)],
+    ids=["across columns", "across rows", "across both"],
+)
+def test_what_only_tiles_show_in_parts_is_put_together(tmp_path: Path, thing: Any) -> None:
+    path = tmp_path / "photo.png"
+    draw(str(path), SIZE, {"red": [thing]})
+    with LoopbackServer(in_tiles_only(LimitedModel(250, 4)), keep_bodies=True) as server:
+        [expression] = found(server, path, "the red box")
+    [bbox] = boxes(expression)
+    assert is_near(bbox, thing), bbox
+    assert "doubtful" not in expression
+
+
+def test_a_piece_of_a_thing_that_fills_its_tile_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "photo.png"
+    draw(str(path), SIZE, {"red": [(100, 100, 900, 700)]})
+    seeing = LimitedModel(250, 4)
+
+    def answers(request: ReceivedRequest) -> dict[str, Any]:
+        [size] = request.image_sizes
+        numbers = [100, 133, 900, 933]
+        if size != SIZE:
+            shown = seeing(request)["objects"]
+            if not shown or shown[0]["bbox_2d"] != [0, 0, 1000, 1000]:
+                return {"objects": []}
+            numbers = [0, 0, 1000, 400]  # a part of what fills the tile
+        return {"objects": [{"id": 1, "label": "the red box", "bbox_2d": numbers}]}
+
+    with LoopbackServer(answers, keep_bodies=True) as server:
+        [expression] = found(server, path, "the red box")
+    [bbox] = boxes(expression)
+    assert is_near(bbox, (100, 100, 900, 700)), bbox
+
+
 def test_none_in_a_tile_is_not_none_in_the_picture(tmp_path: Path) -> None:
     path = tmp_path / "photo.png"
     draw(str(path), SIZE, {"red": [(100, 100, 700, 600)]})
