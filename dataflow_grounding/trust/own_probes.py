@@ -8,7 +8,6 @@ server that treats some pictures otherwise than others.
 import asyncio
 import io
 import tempfile
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -114,22 +113,16 @@ def _coding_of(jpeg: Any) -> dict[str, Any]:
 
 
 async def ask_about_copy(
-    ask: Ask,
-    image: Image,
-    asked: BoxFormat,
-    layout: int,
-    at: int | None = None,
-    before: Callable[[], Awaitable[None]] | None = None,
+    ask: Ask, image: Image, asked: BoxFormat, layout: int, at: int | None = None
 ) -> ProbedPicture:
-    """Ask for rectangles in a copy of an image, at endpoint number `at`, once `before` is awaited.
+    """Ask for rectangles in a copy of an image, at endpoint number `at`.
 
     Where the request fails there are no answers, and `trouble` says why. Raises RunStopped.
     """
     try:
         with tempfile.TemporaryDirectory(prefix="probe-") as folder:
             question = await asyncio.to_thread(copy_question, image, asked, folder, layout)
-            sending = Sending(at=at, own_reply=True, before=before)
-            picture, _ = await ask.aside(question.replace(sending=sending))
+            picture, _ = await ask.aside(question.replace(sending=Sending(at=at, own_reply=True)))
             return picture
     except RunStopped:
         raise

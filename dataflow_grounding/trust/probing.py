@@ -7,7 +7,7 @@ busy.
 import asyncio
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, cycle
 from typing import Any, Literal, NamedTuple
@@ -85,7 +85,6 @@ class Wanted(NamedTuple):
     image: Image
     number: int | None
     address: str
-    before: Callable[[], Awaitable[None]] | None
 
 
 class _Odd(NamedTuple):
@@ -113,21 +112,19 @@ class Probing:
         images: Sequence[Image],
         addresses: Sequence[str],
         looks_like: str | None = None,
-        before: Callable[[], Awaitable[None]] | None = None,
     ) -> Outcome:
         """Ask for rectangles in a copy of each image at each address, and for more after a miss.
 
         `looks_like` is the format that replies look like, where they call for the check: a miss in
-        that very format needs no other. `before` is awaited before a copy is sent. Raises
-        RunStopped.
+        that very format needs no other. Raises RunStopped.
         """
         wanted = []
         for image in images:
             if len(addresses) == 1:  # a single one isn't named in messages
-                wanted.append(Wanted(ask, image, None, "", before))
+                wanted.append(Wanted(ask, image, None, ""))
             else:
                 for number, address in enumerate(addresses):
-                    wanted.append(Wanted(ask, image, number, address, before))
+                    wanted.append(Wanted(ask, image, number, address))
         firsts = await asyncio.gather(*[self._copy(one) for one in wanted])
         showings = self._showings([[picture] for picture in firsts])
         self._pictures += sum(showing.kind != "silent" for showing in showings)
@@ -232,9 +229,7 @@ class Probing:
 
     async def _copy(self, wanted: Wanted) -> ProbedPicture:
         layout = next(self._layouts)
-        return await ask_about_copy(
-            wanted.ask, wanted.image, self._asked, layout, wanted.number, wanted.before
-        )
+        return await ask_about_copy(wanted.ask, wanted.image, self._asked, layout, wanted.number)
 
     def facts(self) -> dict[str, Any]:
         """Return what the pictures prove; {} where none was answered.

@@ -10,7 +10,6 @@ the run, or warns, and what came since the last good check is marked.
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any, TypeVar
 
 from dataflow_grounding._util.errors import RecordError, SuspectBoxes
@@ -42,9 +41,6 @@ SILENT = 2  # checks in a row that told nothing, after which no more are made: e
 # number on, if they are more than this share: a server then answers the run's questions otherwise
 # than those about rectangles. Of 100 runs that are right, noise to 6%, none was stopped so.
 LEAST_SAME, SAME_SHARE = 8, 0.05
-# How often, and seconds apart, it is looked whether the run is as busy as before, until a copy is
-# sent.
-LOOKS, A_MOMENT = 15, 0.02
 SAME_AT_ONCE = 2  # such replies since the last check, from which another is made at once
 
 
@@ -91,8 +87,6 @@ class RunWatch(BoxWatch):
             # An earlier call has warned. Each further check would say the same, for four requests.
             self.suspicion = self.known.lately_missed
         self._unchecked = 0  # requests of this run since its last check
-        self._under_way: set[Question] = set()  # those that are sent and not answered
-        self._most_under_way = 0  # since the last check
         self._last_image: Image | None = None  # the last picture that was asked about
         self._other_models: set[str] = set()  # that have answered in place of the one asked for
         self._stop_message = ""  # once nothing more may be sent
@@ -132,7 +126,7 @@ class RunWatch(BoxWatch):
         sending = replace(
             request.sending,
             before=question.before,
-            may_send=partial(self._may_send, question),
+            may_send=self._may_send,
             stored=question.stored,
             of=self._of,
             other_model=self._other_model,
@@ -140,10 +134,8 @@ class RunWatch(BoxWatch):
         try:
             answer = await ask(request.replace(read=question.read, sending=sending))
         except RecordError:  # boxes in another format are often no boxes at all
-            self._under_way.discard(question)
             await self._settle(question)
             raise
-        self._under_way.discard(question)
         await self._settle(question)
         return answer
 
@@ -157,11 +149,9 @@ class RunWatch(BoxWatch):
         await self._check_if(self._is_due, ask, image)
         self._check_stopped()
 
-    def _may_send(self, question: Question) -> bool:
+    def _may_send(self) -> bool:
         if self._stop_message or self.awaits_check:
             return False
-        self._under_way.add(question)
-        self._most_under_way = max(self._most_under_way, len(self._under_way))
         self.sends_ahead = False
         self.known.pace.sent += 1
         self.known.pace.unchecked += 1
@@ -341,8 +331,7 @@ class RunWatch(BoxWatch):
         known.checks += len(images)
         known.kinds |= {picture_kind(one) for one in images}
         addresses = [part.endpoint for part, _ in self._serving.endpoints()]
-        outcome = await probing.check(ask, images, addresses, looks_like, self._until_busy)
-        self._most_under_way = len(self._under_way)
+        outcome = await probing.check(ask, images, addresses, looks_like)
         if self.suspicion is not None:  # the replies have proven it meanwhile
             return
         self._is_checked = True
@@ -362,14 +351,6 @@ class RunWatch(BoxWatch):
         else:
             self.open.leave(unanswered=outcome.kind == "silent")
         outcome.note(ask)
-
-    async def _until_busy(self) -> None:
-        # A server may answer otherwise while it is busy: a copy goes out among as many requests as
-        # there have been. The one that calls for the check is not among them.
-        for _ in range(LOOKS):
-            if not self._under_way or len(self._under_way) >= self._most_under_way - 1:
-                return
-            await asyncio.sleep(A_MOMENT)
 
     @property
     def _is_mixed(self) -> bool:
