@@ -266,7 +266,7 @@ class SampleMaker:
                 return False
             expressions = [{"status": "none", "instances": []}]
         for expression in expressions:
-            if status_of(expression) != "none" or self._select.of(record, expression) is None:
+            if status_of(expression) != "none" or self._select.of(expression) is None:
                 return False
         return True
 
@@ -327,7 +327,7 @@ class SampleMaker:
             if not self._select.keep_rejected:
                 kept = not_rejected(expression) or ()
                 self._counts[_REJECTED] += len(expression["instances"]) - len(kept)
-            selected = self._select.of(record, expression)
+            selected = self._select.of(expression)
             if selected is None:
                 self._counts[_UNSELECTED] += 1
                 continue

@@ -53,9 +53,7 @@ class Selection:
         self.unmet.discard(key)
         return self._by_key.get(key, self.min_score)
 
-    def of(
-        self, record: Mapping[str, Any], expression: Mapping[str, Any]
-    ) -> Mapping[str, Any] | None:
+    def of(self, expression: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """Return the expression with the wanted boxes; None if it isn't wanted, or loses all."""
         if status_of(expression) not in STATUSES:
             return None

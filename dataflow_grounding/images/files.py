@@ -613,12 +613,12 @@ def _transparent_in(picture: "PillowImage", values: Any) -> Any:
     return values == picture.info.get("transparency", math.nan)
 
 
-def encoded(picture: "PillowImage", max_bytes: int, *, progressive: bool = False) -> bytes:
+def encoded(picture: "PillowImage", max_bytes: int) -> bytes:
     """Return a picture as a JPEG of the best of five qualities that fits, else of the lowest."""
     for quality in (92, 85, 70, 55, 40):
         out = io.BytesIO()
         subsampling = 0 if quality > 80 else "4:2:0"  # 0: colors in full resolution
-        picture.save(out, "JPEG", quality=quality, subsampling=subsampling, progressive=progressive)
+        picture.save(out, "JPEG", quality=quality, subsampling=subsampling)
         if out.tell() <= max_bytes:
             break
     return out.getvalue()
