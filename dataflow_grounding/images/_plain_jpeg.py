@@ -1,15 +1,19 @@
 """The header of a plain JPEG, read without Pillow, which takes ten times as long.
 
-What may turn the picture (EXIF, XMP), several pictures in one file, colours of print, 12 bits, and
-all that is odd or damaged is left to Pillow. Source: ITU-T T.81 (JPEG), annex B.
+Several pictures in one file, colours of print, 12 bits, XMP (which may turn the picture, too), and
+all that is odd or damaged is left to Pillow. Sources: ITU-T T.81 (JPEG), annex B; CIPA DC-008
+(EXIF 2.32), 4.6.2 and 4.7.2.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from dataflow_grounding.boxes.geometry import Size
 
 MAX_PIXELS = 100_000_000  # of a larger picture Pillow says whether it is too large
 MAX_SEGMENTS = 100
+EXIF_NAME = b"Exif\0\0"
+"""The first bytes of the segment that tells how a camera was held; XMP's has another name."""
+
 _FRAMES = (0xC0, 0xC1, 0xC2)  # markers of baseline, extended, progressive: what decoders read
 _QUANTIZATION = 0xDB
 _SCAN = 0xDA
@@ -17,15 +21,23 @@ _JFIF = 0xE0
 # Tables of codes, restart interval, a comment, and what programs write of their own, but APP1 (EXIF
 # and XMP), APP2 (more pictures, profiles), APP13 (Photoshop) and APP14 (other colours).
 _HARMLESS = (0xC4, 0xDD, 0xFE, *range(0xE3, 0xED))
+_EXIF = 0xE1
+_BYTE_ORDERS: dict[bytes, Literal["little", "big"]] = {b"II*\0": "little", b"MM\0*": "big"}
+_ENTRY_BYTES = 12  # of one field of EXIF: tag, type, count, value
+_ORIENTATION = 0x0112
+_SHORT = 3  # the type of a number of two bytes
 _LEAST_JFIF = 14  # bytes: name, version, density, size of a thumbnail
 _TABLE_BYTES = 65  # of a quantization table: its number, below 16 for values of a byte, and 64
 
 
 class PlainHeader(NamedTuple):
-    """The size of a JPEG that every decoder shows as it is, and the offset of its first scan."""
+    """The size of a JPEG as it is stored, the offset of its first scan, EXIF's orientation, 1 to 8.
+    Every decoder shows the picture as it is, but for that orientation.
+    """
 
     size: Size
     scan: int
+    orientation: int
 
 
 def plain_header(data: bytes) -> PlainHeader | None:
@@ -33,6 +45,7 @@ def plain_header(data: bytes) -> PlainHeader | None:
     if not data.startswith(b"\xff\xd8"):
         return None
     size: Size | None = None
+    orientation: int | None = None
     offset = 2
     for _ in range(MAX_SEGMENTS):
         head = data[offset : offset + 4]
@@ -44,12 +57,16 @@ def plain_header(data: bytes) -> PlainHeader | None:
         if len(segment) != length - 2:
             return None
         if marker == _SCAN:
-            return PlainHeader(size, offset) if size else None
+            return PlainHeader(size, offset, orientation or 1) if size else None
         if marker in _FRAMES and size is None:
             size = _size_in(segment)
             if size is None:
                 return None
-        elif not _is_harmless(marker, segment):  # nor is a second frame
+        elif marker == _EXIF and orientation is None:
+            orientation = _orientation_in(segment)
+            if orientation is None:
+                return None
+        elif not _is_harmless(marker, segment):  # nor is a second frame or EXIF
             return None
         offset += 2 + length
     return None
@@ -62,6 +79,29 @@ def _size_in(frame: bytes) -> Size | None:
     height = frame[1] << 8 | frame[2]
     width = frame[3] << 8 | frame[4]
     return (width, height) if 0 < width * height <= MAX_PIXELS else None
+
+
+def _orientation_in(segment: bytes) -> int | None:
+    # Pillow looks for it in XMP where EXIF has none.
+    tiff = segment.removeprefix(EXIF_NAME)
+    order = _BYTE_ORDERS.get(tiff[:4])
+    if order is None or len(tiff) == len(segment):
+        return None
+    directory = int.from_bytes(tiff[4:8], order)
+    fields = int.from_bytes(tiff[directory : directory + 2], order)
+    end = directory + 2 + fields * _ENTRY_BYTES
+    if end > len(tiff):
+        return None
+    found = None
+    for offset in range(directory + 2, end, _ENTRY_BYTES):
+        tag, kind = (int.from_bytes(tiff[at : at + 2], order) for at in (offset, offset + 2))
+        if tag != _ORIENTATION:
+            continue
+        count = int.from_bytes(tiff[offset + 4 : offset + 8], order)
+        if found is not None or kind != _SHORT or count != 1:
+            return None
+        found = int.from_bytes(tiff[offset + 8 : offset + 10], order)
+    return found if found in range(1, 9) else None
 
 
 def _is_harmless(marker: int, segment: bytes) -> bool:

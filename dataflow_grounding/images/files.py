@@ -25,7 +25,7 @@ from dataflow_grounding._util.errors import (
 from dataflow_grounding._util.paths import open_start, read_input
 from dataflow_grounding._util.terminal import quoted, say
 from dataflow_grounding.boxes.geometry import Size
-from dataflow_grounding.images._plain_jpeg import plain_header
+from dataflow_grounding.images._plain_jpeg import EXIF_NAME, plain_header
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
@@ -180,9 +180,13 @@ def read_header(path: str, data: bytes | None = None, *, whole_png: bool = True)
 def _header_in(file: IO[bytes], path: str, data: bytes | None) -> Header:
     # `data` is what is looked through for the orientation of a PNG; None for the whole file.
     with _reading(path):
-        plain = plain_header(file.read(_PLAIN_HEADER_BYTES))
+        first_bytes = file.read(_PLAIN_HEADER_BYTES)
+        if EXIF_NAME in first_bytes:  # with a thumbnail it takes 64 KiB at most
+            first_bytes += file.read(_FIRST_BYTES)
+        plain = plain_header(first_bytes)
         if plain is not None:
-            return Header(plain.size, "image/jpeg", 1)
+            size = _turned_size(plain.size, plain.orientation)
+            return Header(size, "image/jpeg", plain.orientation)
         file.seek(0)
         with _opened(file, path, _MOST_PIXELS_KNOWN) as picture:
             if data is None:
@@ -200,7 +204,9 @@ def parse_facts(data: bytes, path: str) -> ImageFacts:
     if header is not None:
         _refuse_cut_off(_is_whole(data, "JPEG", header.scan), path)
         digest = hashlib.sha256(data).hexdigest()
-        return ImageFacts(digest, *header.size, "image/jpeg", plain=True, file_bytes=len(data))
+        width, height = _turned_size(header.size, header.orientation)
+        is_upright = header.orientation == 1
+        return ImageFacts(digest, width, height, "image/jpeg", is_upright, len(data))
     file = io.BytesIO(data)
     with _reading(path), _opened(file, path) as picture:
         header_end = file.tell()

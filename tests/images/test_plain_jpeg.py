@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import random
+import struct
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +28,30 @@ def jpeg(mode: str = "RGB", size: tuple[int, int] = (60, 40), **how: Any) -> byt
     return out.getvalue()
 
 
-def turned(orientation: int) -> bytes:
+def exif_of(orientation: int | None = None) -> PIL.Image.Exif:
     exif = PIL.Image.Exif()
-    exif[ORIENTATION] = orientation
-    return jpeg(exif=exif)
+    exif[0x010F] = "Camera"
+    if orientation is not None:
+        exif[ORIENTATION] = orientation
+    exif[0x0132] = "2026:11:02 09:30:00"
+    return exif
+
+
+def turned(orientation: int) -> bytes:
+    return jpeg(exif=exif_of(orientation))
+
+
+def by_a_motorola_order(orientation: int) -> bytes:
+    """As most phones write it: numbers begin with their highest byte."""
+    fields = [(ORIENTATION, 3, 1, orientation << 16), (0x0213, 3, 1, 1 << 16)]
+    body = b"MM\0*\0\0\0\x08" + struct.pack(">H", len(fields))
+    body += b"".join(struct.pack(">HHII", *field) for field in fields) + bytes(4)
+    return with_segment(0xE1, b"Exif\0\0" + body)
+
+
+def with_a_thumbnail() -> bytes:
+    """EXIF of a phone: its first field is the orientation, and 30 KB of thumbnail follow."""
+    return exif_of(6).tobytes() + bytes(30_000)
 
 
 def with_segment(marker: int, body: bytes) -> bytes:
@@ -49,6 +71,8 @@ def with_segment(marker: int, body: bytes) -> bytes:
         jpeg(dpi=(300, 300)),
         jpeg(restart_marker_blocks=4),
         jpeg(size=(1, 65000)),
+        turned(1),
+        by_a_motorola_order(1),
     ],
 )
 def test_plain_ones_have_the_size_that_pillow_says(data: bytes) -> None:
@@ -59,11 +83,25 @@ def test_plain_ones_have_the_size_that_pillow_says(data: bytes) -> None:
     assert parse_facts(data, "a.jpg").plain
 
 
+@pytest.mark.parametrize("orientation", range(2, 9))
+@pytest.mark.parametrize("make", [turned, by_a_motorola_order])
+def test_a_turned_one_is_read_with_its_orientation(
+    make: Callable[[int], bytes], orientation: int
+) -> None:
+    header = plain_header(make(orientation))
+    assert header is not None
+    assert (header.size, header.orientation) == ((60, 40), orientation)
+    facts = parse_facts(make(orientation), "a.jpg")
+    assert facts.size == ((40, 60) if orientation >= 5 else (60, 40))
+    assert not facts.plain
+
+
 @pytest.mark.parametrize(
     "data",
     [
-        turned(6),
-        turned(1),
+        turned(9),
+        jpeg(exif=exif_of()),  # where Pillow asks XMP
+        jpeg(exif=exif_of(6), xmp=XMP_TURNED),
         jpeg(xmp=XMP_TURNED),
         jpeg("CMYK"),
         jpeg(icc_profile=b"profile"),
@@ -87,6 +125,9 @@ def test_all_that_is_unusual_is_left_to_pillow(data: bytes) -> None:
         (jpeg(comment=b"drawn " * 2000), (60, 40), 1),  # its size is after the first 4 KiB
         (turned(1), (60, 40), 1),
         (turned(6), (40, 60), 6),
+        (jpeg(exif=exif_of(), xmp=XMP_TURNED), (40, 60), 6),
+        (jpeg(exif=exif_of(8), xmp=XMP_TURNED), (40, 60), 8),
+        (jpeg(exif=with_a_thumbnail(), size=(600, 400)), (400, 600), 6),
         (jpeg(xmp=XMP_TURNED), (40, 60), 6),
         (jpeg("CMYK"), (60, 40), 1),
         (jpeg(size=(600, 400))[:-200], (600, 400), 1),
@@ -131,8 +172,9 @@ def damaged(data: bytes, draw: random.Random) -> bytes:
 def test_no_damaged_header_is_read_where_pillow_reads_another_or_none() -> None:
     draw = random.Random(32)
     examples = [path.read_bytes() for path in sorted(EXAMPLES.glob("*.jpg"))[:4]]
-    examples += [jpeg(), jpeg("L"), jpeg("CMYK"), turned(6), jpeg(progressive=True, dpi=(9, 9))]
-    read = 0
+    examples += [jpeg(), jpeg("L"), jpeg("CMYK"), jpeg(progressive=True, dpi=(9, 9))]
+    examples += [turned(6), turned(1), by_a_motorola_order(8)]
+    read = turned_ones = 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for _ in range(4000):
@@ -145,5 +187,7 @@ def test_no_damaged_header_is_read_where_pillow_reads_another_or_none() -> None:
             assert picture.format == "JPEG"
             assert picture.mode in ("L", "RGB")
             assert picture.size == header.size
-            assert not picture.getexif()
+            assert (picture.getexif().get(ORIENTATION) or 1) == header.orientation
+            turned_ones += header.orientation > 1
     assert read > 500  # else it would show nothing
+    assert turned_ones > 100
