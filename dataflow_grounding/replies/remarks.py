@@ -159,16 +159,18 @@ def harm_in(text: str, things: Sequence[str], asked: Asked, *, is_after: bool = 
     further = _FOUR_NUMBERS.search(text) or _PIECE.search(text)
     if further is not None:
         return f"a further answer: {further[0]!r:.40}"
-    plain = _in_full(_pattern("condition").sub(" ", _things_marked(text, things)))
-    lists = ["invented", "taken_back", "other_frame"]
+    # "If I was wrong, tell me." takes nothing back.
+    without_conditions = _pattern("condition").sub(" ", _things_marked(text, things))
+    plain = _with_whole_negations(without_conditions)
+    tables_of_harm = ["invented", "taken_back", "other_frame"]
     if is_after:
-        lists.append("taken_back_after")
-    for name in lists:
-        found = _pattern(name).search(plain)
+        tables_of_harm.append("taken_back_after")
+    for table in tables_of_harm:
+        found = _pattern(table).search(plain)
         if found is not None:
             return repr(found[0].strip())
     for sentence in _SENTENCE.split(plain):
-        other = _other_coordinates(sentence, asked, len(things))
+        other = _other_coordinates(sentence, asked, highest_count=len(things))
         if other is not None:
             return f"{other!r} is said of coordinates"
     for clause in _clauses(_heads_marked(plain, things)):
@@ -194,8 +196,10 @@ def hedges_in(text: str, phrases: Mapping[int, str]) -> dict[int, str]:
 
 
 def is_plain(text: str, things: Sequence[str]) -> bool:
-    """Whether a text isn't worth a remark: up to three words are neutral or of the things, and more
-    have none that can turn an answer round.
+    """Whether a text isn't worth a remark.
+
+    Up to three words are plain if each is neutral or is in the name of a thing. A longer text is
+    plain if none of its words can turn an answer round.
     """
     if len(text.split()) > 3:
         are_odd = not _words("odd").isdisjoint(words_of(text))
@@ -206,10 +210,11 @@ def is_plain(text: str, things: Sequence[str]) -> bool:
 
 def denies(label: str, phrase: str) -> bool:
     """Whether a label says that its box isn't of the phrase, or is none: "not a cup", "<label>"."""
-    words = set(_in_full(folded(label)).split())
-    own = set(_in_full(folded(phrase)).split())
-    is_blank = label[:1] + label[-1:] == "<>" or ("?" in label and "?" not in phrase)
-    return is_blank or not (words & _words("denying")).issubset(own)
+    is_placeholder = label[:1] + label[-1:] == "<>" or ("?" in label and "?" not in phrase)
+    label_words = set(_with_whole_negations(folded(label)).split())
+    phrase_words = set(_with_whole_negations(folded(phrase)).split())
+    denying = label_words & _words("denying")
+    return is_placeholder or not denying.issubset(phrase_words)
 
 
 def is_like(label: str, phrase: str) -> bool:
@@ -217,8 +222,8 @@ def is_like(label: str, phrase: str) -> bool:
     if len(label) > _LONGEST_LABEL:
         return False
     label = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", label)  # pottedPlant
-    has_number = re.search(r"\d", phrase) is not None
-    head = head_of(_bare(label, keeps_number=has_number))
+    phrase_has_number = re.search(r"\d", phrase) is not None
+    head = head_of(_bare(label, keeps_number=phrase_has_number))
     if head != head_of(_bare(phrase, keeps_number=True)) or _contradicts(label, phrase):
         return False
     aside = _ASIDE.search(label)
@@ -272,16 +277,18 @@ def names_another(key: str) -> bool:
     )
 
 
-def states_as_asked(text: str, asked: Asked, things: int) -> bool:
-    """Whether a key and its value state the box format that was asked for. `things` is how many
-    things have a box.
+def states_as_asked(text: str, asked: Asked, thing_count: int) -> bool:
+    """Whether a key and its value, such as "unit pixels", state the box format that was asked for.
+    `thing_count` is how many things have a box.
     """
-    sentence = f"coordinates format {text}"
-    most_count = things if text.startswith("order ") else 0  # "order: 2" may number the boxes
-    return _other_coordinates(_in_full(sentence), asked, most_count) is None
+    sentence = _with_whole_negations(f"coordinates format {text}")
+    may_number_boxes = text.startswith("order ")  # "order: 2"
+    highest_count = thing_count if may_number_boxes else 0
+    return _other_coordinates(sentence, asked, highest_count) is None
 
 
-def _in_full(text: str) -> str:
+def _with_whole_negations(text: str) -> str:
+    # "isn't" becomes "is not".
     plain = text.casefold().replace("’", "'")
     plain = re.sub(r"\bcan(?:'t|not)\b", "can not", plain)
     plain = re.sub(r"\bwon't\b", "will not", plain)
@@ -289,6 +296,7 @@ def _in_full(text: str) -> str:
 
 
 def _things_marked(text: str, things: Sequence[str]) -> str:
+    # "The red cups are on a tray." becomes "_THING are on a tray." where "a red cup" has a box.
     for thing in sorted(set(things), key=len, reverse=True):
         words = [word for word in re.split(r"\s+", folded(thing)) if word not in ("the", "a", "an")]
         if not words:
@@ -301,13 +309,11 @@ def _things_marked(text: str, things: Sequence[str]) -> str:
 
 
 def _heads_marked(text: str, things: Sequence[str]) -> str:
-    # "the cup" is the red cup.
+    # "the cup" is the red cup, and becomes _THING, too.
     for head in {head_of(thing) for thing in things} - {""}:
         if head.isascii():
-            text = re.sub(
-                rf"\b(?:the|an?|this|that)\s+{re.escape(head)}\b(?!['’]s)", f" {_THING} ", text,
-                flags=re.IGNORECASE,
-            )  # fmt: skip
+            with_article = rf"\b(?:the|an?|this|that)\s+{re.escape(head)}\b(?!['’]s)"
+            text = re.sub(with_article, f" {_THING} ", text, flags=re.IGNORECASE)
     return re.sub(r"[ \t]+", " ", text)
 
 
@@ -319,47 +325,61 @@ def _clauses(text: str) -> Iterator[str]:
 def _denies_thing(clause: str, things: Sequence[str]) -> bool:
     clause = re.sub(r"\s+", " ", clause)
     if _pattern("no_denial").search(clause) is not None:
-        return False
+        return False  # "_THING is not fully visible"
     if _NO_THING.search(clause) is not None:
-        return True
+        return True  # "there is no _THING"
     denial = _THING_IS_NOT.search(clause)
     if denial is None:
         return False
-    what = denial["what"]  # "is not smiling" denies no box
+    word_after_not = denial["what"]
+    if word_after_not is None or word_after_not in _words("denied"):
+        return True  # "_THING is absent", "_THING is not visible"
+    # "_THING is not a cup" denies the box of a cup; "_THING is not smiling" denies none.
     words_of_things = {word for thing in things for word in words_of(thing)}
-    return what is None or what in _words("denied") or singular(what) in words_of_things
+    return singular(word_after_not) in words_of_things
 
 
-def _other_coordinates(sentence: str, asked: Asked, most_count: int) -> str | None:
-    # Words of a sentence about coordinates that don't fit what was asked for; None where all do, or
-    # the sentence isn't about coordinates.
-    all_names = [match[0] for match in _NAMES.finditer(_CORNER.sub(" – ", sentence))]
-    names = [each for each in all_names if _are_of_a_box(each, sentence)]
-    has_coordinate_words = _pattern("coordinate_words").search(sentence) is not None
-    is_of_boxes = _pattern("of_boxes").search(sentence) is not None
-    may_be_of_coordinates = is_of_boxes and _pattern("if_of_boxes").search(sentence)
-    if not (names or has_coordinate_words or may_be_of_coordinates):
+def _other_coordinates(sentence: str, asked: Asked, highest_count: int) -> str | None:
+    # What a sentence about coordinates says that wasn't asked for, such as "pixels" where parts of
+    # 1000 were. None for other sentences. Numbers up to `highest_count` may count the boxes.
+    names = _names_of_numbers(sentence)
+    if not names and not _is_about_coordinates(sentence):
         return None
     other = _other_order_or_size(sentence, names, asked)
     if other is not None:
         return other
-    is_of_picture = _SIZE.search(sentence) is not None
-    for pattern in (_NAMES, _ORDER_NAME, _SIZE, _CORNER):
-        sentence = pattern.sub(" ", sentence)
-    units = "pixels" if asked.scale == "px" or (is_of_picture and not is_of_boxes) else "parts"
-    return _unknown_word(sentence, asked, most_count, units)
+    return _other_unit_or_word(sentence, asked, highest_count)
 
 
-def _other_order_or_size(sentence: str, names: Sequence[str], asked: Asked) -> str | None:
-    for each in names:
-        if not _is_in_order(each, asked.order):
-            return each.strip()
+def _names_of_numbers(sentence: str) -> list[str]:
+    # "x1, y1, x2, y2" of "The boxes are [x1, y1, x2, y2]."
+    without_corners = _CORNER.sub(" – ", sentence)
+    all_names = [match[0] for match in _NAMES.finditer(without_corners)]
+    return [names for names in all_names if _are_of_a_box(names, sentence)]
+
+
+def _is_about_coordinates(sentence: str) -> bool:
+    if _pattern("coordinate_words").search(sentence) is not None:
+        return True
+    # "The format of the boxes" is, and "a photo of a large format" isn't.
+    return _is_of_boxes(sentence) and _pattern("if_of_boxes").search(sentence) is not None
+
+
+def _is_of_boxes(sentence: str) -> bool:
+    return _pattern("of_boxes").search(sentence) is not None
+
+
+def _other_order_or_size(sentence: str, all_names: Sequence[str], asked: Asked) -> str | None:
+    for names in all_names:
+        if not _is_in_order(names, asked.order):
+            return names.strip()
     for match in _ORDER_NAME.finditer(sentence):
         if _ORDERS_NAMED.get(match[1], match[1]) != asked.order:
             return match[0]
     for match in _SIZE.finditer(sentence):
         size = int(match[1]), int(match[2])
-        if size not in asked.sizes and set(size) != {asked.scale}:
+        is_of_scale = set(size) == {asked.scale}  # "1000 x 1000"
+        if size not in asked.sizes and not is_of_scale:
             return match[0]
     other_corner = _OTHER_CORNER.search(sentence)
     return None if other_corner is None else other_corner[0]
@@ -378,6 +398,7 @@ def _names_in(names: str) -> list[re.Match[str]]:
 
 
 def _is_in_order(names: str, order: str) -> bool:
+    # "x1, y1, x2, y2" becomes "ltrb", with which a template of "xyxy" begins.
     found = _names_in(names)
     counts_from_0 = any(match["which"] == "0" for match in found)
     letters = "".join(_letter_of(match, counts_from_0) for match in found)
@@ -387,16 +408,17 @@ def _is_in_order(names: str, order: str) -> bool:
     )
 
 
-def _letter_of(match: re.Match[str], counts_from_0: bool) -> str:
-    # As _TEMPLATES has it.
-    if match["side"]:
-        return "h" if match["side"].casefold() in _HEIGHTS else "w"
-    if match["edge"]:
-        return _LETTERS[match["edge"].casefold()]
-    axis = match["axis"].casefold()
-    which = (match["which"] or "").casefold()
-    if match["middle"] or which in ("c", "center", "centre"):
+def _letter_of(name: re.Match[str], counts_from_0: bool) -> str:
+    # As _TEMPLATES has it: "l" for "xmin", "b" for "y2", "w" for "width", "X" for "cx".
+    if name["side"]:
+        return "h" if name["side"].casefold() in _HEIGHTS else "w"
+    if name["edge"]:
+        return _LETTERS[name["edge"].casefold()]
+    axis = name["axis"].casefold()
+    which = (name["which"] or "").casefold()
+    if name["middle"] or which in ("c", "center", "centre"):
         return axis.upper()
+    # x1 is the left edge, but the right one of "x0, y0, x1, y1".
     if which in ("min", "0") or (which == "1" and not counts_from_0):
         return "l" if axis == "x" else "t"
     if which:
@@ -404,15 +426,19 @@ def _letter_of(match: re.Match[str], counts_from_0: bool) -> str:
     return axis
 
 
-def _unknown_word(sentence: str, asked: Asked, most_count: int, units: str) -> str | None:
-    # One that is no filler, no unit of `units` and no number of the scale or up to `most_count`.
+def _other_unit_or_word(sentence: str, asked: Asked, highest_count: int) -> str | None:
+    # The first word that is neither a filler nor of the unit, or number that is not of the scale.
+    has_size_of_picture = _SIZE.search(sentence) is not None and not _is_of_boxes(sentence)
+    units = "pixels" if asked.scale == "px" or has_size_of_picture else "parts"
+    for pattern in (_NAMES, _ORDER_NAME, _SIZE, _CORNER):  # which were judged already
+        sentence = pattern.sub(" ", sentence)
     if not sentence.isascii():
         sentence = _parts("filler_parts", f"unit_parts_of_{units}").sub(" ", sentence)
     known = _words("fillers") | _words(f"units_of_{units}")
     for whole in _WORD.findall(sentence):
         word: str = whole.removesuffix("'s")
         if word[0].isdigit():
-            is_count = word.isdecimal() and int(word) <= most_count
+            is_count = word.isdecimal() and int(word) <= highest_count
             is_known = word[-1] != "%" and (is_count or float(word) in asked.numbers)
         elif word in ("%", "percent", "percentage", "percentages"):
             is_known = asked.scale == 100
@@ -425,7 +451,7 @@ def _unknown_word(sentence: str, asked: Asked, most_count: int, units: str) -> s
 
 
 def _bare(label: str, *, keeps_number: bool) -> str:
-    # "man (left)", "shelf, top", "bike_1": what comes first names the thing.
+    # The man of "man (left)", the shelf of "shelf, top", the bike of "bike_1".
     text = folded(re.split(r"[(\[,]", label)[0])
     if not keeps_number:
         text = re.sub(r"[\s#:]*\d{1,3}$", "", text)
@@ -463,10 +489,8 @@ def _kind(name: str) -> frozenset[str]:
 
 
 def _contradicts(label: str, phrase: str) -> bool:
-    said = set(
-        _in_full(folded(label)).replace("(", " ").replace(")", " ").replace(",", " ").split()
-    )
-    asked = set(_in_full(folded(phrase)).replace(",", " ").split())
+    said = set(re.sub(r"[(),]", " ", _with_whole_negations(folded(label))).split())
+    asked = set(_with_whole_negations(folded(phrase)).replace(",", " ").split())
     for name in _table("kinds"):
         said_of_kind = said & _kind(name)
         asked_of_kind = asked & _kind(name)
@@ -476,6 +500,7 @@ def _contradicts(label: str, phrase: str) -> bool:
         return True  # "toy dog" for "dog"
     if _differ(label, phrase) or _are_more(said, asked, phrase):
         return True
-    digits = {word for word in said if word.isdigit()}
-    own_digits = {word for word in asked if word.isdigit()}
-    return bool(own_digits and digits and digits != own_digits)
+    # "bus 7" for "bus 12"
+    said_numbers = {word for word in said if word.isdigit()}
+    asked_numbers = {word for word in asked if word.isdigit()}
+    return bool(asked_numbers and said_numbers and said_numbers != asked_numbers)

@@ -9,7 +9,7 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from functools import cache, lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from dataflow_grounding._util.lazy import lazy_pattern, load_table
 from dataflow_grounding.data.nouns import singular
@@ -34,19 +34,25 @@ _BETWEEN_THINGS = lazy_pattern(rf",|{_AND}")
 
 
 def ids_of(label: str, phrases: Mapping[int, str]) -> list[int]:
-    """Return the ids of the phrases that a label equals but for case, blanks and marks around it;
-    if there are none, but for articles, too; then but for plurals. Several where it can't tell.
+    """Return the ids of the phrases that a label equals, several where it fits each as well.
+
+    Case, blanks and marks around a text never count. Where no phrase is equal, articles don't count
+    either; where still none is, nor do plurals.
     """
     if len(label) > _LONGEST:
         return []
     # Articles and plurals make no more difference than this in a text's length.
-    most = 4 * (label.count(" ") + 2)
-    near = {i: phrase for i, phrase in phrases.items() if abs(len(phrase) - len(label)) <= most}
-    if not near:
+    most_difference = 4 * (label.count(" ") + 2)
+    candidates = {
+        phrase_id: phrase
+        for phrase_id, phrase in phrases.items()
+        if abs(len(phrase) - len(label)) <= most_difference
+    }
+    if not candidates:
         return []
     for in_form in (folded, _without_articles, _in_singular):
         wanted = in_form(label)
-        ids = [i for i, phrase in near.items() if in_form(phrase) == wanted]
+        ids = [phrase_id for phrase_id, phrase in candidates.items() if in_form(phrase) == wanted]
         if ids and wanted:
             return ids
     return []
@@ -147,9 +153,11 @@ def _neutral_parts() -> re.Pattern[str]:
 
 
 def objection(text: str, *, to_pixels: bool | None = None) -> str | None:
-    """Return why words can't be skipped, or None: they have a digit, a bracket, a quotation mark or
-    a question, or a word that can reverse an answer. They may name the unit that `to_pixels` tells;
-    None allows no unit.
+    """Return why words next to an answer can't be skipped, or None where they can.
+
+    They can't if they have a digit, a bracket, a quotation mark or a question, or a word that can
+    reverse an answer. `to_pixels` is the unit that they may name: pixels, parts of the picture, or
+    none.
     """
     if not text or text.isspace():
         return None
@@ -172,16 +180,17 @@ def points_back(text: str) -> bool:
 def other_thing(text: str, things: Sequence[str]) -> str | None:
     """Return a word that may say more than that all the things have a box; None without any.
 
-    A text may have neutral words, and name all of the things or none, with only "and" between two:
-    other words there say something of one by another.
+    "Here are the cup and the plate" says no more, in neutral words. It has to name all of the
+    things or none. In "the cup on the plate" the word between says something of one by the other.
     """
     text = _neutral_phrases().sub(" ", _pattern("polite").sub(" ", text))
     words, named = _with_things_marked(text, things)
-    if len(named) not in (0, len({_spaced(thing) for thing in things})):
+    all_named = {_spaced(thing) for thing in things}
+    if named and len(named) != len(all_named):
         return " ".join(min(named).split())
     indices = [index for index, word in enumerate(words) if word == _THING]
-    between = words[indices[0] : indices[-1]] if indices else []
-    for word in between:
+    between_things = words[indices[0] : indices[-1]] if indices else []
+    for word in between_things:
         if word not in (_THING, *_AND_WORDS):
             return word
     for word in words:
@@ -191,36 +200,46 @@ def other_thing(text: str, things: Sequence[str]) -> str | None:
 
 
 def tells_place(text: str, thing: str) -> bool:
-    """Whether a sentence says no more of a thing than that it is there, or what it is near."""
+    """Whether a sentence says no more of a thing than that it is there, or what it is near: "the
+    cup is on the table".
+    """
     words, named = _with_things_marked(_neutral_phrases().sub(" ", text), [thing])
     if words.count(_THING) != 1 or not named:
         return False
     index = words.index(_THING)
-    if any(word not in _neutral() for word in words[:index]):
+    before = words[:index]
+    after = words[index + 1 :]
+    if any(word not in _neutral() for word in before):
         return False
-    rest = words[index + 1 :]
-    if any(word in _pictures() for word in rest):
+    if any(word in _pictures() for word in after):
         return False  # "in the second image"
-    return all(word in _neutral() for word in rest) or rest[0] in _grammar("near").split()
+    return all(word in _neutral() for word in after) or after[0] in _grammar("near").split()
 
 
 def tells_list(text: str) -> bool:
-    """Whether a sentence says that a list of things follows: neutral words, and "of" what it is."""
+    """Whether a sentence says only that a list follows: "Here are the boxes of dogs and cats"."""
     before, _, after = _neutral_phrases().sub(" ", text).partition(" of ")
-    kinds = [word for word in words_of(after) if word not in _neutral()]
-    kinds = [word for word in kinds if word not in (*_AND_WORDS, "their")]
     is_neutral_before = all(word in _neutral() for word in words_of(before))
-    return is_neutral_before and len(kinds) <= 2 and not _pictures() & set(kinds)
+    skipped = _neutral() | _AND_WORDS | {"their"}
+    listed_things = [word for word in words_of(after) if word not in skipped]
+    has_picture = not _pictures().isdisjoint(listed_things)  # "boxes of the second image"
+    return is_neutral_before and len(listed_things) <= 2 and not has_picture
 
 
 def names_any(text: str, things: Sequence[str]) -> str | None:
     """Return one of the things that a text names whole; None where it names none."""
-    named = _with_things_marked(text, things)[1]
+    named = _with_things_marked(text, things).named
     return " ".join(min(named).split()) if named else None
 
 
-def _with_things_marked(text: str, things: Sequence[str]) -> tuple[list[str], set[str]]:
-    # The text's words with _THING in place of each thing, and the things that were found in it.
+class _MarkedWords(NamedTuple):
+    """A text's words with _THING in place of each thing, and the things that it names, spaced."""
+
+    words: list[str]
+    named: set[str]
+
+
+def _with_things_marked(text: str, things: Sequence[str]) -> _MarkedWords:
     named: set[str] = set()
     if not text.isascii():  # in scripts without blanks between words
         for thing in things:
@@ -233,15 +252,18 @@ def _with_things_marked(text: str, things: Sequence[str]) -> tuple[list[str], se
         if thing and thing in spaced:
             named.add(thing)
             spaced = spaced.replace(thing, f" {_THING} ")
-    return spaced.split(), named
+    return _MarkedWords(spaced.split(), named)
 
 
 def _spaced(text: str) -> str:
+    # "the red cups" becomes " red  cup ", so that "cup" isn't found within "cupboard".
     return "".join(f" {word} " for word in _but_articles(words_of(text)))
 
 
 def turning_word(text: str, phrase: str = "") -> str | None:
-    """Return a word of a text that can turn its meaning round; one that the phrase has can't."""
+    """Return a word of a text that can turn its meaning round, as "not" does; None without any. A
+    word that the phrase has, too, doesn't count: "the man without a hat".
+    """
     if "?" in text and "?" not in phrase:
         return "?"
     if _NOT.search(text) and not _NOT.search(phrase):
@@ -267,7 +289,8 @@ def says_none(text: str, phrases: Sequence[str]) -> bool:
     plain = sentence.casefold().replace("’", "'")
     plain = re.sub(r"\bcan(?:'t|not)\b", "can not", plain)
     plain = " ".join(re.sub(r"n't\b", " not", plain).split())
-    if sentence.isupper() and _SIGN.fullmatch(plain) and plain[3:] not in _grammar("anything"):
+    after_no = plain.removeprefix("no ")
+    if sentence.isupper() and _SIGN.fullmatch(plain) and after_no not in _grammar("anything"):
         return False
     for wording in _wordings():
         match = wording.fullmatch(plain)
@@ -297,19 +320,19 @@ def _means_all(things: str, phrases: Sequence[str]) -> bool:
     # Whether "cup or plate" of "There is no cup or plate." is all that was asked for.
     things = folded(things)
     if _in_singular(things) in _pictures():
-        return False
+        return False  # "There is no image."
     if not things or things in _grammar("anything"):
         return len(phrases) < 2 or things not in _grammar("one_thing")
-    has_other_clause = "," in things and not re.search(_AND, things)
+    has_other_clause = "," in things and not re.search(_AND, things)  # "no cup, a plate is there"
     if has_other_clause or _AND_ONE.search(things):
         return False
-    by_id = dict(enumerate(phrases))
+    phrase_at_index = dict(enumerate(phrases))
     if len(phrases) == 1:
-        return bool(ids_of(things, by_id))
-    found: set[int] = set()
+        return bool(ids_of(things, phrase_at_index))
+    denied: set[int] = set()
     for thing in _BETWEEN_THINGS.split(things):
-        ids = ids_of(thing, by_id)
-        if not ids:
+        indices = ids_of(thing, phrase_at_index)
+        if not indices:
             return False
-        found.update(ids)
-    return bool(phrases) and found == set(by_id)
+        denied.update(indices)
+    return bool(phrases) and denied == set(phrase_at_index)
