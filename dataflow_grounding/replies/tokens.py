@@ -8,7 +8,7 @@ import html
 import re
 from collections.abc import Sequence
 from functools import cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 from dataflow_grounding._util.errors import UnreadableReply
 from dataflow_grounding._util.lazy import lazy_pattern, load_table
@@ -80,6 +80,19 @@ class _Tag(NamedTuple):
     end: int
 
 
+class _Part(NamedTuple):
+    """What is in one tag, or the words between two; "other" is a point or a polygon."""
+
+    kind: Literal["label", "box", "other", "words"]
+    text: str
+    mention: str = ""  # the label in a box's own tag
+    closed: bool = True
+
+
+# The first letter of each part's kind, in order: "wlbb" is words, and a label with two boxes.
+_Layout: TypeAlias = str
+
+
 def has_tokens(text: str) -> bool:
     """Whether a text has tokens or tags with boxes or points."""
     if "<" not in text:
@@ -110,8 +123,7 @@ def read_bare(text: str, parsed: ParsedReply) -> bool:
     """
     in_brackets = _COGVLM.fullmatch(text)
     if in_brackets is not None:
-        for four in in_brackets[1].split(";"):
-            parsed.boxes.append(RawBox(tuple(float(number) for number in four.split(","))))
+        parsed.boxes += [RawBox(numbers) for numbers in _numbers_of_boxes(in_brackets[1])]
         return True
     if _FOUR.fullmatch(text):
         parsed.boxes.append(RawBox(tuple(float(number) for number in re.split(r"[\s,_]+", text))))
@@ -131,14 +143,15 @@ def read_bare(text: str, parsed: ParsedReply) -> bool:
 
 
 def read_caption(text: str, parsed: ParsedReply) -> list[str] | None:
-    """Add the boxes of CogVLM's caption, in which each has a thing before it, with its article.
-    Returns the words next to them; None where the text is no such caption.
+    """Add the boxes of CogVLM's caption, "A dog[[97,514,283,996]] on a sofa[[300,514,400,996]].",
+    in which a thing comes after its article and before its boxes. Returns the words next to them;
+    None where the text is no such caption.
     """
     boxes = list(_IN_CAPTION.finditer(text))
     if not boxes:
         return None
-    goes_on = re.search(r"[^\W\d_]", text[boxes[0].end() :]) is not None
-    if len(boxes) == 1 and not goes_on:
+    words_follow = re.search(r"[^\W\d_]", text[boxes[0].end() :]) is not None
+    if len(boxes) == 1 and not words_follow:
         return None  # a label with its box
     words: list[str] = []
     things: list[str] = []
@@ -154,10 +167,13 @@ def read_caption(text: str, parsed: ParsedReply) -> list[str] | None:
     parsed.tagged = True
     parsed.truncated = not text.rstrip().endswith((".", "!", "?"))
     for thing, box in zip(things, boxes, strict=True):
-        for four in box[1].split(";"):
-            numbers = tuple(float(number) for number in four.split(","))
-            parsed.boxes.append(RawBox(numbers, thing))
+        parsed.boxes += [RawBox(numbers, thing) for numbers in _numbers_of_boxes(box[1])]
     return [*words, text[at:]]
+
+
+def _numbers_of_boxes(text: str) -> list[tuple[float, ...]]:
+    # "097,514,283,996;300,514,400,996"
+    return [tuple(float(number) for number in four.split(",")) for four in text.split(";")]
 
 
 @cache
@@ -166,18 +182,19 @@ def _words(name: str) -> frozenset[str]:
 
 
 def _thing_at_end(text: str) -> str | None:
-    # The words after the last article, which is looked for from the end.
-    begin = len(text)
-    words = text.split()
-    for i, word in enumerate(words[: -_LONGEST_THING - 2 : -1], start=1):
+    # "brown dog" of "There is a brown dog": the words after the last article.
+    thing_start = len(text)
+    last_words = text.split()[-_LONGEST_THING - 1 :]  # a longest thing and its article
+    for word in reversed(last_words):
+        word_start = text.rindex(word, 0, thing_start)
         if word.lower() in _words("determiners"):
             # "the tail of the cat" may be the tail, "left of the cat" isn't
-            before = text.lower().split()[:-i]
-            is_part = before[-1:] == ["of"] and before[-2:-1] not in _SIDES
-            return None if is_part else text[begin:] or None
+            before = text[:word_start].lower().split()
+            may_be_part = before[-1:] == ["of"] and before[-2:-1] not in _SIDES
+            return None if may_be_part else text[thing_start:] or None
         if not _LABEL.fullmatch(word) or word.lower() in _words("not_in_things"):
             return None
-        begin = text.rindex(word, 0, begin)
+        thing_start = word_start
     return None
 
 
@@ -191,11 +208,12 @@ def _tags_of(text: str) -> list[_Tag]:
         if match["attributes"] and name not in _WITH_ATTRIBUTES:
             continue  # words, which have a mark that makes the reply unreadable
         closes = name.startswith("/") or match["side"] == "end"
-        mention = ""
-        found = _MENTION.search(match["attributes"] or "")
-        if found is not None:
-            mention = html.unescape(found[1] or found[2] or "").strip()
         name = name.lstrip("/")
+        mention = ""
+        attribute = _MENTION.search(match["attributes"] or "")
+        if attribute is not None:
+            in_quotes = attribute[1] or attribute[2] or ""
+            mention = html.unescape(in_quotes).strip()
         if name == "collection":
             collection = "" if closes else mention
         tags.append(_Tag(name, closes, mention or collection, match.start(), match.end()))
@@ -210,41 +228,55 @@ def _read_tags(text: str, parsed: ParsedReply) -> list[str]:
     parts = _parts_between(text, tags)
     parsed.tagged = True
     parsed.truncated = parsed.truncated or not tags[-1].closes
-    for part in parts:
-        if part.kind == "o":
-            parsed.notes.append(Note("dropped", "a point or a polygon, which is no box"))
+    parts = _without_other_shapes(parts, parsed)
     # a label that breaks off has no box yet
-    parts = [part for part in parts if part.kind in "bw" or (part.kind == "l" and part.closed)]
-    labels = [part.text for part in parts if part.kind == "l"]
-    boxes = [part for part in parts if part.kind == "b"]
-    kinds = "".join(part.kind for part in parts)  # such as "wlblb"
-    _check_between(parts)
-    labels_in_words = _labels_in_words(kinds, parts)
-    may_follow = all(text.startswith("<|", tag.start) for tag in tags)
-    of_boxes = labels_in_words or _labels_of_boxes(kinds, labels, may_follow=may_follow)
+    parts = [part for part in parts if part.kind != "label" or part.closed]
+    labels = [part.text for part in parts if part.kind == "label"]
+    boxes = [part for part in parts if part.kind == "box"]
+    layout = _layout_of(parts)
+    _check_words_between(parts)
+    labels_in_words = _labels_in_words(layout, parts)
+    labels_may_follow = all(text.startswith("<|", tag.start) for tag in tags)
+    labels_of_boxes = labels_in_words or _labels_of_boxes(
+        layout, labels, may_follow=labels_may_follow
+    )
     count_before = len(parsed.boxes)
-    for label, box in zip(of_boxes, boxes, strict=True):
+    for label, box in zip(labels_of_boxes, boxes, strict=True):
         _add_box_tag(box.text, box.mention or label, box.closed, parsed)
     if labels_in_words or _is_page(parts, parsed.boxes[count_before:]):
         # words after a box are its label, or the text that is in it
-        parts = parts[:1] if kinds.startswith("w") else []
-    _note_label_without_box(kinds, labels, parsed)
-    words = [part.text for part in parts if part.kind == "w"]
-    return words if kinds.startswith("w") else ["", *words]
+        parts = parts[:1] if layout.startswith("w") else []
+    _note_label_without_box(layout, labels, parsed)
+    words = [part.text for part in parts if part.kind == "words"]
+    return words if layout.startswith("w") else ["", *words]
 
 
-def _note_label_without_box(kinds: str, labels: Sequence[str], parsed: ParsedReply) -> None:
+def _layout_of(parts: Sequence[_Part]) -> _Layout:
+    return "".join(part.kind[0] for part in parts)
+
+
+def _without_other_shapes(parts: Sequence[_Part], parsed: ParsedReply) -> list[_Part]:
+    kept: list[_Part] = []
+    for part in parts:
+        if part.kind == "other":
+            parsed.notes.append(Note("dropped", "a point or a polygon, which is no box"))
+        else:
+            kept.append(part)
+    return kept
+
+
+def _note_label_without_box(layout: _Layout, labels: Sequence[str], parsed: ParsedReply) -> None:
     # Only where labels come before their boxes may the last one have none.
-    things = kinds.replace("w", "")
-    if things.startswith("l") and things.endswith("l"):
+    without_words = layout.replace("w", "")
+    if without_words.startswith("l") and without_words.endswith("l"):
         parsed.dropped.append(Dropped("a label without a box", labels[-1]))
-        parsed.truncated = parsed.truncated or kinds.endswith("l")
+        parsed.truncated = parsed.truncated or layout.endswith("l")
 
 
-def _check_between(parts: Sequence["_Part"]) -> None:
+def _check_words_between(parts: Sequence[_Part]) -> None:
     # Words between a label and its box may say that the box is of something else.
     for label, words, box in zip(parts, parts[1:], parts[2:], strict=False):
-        if (label.kind, words.kind, box.kind) != ("l", "w", "b"):
+        if (label.kind, words.kind, box.kind) != ("label", "words", "box"):
             continue
         if objection(words.text) is not None or other_thing(words.text, []) is not None:
             raise UnreadableReply(
@@ -252,15 +284,15 @@ def _check_between(parts: Sequence["_Part"]) -> None:
             )
 
 
-def _labels_in_words(kinds: str, parts: Sequence["_Part"]) -> list[str]:
-    # Seed's model writes <bbox>1 2 3 4</bbox> mug. [] unless each box is followed by one.
+def _labels_in_words(layout: _Layout, parts: Sequence[_Part]) -> list[str]:
+    # Seed's model writes <bbox>1 2 3 4</bbox> mug. [] unless each box is followed by a label.
     has_label_inside = any(
-        part.mention or (part.kind == "b" and re.search(r"[^\W\d_]", part.text)) for part in parts
+        part.mention or (part.kind == "box" and re.search(r"[^\W\d_]", part.text)) for part in parts
     )
-    if has_label_inside or not re.fullmatch("w?(?:bw)+", kinds):
+    if has_label_inside or not re.fullmatch("w?(?:bw)+", layout):
         return []
-    first = 1 if kinds.startswith("w") else 0
-    labels = [part.text.strip(_BETWEEN_PARTS) for part in parts[first:] if part.kind == "w"]
+    from_first_box = parts[1:] if layout.startswith("w") else parts
+    labels = [part.text.strip(_BETWEEN_PARTS) for part in from_first_box if part.kind == "words"]
     for label in labels:
         first_word = label.split()[0]
         is_article = first_word.lower() in _words("determiners")
@@ -271,36 +303,25 @@ def _labels_in_words(kinds: str, parts: Sequence["_Part"]) -> list[str]:
     return labels
 
 
-def _is_page(parts: Sequence["_Part"], boxes: Sequence[RawBox]) -> bool:
-    # Whether the boxes are parts of a page, each with the text in it after it. With labels in tags
-    # (DeepSeek-OCR) that begins on a line of its own, without them (Unlimited-OCR) it needn't.
-    has_labels = any(part.kind == "l" for part in parts)
+def _is_page(parts: Sequence[_Part], boxes: Sequence[RawBox]) -> bool:
+    # Whether the boxes are a page's titles, tables and so on, each with its text after it. Where
+    # labels are in tags (DeepSeek-OCR), that text begins on a line of its own.
+    has_labels = any(part.kind == "label" for part in parts)
     for part in parts[1:]:
-        if has_labels and part.kind == "w" and not part.text.startswith("\n"):
+        if has_labels and part.kind == "words" and not part.text.startswith("\n"):
             return False
     return bool(boxes) and all(box.label in _words("page_parts") for box in boxes)
-
-
-class _Part(NamedTuple):
-    """`kind` is "l" for a label, "b" for a box, "o" for a point or a polygon, "w" for words;
-    `mention` is the label in a box's own tag.
-    """
-
-    kind: str
-    text: str
-    mention: str = ""
-    closed: bool = True
 
 
 def _parts_between(text: str, tags: Sequence[_Tag]) -> list[_Part]:
     parts: list[_Part] = []
     in_relation = False
     at = 0  # up to which the text is in parts
-    end = _Tag("", False, "", len(text), len(text))
-    for tag, following in zip(tags, [*tags[1:], end], strict=True):
+    end_of_text = _Tag("", False, "", len(text), len(text))
+    for tag, following in zip(tags, [*tags[1:], end_of_text], strict=True):
         if tag.start < at:
             continue  # it closed the part before
-        parts.append(_Part("w", text[at : tag.start]))
+        parts.append(_Part("words", text[at : tag.start]))
         at = tag.end
         if tag.name in _NEXT_THING:
             in_relation = tag.name == "pred"  # boxes then repeat those of two things
@@ -311,12 +332,12 @@ def _parts_between(text: str, tags: Sequence[_Tag]) -> list[_Part]:
         closed = following.closes and following.name == tag.name
         part = _part_of(tag, text[tag.end : following.start], closed)
         at = following.end if closed else following.start
-        if part.kind == "l" and not closed and following is not end:
+        if part.kind == "label" and not closed and following is not end_of_text:
             raise _unpaired(text[tag.start :])
-        if part.kind in "lw" or not in_relation:
+        if part.kind in ("label", "words") or not in_relation:
             parts.append(part)
-    parts.append(_Part("w", text[at:]))
-    return [part for part in parts if part.kind != "w" or part.text.strip(_BETWEEN_PARTS)]
+    parts.append(_Part("words", text[at:]))
+    return [part for part in parts if part.kind != "words" or part.text.strip(_BETWEEN_PARTS)]
 
 
 def _unpaired(text: str) -> UnreadableReply:
@@ -327,64 +348,75 @@ def _part_of(tag: _Tag, content: str, closed: bool) -> _Part:
     if tag.name in _LABEL_TAGS:
         if closed and not content.strip():
             raise UnreadableReply("a label is empty", "unclear labels")
-        return _Part("l", content.strip(), closed=closed)
+        return _Part("label", content.strip(), closed=closed)
     if tag.name in _OTHER_TAGS:
-        return _Part("o", content)
-    if not closed and re.search(r"[^\W\d_]", content):
-        return _Part("w", content)  # a tag without its end doesn't make a box of what follows
-    return _Part("b", content, tag.mention, closed)
+        return _Part("other", content)
+    has_letters = re.search(r"[^\W\d_]", content) is not None
+    if not closed and has_letters:
+        return _Part("words", content)  # a tag without its end doesn't make a box of what follows
+    return _Part("box", content, tag.mention, closed)
 
 
-def _labels_of_boxes(kinds: str, labels: Sequence[str], *, may_follow: bool) -> list[str | None]:
-    # `kinds` has a letter for each part: b for a box, l for a label, w for words. A label is of all
-    # boxes up to the next one; MinerU's follow their boxes. Words between two boxes may begin
-    # another thing, so whose label the second box has is unclear.
-    plain = kinds.replace("w", "")
+def _labels_of_boxes(
+    layout: _Layout, labels: Sequence[str], *, may_follow: bool
+) -> list[str | None]:
+    # A label is of all boxes up to the next label. Only MinerU's labels follow their boxes.
+    without_words = layout.replace("w", "")
     if not labels:
-        return [None] * plain.count("b")
-    if may_follow and re.fullmatch("(?:bl)+", plain):
+        return [None] * layout.count("b")
+    if may_follow and re.fullmatch("(?:bl)+", without_words):
         return list(labels)
-    is_unclear = "ll" in plain or "bwb" in kinds or not plain.startswith("l")
-    if is_unclear:
+    begins_with_label = without_words.startswith("l")
+    has_words_between_boxes = "bwb" in layout  # they may begin another thing
+    if "ll" in without_words or has_words_between_boxes or not begins_with_label:
         raise UnreadableReply("it is unclear which label belongs to which box", "unclear labels")
-    found: list[str | None] = []
-    waiting = iter(labels)
+    labels_of_boxes: list[str | None] = []
+    next_labels = iter(labels)
     label: str | None = None
-    for kind in plain:
+    for kind in without_words:
         if kind == "l":
-            label = next(waiting)
+            label = next(next_labels)
         else:
-            found.append(label)
-    return found
+            labels_of_boxes.append(label)
+    return labels_of_boxes
 
 
 def _add_box_tag(content: str, label: str | None, closed: bool, parsed: ParsedReply) -> None:
     content = content.strip()
     if not closed and "[" not in content and not content.endswith(")"):
         parsed.dropped.append(Dropped(f"a box that breaks off: {content[:40]!r}", label))
-        return
-    if content.casefold() in ("none", "null", "无"):
+    elif content.casefold() in ("none", "null", "无"):
         parsed.absences.append(RawBox((), label))
     elif "<patch_index_" in content:
-        for piece in content.split(_DELIMITER):
-            cells = _PATCHES.fullmatch(piece.strip())
-            if cells is not None:
-                numbers = (float(cells[1]), float(cells[2]))
-                parsed.boxes.append(RawBox(numbers, label, family="kosmos-2"))
-            elif piece.strip():
-                parsed.dropped.append(Dropped(f"no two grid cells: {piece[:40]!r}", label))
+        _add_patches(content, label, parsed)
     elif _NUMBER_TOKENS.match(content):
-        for group in re.split(r"(?<=>)\s*,\s*(?=<)", content):
-            if _NUMBER_TOKENS.fullmatch(group) is None:
-                parsed.dropped.append(Dropped(f"a box with other words: {group[:60]!r}", label))
-                continue
-            add_boxes(re.sub(r"<(?:[xy]_)?|>", " ", group), RawBox((), label), parsed)
+        _add_number_tokens(content, label, parsed)
     else:
         _add_lists(content, label, parsed)
 
 
+def _add_patches(content: str, label: str | None, parsed: ParsedReply) -> None:
+    # Kosmos-2's <patch_index_0044><patch_index_0863>, the first and the last cell of a grid
+    for piece in content.split(_DELIMITER):
+        cells = _PATCHES.fullmatch(piece.strip())
+        if cells is not None:
+            numbers = (float(cells[1]), float(cells[2]))
+            parsed.boxes.append(RawBox(numbers, label, family="kosmos-2"))
+        elif piece.strip():
+            parsed.dropped.append(Dropped(f"no two grid cells: {piece[:40]!r}", label))
+
+
+def _add_number_tokens(content: str, label: str | None, parsed: ParsedReply) -> None:
+    # <12><34><56><78>,<20><34><60><78>
+    for group in re.split(r"(?<=>)\s*,\s*(?=<)", content):
+        if _NUMBER_TOKENS.fullmatch(group) is None:
+            parsed.dropped.append(Dropped(f"a box with other words: {group[:60]!r}", label))
+            continue
+        add_boxes(re.sub(r"<(?:[xy]_)?|>", " ", group), RawBox((), label), parsed)
+
+
 def _add_lists(content: str, label: str | None, parsed: ParsedReply) -> None:
-    # A label may come before the list, as Unlimited-OCR writes it.
+    # A label may come before the list, as Unlimited-OCR writes it: title[[12, 34, 56, 78]]
     if numbers_in(content) is not None:
         add_boxes(content, RawBox((), label), parsed)
         return
@@ -403,19 +435,22 @@ def _read_html(text: str, parsed: ParsedReply) -> None:
     closes_more_than_opens = len(re.findall("<[a-z]", text)) < text.count("</")
     if closes_more_than_opens:
         raise UnreadableReply("the reply's elements don't fit", "broken HTML")
-    names: list[str] = []  # of all attributes that were read
+    names_read: list[str] = []  # of the attributes of all elements
     for element in _ELEMENT.finditer(text):
         attributes = {
-            name: first or second for name, first, second in _ATTRIBUTE.findall(element[1])
+            name: in_double_quotes or in_single_quotes
+            for name, in_double_quotes, in_single_quotes in _ATTRIBUTE.findall(element[1])
         }
-        names += attributes
+        names_read += attributes
         label = attributes.get("data-label", "").strip() or None
         if "data-bbox" in attributes:
             add_boxes(attributes["data-bbox"], RawBox((), label), parsed)
         elif label is not None:
             parsed.dropped.append(Dropped("an element without a box", label))
-    if any(names.count(name) < text.count(name) for name in ("data-bbox", "data-label")):
-        parsed.dropped.append(Dropped("an element with a broken attribute"))
+    for name in ("data-bbox", "data-label"):
+        if names_read.count(name) < text.count(name):
+            parsed.dropped.append(Dropped("an element with a broken attribute"))
+            break
 
 
 def _read_locations(text: str, parsed: ParsedReply) -> list[str]:
@@ -435,7 +470,7 @@ def _read_doctags(text: str, parsed: ParsedReply) -> list[str]:
     for element in elements:
         tag, locations = element.groups()
         label = re.sub(r"_level_\d$", "", tag).replace("_", " ")
-        label = "table" if label == "otsl" else label
+        label = "table" if label == "otsl" else label  # a table in its own language of tokens
         numbers = _locations_in(locations)
         if len(numbers) == 4:
             parsed.boxes.append(RawBox(tuple(numbers), label, family="doctags"))
@@ -445,53 +480,64 @@ def _read_doctags(text: str, parsed: ParsedReply) -> list[str]:
     return []
 
 
+class _Locations(NamedTuple):
+    """The numbers of location tokens in a row, with the label of their boxes."""
+
+    numbers: list[float]
+    label: str | None
+
+
 def _read_florence(text: str, parsed: ParsedReply) -> list[str]:
     # Eight tokens after each label are a quadrangle's corners, where they can't be two boxes.
     are_outlines = "<poly>" in text
     text = text.replace("<poly>", "").replace("</poly>", "")
     end = 0
-    runs: list[tuple[str | None, list[float]]] = []  # a label, and the numbers after it
+    rows: list[_Locations] = []
     for match in _FLORENCE.finditer(text):
         if match.start() != end:
             break
         label = match[1].strip(" ;,\n")
-        runs.append((label or None, _locations_in(match[2])))
+        rows.append(_Locations(_locations_in(match[2]), label or None))
         end = match.end()
-    are_some_unlabelled = len({label is None for label, _ in runs}) > 1
-    if text[end:].strip() or are_some_unlabelled:
+    have_some_labels = len({row.label is None for row in rows}) > 1
+    if text[end:].strip() or have_some_labels:
         raise UnreadableReply("it is unclear which label belongs to which box", "unclear labels")
-    if len(runs[-1][1]) % 4:  # its last box breaks off, or has a token too many
+    if len(rows[-1].numbers) % 4:  # its last box breaks off, or has a token too many
         parsed.truncated = True
-        label, run = runs.pop()
-        parsed.dropped.append(Dropped(f"{len(run)} location tokens are no boxes", label))
-    are_quads = all(_is_quadrangle(run) for _, run in runs)
-    for label, run in runs:
-        if are_quads:
-            xs, ys = run[0::2], run[1::2]
+        parsed.dropped.append(_no_boxes(rows.pop()))
+    are_quadrangles = all(_is_quadrangle(row.numbers) for row in rows)
+    for row in rows:
+        if are_quadrangles:
+            xs, ys = row.numbers[0::2], row.numbers[1::2]
             box = (min(xs), min(ys), max(xs), max(ys))
-            parsed.boxes.append(RawBox(box, label, family="florence-2"))
-        elif are_outlines or len(run) % 4 or not _are_boxes(run):
-            raise UnreadableReply(f"{len(run)} location tokens are no boxes", "unclear boxes")
+            parsed.boxes.append(RawBox(box, row.label, family="florence-2"))
+        elif are_outlines or len(row.numbers) % 4 or not _are_boxes(row.numbers):
+            raise UnreadableReply(_no_boxes(row).reason, "unclear boxes")
         else:
-            _add_run(run, label, "florence-2", parsed)
+            _add_fours(row, "florence-2", parsed)
     return []
 
 
-def _is_quadrangle(run: Sequence[float]) -> bool:
+def _no_boxes(row: _Locations) -> Dropped:
+    return Dropped(f"{len(row.numbers)} location tokens are no boxes", row.label)
+
+
+def _is_quadrangle(numbers: Sequence[float]) -> bool:
     # Its corners go round from the top left, and its diagonals meet in about one middle.
-    if len(run) != 8:
+    if len(numbers) != 8:
         return False
-    x1, y1, x2, y2, x3, y3, x4, y4 = run
-    tolerance = 0.1 * (max(run[0::2]) - min(run[0::2]) + max(run[1::2]) - min(run[1::2]))
+    x1, y1, x2, y2, x3, y3, x4, y4 = numbers
+    xs, ys = numbers[0::2], numbers[1::2]
+    tolerance = 0.1 * (max(xs) - min(xs) + max(ys) - min(ys))
     is_upright = x1 < x2 and x4 < x3 and y1 < y4 and y2 < y3
     middles_apart = max(abs(x1 + x3 - x2 - x4), abs(y1 + y3 - y2 - y4))
     return is_upright and middles_apart <= tolerance
 
 
-def _are_boxes(run: Sequence[float]) -> bool:
+def _are_boxes(numbers: Sequence[float]) -> bool:
     # Two corners each; a polygon's don't pass for them, as they go round.
-    for i in range(0, len(run) - 3, 4):
-        x1, y1, x2, y2 = run[i : i + 4]
+    for i in range(0, len(numbers) - 3, 4):
+        x1, y1, x2, y2 = numbers[i : i + 4]
         if x2 <= x1 or y2 <= y1:
             return False
     return True
@@ -499,26 +545,23 @@ def _are_boxes(run: Sequence[float]) -> bool:
 
 def _read_paligemma(text: str, parsed: ParsedReply) -> list[str]:
     end = text.find("<loc")
-    words = [text[:end]]
+    words_before = text[:end]
     for match in _PALIGEMMA.finditer(text, end):
         if match.start() != end:
             break
         end = match.end()
-        locations, _, name = match.groups()
-        run = _locations_in(locations)
-        label = name.strip() or None
-        if len(run) % 4:
-            parsed.dropped.append(Dropped(f"{len(run)} location tokens are no boxes", label))
+        tokens, _mask, name = match.groups()
+        row = _Locations(_locations_in(tokens), name.strip() or None)
+        if len(row.numbers) % 4:
+            parsed.dropped.append(_no_boxes(row))
         else:
-            _add_run(run, label, "paligemma", parsed)
-    return [*words, text[end:]]
+            _add_fours(row, "paligemma", parsed)
+    return [words_before, text[end:]]
 
 
-def _add_run(run: Sequence[float], label: str | None, family: str, parsed: ParsedReply) -> None:
-    for i in range(0, len(run) - 3, 4):
-        parsed.boxes.append(RawBox(tuple(run[i : i + 4]), label, family=family))
-    if len(run) % 4:
-        parsed.notes.append(Note("dropped", f"{len(run) % 4} location tokens too many"))
+def _add_fours(row: _Locations, family: str, parsed: ParsedReply) -> None:
+    for i in range(0, len(row.numbers) - 3, 4):
+        parsed.boxes.append(RawBox(tuple(row.numbers[i : i + 4]), row.label, family=family))
 
 
 def _locations_in(text: str) -> list[float]:
