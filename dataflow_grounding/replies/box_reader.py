@@ -48,7 +48,7 @@ _RUNAWAY = 30
 _EQUAL_STEPS = 3 / 4
 _ROUNDING_OF_STEP = 1 / 4  # as a share of the step
 _ROUNDING_OF_SIDE = 1 / 900  # as a share of the picture's side
-_NINES = (999, 1000)  # scales at whose end models write a row of nines
+_THOUSANDTHS = (999, 1000)  # scales, at whose end models write a row of nines
 
 
 def to_reading(
@@ -126,11 +126,11 @@ class _BoxReader:
         """Refuse a reply that states a size of the picture which makes its numbers doubtful."""
         # Numbers next to a size are likely in pixels of it, unless the answer is as asked.
         may_state_size = self.format.scale == "px" or parsed.addressed
-        for axis, size in parsed.sizes:
-            is_right = size in (self.original[axis], self.sent[axis])
+        for axis, side in parsed.sizes:
+            is_right = side in (self.original[axis], self.sent[axis])
             if not may_state_size or not is_right:
                 raise UnreadableReply(
-                    f"the reply tells of a picture with a side of {size:g} px", "another picture"
+                    f"the reply tells of a picture with a side of {side:g} px", "another picture"
                 )
 
     def check_tags(self, parsed: ParsedReply) -> None:
@@ -138,11 +138,12 @@ class _BoxReader:
         these.
         """
         box_format = self.format
-        is_plain = box_format.name.startswith(f"{box_format.order}_")  # not a family's, or measured
-        is_thousandths = box_format.scale in _NINES and box_format.order == "xyxy"
-        # Numbers from 0 to 1 are no thousandths, and thousandths are out of that scale.
-        is_thousandths |= box_format.scale == 1
-        if parsed.tagged and is_plain and not is_thousandths:
+        # A family's own format, and a measured one, say what tags mean.
+        is_general = box_format.name.startswith(f"{box_format.order}_")  # "xyxy_1000"
+        is_thousandths = box_format.scale in _THOUSANDTHS and box_format.order == "xyxy"
+        # From 0 to 1, no number is mistaken: thousandths are out of that scale.
+        is_from_0_to_1 = box_format.scale == 1
+        if parsed.tagged and is_general and not is_thousandths and not is_from_0_to_1:
             raise UnreadableReply(
                 f"the reply has tags whose numbers are thousandths, x first, and {box_format.name}"
                 " was asked for",
@@ -154,9 +155,7 @@ class _BoxReader:
         if not self.phrases:
             return
         for raw in (*parsed.boxes, *parsed.absences):
-            if raw.id is None or (raw.label and raw.label == self.phrases.get(raw.id)):
-                continue
-            if raw.id in self.phrases:
+            if raw.id is None or raw.id in self.phrases:
                 continue  # if its label is another phrase's, `keep` drops this box alone
             phrase_id, why = self.owner_of(raw)
             if phrase_id is None and self.may_be_phrase(raw.label):
@@ -203,25 +202,26 @@ class _BoxReader:
         """Refuse words next to an addressed answer that do harm; keep the others as a remark."""
         asked = Asked.of(self.format, self.sent, self.original)
         ids = [box.id for box in self.reading.boxes if box.id is not None]
-        found = {phrase_id: self.phrases[phrase_id] for phrase_id in ids}
+        found_phrases = {phrase_id: self.phrases[phrase_id] for phrase_id in ids}
         labels = [box.label for box in parsed.boxes if box.label]
-        said: list[str] = []
+        remarks: list[str] = []
         for text in parsed.stated:
-            if not states_as_asked(text, asked, len(found)):
+            if not states_as_asked(text, asked, thing_count=len(found_phrases)):
                 raise UnreadableReply(f"the reply states {text.strip()[:60]!r}", OTHER_SCALE)
         before, after = parsed.words
         for words, is_after in ((before, False), (after, True)):
-            self.check_harm(words, [*found.values(), *labels], asked, is_after=is_after)
-            self.reading.doubts.update(hedges_in(words, found))
+            self.check_harm(words, [*found_phrases.values(), *labels], asked, is_after=is_after)
+            self.reading.doubts.update(hedges_in(words, found_phrases))
             if words:
-                said.append(words)
+                remarks.append(words)
         for key, text, own_id in parsed.texts:
-            about = found if own_id is None else {own_id: self.phrases[own_id]}
+            # A text in an item is about that item's phrase, one next to all boxes about each.
+            about = found_phrases if own_id is None else {own_id: self.phrases[own_id]}
             self.check_harm(text, [*about.values()], asked, is_after=True)
             self.reading.doubts.update(hedges_in(text, about))
             if not is_plain(text, [*about.values()]):
-                said.append(f"{key}: {text}")
-        remark = " … ".join(" ".join(text.split()) for text in dict.fromkeys(said))
+                remarks.append(f"{key}: {text}")
+        remark = " … ".join(" ".join(text.split()) for text in dict.fromkeys(remarks))
         if remark:
             self.reading.remark = remark[:LONGEST_REMARK]
             self.note("remark", self.reading.remark)
@@ -250,43 +250,45 @@ class _BoxReader:
         of no phrase was dropped, those without an answer are unsure, as it may be theirs.
         """
         reading = self.reading
-        found = {box.id for box in reading.boxes}
+        found_ids = {box.id for box in reading.boxes}
         # What is both found and said to be absent is a contradiction.
-        unread = {phrase_id for phrase_id in self.absent if phrase_id in found}
-        # What there is without a phrase, if any: each phrase without an answer may own it.
+        unread = {phrase_id for phrase_id in self.absent if phrase_id in found_ids}
+        # Something that is of no phrase that is known, in words; each unanswered one may own it.
         stray = "what the reply is cut off before" if parsed.truncated else None
-        items: list[RawBox | Dropped] = [*self.dropped, *parsed.points]
-        for item in items:
-            phrase_id, why = self.owner_of(item)
-            if phrase_id is not None and phrase_id not in found:
+        unused: list[RawBox | Dropped] = [*self.dropped, *parsed.points]
+        for item in unused:
+            phrase_id, why_none = self.owner_of(item)
+            if phrase_id is not None and phrase_id not in found_ids:
                 unread.add(phrase_id)
             elif phrase_id is None and item.id in self.phrases:
-                self.note_unsure(item, why, found)
+                self.note_unsure(item, why_none, found_ids)
             elif phrase_id is None:
-                stray = stray or f"{why}: it"
+                stray = stray or f"{why_none}: it"
         reading.unread = sorted(unread)
         if stray is None:
             return
-        answered = found | unread | self.absent | set(reading.statuses)
+        answered = found_ids | unread | self.absent | set(reading.statuses)
         for phrase_id in self.phrases:
             if phrase_id not in answered:
                 reading.unsure[phrase_id] = f"{stray} may be its own"
 
-    def note_unsure(self, item: RawBox | Dropped, why: str, found: set[int | None]) -> None:
-        """Note as unsure the phrases that an item may be of: that of its id, and those that its
-        label means, which says otherwise.
+    def note_unsure(self, item: RawBox | Dropped, why: str, found_ids: set[int | None]) -> None:
+        """Note as unsure the phrases that an item may be of: the one with its id, and those that
+        are like its label. Here id and label contradict each other.
         """
         for phrase_id, phrase in self.phrases.items():
-            is_meant = phrase_id == item.id or (item.label and is_like(item.label, phrase))
-            if is_meant and phrase_id not in found:
+            fits_id = phrase_id == item.id
+            fits_label = is_like(item.label, phrase) if item.label else False
+            if (fits_id or fits_label) and phrase_id not in found_ids:
                 self.reading.unsure[phrase_id] = why
 
     def find_runaway(self) -> None:
         """Note where a model counted on instead of looking: many boxes in equal steps."""
-        of_phrase: dict[object, list[Bbox]] = {}
+        boxes_of_phrase: dict[int | str | None, list[Bbox]] = {}  # by id, else by label
         for box in self.reading.boxes:
-            of_phrase.setdefault(box.label if box.id is None else box.id, []).append(box.bbox)
-        for boxes in of_phrase.values():
+            key = box.label if box.id is None else box.id
+            boxes_of_phrase.setdefault(key, []).append(box.bbox)
+        for boxes in boxes_of_phrase.values():
             for axis in (0, 1):
                 edges = [box[axis] for box in boxes]
                 if len(boxes) >= _RUNAWAY and _are_equal_steps(edges, self.original[axis]):
@@ -327,19 +329,19 @@ class _BoxReader:
         """Return the format that a box's numbers are in: the one asked for, unless its tokens are
         another family's own, or the names of its coordinates settle another order.
         """
-        box_format = self.format
+        asked = self.format
         if raw.family is None and raw.order is None and not raw.corners:
-            return box_format  # as most boxes are
-        if raw.family is not None and raw.family != box_format.name:
+            return asked  # as most boxes are
+        if raw.family is not None and raw.family != asked.name:
             of_family = known_formats()[raw.family]
-            if _reads_tokens_as_asked(box_format, of_family):
-                return box_format
+            if _reads_tokens_as_asked(asked, of_family):
+                return asked
             self.note_once("native_tokens", f"read as {raw.family}, whose tokens these are")
             return of_family
-        order = raw.order or box_format.order
+        order = raw.order or asked.order
         if raw.corners and order in ("xywh", "cxcywh"):
             order = "xyxy"  # written as two corners, though a corner and a size were asked for
-        return box_format if order == box_format.order else replace(box_format, order=order)
+        return asked if order == asked.order else replace(asked, order=order)
 
     def to_pixels(self, raw: RawBox) -> Bbox:
         """Return the box in pixels of the original, inside it. Raises _NoBox, or _NothingThere for
@@ -347,11 +349,10 @@ class _BoxReader:
         """
         box_format = self.format_of(raw)
         numbers = raw.numbers
-        are_all_equal = len(set(numbers)) == 1
         if box_format.scale == "grid_32":
             if len(numbers) != 2 or not 0 <= numbers[0] <= numbers[1] < _CELLS:
                 raise _NoBox(f"grid cells {in_brackets(raw.numbers)}")
-        elif are_all_equal and numbers[0] in (0, -1) and raw.family is None:
+        elif set(numbers) in ({0}, {-1}) and raw.family is None:
             raise _NothingThere(f"{in_brackets(raw.numbers)}, which says that nothing is there")
         else:
             numbers = self.numbers_in_scale(raw, box_format)
@@ -380,7 +381,7 @@ class _BoxReader:
         the format's scale, and counts that.
         """
         numbers = raw.numbers
-        if box_format.scale in _NINES and box_format.order in ("xyxy", "yxyx"):
+        if box_format.scale in _THOUSANDTHS and box_format.order in ("xyxy", "yxyx"):
             numbers = _with_far_edges(numbers)
             if numbers != raw.numbers:
                 self.note(
@@ -404,18 +405,16 @@ class _BoxReader:
         if raw.id is not None and raw.label:
             self.doubt_unlike_label(raw.label, raw.id)
         box = FoundBox(bbox, phrase_id, raw.label, score, raw.numbers, raw.evidence)
-        index = len(boxes)
-        if self.phrases:
-            index = self.index_of_box.setdefault((phrase_id, bbox), index)
-        is_new = index == len(boxes)
-        if is_new:
+        index_of_equal = self.index_of_box.get((phrase_id, bbox)) if self.phrases else None
+        if index_of_equal is None:
+            self.index_of_box[phrase_id, bbox] = len(boxes)
             boxes.append(box)
             return
         self.note_once(
             "merged", f"{in_brackets(raw.numbers)} is given more than once for phrase {phrase_id}"
         )
-        if score is not None and score > (boxes[index].score or -1):
-            boxes[index] = box
+        if score is not None and score > (boxes[index_of_equal].score or -1):
+            boxes[index_of_equal] = box
 
     def doubt_unlike_label(self, label: str, phrase_id: int) -> None:
         phrase = self.phrases.get(phrase_id)
@@ -454,27 +453,28 @@ class _BoxReader:
         """Find a box's phrase by its id, else by its label; if no box of the reply has either, it
         is the only phrase.
         """
-        named = ids_of(label, self.phrases) if label else []
+        ids_by_label = ids_of(label, self.phrases) if label else []
         if own_id is not None:
             phrase = self.phrases.get(own_id)
             if phrase is None:
                 return _Owner(None, f"id {own_id} is of no phrase")
-            if label is None or own_id in named:
+            if label is None or own_id in ids_by_label:
                 return _Owner(own_id)
-            if named or denies(label, phrase) or self.is_like_another(label, phrase):
+            if ids_by_label or denies(label, phrase) or self.is_like_another(label, phrase):
                 return _Owner(None, f"label {label[:60]!r} is not that of phrase {own_id}")
             return _Owner(own_id)
         if label is None:
             if len(self.phrases) == 1 and not self.has_names:
                 return _Owner(next(iter(self.phrases)))
             return _Owner(None, "a box without an id or a label")
-        if len(named) > 1:
+        if len(ids_by_label) > 1:
             return _Owner(None, f"label {label[:60]!r} means several phrases")
-        if not named:
+        if not ids_by_label:
             return _Owner(None, f"label {label[:60]!r} is not one of the phrases")
-        if label != self.phrases[named[0]]:
-            self.note_once("matched_by_label", f"{label[:60]!r} is phrase {named[0]}")
-        return _Owner(named[0])
+        phrase_id = ids_by_label[0]
+        if label != self.phrases[phrase_id]:
+            self.note_once("matched_by_label", f"{label[:60]!r} is phrase {phrase_id}")
+        return _Owner(phrase_id)
 
 
 def _are_equal_steps(edges: Sequence[float], side: float) -> bool:
@@ -486,6 +486,7 @@ def _are_equal_steps(edges: Sequence[float], side: float) -> bool:
 
 
 def _score_of(value: object) -> float | None:
+    # 0.9, "0.9" or "90%"
     if isinstance(value, str):
         text = value.strip()
         try:
@@ -498,18 +499,18 @@ def _score_of(value: object) -> float | None:
 
 
 def _reads_tokens_as_asked(asked: BoxFormat, of_family: BoxFormat) -> bool:
-    # Several families write `<loc_12>`, each in its own scale, so that the token alone doesn't tell
-    # it. `<loc0012>` is always one of 1,024 bins.
-    are_shared = of_family.name in _SHARED_TOKENS
+    # Several families write `<loc_12>`, each in its own scale: the token alone doesn't tell which.
+    # `<loc0012>` is always one of 1,024 bins.
+    do_families_share_them = of_family.name in _SHARED_TOKENS
     if asked.name in known_formats():
         # A family's own format can only mean tokens that this family writes, too.
-        return are_shared and asked.name in _SHARED_TOKENS
+        return do_families_share_them and asked.name in _SHARED_TOKENS
     if not isinstance(asked.scale, int):
         return False  # location tokens count neither pixels nor cells of a grid
     if asked.scale == of_family.scale:
         # Of an equal order, the family's own format is the more exact: it may have bins.
         return asked.order != of_family.order
-    return are_shared
+    return do_families_share_them
 
 
 def _with_far_edges(numbers: tuple[float, ...]) -> tuple[float, ...]:
@@ -537,8 +538,9 @@ def _out_of_scale(corners: Sequence[float], limits: tuple[float, float]) -> bool
         return False  # as most are, so that none of the rules below has to be tried
     for limit, first, second in ((width, x1, x2), (height, y1, y2)):
         least, most = min(first, second), max(first, second)
-        # 1. Too far beyond an end.
-        if not -TOLERANCE * limit <= least or not most <= (1 + TOLERANCE) * limit:
+        # 1. Too far beyond an end, or not a number.
+        is_within = -TOLERANCE * limit <= least and most <= (1 + TOLERANCE) * limit
+        if not is_within:
             return True
         # 2. Decimals in the first hundredth: no box is so small, and 1.100 is written for 1100.
         if least >= 0 and most <= _TINY_SHARE * limit and (least % 1 or most % 1):

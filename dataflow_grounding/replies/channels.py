@@ -79,8 +79,9 @@ def answer_of(reply: str) -> str:
     if text.startswith("#") and _COMMENTED.fullmatch(text):
         text = re.sub(r"^\s*#+", "", text, flags=re.MULTILINE)  # an answer in a program's comments
     if text.startswith('"'):
-        value = strict_json(f"[{text}]")  # all of it may be a string
-        text = value[0] if value and len(value) == 1 else text
+        # all of the text may be one string of JSON
+        strings = strict_json(f"[{text}]")
+        text = strings[0] if strings and len(strings) == 1 else text
     return text
 
 
@@ -97,18 +98,18 @@ def enclosed(text: str) -> Answer:
     if "```" not in text:
         return Answer(text)
     parts = text.split("```")
+    outside_fences, in_fences = parts[0::2], parts[1::2]
     is_last_open = len(parts) % 2 == 0
     if is_last_open and len(parts) > 3:
         raise UnreadableReply("a further fenced answer breaks off", "several answers")
-    blocks = [_LANGUAGE.sub("", part, count=1) for part in parts[1::2]]
+    blocks = [_LANGUAGE.sub("", part, count=1) for part in in_fences]
     blocks = [block for block in blocks if block.strip()]
     if len({block.strip() for block in blocks}) > 1:
         raise UnreadableReply("the reply has several fenced answers", "several answers")
     if not blocks:
         return Answer(" ".join(parts))
-    words = parts[0::2]
-    # of the marks that close a fence which is cut off, one or two may be there
-    return Answer(blocks[0].rstrip("`"), words[0], " ".join(words[1:]), "fence")
+    inside = blocks[0].rstrip("`")  # a reply that is cut off may end in one or two of three marks
+    return Answer(inside, outside_fences[0], " ".join(outside_fences[1:]), "fence")
 
 
 def _last_message(reply: str) -> str:
@@ -120,8 +121,8 @@ def _last_message(reply: str) -> str:
     before_all = reply[: headers[0].start()]
     answer = "" if _SIDE.search(before_all) else _until_end(before_all)
     has_side_message = not answer.strip()
-    for i, header in enumerate(headers):
-        end = headers[i + 1].start() if i + 1 < len(headers) else len(reply)
+    ends = [header.start() for header in headers[1:]] + [len(reply)]
+    for header, end in zip(headers, ends, strict=True):
         content = _until_end(reply[header.end() : end])
         if _ASKED.search(header[0]):
             if answer.strip():
@@ -151,26 +152,26 @@ def _without_thinking(text: str) -> str:
     # A mark that only closes has been opened in the prompt: all before it is thinking.
     outside: list[str] = []  # first what is before all thinking, then what follows each
     depth = 0
-    at = 0
-    found = False
+    outside_start = 0
+    has_marks = False
     for mark in _MARK.finditer(text):
-        found = True
+        has_marks = True
         if mark["opens"] is not None:
             if depth == 0:
-                outside.append(text[at : mark.start()])
+                outside.append(text[outside_start : mark.start()])
             depth += 1
         elif depth == 0:
             outside = [""]
-            at = mark.end()
+            outside_start = mark.end()
         else:
             depth -= 1
             if depth == 0:
-                at = mark.end()
-    if not found:
+                outside_start = mark.end()
+    if not has_marks:
         return text
     if depth:
         raise UnreadableReply(_ENDS_INSIDE, "only thinking")
-    outside.append(text[at:])
+    outside.append(text[outside_start:])
     # The mark between two answers keeps them from being read as one.
     after = " … ".join(part for part in outside[1:] if part.strip())
     if not after:
@@ -180,15 +181,15 @@ def _without_thinking(text: str) -> str:
 
 def _after_code(text: str) -> str:
     # Gemini runs code: a block of it, then one of its result, and the answer follows the last one
-    # (google-generativeai, `response.text`). Parts with an odd index are blocks.
+    # (google-generativeai, `response.text`).
     parts = text.split("```")
-    end = 0
-    for i in range(1, len(parts) - 3, 2):
+    index_of_answer = 0
+    for i in range(1, len(parts) - 3, 2):  # parts with an odd index are blocks
         code, between, result = parts[i : i + 3]
         if _CODE.match(code) and not between.strip() and _RESULT.match(result):
-            end = i + 3
-    after = "```".join(parts[end:])
-    return after if after.strip() else text
+            index_of_answer = i + 3
+    answer = "```".join(parts[index_of_answer:])
+    return answer if answer.strip() else text
 
 
 def _contents_of_answer_tags(text: str) -> str:
@@ -206,9 +207,12 @@ def _contents_of_answer_tags(text: str) -> str:
     if why is not None:
         raise UnreadableReply(f"the words after the answer may change it: {why}", "words")
     answer = answers.pop()
-    draft = text[: tags[0].start()].strip()
+    before = text[: tags[0].start()]
+    draft = before.strip()
     if (draft == "null" or strict_json(draft) is not None) and draft != answer:
         raise UnreadableReply("the reply has several answers", "several answers")
-    # Without a box it says that nothing is there: then words before it count, too, as without tags.
-    before = "" if any(map(str.isdigit, answer)) else text[: tags[0].start()]
+    has_box = any(map(str.isdigit, answer))
+    if has_box:
+        return f"{answer}\n{after}".strip()
+    # It says that nothing is there: then words before it count, too, as without tags.
     return f"{before}\n{answer}\n{after}".strip()

@@ -6,7 +6,7 @@ nothing is there. docs/replies.md has them on one page.
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding._util.lazy import lazy_pattern
@@ -98,6 +98,13 @@ def parse_lines(reply: str, phrases: Mapping[int, str], key: str) -> ParsedReply
     return parsed
 
 
+class _Words(NamedTuple):
+    """The words next to the boxes of an answer."""
+
+    before: str
+    after: str
+
+
 class _FormReader:
     """Reads an answer in the first form that fits."""
 
@@ -124,33 +131,34 @@ class _FormReader:
             return
         before, after = self.read_first_form(answer)
         self.check_single(before, after)
-        if answer.within == "tokens" and self.is_of_answer(before):
-            before = ""  # GLM says first what the boxes are of
+        if answer.within == "tokens" and self.tells_what_boxes_are_of(before):
+            before = ""  # as GLM does first
         self.check_words(before, after)
         if self.parsed.truncated and not (self.parsed.boxes or self.parsed.absences):
             raise TruncatedReply("the reply is cut off before its first whole box", "cut off")
 
-    def read_first_form(self, answer: Answer) -> tuple[str, str]:
-        """Add the boxes of the first form that fits; return the words before and after them."""
+    def read_first_form(self, answer: Answer) -> _Words:
+        """Add the boxes of the first form that fits."""
         inside = answer.text.strip()
         before = answer.before
         after = answer.after
         words = self.read_marked(inside)
         if words is not None:
-            return " ".join([before, *words[:1]]), " … ".join([*words[1:], after])
+            before_boxes, after_boxes = words[:1], words[1:]
+            return _Words(" ".join([before, *before_boxes]), " … ".join([*after_boxes, after]))
         table = find_table(inside)
         if table is not None:
             self.parsed.truncated = table.truncated
             self.read_items([table.items])
-            return f"{before} {table.before}", f"{table.after} {after}"
+            return _Words(f"{before} {table.before}", f"{table.after} {after}")
         if read_bare(inside, self.parsed):
-            return before, after
+            return _Words(before, after)
         inside = _LANGUAGE.sub("", _without_empty_list(inside, answer))
         found = find_json(inside)
         self.read_json(found, inside)
         self.parsed.addressed = len(found.values) == 1 and self.parsed.has_ids_of(self.phrases)
         before = " ".join([before, _without_key(inside[: found.start]), *found.comments])
-        return before, f"{inside[found.end :]} {after}"
+        return _Words(before, f"{inside[found.end :]} {after}")
 
     def read_marked(self, text: str) -> list[str] | None:
         """Add the boxes of tokens or of a caption; return None where there are none. The words come
@@ -173,14 +181,15 @@ class _FormReader:
                     "several answers",
                 )
 
-    def is_of_answer(self, before: str) -> bool:
-        """Whether words before GLM's tokens say no more than whose the boxes in them are."""
+    def tells_what_boxes_are_of(self, before: str) -> bool:
+        """Whether words before GLM's tokens say no more than what the boxes in them are of."""
         if objection(before, to_pixels=self.to_pixels) is not None:
             return False
         labels = [box.label for box in self.parsed.boxes if box.label]
-        if labels and len(labels) == len(self.parsed.boxes):
-            is_list = tells_list(before)
-            return is_list and names_any(before, self.without_box(labels)) is None
+        are_all_labelled = bool(labels) and len(labels) == len(self.parsed.boxes)
+        if are_all_labelled:
+            phrases_without_box = self.without_box(labels)
+            return tells_list(before) and names_any(before, phrases_without_box) is None
         return len(self.texts) == 1 and tells_place(before, self.texts[0])
 
     def read_json(self, found: JsonText, text: str) -> None:
@@ -196,7 +205,8 @@ class _FormReader:
 
     def check_words(self, before: str, after: str) -> None:
         """Refuse words that may turn an answer round, or name another thing than has a box."""
-        if before.count("`") + after.count("`") == 2:  # around the answer, as code
+        has_backticks_around = before.count("`") + after.count("`") == 2
+        if has_backticks_around:
             before = before.replace("`", " ")
             after = after.replace("`", " ")
         why = self.objection_to(before.strip(_BLANK), after.strip(_BLANK))
@@ -226,18 +236,20 @@ class _FormReader:
     def word_of_other_thing(self, before: str, after: str) -> str | None:
         boxes = self.parsed.boxes
         labels = [box.label for box in boxes if box.label]
-        things = labels or (self.texts if len(self.texts) == len(boxes) == 1 else [])
         if self.parsed.tagged and labels and len(labels) == len(boxes):
             # Labels in tags are part of a caption, which may name things that nobody asked for.
             return names_any(f"{before} … {after}", self.without_box(labels))
         if boxes and not self.texts:
             return None  # without phrases, every box is kept under its own label
+        things = labels
+        if not labels and len(self.texts) == len(boxes) == 1:
+            things = self.texts  # the one box is of the one phrase
         return other_thing(before, things) or other_thing(after, [])
 
     def without_box(self, labels: Sequence[str]) -> list[str]:
         """Return the phrases that no label is equal to."""
         found = {phrase_id for label in labels for phrase_id in ids_of(label, self.phrases)}
-        return [phrase for i, phrase in self.phrases.items() if i not in found]
+        return [phrase for phrase_id, phrase in self.phrases.items() if phrase_id not in found]
 
 
 def _without_empty_list(text: str, answer: Answer) -> str:
@@ -279,7 +291,8 @@ def objects_of_lines(reply: str, key: str) -> list[dict[str, Any]] | None:
         if why is not None:
             raise UnreadableReply(f"a line is no box and not none: {text[:60]!r}", "unknown line")
     absent = {item["id"] for item in objects if item[key] is None}
-    both = absent & {item["id"] for item in objects if item[key] is not None}
-    if both:
-        raise UnreadableReply(f"phrase {min(both)} has a box and none", "contradiction")
+    found = {item["id"] for item in objects if item[key] is not None}
+    contradictory = absent & found
+    if contradictory:
+        raise UnreadableReply(f"phrase {min(contradictory)} has a box and none", "contradiction")
     return objects

@@ -80,7 +80,7 @@ def numbers_in(text: str) -> list[str] | None:
     if len(text) > _LONGEST_STRING:
         return None
     text = _TAG.sub(" ", text).strip()
-    while text[:1] + text[-1:] in ("[]", "()"):
+    while text[:1] + text[-1:] in ("[]", "()"):  # "[(1, 2, 3, 4)]"
         text = text[1:-1].strip()
     parts = _SEPARATORS.split(text)
     are_numbers = all(number(part) is not None for part in parts)
@@ -99,10 +99,11 @@ def boxes_in(value: Any, *, is_outline: bool) -> Boxes | None:
     if not isinstance(value, list) or not value:
         return None
     if is_outline:
-        return Boxes(_outlines_in(value), corners=True)
-    if not any(isinstance(item, (list, dict)) for item in value):
+        return Boxes(_boxes_around_outlines(value), corners=True)
+    has_no_lists = not any(isinstance(item, (list, dict)) for item in value)
+    if has_no_lists:
         return Boxes([_floats(value)])
-    if _are_corners(value):
+    if _are_two_corners(value):
         return Boxes([_floats(_flat(value))], corners=True)
     return _boxes_in_list(value)
 
@@ -140,50 +141,47 @@ def _boxes_in_list(items: list[Any]) -> Boxes:
 
 
 def boxes_by_name(fields: Mapping[str, Any]) -> list[Boxes]:
-    """Return a box for each set of coordinates' names that the object has whole. Raises NoBox where
-    it has one without the others of its set.
+    """Return a box for each set of coordinates' names, such as x1, y1, x2 and y2, that the object
+    has whole. Raises NoBox where it has one without the others of its set.
     """
-    fields = {plain_key(key): value for key, value in fields.items()}
+    value_of_name = {plain_key(key): value for key, value in fields.items()}
     used: set[str] = set()
     boxes: list[Boxes] = []
     for order, names in _corner_sets():
-        if fields.keys() >= set(names):
-            numbers = _floats([fields[name] for name in names])
+        if value_of_name.keys() >= set(names):
+            numbers = _floats([value_of_name[name] for name in names])
             boxes.append(Boxes([numbers], order, corners=order == "xyxy"))
             used.update(names)
-    left_over = (_coordinates() & fields.keys()) - used
+    left_over = (_coordinates() & value_of_name.keys()) - used
     if left_over:
         raise NoBox(f"coordinates that are no box: {', '.join(sorted(left_over))}")
     return boxes
 
 
-def _outlines_in(value: list[Any]) -> list[tuple[float, ...]]:
-    # The box around an outline, [[x, y], …] or [x, y, x, y, …], or around each of a list of them.
+def _boxes_around_outlines(value: list[Any]) -> list[tuple[float, ...]]:
+    # An outline is [[x, y], …] or [x, y, x, y, …]; there may also be a list of them.
     if all(isinstance(item, list) and len(item) == 2 for item in value):
         value = _flat(value)
     if not any(isinstance(item, list) for item in value):
-        numbers = _floats(value, fewest_of_outline=6)
+        numbers = _floats(value, is_outline=True)
         xs, ys = numbers[0::2], numbers[1::2]
         return [(min(xs), min(ys), max(xs), max(ys))]
     boxes: list[tuple[float, ...]] = []
     for item in value:
         if not isinstance(item, list):
             raise NoBox("a list of outlines and other things")
-        boxes += _outlines_in(item)
+        boxes += _boxes_around_outlines(item)
     return boxes
 
 
-def _floats(values: Sequence[Any], fewest_of_outline: int = 0) -> tuple[float, ...]:
-    # Four of a box or two of a point; of an outline any even count from the given one on.
+def _floats(values: Sequence[Any], *, is_outline: bool = False) -> tuple[float, ...]:
     numbers = [number(value) for value in values]
     known = tuple(value for value in numbers if value is not None)
     if len(known) < len(numbers):
         raise NoBox(f"a box with a coordinate that is not a number: {in_brackets(values)}")
-    if fewest_of_outline:
-        is_count_right = len(known) >= fewest_of_outline and len(known) % 2 == 0
-    else:
-        is_count_right = len(known) in (2, 4)
-    if not is_count_right:
+    is_point_or_box = len(known) in (2, 4)
+    are_corners_of_outline = len(known) >= 6 and len(known) % 2 == 0
+    if not (are_corners_of_outline if is_outline else is_point_or_box):
         raise NoBox(f"a box of {len(known)} numbers: {in_brackets(values)}")
     return known
 
@@ -192,8 +190,13 @@ def _flat(items: Sequence[Sequence[Any]]) -> list[Any]:
     return [value for item in items for value in item]
 
 
-def _are_corners(items: Sequence[Any]) -> bool:
-    return len(items) == 2 and all(
-        isinstance(item, list) and len(item) == 2 and all(number(v) is not None for v in item)
-        for item in items
-    )
+def _are_two_corners(items: Sequence[Any]) -> bool:
+    # [[x1, y1], [x2, y2]]
+    if len(items) != 2:
+        return False
+    for item in items:
+        if not isinstance(item, list) or len(item) != 2:
+            return False
+        if any(number(coordinate) is None for coordinate in item):
+            return False
+    return True

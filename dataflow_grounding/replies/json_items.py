@@ -8,7 +8,7 @@ the reply unreadable, and a number or a place next to a box makes that box unrea
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding._util.lazy import load_table
@@ -100,7 +100,7 @@ def read_values(
     `list_key` the caller's own key of the list.
     """
     reader = _Reader(parsed, phrases, plain_key(key), plain_key(list_key))
-    reader.read(values[0] if len(values) == 1 else list(values), 1, None)
+    reader.read(values[0] if len(values) == 1 else list(values), level=1, label=None)
     if not parsed and parsed.truncated:
         raise TruncatedReply("the reply is cut off before its first whole box", "cut off")
 
@@ -111,22 +111,23 @@ def only_answer(values: list[Any]) -> list[Any]:
     """
     if len(values) < 2 or not any(map(_is_whole_answer, values)):
         return values
-    is_cut = len(values) > 2 and isinstance(values[-1], (CutArray, CutObject))
-    whole = values[:-1] if is_cut else values  # the last one of a loop is cut off
-    if any(value != values[0] for value in whole):
+    # A model in a loop writes the same answer again and again, until the last one is cut off.
+    is_last_cut = len(values) > 2 and isinstance(values[-1], (CutArray, CutObject))
+    whole_values = values[:-1] if is_last_cut else values
+    if any(value != values[0] for value in whole_values):
         raise UnreadableReply("the reply has several answers", "several answers")
     return values[:1]
 
 
 def _is_whole_answer(value: Any) -> bool:
+    # [], [{…}] and {"objects": [{…}]} are; a box [1, 2, 3, 4] and an item {"bbox": …} aren't.
+    if isinstance(value, list):
+        return not value or any(isinstance(item, (dict, list)) for item in value)
     if isinstance(value, dict):
-        return any(
-            has_role(key, "wrapper") and (inner in (None, []) or _has_items(inner))
-            for key, inner in value.items()
-        )
-    return isinstance(value, list) and (
-        not value or any(isinstance(item, (dict, list)) for item in value)
-    )
+        for key, inner in value.items():
+            if has_role(key, "wrapper") and (inner in (None, []) or _has_items(inner)):
+                return True
+    return False
 
 
 class _Reader:
@@ -142,8 +143,8 @@ class _Reader:
         self.list_key = list_key
 
     def read(self, value: Any, level: int, label: str | None) -> None:
-        """Add what a value says, in which `level` objects and arrays are around it, itself
-        included. `label` is the key above it, if that is a phrase.
+        """Add what a value says. `level` counts the objects and arrays around it, itself included;
+        `label` is the key above it, if that is a phrase.
         """
         if level > _MOST_LEVELS:
             raise _unknown("answers are nested too deeply")
@@ -181,18 +182,19 @@ class _Reader:
             items = [item for item in items if not isinstance(item, str)]
         elif not items:
             self.parsed.absences.append(RawBox((), label))
-        if not any(isinstance(item, (dict, list)) for item in items):
-            if items:
-                self.read_plain_values(items, label)
+        if not items:
             return
-        before = len(self.parsed.boxes)
+        if not any(isinstance(item, (dict, list)) for item in items):
+            self.read_plain_values(items, label)
+            return
+        count_before = len(self.parsed.boxes)
         for item in items:
             if isinstance(item, (dict, list)) and item != []:
                 self.read(item, level + 1, label)
             elif not isinstance(item, str):
                 raise _no_boxes(item)
         # A text may be the label of boxes that have none: then it must name no other thing.
-        are_labelled = all(box.label for box in self.parsed.boxes[before:])
+        are_labelled = all(box.label for box in self.parsed.boxes[count_before:])
         things = None if are_labelled else self.texts
         for text in items:
             if isinstance(text, str):
@@ -204,10 +206,11 @@ class _Reader:
         """Add the one box of a list with its numbers, perhaps with its label first."""
         texts = [item for item in items if isinstance(item, str) and number(item) is None]
         numbers = [item for item in items if item not in texts]
+        own_label = texts[0] if texts else label
         if texts and (not numbers or any(objection(text) for text in texts[1:])):
             raise _no_boxes(items)
         if numbers:
-            add_boxes(numbers, RawBox((), texts[0] if texts else label), self.parsed)
+            add_boxes(numbers, RawBox((), own_label), self.parsed)
 
     def read_object(self, fields: dict[str, Any], level: int, label: str | None) -> None:
         """Add what an object says: several items in one, a phrase under each id, one item, or a
@@ -245,15 +248,15 @@ class _Reader:
         """Add what is under each key, which is a phrase's id, and give it that id."""
         parsed = self.parsed
         parsed.truncated |= isinstance(fields, CutObject)
-        kinds: list[list[Any]] = [parsed.boxes, parsed.points, parsed.absences, parsed.dropped]
+        lists: list[list[Any]] = [parsed.boxes, parsed.points, parsed.absences, parsed.dropped]
         for key, value in fields.items():
-            counts_before = [len(found) for found in kinds]
-            self.read(value, level + 1, None)
-            for found, count in zip(kinds, counts_before, strict=True):
-                for item in found[count:]:
-                    if item.id not in (None, _id_of(key)):
+            counts_before = [len(items) for items in lists]
+            self.read(value, level + 1, label=None)
+            for items, count_before in zip(lists, counts_before, strict=True):
+                for new_item in items[count_before:]:
+                    if new_item.id not in (None, _id_of(key)):
                         raise _unknown(f"under {key[:20]!r} is a box with another id")
-                    item.id = _id_of(key)
+                    new_item.id = _id_of(key)
 
     def is_box_key(self, key: str) -> bool:
         return plain_key(key) == self.box_key or has_role(key, "box", "outline")
@@ -280,56 +283,58 @@ class _Reader:
 
     def read_wrapper(self, fields: Mapping[str, Any], level: int, label: str | None) -> None:
         """Add what an object says that has one key for items, or keys that are phrases."""
-        by_phrase = [key for key in fields if self.is_phrase(key)]
-        lists = self.lists_of(fields)
-        keys = [*by_phrase[:1], *lists]  # all phrases together are one answer
-        if not keys:
+        phrase_keys = [key for key in fields if self.is_phrase(key)]
+        list_keys = self.list_keys_of(fields)
+        answers = [*phrase_keys[:1], *list_keys]  # all phrases together are one answer
+        if not answers:
             raise _unknown("the JSON has no list of boxes that is known")
-        if len(keys) > 1:
-            raise _unknown(f"boxes are under {' and '.join(keys)[:80]}")
-        before = len(self.parsed.boxes)
-        for key in by_phrase:
-            self.read(fields[key], level + 1, key)
+        if len(answers) > 1:
+            raise _unknown(f"boxes are under {' and '.join(answers)[:80]}")
+        count_before = len(self.parsed.boxes)
+        for key in phrase_keys:
+            self.read(fields[key], level + 1, label=key)
         labels = next((fields[key] for key in fields if has_role(key, "label_list")), None)
-        for key in lists:
+        for key in list_keys:
             if labels:
                 self.read_parallel(fields[key], labels, is_outline=has_role(key, "outline"))
             else:
                 self.read(fields[key], level + 1, label)
         self.read_statuses(fields.get("statuses"))
-        boxes = self.parsed.boxes[before:]
+        boxes = self.parsed.boxes[count_before:]
         others: dict[str, Any] = {}
         for key, value in fields.items():
             is_thinking = bool(boxes) and has_role(key, "thinking") and isinstance(value, str)
-            is_read = key in by_phrase or self.is_list(key, value)
-            is_read = is_read or (bool(lists) and has_role(key, "label_list"))
+            are_labels = bool(list_keys) and has_role(key, "label_list")
+            is_read = key in phrase_keys or self.is_list(key, value) or are_labels
             if not is_read and not is_thinking:
                 others[key] = value
         self.check_next_to(boxes, others)
 
     def check_next_to(self, boxes: Sequence[RawBox], others: Mapping[str, Any]) -> None:
         """Refuse boxes with other keys next to their list which may change them."""
-        if boxes and all(box.id in self.phrases for box in boxes):
-            changing = self.harmful_key(others, None, len(boxes))
+        are_addressed = bool(boxes) and all(box.id in self.phrases for box in boxes)
+        if are_addressed:
+            changing = self.harmful_key(others, own_id=None, box_count=len(boxes))
         else:
             changing = self.changing_key(others, len(boxes), self.things_of(boxes))
         if changing is not None:
             raise _unknown(f"{changing[:40]!r} is next to the boxes, and may change them")
 
-    def lists_of(self, fields: Mapping[str, Any]) -> list[str]:
-        """Return the keys that hold a list of items. Of several, a box's or an outline's doesn't
-        count if it is empty or tells a place in words.
+    def list_keys_of(self, fields: Mapping[str, Any]) -> list[str]:
+        """Return the keys that hold a list of items. Of several, a key for boxes doesn't count if
+        it is empty or tells a place in words: `"location": "on the left"`.
         """
         keys = [key for key, value in fields.items() if self.is_list(key, value)]
         if len(keys) < 2:
             return keys
-        lists: list[str] = []
+        list_keys: list[str] = []
         for key in keys:
             value = fields[key]
-            is_place = isinstance(value, str) and not any(map(str.isdigit, value))
-            if not self.is_box_key(key) or (value and not is_place):
-                lists.append(key)
-        return lists or keys[:1]
+            has_digit = isinstance(value, str) and any(map(str.isdigit, value))
+            is_place_in_words = isinstance(value, str) and not has_digit
+            if not self.is_box_key(key) or (value and not is_place_in_words):
+                list_keys.append(key)
+        return list_keys or keys[:1]
 
     def is_list(self, key: str, value: Any) -> bool:
         is_known = self.is_wrapper(key) or self.is_box_key(key)
@@ -356,8 +361,8 @@ class _Reader:
 
     def read_item(self, fields: Mapping[str, Any], label: str | None) -> None:
         """Add an item's boxes, or that its thing is not there; drop it where it can't be used."""
-        label_key, own_label = _label_of(fields)
-        item = RawBox((), own_label or label)
+        own = _label_of(fields)
+        item = RawBox((), own.text or label)
         try:
             item.id = _own_id(fields)
             is_addressed = item.id in self.phrases
@@ -365,9 +370,9 @@ class _Reader:
             if found is None:
                 raise NoBox(f"an object without a box: {(item.label or '')[:40]!r}")
             if is_addressed and found.numbers:
-                self.check_addressed_item(fields, item, label_key, len(found.numbers))
+                self.check_addressed_item(fields, item, own.key, len(found.numbers))
             else:
-                self.check_item(fields, item, label_key, found)
+                self.check_item(fields, item, own.key, found)
         except NoBox as error:
             self.parsed.dropped.append(Dropped(str(error), item.label, item.id))
             return
@@ -376,38 +381,42 @@ class _Reader:
         score = next((fields[key] for key in fields if has_role(key, "score")), None)
         evidence = fields.get("evidence")
         evidence = evidence if evidence in EVIDENCE else None
-        order, corners = found.order, found.corners
         for numbers in found.numbers:
-            box = RawBox(numbers, item.label, item.id, score, evidence, order, corners=corners)
+            box = RawBox(
+                numbers, item.label, item.id, score, evidence, found.order, corners=found.corners
+            )
             (self.parsed.boxes if len(numbers) == 4 else self.parsed.points).append(box)
 
     def boxes_of(self, fields: Mapping[str, Any], is_addressed: bool) -> Boxes | None:
-        """Return an item's boxes: none of them if it says that its thing isn't there; None if it
-        says neither.
+        """Return an item's boxes. They are empty if it says that its thing isn't there, and None if
+        it says nothing of a box.
         """
-        by_key = {key: value for key, value in fields.items() if self.is_box_key(key)}
-        nulls = [plain_key(key) for key, value in by_key.items() if _is_null(value)]
         found = boxes_by_name(fields)
-        for key, value in by_key.items():
-            boxes = None if _is_null(value) else self.boxes_under(key, value, is_addressed)
+        keys_with_none: list[str] = []  # which say that nothing is there
+        for key, value in fields.items():
+            if not self.is_box_key(key):
+                continue
+            if _is_null(value):
+                keys_with_none.append(plain_key(key))
+                continue
+            boxes = self.boxes_under(key, value, is_addressed)
             if boxes is not None:
                 found.append(boxes)
         if not found:
             found = [Boxes([point]) for point in _points_of(fields)]
         if not found:
-            return Boxes([]) if nulls or _is_absent(fields) else None
+            return Boxes([]) if keys_with_none or _is_absent(fields) else None
         do_differ = any(boxes.as_corners() != found[0].as_corners() for boxes in found)
-        if do_differ or self.box_key in nulls:  # which says that nothing is there
+        if do_differ or self.box_key in keys_with_none:
             raise NoBox("an object has several boxes, which differ")
         return found[0]
 
     def boxes_under(self, key: str, value: Any, is_addressed: bool) -> Boxes | None:
-        """Return the boxes under a key; None where words are there that can't change a box. Those
-        next to an addressed box are judged later.
-        """
+        """Return the boxes under a key; None where words are there that can't change a box."""
         boxes = boxes_in(value, is_outline=has_role(key, "outline"))
-        are_words = isinstance(value, str) and (is_addressed or objection(value) is None)
-        if boxes is None and (plain_key(key) == self.box_key or not are_words):
+        # Words next to an addressed box are judged later.
+        may_be_words = isinstance(value, str) and (is_addressed or objection(value) is None)
+        if boxes is None and (plain_key(key) == self.box_key or not may_be_words):
             raise NoBox(f"{key[:20]!r} is no box: {str(value)[:40]!r}")
         return boxes
 
@@ -429,10 +438,11 @@ class _Reader:
             self.check_name(key, value, item.label)
             if not has_role(key, "label", "evidence", "score", "id", "zero"):
                 others[key] = value
-        own = None if item.id is None else self.phrases.get(item.id)
-        things = self.texts if own is None else [own]
-        may_name = None if item.label else things  # a label says what the box is of
-        changing = self.changing_key(others, len(found.numbers), may_name)
+        own_phrase = None if item.id is None else self.phrases.get(item.id)
+        things: list[str] | None = self.texts if own_phrase is None else [own_phrase]
+        if item.label:
+            things = None  # words may name anything, as the label says what the box is of
+        changing = self.changing_key(others, len(found.numbers), things)
         if changing is not None:
             raise NoBox(f"{changing[:40]!r} is next to a box, and may change it")
 
@@ -447,8 +457,9 @@ class _Reader:
                 continue
             _check_picture(key, value)
             if has_role(key, "label") and isinstance(value, str):
-                named = ids_of(value, self.phrases)
-                if (named and item.id not in named) or denies(value, self.phrases[item.id or 0]):
+                named_ids = ids_of(value, self.phrases)
+                is_another = bool(named_ids) and item.id not in named_ids
+                if is_another or denies(value, self.phrases[item.id or 0]):
                     raise NoBox(f"{key[:40]!r} is next to a box, and may change it")
             if not has_role(key, "id", "zero"):
                 others[key] = value
@@ -460,8 +471,10 @@ class _Reader:
         self, fields: Mapping[str, Any], own_id: int | None, box_count: int | None = None
     ) -> str | None:
         """Return a key whose value says that the boxes next to it are of no use, or mean something
-        else. `box_count` is None in objects further inside. Texts are kept in `parsed`, to be
-        judged with the box format.
+        else; None without any. Texts are kept in `parsed`, to be judged with the box format.
+
+        `own_id` is the phrase of the one item that has the keys; `box_count` is None in objects
+        further inside, whose counts may be of anything.
         """
         for key, value in fields.items():
             if value not in _EMPTY and self.is_harmful(key, value, own_id, box_count):
@@ -470,17 +483,9 @@ class _Reader:
 
     def is_harmful(self, key: str, value: Any, own_id: int | None, box_count: int | None) -> bool:
         """Judge by the key's roles first, then by its words, then by the value: in this order."""
-        if has_role(key, "idle", "statuses") or (has_role(key, "evidence") and value in EVIDENCE):
-            return False
-        if has_role(key, "zero") and number(value) is not None:
-            return number(value) != 0
-        if box_count is not None and has_role(key, "count") and number(value) is not None:
-            return number(value) != box_count
-        if has_role(key, "status") and (_is_done(value) or _says_nothing(value)):
-            return not _is_done(value)
-        is_object = isinstance(value, dict)
-        if has_role(key, "width", "height", "size") and not isinstance(value, (str, dict)):
-            return not self.add_size(key, value)
+        by_role = self.is_harmful_by_role(key, value, box_count)
+        if by_role is not None:
+            return by_role
         if names_another(key):
             return True
         if key_states(key) and isinstance(value, (str, int, float)):
@@ -489,17 +494,33 @@ class _Reader:
             return False
         if key_changes(key, value):
             return value is not True or not key_affirms(key)  # "is_correct_format": true is fine
+        is_object = isinstance(value, dict)
         if is_object and has_role(key, "size"):
             return self.harmful_key(value, own_id, box_count) is not None
         if isinstance(value, (dict, list)) and _count_of_numbers(value) > 1:
-            return True
+            return True  # they may be another box
         if is_object:
             return self.harmful_key(value, own_id) is not None
         if isinstance(value, list):
-            return any(self.is_harmful(key, one, own_id, box_count) for one in value)
+            return any(self.is_harmful(key, item, own_id, box_count) for item in value)
         return self.is_harmful_word(key, value, own_id)
 
+    def is_harmful_by_role(self, key: str, value: Any, box_count: int | None) -> bool | None:
+        """Judge a key whose role settles it, such as a wrong count; None for other keys."""
+        if has_role(key, "idle", "statuses") or (has_role(key, "evidence") and value in EVIDENCE):
+            return False
+        if has_role(key, "zero") and number(value) is not None:
+            return number(value) != 0  # "image_index": 1
+        if box_count is not None and has_role(key, "count") and number(value) is not None:
+            return number(value) != box_count
+        if has_role(key, "status") and (_is_done(value) or _says_nothing(value)):
+            return not _is_done(value)
+        if has_role(key, "width", "height", "size") and not isinstance(value, (str, dict)):
+            return not self.add_size(key, value)
+        return None
+
     def is_harmful_word(self, key: str, value: Any, own_id: int | None) -> bool:
+        """Judge a value that is true, false or a text; texts are kept, to be judged later."""
         truth = _truth(value)
         if truth is None and number(value) in (0, 1) and not has_role(key, "score"):
             truth = bool(number(value))
@@ -508,21 +529,22 @@ class _Reader:
         if not isinstance(value, str) or number(value) is not None:
             return False
         if has_role(key, "absent") and ids_of(value, self.phrases):
-            return True
+            return True  # "missing": "the red cup"
         self.parsed.texts.append(KeyText(key, value, own_id))
         return False
 
     def check_name(self, key: str, value: Any, label: str | None) -> None:
         """Refuse an item with a further label that denies it, or that is another phrase."""
-        further: set[int] = set()
-        if isinstance(value, str) and label is not None:
-            further = set(ids_of(value, self.phrases))
-        is_another = further and further.isdisjoint(ids_of(label or "", self.phrases))
-        if has_role(key, "label") and not has_role(key, "kind") and isinstance(value, str):
+        is_text = isinstance(value, str)
+        is_another = False
+        if is_text and label is not None:
+            named_ids = ids_of(value, self.phrases)
+            is_another = bool(named_ids) and set(named_ids).isdisjoint(ids_of(label, self.phrases))
+        if is_text and has_role(key, "label") and not has_role(key, "kind"):
             is_another = is_another or not share_a_word(value, label or value)
-        is_score_in_words = has_role(key, "score") and isinstance(value, str)
+        is_score_in_words = is_text and has_role(key, "score")
         may_deny = is_score_in_words or has_role(key, "label", "evidence")
-        if is_another or (may_deny and _turns(value)):
+        if is_another or (may_deny and _may_turn(value)):
             raise NoBox(f"{key[:40]!r} is next to a box, and may change it")
 
     def things_of(self, boxes: Sequence[RawBox]) -> list[str]:
@@ -533,8 +555,9 @@ class _Reader:
     def changing_key(
         self, fields: Mapping[str, Any], box_count: int, things: list[str] | None
     ) -> str | None:
-        """Return a key whose value may change the boxes next to it. Where there is no box, only
-        what says so is allowed. Words may name `things` only, or anything for None.
+        """Return a key whose value may change the boxes next to it; None without any. Where there
+        is no box, only what says so is allowed. Words may name only `things`; anything if that is
+        None.
         """
         for key, value in fields.items():
             if value not in _EMPTY and not self.is_allowed(key, value, box_count, things):
@@ -558,7 +581,7 @@ class _Reader:
             return self.is_harmless(plain_key(key), value, things)
         if not isinstance(value, str) or not says_none(value, self.texts):
             return False
-        # "not found" alone may be what a server says
+        # `"error": "not found"` may be what a server says
         is_sentence = len(value.split()) > 3
         return is_sentence or not any(part in plain_key(key) for part in _words("changing_keys"))
 
@@ -572,16 +595,17 @@ class _Reader:
 
     def add_size(self, key: str, value: Any) -> bool:
         """Keep a size of the picture, to be compared with its own; False where a value is none."""
-        if isinstance(value, list):
-            value = dict(zip(("width", "height"), value, strict=False)) if len(value) == 2 else None
+        if isinstance(value, list) and len(value) == 2:
+            value = {"width": value[0], "height": value[1]}
         if isinstance(value, dict):
-            return all(self.add_size(inner, item) for inner, item in value.items())
+            return all(self.add_size(inner_key, inner) for inner_key, inner in value.items())
         if isinstance(value, str):  # words such as "approx. half" are no size to compare
             return objection(value.replace(".", "")) is None
-        size = number(value)
-        if size is None or not has_role(key, "width", "height"):
+        side = number(value)
+        if side is None or not has_role(key, "width", "height"):
             return False
-        self.parsed.sizes.append((0 if has_role(key, "width") else 1, size))
+        axis = 0 if has_role(key, "width") else 1
+        self.parsed.sizes.append((axis, side))
         return True
 
 
@@ -590,24 +614,25 @@ def _objects_in_a_row(fields: RepeatedKeys) -> list[dict[str, Any]]:
     # last one that the text ends inside of is left out. [] where the keys come in no such order.
     pairs = fields.pairs
     keys = [key for key, _ in pairs]
-    length = len(fields)  # of one object: its keys, each once
-    do_keys_differ = any(key != keys[i % length] for i, key in enumerate(keys))
-    if length < 2 or do_keys_differ:
+    keys_per_object = len(fields)
+    are_in_turn = all(key == keys[i % keys_per_object] for i, key in enumerate(keys))
+    if keys_per_object < 2 or not are_in_turn:
         return []
-    if len(keys) % length and not isinstance(fields, CutObject):
+    if len(keys) % keys_per_object and not isinstance(fields, CutObject):
         return []
-    return [dict(pairs[i : i + length]) for i in range(0, len(keys) - length + 1, length)]
+    starts = range(0, len(keys) - keys_per_object + 1, keys_per_object)
+    return [dict(pairs[start : start + keys_per_object]) for start in starts]
 
 
 def _has_items(value: Any) -> bool:
-    # objects, or lists with a label or other words in them
+    # [{"bbox": [1, 2, 3, 4]}] or [["cup", 1, 2, 3, 4]]
     if not isinstance(value, list):
         return False
     for item in value:
         if isinstance(item, dict):
             return True
-        inner = item if isinstance(item, list) else []
-        if any(isinstance(each, str) and number(each) is None for each in inner):
+        inner_values = item if isinstance(item, list) else []
+        if any(isinstance(inner, str) and number(inner) is None for inner in inner_values):
             return True
     return False
 
@@ -634,25 +659,35 @@ def _no_boxes(value: Any) -> UnreadableReply:
     return _unknown(f"{shown} is where boxes should be")
 
 
-def _label_of(fields: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    # the key and the text; of a label in several languages, the English
-    labels: list[tuple[int, str, str]] = []  # rank, key and text
+class _Label(NamedTuple):
+    """An item's label and the key that it is under; both None without one."""
+
+    key: str | None = None
+    text: str | None = None
+
+
+def _label_of(fields: Mapping[str, Any]) -> _Label:
+    best = _Label()
+    best_rank: tuple[int, str] | None = None
     for key, value in fields.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict):  # in several languages
             texts = [text for text in value.values() if isinstance(text, str)]
             value = value.get("en", texts[0] if texts else None)
         if has_role(key, "label") and isinstance(value, str) and value.strip():
-            labels.append((_preference("label")[plain_key(key)], key, value.strip()))
-    return min(labels)[1:] if labels else (None, None)
+            rank = (_preference("label")[plain_key(key)], key)
+            if best_rank is None or rank < best_rank:
+                best_rank = rank
+                best = _Label(key, value.strip())
+    return best
 
 
-def _turns(value: Any) -> bool:
+def _may_turn(value: Any) -> bool:
     # Whether a text, or one of several, has a word that can turn a label round.
     if value in _EMPTY:
         return False
+    if isinstance(value, str):
+        return turning_word(value) is not None
     texts = list(value.values()) if isinstance(value, dict) else value
-    if isinstance(texts, str):
-        texts = [texts]
     if not isinstance(texts, list):
         return True
     return not all(isinstance(text, str) and turning_word(text) is None for text in texts)
@@ -662,14 +697,15 @@ def _points_of(fields: Mapping[str, Any]) -> list[tuple[float, ...]]:
     points: list[tuple[float, ...]] = []
     for key, value in fields.items():
         if has_role(key, "point") and isinstance(value, list) and len(value) == 2:
-            numbers = [number(coordinate) for coordinate in value]
-            points.append(tuple(known for known in numbers if known is not None))
-    return [point for point in points if len(point) == 2]
+            x, y = number(value[0]), number(value[1])
+            if x is not None and y is not None:
+                points.append((x, y))
+    return points
 
 
 def _own_id(fields: Mapping[str, Any]) -> int | None:
     values = [value for key, value in fields.items() if has_role(key, "id")]
-    ids = {_id_of(value) for value in values if value not in _EMPTY}
+    ids = {_id_of(value) for value in values if value not in _EMPTY}  # None of what is no id
     if len(ids) > 1 or None in ids:
         raise NoBox(f"an object whose id is no number: {values[0]!r:.40}")
     return ids.pop() if ids else None
@@ -702,6 +738,7 @@ def _says_nothing(value: Any) -> bool:
 
 
 def _is_absent(fields: Mapping[str, Any]) -> bool:
+    # "found": false, "absent": true, "count": 0, "status": "not_found"
     for key, value in fields.items():
         if has_role(key, "found") and _truth(value) is False:
             return True

@@ -116,11 +116,12 @@ def find_json(text: str) -> JsonText:
             raise UnreadableReply(f"more than {_MOST_VALUES} values in a row", "runaway")
         values.append(scanner.outermost())
         end = scanner.at
-        blanks = _BETWEEN.match(text, end)
-        scanner.at = blanks.end() if blanks else end
+        between = _BETWEEN.match(text, end)
+        scanner.at = between.end() if between else end
     # Some servers put the bracket that opens the list into the prompt (roboflow/inference issue
     # 2930).
-    if isinstance(values[0], dict) and text[end:].strip() == "]":
+    has_lost_bracket = isinstance(values[0], dict) and text[end:].strip() == "]"
+    if has_lost_bracket:
         end = len(text)
         scanner.repaired = True
         scanner.cut = True  # objects before the first one may be lost
@@ -214,7 +215,7 @@ class _Scanner:
                 pairs.append((key, value))
             if self.cut:
                 return CutObject(pairs)
-            self.separator("}", None)
+            self.separator("}", item=None)
 
     def key(self) -> Any:
         """Read a key and the colon after it; `_MISSING` where the text ends before the colon."""
@@ -238,7 +239,9 @@ class _Scanner:
         return key
 
     def separator(self, closer: str, item: Any) -> None:
-        """Pass over the comma after an item; none is needed between objects or numbers."""
+        """Pass over the comma after an item. None is needed before the closing bracket, between two
+        objects or arrays, and between two numbers.
+        """
         char = self.skip()
         if char in (",", ";"):
             self.at += 1
@@ -249,22 +252,23 @@ class _Scanner:
                 raise self.broken()
 
     def string(self, closer: str) -> Any:
-        """Read a string up to the quotation mark that ends it, which JSON follows: one within the
-        string, that a model forgot to escape, has words after it.
+        """Read a string up to the quotation mark that ends it. A comma, a bracket or the like comes
+        after that; words come after a mark within the string, which a model forgot to escape.
         """
         text = self.text
         start = self.at + 1
-        at = start
+        after_quote = start
         while True:
-            quote = text.find(closer, at)
+            quote = text.find(closer, after_quote)
             if quote < 0:
                 return self.ended()
             backslashes = 0
             while quote - backslashes > start and text[quote - backslashes - 1] == "\\":
                 backslashes += 1
-            at = quote + 1
-            if backslashes % 2 == 0 and _AFTER_STRING.match(text, at):
-                self.at = at
+            is_escaped = backslashes % 2 == 1
+            after_quote = quote + 1
+            if not is_escaped and _AFTER_STRING.match(text, after_quote):
+                self.at = after_quote
                 return _unescaped(text[start:quote])
 
     def word(self) -> Any:

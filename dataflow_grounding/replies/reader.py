@@ -124,7 +124,7 @@ def _parse(
     value = strict_json(reply)
     boxes = _boxes_as_asked(value, key)
     if boxes:
-        return ParsedReply(boxes)
+        return ParsedReply(boxes)  # as most replies are
     return parse_any(reply, value, dict(phrases), key, to_pixels=to_pixels, list_key=list_key)
 
 
@@ -240,34 +240,37 @@ def _object_with_key(values: Sequence[Any], required: str) -> dict[str, Any] | N
             raise UnreadableReply(f"several objects have {required!r}", "several answers")
         if with_key:
             return _with_key_as_asked(with_key[0], required)
-        inner: list[Any] = []
+        next_level: list[Any] = []
         for value in level:
             # of several keys, only one that is known would hold the answer
             is_wrapper = isinstance(value, list) or len(value) == 1
             items = list(value.values()) if isinstance(value, dict) else value
             if is_wrapper and len(items) <= _MOST_INNER:
-                inner += [item for item in items if isinstance(item, (dict, list))]
-        level = inner
+                next_level += [item for item in items if isinstance(item, (dict, list))]
+        level = next_level
     return None
 
 
 def _with_key_as_asked(fields: dict[str, Any], required: str) -> dict[str, Any]:
+    # {"Caption": "A cat."} becomes {"caption": "A cat."}
     pairs = fields.pairs if isinstance(fields, RepeatedKeys) else fields.items()
-    copy: dict[str, Any] = {}
+    renamed: dict[str, Any] = {}
     for key, value in pairs:
         key = required if plain_key(key) == plain_key(required) else key
-        if key in copy:
+        if key in renamed:
             raise UnreadableReply(f"an object has {key[:40]!r} twice", "unknown JSON")
-        copy[key] = value
-    return copy
+        renamed[key] = value
+    return renamed
 
 
 def _items_alone(values: Sequence[Any]) -> list[Any] | None:
     # Items in a bare list, or one after the other; None where the values are something else.
-    value = values[0]
-    if len(values) == 1 and isinstance(value, list):
-        is_cut_to_nothing = isinstance(value, CutArray) and not value
-        are_items = all(isinstance(item, (dict, str)) for item in value)
-        return value if are_items and not is_cut_to_nothing else None
-    are_items = all(isinstance(item, dict) and ("id" in item or "text" in item) for item in values)
-    return list(values) if are_items else None
+    first = values[0]
+    if len(values) == 1 and isinstance(first, list):
+        is_cut_to_nothing = isinstance(first, CutArray) and not first
+        are_items = all(isinstance(item, (dict, str)) for item in first)
+        return first if are_items and not is_cut_to_nothing else None
+    for value in values:
+        if not isinstance(value, dict) or not ("id" in value or "text" in value):
+            return None
+    return list(values)
