@@ -77,9 +77,9 @@ class BadEntries:
 
     def finish(self) -> None:
         if self.count > self._read:
-            whole = self._read + self.count
+            total = self._read + self.count
             raise ImportRefused(
-                f"{self.count:,} of {whole:,} entries can't be read: {self._first()}"
+                f"{self.count:,} of {total:,} entries can't be read: {self._first()}"
             )
 
     def _first(self) -> str:
@@ -90,8 +90,8 @@ class BadEntries:
 def count_with_first(passed_over: Counter[str], what: str, why: str) -> None:
     """Count what an import leaves out; the report on all of them names the first."""
     start = f"{what}, of which the first is "
-    known = next((each for each in passed_over if each.startswith(start)), "")
-    passed_over[known or f"{start}{why}"] += 1
+    counted_text = next((text for text in passed_over if text.startswith(start)), f"{start}{why}")
+    passed_over[counted_text] += 1
 
 
 def skipped_lines(bad: BadEntries) -> Sequence[str]:

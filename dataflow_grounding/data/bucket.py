@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from dataflow_grounding._util.addresses import is_remote
 from dataflow_grounding._util.environment import cache_folder
@@ -155,15 +155,15 @@ class _Bucket:
         overwrites changes here that aren't sent yet. Files that are gone there are forgotten as
         sent, so that `send_changes` sends them again.
         """
-        sent = read_object(self.here(_SENT))
+        sent = read_object(self.here(_SENT))  # by path: [state here, version there]
         here = self._states_here()
         there = self._versions_there({posixpath.dirname(path) for path in here})
-        kept: dict[str, Any] = {}  # as in _SENT: [state here, version there]
+        still_sent: dict[str, Any] = {}
         wanted: list[str] = []
         for path, version in there.items():
             is_up_to_date = path in here and path in sent and sent[path][-1] == version
             if is_up_to_date:
-                kept[path] = sent[path]
+                still_sent[path] = sent[path]
             elif path in here or self._is_read_by_runs(path):
                 wanted.append(path)
         # finished.json speaks of the files that are here, which others replace now.
@@ -171,34 +171,34 @@ class _Bucket:
             Path(self.here(self.part, CKPT, "finished.json")).unlink(missing_ok=True)
         self.fetch(*wanted)
         for path in wanted:
-            kept[path] = [state_of(self.here(path)), there[path]]
+            still_sent[path] = [state_of(self.here(path)), there[path]]
         with errors_as(InputError, f"can't write in {self.kept}", again=True):
-            write_bytes(self.here(_SENT), json.dumps(kept).encode())
+            write_bytes(self.here(_SENT), json.dumps(still_sent).encode())
 
     def _versions_there(self, folders: Iterable[str]) -> dict[str, str]:
-        # Returns the versions of the files in these folders, in the part's own, and in its steps'.
-        found = self._files_there({*folders, self.part, posixpath.join(self.part, CKPT)})
-        return {path: file_version(info) for path, info in found if self._is_shared(path)}
+        # Of files in these folders, and in the part's own folder and its steps'; by path.
+        files = self._files_there({*folders, self.part, posixpath.join(self.part, CKPT)})
+        return {path: file_version(info) for path, info in files if self._is_shared(path)}
 
     def _files_there(self, folders: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-        # Yields the files in these folders and in the folders of steps in them, with what is told
-        # of each. Folders are listed side by side, as each listing waits for the store.
-        waiting = set(folders)
-        looked_into: set[str] = set()
-        while waiting:
-            asked = sorted(waiting)
-            looked_into |= waiting
-            waiting = set()
+        # The path of each file in these folders and in their steps' folders, with what the store
+        # tells of it. Folders are listed side by side: each listing waits for the store.
+        to_list = set(folders)
+        was_listed: set[str] = set()
+        while to_list:
+            listed_now = sorted(to_list)
+            was_listed |= to_list
+            to_list = set()
             with errors_as(InputError, f"can't read {self.address}", again=True):
-                listed = in_threads(self.listed, asked)
-            for folder, entries in zip(asked, listed, strict=True):
+                listings = in_threads(self.listed, listed_now)
+            for folder, entries in zip(listed_now, listings, strict=True):
                 for name, info in entries.items():
                     path = posixpath.join(folder, name)
                     if info["type"] == "file":
                         yield path, info
                     elif _STEP.fullmatch(name):
-                        waiting.add(path)
-            waiting -= looked_into
+                        to_list.add(path)
+            to_list -= was_listed
 
     def _is_read_by_runs(self, path: str) -> bool:
         # A bucket may have much else at that address.
@@ -211,7 +211,10 @@ class _Bucket:
             if path.name == CKPT:
                 continue  # replies that were brought
             with errors_as(InputError, f"can't write in {self.kept}", again=True):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
         with errors_as(InputError, f"can't read {self.address}", again=True):
             names = [name for name in self.listed(SHARDS) if "-of-" in name]
         folders = [f"{SHARDS}/{name}" for name in names]
@@ -222,12 +225,12 @@ class _Bucket:
 
     def send_changes(self, *endings: str) -> None:
         """Send those files of the part that have changed here since they were sent or brought."""
-        sent = read_object(self.here(_SENT))
-        changed: dict[str, list[int]] = {}
+        sent = read_object(self.here(_SENT))  # by path: [state here, version there]
+        changed: dict[str, list[int]] = {}  # the state of each by its path
         for path, state in self._states_here().items():
-            is_sent = path in sent and sent[path][0] == state  # [state here, version there]
-            is_meant = not endings or path.endswith(endings)
-            if is_meant and not is_sent:
+            is_unchanged = path in sent and sent[path][0] == state
+            has_ending = not endings or path.endswith(endings)
+            if has_ending and not is_unchanged:
                 changed[path] = state
         # Whoever finds run.json there then finds all the files that it names.
         run_file = os.path.join(self.part, "run.json")
@@ -262,14 +265,25 @@ class _Bucket:
         return states
 
     def _is_shared(self, path: str) -> bool:
-        # Whether a file is sent and brought: not what only this machine has a use for, nor files of
-        # shards, unless the part is a shard.
-        folders = path.split("/")
-        if not self.part and folders[0] == SHARDS:
+        # Whether a file is sent and brought. A shard sends its own files, the whole doesn't.
+        names = path.split("/")
+        if not self.part and names[0] == SHARDS:
             return False
-        if CKPT in folders:
-            return folders[-1] in _KEPT
-        return not path.endswith((_MARK, _SENT, ".part"))
+        if CKPT in names:
+            return names[-1] in _KEPT
+        is_for_this_machine = path.endswith((_MARK, _SENT, ".part"))
+        return not is_for_this_machine
+
+
+class _Log(NamedTuple):
+    """A log of replies: of which writer, in which folder."""
+
+    folder: str
+    writer: str
+
+
+# The size of each part of a log, by its offset in the log, in bytes.
+_SizeAtOffset: TypeAlias = dict[int, int]
 
 
 class _Replies:
@@ -294,9 +308,9 @@ class _Replies:
     def claim(self) -> None:
         """Put this run's claim there, and remember whose was there before."""
         with errors_as(InputError, f"can't write {self._bucket.address}", again=True):
-            before = self._bucket.read(self._claim_path).split()
-            if before:
-                self._known.add(before[0].decode(errors="replace"))
+            claim_before = self._bucket.read(self._claim_path).split()  # the writer, a random id
+            if claim_before:
+                self._known.add(claim_before[0].decode(errors="replace"))
             self._bucket.write(self._claim_path, self._claim)
 
     def is_taken_over(self) -> bool:
@@ -309,48 +323,53 @@ class _Replies:
         counts as sent.
         """
         with errors_as(InputError, f"can't read {self._bucket.address}", again=True):
-            logs = self._listed_logs()
-            in_threads(lambda log: self._bring_log(*log, parts=logs[log]), logs)
-        own_parts = logs[self._folder, self._bucket.writer]  # it is always listed, perhaps empty
+            parts_of_log = self._listed_parts()
+            in_threads(lambda log: self._bring_log(log, parts_of_log[log]), parts_of_log)
+        own_log = _Log(self._folder, self._bucket.writer)
+        own_parts = parts_of_log[own_log]  # it is always listed, perhaps empty
         self._sent_end = max((offset + size for offset, size in own_parts.items()), default=0)
         self._part_begin = self._sent_end
 
-    def _listed_logs(self) -> dict[tuple[str, str], dict[int, int]]:
-        # Returns by (folder, writer) the parts of each log: the size of each by its offset. Logs of
-        # known writers in this folder are always there, perhaps without parts. Logs of other shards
-        # are there, too, unless both shards are blocks of one split, which share no row.
+    def _listed_parts(self) -> dict[_Log, _SizeAtOffset]:
+        # Logs of known writers in this folder are always listed, perhaps without parts. Logs of
+        # other shards are listed, too, unless both shards are blocks of one split, which share no
+        # row.
         bucket = self._bucket
-        logs: dict[tuple[str, str], dict[int, int]]
-        logs = {(self._folder, writer): {} for writer in self._known}
+        parts_of_log: dict[_Log, _SizeAtOffset]
+        parts_of_log = {_Log(self._folder, writer): {} for writer in self._known}
         folders = {CKPT, self._folder}
         for name, info in bucket.listed(SHARDS).items():
             if info["type"] == "directory" and not _are_blocks_of_one_split(name, bucket.part):
                 folders.add(f"{within(SHARDS, name)}/{CKPT}")
-        listed = in_threads(lambda folder: bucket.listed(f"{folder}/replies"), folders)
-        for folder, files in zip(folders, listed, strict=True):
+        listings = in_threads(lambda folder: bucket.listed(f"{folder}/replies"), folders)
+        for folder, files in zip(folders, listings, strict=True):
             for name, info in files.items():
                 match = _PART.fullmatch(name)
                 if match:
-                    logs.setdefault((folder, match[1]), {})[int(match[2])] = info["size"]
-        return logs
+                    writer, offset = match[1], int(match[2])
+                    parts = parts_of_log.setdefault(_Log(folder, writer), {})
+                    parts[offset] = info["size"]
+        return parts_of_log
 
-    def _bring_log(self, folder: str, writer: str, parts: dict[int, int]) -> None:
+    def _bring_log(self, log: _Log, parts: _SizeAtOffset) -> None:
         # Adds to a log here what its parts there have more. A listing may lack new parts: so in the
         # end the one that would come next is asked for by its name.
-        is_own = folder == self._folder and writer == self._bucket.writer
-        path = self._log if is_own else self._bucket.here(folder, "replies", f"{writer}.jsonl")
+        path = self._bucket.here(log.folder, "replies", f"{log.writer}.jsonl")
+        is_own = log == (self._folder, self._bucket.writer)
+        if is_own:
+            path = self._log
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(open_log(path), "ab") as log:
+        with open(open_log(path), "ab") as file:
             while True:
-                end = log.tell()
+                end = file.tell()
                 # The part that has the bytes from `end` on; of several, the one that began last.
-                going_on = [begin for begin, size in parts.items() if begin <= end < begin + size]
-                begin = max(going_on, default=end)
-                name = _part_name(folder, writer, begin)
+                begins = [begin for begin, size in parts.items() if begin <= end < begin + size]
+                begin = max(begins, default=end)
+                name = _part_name(log.folder, log.writer, begin)
                 more = self._bucket.read(name, end - begin, end - begin + CLOSED_BYTES)
                 if not more:
                     break
-                log.write(more)
+                file.write(more)
 
     def send(self) -> None:
         """Send the lines that the own log has gained; a line that has no end yet waits. The part
@@ -378,7 +397,7 @@ def _part_name(folder: str, writer: str, begin: int) -> str:
 
 
 def _are_blocks_of_one_split(name: str, part: str) -> bool:
-    # Such shards have no row in common.
+    # "block-1-8" and "block-2-8" are; they have no row in common.
     own = posixpath.basename(part)
     block, _, count = name.rpartition("-")
     own_block, _, own_count = own.rpartition("-")
@@ -459,7 +478,8 @@ def local(results: str, part: str = "") -> str:
 
 
 def _spelled(address: str) -> str:
-    # Returns the one spelling of an address; InputError for one without a bucket, or with keys.
+    # Different spellings of an address become one. InputError for one without a bucket, or with
+    # keys.
     scheme, _, path = address.partition("://")
     if not path.strip("/"):
         raise InputError(f"{address} names no bucket: results_dir should be as s3://bucket/run")

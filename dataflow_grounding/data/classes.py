@@ -6,7 +6,7 @@ next to records (classes.txt) fixes their numbers for exports.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os.path import splitext
-from typing import Any
+from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import InputError, SpecError
 from dataflow_grounding._util.paths import joined, kind_of, open_input
@@ -35,71 +35,78 @@ def class_key(name: str) -> str:
     return clean_caption(name).lower()
 
 
-def _pairs_stated(
+class _StatedPhrase(NamedTuple):
+    """A phrase and its class, as users write them, so that they may be no texts."""
+
+    phrase: Any
+    class_name: Any
+    entry: str | int  # the number or key in `data.classes` where it is
+
+
+def _stated_phrases(
     classes: Sequence[str] | Mapping[str, str | Mapping[str, Any]],
-) -> list[tuple[Any, Any, str | int]]:
-    # Returns each phrase with its class and the number or key in `classes` where it is stated.
-    # Whether these are texts is for `phrases_with_classes` to check.
+) -> list[_StatedPhrase]:
     if isinstance(classes, str) or not isinstance(classes, (Mapping, Sequence)):
         raise ClassError(
             "classes: should be a list of class names, or a mapping of phrases to classes"
         )
     if not isinstance(classes, Mapping):
-        return [(name, name, number) for number, name in enumerate(classes)]
-    pairs: list[tuple[Any, Any, str | int]] = []
-    for name, stated in classes.items():
-        if not isinstance(stated, Mapping):  # phrase → class
-            pairs.append((name, stated, name))
+        return [_StatedPhrase(name, name, number) for number, name in enumerate(classes)]
+    stated_phrases: list[_StatedPhrase] = []
+    for key, stated in classes.items():
+        if not isinstance(stated, Mapping):  # "hard hat: helmet", a phrase and its class
+            stated_phrases.append(_StatedPhrase(key, stated, key))
             continue
-        unknown = [str(key) for key in stated if key not in (PHRASES, DEFINITION)]
+        # "helmet: {phrases: [hard hat]}", a class and what is stated of it
+        unknown = [str(name) for name in stated if name not in (PHRASES, DEFINITION)]
         if unknown:
             raise ClassError(
-                f"classes: {name!r} has {unknown[0]!r:.40}: a class states {PHRASES}, {DEFINITION}",
-                (name, unknown[0]),
+                f"classes: {key!r} has {unknown[0]!r:.40}: a class states {PHRASES}, {DEFINITION}",
+                (key, unknown[0]),
             )
         if isinstance(stated.get(DEFINITION, ""), (Mapping, list)):
-            what = f"classes: the {DEFINITION} of {name!r} should be a text"
-            raise ClassError(what, (name, DEFINITION))
-        phrases = stated.get(PHRASES) or [name]  # class → what is stated of it
+            what = f"classes: the {DEFINITION} of {key!r} should be a text"
+            raise ClassError(what, (key, DEFINITION))
+        phrases = stated.get(PHRASES) or [key]
         if isinstance(phrases, str) or not isinstance(phrases, Sequence):
-            what = f"classes: the {PHRASES} of {name!r} should be a list"
-            raise ClassError(what, (name, PHRASES))
-        pairs += [(phrase, name, name) for phrase in phrases]
-    return pairs
+            what = f"classes: the {PHRASES} of {key!r} should be a list"
+            raise ClassError(what, (key, PHRASES))
+        stated_phrases += [_StatedPhrase(phrase, key, key) for phrase in phrases]
+    return stated_phrases
 
 
 def phrases_with_classes(
     classes: Sequence[str] | Mapping[str, str | Mapping[str, Any]],
 ) -> dict[str, str]:
     """Return each phrase to look for, with its class; ClassError for wrong `data.classes`."""
-    by_phrase: dict[str, str] = {}
-    first_by_key: dict[str, str] = {}
-    for phrase, name, entry in _pairs_stated(classes):
-        for text in (phrase, name):
+    class_of_phrase: dict[str, str] = {}
+    first_spelling_of: dict[str, str] = {}  # by what all spellings have in common
+    for phrase, class_name, entry in _stated_phrases(classes):
+        for text in (phrase, class_name):
             if not isinstance(text, str) or not text.strip():
                 raise ClassError(f"classes: {text!r} is not a text to look for", (entry,))
-        first = first_by_key.setdefault(class_key(phrase), phrase)
-        if first != phrase:
-            what = f"classes: {first!r} and {phrase!r} are one phrase: leave one"
+        first_spelling = first_spelling_of.setdefault(class_key(phrase), phrase)
+        if first_spelling != phrase:
+            what = f"classes: {first_spelling!r} and {phrase!r} are one phrase: leave one"
             raise ClassError(what, (entry,))
-        if phrase in by_phrase:
+        if phrase in class_of_phrase:
             raise ClassError(f"classes: {phrase!r} is there twice", (entry,))
-        by_phrase[phrase] = name
-    return by_phrase
+        class_of_phrase[phrase] = class_name
+    return class_of_phrase
 
 
 def definitions_of(
     classes: Sequence[str] | Mapping[str, str | Mapping[str, Any]],
 ) -> dict[str, str]:
     """Return the definition of each phrase whose class has one; `classes` isn't checked here."""
-    definitions: dict[str, str] = {}
+    definition_of_phrase: dict[str, str] = {}
     if not isinstance(classes, Mapping):
-        return definitions
+        return definition_of_phrase
     for name, stated in classes.items():
         if isinstance(stated, Mapping) and stated.get(DEFINITION):
             for phrase in stated.get(PHRASES) or [name]:
-                definitions[phrase] = stated[DEFINITION]
-    return definitions
+                definition_of_phrase[phrase] = stated[DEFINITION]
+    return definition_of_phrase
 
 
 def class_of(expression: Mapping[str, Any]) -> str:
@@ -119,11 +126,11 @@ def classes_of(results: str) -> list[str]:
     """
     path = file_of_classes(results)
     names: Iterable[str] = _names_in_file(path) if path else names_stated_in(run_of(results))
-    by_key: dict[str, str] = {}
+    first_spelling_of: dict[str, str] = {}
     for name in names:
         if name.strip():
-            by_key.setdefault(class_key(name), " ".join(name.split()))
-    return list(by_key.values())
+            first_spelling_of.setdefault(class_key(name), " ".join(name.split()))
+    return list(first_spelling_of.values())
 
 
 def file_of_classes(results: str) -> str:
@@ -167,9 +174,9 @@ def names_stated_in(run: Mapping[str, Any]) -> Iterator[str]:
         if isinstance(classes, list):
             names = classes
         else:
-            for name, stated in classes.items():
-                # Entries are phrase → class, or class → a mapping.
-                names.append(stated if isinstance(stated, str) else name)
+            for key, stated in classes.items():
+                # "hard hat: helmet", or "helmet: {phrases: [hard hat]}"
+                names.append(stated if isinstance(stated, str) else key)
         yield from (name for name in names if isinstance(name, str))  # run.json may be damaged
         return  # the first block that states some counts
 
@@ -178,11 +185,11 @@ class ClassList:
     """Collects the names of classes of records, after those that are known."""
 
     def __init__(self, known: list[str]) -> None:
-        self._by_key = {class_key(name): name for name in known}
+        self._name_by_key = {class_key(name): name for name in known}
 
     @property
     def names(self) -> list[str]:
-        return list(self._by_key.values())
+        return list(self._name_by_key.values())
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Add the classes of a record's expressions that have a box or state a `class`. What can't
@@ -196,7 +203,7 @@ class ClassList:
                 continue
             if expression.get("instances") or "class" in expression:
                 name = class_of(expression)
-                self._by_key.setdefault(class_key(name), name)
+                self._name_by_key.setdefault(class_key(name), name)
 
 
 def parts_of(results: str) -> dict[str, str]:

@@ -221,9 +221,8 @@ def parquet_rows(path: str, at_once: int) -> Iterator[dict[str, Any]]:
 
 
 def _rows_that_fit(metadata: Any) -> int:
-    # How many rows may be read together, at their mean size or with the largest value in each: a
-    # Parquet file stores a repeated text once, in a column's dictionary, but each row in memory has
-    # a copy.
+    # A Parquet file stores a repeated text once, in a column's dictionary, but each row in memory
+    # has a copy. So rows have to fit at their mean size, and with the largest dictionary in each.
     row_bytes = 0  # of a row on average, in the group where rows are largest
     dictionary_bytes = 0  # of the largest column with a dictionary, which takes no more than these
     for group_number in range(metadata.num_row_groups):

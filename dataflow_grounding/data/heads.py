@@ -24,7 +24,7 @@ def head_of(phrase: str) -> str:
     head = ""
     for word, after in zip(words, [*words[1:], ""], strict=False):
         if word in _WORDS["relations"] and head in _WORDS["quantities"]:
-            head = ""
+            head = ""  # "of" in "a lot of cars"
         elif head and ends_phrase(word, after):
             break
         elif word not in _WORDS["empty"]:
@@ -34,10 +34,12 @@ def head_of(phrase: str) -> str:
 
 def ends_phrase(word: str, after: str) -> bool:
     """Return whether a word after a noun relates the thing to others: "of", "riding". `after` is
-    the word that follows: a word in -ing may describe that.
+    the word that follows, "" at the end.
     """
     if word in _WORDS["relations"]:
         return True
-    if len(word) <= 4 or not word.endswith("ing") or word in _WORDS["nouns_in_ing"]:
+    may_be_verb = len(word) > 4 and word.endswith("ing") and word not in _WORDS["nouns_in_ing"]
+    if not may_be_verb:
         return False
+    # "man riding a horse", but not "man eating shark"
     return after == "" or after in _WORDS["relations"] or after in _WORDS["empty"]

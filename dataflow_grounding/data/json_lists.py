@@ -26,6 +26,8 @@ _LIST_OF_KEY = re.compile(r"\s*:\s*\[\s*(\])?")  # the same of a list that is a 
 _ITEM = re.compile(r"\s*(?:,\s*|(\]))")  # before another item: "," or "]"
 _OBJECT = re.compile(r'\s*\{\s*(?:(\})|(?="))')  # before an object's first key: "{" or "{ }"
 _MEMBER = re.compile(r'\s*(?:,\s*(?=")|(\}))')  # before another key: "," or "}"
+_LIST_BEGINS = -1  # in place of an item's number; see `lists_in`
+_NO_LIST = -2
 _NEVER = "(?!)"  # matches nothing
 _VALUE = re.compile(rf"\s*:\s*({_NEVER})?")  # before a key's value: ":"; nothing can end there
 
@@ -67,12 +69,12 @@ def lists_in(file: IO[str]) -> Iterator[tuple[str, int, Any]]:
     json_text = _PartlyReadJson(file, "{")
     for name, _ in json_text.values(_OBJECT, _MEMBER):
         if json_text.character_after(_COLON) == "[":
-            yield name, -1, None
+            yield name, _LIST_BEGINS, None
             for number, (item, _) in enumerate(json_text.values(_LIST_OF_KEY, _ITEM)):
                 yield name, number, item
         else:
             value, _ = next(json_text.values(_VALUE, _VALUE))
-            yield name, -2, value
+            yield name, _NO_LIST, value
     json_text.end()
 
 

@@ -77,14 +77,17 @@ def wordings_of(record: Mapping[str, Any]) -> Wordings:
     wordings: dict[str, str] = {}
     for number, sentence in enumerate(sentences, 1):
         ends_cut = is_cut and number == len(sentences)
-        masked = _parts_of(sentence, phrases, ends_cut)
-        key = _key_of(masked)
-        if key.strip(" …"):
-            wordings[key + _CUT if ends_cut else key] = _as_read(sentence, masked)
+        parts = _masked_parts(sentence, phrases, ends_cut)
+        key = _key_of(parts)
+        has_other_words = key.strip(" …") != ""
+        if has_other_words:
+            wordings[key + _CUT if ends_cut else key] = _as_read(sentence, parts)
     return wordings
 
 
 class _Phrases(NamedTuple):
+    """The phrases that are masked in a record's remark."""
+
     by_first: dict[str, list[list[str]]]  # phrases as words, by their first word, longest first
     unspaced: list[str]  # phrases of scripts that put no spaces between words
 
@@ -98,8 +101,7 @@ class _Phrases(NamedTuple):
 
 
 def _phrases_of(record: Mapping[str, Any]) -> _Phrases:
-    # Returns what is masked in a record's remark: its phrases without their articles, the nouns of
-    # these, and its classes.
+    # The record's phrases without their articles, the nouns of these, and its classes.
     rows = record.get(annotated_column(record))
     if not isinstance(rows, list):
         rows = []
@@ -136,21 +138,23 @@ class _Part(NamedTuple):
     mask: str = ""  # what people read in its place
 
 
-def _parts_of(sentence: str, phrases: _Phrases, is_cut: bool) -> list[_Part]:
-    # Returns the words of a sentence; phrases, numbers and words for any thing are masked.
-    found = [(match.start(), match.end()) for match in _WORD.finditer(sentence)]
-    words = [_folded(sentence[start:end]) for start, end in found]
+def _masked_parts(sentence: str, phrases: _Phrases, is_cut: bool) -> list[_Part]:
+    # "The 2 cups are red." becomes "The", "2" masked by N, "cups" masked by …, "are", "red" where
+    # "a cup" is a phrase.
+    spans = [match.span() for match in _WORD.finditer(sentence)]
+    words = [_folded(sentence[start:end]) for start, end in spans]
     parts: list[_Part] = []
     index = 0
     while index < len(words):
         length = _length_of_phrase_at(words, index, phrases, is_cut)
-        start, end = found[index]
+        start, end = spans[index]
         word = words[index]
         if length or word == _MASK:
             length = max(1, length)
             while parts and parts[-1].word in _ARTICLES and not parts[-1].mask:
                 start = parts.pop().start  # the article goes with its phrase
-            parts.append(_Part(start, found[index + length - 1][1], _MASK, _MASK))
+            end_of_phrase = spans[index + length - 1][1]
+            parts.append(_Part(start, end_of_phrase, _MASK, _MASK))
         elif word in _NUMBERS or word[0].isdigit():
             parts.append(_Part(start, end, _MASK, "N"))
         elif word in _THINGS:
@@ -164,8 +168,8 @@ def _parts_of(sentence: str, phrases: _Phrases, is_cut: bool) -> list[_Part]:
 
 
 def _length_of_phrase_at(words: Sequence[str], index: int, phrases: _Phrases, is_cut: bool) -> int:
-    # Returns how many words the phrase at a place has; 0 if there is none. At the end of a text
-    # that is cut off, the beginning of a phrase counts as one.
+    # In words; 0 where no phrase begins. At the end of a text that is cut off, the beginning of a
+    # phrase counts as one.
     if is_cut and _may_begin_phrase(words[index:], phrases):
         return len(words) - index
     for phrase in phrases.by_first.get(words[index], ()):
@@ -176,11 +180,12 @@ def _length_of_phrase_at(words: Sequence[str], index: int, phrases: _Phrases, is
 
 def _may_begin_phrase(words: Sequence[str], phrases: _Phrases) -> bool:
     # Whether some phrase begins with these words, of which the last may be cut off.
-    *whole, last = words
-    for candidates in phrases.by_first.values():
-        for phrase in candidates:
-            begins = len(phrase) >= len(words) and phrase[: len(whole)] == whole
-            if begins and phrase[len(whole)].startswith(last):
+    *whole_words, cut_word = words
+    for same_first in phrases.by_first.values():
+        for phrase in same_first:
+            if len(phrase) < len(words) or phrase[: len(whole_words)] != whole_words:
+                continue
+            if phrase[len(whole_words)].startswith(cut_word):
                 return True
     return False
 
@@ -191,10 +196,10 @@ def _folded(word: str) -> str:
 
 
 def _key_of(parts: Sequence[_Part]) -> str:
-    # Returns what equal wordings have in common: the masks of a list are one, and articles are left
-    # out.
+    # "… are red" for "The cup, the plate and the fork are red.": articles are left out, and a list
+    # of masks is one mask.
     key: list[str] = []
-    joins: list[str] = []  # since the last mask or other word
+    joins: list[str] = []  # words such as "and" since the last mask or other word
     for part in parts:
         if part.word in _ARTICLES:
             continue
@@ -210,8 +215,8 @@ def _key_of(parts: Sequence[_Part]) -> str:
 
 
 def _as_read(sentence: str, parts: Sequence[_Part]) -> str:
-    # Returns a sentence with its masks, for people. The words come from a model: what could be
-    # markup in a page or a README is left out.
+    # For people, with masks. The words come from a model: what could be markup in a page or a
+    # README is left out.
     pieces: list[str] = []
     end = 0
     for part in parts:
@@ -242,7 +247,7 @@ class Manners:
     def add(self, wordings: Wordings, watched: bool = True) -> None:
         """Count a record by its wordings; `rare` counts it only if it is `watched`."""
         self.records += 1
-        self.__dict__.pop("_manner", None)  # it is made again when it is asked for
+        self._forget_manner()
         if not wordings:
             return
         for key, text in wordings.items():
@@ -256,21 +261,26 @@ class Manners:
             self._together.add(tuple(sorted(wordings)))
 
     def _keep_form(self, key: str, text: str) -> None:
-        known = self._as_read.get(key, "")
-        if (len(text), text) > (len(known), known):
+        longest = self._as_read.get(key, "")
+        if (len(text), text) > (len(longest), longest):
             self._as_read[key] = text
 
     def add_all(self, other: "Manners") -> None:
         self.records += other.records
-        self.__dict__.pop("_manner", None)
+        self._forget_manner()
         self._watched += other._watched
         self._by_wording.add_all(other._by_wording)
         self._together.add_all(other._together)
         for key, text in other._as_read.items():
             self._keep_form(key, text)
 
+    def _forget_manner(self) -> None:
+        # It is counted again when it is asked for.
+        self.__dict__.pop("_manner", None)
+
     @cached_property
     def _manner(self) -> dict[str, int]:
+        # In how many records each usual wording is, the commonest first.
         fewest = max(FEWEST_RECORDS, LEAST_SHARE * self.records)
         counts = self._by_wording.at_least(fewest)
         return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
@@ -326,10 +336,11 @@ def manners_of(paths: Iterable[str]) -> Manners:
 
 
 class _Counts(Generic[K]):
-    """How often each key came. Of millions of keys, those that came often are counted. With more
-    than `most` keys, as much is taken from every count as the middle one has (Misra and Gries,
-    Science of Computer Programming 2, 1982): at most `2 / most` of all that was counted is missing
-    from a count. It is added again to the counts that are left.
+    """How often each key came. Of millions of keys, those that came often are counted.
+
+    With more than `most` keys, as much is taken from every count as the middle one has (Misra and
+    Gries, Science of Computer Programming 2, 1982). So at most `2 / most` of all that was counted
+    is missing from a count; `at_least` adds it again.
     """
 
     def __init__(self, most: int) -> None:
@@ -343,8 +354,7 @@ class _Counts(Generic[K]):
             middle = sorted(self.kept.values(), reverse=True)[self._most // 2]
             self._taken += middle
             # at least half of the keys have nothing left, and make room
-            left = ((key, count - middle) for key, count in self.kept.items())
-            self.kept = {key: count for key, count in left if count > 0}
+            self.kept = {key: count - middle for key, count in self.kept.items() if count > middle}
 
     def add_all(self, other: "_Counts[K]") -> None:
         self._taken += other._taken

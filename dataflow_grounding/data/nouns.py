@@ -13,22 +13,22 @@ PAIRS = frozenset(_PLURALS["pairs"].split())
 _ENDS_WORDS: tuple[str, ...] = tuple(_PLURALS["ends_words"].split())
 
 
-def _exceptions() -> dict[str, str]:
-    # Returns singulars by their plurals. A noun with one form, and a singular in -s, is its own.
-    exceptions: dict[str, str] = dict(_PLURALS["irregular"])
+def _exceptional_singulars() -> dict[str, str]:
+    # "men" → "man". A noun with one form, and a singular in -s, is its own: "sheep", "bus".
+    singular_of: dict[str, str] = dict(_PLURALS["irregular"])
     for word in _PLURALS["takes_s"].split():
-        exceptions[word + "s"] = word
+        singular_of[word + "s"] = word
     for word in _PLURALS["takes_es"].split():
-        exceptions[word + "es"] = word
-        exceptions[word] = word
+        singular_of[word + "es"] = word
+        singular_of[word] = word
     for name in ("singular", "same", "pairs"):
         for word in _PLURALS[name].split():
-            exceptions[word] = word
-    return exceptions
+            singular_of[word] = word
+    return singular_of
 
 
-_SINGULAR_OF = _exceptions()  # plural, or the only form of a noun → singular
-_PLURAL_OF = {word: several for several, word in _SINGULAR_OF.items() if several != word}
+_SINGULAR_OF = _exceptional_singulars()
+_PLURAL_OF = {one: several for several, one in _SINGULAR_OF.items() if several != one}
 
 
 def singular(word: str) -> str:
@@ -36,7 +36,7 @@ def singular(word: str) -> str:
     if word in _SINGULAR_OF:
         return _SINGULAR_OF[word]
     for ending in _ENDS_WORDS:
-        if word.endswith(ending):
+        if word.endswith(ending):  # "firemen": "men" becomes "man"
             return word.removesuffix(ending) + _SINGULAR_OF[ending]
     if len(word) < 4 or not word.endswith("s") or word.endswith(("ss", "us", "is")):
         return word
@@ -55,8 +55,9 @@ def plural(word: str) -> str:
     if word in _SINGULAR_OF:  # of one form, as "sheep", or a plural already
         return word
     for ending in _ENDS_WORDS:
-        if word.endswith(_SINGULAR_OF[ending]):
-            return word.removesuffix(_SINGULAR_OF[ending]) + ending
+        singular_ending = _SINGULAR_OF[ending]
+        if word.endswith(singular_ending):  # "fireman": "man" becomes "men"
+            return word.removesuffix(singular_ending) + ending
     if word.endswith(("s", "x", "z", "ch", "sh")):
         return word + "es"
     if word.endswith("y") and word[-2:-1] not in ("a", "e", "i", "o", "u", ""):

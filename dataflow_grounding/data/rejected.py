@@ -19,13 +19,15 @@ def not_rejected(expression: Mapping[str, Any]) -> list[Any] | None:
     else all go by the expression's.
     """
     boxes: list[Any] = expression["instances"]
-    if any("verified" in box for box in boxes):
-        kept = []
-        for box in boxes:
-            if box.get("verified") is not False or not _reviewer(expression, box):
-                kept.append(box)
-        return kept or None
-    return None if _is_rejected(expression) else boxes
+    has_own_verdicts = any("verified" in box for box in boxes)
+    if not has_own_verdicts:
+        return None if _is_rejected(expression) else boxes
+    kept = []
+    for box in boxes:
+        is_rejected = box.get("verified") is False and bool(_reviewer(expression, box))
+        if not is_rejected:
+            kept.append(box)
+    return kept or None
 
 
 def _is_rejected(item: Mapping[str, Any]) -> bool:
@@ -46,14 +48,14 @@ Rejections: TypeAlias = dict[_BoxKey, dict[str, Any]]
 
 def rejections_in(expressions: Sequence[Any]) -> Rejections:
     """Return the boxes that a person rejected, by their own `verified`, else their expression's."""
-    verdicts: Rejections = {}
+    rejections: Rejections = {}
     for expression in filter(_is_readable, expressions):
         for box in expression.get("instances") or ():
-            judged = box if "verified" in box else expression  # which has the box's verdict
+            with_verdict = box if "verified" in box else expression
             reviewer = _reviewer(expression, box)
-            if judged.get("verified") is False and reviewer:
-                verdicts[_key_of(expression, box)] = {"verified": False, "reviewed_by": reviewer}
-    return verdicts
+            if with_verdict.get("verified") is False and reviewer:
+                rejections[_key_of(expression, box)] = {"verified": False, "reviewed_by": reviewer}
+    return rejections
 
 
 def with_twins_rejected(expressions: Sequence[Any], others: Rejections | None = None) -> list[Any]:
@@ -61,21 +63,21 @@ def with_twins_rejected(expressions: Sequence[Any], others: Rejections | None = 
     may have a phrase twice with the same box, in one row or several (`others`); a person who
     rejects one means both. A box that has a reviewer keeps its verdict.
     """
-    verdicts = {**(others or {}), **rejections_in(expressions)}
-    if not verdicts:
+    rejections = {**(others or {}), **rejections_in(expressions)}
+    if not rejections:
         return list(expressions)
-    judged = []
+    expressions_with_verdicts = []
     for expression in expressions:
         if _is_readable(expression) and expression.get("instances"):
             boxes = []
             for box in expression["instances"]:
-                verdict = verdicts.get(_key_of(expression, box))
+                verdict = rejections.get(_key_of(expression, box))
                 if verdict is not None and not _reviewer(expression, box):
                     box = {**box, **verdict}
                 boxes.append(box)
             expression = {**expression, "instances": boxes}
-        judged.append(expression)
-    return judged
+        expressions_with_verdicts.append(expression)
+    return expressions_with_verdicts
 
 
 def _key_of(expression: Mapping[str, Any], box: Mapping[str, Any]) -> _BoxKey:

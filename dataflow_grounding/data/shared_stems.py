@@ -11,20 +11,20 @@ class SharedStems:
     """
 
     def __init__(self) -> None:
-        self._endings: dict[int, str] = {}  # of the first picture of a stem, by the stem's hash
-        self._told: set[int] = set()  # hashes of stem and ending of the later pictures in `_pairs`
-        self._pairs: list[str] = []  # the first picture of a stem and a later one, in words
+        self._first_endings: dict[int, str] = {}  # by the hash of the stem
+        self._later_pictures: set[int] = set()  # hashes of their paths
+        self._pairs: list[str] = []  # "a.jpg and a.png"
 
     def add(self, path: str) -> None:
         """Take in the path of a picture; an empty one, and one that came before, change nothing."""
         if not path:
             return
         stem, ending = os.path.splitext(os.path.normpath(path))
-        key = hash(stem)
-        first = self._endings.setdefault(key, ending)
-        if ending != first and hash((stem, ending)) not in self._told:
-            self._told.add(hash((stem, ending)))
-            self._pairs.append(f"{stem}{first} and {stem}{ending}")
+        hash_of_picture = hash((stem, ending))
+        first_ending = self._first_endings.setdefault(hash(stem), ending)
+        if ending != first_ending and hash_of_picture not in self._later_pictures:
+            self._later_pictures.add(hash_of_picture)
+            self._pairs.append(f"{stem}{first_ending} and {stem}{ending}")
 
     def remarks(self) -> list[str]:
         return counted_items(

@@ -98,9 +98,10 @@ def find_spans(phrases: Sequence[str], caption: str) -> list[Span | None]:
         wanted.setdefault(phrase.words, _WantedPhrase(phrase, [])).indices.append(index)
     spans: list[Span | None] = [None] * len(phrases)
     is_taken = bytearray(len(caption))  # 1 for each character of the caption that is in a span
-    longest_first = sorted(wanted.values(), key=lambda each: len(each.phrase.text), reverse=True)
+    longest_first = sorted(wanted.values(), key=lambda item: len(item.phrase.text), reverse=True)
     for phrase, indices in longest_first:
         occurrences = _occurrences(phrase, folded_caption, plain_caption)
+        # those that overlap no span taken yet, then the others
         free_first = sorted(occurrences, key=lambda span: is_taken.find(1, *span) >= 0)
         chosen = sorted(free_first[: len(indices)])
         for index, (start, end) in zip(indices, chosen, strict=False):
@@ -129,12 +130,11 @@ def whole_words(span: Span, caption: str) -> Span:
     if start == end:
         return start, end
     folded = _fold(caption)
-    edges = [edge.start() for edge in _EDGES.finditer(folded.kinds)]
-    starts = [folded.starts[edge] for edge in edges if edge < len(folded.starts)]
-    ends = [folded.ends[edge - 1] for edge in edges if edge > 0]
+    starts_of_words = [folded.starts[edge] for edge in folded.edges if edge < len(folded.starts)]
+    ends_of_words = [folded.ends[edge - 1] for edge in folded.edges if edge > 0]
     return (
-        max((edge for edge in starts if edge <= start), default=start),
-        min((edge for edge in ends if edge >= end), default=end),
+        max((place for place in starts_of_words if place <= start), default=start),
+        min((place for place in ends_of_words if place >= end), default=end),
     )
 
 
@@ -205,24 +205,25 @@ class _WantedPhrase(NamedTuple):
 
 
 def _occurrences(phrase: _Folded, caption: _Folded, plain_caption: _Folded) -> list[Span]:
-    # Returns the places of a phrase in a caption: first those with the same Markdown marks, then
-    # those that are equal without any marks and don't overlap the first.
-    spans = list(caption.occurrences(phrase))
-    plain = _without_marks(phrase)
-    if plain is phrase and plain_caption is caption:
-        return spans
-    covered = list(spans)
-    for start, end in plain_caption.occurrences(plain):
+    # First those with the same Markdown marks, then those that are equal without any marks and
+    # don't overlap the first.
+    with_marks = list(caption.occurrences(phrase))
+    plain_phrase = _without_marks(phrase)
+    has_no_marks = plain_phrase is phrase and plain_caption is caption
+    if has_no_marks:
+        return with_marks
+    without_marks: list[Span] = []
+    for start, end in plain_caption.occurrences(plain_phrase):
         # the last that begins before this one's end
-        before = bisect_left(covered, (end, end)) - 1
-        if before < 0 or covered[before][1] <= start:
-            spans.append((start, end))
-    return spans
+        before = bisect_left(with_marks, (end, end)) - 1
+        if before < 0 or with_marks[before][1] <= start:
+            without_marks.append((start, end))
+    return with_marks + without_marks
 
 
 def _without_marks(folded: _Folded) -> _Folded:
-    # Returns a text without Markdown's marks. A sign is no mark within a word (vis_a, 2*3), between
-    # blanks or ends of the text ("2 * 3", "*"), or with an accent on it.
+    # Without Markdown's marks. A sign is no mark within a word (vis_a, 2*3), between blanks or ends
+    # of the text ("2 * 3", "*"), or with an accent on it.
     kept_ranges: list[Span] = []
     end_of_last_mark = 0
     for mark in _MARKS.finditer(folded.text):
@@ -334,14 +335,15 @@ def _is_accent(letter: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _is_of_word(letter: str, folded: str) -> bool:
-    # Whether a letter is part of a word, whose neighbours a phrase can't cut off. Signs aren't,
-    # even if their compatibility form is spelt with letters (™, ㎡). Letters of scripts that are
-    # written without spaces aren't either, nor is Hangul, whose particles follow a noun without
-    # one: a phrase may begin or end at any of them.
+    # Whether a phrase can't begin or end between a letter and its neighbour. Signs aren't part of a
+    # word, even if their compatibility form is spelt with letters (™, ㎡).
     if _is_accent(folded):
         return True
-    if not (folded.isalnum() or folded == "_") or unicodedata.category(letter).startswith("S"):
+    is_sign = unicodedata.category(letter).startswith("S")
+    if is_sign or not (folded.isalnum() or folded == "_"):
         return False
+    # In scripts without spaces a phrase may begin or end at any letter. So it may in Hangul, whose
+    # particles follow a noun without a space.
     name = unicodedata.name(folded, "")
     return not name.startswith(
         ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "HANGUL")
