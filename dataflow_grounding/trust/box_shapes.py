@@ -29,7 +29,8 @@ def expected(mean: Sequence[float], deviation: Sequence[float]) -> Expected:
     """Return what to expect where each figure is normal and independent of the others."""
     a, b, c, d = mean
     e, f, g, h = deviation
-    return Expected((a, b, c, d), (e, f, g, h), -math.log(e * f * g * h))
+    log_peak = -math.log(e * f * g * h)  # without the factor that all normal densities have
+    return Expected((a, b, c, d), (e, f, g, h), log_peak)
 
 
 # What pictures in general have: things lie anywhere, mostly near the middle, and are of any size.
@@ -73,6 +74,7 @@ class SeenThings:
         boxes = prior_boxes + self.count
         means = []
         deviations = []
+        # the posterior predictive, with a normal in place of Student's t
         for number, prior_mean in enumerate(prior.mean):
             apart = self.means[number] - prior_mean
             means.append(prior_mean + self.count / boxes * apart)
@@ -81,7 +83,7 @@ class SeenThings:
             deviation = math.sqrt(spread / boxes * (1 + 1 / boxes))
             deviations.append(max(deviation, LEAST_DEVIATION[number]))
         self.expected = expected(means, deviations)
-        self.refresh_at = self.count + 1 + self.count // 10
+        self.refresh_at = self.count + 1 + self.count // 10  # a tenth more boxes change little
         return self.expected
 
 
@@ -109,7 +111,7 @@ def _log_density(shape: Shape, of: Expected) -> float:
 
 def log_likelihood(shape: Shape, of: Expected) -> float:
     """Return how likely a box is that may be like others of its thing, or a slip."""
-    # the larger of both, for their sum; a slip is looked at only where it may be that
+    # The sum of both chances is nearly the larger one.
     usual = _log_density(shape, of) + LOG_USUAL
     if usual >= LIKELIEST_SLIP:
         return usual

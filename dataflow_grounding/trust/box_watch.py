@@ -63,18 +63,19 @@ class BoxWatch:
         """
         from dataflow_grounding.trust.run_watch import RunWatch
 
-        whose = (choice, self.on_suspect, self.every, form)
-        if whose in start.shared:
-            return start.shared[whose], Counter()
+        sharing_key = (choice, self.on_suspect, self.every, form)
+        if sharing_key in start.shared:
+            return start.shared[sharing_key], Counter()
         watch: BoxWatch = BoxWatch(self.on_suspect, self.every)
         watch.poor = self.poor
-        took = choice.settle_to_ground(start, watch.on_poor)
+        counts = choice.settle_to_ground(start, watch.on_poor)
         asked = choice.format
-        if not serving.exact_boxes and asked.scale != "grid_32":
+        may_write_another = not serving.exact_boxes and asked.scale != "grid_32"
+        if may_write_another:
             calibrated = choice.is_calibrated
             watch = RunWatch(watch, serving, asked, start, form, calibrated=calibrated)
-        start.shared[whose] = watch
-        return watch, took
+        start.shared[sharing_key] = watch
+        return watch, counts
 
     async def ask(self, ask: Ask, request: Request[T], image: Image, phrases: Sequence[str]) -> T:
         """Return the answer to a request for boxes of `phrases`; in a run, its replies are judged.

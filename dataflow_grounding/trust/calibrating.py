@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Awaitable, Sequence
 from contextlib import closing
 from dataclasses import replace
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from dataflow_grounding._util.errors import (
     EndpointRefused,
@@ -68,14 +68,19 @@ def advice_to_state() -> str:
     )
 
 
-def calibrate(
-    serving: Serving, stated: BoxFormat, start: RunStart
-) -> tuple[Calibration, Decision, Counter[str]]:
+class Calibrated(NamedTuple):
+    """A calibration, what it rests on, and counts of the requests and tokens that it took."""
+
+    calibration: Calibration
+    decision: Decision
+    counts: Counter[str]
+
+
+def calibrate(serving: Serving, stated: BoxFormat, start: RunStart) -> Calibrated:
     """Find out in which box format a model answers; stored replies answer first.
 
     The first picture is asked for in the format `stated`. The serving's connections are closed
-    afterwards. Returns also what the calibration rests on, and counts of requests and tokens.
-    Raises NoFit, whose message says how to state a format, and RunStopped.
+    afterwards. Raises NoFit, whose message says how to state a format, and RunStopped.
     """
     try:
         return _calibrated(serving, stated, start)
@@ -87,9 +92,7 @@ def calibrate(
     return _calibrated(serving, stated, replace(start, options=options))
 
 
-def _calibrated(
-    serving: Serving, stated: BoxFormat, start: RunStart
-) -> tuple[Calibration, Decision, Counter[str]]:
+def _calibrated(serving: Serving, stated: BoxFormat, start: RunStart) -> Calibrated:
     own = start.pictures()
     asker = _Asker(serving, start, own)
     max_side = serving.image_limits.max_side
@@ -103,13 +106,13 @@ def _calibrated(
             why += _ADVICE_TO_ASK_AGAIN
         unclear.args = (why,)  # the message
         raise
-    return _calibration(asker, decision), decision, asker.asking.counts
+    return Calibrated(_calibration(asker, decision), decision, asker.asking.counts)
 
 
 def shape_of_run(
     serving: Serving, known: BoxFormat, start: RunStart, size: Size
 ) -> tuple[Shape, Counter[str]]:
-    """Find out how a run's elongated pictures of a size are sent.
+    """Find out how a run's elongated pictures of a size are sent; count requests and tokens.
 
     The serving's connections are closed afterwards. Raises RunStopped.
     """
@@ -146,7 +149,7 @@ def measure_frames_of(
     on no line, or aren't in the format, and RunStopped.
     """
     asker = _Asker(serving, start, own)
-    further, pictures = run_blocking(
+    format_with_all_maps, pictures = run_blocking(
         lambda: asker.closing(add_frames(asker.ask, known.format, missing))
     )
     answered = list(dict.fromkeys(picture.size for picture in pictures))
@@ -157,7 +160,7 @@ def measure_frames_of(
         date=utc_timestamp(),
         requests=known.requests + len(pictures),
         limits=replace(limits, frames=(*limits.frames, *answered)),
-        maps=list(further.maps),
+        maps=list(format_with_all_maps.maps),
         refused=known.refused + refused,
         sizes=known.sizes + [picture.sent for picture in pictures],
     )
@@ -188,8 +191,9 @@ def _calibration(asker: "_Asker", decision: Decision) -> Calibration:
 def _asked_key_of(serving: Serving) -> str:
     # The key under which the store says that this very address was asked. The replies' own keys
     # don't have the address, so that a reply of one answers for another.
-    where = json.dumps(["calibration", serving.identity_there()], sort_keys=True, default=repr)
-    return hashlib.sha256(where.encode()).hexdigest()[:32]
+    parts = ["calibration", serving.identity_there()]
+    text = json.dumps(parts, sort_keys=True, default=repr)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def _was_asked(serving: Serving, replies: str) -> bool:
@@ -210,10 +214,11 @@ class _Asker:
         self._suffixes = itertools.cycle(suffixes)
         # What a frame scales or pads goes out as JPEG, of any type that it is.
         in_frames = [*suffixes, ".jpg"] if len(own.sizes) > 1 else suffixes
-        self._suffixes_in_frames = itertools.cycle(dict.fromkeys(in_frames))
+        self._suffixes_in_frames = itertools.cycle(dict.fromkeys(in_frames))  # each once
         self._store = KeyedLog(start.replies or "")
         self._number = itertools.count()  # in file names, as pictures of one size are drawn at once
-        self._asked: Counter[tuple[str, ...]] = Counter()  # how often each question was asked
+        # how often each question was asked, by the picture's digest and the question's text
+        self._times_asked: Counter[tuple[str, str]] = Counter()
 
     async def closing(self, work: Awaitable[T]) -> T:
         """Return the result of `work`, and close connections and store, also where it fails.
@@ -235,15 +240,15 @@ class _Asker:
             self._store.close()
 
     async def ask(
-        self, asked: Sequence[Probe], stated: BoxFormat, narrower: SizeLimits | None = None
+        self, probes: Sequence[Probe], stated: BoxFormat, narrower: SizeLimits | None = None
     ) -> list[ProbedPicture]:
-        """Ask for these pictures, all at once, in the format `stated`; the order is kept."""
+        """Ask about these pictures, all at once, in the format `stated`; the order is kept."""
         limits = replace(self.serving.image_limits, frames=())  # a picture may be of a new frame
         if narrower is not None:
             limits = limits.within(narrower)
         with tempfile.TemporaryDirectory(prefix="calibration-") as folder:
             return await asyncio.gather(
-                *[self._ask(probe, stated, limits, folder) for probe in asked]
+                *[self._ask(probe, stated, limits, folder) for probe in probes]
             )
 
     async def _ask(
@@ -276,14 +281,14 @@ class _Asker:
         [image] = question.images
         key = (image.sent_digest, question.question)
         # A picture that is asked for again is another sample of the model, not the stored reply.
-        question = replace(question, sample=self._asked[key])
-        self._asked[key] += 1
+        question = replace(question, sample=self._times_asked[key])
+        self._times_asked[key] += 1
         step = StepAsk(self.asking, self._store, CALIBRATION, (probe.size,))
         try:
             picture, _ = await self.asking.answer(question, step)
             return picture
         except UnreadableReply as error:
-            return ProbedPicture(probe, image.sent_size, [], str(error))
+            return ProbedPicture(probe, image.sent_size, [], trouble=str(error))
 
 
 def _suffixes(own: OwnPictures, limits: ImageLimits) -> list[str]:

@@ -56,7 +56,7 @@ class Calibration:
     limits: SizeLimits | None = None
     """The sizes in which pictures are sent; None for all."""
     sizes: list[Size] = field(default_factory=list)
-    """The sizes at which that was measured."""
+    """The sizes, as sent, of the probe pictures that all of this rests on."""
     maps: list[FrameMap] = field(default_factory=list)
     """What numbers mean in each frame, where they were measured."""
     refused: list[Size] = field(default_factory=list)
@@ -161,7 +161,7 @@ def _calibration_of(row: dict[str, Any]) -> Calibration:
     if any(min(limits.sent(size)) < LEAST_SIDE for size in SAMPLE_SIZES):
         raise ValueError("pictures would be sent too small to see anything")
     sample = measured[0] if measured else SAMPLE_SIZES[0]
-    if not known.boxes or not all(0 < most <= MOST_SIDE**2 for most in known.limits(sample)):
+    if not known.boxes or not all(0 < end <= MOST_SIDE**2 for end in known.limits(sample)):
         raise ValueError("the format is not one of boxes in pictures")
     return calibration
 

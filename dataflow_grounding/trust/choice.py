@@ -59,7 +59,7 @@ class FormatChoice:
         self._serving = serving
         self._uncalibrated_limits = serving.image_limits
         self._calibration: Calibration | None = None
-        self._shapes: list[Shape] = []  # of elongated pictures that were tried
+        self._tried_shapes: list[Shape] = []  # of elongated pictures
         self.limits: SizeLimits | None = None  # the sizes in which pictures are sent; None for all
         self.pending = False
         named = _named_format(serving, wanted)
@@ -150,18 +150,20 @@ class FormatChoice:
         `on_poor` is called with a sentence for each size in which boxes are far off even so.
         """
         counts = self.settle(start)
-        if self.format.scale in ("px", "grid_32") or not self._serving.takes_probes:
+        # What pixels mean is measured in elongated frames, too. Boxes in grid cells aren't checked.
+        needs_no_check = self.format.scale in ("px", "grid_32")
+        if needs_no_check or not self._serving.takes_probes:
             return counts
         pictures = start.pictures()
         for size in most_elongated(pictures.sizes, self._serving.image_limits):
-            shape = next((one for one in self._shapes if one.covers(size)), None)
+            shape = next((one for one in self._tried_shapes if one.covers(size)), None)
             if shape is None:
                 # Here, as few runs have elongated pictures: it imports Pillow.
                 from dataflow_grounding.trust.calibrating import shape_of_run
 
-                shape, asked = shape_of_run(self._serving, self.format, start, size)
-                counts += asked
-                self._shapes.append(shape)
+                shape, shape_counts = shape_of_run(self._serving, self.format, start, size)
+                counts += shape_counts
+                self._tried_shapes.append(shape)
                 self._pad(shape)
             if shape.off is not None:
                 on_poor(
@@ -204,12 +206,12 @@ class FormatChoice:
         )
         if not missing:
             return Counter()
-        each = "2 to 8 requests each tell what numbers mean in them"
+        what_it_takes = "2 to 8 requests each tell what numbers mean in them"
         if not known.maps:
-            each = "a request each tells whether they are answered as others are"
-        say(f"Pictures are sent in further sizes, {_listed(missing)} px: {each}.")
+            what_it_takes = "a request each tells whether they are answered as others are"
+        say(f"Pictures are sent in further sizes, {_listed(missing)} px: {what_it_takes}.")
         try:
-            further, counts = measure_frames_of(self._serving, known, start, pictures, missing)
+            extended, counts = measure_frames_of(self._serving, known, start, pictures, missing)
         except NoFit as unclear:
             say(f"The calibration doesn't hold there: {unclear}.")
             self.pending = True
@@ -220,13 +222,13 @@ class FormatChoice:
             # do. The run's folder keeps that these were refused.
             say(f"Pictures are sent in the sizes that are measured: {refused}")
             date = utc_timestamp()
-            further = replace(known, date=date, refused=[*known.refused, *missing])
+            extended = replace(known, date=date, refused=[*known.refused, *missing])
             if start.folder:
-                further.save(run_file(start.folder))
+                extended.save(run_file(start.folder))
             return Counter()
-        _warn_of_vague_maps(further)
-        store_calibration(further, start.folder)
-        self._take(further)
+        _warn_of_vague_maps(extended)
+        store_calibration(extended, start.folder)
+        self._take(extended)
         return counts
 
     def _calibrate(self, start: RunStart, sent_before: int) -> Counter[str]:
@@ -273,14 +275,14 @@ def choice_of(serving: Serving, wanted: str | None = None) -> FormatChoice:
             f"{serving.model} writes boxes as {serving.box_format} alone: leave out"
             f" {setting('vlm.box_format')}"
         )
-    asked = (wanted, serving.box_format, serving.model, serving.endpoint, repr(serving.box_formats))
+    whose = (wanted, serving.box_format, serving.model, serving.endpoint, repr(serving.box_formats))
     # The serving itself holds them: they go when it goes, copies of it share them, and a pipeline
     # that is sent to another process takes them along.
     choices: dict[Hashable, FormatChoice] = vars(serving).setdefault(SHARED, {})
-    choice = choices.get(asked)
+    choice = choices.get(whose)
     if choice is None:
         # Two threads may come at once: setdefault gives both the same choice.
-        choice = choices.setdefault(asked, FormatChoice(serving, wanted))
+        choice = choices.setdefault(whose, FormatChoice(serving, wanted))
     choice.recall()
     return choice
 

@@ -10,8 +10,8 @@ class EqualBoxes:
     """Counts pictures in a row of which the replies have the same numbers, in any order."""
 
     def __init__(self) -> None:
-        self._numbers: set[Bbox] = set()
-        self._pictures: set[str] = set()
+        self._last_numbers: set[Bbox] = set()
+        self._paths_in_a_row: set[str] = set()
         self._is_told = False
 
     def add(self, reply: JudgedReply, path: str) -> str:
@@ -19,11 +19,11 @@ class EqualBoxes:
         numbers = {box.numbers for box in reply.boxes}
         if not numbers:
             return ""
-        if numbers != self._numbers:
-            self._pictures.clear()
-        self._numbers = numbers
-        self._pictures.add(path)
-        if self._is_told or len(self._pictures) < IN_A_ROW:
+        if numbers != self._last_numbers:
+            self._paths_in_a_row.clear()
+        self._last_numbers = numbers
+        self._paths_in_a_row.add(path)
+        if self._is_told or len(self._paths_in_a_row) < IN_A_ROW:
             return ""
         self._is_told = True
         return f"the boxes of {IN_A_ROW} pictures in a row have the same numbers"

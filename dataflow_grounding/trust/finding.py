@@ -12,6 +12,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
+from typing import NamedTuple
 
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding.boxes.coordinates import BoxFormat, FrameMap, Order
@@ -98,21 +99,22 @@ class Decision:
 class Deciding:
     """Finds out one model's box format, by asking about probe pictures.
 
-    Long computations run in a thread, because the event loop may have other things to do. `own` are
-    sizes of the run's pictures, the commonest first, with how many there are of each.
+    Long computations run in a thread, because the event loop may have other things to do.
+    `own_sizes` are those of the run's pictures, the commonest first; `counts` says how many there
+    are of each.
     """
 
     def __init__(
         self,
         ask: AskProbes,
         max_side: int,
-        own: Sequence[Size] = (),
+        own_sizes: Sequence[Size] = (),
         counts: Sequence[int] = (),
     ) -> None:
         self.ask = ask
         self.max_side = max_side
-        self.own = own
-        self.counts = counts or [1] * len(own)
+        self.own_sizes = own_sizes
+        self.counts = counts or [1] * len(own_sizes)
         self.pictures: list[ProbedPicture] = []
         self.refused: list[Size] = []
 
@@ -130,16 +132,16 @@ class Deciding:
             raise NothingAnswered(why_refused)
         if not any(answer.usable for picture in self.pictures for answer in picture.answers):
             raise NoFit(described(self.pictures, "no box that could be read came back"))
-        asked = await asyncio.to_thread(_suggested, self.pictures, stated)
-        await self._ask_for([small, *others], asked)
-        found = await self._fit_parts(asked)
-        if found is not None:
-            await self._ask_further(asked)  # it has to fit these, too
-            found = await self._fit_parts(asked)
-        if found is not None and not self.refused:
-            return Decision(found, self.pictures)
-        if found is not None:  # but for sizes that are refused
-            decision = await self._parts_in_frames(asked)
+        suggested = await asyncio.to_thread(_suggested, self.pictures, stated)
+        await self._ask_for([small, *others], suggested)
+        fit = await self._fit_parts(suggested)
+        if fit is not None:
+            await self._ask_further(suggested)  # it has to fit these, too
+            fit = await self._fit_parts(suggested)
+        if fit is not None and not self.refused:
+            return Decision(fit, self.pictures)
+        if fit is not None:  # some sizes are refused
+            decision = await self._parts_in_frames(suggested)
             if decision is not None:
                 return decision
         order = await asyncio.to_thread(order_in, self.pictures)
@@ -157,44 +159,44 @@ class Deciding:
         # Numbers are parts of the side, but some sizes are refused. Why isn't known: it may be
         # their area, a side or the shape. So pictures are sent only in sizes that were answered.
         count_before = len(self.pictures)
-        frames = await self._answered_frames(asked, [0])
-        self.pictures += [picture for [picture] in frames.values()]
+        pictures_by_frame = await self._answered_frames(asked, layouts=[0])
+        self.pictures += [picture for [picture] in pictures_by_frame.values()]
         self._leave_out_silent(count_before)
-        found = await self._fit_parts(asked)
-        if found is None:
+        fit = await self._fit_parts(asked)
+        if fit is None:
             return None
-        limits = SizeLimits(self.max_side, frames=tuple(frames))
-        return Decision(found, self.pictures, limits, self.refused)
+        limits = SizeLimits(self.max_side, frames=tuple(pictures_by_frame))
+        return Decision(fit, self.pictures, limits, self.refused)
 
     async def _ask_for(self, sizes: Sequence[Size], asked: BoxFormat) -> str:
         # Returns why one was refused; "" where none was.
         sent = [picture.sent for picture in self.pictures]
-        wanted = [size for size in sizes if not is_near(size, sent)]
-        wanted = [size for size in wanted if may_be_taken(size, self.refused, sent)]
-        why = ""
-        for picture in await self.ask([probe_of(size) for size in wanted], asked):
+        new_sizes = [size for size in sizes if not is_near(size, sent)]
+        worth_asking = [size for size in new_sizes if may_be_taken(size, self.refused, sent)]
+        why_refused = ""
+        for picture in await self.ask([probe_of(size) for size in worth_asking], asked):
             if picture.refused:
                 self.refused.append(picture.size)
-                why = picture.refused
+                why_refused = picture.refused
             else:
                 self.pictures.append(picture)
-        return why
+        return why_refused
 
     async def _ask_further(self, asked: BoxFormat) -> None:
-        # In sizes of the run's pictures, or of usual shapes. Strips are left out: `padding.py`
+        # Asks in sizes of the run's pictures, or in usual shapes. Strips are left out: `padding.py`
         # finds out how to send these.
         count_before = len(self.pictures)
         legible_sizes = [
-            legible(reduced_to(size, self.max_side), self.max_side) for size in self.own
+            legible(reduced_to(size, self.max_side), self.max_side) for size in self.own_sizes
         ]
         further = one_of_each_kind(legible_sizes) or USUAL_SHAPES
         await self._ask_for([size for size in further if not is_elongated(size)], asked)
         self._leave_out_silent(count_before)
 
-    def _leave_out_silent(self, first: int) -> None:
-        # Leaves out those of the pictures from the `first` one on that were hardly answered.
+    def _leave_out_silent(self, count_before: int) -> None:
+        # Leaves out pictures that were hardly answered, but none of the first `count_before`.
         silent = []
-        for picture in self.pictures[first:]:
+        for picture in self.pictures[count_before:]:
             if sum(answer.usable for answer in picture.answers) < LEAST_ANSWERS:
                 silent.append(picture)
         if silent:
@@ -207,10 +209,10 @@ class Deciding:
 
     async def _decide_by_frames(self, order: Order) -> Decision:
         asked = find_box_format(f"{order}_px", "")
-        frames = await self._answered_frames(asked, FIRST_LAYOUTS)
-        maps, pictures = await measure_frames(self.ask, asked, frames)
+        pictures_by_frame = await self._answered_frames(asked, FIRST_LAYOUTS)
+        maps, pictures = await measure_frames(self.ask, asked, pictures_by_frame)
         fit = fit_of(format_in_frames(order, maps), pictures)
-        limits = SizeLimits(self.max_side, frames=tuple(frames))
+        limits = SizeLimits(self.max_side, frames=tuple(pictures_by_frame))
         return Decision(fit, pictures, limits, self.refused)
 
     async def _answered_frames(
@@ -220,20 +222,20 @@ class Deciding:
         # to others.
         limits = SizeLimits(self.max_side)
         sent = [picture.sent for picture in self.pictures]
-        answered: dict[Size, list[ProbedPicture]] = {}
+        pictures_by_frame: dict[Size, list[ProbedPicture]] = {}
         while True:
             frames = choose_frames(
-                self.own, self.counts, limits, list(answered), self.refused, sent
+                self.own_sizes, self.counts, limits, list(pictures_by_frame), self.refused, sent
             )
-            missing = [size for size in frames if size not in answered]
+            missing = [size for size in frames if size not in pictures_by_frame]
             if not missing:
                 break
-            further = await ask_frames(self.ask, asked, missing, layouts)
-            answered |= further
-            self.refused += [size for size in missing if size not in further]
-        if not answered:
+            answered = await ask_frames(self.ask, asked, missing, layouts)
+            pictures_by_frame |= answered
+            self.refused += [size for size in missing if size not in answered]
+        if not pictures_by_frame:
             raise NoFit("pictures are refused in all sizes that were tried")
-        return answered
+        return pictures_by_frame
 
 
 def is_near(size: Size, known: Sequence[Size]) -> bool:
@@ -270,30 +272,39 @@ def _format_in_parts(
     pictures: Sequence[ProbedPicture], asked: BoxFormat, order: Order | None
 ) -> BoxFormat | None:
     families = {answer.family for picture in pictures for answer in picture.answers}
-    if len(families) == 1 and None not in families:
+    if len(families) == 1 and None not in families:  # their special tokens name the format
         return known_formats()[str(families.pop())]
-    lines: list[tuple[Line, int]] = []  # with the side, in pixels as sent, that each is of
+    lines: list[_SideLine] = []
     for picture in pictures:
         of_picture = lines_of([picture], order) if order else None
         if of_picture is None:
             return None
-        lines += zip(of_picture, picture.sent, strict=True)
+        lines += map(_SideLine, of_picture, picture.sent)
     scales = [asked.scale] if isinstance(asked.scale, int) else []
-    far_off = {scale: _how_far_off(lines, scale) for scale in (*scales, *PARTS)}
-    least = min(far_off.values())
+    scales += PARTS
+    off_by_scale = {scale: _how_far_off(lines, scale) for scale in scales}
+    least = min(off_by_scale.values())
     if least > MOST_MEAN_SQUARE:
         return None
     # the first that is about as good as the best: the one asked for, else the most usual one
-    scale = next(scale for scale, off in far_off.items() if off <= least + USUAL_SCALE_MARGIN)
+    scale = next(one for one, off in off_by_scale.items() if off <= least + USUAL_SCALE_MARGIN)
     is_as_asked = (asked.order, asked.scale, asked.frame) == (order, scale, "sent")
     if is_as_asked:
         return asked
     return find_box_format(f"{order}_{scale}", "")
 
 
-def _how_far_off(lines: Sequence[tuple[Line, int]], scale: float) -> float:
-    # How far lines are from reaching from 0 to this scale: the mean square of what each end is off,
-    # in standard errors; infinite where one of them is off for sure.
+class _SideLine(NamedTuple):
+    """The line of an axis, and the axis' side in pixels as sent."""
+
+    line: Line
+    side: int
+
+
+def _how_far_off(lines: Sequence[_SideLine], scale: float) -> float:
+    # A line of this scale has the number 0 at one end of the side, and `scale` at the other. The
+    # result is the mean square of what each end is off, in standard errors. It is infinite where an
+    # end is off for sure.
     squares = []
     for line, side in lines:
         for off in (line.start / scale, line.number_at(side) / scale - 1):
@@ -305,18 +316,18 @@ def _how_far_off(lines: Sequence[tuple[Line, int]], scale: float) -> float:
 
 def _check_one_format(pictures: Sequence[ProbedPicture], known: BoxFormat) -> None:
     # Raises NoFit where some of the rectangles that the format misses are found in a second one.
-    missed = [off > NEAR for off in read_in(pictures, known).off]
-    if sum(missed) < LEAST_IN_SECOND:
+    are_missed = [off > NEAR for off in read_in(pictures, known).off]
+    if sum(are_missed) < LEAST_IN_SECOND:
         return
     for name in plain_names(known):
-        others = compress(read_in(pictures, find_box_format(name, "")).off, missed)
-        explained = sum(off <= NEAR_IN_SECOND for off in others)
+        off_in_second = read_in(pictures, find_box_format(name, "")).off
+        explained = sum(off <= NEAR_IN_SECOND for off in compress(off_in_second, are_missed))
         if explained >= LEAST_IN_SECOND:
             raise NoFit(
                 described(
                     pictures,
                     f"the model answers in two formats: {known.name} for"
-                    f" {missed.count(False)} rectangles, {name} for {explained}",
+                    f" {are_missed.count(False)} rectangles, {name} for {explained}",
                 )
             )
 
@@ -342,19 +353,19 @@ def _suggested(pictures: Sequence[ProbedPicture], stated: BoxFormat) -> BoxForma
 def fit_of(known: BoxFormat, pictures: Sequence[ProbedPicture]) -> Fit:
     """Return how well a format fits the answers; its errors are of the rectangles found alone."""
     found_in: list[int] = []
-    in_pixels: list[float] = []  # how far off each edge is, of the rectangles that are found
+    edges_off_px: list[float] = []
     worst_shares: list[float] = []
     for picture in pictures:
         found = [edges for edges in read_in([picture], known).edges_off if max(edges) <= NEAR]
         found_in.append(len(found))
-        for edges in found:
+        for edges_off in found:
             width, height = picture.shown
-            in_pixels += map(operator.mul, edges, (width, height, width, height))
-            worst_shares.append(max(edges))
+            edges_off_px += map(operator.mul, edges_off, (width, height, width, height))
+            worst_shares.append(max(edges_off))
     error_px = 0.0
     error_share = 1.0
     if worst_shares:
-        error_px = round(statistics.mean(in_pixels), 2)
+        error_px = round(statistics.mean(edges_off_px), 2)
         error_share = round(statistics.median(worst_shares), 5)
     asked = sum(picture.asked for picture in pictures)
     return Fit(known, error_px, error_share, found_in, asked)
@@ -418,7 +429,8 @@ async def measure_frames(
             if is_vague and not is_last:
                 vague.append(size)
         if vague:
-            probes = [probe_of(size, INNER + len(pictures[size])) for size in vague]
+            next_layouts = {size: INNER + len(pictures[size]) for size in vague}
+            probes = [probe_of(size, layout) for size, layout in next_layouts.items()]
             for picture in await ask(probes, asked):
                 pictures[picture.size].append(picture)
         to_fit = vague
@@ -435,7 +447,7 @@ async def add_frames(
     lie on no line, or are no parts of the side.
     """
     if known.scale != "px":
-        answered = await ask_frames(ask, known, missing, [0])
+        answered = await ask_frames(ask, known, missing, layouts=[0])
         pictures = [picture for of_size in answered.values() for picture in of_size]
         found = fit_parts(pictures, known) if pictures else None
         if pictures and (found is None or found.format != known):

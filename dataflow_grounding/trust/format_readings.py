@@ -62,15 +62,15 @@ class FormatReading:
 
     def view(self, sent: Sent) -> View:
         canvas = self.format.canvas(sent.size)
-        x, y = 1.0, 1.0  # numbers for a pixel of the canvas
+        x_per_pixel, y_per_pixel = 1.0, 1.0
         if self.format.scale != "px":
             whole_x, whole_y = self.format.limits(sent.size)
-            x = whole_x / canvas.width
-            y = whole_y / canvas.height
-        left = x * canvas.left
-        top = y * canvas.top
-        width = x * canvas.image_width * sent.across
-        height = y * canvas.image_height * sent.down
+            x_per_pixel = whole_x / canvas.width
+            y_per_pixel = whole_y / canvas.height
+        left = x_per_pixel * canvas.left
+        top = y_per_pixel * canvas.top
+        width = x_per_pixel * canvas.image_width * sent.across
+        height = y_per_pixel * canvas.image_height * sent.down
         most = NEARLY * max(left + width, top + height)
         return View(left, top, width, height, most, math.log(width * height))
 
@@ -109,14 +109,14 @@ def is_inside(box: Bbox) -> bool:
 
 def other_readings(asked: BoxFormat) -> list[FormatReading]:
     """Return the formats that may be mistaken for the one asked for, all in its frame."""
-    # Every other order at its scale, every other scale in its order and with x and y swapped,
-    # x1, x2, y1, y2 and, for thousandths, HALF of their range. Of scales that are ALIKE, only 1000
-    # counts.
+    # of scales that are alike, 1000 is read for all
     scale = ALIKE.get(asked.scale, asked.scale) if isinstance(asked.scale, int) else asked.scale
+    frame = "" if asked.frame == "sent" else f"@{asked.frame}"
+    # every other order at its scale
+    names = [f"{order}_{scale}" for order in ORDERS if order != asked.order]
+    # every other scale, in its order and with x and y swapped
     swapped: dict[Order, Order] = {"xyxy": "yxyx", "yxyx": "xyxy"}
     orders = [order for order in (asked.order, swapped.get(asked.order)) if order]
-    frame = "" if asked.frame == "sent" else f"@{asked.frame}"
-    names = [f"{order}_{scale}" for order in ORDERS if order != asked.order]
     for other in SCALES:
         if other != scale and other not in ALIKE:
             names += [f"{order}_{other}" for order in orders]

@@ -39,15 +39,16 @@ def choose_frames(
     At most MOST_FRAMES are added to those `measured`, which come first and cost no probe pictures.
     Without `sizes`, they are for a run that isn't known.
     """
-    taken = [*measured, *answered]
-    all_usual = [frame for frame in grid(limits) if may_be_taken(frame, refused, taken)]
+    are_taken = [*measured, *answered]  # by the endpoint
+    all_usual = [frame for frame in grid(limits) if may_be_taken(frame, refused, are_taken)]
     if not sizes:
         usual = [frame for frame in all_usual if frame in _of_area(USUAL_AREA, limits)]
         return list(dict.fromkeys([*measured, *(usual or all_usual)]))
     sizes = [limits.fitted(size) for size in sizes]
     own = [legible(size, limits.max_side) for size in sizes[:MOST_TRIED]]
-    own = [frame for frame in own if may_be_taken(frame, refused, taken)]
+    own = [frame for frame in own if may_be_taken(frame, refused, are_taken)]
     candidates = list(dict.fromkeys([*own, *all_usual]))
+    # as if none was measured yet
     chosen = _chosen(sizes, counts, candidates, measured=[], low_enough=0.0)
     if not measured:
         return chosen

@@ -8,7 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from dataflow_grounding._util.errors import GroundingError
 from dataflow_grounding.boxes.coordinates import BoxFormat
@@ -17,7 +17,15 @@ from dataflow_grounding.data.records import Record
 from dataflow_grounding.engine.options import OwnPictures
 from dataflow_grounding.images.image import Image, ImageLimits, SizeLimits, open_image
 
-PictureKind: TypeAlias = "tuple[tuple[str, int] | Size, str]"
+
+class SizeKind(NamedTuple):
+    """A shape, and the power of two that the long side has."""
+
+    shape: str
+    power_of_two: int
+
+
+PictureKind: TypeAlias = "tuple[SizeKind | Size, str]"
 """The kind of a picture's size, or its frame, and its media type."""
 
 # The aspect, longer over shorter side, up to which no model is known to put boxes in wrong places:
@@ -30,8 +38,8 @@ AT_THE_END = 20
 MOST_KINDS = 8  # that have a probe before a run, which a run of a thousand requests can bear
 
 
-def kind_of(size: Size) -> tuple[str, int]:
-    """Return the kind of a size as sent: its shape, and the power of two that its long side has."""
+def kind_of(size: Size) -> SizeKind:
+    """Return the kind of a size as sent."""
     width, height = size
     if width == height:
         shape = "square"
@@ -39,7 +47,7 @@ def kind_of(size: Size) -> tuple[str, int]:
         shape = "wide" if width > ELONGATED * height else "lying"
     else:
         shape = "tall" if height > ELONGATED * width else "upright"
-    return shape, int(math.log2(max(size)))
+    return SizeKind(shape, int(math.log2(max(size))))
 
 
 def one_of_each_kind(sizes: Sequence[Size]) -> list[Size]:
@@ -49,14 +57,15 @@ def one_of_each_kind(sizes: Sequence[Size]) -> list[Size]:
     """
     first = []
     for shape in ("lying", "upright"):
-        first += [size for size in sizes if kind_of(size)[0] == shape][:1]
+        first += [size for size in sizes if kind_of(size).shape == shape][:1]
     if sizes:
-        strip = max(sizes, key=lambda size: max(size) / min(size))
-        first += [strip] if kind_of(strip)[0] in ("wide", "tall") else []
-    chosen: dict[tuple[str, int], Size] = {}
+        most_elongated_one = max(sizes, key=lambda size: max(size) / min(size))
+        if kind_of(most_elongated_one).shape in ("wide", "tall"):
+            first.append(most_elongated_one)
+    size_of_kind: dict[SizeKind, Size] = {}
     for size in [*first, *sizes]:
-        chosen.setdefault(kind_of(size), size)
-    return list(chosen.values())[:MOST_KINDS]
+        size_of_kind.setdefault(kind_of(size), size)
+    return list(size_of_kind.values())[:MOST_KINDS]
 
 
 def sizes_to_check(sizes: Sequence[Size], *, in_frames: bool) -> list[Size]:
@@ -129,8 +138,8 @@ def probes_for(
     if not requests or every is None:
         return 0
     kinds = sizes_to_check(list(pictures), in_frames=in_frames)
-    at_the_end = requests >= min(AT_THE_END, every)
-    return max(1, len(kinds)) + requests // every + at_the_end
+    ends_with_a_check = requests >= min(AT_THE_END, every)
+    return max(1, len(kinds)) + requests // every + int(ends_with_a_check)
 
 
 def sent_sizes(pictures: OwnPictures, limits: ImageLimits) -> Counter[Size]:

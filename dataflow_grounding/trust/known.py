@@ -95,7 +95,7 @@ class Turns:
             failed = await asyncio.shield(asyncio.wrap_future(others))
             if failed is not None:
                 raise copy.copy(failed)
-        else:
+        else:  # it isn't wanted any more
             return
         error: BaseException | None = None
         try:
@@ -133,7 +133,7 @@ class Known:
         return time.monotonic() - self.checked_at < FRESH
 
     async def probes(self) -> "Probing":
-        # In a thread: with it come the libraries that draw pictures, which take long to import.
+        # In a thread: libraries that draw pictures are imported, too, which takes long.
         await load_aside("dataflow_grounding.trust.probing")
         from dataflow_grounding.trust.probing import Probing
 
@@ -145,8 +145,8 @@ class Known:
         """Note that a check was made, and which of its pictures were answered."""
         self.checked_at = time.monotonic()
         self.unanswered = self.unanswered + 1 if outcome.kind == "silent" else 0
-        for orientation, tells in outcome.tells.items():
-            if tells:
+        for orientation, is_answered in outcome.answered_by_orientation.items():
+            if is_answered:
                 self.silent.discard(orientation)
             else:
                 self.silent.add(orientation)
@@ -202,9 +202,9 @@ def known_in_process(serving: Serving, name: str, asked: BoxFormat) -> Known:
 
 def name_of(identity: Mapping[str, Any], asked: BoxFormat, form: str) -> str:
     """Return the name of an endpoint, model, format and form of asking; "" is the usual form."""
-    endpoint = {**identity, "box_format": asked.name}
+    parts = {**identity, "box_format": asked.name}
     if form:
         # The usual form isn't named, so that what earlier versions vouched for stays so.
-        endpoint["asking"] = form
-    whose = json.dumps(endpoint, sort_keys=True, default=repr)
-    return f"{asked.name} {hashlib.sha256(whose.encode()).hexdigest()[:16]}"
+        parts["asking"] = form
+    text = json.dumps(parts, sort_keys=True, default=repr)
+    return f"{asked.name} {hashlib.sha256(text.encode()).hexdigest()[:16]}"

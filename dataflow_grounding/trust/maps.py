@@ -79,6 +79,20 @@ class Line:
         return self.scale * pixel + self.start
 
 
+class AxisLines(NamedTuple):
+    """The lines of both axes in pictures of one size."""
+
+    across: Line
+    down: Line
+
+
+class RoughLine(NamedTuple):
+    """A line near which another is looked for: `slope` is in numbers for the whole side."""
+
+    slope: float
+    start: float
+
+
 def fit_map(pictures: Sequence[ProbedPicture], order: Order) -> FrameMap:
     """Fit a map to the answers about pictures of one size.
 
@@ -92,10 +106,9 @@ def fit_map(pictures: Sequence[ProbedPicture], order: Order) -> FrameMap:
         raise NoFit(f"the answers about pictures of {size_text(size)} px lie on no line")
     off_lines = [answer for answer in answers if not _is_on(lines, answer, size)]
     _check_other_format(off_lines, len(answers), size)
-    _check_alike(
-        [_fit_lines(_answers([picture], order), size) for picture in pictures], lines, size
-    )
-    across, down = lines
+    lines_by_picture = [_fit_lines(_answers([picture], order), size) for picture in pictures]
+    _check_alike(lines_by_picture, lines, size)
+    across, down = lines.across, lines.down
     return FrameMap(
         size,
         first=(across.start, down.start),
@@ -105,19 +118,19 @@ def fit_map(pictures: Sequence[ProbedPicture], order: Order) -> FrameMap:
 
 
 def _check_alike(
-    of_pictures: "Sequence[tuple[Line, Line] | None]", lines: "tuple[Line, Line]", size: Size
+    lines_by_picture: Sequence[AxisLines | None], common_lines: AxisLines, size: Size
 ) -> None:
     # Raises NoFit where a picture's own lines are far from those of all. The line of a dozen
     # rectangles may have too small a standard error by chance: it counts as no more exact than most
     # pictures' lines are.
-    for axis, all_lines in enumerate(lines):
-        own = [both[axis] for both in of_pictures if both is not None]
-        usual = statistics.median([one.error for one in own]) if own else 0.0
-        for one in own:
-            error = max(one.error, usual)
+    for axis, common in enumerate(common_lines):
+        own_lines = [lines[axis] for lines in lines_by_picture if lines is not None]
+        usual_error = statistics.median([one.error for one in own_lines]) if own_lines else 0.0
+        for own in own_lines:
+            error = max(own.error, usual_error)
             for pixel in (0, size[axis]):
-                gap = abs(one.number_at(pixel) - all_lines.number_at(pixel))
-                if gap / (all_lines.scale * size[axis]) > ONE_OFF + ONE_OFF_ERRORS * error:
+                gap = abs(own.number_at(pixel) - common.number_at(pixel))
+                if gap / (common.scale * size[axis]) > ONE_OFF + ONE_OFF_ERRORS * error:
                     raise NoFit(f"pictures of {size_text(size)} px are seen in several sizes")
 
 
@@ -147,14 +160,14 @@ class _Answer(NamedTuple):
     drawn: Bbox  # x1, y1, x2, y2 in pixels as sent
 
 
-def lines_of(pictures: Sequence[ProbedPicture], order: Order) -> tuple[Line, Line] | None:
+def lines_of(pictures: Sequence[ProbedPicture], order: Order) -> AxisLines | None:
     """Return the lines of x and of y in pictures of one size; None where fewer than half of the
     answers lie on any two.
     """
     return _common_lines(_answers(pictures, order), pictures[0].sent)
 
 
-def _common_lines(answers: Sequence[_Answer], size: Size) -> tuple[Line, Line] | None:
+def _common_lines(answers: Sequence[_Answer], size: Size) -> AxisLines | None:
     lines = _fit_lines(answers, size)
     if lines is None or _share_on(lines, answers, size) < LEAST_ON_LINES:
         return None
@@ -165,72 +178,79 @@ def _answers(pictures: Sequence[ProbedPicture], order: Order) -> list[_Answer]:
     answers = []
     for picture in pictures:
         # pixels as sent for one as drawn
-        x = picture.sent[0] / picture.size[0]
-        y = picture.sent[1] / picture.size[1]
+        x_scale = picture.sent[0] / picture.size[0]
+        y_scale = picture.sent[1] / picture.size[1]
         for answer in picture.answers:
             if len(answer.numbers) != 4:
                 continue
             written = ordered(to_xyxy(answer.numbers, answer.order or order))
             x1, y1, x2, y2 = answer.asked
-            answers.append(_Answer(answer.numbers, written, (x1 * x, y1 * y, x2 * x, y2 * y)))
+            drawn = (x1 * x_scale, y1 * y_scale, x2 * x_scale, y2 * y_scale)
+            answers.append(_Answer(answer.numbers, written, drawn))
     return answers
 
 
-def _fit_lines(answers: Sequence[_Answer], size: Size) -> tuple[Line, Line] | None:
+def edges_on(axis: int, box: Bbox) -> tuple[float, float]:
+    """Return x1 and x2 of a box for axis 0, y1 and y2 for axis 1."""
+    return box[axis], box[axis + 2]
+
+
+def _fit_lines(answers: Sequence[_Answer], size: Size) -> AxisLines | None:
     lines = []
     for axis, side in enumerate(size):
         points: list[Point] = []
         for answer in answers:
-            points += zip(answer.drawn[axis::2], answer.written[axis::2], strict=True)
+            points += zip(edges_on(axis, answer.drawn), edges_on(axis, answer.written), strict=True)
         lines.append(fit_line(points, side))
     across, down = lines
-    return None if across is None or down is None else (across, down)
+    return None if across is None or down is None else AxisLines(across, down)
 
 
-def _is_on(lines: tuple[Line, Line], answer: _Answer, size: Size) -> bool:
+def _is_on(lines: AxisLines, answer: _Answer, size: Size) -> bool:
     for axis, line in enumerate(lines):
         share = min(max(NEAR, NEAR_PER_NOISE * line.noise), MOST_NEAR)
         allowed = share * line.scale * size[axis]
-        for pixel, number in zip(answer.drawn[axis::2], answer.written[axis::2], strict=True):
+        pixels = edges_on(axis, answer.drawn)
+        numbers = edges_on(axis, answer.written)
+        for pixel, number in zip(pixels, numbers, strict=True):
             if abs(line.number_at(pixel) - number) > allowed:
                 return False
     return True
 
 
-def _share_on(lines: tuple[Line, Line], answers: Sequence[_Answer], size: Size) -> float:
+def _share_on(lines: AxisLines, answers: Sequence[_Answer], size: Size) -> float:
     return sum(_is_on(lines, answer, size) for answer in answers) / len(answers)
 
 
-def fit_line(
-    points: Sequence[Point], side: float, near: tuple[float, float] | None = None
-) -> Line | None:
+def fit_line(points: Sequence[Point], side: float, near: RoughLine | None = None) -> Line | None:
     """Fit a robust line to one axis; None where there are too few points, or it doesn't grow.
 
-    `near` are the slope, in parts of the side, and the start of a line that it is near: else one
-    is looked for, which takes long where there are many points.
+    Without `near`, a rough line is looked for, which takes long where there are many points.
     """
     # The numbers are what is off, so they are fitted to the pixels, which are exact: the other way
     # round, noise would flatten the line.
     if len(points) < LEAST_PAIRS:
         return None
     points = [(pixel / side, number) for pixel, number in points]  # edges from 0 to 1
-    begin = near or _theil_sen(points)
-    if begin is None:
+    rough = near or _theil_sen(points)
+    if rough is None:
         return None
-    least = LEAST_DEVIATION * begin[0]
-    fit = _reweighted(points, begin, least, starts_anywhere=True)
+    least = LEAST_DEVIATION * rough.slope
+    fit = _reweighted(points, rough, least, starts_anywhere=True)
     if fit is not None and fit.slope > 0 and abs(fit.start) <= SHIFT_ERRORS * fit.start_error:
+        # the shift is taken for noise: the line begins at 0
         slope = statistics.median([number / max(edge, LEAST_EDGE_GAP) for edge, number in points])
-        fit = _reweighted(points, (slope, 0.0), least, starts_anywhere=False)
+        fit = _reweighted(points, RoughLine(slope, 0.0), least, starts_anywhere=False)
     if fit is None or fit.slope <= 0:
         return None
     error = TRIMMING_FACTOR * fit.end_error / fit.slope
     off = statistics.median(map(abs, _residuals(points, fit.slope, fit.start)))
-    return Line(fit.slope / side, fit.start, error, DEVIATION_PER_MEDIAN * off / fit.slope)
+    noise = DEVIATION_PER_MEDIAN * off / fit.slope
+    return Line(fit.slope / side, fit.start, error, noise)
 
 
-def _theil_sen(points: Sequence[Point]) -> tuple[float, float] | None:
-    # Returns a slope and a start which outliers hardly move: medians over all pairs of points.
+def _theil_sen(points: Sequence[Point]) -> RoughLine | None:
+    # Outliers hardly move this line: its slope is the median over all pairs of points.
     slopes = []
     for index, (edge, number) in enumerate(points):
         for other_edge, other in points[index + 1 :]:
@@ -240,7 +260,9 @@ def _theil_sen(points: Sequence[Point]) -> tuple[float, float] | None:
     if not slopes:
         return None
     slope = statistics.median(slopes)
-    return (slope, statistics.median(_residuals(points, slope, 0.0))) if slope > 0 else None
+    if slope <= 0:
+        return None
+    return RoughLine(slope, statistics.median(_residuals(points, slope, 0.0)))
 
 
 class _Fit(NamedTuple):
@@ -254,14 +276,14 @@ class _Fit(NamedTuple):
 
 def _reweighted(
     points: Sequence[Point],
-    begin: tuple[float, float],
+    rough: RoughLine,
     least_deviation: float,
     *,
     starts_anywhere: bool,
 ) -> _Fit | None:
     # Fits by least squares in rounds, in each of which points far off the last line weigh less. The
     # start stays 0 unless it may be anywhere. None where all points that count are at one edge.
-    slope, start = begin
+    slope, start = rough
     for _ in range(ROUNDS):
         weights = _weights(_residuals(points, slope, start), least_deviation)
         ones = x = y = xx = xy = 0.0  # weighted sums
@@ -312,20 +334,20 @@ def format_in_frames(order: Order, maps: Sequence[FrameMap]) -> BoxFormat:
 
 def order_of(pictures: Sequence[ProbedPicture]) -> Order | None:
     """Return the order in which the numbers of all pictures lie on lines; None if it is unclear."""
-    found = {order: _found_in(pictures, order) for order in ORDERS}
-    best, second = sorted(ORDERS, key=lambda order: found[order].log_noise)[:2]
-    is_clear = found[second].log_noise - found[best].log_noise >= LEAST_LOG_RATIO
-    return best if is_clear and found[best].share >= LEAST_EXPLAINED else None
+    fits = {order: _order_fit(pictures, order) for order in ORDERS}
+    best, second = sorted(ORDERS, key=lambda order: fits[order].log_noise)[:2]
+    is_clear = fits[second].log_noise - fits[best].log_noise >= LEAST_LOG_RATIO
+    return best if is_clear and fits[best].share >= LEAST_EXPLAINED else None
 
 
-class _Found(NamedTuple):
-    """How well answers lie on lines: the sum of their noise's logarithms, the share on them."""
+class _OrderFit(NamedTuple):
+    """How well answers in an order lie on lines."""
 
-    log_noise: float
-    share: float
+    log_noise: float  # the sum of the logarithms of all edges' noise
+    share: float  # of the rectangles, on the lines
 
 
-def _found_in(pictures: Sequence[ProbedPicture], order: Order) -> _Found:
+def _order_fit(pictures: Sequence[ProbedPicture], order: Order) -> _OrderFit:
     log_noise = 0.0
     shares = []
     for picture in pictures:
@@ -338,4 +360,4 @@ def _found_in(pictures: Sequence[ProbedPicture], order: Order) -> _Found:
             noises = [max(line.noise, LEAST_DEVIATION) for line in lines]
         log_noise += 2 * len(answers) * sum(map(math.log, noises))  # two edges on each axis
         shares.append(share)
-    return _Found(log_noise, sum(shares) / max(1, len(shares)))
+    return _OrderFit(log_noise, sum(shares) / max(1, len(shares)))

@@ -23,17 +23,24 @@ class CheckStart(NamedTuple):
     records: list[Ask]
 
 
+class OddRecord(NamedTuple):
+    """A record with replies that look like another format twice."""
+
+    ask: Ask
+    image: Image
+
+
 class OpenReplies:
     """What came since the last good check: replies, and the records, as `Ask`, that they are of."""
 
     def __init__(self, answers: Answers) -> None:
-        # Records with replies that look like another format twice, by the orientation of their
-        # pictures: until a check has shown that such pictures are answered as asked.
-        self.odd: dict[str, list[tuple[Ask, Image]]] = {}
+        # By the orientation of the pictures: until a check has shown that such pictures are
+        # answered as asked.
+        self.odd_records: dict[str, list[OddRecord]] = {}
         self.aside = 0  # replies that don't count any more
         self._answers = answers
         self._spoken = answers.count  # how many have spoken for themselves
-        self._records: dict[Ask, bool] = {}  # and whether this run sent for any of their boxes
+        self._open_records: dict[Ask, bool] = {}  # and whether this run sent for any of their boxes
         self._vouching: Vouching | None = None  # from the first record on
         self._is_checked = False  # whether the store says what a check of this run has shown
 
@@ -50,29 +57,30 @@ class OpenReplies:
         self._vouching = vouching
 
     def add(self, ask: Ask, *, was_sent: bool) -> None:
-        self._records[ask] = was_sent or self._records.get(ask, False)
-        if len(self._records) > MOST_RECORDS:
-            del self._records[next(iter(self._records))]
+        self._open_records[ask] = was_sent or self._open_records.get(ask, False)
+        if len(self._open_records) > MOST_RECORDS:
+            oldest = next(iter(self._open_records))
+            del self._open_records[oldest]
 
     def add_odd(self, ask: Ask, image: Image) -> int:
         """Return how many there are of pictures like this one."""
-        alike = self.odd.setdefault(orientation_of(image.sent_size), [])
-        alike.append((ask, image))
+        alike = self.odd_records.setdefault(orientation_of(image.sent_size), [])
+        alike.append(OddRecord(ask, image))
         return len(alike)
 
     def check_start(self) -> CheckStart:
-        return CheckStart(self.vouching.here(), self._answers.count, list(self._records))
+        return CheckStart(self.vouching.here(), self._answers.count, list(self._open_records))
 
-    def vouch(self, start: CheckStart, tells: Mapping[str, bool]) -> None:
-        """Note a check that went well; `tells` says for each orientation whether it tells of it."""
+    def vouch(self, start: CheckStart, answered_by_orientation: Mapping[str, bool]) -> None:
+        """Note a check that went well; the arguments are as `check_start` and Outcome have them."""
         self._is_checked = True
         self._answers.vouched = start.answers
         self.vouching.good(start.offset)
         for ask in start.records:
-            self._records.pop(ask, None)
-        for orientation, is_told in tells.items():
-            if is_told:
-                self.odd.pop(orientation, None)
+            self._open_records.pop(ask, None)
+        for orientation, is_answered in answered_by_orientation.items():
+            if is_answered:
+                self.odd_records.pop(orientation, None)
 
     def leave(self, *, unanswered: bool) -> None:
         """Note a check that vouches for nothing, and condemns nothing."""
@@ -91,17 +99,17 @@ class OpenReplies:
 
     def mark(self, message: str, *, sent_alone: bool) -> None:
         """Mark all open records as suspect, or, `sent_alone`, those for which this run has sent."""
-        for ask, was_sent in self._records.items():
+        for ask, was_sent in self._open_records.items():
             if was_sent or not sent_alone:
                 ask.note(SUSPECT, message)
 
     def finish(self, *, are_trusted: bool) -> None:
         """End the run. What is odd is marked; the rest counts as vouched for, if it is trusted."""
-        for alike in self.odd.values():
-            for ask, _ in alike:
-                ask.note(SUSPECT, "two replies look like another format")
+        for alike in self.odd_records.values():
+            for odd in alike:
+                odd.ask.note(SUSPECT, "two replies look like another format")
         if are_trusted and self._is_checked:
-            if self.odd:
+            if self.odd_records:
                 self.vouching.let_speak(all_read=True)
             else:
                 self.vouching.finished()

@@ -30,6 +30,7 @@ from dataflow_grounding.trust.probes import (
     SUFFIXES,
     Probe,
     ProbedPicture,
+    color_of,
     legible,
     phrase_of,
     probe_of,
@@ -48,10 +49,11 @@ def drawn_into(picture: PIL.Image.Image, layout: int) -> Probe:
     pen = PIL.ImageDraw.Draw(picture)
     border = max(1, round(min(picture.size) / 200))
     boxes = {phrase: box for phrase, box in everything.boxes.items() if phrase in wanted}
+    # all borders first: none covers a rectangle
     for x1, y1, x2, y2 in boxes.values():
         pen.rectangle((x1 - border, y1 - border, x2 + border - 1, y2 + border - 1), fill=BORDER)
     for phrase, (x1, y1, x2, y2) in boxes.items():
-        pen.rectangle((x1, y1, x2 - 1, y2 - 1), fill=COLORS[phrase.split()[1]])
+        pen.rectangle((x1, y1, x2 - 1, y2 - 1), fill=COLORS[color_of(phrase)])
     return Probe(picture.size, boxes)
 
 
@@ -62,8 +64,8 @@ def copy_question(
 
     Raises RecordError where the image can't be read.
     """
-    data = image.file_bytes()
-    copy = image.as_sent(data)
+    original = image.file_bytes()
+    copy = image.as_sent(original)
     if copy.size != image.content_size:  # it is padded
         copy = copy.crop((0, 0, *image.content_size))
     size = legible(copy.size, image.limits.max_side, NARROWEST)
@@ -74,8 +76,8 @@ def copy_question(
     if limits.frames:  # the copy goes in the frame that the image goes in
         limits = replace(limits, frames=(image.sent_size,))
     suffix = SUFFIXES.get(image.sent_media_type, ".jpg")
-    original = data if image.as_is else None
-    data = _coded_like(copy, original, suffix, limits.max_bytes)
+    sent_as_it_is = original if image.as_is else None
+    data = _coded_like(copy, sent_as_it_is, suffix, limits.max_bytes)
     path = within(folder, f"probe{suffix}")
     with new_file(path) as file:  # a user's own serving may open it
         file.write(data)
@@ -84,17 +86,19 @@ def copy_question(
     return question_about(record, probe, asked, limits)
 
 
-def _coded_like(copy: PIL.Image.Image, original: bytes | None, suffix: str, most: int) -> bytes:
+def _coded_like(
+    copy: PIL.Image.Image, original: bytes | None, suffix: str, max_bytes: int
+) -> bytes:
     # A server may read palettes, alpha or progressive JPEGs differently, and treat large files in
-    # ways of its own. Rectangles in a gray picture are colored, too, because they are named by
-    # their colors. `original` is the file that is sent as it is.
+    # ways of its own. `original` is the image's file, None if that isn't sent as it is.
     if original is None:
-        return encoded(copy, most)
+        return encoded(copy, max_bytes)
     out = io.BytesIO()
     with PIL.Image.open(io.BytesIO(original)) as picture:
         if suffix == ".jpg":
             copy.save(out, "JPEG", **_coding_of(picture))
-            return out.getvalue() if out.tell() <= most else encoded(copy, most)
+            return out.getvalue() if out.tell() <= max_bytes else encoded(copy, max_bytes)
+        # A gray picture's copy stays in color: rectangles are named by their colors.
         if picture.mode in ("P", "PA"):
             copy = copy.convert("P", palette=PIL.Image.Palette.ADAPTIVE)
         elif picture.mode in ("RGBA", "LA"):
@@ -113,20 +117,21 @@ def _coding_of(jpeg: Any) -> dict[str, Any]:
 
 
 async def ask_about_copy(
-    ask: Ask, image: Image, asked: BoxFormat, layout: int, at: int | None = None
+    ask: Ask, image: Image, asked: BoxFormat, layout: int, endpoint_number: int | None = None
 ) -> ProbedPicture:
-    """Ask for rectangles in a copy of an image, at endpoint number `at`.
+    """Ask for rectangles in a copy of an image, at the endpoint of this number, from 0.
 
     Where the request fails there are no answers, and `trouble` says why. Raises RunStopped.
     """
     try:
         with tempfile.TemporaryDirectory(prefix="probe-") as folder:
             question = await asyncio.to_thread(copy_question, image, asked, folder, layout)
-            picture, _ = await ask.aside(question.replace(sending=Sending(at=at, own_reply=True)))
+            sending = Sending(at=endpoint_number, own_reply=True)
+            picture, _ = await ask.aside(question.replace(sending=sending))
             return picture
     except RunStopped:
         raise
     except Exception as error:
         # No failure of a serving, or of a user's own code, on a probe is a reason to end the run:
         # the picture counts as unanswered.
-        return ProbedPicture(Probe(image.size, {}), image.sent_size, [], str(error))
+        return ProbedPicture(Probe(image.size, {}), image.sent_size, [], trouble=str(error))

@@ -35,15 +35,15 @@ class Shape:
     def covers(self, size: Size) -> bool:
         """Whether what was found out holds for pictures of another size, elongated the same way.
 
-        Where boxes turned out right, they do so in less elongated pictures as well; where they were
-        off, they are so in more elongated ones.
+        Boxes that are right in one picture are right in less elongated ones, too. Boxes that are
+        off in one are off in more elongated ones.
         """
         is_same_way = (self.size[0] > self.size[1]) == (size[0] > size[1])
-        own = max(self.size) / min(self.size)
-        other = max(size) / min(size)
+        own_aspect = max(self.size) / min(self.size)
+        other_aspect = max(size) / min(size)
         if self.off is None:
-            return is_same_way and own >= NEARLY * other
-        return is_same_way and other >= NEARLY * own
+            return is_same_way and own_aspect >= NEARLY * other_aspect
+        return is_same_way and other_aspect >= NEARLY * own_aspect
 
 
 async def shape_of(ask: AskPadded, size: Size, drawn: Size, known: BoxFormat) -> Shape:

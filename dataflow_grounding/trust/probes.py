@@ -8,7 +8,7 @@ A model that is asked for the rectangles shows how it writes boxes. Here the pic
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import PIL.Image
 import PIL.ImageDraw
@@ -136,12 +136,12 @@ class ProbedPicture:
 
     def in_pixels(self, answer: ProbeBox, asked: BoxFormat) -> Bbox:
         """Return an answer in pixels of the picture as drawn, as the reader would read it."""
-        written = asked
+        written_in = asked
         if answer.family:
-            written = known_formats()[answer.family]
+            written_in = known_formats()[answer.family]
         elif answer.order:
-            written = replace(asked, order=answer.order)
-        return written.to_pixels(answer.numbers, original=self.shown, sent=self.sent)
+            written_in = replace(asked, order=answer.order)
+        return written_in.to_pixels(answer.numbers, original=self.shown, sent=self.sent)
 
 
 AskProbes: TypeAlias = Callable[[Sequence[Probe], BoxFormat], Awaitable[Sequence[ProbedPicture]]]
@@ -173,7 +173,8 @@ def probe_of(size: Size, layout: int = 0) -> Probe:
     INNER on, all keep INSET away from it: models write no numbers beyond the picture, so that
     errors at an edge go inwards alone, and would move a line.
     """
-    draw, colors = _drawn_colors(size, layout)
+    draw = _random_of(size, layout)
+    colors = _shuffled_colors(draw)
     columns, rows = _grid(size)
     cell_width = size[0] / columns
     cell_height = size[1] / rows
@@ -181,14 +182,12 @@ def probe_of(size: Size, layout: int = 0) -> Probe:
     for number, color in enumerate(colors):
         column = number % columns
         row = number // columns
-        left, top, width, height = _drawn_in_cell(
-            draw, at_right=column == columns - 1, at_bottom=row == rows - 1
-        )
-        x2 = round((column + left + width) * cell_width)
-        y2 = round((row + top + height) * cell_height)
+        place = _drawn_in_cell(draw, at_right=column == columns - 1, at_bottom=row == rows - 1)
+        x2 = round((column + place.left + place.width) * cell_width)
+        y2 = round((row + place.top + place.height) * cell_height)
         # Every rectangle has an area, also in a strip whose cells are narrower than a pixel.
-        x1 = min(round((column + left) * cell_width), x2 - 1)
-        y1 = min(round((row + top) * cell_height), y2 - 1)
+        x1 = min(round((column + place.left) * cell_width), x2 - 1)
+        y1 = min(round((row + place.top) * cell_height), y2 - 1)
         boxes[phrase_of(color)] = (x1, y1, x2, y2)
     if layout >= INNER:
         boxes = {phrase: _inset(bbox, size) for phrase, bbox in boxes.items()}
@@ -197,32 +196,42 @@ def probe_of(size: Size, layout: int = 0) -> Probe:
 
 def phrases_of(size: Size, layout: int) -> list[str]:
     """Return the phrases of `probe_of` this size and layout, in its order, without their boxes."""
-    _, colors = _drawn_colors(size, layout)
+    colors = _shuffled_colors(_random_of(size, layout))
     return [phrase_of(color) for color in colors]
 
 
-def _drawn_colors(size: Size, layout: int) -> tuple[random.Random, list[str]]:
-    # Returns the generator, too, which then draws the places of the rectangles.
-    draw = random.Random(f"{size[0]}x{size[1]}/{layout}")
+def _random_of(size: Size, layout: int) -> random.Random:
+    return random.Random(f"{size[0]}x{size[1]}/{layout}")
+
+
+def _shuffled_colors(draw: random.Random) -> list[str]:
     colors = sorted(COLORS)
     draw.shuffle(colors)
-    return draw, colors
+    return colors
 
 
 def _inset(bbox: Bbox, size: Size) -> Bbox:
     inner = 1 - 2 * INSET
+    width, height = size
+    sides = (width, height, width, height)
     x1, y1, x2, y2 = (
-        round(INSET * side + inner * edge) for edge, side in zip(bbox, size * 2, strict=True)
+        round(INSET * side + inner * edge) for edge, side in zip(bbox, sides, strict=True)
     )
     return x1, y1, max(x2, x1 + 1), max(y2, y1 + 1)
 
 
-def _drawn_in_cell(
-    draw: random.Random, *, at_right: bool, at_bottom: bool
-) -> tuple[float, float, float, float]:
-    # Returns left, top, width and height in parts of the cell. Half of the rectangles are wide, the
-    # others tall. They reach the cell's right edge if `at_right`, and its lower one if `at_bottom`;
-    # they keep away from other edges.
+class _InCell(NamedTuple):
+    """Where a rectangle is, in parts of its cell."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+
+def _drawn_in_cell(draw: random.Random, *, at_right: bool, at_bottom: bool) -> _InCell:
+    # Half of the rectangles are wide, the others tall. They reach the cell's right edge if
+    # `at_right`, and its lower one if `at_bottom`; they keep away from other edges.
     if draw.random() < 0.5:
         width = draw.uniform(0.6, 0.85)
         height = draw.uniform(0.3, 0.5)
@@ -231,7 +240,7 @@ def _drawn_in_cell(
         height = draw.uniform(0.6, 0.85)
     left = 1 - width if at_right else draw.uniform(0.05, 0.95 - width)
     top = 1 - height if at_bottom else draw.uniform(0.05, 0.95 - height)
-    return left, top, width, height
+    return _InCell(left, top, width, height)
 
 
 def _grid(size: Size) -> tuple[int, int]:
@@ -266,23 +275,24 @@ def question_about(
 
 
 def _answered(blank: ProbedPicture, reply: str, asked: BoxFormat) -> ProbedPicture:
-    phrases = dict(enumerate(blank.probe.boxes, 1))
+    phrase_by_id = dict(enumerate(blank.probe.boxes, 1))
     try:
-        parsed = parse_reply(reply, asked, phrases, in_lines=True)
+        parsed = parse_reply(reply, asked, phrase_by_id, in_lines=True)
     except UnreadableReply as error:
         return replace(blank, trouble=str(error))
-    answers: dict[int, ProbeBox] = {}
+    answer_by_id: dict[int, ProbeBox] = {}
     for box in parsed.boxes:
-        number = _number_meant(box, phrases)
-        if number is not None and number not in answers:  # of several boxes the first counts
-            phrase = phrases[number]
-            drawn = blank.probe.boxes[phrase]
-            answers[number] = ProbeBox(phrase, drawn, box.numbers, box.order, box.family)
-    return replace(blank, answers=[answers[number] for number in sorted(answers)])
+        phrase_id = _phrase_id_of(box, phrase_by_id)
+        if phrase_id is None or phrase_id in answer_by_id:  # of several boxes the first counts
+            continue
+        phrase = phrase_by_id[phrase_id]
+        drawn = blank.probe.boxes[phrase]
+        answer_by_id[phrase_id] = ProbeBox(phrase, drawn, box.numbers, box.order, box.family)
+    return replace(blank, answers=[answer_by_id[phrase_id] for phrase_id in sorted(answer_by_id)])
 
 
-def _number_meant(box: RawBox, phrases: Mapping[int, str]) -> int | None:
-    named = ids_of(box.label, phrases) if box.label else []
+def _phrase_id_of(box: RawBox, phrase_by_id: Mapping[int, str]) -> int | None:
+    named = ids_of(box.label, phrase_by_id) if box.label else []
     if named:
         return named[0]
-    return box.id if box.id in phrases else None
+    return box.id if box.id in phrase_by_id else None

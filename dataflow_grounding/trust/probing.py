@@ -61,7 +61,7 @@ class Outcome:
     """How many pictures were answered as asked."""
     cleared: int = 0
     """How many pictures missed, though further copies of them fit."""
-    tells: Mapping[str, bool] = field(default_factory=dict)
+    answered_by_orientation: Mapping[str, bool] = field(default_factory=dict)
     """For each orientation of pictures that were asked about, whether one was answered."""
     shapes_differ: bool = False
     """Whether pictures of another kind fit, where some miss."""
@@ -79,17 +79,19 @@ class Outcome:
 
 
 class Wanted(NamedTuple):
-    """A picture to ask about, at an endpoint; where there is only one, it has no number."""
+    """A picture to ask about."""
 
     ask: Ask
     image: Image
-    number: int | None
-    address: str
+    endpoint_number: int | None  # where there are several endpoints
+    address: str  # of that endpoint, for messages; else ""
 
 
 class _Odd(NamedTuple):
-    format: str  # in which it clearly came
-    at: int  # how many pictures had been answered
+    """A picture that was clearly answered in another format."""
+
+    format: str
+    answered_before: int  # how many pictures were
 
 
 class Probing:
@@ -120,25 +122,25 @@ class Probing:
         """
         wanted = []
         for image in images:
-            if len(addresses) == 1:  # a single one isn't named in messages
+            if len(addresses) == 1:
                 wanted.append(Wanted(ask, image, None, ""))
             else:
                 for number, address in enumerate(addresses):
                     wanted.append(Wanted(ask, image, number, address))
-        firsts = await asyncio.gather(*[self._copy(one) for one in wanted])
-        showings = self._showings([[picture] for picture in firsts])
+        first_copies = await asyncio.gather(*[self._copy(one) for one in wanted])
+        showings = self._showings([[copy] for copy in first_copies])
         self._pictures += sum(showing.kind != "silent" for showing in showings)
-        fitting = [showing for showing in showings if showing.kind == "fits"]
-        self.as_asked += len(fitting)
-        self._rectangles += [one.rectangles for one in fitting if one.rectangles is not None]
+        fits = [showing for showing in showings if showing.kind == "fits"]
+        self.as_asked += len(fits)
+        self._rectangles += [one.rectangles for one in fits if one.rectangles is not None]
         cleared_before = self.cleared
         odd_before = len(self._odd)
-        for one, first, showing in zip(wanted, firsts, showings, strict=True):
+        for one, first_copy, showing in zip(wanted, first_copies, showings, strict=True):
             if showing.kind != "misses":
                 continue
             if showing.fitting is not None and showing.fitting == looks_like:
                 return Outcome("misses", showing.why, showing.fitting)
-            missed = await self._confirm(one, first, others_fit=bool(fitting))
+            missed = await self._confirm(one, first_copy, others_fit=bool(fits))
             if missed is not None:
                 return missed
         drifted = await self._drift(wanted[0])
@@ -152,17 +154,17 @@ class Probing:
         )
 
     async def _confirm(
-        self, wanted: Wanted, first: ProbedPicture, *, others_fit: bool
+        self, wanted: Wanted, first_copy: ProbedPicture, *, others_fit: bool
     ) -> Outcome | None:
         # Asks for further copies after a miss, and returns the miss if these confirm it. They do if
         # all copies together miss: a single one may be answered badly by chance. They also do if
         # two were clearly answered in other formats, in this check or before, and others were not:
         # then the endpoint answers in several.
-        copies = [first, *await self._further(wanted)]
+        copies = [first_copy, *await self._further(wanted)]
         together, *each = self._showings([copies, *[[picture] for picture in copies]])
-        clear = self._clear(each)
-        # two clear ones are told of below, as `lately_odd`
-        are_mixed = len(clear) > 1 and any(one.kind == "fits" for one in each)
+        clear_formats = self._formats_of_clear_misses(each)
+        # two clear misses are told of below, as `lately_odd_formats`
+        are_mixed = len(clear_formats) > 1 and any(one.kind == "fits" for one in each)
         where = f"at {wanted.address}, " if wanted.address else ""
         if together.kind == "misses" and not are_mixed:
             # with several endpoints, another one may be what fits
@@ -170,8 +172,8 @@ class Probing:
             why = f"{where}{together.why}"
             return Outcome("misses", why, together.fitting, shapes_differ=shapes_differ)
         self.cleared += 1
-        self._odd += [_Odd(name, at=self._pictures) for name in clear]
-        lately = self.lately_odd
+        self._odd += [_Odd(name, answered_before=self._pictures) for name in clear_formats]
+        lately = self.lately_odd_formats
         if len(lately) > 1:
             formats = " and ".join(dict.fromkeys(lately))
             why = f"{where}probe pictures were answered in {formats}, and others were not"
@@ -179,27 +181,29 @@ class Probing:
         return None
 
     @property
-    def lately_odd(self) -> list[str]:
-        return [odd.format for odd in self._odd if self._pictures - odd.at <= TOGETHER]
+    def lately_odd_formats(self) -> list[str]:
+        """One for each of the last TOGETHER pictures that was clearly in another format."""
+        lately = [odd for odd in self._odd if self._pictures - odd.answered_before <= TOGETHER]
+        return [odd.format for odd in lately]
 
     @property
     def other_format(self) -> str:
         return self._odd[0].format if self._odd else NO_FORMAT
 
-    def _clear(self, copies: Sequence[Showing]) -> list[str]:
-        # Returns the formats of clear misses. A miss is clear if another format explains it, or if
-        # it is further off than the copies that fit and the run's other pictures: so a shift shows.
+    def _formats_of_clear_misses(self, copies: Sequence[Showing]) -> list[str]:
+        # A miss is clear if another format explains it, or if it is further off than the copies
+        # that fit and the run's other pictures: so a shift shows.
         usual = self._usual()
         for copy in copies:
             if copy.kind == "fits" and copy.rectangles:
                 usual += copy.rectangles.off
-        clear = []
+        formats = []
         for copy in copies:
             if copy.kind != "misses" or copy.rectangles is None:
                 continue
             if copy.fitting or (usual and is_further_off(copy.rectangles.off, usual)):
-                clear.append(copy.fitting or NO_FORMAT)
-        return clear
+                formats.append(copy.fitting or NO_FORMAT)
+        return formats
 
     async def _drift(self, wanted: Wanted) -> str | None:
         # Returns in words how boxes have moved together, by less than a single picture shows.
@@ -229,7 +233,9 @@ class Probing:
 
     async def _copy(self, wanted: Wanted) -> ProbedPicture:
         layout = next(self._layouts)
-        return await ask_about_copy(wanted.ask, wanted.image, self._asked, layout, wanted.number)
+        return await ask_about_copy(
+            wanted.ask, wanted.image, self._asked, layout, wanted.endpoint_number
+        )
 
     def facts(self) -> dict[str, Any]:
         """Return what the pictures prove; {} where none was answered.
@@ -250,12 +256,12 @@ class Probing:
 
 
 def _outcome_of(wanted: Sequence[Wanted], showings: Sequence[Showing]) -> Outcome:
-    tells: dict[str, bool] = {}
+    answered: dict[str, bool] = {}
     for one, showing in zip(wanted, showings, strict=True):
         orientation = orientation_of(one.image.sent_size)
-        tells[orientation] = tells.get(orientation, False) or showing.kind != "silent"
+        answered[orientation] = answered.get(orientation, False) or showing.kind != "silent"
     as_asked = sum(showing.kind == "fits" for showing in showings)
     silent = [showing.why for showing in showings if showing.kind == "silent"]
     kind: Literal["fits", "silent"] = "fits" if as_asked else "silent"
     why = silent[0] if silent else ""
-    return Outcome(kind, why, as_asked=as_asked, tells=tells)
+    return Outcome(kind, why, as_asked=as_asked, answered_by_orientation=answered)

@@ -35,7 +35,7 @@ class Question:
         # The format that replies look like, though the question was asked again, or can't be.
         self.looks_like: str | None = None
         self._watch = watch
-        self._phrases: Mapping[int, str] = dict(enumerate(phrases, 1))
+        self._phrase_by_id: Mapping[int, str] = dict(enumerate(phrases, 1))
         self._read = read
         self._was_sent = False
         self._tries = 0
@@ -84,59 +84,61 @@ class Question:
             return
         watch = self._watch
         judge = watch.judge
-        image = self.image
-        width, height = image.shown_size  # with its padding
-        sent = Sent(image.sent_size, across=image.size[0] / width, down=image.size[1] / height)
-        judged = judge.judge(boxes, sent)
+        judged = judge.judge(boxes, self._sent())
         self.judged = judged
         first = self._refused
-        is_stored = was_asked_again is not None
-        if was_asked_again is not None and watch.most_tries:
+        are_checks_made = watch.most_tries > 0
+        if was_asked_again is not None and are_checks_made:
             if first is None and was_asked_again():  # an earlier run found it doubtful
-                self._refuse(judged)
+                raise self._noted_refusal(judged)
             if not watch.open.vouching.relied_on:  # a check of an earlier run has vouched for it
                 self._learn(judged)
                 return
-        judge.add(judged, orientation_of(image.sent_size))
+        judge.add(judged, orientation_of(self.image.sent_size))
         looks_odd = False
         if first is not None:
             self._refused = None
             self.proven = judge.compare(first, judged)
-            # A stored second reply was asked for by a run that knew more of what boxes look like:
-            # that it says the same again is odd enough.
-            looks_odd = judge.shows_other(judged) or (
-                is_stored and judge.says_the_same(first, judged)
-            )
-        elif watch.most_tries and judge.is_doubtful(judged):
+            looks_odd = judge.shows_other(judged)
+            if was_asked_again is not None:
+                # The run that asked for this second reply knew more of what boxes look like. That
+                # it says the same as the first one is odd enough.
+                looks_odd = looks_odd or judge.says_the_same(first, judged)
+        elif are_checks_made and judge.is_doubtful(judged):
             if self._tries < watch.most_tries:
-                self._refuse(judged)
+                raise self._noted_refusal(judged)
             looks_odd = True
         if looks_odd and self.proven is None:
             self.looks_like = str(judged.likeliest)
             judge.odd_twice += 1
         self._learn(judged)
 
+    def _sent(self) -> Sent:
+        image = self.image
+        width, height = image.shown_size  # with its padding
+        return Sent(image.sent_size, across=image.size[0] / width, down=image.size[1] / height)
+
     def _learn(self, judged: JudgedReply) -> None:
         if self._watch.can_tell(self.image) and not self._watch.awaits_check:
             self._watch.judge.learn(judged)
 
-    def _refuse(self, judged: JudgedReply) -> None:
+    def _noted_refusal(self, judged: JudgedReply) -> SuspectReply:
         self._refused = judged
         asked = self._watch.asked.name
-        raise SuspectReply(
+        return SuspectReply(
             f"the numbers look like {judged.likeliest}, where {asked} was asked for."
         )
 
     def _boxes_in(self, reply: str) -> list[SeenBox] | None:
         # A box belongs to the phrase of its id, else to its label, else to "".
         try:
-            parsed = parse_reply(reply, self._watch.asked, self._phrases, in_lines=True)
+            parsed = parse_reply(reply, self._watch.asked, self._phrase_by_id, in_lines=True)
         except UnreadableReply:
             return None
         boxes = []
         for box in parsed.boxes:
             # special tokens say by themselves what their numbers mean
             if len(box.numbers) == 4 and box.family is None:
-                phrase = self._phrases.get(box.id or 0) or box.label or ""
+                phrase = self._phrase_by_id.get(box.id or 0) or box.label or ""
                 boxes.append(SeenBox(box_of(box.numbers), box.order, phrase))
         return boxes

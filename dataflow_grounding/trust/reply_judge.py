@@ -85,6 +85,16 @@ class Views(NamedTuple):
     """The logarithm of the picture's width to its height."""
 
 
+class ExpectedBox(NamedTuple):
+    """What is expected of a box, and how much it counts.
+
+    Boxes of one phrase are alike: all of them together count as much as one does.
+    """
+
+    expected: Expected
+    weight: float
+
+
 @dataclass(slots=True)
 class JudgedReply:
     """One reply's boxes, and how much likelier its numbers are in another format than as asked."""
@@ -155,7 +165,7 @@ class ReplyJudge:
         self._others = other_readings(asked)
         self._views: dict[Sent, Views] = {}
         self._all = SeenThings()
-        self._things: dict[str, SeenThings] = {}
+        self._things: dict[str, SeenThings] = {}  # by the head word of their phrases
         self._turned = TURNED  # axes on which boxes of right replies ended before they began
         self._axes = AXES  # of all their boxes
         self._in_vain = 0  # questions that were asked again and proved nothing
@@ -176,28 +186,33 @@ class ReplyJudge:
         turned = sum((x1 > x2) + (y1 > y2) for x1, y1, x2, y2 in written)
         corners = [ordered(box) for box in written]
         shapes = [shape_of(box, log_aspect) for box in corners]
-        things = self._things_of(boxes)
-        any_things = [(ANY, weight) for _, weight in things]
-        # boxes out of the picture, and turned ones, speak against the format; others can't have any
-        penalty = OUTSIDE_COST * sum(not is_inside(box) for box in corners)
-        penalty -= turned * math.log(self._turned / self._axes)
-        as_asked = _likelihood(shapes, things, asked) - penalty
-        as_asked_in_general = _likelihood(shapes, any_things, asked) - penalty
+        expected = self._expected_of(boxes)
+        expected_in_general = [ExpectedBox(ANY, weight) for _, weight in expected]
+        penalty = self._penalty(corners, turned)
+        as_asked = _log_likelihood(shapes, expected, asked) - penalty
+        as_asked_in_general = _log_likelihood(shapes, expected_in_general, asked) - penalty
         ratios: dict[str, float] = {}
         in_general: dict[str, float] = {}
         largest = _largest_of(boxes)
         for reading, view in others:
-            read = reading.proper(boxes, view) if largest <= view.most else None
-            if read is None:
+            others_corners = reading.proper(boxes, view) if largest <= view.most else None
+            if others_corners is None:  # the format can't be theirs
                 in_general[reading.name] = -math.inf
                 continue
-            others_shapes = [shape_of(box, log_aspect) for box in read]
+            others_shapes = [shape_of(box, log_aspect) for box in others_corners]
             if not reading.only_together:
-                ratios[reading.name] = _likelihood(others_shapes, things, view) - as_asked
-            of_any = _likelihood(others_shapes, any_things, view)
-            in_general[reading.name] = of_any - as_asked_in_general
+                ratios[reading.name] = _log_likelihood(others_shapes, expected, view) - as_asked
+            likelihood_in_general = _log_likelihood(others_shapes, expected_in_general, view)
+            in_general[reading.name] = likelihood_in_general - as_asked_in_general
         likeliest = max(ratios, key=lambda name: ratios[name], default=None)
         return JudgedReply(boxes, sent, corners, shapes, turned, ratios, in_general, likeliest)
+
+    def _penalty(self, corners: Sequence[Bbox], turned: int) -> float:
+        # Boxes out of the picture, and turned ones, speak against the format that was asked for. In
+        # other formats there are none: `proper` refuses them.
+        outside = sum(not is_inside(box) for box in corners)
+        turned_share = self._turned / self._axes
+        return OUTSIDE_COST * outside - turned * math.log(turned_share)
 
     def views(self, sent: Sent) -> Views:
         views = self._views.get(sent)
@@ -211,17 +226,15 @@ class ReplyJudge:
             self._views[sent] = views
         return views
 
-    def _things_of(self, boxes: Sequence[SeenBox]) -> "list[tuple[Expected, float]]":
-        # What is expected of each box, with its weight: boxes of one phrase are alike, so that all
-        # of them together say as much as one does.
+    def _expected_of(self, boxes: Sequence[SeenBox]) -> list[ExpectedBox]:
         of_all = self._all.expect(ANY, ANY_BOXES)
         phrases = [box.phrase for box in boxes]
-        things = []
+        expected_boxes = []
         for phrase in phrases:
             seen = self._things.get(head_of(phrase))
             expected = of_all if seen is None else seen.expect(of_all, BOXES_OF_A_THING)
-            things.append((expected, 1 / phrases.count(phrase)))
-        return things
+            expected_boxes.append(ExpectedBox(expected, weight=1 / phrases.count(phrase)))
+        return expected_boxes
 
     def shows_other(self, reply: JudgedReply) -> bool:
         """Whether a reply is clearly likelier in another format."""
@@ -293,7 +306,7 @@ class ReplyJudge:
         """Forget what spoke against the format in such pictures: a check has shown it right."""
         if self._sums.likeliest(orientation, self._alarm) is not None:
             self._alarm += CUSUM_STEP  # they look odd, so the next alarm takes more
-        elif self.alarm(orientation) is not None:
+        elif self.alarm(orientation) is not None:  # by what boxes look like in general
             self._checked_in_general.add(orientation)
         self._sums.forget(orientation)
 
@@ -344,32 +357,36 @@ def _largest_of(boxes: Sequence[SeenBox]) -> float:
     return max([max(box.numbers) for box in boxes], default=math.inf)
 
 
-def _likelihood(
-    shapes: Sequence[Shape], things: Sequence[tuple[Expected, float]], view: View
+def _log_likelihood(
+    shapes: Sequence[Shape], expected_boxes: Sequence[ExpectedBox], view: View
 ) -> float:
-    # The logarithm of how likely boxes are with these numbers. The density is of a box's figures: a
-    # change of variables makes it one of the edges, and then of the numbers.
+    # How likely boxes are with these numbers. The density is of a box's figures: a change of
+    # variables makes it one of the edges, and then of the numbers.
     total = 0.0
-    for shape, (expected, weight) in zip(shapes, things, strict=True):
-        of_numbers = log_likelihood(shape, expected) - 2 * shape[2] - 2 * view.log_area
+    for shape, (expected, weight) in zip(shapes, expected_boxes, strict=True):
+        _, _, log_size, _ = shape
+        of_numbers = log_likelihood(shape, expected) - 2 * log_size - 2 * view.log_area
         total += weight * of_numbers
     return total
 
 
 def _agreement(first: JudgedReply, corners: Sequence[Bbox], second: JudgedReply) -> float:
     # The logarithm of how much likelier two replies' boxes are of the same things than of different
-    # ones. How far apart this model's answers put an edge isn't known, so the likelihoods
-    # of all EDGE_DEVIATIONS are averaged. Only phrases with one box in both replies count.
-    in_second = _only_boxes(second.boxes)
+    # ones. `corners` are those of the first reply's boxes. How far apart this model's answers put
+    # an edge isn't known, so the likelihoods of all EDGE_DEVIATIONS are averaged. Only phrases with
+    # one box in both replies count.
+    index_in_second = _index_of_single_boxes(second.boxes)
     pairs = []
-    for phrase, index in _only_boxes(first.boxes).items():
-        if phrase in in_second:
-            pairs.append((corners[index], second.corners[in_second[phrase]]))
-    by_edge = [math.exp(sum(_nearness(a, b, edge) for a, b in pairs)) for edge in EDGE_DEVIATIONS]
-    return math.log(sum(by_edge) / len(EDGE_DEVIATIONS))
+    for phrase, index in _index_of_single_boxes(first.boxes).items():
+        if phrase in index_in_second:
+            pairs.append((corners[index], second.corners[index_in_second[phrase]]))
+    likelihoods = []
+    for edge in EDGE_DEVIATIONS:
+        likelihoods.append(math.exp(sum(_nearness(a, b, edge) for a, b in pairs)))
+    return math.log(sum(likelihoods) / len(likelihoods))
 
 
-def _only_boxes(boxes: Sequence[SeenBox]) -> dict[str, int]:
+def _index_of_single_boxes(boxes: Sequence[SeenBox]) -> dict[str, int]:
     counts = Counter(box.phrase for box in boxes)
     return {box.phrase: index for index, box in enumerate(boxes) if counts[box.phrase] == 1}
 

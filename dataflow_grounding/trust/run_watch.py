@@ -64,11 +64,13 @@ class RunWatch(BoxWatch):
         self._start = start
         self._is_calibrated = calibrated
         self._in_memory = start.folder is None
-        # What a check vouches for: this format at this endpoint and model; and that anywhere.
-        self._of = name_of(serving.identity_there(), asked, form)
-        self._anywhere = name_of(serving.identity(), asked, form)
+        # A check vouches for this format at this model: here, at this endpoint, or anywhere.
+        self._name_here = name_of(serving.identity_there(), asked, form)
+        self._name_anywhere = name_of(serving.identity(), asked, form)
         # For records in memory, all runs of this process share it.
-        self.known = known_in_process(serving, self._of, asked) if self._in_memory else Known(asked)
+        self.known = Known(asked)
+        if self._in_memory:
+            self.known = known_in_process(serving, self._name_here, asked)
         # A miss gives `known` a new judge. This run, which ends then, keeps its own.
         self.judge = self.known.judge
         self.open = OpenReplies(self.known.answers)
@@ -114,13 +116,15 @@ class RunWatch(BoxWatch):
             return await ask(request)
         self._check_stopped()
         if not self.open.has_begun:
-            self.open.begin(ask.vouching(self._of, self._anywhere, self.on_suspect == "warn"))
+            goes_on = self.on_suspect == "warn"
+            self.open.begin(ask.vouching(self._name_here, self._name_anywhere, trusting=goes_on))
             if self.suspicion is not None:
                 self.open.vouching.doubt()
         if self.suspicion is not None:
-            return await ask(request.replace(sending=replace(request.sending, of=self._of)))
+            sending = replace(request.sending, of=self._name_here)
+            return await ask(request.replace(sending=sending))
         self._last_image = image
-        if self.open.vouching.relied_on:  # before any of these is read
+        if self.open.vouching.relied_on:  # a check comes before stored replies are relied on
             await self.ready(ask, image)
         question = Question(self, ask, image, phrases, request.read)
         sending = replace(
@@ -128,7 +132,7 @@ class RunWatch(BoxWatch):
             before=question.before,
             may_send=self._may_send,
             stored=question.stored,
-            of=self._of,
+            of=self._name_here,
             other_model=self._other_model,
         )
         try:
@@ -150,6 +154,7 @@ class RunWatch(BoxWatch):
         self._check_stopped()
 
     def _may_send(self) -> bool:
+        # The engine sends where this is true, so the request counts as sent.
         if self._stop_message or self.awaits_check:
             return False
         self.sends_ahead = False
@@ -232,9 +237,8 @@ class RunWatch(BoxWatch):
             return
         if not self._stop_message and self._last_image is not None:
             await self._check_if(self._is_due_at_the_end, ask, self._last_image, waits=True)
-            for alike in list(self.open.odd.values()):
-                _, last_image = alike[-1]
-                await self._check_now(ask, last_image)
+            for alike in list(self.open.odd_records.values()):
+                await self._check_now(ask, alike[-1].image)
         self.open.finish(are_trusted=self.suspicion is None)
         self._is_over = True
         odd = watch_messages.of_odd_ones(self.judge, self.known.probing)
@@ -255,7 +259,7 @@ class RunWatch(BoxWatch):
     @property
     def is_checked(self) -> bool:
         """Whether a check was made that holds: in memory, by another run of this process, too."""
-        self._is_checked = self._is_checked or self.known.is_fresh
+        self._is_checked = self._is_checked or self.known.is_fresh  # from then on for the whole run
         return self._is_checked
 
     @property
@@ -316,7 +320,7 @@ class RunWatch(BoxWatch):
         # All is counted before the check is answered, so that it counts even if the run stops
         # meanwhile.
         known = self.known
-        start = self.open.check_start()
+        check_start = self.open.check_start()
         known.pace.checking(self._every)
         self._unchecked = 0
         probing = await known.probes()
@@ -336,8 +340,8 @@ class RunWatch(BoxWatch):
             return
         self._is_checked = True
         known.note(outcome)
-        for orientation, is_told in outcome.tells.items():
-            if is_told:
+        for orientation, is_answered in outcome.answered_by_orientation.items():
+            if is_answered:
                 self.judge.calm(orientation)
         if outcome.kind == "misses":
             self.open.set_aside()
@@ -347,7 +351,7 @@ class RunWatch(BoxWatch):
             return
         if outcome.kind == "fits" and not self._is_mixed:
             known.miss(None)
-            self.open.vouch(start, outcome.tells)
+            self.open.vouch(check_start, outcome.answered_by_orientation)
         else:
             self.open.leave(unanswered=outcome.kind == "silent")
         outcome.note(ask)
@@ -356,7 +360,7 @@ class RunWatch(BoxWatch):
     def _is_mixed(self) -> bool:
         # Whether a probe picture or a reply came in another format lately, though others don't.
         probing = self.known.probing
-        return bool((probing and probing.lately_odd) or self.judge.proven)
+        return bool((probing and probing.lately_odd_formats) or self.judge.proven)
 
     # Boxes in another format
 

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 from dataflow_grounding.boxes.coordinates import ORDERS, BoxFormat, Scale
 from dataflow_grounding.boxes.formats import find_box_format
 from dataflow_grounding.boxes.geometry import Bbox, Size, ordered, size_text
-from dataflow_grounding.trust.maps import Point, fit_line
+from dataflow_grounding.trust.maps import Point, RoughLine, edges_on, fit_line
 from dataflow_grounding.trust.probes import ProbedPicture
 
 LEAST_ANSWERS = 4  # of a picture's seven: fewer say nothing
@@ -37,7 +37,7 @@ AS_GOOD = 0.005  # share of the side by which two formats are as good as each ot
 # many standard errors, which chance exceeds in one of a million pictures.
 GOAL_OFF = 0.01
 STANDARD_ERRORS = 5.0
-AS_ASKED = (1.0, 0.0)  # slope and start of the line of boxes that are where the format puts them
+AS_ASKED = RoughLine(slope=1.0, start=0.0)  # of boxes that are where the format puts them
 SCALES: tuple[Scale, ...] = (1000, "px", 1, 100, 1024)  # of plain formats, the usual ones first
 
 
@@ -101,8 +101,8 @@ def showing_of(
     seen = f"in a picture of {size} px rectangles are off by {off_as_asked:.0%} of the side"
     better = _better_format(pictures, asked, off_as_asked)
     if better is not None:
-        fitting, off = better
-        return Showing("misses", f"{seen}, and by {off:.0%} in {fitting}", fitting, rectangles)
+        why = f"{seen}, and by {better.off:.0%} in {better.name}"
+        return Showing("misses", why, better.name, rectangles)
     if off_as_asked > MOST_OFF and not _is_usual(off_as_asked, usual):
         why = f"{seen}, and hardly less in any other format"
         return Showing("misses", why, rectangles=rectangles)
@@ -113,22 +113,28 @@ def showing_of(
     return Showing("fits", rectangles=rectangles)
 
 
+class _BetterFormat(NamedTuple):
+    """A format that explains the answers better than the one asked for."""
+
+    name: str
+    off: float  # how far off the median rectangle is
+
+
 def _better_format(
     pictures: Sequence[ProbedPicture], asked: BoxFormat, off_as_asked: float
-) -> tuple[str, float] | None:
-    # Returns the name of a format that explains the answers better than the one asked for, in which
-    # the median rectangle is off by `off_as_asked`; and how far it is off in the best format.
+) -> _BetterFormat | None:
     if off_as_asked < LEAST_BETTER:  # none can be better by as much
         return None
-    off = {}
+    off_by_name = {}
     for name in plain_names(asked):
-        off[name] = read_in(pictures, find_box_format(name, "")).median_off
-    best = min(off.values())
+        off_by_name[name] = read_in(pictures, find_box_format(name, "")).median_off
+    best = min(off_by_name.values())
     is_clearly_better = off_as_asked >= max(LEAST_TIMES_BETTER * best, best + LEAST_BETTER)
     if best > MOST_OFF_IN_OTHER or not is_clearly_better:
         return None
     # of those that are as good as the best, the one most like the format asked for
-    return next(name for name, one in off.items() if one <= best + AS_GOOD), best
+    name = next(name for name, off in off_by_name.items() if off <= best + AS_GOOD)
+    return _BetterFormat(name, best)
 
 
 def _is_usual(off: float, usual: Sequence[float]) -> bool:
@@ -143,10 +149,10 @@ def is_further_off(off: Sequence[float], usual: Sequence[float]) -> bool:
     new = len(off)
     all_of_both = new + len(usual)
     furthest = max(new, all_of_both // 5)
-    others_furthest = sorted([*off, *usual])[-furthest - 1]
-    among = sum(one > others_furthest for one in off)
+    threshold = sorted([*off, *usual])[-furthest - 1]
+    new_furthest = sum(one > threshold for one in off)
     ways = 0
-    for number in range(among, new + 1):
+    for number in range(new_furthest, new + 1):
         ways += math.comb(furthest, number) * math.comb(all_of_both - furthest, new - number)
     return ways <= LEAST_CHANCE * math.comb(all_of_both, new)
 
@@ -159,8 +165,9 @@ def read_in(pictures: Sequence[ProbedPicture], known: BoxFormat) -> Rectangles:
         for answer in picture.answers:
             if not answer.usable:
                 continue
-            is_of_cells = known.scale == "grid_32" and answer.family is None
-            box = (0.0, 0.0, 0.0, 0.0) if is_of_cells else picture.in_pixels(answer, known)
+            # a grid's cells are named by a family's special tokens alone
+            cant_be_read = known.scale == "grid_32" and answer.family is None
+            box = (0.0, 0.0, 0.0, 0.0) if cant_be_read else picture.in_pixels(answer, known)
             read.append(_in_parts(ordered(box), picture.shown))
             drawn.append(_in_parts(answer.asked, picture.shown))
     return Rectangles(read, drawn)
@@ -181,20 +188,17 @@ class _LineEnds(NamedTuple):
     error: float
 
 
-def _ends(
-    pictures: Sequence[Rectangles], near: tuple[float, float] | None = None
-) -> list[_LineEnds]:
-    # An axis with too few answers has none.
+def _ends(pictures: Sequence[Rectangles], near: RoughLine | None = None) -> list[_LineEnds]:
     ends = []
     for axis, side in enumerate(("width", "height")):
         points: list[Point] = []
         for one in pictures:
             for drawn, read in zip(one.drawn, one.read, strict=True):
-                points += zip(drawn[axis::2], read[axis::2], strict=True)
+                points += zip(edges_on(axis, drawn), edges_on(axis, read), strict=True)
         line = fit_line(points, 1, near)
-        if line is not None:
-            end = line.start + line.scale - 1
-            ends.append(_LineEnds(side, line.start, end, line.error))
+        if line is not None:  # else the axis has too few answers
+            last = line.start + line.scale - 1
+            ends.append(_LineEnds(side, line.start, last, line.error))
     return ends
 
 
@@ -203,8 +207,8 @@ def drift_of(pictures: Sequence[Rectangles]) -> str | None:
     return shift_of(pictures, AS_ASKED)
 
 
-def shift_of(pictures: Sequence[Rectangles], near: tuple[float, float] | None = None) -> str | None:
-    """Return in words how all boxes are stretched or shifted; None if they surely aren't.
+def shift_of(pictures: Sequence[Rectangles], near: RoughLine | None = None) -> str | None:
+    """Return in words how all boxes are stretched or shifted; None if that isn't sure.
 
     `near` is as `fit_line` has it.
     """

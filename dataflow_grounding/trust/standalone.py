@@ -125,7 +125,7 @@ class _OneFunction(Serving):
         [image] = request.images
         prompt = f"{request.system}\n\n{request.text}"
         try:
-            url = await asyncio.to_thread(image.data_url)
+            url = await asyncio.to_thread(image.data_url)  # data:image/jpeg;base64,…
             jpeg = base64.b64decode(url.partition(b",")[2])
             reply = await asyncio.to_thread(self._client, prompt, jpeg)
             if inspect.isawaitable(reply):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def of_a_miss(asked: BoxFormat, outcome: "Outcome", *, calibrated: bool) -> str:
-    """Return what a check has shown that missed."""
+    """Return what to say of a check that missed."""
     message = f"the boxes don't look like {asked.name}: {outcome.why}"
     if outcome.odd:
         return f"{message}. {ANSWERS_IN_SEVERAL}"
