@@ -67,19 +67,20 @@ def region_caption(
 
     def read(reply: str) -> tuple[RegionCaptions, list[Note]]:
         try:
-            items, notes = read_by_id(reply, "captions", count)
+            item_by_id, notes = read_by_id(reply, "captions", count)
         except UnreadableReply:
-            said = read_marked_text(reply, count)
-            if len(said) < count:
+            text_by_region = read_marked_text(reply, count)
+            if len(text_by_region) < count:
                 raise
+            texts = [text_by_region[number] for number in sorted(text_by_region)]
             note = Note("own_words", "the reply is a text with <region1> and so on in it")
-            return RegionCaptions([said[number] for number in sorted(said)], reply.strip()), [note]
-        texts: dict[int, str] = {}
-        for number, item in items.items():
+            return RegionCaptions(texts, reply.strip()), [note]
+        text_by_region = {}
+        for number, item in item_by_id.items():
             text = text_of(item.get("text"))
             if text:
-                texts[number] = text
-        return RegionCaptions(all_of(texts, count, "the text", notes)), notes
+                text_by_region[number] = text
+        return RegionCaptions(all_of(text_by_region, count, "the text", notes)), notes
 
     schema = object_of(captions=list_of(object_of(id=INTEGER, text=STRING)))
     return request_about(
@@ -98,18 +99,19 @@ def read_marked_text(text: str, count: int) -> dict[int, str]:
     """Return what a text says of each region that it names, as `<region1>`: the sentences or lines
     that name it, each with the next ones that name none. Numbers above `count` are left out.
     """
-    sentences_of: dict[int, list[str]] = {}
+    sentences_by_region: dict[int, list[str]] = {}
     current: list[int] = []  # the regions that a sentence without names is of
     for sentence in _BETWEEN_SENTENCES.split(text):
         numbers = _region_numbers(sentence)
         if numbers:
             current = [number for number in numbers if 1 <= number <= count]
         statement = _HEADING.sub("", sentence.strip())
-        if not statement.strip(" *-:"):
+        says_nothing = not statement.strip(" *-:")
+        if says_nothing:
             continue
         for number in current:
-            sentences_of.setdefault(number, []).append(statement)
-    return {number: " ".join(sentences) for number, sentences in sentences_of.items()}
+            sentences_by_region.setdefault(number, []).append(statement)
+    return {number: " ".join(sentences) for number, sentences in sentences_by_region.items()}
 
 
 def _region_numbers(sentence: str) -> list[int]:

@@ -118,10 +118,10 @@ def box_check(
         box_format,
         divisible=len(phrases) + len(boxes) > 1,
     )
-    numbers = [number for number, box in enumerate(boxes, 1) if _is_small(box.bbox, image.size)]
-    if not numbers:
+    small = [number for number, box in enumerate(boxes, 1) if _is_small(box.bbox, image.size)]
+    if not small:
         return request
-    enlarged = numbers[:MOST_CROPS]
+    enlarged = small[:MOST_CROPS]
     crops = crop_sheet(image, [boxes[number - 1].bbox for number in enlarged], enlarged)
     return replace(
         request, images=(shown, crops), input={**question, "boxes_from_closer_by": enlarged}
@@ -167,11 +167,11 @@ def _is_small(bbox: Bbox, size: Size) -> bool:
 # How a judge's reply is read
 
 
-def _items(data: Mapping[str, Any], key: str, is_cut: bool) -> list[Any]:
+def _items(data: Mapping[str, Any], key: str, last_is_cut: bool) -> list[Any]:
     items = data.get(key)
     if not isinstance(items, list):
         raise UnreadableReply(f'"{key}" is not a list.')
-    return items[:-1] if is_cut else items
+    return items[:-1] if last_is_cut else items
 
 
 class _UnknownWord(UnreadableReply):

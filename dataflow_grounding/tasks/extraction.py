@@ -31,7 +31,8 @@ def expression_extraction(image: Image, caption: str) -> Request[Extracted]:
         items = data["expressions"]
         if not isinstance(items, list):
             raise UnreadableReply('"expressions" is not a list.')
-        if is_cut_off(notes) and not reply.rstrip().endswith("]"):
+        ends_with_list = reply.rstrip().endswith("]")  # only the last brace is missing
+        if is_cut_off(notes) and not ends_with_list:
             # what is after the cut may be in the picture all the same
             raise TruncatedReply("the reply is cut off in the middle of its expressions.")
         cleaned = _strip_text(data.get("cleaned_caption"))

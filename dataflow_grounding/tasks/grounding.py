@@ -81,8 +81,8 @@ def phrase_grounding(
         _check_all_read(reading, len(phrases))
         notes = list(reading.notes)
         boxes = [box for box in reading.boxes if _is_in_image(box, image)]
-        in_padding = [box.id for box in reading.boxes if not _is_in_image(box, image)]
-        for phrase_id in in_padding:
+        ids_in_padding = [box.id for box in reading.boxes if not _is_in_image(box, image)]
+        for phrase_id in ids_in_padding:
             notes.append(Note("dropped", f"a box of phrase {phrase_id} outside the picture"))
         answers: list[Found] = []
         for number in range(1, len(phrases) + 1):
@@ -92,7 +92,8 @@ def phrase_grounding(
                 notes.append(
                     Note("merged", f"a box of phrase {number} that is nearly the same as another")
                 )
-            answers.append(_found(number, instances, reading, is_in_padding=number in in_padding))
+            is_in_padding = number in ids_in_padding
+            answers.append(_found(number, instances, reading, is_in_padding=is_in_padding))
         phrases_everywhere = _phrases_with_whole_picture(phrases, answers, image)
         for phrase in phrases_everywhere:
             notes.append(

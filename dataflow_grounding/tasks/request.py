@@ -190,8 +190,9 @@ class Request(Generic[T]):
         that are in none of these turns.
         """
         count_in_turns = sum(len(turn.images) for turn in self.turns)
+        own_images = self.images[count_in_turns:]
         turns = [turn for turn in self.turns if turn.role != SYSTEM]
-        return [*turns, Turn("user", self.text, self.images[count_in_turns:])]
+        return [*turns, Turn("user", self.text, own_images)]
 
     @property
     def system(self) -> str:

@@ -85,8 +85,9 @@ class AskingForm:
             changes["form"] = replace(form, is_free=True)
         usual_key = request.prompt.words["box_key"]
         key = self.key or usual_key
-        if self.prompt_name == WITH_FORMS and key == usual_key:
-            return changes  # only the endpoint isn't asked to hold the reply to JSON
+        asks_as_usual = self.prompt_name == WITH_FORMS and key == usual_key
+        if asks_as_usual:
+            return changes
         words = _with_key(request.prompt.words, key, is_named=self.reply != "lines")
         changes["prompt"] = replace(request.prompt, name=self.prompt_name, words=words)
         changes["instructions"] = filled(load_prompt(self.prompt_name), words)

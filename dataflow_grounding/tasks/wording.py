@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding._util.settings import setting
@@ -54,11 +54,11 @@ class Wording:
             for text in (term, definition):
                 if not isinstance(text, str) or not text.strip() or len(text) > LONGEST:
                     raise SpecError(f"the definition of {term!r:.60} should be a text")
-        used = self.asking.prompt_name if self.asking else WITH_FORMS
-        if WITH_FORMS in self.prompts and used not in self.prompts:
+        prompt_used = self.asking.prompt_name if self.asking else WITH_FORMS
+        if WITH_FORMS in self.prompts and prompt_used not in self.prompts:
             raise SpecError(
-                f"this form of asking is put by the prompt {used}, and your own is {WITH_FORMS}:"
-                " write that one, too"
+                f"this form of asking is put by the prompt {prompt_used}, and your own is"
+                f" {WITH_FORMS}: write that one, too"
             )
 
     def __bool__(self) -> bool:
@@ -173,25 +173,31 @@ def _check_prompt(name: str, text: str) -> None:
     if text.count(INPUT) != 1:
         what = "lacks" if INPUT not in text else "should have only once"
         raise SpecError(f"the prompt {name} {what} {INPUT}, the place of the question's data")
-    for part, pattern in _needed_parts(load_prompt(name)):
-        if not re.search(pattern, text):
+    for part in _needed_parts(load_prompt(name)):
+        if not re.search(part.pattern, text):
             raise SpecError(
-                f"the prompt {name} lacks {part}: compare it with the shipped one, as"
+                f"the prompt {name} lacks {part.text}: compare it with the shipped one, as"
                 f" `dataflowgrounding prompts show {name}` prints it"
             )
 
 
-def _needed_parts(shipped: str) -> Iterator[tuple[str, str]]:
-    # What a user's own prompt has to hold, each with the pattern by which it is looked for. A key
-    # counts only with a colon after it, as in JSON, because the instructions may name it, too. A
-    # reply in lines has no keys; there the texts after the colons count.
+class _NeededPart(NamedTuple):
+    """What a user's own prompt has to hold."""
+
+    text: str
+    pattern: str  # by which it is looked for
+
+
+def _needed_parts(shipped: str) -> Iterator[_NeededPart]:
     for placeholder in sorted(set(_PLACEHOLDER.findall(shipped))):
-        yield placeholder, re.escape(placeholder)
+        yield _NeededPart(placeholder, re.escape(placeholder))
     _, _, reply = shipped.rpartition(_REPLY)
+    # A key counts only with a colon after it: the instructions may name it, too.
     for key in dict.fromkeys(_KEY.findall(reply)):
-        yield f'"{key}"', rf'"{re.escape(key)}"\s*:'
+        yield _NeededPart(f'"{key}"', rf'"{re.escape(key)}"\s*:')
+    # A reply in lines has no keys.
     for value in _REPLY_LINE.findall(reply):
-        yield value, re.escape(value)
+        yield _NeededPart(value, re.escape(value))
 
 
 def _texts_in(value: Any) -> Iterator[str]:
@@ -206,7 +212,8 @@ def _texts_in(value: Any) -> Iterator[str]:
 
 
 def _is_word_in(term: str, text: str) -> bool:
-    # Where words aren't parted by blanks, as in Chinese, it may be anywhere.
+    # "cup" is in "a cup, full", but not in "a cupboard". Where words aren't parted by blanks, as in
+    # Chinese, a term may be anywhere.
     start = text.find(term)
     while start >= 0:
         end = start + len(term)
