@@ -98,9 +98,9 @@ def _without_scores(found: Found) -> Found:
 
 def merge_answers(answers: Sequence[Found], samples: int, least_side: float = 0.0) -> Found:
     """Merge several answers about the same phrase into one. Boxes that overlap at IoU 0.5 or more
-    are one, whose edges are the medians of theirs; it stays when at least half of `samples` answers
-    have it, and its score is the share of them. Without a box the commonest status counts, with
-    `ambiguous` for `grounded`, as the boxes differ.
+    are one, whose edges are the medians of theirs. It stays when at least half of `samples` answers
+    have it, and its score is the share of them. Without a box the commonest status counts, but
+    `grounded` becomes `ambiguous`: the boxes differ.
     """
     clusters: list[_Cluster] = []
     for answer in answers:
@@ -150,7 +150,7 @@ def _add_to_clusters(answer: Found, clusters: list[_Cluster], least_side: float)
     instances = [_BoxedInstance(box_of(item["bbox"]), item) for item in answer.instances]
     boxes = [enlarged_to(instance.bbox, least_side) for instance in instances]
     medians = [enlarged_to(_median_box(cluster), least_side) for cluster in clusters]
-    clustered: set[int] = set()
+    clustered: set[int] = set()  # numbers of instances
     for cluster_number, (number, _) in match_boxes(boxes, medians).items():
         clusters[cluster_number].append(instances[number])
         clustered.add(number)

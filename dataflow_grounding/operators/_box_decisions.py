@@ -130,15 +130,15 @@ def _first_answer(verdict: BoxVerdict) -> bool | None:
 
 
 def _second_answers(firsts: Sequence[bool | None], presence: Presence) -> list[bool | None]:
-    # Where the thing isn't there, no box is affirmed. Where it is, without a count, each is. A
-    # count affirms the boxes that the first answers affirm unless these are more than the things,
-    # and those that the first answers deny if fewer boxes than things are left without them.
+    # What the presence says of each box: that it is right, that it isn't, or nothing.
     if presence.there is None:
         return [None] * len(firsts)
     second_if_affirmed = presence.there
     second_if_denied = presence.there
     if presence.count is not None:
+        # where more boxes are affirmed than there are things, none of them is sure
         second_if_affirmed = presence.there and firsts.count(True) <= presence.count
+        # where too few boxes are left without the denied ones, these may be right
         second_if_denied = len(firsts) - firsts.count(False) < presence.count
     by_first = {True: second_if_affirmed, False: second_if_denied, None: None}
     return [by_first[first] for first in firsts]

@@ -26,32 +26,32 @@ def candidates_of(
     others: Sequence[str],
 ) -> list[Expression]:
     """Return the candidates as expressions without boxes, the kinds of change taking turns."""
-    by_change: dict[str, list[dict[str, Any]]] = {}
+    fields_by_change: dict[str, list[dict[str, Any]]] = {}
     for place, change, text in changed:
         from_id = own[place]["expression_id"]
         fields = {"text": text, "change": change, "changed_from": from_id}
-        by_change.setdefault(change, []).append(fields)
+        fields_by_change.setdefault(change, []).append(fields)
     made_keys = {class_key(answer.text) for answer in changed}
     for text in others:
         if class_key(text) not in made_keys:
             fields = {"text": text, "change": OTHER_IMAGE}
-            by_change.setdefault(OTHER_IMAGE, []).append(fields)
+            fields_by_change.setdefault(OTHER_IMAGE, []).append(fields)
     in_turn = []
-    for one_of_each in itertools.zip_longest(*by_change.values()):
+    for one_of_each in itertools.zip_longest(*fields_by_change.values()):
         in_turn += [fields for fields in one_of_each if fields is not None]
     candidates = []
-    for own_id, fields in zip(_free_ids(record, own), in_turn, strict=False):
-        negative: Expression = {"expression_id": own_id, "source": NEGATIVE, **fields}
+    for free_id, fields in zip(_free_ids(record, own), in_turn, strict=False):
+        negative: Expression = {"expression_id": free_id, "source": NEGATIVE, **fields}
         candidates.append({**negative, "char_span": None, "instances": [], "status": "none"})
     return candidates
 
 
 def _free_ids(record: Record, own: Sequence[Expression]) -> Iterator[str]:
-    taken = {expression["expression_id"] for expression in own}
+    taken_ids = {expression["expression_id"] for expression in own}
     for number in itertools.count():
-        own_id = f"{record.unique_id}#n{number}"
-        if own_id not in taken:
-            yield own_id
+        free_id = f"{record.unique_id}#n{number}"
+        if free_id not in taken_ids:
+            yield free_id
 
 
 def without_named(image_texts: Collection[str], changed: Sequence[Changed]) -> list[Changed]:

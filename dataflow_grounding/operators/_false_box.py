@@ -24,11 +24,11 @@ class FalseBox(NamedTuple):
     place: int
     bbox: Bbox
 
-    def among(self, asked: Mapping[int, Expression]) -> dict[int, Expression]:
-        """Return the expressions with this box as the last one of its own."""
-        expression = asked[self.place]
+    def among(self, expression_by_place: Mapping[int, Expression]) -> dict[int, Expression]:
+        """Return the expressions, that of this box with it as its last one."""
+        expression = expression_by_place[self.place]
         instances = [*expression["instances"], {"bbox": list(self.bbox)}]
-        return {**asked, self.place: {**expression, "instances": instances}}
+        return {**expression_by_place, self.place: {**expression, "instances": instances}}
 
 
 def false_box_for(

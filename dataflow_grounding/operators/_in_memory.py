@@ -147,7 +147,7 @@ def annotated_rows(operator: "Annotator", data: Any, on_error: OnError) -> "Anno
         places = [getattr(row, "place", number) for number, row in enumerate(data)]
         earlier = data.failures
     results = annotate_all(operator, rows, until_failure=on_error == "raise")
-    nulls = dict.fromkeys(operator.writes().values())
+    null_by_column = dict.fromkeys(operator.writes().values())
     failures: list[tuple[int, RecordError]] = []
     kept: dict[int, ShownRecord] = {}
     for number, (record, error) in results.items():
@@ -156,7 +156,7 @@ def annotated_rows(operator: "Annotator", data: Any, on_error: OnError) -> "Anno
         if error is None:
             kept[number] = record
         elif on_error == "keep":
-            kept[number] = record.updated(nulls)
+            kept[number] = record.updated(null_by_column)
     if failures:
         _raise_or_warn(failures, len(rows), on_error)
     if frame is None:
@@ -200,16 +200,15 @@ def _annotated_frame(
     kept: Mapping[int, ShownRecord],
     failures: Sequence[tuple[int, RecordError]],
 ) -> "DataFrame":
-    # Columns that count as set are those that it says it writes, and others whose value isn't the
-    # very object that the row had.
     result: DataFrame = frame.iloc[list(kept)].copy()
-    names = dict.fromkeys(operator.writes().values())  # a set that keeps its order
+    names_set = dict.fromkeys(operator.writes().values())  # a set that keeps its order
     missing = object()  # is no value of any row
     for number, record in kept.items():
         for name, value in record.items():
+            # a column is set where its value isn't the very object that the row had
             if value is not rows[number].get(name, missing):
-                names[name] = None
-    for name in names:
+                names_set[name] = None
+    for name in names_set:
         result[name] = _column([record.get(name) for record in kept.values()])
     # pandas hands `attrs` on: these failed in an operator before this one
     failed_rows: list[dict[str, Any]] = list(frame.attrs.get("failures", ()))

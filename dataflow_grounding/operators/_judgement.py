@@ -20,32 +20,32 @@ class Judgement(NamedTuple):
     errors: dict[int, RecordError]
 
     def add(self, parts: Sequence[Part], checked: Checked) -> None:
-        first_box = 0  # the number of a part's first box among all of the reply
+        begin = 0  # of a part's verdicts among all of the reply
         for part, presence in zip(parts, checked.presences, strict=True):
-            after_last = first_box + len(part.boxes)
+            end = begin + len(part.boxes)
             # Of an expression in several parts, the first answer counts.
             self.presences.setdefault(part.place, presence)
             verdicts = self.verdicts.setdefault(part.place, [])
-            verdicts += checked.verdicts[first_box:after_last]
-            first_box = after_last
+            verdicts += checked.verdicts[begin:end]
+            begin = end
 
 
 async def ask_judge(
-    image: Image, asked: Mapping[int, Expression], box_format: BoxFormat, ask: Ask
+    image: Image, expression_by_place: Mapping[int, Expression], box_format: BoxFormat, ask: Ask
 ) -> Judgement:
     """Ask the judge about expressions and their boxes, mostly in one request. If a request fails,
     its expressions get its error; the others are still asked about.
     """
 
     async def ask_once(parts: list[Part]) -> Checked:
-        texts = [asked[part.place]["text"] for part in parts]
+        texts = [expression_by_place[part.place]["text"] for part in parts]
         boxes = []
         for part in parts:
-            boxes += drawn(asked[part.place], part.boxes)
+            boxes += drawn(expression_by_place[part.place], part.boxes)
         return await ask(box_check(image, texts, boxes, box_format))
 
     judgement = Judgement({}, {}, {})
-    for group in groups_of(asked):
+    for group in groups_of(expression_by_place):
         try:
             answers = await ask_in_parts(group, ask_once)
         except RecordError as error:

@@ -14,9 +14,9 @@ I = TypeVar("I")  # noqa: E741
 
 
 def near_groups(boxes: Sequence[Bbox], most: int) -> list[list[int]]:
-    """Return the places of boxes in groups of at most `most` that lie near each other. Boxes are
-    halved along the axis on which their middles reach further, and so are the halves, as a k-d tree
-    is built (Bentley 1975).
+    """Return groups of at most `most` boxes that lie near each other, by the boxes' places. Boxes
+    are halved along the axis on which their middles reach further, and so are the halves, as a k-d
+    tree is built (Bentley 1975).
     """
     if not boxes:
         return []

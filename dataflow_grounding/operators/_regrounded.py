@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import RecordError
 from dataflow_grounding.boxes.geometry import Bbox, Size, iou
@@ -84,17 +84,18 @@ def regrounding_of(
     """
     before = [_before_asking(expression, regions) for expression in expressions]
     to_check = expressions_to_check(before, regions)
-    now: dict[int, Verdict] = {}
-    asked: dict[int, Verdict] = {}
+    now_by_number: dict[int, Verdict] = {}
+    asked_by_number: dict[int, Verdict] = {}
     for number, expression in enumerate(expressions):
         said = _said(expression)
         if number not in to_check.before or said.get("reason") == NOT_CHECKED:
             continue
         places = places_of(expression["instances"], to_check.regions) or []
-        now[number] = Verdict("unknown", expression["text"], places)
+        now = Verdict("unknown", expression["text"], places)
+        now_by_number[number] = now
         if said:
-            asked[number] = _verdict_of_asking(expression, said, now[number], size)
-    return Regrounding(replace(to_check, verdicts=now), asked)
+            asked_by_number[number] = _verdict_of_asking(expression, said, now, size)
+    return Regrounding(replace(to_check, verdicts=now_by_number), asked_by_number)
 
 
 def _said(expression: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -160,31 +161,34 @@ def verdict_of_regrounding(
 ) -> Verdict:
     """Return the verdict on an expression from grounding its text again.
 
-    `places` are the indices in `regions` of those that it names. The boxes of the answer are
-    matched with regions one to one, with these first. It `matches` if there is a box on each of
-    these and no other; it is `mended` if all boxes are on regions, which it should name, or
-    `several` if these are more than the one that it names; else it is `wrong`. It is `unknown`
-    where the answer can't tell.
+    `places` are the indices in `regions` of those that it names. Boxes of the answer are matched
+    one to one with these, then with other regions. The verdict is
+
+    - `unknown` where the answer can't tell,
+    - `matches` if a box is on each region that it names, and no other box was found,
+    - `several` if it names one region, and boxes are on several,
+    - `mended` if all boxes are on regions, but others than those that it names,
+    - `wrong` if nothing is found, or a box is on no region.
     """
     if answer.status in ("ambiguous", "unsupported"):
         return Verdict("unknown", text, places, answer.reason or answer.status)
     boxes = boxes_of(answer.instances)
-    own_overlaps, not_on_own = _match_regions(boxes, places, regions, threshold)
-    if len(own_overlaps) == len(places) and not not_on_own:
-        return Verdict("matches", text, places, "", _mean(own_overlaps.values()))
-    other_places = [place for place in range(len(regions)) if place not in own_overlaps]
-    other_overlaps, stray = _match_regions(not_on_own, other_places, regions, threshold)
-    if boxes and not stray:
-        overlaps = {**own_overlaps, **other_overlaps}
-        new_places = sorted(overlaps)
+    on_own = _match_regions(boxes, places, regions, threshold)
+    if len(on_own.iou_by_place) == len(places) and not on_own.stray:
+        return Verdict("matches", text, places, iou=_mean(on_own.iou_by_place.values()))
+    other_places = [place for place in range(len(regions)) if place not in on_own.iou_by_place]
+    on_others = _match_regions(on_own.stray, other_places, regions, threshold)
+    if boxes and not on_others.stray:
+        iou_by_place = {**on_own.iou_by_place, **on_others.iou_by_place}
+        new_places = sorted(iou_by_place)
         kind: Kind = "mended"
         if len(places) == 1 and len(new_places) > 1:
             kind = "several"
         reason = f"grounded again, it is found at {_region_numbers(new_places)}"
-        return Verdict(kind, text, new_places, reason, _mean(overlaps.values()))
+        return Verdict(kind, text, new_places, reason, _mean(iou_by_place.values()))
     reason = "nothing is found"
     if boxes:
-        reason = f"{len(stray)} of {len(boxes)} boxes are on no region"
+        reason = f"{len(on_others.stray)} of {len(boxes)} boxes are on no region"
     overlap = _mean_best_overlap([regions[place] for place in places], boxes)
     return Verdict("wrong", text, places, f"grounded again, {reason}", overlap)
 
@@ -194,19 +198,23 @@ def _mean_best_overlap(regions: Sequence[Bbox], boxes: Sequence[Bbox]) -> float 
     return _mean(best)
 
 
+class _OnRegions(NamedTuple):
+    iou_by_place: dict[int, float]  # of each region that a box is on
+    stray: list[Bbox]  # boxes that are on none
+
+
 def _match_regions(
     boxes: Sequence[Bbox], places: Sequence[int], regions: Sequence[Bbox], threshold: float
-) -> tuple[dict[int, float], list[Bbox]]:
-    # The IoU of each region that a box is on, by its place, and the boxes that are on none.
+) -> _OnRegions:
     candidates = [regions[place] for place in places]
-    overlaps: dict[int, float] = {}
-    matched: set[int] = set()
+    iou_by_place: dict[int, float] = {}
+    matched: set[int] = set()  # numbers of boxes
     matches = match_boxes(boxes, candidates, threshold, most=True)
     for candidate, (box_number, overlap) in matches.items():
-        overlaps[places[candidate]] = overlap
+        iou_by_place[places[candidate]] = overlap
         matched.add(box_number)
     stray = [box for number, box in enumerate(boxes) if number not in matched]
-    return overlaps, stray
+    return _OnRegions(iou_by_place, stray)
 
 
 def combine_verdicts(by_asking: Verdict, by_grounding: Verdict, before: Verdict) -> Verdict:

@@ -44,6 +44,7 @@ def verdict_of_check(check: Check, text: str, places: list[int]) -> Verdict:
     """
     same_text = not check.text or _fold(check.text) == _fold(text)
     fits_several = same_text and len(places) == 1 and len(check.places) > 1
+    # it "matches", but none of its own regions is among those that are named
     contradicts_itself = check.matches and set(places).isdisjoint(check.places)
     if fits_several and not contradicts_itself:
         return Verdict("several", text, check.places, check.reason)
@@ -94,17 +95,18 @@ class AskedTogether:
     @property
     def expressions(self) -> list[Merged]:
         """The expressions as the request has them: it counts the regions that it shows, from 0."""
-        as_shown = {place: number for number, place in enumerate(self.places)}
+        number_shown = {place: number for number, place in enumerate(self.places)}
         return [
-            Merged(verdict.text, [as_shown[place] for place in verdict.places])
+            Merged(verdict.text, [number_shown[place] for place in verdict.places])
             for verdict in self.before
         ]
 
     def verdicts(self, checks: Sequence[Check]) -> list[Verdict]:
         verdicts = []
         for check, before in zip(checks, self.before, strict=True):
-            check = check._replace(places=[self.places[place] for place in check.places])
-            verdicts.append(verdict_of_check(check, before.text, before.places))
+            places = [self.places[number_shown] for number_shown in check.places]
+            in_record = check._replace(places=places)
+            verdicts.append(verdict_of_check(in_record, before.text, before.places))
         return verdicts
 
 
@@ -234,10 +236,12 @@ def note_kinds(
 ) -> None:
     """Note what was found of expressions, unless an `earlier` check has found the same."""
     for number, result in results.items():
-        if isinstance(result, Verdict) and result.kind in _NOTES:
-            same = earlier is not None and number in earlier and earlier[number].kind == result.kind
-            if not same:
-                ask.note(*_NOTES[result.kind])
+        if not isinstance(result, Verdict) or result.kind not in _NOTES:
+            continue
+        before = earlier.get(number) if earlier is not None else None
+        if before is None or before.kind != result.kind:
+            code, text = _NOTES[result.kind]
+            ask.note(code, text)
 
 
 def update_of(

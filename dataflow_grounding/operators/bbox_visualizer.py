@@ -97,8 +97,8 @@ def _fits_file_systems(path: str) -> bool:
 def draw_once(
     image: Image, marks: "Callable[[], list[Mark]]", content: Any, path: str
 ) -> bytes | None:
-    """Write a picture of an image with marks, and return its bytes; None where it is there already,
-    by the file's JPEG comment: a digest of the image, `content` and STYLE.
+    """Write a picture of an image with marks, and return its bytes; None where it is there already.
+    The file's JPEG comment tells: it is a digest of the image, of `content` and of STYLE.
     """
     import PIL.Image
 

@@ -105,12 +105,12 @@ class BoxChecker(Operator):
         return bool(self._asked_about(record))
 
     def _asked_about(self, record: Record) -> dict[int, Expression]:
-        asked = {}
+        expression_by_place = {}
         for place, expression in enumerate(read_expressions(record, self.keys.expressions)):
             is_asked = not self.only_negatives or is_negative(expression)
             if is_asked and is_open(expression):
-                asked[place] = identified(expression)
-        return asked
+                expression_by_place[place] = identified(expression)
+        return expression_by_place
 
     def look_over(self, record: Record) -> None:
         """Raise SizeDiffers where the record's boxes are in a picture of another size."""
@@ -136,26 +136,28 @@ class BoxChecker(Operator):
         if false_box is not None and false_box.place not in judgement.errors:
             # Its verdict is taken out: it is the last one of its expression.
             note_verdict(judgement.verdicts[false_box.place].pop(), ask)
-        judged = {}
+        checked_by_place = {}
         for place, expression in asked.items():
             if place in judgement.errors:
-                judged[place] = {**not_checked(expression, "not checked"), "doubtful": True}
+                checked = {**not_checked(expression, "not checked"), "doubtful": True}
             else:
                 result = decided(expression, judgement.presences[place], judgement.verdicts[place])
-                judged[place] = within_image(result, image.size)
-        update = self._update_of(record, ask, judged)
+                checked = within_image(result, image.size)
+            checked_by_place[place] = checked
+        update = self._update_of(record, ask, checked_by_place)
         if judgement.errors:
             return Partial(update, next(iter(judgement.errors.values())))
         return update
 
-    def _update_of(self, record: Record, ask: Ask, checked: Mapping[int, Expression]) -> Update:
-        # `checked` are the expressions that were asked about, by their places among all.
+    def _update_of(
+        self, record: Record, ask: Ask, checked_by_place: Mapping[int, Expression]
+    ) -> Update:
         expressions = []
         left_out = []
         is_doubtful = False
         for place, expression in enumerate(read_expressions(record, self.keys.expressions)):
-            if place in checked:
-                expression = checked[place]
+            if place in checked_by_place:
+                expression = checked_by_place[place]
                 if is_negative(expression) and not is_absent(expression):
                     left_out.append(with_reason(expression))
                     continue

@@ -141,11 +141,11 @@ class BoxRefiner(LooksCloser):
         return {self.keys.output: refined}
 
     async def _refine(self, expression: dict[str, Any], image: Image, ask: Ask) -> dict[str, Any]:
-        # `verified` and the like are left out where boxes change: they are of the former ones.
         before = [_without(instance, "bbox_id") for instance in expression["instances"]]
         closer = await self.closer(image, expression["text"], before, ask, range(self.samples))
         if all(instance in before for instance in closer):
             return expression
+        # these are of the former boxes
         unverified = _without(expression, "verified", "verification")
         return {**unverified, "instances": with_bbox_ids(expression, closer)}
 

@@ -8,7 +8,7 @@ from typing import Any
 from dataflow_grounding._util.errors import RecordError, SpecError
 from dataflow_grounding.boxes.matching import SAME, agreement
 from dataflow_grounding.boxes.regions import check_stated_size, read_regions
-from dataflow_grounding.data.records import Record, Update, read_expressions
+from dataflow_grounding.data.records import Record, Update, is_number, read_expressions
 from dataflow_grounding.engine.plan import Partial
 from dataflow_grounding.operators._expressions import any_has_boxes, texts_of, within_image
 from dataflow_grounding.operators._nearness import reground
@@ -63,8 +63,7 @@ class BoxVerifier(LooksCloser):
         samples: int = 1,
         **boxes: Any,
     ) -> None:
-        is_number = isinstance(region_iou, (int, float)) and not isinstance(region_iou, bool)
-        if region_iou is not None and not (is_number and 0 < region_iou <= 1):
+        if region_iou is not None and not (is_number(region_iou) and 0 < region_iou <= 1):
             raise SpecError("region_iou should be above 0 and at most 1")
         check_counts(phrases_per_request=phrases_per_request)
         super().__init__(serving, samples=samples, **boxes)
@@ -135,8 +134,8 @@ class BoxVerifier(LooksCloser):
         for expression in expressions:
             if any(instance.get("zoomed") for instance in expression["instances"]):
                 zoomed_in.add(expression["text"])
-        # `samples` numbers a further answer: else the stored one comes back, of a phrase that was
-        # alone in its request. Boxes of regions are nobody's answer.
+        # PhraseGrounder's answers have the numbers below `samples`. One of these would come back
+        # from the store, if its phrase was alone in the request. Boxes of regions are no answers.
         sample = self.samples if self.region_iou is None else 0
 
         async def ground(some_texts: list[str]) -> list[Found]:

@@ -89,17 +89,17 @@ class DoubleChecker(RegionOperator):
     async def _ask_model(
         self, image: Image, to_check: ExpressionsToCheck, ask: Ask
     ) -> dict[int, Result]:
-        # Those whose first regions are near each other share a request.
+        # Expressions whose first regions are near each other share a request.
         boxes = boxes_of(to_check.regions)
-        first_region = {number: verdict.places[0] for number, verdict in to_check.verdicts.items()}
+        place_of = {number: verdict.places[0] for number, verdict in to_check.verdicts.items()}
         results: dict[int, Result] = {}
         for group in near_groups(boxes, self.regions_per_request):
-            in_group = [number for number, place in first_region.items() if place in group]
+            in_group = [number for number, place in place_of.items() if place in group]
             ask_about = partial(self._ask_about_some, image, to_check, group, ask)
             for chunk in batched(in_group, self.regions_per_request):
                 try:
                     answers = await ask_in_parts(
-                        chunk, ask_about, lambda number: boxes[first_region[number]]
+                        chunk, ask_about, lambda number: boxes[place_of[number]]
                     )
                 except RecordError as error:
                     results.update(dict.fromkeys(chunk, error))

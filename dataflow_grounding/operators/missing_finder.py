@@ -80,11 +80,12 @@ class MissingFinder(BoxOperator):
             for numbers, answers in await ask_in_parts(batch, ask_once):
                 for number, answer in zip(numbers, answers, strict=True):
                     new = _new_ones(expressions[number], answer)
-                    wanted = missing_count(expressions[number])
-                    expressions[number] = with_found(expressions[number], new[:wanted])
-                    for _ in new[:wanted]:
+                    count = missing_count(expressions[number])
+                    added, too_many = new[:count], new[count:]
+                    expressions[number] = with_found(expressions[number], added)
+                    for _ in added:
                         ask.note("found_missing", "a box that a check said was lacking")
-                    for _ in new[wanted:]:
+                    for _ in too_many:
                         ask.note("found_too_many", "more boxes than a check said were lacking")
         update: Update = {self.keys.output: expressions}
         if any(expressions[number].get("doubtful") for number in incomplete):

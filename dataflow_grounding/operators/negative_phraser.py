@@ -91,13 +91,13 @@ class NegativePhraser(BoxOperator):
     def asks(self, record: Record) -> bool:
         """Whether a record has expressions with boxes, and fewer negatives than it is to have."""
         expressions = read_expressions(record, self.keys.expressions)
-        return bool(self._lacking(expressions) and _places_with_boxes(expressions))
+        return bool(self._lacking_count(expressions) and _places_with_boxes(expressions))
 
     def requests_for(self, record: Record) -> int:
         """Return one for the phrases, and one for each PHRASES_AT_ONCE that are looked for."""
         return 1 + ceil(SPARE * self.count / PHRASES_AT_ONCE)
 
-    def _lacking(self, expressions: Sequence[Expression]) -> int:
+    def _lacking_count(self, expressions: Sequence[Expression]) -> int:
         return max(0, self.count - len(list(filter(is_negative, expressions))))
 
     async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
@@ -110,7 +110,7 @@ class NegativePhraser(BoxOperator):
         image = open_image(record, self.keys.image, self.serving.image_limits)
         image_texts = [*texts_of(own), *types_of(record, self.keys.regions)]
         image_texts.append(str(record.get(self.keys.caption) or ""))
-        wanted = SPARE * self._lacking(own)
+        wanted = SPARE * self._lacking_count(own)
         others = of_other_images(record, self.phrases, ceil(wanted / SHARE_OF_OTHERS), image_texts)
         changed: list[Changed] = []
         failed: RecordError | None = None
@@ -129,7 +129,7 @@ class NegativePhraser(BoxOperator):
                 failed = error
                 reasons = ["not looked for"] * len(batch)
             for candidate, reason in zip(batch, reasons, strict=True):
-                if not reason and len(kept) < self._lacking(own):
+                if not reason and len(kept) < self._lacking_count(own):
                     kept.append(candidate)
                 else:
                     left_out.append({**candidate, "reason": reason or "enough are kept"})

@@ -320,26 +320,26 @@ class Operator(plan.Annotator, ABC):
             check_serving(self.serving, type(self).__name__)
         operator = copy.copy(self)
         columns = {**self.input_keys, **self.output_keys}
-        roles = calling.roles_of(self)  # by argument, as `known` is
+        role_of = calling.roles_of(self)  # by argument
         # the argument for an only input, or for the first output, needn't name the role
         if len(self.input_keys) == 1:
-            roles["input_key"] = next(iter(self.input_keys))
+            role_of["input_key"] = next(iter(self.input_keys))
         if self.output_keys:
-            roles["output_key"] = next(iter(self.output_keys))
-        known = {**calling.roles_by_column(self), **roles}
+            role_of["output_key"] = next(iter(self.output_keys))
+        role_of_known = {**calling.roles_by_column(self), **role_of}
         for argument, column in arguments.items():
-            is_unclear = argument == "input_key" and argument not in roles and self.input_keys
+            is_unclear = argument == "input_key" and argument not in role_of and self.input_keys
             if is_unclear:
-                inputs = [name for name, role in roles.items() if role in self.input_keys]
+                inputs = [name for name, role in role_of.items() if role in self.input_keys]
                 raise PlanError(
                     f"{type(self).__name__} reads several columns, and input_key doesn't say which:"
                     f" name it by {' or '.join(inputs)}"
                 )
-            if argument not in known:
+            if argument not in role_of_known:
                 raise PlanError(
-                    f"{type(self).__name__} takes no {argument}; it has {', '.join(roles)}"
+                    f"{type(self).__name__} takes no {argument}; it has {', '.join(role_of)}"
                 )
-            columns[known[argument]] = column
+            columns[role_of_known[argument]] = column
         operator.__dict__["_keys"] = Columns(columns)
         return operator
 
@@ -434,7 +434,7 @@ class Operator(plan.Annotator, ABC):
         source = [plan.source_digest(cls) for cls in classes]
         if None in source:
             return None
-        attributes = _values_of(classes)
+        attributes = _plain_attributes_of(classes)
         for name, value in vars(self).items():
             if name not in _NO_SETTINGS:
                 attributes[name] = value
@@ -482,8 +482,8 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, (str, int, float))
 
 
-def _values_of(classes: list[type[Any]]) -> dict[str, Any]:
-    # Their plain attributes, which a program may have set to others than the source says.
+def _plain_attributes_of(classes: list[type[Any]]) -> dict[str, Any]:
+    # A program may have set them to other values than the source says.
     values: dict[str, Any] = {}
     for cls in reversed(classes):
         for name, value in vars(cls).items():

@@ -82,16 +82,16 @@ class RegionCaptioner(RegionOperator):
         `answer` has all of them as one text, None without regions: the model's own text where it
         wrote one, with the regions' numbers in the record, else a line for each region.
         """
-        texts: dict[int, str] = {}
+        text_by_place: dict[int, str] = {}
         answers: list[str] = []
         for places, captions in await self.ask_about(image, regions, self._request, ask):
-            texts.update(zip(places, captions.texts, strict=True))
+            text_by_place.update(zip(places, captions.texts, strict=True))
             if captions.answer:
                 answers.append(renumbered(captions.answer, places))
             else:
-                answers += [f"<region{place + 1}>: {texts[place]}" for place in places]
+                answers += [f"<region{place + 1}>: {text_by_place[place]}" for place in places]
         region_captions = [
-            _caption(place, region, texts[place]) for place, region in enumerate(regions)
+            _caption(place, region, text_by_place[place]) for place, region in enumerate(regions)
         ]
         return {
             self.keys.answer: "\n".join(answers) or None,

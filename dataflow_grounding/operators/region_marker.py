@@ -3,7 +3,7 @@
 import asyncio
 import os
 from contextlib import suppress
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from dataflow_grounding._util.errors import BrokenRow, SpecError
 from dataflow_grounding.boxes.coordinates import from_xyxy
@@ -166,8 +166,9 @@ class RegionMarker(BoxWatching):
             given = row_boxes
             bbox_column = record[self.keys.bbox]
         else:
-            given, proposer = await self._propose(image, ask)
-            region_fields["proposed_by"] = proposer
+            proposed = await self._propose(image, ask)
+            given = proposed.boxes
+            region_fields["proposed_by"] = proposed.by
             bbox_column = [list(from_xyxy(bbox, "xywh")) for _, bbox in given.boxes]
         numbered_boxes = largest(given.boxes, self.max_boxes)
         self._note_problems(given, numbered_boxes, ask)
@@ -199,8 +200,7 @@ class RegionMarker(BoxWatching):
                 f"no box in column {self.keys.bbox!r} can be used: {row_boxes.report()}"
             )
 
-    async def _propose(self, image: Image, ask: Ask) -> tuple[GivenBoxes, str]:
-        # Returns who has proposed them, too.
+    async def _propose(self, image: Image, ask: Ask) -> "_Proposed":
         proposer = "opencv"
         if self.format_choice is not None and self.serving is not None:
             request = phrase_grounding(image, [PROPOSED], self.format_choice.format)
@@ -213,7 +213,7 @@ class RegionMarker(BoxWatching):
             )
         if not boxes:
             ask.note("nothing_proposed", "no region could be proposed for a row without boxes")
-        return GivenBoxes(list(enumerate(boxes))), proposer
+        return _Proposed(GivenBoxes(list(enumerate(boxes))), proposer)
 
     def _note_problems(self, given: GivenBoxes, kept: list[tuple[int, Bbox]], ask: Ask) -> None:
         # Boxes over `max_boxes` become problems, too.
@@ -237,11 +237,15 @@ class RegionMarker(BoxWatching):
 
     def _draw(self, image: Image, boxes: list[Bbox], path: str) -> None:
         # The next step sends these bytes, where it sends the picture in its full size.
-        jpeg = draw_once(
-            image, lambda: numbered_marks(boxes, self.outlined), [boxes, self.outlined], path
-        )
+        content = [boxes, self.outlined]
+        jpeg = draw_once(image, lambda: numbered_marks(boxes, self.outlined), content, path)
         if jpeg is not None and self.sends_marks:
             marked(image, boxes, outlined=self.outlined).keep_drawn(jpeg, image)
+
+
+class _Proposed(NamedTuple):
+    boxes: GivenBoxes
+    by: str  # a model's name, or opencv
 
 
 def prompt_for(n: int) -> str:

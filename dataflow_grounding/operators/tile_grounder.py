@@ -114,7 +114,7 @@ class TileGrounder(PhraseGrounder):
             views.append(View(tile.region, [_in_image(tile, one) for one in found.instances]))
         things = join_views(View((0, 0, *image.size), in_image.instances), views)
         instances = without_duplicates([thing.instance for thing in things], self.merge_iou)
-        # Several things may fill a tile.
+        # Several things may well fill a tile: that is no doubt.
         doubts = [found.doubt for found in in_tiles if found.doubt != SEVERAL_EVERYWHERE]
         doubt = next(filter(None, [in_image.doubt, *doubts]), "")
         if not instances:  # none in the tiles doesn't say why
@@ -123,7 +123,9 @@ class TileGrounder(PhraseGrounder):
         if any(thing.is_cut for thing in things):
             own_doubts.append(CUT)
         own_doubt = next(filter(None, own_doubts), "")
-        return Found("grounded", instances, None, None, doubt, own_doubt, in_image.remark)
+        return Found(
+            "grounded", instances, doubt=doubt, own_doubt=own_doubt, remark=in_image.remark
+        )
 
 
 def _in_image(tile: ImageTile, instance: dict[str, Any]) -> dict[str, Any]:
