@@ -34,11 +34,11 @@ def choice_of(document: Mapping[str, Any], first: str) -> Choice:
     """Return the best way: that which gains most of those that are better than `first`, with an
     interval above 0; without one, `first`.
     """
-    scores = {way: of_way["figures"]["scores"] for way, of_way in document["ways"].items()}
-    others = [way for way in scores if way != first]
+    scores_by_way = {way: of_way["figures"]["scores"] for way, of_way in document["ways"].items()}
+    others = [way for way in scores_by_way if way != first]
     gains = []
     for way in others:
-        differences = np.array(scores[way]) - np.array(scores[first])
+        differences = np.array(scores_by_way[way]) - np.array(scores_by_way[first])
         low, high = interval_of_mean(differences, _ALPHA / len(others))
         gains.append(Gain(way, float(differences.mean()), low, high))
     better = [gain for gain in gains if gain.low > 0]
@@ -47,8 +47,8 @@ def choice_of(document: Mapping[str, Any], first: str) -> Choice:
 
 
 def interval_of_mean(values: np.ndarray, alpha: float = _ALPHA) -> tuple[float, float]:
-    """Return the ends of the middle 1 - alpha of the means of bootstrap samples, which are drawn
-    alike for the same number of values.
+    """Return an interval of the mean: the middle 1 - alpha of the means of bootstrap samples.
+    Arrays of one length get the same samples.
     """
     chance = np.random.default_rng(0)
     means = [values[chance.integers(0, len(values), len(values))].mean() for _ in range(_DRAWS)]

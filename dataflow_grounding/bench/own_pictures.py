@@ -26,7 +26,7 @@ def own_set(folder: str, gold: str) -> PictureSet:
     """
     if not os.path.isdir(folder):
         raise InputError(f"no folder {folder}: name that of your pictures with --pictures")
-    records: dict[str, dict[str, Any]] = {}
+    record_by_path: dict[str, dict[str, Any]] = {}
     missing: list[str] = []
     for number, record in enumerate(as_gold(read_annotations(gold, keep_rejected=False)), 1):
         if not any(_expressions_of(record)):
@@ -35,25 +35,26 @@ def own_set(folder: str, gold: str) -> PictureSet:
         path = _found_in(folder, name)
         if not path:
             missing.append(name)
-        elif path not in records:
-            records[path] = {
+        elif path not in record_by_path:
+            record_by_path[path] = {
                 "image_path": path,
-                "image_id": str(len(records)),
+                "image_id": str(len(record_by_path)),
                 "kind": KIND,
                 "caption": record.get("cleaned_caption") or record.get("caption") or "",
                 "expressions": list(_expressions_of(record)),
             }
-    if not records:
+    if not record_by_path:
         named = f": {gold} names {missing[0]}" if missing else f": {gold} has no phrases"
         raise InputError(f"{gold} and {folder} have no picture in common{named}")
-    if len(records) < LEAST:
+    if len(record_by_path) < LEAST:
+        pictures = counted(len(record_by_path), "picture")
         raise InputError(
-            f"{gold} has phrases for {counted(len(records), 'picture')} of {folder}: a comparison"
-            f" needs {LEAST} or more, better 20 to 40"
+            f"{gold} has phrases for {pictures} of {folder}: a comparison needs {LEAST} or more,"
+            " better 20 to 40"
         )
     if missing:
         say(f"Note: {counted(len(missing), 'picture')} of {gold} not in {folder}: {missing[0]}, ….")
-    return PictureSet(folder, list(records.values()))
+    return PictureSet(folder, list(record_by_path.values()))
 
 
 def _expressions_of(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -68,7 +69,8 @@ def _expressions_of(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _found_in(folder: str, name: str) -> str:
-    # The path in the folder of the picture that gold calls `name`; "" where it isn't there.
+    # The path in the folder of the picture that gold calls `name`; "" where it isn't there. Gold
+    # may have been made in another folder: then the file's name alone has to do.
     whole = os.path.relpath(name, folder) if os.path.isabs(name) else os.path.normpath(name)
     for path in (whole, os.path.basename(name)):
         leads_out = path.split(os.sep)[0] == os.pardir

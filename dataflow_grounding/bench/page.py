@@ -75,12 +75,17 @@ def table_lines(document: Mapping[str, Any]) -> Iterator[list[str]]:
     for name in _names_in(document):
         cells = []
         for of_way in ways.values():
-            figure, interval = _in_words(of_way["figures"]["all"].get(name))
-            cells.append(f"{figure} {interval}".strip())
+            cell = _figure_cell(of_way["figures"]["all"].get(name))
+            cells.append(f"{cell.value} {cell.below}".strip())
         yield [_HEADS[name], *cells]
-    of_runs = [_run_cells(of_way) for of_way in ways.values()]
+    cells_of_ways = [_run_cells(of_way) for of_way in ways.values()]
     for number, head in enumerate(_RUN_HEADS):
-        yield [head, *[", ".join(filter(None, cells[number])) for cells in of_runs]]
+        cells_of_head = [cells_of_way[number] for cells_of_way in cells_of_ways]
+        yield [head, *map(_cell_in_words, cells_of_head)]
+
+
+def _cell_in_words(cell: Cell) -> str:
+    return f"{cell.value}, {cell.below}" if cell.below else cell.value
 
 
 def failed_all(figures: Mapping[str, Any]) -> bool:
@@ -118,19 +123,19 @@ def warnings_of(document: Mapping[str, Any]) -> Iterator[str]:
 
 def page_of(document: Mapping[str, Any]) -> str:
     """Return the page. What comes from data is escaped, and keys are blotted out."""
-    kinds: list[str] = []
+    sections_by_kind: list[str] = []
     for way, of_way in document["ways"].items():
-        of_kinds = of_way["figures"].get("kinds")
-        if of_kinds:
+        figures_by_kind = of_way["figures"].get("kinds")
+        if figures_by_kind:
             heading = f"<summary>{safe(way)}, by kind of picture</summary>"
-            opened = "" if kinds else " open"  # the first: further ones are much alike
-            content = f"<details{opened}>{heading}{_kinds_table(of_kinds)}</details>"
-            kinds.append(f"<section>{content}</section>")
+            opened = "" if sections_by_kind else " open"  # the first: further ones are much alike
+            content = f"<details{opened}>{heading}{_kinds_table(figures_by_kind)}</details>"
+            sections_by_kind.append(f"<section>{content}</section>")
     warnings = "".join(f'<p class="warning">{safe(text)}</p>' for text in warnings_of(document))
     sections = [section("Ways of asking", warnings + _ways_table(document))]
-    if kinds:
+    if sections_by_kind:
         note = '<p class="facts">A kind has few pictures, and wide intervals.</p>'
-        sections.append(f'{note}<div class="kinds">{"".join(kinds)}</div>')
+        sections.append(f'{note}<div class="kinds">{"".join(sections_by_kind)}</div>')
     shown_heads = [*[_HEADS[name] for name in _names_in(document)], *_RUN_HEADS]
     meanings = [(head, _MEANINGS[head]) for head in shown_heads]
     sections.append(section("What the figures say", definitions(meanings)))
@@ -165,11 +170,10 @@ def _names_in(document: Mapping[str, Any]) -> list[str]:
     return [name for name in _HEADS if name in names]
 
 
-def _in_words(figure: Mapping[str, Any] | None) -> tuple[str, str]:
-    # The figure, and its interval.
+def _figure_cell(figure: Mapping[str, Any] | None) -> Cell:
     if figure is None or figure["value"] is None:
-        return "-", ""
-    return f"{figure['value']:.3f}", _interval_in_words(figure["interval"])
+        return Cell("-")
+    return Cell(f"{figure['value']:.3f}", below=_interval_in_words(figure["interval"]))
 
 
 def _interval_in_words(interval: Sequence[float] | None) -> str:
@@ -181,17 +185,17 @@ def _interval_in_words(interval: Sequence[float] | None) -> str:
     return f"{low:.2f}{between}{high:.2f}"
 
 
-def _run_cells(of_way: Mapping[str, Any]) -> list[tuple[str, str]]:
-    # For each of _RUN_HEADS the figure, and what is said below it.
+def _run_cells(of_way: Mapping[str, Any]) -> list[Cell]:
+    # one for each of _RUN_HEADS
     run, counts = of_way["run"], of_way["figures"]["counts"]
     tests = run["tests"]
     unchecked = counts["unchecked"]
     return [
-        (f"{run['requests']:,}", f"{tests:,} tests" if tests else ""),
-        ("-" if run["cost_usd"] is None else f"{run['cost_usd']:.4f}", ""),
-        (f"{run['seconds']:.0f}", ""),
-        (str(counts["unreadable"]), ""),
-        (str(counts["failed"]), f"{unchecked:,} unchecked" if unchecked else ""),
+        Cell(f"{run['requests']:,}", below=f"{tests:,} tests" if tests else ""),
+        Cell("-" if run["cost_usd"] is None else f"{run['cost_usd']:.4f}"),
+        Cell(f"{run['seconds']:.0f}"),
+        Cell(str(counts["unreadable"])),
+        Cell(str(counts["failed"]), below=f"{unchecked:,} unchecked" if unchecked else ""),
     ]
 
 
@@ -200,7 +204,7 @@ def _ways_table(document: Mapping[str, Any]) -> str:
     rows = []
     for way, of_way in document["ways"].items():
         cells = _cells(of_way["figures"]["all"], names)
-        rows.append(TableRow(way, [*cells, *[Cell(*cell) for cell in _run_cells(of_way)]]))
+        rows.append(TableRow(way, [*cells, *_run_cells(of_way)]))
     return table("way", [*[_HEADS[name] for name in names], *_RUN_HEADS], rows)
 
 
@@ -213,4 +217,4 @@ def _kinds_table(kinds: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _cells(figures: Mapping[str, Any], names: Sequence[str]) -> list[Cell]:
-    return [Cell(*_in_words(figures.get(name))) for name in names]
+    return [_figure_cell(figures.get(name)) for name in names]

@@ -101,11 +101,12 @@ class Bench:
             workflow=UserWorkflow(max_workers=self.max_workers),
             data=RowsData(input_jsonl=rows, image_root=self.set.folder),
         )
-        named: dict[str, Any] = {str(pipeline.name): block}
-        return spec_with(str(pipeline.name), UserBlock)(
+        block_name = str(pipeline.name)
+        block_by_name: dict[str, Any] = {block_name: block}
+        return spec_with(block_name, UserBlock)(
             results_dir=within(self.folder, way),
             autolabel_type=f"{pipeline.__module__}:{pipeline.__name__}",
-            **named,
+            **block_by_name,
         )
 
 
@@ -133,7 +134,8 @@ def measure(bench: Bench, earlier: Mapping[str, Any]) -> Iterator[dict[str, Any]
         document["ways"].update(earlier["ways"])
     _tell_of_another_address(bench.folder, document, earlier)
     for way in ways:
-        run = bench.run_of(way)  # once more: it knows what the way before found out of the endpoint
+        # made once more: it now knows what the way before has found out about the endpoint
+        run = bench.run_of(way)
         say(f"{way}: {WAYS[way].about}, of {run.who}.")
         summary = execute_spec(run)
         _tell_what_to_do_about(way, summary)

@@ -57,20 +57,20 @@ def _figures(
         return {"all": figures}
     if gold[0]["kind"] == KIND:
         return _figures_of_own(answered, right)
-    kinds: dict[str, Any] = {}
+    figures_by_kind: dict[str, Any] = {}
     for kind in dict.fromkeys(record["kind"] for record in gold):
         of_kind = [record for record in right if record["kind"] == kind]
-        kinds[kind] = _evaluated(answered, of_kind, _OF_KINDS)
-    return {"all": _evaluated(answered, right, OF_BOXES), "kinds": kinds}
+        figures_by_kind[kind] = _evaluated(answered, of_kind, _OF_KINDS)
+    return {"all": _evaluated(answered, right, OF_BOXES), "kinds": figures_by_kind}
 
 
 def _figures_of_own(
     answered: Sequence[dict[str, Any]], gold: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
-    answers = {record["image_path"]: record for record in answered}
+    answer_by_path = {record["image_path"]: record for record in answered}
     scores = []
     for record in gold:
-        score = mean_f1(record["expressions"], answers[record["image_path"]])
+        score = mean_f1(record["expressions"], answer_by_path[record["image_path"]])
         scores.append(round(score, _DIGITS))
     ends = interval_of_mean(np.array(scores))
     mean = {
@@ -85,7 +85,7 @@ def _figures_of_own(
 
 
 def _with_path_of_id(record: Mapping[str, Any]) -> dict[str, Any]:
-    # So that a run and the gold call a picture the same: their paths start from other folders.
+    # A run and the gold then call a picture the same. Their own paths start from other folders.
     return {**record, "image_path": f"{record['image_id']}.jpg"}
 
 

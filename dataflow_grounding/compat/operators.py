@@ -200,9 +200,8 @@ class PromptedVQAGenerator(Operator):
         return {self.keys.answer: await ask(self._as_turns(request, earlier))}
 
     def _as_turns(self, request: Request[str], earlier: list[dict[str, str]]) -> Request[str]:
-        # Sends earlier turns as turns, where it can be: few endpoints take those that don't
-        # alternate from a user's to a last one of the assistant's. Else they stay part of the
-        # input. Pictures go with the first turn that isn't the system's.
+        # Earlier turns go as turns where they alternate, from a user's to a last one of the
+        # assistant's: few endpoints take others. Else they stay part of the input.
         turns = [Turn(turn["role"], turn["content"]) for turn in earlier]
         of_system = list(takewhile(lambda turn: turn.role == SYSTEM, turns))
         talk = turns[len(of_system) :]
@@ -210,7 +209,7 @@ class PromptedVQAGenerator(Operator):
         is_in_turn = [turn.role for turn in talk] == alternating
         if not turns or not is_in_turn or not self.serving.takes_turns:
             return request
-        if talk:
+        if talk:  # the first turn that isn't the system's has the pictures
             talk[0] = replace(talk[0], images=request.images)
         return replace(
             request,
@@ -246,7 +245,7 @@ class PromptedVQAGenerator(Operator):
         return self.keys.by_role.get("image", "")
 
     def _rows_of_pictures(self, record: Record) -> list[Record]:
-        # The record once for each of its pictures: one is opened by a record with a single path.
+        # The record once for each of its pictures: `open_image` takes a record with a single path.
         cell = record.get(self._image_key)
         paths = cell if isinstance(cell, list) else [cell]
         rows = []

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import InputError, PlanError, RunStopped
 from dataflow_grounding._util.paths import kind_of, state_of
@@ -17,13 +17,17 @@ from dataflow_grounding.operators.operator_base import Operator
 MOST_COMPARED = 10_000  # characters of an attribute of another library's operator
 
 
+class _FileColumns(NamedTuple):
+    names: list[str]
+    empty: list[str]  # those that hold empty lists only
+
+
 class CheckedSteps(list[Step]):
     """The steps that `forward()` calls, the columns of each checked as it is called."""
 
     def __init__(self) -> None:
         super().__init__()
-        # path of a file → its columns, and those of them that hold empty lists only
-        self._columns_of_path: dict[str, tuple[list[str], list[str]]] = {}
+        self._columns_by_path: dict[str, _FileColumns] = {}
 
     def append(self, step: Step) -> None:
         # each step of a segment reads what the one before wrote; this one's is the last
@@ -34,10 +38,11 @@ class CheckedSteps(list[Step]):
         # which can be read only once.
         is_there_now = path not in written and kind_of(path) != "pipe"
         if is_there_now and not isinstance(segment[0].operator, WholeFile):
-            if path not in self._columns_of_path:  # the segment's first step: the file is read once
+            if path not in self._columns_by_path:  # the segment's first step: the file is read once
                 source = Source(segment)
-                self._columns_of_path[path] = source.columns(), source.empty_columns
-            check(segment, *self._columns_of_path[path])
+                self._columns_by_path[path] = _FileColumns(source.columns(), source.empty_columns)
+            columns = self._columns_by_path[path]
+            check(segment, columns.names, columns.empty)
         super().append(step)
 
 
@@ -56,7 +61,8 @@ class StepByStep(CheckedSteps):
         self._budget = budget
         self._ahead = ahead
         self._started = 0  # how many steps have run, or are running
-        self._noted: list[Any] = []  # of each step, what it was made of when it was called
+        # of each step, as `_parts_of` has them
+        self._parts_when_called: list[dict[str, Any]] = []
         self._stopped: BaseException | None = None  # what has ended the run
         self.summaries: list[Summary] = []
 
@@ -70,7 +76,7 @@ class StepByStep(CheckedSteps):
             self.run()
             super().append(step)
         written = {one.storage.output_path for one in self[:-1]}
-        self._noted.append(_made_of(step, written))
+        self._parts_when_called.append(_made_of(step, written))
 
     def refuse_early_look(self, path: Any) -> None:
         """Raise PlanError where a path is that of a file that a step is still to write."""
@@ -115,7 +121,7 @@ class StepByStep(CheckedSteps):
     def _refuse_changed(self, waiting: Sequence[Step], begin: int) -> None:
         for number, step in enumerate(waiting, begin):
             made_of = _made_of(step, {one.storage.output_path for one in self[:number]})
-            for what, before in self._noted[number].items():
+            for what, before in self._parts_when_called[number].items():
                 if made_of.get(what) != before:
                     raise PlanError(
                         f"forward() changes {what} after it has called {step.label}, which runs"
@@ -130,6 +136,7 @@ def _made_of(step: Step, written: Collection[str]) -> dict[str, Any]:
 
 
 def _parts_of(step: Step, written: Collection[str]) -> dict[str, Any]:
+    # Each under the name that a message has for it. A file that an earlier step writes is no part.
     operator = step.operator
     made_of: dict[str, Any] = {}
     if isinstance(operator, WholeFile):
@@ -148,8 +155,7 @@ def _parts_of(step: Step, written: Collection[str]) -> dict[str, Any]:
 
 
 def _attributes_of(thing: Any) -> dict[str, Any]:
-    # Returns what tells whether an attribute was changed: a plain value's text, and of all else
-    # only which object it is.
+    # Of plain values their text, of all else only which object it is: to tell whether any changed.
     attributes = {}
     for name, value in getattr(thing, "__dict__", {}).items():
         is_plain = isinstance(value, (str, int, float, bool, list, tuple, dict, set, type(None)))

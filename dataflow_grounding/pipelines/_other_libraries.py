@@ -47,9 +47,9 @@ class ForeignOperator:
         given_keys = {name: _unwrapped(value) for name, value in keys.items()}
         work = functools.partial(self._operator.run, *given, **given_keys)
         step = Step(WholeFile(type(self._operator).__name__, work), storage)
-        if not note_step(step):
+        if not note_step(step):  # no `forward()` is running
             return work()
-        storage.strays = None  # what the operator calls itself, in any thread, is no stray
+        storage.strays = None  # steps that the operator itself calls, in any thread, are no mistake
         return _output_column(self._operator, arguments, keys)
 
     def __getattr__(self, name: str) -> Any:
@@ -87,8 +87,8 @@ def _storage_in(arguments: list[Any]) -> FileStorage | None:
 
 
 def _output_column(operator: Any, arguments: tuple[Any, ...], keys: dict[str, Any]) -> Any:
-    # Returns the name of the column that an operator writes, as its `run` would: the value of the
-    # first argument whose name begins with `output`.
+    # What the operator's `run` would return: the value of its first argument whose name begins with
+    # `output`.
     given = dict(keys)
     with suppress(ValueError):  # not every callable tells its arguments
         signature = inspect.signature(operator.run)

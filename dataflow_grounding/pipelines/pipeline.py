@@ -95,11 +95,12 @@ class Pipeline:
         # While it runs, wrappers replace what belongs to other libraries, so that their operators
         # take part in the run as steps, and a look at a file of their storages is noticed. Those in
         # lists stay as they are.
-        foreign: dict[str, Any] = {}
-        strays: list[str] = []
+        foreign: dict[str, Any] = {}  # what is replaced, by attribute
+        strays: list[str] = []  # what to say of steps that other threads call
         try:
             for one in self._storages():
-                bucket.fill(one.reset().cache_path)
+                one.reset()
+                bucket.fill(one.cache_path)
                 one.strays = strays
             for name, value in list(vars(self).items()):
                 is_ours = isinstance(value, (Operator, Pipeline, FileStorage, type))
@@ -127,8 +128,10 @@ class Pipeline:
     def _problem_with_storage(self, error: AttributeError) -> str:
         # The commonest mistake has its own message: a pipeline without a storage. "" for others.
         storage = vars(self).get("storage")
-        is_of_storage = error.name == "step" or (error.name, error.obj) == ("storage", self)
-        if not is_of_storage or callable(getattr(storage, "step", None)):
+        lacks_step = error.name == "step"
+        lacks_storage = error.name == "storage" and error.obj is self
+        has_good_storage = callable(getattr(storage, "step", None))
+        if has_good_storage or not (lacks_step or lacks_storage):
             return ""
         if storage is None:
             return "has no storage"
@@ -157,18 +160,17 @@ class Pipeline:
             RunStopped: The run could not be finished; what was paid for is stored.
         """
         options = options or current_options.get()
-        outer = noted_steps.get()
-        if outer is None:
+        steps_of_caller = noted_steps.get()  # if another pipeline's `forward()` calls this one
+        if steps_of_caller is None:
             return self._run(resume_step, options)
-        # Another pipeline's `forward()` has called this one.
-        if not isinstance(outer, StepByStep):  # whose steps are only noted, not run
+        if not isinstance(steps_of_caller, StepByStep):  # they are only noted, not run
             for step in self.steps()[resume_step:]:
-                outer.append(step)
+                steps_of_caller.append(step)
             return Summary()
-        outer.run()
+        steps_of_caller.run()
         with outside_forward():
             summary = self._run(resume_step, options)
-        outer.summaries.append(summary)
+        steps_of_caller.summaries.append(summary)
         return summary
 
     def _run(self, resume_step: int, options: RunOptions) -> Summary:
@@ -198,8 +200,9 @@ class Pipeline:
                 steps.refuse_early_look(error.filename)
                 raise
             steps.run()
-            # Steps of other libraries may leave no summary, but they go on to a step.
-            if not steps.summaries and all(one.operator_step < 0 for one in self._storages()):
+            # a step of another library may leave no summary, but takes a step of the storage
+            no_step_taken = all(storage.operator_step < 0 for storage in self._storages())
+            if not steps.summaries and no_step_taken:
                 raise PlanError(f"{type(self).__name__}.forward() calls no operator")
         *earlier, last = steps.summaries or [Summary()]
         for summary in earlier:
