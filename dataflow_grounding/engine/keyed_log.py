@@ -2,6 +2,7 @@
 
 import glob
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -9,7 +10,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import StorageFailed, errors_as
 from dataflow_grounding._util.files import open_log, whole_file
@@ -30,8 +31,21 @@ _BUFFER_BYTES = 32_768  # that wait to be written in a buffered log
 _LINE_BYTES = 4096  # that are read for a line at first
 _COPIED_BYTES = 2**20  # that are copied at a time
 _MORE_BYTES = 65_536  # and then at least, for a longer one
-Span: TypeAlias = tuple[int, int | None]
-"""Byte offsets in a log, from and (exclusive) to; None: all that is written from now on."""
+
+
+class Span(NamedTuple):
+    """A part of a log, by the byte offsets at which it begins and (exclusive) ends."""
+
+    first: int
+    end: int | None  # None: all that is written from now on
+
+    def holds(self, first: int, end: int) -> bool:
+        """Return whether all that is between these offsets is in it."""
+        return self.first <= first and (self.end is None or end <= self.end)
+
+    def meets(self, first: int, end: int) -> bool:
+        """Return whether some of what is between these offsets is in it."""
+        return self.first < end and (self.end is None or first < self.end)
 
 
 # `json.dumps` would make one for each call. A user's serving may put NumPy's numbers into a reply.
@@ -47,9 +61,8 @@ class Standing:
     void: list[Span] = field(default_factory=list)  # what a check has failed
     anywhere: str = ""  # what they are of, without the endpoint's address; "" if unknown
     none_open: bool = False  # also of what follows: a run has finished, or a check has failed
-    alone: list[Span] = field(
-        default_factory=list
-    )  # what speaks for itself, as no check could tell
+    # what speaks for itself, as no check could tell
+    alone: list[Span] = field(default_factory=list)
     unanswered: bool = False  # whether this run's last check told nothing, so that `alone` counts
 
     def has_open(self, first: int, end: int, *, are_odd: bool) -> bool:
@@ -58,8 +71,9 @@ class Standing:
         """
         if self.none_open or end <= self.good:
             return False
-        speaking = self.alone if self.unanswered and not are_odd else ()
-        return not any(begin <= first and (last is None or end <= last) for begin, last in speaking)
+        if are_odd or not self.unanswered:
+            return True
+        return not any(span.holds(first, end) for span in self.alone)
 
 
 class Vouched:
@@ -70,15 +84,14 @@ class Vouched:
 
     def __init__(self, mark: Mapping[str, Any] | None = None, end: int = 0) -> None:
         self.standings: dict[str, Standing] = {}
-        checks = mark.get("checks") if mark else None
-        stated = mark.get("anywhere") if mark else None
-        anywhere = stated if isinstance(stated, dict) else {}
-        for of, entry in checks.items() if isinstance(checks, dict) else ():
-            says = entry if isinstance(entry, dict) else {}
-            good = _good_in(says, end)  # `end` where the mark says that nothing is open
-            void = _spans(says.get("void"), end)
+        anywhere = _mapping_at("anywhere", mark)
+        checks = _mapping_at("checks", mark)
+        for of in checks:
+            entry = _mapping_at(of, checks)
+            good = _good_in(entry, end)  # `end` where the mark says that nothing is open
+            void = _spans(entry.get("void"), end)
             standing = Standing(good, void, str(anywhere.get(of, "")), none_open=good == end)
-            standing.alone = _spans(says.get("alone"), end)
+            standing.alone = _spans(entry.get("alone"), end)
             self.standings[of] = standing
         # spans whose lines are as good as lost, or suspect if they are of what is `trusted`
         self.void = {of: standing.void for of, standing in self.standings.items()}
@@ -93,11 +106,8 @@ class Vouched:
 
     def sets_aside(self, first: int, end: int) -> bool:
         """Return whether lines between these offsets may be set aside, of anything."""
-        return any(
-            begin < end and (last is None or first < last)
-            for void in self.void.values()
-            for begin, last in void
-        )
+        spans = itertools.chain.from_iterable(self.void.values())
+        return any(span.meets(first, end) for span in spans)
 
     def open_kinds(self) -> set[str]:
         """Return what the lines are of that may be open."""
@@ -110,7 +120,7 @@ class Vouched:
         for other in self.open_kinds() - {of}:
             standing = self.standings[other]
             if standing.anywhere == anywhere and standing.good < self._end:
-                standing.void.append((standing.good, self._end))
+                standing.void.append(Span(standing.good, self._end))
                 standing.none_open = True
 
     def judged(self, line: dict[str, Any], offset: int) -> dict[str, Any] | None:
@@ -118,10 +128,9 @@ class Vouched:
         of = line.get("of", "")
         if not isinstance(of, str):  # damaged
             return line
-        for first, last in self.void.get(of, ()):
-            if first <= offset and (last is None or offset < last):
-                return {**line, "suspect": True} if of in self.trusted else None
-        return line
+        if not any(span.meets(offset, offset + 1) for span in self.void.get(of, ())):
+            return line
+        return {**line, "suspect": True} if of in self.trusted else None
 
 
 class KeyedLog:
@@ -323,7 +332,7 @@ class KeyedLog:
         offset = 0
         with open(self.path, "rb") as file:
             for line in file:
-                if not line.endswith(b"\n"):
+                if not line.endswith(b"\n"):  # torn by a stop
                     if not self._read_only:
                         os.ftruncate(self._file, offset)
                     break
@@ -417,8 +426,9 @@ def stores_of(results_dir: str) -> list[str]:
 def other_stores(folder: str) -> list[str]:
     """Return the stores of the other parts of a run, given the checkpoint folder of one part."""
     results = os.path.dirname(os.path.abspath(folder))
-    if os.path.basename(os.path.dirname(results)) == SHARDS:
-        results = os.path.dirname(os.path.dirname(results))
+    shards = os.path.dirname(results)
+    if os.path.basename(shards) == SHARDS:  # it was results/shards/2-of-8
+        results = os.path.dirname(shards)
     return [path for path in stores_of(results) if path != store_path(os.path.abspath(folder))]
 
 
@@ -449,7 +459,13 @@ def _good_in(entry: Mapping[str, Any], end: int) -> int:
     good = entry.get("good")
     if isinstance(good, int):
         return good
-    return min([first for first, _ in _spans(entry.get("open"), end)], default=end)
+    return min([span.first for span in _spans(entry.get("open"), end)], default=end)
+
+
+def _mapping_at(key: str, mark: Mapping[str, Any] | None) -> dict[str, Any]:
+    # A mark may be damaged.
+    value = mark.get(key) if mark else None
+    return value if isinstance(value, dict) else {}
 
 
 def _spans(spans: Any, end: int) -> list[Span]:
@@ -458,5 +474,5 @@ def _spans(spans: Any, end: int) -> list[Span]:
     for span in spans if isinstance(spans, list) else ():
         match span:
             case [int(first), None | int() as last]:
-                found.append((first, end if last is None else last))
+                found.append(Span(first, end if last is None else last))
     return found

@@ -5,7 +5,7 @@ That is kept in the store itself.
 
 from typing import Any
 
-from dataflow_grounding.engine.keyed_log import CHECK, MARK, KeyedLog, Standing, read_lines
+from dataflow_grounding.engine.keyed_log import CHECK, MARK, KeyedLog, Span, Standing, read_lines
 
 
 class Vouching:
@@ -33,13 +33,11 @@ class Vouching:
         mine = vouched.standings.setdefault(of, Standing(store.first_new))
         mine.anywhere = anywhere
         self._mine = mine
-        self.relied_on = (
-            bool(trusting and mine.void)
-            or (not mine.none_open and self._count(mine.good, store.first_new) > 0)
-            or of in vouched.open_in_others
-        )
-        """Whether the store holds replies of earlier runs that nobody has vouched for, or with
-        `trusting` such as a check has failed.
+        has_failed = trusting and bool(mine.void)
+        has_open = not mine.none_open and self._count(mine.good, store.first_new) > 0
+        self.relied_on = has_failed or has_open or of in vouched.open_in_others
+        """Whether the store holds replies of earlier runs that nobody has vouched for. With
+        `trusting`, those count as well that a check has failed.
         """
         if trusting:
             vouched.trusted.add(of)
@@ -61,7 +59,7 @@ class Vouching:
         how many there are in the store so far.
         """
         count = self._count(self._mine.good, None)
-        self._mine.void.append((self._mine.good, None))
+        self._mine.void.append(Span(self._mine.good, None))
         self._mine.none_open = True
         self.write("bad")
         return count
@@ -70,8 +68,8 @@ class Vouching:
         """Set all replies aside for this run: signs speak against them, and no check can tell. That
         isn't kept in the store: the next run sees the same signs.
         """
-        self._store.vouched.void[self._of] = [(0, None)]
-        if self._mine.alone:  # or it would see those of further replies only
+        self._store.vouched.void[self._of] = [Span(0, None)]
+        if self._mine.alone:  # else the next run would look at its own replies alone
             self._mine.alone.clear()
             self.write("doubtful")
 
@@ -92,8 +90,8 @@ class Vouching:
         """
         if self._mine.unanswered:
             first = 0 if all_read else self._store.first_new
-            earlier = [span for span in self._mine.alone if span[0] < first]
-            self._mine.alone = [*earlier, (first, self._store.end)]
+            earlier = [span for span in self._mine.alone if span.first < first]
+            self._mine.alone = [*earlier, Span(first, self._store.end)]
             self.write("unanswered")
 
     def write(self, verdict: str) -> None:
