@@ -9,7 +9,7 @@ import random
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from dataflow_grounding._util import errors
 from dataflow_grounding._util.terminal import say
@@ -44,12 +44,12 @@ class HeldRefusal:
     line: dict[str, Any]
     passing: bool  # perhaps the endpoint's fault rather than the record's
     store: KeyedLog
-    where: str  # the endpoint's address
+    address: str  # of the endpoint
     text_only: bool  # whether the request was about no picture
     came: float = field(default_factory=time.monotonic)
 
 
-Held: TypeAlias = dict[str, HeldRefusal]
+HeldRefusals: TypeAlias = dict[str, HeldRefusal]
 """The refusals that are held back, by the request's key."""
 
 
@@ -57,14 +57,19 @@ class Endpoint:
     """One endpoint of a run, with counts of what came since its last answer."""
 
     def __init__(
-        self, serving: Serving, weight: float, share: Share, max_wait: float, held: Held
+        self,
+        serving: Serving,
+        weight: float,
+        share: Share,
+        max_wait: float,
+        held_refusals: HeldRefusals,
     ) -> None:
         self.serving = serving
         self.weight = weight
         self.share = share
         self._max_wait = max_wait
         self._longest_answer = serving.longest_answer
-        self._held = held
+        self._held_refusals = held_refusals
         # by the process's clock; None before the first answer of this run
         self.last_answer: float | None = None
         # of the rate limits that came since the last answer, when the first one came
@@ -73,7 +78,7 @@ class Endpoint:
         self._faults = 0  # but not rate limits, nor those of an endpoint that is busy
         self._failed_since = 0.0  # when the first of all came, by the process's clock; 0 for none
         self._no_completions = 0  # of the faults, answers that are no completion
-        self._refused: list[float] = []  # when refusals came, by the process's clock
+        self._refusal_times: list[float] = []  # by the process's clock
         self._credit_refused = 0  # of the refusals, those for want of credit
         self.rests = 0  # how often it was passed over; each rest is twice as long
         self.misses = 0  # faults and rate limits; counted only where there are several endpoints
@@ -91,21 +96,21 @@ class Endpoint:
         """Whether it is passed over for now."""
         return not self.share.allowed
 
-    def answered(self, sent: float | None = None) -> None:
-        """Note an answer to a request that was sent at `sent`, by the process's clock; None for
-        just now. As the endpoint worked then, refusals that had come by then were about their
-        records: they are stored. Those that came later may still be the endpoint's.
+    def answered(self, sent_at: float | None = None) -> None:
+        """Note an answer to a request that was sent at `sent_at`, by the process's clock; None is
+        just now. The endpoint worked then: refusals that came before that were about their records,
+        and are stored. Those that came later may still be the endpoint's fault.
         """
-        until = time.monotonic() if sent is None else sent
-        for key, refusal in list(self._held.items()):
-            if refusal.where == self.serving.endpoint and refusal.came <= until:
+        worked_at = time.monotonic() if sent_at is None else sent_at
+        for key, refusal in list(self._held_refusals.items()):
+            if refusal.address == self.serving.endpoint and refusal.came <= worked_at:
                 refusal.store.put(key, refusal.line)
-                del self._held[key]
+                del self._held_refusals[key]
         self.last_answer = time.monotonic()
         self.share.note_answer()  # before its answer lets others in
-        self._refused = [came for came in self._refused if came > until]
+        self._refusal_times = [came for came in self._refusal_times if came > worked_at]
         self._credit_refused = 0
-        self.works_again(sent)
+        self.works_again(sent_at)
 
     def let_check_in(self) -> None:
         """Open a place for a check, next to the first request."""
@@ -119,15 +124,18 @@ class Endpoint:
     @property
     def refused_in_a_row(self) -> int:
         """How many requests it has refused since it last worked."""
-        return len(self._refused)
+        return len(self._refusal_times)
 
     def reset_refusals(self) -> None:
         """Count refusals from 0 again, as a plain question hasn't told whether it refuses all."""
-        self._refused.clear()
+        self._refusal_times.clear()
 
-    def works_again(self, sent: float | None = None) -> None:
-        """Open all places; after an outage as many as the endpoint had before."""
-        self.worked_at = max(self.worked_at, time.monotonic() if sent is None else sent)
+    def works_again(self, sent_at: float | None = None) -> None:
+        """Forget the faults, as a request was answered that was sent at `sent_at` (None: just now).
+        All places are open from now on; after an outage as many as the endpoint had before.
+        """
+        worked_at = time.monotonic() if sent_at is None else sent_at
+        self.worked_at = max(self.worked_at, worked_at)
         self._limited_since = None
         self._faults = 0
         self._failed_since = 0.0
@@ -151,10 +159,11 @@ class Endpoint:
         """
         if isinstance(error, errors.NoCredit):
             self._credit_refused += 1
+            # one that isn't certain may be about a single request, which asked for too much
             if error.certain or self._credit_refused > 1:
                 raise error
             return errors.CreditTooLow(str(error))
-        self._refused.append(time.monotonic())
+        self._refusal_times.append(time.monotonic())
         refusal = errors.RequestRefused(str(error))
         refusal.where = self.serving.endpoint
         if is_about_content(str(error)):  # it has read the request, and so it works
@@ -166,7 +175,7 @@ class Endpoint:
             refusal.passing = True
         return refusal
 
-    def refuses_all(
+    def error_of_refusing_all(
         self, error: errors.EndpointRefused | errors.RequestRefused, count: int
     ) -> errors.RunStopped:
         """Return what stops the run: `count` requests were refused, and a plain question, too."""
@@ -180,8 +189,8 @@ class Endpoint:
 
     def leave_refusals(self) -> None:
         """Leave the held refusals to the next run, as they may be the endpoint's."""
-        for refusal in self._held.values():
-            if refusal.where == self.serving.endpoint:
+        for refusal in self._held_refusals.values():
+            if refusal.address == self.serving.endpoint:
                 refusal.passing = True
 
     def failed(self, error: errors.ServerFault, tries: int, has_failed_often: bool = False) -> None:
@@ -191,11 +200,11 @@ class Endpoint:
         """
         wait = seconds_asked(error) or 0.0
         if wait > self._max_wait:
-            come = "later"
+            when = "later"
             if wait < LONGEST_DATED_WAIT:
-                then = time.localtime(time.time() + wait)
-                come = time.strftime("at %H:%M on %Y-%m-%d", then)
-            raise errors.QuotaUsedUp(f"{error}. It asks to wait {duration(wait)}: come back {come}")
+                end_of_wait = time.localtime(time.time() + wait)
+                when = time.strftime("at %H:%M on %Y-%m-%d", end_of_wait)
+            raise errors.QuotaUsedUp(f"{error}. It asks to wait {duration(wait)}: come back {when}")
         if isinstance(error, errors.RateLimited):
             self._check_rate_limit(error)
         else:
@@ -220,18 +229,22 @@ class Endpoint:
             self._failed_since = time.monotonic()
         self._faults += not is_busy
         self._no_completions += isinstance(error, errors.NoCompletion)
-        if self.last_answer is not None or is_busy:
+        has_ever_worked = self.last_answer is not None
+        if has_ever_worked or is_busy:
             return
-        is_unreachable = isinstance(error, errors.EndpointUnreachable)
         is_redirected = isinstance(error, errors.Redirected)
-        seconds_of_faults = time.monotonic() - self._failed_since
+        is_unreachable = isinstance(error, errors.EndpointUnreachable)
+        stays_unreachable = is_unreachable and tries >= UNREACHABLE_TRIES
+        has_many_faults = self._faults >= FAULTS_AT_THE_START
+        fails_for_long = time.monotonic() - self._failed_since >= SECONDS_AT_THE_START
+        is_no_such_endpoint = self._no_completions >= NO_COMPLETIONS_AT_THE_START
         if (
-            has_failed_often
-            or is_redirected
-            or (is_unreachable and tries >= UNREACHABLE_TRIES)
-            or self._faults >= FAULTS_AT_THE_START
-            or seconds_of_faults >= SECONDS_AT_THE_START
-            or self._no_completions >= NO_COMPLETIONS_AT_THE_START
+            is_redirected
+            or stays_unreachable
+            or has_failed_often
+            or has_many_faults
+            or fails_for_long
+            or is_no_such_endpoint
         ):
             raise errors.EndpointRefused(
                 f"{error}. Nothing was answered: check the address and the server"
@@ -252,16 +265,23 @@ class Endpoint:
             self.share.allow(1)
 
 
+class InQuestion(NamedTuple):
+    """An endpoint whose last refusals may be its own fault, and not their records'."""
+
+    endpoint: Endpoint
+    text_only: bool  # whether the last request that it refused was about words alone
+
+
 class Endpoints:
     """The endpoints of one of a run's servings: one, or several."""
 
     def __init__(self, serving: Serving, options: RunOptions, serving_count: int) -> None:
         is_shared = options.shard is not None
-        self.held: Held = {}
+        self.held_refusals: HeldRefusals = {}
         self.all = []
         for part, weight in serving.endpoints():
             share = share_of(part, serving_count, is_shared)
-            self.all.append(Endpoint(part, weight, share, options.max_wait, self.held))
+            self.all.append(Endpoint(part, weight, share, options.max_wait, self.held_refusals))
         # requests in flight to all of them together
         self.most = min(endpoint.share.most for endpoint in self.all)
         # limits what is in flight to all of several endpoints; None for a single one
@@ -269,33 +289,33 @@ class Endpoints:
         if len(self.all) > 1:
             self._gate = gate_of([endpoint.share for endpoint in self.all])
 
-    def in_question(self) -> list[tuple[Endpoint, bool]]:
-        """Return the endpoints of which it isn't known whether their last refusals were about the
-        records or themselves, each with whether the last refused request was about words alone. A
-        content filter's refusals are about their records; those of an endpoint that has answered
-        nothing aren't stored at all.
+    def in_question(self) -> list[InQuestion]:
+        """Return the endpoints whose last refusals may be their own fault. Two kinds of refusals
+        don't count: a content filter's are about their records, and those of an endpoint that has
+        never answered aren't stored anyway.
         """
-        text_only: dict[str, bool] = {}
-        for refusal in self.held.values():
+        text_only_by_address: dict[str, bool] = {}
+        for refusal in self.held_refusals.values():
             if not refusal.passing and not is_about_content(str(refusal.line["refusal"])):
-                text_only[refusal.where] = refusal.text_only
-        return [
-            (each, text_only[each.serving.endpoint])
-            for each in self.all
-            if each.serving.endpoint in text_only and each.last_answer is not None
-        ]
+                text_only_by_address[refusal.address] = refusal.text_only
+        in_question = []
+        for endpoint in self.all:
+            text_only = text_only_by_address.get(endpoint.serving.endpoint)
+            if text_only is not None and endpoint.last_answer is not None:
+                in_question.append(InQuestion(endpoint, text_only))
+        return in_question
 
     def store_held_refusals(self) -> int:
         """Store the held refusals at the end of a run; return how many the next run asks again. A
-        stored refusal isn't asked again: so none is stored of an endpoint that never answered, as
-        it may be at fault, not the records.
+        stored refusal is never asked again. So those of an endpoint that never answered aren't
+        stored: it may be at fault, not the records.
         """
-        answered = {each.serving.endpoint for each in self.all if each.last_answer is not None}
-        for key, refusal in list(self.held.items()):
-            if refusal.where in answered and not refusal.passing:
+        that_answered = {each.serving.endpoint for each in self.all if each.last_answer is not None}
+        for key, refusal in list(self.held_refusals.items()):
+            if refusal.address in that_answered and not refusal.passing:
                 refusal.store.put(key, refusal.line)
-                del self.held[key]
-        return len(self.held)
+                del self.held_refusals[key]
+        return len(self.held_refusals)
 
     @property
     def have_answered(self) -> bool:
@@ -354,12 +374,12 @@ class Endpoints:
                 return endpoint, sent
 
     def _candidates(self, failed: Collection[Endpoint], at: int | None) -> list[Endpoint]:
-        # Resting ones have no room until they have rested.
+        # Resting endpoints may be among them: these have no room until they have rested.
         if at is not None:
             return [self.all[at]]
         if self.askable(failed):
             return [endpoint for endpoint in self.all if endpoint not in failed]
-        return self.all
+        return self.all  # all have failed or rest: the request waits for any of them
 
     def _drawn_by_weight(self, free: list[Endpoint]) -> Endpoint:
         # Those that have less than their part of the requests in flight come first: else a slow one
@@ -397,11 +417,11 @@ class Endpoints:
             return errors.EndpointUnreachable(str(error))
         return refusal
 
-    def refuses_all(
+    def give_up_refusing(
         self, endpoint: Endpoint, error: errors.EndpointRefused | errors.RequestRefused, count: int
     ) -> errors.EndpointUnreachable:
-        """Give up an endpoint that has refused a plain question as well, and return why."""
-        why = endpoint.refuses_all(error, count)
+        """Give up an endpoint that refused `count` requests and a plain question; return why."""
+        why = endpoint.error_of_refusing_all(error, count)
         self._give_up(endpoint, why)
         return errors.EndpointUnreachable(str(why))
 
@@ -418,7 +438,7 @@ class Endpoints:
         try:
             # a request's own tries don't count, as they were at any of the endpoints
             has_failed_often = endpoint.rests + 1 >= UNREACHABLE_TRIES
-            endpoint.failed(error, 0, has_failed_often=has_failed_often)
+            endpoint.failed(error, tries=0, has_failed_often=has_failed_often)
         except errors.RunStopped as why:
             self._give_up(endpoint, why)
             return
@@ -430,12 +450,13 @@ class Endpoints:
         # Once all are given up, the run stops. Where one has no credit left, that is named as the
         # reason: the user can buy more.
         endpoint.given_up = why
-        given_up = [each.given_up for each in self.all if each.given_up]
-        if len(given_up) == len(self.all):
-            kind = type(why)
-            if any(isinstance(each, errors.NoCredit) for each in given_up):
-                kind = errors.NoCredit
-            raise kind("; ".join(dict.fromkeys(map(str, given_up))))
+        reasons = [each.given_up for each in self.all if each.given_up]
+        if len(reasons) == len(self.all):
+            error_class = type(why)
+            if any(isinstance(reason, errors.NoCredit) for reason in reasons):
+                error_class = errors.NoCredit
+            each_once = dict.fromkeys(map(str, reasons))
+            raise error_class("; ".join(each_once))
         if not endpoint.resting:
             endpoint.rest(why)
 

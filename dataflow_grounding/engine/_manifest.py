@@ -31,12 +31,12 @@ class Manifest:
 
     def __init__(self, steps: list[Step], source: Source, options: RunOptions) -> None:
         self._path = os.path.join(steps[0].storage.checkpoint_folder, NAME)
-        self._entry = f"{steps[0].label}..{steps[-1].label}"
+        self._entry = f"{steps[0].label}..{steps[-1].label}"  # its key there
         self._input_before = state_of(source.path)
         self._started = time.time_ns()  # since 1970
         self._steps = steps
         self._source = source
-        self._extra = {
+        self._run_settings = {
             "version": OUTPUT,
             "name": source.name,
             "pilot": options.pilot,
@@ -46,7 +46,7 @@ class Manifest:
     @cached_property
     def _settings(self) -> str | None:
         # Operators settle some of it before the first record: it is worked out then, and kept.
-        return settings_of(self._steps, self._extra)
+        return settings_of(self._steps, self._run_settings)
 
     def finished(self) -> Summary | None:
         """Return the summary of the earlier run that did just this, if all is as it left it."""
@@ -55,7 +55,7 @@ class Manifest:
             return None
         if not os.path.exists(self._steps[0].storage.failures_path):
             return None
-        if entry.get("outputs") != self._state():
+        if entry.get("outputs") != self._output_states():
             return None
         # more may be there: another pipeline's in the same folder
         if self._files_there() < entry.get("files_there", 0):
@@ -65,11 +65,13 @@ class Manifest:
             return None
         if entry.get("pictures", "") != self._further_pictures():
             return None
-        kept: dict[str, Any] = entry["summary"]
-        kept |= {name: Counter(counts) for name, counts in kept.items() if isinstance(counts, dict)}
-        kept["annotations"] = self._steps[-1].storage.output_path
-        kept["failures_file"] = self._steps[0].storage.failures_path
-        return Summary(**kept, already_complete=True)
+        fields: dict[str, Any] = entry["summary"]
+        for name, value in fields.items():
+            if isinstance(value, dict):  # what JSON made of a Counter
+                fields[name] = Counter(value)
+        fields["annotations"] = self._steps[-1].storage.output_path
+        fields["failures_file"] = self._steps[0].storage.failures_path
+        return Summary(**fields, already_complete=True)
 
     def write(self, summary: Summary) -> None:
         """Remember a finished run if doing it again would give the same; else forget it."""
@@ -79,9 +81,8 @@ class Manifest:
             entries = read_object(self._path)
             entries.pop(self._entry, None)
         fingerprint = None
-        may_come_out_otherwise = summary.handover.passing_failures or not MAY_CHANGE.isdisjoint(
-            +summary.notes  # without those of which the count is 0
-        )
+        noted = {code for code, count in summary.notes.items() if count}
+        may_come_out_otherwise = summary.handover.passing_failures or noted & MAY_CHANGE
         if not may_come_out_otherwise and summary.done and self._settings is not None:
             fingerprint = self._source.fingerprint(unchanged_since=self._started)
         if self._input_before != state_of(self._source.path):
@@ -100,34 +101,34 @@ class Manifest:
         entry: dict[str, Any] = {
             "settings": self._settings,
             "input": fingerprint,
-            "outputs": self._state(),
+            "outputs": self._output_states(),
             "files_there": self._files_there(),
             "pictures": self._further_pictures(),
         }
         return as_json({**entry, "summary": kept})
 
     def _further_pictures(self) -> str:
-        # The input's fingerprint covers the pictures that the input names. Those that a step makes
-        # are named in the last step's file; this is a digest of these.
-        keys = {step.image_key for step in self._steps if step.image_key}
-        own_key = self._source.image_key
-        if not any(own_key in step.operator.writes().values() for step in self._steps):
-            keys.discard(own_key)
+        # A digest of the pictures that a step makes: the last step's file names them. Those that
+        # the input names are left out, as the input's fingerprint covers them.
+        columns = {step.image_key for step in self._steps if step.image_key}
+        input_column = self._source.image_key
+        if not any(input_column in step.operator.writes().values() for step in self._steps):
+            columns.discard(input_column)
         path = self._steps[-1].storage.output_path
-        if not keys or not os.path.exists(path):
+        if not columns or not os.path.exists(path):
             return ""
         digest = hashlib.sha256()
         folders = self._steps[0].storage.image_folders
-        for key in sorted(keys):
+        for column in sorted(columns):
             records = (Record(row.data or {}, folders) for row in read_rows(path))
-            for file in files_of_images(records, key):
+            for file in files_of_images(records, column):
                 digest.update(repr(file).encode())
         return digest.hexdigest()
 
     def _files_there(self) -> int:
         return sum(step.operator.files_there() or 0 for step in self._steps)
 
-    def _state(self) -> list[list[int] | None]:
+    def _output_states(self) -> list[list[int] | None]:
         states: list[list[int] | None] = []
         for step in self._steps:
             state = state_of(step.storage.output_path)

@@ -55,8 +55,9 @@ class Outages:
 
     @property
     def silence(self) -> float:
-        """Seconds since the first fault of which no later request was answered; 0 without one."""
-        if self._endpoints.worked_at > self._first_fault_at or self._first_fault_at == math.inf:
+        """Seconds since the first fault; 0 without one, or once a later request was answered."""
+        has_worked_since = self._endpoints.worked_at > self._first_fault_at
+        if has_worked_since or self._first_fault_at == math.inf:
             return 0.0
         return time.monotonic() - self._first_fault_at
 
@@ -65,6 +66,7 @@ class Outages:
         silence = self.silence
         if not self._is_out or silence < OUTAGE_AFTER:
             return ""
+        # of "http://host:8000/v1 answered 503: upstream down", what comes after "answered"
         why = str(self._last_fault).rpartition(" answered ")[2]
         return f"no answer for {duration(silence)}: {why:.100}"
 
@@ -79,10 +81,10 @@ class Outages:
             await asyncio.shield(self._recovery)
 
     async def questions_until_answered(self, fault: errors.ServerFault, since: float) -> int:
-        """Return how many small questions it took until the endpoints answered. 0 means that a
-        request, which has failed `since`, is at fault itself, as they answer others. 1 leaves that
-        open: an outage may just have ended. More mean that there was an outage. Raises OutOfService
-        for one that is too long.
+        """Wait until the endpoints answer, and return how many small questions that took. `since`
+        is when a request failed first. 0 means that the request is at fault itself, as the
+        endpoints have answered others since then. 1 leaves that open, as an outage may just have
+        ended. More mean that there was an outage. Raises OutOfService for one that is too long.
         """
         # Before the first answer only a busy endpoint (503) is known to be one.
         may_be_out = self._endpoints.have_answered or isinstance(fault, errors.ServerOverloaded)
@@ -102,19 +104,19 @@ class Outages:
         # Reset here, not in a callback of the task: that would come after requests that the answer
         # lets in.
         try:
-            return await self._questions()
+            return await self._ask_until_answered()
         finally:
             self._recovery = None
             self._is_out = False
             self._first_fault_at = math.inf
 
-    async def _questions(self) -> int:
-        questions = 0
+    async def _ask_until_answered(self) -> int:
+        rounds = 0
         while True:
-            questions += 1
-            fault = await self._question()
+            rounds += 1
+            fault = await self._ask_all_endpoints()
             if fault is None:
-                return questions
+                return rounds
             self._last_fault = fault
             self._is_out = True
             self._endpoints.note_outage()
@@ -124,10 +126,10 @@ class Outages:
                     f"{str(fault).rstrip('.')}. Nothing was answered for {duration(silence)}: run"
                     " again to go on"
                 )
-            await self._wait(seconds_asked(fault), questions)
+            await self._wait(seconds_asked(fault), rounds)
 
-    async def _question(self) -> errors.ServerFault | None:
-        # Returns why none was answered; None if one was. A server may fail only at questions
+    async def _ask_all_endpoints(self) -> errors.ServerFault | None:
+        # None once an endpoint answers, else the last fault. A server may fail only at questions
         # without a picture. So the last request that was answered is asked, too, but in other
         # words: a gateway's cache may answer the same ones.
         fault: errors.ServerFault = errors.ServerFault("nothing was asked")
@@ -140,13 +142,13 @@ class Outages:
                 await self._ask(question, endpoint)
                 return None
             except errors.EndpointRefused as error:
-                self._endpoints.refused(endpoint, error, [])
+                self._endpoints.refused(endpoint, error, failed=[])
                 fault = errors.ServerFault(str(error))
             except errors.RunStopped:
                 raise
             except errors.ServerFault as error:
                 if isinstance(error, errors.RateLimited):
-                    self._endpoints.failed(endpoint, error, 1)  # may be too long to wait
+                    self._endpoints.failed(endpoint, error, tries=1)  # may be too long to wait
                 fault = error
             except Exception:  # a refusal, or a serving that doesn't know the question: it works
                 endpoint.works_again()

@@ -53,7 +53,8 @@ class SeenReplies:
     def __init__(self) -> None:
         self._text_hashes = _Remembered[int]()  # by id
         self._common_ids = _Remembered[bool]()  # those of different texts
-        self._answers = _Remembered[dict[Heard, int]]()  # by question, with the answer's number
+        # by question: which sample of it each reply answered first
+        self._samples_by_question = _Remembered[dict[Heard, int]]()
         self._were_several = False  # whether some question was to be answered more than once
         self.gateway_marks_kept = False  # whether it says which replies come from its cache
 
@@ -77,16 +78,17 @@ class SeenReplies:
         is the key that all answers to it share, and `others` are the stored ones.
         """
         heard = _heard(reply.id, reply.text)
-        answers = self._answers.get(question)
-        if answers is None:
-            answers = {}
-            self._answers.set(question, answers)
-        answers.setdefault(heard, sample)
-        of_others = {each for each, number in answers.items() if number != sample}
-        of_others |= {_heard(line.get("id"), line.get("reply")) for line in others}
+        sample_of = self._samples_by_question.get(question)
+        if sample_of is None:
+            sample_of = {}
+            self._samples_by_question.set(question, sample_of)
+        sample_of.setdefault(heard, sample)
+        heard_before = {earlier for earlier, number in sample_of.items() if number != sample}
+        heard_before |= {_heard(line.get("id"), line.get("reply")) for line in others}
         if reply.kept:  # some gateways give it an id of its own
-            return any(other.text_hash == heard.text_hash for other in of_others)
-        return bool(reply.id) and not self._common_ids.get(reply.id) and heard in of_others
+            return any(earlier.text_hash == heard.text_hash for earlier in heard_before)
+        tells_by_id = bool(reply.id) and not self._common_ids.get(reply.id)
+        return tells_by_id and heard in heard_before
 
 
 def _heard(reply_id: Any, text: Any) -> Heard:
@@ -99,10 +101,11 @@ class Answerers:
     def __init__(self, asked: str, counts: Counter[str]) -> None:
         self._asked = asked
         self._counts = counts
-        self._first: dict[str, str] = {}  # by address: who gave the first reply that says so
+        # by address: the model's name there, by the first reply that has one
+        self._usual_names: dict[str, str] = {}
         self.others: list[str] = []
 
-    def add(self, reply: Reply, where: str) -> None:
+    def add(self, reply: Reply, address: str) -> None:
         """Count a reply by its model, and warn once of each model that isn't the one asked for.
         Another name in the first reply may be an alias of the one asked for, and isn't warned of
         until a reply has the name that was asked for.
@@ -111,22 +114,24 @@ class Answerers:
         if reply.by_fallback:
             name = f"{name or self._asked} (fallback)"
             self._count(name)
-            self._tell(name, where)
+            self._warn_once(name, address)
         elif name:
-            first = self._first.setdefault(where, name)
+            usual_name = self._usual_names.setdefault(address, name)
             self._count(name)
-            if is_same_model(name, self._asked):
-                self._first[where] = self._asked
-                name = first  # so it was no alias: it is warned of now
-            if not is_same_model(name, self._first[where]):
-                self._tell(name, where)
+            if not is_same_model(name, self._asked):
+                if not is_same_model(name, usual_name):
+                    self._warn_once(name, address)
+                return
+            self._usual_names[address] = self._asked
+            if not is_same_model(usual_name, self._asked):  # so it was no alias
+                self._warn_once(usual_name, address)
 
-    def _tell(self, name: str, where: str) -> None:
+    def _warn_once(self, name: str, address: str) -> None:
         if name in self.others or len(self.others) >= MOST_TOLD:
             return
         self.others.append(name)
         say(
-            f"Warning: {name} answers at {where}, where {self._asked} was asked for. Its replies"
+            f"Warning: {name} answers at {address}, where {self._asked} was asked for. Its replies"
             " count: if they shouldn't, stop the run and switch off the gateway's fallbacks"
             f" (LiteLLM's by disable_fallbacks: true in {setting('vlm.openai.extra_body')})."
         )

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 
 def image_columns(record: Record, size: "Size", ask: Ask, serving: "Serving | None") -> Update:
-    """Return what tells a record's picture, and `model` where the serving is no VLM. Each of width
-    and height that the row states otherwise is noted.
+    """Return the columns that say which picture a record has, and `model` where the serving is no
+    VLM. Where the row states another width or height, that is noted.
     """
     update: Update = {}
     if record.occurrence:

@@ -104,8 +104,8 @@ class StepAsk:
         if self.wording is not None:
             request = self.wording.of(request)
         work = RowWork(self.work.notes)  # the check is no work for the row
-        apart = StepAsk(self.asking, self.store, self.step, (-1,), work)
-        return await self.asking.answer(request, apart, check=True)
+        ask_first = StepAsk(self.asking, self.store, self.step, priority=(-1,), work=work)
+        return await self.asking.answer(request, ask_first, check=True)
 
     def vouching(self, of: str, anywhere: str, trusting: bool) -> Vouching:
         return Vouching(self.store, of, anywhere, trusting)
@@ -114,8 +114,9 @@ class StepAsk:
         self.answers = answers
 
     def note(self, code: str, text: str = "") -> None:
-        """Count a remark under its code; of suspect boxes, who got them is kept, once."""
+        """Count a remark under its code."""
         if code == SUSPECT:
+            # these are marked in the record at the end, whose place the priority tells
             self.suspects.add(self.priority)
         else:
             self.work.notes[code] += 1
@@ -218,38 +219,38 @@ def _with_settled_phrases(record: Record, update: Update) -> Update:
     rows = update.get("expressions")
     if not (isinstance(before, list) and isinstance(rows, list)):
         return update
-    reviewed = _reviewed_in(record, before)
-    if not reviewed:
+    reviewed_by_id = _reviewed_rows_by_id(record, before)
+    if not reviewed_by_id:
         return update
     merged = []
-    put_back = set()
+    kept_ids = set()
     for number, row in enumerate(rows):
-        own_id = _id_of(row, record, number) if isinstance(row, dict) else ""
-        truth = reviewed.get(own_id)
-        if truth is not None and is_settled(truth):
-            row = truth
-            put_back.add(own_id)
-        elif truth is not None and row != truth:
+        row_id = _id_of(row, record, number) if isinstance(row, dict) else ""
+        reviewed = reviewed_by_id.get(row_id)
+        if reviewed is not None and is_settled(reviewed):
+            row = reviewed
+            kept_ids.add(row_id)
+        elif reviewed is not None and row != reviewed:
             row.pop("reviewed_by", None)
         merged.append(row)
-    for own_id, truth in reviewed.items():
-        if is_settled(truth) and own_id not in put_back:
-            merged.append(truth)
+    for row_id, reviewed in reviewed_by_id.items():
+        if is_settled(reviewed) and row_id not in kept_ids:
+            merged.append(reviewed)
     return {**update, "expressions": merged}
 
 
-def _reviewed_in(record: Record, rows: Sequence[Any]) -> dict[str, dict[str, Any]]:
-    reviewed = {}
+def _reviewed_rows_by_id(record: Record, rows: Sequence[Any]) -> dict[str, dict[str, Any]]:
+    reviewed_by_id = {}
     for number, row in enumerate(rows):
         if isinstance(row, dict) and row.get("reviewed_by"):
-            reviewed[_id_of(row, record, number)] = row
-    return reviewed
+            reviewed_by_id[_id_of(row, record, number)] = row
+    return reviewed_by_id
 
 
 def _id_of(row: Mapping[str, Any], record: Record, number: int) -> str:
     # a row that states no id has the one that operators give it by its number
-    own_id = row.get("expression_id")
-    return str(own_id) if has_id(own_id) else expression_id(record, number)
+    stated_id = row.get("expression_id")
+    return str(stated_id) if has_id(stated_id) else expression_id(record, number)
 
 
 def _checked(update: Any, operator: Annotator) -> Update:

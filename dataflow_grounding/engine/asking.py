@@ -103,9 +103,9 @@ class Asking:
         await self.outages.aclose()
         if self.stopped is None:
             await self._question_last_refusals()
-        for proof in list(self._plain_questions.values()):
-            proof.cancel()
-            await asyncio.wait([proof])
+        for plain_question in list(self._plain_questions.values()):
+            plain_question.cancel()
+            await asyncio.wait([plain_question])
         with suppress(Exception):
             await self.serving.aclose()
         return self.endpoints.store_held_refusals()
@@ -226,8 +226,8 @@ class Asking:
     def _stored_replies(
         self, this_try: Request[Any], key: str, by: "StepAsk"
     ) -> list[dict[str, Any]]:
-        # Its reader is told whether an earlier run asked again after it: then that run had doubts
-        # about it, and the next try is stored, too.
+        # The request's reader is told whether an earlier run had doubts about the stored reply:
+        # then that run asked again, and the next try is stored as well.
         lines = by.store.every(key)
         stored = this_try.sending.stored
         if lines and stored is not None:
@@ -266,7 +266,7 @@ class Asking:
             reply = Reply("", "refused", Usage(), str(refused))
             line = line_of(by.step, request, self.serving, reply, check)
             self._plain_asker = by
-            self.endpoints.held[key] = HeldRefusal(
+            self.endpoints.held_refusals[key] = HeldRefusal(
                 line, refused.passing, by.store, refused.where, request.text_only
             )
             future.set_result(line)
@@ -286,8 +286,8 @@ class Asking:
         line = None
         if not check:
             line = by.store.get(key, by.store.first_new)
-        if not line and key in self.endpoints.held:
-            line = self.endpoints.held[key].line
+        if not line and key in self.endpoints.held_refusals:
+            line = self.endpoints.held_refusals[key].line
         return line
 
     async def _reply(self, request: Request[T], by: "StepAsk") -> Reply:
@@ -354,13 +354,13 @@ class Asking:
             failed_at.clear()
             await self._wait_after(fault, tries.total())
 
-    async def _wait_after(self, fault: errors.ServerFault, waits: int) -> None:
+    async def _wait_after(self, fault: errors.ServerFault, wait_number: int) -> None:
         is_rate_limit = isinstance(fault, errors.RateLimited)
         self.last_fault = fault
         self._tell_of_waiting(fault)
         self.waiting_for_rate_limit += is_rate_limit
         try:
-            await self._wait(seconds_asked(fault), waits)
+            await self._wait(seconds_asked(fault), wait_number)
         finally:
             self.waiting_for_rate_limit -= is_rate_limit
 
@@ -381,19 +381,20 @@ class Asking:
         request: Request[Any],
         by: "StepAsk",
     ) -> errors.RecordError:
-        # Returns the refusal as its record's own, or why the endpoint was given up: a plain
-        # question tells whether it refuses all. All who are refused meanwhile wait for that one.
+        # A plain question tells whether the endpoint refuses all: then it is given up, and what is
+        # returned says why. Else it is `refusal`, what `error` means for the record alone. All who
+        # are refused meanwhile wait for the same plain question.
         self._plain_asker = by
         count = endpoint.refused_in_a_row
         if endpoint not in self._plain_questions:
-            proof = asyncio.ensure_future(self._plain_refusal(endpoint, request.text_only))
-            proof.add_done_callback(lambda _: self._plain_questions.pop(endpoint))
-            self._plain_questions[endpoint] = proof
+            plain_question = asyncio.ensure_future(self._plain_refusal(endpoint, request.text_only))
+            plain_question.add_done_callback(lambda _: self._plain_questions.pop(endpoint))
+            self._plain_questions[endpoint] = plain_question
         plain_refusal = await asyncio.shield(self._plain_questions[endpoint])
         if plain_refusal is None:
             return refusal
         why = plain_refusal if isinstance(plain_refusal, errors.NoCredit) else error
-        return self.endpoints.refuses_all(endpoint, why, count)
+        return self.endpoints.give_up_refusing(endpoint, why, count)
 
     async def _question_last_refusals(self) -> None:
         # The last refusals of a run may be the endpoint's, too, though they are fewer than
@@ -401,8 +402,8 @@ class Asking:
         for endpoint, text_only in self.endpoints.in_question():
             with suppress(errors.GroundingError):
                 await self._plain_refusal(endpoint, text_only)
-        for endpoint, _ in self.endpoints.in_question():
-            endpoint.leave_refusals()
+        for not_cleared in self.endpoints.in_question():
+            not_cleared.endpoint.leave_refusals()
 
     async def _plain_refusal(
         self, endpoint: Endpoint, text_only: bool
@@ -431,7 +432,7 @@ class Asking:
         assert by is not None
         reply = await self._send_once(request, endpoint, by)
         # it is paid for, so `cost` is to know of it
-        line = line_of(by.step, request, endpoint.serving, reply, True)
+        line = line_of(by.step, request, endpoint.serving, reply, check=True)
         key = hashlib.sha256(f"plain {time.time_ns()}".encode()).hexdigest()[:32]
         by.store.put(key, line)  # no record's request has that key
         return reply
@@ -450,7 +451,7 @@ class Asking:
     async def _wait_for_room(
         self, request: Request[Any], by: "StepAsk", failed: set[Endpoint]
     ) -> tuple[Endpoint, Sent]:
-        # The leave, the request's `may_send`, is asked for last: things may have changed meanwhile.
+        # `may_send` is asked last, as its answer may have changed while the request waited.
         sending = request.sending
         while True:
             if self.outages.under_way:
@@ -480,18 +481,9 @@ class Asking:
             sent_at = time.monotonic()
             # a serving may send further requests for one answer: in forms that aren't refused
             refused_forms: list[errors.RequestRefused] = []
-            count_another = partial(self._count_another, endpoint, refused_forms)
+            count_another = partial(self._count_further_form, endpoint, refused_forms)
             sending = replace(request.sending, before_another=count_another)
-            try:
-                reply = await reply_of(endpoint.serving, request.replace(sending=sending))
-            except errors.GroundingError:
-                raise
-            except Exception as error:
-                serving = endpoint.serving
-                fault = fault_of_client(error, f"{type(serving).__name__} ({serving.model})")
-                if fault is None:
-                    raise
-                raise fault from error
+            reply = await _answered(endpoint.serving, request.replace(sending=sending))
             reply = self._marked_if_repeated(request, reply, endpoint.serving, by)
             tier = reply.tier
             if reply.kept:  # no model has worked for it
@@ -564,7 +556,7 @@ class Asking:
         for name, tokens in vars(reply.usage).items():
             counts[name] += tokens
 
-    def _count_another(
+    def _count_further_form(
         self,
         endpoint: Endpoint,
         refused_forms: list[errors.RequestRefused],
@@ -575,7 +567,7 @@ class Asking:
             refused_forms.append(refused)
             endpoint.refused(refused)
             if len(refused_forms) >= REFUSED_IN_A_ROW:
-                raise endpoint.refuses_all(refused, len(refused_forms))
+                raise endpoint.error_of_refusing_all(refused, len(refused_forms))
         with self._stopping():
             self._check_stopped()
             self.budget.count_further_request()
@@ -594,9 +586,9 @@ class Asking:
             self._stop(why)
             raise
 
-    async def _wait(self, asked_for: float | None, waits: int) -> None:
-        # `waits` counts the waits of a request, this one included: each is twice as long.
-        pause = min(FIRST_PAUSE * 2 ** min(waits - 1, 10), LONGEST_PAUSE)
+    async def _wait(self, asked_for: float | None, wait_number: int) -> None:
+        # Of a request's waits, numbered from 1, each is twice as long as the one before.
+        pause = min(FIRST_PAUSE * 2 ** min(wait_number - 1, 10), LONGEST_PAUSE)
         seconds = pause if asked_for is None else max(asked_for, pause * LEAST_OF_PAUSE)
         # by lot, so that those that wait don't all come back at once
         until = time.monotonic() + seconds * random.uniform(1.0, 1.25)
@@ -606,6 +598,19 @@ class Asking:
             if left <= 0:
                 return
             await asyncio.sleep(min(left, LOOK_SECONDS))
+
+
+async def _answered(serving: Serving, request: Request[Any]) -> Reply:
+    # A user's own serving may let the errors of its HTTP client through.
+    try:
+        return await reply_of(serving, request)
+    except errors.GroundingError:
+        raise
+    except Exception as error:
+        fault = fault_of_client(error, f"{type(serving).__name__} ({serving.model})")
+        if fault is None:
+            raise
+        raise fault from error
 
 
 def _may_be_billed(error: errors.GroundingError) -> bool:

@@ -165,8 +165,9 @@ class Budget:
             return True
 
     def _has_room(self, worst: float) -> bool:
-        # What is in flight may turn out to cost less than its worst case: so there is no room only
-        # for now, unless nothing is in flight, or the budget is too small even without it.
+        # False where there may be room later: what is in flight may cost less than its worst case.
+        # Raises where waiting can't help: nothing is in flight, or the budget is too small even
+        # without what is.
         if self.max_requests is not None and self.sent >= self.max_requests:
             raise BudgetExceeded(no_request_left(self.max_requests))
         if self.usd is None or not worst or self.spent + self.reserved + worst <= self.usd:

@@ -23,25 +23,25 @@ def resumed(folder: str, servings: Iterable[Serving]) -> Iterator[None]:
     process that has been through a run with an endpoint goes by what it knows itself.
     """
     path = os.path.join(folder, FILE)
-    found_by_name = read_object(path)
-    endpoints: dict[str, Serving] = {}
+    found_by_digest = read_object(path)
+    endpoint_by_digest: dict[str, Serving] = {}
     for serving in servings:
         for endpoint, _ in serving.endpoints():
             if "://" in endpoint.endpoint:  # else it answers within this process
-                endpoints[_digest_of(endpoint)] = endpoint
-    for name, endpoint in endpoints.items():
-        last = _found(found_by_name.get(name))
+                endpoint_by_digest[_digest_of(endpoint)] = endpoint
+    for digest, endpoint in endpoint_by_digest.items():
+        found_last = _found(found_by_digest.get(digest))
         share = share_of(endpoint)
-        if last is not None and not share.limiter.known:
-            share.resume(last)
+        if found_last is not None and not share.limiter.known:
+            share.resume(found_last)
         share.limiter.known = True
     try:
         yield
     finally:
-        for name, endpoint in endpoints.items():
-            found_by_name[name] = share_of(endpoint).found._asdict()
+        for digest, endpoint in endpoint_by_digest.items():
+            found_by_digest[digest] = share_of(endpoint).found._asdict()
         with suppress(OSError):  # the next run finds out again
-            write_bytes(path, json.dumps(found_by_name, indent=1).encode())
+            write_bytes(path, json.dumps(found_by_digest, indent=1).encode())
 
 
 def _digest_of(serving: Serving) -> str:

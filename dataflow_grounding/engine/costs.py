@@ -89,7 +89,7 @@ def paid_by_step(
     prices, the published ones count.
     """
     prices_of_model = judges_prices or {}
-    bills: dict[str, dict[str, Amount]] = {}
+    bills: dict[str, dict[str, Amount]] = {}  # by step: the amounts of "all", and of the PARTS
     for path in stores_of(folder):
         for line in read_lines(path):
             is_check = line.get("task") == CHECK

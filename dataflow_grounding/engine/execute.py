@@ -282,11 +282,11 @@ def _prepare(
             columns.difference_update(operator.reads().values())
         made |= columns
     if len(idle) < len(steps):
-        own = {id(step.operator) for step in steps}
+        of_this_segment = {id(step.operator) for step in steps}
         # Operators of later segments settle now: what would stop them stops the run before anything
         # is paid for.
         for operator in to_settle:
-            if id(operator) not in own:
+            if id(operator) not in of_this_segment:
                 asked.update(operator.settle(start))
     return Prepared(asked, idle)
 

@@ -60,13 +60,14 @@ class FinishedRows:
         self._log = KeyedLog("") if log is None else log
         self._replies = replies
         self._memo = memo
+        # a digest; None where rows are neither kept nor taken
         self._settings = settings_of(steps, {"version": OUTPUT, "name": name})
         # By the column of a picture, the limits of the first serving that it is sent to.
-        self._limits: dict[str, ImageLimits | None] = {}
+        self._limits_by_column: dict[str, ImageLimits | None] = {}
         for step in steps:
             serving = step.operator.serving
-            if step.image_key and self._limits.get(step.image_key) is None:
-                self._limits[step.image_key] = serving.image_limits if serving else None
+            if step.image_key and self._limits_by_column.get(step.image_key) is None:
+                self._limits_by_column[step.image_key] = serving.image_limits if serving else None
         self._step_count = len(steps)
         if log is None or not all(map(_tells_all, steps)):
             self._settings = None
@@ -76,17 +77,17 @@ class FinishedRows:
         if self._settings is None:
             return None
         images = []
-        for image_key, limits in self._limits.items():
+        for column, limits in self._limits_by_column.items():
             # Only its store could say whether a far picture has changed.
-            if image_key not in record or is_far(record, image_key):
+            if column not in record or is_far(record, column):
                 return None
             try:
-                images.append(await self._memo.prepare(record, image_key, limits))
+                images.append(await self._memo.prepare(record, column, limits))
             except RecordError:  # the step that reads the picture says why
                 return None
         of_row = [self._settings, record.place, record.image_id, record.occurrence]
-        shown = [[image.path, image.facts.digest] for image in images]
-        text = _ROWS.encode([*of_row, *shown, record])
+        of_pictures = [[image.path, image.facts.digest] for image in images]
+        text = _ROWS.encode([*of_row, *of_pictures, record])
         return RowKey(hashlib.blake2b(text.encode(), digest_size=16).hexdigest(), images)
 
     def get(self, key: RowKey | None) -> FinishedRow | None:
@@ -97,6 +98,7 @@ class FinishedRows:
         if row is None:
             return None
         is_odd = ODD_BOXES in row.notes
+        # open: the next check may still fail its replies
         is_open = self._replies.vouched.has_open(*row.replies_at, are_odd=is_odd)
         return None if is_open else row
 
@@ -122,6 +124,7 @@ class FinishedRows:
             # row, which has found that the file has other content by now.
             if is_young(image.file) or kept_facts.get(image.file) != image.facts:
                 return True
+        # a replayed reply may be anywhere in the store
         first = 0 if work.replayed else self._replies.first_new
         notes = {code: count for code, count in work.notes.items() if code not in OF_CHECKS}
         if not work.sent:  # what was kept of the same replies tells better where these are
@@ -175,8 +178,8 @@ def settings_of(steps: Sequence[Step], extra: Mapping[str, Any]) -> str | None:
         if settings is None:
             return None
         serving = operator.serving
-        asked = [serving.identity(), repr(serving.image_limits)] if serving else None
-        parts.append([step.label, operator.reads(), operator.writes(), settings, asked])
+        of_serving = [serving.identity(), repr(serving.image_limits)] if serving else None
+        parts.append([step.label, operator.reads(), operator.writes(), settings, of_serving])
     try:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     except (TypeError, ValueError):

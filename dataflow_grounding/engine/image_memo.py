@@ -55,7 +55,7 @@ class ImageMemo:
                 file = await off_loop(images.find_image, record, key)
             else:
                 file = images.find_image(record, key)
-            kept: images.Kept = {}
+            kept: images.Kept = {}  # takes the picture as sent, where reading its facts makes that
             facts = images.kept_facts.get(file) or await self._facts(file, limits, kept)
             image = images.Image(file, facts, limits or images.ImageLimits(), kept=kept)
             record.images[record[key]] = image

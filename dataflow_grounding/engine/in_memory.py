@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from dataflow_grounding._util.errors import BrokenRow, ImageChanged, RecordError, RunStopped
 from dataflow_grounding._util.number_table import NumberTable
@@ -28,6 +28,17 @@ from dataflow_grounding.images.in_memory import as_path, id_of, is_picture
 Results: TypeAlias = dict[int, tuple[ShownRecord, RecordError | None]]
 """By the index of a row: the row as it is returned, and what went wrong."""
 
+
+class _RowsAsRecords(NamedTuple):
+    records: list[Record]  # one for each row, also for a broken one: the indices are the same
+    broken: dict[int, Result]  # by index: what is wrong with a row
+
+
+class _CheckedRecords(NamedTuple):
+    errors: dict[int, Result]  # by index: why a record can't be asked about
+    will_ask: bool  # whether any other record may be asked about
+
+
 # by endpoint and model: taken while an operator that asks them is prepared
 _preparing: dict[tuple[type, str, str], Turn] = {}
 if hasattr(os, "register_at_fork"):
@@ -45,16 +56,16 @@ def annotate_all(
     has failed.
     """
     image_key = operator.reads().get("image")
-    records, outcomes = _records(operator, rows)
-    errors, will_ask = _check_records(operator, records, outcomes)
-    outcomes |= errors
+    records, broken = _as_records(operator, rows)
+    errors, will_ask = _check_records(operator, records, broken)
+    outcomes = broken | errors
     pending = {index: record for index, record in enumerate(records) if index not in outcomes}
     options = current_options.get()
     counter = counter_for_memory(options)
     if will_ask:
         pictures = partial(pictures_of, pending.values(), image_key or IMAGE_COLUMN)
         with _turn_of(operator).taken():
-            operator.prepare(RunStart(options, counter.budget, None, pictures))
+            operator.prepare(RunStart(options, counter.budget, folder=None, pictures=pictures))
     asking = None
     if will_ask and operator.serving is not None:
         # there is no store of earlier runs whose replies these could pass over
@@ -63,7 +74,8 @@ def annotate_all(
     with closing(KeyedLog(options.replies or "")) as store:
         # What the operator asks with when it concludes: after all rows, whose priority is their
         # index. Each record gets a copy with its own.
-        ask_at_end = StepAsk(asking, store, operator.name, (len(rows),), wording=operator.wording)
+        last = (len(rows),)
+        ask_at_end = StepAsk(asking, store, operator.name, priority=last, wording=operator.wording)
         try:
             work = _WorkInMemory(operator, pending, outcomes, ask_at_end, until_failure)
             run_blocking(work.execute)
@@ -101,11 +113,7 @@ def _results(
     return results
 
 
-def _records(
-    operator: Annotator, rows: Sequence[Mapping[str, Any]]
-) -> tuple[list[Record], dict[int, Result]]:
-    # Returns a record for each row, and why some rows are broken. These get a record as well, so
-    # that records and rows have the same indices.
+def _as_records(operator: Annotator, rows: Sequence[Mapping[str, Any]]) -> _RowsAsRecords:
     image_key = operator.reads().get("image")
     is_needed = bool(operator.needs_image and image_key)
     records: list[Record] = []
@@ -132,16 +140,15 @@ def _records(
         identify(record, column, None, rows_of_image)
         record.update(picture_file)
         records.append(record)
-    return records, broken
+    return _RowsAsRecords(records, broken)
 
 
 def _picture_as_file(row: Mapping[str, Any], column: str, needed: bool) -> dict[str, str]:
-    # Returns the column with the path of a file that holds the row's picture; {} where the row has
-    # a path already, or no picture and needs none. Of one that is needed, `as_path` says what is
-    # wrong.
+    # {"image_path": the file that now holds the row's picture}; {} where the row has a path
+    # already, or no picture and needs none. Where one is needed, `as_path` says what is wrong.
     value = row.get(column)
     if not is_picture(value):
-        value = plain_row({column: value})[column]
+        value = plain_row({column: value})[column]  # a Path becomes a text, a NaN None
     if isinstance(value, str):
         return {}
     if is_picture(value) or (needed and column in row):
@@ -151,8 +158,7 @@ def _picture_as_file(row: Mapping[str, Any], column: str, needed: bool) -> dict[
 
 def _check_records(
     operator: Annotator, records: Sequence[Record], broken: Mapping[int, Result]
-) -> tuple[dict[int, Result], bool]:
-    # Returns the errors of records that can't be asked about, and whether any other may be.
+) -> _CheckedRecords:
     image_key = operator.reads().get("image")
     errors: dict[int, Result] = {}
     will_ask = False
@@ -166,7 +172,7 @@ def _check_records(
                 will_ask = True
         except RecordError as error:
             errors[index] = (None, error)
-    return errors, will_ask
+    return _CheckedRecords(errors, will_ask)
 
 
 def _image_column(row: Mapping[str, Any]) -> str:

@@ -191,9 +191,8 @@ class Level:
         if sent.number > self._last_before_change:
             self._answers_since_change += 1
         if self._value_before_probe is not None:
-            if (
-                self._answers_since_change >= self._value
-            ):  # the probe was sustained for a window: the next one
+            was_sustained = self._answers_since_change >= self._value  # for a window
+            if was_sustained:
                 self._patience = PATIENCE
                 self._probe()
         elif self._value + 1 < self._refused_at:
@@ -267,10 +266,10 @@ class Limiter:
         """Give places to those who wait, as far as there are any, the smallest priority first."""
         with self.lock:
             while self.has_room:
-                shares = [s for s in self.shares if s.waiting and s.may_enter]
-                if not shares:
+                candidates = [share for share in self.shares if share.waiting and share.may_enter]
+                if not candidates:
                     return
-                share = min(shares, key=_next_in_line)
+                share = min(candidates, key=_next_in_line)
                 waiter = heapq.heappop(share.waiting).waiter
                 if not waiter.has_left:
                     # counted here, before the waiter wakes: else another would take its place
@@ -424,10 +423,10 @@ _limiters: dict[tuple[str, str], Limiter] = {}  # of this process, by endpoint a
 
 def share_of(serving: Serving, serving_count: int = 1, shared: bool | None = None) -> Share:
     """Return a new share of the limiter that the serving's endpoint and model have in this process.
-    It has at most the serving's `max_workers`, or a part of the connections that may be open, of
-    which each of `serving_count` servings gets as many. All shares of one serving together have no
-    more than that, either. `shared` says whether other processes send there, too; None leaves that
-    as it is.
+    It has at most the serving's `max_workers`; fewer where this process may not open as many
+    connections, which `serving_count` servings divide among them. All shares of one serving
+    together have no more than that, either. `shared` says whether other processes send there, too;
+    None leaves that as it is.
     """
     most = max(1, min(serving.max_workers, files_left() // serving_count))
     key = (serving.endpoint, serving.model)

@@ -93,8 +93,8 @@ class Outputs:
         # The summary counts those in the last file that has any.
         for step, (writer, missing) in enumerate(zip(self._writers, self._missing, strict=True)):
             rows_of_file = set()
-            for place, first_step in self.suspects:
-                if first_step > step:
+            for place, suspect_step in self.suspects:
+                if suspect_step > step:
                     continue
                 # rows that the file lacks don't count in the row's number there
                 missing_before = bisect_left(missing, place)
@@ -131,11 +131,12 @@ class Outputs:
                 self._failures.write(line)
             self._mark_suspects()
             self._failures.commit()
+            keeps_lines = bool(self._input_lines)
             for index, writer in enumerate(self._writers):
-                if writer.count or self._input_lines or not self.summary.records:
+                if writer.count or keeps_lines or not self.summary.records:
                     writer.commit()
-                    if self._input_lines:
-                        write_line_numbers(writer.path, self._input_lines[index])
+                if keeps_lines:
+                    write_line_numbers(writer.path, self._input_lines[index])
 
     def _check(self, rows: int) -> None:
         # No defect of ours may lose a row in silence.

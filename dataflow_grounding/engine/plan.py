@@ -172,7 +172,7 @@ class Annotator:
         return False
 
     def settle(self, start: RunStart) -> Counter[str]:
-        """Find out what it must know of the model, as the format in which the model writes boxes.
+        """Find out what it must know of the model, such as the format of the model's boxes.
 
         A run calls it on its operators that may ask, before any of them asks about a record, so
         that what stops this one stops the run before its records cost anything. Returns counts of
@@ -313,23 +313,23 @@ def check(steps: Iterable[Step], columns: Iterable[str], empty: Collection[str] 
     `empty` are columns of the input that hold an empty list in each row, as other programs leave
     `regions: []`: such a one may be filled in.
     """
-    there = dict.fromkeys(columns, "the input")  # column → what it is from
+    provider_of = dict.fromkeys(columns, "the input")  # of each column so far: that, or a step
     may_have_any_column = False  # as a step may have written columns that it doesn't name
     for step in steps:
         reads, writes = step.operator.reads(), step.operator.writes()
         for role, column in reads.items():
-            is_there = column in there or column in FACT_COLUMNS or may_have_any_column
+            is_there = column in provider_of or column in FACT_COLUMNS or may_have_any_column
             if not is_there and role not in step.operator.optional_keys:
-                raise _without_column(step, role, column, there)
+                raise _without_column(step, role, column, there=provider_of)
         for column in dict.fromkeys(writes.values()):  # two roles may share one
-            may_be_filled_in = there.get(column) == "the input" and column in empty
+            may_be_filled_in = provider_of.get(column) == "the input" and column in empty
             is_updated = column in reads.values()  # the step reads what it rewrites
-            if column in there and not may_be_filled_in and not is_updated:
-                whose = f"column {column!r} of {there[column]}"
+            if column in provider_of and not may_be_filled_in and not is_updated:
+                whose = f"column {column!r} of {provider_of[column]}"
                 role = next(role for role, name in writes.items() if name == column)
                 way = step.operator.way_to_rename(role)
                 raise PlanError(f"{step.label} would overwrite {whose}: {way}")
-            there[column] = step.label
+            provider_of[column] = step.label
         may_have_any_column = may_have_any_column or not writes
 
 
@@ -345,8 +345,9 @@ def _without_column(step: Step, role: str, column: str, there: Collection[str]) 
 def needed_without_model(operator: Annotator, role: str) -> bool:
     """Return whether a column is read only because the model can't see what things are."""
     needs_labels = operator.serving is not None and operator.serving.needs_labels
-    # a column that the operator's class names itself is read with any model
-    return needs_labels and role not in getattr(type(operator), "input_keys", (role,))
+    # the columns that the operator's class names itself are read with any model
+    roles_with_any_model = getattr(type(operator), "input_keys", (role,))
+    return needs_labels and role not in roles_with_any_model
 
 
 def segments(steps: Iterable[Step]) -> list[list[Step]]:

@@ -36,6 +36,11 @@ class _State(NamedTuple):
     asked: int  # of these, those that took more than stored replies
 
 
+class _Rate(NamedTuple):
+    per_second: float
+    tells_time_left: bool
+
+
 class Progress:
     """Shows how far a run is: a live line on a terminal, else a line every ten seconds."""
 
@@ -72,7 +77,7 @@ class Progress:
     def parts(self) -> list[str]:
         """Return the parts of the line, such as `120/500 records`, the most important first."""
         now = self._now()
-        per_second, is_known = self._rate(now)
+        per_second, tells_time_left = self._rate(now)
         of_total = "" if now.total is None else f"/{now.total}"
         parts = [f"{now.finished}{of_total} records"]
         if now.failed:
@@ -82,7 +87,7 @@ class Progress:
             parts.append(f"{per_second:.{digits}f}/s")
         if now.outage:
             parts.append(now.outage)
-        elif now.total is not None and is_known:  # then records have been finished: it isn't 0
+        elif now.total is not None and tells_time_left:  # then some are finished: it isn't 0
             parts.append(f"{duration((now.total - now.finished) / per_second)} left")
         if now.replayed:
             parts.append(f"{now.replayed}{STORED}")
@@ -92,10 +97,10 @@ class Progress:
             parts.append(f"{now.waiting_for_rate_limit} rate-limited")
         return [*parts, counted(now.sent, "request"), f"{now.in_flight} in flight"]
 
-    def _rate(self, now: Now) -> tuple[float, bool]:
-        # Returns the rate, and whether it tells how long the rest takes. It does once as many
-        # records were asked for as requests are in flight, after the first one. Before, it is the
-        # speed of the store, or of the first requests, which all end at about the same time.
+    def _rate(self, now: Now) -> _Rate:
+        # The rate tells the time left once as many records were asked for as requests are in
+        # flight, after the first one. Before, it is the speed of the store, or of the first
+        # requests, which all end at about the same time.
         at = time.monotonic()
         asked = now.finished - now.replayed
         past = self._past
@@ -112,8 +117,7 @@ class Progress:
             past.popleft()
         oldest = past[0]
         per_second = (now.finished - oldest.finished) / max(at - oldest.at, 0.001)
-        is_known = asked - oldest.asked >= max(1, now.in_flight)
-        return per_second, is_known
+        return _Rate(per_second, asked - oldest.asked >= max(1, now.in_flight))
 
 
 def duration(seconds: float) -> str:

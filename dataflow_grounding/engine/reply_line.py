@@ -70,9 +70,9 @@ def usage_of(line: dict[str, Any]) -> Usage:
 
 
 def read_lines(request: Request[T], lines: Sequence[dict[str, Any]], attempts: int) -> ReadReply[T]:
-    """Return what the first stored reply says that can be read; there are several where another
-    part of the run has asked again, and got another one. A SuspectReply, or an error other than
-    UnreadableReply, is raised as soon as it comes.
+    """Return what the first of a request's stored replies says that can be read. There are several
+    where another part of the run has asked again, and got another one. A SuspectReply, or an error
+    other than UnreadableReply, is raised as soon as it comes.
     """
     error: UnreadableReply | None = None
     seen: list[Any] = []  # replies; the same one again would say the same

@@ -68,7 +68,8 @@ class _Rows:
     taken: int = 0  # read so far
     replayed: int = 0  # for which stored replies alone were enough
     most_ahead: int = LEAST_WINDOW  # rows between the oldest unfinished one and any other
-    moved_on: asyncio.Event = field(default_factory=asyncio.Event)  # pulsed when that is finished
+    # pulsed each time the oldest unfinished one is finished
+    moved_on: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 @dataclass(frozen=True)
@@ -297,11 +298,11 @@ class Run:
         again: bool = False,
     ) -> Outcome:
         # Takes a row through all steps. The steps of a level, which don't need each other's
-        # columns, work on it side by side. Where its image is found to be another than was known,
-        # all steps are done once more.
+        # columns, work on it side by side. Where the image turns out to have been replaced, all
+        # steps are done `again`.
         if isinstance(record, RecordError):
             return Outcome(row.line, None, failures=[(self.steps[0].label, record)])
-        results: list[Result] = [(None, None)] * len(self.steps)
+        results: list[Result] = [(None, None)] * len(self.steps)  # so of a step that isn't done
         first_failed = len(self.steps)
         for level in self._levels:
             # Those before a step that has failed still do their work, for their own files.
@@ -309,15 +310,19 @@ class Run:
             record_so_far = record
             for columns, _ in results:
                 record_so_far = record_so_far.updated(columns or {})
-            steps = [self._annotate(index, place, record_so_far, work) for index in indices]
+            jobs = [self._annotate(index, place, record_so_far, work) for index in indices]
             # nearly always it is one, which needs no task
-            of_level = [await steps[0]] if len(steps) == 1 else await all_done(steps)
-            for index, result in zip(indices, of_level, strict=True):
+            results_of_level = [await jobs[0]] if len(jobs) == 1 else await all_done(jobs)
+            for index, result in zip(indices, results_of_level, strict=True):
                 results[index] = result
-                if result[0] is None:
+                columns, _ = result
+                if columns is None:
                     first_failed = min(first_failed, index)
-        is_changed = any(columns is None and isinstance(e, ImageChanged) for columns, e in results)
-        if is_changed and not again:
+        was_replaced = False
+        for columns, error in results:
+            if columns is None and isinstance(error, ImageChanged):
+                was_replaced = True
+        if was_replaced and not again:
             work.key = await self._kept.finished.key_of(record)
             return await self._finish(place, row, record, work, again=True)
         self.summary.notes.update(work.notes)
@@ -326,12 +331,13 @@ class Run:
 
     def _keep(self, place: int, results: Sequence[Result], work: RowWork) -> None:
         # Only a row that got through all steps, without boxes in doubt, is kept for later runs.
-        columns = []
-        for index, (of_step, error) in enumerate(results):
-            if of_step is None or error is not None or (place, index) in self._outputs.suspects:
+        columns_of_steps = []
+        for index, (columns, error) in enumerate(results):
+            is_suspect = (place, index) in self._outputs.suspects
+            if columns is None or error is not None or is_suspect:
                 return
-            columns.append(of_step)
-        if not self._kept.finished.put(work.key, columns, work):
+            columns_of_steps.append(columns)
+        if not self._kept.finished.put(work.key, columns_of_steps, work):
             self.summary.notes["image_changed"] += 1
 
     def _outcome(self, row: Row, record: Record, results: list[Result]) -> Outcome:

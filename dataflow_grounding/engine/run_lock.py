@@ -92,12 +92,11 @@ def check_held(folder: str) -> None:
 
 
 @contextmanager
-def _touched(path: str, clock: int, folder: str) -> Iterator[None]:
-    # A lock by a file that is touched while the block runs. `clock` is another open file in the
-    # folder: touching it tells the file system's time, as the clocks of machines differ.
+def _touched(path: str, clock_file: int, folder: str) -> Iterator[None]:
+    # A lock by a file that is touched while the block runs.
     mark = token_hex(8).encode()
     with errors_as(InputError, f"can't write {path}", again=True):
-        _refuse_if_young(path, clock)
+        _refuse_if_young(path, clock_file)
         write_bytes(path, mark, alone=False)
         time.sleep(LOOK_SECONDS)
         if Path(path).read_bytes() != mark:  # of several runs at once, the last to write wins
@@ -111,10 +110,12 @@ def _touched(path: str, clock: int, folder: str) -> Iterator[None]:
                 os.unlink(path)
 
 
-def _refuse_if_young(path: str, clock: int) -> None:
-    os.utime(clock)
+def _refuse_if_young(path: str, clock_file: int) -> None:
+    # The clocks of machines differ. So another open file of the folder is touched now, which tells
+    # the file system's time.
+    os.utime(clock_file)
     with suppress(FileNotFoundError):
-        age = os.fstat(clock).st_mtime - os.stat(path).st_mtime
+        age = os.fstat(clock_file).st_mtime - os.stat(path).st_mtime
         if age < YOUNG_SECONDS:
             raise FolderTaken(
                 f"another run is working there: it touched {path} {max(age, 0):.0f} s ago. If it"

@@ -52,20 +52,21 @@ class Shard(NamedTuple):
 
 
 def divide_max_workers(servings: Iterable[Serving], shard: Shard) -> list[tuple[Serving, int]]:
-    """Leave each serving the shard's part of its `max_workers`; return those, each with what it
-    had. A model in this process isn't divided: each shard has its own.
+    """Leave each serving the shard's part of its `max_workers`; return the servings, each with the
+    `max_workers` that it had. A model in this process isn't divided: each shard has its own.
     """
-    divided = []
-    for serving in {id(each): each for each in servings}.values():
+    with_old_max = []
+    each_once = {id(serving): serving for serving in servings}
+    for serving in each_once.values():
         is_in_process = "://" not in serving.endpoint
         if is_in_process:
             continue
-        divided.append((serving, serving.max_workers))
+        with_old_max.append((serving, serving.max_workers))
         serving.max_workers = max(1, shard.part_of(serving.max_workers))
         # `max_workers` is of each endpoint, not of all together: each gets the shard's part
         for endpoint, _ in serving.endpoints():
             endpoint.max_workers = serving.max_workers
-    return divided
+    return with_old_max
 
 
 def shard_of(row: Row, shard_count: int, image_key: str, image_root: str | None) -> int:

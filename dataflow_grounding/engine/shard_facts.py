@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import RecordError
 from dataflow_grounding._util.threads import side_by_side
@@ -37,26 +37,30 @@ def digest_of(path: str) -> str:
 
 def pictures_of(path: str, folders: Sequence[Any], checkpoint: str) -> list[str]:
     """Return two digests: of the paths of a step's local pictures, and of their contents."""
-    places = hashlib.sha256()
-    contents = hashlib.sha256()
+    paths_digest = hashlib.sha256()
+    contents_digest = hashlib.sha256()
     if not os.path.exists(path):
-        return [places.hexdigest(), contents.hexdigest()]
-    named = tuple(folder for folder in folders if isinstance(folder, str))
+        return [paths_digest.hexdigest(), contents_digest.hexdigest()]
+    folder_paths = tuple(folder for folder in folders if isinstance(folder, str))
     paths = (path_of(row.data or {}) for row in read_rows(path))
     with closing(image_memo.log_of(checkpoint)) as log:
-        look = partial(_picture_at, folders=named, log=log)
-        for picture in side_by_side(look, paths, lambda _: False, cores=True):
+        look = partial(_local_picture, folders=folder_paths, log=log)
+        for picture in side_by_side(look, paths, waits=lambda _: False, cores=True):
             if picture is not None:
-                picture_path, content_digest = picture
-                places.update(os.fsencode(f"{picture_path}\n"))
-                contents.update(f"{content_digest}\n".encode())
-    return [places.hexdigest(), contents.hexdigest()]
+                paths_digest.update(os.fsencode(f"{picture.path}\n"))
+                contents_digest.update(f"{picture.digest}\n".encode())
+    return [paths_digest.hexdigest(), contents_digest.hexdigest()]
 
 
-def _picture_at(path: str, folders: tuple[str, ...], log: KeyedLog) -> tuple[str, str] | None:
+class _Picture(NamedTuple):
+    path: str
+    digest: str  # of the file's content
+
+
+def _local_picture(path: str, folders: tuple[str, ...], log: KeyedLog) -> _Picture | None:
     if waits(path, folders):
         return None
     with suppress(RecordError):  # a picture that can't be read tells nothing
         file = find_file(path, folders)
-        return file.path, image_memo.digest_of(file, log)
+        return _Picture(file.path, image_memo.digest_of(file, log))
     return None

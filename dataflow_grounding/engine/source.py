@@ -53,7 +53,8 @@ def identify(
     record: Record, image_key: str, image_root: str | None, rows_of_image: NumberTable
 ) -> None:
     """Give the record its `image_id`, and tell it apart from earlier rows of the same image.
-    Records have to come in the order of their rows, which `rows_of_image` remembers.
+    Records have to come in the order of their rows. `rows_of_image` has, by the hash of an id, how
+    many rows had it so far; as a table of numbers, it can't have the id itself.
     """
     image_id = _distinct_image_id(record, image_key, image_root, rows_of_image)
     record.image_id = image_id
@@ -84,29 +85,32 @@ def _distinct_image_id(
         return image_id
     if is_absolute(path) and "/" not in image_id:
         return _numbered_id(image_id, path, rows_of_image)
-    # The table has, for each id, the picture that it was given to: a hash of the name with the
-    # ending.
+    # Next to the counts of rows, the table has the owner of each id: the picture that it was given
+    # to, as a hash of the name with the ending.
     file_name = f"{image_id}{os.path.splitext(path)[1]}"
+    own_hash = hash(file_name) & ALL_BITS
     for candidate in (image_id, file_name):
-        whose = hash((candidate, "whose"))
-        owner = rows_of_image.get(whose)
+        owner_key = hash((candidate, "whose"))
+        owner = rows_of_image.get(owner_key)
         if owner is None:
-            rows_of_image.set(whose, hash(file_name) & ALL_BITS)
+            rows_of_image.set(owner_key, own_hash)
             return candidate
-        if owner == hash(file_name) & ALL_BITS:
+        if owner == own_hash:
             return candidate
     # It is another picture's, really called x.png.jpg: this one counts as its next row.
     return file_name
 
 
 def _numbered_id(image_id: str, path: str, rows_of_image: NumberTable) -> str:
-    # Each path keeps its number. The table has the last number at the hash of a tuple: at the id's
-    # own hash, `identify` counts rows.
-    number = rows_of_image.get(hash((image_id, path)))
+    # Each path keeps its number. The table has the last number of an id at the hash of a tuple: at
+    # the id's own hash, `identify` counts rows.
+    path_key = hash((image_id, path))
+    last_number_key = hash((image_id,))
+    number = rows_of_image.get(path_key)
     if number is None:
-        number = (rows_of_image.get(hash((image_id,))) or 0) + 1
-        rows_of_image.set(hash((image_id,)), number)
-        rows_of_image.set(hash((image_id, path)), number)
+        number = (rows_of_image.get(last_number_key) or 0) + 1
+        rows_of_image.set(last_number_key, number)
+        rows_of_image.set(path_key, number)
     return image_id if number == 1 else f"{image_id}~{number}"
 
 
@@ -118,11 +122,12 @@ def pictures_of(records: Iterable[Record], image_key: str) -> OwnPictures:
     media_types: Counter[str] = Counter()
     examples: dict[Size, str] = {}
     sample = itertools.islice(records, SAMPLE)
-    far = functools.partial(is_far, key=image_key)
-    for found in side_by_side(functools.partial(_header, image_key), sample, far):
-        if found is None:
+    is_record_far = functools.partial(is_far, key=image_key)
+    look = functools.partial(_path_and_header, image_key)
+    for picture in side_by_side(look, sample, waits=is_record_far):
+        if picture is None:
             continue
-        path, header = found
+        path, header = picture
         media_types[header.media_type] += 1
         if max(header.size) <= LONGEST_SHAPE * min(header.size):
             sizes[header.size] += 1
@@ -140,7 +145,7 @@ def _is_list_of_texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
-def _header(image_key: str, record: Record) -> tuple[str, Header] | None:
+def _path_and_header(image_key: str, record: Record) -> tuple[str, Header] | None:
     image = opened(record, image_key)
     if image is not None:
         return image.path, Header(image.size, image.facts.media_type, 1)
@@ -158,13 +163,14 @@ def in_pilot(place: int, total: int | None, pilot: int | None) -> bool:
         return True
     if total is None:
         return place < pilot
+    # of 10 rows, a pilot of 3 takes those at 0, 4 and 7
     return place * pilot % max(total, 1) < pilot
 
 
 def files_of_images(records: Iterable[Record], key: str) -> Iterator[ImageFile | None]:
     """Yield the file that each record names in column `key`; None where it can't be found."""
     find = functools.partial(_file_of_image, key=key)
-    return side_by_side(find, records, functools.partial(is_far, key=key))
+    return side_by_side(find, records, waits=functools.partial(is_far, key=key))
 
 
 def _file_of_image(record: Record, key: str) -> ImageFile | None:
@@ -199,7 +205,7 @@ class Source:
         # by the place of a pilot's row that isn't a record yet: its image's id, its occurrence
         self._identities: dict[int, tuple[str | None, int]] = {}
         self._shard = shard
-        # the rows of all shards, once a shard's source has read the whole input
+        # how many rows all shards have, and a digest of them, once the whole input was read
         self.seen = 0
         self.digest = ""
         self._folders = storage.image_folders
@@ -294,8 +300,9 @@ class Source:
         if not readable:
             why = f"line {ahead[0].line}: {ahead[0].error}" if ahead else "it has no rows"
             storage = self._storage
-            is_users_own = storage.input_path == storage.first_entry_file_name
-            shown = storage.made_of if is_users_own and storage.made_of else self.path
+            # The first step's rows may be in a file that was made of the user's own: that is named.
+            is_first_input = storage.input_path == storage.first_entry_file_name
+            shown = storage.made_of if is_first_input and storage.made_of else self.path
             raise InputError(f"nothing to do in {shown}: {why}")
         self._numbered_rows = itertools.chain(enumerate(ahead), self._numbered_rows)
         columns = list(dict.fromkeys(column for row in readable for column in row))

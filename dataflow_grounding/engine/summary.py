@@ -165,8 +165,8 @@ class Summary:
         # ones.
         if len(self.shown.boxes) < SHOWN or record.place < self.shown.boxes[-1][0]:
             lines = _box_lines(record.unique_id, expressions)
-            boxes = [(record.place, line) for line in lines]
-            in_order = sorted(self.shown.boxes + boxes, key=lambda box: box[0])
+            with_place = [(record.place, line) for line in lines]
+            in_order = sorted(self.shown.boxes + with_place, key=lambda box: box[0])
             self.shown.boxes = in_order[:SHOWN]
         self.shown.classes.add(record.image_id or record.unique_id, expressions)
         self.expressions["total"] += len(column)

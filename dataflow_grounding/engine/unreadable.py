@@ -115,10 +115,10 @@ class FirstReplies:
     """
 
     def __init__(self) -> None:
-        # by task, the request's key → the rule that refused its reply, "" for none
-        self._last: dict[str, dict[str, str]] = {}
+        # by task, then the request's key: the rule that refused its reply, "" for none
+        self._last_rules: dict[str, dict[str, str]] = {}
         # by task and rule: whether each of the last second replies could be read
-        self._second: dict[tuple[str, str], list[bool]] = {}
+        self._second_read: dict[tuple[str, str], list[bool]] = {}
         # of the first `_EARLY` replies that this run sent for: how many came, by task, and how many
         # each rule refused, by task and rule
         self._sent: Counter[str] = Counter()
@@ -133,10 +133,11 @@ class FirstReplies:
         if error is not None and not isinstance(error, UnreadableReply):
             return
         rule = rule_of(error)
-        last = self._last.setdefault(request.task, {})
-        last[key] = rule
-        if len(last) > _LAST_FIRST_REPLIES:
-            del last[next(iter(last))]  # the oldest
+        rule_by_key = self._last_rules.setdefault(request.task, {})
+        rule_by_key[key] = rule
+        if len(rule_by_key) > _LAST_FIRST_REPLIES:
+            oldest = next(iter(rule_by_key))
+            del rule_by_key[oldest]
         if sent and self._sent[request.task] < _EARLY:
             self._sent[request.task] += 1
             if error is not None and rule:
@@ -146,16 +147,17 @@ class FirstReplies:
         """Return whether a rule has refused more than half of a task's last 20 first replies, and
         no more than half of the last second replies could be read.
         """
-        second = self._second.get((task, rule), [])
-        if 2 * sum(second) > len(second):
+        second_read = self._second_read.get((task, rule), [])
+        if second_read.count(True) > len(second_read) / 2:
             return False
-        return 2 * list(self._last.get(task, {}).values()).count(rule) > _LAST_FIRST_REPLIES
+        rules = list(self._last_rules.get(task, {}).values())
+        return rules.count(rule) > _LAST_FIRST_REPLIES / 2
 
     def add_second(self, task: str, rule: str, is_read: bool) -> None:
         """Note whether the second reply to a question could be read whose first a rule refused."""
-        second = self._second.setdefault((task, rule), [])
-        second.append(is_read)
-        del second[:-_LAST_FIRST_REPLIES]
+        second_read = self._second_read.setdefault((task, rule), [])
+        second_read.append(is_read)
+        del second_read[:-_LAST_FIRST_REPLIES]
 
     def _tell_if_many(self, request: Request[Any], error: UnreadableReply, rule: str) -> None:
         task = request.task
@@ -181,7 +183,7 @@ def rule_of(error: UnreadableReply | None) -> str:
     if error is None or isinstance(error, (TruncatedReply, SuspectReply)):
         return ""
     named = str(error) if error.reason == "other" else error.reason
-    return excerpt(f"{named}", _LONGEST_RULE)
+    return excerpt(named, _LONGEST_RULE)
 
 
 def unreadable_facts(counts: Counter[str]) -> dict[str, Any]:
@@ -236,7 +238,8 @@ def _advice(reason: str, unreadable: int, forms: Mapping[str, int]) -> str:
         return "raise max_tokens"
     if reason == OTHER_SCALE:
         return f"check {setting('vlm.box_format')}, or have it found out (calibrate)"
-    if 2 * sum(forms.values()) < unreadable:
+    is_mostly_without_boxes = sum(forms.values()) < unreadable / 2  # only boxes have other forms
+    if is_mostly_without_boxes:
         return "try a stronger model"
     form = _ANOTHER_FORM.get(_most_frequent(forms), "json")
     return f"try {setting('vlm.asking', form)}"

@@ -71,16 +71,16 @@ class Workers:
         for task in self._tasks:
             task.cancel()
 
-    async def until_done(self, once: Callable[[], Awaitable[Result]]) -> Result:
-        """Return what `once` returns, tried again for BUSY_SECONDS while it is MachineBusy. After
-        that time it is the record's failure: one file can't be read. RunStopped is raised instead
-        if others wait as well, and nothing has gone well in that time: then the machine is at its
-        end.
+    async def until_done(self, attempt: Callable[[], Awaitable[Result]]) -> Result:
+        """Return what an attempt returns; while that is MachineBusy, try again for BUSY_SECONDS.
+        What is busy for longer fails its record: one file can't be read. But where others wait as
+        well, and nothing has gone well in that time, the machine is at its end: RunStopped is
+        raised.
         """
         since = time.monotonic()
         pause = FIRST_PAUSE
         while True:
-            result = await once()
+            result = await attempt()
             columns, error = result
             if columns is not None or not isinstance(error, MachineBusy):
                 self._went_well = time.monotonic()
