@@ -99,7 +99,8 @@ def merge(results_dir: str) -> dict[str, Any]:
     annotations = os.path.join(results_dir, "annotations.jsonl")
     failures = os.path.join(results_dir, "failures.jsonl")
     run_path = os.path.join(results_dir, "run.json")
-    # Before the lock: where there is nothing to merge, a run at that address stays its owner.
+    # Looked for before the lock is taken: that would make this process the owner of an address,
+    # even if there is nothing to merge.
     folders = _folders(results_dir, bucket.shards_in(results_dir))
     with ExitStack() as locks:
         locks.enter_context(locked_folder(checkpoint))
@@ -113,9 +114,10 @@ def merge(results_dir: str) -> dict[str, Any]:
         refuse_foreign(checkpoint, [*files, failures, annotations])
         _gather_pictures(results_dir, folders)
         run = _run_of_all(results_dir, runs)
-        run["summary"] |= _remarks_of_all(runs, [*files.values()][-1])
-        failed = [os.path.join(folder, "failures.jsonl") for folder in folders]
-        written = write_joined(files, failures, failed, run["summary"]["done"])
+        files_of_last_step = [*files.values()][-1]
+        run["summary"] |= _remarks_of_all(runs, files_of_last_step)
+        failures_of_shards = [os.path.join(folder, "failures.jsonl") for folder in folders]
+        written = write_joined(files, failures, failures_of_shards, run["summary"]["done"])
         if written:
             copy_file(written[-1], annotations)
         _say_which_formats_are_not_merged(run)
@@ -126,7 +128,8 @@ def merge(results_dir: str) -> dict[str, Any]:
 def _files_to_join(
     results_dir: str, folders: list[str], first_run: dict[str, Any]
 ) -> dict[str, list[str]]:
-    # Which steps there are, the first shard's run says.
+    # By the file to write, the shards' files of a step. The first shard's run says which steps
+    # there are.
     files: dict[str, list[str]] = {}
     for name in first_run["shard"]["files"]:
         files[within(results_dir, name)] = [within(folder, name) for folder in folders]
@@ -144,18 +147,18 @@ def _say_which_formats_are_not_merged(run: dict[str, Any]) -> None:
 
 
 def _folders(results_dir: str, names: list[str]) -> list[str]:
-    # `names` are those of the shards' folders that are there.
-    counts = [name.partition("-of-")[2] for name in names]
-    splits = {int(count) for count in counts if count.isdecimal()}
-    if not splits:
+    # `names` are those of the shards' folders that are there: "2-of-8".
+    texts_after_of = [name.partition("-of-")[2] for name in names]
+    shard_counts = {int(text) for text in texts_after_of if text.isdecimal()}
+    if not shard_counts:
         raise InputError(f"{results_dir} has no shards: run --shard 1/n to n/n there")
-    if len(splits) > 1:
-        shards_of = " and of ".join(map(str, sorted(splits)))
+    if len(shard_counts) > 1:
+        shards_of = " and of ".join(map(str, sorted(shard_counts)))
         raise InputError(
             f"{results_dir} has shards of {shards_of}: move those of one split away from {SHARDS}/"
         )
-    [of] = splits
-    shards = [Shard(number, of) for number in range(1, of + 1)]
+    [shard_count] = shard_counts
+    shards = [Shard(number, shard_count) for number in range(1, shard_count + 1)]
     missing = [f"{shard.number}/{shard.of}" for shard in shards if str(shard) not in names]
     if missing:
         raise InputError(
@@ -190,9 +193,9 @@ def _finished_run_of(folder: str) -> dict[str, Any]:
 
 
 def _has_only_known_kinds(run: dict[str, Any]) -> bool:
-    # Return whether all that is computed with in a `run.json` has the kinds that a run leaves.
-    # These are the summary, how many rows the input has, the box format, the folders of images, and
-    # the formats of output that the spec states. The file may be a stranger's.
+    # The file may be a stranger's. What is computed with later has to have the kinds that a run
+    # leaves: the summary, how many rows the input has, the box format, the folders of images, and
+    # the formats of output that the spec states.
     summary = run["summary"]
     counts = [summary.get("images"), summary.get("done"), summary.get("failed")]
     rows = run["shard"].get("rows_of_all")
@@ -225,9 +228,10 @@ def _is_class_table(rows: Any) -> bool:
     for row in rows:
         if not isinstance(row, dict) or not isinstance(row.get("class"), str):
             return False
-        counts = [row.get(name) for name in CLASS_COUNTS]
-        side = row.get("mean_side")
-        if any(_kind(count) != "number" for count in (*counts, 0 if side is None else side)):
+        numbers = [row.get(name) for name in CLASS_COUNTS]
+        if row.get("mean_side") is not None:
+            numbers.append(row["mean_side"])
+        if any(_kind(number) != "number" for number in numbers):
             return False
     return True
 
@@ -308,16 +312,13 @@ def _check_whole(folder: str, run: dict[str, Any]) -> None:
     rows_of_steps = [bytes_of(lines_path(file)) // 8 for file in files]
     sizes = [bytes_of(file) for file in files]
     # Later steps have no more rows than earlier ones.
-    has_all_rows = (
-        rows_of_steps == sorted(rows_of_steps, reverse=True) and rows_of_steps[-1] == done
-    )
+    are_in_order = rows_of_steps == sorted(rows_of_steps, reverse=True)
+    has_all_rows = are_in_order and rows_of_steps[-1] == done
     has_all_bytes = shard.get("bytes") == sizes
-    if (
-        has_all_rows
-        and has_all_bytes
-        and shard.get("digests") == [digest_of(file) for file in files]
-    ):
-        return
+    if has_all_rows and has_all_bytes:
+        digests = [digest_of(file) for file in files]
+        if shard.get("digests") == digests:
+            return
     raise InputError(
         f"{folder} has {rows_of_steps} rows of its steps, and {done} were done, or not those that"
         f" were left there: copy it again, whole, or remove {folder}/run.json and run the shard"
@@ -345,9 +346,8 @@ def _warn_of_changed_pictures(folders: list[str], runs: list[dict[str, Any]]) ->
 
 
 def _refuse_to_replace_newer(path: str, runs: list[dict[str, Any]]) -> None:
-    # Raise InputError where the results' own `run.json`, at `path`, is of a run to be kept. That is
-    # a run which began after all shards, or which had more rows than they have. A file that isn't
-    # there, or says neither, is none.
+    # The results may have a `run.json` of their own, at `path`. Its run is to be kept where it
+    # began after all shards, or had more rows than they have.
     run = read_object(path)
     summary = run["summary"] if isinstance(run.get("summary"), dict) else {}
     images = whole_number(summary.get("images")) or 0
@@ -413,9 +413,9 @@ def _alike_in_all(run: dict[str, Any]) -> dict[str, Any]:
 
 
 def _may_differ(key: str) -> bool:
-    # Return whether a key of the spec may differ from shard to shard. That is one with a name of
-    # `_MAY_DIFFER` in it: "image_grounding.vlm.timeout". What is in an operator's `settings` is the
-    # user's, no matter what it is called: it may not differ.
+    # A key of the spec may differ from shard to shard where a name of `_MAY_DIFFER` is in it:
+    # "image_grounding.vlm.timeout". What is in an operator's `settings` is the user's, no matter
+    # what it is called: it may not differ.
     names = key.partition(".settings.")[0].split(".")
     return not _MAY_DIFFER.isdisjoint(names)
 
@@ -464,19 +464,20 @@ def _remarks_of_all(runs: list[dict[str, Any]], last_files: list[str]) -> dict[s
 def _classes_of_all(tables: list[list[dict[str, Any]]], listed: list[str]) -> list[dict[str, Any]]:
     # `listed` are the classes that the user lists. A picture whose rows are in several shards
     # counts in each of them.
-    by_name: dict[str, dict[str, Any]] = {}
-    sides: dict[str, float] = {}  # by class, the sum of its boxes' sides in pixels
-    for row in chain.from_iterable(tables):
-        name = row["class"]
-        counts = by_name.setdefault(name, {"class": name, **dict.fromkeys(CLASS_COUNTS, 0)})
+    row_by_class: dict[str, dict[str, Any]] = {}
+    sum_of_sides: dict[str, float] = {}  # by class, of its boxes, in pixels
+    for part in chain.from_iterable(tables):
+        name = part["class"]
+        row = row_by_class.setdefault(name, {"class": name, **dict.fromkeys(CLASS_COUNTS, 0)})
         for count in CLASS_COUNTS:
-            counts[count] += row[count]
-        sides[name] = sides.get(name, 0) + (row.get("mean_side") or 0) * row["boxes"]
-    for name, counts in by_name.items():
-        boxes = counts["boxes"]
-        counts["mean_side"] = round(sides[name] / boxes, 1) if boxes else None
-    most_boxes_first = sorted(by_name, key=lambda name: (-by_name[name]["boxes"], name))
-    return [by_name[name] for name in in_order(most_boxes_first, listed)]
+            row[count] += part[count]
+        sides_of_part = (part.get("mean_side") or 0) * part["boxes"]
+        sum_of_sides[name] = sum_of_sides.get(name, 0) + sides_of_part
+    for name, row in row_by_class.items():
+        boxes = row["boxes"]
+        row["mean_side"] = round(sum_of_sides[name] / boxes, 1) if boxes else None
+    most_boxes_first = sorted(row_by_class, key=lambda name: (-row_by_class[name]["boxes"], name))
+    return [row_by_class[name] for name in in_order(most_boxes_first, listed)]
 
 
 def _sum(values: list[Any]) -> Any:

@@ -84,19 +84,20 @@ def join(steps: list[Step], shards: list[Shard], summary: Summary) -> None:
     Raises:
         InputError, RunStopped: See `write_joined`.
     """
-    files: dict[str, list[str]] = {}
+    files: dict[str, list[str]] = {}  # by the file to write, the shards' files of a step
     shard_files: list[str] = []
-    failed: list[str] = []
+    failures_of_shards: list[str] = []
     for step in steps:
         storage = step.storage
         parts = [storage.in_folder(shard.folder(storage.cache_path)) for shard in shards]
         paths = [part.output_path for part in parts]
         files[storage.output_path] = paths
         shard_files += paths
-        failed = [part.failures_path for part in parts]  # a shard has one for all its steps
+        # the same for each step, as a shard has one file for all
+        failures_of_shards = [part.failures_path for part in parts]
     kept = other_failures(summary.failures_file, {step.label for step in steps})
-    bucket.bring(*shard_files, *map(lines_path, shard_files), *failed)
-    write_joined(files, summary.failures_file, failed, summary.done, kept)
+    bucket.bring(*shard_files, *map(lines_path, shard_files), *failures_of_shards)
+    write_joined(files, summary.failures_file, failures_of_shards, summary.done, kept)
     for shard in shards:
         os.remove(shard.rows)
         bucket.remove(shard.rows)

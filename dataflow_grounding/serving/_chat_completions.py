@@ -44,7 +44,7 @@ class Habits:
     stream: bool = True
     # whether a further answer to the same question is asked for with a seed of its own
     seed: bool = True
-    no_cache: bool = True  # whether LiteLLM is asked for no kept reply then
+    no_cache: bool = True  # whether LiteLLM is asked, for such an answer, for no kept reply
 
     def after_refusal(self, refusal: str) -> "Habits | None":
         """Return what to try next; None when nothing is left, or a content filter has refused. A
@@ -92,7 +92,9 @@ def first_limits(endpoint: str) -> ImageLimits:
     """
     if _is_under("nvidia.com", endpoint):
         return ImageLimits(
-            media_types=("image/jpeg", "image/png"), max_side=1024, max_bytes=134_000
+            media_types=("image/jpeg", "image/png"),
+            max_side=1024,
+            max_bytes=134_000,  # as a data URL, in base64, a third more
         )
     return ImageLimits()
 
@@ -213,15 +215,15 @@ def _has_text(message: Any) -> bool:
 
 def _is_error(said: Mapping[str, Any]) -> bool:
     # Some gateways send a code and an empty message with each answer.
-    if said.get("code") in (200, "200"):
+    code = said.get("code")
+    if code in (200, "200"):
         return False
-    return said.get("code") not in _NO_ERROR or any(
-        value for key, value in said.items() if key != "code"
-    )
+    says_more = any(value for key, value in said.items() if key != "code")
+    return code not in _NO_ERROR or says_more
 
 
 def _first_choice(choices: list[Any]) -> Any:
-    # The first choice is the one with index 0, wherever it is in the list.
+    # The choice with index 0 counts as the first, also where another one comes before it.
     for choice in choices:
         if isinstance(choice, dict) and choice.get("index") in (0, None):
             return choice

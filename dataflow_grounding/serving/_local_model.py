@@ -152,16 +152,18 @@ class LoadedModel:
 
     def _takes_system_messages_as(self, form: Callable[[str], Any]) -> bool:
         # Some templates raise for a system message, leave it out, or print a list of parts as
-        # Python's text.
+        # Python's text: [{'type': 'text', …}].
+        sample = "of its own"
         messages = [
-            {"role": "system", "content": form("of its own")},
+            {"role": "system", "content": form(sample)},
             {"role": "user", "content": _text_parts("?")},
         ]
         try:
             written = str(self.processor.apply_chat_template(messages))
         except Exception:
             return False
-        return "of its own" in written and "'text'" not in written
+        is_printed_list = "'text'" in written
+        return sample in written and not is_printed_list
 
     def _reply(self, tokens: list[int], input_tokens: int) -> Reply:
         # The first token that ends the reply counts as written, but is not in the text. Without one
@@ -218,7 +220,8 @@ def _special_tokens(tokenizer: Any) -> re.Pattern[str]:
     for token in tokenizer.added_tokens_decoder.values():
         if token.special and token.content.strip():
             patterns.append(re.escape(token.content))
-    return re.compile("|".join(patterns) or r"(?!)")
+    matches_nothing = r"(?!)"
+    return re.compile("|".join(patterns) or matches_nothing)
 
 
 def _with_escaped_start(token: re.Match[str]) -> str:

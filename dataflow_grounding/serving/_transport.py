@@ -149,9 +149,9 @@ class HttpTransport:
     async def post(
         self, body: Sequence[bytes], headers: Mapping[str, str] = NO_HEADERS
     ) -> HttpAnswer:
-        """Return the answer, of any status; `headers` are sent with this body alone. Raises
-        what `fault_of` returns where no answer comes, and ServerFault for one larger than
-        MAX_BODY_BYTES.
+        """Return the answer, of any status; `headers` are sent with this body alone. Where no
+        answer comes, raises what `fault_of` returns; for one larger than MAX_BODY_BYTES,
+        ServerFault.
         """
         from dataflow_grounding.serving._parts_payload import PartsPayload  # imports aiohttp
 
@@ -286,8 +286,9 @@ def fault_of(
 ) -> EndpointRefused | ServerFault:
     """Return what an HTTP client's error means: EndpointRefused if it is no address;
     EndpointUnreachable or RateLimited if there was no connection; ServerFault if one broke off or
-    nothing came in time. Classes are recognized by name, because neither aiohttp nor httpx has to
-    be installed.
+    nothing came in time. `where` is the endpoint as messages name it, and `block` the spec's block
+    with its address. Classes are recognized by name, because neither aiohttp nor httpx has to be
+    installed.
     """
     class_names = {base.__name__ for base in type(error).__mro__}
     if "InvalidURL" in class_names:
@@ -307,16 +308,17 @@ def fault_of(
 def _no_connection(error: BaseException, where: str) -> ServerFault:
     # Where this machine itself is short of connections, it is RateLimited, which is waited for.
     causes = list(with_causes(error))
-    of_certificate = next((cause for cause in causes if hasattr(cause, "verify_message")), None)
-    distrust = getattr(of_certificate, "verify_message", None)
-    if distrust:
+    ssl_error = next((cause for cause in causes if hasattr(cause, "verify_message")), None)
+    why_not_trusted = getattr(ssl_error, "verify_message", None)
+    if why_not_trusted:
         return EndpointUnreachable(
-            f"this machine does not trust the certificate of {where}: {excerpt(distrust, 200)}"
-            " (an authority of your own: name its file in SSL_CERT_FILE)"
+            f"this machine does not trust the certificate of {where}:"
+            f" {excerpt(why_not_trusted, 200)} (an authority of your own: name its file in"
+            " SSL_CERT_FILE)"
         )
-    of_system = next((cause for cause in causes if getattr(cause, "errno", None)), None)
-    number = getattr(of_system, "errno", None)
-    reason = excerpt(getattr(of_system, "strerror", None) or str(error), 200)
+    system_error = next((cause for cause in causes if getattr(cause, "errno", None)), None)
+    number = getattr(system_error, "errno", None)
+    reason = excerpt(getattr(system_error, "strerror", None) or str(error), 200)
     if number in SHORT:
         return RateLimited(f"this machine has no room for another connection: {reason}")
     if number == errno.ECONNREFUSED:

@@ -63,7 +63,8 @@ LONGEST_MESSAGE = 200  # characters of the client's words that are shown
 def fault_of_client(error: Exception, where: str) -> GroundingError | None:
     """Return what an HTTP client's error means; None for any other error. For an answer with a
     status it is what `error_of` returns, EndpointUnreachable where no connection came about, and
-    ServerFault where one broke off, or nothing came in time.
+    ServerFault where one broke off, or nothing came in time. `where` is the serving as messages
+    name it.
     """
     status = _status_of(error)
     if status is not None:
@@ -95,9 +96,8 @@ def _is_broken_off(error: BaseException) -> bool:
 def _status_of(error: Exception) -> int | None:
     response = getattr(error, "response", None)
     if isinstance(response, dict):  # botocore's
-        facts = response.get("ResponseMetadata")
-        response = None
-        status = facts.get("HTTPStatusCode") if isinstance(facts, dict) else None
+        metadata = response.get("ResponseMetadata")
+        status = metadata.get("HTTPStatusCode") if isinstance(metadata, dict) else None
     else:
         status = getattr(response, "status_code", None)  # openai, httpx and requests
     if _is_status(status):

@@ -290,7 +290,7 @@ def _check_extra(extra: Mapping[str, Any], tier: str) -> None:
 
 
 async def _content(message: Turn) -> dict[str, Any]:
-    # The assistant's role is `model` there.
+    # In Gemini's words, the assistant's role is `model`.
     parts: list[dict[str, Any]] = []
     for image in message.images:
         url = image.data_url() if image.ready else await asyncio.to_thread(image.data_url)
@@ -301,8 +301,8 @@ async def _content(message: Turn) -> dict[str, Any]:
 
 
 def _schema_of(schema: Mapping[str, Any]) -> dict[str, Any]:
-    # Optional values are `nullable` there, rather than of two types. Source: ai.google.dev,
-    # structured output.
+    # In Gemini's dialect an optional value is `nullable`, rather than of two types. Source:
+    # ai.google.dev, structured output.
     types = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
     [type_name] = [name for name in types if name != "null"]
     dialect: dict[str, Any] = {"type": type_name.upper()}

@@ -301,8 +301,8 @@ def _bounded(seconds: float) -> float | None:
 
 
 def _error_in(body: str) -> tuple[Any, list[dict[str, Any]]]:
-    # Returns what a body says is wrong, and Google's details of that. It is the value of `error` in
-    # a JSON object, or in the first one of a list, else the JSON itself; "" for a web page.
+    # First what a body says is wrong: `error` of a JSON object, or of the first one in a list, else
+    # the JSON itself; "" for a web page. Then Google's details of that.
     data = None
     with suppress(ValueError, RecursionError):
         data = json.loads(body)

@@ -144,7 +144,8 @@ class LocalServing(Serving):
             raise SpecError(
                 f"can't have {self.model} ({self.revision}) from the Hub: {message_of(error)}"
             ) from None
-        return os.path.basename(os.path.dirname(path))
+        folder_of_commit = os.path.dirname(path)  # …/snapshots/COMMIT/config.json
+        return os.path.basename(folder_of_commit)
 
     def obstacles(self) -> list[str]:
         """Return what prevents it from answering: libraries or the model are missing.
@@ -238,8 +239,8 @@ class _Queue:
 
 
 def _digest_of(folder: str) -> str:
-    # Of files with more than SAMPLES samples, only these are read; "" where the folder holds no
-    # model.
+    # "" where the folder holds no model. A file that is larger than SAMPLES samples is read only
+    # at these.
     if not os.path.exists(os.path.join(folder, "config.json")):
         return ""
     digest = hashlib.sha256()
@@ -249,7 +250,8 @@ def _digest_of(folder: str) -> str:
         size = os.path.getsize(path)
         digest.update(f"{os.path.basename(path)}:{size};".encode())
         with open(path, "rb") as file:
-            for offset in range(0, size, max(SAMPLE_BYTES, size // SAMPLES)):
+            from_sample_to_sample = max(SAMPLE_BYTES, size // SAMPLES)
+            for offset in range(0, size, from_sample_to_sample):
                 file.seek(offset)
                 digest.update(file.read(SAMPLE_BYTES))
     return digest.hexdigest()[:16]

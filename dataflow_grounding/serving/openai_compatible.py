@@ -75,8 +75,9 @@ class _FoundOut:
     """What an endpoint takes, as far as is known by now."""
 
     habits: Habits
-    is_certain: bool = False  # whether a request of this kind was answered
-    takes_keys_against_caches: bool = False  # whether one was that had such keys
+    is_certain: bool = False  # whether a request with these habits was answered
+    # whether one was answered that asked a gateway, by its keys, for no kept reply
+    takes_keys_against_caches: bool = False
     is_litellm: bool = False  # whether replies pass LiteLLM's proxy
     first_requests: PerLoop[asyncio.Semaphore] = field(
         default_factory=partial(PerLoop, partial(asyncio.Semaphore, 2))
@@ -241,7 +242,6 @@ class OpenAIServing(Serving):
 
     async def answer(self, request: Request[Any]) -> Reply:
         # The first two requests find out what the endpoint takes, and the others wait for that.
-        # Raises what the endpoint's answer means.
         found_out = self._found_out
         if not found_out.is_certain:
             async with found_out.first_requests.get():
@@ -260,29 +260,29 @@ class OpenAIServing(Serving):
             may_be_about_keys = has_keys_against_caches and not are_taken
             if may_be_about_keys and not is_about_content(str(refused)):
                 return await self._with_fewer_keys(request, habits, refused)
-            # What was cut off is asked again with a lower temperature, which the model may not
-            # take.
-            is_about_lower = request.tries.cut_off and "temperature" in str(refused).lower()
-            if not is_about_lower:
+            # After a reply that was cut off, the temperature is lower, which the model may not
+            # take. Then the usual one is sent.
+            is_about_temperature = "temperature" in str(refused).lower()
+            if not (request.tries.cut_off and is_about_temperature):
                 raise
+        at_usual_temperature = request.replace(tries=replace(request.tries, cut_off=False))
         request.before_another()
-        return await self._send(
-            request.replace(tries=replace(request.tries, cut_off=False)), found_out.habits
-        )
+        return await self._send(at_usual_temperature, found_out.habits)
 
     async def _with_fewer_keys(
         self, request: Request[Any], habits: Habits, refused: RequestRefused
     ) -> Reply:
         # Not every endpoint takes the keys that ask for a reply of one's own, and what it says then
         # may be anything. Raises `refused` where they aren't the reason.
-        fewer = [replace(habits, seed=False)]
+        with_fewer_keys = [replace(habits, seed=False)]
         if self._found_out.is_litellm and habits.no_cache:
-            fewer += [replace(habits, no_cache=False), replace(habits, seed=False, no_cache=False)]
-        for tried in fewer:
+            with_fewer_keys.append(replace(habits, no_cache=False))
+            with_fewer_keys.append(replace(habits, seed=False, no_cache=False))
+        for fewer in with_fewer_keys:
             request.before_another(refused)
             with suppress(RequestRefused):
-                reply = await self._send(request, tried)
-                self._found_out.habits = tried
+                reply = await self._send(request, fewer)
+                self._found_out.habits = fewer
                 self._found_out.takes_keys_against_caches = True
                 return reply
         raise refused
@@ -385,12 +385,12 @@ class OpenAIServing(Serving):
     def _settings_tail(self, request: Request[Any], habits: Habits) -> bytes:
         # Mostly all requests of a task have the same, schema and all: what was written for the last
         # one is kept.
-        alike = self._found_out.settings_by_task.get(request.task)
+        last = self._found_out.settings_by_task.get(request.task)
         temperature = request.temperature(self.temperature)
         made_of = (habits, temperature, request.form)
         # the very same schema: an equal one may have its keys in another order
-        if alike is not None and alike.made_of == made_of and alike.schema is request.schema:
-            return alike.json_tail
+        if last is not None and last.made_of == made_of and last.schema is request.schema:
+            return last.json_tail
         json_tail = json.dumps(self._settings(request, habits)).encode().removeprefix(b"{")
         self._found_out.settings_by_task[request.task] = _Settings(
             made_of, request.schema, json_tail

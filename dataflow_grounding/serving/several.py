@@ -98,8 +98,8 @@ class SeveralEndpoints(Serving):
     async def answer(self, request: Request[Any]) -> Reply | str:
         """Return the reply of the next endpoint in turn that can answer.
 
-        One that raises EndpointRefused or ServerFault is passed over, but what the last one raises
-        is raised, and any other error at once. The engine doesn't call this: it chooses endpoints
+        One that raises EndpointRefused or ServerFault is passed over, unless it is the last to be
+        tried. Any other error is raised at once. The engine doesn't call this: it chooses endpoints
         by room and weight.
         """
         for serving in itertools.islice(self._turns, len(self._by_address) - 1):

@@ -68,6 +68,7 @@ class TokenRules:
         if "crop" in rule:
             if max(size) <= rule["one_up_to"]:
                 return rule["crop"]
+            # A larger picture is cut into squares, two thirds of its shorter side wide.
             side = max(1, math.floor(min(size) / 1.5))
             return rule["crop"] * _cells(size, side)
         if "tile" in rule:

@@ -44,7 +44,7 @@ class Overrides:
     """The `key=value` overrides, read."""
 
     values: Any
-    # keys, by their parts, whose whole value is given: not one of their items
+    # the keys, by their parts, that are given a whole list or mapping, not one of its items
     whole: frozenset[tuple[str, ...]]
     # `hydra` where some set Hydra itself (`hydra.…`); these aren't in `values`
     of_hydra: Sequence[str]
@@ -211,7 +211,7 @@ def merge(parts: Parts) -> Any:
 def _paths_of_other_kind(
     before: Any, after: Any, path: tuple[str, ...]
 ) -> Iterator[tuple[str, ...]]:
-    # the keys, by their parts, of which one side has a list and the other a mapping
+    # the keys, by their parts, that have a list on one side and a mapping on the other
     if isinstance(before, dict) and isinstance(after, dict):
         for name in before.keys() & after.keys():
             yield from _paths_of_other_kind(before[name], after[name], (*path, name))

@@ -8,7 +8,7 @@ and list indices from the top of the spec to it.
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 
@@ -42,9 +42,9 @@ Place = tuple[str | int, ...]  # as ("image_grounding", "workflow", "steps", 0)
 
 
 def check_references(config: Any) -> None:
-    """Raise SpecError for references that would fill in more than MOST characters together, for one
-    that is neither a key nor a variable, and for one whose key can't be told before it is filled
-    in.
+    """Raise SpecError where references would fill in more than MOST characters together. The same
+    for a reference that is neither a key nor a variable, or whose key isn't known before it is
+    filled in.
     """
     spec: Any = OmegaConf.to_container(config)
     sizes = _FilledSizes(spec)
@@ -59,10 +59,17 @@ def check_references(config: Any) -> None:
         )
 
 
-def filled_in(config: Any) -> tuple[dict[str, Any], Any, list[str]]:
-    """Return the config with references filled in, the same with references as they are stated,
-    and its `???` keys, which become null, as OmegaConf writes them. Values of secret variables are
-    masked from now on. Raises OmegaConf's errors for references that can't be filled in.
+class FilledIn(NamedTuple):
+    """A spec with its references filled in; keys that were `???` are null."""
+
+    values: dict[str, Any]
+    stated: Any  # the same with references as they are stated
+    missing: list[str]  # the keys that were `???`, as OmegaConf writes them: a.b[0]
+
+
+def filled_in(config: Any) -> FilledIn:
+    """Fill in a spec's references. Values of secret variables are masked from now on. Raises
+    OmegaConf's errors for references that can't be filled in.
     """
     _empty_other_backends(config)
     missing = sorted(OmegaConf.missing_keys(config))
@@ -74,7 +81,7 @@ def filled_in(config: Any) -> tuple[dict[str, Any], Any, list[str]]:
     for text, is_secret in texts_in(stated):
         for variable in _VARIABLE_BEGUN.findall(text):
             learn_fields(os.environ.get(variable), is_secret or is_secret_variable(variable))
-    return {str(name): value for name, value in values.items()}, stated, missing
+    return FilledIn({str(name): value for name, value in values.items()}, stated, missing)
 
 
 def _empty_other_backends(config: Any) -> None:
@@ -86,11 +93,13 @@ def _empty_other_backends(config: Any) -> None:
         variable = _VARIABLE_ALONE.fullmatch(text.strip())
         if variable is None or os.environ.get(variable[1], "").strip():
             continue
-        # Such a place is (pipeline, "vlm", backend, key, …).
-        if len(place) < 4 or place[1] != "vlm" or place[2] not in _BLOCKS_OF_BACKENDS:
+        if len(place) < 4:
             continue
-        backend = _value_at(stated, (*place[:2], "backend"))
-        if backend in _NAMES_OF_BACKENDS and backend != place[2]:
+        pipeline, vlm, backend_of_block, *_ = place
+        if vlm != "vlm" or backend_of_block not in _BLOCKS_OF_BACKENDS:
+            continue
+        backend = _value_at(stated, (pipeline, vlm, "backend"))
+        if backend in _NAMES_OF_BACKENDS and backend != backend_of_block:
             block = config
             for part in place[:-1]:
                 block = block[part]
@@ -136,7 +145,7 @@ class _FilledSizes:
         return self._sizes[place]
 
     def _size_at(self, place: Place) -> int:
-        # What is no text, block or list counts as one.
+        # A number, a truth value or null counts as one character.
         value = _value_at(self._spec, place)
         if isinstance(value, dict):
             return sum(self.size((*place, key)) for key in value)

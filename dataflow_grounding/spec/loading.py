@@ -9,7 +9,7 @@ import difflib
 import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -47,12 +47,13 @@ def read_spec(
     whole: bool = True,
     fixed: Mapping[str, Any] | None = None,
 ) -> tuple[Spec | None, list[str]]:
-    """Return the spec, in which wrong keys have their defaults, or None where it can't be made; and
-    what is wrong, one line each. Paths in a file are relative to its folder, those in overrides to
-    the current folder; the `.env` files of both are read first. `known_blocks` are the keys of all
-    known pipelines' blocks. A spec that isn't `whole` is read for its endpoint: `data` is left out,
-    and what only a run needs may be missing. Values of `fixed` count in place of the spec's own.
-    Raises SpecError where a file or an override can't be read, or a reference can't be filled in.
+    """Read a spec; return it, and what is wrong with it, one line each. Wrong keys have their
+    defaults; where a key has none, the spec is None. Paths in a file are relative to its folder,
+    those in overrides to the current folder; the `.env` files of both are read first.
+    `known_blocks` are the keys of all known pipelines' blocks. A spec that isn't `whole` is read
+    for its endpoint: `data` is left out, and what only a run needs may be missing. Values of
+    `fixed` count in place of the spec's own. Raises SpecError where a file or an override can't be
+    read, or a reference can't be filled in.
     """
     if isinstance(paths, str):
         paths = [paths]
@@ -70,7 +71,7 @@ def read_spec(
             config = _endpoint_alone(config, known_blocks)
         _set_fixed(config, fixed or {})
         _name_pipeline(config, known_blocks)
-        model, why_unknown = _model_of(config.get("autolabel_type"), block_of, folders)
+        model, why_unknown = _model_for(config.get("autolabel_type"), block_of, folders)
         passed_over = _take_out_unused(config, model, known_blocks)
         values, stated, missing = filled_in(config)
     except (OmegaConfBaseException, RecursionError, TypeError, SpecError) as error:
@@ -110,15 +111,16 @@ def _endpoint_alone(config: Any, known_blocks: Collection[str]) -> Any:
 
 
 def _set_fixed(config: Any, fixed: Mapping[str, Any]) -> None:
-    # It comes before references are filled in, as the spec's own value may be ??? or a variable
-    # that isn't set.
+    # Called before references are filled in, as the spec's own value may be ??? or a variable that
+    # isn't set.
     for key, value in fixed.items():
         section = key.rpartition(".")[0]
         if section:
             block = config.get(key.partition(".")[0])
-            found = OmegaConf.select(config, section)
+            inner_block = OmegaConf.select(config, section)
+            may_take_key = inner_block is None or OmegaConf.is_dict(inner_block)
             # what should be a section and is none is reported later
-            if not OmegaConf.is_dict(block) or not (found is None or OmegaConf.is_dict(found)):
+            if not OmegaConf.is_dict(block) or not may_take_key:
                 continue
         OmegaConf.update(config, key, value, force_add=True)
 
@@ -138,18 +140,19 @@ def _name_pipeline(config: Any, known_blocks: Collection[str]) -> None:
         config.update({"autolabel_type": blocks[0]})
 
 
-def _model_of(
-    autolabel_type: Any, block_of: BlockOf, folders: Sequence[str]
-) -> tuple[type[SpecHead], str]:
-    # Returns the spec's model, and why the pipeline isn't known, "" where it is. Without a known
-    # pipeline it is the model of the spec's head alone.
+class _SpecModel(NamedTuple):
+    model: type[SpecHead]  # that of the spec's head alone, where the pipeline isn't known
+    why_unknown: str = ""
+
+
+def _model_for(autolabel_type: Any, block_of: BlockOf, folders: Sequence[str]) -> _SpecModel:
     if autolabel_type is None:
-        return SpecHead, ""
+        return _SpecModel(SpecHead)
     try:
         name, block = block_of(str(autolabel_type), folders)
     except SpecError as error:
-        return SpecHead, str(error)
-    return spec_with(name, block), ""
+        return _SpecModel(SpecHead, why_unknown=str(error))
+    return _SpecModel(spec_with(name, block))
 
 
 def _take_out_unused(
@@ -204,9 +207,9 @@ def _make_absolute(values: dict[str, Any], parts: Parts) -> None:
 
 
 def _places_of_paths(values: dict[str, Any]) -> Iterator[list[str]]:
-    # Where a path without a scheme is, which starts from some folder. An address is none, also
-    # `file://…`, nor is a data set (`datasets:…`), nor an empty text. A number is one: a folder may
-    # be called 2024.
+    # The places of paths that start from some folder. Addresses (`file://…`), data sets
+    # (`datasets:…`) and empty texts are no such paths. A number is one: a folder may be called
+    # 2024.
     places = [["results_dir"]]
     for name, block in values.items():
         data = block.get("data") if isinstance(block, dict) else None

@@ -5,7 +5,7 @@ A location is a key of a spec with the blocks that it is in, from the outermost 
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, get_args, get_origin
+from typing import Any, NamedTuple, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -27,18 +27,18 @@ def place_of(roots: dict[str, Any], overrides: dict[str, Any], location: Locatio
     most_keys_there = -1
     place = ""
     for path, root in reversed(roots.items()):
-        keys_there, line = _keys_there_and_line(root, location)
-        if keys_there > most_keys_there:
-            most_keys_there = keys_there
-            place = f"{path}, line {line}" if line else path
+        found = _deepest_key(root, location)
+        if found.keys_there > most_keys_there:
+            most_keys_there = found.keys_there
+            place = f"{path}, line {found.line}" if found.line else path
     return place
 
 
 def take_out_missing_keys(
     values: dict[str, Any], keys: Sequence[str], place: Callable[[Location], str]
 ) -> list[str]:
-    """Take keys that are `???`, as OmegaConf writes them, `a.b[0]`, out of values, and return a
-    line for each.
+    """Take the `keys` that are `???` out of values, and return a line for each. OmegaConf writes
+    such keys as `a.b[0]`.
     """
     problems = []
     for key in keys:
@@ -61,6 +61,7 @@ def validated(
     problems = []
     for problem in wrong:
         where = place(problem["loc"])
+        # keys within the value, where a validator of ours names them: the wrong term of a glossary
         inside = problem.get("ctx", {}).get("inside", ())
         if inside and not where.endswith(_OF_OVERRIDE):
             where = place([*problem["loc"], *inside])
@@ -90,7 +91,8 @@ def explain(problem: Any, model: type[BaseModel]) -> str:
     if problem["type"] == "extra_forbidden":
         return f"{key} is not a key of the spec{_known_key_near(location, model)}"
     if problem["type"] == "missing":
-        if location == [getattr(model.model_fields.get("block"), "alias", None)]:
+        name_of_block = getattr(model.model_fields.get("block"), "alias", None)
+        if location == [name_of_block]:
             return f"there is no block {key}, which the pipeline needs"
         return f"{key} is missing: give it a value"
     if problem["type"] == "model_type":
@@ -161,8 +163,12 @@ def block_with(values: Any, location: Location) -> dict[str, Any] | None:
     return values if isinstance(values, dict) and key in values else None
 
 
-def _keys_there_and_line(node: Any, location: Location) -> tuple[int, int]:
-    # the keys from the outermost on, up to one that isn't there; the line is 0 without any
+class _DeepestKey(NamedTuple):
+    keys_there: int  # how many keys of a location there are, from the outermost on
+    line: int  # of the last of these; 0 without any
+
+
+def _deepest_key(node: Any, location: Location) -> _DeepestKey:
     keys_there = 0
     line = 0
     for part in location:
@@ -172,7 +178,7 @@ def _keys_there_and_line(node: Any, location: Location) -> tuple[int, int]:
         key, node = key_and_value
         keys_there += 1
         line = key.start_mark.line + 1
-    return keys_there, line
+    return _DeepestKey(keys_there, line)
 
 
 def _entry_of(node: Any, name: str) -> tuple[Any, Any] | None:

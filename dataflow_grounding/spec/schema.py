@@ -33,9 +33,9 @@ class Block(BaseModel):
     def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
         # pydantic takes true for 1: `negatives: true` would silently be one a picture.
         if isinstance(value, bool) and info.field_name:
-            wanted = cls.model_fields[info.field_name].annotation
-            kinds = {wanted, *get_args(wanted)}
-            if kinds & {int, float} and bool not in kinds:
+            annotation = cls.model_fields[info.field_name].annotation
+            types = {annotation, *get_args(annotation)}  # of `int | None`: int and NoneType, too
+            if types & {int, float} and bool not in types:
                 wrong = "give it a number, not {value}"
                 raise PydanticCustomError("number", wrong, {"value": str(value).lower()})
         return value
@@ -343,8 +343,8 @@ def spec_with(name: str, block: type[PipelineBlock]) -> type[Spec]:
 
 
 def _as_stated(value: Any, stated: Any) -> Any:
-    # Returns the value with the references that it was filled in from. A list that has another
-    # length than the stated one is left as it is.
+    # The value, with the stated references in place of what they were filled in with. A list that
+    # has another length than the stated one is left as it is.
     if isinstance(stated, str) and "${" in stated:
         return stated
     if isinstance(value, dict) and isinstance(stated, dict):

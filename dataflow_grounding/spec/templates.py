@@ -70,7 +70,8 @@ def _lines(text: str) -> Iterator[_Line]:
             yield _Line(line, ())
             continue
         # Each level has two spaces more. The outermost block, without any, is the pipeline's.
-        above[len(found["indent"]) // 2 - 1 :] = [found["key"]]
+        depth_in_block = len(found["indent"]) // 2 - 1
+        above[depth_in_block:] = [found["key"]]
         yield _Line(line, tuple(above))
 
 

@@ -72,10 +72,10 @@ class OpenAI:
         if not request.model:
             raise BadRequest("you must provide a model parameter")
         parts = list(_parts_of(messages))
-        texts = [(role, part["text"]) for role, part in parts if part["type"] == "text"]
-        request.system = "".join(text for role, text in texts if role in ("system", "developer"))
-        request.text = "\n".join(text for role, text in texts if role == "user")
-        conversation = [(role, text) for role, text in texts if role in ("user", "assistant")]
+        by_role = [(role, part["text"]) for role, part in parts if part["type"] == "text"]
+        request.system = "".join(text for role, text in by_role if role in ("system", "developer"))
+        request.text = "\n".join(text for role, text in by_role if role == "user")
+        conversation = [(role, text) for role, text in by_role if role in ("user", "assistant")]
         request.turns = conversation[:-1]
         images = []
         for _, part in parts:

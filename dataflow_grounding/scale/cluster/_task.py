@@ -178,6 +178,7 @@ class _Task:
 
     def execute(self, work: Work, lane: Shard, grant: Grant) -> None:
         """Take the rows through the steps; raises what the run does."""
+        # Where the results are at an address, these are copies on this machine.
         folder = bucket.local(work.results, self._shard.folder(""))
         rows = within(os.path.join(folder, CKPT), os.path.basename(self._shard.rows))
         shard = self._shard._replace(rows=bucket.bring(rows, lines_path(rows)))

@@ -204,7 +204,7 @@ class RayRun(Run):
         await self._round(Shard(1, 1), is_last=True)
 
     def _granted(self, parts: int) -> Grant:
-        # One of so many parts of what is left.
+        # An equal part of what is left, of as many `parts`.
         budget = self._budget
         requests = usd = None
         if budget.max_requests is not None:
@@ -253,8 +253,9 @@ class RayRun(Run):
         return outcome
 
     def _begin_again(self, shard: Shard) -> None:
-        # What earlier tasks of the shard have sent counts. Its rows are counted again, and replies
-        # that these tasks have stored are read.
+        # The next task counts the shard's rows from the first on. What earlier tasks have sent was
+        # paid for, and stays counted. Their replies, which the next one reads, are noted, so that
+        # they don't count as an earlier run's.
         with suppress(OSError):
             os.remove(progress_path(shard.folder(self._results)))
         self._progress.pop(shard, None)
@@ -363,8 +364,8 @@ class RayRun(Run):
 
 
 def _own_modules() -> list[str]:
-    # There are the modules of the user, next to a spec or a script. Zip files, and folders that
-    # don't exist, are left out.
+    # The folders in which the user's modules may be, next to a spec or a script. Zip files, and
+    # folders that don't exist, are left out.
     names = ("stdlib", "platstdlib", "purelib", "platlib")
     # each with a slash at its end, so that `startswith` tells a folder in it from one next to it
     installed = tuple(os.path.join(sysconfig.get_path(name), "") for name in names)
@@ -427,8 +428,8 @@ def _silence(ray: Any) -> None:
 
 
 def _local_cluster(workers: int) -> dict[str, Any]:
-    # Return the arguments of `ray.init` for a cluster of our own with room for these workers. Each
-    # counts as one CPU, even if this machine has fewer.
+    # The arguments of `ray.init` for a cluster of our own with room for these workers. Each counts
+    # as one CPU, even if this machine has fewer.
     return {
         "address": "local",
         "num_cpus": max(workers, os.cpu_count() or 1),
@@ -455,8 +456,7 @@ def _leave_cluster(ray: Any) -> None:
 
 
 async def _listens(address: str) -> bool:
-    # Return whether somebody listens at `host:port`, and is reached within LOOK_SECONDS. False as
-    # well where the address isn't of that form.
+    # False where nobody is reached within LOOK_SECONDS, or the address isn't `host:port`.
     host, _, port = address.rpartition(":")
     with suppress(OSError, ValueError, asyncio.TimeoutError):
         _, writer = await asyncio.wait_for(
