@@ -72,7 +72,7 @@ def review_files(results: str) -> ReviewFiles:
     Raises InputError where there are no records, or they are what `apply` wrote.
     """
     annotations = annotations_of(results)
-    if not os.path.exists(annotations):  # it is in a store
+    if not os.path.exists(annotations):  # it is at an address of a store
         raise InputError(
             f"decisions on {annotations} can't be kept there: copy it to this machine, and name the"
             " copy"
@@ -120,11 +120,11 @@ class Decisions:
             decided.add(standing)
         return decided
 
-    def take_equal(self, record: Record, key: str, outcomes: Mapping[str, Outcome]) -> None:
+    def take_equal(self, record: Record, key: str, outcome_of_id: Mapping[str, Outcome]) -> None:
         """Append decisions on equal boxes of another file; the caller calls `sync` at the end."""
         picture = JudgedPicture.of_record(record).to_json()
         with self._locked() as file:
-            for id, outcome in outcomes.items():
+            for id, outcome in outcome_of_id.items():
                 before, after = outcome.before, outcome.after
                 change = {"id": id, "version": version_of(before), "before": before, "after": after}
                 line = {"record": key, "picture": picture, "changes": [change], "action": "taken"}
@@ -149,7 +149,7 @@ class Decisions:
                     self._take(parse_line(text))
                 except (BrokenRow, KeyError, AttributeError, TypeError):  # damaged, or no decision
                     if not is_whole:
-                        break
+                        break  # somebody is still writing it
                     is_blank = not text.strip()
                     if not is_blank:
                         self.damaged.append(self._lines_read + 1)
@@ -167,8 +167,8 @@ class Decisions:
             return
         if line.get("uid") and str(line["uid"]) in self._line_of_uid:
             return
-        stated = str(line.get("file"))
-        standing = self.standing if stated == self.file else self._of_others[stated]
+        file = str(line.get("file"))
+        standing = self.standing if file == self.file else self._of_others[file]
         standing.take(line)
         self._line_of_uid[str(line.get("uid"))] = line
 
@@ -230,33 +230,34 @@ class Decisions:
             if request.get("digest") not in (None, picture.digest):
                 raise InputError("the picture was replaced since it was shown here: look again")
             review = self.standing.review_of(key)
-            written = expressions_of(record)  # as the pipeline wrote them
+            written = expressions_of(record)  # as the pipeline wrote them, by id
+            # as the decisions so far leave them, and then each change of this one
             current = standing_expressions(record, written, review.outcomes)
             is_undo = bool(request.get("undoes"))
             if is_undo:
-                wanted = self._changes_undoing(request["undoes"], key)
+                wanted_changes = self._changes_undoing(request["undoes"], key)
             else:
-                wanted = objects_under(request, "changes")
+                wanted_changes = objects_under(request, "changes")
             changes: list[dict[str, Any]] = []
-            for change in wanted:
-                if change.get("fresh") or not change.get("id"):
-                    # not that of a deleted one either, which an undo may bring back
+            for wanted in wanted_changes:
+                if wanted.get("fresh") or not wanted.get("id"):
+                    # A deleted expression keeps its id, as an undo may bring it back.
                     id = next_id(record, {**written, **review.outcomes, **current})
                 else:
-                    id = str(change["id"])
+                    id = str(wanted["id"])
                 before = current.pop(id, None)
-                after = change.get("after")
-                if version_of(before) != change.get("version"):
+                after = wanted.get("after")
+                if version_of(before) != wanted.get("version"):
                     raise _changed_meanwhile(id, before, review)
                 if after is not None and not is_undo:
                     others = current
                     after = reviewed_expression(record, id, before, after, who, others)
                 if after:
-                    current[id] = after  # for the changes that follow
-                taken = {"id": id, "version": version_of(before), "before": before, "after": after}
+                    current[id] = after
+                change = {"id": id, "version": version_of(before), "before": before, "after": after}
                 if before != written.get(id):
-                    taken["original"] = written.get(id)
-                changes.append(taken)
+                    change["original"] = written.get(id)
+                changes.append(change)
             about_row = {"file": self.file, "record": key, "picture": picture.to_json()}
             self._append(file, who, {**about_row, "changes": changes, **about})
             return changes
@@ -282,8 +283,8 @@ def _changed_meanwhile(id: str, now: Expression | None, review: RecordReview) ->
 
 
 def _about_decision(request: Mapping[str, Any]) -> dict[str, Any]:
-    # What a line of the file says next to the changes. What is empty is left out, but for a
-    # comment: "" removes the one that is there.
+    # The columns of a decision's line that come after its `changes`. An empty one is left out. Only
+    # an empty comment is kept, as it removes the comment that is there.
     if request.get("action") not in ACTIONS:
         raise InputError(
             f"'action' should be one of {', '.join(ACTIONS)}, not {request.get('action')!r}"

@@ -150,12 +150,13 @@ def _status_bar_html(counts: Mapping[str, int]) -> str:
 def _plots_html(figures: Mapping[str, Any]) -> str:
     charts = []
     numbers = []
-    for name, row in FIGURES.items():
+    for name, about_figure in FIGURES.items():
         value = figures.get(name)
         if value is None or value in ({}, []):
             continue
-        kind = row.get("kind")
-        title = row["about"][0].upper() + row["about"][1:]
+        kind = about_figure.get("kind")
+        sentence = about_figure["about"]
+        title = sentence[0].upper() + sentence[1:]
         if kind == "table":
             charts.append(_class_table(title, value))
         elif kind == "names":
@@ -179,7 +180,8 @@ def _number_text(kind: str | None, value: Any) -> str:
 
 
 def _class_table(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    # A column of zeros would take the room of a phone's screen.
+    # The column of undecided phrases is left out if it has only zeros: a phone's screen has little
+    # room.
     counted_keys = [
         key for key in _CLASS_COUNTS if key != "undecided" or any(row[key] for row in rows)
     ]

@@ -33,14 +33,12 @@ class JudgedPicture(NamedTuple):
         stated = line.get("picture")
         if not isinstance(stated, dict):
             return cls()
-        kinds = {"path": str, "digest": str, "size": int}
-        return cls(
-            **{
-                name: stated[name]
-                for name, kind in kinds.items()
-                if isinstance(stated.get(name), kind)
-            }
-        )
+        type_of_field = {"path": str, "digest": str, "size": int}
+        well_typed: dict[str, Any] = {}
+        for name, expected in type_of_field.items():
+            if isinstance(stated.get(name), expected):
+                well_typed[name] = stated[name]
+        return cls(**well_typed)
 
     @classmethod
     def of_record(cls, record: Record) -> "JudgedPicture":
@@ -81,7 +79,7 @@ def names_of(record: Record, key: str, judged_sizes: Collection[int | None]) -> 
 
 
 def _file_of(record: Record) -> ImageFile | None:
-    if waits(path_of(record), record.folders):
+    if waits(path_of(record), record.folders):  # a store would be asked
         return None
     try:
         return file_of_picture(record)

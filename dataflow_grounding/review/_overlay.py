@@ -60,7 +60,8 @@ class Outcome(NamedTuple):
         """Return an outcome; boxes are the same if their corners and their ids are equal."""
         old_boxes = before["instances"] if before else []
         new_boxes = after["instances"] if after else []
-        old_ids = {str(box.get("bbox_id")) for box in old_boxes}
+        old_ids = {str(box.get("bbox_id")) for box in old_boxes}  # "None" for a box without an id
+        # by corners and id, where in `after` the boxes are that no box of `before` has taken yet
         unmatched = defaultdict[tuple[str, str], deque[int]](deque)
         for position, box in enumerate(new_boxes):
             id = str(box.get("bbox_id"))
@@ -81,17 +82,18 @@ class Outcome(NamedTuple):
         """
         if self.after is None or self.before is None or current == self.before:
             return self._replace(before=current)
-        index_before = {new: old for old, new in enumerate(self.positions) if new is not None}
+        old_index_of = {new: old for old, new in enumerate(self.positions) if new is not None}
         instances = []
-        for index, box in enumerate(self.after["instances"]):
-            if index in index_before:
-                old = index_before[index]
-                box = _changed(self.before["instances"][old], box, current["instances"][old])
+        for new_index, box in enumerate(self.after["instances"]):
+            if new_index in old_index_of:
+                old_index = old_index_of[new_index]
+                box_before = self.before["instances"][old_index]
+                box = _with_change(current["instances"][old_index], box_before, box)
             instances.append(box)
         if current["expression_id"] != self.before["expression_id"]:
             instances = _with_ids_of(current, self.before, instances)
-        after = {**_changed(self.before, self.after, current), "instances": instances}
-        return self._replace(after=after, before=current)
+        changed = _with_change(current, self.before, self.after)
+        return self._replace(after={**changed, "instances": instances}, before=current)
 
     def box_after(self, index: int) -> dict[str, Any] | None:
         """Return a box of `before` as it is in `after`; None if it was deleted or redrawn."""
@@ -126,7 +128,7 @@ class Outcome(NamedTuple):
     def is_mended(self) -> bool:
         """Return whether each rejected box has a right one that a person added.
 
-        Which added box is for which rejected one nobody says, so they are counted. False where no
+        Nobody says which added box is for which rejected one, so they are counted. False where no
         box is rejected, or one isn't judged.
         """
         verdicts = [reviewer_verdict(box) for box in self.after["instances"]] if self.after else []
@@ -149,11 +151,11 @@ class Outcome(NamedTuple):
         return rejected_of_pipeline - added_and_kept
 
 
-def _changed(
-    before: Mapping[str, Any], after: Mapping[str, Any], current: Mapping[str, Any]
+def _with_change(
+    current: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any]
 ) -> dict[str, Any]:
-    # `current` with what a reviewer changed between the other two. Who judged it, and how, is as in
-    # `after` in any case, as `before` may have it from an earlier decision.
+    # Makes in `current` the change that a reviewer made from `before` to `after`. Who judged it,
+    # and how, always comes from `after`: `before` may have it from an earlier decision.
     changed = dict(current)
     for name in {**before, **after}:
         if name not in _JUDGEMENT and before.get(name) == after.get(name):
@@ -216,20 +218,20 @@ def as_reviewed(
         return record
     column = annotated_column(record) or "expressions"
     expressions = expressions_of(record)
-    rows = standing_expressions(record, expressions, outcomes)
-    # what the file has, by the ids of the expressions that were read from it, in the same order
-    written = dict(zip(expressions, record.get(column) or (), strict=True))
-    items: list[Any] = []  # of the new column
-    for id, row in rows.items():
+    reviewed = standing_expressions(record, expressions, outcomes)
+    # Expressions were read from the column's items in their order.
+    item_of_id = dict(zip(expressions, record.get(column) or (), strict=True))
+    new_items: list[Any] = []
+    for id, row in reviewed.items():
         if column != "expressions":
-            items.extend(_regions(written.get(id, {}), column, row))
+            new_items.extend(_regions(item_of_id.get(id, {}), column, row))
         elif row is expressions.get(id):  # nobody judged it
-            own = written[id]
-            as_written = own if isinstance(own, dict) else {"text": own}
-            items.append({**as_written, "expression_id": row["expression_id"]})
+            item = item_of_id[id]
+            as_written = item if isinstance(item, dict) else {"text": item}
+            new_items.append({**as_written, "expression_id": row["expression_id"]})
         else:
-            items.append(row)
-    changes: dict[str, Any] = {column: items}
+            new_items.append(row)
+    changes: dict[str, Any] = {column: new_items}
     if comment is not None:
         changes["review_comment"] = comment
     return record.updated(changes)
@@ -251,16 +253,18 @@ def standing_expressions(
         row = outcomes[id].after
         if row is None:
             continue
-        row = _with_spans_of(record, row, outcomes[id].before or {})
+        row = _with_right_spans(record, row, outcomes[id].before or {})
         if outcomes[id].is_mended():
             row["verified"] = True
         rows[id] = row
     return rows
 
 
-def _with_spans_of(record: Record, expression: Expression, before: Mapping[str, Any]) -> Expression:
-    # A span that a reviewer set, but that isn't the text's place, becomes that of the text's only
-    # place, or None if it has none or several.
+def _with_right_spans(
+    record: Record, expression: Expression, before: Mapping[str, Any]
+) -> Expression:
+    # A reviewer may have set a span that isn't where the text is. It becomes the text's place in
+    # the caption, or None where the text occurs never or several times.
     row = dict(expression)
     captions = {"char_span": caption_of_spans(record), "caption_span": str(record.get("caption"))}
     for name, caption in captions.items():
@@ -268,8 +272,8 @@ def _with_spans_of(record: Record, expression: Expression, before: Mapping[str, 
         is_set = span is not None and span != before.get(name)
         if is_set and not _is_place_of(row["text"], span, caption):
             start = caption.find(row["text"])
-            is_clear = caption.count(row["text"]) == 1
-            row[name] = [start, start + len(row["text"])] if is_clear else None
+            occurs_once = caption.count(row["text"]) == 1
+            row[name] = [start, start + len(row["text"])] if occurs_once else None
     return row
 
 
@@ -290,14 +294,14 @@ def next_id(record: Record, taken: Mapping[str, Any]) -> str:
     return id
 
 
-def _regions(before: Mapping[str, Any], column: str, row: Expression) -> Iterator[Any]:
-    # One region for each box of a reviewed expression. The first has the columns of the region that
-    # was there, the others only text and box. Without boxes the old region is yielded as a wrong
-    # one, if a reviewer confirmed that there is no such thing.
+def _regions(old_region: Mapping[str, Any], column: str, row: Expression) -> Iterator[Any]:
+    # Yields a region for each box of a reviewed expression. The first has the columns of the old
+    # region, the others only text and box. An expression without boxes, of which a reviewer said
+    # that there is no such thing, gives the old region back as a wrong one.
     text_key = "text" if column == "region_captions" else "type"
     judgement = judgement_of(row)
-    region = dict(before)
-    if row["text"] not in before.values():  # its text may be in another column
+    region = dict(old_region)
+    if row["text"] not in old_region.values():  # its text may be in another column
         region[text_key] = row["text"]
     for index, instance in enumerate(row["instances"]):
         item = dict(region) if index == 0 else {text_key: row["text"]}
@@ -364,17 +368,19 @@ def reviewed_expression(
 
 
 def _adapt_to_text(after: Expression, old: Expression, others: Mapping[str, Expression]) -> None:
-    # Columns that hold for the old text are removed, but for those that the review has set. Its
-    # class becomes that of the first of `others` whose text, or whose class, is the new text; else
-    # it has none, as that of the old text would be a wrong label.
+    # Columns that hold for the old text are removed, but for those that the review has set. The
+    # class is removed, too: that of the old text would be a wrong label. The new one is the class
+    # of the first of `others` whose text, or whose class, is the new text.
     for column in _TEXT_COLUMNS:
         if column in after and after[column] == old.get(column):
             del after[column]
-    words = class_key(after["text"])
     after.pop("class", None)
+    new_text = class_key(after["text"])
     for other in others.values():
         name = other.get("class")
-        if isinstance(name, str) and words in (class_key(str(other.get("text"))), class_key(name)):
+        if not isinstance(name, str):
+            continue
+        if new_text in (class_key(str(other.get("text"))), class_key(name)):
             after["class"] = name
             return
 
@@ -382,14 +388,14 @@ def _adapt_to_text(after: Expression, old: Expression, others: Mapping[str, Expr
 def _box_before(
     id: str, item: Mapping[str, Any], old: Expression, others: Mapping[str, Expression]
 ) -> dict[str, Any]:
-    # The box that the item is, of `old` or of another expression. For one that is drawn now, it is
-    # a box whose corners are None.
+    # The box that the item was before, in `old` or in one of the `others`. One that is drawn now
+    # was a box whose corners are None.
     index = item.get("from")
     boxes = old["instances"]
-    joined = item.get("of")
-    if isinstance(joined, Mapping):
-        index = joined.get("box")
-        boxes = others.get(str(joined.get("id")), {"instances": []})["instances"]
+    place_in_other = item.get("of")
+    if isinstance(place_in_other, Mapping):
+        index = place_in_other.get("box")
+        boxes = others.get(str(place_in_other.get("id")), {"instances": []})["instances"]
     if index is None:
         return {"bbox": [None] * 4}
     # type, not isinstance: true and 1.0 are equal to 1, but no index
@@ -399,6 +405,7 @@ def _box_before(
 
 
 def _add_missing_ids(id: str, instances: list[dict[str, Any]]) -> None:
+    # A box's id is its expression's and a number, "a.jpg#2.0": new ones come after the highest.
     highest = -1
     for instance in instances:
         number = str(instance.get("bbox_id")).rpartition(".")[2]
@@ -500,11 +507,12 @@ def _reviewed_box(
 
 
 def _drawn_box(old: dict[str, Any], bbox: list[float]) -> dict[str, Any]:
-    # Of columns for the old shape only the outline stays, and only if the box was shifted as a
-    # whole. An edge that wasn't moved keeps all its digits.
     corners = []
     for new_edge, old_edge in zip(bbox, old["bbox"], strict=True):
+        # An edge that wasn't moved keeps all its digits.
         corners.append(old_edge if new_edge == old_edge else _rounded(new_edge, old["bbox"]))
+    # Of columns for the old shape only the outline stays, and only if the box was shifted as a
+    # whole.
     kept = {name: value for name, value in old.items() if name not in _SHAPE_COLUMNS}
     outline = _shifted(old.get("outline"), old["bbox"], corners)
     if outline:

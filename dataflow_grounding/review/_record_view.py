@@ -199,15 +199,14 @@ def expressions_of(record: Record) -> dict[str, Expression]:
     expressions: dict[str, Expression] = {}
     if not annotated_column(record):
         return expressions
-    last_number = defaultdict[str, int](
-        lambda: 1
-    )  # by an id, the last number that it was tried with
+    # by an id, the last number that was put after it
+    last_number_of = defaultdict[str, int](lambda: 1)
     for expression in read_any_expressions(record):
         id = str(expression["expression_id"])
         key = id
         while key in expressions:
-            last_number[id] += 1
-            key = f"{id}~{last_number[id]}"
+            last_number_of[id] += 1
+            key = f"{id}~{last_number_of[id]}"
         expressions[key] = expression
     return expressions
 
@@ -215,22 +214,21 @@ def expressions_of(record: Record) -> dict[str, Expression]:
 def boxes_of_same_thing(
     expressions: Mapping[str, Expression],
 ) -> dict[BoxPlace, list[BoxPlace]]:
-    """Return the boxes of each thing that several phrases of one class have a box of.
+    """Return all boxes of a thing by each of them, if several phrases of one class have one of it.
 
-    All boxes of a thing are found by each of them. The surest comes first, which is the one that
-    exports have.
+    The surest box comes first: exports have that one.
     """
     ids_of_class: dict[str, list[str]] = {}
     for id, row in expressions.items():
         if isinstance(row.get("class"), str) and not is_negative(row):
             ids_of_class.setdefault(class_key(row["class"]), []).append(id)
-    same: dict[BoxPlace, list[BoxPlace]] = {}
+    boxes_by_box: dict[BoxPlace, list[BoxPlace]] = {}
     for ids in ids_of_class.values():
         for thing in things_of([expressions[id]["instances"] for id in ids]):
             if len(thing) > 1:
                 boxes = [(ids[phrase], index) for phrase, index in thing]
-                same.update(dict.fromkeys(boxes, boxes))
-    return same
+                boxes_by_box.update(dict.fromkeys(boxes, boxes))
+    return boxes_by_box
 
 
 class Utf16Spans:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from itertools import islice
-from typing import IO, Any
+from typing import IO, Any, TypeAlias
 
 from dataflow_grounding._util.secrets import blotted_message
 from dataflow_grounding._util.threads import side_by_side
@@ -45,6 +45,7 @@ _MOST_KINDS = 20  # of failures that have a separate filter; the others share on
 # Where a record's two lines are in the file of its rank: `_write_row` writes one after the other.
 _INDEX_LINE = 0
 _VIEW_LINE = 1
+_WithFile: TypeAlias = tuple[Mapping[str, Any], Earlier, ImageFile | None]  # a record's
 
 
 def write_report(
@@ -78,9 +79,9 @@ def write_report(
         files = stack.enter_context(closing(ReportFiles(out_path, single, copies)))
         files.write_parts("failures", _failure_rows(failures, failure_kinds))
         # a temporary file for each mark that puts a record first, and one for all others
-        ranks = [stack.enter_context(files.spool()) for _ in range(len(FIRST) + 1)]
+        rank_files = [stack.enter_context(files.spool()) for _ in range(len(FIRST) + 1)]
         manners = manners or Manners()
-        written = _Written(ranks, classes or PageClasses(), manners, own_name)
+        written = _Written(rank_files, classes or PageClasses(), manners, own_name)
         counts = written.counts
         shown = _with_pictures(with_versions(records, versions, own_name), find_image, files)
         for record, earlier, picture in shown:
@@ -93,8 +94,8 @@ def write_report(
             # As the run's summary says it: the records shown are those that were done.
             counts["done"] = counts["images"]
             counts["images"] += failed
-        files.write_parts("records", _lines(ranks, _VIEW_LINE))
-        files.write("index", _lines(ranks, _INDEX_LINE))
+        files.write_parts("records", _lines(rank_files, _VIEW_LINE))
+        files.write("index", _lines(rank_files, _INDEX_LINE))
         about = {
             "files": files.address,
             "perFile": PER_FILE,
@@ -127,9 +128,9 @@ class _Written:
     """Writes records into the files of their ranks, and has what the page knows of all of them."""
 
     def __init__(
-        self, ranks: Sequence[IO[str]], classes: PageClasses, manners: Manners, own_name: str
+        self, rank_files: Sequence[IO[str]], classes: PageClasses, manners: Manners, own_name: str
     ) -> None:
-        self._ranks = ranks
+        self._rank_files = rank_files
         self._manners = manners
         self._own_name = own_name
         self.classes = classes
@@ -147,7 +148,7 @@ class _Written:
         if not is_of_other_run and self._manners.is_rare(wordings_of(record)):
             marks.add("unusual")
         index_row = _index_row(view, marks, self.classes, self.heads, self.models)
-        _write_row(self._ranks, view, index_row, marks)
+        _write_row(self._rank_files, view, index_row, marks)
         if not is_of_other_run:  # else it is shown, but isn't among the figures
             self.counts.update(_counts_of(record, view, marks))
         self.counts["shown"] += 1
@@ -155,19 +156,19 @@ class _Written:
 
 
 def _with_pictures(
-    items: Iterable[tuple[Mapping[str, Any], Earlier]],
+    records: Iterable[tuple[Mapping[str, Any], Earlier]],
     find_image: Callable[[Mapping[str, Any]], ImageFile | None],
     files: ReportFiles,
 ) -> Iterator[tuple[Mapping[str, Any], Earlier, Picture]]:
-    with_files = ((record, earlier, find_image(record)) for record, earlier in items)
+    with_files: Iterator[_WithFile] = (
+        (record, earlier, find_image(record)) for record, earlier in records
+    )
 
-    def is_far(item: tuple[Mapping[str, Any], Earlier, ImageFile | None]) -> bool:
+    def is_far(item: _WithFile) -> bool:
         _, _, file = item
         return file is not None and file.is_far
 
-    def with_picture(
-        item: tuple[Mapping[str, Any], Earlier, ImageFile | None],
-    ) -> tuple[Mapping[str, Any], Earlier, Picture]:
+    def with_picture(item: _WithFile) -> tuple[Mapping[str, Any], Earlier, Picture]:
         record, earlier, file = item
         return record, earlier, files.picture(file)
 
@@ -194,18 +195,19 @@ def _failure_rows(
 
 
 def _write_row(
-    ranks: Sequence[IO[str]], view: View, index_row: list[Any], marks: Collection[str]
+    rank_files: Sequence[IO[str]], view: View, index_row: list[Any], marks: Collection[str]
 ) -> None:
+    # The rank is the place in FIRST of the first of these marks that the record has.
     rank = 0
     while rank < len(FIRST) and FIRST[rank] not in marks:
         rank += 1
-    ranks[rank].write(f"{script_json(index_row)}\n{script_json(view)}\n")
+    rank_files[rank].write(f"{script_json(index_row)}\n{script_json(view)}\n")
 
 
-def _lines(ranks: Sequence[IO[str]], offset: int) -> Iterator[str]:
-    for file in ranks:
+def _lines(rank_files: Sequence[IO[str]], first_line: int) -> Iterator[str]:
+    for file in rank_files:
         file.seek(0)
-        for line in islice(file, offset, None, 2):
+        for line in islice(file, first_line, None, 2):
             yield line.rstrip("\n")
 
 
@@ -261,8 +263,8 @@ def _index_row(
     lowest = _hundredths(min(scores)) if scores else -1
     highest = _hundredths(max(scores)) if scores else -1
     flags = sum(1 << bit for bit, flag in enumerate(FLAGS) if flag in marks)
-    number = models.number_of(view["model"])
-    model = view["model"] if number is None else number
+    model_number = models.number_of(view["model"])
+    model = view["model"] if model_number is None else model_number
     return [view["id"], flags, phrases, lowest, highest, model, _bins_of(view)]
 
 

@@ -238,8 +238,8 @@ class ReportFiles:
 
 
 def _key_of_copy(name: str, file: ImageFile) -> str:
-    _, *state = file  # so that a file that was replaced has another copy
-    identity = os.fsencode(f"{name}\n{tuple(state)}")
+    _, *size_and_times = file  # so that a file that was replaced has another copy
+    identity = os.fsencode(f"{name}\n{tuple(size_and_times)}")
     return hashlib.sha256(identity).hexdigest()[:24]
 
 

@@ -25,24 +25,25 @@ LEAST_MIXED_IN = 10  # items of gold in a sample, or all if the gold has fewer
 def settled_of(reviewable: Reviewable, items: Collection[Item]) -> dict[Item, bool | None]:
     """Return for each item whether it is right as the pipeline wrote it; None if nobody decided."""
     settled: dict[Item, bool | None] = dict.fromkeys(items)
-    for index, of_record in _by_record(items):
+    for index, items_of_record in _by_record(items):
         originals = expressions_of(reviewable.record(index))
         outcomes = reviewable.review_of(index).outcomes
-        for item in of_record:
+        for item in items_of_record:
             outcome = outcomes.get(item.id)
-            settled[item] = outcome and _is_right(originals[item.id], outcome, item.box)
+            if outcome is not None:
+                settled[item] = _is_right(originals[item.id], outcome, item.box)
     return settled
 
 
 def _by_record(items: Iterable[Item]) -> Iterator[tuple[int, Iterator[Item]]]:
     # A record is read once for all its items, of which it may have thousands.
-    by_record = attrgetter("record")
-    return groupby(sorted(items, key=by_record), by_record)
+    index_of_record = attrgetter("record")
+    return groupby(sorted(items, key=index_of_record), index_of_record)
 
 
 def _is_right(original: Expression, outcome: Outcome, box: int | None) -> bool | None:
-    # What was deleted, redrawn or has another text now was wrong. None where the box wasn't judged,
-    # but moved at the most.
+    # What was deleted, redrawn or has another text now was wrong. None where nobody judged the box:
+    # it may have been moved as a whole.
     after = outcome.after
     if after is None or after["text"] != original["text"]:
         return False
@@ -73,9 +74,9 @@ def gold_answers(reviewable: Reviewable, gold: str) -> dict[Item, bool]:
         )
     gold_boxes = _gold_boxes(gold)
     answers: dict[Item, bool] = {}
-    for index, of_record in _by_record(reviewable.items):
+    for index, items_of_record in _by_record(reviewable.items):
         key = reviewable.keys[index]
-        known = [item for item in of_record if (key, item.text) in gold_boxes]
+        known = [item for item in items_of_record if (key, item.text) in gold_boxes]
         rows = expressions_of(reviewable.record(index)) if known else {}
         for item in known:
             right_boxes = gold_boxes[key, item.text]
@@ -106,8 +107,8 @@ def _is_any_like(box: Bbox, right_boxes: Sequence[Bbox]) -> bool:
 
 
 def _gold_boxes(gold: str) -> dict[tuple[str, str], list[Bbox]]:
-    # A phrase of status `none`, or with only rejected boxes, has an empty list; a phrase with
-    # neither boxes nor that status isn't in it.
+    # The right boxes by record key and text, sorted. A phrase of status `none`, or with only
+    # rejected boxes, has an empty list; a phrase with neither boxes nor that status isn't in it.
     boxes = defaultdict[tuple[str, str], set[Bbox]](set)
     for key, record in records_with_keys(gold):
         for row in expressions_of(record).values():
@@ -144,11 +145,11 @@ def groups_of(
         record = reviewable.record(index)
         rows = expressions_of(record)
         model = str(record.get("model") or run_model or "unknown")
-        of_phrase = {id: _groups_of_phrase(row) for id, row in rows.items()}
-        phrase_count += len(of_phrase)
+        groups_of_id = {id: _groups_of_phrase(row) for id, row in rows.items()}
+        phrase_count += len(rows)
         for item in items:
             row = rows[item.id]
-            groups[item] = {**of_phrase[item.id], "model": model}
+            groups[item] = {**groups_of_id[item.id], "model": model}
             if item.box is not None:
                 box = box_of(row["instances"][item.box]["bbox"])
                 groups[item]["size"] = COCO_SIZES[coco_size(area(box))]
@@ -158,12 +159,12 @@ def groups_of(
 
 
 def _groups_of_phrase(row: Expression) -> dict[str, str]:
-    own = {"status": status_of(row)}
+    groups = {"status": status_of(row)}
     if was_checked(row) and not row.get("reviewed_by"):
         verification = row.get("verification")
         method = verification.get("method") if isinstance(verification, Mapping) else "check"
-        own["check"] = f"{method}: {verdict_of(row)}"
-    return own
+        groups["check"] = f"{method}: {verdict_of(row)}"
+    return groups
 
 
 def sample_figures(

@@ -127,12 +127,13 @@ class DecidedInOtherFiles:
         found: dict[str, OutcomeHere] = {}
         picture_names = names_of(record, key, self._picture_sizes)
         for id, expression in expressions.items():
-            alike: dict[str, Outcome] = {}
+            alike: dict[str, Outcome] = {}  # by place, as in `_phrases`
             for picture in picture_names:
                 alike = alike or self._phrases.get(_phrase_key(picture, expression), {})
             if alike:
-                whole = alike.get(f"{key} {id}") or [*alike.values()][-1]
-                found[id] = OutcomeHere(whole.on(expression), len(expression["instances"]))
+                *_, last = alike.values()
+                outcome = alike.get(f"{key} {id}") or last
+                found[id] = OutcomeHere(outcome.on(expression), len(expression["instances"]))
                 continue
             of_boxes = self._outcome_of_boxes(expression, picture_names)
             if of_boxes is not None:
@@ -142,8 +143,7 @@ class DecidedInOtherFiles:
     def _outcome_of_boxes(
         self, expression: Expression, picture_names: list[str]
     ) -> OutcomeHere | None:
-        # As in a review, the phrase is of the one who decided last, and only if all boxes are
-        # judged.
+        # As in a review, the phrase is judged once all its boxes are, by whoever decided last.
         instances = []
         verdicts = []
         for box in expression["instances"]:
@@ -174,8 +174,8 @@ def _box_key(picture: str, text: str, box: Mapping[str, Any]) -> str:
 
 
 def _check_expressions(changes: list[Mapping[str, Any]]) -> None:
-    # Raises BrokenRow or TypeError for what is no expression: that has a text, and boxes of four
-    # numbers. A side is None where the expression isn't there.
+    # Raises BrokenRow or TypeError for a side that is no expression, with a text and boxes of four
+    # numbers. An expression that was added or deleted has None on one side.
     expressions = []
     for change in changes:
         for side in (change["before"], change["after"], change.get("original")):

@@ -161,9 +161,9 @@ def _differences_of_picture(old: View, new: View) -> Iterator[tuple[str, str]]:
 
 
 def _keys_confirmed(versions: Sequence[Expressions]) -> set[_TextKey]:
-    # Those that no check had judged at first, and that are verified in the last version. A check
-    # may take several steps, each of which leaves some undecided for the next: that it says yes in
-    # the end is as it should be, and is told as no difference.
+    # The expressions that no check had judged at first, and that are verified in the last version.
+    # These are no difference to tell: a check may take several steps, each of which leaves some
+    # undecided for the next.
     first_checks: dict[_TextKey, str] = {}
     for expressions in versions:
         for key, expression in _by_text(expressions).items():

@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import BrokenRow, InputError, errors_as
 from dataflow_grounding._util.terminal import say
@@ -50,15 +50,14 @@ def apply_decisions(
         raise InputError(
             f"{out} would be overwritten, or is no file of records: name one that ends in .jsonl"
         )
-    refused: list[str] = []
-    taken_over = 0
+    taken_over = _TakenOver(0, [])
     if downloads:
-        taken_over, refused = _take_over(results, downloads)
+        taken_over = _take_over(results, downloads)
     decisions = Decisions(files.decisions, digest_of(files.annotations) or "")
     decisions.tell_damaged()
     equal_boxes = _tell_equal_boxes(files, decisions, take_equal)
     if not decisions.count:
-        raise _no_decisions(results, files, refused)
+        raise _no_decisions(results, files, taken_over.refused)
     counts = Counter(records=0, verified=0, rejected=0, outlines_left_out=0)
     path = out or files.reviewed
     _refuse_overwriting(path, out, files)
@@ -75,8 +74,8 @@ def apply_decisions(
         "equal_boxes": equal_boxes,
         "boxes_left_out": without_rejected.boxes,
         "decisions": decisions.count,
-        "taken_over": taken_over,
-        "refused": refused,
+        "taken_over": taken_over.new_count,
+        "refused": taken_over.refused,
     }
 
 
@@ -119,8 +118,8 @@ def _reviewed(files: ReviewFiles, decisions: Decisions, counts: Counter[str]) ->
 
 
 def _tell_equal_boxes(files: ReviewFiles, decisions: Decisions, take: bool) -> int:
-    # Says how many boxes equal ones that were reviewed in other files; takes those decisions over
-    # if `take`, and returns how many boxes that are.
+    # Says how many boxes equal ones that were reviewed in other files. With `take` it takes those
+    # decisions over, and returns how many boxes they are of.
     in_other_files = decisions.decided_in_other_files()
     if in_other_files is None:
         return 0
@@ -193,8 +192,12 @@ def _refuse_log(path: str, own: str) -> None:
             )
 
 
-def _take_over(results: str, downloads: tuple[str, ...]) -> tuple[int, list[str]]:
-    # Returns how many are new there, and a line for each that was refused.
+class _TakenOver(NamedTuple):
+    new_count: int  # of decisions that were not here before
+    refused: list[str]  # a line for each that was refused
+
+
+def _take_over(results: str, downloads: tuple[str, ...]) -> _TakenOver:
     reviewable = Reviewable(results)
     decisions = reviewable.decisions
     count_before = decisions.count
@@ -209,7 +212,7 @@ def _take_over(results: str, downloads: tuple[str, ...]) -> tuple[int, list[str]
             except (InputError, BrokenRow) as why:
                 refused.append(f"{path}, line {row.line}: {why}")
     decisions.sync()
-    return decisions.count - count_before, refused
+    return _TakenOver(decisions.count - count_before, refused)
 
 
 class _Download:

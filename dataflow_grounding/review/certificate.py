@@ -85,8 +85,8 @@ def _reviewers(reviewable: Reviewable, settled: Mapping[Item, bool | None]) -> d
 
 
 def _samples(reviewable: Reviewable, decisions: Decisions) -> list[StatedSample]:
-    # Those stated of another version of the file are passed over. The folders in which the
-    # reviewers of the others had pictures looked for are put first into `reviewable.folders`.
+    # The samples of this version of the file. The folders of pictures that their reviewers named
+    # are put first into `reviewable.folders`.
     samples: dict[tuple[int, int], StatedSample] = {}
     for stated in decisions.samples:
         size = stated.get("size")
@@ -129,7 +129,7 @@ def _no_sample(annotations: str, of_other_versions: Sequence[Mapping[str, Any]])
 
 
 def _on_gold(reviewable: Reviewable, gold: str, samples: Iterable[StatedSample]) -> dict[str, Any]:
-    # How often reviewers agree with gold. Items that were mixed into a sample and aren't settled
+    # How often reviewers disagree with gold. Items that were mixed into a sample and aren't settled
     # count as wrong: else leaving hard ones open would look better.
     answers = gold_answers(reviewable, gold)
     digest = digest_of(gold)

@@ -191,7 +191,7 @@ def _items_of(
     record_index: int, record: Record, expressions: Mapping[str, Expression]
 ) -> Iterator[Item]:
     doubts = _doubts_of(record, expressions)
-    of_thing = boxes_of_same_thing(expressions)
+    same_thing = boxes_of_same_thing(expressions)
     for id, row in expressions.items():
         text = row["text"]
         head = class_of(row) if "class" in row else head_of(text)
@@ -208,8 +208,9 @@ def _items_of(
                 doubt=doubts[id, None],
             )
         for index, instance in enumerate(row["instances"]):
-            surest, *others = of_thing.get((id, index), [(id, index)])
-            if surest != (id, index):
+            own_box = (id, index)
+            surest, *others = same_thing.get(own_box, [own_box])
+            if surest != own_box:
                 continue  # it is judged with the surest box of its thing
             yield Item(
                 record=record_index,
@@ -351,10 +352,10 @@ class Queue:
     def page_after(self, start: int, most: int) -> tuple[list[Item], int]:
         """Return up to `most` shown items for a page of the grid, and where the next one starts.
 
-        A page has boxes alone, of one thing (head noun) after the other, the thing with the largest
-        sum of doubts first; one of any thing that was drawn at random comes after every four. With
-        the show `empty` it has phrases without a box. `start` is an index in the order of pages,
-        not in `items`.
+        A page has the boxes of one thing (head noun) after the other. The thing with the largest
+        sum of doubts comes first, and after every four boxes one of any thing, drawn at random.
+        With the show `empty` it has phrases without a box instead. `start` is an index in the order
+        of pages, not in `items`.
         """
         if self._show == "empty":
             return self._next_shown(self._phrases_by_record, start, most)
@@ -475,22 +476,20 @@ class Queue:
         return left is not None and reviewer_verdict(left) is False
 
     def _is_to_mend(self, item: Item) -> bool:
-        # A box has yet to be drawn while the phrase has more rejected boxes of the pipeline's, or
-        # drawn in place of these, than added ones that nobody rejected. A rejected phrase without a
-        # box always has one to be drawn.
+        # A rejected phrase without a box always needs one. A rejected box needs one drawn while its
+        # phrase has more rejected boxes than added ones.
         outcome = self._outcome_of(item)
         if outcome is None or not self._is_rejected(item):
             return False
         return item.box is None or outcome.boxes_to_draw() > 0
 
     def _is_decided(self, item: Item) -> bool:
-        # A deleted box is decided; one without a reviewer's verdict, as it was only moved as a
-        # whole, has yet to be judged. Of a thing with several boxes all have to be: a phrase that
-        # came later, or whose box was judged by itself, may have no verdict yet.
+        # A deleted box is decided. Of a thing with several boxes all have to be: the phrase of one
+        # may have come later than the verdict.
         others = [item._replace(id=id, box=box) for id, box, _ in item.also]
         for one in (item, *others):
             left = self._as_reviewers_left(one)
-            if left is not None and reviewer_verdict(left) is None:
+            if left is not None and reviewer_verdict(left) is None:  # at the most moved as a whole
                 return False
         return True
 

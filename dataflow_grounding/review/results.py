@@ -53,9 +53,9 @@ def report_results(
 ) -> int:
     """Write the report of an annotations file, and count the records that it shows.
 
-    Rows that can't be read are listed among the failures. The last of `versions`, names and files,
-    are the annotations themselves, the others are shown next to them; with `is_run` they are of two
-    runs: what one run alone has is shown, too, and the page begins with what differs. Raises
+    Rows that can't be read are listed among the failures. `versions` are names and files. The last
+    one is the annotations themselves, and the others are shown next to it. With `is_run` they are
+    of two runs: what one run alone has is shown, too, and the page begins with what differs. Raises
     InputError.
     """
     classes = known_classes(annotations)
@@ -244,8 +244,8 @@ def _title_of_run(run: Mapping[str, Any], source: str) -> str:
 
 
 def _title_of_script(annotations: str, storage: FileStorage) -> str:
-    # The title names what the script read. A file of records that is among the results was made by
-    # the script itself, of the folder of images.
+    # The title names what the script read. If its file of records is among the results, the script
+    # made that file, and read the folder of images.
     prefix = "" if storage.file_name_prefix == PREFIX else storage.file_name_prefix
     data = storage.first_entry_file_name
     made_by_script = os.path.dirname(os.path.abspath(data)) == os.path.abspath(storage.cache_path)

@@ -218,14 +218,14 @@ class Session:
                 f"{len(decisions):,} decisions at once: send at most {MOST_DECISIONS:,}"
             )
         answers: list[dict[str, Any]] = []
-        last_of: dict[int, dict[str, Any]] = {}  # by a record's index, the last answer on it
+        last_answer: dict[int, dict[str, Any]] = {}  # by the index of the record that it is on
         for decision in decisions:
             error = self._take(decision)
             answers.append({"uid": decision.get("uid"), "error": error, "view": None})
             index = self.reviewable.index_of.get(str(decision.get("record")))
             if index is not None:
-                last_of[index] = answers[-1]
-        for index, answer in last_of.items():
+                last_answer[index] = answers[-1]
+        for index, answer in last_answer.items():
             answer["view"] = self.view(index)
         self.decisions.sync()
         return answers
