@@ -29,8 +29,9 @@ MOST_COMPARED = 100_000
 def look_alikes(heads: Mapping[str, int]) -> dict[str, int]:
     """Return pairs of words that may be one in two spellings, and how often the two occur in all.
 
-    They differ by hyphens or a plural alone; or have 5 to 40 letters and no digits, are equal with
-    a letter less in each or without their ending, and one occurs 20 times as often as the other.
+    The words of a pair differ by hyphens or a plural alone, as "t-shirt" and "tshirts". Or one is
+    20 times as common as the other, and they are equal if each may lose a letter ("giraffe",
+    "girafe") or its ending ("skate", "skating"). Those have 5 to 40 letters and no digits.
     """
     plain_form = {head: singular(head.replace("-", "")) for head in heads}
     heads_by_form = defaultdict[str, set[str]](set)
@@ -115,8 +116,8 @@ def sharing_boxes(
             continue
         first_count = len(expressions[first]["instances"])
         second_count = len(expressions[second]["instances"])
-        is_shared = len(shared_boxes) == first_count + second_count
-        all_boxes = is_shared and first_count == second_count
+        are_all_shared = len(shared_boxes) == first_count + second_count
+        all_boxes = are_all_shared and first_count == second_count
         yield expressions[first], expressions[second], all_boxes
 
 

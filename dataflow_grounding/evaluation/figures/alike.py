@@ -46,13 +46,13 @@ def alike_in(
                 candidates.append(_Candidate(name, number, file, group))
     # By name, so that the first of a group is the same in any order of the pictures.
     candidates.sort()
-    # group of alike pictures and data set → the first of these pictures
-    first_of = dict[tuple[int, int], Place]()
-    again: list[tuple[Place, ...]] = []
+    # by the group and the data set's number, the first picture of the group in it
+    first_places = dict[tuple[int, int], Place]()
+    repeats: list[tuple[Place, ...]] = []
     listed = set[tuple[str, bytes]]()
     for name, number, file, group in candidates:
         place = Place(name, data_sets[number].name)
-        earlier = first_of.setdefault((group, number), place)
+        earlier = first_places.setdefault((group, number), place)
         if earlier.picture == name:
             continue
         if len(data_sets) > 1:
@@ -60,16 +60,16 @@ def alike_in(
             if (name, file) in listed:
                 continue
             listed.add((name, file))
-        again.append((earlier, place))
+        repeats.append((earlier, place))
     # Of one data set, which may be large, there is nothing to sort.
-    return again, _leaks(first_of) if len(data_sets) > 1 else []
+    return repeats, _leaks(first_places) if len(data_sets) > 1 else []
 
 
-def _leaks(first_of: dict[tuple[int, int], Place]) -> list[tuple[Place, ...]]:
-    places_of = defaultdict[int, list[Place]](list)
-    for (group, _), place in sorted(first_of.items(), key=itemgetter(0)):
-        places_of[group].append(place)
-    return [tuple(places) for places in places_of.values() if len(places) > 1]
+def _leaks(first_places: dict[tuple[int, int], Place]) -> list[tuple[Place, ...]]:
+    places_of_group = defaultdict[int, list[Place]](list)
+    for (group, _), place in sorted(first_places.items(), key=itemgetter(0)):
+        places_of_group[group].append(place)
+    return [tuple(places) for places in places_of_group.values() if len(places) > 1]
 
 
 def _first_same(files: Sequence[bytes]) -> Sequence[int]:

@@ -100,9 +100,9 @@ class FigureCounts:
             self._add(kept, f"record {row.line} of {name}")
             yield row.data
 
-    def _add(self, record: Mapping[str, Any], where: str) -> None:
+    def _add(self, record: Mapping[str, Any], record_name: str) -> None:
         entries = list(_record_entries(record))
-        name, _ = names_of(record, where)
+        name, _ = names_of(record, record_name)
         self._manners.add(wordings_of(record))
         phrases = 0
         is_broken = entries[0] == ("broken", True)
@@ -175,8 +175,8 @@ class FigureCounts:
         self._counts["look_alikes"].update(look_alikes(self._counts["all_heads"]))
 
     def _count_pictures(self) -> dict[str, int | None]:
-        # Also sets `named` and counts phrases by picture. A figure is None for what wasn't looked
-        # at.
+        # Also sets `named`, and counts the phrases of each picture. A figure is None if nothing was
+        # opened to count it.
         unread = set[str]()
         if self._read:
             files, unread = files_of(self._data_sets)

@@ -66,6 +66,7 @@ def looks_of(
 
 
 def _look(path: str, folders: tuple[str, ...]) -> bytes | None:
+    # As `looks_of` says; None for a picture that can't be read.
     import numpy as np
     from PIL.Image import Resampling
 

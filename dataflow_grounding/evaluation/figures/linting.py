@@ -5,7 +5,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from dataflow_grounding._util.errors import BrokenRow, RecordError
 from dataflow_grounding._util.lazy import load_table
@@ -59,6 +59,9 @@ class Finding(NamedTuple):
     where: str
 
 
+FactsOrWhy: TypeAlias = ImageFacts | str  # of a picture, or why it can't be read
+
+
 class _PictureBoxes(NamedTuple):
     path: str
     boxes: set[Bbox]
@@ -105,8 +108,7 @@ def _all_findings(
 
 def _with_facts(
     path: str, folders: tuple[str, ...], read: bool
-) -> Iterator[tuple[Row, ImageFacts | str | None]]:
-    # Each row with the facts of its picture, or why it can't be read, or None if it isn't to be.
+) -> Iterator[tuple[Row, FactsOrWhy | None]]:
     # Records of one picture often follow each other, so facts are kept.
     facts_of = lru_cache(2**16)(partial(_facts_of, folders=folders))
 
@@ -114,7 +116,7 @@ def _with_facts(
         row, facts = known
         return read and facts is None and row.data is not None
 
-    def with_facts(known: tuple[Row, ImageFacts | None]) -> tuple[Row, ImageFacts | str | None]:
+    def with_facts(known: tuple[Row, ImageFacts | None]) -> tuple[Row, FactsOrWhy | None]:
         row, facts = known
         return row, facts_of(path_of(row.data or {})) if is_unread(known) else facts
 
@@ -127,9 +129,7 @@ def _with_facts(
         yield from side_by_side(with_facts, known_rows, is_unread)
 
 
-def _findings_in_record(
-    record: dict[str, Any], picture: ImageFacts | str | None
-) -> Iterator[Finding]:
+def _findings_in_record(record: dict[str, Any], picture: FactsOrWhy | None) -> Iterator[Finding]:
     # lint_rules.yaml says what each rule is about
     size = picture.size if isinstance(picture, ImageFacts) else stated_size(record)
     yield from _findings_in_picture(record, picture)
@@ -168,7 +168,7 @@ def _texts_in(caption: str, expressions: Sequence[Mapping[str, Any]]) -> set[str
 
 
 def _findings_in_picture(
-    record: Mapping[str, Any], picture: ImageFacts | str | None
+    record: Mapping[str, Any], picture: FactsOrWhy | None
 ) -> Iterator[Finding]:
     if isinstance(picture, str):
         yield Finding("DG401", picture)
@@ -197,7 +197,7 @@ def _remembered_facts(
     return facts if facts and facts.media_type == "image/jpeg" else None
 
 
-def _facts_of(path: str, folders: tuple[str, ...]) -> ImageFacts | str:
+def _facts_of(path: str, folders: tuple[str, ...]) -> FactsOrWhy:
     try:
         file_path = find_file(path, folders).path
         data = read_file(file_path)

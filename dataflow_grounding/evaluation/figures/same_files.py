@@ -20,8 +20,9 @@ T = TypeVar("T")
 class DataSet:
     """A data set's pictures, numbered from 0 as they come.
 
-    `number_of` and `counts` have an entry for each: how many phrases, or records, it has.
-    `checkpoint` is the folder in which its run remembers pictures; it may be missing.
+    `number_of` has each picture's number by its name; `counts` has by that number how many phrases,
+    or records, it has. `checkpoint` is the folder in which the data set's run remembers pictures;
+    it may be missing.
     """
 
     def __init__(self, name: str = "") -> None:
@@ -76,7 +77,7 @@ def files_of(data_sets: Sequence[DataSet]) -> tuple[list[bytes], set[str]]:
                 shared_paths.append(path)
         digests = _digests_of(shared_paths, data_set)
         for name, size in zip(data_set.number_of, sizes, strict=True):
-            file: bytes | None = None  # as of one that isn't there, whose size is 0
+            file: bytes | None = None  # of a missing one, whose size is 0
             if size > 0 and size_counts[size] > 1:
                 file = next(digests)
             elif size > 0:

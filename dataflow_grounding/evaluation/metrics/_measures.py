@@ -106,10 +106,8 @@ def _scored_boxes(
 
 
 def _calibration_columns(scored: list[tuple[float, bool]]) -> dict[str, float]:
-    """Return by how far the scores in each of ten bins are off: 0.3 up to 0.4 in `bin_3`.
-
-    The expected calibration error is made of the absolute sums of the bins (Guo 2017).
-    """
+    # By how far scores are off, summed for each tenth of them: `bin_3` is of 0.3 up to 0.4. The
+    # expected calibration error is made of the absolute sums of the bins (Guo 2017).
     bins = [0.0] * _BINS
     for score, is_right in scored:
         number = min(int(score * _BINS), _BINS - 1)
@@ -259,9 +257,9 @@ def _matthews(sums: Mapping[str, Any]) -> Any:
     said_present = true_positives + false_positives
     said_absent = present + absent - said_present
     # 1, not 0, where all answers are alike: the numerator is 0 then, and so is the correlation.
-    answers = np.maximum(said_present * said_absent, 1)
+    said_product = np.maximum(said_present * said_absent, 1)
     agreement = true_positives * true_negatives - false_positives * false_negatives
-    return share(agreement, np.sqrt(answers * present * absent))
+    return share(agreement, np.sqrt(said_product * present * absent))
 
 
 def share(part: Any, whole: Any) -> Any:

@@ -67,8 +67,9 @@ def _lower_bound(hits: int, draws: int, tail: float) -> float:
     if not hits:
         return 0.0
     counts = np.arange(hits, draws + 1)
-    log_orders = [math.lgamma(n + 1) + math.lgamma(draws - n + 1) for n in counts]
-    log_ways = math.lgamma(draws + 1) - np.array(log_orders)
+    # lgamma(n + 1) is the logarithm of n!
+    log_divisors = [math.lgamma(n + 1) + math.lgamma(draws - n + 1) for n in counts]
+    log_ways = math.lgamma(draws + 1) - np.array(log_divisors)
     low = 0.0
     high = 1.0
     while high - low > 1e-9:
@@ -99,10 +100,11 @@ def kept_and_right(boxes: np.ndarray) -> np.ndarray:
 
 def cuts(curve: np.ndarray) -> list[dict[str, float]]:
     """Return, for each of _WISHED_SHARES that is reached, the lowest score to cut at for it."""
-    lowest = dict[tuple[float, ...], dict[str, float]]()  # one for all shares that it reaches
+    # by its values, so that a cut that reaches several shares is listed once
+    lowest_cuts = dict[tuple[float, ...], dict[str, float]]()
     for wished in _WISHED_SHARES:
         reached = curve[curve[:, 2] >= wished]
         if len(reached):
             score, kept, right = reached[-1].tolist()  # scores fall along the curve
-            lowest[score, kept, right] = {"score": score, "kept": kept, "right": right}
-    return list(lowest.values())
+            lowest_cuts[score, kept, right] = {"score": score, "kept": kept, "right": right}
+    return list(lowest_cuts.values())

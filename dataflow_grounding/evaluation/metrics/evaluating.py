@@ -111,13 +111,13 @@ class Evaluation:
         }
 
     def _largest_groups(self, kind: str) -> dict[str, Figures]:
-        of_kind = self.groups[kind]
-        by_size = sorted(of_kind, key=lambda name: -of_kind[name]["phrases"])
+        sums_of_group = self.groups[kind]
+        by_size = sorted(sums_of_group, key=lambda name: -sums_of_group[name]["phrases"])
         shown: dict[str, Figures] = {}
         for name in sorted(by_size[:_MOST_GROUPS]):
-            group = of_kind[name]
-            figures = _to_json(figures_from_sums(group, self.rules))
-            shown[name] = {"expressions": int(group["phrases"])}
+            sums = sums_of_group[name]
+            figures = _to_json(figures_from_sums(sums, self.rules))
+            shown[name] = {"expressions": int(sums["phrases"])}
             shown[name] |= {measure: figures[measure] for measure in _GROUP_MEASURES}
         return shown
 

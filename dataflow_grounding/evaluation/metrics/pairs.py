@@ -99,10 +99,10 @@ class Pairs:
     def _index_pictures(self, gold_names: list[Names], found_names: list[Names]) -> None:
         # Sets the records by picture of both sides. Pictures are numbered by their paths' order.
         paths = sorted({path for path, _ in gold_names})
-        number_of = {path: number for number, path in enumerate(paths)}
-        gold_of_id = _gold_pictures_by_id(gold_names, found_names)
-        self._gold_records = _RecordsByPicture(gold_names, number_of, gold_of_id)
-        self._found_records = _RecordsByPicture(found_names, number_of, gold_of_id)
+        number_of_path = {path: number for number, path in enumerate(paths)}
+        path_of_id = _gold_paths_by_id(gold_names, found_names)
+        self._gold_records = _RecordsByPicture(gold_names, number_of_path, path_of_id)
+        self._found_records = _RecordsByPicture(found_names, number_of_path, path_of_id)
 
     def __iter__(self) -> Iterator[PairedRecord]:
         for image in range(self._gold_records.pictures):
@@ -161,9 +161,8 @@ def _tails_of(path: str) -> Iterator[str]:
 
 
 def _without_folders(names: list[Names], others: list[Names]) -> list[Names]:
-    # Cuts as many of a path's first folders as makes it one of the `others`; a path that can't be
-    # made one of them stays whole. Where two pictures would get the same path so, all names are
-    # returned as they are.
+    # Cuts first folders off a path until it is one of the `others`, as "train/a.jpg" to "a.jpg". A
+    # path that never becomes one stays whole. All stay whole if two pictures would get one path.
     known = {path for path, _ in others}
     cut: list[Names] = []
     path_of_cut: dict[str, str] = {}
@@ -182,21 +181,24 @@ def _without_folders(names: list[Names], others: list[Names]) -> list[Names]:
 class _RecordsByPicture:
     """The indices of a file's records, looked up by the gold's picture that they are of.
 
-    `gold_of_id` has the gold's path of a picture by its id, where only the id tells which it is.
+    `path_of_id` has the gold's path of a picture by its id, where only the id tells which it is.
     Records of a picture that the gold doesn't have are left out.
     """
 
     def __init__(
-        self, names: list[Names], number_of: Mapping[str, int], gold_of_id: Mapping[str, str]
+        self,
+        names: list[Names],
+        number_of_path: Mapping[str, int],
+        path_of_id: Mapping[str, str],
     ) -> None:
         import numpy as np
 
-        self.pictures = len(number_of)
-        own_pictures = array("q")  # the number of each record's picture, -1 for none of the gold's
+        self.pictures = len(number_of_path)
+        numbers = array("q")  # of each record's picture, -1 for none of the gold's
         for path, own_id in names:
-            gold_name = path if path in number_of else gold_of_id.get(own_id, "")
-            own_pictures.append(number_of.get(gold_name, -1))
-        pictures = np.frombuffer(own_pictures, np.int64)
+            gold_path = path if path in number_of_path else path_of_id.get(own_id, "")
+            numbers.append(number_of_path.get(gold_path, -1))
+        pictures = np.frombuffer(numbers, np.int64)
         order = np.argsort(pictures, kind="stable")
         # The indices of records by picture, without those of no gold picture, which sort first.
         self._order = order[np.count_nonzero(pictures < 0) :]
@@ -213,22 +215,22 @@ class _RecordsByPicture:
         return indices
 
 
-def _gold_pictures_by_id(gold: list[Names], found: list[Names]) -> dict[str, str]:
-    # The gold's paths of pictures that only their ids pair: the found side doesn't have the path,
-    # and on each side a single picture states the id.
+def _gold_paths_by_id(gold: list[Names], found: list[Names]) -> dict[str, str]:
+    # Of pictures that only their ids pair: the found side doesn't have the gold's path, and on each
+    # side a single picture states the id.
     found_paths = {path for path, _ in found}
     open_ids = {own_id for path, own_id in gold if own_id and path not in found_paths}
     if not open_ids:
         return {}
     gold_by_id = _paths_by_id(gold, open_ids)
     found_by_id = _paths_by_id(found, open_ids)
-    gold_of_id = {}
+    path_of_id = {}
     for own_id, paths in gold_by_id.items():
         is_unique = len(paths) == len(found_by_id[own_id]) == 1
         if is_unique and paths.isdisjoint(found_paths):
             [path] = paths
-            gold_of_id[own_id] = path
-    return gold_of_id
+            path_of_id[own_id] = path
+    return path_of_id
 
 
 def _paths_by_id(names: list[Names], ids: Collection[str]) -> defaultdict[str, set[str]]:
@@ -315,36 +317,34 @@ def _comparable(text: str) -> str:
 
 
 def _match(record: PairedRecord, found: list[Row], unique_ids: Collection[int]) -> None:
-    # Fills the record's phrases and counts. Phrases are matched by id, span and text, then one that
-    # is the name of a class with one that states this class.
+    # Fills the record's phrases and counts.
     gold = record.gold["expressions"]
     gold_keys = [_keys_of(phrase, unique_ids) for phrase in gold]
     found_keys = [_keys_of(phrase, unique_ids) for phrase in found]
+    ids = ([keys.by_id for keys in gold_keys], [keys.by_id for keys in found_keys])
+    spans = ([keys.by_span for keys in gold_keys], [keys.by_span for keys in found_keys])
     gold_texts = [keys.text for keys in gold_keys]
     found_texts = [keys.text for keys in found_keys]
-    partner: dict[int, int] = {}  # index of a gold phrase → index of the found one
-    for gold_side, found_side in (
-        ([keys.by_id for keys in gold_keys], [keys.by_id for keys in found_keys]),
-        ([keys.by_span for keys in gold_keys], [keys.by_span for keys in found_keys]),
-        (gold_texts, found_texts),
-    ):
-        partner |= _match_by_key(gold, found, gold_side, found_side, partner)
-    matched_by_words = len(partner)
-    for gold_side, found_side in (
-        (gold_texts, [keys.of_class for keys in found_keys]),
-        ([keys.of_class for keys in gold_keys], found_texts),
-    ):
-        partner |= _match_by_key(gold, found, gold_side, found_side, partner)
-    further = _further_of_class(gold_keys, found_keys, partner)
+    found_of_gold: dict[int, int] = {}  # by a gold phrase's index, that of the found one
+    for gold_side, found_side in (ids, spans, (gold_texts, found_texts)):
+        found_of_gold |= _match_by_key(gold, found, gold_side, found_side, found_of_gold)
+    matched_by_words = len(found_of_gold)
+    # Then a phrase that is the name of a class is matched with one that states this class.
+    gold_classes = [keys.of_class for keys in gold_keys]
+    found_classes = [keys.of_class for keys in found_keys]
+    for gold_side, found_side in ((gold_texts, found_classes), (gold_classes, found_texts)):
+        found_of_gold |= _match_by_key(gold, found, gold_side, found_side, found_of_gold)
+    further_of_gold = _further_of_class(gold_keys, found_keys, found_of_gold)
     for index, phrase in enumerate(gold):
         found_phrase = None
-        if index in partner:
-            of_phrase = [found[number] for number in (partner[index], *further[index])]
-            found_phrase = _as_one(of_phrase)
-            record.repeated += sum(len(each["instances"]) for each in of_phrase)
+        if index in found_of_gold:
+            indices = (found_of_gold[index], *further_of_gold[index])
+            matches = [found[found_index] for found_index in indices]
+            found_phrase = _as_one(matches)
+            record.repeated += sum(len(match["instances"]) for match in matches)
             record.repeated -= len(found_phrase["instances"])
         record.phrases.append((phrase, found_phrase))
-    matched = set(partner.values()).union(*further.values())
+    matched = set(found_of_gold.values()).union(*further_of_gold.values())
     record.extra = [phrase for index, phrase in enumerate(found) if index not in matched]
     record.by_class = len(matched) - matched_by_words
 
@@ -354,11 +354,11 @@ def _match_by_key(
     found: Sequence[Row],
     gold_keys: Sequence[Hashable],
     found_keys: Sequence[Hashable],
-    partner: Mapping[int, int],
+    found_of_gold: Mapping[int, int],
 ) -> dict[int, int]:
     matched: dict[int, int] = {}
-    gold_by_key = _unmatched_by_key(gold_keys, set(partner))
-    found_by_key = _unmatched_by_key(found_keys, set(partner.values()))
+    gold_by_key = _unmatched_by_key(gold_keys, set(found_of_gold))
+    found_by_key = _unmatched_by_key(found_keys, set(found_of_gold.values()))
     for key, gold_indices in gold_by_key.items():
         gold_phrases = {index: gold[index] for index in gold_indices}
         found_phrases = {index: found[index] for index in found_by_key.get(key, ())}
@@ -377,18 +377,21 @@ def _unmatched_by_key(
 
 
 def _further_of_class(
-    gold: Sequence[_Keys], found: Sequence[_Keys], partner: Mapping[int, int]
+    gold: Sequence[_Keys], found: Sequence[_Keys], found_of_gold: Mapping[int, int]
 ) -> defaultdict[int, list[int]]:
-    # By a matched gold phrase that is the name of a class, the further found phrases that state
-    # this class, such as "a man" and "a woman" for "person".
-    by_name = _unmatched_by_key([keys.text for keys in gold], ())
-    taken = set(partner.values())
-    further = defaultdict[int, list[int]](list)
+    # If the gold's only "person" is matched with "a man", then "a woman", which states the class
+    # person, is a further match of it.
+    gold_by_text = _unmatched_by_key([keys.text for keys in gold], ())
+    taken = set(found_of_gold.values())
+    further_of_gold = defaultdict[int, list[int]](list)
     for index, keys in enumerate(found):
-        named = by_name.get(keys.of_class, [])
-        if index not in taken and len(named) == 1 and named[0] in partner:
-            further[named[0]].append(index)
-    return further
+        gold_indices = gold_by_text.get(keys.of_class, [])
+        if index in taken or len(gold_indices) != 1:
+            continue
+        [gold_index] = gold_indices
+        if gold_index in found_of_gold:
+            further_of_gold[gold_index].append(index)
+    return further_of_gold
 
 
 def _as_one(phrases: Sequence[Row]) -> Row:
@@ -513,12 +516,13 @@ def _overlaps_of_nearest(found: Sequence[Bbox], gold: Sequence[Bbox]) -> list[Ov
         indices_of[box].append(index)
     boxes = sorted(indices_of)
     most = max(MOST_PAIRS // len(found), 1)
-    equal_before = Counter[Bbox]()  # found boxes that came before
+    equal_before = Counter[Bbox]()  # by a found box, how many equal ones came before
     overlaps = []
     for found_index, found_box in enumerate(found):
         for place in nearest(boxes, found_box, most):
             shared = iou(found_box, boxes[place])
             if shared:
+                # Equal found boxes take turns with equal gold boxes.
                 indices = indices_of[boxes[place]]
                 gold_index = indices[equal_before[found_box] % len(indices)]
                 overlaps.append(Overlap(shared, found_index, gold_index))

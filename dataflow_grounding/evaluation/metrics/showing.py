@@ -102,13 +102,13 @@ def figures_page(figures: Mapping[str, Any], names: Sequence[str]) -> str:
 def _legend(figures: Mapping[str, Any]) -> str:
     # Measures that mean the same but for a number, as `acc_0.5` and `acc_0.75`, have one line,
     # under the name of the first.
-    told: dict[str, str] = {}
+    glosses: dict[str, str] = {}
     for name, value in figures.items():
         gloss = _gloss_of(name)
-        if isinstance(value, (int, float)) and gloss and gloss not in told.values():
-            told[name] = gloss
-    width = max(map(len, told), default=0)
-    return "\n".join(f"{name:{width}}  {gloss}" for name, gloss in told.items())
+        if isinstance(value, (int, float)) and gloss and gloss not in glosses.values():
+            glosses[name] = gloss
+    width = max(map(len, glosses), default=0)
+    return "\n".join(f"{name:{width}}  {gloss}" for name, gloss in glosses.items())
 
 
 def _gloss_of(name: str) -> str:
@@ -160,6 +160,7 @@ def _runs_table(
 
 
 def _is_further_rank(name: str, names_before: str) -> bool:
+    # For example `r10_any` after `r1_any, r5`.
     rank, _, what = name.partition("_")
     first = names_before.partition(",")[0]
     before, _, what_before = first.partition("_")
