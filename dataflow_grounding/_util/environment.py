@@ -59,18 +59,19 @@ def read_env_files(folders: Iterable[str] = (".",)) -> list[str]:
 def _add_settings(path: str) -> None:
     file = os.path.realpath(path)
     passed_over = []
-    for name, (value, line) in _settings(path).items():
+    for name, setting in _settings(path).items():
         if name in os.environ:
             continue
         if not may_be_in_env_file(name):
             passed_over.append(name)
             continue
-        if "${" in value:
+        if "${" in setting.value:
             raise SpecError(
-                f"{path}, line {line}: {name} holds ${{…}}, which is not filled in: write its value"
+                f"{path}, line {setting.line}: {name} holds ${{…}}, which is not filled in: write"
+                " its value"
             )
-        os.environ[name] = value
-        _set_by[name] = _SetByFile(value, file)
+        os.environ[name] = setting.value
+        _set_by[name] = _SetByFile(setting.value, file)
     if passed_over and file not in _told:
         _told.add(file)
         say(
@@ -118,9 +119,9 @@ def refuse_key_from_another_place(
     if variable_and_file is None:
         return
     variable, file = variable_and_file
-    of_file = [os.environ[name] for name in _set_by if _file_of(name) == file]
-    texts = [text for text in (key, *headers.values()) if text and text not in of_file]
-    secret = _key_of_variable_in(texts) or _secret_of_spec(key, headers, texts, of_file)
+    file_values = [os.environ[name] for name in _set_by if _file_of(name) == file]
+    texts = [text for text in (key, *headers.values()) if text and text not in file_values]
+    secret = _key_of_variable_in(texts) or _secret_of_spec(key, headers, texts, file_values)
     if secret:
         raise SpecError(
             f"{variable} is set by {file}, and {secret} is not: a key goes to no address that"
@@ -130,11 +131,10 @@ def refuse_key_from_another_place(
 
 
 def _key_of_variable_in(texts: list[str]) -> str:
-    # Returns, in words, a key of the environment that is in the texts; "" without one. A whole text
-    # is compared with the variables named as secrets, and with all others of some length, because a
-    # variable of any name may hold a key. Within a text, as in `Bearer KEY`, only long values of
-    # variables named as secrets are looked for: a longer text may hold the value of any other
-    # variable by accident.
+    # Names a key of the environment that is in the texts, in words; "" without one. A whole text
+    # may be the value of any variable: one named as a secret, or one with a long value. Within a
+    # text, as in `Bearer KEY`, only long values of variables named as secrets count: it may hold
+    # the value of another variable by accident.
     for name, content in os.environ.items():
         value = content.strip()
         is_secret = is_secret_variable(name)
@@ -149,15 +149,15 @@ def _key_of_variable_in(texts: list[str]) -> str:
 
 
 def _secret_of_spec(
-    key: str | None, headers: Mapping[str, str], texts: list[str], of_file: list[str]
+    key: str | None, headers: Mapping[str, str], texts: list[str], file_values: list[str]
 ) -> str:
-    # Returns, in words, a secret that the spec states itself; "" without one. `of_file` are the
-    # values that the `.env` file set.
+    # Names a secret that the spec states itself, in words; "" without one. `file_values` are those
+    # that the `.env` file set.
     if key and key in texts and is_no_word(key):
         return "the key"
     for name, text in headers.items():
-        is_of_file = any(len(value) >= _SHORTEST and value in text for value in of_file)
-        if not is_of_file and any(map(is_no_word, secrets_of({name: text}))):
+        has_file_value = any(len(value) >= _SHORTEST and value in text for value in file_values)
+        if not has_file_value and any(map(is_no_word, secrets_of({name: text}))):
             return f"what the header {name} holds"
     return ""
 
@@ -170,12 +170,16 @@ def _file_of(name: str) -> str:
     return setting.file
 
 
-def _settings(path: str) -> dict[str, tuple[str, int]]:
-    # Returns by name each value and the line where it is. A line that can't be read may be a key:
-    # it isn't shown.
+class _Setting(NamedTuple):
+    value: str
+    line: int  # where it is in its file
+
+
+def _settings(path: str) -> dict[str, _Setting]:
+    # A line that can't be read may be a key: it isn't shown.
     from dotenv.parser import parse_stream
 
-    settings: dict[str, tuple[str, int]] = {}
+    settings: dict[str, _Setting] = {}
     for binding in parse_stream(io.StringIO(_text_of(path))):
         # A binding begins with the empty lines above it, which don't count for its line.
         text = binding.original.string
@@ -190,7 +194,7 @@ def _settings(path: str) -> dict[str, tuple[str, int]]:
                     " closed"
                 )
         elif binding.key is not None and binding.value is not None:
-            settings[binding.key] = (binding.value, line)
+            settings[binding.key] = _Setting(binding.value, line)
     return settings
 
 

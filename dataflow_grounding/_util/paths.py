@@ -55,9 +55,9 @@ def joined(folder: str, path: str) -> str:
         return path
     if not is_remote(folder) or is_absolute(path):
         return os.path.join(plain_path(folder), plain_path(path))
-    end = cast("re.Match[str]", _BUCKET_OR_REPOSITORY.match(folder)).end()
-    within = posixpath.normpath(f"/{folder[end:]}/{path}").lstrip("/")
-    return f"{folder[:end]}/{within}"
+    bucket_end = cast("re.Match[str]", _BUCKET_OR_REPOSITORY.match(folder)).end()
+    within = posixpath.normpath(f"/{folder[bucket_end:]}/{path}").lstrip("/")
+    return f"{folder[:bucket_end]}/{within}"
 
 
 def path_within(path: str, root: str | None) -> str:

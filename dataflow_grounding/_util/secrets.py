@@ -230,9 +230,9 @@ def words_of(error: BaseException) -> str:
 
 def masked(value: Any, secret: bool = False, ours: bool = True) -> Any:
     """Return settings as they may be written: secrets blotted out, references (`${oc.env:KEY}`)
-    kept. `secret` says that the value is one. In settings of `ours`, only `api_key` and
-    `extra_headers` are. The names within `extra_body`, Gemini's `extra` and `settings` aren't ours:
-    there, each name that sounds like a secret's is taken for one.
+    kept. `secret` says that the value is one. `ours` says that this package names the settings:
+    then `api_key` and `extra_headers` are secrets. In other settings, and within `extra_body`,
+    Gemini's `extra` and `settings`, each name that sounds like a secret's is taken for one.
     """
     if isinstance(value, Mapping):
         inside = {}

@@ -13,7 +13,7 @@ def check_values(text: str) -> None:
     """Raise ValueError, one line, for YAML of too many or too deep values; none of it is made."""
     counts = [0]  # of the values in each list or mapping around
     anchors: list[str | None] = [None]  # of the same lists and mappings
-    of_anchor: dict[str, int] = {}  # an anchor's values, which each alias of it stands for
+    count_of_anchor: dict[str, int] = {}  # of the values that each alias of an anchor stands for
     for event in yaml.parse(text, Loader=_LOADER):
         if isinstance(event, yaml.CollectionStartEvent):
             counts.append(1)
@@ -22,10 +22,10 @@ def check_values(text: str) -> None:
             count = counts.pop()
             anchor = anchors.pop()
             if anchor is not None:
-                of_anchor[anchor] = count
+                count_of_anchor[anchor] = count
             counts[-1] += count
         elif isinstance(event, yaml.AliasEvent):
-            counts[-1] += of_anchor.get(event.anchor or "", 1)
+            counts[-1] += count_of_anchor.get(event.anchor or "", 1)
         elif isinstance(event, yaml.ScalarEvent):
             counts[-1] += 1
         if len(counts) > DEEPEST:

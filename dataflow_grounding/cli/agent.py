@@ -53,9 +53,9 @@ def context(here: click.Context) -> None:
 
 
 def _commands(here: click.Context) -> Iterator[str]:
-    # A line for each command. Options that it shares with an earlier one are told by that one's
-    # name: `(those of check)`.
-    options_of: dict[str, set[str]] = {}  # by command, those of the commands so far
+    # A line for each command. If it has more than _MANY options of an earlier one, these are told
+    # by that one's name: `(those of check)`.
+    options_of: dict[str, set[str]] = {}  # by the name of an earlier command
     for name, purpose in COMMANDS.items():
         command = cli.command_named(here, name)
         arguments = []
@@ -74,16 +74,19 @@ def _commands(here: click.Context) -> Iterator[str]:
 
 
 def _spec_keys() -> list[str]:
-    # Lines of the specs that no earlier spec has; heads of blocks are repeated, as they say what
-    # the lines below them are of. Empty lines, and comments that begin a line, are left out.
+    # The lines of each spec that no earlier spec has. Heads of blocks are repeated: they say what
+    # the lines below them are of.
     lines: list[str] = []
     earlier_lines = set[str]()
     for name in PIPELINES:
         text = files("dataflow_grounding.spec").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
-        keys = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
-        lines += [line for line in keys if line not in earlier_lines]
+        # without empty lines, and comments that take a whole line
+        key_lines = [
+            line for line in text.splitlines() if line.strip() and not line.startswith("#")
+        ]
+        lines += [line for line in key_lines if line not in earlier_lines]
         heads = ("workflow", "data", name)
-        earlier_lines.update(line for line in keys if line.strip().rstrip(":") not in heads)
+        earlier_lines.update(line for line in key_lines if line.strip().rstrip(":") not in heads)
     return lines
 
 

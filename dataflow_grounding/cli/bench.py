@@ -103,10 +103,10 @@ def bench_command(
     if own:
         _say_choice(document, ways, silent=as_json)
     # Ways of the document that this call didn't ask don't count.
-    asked = [document["ways"][way]["figures"] for way in ways if way in document["ways"]]
-    if any(failed_all(of_way) for of_way in asked):
+    figures_of_asked = [document["ways"][way]["figures"] for way in ways if way in document["ways"]]
+    if any(map(failed_all, figures_of_asked)):
         return 4
-    return 1 if any(checked_nothing(of_way) for of_way in asked) else 0
+    return 1 if any(map(checked_nothing, figures_of_asked)) else 0
 
 
 def _own_pictures(ctx: click.Context, folder: str | None, gold: str | None) -> PictureSet | None:

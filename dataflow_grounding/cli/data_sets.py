@@ -113,8 +113,8 @@ def split_command(
 
 
 def _missed_ratios(parts: dict[str, Any], weights: dict[str, float], alike: int) -> str:
-    # A sentence that says why parts have other sizes than was asked for; "" where each is off by
-    # one picture at the most, or by a twentieth of all.
+    # A sentence that says why parts have other sizes than was asked for. It is "" if none is off by
+    # more than one picture, or a twentieth of all where that is more.
     counts = {name: part["pictures"] for name, part in parts.items()}
     total = sum(counts.values())
     why = f"{total:,} pictures are few" if total > 1 else "there is 1 picture"
@@ -211,16 +211,16 @@ def _says_something(name: str, figure: Any) -> bool:
 
 
 def _say_folded(names: Sequence[str], figures: Mapping[str, Any]) -> None:
-    # One line for all figures that are empty; maps, tables, what wasn't measured (None), and leaks,
-    # which one data set has none of, aren't in it.
-    nothing_of = []
+    # One line for all figures that are empty. Left out are maps, tables, what wasn't measured
+    # (None), and leaks, of which a single data set has none.
+    empty = []
     for name in names:
         row = FIGURES[name]
         is_counted = figures[name] is not None and row.get("kind") not in ("grid", "table")
         if is_counted and name != "leaks":
-            nothing_of.append(row["about"])
-    if nothing_of:
-        say(f"nothing of: {'; '.join(nothing_of)}", err=False)
+            empty.append(row["about"])
+    if empty:
+        say(f"nothing of: {'; '.join(empty)}", err=False)
     if names:
         say("--all prints these, too; --json every figure", err=False)
 

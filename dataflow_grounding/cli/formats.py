@@ -128,8 +128,8 @@ def _parse_options(
         name, equals, value = text.partition("=")
         if equals and name:
             options[name] = value
-    of_command = {"path", "format", "image_root"}
-    if len(options) < len(texts) or options.keys() & of_command:
+    arguments_of_command = {"path", "format", "image_root"}
+    if len(options) < len(texts) or options.keys() & arguments_of_command:
         raise click.BadParameter(
             "should be an option of the format, as offset=1, and each once", ctx, parameter
         )
@@ -238,8 +238,8 @@ def _bad_facts(bad: BadEntries) -> dict[str, Any]:
 
 
 def _missing_pictures(paths: list[str], folder: str, unpacked: str) -> list[str]:
-    # A remark where none of the first pictures is there. A store isn't asked: whether they are
-    # there is seen when they are used. Pictures of the data itself are in `unpacked`.
+    # A remark if none of the first pictures is found; a store isn't asked. Pictures that came in
+    # the data itself are in `unpacked`.
     if any(waits(path, (folder,)) for path in paths) or not paths:
         return []
     for path in paths:
@@ -279,7 +279,7 @@ def convert(
     source = find_format(source_name, **options)
     source.bad = BadEntries(stops=settings["strict"])
     folders = [image_root or folder_of(path)]
-    # Of a user's own format it isn't known here what its file is called: any ending is a file's.
+    # The file of a user's own format may have any name, so any PATH may be one.
     is_one_file = is_data_file(out, FORMATS.get(format, {"file": out})["file"])
     if source.packs and settings["images"] == "link" and image_root is None:
         raise InputError(
@@ -375,10 +375,10 @@ def _passed_over_lines(passed_over: Counter[str]) -> list[str]:
 def _exported(
     records: Any, format: str, out: str, folders: tuple[str, ...], settings: Mapping[str, Any]
 ) -> Exported:
-    by_class: dict[str, float] = dict(settings["min_score"])  # "" for all that have none
+    score_of_class: dict[str, float] = dict(settings["min_score"])  # "" is any other class
     select = Selection(
-        min_score=by_class.pop("", None),
-        min_scores=by_class,
+        min_score=score_of_class.pop("", None),
+        min_scores=score_of_class,
         verified_only=settings["verified_only"],
         keep_rejected=settings["keep_rejected"],
         partly_verified=settings["partly_verified"],
@@ -394,8 +394,8 @@ def _exported(
 
 
 def _tell_exported(exported: Exported, format: str, as_json: bool, source: Format | None) -> int:
-    # Returns the exit code. `source` is the format that the records were read from; None of a run's
-    # results.
+    # Gives the exit code. `source` is the format that the records were read from, None for results
+    # of a run.
     passed_over = Counter[str]() if source is None else _positive(source.passed_over)
     remarks = [*exported.remarks]
     if source is not None:

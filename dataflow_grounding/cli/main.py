@@ -198,7 +198,7 @@ def as_command() -> Iterator[None]:
         say("Error: interrupted: run the same command again")
         raise SystemExit(130) from None
     except (MemoryError, RuntimeError) as error:
-        # Where memory lacks for a thread's stack, Python says it in words alone.
+        # A thread that can't start for want of memory is a RuntimeError, known by its words alone.
         if isinstance(error, RuntimeError) and "can't start new thread" not in str(error):
             raise
         if "--debug" in sys.argv:
@@ -268,10 +268,8 @@ class _FailSafeFile(io.FileIO):
 @contextmanager
 def _standard_streams() -> Iterator[None]:
     # Output that can't be written raises nothing in the block. At its end a line says so, and the
-    # exit code 0 becomes 130; a reader that went away, such as `head`, is fine. What programs print
-    # that user code starts goes to standard error, not into the answer. Nothing is done where the
-    # caller has put a stream of its own in the place of standard output.
-    if sys.stdout is not sys.__stdout__:
+    # exit code 0 becomes 130. A reader that went away, such as `head`, is no error.
+    if sys.stdout is not sys.__stdout__:  # the caller has put a stream of its own there
         yield
         return
     # A stream that was closed before the process began is None: the next file that is opened would

@@ -44,9 +44,9 @@ class _Listener(Serving):
 
 
 def unanswerable(run: SpecRun) -> list[str]:
-    """Return what steps ask that their servings can't answer, one line each. Where an operator
-    doesn't state its tasks, it is called on the first TRIED records, up to its first request, with
-    made-up columns for what earlier steps would have added.
+    """Return what steps ask that their servings can't answer, one line each. An operator that
+    doesn't state its tasks is called on the first TRIED records, up to its first request. What
+    earlier steps would have added to them is made up.
     """
     lines = []
     all_are_stated = True
@@ -85,11 +85,13 @@ async def _call_each(
 ) -> None:
     # A step that gets no reply, or fails, doesn't end a record here: a later one may ask as well.
     memo = ImageMemo(None, keeps=False)
-    askings = [Asking(one, run.options, Budget(None, None, None)) for one in listeners]
+    unlimited = Budget(max_requests=None, usd=None, prices=None)
+    askings = [Asking(listener, run.options, unlimited) for listener in listeners]
     for record in records:
         for step, asking in zip(run.job.steps, askings, strict=True):
+            no_store = KeyedLog("")
             ask = StepAsk(
-                asking, KeyedLog(""), step.label, priority=(0,), wording=step.operator.wording
+                asking, no_store, step.label, priority=(0,), wording=step.operator.wording
             )
             update, _ = await annotated(step.operator, record, ask, memo)
             record = record.updated(_made_up(step, record) if update is None else update)
@@ -110,11 +112,11 @@ def _made_up(step: Step, record: Record) -> Update:
         instances = [box] if status == "grounded" else []
         common = {"expression_id": status, "text": text, "noun_chunk": text, "char_span": None}
         expressions.append({**common, "instances": instances, "status": status})
-    known = {"caption": text, "cleaned_caption": text, "expressions": expressions}
+    by_usual_name = {"caption": text, "cleaned_caption": text, "expressions": expressions}
     update: Update = {"width": width, "height": height}
-    usual_names = getattr(step.operator, "output_keys", {})  # of columns, by which they are known
+    usual_names = getattr(step.operator, "output_keys", {})  # of columns, by their roles
     for role, column in step.operator.writes().items():
-        update[column] = known.get(usual_names.get(role, column))
+        update[column] = by_usual_name.get(usual_names.get(role, column))
     return update
 
 

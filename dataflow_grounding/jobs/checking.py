@@ -131,9 +131,9 @@ def _remarks_on_unread_words(run: SpecRun) -> list[str]:
 
 @contextmanager
 def _without_traces(run: SpecRun) -> Iterator[None]:
-    # Deletes the folders that are made in the block, as one with a `.ckpt` would pass for that of a
-    # run. Nothing is deleted where pictures are fetched from the web, so that they are fetched
-    # once.
+    # Deletes the folders that are made in the block: one with a `.ckpt` would pass for a run's.
+    # Nothing is deleted if the check fetches pictures, so that they are fetched once, or if a run
+    # has begun there meanwhile.
     results = run.spec.results_dir
     checkpoints = run.job.steps[0].storage.checkpoint_folder
     inner = [checkpoints, os.path.join(results, "pictures")]
@@ -146,7 +146,6 @@ def _without_traces(run: SpecRun) -> Iterator[None]:
     try:
         yield
     finally:
-        # Nor is anything where a run has begun there meanwhile.
         left_by_runs = [os.path.join(checkpoints, "lock"), store_path(checkpoints)]
         has_run = any(map(os.path.exists, left_by_runs))
         if not (has_run or getattr(run.spec.block.data, "fetches", False)):
@@ -213,7 +212,7 @@ class _RowCheck:
         that a run can't use.
         """
         record = self.source.record(row)
-        check_seed(record)
+        check_seed(record)  # raises if the record's label files couldn't be read
         # Where the operator names no image's column, the usual one is looked at if it is there.
         has_usual_column = self._step.image_key is None and self.source.image_key in record
         if has_usual_column or image_column(self._step.operator, record):
@@ -291,11 +290,11 @@ def _tell_of_rows(check: _RowCheck, run: SpecRun, findings: Findings) -> None:
 
 
 def _folder_of(record: Record, image_key: str, path: str) -> str:
-    # Returns the folder from which the record's relative path leads to `path`; "" for none.
-    named = str(record.get(image_key))
-    if is_absolute(named):
+    # The folder from which the record's relative path leads to `path`; "" for none.
+    stated_path = str(record.get(image_key))
+    if is_absolute(stated_path):
         return ""
     for folder in record.folders:
-        if joined(folder, named) == path:
+        if joined(folder, stated_path) == path:
             return folder
     return ""

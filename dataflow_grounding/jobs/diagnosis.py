@@ -163,6 +163,8 @@ def _ask_about_square(serving: Serving) -> dict[str, Any]:
 
 
 def _models_instead(serving: Serving, error: GroundingError) -> str:
+    # Tells which models the endpoint has if it refused this one, the most similar name first; ""
+    # if the name isn't what is wrong.
     if not isinstance(error, EndpointRefused) or error.certain:
         return ""
 

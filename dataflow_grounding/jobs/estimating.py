@@ -92,9 +92,9 @@ class _StepEstimate:
         box_format = run.job.box_format
         self._words = box_format.format.instructions((1000, 1000)) if box_format else ""
 
-    async def of_record(self, record: Record, memo: ImageMemo, shown: set[str]) -> Amount:
-        """Return what is sent for a record, as the first step gets it. `shown` has the columns of
-        pictures that steps before have sent; this step's is added.
+    async def of_record(self, record: Record, memo: ImageMemo, sent_columns: set[str]) -> Amount:
+        """Return what is sent for a record, as the first step gets it. `sent_columns` are those of
+        the pictures that earlier steps send; this step's is added.
         """
         operator = self.step.operator
         requests = self.mean.requests
@@ -102,18 +102,19 @@ class _StepEstimate:
             requests *= operator.requests_for(record)
         if operator.serving is None or not requests:
             return Amount()
-        return await self._of_request(record, memo, shown) * requests
+        return await self._of_request(record, memo, sent_columns) * requests
 
-    async def _of_request(self, record: Record, memo: ImageMemo, shown: set[str]) -> Amount:
+    async def _of_request(self, record: Record, memo: ImageMemo, sent_columns: set[str]) -> Amount:
         operator = self.step.operator
         beginning_tokens = 0  # tokens that requests of all steps about a picture begin with
-        key = image_column(operator, record)
-        # a judge is sent a picture with the boxes drawn in, as no earlier step is
-        is_cached = key in shown and not isinstance(operator, BoxChecker)
-        shown.update([key] if key else [])
-        if key is not None and operator.serving is not None:
+        column = image_column(operator, record)
+        # A judge is sent the picture with boxes drawn in, which no earlier step is.
+        is_cached = column in sent_columns and not isinstance(operator, BoxChecker)
+        if column:
+            sent_columns.add(column)
+        if column is not None and operator.serving is not None:
             limits = operator.serving.image_limits
-            image = await memo.prepare(record, key, limits)
+            image = await memo.prepare(record, column, limits)
             if self.rules is not None:
                 pictures = operator.pictures(image) if isinstance(operator, Operator) else [image]
                 tokens = [self.rules.image(picture.sent_size) for picture in pictures]
@@ -123,7 +124,7 @@ class _StepEstimate:
             return Amount(1)
         beginning_tokens += self.rules.text(load_prompt("system"))
         further_tokens = _DATA
-        further_tokens += self._listed_phrases(record, self.rules)
+        further_tokens += self._phrase_tokens(record, self.rules)
         further_tokens += self.rules.text(operator.wording.guidance if operator.wording else "")
         for name in getattr(operator, "tasks", ())[:1]:
             if name in prompt_names():  # a task of the user's own has no prompt here
@@ -138,8 +139,8 @@ class _StepEstimate:
             output=self.mean.output,
         )
 
-    def _listed_phrases(self, record: Record, rules: TokenRules) -> int:
-        # Tokens in a request of the phrases that a record has before any step finds some.
+    def _phrase_tokens(self, record: Record, rules: TokenRules) -> int:
+        # How many tokens of a request are phrases that the record has from the start.
         operator = self.step.operator
         if not isinstance(operator, PhraseGrounder) or operator.keys.expressions not in record:
             return 0
@@ -179,7 +180,7 @@ class _StoredReplies:
     """The replies to a step's questions that are stored."""
 
     paid: Amount = field(default_factory=Amount)
-    firsts: int = 0  # of them, those that are no further tries
+    first_tries: int = 0  # how many of them answer the first try of their question
 
 
 def _stored_by_step(run: SpecRun) -> dict[str, _StoredReplies]:
@@ -188,15 +189,15 @@ def _stored_by_step(run: SpecRun) -> dict[str, _StoredReplies]:
         return by_step
     models = {step.label: (step.operator.serving or run.serving).model for step in run.job.steps}
     with _stored_replies(run.job.steps[0].storage.checkpoint_folder) as replies:
-        seen = set()  # of several stores, as another may hold the same reply
+        seen_keys = set()  # several stores may hold the same reply
         for log in (replies, *replies.others):
             for line in read_lines(log.path, 0, log.end):
                 label = str(line.get("step"))
-                is_answer = line.get("task") != CHECK and line["key"] not in seen
-                if is_answer and label in models and line.get("model") == models[label]:
-                    seen.add(line["key"])
+                is_new_answer = line.get("task") != CHECK and line["key"] not in seen_keys
+                if is_new_answer and label in models and line.get("model") == models[label]:
+                    seen_keys.add(line["key"])
                     by_step[label].paid += Amount(1, *usage_of(line).as_list())
-                    by_step[label].firsts += not line.get("attempt")
+                    by_step[label].first_tries += not line.get("attempt")
     return by_step
 
 
@@ -212,16 +213,16 @@ def _stored_replies(folder: str) -> Iterator[KeyedLog]:
 async def _count_sent(
     steps: Sequence[_StepEstimate], records: Iterator[Record], memo: ImageMemo
 ) -> list[float]:
-    # Adds what is sent to each step's `to_send`. Returns each record's tokens; where they aren't
-    # known, its requests.
+    # Adds what is sent to each step's `to_send`, and tells each record's tokens, or its requests
+    # where its tokens aren't known.
     sent = []
     for record in records:
         with suppress(RecordError):
             total = Amount()
-            shown: set[str] = set()  # columns of pictures that a step before has sent
+            sent_columns: set[str] = set()  # of the pictures that steps so far send
             amounts = []
             for step in steps:
-                amounts.append(await step.of_record(record, memo, shown))
+                amounts.append(await step.of_record(record, memo, sent_columns))
                 operator = step.step.operator
                 if isinstance(operator, PhraseLister):  # how many phrases later steps ask for
                     record = record.updated(operator.listed(record))
@@ -257,7 +258,7 @@ def estimate(run: SpecRun) -> dict[str, Any]:
     if lines:
         raise SpecError("\n".join(lines))
     steps = [_StepEstimate(step, run) for step in run.job.steps]
-    record_count, rows = _rows_to_look_at(run)
+    record_count, rows = _count_and_rows_to_look_at(run)
     looked_at = min(record_count, MOST)
     with closing(log_of(run.job.steps[0].storage.checkpoint_folder)) as images:
         memo = ImageMemo(images, keeps=False)
@@ -297,14 +298,15 @@ def _left(
 ) -> list[Amount]:
     # The first step that asks tells how many rows are done. Where each step waits for the one
     # before it to end, a later one may not be that far.
-    rows = done = counted * weight
+    rows = counted * weight
+    done = rows
     is_first = True
     left = []
     for step in steps:
         replies = stored.get(step.step.label, _StoredReplies())
         requests_of_row = step.to_send.requests / max(1, counted)
         if requests_of_row and (is_first or not run.options.stream):
-            done = min(done, replies.firsts / requests_of_row)
+            done = min(done, replies.first_tries / requests_of_row)
             is_first = False
         left.append(step.left(replies, rows, done, weight))
     return left
@@ -330,8 +332,7 @@ def _with_cost(amount: Amount, run: SpecRun, serving: Serving) -> Amount:
     return replace(amount, cost_usd=cost)
 
 
-def _rows_to_look_at(run: SpecRun) -> tuple[int, Iterator[Row]]:
-    # Returns how many rows the run has, and those that are looked at.
+def _count_and_rows_to_look_at(run: SpecRun) -> tuple[int, Iterator[Row]]:
     pilot = run.options.pilot
     total = sum(1 for _ in run.job.input.rows())
     places: Sequence[int] = range(total)
@@ -377,7 +378,7 @@ def _probes(run: SpecRun, amounts: Sequence[Amount]) -> list[int]:
 
 def _pictures(run: SpecRun) -> OwnPictures:
     # The file that the first step reads may not be written yet.
-    _, rows = _rows_to_look_at(run)
+    _, rows = _count_and_rows_to_look_at(run)
     return pictures_of(_records(run, rows), run.job.steps[0].image_key or IMAGE_COLUMN)
 
 

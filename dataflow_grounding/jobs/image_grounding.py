@@ -70,13 +70,14 @@ class GroundingData(RowsData):
     @field_validator("classes", mode="before")
     @classmethod
     def _can_be_looked_for(cls, value: Any) -> Any:
-        is_in_spec = not isinstance(value, str)  # else in a file, which has other places
+        is_in_spec = not isinstance(value, str)  # else it names a file
         try:
             if isinstance(value, str) and value.strip():
                 value = read_class_file(value)
             if value:
                 phrases_with_classes(value)
         except SpecError as error:
+            # the number or key of the wrong entry, but a file's entry has no place in the spec
             inside = error.inside if is_in_spec and isinstance(error, ClassError) else ()
             context = {"why": str(error).removeprefix("classes: "), "inside": inside}
             raise PydanticCustomError("classes", "{why}", context) from None

@@ -127,15 +127,15 @@ def _first_file(
     all_steps: list[Step], numbers: list[int], data: ReferringData, seeds: Seeds, seed_file: str
 ) -> _File:
     # The seeds or the file of the step before: the first that has what this run's steps need.
-    of_seeds = _File(seed_file, seeds.records)
+    file_of_seeds = _File(seed_file, seeds.records)
     number = numbers[0]
     if number == 0:
-        return of_seeds
+        return file_of_seeds
     file_before = all_steps[number - 1].storage.output_path
     was_made = os.path.exists(file_before)
     candidates = []
     if _are_seeds_preferred(number, file_before, data.input_annotations_jsonl):
-        candidates.append(of_seeds)
+        candidates.append(file_of_seeds)
     if was_made:
         candidates.append(
             _File(file_before, lambda: (row.data or {} for row in read_rows(file_before)))
@@ -239,7 +239,8 @@ def _with_caption(names: list[str], all_steps: list[Step]) -> list[str]:
 
 
 def _made_by_steps(all_steps: list[Step], numbers: list[int]) -> Made:
-    # `regions`, and what the check and later steps write, are only changed by steps, not made.
+    # What steps make now, or later from this run's files. `regions`, and what the check and later
+    # steps write, are changed by steps, not made.
     steps = [all_steps[number] for number in numbers] + all_steps[numbers[-1] + 1 :]
     columns: set[str] = set()
     for step in steps:

@@ -47,14 +47,14 @@ def renamed(row: Mapping[str, Any], sources: Mapping[str, str]) -> dict[str, Any
 def record_rows(
     rows: Iterator[Row],
     sources: Mapping[str, str],
-    image: str,
+    image_column: str,
     results_dir: str,
     fetch: Fetch | None,
     wanted: Callable[[int], bool],
 ) -> Iterator[Row]:
     """Yield the rows as records have them: columns renamed, pictures that are no files made files.
-    A row that isn't `wanted`, by its number from 0, has the name of the file that isn't made, or
-    the address.
+    No file is made for a row that isn't `wanted`, by its number from 0: the row has the name that
+    the file would have, or the address.
     """
     to_file = partial(put_picture, results_dir=results_dir)
     numbered = enumerate(rows)
@@ -62,11 +62,12 @@ def record_rows(
         chunk = [(place, _renamed_row(row, sources)) for place, row in chunk]
         fetched: Mapping[str, str | BrokenRow] = {}
         if fetch:
-            pictures = [row.data.get(image) for place, row in chunk if row.data and wanted(place)]
+            wanted_rows = [row.data for place, row in chunk if row.data and wanted(place)]
+            pictures = [row.get(image_column) for row in wanted_rows]
             fetched = fetch(dict.fromkeys(str(url) for url in pictures if is_web(url)))
         for place, row in chunk:
             name_file = to_file if wanted(place) else picture_name
-            yield _with_file(row, image, name_file, fetched)
+            yield _with_file(row, image_column, name_file, fetched)
 
 
 def _renamed_row(row: Row, sources: Mapping[str, str]) -> Row:
@@ -77,7 +78,7 @@ def _renamed_row(row: Row, sources: Mapping[str, str]) -> Row:
 
 def _with_file(
     row: Row,
-    image: str,
+    image_column: str,
     name_file: Callable[[bytes], str],
     fetched: Mapping[str, str | BrokenRow],
 ) -> Row:
@@ -85,7 +86,7 @@ def _with_file(
     # Hugging Face data set as `image_file`, unless the row has such columns.
     if row.data is None:
         return row
-    picture = row.data.get(image)
+    picture = row.data.get(image_column)
     origin: dict[str, Any] = {}  # columns that say where the picture is from
     if isinstance(picture, str) and picture in fetched:
         origin = {"image_url": picture}
@@ -101,8 +102,8 @@ def _with_file(
     if isinstance(picture, bytes):
         picture = name_file(picture)
     data = {**origin, **row.data}  # the user's own columns take precedence
-    if image in row.data:
-        data[image] = picture
+    if image_column in row.data:
+        data[image_column] = picture
     return Row(row.line, plain_row(data))
 
 

@@ -41,34 +41,34 @@ def _judge_block(vlm: VlmBlock, judge: JudgeBlock) -> VlmBlock:
         settings = _without_secrets(block.settings) if judge.base_url else block.settings
         changes["settings"] = {**settings, **stated}
         return block.model_copy(update=changes)
-    of_backend = getattr(block, backend)
-    own = _in_backends_names(backend, stated)
+    backend_block = getattr(block, backend)
+    backend_changes = _in_backends_names(backend, stated)
     if backend == "openai" and judge.model_name:
-        own["name"] = ""  # which is that of the other model
-    if judge.base_url and judge.base_url != getattr(of_backend, "base_url", ""):
-        own["api_key"] = judge.api_key
-        own |= _changes_for_another_address(backend, of_backend)
+        backend_changes["name"] = ""  # the one there is of the other model
+    if judge.base_url and judge.base_url != getattr(backend_block, "base_url", ""):
+        backend_changes["api_key"] = judge.api_key
+        backend_changes |= _changes_for_another_address(backend, backend_block)
         changes["service_tier"] = None
-    changes[backend] = of_backend.model_copy(update=own)
+    changes[backend] = backend_block.model_copy(update=backend_changes)
     return block.model_copy(update=changes)
 
 
 def _in_backends_names(backend: str, stated: dict[str, Any]) -> dict[str, Any]:
-    own: dict[str, Any] = {}
+    renamed: dict[str, Any] = {}
     for name, own_name in zip(("base_url", "model_name", "api_key"), _KEYS[backend], strict=True):
         if name in stated and not own_name:
             raise SpecError(f"vlm.judge.{name}: {backend} has none, leave it out")
         if name in stated:
-            own[own_name] = stated[name]
-    return own
+            renamed[own_name] = stated[name]
+    return renamed
 
 
-def _changes_for_another_address(backend: str, of_backend: Any) -> dict[str, Any]:
+def _changes_for_another_address(backend: str, backend_block: Any) -> dict[str, Any]:
     if backend == "openai":
-        extra_body = _without_secrets(of_backend.extra_body)
+        extra_body = _without_secrets(backend_block.extra_body)
         no_access = {"endpoints": [], "azure": AzureBlock(), "extra_headers": {}}
         return {**no_access, "extra_body": extra_body}
-    return {"extra": _without_secrets(of_backend.extra)}
+    return {"extra": _without_secrets(backend_block.extra)}
 
 
 def _without_secrets(value: Any) -> Any:
@@ -94,7 +94,8 @@ def servings_of(spec: Spec) -> list[Serving]:
             workflow = workflow.model_copy(update={"max_workers": vlm.judge.max_workers})
         try:
             servings.append(serving_of(judge, workflow, spec.folders))
-        except SpecError as error:  # which names keys of `vlm`
-            keys = r"(?<![\w./@-])vlm\.((openai|gemini|local)\.)?"  # no host's name
+        except SpecError as error:
+            # "vlm.openai.base_url" becomes "vlm.judge.base_url"; a host, as "//vlm.org", stays.
+            keys = r"(?<![\w./@-])vlm\.((openai|gemini|local)\.)?"
             raise SpecError(re.sub(keys, "vlm.judge.", str(error))) from error
     return servings

@@ -17,8 +17,8 @@ FORMATS = {"unified": "unified", "jsonl": "unified", "legacy": "legacy", "both":
 
 
 def writer_of(name: str, folders: Sequence[str]) -> Writer:
-    """Return what writes all that an output format has besides the step files, and removes what an
-    earlier run in a legacy format has left, unless this one is legacy, too.
+    """Return what writes an output format's further files, next to those of the steps. It also
+    removes what an earlier run in a legacy format has left, unless this format is legacy, too.
     """
     key = "workflow.output_format"
     if FORMATS.get(name) == "unified":

@@ -48,8 +48,8 @@ def input_of(spec: Spec) -> Input:
 
 
 def storage_of(spec: Spec, source: Input) -> ResultsStorage:
-    """Return a pipeline's storage. Its first file is the source's or, where this can't be read as
-    it is, its columns have other names, or its pictures are fetched, one of rows to be made.
+    """Return a pipeline's storage. Its first file is the source's, if that can be read as it is.
+    Otherwise, or if columns are renamed or pictures fetched, it is one of rows to be made.
     """
     data = _data_of(spec)
     path = source.path
@@ -186,7 +186,7 @@ class RowsInput(JobInput):
         self._ready = True
 
     def _sources(self) -> dict[str, str]:
-        # Returns, by a record's column, the user's column that it is taken from.
+        # By a record's column, the user's column that it is taken from.
         rows = [row.data for row in islice(self._input.read(), FIRST) if row.data is not None]
         columns = list(dict.fromkeys(name for row in rows for name in row))
         self._check_stated_columns(columns)
@@ -320,8 +320,8 @@ def _refuse_gaps(steps: list[Step]) -> None:
 
 
 def _write(path: str, rows: Iterator[Row]) -> int:
-    # Each row is in the line that it has in the user's file; other lines are left empty. Returns
-    # how many rows can't be used.
+    # Each row is in the line that it has in the user's file; other lines are left empty. The result
+    # counts the rows that can't be used.
     broken = 0
     last_line = 0
     with errors_as(InputError, f"can't write {path}"), closing(RowWriter(path)) as writer:

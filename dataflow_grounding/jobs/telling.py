@@ -36,7 +36,7 @@ def _definitions_in(data: Block) -> dict[str, str]:
 def _forms_of_asking(
     vlms: Sequence[VlmBlock], servings: Sequence[Serving]
 ) -> dict[int, AskingForm]:
-    # If a serving is several models of the spec, the last that states a form counts.
+    # By the id() of a serving. If one is several models of the spec, the last stated form counts.
     forms = {}
     for serving, vlm in zip(servings, vlms, strict=True):
         if vlm.asking == "auto":

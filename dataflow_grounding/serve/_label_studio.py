@@ -150,10 +150,13 @@ def _config_of(text: Any) -> _Config:
         root = ElementTree.fromstring(text)
     except (ElementTree.ParseError, ValueError):
         raise WrongRequest("the labelling configuration is no XML") from None
-    columns = {one.get("name"): one.get("value", "").lstrip("$") for one in root.iter("Image")}
+    column_of_image = {
+        image.get("name"): image.get("value", "").lstrip("$") for image in root.iter("Image")
+    }
     for control in root.iter("RectangleLabels"):
         image = control.get("toName", "")
-        if image in columns:
-            labels = [label.get("value", "").strip() for label in control.iter("Label")]
-            return _Config(control.get("name", ""), image, columns[image], [*filter(None, labels)])
+        if image in column_of_image:
+            values = [label.get("value", "").strip() for label in control.iter("Label")]
+            labels = [value for value in values if value]
+            return _Config(control.get("name", ""), image, column_of_image[image], labels)
     raise WrongRequest("the labelling configuration has no RectangleLabels of an Image")

@@ -131,7 +131,7 @@ class Engine:
 
     def _open(self, picture: Picture, phrases: list[str], path: str) -> Record:
         data = picture.read()
-        if not picture.path:
+        if not picture.path:  # it came in the request, or from the web
             with errors.errors_as(errors.MachineBusy, "can't write in the results folder"):
                 os.makedirs(self._spool, exist_ok=True)
                 with new_file(path, buffering=0) as file:
@@ -152,8 +152,9 @@ class Engine:
             # replies to probe pictures are kept in a file of their own: this store is open
             options = replace(self._run.options, replies=os.path.join(self._folder, "probes.jsonl"))
             start = RunStart(options, self._budget, None, pictures)
+            is_first_picture = not self._settled
             for operator in self._run.job.operators:
-                if not self._settled or bool(await asyncio.to_thread(operator.settle, start)):
+                if is_first_picture or bool(await asyncio.to_thread(operator.settle, start)):
                     # the watch begins, with what is known of the format now
                     await asyncio.to_thread(operator.prepare, start)
             self._settled.add(size)

@@ -29,9 +29,10 @@ def served_run(
     in `results`, else in the spec's folder; without a spec, in the user's cache. Raises SpecError,
     InputError, MissingExtra.
     """
-    of_cache = [] if paths else [f"results_dir={os.path.join(cache_folder(), 'serve')}"]
-    of_option = ["results_dir=."] if results else []  # a spec may lack it; set as typed below
-    settings = [*of_cache, *overrides, *of_option]
+    in_cache = [] if paths else [f"results_dir={os.path.join(cache_folder(), 'serve')}"]
+    # A spec without a results_dir is refused, so it has any here; below it becomes `results`.
+    any_folder = ["results_dir=."] if results else []
+    settings = [*in_cache, *overrides, *any_folder]
     spec = load_spec(paths or [OF_ENVIRONMENT], settings, fixed=FIXED)
     spec.results_dir = results or spec.results_dir
     run = ready_to_run(spec, WITHOUT_INPUT)
