@@ -36,6 +36,7 @@ from dataflow_grounding.formats.imported import (
 )
 from dataflow_grounding.formats.label_files import Label
 from dataflow_grounding.formats.reading import (
+    KeyedExpression,
     check_expression,
     entry_errors,
     file_of,
@@ -108,16 +109,18 @@ class CocoFile:
             )
 
     def _take_lists(self) -> set[str]:
-        # Returns the names of the lists that are there.
+        # Gives the names of the lists that are there.
         list_names = set()
-        for list_name, number, item in read_lists(self.path):
-            if number >= -1:  # -2 is that of a value that is no list
-                list_names.add(list_name)
-            if number < 0 and list_name not in _KEYS:
-                self.other_keys.append(list_name)
-            if number >= 0:  # -1 only says that the list is there
-                self._take(list_name, number, item if isinstance(item, dict) else {})
-            elif list_name == "info":
+        for key, number, item in read_lists(self.path):
+            is_item = number >= 0
+            is_no_list = number == -2  # -1 comes before the items of a list
+            if not is_no_list:
+                list_names.add(key)
+            if not is_item and key not in _KEYS:
+                self.other_keys.append(key)
+            if is_item:
+                self._take(key, number, item if isinstance(item, dict) else {})
+            elif key == "info":
                 self._facts["info"] = item
         return list_names
 
@@ -137,8 +140,9 @@ class CocoFile:
                 self._facts.setdefault("licenses", []).append(item)
         except sqlite3.IntegrityError:
             why = f"{self.path}: two {list_name} have the id {own_id}: whose boxes are whose?"
-            # A second annotation of an id is left out; else the file is refused.
-            self._refuse(why, list_name if list_name == "annotations" else "", item)
+            if list_name != "annotations":
+                raise InputError(why) from None
+            self._refuse(why, list_name, item)
         except UnicodeEncodeError:
             why = "half of a surrogate pair, which UTF-8 can't hold"
             where = f"{self.path}: an id or file name among its {list_name}"
@@ -320,7 +324,7 @@ class _ReadsCoco(Format):
         for why in coco.refused(image_key):
             self.bad.note_object(why)
         entries = coco.entries(image_key)
-        keyed: list[tuple[Any, dict[str, Any]]] = []
+        keyed: list[KeyedExpression] = []
         sources: list[dict[str, Any]] = []
         for entry in entries:
             with object_errors(f"{coco.path}, annotation {entry['id']}", self.bad):
@@ -337,8 +341,8 @@ class _ReadsCoco(Format):
 
     def _checked_expressions(
         self, entry: dict[str, Any], number: int, image: Mapping[str, Any], file: str
-    ) -> list[tuple[Any, dict[str, Any]]]:
-        # Each comes after its key for `unite`; `number` counts the annotations of its image.
+    ) -> list[KeyedExpression]:
+        # `number` counts the annotations of the image.
         keyed = [*_expressions(entry, number, image, file, self.passed_over)]
         for _, expression in keyed:
             check_expression(expression)
@@ -568,8 +572,7 @@ def _phrase_keys(phrase: Phrase) -> dict[str, Any]:
 
 
 def _further_keys(phrase: Phrase, name: str) -> dict[str, Any]:
-    # The keys with the phrase in an annotation of another tool: none where its category, called
-    # `name`, says it all.
+    # For an annotation of another tool: nothing if its category, called `name`, is the phrase.
     return {} if class_key(phrase.text) == class_key(name) else _phrase_keys(phrase)
 
 
@@ -604,11 +607,9 @@ def _expressions(
     image: Mapping[str, Any],
     file: str,
     passed_over: Counter[str],
-) -> Iterator[tuple[Any, dict[str, Any]]]:
-    # Yields the expression of an annotation after its key for `unite`: COCO has an annotation for
-    # each box, so an expression's boxes are in several. An annotation
-    # without a box yields nothing, unless gRefCOCO's category says that nothing is there: then it
-    # yields an expression without boxes.
+) -> Iterator[KeyedExpression]:
+    # Yields the expression of an annotation with its one box. An annotation without a box yields
+    # nothing, unless gRefCOCO's category says that nothing is there: then the expression has none.
     caption = image.get("caption")
     with entry_errors(f"{file}, annotation {entry['id']}"):
         known = _known(entry, "expression_id", "verified")
@@ -633,9 +634,9 @@ def _expressions(
 def _with_outline(
     entry: dict[str, Any], size: Size | None, passed_over: Counter[str]
 ) -> dict[str, Any]:
-    # Returns the annotation with its outline, which is its only polygon if that fits the box. An
-    # annotation without a box gets the one around all of its polygons. Any other segmentation is
-    # only kept for COCO, which gets it back as it came.
+    # The annotation with its outline: its only polygon, if that fits the box. An annotation without
+    # a box gets the one around all of its polygons. Any other segmentation is only kept for COCO,
+    # which gets it back as it came.
     entry.pop(outlines.KEY, None)
     stated = entry.pop(_SEGMENTATION, None)
     if not stated:
@@ -643,15 +644,16 @@ def _with_outline(
     try:
         if not isinstance(stated, list):
             raise BrokenRow("runs of pixels")
-        corners = [outlines.bounds(outlines.checked(polygon, size)) for polygon in stated]
+        all_bounds = [outlines.bounds(outlines.checked(polygon, size)) for polygon in stated]
     except BrokenRow:
         _drop_what_is_no_json(entry["source"])
         passed_over[_NO_OUTLINE] += 1
         return entry
     if not entry.get("bbox"):
-        x1, y1 = (min(each[place] for each in corners) for place in (0, 1))
-        x2, y2 = (max(each[place] for each in corners) for place in (2, 3))
-        entry["bbox"] = [x1, y1, _sum(x2, -x1), _sum(y2, -y1)]
+        lefts, tops, rights, bottoms = zip(*all_bounds, strict=True)
+        x1 = min(lefts)
+        y1 = min(tops)
+        entry["bbox"] = [x1, y1, _sum(max(rights), -x1), _sum(max(bottoms), -y1)]
     box = entry["bbox"]
     if len(stated) == 1 and is_box(box) and outlines.fits(stated[0], _corners(entry), size):
         return {**entry, outlines.KEY: stated[0]}
@@ -671,14 +673,14 @@ def _drop_what_is_no_json(source: dict[str, Any]) -> None:
 def _instance(
     entry: dict[str, Any], size: Size | None, passed_over: Counter[str]
 ) -> dict[str, Any] | None:
-    # Returns the box as an instance; None for an annotation without one. A score outside of 0 to 1
-    # is left out, and counted. `size` is what the file states of the image.
+    # The box as an instance; None for an annotation without one. A score outside of 0 to 1 is left
+    # out, and counted. `size` is what the file states of the image.
     entry = _with_outline(entry, size, passed_over)
     box = entry.get("bbox")
-    nothing_there = entry.get("category_id") == NO_CATEGORY
-    passed_over[NO_BOX] += int(not box and not nothing_there)
-    # gRefCOCO writes zeros for no box: of one without width or height, none is there.
-    if not box or (nothing_there and 0 in box[2:]):
+    is_nothing_there = entry.get("category_id") == NO_CATEGORY
+    passed_over[NO_BOX] += int(not box and not is_nothing_there)
+    # gRefCOCO then writes a box of zeros.
+    if not box or (is_nothing_there and 0 in box[2:]):
         return None
     bbox = _corners(entry)
     x1, y1, x2, y2 = bbox
@@ -693,9 +695,7 @@ def _instance(
 
 
 def _phrase_of(entry: Mapping[str, Any], caption: Any, passed_over: Counter[str]) -> dict[str, Any]:
-    # The text is its `phrase`; without one, the words at its places in the caption (all of it for
-    # an empty list of places); without a caption or places, its category; without that, `object`. A
-    # phrase of several places, or of an empty list, gets None as its span.
+    # The text is the stated phrase, else the words at its places in the caption, else its category.
     spans = entry.get("tokens_positive")
     phrase = entry.get("phrase")
     if caption is None or not isinstance(spans, list):
@@ -704,6 +704,7 @@ def _phrase_of(entry: Mapping[str, Any], caption: Any, passed_over: Counter[str]
         place = place_of_parts(phrase, spans, caption) if spans else None
         return {"text": phrase, "char_span": place}
     places = [_place_of_words(span, caption, passed_over) for span in spans]
+    # An empty list of places is all of the caption.
     words = " ".join(caption[start:end] for start, end in places) or caption
     return {"text": words, "char_span": list(places[0]) if len(places) == 1 else None}
 

@@ -319,8 +319,8 @@ class Conversations(Format):
     def _boxes_in(
         self, text: str, box_format: BoxFormat, size: Size
     ) -> list[tuple[str | None, Bbox]]:
-        # Returns boxes with their labels, as the reader of replies finds them. An answer of words
-        # whose numbers in brackets are no boxes has none, and is counted.
+        # Boxes after their labels, as the reader of replies finds them. An answer of words whose
+        # numbers in brackets are no boxes has none, and is counted.
         wrong_keys = {*_BOX_KEY.findall(text)} - {box_format.key}
         if wrong_keys:
             raise ValueError(
@@ -443,16 +443,16 @@ def _in_tags(phrase: str, fours: Fours, tags: Tags) -> str:
 def _boxes_as_written(
     text: str, phrase: str, box_format: BoxFormat, size: Size, sent: Size
 ) -> list[Bbox]:
-    # Returns the boxes of an answer that is letter by letter as an export writes it; none for any
-    # other, or where a box is not in the picture. The reader of replies would take boxes of a pixel
-    # or so for parts of the side.
-    numbers = text.replace(phrase, "") if _FOUR.search(phrase) else text
-    fours = [[_number(word) for word in four.groups()] for four in _FOUR.finditer(numbers)]
+    # The boxes of an answer that is letter by letter as an export writes it; none for any other, or
+    # where a box is not in the picture. The reader of replies would take boxes of a pixel or so for
+    # parts of the side.
+    boxes_text = text.replace(phrase, "") if _FOUR.search(phrase) else text
+    fours = [[_number(word) for word in four.groups()] for four in _FOUR.finditer(boxes_text)]
     if text.startswith("["):
-        forms = [_in_json(phrase, fours, box_format.key)]
+        as_exported = [_in_json(phrase, fours, box_format.key)]
     else:
-        forms = [_in_tags(phrase, fours, tags) for tags in TAGS.values()]
-    if text not in forms:
+        as_exported = [_in_tags(phrase, fours, tags) for tags in TAGS.values()]
+    if text not in as_exported:
         return []
     boxes = [box_format.to_pixels(four, original=size, sent=sent) for four in fours]
     return boxes if all(_is_inside(box, size) for box in boxes) else []
@@ -506,28 +506,28 @@ def _turns_of(line: Line) -> list[Turn]:
 def _with_objects(
     turns: Sequence[Turn], objects: Line, box_format: BoxFormat
 ) -> tuple[list[Turn], BoxFormat]:
-    # Returns the turns with the phrases and boxes of `objects` in place of their placeholders, and
-    # the format that the boxes are in: pixels, or with `norm1` parts of the sides.
-    refs = list(objects.get("ref") or ())
+    # Puts the phrases and boxes of `objects` in place of their placeholders. The boxes are in the
+    # format that comes with the turns: pixels, or with `norm1` parts of the sides.
+    phrases = list(objects.get("ref") or ())
     boxes = list(objects.get("bbox") or ())
     placeholders = _PLACEHOLDER.findall("".join(said for _, said in turns))
-    ref_count = placeholders.count("<ref-object>")
-    if ref_count != len(refs) or placeholders.count("<bbox>") != len(boxes):
+    phrase_count = placeholders.count("<ref-object>")
+    if phrase_count != len(phrases) or placeholders.count("<bbox>") != len(boxes):
         raise ValueError("not as many <ref-object> and <bbox> in its messages as in its objects")
     for box in boxes:
         if not is_box(box):
             raise ValueError(f"{box} is not a box [x1, y1, x2, y2]; points can't be read")
     if objects.get("bbox_type") == "norm1":
         box_format = replace(box_format, scale=1)
-    next_refs = iter(refs)
-    next_boxes = iter(boxes)
+    phrases_left = iter(phrases)
+    boxes_left = iter(boxes)
     filled = []
     for speaker, said in turns:
-        filled.append((speaker, _without_placeholders(said, next_refs, next_boxes)))
+        filled.append((speaker, _without_placeholders(said, phrases_left, boxes_left)))
     return filled, box_format
 
 
-def _without_placeholders(text: str, refs: Iterator[Any], boxes: Iterator[Any]) -> str:
+def _without_placeholders(text: str, phrases: Iterator[Any], boxes: Iterator[Any]) -> str:
     # In a text of JSON they are written as JSON, else in Qwen2-VL's tags, which our reader of
     # replies knows.
     is_json = text.lstrip()[:1] in ("[", "{", "`")
@@ -537,9 +537,9 @@ def _without_placeholders(text: str, refs: Iterator[Any], boxes: Iterator[Any]) 
         if placeholder[0] == "<bbox>":
             box = next(boxes)
             return dump_text(box) if is_json else tags.box.format(*box)
-        ref = next(refs)
+        phrase = next(phrases)
         # In JSON the placeholder is inside of quotation marks.
-        return dump_text(str(ref))[1:-1] if is_json else tags.phrase.format(ref)
+        return dump_text(str(phrase))[1:-1] if is_json else tags.phrase.format(phrase)
 
     return _PLACEHOLDER.sub(value_of, text)
 

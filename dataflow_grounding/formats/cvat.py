@@ -101,8 +101,8 @@ class Cvat(ReturningFormat):
                 facts |= {"width": sample.size[0], "height": sample.size[1]}
                 attributes = (f"{key}={quoteattr(self.safe(str(facts[key])))}" for key in facts)
                 file.write(f"<image {' '.join(attributes)}>\n")
-                marks = self.items_of(source) if source.own else _picture_xml(sample)
-                file.writelines(f"{mark}\n" for mark in marks)
+                elements = self.items_of(source) if source.own else _picture_xml(sample)
+                file.writelines(f"{element}\n" for element in elements)
                 file.write("</image>\n")
             file.write("</annotations>\n")
 
@@ -121,10 +121,10 @@ class Cvat(ReturningFormat):
                 element.attrib.pop(name, None)
             element.attrib.update(area)
         if mark.is_renamed:
-            said = [each for each in element if each.get("name") == "phrase" and each.text]
-            for attribute in said:
+            phrases = [each for each in element if each.get("name") == "phrase" and each.text]
+            for attribute in phrases:
                 attribute.text = mark.phrase.text
-            if not said:
+            if not phrases:  # its label says it
                 element.set("label", str(mark.phrase.expression.get("class") or mark.phrase.text))
         return text_of(element)
 

@@ -90,15 +90,17 @@ class ReturningFormat(Format):
         """Return what the source had. A second box of an item is new, unless it is an equal one."""
         own = kept_of(sample.record, self.name)
         source = Source(sample, own, own.get("items", ()))
-        read = set(own.get("read", ()))
+        read_items = set(own.get("read", ()))
         for phrase in sample.phrases:
             for number in range(len(phrase.boxes)) or (NO_BOX,):
-                item, mark = _mark(phrase, number, sample.size)
+                item, mark = _item_and_mark(phrase, number, sample.size)
                 # The first box of an item is the item's, and so are equal ones.
-                is_of_item = item in read and source.marks.setdefault(item, mark).box == mark.box
+                is_of_item = (
+                    item in read_items and source.marks.setdefault(item, mark).box == mark.box
+                )
                 if not is_of_item:
                     source.new.append(mark)
-        source.gone = read - source.marks.keys()
+        source.gone = read_items - source.marks.keys()
         return source
 
     def is_rest(self, item: Any) -> bool:
@@ -133,16 +135,17 @@ class ReturningFormat(Format):
 
 
 def has_right_outline(instance: Mapping[str, Any], size: Size) -> bool:
-    """Whether an outline fits its box as it is now; if the box was moved, both have to be."""
+    """Whether an outline fits its box as it is now: a box that was moved has to be around it."""
     outline = instance[outlines.KEY]
     box = box_of(instance["bbox"])
     if not outlines.fits(outline, box, size):
         return False
     source: Any = instance.get(COLUMN)
-    came: Any = source.get("bbox") if isinstance(source, Mapping) else None
-    if not is_box(came):
+    bbox_as_read: Any = source.get("bbox") if isinstance(source, Mapping) else None
+    if not is_box(bbox_as_read):
         return True
-    is_moved = box not in (box_of(came), clamp(box_of(came), size))
+    old_box = box_of(bbox_as_read)
+    is_moved = box not in (old_box, clamp(old_box, size))
     if not is_moved:
         return True
     return outlines.is_around(box, outline, size)
@@ -190,9 +193,9 @@ def item_of(instance: Mapping[str, Any], items: Container[int]) -> int | None:
     return item if type(item) is int and item in items else None
 
 
-def _mark(phrase: Phrase, number: int, size: Size) -> tuple[Any, Mark]:
-    # Returns the number of the item that a box, or a phrase without any, came from, and its mark.
-    # The number is -1 if it is new, or if somebody has written something else into the column.
+def _item_and_mark(phrase: Phrase, number: int, size: Size) -> tuple[Any, Mark]:
+    # The number of the item that a box, or a phrase without any, came from, and its mark. The item
+    # is -1 if it is new, or if somebody has written something else into the column.
     holder = phrase.expression if number == NO_BOX else phrase.expression["instances"][number]
     source: Any = holder.get(COLUMN)
     if not isinstance(source, Mapping) or type(source.get("item")) is not int:

@@ -140,8 +140,8 @@ def _of_pictures(
 
 
 def _folders_of_reports(folder: str, names: Iterable[str]) -> tuple[str, ...]:
-    # Returns the folders of pictures that reports show: `report_files/` with a README.txt, next to
-    # `report.html`. Both are looked up, as a pattern such as `**/*.jpg` doesn't list them.
+    # Folders with copies of pictures that a report shows: `report_files/` with a README.txt, next
+    # to `report.html`. Both are looked up, as a pattern such as `**/*.jpg` doesn't list them.
     candidates: set[str] = set()
     for name in names:
         if "_files" not in name:  # of millions of names hardly one has it
@@ -227,8 +227,8 @@ def _row_of_sample(sample: TarSample) -> dict[str, Any]:
     caption = sample.part(".txt")
     if caption is not None:
         row["caption"] = caption.decode()
-    said = sample.part(".json")
-    row |= {} if said is None else parse_line(said)
+    json_part = sample.part(".json")
+    row |= {} if json_part is None else parse_line(json_part)
     ending = sample.picture
     if not ending:
         raise BrokenRow(f"no picture in it ({', '.join(sample.parts)})")
@@ -286,7 +286,7 @@ def _coco_rows(
 
 
 def _load(path: str) -> Any:
-    # Returns a dict of splits, or where only one was saved in the folder, that split alone.
+    # A dict of splits; or the split itself, where only one was saved in the folder.
     with needs_extra("Reading a data set of Hugging Face's", "datasets"):
         import datasets
     datasets.disable_progress_bars()

@@ -243,9 +243,10 @@ def from_coco(image_dir: str, path: str, boxless: bool) -> Seeds:
                 f"{path}: the images {earlier_id} and {image_id} have one file_name, {name!r}: give"
                 " all of its annotations one image_id, and leave one of the two images"
             )
-        stated = size_of_id[image_id] = stated_size(image)
-        if stated is not None:
-            stated_sizes[path_in_folder] = stated
+        size = stated_size(image)
+        size_of_id[image_id] = size
+        if size is not None:
+            stated_sizes[path_in_folder] = size
     if coco.of_no_image and not id_of_name:
         raise InputError(coco.of_no_image[0])
     if id_of_name.keys().isdisjoint(images):

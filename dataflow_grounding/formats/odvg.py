@@ -185,8 +185,8 @@ class TaoReferring(_Odvg):
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         lines = super().read(path, image_root)
-        for _, of_picture in groupby(lines, key=lambda row: row["image_path"]):
-            first, *others = of_picture
+        for _, rows_of_picture in groupby(lines, key=lambda row: row["image_path"]):
+            first, *others = rows_of_picture
             expressions = list(first["expressions"])
             marks = {key: first[key] for key in (SKIPPED, "background") if key in first}
             for row in others:

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
-from typing import IO, Any
+from typing import IO, Any, TypeAlias
 from xml.etree import ElementTree
 
 from dataflow_grounding._util.errors import (
@@ -46,6 +46,8 @@ from dataflow_grounding.formats.imported import COLUMN, with_read
 from dataflow_grounding.images.files import ENDINGS, MAX_FILE_BYTES, Header, read_header
 from dataflow_grounding.images.image import ImageFile, find_file, waits
 
+# An expression of a picture after its key: `unite` makes one of those that have the same key.
+KeyedExpression: TypeAlias = tuple[Any, dict[str, Any]]
 ROUNDING = 0.5  # px by which a box may reach out of its image without a report
 # Reports on an import; the boxes stay as they are.
 _OTHER_SIZE = "pictures of another size than is stated, which no export takes"
@@ -134,7 +136,7 @@ def read_lists(path: str) -> Iterator[tuple[str, int, Any]]:
             raise InputError(f"{path} is not JSON in all of its parts") from None
 
 
-def unite(keyed: Iterable[tuple[Any, dict[str, Any]]]) -> list[dict[str, Any]]:
+def unite(keyed: Iterable[KeyedExpression]) -> list[dict[str, Any]]:
     """Return expressions, those of a key united: the first of them, with the boxes of all.
 
     If expressions that aren't united have the same `expression_id`, the first keeps it; the others
@@ -329,7 +331,8 @@ def _samples_of_key(
     by_stem: dict[str, list[tarfile.TarInfo]] = {}
     for member in group.all:
         folder, slash, base = member.name.rpartition("/")
-        by_stem.setdefault(folder + slash + (base.rpartition(".")[0] or base), []).append(member)
+        base_stem = base.rpartition(".")[0] or base
+        by_stem.setdefault(f"{folder}{slash}{base_stem}", []).append(member)
     kinds = _count_kinds(key, group.all)
     if all(_count_kinds(stem, alike) <= kinds for stem, alike in by_stem.items()):
         yield _tar_sample(
@@ -603,21 +606,22 @@ def _stated_sides(record: Record) -> dict[str, int]:
 
 
 def _set_spans(expressions: list[dict[str, Any]], caption: str, passed_over: Counter[str]) -> str:
-    # Where no place is stated, all phrases are looked for in the cleaned caption. Else the caption
-    # stays, as places are of its letters; those that don't hold their phrase are mended.
+    # Gives the caption that the spans are of. It is the cleaned one if no place is stated: then all
+    # phrases are looked for. Stated places are of the caption's own letters, so it stays, and those
+    # that don't hold their phrase are mended.
     texts = [expression["text"] for expression in expressions]
     is_stated = [bool(expression.get("char_span", ())) for expression in expressions]
     if expressions and not any("char_span" in expression for expression in expressions):
         caption = clean_caption(caption)
-    found: list[Span | None] = []
+    found_spans: list[Span | None] = []
     for index, expression in enumerate(expressions):
         span = expression.get("char_span", ())
         if is_stated[index] and not is_at_span(texts[index], span, caption):
             span = _mended_span(texts[index], span, caption, passed_over)
         elif span is not None and not is_stated[index]:  # None says that it has no place
             # All are looked for, as they take their places in the caption from each other.
-            found = found or find_spans(texts, caption)
-            span = found[index]
+            found_spans = found_spans or find_spans(texts, caption)
+            span = found_spans[index]
         expression["char_span"] = list(span) if span else None
     return caption
 

@@ -320,8 +320,7 @@ class SampleMaker:
     def _selected(
         self, record: Mapping[str, Any], expressions: Iterable[Mapping[str, Any]]
     ) -> list[Mapping[str, Any]]:
-        # Returns the expressions that are wanted and that the format can say, with their wanted
-        # boxes.
+        # What is wanted and the format can say: expressions with their wanted boxes.
         wanted = []
         for expression in expressions:
             if not self._select.keep_rejected:
@@ -351,6 +350,7 @@ class SampleMaker:
         if self._format.detects:
             return self._each_thing_once(phrases, items)
         kept: list[Phrase] = []
+        # by the name of a thing and its box, the items of the source that were that box so far
         seen_of_thing: dict[str, dict[Bbox, set[int]]] = {}
         for phrase in phrases:
             seen = seen_of_thing.setdefault(self._format.thing(phrase), {})
@@ -369,21 +369,20 @@ class SampleMaker:
             places_of_class.setdefault(self._format.thing(phrase), []).append(place)
         kept = list(phrases)
         for places in places_of_class.values():
-            of_class = [phrases[place] for place in places]
-            staying: list[list[int]] = [[] for _ in places]  # of each phrase, its boxes' indices
-            # a thing's boxes are (the phrase's number in `of_class`, the box's index), the best
-            # first
-            for thing in things_of([_scored_boxes_of(phrase) for phrase in of_class]):
-                stay = _kept_of_thing(of_class, thing, items)
-                for number, index in stay:
+            phrases_of_class = [phrases[place] for place in places]
+            # for each of these phrases, the indices of its boxes that stay
+            staying: list[list[int]] = [[] for _ in places]
+            for thing in things_of([_scored_boxes_of(phrase) for phrase in phrases_of_class]):
+                kept_boxes = _kept_of_thing(phrases_of_class, thing, items)
+                for number, index in kept_boxes:
                     staying[number].append(index)
                 # Boxes that equal another of the thing count as repeated, the others as of the
-                # same.
-                distinct = {of_class[number].boxes[index] for number, index in thing}
-                gone = len(thing) - len(stay)
-                of_other_box = min(gone, len(distinct) - 1)
-                self._counts[_OF_SAME_THING] += of_other_box
-                self._counts[_REPEATED] += gone - of_other_box
+                # same thing.
+                distinct = {phrases_of_class[number].boxes[index] for number, index in thing}
+                gone_count = len(thing) - len(kept_boxes)
+                other_box_count = min(gone_count, len(distinct) - 1)
+                self._counts[_OF_SAME_THING] += other_box_count
+                self._counts[_REPEATED] += gone_count - other_box_count
             for place, indices in zip(places, staying, strict=True):
                 if len(indices) < len(phrases[place].boxes):
                     kept[place] = phrases[place].with_boxes(sorted(indices))
@@ -469,8 +468,8 @@ def _is_rejected_or_absent(expression: Mapping[str, Any]) -> bool:
 
 
 def _indices_of_new_boxes(phrase: Phrase, items: Set[int], seen: dict[Bbox, set[int]]) -> list[int]:
-    # `seen` has the items of each box that came before, and gets those of this phrase. An equal box
-    # is new, too, if both were items of the source, and other ones.
+    # `seen` has the items of each box that came before, and gets those of this phrase. A box that
+    # was seen is new all the same if it was another item of the source.
     new = []
     for index, box in enumerate(phrase.boxes):
         item = item_of(phrase.expression["instances"][index], items)
@@ -521,7 +520,7 @@ def _score_of(instance: Mapping[str, Any]) -> float | None:
 def _lost_of(
     record: Mapping[str, Any], caption: str, phrases: Sequence[Phrase], carries: Carries
 ) -> Counter[str]:
-    # Returns, in words, what of a record the format can't say, and how often.
+    # Counts what of a record the format can't say, by words for it.
     lost: Counter[str] = Counter()
     if not carries.captions:
         lost["captions"] = int(bool(caption))

@@ -24,6 +24,7 @@ from dataflow_grounding.formats.format import Sample
 from dataflow_grounding.formats.imported import Mark, Source, column, with_item_number
 from dataflow_grounding.formats.picture_files import PictureFiles
 from dataflow_grounding.formats.reading import (
+    KeyedExpression,
     entry_errors,
     files_under,
     object_errors,
@@ -113,13 +114,13 @@ class Voc(PictureFiles):
 
     def _record(self, file: str, name: str, image_root: str) -> dict[str, Any]:
         items: list[str] = []
-        keyed: list[tuple[str, dict[str, Any]]] = []
-        facts: dict[str, Element] = {}
-        numbers = Counter[str]()
+        keyed: list[KeyedExpression] = []
+        first_of_tag: dict[str, Element] = {}
+        tag_counts = Counter[str]()
         for element in read_xml(file):
-            facts.setdefault(element.tag, element_of(text_of(element)))
-            numbers[element.tag] += 1
-            with object_errors(f"{file}, {element.tag} {numbers[element.tag]}", self.bad):
+            first_of_tag.setdefault(element.tag, element_of(text_of(element)))
+            tag_counts[element.tag] += 1
+            with object_errors(f"{file}, {element.tag} {tag_counts[element.tag]}", self.bad):
                 if element.tag == "object":
                     keyed += [*_expressions(element, len(items), self.passed_over)]
                 items.append(text_of(element))
@@ -128,7 +129,7 @@ class Voc(PictureFiles):
             raise BrokenRow(f"it is a <{root.tag}>, not an <annotation>")
         offset = self.offset
         if offset is None:
-            source = facts.get("source")
+            source = first_of_tag.get("source")
             database = source.findtext("database") if source is not None else None
             offset = 1 if "VOC" in (database or "") else 0
         # The boxes are made ours only now, as `source` may come after the objects.
@@ -139,25 +140,24 @@ class Voc(PictureFiles):
             expression["instances"] = [
                 with_item_number({"bbox": bbox}, instance["item"], expression["text"])
             ]
-        picture = _picture_of(facts, file, name, image_root)
+        picture = _picture_of(first_of_tag.get("filename"), file, name, image_root)
         own = {"offset": offset, "root": dict(root.attrib), "picture": os.path.basename(picture)}
         record = {
             "image_path": picture,
             "caption": None,
-            **_sides(facts.get("size")),
+            **_sides(first_of_tag.get("size")),
             **column(self.name, items, **own),
             "expressions": unite(keyed),
         }
-        if "object" in facts and not keyed:
+        if "object" in first_of_tag and not keyed:
             record["background"] = False
         return self.bad.marked(record)
 
 
 def _expressions(
     element: Element, item: int, passed_over: Counter[str]
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    # Yields the expression of an object after its key for `unite`. The box is as it is written, and
-    # has the number of its item.
+) -> Iterator[KeyedExpression]:
+    # The box is as it is written, and has the number of its item.
     name = " ".join((element.findtext("name") or "").split())
     box = element.find("bndbox")
     if box is None:
@@ -183,11 +183,10 @@ def _sides(size: Element | None) -> dict[str, int]:
     return sides if all(sides.values()) else {}
 
 
-def _picture_of(facts: Mapping[str, Element], file: str, name: str, image_root: str) -> str:
-    # Returns the path of the picture from the image root. The name that the file states may be
-    # without an ending, or with a path of another machine: the first place is taken where the
-    # picture is.
-    stated = (facts["filename"].text or "") if "filename" in facts else ""
+def _picture_of(filename: Element | None, file: str, name: str, image_root: str) -> str:
+    # The path of the picture from the image root. The `filename` in the file may be without an
+    # ending, or with a path of another machine: the first place is taken where the picture is.
+    stated = "" if filename is None else filename.text or ""
     stated = os.path.basename(stated.strip().replace("\\", "/"))
     stem = os.path.splitext(name)[0]
     in_folder = os.path.join(os.path.dirname(name), stated)

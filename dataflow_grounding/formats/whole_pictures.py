@@ -58,24 +58,24 @@ class WholePictures:
 
     def remarks(self) -> list[str]:
         """Return a line on classes that are undecided wherever they were looked for, if any are."""
-        always = []  # reports on each
+        always_undecided = []
         for name, count in sorted(self._undecided_of_class.items()):
-            of_all = self._records_of_class[name]
-            if count == of_all:
-                always.append(f"{name}: undecided in {count} of {of_all} pictures")
-        if not always:
+            record_count = self._records_of_class[name]
+            if count == record_count:
+                always_undecided.append(f"{name}: undecided in {count} of {record_count} pictures")
+        if not always_undecided:
             return []
-        if len(always) > _MAX_NAMED:
-            always[_MAX_NAMED:] = [f"and {len(always) - _MAX_NAMED} more"]
+        if len(always_undecided) > _MAX_NAMED:
+            always_undecided[_MAX_NAMED:] = [f"and {len(always_undecided) - _MAX_NAMED} more"]
         return [
-            f"{', '.join(always)} (ambiguous or unsupported: neither there nor absent); take such a"
-            " class out of data.classes, or have another model look for it"
+            f"{', '.join(always_undecided)} (ambiguous or unsupported: neither there nor absent);"
+            " take such a class out of data.classes, or have another model look for it"
         ]
 
     def _why_false(
         self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
     ) -> str:
-        # Returns why the picture would be a false background, as UNVERIFIED; "" if it wouldn't.
+        # A key such as UNVERIFIED; "" if the picture would be no false background.
         if record.get(SKIPPED):
             return SKIPPED_OBJECT
         if self._leaves_out_boxes(record, expressions):

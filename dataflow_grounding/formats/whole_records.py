@@ -144,8 +144,8 @@ class WebDataset(Format):
                 with entry_errors(sample.where, self.bad):
                     if sample.error is not None:
                         raise sample.error
-                    said = sample.part(".json")
-                    row = None if said is None else json.loads(said)
+                    json_part = sample.part(".json")
+                    row = None if json_part is None else json.loads(json_part)
                     if row is not None:
                         if not sample.picture:
                             without_picture.add(sample.where)
@@ -231,8 +231,8 @@ def _row(sample: Sample, path: str) -> Any:
 
 
 def _converter_to(example: Any) -> Callable[[Any], Any]:
-    # Returns a function that makes a value of the type that the example has. It is made once for
-    # all rows, as there are millions. For what it can't convert it raises an error of Python's.
+    # A function that makes a value of the example's type, or raises an error of Python's. It is
+    # made once for all rows, as there are millions.
     if isinstance(example, dict):
         return _object_converter_to(example)
     if isinstance(example, list):
@@ -276,7 +276,7 @@ def _record(row: dict[str, Any], picture: bytes | None, folder: str) -> dict[str
 
 
 def _restored(value: Any) -> Any:
-    # Returns a value as it was before `_TO_ROW`. Keys that are None are left out, but for spans and
+    # The value as it was before `_TO_ROW`. Keys that are None are left out, but for spans and
     # scores, where None says something.
     if isinstance(value, list):
         return [_restored(item) for item in value]
