@@ -615,10 +615,10 @@ def _set_spans(expressions: list[dict[str, Any]], caption: str, passed_over: Cou
         caption = clean_caption(caption)
     found_spans: list[Span | None] = []
     for index, expression in enumerate(expressions):
-        span = expression.get("char_span", ())
+        span = expression.get("char_span", ())  # None says that it has no place
         if is_stated[index] and not is_at_span(texts[index], span, caption):
             span = _mended_span(texts[index], span, caption, passed_over)
-        elif span is not None and not is_stated[index]:  # None says that it has no place
+        elif span is not None and not is_stated[index]:
             # All are looked for, as they take their places in the caption from each other.
             found_spans = found_spans or find_spans(texts, caption)
             span = found_spans[index]

@@ -343,8 +343,8 @@ def _count_and_rows_to_look_at(run: SpecRun) -> tuple[int, Iterator[Row]]:
 
 
 def _error(sent: Sequence[float], records: int) -> float:
-    # Two standard errors of the sum over all `records`, of which those that sent `sent` are a
-    # random sample without repeats; as a share of that sum.
+    # Half of the 95% interval of the sum over all records, as a share of that sum. `sent` is of a
+    # random sample of them, in which each comes once.
     mean = fmean(sent) if sent else 0
     if not mean:
         return 0.0

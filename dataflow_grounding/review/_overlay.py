@@ -328,12 +328,15 @@ def reviewed_expression(
 ) -> Expression:
     """Return an expression as a reviewer's page asks for it, checked and with the review on it.
 
-    `before` is as it is now, None for a new one. `wanted` has `instances`, each with `bbox` in
-    pixels of the upright picture, `from` (its index in `before`, None for one drawn now; or `of`,
-    the `id` and `box` of one of the `others`), `verified`, and `unjudged` if it was shifted;
-    `status`; `verified` of an expression without boxes; `text` and `char_span` (code points) where
-    they change. Boxes of `before` that it doesn't name are gone. Raises InputError for what is not
-    of that form.
+    `before` is as it is now, None for a new one. `wanted` has:
+
+    - `status`; and `verified` if it has no boxes
+    - `text` and `char_span` (code points), where they change
+    - `instances`: the boxes, each with `bbox` (pixels of the upright picture), `verified`, and
+      `unjudged` if it was shifted. `from` is its index in `before`, None if it is drawn now. In
+      place of that, `of` has the `id` and `box` of one of the `others`.
+
+    Boxes of `before` that it doesn't name are gone. Raises InputError for what is not of that form.
     """
     if not isinstance(wanted, Mapping):
         raise InputError(

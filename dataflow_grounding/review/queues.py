@@ -484,14 +484,13 @@ class Queue:
         return item.box is None or outcome.boxes_to_draw() > 0
 
     def _is_decided(self, item: Item) -> bool:
-        # A deleted box is decided. Of a thing with several boxes all have to be: the phrase of one
-        # may have come later than the verdict.
+        # All boxes of its thing have to be: a phrase may have come later than the verdict.
         others = [item._replace(id=id, box=box) for id, box, _ in item.also]
-        for one in (item, *others):
-            left = self._as_reviewers_left(one)
-            if left is not None and reviewer_verdict(left) is None:  # at the most moved as a whole
-                return False
-        return True
+        return all(map(self._is_deleted_or_judged, (item, *others)))
+
+    def _is_deleted_or_judged(self, item: Item) -> bool:
+        left = self._as_reviewers_left(item)
+        return left is None or reviewer_verdict(left) is not None
 
     def _is_there(self, item: Item) -> bool:
         return self._as_reviewers_left(item) is not None
