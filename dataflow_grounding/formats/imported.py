@@ -19,6 +19,7 @@ from dataflow_grounding.formats.format import Format, Phrase, Sample
 
 COLUMN = "imported"
 NO_BOX = -1
+_NO_ITEM = -1
 
 
 class Mark(NamedTuple):
@@ -193,13 +194,13 @@ def item_of(instance: Mapping[str, Any], items: Container[int]) -> int | None:
     return item if type(item) is int and item in items else None
 
 
-def _item_and_mark(phrase: Phrase, number: int, size: Size) -> tuple[Any, Mark]:
-    # The number of the item that a box, or a phrase without any, came from, and its mark. The item
-    # is -1 if it is new, or if somebody has written something else into the column.
+def _item_and_mark(phrase: Phrase, number: int, size: Size) -> tuple[int, Mark]:
+    # The number of the item that a box, or a phrase without any, came from, and its mark. There is
+    # no item if it is new, or if somebody has written something else into the column.
     holder = phrase.expression if number == NO_BOX else phrase.expression["instances"][number]
     source: Any = holder.get(COLUMN)
     if not isinstance(source, Mapping) or type(source.get("item")) is not int:
-        return -1, Mark(phrase, number)
+        return _NO_ITEM, Mark(phrase, number)
     is_moved = False
     if number != NO_BOX:
         box: Any = source.get("bbox")

@@ -185,9 +185,10 @@ class LabelStudio(ReturningFormat):
         free_numbers = (n for n in count() if self._taken.isdisjoint((f"p{n}", f"p{n}b0")))
         span_id = f"p{next(free_numbers)}"
         first = next((item for item in source.items if _role(item) == "box"), None)
-        is_of_no_class = first is not None and first["value"].get(first["type"]) == [_BOX]
-        if mark.box is None or first is None or is_of_no_class or _is_of_our_control(first):
-            label = _BOX if is_of_no_class else self._label_of(mark.phrase)
+        is_labelled_object = first is not None and first["value"].get(first["type"]) == [_BOX]
+        is_as_ours = is_labelled_object or (first is not None and _is_of_our_control(first))
+        if mark.box is None or first is None or is_as_ours:
+            label = _BOX if is_labelled_object else self._label_of(mark.phrase)
             regions = self._our_regions(span_id, mark, source.sample, label)
         else:
             regions = _regions_like(first, f"{span_id}b0", mark, source)

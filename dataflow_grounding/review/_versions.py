@@ -125,10 +125,7 @@ def changes_view(
     versions: list[tuple[str, View]] = []
     for title, record in earlier:
         version = view_of(record, classes=classes)
-        # Like is compared with like. Expressions may also be compared with the regions that they
-        # were made of, as they take their place; captions of regions are shown next to these.
-        is_comparable = view["kind"] == version["kind"] or view["kind"] == "expressions"
-        if is_comparable and any(row["status"] != "pending" for row in version["expressions"]):
+        if _is_comparable(version, view):
             versions.append((title, version))
     versions.append((own_name, view))
     confirmed = _keys_confirmed([version["expressions"] for _, version in versions])
@@ -148,6 +145,14 @@ def changes_view(
         return {}
     rows = [{"name": title, "expressions": expressions} for title, expressions in shown.items()]
     return {"changes": changes, "versions": rows}
+
+
+def _is_comparable(earlier: View, view: View) -> bool:
+    # Like is compared with like. Expressions may also be compared with the regions that they were
+    # made of, as they take their place; captions of regions are shown next to these.
+    if view["kind"] not in (earlier["kind"], "expressions"):
+        return False
+    return any(expression["status"] != "pending" for expression in earlier["expressions"])
 
 
 def _differences_of_picture(old: View, new: View) -> Iterator[tuple[str, str]]:

@@ -95,7 +95,7 @@ def _samples(reviewable: Reviewable, decisions: Decisions) -> list[StatedSample]
             continue
         expected, items = reviewable.draw_sample(size, seed)
         if any(stated.get(name) != expected[name] for name in ("annotations", "of")):
-            continue  # it is of another version of the file, or of one that counted otherwise
+            continue  # another version of the file, or one in which items were counted otherwise
         if any(stated.get(name) != value for name, value in expected.items()):
             raise InputError(
                 f"{decisions.path}: the sample of seed {seed} is not what it draws: it was edited"

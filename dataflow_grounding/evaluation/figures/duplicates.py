@@ -263,7 +263,7 @@ def _parts_by_share(
         # first where there are fewer groups than parts.
         latest = len(groups) - (len(parts) - number)
         cut = max(cut + 1, min(int(np.searchsorted(middles, end)), latest))
-        part_of_group[line[cut:]] = number
+        part_of_group[line[cut:]] = number  # the next cut takes its end away again
     part_numbers = part_of_group[group_of].tolist()
     return {
         picture: largest_first[number]
