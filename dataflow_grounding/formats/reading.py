@@ -333,8 +333,8 @@ def _samples_of_key(
         folder, slash, base = member.name.rpartition("/")
         base_stem = base.rpartition(".")[0] or base
         by_stem.setdefault(f"{folder}{slash}{base_stem}", []).append(member)
-    kinds = _count_kinds(key, group.all)
-    if all(_count_kinds(stem, alike) <= kinds for stem, alike in by_stem.items()):
+    kind_count = _count_kinds(key, group.all)
+    if all(_count_kinds(stem, alike) <= kind_count for stem, alike in by_stem.items()):
         yield _tar_sample(
             f"{path}, sample {key!r} (names up to the first dot)", key, group.all, group
         )

@@ -117,20 +117,19 @@ class Seeds:
         """Yield one record per image or row; one that can't be read says why, and fails later.
 
         Raises:
-            InputError: Less than half of the labels can be read. Or, at the end, if there were
-                records, but no box at all, and the steps need some; but not where any record
-                failed, as its own reason is then told.
+            InputError: Less than half of the labels can be read. Or, at the end, no record has a
+                box, and the steps need some. Where a record failed, its own reason is told instead.
         """
         self.found = Found(places={**self.known.places}, counts={**self.known.counts})
-        has_use = self.boxless  # whether there is anything to do, or to report of a record
+        has_something_to_do = self.boxless
         count = 0
         for record in self.read(self.found):
             count += 1
             fails = SEED_ERROR in record or "width" not in record  # it, or its image, can't be read
             if fails or record.get("regions"):
-                has_use = True
+                has_something_to_do = True
             yield record
-        if count and not has_use:
+        if count and not has_something_to_do:
             raise InputError(f"none of the {count} images has a box: {self.without}")
 
     def fingerprint(self) -> str:

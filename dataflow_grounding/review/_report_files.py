@@ -294,8 +294,9 @@ def small_copy_of(file: ImageFile) -> tuple[Size, bytes]:
 def link(path: str, folder: str) -> str:
     """Return the address of a picture for a page in `folder`; "" for one the page can't link to.
 
-    That is one on another machine, or without the ending of a picture, which a browser could run.
-    The address is relative where both are in a folder that may be moved as a whole.
+    A page can't link to another machine's file. It doesn't link to a file without the ending of a
+    picture, as a browser could run that. The address is relative where page and picture are in a
+    folder that may be moved as a whole.
     """
     if not (path.lower().endswith(_SHOWN_BY_BROWSERS) and os.path.exists(path)):
         return ""

@@ -415,8 +415,8 @@ def boxes_of_things(phrases: Sequence[Sequence[Row]]) -> list[Row]:
 
 
 def _match_by_overlap(gold: Mapping[int, Row], found: Mapping[int, Row]) -> dict[int, int]:
-    # As many as can be are matched, also where nothing overlaps. Of too many possible pairs the
-    # first goes with the first, in the order of `_areas_of`.
+    # As many as can be are matched, also where nothing overlaps. Where there are too many possible
+    # pairs, the first phrases of both go together, and so on, in the order of `_areas_of`.
     if len(gold) * len(found) < 2:
         return dict(zip(gold, found, strict=False))  # one pair, or none
     gold_areas = _areas_of(gold)
