@@ -114,7 +114,7 @@ _writing_options = combined(
         "--flat",
         is_flag=True,
         default=None,
-        help="YOLO, VOC, KITTI: all pictures in one folder, their folders' names as prefixes.",
+        help="YOLO, VOC, KITTI, DOTA: all pictures in one folder, with their folders as prefixes.",
     ),
     json_option,
 )

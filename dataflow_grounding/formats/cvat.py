@@ -17,7 +17,7 @@ from xml.etree.ElementTree import Element, SubElement
 from xml.sax.saxutils import quoteattr
 
 from dataflow_grounding._util.errors import BrokenRow, InputError
-from dataflow_grounding.boxes.geometry import Bbox
+from dataflow_grounding.boxes.geometry import Bbox, box_of
 from dataflow_grounding.data.classes import class_key, class_of
 from dataflow_grounding.data.records import STATUSES
 from dataflow_grounding.formats import outlines
@@ -41,6 +41,7 @@ from dataflow_grounding.formats.reading import (
     read_xml,
     unite,
 )
+from dataflow_grounding.formats.rotated import rotated_box_of, turned
 from dataflow_grounding.formats.xml_text import element_of, safe_for_xml, text_of
 
 # The labels of what the export writes.
@@ -81,6 +82,7 @@ class Cvat(ReturningFormat):
 
     repeats = True
     shows_upright = True
+    rotates = True
 
     def safe(self, text: str) -> str:
         return safe_for_xml(text)
@@ -110,9 +112,10 @@ class Cvat(ReturningFormat):
         return element_of(item).get("label") != _PICTURE
 
     def item_back(self, item: str, mark: Mark, source: Source) -> str:
-        """Return an element as it is now: one whose box was changed without an outline is a box."""
+        """Return an element as it is now: a changed box without an outline is an upright <box>."""
         element = element_of(item)
-        is_outlined = mark.outline is not None and element.tag == "box"
+        has_no_outline = element.tag == "box" and not _rotation_of(element)
+        is_outlined = mark.outline is not None and has_no_outline
         if not (mark.is_moved or mark.is_renamed or is_outlined):
             return item
         if mark.box and (mark.is_moved or is_outlined):
@@ -200,9 +203,8 @@ class Cvat(ReturningFormat):
         if mark.tag not in _AREAS:
             return {}
         if mark.tag == "box":
-            if float(mark.get("rotation", 0)):
-                raise BrokenRow("a box is rotated: only upright ones can be read")
-            return {"bbox": [float(mark.attrib[name]) for name in _CORNERS]}
+            box = box_of([float(mark.attrib[name]) for name in _CORNERS])
+            return turned(box, _rotation_of(mark), about_middle=True)
         size = (record["width"], record["height"])
         try:
             if mark.tag == "mask":
@@ -216,6 +218,10 @@ class Cvat(ReturningFormat):
             outlines.lose_object(self.bad, where, error)
             return {}
         return {"bbox": [*outlines.bounds(outline)], outlines.KEY: outline}
+
+
+def _rotation_of(box: Element) -> float:
+    return float(box.get("rotation", 0))
 
 
 def _picture_of(name: str, image_root: str) -> str:
@@ -274,8 +280,14 @@ def _box_element(label: str, area: tuple[str, dict[str, str]], group_id: str | N
 
 
 def _area_of(box: Bbox, outline: Sequence[float] | None) -> tuple[str, dict[str, str]]:
-    if outline is None:
-        return "box", {name: str(edge) for name, edge in zip(_CORNERS, box, strict=True)}
+    rotated = rotated_box_of(outline or ())
+    rotation: dict[str, str] = {}
+    if rotated is not None:
+        box = rotated.before_turn(about_middle=True)
+        rotation = {"rotation": str(rotated.degrees)}
+    if outline is None or rotation:
+        edges = {name: str(edge) for name, edge in zip(_CORNERS, box, strict=True)}
+        return "box", {**edges, **rotation}
     points = zip(outline[::2], outline[1::2], strict=True)
     return "polygon", {"points": ";".join(f"{x},{y}" for x, y in points)}
 

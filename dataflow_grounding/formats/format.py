@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding.boxes.geometry import Bbox, Size
 from dataflow_grounding.data.bad_entries import BadEntries
 from dataflow_grounding.data.spans import Span, clean_caption, find_spans
 from dataflow_grounding.formats import outlines
+from dataflow_grounding.formats.rotated import rotated_box_of
 
 if TYPE_CHECKING:
     from dataflow_grounding.formats.export_folder import ExportFolder
@@ -171,6 +172,13 @@ class Sample:
     name: str = ""
 
 
+class Shape(NamedTuple):
+    """An outline as a format writes it, None for none; `lost` says what of it isn't written."""
+
+    outline: list[float] | None
+    lost: str = ""
+
+
 class Format:
     """A format: `write` is the way out, `read` the way in. One of the two is enough.
 
@@ -219,6 +227,8 @@ class Format:
     """Whether `read` takes the sizes of its records from their pictures."""
     shows_upright: ClassVar[bool] = False
     """Whether its readers turn pictures upright by their EXIF, as labelling tools do."""
+    rotates: ClassVar[bool] = False
+    """Whether it says an outline that is a rotated box as such, also beyond its picture."""
     whole: ClassVar[bool] = False
     """Whether its rows are whole records: one without expressions doesn't describe its picture."""
 
@@ -250,6 +260,16 @@ class Format:
         """Return the words that are written for an expression: here its text."""
         text: str = expression["text"]
         return text
+
+    def outline_of(self, outline: list[float], box: Bbox, size: Size) -> Shape:
+        """Return the outline of a box, of a picture of that size, as it is written.
+
+        Here its points beyond the picture are put to the edge, but for a rotated box's where the
+        format `rotates`.
+        """
+        if self.rotates and rotated_box_of(outline) is not None:
+            return Shape(outline)
+        return Shape(outlines.inside(outline, size))
 
     def why_outlines_lost(self, phrases: Sequence[Phrase], size: Size) -> str:
         """Return why no outline of these phrases of a picture can be written, in words to count

@@ -81,7 +81,7 @@ LEFT_OUT = "dontcare"  # the type, in lower case, of KITTI's regions that aren't
 # Of pixels that are read: far below what six decimals of a side can tell, so that they come out
 # again.
 DECIMALS = 4
-_DECIMALS_OF_POINTS = 6  # which eight decimals of a side tell
+DECIMALS_OF_POINTS = 6  # which eight decimals of a side tell
 SLACK = 1e-3  # of a side: rounding may push a box this far over the edge
 _NO_VAL = (
     "data.yaml has no val, which trainers want: `dataflowgrounding split` makes parts, and `export`"
@@ -89,8 +89,6 @@ _NO_VAL = (
 )
 _RENUMBERED = "boxes whose class has another number than in the data set that they came from"
 _BESIDE_BOXES = "outlines in pictures with a box that has no outline of its size"
-# Names of sibling folders of pictures and of their labels: YOLO's, KITTI's.
-_FOLDERS = ((FOLDER, "labels"), ("image_2", "label_2"))
 
 
 def label_folder(
@@ -111,8 +109,12 @@ def label_folder(
     return LabelFolder(images, files, sorted(there.difference(wanted.values())))
 
 
-def _read_label_file(path: str, of_line: Callable[[list[str]], list[Labelled]]) -> Label:
-    # `of_line` returns the regions of a line's fields, one or none.
+def read_label_file(path: str, of_line: Callable[[list[str]], list[Labelled]]) -> Label:
+    """Return what is in a label file. `of_line` takes a line's fields, and returns its region, or
+    none.
+
+    Raises BrokenRow where the file can't be read. A line for which `of_line` raises it is left out.
+    """
     label = Label(regions=[], lines=[], unread=[])
     with errors_as(BrokenRow, f"can't read {path}"), open_input(path) as file:
         data = file.read()
@@ -132,7 +134,7 @@ def _read_label_file(path: str, of_line: Callable[[list[str]], list[Labelled]]) 
 
 def read_kitti(path: str) -> Label:
     """Return what is in a label file of KITTI's. Raises BrokenRow where it can't be read."""
-    return _read_label_file(path, _kitti_regions)
+    return read_label_file(path, _kitti_regions)
 
 
 def read_yolo(path: str, names: Names, size: Size) -> Label:
@@ -140,7 +142,7 @@ def read_yolo(path: str, names: Names, size: Size) -> Label:
 
     Raises BrokenRow where it can't be read.
     """
-    return _read_label_file(path, partial(_yolo_regions, names, size))
+    return read_label_file(path, partial(_yolo_regions, names, size))
 
 
 def _kitti_regions(fields: list[str]) -> list[Labelled]:
@@ -150,14 +152,14 @@ def _kitti_regions(fields: list[str]) -> list[Labelled]:
         return []
     if not 8 <= len(fields) <= 17:
         raise BrokenRow(f"has {len(fields)} fields, a KITTI label has 8 to 17")
-    numbers = [_number(field) for field in fields[1:]]
+    numbers = [number_in(field) for field in fields[1:]]
     bbox = numbers[3:7]
     x1, y1, x2, y2 = bbox
     if x2 < x1 or y2 < y1:
         raise BrokenRow(
             f"the box {' '.join(fields[4:8])} ends before it begins (x1 y1 x2 y2 is expected)"
         )
-    return [{"bbox": bbox, "type": fields[0], **_score_among(numbers[14:])}]
+    return [{"bbox": bbox, "type": fields[0], **score_among(numbers[14:])}]
 
 
 def _yolo_regions(names: Names, size: Size, fields: list[str]) -> list[Labelled]:
@@ -176,9 +178,8 @@ def _yolo_regions(names: Names, size: Size, fields: list[str]) -> list[Labelled]
         raise BrokenRow(
             f"has {len(fields)} fields, a YOLO label has 5 or 6 (class cx cy width height)"
         )
-    class_number, *numbers = map(_number, fields)
-    if class_number not in range(len(names.classes)):  # a range has 0.0 too, as NumPy writes it
-        raise BrokenRow(f"class {fields[0][:40]!r} is not one of the {len(names.classes)} names")
+    class_name = class_in(fields[0], names)
+    numbers = [*map(number_in, fields[1:])]
     parts = numbers if is_outline else numbers[:4]
     if min(parts) < -SLACK or max(parts) > 1 + SLACK:
         raise BrokenRow(
@@ -186,11 +187,19 @@ def _yolo_regions(names: Names, size: Size, fields: list[str]) -> list[Labelled]
         )
     corners = _outline_corners(parts) if is_outline else _centred_corners(parts)
     bbox = [round(corner * size[i % 2], DECIMALS) for i, corner in enumerate(corners)]
-    further: dict[str, Any] = _score_among(numbers[4:])
+    further: dict[str, Any] = score_among(numbers[4:])
     if is_outline:
-        points = [round(part * size[i % 2], _DECIMALS_OF_POINTS) for i, part in enumerate(parts)]
+        points = [round(part * size[i % 2], DECIMALS_OF_POINTS) for i, part in enumerate(parts)]
         further = {outlines.KEY: points}
-    return [{"bbox": bbox, "type": names.classes[int(class_number)], **further}]
+    return [{"bbox": bbox, "type": class_name, **further}]
+
+
+def class_in(field: str, names: Names) -> str:
+    """Return the class that a field has the number of. Raises BrokenRow."""
+    number = number_in(field)
+    if number not in range(len(names.classes)):  # a range has 0.0 too, as NumPy writes it
+        raise BrokenRow(f"class {field[:40]!r} is not one of the {len(names.classes)} names")
+    return names.classes[int(number)]
 
 
 def _outline_corners(parts: list[float]) -> Bbox:
@@ -204,7 +213,8 @@ def _centred_corners(parts: list[float]) -> Bbox:
     return cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2
 
 
-def _number(text: str) -> float:
+def number_in(text: str) -> float:
+    """Return the number that a field is. Raises BrokenRow."""
     is_whole = text.lstrip("+-").isdecimal()
     try:
         value = int(text) if is_whole else float(text)
@@ -215,8 +225,8 @@ def _number(text: str) -> float:
     return value
 
 
-def _score_among(further: list[float]) -> dict[str, float]:
-    # `further` are the numbers after those that each label has.
+def score_among(further: list[float]) -> dict[str, float]:
+    """Return the score, if that is all that `further` has: numbers after those of each label."""
     if len(further) == 1 and 0 <= further[0] <= 1:
         return {"score": further[0]}
     return {}
@@ -274,12 +284,14 @@ def _checked_name(name: Any) -> str:
     return name
 
 
-class _LabelFormat(PictureFiles):
-    """Base of KITTI and YOLO."""
+class LabelFormat(PictureFiles):
+    """Base of KITTI, YOLO, and their kin."""
 
     # what the file with the names of classes is called: the first is written, all are looked for
     names_files: ClassVar[tuple[str, ...]]
     names_of: ClassVar[Any]  # reads such a file by its path
+    # pairs of what sibling folders of pictures and of their labels are called
+    folders: ClassVar[Sequence[tuple[str, str]]] = ((FOLDER, "labels"), ("image_2", "label_2"))
     ending = ".txt"
     measures = True
 
@@ -299,7 +311,7 @@ class _LabelFormat(PictureFiles):
         """Return the line of the names' file for a class; `number` counts from 1."""
 
     @abstractmethod
-    def line(self, number: int, name: str, box: Bbox, score: float | None, size: Size) -> str:
+    def line(self, number: int, name: str, mark: Mark, size: Size) -> str:
         """Return the line of a label file for a box of that class; `number` counts from 1."""
 
     @abstractmethod
@@ -362,8 +374,7 @@ class _LabelFormat(PictureFiles):
     def _line_of(self, name: str, mark: Mark, source: Source) -> str:
         # `number_of` also writes the name of a new class into the names' file.
         number, _ = self._numbers.number_of(name)
-        box = mark.phrase.boxes[mark.number]
-        return self.line(number, name, box, mark.score, source.sample.size)
+        return self.line(number, name, mark, source.sample.size)
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         """Yield a record for each picture, sorted in each folder, with or without a label file.
@@ -373,7 +384,7 @@ class _LabelFormat(PictureFiles):
         """
         top = path if os.path.isdir(path) else os.path.dirname(path) or "."
         names = self._read_names(path, top)
-        for pictures, labels in _folders(top, image_root):
+        for pictures, labels in _folders(top, image_root, self.folders):
             folder = label_folder(pictures, labels, ("pictures", "labels"), self.names_files)
             if folder.spare and not folder.files:
                 where = os.path.join(labels, folder.spare[0])
@@ -410,7 +421,8 @@ class _LabelFormat(PictureFiles):
 
     def _columns_of(self, file: str, size: Size, names: Any) -> dict[str, Any]:
         # Returns the columns that a label file fills. Regions of one class are one expression.
-        # `background` is false where the file has lines, but none with a region, such as DontCare.
+        # `background` is false where the file has lines, but none with a region, such as DontCare;
+        # not for lines that say nothing of what is in the picture.
         try:
             label = self.label(file, size, names)
             is_empty = os.path.getsize(file) == 0
@@ -424,20 +436,22 @@ class _LabelFormat(PictureFiles):
             instance = with_item_number(region, region.pop("line"), class_name)
             keyed.append((class_name, {"text": class_name, "instances": [instance]}))
         columns: dict[str, Any] = column(self.name, label.lines)
-        if not label.regions and not is_empty:
+        says_something = not is_empty and (not label.lines or any(map(self.is_rest, label.lines)))
+        if not label.regions and says_something:
             columns["background"] = False
         columns["expressions"] = unite(keyed)
         return columns
 
 
-class Kitti(_LabelFormat):
-    """KITTI: classes are words without blanks, told in classes.yaml.
+class NamedLabels(LabelFormat):
+    """Base of KITTI and DOTA: a label has its class as a word without blanks.
 
-    A label with a score has 16 fields, else 15.
+    classes.yaml tells the classes by these words.
     """
 
+    class_field: ClassVar[int]  # the number of the field with the class
+    box_fields: ClassVar[slice]  # the fields with the box
     names_files = ("classes.yaml",)
-    joint = "_"
     names_of = staticmethod(read_texts)
 
     def classes_of(self, names: Mapping[str, str]) -> list[str]:
@@ -446,45 +460,60 @@ class Kitti(_LabelFormat):
 
     def entry(self, number: int, name: str) -> str:
         """Return the line of classes.yaml for a class: `"traffic_light": "traffic light"`."""
-        return f"{dump_text(name.replace(' ', '_'))}: {dump_text(name)}"
+        return f"{dump_text(self.word_of(name))}: {dump_text(name)}"
 
-    def line(self, number: int, name: str, box: Bbox, score: float | None, size: Size) -> str:
-        """Return KITTI's line: the class's name, corners in pixels, zeros for what isn't known."""
-        corners = " ".join(f"{value:.3f}" for value in box)
-        score_field = "" if score is None else f" {score:.6g}"
-        return f"{name.replace(' ', '_')} 0.00 0 0.00 {corners}{' 0.00' * 7}{score_field}"
+    def word_of(self, name: str) -> str:
+        return name.replace(" ", self.joint)
 
     def item_back(self, item: str, mark: Mark, source: Source) -> str:
-        """Return a line with the class and the corners as they are now.
+        """Return a line with the class and the box as they are now.
 
         The class keeps its capitals, unless it is another one.
         """
         fields = item.split()
-        name = fields[0].replace("_", " ")
+        name = fields[self.class_field].replace(self.joint, " ")
         is_other_class = class_key(name) != class_key(mark.phrase.text)
         if is_other_class:
             name = mark.phrase.text
         new_fields = self._line_of(name, mark, source).split()
-        fields[0] = new_fields[0]
-        if mark.is_moved:
-            fields[4:8] = new_fields[4:8]
+        fields[self.class_field] = new_fields[self.class_field]
+        if not self.is_as_read(fields, mark):
+            fields[self.box_fields] = new_fields[self.box_fields]
         return " ".join(fields)
 
-    def label(self, file: str, size: Size, names: Any) -> Label:
-        """Return what is in a label file, with the names of classes.yaml for types.
+    def is_as_read(self, fields: Sequence[str], mark: Mark) -> bool:
+        """Return whether a line's box is still the one that is there."""
+        return not mark.is_moved
 
-        A type that it doesn't name stays.
-        """
-        class_names = names or {}
-        label = read_kitti(file)
-        self.passed_over["DontCare lines"] += len(label.lines) - len(label.regions)
+    def named(self, label: Label, names: Mapping[str, str] | None) -> Label:
+        """Return a label with the names of classes.yaml for types; a type that it lacks stays."""
         for region in label.regions:
-            region["type"] = class_names.get(region["type"], region["type"])
+            region["type"] = (names or {}).get(region["type"], region["type"])
         return label
 
 
+class Kitti(NamedLabels):
+    """KITTI. A label with a score has 16 fields, else 15."""
+
+    joint = "_"
+    class_field = 0
+    box_fields = slice(4, 8)
+
+    def line(self, number: int, name: str, mark: Mark, size: Size) -> str:
+        """Return KITTI's line: the class's name, corners in pixels, zeros for what isn't known."""
+        corners = " ".join(f"{value:.3f}" for value in mark.phrase.boxes[mark.number])
+        score_field = "" if mark.score is None else f" {mark.score:.6g}"
+        return f"{self.word_of(name)} 0.00 0 0.00 {corners}{' 0.00' * 7}{score_field}"
+
+    def label(self, file: str, size: Size, names: Any) -> Label:
+        """Return what is in a label file, with the names of classes.yaml for types."""
+        label = read_kitti(file)
+        self.passed_over["DontCare lines"] += len(label.lines) - len(label.regions)
+        return self.named(label, names)
+
+
 @dataclass
-class Yolo(_LabelFormat):
+class Yolo(LabelFormat):
     """YOLO: parts of the sides, in eight decimals; data.yaml has the classes, from 0.
 
     A picture's lines are polygons where each of its boxes has one around which it is the box, else
@@ -497,6 +526,7 @@ class Yolo(_LabelFormat):
     names_files = ("data.yaml", "dataset.yaml", "classes.txt")
     joint = "/"  # between words for one thing
     names_of = staticmethod(read_names)
+    label_of: ClassVar[Any] = staticmethod(read_yolo)  # reads a label file
 
     def head(self, pictures: Mapping[str, str]) -> str:
         """Return the folders of all parts' pictures; a remark tells that there is no `val`."""
@@ -515,17 +545,13 @@ class Yolo(_LabelFormat):
         """Return the line of data.yaml for a class, numbered from 0: `  0: "cat"`."""
         return f"  {number - 1}: {dump_text(name)}"
 
-    def line(self, number: int, name: str, box: Bbox, score: float | None, size: Size) -> str:
-        """Return YOLO's line: class from 0, centre, width and height; the score is not written."""
-        width, height = size
-        x1, y1, x2, y2 = box
-        parts = (
-            (x1 + x2) / 2 / width,
-            (y1 + y2) / 2 / height,
-            (x2 - x1) / width,
-            (y2 - y1) / height,
-        )
-        return f"{number - 1} {' '.join(f'{part:.8f}' for part in parts)}"
+    def line(self, number: int, name: str, mark: Mark, size: Size) -> str:
+        """Return YOLO's line: class from 0, centre, width and height, or the points of an outline;
+        the score is not written.
+        """
+        x1, y1, x2, y2 = mark.phrase.boxes[mark.number]
+        centred = ((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1)
+        return yolo_line(number, mark.outline or centred, size)
 
     @contextmanager
     def shared(self, out: ExportFolder) -> Iterator[None]:
@@ -564,35 +590,33 @@ class Yolo(_LabelFormat):
         are_polygons = {len(line.split()) > 5 for line in lines}
         return lines if len(are_polygons) == 1 else [_box_line(line) for line in lines]
 
-    def _line_of(self, name: str, mark: Mark, source: Source) -> str:
-        line = super()._line_of(name, mark, source)
-        if mark.outline is None:
-            return line
-        size = source.sample.size
-        parts = [number / size[i % 2] for i, number in enumerate(mark.outline)]
-        return f"{line.split()[0]} {' '.join(f'{part:.8f}' for part in parts)}"
-
     def item_back(self, item: str, mark: Mark, source: Source) -> str:
         """Return a line with its class's number now, and new numbers where the box is another.
 
         A score and keypoints are left out: trainers take no scores, and no boxes among poses.
         """
-        line = self._line_of(mark.phrase.text, mark, source)  # as if the box were new
+        number, _ = self._numbers.number_of(mark.phrase.text)
+        class_number = str(number - 1)
         fields = item.split()
-        class_number, _, numbers = line.partition(" ")
         if self._is_number_of_class(int(float(fields[0])), class_number, mark):
             class_number = fields[0]  # perhaps written as 0.0
         elif not mark.is_renamed and self.classes == "class":
             self._renumbered += 1
-        is_outline = len(fields) > 6 and len(fields) % 2 == 1
-        if mark.is_moved:
-            return f"{class_number} {numbers}"
         # What is there still is written with the digits that it came with.
+        size = source.sample.size
+        numbers = [] if mark.is_moved else self.numbers_as_read(fields, mark, size)
+        if not numbers:
+            _, *numbers = self.line(number, mark.phrase.text, mark, size).split()
+        return " ".join([class_number, *numbers])
+
+    def numbers_as_read(self, fields: list[str], mark: Mark, size: Size) -> list[str]:
+        """Return a line's own numbers of a box that wasn't moved; none if its shape is another."""
+        is_outline = len(fields) > 6 and len(fields) % 2 == 1
         if mark.outline is not None and is_outline:
-            numbers = " ".join(fields[1:])
-        elif mark.outline is None and _is_box_line(fields, mark, source.sample.size):
-            numbers = " ".join(fields[1:5])
-        return f"{class_number} {numbers}"
+            return fields[1:]
+        if mark.outline is None and _is_box_line(fields, mark, size):
+            return fields[1:5]
+        return []
 
     def _is_number_of_class(self, own_number: int, class_number: str, mark: Mark) -> bool:
         # Whether the number that a line came with is one of its class now. Several numbers may have
@@ -608,9 +632,15 @@ class Yolo(_LabelFormat):
                 f"{file}: no {' or '.join(self.names_files)} with the names of classes in the"
                 " data set"
             )
-        label = read_yolo(file, names, size)
+        label: Label = self.label_of(file, names, size)
         self.passed_over["keypoints of boxes"] += len(label.regions) if names.keypoints else 0
         return label
+
+
+def yolo_line(number: int, pixels: Sequence[float], size: Size) -> str:
+    """Return a line of YOLO's: a class, counted from 1, and numbers of pixels, x and y in turn."""
+    parts = [pixel / size[i % 2] for i, pixel in enumerate(pixels)]
+    return f"{number - 1} {' '.join(f'{part:.8f}' for part in parts)}"
 
 
 def _is_around_outline(instance: Mapping[str, Any], size: Size) -> bool:
@@ -641,15 +671,15 @@ def _label_of(image: str) -> str:
     return os.path.splitext(image)[0] + ".txt"
 
 
-def _folders(top: str, image_root: str) -> list[tuple[str, str]]:
-    # Returns pairs of a folder of pictures and the folder of their labels. They are found in `top`
-    # and in the folders directly in it, as YOLO, Roboflow and KITTI lay them out; the image root
-    # replaces a missing folder of pictures. Without any folder of labels the only pair is the image
-    # root and `top` itself.
+def _folders(top: str, image_root: str, names: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    # Returns pairs of a folder of pictures and the folder of their labels, which are called as
+    # `names` says. They are found in `top` and in the folders directly in it, as YOLO, Roboflow and
+    # KITTI lay them out; the image root replaces a missing folder of pictures. Without any folder
+    # of labels the only pair is the image root and `top` itself.
     tops = [top, *sorted(entry.path for entry in os.scandir(top) if entry.is_dir())]
     pairs = []
     for folder in tops:
-        for pictures_name, labels_name in _FOLDERS:
+        for pictures_name, labels_name in names:
             pictures = os.path.join(folder, pictures_name)
             labels = os.path.join(folder, labels_name)
             if os.path.isdir(labels):

@@ -6,7 +6,9 @@ label says it, and a relation to the phrase's place in the caption. Offsets are 
 early versions counted UTF-16 units, and offsets may be off by a few (label-studio issues 539, 1347,
 4988): the region's text shows it. Sources:
 labelstud.io/guide/{task_format,predictions}; label-studio's web/libs/editor/src:
-utils/selection-tools.js, mixins/AreaMixin.js (an id ends at `#`).
+utils/selection-tools.js, mixins/AreaMixin.js (an id ends at `#`). A rotated box is turned about its
+top left corner, in pixels (label_studio_sdk/converter/utils.py): with percents of two sides alone,
+its corners aren't right ones.
 """
 
 import re
@@ -20,7 +22,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 from xml.sax.saxutils import quoteattr
 
 from dataflow_grounding._util.errors import BrokenRow
-from dataflow_grounding.boxes.geometry import Bbox, Size
+from dataflow_grounding.boxes.geometry import Bbox, Size, box_of
 from dataflow_grounding.data.classes import class_key, stated_class_of
 from dataflow_grounding.data.records import has_id
 from dataflow_grounding.formats import outlines
@@ -40,6 +42,7 @@ from dataflow_grounding.formats.reading import (
     object_errors,
     read_lines,
 )
+from dataflow_grounding.formats.rotated import rotated_box_of, turned
 from dataflow_grounding.formats.xml_text import safe_for_xml
 
 # labels and names of controls, as in label_studio.xml
@@ -83,6 +86,7 @@ class LabelStudio(ReturningFormat):
 
     repeats = True
     shows_upright = True
+    rotates = True
 
     def __post_init__(self) -> None:
         # class_key → the label: of the list, then of others as they come
@@ -92,11 +96,11 @@ class LabelStudio(ReturningFormat):
                 self._label_of_class.setdefault(class_key(name), safe_for_xml(name))
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
-        has_outlines = False
+        has_polygons = False
         used_labels: set[str] = set()
         with out.lists(self.data_file, "") as (put,):  # with "" the file is one list
             for sample in samples:
-                has_outlines = has_outlines or _has_outline(sample)
+                has_polygons = has_polygons or _has_polygon(sample)
                 used_labels.update(map(self._label_of, sample.phrases))
                 source = self.source_of(sample)
                 if source.own:  # it came from Label Studio
@@ -104,15 +108,15 @@ class LabelStudio(ReturningFormat):
                 else:
                     put({"data": self._data(sample), "predictions": [self._prediction(sample)]})
         with out.file("labels.xml") as file:
-            file.write(self._configuration(used_labels, has_outlines))
+            file.write(self._configuration(used_labels, has_polygons))
 
     def _label_of(self, phrase: Phrase) -> str:
         name = safe_for_xml(stated_class_of(phrase.expression))
         return self._label_of_class.setdefault(class_key(name), name) if name else _BOX
 
-    def _configuration(self, used_labels: Set[str], has_outlines: bool) -> str:
+    def _configuration(self, used_labels: Set[str], has_polygons: bool) -> str:
         config = files(__package__).joinpath("label_studio.xml").read_text("utf-8")
-        if has_outlines:
+        if has_polygons:
             config = config.replace(_END_OF_BOX_CONTROL, _END_OF_BOX_CONTROL + _POLYGON_CONTROL, 1)
         if used_labels <= {_BOX}:  # without classes it is as in the file
             return config
@@ -158,10 +162,11 @@ class LabelStudio(ReturningFormat):
         return source
 
     def item_back(self, item: dict[str, Any], mark: Mark, source: Source) -> dict[str, Any]:
-        """Return a region as it is now: a changed box without an outline is a rectangle."""
+        """Return a region as it is now: a changed box without an outline is an upright one."""
         if not isinstance(item.get("value"), dict):
             return item
-        is_outlined = mark.outline is not None and "points" not in item["value"]
+        has_no_outline = "points" not in item["value"] and not item["value"].get("rotation")
+        is_outlined = mark.outline is not None and has_no_outline
         if mark.box and (mark.is_moved or is_outlined):
             item = _with_area(item, mark, source)
         value = {**item["value"]}
@@ -472,13 +477,14 @@ def _box_regions(
             }
 
 
-def _has_outline(sample: Sample) -> bool:
+def _has_polygon(sample: Sample) -> bool:
     boxes = (box for phrase in sample.phrases for box in phrase.expression["instances"])
-    return any(box.get(outlines.KEY) is not None for box in boxes)
+    shapes = (box[outlines.KEY] for box in boxes if box.get(outlines.KEY) is not None)
+    return any(rotated_box_of(shape) is None for shape in shapes)
 
 
 def _with_area(item: dict[str, Any], mark: Mark, source: Source) -> dict[str, Any]:
-    # Return a region with the box that is there now, as a polygon if that has an outline.
+    # Return a region with the box that is there now, with its outline if it has one.
     assert mark.box is not None
     kind, area = _kind_and_area(mark.box, mark.outline, source.sample.size)
     value = {key: each for key, each in item["value"].items() if key not in _AREA_KEYS}
@@ -507,6 +513,10 @@ def _kind_and_area(
     # Returns the kind of region that a box is, and its area in percents of the sides.
     if outline is None:
         return "rectangle", area_of(box, size)
+    rotated = rotated_box_of(outline)
+    if rotated is not None:
+        area = area_of(rotated.before_turn(about_middle=False), size)
+        return "rectangle", {**area, "rotation": rotated.degrees}
     percents = [number / size[i % 2] * 100 for i, number in enumerate(outline)]
     points = [[*point] for point in zip(percents[::2], percents[1::2], strict=True)]
     return _POLYGON, {"points": points, "closed": True}
@@ -769,8 +779,11 @@ def _place_in_caption(
 def _instance(part: Mapping[str, Any]) -> dict[str, Any]:
     value = part["value"]
     sides = (part["original_width"], part["original_height"])
-    if value.get("rotation") or part.get("image_rotation"):
-        raise BrokenRow(f"region {part['id']} is rotated: only upright boxes can be read")
+    if part.get("image_rotation"):
+        raise BrokenRow(
+            f"region {part['id']} is of a rotated picture (image_rotation): only upright pictures"
+            " can be read"
+        )
     # The score of a box that a person has drawn or changed isn't one of that box.
     is_prediction = part.get("origin", "prediction") == "prediction"
     score = part.get("score") if is_prediction else None
@@ -778,4 +791,5 @@ def _instance(part: Mapping[str, Any]) -> dict[str, Any]:
         return {**part["shape"], "score": score}
     corners = (value["x"], value["y"], value["x"] + value["width"], value["y"] + value["height"])
     bbox = [round(percent * sides[i % 2] / 100, _DECIMALS) for i, percent in enumerate(corners)]
-    return {"bbox": bbox, "score": score}
+    rotation = value.get("rotation") or 0
+    return {**turned(box_of(bbox), rotation, about_middle=False), "score": score}

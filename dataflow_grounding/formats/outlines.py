@@ -48,11 +48,14 @@ def square_pixels(outline: Sequence[float]) -> float:
 
 
 def fits(outline: Any, box: Any, size: Size | None) -> bool:
-    """Whether something is an outline, and may be that of a box."""
+    """Whether something is an outline, and may be that of a box, as far as it is in its picture."""
     try:
-        return iou(bounds(checked(outline, size)), box_of(box)) >= _FITS
+        around, own = bounds(checked(outline, size)), box_of(box)
     except BrokenRow:
         return False
+    if size is not None:
+        around, own = clamp(around, size), clamp(own, size)
+    return iou(around, own) >= _FITS
 
 
 def is_around(box: Bbox, outline: Sequence[float], size: Size) -> bool:

@@ -36,6 +36,7 @@ from dataflow_grounding.formats.format import (
     Format,
     Phrase,
     Sample,
+    Shape,
     is_at_span,
 )
 from dataflow_grounding.formats.imported import (
@@ -396,10 +397,10 @@ class SampleMaker:
             if area(box) <= 0:
                 self._exported.lost["boxes without an area in their picture"] += 1
                 continue
-            if math.dist(box, stated) > EXACT:
-                self._exported.lost["parts of boxes outside of their picture"] += 1
             if outlines.KEY in instance:
-                instance = self._with_outline(instance, size)
+                instance = self._with_outline(instance, box, size)
+            if math.dist(box, stated) > EXACT and not _is_outlined(instance, stated):
+                self._exported.lost["parts of boxes outside of their picture"] += 1
             instances.append(instance if box == stated else {**instance, "bbox": [*box]})
         status = status_of(expression)
         text = self._safe(self._format.words_of(expression))
@@ -420,16 +421,20 @@ class SampleMaker:
             expression={**expression, "instances": instances},
         )
 
-    def _with_outline(self, instance: dict[str, Any], size: Size) -> dict[str, Any]:
-        # The outline is cut to the picture. It is dropped where it isn't the box's, or where the
-        # format can't say it.
+    def _with_outline(self, instance: dict[str, Any], box: Bbox, size: Size) -> dict[str, Any]:
+        # The outline is dropped where it isn't the box's, or where the format can't say it.
         outline = instance[outlines.KEY]
-        fits_box = has_right_outline(instance, size)
-        if fits_box and self._format.carries.outlines:
-            return {**instance, outlines.KEY: outlines.inside(outline, size)}
-        if outline is not None:
-            self._exported.lost["outlines" if fits_box else outlines.STALE] += 1
-        return {name: value for name, value in instance.items() if name != outlines.KEY}
+        if not has_right_outline(instance, size):
+            shape = Shape(None, outlines.STALE)
+        elif not self._format.carries.outlines:
+            shape = Shape(None, "outlines")
+        else:
+            shape = self._format.outline_of(outline, box, size)
+        if shape.lost and outline is not None:
+            self._exported.lost[shape.lost] += 1
+        if shape.outline is None:
+            return {name: value for name, value in instance.items() if name != outlines.KEY}
+        return {**instance, outlines.KEY: shape.outline}
 
     def _safe(self, text: str) -> str:
         safe = self._format.safe(text)
@@ -510,6 +515,12 @@ def _have_ids(expressions: Any) -> bool:
         type(expression) is dict and has_id(expression.get("expression_id"))
         for expression in expressions
     )
+
+
+def _is_outlined(instance: Mapping[str, Any], box: Bbox) -> bool:
+    # Whether an outline is there, and says all of a box, also where that is outside of its picture.
+    outline = instance.get(outlines.KEY)
+    return outline is not None and math.dist(outlines.bounds(outline), box) <= EXACT
 
 
 def _score_of(instance: Mapping[str, Any]) -> float | None:

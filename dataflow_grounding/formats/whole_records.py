@@ -63,6 +63,7 @@ class Datasets(Format):
 
     packs = True
     whole = True
+    rotates = True
     pictures: str = ""
     class_list: Sequence[str] = ()
 
@@ -105,6 +106,7 @@ class WebDataset(Format):
 
     packs = True
     whole = True
+    rotates = True
     pictures: str = ""
     class_list: Sequence[str] = ()
 

@@ -99,7 +99,7 @@ def label_studio(folder: Path) -> tuple[Path, list[str]]:
     text = {**region("r2"), "type": "textarea", "from_name": "phrase", "value": {"text": ["cup"]}}
     relation = {"type": "relation", "from_id": "r1", "to_id": "r2", "direction": "right"}
     turned = region("r3")
-    turned["value"]["rotation"] = 30
+    turned["image_rotation"] = 90
     many = [region(f"x{number}") for number in range(MOST)]
     results = [many, [region("r1"), ellipse, text, relation, turned], [{"id": "r1"}]]
     tasks: list[Any] = [
@@ -110,7 +110,7 @@ def label_studio(folder: Path) -> tuple[Path, list[str]]:
     path.write_text(json.dumps([*tasks, 7, {"annotations": [{"result": []}]}]))
     return path, [
         "tasks.json, entry 2, region r2: is not of this format (region r2 is a ellipselabels",
-        "tasks.json, entry 2, region r3: is not of this format (region r3 is rotated",
+        "tasks.json, entry 2, region r3: is not of this format (region r3 is of a rotated",
         "tasks.json, entry 3, region r1: no 'type' in it",
         "tasks.json, entry 4: ",
         "tasks.json, entry 5: is not of this format (no 'data' in it",
@@ -140,7 +140,7 @@ def labelme(folder: Path) -> tuple[Path, list[str]]:
 def cvat(folder: Path) -> tuple[Path, list[str]]:
     good = '<box label="cup" xtl="1" ytl="2" xbr="3" ybr="4"/>'
     bad = '<box label="cup" xtl="9" ytl="2" xbr="3" ybr="4"/>'
-    worse = '<box label="cup" xtl="1,5" ytl="2" xbr="3" ybr="4" rotation="12"/>'
+    worse = '<box label="cup" xtl="1.5" ytl="2" xbr="3" ybr="4" rotation="nan"/>'
     inside = {"a": good * MOST, "b": good + bad, "c": worse}
     images = "".join(
         f'<image id="{number}" name="{name}.png" width="64" height="48">{boxes}</image>'
@@ -150,7 +150,7 @@ def cvat(folder: Path) -> tuple[Path, list[str]]:
     path.write_text(f'<annotations>{images}<image name="d.png">{good}</image></annotations>')
     return path, [
         "annotations.xml, image 'b.png', box 2: is not of this format (the box [9.0,",
-        "annotations.xml, image 'c.png', box 1: is not of this format (a box is rotated",
+        "annotations.xml, image 'c.png', box 1: is not of this format (the rotation nan should",
         "annotations.xml, image 'd.png': no 'width' in it",
     ]
 

@@ -281,8 +281,8 @@ def test_a_box_at_no_place_leaves_its_phrase_where_it_stands(out: Callable[..., 
 @pytest.mark.parametrize(
     ("parts", "said"),
     [
-        ([region(value={"rotation": 12}), text_of("r1", "a mug")], "region r1 is rotated"),
-        ([region(image_rotation=90), text_of("r1", "a mug")], "region r1 is rotated"),
+        ([region(value={"rotation": "12"}), text_of("r1", "a mug")], "should be degrees"),
+        ([region(image_rotation=90), text_of("r1", "a mug")], "region r1 is of a rotated picture"),
         ([region(type="ellipselabels"), text_of("r1", "a mug")], "is a ellipselabels"),
         ([region(value={"rectanglelabels": ["object"]})], "region r1 has no phrase"),
         ([region(value={"width": -1}), text_of("r1", "a mug")], "ends before it begins"),
@@ -583,7 +583,7 @@ def test_shapes_that_are_no_boxes_are_left_out_and_counted(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("inside", "said"),
     [
-        (f'<box label="car" rotation="10" {CORNERS}/>', "rotated"),
+        (f'<box label="car" rotation="inf" {CORNERS}/>', "should be degrees"),
         (f'<box label="object" {CORNERS}/>', "has no phrase"),
         ('<box label="car" xtl="1" ytl="2" xbr="0" ybr="4"/>', "ends before it begins"),
         ('<box label="car" xtl="x" ytl="2" xbr="1" ybr="4"/>', "is not of this format"),

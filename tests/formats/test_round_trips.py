@@ -41,7 +41,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "messages": [{"target": "qwen3-vl"}],
     **{
         name: [{"classes": how} for how in ("phrase", "head", "one")]
-        for name in ("coco", "kitti", "voc", "yolo")
+        for name in ("coco", "kitti", "voc", "yolo", "yolo-obb", "dota")
     },
 }
 """Formats with options → those that are tried."""

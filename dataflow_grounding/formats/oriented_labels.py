@@ -1,0 +1,197 @@
+"""YOLO-OBB and DOTA: label files of rotated boxes, each by its four corners.
+
+YOLO-OBB: class, x and y of the corners in parts of the image's sides, in predictions a score.
+DOTA: x and y of the corners in pixels, the class, and 0, or 1 for what is difficult, perhaps after
+lines on the whole picture (`imagesource:GoogleEarth`, `gsd:0.146`). An upright box has its own
+corners. Corners may be outside of the picture. Sources: docs.ultralytics.com/datasets/obb, and
+ultralytics' data/utils.py (verify_image_label); captain-whu.github.io/DOTA/dataset.html, and
+DOTA_devkit's dota_utils.py (parse_dota_poly).
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from dataflow_grounding._util.errors import BrokenRow
+from dataflow_grounding.boxes.geometry import Bbox, Size
+from dataflow_grounding.formats import outlines
+from dataflow_grounding.formats.export_folder import ExportFolder
+from dataflow_grounding.formats.export_pictures import FOLDER
+from dataflow_grounding.formats.format import Shape
+from dataflow_grounding.formats.imported import Mark
+from dataflow_grounding.formats.label_files import (
+    DECIMALS_OF_POINTS,
+    Label,
+    Labelled,
+    NamedLabels,
+    Names,
+    Yolo,
+    class_in,
+    number_in,
+    read_label_file,
+    score_among,
+    yolo_line,
+)
+from dataflow_grounding.formats.rotated import of_corners, smallest_around
+
+_SMALLEST = "outlines of other than four corners, written as the smallest rectangles around them"
+_OF_OTHER_SIZE = "outlines of another size than their box, of which the upright box is written"
+_CUT = (
+    "rotated boxes that reach so far out of their picture that ultralytics would leave it out, with"
+    " corners put to its edge"
+)
+_FARTHEST = 1  # sides by which a corner may be out of its picture; pixels are further
+_ON_PICTURE = re.compile(r"(imagesource|gsd|acquisition dates)\s*:", re.IGNORECASE)
+_IS_FRACTION = re.compile(r"[-+]?\d*\.\d+(e[-+]?\d+)?", re.IGNORECASE)
+
+
+def read_yolo_obb(path: str, names: Names, size: Size) -> Label:
+    """Return what is in a label file of YOLO-OBB's, of a picture of that size.
+
+    Raises BrokenRow where it can't be read.
+    """
+    return read_label_file(path, partial(_obb_regions, names, size))
+
+
+def _obb_regions(names: Names, size: Size, fields: list[str]) -> list[Labelled]:
+    # Returns the one region of a line, in pixels. Of ten fields the last is a score.
+    if len(fields) not in (9, 10):
+        raise BrokenRow(
+            f"has {len(fields)} fields, a YOLO-OBB label has 9 or 10 (class x1 y1 x2 y2 x3 y3 x4"
+            " y4): upright boxes and polygons are read as yolo"
+        )
+    class_name = class_in(fields[0], names)
+    numbers = [*map(number_in, fields[1:])]
+    parts = numbers[:8]
+    if min(parts) < -_FARTHEST or max(parts) > 1 + _FARTHEST:
+        raise BrokenRow(f"{' '.join(fields[1:9])} should be parts of the image's sides, 0 to 1")
+    corners = [round(part * size[i % 2], DECIMALS_OF_POINTS) for i, part in enumerate(parts)]
+    return [{**of_corners(corners, size), "type": class_name, **score_among(numbers[8:])}]
+
+
+def _dota_regions(size: Size, fields: list[str]) -> list[Labelled]:
+    # Returns the one region of a line, or none for a line on the whole picture.
+    if _ON_PICTURE.match(" ".join(fields)):
+        return []
+    if len(fields) not in (9, 10):
+        raise BrokenRow(
+            f"has {len(fields)} fields, a DOTA label has 9 or 10 (x1 y1 x2 y2 x3 y3 x4 y4 category"
+            " difficult)"
+        )
+    corners = [*map(number_in, fields[:8])]
+    category, *difficult = fields[8:]
+    if _IS_FRACTION.fullmatch(category) or not all(field.isdecimal() for field in difficult):
+        raise BrokenRow(
+            f"ends with {' '.join(fields[8:])!r:.40}, and should end with a category and 0 or 1"
+        )
+    return [{**of_corners(corners, size), "type": category}]
+
+
+def _written(outline: list[float], box: Bbox, size: Size) -> Shape:
+    # Returns the four corners that are written for an outline. Trainers take the smallest rectangle
+    # around them, and would take that for the object's whole place.
+    if not outlines.is_around(box, outline, size):
+        return Shape(None, _OF_OTHER_SIZE)
+    if len(outline) == 8:
+        return Shape(outline)
+    return Shape(smallest_around(outlines.inside(outline, size)), _SMALLEST)
+
+
+def _corners_of(mark: Mark) -> Sequence[float]:
+    x1, y1, x2, y2 = mark.phrase.boxes[mark.number]
+    return mark.outline or (x1, y1, x2, y1, x2, y2, x1, y2)
+
+
+def _is_as_read(corners: Sequence[float], mark: Mark) -> bool:
+    # Whether corners that were read are those that are there. An operator may have given a box that
+    # wasn't moved an outline.
+    if mark.is_moved or mark.outline is None:
+        return not mark.is_moved
+    pairs = zip(corners, mark.outline, strict=True)
+    return all(abs(corner - number) <= outlines.OTHER_BOX for corner, number in pairs)
+
+
+@dataclass
+class YoloObb(Yolo):
+    """YOLO-OBB: rotated boxes by their corners, in eight decimals of the sides."""
+
+    label_of = staticmethod(read_yolo_obb)
+
+    @contextmanager
+    def shared(self, out: ExportFolder) -> Iterator[None]:
+        """Write data.yaml."""
+        self._cut = 0
+        with super().shared(out):
+            yield
+        if self._cut:
+            self.remarks.append(f"{_CUT}: {self._cut:,}")
+
+    def outline_of(self, outline: list[float], box: Bbox, size: Size) -> Shape:
+        """Return the corners that are written for an outline."""
+        return _written(outline, box, size)
+
+    def why_outlines_lost(self, *_: object) -> str:
+        """Return "": each box of a picture has four corners, with an outline or without."""
+        return ""
+
+    def with_further(self, earlier: list[str], further: list[str]) -> list[str]:
+        """Return all lines."""
+        return [*earlier, *further]
+
+    def line(self, number: int, name: str, mark: Mark, size: Size) -> str:
+        """Return the line of a box: class from 0, and its corners; the score is not written."""
+        corners = _corners_of(mark)
+        if not _is_taken(corners, size):
+            self._cut += 1
+            corners = outlines.inside(corners, size)
+        return yolo_line(number, corners, size)
+
+    def numbers_as_read(self, fields: list[str], mark: Mark, size: Size) -> list[str]:
+        """Return a line's own corners of a box that wasn't moved; none if others are there."""
+        corners = [float(field) * size[i % 2] for i, field in enumerate(fields[1:9])]
+        return fields[1:9] if _is_as_read(corners, mark) else []
+
+
+def _is_taken(corners: Sequence[float], size: Size) -> bool:
+    # Ultralytics leaves out a picture with a box whose middle isn't in it, or that is larger; both
+    # are those of the upright box around.
+    x1, y1, x2, y2 = outlines.bounds(corners)
+    width, height = size
+    is_middle_inside = 0 <= x1 + x2 <= 2 * width and 0 <= y1 + y2 <= 2 * height
+    return is_middle_inside and x2 - x1 <= width and y2 - y1 <= height
+
+
+class Dota(NamedLabels):
+    """DOTA: rotated boxes by their corners in pixels, in three decimals.
+
+    What is new isn't difficult. Lines on the whole picture go back.
+    """
+
+    joint = "-"
+    class_field = 8
+    box_fields = slice(0, 8)
+    folders = ((FOLDER, "labelTxt"), (FOLDER, "annfiles"))
+
+    def outline_of(self, outline: list[float], box: Bbox, size: Size) -> Shape:
+        """Return the corners that are written for an outline."""
+        return _written(outline, box, size)
+
+    def line(self, number: int, name: str, mark: Mark, size: Size) -> str:
+        """Return DOTA's line: corners in pixels, the class's name, 0."""
+        corners = " ".join(f"{value:.3f}" for value in _corners_of(mark))
+        return f"{corners} {self.word_of(name)} 0"
+
+    def is_rest(self, item: str) -> bool:
+        """Return whether a line says something of what is in the picture."""
+        return not _ON_PICTURE.match(item)
+
+    def is_as_read(self, fields: Sequence[str], mark: Mark) -> bool:
+        """Return whether a line's corners are still those that are there."""
+        return _is_as_read([*map(float, fields[:8])], mark)
+
+    def label(self, file: str, size: Size, names: Any) -> Label:
+        """Return what is in a label file, with the names of classes.yaml for types."""
+        return self.named(read_label_file(file, partial(_dota_regions, size)), names)

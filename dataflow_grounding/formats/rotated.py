@@ -1,0 +1,134 @@
+"""Rotated boxes: outlines of four corners that are a rectangle.
+
+Tools state one as an upright box and a turn in degrees, clockwise as the picture is seen: about the
+top left corner (Label Studio) or the middle (CVAT). Corners begin with the top left one of the box
+before its turn, and go on clockwise. Sources: label_studio_sdk/converter/utils.py
+(convert_annotation_to_yolo_obb); cvat issue 4748.
+"""
+
+import cmath
+import math
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any, NamedTuple
+
+from dataflow_grounding._util.errors import BrokenRow
+from dataflow_grounding.boxes.geometry import Bbox, Size, box_of
+from dataflow_grounding.data.records import is_number
+from dataflow_grounding.formats import outlines
+
+_OFF = 0.1  # px: where a corner misses that of a rectangle by more, there is no rectangle
+_DECIMALS = 6  # of a pixel
+_DECIMALS_OF_DEGREES = 9  # by which a corner that is far away moves less than that
+_FARTHEST = 1e9  # px: no picture has a number near it, and squares of larger ones may overflow
+_MOST_DEGREES = 3600  # tools may count on after a full turn; many more turns are a damaged number
+
+
+class Rectangle(NamedTuple):
+    """A rectangle: its middle, its sides before its turn, and degrees clockwise, from 0 to 360."""
+
+    middle: complex  # x and y
+    width: float
+    height: float
+    degrees: float
+
+    def before_turn(self, *, about_middle: bool) -> Bbox:
+        """Return the upright box that this was before a turn about its middle, or its corner."""
+        sides = complex(self.width, self.height)
+        start = self.middle - sides / 2 if about_middle else self.corners()[0]
+        end = start + sides
+        edges = (start.real, start.imag, end.real, end.imag)
+        return box_of([round(edge, _DECIMALS) for edge in edges])
+
+    def corners(self) -> list[complex]:
+        turn = cmath.rect(1, math.radians(self.degrees))
+        along = self.width / 2 * turn
+        across = self.height / 2 * turn * 1j
+        return [
+            self.middle - along - across,
+            self.middle + along - across,
+            self.middle + along + across,
+            self.middle - along + across,
+        ]
+
+
+def turned(box: Bbox, degrees: Any, *, about_middle: bool) -> dict[str, Any]:
+    """Return a box that is turned about its middle, or its top left corner, as an instance has it.
+
+    That is the upright box around it, with its corners as the outline. One that isn't turned, or
+    has no area, stays as it is. Raises BrokenRow for degrees of no use.
+    """
+    if not is_number(degrees) or abs(degrees) > _MOST_DEGREES:
+        raise BrokenRow(f"the rotation {degrees!r:.40} should be degrees, from 0 to 360")
+    x1, y1, x2, y2 = box
+    has_area = x1 < x2 and y1 < y2 and all(map(math.isfinite, box))
+    if not has_area or math.fmod(degrees, 360) == 0:
+        return {"bbox": [*box]}
+    to_middle = complex(x2 - x1, y2 - y1) / 2
+    if not about_middle:
+        to_middle *= cmath.rect(1, math.radians(degrees))
+    found = Rectangle(complex(x1, y1) + to_middle, x2 - x1, y2 - y1, degrees)
+    outline = []
+    for corner in found.corners():
+        outline += [round(corner.real, _DECIMALS), round(corner.imag, _DECIMALS)]
+    return {"bbox": [*outlines.bounds(outline)], outlines.KEY: outline}
+
+
+def of_corners(corners: list[float], size: Size) -> dict[str, Any]:
+    """Return four corners as an instance has them: the upright box around, and them as the outline.
+
+    Those of the upright box itself, from its top left one on, are no outline. Raises BrokenRow for
+    corners on one line, or outside of their picture.
+    """
+    first, *others = _points(corners)
+    pairs = combinations(others, 2)
+    if all(abs(_cross(one - first, other - first)) < _OFF**2 for one, other in pairs):
+        raise BrokenRow("its four corners are on one line")
+    x1, y1, x2, y2 = outlines.bounds(outlines.checked(corners, size))
+    clockwise = [x1, y1, x2, y1, x2, y2, x1, y2]
+    counter_clockwise = [x1, y1, x1, y2, x2, y2, x2, y1]
+    instance: dict[str, Any] = {"bbox": [x1, y1, x2, y2]}
+    if corners not in (clockwise, counter_clockwise):
+        instance[outlines.KEY] = corners
+    return instance
+
+
+def rotated_box_of(outline: Sequence[float]) -> Rectangle | None:
+    """Return an outline as a rotated box; None unless it has four corners that are a rectangle.
+
+    None, too, for an upright rectangle that begins at its top left corner.
+    """
+    if len(outline) != 8 or max(map(abs, outline)) > _FARTHEST:
+        return None
+    first, second, third, fourth = _points(outline)
+    if _cross(second - first, third - first) < 0:  # counter-clockwise
+        second, fourth = fourth, second
+    # Numbers may be rounded: both sides of a pair count, and for the turn longer sides count more.
+    along = (second - first + third - fourth) / 2
+    across = (fourth - first + third - second) / 2
+    degrees = round(math.degrees(cmath.phase(along - across * 1j)), _DECIMALS_OF_DEGREES) % 360
+    middle = (first + second + third + fourth) / 4
+    found = Rectangle(middle, abs(along), abs(across), degrees)
+    pairs = zip(found.corners(), (first, second, third, fourth), strict=True)
+    is_near = all(abs(corner - stated) <= _OFF for corner, stated in pairs)
+    has_area = min(found.width, found.height) > _OFF
+    return found if is_near and has_area and degrees else None
+
+
+def smallest_around(outline: Sequence[float]) -> list[float]:
+    """Return the corners of the smallest rectangle around an outline, as ultralytics takes it."""
+    import cv2  # takes a tenth of a second, and few exports have other outlines
+    import numpy
+
+    points = numpy.array(outline, numpy.float32).reshape(-1, 2)
+    corners: list[float] = cv2.boxPoints(cv2.minAreaRect(points)).flatten().tolist()
+    return corners
+
+
+def _points(outline: Sequence[float]) -> list[complex]:
+    return [complex(x, y) for x, y in zip(outline[::2], outline[1::2], strict=True)]
+
+
+def _cross(one: complex, other: complex) -> float:
+    # Above 0 where the way from one to the other is clockwise, as y grows downwards.
+    return one.real * other.imag - one.imag * other.real

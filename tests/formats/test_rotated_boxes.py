@@ -1,0 +1,759 @@
+"""Rotated boxes come in as the outlines of their boxes, and go out as the rotated boxes they were."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import PIL.Image
+import pytest
+
+from dataflow_grounding.formats import read, write
+from dataflow_grounding.review.queues import Reviewable
+from dataflow_grounding.review.session import Session
+from tests.formats.data import command, succeeds
+
+SIZES = [(64, 48), (1242, 375), (300, 900), (37, 1200), (2000, 1999)]
+CLASSES = ("ship", "plane", "large vehicle")
+FORMATS = ("label-studio", "cvat", "yolo-obb", "dota")
+DIGITS = 0.01  # px: LS, YOLO-OBB and DOTA come far closer
+
+Corners = list[float]
+
+
+class Turned(NamedTuple):
+    """A region as a person draws it: an upright box, turned about its middle."""
+
+    picture: str
+    size: tuple[int, int]
+    label: str
+    x: float
+    y: float
+    width: float
+    height: float
+    degrees: float
+
+    @property
+    def corners(self) -> Corners:
+        angle = math.radians(self.degrees)
+        corners = []
+        for right, down in ((-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)):
+            dx, dy = right * self.width, down * self.height
+            corners.append(self.x + dx * math.cos(angle) - dy * math.sin(angle))
+            corners.append(self.y + dx * math.sin(angle) + dy * math.cos(angle))
+        return corners
+
+    @property
+    def box(self) -> list[float]:
+        xs, ys = self.corners[::2], self.corners[1::2]
+        return [min(xs), min(ys), max(xs), max(ys)]
+
+
+def regions(count: int) -> list[Turned]:
+    """Regions of any angle, of which corners may be outside of their picture."""
+    draw = random.Random(79)
+    made = []
+    while len(made) < count:
+        number = len(made) % 20
+        width, height = SIZES[number % len(SIZES)]
+        one = Turned(
+            f"p{number:02}.png",
+            (width, height),
+            draw.choice(CLASSES),
+            draw.uniform(0, width),
+            draw.uniform(0, height),
+            draw.uniform(2, width / 2),
+            draw.uniform(2, height / 2),
+            draw.choice([draw.uniform(0, 360), draw.uniform(0, 1), 90.0, 180.0, 270.0]),
+        )
+        x1, y1, x2, y2 = one.box
+        is_of_trainers = 0 <= x1 + x2 <= 2 * width and 0 <= y1 + y2 <= 2 * height
+        if is_of_trainers and x2 - x1 <= width and y2 - y1 <= height:
+            made.append(one)
+    return made
+
+
+def by_picture(made: list[Turned]) -> Iterator[tuple[str, tuple[int, int], list[Turned]]]:
+    for name in sorted({one.picture for one in made}):
+        of_picture = [one for one in made if one.picture == name]
+        yield name, of_picture[0].size, of_picture
+
+
+def label_studio(made: list[Turned], folder: Path) -> Path:
+    tasks = []
+    for number, (name, (width, height), of_picture) in enumerate(by_picture(made)):
+        result = []
+        for own_id, one in enumerate(of_picture):
+            value = {
+                "x": one.corners[0] / width * 100,
+                "y": one.corners[1] / height * 100,
+                "width": one.width / width * 100,
+                "height": one.height / height * 100,
+                "rotation": one.degrees,
+            }
+            result.append(region(f"r{own_id}", one.label, (width, height), value))
+        data = {"image": f"/data/local-files/?d={name}"}
+        tasks.append({"id": number, "data": data, "annotations": [{"id": 1, "result": result}]})
+    path = folder / "tasks.json"
+    path.write_text(json.dumps(tasks))
+    return path
+
+
+def region(own_id: str, label: str, size: tuple[int, int], value: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "id": own_id,
+        "from_name": "kind",
+        "to_name": "photo",
+        "type": "rectanglelabels",
+        "original_width": size[0],
+        "original_height": size[1],
+        "image_rotation": 0,
+        "value": {**value, "rectanglelabels": [label]},
+    }
+
+
+def cvat(made: list[Turned], folder: Path) -> Path:
+    lines = ['<?xml version="1.0" encoding="utf-8"?>', "<annotations>", "<version>1.1</version>"]
+    labels = "".join(f"<label><name>{name}</name></label>" for name in CLASSES)
+    lines.append(f"<meta><task><labels>{labels}</labels></task></meta>")
+    for number, (name, (width, height), of_picture) in enumerate(by_picture(made)):
+        lines.append(f'<image id="{number}" name="{name}" width="{width}" height="{height}">')
+        for one in of_picture:
+            x, y = one.x - one.width / 2, one.y - one.height / 2
+            edges = f'xtl="{x!r}" ytl="{y!r}" xbr="{x + one.width!r}" ybr="{y + one.height!r}"'
+            turn = f'rotation="{one.degrees!r}"'
+            lines.append(f'<box label="{one.label}" occluded="0" {edges} {turn} z_order="0"></box>')
+        lines.append("</image>")
+    lines.append("</annotations>")
+    path = folder / "annotations.xml"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def yolo_obb(made: list[Turned], folder: Path) -> Path:
+    def line(one: Turned) -> str:
+        parts = [corner / one.size[i % 2] for i, corner in enumerate(one.corners)]
+        return f"{CLASSES.index(one.label)} {' '.join(f'{part:.7f}' for part in parts)}"
+
+    label_files(made, folder / "yolo" / "labels", line)
+    names = "".join(f"  {number}: {name}\n" for number, name in enumerate(CLASSES))
+    (folder / "yolo" / "data.yaml").write_text(f"path: .\ntrain: images\nnames:\n{names}")
+    return folder / "yolo"
+
+
+def dota(made: list[Turned], folder: Path) -> Path:
+    def line(one: Turned) -> str:
+        corners = " ".join(f"{corner:.2f}" for corner in one.corners)
+        return f"{corners} {one.label.replace(' ', '-')} {len(made) % 2}"
+
+    head = "imagesource:GoogleEarth\ngsd:0.146343590398\n"
+    label_files(made, folder / "dota" / "labelTxt", line, head)
+    return folder / "dota"
+
+
+def label_files(
+    made: list[Turned], folder: Path, line: Callable[[Turned], str], head: str = ""
+) -> None:
+    folder.mkdir(parents=True)
+    for name, _, of_picture in by_picture(made):
+        lines = "".join(f"{line(one)}\n" for one in of_picture)
+        (folder / name).with_suffix(".txt").write_text(head + lines)
+
+
+WRITERS = {"label-studio": label_studio, "cvat": cvat, "yolo-obb": yolo_obb, "dota": dota}
+
+
+def content_of(path: Path) -> Any:
+    """What a file, or a folder of label files, says."""
+    if path.is_dir():
+        return {each.name: each.read_text() for each in path.glob("label*/*.txt")}
+    if path.suffix == ".json":
+        return json.loads(path.read_text())
+    return [part for part in path.read_text().replace(">", ">\n").splitlines() if part.strip()]
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(20):
+        size = SIZES[number % len(SIZES)]
+        PIL.Image.new("L", size, number).save(folder / f"p{number:02}.png")
+    return folder
+
+
+def imported(path: Path, format: str, pictures: Path, results: Path, code: int = 0) -> Any:
+    shutil.rmtree(results, ignore_errors=True)
+    root = ("--image-root", pictures, "--json")
+    done = command("import", path, "--format", format, "-o", results, *root)
+    assert done.code == code, done
+    return json.loads(done.out)
+
+
+def exported(results: Path, format: str, pictures: Path, out: Path, *options: str) -> Any:
+    shutil.rmtree(out, ignore_errors=True)
+    root = ("--image-root", pictures, "--images", "reference", "--json")
+    return json.loads(
+        succeeds("export", results, "--format", format, "-o", out, *root, *options).out
+    )
+
+
+def records_of(results: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (results / "annotations.jsonl").read_text().splitlines()]
+
+
+def instances_of(record: dict[str, Any]) -> list[dict[str, Any]]:
+    return [box for expression in record["expressions"] for box in expression["instances"]]
+
+
+def boxes_in(path: Path, format: str, pictures: Path) -> list[dict[str, Any]]:
+    rows = read(str(path), format, image_root=str(pictures))
+    return [box for row in rows for box in instances_of(row)]
+
+
+def outlines_in(path: Path, format: str, pictures: Path) -> list[Corners | None]:
+    return [box.get("outline") for box in boxes_in(path, format, pictures)]
+
+
+def of_one(one: Turned, format: str, folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    return WRITERS[format]([one], folder)
+
+
+# There and back
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_regions_come_in_as_outlines_and_go_back_as_they_were(
+    format: str, tmp_path: Path, pictures: Path
+) -> None:
+    made = regions(500)
+    source = WRITERS[format](made, tmp_path)
+    imported(source, format, pictures, tmp_path / "results")
+    found = 0
+    for record, (name, _, of_picture) in zip(
+        records_of(tmp_path / "results"), by_picture(made), strict=True
+    ):
+        assert record["image_path"] == name
+        for expression in record["expressions"]:
+            label = expression["text"].replace("-", " ")
+            of_label = [one for one in of_picture if one.label == label]
+            for box, one in zip(expression["instances"], of_label, strict=True):
+                assert box["outline"] == pytest.approx(one.corners, abs=DIGITS)
+                assert box["bbox"] == pytest.approx(one.box, abs=DIGITS)
+                found += 1
+    assert found == 500
+    out = tmp_path / "out"
+    lost = exported(tmp_path / "results", format, pictures, out)["lost"]
+    assert not {what for what in lost if "outline" in what or "box" in what}
+    assert content_of(out if source.is_dir() else out / source.name) == content_of(source)
+
+
+@pytest.mark.parametrize("over", [FORMATS, FORMATS[::-1], ("datasets", "dota", "webdataset")])
+def test_regions_come_through_other_formats(
+    over: tuple[str, ...], tmp_path: Path, pictures: Path
+) -> None:
+    """From Label Studio over all others and back, where they are rotated rectangles again."""
+    made = regions(100)
+    source, format = label_studio(made, tmp_path), "label-studio"
+    for number, other in enumerate((*over, "label-studio")):
+        out = tmp_path / f"{number} {other}"
+        root = ("--image-root", pictures) if number == 0 else ()
+        succeeds("convert", source, "--from", format, "--to", other, "-o", out, *root)
+        source, format = out, other
+    found = []
+    for task in json.loads((source / "tasks.json").read_text()):
+        for part in task["predictions"][0]["result"]:
+            if part["type"] == "rectanglelabels":
+                size = (part["original_width"], part["original_height"])
+                found.append((size, corners_in_label_studio(part["value"], size)))
+            assert part["type"] != "polygonlabels"
+    assert "PolygonLabels" not in (source / "labels.xml").read_text()
+    assert len(found) == 100
+    for one in made:
+        distances = [
+            max(abs(a - b) for a, b in zip(corners, one.corners, strict=True))
+            for size, corners in found
+            if size == one.size
+        ]
+        assert min(distances) < DIGITS
+
+
+def corners_in_label_studio(value: dict[str, Any], size: tuple[int, int]) -> Corners:
+    """As Label Studio's own converter has them."""
+    x, y = value["x"] * size[0] / 100, value["y"] * size[1] / 100
+    width, height = value["width"] * size[0] / 100, value["height"] * size[1] / 100
+    cos, sin = math.cos(math.radians(value["rotation"])), math.sin(math.radians(value["rotation"]))
+    right, down = (width * cos, width * sin), (-height * sin, height * cos)
+    end = (x + right[0] + down[0], y + right[1] + down[1])
+    return [x, y, x + right[0], y + right[1], *end, x + down[0], y + down[1]]
+
+
+@pytest.mark.slow
+def test_supervision_reads_the_corners_of_yolo_obb(tmp_path: Path, pictures: Path) -> None:
+    import supervision
+
+    made = regions(100)
+    source = label_studio(made, tmp_path)
+    arguments = ("convert", source, "--from", "label-studio", "--to", "yolo-obb")
+    succeeds(*arguments, "-o", tmp_path / "out", "--image-root", pictures)
+    folders = [str(tmp_path / "out" / name) for name in ("images", "labels", "data.yaml")]
+    dataset = supervision.DetectionDataset.from_yolo(*folders, is_obb=True)
+    found = 0
+    for path, _, detections in dataset:
+        for corners, number in zip(detections.data["xyxyxyxy"], detections.class_id, strict=True):
+            label = dataset.classes[number]
+            of_picture = [
+                one for one in made if (one.picture, one.label) == (Path(path).name, label)
+            ]
+            distances = [max(abs(corners.flatten() - one.corners)) for one in of_picture]
+            assert min(distances) < DIGITS
+            found += 1
+    assert found == 100
+
+
+# What becomes of boxes that are moved
+
+SHIP = Turned("p01.png", SIZES[1], "ship", 400, 200, 120.5, 40.25, 30)
+
+
+def moved(results: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    (record, *_) = [row for row in records_of(results) if row["expressions"]]
+    change(instances_of(record)[0])
+    (results / "annotations.jsonl").write_text(json.dumps(record) + "\n")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_box_that_a_reviewer_shifts_goes_back_as_a_rotated_one(
+    format: str, tmp_path: Path, pictures: Path
+) -> None:
+    results = tmp_path / "results"
+    imported(of_one(SHIP, format, tmp_path / "in"), format, pictures, results)
+    session = Session(Reviewable(str(results)), "ann")
+    number = [bool(row["expressions"]) for row in records_of(results)].index(True)
+    (shown,) = session.view(number)["expressions"]
+    boxes = [{"bbox": [edge + 10 for edge in shown["instances"][0]["bbox"]], "from": 0}]
+    after = {"instances": boxes, "status": "grounded"}
+    changes = [{"id": shown["id"], "version": shown["version"], "after": after}]
+    decision = {"uid": "1", "action": "accept", "changes": changes, "record": SHIP.picture[:3]}
+    [answer] = session.decide([decision])
+    assert not answer["error"]
+    succeeds("apply", results)
+    exported(results / "annotations.reviewed.jsonl", format, pictures, tmp_path / "out")
+    (outline,) = outlines_in(tmp_path / "out", format, pictures)
+    assert outline == pytest.approx([number + 10 for number in SHIP.corners], abs=DIGITS)
+    if format == "label-studio":
+        (part,) = first_result(tmp_path / "out")
+        assert part["type"] == "rectanglelabels"
+        assert part["value"]["rotation"] == pytest.approx(30, abs=1e-3)
+
+
+def first_result(out: Path) -> list[dict[str, Any]]:
+    (task, *_) = json.loads((out / "tasks.json").read_text())
+    result: list[dict[str, Any]] = (task.get("annotations") or task["predictions"])[0]["result"]
+    return result
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_box_that_is_another_one_goes_back_upright(
+    format: str, tmp_path: Path, pictures: Path
+) -> None:
+    results, out = tmp_path / "results", tmp_path / "out"
+    imported(of_one(SHIP, format, tmp_path / "in"), format, pictures, results)
+    moved(results, lambda box: box.update(bbox=[340, 150, 470, 250]))
+    facts = exported(results, format, pictures, out)
+    assert facts["lost"]["outlines that don't fit their box"] == 1
+    (row,) = [row for row in read(str(out), format, image_root=str(pictures)) if row["expressions"]]
+    (box,) = instances_of(row)
+    assert box["bbox"] == pytest.approx([340, 150, 470, 250], abs=1e-4)
+    assert "outline" not in box
+    text = "".join(path.read_text() for path in out.rglob("*.*") if path.suffix != ".md")
+    assert "30" not in text if format == "cvat" else 'rotation": 30' not in text
+    if format == "dota":  # what isn't its place is as it came
+        assert text.endswith(" ship 1\n")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_an_upright_box_that_gets_an_outline_goes_back_as_a_rotated_one(
+    format: str, tmp_path: Path, pictures: Path
+) -> None:
+    """As an operator adds it."""
+    x1, y1, x2, y2 = SHIP.box
+    middle = ((x1 + x2) / 2, (y1 + y2) / 2)
+    upright = SHIP._replace(x=middle[0], y=middle[1], width=x2 - x1, height=y2 - y1, degrees=0)
+    results, out = tmp_path / "results", tmp_path / "out"
+    imported(of_one(upright, format, tmp_path / "in"), format, pictures, results)
+    (row,) = [row for row in records_of(results) if row["expressions"]]
+    assert "outline" not in instances_of(row)[0]
+    moved(results, lambda box: box.update(outline=SHIP.corners))
+    exported(results, format, pictures, out)
+    (outline,) = outlines_in(out, format, pictures)
+    assert outline == pytest.approx(SHIP.corners, abs=DIGITS)
+
+
+# Files that others wrote
+
+
+def test_a_box_of_cvat_that_reaches_out_of_its_picture(tmp_path: Path) -> None:
+    """As in datumaro's issue 1887: the middle and the sides stay, both ends are outside."""
+    element = (
+        '<box label="wit_norm" source="manual" occluded="0" xtl="172.17" ytl="-67.74" xbr="379.49"'
+        ' ybr="1063.68" rotation="18.50" z_order="0">\n</box>'
+    )
+    image = '<image id="143" name="tile.png" width="1024" height="1024">'
+    text = f'<?xml version="1.0" encoding="utf-8"?>\n<annotations>{image}{element}</image></annotations>'
+    (tmp_path / "a.xml").write_text(text)
+    PIL.Image.new("L", (1024, 1024)).save(tmp_path / "tile.png")
+    results, out = tmp_path / "results", tmp_path / "out"
+    imported(tmp_path / "a.xml", "cvat", tmp_path, results)
+    (box,) = instances_of(records_of(results)[0])
+    width, height = 379.49 - 172.17, 1063.68 + 67.74
+    middle = (172.17 + width / 2, -67.74 + height / 2)
+    wanted = Turned("", (1024, 1024), "", *middle, width, height, 18.5)
+    assert box["outline"] == pytest.approx(wanted.corners, abs=1e-5)
+    exported(results, "cvat", tmp_path, out)
+    assert (
+        'ytl="-67.74" xbr="379.49" ybr="1063.68" rotation="18.50"'
+        in (out / "annotations.xml").read_text()
+    )
+    # Ultralytics would leave this picture out: the upright box around is higher than it.
+    facts = exported(results, "yolo-obb", tmp_path, out)
+    assert [line for line in facts["remarks"] if "corners put to its edge: 1" in line]
+    parts = [float(part) for part in (out / "labels" / "tile.txt").read_text().split()[1:]]
+    cut = [min(max(number, 0), 1024) / 1024 for number in wanted.corners]
+    assert parts == pytest.approx(cut, abs=1e-7)
+
+
+OBB = {
+    # docs.ultralytics.com/datasets/obb
+    "of the docs": "0 0.780811 0.743961 0.782371 0.74686 0.777691 0.752174 0.776131 0.749758",
+    "with a corner outside": "1 0.331000 0.019000 0.493000 0.260000 0.776000 0.070000 0.613000"
+    " -0.171000",
+    "of Roboflow": "0 0.19609375 0.4828125 0.20703125 0.51171875 0.1125 0.5515625 0.1 0.5203125",
+    "upright": "2 0.1 0.1 0.5 0.1 0.5 0.4 0.1 0.4",
+    "upright, as ultralytics writes it": "2 0.5 0.4 0.5 0.1 0.1 0.1 0.1 0.4",
+    "a prediction": "0 0.3 0.3 0.4 0.4 0.3 0.5 0.2 0.4 0.87",
+}
+
+
+def test_labels_of_ultralytics(tmp_path: Path, pictures: Path) -> None:
+    folder = yolo_obb([], tmp_path)
+    (folder / "labels" / "p01.txt").write_text("".join(f"{line}\n" for line in OBB.values()))
+    results, out = tmp_path / "results", tmp_path / "out"
+    imported(folder, "yolo-obb", pictures, results)
+    (row,) = [row for row in records_of(results) if row["expressions"]]
+    outlines = [box.get("outline") for box in instances_of(row)]
+    assert outlines.count(None) == 1  # of the upright one that begins at its top left corner
+    first = [float(part) for part in OBB["of the docs"].split()[1:]]
+    assert outlines[0] == pytest.approx([part * SIZES[1][i % 2] for i, part in enumerate(first)])
+    scores = [box["score"] for box in instances_of(row)]
+    assert sorted(filter(None, scores)) == [0.87]
+    exported(results, "yolo-obb", pictures, out)
+    lines = [" ".join(line.split()[:9]) for line in OBB.values()]
+    assert (out / "labels" / "p01.txt").read_text().splitlines() == lines
+    assert (
+        (out / "data.yaml").read_text().endswith('0: "ship"\n  1: "plane"\n  2: "large vehicle"\n')
+    )
+
+
+# P0000.txt of DOTA v1.0, moved into a small picture; v2.0 has a third line on the whole picture
+DOTA = """\
+acquisition dates:2018-02-06
+imagesource:GoogleEarth
+gsd:0.146343590398
+753 208 861 185 888 268 805 302 plane 0
+445.0 91.0 484.0 109.0 478.0 122.0 437.0 102.0 large-vehicle 1
+-3 74 9 72 12 88 -1 91 small-vehicle 2
+630 174 628 166 640 154 644 166 storage-tank
+"""
+
+
+def test_labels_of_dota(tmp_path: Path, pictures: Path) -> None:
+    folder = dota([], tmp_path)
+    (folder / "labelTxt" / "p01.txt").write_text(DOTA)
+    (folder / "labelTxt" / "p02.txt").write_text("imagesource:GoogleEarth\ngsd:null\n")
+    results, out = tmp_path / "results", tmp_path / "out"
+    imported(folder, "dota", pictures, results)
+    rows = records_of(results)
+    (row,) = [row for row in rows if row["expressions"]]
+    texts = [expression["text"] for expression in row["expressions"]]
+    assert texts == ["plane", "large-vehicle", "small-vehicle", "storage-tank"]
+    assert instances_of(row)[0]["outline"] == [753, 208, 861, 185, 888, 268, 805, 302]
+    assert all(other["background"] for other in rows if other is not row)
+    exported(results, "dota", pictures, out)
+    assert (out / "labelTxt" / "p01.txt").read_text() == DOTA
+    assert (out / "labelTxt" / "p02.txt").read_text() == "imagesource:GoogleEarth\ngsd:null\n"
+
+
+def test_a_class_of_dota_is_a_word(tmp_path: Path, pictures: Path) -> None:
+    """Of another data set, its name is read from classes.yaml."""
+    source = label_studio([SHIP._replace(label="large vehicle")], tmp_path)
+    root = ("--image-root", pictures, "--images", "reference")
+    arguments = ("convert", source, "--from", "label-studio", "--to", "dota", "-o")
+    succeeds(*arguments, tmp_path / "out", *root)
+    line = (tmp_path / "out" / "labelTxt" / "p01.txt").read_text()
+    corners = " ".join(f"{number:.3f}" for number in SHIP.corners)
+    assert line == f"{corners} large-vehicle 0\n"
+    rows = read(str(tmp_path / "out"), "dota", image_root=str(pictures))
+    texts = [expression["text"] for row in rows for expression in row["expressions"]]
+    assert texts == ["large vehicle"]
+
+
+# What isn't a rotated box
+
+
+def rows_with(*instances: dict[str, Any]) -> list[dict[str, Any]]:
+    phrase = {"text": "ship", "class": "ship", "instances": [*instances]}
+    size = {"width": SIZES[1][0], "height": SIZES[1][1]}
+    return [{"image_path": "p01.png", **size, "caption": None, "expressions": [phrase]}]
+
+
+def written(rows: Any, format: str, pictures: Path, out: Path, **options: Any) -> Any:
+    return write(rows, format, str(out), folders=[str(pictures)], images="reference", **options)
+
+
+@pytest.mark.parametrize("format", ["yolo-obb", "dota"])
+def test_of_a_polygon_the_smallest_rectangle_is_written_and_counted(
+    format: str, tmp_path: Path, pictures: Path
+) -> None:
+    """A diamond with its tip cut off."""
+    outline = [100, 50, 190, 140, 190, 160, 100, 250, 0, 150]
+    rows = rows_with({"bbox": [0, 50, 190, 250], "outline": outline})
+    done = written(rows, format, pictures, tmp_path / "out")
+    assert [*done.lost] == [
+        "outlines of other than four corners, written as the smallest rectangles around them"
+    ]
+    (box,) = boxes_in(tmp_path / "out", format, pictures)
+    corners = {*zip(box["outline"][::2], box["outline"][1::2], strict=True)}
+    for corner in ((100, 50), (200, 150), (100, 250), (0, 150)):
+        assert min(math.dist(corner, other) for other in corners) < DIGITS
+    with pytest.raises(Exception, match="smallest rectangles"):
+        written(rows, format, pictures, tmp_path / "strict", strict=True)
+
+
+@pytest.mark.parametrize("format", ["yolo-obb", "dota"])
+@pytest.mark.parametrize(
+    ("instance", "lost"),
+    [
+        ({"bbox": [10, 20, 60, 70]}, []),
+        (
+            {"bbox": [0, 0, 60, 70], "outline": [10, 20, 60, 25, 58, 70, 8, 65]},
+            ["outlines of another size than their box, of which the upright box is written"],
+        ),
+    ],
+)
+def test_other_boxes_are_written_upright(
+    instance: Any, lost: list[str], format: str, tmp_path: Path, pictures: Path
+) -> None:
+    """Trainers would take an outline for all of its box, which may have a hidden part."""
+    done = written(rows_with(instance), format, pictures, tmp_path / "out")
+    assert [*done.lost] == lost
+    (box,) = boxes_in(tmp_path / "out", format, pictures)
+    assert box["bbox"] == pytest.approx(instance["bbox"], abs=1e-5)
+    assert "outline" not in box
+
+
+@pytest.mark.parametrize("format", ["cvat", "label-studio"])
+@pytest.mark.parametrize(
+    "outline",
+    [
+        [10, 20, 60, 20, 60, 70, 10, 70],  # an upright rectangle: its outline is no rotated box
+        [10, 40, 40, 20, 60, 40, 30, 70],
+        [10, 20, 60, 20, 60, 70],
+    ],
+)
+def test_other_outlines_stay_polygons_in_labelling_tools(
+    outline: Corners, format: str, tmp_path: Path, pictures: Path
+) -> None:
+    rows = rows_with({"bbox": [10, 20, 60, 70], "outline": outline})
+    written(rows, format, pictures, tmp_path / "out")
+    assert outlines_in(tmp_path / "out", format, pictures) == [pytest.approx(outline)]
+    text = "".join(path.read_text() for path in (tmp_path / "out").glob("*.*"))
+    assert "polygon" in text
+
+
+@pytest.mark.parametrize("format", ["coco", "yolo"])
+def test_polygons_of_other_formats_are_cut_to_their_picture(
+    format: str, tmp_path: Path, pictures: Path
+) -> None:
+    """As they always were: their readers take no points beyond."""
+    beyond = SHIP._replace(x=10)
+    written(
+        rows_with({"bbox": beyond.box, "outline": beyond.corners}),
+        format,
+        pictures,
+        tmp_path / "out",
+    )
+    (outline,) = outlines_in(tmp_path / "out", format, pictures)
+    assert outline is not None
+    assert min(outline) == 0
+
+
+def test_further_records_of_a_picture_are_added_to_its_label_file(
+    tmp_path: Path, pictures: Path
+) -> None:
+    rows = rows_with({"bbox": SHIP.box, "outline": SHIP.corners}) + rows_with(
+        {"bbox": [10, 20, 60, 70]}
+    )
+    written(rows, "yolo-obb", pictures, tmp_path / "out")
+    lines = (tmp_path / "out" / "labels" / "p01.txt").read_text().splitlines()
+    assert [len(line.split()) for line in lines] == [9, 9]
+
+
+# Hostile values
+
+
+def turned_region(**value: Any) -> list[dict[str, Any]]:
+    area = {"x": 20, "y": 20, "width": 20, "height": 10, "rotation": 30, **value}
+    data = {"image": "/data/local-files/?d=p01.png"}
+    good = region(
+        "good", "ship", SIZES[1], {"x": 1, "y": 1, "width": 9, "height": 9, "rotation": 0}
+    )
+    result = [region("r", "ship", SIZES[1], area), good]
+    return [{"data": data, "annotations": [{"id": 1, "result": result}]}]
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ({"rotation": 1e308}, "the rotation 1e+308 should be degrees"),
+        ({"rotation": "12"}, "the rotation '12' should be degrees"),
+        ({"rotation": [12]}, "should be degrees"),
+        ({"rotation": 10**400}, "should be degrees"),
+        ({"x": "12"}, "not of this format"),
+        ({"width": -10}, "ends before it begins"),
+        ({"height": None}, "not of this format"),
+        ({"x": 1e308, "width": 1e308}, "not of this format"),
+    ],
+)
+def test_regions_of_label_studio_of_no_use_are_left_out(
+    value: dict[str, Any], why: str, tmp_path: Path, pictures: Path
+) -> None:
+    path = tmp_path / "tasks.json"
+    path.write_text(json.dumps(turned_region(**value)))
+    facts = imported(path, "label-studio", pictures, tmp_path / "results", 1)
+    assert facts["bad"]["count"] == 1
+    assert why in facts["bad"]["entries"][0]
+    assert len(instances_of(records_of(tmp_path / "results")[0])) == 1
+
+
+@pytest.mark.parametrize(
+    ("stated", "degrees"), [(-30, -30), (359.999, 359.999), (1e-7, 1e-7), (390, 30), (-330, 30)]
+)
+@pytest.mark.parametrize("format", ["label-studio", "cvat"])
+def test_any_degrees_are_those_of_a_turn(
+    stated: float, degrees: float, format: str, tmp_path: Path, pictures: Path
+) -> None:
+    source = of_one(SHIP._replace(degrees=stated), format, tmp_path / "in")
+    (outline,) = outlines_in(source, format, pictures)
+    assert outline == pytest.approx(SHIP._replace(degrees=degrees).corners, abs=1e-5)
+
+
+@pytest.mark.parametrize("degrees", [0, 360, -360, 0.0, None])
+def test_a_box_that_is_not_turned_has_no_outline(
+    degrees: Any, tmp_path: Path, pictures: Path
+) -> None:
+    path = tmp_path / "tasks.json"
+    path.write_text(json.dumps(turned_region(rotation=degrees)))
+    assert outlines_in(path, "label-studio", pictures) == [None, None]
+
+
+def test_a_turned_line_is_a_box_without_an_area(tmp_path: Path, pictures: Path) -> None:
+    path = tmp_path / "tasks.json"
+    path.write_text(json.dumps(turned_region(width=0)))
+    left_out = imported(path, "label-studio", pictures, tmp_path / "results")["left_out"]
+    assert left_out["boxes without an area"] == 1
+
+
+CORNERS = 'xtl="10" ytl="20" xbr="60" ybr="70"'
+
+
+@pytest.mark.parametrize(
+    ("attributes", "why"),
+    [
+        (f'rotation="nan" {CORNERS}', "the rotation nan should be degrees"),
+        (f'rotation="1e308" {CORNERS}', "the rotation 1e+308 should be degrees"),
+        (f'rotation="thirty" {CORNERS}', "could not convert"),
+        ('rotation="30" xtl="nan" ytl="20" xbr="60" ybr="70"', "not of this format"),
+        ('rotation="30" xtl="10" ytl="20" xbr="1e309" ybr="70"', "not of this format"),
+        ('rotation="30" xtl="60" ytl="20" xbr="10" ybr="70"', "ends before it begins"),
+    ],
+)
+def test_boxes_of_cvat_of_no_use_are_left_out(
+    attributes: str, why: str, tmp_path: Path, pictures: Path
+) -> None:
+    boxes = f'<box label="ship" {attributes}/><box label="ship" {CORNERS}/>'
+    image = f'<image id="0" name="p01.png" width="1242" height="375">{boxes}</image>'
+    (tmp_path / "a.xml").write_text(f"<annotations>{image}</annotations>")
+    facts = imported(tmp_path / "a.xml", "cvat", pictures, tmp_path / "results", 1)
+    assert facts["bad"]["count"] == 1
+    assert why in facts["bad"]["entries"][0]
+
+
+GOOD = "0 0.1 0.1 0.3 0.1 0.3 0.3 0.1 0.3"
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("0 0.5 0.5 0.2 0.2", "has 5 fields, a YOLO-OBB label has 9 or 10"),
+        ("0 .1 .1 .3 .1 .3 .3 .2 .4 .1 .3", "has 11 fields"),
+        ("0 .1 .1 .3 .1 .3 .3 .1", "has 8 fields"),
+        ("0 .1 .1 .3 .1 nan .3 .1 .3", "'nan' is not a number"),
+        ("0 .1 .1 .3 .1 1e308 .3 .1 .3", ".1 .1 .3 .1 1e308 .3 .1 .3 should be parts of the image"),
+        ("0 124 37 372 37 372 112 124 112", "124 37 372 37 372 112 124 112 should be parts"),
+        ("7 .1 .1 .3 .1 .3 .3 .1 .3", "class '7' is not one of the 3 names"),
+        ("0 .1 .1 .2 .2 .3 .3 .4 .4", "its four corners are on one line"),
+        ("0 1.2 .1 1.4 .1 1.4 .3 1.2 .3", "the polygon is outside of its picture"),
+    ],
+)
+def test_lines_of_yolo_obb_of_no_use_are_left_out(
+    line: str, why: str, tmp_path: Path, pictures: Path
+) -> None:
+    folder = yolo_obb([], tmp_path)
+    (folder / "labels" / "p01.txt").write_text(f"{GOOD}\n{line}\n")
+    facts = imported(folder, "yolo-obb", pictures, tmp_path / "results", 1)
+    assert facts["bad"]["count"] == 1
+    assert f"p01.txt, line 2: {why}" in facts["bad"]["entries"][0]
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("10 20 60 70 ship 0", "has 6 fields, a DOTA label has 9 or 10"),
+        ("10 20 60 20 60 70 10 70 ship 0 1", "has 11 fields"),
+        ("10 20 nan 20 60 70 10 70 ship 0", "'nan' is not a number"),
+        ("10 20 60 20 60 70 10 70 ship hard", "'ship hard', and should end with a category"),
+        (GOOD, "should end with a category"),  # YOLO-OBB's has as many fields
+        (f"{GOOD} 0.87", "should end with a category"),
+        ("10 20 30 40 50 60 70 80 ship 0", "its four corners are on one line"),
+        ("1e308 20 1.7e308 20 1.7e308 70 1e308 70 ship 0", "outside of its picture"),
+        ("5000 20 5060 20 5060 70 5000 70 ship 0", "outside of its picture"),
+    ],
+)
+def test_lines_of_dota_of_no_use_are_left_out(
+    line: str, why: str, tmp_path: Path, pictures: Path
+) -> None:
+    folder = dota([], tmp_path)
+    (folder / "labelTxt" / "p01.txt").write_text(f"10 20 60 25 58 70 8 65 ship 0\n{line}\n")
+    facts = imported(folder, "dota", pictures, tmp_path / "results", 1)
+    assert facts["bad"]["count"] == 1
+    assert "p01.txt, line 2: " in facts["bad"]["entries"][0]
+    assert why in facts["bad"]["entries"][0]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("far", [1e200, 1e308])
+def test_outlines_far_outside_are_no_rotated_boxes(
+    far: float, format: str, tmp_path: Path, pictures: Path
+) -> None:
+    outline = [-far, 0, far, 0, far, 1 / far, -far, 1 / far]
+    rows = rows_with({"bbox": [-far, 0, far, 300], "outline": outline}, {"bbox": [10, 20, 60, 70]})
+    done = written(rows, format, pictures, tmp_path / "out")
+    assert done.written["boxes"] == 2
+    assert outlines_in(tmp_path / "out", format, pictures) == [None, None]
