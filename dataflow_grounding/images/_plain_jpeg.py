@@ -66,7 +66,7 @@ def plain_header(data: bytes) -> PlainHeader | None:
             orientation = _orientation_in(segment)
             if orientation is None:
                 return None
-        elif not _is_harmless(marker, segment):  # nor is a second frame or EXIF
+        elif not _is_harmless(marker, segment):  # a second frame or EXIF isn't, either
             return None
         offset += 2 + length
     return None
@@ -74,7 +74,10 @@ def plain_header(data: bytes) -> PlainHeader | None:
 
 def _size_in(frame: bytes) -> Size | None:
     # It holds the bits of a sample, height, width, the number of components, three bytes of each.
-    if len(frame) < 6 or frame[0] != 8 or frame[5] not in (1, 3) or len(frame) != 6 + 3 * frame[5]:
+    if len(frame) < 6:
+        return None
+    bits, components = frame[0], frame[5]
+    if bits != 8 or components not in (1, 3) or len(frame) != 6 + 3 * components:
         return None
     height = frame[1] << 8 | frame[2]
     width = frame[3] << 8 | frame[4]

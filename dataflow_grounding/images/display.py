@@ -74,16 +74,7 @@ class Shown:
             data = small_copy(self.draw(), IN_A_PAGE, "JPEG", quality=85)
             parts.append(f'<img alt="" src="{url_of(data, "image/jpeg").decode()}">')
         with suppress(Exception):
-            rows = []
-            for expression in self.shown_expressions():
-                reasons = [expression.get("status"), expression.get("reason")]
-                status = ": ".join(str(reason) for reason in reasons if reason)
-                # A phrase without boxes has one row, with an empty box.
-                for instance in expression["instances"] or [{"bbox": ()}]:
-                    score = [instance["score"]] if is_number(instance.get("score")) else []
-                    box = _numbers(instance["bbox"])
-                    rows.append((expression["text"], status, box, _numbers(score)))
-            parts.append(table(("phrase", "status", "box (px)", "score"), rows))
+            parts.append(_table_of_boxes(self.shown_expressions()))
         return "".join(parts) or None
 
 
@@ -178,6 +169,20 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     more = f"<p>… and {len(rows) - ROWS_IN_A_PAGE} more</p>" if len(rows) > ROWS_IN_A_PAGE else ""
     body = "".join(_table_row(row, "td") for row in rows[:ROWS_IN_A_PAGE])
     return f"<table>{_table_row(heads, 'th')}{body}</table>{more}"
+
+
+def _table_of_boxes(expressions: Sequence[Mapping[str, Any]]) -> str:
+    rows = []
+    for expression in expressions:
+        reasons = [expression.get("status"), expression.get("reason")]
+        status = ": ".join(str(reason) for reason in reasons if reason)
+        # A phrase without boxes has one row, with an empty box.
+        for instance in expression["instances"] or [{"bbox": ()}]:
+            score = instance.get("score")
+            box = _numbers(instance["bbox"])
+            score_text = _numbers([score]) if is_number(score) else ""
+            rows.append((expression["text"], status, box, score_text))
+    return table(("phrase", "status", "box (px)", "score"), rows)
 
 
 def _table_row(cells: Sequence[Any], tag: str) -> str:

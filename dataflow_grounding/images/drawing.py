@@ -271,6 +271,14 @@ def _dashes(ring: Box, sizes: _Sizes) -> Iterator[Box]:
                 yield x1, y1 + start, x2, y1 + start + dash_length
 
 
+class _Placing(NamedTuple):
+    """A text at a spot. Of two, the one that hides less is the lesser."""
+
+    harm: float
+    text: str
+    spot: Box
+
+
 class _PlacedLabel(NamedTuple):
     text: str
     font: "FreeTypeFont"
@@ -293,21 +301,21 @@ def _place_label(
         shortened(text, font, min(room, _SHORT_LABEL * sizes.font)),
         number,
     )
-    best: tuple[float, str, Box] | None = None  # what it hides, the text, and the spot
+    best: _Placing | None = None
     for version in dict.fromkeys(versions):  # each once
         width = round(font.getlength(version)) + 2 * sizes.padding
         spots = list(_spots(mark.box, width, sizes))
         near = [box for box in other_boxes if any(_overlap(spot, box) for spot in spots)]
         for rank, spot in enumerate(spots):
             harm = _harm(spot, mark.box, near, spots_taken) + _RANK_HARM * rank
-            candidate = (harm, version, spot)
-            if best is None or candidate < best:
-                best = candidate
-        if best is not None and best[0] < _LITTLE_HARM:
+            placing = _Placing(harm, version, spot)
+            if best is None or placing < best:
+                best = placing
+        if best is not None and best.harm < _LITTLE_HARM:
             break
     if best is None:
         return None
-    return _PlacedLabel(best[1], font, best[2])
+    return _PlacedLabel(best.text, font, best.spot)
 
 
 def _label_room(box: Box, sizes: _Sizes) -> int:
@@ -320,9 +328,8 @@ def _label_room(box: Box, sizes: _Sizes) -> int:
 
 
 def _spots(box: Box, width: int, sizes: _Sizes) -> Iterator[Box]:
-    # Yield the spots in the picture for a label of this width, the preferred first. They are four
-    # above or below the box, four left or right of it, and four in its corners: those of them for
-    # which the picture has room. None where the label is larger than the picture.
+    # The spots for a label of this width, the preferred first: four above or below the box, four
+    # left or right of it, and four in its corners. Those without room in the picture are left out.
     x1, y1, x2, y2 = _ring(box, sizes)
     height = round(_LABEL_HEIGHT * sizes.font) + 2 * sizes.halo
     if width > sizes.width or height > sizes.height:

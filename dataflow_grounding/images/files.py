@@ -168,17 +168,17 @@ def read_header(path: str, data: bytes | None = None, *, whole_png: bool = True)
         return _header_in(io.BytesIO(data), path, data)
     try:
         with _open_start(path) as file:
-            return _header_in(file, path, None if whole_png else b"")
+            return _header_in(file, path, png_data=None if whole_png else b"")
     except ImageBroken as broken:
         # Of a file in a store these were the first bytes alone, and its header may be longer.
         with suppress(ImageBroken):
             data = read_file(path)
-            return _header_in(io.BytesIO(data), path, data if whole_png else b"")
+            return _header_in(io.BytesIO(data), path, png_data=data if whole_png else b"")
         raise broken from None
 
 
-def _header_in(file: IO[bytes], path: str, data: bytes | None) -> Header:
-    # `data` is what is looked through for the orientation of a PNG; None for the whole file.
+def _header_in(file: IO[bytes], path: str, png_data: bytes | None) -> Header:
+    # `png_data` is what is looked through for the orientation of a PNG; None for the whole file.
     with _reading(path):
         first_bytes = file.read(_PLAIN_HEADER_BYTES)
         if EXIF_NAME in first_bytes:  # with a thumbnail it takes 64 KiB at most
@@ -189,9 +189,9 @@ def _header_in(file: IO[bytes], path: str, data: bytes | None) -> Header:
             return Header(size, "image/jpeg", plain.orientation)
         file.seek(0)
         with _opened(file, path, _MOST_PIXELS_KNOWN) as picture:
-            if data is None:
-                data = _png_heads(file, path) if picture.format == "PNG" else b""
-            return _header_of(picture, data)
+            if png_data is None:
+                png_data = _png_heads(file, path) if picture.format == "PNG" else b""
+            return _header_of(picture, png_data)
 
 
 def parse_facts(data: bytes, path: str) -> ImageFacts:
@@ -233,12 +233,12 @@ def _refuse_cut_off(is_whole: bool, path: str) -> None:
 def _refuse_dim(picture: "PillowImage", data: bytes, path: str) -> None:
     # Of colors with 16 bits each, Pillow keeps the upper eight: with 12 or 14 bits in them nothing
     # is left that could be stretched.
-    bits: Any = ()
+    bits_of_colors: Any = ()
     if picture.format == "PNG":
-        bits = data[24:25]  # in the header, after width and height
+        bits_of_colors = data[24:25]  # in the header, after width and height
     elif picture.format == "TIFF":
-        bits = picture.tag_v2.get(_BITS_PER_SAMPLE, ())  # type: ignore[attr-defined]
-    if 16 not in bits or _is_deep(picture):
+        bits_of_colors = picture.tag_v2.get(_BITS_PER_SAMPLE, ())  # type: ignore[attr-defined]
+    if 16 not in bits_of_colors or _is_deep(picture):
         return
     brightest: Any = 255
     with _looking_at(picture), suppress(Exception):  # reported when it is decoded
@@ -276,7 +276,8 @@ def _refuse_white_on_nothing(picture: "PillowImage", path: str) -> None:
 
 
 def _is_white(picture: "PillowImage") -> bool:
-    return min(least for least, _ in on_white(picture).getextrema()) >= _WHITE  # type: ignore[misc]
+    darkest = min(least for least, _ in on_white(picture).getextrema())  # type: ignore[misc]
+    return darkest >= _WHITE
 
 
 def _strips(picture: "PillowImage") -> "Iterator[PillowImage]":
@@ -445,8 +446,8 @@ def _jpeg_scan(data: bytes) -> int:
 
 
 def _jpeg_segments(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
-    # Yields the offset at which each segment before the first scan ends, and its first ten bytes. A
-    # byte that fills up the space between two segments comes as one.
+    # The end of each segment before the first scan, as an offset, and its first ten bytes. A byte
+    # that fills up the space between two segments comes as one.
     offset = 2
     while True:
         file.seek(offset)
@@ -583,8 +584,8 @@ def _black_and_white_points(picture: "PillowImage") -> tuple[float, float]:
     seen = np.unique(np.concatenate(seen_in_strips))
     if not seen.size:
         raise ValueError("it has no finite values")
-    # What is further from all others than these are from each other is no data (65535, -9999), or
-    # a broken sensor's.
+    # A value that is farther from all others than these are from each other is no data (65535,
+    # -9999), or a broken sensor's.
     while len(seen) > 2 and seen[-1] - float(seen[-2]) > float(seen[-2]) - seen[0]:
         seen = seen[:-1]
     while len(seen) > 2 and float(seen[1]) - seen[0] > seen[-1] - float(seen[1]):

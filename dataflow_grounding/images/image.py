@@ -131,14 +131,14 @@ class SizeLimits:
     def within(self: L, other: "SizeLimits") -> L:
         """Return these limits, narrowed to sizes that the `other` allows too."""
         # Of two lower limits the larger is the narrower, of two steps what is a multiple of both.
-        ways: dict[str, Callable[..., Any]] = {"min_pixels": max, "multiple": math.lcm}
+        narrower_of: dict[str, Callable[..., Any]] = {"min_pixels": max, "multiple": math.lcm}
         narrowed: dict[str, Any] = {}
         for limit in fields(SizeLimits):
             name = limit.name
             if name == "frames":
                 narrowed[name] = other.frames or self.frames
                 continue
-            narrower = ways.get(name, _least)
+            narrower = narrower_of.get(name, _least)
             narrowed[name] = narrower(getattr(self, name), getattr(other, name))
         return replace(self, **narrowed)
 
@@ -240,8 +240,12 @@ _keeping = threading.Lock()  # threads prepare pictures side by side
 def keep_encoded(kept: Kept, digest: str, data: bytes) -> None:
     """Keep a picture as sent, unless that would make more than MAX_KEPT_BYTES of them."""
     with _keeping:
-        held = [one.data for ref in kept_encoded.valuerefs() if (one := ref()) is not None]
-        if sum(map(len, held)) + len(data) <= MAX_KEPT_BYTES:
+        held_bytes = 0
+        for reference in kept_encoded.valuerefs():  # a list, while other threads let go of some
+            held = reference()
+            if held is not None:
+                held_bytes += len(held.data)
+        if held_bytes + len(data) <= MAX_KEPT_BYTES:
             kept[digest] = kept_encoded.setdefault(digest, Encoded(data))
 
 
@@ -508,8 +512,8 @@ def find_file(path: object, folders: Sequence[str], column: str = "image") -> Im
 
 
 def _missing(name: str, folders: Sequence[str], reason: object) -> ImageMissing:
-    # The error says how a name that differs a little is found; else `reason`, why nothing is at the
-    # last path.
+    # The error names a file whose name differs a little, if there is one. Else it says `reason`,
+    # why nothing is at the last path.
     with_slashes = name.replace("\\", "/")
     if with_slashes != name and _is_there(with_slashes, folders):
         return ImageMissing(
