@@ -85,12 +85,13 @@ def find_regions(picture: Picture, term: str, *, joined: bool = False) -> list[C
     for region in medium:
         if region.size < _LEAST_OF_LARGEST * medium[0].size:
             break
-        is_steady = all(
-            any(iou(region.bbox, other.bbox) >= _STEADY_IOU for other in others)
-            for others in (loose, strict)
-        )
-        regions.append(replace(region, is_steady=is_steady and _stands_out(picture, region)))
+        is_in_both = _is_like_any(region, loose) and _is_like_any(region, strict)
+        regions.append(replace(region, is_steady=is_in_both and _stands_out(picture, region)))
     return regions
+
+
+def _is_like_any(region: ColorRegion, others: Sequence[ColorRegion]) -> bool:
+    return any(iou(region.bbox, other.bbox) >= _STEADY_IOU for other in others)
 
 
 def _regions_of(mask: Array, picture: Picture, joined: bool) -> list[ColorRegion]:
@@ -99,10 +100,10 @@ def _regions_of(mask: Array, picture: Picture, joined: bool) -> list[ColorRegion
     opened = cv2.morphologyEx(closed, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
     grouped = _with_gaps_filled(opened, _REACH, picture) if joined else opened
     _, labels, stats, _ = cv2.connectedComponentsWithStats(grouped)
-    least = max(30, 0.0003 * picture.area)  # pixels; anything smaller is a speck
+    most_of_speck = max(30, 0.0003 * picture.area)  # in pixels
     regions = []
-    for label in range(1, len(stats)):
-        if stats[label, cv2.CC_STAT_AREA] >= least:
+    for label in range(1, len(stats)):  # 0 is the background
+        if stats[label, cv2.CC_STAT_AREA] >= most_of_speck:
             pixels = opened & (labels == label).astype(np.uint8)
             box = box_of(*cv2.boundingRect(pixels))
             size = cv2.countNonZero(pixels)
@@ -116,14 +117,15 @@ def _with_gaps_filled(mask: Array, gap: float, picture: Picture) -> Array:
 
 
 def _stands_out(picture: Picture, region: ColorRegion) -> bool:
-    # The band leaves out the pixels at the region's very edge, which are of mixed colour. A region
-    # doesn't stand out if it is itself of many colours, or fills the picture and has no band.
-    width = max(4, round(0.02 * max(picture.width, picture.height)))  # of the band
-    part = picture.around(region.bbox, 2 * width)
+    # Whether a region's colour differs from that of a band around it. The band leaves out the
+    # pixels at the region's very edge, which are of mixed colour. A region doesn't stand out if it
+    # is itself of many colours, or fills the picture and has no band.
+    band_width = max(4, round(0.02 * max(picture.width, picture.height)))
+    part = picture.around(region.bbox, 2 * band_width)
     inside = region.pixels[part]
     lab = picture.lab[part]
     with_edge = cv2.dilate(inside, np.ones((5, 5), np.uint8))
-    with_band = cv2.dilate(inside, np.ones((2 * width + 1, 2 * width + 1), np.uint8))
+    with_band = cv2.dilate(inside, np.ones((2 * band_width + 1, 2 * band_width + 1), np.uint8))
     is_band = with_band - with_edge
     region_lab = lab[inside > 0]
     region_mean = region_lab.mean(axis=0)

@@ -58,13 +58,14 @@ class Descriptions:
         """Return each kind of thing, counted, with the ids of its things: ("two cars", [3, 5]).
         Those of more things come first, of as many those with larger boxes.
         """
-        grouped: dict[tuple[str, str], list[Thing]] = {}
+        things_of_kind: dict[tuple[str, str], list[Thing]] = {}  # by color and kind
         for thing in self.things:
             # Colours tell things of a kind apart if they are clear for all of that kind.
             colors = [alike.color for alike in self.things if alike.kind == thing.kind]
-            grouped.setdefault((thing.color if all(colors) else "", thing.kind), []).append(thing)
+            color = thing.color if all(colors) else ""
+            things_of_kind.setdefault((color, thing.kind), []).append(thing)
         ranked = []
-        for (color, kind), things in grouped.items():
+        for (color, kind), things in things_of_kind.items():
             total_size = sum(thing.size for thing in things)
             ids = [thing.id for thing in things]
             ranked.append((-len(things), -total_size, _counted(len(things), color, kind), ids))
@@ -78,6 +79,7 @@ class Descriptions:
 
 
 def _names(thing: Thing, picture: Picture) -> Iterator[str]:
+    # "car", "red car", "car on the left", "red car on the left" and so on
     x, y = relative_center(thing.bbox, picture)
     across = "left" if x < 0.5 else "right"
     down = "top" if y < 0.5 else "bottom"
@@ -119,7 +121,8 @@ def answer_about_regions(
     if task == "grounding_expression":
         return {"expressions": _unambiguous_expressions(descriptions)}
     if task == "double_check":
-        return {"checks": [_check(descriptions, each) for each in request_input["expressions"]]}
+        expressions = request_input["expressions"]
+        return {"checks": [_check(descriptions, expression) for expression in expressions]}
     if task == "region_caption":
         captions = []
         for thing in descriptions.things:
@@ -171,11 +174,11 @@ def _check(descriptions: Descriptions, expression: Mapping[str, Any]) -> dict[st
     text = str(expression["text"])
     region_ids = list(expression["region_ids"])
     check = {"id": expression["id"], "text": text, "region_ids": region_ids, "reason": ""}
-    meant = descriptions.meaning(text)
-    if meant is None:
+    fitting_ids = descriptions.meaning(text)
+    if fitting_ids is None:
         return {**check, "matches": None, "reason": "not all words are understood"}
     if descriptions.means(text, region_ids):
         return {**check, "matches": True}
-    is_clear = _is_clear(text, meant)
-    reason = "it means other regions" if is_clear else f"it fits {len(meant)} regions"
-    return {**check, "matches": False, "region_ids": meant, "reason": reason}
+    is_clear = _is_clear(text, fitting_ids)
+    reason = "it means other regions" if is_clear else f"it fits {len(fitting_ids)} regions"
+    return {**check, "matches": False, "region_ids": fitting_ids, "reason": reason}

@@ -6,6 +6,7 @@ Where the words leave open which are meant, none is: a wrong box is worse than n
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from dataflow_grounding.data.nouns import singular
 from dataflow_grounding.embedded import _words as words
@@ -44,13 +45,13 @@ def parse_phrase(text: str) -> Phrase:
     """Read what a phrase asks for. Raises Undecided where a word of it isn't understood."""
     if len(text) > _MOST_CHARACTERS:
         raise Undecided("unsupported", "the phrase is too long")
-    tokens, place = _words_and_place(text)
+    tokens, place_words = _words_and_place(text)
     if not words.NEGATIONS.isdisjoint(tokens):
         raise Undecided("unsupported", "negation is not understood")
-    plain = [word for word in tokens if word not in words.ARTICLES]
-    if not plain:
+    without_articles = [word for word in tokens if word not in words.ARTICLES]
+    if not without_articles:
         raise Undecided("unsupported", "no object is named")
-    *modifiers, noun = plain
+    *modifiers, noun = without_articles
     head = singular(noun)
     if head not in words.FOUND:
         raise Undecided("unsupported", f"{head!r} can't be looked for")
@@ -58,15 +59,17 @@ def parse_phrase(text: str) -> Phrase:
     colors = {words.COLORS[word] for word in modifiers if word in words.COLORS}
     if len(colors) > 1:
         raise Undecided("unsupported", "only one colour at a time can be looked for")
-    positions = [words.POSITIONS[word] for word in modifiers + place if word in words.POSITIONS]
+    place_and_modifiers = modifiers + place_words
+    positions = [words.POSITIONS[word] for word in place_and_modifiers if word in words.POSITIONS]
     counts = [count for count in map(_count, tokens[:-1]) if count is not None]
     is_plural = head != noun
     has_size = not words.SIZES.isdisjoint(modifiers)
     if has_size and is_plural and not counts:
         raise Undecided("unsupported", "sizes are not compared")
-    has_no_article = plain == tokens
-    is_name_of_class = has_no_article and not positions and not has_size
-    wanted = None if is_plural or is_name_of_class else 1
+    has_no_article = without_articles == tokens
+    is_name_of_class = has_no_article and not positions and not has_size  # "car"
+    are_all_wanted = is_plural or is_name_of_class
+    wanted = None if are_all_wanted else 1
     return Phrase(
         head=head,
         is_plural=is_plural,
@@ -76,17 +79,24 @@ def parse_phrase(text: str) -> Phrase:
     )
 
 
-def _words_and_place(text: str) -> tuple[list[str], list[str]]:
-    # The words of a phrase, and those of a place that it ends with: "in the top left corner".
-    found = POSITION.search(text)
-    if found is None or text[found.end() :].strip(" ."):
-        return _WORD.findall(text.lower()), []
-    return _WORD.findall(text[: found.start()].lower()), found[0].lower().split()
+class _WordsAndPlace(NamedTuple):
+    """The words of a phrase, and those of a place that it ends with: "in the top left corner"."""
+
+    words: list[str]
+    place_words: list[str]
+
+
+def _words_and_place(text: str) -> _WordsAndPlace:
+    place = POSITION.search(text)
+    if place is None or text[place.end() :].strip(" ."):
+        return _WordsAndPlace(_WORD.findall(text.lower()), [])
+    before = text[: place.start()].lower()
+    return _WordsAndPlace(_WORD.findall(before), place[0].lower().split())
 
 
 def _count(word: str) -> int | None:
     if word.isdecimal():
-        return int(word[:3])
+        return int(word[:3])  # no picture shows a thousand
     return 2 if word == "both" else words.NUMBERS.get(word)
 
 
@@ -103,12 +113,15 @@ def select_meant(
     """Return the candidates that a phrase means: one by "the left ball", two by "two balls", all by
     "balls" and by "ball", the bare name of a class. Raises Undecided where it isn't told which.
     """
-    meant = [each for each in candidates if _is_at(each.bbox, phrase.positions, picture)]
+    meant = []
+    for candidate in candidates:
+        if _is_at(candidate.bbox, phrase.positions, picture):
+            meant.append(candidate)
     is_count_right = phrase.wanted in (None, len(meant))
     if candidates and not (meant and is_count_right):
         count = "1 candidate" if len(candidates) == 1 else f"{len(candidates)} candidates"
         raise Undecided("ambiguous", f"{count}, and the words don't tell which")
-    return sorted(meant, key=lambda each: each.bbox)
+    return sorted(meant, key=lambda candidate: candidate.bbox)
 
 
 def relative_center(box: Box, picture: Picture) -> tuple[float, float]:

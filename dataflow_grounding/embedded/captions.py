@@ -35,36 +35,38 @@ def extract_expressions(caption: str) -> dict[str, Any]:
     is_english = sum(token in words.FOREIGN for token in tokens) <= 1
     if not is_english:
         return {"cleaned_caption": cleaned, "expressions": expressions}
-    at = 0
-    while at < len(tokens):
-        chunk, end = _phrase_at(tokens, at)
-        if chunk < end and _is_thing(tokens, at, chunk, end):
+    start = 0
+    while start < len(tokens):
+        phrase = _phrase_at(tokens, start)
+        end = phrase.end
+        if _is_thing(tokens, phrase):
             if _token(tokens, end) == "of":  # "a cup of tea" is one thing
                 end = max(end, _phrase_at(tokens, end + 1).end)
             chunk_end = matches[end - 1].end()
             position = POSITION.match(beginning, chunk_end)
             text_end = position.end() if position else chunk_end
-            text = cleaned[matches[at].start() : text_end]
-            noun_chunk = cleaned[matches[chunk].start() : chunk_end]
+            text = cleaned[matches[start].start() : text_end]
+            noun_chunk = cleaned[matches[phrase.chunk_start].start() : chunk_end]
             expressions.append({"text": text, "noun_chunk": noun_chunk})
-        at = max(end, at + 1)
+        start = max(end, start + 1)
     return {"cleaned_caption": cleaned, "expressions": expressions}
 
 
-class _Span(NamedTuple):
-    """Tokens of a phrase without its article and number, by index."""
+class _PhraseTokens(NamedTuple):
+    """The tokens of a phrase, "two red cars", by index."""
 
-    chunk: int  # the first
-    end: int  # the one after the last
+    start: int  # "two"
+    chunk_start: int  # "red", the first after article and number
+    end: int  # the one after "cars"
 
 
-def _phrase_at(tokens: list[str], start: int) -> _Span:
-    chunk = start
-    while _token(tokens, chunk) in words.ARTICLES or _token(tokens, chunk) in words.NUMBERS:
-        chunk += 1
-    is_one = _token(tokens, chunk - 1) in ("a", "an") and chunk > start
-    end = chunk
-    while end < min(len(tokens), chunk + _MOST_WORDS):
+def _phrase_at(tokens: list[str], start: int) -> _PhraseTokens:
+    chunk_start = start
+    while _is_article_or_number(_token(tokens, chunk_start)):
+        chunk_start += 1
+    has_a = chunk_start > start and _token(tokens, chunk_start - 1) in ("a", "an")
+    end = chunk_start
+    while end < min(len(tokens), chunk_start + _MOST_WORDS):
         word = tokens[end]
         after = _token(tokens, end + 1)
         # "a small, red and white car"
@@ -72,34 +74,40 @@ def _phrase_at(tokens: list[str], start: int) -> _Span:
             word in (",", "and") and _is_modifier(tokens[end - 1]) and _is_modifier(after)
         )
         # After "a", what looks like a plural is a verb: "a man walks".
-        is_verb = word in words.VERBS or (is_one and singular(word) != word)
+        is_verb = word in words.VERBS or (has_a and singular(word) != word)
         is_end = (
             not word[0].isalnum()
             or word in words.ARTICLES
             or ends_phrase(word, after)
-            or (end > chunk and is_verb)
+            or (end > chunk_start and is_verb)
         )
         if is_end and not is_between_modifiers:
             break
         end += 1
-    return _Span(chunk, end)
+    return _PhraseTokens(start, chunk_start, end)
+
+
+def _is_article_or_number(word: str) -> bool:
+    return word in words.ARTICLES or word in words.NUMBERS
 
 
 def _is_modifier(word: str) -> bool:
     return word in words.COLORS or word in words.SIZES
 
 
-def _is_thing(tokens: list[str], start: int, chunk: int, end: int) -> bool:
-    # The phrase is from `start` to `end`, without its article and number from `chunk` on.
-    last = tokens[end - 1]
-    has_article = chunk > start
+def _is_thing(tokens: list[str], phrase: _PhraseTokens) -> bool:
+    if phrase.chunk_start == phrase.end:
+        return False  # an article alone
+    last = tokens[phrase.end - 1]
+    has_article = phrase.chunk_start > phrase.start
     is_plural = singular(last) != last or last in ("glasses", "trousers", "jeans")
-    is_denied = not words.NEGATIONS.isdisjoint(tokens[max(0, start - 1) : end])
+    is_denied = not words.NEGATIONS.isdisjoint(tokens[max(0, phrase.start - 1) : phrase.end])
     if last in words.NO_THINGS or last in words.VERBS or is_denied:
         return False
-    before = _token(tokens, start - 1)
+    before = _token(tokens, phrase.start - 1)
     # Without an article it may be the rest of a longer phrase, unless a word before it ends that.
-    return has_article or (is_plural and (start == 0 or ends_phrase(before, last)))
+    begins_here = phrase.start == 0 or ends_phrase(before, last)
+    return has_article or (is_plural and begins_here)
 
 
 def _token(tokens: list[str], at: int) -> str:
