@@ -79,8 +79,8 @@ class ClassTable:
         path. Negative examples don't count.
         """
         digest = 0
-        # By class the boxes of each of its phrases, which may be of one thing.
-        instances_of: dict[str, list[list[Mapping[str, Any]]]] = {}
+        # By the key of a class: the boxes of each of its phrases. Two phrases may mean one thing.
+        phrases_of_class: dict[str, list[list[Mapping[str, Any]]]] = {}
         for expression in expressions:
             if isinstance(expression, Mapping) and is_negative(expression):
                 continue  # it was made up, and says nothing of a class
@@ -93,19 +93,19 @@ class ClassTable:
                 digest = _digest_of(picture)
             instances = _boxed_in(expression)
             if instances:
-                instances_of.setdefault(class_key(name), []).append(instances)
+                phrases_of_class.setdefault(class_key(name), []).append(instances)
             state = _BOXED if instances else _state_of(expression)
             self._raise_state(digest, self._counts_of(name), state)
-        for key, phrases in instances_of.items():
+        for key, phrases in phrases_of_class.items():
             self._count_boxes(self._by_key[key], phrases)
 
     def _count_boxes(
         self, counts: ClassCounts, phrases: Sequence[Sequence[Mapping[str, Any]]]
     ) -> None:
-        for instances, staying in zip(phrases, each_thing_once(phrases), strict=True):
-            self.repeated += len(instances) - len(staying)
-            counts.boxes += len(staying)
-            for index in staying:
+        for instances, kept_indices in zip(phrases, each_thing_once(phrases), strict=True):
+            self.repeated += len(instances) - len(kept_indices)
+            counts.boxes += len(kept_indices)
+            for index in kept_indices:
                 counts.sides += float(area(box_of(instances[index]["bbox"])) ** 0.5)
 
     def add_table(self, part: "ClassTable") -> None:
@@ -145,15 +145,15 @@ class ClassTable:
     def _raise_state(self, digest: int, counts: ClassCounts, state: int) -> None:
         table = self._states[counts.number // _CLASSES_OF_A_TABLE]
         shift = counts.number % _CLASSES_OF_A_TABLE * _BITS
-        states = table.get(digest) or 0
-        before = (states >> shift) & _ALL_BITS
-        if state <= before:
+        states = table.get(digest) or 0  # of 32 classes in this picture
+        state_before = (states >> shift) & _ALL_BITS
+        if state <= state_before:
             return
-        others = states & ~(_ALL_BITS << shift)
-        table.set(digest, others | (state << shift))
+        states_of_others = states & ~(_ALL_BITS << shift)
+        table.set(digest, states_of_others | (state << shift))
         counts.pictures += int(state == _BOXED)  # the highest: no picture leaves it again
-        counts.undecided += int(state == _UNDECIDED) - int(before == _UNDECIDED)
-        counts.none += int(state == _NONE) - int(before == _NONE)
+        counts.undecided += int(state == _UNDECIDED) - int(state_before == _UNDECIDED)
+        counts.none += int(state == _NONE) - int(state_before == _NONE)
 
     def rows(self) -> list[dict[str, Any]]:
         """Return a row for each class: first those of `order`, then the others, most boxes first.
@@ -161,7 +161,7 @@ class ClassTable:
         """
         if not self.is_of_classes:
             return []
-        most_boxes_first = sorted(self._by_key.values(), key=lambda each: (-each.boxes, each.name))
+        most_boxes_first = sorted(self._by_key.values(), key=lambda row: (-row.boxes, row.name))
         names = in_order([counts.name for counts in most_boxes_first], self.order)
         return [self._counts_of(name).to_json() for name in names]
 

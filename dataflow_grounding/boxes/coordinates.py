@@ -120,9 +120,8 @@ def _resized(match: re.Match[str], sent: Size) -> Size:
 
 
 def _smart_resize(sent: Size, factor: int, least_area: int, most_area: float) -> Size:
-    # Sides are the nearest multiples of `factor`, one at the least. Where the area is outside of
-    # both limits, in square pixels, the picture is resized to the nearer one, with sides rounded so
-    # that it is inside.
+    # Sides are the nearest multiples of `factor`, one at the least. A picture with too large or too
+    # small an area, in square pixels, is resized to the limit, with sides rounded to its inside.
     width = max(factor, round(sent[0] / factor) * factor)
     height = max(factor, round(sent[1] / factor) * factor)
     if width * height > most_area:
@@ -311,8 +310,8 @@ class BoxFormat:
         edges. `sent` is None for a picture sent in the original's size. Raises ValueError for
         another count of numbers, SpecError where maps don't fit the sizes.
         """
-        # Maps are of the picture as sent with its padding, which `original` has to include, too:
-        # another shape shows that it doesn't.
+        # Maps were measured with the padding as a part of the picture, so `original` has to include
+        # it, too. If it doesn't, it has another shape than `sent`.
         if self.maps and not _has_shape_of(original, sent or original):
             raise SpecError(
                 f"a picture of {size_text(original)} px doesn't fill the"
@@ -374,11 +373,13 @@ class BoxFormat:
 
 
 def _has_shape_of(original: Size, sent: Size) -> bool:
-    # But for rounding: one side is as long as the other one and the shape of `sent` make it.
-    width = original[1] * sent[0] / sent[1]
-    height = original[0] * sent[1] / sent[0]
-    fits_across = abs(original[0] - width) <= 1 + 0.02 * width
-    return fits_across or abs(original[1] - height) <= 1 + 0.02 * height
+    # Sides may be off by rounding: the height by `sent`'s shape from the original's width, or the
+    # width from its height.
+    expected_width = original[1] * sent[0] / sent[1]
+    expected_height = original[0] * sent[1] / sent[0]
+    fits_across = abs(original[0] - expected_width) <= 1 + 0.02 * expected_width
+    fits_down = abs(original[1] - expected_height) <= 1 + 0.02 * expected_height
+    return fits_across or fits_down
 
 
 def _rounded_span(low: float, high: float, most: float, decimals: int) -> tuple[float, float]:

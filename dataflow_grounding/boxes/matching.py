@@ -3,9 +3,10 @@
 Boxes are paired one to one, greedily by falling IoU (intersection over union).
 """
 
+import itertools
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from dataflow_grounding.boxes.geometry import Bbox, box_of, iou
 from dataflow_grounding.data.records import is_number
@@ -22,17 +23,18 @@ def each_thing_once(phrases: Sequence[Sequence[Mapping[str, Any]]]) -> list[list
     """Return for each phrase of one class the indices of its instances that stay where each thing
     is to have one box, its best.
     """
-    staying: list[list[int]] = [[] for _ in phrases]
-    for (phrase, index), *_ in things_of(phrases):
-        staying[phrase].append(index)
-    return [sorted(indices) for indices in staying]
+    kept_indices: list[list[int]] = [[] for _ in phrases]
+    for places_of_thing in things_of(phrases):
+        phrase, index = places_of_thing[0]  # its best box
+        kept_indices[phrase].append(index)
+    return [sorted(indices) for indices in kept_indices]
 
 
 def things_of(phrases: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[tuple[int, int]]]:
     """Return the boxes of each thing, the best first, as indices of the phrase and of its instance.
 
-    A box is of the thing of a better one that is equal to it, or is another phrase's and overlaps
-    it by ONE_OF_CLASS; the better one has the higher score, or comes first.
+    Two boxes are of one thing if they are equal, or if they are of two phrases and overlap by
+    ONE_OF_CLASS. Of two boxes, the better one has the higher score, or comes first.
     """
     best_first = []
     for phrase, instances in enumerate(phrases):
@@ -41,22 +43,29 @@ def things_of(phrases: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[tuple
             sureness = float(score) if score is not None and is_number(score) else -1.0
             best_first.append((-sureness, phrase, index))
     best_first.sort()
-    number_of_best: dict[Bbox, int] = {}  # by a thing's best box, the thing's number
+    thing_with_best: dict[Bbox, list[tuple[int, int]]] = {}  # by the thing's best box
     best_boxes = _BoxesByCell()
-    things: list[list[tuple[int, int]]] = []
     for _, phrase, index in best_first:
         box = box_of(phrases[phrase][index]["bbox"])
-        best_box = box if box in number_of_best else None
+        best_box = box if box in thing_with_best else None
         if best_box is None and len(phrases) > 1:
             best_box = best_boxes.same_as(box, phrase)
         if best_box is not None:
-            things[number_of_best[best_box]].append((phrase, index))
+            thing_with_best[best_box].append((phrase, index))
             continue
-        number_of_best[box] = len(things)
-        things.append([(phrase, index)])
+        thing_with_best[box] = [(phrase, index)]
         if len(phrases) > 1:
             best_boxes.add(box, phrase)
-    return things
+    return list(thing_with_best.values())
+
+
+class _CellOfAxis(NamedTuple):
+    """Where a cell is along one axis. A level is a power of two: of the sides of boxes in the cell,
+    and of its own side. Cells of a level are numbered from 0.
+    """
+
+    level: int
+    number: int
 
 
 class _BoxesByCell:
@@ -66,81 +75,94 @@ class _BoxesByCell:
     """
 
     def __init__(self) -> None:
-        # by cell, then by phrase
-        self._boxes: dict[tuple[int, ...], dict[int, list[Bbox]]] = {}
+        # By the cell's place across and down, then by the number of the phrase.
+        self._boxes: dict[tuple[_CellOfAxis, _CellOfAxis], dict[int, list[Bbox]]] = {}
 
     def add(self, box: Bbox, phrase: int) -> None:
-        # A level is the power of two of a side; cells of a level have sides of that length.
-        levels = [math.frexp(box[axis + 2] - box[axis])[1] for axis in (0, 1)]
-        columns = [_column(box[axis], levels[axis]) for axis in (0, 1)]
-        cell = self._boxes.setdefault((*levels, *columns), {})
-        cell.setdefault(phrase, []).append(box)
+        x1, y1, x2, y2 = box
+        cell = (_cell_of(x1, x2), _cell_of(y1, y2))
+        boxes_of_phrase = self._boxes.setdefault(cell, {})
+        boxes_of_phrase.setdefault(phrase, []).append(box)
 
     def same_as(self, box: Bbox, phrase: int) -> Bbox | None:
         """Return another phrase's box that means the same thing."""
-        across, down = (_cells_near(box[axis], box[axis + 2]) for axis in (0, 1))
-        for width_level, column in across:
-            for height_level, row in down:
-                cell = self._boxes.get((width_level, height_level, column, row), {})
-                for other_phrase, others in cell.items():
-                    if other_phrase == phrase:
-                        continue  # which may have thousands in the cell
-                    for other in others:
-                        if iou(box, other) >= ONE_OF_CLASS:
-                            return other
+        x1, y1, x2, y2 = box
+        for cell in itertools.product(_cells_near(x1, x2), _cells_near(y1, y2)):
+            for other_phrase, others in self._boxes.get(cell, {}).items():
+                if other_phrase == phrase:
+                    continue  # which may have thousands in the cell
+                for other in others:
+                    if iou(box, other) >= ONE_OF_CLASS:
+                        return other
         return None
 
 
-def _column(edge: float, level: int) -> int:
+def _cell_of(low: float, high: float) -> _CellOfAxis:
+    level = _level_of(high - low)
+    return _CellOfAxis(level, _number_at(low, level))
+
+
+def _level_of(side: float) -> int:
+    return math.frexp(side)[1]
+
+
+def _number_at(edge: float, level: int) -> int:
     return math.floor(edge / math.ldexp(1.0, level))
 
 
-def _cells_near(low: float, high: float) -> list[tuple[int, int]]:
-    # Along one axis: the levels and columns in which boxes are that may overlap so much. Their
-    # sides differ by a factor of ONE_OF_CLASS at the most, and their edges by what is left of it.
+def _cells_near(low: float, high: float) -> list[_CellOfAxis]:
+    # The cells with the boxes that may overlap so much. Their sides differ by a factor of
+    # ONE_OF_CLASS at the most, and their edges by what is left of it.
     side = abs(high - low)
     reach = side * (1 - ONE_OF_CLASS) / ONE_OF_CLASS
     cells = []
-    lowest = math.frexp(side * ONE_OF_CLASS)[1]
-    highest = math.frexp(side / ONE_OF_CLASS)[1]
-    for level in range(lowest, highest + 1):
-        for column in range(_column(low - reach, level), _column(low + reach, level) + 1):
-            cells.append((level, column))
+    for level in range(_level_of(side * ONE_OF_CLASS), _level_of(side / ONE_OF_CLASS) + 1):
+        for number in range(_number_at(low - reach, level), _number_at(low + reach, level) + 1):
+            cells.append(_CellOfAxis(level, number))
     return cells
+
+
+class Match(NamedTuple):
+    """The found box that a wanted one is paired with."""
+
+    found_index: int
+    iou: float
 
 
 def match_boxes(
     found: Sequence[Bbox], wanted: Sequence[Bbox], threshold: float = SAME, *, most: bool = False
-) -> dict[int, tuple[int, float]]:
-    """Return for the index of each wanted box that has a partner, in their order, the index of the
-    found box and their IoU, at least `threshold`. Pairs are made by falling IoU; with `most`, as
-    many as possible, by augmenting paths (Kuhn 1955).
+) -> dict[int, Match]:
+    """Return the matches of wanted boxes by their indices, with an IoU of at least `threshold`.
+
+    Pairs are made by falling IoU; with `most`, as many as possible, by augmenting paths (Kuhn
+    1955).
     """
     overlaps: list[list[float]] = []  # the IoU by index: [wanted][found]
-    near: list[list[int]] = []  # for each wanted box, those found that it can take, best first
+    # For each wanted box, the indices of those found that it can take, best first.
+    candidates_of: list[list[int]] = []
     # Pairs are (-IoU, wanted, found), so that sorting puts the largest IoU first.
     pairs: list[tuple[float, int, int]] = []
     for wanted_index, wanted_box in enumerate(wanted):
         row = [iou(found_box, wanted_box) for found_box in found]
-        pairs_here = []
+        pairs_of_box = []
         for found_index, overlap in enumerate(row):
             if overlap >= threshold:
-                pairs_here.append((-overlap, wanted_index, found_index))
-        pairs_here.sort()
+                pairs_of_box.append((-overlap, wanted_index, found_index))
+        pairs_of_box.sort()
         overlaps.append(row)
-        near.append([found_index for _, _, found_index in pairs_here])
-        pairs += pairs_here
+        candidates_of.append([found_index for _, _, found_index in pairs_of_box])
+        pairs += pairs_of_box
     pairs.sort()
     # The partner of each found box: the wanted one with the largest IoU that is still free.
     wanted_of = first_free((found_index, wanted_index) for _, wanted_index, found_index in pairs)
     if most:
         # Each wanted box without a partner is given one, if that can be.
-        for wanted_index in sorted(set(range(len(near))) - set(wanted_of.values())):
-            _give_partner(wanted_index, wanted_of, near, set())
-    matched: dict[int, tuple[int, float]] = {}
+        for wanted_index in sorted(set(range(len(wanted))) - set(wanted_of.values())):
+            _give_partner(wanted_index, wanted_of, candidates_of, set())
+    matches: dict[int, Match] = {}
     for found_index, wanted_index in sorted(wanted_of.items(), key=lambda pair: pair[1]):
-        matched[wanted_index] = (found_index, overlaps[wanted_index][found_index])
-    return matched
+        matches[wanted_index] = Match(found_index, overlaps[wanted_index][found_index])
+    return matches
 
 
 def first_free(pairs: Iterable[tuple[A, B]]) -> dict[A, B]:
@@ -155,15 +177,18 @@ def first_free(pairs: Iterable[tuple[A, B]]) -> dict[A, B]:
 
 
 def _give_partner(
-    wanted_index: int, wanted_of: dict[int, int], near: Sequence[Sequence[int]], tried: set[int]
+    wanted_index: int,
+    wanted_of: dict[int, int],
+    candidates_of: Sequence[Sequence[int]],
+    tried: set[int],
 ) -> bool:
-    # A box that is taken is given up if the one that has it can take another.
-    for found_index in near[wanted_index]:
+    # A found box that is taken is given up if the wanted one that has it can take another.
+    for found_index in candidates_of[wanted_index]:
         if found_index in tried:
             continue
         tried.add(found_index)
         is_free = found_index not in wanted_of
-        if is_free or _give_partner(wanted_of[found_index], wanted_of, near, tried):
+        if is_free or _give_partner(wanted_of[found_index], wanted_of, candidates_of, tried):
             wanted_of[found_index] = wanted_index
             return True
     return False
@@ -175,5 +200,5 @@ def agreement(first: Sequence[dict[str, Any]], second: Sequence[dict[str, Any]])
     """
     boxes = [box_of(instance["bbox"]) for instance in first]
     second_boxes = [box_of(instance["bbox"]) for instance in second]
-    matched = match_boxes(second_boxes, boxes, 0.0)
-    return sum(overlap for _, overlap in matched.values()) / max(len(first), len(second), 1)
+    matches = match_boxes(second_boxes, boxes, 0.0)
+    return sum(match.iou for match in matches.values()) / max(len(first), len(second), 1)

@@ -35,7 +35,7 @@ _UNREADABLE = ("not_numbers", "not_finite")  # kinds of problems without four nu
 _NOT_FINITE = ("nan", "inf", "-inf", "infinity", "-infinity")  # as texts that files may have
 
 
-def check_seed(record: Record) -> None:
+def check_labels_were_read(record: Record) -> None:
     """Raise BrokenRow with the reason why the label files of a record couldn't be read, if so."""
     if isinstance(record.get(SEED_ERROR), str):
         raise BrokenRow(record[SEED_ERROR])
@@ -93,7 +93,7 @@ def read_regions(record: Record, key: str) -> list[dict[str, Any]]:
     """Return each region of a column as given, with "" for a `type` that it doesn't state. Raises
     BrokenRow where the column is no list, or a region has no box with an area.
     """
-    check_seed(record)
+    check_labels_were_read(record)
     value = record.get(key)
     if not isinstance(value, (list, tuple)):
         raise BrokenRow(
@@ -159,18 +159,16 @@ def places_of(
     None where a box is no region's. Of several regions with one box it is the one that `region_id`
     names, else the first.
     """
-    boxes = [list(region["bbox"]) for region in regions]
+    boxes_of_regions = [list(region["bbox"]) for region in regions]
     indices = []
     for instance in instances:
         bbox = list(instance["bbox"])
-        with_this_box = [index for index, box in enumerate(boxes) if box == bbox]
+        with_this_box = [index for index, box in enumerate(boxes_of_regions) if box == bbox]
         if not with_this_box:
             return None
         region_id = instance.get("region_id")
-        if isinstance(region_id, int) and region_id - 1 in with_this_box:
-            indices.append(region_id - 1)
-        else:
-            indices.append(with_this_box[0])
+        named_index = region_id - 1 if isinstance(region_id, int) else None  # ids are from 1
+        indices.append(named_index if named_index in with_this_box else with_this_box[0])
     return list(dict.fromkeys(indices))
 
 
@@ -217,7 +215,7 @@ def read_given_boxes(value: Any, size: Size) -> GivenBoxes | None:
 
 
 def _as_list(value: Any) -> Sequence[Any]:
-    # What is no list is one box, though a wrong one, and so are four items of which none is a list.
+    # Four items of which none is a list are one box. What is no list is one box, too, though wrong.
     if value is None or value == "":
         return []
     if not isinstance(value, (list, tuple)):
@@ -229,25 +227,25 @@ def _as_list(value: Any) -> Sequence[Any]:
 
 
 def _problems(items: Sequence[Any], size: Size) -> list[str | None]:
-    # Whether boxes are corners by mistake (`xyxy`) is decided for the row as a whole: all that can
-    # be read are, or none.
+    # A kind of REASONS for each box, or None. Whether boxes are corners by mistake ("xyxy") is
+    # decided for the row as a whole: all that can be read are, or none.
     problems = [_why_unreadable(item) or _problem_of(item, size) for item in items]
     readable = []
     for item, problem in zip(items, problems, strict=True):
         if problem not in _UNREADABLE:
             readable.append(item)
     are_all_corners = "xyxy" in problems and all(_fits_as_corners(item, size) for item in readable)
-    decided: list[str | None] = []
+    problems_in_row: list[str | None] = []
     for problem in problems:
         if are_all_corners and problem not in _UNREADABLE:
-            decided.append("xyxy")
+            problems_in_row.append("xyxy")
         elif problem == "xyxy":
             # Others in the row can't be corners, so this one is x, y, width and height as well,
             # and only reaches out of the image: it is cut.
-            decided.append(None)
+            problems_in_row.append(None)
         else:
-            decided.append(problem)
-    return decided
+            problems_in_row.append(problem)
+    return problems_in_row
 
 
 def _problem_of(item: Sequence[float], size: Size) -> str | None:

@@ -51,6 +51,7 @@ def tiles_of(size: Size, side: int, overlap: float) -> list[Bbox]:
 
 
 def _spans(length: int, side: int, overlap: float) -> list[tuple[int, int]]:
+    # Where the tiles begin and end along one side of the picture.
     if length <= side:
         return [(0, length)]
     steps = math.ceil((length - side) / (side * (1 - overlap)))
@@ -100,8 +101,9 @@ def join_views(whole: View, tiles: Sequence[View]) -> list[Thing]:
     and on a side where each part ends with its tile, what the whole picture's box says. A part that
     lies in another thing's box is left out. The score is the highest stated.
     """
-    sights = [_sights_of(view, whole.region) for view in (whole, *tiles)]
-    groups = _groups(sights, [whole.region, *(tile.region for tile in tiles)])
+    views = [whole, *tiles]
+    sights_of_view = [_sights_of(view, whole.region) for view in views]
+    groups = _groups(sights_of_view, [view.region for view in views])
     things = [_thing_of(group) for group in groups]
     kept = []
     for number, thing in enumerate(things):
@@ -127,46 +129,43 @@ def _sights_of(view: View, picture: Bbox) -> list[_Sight]:
     return sights
 
 
-def _groups(sights: Sequence[Sequence[_Sight]], regions: Sequence[Bbox]) -> list[list[_Sight]]:
+def _groups(
+    sights_of_view: Sequence[Sequence[_Sight]], regions: Sequence[Bbox]
+) -> list[list[_Sight]]:
     # Each sight begins as a group of its own, and groups are joined where two views agree.
-    group_of = {
-        (view, n): [sight] for view, row in enumerate(sights) for n, sight in enumerate(row)
-    }
+    group_of: dict[int, list[_Sight]] = {}  # by the sight's id()
+    for sights in sights_of_view:
+        for sight in sights:
+            group_of[id(sight)] = [sight]
     for a, b in itertools.combinations(range(len(regions)), 2):
-        for n, m in _same_in_both(sights[a], regions[a], sights[b], regions[b]):
-            first, second = group_of[a, n], group_of[b, m]
-            if first is second:
+        pairs = _same_in_both(sights_of_view[a], regions[a], sights_of_view[b], regions[b])
+        for sight_a, sight_b in pairs:
+            group = group_of[id(sight_a)]
+            joining = group_of[id(sight_b)]
+            if joining is group:
                 continue
-            first += second
-            for place, group in group_of.items():
-                if group is second:
-                    group_of[place] = first
+            group += joining
+            for sight in joining:
+                group_of[id(sight)] = group
     distinct = {id(group): group for group in group_of.values()}
     return list(distinct.values())
 
 
 def _same_in_both(
     sights_a: Sequence[_Sight], region_a: Bbox, sights_b: Sequence[_Sight], region_b: Bbox
-) -> list[tuple[int, int]]:
+) -> list[tuple[_Sight, _Sight]]:
+    # The pairs of sights that are the same thing where both views show it.
     shared = intersection(region_a, region_b)
     if area(shared) == 0:
         return []
-    least = LEAST_SIDE_SHARE * max(_longer_side(region_a), _longer_side(region_b))
-    places_a, boxes_a = _within(sights_a, shared, least)
-    places_b, boxes_b = _within(sights_b, shared, least)
-    pairs = match_boxes(boxes_a, boxes_b)
-    return [(places_a[n], places_b[m]) for m, (n, _) in pairs.items()]
-
-
-def _within(sights: Sequence[_Sight], shared: Bbox, least: float) -> tuple[list[int], list[Bbox]]:
-    places = []
-    boxes = []
-    for place, sight in enumerate(sights):
-        inside = intersection(sight.bbox, shared)
-        if area(inside) > 0:
-            places.append(place)
-            boxes.append(enlarged_to(inside, least))
-    return places, boxes
+    least_side = LEAST_SIDE_SHARE * max(_longer_side(region_a), _longer_side(region_b))
+    inside_a = [sight for sight in sights_a if area(intersection(sight.bbox, shared)) > 0]
+    inside_b = [sight for sight in sights_b if area(intersection(sight.bbox, shared)) > 0]
+    matches = match_boxes(
+        [enlarged_to(intersection(sight.bbox, shared), least_side) for sight in inside_a],
+        [enlarged_to(intersection(sight.bbox, shared), least_side) for sight in inside_b],
+    )
+    return [(inside_a[match.found_index], inside_b[index]) for index, match in matches.items()]
 
 
 def _longer_side(bbox: Bbox) -> float:
@@ -175,13 +174,15 @@ def _longer_side(bbox: Bbox) -> float:
 
 def _thing_of(group: Sequence[_Sight]) -> Thing:
     in_tiles = [sight for sight in group if sight.is_of_tile]
+    in_whole = [sight for sight in group if not sight.is_of_tile]
     entire = [sight for sight in in_tiles if not any(sight.cut)]
     is_cut = False
     if entire:
         best, bbox = entire[0], median_box([sight.bbox for sight in entire])
     elif in_tiles:
         best = max(in_tiles, key=lambda sight: area(sight.bbox))
-        bbox, is_cut = _stitched(in_tiles, [sight for sight in group if not sight.is_of_tile])
+        bbox = _stitched(in_tiles, in_whole)
+        is_cut = not in_whole and bool(_cut_sides(in_tiles))
     else:
         best, bbox = group[0], group[0].bbox
     scores = [sight.instance.get("score") for sight in group]
@@ -190,18 +191,24 @@ def _thing_of(group: Sequence[_Sight]) -> Thing:
     return Thing({**best.instance, "bbox": nearest_pixels(bbox), "score": score}, is_cut)
 
 
-def _stitched(parts: Sequence[_Sight], in_whole: Sequence[_Sight]) -> tuple[Bbox, bool]:
-    # A side is the thing's own where the part that reaches furthest there isn't cut.
+def _stitched(parts: Sequence[_Sight], in_whole: Sequence[_Sight]) -> Bbox:
+    # What the parts cover, and on sides where the tiles cut them, what the whole picture says.
     bbox = list(around([part.bbox for part in parts]))
-    is_cut = False
+    for side in _cut_sides(parts):
+        farther = min if side < 2 else max
+        bbox[side] = farther([bbox[side], *(sight.bbox[side] for sight in in_whole)])
+    return box_of(bbox)
+
+
+def _cut_sides(parts: Sequence[_Sight]) -> list[int]:
+    # A side is the thing's own where the part that reaches furthest there isn't cut.
+    covered = around([part.bbox for part in parts])
+    cut_sides = []
     for side in range(4):
-        furthest = [part for part in parts if part.bbox[side] == bbox[side]]
-        if not all(part.cut[side] for part in furthest):
-            continue
-        is_cut = is_cut or not in_whole
-        choose = min if side < 2 else max
-        bbox[side] = choose([bbox[side], *(sight.bbox[side] for sight in in_whole)])
-    return box_of(bbox), is_cut
+        furthest = [part for part in parts if part.bbox[side] == covered[side]]
+        if all(part.cut[side] for part in furthest):
+            cut_sides.append(side)
+    return cut_sides
 
 
 def _is_part(thing: Thing, other: Thing) -> bool:

@@ -17,7 +17,7 @@ from dataflow_grounding._util.errors import (
 )
 from dataflow_grounding._util.secrets import excerpt
 from dataflow_grounding._util.users_code import place_of
-from dataflow_grounding.boxes.regions import check_seed
+from dataflow_grounding.boxes.regions import check_labels_were_read
 from dataflow_grounding.data.records import (
     Record,
     Update,
@@ -148,7 +148,7 @@ async def annotated(
         size = None
         if image_key is not None:
             if record.get(image_key) is None:
-                check_seed(record)  # its error says more than that there is no image
+                check_labels_were_read(record)  # its error says more than that there is no image
             limits = operator.serving.image_limits if operator.serving else None
             image = await memo.prepare(record, image_key, limits)
             if operator.needs_image and operator.looks_at_image:

@@ -21,7 +21,7 @@ from dataflow_grounding._util.errors import (
 from dataflow_grounding._util.paths import is_absolute, joined
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.terminal import counted, counted_items
-from dataflow_grounding.boxes.regions import check_seed, read_regions
+from dataflow_grounding.boxes.regions import check_labels_were_read, read_regions
 from dataflow_grounding.data import bucket
 from dataflow_grounding.data.records import Record, has_id, read_text
 from dataflow_grounding.data.rows import Row
@@ -212,7 +212,7 @@ class _RowCheck:
         that a run can't use.
         """
         record = self.source.record(row)
-        check_seed(record)  # raises if the record's label files couldn't be read
+        check_labels_were_read(record)
         # Where the operator names no image's column, the usual one is looked at if it is there.
         has_usual_column = self._step.image_key is None and self.source.image_key in record
         if has_usual_column or image_column(self._step.operator, record):

@@ -1,7 +1,7 @@
 """Operator: a caption of each image that has regions."""
 
 from dataflow_grounding import OPERATOR_REGISTRY, Ask, CaptionGenerator, Record, Update
-from dataflow_grounding.boxes.regions import check_seed
+from dataflow_grounding.boxes.regions import check_labels_were_read
 
 
 @OPERATOR_REGISTRY.register()
@@ -34,5 +34,5 @@ class CaptionForRegions(CaptionGenerator):
         """Adds what CaptionGenerator adds; the captions are null where there are no regions."""
         if self.asks(record):
             return await super().annotate(record, ask)
-        check_seed(record)
+        check_labels_were_read(record)
         return {self.keys.caption: None, self.keys.cleaned_caption: None}

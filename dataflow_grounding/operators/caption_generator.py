@@ -2,7 +2,7 @@
 
 from dataflow_grounding import OPERATOR_REGISTRY, Ask, Operator, Record, Serving, Update, open_image
 from dataflow_grounding.boxes.formats import find_box_format
-from dataflow_grounding.boxes.regions import check_seed, check_stated_size, read_regions
+from dataflow_grounding.boxes.regions import check_labels_were_read, check_stated_size, read_regions
 from dataflow_grounding.data.spans import clean_caption
 from dataflow_grounding.tasks import image_caption, region_items
 
@@ -42,7 +42,7 @@ class CaptionGenerator(Operator):
         Raises RecordError: also where the record's regions are in a picture of another size, or the
         labels that it was made from couldn't be read.
         """
-        check_seed(record)
+        check_labels_were_read(record)
         image = open_image(record, self.keys.image, self.serving.image_limits)
         if record.get("regions"):
             # else the step that describes them would refuse it, with the caption paid for
