@@ -111,8 +111,8 @@ def _number_at(edge: float, level: int) -> int:
 
 
 def _cells_near(low: float, high: float) -> list[_CellOfAxis]:
-    # The cells with the boxes that may overlap so much. Their sides differ by a factor of
-    # ONE_OF_CLASS at the most, and their edges by what is left of it.
+    # The cells with the boxes that may overlap this one by ONE_OF_CLASS: their sides differ by that
+    # factor at the most, and their edges by `reach`.
     side = abs(high - low)
     reach = side * (1 - ONE_OF_CLASS) / ONE_OF_CLASS
     cells = []
@@ -166,7 +166,7 @@ def match_boxes(
 
 
 def first_free(pairs: Iterable[tuple[A, B]]) -> dict[A, B]:
-    """Keep each pair of which neither side is in one kept before; preferred ones come first."""
+    """Keep a pair if neither of its sides is in a pair kept before. Preferred pairs come first."""
     partner: dict[A, B] = {}
     taken: set[B] = set()
     for a, b in pairs:

@@ -541,7 +541,7 @@ def in_step(checkpoint: str, taken_over: Callable[[], None]) -> Iterator[None]:
             wait_notice.start()
             over.set()
             sender.join()
-            # A KeyboardInterrupt is none of a run, which makes an Interrupted of its own Ctrl-C.
+            # A run makes an Interrupted of a Ctrl-C, so this one came outside of the run.
             if not isinstance(stopped, KeyboardInterrupt):
                 run.end(stopped)
     finally:

@@ -56,8 +56,8 @@ def plain_row(row: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def plain_value(value: Any) -> Any:
-    """Return a value as JSON can hold it: NaN, infinities, marks for a missing value and bytes
-    become None; what else JSON doesn't know, a text.
+    """Return a value as JSON can hold it. NaN, infinities, marks for a missing value and bytes
+    become None. Other types that JSON doesn't know become texts.
     """
     if isinstance(value, float):
         return value if is_number(value) else None

@@ -300,7 +300,8 @@ def _are_of_one_letter(before: str, after: str) -> bool:
     # joined emoji.
     if before.isspace():
         return False
-    if after < "\u0300":  # the first accent: what comes before it is joined by a joiner alone
+    comes_before_accents = after < "\u0300"  # in Unicode: such a character may only be joined
+    if comes_before_accents:
         return before == _JOINER and not after.isspace()
     if _is_accent(after):
         return True

@@ -137,9 +137,9 @@ def draw_marks(image: "Image", marks: Sequence[Mark]) -> "Image":
     largest_first = sorted(drawn, key=lambda mark: -area(mark.box))
     draw = Draw(canvas)
     for mark in largest_first:
-        if mark.mark.outlined:
+        if mark.given.outlined:
             ring = _ring(mark.box, sizes)
-            pieces = _dashes(ring, sizes) if mark.mark.dashed else _sides(ring, sizes.ring)
+            pieces = _dashes(ring, sizes) if mark.given.dashed else _sides(ring, sizes.ring)
             _fill(draw, list(pieces), mark.color, sizes.halo)
     spots_taken: list[Box] = []
     for mark in reversed(largest_first):  # small boxes have the fewest spots to choose from
@@ -154,7 +154,7 @@ class _DrawnMark(NamedTuple):
     """A mark, its number from 1 among all that were given, and its box inside the picture."""
 
     number: int
-    mark: Mark
+    given: Mark
     box: Box
     color: Color
 
@@ -176,7 +176,7 @@ def _draw_label(
     sizes: _Sizes,
 ) -> Box | None:
     # Returns the spot; None where the picture is too small for any text.
-    if not mark.mark.label.strip():
+    if not mark.given.label.strip():
         return None
     label = _place_label(mark, other_boxes, spots_taken, sizes)
     if label is None:
@@ -292,7 +292,7 @@ def _place_label(
     # first of these with a spot that hides little ends the search; else the best spot of all is
     # taken.
     number = str(mark.number)
-    text, font_name = writable(mark.mark.label, number)
+    text, font_name = writable(mark.given.label, number)
     font = font_of(font_name, sizes.font)
     assert font is not None  # it has all letters of the text
     room = _label_room(mark.box, sizes)

@@ -99,11 +99,14 @@ def _from_array(array: Any, name: str) -> "PillowImage":
     shape = tuple(array.shape)
     if str(array.dtype) != "uint8":
         raise BrokenRow(f"{name}: an array of {array.dtype} is not a picture: give uint8, 0 to 255")
-    if len(shape) == 3 and shape[0] in (3, 4) and shape[2] not in (3, 4):
+    has_colors_last = len(shape) == 3 and shape[2] in (3, 4)
+    has_colors_first = len(shape) == 3 and shape[0] in (3, 4)
+    if has_colors_first and not has_colors_last:
         raise BrokenRow(
             f"{name}: shape {shape} has its colors first: transpose(1, 2, 0) puts them last"
         )
-    if 0 in shape or not (len(shape) == 2 or (len(shape) == 3 and shape[2] in (3, 4))):
+    is_grey = len(shape) == 2
+    if 0 in shape or not (is_grey or has_colors_last):
         raise BrokenRow(
             f"{name}: an array of shape {shape} is not a picture: give H×W, H×W×3 (RGB) or H×W×4"
             " (RGBA)"

@@ -246,14 +246,14 @@ class _BoxReader:
             self.dropped.append(Dropped(f"{absence.label!r:.60} is not there", absence.label))
 
     def find_unread(self, parsed: ParsedReply) -> None:
-        """Find the phrases without a box of which something was dropped: they are unread. If a box
-        of no phrase was dropped, those without an answer are unsure, as it may be theirs.
+        """Note the phrases without a box whose answer can't be used: they are unread. If what was
+        dropped is of no phrase that is known, all phrases without an answer are unsure.
         """
         reading = self.reading
         found_ids = {box.id for box in reading.boxes}
         # What is both found and said to be absent is a contradiction.
         unread = {phrase_id for phrase_id in self.absent if phrase_id in found_ids}
-        # Something that is of no phrase that is known, in words; each unanswered one may own it.
+        # What was dropped and is of no phrase that is known, in words.
         stray = "what the reply is cut off before" if parsed.truncated else None
         unused: list[RawBox | Dropped] = [*self.dropped, *parsed.points]
         for item in unused:
@@ -515,7 +515,7 @@ def _reads_tokens_as_asked(asked: BoxFormat, of_family: BoxFormat) -> bool:
 
 def _with_far_edges(numbers: tuple[float, ...]) -> tuple[float, ...]:
     # DeepSeek-VL2 writes 9999 or 99999 for the far edge at 999 (deepseek-ai/DeepSeek-VL2 issue
-    # 123); of no other family a number that far out is a slip.
+    # 123). No other family is known to write numbers that far out.
     if max(numbers[2:]) <= 1000:
         return numbers
     repaired = list(numbers)

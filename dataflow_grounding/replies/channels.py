@@ -124,9 +124,10 @@ def _last_message(reply: str) -> str:
     ends = [header.start() for header in headers[1:]] + [len(reply)]
     for header, end in zip(headers, ends, strict=True):
         content = _until_end(reply[header.end() : end])
-        if _ASKED.search(header[0]):
-            if answer.strip():
-                break  # a further turn
+        is_of_user = _ASKED.search(header[0]) is not None
+        if is_of_user and answer.strip():
+            break  # a further turn
+        if is_of_user:
             continue
         if _SIDE.search(header[0]):
             has_side_message = True
@@ -149,7 +150,6 @@ def _until_end(text: str) -> str:
 
 
 def _without_thinking(text: str) -> str:
-    # A mark that only closes has been opened in the prompt: all before it is thinking.
     outside: list[str] = []  # first what is before all thinking, then what follows each
     depth = 0
     outside_start = 0
@@ -160,7 +160,7 @@ def _without_thinking(text: str) -> str:
             if depth == 0:
                 outside.append(text[outside_start : mark.start()])
             depth += 1
-        elif depth == 0:
+        elif depth == 0:  # it was opened in the prompt: all before it is thinking
             outside = [""]
             outside_start = mark.end()
         else:
@@ -209,7 +209,8 @@ def _contents_of_answer_tags(text: str) -> str:
     answer = answers.pop()
     before = text[: tags[0].start()]
     draft = before.strip()
-    if (draft == "null" or strict_json(draft) is not None) and draft != answer:
+    is_draft_answer = draft == "null" or strict_json(draft) is not None
+    if is_draft_answer and draft != answer:
         raise UnreadableReply("the reply has several answers", "several answers")
     has_box = any(map(str.isdigit, answer))
     if has_box:

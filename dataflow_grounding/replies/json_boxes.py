@@ -109,7 +109,9 @@ def boxes_in(value: Any, *, is_outline: bool) -> Boxes | None:
 
 
 def add_boxes(value: Any, box: RawBox, parsed: ParsedReply, *, is_outline: bool = False) -> None:
-    """Add the boxes or points that a value is, each like `box`; note as dropped what is none."""
+    """Add the boxes or points that a value is, with the label and all else of `box`. What is none
+    is noted as dropped.
+    """
     try:
         boxes = boxes_in(value, is_outline=is_outline)
         if boxes is None:

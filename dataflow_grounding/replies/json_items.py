@@ -198,7 +198,7 @@ class _Reader:
         things = None if are_labelled else self.texts
         for text in items:
             if isinstance(text, str):
-                if not self.is_harmless("", text, things):
+                if not self.is_harmless(key="", value=text, things=things):
                     raise _no_boxes(text)
                 self.parsed.dropped.append(Dropped(f"{text[:40]!r} in a list of boxes", label))
 
@@ -450,6 +450,8 @@ class _Reader:
         self, fields: Mapping[str, Any], item: RawBox, label_key: str | None, box_count: int
     ) -> None:
         """Refuse an item with a phrase's id whose other keys do harm to its box."""
+        assert item.id is not None
+        phrase = self.phrases[item.id]
         others: dict[str, Any] = {}
         for key, value in fields.items():
             is_text = isinstance(value, str) and plain_key(key) != self.box_key
@@ -459,7 +461,7 @@ class _Reader:
             if has_role(key, "label") and isinstance(value, str):
                 named_ids = ids_of(value, self.phrases)
                 is_another = bool(named_ids) and item.id not in named_ids
-                if is_another or denies(value, self.phrases[item.id or 0]):
+                if is_another or denies(value, phrase):
                     raise NoBox(f"{key[:40]!r} is next to a box, and may change it")
             if not has_role(key, "id", "zero"):
                 others[key] = value
@@ -486,9 +488,10 @@ class _Reader:
         by_role = self.is_harmful_by_role(key, value, box_count)
         if by_role is not None:
             return by_role
-        if names_another(key):
+        if names_another(key):  # "actual_object": "plate"
             return True
         if key_states(key) and isinstance(value, (str, int, float)):
+            # "unit": "px" is judged later, with the box format
             said = "" if value is True else str(value)
             self.parsed.stated.append(f"{' '.join(key_words(key))} {said}")
             return False
@@ -578,16 +581,17 @@ class _Reader:
         if has_role(key, "idle", "statuses"):
             return True
         if box_count:
-            return self.is_harmless(plain_key(key), value, things)
+            return self.is_harmless(key, value, things)
         if not isinstance(value, str) or not says_none(value, self.texts):
             return False
         # `"error": "not found"` may be what a server says
         is_sentence = len(value.split()) > 3
         return is_sentence or not any(part in plain_key(key) for part in _words("changing_keys"))
 
-    def is_harmless(self, plain: str, value: Any, things: list[str] | None) -> bool:
+    def is_harmless(self, key: str, value: Any, things: list[str] | None) -> bool:
         """Whether an unknown key has words that can't change the boxes next to it."""
-        if not isinstance(value, str) or any(part in plain for part in _words("changing_keys")):
+        may_change = any(part in plain_key(key) for part in _words("changing_keys"))
+        if may_change or not isinstance(value, str):
             return False
         if objection(value) is not None or points_back(value):
             return False
@@ -682,7 +686,7 @@ def _label_of(fields: Mapping[str, Any]) -> _Label:
 
 
 def _may_turn(value: Any) -> bool:
-    # Whether a text, or one of several, has a word that can turn a label round.
+    # Whether a text, or one of several, has a word that can turn a label round, as "not" does.
     if value in _EMPTY:
         return False
     if isinstance(value, str):

@@ -189,8 +189,8 @@ def hedges_in(text: str, phrases: Mapping[int, str]) -> dict[int, str]:
         if found is None:
             continue
         for own_id, phrase in phrases.items():
-            named = _THING in _heads_marked(_things_marked(sentence, [phrase]), [phrase])
-            if named or len(phrases) == 1:
+            is_named = _THING in _heads_marked(_things_marked(sentence, [phrase]), [phrase])
+            if is_named or len(phrases) == 1:
                 doubts[own_id] = f"the reply isn't sure of it: {found[0].strip()!r}"
     return doubts
 
@@ -201,11 +201,12 @@ def is_plain(text: str, things: Sequence[str]) -> bool:
     Up to three words are plain if each is neutral or is in the name of a thing. A longer text is
     plain if none of its words can turn an answer round.
     """
+    words = words_of(text)
     if len(text.split()) > 3:
-        are_odd = not _words("odd").isdisjoint(words_of(text))
-        return not are_odd and turning_word(text, " ".join(things)) is None
-    words = {word for thing in things for word in words_of(thing)}
-    return all(is_neutral(word) or word in words for word in words_of(text))
+        has_odd_word = not _words("odd").isdisjoint(words)  # "similar", "supposed"
+        return not has_odd_word and turning_word(text, " ".join(things)) is None
+    words_of_things = {word for thing in things for word in words_of(thing)}
+    return all(is_neutral(word) or word in words_of_things for word in words)
 
 
 def denies(label: str, phrase: str) -> bool:
@@ -259,7 +260,9 @@ def key_affirms(key: str) -> bool:
 
 
 def key_denies(key: str, truth: bool) -> bool:
-    """Whether this truth under a key says that a box is of no use."""
+    """Whether this truth under a key says that a box is of no use: `visible: false`,
+    `not_visible: true`, `estimated: true`.
+    """
     words = key_words(key)
     if words[:1] in (["not"], ["no"]):
         words = words[1:]

@@ -206,7 +206,7 @@ def _tags_of(text: str) -> list[_Tag]:
             raise UnreadableReply(f"more than {_MOST_TAGS} tags", "runaway")
         name = match["bar"] or match["word"] or match["plain"]
         if match["attributes"] and name not in _WITH_ATTRIBUTES:
-            continue  # words, which have a mark that makes the reply unreadable
+            continue  # it stays among the words, where its "<" makes the reply unreadable
         closes = name.startswith("/") or match["side"] == "end"
         name = name.lstrip("/")
         mention = ""
@@ -476,7 +476,8 @@ def _read_doctags(text: str, parsed: ParsedReply) -> list[str]:
             parsed.boxes.append(RawBox(tuple(numbers), label, family="doctags"))
         else:
             parsed.dropped.append(Dropped(f"{len(numbers)} location tokens are no box", label))
-            parsed.truncated |= element.end() == len(text.rstrip())
+            is_at_end = element.end() == len(text.rstrip())
+            parsed.truncated |= is_at_end
     return []
 
 
