@@ -220,7 +220,7 @@ def _as_expressions(regions: Any) -> Any:
 
 
 def _read_instance(item: Any, where: str) -> dict[str, Any]:
-    # Returns a box with its score, which TAO calls `bbox_score`. NumPy's values become Python's.
+    # TAO calls the score `bbox_score`. NumPy's values become Python's.
     instance = item if isinstance(item, dict) else {}
     bbox = instance.get("bbox")
     if not is_box(bbox):
@@ -282,8 +282,8 @@ def doubt_of_reply(record: Mapping[str, Any]) -> str:
         return doubt
     rows = record.get(annotated_column(record))
     phrases = rows if isinstance(rows, list) else []
-    by_check = any(isinstance(row, dict) and row.get("doubtful") is True for row in phrases)
-    return "" if by_check else UNKNOWN_DOUBT
+    is_by_check = any(isinstance(row, dict) and row.get("doubtful") is True for row in phrases)
+    return "" if is_by_check else UNKNOWN_DOUBT
 
 
 def in_one_schema(record: Mapping[str, Any], update: Mapping[str, Any]) -> Update:

@@ -147,7 +147,7 @@ def as_line(row: Row) -> str:
 
 
 def _parse_row(number: int, line: str | bytes) -> Row:
-    # Returns the row of a line, which may itself state that the row is broken, as `as_line` does.
+    # A line may state that its row is broken: `as_line` writes such ones.
     try:
         data = parse_line(line)
     except BrokenRow as error:

@@ -175,7 +175,7 @@ def _draw_label(
     spots_taken: Sequence[Box],
     sizes: _Sizes,
 ) -> Box | None:
-    # Returns the spot; None where the picture is too small for any text.
+    # What is returned is the spot; None where the picture is too small for any text.
     if not mark.given.label.strip():
         return None
     label = _place_label(mark, other_boxes, spots_taken, sizes)

@@ -450,8 +450,8 @@ class _BoxReader:
         return self.cached_owners[key]
 
     def find_owner(self, own_id: int | None, label: str | None) -> _Owner:
-        """Find a box's phrase by its id, else by its label; if no box of the reply has either, it
-        is the only phrase.
+        """Find a box's phrase by its id, else by its label. Where no box of the reply has either,
+        all are of the only phrase.
         """
         ids_by_label = ids_of(label, self.phrases) if label else []
         if own_id is not None:

@@ -34,8 +34,8 @@ class Boxes(NamedTuple):
     corners: bool = False  # whether they are two corners in any format
 
     def as_corners(self) -> list[tuple[float, ...]]:
-        """Return the boxes so that equal ones compare as equal: as two corners, rounded, where the
-        keys settle their order, and else as they are written.
+        """Return the boxes in a form in which equal ones compare as equal. Where the keys settle
+        their order, that is two corners, rounded; else it is the numbers as written.
         """
         corners: list[tuple[float, ...]] = []
         for numbers in self.numbers:

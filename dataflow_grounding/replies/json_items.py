@@ -568,6 +568,9 @@ class _Reader:
         return None
 
     def is_allowed(self, key: str, value: Any, box_count: int, things: list[str] | None) -> bool:
+        """Judge by the key's role, else by the value's words. A key such as `count`, `found` or
+        `status` has to say the same as the number of boxes.
+        """
         if has_role(key, "count"):
             return number(value) == box_count
         if has_role(key, "found"):

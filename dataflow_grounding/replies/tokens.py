@@ -500,8 +500,8 @@ def _read_florence(text: str, parsed: ParsedReply) -> list[str]:
         label = match[1].strip(" ;,\n")
         rows.append(_Locations(_locations_in(match[2]), label or None))
         end = match.end()
-    have_some_labels = len({row.label is None for row in rows}) > 1
-    if text[end:].strip() or have_some_labels:
+    have_only_some_labels = len({row.label is None for row in rows}) > 1
+    if text[end:].strip() or have_only_some_labels:
         raise UnreadableReply("it is unclear which label belongs to which box", "unclear labels")
     if len(rows[-1].numbers) % 4:  # its last box breaks off, or has a token too many
         parsed.truncated = True

@@ -156,8 +156,8 @@ def objection(text: str, *, to_pixels: bool | None = None) -> str | None:
     """Return why words next to an answer can't be skipped, or None where they can.
 
     They can't if they have a digit, a bracket, a quotation mark or a question, or a word that can
-    reverse an answer. `to_pixels` is the unit that they may name: pixels, parts of the picture, or
-    none.
+    reverse an answer. `to_pixels` says which unit they may name: True for pixels, False for parts
+    of the picture, None for none.
     """
     if not text or text.isspace():
         return None
@@ -290,7 +290,8 @@ def says_none(text: str, phrases: Sequence[str]) -> bool:
     plain = re.sub(r"\bcan(?:'t|not)\b", "can not", plain)
     plain = " ".join(re.sub(r"n't\b", " not", plain).split())
     after_no = plain.removeprefix("no ")
-    if sentence.isupper() and _SIGN.fullmatch(plain) and after_no not in _grammar("anything"):
+    may_be_sign = sentence.isupper() and _SIGN.fullmatch(plain) is not None  # "NO SMOKING"
+    if may_be_sign and after_no not in _grammar("anything"):
         return False
     for wording in _wordings():
         match = wording.fullmatch(plain)
