@@ -91,7 +91,7 @@ class _Bucket:
         return within(self.root, name, self.address) if name else self.root
 
     def call(self, path: str, function: Callable[[Any, str], T]) -> T:
-        """Return what a function returns that is given the fsspec file system and a path in it."""
+        """Call a function with the fsspec file system and a path in it; return what it returns."""
         with system_errors(self.address):
             return function(self._system, f"{self._path}/{path}".rstrip("/"))
 
@@ -265,7 +265,7 @@ class _Bucket:
         return states
 
     def _is_shared(self, path: str) -> bool:
-        # Whether a file is sent and brought. A shard sends its own files, the whole doesn't.
+        # Whether a file is sent and brought. Files of shards are, if the part is a shard.
         names = path.split("/")
         if not self.part and names[0] == SHARDS:
             return False
@@ -442,8 +442,8 @@ class _Run:
                 wait = min(2 * wait, _WAIT_SECONDS)
 
     def end(self, stopped: BaseException | None) -> None:
-        """Send what is left; of a run that was stopped, only replies and the `.json` that say so.
-        Files go only while no other run has taken the folder over: its files must stay.
+        """Send what is left. Of a run that was stopped, that is replies and `.json` files. Where
+        another run has taken the folder over, it is replies alone: that run's files must stay.
         """
         try:
             with self._bucket.failing_to_write():

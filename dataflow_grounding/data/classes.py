@@ -136,7 +136,7 @@ def classes_of(results: str) -> list[str]:
 def file_of_classes(results: str) -> str:
     """Return the file that lists the classes of RESULTS; "" for none."""
     paths = [joined(folder_of_results(results), CLASSES_FILE)]
-    if kind_of(results) != "folder":  # a list next to a folder is of a file that is called like it
+    if kind_of(results) != "folder":  # next to a folder `train` it would be a file's list
         paths.insert(0, list_of_file(results))
     for path in paths:
         if kind_of(path) == "file":

@@ -24,7 +24,7 @@ def head_of(phrase: str) -> str:
     head = ""
     for word, after in zip(words, [*words[1:], ""], strict=False):
         if word in _WORDS["relations"] and head in _WORDS["quantities"]:
-            head = ""  # "of" in "a lot of cars"
+            head = ""  # the "lot" of "a lot of cars"
         elif head and ends_phrase(word, after):
             break
         elif word not in _WORDS["empty"]:

@@ -139,8 +139,8 @@ class _Part(NamedTuple):
 
 
 def _masked_parts(sentence: str, phrases: _Phrases, is_cut: bool) -> list[_Part]:
-    # "The 2 cups are red." becomes "The", "2" masked by N, "cups" masked by …, "are", "red" where
-    # "a cup" is a phrase.
+    # The words of a sentence. In "2 cups are red", 2 is masked by N, and cups by … if "a cup" is a
+    # phrase.
     spans = [match.span() for match in _WORD.finditer(sentence)]
     words = [_folded(sentence[start:end]) for start, end in spans]
     parts: list[_Part] = []

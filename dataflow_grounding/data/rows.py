@@ -200,18 +200,18 @@ class RowWriter:
 
     def set_in(self, numbers: Collection[int], columns: Mapping[str, Any]) -> None:
         """Set columns in rows that were written already, by their numbers from 0."""
-        before = f"{self._part}.before"
+        written_before = f"{self._part}.before"
         self._file.close()
-        os.replace(self._part, before)
+        os.replace(self._part, written_before)
         self._file = locked_file(self._part)
         try:
-            with open(before, encoding="utf-8", newline="\n") as lines:
+            with open(written_before, encoding="utf-8", newline="\n") as lines:
                 for number, line in enumerate(lines):
                     if number in numbers:
                         line = dump_line({**parse_line(line), **columns})
                     self._file.write(line)
         finally:
-            os.remove(before)
+            os.remove(written_before)
 
     def commit(self) -> None:
         """Put the file in place, whole and on disk, in the type that its ending names. Raises

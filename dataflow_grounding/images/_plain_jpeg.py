@@ -95,16 +95,19 @@ def _orientation_in(segment: bytes) -> int | None:
     end = directory + 2 + fields * _ENTRY_BYTES
     if end > len(tiff):
         return None
-    found = None
+    orientation = None
     for offset in range(directory + 2, end, _ENTRY_BYTES):
-        tag, kind = (int.from_bytes(tiff[at : at + 2], order) for at in (offset, offset + 2))
+        # An entry is a tag, the type of its values, their count, and the values if they fit.
+        tag = int.from_bytes(tiff[offset : offset + 2], order)
+        value_type = int.from_bytes(tiff[offset + 2 : offset + 4], order)
+        count = int.from_bytes(tiff[offset + 4 : offset + 8], order)
         if tag != _ORIENTATION:
             continue
-        count = int.from_bytes(tiff[offset + 4 : offset + 8], order)
-        if found is not None or kind != _SHORT or count != 1:
+        is_one_number = value_type == _SHORT and count == 1
+        if orientation is not None or not is_one_number:
             return None
-        found = int.from_bytes(tiff[offset + 8 : offset + 10], order)
-    return found if found in range(1, 9) else None
+        orientation = int.from_bytes(tiff[offset + 8 : offset + 10], order)
+    return orientation if orientation in range(1, 9) else None
 
 
 def _is_harmless(marker: int, segment: bytes) -> bool:

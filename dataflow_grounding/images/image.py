@@ -163,8 +163,8 @@ def frame_cost(size: Size, frame: Size) -> float:
     """Return what it costs to send a picture in a frame: megapixels, lost resolution, padding.
 
     A picture that loses a tenth of its sides' resolution may cost 0.6 megapixels more, because
-    small objects are lost with it. Padding costs precision besides: what a map is off by is more of
-    a picture's side where that is less of the frame's.
+    small objects are lost with it. Padding costs precision besides: the error of a map is a larger
+    share of a picture's side where the picture fills less of the frame.
     """
     scale = scale_into(size, frame)
     lost = max(0.0, 1 - scale)
@@ -269,9 +269,9 @@ class ImageFile(NamedTuple):
 
     @property
     def changed_ns(self) -> int:
-        """When it was changed last by either time, in nanoseconds since 1970, at the latest."""
-        latest = self.ctime_ns + SECOND_NS - 1 if self.counts_seconds else self.ctime_ns
-        return max(self.mtime_ns, latest)
+        """The latest time at which it may have changed last, in nanoseconds since 1970."""
+        latest_ctime = self.ctime_ns + SECOND_NS - 1 if self.counts_seconds else self.ctime_ns
+        return max(self.mtime_ns, latest_ctime)
 
     @property
     def counts_seconds(self) -> bool:
@@ -569,7 +569,6 @@ def _is_there(path: str, folders: Sequence[str]) -> bool:
 
 
 def _checked_path(path: object, folders: Sequence[str], column: str) -> str:
-    # Where a run may fetch pictures at http addresses, it has done so: its rows name files by now.
     if not isinstance(path, str) or not path or "\0" in path:
         raise BrokenRow(f"column {column!r} should be the path of an image")
     if "://" not in path:
@@ -579,6 +578,7 @@ def _checked_path(path: object, folders: Sequence[str], column: str) -> str:
             f"column {column!r} names a picture at {scheme_of(path)}://, which rows may not: copy"
             " it to a folder, or name its folder as data.image_root (--image-root)"
         )
+    # A run that may fetch pictures at http addresses has done so: its rows name files by now.
     if is_web(path):
         raise ImageMissing(
             f"no image {quoted(path)}: what is at http addresses is fetched where data.allow_http"
@@ -605,7 +605,8 @@ def open_image(record: Record, key: str, limits: ImageLimits | None = None) -> I
     if image is None:
         file = find_image(record, key)
         facts = kept_facts.get(file) or keep_facts(file, read_facts(file))
-        image = record.images[record[key]] = Image(file, facts, limits or ImageLimits())
+        image = Image(file, facts, limits or ImageLimits())
+        record.images[record[key]] = image
     return replace(image, limits=limits or ImageLimits())
 
 

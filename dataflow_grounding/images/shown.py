@@ -158,7 +158,7 @@ def tiles_in(image: Image, regions: Sequence[Bbox]) -> list[ImageTile]:
     limits = never_padded(image)
     for region in regions:
         pixels = whole_pixels(region, image.size)
-        tile = ImageTile(image.file, image.facts, limits, pixels, 1, together=together)
+        tile = ImageTile(image.file, image.facts, limits, pixels, factor=1, together=together)
         together.tiles.append(tile)
     return together.tiles
 
