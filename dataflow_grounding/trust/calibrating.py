@@ -235,7 +235,7 @@ class _Asker:
             ) from None
         finally:
             await self.asking.aclose()
-            if self.asking.counts["answered"]:
+            if self.asking.counts["answered"]:  # later runs see that this very address was asked
                 self._store.put(_asked_key_of(self.serving), {"task": CHECK})
             self._store.close()
 

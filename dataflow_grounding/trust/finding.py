@@ -11,7 +11,7 @@ import operator
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import compress
+from itertools import chain, compress
 from typing import NamedTuple
 
 from dataflow_grounding._util.terminal import say
@@ -169,7 +169,7 @@ class Deciding:
         return Decision(fit, self.pictures, limits, self.refused)
 
     async def _ask_for(self, sizes: Sequence[Size], asked: BoxFormat) -> str:
-        # Returns why one was refused; "" where none was.
+        # The result is why a size was refused, "" where none was.
         sent = [picture.sent for picture in self.pictures]
         new_sizes = [size for size in sizes if not is_near(size, sent)]
         worth_asking = [size for size in new_sizes if may_be_taken(size, self.refused, sent)]
@@ -412,30 +412,30 @@ async def measure_frames(
     `answered` has those of each frame so far. Returns the maps, and all pictures that they rest on.
     Raises NoFit where the answers in a frame lie on no line.
     """
-    pictures = {size: list(of_size) for size, of_size in answered.items()}
-    maps: dict[Size, FrameMap] = {}
-    to_fit = list(pictures)
+    pictures_by_frame = {frame: list(pictures) for frame, pictures in answered.items()}
+    map_by_frame: dict[Size, FrameMap] = {}
+    to_fit = list(pictures_by_frame)
     while to_fit:
         vague = []
-        for size in to_fit:
-            is_last = len(pictures[size]) >= MOST_PROBES
+        for frame in to_fit:
+            pictures = pictures_by_frame[frame]
+            may_ask_more = len(pictures) < MOST_PROBES
             try:
-                maps[size] = await asyncio.to_thread(fit_map, pictures[size], asked.order)
-                is_vague = maps[size].error > PRECISE
+                map_by_frame[frame] = await asyncio.to_thread(fit_map, pictures, asked.order)
+                is_vague = map_by_frame[frame].error > PRECISE
             except NoFit:
-                if is_last:
+                if not may_ask_more:
                     raise
                 is_vague = True
-            if is_vague and not is_last:
-                vague.append(size)
+            if is_vague and may_ask_more:
+                vague.append(frame)
         if vague:
-            next_layouts = {size: INNER + len(pictures[size]) for size in vague}
-            probes = [probe_of(size, layout) for size, layout in next_layouts.items()]
+            probes = [probe_of(frame, INNER + len(pictures_by_frame[frame])) for frame in vague]
             for picture in await ask(probes, asked):
-                pictures[picture.size].append(picture)
+                pictures_by_frame[picture.size].append(picture)
         to_fit = vague
-    all_pictures = [picture for of_size in pictures.values() for picture in of_size]
-    return [maps[size] for size in pictures], all_pictures
+    all_pictures = list(chain.from_iterable(pictures_by_frame.values()))
+    return [map_by_frame[frame] for frame in pictures_by_frame], all_pictures
 
 
 async def add_frames(
@@ -448,9 +448,9 @@ async def add_frames(
     """
     if known.scale != "px":
         answered = await ask_frames(ask, known, missing, layouts=[0])
-        pictures = [picture for of_size in answered.values() for picture in of_size]
-        found = fit_parts(pictures, known) if pictures else None
-        if pictures and (found is None or found.format != known):
+        pictures = list(chain.from_iterable(answered.values()))
+        fit = fit_parts(pictures, known) if pictures else None
+        if pictures and (fit is None or fit.format != known):
             raise NoFit(described(pictures, f"the answers are not in {known.name}"))
         return known, pictures
     asked = find_box_format(f"{known.order}_px", "")

@@ -43,7 +43,7 @@ class Pace:
         # Requests come in stretches, each with one check at a random place: the end of this one.
         self._stretch_end = 0
 
-    def checking(self, every: int) -> None:
+    def note_check(self, every: int) -> None:
         """Note that a check is made; plan the next one, `every` requests apart on average."""
         self.unchecked = 0
         if self.sent < self.next_check:
@@ -84,15 +84,15 @@ class Turns:
         Raises what `check` raises, and what another check raised meanwhile, if it concerns all that
         ask the endpoint.
         """
-        mine: Future[BaseException | None] = Future()
+        my_check: Future[BaseException | None] = Future()
         while is_wanted():
             with self._lock:
-                others = self._under_way
-                if others is None:
-                    self._under_way = mine
+                others_check = self._under_way
+                if others_check is None:
+                    self._under_way = my_check
                     break
             # shielded: who waits may be cancelled, but the check is another's
-            failed = await asyncio.shield(asyncio.wrap_future(others))
+            failed = await asyncio.shield(asyncio.wrap_future(others_check))
             if failed is not None:
                 raise copy.copy(failed)
         else:  # it isn't wanted any more
@@ -107,7 +107,7 @@ class Turns:
         finally:
             with self._lock:
                 self._under_way = None
-            mine.set_result(error if error is not None and concerns_all(error) else None)
+            my_check.set_result(error if error is not None and concerns_all(error) else None)
 
 
 class Known:
@@ -187,7 +187,7 @@ def known_in_process(serving: Serving, name: str, asked: BoxFormat) -> Known:
     Objects of a user's class that states only its model's name may ask different servers: what is
     known of one object is not used for another.
     """
-    if asked.maps:  # further frames are further formats to this process
+    if asked.maps:  # with further frames it is another format to this process
         name += f" {hash(asked.maps)}"
     states_more_than_model = (
         type(serving).identity is not Serving.identity or serving.endpoint != Serving.endpoint

@@ -134,19 +134,19 @@ def _check_alike(
                     raise NoFit(f"pictures of {size_text(size)} px are seen in several sizes")
 
 
-def _check_other_format(off_lines: "Sequence[_Answer]", asked: int, size: Size) -> None:
+def _check_other_format(off_lines: "Sequence[_Answer]", count_of_all: int, size: Size) -> None:
     # Raises NoFit where the answers that are off the lines lie on lines of their own.
-    if len(off_lines) < max(LEAST_LEFT, LEAST_LEFT_SHARE * asked):
+    if len(off_lines) < max(LEAST_LEFT, LEAST_LEFT_SHARE * count_of_all):
         return
     for order in ORDERS:
-        others = [
-            answer._replace(written=ordered(to_xyxy(answer.numbers, order))) for answer in off_lines
-        ]
-        lines = _fit_lines(others, size)
-        if lines is None:
+        in_order = []
+        for answer in off_lines:
+            in_order.append(answer._replace(written=ordered(to_xyxy(answer.numbers, order))))
+        own_lines = _fit_lines(in_order, size)
+        if own_lines is None:
             continue
-        on_lines = sum(_is_on(lines, answer, size) for answer in others)
-        if on_lines >= max(LEAST_ON_OTHERS, LEAST_ON_LINES * len(others)):
+        on_lines = sum(_is_on(own_lines, answer, size) for answer in in_order)
+        if on_lines >= max(LEAST_ON_OTHERS, LEAST_ON_LINES * len(in_order)):
             raise NoFit(
                 f"the answers about pictures of {size_text(size)} px are in more than one format"
             )

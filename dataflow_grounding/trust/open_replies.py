@@ -72,7 +72,7 @@ class OpenReplies:
         return CheckStart(self.vouching.here(), self._answers.count, list(self._open_records))
 
     def vouch(self, start: CheckStart, answered_by_orientation: Mapping[str, bool]) -> None:
-        """Note a check that went well; the arguments are as `check_start` and Outcome have them."""
+        """Note a check that went well: it vouches for what there was at its start."""
         self._is_checked = True
         self._answers.vouched = start.answers
         self.vouching.good(start.offset)

@@ -49,7 +49,7 @@ def drawn_into(picture: PIL.Image.Image, layout: int) -> Probe:
     pen = PIL.ImageDraw.Draw(picture)
     border = max(1, round(min(picture.size) / 200))
     boxes = {phrase: box for phrase, box in everything.boxes.items() if phrase in wanted}
-    # all borders first: none covers a rectangle
+    # All borders come first, so that none covers a rectangle.
     for x1, y1, x2, y2 in boxes.values():
         pen.rectangle((x1 - border, y1 - border, x2 + border - 1, y2 + border - 1), fill=BORDER)
     for phrase, (x1, y1, x2, y2) in boxes.items():

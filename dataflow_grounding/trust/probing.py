@@ -163,7 +163,7 @@ class Probing:
         copies = [first_copy, *await self._further(wanted)]
         together, *each = self._showings([copies, *[[picture] for picture in copies]])
         clear_formats = self._formats_of_clear_misses(each)
-        # two clear misses are told of below, as `lately_odd_formats`
+        # then the message below names all formats
         are_mixed = len(clear_formats) > 1 and any(one.kind == "fits" for one in each)
         where = f"at {wanted.address}, " if wanted.address else ""
         if together.kind == "misses" and not are_mixed:
@@ -206,7 +206,8 @@ class Probing:
         return formats
 
     async def _drift(self, wanted: Wanted) -> str | None:
-        # Returns in words how boxes have moved together, by less than a single picture shows.
+        # How boxes have moved together, in words, by less than a single picture shows. Further
+        # copies have to confirm it.
         last = self._last_rectangles()
         if len(last) < LEAST_POOLED or not drift_of(last):
             return None

@@ -118,7 +118,7 @@ class RunWatch(BoxWatch):
         if not self.open.has_begun:
             goes_on = self.on_suspect == "warn"
             self.open.begin(ask.vouching(self._name_here, self._name_anywhere, trusting=goes_on))
-            if self.suspicion is not None:
+            if self.suspicion is not None:  # an earlier call has warned
                 self.open.vouching.doubt()
         if self.suspicion is not None:
             sending = replace(request.sending, of=self._name_here)
@@ -196,8 +196,11 @@ class RunWatch(BoxWatch):
         ask.note(ODD_BOXES, f"boxes look like {looks_like}, also when asked for again")
         if self.open.add_odd(ask, image) >= SAME_AT_ONCE:
             await self._check_now(ask, image, looks_like)
-        odd_twice, replies = self.judge.odd_twice, self.judge.replies
-        if self.suspicion is None and odd_twice >= LEAST_SAME and odd_twice > SAME_SHARE * replies:
+        judge = self.judge
+        are_too_many = (
+            judge.odd_twice >= LEAST_SAME and judge.odd_twice > SAME_SHARE * judge.replies
+        )
+        if self.suspicion is None and are_too_many:
             self.open.set_aside()
             self._suspect(watch_messages.of_many_odd_ones(self.judge, looks_like))
 
@@ -321,7 +324,7 @@ class RunWatch(BoxWatch):
         # meanwhile.
         known = self.known
         check_start = self.open.check_start()
-        known.pace.checking(self._every)
+        known.pace.note_check(self._every)
         self._unchecked = 0
         probing = await known.probes()
         images = [image]
