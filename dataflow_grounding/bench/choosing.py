@@ -31,8 +31,8 @@ class Choice(NamedTuple):
 
 
 def choice_of(document: Mapping[str, Any], first: str) -> Choice:
-    """Return the best way: that which gains most of those that are better than `first`, with an
-    interval above 0; without one, `first`.
+    """Return the best way. A way is better than `first` if the interval of its gain is above 0. The
+    best is the one of these that gains most; where none is better, `first`.
     """
     scores_by_way = {way: of_way["figures"]["scores"] for way, of_way in document["ways"].items()}
     others = [way for way in scores_by_way if way != first]

@@ -80,8 +80,8 @@ def _found_in(folder: str, name: str) -> str:
 
 
 def mean_f1(expressions: Sequence[Mapping[str, Any]], answer: Mapping[str, Any]) -> float:
-    """Return the mean F1 of a picture's phrases, at IoU 0.5. That of an absent phrase is 1 without
-    boxes, else 0, that of a phrase without an answer 0; other phrases in the answer don't count.
+    """Return the mean F1 of a picture's phrases, at IoU 0.5. An absent phrase has 1 without boxes,
+    else 0. A phrase without an answer has 0. Other phrases in the answer don't count.
     """
     boxes_by_text: dict[str, list[Bbox]] = {}
     for expression in answer["expressions"]:

@@ -204,13 +204,13 @@ def _unanswerable(run: SpecRun) -> str:
 
 
 def _paid_for(run: SpecRun) -> dict[str, Any]:
-    # `tests` of the requests show rectangles of ours, to find out how the model writes boxes and
-    # whether it still does, in place of a picture of the set.
     steps = paid_by_step(run.spec.results_dir, run.options.prices)
     costs = [step["cost_usd"] for step in steps]
     tests = 0
     tokens = {"input": 0, "cached": 0, "output": 0}
     for step in steps:
+        # These requests show rectangles of ours in place of a picture of the set: to find out how
+        # the model writes boxes, and whether it still does.
         of_rectangles = step if step["step"] == CALIBRATION else step["checks"]
         tests += of_rectangles["requests"]
         for name in tokens:

@@ -97,14 +97,14 @@ def _with_caption_phrases(record: Mapping[str, Any]) -> dict[str, Any]:
 def _evaluated(
     answered: Sequence[dict[str, Any]], gold: Sequence[dict[str, Any]], names: Sequence[str]
 ) -> dict[str, Any]:
-    # There is no interval where all bootstrap samples come to the same, as with one picture, or
-    # with a figure that is 1 in each picture: it would look sure of what nobody knows.
     evaluation = evaluate(list(answered), list(gold)).to_json()
     figures: dict[str, Any] = {"phrases": evaluation["expressions"]}
     for name in names:
         value = evaluation.get(name)
         interval = evaluation["intervals"].get(name)
         if interval is not None and interval[0] == interval[1]:
+            # All bootstrap samples come to the same, as with one picture, or with a figure that is
+            # 1 in each picture: an interval would look sure of what nobody knows.
             interval = None
         figures[name] = {
             "value": None if value is None else round(value, _DIGITS),

@@ -281,8 +281,8 @@ def _read_answer(reply: str) -> tuple[str, list[Note]]:
 
 
 def _answer_or_whole_reply(reply: str) -> tuple[Any, list[Note]]:
-    """Return the answer of the last object with this key and no other, also in prose, in a fence,
-    in a list or in another object. Any other reply is the answer as a whole, noted as `own_words`.
+    """Return the answer of the last object whose only key is "answer"; it may be in prose, a fence,
+    a list or another object. Any other reply is the answer as a whole, noted as `own_words`.
     Raises TruncatedReply where it begins as an object or a fence, and is cut off before "answer".
     """
     try:

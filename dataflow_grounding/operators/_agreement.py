@@ -25,9 +25,9 @@ T = TypeVar("T")
 async def ask_and_merge(
     ask_once: Callable[[int], Awaitable[list[Found]]], samples: int, size: Size
 ) -> list[Found]:
-    """Ask the same question `samples` times and return the answers merged, phrase by phrase. Raises
-    UnreadableReply where more than half of the answers can't be read. Fewer are left out, but count
-    among those of which shares are taken; what a gateway's cache has repeated doesn't.
+    """Ask the same question `samples` times and return the answers merged, phrase by phrase. A
+    score is a share of all answers, unreadable ones, too; what a gateway's cache has repeated is no
+    answer. Raises UnreadableReply where more than half of the answers can't be read.
     """
     if samples == 1:
         return await ask_once(0)

@@ -54,7 +54,7 @@ def extracted_expressions(
     Either is None where the text doesn't occur, or equal expressions before it have taken all of
     its occurrences.
     """
-    texts = [text for text, _ in extracted.expressions]
+    texts = [expression.text for expression in extracted.expressions]
     spans = find_spans(texts, extracted.cleaned_caption)
     caption_spans = find_spans(texts, caption)
     expressions: list[dict[str, Any]] = []

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from dataflow_grounding.boxes.geometry import Bbox, Size, area, box_of, intersection
+from dataflow_grounding.boxes.geometry import Bbox, Size, area, intersection
 from dataflow_grounding.data.records import Record
 from dataflow_grounding.engine.plan import Ask
 from dataflow_grounding.operators._box_decisions import Expression
@@ -34,7 +34,7 @@ class FalseBox(NamedTuple):
 def false_box_for(
     record: Record,
     every: int | None,
-    asked: Mapping[int, Expression],
+    asked_by_place: Mapping[int, Expression],
     expressions: Sequence[Expression],
     size: Size,
 ) -> FalseBox | None:
@@ -47,9 +47,10 @@ def false_box_for(
     if not is_its_turn:
         return None
     taken = [box for expression in expressions for box in boxes_of(expression["instances"])]
-    for place, expression in asked.items():
-        for instance in expression["instances"][:1]:
-            for bbox in _moved_over_picture(box_of(instance["bbox"]), size):
+    for place, expression in asked_by_place.items():
+        first_boxes = boxes_of(expression["instances"][:1])  # one, or none
+        for first_box in first_boxes:
+            for bbox in _moved_over_picture(first_box, size):
                 if not any(area(intersection(bbox, other)) for other in taken):
                     return FalseBox(place, bbox)
     return None

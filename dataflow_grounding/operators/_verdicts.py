@@ -182,9 +182,10 @@ class ExpressionsToCheck:
                 changed.pop(name, None)
         changed["text"] = verdict.text
         if verdict.places != now.places:
-            # Back at the regions before any check, boxes on none of the record's are as they were.
-            instances = self.strays.get(number)
-            if instances is None or verdict.places != self.before[number].places:
+            instances = None
+            if verdict.places == self.before[number].places:
+                instances = self.strays.get(number)  # as they were before any check
+            if instances is None:
                 instances = instances_on(
                     verdict.places, self.regions, expression["expression_id"], self.known
                 )
@@ -210,7 +211,8 @@ def expressions_to_check(
                 all_regions.append({"bbox": instance["bbox"], "type": ""})
         places = places_of(instances, all_regions) or []
         verdicts[number] = Verdict("unknown", expression["text"], places)
-        if max(places) >= len(regions):
+        is_any_on_none = max(places) >= len(regions)
+        if is_any_on_none:
             strays[number] = instances
     return ExpressionsToCheck(
         verdicts, before=verdicts, regions=all_regions, known=len(regions), strays=strays

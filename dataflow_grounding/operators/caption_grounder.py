@@ -72,7 +72,7 @@ class CaptionGrounder(BoxOperator):
 
     async def _in_two(self, image: Image, caption: str, ask: Ask) -> Fused:
         extracted = await ask(expression_extraction(image, caption))
-        phrases = [text for text, _ in extracted.expressions]
+        phrases = [expression.text for expression in extracted.expressions]
         answers: list[Found] = []
         if phrases:
             answers = await self.ground(image, phrases, ask)

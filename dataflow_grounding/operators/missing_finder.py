@@ -64,7 +64,7 @@ class MissingFinder(BoxOperator):
     async def annotate(self, record: Record, ask: Ask) -> Update:
         """Adds the expressions, those with missing boxes with what is found for them.
 
-        Each box that is added is noted, and each that is found beyond those missing, which isn't.
+        Each box that is added is noted, and each one too many, which isn't added.
         Raises RecordError where an answer can't be had.
         """
         expressions = read_expressions(record, self.keys.expressions)

@@ -72,7 +72,7 @@ class StepByStep(CheckedSteps):
         except InputError:
             if self._started == len(self):
                 raise
-            # the steps so far may write what it reads, those of another library any file
+            # the steps so far may write the file that it reads
             self.run()
             super().append(step)
         written = {one.storage.output_path for one in self[:-1]}

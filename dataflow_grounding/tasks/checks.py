@@ -91,11 +91,11 @@ def box_check(
         phrases_are_cut = is_cut and "boxes" not in data
         items = _items(data, "phrases", phrases_are_cut)
         cannot_tell = Presence(None, None)
-        presences = _by_id(items, len(phrases), _presence, cannot_tell, notes)
+        presences = _answers_by_id(items, len(phrases), _presence, cannot_tell, notes)
         verdicts: dict[int, BoxVerdict] = {}
         if boxes and not phrases_are_cut:
             items = _items(data, "boxes", is_cut)
-            verdicts = _by_id(items, len(boxes), _verdict, BoxVerdict(None, ""), notes)
+            verdicts = _answers_by_id(items, len(boxes), _verdict, BoxVerdict(None, ""), notes)
         checked = Checked(
             all_of(presences, len(phrases), "the answer to the phrase", notes),
             all_of(verdicts, len(boxes), "the verdict", notes),
@@ -175,10 +175,10 @@ def _items(data: Mapping[str, Any], key: str, last_is_cut: bool) -> list[Any]:
 
 
 class _UnknownWord(UnreadableReply):
-    """An answer in a word that wasn't asked for; `_by_id` forgives it while they are few."""
+    """An answer in a word that wasn't asked for; `_answers_by_id` forgives a few of them."""
 
 
-def _by_id(
+def _answers_by_id(
     items: Sequence[Any],
     count: int,
     read: Callable[[Mapping[str, Any]], T],

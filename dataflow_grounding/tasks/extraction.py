@@ -16,11 +16,18 @@ from dataflow_grounding.tasks.request import (
 )
 
 
+class ExtractedExpression(NamedTuple):
+    """An expression in a caption; the model may name no noun chunk."""
+
+    text: str
+    noun_chunk: str | None
+
+
 class Extracted(NamedTuple):
     """The expressions in a caption."""
 
     cleaned_caption: str  # by the model, else by `clean_caption`
-    expressions: list[tuple[str, str | None]]  # text, and noun chunk or None
+    expressions: list[ExtractedExpression]
 
 
 def expression_extraction(image: Image, caption: str) -> Request[Extracted]:
@@ -39,12 +46,13 @@ def expression_extraction(image: Image, caption: str) -> Request[Extracted]:
         if not cleaned:
             cleaned = clean_caption(caption)
             notes.append(Note("no_cleaned_caption"))
-        expressions: list[tuple[str, str | None]] = []
+        expressions: list[ExtractedExpression] = []
         for item in items:
             fields = item if isinstance(item, dict) else {"text": item}
             text = _strip_text(fields.get("text"))
             if text:
-                expressions.append((text, _strip_text(fields.get("noun_chunk")) or None))
+                noun_chunk = _strip_text(fields.get("noun_chunk")) or None
+                expressions.append(ExtractedExpression(text, noun_chunk))
             else:
                 notes.append(Note("dropped", "an expression without text"))
         if items and not expressions:

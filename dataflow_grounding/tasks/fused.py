@@ -50,7 +50,7 @@ def caption_grounding(
         extracted, notes_on_texts = read_expressions(json.dumps(texts))
         if not isinstance(data.get("objects"), list):
             raise UnreadableReply('there is no list of "objects".')
-        phrases = [text for text, _ in extracted.expressions]
+        phrases = [expression.text for expression in extracted.expressions]
         found: list[Found] = []
         notes_on_boxes: Sequence[Note | str] = []
         if phrases:
