@@ -1,20 +1,32 @@
-"""LabelMe's files, which X-AnyLabeling writes too, and which can only be read.
+"""LabelMe's files, which X-AnyLabeling writes too: a JSON file for each picture, in pixels.
 
-Sources: labelme's label_file.py and shape.py; X-AnyLabeling's user guide (a rectangle has four
-corners, a shape its `score`).
+A label is a phrase and its class. Where the class is another one, the label is the class, and the
+phrase is the shape's `description`. Files are next to their pictures, or in a folder of their own.
+Sources: labelme 6.3.1's _label_file.py and _shape.py (a rectangle has two corners), and
+label_file.py of labelme 3 and 4; X-AnyLabeling 4.0.2's views/labeling/label_file.py and shape.py (a
+rectangle has four corners, two are read; a shape has its `score`).
 """
 
 import os
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from dataflow_grounding._util.errors import BrokenRow, InputError
-from dataflow_grounding.boxes.geometry import Size
-from dataflow_grounding.data.records import is_score, stated_size
+from dataflow_grounding._util.files import portable
+from dataflow_grounding.boxes.geometry import Bbox, Size
+from dataflow_grounding.data.classes import stated_class_of
+from dataflow_grounding.data.records import dump_text, is_score, name_within, stated_size
 from dataflow_grounding.formats import outlines
-from dataflow_grounding.formats.format import Format
-from dataflow_grounding.formats.imported import with_item_number
+from dataflow_grounding.formats.export_folder import ExportFolder
+from dataflow_grounding.formats.export_pictures import FOLDER
+from dataflow_grounding.formats.format import EXACT, Phrase, Sample
+from dataflow_grounding.formats.imported import (
+    Mark,
+    ReturningFormat,
+    Source,
+    column,
+    with_item_number,
+)
 from dataflow_grounding.formats.reading import (
     check_expression,
     entry_errors,
@@ -25,15 +37,86 @@ from dataflow_grounding.formats.reading import (
 )
 from dataflow_grounding.images.files import ENDINGS
 
-_AREAS = ("polygon", "rotation", "mask")
-"""Shapes of a thing that are no upright box: the box around them is read."""
+_VERSION = "6.3.1"  # of LabelMe, whose form new files have
+_RECTANGLE = "rectangle"
+_MASK = "mask"
+# X-AnyLabeling's rotated box and its quadrangle; LabelMe's rotated box.
+_FOUR_CORNERS = ("rotation", "quadrilateral", "oriented_rectangle")
+_OUTLINED = ("polygon", *_FOUR_CORNERS)
+_LABELS = "labels"  # folder of the files whose pictures aren't copied
+# In a shape whose phrase isn't its label. Both tools keep keys that they don't know.
+_PHRASE_IN = "phrase_in"
+_DESCRIPTION = "description"
+# Keys that are read, or that say nothing of a picture.
+_READ_OF_SHAPE = ("label", "points", "shape_type", "score", _MASK, "direction", _PHRASE_IN)
+_READ_OF_FILE = ("version", "shapes", "imagePath", "imageData", "imageHeight", "imageWidth")
+_NOT_STATED = (None, 0, -1)  # sides, as tools write them that don't know them
 
 
-class LabelMe(Format):
+class LabelMe(ReturningFormat):
     """A JSON file for each picture, with `shapes` and the picture's name and sides.
 
-    A label is a phrase; a group, or what else a shape says, is left out.
+    What a shape and a file say besides comes back, and so do shapes that are no areas. The picture
+    itself, `imageData`, is left out.
     """
+
+    repeats = True
+    shows_upright = True
+    rotates = True
+
+    def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
+        """Write a file for each picture; the shapes of its further records are added to it."""
+        with_picture = 0  # files that had it in them
+        for sample in samples:
+            source = self.source_of(sample)
+            place, image_path = _place_of(source)
+            path = out.place(place)
+            earlier: list[Any] = []
+            if os.path.lexists(path):
+                earlier = _shapes_so_far(path, image_path, sample)
+                # What the source says besides boxes is in the file.
+                source.gone.update(set(range(len(source.items))) - source.marks.keys())
+            data = {**(_file_of(source.own) or _new_file(sample)), "imagePath": image_path}
+            data |= {"shapes": [*earlier, *self.items_of(source)], "imageData": None}
+            with out.file(place) as file:
+                file.write(dump_text(data, 2) + "\n")
+            with_picture += int(bool(source.own.get("has_image_data")))
+        if with_picture:
+            self.remarks.append(
+                "imageData is null in the files, as the pictures have files of their own; files"
+                f" that came with it: {with_picture:,}"
+            )
+
+    def item_back(self, item: Any, mark: Mark, source: Source) -> Any:
+        """Return a shape as it is now: one whose box was changed without an outline is a box."""
+        if not isinstance(item, dict):
+            return item
+        shape = {**item}
+        is_outlined = mark.outline is not None and _kind_of(item) == _RECTANGLE
+        if mark.box and (mark.is_moved or is_outlined):
+            shape |= _area_back(item, mark.box, mark.outline)
+            if shape["shape_type"] != item.get("shape_type"):
+                shape.pop("direction", None)
+            if shape.get(_MASK) is not None:
+                shape[_MASK] = None
+            if "score" in shape:  # the one that came was of another box
+                shape["score"] = mark.score
+        if mark.is_renamed:
+            shape = _with_words(shape, mark.phrase)
+        return shape
+
+    def new_items(self, mark: Mark, source: Source) -> Iterator[dict[str, Any]]:
+        """Yield the shape of a new box: with as many corners as the file's other rectangles."""
+        if mark.box is None:
+            return
+        rectangles = [item for item in source.items if _kind_of(item) == _RECTANGLE]
+        corners = 4 if any(_has_four_corners(item) for item in rectangles) else 2
+        shape: dict[str, Any] = {"label": "", "points": [], "group_id": None, _DESCRIPTION: ""}
+        shape |= {**_area_of(mark.box, mark.outline, corners), "flags": {}}
+        shape = _with_words(shape, mark.phrase)
+        if mark.score is not None:
+            shape["score"] = mark.score
+        yield shape
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         """Yield a record for each file, by name; `path` may be one. InputError without any."""
@@ -45,36 +128,122 @@ class LabelMe(Format):
         for name in names:
             file = os.path.join(path, name) if name else path
             with entry_errors(file, self.bad):
-                yield self._record(read_whole(file), file, os.path.dirname(name))
+                yield self._record(read_whole(file), file, name, image_root)
 
-    def _record(self, data: Mapping[str, Any], file: str, folder: str) -> dict[str, Any]:
+    def _record(
+        self, data: Mapping[str, Any], file: str, name: str, image_root: str
+    ) -> dict[str, Any]:
         keyed = []
-        size = stated_size({"width": data.get("imageWidth"), "height": data.get("imageHeight")})
+        items: list[Any] = []
+        rest = {**data, "shapes": [], "imageData": None}
+        _check_can_be_kept(rest)
+        sides: dict[str, Any] = {}
+        for side, key in (("width", "imageWidth"), ("height", "imageHeight")):
+            if data.get(key) not in _NOT_STATED:
+                sides[side] = data[key]
+        size = stated_size(sides)
         for number, shape in enumerate(data["shapes"], 1):
             where = f"{file}, shape {number}"
             with object_errors(where, self.bad):
-                instance = _instance_of(shape, size, where, self.passed_over)
+                instance = self._instance_of(shape, size, where)
+                _check_can_be_kept(shape)
                 if instance is not None:
-                    if outlines.KEY in instance:  # with its number, a box that was moved is seen
-                        instance = with_item_number(instance, number, str(shape["label"]))
-                    label = shape["label"]
-                    if not isinstance(label, str) or not label.strip():
-                        raise BrokenRow("a box without a label")
-                    expression = {"text": label, "class": label, "instances": [instance]}
-                    check_expression(expression)
-                    keyed.append((label, expression))
-        picture = data["imagePath"] or _picture_next_to(file)
-        picture = str(picture).replace("\\", "/")  # as Windows writes paths
+                    keyed.append(_keyed_expression(shape, instance, len(items)))
+                self._count_kept(shape, _READ_OF_SHAPE, "shapes")
+                items.append(shape)
+        self._count_kept(data, _READ_OF_FILE, "files")
+        stated = data["imagePath"] or _picture_next_to(file)
+        picture, is_by_name = _picture_of(str(stated), os.path.dirname(name), image_root)
         record = {
-            "image_path": os.path.join(folder, picture),
-            "width": data["imageWidth"],
-            "height": data["imageHeight"],
+            "image_path": picture,
+            **sides,
             "caption": None,
+            **column(
+                self.name,
+                items,
+                file=rest,
+                place=name or os.path.basename(file),
+                picture=picture,
+                is_by_name=is_by_name,
+                has_image_data=data.get("imageData") is not None,
+            ),
             "expressions": unite(keyed),
         }
         if data["shapes"] and not keyed:
             record["background"] = False
         return self.bad.marked(record)
+
+    def _count_kept(self, holder: Mapping[str, Any], read: Sequence[str], of: str) -> None:
+        for key, value in holder.items():
+            is_phrase = key == _DESCRIPTION and holder.get(_PHRASE_IN) == _DESCRIPTION
+            says_nothing = value is None or value is False or value in ("", [], {})
+            if not (key in read or is_phrase or says_nothing):
+                self.passed_over[f"keys {key!r:.40} of {of}, kept for LabelMe"] += 1
+
+    def _instance_of(
+        self, shape: Mapping[str, Any], size: Size | None, where: str
+    ) -> dict[str, Any] | None:
+        # None for a point, a line or the like.
+        kind = _kind_of(shape)
+        if kind not in (_RECTANGLE, _MASK, *_OUTLINED):
+            self.passed_over[f"shapes {kind!r:.40}, kept for LabelMe"] += 1
+            return None
+        if kind == _MASK:
+            self.passed_over["outlines of shapes 'mask', of which the box around is read"] += 1
+        columns = [float(x) for x, _ in shape["points"]]
+        rows = [float(y) for _, y in shape["points"]]
+        beyond = 1 if kind == _MASK else 0  # its points are its first and its last pixel
+        last = (max(columns) + beyond, max(rows) + beyond)
+        instance: dict[str, Any] = {"bbox": [min(columns), min(rows), *last]}
+        if kind in _OUTLINED:
+            try:
+                instance[outlines.KEY] = outlines.checked(_numbers_of(shape), size)
+            except BrokenRow as error:
+                outlines.count_unusable(self.passed_over, where, error)
+        score = shape.get("score")
+        if score is not None and is_score(score):
+            instance["score"] = score
+        return instance
+
+
+def _kind_of(shape: Any) -> str:
+    # LabelMe's first versions had no type, and some tools write it with a capital.
+    kind = shape.get("shape_type") if isinstance(shape, Mapping) else ""
+    return str(kind or "polygon").lower()
+
+
+def _has_four_corners(shape: Mapping[str, Any]) -> bool:
+    points = shape.get("points")
+    return isinstance(points, list) and len(points) == 4
+
+
+def _check_can_be_kept(value: Mapping[str, Any]) -> None:
+    try:
+        dump_text(value)
+    except (ValueError, RecursionError):
+        raise BrokenRow("a number in it is NaN or infinite, which JSON can't hold") from None
+
+
+def _numbers_of(shape: Mapping[str, Any]) -> list[float]:
+    return [float(number) for point in shape["points"] for number in point]
+
+
+def _keyed_expression(
+    shape: Mapping[str, Any], instance: dict[str, Any], item: int
+) -> tuple[tuple[str, str], dict[str, Any]]:
+    # Returns the expression after its key for `unite`. `item` is the shape's number in its file.
+    label = shape["label"]
+    if not isinstance(label, str) or not label.strip():
+        raise BrokenRow("a box without a label")
+    text = label
+    if shape.get(_PHRASE_IN) == _DESCRIPTION:
+        description = shape.get(_DESCRIPTION)
+        if isinstance(description, str) and description.strip():
+            text = description
+    instances = [with_item_number(instance, item, text)]
+    expression = {"text": text, "class": label, "instances": instances}
+    check_expression(expression)
+    return (label, text), expression
 
 
 def _picture_next_to(file: str) -> str:
@@ -86,29 +255,118 @@ def _picture_next_to(file: str) -> str:
     return os.path.basename(found[0])
 
 
-def _instance_of(
-    shape: Mapping[str, Any], size: Size | None, where: str, passed_over: Counter[str]
-) -> dict[str, Any] | None:
-    # None for a point, a line or the like. LabelMe's first versions had no type, and some tools
-    # write it with a capital.
-    kind = str(shape.get("shape_type") or "polygon").lower()
-    if kind != "rectangle" and kind not in _AREAS:
-        passed_over[f"shapes {kind!r}"] += 1
-        return None
-    if kind in ("rotation", "mask"):
-        passed_over[f"outlines of shapes {kind!r}, of which the box around is read"] += 1
-    columns = [float(x) for x, _ in shape["points"]]
-    rows = [float(y) for _, y in shape["points"]]
-    beyond = 1 if kind == "mask" else 0  # its points are its first and its last pixel
-    last = (max(columns) + beyond, max(rows) + beyond)
-    instance: dict[str, Any] = {"bbox": [min(columns), min(rows), *last]}
-    if kind == "polygon":
-        outline = [float(number) for point in shape["points"] for number in point]
-        try:
-            instance[outlines.KEY] = outlines.checked(outline, size)
-        except BrokenRow as error:
-            outlines.count_unusable(passed_over, where, error)
-    score = shape.get("score")
-    if score is not None and is_score(score):
-        instance["score"] = score
-    return instance
+def _picture_of(stated: str, folder: str, image_root: str) -> tuple[str, bool]:
+    # Returns the picture's path from the image root, and whether it was found by its name alone.
+    # `folder` is the file's. A stated path may be one of another machine: X-AnyLabeling takes its
+    # last part, next to the file or in the folder of pictures, which may have the same folders in
+    # it as that of the files.
+    stated = stated.replace("\\", "/")  # as Windows writes paths
+    picture = os.path.join(folder, stated)
+    name = os.path.basename(stated)
+    folder_of_pictures = folder.partition("/")[2]
+    by_name = (os.path.join(folder, name), os.path.join(folder_of_pictures, name), name)
+    for each in (picture, *by_name):
+        path = os.path.join(image_root, each)
+        if os.path.isfile(path):
+            found = each if os.path.isabs(each) else os.path.relpath(path, image_root)
+            return found, each != picture
+    return picture, False
+
+
+def _file_of(own: Mapping[str, Any]) -> dict[str, Any]:
+    # The source's file without its shapes; empty if there is none.
+    file = own.get("file")
+    return file if isinstance(file, dict) else {}
+
+
+def _new_file(sample: Sample) -> dict[str, Any]:
+    width, height = sample.size
+    return {
+        "version": _VERSION,
+        "flags": {},
+        "shapes": [],
+        "imagePath": "",
+        "imageData": None,
+        "imageHeight": height,
+        "imageWidth": width,
+    }
+
+
+def _place_of(source: Source) -> tuple[str, Any]:
+    # Returns where the file goes, and the picture's path in it. A file that came goes back to its
+    # own place while its path leads to the picture from there. Any other is next to the picture, or
+    # where that isn't copied at the same place among the files.
+    name = source.sample.name
+    is_copied = name != source.sample.file_name
+    folder = FOLDER if is_copied else _LABELS
+    came_from = source.own.get("place")
+    stated = _file_of(source.own).get("imagePath")
+    is_same_picture = os.path.normpath(str(source.own.get("picture"))) == name
+    if isinstance(came_from, str) and is_same_picture:
+        is_still_right = not is_copied or _leads_to_picture(source, came_from, stated)
+        if is_still_right:
+            return portable(f"{folder}/{came_from}"), stated
+    return portable(f"{folder}/{name_within(name, None)}.json"), os.path.basename(name)
+
+
+def _leads_to_picture(source: Source, place: str, stated: Any) -> bool:
+    # Whether a file that is among the pictures at its place finds its own as it did.
+    name = source.sample.name
+    path = str(stated or name).replace("\\", "/")
+    if not stated or source.own.get("is_by_name"):
+        path = os.path.basename(path)
+    return os.path.normpath(os.path.join(os.path.dirname(place), path)) == name
+
+
+def _shapes_so_far(path: str, image_path: Any, sample: Sample) -> list[Any]:
+    data = read_whole(path)
+    if data["imagePath"] != image_path:  # another picture's: of a.jpg and a.png
+        raise InputError(
+            f"{sample.file_name} and another picture would share {os.path.basename(path)}: rename"
+            " one"
+        )
+    shapes: list[Any] = data["shapes"]
+    return shapes
+
+
+def _with_words(shape: dict[str, Any], phrase: Phrase) -> dict[str, Any]:
+    # The label is the class, and the description the phrase if that is another one. A shape that
+    # the source describes in its own words keeps these: its label is the phrase.
+    if shape.get(_PHRASE_IN) == _DESCRIPTION:
+        shape = {**shape, _DESCRIPTION: ""}
+        del shape[_PHRASE_IN]
+    label = stated_class_of(phrase.expression) or phrase.text
+    if label == phrase.text or shape.get(_DESCRIPTION):
+        return {**shape, "label": phrase.text}
+    return {**shape, "label": label, _DESCRIPTION: phrase.text, _PHRASE_IN: _DESCRIPTION}
+
+
+def _area_back(
+    item: Mapping[str, Any], box: Bbox, outline: Sequence[float] | None
+) -> dict[str, Any]:
+    # A box of four corners that was only shifted stays what it was.
+    area = _area_of(box, outline, 4 if _has_four_corners(item) else 2)
+    if outline is not None and _kind_of(item) in _FOUR_CORNERS and _is_shifted(item, outline):
+        area["shape_type"] = item["shape_type"]
+    return area
+
+
+def _is_shifted(item: Mapping[str, Any], outline: Sequence[float]) -> bool:
+    try:
+        numbers = _numbers_of(item)
+        moves = [after - before for before, after in zip(numbers, outline, strict=True)]
+    except (LookupError, TypeError, ValueError):  # somebody has written something else there
+        return False
+    across, down = moves[::2], moves[1::2]
+    return max(across) - min(across) < EXACT and max(down) - min(down) < EXACT
+
+
+def _area_of(box: Bbox, outline: Sequence[float] | None, corners: int) -> dict[str, Any]:
+    if outline is not None:
+        points = [list(point) for point in zip(outline[::2], outline[1::2], strict=True)]
+        return {"points": points, "shape_type": "polygon"}
+    x1, y1, x2, y2 = box
+    points = [[x1, y1], [x2, y2]]
+    if corners == 4:
+        points = [[x1, y1], [x2, y1], [x2, y2], [x1, y2]]
+    return {"points": points, "shape_type": _RECTANGLE}

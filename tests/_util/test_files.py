@@ -251,8 +251,8 @@ JOINED = {
     "engine/shard.py": {"str(self)"},
     "scale/shard_files.py": {"shard.rows"},
     "_util/files.py": {"name"},
-    # of that folder's listing, and the picture's path as its file has it, which a record may have
-    "formats/labelme.py": {"name", "picture"},
+    # of that folder's listing, and paths of pictures as their files have them, which are looked for
+    "formats/labelme.py": {"name", "each", "stated", "path"},
     "formats/cvat.py": {"name", "inside"},  # only to see whether there is such a picture
     "scale/merging.py": {"str(Shard(1, len(runs)))", "file"},
     "jobs/spec_run.py": {"name"},

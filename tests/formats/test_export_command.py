@@ -731,8 +731,8 @@ def test_what_is_only_read_is_not_offered_for_writing(tmp_path: Path) -> None:
             write([], name, str(tmp_path / "out"))
         assert list(tmp_path.iterdir()) == []
     listed = " ".join(command("export", "--help").out.split())
-    assert ("label-studio" in listed, "labelme" in listed) == (True, False)
-    assert "labelme" in " ".join(command("import", "--help").out.split())
+    assert ("label-studio" in listed, "coco-grounding" in listed) == (True, False)
+    assert "coco-grounding" in " ".join(command("import", "--help").out.split())
 
 
 @pytest.mark.parametrize("side", ["NaN", '"wide"', "Infinity", "640.5", "true"])

@@ -218,7 +218,7 @@ def test_a_box_that_a_reviewer_resizes_loses_its_outline_which_is_said(
     assert [each["segmentation"] for each in others] == [RUNS, PARTS, [TRIANGLE]]
 
 
-@pytest.mark.parametrize("format", ["coco", "cvat", "label-studio", "yolo", "datasets"])
+@pytest.mark.parametrize("format", ["coco", "cvat", "label-studio", "labelme", "yolo", "datasets"])
 def test_an_outline_is_shifted_with_its_box(
     format: str,
     tmp_path: Path,

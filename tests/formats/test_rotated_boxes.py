@@ -20,7 +20,7 @@ from tests.formats.data import command, succeeds
 
 SIZES = [(64, 48), (1242, 375), (300, 900), (37, 1200), (2000, 1999)]
 CLASSES = ("ship", "plane", "large vehicle")
-FORMATS = ("label-studio", "cvat", "yolo-obb", "dota")
+FORMATS = ("label-studio", "cvat", "labelme", "yolo-obb", "dota")
 DIGITS = 0.01  # px: LS, YOLO-OBB and DOTA come far closer
 
 Corners = list[float]
@@ -135,6 +135,24 @@ def cvat(made: list[Turned], folder: Path) -> Path:
     return path
 
 
+def labelme(made: list[Turned], folder: Path) -> Path:
+    """As X-AnyLabeling writes them; upright ones as rectangles."""
+    (folder / "labelme").mkdir()
+    for name, (width, height), of_picture in by_picture(made):
+        shapes = []
+        for one in of_picture:
+            points = list(zip(one.corners[::2], one.corners[1::2], strict=True))
+            turn = {"shape_type": "rotation", "direction": math.radians(one.degrees)}
+            if not one.degrees:
+                turn = {"shape_type": "rectangle"}
+            shapes.append({"label": one.label, "points": points, **turn, "attributes": {}})
+        data = {"version": "4.0.2", "flags": {}, "shapes": shapes, "imagePath": name}
+        data |= {"imageData": None, "imageHeight": height, "imageWidth": width}
+        text = json.dumps(data, indent=2) + "\n"
+        (folder / "labelme" / name).with_suffix(".json").write_text(text)
+    return folder / "labelme"
+
+
 def yolo_obb(made: list[Turned], folder: Path) -> Path:
     def line(one: Turned) -> str:
         parts = [corner / one.size[i % 2] for i, corner in enumerate(one.corners)]
@@ -165,13 +183,20 @@ def label_files(
         (folder / name).with_suffix(".txt").write_text(head + lines)
 
 
-WRITERS = {"label-studio": label_studio, "cvat": cvat, "yolo-obb": yolo_obb, "dota": dota}
+WRITERS = {
+    "label-studio": label_studio,
+    "cvat": cvat,
+    "labelme": labelme,
+    "yolo-obb": yolo_obb,
+    "dota": dota,
+}
 
 
 def content_of(path: Path) -> Any:
     """What a file, or a folder of label files, says."""
     if path.is_dir():
-        return {each.name: each.read_text() for each in path.glob("label*/*.txt")}
+        files = [*path.glob("label*/*.txt"), *path.rglob("*.json")]
+        return {each.name: each.read_text() for each in files}
     if path.suffix == ".json":
         return json.loads(path.read_text())
     return [part for part in path.read_text().replace(">", ">\n").splitlines() if part.strip()]
