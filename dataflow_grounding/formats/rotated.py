@@ -3,7 +3,8 @@
 Tools state one as an upright box and a turn in degrees, clockwise as the picture is seen: about the
 top left corner (Label Studio) or the middle (CVAT). Corners begin with the top left one of the box
 before its turn, and go on clockwise. Sources: label_studio_sdk/converter/utils.py
-(convert_annotation_to_yolo_obb); cvat issue 4748.
+(convert_annotation_to_yolo_obb); cvat's dataset_manager/formats/transformations.py
+(RotatedBoxesToPolygons).
 """
 
 import cmath

@@ -202,10 +202,9 @@ def content_of(path: Path) -> Any:
     return [part for part in path.read_text().replace(">", ">\n").splitlines() if part.strip()]
 
 
-@pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    folder = tmp_path / "pictures"
-    folder.mkdir()
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures")
     for number in range(20):
         size = SIZES[number % len(SIZES)]
         PIL.Image.new("L", size, number).save(folder / f"p{number:02}.png")
