@@ -148,9 +148,11 @@ def system_errors(address: str) -> Iterator[None]:
 
 
 def _errno_of(error: Exception) -> int:
-    # Returns the errno that the system would give for a library's error: EIO where nothing else is
-    # known, as that may pass. huggingface_hub says "not found" of what one may not see, too.
-    if "(repository not found)" in f"{error}":
+    # The errno that the system would give for a library's error: EIO where nothing else is known,
+    # as that may pass.
+    if (
+        "(repository not found)" in f"{error}"
+    ):  # or one may not see it: huggingface_hub says both so
         return errno.EACCES
     for error_class, number in _ERRNO_OF_ERRORS:
         if isinstance(error, error_class):
@@ -186,8 +188,8 @@ def look(path: str) -> State:
 
 
 def _change_time(info: dict[str, Any]) -> float:
-    # Returns seconds since 1970. Where the library tells no time, or tells it as a text, it is a
-    # number below 1 that is made of the file's digest, and so changes when the file does.
+    # In seconds since 1970. Where the library tells no time, or tells it as a text, it is a number
+    # below 1 that is made of the file's digest, and so changes when the file does.
     changed = _first_of(info, _TIMES)
     if isinstance(changed, datetime):
         return changed.timestamp()

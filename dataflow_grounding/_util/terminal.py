@@ -107,7 +107,7 @@ def _harmless_json(text: str) -> str:
 
 
 def _json_pieces(value: Any, encoder: json.JSONEncoder) -> Iterator[str]:
-    # Yields the text of a value in pieces, as it may be too long for memory. No string is cut: a
+    # The text of a value comes in pieces, as it may be too long for memory. No string is cut: a
     # secret in it couldn't be recognised.
     if isinstance(value, dict) and _is_long(value):
         before = "{"

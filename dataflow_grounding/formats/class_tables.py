@@ -124,7 +124,7 @@ class Classes:
         return self._class_of_phrase.get(phrase) or self._class_of_phrase[_REST]
 
     def _written_name(self, name: str) -> str:
-        # Returns a class's name as the format has it; InputError where two classes would share it.
+        # A class's name as the format has it. Raises InputError where two classes would share it.
         written = " ".join(name.replace(self._joint, " ").split())
         if not written:
             return ONE

@@ -417,7 +417,7 @@ class Coco(_ReadsCoco, ReturningFormat):
             self._categories.id_of(name)
 
     def _image_id(self, source: Source) -> tuple[Any, bool]:
-        # Returns the id of the picture's entry, and whether that entry is still to be written.
+        # The id of the picture's entry, and whether that entry is still to be written.
         own_id = source.own.get("image", {}).get("id")
         file_name = source.sample.file_name
         image_id, is_new = self._image_ids.id_of(file_name, own_id)

@@ -43,6 +43,8 @@ Fours: TypeAlias = Sequence[Sequence[float]]
 """Boxes in a model's own numbers."""
 Turn: TypeAlias = tuple[str, Any]
 """Who speaks, and what is said, which should be a text."""
+PhraseBoxes: TypeAlias = tuple[str, list[Bbox]]
+"""A phrase, and boxes that an answer has of it."""
 
 
 @dataclass(frozen=True)
@@ -283,9 +285,9 @@ class Conversations(Format):
             keyed.append((phrase, {"text": phrase, "instances": instances}))
         return unite(keyed)
 
-    def _answers(self, line: Line, size: Size) -> Iterator[tuple[str, list[Bbox]]]:
-        # Yields each phrase with boxes that an answer has of it. An answer without anything like
-        # boxes in it is passed over, without being counted; so is what tools are asked and return.
+    def _answers(self, line: Line, size: Size) -> Iterator[PhraseBoxes]:
+        # An answer without anything like boxes in it is passed over, without being counted; so is
+        # what tools are asked and return.
         turns = _turns_of(line)
         box_format = self.boxes
         if self.dialect.boxes:
@@ -299,7 +301,7 @@ class Conversations(Format):
 
     def _phrases_of_answer(
         self, question: str, answer: str, box_format: BoxFormat, size: Size
-    ) -> Iterator[tuple[str, list[Bbox]]]:
+    ) -> Iterator[PhraseBoxes]:
         if answer.strip() == NOTHING:
             yield phrase_of(question), []
             return

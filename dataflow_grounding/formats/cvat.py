@@ -34,6 +34,7 @@ from dataflow_grounding.formats.imported import (
     with_item_number,
 )
 from dataflow_grounding.formats.reading import (
+    KeyedExpression,
     check_expression,
     entry_errors,
     file_of,
@@ -144,7 +145,7 @@ class Cvat(ReturningFormat):
         if mark.box and sibling is not None:
             yield _xml_like(sibling, mark)
         elif mark.box or class_key(_NO_BOX) in self._labels:
-            yield _mark_of_phrase_xml(mark.phrase, mark.number, None)
+            yield _mark_of_phrase_xml(mark.phrase, mark.number, group_id=None)
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         """Yield a record for each <image>. A file of a video, or without images, is refused."""
@@ -172,7 +173,7 @@ class Cvat(ReturningFormat):
         record |= {side: int(image.attrib[side]) for side in ("width", "height")}
         items: list[str] = []
         record |= column(self.name, items, image=dict(image.attrib), picture=picture)
-        keyed: list[tuple[Any, dict[str, Any]]] = []
+        keyed: list[KeyedExpression] = []
         other_shapes = 0
         for number, mark in enumerate(image, 1):
             where = f"{file}, image {image.get('name')!r}, {mark.tag} {number}"
@@ -333,9 +334,8 @@ def _keyed_expression(
     area: Mapping[str, Any],
     facts: Mapping[str, str],
     item: int,
-) -> tuple[Any, dict[str, Any]]:
-    # Returns the expression after its key for `unite`. `area` is empty for a tag, and `item` is the
-    # element's number among its picture's.
+) -> KeyedExpression:
+    # `area` is empty for a tag, and `item` is the element's number among its picture's.
     label = mark.get("label", "")
     text = facts.get("phrase") or label
     own_id = facts.get("expression_id") or mark.get("group_id")
@@ -356,8 +356,8 @@ def _keyed_expression(
 
 
 def _facts(mark: Element, passed_over: Counter[str]) -> dict[str, str]:
-    # Returns the attributes that are as the export writes them, by name. Empty ones are left out,
-    # and so are others, even of the same names.
+    # By name, the texts of attributes that are as the export writes them. Others are left out, even
+    # of the same names, and so are empty ones.
     texts: dict[str, str] = {}
     for attribute in mark.iter("attribute"):
         if attribute.text:

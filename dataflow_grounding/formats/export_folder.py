@@ -300,7 +300,7 @@ def _adds_to(example: Any, value: Any) -> bool:
 
 
 def _feature(value: Any) -> dict[str, Any]:
-    # Returns the type of an example as `datasets` states it: `null` for None, for the items of an
+    # The type of an example as `datasets` states it. It is `null` for None, for the items of an
     # empty list, and for a type that isn't among DTYPES.
     if isinstance(value, Mapping):
         return {"struct": [{"name": key, **_feature(item)} for key, item in value.items()]}

@@ -60,7 +60,7 @@ def find_other_input(path: str, split: str, results_dir: str) -> Input | None:
 
 
 def _of_special_file(path: str, folders: tuple[str, ...]) -> Input | None:
-    # Returns None for a plain file of rows.
+    # None for a plain file of rows.
     if path.endswith(".tar"):
         return _of_tars(path, [path])
     file_type = file_type_of(path)
@@ -215,7 +215,7 @@ def _rows_of_tars(shards: Sequence[str], told: set[str]) -> Iterator[Row]:
         try:
             yield Row(number, _row_of_sample(sample))
         except (BrokenRow, UnicodeDecodeError) as error:
-            yield Row(number, None, BrokenRow(f"{sample.where}: {error}"))
+            yield Row(number, data=None, error=BrokenRow(f"{sample.where}: {error}"))
 
 
 def _row_of_sample(sample: TarSample) -> dict[str, Any]:

@@ -165,8 +165,7 @@ class _Labels:
 
 
 def _regions_of_area(label: Label, path: str, found: Found) -> Iterator[dict[str, Any]]:
-    # Yields the regions that have an area, as a record has them: without score and place in the
-    # file.
+    # The regions that have an area, as a record has them: without score and place in the file.
     for region in label.regions:
         box = region["bbox"]
         if area(box_of(box)) > 0:

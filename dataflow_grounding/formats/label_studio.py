@@ -296,8 +296,8 @@ class LabelStudio(ReturningFormat):
         )
 
     def _readable_parts(self, result: Any, data: Mapping[str, Any], where: str) -> Any:
-        # Return the parts of a result that can be read. Each region is tried alone, with what it is
-        # related to: if it fails it is left out, and so is a relation that has lost an end.
+        # Each region is tried alone, with what it is related to. If it fails it is left out, and so
+        # is a relation that has lost an end.
         caption = data.get(self.caption) or ""
         relations = [part for part in result if _is_relation(part)]
         places: list[dict[str, Any]] = []  # in the caption, those that can be read
@@ -319,9 +319,9 @@ class LabelStudio(ReturningFormat):
         return [result[number] for number in sorted(kept)]
 
     def _parts_of_regions(self, result: Sequence[Any], where: str) -> list[tuple[Any, list[int]]]:
-        # Return each region's id with the numbers of its parts, such as a box and its text. Places
-        # in the caption come first, as other regions are related to them. A part without an id is
-        # called by its number, from 1.
+        # Each region's id, with the numbers of its parts, such as a box and its text. Places in the
+        # caption come first, as other regions are related to them. A part without an id is called
+        # by its number, from 1.
         parts: dict[Any, list[int]] = {}
         for number, part in enumerate(result):
             with object_errors(f"{where}, region {number + 1}", self.bad):
@@ -382,7 +382,7 @@ def _imported_column(
 
 
 def _places_of_none_left(items: Sequence[dict[str, Any]], gone: Set[Any]) -> set[Any]:
-    # Return the ids of places in the caption whose relations are all to regions that are gone.
+    # The ids of places in the caption whose relations are all to regions that are gone.
     related_to_gone: set[Any] = set()
     related_to_others: set[Any] = set()
     for item in items:
@@ -670,8 +670,9 @@ def _class_in(box: Mapping[str, Any]) -> str:
 
 
 def _related_spans(result: list[dict[str, Any]], spans: Mapping[str, Any]) -> dict[str, list[str]]:
-    # Return by a region's id the places that it is related to. Relations count in either direction,
-    # each once. A place is related to itself alone; a region without a relation is left out.
+    # By a region's id, the ids of the places that it is related to. Relations count in either
+    # direction, each once. A place is related to itself alone; a region without a relation is left
+    # out.
     related = {span_id: [span_id] for span_id in spans}
     ends = [(part["from_id"], part["to_id"]) for part in result if part["type"] == "relation"]
     for from_id, to_id in ends:
@@ -686,8 +687,8 @@ def _related_spans(result: list[dict[str, Any]], spans: Mapping[str, Any]) -> di
 def _texts_by_span(
     span_ids: list[str], region_id: str, its_texts: Any, spans: Mapping[str, Any], caption: str
 ) -> list[tuple[str, Any]]:
-    # Return each place that a region is related to with those of its texts that are there. A place
-    # that is the only one, also _NO_PLACE, gets all of the texts, as they are.
+    # Each place that a region is related to, with those of its texts that are there. A place that
+    # is the only one, also _NO_PLACE, gets all of the texts, as they are.
     if len(span_ids) == 1:
         return [(span_ids[0], its_texts)]
     texts = [its_texts] if isinstance(its_texts, str) else its_texts or []
@@ -707,8 +708,8 @@ def _texts_by_span(
 
 
 def _role(part: Mapping[str, Any]) -> str:
-    # Return `box`, `span` for a place in the caption, _ABSENT for the texts of phrases that are
-    # nowhere; "" for another text, a relation and anything else.
+    # `box`; `span` for a place in the caption; _ABSENT for the texts of phrases that are nowhere;
+    # "" for another text, a relation and anything else.
     type_name = part["type"]
     if type_name.startswith(_OTHER_SHAPES):
         raise BrokenRow(
@@ -752,9 +753,8 @@ def _phrases(
 def _place_in_caption(
     part: Mapping[str, Any], caption: str, passed_over: Counter[str]
 ) -> list[int]:
-    # Return [start, end) of a region's text in code points. Offsets that are right if they count
-    # UTF-16 units are converted; for others, the nearest place where the caption has the text is
-    # taken.
+    # [start, end) of a region's text in code points. Offsets that are right if they count UTF-16
+    # units are converted. For others, the nearest place is taken where the caption has the text.
     value = part["value"]
     span = [value["start"], value["end"]]
     text = value.get("text")

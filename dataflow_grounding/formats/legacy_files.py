@@ -106,14 +106,14 @@ def _expressions_text(record: Mapping[str, Any]) -> str:
 
 
 def _cut_to_1000(item: Mapping[str, Any], record: Mapping[str, Any]) -> list[float | int] | None:
-    # Returns the box of a region or an instance in 0-1000; None for one outside of the picture,
-    # which 0 to 1000 can't say.
+    # The box of a region or an instance in 0-1000; None for one outside of the picture, which 0 to
+    # 1000 can't say.
     size = (int(record["width"]), int(record["height"]))
     box = box_of(item["bbox"])
     x1, y1, x2, y2 = box
     if x1 >= size[0] or y1 >= size[1] or x2 <= 0 or y2 <= 0:
         return None
-    return find_box_format("xyxy_1000", "").from_pixels(box, original=size)
+    return find_box_format("xyxy_1000", model="").from_pixels(box, original=size)
 
 
 TEXTS: dict[str, Callable[[Mapping[str, Any]], str]] = {

@@ -54,7 +54,7 @@ def find_proposals(
             if record is not None:
                 yield Row(next(numbers), record)
             while unread:
-                yield Row(next(numbers), None, BrokenRow(unread.pop(0)))
+                yield Row(next(numbers), data=None, error=BrokenRow(unread.pop(0)))
 
     files = (path,) if kind == "file" else ()
     return Input(path, rows, folders=(folder, unpacked, "."), files=files)
@@ -63,9 +63,9 @@ def find_proposals(
 def _with_classes(
     records: Iterable[dict[str, Any]], classes: Mapping[str, str]
 ) -> Iterator[dict[str, Any]]:
-    # Yield each record with the phrases of `classes` that it lacks, without boxes. They are
-    # compared letter by letter with the phrases of the record. One of the record's that is a
-    # phrase or the name of a class, in any spelling, gets its class.
+    # Adds the phrases of `classes` that a record doesn't have letter by letter, without boxes. A
+    # phrase of the record that is one of these, or the name of a class, in any spelling, gets its
+    # class.
     class_of_words = {class_key(name): name for name in classes.values()}
     class_of_words |= {class_key(phrase): name for phrase, name in classes.items()}
     for record in records:

@@ -455,7 +455,7 @@ def complete_rows(
     without_picture = 0
     for number, row in enumerate(rows, 1):
         record = Record(row)
-        identify(record, "image_path", None, rows_of_image)
+        identify(record, "image_path", image_root=None, rows_of_image=rows_of_image)
         if record.image_id is None:
             record.image_id = "record"
             record.occurrence = without_picture
@@ -556,6 +556,7 @@ def _is_plain_box(instance: Any) -> bool:
 
 
 def _complete_row(record: Record, backgrounds: bool) -> tuple[dict[str, Any], Counter[str]]:
+    # The completed record, and counts of what of it isn't taken as it is.
     passed_over = Counter[str]()
     sides = _stated_sides(record)
     stated_caption = record.get("cleaned_caption") or record.get("caption")
@@ -722,7 +723,7 @@ def with_sizes(
         may_be_remote = waits(path_of(record), (folder,))
         if stated is None or (compares and not may_be_remote):
             with suppress(InputError):
-                real = _picture_header(folder, record.get("image_path"), "").size
+                real = _picture_header(folder, record.get("image_path"), where="").size
         if stated is None and real is not None:
             record |= {"width": real[0], "height": real[1]}
         if doubts is not None:

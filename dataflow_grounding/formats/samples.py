@@ -238,7 +238,7 @@ class SampleMaker:
     def _look_at_whole_pictures(self, records: Rows) -> None:
         # Records that can't be read are skipped: their errors are reported when they are written.
         # Another maker reads, so that nothing is counted twice.
-        reader = SampleMaker(self._format, self._pictures, self._select, Exported(""))
+        reader = SampleMaker(self._format, self._pictures, self._select, Exported(path=""))
         for record in records:
             try:
                 caption = str(record.get("cleaned_caption") or record.get("caption") or "")
@@ -295,7 +295,7 @@ class SampleMaker:
         # Ids are made for expressions that have none.
         row = Record(record)
         if not _have_ids(row.get("expressions")):
-            identify(row, "image_path", None, self._rows_of_image)
+            identify(row, "image_path", image_root=None, rows_of_image=self._rows_of_image)
             if row.image_id is None:
                 row.occurrence = self._without_picture
                 self._without_picture += 1

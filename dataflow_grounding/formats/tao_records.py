@@ -176,7 +176,7 @@ def _described_regions(
         )
     regions = []
     for region, box, match in zip(described, in_1000, best_matches, strict=True):
-        label = Label(_in_pixels(box, best_size), "") if match is None else labels[match]
+        label = Label(_in_pixels(box, best_size), type="") if match is None else labels[match]
         kept = {name: value for name, value in region.items() if name != "bbox_2d"}
         region_type = region.get("type") or label.type
         regions.append({**kept, "bbox": list(label.bbox), "type": region_type})
@@ -190,7 +190,7 @@ def _count_matched(matches: list[int | None]) -> int:
 def _labelled_regions(
     labels: list[Label], sizes: list[tuple[Any, Any]]
 ) -> tuple[Regions, list[list[float]]]:
-    # Returns regions made of labels, and the boxes that are left out, as they have no area.
+    # The regions that the labels make, and the boxes that are left out, as they have no area.
     regions: list[dict[str, Any]] = []
     without_area = []
     for label in labels:
@@ -270,8 +270,8 @@ def _box_in(item: Any, what: str) -> list[float]:
 def _label_of_each(
     boxes: list[list[float]], labels: list[Label], size: Sequence[Any]
 ) -> list[int | None]:
-    # Returns for each box, in 0-1000, the index of its label, if any: the first that is close
-    # enough and still free, so that each is taken once.
+    # For each box, in 0-1000, the index of its label, if any: the first that is close enough and
+    # still free, so that each is taken once.
     label_boxes = [_exactly_in_1000(label.bbox, size) for label in labels]
     matches: list[int | None] = []
     for box in boxes:

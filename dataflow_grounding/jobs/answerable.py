@@ -84,12 +84,12 @@ async def _call_each(
     run: SpecRun, listeners: Sequence[_Listener], records: Iterable[Record]
 ) -> None:
     # A step that gets no reply, or fails, doesn't end a record here: a later one may ask as well.
-    memo = ImageMemo(None, keeps=False)
+    memo = ImageMemo(log=None, keeps=False)
     unlimited = Budget(max_requests=None, usd=None, prices=None)
     askings = [Asking(listener, run.options, unlimited) for listener in listeners]
     for record in records:
         for step, asking in zip(run.job.steps, askings, strict=True):
-            no_store = KeyedLog("")
+            no_store = KeyedLog(path="")
             ask = StepAsk(
                 asking, no_store, step.label, priority=(0,), wording=step.operator.wording
             )

@@ -90,10 +90,10 @@ def _with_file(
     origin: dict[str, Any] = {}  # columns that say where the picture is from
     if isinstance(picture, str) and picture in fetched:
         origin = {"image_url": picture}
-        result = fetched[picture]
-        if isinstance(result, BrokenRow):
-            return Row(row.line, None, result)
-        picture = result
+        path_or_error = fetched[picture]
+        if isinstance(path_or_error, BrokenRow):
+            return Row(row.line, data=None, error=path_or_error)
+        picture = path_or_error
     # A picture as Hugging Face's data sets hold it.
     if isinstance(picture, dict) and picture.keys() <= {"bytes", "path"}:
         if picture.get("path"):

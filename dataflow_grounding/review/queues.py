@@ -180,7 +180,8 @@ def records_with_keys(
     rows_of_image = NumberTable()
     for line, data in read_unbroken_rows(annotations):
         record = Record(data, tuple(folders), place=line - 1)
-        identify(record, picture_column(record), None, rows_of_image)  # gives it its id
+        # gives it its id
+        identify(record, picture_column(record), image_root=None, rows_of_image=rows_of_image)
         if record.image_id is None:
             yield f"line {line}", record
         else:
@@ -228,8 +229,8 @@ def _items_of(
 def _doubts_of(
     record: Record, expressions: Mapping[str, Expression]
 ) -> dict[tuple[str, int | None], float]:
-    # By expression and box, None for a phrase without one: numbers without a unit, which only say
-    # what is looked at first.
+    # How doubtful each box is, by expression and index; None in place of the index is a phrase
+    # without a box. The numbers have no unit: they only say what is looked at first.
     record_doubt = 0.0
     if record.get("suspect_boxes") is True:
         record_doubt += 2.0

@@ -55,7 +55,7 @@ class Engine:
         self._settled: set[Size] = set()  # sizes of pictures that the box format is settled for
         self._settling = asyncio.Lock()
         self._workers = Workers(lambda: False)  # the server ends them, not an interrupt
-        self._memo = ImageMemo(None)
+        self._memo = ImageMemo(log=None)
         self._store = KeyedLog(store_path(self._folder), others=other_stores(self._folder))
         # What is sent is a file there while it is asked about: users' operators may open it.
         self._spool = os.path.join(self._folder, "pictures")
@@ -151,7 +151,7 @@ class Engine:
             pictures = partial(pictures_of, [record], IMAGE_COLUMN)
             # replies to probe pictures are kept in a file of their own: this store is open
             options = replace(self._run.options, replies=os.path.join(self._folder, "probes.jsonl"))
-            start = RunStart(options, self._budget, None, pictures)
+            start = RunStart(options, self._budget, folder=None, pictures=pictures)
             is_first_picture = not self._settled
             for operator in self._run.job.operators:
                 if is_first_picture or bool(await asyncio.to_thread(operator.settle, start)):

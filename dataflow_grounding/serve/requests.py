@@ -68,7 +68,7 @@ class Pictures:
             data = pybase64.b64decode(encoded, validate=True)
         except ValueError:
             raise WrongRequest("the picture is no base64") from None
-        return Picture("", lambda: data)
+        return Picture(name="", read=lambda: data)
 
     def of_path(self, name: object) -> Picture:
         # resolved again when it is read: it may be a link by then

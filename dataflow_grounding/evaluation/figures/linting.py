@@ -90,7 +90,7 @@ def _all_findings(
     path: str, folders: tuple[str, ...], read_sizes: bool
 ) -> Iterator[tuple[int, Finding]]:
     ids_seen = set[int]()
-    before = _PictureBoxes("", set())
+    before = _PictureBoxes(path="", boxes=set())
     for row, picture in _with_facts(path, folders, read_sizes):
         if row.data is None:
             yield row.line, Finding("DG001", str(row.error))

@@ -27,6 +27,7 @@ from dataflow_grounding.evaluation.metrics.pairs import (
 )
 
 Span = tuple[int, int]  # [start, end) in a caption
+ScoredVerdict = tuple[float, bool]  # a box's score, and whether the box is right
 # a phrase of such a status without boxes may be in the picture all the same
 _OPEN_STATUSES = ("ambiguous", "unsupported", "pending", "failed")
 MEASURES_OF = {
@@ -58,7 +59,7 @@ _BINS = 10  # of scores, for the calibration error
 
 def phrase_columns(
     gold: Mapping[str, Any], found: Mapping[str, Any] | None, rules: Rules
-) -> tuple[dict[str, float], list[tuple[float, bool]]]:
+) -> tuple[dict[str, float], list[ScoredVerdict]]:
     """Return what a phrase adds to each sum, and for each scored box whether it is right.
 
     A phrase that the gold leaves open has 0 where boxes are counted, and no scored boxes.
@@ -66,9 +67,9 @@ def phrase_columns(
     gold_boxes = boxes_of(gold)
     overlaps = overlaps_of(boxes_of(found), gold_boxes)
     judged = is_judged(gold)
-    scored: list[tuple[float, bool]] = []
+    scored: list[ScoredVerdict] = []
     if found and judged:
-        scored = _scored_boxes(found, overlaps, rules)
+        scored = _scored_verdicts(found, overlaps, rules)
     counted = rules.counted_boxes(found)
     matched = one_to_one([overlap for overlap in overlaps if overlap.found in counted], rules)
     answered = judged and found is not None and is_judged(found)
@@ -91,9 +92,9 @@ def is_judged(phrase: Mapping[str, Any]) -> bool:
     return bool(phrase["instances"]) or phrase.get("status") not in _OPEN_STATUSES
 
 
-def _scored_boxes(
+def _scored_verdicts(
     found: Mapping[str, Any], overlaps: list[Overlap], rules: Rules
-) -> list[tuple[float, bool]]:
+) -> list[ScoredVerdict]:
     right = set()
     for overlap in one_to_one(overlaps, rules):
         if overlap.iou >= rules.threshold:
@@ -105,7 +106,7 @@ def _scored_boxes(
     return scored
 
 
-def _calibration_columns(scored: list[tuple[float, bool]]) -> dict[str, float]:
+def _calibration_columns(scored: list[ScoredVerdict]) -> dict[str, float]:
     # By how far scores are off, summed for each tenth of them: `bin_3` is of 0.3 up to 0.4. The
     # expected calibration error is made of the absolute sums of the bins (Guo 2017).
     bins = [0.0] * _BINS

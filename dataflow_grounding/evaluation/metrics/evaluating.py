@@ -17,6 +17,7 @@ from dataflow_grounding.data.heads import head_of
 from dataflow_grounding.evaluation.metrics._average_precision import AveragePrecision
 from dataflow_grounding.evaluation.metrics._classes import ClassFigures, mean_ap
 from dataflow_grounding.evaluation.metrics._measures import (
+    ScoredVerdict,
     caption_columns,
     figures_from_sums,
     phrase_columns,
@@ -42,6 +43,7 @@ Columns = dict[str, np.ndarray]
 Figures = dict[str, float | int | None]
 # kind of group, name of the group → the sums of its gold phrases' columns
 Groups = dict[str, dict[str, dict[str, float]]]
+GroupKey = tuple[str, str]  # kind and name of a group, as ("size", "small")
 _MOST_GROUPS = 20  # of each kind: the largest
 # Groups by a phrase's number of words, as in D³. Each bound begins the next group.
 _WORD_BOUNDS = (4, 7, 10)
@@ -261,12 +263,11 @@ def _figures(counts: "_Counts", sums: Columns, answered_phrases: int, rules: Rul
 
 
 def _is_right(columns: Mapping[str, float], rules: Rules) -> bool:
-    # A phrase that the gold leaves open is never wrong.
     if columns["boxed"]:
         return columns["first_iou"] >= rules.threshold
-    # `gprec_f1` of a phrase without gold boxes is 1 if no box was found either; `judged` is 0 where
-    # the gold leaves the phrase open.
-    return columns["gprec_f1"] > 0 or not columns["judged"]
+    is_open_in_gold = not columns["judged"]
+    has_no_boxes_either = columns["gprec_f1"] > 0  # as there are no gold boxes
+    return is_open_in_gold or has_no_boxes_either
 
 
 class _Table:
@@ -275,12 +276,10 @@ class _Table:
     def __init__(self) -> None:
         self._names: list[str] = []  # of the first row, in its order
         self._of_images: dict[int, np.ndarray] = {}
-        self._of_groups: dict[tuple[str, str], np.ndarray] = {}
+        self._of_groups: dict[GroupKey, np.ndarray] = {}
 
-    def add(
-        self, image: int, row: Mapping[str, float], groups: Iterable[tuple[str, str]] = ()
-    ) -> None:
-        """Add a row of an image, which is in groups, each a kind and a name.
+    def add(self, image: int, row: Mapping[str, float], groups: Iterable[GroupKey] = ()) -> None:
+        """Add a row of an image, which is in groups.
 
         Its numbers have the names of the first row's, in the same order: this isn't checked.
         """
@@ -330,7 +329,7 @@ class _Counts:
         self.image_count = 0
         self.overlaps: list[float] = []
         self.right: list[bool] = []
-        self.scores: list[tuple[float, bool]] = []
+        self.scores: list[ScoredVerdict] = []
         self.average_precision = AveragePrecision()
         self.missing = 0
         self.extra = 0
@@ -393,7 +392,7 @@ class _Counts:
         return sums
 
 
-def _groups_of(record: PairedRecord, gold: Row, found: Row | None) -> Iterator[tuple[str, str]]:
+def _groups_of(record: PairedRecord, gold: Row, found: Row | None) -> Iterator[GroupKey]:
     areas = [area(instance["bbox"]) for instance in gold["instances"]]
     if areas:
         yield "size", COCO_SIZES[coco_size(sum(areas) / len(areas))]

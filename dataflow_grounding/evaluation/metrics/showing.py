@@ -84,7 +84,7 @@ def figures_page(figures: Mapping[str, Any], names: Sequence[str]) -> str:
         parts.append(_comparison(compared, names[0]))
     if "classes" in figures:
         parts.append(_classes_table(figures["classes"]))
-        parts.append(_confusion_table(figures["classes"], None))
+        parts.append(_confusion_table(figures["classes"], most=None))
     for kind, groups in figures["groups"].items():
         parts.append(_groups_table(kind, groups))
     if compared:
