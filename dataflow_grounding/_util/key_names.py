@@ -53,7 +53,10 @@ def with_keys(value: Any) -> Any:
 
 
 def text_with_names(text: str, keys: Mapping[str, str]) -> str:
-    """As `with_names`, for a text. A short key counts only as the whole text."""
+    """Return a text with a reference to its variable in place of each key of `keys`.
+
+    A short key counts only as the whole text. Raises SpecError as `with_names` does.
+    """
     for name, key in keys.items():
         is_within = len(key) >= _SHORTEST_WITHIN and key in text
         if is_within or (len(key) >= _SHORTEST_KEY and key == text):

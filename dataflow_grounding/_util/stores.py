@@ -188,8 +188,8 @@ def look(path: str) -> State:
 
 
 def _change_time(info: dict[str, Any]) -> float:
-    # In seconds since 1970. Where the library tells no time, or tells it as a text, it is a number
-    # below 1 that is made of the file's digest, and so changes when the file does.
+    # In seconds since 1970. Where the library tells no time, or only as a text, it is a number
+    # below 1 that is made of the file's digest: it changes when the file does.
     changed = _first_of(info, _TIMES)
     if isinstance(changed, datetime):
         return changed.timestamp()

@@ -64,9 +64,8 @@ def in_threads(work: Callable[[A], T], items: Iterable[A]) -> list[T]:
 
 
 async def off_loop(work: Callable[..., T], *arguments: Any) -> T:
-    """Return what work that waits for stores returns, done by one of the pool's threads. The event
-    loop's own threads are too few for that. If the caller is cancelled, the thread goes on to its
-    end.
+    """Return what `work` returns, which waits for stores: one of the pool's threads does it, as the
+    event loop's own are too few. If the caller is cancelled, the thread goes on to its end.
     """
     import asyncio
     from concurrent.futures import Future
@@ -79,9 +78,9 @@ async def off_loop(work: Callable[..., T], *arguments: Any) -> T:
 def side_by_side(
     work: Callable[[A], T], items: Iterable[A], waits: Callable[[A], bool], *, cores: bool = False
 ) -> Iterator[T]:
-    """Yield what `work` returns for each item, in order. Items are done in batches: by threads
-    where any item of the batch `waits` for stores, else in this thread or, with `cores`, by a
-    thread for each core.
+    """Yield what `work` returns for each item, in order. Items are done in batches. Threads do a
+    batch in which any item `waits` for stores. Others are done in this thread or, with `cores`, by
+    a thread for each core.
     """
     remaining = iter(items)
     with ExitStack() as stack:

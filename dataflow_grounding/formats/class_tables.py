@@ -85,9 +85,7 @@ class Classes:
         if how in ("class", "phrase"):
             self._listed = {class_key(name): self._written_name(name) for name in listed}
         # A listed name is treated as a phrase: `head` takes its head noun, `one` takes `object`.
-        written = [self.written_class_of({"text": name}) for name in listed]
-        self.fixed = list(dict.fromkeys(written))
-        self._from_phrases = False  # `written_class_of` set it, but these are no phrases of records
+        self.fixed = list(dict.fromkeys(self._class_as_written({"text": name}) for name in listed))
 
     def remarks_on_numbers(self, class_count: int) -> list[str]:
         remarks = []
@@ -101,16 +99,22 @@ class Classes:
         return remarks
 
     def written_class_of(self, expression: Mapping[str, Any]) -> str:
-        """Return the class as it is listed; InputError where the file lacks the phrase."""
-        if self._how == "one":
-            return ONE
+        """Return the class as it is listed; InputError where the file lacks the phrase.
+
+        What it is made of is noted for `remarks_on_numbers`.
+        """
         if self._how == "class":
-            name = class_of(expression)
-            # which of the two it was is for `remarks_on_numbers`
             if "class" not in expression:
                 self._from_phrases = True
             elif not self._listed:
                 self.lacks_list = True
+        return self._class_as_written(expression)
+
+    def _class_as_written(self, expression: Mapping[str, Any]) -> str:
+        if self._how == "one":
+            return ONE
+        if self._how == "class":
+            name = class_of(expression)
             return self._listed.get(class_key(name)) or self._written_name(name)
         phrase = class_key(expression["text"])
         if self._how == "phrase":

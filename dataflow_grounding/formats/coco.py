@@ -662,8 +662,8 @@ def _with_outline(
 
 
 def _drop_what_is_no_json(source: dict[str, Any]) -> None:
-    # Takes a segmentation out of what is kept of an annotation if it has NaN or the like, which no
-    # JSON file could have again.
+    # A segmentation with NaN or the like isn't kept of an annotation: no JSON file could have it
+    # again.
     try:
         dump_text(source.get(_SEGMENTATION))
     except ValueError:

@@ -38,9 +38,10 @@ def export(
 ) -> Exported:
     """Write records, or the parts of a split: all of it, or nothing if anything is raised.
 
-    Without any records an empty export is written, but for a part. Raises InputError where `path`
-    is taken or doesn't fit, where none of all records is left to be written, and with `strict`
-    where anything is lost, or a remark on a record that no person decided on is rare.
+    Without any records an empty export is written; a part of a split has to have some. Raises
+    InputError where `path` is taken or doesn't fit, or none of all records is left to be written.
+    With `strict` it also does where anything is lost, or a remark on a record that no person
+    decided on is rare.
     """
     is_split = isinstance(records, Mapping)
     parts: Mapping[str, Rows] = records if isinstance(records, Mapping) else {"": records}

@@ -85,9 +85,10 @@ class ExportPictures:
     def find(self, record: Mapping[str, object]) -> Picture:
         """Return the record's picture; one that is only referenced may be `missing`.
 
-        Raises RecordError where it isn't there, is broken, is of another size than the record
-        states, or is turned by its EXIF and only referenced; InputError where it would go with the
-        export that is replaced.
+        Raises:
+            RecordError: It isn't there, is broken, is of another size than the record states, or is
+                turned by its EXIF and only referenced.
+            InputError: It would go with the export that is replaced.
         """
         name = self.name_of(record)
         stated = stated_size(record)

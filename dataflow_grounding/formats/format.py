@@ -305,9 +305,9 @@ class Format:
     def safe(self, text: str) -> str:
         """Return the text without what would break a reader of the format, its `breaking` words.
 
-        ` . ` and `;` become a comma, all others a blank. Where there is any of them, each token
-        such as `<image>`, `</ref>`, `<|box_start|>` becomes its name, put apart by blanks, and
-        blanks are made single. A text without any of them stays as it is.
+        ` . ` and `;` become a comma, all others a blank. In a text with any of them, each token
+        such as `<image>`, `</ref>`, `<|box_start|>` becomes its name between blanks. Then blanks
+        are made single. A text without any of them stays as it is.
         """
         if not any(word in text for word in self.breaking):
             return text

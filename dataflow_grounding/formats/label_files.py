@@ -326,8 +326,8 @@ class LabelFormat(PictureFiles):
     def shared(self, out: ExportFolder) -> Iterator[None]:
         """Write the names of classes once for all parts.
 
-        A class has one number in all of them: those of the source that goes back come first, then
-        those of a fixed order, then others as they appear, each when its number is first asked for.
+        A class has one number in all of them. The classes of the source that goes back come first,
+        then those of a fixed order. Others follow as their numbers are first asked for.
         """
         pictures = {name: f"{name}/{FOLDER}" for name in out.parts} or {"train": FOLDER}
         with super().shared(out), out.file(self.names_files[0]) as names:

@@ -325,8 +325,8 @@ class _Members:
 def _samples_of_key(
     tar: tarfile.TarFile, path: str, key: str, members: Iterable[tarfile.TarInfo]
 ) -> Iterator[TarSample]:
-    # `key` is the names up to the first dot. They are divided by the names up to the last dot only
-    # where one of these has a picture or a .json that the whole lacks.
+    # `key` is the names up to the first dot. Names up to the last dot divide the members only if
+    # one of these has a picture or a .json that the members of `key` don't have.
     group = _Members(tar, members)
     by_stem: dict[str, list[tarfile.TarInfo]] = {}
     for member in group.all:
@@ -448,8 +448,8 @@ def complete_rows(
     A span that doesn't hold its phrase becomes the nearest place of the phrase. Boxes without an
     area are left out and counted in `passed_over`, and so are expressions that lose all of their
     boxes by that. With `backgrounds` a picture without expressions becomes one that is known to be
-    empty. Sizes of pictures in `folder` are compared with the stated ones; with "" none
-    are. `bad` takes what can't be read, and may raise ImportRefused.
+    empty. Sizes of pictures in `folder` are compared with the stated ones, unless it is "". `bad`
+    takes what can't be read, and may raise ImportRefused.
     """
     rows_of_image = NumberTable()  # so that ids of rows without their own differ
     without_picture = 0
@@ -478,8 +478,8 @@ def complete_rows(
 
 
 def _check_sides(record: Record, folder: str, where: str) -> None:
-    # Stated sides that are those of the file, and not of the picture as its EXIF turns it, tell of
-    # labels that were drawn on the unturned picture. No picture is fetched from a store for that.
+    # Labels were drawn on the unturned picture if the stated sides are those of the file, and not
+    # of the picture as its EXIF turns it. No picture is fetched from a store to see that.
     stated = stated_size(record)
     may_be_remote = waits(path_of(record), (folder,))
     if stated is None or not folder or may_be_remote:

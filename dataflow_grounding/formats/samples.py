@@ -136,8 +136,8 @@ class SampleMaker:
         self._exported = exported
         self._counts = Counter[str]()  # of what _REMARKS tells
         self._whole_pictures = WholePictures(select)  # filled for detectors alone
-        # hash of an image_id → how many rows of that picture came before, so that the ids that are
-        # made for their expressions differ; only rows with expressions that lack ids are counted
+        # by the hash of an image_id, how many rows of that picture came before: ids that are made
+        # for their expressions differ by it, so only rows with expressions without ids are counted
         self._rows_of_image = NumberTable()
         self._without_picture = 0  # rows so far that name none
 

@@ -158,9 +158,9 @@ def from_tao(row: Mapping[str, Any], size: Size) -> tuple[dict[str, Any], list[l
 def _described_regions(
     described: Sequence[Any], labels: list[Label], sizes: list[tuple[Any, Any]]
 ) -> Regions:
-    # The size that 1000 means is the one of `sizes` by which most regions match a label's box, of
-    # equals the first, which is the image's. Without labels there is nothing to match: the size is
-    # certain if both of `sizes` are the same, else it raises.
+    # 1000 means that size by which more regions match a label's box, or the first, the image's, if
+    # both match as many. Where no region matches, it raises; without labels only if the sizes
+    # differ.
     in_1000 = [_box_in(region, "a region") for region in described]
     best_size = sizes[0]
     best_matches = _label_of_each(in_1000, labels, sizes[0])

@@ -82,8 +82,8 @@ def _with_file(
     name_file: Callable[[bytes], str],
     fetched: Mapping[str, str | BrokenRow],
 ) -> Row:
-    # An address whose picture was fetched stays as `image_url`, and the path next to a picture of a
-    # Hugging Face data set as `image_file`, unless the row has such columns.
+    # The address of a fetched picture stays as `image_url`. The path next to a picture of a Hugging
+    # Face data set stays as `image_file`.
     if row.data is None:
         return row
     picture = row.data.get(image_column)

@@ -216,11 +216,17 @@ class Decisions:
         """Check a reviewer's decision, append it to the file and return its changes.
 
         A decision whose uid is there already is answered and not appended again: its first answer
-        was lost. After the last one the caller calls `sync`. `request` has `changes`, of each
-        expression `id` (any where it is `fresh`), `version`, and `after` as `reviewed_expression`
-        takes it, None to delete it; or `undoes`, the uid of a decision. Raises InputError where it
-        is not of that form, the picture is another than was shown, or somebody else changed one of
-        the expressions meanwhile; StorageFailed.
+        was lost. After the last one the caller calls `sync`. `request` has `undoes`, the uid of a
+        decision, or `changes`, of each expression:
+
+        - `id`, which may be any where the expression is `fresh`
+        - `version`, as the reviewer saw it
+        - `after`, as `reviewed_expression` takes it, None to delete it
+
+        Raises:
+            InputError: The request is not of that form, the picture is another than was shown, or
+                somebody else changed one of the expressions meanwhile.
+            StorageFailed: The file can't be written.
         """
         about = _about_decision(request)
         with self._locked() as file:

@@ -295,9 +295,9 @@ def next_id(record: Record, taken: Mapping[str, Any]) -> str:
 
 
 def _regions(old_region: Mapping[str, Any], column: str, row: Expression) -> Iterator[Any]:
-    # Yields a region for each box of a reviewed expression. The first has the columns of the old
-    # region, the others only text and box. An expression without boxes, of which a reviewer said
-    # that there is no such thing, gives the old region back as a wrong one.
+    # There is a region for each box of a reviewed expression. The first has the columns of the old
+    # region, the others only text and box. If it has no boxes, and a reviewer said that there is no
+    # such thing, the old region comes back as a wrong one.
     text_key = "text" if column == "region_captions" else "type"
     judgement = judgement_of(row)
     region = dict(old_region)
@@ -448,9 +448,9 @@ def _states_verdicts(record: Record) -> bool:
 def _with_judgement(
     after: Expression, verdict: bool | None, who: str, states_verdicts: bool
 ) -> Expression:
-    # An expression is wrong with a wrong box, and right if all its boxes are. While boxes wait to
-    # be judged, an earlier review of the expression is removed; what a pipeline's check said stays.
-    # An expression without boxes and verdict loses both.
+    # An expression is wrong with a wrong box, and right if all its boxes are. Without boxes it is
+    # as `verdict` says. If it can't be said yet, an earlier review of it is removed. What a
+    # pipeline's check said stays while boxes wait to be judged.
     instances = after["instances"]
     verdicts = {reviewer_verdict(instance) for instance in instances}
     verified = None

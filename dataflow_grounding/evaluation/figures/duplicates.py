@@ -51,8 +51,8 @@ def looks_of(
     """Return a look for each picture, in order, and the names of those that can't be read.
 
     A look is 8 bytes of dHash and 144 of parts, by which `first_alike` compares. A flat picture has
-    8 bytes alone, a digest of its pixels, and one that can't be read 8 bytes of a digest of its
-    name: they are alike to equal ones only.
+    only 8 bytes, a digest of its pixels. One that can't be read has 8 bytes of a digest of its
+    name. Looks of 8 bytes are alike to equal ones only.
     """
     look = partial(_look, folders=folders)
     looks = side_by_side(look, paths, lambda path: waits(path, folders), cores=True)
@@ -189,12 +189,14 @@ def split(
 ) -> dict[str, Any]:
     """Split records by picture into a file for each part, `out`/NAME.jsonl, next to run.json.
 
-    Pictures that are nearly the same are a group. Groups are in a line, by a digest of the seed and
-    of the path of their first picture, and the line is cut where the parts' shares end. So a part
-    has as many pictures as asked for, up to one group; and pictures that are added move only those
-    next to a cut. A group that is larger than the smallest share goes to the front of the line,
-    which is the part with the largest weight. Each part has a group, as far as there are enough.
-    Raises InputError where a record can't be read, there is none, or `out` is there already.
+    Pictures that are nearly the same are a group. Groups are put in a line, in the order of a
+    digest of the seed and of their first picture's path. The line is cut where the parts' shares
+    end. So a part has as many pictures as asked for, up to one group, and pictures that are added
+    later move only those next to a cut.
+
+    A group that is larger than the smallest share goes to the front of the line, which is the part
+    with the largest weight. Each part has a group, as far as there are enough. Raises InputError
+    where a record can't be read, there is none, or `out` is there already.
     """
     if os.path.lexists(out):
         raise InputError(f"{out} is there already: remove it, or choose another folder")
@@ -209,13 +211,13 @@ def split(
     group_count = len(set(first))
     if not names:
         raise InputError(f"{results} has no picture to split")
-    part_of = _parts_by_share(names, first, parts, seed)
+    part_of_picture = _parts_by_share(names, first, parts, seed)
     counts = {name: {"records": 0, "pictures": 0} for name in parts}
-    for picture, part in part_of.items():
+    for picture, part in part_of_picture.items():
         counts[part]["records"] += pictures.counts[pictures.number_of[picture]]
         counts[part]["pictures"] += 1
     with errors_as(InputError, f"can't write {out}"):
-        rejected = _write_parts(results, out, list(parts), part_of, keep_rejected)
+        rejected = _write_parts(results, out, list(parts), part_of_picture, keep_rejected)
     run: dict[str, Any] = {
         "split": {"seed": seed, "parts": parts},
         "image_folders": [absolute(folder) for folder in folders],
@@ -275,9 +277,10 @@ def _write_parts(
     results: str,
     out: str,
     parts: Sequence[str],
-    part_of: Mapping[str, str],
+    part_of_picture: Mapping[str, str],
     keep_rejected: bool,
 ) -> int:
+    # Counts the rejected boxes that are left out.
     without_rejected = WithoutRejected(keep_rejected)
     writers: dict[str, RowWriter] = {}
     classes = ClassList(classes_of(results))
@@ -288,7 +291,7 @@ def _write_parts(
         for record in records_of(results):
             picture, _ = names_of(record, results)
             record = record.updated(without_rejected.of(record))
-            writers[part_of[picture]].write(record)
+            writers[part_of_picture[picture]].write(record)
             classes.add(record)
         for writer in writers.values():
             writer.commit()

@@ -61,30 +61,30 @@ def files_of(data_sets: Sequence[DataSet]) -> tuple[list[bytes], set[str]]:
     name.
     """
     # Arrays, as there may be millions of pictures.
-    sizes_of = []
+    sizes_by_data_set = []
     size_counts = Counter[int]()
     for data_set in data_sets:
         size_of = partial(_size_of, folders=data_set.folders)
         sizes = array("q", _side_by_side(size_of, data_set.paths(), data_set.folders))
-        sizes_of.append(sizes)
+        sizes_by_data_set.append(sizes)
         size_counts.update(sizes)
     files: list[bytes] = []
     missing = set[str]()
-    for data_set, sizes in zip(data_sets, sizes_of, strict=True):
+    for data_set, sizes in zip(data_sets, sizes_by_data_set, strict=True):
         shared_paths = []
         for path, size in zip(data_set.paths(), sizes, strict=True):
             if size > 0 and size_counts[size] > 1:
                 shared_paths.append(path)
         digests = _digests_of(shared_paths, data_set)
         for name, size in zip(data_set.number_of, sizes, strict=True):
-            file: bytes | None = None  # of a missing one, whose size is 0
+            identity: bytes | None = None  # of a missing file, whose size is 0
             if size > 0 and size_counts[size] > 1:
-                file = next(digests)
+                identity = next(digests)
             elif size > 0:
-                file = short_digest(f"{name} {size}")
-            if file is None:
+                identity = short_digest(f"{name} {size}")
+            if identity is None:
                 missing.add(name)
-            files.append(file or short_digest(name))
+            files.append(identity or short_digest(name))
     return files, missing
 
 

@@ -126,8 +126,9 @@ class Evaluation:
     def against(self, other: "Evaluation") -> dict[str, Any]:
         """Compare another run on the same gold with this one.
 
-        Returns `difference`, the other's figures less this one's (None where either has none), the
-        95 % `intervals` of those that aren't None, and `mcnemar`, the test of `right`.
+        Returns:
+            `difference`, the other's figures less this one's, None where either has none; the 95 %
+            `intervals` of these differences; and `mcnemar`, the test of `right`.
         """
         differences: dict[str, float | None] = {}
         intervals = {}

@@ -496,8 +496,8 @@ def boxes_of(phrase: Mapping[str, Any] | None) -> list[Bbox]:
 def overlaps_of(found: Sequence[Bbox], gold: Sequence[Bbox]) -> list[Overlap]:
     """Return all pairs of a found and a gold box that overlap, in the order of the found ones.
 
-    Where there are more than MOST_PAIRS possible pairs, a found box is compared only with those
-    gold boxes that begin nearest to it, and of equal gold boxes with one.
+    Where there are more than MOST_PAIRS possible pairs, a found box is compared only with the gold
+    boxes that begin nearest to it. Of equal gold boxes it is compared with one.
     """
     if len(found) * len(gold) > MOST_PAIRS:
         return _overlaps_of_nearest(found, gold)
