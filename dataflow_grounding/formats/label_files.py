@@ -146,8 +146,8 @@ def read_yolo(path: str, names: Names, size: Size) -> Label:
 
 
 def _kitti_regions(fields: list[str]) -> list[Labelled]:
-    # Returns the one region of a line, its numbers as written, its box perhaps without an area;
-    # none for a DontCare line. The module's first lines say which fields there are.
+    # The one region of a line, its numbers as written, its box perhaps without an area; none for a
+    # DontCare line. The module's first lines say which fields there are.
     if fields[0].lower() == LEFT_OUT:
         return []
     if not 8 <= len(fields) <= 17:
@@ -163,8 +163,8 @@ def _kitti_regions(fields: list[str]) -> list[Labelled]:
 
 
 def _yolo_regions(names: Names, size: Size, fields: list[str]) -> list[Labelled]:
-    # Returns the one region of a line, in pixels. Its box is the one around it where it is an
-    # outline of three corners or more. Keypoints are dropped.
+    # The one region of a line, in pixels. An outline, of three corners or more, has the box around
+    # it. Keypoints are dropped.
     keypoints = names.keypoints
     if keypoints and len(fields) != 5 + keypoints:
         raise BrokenRow(
@@ -247,7 +247,7 @@ def read_names(path: str) -> Names:
     if os.path.splitext(path)[1].lower() in (".yaml", ".yml"):
         return _names_in_yaml(text, path)
     lines = [line.strip() for line in text.splitlines()]
-    return Names([line for line in lines if line], 0)
+    return Names([line for line in lines if line], keypoints=0)
 
 
 def _names_in_yaml(text: str, path: str) -> Names:
@@ -268,9 +268,11 @@ def _names_in_yaml(text: str, path: str) -> Names:
             names = [by_number[number] for number in range(len(by_number))]
         elif not isinstance(names, list):
             raise TypeError("names should be a list or a mapping")
-        shape = data.get("kpt_shape")
-        points, numbers_of_point = (0, 0) if shape in (None, "", "null", "~") else shape
         classes = [_checked_name(name) for name in names]
+        shape = data.get("kpt_shape")
+        if shape in (None, "", "null", "~"):
+            return Names(classes, keypoints=0)
+        points, numbers_of_point = shape
         return Names(classes, int(points) * int(numbers_of_point))
     except Exception:  # PyYAML lets through what its constructors raise, which is anything
         raise InputError(
@@ -407,8 +409,8 @@ class LabelFormat(PictureFiles):
                     yield self.bad.marked(row)
 
     def _read_names(self, path: str, top: str) -> Any:
-        # Returns what `names_of` reads of the file of names: of `path`, or where that is the data
-        # set's folder, `top`, of the first of `names_files` in there. None where there is none.
+        # What `names_of` reads of the file with the names of classes. That is `path` or, where it
+        # is the data set's folder, `top`, the first of `names_files` in there; None without one.
         files = [path]
         if top == path:
             files = [os.path.join(top, name) for name in self.names_files]
@@ -420,9 +422,8 @@ class LabelFormat(PictureFiles):
         return None
 
     def _columns_of(self, file: str, size: Size, names: Any) -> dict[str, Any]:
-        # Returns the columns that a label file fills. Regions of one class are one expression.
-        # `background` is false where the file has lines, but none with a region, such as DontCare;
-        # not for lines that say nothing of what is in the picture.
+        # Regions of one class are one expression. `background` is false where the file has lines
+        # that say something of what is in the picture, but none with a region, such as DontCare.
         try:
             label = self.label(file, size, names)
             is_empty = os.path.getsize(file) == 0
@@ -573,9 +574,9 @@ class Yolo(LabelFormat):
             return ()
         if not all(isinstance(name, str) for name in names):  # run.json may be damaged
             return ()
-        named = dict.fromkeys(self._written(name) for name in names if name.strip())
-        are_those_of_list = [*named] == self._classes.fixed
-        return names if are_those_of_list or not self.class_list else ()
+        distinct = dict.fromkeys(self._written(name) for name in names if name.strip())
+        has_other_list = bool(self.class_list) and [*distinct] != self._classes.fixed
+        return () if has_other_list else names
 
     def why_outlines_lost(self, phrases: Sequence[Phrase], size: Size) -> str:
         """Return the report on the outlines of a picture with a box that has none of its size."""
@@ -672,10 +673,10 @@ def _label_of(image: str) -> str:
 
 
 def _folders(top: str, image_root: str, names: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    # Returns pairs of a folder of pictures and the folder of their labels, which are called as
-    # `names` says. They are found in `top` and in the folders directly in it, as YOLO, Roboflow and
-    # KITTI lay them out; the image root replaces a missing folder of pictures. Without any folder
-    # of labels the only pair is the image root and `top` itself.
+    # Pairs of a folder of pictures and the folder of their labels, with one of the pairs of names.
+    # They are looked for in `top` and in the folders directly in it, as YOLO, Roboflow and KITTI
+    # lay them out. The image root replaces a missing folder of pictures. Without any folder of
+    # labels the only pair is the image root and `top` itself.
     tops = [top, *sorted(entry.path for entry in os.scandir(top) if entry.is_dir())]
     pairs = []
     for folder in tops:

@@ -57,7 +57,7 @@ def read_yolo_obb(path: str, names: Names, size: Size) -> Label:
 
 
 def _obb_regions(names: Names, size: Size, fields: list[str]) -> list[Labelled]:
-    # Returns the one region of a line, in pixels. Of ten fields the last is a score.
+    # The one region of a line, in pixels. Of ten fields the last is a score.
     if len(fields) not in (9, 10):
         raise BrokenRow(
             f"has {len(fields)} fields, a YOLO-OBB label has 9 or 10 (class x1 y1 x2 y2 x3 y3 x4"
@@ -73,7 +73,7 @@ def _obb_regions(names: Names, size: Size, fields: list[str]) -> list[Labelled]:
 
 
 def _dota_regions(size: Size, fields: list[str]) -> list[Labelled]:
-    # Returns the one region of a line, or none for a line on the whole picture.
+    # The one region of a line; none for a line on the whole picture.
     if _ON_PICTURE.match(" ".join(fields)):
         return []
     if len(fields) not in (9, 10):
@@ -91,8 +91,8 @@ def _dota_regions(size: Size, fields: list[str]) -> list[Labelled]:
 
 
 def _written(outline: list[float], box: Bbox, size: Size) -> Shape:
-    # Returns the four corners that are written for an outline. Trainers take the smallest rectangle
-    # around them, and would take that for the object's whole place.
+    # The four corners that are written for an outline. Trainers take the smallest rectangle around
+    # them for all of the object: so an outline of another size than its box isn't written.
     if not outlines.is_around(box, outline, size):
         return Shape(None, _OF_OTHER_SIZE)
     if len(outline) == 8:
@@ -108,8 +108,10 @@ def _corners_of(mark: Mark) -> Sequence[float]:
 def _is_as_read(corners: Sequence[float], mark: Mark) -> bool:
     # Whether corners that were read are those that are there. An operator may have given a box that
     # wasn't moved an outline.
-    if mark.is_moved or mark.outline is None:
-        return not mark.is_moved
+    if mark.is_moved:
+        return False
+    if mark.outline is None:
+        return True
     pairs = zip(corners, mark.outline, strict=True)
     return all(abs(corner - number) <= outlines.OTHER_BOX for corner, number in pairs)
 
@@ -156,8 +158,8 @@ class YoloObb(Yolo):
 
 
 def _is_taken(corners: Sequence[float], size: Size) -> bool:
-    # Ultralytics leaves out a picture with a box whose middle isn't in it, or that is larger; both
-    # are those of the upright box around.
+    # Ultralytics leaves out a picture if the upright box around a rotated one is larger than it, or
+    # has its middle outside.
     x1, y1, x2, y2 = outlines.bounds(corners)
     width, height = size
     is_middle_inside = 0 <= x1 + x2 <= 2 * width and 0 <= y1 + y2 <= 2 * height

@@ -42,7 +42,7 @@ class Rectangle(NamedTuple):
         return box_of([round(edge, _DECIMALS) for edge in edges])
 
     def corners(self) -> list[complex]:
-        turn = cmath.rect(1, math.radians(self.degrees))
+        turn = cmath.rect(1, math.radians(self.degrees))  # a product with it is turned so
         along = self.width / 2 * turn
         across = self.height / 2 * turn * 1j
         return [
@@ -107,7 +107,9 @@ def rotated_box_of(outline: Sequence[float]) -> Rectangle | None:
     # Numbers may be rounded: both sides of a pair count, and for the turn longer sides count more.
     along = (second - first + third - fourth) / 2
     across = (fourth - first + third - second) / 2
-    degrees = round(math.degrees(cmath.phase(along - across * 1j)), _DECIMALS_OF_DEGREES) % 360
+    # Turned back by 90 degrees, `across` has the direction of `along`.
+    direction = along - across * 1j
+    degrees = round(math.degrees(cmath.phase(direction)), _DECIMALS_OF_DEGREES) % 360
     middle = (first + second + third + fourth) / 4
     found = Rectangle(middle, abs(along), abs(across), degrees)
     pairs = zip(found.corners(), (first, second, third, fourth), strict=True)
