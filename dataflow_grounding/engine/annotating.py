@@ -104,8 +104,8 @@ class StepAsk:
         if self.wording is not None:
             request = self.wording.of(request)
         work = RowWork(self.work.notes)  # the check is no work for the row
-        ask_first = StepAsk(self.asking, self.store, self.step, priority=(-1,), work=work)
-        return await self.asking.answer(request, ask_first, check=True)
+        apart = StepAsk(self.asking, self.store, self.step, (-1,), work)
+        return await self.asking.answer(request, apart, check=True)
 
     def vouching(self, of: str, anywhere: str, trusting: bool) -> Vouching:
         return Vouching(self.store, of, anywhere, trusting)

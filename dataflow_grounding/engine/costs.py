@@ -92,28 +92,33 @@ def paid_by_step(
     bills: dict[str, dict[str, Amount]] = {}  # by step: the amounts of "all", and of the PARTS
     for path in stores_of(folder):
         for line in read_lines(path):
-            is_check = line.get("task") == CHECK
-            if is_check and "reply" not in line:
+            if line.get("task") == CHECK and "reply" not in line:
                 continue  # a verdict on other lines, which cost nothing
             bill = bills.setdefault(str(line.get("step") or line.get("task")), defaultdict(Amount))
             reply = _paid_for(line, prices_of_model.get(str(line.get("model")), prices))
-            bill["all"] += reply
-            if line.get("attempt"):
-                bill["retries"] += reply
-            if line.get("sample"):
-                bill["samples"] += reply
-            if is_check:
-                bill["checks"] += reply
-            if line.get("kept"):
-                bill["kept"] += reply
-            if line.get("tier") == FLEX:
-                bill[FLEX] += reply
+            for part in _parts_of(line):
+                bill[part] += reply
     steps = []
     for step, bill in sorted(bills.items()):
         names = [*PARTS, FLEX] if FLEX in bill else list(PARTS)
         parts = {name: bill[name].to_json() for name in names}
         steps.append({"step": step, **bill["all"].to_json(), **parts})
     return steps
+
+
+def _parts_of(line: dict[str, Any]) -> list[str]:
+    parts = ["all"]
+    if line.get("attempt"):
+        parts.append("retries")
+    if line.get("sample"):
+        parts.append("samples")
+    if line.get("task") == CHECK:
+        parts.append("checks")
+    if line.get("kept"):
+        parts.append("kept")
+    if line.get("tier") == FLEX:
+        parts.append(FLEX)
+    return parts
 
 
 def _paid_for(line: dict[str, Any], prices: Prices | None) -> Amount:

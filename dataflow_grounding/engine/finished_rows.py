@@ -178,8 +178,8 @@ def settings_of(steps: Sequence[Step], extra: Mapping[str, Any]) -> str | None:
         if settings is None:
             return None
         serving = operator.serving
-        of_serving = [serving.identity(), repr(serving.image_limits)] if serving else None
-        parts.append([step.label, operator.reads(), operator.writes(), settings, of_serving])
+        asked = [serving.identity(), repr(serving.image_limits)] if serving else None
+        parts.append([step.label, operator.reads(), operator.writes(), settings, asked])
     try:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     except (TypeError, ValueError):

@@ -55,7 +55,7 @@ class ImageMemo:
                 file = await off_loop(images.find_image, record, key)
             else:
                 file = images.find_image(record, key)
-            kept: images.Kept = {}  # takes the picture as sent, where reading its facts makes that
+            kept: images.Kept = {}  # the picture as sent, if it is made while its facts are read
             facts = images.kept_facts.get(file) or await self._facts(file, limits, kept)
             image = images.Image(file, facts, limits or images.ImageLimits(), kept=kept)
             record.images[record[key]] = image
@@ -68,7 +68,8 @@ class ImageMemo:
         if self._log is not None and len(self._log):
             facts = remembered(self._log, file)
         if facts is None:
-            read = partial(images.read_facts, file, limits if self._keeps else None, kept)
+            keep_for = limits if self._keeps else None
+            read = partial(images.read_facts, file, keep_for, kept)
             facts = await (off_loop(read) if file.is_far else self.of_disk(read))
             if self._log is not None and self._keeps and not is_young(file):
                 self._log.put(_key(file.path), {**_unusual(facts, file), "state": _state(file)})

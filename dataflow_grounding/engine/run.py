@@ -302,7 +302,7 @@ class Run:
         # steps are done `again`.
         if isinstance(record, RecordError):
             return Outcome(row.line, None, failures=[(self.steps[0].label, record)])
-        results: list[Result] = [(None, None)] * len(self.steps)  # so of a step that isn't done
+        results: list[Result] = [(None, None)] * len(self.steps)  # so while a step isn't done
         first_failed = len(self.steps)
         for level in self._levels:
             # Those before a step that has failed still do their work, for their own files.

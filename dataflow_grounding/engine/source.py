@@ -299,17 +299,20 @@ class Source:
             readable = [row.data for row in whole if row.data is not None]
         if not readable:
             why = f"line {ahead[0].line}: {ahead[0].error}" if ahead else "it has no rows"
-            storage = self._storage
-            # The first step's rows may be in a file that was made of the user's own: that is named.
-            is_first_input = storage.input_path == storage.first_entry_file_name
-            shown = storage.made_of if is_first_input and storage.made_of else self.path
-            raise InputError(f"nothing to do in {shown}: {why}")
+            raise InputError(f"nothing to do in {self._users_own_path}: {why}")
         self._numbered_rows = itertools.chain(enumerate(ahead), self._numbered_rows)
         columns = list(dict.fromkeys(column for row in readable for column in row))
         for column in columns:
             if all(row.get(column) == [] for row in readable):
                 self.empty_columns.append(column)
         return columns
+
+    @property
+    def _users_own_path(self) -> str:
+        # The first step's rows may be in a file of ours, made of the user's own.
+        storage = self._storage
+        is_first_input = storage.input_path == storage.first_entry_file_name
+        return storage.made_of if is_first_input and storage.made_of else self.path
 
     def _first_readable(self, ahead: list[Row]) -> list[dict[str, Any]]:
         # Looks for a row that can be read after those `ahead`. A file is read again from its

@@ -161,13 +161,7 @@ class Summary:
         if not isinstance(column, list):
             return
         expressions = [expression for expression in column if isinstance(expression, dict)]
-        # The boxes of the first records are shown. Records end in any order: these replace later
-        # ones.
-        if len(self.shown.boxes) < SHOWN or record.place < self.shown.boxes[-1][0]:
-            lines = _box_lines(record.unique_id, expressions)
-            with_place = [(record.place, line) for line in lines]
-            in_order = sorted(self.shown.boxes + with_place, key=lambda box: box[0])
-            self.shown.boxes = in_order[:SHOWN]
+        self._show_boxes(record, expressions)
         self.shown.classes.add(record.image_id or record.unique_id, expressions)
         self.expressions["total"] += len(column)
         for expression in expressions:
@@ -177,6 +171,19 @@ class Summary:
                 self.expressions[verdict_of(expression)] += 1
                 if expression.get("status") == "none" and expression.get("rejected"):
                     self.expressions["denied"] += 1
+
+    def _show_boxes(self, record: Record, expressions: list[dict[str, Any]]) -> None:
+        # The boxes of the input's first records are shown. Records end in any order: an earlier
+        # one takes the place of a later one.
+        is_full = len(self.shown.boxes) >= SHOWN
+        if is_full:
+            last_place, _ = self.shown.boxes[-1]
+            if record.place >= last_place:
+                return
+        lines = _box_lines(record.unique_id, expressions)
+        with_place = [(record.place, line) for line in lines]
+        in_order = sorted(self.shown.boxes + with_place, key=lambda box: box[0])
+        self.shown.boxes = in_order[:SHOWN]
 
     def tell_failure(self, place: int, line: str) -> None:
         """Keep the line of a row that failed, if none before it in the input did."""

@@ -236,15 +236,8 @@ def reply_in(data: dict[str, Any], hold: float) -> Reply:
     """
     choice = _first_choice(data["choices"])
     message = choice["message"]
-    text = _text(message.get("content"))
+    text = _text_and_arguments(message)
     finish_reason = choice.get("finish_reason") or "stop"
-    # Some gateways ask for JSON by a tool (BerriAI/litellm#6741): then the arguments of its one
-    # call are the text. Next to other text both are, as nobody knows which of them counts.
-    arguments = _arguments_of_call(message)
-    if text.strip() and arguments.strip():
-        text = f"{text}\n\nThe tool call, in other words, has:\n{arguments}"
-    else:
-        text = text if text.strip() else arguments
     if text and finish_reason in ("tool_calls", "function_call"):
         finish_reason = "stop"
     # At a server with the wrong parser, a reasoning model's answer is among its thoughts.
@@ -263,6 +256,18 @@ def reply_in(data: dict[str, Any], hold: float) -> Reply:
         id=name_in_reply(data.get("id")),
         model=name_in_reply(data.get("model")),
     )
+
+
+def _text_and_arguments(message: dict[str, Any]) -> str:
+    # Some gateways ask for JSON by a tool (BerriAI/litellm#6741): then the arguments of its one
+    # call are the text. Next to other text both are, as nobody knows which of them counts.
+    text = _text(message.get("content"))
+    arguments = _arguments_of_call(message)
+    if not text.strip():
+        return arguments
+    if not arguments.strip():
+        return text
+    return f"{text}\n\nThe tool call, in other words, has:\n{arguments}"
 
 
 def _arguments_of_call(message: dict[str, Any]) -> str:
