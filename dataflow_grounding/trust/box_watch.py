@@ -57,9 +57,10 @@ class BoxWatch:
         """Settle the box format; return the run's watch, and counts of the requests that it took.
 
         All operators of a run that ask in one format, and in one `form` ("" is the usual one),
-        share a watch. It is a RunWatch, unless the serving can write boxes in no other format, or
-        in grid cells. Raises NoFit where the model's answers name no format, RunStopped, and
-        SuspectBoxes where boxes in some pictures will be poor and the watch is set to stop.
+        share a watch. It is a RunWatch where boxes might come in another format; those of some
+        servings, and those in grid cells, can't. Raises NoFit where the model's answers name no
+        format, RunStopped, and SuspectBoxes where boxes in some pictures will be poor and the watch
+        is set to stop.
         """
         from dataflow_grounding.trust.run_watch import RunWatch
 

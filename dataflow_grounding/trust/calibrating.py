@@ -110,7 +110,7 @@ def _calibrated(serving: Serving, stated: BoxFormat, start: RunStart) -> Calibra
 
 
 def shape_of_run(
-    serving: Serving, known: BoxFormat, start: RunStart, size: Size
+    serving: Serving, box_format: BoxFormat, start: RunStart, size: Size
 ) -> tuple[Shape, Counter[str]]:
     """Find out how a run's elongated pictures of a size are sent; count requests and tokens.
 
@@ -126,10 +126,10 @@ def shape_of_run(
 
     async def ask(probe: Probe, aspect: float | None) -> ProbedPicture:
         padding = SizeLimits(max_side, max_wide=aspect, max_tall=aspect)
-        [picture] = await asker.ask([probe], known, padding)
+        [picture] = await asker.ask([probe], box_format, padding)
         return picture
 
-    shape = run_blocking(lambda: asker.closing(shape_of(ask, size, drawn, known)))
+    shape = run_blocking(lambda: asker.closing(shape_of(ask, size, drawn, box_format)))
     if shape.off is None:
         how = f"padded to {shape.aspect}:1" if shape.aspect else "sent as they are"
         say(f"Pictures as elongated as {size_text(size)} are {how}.")
@@ -138,7 +138,7 @@ def shape_of_run(
 
 def measure_frames_of(
     serving: Serving,
-    known: Calibration,
+    earlier: Calibration,
     start: RunStart,
     own: OwnPictures,
     missing: Sequence[Size],
@@ -150,19 +150,19 @@ def measure_frames_of(
     """
     asker = _Asker(serving, start, own)
     format_with_all_maps, pictures = run_blocking(
-        lambda: asker.closing(add_frames(asker.ask, known.format, missing))
+        lambda: asker.closing(add_frames(asker.ask, earlier.format, missing))
     )
     answered = list(dict.fromkeys(picture.size for picture in pictures))
     refused = [size for size in missing if size not in answered]
-    limits = known.limits or SizeLimits()
+    limits = earlier.limits or SizeLimits()
     calibration = replace(
-        known,
+        earlier,
         date=utc_timestamp(),
-        requests=known.requests + len(pictures),
+        requests=earlier.requests + len(pictures),
         limits=replace(limits, frames=(*limits.frames, *answered)),
         maps=list(format_with_all_maps.maps),
-        refused=known.refused + refused,
-        sizes=known.sizes + [picture.sent for picture in pictures],
+        refused=earlier.refused + refused,
+        sizes=earlier.sizes + [picture.sent for picture in pictures],
     )
     return calibration, asker.asking.counts
 

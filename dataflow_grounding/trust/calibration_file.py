@@ -145,10 +145,10 @@ def _calibration_of(row: dict[str, Any]) -> Calibration:
         raise ValueError("another version's calibration")
     row = {**row, "maps": [map_of(one) for one in row["maps"]]}
     calibration = TypeAdapter(Calibration).validate_python(row)
-    known = calibration.format
+    box_format = calibration.format
     limits = calibration.limits or SizeLimits()
-    measured = [one.size for one in known.maps]
-    if known.scale == "px" and (not measured or {*limits.frames} != {*measured}):
+    measured = [one.size for one in box_format.maps]
+    if box_format.scale == "px" and (not measured or {*limits.frames} != {*measured}):
         raise ValueError("pixels mean nothing in a size without a map")
     # The format and the limits are tried out: a file may have been edited by hand.
     tried = [*SAMPLE_SIZES, *calibration.sizes, *limits.frames]
@@ -161,7 +161,9 @@ def _calibration_of(row: dict[str, Any]) -> Calibration:
     if any(min(limits.sent(size)) < LEAST_SIDE for size in SAMPLE_SIZES):
         raise ValueError("pictures would be sent too small to see anything")
     sample = measured[0] if measured else SAMPLE_SIZES[0]
-    if not known.boxes or not all(0 < end <= MOST_SIDE**2 for end in known.limits(sample)):
+    if not box_format.boxes or not all(
+        0 < end <= MOST_SIDE**2 for end in box_format.limits(sample)
+    ):
         raise ValueError("the format is not one of boxes in pictures")
     return calibration
 

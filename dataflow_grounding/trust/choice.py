@@ -136,10 +136,10 @@ class FormatChoice:
         self.recall(start.folder)
         counts = Counter[str]()
         sent_before = start.budget.sent
-        known = self._calibration
+        earlier = self._calibration
         may_measure = not self.pending and self._serving.takes_probes
-        if may_measure and known is not None and known.frames:
-            counts = self._measure_missing_frames(start, known)
+        if may_measure and earlier is not None and earlier.frames:
+            counts = self._measure_missing_frames(start, earlier)
         if self.pending:  # also where the calibration proved wrong just now
             counts = counts + self._calibrate(start, sent_before)
         return counts
@@ -182,7 +182,7 @@ class FormatChoice:
         else:
             self._narrow(replace(limits, max_tall=shape.aspect))
 
-    def _measure_missing_frames(self, start: RunStart, known: "Calibration") -> Counter[str]:
+    def _measure_missing_frames(self, start: RunStart, earlier: "Calibration") -> Counter[str]:
         # Measures the sizes of the run's pictures that the calibration lacks. Where it proves wrong
         # in one of them, the choice is `pending` again.
         # Imported here, as they import Pillow: most runs calibrate nothing.
@@ -195,23 +195,23 @@ class FormatChoice:
         from dataflow_grounding.trust.frames import missing_frames
 
         pictures = start.pictures()
-        limits = replace(known.limits or SizeLimits(), frames=())
+        limits = replace(earlier.limits or SizeLimits(), frames=())
         missing = missing_frames(
             pictures.sizes,
             pictures.counts,
             limits,
-            measured=known.frames,
-            refused=known.refused,
-            answered=known.sizes,
+            measured=earlier.frames,
+            refused=earlier.refused,
+            answered=earlier.sizes,
         )
         if not missing:
             return Counter()
         what_it_takes = "2 to 8 requests each tell what numbers mean in them"
-        if not known.maps:
+        if not earlier.maps:
             what_it_takes = "a request each tells whether they are answered as others are"
         say(f"Pictures are sent in further sizes, {_listed(missing)} px: {what_it_takes}.")
         try:
-            extended, counts = measure_frames_of(self._serving, known, start, pictures, missing)
+            extended, counts = measure_frames_of(self._serving, earlier, start, pictures, missing)
         except NoFit as unclear:
             say(f"The calibration doesn't hold there: {unclear}.")
             self.pending = True
@@ -222,7 +222,7 @@ class FormatChoice:
             # do. The run's folder keeps that these were refused.
             say(f"Pictures are sent in the sizes that are measured: {refused}")
             date = utc_timestamp()
-            extended = replace(known, date=date, refused=[*known.refused, *missing])
+            extended = replace(earlier, date=date, refused=[*earlier.refused, *missing])
             if start.folder:
                 extended.save(run_file(start.folder))
             return Counter()
@@ -315,24 +315,24 @@ def _named_format(serving: Serving, wanted: str | None) -> NamedFormat:
     stated = wanted or serving.box_format
     name = stated.strip().lower()
     if name not in ("auto", "calibrated"):  # a format's own name
-        known = find_box_format(stated, serving.model, serving.box_formats)
-        if _is_pixels_of_the_table(known, name):
-            return NamedFormat(known, None)
+        box_format = find_box_format(stated, serving.model, serving.box_formats)
+        if _is_pixels_of_the_table(box_format, name):
+            return NamedFormat(box_format, None)
         # A serving's class may set its format; otherwise somebody stated it.
         is_set_by_class = wanted is None and type(serving).box_format == serving.box_format
         origin = "the serving's own" if is_set_by_class else setting("vlm.box_format")
-        return NamedFormat(known, origin)
+        return NamedFormat(box_format, origin)
     if name == "auto" and candidate is not None and (_is_proof(candidate) or not candidate.boxes):
         # This raises SpecError for a model without boxes, which calibrating can't help either.
-        known = find_box_format("auto", serving.model, serving.box_formats)
-        return NamedFormat(known, "the model's name")
+        box_format = find_box_format("auto", serving.model, serving.box_formats)
+        return NamedFormat(box_format, "the model's name")
     return NamedFormat(first_format(serving), None)
 
 
-def _is_pixels_of_the_table(known: BoxFormat, name: str) -> bool:
+def _is_pixels_of_the_table(box_format: BoxFormat, name: str) -> bool:
     # Whether a family's format, named by its name in the table of formats, counts pixels. Such a
     # name proves nothing: servers reduce pictures as they like, with any model.
-    return known.scale == "px" and known == known_formats().get(name)
+    return box_format.scale == "px" and box_format == known_formats().get(name)
 
 
 def _is_proof(candidate: BoxFormat) -> bool:

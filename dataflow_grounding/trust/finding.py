@@ -238,11 +238,11 @@ class Deciding:
         return pictures_by_frame
 
 
-def is_near(size: Size, known: Sequence[Size]) -> bool:
+def is_near(size: Size, known_sizes: Sequence[Size]) -> bool:
     """Whether both sides are within SAME_SIZE of those of a known size: asking tells nothing."""
     return any(
         abs(size[0] - width) <= SAME_SIZE * width and abs(size[1] - height) <= SAME_SIZE * height
-        for width, height in known
+        for width, height in known_sizes
     )
 
 
@@ -255,16 +255,16 @@ def fit_parts(pictures: Sequence[ProbedPicture], asked: BoxFormat) -> Fit | None
     It is the `asked` one where that means the same boxes. Raises NoFit where some rectangles were
     answered in a second format.
     """
-    known = _format_in_parts(pictures, asked, order_in(pictures))
-    if known is None:
+    box_format = _format_in_parts(pictures, asked, order_in(pictures))
+    if box_format is None:
         return None
-    fit = fit_of(known, pictures)
+    fit = fit_of(box_format, pictures)
     if fit.found < MIN_FOUND * fit.asked or fit.error_share > MAX_ERROR:
         return None
     for picture, found in zip(pictures, fit.found_in, strict=True):
         if found < LEAST_OF_ONE * picture.asked:
             return None
-    _check_one_format(pictures, known)
+    _check_one_format(pictures, box_format)
     return fit
 
 
@@ -314,19 +314,19 @@ def _how_far_off(lines: Sequence[_SideLine], scale: float) -> float:
     return sum(squares) / len(squares)
 
 
-def _check_one_format(pictures: Sequence[ProbedPicture], known: BoxFormat) -> None:
+def _check_one_format(pictures: Sequence[ProbedPicture], box_format: BoxFormat) -> None:
     # Raises NoFit where some of the rectangles that the format misses are found in a second one.
-    are_missed = [off > NEAR for off in read_in(pictures, known).off]
+    are_missed = [off > NEAR for off in read_in(pictures, box_format).off]
     if sum(are_missed) < LEAST_IN_SECOND:
         return
-    for name in plain_names(known):
+    for name in plain_names(box_format):
         off_in_second = read_in(pictures, find_box_format(name, "")).off
         explained = sum(off <= NEAR_IN_SECOND for off in compress(off_in_second, are_missed))
         if explained >= LEAST_IN_SECOND:
             raise NoFit(
                 described(
                     pictures,
-                    f"the model answers in two formats: {known.name} for"
+                    f"the model answers in two formats: {box_format.name} for"
                     f" {are_missed.count(False)} rectangles, {name} for {explained}",
                 )
             )
@@ -346,17 +346,17 @@ def _suggested(pictures: Sequence[ProbedPicture], stated: BoxFormat) -> BoxForma
     order = order_in(pictures)
     if order is None:
         return stated
-    known = _format_in_parts(pictures, stated, order)
-    return known or find_box_format(f"{order}_px", "")
+    box_format = _format_in_parts(pictures, stated, order)
+    return box_format or find_box_format(f"{order}_px", "")
 
 
-def fit_of(known: BoxFormat, pictures: Sequence[ProbedPicture]) -> Fit:
+def fit_of(box_format: BoxFormat, pictures: Sequence[ProbedPicture]) -> Fit:
     """Return how well a format fits the answers; its errors are of the rectangles found alone."""
     found_in: list[int] = []
     edges_off_px: list[float] = []
     worst_shares: list[float] = []
     for picture in pictures:
-        found = [edges for edges in read_in([picture], known).edges_off if max(edges) <= NEAR]
+        found = [edges for edges in read_in([picture], box_format).edges_off if max(edges) <= NEAR]
         found_in.append(len(found))
         for edges_off in found:
             width, height = picture.shown
@@ -368,7 +368,7 @@ def fit_of(known: BoxFormat, pictures: Sequence[ProbedPicture]) -> Fit:
         error_px = round(statistics.mean(edges_off_px), 2)
         error_share = round(statistics.median(worst_shares), 5)
     asked = sum(picture.asked for picture in pictures)
-    return Fit(known, error_px, error_share, found_in, asked)
+    return Fit(box_format, error_px, error_share, found_in, asked)
 
 
 def described(pictures: Sequence[ProbedPicture], why: str) -> str:
@@ -394,7 +394,7 @@ async def ask_frames(
     ask: AskProbes, asked: BoxFormat, frames: Sequence[Size], layouts: Sequence[int]
 ) -> dict[Size, list[ProbedPicture]]:
     """Ask about each frame in these layouts; return the pictures that weren't refused, by frame.
-    A frame of which all were refused is left out.
+    A frame whose pictures were all refused is left out.
     """
     answered: dict[Size, list[ProbedPicture]] = {}
     probes = [probe_of(size, layout) for size in frames for layout in layouts]
@@ -439,21 +439,21 @@ async def measure_frames(
 
 
 async def add_frames(
-    ask: AskProbes, known: BoxFormat, missing: Sequence[Size]
+    ask: AskProbes, box_format: BoxFormat, missing: Sequence[Size]
 ) -> tuple[BoxFormat, list[ProbedPicture]]:
     """Measure the missing frames; return the format with all maps, and the pictures answered.
 
     Parts of the side have no maps, but the answers have to fit. Raises NoFit where those in a frame
     lie on no line, or are no parts of the side.
     """
-    if known.scale != "px":
-        answered = await ask_frames(ask, known, missing, layouts=[0])
+    if box_format.scale != "px":
+        answered = await ask_frames(ask, box_format, missing, layouts=[0])
         pictures = list(chain.from_iterable(answered.values()))
-        fit = fit_parts(pictures, known) if pictures else None
-        if pictures and (fit is None or fit.format != known):
-            raise NoFit(described(pictures, f"the answers are not in {known.name}"))
-        return known, pictures
-    asked = find_box_format(f"{known.order}_px", "")
+        fit = fit_parts(pictures, box_format) if pictures else None
+        if pictures and (fit is None or fit.format != box_format):
+            raise NoFit(described(pictures, f"the answers are not in {box_format.name}"))
+        return box_format, pictures
+    asked = find_box_format(f"{box_format.order}_px", "")
     answered = await ask_frames(ask, asked, missing, FIRST_LAYOUTS)
     maps, pictures = await measure_frames(ask, asked, answered)
-    return format_in_frames(known.order, [*known.maps, *maps]), pictures
+    return format_in_frames(box_format.order, [*box_format.maps, *maps]), pictures

@@ -75,7 +75,7 @@ def sizes_to_check(sizes: Sequence[Size], *, in_frames: bool) -> list[Size]:
 
 
 def picture_kind(image: Image) -> PictureKind:
-    """Return a picture's kind as checks have it: a server may read PNGs otherwise than JPEGs."""
+    """Return a picture's kind for checks; a server may read PNGs otherwise than JPEGs."""
     size = image.sent_size
     # each frame has a different map
     return size if image.limits.frames else kind_of(size), image.sent_media_type
@@ -89,16 +89,16 @@ def picture_of_each_kind(
     It has the commonest size of its kind or, if boxes are in pixels, the largest: servers reduce
     these first. A picture that can't be read is left out: its record fails when its turn comes.
     """
-    path_of: dict[Size, str] = {}
+    path_by_size: dict[Size, str] = {}
     for size, path in zip(pictures.sizes, pictures.examples, strict=False):
-        path_of.setdefault(limits.sent(size), path)
-    sizes = list(path_of)
+        path_by_size.setdefault(limits.sent(size), path)
+    sizes = list(path_by_size)
     if asked.scale == "px" and not asked.maps:
-        sizes.sort(key=lambda size: -max(size))
+        sizes.sort(key=max, reverse=True)
     images = []
     for size in sizes_to_check(sizes, in_frames=bool(limits.frames)):
-        path = path_of[size]
-        # an address is opened only if it is in one of the folders; the run's rows may name this one
+        path = path_by_size[size]
+        # An address is opened only where a folder allows it; one that the run's rows name is fine.
         folders = (path,) if "://" in path else ()
         with suppress(GroundingError):
             record = Record({"image_path": path}, folders)

@@ -46,22 +46,22 @@ class Shape:
         return is_same_way and other_aspect >= NEARLY * own_aspect
 
 
-async def shape_of(ask: AskPadded, size: Size, drawn: Size, known: BoxFormat) -> Shape:
+async def shape_of(ask: AskPadded, size: Size, drawn: Size, box_format: BoxFormat) -> Shape:
     """Find out how elongated pictures of a size are sent; probe pictures are of size `drawn`."""
     unpadded = []
     for layout in (0, INNER):  # two have to miss: of noise, one does now and then
         picture = await ask(probe_of(drawn, layout), None)
-        if not picture.refused and showing_of([picture], known).kind != "misses":
+        if not picture.refused and showing_of([picture], box_format).kind != "misses":
             return Shape(size)
         unpadded.append(picture)
     for aspect in PADDINGS:
         picture = await ask(probe_of(drawn, INNER), aspect)
-        if showing_of([picture], known).kind == "fits":
+        if showing_of([picture], box_format).kind == "fits":
             return Shape(size, aspect)
     usual = await ask(probe_of(reduced_to(SIZES[0], max(drawn))), None)
-    rectangles = read_in(unpadded, known)
+    rectangles = read_in(unpadded, box_format)
     # Without any answer, or where boxes are wrong in a usual shape too, it isn't the shape: the
     # standing check says what it is.
-    if not rectangles.read or showing_of([usual], known).kind != "fits":
+    if not rectangles.read or showing_of([usual], box_format).kind != "fits":
         return Shape(size)
     return Shape(size, off=rectangles.median_off)

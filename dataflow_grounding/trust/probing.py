@@ -99,10 +99,10 @@ class Probing:
 
     def __init__(self, asked: BoxFormat) -> None:
         self.as_asked = 0  # pictures that were answered so
-        self.cleared = 0  # those that were not, though further copies of them were
+        self.cleared = 0  # pictures that missed, though further copies of them fit
         self._asked = asked
         self._pictures = 0  # that were answered, without those that confirm a miss
-        # the clear misses among those that were cleared, and among their copies
+        # clear misses among the pictures that were cleared, and among their copies
         self._odd: list[_Odd] = []
         self._rectangles: deque[Rectangles] = deque(maxlen=COMPARED)
         # Two in succession are never the same.

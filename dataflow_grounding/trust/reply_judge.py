@@ -392,9 +392,9 @@ def _index_of_single_boxes(boxes: Sequence[SeenBox]) -> dict[str, int]:
 
 
 def _nearness(first: Bbox, second: Bbox, edge: float) -> float:
-    # The logarithm of how much likelier two boxes lie so if they are of one thing. Such ones differ
-    # by a normal error on each edge, of standard deviation `edge`, but for MOVED_SHARE of them;
-    # those of different things may be anywhere.
+    # The logarithm of how much likelier two boxes lie so if they are of one thing. Boxes of one
+    # thing differ by a normal error on each edge, of standard deviation `edge`, except for the
+    # MOVED_SHARE that has moved. Boxes of different things may be anywhere.
     density = 1.0
     for a, b in zip(first, second, strict=True):
         density *= math.exp(-(((a - b) / edge) ** 2) / 2) / (edge * math.sqrt(2 * math.pi))

@@ -144,7 +144,7 @@ class RunWatch(BoxWatch):
         return answer
 
     async def ready(self, ask: Ask, image: Image) -> None:
-        """Wait until requests may be sent: for the first check, and for that of a new kind.
+        """Wait until requests may be sent: after the first check, and that of a new picture kind.
 
         Raises SuspectBoxes, RunStopped.
         """
@@ -372,8 +372,9 @@ class RunWatch(BoxWatch):
             raise SuspectBoxes(self._stop_message)
 
     def _suspect(self, message: str, *, sent_alone: bool = False) -> None:
-        # Stops the run, or warns and marks the open records; `sent_alone` is as OpenReplies.mark
-        # has it. The next call in this process begins without what is known of the format.
+        # Stops the run, or warns and marks the open records: with `sent_alone`, only those for
+        # which this run has sent. The next call in this process begins without what is known of the
+        # format.
         self.suspicion = message
         what_became = watch_messages.of_what_became(
             self.known.answers,

@@ -157,7 +157,7 @@ def is_further_off(off: Sequence[float], usual: Sequence[float]) -> bool:
     return ways <= LEAST_CHANCE * math.comb(all_of_both, new)
 
 
-def read_in(pictures: Sequence[ProbedPicture], known: BoxFormat) -> Rectangles:
+def read_in(pictures: Sequence[ProbedPicture], box_format: BoxFormat) -> Rectangles:
     """Read the answered rectangles in a format; what it can't read is far from any rectangle."""
     read: list[Bbox] = []
     drawn: list[Bbox] = []
@@ -166,8 +166,8 @@ def read_in(pictures: Sequence[ProbedPicture], known: BoxFormat) -> Rectangles:
             if not answer.usable:
                 continue
             # a grid's cells are named by a family's special tokens alone
-            cant_be_read = known.scale == "grid_32" and answer.family is None
-            box = (0.0, 0.0, 0.0, 0.0) if cant_be_read else picture.in_pixels(answer, known)
+            cant_be_read = box_format.scale == "grid_32" and answer.family is None
+            box = (0.0, 0.0, 0.0, 0.0) if cant_be_read else picture.in_pixels(answer, box_format)
             read.append(_in_parts(ordered(box), picture.shown))
             drawn.append(_in_parts(answer.asked, picture.shown))
     return Rectangles(read, drawn)
@@ -203,7 +203,7 @@ def _ends(pictures: Sequence[Rectangles], near: RoughLine | None = None) -> list
 
 
 def drift_of(pictures: Sequence[Rectangles]) -> str | None:
-    """Return what `shift_of` does for pictures in each of which alone boxes are as asked."""
+    """Return what `shift_of` does, where each picture alone is answered as asked."""
     return shift_of(pictures, AS_ASKED)
 
 

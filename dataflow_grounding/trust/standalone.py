@@ -98,9 +98,9 @@ def calibrate(client: Client | Serving, *, max_workers: int = 4) -> CalibratedFo
     options = RunOptions()
     start = RunStart(options, budget_of(options), folder=None, pictures=OwnPictures)
     calibration, _, _ = calibrate_serving(serving, first_format(serving), start)
-    known = calibration.format
+    box_format = calibration.format
     return CalibratedFormat(
-        **{one.name: getattr(known, one.name) for one in fields(known)},
+        **{one.name: getattr(box_format, one.name) for one in fields(box_format)},
         sizes=calibration.limits,
         error_px=calibration.error_px,
         requests=calibration.requests,
