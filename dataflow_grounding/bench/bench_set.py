@@ -66,8 +66,8 @@ def captions(gold: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def questions(gold: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return a row of each picture with its phrases, in alphabetical order: in the gold, those that
-    are there come before those that aren't, which would be a hint.
+    """Return a row of each picture with its phrases, in alphabetical order. The gold's order would
+    be a hint: phrases that are in the picture come first there.
     """
     rows = captions(gold)
     for row, record in zip(rows, gold, strict=True):

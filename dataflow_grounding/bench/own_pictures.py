@@ -20,9 +20,9 @@ LEAST = 8
 
 
 def own_set(folder: str, gold: str) -> PictureSet:
-    """Return the pictures of a folder that `gold`, a file of records or a results folder, has
-    phrases for, in its order. Of several records of a picture, the first counts; of a reviewed
-    file, what was found right. Raises InputError where there are fewer than LEAST.
+    """Return the pictures of a folder for which `gold`, a file of records or a results folder, has
+    phrases. They are in gold's order. Of several records of a picture, the first counts. Of a
+    reviewed file, what was found right counts. Raises InputError where there are fewer than LEAST.
     """
     if not os.path.isdir(folder):
         raise InputError(f"no folder {folder}: name that of your pictures with --pictures")

@@ -32,8 +32,9 @@ def _counts(summary: Summary, pictures: int) -> dict[str, Any]:
         "unreadable": summary.requests["unreadable"],
         "unchecked": summary.expressions["not checked"],
     }
-    # Without any, the figures of a file stay those that earlier versions state.
-    return counts | unreadable_facts(summary.requests) if counts["unreadable"] else counts
+    if not counts["unreadable"]:  # a file then has the same figures as in earlier versions
+        return counts
+    return counts | unreadable_facts(summary.requests)
 
 
 def _figures(

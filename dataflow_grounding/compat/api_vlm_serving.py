@@ -68,9 +68,9 @@ class ServingForDataFlow:
         """Return a text for each input, in order.
 
         Args:
-            user_inputs: With `image_inputs`, DataFlow-MM's prompts. Without them, DataFlow's paths
-                of pictures, of each of which `system_prompt` is asked; where none names a file or a
-                picture, prompts about none.
+            user_inputs: With `image_inputs`, DataFlow-MM's prompts. Without them, paths of
+                pictures, as DataFlow takes them: `system_prompt` is asked of each. Where none is a
+                path of a file or picture, they are prompts about no picture.
             system_prompt: The question about pictures at paths, by default "Describe the image in
                 detail."; else the system message of each prompt, by default "You are a helpful
                 assistant."

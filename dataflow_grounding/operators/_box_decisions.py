@@ -118,7 +118,7 @@ def decided(
     if expression["instances"] and not kept:
         result["status"] = "none"
     elif expression.get("status") not in STATUSES:
-        # Nothing has looked for it but this check, as of a class without a proposal.
+        # Nothing but this check has looked for it. A class without a proposal is such a one.
         without_boxes = "none" if presence.there is False else "ambiguous"
         result["status"] = "grounded" if kept else without_boxes
     return _with_conclusion(result, presence, boxes)
@@ -214,8 +214,8 @@ def with_found(expression: Expression, new_instances: Sequence[dict[str, Any]]) 
     check = check_of(expression)
     instances = list(expression["instances"])
     boxes = list(check["boxes"])
-    known = [*instances, *rejected_of(expression)]
-    taken_ids = {str(instance.get("bbox_id")) for instance in known}
+    known_instances = [*instances, *rejected_of(expression)]
+    taken_ids = {str(instance.get("bbox_id")) for instance in known_instances}
     all_ids = (f"{expression['expression_id']}.{number}" for number in itertools.count())
     free_ids = (bbox_id for bbox_id in all_ids if bbox_id not in taken_ids)
     for instance, bbox_id in zip(new_instances, free_ids, strict=False):

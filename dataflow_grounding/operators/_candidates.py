@@ -21,14 +21,14 @@ OTHER_IMAGE = "other_image"
 
 def candidates_of(
     record: Record,
-    own: Sequence[Expression],
+    own_expressions: Sequence[Expression],
     changed: Sequence[Changed],
     others: Sequence[str],
 ) -> list[Expression]:
     """Return the candidates as expressions without boxes, the kinds of change taking turns."""
     fields_by_change: dict[str, list[dict[str, Any]]] = {}
     for place, change, text in changed:
-        from_id = own[place]["expression_id"]
+        from_id = own_expressions[place]["expression_id"]
         fields = {"text": text, "change": change, "changed_from": from_id}
         fields_by_change.setdefault(change, []).append(fields)
     made_keys = {class_key(answer.text) for answer in changed}
@@ -40,14 +40,14 @@ def candidates_of(
     for one_of_each in itertools.zip_longest(*fields_by_change.values()):
         in_turn += [fields for fields in one_of_each if fields is not None]
     candidates = []
-    for free_id, fields in zip(_free_ids(record, own), in_turn, strict=False):
+    for free_id, fields in zip(_free_ids(record, own_expressions), in_turn, strict=False):
         negative: Expression = {"expression_id": free_id, "source": NEGATIVE, **fields}
         candidates.append({**negative, "char_span": None, "instances": [], "status": "none"})
     return candidates
 
 
-def _free_ids(record: Record, own: Sequence[Expression]) -> Iterator[str]:
-    taken_ids = {expression["expression_id"] for expression in own}
+def _free_ids(record: Record, own_expressions: Sequence[Expression]) -> Iterator[str]:
+    taken_ids = {expression["expression_id"] for expression in own_expressions}
     for number in itertools.count():
         free_id = f"{record.unique_id}#n{number}"
         if free_id not in taken_ids:
@@ -70,8 +70,8 @@ def of_other_images(
     record: Record, phrases: Sequence[str], count: int, image_texts: Collection[str]
 ) -> list[str]:
     """Return up to `count` of the phrases that occur in no text about the record's image. They are
-    chosen as if at random, but always alike for a record: those whose digest with its id is the
-    least, so that most records keep theirs where phrases are added later.
+    chosen as if at random: by the least digest of the record's id and the phrase. So a record
+    always gets the same ones, and most records keep theirs where phrases are added later.
     """
     text_keys = [class_key(text) for text in image_texts]
     ranked = []

@@ -19,13 +19,13 @@ PLACES_A_SIDE = 5  # that are tried, in a grid over the picture
 
 
 class FalseBox(NamedTuple):
-    """A box that is none of its phrase's; `place` is that of the expression in its record."""
+    """A box in an empty place; `place` is the index of its expression in the record."""
 
     place: int
     bbox: Bbox
 
     def among(self, expression_by_place: Mapping[int, Expression]) -> dict[int, Expression]:
-        """Return the expressions, that of this box with it as its last one."""
+        """Return the expressions; the one at `place` has this box as its last one."""
         expression = expression_by_place[self.place]
         instances = [*expression["instances"], {"bbox": list(self.bbox)}]
         return {**expression_by_place, self.place: {**expression, "instances": instances}}

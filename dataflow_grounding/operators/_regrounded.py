@@ -131,8 +131,7 @@ def _was_right(expression: dict[str, Any], size: Size) -> bool:
 def _before_asking(
     expression: Mapping[str, Any], regions: Sequence[Mapping[str, Any]]
 ) -> Mapping[str, Any]:
-    # The expression as DoubleChecker found it: its text and its boxes, those of the regions that it
-    # named.
+    # The expression as DoubleChecker found it. Its boxes were those of the regions that it named.
     before = _said(expression).get("before")
     if not isinstance(before, dict) or not isinstance(before.get("text"), str):
         return expression

@@ -39,8 +39,8 @@ class LooksCloser(BoxOperator):
         ask: Ask,
         samples: Sequence[int] = (0,),
     ) -> list[dict[str, Any]]:
-        """Return instances with the small ones asked for again in an enlarged part of the image. Of
-        those that are nearly the same then, by `merge_iou`, the one with the best score stays.
+        """Return instances with the small ones asked for again in an enlarged part of the image.
+        Where some are nearly the same then, by `merge_iou`, the one with the best score stays.
         """
 
         async def look_closer(instance: dict[str, Any]) -> dict[str, Any]:

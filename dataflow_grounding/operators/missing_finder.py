@@ -103,8 +103,8 @@ class MissingFinder(BoxOperator):
 
 
 def _new_ones(expression: Expression, answer: Found) -> list[dict[str, Any]]:
-    known = [*expression["instances"], *rejected_of(expression)]
-    boxes = [box_of(instance["bbox"]) for instance in known]
+    known_instances = [*expression["instances"], *rejected_of(expression)]
+    boxes = [box_of(instance["bbox"]) for instance in known_instances]
     new = []
     for instance in answer.instances:
         bbox = box_of(instance["bbox"])

@@ -106,20 +106,24 @@ class NegativePhraser(BoxOperator):
         Those of other images have no `changed_from`. The update is Partial where an answer can't be
         had: the record goes on without what it was about.
         """
-        own = read_expressions(record, self.keys.expressions)
+        own_expressions = read_expressions(record, self.keys.expressions)
         image = open_image(record, self.keys.image, self.serving.image_limits)
-        image_texts = [*texts_of(own), *types_of(record, self.keys.regions)]
+        image_texts = [*texts_of(own_expressions), *types_of(record, self.keys.regions)]
         image_texts.append(str(record.get(self.keys.caption) or ""))
-        wanted = SPARE * self._lacking_count(own)
-        others = of_other_images(record, self.phrases, ceil(wanted / SHARE_OF_OTHERS), image_texts)
+        wanted_count = SPARE * self._lacking_count(own_expressions)
+        others = of_other_images(
+            record, self.phrases, ceil(wanted_count / SHARE_OF_OTHERS), image_texts
+        )
         changed: list[Changed] = []
         failed: RecordError | None = None
         try:
-            changed = await self._changed_phrases(image, own, wanted - len(others), ask)
+            changed = await self._changed_phrases(
+                image, own_expressions, wanted_count - len(others), ask
+            )
         except RecordError as error:
             failed = error
         changed = without_named(image_texts, changed)
-        candidates = candidates_of(record, own, changed, others)
+        candidates = candidates_of(record, own_expressions, changed, others)
         kept: list[Expression] = []
         left_out: list[Expression] = []
         for batch in batched(candidates, PHRASES_AT_ONCE):
@@ -129,24 +133,24 @@ class NegativePhraser(BoxOperator):
                 failed = error
                 reasons = ["not looked for"] * len(batch)
             for candidate, reason in zip(batch, reasons, strict=True):
-                if not reason and len(kept) < self._lacking_count(own):
+                if not reason and len(kept) < self._lacking_count(own_expressions):
                     kept.append(candidate)
                 else:
                     left_out.append({**candidate, "reason": reason or "enough are kept"})
         update = {
-            self.keys.output: [*own, *kept],
+            self.keys.output: [*own_expressions, *kept],
             self.keys.candidates: left_out,
         }
         return Partial(update, failed) if failed else update
 
     async def _changed_phrases(
-        self, image: Image, own: Sequence[Expression], count: int, ask: Ask
+        self, image: Image, own_expressions: Sequence[Expression], count: int, ask: Ask
     ) -> list[Changed]:
-        places = _places_with_boxes(own)
+        places = _places_with_boxes(own_expressions)
         if not places or not count:
             return []
         changed = await ask(
-            negative_phrases(image, [own[place]["text"] for place in places], count)
+            negative_phrases(image, [own_expressions[place]["text"] for place in places], count)
         )
         # The answer's places are among the phrases that were sent: return those in the record.
         return [answer._replace(place=places[answer.place]) for answer in changed]

@@ -382,17 +382,17 @@ class Operator(plan.Annotator, ABC):
         form = before.asking
         if asking is not None:
             form = form_of(asking)
-        own = dict(prompts or {})
+        own_prompts = dict(prompts or {})
         if prompt is not None:
             if len(self.tasks) != 1:
                 raise SpecError(
                     f"{type(self).__name__} asks {' and '.join(self.tasks) or 'nothing'}: name the"
                     " task of the prompt, as in prompts={'phrase_grounding': …}"
                 )
-            own[self.tasks[0]] = prompt
+            own_prompts[self.tasks[0]] = prompt
         operator = copy.copy(self)
         operator.wording = Wording(
-            {**before.prompts, **own},
+            {**before.prompts, **own_prompts},
             guidance or before.guidance,
             {**before.definitions, **(definitions or {})},
             form,

@@ -93,8 +93,8 @@ class TileGrounder(PhraseGrounder):
         answers: list[Found] = []
         for phrases in batched(texts, self.phrases_per_request):
             pictures = [image, *tiles]
-            found = await all_done(self.ground(picture, phrases, ask) for picture in pictures)
-            for in_image, *in_tiles in zip(*found, strict=True):
+            found_by_picture = await all_done(self.ground(one, phrases, ask) for one in pictures)
+            for in_image, *in_tiles in zip(*found_by_picture, strict=True):  # of each phrase
                 answers.append(self._joined(image, in_image, tiles, in_tiles))
         return {
             self.keys.output: with_answers(expressions, answers, ask),
@@ -117,7 +117,7 @@ class TileGrounder(PhraseGrounder):
         # Several things may well fill a tile: that is no doubt.
         doubts = [found.doubt for found in in_tiles if found.doubt != SEVERAL_EVERYWHERE]
         doubt = next(filter(None, [in_image.doubt, *doubts]), "")
-        if not instances:  # none in the tiles doesn't say why
+        if not instances:  # the answer about the whole image says why
             return replace(in_image, doubt=doubt)
         own_doubts = [found.own_doubt for found in (in_image, *in_tiles)]
         if any(thing.is_cut for thing in things):

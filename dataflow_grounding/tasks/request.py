@@ -186,8 +186,8 @@ class Request(Generic[T]):
 
     @property
     def messages(self) -> list[Turn]:
-        """The turns before it, without those of the system, then its own text, with the pictures
-        that are in none of these turns.
+        """The turns before it, but not the system's; then its own text, with the pictures that no
+        turn has.
         """
         count_in_turns = sum(len(turn.images) for turn in self.turns)
         own_images = self.images[count_in_turns:]

@@ -121,8 +121,8 @@ def forms_with_prompt(prompt_name: str) -> list[str]:
 
 
 def form_of(asking: "str | Mapping[str, Any] | AskingForm") -> AskingForm:
-    """Return a form by its name, or by its parts: `{from: json, thinking: off}`. What these leave
-    out is that of the form `from`, or of "auto".
+    """Return a form by its name, or by its parts: `{from: json, thinking: off}`. Parts that are
+    left out are those of the form `from`, or of "auto".
     """
     if isinstance(asking, AskingForm):
         return asking
