@@ -373,8 +373,7 @@ class BoxFormat:
 
 
 def _has_shape_of(original: Size, sent: Size) -> bool:
-    # Sides may be off by rounding: the height by `sent`'s shape from the original's width, or the
-    # width from its height.
+    # One side is what the other side and the shape of `sent` make it, but for rounding.
     expected_width = original[1] * sent[0] / sent[1]
     expected_height = original[0] * sent[1] / sent[0]
     fits_across = abs(original[0] - expected_width) <= 1 + 0.02 * expected_width

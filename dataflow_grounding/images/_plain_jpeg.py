@@ -85,10 +85,10 @@ def _size_in(frame: bytes) -> Size | None:
 
 
 def _orientation_in(segment: bytes) -> int | None:
-    # Pillow looks for it in XMP where EXIF has none.
+    # None where EXIF states none, or more than one: Pillow has more rules for these, such as XMP.
     tiff = segment.removeprefix(EXIF_NAME)
     order = _BYTE_ORDERS.get(tiff[:4])
-    if order is None or len(tiff) == len(segment):
+    if order is None or not segment.startswith(EXIF_NAME):
         return None
     directory = int.from_bytes(tiff[4:8], order)
     fields = int.from_bytes(tiff[directory : directory + 2], order)

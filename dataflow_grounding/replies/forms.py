@@ -226,7 +226,7 @@ class _FormReader:
             if why is not None:
                 return why
         if after and not self.parsed.boxes:
-            # in whichever words: that no picture came, or that it is black (sglang issue 6583)
+            # it may be that no picture came, or that it is black (sglang issue 6583)
             return "more is said after an answer without boxes"
         if points_back(after):
             return "they point back at it"

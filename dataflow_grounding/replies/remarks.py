@@ -437,18 +437,18 @@ def _other_unit_or_word(sentence: str, asked: Asked, highest_count: int) -> str 
         sentence = pattern.sub(" ", sentence)
     if not sentence.isascii():
         sentence = _parts("filler_parts", f"unit_parts_of_{units}").sub(" ", sentence)
-    known = _words("fillers") | _words(f"units_of_{units}")
     for whole in _WORD.findall(sentence):
         word: str = whole.removesuffix("'s")
         if word[0].isdigit():
             is_count = word.isdecimal() and int(word) <= highest_count
-            is_known = word[-1] != "%" and (is_count or float(word) in asked.numbers)
+            is_right = word[-1] != "%" and (is_count or float(word) in asked.numbers)
         elif word in ("%", "percent", "percentage", "percentages"):
-            is_known = asked.scale == 100
+            is_right = asked.scale == 100
+        elif word in _words("units_of_pixels") | _words("units_of_parts"):
+            is_right = word in _words("fillers") | _words(f"units_of_{units}")
         else:
-            is_unit = word in _words("units_of_pixels") | _words("units_of_parts")
-            is_known = word in known or (is_neutral(word) and not is_unit) or word == _THING
-        if not is_known:
+            is_right = word in _words("fillers") or is_neutral(word) or word == _THING
+        if not is_right:
             return word
     return None
 
