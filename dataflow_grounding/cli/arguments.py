@@ -16,6 +16,15 @@ from dataflow_grounding.engine.summary import Summary
 
 F = TypeVar("F", bound=Callable[..., Any])
 _MOST_RECORDS = 10**12  # that a pilot may have
+Completed = Callable[[click.Context, click.Parameter, str], list[str]]  # as click asks for it
+
+any_path = click.Path(readable=False)
+"""The type of a path, which shells complete; whether it is there is looked at later."""
+
+
+def completed_from(names: Iterable[str]) -> Completed:
+    """Return what makes shells complete an option's value from these names."""
+    return lambda ctx, parameter, typed: [name for name in names if name.startswith(typed)]
 
 
 def spec_option_for(what: str) -> Callable[[F], F]:
@@ -24,7 +33,7 @@ def spec_option_for(what: str) -> Callable[[F], F]:
     """
     names = ("-e", "--experiment_spec", "--experiment_spec_file", "spec_paths")
     text = f"{what}; given several times, later ones override earlier ones."
-    option = click.option(*names, multiple=True, metavar="SPEC", help=text)
+    option = click.option(*names, multiple=True, metavar="SPEC", type=any_path, help=text)
     return lambda command: option(only_answers()(command))
 
 
@@ -35,6 +44,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 image_root_option = click.option(
     "--image-root",
     metavar="DIR",
+    type=any_path,
     help="Where the pictures are, if they have moved since the run.",
 )
 

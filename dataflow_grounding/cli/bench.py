@@ -23,6 +23,7 @@ from dataflow_grounding.bench.page import (
 from dataflow_grounding.bench.running import Bench, measure, write_document
 from dataflow_grounding.bench.ways import OWN_USUAL, USUAL, WAYS
 from dataflow_grounding.cli.arguments import (
+    any_path,
     json_option,
     overrides_argument,
     spec_option_for,
@@ -54,6 +55,7 @@ def _ways(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
     "-o",
     "folder",
     metavar="DIR",
+    type=any_path,
     help="Where bench.json, bench.html and each way's results go; a bench in it resumes."
     "  [default: bench_results; with --gold bench_own]",
 )
@@ -66,9 +68,15 @@ def _ways(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
 @click.option(
     "--pictures",
     metavar="N|DIR",
+    type=any_path,
     help="Only the first N pictures of each kind; with --gold, the folder of your pictures.",
 )
-@click.option("--gold", metavar="FILE", help="Records with the right boxes of your own pictures.")
+@click.option(
+    "--gold",
+    metavar="FILE",
+    type=any_path,
+    help="Records with the right boxes of your own pictures.",
+)
 @json_option
 @overrides_argument
 @click.pass_context

@@ -9,6 +9,7 @@ from dataflow_grounding._util.files import within
 from dataflow_grounding.cli.arguments import (
     Range,
     answer,
+    any_path,
     image_root_option,
     json_option,
 )
@@ -31,11 +32,12 @@ from dataflow_grounding.review import report_results
 
 
 @click.command("eval")
-@click.argument("results", nargs=-1, required=True, metavar="PRED [PRED2]")
+@click.argument("results", nargs=-1, required=True, metavar="PRED [PRED2]", type=any_path)
 @click.option(
     "--gold",
     required=True,
     metavar="FILE",
+    type=any_path,
     help="Records with the right boxes, in the record schema.",
 )
 @click.option(
@@ -53,6 +55,7 @@ from dataflow_grounding.review import report_results
     "-o",
     "out",
     metavar="FOLDER",
+    type=any_path,
     help="Write figures and a page of the worst cases into FOLDER.",
 )
 @image_root_option
@@ -109,8 +112,8 @@ def _write_worst_cases(out: str, results: str, run: Evaluation, image_root: str 
 
 
 @click.command("agree")
-@click.argument("first", metavar="A")
-@click.argument("second", metavar="B")
+@click.argument("first", metavar="A", type=any_path)
+@click.argument("second", metavar="B", type=any_path)
 @json_option
 def agree_command(first: str, second: str, as_json: bool) -> None:
     """Show how far two annotators agree: A and B are folders or annotations files of the same

@@ -12,6 +12,7 @@ import click
 from dataflow_grounding._util.terminal import counted, say, say_json
 from dataflow_grounding.boxes.class_table import class_lines
 from dataflow_grounding.cli.arguments import (
+    any_path,
     combined,
     image_root_option,
     json_option,
@@ -51,9 +52,14 @@ _keep_rejected = click.option(
 
 
 @click.command("split")
-@click.argument("results", metavar="RESULTS")
+@click.argument("results", metavar="RESULTS", type=any_path)
 @click.option(
-    "-o", "out", required=True, metavar="DIR", help="The folder to make, with one file per part."
+    "-o",
+    "out",
+    required=True,
+    metavar="DIR",
+    type=any_path,
+    help="The folder to make, with one file per part.",
 )
 @click.option(
     "--ratios",
@@ -150,7 +156,7 @@ def _weights_of_parts(ratios: str) -> dict[str, float]:
 
 
 @click.command("stats")
-@click.argument("results", metavar="RESULTS…", nargs=-1, required=True)
+@click.argument("results", metavar="RESULTS…", type=any_path, nargs=-1, required=True)
 @_keep_rejected
 @click.option("--all", "all_figures", is_flag=True, help="Also show empty figures.")
 @_of_data_sets
@@ -288,7 +294,7 @@ def _rules_with_prefixes(
 
 
 @click.command("lint")
-@click.argument("data", metavar="DATA")
+@click.argument("data", metavar="DATA", type=any_path)
 @click.option(
     "--select",
     callback=_rules_with_prefixes,

@@ -18,7 +18,9 @@ from dataflow_grounding._util.terminal import counted, say, say_json
 from dataflow_grounding.cli.arguments import (
     Range,
     answer,
+    any_path,
     combined,
+    completed_from,
     image_root_option,
     json_option,
     mention_reviewed_file,
@@ -71,6 +73,7 @@ _writing_options = combined(
         "out",
         required=True,
         metavar="PATH",
+        type=any_path,
         help="A folder, or only the data file if PATH has its ending.",
     ),
     click.option(
@@ -159,10 +162,23 @@ _LOOKED_FOR = 50  # pictures of an import, to see whether their folder is right
     "format",
     required=True,
     metavar="F",
+    shell_complete=completed_from(FORMATS),
     help=f"{', '.join(FORMATS)}, or your module:Class.",
 )
-@click.option("-o", "out", required=True, metavar="RESULTS", help="The results folder to write.")
-@click.option("--image-root", metavar="DIR", help="Where the pictures are, if not next to PATH.")
+@click.option(
+    "-o",
+    "out",
+    required=True,
+    metavar="RESULTS",
+    type=any_path,
+    help="The results folder to write.",
+)
+@click.option(
+    "--image-root",
+    metavar="DIR",
+    type=any_path,
+    help="Where the pictures are, if not next to PATH.",
+)
 @_set_option
 @click.option("--strict", is_flag=True, help="Stop at the first entry that can't be read.")
 @json_option
@@ -261,8 +277,22 @@ def _with_classes(record: Mapping[str, Any], names: Sequence[str]) -> dict[str, 
 
 @click.command("convert")
 @click.argument("path", type=click.Path(exists=True))
-@click.option("--from", "source_name", required=True, metavar="F", help="The source format.")
-@click.option("--to", "format", required=True, metavar="G", help="The target format.")
+@click.option(
+    "--from",
+    "source_name",
+    required=True,
+    metavar="F",
+    shell_complete=completed_from(FORMATS),
+    help="The source format.",
+)
+@click.option(
+    "--to",
+    "format",
+    required=True,
+    metavar="G",
+    shell_complete=completed_from(WRITTEN),
+    help="The target format.",
+)
 @_set_option
 @_writing_options
 def convert(
@@ -303,12 +333,13 @@ def convert(
 
 
 @click.command("export")
-@click.argument("results", metavar="RESULTS")
+@click.argument("results", metavar="RESULTS", type=any_path)
 @click.option(
     "--format",
     "format",
     required=True,
     metavar="F",
+    shell_complete=completed_from(WRITTEN),
     help=f"{', '.join(WRITTEN)}, or your module:Class.",
 )
 @_writing_options

@@ -9,7 +9,7 @@ import click
 from dataflow_grounding._util.environment import cache_folder
 from dataflow_grounding._util.errors import GroundingError, SpecError, errors_as
 from dataflow_grounding._util.terminal import counted, say, say_json
-from dataflow_grounding.cli.arguments import check_writable, spec_option_for
+from dataflow_grounding.cli.arguments import any_path, check_writable, spec_option_for
 from dataflow_grounding.engine.options import RunOptions, current_options
 from dataflow_grounding.engine.plan import holding
 from dataflow_grounding.jobs.serving_of_spec import serving_from_environment
@@ -18,13 +18,14 @@ from dataflow_grounding.operators import PhraseGrounder
 
 
 @click.command("ground")
-@click.argument("image", metavar="IMAGE")
+@click.argument("image", metavar="IMAGE", type=any_path)
 @click.argument("phrases", nargs=-1, required=True, metavar="PHRASE...")
 @spec_option_for("Use the vlm block of this spec")
 @click.option(
     "--draw",
     "draw_path",
     metavar="FILE",
+    type=any_path,
     help="Write a copy of the picture with the boxes drawn in.",
 )
 @click.option("--json", is_flag=True, expose_value=False, help="Changes nothing: it prints JSON.")

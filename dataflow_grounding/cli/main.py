@@ -101,7 +101,7 @@ class _LazyGroup(click.Group):
         raise click.UsageError(f"{cmd_name!r} is not a command{nearest(name, COMMANDS)}", ctx)
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write all on one screen: no empty lines between groups, a line for each option."""
+        """Write all on one screen, with a line for each option."""
         self.format_usage(ctx, formatter)
         formatter.write(f"{self.help}\n")
         groups = {
@@ -117,7 +117,7 @@ class _LazyGroup(click.Group):
         groups["Options:"] = [record for record in options if record]
         width = max(len(name) for rows in groups.values() for name, _ in rows)
         for heading, rows in groups.items():
-            formatter.write(f"{heading}\n")
+            formatter.write(f"\n{heading}\n")
             for name, purpose in rows:
                 formatter.write(f"  {name:{width}}  {purpose}\n")
 

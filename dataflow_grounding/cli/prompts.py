@@ -6,6 +6,7 @@ import click
 
 from dataflow_grounding._util.errors import GroundingError, InputError, errors_as
 from dataflow_grounding._util.terminal import counted, say
+from dataflow_grounding.cli.arguments import any_path, completed_from
 from dataflow_grounding.data.rows import write_text
 from dataflow_grounding.operators import OPERATOR_REGISTRY
 from dataflow_grounding.tasks.prompts import prompt_names
@@ -27,15 +28,17 @@ def list_prompts() -> None:
 
 
 @prompts.command("show")
-@click.argument("name")
+@click.argument("name", shell_complete=completed_from(prompt_names()))
 def show_prompt(name: str) -> None:
     """Print the prompt NAME, to start a file of your own."""
     say(ejected(name).rstrip("\n"), err=False)
 
 
 @prompts.command("eject")
-@click.argument("folder", metavar="DIR")
-@click.argument("names", nargs=-1, metavar="[NAME ...]")
+@click.argument("folder", metavar="DIR", type=any_path)
+@click.argument(
+    "names", nargs=-1, metavar="[NAME ...]", shell_complete=completed_from(prompt_names())
+)
 @click.option("--force", is_flag=True, help="Overwrite existing files.")
 def eject_prompts(folder: str, names: tuple[str, ...], force: bool) -> None:
     """Copy prompts into DIR for editing: all, or those named. Name DIR as prompts.dir in the

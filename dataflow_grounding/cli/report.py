@@ -3,7 +3,7 @@
 import click
 
 from dataflow_grounding._util.terminal import counted, progress
-from dataflow_grounding.cli.arguments import answer, image_root_option, json_option
+from dataflow_grounding.cli.arguments import answer, any_path, image_root_option, json_option
 from dataflow_grounding.data import bucket
 from dataflow_grounding.review.results import report_folder
 
@@ -12,9 +12,11 @@ _REPORTED_FILES = ("run.json", "annotations.jsonl", "failures.jsonl")
 
 
 @click.command("report")
-@click.argument("results", metavar="RESULTS")
-@click.argument("other", metavar="[OTHER]", required=False)
-@click.option("-o", "out_path", metavar="FILE", help="The page, if not RESULTS/report.html.")
+@click.argument("results", metavar="RESULTS", type=any_path)
+@click.argument("other", metavar="[OTHER]", type=any_path, required=False)
+@click.option(
+    "-o", "out_path", metavar="FILE", type=any_path, help="The page, if not RESULTS/report.html."
+)
 @image_root_option
 @click.option("--single-file", "single", is_flag=True, help="Put everything into one file.")
 @click.option(

@@ -6,7 +6,7 @@ from contextlib import suppress
 import click
 
 from dataflow_grounding._util.terminal import counted, say
-from dataflow_grounding.cli.arguments import answer, image_root_option, json_option
+from dataflow_grounding.cli.arguments import answer, any_path, image_root_option, json_option
 from dataflow_grounding.review.applying import apply_decisions
 from dataflow_grounding.review.certificate import certificate_lines, certify
 from dataflow_grounding.review.queues import Reviewable
@@ -15,7 +15,7 @@ from dataflow_grounding.review.session import Session
 
 
 @click.command("review")
-@click.argument("results", metavar="RESULTS")
+@click.argument("results", metavar="RESULTS", type=any_path)
 @click.option(
     "--port",
     default=0,
@@ -36,6 +36,7 @@ from dataflow_grounding.review.session import Session
 @click.option(
     "--gold",
     metavar="FILE",
+    type=any_path,
     help="With --sample: mix in some with known right boxes, from these records.",
 )
 @click.option(
@@ -85,12 +86,13 @@ def _user() -> str:
 
 
 @click.command("apply")
-@click.argument("results", metavar="RESULTS")
-@click.argument("downloads", metavar="[DECISIONS]...", nargs=-1)
+@click.argument("results", metavar="RESULTS", type=any_path)
+@click.argument("downloads", metavar="[DECISIONS]...", type=any_path, nargs=-1)
 @click.option(
     "-o",
     "out",
     metavar="FILE",
+    type=any_path,
     help="A file for training, without rejected boxes; else annotations.reviewed.jsonl, with all.",
 )
 @click.option("--keep-rejected", is_flag=True, help="With -o: also rejected boxes.")
@@ -150,7 +152,7 @@ def _share(text: str) -> float:
 
 
 @click.command("certify")
-@click.argument("results", metavar="RESULTS")
+@click.argument("results", metavar="RESULTS", type=any_path)
 @click.option(
     "--max-error",
     type=_share,
@@ -160,6 +162,7 @@ def _share(text: str) -> float:
 @click.option(
     "--gold",
     metavar="FILE",
+    type=any_path,
     help="Records with right boxes, to say how often reviewers were wrong on them.",
 )
 @json_option

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from dataflow_grounding._util.terminal import say
-from dataflow_grounding.cli.arguments import overrides_argument, spec_option_for
+from dataflow_grounding.cli.arguments import any_path, overrides_argument, spec_option_for
 from dataflow_grounding.serve.plan import served_run
 from dataflow_grounding.serve.requests import Pictures
 from dataflow_grounding.serve.server import Server
@@ -24,7 +24,9 @@ option = partial(click.option, show_default=True)
 @option("--host", default="127.0.0.1", metavar="NAME", help="Another needs a token.")
 @option("--port", default=9090, type=click.IntRange(0, 65535), help="0: a free one.")
 @click.option("--token", envvar="DF_SERVE_TOKEN", default="", metavar="TEXT", help=TOKEN)
-@click.option("--results", metavar="DIR", help="Keep replies there, as `generate` does.")
+@click.option(
+    "--results", metavar="DIR", type=any_path, help="Keep replies there, as `generate` does."
+)
 @click.option("--root", type=FOLDER, help="Pictures below it may be named by their path.")
 @click.option("--allow-host", "allow_hosts", multiple=True, metavar="HOST", help=HOSTS)
 @option("--queue", default=256, type=click.IntRange(0), metavar="N", help=QUEUE)

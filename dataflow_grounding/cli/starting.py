@@ -13,6 +13,7 @@ import click
 from dataflow_grounding._util.errors import GroundingError, InputError, SpecError, errors_as
 from dataflow_grounding._util.nearest import nearest
 from dataflow_grounding._util.terminal import counted, say
+from dataflow_grounding.cli.arguments import any_path, completed_from
 from dataflow_grounding.data.rows import copy_file, write_text
 from dataflow_grounding.jobs.registry import PIPELINES
 from dataflow_grounding.spec.endpoints import ENDPOINTS, endpoint_named
@@ -23,7 +24,7 @@ _MODULE = "auto_label"  # the only `module_name`, as TAO calls it, that these pi
 
 
 @click.command("init")
-@click.argument("folder", default=".", metavar="[DIR]")
+@click.argument("folder", default=".", metavar="[DIR]", type=any_path)
 @click.option("--force", is_flag=True, help="Overwrite existing files.")
 def init(folder: str, force: bool) -> None:
     """Write pipelines, example data and specs into DIR, for you to edit. Existing files stay
@@ -80,10 +81,18 @@ def _shipped_files() -> Iterator[tuple[str, str]]:
 @click.option(
     "--endpoint",
     metavar="NAME",
+    shell_complete=completed_from(ENDPOINTS),
     help=f"The settings of a server or provider: {', '.join(ENDPOINTS)}.",
 )
 @click.option("--all", "every_key", is_flag=True, help="Every key; without it, the usual ones.")
-@click.argument("arguments", nargs=-1, metavar="[results_dir=DIR] [autolabel_type=NAME]")
+@click.argument(
+    "arguments",
+    nargs=-1,
+    metavar="[results_dir=DIR] [autolabel_type=NAME]",
+    shell_complete=completed_from(
+        ["results_dir=", *[f"autolabel_type={name}" for name in PIPELINES]]
+    ),
+)
 def default_specs(
     backend: str | None, endpoint: str | None, every_key: bool, arguments: tuple[str, ...]
 ) -> None:

@@ -32,6 +32,7 @@ def test_help_is_one_screen_and_begins_with_what_is_used_most() -> None:
     assert max(map(len, lines)) <= 80
     headings = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
     assert headings == ["Most used:", "More:", "Options:"]
+    assert [lines[lines.index(heading) - 1] for heading in headings] == ["", "", ""]
 
 
 def test_every_command_is_in_the_help_and_has_its_own() -> None:

@@ -372,6 +372,26 @@ def test_commands_options_and_keys_of_a_spec_are_completed() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("export results --format od", ["odvg", "odvg-mmdet", "odvg-tao"]),
+        ("export results --format label", ["label-studio"]),
+        ("import labels --format label", ["label-studio", "labelme"]),
+        ("convert labels --from vo", ["voc"]),
+        ("convert labels --to kit", ["kitti"]),
+        ("default_specs --endpoint vl", ["vllm"]),
+        ("default_specs autolabel_type=image_g", ["autolabel_type=image_grounding"]),
+        ("prompts show phrase_grounding_li", ["phrase_grounding_lines", "phrase_grounding_lists"]),
+        ("report my_res", ["file,my_res"]),  # the shell completes it as a path
+        ("generate -e my_sp", ["file,my_sp"]),
+    ],
+)
+def test_formats_names_and_paths_are_completed(words: str, offered: list[str]) -> None:
+    assert completed(f"dataflowgrounding {words}") == offered
+
+
+@pytest.mark.slow
 def test_only_keys_that_the_spec_takes_are_completed(tmp_path: Path) -> None:
     def keys(spec: str, begun: str) -> list[str]:
         (tmp_path / "spec.yaml").write_text(spec)
