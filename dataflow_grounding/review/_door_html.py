@@ -21,10 +21,23 @@ from dataflow_grounding.review._record_view import MEANING
 from dataflow_grounding.review._report_files import GENERATOR, script_json
 
 _SCRIPTS = ("record.js", "report.js")  # of the page, in this order
-# What the page counts, in order: also where it is 0, and only where there is any.
-_FIGURES = ("images", "done", "failures", "captions", "expressions", *STATUSES)
 _DOUBTS = ("doubtful", "unusual", "disputed", "suspect")
-_FIGURES_IF_ANY = ("regions", "pending", *VERDICTS, *_DOUBTS, "changed")
+_FIGURES = (
+    "images",
+    "done",
+    "failures",
+    "captions",
+    "expressions",
+    *STATUSES,
+    "regions",
+    "pending",
+    *VERDICTS,
+    *_DOUBTS,
+    "changed",
+)
+"""What the page counts, in order."""
+_ALSO_ZERO = {"images", "done", "captions", "expressions", "grounded"}
+"""Those that are shown where they are 0, too: then a run brought nothing."""
 _MOST_BARS = 15  # of a chart; further rows are in a table below it
 # Columns of the table of classes, with their heads: "undecided" is a check's word for a phrase.
 _CLASS_COUNTS = {"pictures": "pictures", "boxes": "boxes", "none": "none", "undecided": "unclear"}
@@ -99,9 +112,9 @@ def _facts(summary: Mapping[str, Any]) -> Iterator[str]:
 
 def _figures_html(counts: Mapping[str, int]) -> str:
     cells = []
-    for name in (*_FIGURES, *_FIGURES_IF_ANY):
+    for name in _FIGURES:
         number = counts.get(name)
-        if number or (number == 0 and name in _FIGURES):
+        if number or (number == 0 and name in _ALSO_ZERO):
             style = name.replace(" ", "-") if number else "zero"
             cells.append(
                 f'<div class="s-{style}" title="{MEANING.get(name, "")}">'

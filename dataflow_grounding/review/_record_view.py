@@ -132,13 +132,17 @@ def view_of(
     record: Mapping[str, Any],
     picture: Picture = _NO_PICTURE,
     classes: PageClasses | None = None,
+    *,
+    each_thing_once: bool = False,
 ) -> View:
     """Return a record as `record.js` shows it, and as a review's page changes it.
 
     It has the record's expressions, else its region captions, else its regions; none, and why in
     `problem`, where they can't be read. Boxes are in pixels of the upright picture, sides 0 where
     they aren't known, a `span` in UTF-16 units of the caption; `color` is in the palette, of
-    `classes` where these are given.
+    `classes` where these are given. With `each_thing_once`, of the boxes of one thing the surest
+    has `same`, the indices of the expressions of the others, and each other has `shownAs`, the
+    index of the surest one's.
     """
     column = annotated_column(record)
     caption = caption_of_spans(record)
@@ -159,6 +163,8 @@ def view_of(
         expression["color"] = number % len(PAGE_PALETTE)
         if "class" in expression:
             expression["color"] = classes.color_of(expression["class"])
+    if each_thing_once:
+        _mark_same_things(expressions, rows)
     width, height = picture.size or stated_size(record) or (0, 0)
     return {
         "id": str(record.get("image_id") or path or "no id"),
@@ -229,6 +235,21 @@ def boxes_of_same_thing(
                 boxes = [(ids[phrase], index) for phrase, index in thing]
                 boxes_by_box.update(dict.fromkeys(boxes, boxes))
     return boxes_by_box
+
+
+def _mark_same_things(
+    expressions: Sequence[dict[str, Any]], rows: Mapping[str, Expression]
+) -> None:
+    index_of = {id: index for index, id in enumerate(rows)}
+    for place, (surest, *others) in boxes_of_same_thing(rows).items():
+        if place != surest:
+            continue
+        id, number = surest
+        same = [index_of[other] for other, _ in others]
+        expressions[index_of[id]]["instances"][number]["same"] = same
+        for other, number in others:
+            box = expressions[index_of[other]]["instances"][number]
+            box["shownAs"] = index_of[id]
 
 
 class Utf16Spans:

@@ -140,7 +140,7 @@ class _Written:
         self.marked = Counter[str]()  # how many records have each of FLAGS
 
     def add(self, record: Mapping[str, Any], earlier: Earlier, picture: Picture) -> None:
-        view = view_of(record, picture, self.classes)
+        view = view_of(record, picture, self.classes, each_thing_once=True)
         view.update(changes_view(view, earlier, self._own_name, self.classes))
         marks = marks_of(record, view)
         is_of_other_run = view.get("only", self._own_name) != self._own_name
@@ -248,16 +248,23 @@ def _index_row(
     heads: PageNames,
     models: PageNames,
 ) -> list[Any]:
-    # In the order in which `report.js` reads it. A phrase is its words, its class or head noun, and
-    # the number of its boxes, unless that is 1; scores are in hundredths, -1 without any.
+    # In the order in which `report.js` reads it. A phrase is its words, its class or head noun, the
+    # number of its boxes, unless that is 1, and those that are shown as another phrase's, if any:
+    # the index of each, and that of the other phrase. Scores are in hundredths, -1 without any.
     phrases: list[list[Any]] = []
     scores: list[float] = []
     for expression in view["expressions"]:
         instances = expression["instances"]
         words = " ".join(expression["text"].lower().split())
-        phrase = [words, _label(expression, classes, heads)]
-        if len(instances) != 1:
+        phrase: list[Any] = [words, _label(expression, classes, heads)]
+        shown_as = []
+        for index, box in enumerate(instances):
+            if "shownAs" in box:
+                shown_as.append([index, box["shownAs"]])
+        if len(instances) != 1 or shown_as:
             phrase.append(len(instances))
+        if shown_as:
+            phrase.append(shown_as)
         phrases.append(phrase)
         scores.extend(box["score"] for box in instances if box["score"] is not None)
     lowest = _hundredths(min(scores)) if scores else -1
@@ -275,6 +282,8 @@ def _bins_of(view: View) -> int:
     bits = 0
     for expression in view["expressions"]:
         for instance in expression["instances"]:
+            if "shownAs" in instance:
+                continue
             side = area(box_of(instance["bbox"])) ** 0.5
             bits |= 1 << (_SCORE_BINS + bisect(_SIDES, side))
             if instance["score"] is not None:
@@ -299,7 +308,7 @@ def _hundredths(score: float) -> int:
 
 
 def _counts_of(record: Mapping[str, Any], view: View, marks: Collection[str]) -> Counter[str]:
-    # All statuses are in it where the record has expressions, also with 0: the page shows such a 0,
+    # All statuses are in it where the record has expressions: the page shows if none is `grounded`,
     # and leaves out what isn't counted at all.
     expressions = view["expressions"]
     counts = Counter(images=1)

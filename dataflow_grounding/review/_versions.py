@@ -124,7 +124,7 @@ def changes_view(
         return {"only": earlier}
     versions: list[tuple[str, View]] = []
     for title, record in earlier:
-        version = view_of(record, classes=classes)
+        version = view_of(record, classes=classes, each_thing_once=True)
         if _is_comparable(version, view):
             versions.append((title, version))
     versions.append((own_name, view))

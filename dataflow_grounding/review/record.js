@@ -55,18 +55,26 @@ const recordPage = (() => {
     return [e.text, ...e.instances.slice(0, 20).map(describe)].join("\n");
   }
 
-  // The boxes to draw, large ones first, so that small ones are on top: {e, instance, bbox}.
+  // The expressions that have a box of the thing that `instance` is a box of, its own one `e` first.
+  const phrasesOf = (view, e, instance) =>
+    [...new Set([e, ...(instance.same || []).map((index) => view.expressions[index])])];
+  const textOf = (phrases) => phrases.map(({ text }) => text).join(", ");
+  const isShown = (instance) => instance.shownAs === undefined; // not as another phrase's box of the same thing
+
+  // The boxes to draw, large ones first, so that small ones are on top: {e, phrases, instance, bbox}.
   function boxesOf(view) {
-    const boxes = view.expressions.flatMap((e) =>
-      e.color === null ? [] : e.instances.map((instance) => ({ e, instance, bbox: instance.bbox })));
+    const boxes = view.expressions.flatMap((e) => (e.color === null ? [] : e.instances.filter(isShown)
+      .map((instance) => ({ e, phrases: phrasesOf(view, e, instance), instance, bbox: instance.bbox }))));
     const area = ({ bbox: [x1, y1, x2, y2] }) => Math.abs((x2 - x1) * (y2 - y1));
     return boxes.sort((a, b) => area(b) - area(a));
   }
 
   const pen = document.createElement("canvas").getContext("2d"); // measures texts
-  // What is at a box's corner, and its width: the phrase's number and, where `room` CSS pixels hold it, its class.
-  function tagOf(e, room) {
-    const number = String(e.index + 1);
+  const numbersOf = (phrases) => phrases.map((e) => e.index + 1).join(", ");
+  // What is at a box's corner, and its width: the phrases' numbers and, where `room` CSS pixels hold it, their class.
+  function tagOf(phrases, room) {
+    const number = numbersOf(phrases);
+    const [e] = phrases;
     if (e.class !== undefined) {
       pen.font = TAG_FONT;
       const text = `${number} ${pageText(e.class, MOST_TAG)}`;
@@ -81,10 +89,10 @@ const recordPage = (() => {
   function shapesOf(view, boxes, across) {
     const tags = []; // corners at which a number is already, in percent, and how wide it is in CSS pixels
     const percent = (n) => `${n.toFixed(3)}%`;
-    const groups = boxes.map(({ e, instance, bbox: [x1, y1, x2, y2] }) => {
+    const groups = boxes.map(({ e, phrases, instance, bbox: [x1, y1, x2, y2] }) => {
       const x = (100 * x1) / view.width;
       const y = (100 * y1) / view.height;
-      const [text, wide] = tagOf(e, ((x2 - x1) / view.width) * across);
+      const [text, wide] = tagOf(phrases, ((x2 - x1) / view.width) * across);
       const up = y < 6 ? 0 : -16; // the number is above the box, within it at the picture's upper edge
       // Boxes that begin in the same corner get their numbers side by side.
       const near = tags.filter(([a, b]) => Math.abs(x - a) < 8 && Math.abs(y - b) < 8);
@@ -98,8 +106,9 @@ const recordPage = (() => {
         height: percent(Math.max(0, (100 * y2) / view.height - y)),
       };
       const dashed = instance.evidence === "region" ? " dashed" : "";
-      return shape("g", { class: `box link e${e.index} c${e.color}${dashed}`, "data-e": e.index },
-        shape("title", null, `${e.text}\n${describe(instance)}`),
+      return shape("g", { class: `box link e${e.index} c${e.color}${dashed}`, "data-e": e.index,
+        "data-also": phrases.slice(1).map((other) => other.index).join(" ") || null },
+        shape("title", null, `${textOf(phrases)}\n${describe(instance)}`),
         shape("rect", { class: "halo", ...place }), shape("rect", { class: "line", ...place }),
         shape("svg", { class: "tag", x: place.x, y: place.y, overflow: "visible" },
           shape("rect", { x: left, y: up, width: wide, height: 16 }),
@@ -108,8 +117,8 @@ const recordPage = (() => {
     return shape("svg", { class: "overlay" }, groups);
   }
 
-  // A canvas with `boxes` ({e, instance, bbox}, the large ones first). `frame()` gives, for each drawing, how far a
-  // pixel of the picture goes right and down on it, and left and top of the picture; who moves it calls
+  // A canvas with `boxes` ({e, phrases, instance, bbox}, the large ones first). `frame()` gives, for each drawing, how
+  // far a pixel of the picture goes right and down on it, and left and top of the picture; who moves it calls
   // `canvas.draw()`, and light() `canvas.light(e)`.
   function canvasOf(boxes, frame) {
     const canvas = node("canvas", { class: "overlay", role: "img", "aria-label": `${boxes.length} boxes` });
@@ -125,7 +134,7 @@ const recordPage = (() => {
       canvas.height = high * ratio;
       const pen = canvas.getContext("2d");
       const [right, down, left, top] = frame();
-      const isLit = ({ e }) => e.index === lit;
+      const isLit = ({ phrases }) => phrases.some((e) => e.index === lit);
       const style = getComputedStyle(canvas);
       const colors = [...Array(COLORS).keys()]
         .map((n) => ["c", "ink"].map((name) => style.getPropertyValue(`--${name}${n}`)));
@@ -134,7 +143,7 @@ const recordPage = (() => {
       for (const box of [...boxes].sort((a, b) => isLit(a) - isLit(b))) {
         const [line, ink] = colors[box.e.color];
         const [x1, y1, x2, y2] = box.bbox;
-        const number = String(box.e.index + 1);
+        const number = numbersOf(box.phrases);
         const place = [left + x1 * right, top + y1 * down, (x2 - x1) * right, (y2 - y1) * down];
         pen.globalAlpha = lit === null || isLit(box) ? 1 : 0.15;
         pen.setLineDash(box.instance.evidence === "region" ? [8, 5] : []);
@@ -169,7 +178,7 @@ const recordPage = (() => {
     canvas.addEventListener("pointermove", ({ offsetX, offsetY }) => {
       const [right, down] = scale();
       const [hit] = hitsOf(boxes, offsetX / right, offsetY / down);
-      canvas.title = hit ? pageText(`${hit.e.text}\n${describe(hit.instance)}`) : "";
+      canvas.title = hit ? pageText(`${textOf(hit.phrases)}\n${describe(hit.instance)}`) : "";
       light(canvas.closest(".record"), hit ? hit.e.index : null);
     });
     return canvas;
@@ -252,11 +261,13 @@ const recordPage = (() => {
     region: "A region of that colour or scene; what it is was not checked.",
     person: "A person drew or moved this box.",
   };
-  // How many boxes, or why there are none; scores, evidence, and what a check said.
+  // How many boxes, or why there are none; which phrases have the same things; scores, evidence, and what a check said.
   function detailOf(e) {
     const count = e.instances.length;
     const parts = count ? [`${count} box${count > 1 ? "es" : ""}`] : [];
     if (!count || e.status !== "grounded") parts.push(e.status);
+    const others = new Set(e.instances.filter((i) => !isShown(i) && i.shownAs !== e.index).map((i) => i.shownAs + 1));
+    if (others.size) parts.push(`same thing as ${[...others].join(", ")}`);
     const scores = e.instances.filter((i) => i.score !== null).map((i) => i.score.toFixed(2));
     if (scores.length) parts.push(`score ${scores.slice(0, 4).join(", ")}${scores.length > 4 ? " …" : ""}`);
     const evidence = [...new Set(e.instances.map((i) => i.evidence).filter(Boolean))].sort();
@@ -288,7 +299,8 @@ const recordPage = (() => {
     article.classList.toggle("lit", e !== null);
     article.querySelectorAll(".on").forEach((other) => other.classList.remove("on"));
     if (e !== null) {
-      article.querySelectorAll(`[data-e="${e}"], [data-m="${e}"]`).forEach((other) => other.classList.add("on"));
+      article.querySelectorAll(`[data-e="${e}"], [data-m="${e}"], [data-also~="${e}"]`)
+        .forEach((other) => other.classList.add("on"));
     }
     article.querySelector("canvas.overlay")?.light(e);
   }
@@ -346,6 +358,6 @@ const recordPage = (() => {
     return frame;
   }
 
-  return { COLORS, MOST_SHAPES, NOT_SHOWN, pageText, node, shape, describe, boxesOf, canvasOf, hitsOf, pictureOf,
+  return { COLORS, MOST_SHAPES, NOT_SHOWN, pageText, node, shape, describe, phrasesOf, textOf, isShown, boxesOf, canvasOf, hitsOf, pictureOf,
     captionOf, rowOf, listOf, lightsUp, relight, cropOf };
 })();

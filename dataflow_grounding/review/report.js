@@ -72,6 +72,8 @@ const reportPage = (() => {
   const nameOf = (label) => (isClass(label) ? about.classes[label] : isHead(label) ? about.heads[-1 - label] : label);
   const modelOf = (model) => (typeof model === "number" ? about.models[model] : model);
   const boxesOf = new Map(); // how many boxes each label has, by its name
+  // How many boxes of a phrase are shown as its own; `shownAs` are [index of a box, the phrase that it is shown as].
+  const ownBoxes = ([, , boxes = 1, shownAs = []]) => boxes - shownAs.length;
   const WITHOUT = new Set(["none", "ambiguous", "unsupported", "pending"]); // statuses of phrases without a box
 
   // Returns a test of a phrase: whether it is of one of the labels asked for, and has boxes; no boxes, where the status
@@ -113,9 +115,14 @@ const reportPage = (() => {
     const heads = new Set(state.heads);
     return places.flatMap((place) => {
       const phrases = rows[place][2], isAsked = phrases.some(([text]) => text.includes(words)); // not the id
-      return phrases.flatMap(([text, label, boxes = 1], e) =>
-        (!heads.size || heads.has(nameOf(label))) && (!isAsked || text.includes(words))
-          ? [...Array(boxes).keys()].map((n) => [place, e, n]) : []);
+      const isWanted = ([text, label]) => (!heads.size || heads.has(nameOf(label))) && (!isAsked || text.includes(words));
+      return phrases.flatMap((phrase, e) => {
+        if (!isWanted(phrase)) return [];
+        const [, , boxes = 1, shownAs = []] = phrase;
+        // A thing that two of these phrases have a box of is shown once.
+        const repeated = new Set(shownAs.filter(([, other]) => isWanted(phrases[other])).map(([n]) => n));
+        return [...Array(boxes).keys()].filter((n) => !repeated.has(n)).map((n) => [place, e, n]);
+      });
     });
   }
 
@@ -138,7 +145,7 @@ const reportPage = (() => {
   function buildHistograms() {
     const sidebar = part(".histograms"), boxesBins = HISTOGRAMS[2].bins.map(Number);
     for (const row of rows) {
-      const boxes = row[2].reduce((sum, [, , n = 1]) => sum + n, 0);
+      const boxes = row[2].reduce((sum, phrase) => sum + ownBoxes(phrase), 0);
       row[6] |= 1 << (HISTOGRAMS[2].first + boxesBins.findLastIndex((least) => boxes >= least));
     }
     for (const histogram of HISTOGRAMS) {
@@ -196,7 +203,7 @@ const reportPage = (() => {
       times.set(name, (times.get(name) || 0) + by);
       boxesOf.set(name, (boxesOf.get(name) || 0) + boxes);
     };
-    for (const [, , phrases] of rows) for (const [, label, boxes = 1] of phrases) add(label, 1, boxes);
+    for (const [, , phrases] of rows) for (const phrase of phrases) add(phrase[1], 1, ownBoxes(phrase));
     const hasClasses = rows.some(([, , phrases]) => phrases.some(([, label]) => isClass(label)));
     if (hasClasses) about.classes.forEach((_, label) => add(label, 0, 0)); // also those that no record has
     const frequent = [...times.keys()].sort((a, b) => boxesOf.get(b) - boxesOf.get(a) || times.get(b) - times.get(a));
@@ -295,7 +302,7 @@ const reportPage = (() => {
   }
 
   function cardOf(view, side) {
-    const boxes = view.expressions.reduce((sum, e) => sum + e.instances.length, 0);
+    const boxes = view.expressions.reduce((sum, e) => sum + e.instances.filter(recordPage.isShown).length, 0);
     const most = [1.15 * side, 0.96 * side]; // CSS pixels
     return lightsUp(node("article", { class: "card record", tabindex: -1 },
       node("figure", null, pictureOf(view, ...most), view.missing && node("p", { class: "missing" }, view.missing)),
@@ -350,7 +357,8 @@ const reportPage = (() => {
   function cropOf(view, side, e, n) {
     const expression = view.expressions[e], instance = expression.instances[n];
     return node("a", { class: "cell", href: addressOf({ record: view.id }), title: recordPage.describe(instance) },
-      recordPage.cropOf(view, instance, expression.color, side), node("bdi", null, expression.text),
+      recordPage.cropOf(view, instance, expression.color, side),
+      node("bdi", null, recordPage.textOf(recordPage.phrasesOf(view, expression, instance))),
       node("small", null, view.id));
   }
 
