@@ -9,4 +9,5 @@ from .serving import Reply as Reply
 from .serving import Serving as Serving
 from .serving import Usage as Usage
 from .serving import check_counts as check_counts
+from .serving import usable_key as usable_key
 from .several import SeveralEndpoints as SeveralEndpoints

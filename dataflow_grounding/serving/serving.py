@@ -331,8 +331,22 @@ def check_can_think(serving: Serving | None, form: "AskingForm | None") -> None:
 
 
 def usable_key(text: str | None) -> str | None:
-    """Return an API key without blanks around it, and have it masked from now on; None for blanks
-    alone. Raises SpecError for a key that no header can hold.
+    """Return an API key without blanks around it, and keep it out of files and messages from now
+    on: there it is shown as `***`.
+
+    Args:
+        text: The key, as a setting or an environment variable has it.
+
+    Returns:
+        The key; None for a text of blanks alone, or None.
+
+    Raises:
+        SpecError: The key holds characters that no HTTP header can hold.
+
+    Example:
+        ```python
+        self.api_key = usable_key(os.environ.get("MY_API_KEY"))
+        ```
     """
     key = (text or "").strip() or None  # a key that was read from a file may end in a newline
     learn(key)

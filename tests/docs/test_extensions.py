@@ -349,6 +349,33 @@ def test_a_serving_of_ones_own_is_named_in_a_spec(workplace: Workplace) -> None:
         assert said in done.err
 
 
+SERVING_WITH_A_KEY = """
+from dataflow_grounding import RequestRefused, Serving
+from dataflow_grounding.serving import usable_key
+class Keyed(Serving):
+    model = "keyed"
+    def __init__(self, api_key):
+        self.api_key = usable_key(api_key)
+    async def answer(self, request):
+        raise RequestRefused("no access with " + self.api_key)
+"""
+
+
+def test_the_key_of_a_serving_of_ones_own_reaches_no_file_and_no_message(
+    workplace: Workplace,
+) -> None:
+    workplace.many(1)
+    (workplace.folder / "keyed_servings.py").write_text(SERVING_WITH_A_KEY)
+    key = "mykey-93ab77d1c2"
+    done = workplace.run(
+        **{"vlm.backend": "keyed_servings:Keyed", "vlm.settings": {"api_key": key}}
+    )
+    assert "no access with ***" in (workplace.results / "failures.jsonl").read_text("utf-8")
+    written = [path.read_text("utf-8") for path in workplace.results.rglob("*.json*")]
+    assert written
+    assert not any(key in text for text in [*written, done.err, done.out])
+
+
 def cleaned(workplace: Workplace) -> set[str]:
     return {record["cleaned_caption"] for record in workplace.annotations()}
 
