@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import re
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -82,6 +85,42 @@ def test_what_pages_and_files_to_copy_import_is_at_the_door() -> None:
             imported |= set(re.findall(r"[A-Za-z]\w*", names))
     assert len(imported) > 30
     assert imported <= set(dataflow_grounding.__all__)
+
+
+# Of our classes `Name`, of our functions `name_of(…)`, as pages have them in code.
+NAMED = re.compile(r"(?<![\w.])([A-Z][a-z]+[A-Z]\w*|[a-z]+_\w+(?=\())")
+NOT_OURS = {"OpenAI"}  # a company, and a class of ours in no page
+
+
+def public_names_in_files() -> set[str]:
+    """The names of classes and functions of all of our modules."""
+    names = set()
+    for file in (ROOT / "dataflow_grounding").rglob("*.py"):
+        for part in ast.parse(file.read_text("utf-8")).body:
+            if isinstance(part, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+                names.add(part.name)
+    return {name for name in names if not name.startswith("_")} - NOT_OURS
+
+
+def test_what_pages_name_can_be_imported() -> None:
+    """From the package, or from a module that the page names, too."""
+    ours = public_names_in_files()
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "skills").rglob("*.md")]
+    pages.remove(ROOT / "docs" / "reading.md")  # it is about the source files
+    count = 0
+    for page in pages:
+        text = page.read_text("utf-8")
+        codes = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+        codes += re.findall(r"(?<!`)`([^`\n]+)`(?!`)", text)
+        modules = {"dataflow_grounding", *re.findall(r"dataflow_grounding(?:\.[a-z_]+)+", text)}
+        doors: set[str] = set()
+        for name in modules:
+            with suppress(ModuleNotFoundError):  # some are groups of entry points
+                doors.update(dir(importlib.import_module(name)))
+        named = {name for code in codes for name in NAMED.findall(code)} & ours
+        assert named <= doors, (page.name, named - doors)
+        count += len(named)
+    assert count > 50
 
 
 @pytest.mark.slow
