@@ -159,7 +159,10 @@ def completion(shell: str) -> None:
     completion_class = get_completion_class(shell)
     assert completion_class is not None  # click has one for each of the choices
     script = completion_class(cli, {}, "dataflowgrounding", "_DATAFLOWGROUNDING_COMPLETE")
-    click.echo(script.source())  # noqa: TID251
+    added = "COMPREPLY+=($value)"
+    # bash: no space after `KEY=`, which its value follows
+    without_space = f"{added}\n            [[ $value == *= ]] && compopt -o nospace"
+    click.echo(script.source().replace(added, without_space))  # noqa: TID251
 
 
 def main() -> None:

@@ -349,6 +349,7 @@ def test_completion_scripts(shell: str) -> None:
     done = command(["completion", shell])
     assert done.code == 0
     assert "_DATAFLOWGROUNDING_COMPLETE" in done.out
+    assert ("compopt -o nospace" in done.out) == (shell == "bash")
 
 
 def completed(words: str) -> list[str]:
