@@ -9,7 +9,7 @@ import os
 import posixpath
 import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import IO, cast
 
@@ -58,6 +58,15 @@ def joined(folder: str, path: str) -> str:
     bucket_end = cast("re.Match[str]", _BUCKET_OR_REPOSITORY.match(folder)).end()
     within = posixpath.normpath(f"/{folder[bucket_end:]}/{path}").lstrip("/")
     return f"{folder[:bucket_end]}/{within}"
+
+
+def folders_in_words(folders: Iterable[str]) -> list[str]:
+    """Return folders as a message names them, each once: `./photos/` is `photos`."""
+    names = []
+    for folder in folders:
+        name = folder if is_remote(folder) else os.path.normpath(plain_path(folder))
+        names.append("the current folder" if name == "." else name)
+    return list(dict.fromkeys(names))
 
 
 def path_within(path: str, root: str | None) -> str:

@@ -23,7 +23,7 @@ from dataflow_grounding._util.errors import (
     MissingExtra,
     cant_read,
 )
-from dataflow_grounding._util.paths import is_absolute, joined, look, plain_path
+from dataflow_grounding._util.paths import folders_in_words, is_absolute, joined, look, plain_path
 from dataflow_grounding._util.terminal import quoted
 from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.data.records import Record
@@ -531,7 +531,7 @@ def _missing(name: str, folders: Sequence[str], reason: object) -> ImageMissing:
         return ImageMissing(
             f"no image {quoted(name)}, but {quoted(file_name)} is there: write that"
         )
-    looked_in = ", ".join(dict.fromkeys(folders)) if not is_absolute(name) else ""
+    looked_in = "" if is_absolute(name) else " and ".join(folders_in_words(folders))
     where = f" (looked in {looked_in})" if looked_in else ""
     return ImageMissing(f"no image {quoted(name)}: {reason}{where}")
 

@@ -343,7 +343,7 @@ def test_a_table_without_a_good_row_is_called_by_its_own_name(
 def test_a_missing_picture_is_not_looked_for_among_the_results(workplace: Workplace) -> None:
     path = table(workplace, 1)
     done = command(["check", "-e", str(workplace.spec(**of_table(path)))])
-    assert f"(looked in {workplace.folder}, .)" in done.err, done
+    assert f"(looked in {workplace.folder} and the current folder)" in done.err, done
     assert str(workplace.results) not in done.err
 
 
