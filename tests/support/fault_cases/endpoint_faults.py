@@ -100,18 +100,19 @@ DAY_USED_UP = (  # as Google's OpenAI-compatible address has it
     b' "details": [{"@type": "type.googleapis.com/google.rpc.QuotaFailure", "violations":'
     b' [{"quotaId": "RequestsPerDayPerModel"}]}]}}]'
 )
-STOPS = "Exit 4 within a few requests."
+STOPS = "The run stops with exit 4 after a few requests."
 WAITED = "The run waits as asked, and uses up no attempt."
-AGAIN = "Tried `workflow.max_attempts` times. The next run tries again."
-REFUSED = (
-    "Only the record fails. After ten in a row a plain question is asked: if that is refused, too,"
-    " exit 4."
+AGAIN = "The request is sent up to `workflow.max_attempts` times. Then the record fails, and the next run tries it again."
+REFUSED = "Only the record fails. After ten in a row the run asks a plain question; if that is refused, too, it stops with exit 4."
+QUOTA = "The run stops with exit 3 if it would have to wait longer than `workflow.max_wait`."
+STANDS = "Only the record fails. `--retry-failed` asks for it again."
+UNREADABLE = "The question is asked again in another way. Then the record fails."
+DOWN = (
+    "The run waits up to `workflow.max_wait`, then stops with exit 3. No record loses an attempt."
 )
-QUOTA = "Exit 3 if the wait exceeds `workflow.max_wait`."
-STANDS = "Only the record fails. `--retry-failed` asks again."
-UNREADABLE = "Asked again in another way, then the record fails."
-DOWN = "The run waits up to `workflow.max_wait`, then stops: exit 3. No record loses an attempt."
-NO_CREDIT = "Exit 3. Nothing is marked: after a top-up the same command goes on."
+NO_CREDIT = (
+    "The run stops with exit 3 and marks no record. After a top-up the same command goes on."
+)
 
 
 def always(rule: FaultRule) -> Callable[[bool], FaultRule]:
@@ -174,7 +175,7 @@ _WEATHERS = [
     ),
     Weather(
         "402 for one record (fewer max_tokens)",
-        "Only the record fails. The next run tries again. Two in a row: exit 3.",
+        "Only the record fails, and the next run tries it again. After two in a row the run stops with exit 3.",
         always(on(Fault(402, "Add credits, or fewer max_tokens."), containing=ONE)),
         1,
         1,
@@ -297,7 +298,7 @@ _WEATHERS = [
     ),
     Weather(
         "rate-limit headers naming a day",
-        "Not waited for.",
+        "The run doesn't wait for it.",
         always(on(Fault(headers={**LIMITS, "x-ratelimit-reset-requests": "24h"}), indexes=BURST)),
     ),
     *(
@@ -418,7 +419,7 @@ _WEATHERS = [
     ),
     Weather(
         "slow bodies",
-        "Accepted, within the timeout and 32 MiB.",
+        "The reply is accepted, within the timeout and up to 32 MiB.",
         always(on(faults.slow_drip(2000), indexes=BURST)),
     ),
     Weather(
@@ -431,7 +432,7 @@ _WEATHERS = [
     ),
     Weather(
         "replies of 10 MB",
-        "Accepted, within the timeout and 32 MiB.",
+        "The reply is accepted, within the timeout and up to 32 MiB.",
         always(on(faults.huge_reply(), indexes=[12, 13])),
     ),
 ]

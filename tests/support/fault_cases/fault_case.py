@@ -21,10 +21,10 @@ from tests.support.workplace import Done, Files, Workplace, lives
 IN_FLIGHT = 8
 
 SAME_FILES = "The same commands give an undisturbed run's files, to the byte."
-REFUSED = "Refused, exit 2. Nothing is sent or written."
+REFUSED = "The command is refused with exit 2. It sends and writes nothing."
 WHOLE_PARTS = "Only torn replies are asked again."
-LOCAL_CLOCK = "No effect."
-UNTIL_ROOM = "The run stops, and resumes when there is room."
+LOCAL_CLOCK = "The run is the same as with a right clock."
+UNTIL_ROOM = "The run stops. The same command resumes it once there is room."
 
 
 @dataclass(frozen=True)

@@ -134,7 +134,7 @@ def changed_input(by_rename: bool, place: Workplace, full: bool) -> Outcome:
         return goes_on(place, witness, 130)
 
 
-CHANGED = "The run warns. The same command adds what is new."
+CHANGED = "The run warns of it. The same command adds what is new."
 
 FILES: list[Case] = [
     Case(

@@ -170,7 +170,7 @@ def _case(
 
 
 FAILS = "Only the record fails."
-WORKS = "Works."
+WORKS = "The run takes it like any other picture."
 SENT_AS_JPEG = "The first picture is sent as an upright RGB JPEG."
 _LARGE = (3000, 2000)
 

@@ -114,7 +114,7 @@ def other_labels(place: Workplace, full: bool) -> Outcome:
 LOCKS: list[Case] = [
     Case(
         "a file system without flock",
-        "A file is the lock. For a minute after kill -9 a start is refused.",
+        "The run locks its folder by a file. For a minute after kill -9 another start is refused.",
         no_flock,
     ),
     Case("a second run: with other labels", REFUSED, other_labels),

@@ -271,12 +271,12 @@ MACHINE: list[Case] = [
     ),
     Case(
         "a million-line input",
-        "Memory doesn't grow.",
+        "The run takes no more memory.",
         long_input,
     ),
     Case(
         "an input that is a pipe",
-        "Read once. The run resumes.",
+        "The run reads it once, and the same command resumes.",
         from_a_pipe,
     ),
 ]

@@ -14,8 +14,8 @@ from tests.support.fault_cases.fault_case import Case, Outcome, Witness, calm, l
 from tests.support.workplace import Workplace, caption, command, ended, process
 
 FAILS_ALONE = "Only the record fails. No host is contacted."
-COUNTED = "Clamped. `cost` gives the sum."
-REFUSED = "Refused, exit 2."
+COUNTED = "They are clamped, and `cost` shows their sum."
+REFUSED = "The import is refused with exit 2."
 SCHEMES = ("ftp", "webhdfs", "github", "dask", "sftp", "http", "s3+evil", "file\\")
 USAGES = (Usage(10**400, 10**400), Usage(-5, -5), Usage(8, 8, 10**30))
 

@@ -234,12 +234,12 @@ SCRIPTS: list[Case] = [
     ),
     Case(
         "a serving without a text",
-        "An unreadable reply, never `none`.",
+        "It counts as an unreadable reply, never as `none`.",
         no_text,
     ),
     Case(
         "the interrupt of a notebook",
-        "The run ends. The same cell resumes.",
+        "The run ends, and the same cell resumes it.",
         notebook,
     ),
 ]

@@ -268,7 +268,7 @@ SHARDS: list[Case] = [
     ),
     Case(
         "links in place of files",
-        "Removed, never followed.",
+        "The run removes them and never follows them.",
         links,
     ),
     Case(
@@ -278,7 +278,7 @@ SHARDS: list[Case] = [
     ),
     Case(
         "a readable reply in another shard",
-        "Preferred to an unreadable one.",
+        "`merge` takes it in place of an unreadable one.",
         better_in_others,
     ),
     Case(

@@ -173,8 +173,8 @@ def painted(path: Path, level: int) -> None:
     os.utime(path, (1e9, 1e9))
 
 
-SLOWER = "Slower, but no record fails."
-NOTICED = "Noticed, and done again."
+SLOWER = "The run is slower, but no record fails."
+NOTICED = "The run notices it and asks about the new picture."
 
 SHORTAGES: list[Case] = [
     Case(
@@ -194,7 +194,7 @@ SHORTAGES: list[Case] = [
     ),
     Case(
         "an image that the disk can't read",
-        "Tried for a minute, then its record fails.",
+        "The run tries it for a minute. Then its record fails.",
         bad_sector,
     ),
     Case("a picture replaced: same size and time", NOTICED, swapped),

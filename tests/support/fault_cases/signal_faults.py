@@ -96,7 +96,7 @@ def interrupted_with_a_hang(place: Workplace, full: bool) -> Outcome:
         return goes_on(place, witness, 20)
 
 
-ONCE = "The run waits up to five seconds for replies, exit 130."
+ONCE = "The run waits up to five seconds for replies, then stops with exit 130."
 SIGNALS: list[Case] = [
     Case(
         "kill -9: at random moments",
@@ -108,7 +108,7 @@ SIGNALS: list[Case] = [
     Case("SIGTERM at a hanging endpoint", ONCE, interrupted_with_a_hang),
     Case(
         "Ctrl-C twice",
-        "The run stops at once, and resumes.",
+        "The run stops at once, and the same command resumes it.",
         interrupted_twice,
     ),
 ]

@@ -190,8 +190,10 @@ def killed(place: Workplace, full: bool) -> Outcome:
         return there.goes_on(witness, IN_FLIGHT * len(moments))
 
 
-SAYS = "The results stay here, exit 130. The same command sends them."
-HIDDEN = "Tried until it succeeds. Nothing is lost or half-written."
+SAYS = (
+    "The results stay on this machine, and the run ends with exit 130. The same command sends them."
+)
+HIDDEN = "The run tries until it succeeds. Nothing is lost or half-written."
 KILLED = "Only whole files are there, and the run resumes."
 STORES: list[Case] = [
     Case("a bucket: 403", SAYS, denied(403, "AccessDenied", "Access Denied"), "moto"),

@@ -24,11 +24,11 @@ from tests.support.workplace import Done, Workplace, ended, process
 COUNT = 3
 OWN = "sk-users-own-key-5566778899aabb"
 PROXY = "It gets its own password, never the endpoint's key or headers."
-REDIRECT = "Not followed. Nothing goes to another host."
-UNTRUSTED = "Nothing is sent, exit 4."
-DOTENV = "It gets no other source's key. Nothing is sent, exit 2."
-ENVIRONMENT = "Ignored: `.env` sets only keys and endpoints."
-REFERENCES = "Refused before it is expanded, exit 2."
+REDIRECT = "The run doesn't follow it, and nothing goes to another host."
+UNTRUSTED = "The run sends nothing and stops with exit 4."
+DOTENV = "It gets no other source's key. The run sends nothing and stops with exit 2."
+ENVIRONMENT = "It is ignored: `.env` sets only keys and endpoints."
+REFERENCES = "The spec is refused before it is expanded, with exit 2."
 
 
 def proxied(kind: str, place: Workplace, full: bool) -> Outcome:

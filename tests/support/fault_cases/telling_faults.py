@@ -20,7 +20,7 @@ from tests.support.fault_cases.fault_case import (
 from tests.support.workplace import Workplace
 
 KEY = "sk-5e1f-not-to-be-told"
-SHOWN = "Printed as `***` and `\\x1b`."
+SHOWN = "They are printed as `***` and `\\x1b`."
 COMMANDS = "\x1bc\x07\x9b2J\u202e"
 
 
