@@ -979,9 +979,9 @@ def test_failures_are_first_with_reasons_and_a_filter_by_kind(
     assert figures(page)["failures"] == "3"
 
 
-@pytest.mark.parametrize(("width", "height"), [(1400, 900), (400, 860)])
+@pytest.mark.parametrize(("width", "height", "most"), [(1400, 900, 350), (400, 860, 480)])
 def test_the_first_picture_is_on_the_first_screen(
-    folder: Path, show: Any, width: int, height: int
+    folder: Path, show: Any, width: int, height: int, most: int
 ) -> None:
     records = []
     for number, status in enumerate(("grounded", "none", "ambiguous", "unsupported")):
@@ -994,6 +994,7 @@ def test_the_first_picture_is_on_the_first_screen(
     )
     picture = page.locator("article .picture").first.bounding_box()
     assert picture["y"] + picture["height"] <= height
+    assert picture["y"] <= most
 
 
 def test_nothing_is_cut_at_any_width(folder: Path, show: Any) -> None:

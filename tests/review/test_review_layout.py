@@ -226,6 +226,22 @@ def test_little_is_above_the_picture(results: Path, serve: Any, show: Any, width
     assert page.locator(".stage").bounding_box()["y"] <= 230
 
 
+def test_a_message_on_a_small_screen_takes_no_room_of_its_own(
+    results: Path, serve: Any, show: Any
+) -> None:
+    page = show(serve(results).address, viewport={"width": 400, "height": 900})
+    heading = page.locator("main h2")
+    amounts = page.locator(".progress").bounding_box()
+    before = heading.bounding_box()
+    assert before["y"] <= amounts["y"] + amounts["height"] + 24
+    page.keyboard.press("m")
+    hint = page.get_by_text("Mark a box first")
+    hint.wait_for()
+    said = hint.bounding_box()
+    assert said["y"] + said["height"] <= amounts["y"] + amounts["height"]
+    assert heading.bounding_box() == before
+
+
 def test_classes_are_chosen_from_a_list_with_how_many_boxes_each_has(
     tmp_path: Path, serve: Any, show: Any
 ) -> None:
