@@ -62,11 +62,11 @@ def joined(folder: str, path: str) -> str:
 
 def folders_in_words(folders: Iterable[str]) -> list[str]:
     """Return folders as a message names them, each once: `./photos/` is `photos`."""
-    names = []
+    names: dict[str, str] = {}  # by the whole path
     for folder in folders:
         name = folder if is_remote(folder) else os.path.normpath(plain_path(folder))
-        names.append("the current folder" if name == "." else name)
-    return list(dict.fromkeys(names))
+        names.setdefault(absolute(folder), "the current folder" if name == "." else name)
+    return list(names.values())
 
 
 def path_within(path: str, root: str | None) -> str:

@@ -238,7 +238,7 @@ def _run() -> None:
         error.show(message)
         say(message.getvalue().rstrip())
         if isinstance(error, click.NoSuchOption):
-            say("If it was one, CHANGELOG.md says what takes its place.")
+            say("If an earlier version had it, CHANGELOG.md says what takes its place.")
         sys.exit(2)
     except Exception as error:
         if "--debug" in sys.argv:

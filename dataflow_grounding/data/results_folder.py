@@ -32,7 +32,9 @@ def annotations_of(results: str) -> str:
     """Return the path of the records that RESULTS names. Raises InputError where there are none."""
     path = joined(results, "annotations.jsonl") if kind_of(results) == "folder" else results
     if not kind_of(results):
-        raise InputError(f"no {results}: name a finished run's results_dir, or a file of records")
+        raise InputError(
+            f"there is no {results}: name a finished run's results_dir, or a file of records"
+        )
     if not kind_of(path):
         raise InputError(f"no {path}: is {results} the results_dir of a finished run?")
     if file_type_of(path) == "parquet" and holds_bytes(path):

@@ -24,6 +24,7 @@ from dataflow_grounding._util.errors import (
     errors_as,
 )
 from dataflow_grounding._util.files import is_at, locked_file, remove_leftover, whole_file
+from dataflow_grounding._util.nearest import nearest_file
 from dataflow_grounding._util.paths import open_input
 from dataflow_grounding.data.json_lists import items_of, json_file, read_json
 from dataflow_grounding.data.records import (
@@ -87,7 +88,7 @@ def _reader_of(file_type: str) -> Callable[[str], Iterator[Row]]:
 
 def _why_unread(path: str, error: OSError) -> str:
     if error.errno == errno.ENOENT:
-        return f"no input file {path}"
+        return f"no input file {path}{nearest_file(path)}"
     if error.errno == errno.EISDIR:
         return f"{path} is a folder, not a data file"
     return f"can't read {path}: {error.strerror or error}"

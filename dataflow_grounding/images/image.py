@@ -531,7 +531,7 @@ def _missing(name: str, folders: Sequence[str], reason: object) -> ImageMissing:
         return ImageMissing(
             f"no image {quoted(name)}, but {quoted(file_name)} is there: write that"
         )
-    looked_in = "" if is_absolute(name) else " and ".join(folders_in_words(folders))
+    looked_in = "" if is_absolute(name) else " and ".join(folders_in_words(folders or ["."]))
     where = f" (looked in {looked_in})" if looked_in else ""
     return ImageMissing(f"no image {quoted(name)}: {reason}{where}")
 

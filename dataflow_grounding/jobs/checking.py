@@ -20,7 +20,7 @@ from dataflow_grounding._util.errors import (
 )
 from dataflow_grounding._util.paths import is_absolute, joined
 from dataflow_grounding._util.settings import setting
-from dataflow_grounding._util.terminal import counted, counted_items
+from dataflow_grounding._util.terminal import counted, counted_items, quoted
 from dataflow_grounding.boxes.regions import check_labels_were_read, read_regions
 from dataflow_grounding.data import bucket
 from dataflow_grounding.data.records import Record, has_id, read_text
@@ -157,11 +157,14 @@ def _without_traces(run: SpecRun) -> Iterator[None]:
 
 
 def _run_of(spec: Spec, findings: Findings) -> SpecRun:
-    # The input is looked over even where the model's settings are wrong.
+    # The input is looked over even where the model's settings are wrong. Nothing is said of the
+    # default backend where the spec names one that doesn't exist.
     run: SpecRun | None = None
-    with findings.taking():
-        run = ready_to_run(spec)
-        findings.asks = run.who
+    backend = f"{spec.autolabel_type}.vlm.backend "
+    if not any(backend in problem for problem in findings.problems):
+        with findings.taking():
+            run = ready_to_run(spec)
+            findings.asks = run.who
     if run is not None:
         return run
     embedded = spec.model_copy(deep=True)
@@ -270,7 +273,9 @@ def _check_rows(run: SpecRun, findings: Findings) -> None:
         # The first row's error may have been met already, when the columns were read.
         ending = f"line {row.line}: {problem}"
         if problem is not None and not any(line.endswith(ending) for line in told_before):
-            findings.problems.append(f"{where}: {problem}")
+            # Of a folder of pictures the place is the picture, which the problem may begin with.
+            is_named = problem.startswith(quoted(where))
+            findings.problems.append(problem if is_named else f"{where}: {problem}")
     _tell_of_rows(check, run, findings)
 
 

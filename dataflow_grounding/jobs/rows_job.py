@@ -11,7 +11,7 @@ from typing import Any
 
 from dataflow_grounding._util.addresses import is_web
 from dataflow_grounding._util.errors import InputError, SpecError, errors_as
-from dataflow_grounding._util.nearest import nearest
+from dataflow_grounding._util.nearest import nearest, nearest_file
 from dataflow_grounding._util.paths import joined, kind_of, state_of
 from dataflow_grounding._util.terminal import say
 from dataflow_grounding._util.version import __version__
@@ -82,7 +82,8 @@ def job_on_rows(
     first = steps[0]
     number, path = first.storage.operator_step, first.storage.input_path
     if number == 0 and source.plain and not kind_of(source.path):
-        raise InputError(f"no input file {source.path}: check data.input_jsonl")
+        near = nearest_file(source.path) or ": check data.input_jsonl"
+        raise InputError(f"no input file {source.path}{near}")
     if number > 0 and not os.path.exists(path):
         raise InputError(f"step {number} reads {path}: run step {number - 1} first")
     _refuse_gaps(steps)

@@ -11,6 +11,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from dataflow_grounding._util.errors import SpecError
+from dataflow_grounding._util.nearest import nearest_file
 from dataflow_grounding._util.paths import open_input
 from dataflow_grounding._util.yaml_limits import DEEPEST
 from dataflow_grounding.spec._references import check_references
@@ -77,7 +78,8 @@ def _read_yaml(path: str) -> File:
         values = OmegaConf.load(io.StringIO(text))
         root = yaml.compose(text, Loader=_LOADER)
     except FileNotFoundError:
-        raise SpecError(f"no spec file {path}") from None
+        instead = nearest_file(path) or ": dataflowgrounding default_specs writes one"
+        raise SpecError(f"no spec file {path}{instead}") from None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         hint = ""

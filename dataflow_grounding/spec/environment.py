@@ -28,6 +28,17 @@ def _first_set(*names: str) -> str:
     return ""
 
 
+def _address_in(*names: str) -> str:
+    # Returns the first that is set. An error names the variable, and no setting that would have it.
+    for name in names:
+        address = _first_set(name)
+        if address and not address.startswith(("http://", "https://")):
+            raise SpecError(f"{name} should begin with http:// or https://")
+        if address:
+            return address
+    return ""
+
+
 def backend_named() -> Backend | None:
     """Return the backend that our own variables name; None where none of DF_BASE_URL, DF_API_KEY
     and DF_MODEL is set. A provider's key alone names none: nobody means to pay for a script because
@@ -145,7 +156,7 @@ def _block_filled_in(vlm: VlmBlock, backend: str) -> dict[str, Any]:
         base_url = openai.base_url
         # Azure's address, and those of several endpoints, have keys of their own.
         if not (base_url or openai.azure.endpoint or openai.endpoints):
-            base_url = _first_set("DF_BASE_URL", "OPENAI_BASE_URL")
+            base_url = _address_in("DF_BASE_URL", "OPENAI_BASE_URL")
         changes = {"base_url": base_url, "model_name": openai.model_name or model}
         return {"openai": openai.model_copy(update=changes)}
     if backend == "local":

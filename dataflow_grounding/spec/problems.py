@@ -12,6 +12,19 @@ from pydantic import BaseModel, ValidationError
 from dataflow_grounding._util.nearest import nearest
 
 Location = Sequence[str | int]
+# What a value should be, by pydantic's kind of a wrong one, where its own words are a parser's.
+_SHOULD_BE = {
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "int_type": "a whole number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "string_type": "a text",
+    "list_type": "a list",
+    "dict_type": "a mapping of keys",
+}
 _OF_OVERRIDE = "=…"  # ends the place of a key that an override states
 END_OF_PART = re.compile(r"[.[]")
 """What ends a part of a key, as in `a.b[0]`."""
@@ -68,7 +81,7 @@ def validated(
         explanation = explain(problem, model)
         # Of an override, the place is the key: it isn't named twice.
         key = where.removesuffix(_OF_OVERRIDE)
-        if explanation.startswith(f"{key} is "):
+        if explanation.startswith((f"{key} is ", f"{key} should ")):
             problems.append(explanation)
         else:
             problems.append(f"{where}: {explanation.removeprefix(f'{key}: ')}")
@@ -97,7 +110,12 @@ def explain(problem: Any, model: type[BaseModel]) -> str:
         return f"{key} is missing: give it a value"
     if problem["type"] == "model_type":
         return f"{key} should be a block, with keys of its own in the lines below it"
-    return f"{key}: {problem['msg'][:1].lower()}{problem['msg'][1:]}"
+    if problem["type"] in _SHOULD_BE:
+        return f"{key} should be {_SHOULD_BE[problem['type']]}"
+    message = f"{problem['msg'][:1].lower()}{problem['msg'][1:]}".removeprefix("input ")
+    if problem["type"] == "literal_error":
+        message += nearest(str(problem["input"]), re.findall("'([^']*)'", message))
+    return f"{key} {message}" if message.startswith("should ") else f"{key}: {message}"
 
 
 def _known_key_near(location: Sequence[str], model: type[BaseModel]) -> str:
@@ -120,7 +138,7 @@ def _known_key_near(location: Sequence[str], model: type[BaseModel]) -> str:
             whole.append(known[: start + len(key)])
     if whole:
         return f"; is it {min(whole, key=lambda name: name.count('.'))!r}?"
-    return ": if it was one, CHANGELOG.md says what takes its place"
+    return ". If an earlier version had it, CHANGELOG.md says what takes its place"
 
 
 def keys_of(model: type[BaseModel], before: str = "", *, in_lists: bool = True) -> Iterator[str]:

@@ -19,6 +19,7 @@ from pydantic_core import PydanticCustomError
 
 from dataflow_grounding._util.entry_points import targets_of
 from dataflow_grounding._util.lazy import load_table
+from dataflow_grounding._util.nearest import nearest
 
 
 class Block(BaseModel):
@@ -62,8 +63,9 @@ def _checked_backend(value: str) -> str:
     # `module:Class` is looked up later, as is the name of an entry point.
     if value not in BACKENDS and ":" not in value and value not in targets_of("servings"):
         names = ", ".join(f"'{name}'" for name in BACKENDS)
-        wrong = "input should be {names} or module:Class, a serving of your own"
-        raise PydanticCustomError("backend", wrong, {"names": names})
+        wrong = "should be {names} or module:Class, a serving of your own{near}"
+        near = nearest(value, BACKENDS)
+        raise PydanticCustomError("backend", wrong, {"names": names, "near": near})
     return value
 
 

@@ -50,7 +50,7 @@ def test_every_command_is_in_the_help_and_has_its_own() -> None:
 WRONG = [
     (["generat"], "'generat' is not a command; is it 'generate'?"),
     (["generate"], "no spec: give one with -e SPEC. `dataflowgrounding init DIR`"),
-    (["generate", "-e", "no.yaml"], "no spec file no.yaml"),
+    (["generate", "-e", "no.yaml"], "no spec file no.yaml: dataflowgrounding default_specs writes"),
     (["generate", "-e", "."], "can't read ."),
     (["generate", "-e", "no.yaml", "--frobnicate"], "No such option"),
     (["import", "x", "--format", "coco", "-o", "y", "--skip-bad"], "CHANGELOG.md says what"),

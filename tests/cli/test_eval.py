@@ -259,7 +259,7 @@ def test_agree(folder: Path) -> None:
     ended = command(["agree", "a.jsonl", "nowhere"])
     assert (ended.code, ended.err) == (
         2,
-        "Error: no nowhere: name a finished run's results_dir, or a file of records\n",
+        "Error: there is no nowhere: name a finished run's results_dir, or a file of records\n",
     )
 
 

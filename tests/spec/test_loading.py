@@ -192,10 +192,10 @@ image_grounding:
     assert sorted(str(caught.value).splitlines()) == sorted(
         [
             f"{path}, line 2: results_dir is '???': give it a value",
-            f"{path}, line 6: image_grounding.vlm.backend: input should be 'gemini', 'openai', 'local', 'embedded', 'auto' or module:Class, a serving of your own",
+            f"{path}, line 6: image_grounding.vlm.backend should be 'gemini', 'openai', 'local', 'embedded', 'auto' or module:Class, a serving of your own; is it 'openai'?",
             f"{path}, line 7: image_grounding.vlm.opanai is not a key of the spec; is it 'openai'?",
             f"{path}, line 9: image_grounding.workflow.max_worker is not a key of the spec; is it 'max_workers'?",
-            f"{path}, line 10: image_grounding.workflow.stream: input should be a valid boolean, unable to interpret input",
+            f"{path}, line 10: image_grounding.workflow.stream should be true or false",
             f"{path}, line 11: image_grounding.workflow.steps[0] is '???': give it a value",
             f"{path}, line 12: image_grounding.data.input_jsonl is missing: give it a value",
             "image_grounding.workflow.max_attempt is not a key of the spec; is it 'max_attempts'?",

@@ -1,0 +1,127 @@
+"""Mistakes of a first hour: each message says what is wrong, where, and what to do, once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dataflow_grounding.testing import LoopbackServer
+from dataflow_grounding.testing.answers import EchoAnswers
+from tests.support.workplace import Done, Workplace, command
+
+SPEC = """
+results_dir: results
+autolabel_type: image_grounding
+image_grounding:
+  vlm: {backend: auto}
+  data:
+    input_jsonl: captions.csv
+    image_root: photos
+    columns: {image: file, caption: text}
+"""
+OF_SPEC = ["-e", "captions.yaml"]
+DATA = "image_grounding.data"
+
+
+@pytest.fixture(autouse=True)
+def folder(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A new user's folder: two photos, a table of captions and a spec. No endpoint is named."""
+    for name in ("a.jpg", "b.jpg"):
+        workplace.picture(f"photos/{name}")
+    (workplace.folder / "captions.csv").write_text("file,text\na.jpg,A red cup.\nb.jpg,A bus.\n")
+    (workplace.folder / "captions.yaml").write_text(SPEC)
+    for name in ("DF_BASE_URL", "DF_MODEL", "DF_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(workplace.folder)
+    return workplace.folder
+
+
+MISTAKES = [
+    (["generate", "-e", "caption.yaml"], "no spec file caption.yaml; is it 'captions.yaml'?"),
+    (
+        ["generate", "-e", "nowhere/x.yaml"],
+        "no spec file nowhere/x.yaml: dataflowgrounding default_specs writes one",
+    ),
+    (
+        ["generate", *OF_SPEC, f"{DATA}.input_jsonl=captons.csv"],
+        "captons.csv; is it 'captions.csv'?",
+    ),
+    (
+        ["generate", *OF_SPEC, "image_grounding.vlm.backend=opnai"],
+        "image_grounding.vlm.backend should be 'gemini', 'openai', 'local', 'embedded', 'auto' or"
+        " module:Class, a serving of your own; is it 'openai'?",
+    ),
+    (
+        ["generate", *OF_SPEC, "image_grounding.workflow.max_workers=many"],
+        "image_grounding.workflow.max_workers should be a whole number",
+    ),
+    (
+        ["generate", *OF_SPEC, "vlm.backend=embedded"],
+        "vlm is not a key of the spec; is it 'image_grounding.vlm'?",
+    ),
+    (
+        ["generate", *OF_SPEC, "foo=1"],
+        "foo is not a key of the spec. If an earlier version had it, CHANGELOG.md says what takes"
+        " its place",
+    ),
+    (
+        ["ground", "c.jpg", "a cup"],
+        "no image 'c.jpg': No such file or directory (looked in the current folder)",
+    ),
+    (
+        ["report", "results"],
+        "no results/annotations.jsonl: is results the results_dir of a finished run?",
+    ),
+    (
+        ["export", "results", "--format", "yolo", "-o", "yolo"],
+        "there is no results: name a finished run's results_dir, or a file of records",
+    ),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), MISTAKES)
+def test_a_mistake_is_told_once_with_what_to_do(words: list[str], said: str) -> None:
+    done = command(words)
+    assert done.code == 2, done
+    [line] = done.err.splitlines()
+    assert line.startswith("Error: ")
+    assert line.endswith(said)
+
+
+def test_the_check_command_tells_each_mistake_once(folder: Path) -> None:
+    broken = folder / "photos" / "b.jpg"
+    broken.write_bytes(broken.read_bytes()[:200])
+    done = command(["check", *OF_SPEC, "image_grounding.vlm.backend=opnai"])
+    assert done.code == 2
+    backend, picture = done.err.splitlines()
+    assert backend.startswith("Problem: image_grounding.vlm.backend should be 'gemini'")
+    assert picture.endswith("photos/b.jpg' is a broken image: Truncated File Read"), picture
+    assert "captions.csv, line 3: '" in picture
+    assert "A run asks" not in done.out
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        ({"DF_BASE_URL": "127.0.0.1:9"}, "DF_BASE_URL should begin with http:// or https://"),
+        ({"DF_MODEL": ""}, "no model is named: set vlm.openai.model_name, or DF_MODEL in the"),
+        ({"DF_API_KEY": "sk-wrong-1234567"}, "Check the API key."),
+    ],
+)
+def test_a_wrong_endpoint_is_told_by_what_the_user_set(
+    monkeypatch: pytest.MonkeyPatch, named: dict[str, str], said: str
+) -> None:
+    with LoopbackServer(EchoAnswers(), key="sk-right-1234567") as server:
+        right = {
+            "DF_BASE_URL": server.base_url,
+            "DF_MODEL": "qwen3-vl",
+            "DF_API_KEY": "sk-right-1234567",
+        }
+        for name, value in {**right, **named}.items():
+            monkeypatch.setenv(name, value)
+        done: Done = command(["ground", "photos/a.jpg", "a cup"])
+    assert done.code in (2, 4), done
+    [line] = done.err.splitlines()
+    assert line.startswith("Error: ")
+    assert said in line
