@@ -213,6 +213,9 @@ def test_the_detectors_page_runs_to_a_data_yaml(
     shutil.copytree(REPOSITORY / "example_data" / "images", "pictures")
     for mark, text in blocks(DETECTOR, "yaml"):
         Path(mark.removeprefix("file: ")).write_text(text, encoding="utf-8")
+    person = {"text": "a person", "class": "person", "instances": [{"bbox": [70, 22, 378, 512]}]}
+    gold = {"image_path": "astronaut.jpg", "expressions": [person]}
+    Path("gold.jsonl").write_text(json.dumps(gold) + "\n", encoding="utf-8")
     out = run_here_at_an_endpoint(DETECTOR, monkeypatch)
     data = yaml.safe_load(Path("yolo/data.yaml").read_text(encoding="utf-8"))
     assert data["names"] == {0: "person", 1: "cat", 2: "cup"}
