@@ -85,18 +85,15 @@ class Turns:
         ask the endpoint.
         """
         my_check: Future[BaseException | None] = Future()
-        while is_wanted():
-            with self._lock:
-                others_check = self._under_way
-                if others_check is None:
-                    self._under_way = my_check
-                    break
+        under_way = self._under_way_with(my_check)
+        while under_way is not my_check:
+            if not is_wanted():
+                return
             # shielded: who waits may be cancelled, but the check is another's
-            failed = await asyncio.shield(asyncio.wrap_future(others_check))
+            failed = await asyncio.shield(asyncio.wrap_future(under_way))
             if failed is not None:
                 raise copy.copy(failed)
-        else:  # it isn't wanted any more
-            return
+            under_way = self._under_way_with(my_check)
         error: BaseException | None = None
         try:
             if is_wanted():  # another thread's check may just have ended
@@ -108,6 +105,13 @@ class Turns:
             with self._lock:
                 self._under_way = None
             my_check.set_result(error if error is not None and concerns_all(error) else None)
+
+    def _under_way_with(self, check: Future[BaseException | None]) -> Future[BaseException | None]:
+        # The check that is made now: the given one, if no other is under way.
+        with self._lock:
+            if self._under_way is None:
+                self._under_way = check
+            return self._under_way
 
 
 class Known:

@@ -274,6 +274,28 @@ class _Fit(NamedTuple):
     end_error: float
 
 
+class _WeightedSums(NamedTuple):
+    """Sums over points, each times its weight: of 1, of edges x, of numbers y, of x·x and x·y."""
+
+    ones: float
+    x: float
+    y: float
+    xx: float
+    xy: float
+
+
+def _weighted_sums(points: Sequence[Point], weights: Sequence[float]) -> _WeightedSums:
+    ones = x = y = xx = xy = 0.0
+    for weight, (edge, number) in zip(weights, points, strict=True):
+        weighted = weight * edge
+        ones += weight
+        x += weighted
+        y += weight * number
+        xx += weighted * edge
+        xy += weighted * number
+    return _WeightedSums(ones, x, y, xx, xy)
+
+
 def _reweighted(
     points: Sequence[Point],
     rough: RoughLine,
@@ -286,14 +308,7 @@ def _reweighted(
     slope, start = rough
     for _ in range(ROUNDS):
         weights = _weights(_residuals(points, slope, start), least_deviation)
-        ones = x = y = xx = xy = 0.0  # weighted sums
-        for weight, (edge, number) in zip(weights, points, strict=True):
-            weighted = weight * edge
-            ones += weight
-            x += weighted
-            y += weight * number
-            xx += weighted * edge
-            xy += weighted * number
+        ones, x, y, xx, xy = _weighted_sums(points, weights)
         determinant = ones * xx - x * x
         if determinant <= 1e-12 * ones * xx:
             return None
@@ -313,7 +328,8 @@ def _reweighted(
     if not starts_anywhere:
         return _Fit(slope, 0.0, 0.0, noise / math.sqrt(xx))
     start_error = noise * math.sqrt(xx / determinant)
-    return _Fit(slope, start, start_error, noise * math.sqrt((ones - 2 * x + xx) / determinant))
+    end_error = noise * math.sqrt((ones - 2 * x + xx) / determinant)
+    return _Fit(slope, start, start_error, end_error)
 
 
 def _residuals(points: Sequence[Point], slope: float, start: float) -> list[float]:

@@ -109,7 +109,7 @@ class OpenReplies:
             for odd in alike:
                 odd.ask.note(SUSPECT, "two replies look like another format")
         if are_trusted and self._is_checked:
-            if self.odd_records:
+            if self.odd_records:  # no check has shown that these are right
                 self.vouching.let_speak(all_read=True)
             else:
                 self.vouching.finished()

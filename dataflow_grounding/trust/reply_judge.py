@@ -315,7 +315,10 @@ class ReplyJudge:
         return _agreement(first, first.corners, second) > 0
 
     def compare(self, first: JudgedReply, second: JudgedReply) -> str | None:
-        """Return the format that the first of two replies to one question is proven to be in."""
+        """Return the format that the first of two replies to one question is proven to be in.
+
+        Read in that format, it agrees with the second reply, read as asked; None for no format.
+        """
         as_asked = _agreement(first, first.corners, second)
         largest = _largest_of(first.boxes)
         proven: str | None = None
