@@ -68,7 +68,8 @@ class Bench:
                 run = self.run_of(way)
             except SpecError as error:  # of a way's form, such as one without thinking, or of all
                 errors.append(error)
-                left_out.append(f"{way} is left out: {str(error).partition(': ')[0]}.")
+                why, _, _ = str(error).partition(": ")  # the rest says what to do
+                left_out.append(f"{way} is left out: {why}.")
                 continue
             unanswerable = _unanswerable(run)
             if unanswerable:

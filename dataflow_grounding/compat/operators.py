@@ -185,7 +185,7 @@ class PromptedVQAGenerator(Operator):
         prompt_name = "prompted_conversation"
         if len(pictures) == 1 and not earlier:
             prompt_name = "prompted_vqa"
-        about_pictures = _ABOUT[min(len(pictures), 2)]
+        about_pictures = _ABOUT[min(len(pictures), 2)]  # none, one or several
         words = {"pictures": about_pictures, "system_prompt": self.system_prompt}
         request = Request(
             task="prompted_vqa",
@@ -221,22 +221,23 @@ class PromptedVQAGenerator(Operator):
         # Where the column of conversations isn't read, or is null, the row's prompt is asked. The
         # template's text takes the place of the conversation's first turn.
         columns = self.keys.by_role
-        key = columns.get("conversation")
-        if "prompt" in columns and (key is None or record.get(key) is None):
+        column = columns.get("conversation")
+        has_conversation = column is not None and record.get(column) is not None
+        if "prompt" in columns and not has_conversation:
             return read_text(record, columns["prompt"]), []
-        conversation = record.get(str(key))
+        conversation = record.get(str(column))
         turns = []
         if isinstance(conversation, list):
             turns = [_as_role_and_content(turn) for turn in conversation]
         if not turns or not all(turns):
             wanted = "a list of turns, each {'from': 'human' or 'gpt', 'value': text}"
-            raise BrokenRow(f"column {key!r} should be {wanted}")
+            raise BrokenRow(f"column {column!r} should be {wanted}")
         if self.first_turn is not None:
             turns[0]["content"] = self.first_turn
         *earlier, last = turns
         if last["role"] != "user" or not last["content"].strip():
             raise BrokenRow(
-                f"column {key!r}: its last turn should be the user's, and ask something"
+                f"column {column!r}: its last turn should be the user's, and ask something"
             )
         return last["content"], earlier
 

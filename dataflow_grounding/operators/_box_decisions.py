@@ -153,6 +153,7 @@ def _decision(first: bool | None, second: bool | None) -> str:
 def _with_conclusion(
     expression: Expression, presence: Presence, boxes: Sequence[dict[str, Any]]
 ) -> Expression:
+    # `verified` is true, or None where anything is doubtful or a box doesn't fit.
     staying = [box for box in boxes if box["decision"] != "dropped"]
     scores = [box["score"] for box in staying]
     doubts = []

@@ -82,7 +82,7 @@ def check_columns(
             raise error(f"{operator.name} {NO_MODEL.format(reads[role])}")
     argument_of = {role: argument for argument, role in roles_of(operator).items()}
     unused = [name for name in columns if name not in reads.values()]
-    hints: list[str] = []
+    hints: list[str] = []  # such as input_expressions_key='phrases'
     instead = ""  # what to do without such a column
     for role in lacking:
         meant = _column_meant(rows, unused, reads[role], role)

@@ -112,7 +112,8 @@ def _verdict_of_asking(
     if several is not None:
         return Verdict("several", now.text, several, reason)
     verified = expression.get("verified")
-    if "before" in said:
+    was_corrected = "before" in said
+    if was_corrected:
         kind: Kind = "mended"
     elif verified is None:
         kind = "unknown"
@@ -228,11 +229,13 @@ def combine_verdicts(by_asking: Verdict, by_grounding: Verdict, before: Verdict)
         return by_asking
     if by_asking.kind == "unknown":
         return by_grounding
-    if by_asking.kind in ("matches", "mended") and by_grounding.kind == "matches":
+    both_affirm_it = by_asking.kind in ("matches", "mended") and by_grounding.kind == "matches"
+    if both_affirm_it:
         return replace(by_asking, iou=by_grounding.iou)
     if by_asking.kind == "wrong" and by_grounding.kind == "mended":
         return replace(by_grounding, reason=_join_reasons(by_asking, by_grounding))
-    if by_asking.kind == "wrong" and by_grounding.kind == "wrong":
+    both_deny_it = by_asking.kind == "wrong" and by_grounding.kind == "wrong"
+    if both_deny_it:
         reason = _join_reasons(by_asking, by_grounding)
         return replace(by_asking, reason=reason, iou=by_grounding.iou)
     answer = "right" if by_asking.kind == "matches" else "wrong"
