@@ -31,7 +31,8 @@ from dataflow_grounding.boxes.geometry import Bbox
 from tests.support.stand_ins.box_scores import SIZE, measure
 from tests.support.stand_ins.check_quality import NOISE
 from tests.support.stand_ins.check_quality import scenes as half_filled_scenes
-from tests.support.stand_ins.erring_model import Errors
+from tests.support.stand_ins.erring_model import ErringModel, Errors
+from tests.support.stand_ins.judging_model import JudgingModel
 from tests.support.stand_ins.negative_quality import MOST_FALSE, OTHER_WAYS, kept_of
 from tests.support.stand_ins.pixel_frames import MODEL, SERVERS
 from tests.support.stand_ins.pixel_frames import scenes as frame_scenes
@@ -45,6 +46,7 @@ from tests.support.stand_ins.proposal_quality import (
 )
 from tests.support.stand_ins.seeing_model import COLORS, SeeingModel, draw
 
+JUDGE = 0.92  # of the judge's answers in part `noise` are right
 PARTS = ("noise", "checks", "proposals", "negatives", "frames")
 WAYS: dict[str, dict[str, Any]] = {
     "1 sample": {},
@@ -52,6 +54,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "5 samples": {"samples": 5},
     "zoom": {"zoom": True},
     "verify": {"verify": True},
+    "check": {"check": True},
     "3 samples, zoom": {"samples": 3, "zoom": True},
     "3 samples, zoom, verify": {"samples": 3, "zoom": True, "verify": True},
 }
@@ -95,12 +98,14 @@ def print_noise(given: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         gold = scenes(Path(folder), given.pictures, given.seed)
         for name, ways in WAYS.items():
-            model = SeeingModel(
+            seeing = SeeingModel(
                 noise=given.noise,
                 missing=given.missing,
                 mislabelled=given.mislabelled,
                 seed=given.seed,
             )
+            errors = Errors(noise=given.noise, missing=given.missing, accuracy=JUDGE, shared=False)
+            model = JudgingModel(seeing, ErringModel(errors, seed=given.seed))
             every, kept = measure(gold, model, **ways)
             for label, figures in ((name, every), (f"{name}, kept", kept)):
                 if figures is not None:

@@ -5,11 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from dataflow_grounding import BoxRefiner, BoxVerifier, Operator, PhraseGrounder
+from dataflow_grounding import (
+    BoxChecker,
+    BoxRefiner,
+    BoxVerifier,
+    MissingFinder,
+    Operator,
+    PhraseGrounder,
+)
 from dataflow_grounding.boxes.geometry import iou
 from dataflow_grounding.evaluation.metrics import evaluate
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.testing import LoopbackServer
+from tests.support.stand_ins.judging_model import JudgingModel
 from tests.support.stand_ins.seeing_model import SeeingModel
 
 SIZE = (1200, 900)
@@ -28,13 +36,14 @@ class Figures:
 
 def measure(
     gold: list[dict[str, Any]],
-    model: SeeingModel,
+    model: SeeingModel | JudgingModel,
     name: str = "loopback",
     box_format: str = "xyxy_1000",
     *,
     samples: int = 1,
     zoom: bool = False,
     verify: bool = False,
+    check: bool = False,
     **settings: Any,
 ) -> tuple[Figures, Figures | None]:
     """All boxes, and those of verified expressions where they were verified. `name`
@@ -53,6 +62,7 @@ def measure(
         steps: list[Operator] = [PhraseGrounder(serving, samples=samples, **settings)]
         steps += [BoxRefiner(serving, samples=samples, **settings)] if zoom else []
         steps += [BoxVerifier(serving, samples=samples, **settings)] if verify else []
+        steps += [BoxChecker(serving), MissingFinder(serving)] if check else []
         found: Any = rows
         for step in steps:
             found = step(found)
