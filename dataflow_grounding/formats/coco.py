@@ -57,6 +57,7 @@ _KEYS = ("info", "licenses", "images", "annotations", "categories")
 NO_CATEGORY = -1  # gRefCOCO's way to say that nothing is there
 _SEGMENTATION = "segmentation"
 _NO_OUTLINE = "segmentations that are no single polygon of their box"
+_NO_JSON = "keys with NaN, infinity or too deep a value, which no JSON file can have again"
 # SQL that makes the tables of a CocoFile: `item` is the entry itself, `image` an image's id.
 _TABLES = """
 PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -16384;
@@ -76,6 +77,7 @@ class CocoFile:
 
     Attributes:
         of_no_image: Why entries that are of no image here can't be read.
+        no_json: How many keys of entries `kept` has left out.
 
     Raises:
         InputError: It can't be read, or is not a COCO file; an id of an image or a category comes
@@ -87,9 +89,10 @@ class CocoFile:
         self.of_no_image: list[str] = []
         self._refused: dict[str, list[str]] = {}  # of annotations, by the image's id
         self._category_names: dict[str, str] = {}  # by id; empty for a category without a name
-        self._categories: dict[str, dict[str, Any]] = {}  # by id, as they are there
+        self._categories: dict[str, Mapping[str, Any]] = {}  # by id, as they are there
         self._largest = {"images": 0, "annotations": 0, "categories": 0}  # ids that are numbers
         self._facts: dict[str, Any] = {}  # `info` and `licenses`
+        self.no_json = 0
         # A database without a name is a temporary file, which is removed with it.
         self._rows = sqlite3.connect("", check_same_thread=False)
         self._rows.executescript(_TABLES)
@@ -121,7 +124,7 @@ class CocoFile:
             if is_item:
                 self._take(key, number, item if isinstance(item, dict) else {})
             elif key == "info":
-                self._facts["info"] = item
+                self._facts |= self.kept({"info": item})
         return list_names
 
     def _take(self, list_name: str, number: int, item: dict[str, Any]) -> None:
@@ -137,7 +140,7 @@ class CocoFile:
             elif list_name == "categories":
                 self._take_category(own_id, item)
             elif list_name == "licenses":
-                self._facts.setdefault("licenses", []).append(item)
+                self._facts.setdefault("licenses", []).append(self.kept(item))
         except sqlite3.IntegrityError:
             why = f"{self.path}: two {list_name} have the id {own_id}: whose boxes are whose?"
             if list_name != "annotations":
@@ -181,7 +184,15 @@ class CocoFile:
             raise sqlite3.IntegrityError  # as the tables do for an id that comes twice
         name = item.get("name")
         self._category_names[own_id] = "" if name is None else str(name)
-        self._categories[own_id] = item
+        self._categories[own_id] = self.kept(item)
+
+    def kept(self, entry: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return an entry with the keys that a JSON file can have again; others are counted."""
+        if _is_json(entry):
+            return entry
+        kept = {key: entry[key] for key in entry if _is_json(entry[key])}
+        self.no_json += len(entry) - len(kept)
+        return kept
 
     def preamble(self) -> dict[str, Any]:
         """Return what the file says of all images: `info`, `licenses`, `categories`."""
@@ -246,13 +257,13 @@ class CocoFile:
 
         In addition to its own keys, each has `id`, by default its number in the list; `category`,
         the category's name, empty if it isn't listed; `crowd`, whether it is a crowd; and `source`,
-        the annotation as it is in the file.
+        the annotation as it is in the file, with the keys that are `kept`.
         """
         query = "SELECT crowd, item FROM annotations WHERE image = ? ORDER BY rowid"
         entries = []
         for crowd, packed in self._rows.execute(query, (image_id,)):
             own_id, item = marshal.loads(packed)
-            entry = {"id": own_id, **item, "crowd": crowd, "source": item}
+            entry = {"id": own_id, **item, "crowd": crowd, "source": self.kept(item)}
             entry["category"] = self._category_names.get(_as_text(entry.get("category_id")), "")
             entries.append(entry)
         return entries
@@ -311,14 +322,16 @@ class _ReadsCoco(Format):
         for image_key, name, image in coco.images():  # its key is its id in the file
             columns = self._columns_of(coco, image_key, image)
             yield self.bad.marked({"image_path": name, **columns})
+        self.passed_over[_NO_JSON] += coco.no_json
         for why in coco.of_no_image:
             self.bad.note(why)
 
     def _columns_of(
         self, coco: CocoFile, image_key: str, image: Mapping[str, Any]
     ) -> dict[str, Any]:
-        row = _known(image, "width", "height", "caption")
-        image_id = image.get("original_id", image.get("original_img_id"))
+        kept = coco.kept(image)
+        row = {**_known(image, "width", "height"), **_known(kept, "caption")}
+        image_id = kept.get("original_id", kept.get("original_img_id"))
         if image_id is not None:
             row["image_id"] = image_id
         for why in coco.refused(image_key):
@@ -328,15 +341,13 @@ class _ReadsCoco(Format):
         sources: list[dict[str, Any]] = []
         for entry in entries:
             with object_errors(f"{coco.path}, annotation {entry['id']}", self.bad):
-                if entry["crowd"]:  # it isn't read, but kept
-                    _drop_what_is_no_json(entry["source"])
-                else:
+                if not entry["crowd"]:  # which isn't read, but kept
                     keyed += self._checked_expressions(entry, len(sources), image, coco.path)
                 sources.append(entry["source"])
         if entries and not keyed:  # something is there, such as crowds
             row["background"] = False
         if self.detects:  # its export gives them back
-            row |= coco.column_of(self.name, image, sources)
+            row |= coco.column_of(self.name, kept, sources)
         return {**row, "expressions": unite(keyed)}
 
     def _checked_expressions(
@@ -612,7 +623,7 @@ def _expressions(
     # nothing, unless gRefCOCO's category says that nothing is there: then the expression has none.
     caption = image.get("caption")
     with entry_errors(f"{file}, annotation {entry['id']}"):
-        known = _known(entry, "expression_id", "verified")
+        known = _known(entry["source"], "expression_id", "verified")
         if isinstance(entry.get("class"), str):  # our exports have it next to the phrase
             known["class"] = entry["class"]
         expression = {**_phrase_of(entry, caption, passed_over), **known}
@@ -646,7 +657,6 @@ def _with_outline(
             raise BrokenRow("runs of pixels")
         all_bounds = [outlines.bounds(outlines.checked(polygon, size)) for polygon in stated]
     except BrokenRow:
-        _drop_what_is_no_json(entry["source"])
         passed_over[_NO_OUTLINE] += 1
         return entry
     if not entry.get("bbox"):
@@ -661,13 +671,12 @@ def _with_outline(
     return entry
 
 
-def _drop_what_is_no_json(source: dict[str, Any]) -> None:
-    # A segmentation with NaN or the like isn't kept of an annotation: no JSON file could have it
-    # again.
+def _is_json(value: Any) -> bool:
     try:
-        dump_text(source.get(_SEGMENTATION))
-    except ValueError:
-        del source[_SEGMENTATION]
+        dump_text(value)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _instance(
@@ -686,7 +695,8 @@ def _instance(
     x1, y1, x2, y2 = bbox
     if x2 < x1 or y2 < y1:
         raise BrokenRow("the box has a side of less than nothing")
-    instance = {"bbox": bbox, **_known(entry, "bbox_id", "score", outlines.KEY)}
+    instance = {"bbox": bbox, **_known(entry, "score", outlines.KEY)}
+    instance |= _known(entry["source"], "bbox_id")
     score = entry.get("score")
     if is_number(score) and not is_score(score):
         passed_over["scores outside of 0 to 1"] += 1

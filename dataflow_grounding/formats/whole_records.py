@@ -4,6 +4,7 @@ Sources: datasets' features/image.py and its webdataset builder; webdataset's ta
 """
 
 import json
+import math
 import os
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
@@ -279,15 +280,18 @@ def _record(row: dict[str, Any], picture: bytes | None, folder: str) -> dict[str
 
 def _restored(value: Any) -> Any:
     # The value as it was before `_TO_ROW`. Keys that are None are left out, but for spans and
-    # scores, where None says something.
+    # scores, where None says something. Other writers of Parquet have NaN for None.
     if isinstance(value, list):
         return [_restored(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     if not isinstance(value, dict):
         return value
     kept = {}
     for key, item in value.items():
-        if item is not None or key in ("char_span", "score"):
-            kept[key] = _restored(item)
+        restored = _restored(item)
+        if restored is not None or key in ("char_span", "score"):
+            kept[key] = restored
     return {**json.loads(kept.pop("more", "{}")), **kept}
 
 

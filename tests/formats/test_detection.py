@@ -209,6 +209,41 @@ def test_coco_of_other_tools(tmp_path: Path) -> None:
     assert (rows[0]["image_id"], rows[1]["expressions"]) == ("sub/a", [])
 
 
+@pytest.mark.parametrize("format", ["coco", "coco-grounding"])
+def test_numbers_that_no_json_has_are_left_out_where_nothing_is_read(
+    format: str, tmp_path: Path
+) -> None:
+    """As pandas and NumPy write them."""
+    odd = float("nan")
+    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]}
+    path = coco(
+        tmp_path,
+        info={"year": odd},
+        licenses=[{"id": 1, "name": odd}],
+        images=[{"id": 1, "file_name": "a.png", "width": 64, "height": 48, "original_id": odd}],
+        annotations=[
+            {**box, "attributes": {"depth": [1, float("inf")]}, "note": "kept"},
+            {**box, "id": 2, "verified": odd, "bbox_id": odd},
+            {**box, "id": 3, "bbox": [1, 2, odd, 4]},
+            {**box, "id": 4, "iscrowd": 1, "segmentation": {"counts": [odd], "size": [48, 64]}},
+        ],
+        categories=[{"id": 1, "name": "cat", "weight": odd}],
+    )
+    results = tmp_path / "results"
+    done = command(["import", path, "--format", format, "-o", str(results), "--json"])
+    assert done.code == 1, done.err
+    facts = json.loads(done.out)
+    why = "keys with NaN, infinity or too deep a value, which no JSON file can have again"
+    assert facts["left_out"][why] == 9
+    assert [entry.split(", ")[1] for entry in facts["bad"]["entries"]] == [
+        "annotation 3: is not of this format ('bbox' should be [x"
+    ]
+    (row,) = map(json.loads, (results / "annotations.jsonl").read_text().splitlines())
+    assert texts([row]) == [[("cat", [[1, 2, 4, 6], [1, 2, 4, 6]])]]
+    if format == "coco":
+        assert row["imported"]["items"][0] == {**box, "note": "kept"}
+
+
 def test_coco_by_way_of_tables(tmp_path: Path) -> None:
     """Of a column with a gap, whole numbers are floats; of one of texts, numbers are texts; names
     may be missing.

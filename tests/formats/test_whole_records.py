@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import tarfile
 from pathlib import Path
 from typing import Any
 
 import PIL.Image
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from dataflow_grounding._util.errors import InputError
@@ -260,6 +263,26 @@ def test_import_takes_the_pictures_out(format: str, tmp_path: Path) -> None:
     ).write_bytes(b"no")
     done = command(["import", str(out), "--format", format, "-o", str(tmp_path / "none")])
     assert (done.code, (tmp_path / "none").exists()) == (2, False)
+
+
+def test_nan_of_another_writer_of_parquet_is_nothing(tmp_path: Path) -> None:
+    picture = io.BytesIO()
+    PIL.Image.new("RGB", SIZE).save(picture, "PNG")
+    box = {"bbox": [1.0, 2.0, 30.0, 40.0], "score": math.nan, "area": math.nan}
+    row = {
+        "image": {"bytes": picture.getvalue(), "path": "a.png"},
+        "image_path": "a.png",
+        "weight": math.nan,
+        "expressions": [{"text": "a mug", "instances": [box]}],
+    }
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), tmp_path / "train.parquet")
+    results = tmp_path / "results"
+    done = command(["import", str(tmp_path), "--format", "datasets", "-o", str(results)])
+    assert done.code == 0, done.err
+    read_row = json.loads((results / "annotations.jsonl").read_text())
+    (instance,) = read_row["expressions"][0]["instances"]
+    assert (instance["bbox"], instance["score"]) == (box["bbox"], None)
+    assert not {"area", "weight"} & {*instance, *read_row}
 
 
 def test_a_file_that_holds_pictures_is_no_records(tmp_path: Path) -> None:
