@@ -131,7 +131,7 @@ class Endpoint:
         self._refusal_times.clear()
 
     def works_again(self, sent_at: float | None = None) -> None:
-        """Forget the faults, as a request was answered that was sent at `sent_at` (None: just now).
+        """Forget the faults: a request was answered that was sent at `sent_at` (None: just now).
         All places are open from now on; after an outage as many as the endpoint had before.
         """
         worked_at = time.monotonic() if sent_at is None else sent_at

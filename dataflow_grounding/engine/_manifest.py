@@ -109,7 +109,7 @@ class Manifest:
 
     def _further_pictures(self) -> str:
         # A digest of the pictures that a step makes: the last step's file names them. Those that
-        # the input names are left out, as the input's fingerprint covers them.
+        # the input names are left out: the input's fingerprint covers them.
         columns = {step.image_key for step in self._steps if step.image_key}
         input_column = self._source.image_key
         if not any(input_column in step.operator.writes().values() for step in self._steps):

@@ -82,9 +82,9 @@ class Outages:
 
     async def questions_until_answered(self, fault: errors.ServerFault, since: float) -> int:
         """Wait until the endpoints answer, and return how many small questions that took. `since`
-        is when a request failed first. 0 means that the request is at fault itself, as the
-        endpoints have answered others since then. 1 leaves that open, as an outage may just have
-        ended. More mean that there was an outage. Raises OutOfService for one that is too long.
+        is when a request failed first. 0 means that the request is at fault itself: the endpoints
+        have answered others since then. 1 leaves that open: an outage may just have ended. More
+        mean that there was an outage. Raises OutOfService for one that is too long.
         """
         # Before the first answer only a busy endpoint (503) is known to be one.
         may_be_out = self._endpoints.have_answered or isinstance(fault, errors.ServerOverloaded)

@@ -451,7 +451,7 @@ class Asking:
     async def _wait_for_room(
         self, request: Request[Any], by: "StepAsk", failed: set[Endpoint]
     ) -> tuple[Endpoint, Sent]:
-        # `may_send` is asked last, as its answer may have changed while the request waited.
+        # `may_send` is asked last: its answer may have changed while the request waited.
         sending = request.sending
         while True:
             if self.outages.under_way:

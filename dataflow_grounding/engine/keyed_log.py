@@ -61,7 +61,7 @@ class Standing:
     void: list[Span] = field(default_factory=list)  # what a check has failed
     anywhere: str = ""  # what they are of, without the endpoint's address; "" if unknown
     none_open: bool = False  # also of what follows: a run has finished, or a check has failed
-    # what speaks for itself, as no check could tell
+    # what speaks for itself: no check could tell
     alone: list[Span] = field(default_factory=list)
     unanswered: bool = False  # whether this run's last check told nothing, so that `alone` counts
 

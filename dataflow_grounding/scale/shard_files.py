@@ -93,7 +93,7 @@ def join(steps: list[Step], shards: list[Shard], summary: Summary) -> None:
         paths = [part.output_path for part in parts]
         files[storage.output_path] = paths
         shard_files += paths
-        # the same for each step, as a shard has one file for all
+        # the same for each step: a shard has one file for all
         failures_of_shards = [part.failures_path for part in parts]
     kept = other_failures(summary.failures_file, {step.label for step in steps})
     bucket.bring(*shard_files, *map(lines_path, shard_files), *failures_of_shards)

@@ -260,7 +260,7 @@ def reply_in(data: dict[str, Any], hold: float) -> Reply:
 
 def _text_and_arguments(message: dict[str, Any]) -> str:
     # Some gateways ask for JSON by a tool (BerriAI/litellm#6741): then the arguments of its one
-    # call are the text. Next to other text both are, as nobody knows which of them counts.
+    # call are the text. Next to other text both are: nobody knows which of them counts.
     text = _text(message.get("content"))
     arguments = _arguments_of_call(message)
     if not text.strip():

@@ -111,7 +111,7 @@ def _endpoint_alone(config: Any, known_blocks: Collection[str]) -> Any:
 
 
 def _set_fixed(config: Any, fixed: Mapping[str, Any]) -> None:
-    # Called before references are filled in, as the spec's own value may be ??? or a variable that
+    # Called before references are filled in: the spec's own value may be ??? or a variable that
     # isn't set.
     for key, value in fixed.items():
         section = key.rpartition(".")[0]
