@@ -22,6 +22,7 @@ from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 from dataflow_grounding._util.errors import BrokenRow, InputError, errors_as
 from dataflow_grounding._util.paths import joined, open_input
+from dataflow_grounding._util.terminal import counted
 from dataflow_grounding.boxes.geometry import Bbox, Size, box_of
 from dataflow_grounding.data.bad_entries import ImportRefused
 from dataflow_grounding.data.classes import class_key
@@ -386,12 +387,16 @@ class LabelFormat(PictureFiles):
         """
         top = path if os.path.isdir(path) else os.path.dirname(path) or "."
         names = self._read_names(path, top)
+        pictures_count = 0
+        labels_count = 0
         for pictures, labels in _folders(top, image_root, self.folders):
             folder = label_folder(pictures, labels, ("pictures", "labels"), self.names_files)
             if folder.spare and not folder.files:
                 where = os.path.join(labels, folder.spare[0])
                 raise InputError(f"{where}: no such picture in {pictures}: name the image root")
             self.passed_over["label files without a picture"] += len(folder.spare)
+            pictures_count += len(folder.pictures)
+            labels_count += len(folder.files)
             for image in folder.pictures:
                 file = folder.files.get(image)
                 where = file or os.path.join(labels, _label_of(image))
@@ -407,6 +412,11 @@ class LabelFormat(PictureFiles):
                         **columns,
                     }
                     yield self.bad.marked(row)
+        if pictures_count and not labels_count:
+            backgrounds = f"{counted(pictures_count, 'picture')} read as backgrounds, without a box"
+            self.remarks.append(
+                f"no label file in {top}: {backgrounds}. Name the folder that holds the labels"
+            )
 
     def _read_names(self, path: str, top: str) -> Any:
         # What `names_of` reads of the file with the names of classes. That is `path` or, where it

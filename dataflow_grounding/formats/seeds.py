@@ -23,9 +23,11 @@ _PLACES = {
 }
 _COUNTS = {
     "converted_from_tao": "TAO records taken over, with boxes in pixels: {}",
-    "crowd_regions_left_out": "{} crowd regions are left out",
-    "annotations_without_a_box": "{} annotations without a box are left out",
-    "annotations_without_a_category": "{} annotations have no category that is listed",
+    "crowd_regions_left_out": "crowd regions that are left out: {}",
+    "annotations_without_a_box": "annotations without a box that are left out: {}",
+    "annotations_without_a_category": (
+        "annotations of a category that isn't listed, whose type step 0 asks for: {}"
+    ),
 }
 _SHOWN = 20  # places that a report lists of each finding
 

@@ -20,7 +20,7 @@ from dataflow_grounding._util.errors import (
 )
 from dataflow_grounding._util.paths import is_absolute, joined
 from dataflow_grounding._util.settings import setting
-from dataflow_grounding._util.terminal import counted, counted_items, quoted
+from dataflow_grounding._util.terminal import counted, counted_items
 from dataflow_grounding.boxes.regions import check_labels_were_read, read_regions
 from dataflow_grounding.data import bucket
 from dataflow_grounding.data.records import Record, has_id, read_text
@@ -274,7 +274,8 @@ def _check_rows(run: SpecRun, findings: Findings) -> None:
         ending = f"line {row.line}: {problem}"
         if problem is not None and not any(line.endswith(ending) for line in told_before):
             # Of a folder of pictures the place is the picture, which the problem may begin with.
-            is_named = problem.startswith(quoted(where))
+            first_word = problem.partition("' ")[0]
+            is_named = problem.startswith("'") and first_word.endswith(where)
             findings.problems.append(problem if is_named else f"{where}: {problem}")
     _tell_of_rows(check, run, findings)
 

@@ -142,3 +142,18 @@ def test_label_studios_other_json_is_refused(tmp_path: Path) -> None:
         ]
     )
     assert (done.code, "as JSON, not as JSON-MIN" in done.err) == (2, True), done.err
+
+
+@pytest.mark.parametrize("format", ["yolo", "kitti"])
+def test_pictures_without_any_label_file_are_told(tmp_path: Path, format: str) -> None:
+    """Each is a background, which is seldom what was meant."""
+    (tmp_path / "classes.txt").write_text("cat\n")
+    draw(tmp_path / "images", [record(name, (64, 48), []) for name in ("a.png", "b.png")])
+    done = command(
+        ["import", str(tmp_path / "images"), "--format", format, "-o", f"{tmp_path}/out"]
+    )
+    assert done.code == 0, done
+    assert (
+        f"no label file in {tmp_path}/images: 2 pictures read as backgrounds, without a box. Name the"
+        " folder that holds the labels"
+    ) in done.out

@@ -122,7 +122,7 @@ def test_coco_boxes_become_corners_without_binary_noise(place: ReferringPlace) -
         "a.png": [("traffic light", [0.1, 0.2, 0.3, 50.3])],
         "sub/b.JPG": [("car", [10, 20, 40, 60])],
     }
-    assert "1 crowd regions are left out" in done.err
+    assert "crowd regions that are left out: 1" in done.err
     assert "1 annotations of no image" in done.err
     assert place.run_json()["input"] == {
         "images": 2,
