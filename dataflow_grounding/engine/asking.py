@@ -187,9 +187,9 @@ class Asking:
         from_store: bool,
         by: "StepAsk",
     ) -> bool:
-        # Whether no second try is made, as it would most likely be refused, too. The store keeps
-        # that: otherwise each later run would ask again for some questions, until its own replies
-        # tell it the same.
+        # Whether a second try would most likely be refused, too, so that none is made. The store
+        # keeps that: otherwise each later run would ask again for some questions, until its own
+        # replies tell it the same.
         rule = rule_of(error) if isinstance(error, errors.UnreadableReply) else ""
         if not rule or (from_store and self.options.retry_failed):
             return False

@@ -114,8 +114,8 @@ class Vouched:
         return {of for of, standing in self.standings.items() if not standing.none_open}
 
     def set_aside_open(self, anywhere: str, of: str) -> None:
-        """Set aside the lines of the same model and format at other addresses that no check there
-        has vouched for: none at this address ever can.
+        """Set aside the lines of the same model and format that came from other addresses, and that
+        no check there has vouched for. No check at this address ever can.
         """
         for other in self.open_kinds() - {of}:
             standing = self.standings[other]

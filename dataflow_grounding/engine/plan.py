@@ -371,10 +371,10 @@ def _follows(before: Step, step: Step) -> bool:
 
 
 def levels(steps: list[Step]) -> list[list[int]]:
-    """Return the indices of the steps, grouped into levels whose steps run side by side. A step is
-    on the first level after all steps that write what it reads, but not before any earlier step
-    that reads what it writes: both may be on one level, whose steps get the record as it was
-    before. A step that sees all columns is alone on its level.
+    """Return the indices of the steps, grouped into levels whose steps run side by side. A step
+    comes after all steps that write what it reads. It may be on one level with an earlier step that
+    reads what it writes: the steps of a level get the record as it was before. A step that sees all
+    columns is alone on its level.
     """
     groups: list[list[int]] = []
     written: dict[str, int] = {}  # column → the level after the step that writes it

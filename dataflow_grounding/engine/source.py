@@ -248,12 +248,11 @@ class Source:
         return sum(1 for _ in read_rows(self.path))
 
     def _rows_of_shard(self, rows: Iterator[Row]) -> Iterator[Row]:
-        # Of a file with the shard's rows alone all are taken, and where they were is read from the
-        # numbers next to it: such a file is the shard's input, or an earlier step's output.
         if self._shard is None:
             yield from rows
             return
-        # Rows and numbers needn't be equally many: the first rows may be all that is read.
+        # Numbers next to a file with the shard's rows alone tell where in the input these were.
+        # There may be more numbers than rows: the first rows may be all that is read.
         if self._shard.rows:
             positions = read_row_positions(self.path)
             for row, (line, place) in zip(rows, positions, strict=False):
@@ -263,7 +262,7 @@ class Source:
             # counts from 0, is one less.
             for row, line in zip(rows, read_line_numbers(self.path), strict=False):
                 yield row._replace(line=line, place=line - 1)
-        else:
+        else:  # the whole input
             seen = 0
             digest = hashlib.sha256()
             for row in rows:
