@@ -123,19 +123,19 @@ def warnings_of(document: Mapping[str, Any]) -> Iterator[str]:
 
 def page_of(document: Mapping[str, Any]) -> str:
     """Return the page. What comes from data is escaped, and keys are blotted out."""
-    sections_by_kind: list[str] = []
+    kind_sections: list[str] = []
     for way, of_way in document["ways"].items():
         figures_by_kind = of_way["figures"].get("kinds")
         if figures_by_kind:
             heading = f"<summary>{safe(way)}, by kind of picture</summary>"
-            opened = "" if sections_by_kind else " open"  # the first: further ones are much alike
+            opened = "" if kind_sections else " open"  # the first: further ones are much alike
             content = f"<details{opened}>{heading}{_kinds_table(figures_by_kind)}</details>"
-            sections_by_kind.append(f"<section>{content}</section>")
+            kind_sections.append(f"<section>{content}</section>")
     warnings = "".join(f'<p class="warning">{safe(text)}</p>' for text in warnings_of(document))
     sections = [section("Ways of asking", warnings + _ways_table(document))]
-    if sections_by_kind:
+    if kind_sections:
         note = '<p class="facts">A kind has few pictures, and wide intervals.</p>'
-        sections.append(f'{note}<div class="kinds">{"".join(sections_by_kind)}</div>')
+        sections.append(f'{note}<div class="kinds">{"".join(kind_sections)}</div>')
     shown_heads = [*[_HEADS[name] for name in _names_in(document)], *_RUN_HEADS]
     meanings = [(head, _MEANINGS[head]) for head in shown_heads]
     sections.append(section("What the figures say", definitions(meanings)))

@@ -197,19 +197,19 @@ def _annotated_frame(
     operator: "Annotator",
     frame: "DataFrame",
     rows: Sequence[Mapping[str, Any]],
-    kept: Mapping[int, ShownRecord],
+    kept_by_number: Mapping[int, ShownRecord],
     failures: Sequence[tuple[int, RecordError]],
 ) -> "DataFrame":
-    result: DataFrame = frame.iloc[list(kept)].copy()
-    names_set = dict.fromkeys(operator.writes().values())  # a set that keeps its order
+    result: DataFrame = frame.iloc[list(kept_by_number)].copy()
+    new_columns = dict.fromkeys(operator.writes().values())  # a set that keeps its order
     missing = object()  # is no value of any row
-    for number, record in kept.items():
+    for number, record in kept_by_number.items():
         for name, value in record.items():
-            # a column is set where its value isn't the very object that the row had
+            # a column is new where its value isn't the very object that the row had
             if value is not rows[number].get(name, missing):
-                names_set[name] = None
-    for name in names_set:
-        result[name] = _column([record.get(name) for record in kept.values()])
+                new_columns[name] = None
+    for name in new_columns:
+        result[name] = _column([record.get(name) for record in kept_by_number.values()])
     # pandas hands `attrs` on: these failed in an operator before this one
     failed_rows: list[dict[str, Any]] = list(frame.attrs.get("failures", ()))
     for number, error in failures:

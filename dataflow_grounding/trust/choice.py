@@ -185,6 +185,7 @@ class FormatChoice:
     def _measure_missing_frames(self, start: RunStart, earlier: "Calibration") -> Counter[str]:
         # Measures the sizes of the run's pictures that the calibration lacks. Where it proves wrong
         # in one of them, the choice is `pending` again.
+
         # Imported here, as they import Pillow: most runs calibrate nothing.
         from dataflow_grounding.trust.calibrating import measure_frames_of
         from dataflow_grounding.trust.calibration_file import (
@@ -275,14 +276,20 @@ def choice_of(serving: Serving, wanted: str | None = None) -> FormatChoice:
             f"{serving.model} writes boxes as {serving.box_format} alone: leave out"
             f" {setting('vlm.box_format')}"
         )
-    whose = (wanted, serving.box_format, serving.model, serving.endpoint, repr(serving.box_formats))
+    sharing_key = (
+        wanted,
+        serving.box_format,
+        serving.model,
+        serving.endpoint,
+        repr(serving.box_formats),
+    )
     # The serving itself holds them: they go when it goes, copies of it share them, and a pipeline
     # that is sent to another process takes them along.
     choices: dict[Hashable, FormatChoice] = vars(serving).setdefault(SHARED, {})
-    choice = choices.get(whose)
+    choice = choices.get(sharing_key)
     if choice is None:
         # Two threads may come at once: setdefault gives both the same choice.
-        choice = choices.setdefault(whose, FormatChoice(serving, wanted))
+        choice = choices.setdefault(sharing_key, FormatChoice(serving, wanted))
     choice.recall()
     return choice
 
@@ -342,6 +349,7 @@ def _is_proof(candidate: BoxFormat) -> bool:
 
 
 def _warn_of_vague_maps(calibration: "Calibration") -> None:
+    # Two standard errors hold 95% of the edges.
     vague = [one.size for one in calibration.maps if 2 * one.error > PRECISE_ENOUGH]
     if vague:
         say(

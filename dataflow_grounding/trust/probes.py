@@ -211,6 +211,7 @@ def _shuffled_colors(draw: random.Random) -> list[str]:
 
 
 def _inset(bbox: Bbox, size: Size) -> Bbox:
+    # Draws all boxes towards the middle: an edge at 0 comes to INSET of the side.
     inner = 1 - 2 * INSET
     width, height = size
     sides = (width, height, width, height)

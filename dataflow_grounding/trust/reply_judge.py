@@ -169,9 +169,9 @@ class ReplyJudge:
         self._turned = TURNED  # axes on which boxes of right replies ended before they began
         self._axes = AXES  # of all their boxes
         self._in_vain = 0  # questions that were asked again and proved nothing
-        self._sums = Sums()
+        self._sums = Sums()  # by what the run's boxes look like
         self._alarm = CHECK_AT  # the sum from which a check is made
-        self._in_general = Sums()
+        self._in_general = Sums()  # by what boxes look like in general
         self._checked_in_general: set[str] = set()  # orientations
         self._has_told = False
         self._proofs: deque[Proof] = deque(maxlen=16)  # the last ones
