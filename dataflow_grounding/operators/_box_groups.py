@@ -20,13 +20,13 @@ class Part(NamedTuple):
     boxes: range
 
 
-def groups_of(expressions: Mapping[int, Expression]) -> list[list[Part]]:
+def groups_of(expression_by_place: Mapping[int, Expression]) -> list[list[Part]]:
     """Return the expressions and their boxes in groups, one for each request."""
     groups: list[list[Part]] = [[]]
     boxes_in_group = 0
-    for place, expression in expressions.items():
+    for place, expression in expression_by_place.items():
         count = len(expression["instances"])
-        # One part without boxes is of an expression that has none.
+        # An expression without boxes has one part.
         for start in range(0, max(count, 1), MOST_BOXES):
             part = Part(place, range(start, min(start + MOST_BOXES, count)))
             is_full = boxes_in_group + len(part.boxes) > MOST_BOXES

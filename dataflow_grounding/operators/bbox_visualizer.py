@@ -79,7 +79,8 @@ class BBoxVisualizer(Operator):
 
 def _file_name(unique_id: str) -> str:
     # A digest follows an id that can't be a file's name, so that two ids never share a name.
-    cleaned = portable(re.sub(r"[\ud800-\udfff]", "_", unique_id))
+    without_surrogates = re.sub(r"[\ud800-\udfff]", "_", unique_id)
+    cleaned = portable(without_surrogates)
     name = "/".join(part for part in cleaned.split("/") if part not in ("", ".", ".."))
     if name == unique_id and _fits_file_systems(name):
         return f"{name}.jpg"

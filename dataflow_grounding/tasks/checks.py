@@ -90,12 +90,14 @@ def box_check(
         is_cut = is_cut_off(notes)
         phrases_are_cut = is_cut and "boxes" not in data
         items = _items(data, "phrases", phrases_are_cut)
-        cannot_tell = Presence(None, None)
+        cannot_tell = Presence(there=None, count=None)
         presences = _answers_by_id(items, len(phrases), _presence, cannot_tell, notes)
         verdicts: dict[int, BoxVerdict] = {}
         if boxes and not phrases_are_cut:
             items = _items(data, "boxes", is_cut)
-            verdicts = _answers_by_id(items, len(boxes), _verdict, BoxVerdict(None, ""), notes)
+            verdicts = _answers_by_id(
+                items, len(boxes), _verdict, BoxVerdict(fit=None, reason=""), notes
+            )
         checked = Checked(
             all_of(presences, len(phrases), "the answer to the phrase", notes),
             all_of(verdicts, len(boxes), "the verdict", notes),
@@ -234,7 +236,7 @@ def _presence(item: Mapping[str, Any]) -> Presence:
     if count is not None and not 0 <= count <= MOST_COUNTED:
         count = None
     if there is not None and count is not None and there != (count > 0):
-        return Presence(None, None)
+        return Presence(there=None, count=None)
     return Presence(there, count)
 
 

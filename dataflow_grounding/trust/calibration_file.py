@@ -67,8 +67,8 @@ class Calibration:
         """Raises SpecError when this version doesn't know it."""
         plain, _, frame = self.box_format.partition("@")
         if frame != MEASURED or not plain.endswith("_px"):
-            return find_box_format(self.box_format, "")
-        return format_in_frames(find_box_format(plain, "").order, self.maps)
+            return find_box_format(self.box_format, model="")
+        return format_in_frames(find_box_format(plain, model="").order, self.maps)
 
     @property
     def frames(self) -> tuple[Size, ...]:
@@ -110,19 +110,19 @@ def prompt_version() -> str:
     words = [load_prompt("system"), load_prompt("phrase_grounding")]
     for order in ORDERS:
         for scale in SCALES:
-            words.append(find_box_format(f"{order}_{scale}", "").instructions((896, 672)))
+            words.append(find_box_format(f"{order}_{scale}", model="").instructions((896, 672)))
     return hashlib.sha256("\0".join(words).encode()).hexdigest()[:16]
 
 
 def stored_calibration(endpoint: str, model: str, folder: str | None = None) -> Calibration | None:
     """Return what was found out last about a model, by anybody or by the run in `folder`."""
     cached = cache_path(endpoint, model)
-    found = [load_calibration(cached, endpoint, model)]
+    loaded = [load_calibration(cached, endpoint, model)]
     if folder:
-        found.append(load_calibration(run_file(folder), endpoint, model))
-    found.append(_unsaved.get(cached))
-    there = [calibration for calibration in found if calibration is not None]
-    return max(there, key=lambda calibration: calibration.date, default=None)
+        loaded.append(load_calibration(run_file(folder), endpoint, model))
+    loaded.append(_unsaved.get(cached))
+    sound = [calibration for calibration in loaded if calibration is not None]
+    return max(sound, key=lambda calibration: calibration.date, default=None)
 
 
 def load_calibration(path: str, endpoint: str, model: str) -> Calibration | None:

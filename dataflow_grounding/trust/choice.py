@@ -324,7 +324,7 @@ def _named_format(serving: Serving, wanted: str | None) -> NamedFormat:
     if name not in ("auto", "calibrated"):  # a format's own name
         box_format = find_box_format(stated, serving.model, serving.box_formats)
         if _is_pixels_of_the_table(box_format, name):
-            return NamedFormat(box_format, None)
+            return NamedFormat(box_format, origin=None)
         # A serving's class may set its format; otherwise somebody stated it.
         is_set_by_class = wanted is None and type(serving).box_format == serving.box_format
         origin = "the serving's own" if is_set_by_class else setting("vlm.box_format")
@@ -333,7 +333,7 @@ def _named_format(serving: Serving, wanted: str | None) -> NamedFormat:
         # This raises SpecError for a model without boxes, which calibrating can't help either.
         box_format = find_box_format("auto", serving.model, serving.box_formats)
         return NamedFormat(box_format, "the model's name")
-    return NamedFormat(first_format(serving), None)
+    return NamedFormat(first_format(serving), origin=None)
 
 
 def _is_pixels_of_the_table(box_format: BoxFormat, name: str) -> bool:

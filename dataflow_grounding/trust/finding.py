@@ -208,7 +208,7 @@ class Deciding:
         self.pictures = [picture for picture in self.pictures if picture not in silent]
 
     async def _decide_by_frames(self, order: Order) -> Decision:
-        asked = find_box_format(f"{order}_px", "")
+        asked = find_box_format(f"{order}_px", model="")
         pictures_by_frame = await self._answered_frames(asked, FIRST_LAYOUTS)
         maps, pictures = await measure_frames(self.ask, asked, pictures_by_frame)
         fit = fit_of(format_in_frames(order, maps), pictures)
@@ -291,7 +291,7 @@ def _format_in_parts(
     is_as_asked = (asked.order, asked.scale, asked.frame) == (order, scale, "sent")
     if is_as_asked:
         return asked
-    return find_box_format(f"{order}_{scale}", "")
+    return find_box_format(f"{order}_{scale}", model="")
 
 
 class _SideLine(NamedTuple):
@@ -320,7 +320,7 @@ def _check_one_format(pictures: Sequence[ProbedPicture], box_format: BoxFormat) 
     if sum(are_missed) < LEAST_IN_SECOND:
         return
     for name in plain_names(box_format):
-        off_in_second = read_in(pictures, find_box_format(name, "")).off
+        off_in_second = read_in(pictures, find_box_format(name, model="")).off
         explained = sum(off <= NEAR_IN_SECOND for off in compress(off_in_second, are_missed))
         if explained >= LEAST_IN_SECOND:
             raise NoFit(
@@ -347,7 +347,7 @@ def _suggested(pictures: Sequence[ProbedPicture], stated: BoxFormat) -> BoxForma
     if order is None:
         return stated
     box_format = _format_in_parts(pictures, stated, order)
-    return box_format or find_box_format(f"{order}_px", "")
+    return box_format or find_box_format(f"{order}_px", model="")
 
 
 def fit_of(box_format: BoxFormat, pictures: Sequence[ProbedPicture]) -> Fit:
@@ -453,7 +453,7 @@ async def add_frames(
         if pictures and (fit is None or fit.format != box_format):
             raise NoFit(described(pictures, f"the answers are not in {box_format.name}"))
         return box_format, pictures
-    asked = find_box_format(f"{box_format.order}_px", "")
+    asked = find_box_format(f"{box_format.order}_px", model="")
     answered = await ask_frames(ask, asked, missing, FIRST_LAYOUTS)
     maps, pictures = await measure_frames(ask, asked, answered)
     return format_in_frames(box_format.order, [*box_format.maps, *maps]), pictures

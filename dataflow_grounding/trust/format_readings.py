@@ -120,9 +120,9 @@ def other_readings(asked: BoxFormat) -> list[FormatReading]:
     for other in SCALES:
         if other != scale and other not in ALIKE:
             names += [f"{order}_{other}" for order in orders]
-    readings = [FormatReading(find_box_format(name + frame, "")) for name in names]
+    readings = [FormatReading(find_box_format(name + frame, model="")) for name in names]
     readings.append(FormatReading(asked, axis_by_axis=True))
     if scale == 1000:
-        half = find_box_format(f"{asked.order}_{HALF}{frame}", "")
+        half = find_box_format(f"{asked.order}_{HALF}{frame}", model="")
         readings.append(FormatReading(half, only_together=True))
     return readings

@@ -45,10 +45,10 @@ def choose_frames(
         usual = [frame for frame in all_usual if frame in _of_area(USUAL_AREA, limits)]
         return list(dict.fromkeys([*measured, *(usual or all_usual)]))
     sizes = [limits.fitted(size) for size in sizes]
-    own = [legible(size, limits.max_side) for size in sizes[:MOST_TRIED]]
-    own = [frame for frame in own if may_be_taken(frame, refused, are_taken)]
-    candidates = list(dict.fromkeys([*own, *all_usual]))
-    # as if none was measured yet
+    own_frames = [legible(size, limits.max_side) for size in sizes[:MOST_TRIED]]
+    own_frames = [frame for frame in own_frames if may_be_taken(frame, refused, are_taken)]
+    candidates = list(dict.fromkeys([*own_frames, *all_usual]))
+    # the best that can be had, as if none was measured yet
     chosen = _chosen(sizes, counts, candidates, measured=[], low_enough=0.0)
     if not measured:
         return chosen

@@ -344,7 +344,7 @@ def _weights(off: Sequence[float], least_deviation: float) -> list[float]:
 
 
 def format_in_frames(order: Order, maps: Sequence[FrameMap]) -> BoxFormat:
-    plain = find_box_format(f"{order}_px", "")
+    plain = find_box_format(f"{order}_px", model="")
     return replace(plain, name=f"{order}_px@{MEASURED}", maps=tuple(maps))
 
 

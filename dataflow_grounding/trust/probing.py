@@ -123,7 +123,7 @@ class Probing:
         wanted = []
         for image in images:
             if len(addresses) == 1:
-                wanted.append(Wanted(ask, image, None, ""))
+                wanted.append(Wanted(ask, image, endpoint_number=None, address=""))
             else:
                 for number, address in enumerate(addresses):
                     wanted.append(Wanted(ask, image, number, address))

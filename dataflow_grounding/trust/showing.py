@@ -127,7 +127,7 @@ def _better_format(
         return None
     off_by_name = {}
     for name in plain_names(asked):
-        off_by_name[name] = read_in(pictures, find_box_format(name, "")).median_off
+        off_by_name[name] = read_in(pictures, find_box_format(name, model="")).median_off
     best = min(off_by_name.values())
     is_clearly_better = off_as_asked >= max(LEAST_TIMES_BETTER * best, best + LEAST_BETTER)
     if best > MOST_OFF_IN_OTHER or not is_clearly_better:
