@@ -169,6 +169,26 @@ class RequestRefused(RecordError, kind="refused"):
     where = ""
 
 
+class PictureTooLarge(RequestRefused):
+    """The endpoint takes no picture, or no request, of so many bytes.
+
+    `numbers` are the counts of bytes that it names, its limit among them.
+    """
+
+    numbers: tuple[int, ...] = ()
+
+
+class PictureReduced(RecordError, kind="refused", passing=True):
+    """Pictures are sent with fewer bytes from now on: the question has to be made once more.
+
+    `most` is how many characters one may have in base64.
+    """
+
+    def __init__(self, message: str, most: int = 0) -> None:
+        super().__init__(message)
+        self.most = most
+
+
 class CreditTooLow(RecordError, kind="no_credit", passing=True):
     """The account's credit is too low for this request, and may do for a smaller one."""
 

@@ -11,6 +11,7 @@ from dataflow_grounding._util.errors import (
     GroundingError,
     ImageChanged,
     OperatorFailed,
+    PictureReduced,
     RecordError,
     RunStopped,
     machine_fault,
@@ -49,6 +50,9 @@ if TYPE_CHECKING:
     from dataflow_grounding.tasks.wording import Wording
 
 T = TypeVar("T")
+# How often an operator is called for one record, until its pictures fit. One that opens pictures
+# without its serving's limits would never be done.
+MOST_TIMES = 5
 
 
 @dataclass(eq=False)
@@ -75,6 +79,10 @@ class StepAsk:
     # Checks are put in the user's own words, too: other words may bring boxes of another format.
     wording: "Wording | None" = None
     answers: "Sequence[Found] | None" = None  # what was found for the record's expressions
+    # whether its questions are made once more where pictures have to be smaller
+    makes_again: bool = False
+    has_to_make_again: bool = False
+    reductions: int = 0  # how often its pictures were refused, and made smaller
 
     async def __call__(self, request: Request[T]) -> T:
         if self.asking is None:
@@ -83,7 +91,11 @@ class StepAsk:
             )
         if self.wording is not None:
             request = self.wording.of(request)
-        reply = await self.asking.answer(request, self)
+        try:
+            reply = await self.asking.answer(request, self)
+        except PictureReduced:
+            self.has_to_make_again = True  # also where the operator goes on without the answer
+            raise
         if not _is_read_reply(reply):  # the reader may be a user's
             wanted = "should return the answer and its notes: (answer, [])"
             raise OperatorFailed(f"`read` of a {request.task} request {wanted}")
@@ -104,7 +116,7 @@ class StepAsk:
         if self.wording is not None:
             request = self.wording.of(request)
         work = RowWork(self.work.notes)  # the check is no work for the row
-        apart = StepAsk(self.asking, self.store, self.step, (-1,), work)
+        apart = StepAsk(self.asking, self.store, self.step, (-1,), work, makes_again=True)
         return await self.asking.answer(request, apart, check=True)
 
     def vouching(self, of: str, anywhere: str, trusting: bool) -> Vouching:
@@ -137,6 +149,28 @@ async def annotated(
     memo: ImageMemo,
     cancelled: Callable[[], bool] = lambda: True,
 ) -> Result:
+    """Return what `annotated_once` does. Where the endpoint takes no pictures of so many bytes, the
+    operator is called again: a question states the size in which its picture is sent. Replies that
+    came are stored by then.
+    """
+    if ask.asking is not None:
+        ask.asking.picture_limit.recall(ask.store)
+    for time in range(MOST_TIMES):
+        ask.makes_again = time < MOST_TIMES - 1
+        ask.has_to_make_again = False
+        result = await annotated_once(operator, record, ask, memo, cancelled)
+        if not ask.has_to_make_again:
+            break
+    return result
+
+
+async def annotated_once(
+    operator: Annotator,
+    record: Record,
+    ask: StepAsk,
+    memo: ImageMemo,
+    cancelled: Callable[[], bool],
+) -> Result:
     """Have an operator annotate a record; return the columns it adds, as JSON, and what went wrong.
     Both may be there, for a Partial. Any error of the operator's own code becomes the record's
     OperatorFailed; a RunStopped is raised. `cancelled` says whether a CancelledError means that the
@@ -151,6 +185,7 @@ async def annotated(
                 check_labels_were_read(record)  # its error says more than that there is no image
             limits = operator.serving.image_limits if operator.serving else None
             image = await memo.prepare(record, image_key, limits)
+            await memo.fit(image)
             if operator.needs_image and operator.looks_at_image:
                 size = image.size
         # It gets a copy as plain JSON, so that a streamed record is the same as one that was

@@ -25,6 +25,7 @@ from dataflow_grounding.engine._endpoints import (
     seconds_asked,
 )
 from dataflow_grounding.engine._outage import Outages
+from dataflow_grounding.engine._picture_limit import PictureLimit
 from dataflow_grounding.engine._reply_sources import Answerers, SeenReplies
 from dataflow_grounding.engine.budget import Budget, with_worst_case
 from dataflow_grounding.engine.keyed_log import CHECK
@@ -70,6 +71,7 @@ class Asking:
         self.identity = serving.identity()
         self._serving_count = serving_count  # of the run, which share the files it may open
         self.endpoints = Endpoints(serving, options, serving_count)
+        self.picture_limit = PictureLimit(serving)
         self.budget = budget
         self.options = options
         self.counts: Counter[str] = Counter()
@@ -304,10 +306,13 @@ class Asking:
                 reply = await self._send_once(request, endpoint, by)
                 answered = True
                 self.outages.last_answered = request
+                self.picture_limit.answered(request, by)
                 return reply
             except (errors.EndpointRefused, errors.RequestRefused) as error:
                 # perhaps the endpoint's as a whole
                 answered = isinstance(error, errors.RequestRefused)
+                if isinstance(error, errors.PictureTooLarge):
+                    self.picture_limit.refused(request, error, by)
                 with self._stopping():
                     refusal = self.endpoints.refused(endpoint, error, failed_at)
                     if endpoint.refused_in_a_row >= REFUSED_IN_A_ROW:
@@ -470,6 +475,7 @@ class Asking:
         usage: Usage | None = None
         tier = ""
         self._check_stopped()
+        self.picture_limit.check(request, by)
         try:
             reserved = await self.budget.reserve(request, endpoint.serving)
         except errors.RunStopped as why:  # it stops for all

@@ -178,7 +178,11 @@ def settings_of(steps: Sequence[Step], extra: Mapping[str, Any]) -> str | None:
         if settings is None:
             return None
         serving = operator.serving
-        asked = [serving.identity(), repr(serving.image_limits)] if serving else None
+        asked: list[Any] | None = None
+        if serving is not None:
+            asked = [serving.identity(), repr(serving.image_limits)]
+            if serving.image_limits.picture_bytes is not None:
+                asked.append(serving.image_limits.picture_bytes)
         parts.append([step.label, operator.reads(), operator.writes(), settings, asked])
     try:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

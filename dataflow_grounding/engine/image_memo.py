@@ -61,6 +61,22 @@ class ImageMemo:
             record.images[record[key]] = image
         return images.open_image(record, key, limits)
 
+    async def fit(self, image: images.Image) -> None:
+        """Find the size in which an image has no more bytes than may be sent; it is remembered."""
+        key = image.fit_key
+        if key is None or key in images.kept_fits:
+            return
+        log_key = _key(f"{key[0]} in {key[1]} bytes")
+        line = self._log.get(log_key) if self._log is not None else None
+        steps = line.get("steps") if line is not None else None
+        if type(steps) is int and 0 <= steps <= images.MOST_STEPS:
+            images.keep_fit(key, steps)
+            return
+        find = off_loop if image.file.is_far else asyncio.to_thread
+        steps = await find(image.steps_to_fit)
+        if self._log is not None and self._keeps:
+            self._log.put(log_key, {"steps": steps})
+
     async def _facts(
         self, file: images.ImageFile, limits: images.ImageLimits | None, kept: images.Kept
     ) -> ImageFacts:

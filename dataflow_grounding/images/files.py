@@ -620,7 +620,7 @@ def _transparent_in(picture: "PillowImage", values: Any) -> Any:
     return values == picture.info.get("transparency", math.nan)
 
 
-def encoded(picture: "PillowImage", max_bytes: int) -> bytes:
+def encoded(picture: "PillowImage", max_bytes: float) -> bytes:
     """Return a picture as a JPEG of the best of five qualities that fits, else of the lowest."""
     for quality in (92, 85, 70, 55, 40):
         out = io.BytesIO()

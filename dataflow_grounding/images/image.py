@@ -34,10 +34,17 @@ if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
 L = TypeVar("L", bound="SizeLimits")
+N = TypeVar("N", int, float)
 PADDING = (127, 127, 127)  # the grey, in RGB, of what is added next to a picture
 MAX_KEPT_BYTES = 256 * 2**20  # of pictures as sent that `kept_encoded` holds
 MAX_KEPT_FILES = 128 * 2**20  # bytes of remote files that `kept_files` holds
-_MOST_KEPT = 4096  # entries of `kept_facts`
+_MOST_KEPT = 4096  # entries of `kept_facts`, and of `kept_fits`
+# Of a picture that has to have fewer bytes, the sides are multiplied with this until it fits. All
+# sizes between would do, but a size that follows the bytes closely would be another one where they
+# are encoded a little differently, by another version of Pillow: then replies were paid for again.
+_STEP = 0.95
+MOST_STEPS = 80  # at which 2048 px are 34
+_MOST_PER_PIXEL = 2.6  # bytes of a JPEG of the best quality; noise of pure colors has 2.5
 SECOND_NS = 10**9
 # How much a size may miss a limit or a shape: nothing is scaled or padded for a hundredth.
 _TOLERANCE = 0.01
@@ -174,10 +181,42 @@ def frame_cost(size: Size, frame: Size) -> float:
 
 @dataclass(frozen=True)
 class ImageLimits(SizeLimits):
-    """What a serving takes as it is: sizes, media types, and bytes of the file."""
+    """What a serving takes as it is: sizes, media types, and bytes of the file.
+
+    No picture is sent that has more characters in base64 than `picture_bytes`, which the user
+    states, or `learnt_bytes`, which a refusal has told: it is sent smaller, in no lower quality.
+    None is no limit. Neither is in the `repr`, by which finished rows are known.
+    """
 
     media_types: tuple[str, ...] = ("image/jpeg", "image/png", "image/webp")
     max_bytes: int = 15 * 2**20
+    picture_bytes: int | None = field(default=None, repr=False)
+    learnt_bytes: int | None = field(default=None, repr=False)
+
+    @property
+    def most_base64(self) -> int | None:
+        """The most characters of a picture in base64; None is no limit."""
+        return _least(self.picture_bytes, self.learnt_bytes)
+
+    def within(self, other: SizeLimits) -> "ImageLimits":
+        """Return these limits, narrowed to what the `other` allows too, in bytes as well."""
+        narrowed = super().within(other)
+        if not isinstance(other, ImageLimits):
+            return narrowed
+        return replace(
+            narrowed,
+            max_bytes=min(self.max_bytes, other.max_bytes),
+            picture_bytes=_least(self.picture_bytes, other.picture_bytes),
+            learnt_bytes=_least(self.learnt_bytes, other.learnt_bytes),
+        )
+
+    @cached_property
+    def of_file(self) -> "ImageLimits":
+        """The same limits, with `max_bytes` in place of those on characters in base64."""
+        if self.most_base64 is None:
+            return self
+        max_bytes = min(self.max_bytes, self.most_base64 // 4 * 3)
+        return replace(self, max_bytes=max_bytes, picture_bytes=None, learnt_bytes=None)
 
 
 def url_of(data: bytes, media_type: str) -> bytes:
@@ -197,7 +236,7 @@ def in_base64(data: bytes) -> bytes:
     return pybase64.b64encode(data)
 
 
-def _least(limit_a: float | None, limit_b: float | None) -> float | None:
+def _least(limit_a: N | None, limit_b: N | None) -> N | None:
     return min((limit for limit in (limit_a, limit_b) if limit is not None), default=None)
 
 
@@ -247,6 +286,26 @@ def keep_encoded(kept: Kept, digest: str, data: bytes) -> None:
                 held_bytes += len(held.data)
         if held_bytes + len(data) <= MAX_KEPT_BYTES:
             kept[digest] = kept_encoded.setdefault(digest, Encoded(data))
+
+
+FitKey: TypeAlias = tuple[str, int]
+"""A picture as it would be sent, and the most bytes that it may have."""
+
+kept_fits: OrderedDict[FitKey, int] = OrderedDict()
+"""By how many steps the last pictures were reduced to have no more bytes."""
+
+
+def keep_fit(key: FitKey, steps: int) -> int:
+    """Put the steps by which a picture is reduced into `kept_fits`, and return them."""
+    kept_fits[key] = steps
+    while len(kept_fits) > _MOST_KEPT:
+        kept_fits.popitem(last=False)
+    return steps
+
+
+def base64_length(byte_count: float) -> int:
+    """Return how many characters so many bytes have in base64."""
+    return 4 * math.ceil(byte_count / 3)
 
 
 class ImageFile(NamedTuple):
@@ -311,7 +370,7 @@ class Image:
 
         Its padding is included.
         """
-        return self.limits.padded(self.size)
+        return self.fitted_limits.padded(self.size)
 
     @cached_property
     def as_is(self) -> bool:
@@ -319,7 +378,7 @@ class Image:
 
         The file is also of a type that the serving takes.
         """
-        facts, limits = self.facts, self.limits
+        facts, limits = self.facts, self.limits.of_file
         return (
             facts.plain
             and facts.media_type in limits.media_types
@@ -339,18 +398,19 @@ class Image:
         That is what the limits ask for. A JPEG that has to be reduced is sent a little smaller if
         its decoder gives such a size at once, without resampling.
         """
-        fitted = self.limits.sent(self.size)
-        if self.limits.frames:
+        limits = self.fitted_limits
+        fitted = limits.sent(self.size)
+        if limits.frames or limits.max_pixels != self.limits.max_pixels:
             return fitted
         is_padded = self.shown_size != self.size
-        if self.facts.media_type != "image/jpeg" or self.limits.multiple != 1 or is_padded:
+        if self.facts.media_type != "image/jpeg" or limits.multiple != 1 or is_padded:
             return fitted
         longest = max(fitted)
         for divisor in (2, 4, 8):  # what JPEG decoders divide by
             width = math.ceil(self.facts.width / divisor)
             height = math.ceil(self.facts.height / divisor)
             is_near = 0.75 * longest <= max(width, height) <= longest
-            is_large_enough = width * height >= self.limits.min_pixels
+            is_large_enough = width * height >= limits.min_pixels
             if is_near and is_large_enough and longest < max(self.size):
                 return width, height
         return fitted
@@ -418,7 +478,93 @@ class Image:
     def _encode(self, data: bytes) -> bytes:
         if self.as_is:
             return in_base64(data)
-        return in_base64(encoded(self.as_sent(data), self.limits.max_bytes))
+        return in_base64(encoded(self.as_sent(data), self.fitted_limits.max_bytes))
+
+    # How a picture fits a limit on its bytes
+
+    @cached_property
+    def fitted_limits(self) -> ImageLimits:
+        """The limits, narrowed to a size in which the picture has no more bytes than it may have.
+
+        The first access may encode the picture a few times; raises what `encoded` does.
+        """
+        return self._limits_at(self.steps_to_fit())
+
+    @cached_property
+    def fit_key(self) -> FitKey | None:
+        """What tells its fit from others; None where it is in no size too large."""
+        limits = self.limits.of_file
+        if limits.max_bytes == self.limits.max_bytes:
+            return None
+        unfitted = replace(self, limits=limits)
+        most_bytes = math.prod(unfitted.sent_size) * _MOST_PER_PIXEL
+        if unfitted.as_is or most_bytes <= limits.max_bytes:
+            return None
+        return unfitted.sent_digest, limits.max_bytes
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether it is sent otherwise than if its bytes didn't count."""
+        any_bytes = replace(self.limits, picture_bytes=None, learnt_bytes=None)
+        return replace(self, limits=any_bytes).sent_digest != self.sent_digest
+
+    @property
+    def most_characters(self) -> int:
+        """How many characters it has in base64 as sent: at most, where that isn't known."""
+        at_hand = self._at_hand()
+        if at_hand is not None:
+            return len(at_hand)
+        if self.as_is:
+            return base64_length(self.facts.file_bytes)
+        return base64_length(math.prod(self.sent_size) * _MOST_PER_PIXEL)
+
+    def steps_to_fit(self) -> int:
+        """Return by how many steps its sides are reduced; the least number with which it fits.
+
+        Raises what `encoded` does.
+        """
+        key = self.fit_key
+        if key is None:
+            return 0
+        steps = kept_fits.get(key)
+        return keep_fit(key, self._found_steps(key[1])) if steps is None else steps
+
+    def _found_steps(self, most_bytes: int) -> int:
+        # Bytes go about as the area does: that tells which size to try next.
+        data = self.file_bytes()
+        steps = 0
+        too_large = -1  # the most steps with which it was too large
+        fits = MOST_STEPS
+        while fits - too_large > 1:
+            length = self._length_at(steps, data, most_bytes)
+            missing = math.log(length / most_bytes) / -math.log(_STEP**2)  # steps; below 0: spare
+            if length > most_bytes:
+                too_large = steps
+            else:
+                fits = steps
+                if missing > -1:
+                    break
+            steps = min(max(steps + math.ceil(missing), too_large + 1), fits - 1)
+        return fits
+
+    def _length_at(self, steps: int, data: bytes, most_bytes: int) -> int:
+        reduced = replace(self)
+        reduced.__dict__["fitted_limits"] = self._limits_at(steps)  # as if that were found already
+        jpeg = encoded(reduced.as_sent(data), math.inf)
+        if len(jpeg) <= most_bytes:  # most likely it is sent so
+            keep_encoded(self.kept, reduced.sent_digest, in_base64(jpeg))
+        return len(jpeg)
+
+    def _limits_at(self, steps: int) -> ImageLimits:
+        limits = self.limits.of_file
+        if not steps:
+            return limits
+        whole = math.prod(replace(self, limits=limits).sent_size)
+        area = max(1, math.floor(whole * _STEP ** (2 * steps)))
+        frames = tuple(frame for frame in limits.frames if math.prod(frame) <= area)
+        if limits.frames and not frames:
+            frames = (min(limits.frames, key=math.prod),)
+        return replace(limits, max_pixels=area, frames=frames)
 
     def as_sent(self, data: bytes) -> "PillowImage":
         """Return the file's picture upright, RGB, in the size that is sent.

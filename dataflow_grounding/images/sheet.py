@@ -62,9 +62,10 @@ class CropSheet(Image):
 
     @property
     def sent_size(self) -> Size:
-        if self.limits.frames:
-            return self.limits.frame_for(self.size)
-        return self.limits.fitted(self.size)
+        limits = self.fitted_limits
+        if limits.frames:
+            return limits.frame_for(self.size)
+        return limits.fitted(self.size)
 
     @cached_property
     def sent_digest(self) -> str:

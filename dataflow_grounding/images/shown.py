@@ -52,9 +52,10 @@ class ImageCrop(Image):
 
     @property
     def sent_size(self) -> Size:
-        if self.limits.frames:
-            return self.limits.frame_for(self._enlarged)
-        return self.limits.fitted(self._enlarged)
+        limits = self.fitted_limits
+        if limits.frames:
+            return limits.frame_for(self._enlarged)
+        return limits.fitted(self._enlarged)
 
     @property
     def shown_size(self) -> Size:
@@ -85,7 +86,8 @@ class ImageCrop(Image):
     def keep_cut(self, whole: "PillowImage") -> None:
         """Keep the part as it is sent, cut out of the decoded image."""
         part = self._fitted(whole.crop(self.region))
-        keep_encoded(self.kept, self.sent_digest, in_base64(encoded(part, self.limits.max_bytes)))
+        jpeg = encoded(part, self.fitted_limits.max_bytes)
+        keep_encoded(self.kept, self.sent_digest, in_base64(jpeg))
 
     @contextmanager
     def decoded(self) -> "Iterator[PillowImage]":
@@ -145,10 +147,11 @@ class _Together:
         with self._lock:
             if self._is_done:
                 return
+            # asked before the image is decoded, as a tile may be decoded to find its size
+            missing = [tile for tile in self.tiles if not tile.ready]
             with self.image.decoded() as whole:
-                for tile in self.tiles:
-                    if not tile.ready:
-                        tile.keep_cut(whole)
+                for tile in missing:
+                    tile.keep_cut(whole)
             self._is_done = True
 
 
@@ -195,7 +198,10 @@ class MarkedImage(Image):
 
         What keeps the unmarked image keeps it.
         """
-        if self.sent_size == self.size:
+        is_unlimited = self.limits.most_base64 is None
+        if self.sent_size == self.size and (
+            is_unlimited or len(jpeg) <= self.fitted_limits.max_bytes
+        ):
             keep_encoded(unmarked.kept, self.sent_digest, in_base64(jpeg))
 
     def as_sent(self, data: bytes) -> "PillowImage":

@@ -1,6 +1,7 @@
 """The serving that a spec's `vlm` block, or the environment, names."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from dataflow_grounding import serving as servings  # each is imported when it is named
@@ -37,6 +38,9 @@ def serving_of(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str] = 
     check_public_is_meant(vlm)
     serving = _backend(vlm, workflow, folders)
     serving.box_formats = tuple(vlm.box_formats)
+    if vlm.picture_bytes is not None:
+        limits = replace(serving.image_limits, picture_bytes=vlm.picture_bytes)
+        serving.image_limits = limits
     return serving
 
 

@@ -71,6 +71,30 @@ _NO_IMAGES = (
     "unknown variant `image_url`",
     "at most 0 image",
 )
+# What is too large, and that it is, in the words of endpoints and of proxies before them; the texts
+# are in tests/serving/test_pictures_too_large.py, with their threads.
+_OF_BYTES = re.compile(
+    r"image|picture|photo|payload|entity|\bfile\b|data-?ur[il]|base64|\bbytes\b|\d ?[KM]i?B\b"
+    r"|request[ _-](?:body|size)|\bbody (?:is |size |was )?(?:too|exceed|larger)"
+    r"|request (?:is |was )?too large",
+    re.IGNORECASE,
+)
+_TOO_LARGE = re.compile(
+    r"too[_ -](?:large|big|long)|exceed|larger than|(?:size|length) limit|limit (?:is )?exceeded"
+    r"|over the (?:limit|maximum)|maximum (?:allowed )?size|must be (?:less|smaller) than",
+    re.IGNORECASE,
+)
+# Words of another limit: of tokens, of a rate, of how many pictures, of pixels. Fewer bytes don't
+# help against these, or aren't known to.
+_NOT_BYTES = re.compile(
+    r"token|context|\bpixels?\b|dimension|resolution|per[ _-]min|rate[ _-]limit|quota"
+    r"|(?:number of|many|\d) (?:images|pictures)",
+    re.IGNORECASE,
+)
+_SIZE = re.compile(r"(?<![\w.,])(\d+(?:,\d{3})*(?:\.\d+)?) ?(bytes|[KM]i?B)?\b", re.IGNORECASE)
+_UNITS = {"k": 1000, "m": 1000**2}
+_LEAST_PLAIN = 100_000  # a number without a unit, from which it counts bytes
+_MOST_PLAIN = 10**9
 _BUSY = (429, 503, 529)  # HTTP statuses of an endpoint that takes no more for now
 _PASSING = (408, 409, 425)  # those below 500 that may not come again: timeout, conflict, too early
 DAY = 86_400.0  # seconds
@@ -93,9 +117,10 @@ def error_of(
 ) -> errors.GroundingError:
     """Return the error that an answer means: EndpointRefused where all requests fail like this one;
     RateLimited or ServerOverloaded, with the wait that is asked for, where the endpoint is busy;
-    ServerFault for a fault that may pass, and for a redirect; else RequestRefused. Headers' names
-    are in lower case. With an `address`, the message of a server that has nothing there asks
-    whether `/v1` is missing from it. `said` comes after the status in the message.
+    ServerFault for a fault that may pass, and for a redirect; PictureTooLarge where the picture or
+    the body has too many bytes; else RequestRefused. Headers' names are in lower case. With an
+    `address`, the message of a server that has nothing there asks whether `/v1` is missing from it.
+    `said` comes after the status in the message.
     """
     error, details = _error_in(body[:BODY_BYTES].decode("utf-8", "replace"))
     message = excerpt(_message(error, details), LONGEST_MESSAGE)
@@ -108,6 +133,10 @@ def error_of(
         others_may_do = _FEWER_TOKENS.search(message) is not None
         text = f"{text.rstrip('.')}. Top up the account, and run again to go on."
         return errors.NoCredit(text, certain=not others_may_do)
+    if _is_too_large(status, f"{message} {_codes_of(error)}"):
+        too_large = errors.PictureTooLarge(text)
+        too_large.numbers = tuple(_sizes_in(message))
+        return too_large
     advice = _advice_for_all(status, message)
     if advice is not None:
         text = text.rstrip(".")
@@ -190,6 +219,24 @@ def _codes_of(error: Any) -> str:
 
 def _is_without_credit(status: int, message: str) -> bool:
     return status == 402 or (400 <= status < 500 and _NO_CREDIT.search(message) is not None)
+
+
+def _is_too_large(status: int, message: str) -> bool:
+    # A 413 needs no words for that, but may have others: Groq's, of too many tokens a minute.
+    if status not in (400, 404, 413, 422) or _NOT_BYTES.search(message):
+        return False
+    says_so = _OF_BYTES.search(message) and _TOO_LARGE.search(message)
+    return status == 413 or says_so is not None
+
+
+def _sizes_in(message: str) -> Iterator[int]:
+    # the counts of bytes that a message names
+    for digits, unit in _SIZE.findall(message):
+        number = float(digits.replace(",", ""))
+        if unit:
+            yield int(min(number, _MOST_PLAIN) * _UNITS.get(unit[0].lower(), 1))
+        elif _LEAST_PLAIN <= number <= _MOST_PLAIN:
+            yield int(number)
 
 
 def with_causes(error: BaseException) -> Iterator[BaseException]:

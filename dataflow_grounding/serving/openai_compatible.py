@@ -16,6 +16,7 @@ from dataflow_grounding._util.errors import (
     EndpointRefused,
     GroundingError,
     NoCompletion,
+    PictureTooLarge,
     RequestRefused,
     SpecError,
 )
@@ -254,6 +255,8 @@ class OpenAIServing(Serving):
             if has_keys_against_caches:
                 found_out.takes_keys_against_caches = True
             return reply
+        except PictureTooLarge:  # so it is in any form
+            raise
         except RequestRefused as refused:
             # another request may have found out meanwhile that fewer keys are taken
             are_taken = found_out.takes_keys_against_caches and found_out.habits == habits
@@ -296,6 +299,8 @@ class OpenAIServing(Serving):
             try:
                 # without a seed, as `after_refusal` knows nothing of one
                 reply = await self._send(request, replace(habits, seed=False))
+            except PictureTooLarge:  # so it is in any form
+                raise
             except RequestRefused as error:
                 if takes_no_images(str(error)):
                     raise EndpointRefused(

@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 from dataflow_grounding._util.errors import EndpointRefused, ServerFault, SpecError
@@ -83,8 +82,7 @@ class SeveralEndpoints(Serving):
         of_each = [serving.image_limits for serving in self._by_address.values()]
         common = of_each[0]
         for limits in of_each[1:]:
-            max_bytes = min(common.max_bytes, limits.max_bytes)
-            common = replace(common.within(limits), max_bytes=max_bytes)
+            common = common.within(limits)
         return common
 
     @image_limits.setter

@@ -185,6 +185,7 @@ class VlmBlock(Block):
     asking: str | Json = "auto"
     prices: PricesBlock | None = None
     service_tier: Literal["flex"] | None = None
+    picture_bytes: int | None = Field(None, ge=20_000)
 
 
 class JudgeBlock(Block):

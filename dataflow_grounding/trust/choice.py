@@ -216,7 +216,8 @@ class FormatChoice:
         except NoFit as unclear:
             say(f"The calibration doesn't hold there: {unclear}.")
             self.pending = True
-            self._serving.image_limits = self._uncalibrated_limits
+            learnt = self._serving.image_limits.learnt_bytes
+            self._serving.image_limits = replace(self._uncalibrated_limits, learnt_bytes=learnt)
             return Counter()
         except EndpointRefused as refused:
             # None of the missing ones was answered: the frames that were measured before have to

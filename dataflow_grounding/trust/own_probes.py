@@ -15,7 +15,7 @@ import PIL.Image
 import PIL.ImageDraw
 import PIL.JpegImagePlugin
 
-from dataflow_grounding._util.errors import RunStopped
+from dataflow_grounding._util.errors import PictureReduced, RunStopped
 from dataflow_grounding._util.files import new_file, within
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.data.records import Record
@@ -77,7 +77,7 @@ def copy_question(
         limits = replace(limits, frames=(image.sent_size,))
     suffix = SUFFIXES.get(image.sent_media_type, ".jpg")
     sent_as_it_is = original if image.as_is else None
-    data = _coded_like(copy, sent_as_it_is, suffix, limits.max_bytes)
+    data = _coded_like(copy, sent_as_it_is, suffix, image.fitted_limits.max_bytes)
     path = within(folder, f"probe{suffix}")
     with new_file(path) as file:  # a user's own serving may open it
         file.write(data)
@@ -124,14 +124,25 @@ async def ask_about_copy(
     Where the request fails there are no answers, and `trouble` says why. Raises RunStopped.
     """
     try:
-        with tempfile.TemporaryDirectory(prefix="probe-") as folder:
-            question = await asyncio.to_thread(copy_question, image, asked, folder, layout)
-            sending = Sending(at=endpoint_number, own_reply=True)
-            picture, _ = await ask.aside(question.replace(sending=sending))
-            return picture
+        try:
+            return await _ask_once(ask, image, asked, layout, endpoint_number)
+        except PictureReduced as reduced:
+            limits = replace(image.limits, learnt_bytes=reduced.most)
+            smaller = replace(image, limits=limits)
+            return await _ask_once(ask, smaller, asked, layout, endpoint_number)
     except RunStopped:
         raise
     except Exception as error:
         # No failure of a serving, or of a user's own code, on a probe is a reason to end the run:
         # the picture counts as unanswered.
         return ProbedPicture(Probe(image.size, {}), image.sent_size, [], trouble=str(error))
+
+
+async def _ask_once(
+    ask: Ask, image: Image, asked: BoxFormat, layout: int, endpoint_number: int | None
+) -> ProbedPicture:
+    with tempfile.TemporaryDirectory(prefix="probe-") as folder:
+        question = await asyncio.to_thread(copy_question, image, asked, folder, layout)
+        sending = Sending(at=endpoint_number, own_reply=True)
+        picture, _ = await ask.aside(question.replace(sending=sending))
+        return picture

@@ -1,0 +1,325 @@
+"""Pictures that an endpoint refuses as too large are sent smaller; its limit is found out once."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from dataflow_grounding import OpenAIServing, Operator, open_image
+from dataflow_grounding.errors import RequestRefused
+from dataflow_grounding.images.image import ImageLimits
+from dataflow_grounding.tasks import Request
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest, on
+from dataflow_grounding.testing.answers import asks_for_rectangles
+from dataflow_grounding.testing.faults import Fault
+from tests.support.workplace import LONG_AGO, Workplace, ended
+
+MB = 1_000_000
+SIZE = (1640, 1362)  # of noise: a PNG of 6.7 MB, 8.9 in base64
+ANTHROPIC = "image exceeds 5 MB maximum: 8935256 bytes > 5242880 bytes"
+
+
+def noise(path: Path, size: tuple[int, int] = SIZE, seed: int = 0, **coding: Any) -> str:
+    """Write a picture of noise, which no coding makes small; it is an old file."""
+    data = random.Random(seed).randbytes(size[0] * size[1] * 3)
+    coding = coding or {"compress_level": 0}
+    Image.frombytes("RGB", size, data).save(path, **coding)
+    os.utime(path, LONG_AGO)
+    return path.name
+
+
+def in_base64(request: ReceivedRequest) -> int:
+    return sum(4 * -(-image.size // 3) for image in request.images)
+
+
+def in_the_middle(request: ReceivedRequest) -> Any:
+    """The answer: each thing is in the middle of the picture, a quarter from each edge."""
+    if request.task != "phrase_grounding" or asks_for_rectangles(request):
+        return EchoAnswers()(request)
+    [picture] = request.images
+    size = request.input["image"]
+    assert (picture.width, picture.height) == (size["width"], size["height"])  # as is stated
+    box = [picture.width / 4, picture.height / 4, picture.width * 0.75, picture.height * 0.75]
+    objects = []
+    for phrase in request.input["phrases"]:
+        objects.append({"id": phrase["id"], "label": phrase["text"], "bbox_2d": box})
+    return {"objects": objects}
+
+
+def refusing(most: int, fault: Fault, **server: Any) -> LoopbackServer:
+    """A server that refuses requests with more characters of pictures than `most`."""
+    rule = on(fault, where=lambda request: in_base64(request) > most)
+    return LoopbackServer(in_the_middle, faults=rule, **server)
+
+
+def with_pictures(workplace: Workplace, *names: str) -> None:
+    """An input with a phrase about each picture."""
+    workplace.rows({"image_path": name} for name in names)
+    workplace.settings["data.classes"] = ["cup"]
+
+
+def forget_all_but_replies(workplace: Workplace) -> None:
+    for path, _ in workplace.everything():
+        if path != workplace.replies:
+            path.unlink()
+
+
+def boxes(workplace: Workplace) -> list[list[float]]:
+    found = []
+    for record in workplace.annotations():
+        for expression in record["expressions"]:
+            found += [instance["bbox"] for instance in expression["instances"]]
+    return found
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with three PNGs of 6.7 MB and a small one."""
+    folder = tmp_path_factory.mktemp("large")
+    for number in range(3):
+        noise(folder / f"{number}.png", seed=number)
+    noise(folder / "small.png", (300, 200))
+    assert (folder / "0.png").stat().st_size > 6.7 * MB
+    return folder
+
+
+@pytest.fixture
+def place(workplace: Workplace, large: Path) -> Workplace:
+    """A workplace with the large pictures and the small one, one request at a time."""
+    for path in large.iterdir():
+        os.link(path, workplace.folder / path.name)
+    with_pictures(workplace, "0.png", "small.png", "1.png", "2.png")
+    workplace.settings["workflow.max_workers"] = 1
+    return workplace
+
+
+REFUSALS = {
+    "413": Fault(413, body=b""),
+    "400 with words": Fault(400, ANTHROPIC),
+}
+
+
+@pytest.mark.parametrize("fault", REFUSALS.values(), ids=REFUSALS)
+def test_the_first_large_picture_costs_one_more_request_and_no_other_one(
+    place: Workplace, fault: Fault
+) -> None:
+    with refusing(5 * MB, fault) as server:
+        place.settings["vlm.openai.base_url"] = server.base_url
+        done = place.run()
+        assert (done.code, done.summary["done"]) == (0, 4), done
+        assert server.count(fault.status) == 1
+        assert server.received == 5
+        assert done.err.count("are sent smaller from now on") == 1
+        first_boxes = boxes(place)
+        first_files = place.files()
+        assert place.run().code == 0
+        forget_all_but_replies(place)
+        again = ended(place.start())  # by a process that knows nothing of this one
+        assert (again.code, again.summary["done"]) == (0, 4), again
+        assert server.received == 5
+        assert place.files() == first_files
+    large = [SIZE[0] / 4, SIZE[1] / 4, SIZE[0] * 0.75, SIZE[1] * 0.75]
+    for box, expected in zip(first_boxes, [large, [75, 50, 225, 150], large, large], strict=True):
+        assert box == pytest.approx(expected, abs=1)
+    sent = {request.images[0].format for request in server.requests if in_base64(request) < 5 * MB}
+    assert sent == {"JPEG", "PNG"}  # the small one goes as it is
+
+
+def test_a_stated_limit_costs_no_request_and_gives_the_largest_size(place: Workplace) -> None:
+    most = 3 * MB
+    with refusing(most, Fault(413)) as server:
+        place.settings["vlm.openai.base_url"] = server.base_url
+        done = place.run(**{"vlm.picture_bytes": most})
+        assert done.code == 0, done
+        assert server.received == 4
+        assert place.run(**{"vlm.picture_bytes": most}).code == 0
+        assert server.received == 4
+    reduced = [request for request in server.requests if request.images[0].format == "JPEG"]
+    assert len(reduced) == 3
+    for request in reduced:  # a side 5% longer would be too long
+        assert 0.88 * most < in_base64(request) <= most
+
+
+def test_a_limit_that_no_picture_reaches_changes_nothing(place: Workplace) -> None:
+    with LoopbackServer(in_the_middle) as server:
+        place.settings["vlm.openai.base_url"] = server.base_url
+        assert place.run().code == 0
+        assert place.run(**{"vlm.picture_bytes": 10 * MB}).code == 0
+        assert server.received == 4
+        assert {request.images[0].format for request in server.requests} == {"PNG"}
+
+
+def test_requests_in_flight_cost_one_more_each_and_later_ones_none(
+    workplace: Workplace, large: Path
+) -> None:
+    names = [noise(workplace.folder / f"n{number}.png", (500, 400), number) for number in range(24)]
+    small = noise(workplace.folder / "a.png", (60, 40))
+    with_pictures(workplace, small, *names)
+    workplace.settings["workflow.max_workers"] = 4
+    with refusing(500_000, Fault(413), latency=0.05) as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        done = workplace.run()
+        assert (done.code, done.summary["done"]) == (0, 25), done
+        assert 1 <= server.count(413) <= 4
+        assert server.received == 25 + server.count(413)
+        received = server.received
+        forget_all_but_replies(workplace)
+        assert workplace.run().code == 0
+        assert server.received == received
+
+
+def test_a_picture_that_is_refused_however_small_fails_alone(workplace: Workplace) -> None:
+    large = noise(workplace.folder / "large.png", (500, 400))
+    small = [noise(workplace.folder / f"{number}.png", (100, 80), number) for number in range(3)]
+    with_pictures(workplace, small[0], large, *small[1:])
+    workplace.settings["workflow.max_workers"] = 1
+    with refusing(60_000, Fault(413, "Payload too large")) as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        done = workplace.run()
+        assert done.summary["failures"] == {"refused": 1}, done
+        about_cups = [request for request in server.requests if "cup" in request.text]
+        assert (server.count(413), len(about_cups)) == (3, 6)
+        [failure] = workplace.failures()
+        assert "Payload too large" in failure["message"]
+        answered = [request for request in about_cups if in_base64(request) <= 60_000]
+        assert {request.images[0].format for request in answered} == {"PNG"}  # as they are
+
+
+def test_tiles_and_crops_fit_too(workplace: Workplace) -> None:
+    picture = noise(workplace.folder / "large.png", (900, 700))
+    with_pictures(workplace, picture)
+    settings = {"workflow.tiles": {"size": 512}, "vlm.picture_bytes": 300_000}
+    with refusing(300_000, Fault(413)) as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        done = workplace.run(**settings)
+        assert done.code == 0, done
+        assert server.count(413) == 0
+        assert server.received == 1 + 4
+        assert workplace.run(**settings).code == 0
+        assert server.received == 5
+
+
+def test_tiles_in_flight_are_reduced_together(workplace: Workplace) -> None:
+    picture = noise(workplace.folder / "large.png", (1100, 900))
+    with_pictures(workplace, noise(workplace.folder / "a.png", (60, 40)), picture)
+    settings = {"workflow.tiles": {"size": 640}}
+    with refusing(MB, Fault(413), latency=0.05) as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        done = workplace.run(**settings)
+        assert (done.code, done.summary["done"]) == (0, 2), done
+        assert server.count(413) > 1
+        received = server.received
+        forget_all_but_replies(workplace)
+        assert workplace.run(**settings).code == 0
+        assert server.received == received
+
+
+def test_probe_pictures_are_reduced_as_well(place: Workplace) -> None:
+    with refusing(5 * MB, Fault(413)) as server:
+        place.settings["vlm.openai.base_url"] = server.base_url
+        done = place.run(**{"vlm.check_every": 100})
+        assert (done.code, done.summary["done"]) == (0, 4), done
+        assert server.count(413) <= 2  # the first picture's, and of the probe that goes with it
+        assert any(map(asks_for_rectangles, server.requests))
+        received = server.received
+        assert place.run(**{"vlm.check_every": 100}).code == 0
+        assert server.received == received
+
+
+def test_a_jpeg_keeps_its_quality(workplace: Workplace) -> None:
+    name = noise(workplace.folder / "photo.jpg", (900, 700), quality=99, subsampling=0)
+    with_pictures(workplace, name)
+    kept: list[bytes] = []
+    answer: Callable[[ReceivedRequest], Any] = in_the_middle
+
+    def keeping(request: ReceivedRequest) -> Any:
+        kept.extend(base64.b64decode(text) for text in request.encoded_images)
+        return answer(request)
+
+    with LoopbackServer(keeping) as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        assert workplace.run(**{"vlm.picture_bytes": 500_000}).code == 0
+    [data] = kept
+    best = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(best, "JPEG", quality=92)
+    with Image.open(io.BytesIO(data)) as sent, Image.open(best) as like:
+        assert sent.quantization == like.quantization
+    assert len(data) * 4 / 3 <= 500_000
+
+
+class Comparer(Operator):
+    """Asks about two pictures in one request."""
+
+    name = "comparing"
+    input_keys = {"image": "image_path"}
+    output_keys = {"answer": "answer"}
+    tasks = ("prompted_vqa",)
+
+    def __init__(self, serving: OpenAIServing) -> None:
+        self.serving = serving
+
+    @property
+    def limits(self) -> ImageLimits:
+        assert self.serving is not None
+        return self.serving.image_limits
+
+    async def annotate(self, record: Any, ask: Any) -> dict[str, Any]:
+        pictures = []
+        for column in ("image_path", "other"):
+            pictures.append(open_image(record, column, self.limits))
+        sizes = [picture.sent_size for picture in pictures]
+        question = {"prompt": "Which is larger?", "sizes": sizes}
+        request: Request[Any] = Request(
+            self.tasks[0], question, tuple(pictures), "Compare.", {}, lambda reply: (reply, [])
+        )
+        return {"answer": await ask(request)}
+
+
+@pytest.mark.parametrize(
+    ("message", "least"),
+    [
+        pytest.param("Payload too large", 0.2 * MB, id="no limit is named"),
+        pytest.param("Request body larger than 1000000 bytes", 0.4 * MB, id="that of a request"),
+    ],
+)
+def test_of_several_pictures_each_is_reduced(tmp_path: Path, message: str, least: float) -> None:
+    row = {"image_path": "", "other": ""}
+    for number, column in enumerate(row):
+        row[column] = str(tmp_path / noise(tmp_path / f"{number}.png", (500, 400), number))
+    with refusing(MB, Fault(413, message)) as server:
+        serving = OpenAIServing(server.base_url, "any", api_key="any")
+        assert "scene" in Comparer(serving)(row)["answer"]
+        assert (server.count(413), server.received) == (1, 2)
+        [request] = [request for request in server.requests if in_base64(request) <= MB]
+        assert [list(size) for size in request.image_sizes] == request.input["sizes"]
+        assert all(image.size * 4 / 3 > least for image in request.images)
+
+
+class Careless(Comparer):
+    """Opens pictures without its serving's limits."""
+
+    limits = ImageLimits()  # type: ignore[assignment]
+
+
+def test_an_operator_that_passes_over_the_limits_comes_to_an_end(tmp_path: Path) -> None:
+    name = str(tmp_path / noise(tmp_path / "a.png", (500, 400)))
+    with refusing(MB, Fault(413)) as server:
+        serving = OpenAIServing(server.base_url, "any", api_key="any")
+        with pytest.raises(RequestRefused, match="413"):
+            Careless(serving)({"image_path": name, "other": name})
+        assert server.count(413) <= 5
+
+
+def test_a_limit_under_which_no_picture_can_be_seen_is_refused(workplace: Workplace) -> None:
+    workplace.many(1)
+    done = workplace.run(**{"vlm.picture_bytes": 10})
+    assert done.code == 2
+    assert "picture_bytes" in done.err
