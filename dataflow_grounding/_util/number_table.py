@@ -24,7 +24,7 @@ class NumberTable:
 
     def set(self, key: int, value: int) -> None:
         """Give `key` the number `value` (0 to 2**64 - 1)."""
-        key = key & ALL_BITS or 1
+        key = key & ALL_BITS or 1  # 0 marks a free slot
         slot = self._slot(key)
         if not self._keys[slot]:
             self.count += 1

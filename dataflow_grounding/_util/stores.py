@@ -58,7 +58,7 @@ def place_of(address: str) -> tuple[Any, str]:
     of secrets is blotted out of all messages from now on.
     """
     scheme = scheme_of(address)
-    address = scheme + address[len(scheme) :]  # in lower case: libraries strip no other
+    address = scheme + address[len(scheme) :]  # libraries know a scheme in lower case alone
     learn_address(address)
     if _PASSWORD.match(address):
         raise InputError(
@@ -149,10 +149,8 @@ def system_errors(address: str) -> Iterator[None]:
 
 def _errno_of(error: Exception) -> int:
     # The errno that the system would give for a library's error: EIO where nothing else is known,
-    # as that may pass.
-    if (
-        "(repository not found)" in f"{error}"
-    ):  # or one may not see it: huggingface_hub says both so
+    # as that may pass. Of a repository that one may not see huggingface_hub says "not found", too.
+    if "(repository not found)" in f"{error}":
         return errno.EACCES
     for error_class, number in _ERRNO_OF_ERRORS:
         if isinstance(error, error_class):

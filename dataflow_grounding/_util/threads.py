@@ -33,7 +33,8 @@ THREAD_BYTES = 2**27  # of address space that Linux sets aside for a thread's st
 
 @cache
 def _threads(process: int) -> "ThreadPool":
-    # A store may take its time: Python doesn't wait for these threads at its end.
+    # A forked process can't use its parent's pool: each has one, by its id. A store may take its
+    # time: Python doesn't wait for these threads at its end.
     from multiprocessing.pool import ThreadPool
 
     try:

@@ -200,7 +200,7 @@ def _say_figure(name: str, figure: Any, groups: Sequence[Sequence[Place]], advic
         _say_table(row["about"], figure)
         return
     say(f"{row['about']}: {_shown(figure, row.get('kind'))}", err=False)
-    if figure:  # of a figure that wasn't asked for, the pictures say nothing
+    if figure:  # None is a figure that wasn't asked for: its pictures say nothing
         for group in groups[:_MOST_GROUPS]:
             say(f"  {_alike_pictures(group)}", err=False)
         if len(groups) > _MOST_GROUPS:

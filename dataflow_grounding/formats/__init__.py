@@ -171,9 +171,8 @@ def read(
         options: Those of the format; only of use where it is given by its name.
 
     Yields:
-        Rows with `expressions`: status, ids, spans in `cleaned_caption`, boxes in pixels. In
-        formats
-            that can have pictures without any, such a row has `background: true`.
+        Rows with `expressions`: status, ids, spans in `cleaned_caption`, boxes in pixels. A row
+        without any has `background: true` where the format can say that nothing is there.
 
     Raises:
         SpecError: There is no such format, or it has no such option.

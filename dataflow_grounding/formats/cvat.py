@@ -199,8 +199,8 @@ class Cvat(ReturningFormat):
         return self.bad.marked({**record, "expressions": unite(keyed)})
 
     def _read_area(self, mark: Element, record: Mapping[str, Any], where: str) -> dict[str, Any]:
-        # Returns the box, perhaps with an outline, of an element; nothing for a useless shape,
-        # which is a bad entry, and for elements that have no box.
+        # The box of an element, perhaps with an outline. There is none for a useless shape, which
+        # is a bad entry, and for elements that are no boxes.
         if mark.tag not in _AREAS:
             return {}
         if mark.tag == "box":

@@ -95,10 +95,10 @@ class ReturningFormat(Format):
         for phrase in sample.phrases:
             for number in range(len(phrase.boxes)) or (NO_BOX,):
                 item, mark = _item_and_mark(phrase, number, sample.size)
-                # The first box of an item is the item's, and so are equal ones.
-                is_of_item = (
-                    item in read_items and source.marks.setdefault(item, mark).box == mark.box
-                )
+                is_of_item = False
+                if item in read_items:
+                    first_mark = source.marks.setdefault(item, mark)
+                    is_of_item = mark.box == first_mark.box
                 if not is_of_item:
                     source.new.append(mark)
         source.gone = read_items - source.marks.keys()

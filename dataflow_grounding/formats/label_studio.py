@@ -510,7 +510,7 @@ def _control_of(kind: str, source: Source) -> dict[str, str]:
 def _kind_and_area(
     box: Bbox, outline: Sequence[float] | None, size: Size
 ) -> tuple[str, dict[str, Any]]:
-    # Returns the kind of region that a box is, and its area in percents of the sides.
+    # The kind of region that a box is, and its area in percents of the sides.
     if outline is None:
         return "rectangle", area_of(box, size)
     rotated = rotated_box_of(outline)

@@ -155,17 +155,17 @@ def unite(keyed: Iterable[KeyedExpression]) -> list[dict[str, Any]]:
 def _set_unique_ids(expressions: list[dict[str, Any]]) -> None:
     ids = [expression.get("expression_id") for expression in expressions]
     taken = {str(own_id) for own_id in ids if own_id is not None}
-    last_number: dict[Any, int] = {}  # by id: the number in the last one made of it, 1 before that
+    last_number_of: dict[Any, int] = {}  # by an id, the number that was put after it last
     for expression, own_id in zip(expressions, ids, strict=True):
         if own_id is None:
             continue
-        if own_id not in last_number:
-            last_number[own_id] = 1
+        if own_id not in last_number_of:  # the first of an id keeps it
+            last_number_of[own_id] = 1
             continue
-        number = last_number[own_id] + 1
+        number = last_number_of[own_id] + 1
         while f"{own_id}~{number}" in taken:
             number += 1
-        last_number[own_id] = number
+        last_number_of[own_id] = number
         expression["expression_id"] = f"{own_id}~{number}"
         taken.add(f"{own_id}~{number}")
 

@@ -367,10 +367,10 @@ def _probes(run: SpecRun, amounts: Sequence[Amount]) -> list[int]:
             continue
         sizes = sent_sizes(pictures(), serving.image_limits)
         watched += amount.requests
-        of_endpoint = probes_for(
+        probes_of_endpoint = probes_for(
             round(watched), check_every, sizes, in_frames=bool(serving.image_limits.frames)
         )
-        probes_by_now = len(serving.endpoints()) * of_endpoint
+        probes_by_now = len(serving.endpoints()) * probes_of_endpoint
         probes.append(max(0, probes_by_now - probes_so_far))
         probes_so_far += probes[-1]
     return probes

@@ -122,7 +122,7 @@ def put_in_folders(steps: list[Step]) -> list[Step]:
 
 def _refuse_as_folder(name: str) -> None:
     try:
-        within(".", f"step_{name}")  # neither a backslash nor a line break is in it
+        within(".", f"step_{name}")  # raises for a backslash or a control character
         names_a_folder = "/" not in name
     except InputError:
         names_a_folder = False

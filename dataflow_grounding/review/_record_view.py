@@ -220,7 +220,7 @@ def expressions_of(record: Record) -> dict[str, Expression]:
 def boxes_of_same_thing(
     expressions: Mapping[str, Expression],
 ) -> dict[BoxPlace, list[BoxPlace]]:
-    """Return all boxes of a thing by each of them, if several phrases of one class have one of it.
+    """Map a box to all boxes of its thing, where several phrases of one class have boxed that.
 
     The surest box comes first: exports have that one.
     """

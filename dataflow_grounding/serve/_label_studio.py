@@ -62,8 +62,8 @@ def routes(engine: Engine) -> list[web.RouteDef]:
                     picture = _picture(engine.pictures, config, task)
                     regions += _regions(config, await engine.ground(request, picture, phrases))
             except (RecordError, InputError, WrongRequest) as error:
-                # An error is shown, and no task of the request is stored. So a task among others
-                # that would fail again has no boxes instead, and only this terminal says why.
+                # Label Studio shows an error, and stores no task of its request. So a task among
+                # others that would fail again gets no boxes instead, and this terminal says why.
                 may_pass = getattr(error, "passing", False) and not isinstance(error, ImageMissing)
                 if len(tasks) == 1 or may_pass:
                     raise

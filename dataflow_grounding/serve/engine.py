@@ -167,7 +167,8 @@ class Engine:
                 self._keeping.result()  # raises why nothing can be kept any more
             operator = step.operator
             asking = self._askings.get(id(operator.serving))
-            ask = StepAsk(asking, self._store, step.label, (begun, place), wording=operator.wording)
+            priority = (begun, place)
+            ask = StepAsk(asking, self._store, step.label, priority, wording=operator.wording)
             update, error = await self._workers.until_done(
                 partial(annotated, operator, record.updated(columns), ask, self._memo)
             )

@@ -124,7 +124,7 @@ def sharing_boxes(
 def _pairs_of_equal_boxes(
     expressions: Sequence[Expression],
 ) -> Iterator[tuple[_PlacedBox, _PlacedBox]]:
-    # From left to right, so that those alone are compared that begin near enough.
+    # Boxes are sorted from left to right: each is compared only with those that begin near it.
     boxes = []
     for index, expression in enumerate(expressions):
         for number, box in enumerate(_boxes(expression)):

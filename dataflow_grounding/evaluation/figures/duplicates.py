@@ -122,8 +122,8 @@ class _Groups:
 def first_alike(looks: Sequence[bytes]) -> Sequence[int]:
     """Return for each look the index of the first that is the same, or nearly so: maybe its own.
 
-    Looks that are alike to a third one are in one group: they may differ more than two may that are
-    alike.
+    Two looks that are alike to a third one have the same first look, even if they aren't alike
+    themselves.
     """
     hashes = array("Q", (int.from_bytes(look[:_HASH_BYTES], "little") for look in looks))
     # For each value of each band, the pictures whose hash has it there. A dict would take more
@@ -207,11 +207,11 @@ def split(
     unread = set[str]()
     if read:
         looks, unread = looks_of(names, pictures.paths(), folders)
-    first = first_alike(looks)  # of each picture's group
-    group_count = len(set(first))
+    first_of_group = first_alike(looks)  # for each picture
+    group_count = len(set(first_of_group))
     if not names:
         raise InputError(f"{results} has no picture to split")
-    part_of_picture = _parts_by_share(names, first, parts, seed)
+    part_of_picture = _parts_by_share(names, first_of_group, parts, seed)
     counts = {name: {"records": 0, "pictures": 0} for name in parts}
     for picture, part in part_of_picture.items():
         counts[part]["records"] += pictures.counts[pictures.number_of[picture]]
@@ -228,7 +228,7 @@ def split(
     write_text(os.path.join(out, "run.json"), dump_text(run, 2) + "\n")
     return {
         "parts": counts,
-        "alike": len(first) - group_count,
+        "alike": len(first_of_group) - group_count,
         "unread": len(unread),
         "rejected": rejected,
     }
@@ -254,10 +254,11 @@ def _parts_by_share(
     groups, group_of, sizes = np.unique(first_of_group, return_inverse=True, return_counts=True)
     digests = (short_digest(f"{seed} {pictures[group]}") for group in groups)
     chance = np.fromiter((int.from_bytes(digest, "little") for digest in digests), np.uint64)
-    # No cut can be near enough to both ends of a share that a group fills: such groups go first.
+    # The line has the groups by chance, after those that are larger than the smallest share: no cut
+    # could be near the end of a share in the middle of these.
     too_large = np.where(sizes > shares.min(), sizes, 0)
     line = np.lexsort((chance, -too_large))
-    middles = np.cumsum(sizes[line]) - sizes[line] / 2
+    middles = np.cumsum(sizes[line]) - sizes[line] / 2  # of each group, in pictures of the line
     part_of_group = np.zeros(len(groups), int)
     cut = 0
     for number, end in enumerate(np.cumsum(shares)[:-1], 1):

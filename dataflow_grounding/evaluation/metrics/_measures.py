@@ -145,11 +145,11 @@ def _box_set_columns(
     # A measure is its numerator alone here: MEASURES_OF says which column it is divided by, once
     # they are summed. So precision and recall are both the number of right boxes.
     right = [overlap.iou for overlap in matched if overlap.iou >= rules.threshold]
-    passed = 0
+    thresholds_reached = 0  # by all boxes together
     for overlap in matched:
         for threshold in THRESHOLDS:
             if overlap.iou >= threshold:
-                passed += 1
+                thresholds_reached += 1
     return {
         "boxes": found_count,
         "gold_boxes": gold_count,
@@ -161,7 +161,7 @@ def _box_set_columns(
         "t_acc": gold_count > 0 and found_count > 0,
         "n_acc": answered and gold_count == 0 and found_count == 0,
         # F1's numerator, twice the right boxes, as the mean over the thresholds.
-        "pmf1": 2 * passed / len(THRESHOLDS),
+        "pmf1": 2 * thresholds_reached / len(THRESHOLDS),
         "boxes_where_gold": gold_count + found_count if gold_count else 0,
     }
 
