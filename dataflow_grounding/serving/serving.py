@@ -129,8 +129,9 @@ class Serving(ABC):
     """Answers requests. A serving of your own needs `model` and `answer`; all else has a default.
 
     `answer` sends once and raises what went wrong: RateLimited, ServerOverloaded, ServerFault and
-    EndpointUnreachable, which the engine tries again; RequestRefused, which fails the record; and
-    EndpointRefused, which stops the run. A serving that sends more than once for one answer calls
+    EndpointUnreachable, which the engine tries again; PictureTooLarge, after which it asks with
+    smaller pictures; any other RequestRefused, which fails the record; and EndpointRefused, which
+    stops the run. A serving that sends more than once for one answer calls
     `request.before_another()` before each further time, with the RequestRefused if it was refused:
     ten refusals of one request stop the run.
     """

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from dataflow_grounding import OpenAIServing, Operator, open_image
-from dataflow_grounding.errors import RequestRefused
+from dataflow_grounding import OpenAIServing, Operator, Serving, ground, open_image
+from dataflow_grounding.errors import PictureTooLarge, RequestRefused
 from dataflow_grounding.images.image import ImageLimits
 from dataflow_grounding.tasks import Request
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest, on
@@ -301,6 +301,47 @@ def test_of_several_pictures_each_is_reduced(tmp_path: Path, message: str, least
         [request] = [request for request in server.requests if in_base64(request) <= MB]
         assert [list(size) for size in request.image_sizes] == request.input["sizes"]
         assert all(image.size * 4 / 3 > least for image in request.images)
+
+
+def test_what_was_refused_before_is_asked_about_once_more(workplace: Workplace) -> None:
+    small = noise(workplace.folder / "a.png", (60, 40))
+    with_pictures(workplace, small, noise(workplace.folder / "b.png", (500, 400)))
+    with refusing(MB // 2, Fault(400, "no")) as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        done = workplace.run()
+        assert done.summary["failures"] == {"refused": 1}, done
+    with refusing(MB // 2, Fault(413)) as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        assert workplace.run().summary["failures"] == {"refused": 1}
+        assert server.received == 0
+        done = workplace.run("--retry-failed")
+        assert (done.code, done.summary["done"]) == (0, 2), done
+        assert (server.count(413), server.received) == (1, 2)
+
+
+class OwnServing(Serving):
+    """A user's, which takes 500 KB."""
+
+    model = "mine"
+    box_format = "xyxy_px"
+    exact_boxes = True
+
+    def __init__(self) -> None:
+        self.lengths: list[int] = []
+
+    async def answer(self, request: Request[Any]) -> str:
+        self.lengths.append(len(request.images[0].encoded()))
+        if self.lengths[-1] > MB // 2:
+            raise PictureTooLarge("I take 500 KB")
+        return '{"objects": []}'
+
+
+def test_a_serving_of_the_user_s_own_is_asked_with_smaller_pictures(tmp_path: Path) -> None:
+    serving = OwnServing()
+    picture = tmp_path / noise(tmp_path / "a.png", (500, 400))
+    found = ground(str(picture), "the cat", serving=serving)
+    assert [phrase.status for phrase in found.phrases] == ["none"]
+    assert len(serving.lengths) == 2
 
 
 class Careless(Comparer):
