@@ -151,7 +151,9 @@ def _folders(results_dir: str, names: list[str]) -> list[str]:
     texts_after_of = [name.partition("-of-")[2] for name in names]
     shard_counts = {int(text) for text in texts_after_of if text.isdecimal()}
     if not shard_counts:
-        raise InputError(f"{results_dir} has no shards: run --shard 1/n to n/n there")
+        raise InputError(
+            f"{results_dir} has no shards: first run generate --shard 1/N to N/N in this folder"
+        )
     if len(shard_counts) > 1:
         shards_of = " and of ".join(map(str, sorted(shard_counts)))
         raise InputError(

@@ -22,6 +22,7 @@ from dataflow_grounding.spec._references import empty_variables, filled_in
 from dataflow_grounding.spec.environment import with_environment
 from dataflow_grounding.spec.problems import (
     END_OF_PART,
+    at_place,
     block_with,
     take_out_missing_keys,
     validated,
@@ -80,7 +81,7 @@ def read_spec(
     _make_absolute(values, parts)
     problems = take_out_missing_keys(values, missing, parts.place) + empty
     if why_unknown:
-        problems.append(f"{parts.place(['autolabel_type'])}: {why_unknown}")
+        problems.append(at_place(parts.place(["autolabel_type"]), why_unknown))
     spec, wrong = validated(values, model, parts.place)
     for problem in wrong:
         # A key that is ??? was reported above.

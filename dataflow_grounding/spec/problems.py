@@ -25,6 +25,7 @@ _SHOULD_BE = {
     "list_type": "a list",
     "dict_type": "a mapping of keys",
 }
+_MISSPELT = re.compile(r" is not a key of the spec; is it '([^'.]+)'\?$")
 _OF_OVERRIDE = "=…"  # ends the place of a key that an override states
 END_OF_PART = re.compile(r"[.[]")
 """What ends a part of a key, as in `a.b[0]`."""
@@ -79,12 +80,8 @@ def validated(
         if inside and not where.endswith(_OF_OVERRIDE):
             where = place([*problem["loc"], *inside])
         explanation = explain(problem, model)
-        # Of an override, the place is the key: it isn't named twice.
-        key = where.removesuffix(_OF_OVERRIDE)
-        if explanation.startswith((f"{key} is ", f"{key} should ")):
-            problems.append(explanation)
-        else:
-            problems.append(f"{where}: {explanation.removeprefix(f'{key}: ')}")
+        problems.append(at_place(where, explanation))
+    problems = _without_block_of_another_name(problems)
     # Once what is wrong is taken out, the rest is a spec, unless a key without a default is
     # missing.
     for problem in wrong:
@@ -93,6 +90,23 @@ def validated(
         return model.model_validate(values), problems
     except ValidationError:
         return None, problems
+
+
+def at_place(place: str, explanation: str) -> str:
+    """Return an explanation with its place before it. Of an override, the place is the key, which
+    isn't named twice.
+    """
+    key = place.removesuffix(_OF_OVERRIDE)
+    if explanation.startswith(f"{key} "):
+        return explanation
+    return f"{place}: {explanation.removeprefix(f'{key}: ')}"
+
+
+def _without_block_of_another_name(problems: Sequence[str]) -> list[str]:
+    # A misspelt block is told as an unknown key: it isn't told a second time as a missing block.
+    misspelt = [match[1] for match in map(_MISSPELT.search, problems) if match]
+    lines = [f"there is no block {name}, which the pipeline needs" for name in misspelt]
+    return [problem for problem in problems if not problem.endswith(tuple(lines))]
 
 
 def explain(problem: Any, model: type[BaseModel]) -> str:
@@ -109,7 +123,7 @@ def explain(problem: Any, model: type[BaseModel]) -> str:
             return f"there is no block {key}, which the pipeline needs"
         return f"{key} is missing: give it a value"
     if problem["type"] == "model_type":
-        return f"{key} should be a block, with keys of its own in the lines below it"
+        return f"{key} should be a block of keys, {{key: value}} or in the lines below it"
     if problem["type"] in _SHOULD_BE:
         return f"{key} should be {_SHOULD_BE[problem['type']]}"
     message = f"{problem['msg'][:1].lower()}{problem['msg'][1:]}".removeprefix("input ")

@@ -31,6 +31,8 @@ def folder(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> Path:
         workplace.picture(f"photos/{name}")
     (workplace.folder / "captions.csv").write_text("file,text\na.jpg,A red cup.\nb.jpg,A bus.\n")
     (workplace.folder / "captions.yaml").write_text(SPEC)
+    misspelt = SPEC.replace("image_grounding:", "image_groundng:")
+    (workplace.folder / "misspelt.yaml").write_text(misspelt)
     for name in ("DF_BASE_URL", "DF_MODEL", "DF_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(workplace.folder)
@@ -64,6 +66,16 @@ MISTAKES = [
         ["generate", *OF_SPEC, "foo=1"],
         "foo is not a key of the spec. If an earlier version had it, CHANGELOG.md says what takes"
         " its place",
+    ),
+    (
+        ["generate", *OF_SPEC, "autolabel_type=grounding"],
+        "Error: autolabel_type 'grounding' is not one of image_grounding,"
+        " image_referring_expression, image_region_caption, nor of the form module:name; is it"
+        " 'image_grounding'?",
+    ),
+    (
+        ["generate", "-e", "misspelt.yaml"],
+        "image_groundng is not a key of the spec; is it 'image_grounding'?",
     ),
     (
         ["ground", "c.jpg", "a cup"],

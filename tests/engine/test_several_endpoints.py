@@ -251,7 +251,7 @@ WRONG = [
     ({}, [{"base_url": "http://b/v1", "weight": 0}], "weight"),
     ({}, [{"base_url": "http://b/v1"}, {"base_url": "http://b/v1/"}], "each once"),
     ({}, ["http://b/v1", {"base_url": "http://b/v1/"}], "each once"),
-    ({}, [3], "should be a block, with keys of its own"),
+    ({}, [3], "should be a block of keys"),
 ]
 
 
