@@ -274,12 +274,9 @@ def _format_in_parts(
     families = {answer.family for picture in pictures for answer in picture.answers}
     if len(families) == 1 and None not in families:  # their special tokens name the format
         return known_formats()[str(families.pop())]
-    lines: list[_SideLine] = []
-    for picture in pictures:
-        of_picture = lines_of([picture], order) if order else None
-        if of_picture is None:
-            return None
-        lines += map(_SideLine, of_picture, picture.sent)
+    lines = _side_lines(pictures, order) if order else None
+    if lines is None:
+        return None
     scales = [asked.scale] if isinstance(asked.scale, int) else []
     scales += PARTS
     off_by_scale = {scale: _how_far_off(lines, scale) for scale in scales}
@@ -299,6 +296,17 @@ class _SideLine(NamedTuple):
 
     line: Line
     side: int
+
+
+def _side_lines(pictures: Sequence[ProbedPicture], order: Order) -> list[_SideLine] | None:
+    # Two of each picture; None where the answers about any lie on no lines.
+    side_lines: list[_SideLine] = []
+    for picture in pictures:
+        axis_lines = lines_of([picture], order)
+        if axis_lines is None:
+            return None
+        side_lines += map(_SideLine, axis_lines, picture.sent)
+    return side_lines
 
 
 def _how_far_off(lines: Sequence[_SideLine], scale: float) -> float:

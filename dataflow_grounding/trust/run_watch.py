@@ -206,29 +206,34 @@ class RunWatch(BoxWatch):
 
     async def _settle_all(self, question: Question) -> None:
         # All replies together may call for a check or, where no check can tell, make boxes suspect.
-        ask, image, judge = question.ask, question.image, self.judge
+        ask, image = question.ask, question.image
         orientation = orientation_of(image.sent_size)
         if self.can_tell(image):
-            looks_like = judge.alarm(orientation)
+            looks_like = self.judge.alarm(orientation)
             if looks_like is not None and self.is_checked:
                 await self._check_now(ask, image, looks_like)
         else:
-            looks_like = judge.alarm_without_check(orientation, others_told=self.can_check)
-            if looks_like is not None:
-                unanswered = self.known.unanswered > 0
-                self.open.vouching.doubt()
-                self._suspect(
-                    watch_messages.of_replies_alone(self.asked, looks_like, unanswered=unanswered)
-                )
-            else:
-                self.open.let_speak()
-        likelier = None if self.suspicion else judge.newly_certain(orientation)
-        if likelier is not None:
-            what = (
-                f"the boxes of this run look like {likelier}, where {self.asked.name} was asked for"
-            )
-            ask.note("likelier_format", what)
-            say(f"Note: {what}. Look at some of them, if their pictures are not unusual.")
+            self._settle_without_check(orientation)
+        if self.suspicion is None:
+            self._tell_if_certain(ask, orientation)
+
+    def _settle_without_check(self, orientation: str) -> None:
+        looks_like = self.judge.alarm_without_check(orientation, others_told=self.can_check)
+        if looks_like is None:
+            self.open.let_speak()
+            return
+        unanswered = self.known.unanswered > 0
+        self.open.vouching.doubt()
+        message = watch_messages.of_replies_alone(self.asked, looks_like, unanswered=unanswered)
+        self._suspect(message)
+
+    def _tell_if_certain(self, ask: Ask, orientation: str) -> None:
+        likelier = self.judge.newly_certain(orientation)
+        if likelier is None:
+            return
+        what = f"the boxes of this run look like {likelier}, where {self.asked.name} was asked for"
+        ask.note("likelier_format", what)
+        say(f"Note: {what}. Look at some of them, if their pictures are not unusual.")
 
     async def conclude(self, ask: Ask) -> None:
         """Conclude as BoxWatch.conclude does, with a last check if one is due.
