@@ -320,12 +320,7 @@ class Operator(plan.Annotator, ABC):
             check_serving(self.serving, type(self).__name__)
         operator = copy.copy(self)
         columns = {**self.input_keys, **self.output_keys}
-        role_of = calling.roles_of(self)  # by argument
-        # the argument for an only input, or for the first output, needn't name the role
-        if len(self.input_keys) == 1:
-            role_of["input_key"] = next(iter(self.input_keys))
-        if self.output_keys:
-            role_of["output_key"] = next(iter(self.output_keys))
+        role_of = self._roles_by_argument()
         role_of_known = {**calling.roles_by_column(self), **role_of}
         for argument, column in arguments.items():
             is_unclear = argument == "input_key" and argument not in role_of and self.input_keys
@@ -342,6 +337,15 @@ class Operator(plan.Annotator, ABC):
             columns[role_of_known[argument]] = column
         operator.__dict__["_keys"] = Columns(columns)
         return operator
+
+    def _roles_by_argument(self) -> dict[str, str]:
+        # The argument for an only input, or for the first output, needn't name the role.
+        roles = calling.roles_of(self)
+        if len(self.input_keys) == 1:
+            roles["input_key"] = next(iter(self.input_keys))
+        if self.output_keys:
+            roles["output_key"] = next(iter(self.output_keys))
+        return roles
 
     def with_words(
         self: O,
