@@ -1,9 +1,10 @@
 """COCO files: one JSON file with `images`, `annotations` and `categories`.
 
 A `bbox` is x, y, width, height in pixels. With captions, and the places of phrases in them as
-`tokens_positive`, it is what MDETR and its descendants train on. Sources: pycocotools' coco.py and
+`tokens_positive`, it is what MDETR and its descendants train on. CVAT has a rotated box as it was
+before its turn about the middle, with degrees as an attribute. Sources: pycocotools' coco.py and
 cocoeval.py; mdetr's datasets/coco.py and scripts/pre-training/flickr_combined.py; ultralytics'
-data/dataset.py (GroundingDataset); gRefCOCO's grefexp_coco_format.py.
+data/dataset.py (GroundingDataset); gRefCOCO's grefexp_coco_format.py; cvat issues 4745 and 6785.
 """
 
 import marshal
@@ -18,7 +19,7 @@ from typing import Any
 from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding._util.terminal import counted_items
-from dataflow_grounding.boxes.geometry import Size
+from dataflow_grounding.boxes.geometry import Size, box_of
 from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.records import dump_text, is_box, is_number, is_score, stated_size
 from dataflow_grounding.data.spans import Span, whole_words
@@ -44,6 +45,7 @@ from dataflow_grounding.formats.reading import (
     read_lists,
     unite,
 )
+from dataflow_grounding.formats.rotated import rotated_box_of, turned
 
 # Reports on annotations that are left out or read in another way; keys of counts.
 CROWDS = "crowd annotations"
@@ -463,7 +465,9 @@ class Coco(_ReadsCoco, ReturningFormat):
         if mark.is_moved:
             item.pop(_SEGMENTATION, None)  # it is that of the old box
             item |= _known(box_keys, "bbox", "area", _SEGMENTATION)
-        elif not item.get(_SEGMENTATION):
+            if _degrees_of(item):
+                item |= _turned_keys(item, mark.outline)
+        elif not item.get(_SEGMENTATION) and not _degrees_of(item):
             item |= _known(box_keys, _SEGMENTATION)
         return item | _known(box_keys, "verified", "score")
 
@@ -604,6 +608,29 @@ def _keys_of_box(phrase: Phrase, number: int) -> dict[str, Any]:
     }
 
 
+def _degrees_of(annotation: Mapping[str, Any]) -> Any:
+    # By which CVAT turns the box; 0 in other tools' files, where the word may mean anything.
+    attributes = annotation.get("attributes")
+    if not isinstance(attributes, Mapping) or "occluded" not in attributes:
+        return 0
+    degrees: Any = attributes.get("rotation")
+    return degrees if is_number(degrees) else 0
+
+
+def _turned_keys(annotation: Mapping[str, Any], outline: list[float] | None) -> dict[str, Any]:
+    # The keys of CVAT's box that was moved; it isn't turned where its outline is no rectangle.
+    attributes = annotation["attributes"]
+    rotated = rotated_box_of(outline or ())
+    if rotated is None:
+        return {"attributes": {**attributes, "rotation": 0.0}}
+    x1, y1, _, _ = rotated.before_turn(about_middle=True)
+    return {
+        "bbox": [x1, y1, rotated.width, rotated.height],
+        "attributes": {**attributes, "rotation": rotated.degrees},
+        _SEGMENTATION: [],
+    }
+
+
 def _without_ids(keys: Mapping[str, Any]) -> dict[str, Any]:
     return {key: keys[key] for key in keys if key not in ("expression_id", "bbox_id")}
 
@@ -697,6 +724,9 @@ def _instance(
         raise BrokenRow("the box has a side of less than nothing")
     instance = {"bbox": bbox, **_known(entry, "score", outlines.KEY)}
     instance |= _known(entry["source"], "bbox_id")
+    degrees = _degrees_of(entry)
+    if degrees and outlines.KEY not in instance:
+        instance |= turned(box_of(bbox), degrees, about_middle=True)
     score = entry.get("score")
     if is_number(score) and not is_score(score):
         passed_over["scores outside of 0 to 1"] += 1

@@ -2,9 +2,10 @@
 
 The devkit counts pixels from 1, and both edges are in the box: its 1, 1, W, H is the whole picture.
 LabelImg, and other tools that took the form over, write edges that count from 0. A file of the
-devkit says so in `database` (The VOC2007 Database). Sources: the devkit's VOCreadrecxml.m and its
-annotation guidelines; labelImg's pascal_voc_io.py and labelFile.py; detectron2's pascal_voc.py;
-ultralytics' VOC.yaml.
+devkit says so in `database` (The VOC2007 Database). CVAT has a rotated box as it was before its
+turn about the middle, with degrees among the attributes. Sources: the devkit's VOCreadrecxml.m and
+its annotation guidelines; labelImg's pascal_voc_io.py and labelFile.py; detectron2's pascal_voc.py;
+ultralytics' VOC.yaml; datumaro's plugins/data_formats/voc/exporter.py.
 """
 
 import math
@@ -32,6 +33,7 @@ from dataflow_grounding.formats.reading import (
     unite,
     xml_root,
 )
+from dataflow_grounding.formats.rotated import turned
 from dataflow_grounding.formats.xml_text import element_of, safe_for_xml, text_of
 from dataflow_grounding.images.files import ENDINGS
 
@@ -80,6 +82,9 @@ class Voc(PictureFiles):
         box = element.find("bndbox")
         if mark.is_moved and box is not None:
             _with_texts(box, self._corners(mark, source))
+            rotation = _rotation_in(element)
+            if rotation is not None:
+                rotation.text = "0.0"
         return text_of(element)
 
     def new_items(self, mark: Mark, source: Source) -> Iterator[str]:
@@ -136,10 +141,11 @@ class Voc(PictureFiles):
         for _, expression in keyed:
             (instance,) = expression["instances"]
             x1, y1, x2, y2 = instance["bbox"]
-            bbox = [max(0.0, x1 - offset), max(0.0, y1 - offset), x2, y2]
-            expression["instances"] = [
-                with_item_number({"bbox": bbox}, instance["item"], expression["text"])
-            ]
+            read = {"bbox": [max(0.0, x1 - offset), max(0.0, y1 - offset), x2, y2]}
+            if instance["degrees"]:  # it may reach beyond the picture before its turn
+                box = (x1 - offset, y1 - offset, x2, y2)
+                read = turned(box, instance["degrees"], about_middle=True)
+            expression["instances"] = [with_item_number(read, instance["item"], expression["text"])]
         picture = _picture_of(first_of_tag.get("filename"), file, name, image_root)
         own = {"offset": offset, "root": dict(root.attrib), "picture": os.path.basename(picture)}
         record = {
@@ -172,7 +178,25 @@ def _expressions(
         bbox = [math.nan]
     if not all(map(is_number, bbox)):
         raise BrokenRow(f"a corner of {name!r} is no number: {' '.join(map(str, corners))}")
-    yield name, {"text": name, "class": name, "instances": [{"bbox": bbox, "item": item}]}
+    instance = {"bbox": bbox, "item": item, "degrees": _degrees_of(element)}
+    yield name, {"text": name, "class": name, "instances": [instance]}
+
+
+def _rotation_in(element: Element) -> Element | None:
+    for attribute in element.iterfind("attributes/attribute"):
+        if attribute.findtext("name") == "rotation":
+            return attribute.find("value")
+    return None
+
+
+def _degrees_of(element: Element) -> float:
+    # By which CVAT turns the box. Attributes of other tools may mean anything by the word.
+    rotation = _rotation_in(element)
+    try:
+        degrees = 0.0 if rotation is None else float(rotation.text or "")
+    except ValueError:
+        return 0.0
+    return math.fmod(degrees, 360) if is_number(degrees) else 0.0
 
 
 def _sides(size: Element | None) -> dict[str, int]:

@@ -453,6 +453,111 @@ def test_a_box_of_cvat_that_reaches_out_of_its_picture(tmp_path: Path) -> None:
     assert parts == pytest.approx(cut, abs=1e-7)
 
 
+# CVAT's exports to other formats have the box before its turn, and the turn as an attribute: cvat's
+# issues 4745 and 6785, datumaro's VOC exporter.
+X, Y = SHIP.x - SHIP.width / 2, SHIP.y - SHIP.height / 2
+COCO_OF_CVAT = {
+    "id": 1,
+    "image_id": 1,
+    "category_id": 1,
+    "segmentation": [],
+    "area": SHIP.width * SHIP.height,
+    "bbox": [X, Y, SHIP.width, SHIP.height],
+    "iscrowd": 0,
+    "attributes": {"occluded": False, "rotation": SHIP.degrees},
+}
+VOC_OF_CVAT = f"""<annotation><filename>{SHIP.picture}</filename><source><database>Unknown</database></source>
+<size><width>{SHIP.size[0]}</width><height>{SHIP.size[1]}</height></size>
+<object><name>ship</name><occluded>0</occluded>
+<bndbox><xmin>{X}</xmin><ymin>{Y}</ymin><xmax>{X + SHIP.width}</xmax><ymax>{Y + SHIP.height}</ymax></bndbox>
+<attributes><attribute><name>rotation</name><value>{SHIP.degrees}</value></attribute></attributes>
+</object></annotation>
+"""
+
+
+def of_cvat(format: str, folder: Path, text: str = "") -> Path:
+    if format == "voc":
+        path = folder / "p01.xml"
+        path.write_text(text or VOC_OF_CVAT)
+        return path
+    width, height = SHIP.size
+    image = {"id": 1, "file_name": SHIP.picture, "width": width, "height": height}
+    categories = [{"id": 1, "name": "ship"}]
+    data = {"images": [image], "annotations": [COCO_OF_CVAT], "categories": categories}
+    path = folder / "instances.json"
+    path.write_text(text or json.dumps(data))
+    return path
+
+
+@pytest.mark.parametrize("format", ["coco", "voc"])
+def test_a_rotated_box_that_cvat_exported_to_coco_or_voc(
+    format: str, tmp_path: Path, pictures: Path
+) -> None:
+    results, out = tmp_path / "results", tmp_path / "out"
+    imported(of_cvat(format, tmp_path), format, pictures, results)
+    (box,) = instances_of(records_of(results)[0])
+    assert box["bbox"] == pytest.approx(SHIP.box, abs=1e-5)
+    assert box["outline"] == pytest.approx(SHIP.corners, abs=1e-5)
+    exported(results, format, pictures, out)
+    if format == "coco":
+        assert json.loads((out / "annotations.json").read_text())["annotations"] == [COCO_OF_CVAT]
+    else:
+        content = "".join((out / "Annotations" / "p01.xml").read_text().split())
+        assert content == "".join(VOC_OF_CVAT.split())
+
+
+def shift(box: dict[str, Any]) -> None:
+    box["bbox"] = [edge + 10 for edge in box["bbox"]]
+    box["outline"] = [number + 10 for number in box["outline"]]
+
+
+def test_a_rotated_box_of_cvats_coco_that_was_shifted_is_a_rotated_one(
+    tmp_path: Path, pictures: Path
+) -> None:
+    results, out = tmp_path / "results", tmp_path / "out"
+    imported(of_cvat("coco", tmp_path), "coco", pictures, results)
+    moved(results, shift)
+    exported(results, "coco", pictures, out)
+    (annotation,) = json.loads((out / "annotations.json").read_text())["annotations"]
+    assert annotation["bbox"] == pytest.approx([X + 10, Y + 10, SHIP.width, SHIP.height])
+    assert annotation["attributes"] == {"occluded": False, "rotation": pytest.approx(30)}
+    assert annotation["segmentation"] == []
+
+
+@pytest.mark.parametrize("format", ["coco", "voc"])
+def test_a_rotated_box_of_cvat_that_was_resized_is_turned_no_more(
+    format: str, tmp_path: Path, pictures: Path
+) -> None:
+    results, out = tmp_path / "results", tmp_path / "out"
+    imported(of_cvat(format, tmp_path), format, pictures, results)
+    moved(results, lambda box: box.update(bbox=[340, 150, 470, 250]))
+    exported(results, format, pictures, out)
+    (box,) = boxes_in(out, format, pictures)
+    assert (box["bbox"], "outline" in box) == ([340, 150, 470, 250], False)
+
+
+@pytest.mark.parametrize(
+    ("format", "written", "other"),
+    [
+        ("coco", '"occluded": false, ', ""),
+        ("coco", "30}", '"left"}'),
+        ("coco", "30}", "NaN}"),
+        ("voc", ">30<", ">left<"),
+        ("voc", ">30<", ">nan<"),
+        ("voc", ">30<", "><"),
+    ],
+)
+def test_a_rotation_that_is_not_cvats_turns_no_box(
+    format: str, written: str, other: str, tmp_path: Path, pictures: Path
+) -> None:
+    path = of_cvat(format, tmp_path)
+    assert written in path.read_text()
+    of_cvat(format, tmp_path, path.read_text().replace(written, other))
+    (box,) = boxes_in(path, format, pictures)
+    assert box["bbox"] == [X, Y, X + SHIP.width, Y + SHIP.height]
+    assert "outline" not in box
+
+
 OBB = {
     # docs.ultralytics.com/datasets/obb
     "of the docs": "0 0.780811 0.743961 0.782371 0.74686 0.777691 0.752174 0.776131 0.749758",
