@@ -26,6 +26,7 @@ OF_ALL = {
     "vlm.asking": "lines",
     "vlm.prices": {"input": 1, "output": 2},
     "vlm.service_tier": "flex",
+    "vlm.picture_bytes": 500_000,
     "vlm.gemini.base_url": "http://127.0.0.1:9",
     "vlm.gemini.media_resolution": "MEDIA_RESOLUTION_LOW",
     "vlm.gemini.temperature": 0.1,
