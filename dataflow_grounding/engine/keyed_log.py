@@ -100,7 +100,10 @@ class Vouched:
         self._end = end
 
     def has_open(self, first: int, end: int, *, are_odd: bool) -> bool:
-        """Return whether lines between these offsets may be open, of anything."""
+        """Return whether lines between these offsets may be open, of anything. Nothing speaks
+        against what the log has lost since; what this run adds to it is of other rows.
+        """
+        end = min(end, self._end)
         standings = self.standings.values()
         return any(standing.has_open(first, end, are_odd=are_odd) for standing in standings)
 
