@@ -207,7 +207,8 @@ class SampleMaker:
         phrases = self._without_lost_outlines(phrases, picture.size)
         if doubt_of_reply(record):
             self._counts[_DOUBTFUL] += 1
-        self._exported.lost += _lost_of(record, caption, phrases, carries)  # this drops zeros
+        # `+=` of a Counter drops counts of 0.
+        self._exported.lost += _lost_of(record, caption, phrases, carries)
         if carries.captions:
             caption = self._safe(caption)
         data = self._pictures.data(picture) if self._format.packs else b""
@@ -560,9 +561,9 @@ def _lost_of(
 
 
 def _has_own_ids(record: Mapping[str, Any], phrases: Sequence[Phrase]) -> bool:
-    # Ids that this package makes needn't be carried, as reading makes them again: the path
-    # (`record` without one), with or without its ending, alone or followed by `@2` or `#0` and the
-    # like.
+    # Ids that this package makes needn't be carried, as reading makes them again. They begin with
+    # the path ("record" without one), with or without its ending; `@2`, `#0` and the like may
+    # follow.
     made_id = image_id_of({**record, "image_id": None}, "image_path") or "record"
     ending = os.path.splitext(path_of(record))[1]
     ids = [record.get("image_id")]

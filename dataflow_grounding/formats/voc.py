@@ -258,5 +258,7 @@ def _with_texts(element: Element, texts: str | Mapping[str, Any]) -> Element:
         return element
     for name, text in texts.items():
         child = element.find(name)
-        (SubElement(element, name) if child is None else child).text = str(text)
+        if child is None:
+            child = SubElement(element, name)
+        child.text = str(text)
     return element

@@ -121,7 +121,7 @@ def _gold_boxes(gold: str) -> dict[tuple[str, str], list[Bbox]]:
 
 
 def draw_gold_items(known: Collection[Item], sample: Sequence[Item]) -> list[Item]:
-    """Draw items to mix into a sample, one for ten of it, of those that gold has answers for.
+    """Draw items that gold has answers for, to be mixed into a sample: one for ten of its items.
 
     The same sample gets the same items, so that a certificate finds which were shown.
     """

@@ -119,8 +119,8 @@ def _regions(config: _Config, record: Mapping[str, Any]) -> Iterator[dict[str, A
 
 
 def _phrases(config: _Config, task: Mapping[str, Any], params: Any) -> list[str]:
-    # A text that a person has just written is looked for alone. Else it is the labels, and the
-    # texts of the task.
+    # A text that a person has just written is looked for alone. Without one, the labels and the
+    # texts of the task are looked for.
     try:
         stored = [*(task.get("annotations") or []), *(task.get("drafts") or [])]
         written = _texts(config, [(params or {}).get("context")])

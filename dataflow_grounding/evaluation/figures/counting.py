@@ -139,8 +139,8 @@ class FigureCounts:
     def figures(self) -> dict[str, Any]:
         """Return the figures by the names of FIGURES, of all data sets that were ended.
 
-        Call it once: it adds to the counts. A figure is None where there is nothing that it could
-        be of, or what it is of wasn't looked at.
+        Call it once: it adds to the counts. A figure is None if there is nothing to count it of, or
+        if that wasn't looked at.
         """
         counts = self._counts
         numbers = self._count_pictures()
@@ -161,7 +161,7 @@ class FigureCounts:
         figures["classes"] = self._classes.rows()
         figures["repeated"] = self._classes.repeated if figures["classes"] else None
         if figures["classes"]:
-            # a list of classes has the words that it has
+            # Words of classes come from a list, and say nothing of the data.
             figures.update({name: None for name, row in FIGURES.items() if row.get("of_words")})
         return figures
 
@@ -329,10 +329,10 @@ def _advice_of_row(figure: Any, row: Mapping[str, Any]) -> str:
     value = figure
     if isinstance(figure, dict):
         value = figure.get("mean", len(figure))
-    passed = [advice for bound, advice in row.get("below", {}).items() if value < bound]
-    passed += [advice for bound, advice in row.get("above", {}).items() if value > bound]
-    if not passed:
+    advices = [advice for bound, advice in row.get("below", {}).items() if value < bound]
+    advices += [advice for bound, advice in row.get("above", {}).items() if value > bound]
+    if not advices:
         return ""
     if row.get("kind") == "names":
-        return f"{passed[0]}: {', '.join(list(figure)[:3])}"
-    return str(passed[0])
+        return f"{advices[0]}: {', '.join(list(figure)[:3])}"
+    return str(advices[0])
