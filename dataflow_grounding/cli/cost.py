@@ -13,6 +13,7 @@ from dataflow_grounding.serving.serving import FLEX
 
 _PARTS = {
     **{part: part for part in PARTS},
+    "checks": "probe pictures",
     "kept": "from a gateway's cache",
     FLEX: FLEX,
 }
@@ -23,7 +24,7 @@ _PARTS = {
 @json_option
 def cost(results: str, as_json: bool) -> None:
     """Show what the replies stored in the folder RESULTS cost, per step and for retries, samples,
-    checks, and those from a gateway's cache.
+    probe pictures, and those from a gateway's cache.
     """
     with bucket.copied(results, "run.json", replies=True) as folder:
         figures = costs_of(folder)
