@@ -13,6 +13,7 @@ from typing import IO, Any, cast
 
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding._util.files import new_file, within
+from dataflow_grounding._util.paths import names_in
 from dataflow_grounding.data.records import dump_line, dump_text
 from dataflow_grounding.engine.run_lock import only_run
 
@@ -27,6 +28,7 @@ _NEW = "new"
 _EARLIER = "earlier"
 MARK = "Exported by dataflow-grounding"
 """In the README of an export, which is replaced if its last line names all that is there."""
+_LABEL_FILES = (".json", ".txt", ".xml")  # endings of files that people change in place
 
 Put = Callable[[Mapping[str, Any]], object]
 """Adds an item to a file."""
@@ -45,7 +47,8 @@ class ExportFolder:
     exception; with one, `path` stays as it was.
 
     Args:
-        path: Where it goes. An earlier export there is replaced, unless something else is in it.
+        path: Where it goes. An earlier export there is replaced, unless something else is in it, or
+            somebody has changed its label files.
         only_file: A file of the folder that is moved to `path` itself; all others are thrown away.
         parts: Names of the parts of a split, each of which gets a folder in it.
 
@@ -256,6 +259,16 @@ def _obstacle_to_replacing(path: str) -> str | None:
     for name in names:
         if f"`{name}`" not in its_files:
             return f"has {name} in it, which isn't of the export"
+    return _work_on_labels(path) if names else None
+
+
+def _work_on_labels(path: str) -> str | None:
+    # In words; None where no label file is newer than the README, which was written last.
+    exported_at = os.stat(os.path.join(path, README)).st_mtime_ns
+    for name in names_in(path):
+        is_label_file = name.endswith(_LABEL_FILES)
+        if is_label_file and os.lstat(os.path.join(path, name)).st_mtime_ns > exported_at:
+            return f"has {name} in it, which was written after the export"
     return None
 
 

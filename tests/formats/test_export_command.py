@@ -5,6 +5,7 @@ refused.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -598,6 +599,30 @@ def test_a_place_that_is_taken_is_refused_and_an_earlier_export_replaced(
     for name in ("again", "again", "link", "link"):
         succeeds("export", run, "--format", "odvg", "-o", tmp_path / name)
     assert (tmp_path / "real/odvg.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("format", "name"),
+    [
+        ("labelme", "images/a.json"),
+        ("labelme", "images/new one.json"),
+        ("yolo", "labels/a.txt"),
+        ("voc", "Annotations/a.xml"),
+    ],
+)
+def test_work_on_the_labels_of_an_export_is_not_replaced(
+    format: str, name: str, tmp_path: Path
+) -> None:
+    run, out = results(tmp_path / "run", [mug()]), tmp_path / "out"
+    succeeds("export", run, "--format", format, "-o", out)
+    succeeds("export", run, "--format", format, "-o", out)
+    later = (out / "README.md").stat().st_mtime_ns + 10**9
+    (out / name).write_text("mine")
+    os.utime(out / name, ns=(later, later))
+    done = command("export", run, "--format", format, "-o", out)
+    said = f"Error: {out} is there and has {name} in it, which was written after the export"
+    assert (done.code, done.err) == (2, f"{said}: choose another place\n")
+    assert (out / name).read_text() == "mine"
 
 
 @pytest.mark.parametrize(("images", "earlier"), [("link", "copy"), ("reference", "link")])
