@@ -509,7 +509,8 @@ def test_a_file_of_classes_that_can_not_be_read_is_told_in_one_line(
     settings = {"vlm.backend": "embedded", "data.input_jsonl": "pictures"}
     spec = str(place.spec(**settings))
     done = command(["check", "-e", spec, f"image_grounding.data.classes={place.folder / file}"])
-    [problem] = [line for line in done.err.splitlines() if "data.classes=…" in line]
+    of_key = "Problem: image_grounding.data.classes"
+    [problem] = [line for line in done.err.splitlines() if line.startswith(of_key)]
     assert (done.code, message in problem) == (2, True), done
     assert problem.count("data.classes") == 1
     assert "Traceback" not in done.err
