@@ -127,12 +127,17 @@ def check_writable(path: str, image: str = "") -> None:
 
 
 def mention_reviewed_file(results: str) -> None:
-    """Say that a results folder has a reviewed file, too, where a command takes the run's
-    own file.
+    """Say that a results folder has a reviewed file, or decisions for one, where a command takes
+    the run's own file.
     """
+    if not os.path.isdir(results):
+        return
     reviewed = os.path.join(results, "annotations.reviewed.jsonl")
-    if os.path.isdir(results) and os.path.exists(reviewed):
-        say(f"Note: this is as the run left it. To take what reviewers left, name {reviewed}.")
+    as_left = "Note: this is as the run left it. To take what reviewers left,"
+    if os.path.exists(reviewed):
+        say(f"{as_left} name {reviewed}.")
+    elif os.path.exists(os.path.join(results, "reviews.jsonl")):
+        say(f"{as_left} run `dataflowgrounding apply {results}`, and name {reviewed}.")
 
 
 def combined(*options: Callable[[F], F]) -> Callable[[F], F]:

@@ -641,7 +641,7 @@ class Yolo(LabelFormat):
         if names is None:
             raise ImportRefused(
                 f"{file}: no {' or '.join(self.names_files)} with the names of classes in the"
-                " data set"
+                " data set: name the file that has them in place of the folder"
             )
         label: Label = self.label_of(file, names, size)
         self.passed_over["keypoints of boxes"] += len(label.regions) if names.keypoints else 0

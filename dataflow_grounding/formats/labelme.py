@@ -190,6 +190,8 @@ class LabelMe(ReturningFormat):
             return None
         if kind == _MASK:
             self.passed_over["outlines of shapes 'mask', of which the box around is read"] += 1
+        if not shape["points"]:
+            raise BrokenRow("a shape without points")
         columns = [float(x) for x, _ in shape["points"]]
         rows = [float(y) for _, y in shape["points"]]
         beyond = 1 if kind == _MASK else 0  # its points are its first and its last pixel

@@ -441,6 +441,12 @@ def test_yolo_without_the_names_of_classes_is_refused_at_once(tmp_path: Path) ->
     (folder / "data.yaml").unlink()
     done = run("import", yolo, folder, tmp_path / "out")
     assert (done.code, "with the names of classes" in done.err) == (2, True), done
+    assert "name the file that has them in place of the folder" in done.err
+    (folder / "cups.yaml").write_text("names: [cup, mug]\n")
+    done = command(
+        ["import", str(folder / "cups.yaml"), "--format", "yolo", "-o", str(tmp_path / "out")]
+    )
+    assert "names of classes" not in done.err
 
 
 PIXELS = {"image_path": "b.png", "width": 64, "height": 48}

@@ -22,6 +22,8 @@ from dataflow_grounding.data.records import dump_line
 from dataflow_grounding.data.rows import RowWriter
 from dataflow_grounding.formats import FORMATS, WRITTEN, find_format, read, write
 from dataflow_grounding.formats.selection import Selection
+from dataflow_grounding.review.queues import Reviewable
+from dataflow_grounding.review.session import Session
 from tests.formats.data import command, draw, hostile, record, succeeds
 
 SIZE = (64, 48)
@@ -623,6 +625,24 @@ def test_work_on_the_labels_of_an_export_is_not_replaced(
     said = f"Error: {out} is there and has {name} in it, which was written after the export"
     assert (done.code, done.err) == (2, f"{said}: choose another place\n")
     assert (out / name).read_text() == "mine"
+
+
+def test_an_export_says_that_decisions_are_not_in_it(tmp_path: Path) -> None:
+    run = results(tmp_path / "run", [mug()])
+    session = Session(Reviewable(str(run)), "ann")
+    (shown,) = session.view(0)["expressions"]
+    after = {"instances": [{"bbox": [1, 2, 30, 40]}], "status": "grounded"}
+    wanted = {"id": shown["id"], "version": shown["version"], "after": after}
+    decision = {"uid": "1", "action": "accept", "record": "a", "changes": [wanted]}
+    [answer] = session.decide([decision])
+    assert not answer["error"]
+    reviewed = run / "annotations.reviewed.jsonl"
+    export = ("export", run, "--format", "labelme", "-o", tmp_path / "out")
+    done = command(*export)
+    assert f"run `dataflowgrounding apply {run}`, and name {reviewed}." in done.err + done.out
+    succeeds("apply", run)
+    done = command(*export)
+    assert f"To take what reviewers left, name {reviewed}." in done.err + done.out
 
 
 @pytest.mark.parametrize(("images", "earlier"), [("link", "copy"), ("reference", "link")])

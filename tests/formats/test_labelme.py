@@ -97,7 +97,10 @@ def test_labelmes_corners_may_be_two_or_four_in_any_order(tmp_path: Path) -> Non
             json.dumps({**SIDES, "imagePath": "a.png", "shapes": [shape("", [[1, 2], [3, 4]])]}),
             "label",
         ),
-        (json.dumps({**SIDES, "imagePath": "a.png", "shapes": [shape("cup", [])]}), "x.json"),
+        (
+            json.dumps({**SIDES, "imagePath": "a.png", "shapes": [shape("cup", [])]}),
+            "x.json, shape 1: is not of this format (a shape without points)",
+        ),
         (
             json.dumps({**SIDES, "imagePath": "a.png", "shapes": [shape("cup", [["x", 1]])]}),
             "x.json",
