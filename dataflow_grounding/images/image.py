@@ -527,33 +527,32 @@ class Image:
         if key is None:
             return 0
         steps = kept_fits.get(key)
-        return keep_fit(key, self._found_steps(key[1])) if steps is None else steps
+        if steps is None:
+            data = self.file_bytes()
+            steps = keep_fit(key, self._found_steps(key[1], lambda image: image.as_sent(data)))
+        return steps
 
-    def _found_steps(self, most_bytes: int) -> int:
-        # Bytes go about as the area does: that tells which size to try next.
-        data = self.file_bytes()
+    def _found_steps(self, most_bytes: int, as_sent: "Callable[[Image], PillowImage]") -> int:
+        # Bytes go about as the area does: that tells which size to try next. `as_sent` makes the
+        # picture in the size that an image is sent in.
         steps = 0
         too_large = -1  # the most steps with which it was too large
         fits = MOST_STEPS
         while fits - too_large > 1:
-            length = self._length_at(steps, data, most_bytes)
+            reduced = replace(self)
+            reduced.__dict__["fitted_limits"] = self._limits_at(steps)  # as if it were found
+            jpeg = encoded(as_sent(reduced), math.inf)
+            length = len(jpeg)
             missing = math.log(length / most_bytes) / -math.log(_STEP**2)  # steps; below 0: spare
             if length > most_bytes:
                 too_large = steps
             else:
                 fits = steps
+                keep_encoded(self.kept, reduced.sent_digest, in_base64(jpeg))  # likely it is sent
                 if missing > -1:
                     break
             steps = min(max(steps + math.ceil(missing), too_large + 1), fits - 1)
         return fits
-
-    def _length_at(self, steps: int, data: bytes, most_bytes: int) -> int:
-        reduced = replace(self)
-        reduced.__dict__["fitted_limits"] = self._limits_at(steps)  # as if that were found already
-        jpeg = encoded(reduced.as_sent(data), math.inf)
-        if len(jpeg) <= most_bytes:  # most likely it is sent so
-            keep_encoded(self.kept, reduced.sent_digest, in_base64(jpeg))
-        return len(jpeg)
 
     def _limits_at(self, steps: int) -> ImageLimits:
         limits = self.limits.of_file

@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING
 from dataflow_grounding.boxes.geometry import Bbox, Size, whole_pixels
 from dataflow_grounding.images.drawing import Mark, draw_marks
 from dataflow_grounding.images.files import decoding, encoded
-from dataflow_grounding.images.image import Image, ImageLimits, in_base64, keep_encoded, scale_into
+from dataflow_grounding.images.image import (
+    Image,
+    ImageLimits,
+    in_base64,
+    keep_encoded,
+    keep_fit,
+    kept_fits,
+    scale_into,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
@@ -127,6 +135,24 @@ class ImageTile(ImageCrop):
 
     together: "_Together" = field(kw_only=True, repr=False, compare=False)
 
+    def steps_to_fit(self) -> int:
+        if self.fit_key is not None and self.fit_key not in kept_fits:
+            self.together.find_fits()
+        return super().steps_to_fit()
+
+    def find_fit(self, whole: "PillowImage") -> None:
+        """Find by how many steps it is reduced, in the decoded image."""
+        if self.fit_key is None:
+            return
+        part = whole.crop(self.region)
+
+        def as_sent(tile: Image) -> "PillowImage":
+            import PIL.Image
+
+            return tile.padded_to_sent(part, PIL.Image.Resampling.BICUBIC)
+
+        keep_fit(self.fit_key, self._found_steps(self.fit_key[1], as_sent))
+
     def encoded(self) -> bytes:
         if not self.ready:
             self.together.encode()
@@ -139,15 +165,28 @@ class _Together:
     def __init__(self, image: Image) -> None:
         self.image = image
         self.tiles: list[ImageTile] = []
-        self._lock = threading.Lock()  # threads prepare them side by side
+        # Threads prepare them side by side. One that encodes them may have to find their sizes.
+        self._lock = threading.RLock()
         self._is_done = False
+
+    def find_fits(self) -> None:
+        """Find by how many steps each tile is reduced."""
+        with self._lock:
+            missing = [
+                tile for tile in self.tiles if tile.fit_key and tile.fit_key not in kept_fits
+            ]
+            if not missing:  # another thread has found them
+                return
+            with self.image.decoded() as whole:
+                for tile in missing:
+                    tile.find_fit(whole)
 
     def encode(self) -> None:
         """Keep all tiles as they are sent, as far as there is room; only once."""
         with self._lock:
             if self._is_done:
                 return
-            # asked before the image is decoded, as a tile may be decoded to find its size
+            # asked before the image is decoded: it may have to be, to find a tile's size
             missing = [tile for tile in self.tiles if not tile.ready]
             with self.image.decoded() as whole:
                 for tile in missing:
