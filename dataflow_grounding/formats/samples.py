@@ -266,7 +266,7 @@ class SampleMaker:
             is_known_empty = record.get("background") is True or record.get("reviewed_by")
             if not self._format.whole and not is_known_empty:
                 return False
-            expressions = [{"status": "none", "instances": []}]
+            expressions = [{"text": "", "status": "none", "instances": []}]
         for expression in expressions:
             if status_of(expression) != "none" or self._select.of(expression) is None:
                 return False

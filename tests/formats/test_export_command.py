@@ -627,6 +627,16 @@ def test_work_on_the_labels_of_an_export_is_not_replaced(
     assert (out / name).read_text() == "mine"
 
 
+def test_a_score_of_a_class_keeps_pictures_without_anything(tmp_path: Path) -> None:
+    rows = [mug("a.png"), record("b.png", SIZE, [], background=True)]
+    run, out = results(tmp_path / "run", rows), tmp_path / "out"
+    succeeds("export", run, "--format", "yolo", "-o", out, "--min-score", "a red mug=0.5")
+    assert {path.name: path.stat().st_size > 0 for path in out.glob("labels/*")} == {
+        "a.txt": True,
+        "b.txt": False,
+    }
+
+
 def test_an_export_says_that_decisions_are_not_in_it(tmp_path: Path) -> None:
     run = results(tmp_path / "run", [mug()])
     session = Session(Reviewable(str(run)), "ann")
