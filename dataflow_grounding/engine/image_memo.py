@@ -66,7 +66,7 @@ class ImageMemo:
         key = image.fit_key
         if key is None or key in images.kept_fits:
             return
-        log_key = _key(f"{key[0]} in {key[1]} bytes")
+        log_key = _key(f"{key[0]} in {key[1]}")
         line = self._log.get(log_key) if self._log is not None else None
         steps = line.get("steps") if line is not None else None
         if type(steps) is int and 0 <= steps <= images.MOST_STEPS:

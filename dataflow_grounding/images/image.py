@@ -288,8 +288,8 @@ def keep_encoded(kept: Kept, digest: str, data: bytes) -> None:
             kept[digest] = kept_encoded.setdefault(digest, Encoded(data))
 
 
-FitKey: TypeAlias = tuple[str, int]
-"""A picture as it would be sent, and the most bytes that it may have."""
+FitKey: TypeAlias = tuple[str, ImageLimits]
+"""A picture as it would be sent if its bytes didn't count, and the limits that it has to fit."""
 
 kept_fits: OrderedDict[FitKey, int] = OrderedDict()
 """By how many steps the last pictures were reduced to have no more bytes."""
@@ -500,7 +500,7 @@ class Image:
         most_bytes = math.prod(unfitted.sent_size) * _MOST_PER_PIXEL
         if unfitted.as_is or most_bytes <= limits.max_bytes:
             return None
-        return unfitted.sent_digest, limits.max_bytes
+        return unfitted.sent_digest, limits
 
     @property
     def is_fitted(self) -> bool:
@@ -529,26 +529,33 @@ class Image:
         steps = kept_fits.get(key)
         if steps is None:
             data = self.file_bytes()
-            steps = keep_fit(key, self._found_steps(key[1], lambda image: image.as_sent(data)))
+            steps = keep_fit(
+                key, self._found_steps(key[1].max_bytes, lambda image: image.as_sent(data))
+            )
         return steps
 
     def _found_steps(self, most_bytes: int, as_sent: "Callable[[Image], PillowImage]") -> int:
         # Bytes go about as the area does: that tells which size to try next. `as_sent` makes the
-        # picture in the size that an image is sent in.
+        # picture in the size that an image is sent in. Several steps may have one size, as a frame.
+        lengths: dict[Size, int] = {}
         steps = 0
         too_large = -1  # the most steps with which it was too large
         fits = MOST_STEPS
         while fits - too_large > 1:
             reduced = replace(self)
             reduced.__dict__["fitted_limits"] = self._limits_at(steps)  # as if it were found
-            jpeg = encoded(as_sent(reduced), math.inf)
-            length = len(jpeg)
+            size = reduced.sent_size
+            if size not in lengths:
+                jpeg = encoded(as_sent(reduced), math.inf)
+                lengths[size] = len(jpeg)
+                if len(jpeg) <= most_bytes:  # likely it is sent so
+                    keep_encoded(self.kept, reduced.sent_digest, in_base64(jpeg))
+            length = lengths[size]
             missing = math.log(length / most_bytes) / -math.log(_STEP**2)  # steps; below 0: spare
             if length > most_bytes:
                 too_large = steps
             else:
                 fits = steps
-                keep_encoded(self.kept, reduced.sent_digest, in_base64(jpeg))  # likely it is sent
                 if missing > -1:
                     break
             steps = min(max(steps + math.ceil(missing), too_large + 1), fits - 1)

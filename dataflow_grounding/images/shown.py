@@ -151,7 +151,8 @@ class ImageTile(ImageCrop):
 
             return tile.padded_to_sent(part, PIL.Image.Resampling.BICUBIC)
 
-        keep_fit(self.fit_key, self._found_steps(self.fit_key[1], as_sent))
+        most_bytes = self.fit_key[1].max_bytes
+        keep_fit(self.fit_key, self._found_steps(most_bytes, as_sent))
 
     def encoded(self) -> bytes:
         if not self.ready:
