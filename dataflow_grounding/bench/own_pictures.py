@@ -13,7 +13,7 @@ from dataflow_grounding.data.rejected import not_rejected
 from dataflow_grounding.evaluation.metrics import read_annotations
 from dataflow_grounding.evaluation.metrics.annotations import as_gold, names_of
 
-KIND = "own"
+OWN_KIND = "own"
 """The `kind` of a user's own pictures."""
 LEAST = 8
 """The least number of pictures: fewer say nothing about a way of asking."""
@@ -39,7 +39,7 @@ def own_set(folder: str, gold: str) -> PictureSet:
             record_by_path[path] = {
                 "image_path": path,
                 "image_id": str(len(record_by_path)),
-                "kind": KIND,
+                "kind": OWN_KIND,
                 "caption": record.get("cleaned_caption") or record.get("caption") or "",
                 "expressions": list(_expressions_of(record)),
             }

@@ -153,6 +153,7 @@ def page_of(document: Mapping[str, Any]) -> str:
 
 def _facts_of(document: Mapping[str, Any]) -> Iterator[str]:
     of_ways = list(document["ways"].values())
+    # Not all ways ask about each picture or phrase: the largest number is that of the whole set.
     yield f"{max(of_way['figures']['counts']['pictures'] for of_way in of_ways)} pictures"
     yield f"{max(of_way['figures']['all']['phrases'] for of_way in of_ways)} phrases"
     formats = set()

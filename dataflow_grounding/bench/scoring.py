@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from dataflow_grounding.bench.choosing import interval_of_mean
-from dataflow_grounding.bench.own_pictures import KIND, mean_f1
+from dataflow_grounding.bench.own_pictures import OWN_KIND, mean_f1
 from dataflow_grounding.bench.ways import WAYS, Spans
 from dataflow_grounding.data.results_folder import records_of
 from dataflow_grounding.engine.summary import Summary
@@ -56,7 +56,7 @@ def _figures(
                 # No phrase was found in any caption, which `eval` takes for none being looked for.
                 figures[name]["value"] = 0.0
         return {"all": figures}
-    if gold[0]["kind"] == KIND:
+    if gold[0]["kind"] == OWN_KIND:
         return _figures_of_own(answered, right)
     figures_by_kind: dict[str, Any] = {}
     for kind in dict.fromkeys(record["kind"] for record in gold):

@@ -93,7 +93,7 @@ def read_regions(record: Record, key: str) -> list[dict[str, Any]]:
     """Return each region of a column as given, with "" for a `type` that it doesn't state. Raises
     BrokenRow where the column is no list, or a region has no box with an area.
     """
-    check_labels_were_read(record)
+    check_labels_were_read(record)  # its error says more than that there are no regions
     value = record.get(key)
     if not isinstance(value, (list, tuple)):
         raise BrokenRow(

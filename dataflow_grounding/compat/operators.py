@@ -144,14 +144,14 @@ class PromptedVQAGenerator(Operator):
         )
 
     def lacking(self, columns: Collection[str]) -> list[str]:
-        """Return what is missing where no column has a text: `conversation` after a `run` that
-        reads conversations, else `prompt`.
+        """Return [] if one of the columns with its text is among `columns`, else the role of the
+        missing one: `prompt`, or `conversation` after a `run` that reads conversations.
         """
-        text_columns = self.reads()
-        text_columns.pop("image", None)
-        if any(column in columns for column in text_columns.values()):
+        columns_by_role = self.reads()
+        columns_by_role.pop("image", None)
+        if any(column in columns for column in columns_by_role.values()):
             return []
-        if "prompt" in text_columns:
+        if "prompt" in columns_by_role:
             return ["prompt"]
         return ["conversation"]
 

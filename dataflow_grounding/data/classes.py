@@ -121,8 +121,11 @@ def stated_class_of(expression: Mapping[str, Any]) -> str:
 
 
 def classes_of(results: str) -> list[str]:
-    """Return the known class names, in the order of their numbers: of the file's own list, else
-    `classes.txt` next to the records, else the run's `data.classes`.
+    """Return the known class names, in the order of their numbers.
+
+    `results` is a results folder or a file of records. The names are those of the file's own list
+    (`train.classes.txt` of `train.jsonl`), else of `classes.txt` next to the records, else the
+    run's `data.classes`.
     """
     path = file_of_classes(results)
     names: Iterable[str] = _names_in_file(path) if path else names_stated_in(run_of(results))

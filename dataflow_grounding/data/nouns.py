@@ -54,10 +54,10 @@ def plural(word: str) -> str:
         return _PLURAL_OF[word]
     if word in _SINGULAR_OF:  # of one form, as "sheep", or a plural already
         return word
-    for ending in _ENDS_WORDS:
-        singular_ending = _SINGULAR_OF[ending]
+    for plural_ending in _ENDS_WORDS:
+        singular_ending = _SINGULAR_OF[plural_ending]
         if word.endswith(singular_ending):  # "fireman": "man" becomes "men"
-            return word.removesuffix(singular_ending) + ending
+            return word.removesuffix(singular_ending) + plural_ending
     if word.endswith(("s", "x", "z", "ch", "sh")):
         return word + "es"
     if word.endswith("y") and word[-2:-1] not in ("a", "e", "i", "o", "u", ""):

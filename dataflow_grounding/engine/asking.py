@@ -241,8 +241,8 @@ class Asking:
         self, request: Request[T], key: str, by: "StepAsk", check: bool
     ) -> dict[str, Any]:
         # Equal requests that are under way at once are sent once, and all get that reply.
-        if request.sending.before is not None:
-            await request.sending.before()
+        if request.sending.before_sending is not None:
+            await request.sending.before_sending()
         line = self._answered_in_this_run(key, by, check)
         if line is not None:
             return line
@@ -354,12 +354,13 @@ class Asking:
                         self._unreadable.add_no_completions(request, fault)
                 raise fault
             # another endpoint may take it at once; only where none is left is there a wait
-            if request.sending.at is None and self.endpoints.askable(failed_at):
+            if request.sending.endpoint_number is None and self.endpoints.askable(failed_at):
                 continue
             failed_at.clear()
             await self._wait_after(fault, tries.total())
 
     async def _wait_after(self, fault: errors.ServerFault, wait_number: int) -> None:
+        # `wait_number` counts the request's waits, from 1.
         is_rate_limit = isinstance(fault, errors.RateLimited)
         self.last_fault = fault
         self._tell_of_waiting(fault)
@@ -372,7 +373,7 @@ class Asking:
     async def _questions_until_answered(
         self, fault: errors.ServerFault, since: float, request: Request[Any], by: "StepAsk"
     ) -> int:
-        if request.sending.at is not None:  # it is a question of this one endpoint
+        if request.sending.endpoint_number is not None:  # it is a question of this one endpoint
             return 0
         self._plain_asker = by
         with self._stopping():
@@ -462,13 +463,15 @@ class Asking:
             if self.outages.under_way:
                 with self._stopping():
                     await self.outages.wait_until_over()
-            endpoint, sent = await self.endpoints.acquire(by.priority, failed, sending.at)
+            endpoint, sent = await self.endpoints.acquire(
+                by.priority, failed, sending.endpoint_number
+            )
             may_send = sending.may_send is None or sending.may_send()
             if may_send and not self.outages.under_way:
                 return endpoint, sent
             self.endpoints.release(endpoint, sent, refused=False, answered=False)
-            if not may_send and sending.before is not None:
-                await sending.before()
+            if not may_send and sending.before_sending is not None:
+                await sending.before_sending()
 
     async def _send_once(self, request: Request[T], endpoint: Endpoint, by: "StepAsk") -> Reply:
         # None while it isn't known what is billed: the worst case counts then

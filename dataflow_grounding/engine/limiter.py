@@ -65,23 +65,23 @@ class Level:
         self.most = most
         self.shared = False  # whether other processes send there, too
         self.timeout = math.inf  # seconds after which a request is given up
-        self._sent = 0  # how many were
+        self._sent = 0  # how many requests were sent
         self._answers = 0
         self._answered_at = 0.0  # when the last one came; at first, when the first request was sent
         self._value = float(min(LEAST, most))  # the level, of which `places` are whole
-        self._sustained = False  # whether an endpoint was sent as many, and refused none
+        self._all_sustained = False  # whether all places were taken, and none was refused
         self._stride = 1.0  # how many more the next probe lets in
         self._patience = PATIENCE  # windows without a refusal before the next probe
         self._refused_at: float | None = None  # how many were in flight at the last refusal
         self._value_before_probe: float | None = None  # None while there is no probe
-        # How many were in flight when the level was cut, and how many of them were refused; the
-        # first is 0 once the level has changed in another way.
-        self._flight_of_cut = 0.0
-        self._refused_of_flight = 0
-        # Answers to requests that were sent since the last change: a cut, a probe, one that was
-        # taken back, or `resume`.
+        # How many requests were in flight when the level was cut; 0 once the level has changed in
+        # another way. Of these requests, how many were refused.
+        self._in_flight_at_cut = 0.0
+        self._refused_of_cut_flight = 0
+        # Changes of the level are a cut, a probe, a probe that is taken back, and `resume`. How
+        # many requests that were sent since the last change were answered.
         self._answers_since_change = 0
-        self._last_before_change = 0  # the number of the last request before that
+        self._last_sent_before_change = 0  # number of the last request sent before that change
 
     @property
     def places(self) -> int:
@@ -114,10 +114,10 @@ class Level:
 
     def refused(self, sent: Sent, in_flight: int) -> None:
         """Lower the level, as the endpoint said that it is busy; never below 1."""
-        if sent.number <= self._last_before_change:
+        if sent.number <= self._last_sent_before_change:
             # Sent before the level was changed, it says nothing about the level as it is now; but
             # after a cut, it says how deep that should have been.
-            if self._flight_of_cut:
+            if self._in_flight_at_cut:
                 self._refused_before_cut()
             return
         self._stride = 1.0  # the next probe begins small again
@@ -130,8 +130,10 @@ class Level:
     def _refused_before_cut(self) -> None:
         # Where the endpoint has accepted less of that flight than the cut left, the level goes down
         # to what it has accepted, but no lower than half of the flight.
-        self._refused_of_flight += 1
-        accepted = max(self._flight_of_cut / 2, self._flight_of_cut - self._refused_of_flight)
+        self._refused_of_cut_flight += 1
+        accepted = max(
+            self._in_flight_at_cut / 2, self._in_flight_at_cut - self._refused_of_cut_flight
+        )
         if accepted < self._value:
             self._value = max(1.0, accepted)
             self._refused_at = self._value + 1
@@ -154,8 +156,8 @@ class Level:
         self._refused_at = float(in_flight)
         self._patience = PATIENCE
         self._note_change(None)
-        self._flight_of_cut = float(in_flight)
-        self._refused_of_flight = 1
+        self._in_flight_at_cut = float(in_flight)
+        self._refused_of_cut_flight = 1
 
     def ended(self, sent: Sent, in_flight: int, *, refused: bool, answered: bool) -> None:
         """Learn from how a request ended, itself among those `in_flight`."""
@@ -171,8 +173,8 @@ class Level:
         if self._refused_at is None:
             # The endpoint was sent as many as there are places and has answered the last one: as
             # refusals come sooner than answers, it has refused none of the others.
-            self._sustained = self._sustained or sent.took_last
-            wanted = 2 * START if self._sustained else START
+            self._all_sustained = self._all_sustained or sent.took_last
+            wanted = 2 * START if self._all_sustained else START
             if self._value < wanted:
                 self._grow(wanted, sent)
             elif are_taken:
@@ -188,7 +190,7 @@ class Level:
 
     def _grow_warily(self, sent: Sent) -> None:
         assert self._refused_at is not None
-        if sent.number > self._last_before_change:
+        if sent.number > self._last_sent_before_change:
             self._answers_since_change += 1
         if self._value_before_probe is not None:
             was_sustained = self._answers_since_change >= self._value  # for a window
@@ -212,9 +214,9 @@ class Level:
     def _note_change(self, value_before_probe: float | None) -> None:
         # The small steps of `answered` are no change.
         self._value_before_probe = value_before_probe
-        self._flight_of_cut = 0.0
+        self._in_flight_at_cut = 0.0
         self._answers_since_change = 0
-        self._last_before_change = self._sent
+        self._last_sent_before_change = self._sent
 
 
 class Waiter:

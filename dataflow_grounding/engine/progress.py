@@ -98,9 +98,6 @@ class Progress:
         return [*parts, counted(now.sent, "request"), f"{now.in_flight} in flight"]
 
     def _rate(self, now: Now) -> _Rate:
-        # The rate tells the time left once as many records were asked for as requests are in
-        # flight, after the first one. Before, it is the speed of the store, or of the first
-        # requests, which all end at about the same time.
         at = time.monotonic()
         asked = now.finished - now.replayed
         past = self._past
@@ -117,7 +114,10 @@ class Progress:
             past.popleft()
         oldest = past[0]
         per_second = (now.finished - oldest.finished) / max(at - oldest.at, 0.001)
-        return _Rate(per_second, asked - oldest.asked >= max(1, now.in_flight))
+        # Until as many records were asked for as requests are in flight, the rate is the speed of
+        # the store, or of the first requests, which all end at about the same time.
+        tells_time_left = asked - oldest.asked >= max(1, now.in_flight)
+        return _Rate(per_second, tells_time_left)
 
 
 def duration(seconds: float) -> str:

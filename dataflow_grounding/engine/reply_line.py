@@ -46,8 +46,8 @@ def line_of(
         line["attempt"] = request.tries.unread
     if request.sample:
         line["sample"] = request.sample
-    if request.sending.of:
-        line["of"] = request.sending.of
+    if request.sending.reply_group:
+        line["of"] = request.sending.reply_group
     if reply.id:
         line["id"] = blotted(reply.id)
     if reply.kept:

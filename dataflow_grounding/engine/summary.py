@@ -155,7 +155,10 @@ class Summary:
         return 1 if self.done else 4
 
     def count_expressions(self, record: Record) -> None:
-        """Add one finished record's expressions to the counts, the classes and the first boxes."""
+        """Add one finished record's expressions to the counts, the classes and the first boxes.
+
+        What the model says next to its answers is counted, too.
+        """
         self.shown.manners.add(wordings_of(record))
         column = record.get("expressions")
         if not isinstance(column, list):
@@ -169,7 +172,10 @@ class Summary:
                 self.expressions[expression["status"]] += 1
             if was_checked(expression):
                 self.expressions[verdict_of(expression)] += 1
-                if expression.get("status") == "none" and expression.get("rejected"):
+                has_only_rejected = expression.get("status") == "none" and expression.get(
+                    "rejected"
+                )
+                if has_only_rejected:
                     self.expressions["denied"] += 1
 
     def _show_boxes(self, record: Record, expressions: list[dict[str, Any]]) -> None:

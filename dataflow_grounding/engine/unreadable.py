@@ -227,21 +227,21 @@ def too_many_unreadable(facts: Mapping[str, Any]) -> str:
     # more are possible only where equal checks shared a reply
     share = min(1.0, unreadable / max(answered, 1))
     reason = _most_frequent(facts["unreadable_reasons"])
-    forms = facts["unreadable_forms"]
-    advice = _advice(reason, unreadable, forms)
+    advice = _advice(reason, unreadable, facts["unreadable_forms"])
     most = "" if reason in ("", "other") else f" (most: {excerpt(reason, _LONGEST_EXCERPT)})"
     return f"{share:.0%} of replies could not be read as asked{most}: {advice}"
 
 
-def _advice(reason: str, unreadable: int, forms: Mapping[str, int]) -> str:
+def _advice(reason: str, unreadable: int, count_by_form: Mapping[str, int]) -> str:
+    # `count_by_form` has the unreadable replies to questions about boxes, by the form asked for.
     if reason == REPLY_CUT_OFF:
         return "raise max_tokens"
     if reason == OTHER_SCALE:
         return f"check {setting('vlm.box_format')}, or have it found out (calibrate)"
-    is_mostly_without_boxes = sum(forms.values()) < unreadable / 2  # only boxes have other forms
+    is_mostly_without_boxes = sum(count_by_form.values()) < unreadable / 2
     if is_mostly_without_boxes:
         return "try a stronger model"
-    form = _ANOTHER_FORM.get(_most_frequent(forms), "json")
+    form = _ANOTHER_FORM.get(_most_frequent(count_by_form), "json")
     return f"try {setting('vlm.asking', form)}"
 
 

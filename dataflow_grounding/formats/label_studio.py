@@ -624,7 +624,7 @@ def _expressions(
 
 def _mentions(
     result: list[dict[str, Any]],
-    texts: Mapping[str, Any],
+    texts_by_region: Mapping[str, Any],
     spans: Mapping[str, list[int]],
     caption: str,
 ) -> Iterator[_Mention]:
@@ -634,7 +634,8 @@ def _mentions(
         region_id = region.get("id", "")
         role = _role(region)
         span_ids = related.get(region_id, [_NO_PLACE])
-        texts_by_span = _texts_by_span(span_ids, region_id, texts.get(region_id), spans, caption)
+        region_texts = texts_by_region.get(region_id)
+        texts_by_span = _texts_by_span(span_ids, region_id, region_texts, spans, caption)
         for span_id, span_texts in texts_by_span:
             for text in _phrases(region, role, span_texts, spans.get(span_id), caption):
                 is_box = role == "box"

@@ -61,13 +61,12 @@ def find_proposals(
 
 
 def _with_classes(
-    records: Iterable[dict[str, Any]], classes: Mapping[str, str]
+    records: Iterable[dict[str, Any]], class_of_phrase: Mapping[str, str]
 ) -> Iterator[dict[str, Any]]:
-    # Adds the phrases of `classes` that a record doesn't have letter by letter, without boxes. A
-    # phrase of the record that is one of these, or the name of a class, in any spelling, gets its
-    # class.
-    class_of_words = {class_key(name): name for name in classes.values()}
-    class_of_words |= {class_key(phrase): name for phrase, name in classes.items()}
+    # Adds the phrases that a record doesn't have letter by letter, without boxes. A phrase of the
+    # record that is one of these, or the name of a class, in any spelling, gets its class.
+    class_of_words = {class_key(name): name for name in class_of_phrase.values()}
+    class_of_words |= {class_key(phrase): name for phrase, name in class_of_phrase.items()}
     for record in records:
         expressions = []
         for expression in record["expressions"]:
@@ -75,7 +74,7 @@ def _with_classes(
             stated_class = {} if class_name is None else {"class": class_name}
             expressions.append({**stated_class, **expression})
         stated = {expression["text"] for expression in expressions}
-        for phrase, class_name in classes.items():
+        for phrase, class_name in class_of_phrase.items():
             if phrase not in stated:
                 expressions.append({"text": phrase, "class": class_name, "instances": []})
         yield {**record, "expressions": expressions}

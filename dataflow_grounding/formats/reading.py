@@ -720,6 +720,7 @@ def with_sizes(
         stated = stated_size(record)
         real = None
         compares = doubts is not None and doubts.compares
+        # A remote picture is fetched only for a missing size, not just to compare.
         may_be_remote = waits(path_of(record), (folder,))
         if stated is None or (compares and not may_be_remote):
             with suppress(InputError):

@@ -126,6 +126,15 @@ class Regions(NamedTuple):
     """Whether boxes that aren't a region's may be converted by `size`."""
 
 
+class PossibleSizes(NamedTuple):
+    """The sizes by which TAO may have converted pixels to parts of 1000."""
+
+    of_image: Size
+    """The upright image's."""
+    stated: tuple[Any, Any]
+    """The one that the record states, else ASSUMED."""
+
+
 def from_tao(row: Mapping[str, Any], size: Size) -> tuple[dict[str, Any], list[list[float]]]:
     """Return a copy of the record in pixels, and the boxes left out of it, which have no area.
 
@@ -136,8 +145,7 @@ def from_tao(row: Mapping[str, Any], size: Size) -> tuple[dict[str, Any], list[l
     described = row.get("regions")
     stated: tuple[Any, Any] = (row.get("width"), row.get("height"))
     is_stated = all(is_number(side) and side > 0 for side in stated)
-    # TAO may have converted pixels to parts of 1000 by either of these.
-    sizes = [size, stated if is_stated else ASSUMED]
+    sizes = PossibleSizes(size, stated if is_stated else ASSUMED)
     without_area: list[list[float]] = []
     if described:
         regions = _described_regions(described, labels, sizes)
@@ -156,20 +164,19 @@ def from_tao(row: Mapping[str, Any], size: Size) -> tuple[dict[str, Any], list[l
 
 
 def _described_regions(
-    described: Sequence[Any], labels: list[Label], sizes: list[tuple[Any, Any]]
+    described: Sequence[Any], labels: list[Label], sizes: PossibleSizes
 ) -> Regions:
-    # 1000 means that size by which more regions match a label's box, or the first, the image's, if
-    # both match as many. Where no region matches, it raises; without labels only if the sizes
+    # 1000 means that size by which more regions match a label's box; the image's if both match
+    # equally many. Raises BrokenRow where no region matches; without labels only if the sizes
     # differ.
     in_1000 = [_box_in(region, "a region") for region in described]
-    best_size = sizes[0]
-    best_matches = _label_of_each(in_1000, labels, sizes[0])
-    for size in sizes[1:]:
-        matches = _label_of_each(in_1000, labels, size)
-        if _count_matched(matches) > _count_matched(best_matches):
-            best_size = size
-            best_matches = matches
-    if (labels or sizes[0] != sizes[1]) and not _count_matched(best_matches):
+    best_size: tuple[Any, Any] = sizes.of_image
+    best_matches = _label_of_each(in_1000, labels, sizes.of_image)
+    stated_matches = _label_of_each(in_1000, labels, sizes.stated)
+    if _count_matched(stated_matches) > _count_matched(best_matches):
+        best_size = sizes.stated
+        best_matches = stated_matches
+    if (labels or sizes.of_image != sizes.stated) and not _count_matched(best_matches):
         raise BrokenRow(
             f"no region matches one of its {COLUMN} in 0-{SIDE}: can't tell which coordinates they"
             " are in"
@@ -180,7 +187,8 @@ def _described_regions(
         kept = {name: value for name, value in region.items() if name != "bbox_2d"}
         region_type = region.get("type") or label.type
         regions.append({**kept, "bbox": list(label.bbox), "type": region_type})
-    return Regions(regions, in_1000, best_size, best_size == sizes[0])
+    is_size_certain = best_size == sizes.of_image
+    return Regions(regions, in_1000, best_size, is_size_certain)
 
 
 def _count_matched(matches: list[int | None]) -> int:
@@ -188,7 +196,7 @@ def _count_matched(matches: list[int | None]) -> int:
 
 
 def _labelled_regions(
-    labels: list[Label], sizes: list[tuple[Any, Any]]
+    labels: list[Label], sizes: PossibleSizes
 ) -> tuple[Regions, list[list[float]]]:
     # The regions that the labels make, and the boxes that are left out, as they have no area.
     regions: list[dict[str, Any]] = []
@@ -200,8 +208,9 @@ def _labelled_regions(
             regions.append({"bbox": label.bbox, "type": label.type})
         else:
             without_area.append(label.bbox)
-    in_1000 = [_exactly_in_1000(region["bbox"], sizes[0]) for region in regions]
-    return Regions(regions, in_1000, sizes[0], sizes[0] == sizes[1]), without_area
+    in_1000 = [_exactly_in_1000(region["bbox"], sizes.of_image) for region in regions]
+    is_size_certain = sizes.of_image == sizes.stated
+    return Regions(regions, in_1000, sizes.of_image, is_size_certain), without_area
 
 
 def with_status(row: Mapping[str, Any]) -> dict[str, Any]:

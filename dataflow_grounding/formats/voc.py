@@ -107,7 +107,7 @@ class Voc(PictureFiles):
         top = path if os.path.isdir(path) else os.path.dirname(path) or "."
         names = [os.path.basename(path)]
         if top == path:
-            inside = os.path.join(path, self.data_file)
+            inside = os.path.join(path, self.data_file)  # VOC's data file is a folder
             top = inside if os.path.isdir(inside) else path
             names = files_under(top, (".xml",), "the folder of VOC's files")
             if not names:

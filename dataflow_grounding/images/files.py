@@ -429,7 +429,7 @@ def _is_whole(data: bytes, format: str | None, header_end: int) -> bool:
     # own end.
     if format == "JPEG":  # more may follow: phones append a video to some
         return data.rfind(_END_OF_IMAGE, header_end) >= 0
-    if format == "MPO":
+    if format == "MPO":  # here Pillow has read further than the first scan
         return data.rfind(_END_OF_IMAGE, _jpeg_scan(data)) >= 0
     if format == "PNG":
         return data.rfind(b"IEND") >= 0

@@ -197,9 +197,9 @@ class _RowCheck:
 
     def __init__(self, step: Step, name: str | None) -> None:
         self.source = Source([step], name)
-        self.folders: Counter[str] = Counter()  # folder → how many images were found there
+        self.found_in_folder: Counter[str] = Counter()  # how many images, by folder
         self.repeated: list[str] = []  # which line repeats which, in words
-        self.stems = SharedStems()  # images whose names differ in their endings alone
+        self.shared_stems = SharedStems()  # images whose names differ in their endings alone
         self.missing_count = 0  # how many images aren't found
         self.missing: list[str] = []  # what rows call the first of them
         self.stretched: list[str] = []  # what rows call images that are sent stretched
@@ -232,7 +232,7 @@ class _RowCheck:
 
     def _check_image(self, record: Record, line: int) -> None:
         image_key = self.source.image_key
-        self.stems.add(str(record.get(image_key) or ""))
+        self.shared_stems.add(str(record.get(image_key) or ""))
         try:
             path = find_image(record, image_key).path
         except ImageMissing:
@@ -240,7 +240,7 @@ class _RowCheck:
             if len(self.missing) < MOST_NAMES:
                 self.missing.append(str(record[image_key]))
             raise
-        self.folders[_folder_of(record, image_key, path)] += 1
+        self.found_in_folder[_folder_of(record, image_key, path)] += 1
         if open_image(record, image_key).facts.stretched:
             self.stretched.append(repr(record[image_key]))
         # Only a hash is kept, as there may be a million rows.
@@ -281,7 +281,8 @@ def _check_rows(run: SpecRun, findings: Findings) -> None:
 
 
 def _tell_of_rows(check: _RowCheck, run: SpecRun, findings: Findings) -> None:
-    most_are_missing = check.missing_count > check.folders.total()
+    found_count = check.found_in_folder.total()
+    most_are_missing = check.missing_count > found_count
     if most_are_missing:
         findings.advice += filter(None, [advice_on_folder(run.job, check.missing)])
     findings.remarks += [*_remarks_on_unread_words(run), *run.job.input.remarks()]
@@ -289,8 +290,8 @@ def _tell_of_rows(check: _RowCheck, run: SpecRun, findings: Findings) -> None:
     findings.remarks += counted_items(repeats, check.repeated)
     stretched = "images of 16 bits are sent stretched: least value black, largest white"
     findings.remarks += counted_items(stretched, check.stretched)
-    findings.remarks += check.stems.remarks()
-    for folder, count in check.folders.items():
+    findings.remarks += check.shared_stems.remarks()
+    for folder, count in check.found_in_folder.items():
         if folder:
             findings.remarks.append(f"{counted(count, 'image')} found in {folder}")
 

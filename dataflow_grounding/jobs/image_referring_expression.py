@@ -97,7 +97,7 @@ def _refuse_taos_results(results_dir: str, seed_file: str, all_steps: list[Step]
 def _wanted(workflow: WorkflowBlock, all_steps: list[Step]) -> list[str]:
     # With step 3, the check, all steps after it are wanted.
     names = list(workflow.steps)
-    if not workflow.force_reprocess:
+    if not workflow.force_reprocess:  # else a step that wasn't named would be paid for again
         names = _with_caption(names, all_steps)
     if str(CHECK) in names:
         names += [str(number) for number in range(CHECK + 1, len(all_steps))]

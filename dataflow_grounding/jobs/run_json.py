@@ -95,7 +95,7 @@ def _facts_of(part: Operator | Serving) -> dict[str, Any]:
 
 
 def _facts_of_input_or_boxes(run: SpecRun, of_operators: dict[str, Any]) -> dict[str, Any]:
-    # What is told of the input, where its job tells something, else of the operators' boxes.
+    # The input's own report if its job has one, else what the operators say of their boxes.
     if run.job.input.report is not None:
         return {"input": run.job.input.report}
     suspicions = []

@@ -36,7 +36,8 @@ def _definitions_in(data: Block) -> dict[str, str]:
 def _forms_of_asking(
     vlms: Sequence[VlmBlock], servings: Sequence[Serving]
 ) -> dict[int, AskingForm]:
-    # By the id() of a serving. If one is several models of the spec, the last stated form counts.
+    # By the id() of a serving. Several entries of `vlms` may share a serving: then the form of the
+    # last entry that states one counts.
     forms = {}
     for serving, vlm in zip(servings, vlms, strict=True):
         if vlm.asking == "auto":

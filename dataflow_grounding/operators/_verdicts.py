@@ -155,13 +155,14 @@ class ExpressionsToCheck:
             as_before = self._changed(number, expression, self.before[number])
             return {**as_before, "verified": None, "verification": verification}
         verification = {"method": method, "iou": result.iou, "reason": result.reason or None}
-        if result.kind in _STATUS:
+        was_changed = result.kind in _STATUS
+        if was_changed:
             verification["before"] = self._described_before(number, result)
         if result.kind == "several":  # which of its places is meant is for a person to say
             verification["region_ids"] = region_ids(result.places)
             result = replace(result, places=[])
         changed = self._changed(number, expression, result)
-        if result.kind in _STATUS:
+        if was_changed:
             changed["status"] = _STATUS[result.kind]
         verified = _VERIFIED[result.kind]
         return {**changed, "verified": verified, "verification": verification}

@@ -66,7 +66,8 @@ def parse_any(
         read_values([value], parsed, phrases, key, list_key)
         parsed.addressed = parsed.has_ids_of(phrases)
     else:
-        _FormReader(parsed, phrases, key, to_pixels, list_key).read(answer_of(reply))
+        reader = _FormReader(parsed, phrases, key, list_key, asked_in_pixels=to_pixels)
+        reader.read(answer_of(reply))
     return parsed
 
 
@@ -106,21 +107,25 @@ class _Words(NamedTuple):
 
 
 class _FormReader:
-    """Reads an answer in the first form that fits."""
+    """Reads an answer in the first form that fits.
+
+    `box_key` is the key of a box that was asked for, `list_key` the caller's own key of the list.
+    """
 
     def __init__(
         self,
         parsed: ParsedReply,
         phrases: Mapping[int, str],
-        key: str,
-        to_pixels: bool,
+        box_key: str,
         list_key: str,
+        *,
+        asked_in_pixels: bool,
     ) -> None:
         self.parsed = parsed
         self.phrases = phrases
-        self.key = key
-        self.to_pixels = to_pixels
+        self.box_key = box_key
         self.list_key = list_key
+        self.asked_in_pixels = asked_in_pixels
         self.texts = list(phrases.values())
 
     def read(self, text: str) -> None:
@@ -169,7 +174,7 @@ class _FormReader:
         return read_caption(text, self.parsed)
 
     def read_items(self, values: Sequence[Any]) -> None:
-        read_values(values, self.parsed, self.phrases, self.key, self.list_key)
+        read_values(values, self.parsed, self.phrases, self.box_key, self.list_key)
 
     def check_single(self, before: str, after: str) -> None:
         """Refuse an answer with another next to it: an empty one, or one in tokens."""
@@ -183,7 +188,7 @@ class _FormReader:
 
     def tells_what_boxes_are_of(self, before: str) -> bool:
         """Whether words before GLM's tokens say no more than what the boxes in them are of."""
-        if objection(before, to_pixels=self.to_pixels) is not None:
+        if objection(before, to_pixels=self.asked_in_pixels) is not None:
             return False
         labels = [box.label for box in self.parsed.boxes if box.label]
         are_all_labelled = bool(labels) and len(labels) == len(self.parsed.boxes)
@@ -222,7 +227,7 @@ class _FormReader:
     def objection_to(self, before: str, after: str) -> str | None:
         """Return why the words next to the answer may change it; None where they can't."""
         for text in (before, after):
-            why = objection(text, to_pixels=self.to_pixels)
+            why = objection(text, to_pixels=self.asked_in_pixels)
             if why is not None:
                 return why
         if after and not self.parsed.boxes:

@@ -285,7 +285,8 @@ def _check_words_between(parts: Sequence[_Part]) -> None:
 
 
 def _labels_in_words(layout: _Layout, parts: Sequence[_Part]) -> list[str]:
-    # Seed's model writes <bbox>1 2 3 4</bbox> mug. [] unless each box is followed by a label.
+    # Seed's model writes <bbox>1 2 3 4</bbox> mug. Returns [] unless a label follows each box. In
+    # a layout a letter is a part: "w" for words, "b" for a box.
     has_label_inside = any(
         part.mention or (part.kind == "box" and re.search(r"[^\W\d_]", part.text)) for part in parts
     )

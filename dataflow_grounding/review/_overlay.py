@@ -76,10 +76,11 @@ class Outcome(NamedTuple):
         return cls(after, before, positions, who)
 
     def on(self, current: Expression) -> "Outcome":
-        """Return the same outcome on an expression with the text and the boxes of `before`.
+        """Rebase this outcome onto `current`, a later version of `before` with its text and boxes.
 
         What the reviewers changed is as they left it; all else is as in `current`.
         """
+        # nothing to rebase: it was deleted or added as a whole, or the pipeline changed nothing
         if self.after is None or self.before is None or current == self.before:
             return self._replace(before=current)
         old_index_of = {new: old for old, new in enumerate(self.positions) if new is not None}
@@ -88,11 +89,12 @@ class Outcome(NamedTuple):
             if new_index in old_index_of:
                 old_index = old_index_of[new_index]
                 box_before = self.before["instances"][old_index]
-                box = _with_change(current["instances"][old_index], box_before, box)
+                box_now = current["instances"][old_index]
+                box = _with_change(box_now, before=box_before, after=box)
             instances.append(box)
         if current["expression_id"] != self.before["expression_id"]:
             instances = _with_ids_of(current, self.before, instances)
-        changed = _with_change(current, self.before, self.after)
+        changed = _with_change(current, before=self.before, after=self.after)
         return self._replace(after={**changed, "instances": instances}, before=current)
 
     def box_after(self, index: int) -> dict[str, Any] | None:

@@ -108,7 +108,7 @@ def merge(results_dir: str) -> dict[str, Any]:
             locks.enter_context(only_run(os.path.join(folder, CKPT)))
         runs = [_finished_run_of(folder) for folder in folders]
         files = _files_to_join(results_dir, folders, runs[0])
-        _check(folders, runs)
+        _check_belong_together(folders, runs)
         _warn_of_changed_pictures(folders, runs)
         _refuse_to_replace_newer(run_path, runs)
         refuse_foreign(checkpoint, [*files, failures, annotations])
@@ -252,7 +252,7 @@ def _kind(value: Any) -> str:
     return "text" if isinstance(value, str) else ""
 
 
-def _check_kinds(folders: list[str], runs: list[dict[str, Any]]) -> None:
+def _check_counts_can_be_summed(folders: list[str], runs: list[dict[str, Any]]) -> None:
     # Raise InputError where a shard's counts are of other kinds than the first one's, so that they
     # could not be summed up. What is null, or missing in one of the two, is no difference.
     kinds_of_first = _kinds_in(runs[0])
@@ -269,7 +269,7 @@ def _kinds_in(run: dict[str, Any]) -> dict[str, str]:
     return {name: _kind(value) for name, value in run["summary"].items() if value is not None}
 
 
-def _check(folders: list[str], runs: list[dict[str, Any]]) -> None:
+def _check_belong_together(folders: list[str], runs: list[dict[str, Any]]) -> None:
     # Raise InputError where shards don't belong together, or one is not whole. They belong together
     # where all have seen the same input, and have all its rows; where what should be alike in all
     # is so (`_alike_in_all`); and where their counts can be summed up.
@@ -277,7 +277,7 @@ def _check(folders: list[str], runs: list[dict[str, Any]]) -> None:
     for run in runs:
         shard = run["shard"]
         inputs.append(SeenInput(shard.get("rows_of_all") or 0, shard.get("digest_of_all")))
-    _check_kinds(folders, runs)
+    _check_counts_can_be_summed(folders, runs)
     # The shard that was started last has seen the input as it is now.
     indices = range(len(runs))
     newest = max(indices, key=lambda index: (str(runs[index].get("started")), inputs[index].rows))
@@ -289,7 +289,7 @@ def _check(folders: list[str], runs: list[dict[str, Any]]) -> None:
                 f" rows) than {folders[newest]} ({rows} rows): run both again, then merge; or run"
                 " the same without --shard, which asks nothing again"
             )
-        differing = _differing(runs[index], runs[0])
+        differing = _differing_settings(runs[index], runs[0])
         if differing:
             raise InputError(
                 f"{folders[index]} was run with another {min(differing)} than {folders[0]}: run"
@@ -386,7 +386,7 @@ def _gather_pictures(results_dir: str, folders: list[str]) -> None:
                     copy_file(str(path), within(target, path.name))
 
 
-def _differing(run: dict[str, Any], first: dict[str, Any]) -> list[str]:
+def _differing_settings(run: dict[str, Any], first: dict[str, Any]) -> list[str]:
     # Only what should be alike in all shards is compared.
     stated = _alike_in_all(run)
     stated_first = _alike_in_all(first)

@@ -180,8 +180,8 @@ class _Stream:
 def error_in(completion: Any) -> dict[str, Any] | None:
     """Return the error that an answer with status 200 has inside; None without one. It is in the
     body's `error` or its first choice's (OpenRouter, gateways), in `base_resp` (MiniMax), or the
-    choice's `finish_reason` is that of a server that broke off. A `code` of it is an HTTP status if
-    it is a whole number.
+    choice's `finish_reason` is that of a server that broke off. The error's `code`, if a whole
+    number, is an HTTP status.
     """
     if not isinstance(completion, dict):
         return None
@@ -198,7 +198,8 @@ def error_in(completion: Any) -> dict[str, Any] | None:
         if error and not isinstance(error, dict):
             return {"message": str(error)}
     finish_reason = choice.get("finish_reason")
-    # what OpenRouter's provider says; the finish_reason next to it may be "stop"
+    # What OpenRouter's provider says. If the `finish_reason` next to it is a usual one, such as
+    # "stop", then OpenRouter took the answer for whole, and a text that came is read.
     of_provider = choice.get("native_finish_reason")
     provider_broke_off = of_provider in _BROKEN_OFF and not _has_text(choice.get("message"))
     if finish_reason not in _BROKEN_OFF and not provider_broke_off:

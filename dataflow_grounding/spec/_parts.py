@@ -76,7 +76,7 @@ def _read_yaml(path: str) -> File:
             text = file.read()
         _check_events(text)
         values = OmegaConf.load(io.StringIO(text))
-        root = yaml.compose(text, Loader=_LOADER)
+        root = yaml.compose(text, Loader=_LOADER)  # it knows in which line each key is
     except FileNotFoundError:
         instead = nearest_file(path) or ": dataflowgrounding default_specs writes one"
         raise SpecError(f"no spec file {path}{instead}") from None

@@ -84,17 +84,17 @@ class Sending:
     """What the engine heeds while it gets a request answered."""
 
     # awaited before it is sent, not where a stored reply answers it; may raise RunStopped
-    before: Callable[[], Awaitable[None]] | None = None
+    before_sending: Callable[[], Awaitable[None]] | None = None
     # called before a stored reply is read, with a function that says whether the reply had been
     # asked for again when it came
     stored: Callable[[Callable[[], bool]], None] | None = None
-    # asked last of all, when there is room to send it; where it says no, `before` is awaited once
-    # more
+    # asked last of all, when there is room to send it; where it says no, `before_sending` is
+    # awaited once more
     may_send: Callable[[], bool] | None = None
     before_another: Callable[..., None] = lambda *refused: None
-    of: str = ""  # what its reply is one of: checks of the endpoint vouch for all of these together
+    reply_group: str = ""  # of replies for which checks of the endpoint vouch together
     # which of the serving's endpoints is meant, where that isn't left to the serving
-    at: int | None = None
+    endpoint_number: int | None = None
     own_reply: bool = False  # whether a reply that a gateway has kept won't do, as for a check
     # called, when a reply comes, with the name of each model that has answered in place of the one
     # asked for, in this run

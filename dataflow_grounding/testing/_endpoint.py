@@ -257,6 +257,7 @@ class Endpoint(Counts):
 
 
 def _model_in(head: Head) -> str:
+    # "" where the path names no model: then the body names it.
     target = urlsplit(head.target)
     match = SERVED_PATH.fullmatch(target.path)
     is_served = head.method == "POST" and match is not None

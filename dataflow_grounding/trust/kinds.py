@@ -51,9 +51,10 @@ def kind_of(size: Size) -> SizeKind:
 
 
 def one_of_each_kind(sizes: Sequence[Size]) -> list[Size]:
-    """Return one of these sizes, the commonest first, of each kind, MOST_KINDS at the most.
+    """Return one of these sizes of each kind, MOST_KINDS at the most.
 
-    The commonest lying and upright sizes are among them, and the most elongated one.
+    `sizes` are the commonest first. The first lying and the first upright one come first, then the
+    most elongated one if it is wide or tall.
     """
     first = []
     for shape in ("lying", "upright"):

@@ -143,6 +143,6 @@ async def _ask_once(
 ) -> ProbedPicture:
     with tempfile.TemporaryDirectory(prefix="probe-") as folder:
         question = await asyncio.to_thread(copy_question, image, asked, folder, layout)
-        sending = Sending(at=endpoint_number, own_reply=True)
+        sending = Sending(endpoint_number=endpoint_number, own_reply=True)
         picture, _ = await ask.aside(question.replace(sending=sending))
         return picture

@@ -241,8 +241,12 @@ class Probing:
     def facts(self) -> dict[str, Any]:
         """Return what the pictures prove; {} where none was answered.
 
-        At most the share `at_most` of the replies can be in another format (95%; None without a
-        bound). All boxes together may be off by less than `least_shift` of a side unnoticed.
+        - `as_asked`: how many pictures were answered in the format that was asked for
+        - `odd`: how many pictures missed, though further copies of them fit
+        - `at_most`: the largest share of replies that may be in another format, with 95%
+          confidence; None without a bound
+        - `least_shift`: if all boxes are off by a smaller share of a side, the pictures don't show
+          it
         """
         if not self._rectangles:
             return {}

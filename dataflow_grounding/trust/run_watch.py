@@ -121,7 +121,7 @@ class RunWatch(BoxWatch):
             if self.suspicion is not None:  # an earlier call has warned
                 self.open.vouching.doubt()
         if self.suspicion is not None:
-            sending = replace(request.sending, of=self._name_here)
+            sending = replace(request.sending, reply_group=self._name_here)
             return await ask(request.replace(sending=sending))
         self._last_image = image
         if self.open.vouching.relied_on:  # a check comes before stored replies are relied on
@@ -129,10 +129,10 @@ class RunWatch(BoxWatch):
         question = Question(self, ask, image, phrases, request.read)
         sending = replace(
             request.sending,
-            before=question.before,
+            before_sending=question.before,
             may_send=self._may_send,
             stored=question.stored,
-            of=self._name_here,
+            reply_group=self._name_here,
             other_model=self._other_model,
         )
         try:

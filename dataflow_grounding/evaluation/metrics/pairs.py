@@ -123,11 +123,11 @@ class Pairs:
                 found_record = _merged(rescaled)
                 found_phrases = found_record["expressions"]
             record = PairedRecord(image, gold_record, found_record)
-            # What states no other size is given back as it is.
+            # `_scaled` returns the same object if it changed nothing.
             for before, after in zip(found_pool, rescaled, strict=True):
                 if after is not before:
                     record.scaled += 1
-            _match(record, found_phrases, self._unique_ids)
+            _match(record, found_phrases, self._unique_ids)  # fills the phrases of `record`
             yield record
 
 
