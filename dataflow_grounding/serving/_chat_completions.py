@@ -204,8 +204,10 @@ def error_in(completion: Any) -> dict[str, Any] | None:
     provider_broke_off = of_provider in _BROKEN_OFF and not _has_text(choice.get("message"))
     if finish_reason not in _BROKEN_OFF and not provider_broke_off:
         return None
-    reason = of_provider or finish_reason
-    return {"message": f"the endpoint broke off (finish_reason: {reason})"}
+    reason = f"finish_reason: {finish_reason}"
+    if of_provider:
+        reason += f", native_finish_reason: {of_provider}"
+    return {"message": f"the endpoint broke off ({reason})"}
 
 
 def _has_text(message: Any) -> bool:

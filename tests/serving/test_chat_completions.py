@@ -367,6 +367,22 @@ def test_an_empty_answer_that_the_provider_broke_off_is_a_fault(
     assert (error_in(data) is not None) is is_error
 
 
+@pytest.mark.parametrize(
+    ("finish_reason", "of_provider", "reasons"),
+    [
+        ("error", None, "finish_reason: error"),
+        ("error", "stop", "finish_reason: error, native_finish_reason: stop"),
+        ("stop", "error", "finish_reason: stop, native_finish_reason: error"),
+    ],
+)
+def test_an_answer_that_breaks_off_names_both_reasons(
+    finish_reason: str, of_provider: str | None, reasons: str
+) -> None:
+    data = completion({"content": ""}, finish_reason)
+    data["choices"][0]["native_finish_reason"] = of_provider
+    assert error_in(data) == {"message": f"the endpoint broke off ({reasons})"}
+
+
 def test_codes_that_are_no_errors_are_passed_over() -> None:
     for error in ({"code": 0, "message": ""}, {"code": 200, "message": "ok"}, {}, None):
         assert error_in({**completion({"content": "{}"}), "error": error}) is None
