@@ -186,7 +186,7 @@ def _yolo_regions(names: Names, size: Size, fields: list[str]) -> list[Labelled]
         raise BrokenRow(
             f"{' '.join(fields[1:5])} should be parts of the image's sides, from 0 to 1"
         )
-    corners = _outline_corners(parts) if is_outline else _centred_corners(parts)
+    corners = outlines.bounds(parts) if is_outline else _centred_corners(parts)
     bbox = [round(corner * size[i % 2], DECIMALS) for i, corner in enumerate(corners)]
     further: dict[str, Any] = score_among(numbers[4:])
     if is_outline:
@@ -201,12 +201,6 @@ def class_in(field: str, names: Names) -> str:
     if number not in range(len(names.classes)):  # a range has 0.0 too, as NumPy writes it
         raise BrokenRow(f"class {field[:40]!r} is not one of the {len(names.classes)} names")
     return names.classes[int(number)]
-
-
-def _outline_corners(parts: list[float]) -> Bbox:
-    xs = parts[::2]
-    ys = parts[1::2]
-    return min(xs), min(ys), max(xs), max(ys)
 
 
 def _centred_corners(parts: list[float]) -> Bbox:
@@ -673,7 +667,7 @@ def _box_line(line: str) -> str:
     class_number, *numbers = line.split()
     if len(numbers) == 4:
         return line
-    x1, y1, x2, y2 = _outline_corners([*map(float, numbers)])
+    x1, y1, x2, y2 = outlines.bounds([*map(float, numbers)])
     parts = ((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1)
     return f"{class_number} {' '.join(f'{part:.8f}' for part in parts)}"
 

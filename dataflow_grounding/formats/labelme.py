@@ -43,6 +43,8 @@ _MASK = "mask"
 # X-AnyLabeling's rotated box and its quadrangle; LabelMe's rotated box.
 _FOUR_CORNERS = ("rotation", "quadrilateral", "oriented_rectangle")
 _OUTLINED = ("polygon", *_FOUR_CORNERS)
+# What only X-AnyLabeling has with four corners: LabelMe fails at a rectangle of more than two.
+_OF_X = (_RECTANGLE, "rotation", "quadrilateral")
 _LABELS = "labels"  # folder of the files whose pictures aren't copied
 # In a shape whose phrase isn't its label. Both tools keep keys that they don't know.
 _PHRASE_IN = "phrase_in"
@@ -347,7 +349,8 @@ def _area_back(
     item: Mapping[str, Any], box: Bbox, outline: Sequence[float] | None
 ) -> dict[str, Any]:
     # A box of four corners that was only shifted stays what it was.
-    area = _area_of(box, outline, 4 if _has_four_corners(item) else 2)
+    is_of_x = _kind_of(item) in _OF_X and _has_four_corners(item)
+    area = _area_of(box, outline, 4 if is_of_x else 2)
     if outline is not None and _kind_of(item) in _FOUR_CORNERS and _is_shifted(item, outline):
         area["shape_type"] = item["shape_type"]
     return area
