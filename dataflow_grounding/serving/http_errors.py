@@ -84,11 +84,12 @@ _TOO_LARGE = re.compile(
     r"|over the (?:limit|maximum)|maximum (?:allowed )?size|must be (?:less|smaller) than",
     re.IGNORECASE,
 )
-# Words of another limit: of tokens, of a rate, of how many pictures, of pixels. Fewer bytes don't
-# help against these, or aren't known to.
+# Words of another limit: of tokens, of a rate, of how many pictures, of their sides. Fewer bytes
+# don't help against these, or aren't known to.
 _NOT_BYTES = re.compile(
-    r"token|context|\bpixels?\b|dimension|resolution|per[ _-]min|rate[ _-]limit|quota"
-    r"|(?:number of|many|\d) (?:images|pictures)",
+    r"token|context|pixels?\b|dimension|resolution|\bwidth\b|\bheight\b|aspect ratio"
+    r"|per[ _-]min|rate[ _-]limit|quota"
+    r"|(?:number of|many|\d) (?:images?|pictures?)|(?:image|picture)s? count",
     re.IGNORECASE,
 )
 _SIZE = re.compile(r"(?<![\w.,])(\d+(?:,\d{3})*(?:\.\d+)?) ?(bytes|[KM]i?B)?\b", re.IGNORECASE)

@@ -93,6 +93,21 @@ TOO_LARGE = {
         message("The image size must be greater than zero and cannot exceed 20971520 bytes."),
         "https://portkey.ai/error-library/input-size-error-10044",
     ),
+    "DashScope's files": Said(
+        400,
+        '{"error":{"code":"invalid_parameter_error","message":"Multimodal file size is too large"}}',
+        "https://github.com/DreamMr/HR-Bench/issues/6",
+    ),
+    "Gemini's files": Said(
+        400,
+        message("The request's total referenced files bytes are too large to be read"),
+        "https://github.com/google-gemini/deprecated-generative-ai-python/issues/695",
+    ),
+    "new-api": Said(
+        400,
+        message("get file base64 from url failed: file size exceeds maximum allowed size: 20MB"),
+        "https://github.com/QuantumNous/new-api/issues/958",
+    ),
     "the same with 404": Said(
         404,
         message("messages.58.content.2.image.source.base64: image exceeds 5 MB maximum"),
@@ -145,6 +160,19 @@ OTHER = {
         message("Image exceeds max pixels allowed."),
         "https://github.com/aws-samples/video-semantic-search-with-aws-ai-ml-services/issues/4",
     ),
+    "megapixels": Said(
+        400,
+        message("Image too large. Please limit to 75 megapixels."),
+        "https://github.com/openfoodfacts/openfoodfacts-server/issues/10764",
+    ),
+    "too narrow": Said(
+        400,
+        message(
+            "<400> InternalError.Algo.InvalidParameter: The image length and width do not meet the"
+            " model restrictions. [height:400 or width:1 must be larger than 10]"
+        ),
+        "https://github.com/QwenLM/qwen-code/issues/2505",
+    ),
     "no data URL": Said(
         400,
         message("'data:image/jpeg;base64,/9j/4AAQSkZJRgABAQ...' is not a valid absolute URI"),
@@ -159,6 +187,16 @@ OTHER = {
         400,
         message("At most 1 image(s) may be provided in one request."),
         "https://github.com/vllm-project/vllm/issues/13397",
+    ),
+    "an image count": Said(
+        400,
+        message("Image count 5 exceeds limit 4 per request."),
+        "https://github.com/AgnesAI-Labs/AgnesCode/issues/50",
+    ),
+    "images contained": Said(
+        400,
+        message("request contains 52 images, exceeding the maximum of 50 allowed per request"),
+        "https://github.com/anomalyco/opencode/issues/48647",
     ),
 }
 
