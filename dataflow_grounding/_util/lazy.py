@@ -7,9 +7,33 @@ import importlib
 import re
 import sys
 from collections.abc import Callable
-from functools import cache, cached_property
+from functools import cache
 from importlib.resources import files
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING or sys.version_info >= (3, 12):
+    from functools import cached_property as cached_property
+else:
+
+    class cached_property:
+        """As functools.cached_property is from Python 3.12 on: without a lock.
+
+        Before, all instances of a class share one lock for each property. Threads wait for each
+        other, for ever where two properties use one another.
+        """
+
+        def __init__(self, function):
+            self.function = function
+            self.__doc__ = function.__doc__
+
+        def __set_name__(self, owner, name):
+            self.name = name
+
+        def __get__(self, instance, owner=None):
+            if instance is None:
+                return self
+            value = instance.__dict__[self.name] = self.function(instance)
+            return value
 
 
 async def load_aside(module: str) -> None:

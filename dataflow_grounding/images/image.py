@@ -9,7 +9,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 from weakref import WeakValueDictionary
 
@@ -23,6 +22,7 @@ from dataflow_grounding._util.errors import (
     MissingExtra,
     cant_read,
 )
+from dataflow_grounding._util.lazy import cached_property
 from dataflow_grounding._util.paths import folders_in_words, is_absolute, joined, look, plain_path
 from dataflow_grounding._util.terminal import quoted
 from dataflow_grounding.boxes.geometry import Size

@@ -6,6 +6,7 @@ import base64
 import io
 import os
 import random
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 
 from dataflow_grounding import OpenAIServing, Operator, Serving, ground, open_image
+from dataflow_grounding.data.records import Record
 from dataflow_grounding.errors import PictureTooLarge, RequestRefused
 from dataflow_grounding.images.image import ImageLimits
 from dataflow_grounding.tasks import Request
@@ -232,6 +234,37 @@ def test_probe_pictures_are_reduced_as_well(place: Workplace) -> None:
         received = server.received
         assert place.run(**{"vlm.check_every": 100}).code == 0
         assert server.received == received
+
+
+def test_threads_that_fit_pictures_do_not_wait_for_each_other(tmp_path: Path) -> None:
+    names = [noise(tmp_path / f"{number}.png", (160, 120), number) for number in range(60)]
+    limits = ImageLimits(picture_bytes=20_000)
+    pictures = []
+    for name in names:
+        pictures.append(
+            open_image(Record({"image_path": str(tmp_path / name)}), "image_path", limits)
+        )
+    firsts: list[Callable[[Any], Any]] = [
+        lambda picture: picture.fit_key,
+        lambda picture: picture.sent_size,
+        lambda picture: picture.fitted_limits,
+        lambda picture: picture.steps_to_fit(),
+    ]
+    lengths: list[int] = []
+
+    def fit(number: int) -> None:
+        for picture in pictures[number::8]:
+            firsts[number % 4](picture)
+            lengths.append(len(picture.encoded()))
+
+    threads = [threading.Thread(target=fit, args=(n,), daemon=True) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+    assert not any(thread.is_alive() for thread in threads)
+    assert len(lengths) == 60
+    assert max(lengths) <= 20_000
 
 
 def test_a_jpeg_keeps_its_quality(workplace: Workplace) -> None:
