@@ -31,8 +31,10 @@ def out(tmp_path: Path) -> Callable[..., Path]:
     def exported(format: str, rows: list[dict[str, Any]], **settings: Any) -> Path:
         folders = [str(tmp_path / "pictures")]
         draw(tmp_path / "pictures", rows)
-        write(rows, format, str(tmp_path / format), folders=folders, **settings)
-        return tmp_path / format
+        folder = tmp_path / format
+        shutil.rmtree(folder, ignore_errors=True)  # no export replaces what a test has changed
+        write(rows, format, str(folder), folders=folders, **settings)
+        return folder
 
     return exported
 
