@@ -65,8 +65,8 @@ def in_threads(work: Callable[[A], T], items: Iterable[A]) -> list[T]:
 
 
 async def off_loop(work: Callable[..., T], *arguments: Any) -> T:
-    """Return what `work` returns, which waits for stores: one of the pool's threads does it, as the
-    event loop's own are too few. If the caller is cancelled, the thread goes on to its end.
+    """Do `work`, which waits for stores, in one of the pool's threads, and return its result. The
+    event loop's own threads are too few. If the caller is cancelled, the work goes on to its end.
     """
     import asyncio
     from concurrent.futures import Future

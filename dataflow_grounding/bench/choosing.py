@@ -30,20 +30,20 @@ class Choice(NamedTuple):
     gains: list[Gain]
 
 
-def choice_of(document: Mapping[str, Any], first: str) -> Choice:
-    """Return the best way. A way is better than `first` if the interval of its gain is above 0. The
-    best is the one of these that gains most; where none is better, `first`.
+def choice_of(document: Mapping[str, Any], first_way: str) -> Choice:
+    """Return the best way. A way is better than `first_way` if the interval of its gain is above 0.
+    The best is the one of these that gains most; where none is better, `first_way`.
     """
     scores_by_way = {way: of_way["figures"]["scores"] for way, of_way in document["ways"].items()}
-    others = [way for way in scores_by_way if way != first]
+    others = [way for way in scores_by_way if way != first_way]
     gains = []
     for way in others:
-        differences = np.array(scores_by_way[way]) - np.array(scores_by_way[first])
+        differences = np.array(scores_by_way[way]) - np.array(scores_by_way[first_way])
         low, high = interval_of_mean(differences, _ALPHA / len(others))
         gains.append(Gain(way, float(differences.mean()), low, high))
     better = [gain for gain in gains if gain.low > 0]
-    best = max(better, key=lambda gain: gain.value).way if better else first
-    return Choice(best, first, gains)
+    best = max(better, key=lambda gain: gain.value).way if better else first_way
+    return Choice(best, first_way, gains)
 
 
 def interval_of_mean(values: np.ndarray, alpha: float = _ALPHA) -> tuple[float, float]:

@@ -382,7 +382,7 @@ def _has_shape_of(original: Size, sent: Size) -> bool:
 
 
 def _rounded_span(low: float, high: float, most: float, decimals: int) -> tuple[float, float]:
-    # They end up one unit of the last decimal apart at least, also where `low` is above `high`.
+    # Both ends are at least one unit of the last decimal apart, also where `low` is above `high`.
     unit = 10.0**-decimals
     low = round(min(max(low, 0.0), most), decimals)
     high = round(min(max(high, 0.0), most), decimals)

@@ -122,11 +122,13 @@ def _phrases_of(record: Mapping[str, Any]) -> _Phrases:
             del words[0]
         phrases.add(tuple(words))
         phrases.add((head_of(text),))
-    by_first: dict[str, list[list[str]]] = {}
+    phrases_by_first_word: dict[str, list[list[str]]] = {}
     for phrase in sorted(phrases, key=lambda phrase: (-len(phrase), phrase)):
         if phrase and phrase[0]:
-            by_first.setdefault(phrase[0], []).append(list(phrase))
-    return _Phrases(by_first, sorted(unspaced, key=lambda phrase: (-len(phrase), phrase)))
+            phrases_by_first_word.setdefault(phrase[0], []).append(list(phrase))
+    return _Phrases(
+        phrases_by_first_word, sorted(unspaced, key=lambda phrase: (-len(phrase), phrase))
+    )
 
 
 class _Part(NamedTuple):

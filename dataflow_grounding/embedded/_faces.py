@@ -20,7 +20,7 @@ _PERSON_SCORE = 0.7
 _SEARCH_SIDE = 480  # long side in pixels of the copy that is searched
 _LEAST_SEARCHED_SIDE = 24  # px, of the copy's short side: a smaller one isn't searched
 # Votes are the overlapping windows in which a cascade sees a face.
-_CLEAR_VOTES = 10  # as many make a hit clear
+_CLEAR_VOTES = 10  # votes that make a hit clear
 _REPORTED_VOTES = 4  # a hit with fewer isn't reported
 _SAME_FACE_IOU = 0.4
 # Chroma and hue as in Picture.lch. The hues of skin go from 345 degrees over 0 to 90.

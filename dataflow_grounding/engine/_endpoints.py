@@ -337,23 +337,23 @@ class Endpoints:
         ]
 
     async def acquire(
-        self, priority: Any, failed: Collection[Endpoint], at: int | None
+        self, priority: Any, failed: Collection[Endpoint], endpoint_number: int | None
     ) -> tuple[Endpoint, Sent]:
-        """Wait for room at an endpoint, or at the one `at` that index; return it and the request.
+        """Wait for room at an endpoint, or at the one with that number; return it and the request.
         Of those who wait, the smallest priority goes first.
         """
         if self._gate is None:  # there is one endpoint: all have to wait for that
             return self.all[0], await self.all[0].share.acquire(priority)
-        if at is not None and self.all[at].resting:
+        if endpoint_number is not None and self.all[endpoint_number].resting:
             raise errors.EndpointUnreachable(
-                f"{self.all[at].serving.endpoint} is passed over for now"
+                f"{self.all[endpoint_number].serving.endpoint} is passed over for now"
             )
         # The gate first, then an endpoint: who waits at the gate holds no room that another could
         # use.
         through_gate = await self._gate.acquire(priority)
         try:
             while True:
-                candidates = self._candidates(failed, at)
+                candidates = self._candidates(failed, endpoint_number)
                 taken = self._taken_at_once(candidates)
                 if taken is None:
                     taken = await _first_free(candidates, priority)
@@ -373,10 +373,12 @@ class Endpoints:
             if sent is not None:  # else another thread has just taken the room
                 return endpoint, sent
 
-    def _candidates(self, failed: Collection[Endpoint], at: int | None) -> list[Endpoint]:
+    def _candidates(
+        self, failed: Collection[Endpoint], endpoint_number: int | None
+    ) -> list[Endpoint]:
         # Resting endpoints may be among them: these have no room until they have rested.
-        if at is not None:
-            return [self.all[at]]
+        if endpoint_number is not None:
+            return [self.all[endpoint_number]]
         if self.askable(failed):
             return [endpoint for endpoint in self.all if endpoint not in failed]
         return self.all  # all have failed or rest: the request waits for any of them

@@ -52,7 +52,7 @@ class SeenReplies:
 
     def __init__(self) -> None:
         self._text_hashes = _Remembered[int]()  # by id
-        self._common_ids = _Remembered[bool]()  # those of different texts
+        self._common_ids = _Remembered[bool]()  # ids that came with different texts
         # by question: which sample of it each reply answered first
         self._samples_by_question = _Remembered[dict[Heard, int]]()
         self._were_several = False  # whether some question was to be answered more than once

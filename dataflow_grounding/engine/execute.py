@@ -102,8 +102,8 @@ def execute(
 
 @contextmanager
 def counted_in_run(step: Step, options: RunOptions, budget: Budget) -> Iterator[SideRequests]:
-    """Make what our servings answer an operator of another library a part of the run: kept with its
-    replies, and counted against its limits.
+    """Take what our servings answer an operator of another library for a part of the run: it is
+    kept with the run's replies, and counts against the run's limits.
     """
     folder = step.storage.checkpoint_folder
     with errors_as(StorageFailed, f"can't write in {folder}"):

@@ -58,10 +58,11 @@ class Standing:
     """What checks have said of a log's lines about one endpoint, model and format."""
 
     good: int  # the byte offset up to which a check vouches; what begins there is open
-    void: list[Span] = field(default_factory=list)  # what a check has failed
-    anywhere: str = ""  # what they are of, without the endpoint's address; "" if unknown
-    none_open: bool = False  # also of what follows: a run has finished, or a check has failed
-    # what speaks for itself: no check could tell
+    void: list[Span] = field(default_factory=list)  # lines that a check has failed
+    anywhere: str = ""  # the reply group without the endpoint's address; "" if unknown
+    # nor will following lines be open: a run has finished, or a check has failed
+    none_open: bool = False
+    # lines that speak for themselves: no check could tell
     alone: list[Span] = field(default_factory=list)
     unanswered: bool = False  # whether this run's last check told nothing, so that `alone` counts
 
@@ -77,26 +78,29 @@ class Standing:
 
 
 class Vouched:
-    """What checks of endpoints have said of a log's lines, by what these are `of`: the endpoint,
-    model and format that were asked. `end` is the byte offset at which the log ended when it was
-    opened.
+    """What checks of endpoints have said of a log's lines, by reply group: the endpoint, model and
+    format that were asked, which a line has as `of`. `end` is the byte offset at which the log
+    ended when it was opened.
     """
 
     def __init__(self, mark: Mapping[str, Any] | None = None, end: int = 0) -> None:
         self.standings: dict[str, Standing] = {}
         anywhere = _mapping_at("anywhere", mark)
         checks = _mapping_at("checks", mark)
-        for of in checks:
-            entry = _mapping_at(of, checks)
+        for reply_group in checks:
+            entry = _mapping_at(reply_group, checks)
             good = _good_in(entry, end)  # `end` where the mark says that nothing is open
             void = _spans(entry.get("void"), end)
-            standing = Standing(good, void, str(anywhere.get(of, "")), none_open=good == end)
+            standing = Standing(
+                good, void, str(anywhere.get(reply_group, "")), none_open=good == end
+            )
             standing.alone = _spans(entry.get("alone"), end)
-            self.standings[of] = standing
-        # spans whose lines are as good as lost, or suspect if they are of what is `trusted`
-        self.void = {of: standing.void for of, standing in self.standings.items()}
-        self.trusted: set[str] = set()
-        self.open_in_others: set[str] = set()  # of what no check has vouched for in other logs
+            self.standings[reply_group] = standing
+        # spans whose lines are as good as lost, or suspect if their reply group is `trusted`
+        self.void = {group: standing.void for group, standing in self.standings.items()}
+        self.trusted: set[str] = set()  # reply groups
+        # reply groups that have lines in other logs for which no check has vouched
+        self.open_in_others: set[str] = set()
         self._end = end
 
     def has_open(self, first: int, end: int, *, are_odd: bool) -> bool:
@@ -112,15 +116,15 @@ class Vouched:
         spans = itertools.chain.from_iterable(self.void.values())
         return any(span.meets(first, end) for span in spans)
 
-    def open_kinds(self) -> set[str]:
-        """Return what the lines are of that may be open."""
-        return {of for of, standing in self.standings.items() if not standing.none_open}
+    def open_groups(self) -> set[str]:
+        """Return the reply groups of which lines may be open."""
+        return {group for group, standing in self.standings.items() if not standing.none_open}
 
-    def set_aside_open(self, anywhere: str, of: str) -> None:
+    def set_aside_open(self, anywhere: str, reply_group: str) -> None:
         """Set aside the lines of the same model and format that came from other addresses, and that
         no check there has vouched for. No check at this address ever can.
         """
-        for other in self.open_kinds() - {of}:
+        for other in self.open_groups() - {reply_group}:
             standing = self.standings[other]
             if standing.anywhere == anywhere and standing.good < self._end:
                 standing.void.append(Span(standing.good, self._end))
@@ -128,12 +132,12 @@ class Vouched:
 
     def judged(self, line: dict[str, Any], offset: int) -> dict[str, Any] | None:
         """Return a line as checks have judged it: as it is, `suspect`, or None if set aside."""
-        of = line.get("of", "")
-        if not isinstance(of, str):  # damaged
+        reply_group = line.get("of", "")
+        if not isinstance(reply_group, str):  # damaged
             return line
-        if not any(span.meets(offset, offset + 1) for span in self.void.get(of, ())):
+        if not any(span.meets(offset, offset + 1) for span in self.void.get(reply_group, ())):
             return line
-        return {**line, "suspect": True} if of in self.trusted else None
+        return {**line, "suspect": True} if reply_group in self.trusted else None
 
 
 class KeyedLog:
@@ -178,7 +182,7 @@ class KeyedLog:
         self.first_new = self._size  # where the lines of this run begin
         self.vouched = Vouched(self._own(MARK), self._size)
         for log in self.others:
-            self.vouched.open_in_others |= log.vouched.open_kinds()
+            self.vouched.open_in_others |= log.vouched.open_groups()
 
     @property
     def end(self) -> int:

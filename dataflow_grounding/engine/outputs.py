@@ -197,5 +197,5 @@ def remove_unfinished_of_shards(steps: list[Step]) -> None:
         paths.append(in_shard[0].failures_path)
         paths.append(os.path.join(in_shard[0].checkpoint_folder, BLOCK_ROWS))
         for path in paths:
-            with suppress(OSError):  # it does no harm
+            with suppress(OSError):  # a file that stays does no harm
                 remove_unfinished(path)

@@ -70,12 +70,12 @@ def usage_of(line: dict[str, Any]) -> Usage:
 
 
 def read_lines(request: Request[T], lines: Sequence[dict[str, Any]], attempts: int) -> ReadReply[T]:
-    """Return what the first of a request's stored replies says that can be read. There are several
-    where another part of the run has asked again, and got another one. A SuspectReply, or an error
-    other than UnreadableReply, is raised as soon as it comes.
+    """Return what a request's stored replies say: the first that can be read counts. There are
+    several where another part of the run has asked again, and got another one. A SuspectReply, or
+    an error other than UnreadableReply, is raised as soon as it comes.
     """
     error: UnreadableReply | None = None
-    seen: list[Any] = []  # replies; the same one again would say the same
+    seen: list[Any] = []  # replies that were read already
     for line in lines:
         if line.get("reply") in seen:
             continue

@@ -84,10 +84,10 @@ PROBE_CLEARED = "probe_cleared"
 # Probes from which on a bound without a miss is below a twentieth, and tells people something.
 ENOUGH_PROBES = 60
 
-FEWEST_JUDGED = 20  # expressions, of which a judge's share of undecided ones tells something
+FEWEST_JUDGED = 20  # expressions: the share of undecided ones tells nothing of fewer
 MUCH_DENIED = 0.9  # share of what was found; of a poor detector's boxes, a good judge denies less
-USUALLY_ACCEPTED = 0.15  # of the false boxes, by a judge who is right in 85 of 100 answers
-BY_CHANCE = 0.01  # as many accepted ones aren't chance where it is less likely than this
+USUALLY_ACCEPTED = 0.15  # share of false boxes, by a judge who is right in 85 of 100 answers
+BY_CHANCE = 0.01  # below this likelihood, a number of accepted false boxes is no chance
 SHOWN = 5  # lines with the first boxes that a summary shows
 SHOWN_OF_EXPRESSION = 3  # boxes in such a line
 MOST_CLASSES = 20  # that it shows
@@ -329,12 +329,13 @@ class Summary:
     def _judge_in_doubt(self) -> Iterator[str]:
         undecided = self.expressions["undecided"]
         judged = undecided + self.expressions["verified"] + self.expressions["not verified"]
-        shown = self.notes["false_boxes"]
+        shown_false_boxes = self.notes["false_boxes"]
         accepted = self.notes["false_boxes_accepted"]
-        if _are_more_than_chance(accepted, shown):
+        if _are_more_than_chance(accepted, shown_false_boxes):
             yield (
-                f"Warning: the judge accepted {accepted} of {shown} false boxes that it was shown"
-                " among the others: it may say yes to anything. Name another one as vlm.judge."
+                f"Warning: the judge accepted {accepted} of {shown_false_boxes} false boxes that it"
+                " was shown among the others: it may say yes to anything. Name another one as"
+                " vlm.judge."
             )
         denied = self.expressions["denied"]
         found = denied + self.expressions["grounded"]
@@ -357,12 +358,13 @@ class Summary:
         )
 
 
-def _are_more_than_chance(accepted: int, shown: int) -> bool:
-    # how likely a judge who is usually right accepts that many or more: the binomial's tail
+def _are_more_than_chance(accepted: int, shown_count: int) -> bool:
+    # How likely a judge who is usually right accepts `accepted` or more of the false boxes that it
+    # was shown: the binomial's tail.
     likelihood = 0.0
-    for count in range(accepted, shown + 1):
-        ways = math.comb(shown, count)
-        others = shown - count
+    for count in range(accepted, shown_count + 1):
+        ways = math.comb(shown_count, count)
+        others = shown_count - count
         likelihood += ways * USUALLY_ACCEPTED**count * (1 - USUALLY_ACCEPTED) ** others
     return accepted > 0 and likelihood < BY_CHANCE
 

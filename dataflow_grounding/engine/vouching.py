@@ -11,8 +11,8 @@ from dataflow_grounding.engine.keyed_log import CHECK, MARK, KeyedLog, Span, Sta
 class Vouching:
     """What checks say of the replies to one kind of question in a step's store.
 
-    The kind is named by `of`: the endpoint, model and format; `anywhere` is the same without the
-    endpoint's address. Replies are in one of these states:
+    The kind is named by `reply_group`: the endpoint, model and format. `anywhere` is the same
+    without the endpoint's address. Replies are in one of these states:
 
     - vouched for: a check has passed that was sent when the store held them. So do count replies
       from before any check.
@@ -24,24 +24,26 @@ class Vouching:
       taken as they are once a check of the next run has told nothing, either.
     """
 
-    def __init__(self, store: KeyedLog, of: str, anywhere: str, trusting: bool = False) -> None:
+    def __init__(
+        self, store: KeyedLog, reply_group: str, anywhere: str, trusting: bool = False
+    ) -> None:
         self._store = store
-        self._of = of
+        self._reply_group = reply_group
         vouched = store.vouched
-        vouched.set_aside_open(anywhere, of)
+        vouched.set_aside_open(anywhere, reply_group)
         self._standings = vouched.standings
-        mine = vouched.standings.setdefault(of, Standing(store.first_new))
+        mine = vouched.standings.setdefault(reply_group, Standing(store.first_new))
         mine.anywhere = anywhere
         self._mine = mine
         has_failed = trusting and bool(mine.void)
         has_open = not mine.none_open and self._count(mine.good, store.first_new) > 0
-        self.relied_on = has_failed or has_open or of in vouched.open_in_others
+        self.relied_on = has_failed or has_open or reply_group in vouched.open_in_others
         """Whether the store holds replies of earlier runs that nobody has vouched for. With
         `trusting`, those count as well that a check has failed.
         """
         if trusting:
-            vouched.trusted.add(of)
-        vouched.void[of] = mine.void  # which grows where a check fails
+            vouched.trusted.add(reply_group)
+        vouched.void[reply_group] = mine.void  # which grows where a check fails
 
     def here(self) -> int:
         """Return the byte offset in the store up to which a check that begins now will vouch."""
@@ -68,7 +70,7 @@ class Vouching:
         """Set all replies aside for this run: signs speak against them, and no check can tell. That
         isn't kept in the store: the next run sees the same signs.
         """
-        self._store.vouched.void[self._of] = [Span(0, None)]
+        self._store.vouched.void[self._reply_group] = [Span(0, None)]
         if self._mine.alone:  # else the next run would look at its own replies alone
             self._mine.alone.clear()
             self.write("doubtful")
@@ -99,18 +101,20 @@ class Vouching:
         (good, bad, unclear, unanswered, doubtful or finished) is for people who read the store.
         """
         checks: dict[str, dict[str, Any]] = {}
-        for of, standing in self._standings.items():
+        for reply_group, standing in self._standings.items():
             good = None if standing.none_open else standing.good
-            checks[of] = {"good": good, "void": standing.void}
+            checks[reply_group] = {"good": good, "void": standing.void}
             if standing.alone and not standing.none_open:
-                checks[of]["alone"] = standing.alone
-        anywhere = {of: standing.anywhere for of, standing in self._standings.items()}
+                checks[reply_group]["alone"] = standing.alone
+        anywhere = {
+            reply_group: standing.anywhere for reply_group, standing in self._standings.items()
+        }
         mark = {"task": CHECK, "verdict": verdict, "checks": checks, "anywhere": anywhere}
         self._store.put(MARK, mark)
 
     def _count(self, first: int, last: int | None) -> int:
         count = 0
         for line in read_lines(self._store.path, first, last):
-            if line.get("of") == self._of and line.get("task") != CHECK:
+            if line.get("of") == self._reply_group and line.get("task") != CHECK:
                 count += 1
         return count

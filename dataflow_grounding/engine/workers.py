@@ -53,7 +53,7 @@ class Workers:
                 await asyncio.wait(pending)
             except asyncio.CancelledError:  # the interrupt of a notebook, or of asyncio.run
                 self.interrupt()
-        # of all, before the first is raised: asyncio complains of those that nobody asked for
+        # All are looked at before the first is raised: asyncio complains about the others.
         errors = [task.exception() for task in self._tasks if not task.cancelled()]
         for error in errors:
             if error is not None:

@@ -152,7 +152,7 @@ def small_copy(picture: "PillowImage", side: int, format_name: str, **settings: 
 
 
 def page_text(value: Any) -> str:
-    """Return a value as text for HTML and SVG, also in attributes: data go there only so.
+    """Return a value as text for HTML and SVG, attributes included. Data get into pages only so.
 
     It is escaped and cut after MOST_TEXT characters. Control characters become U+FFFD, and those
     that turn the reading direction are spelt out.

@@ -50,11 +50,11 @@ def record_rows(
     image_column: str,
     results_dir: str,
     fetch: Fetch | None,
-    wanted: Callable[[int], bool],
+    is_wanted: Callable[[int], bool],
 ) -> Iterator[Row]:
     """Yield the rows as records have them: columns renamed, pictures that are no files made files.
-    No file is made for a row that isn't `wanted`, by its number from 0: the row has the name that
-    the file would have, or the address.
+    `is_wanted` takes a row's number, from 0. No file is made for a row that isn't wanted: it has
+    the name that the file would have, or the address.
     """
     to_file = partial(put_picture, results_dir=results_dir)
     numbered = enumerate(rows)
@@ -62,11 +62,11 @@ def record_rows(
         chunk = [(place, _renamed_row(row, sources)) for place, row in chunk]
         fetched: Mapping[str, str | BrokenRow] = {}
         if fetch:
-            wanted_rows = [row.data for place, row in chunk if row.data and wanted(place)]
+            wanted_rows = [row.data for place, row in chunk if row.data and is_wanted(place)]
             pictures = [row.get(image_column) for row in wanted_rows]
             fetched = fetch(dict.fromkeys(str(url) for url in pictures if is_web(url)))
         for place, row in chunk:
-            name_file = to_file if wanted(place) else picture_name
+            name_file = to_file if is_wanted(place) else picture_name
             yield _with_file(row, image_column, name_file, fetched)
 
 

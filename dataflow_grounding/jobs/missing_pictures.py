@@ -21,14 +21,16 @@ MOST_ROWS = 200
 """How many first rows tell whether pictures are missing."""
 
 
-def advice_on_folder(job: Job, names: Sequence[str]) -> str:
+def advice_on_folder(job: Job, picture_names: Sequence[str]) -> str:
     """Return what to add to the command to have missing pictures found; "" where nothing helps."""
     key = job.input.image_root_key
     if not key:
         return ""
     starts = [os.path.dirname(job.input.reads) or ".", "."]
-    near = folder_with([name for name in names if not is_absolute(name)], starts)
-    return f"if the pictures are in {near}, add {shlex.quote(f'{key}={near}')}" if near else ""
+    folder = folder_with([name for name in picture_names if not is_absolute(name)], starts)
+    return (
+        f"if the pictures are in {folder}, add {shlex.quote(f'{key}={folder}')}" if folder else ""
+    )
 
 
 def missing_names(job: Job) -> list[str]:
@@ -49,16 +51,16 @@ def missing_names(job: Job) -> list[str]:
     return names if 2 * len(names) > count else []
 
 
-def folder_with(names: Sequence[str], starts: Sequence[str]) -> str:
+def folder_with(file_names: Sequence[str], starts: Sequence[str]) -> str:
     """Return the folder, at or below one of `starts`, that has the most of the files; "" for none.
     Once a folder at or below one start has any, further starts aren't looked at.
     """
-    wanted = names[:MOST_NAMES]
+    names = file_names[:MOST_NAMES]
     best = ""
     most = 0
     for start in dict.fromkeys(starts):
         for folder in islice(_folders_under(start), MOST_FOLDERS):
-            present = sum(_is_file(joined(folder, name)) for name in wanted)
+            present = sum(_is_file(joined(folder, name)) for name in names)
             if present > most:
                 best = folder
                 most = present

@@ -73,11 +73,11 @@ def job_on_rows(
     servings: Sequence[Serving],
     source: Input,
     all_steps: list[Step],
-    wanted: Sequence[str],
+    step_names: Sequence[str],
     pilot: int | None,
 ) -> Job:
     """Return the job of a pipeline whose first step reads rows of the source."""
-    steps = wanted_steps(all_steps, wanted)
+    steps = wanted_steps(all_steps, step_names)
     files = [_data_of(spec).input_jsonl]
     first = steps[0]
     number, path = first.storage.operator_step, first.storage.input_path

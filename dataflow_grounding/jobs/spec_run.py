@@ -207,15 +207,15 @@ def _refuse_to_shard_later_steps(first: Step, results_dir: str) -> None:
 
 
 def _remark_on_another_endpoint(
-    before: Mapping[str, Any], serving: Serving, vlm: VlmBlock
+    earlier_run: Mapping[str, Any], serving: Serving, vlm: VlmBlock
 ) -> Iterator[str]:
     # Warns where another endpoint was asked before under a name that may be any model's, such as
     # "default": its replies count for this one.
     model = serving.model
-    endpoint = before.get("endpoint")
+    endpoint = earlier_run.get("endpoint")
     has_moved = endpoint not in (None, serving.endpoint)
     may_be_any_model = model.lower() in ANY_MODEL and not vlm.openai.name
-    if has_moved and may_be_any_model and before.get("model") == model:
+    if has_moved and may_be_any_model and earlier_run.get("model") == model:
         yield (
             f"replies of {endpoint} count for {serving.endpoint}, too, as both call their"
             f" model {model!r}: where these are two models, give this one a name in"

@@ -23,7 +23,7 @@ def candidates_of(
     record: Record,
     own_expressions: Sequence[Expression],
     changed: Sequence[Changed],
-    others: Sequence[str],
+    texts_of_other_images: Sequence[str],
 ) -> list[Expression]:
     """Return the candidates as expressions without boxes, the kinds of change taking turns."""
     fields_by_change: dict[str, list[dict[str, Any]]] = {}
@@ -32,7 +32,7 @@ def candidates_of(
         fields = {"text": text, "change": change, "changed_from": from_id}
         fields_by_change.setdefault(change, []).append(fields)
     made_keys = {class_key(answer.text) for answer in changed}
-    for text in others:
+    for text in texts_of_other_images:
         if class_key(text) not in made_keys:
             fields = {"text": text, "change": OTHER_IMAGE}
             fields_by_change.setdefault(OTHER_IMAGE, []).append(fields)

@@ -90,7 +90,7 @@ class AskedTogether:
 
     before: list[Verdict]
     places: list[int]  # of the regions that are shown, in order
-    regions: list[Mapping[str, Any]]  # these
+    regions: list[Mapping[str, Any]]  # the regions at these places
 
     @property
     def expressions(self) -> list[Merged]:
@@ -115,9 +115,9 @@ class ExpressionsToCheck:
     """The expressions of a record that have boxes, and the regions that they name."""
 
     verdicts: dict[int, Verdict]  # by the expression's number, of kind `unknown`
-    before: dict[int, Verdict]  # the same before any check
+    before: dict[int, Verdict]  # as they were before any check
     regions: list[Mapping[str, Any]]  # the record's, then one for each box on none of these
-    known: int  # how many of these are the record's
+    known: int  # how many of `regions`, from the first on, are the record's
     strays: dict[int, list[dict[str, Any]]]  # instances, before any check, with a box on none
 
     def asked_together(self, numbers: Sequence[int], near: Collection[int]) -> AskedTogether:

@@ -134,8 +134,8 @@ class _BoxReader:
                 )
 
     def check_tags(self, parsed: ParsedReply) -> None:
-        """Refuse tags where no thousandths were asked for: every family that writes tags means
-        these.
+        """Refuse tags where no thousandths were asked for: in the tags of every family, numbers are
+        thousandths.
         """
         box_format = self.format
         # A family's own format, and a measured one, say what tags mean.

@@ -47,14 +47,14 @@ def parse_any(
     reply: str,
     value: Any,
     phrases: Mapping[int, str],
-    key: str,
+    box_key: str,
     *,
     to_pixels: bool,
     list_key: str = "",
 ) -> ParsedReply:
     """Parse a reply in whichever known form it has.
 
-    `value` is the reply in strict JSON, or None; `key` is the box key that was asked for,
+    `value` is the reply in strict JSON, or None; `box_key` is the key of a box that was asked for,
     `to_pixels` whether boxes were asked for in pixels, `list_key` the caller's own key of the list.
     Raises UnreadableReply, and TruncatedReply where it is cut off before its first whole box.
     """
@@ -63,10 +63,10 @@ def parse_any(
         fenced = _FENCED.fullmatch(reply.strip())
         value = strict_json(fenced[1]) if fenced else None
     if value is not None:  # its strings may hold other forms
-        read_values([value], parsed, phrases, key, list_key)
+        read_values([value], parsed, phrases, box_key, list_key)
         parsed.addressed = parsed.has_ids_of(phrases)
     else:
-        reader = _FormReader(parsed, phrases, key, list_key, asked_in_pixels=to_pixels)
+        reader = _FormReader(parsed, phrases, box_key, list_key, asked_in_pixels=to_pixels)
         reader.read(answer_of(reply))
     return parsed
 
@@ -89,13 +89,13 @@ def is_whole(reply: Any) -> bool:
     return is_fence_closed or len(reply) - end > _PADDING
 
 
-def parse_lines(reply: str, phrases: Mapping[int, str], key: str) -> ParsedReply:
+def parse_lines(reply: str, phrases: Mapping[int, str], box_key: str) -> ParsedReply:
     """Parse a reply that has a box on each line. Raises UnreadableReply where no line has."""
-    objects = objects_of_lines(reply, key)
+    objects = objects_of_lines(reply, box_key)
     if objects is None:
         raise UnreadableReply("no line of the reply is as asked", "no answer")
     parsed = ParsedReply()
-    read_values([{"objects": objects}], parsed, phrases, key)
+    read_values([{"objects": objects}], parsed, phrases, box_key)
     return parsed
 
 
@@ -271,10 +271,10 @@ def _without_key(before: str) -> str:
     return before
 
 
-def objects_of_lines(reply: str, key: str) -> list[dict[str, Any]] | None:
+def objects_of_lines(reply: str, box_key: str) -> list[dict[str, Any]] | None:
     """Return a reply's lines as objects of JSON, or None if no line is as asked.
 
-    Under `key` an object has its box's numbers as texts, or None where the line says "none".
+    Under `box_key` an object has its box's numbers as texts, or None where the line says "none".
     """
     answer = enclosed(answer_of(reply))
     objects: list[dict[str, Any]] = []
@@ -288,15 +288,15 @@ def objects_of_lines(reply: str, key: str) -> list[dict[str, Any]] | None:
         if match["numbers"] is not None:
             numbers = [part for part in re.split(r"[\s,;]+", match["numbers"]) if part]
         label = match["label"].strip(" *:")
-        objects.append({"id": int(match["id"]), "label": label, key: numbers})
+        objects.append({"id": int(match["id"]), "label": label, box_key: numbers})
     if not objects:
         return None
     for text in other_texts:
         why = objection(text)
         if why is not None:
             raise UnreadableReply(f"a line is no box and not none: {text[:60]!r}", "unknown line")
-    absent = {item["id"] for item in objects if item[key] is None}
-    found = {item["id"] for item in objects if item[key] is not None}
+    absent = {item["id"] for item in objects if item[box_key] is None}
+    found = {item["id"] for item in objects if item[box_key] is not None}
     contradictory = absent & found
     if contradictory:
         raise UnreadableReply(f"phrase {min(contradictory)} has a box and none", "contradiction")

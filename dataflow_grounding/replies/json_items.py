@@ -93,13 +93,13 @@ def read_values(
     values: Sequence[Any],
     parsed: ParsedReply,
     phrases: Mapping[int, str],
-    key: str,
+    box_key: str,
     list_key: str = "",
 ) -> None:
-    """Add the boxes of a reply's values to `parsed`. `key` is the box key that was asked for,
-    `list_key` the caller's own key of the list.
+    """Add the boxes of a reply's values to `parsed`. `box_key` is the key of a box that was asked
+    for, `list_key` the caller's own key of the list.
     """
-    reader = _Reader(parsed, phrases, plain_key(key), plain_key(list_key))
+    reader = _Reader(parsed, phrases, plain_key(box_key), plain_key(list_key))
     reader.read(values[0] if len(values) == 1 else list(values), level=1, label=None)
     if not parsed and parsed.truncated:
         raise TruncatedReply("the reply is cut off before its first whole box", "cut off")

@@ -84,7 +84,7 @@ _STRICT = json.JSONDecoder(object_pairs_hook=_object, strict=False)
 
 
 def strict_json(text: str) -> Any:
-    """Return the array or object that a text is; None for any other text."""
+    """Return the array or object that a text is in strict JSON; None for any other text."""
     if not text.lstrip().startswith(("{", "[")):
         return None
     try:

@@ -119,16 +119,16 @@ def parse_reply(
 
 @lru_cache(maxsize=1)  # the watch over a run's boxes parses a reply right before it is read
 def _parse(
-    reply: str, phrases: tuple[tuple[int, str], ...], key: str, to_pixels: bool, list_key: str
+    reply: str, phrases: tuple[tuple[int, str], ...], box_key: str, to_pixels: bool, list_key: str
 ) -> ParsedReply:
     value = strict_json(reply)
-    boxes = _boxes_as_asked(value, key)
+    boxes = _boxes_as_asked(value, box_key)
     if boxes:
         return ParsedReply(boxes)  # as most replies are
-    return parse_any(reply, value, dict(phrases), key, to_pixels=to_pixels, list_key=list_key)
+    return parse_any(reply, value, dict(phrases), box_key, to_pixels=to_pixels, list_key=list_key)
 
 
-def _boxes_as_asked(value: Any, key: str) -> list[RawBox]:
+def _boxes_as_asked(value: Any, box_key: str) -> list[RawBox]:
     # The short way: none where anything differs from the form that was asked for.
     if not isinstance(value, dict) or len(value) != 1 or isinstance(value, RepeatedKeys):
         return []
@@ -137,22 +137,22 @@ def _boxes_as_asked(value: Any, key: str) -> list[RawBox]:
         return []
     boxes: list[RawBox] = []
     for item in objects:
-        box = _box_as_asked(item, key)
+        box = _box_as_asked(item, box_key)
         if box is None:
             return []
         boxes.append(box)
     return boxes
 
 
-def _box_as_asked(item: Any, key: str) -> RawBox | None:
+def _box_as_asked(item: Any, box_key: str) -> RawBox | None:
     if type(item) is not dict:  # nor one that has a key twice
         return None
-    numbers = item.get(key)
+    numbers = item.get(box_key)
     label = item.get("label")
     phrase_id = item.get("id")
     if type(numbers) is not list or len(numbers) != 4 or type(label) is not str:
         return None
-    if type(phrase_id) is not int or not item.keys() <= {key, *_KEYS_AS_ASKED}:
+    if type(phrase_id) is not int or not item.keys() <= {box_key, *_KEYS_AS_ASKED}:
         return None
     for coordinate in numbers:
         # a bool is no coordinate; neither is NaN, which JSON doesn't have

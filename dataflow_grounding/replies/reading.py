@@ -12,7 +12,7 @@ DOUBTFUL_SHARE = 1 / 3
 # Codes of notes on a single box that make it doubtful.
 _DOUBTED = frozenset(["dropped", "clamped", "swapped"])
 _MOST_SHOWN = 8  # values in a note
-LARGEST = 10**9  # that a coordinate may be, without its sign
+LARGEST = 10**9  # of a coordinate, without its sign
 EVIDENCE = (None, "seen", "inferred", "region")
 _LONGEST_SHOWN = 80  # characters of values in a note
 

@@ -430,10 +430,11 @@ def _letter_of(name: re.Match[str], counts_from_0: bool) -> str:
 
 
 def _other_unit_or_word(sentence: str, asked: Asked, highest_count: int) -> str | None:
-    # The first word that is neither a filler nor of the unit, or number that is not of the scale.
+    # The first word that is neither a filler nor of the unit, or the first number that is not of
+    # the scale. None if there is neither.
     has_size_of_picture = _SIZE.search(sentence) is not None and not _is_of_boxes(sentence)
     units = "pixels" if asked.scale == "px" or has_size_of_picture else "parts"
-    for pattern in (_NAMES, _ORDER_NAME, _SIZE, _CORNER):  # which were judged already
+    for pattern in (_NAMES, _ORDER_NAME, _SIZE, _CORNER):  # these were judged already
         sentence = pattern.sub(" ", sentence)
     if not sentence.isascii():
         sentence = _parts("filler_parts", f"unit_parts_of_{units}").sub(" ", sentence)

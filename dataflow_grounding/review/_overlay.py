@@ -330,7 +330,7 @@ def reviewed_expression(
 ) -> Expression:
     """Return an expression as a reviewer's page asks for it, checked and with the review on it.
 
-    `before` is as it is now, None for a new one. `wanted` has:
+    `before` is the expression as it is now, None for a new one. `wanted` has:
 
     - `status`; and `verified` if it has no boxes
     - `text` and `char_span` (code points), where they change
@@ -338,7 +338,8 @@ def reviewed_expression(
       `unjudged` if it was shifted. `from` is its index in `before`, None if it is drawn now. In
       place of that, `of` has the `id` and `box` of one of the `others`.
 
-    Boxes of `before` that it doesn't name are gone. Raises InputError for what is not of that form.
+    Boxes of `before` that `wanted` doesn't name are gone. Raises InputError for what is not of that
+    form.
     """
     if not isinstance(wanted, Mapping):
         raise InputError(
@@ -372,16 +373,18 @@ def reviewed_expression(
     return _with_judgement(reviewed, wanted.get("verified"), who, _states_verdicts(record))
 
 
-def _adapt_to_text(after: Expression, old: Expression, others: Mapping[str, Expression]) -> None:
+def _adapt_to_text(
+    after: Expression, old_expression: Expression, other_expressions: Mapping[str, Expression]
+) -> None:
     # Columns that hold for the old text are removed, but for those that the review has set. The
     # class is removed, too: that of the old text would be a wrong label. The new one is the class
-    # of the first of `others` whose text, or whose class, is the new text.
+    # of the first of `other_expressions` whose text, or whose class, is the new text.
     for column in _TEXT_COLUMNS:
-        if column in after and after[column] == old.get(column):
+        if column in after and after[column] == old_expression.get(column):
             del after[column]
     after.pop("class", None)
     new_text = class_key(after["text"])
-    for other in others.values():
+    for other in other_expressions.values():
         name = other.get("class")
         if not isinstance(name, str):
             continue
@@ -391,16 +394,19 @@ def _adapt_to_text(after: Expression, old: Expression, others: Mapping[str, Expr
 
 
 def _box_before(
-    id: str, item: Mapping[str, Any], old: Expression, others: Mapping[str, Expression]
+    id: str,
+    wanted_box: Mapping[str, Any],
+    old: Expression,
+    other_expressions: Mapping[str, Expression],
 ) -> dict[str, Any]:
-    # The box that the item was before, in `old` or in one of the `others`. One that is drawn now
-    # was a box whose corners are None.
-    index = item.get("from")
+    # The box that `wanted_box` was before, in `old` or in one of the `other_expressions`. For one
+    # that is drawn now, a box whose corners are None.
+    index = wanted_box.get("from")
     boxes = old["instances"]
-    place_in_other = item.get("of")
+    place_in_other = wanted_box.get("of")
     if isinstance(place_in_other, Mapping):
         index = place_in_other.get("box")
-        boxes = others.get(str(place_in_other.get("id")), {"instances": []})["instances"]
+        boxes = other_expressions.get(str(place_in_other.get("id")), {"instances": []})["instances"]
     if index is None:
         return {"bbox": [None] * 4}
     # type, not isinstance: true and 1.0 are equal to 1, but no index
@@ -482,13 +488,13 @@ def _check_verdict(id: str, item: Mapping[str, Any]) -> None:
 
 
 def _reviewed_box(
-    id: str, old: dict[str, Any], item: Mapping[str, Any], who: str, size: Size | None
+    id: str, old_box: dict[str, Any], wanted_box: Mapping[str, Any], who: str, size: Size | None
 ) -> dict[str, Any]:
-    # With other corners than those of `old` it was drawn, and so is right, unless it is `unjudged`.
-    bbox: Any = item.get("bbox")
-    verified = item.get("verified")
-    is_drawn_now = None in old["bbox"]
-    is_unmoved = not is_drawn_now and bbox == list(old["bbox"])
+    # A box with other corners than `old_box` was drawn, and so is right, unless it is `unjudged`.
+    bbox: Any = wanted_box.get("bbox")
+    verified = wanted_box.get("verified")
+    is_drawn_now = None in old_box["bbox"]
+    is_unmoved = not is_drawn_now and bbox == list(old_box["bbox"])
     # A pipeline's box that is no box at all can still be rejected.
     may_be_no_box = is_unmoved and verified is not True
     if not may_be_no_box and not (is_box(bbox) and area(box_of(bbox))):
@@ -497,13 +503,13 @@ def _reviewed_box(
             f" {bbox!r}"
         )
     if is_unmoved:
-        if isinstance(verified, bool) and verified != reviewer_verdict(old):
-            return {**old, "verified": verified, "reviewed_by": who}
-        return old
+        if isinstance(verified, bool) and verified != reviewer_verdict(old_box):
+            return {**old_box, "verified": verified, "reviewed_by": who}
+        return old_box
     if size is not None:
         bbox = _clipped(id, bbox, size)
-    drawn = _drawn_box(old, bbox)
-    if item.get("unjudged") is True:
+    drawn = _drawn_box(old_box, bbox)
+    if wanted_box.get("unjudged") is True:
         # It was shifted, perhaps by a slip: nobody said yet that it is right.
         drawn.pop("verified", None)
         drawn.pop("reviewed_by", None)

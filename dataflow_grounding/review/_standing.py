@@ -56,7 +56,7 @@ class Standing:
             taken.append((str(change["id"]), outcome))
         outcomes = self.outcomes[key]
         for id, outcome in taken:
-            outcomes.pop(id, None)  # so that the last one comes last
+            outcomes.pop(id, None)  # the latest decision goes to the end
             is_changed = version_of(outcome.after) != version_of(outcome.before)
             # An undone decision leaves what the pipeline wrote: it is as if nobody had judged it.
             is_judged = was_judged(outcome.after) and not line.get("undoes")
@@ -105,7 +105,7 @@ class DecidedInOtherFiles:
 
     def _add(self, picture_name: str, place: str, before: Expression, outcome: Outcome) -> None:
         alike = self._phrases[_phrase_key(picture_name, before)]
-        alike.pop(place, None)  # so that the last one comes last
+        alike.pop(place, None)  # the latest decision goes to the end
         alike[place] = outcome
         for index, box in enumerate(before["instances"]):
             after = outcome.box_after(index)

@@ -181,11 +181,11 @@ def _keys_confirmed(versions: Sequence[Expressions]) -> set[_TextKey]:
 
 
 def _differences(
-    before: Expressions, after: Expressions, confirmed: Collection[_TextKey]
+    old_expressions: Expressions, new_expressions: Expressions, confirmed: Collection[_TextKey]
 ) -> Iterator[tuple[str, str]]:
     # Expressions are compared with those of equal text, up to case, the first with the first.
-    old = _by_text(before)
-    new = _by_text(after)
+    old = _by_text(old_expressions)
+    new = _by_text(new_expressions)
     for key, expression in old.items():
         if key not in new:
             yield expression["text"], "left out"

@@ -133,17 +133,18 @@ def _on_gold(reviewable: Reviewable, gold: str, samples: Iterable[StatedSample])
     # count as wrong: else leaving hard ones open would look better.
     answers = gold_answers(reviewable, gold)
     digest = digest_of(gold)
-    shown: set[Item] = set()
+    shown_with_gold: set[Item] = set()
     for sample in samples:
         if digest in sample.about["gold"]:
-            shown.update(draw_gold_items(answers, sample.items))  # the same ones as then
+            # drawn as they were then
+            shown_with_gold.update(draw_gold_items(answers, sample.items))
     settled = settled_of(reviewable, answers)
     agreements: list[bool | None] = []
     for item, answer in answers.items():
         verdict = settled[item]
         if verdict is not None:
             agreements.append(verdict == answer)
-        elif item in shown:
+        elif item in shown_with_gold:
             agreements.append(None)
     return share_with_bounds(agreements)
 

@@ -37,9 +37,9 @@ class Habits:
 
     response_format: str = "json_schema"  # one of _FORMATS; "none" sends none
     tokens_key: str = "max_tokens"  # the key of the most tokens of a reply
-    system_message: bool = True  # whether one is sent; else its text goes into the user's
+    system_message: bool = True  # else the user's message begins with its text
     temperature: bool = True
-    # whether it is sent, as false: some servers stream unless they are told not to
+    # whether `stream` is sent, as false: some servers stream unless they are told not to
     # (BerriAI/litellm#25766, unslothai/unsloth#6570)
     stream: bool = True
     # whether a further answer to the same question is asked for with a seed of its own
@@ -60,6 +60,7 @@ class Habits:
             return replace(self, temperature=False)
         if self.stream and re.search(r"\bstream", words):
             return replace(self, stream=False)
+        # "System role not supported", "roles must alternate user/assistant"
         if self.system_message and "role" in words and ("system" in words or "alternate" in words):
             return replace(self, system_message=False)
         if self.response_format == _FORMATS[-1]:

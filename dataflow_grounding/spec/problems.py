@@ -155,12 +155,14 @@ def _known_key_near(location: Sequence[str], model: type[BaseModel]) -> str:
     return ". If an earlier version had it, CHANGELOG.md says what takes its place"
 
 
-def keys_of(model: type[BaseModel], before: str = "", *, in_lists: bool = True) -> Iterator[str]:
+def keys_of(
+    model: type[BaseModel], key_prefix: str = "", *, in_lists: bool = True
+) -> Iterator[str]:
     """Yield a model's keys, with dots between blocks. A block that is the value of a dict, or in a
     list that may be null, counts as a value itself. Keys `in_lists` can't be set by overrides.
     """
     for name, field in model.model_fields.items():
-        key = f"{before}{field.alias or name}"
+        key = f"{key_prefix}{field.alias or name}"
         block = _block_in(field.annotation)
         is_list = get_origin(field.annotation) is list
         if block is not None and (in_lists or not is_list):

@@ -93,10 +93,10 @@ def calibrate(serving: Serving, stated: BoxFormat, start: RunStart) -> Calibrate
 
 
 def _calibrated(serving: Serving, stated: BoxFormat, start: RunStart) -> Calibrated:
-    own = start.pictures()
-    asker = _Asker(serving, start, own)
+    own_pictures = start.pictures()
+    asker = _Asker(serving, start, own_pictures)
     max_side = serving.image_limits.max_side
-    deciding = Deciding(asker.ask, max_side, own.sizes, own.counts)
+    deciding = Deciding(asker.ask, max_side, own_pictures.sizes, own_pictures.counts)
     try:
         decision = run_blocking(lambda: asker.closing(deciding.decide(stated)))
     except NoFit as unclear:
@@ -291,11 +291,11 @@ class _Asker:
             return ProbedPicture(probe, image.sent_size, [], trouble=str(error))
 
 
-def _suffixes(own: OwnPictures, limits: ImageLimits) -> list[str]:
+def _suffixes(own_pictures: OwnPictures, limits: ImageLimits) -> list[str]:
     # Probe pictures take these in turn. A picture that is reduced, or of another type, goes out as
     # JPEG: so there is .jpg for these, and where the run has no pictures.
-    suffixes = [SUFFIXES.get(media_type, ".jpg") for media_type in own.media_types]
-    is_any_reduced = any(limits.sent(size) != size for size in own.sizes)
+    suffixes = [SUFFIXES.get(media_type, ".jpg") for media_type in own_pictures.media_types]
+    is_any_reduced = any(limits.sent(size) != size for size in own_pictures.sizes)
     if is_any_reduced or not suffixes:
         suffixes.append(".jpg")
     return list(dict.fromkeys(suffixes))

@@ -309,12 +309,12 @@ def _side_lines(pictures: Sequence[ProbedPicture], order: Order) -> list[_SideLi
     return side_lines
 
 
-def _how_far_off(lines: Sequence[_SideLine], scale: float) -> float:
+def _how_far_off(side_lines: Sequence[_SideLine], scale: float) -> float:
     # A line of this scale has the number 0 at one end of the side, and `scale` at the other. The
     # result is the mean square of what each end is off, in standard errors. It is infinite where an
     # end is off for sure.
     squares = []
-    for line, side in lines:
+    for line, side in side_lines:
         for off in (line.start / scale, line.number_at(side) / scale - 1):
             if abs(off) > ONCE_OFF + CHANCE_ERRORS * line.error:
                 return math.inf

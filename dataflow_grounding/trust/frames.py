@@ -28,7 +28,7 @@ STEP = 28
 
 def choose_frames(
     sizes: Sequence[Size],
-    counts: Sequence[int],
+    count_of_each: Sequence[int],
     limits: SizeLimits,
     measured: Sequence[Size] = (),
     refused: Collection[Size] = (),
@@ -37,7 +37,8 @@ def choose_frames(
     """Choose the frames in which pictures of these sizes, the commonest first, are sent.
 
     At most MOST_FRAMES are added to those `measured`, which come first and cost no probe pictures.
-    Without `sizes`, they are for a run that isn't known.
+    `count_of_each` says how many pictures have each size. Without `sizes`, the frames are for a run
+    that isn't known.
     """
     are_taken = [*measured, *answered]  # by the endpoint
     all_usual = [frame for frame in grid(limits) if may_be_taken(frame, refused, are_taken)]
@@ -49,16 +50,16 @@ def choose_frames(
     own_frames = [frame for frame in own_frames if may_be_taken(frame, refused, are_taken)]
     candidates = list(dict.fromkeys([*own_frames, *all_usual]))
     # the best that can be had, as if none was measured yet
-    chosen = _chosen(sizes, counts, candidates, measured=[], low_enough=0.0)
+    chosen = _chosen(sizes, count_of_each, candidates, measured=[], low_enough=0.0)
     if not measured:
         return chosen
-    low_enough = GOOD_ENOUGH * _total(_costs(sizes, chosen), counts)
-    return _chosen(sizes, counts, candidates, measured, low_enough)
+    low_enough = GOOD_ENOUGH * _total(_costs(sizes, chosen), count_of_each)
+    return _chosen(sizes, count_of_each, candidates, measured, low_enough)
 
 
 def _chosen(
     sizes: Sequence[Size],
-    counts: Sequence[int],
+    count_of_each: Sequence[int],
     candidates: Sequence[Size],
     measured: Sequence[Size],
     low_enough: float,
@@ -72,10 +73,12 @@ def _chosen(
         best_costs = costs
         for candidate in candidates:
             with_it = list(map(min, costs, _costs(sizes, [candidate])))
-            if _total(with_it, counts) < _total(best_costs, counts):
+            if _total(with_it, count_of_each) < _total(best_costs, count_of_each):
                 best, best_costs = candidate, with_it
-        is_worth_it = _total(best_costs, counts) <= (1 - WORTH_IT) * _total(costs, counts)
-        if best is None or not is_worth_it or _total(costs, counts) <= low_enough:
+        is_worth_it = _total(best_costs, count_of_each) <= (1 - WORTH_IT) * _total(
+            costs, count_of_each
+        )
+        if best is None or not is_worth_it or _total(costs, count_of_each) <= low_enough:
             break
         chosen.append(best)
         costs = best_costs
@@ -88,7 +91,7 @@ def _costs(sizes: Sequence[Size], frames: Sequence[Size]) -> list[float]:
 
 def missing_frames(
     sizes: Sequence[Size],
-    counts: Sequence[int],
+    count_of_each: Sequence[int],
     limits: SizeLimits,
     measured: Sequence[Size],
     refused: Collection[Size] = (),
@@ -96,12 +99,12 @@ def missing_frames(
 ) -> list[Size]:
     if not sizes:
         return []
-    chosen = choose_frames(sizes, counts, limits, measured, refused, answered)
+    chosen = choose_frames(sizes, count_of_each, limits, measured, refused, answered)
     return [frame for frame in chosen if frame not in measured]
 
 
-def _total(costs: Sequence[float], counts: Sequence[int]) -> float:
-    return sum(cost * count for cost, count in zip(costs, counts, strict=True))
+def _total(costs: Sequence[float], count_of_each: Sequence[int]) -> float:
+    return sum(cost * count for cost, count in zip(costs, count_of_each, strict=True))
 
 
 def may_be_taken(size: Size, refused: Collection[Size], answered: Sequence[Size]) -> bool:

@@ -156,7 +156,7 @@ class _Answer(NamedTuple):
     """What was answered about a rectangle."""
 
     numbers: tuple[float, ...]  # as they were written
-    written: Bbox  # the same as x1, y1, x2, y2
+    written: Bbox  # `numbers` as x1, y1, x2, y2
     drawn: Bbox  # x1, y1, x2, y2 in pixels as sent
 
 

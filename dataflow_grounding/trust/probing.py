@@ -91,7 +91,7 @@ class _Odd(NamedTuple):
     """A picture that was clearly answered in another format."""
 
     format: str
-    answered_before: int  # how many pictures were
+    answered_before: int  # how many pictures were answered before this one
 
 
 class Probing:

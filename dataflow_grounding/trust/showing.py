@@ -123,7 +123,7 @@ class _BetterFormat(NamedTuple):
 def _better_format(
     pictures: Sequence[ProbedPicture], asked: BoxFormat, off_as_asked: float
 ) -> _BetterFormat | None:
-    if off_as_asked < LEAST_BETTER:  # none can be better by as much
+    if off_as_asked < LEAST_BETTER:  # no format can be LEAST_BETTER better
         return None
     off_by_name = {}
     for name in plain_names(asked):
@@ -158,7 +158,9 @@ def is_further_off(off: Sequence[float], usual: Sequence[float]) -> bool:
 
 
 def read_in(pictures: Sequence[ProbedPicture], box_format: BoxFormat) -> Rectangles:
-    """Read the answered rectangles in a format; what it can't read is far from any rectangle."""
+    """Read the answered rectangles in a format. An answer that it can't read counts as an empty box
+    at the origin, far from any rectangle.
+    """
     read: list[Bbox] = []
     drawn: list[Bbox] = []
     for picture in pictures:

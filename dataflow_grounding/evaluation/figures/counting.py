@@ -239,6 +239,7 @@ def _record_entries(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _phrase_entries(expression: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    # Yields the name of a figure and a value that is counted for it.
     text = expression["text"]
     boxes = len(expression["instances"])
     status = status_of(expression)
@@ -283,31 +284,31 @@ def _cell(part: float) -> int:
     return int(min(max(part * _GRID, 0), _GRID - 1))
 
 
-def _figure_of_counts(kind: str | None, counts: Mapping[Any, int]) -> Any:
+def _figure_of_counts(kind: str | None, count_of_value: Mapping[Any, int]) -> Any:
     # Without a kind it is the count of True, a share that part of all.
     if kind is None:
-        return counts.get(True, 0)
+        return count_of_value.get(True, 0)
     if kind == "names":
-        return dict(sorted(counts.items(), key=lambda item: -item[1]))
-    whole = sum(counts.values())
-    if not whole:
+        return dict(sorted(count_of_value.items(), key=lambda item: -item[1]))
+    total_count = sum(count_of_value.values())
+    if not total_count:
         return None
     if kind == "grid":
-        return [[counts.get((x, y), 0) for x in range(_GRID)] for y in range(_GRID)]
+        return [[count_of_value.get((x, y), 0) for x in range(_GRID)] for y in range(_GRID)]
     if kind == "share":
-        return round(counts.get(True, 0) / whole, 4)
-    return _spread(counts, whole)
+        return round(count_of_value.get(True, 0) / total_count, 4)
+    return _spread(count_of_value, total_count)
 
 
-def _spread(counts: Mapping[float, int], whole: int) -> dict[str, float]:
+def _spread(count_of_value: Mapping[float, int], total_count: int) -> dict[str, float]:
     # A quantile is a value that was counted, never one between two.
-    values = sorted(counts)
+    values = sorted(count_of_value)
     # for each value how many are at most as large
-    ranks = list(accumulate(counts[value] for value in values))
-    total = sum(value * count for value, count in counts.items())
-    spread = {"mean": round(total / whole, 2)}
+    ranks = list(accumulate(count_of_value[value] for value in values))
+    sum_of_values = sum(value * count for value, count in count_of_value.items())
+    spread = {"mean": round(sum_of_values / total_count, 2)}
     for name, part in _QUANTILES.items():
-        spread[name] = values[bisect_left(ranks, part * whole)]
+        spread[name] = values[bisect_left(ranks, part * total_count)]
     return spread
 
 

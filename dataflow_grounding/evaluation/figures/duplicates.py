@@ -243,13 +243,16 @@ def _pictures_of(results: str) -> DataSet:
 
 
 def _parts_by_share(
-    pictures: Sequence[str], first_of_group: Sequence[int], parts: Mapping[str, float], seed: int
+    pictures: Sequence[str],
+    first_of_group: Sequence[int],
+    share_of_part: Mapping[str, float],
+    seed: int,
 ) -> dict[str, str]:
     # The name of each picture's part. Arrays, as there may be millions of pictures.
     import numpy as np
 
-    largest_first = sorted(parts, key=lambda name: -parts[name])
-    shares = np.array([parts[name] for name in largest_first], float)
+    largest_first = sorted(share_of_part, key=lambda name: -share_of_part[name])
+    shares = np.array([share_of_part[name] for name in largest_first], float)
     shares *= len(pictures) / shares.sum()
     groups, group_of, sizes = np.unique(first_of_group, return_inverse=True, return_counts=True)
     digests = (short_digest(f"{seed} {pictures[group]}") for group in groups)
@@ -264,7 +267,7 @@ def _parts_by_share(
     for number, end in enumerate(np.cumsum(shares)[:-1], 1):
         # A group belongs to the part that its middle is in. But each part gets one, the largest
         # first where there are fewer groups than parts.
-        latest = len(groups) - (len(parts) - number)
+        latest = len(groups) - (len(share_of_part) - number)
         cut = max(cut + 1, min(int(np.searchsorted(middles, end)), latest))
         part_of_group[line[cut:]] = number  # the next cut takes its end away again
     part_numbers = part_of_group[group_of].tolist()
@@ -277,16 +280,16 @@ def _parts_by_share(
 def _write_parts(
     results: str,
     out: str,
-    parts: Sequence[str],
+    part_names: Sequence[str],
     part_of_picture: Mapping[str, str],
     keep_rejected: bool,
 ) -> int:
-    # Counts the rejected boxes that are left out.
+    # Writes the parts' files. The result is how many rejected boxes are left out.
     without_rejected = WithoutRejected(keep_rejected)
     writers: dict[str, RowWriter] = {}
     classes = ClassList(classes_of(results))
     with ExitStack() as undo:
-        for name in parts:
+        for name in part_names:
             writer = RowWriter(within(out, f"{name}.jsonl"))
             writers[name] = undo.enter_context(closing(writer))
         for record in records_of(results):

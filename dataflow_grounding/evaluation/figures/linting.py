@@ -107,23 +107,23 @@ def _all_findings(
 
 
 def _with_facts(
-    path: str, folders: tuple[str, ...], read: bool
+    path: str, folders: tuple[str, ...], reads_pictures: bool
 ) -> Iterator[tuple[Row, FactsOrWhy | None]]:
     # Records of one picture often follow each other, so facts are kept.
     facts_of = lru_cache(2**16)(partial(_facts_of, folders=folders))
 
-    def is_unread(known: tuple[Row, ImageFacts | None]) -> bool:
-        row, facts = known
-        return read and facts is None and row.data is not None
+    def is_unread(row_and_facts: tuple[Row, ImageFacts | None]) -> bool:
+        row, facts = row_and_facts
+        return reads_pictures and facts is None and row.data is not None
 
-    def with_facts(known: tuple[Row, ImageFacts | None]) -> tuple[Row, FactsOrWhy | None]:
-        row, facts = known
-        return row, facts_of(path_of(row.data or {})) if is_unread(known) else facts
+    def with_facts(row_and_facts: tuple[Row, ImageFacts | None]) -> tuple[Row, FactsOrWhy | None]:
+        row, facts = row_and_facts
+        return row, facts_of(path_of(row.data or {})) if is_unread(row_and_facts) else facts
 
     with closing(log_of(os.path.join(os.path.dirname(path), ".ckpt"))) as log:
         remembered_facts = partial(_remembered_facts, folders=folders, log=log)
         known_rows = (
-            (row, remembered_facts(row.data) if read and row.data is not None else None)
+            (row, remembered_facts(row.data) if reads_pictures and row.data is not None else None)
             for row in read_rows(path)
         )
         yield from side_by_side(with_facts, known_rows, is_unread)

@@ -514,16 +514,16 @@ def _overlaps_of_nearest(found: Sequence[Bbox], gold: Sequence[Bbox]) -> list[Ov
     indices_of = defaultdict[Bbox, list[int]](list)
     for index, box in enumerate(gold):
         indices_of[box].append(index)
-    boxes = sorted(indices_of)
-    most = max(MOST_PAIRS // len(found), 1)
+    distinct_boxes = sorted(indices_of)
+    most_compared = max(MOST_PAIRS // len(found), 1)
     equal_before = Counter[Bbox]()  # by a found box, how many equal ones came before
     overlaps = []
     for found_index, found_box in enumerate(found):
-        for place in nearest(boxes, found_box, most):
-            shared = iou(found_box, boxes[place])
+        for place in nearest(distinct_boxes, found_box, most_compared):
+            shared = iou(found_box, distinct_boxes[place])
             if shared:
                 # Equal found boxes take turns with equal gold boxes.
-                indices = indices_of[boxes[place]]
+                indices = indices_of[distinct_boxes[place]]
                 gold_index = indices[equal_before[found_box] % len(indices)]
                 overlaps.append(Overlap(shared, found_index, gold_index))
         equal_before[found_box] += 1
