@@ -7,6 +7,7 @@ from importlib.resources import files
 from dataflow_grounding._util.errors import InputError, errors_as
 from dataflow_grounding._util.terminal import counted
 from dataflow_grounding._util.version import __version__
+from dataflow_grounding.data.records import path_of
 from dataflow_grounding.formats import FORMATS, WRITTEN
 from dataflow_grounding.formats.export_folder import (
     MARK,
@@ -19,6 +20,7 @@ from dataflow_grounding.formats.format import (
     NOT_IN_CAPTION,
     Format,
 )
+from dataflow_grounding.formats.imported import COLUMN, kept_of
 from dataflow_grounding.formats.samples import Exported, Rows, SampleMaker
 from dataflow_grounding.formats.selection import Selection
 
@@ -70,12 +72,25 @@ def export(
                     flat=format.flat,
                     shows_upright=format.shows_upright,
                 )
-                format.write(SampleMaker(format, pictures, select, done).samples(rows), folder)
+                _write(format, SampleMaker(format, pictures, select, done), rows, folder)
                 if is_split:
                     _add_part(exported, done)
         # the pictures of all parts are treated alike
         _finish(format, exported, pictures, out, strict)
     return exported
+
+
+def _write(format: Format, maker: SampleMaker, rows: Rows, folder: ExportFolder) -> None:
+    try:
+        format.write(maker.samples(rows), folder)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        if not kept_of(maker.last, format.name):
+            raise
+        # What an import kept is as deep as its source, and is looked at only where it is written.
+        raise InputError(
+            f"{path_of(maker.last)}: its column {COLUMN!r} isn't as the import of {format.name}"
+            " wrote it: leave the column out, or import again"
+        ) from error
 
 
 def _refuse_one_file(path: str, images: Images | None, parts: Sequence[str]) -> None:

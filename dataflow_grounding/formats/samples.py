@@ -140,6 +140,8 @@ class SampleMaker:
         # for their expressions differ by it, so only rows with expressions without ids are counted
         self._rows_of_image = NumberTable()
         self._without_picture = 0  # rows so far that name none
+        self.last: Mapping[str, Any] = {}
+        """The record of the sample that was made last."""
 
     def samples(self, records: Rows) -> Iterator[Sample]:
         """Yield a sample of each record that the format can say something of; count the others.
@@ -167,6 +169,7 @@ class SampleMaker:
             if sample is not None:
                 boxes = sum(len(phrase.boxes) for phrase in sample.phrases)
                 self._exported.written.update(records=1, phrases=len(sample.phrases), boxes=boxes)
+                self.last = sample.record
                 yield sample
         self._add_remarks()
 

@@ -13,7 +13,7 @@ import pytest
 
 from dataflow_grounding.formats import read, write
 from dataflow_grounding.testing import LoopbackServer
-from tests.formats.data import draw, hostile, record, succeeds
+from tests.formats.data import command, draw, hostile, record, succeeds
 from tests.support.workplace import Workplace
 
 Records = list[dict[str, Any]]
@@ -523,6 +523,38 @@ def test_what_ours_wrote_for_coco(tmp_path: Path, back: Callable[..., Path]) -> 
 
 
 # What can't be right
+
+
+@pytest.mark.parametrize(
+    ("format", "column"),
+    [
+        ("label-studio", {"place": []}),
+        ("cvat", {"image": 7}),
+        ("coco", {"categories": ["cup"]}),
+        ("coco", {"items": [7]}),
+        ("dota", {"items": ["cup"]}),
+        ("voc", {"root": {"verified": 1}}),
+    ],
+)
+def test_a_column_that_somebody_has_changed_is_told(
+    format: str, column: dict[str, Any], tmp_path: Path
+) -> None:
+    row = record("a.png", (64, 48), [{"text": "cup", "instances": [{"bbox": [1, 2, 30, 40]}]}])
+    draw(tmp_path / "pictures", [row])
+    source, results = tmp_path / "source", tmp_path / "results"
+    write([row], format, str(source), folders=[str(tmp_path / "pictures")])
+    succeeds("import", source, "--format", format, "-o", results)
+    file = results / "annotations.jsonl"
+    changed = json.loads(file.read_text())
+    changed["imported"] |= column
+    file.write_text(json.dumps(changed))
+    done = command("export", results, "--format", format, "-o", tmp_path / "out")
+    why = f"its column 'imported' isn't as the import of {format} wrote it"
+    assert (done.code, done.err) == (
+        2,
+        f"Error: images/a.png: {why}: leave the column out, or import again\n",
+    )
+    assert not (tmp_path / "out").exists()
 
 
 def told_on_import(tmp_path: Path, source: Path, format: str) -> list[str]:
