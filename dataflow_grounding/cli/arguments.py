@@ -134,10 +134,20 @@ def mention_reviewed_file(results: str) -> None:
         return
     reviewed = os.path.join(results, "annotations.reviewed.jsonl")
     as_left = "Note: this is as the run left it. To take what reviewers left,"
-    if os.path.exists(reviewed):
-        say(f"{as_left} name {reviewed}.")
-    elif os.path.exists(os.path.join(results, "reviews.jsonl")):
+    decided_at = _written_at(os.path.join(results, "reviews.jsonl"))
+    applied_at = _written_at(reviewed)
+    if decided_at > applied_at:
         say(f"{as_left} run `dataflowgrounding apply {results}`, and name {reviewed}.")
+    elif applied_at:
+        say(f"{as_left} name {reviewed}.")
+
+
+def _written_at(path: str) -> int:
+    # 0 where there is no such file
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:
+        return 0
 
 
 def combined(*options: Callable[[F], F]) -> Callable[[F], F]:

@@ -653,6 +653,10 @@ def test_an_export_says_that_decisions_are_not_in_it(tmp_path: Path) -> None:
     succeeds("apply", run)
     done = command(*export)
     assert f"To take what reviewers left, name {reviewed}." in done.err + done.out
+    later = reviewed.stat().st_mtime_ns + 10**9
+    os.utime(run / "reviews.jsonl", ns=(later, later))  # as by a decision since
+    done = command(*export)
+    assert f"run `dataflowgrounding apply {run}`, and name {reviewed}." in done.err + done.out
 
 
 @pytest.mark.parametrize(("images", "earlier"), [("link", "copy"), ("reference", "link")])
