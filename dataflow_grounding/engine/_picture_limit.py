@@ -114,7 +114,7 @@ class PictureLimit:
             lower = min(largest // 2, USUAL if largest > USUAL else LOWEST)
         # what was taken alone goes on being sent as it is, so that its reply is found
         was_alone = len(lengths) == 1 and self._taken < largest
-        return max(lower, self._taken) if was_alone else lower
+        return max(lower, LEAST, self._taken if was_alone else 0)
 
     def _tell(self, refusal: PictureTooLarge, most: int) -> None:
         if self._has_told:
