@@ -122,8 +122,8 @@ class PictureLimit:
         self._has_told = True
         say(
             f"Note: {str(refusal).rstrip('.')}. Larger pictures are sent smaller from now on: with"
-            f" {most} bytes in base64 at most. If you know the limit, state it in"
-            f" {setting('vlm.picture_bytes')}."
+            f" {most} bytes in base64 at most, or fewer if those are refused. If you know the"
+            f" limit, state it in {setting('vlm.picture_bytes')}."
         )
 
     def _key(self) -> str:

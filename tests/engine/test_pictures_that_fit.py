@@ -120,6 +120,7 @@ def test_the_first_large_picture_costs_one_more_request_and_no_other_one(
         assert server.count(fault.status) == 1
         assert server.received == 5
         assert done.err.count("are sent smaller from now on") == 1
+        assert "or fewer if those are refused" in done.err
         first_boxes = boxes(place)
         first_files = place.files()
         assert place.run().code == 0
