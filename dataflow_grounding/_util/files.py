@@ -121,8 +121,9 @@ def open_log(path: str, flags: int = os.O_WRONLY) -> int:
 
 @contextmanager
 def whole_file(path: str, *, alone: bool = True) -> Iterator[IO[bytes]]:
-    """Yield a file that is put at `path`, whole, when the block ends without an error. Unless one
-    writes `alone`, each writer has a name of its own until then; the last one stays.
+    """Yield a file that is put at `path`, whole, when the block ends without an error. Where not
+    `alone`, several may write it at once: each has a temporary file of its own, and the file of the
+    last one stays.
     """
     part = f"{path}.part" if alone else f"{path}.{token_hex(4)}.part"
     file = new_file(part)

@@ -50,7 +50,7 @@ def is_of_family(model: str, family: str) -> bool:
         name = re.sub(r"(?<=\d)p(?=\d)", ".", name)  # 2p5 is 2.5 where names can't have dots
         may_match = squeezed(name).startswith(squeezed(family).partition("#")[0])
         if not may_match:
-            continue  # as with most of the table's, for which no pattern has to be compiled
+            continue  # most families end here, so that no pattern is compiled for them
         beginning = _pattern(family).match(name)
         if beginning and _only_known_words(name, beginning.end()):
             return True

@@ -40,7 +40,8 @@ def known_formats() -> Mapping[str, BoxFormat]:
 def find_box_format(name: str, model: str, rows: Sequence[Mapping[str, Any]] = ()) -> BoxFormat:
     """Return the box format of a name: `auto` (by the model's name), a plain format such as
     `xyxy_px@smart_resize_28`, or a family of the contract table. `rows` are the user's own, looked
-    at first. Raises SpecError for an unknown name or, for `auto`, model: never a guess.
+    at first. Raises SpecError for an unknown name, and with `auto` for an unknown model: it never
+    guesses.
     """
     wanted = name.strip().lower()
     if wanted == "calibrated":

@@ -478,13 +478,13 @@ def local(results: str, part: str = "") -> str:
 
 
 def _spelled(address: str) -> str:
-    # Different spellings of an address become one. InputError for one without a bucket, or with
-    # keys.
+    # Different spellings of an address become one. Raises InputError for an address without a
+    # bucket, or with keys in it.
     scheme, _, path = address.partition("://")
     if not path.strip("/"):
         raise InputError(f"{address} names no bucket: results_dir should be as s3://bucket/run")
     address = joined(f"{scheme.lower()}://{path}", "").rstrip("/")
-    place_of(address)
+    place_of(address)  # refuses an address with keys
     return address
 
 

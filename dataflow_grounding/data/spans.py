@@ -214,9 +214,9 @@ def _occurrences(phrase: _Folded, caption: _Folded, plain_caption: _Folded) -> l
         return with_marks
     without_marks: list[Span] = []
     for start, end in plain_caption.occurrences(plain_phrase):
-        # the last that begins before this one's end
-        before = bisect_left(with_marks, (end, end)) - 1
-        if before < 0 or with_marks[before][1] <= start:
+        # the index of the last one with marks that begins before this one's end
+        previous = bisect_left(with_marks, (end, end)) - 1
+        if previous < 0 or with_marks[previous][1] <= start:
             without_marks.append((start, end))
     return with_marks + without_marks
 

@@ -33,8 +33,9 @@ def read_shape(picture: Picture, region: ColorRegion) -> Shape:
     """Return the shape that a region of a colour is most like, its holes filled."""
     part = picture.around(region.bbox, 10)
     filled = _filled(region.pixels[part])
+    # around the shape, from 4 to 8 px off, where no colours mix
     ring = cv2.dilate(filled, np.ones((17, 17), np.uint8))
-    ring -= cv2.dilate(filled, np.ones((9, 9), np.uint8))  # 4 px off, where no colours mix
+    ring -= cv2.dilate(filled, np.ones((9, 9), np.uint8))
     if ring.any():
         filled = _with_corners(picture.bgr[part], filled, ring)
     x, y, width, height = cv2.boundingRect(filled)

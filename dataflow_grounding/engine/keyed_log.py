@@ -180,7 +180,7 @@ class KeyedLog:
             self._file = self._open()
             self._size = self._load() if self._file >= 0 else 0
         self.first_new = self._size  # where the lines of this run begin
-        self.vouched = Vouched(self._own(MARK), self._size)
+        self.vouched = Vouched(self._own_line(MARK), self._size)
         for log in self.others:
             self.vouched.open_in_others |= log.vouched.open_groups()
 
@@ -195,7 +195,7 @@ class KeyedLog:
         other logs are asked where this one has no line or a refusal: another part of the run may
         have asked again.
         """
-        line = self._own(key, since or 0)
+        line = self._own_line(key, since or 0)
         is_answer = line is not None and not line.get("refusal")
         if since is not None or key == MARK or is_answer:
             return line
@@ -207,13 +207,13 @@ class KeyedLog:
         """
         lines = []
         for log in [self, *self.others]:
-            line = log._own(key)
+            line = log._own_line(key)
             if line:
                 lines.append(line)
         answers = [line for line in lines if not line.get("refusal")]
         return answers or lines[:1]
 
-    def _own(self, key: str, since: int = 0) -> dict[str, Any] | None:
+    def _own_line(self, key: str, since: int = 0) -> dict[str, Any] | None:
         offset = self._offsets.get(int(key[:_INDEXED], 16))
         if offset is None or offset < since:
             return None

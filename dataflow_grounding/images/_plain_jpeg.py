@@ -73,7 +73,8 @@ def plain_header(data: bytes) -> PlainHeader | None:
 
 
 def _size_in(frame: bytes) -> Size | None:
-    # It holds the bits of a sample, height, width, the number of components, three bytes of each.
+    # A frame header holds the bits of a sample, height, width, the number of components, and three
+    # bytes for each component.
     if len(frame) < 6:
         return None
     bits, components = frame[0], frame[5]

@@ -39,16 +39,17 @@ def missing_names(job: Job) -> list[str]:
     """
     source = Source(job.steps)
     names = []
-    count = 0
+    record_count = 0
     for row in islice(job.input.rows(), MOST_ROWS):
         with suppress(GroundingError):
             record = source.record(row)
-            count += 1
+            record_count += 1
             try:
                 find_image(record, source.image_key)
             except ImageMissing:
                 names.append(str(record[source.image_key]))
-    return names if 2 * len(names) > count else []
+    most_are_missing = 2 * len(names) > record_count
+    return names if most_are_missing else []
 
 
 def folder_with(file_names: Sequence[str], starts: Sequence[str]) -> str:

@@ -31,8 +31,8 @@ def price_others(
     steps: Sequence[Step],
     budget_usd: float | None,
 ) -> dict[str, Prices | None]:
-    """Set the prices of each serving but the first that a step asks; return them by its model.
-    SpecError for unknown ones where there is a budget.
+    """Set the prices of each serving that a step asks, except the first serving. Return them by
+    model. Raises SpecError for unknown prices where there is a budget.
     """
     prices: dict[str, Prices | None] = {}
     for vlm, serving in zip(vlms[1:], servings[1:], strict=False):

@@ -109,8 +109,8 @@ def _roles_of(first: Step) -> dict[str, str]:
 
 
 def _caption_step(spec: Spec, serving: Serving, source: Input, first: Step) -> list[Step]:
-    # Where the first step reads captions, and the input is pictures alone, it reads this step's
-    # file.
+    # The step that writes captions, if the first step reads captions and the input is pictures
+    # alone. The first step then reads this step's file.
     if not source.bare or "caption" not in first.operator.reads():
         return []
     if serving.needs_labels:

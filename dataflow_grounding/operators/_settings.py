@@ -32,6 +32,7 @@ def distinct_setting(value: Any) -> Any:
 
 
 def _distinct(value: Any) -> Any:
+    # JSON that differs for different values.
     if value is None or isinstance(value, (str, int, float)):
         return value
     if isinstance(value, (list, tuple)):

@@ -320,21 +320,26 @@ class Operator(plan.Annotator, ABC):
             check_serving(self.serving, type(self).__name__)
         operator = copy.copy(self)
         columns = {**self.input_keys, **self.output_keys}
-        role_of = self._roles_by_argument()
-        role_of_known = {**calling.roles_by_column(self), **role_of}
+        role_of_argument = self._roles_by_argument()
+        role_of_known_argument = {**calling.roles_by_column(self), **role_of_argument}
         for argument, column in arguments.items():
-            is_unclear = argument == "input_key" and argument not in role_of and self.input_keys
+            is_unclear = (
+                argument == "input_key" and argument not in role_of_argument and self.input_keys
+            )
             if is_unclear:
-                inputs = [name for name, role in role_of.items() if role in self.input_keys]
+                inputs = [
+                    name for name, role in role_of_argument.items() if role in self.input_keys
+                ]
                 raise PlanError(
                     f"{type(self).__name__} reads several columns, and input_key doesn't say which:"
                     f" name it by {' or '.join(inputs)}"
                 )
-            if argument not in role_of_known:
+            if argument not in role_of_known_argument:
                 raise PlanError(
-                    f"{type(self).__name__} takes no {argument}; it has {', '.join(role_of)}"
+                    f"{type(self).__name__} takes no {argument}; it has"
+                    f" {', '.join(role_of_argument)}"
                 )
-            columns[role_of_known[argument]] = column
+            columns[role_of_known_argument[argument]] = column
         operator.__dict__["_keys"] = Columns(columns)
         return operator
 

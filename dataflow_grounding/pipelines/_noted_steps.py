@@ -30,7 +30,7 @@ class CheckedSteps(list[Step]):
         self._columns_by_path: dict[str, _FileColumns] = {}
 
     def append(self, step: Step) -> None:
-        # each step of a segment reads what the one before wrote; this one's is the last
+        # Each step of a segment reads what the one before wrote. `step` is in the last segment.
         *earlier, segment = segments([*self, step])
         path = segment[0].storage.input_path
         written = {one.storage.output_path for part in earlier for one in part}

@@ -546,6 +546,7 @@ def _are_boxes(numbers: Sequence[float]) -> bool:
 
 
 def _read_paligemma(text: str, parsed: ParsedReply) -> list[str]:
+    # <loc0102><loc0050><loc0900><loc0601> cup ; <loc0010>…: parts that follow each other
     end = text.find("<loc")
     words_before = text[:end]
     for match in _PALIGEMMA.finditer(text, end):

@@ -140,9 +140,9 @@ def view_of(
     It has the record's expressions, else its region captions, else its regions; none, and why in
     `problem`, where they can't be read. Boxes are in pixels of the upright picture, sides 0 where
     they aren't known, a `span` in UTF-16 units of the caption; `color` is in the palette, of
-    `classes` where these are given. With `each_thing_once`, of the boxes of one thing the surest
-    has `same`, the indices of the expressions of the others, and each other has `shownAs`, the
-    index of the surest one's.
+    `classes` where these are given. With `each_thing_once`, boxes of one thing name each other by
+    their expressions' indices: the surest box has those of the others as `same`, and each other box
+    has that of the surest one as `shownAs`.
     """
     column = annotated_column(record)
     caption = caption_of_spans(record)

@@ -72,8 +72,10 @@ class ReviewServer:
         app.router.add_get("/{token}/{name:(?:[a-z]+[.](?:css|js))?}", self._file)
         app.router.add_get("/{token}/next", self._next)
         app.router.add_get("/{token}/record/{place:[0-9]{1,9}}", self._record)
-        copy = "{name:" + "|".join(SIDES) + "}"
-        app.router.add_get("/{token}/picture/{place:[0-9]{1,9}}-" + copy + ".jpg", self._picture)
+        copy_name = "{name:" + "|".join(SIDES) + "}"
+        app.router.add_get(
+            "/{token}/picture/{place:[0-9]{1,9}}-" + copy_name + ".jpg", self._picture
+        )
         app.router.add_post("/{token}/decide", self._decide)
         return app
 

@@ -184,7 +184,7 @@ def _failed_lines(path: str) -> Iterator[PlacedLine]:
 
 @contextmanager
 def _undamaged(path: str) -> Iterator[IO[str]]:
-    # What shows in the block that the file is damaged, or lacks lines, is raised as InputError.
+    # Raises InputError where an error in the block shows that the file is damaged, or cut off.
     try:
         with open(path, encoding="utf-8", newline="\n") as file:
             yield file

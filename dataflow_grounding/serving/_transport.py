@@ -208,7 +208,7 @@ class ClientTransport:
         loop: LoopInThread | None = None,
     ) -> None:
         self.client = client.with_options(max_retries=0, timeout=timeout, http_client=http_client)
-        # this copy's alone: `create` has no argument for it
+        # Set on this copy alone, because `create` has no argument for redirects.
         self.client.post = partial(_post_without_redirects, self.client.post)
         self.url = url
         self.timeout = timeout

@@ -10,8 +10,8 @@ ENDPOINTS: dict[str, dict[str, Any]] = load_table(__package__, "endpoints.yaml")
 
 
 def endpoint_named(name: str) -> dict[str, Any]:
-    """Return an endpoint's settings: `vlm`, and where they are needed `workflow` and `first`: what
-    to type before a run. Raises SpecError for an unknown name.
+    """Return an endpoint's settings: `vlm`; where they are needed, also `workflow`, and `first`,
+    which is what to type before a run. Raises SpecError for an unknown name.
     """
     if name not in ENDPOINTS:
         known = ", ".join(ENDPOINTS)

@@ -75,7 +75,7 @@ def _imported(name: str, key: str, folders: Sequence[str], quoting: bool) -> Mod
         raise
     except BaseException as error:  # SystemExit, too: a module may end the process
         message = f"{key}: module {name!r} can't be imported: {described(error, quoting)}"
-        # With --debug the cause is shown, and its words with it.
+        # --debug shows the cause with its words, so it is kept only where these may be quoted.
         raise SpecError(message) from (error if quoting else None)
 
 

@@ -66,7 +66,7 @@ def _largest_rectangle(pixels: Pixels, color: Pixels) -> Bbox | None:
 def _connected_areas(unseen: set[Block]) -> Iterator[list[Block]]:
     while unseen:
         area = [unseen.pop()]
-        for row, column in area:  # which grows meanwhile
+        for row, column in area:  # the list grows meanwhile
             around = (row - 1, column), (row + 1, column), (row, column - 1), (row, column + 1)
             for near in around:
                 if near in unseen:

@@ -134,10 +134,11 @@ class Sums:
     """How much likelier each format is by all replies about pictures of an orientation."""
 
     def __init__(self) -> None:
-        self._of: defaultdict[str, dict[str, float]] = defaultdict(dict)
+        # by orientation
+        self._sums_by_format: defaultdict[str, dict[str, float]] = defaultdict(dict)
 
     def add(self, orientation: str, ratios: Mapping[str, float], slack: float = 0.0) -> None:
-        sums = self._of[orientation]
+        sums = self._sums_by_format[orientation]
         for name, ratio in ratios.items():
             step = min(max(ratio - slack, -CUSUM_STEP), CUSUM_STEP)
             sums[name] = max(0.0, sums.get(name, 0.0) + step)
@@ -145,14 +146,14 @@ class Sums:
     def likeliest(self, orientation: str, least: float) -> str | None:
         """Return the format with the highest sum, if that is `least` or more; else None."""
         likeliest: str | None = None
-        for name, total in self._of[orientation].items():
+        for name, total in self._sums_by_format[orientation].items():
             if total >= least:
                 likeliest = name
                 least = total
         return likeliest
 
     def forget(self, orientation: str) -> None:
-        self._of[orientation].clear()
+        self._sums_by_format[orientation].clear()
 
 
 class ReplyJudge:

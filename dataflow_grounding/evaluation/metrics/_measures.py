@@ -208,15 +208,15 @@ def _boxes_by_span(record: Row) -> dict[Span, list[Bbox]]:
 def _count_overlapping_spans(gold: Iterable[Span], found: Iterable[Span]) -> int:
     # Pairs of a gold and a found span, no span twice; the longest overlap comes first. Of more than
     # MOST_PAIRS possible pairs only those are looked at that begin near each other.
-    ordered = sorted(found)
-    golds = list(gold)
-    most = len(ordered)
-    if len(golds) * len(ordered) > MOST_PAIRS:
-        most = max(MOST_PAIRS // len(golds), 1)
+    found_spans = sorted(found)
+    gold_spans = list(gold)
+    most_compared = len(found_spans)
+    if len(gold_spans) * len(found_spans) > MOST_PAIRS:
+        most_compared = max(MOST_PAIRS // len(gold_spans), 1)
     overlapping = []
-    for gold_span in golds:
-        for place in nearest(ordered, gold_span, most):
-            found_span = ordered[place]
+    for gold_span in gold_spans:
+        for place in nearest(found_spans, gold_span, most_compared):
+            found_span = found_spans[place]
             shared_letters = min(gold_span[1], found_span[1]) - max(gold_span[0], found_span[0])
             if shared_letters > 0:
                 overlapping.append((-shared_letters, gold_span, found_span))

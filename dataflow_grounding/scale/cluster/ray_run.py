@@ -317,7 +317,7 @@ class RayRun(Run):
             if waited >= most_seconds:
                 break
             say(f"No worker has begun yet: {wanted} are wanted, and {_room(self._ray)}")
-            pause = START_SECONDS - waited % START_SECONDS
+            pause = START_SECONDS - waited % START_SECONDS  # from now on each START_SECONDS
         self.stop(NoRoom(f"no worker has begun: {wanted} are wanted, and {_room(self._ray)}"))
 
     async def _watch_the_cluster(self) -> None:
