@@ -4,7 +4,7 @@ import asyncio
 import inspect
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dataflow_grounding._util.errors import (
@@ -39,6 +39,7 @@ from dataflow_grounding.engine.plan import (
     Result,
     image_column,
 )
+from dataflow_grounding.engine.summary import OF_CHECKS
 from dataflow_grounding.engine.vouching import Vouching
 from dataflow_grounding.replies import Note
 from dataflow_grounding.tasks.request import ReadReply, Request
@@ -64,6 +65,12 @@ class RowWork:
     replayed: int = 0  # of these, stored before
     sent: bool = False  # whether a request had to be sent
     key: "RowKey | None" = None  # with its pictures as they were when it was begun
+
+    def back_to(self, before: "RowWork") -> None:
+        """Forget what was noted and read since, as it comes again. Checks are made once."""
+        for code in self.notes.keys() - OF_CHECKS:
+            self.notes[code] = before.notes[code]
+        self.read, self.replayed = before.read, before.replayed
 
 
 @dataclass(eq=False)
@@ -155,12 +162,14 @@ async def annotated(
     """
     if ask.asking is not None:
         ask.asking.picture_limit.recall(ask.store)
+    before = replace(ask.work, notes=Counter(ask.work.notes))
     for time in range(MOST_TIMES):
         ask.makes_again = time < MOST_TIMES - 1
         ask.has_to_make_again = False
         result = await annotated_once(operator, record, ask, memo, cancelled)
         if not ask.has_to_make_again:
             break
+        ask.work.back_to(before)
     return result
 
 

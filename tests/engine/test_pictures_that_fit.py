@@ -238,6 +238,34 @@ def test_tiles_in_flight_are_reduced_together(workplace: Workplace) -> None:
         assert server.received == received
 
 
+def test_what_was_noted_of_a_reply_counts_once(workplace: Workplace) -> None:
+    """The whole picture is answered before a tile of it, of noise, is refused."""
+    half_noise = Image.new("RGB", (1000, 500), "white")
+    noisy = random.Random(3).randbytes(500 * 500 * 3)
+    half_noise.paste(Image.frombytes("RGB", (500, 500), noisy), (500, 0))
+    half_noise.save(workplace.folder / "half.jpg", quality=40)
+    os.utime(workplace.folder / "half.jpg", LONG_AGO)
+    with_pictures(workplace, "half.jpg")
+    workplace.settings |= {"workflow.tiles": {"size": 600}, "workflow.max_workers": 1}
+
+    def with_another_label(request: ReceivedRequest) -> Any:
+        answer = in_the_middle(request)
+        for each in answer["objects"]:
+            each["label"] = "mug"
+        return answer
+
+    rule = on(Fault(413), where=lambda request: in_base64(request) > 300_000)
+    with LoopbackServer(with_another_label, faults=rule) as server:
+        workplace.settings["vlm.openai.base_url"] = server.base_url
+        done = workplace.run()
+        assert done.code == 0, done
+        assert server.count(413) == 1
+        forget_all_but_replies(workplace)
+        again = workplace.run()
+    assert again.summary["requests"] == 0, again
+    assert done.summary["notes"] == again.summary["notes"]
+
+
 def test_probe_pictures_are_reduced_as_well(place: Workplace) -> None:
     with refusing(5 * MB, Fault(413)) as server:
         place.settings["vlm.openai.base_url"] = server.base_url
