@@ -16,6 +16,7 @@ from dataflow_grounding.engine.plan import Step, WholeFile, image_column
 from dataflow_grounding.engine.source import Source
 from dataflow_grounding.engine.workers import run_blocking
 from dataflow_grounding.images.image import open_image
+from dataflow_grounding.jobs.job import cannot_answer
 from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.serving.serving import Reply, Serving
 from dataflow_grounding.tasks import Request
@@ -48,17 +49,13 @@ def unanswerable(run: SpecRun) -> list[str]:
     doesn't state its tasks is called on the first TRIED records, up to its first request. What
     earlier steps would have added to them is made up.
     """
-    lines = []
-    all_are_stated = True
-    for step in run.job.steps:
-        serving = step.operator.serving
-        if serving is None or serving.tasks is None:
-            continue
-        tasks: Sequence[str] = getattr(step.operator, "tasks", ())
-        all_are_stated = all_are_stated and bool(tasks)
-        for task in tasks:
-            if task not in serving.tasks:
-                lines.append(_cannot_answer(step, task, serving.model))
+    lines = run.job.unanswerable()
+    limited = [
+        step.operator
+        for step in run.job.steps
+        if step.operator.serving is not None and step.operator.serving.tasks is not None
+    ]
+    all_are_stated = all(getattr(operator, "tasks", ()) for operator in limited)
     works_on_files = any(isinstance(step.operator, WholeFile) for step in run.job.steps)
     if lines or all_are_stated or works_on_files:
         return lines
@@ -76,7 +73,7 @@ def _unanswerable_when_tried(run: SpecRun) -> list[str]:
     lines = []
     for step, listener in zip(run.job.steps, listeners, strict=True):
         for task in sorted(listener.unanswerable):
-            lines.append(_cannot_answer(step, task, listener.model))
+            lines.append(cannot_answer(step, task, listener.model))
     return lines
 
 
@@ -118,9 +115,3 @@ def _made_up(step: Step, record: Record) -> Update:
     for role, column in step.operator.writes().items():
         update[column] = by_usual_name.get(usual_names.get(role, column))
     return update
-
-
-def _cannot_answer(step: Step, task: str, model: str) -> str:
-    return (
-        f"{step.label} asks {task}, which {model} can't answer: name another model in vlm.backend"
-    )

@@ -88,10 +88,30 @@ class Job:
             texts += serving.obstacles()
         return list(dict.fromkeys(texts))
 
+    def unanswerable(self) -> list[str]:
+        """Return which of the tasks that steps state their servings can't answer, a line each."""
+        lines = []
+        for step in self.steps:
+            serving = step.operator.serving
+            if serving is None or serving.tasks is None:
+                continue
+            for task in getattr(step.operator, "tasks", ()):
+                if task not in serving.tasks:
+                    lines.append(cannot_answer(step, task, serving.model))
+        return lines
+
     def refuse_obstacles(self) -> None:
-        obstacles = self.obstacles()
-        if obstacles:
-            raise SpecError("\n".join(obstacles))
+        """Raise SpecError for what would have every record fail."""
+        lines = self.obstacles() + self.unanswerable()
+        if lines:
+            raise SpecError("\n".join(lines))
+
+
+def cannot_answer(step: Step, task: str, model: str) -> str:
+    """Return a line that says so, and what to do."""
+    return (
+        f"{step.label} asks {task}, which {model} can't answer: name another model in vlm.backend"
+    )
 
 
 @dataclass(frozen=True)

@@ -210,15 +210,16 @@ def test_a_column_named_by_our_name_for_it(workplace: Workplace) -> None:
     ("setting", "task"),
     [("check", "box_check"), ("fuse", "caption_grounding"), ("negatives", "negative_phrases")],
 )
-def test_a_step_that_the_serving_cannot_answer_is_a_problem_of_check(
-    workplace: Workplace, setting: str, task: str
+@pytest.mark.parametrize("name", ["check", "generate"])
+def test_a_step_that_the_serving_cannot_answer_is_refused(
+    workplace: Workplace, name: str, setting: str, task: str
 ) -> None:
     workplace.many(2)
     settings = {
         "vlm.backend": "embedded",
         f"workflow.{setting}": 1 if setting == "negatives" else True,
     }
-    done = command(["check", "-e", str(workplace.spec(**settings))])
+    done = command([name, "-e", str(workplace.spec(**settings))])
     assert done.code == 2
     assert f"asks {task}, which embedded-opencv can't answer" in done.err
 
