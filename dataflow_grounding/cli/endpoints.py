@@ -28,7 +28,7 @@ from dataflow_grounding.jobs.serving_of_spec import serving_from_environment, se
 from dataflow_grounding.jobs.spec_run import options_of
 from dataflow_grounding.serving.serving import Serving
 from dataflow_grounding.spec import VlmBlock, WorkflowBlock
-from dataflow_grounding.spec.environment import backend_named, unused_keys, with_environment
+from dataflow_grounding.spec.environment import backend_named, note_on_unused_keys, with_environment
 from dataflow_grounding.spec.schema import OpenAIBlock
 from dataflow_grounding.trust.calibrating import calibrate
 from dataflow_grounding.trust.calibration_file import store_calibration
@@ -91,7 +91,7 @@ def _is_unreadable(endpoint: dict[str, Any]) -> bool:
 
 def _lines(findings: dict[str, Any]) -> Iterator[str]:
     yield f"dataflow-grounding {findings['version']}, Python {findings['python']}"
-    yield from _endpoints_lines(findings)
+    yield from _lines_on_all_endpoints(findings)
     environment = findings["environment"]
     for name in environment:
         if environment[name]:
@@ -109,16 +109,19 @@ def _lines(findings: dict[str, Any]) -> Iterator[str]:
         )
 
 
-def _endpoints_lines(findings: dict[str, Any]) -> Iterator[str]:
+def _lines_on_all_endpoints(findings: dict[str, Any]) -> Iterator[str]:
     endpoint = findings.get("endpoint", {})
     if not endpoint:
-        way = unused_keys().strip()
-        if not way:
-            way = "set DF_BASE_URL and DF_MODEL (and DF_API_KEY), or give a spec with -e."
-        yield f"endpoint: none named: {way} Until then the embedded grounder answers (backend auto)"
-    yield from _endpoint_lines(endpoint)
+        advice = note_on_unused_keys().strip()
+        if not advice:
+            advice = "set DF_BASE_URL and DF_MODEL (and DF_API_KEY), or give a spec with -e."
+        yield (
+            f"endpoint: none named: {advice} Until then the embedded grounder answers"
+            " (backend auto)"
+        )
+    yield from _lines_on_one_endpoint(endpoint)
     for part in endpoint.get("endpoints", ()):
-        yield from _endpoint_lines(part)
+        yield from _lines_on_one_endpoint(part)
     for problem in endpoint.get("problems", ()):
         yield f"Error: {problem}"
     if _is_unreadable(endpoint):
@@ -128,7 +131,7 @@ def _endpoints_lines(findings: dict[str, Any]) -> Iterator[str]:
         )
 
 
-def _endpoint_lines(endpoint: dict[str, Any]) -> Iterator[str]:
+def _lines_on_one_endpoint(endpoint: dict[str, Any]) -> Iterator[str]:
     for name in _OF_ENDPOINT:
         if name in endpoint:
             yield f"{_LABELS.get(name, name)}: {endpoint[name]}"

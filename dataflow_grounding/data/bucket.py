@@ -46,7 +46,7 @@ SENT_BYTES = 64 * 2**20  # the most of a part
 # one is closed, and the next part begins after it.
 CLOSED_BYTES = 4 * 2**20
 _PART = re.compile(r"(.+)-(\d{15})\.jsonl")  # "5f0c31a9-000000000004096.jsonl"
-_KEPT = (CALIBRATION, "images.jsonl")
+_SHARED_OF_CKPT = (CALIBRATION, "images.jsonl")
 """Of `.ckpt`, what runs on other machines have a use for; replies go their own way."""
 _MARK = ".elsewhere.json"
 """The file in a working folder's root that says whose it is, and names it as a writer."""
@@ -265,12 +265,12 @@ class _Bucket:
         return states
 
     def _is_shared(self, path: str) -> bool:
-        # Whether a file is sent and brought. Files of shards are, if the part is a shard.
+        # Whether a file is sent to the bucket and brought from it.
         names = path.split("/")
-        if not self.part and names[0] == SHARDS:
+        if not self.part and names[0] == SHARDS:  # each shard sends its own files
             return False
-        if CKPT in names:
-            return names[-1] in _KEPT
+        if CKPT in names:  # its other files are logs of replies, or serve this machine alone
+            return names[-1] in _SHARED_OF_CKPT
         is_for_this_machine = path.endswith((_MARK, _SENT, ".part"))
         return not is_for_this_machine
 

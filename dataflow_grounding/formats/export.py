@@ -84,12 +84,13 @@ def _write(format: Format, maker: SampleMaker, rows: Rows, folder: ExportFolder)
     try:
         format.write(maker.samples(rows), folder)
     except (AttributeError, LookupError, TypeError, ValueError) as error:
-        if not kept_of(maker.last, format.name):
+        if not kept_of(maker.last_record, format.name):
             raise
-        # What an import kept is as deep as its source, and is looked at only where it is written.
+        # The format that an import wrote the column for is the first to look into it, here: nothing
+        # checks it before. So a damaged column may show as any of these errors.
         raise InputError(
-            f"{path_of(maker.last)}: its column {COLUMN!r} isn't as the import of {format.name}"
-            " wrote it: leave the column out, or import again"
+            f"{path_of(maker.last_record)}: its column {COLUMN!r} isn't as the import of"
+            f" {format.name} wrote it: leave the column out, or import again"
         ) from error
 
 

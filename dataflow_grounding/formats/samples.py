@@ -132,7 +132,8 @@ class SampleMaker:
         self._format = format
         self._pictures = pictures
         self._select = select
-        # Filled while samples are made; its remarks after the last one, from the counts below.
+        # This is filled while samples are made. Its remarks are added after the last sample, from
+        # the counts below.
         self._exported = exported
         self._counts = Counter[str]()  # of what _REMARKS tells
         self._whole_pictures = WholePictures(select)  # filled for detectors alone
@@ -140,7 +141,7 @@ class SampleMaker:
         # for their expressions differ by it, so only rows with expressions without ids are counted
         self._rows_of_image = NumberTable()
         self._without_picture = 0  # rows so far that name none
-        self.last: Mapping[str, Any] = {}
+        self.last_record: Mapping[str, Any] = {}
         """The record of the sample that was made last."""
 
     def samples(self, records: Rows) -> Iterator[Sample]:
@@ -169,7 +170,7 @@ class SampleMaker:
             if sample is not None:
                 boxes = sum(len(phrase.boxes) for phrase in sample.phrases)
                 self._exported.written.update(records=1, phrases=len(sample.phrases), boxes=boxes)
-                self.last = sample.record
+                self.last_record = sample.record
                 yield sample
         self._add_remarks()
 
@@ -316,7 +317,7 @@ class SampleMaker:
             unset = list(range(len(expressions)))
         if not unset:
             return
-        # All are looked for, as they take their places in the caption from each other.
+        # All are looked for, because they take their places in the caption from each other.
         spans = find_spans([expression["text"] for expression in expressions], caption)
         for index in unset:
             span = spans[index]
@@ -412,7 +413,7 @@ class SampleMaker:
             self._exported.lost["phrases left without a word"] += 1
             return None
         if status == "grounded" and not instances:
-            # Written without boxes it would say that nothing is there.
+            # If it were written without boxes, it would say that nothing is there.
             self._exported.lost["phrases left without a box"] += 1
             return None
         span = expression.get("char_span")
@@ -564,8 +565,8 @@ def _lost_of(
 
 
 def _has_own_ids(record: Mapping[str, Any], phrases: Sequence[Phrase]) -> bool:
-    # Ids that this package makes needn't be carried, as reading makes them again. They begin with
-    # the path ("record" without one), with or without its ending; `@2`, `#0` and the like may
+    # Ids that this package makes needn't be carried, because reading makes them again. They begin
+    # with the path ("record" without one), with or without its ending; `@2`, `#0` and the like may
     # follow.
     made_id = image_id_of({**record, "image_id": None}, "image_path") or "record"
     ending = os.path.splitext(path_of(record))[1]

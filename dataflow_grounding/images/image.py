@@ -374,9 +374,10 @@ class Image:
 
     @cached_property
     def as_is(self) -> bool:
-        """Whether the file's own bytes are sent: upright, neither scaled nor padded, not too many.
+        """Whether the file's own bytes are sent.
 
-        The file is also of a type that the serving takes.
+        They are if the picture is `plain`, as ImageFacts explains it, and neither scaled nor
+        padded, and if the serving takes its type and its number of bytes.
         """
         facts, limits = self.facts, self.limits.of_file
         return (
@@ -519,18 +520,19 @@ class Image:
         return base64_length(math.prod(self.sent_size) * _MOST_PER_PIXEL)
 
     def steps_to_fit(self) -> int:
-        """Return by how many steps its sides are reduced; the least number with which it fits.
+        """Return by how many steps its sides are reduced to keep within the limit on its bytes.
 
-        Raises what `encoded` does.
+        It is the least number of steps with which the picture does so. Raises what `encoded` does.
         """
         key = self.fit_key
-        if key is None:
+        if key is None:  # in no size it can have too many bytes
             return 0
+        _, limits = key
         steps = kept_fits.get(key)
         if steps is None:
             data = self.file_bytes()
             steps = keep_fit(
-                key, self._found_steps(key[1].max_bytes, lambda image: image.as_sent(data))
+                key, self._found_steps(limits.max_bytes, lambda image: image.as_sent(data))
             )
         return steps
 

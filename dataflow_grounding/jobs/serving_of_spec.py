@@ -14,7 +14,7 @@ from dataflow_grounding.serving.serving import Serving, check_serving
 from dataflow_grounding.spec import VlmBlock, WorkflowBlock
 from dataflow_grounding.spec.environment import (
     check_public_is_meant,
-    unused_keys,
+    note_on_unused_keys,
     with_environment,
 )
 from dataflow_grounding.spec.schema import BACKENDS, AzureBlock, GeminiBlock, OpenAIBlock
@@ -22,7 +22,7 @@ from dataflow_grounding.spec.user_code import in_one_line, named
 
 WITH_TIERS = ("openai", "gemini")
 # Settings of a user's serving that change no reply.
-_HOW_IT_IS_ASKED = frozenset(
+_CHANGE_NO_REPLY = frozenset(
     ["timeout", "max_workers", "concurrency", "retries", "max_retries", "host", "port", "verbose"]
 )
 # the message if `auto` found no endpoint
@@ -79,7 +79,7 @@ def _backend(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> 
     if vlm.backend == "embedded":
         return EmbeddedServing()
     if vlm.backend == "auto":
-        why = unused_keys() or "No DF_API_KEY, DF_BASE_URL or DF_MODEL set. "
+        why = note_on_unused_keys() or "No DF_API_KEY, DF_BASE_URL or DF_MODEL set. "
         return EmbeddedServing(notice=why + NOTICE)
     if vlm.backend == "gemini":
         return servings.GeminiServing(
@@ -124,10 +124,12 @@ def _users_own(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -
 
 def _settings_that_count(settings: Mapping[str, Any]) -> dict[str, Any]:
     # A reply depends neither on the address, nor on secrets, a time limit, the requests in flight.
+    # `ours=False`, because a user's class names the settings: secrets within them are told by how
+    # their names sound.
     counting = {}
     for name, value in masked(settings, ours=False).items():
         is_address = isinstance(value, str) and "://" in value
-        if not (is_address or name in _HOW_IT_IS_ASKED or names_secret(name)):
+        if not (is_address or name in _CHANGE_NO_REPLY or names_secret(name)):
             counting[name] = value
     return counting
 

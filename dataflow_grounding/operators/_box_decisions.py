@@ -165,9 +165,7 @@ def _with_conclusion(
             misfits.append(f"a box is {_IN_WORDS[box['verdict']]}")
     rejected = rejected_of(expression)
     if not staying:
-        # With no box, the only answer is whether the thing is there: that it isn't affirms it.
-        is_absent = None if presence.there is None else not presence.there
-        scores.append(_WORTH[is_absent])
+        scores.append(_worth_of_absence(presence))
         if presence.there or (presence.there is None and not rejected):
             doubts.append("no box, though it may be there")
     dropped = [f"dropped: {item.get('reason')}" for item in rejected]
@@ -182,10 +180,16 @@ def _with_conclusion(
     verified = None if doubts or misfits else True
     result = {**expression, "verified": verified, "verification": verification}
     result.pop("doubtful", None)
-    result.pop(DOUBT, None)  # of the reply that had the boxes: they are decided on now
+    result.pop(DOUBT, None)  # the reply's own doubt about its boxes is settled by this decision
     if doubts:
         result["doubtful"] = True
     return result
+
+
+def _worth_of_absence(presence: Presence) -> float:
+    # Without boxes the expression claims that the thing is absent. This is that claim's score.
+    is_absent = None if presence.there is None else not presence.there
+    return _WORTH[is_absent]
 
 
 def _both_in_words(box: Mapping[str, Any]) -> str:

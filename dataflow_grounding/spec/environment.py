@@ -74,7 +74,7 @@ def backend_of_keys() -> Backend | None:
     return backend
 
 
-def unused_keys() -> str:
+def note_on_unused_keys() -> str:
     """Return a sentence, with a space after it, on the providers' keys that are set; "" without
     any. It is for where no model is named.
     """

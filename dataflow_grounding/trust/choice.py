@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # what is stored is read where a model's name doesn't tell it
 
 # The format that an unknown model is first asked for. Models that follow instructions can write it,
 # and a resize on the way changes nothing.
-STATED = "xyxy_1000"
+DEFAULT_FORMAT = "xyxy_1000"
 # What a calibration takes; a run of one size has one frame, of many sizes up to eight.
 REQUESTS = "3 to 11 requests, 2 to 8 more for each size sent if it counts pixels"
 # Of the side, by which edges may be off: the goal of a map, as of the standing check.
@@ -104,7 +104,7 @@ class FormatChoice:
         """Take a stored calibration while `pending`: the user's, or that of the run in `folder`."""
         if not self.pending:
             return
-        # Here, as it imports Pillow: most models are known by their names.
+        # Imported here because it imports Pillow: most models are known by their names.
         from dataflow_grounding.trust.calibration_file import stored_calibration
 
         serving = self._serving
@@ -158,7 +158,7 @@ class FormatChoice:
         for size in most_elongated(pictures.sizes, self._serving.image_limits):
             shape = next((one for one in self._tried_shapes if one.covers(size)), None)
             if shape is None:
-                # Here, as few runs have elongated pictures: it imports Pillow.
+                # Imported here because it imports Pillow: few runs have elongated pictures.
                 from dataflow_grounding.trust.calibrating import shape_of_run
 
                 shape, shape_counts = shape_of_run(self._serving, self.format, start, size)
@@ -186,7 +186,7 @@ class FormatChoice:
         # Measures the sizes of the run's pictures that the calibration lacks. Where it proves wrong
         # in one of them, the choice is `pending` again.
 
-        # Imported here, as they import Pillow: most runs calibrate nothing.
+        # Imported here because they import Pillow: most runs calibrate nothing.
         from dataflow_grounding.trust.calibrating import measure_frames_of
         from dataflow_grounding.trust.calibration_file import (
             run_file,
@@ -234,7 +234,7 @@ class FormatChoice:
         return counts
 
     def _calibrate(self, start: RunStart, sent_before: int) -> Counter[str]:
-        # Here, as they import Pillow: most runs calibrate nothing.
+        # Imported here because they import Pillow: most runs calibrate nothing.
         from dataflow_grounding.trust.calibrating import calibrate
         from dataflow_grounding.trust.calibration_file import store_calibration
 
@@ -309,12 +309,13 @@ def check_calibratable(serving: Serving) -> None:
 def first_format(serving: Serving) -> BoxFormat:
     """Return the format in which calibration asks a serving's model first.
 
-    It is the one that the model's name suggests, even if nobody has confirmed it, else STATED.
+    It is the one that the model's name suggests, even if nobody has confirmed it, else
+    DEFAULT_FORMAT.
     """
     candidate = format_of_model(serving.model, serving.box_formats)
     if candidate is not None and candidate.boxes:
         return candidate
-    return find_box_format(STATED, serving.model)
+    return find_box_format(DEFAULT_FORMAT, serving.model)
 
 
 def _named_format(serving: Serving, wanted: str | None) -> NamedFormat:

@@ -167,15 +167,16 @@ def read_in(pictures: Sequence[ProbedPicture], box_format: BoxFormat) -> Rectang
         for answer in picture.answers:
             if not answer.usable:
                 continue
-            # a grid's cells are named by a family's special tokens alone
+            # In a grid format only special tokens name cells. Plain numbers, which have no family,
+            # mean nothing there.
             cant_be_read = box_format.scale == "grid_32" and answer.family is None
             box = (0.0, 0.0, 0.0, 0.0) if cant_be_read else picture.in_pixels(answer, box_format)
-            read.append(_in_parts(ordered(box), picture.shown))
-            drawn.append(_in_parts(answer.asked, picture.shown))
+            read.append(_as_fractions(ordered(box), picture.shown))
+            drawn.append(_as_fractions(answer.asked, picture.shown))
     return Rectangles(read, drawn)
 
 
-def _in_parts(box: Bbox, size: Size) -> Bbox:
+def _as_fractions(box: Bbox, size: Size) -> Bbox:
     width, height = size
     x1, y1, x2, y2 = box
     return x1 / width, y1 / height, x2 / width, y2 / height

@@ -81,7 +81,7 @@ class FigureCounts:
         # by figure, how often each value was counted
         self._counts = defaultdict[str, Counter[Any]](Counter)
         self._classes = ClassTable()
-        self._manners = Manners()
+        self._wordings = Manners()
         self._first_words: list[str] = []  # at most _FIRST_WORDS
         self._data_sets: list[DataSet] = []  # those that are counted
         self._current = DataSet()  # the one that is being counted
@@ -103,9 +103,9 @@ class FigureCounts:
     def _add(self, record: Mapping[str, Any], record_name: str) -> None:
         entries = list(_record_entries(record))
         name, _ = names_of(record, record_name)
-        self._manners.add(wordings_of(record))
+        self._wordings.add(wordings_of(record))
         phrases = 0
-        is_broken = entries[0] == ("broken", True)
+        is_broken = entries[0] == ("broken", True)  # a broken record has this one entry
         if not is_broken:
             expressions = record.get("expressions")
             self._classes.add(name, expressions if isinstance(expressions, list) else [])
@@ -156,8 +156,8 @@ class FigureCounts:
             if number is None:
                 figures[name] = None
         figures["rejected"] = self._without_rejected.boxes
-        figures["remarks"] = self._manners.common()
-        figures["remarks_rare"] = self._manners.rare
+        figures["remarks"] = self._wordings.common()
+        figures["remarks_rare"] = self._wordings.rare
         figures["classes"] = self._classes.rows()
         figures["repeated"] = self._classes.repeated if figures["classes"] else None
         if figures["classes"]:
@@ -179,14 +179,14 @@ class FigureCounts:
         # opened to count it.
         unread = set[str]()
         if self._read:
-            files, unread = files_of(self._data_sets)
+            digests, unread = files_of(self._data_sets)
         else:
-            files = []
+            digests = []
             for data_set in self._data_sets:
-                files += map(short_digest, data_set.number_of)
-        repeats, leaks = alike_in(self._data_sets, files)
+                digests += map(short_digest, data_set.number_of)
+        repeats, leaks = alike_in(self._data_sets, digests)
         self.named = {"same_pictures": repeats, "leaks": leaks}
-        phrase_counts = self._phrases_by_picture(files)
+        phrase_counts = self._phrases_by_picture(digests)
         self._counts["phrases_per_image"].update(phrase_counts)
         return {
             "images": len(phrase_counts),
@@ -196,13 +196,14 @@ class FigureCounts:
             "leaks": len(leaks),
         }
 
-    def _phrases_by_picture(self, files: Sequence[bytes]) -> Sequence[int]:
-        # A picture that several data sets have, under one name and as one file, is one here. A
-        # single data set has each name once.
+    def _phrases_by_picture(self, digests: Sequence[bytes]) -> Sequence[int]:
+        # There is a digest for each picture, in the order of the data sets. A picture that several
+        # data sets have under one name, with one digest, counts once. A single data set has each
+        # name once.
         if len(self._data_sets) == 1:
             return self._data_sets[0].counts
         phrases_of = Counter[tuple[str, bytes]]()
-        remaining = iter(files)
+        remaining = iter(digests)
         for data_set in self._data_sets:
             for name, count in zip(data_set.number_of, data_set.counts, strict=True):
                 phrases_of[name, next(remaining)] += count
