@@ -219,7 +219,8 @@ class RowWriter:
         InputError for rows that the type can't hold.
         """
         self._file.flush()
-        # So far the temporary file has JSON lines, with any ending; as such it is read here.
+        # Until here the temporary file holds JSON lines, no matter what its name ends in. It is
+        # read whole, and then overwritten in the wanted type through the same path.
         if self.file_type == "parquet":
             from dataflow_grounding.data.dataframes import write_parquet  # few runs write tables
 

@@ -22,19 +22,22 @@ from dataflow_grounding.serving.serving import Serving
 
 # requests refused with no answer between them, after which a plain question tells whose fault it is
 REFUSED_IN_A_ROW = 10
-OVERLOADED_TRIES = 10  # of one request at an endpoint that is busy; then its record fails
+OVERLOADED_TRIES = 10  # tries of one request at a busy endpoint, after which its record fails
 # Tries of one request, after which an endpoint that can't be reached and has never answered is
-# given up; of several endpoints, tries of one with a rest between each.
+# given up. Where there are several endpoints, it is how often one failed, with a rest after each
+# time.
 UNREACHABLE_TRIES = 3
 # Failed requests, and seconds since the first one, after which an endpoint that has never answered
 # is given up. A gateway may be in front of a dead model, and try each request three times itself.
 FAULTS_AT_THE_START = 10
 SECONDS_AT_THE_START = 60.0
-NO_COMPLETIONS_AT_THE_START = 8  # answers of another kind: then it is no such endpoint
+# answers that are no completion: after these the address is given up
+NO_COMPLETIONS_AT_THE_START = 8
 FAULTS_IN_A_ROW = 5  # after which another endpoint is better
 LONGEST_REST = 60.0  # seconds, unless an endpoint asks for more
-LOOK_AGAIN_SECONDS = 1.0  # after which one that waits looks again which endpoints may be asked
-LONGEST_DATED_WAIT = 10.0**7  # seconds; of a longer wait no date is named
+# after which a request that waits looks again which endpoints may be asked
+LOOK_AGAIN_SECONDS = 1.0
+LONGEST_DATED_WAIT = 10.0**7  # seconds: no date is told for the end of a longer wait
 
 
 @dataclass
@@ -72,11 +75,13 @@ class Endpoint:
         self._held_refusals = held_refusals
         # by the process's clock; None before the first answer of this run
         self.last_answer: float | None = None
-        # of the rate limits that came since the last answer, when the first one came
+        # when the first rate limit since the last answer came; None if none came
         self._limited_since: float | None = None
         # These, too, count what came since the last answer.
-        self._faults = 0  # but not rate limits, nor those of an endpoint that is busy
-        self._failed_since = 0.0  # when the first of all came, by the process's clock; 0 for none
+        # without rate limits, and without faults that say that the endpoint is busy
+        self._faults = 0
+        # when the first fault of any kind came, by the process's clock; 0 for none
+        self._failed_since = 0.0
         self._no_completions = 0  # of the faults, answers that are no completion
         self._refusal_times: list[float] = []  # by the process's clock
         self._credit_refused = 0  # of the refusals, those for want of credit
@@ -102,12 +107,14 @@ class Endpoint:
         and are stored. Those that came later may still be the endpoint's fault.
         """
         worked_at = time.monotonic() if sent_at is None else sent_at
+        # The run's endpoints share `_held_refusals`, which has all of their refusals.
         for key, refusal in list(self._held_refusals.items()):
             if refusal.address == self.serving.endpoint and refusal.came <= worked_at:
                 refusal.store.put(key, refusal.line)
                 del self._held_refusals[key]
         self.last_answer = time.monotonic()
-        self.share.note_answer()  # before its answer lets others in
+        # Before `works_again` lets waiting requests in: each notes how many answers came before it.
+        self.share.note_answer()
         self._refusal_times = [came for came in self._refusal_times if came > worked_at]
         self._credit_refused = 0
         self.works_again(sent_at)
@@ -127,7 +134,7 @@ class Endpoint:
         return len(self._refusal_times)
 
     def reset_refusals(self) -> None:
-        """Count refusals from 0 again, as a plain question hasn't told whether it refuses all."""
+        """Count refusals from 0 again: no plain question has told whether it refuses all."""
         self._refusal_times.clear()
 
     def works_again(self, sent_at: float | None = None) -> None:
@@ -188,7 +195,7 @@ class Endpoint:
         )
 
     def leave_refusals(self) -> None:
-        """Leave the held refusals to the next run, as they may be the endpoint's."""
+        """Leave the held refusals to the next run, because they may be the endpoint's."""
         for refusal in self._held_refusals.values():
             if refusal.address == self.serving.endpoint:
                 refusal.passing = True
@@ -370,7 +377,7 @@ class Endpoints:
                 return None
             endpoint = self._drawn_by_weight(free)
             sent = endpoint.share.take()
-            if sent is not None:  # else another thread has just taken the room
+            if sent is not None:  # if it is None, another thread has just taken the room
                 return endpoint, sent
 
     def _candidates(
@@ -398,7 +405,7 @@ class Endpoints:
         """Give a request's room at an endpoint back, as Share.release."""
         endpoint.share.release(sent, refused=refused, answered=answered)
         if self._gate is not None:
-            self._gate.release(sent, answered=False)  # its places stay as they are
+            self._gate.release(sent, answered=False)  # the gate's number of places never changes
 
     def refused(
         self,
@@ -435,10 +442,10 @@ class Endpoints:
         if endpoint.resting:  # the request was sent before the endpoint was passed over
             return
         endpoint.misses += 1
-        # until it answers, the first time or after a rest, a single miss is enough
+        # until the endpoint answers, for the first time or after a rest, a single miss is enough
         on_trial = endpoint.rests or endpoint.last_answer is None
         try:
-            # a request's own tries don't count, as they were at any of the endpoints
+            # The request's own tries don't count, because each may have been at another endpoint.
             has_failed_often = endpoint.rests + 1 >= UNREACHABLE_TRIES
             endpoint.failed(error, tries=0, has_failed_often=has_failed_often)
         except errors.RunStopped as why:
@@ -482,7 +489,7 @@ async def _first_free(endpoints: Sequence[Endpoint], priority: Any) -> tuple[End
             if turn is chosen:
                 continue
             was_waiting = turn.cancel()
-            if not was_waiting:  # it has room already, which nobody else would give back
+            if not was_waiting:  # the task has a place already, which nobody else would give back
                 endpoint.share.release(turn.result(), answered=False)
 
 

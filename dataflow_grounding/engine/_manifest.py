@@ -45,7 +45,8 @@ class Manifest:
 
     @cached_property
     def _settings(self) -> str | None:
-        # Operators settle some of it before the first record: it is worked out then, and kept.
+        # Operators settle some settings only before the first record. So this is worked out when it
+        # is first asked for, and kept.
         return settings_of(self._steps, self._run_settings)
 
     def finished(self) -> Summary | None:
@@ -57,10 +58,10 @@ class Manifest:
             return None
         if entry.get("outputs") != self._output_states():
             return None
-        # more may be there: another pipeline's in the same folder
+        # There may be more files than these: another pipeline's in the same folder.
         if self._files_there() < entry.get("files_there", 0):
             return None
-        # last, as it takes the longest: all rows and images are looked at
+        # This comes last because it takes longest: all rows and images are looked at.
         if entry.get("input") != self._source.fingerprint():
             return None
         if entry.get("pictures", "") != self._further_pictures():
@@ -86,7 +87,7 @@ class Manifest:
         if not may_come_out_otherwise and summary.done and self._settings is not None:
             fingerprint = self._source.fingerprint(unchanged_since=self._started)
         if self._input_before != state_of(self._source.path):
-            # the run may have seen something of both
+            # the run may have read some rows of the old input and some of the new one
             summary.notes["input_changed"] += 1
         has_changed = summary.notes["input_changed"] or summary.notes["image_changed"]
         if fingerprint is not None and not has_changed:

@@ -38,7 +38,7 @@ class Outages:
         self._ask = ask
         self._wait = wait  # takes the seconds that an endpoint asks for, and which wait it is
         self._longest_silence = longest_silence  # seconds, after which the run stops
-        self._first_fault_at = math.inf  # of the faults since the last answer
+        self._first_fault_at = math.inf  # when the first fault since the last answer came
         self._last_fault: errors.ServerFault | None = None
         self._recovery: asyncio.Task[int] | None = None  # None while no outage is suspected
         self._is_out = False
@@ -50,7 +50,7 @@ class Outages:
 
     @property
     def under_way(self) -> bool:
-        """Whether nothing but the small question is sent now, as one was not answered."""
+        """Whether only small questions are sent now, because one of them wasn't answered."""
         return self._is_out
 
     @property
@@ -86,7 +86,7 @@ class Outages:
         have answered others since then. 1 leaves that open: an outage may just have ended. More
         mean that there was an outage. Raises OutOfService for one that is too long.
         """
-        # Before the first answer only a busy endpoint (503) is known to be one.
+        # Before an address has ever answered, only a 503 (busy) shows that there is an endpoint.
         may_be_out = self._endpoints.have_answered or isinstance(fault, errors.ServerOverloaded)
         if self._endpoints.worked_at > since or not may_be_out:
             return 0
@@ -101,8 +101,8 @@ class Outages:
             await asyncio.wait([self._recovery])
 
     async def _recovered(self) -> int:
-        # Reset here, not in a callback of the task: that would come after requests that the answer
-        # lets in.
+        # This is reset here, not in a callback of the task. A callback would come later than the
+        # requests that the answer lets in.
         try:
             return await self._ask_until_answered()
         finally:
@@ -148,7 +148,8 @@ class Outages:
                 raise
             except errors.ServerFault as error:
                 if isinstance(error, errors.RateLimited):
-                    self._endpoints.failed(endpoint, error, tries=1)  # may be too long to wait
+                    # raises if the wait would be too long
+                    self._endpoints.failed(endpoint, error, tries=1)
                 fault = error
             except Exception:  # a refusal, or a serving that doesn't know the question: it works
                 endpoint.works_again()
@@ -158,4 +159,4 @@ class Outages:
 
 def _seen(recovery: "asyncio.Task[int]") -> None:
     if not recovery.cancelled():
-        recovery.exception()  # whoever waits sees it; nobody need wait
+        recovery.exception()  # waiters get the error; without any, asyncio would complain

@@ -84,7 +84,7 @@ class PictureLimit:
         most = limits.most_base64
         if most is None or most in opened_by:
             if by.reductions >= MOST_REDUCTIONS:
-                self._set(self._kept)  # fewer bytes don't help
+                self._set(self._kept)  # smaller pictures are refused as well
                 return
             by.reductions += 1
             most = self._lower_than(lengths, refusal)
@@ -112,7 +112,8 @@ class PictureLimit:
             lower = int(min(of_all) * (1 - SPARE)) // len(lengths)
         else:
             lower = min(largest // 2, USUAL if largest > USUAL else LOWEST)
-        # what was taken alone goes on being sent as it is, so that its reply is found
+        # A picture that was answered when it was sent alone goes on being sent as it is, so that
+        # its stored reply is found.
         was_alone = len(lengths) == 1 and self._taken < largest
         return max(lower, LEAST, self._taken if was_alone else 0)
 

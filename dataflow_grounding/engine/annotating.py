@@ -67,7 +67,7 @@ class RowWork:
     key: "RowKey | None" = None  # with its pictures as they were when it was begun
 
     def back_to(self, before: "RowWork") -> None:
-        """Forget what was noted and read since, as it comes again. Checks are made once."""
+        """Forget what was noted and read since, because it comes again. Checks are made once."""
         for code in self.notes.keys() - OF_CHECKS:
             self.notes[code] = before.notes[code]
         self.read, self.replayed = before.read, before.replayed
@@ -82,7 +82,7 @@ class StepAsk:
     step: str  # the label
     priority: Any  # of requests that wait, the smallest goes first
     work: RowWork = field(default_factory=RowWork)
-    suspects: set[Any] = field(default_factory=set)  # priorities of those with suspect boxes
+    suspects: set[Any] = field(default_factory=set)  # priorities of the records with suspect boxes
     # Checks are put in the user's own words, too: other words may bring boxes of another format.
     wording: "Wording | None" = None
     answers: "Sequence[Found] | None" = None  # what was found for the record's expressions
@@ -101,9 +101,9 @@ class StepAsk:
         try:
             reply = await self.asking.answer(request, self)
         except PictureReduced:
-            self.has_to_make_again = True  # also where the operator goes on without the answer
+            self.has_to_make_again = True  # even if the operator goes on without the answer
             raise
-        if not _is_read_reply(reply):  # the reader may be a user's
+        if not _is_read_reply(reply):  # a user's reader may return anything
             wanted = "should return the answer and its notes: (answer, [])"
             raise OperatorFailed(f"`read` of a {request.task} request {wanted}")
         answer, notes = reply
@@ -122,7 +122,7 @@ class StepAsk:
         self.asking.counts["probes"] += 1
         if self.wording is not None:
             request = self.wording.of(request)
-        work = RowWork(self.work.notes)  # the check is no work for the row
+        work = RowWork(self.work.notes)  # what the check costs doesn't count for the row
         apart = StepAsk(self.asking, self.store, self.step, (-1,), work, makes_again=True)
         return await self.asking.answer(request, apart, check=True)
 
@@ -135,7 +135,7 @@ class StepAsk:
     def note(self, code: str, text: str = "") -> None:
         """Count a remark under its code."""
         if code == SUSPECT:
-            # these are marked in the record at the end, whose place the priority tells
+            # Suspect boxes are marked at the end, in the record whose place the priority tells.
             self.suspects.add(self.priority)
         else:
             self.work.notes[code] += 1
@@ -251,7 +251,7 @@ def _with_added_columns(
         before = image_columns(record, size, ask, operator.serving)
     if ask.answers is not None:
         after = doubt_columns(record, ask.answers)
-    # `update` comes twice: its first place is the columns' order, and what it says counts at last
+    # `update` comes twice: first for the order of its columns, then because its values count.
     return {**before, **update, **after, **update}
 
 
@@ -303,7 +303,7 @@ def _checked(update: Any, operator: Annotator) -> Update:
         raise OperatorFailed(
             f"annotate of {operator.name} returned {type(update).__name__}: {wanted}"
         )
-    if operator.sees_all:
+    if operator.sees_all:  # it may write columns that it doesn't declare
         return dict(update)
     undeclared = update.keys() - {*operator.writes().values(), *FACT_COLUMNS}
     if undeclared:

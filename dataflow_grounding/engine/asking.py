@@ -200,7 +200,8 @@ class Asking:
             if by.store.every(second.key(self.identity)):
                 return False  # the second reply is stored: it costs nothing, and may be readable
         kept_as = hashlib.sha256(f"given up {key}".encode()).hexdigest()[:32]
-        # Where another rule is kept, the reader has changed since: then it is found out again.
+        # If another rule is kept, the reader has changed since then, and the answer is worked out
+        # again.
         if from_store and (by.store.get(kept_as) or {}).get("given_up") == rule:
             return True
         if not self._first_replies.prevails(request.task, rule):
@@ -249,7 +250,8 @@ class Asking:
         under_way = self._in_flight.get(key)
         if under_way is not None:
             try:
-                # shielded: who waits may be cancelled, but the request is another's
+                # Shielded: this waiter may be cancelled, while the request is another record's and
+                # goes on.
                 return await asyncio.shield(under_way)
             except errors.RecordError as error:
                 raise copy.copy(error) from None  # each record's own: operators may add to it
@@ -278,7 +280,7 @@ class Asking:
                 future.set_exception(error)
             else:
                 future.set_exception(errors.Interrupted("stopped"))
-            future.exception()  # whoever waits sees it; nobody need wait
+            future.exception()  # waiters get the error; without any, asyncio would complain
             raise
         finally:
             del self._in_flight[key]
@@ -296,7 +298,7 @@ class Asking:
         # Rate limits and outages don't count as tries. Where the serving has several endpoints,
         # another one is tried before waiting.
         tries = Counter[str]()  # by kind of fault
-        failed_at = set[Endpoint]()  # where it has failed since it last waited
+        failed_at = set[Endpoint]()  # where the request has failed since it last waited
         first_fault_at = math.inf
         while True:
             endpoint, sent = await self._wait_for_room(request, by, failed_at)
@@ -309,7 +311,7 @@ class Asking:
                 self.picture_limit.answered(request, by)
                 return reply
             except (errors.EndpointRefused, errors.RequestRefused) as error:
-                # perhaps the endpoint's as a whole
+                # the endpoint may refuse all requests, not this one alone
                 answered = isinstance(error, errors.RequestRefused)
                 if isinstance(error, errors.PictureTooLarge):
                     self.picture_limit.refused(request, error, by)
@@ -328,7 +330,7 @@ class Asking:
                 tries[fault.kind] += 1
                 with self._stopping():
                     self.endpoints.failed(endpoint, fault, tries[fault.kind])
-            finally:  # once it is known whether the endpoint may be asked at all
+            finally:  # by now it is settled whether the endpoint may be asked at all
                 self.endpoints.release(endpoint, sent, refused=overloaded, answered=answered)
             failed_at.add(endpoint)
             is_rate_limit = isinstance(fault, errors.RateLimited)
@@ -341,7 +343,7 @@ class Asking:
                     questions = await self._questions_until_answered(
                         fault, first_fault_at, request, by
                     )
-                if questions > 1:  # it was an outage, of which the request isn't at fault
+                if questions > 1:  # there was an outage, which isn't the request's fault
                     tries.clear()
                     first_fault_at = math.inf
                 if questions:
@@ -437,7 +439,7 @@ class Asking:
         by = self._plain_asker
         assert by is not None
         reply = await self._send_once(request, endpoint, by)
-        # it is paid for, so `cost` is to know of it
+        # the question is paid for, so `cost` has to know of it
         line = line_of(by.step, request, endpoint.serving, reply, check=True)
         key = hashlib.sha256(f"plain {time.time_ns()}".encode()).hexdigest()[:32]
         by.store.put(key, line)  # no record's request has that key
@@ -481,11 +483,11 @@ class Asking:
         self.picture_limit.check(request, by)
         try:
             reserved = await self.budget.reserve(request, endpoint.serving)
-        except errors.RunStopped as why:  # it stops for all
+        except errors.RunStopped as why:  # the run stops for all requests
             self._stop(why)
             raise
         try:
-            self._check_stopped()  # again: it may have waited for the budget
+            self._check_stopped()  # once more, because the request may have waited for the budget
             self.counts["sent"] += 1
             sent_at = time.monotonic()
             # a serving may send further requests for one answer: in forms that aren't refused
@@ -584,7 +586,8 @@ class Asking:
 
     def _check_stopped(self) -> None:
         if self.stopped is not None:
-            # without where it was raised before: a service raises it for days
+            # Without its traceback, which grows with each time that the error is raised: a service
+            # raises it for days.
             raise self.stopped.with_traceback(None)
 
     @contextmanager
@@ -623,6 +626,6 @@ async def _answered(serving: Serving, request: Request[Any]) -> Reply:
 
 
 def _may_be_billed(error: errors.GroundingError) -> bool:
-    # The model may have worked for a reply that then got lost.
+    # The model may have worked for a reply that was lost on its way.
     never_begun = (errors.ServerOverloaded, errors.EndpointUnreachable)
     return isinstance(error, errors.ServerFault) and not isinstance(error, never_begun)

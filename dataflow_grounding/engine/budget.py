@@ -199,4 +199,4 @@ class Budget:
             if self.in_flight:
                 self.reserved -= reserved
             else:
-                self.reserved = 0.0  # exactly, as sums and differences of floats might not be
+                self.reserved = 0.0  # exactly 0, which sums and differences of floats might not be

@@ -169,7 +169,7 @@ def check_budget(options: RunOptions) -> None:
 
 def _stages(segment: list[Step]) -> list[list[Step]]:
     # Cuts a segment into stages, each done for all records before the next. A stage has one step,
-    # or several that can't be parted, as a level's steps run side by side.
+    # or several that can't be parted, because a level's steps run side by side.
     stages = []
     start = 0
     end = 0
@@ -197,7 +197,7 @@ def _execute_segment(
     source = Source(steps, name, options.pilot, options.shard)
     outputs = [step.storage.output_path for step in steps]
     refuse_to_overwrite(source.path, [*outputs, storage.failures_path])
-    # Made before the first row is read, as it notes the input's state to see it change.
+    # Made before the first row is read, because it notes the input's state to see it change.
     manifest = Manifest(steps, source, options)
     columns = source.columns()
     check(steps, columns, source.empty_columns)
@@ -219,7 +219,7 @@ def _execute_segment(
         manifest.write(summary)
     if options.shard is None:
         remove_unfinished_of_shards(steps)
-    # of a finished run, too: its manifest has read the rows to compare them
+    # This is known of a finished run, too: its manifest has read the rows to compare them.
     summary.handover.seen = source.seen
     summary.handover.digest = source.digest
     note_exit_code(summary.annotations, summary.exit_code)

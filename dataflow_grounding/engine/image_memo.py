@@ -27,7 +27,7 @@ SLOW_IN_A_ROW = 3  # slow readings, after which threads read for a while
 READ_BY_THREADS = 64  # readings by threads, after which one is tried on the event loop again
 YOUNG_NS = 2 * 10**9  # since its last change, a file may change again without a new time
 _FACTS = ImageFacts.__dataclass_fields__
-# What isn't written, as it is so of most pictures.
+# Facts that aren't written, because most pictures have them.
 _USUAL = {"media_type": "image/jpeg", "plain": True, "stretched": False}
 
 

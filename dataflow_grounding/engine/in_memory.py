@@ -88,8 +88,9 @@ def _turn_of(operator: Annotator) -> Turn:
     # Threads that call at once would all calibrate the same model, and pay for it.
     serving = operator.serving
     if serving is None:
-        return Turn()  # nothing is found out
-    # the class, too: one that asks another model of the same name must not wait for itself
+        return Turn()  # nobody waits, because nothing is asked
+    # The class is part of it: a serving that asks another one of the same name must not wait for
+    # itself.
     whose = (type(serving), serving.endpoint, serving.model)
     return _preparing.setdefault(whose, Turn())
 

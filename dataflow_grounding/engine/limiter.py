@@ -113,10 +113,10 @@ class Level:
         self._answered_at = time.monotonic()
 
     def refused(self, sent: Sent, in_flight: int) -> None:
-        """Lower the level, as the endpoint said that it is busy; never below 1."""
+        """Lower the level, because the endpoint said that it is busy; never below 1."""
         if sent.number <= self._last_sent_before_change:
-            # Sent before the level was changed, it says nothing about the level as it is now; but
-            # after a cut, it says how deep that should have been.
+            # A request that was sent before the level changed says nothing about the present level.
+            # But after a cut it says how deep the cut should have been.
             if self._in_flight_at_cut:
                 self._refused_before_cut()
             return
@@ -171,15 +171,15 @@ class Level:
         were answered. One that was sent before the last change doesn't count for a probe.
         """
         if self._refused_at is None:
-            # The endpoint was sent as many as there are places and has answered the last one: as
-            # refusals come sooner than answers, it has refused none of the others.
+            # Start-up. If the request that took the last place is answered, all places are
+            # sustained: refusals come sooner than answers, so none of the others was refused.
             self._all_sustained = self._all_sustained or sent.took_last
             wanted = 2 * START if self._all_sustained else START
             if self._value < wanted:
                 self._grow(wanted, sent)
-            elif are_taken:
+            elif are_taken:  # then one more place for each answer
                 self._grow(self._value + 1, sent)
-        elif are_taken:
+        elif are_taken:  # after a refusal: slowly, up to where the endpoint refused
             self._grow_warily(sent)
 
     def _grow(self, wanted: float, sent: Sent) -> None:
@@ -204,8 +204,8 @@ class Level:
         self._value = min(self._value, float(self.most))
 
     def _probe(self) -> None:
-        # Called while a probe is under way, it counts that one's level as taken: a refusal goes
-        # back to there.
+        # If a probe is under way, its level counts as sustained: a refusal of the new probe takes
+        # the level back to there.
         before = self._value
         self._value += self._stride
         self._stride *= 2
@@ -234,13 +234,13 @@ class Waiter:
     def let_in(self, sent: Sent) -> None:
         """Note that it has a place, and wake it; from any thread. A closed loop isn't woken."""
         self.sent = sent
-        if threading.get_ident() == self._thread:  # nearly always: then its loop is awake
+        if threading.get_ident() == self._thread:  # nearly always the case: then its loop is awake
             self._wake()
         elif not self.loop.is_closed():
             self.loop.call_soon_threadsafe(self._wake)
 
     def _wake(self) -> None:
-        # One that is cancelled is done, too: `acquire` then gives the place back.
+        # A waiter that was cancelled is done already: `acquire` then gives its place back.
         if not self.turn.done():
             self.turn.set_result(None)
 
@@ -257,7 +257,8 @@ class Limiter:
         self.serving_loads = WeakValueDictionary[int, ServingLoad]()
         self.known = False  # whether it has been through a run of this process
         self.order = itertools.count()  # numbers those who wait, in the order in which they came
-        # Event loops of several threads share it; reentrant, as who holds it lets others in.
+        # Event loops of several threads share it. It is reentrant, because the one who holds it
+        # lets others in.
         self.lock = threading.RLock()
 
     @property
@@ -339,7 +340,7 @@ class Share:
     @property
     def has_room(self) -> bool:
         """Whether one more may be in flight, here and to the endpoint."""
-        # as `may_enter`, written out: it is asked for each request
+        # `may_enter`, written out because it is asked for each request
         if self.in_flight >= self.allowed or self.serving_load.in_flight >= self.most:
             return False
         return self.limiter.has_room
@@ -383,7 +384,7 @@ class Share:
             held = limiter.held_until - time.monotonic()
             if held > 0:  # the request that set the hold may have ended by then
                 waiter.loop.call_later(held, limiter.let_in)
-            # it may be its turn already, before others that wait
+            # it may be this waiter's turn at once, before that of others
             limiter.let_in()
         try:
             await waiter.turn
@@ -402,7 +403,7 @@ class Share:
         limiter = self.limiter
         with limiter.lock:
             limiter.held_until = max(limiter.held_until, time.monotonic() + seconds)
-            # this loop may end before the hold does, as that of a call in memory
+            # This loop may end before the hold does: that of a call in memory ends with the call.
             loops = {asyncio.get_running_loop()}
             for share in limiter.shares:
                 loops.update(in_line.waiter.loop for in_line in share.waiting)
@@ -414,7 +415,7 @@ class Share:
         """Give a request's place back, and let the level learn from how the request ended."""
         limiter = self.limiter
         with limiter.lock:
-            # the level first: who is let in below is let in by what was learned
+            # The level learns first, so that `let_in` below goes by what it has learned.
             limiter.level.ended(sent, limiter.in_flight, refused=refused, answered=answered)
             self._count(-1)
             limiter.let_in()

@@ -403,7 +403,8 @@ def levels(steps: list[Step]) -> list[list[int]]:
 
 
 def _refuse_thread(storage: FileStorage, name: str) -> None:
-    # The pipeline wouldn't know that step. The error is kept, too, as the thread may lose it.
+    # The pipeline wouldn't know that step. The error is kept as well, because the thread may lose
+    # it.
     if storage.strays is not None:
         problem = f"forward() calls {name} in a thread of its own: call it in forward() itself"
         storage.strays.append(problem)

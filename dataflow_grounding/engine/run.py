@@ -54,7 +54,7 @@ async def keep_on_disk(store: KeyedLog, folder: str) -> NoReturn:
             await asyncio.sleep(SYNC_SECONDS / 10)
             if store.unsynced >= SYNC_LINES:
                 break
-        # before more is put there: another run may be at work in the folder by now
+        # Checked before more is put on disk: another run may be at work in the folder by now.
         check_held(folder)
         with suppress(RuntimeError):  # no thread to be had for now
             await asyncio.to_thread(store.sync)
@@ -177,9 +177,9 @@ class Run:
 
     async def _work_through(self) -> None:
         most = sum(asking.endpoints.most for asking in self._askings.values()) or DEFAULT_WORKERS
-        # as many as may be in flight, and some that are between two requests
+        # as many workers as requests may be in flight, and some for rows between two requests
         count = most + max(8, most // 8)
-        # so large that a slow reply, or a long wait, holds nobody else up
+        # the window is so large that a slow reply, or a long wait, holds no other row up
         self._rows.most_ahead = max(LEAST_WINDOW, WINDOW_PER_WORKER * count)
         self.begun = True
         keep = functools.partial(keep_on_disk, self._kept.replies, self._folder)
@@ -194,7 +194,7 @@ class Run:
         title = " + ".join(step.operator.name for step in self.steps)
         progress = Progress(lambda: self.now(total), title, self.options.progress)
         tasks = [asyncio.create_task(helper) for helper in (*helpers, progress.run())]
-        # a signal comes between any two steps of the loop, which may be asleep: it is to wake it
+        # a signal may come while the loop is asleep, and has to wake it
         interrupt = functools.partial(
             asyncio.get_running_loop().call_soon_threadsafe, self._workers.interrupt
         )
@@ -215,7 +215,7 @@ class Run:
             self._wake()
 
     def _interrupt(self) -> bool:
-        is_first = self.stopped is None  # then what is in flight may finish
+        is_first = self.stopped is None  # the first interrupt lets what is in flight finish
         self.stop(
             Interrupted(
                 "interrupted: every reply so far is kept. Run the same command again to go on"
@@ -302,7 +302,8 @@ class Run:
         # steps are done `again`.
         if isinstance(record, RecordError):
             return Outcome(row.line, None, failures=[(self.steps[0].label, record)])
-        results: list[Result] = [(None, None)] * len(self.steps)  # so while a step isn't done
+        # (None, None) stays for a step that isn't done
+        results: list[Result] = [(None, None)] * len(self.steps)
         first_failed = len(self.steps)
         for level in self._levels:
             # Those before a step that has failed still do their work, for their own files.
@@ -311,7 +312,7 @@ class Run:
             for columns, _ in results:
                 record_so_far = record_so_far.updated(columns or {})
             jobs = [self._annotate(index, place, record_so_far, work) for index in indices]
-            # nearly always it is one, which needs no task
+            # nearly always it is a single step, which needs no task
             results_of_level = [await jobs[0]] if len(jobs) == 1 else await all_done(jobs)
             for index, result in zip(indices, results_of_level, strict=True):
                 results[index] = result
@@ -364,8 +365,8 @@ class Run:
                 operator, record, ask, self._kept.memo, lambda: self._workers.cancelled
             )
         )
-        # Done here, as a streamed record has to be what it would be if the next step read it from a
-        # file. Only a pipeline's records, whose source has its name, have one schema.
+        # Done here, because a streamed record has to be what it would be if the next step read it
+        # from a file. Only a pipeline's records, whose source has its name, have one schema.
         if columns is not None and self.source.name is not None:
             columns = in_one_schema(record, columns)
         return columns, error

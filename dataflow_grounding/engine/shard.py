@@ -75,7 +75,8 @@ def shard_of(row: Row, shard_count: int, image_key: str, image_root: str | None)
     are.
     """
     name = image_id_of(row.data, image_key, image_root) if row.data is not None else None
-    # All pictures of one name outside of the root are in one shard, as they are numbered there.
+    # All pictures of one name outside of the root are in one shard, because they are numbered
+    # there.
     key = f"line {row.line}" if name is None else _NUMBERED.sub("", name)
     digest = blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "little") % shard_count + 1

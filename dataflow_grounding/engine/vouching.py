@@ -43,7 +43,7 @@ class Vouching:
         """
         if trusting:
             vouched.trusted.add(reply_group)
-        vouched.void[reply_group] = mine.void  # which grows where a check fails
+        vouched.void[reply_group] = mine.void  # the list grows when a check fails
 
     def here(self) -> int:
         """Return the byte offset in the store up to which a check that begins now will vouch."""
@@ -81,7 +81,7 @@ class Vouching:
         self.write("finished")
 
     def unclear(self, *, unanswered: bool) -> None:
-        """Note that a check has told nothing, as it was `unanswered` or for another reason."""
+        """Note that a check has told nothing, because it was `unanswered` or for another reason."""
         self._mine.none_open = False
         self._mine.unanswered = unanswered
         self.write("unclear")

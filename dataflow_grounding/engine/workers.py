@@ -38,7 +38,7 @@ class Workers:
         self._tasks: list[asyncio.Task[None]] = []
         # whether they have been cancelled. Until then, a CancelledError is somebody else's.
         self.cancelled = False
-        self._waiting = 0  # how many wait for the machine
+        self._waiting = 0  # how many tasks wait until the machine has room
         # when something last ended in anything but MachineBusy, by the process's clock
         self._went_well = time.monotonic()
 

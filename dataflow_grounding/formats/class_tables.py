@@ -24,7 +24,7 @@ _WAYS = ("class", "phrase", "head", "one")  # of finding an expression's class w
 class Numbers:
     """Gives names numbers from 1, as they come.
 
-    Only their hashes are kept, as there may be millions: two names of one hash would get one
+    Only their hashes are kept, because there may be millions: two names of one hash would get one
     number.
     """
 
@@ -192,7 +192,7 @@ def _is_of_texts(data: object) -> bool:
 
 
 def _refuse_keys_with_two_values(path: str, text: str, key_of: Callable[[str], str]) -> None:
-    # The loaded mapping wouldn't show it, as PyYAML keeps the last of equal keys.
+    # The loaded mapping wouldn't show it, because PyYAML keeps the last of equal keys.
     import yaml
 
     root = yaml.compose(text, yaml.SafeLoader)

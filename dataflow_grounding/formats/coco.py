@@ -71,8 +71,8 @@ CREATE TABLE annotations (id TEXT UNIQUE, image TEXT, crowd INTEGER, item BLOB);
 class CocoFile:
     """A COCO file, read as a whole when it is made, to be asked for each image's annotations.
 
-    Images and annotations are kept in a temporary file of SQLite's, as they may be too many for the
-    memory. Ids are compared as texts.
+    Images and annotations are kept in a temporary file of SQLite's, because they may be too many
+    for the memory. Ids are compared as texts.
 
     Args:
         path: The file.
@@ -609,7 +609,8 @@ def _keys_of_box(phrase: Phrase, number: int) -> dict[str, Any]:
 
 
 def _degrees_of(annotation: Mapping[str, Any]) -> Any:
-    # By which CVAT turns the box; 0 in other tools' files, where the word may mean anything.
+    # The degrees by which CVAT turns the box. They are 0 in other tools' files, where the word may
+    # mean anything.
     attributes = annotation.get("attributes")
     if not isinstance(attributes, Mapping) or "occluded" not in attributes:
         return 0

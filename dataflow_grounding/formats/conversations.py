@@ -196,7 +196,7 @@ class Conversations(Format):
         for phrase in sample.phrases:
             boxes_of.setdefault(phrase.text, []).extend(phrase.boxes)
         turns = self._conversation(sample.size, boxes_of)
-        # what any dialect has; this one takes its columns
+        # the columns of all dialects, of which this one takes its own
         values = {
             "id": str(sample.record.get("image_id") or sample.file_name),
             "image": sample.file_name,
@@ -257,7 +257,8 @@ class Conversations(Format):
     def read(self, path: str, image_root: str) -> Iterator[Line]:
         """Yield a record for each line with a picture; InputError where the picture isn't there.
 
-        Its header is read, as numbers are parts of its sides, or of what it is resized to.
+        The picture's header is read: the numbers of boxes are fractions of its sides, or of the
+        sides that it is resized to.
         """
         for where, line in read_lines(path, self.data_file, self.bad):
             with entry_errors(where, self.bad):
@@ -272,7 +273,7 @@ class Conversations(Format):
                     "height": size[1],
                     "expressions": [],
                 }
-                with object_errors(where, self.bad):
+                with object_errors(where, self.bad):  # a bad answer costs the expressions alone
                     row["expressions"] = self._expressions(line, size)
                 yield self.bad.marked(row)
 

@@ -233,7 +233,7 @@ def _picture_of(name: str, image_root: str) -> str:
 
 
 def _task_xml() -> str:
-    # Other readers of CVAT's XML look for it in front of the images.
+    # Other readers of CVAT's XML look for this in front of the images.
     labels = ""
     for name, (kind, attributes) in _LABELS.items():
         fields = "".join(

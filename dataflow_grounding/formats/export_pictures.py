@@ -158,7 +158,8 @@ class ExportPictures:
         target = self._out.place(name)
         if os.path.lexists(target):
             return name
-        is_here = os.path.exists(picture.path)  # else in a store: no link leads there
+        # otherwise the picture is in a store, and no link leads there
+        is_here = os.path.exists(picture.path)
         if self._images == "link" and header.orientation == 1 and is_here:
             os.symlink(os.path.abspath(picture.path), target)
         else:

@@ -141,7 +141,7 @@ def _of_pictures(
 
 def _folders_of_reports(folder: str, names: Iterable[str]) -> tuple[str, ...]:
     # Folders with copies of pictures that a report shows: `report_files/` with a README.txt, next
-    # to `report.html`. Both are looked up, as a pattern such as `**/*.jpg` doesn't list them.
+    # to `report.html`. Both are looked up, because a pattern such as `**/*.jpg` doesn't list them.
     candidates: set[str] = set()
     for name in names:
         if "_files" not in name:  # of millions of names hardly one has it

@@ -607,7 +607,7 @@ class Yolo(LabelFormat):
             class_number = fields[0]  # perhaps written as 0.0
         elif not mark.is_renamed and self.classes == "class":
             self._renumbered += 1
-        # What is there still is written with the digits that it came with.
+        # A box that wasn't moved is written with the digits that it came with.
         size = source.sample.size
         numbers = [] if mark.is_moved else self.numbers_as_read(fields, mark, size)
         if not numbers:

@@ -55,7 +55,7 @@ _ABSENT = "absent"  # control with the phrases that have neither boxes nor a pla
 _OTHER_SHAPES = ("ellipse", "bitmask", "keypoint", "vector", "video")
 _ODD_POLYGON = "its points, original_width and original_height should be numbers"
 _POLYGON = "polygon"  # begins types of regions that are outlines
-_BRUSH = "brush"  # begins those of pixels, which only go back
+_BRUSH = "brush"  # begins types of regions of pixels, which are only given back as they came
 _AREA_KEYS = ("x", "y", "width", "height", "rotation", "points", "closed", "format", "rle")
 # What the configuration has where there are outlines: the control, and the line before it.
 _POLYGON_CONTROL = """
@@ -185,7 +185,7 @@ class LabelStudio(ReturningFormat):
 
         A box is written as the task's first one: with a text, or with its class as a label. In our
         own tasks, and in tasks without boxes, it is written as in ours. Where boxes are labelled
-        `object`, so is a new one, as the task may have no other label.
+        `object`, so is a new one, because the task may have no other label.
         """
         free_numbers = (n for n in count() if self._taken.isdisjoint((f"p{n}", f"p{n}b0")))
         span_id = f"p{next(free_numbers)}"

@@ -46,7 +46,8 @@ _OUTLINED = ("polygon", *_FOUR_CORNERS)
 # What only X-AnyLabeling has with four corners: LabelMe fails at a rectangle of more than two.
 _OF_X = (_RECTANGLE, "rotation", "quadrilateral")
 _LABELS = "labels"  # folder of the files whose pictures aren't copied
-# In a shape whose phrase isn't its label. Both tools keep keys that they don't know.
+# The key that says where a shape's phrase is if it isn't its label. Both tools keep keys that they
+# don't know.
 _PHRASE_IN = "phrase_in"
 _DESCRIPTION = "description"
 # Keys that are read, or that say nothing of a picture.
@@ -101,7 +102,7 @@ class LabelMe(ReturningFormat):
                 shape.pop("direction", None)
             if shape.get(_MASK) is not None:
                 shape[_MASK] = None
-            if "score" in shape:  # the one that came was of another box
+            if "score" in shape:  # the score that came was that of the box before it changed
                 shape["score"] = mark.score
         if mark.is_renamed:
             shape = _with_words(shape, mark.phrase)

@@ -106,8 +106,8 @@ def _corners_of(mark: Mark) -> Sequence[float]:
 
 
 def _is_as_read(corners: Sequence[float], mark: Mark) -> bool:
-    # Whether corners that were read are those that are there. A box that wasn't moved may have got
-    # an outline from an operator.
+    # Whether the corners that were read are still the mark's. A box that wasn't moved may have got
+    # another outline from an operator.
     if mark.is_moved:
         return False
     if mark.outline is None:

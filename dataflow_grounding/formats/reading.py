@@ -355,7 +355,7 @@ def _count_kinds(key: str, members: Iterable[tarfile.TarInfo]) -> int:
 def _tar_sample(
     where: str, key: str, members: Sequence[tarfile.TarInfo], group: _Members
 ) -> TarSample:
-    # Of members with the same name the last counts.
+    # Of members with the same name, the last one counts.
     sample = TarSample(where, key, {})
     size = 0  # bytes of all members, as they state it
     for member in members:
@@ -620,7 +620,7 @@ def _set_spans(expressions: list[dict[str, Any]], caption: str, passed_over: Cou
         if is_stated[index] and not is_at_span(texts[index], span, caption):
             span = _mended_span(texts[index], span, caption, passed_over)
         elif span is not None and not is_stated[index]:
-            # All are looked for, as they take their places in the caption from each other.
+            # All are looked for, because they take their places in the caption from each other.
             found_spans = found_spans or find_spans(texts, caption)
             span = found_spans[index]
         expression["char_span"] = list(span) if span else None
@@ -713,8 +713,8 @@ def with_sizes(
 ) -> Iterator[dict[str, Any]]:
     """Yield the records; one that states no size gets that of its upright picture.
 
-    A size that a record states stays, as its boxes are in it; `doubts` may compare it with that of
-    the picture.
+    A size that a record states stays, because its boxes are in it; `doubts` may compare it with
+    that of the picture.
     """
     for record in records:
         stated = stated_size(record)

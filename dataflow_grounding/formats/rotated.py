@@ -133,5 +133,5 @@ def _points(outline: Sequence[float]) -> list[complex]:
 
 
 def _cross(one: complex, other: complex) -> float:
-    # Above 0 where the way from one to the other is clockwise, as y grows downwards.
+    # Above 0 where the way from one to the other is clockwise, because y grows downwards.
     return one.real * other.imag - one.imag * other.real

@@ -166,9 +166,9 @@ def from_tao(row: Mapping[str, Any], size: Size) -> tuple[dict[str, Any], list[l
 def _described_regions(
     described: Sequence[Any], labels: list[Label], sizes: PossibleSizes
 ) -> Regions:
-    # 1000 means that size by which more regions match a label's box; the image's if both match
-    # equally many. Raises BrokenRow where no region matches; without labels only if the sizes
-    # differ.
+    # A side of 1000 is that of the size by which more regions match a label's box, and of the
+    # image's if both match equally many. Raises BrokenRow where no region matches; without labels,
+    # only if the sizes differ.
     in_1000 = [_box_in(region, "a region") for region in described]
     best_size: tuple[Any, Any] = sizes.of_image
     best_matches = _label_of_each(in_1000, labels, sizes.of_image)
@@ -198,7 +198,7 @@ def _count_matched(matches: list[int | None]) -> int:
 def _labelled_regions(
     labels: list[Label], sizes: PossibleSizes
 ) -> tuple[Regions, list[list[float]]]:
-    # The regions that the labels make, and the boxes that are left out, as they have no area.
+    # The regions that the labels make, and the boxes that are left out because they have no area.
     regions: list[dict[str, Any]] = []
     without_area = []
     for label in labels:

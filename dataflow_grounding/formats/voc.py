@@ -142,7 +142,7 @@ class Voc(PictureFiles):
             (instance,) = expression["instances"]
             x1, y1, x2, y2 = instance["bbox"]
             read = {"bbox": [max(0.0, x1 - offset), max(0.0, y1 - offset), x2, y2]}
-            if instance["degrees"]:  # it may reach beyond the picture before its turn
+            if instance["degrees"]:  # a box may reach beyond the picture before its turn
                 box = (x1 - offset, y1 - offset, x2, y2)
                 read = turned(box, instance["degrees"], about_middle=True)
             expression["instances"] = [with_item_number(read, instance["item"], expression["text"])]
@@ -190,7 +190,8 @@ def _rotation_in(element: Element) -> Element | None:
 
 
 def _degrees_of(element: Element) -> float:
-    # By which CVAT turns the box. Attributes of other tools may mean anything by the word.
+    # The degrees by which CVAT turns the box. Attributes of other tools may mean anything by the
+    # word.
     rotation = _rotation_in(element)
     try:
         degrees = 0.0 if rotation is None else float(rotation.text or "")

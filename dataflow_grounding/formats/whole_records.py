@@ -235,7 +235,7 @@ def _row(sample: Sample, path: str) -> Any:
 
 def _converter_to(example: Any) -> Callable[[Any], Any]:
     # A function that makes a value of the example's type, or raises an error of Python's. It is
-    # made once for all rows, as there are millions.
+    # made once for all rows, because there are millions.
     if isinstance(example, dict):
         return _object_converter_to(example)
     if isinstance(example, list):

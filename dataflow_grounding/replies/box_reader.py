@@ -331,7 +331,7 @@ class _BoxReader:
         """
         asked = self.format
         if raw.family is None and raw.order is None and not raw.corners:
-            return asked  # as most boxes are
+            return asked  # most boxes are in the format that was asked for
         if raw.family is not None and raw.family != asked.name:
             of_family = known_formats()[raw.family]
             if _reads_tokens_as_asked(asked, of_family):
@@ -535,7 +535,7 @@ def _out_of_scale(corners: Sequence[float], limits: tuple[float, float]) -> bool
     width, height = limits
     are_large = x2 > max(1, _TINY_SHARE * width) and y2 > max(1, _TINY_SHARE * height)
     if are_large and 0 <= x1 <= x2 <= width and 0 <= y1 <= y2 <= height:
-        return False  # as most are, so that none of the rules below has to be tried
+        return False  # nearly every box returns here, and none of the rules below has to be tried
     for limit, first, second in ((width, x1, x2), (height, y1, y2)):
         least, most = min(first, second), max(first, second)
         # 1. Too far beyond an end, or not a number.

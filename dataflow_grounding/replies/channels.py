@@ -215,5 +215,6 @@ def _contents_of_answer_tags(text: str) -> str:
     has_box = any(map(str.isdigit, answer))
     if has_box:
         return f"{answer}\n{after}".strip()
-    # It says that nothing is there: then words before it count, too, as without tags.
+    # The answer says that nothing is there. Then the words before it count as well, as they do
+    # without tags.
     return f"{before}\n{answer}\n{after}".strip()

@@ -441,7 +441,7 @@ class _Reader:
         own_phrase = None if item.id is None else self.phrases.get(item.id)
         things: list[str] | None = self.texts if own_phrase is None else [own_phrase]
         if item.label:
-            things = None  # words may name anything, as the label says what the box is of
+            things = None  # words may name anything, because the label says what the box is of
         changing = self.changing_key(others, len(found.numbers), things)
         if changing is not None:
             raise NoBox(f"{changing[:40]!r} is next to a box, and may change it")

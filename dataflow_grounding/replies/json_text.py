@@ -146,8 +146,8 @@ class _Scanner:
         self.repaired = False  # whether any value wasn't strict JSON
 
     def outermost(self) -> Any:
-        # After one that isn't strict, the others aren't either; and each try that fails takes time,
-        # as the decoder's error counts all lines of the text.
+        # After a value that isn't strict, the others aren't either. Each try that fails takes time,
+        # because the decoder's error counts all lines of the text.
         if not self.repaired:
             try:
                 value, self.at = _STRICT.raw_decode(self.text, self.at)
@@ -253,7 +253,8 @@ class _Scanner:
 
     def string(self, closer: str) -> Any:
         """Read a string up to the quotation mark that ends it. A comma, a bracket or the like comes
-        after that; words come after a mark within the string, which a model forgot to escape.
+        after that mark. A mark with words after it is within the string, and a model forgot to
+        escape it.
         """
         text = self.text
         start = self.at + 1

@@ -124,12 +124,12 @@ def _parse(
     value = strict_json(reply)
     boxes = _boxes_as_asked(value, box_key)
     if boxes:
-        return ParsedReply(boxes)  # as most replies are
+        return ParsedReply(boxes)  # most replies end here
     return parse_any(reply, value, dict(phrases), box_key, to_pixels=to_pixels, list_key=list_key)
 
 
 def _boxes_as_asked(value: Any, box_key: str) -> list[RawBox]:
-    # The short way: none where anything differs from the form that was asked for.
+    # The short way, for a reply in exactly the form that was asked for. Any other gives no boxes.
     if not isinstance(value, dict) or len(value) != 1 or isinstance(value, RepeatedKeys):
         return []
     objects = value.get("objects")
@@ -145,7 +145,7 @@ def _boxes_as_asked(value: Any, box_key: str) -> list[RawBox]:
 
 
 def _box_as_asked(item: Any, box_key: str) -> RawBox | None:
-    if type(item) is not dict:  # nor one that has a key twice
+    if type(item) is not dict:  # RepeatedKeys is a dict, too
         return None
     numbers = item.get(box_key)
     label = item.get("label")

@@ -40,14 +40,14 @@ class Note(NamedTuple):
 class RawBox:
     """A box, a point, or something that is not there, as a reply writes it."""
 
-    # four of a box, two of a point or grid cells, none of what is not there
+    # four for a box, two for a point or for grid cells, none for what is not there
     numbers: tuple[float, ...]
     label: str | None = None
     id: int | None = None
     score: Any = None
     evidence: str | None = None
     order: Order | None = None  # if the names of its numbers settle it
-    family: str | None = None  # of the only one with such tokens
+    family: str | None = None  # the only family that writes such tokens
     corners: bool = False  # whether they are two corners even in a format of a corner and a size
 
 
@@ -74,7 +74,7 @@ class ParsedReply:
 
     boxes: list[RawBox] = field(default_factory=list)
     points: list[RawBox] = field(default_factory=list)
-    # one without a label and an id: all that was asked for
+    # An absence without a label and an id is of all that was asked for.
     absences: list[RawBox] = field(default_factory=list)
     dropped: list[Dropped] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)

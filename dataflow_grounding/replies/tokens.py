@@ -206,7 +206,7 @@ def _tags_of(text: str) -> list[_Tag]:
             raise UnreadableReply(f"more than {_MOST_TAGS} tags", "runaway")
         name = match["bar"] or match["word"] or match["plain"]
         if match["attributes"] and name not in _WITH_ATTRIBUTES:
-            continue  # it stays among the words, where its "<" makes the reply unreadable
+            continue  # the tag stays among the words, where its "<" makes the reply unreadable
         closes = name.startswith("/") or match["side"] == "end"
         name = name.lstrip("/")
         mention = ""
@@ -490,7 +490,6 @@ class _Locations(NamedTuple):
 
 
 def _read_florence(text: str, parsed: ParsedReply) -> list[str]:
-    # Eight tokens after each label are a quadrangle's corners, where they can't be two boxes.
     are_outlines = "<poly>" in text
     text = text.replace("<poly>", "").replace("</poly>", "")
     end = 0
@@ -507,6 +506,8 @@ def _read_florence(text: str, parsed: ParsedReply) -> list[str]:
     if len(rows[-1].numbers) % 4:  # its last box breaks off, or has a token too many
         parsed.truncated = True
         parsed.dropped.append(_no_boxes(rows.pop()))
+    # Eight tokens after each label are the corners of a quadrangle if they go round in order. Those
+    # of two boxes don't.
     are_quadrangles = all(_is_quadrangle(row.numbers) for row in rows)
     for row in rows:
         if are_quadrangles:
@@ -517,7 +518,7 @@ def _read_florence(text: str, parsed: ParsedReply) -> list[str]:
             raise UnreadableReply(_no_boxes(row).reason, "unclear boxes")
         else:
             _add_fours(row, "florence-2", parsed)
-    return []
+    return []  # the words outside the tokens: any other text was refused above
 
 
 def _no_boxes(row: _Locations) -> Dropped:
@@ -525,7 +526,7 @@ def _no_boxes(row: _Locations) -> Dropped:
 
 
 def _is_quadrangle(numbers: Sequence[float]) -> bool:
-    # Its corners go round from the top left, and its diagonals meet in about one middle.
+    # The corners go round from the top left, and the diagonals meet in about one middle.
     if len(numbers) != 8:
         return False
     x1, y1, x2, y2, x3, y3, x4, y4 = numbers
@@ -537,7 +538,8 @@ def _is_quadrangle(numbers: Sequence[float]) -> bool:
 
 
 def _are_boxes(numbers: Sequence[float]) -> bool:
-    # Two corners each; a polygon's don't pass for them, as they go round.
+    # Each four numbers are two corners of a box. The corners of a polygon go round, so they aren't
+    # taken for boxes.
     for i in range(0, len(numbers) - 3, 4):
         x1, y1, x2, y2 = numbers[i : i + 4]
         if x2 <= x1 or y2 <= y1:

@@ -71,7 +71,7 @@ def _without_articles(text: str) -> str:
 
 
 def _but_articles(words: Sequence[str]) -> list[str]:
-    # at the end it is none: "plan A"
+    # an "a" at the end is no article: "plan A"
     return [word for word in words[:-1] if word not in _ARTICLES] + list(words[-1:])
 
 
@@ -90,8 +90,8 @@ def words_of(text: str) -> tuple[str, ...]:
 
 
 def share_a_word(first: str, second: str) -> bool:
-    """Whether two texts have a word in common; also where they can't be compared, as only one has
-    Latin letters.
+    """Whether two texts have a word in common; also where they can't be compared, because only one
+    has Latin letters.
     """
     if bool(re.search("[a-z]", folded(first))) != bool(re.search("[a-z]", folded(second))):
         return True

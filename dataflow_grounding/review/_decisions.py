@@ -190,8 +190,9 @@ class Decisions:
             os.fsync(file)
 
     def _append(self, file: int, who: str, line: Mapping[str, Any]) -> None:
-        # A torn line before it is ended first, so that this one stays whole. What was appended
-        # stays if the process is killed; if the machine loses power, only after `sync`.
+        # If the file ends in a torn line, that is ended first, so that this one stays whole. What
+        # was appended stays if the process is killed. If the machine loses power, it stays only
+        # after `sync`.
         when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         data = dump_line({**line, "who": who, "when": when}).encode()
         size = os.fstat(file).st_size
@@ -247,7 +248,7 @@ class Decisions:
             changes: list[dict[str, Any]] = []
             for wanted in wanted_changes:
                 if wanted.get("fresh") or not wanted.get("id"):
-                    # A deleted expression keeps its id, as an undo may bring it back.
+                    # A deleted expression keeps its id, because an undo may bring it back.
                     id = next_id(record, {**written, **review.outcomes, **current})
                 else:
                     id = str(wanted["id"])
@@ -290,7 +291,7 @@ def _changed_meanwhile(id: str, now: Expression | None, review: RecordReview) ->
 
 def _about_decision(request: Mapping[str, Any]) -> dict[str, Any]:
     # The columns of a decision's line that come after its `changes`. An empty one is left out. Only
-    # an empty comment is kept, as it removes the comment that is there.
+    # an empty comment is kept, because it removes the comment that is there.
     if request.get("action") not in ACTIONS:
         raise InputError(
             f"'action' should be one of {', '.join(ACTIONS)}, not {request.get('action')!r}"

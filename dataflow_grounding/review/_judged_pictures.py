@@ -20,7 +20,7 @@ from dataflow_grounding.review._record_view import file_of_picture
 class JudgedPicture(NamedTuple):
     """A picture as it was when somebody decided on it; None for what isn't known.
 
-    `path` is a digest of the path that its row states, as a path may have a key in it.
+    `path` is a digest of the path that its row states, because a path may have a key in it.
     """
 
     path: str | None = None

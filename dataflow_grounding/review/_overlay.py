@@ -510,7 +510,7 @@ def _reviewed_box(
         bbox = _clipped(id, bbox, size)
     drawn = _drawn_box(old_box, bbox)
     if wanted_box.get("unjudged") is True:
-        # It was shifted, perhaps by a slip: nobody said yet that it is right.
+        # The box was shifted, perhaps by a slip: nobody has said yet that it is right.
         drawn.pop("verified", None)
         drawn.pop("reviewed_by", None)
         return drawn

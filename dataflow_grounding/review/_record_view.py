@@ -61,7 +61,7 @@ _MOST_NAMES = 5000  # that are numbered
 
 
 class PageNames:
-    """Names that a page's records share, numbered as they come, as a number is shorter."""
+    """Names that a page's records share, numbered as they come, because a number is shorter."""
 
     def __init__(self) -> None:
         self.names: list[str] = []

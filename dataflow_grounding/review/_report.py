@@ -91,7 +91,7 @@ def write_report(
         counts.update(changed=written.marked["changed"], failures=failure_kinds.total())
         failed = summary.get("failed")
         if isinstance(failed, int) and failed > 0:
-            # As the run's summary says it: the records shown are those that were done.
+            # Counted as in the run's summary: the records shown are those that were done.
             counts["done"] = counts["images"]
             counts["images"] += failed
         files.write_parts("records", _lines(rank_files, _VIEW_LINE))

@@ -33,7 +33,8 @@ MOST_IN_ONE = 150_000_000
 """Bytes of data and pictures in a single file, which browsers read whole before they show it."""
 COPY_SIDE = 320  # pixels of a small copy's longer side at the most
 COPY_QUALITY = 75  # of a small copy as a JPEG
-# Of a file that is shown itself: decoding twenty of a page takes a moment.
+# The most bytes of a file that is shown itself, without a small copy: decoding twenty files of a
+# page takes a moment.
 MOST_BYTES = 300_000
 MOST_PIXELS = 1_500_000
 _SHOWN_AS_THEY_ARE = ("image/jpeg", "image/png", "image/webp", "image/gif")  # in a page, if small
@@ -230,7 +231,7 @@ class ReportFiles:
             is_kept = not kept.isdisjoint(path_in_folder.parts)
             if is_kept or not _OURS.fullmatch(path_in_folder.as_posix()):
                 continue
-            with suppress(OSError):  # a folder isn't empty, as the user's own files are in it
+            with suppress(OSError):  # a folder isn't empty if the user's own files are in it
                 if path.is_dir():
                     os.rmdir(path)
                 else:
@@ -295,8 +296,8 @@ def link(path: str, folder: str) -> str:
     """Return the address of a picture for a page in `folder`; "" for one the page can't link to.
 
     A page can't link to another machine's file. It doesn't link to a file without the ending of a
-    picture, as a browser could run that. The address is relative where page and picture are in a
-    folder that may be moved as a whole.
+    picture, because a browser could run that. The address is relative where page and picture are in
+    a folder that may be moved as a whole.
     """
     if not (path.lower().endswith(_SHOWN_BY_BROWSERS) and os.path.exists(path)):
         return ""

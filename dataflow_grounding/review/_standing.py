@@ -58,7 +58,7 @@ class Standing:
         for id, outcome in taken:
             outcomes.pop(id, None)  # the latest decision goes to the end
             is_changed = version_of(outcome.after) != version_of(outcome.before)
-            # An undone decision leaves what the pipeline wrote: it is as if nobody had judged it.
+            # An undone decision leaves what the pipeline wrote, as if nobody had judged it.
             is_judged = was_judged(outcome.after) and not line.get("undoes")
             if is_changed or is_judged:
                 outcomes[id] = outcome

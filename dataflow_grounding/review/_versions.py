@@ -66,7 +66,7 @@ Earlier: TypeAlias = "list[tuple[str, Mapping[str, Any]]] | str"
 def steps_of(results: str) -> list[tuple[str, str]]:
     """Return names and files of a run's steps in order.
 
-    Empty where the folder has steps of two scripts, as nothing says which are this run's.
+    Empty where the folder has steps of two scripts, because nothing says which are this run's.
     """
     steps: list[tuple[int, str, str]] = []
     prefixes = set()  # of scripts' files; a spec's run has None
@@ -120,7 +120,7 @@ def changes_view(
     That is `only`, the name of the run that alone has it; or `changes` and the `versions` that
     differ; {} where none does. Versions in which nothing was looked for yet are left out.
     """
-    if isinstance(earlier, str):
+    if isinstance(earlier, str):  # the name of the run that alone has the record
         return {"only": earlier}
     versions: list[tuple[str, View]] = []
     for title, record in earlier:
@@ -128,6 +128,7 @@ def changes_view(
         if _is_comparable(version, view):
             versions.append((title, version))
     versions.append((own_name, view))
+    # What later checks merely confirmed is no difference.
     confirmed = _keys_confirmed([version["expressions"] for _, version in versions])
     changes: list[dict[str, str]] = []
     shown: dict[str, Expressions] = {}
@@ -149,7 +150,7 @@ def changes_view(
 
 def _is_comparable(earlier: View, view: View) -> bool:
     # Like is compared with like. Expressions may also be compared with the regions that they were
-    # made of, as they take their place; captions of regions are shown next to these.
+    # made of, because they take their place. Captions of regions are shown next to these.
     if view["kind"] not in (earlier["kind"], "expressions"):
         return False
     return any(expression["status"] != "pending" for expression in earlier["expressions"])
@@ -235,5 +236,5 @@ def _by_text(expressions: Expressions) -> dict[_TextKey, dict[str, Any]]:
 
 
 def _record_key(record: Mapping[str, Any]) -> int:
-    # A hash in place of the text, as it takes little memory.
+    # A hash in place of the text, because it takes little memory.
     return hash((str(record.get("image_id") or path_of(record)), record.get(ROW_OF_IMAGE) or 1))

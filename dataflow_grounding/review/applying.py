@@ -91,7 +91,8 @@ def _no_decisions(results: str, files: ReviewFiles, refused: list[str]) -> Input
 
 
 def _refuse_overwriting(path: str, out: str | None, files: ReviewFiles) -> None:
-    # The review's own file of reviewed records may be overwritten, as each call writes it again.
+    # The review's own file of reviewed records may be overwritten, because each call writes it
+    # again.
     real_path = os.path.realpath(path)
     if real_path in (os.path.realpath(files.annotations), os.path.realpath(files.decisions)):
         raise InputError(

@@ -136,7 +136,7 @@ def _on_gold(reviewable: Reviewable, gold: str, samples: Iterable[StatedSample])
     shown_with_gold: set[Item] = set()
     for sample in samples:
         if digest in sample.about["gold"]:
-            # drawn as they were then
+            # the items of gold are drawn as they were when the sample was
             shown_with_gold.update(draw_gold_items(answers, sample.items))
     settled = settled_of(reviewable, answers)
     agreements: list[bool | None] = []

@@ -180,7 +180,7 @@ def records_with_keys(
     rows_of_image = NumberTable()
     for line, data in read_unbroken_rows(annotations):
         record = Record(data, tuple(folders), place=line - 1)
-        # gives it its id
+        # `identify` gives the record its id
         identify(record, picture_column(record), image_root=None, rows_of_image=rows_of_image)
         if record.image_id is None:
             yield f"line {line}", record
@@ -212,7 +212,7 @@ def _items_of(
             own_box = (id, index)
             surest, *others = same_thing.get(own_box, [own_box])
             if surest != own_box:
-                continue  # it is judged with the surest box of its thing
+                continue  # the box is judged with the surest one of its thing
             yield Item(
                 record=record_index,
                 id=id,
@@ -485,7 +485,7 @@ class Queue:
         return item.box is None or outcome.boxes_to_draw() > 0
 
     def _is_decided(self, item: Item) -> bool:
-        # All boxes of its thing have to be: a phrase may have come later than the verdict.
+        # All boxes of the thing have to be judged: a phrase may have come later than the verdict.
         others = [item._replace(id=id, box=box) for id, box, _ in item.also]
         return all(map(self._is_deleted_or_judged, (item, *others)))
 
@@ -503,7 +503,8 @@ class Queue:
 
     def _as_reviewers_left(self, item: Item) -> Mapping[str, Any] | None:
         # The box, or the phrase without one: None if it was deleted; empty where nobody decided on
-        # its phrase. A box that was moved as a whole has no `reviewed_by`, as nobody judged it.
+        # its phrase. A box that was moved as a whole has no `reviewed_by`, because nobody judged
+        # it.
         outcome = self._outcome_of(item)
         if outcome is None:
             return {}

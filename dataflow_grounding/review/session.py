@@ -252,8 +252,8 @@ def _add_verdicts(view: dict[str, Any], expression: Expression) -> None:
 
 
 def _number_boxes(boxes: Sequence[dict[str, Any]], outcome: Outcome | None) -> None:
-    # `box` becomes the index of the pipeline's box that each is, or was drawn in place of; one that
-    # a reviewer added gets none.
+    # `box` becomes the index of the pipeline's box that each box is, or was drawn in place of. A
+    # box that a reviewer added gets none.
     if outcome is None:
         for index, box in enumerate(boxes):
             box["box"] = index

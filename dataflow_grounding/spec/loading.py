@@ -97,8 +97,9 @@ def read_spec(
 
 
 def _endpoint_alone(config: Any, known_blocks: Collection[str]) -> Any:
-    # A `vlm` at the top is taken to be that of the first known pipeline's block; all else is left
-    # out.
+    # This is for commands that only ask the endpoint. `data` and `results_dir`, which a run alone
+    # needs, may be missing or unfinished. A `vlm` at the top is taken to be that of the first known
+    # pipeline's block, and everything else is left out then.
     plain: Any = OmegaConf.to_container(config)
     if "vlm" in plain:
         first_block = next(iter(known_blocks))

@@ -35,10 +35,11 @@ def expected(mean: Sequence[float], deviation: Sequence[float]) -> Expected:
 
 # What pictures in general have: things lie anywhere, mostly near the middle, and are of any size.
 ANY = expected((0.5, 0.53, -1.6, 0.0), (0.24, 0.21, 0.8, 0.7))
-# As many boxes do they count as: all for the run's boxes, and these for those of one thing.
+# How many boxes an expectation counts as: ANY for the boxes of a run, and that of the run for the
+# boxes of one thing.
 ANY_BOXES, BOXES_OF_A_THING = 6.0, 4.0
 LEAST_DEVIATION = (0.04, 0.04, 0.2, 0.2)  # no figure is expected more exactly
-# A share of the boxes are slips: as in pictures in general, but wider.
+# This share of the boxes are slips. They lie as in pictures in general, but are spread wider.
 SLIPS = 0.12
 SLIP = expected(ANY.mean, [1.4 * deviation for deviation in ANY.deviation])
 LOG_SLIP, LOG_USUAL = math.log(SLIPS), math.log(1 - SLIPS)

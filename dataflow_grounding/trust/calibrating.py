@@ -258,8 +258,8 @@ class _Asker:
         name = f"{next(self._number)}-{size_text(probe.size)}{next(suffixes)}"
         path = within(folder, name)
         question = await asyncio.to_thread(question_of, probe, stated, limits, path)
-        # A refusal by accident would leave a size out for good, so it takes two; but not where
-        # nothing was answered yet: then it may be no size at all that is refused.
+        # A size is given up after two refusals, because one may be an accident. While nothing was
+        # answered yet, one is enough: the endpoint may refuse every size.
         counts = self.asking.counts
         tries = 2 if counts["answered"] or counts["replayed"] else 1
         refused: RecordError | None = None

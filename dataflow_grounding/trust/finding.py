@@ -123,7 +123,7 @@ class Deciding:
 
         Raises NoFit where they lie on no lines, or are in several formats, and NothingAnswered.
         """
-        # If the first picture is refused, it may be its size: a small one tells.
+        # If the first picture is refused, its size may be the reason. A small picture tells.
         first, small, *others = [reduced_to(size, self.max_side) for size in SIZES]
         why_refused = await self._ask_for([first], stated)
         if why_refused:
@@ -136,7 +136,7 @@ class Deciding:
         await self._ask_for([small, *others], suggested)
         fit = await self._fit_parts(suggested)
         if fit is not None:
-            await self._ask_further(suggested)  # it has to fit these, too
+            await self._ask_further(suggested)  # the format has to fit these pictures, too
             fit = await self._fit_parts(suggested)
         if fit is not None and not self.refused:
             return Decision(fit, self.pictures)
@@ -299,7 +299,8 @@ class _SideLine(NamedTuple):
 
 
 def _side_lines(pictures: Sequence[ProbedPicture], order: Order) -> list[_SideLine] | None:
-    # Two of each picture; None where the answers about any lie on no lines.
+    # There are two lines for each picture. The result is None if the answers about any picture lie
+    # on no lines.
     side_lines: list[_SideLine] = []
     for picture in pictures:
         axis_lines = lines_of([picture], order)

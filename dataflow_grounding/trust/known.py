@@ -49,7 +49,8 @@ class Pace:
         if self.sent < self.next_check:
             return
         begin = max(self._stretch_end, self.sent - self.sent % every)
-        # Not among the first few requests: the check that is made now tells of these.
+        # The next check isn't among the first few requests: the check that is made now tells of
+        # these.
         first = min(AT_THE_END, every // 2) + 1
         self.next_check = begin + random.SystemRandom().randint(first, every)
         self._stretch_end = begin + every
@@ -89,7 +90,7 @@ class Turns:
         while under_way is not my_check:
             if not is_wanted():
                 return
-            # shielded: who waits may be cancelled, but the check is another's
+            # shielded: this waiter may be cancelled, while the check is another's and goes on
             failed = await asyncio.shield(asyncio.wrap_future(under_way))
             if failed is not None:
                 raise copy.copy(failed)
@@ -166,7 +167,7 @@ class Known:
         return self._missed if time.monotonic() - self._missed_at < FRESH else None
 
     def forget_format(self) -> None:
-        """Forget what is known of the format, as boxes come in another one."""
+        """Forget what is known of the format, because boxes come in another one."""
         self.checked_at = -math.inf
         self.probing = None
         self.judge = ReplyJudge(self.judge.asked.format)

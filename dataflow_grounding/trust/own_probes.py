@@ -96,6 +96,8 @@ def _coded_like(
     out = io.BytesIO()
     with PIL.Image.open(io.BytesIO(original)) as picture:
         if suffix == ".jpg":
+            # A file that is larger than the limit is sent as a JPEG in its place (`Image.as_is`).
+            # A JPEG is held to the limit here, so that its rectangles are encoded once, not twice.
             copy.save(out, "JPEG", **_coding_of(picture))
             return out.getvalue() if out.tell() <= max_bytes else encoded(copy, max_bytes)
         # A gray picture's copy stays in color: rectangles are named by their colors.
@@ -108,7 +110,8 @@ def _coded_like(
 
 
 def _coding_of(jpeg: Any) -> dict[str, Any]:
-    # its tables, too: half the time, and the bytes, of the best quality
+    # The copy gets the picture's own tables. That takes half the time and half the bytes of the
+    # best quality.
     return {
         "qtables": jpeg.quantization,
         "subsampling": PIL.JpegImagePlugin.get_sampling(jpeg),

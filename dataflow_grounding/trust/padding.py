@@ -49,7 +49,7 @@ class Shape:
 async def shape_of(ask: AskPadded, size: Size, drawn: Size, box_format: BoxFormat) -> Shape:
     """Find out how elongated pictures of a size are sent; probe pictures are of size `drawn`."""
     unpadded = []
-    for layout in (0, INNER):  # two have to miss: of noise, one does now and then
+    for layout in (0, INNER):  # two pictures have to miss: by noise alone, one does now and then
         picture = await ask(probe_of(drawn, layout), None)
         if not picture.refused and showing_of([picture], box_format).kind != "misses":
             return Shape(size)
@@ -60,8 +60,8 @@ async def shape_of(ask: AskPadded, size: Size, drawn: Size, box_format: BoxForma
             return Shape(size, aspect)
     usual = await ask(probe_of(reduced_to(SIZES[0], max(drawn))), None)
     rectangles = read_in(unpadded, box_format)
-    # Without any answer, or where boxes are wrong in a usual shape too, it isn't the shape: the
-    # standing check says what it is.
+    # If nothing was answered, or boxes are wrong in a usual shape too, the shape isn't the reason.
+    # The standing check says what is.
     if not rectangles.read or showing_of([usual], box_format).kind != "fits":
         return Shape(size)
     return Shape(size, off=rectangles.median_off)

@@ -32,7 +32,8 @@ class Question:
         self.image = image
         self.judged: JudgedReply | None = None  # the last reply that could be read
         self.proven: str | None = None  # the format of the first reply, as the second one proves
-        # The format that replies look like, though the question was asked again, or can't be.
+        # The format that replies look like, though the question was asked again, or can't be asked
+        # again.
         self.looks_like: str | None = None
         self._watch = watch
         self._phrase_by_id: Mapping[int, str] = dict(enumerate(phrases, 1))
@@ -78,7 +79,7 @@ class Question:
         # A first reply that may be in another format is refused: it is asked for again, and the
         # next reply decides what the first one was.
         was_asked_again = self._was_asked_again
-        self._was_asked_again = None  # as it is of this reply alone
+        self._was_asked_again = None  # what it tells holds for this reply alone
         boxes = self._boxes_in(reply)
         if boxes is None:
             return

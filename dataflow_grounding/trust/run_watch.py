@@ -300,7 +300,7 @@ class RunWatch(BoxWatch):
             self.known.pace.next_check = 0
 
     async def _check_now(self, ask: Ask, image: Image, looks_like: str | None = None) -> None:
-        # not wanted if another check is made before its turn comes
+        # The check isn't wanted any more if another one is made before its turn comes.
         checks_before = self.known.checks
         await self._check_if(lambda: self.known.checks == checks_before, ask, image, looks_like)
 

@@ -21,8 +21,8 @@ class DataSet:
     """A data set's pictures, numbered from 0 as they come.
 
     `number_of` has each picture's number by its name; `counts` has by that number how many phrases,
-    or records, it has. `checkpoint` is the folder in which the data set's run remembers pictures;
-    it may be missing.
+    or records, it has. Relative paths are looked for in `folders`. `checkpoint` is the folder in
+    which the data set's run remembers pictures; it may be missing.
     """
 
     def __init__(self, name: str = "") -> None:
