@@ -62,11 +62,12 @@ def joined(folder: str, path: str) -> str:
 
 def folders_in_words(folders: Iterable[str]) -> list[str]:
     """Return folders as a message names them, each once: `./photos/` is `photos`."""
-    names: dict[str, str] = {}  # by the whole path
+    names = []
     for folder in folders:
         name = folder if is_remote(folder) else os.path.normpath(plain_path(folder))
-        names.setdefault(absolute(folder), "the current folder" if name == "." else name)
-    return list(names.values())
+        names.append("the current folder" if name == "." else name)
+    # By what they are called: a run on Ray's workers, which are in other folders, says the same.
+    return list(dict.fromkeys(names))
 
 
 def path_within(path: str, root: str | None) -> str:

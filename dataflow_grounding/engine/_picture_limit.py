@@ -42,10 +42,6 @@ class PictureLimit:
         self._taken = 0  # the most characters of a picture that was answered
         self._has_told = False
 
-    @property
-    def _learnt(self) -> int | None:
-        return self._serving.image_limits.learnt_bytes
-
     def _set(self, learnt: int | None) -> None:
         limits = self._serving.image_limits
         self._serving.image_limits = replace(limits, learnt_bytes=learnt)
@@ -94,12 +90,13 @@ class PictureLimit:
 
     def answered(self, request: Request[Any], by: "StepAsk") -> None:
         """Note the sizes of pictures that were answered, before the reply is stored."""
+        learnt = self._serving.image_limits.learnt_bytes
         for image in request.images:
             if len(request.images) == 1:
                 self._taken = max(self._taken, image.most_characters)
-            if self._learnt != self._kept and image.is_fitted:
-                self._kept = self._learnt
-                line = {"step": by.step, "task": CHECK, "picture_bytes": self._learnt}
+            if learnt != self._kept and image.is_fitted:
+                self._kept = learnt
+                line = {"step": by.step, "task": CHECK, "picture_bytes": learnt}
                 by.store.put(self._key(), line)
 
     def _lower_than(self, lengths: list[int], refusal: PictureTooLarge) -> int:

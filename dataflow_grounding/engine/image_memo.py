@@ -63,6 +63,8 @@ class ImageMemo:
 
     async def fit(self, image: images.Image) -> None:
         """Find the size in which an image has no more bytes than may be sent; it is remembered."""
+        if image.limits.most_base64 is None:
+            return
         key = image.fit_key
         if key is None or key in images.kept_fits:
             return

@@ -66,7 +66,9 @@ def plain_header(data: bytes) -> PlainHeader | None:
             orientation = _orientation_in(segment)
             if orientation is None:
                 return None
-        elif not _is_harmless(marker, segment):  # a second frame or EXIF isn't, either
+        elif marker not in _HARMLESS and not _is_usual(
+            marker, segment
+        ):  # a second frame or EXIF isn't, either
             return None
         offset += 2 + length
     return None
@@ -111,10 +113,10 @@ def _orientation_in(segment: bytes) -> int | None:
     return orientation if orientation in range(1, 9) else None
 
 
-def _is_harmless(marker: int, segment: bytes) -> bool:
+def _is_usual(marker: int, segment: bytes) -> bool:
     if marker == _QUANTIZATION:
         are_whole = len(segment) % _TABLE_BYTES == 0
-        return are_whole and all(number < 16 for number in segment[::_TABLE_BYTES])
+        return are_whole and max(segment[::_TABLE_BYTES], default=0) < 16
     if marker == _JFIF:
         return len(segment) >= _LEAST_JFIF
-    return marker in _HARMLESS
+    return False

@@ -193,7 +193,7 @@ class ImageLimits(SizeLimits):
     picture_bytes: int | None = field(default=None, repr=False)
     learnt_bytes: int | None = field(default=None, repr=False)
 
-    @property
+    @cached_property
     def most_base64(self) -> int | None:
         """The most characters of a picture in base64; None is no limit."""
         return _least(self.picture_bytes, self.learnt_bytes)
@@ -489,11 +489,15 @@ class Image:
 
         The first access may encode the picture a few times; raises what `encoded` does.
         """
+        if self.limits.most_base64 is None:
+            return self.limits
         return self._limits_at(self.steps_to_fit())
 
     @cached_property
     def fit_key(self) -> FitKey | None:
         """What tells its fit from others; None where it is in no size too large."""
+        if self.limits.most_base64 is None:
+            return None
         limits = self.limits.of_file
         if limits.max_bytes == self.limits.max_bytes:
             return None

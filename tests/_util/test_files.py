@@ -276,7 +276,7 @@ JOINED = {
     },
     # what a listing of that folder has, or a name that `within` is given later
     "cli/formats.py": {"name"},
-    "formats/export_folder.py": {"self._only_file or ''"},
+    "formats/export_folder.py": {"self._only_file or ''", "name"},
     "formats/label_files.py": {
         *("label", "folder.spare[0]", "_label_of(image)", "image", "name"),
         *("pictures_name", "labels_name"),

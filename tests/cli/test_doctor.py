@@ -377,7 +377,7 @@ def test_commands_options_and_keys_of_a_spec_are_completed() -> None:
     ("words", "offered"),
     [
         ("export results --format od", ["odvg", "odvg-mmdet", "odvg-tao"]),
-        ("export results --format label", ["label-studio"]),
+        ("export results --format label", ["label-studio", "labelme"]),
         ("import labels --format label", ["label-studio", "labelme"]),
         ("convert labels --from vo", ["voc"]),
         ("convert labels --to kit", ["kitti"]),

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -103,6 +104,8 @@ def place(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> Workplace:
         '{"image": "photo.jpg", "bbox": [[5, 5, 25, 35]]}\n'
     )
     (workplace.folder / "labels" / "a.txt").write_text("Car 0 0 0 5 5 30 40 1 1 1 0 0 0 0\n")
+    workplace.picture("pictures/b.jpg")
+    (workplace.folder / "tasks.json").write_text(json.dumps([rotated_task("b.jpg")]))
     [data] = [block.text for block in blocks() if block.mark == "file: data.yaml"]
     (workplace.folder / "data.yaml").write_text(data, encoding="utf-8")
     monkeypatch.chdir(workplace.folder)
@@ -110,6 +113,21 @@ def place(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> Workplace:
     for name in set(re.findall(r"\$\{oc\.env:(\w+)\}", "".join(block.text for block in SPECS))):
         monkeypatch.setenv(name, KEY)
     return workplace
+
+
+def rotated_task(picture: str) -> dict[str, Any]:
+    """A task of Label Studio's with a box that is turned by 30°."""
+    area = {"x": 30, "y": 20, "width": 40, "height": 20, "rotation": 30}
+    result = {
+        "id": "r1",
+        "type": "rectanglelabels",
+        "from_name": "label",
+        "to_name": "image",
+        "original_width": 64,
+        "original_height": 48,
+        "value": {**area, "rectanglelabels": ["cup"]},
+    }
+    return {"data": {"image": picture}, "annotations": [{"result": [result]}]}
 
 
 @pytest.fixture(scope="module")
