@@ -693,8 +693,10 @@ def _with_outline(
         y1 = min(tops)
         entry["bbox"] = [x1, y1, _sum(max(rights), -x1), _sum(max(bottoms), -y1)]
     box = entry["bbox"]
-    if len(stated) == 1 and is_box(box) and outlines.fits(stated[0], _corners(entry), size):
-        return {**entry, outlines.KEY: stated[0]}
+    if len(stated) == 1 and is_box(box):
+        (bounds,) = all_bounds
+        if outlines.may_be_around(bounds, box_of(_corners(entry)), size):
+            return {**entry, outlines.KEY: stated[0]}
     passed_over[_NO_OUTLINE] += 1
     return entry
 

@@ -50,12 +50,17 @@ def square_pixels(outline: Sequence[float]) -> float:
 def fits(outline: Any, box: Any, size: Size | None) -> bool:
     """Whether something is an outline, and may be that of a box, as far as it is in its picture."""
     try:
-        around, own = bounds(checked(outline, size)), box_of(box)
+        around = bounds(checked(outline, size))
     except BrokenRow:
         return False
+    return may_be_around(around, box_of(box), size)
+
+
+def may_be_around(around: Bbox, box: Bbox, size: Size | None) -> bool:
+    """Whether what is around an outline may be its box, as far as both are in their picture."""
     if size is not None:
-        around, own = clamp(around, size), clamp(own, size)
-    return iou(around, own) >= _FITS
+        around, box = clamp(around, size), clamp(box, size)
+    return iou(around, box) >= _FITS
 
 
 def is_around(box: Bbox, outline: Sequence[float], size: Size) -> bool:
