@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 L = TypeVar("L", bound="SizeLimits")
 N = TypeVar("N", int, float)
+K = TypeVar("K")
+V = TypeVar("V")
 PADDING = (127, 127, 127)  # the grey, in RGB, of what is added next to a picture
 MAX_KEPT_BYTES = 256 * 2**20  # of pictures as sent that `kept_encoded` holds
 MAX_KEPT_FILES = 128 * 2**20  # bytes of remote files that `kept_files` holds
@@ -297,10 +299,14 @@ kept_fits: OrderedDict[FitKey, int] = OrderedDict()
 
 def keep_fit(key: FitKey, steps: int) -> int:
     """Put the steps by which a picture is reduced into `kept_fits`, and return them."""
-    kept_fits[key] = steps
-    while len(kept_fits) > _MOST_KEPT:
-        kept_fits.popitem(last=False)
-    return steps
+    return _keep(kept_fits, key, steps)
+
+
+def _keep(kept: OrderedDict[K, V], key: K, value: V) -> V:
+    kept[key] = value
+    while len(kept) > _MOST_KEPT:
+        kept.popitem(last=False)
+    return value
 
 
 def base64_length(byte_count: float) -> int:
@@ -817,7 +823,4 @@ kept_facts: OrderedDict[ImageFile, ImageFacts] = OrderedDict()
 
 def keep_facts(file: ImageFile, facts: ImageFacts) -> ImageFacts:
     """Put a file's facts into `kept_facts`, and return them."""
-    kept_facts[file] = facts
-    while len(kept_facts) > _MOST_KEPT:
-        kept_facts.popitem(last=False)
-    return facts
+    return _keep(kept_facts, file, facts)
