@@ -68,8 +68,9 @@ class RowWork:
 
     def back_to(self, before: "RowWork") -> None:
         """Forget what was noted and read since, because it comes again. Checks are made once."""
-        for code in self.notes.keys() - OF_CHECKS:
-            self.notes[code] = before.notes[code]
+        of_checks = {code: self.notes[code] for code in self.notes.keys() & OF_CHECKS}
+        self.notes.clear()
+        self.notes.update({**before.notes, **of_checks})
         self.read, self.replayed = before.read, before.replayed
 
 
