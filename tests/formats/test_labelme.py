@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import importlib.util
 import io
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -679,3 +682,71 @@ def test_a_phones_picture_is_labelled_upright(tmp_path: Path) -> None:
         assert data["shapes"][0]["points"] == [[1, 2], [30.5, 40]]
     with PIL.Image.open(tmp_path / "copy/images/a.jpg") as picture:
         assert (picture.size, picture.getexif().get(0x0112, 1)) == ((64, 48), 1)
+
+
+# A program that prints how many shapes LabelMe's own loader finds in files; what it can't read is
+# null. Stand-ins take the place of the window's parts, and of what else isn't installed.
+LABELMES_LOADER = """
+import importlib.abc, importlib.machinery, json, sys
+from unittest.mock import MagicMock
+
+class StandIns(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    def find_spec(self, name, path=None, target=None):
+        if name.startswith("labelme") and not name.endswith(".qt"):
+            return None
+        return importlib.machinery.ModuleSpec(name, self, is_package=True)
+    def create_module(self, spec):
+        module = MagicMock(name=spec.name)
+        module.__path__, module.__spec__, module.__name__ = [], spec, spec.name
+        return module
+    def exec_module(self, module):
+        pass
+
+sys.meta_path.append(StandIns())
+sys.meta_path.insert(0, Qt := StandIns())
+Qt.find_spec = lambda name, path=None, target=None: (
+    StandIns.find_spec(Qt, name) if name.endswith("utils.qt") or name.startswith("PyQt") else None
+)
+from labelme._label_file import read_label_file
+found = {}
+for file in sys.argv[1:]:
+    try:
+        found[file] = len(read_label_file(file).shapes)
+    except Exception:
+        found[file] = None
+print(json.dumps(found))
+"""
+
+
+def shapes_by_labelme(folder: Path) -> dict[str, int | None]:
+    files = sorted(folder.rglob("*.json"))
+    found = subprocess.run(
+        [sys.executable, "-c", LABELMES_LOADER, *map(str, files)],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    by_file: dict[str, int | None] = json.loads(found.splitlines()[-1])
+    return {str(Path(file).relative_to(folder)): count for file, count in by_file.items()}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    importlib.util.find_spec("labelme") is None, reason="needs `pip install --no-deps labelme`"
+)
+def test_labelmes_own_loader_reads_what_is_written(tmp_path: Path) -> None:
+    """It reads the files of others that it read before, and files that are new."""
+    source = written(tmp_path / "source", FILES)
+    succeeds("import", source, "--format", "labelme", "-o", tmp_path / "results")
+    out = tmp_path / "out"
+    succeeds("export", tmp_path / "results", "--format", "labelme", "-o", out)
+    before = shapes_by_labelme(source)
+    assert [*before.values()].count(None) < len(before) / 2
+    assert shapes_by_labelme(out / "images") == before
+    run = tmp_path / "run"
+    run.mkdir()
+    PIL.Image.new("RGB", (64, 48)).save(run / "a.png")
+    mug = {"text": "a red mug", "class": "mug", "instances": [{"bbox": [5, 5, 25, 35]}]}
+    (run / "annotations.jsonl").write_text(json.dumps(record("a.png", (64, 48), [mug])) + "\n")
+    succeeds("export", run, "--format", "labelme", "-o", tmp_path / "new")
+    assert shapes_by_labelme(tmp_path / "new" / "images") == {"a.json": 1}
