@@ -219,13 +219,16 @@ BOXES = {
     "f18": [("Car", 10, 20, 200, 220)],
 }
 LEFT_OUT = {
+    "f10": "values of imagePath, of which only the last part is found",
     "f06": "tasks without an annotation",
     "f07b": "offsets of places in captions that were off, taken from their words",
     "f07c": "offsets of places in captions that were off, taken from their words",
     "f15": "{folder}/labels/a.txt, line 2: ",
 }
 PLACES = {"f07": [18, 25], "f07b": [31, 38], "f07c": [31, 38]}
-PICTURES = {"f10": "../img/a.png", "f12": "a.png"}
+# f10 names ..\img\a.png. Nothing is there, and a.png is next to the file, where X-AnyLabeling looks,
+# too: `import` says so.
+PICTURES = {"f10": "a.png", "f12": "a.png"}
 
 
 @pytest.mark.parametrize("case", cases("file"))

@@ -729,7 +729,7 @@ def _instance(
     instance |= _known(entry["source"], "bbox_id")
     degrees = _degrees_of(entry)
     if degrees and outlines.KEY not in instance:
-        instance |= turned(box_of(bbox), degrees, about_middle=True)
+        instance |= turned(box_of(bbox), degrees, passed_over, about_middle=True)
     score = entry.get("score")
     if is_number(score) and not is_score(score):
         passed_over["scores outside of 0 to 1"] += 1

@@ -205,7 +205,7 @@ class Cvat(ReturningFormat):
             return {}
         if mark.tag == "box":
             box = box_of([float(mark.attrib[name]) for name in _CORNERS])
-            return turned(box, _rotation_of(mark), about_middle=True)
+            return turned(box, _rotation_of(mark), self.passed_over, about_middle=True)
         size = (record["width"], record["height"])
         try:
             if mark.tag == "mask":

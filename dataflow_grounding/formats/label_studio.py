@@ -617,7 +617,7 @@ def _expressions(
             # the expression that it joins stays.
             expression.setdefault("char_span", None)
         if mention.is_box:
-            instance = with_item_number(_instance(mention.region), mention.item, text)
+            instance = with_item_number(_instance(mention.region, passed_over), mention.item, text)
             expression["instances"].append(instance)
     return expressions
 
@@ -777,7 +777,7 @@ def _place_in_caption(
     return [start, start + len(words)]
 
 
-def _instance(part: Mapping[str, Any]) -> dict[str, Any]:
+def _instance(part: Mapping[str, Any], passed_over: Counter[str]) -> dict[str, Any]:
     value = part["value"]
     sides = (part["original_width"], part["original_height"])
     if part.get("image_rotation"):
@@ -793,4 +793,5 @@ def _instance(part: Mapping[str, Any]) -> dict[str, Any]:
     corners = (value["x"], value["y"], value["x"] + value["width"], value["y"] + value["height"])
     bbox = [round(percent * sides[i % 2] / 100, _DECIMALS) for i, percent in enumerate(corners)]
     rotation = value.get("rotation") or 0
-    return {**turned(box_of(bbox), rotation, about_middle=False), "score": score}
+    read = turned(box_of(bbox), rotation, passed_over, about_middle=False)
+    return {**read, "score": score}

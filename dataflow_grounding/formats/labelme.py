@@ -157,6 +157,8 @@ class LabelMe(ReturningFormat):
         self._count_kept(data, _READ_OF_FILE, "files")
         stated = data["imagePath"] or _picture_next_to(file)
         picture, is_by_name = _picture_of(str(stated), os.path.dirname(name), image_root)
+        if is_by_name:
+            self.passed_over["values of imagePath, of which only the last part is found"] += 1
         record = {
             "image_path": picture,
             **sides,

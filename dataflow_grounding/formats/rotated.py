@@ -9,6 +9,7 @@ before its turn, and go on clockwise. Sources: label_studio_sdk/converter/utils.
 
 import cmath
 import math
+from collections import Counter
 from collections.abc import Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
@@ -53,11 +54,14 @@ class Rectangle(NamedTuple):
         ]
 
 
-def turned(box: Bbox, degrees: Any, *, about_middle: bool) -> dict[str, Any]:
+def turned(
+    box: Bbox, degrees: Any, passed_over: Counter[str], *, about_middle: bool
+) -> dict[str, Any]:
     """Return a box that is turned about its middle, or its top left corner, as an instance has it.
 
-    That is the upright box around it, with its corners as the outline. One that isn't turned, or
-    has no area, stays as it is. Raises BrokenRow for degrees of no use.
+    That is the upright box around it, with its corners as the outline; it is counted in
+    `passed_over`. One that isn't turned, or has no area, stays as it is. Raises BrokenRow for
+    degrees of no use.
     """
     if not is_number(degrees) or abs(degrees) > _MOST_DEGREES:
         raise BrokenRow(f"the rotation {degrees!r:.40} should be degrees, from 0 to 360")
@@ -72,6 +76,7 @@ def turned(box: Bbox, degrees: Any, *, about_middle: bool) -> dict[str, Any]:
     outline = []
     for corner in found.corners():
         outline += [round(corner.real, _DECIMALS), round(corner.imag, _DECIMALS)]
+    passed_over["rotated boxes, of which the upright box around and the corners are read"] += 1
     return {"bbox": [*outlines.bounds(outline)], outlines.KEY: outline}
 
 

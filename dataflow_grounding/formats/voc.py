@@ -144,7 +144,7 @@ class Voc(PictureFiles):
             read = {"bbox": [max(0.0, x1 - offset), max(0.0, y1 - offset), x2, y2]}
             if instance["degrees"]:  # a box may reach beyond the picture before its turn
                 box = (x1 - offset, y1 - offset, x2, y2)
-                read = turned(box, instance["degrees"], about_middle=True)
+                read = turned(box, instance["degrees"], self.passed_over, about_middle=True)
             expression["instances"] = [with_item_number(read, instance["item"], expression["text"])]
         picture = _picture_of(first_of_tag.get("filename"), file, name, image_root)
         own = {"offset": offset, "root": dict(root.attrib), "picture": os.path.basename(picture)}

@@ -65,6 +65,18 @@ def test_labelmes_file_without_a_pictures_name_is_of_the_one_next_to_it(
     assert (row["image_path"], boxes_of(row)) == ("a.png", {"cup": [[1, 2, 3, 4]]})
 
 
+def test_a_windows_path_is_read_with_slashes_or_found_by_its_last_part(tmp_path: Path) -> None:
+    """The path: PyTorch-YOLOv3#582."""
+    labelme(tmp_path / "a.json", shape("cup", [[1, 2], [3, 4]]), picture="..\\img\\a.png")
+    labels = find_format("labelme")
+    assert [row["image_path"] for row in read(str(tmp_path), labels)] == ["../img/a.png"]
+    assert labels.passed_over.total() == 0
+    (tmp_path / "a.png").touch()
+    labels = find_format("labelme")
+    assert [row["image_path"] for row in read(str(tmp_path), labels)] == ["a.png"]
+    assert labels.passed_over["values of imagePath, of which only the last part is found"] == 1
+
+
 def test_labelmes_corners_may_be_two_or_four_in_any_order(tmp_path: Path) -> None:
     four = [[30.5, 1], [40, 1], [40, 9.25], [30.5, 9.25]]
     labelme(
