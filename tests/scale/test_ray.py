@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +104,21 @@ def workers_of(driver: subprocess.Popen[str]) -> list[int]:
     ]
 
 
+def a_worker_of(driver: subprocess.Popen[str], enough: Callable[[], bool]) -> int:
+    """One of a driver's workers, as soon as one is at work and there is `enough`.
+
+    Between two pieces of work Ray calls the process something else, so a second look may find none.
+    """
+    found: list[int] = []
+
+    def is_at_work() -> bool:
+        found[:] = workers_of(driver) if enough() else []
+        return bool(found)
+
+    wait_until(is_at_work, driver)
+    return found[0]
+
+
 def of_a_slow_start(line: str) -> bool:
     """Whether a line says only that workers take long to begin, as on a busy machine."""
     return not line.strip() or line.startswith("No worker has begun yet")
@@ -119,12 +134,10 @@ def test_lost_workers_and_a_killed_driver_cost_what_was_in_flight(
     slow.latency = 0.05  # time to strike before it is done
     driver = place.start(*RAY)
     for wanted, how in ((30, signal.SIGKILL), (80, signal.SIGTERM)):
-        wait_until(
-            lambda wanted=wanted: paid(slow) - before > wanted and workers_of(driver), driver
-        )
+        worker = a_worker_of(driver, lambda wanted=wanted: paid(slow) - before > wanted)
         mine = os.getpriority(os.PRIO_PROCESS, 0)  # a worker gives way to nobody else
-        assert os.getpriority(os.PRIO_PROCESS, workers_of(driver)[0]) == mine
-        os.kill(workers_of(driver)[0], how)
+        assert os.getpriority(os.PRIO_PROCESS, worker) == mine
+        os.kill(worker, how)
     wait_until(lambda: paid(slow) - before > 140, driver)
     driver.kill()
     ended(driver)
@@ -226,8 +239,7 @@ def test_what_a_lost_worker_was_granted_counts_in_full(
     slow.latency = 0.2
     received = slow.received
     driver = place.start("--engine", "ray", "--workers", "1", **{"workflow.max_requests": once})
-    wait_until(lambda: slow.received - received > 100 and workers_of(driver), driver)
-    os.kill(workers_of(driver)[0], signal.SIGKILL)
+    os.kill(a_worker_of(driver, lambda: slow.received - received > 100), signal.SIGKILL)
     done = ended(driver)
     assert done.code == 3, done
     assert "What a lost worker was granted counts in full" in done.err
@@ -251,8 +263,7 @@ def test_results_in_a_bucket_are_those_of_a_folder_and_a_lost_worker_costs_what_
         bucket.create_bucket(Bucket=BUCKET)
         place.results = f"s3://{BUCKET}/run"  # type: ignore[assignment]
         driver = place.start("--engine", "ray", "--workers", "1", first=FEW_BLOCKS)
-        wait_until(lambda: paid(slow) - before > 50 and workers_of(driver), driver)
-        os.kill(workers_of(driver)[0], signal.SIGKILL)
+        os.kill(a_worker_of(driver, lambda: paid(slow) - before > 50), signal.SIGKILL)
         done = ended(driver)
         assert done.code == 0, done
         assert 0 < done.summary["requests"] <= slow.received - received
