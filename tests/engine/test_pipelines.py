@@ -229,7 +229,9 @@ def test_all_are_answered_with_hardly_more_requests(
         each.grounder = each.count = type("Nothing", (), {"run": lambda self, storage: None})()  # type: ignore[assignment]
         summary = each.forward()
         assert (summary.done, server.count(200)) == (records, records)
-        assert server.count() <= records * 1.1 + 32, "a tenth more, and the first flight"
+        # 32 places are halved until the server takes as many: 31, 15, 7, 3 and 1 are refused where
+        # it takes one, at most, as those in flight may end first.
+        assert server.count() <= records * 1.1 + 2 * 32, "a tenth more, and the first flights"
 
 
 @pytest.mark.parametrize("narrow_first", [True, False])
