@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import yaml
-from PIL import Image
 
 from dataflow_grounding._util.errors import InputError, SpecError
 from dataflow_grounding.formats import find_format, read, write
 from tests.formats.data import draw, hostile, record
+from tests.support.labelled import Box, Labelled, labelled, saved
 from tests.support.workplace import command
 
 SIZE = (64, 48)
@@ -44,8 +44,7 @@ def texts(rows: list[dict[str, Any]]) -> list[list[tuple[str, list[list[float]]]
 
 
 def coco(folder: Path, **data: Any) -> str:
-    (folder / "instances.json").write_text(json.dumps(data))
-    return str(folder / "instances.json")
+    return str(saved(folder / "instances.json", data))
 
 
 def test_boxes_found_again_have_full_marks(tmp_path: Path) -> None:
@@ -422,13 +421,15 @@ def test_a_broken_coco_file_is_told(text: str, why: str, tmp_path: Path) -> None
     assert str(tmp_path / "x.json") in str(caught.value)
 
 
+def yolo(folder: Path, *lines: str, data: str = "") -> Path:
+    """A folder with one picture, its label file, and a data.yaml of the class cat, or this."""
+    labelled(folder, "yolo", [Labelled("a.png", lines)], classes=["cat"])
+    return saved(folder / "data.yaml", data).parent if data else folder
+
+
 def test_a_bad_line_among_good_ones_is_left_out_and_named(tmp_path: Path) -> None:
     """ultralytics/yolov5 issues 5210 and 1814."""
-    (tmp_path / "labels").mkdir()
-    (tmp_path / "images").mkdir()
-    Image.new("RGB", (64, 48)).save(tmp_path / "images" / "a.png")
-    (tmp_path / "labels" / "a.txt").write_text("0 0.5 0.5 0.1 0.2\n1 1.2 0.5 0.1 0.2\n")
-    (tmp_path / "data.yaml").write_text("names: [a, b]\n")
+    yolo(tmp_path, "0 0.5 0.5 0.1 0.2", "1 1.2 0.5 0.1 0.2", data="names: [a, b]\n")
     arguments = ["import", str(tmp_path), "--format", "yolo", "-o"]
     done = command([*arguments, str(tmp_path / "out")])
     [row] = map(json.loads, (tmp_path / "out/annotations.jsonl").read_text().splitlines())
@@ -486,10 +487,8 @@ def test_two_pictures_of_one_label_file_are_refused(format: str, tmp_path: Path)
 def test_two_pictures_of_one_label_file_both_come_in(
     format: str, label: str, tmp_path: Path
 ) -> None:
-    draw(tmp_path / "images", [said("x", name=name) for name in ("a.jpg", "a.png")])
-    (tmp_path / "labels").mkdir()
-    (tmp_path / "labels/a.txt").write_text(label)
-    (tmp_path / "data.yaml").write_text("names: [cat]")
+    pictures = [Labelled(name, [label]) for name in ("a.jpg", "a.png")]
+    labelled(tmp_path, format, pictures, classes=["cat"])
     rows = list(read(str(tmp_path), format))
     assert [(row["image_path"], row["image_id"]) for row in rows] == [
         ("images/a.jpg", "images/a"),
@@ -525,11 +524,8 @@ def test_kitti_of_the_benchmark(tmp_path: Path) -> None:
     ["[no, off, 007, 1e3]", "{0: no, 1: off, 2: 007, 3: 1e3}", "{3: 1e3, 2: 007, 1: off, 0: no}"],
 )
 def test_names_of_classes_are_as_they_are_written(names: str, tmp_path: Path) -> None:
-    draw(tmp_path / "images", [said("x")])
-    (tmp_path / "labels").mkdir()
-    (tmp_path / "data.yaml").write_text(f"names: {names}\nkpt_shape: null\n")
     lines = [f"{number} .5 .5 .5 .5" for number in range(4)]
-    (tmp_path / "labels/a.txt").write_text("\n".join(lines))
+    yolo(tmp_path, *lines, data=f"names: {names}\nkpt_shape: null\n")
     box = [[16, 12, 48, 36]]
     expected = [[("no", box), ("off", box), ("007", box), ("1e3", box)]]
     assert texts(list(read(str(tmp_path), "yolo"))) == expected
@@ -537,23 +533,18 @@ def test_names_of_classes_are_as_they_are_written(names: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize("names", ["", "abc", "[[a]]", "{1: a}"])
 def test_names_that_are_no_list_are_refused(names: str, tmp_path: Path) -> None:
-    draw(tmp_path / "images", [said("x")])
-    (tmp_path / "labels").mkdir()
-    (tmp_path / "labels/a.txt").write_text("0 .5 .5 .5 .5")
-    (tmp_path / "data.yaml").write_text(f"names: {names}\n")
+    yolo(tmp_path, "0 .5 .5 .5 .5", data=f"names: {names}\n")
     with pytest.raises(InputError, match="has no 'names' of classes 0, 1, 2"):
         list(read(str(tmp_path), "yolo"))
 
 
 @pytest.mark.parametrize("shape", ["[4, 2]", "[2, 3]"])
 def test_of_poses_the_box_is_read(shape: str, tmp_path: Path) -> None:
-    draw(tmp_path / "images", [said("x")])
-    (tmp_path / "labels").mkdir()
-    (tmp_path / "data.yaml").write_text(f"names: [cat]\nkpt_shape: {shape}")
+    data = f"names: [cat]\nkpt_shape: {shape}"
     points = "0 0 0 0 1 1 1 1" if shape == "[4, 2]" else "0 0 2 1 1 2"
-    (tmp_path / "labels/a.txt").write_text(f"0 .5 .5 .5 .5 {points}")
+    yolo(tmp_path, f"0 .5 .5 .5 .5 {points}", data=data)
     assert texts(list(read(str(tmp_path), "yolo"))) == [[("cat", [[16, 12, 48, 36]])]]
-    (tmp_path / "labels/a.txt").write_text("0 .5 .5 .5 .5 .1 .1")
+    yolo(tmp_path, "0 .5 .5 .5 .5 .1 .1", data=data)
     with pytest.raises(
         InputError, match=r"a\.txt, line 1: has 7 fields, a YOLO label of this kpt_shape has 1"
     ):
@@ -561,12 +552,11 @@ def test_of_poses_the_box_is_read(shape: str, tmp_path: Path) -> None:
 
 
 def test_yolo_of_roboflow(tmp_path: Path) -> None:
+    lines = ["1 0.5 0.5 1 0.5 0.25", "1.000000e+00 .5 .5 0 .5", "0 .25 .5 .5 .25 1 1 .5 .75"]
     for split in ("train", "valid"):
-        draw(tmp_path / split / "images", [said("x", name="a.png"), said("x", name="none.png")])
-        (tmp_path / split / "labels").mkdir()
-        (tmp_path / split / "labels" / "a.txt").write_text(
-            "1 0.5 0.5 1 0.5 0.25\n1.000000e+00 .5 .5 0 .5\n0 .25 .5 .5 .25 1 1 .5 .75\n"
-        )
+        yolo(tmp_path / split, *lines)
+        draw(tmp_path / split / "images", [said("x", name="none.png")])
+        (tmp_path / split / "data.yaml").unlink()
         (tmp_path / split / "labels" / "stray.txt").write_text("1 0.5 0.5 1 0.5\n")
     (tmp_path / "data.yaml").write_text(
         "nc: 2\nnames: ['cat', 'red mug']\ntrain: ../train/images\n"
@@ -596,20 +586,17 @@ def test_yolo_of_roboflow(tmp_path: Path) -> None:
 def test_what_is_wrong_in_a_yolo_folder_is_named(
     label: str, names: str | None, why: str, tmp_path: Path
 ) -> None:
-    draw(tmp_path / "images", [said("x")])
-    (tmp_path / "labels").mkdir()
-    (tmp_path / "labels" / "a.txt").write_text(label)
-    if names:
-        (tmp_path / "data.yaml").write_text(names)
+    yolo(tmp_path, label, data=names or "")
+    if names is None:
+        (tmp_path / "data.yaml").unlink()
     done = command(["import", str(tmp_path), "--format", "yolo", "-o", str(tmp_path / "out")])
     assert (done.code, len(done.err.splitlines())) == (2, 1)
     assert why in done.err
 
 
 def test_a_label_without_a_picture_is_named(tmp_path: Path) -> None:
-    draw(tmp_path / "images", [said("x")])
-    (tmp_path / "labels").mkdir()
-    (tmp_path / "labels" / "b.txt").write_text("Car 0 0 0 1 2 3 4\n")
+    labelled(tmp_path, "kitti", [Labelled("a.png", [Box("Car", 1, 2, 3, 4)])])
+    (tmp_path / "labels" / "a.txt").rename(tmp_path / "labels" / "b.txt")
     with pytest.raises(InputError, match=r"b\.txt: no such picture in"):
         list(read(str(tmp_path), "kitti"))
 
@@ -629,24 +616,13 @@ def test_a_label_without_a_picture_is_named(tmp_path: Path) -> None:
 def test_a_value_of_another_kind_is_told_in_one_line(
     tmp_path: Path, format: str, what: str, key: str, value: Any
 ) -> None:
-    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
-    entry = {
-        "id": 1,
-        "image_id": 1,
-        "category_id": 1,
-        "phrase": "a",
-        "bbox": [1, 1, 5, 5],
-        "tokens_positive": [[0, 1]],
-    }
-    image = {"id": 1, "file_name": "a.png", "width": 9, "height": 9, "caption": "a cup"}
-    data: dict[str, Any] = {
-        "images": [image],
-        "annotations": [entry],
-        "categories": [{"id": 1, "name": "a"}],
-    }
+    entry = {"phrase": "a", "bbox": [1, 1, 5, 5], "tokens_positive": [[0, 1]]}
+    path = labelled(tmp_path, "coco", [Labelled("a.png", [entry])], classes=["a"])
+    data = json.loads(path.read_text())
+    data["images"][0]["caption"] = "a cup"
     data[what][0][key] = value
-    (tmp_path / "annotations.json").write_text(json.dumps(data))
-    given = [str(tmp_path / "annotations.json"), "--format", format, "-o", str(tmp_path / "out")]
+    saved(path, data)
+    given = [str(path), "--format", format, "-o", str(tmp_path / "out")]
     done = command(["import", *given, "--image-root", str(tmp_path)])
     if what == "annotations" and key == "image_id":  # it is of another picture
         assert (done.code, "annotations.json: an id" in done.out) == (1, True)

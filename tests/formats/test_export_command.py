@@ -25,6 +25,7 @@ from dataflow_grounding.formats.selection import Selection
 from dataflow_grounding.review.queues import Reviewable
 from dataflow_grounding.review.session import Session
 from tests.formats.data import command, draw, hostile, record, succeeds
+from tests.support.labelled import Box, Labelled, labelled
 
 SIZE = (64, 48)
 ONE = [{"bbox": [1, 2, 30, 40], "score": 0.9}]
@@ -449,14 +450,8 @@ def test_a_class_called_object_comes_in_again(format: str, tmp_path: Path) -> No
 
 @pytest.mark.parametrize(("name", "expected"), [("cat", "cat"), ("object", None)])
 def test_the_only_category_is_a_class(name: str, expected: str | None, tmp_path: Path) -> None:
-    draw(tmp_path, [record("a.jpg", (64, 48), [])])
-    coco = {
-        "images": [{"id": 1, "file_name": "a.jpg", "width": 64, "height": 48}],
-        "categories": [{"id": 7, "name": name}],
-        "annotations": [{"id": 1, "image_id": 1, "category_id": 7, "bbox": [1, 2, 8, 9]}],
-    }
-    (tmp_path / "gold.json").write_text(json.dumps(coco))
-    succeeds("import", tmp_path / "gold.json", "--format", "coco", "-o", tmp_path / "back")
+    gold = labelled(tmp_path, "coco", [Labelled("a.jpg", [Box(name, 1, 2, 9, 11)])], classes=[name])
+    succeeds("import", gold, "--format", "coco", "-o", tmp_path / "back")
     [row] = lines(tmp_path / "back/annotations.jsonl")
     assert [e.get("class") for e in row["expressions"]] == [expected]
     assert (tmp_path / "back/classes.txt").exists() is (expected is not None)
@@ -471,11 +466,8 @@ def test_the_twin_of_a_verified_box_leaves_no_picture_out(tmp_path: Path) -> Non
 
 
 def test_a_background_picture_stays_one(tmp_path: Path) -> None:
-    draw(tmp_path / "yolo/images", [mug("a.jpg"), record("b.jpg", (32, 32), [])])
-    (tmp_path / "yolo/labels").mkdir()
-    (tmp_path / "yolo/labels/a.txt").write_text("0 0.5 0.5 0.5 0.5\n")
-    (tmp_path / "yolo/data.yaml").write_text("names: [cat]\n")
-    there = tmp_path / "yolo"
+    pictures = [Labelled("a.jpg", [Box("cup", 1, 2, 30, 40)]), Labelled("b.jpg", [], (32, 32))]
+    there = labelled(tmp_path / "yolo", "yolo", pictures)
     ways = [
         "yolo",
         "coco",
@@ -497,21 +489,11 @@ def test_a_background_picture_stays_one(tmp_path: Path) -> None:
 
 
 def test_a_picture_of_what_was_left_out_is_no_background(tmp_path: Path) -> None:
-    draw(tmp_path / "kitti/images", [mug("a.jpg"), record("b.jpg", (32, 32), [])])
-    (tmp_path / "kitti/labels").mkdir()
-    numbers = "0 0 0 1 1 9 9 0 0 0 0 0 0 0\n"
-    (tmp_path / "kitti/labels/a.txt").write_text(f"DontCare {numbers}")
-    images = [
-        {"id": n, "file_name": name, "width": 32, "height": 32}
-        for n, name in enumerate(("a.jpg", "b.jpg"))
-    ]
-    crowd = {"id": 1, "image_id": 0, "category_id": 1, "iscrowd": 1, "bbox": [1, 1, 9, 9]}
-    data = {"images": images, "annotations": [crowd], "categories": [{"id": 1, "name": "car"}]}
-    (tmp_path / "kitti/images/coco.json").write_text(json.dumps(data))
-    for format, path in (
-        ("kitti", tmp_path / "kitti"),
-        ("coco", tmp_path / "kitti/images/coco.json"),
-    ):
+    crowd = {"iscrowd": 1, "bbox": [1, 1, 9, 9]}
+    of_a = {"kitti": Box("DontCare", 1, 1, 9, 9), "coco": crowd}
+    for format, entry in of_a.items():
+        pictures = [Labelled("a.jpg", [entry]), Labelled("b.jpg")]
+        path = labelled(tmp_path / format, format, pictures)
         assert [row["background"] for row in read(str(path), format)] == [False, True]
         succeeds("convert", path, "--from", format, "--to", "yolo", "-o", tmp_path / "out" / format)
         assert [one.name for one in (tmp_path / "out" / format / "images").iterdir()] == ["b.jpg"]
@@ -850,14 +832,9 @@ def test_import_makes_a_folder_to_go_on_from(run: Path, tmp_path: Path) -> None:
 
 
 def test_an_import_names_pictures_that_would_share_a_label_file(tmp_path: Path) -> None:
-    images = []
-    for number, name in enumerate(("a.jpg", "a.png", "b.png")):
-        PIL.Image.new("RGB", (40, 30)).save(tmp_path / name)
-        images.append({"id": number, "file_name": name, "width": 40, "height": 30})
-    boxes = [{"id": 1, "image_id": 0, "category_id": 1, "bbox": [1, 1, 20, 20]}]
-    data = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "cat"}]}
-    (tmp_path / "coco.json").write_text(json.dumps(data))
-    done = succeeds("import", tmp_path / "coco.json", "--format", "coco", "-o", tmp_path / "out")
+    pictures = [Labelled("a.jpg", [Box("cup", 1, 1, 20, 20)]), Labelled("a.png"), Labelled("b.png")]
+    path = labelled(tmp_path, "coco", pictures)
+    done = succeeds("import", path, "--format", "coco", "-o", tmp_path / "out")
     assert "label file" in done.out
     assert "1 (a.jpg and a.png)" in done.out
 

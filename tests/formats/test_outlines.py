@@ -15,6 +15,7 @@ from dataflow_grounding.formats import read, write
 from dataflow_grounding.review.queues import Reviewable
 from dataflow_grounding.review.session import Session
 from tests.formats.data import command, succeeds
+from tests.support.labelled import Labelled, labelled, region, saved
 
 WIDTH, HEIGHT = 64, 48
 SIDES = {"width": WIDTH, "height": HEIGHT}
@@ -87,12 +88,6 @@ def exported(tmp_path: Path, pictures: Path) -> Callable[..., dict[str, Any]]:
         return facts
 
     return write_out
-
-
-def saved(path: Path, content: Any) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content if isinstance(content, str) else json.dumps(content))
-    return path
 
 
 def records_of(folder: Path, name: str = "annotations.jsonl") -> list[dict[str, Any]]:
@@ -271,7 +266,7 @@ def test_an_outline_that_was_not_moved_with_its_box_is_lost_which_is_counted(
     if source == "coco":
         imported(saved(tmp_path / "coco.json", one), "coco")
     else:
-        imported(labelme(tmp_path / "a.json", shape("dog", points, "polygon")), "labelme")
+        imported(labelme(tmp_path / "source", shape("dog", points, "polygon")), "labelme")
     assert STALE not in exported(format)["lost"]
     moved_by_hand(tmp_path / "results", int(is_with_it))
     assert (exported(format)["lost"].get(STALE) is None) == is_with_it
@@ -350,10 +345,8 @@ BESIDE_BOXES = "outlines in pictures with a box that has no outline of its size"
 
 
 def yolo(folder: Path, **labels: str) -> Path:
-    saved(folder / "data.yaml", "path: .\ntrain: images\nnames:\n  0: dog\n  1: mug\n")
-    for name, lines in labels.items():
-        saved(folder / "labels" / f"{name}.txt", lines)
-    return folder
+    pictures = [Labelled(f"{name}.png", lines.splitlines()) for name, lines in labels.items()]
+    return labelled(folder, "yolo", pictures, classes=["dog", "mug"], drawn=False)
 
 
 def test_outlines_of_yolo_go_back_where_each_box_has_one(
@@ -509,9 +502,8 @@ def test_a_moved_polygon_of_cvat_is_a_box_with_the_same_attributes(
 # LabelMe
 
 
-def labelme(path: Path, *shapes: dict[str, Any]) -> Path:
-    picture = {"imagePath": "a.png", "imageWidth": WIDTH, "imageHeight": HEIGHT, "imageData": None}
-    return saved(path, {"version": "5.5.0", "flags": {}, "shapes": [*shapes], **picture})
+def labelme(folder: Path, *shapes: dict[str, Any]) -> Path:
+    return labelled(folder, "labelme", [Labelled("a.png", shapes)], drawn=False)
 
 
 def shape(label: str, points: Any, kind: str, **more: Any) -> dict[str, Any]:
@@ -521,7 +513,7 @@ def shape(label: str, points: Any, kind: str, **more: Any) -> dict[str, Any]:
 def test_outlines_of_labelme(tmp_path: Path, imported: Callable[..., dict[str, Any]]) -> None:
     points = [TRIANGLE[at : at + 2] for at in (0, 2, 4)]
     path = labelme(
-        tmp_path / "a.json",
+        tmp_path / "source",
         shape("dog", points, "polygon"),
         shape("mug", [[10, 5], [39, 24]], "mask", mask="AAAA"),
     )
@@ -535,29 +527,14 @@ def test_outlines_of_labelme(tmp_path: Path, imported: Callable[..., dict[str, A
 # Label Studio
 
 
-def region(own_id: str, kind: str, value: dict[str, Any], label: str) -> dict[str, Any]:
-    return {
-        "id": own_id,
-        "from_name": kind,
-        "to_name": "image",
-        "type": f"{kind}labels",
-        "original_width": WIDTH,
-        "original_height": HEIGHT,
-        "image_rotation": 0,
-        "value": {**value, f"{kind}labels": [label]},
-        "origin": "manual",
-    }
-
-
 POINTS = [[10.0, 12.5], [50.0, 12.5], [50.0, 75.0]]
 
 
-def task(*result: dict[str, Any]) -> list[dict[str, Any]]:
-    annotations = [{"id": 5, "completed_by": 1, "result": [*result], "was_cancelled": False}]
-    data = {"image": "/data/local-files/?d=a.png"}
-    return [{"id": 3, "data": data, "annotations": annotations, "predictions": []}]
+def tasks_of(folder: Path, *regions: dict[str, Any]) -> Path:
+    return labelled(folder, "label-studio", [Labelled("a.png", regions)], drawn=False)
 
 
+POLYGON = region("dog", {"points": POINTS, "closed": True}, kind="polygon", id="p")
 BRUSH = {"format": "rle", "rle": [0, 1, 2]}
 
 
@@ -566,11 +543,8 @@ def test_outlines_of_label_studio(
     imported: Callable[..., dict[str, Any]],
     exported: Callable[..., dict[str, Any]],
 ) -> None:
-    tasks = task(
-        region("p", "polygon", {"points": POINTS, "closed": True}, "dog"),
-        region("b", "brush", BRUSH, "mug"),
-    )
-    facts = imported(saved(tmp_path / "tasks.json", tasks), "label-studio", 1)
+    path = tasks_of(tmp_path, POLYGON, region("mug", BRUSH, kind="brush", id="b"))
+    facts = imported(path, "label-studio", 1)
     assert (
         "region b: the outline is of no use (a brush is no polygon)" in facts["bad"]["entries"][0]
     )
@@ -578,7 +552,8 @@ def test_outlines_of_label_studio(
     assert outlines_of(record) == {"dog": [[6.4, 6.0, 32.0, 6.0, 32.0, 36.0]]}
     assert record["skipped_entries"] == 1
     exported("label-studio", "--images", "reference")
-    assert json.loads((tmp_path / "out" / "tasks.json").read_text()) == tasks
+    there = json.loads((tmp_path / "out" / "tasks.json").read_text())
+    assert there == json.loads(path.read_text())
 
 
 def test_what_label_studio_gets_of_outlines(tmp_path: Path, pictures: Path) -> None:
@@ -619,8 +594,7 @@ def test_a_moved_polygon_of_label_studio_is_a_rectangle(
     imported: Callable[..., dict[str, Any]],
     exported: Callable[..., dict[str, Any]],
 ) -> None:
-    tasks = task(region("p", "polygon", {"points": POINTS, "closed": True}, "dog"))
-    imported(saved(tmp_path / "tasks.json", tasks), "label-studio")
+    imported(tasks_of(tmp_path, POLYGON), "label-studio")
 
     def move(boxes: list[Any]) -> None:
         boxes[0]["bbox"] = [16.0, 12.0, 32.0, 24.0]
@@ -696,11 +670,8 @@ def test_shapes_of_cvat_of_no_use_are_left_out_and_counted(
     element: str, why: str, tmp_path: Path, imported: Callable[..., dict[str, Any]]
 ) -> None:
     inside = (element, '<box label="dog" xtl="1" ytl="2" xbr="3" ybr="4"/>')
-    images = [
-        f'<image id="0" name="a.png" width="64" height="48">{each}</image>' for each in inside
-    ]
-    text = f"<annotations>{''.join(images)}</annotations>"
-    facts = imported(saved(tmp_path / "x.xml", text), "cvat", 1)
+    pictures = [Labelled("a.png", [each]) for each in inside]
+    facts = imported(labelled(tmp_path, "cvat", pictures, drawn=False), "cvat", 1)
     assert (facts["bad"]["count"], why in facts["bad"]["entries"][0]) == (1, True), facts
     (record, _) = records_of(tmp_path / "results")
     assert (record["expressions"], record["background"]) == ([], False)
@@ -724,21 +695,24 @@ def test_regions_of_label_studio_of_no_use_are_left_out_and_counted(
     exported: Callable[..., dict[str, Any]],
 ) -> None:
     corners = {"x": 10, "y": 10, "width": 50, "height": 50, "rotation": 0}
-    tasks = task(region("r", kind, value, "dog"), region("s", "rectangle", corners, "mug"))
-    facts = imported(saved(tmp_path / "tasks.json", tasks), "label-studio", 1)
+    dog = region("dog", value, kind=kind, id="r")
+    path = tasks_of(tmp_path, dog, region("mug", corners, id="s"))
+    facts = imported(path, "label-studio", 1)
     assert (facts["bad"]["count"], why in facts["bad"]["entries"][0]) == (1, True), facts
     (record,) = records_of(tmp_path / "results")
     assert [*outlines_of(record)] == ["mug"]
     exported("label-studio", "--images", "reference")
-    assert json.loads((tmp_path / "out" / "tasks.json").read_text()) == tasks
+    there = json.loads((tmp_path / "out" / "tasks.json").read_text())
+    assert there == json.loads(path.read_text())
 
 
 def test_a_picture_whose_only_region_is_of_no_use_is_no_background(
     tmp_path: Path, imported: Callable[..., dict[str, Any]]
 ) -> None:
-    points = [[[1, 2], [3, 4]], POINTS]
-    tasks = [task(region("r", "polygon", {"points": each}, "dog"))[0] for each in points]
-    imported(saved(tmp_path / "tasks.json", tasks), "label-studio", 1)
+    pictures = []
+    for points in ([[1, 2], [3, 4]], POINTS):
+        pictures.append(Labelled("a.png", [region("dog", {"points": points}, kind="polygon")]))
+    imported(labelled(tmp_path, "label-studio", pictures, drawn=False), "label-studio", 1)
     (record, _) = records_of(tmp_path / "results")
     assert (record["expressions"], record["background"]) == ([], False)
 
@@ -746,7 +720,7 @@ def test_a_picture_whose_only_region_is_of_no_use_is_no_background(
 def test_polygons_of_labelme_of_no_use_are_counted(
     tmp_path: Path, imported: Callable[..., dict[str, Any]]
 ) -> None:
-    path = labelme(tmp_path / "a.json", shape("dog", [[1, 1], [9, 9]], "polygon"))
+    path = labelme(tmp_path / "source", shape("dog", [[1, 1], [9, 9]], "polygon"))
     ((what, count),) = imported(path, "labelme")["left_out"].items()
     assert (count, "a polygon of 4 numbers" in what) == (1, True), what
     (record,) = records_of(tmp_path / "results")

@@ -3,144 +3,106 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
-from tests.formats.data import draw, record
-from tests.support.workplace import command
+from tests.formats.data import command, draw, record
+from tests.support.labelled import Labelled, labelled
 
-SIDES = {"width": 64, "height": 48}
 ATTRIBUTE = '<attribute name="phrase">a mug</attribute><attribute name="colour">red</attribute>'
-BOX = f'<box label="car" xtl="1" ytl="2" xbr="{{}}" ybr="4">{ATTRIBUTE}</box>'
-
-
-def coco(folder: Path) -> str:
-    boxes: list[dict[str, Any]] = [
-        {"image_id": 1, "category_id": 7, "bbox": [1, 2, 3, 4], "score": 7},
-        {"image_id": 1, "category_id": 8, "bbox": [1, 2, 3, 4]},
-        {"image_id": 1, "category_id": 7, "bbox": []},
-        {"image_id": 1, "category_id": 7, "bbox": None, "segmentation": [[1, 2, 3, 4, 5, 6]]},
-        {"image_id": 1, "category_id": 7, "bbox": [1, 2, 0, 4], "iscrowd": 0},
-        {"image_id": 1, "category_id": 7, "bbox": [1, 2, 0, 4], "iscrowd": 1},
-        {"image_id": 9, "category_id": 7, "bbox": [1, 2, 3, 4]},
-    ]
-    data = {
-        "images": [{"id": 1, "file_name": "a.png", **SIDES}],
-        "categories": [{"id": 7, "name": "cat"}],
-    }
-    (folder / "x.json").write_text(json.dumps({**data, "annotations": boxes}))
-    return str(folder / "x.json")
-
-
-def label_studio(folder: Path) -> str:
-    task: dict[str, Any] = {"data": {"image": "a.png"}}
-    done: dict[str, Any] = {"result": []}
-    given = [[], [{**done, "was_cancelled": True}], [done, done], [done]]
-    (folder / "x.json").write_text(json.dumps([{**task, "annotations": one} for one in given]))
-    return str(folder / "x.json")
-
-
-def cvat(folder: Path) -> str:
-    inside = BOX.format(3) + BOX.format(1) + '<tag label="night"/>'
-    (folder / "x.xml").write_text(
-        f'<annotations><image name="a.png" width="64" height="48">{inside}</image></annotations>'
-    )
-    return str(folder / "x.xml")
-
-
-def kitti(folder: Path) -> str:
-    draw(folder / "images", [record("a.png", (64, 48), [])])
-    (folder / "labels").mkdir()
-    (folder / "labels/a.txt").write_text("Car 0 0 0 1 2 3 4\nCar 0 0 0 1 2 1 4\n")
-    (folder / "labels/b.txt").write_text("Car 0 0 0 1 2 3 4\n")
-    return str(folder)
-
-
-def yolo(folder: Path) -> str:
-    draw(folder / "images", [record("a.png", (64, 48), [])])
-    (folder / "labels").mkdir()
-    (folder / "labels/a.txt").write_text("0 .5 .5 .5 .5\n0 .5 .5 0 .5\n")
-    for names in (folder / "classes.txt", folder / "labels/classes.txt"):  # no label file
-        names.write_text("car\n")
-    return str(folder)
-
-
+CVAT_BOX = f'<box label="car" xtl="1" ytl="2" xbr="{{}}" ybr="4">{ATTRIBUTE}</box>'
+TASK: dict[str, Any] = {"data": {"image": "a.png"}}
+DONE: dict[str, Any] = {"result": []}
 FLAT = "boxes without an area"
 
 
-@pytest.mark.parametrize(
-    ("make", "records", "left_out"),
-    [
-        (
-            coco,
-            1,
-            {
-                "crowd annotations": 1,
-                "annotations of no image": 1,
-                "annotations without a box": 1,
-                FLAT: 1,
-                "annotations whose category isn't listed, which are read as 'object'": 1,
-                "scores outside of 0 to 1": 1,
-            },
-        ),
-        (
-            label_studio,
-            2,
-            {
-                "tasks without an annotation": 2,
-                "cancelled annotations": 1,
-                "annotations before a task's last one": 1,
-            },
-        ),
-        (
-            cvat,
-            1,
-            {"attributes 'colour', kept for CVAT": 2, "tags 'night', kept for CVAT": 1, FLAT: 1},
-        ),
-        (kitti, 1, {FLAT: 1, "label files without a picture": 1}),
-        (yolo, 1, {FLAT: 1}),
-    ],
-)
-def test_what_is_left_out_is_told(
-    make: Callable[[Path], str], records: int, left_out: dict[str, int], tmp_path: Path
-) -> None:
-    name, path = make.__name__.replace("_", "-"), make(tmp_path)
-    done = command(["import", path, "--format", name, "-o", str(tmp_path / "one"), "--json"])
+class PassedOver(NamedTuple):
+    """Entries of a.png, or what is written in its place, and what an import says of them."""
+
+    entries: list[Any]
+    left_out: dict[str, int]
+    records: int = 1
+    pictures: list[Any] = []
+    files: dict[str, str] = {}
+
+
+PASSED_OVER = {
+    "coco": PassedOver(
+        [
+            {"bbox": [1, 2, 3, 4], "score": 7},
+            {"bbox": [1, 2, 3, 4], "category_id": 8},
+            {"bbox": []},
+            {"bbox": None, "segmentation": [[1, 2, 3, 4, 5, 6]]},
+            {"bbox": [1, 2, 0, 4], "iscrowd": 0},
+            {"bbox": [1, 2, 0, 4], "iscrowd": 1},
+            {"bbox": [1, 2, 3, 4], "image_id": 9},
+        ],
+        {
+            "crowd annotations": 1,
+            "annotations of no image": 1,
+            "annotations without a box": 1,
+            FLAT: 1,
+            "annotations whose category isn't listed, which are read as 'object'": 1,
+            "scores outside of 0 to 1": 1,
+        },
+    ),
+    "label-studio": PassedOver(
+        [],
+        {
+            "tasks without an annotation": 2,
+            "cancelled annotations": 1,
+            "annotations before a task's last one": 1,
+        },
+        2,
+        [
+            {**TASK, "annotations": done}
+            for done in ([], [{**DONE, "was_cancelled": True}], [DONE, DONE], [DONE])
+        ],
+    ),
+    "cvat": PassedOver(
+        [CVAT_BOX.format(3), CVAT_BOX.format(1), '<tag label="night"/>'],
+        {"attributes 'colour', kept for CVAT": 2, "tags 'night', kept for CVAT": 1, FLAT: 1},
+    ),
+    "kitti": PassedOver(
+        ["Car 0 0 0 1 2 3 4", "Car 0 0 0 1 2 1 4"],
+        {FLAT: 1, "label files without a picture": 1},
+        files={"labels/b.txt": "Car 0 0 0 1 2 3 4\n"},
+    ),
+    "yolo": PassedOver(
+        ["0 .5 .5 .5 .5", "0 .5 .5 0 .5"],
+        {FLAT: 1},
+        files={"classes.txt": "car\n", "labels/classes.txt": "car\n"},  # no label file
+    ),
+}
+
+
+@pytest.mark.parametrize("format", PASSED_OVER)
+def test_what_is_left_out_is_told(format: str, tmp_path: Path) -> None:
+    case = PASSED_OVER[format]
+    pictures = case.pictures or [Labelled("a.png", case.entries)]
+    path = labelled(tmp_path / "data", format, pictures)
+    for name, text in case.files.items():
+        (tmp_path / "data" / name).write_text(text)
+    if format == "yolo":
+        (tmp_path / "data/data.yaml").unlink()
+    done = command("import", path, "--format", format, "-o", tmp_path / "one", "--json")
     said = json.loads(done.out)
-    assert (said["records"], said["left_out"]) == (records, left_out)
-    told = command(["import", path, "--format", name, "-o", str(tmp_path / "two")]).out.splitlines()
+    assert (said["records"], said["left_out"]) == (case.records, case.left_out)
+    done = command("import", path, "--format", format, "-o", tmp_path / "two")
+    told = done.out.splitlines()
     assert [line for line in told if line.startswith("not read as they are: ")] == [told[1]]
-    assert all(f"{what} ({count})" in told[1] for what, count in left_out.items())
-    to = [
-        "--from",
-        name,
-        "--to",
-        "tao-refer",
-        "-o",
-        str(tmp_path / "x.jsonl"),
-        "--images",
-        "reference",
-        "--json",
-    ]
-    if name not in ("label-studio",):  # of which nothing is left to write
-        assert json.loads(command(["convert", path, *to]).out)["not_read"] == left_out
+    assert all(f"{what} ({count})" in told[1] for what, count in case.left_out.items())
+    if format != "label-studio":  # of which nothing is left to write
+        to = ("--to", "tao-refer", "-o", tmp_path / "x.jsonl", "--images", "reference", "--json")
+        done = command("convert", path, "--from", format, *to)
+        assert json.loads(done.out)["not_read"] == case.left_out
 
 
 def test_label_studios_other_json_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "x.json").write_text(json.dumps([{"image": "a.png", "id": 1, "label": []}]))
-    done = command(
-        [
-            "import",
-            str(tmp_path / "x.json"),
-            "--format",
-            "label-studio",
-            "-o",
-            str(tmp_path / "out"),
-        ]
-    )
+    path = labelled(tmp_path, "label-studio", [{"image": "a.png", "id": 1, "label": []}])
+    done = command("import", path, "--format", "label-studio", "-o", tmp_path / "out")
     assert (done.code, "as JSON, not as JSON-MIN" in done.err) == (2, True), done.err
 
 
@@ -149,9 +111,7 @@ def test_pictures_without_any_label_file_are_told(tmp_path: Path, format: str) -
     """Each is a background, which is seldom what was meant."""
     (tmp_path / "classes.txt").write_text("cat\n")
     draw(tmp_path / "images", [record(name, (64, 48), []) for name in ("a.png", "b.png")])
-    done = command(
-        ["import", str(tmp_path / "images"), "--format", format, "-o", f"{tmp_path}/out"]
-    )
+    done = command("import", tmp_path / "images", "--format", format, "-o", tmp_path / "out")
     assert done.code == 0, done
     assert (
         f"no label file in {tmp_path}/images: 2 pictures read as backgrounds, without a box. Name the"

@@ -17,6 +17,7 @@ from dataflow_grounding.formats import read, write
 from dataflow_grounding.review.queues import Reviewable
 from dataflow_grounding.review.session import Session
 from tests.formats.data import command, succeeds
+from tests.support.labelled import Box, Labelled, labelled, region, saved
 
 SIZES = [(64, 48), (1242, 375), (300, 900), (37, 1200), (2000, 1999)]
 CLASSES = ("ship", "plane", "large vehicle")
@@ -39,14 +40,13 @@ class Turned(NamedTuple):
     degrees: float
 
     @property
+    def drawn(self) -> Box:
+        x, y = self.x - self.width / 2, self.y - self.height / 2
+        return Box(self.label, x, y, x + self.width, y + self.height, self.degrees)
+
+    @property
     def corners(self) -> Corners:
-        angle = math.radians(self.degrees)
-        corners = []
-        for right, down in ((-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)):
-            dx, dy = right * self.width, down * self.height
-            corners.append(self.x + dx * math.cos(angle) - dy * math.sin(angle))
-            corners.append(self.y + dx * math.sin(angle) + dy * math.cos(angle))
-        return corners
+        return self.drawn.corners
 
     @property
     def box(self) -> list[float]:
@@ -84,112 +84,13 @@ def by_picture(made: list[Turned]) -> Iterator[tuple[str, tuple[int, int], list[
         yield name, of_picture[0].size, of_picture
 
 
-def label_studio(made: list[Turned], folder: Path) -> Path:
-    tasks = []
-    for number, (name, (width, height), of_picture) in enumerate(by_picture(made)):
-        result = []
-        for own_id, one in enumerate(of_picture):
-            value = {
-                "x": one.corners[0] / width * 100,
-                "y": one.corners[1] / height * 100,
-                "width": one.width / width * 100,
-                "height": one.height / height * 100,
-                "rotation": one.degrees,
-            }
-            result.append(region(f"r{own_id}", one.label, (width, height), value))
-        data = {"image": f"/data/local-files/?d={name}"}
-        tasks.append({"id": number, "data": data, "annotations": [{"id": 1, "result": result}]})
-    path = folder / "tasks.json"
-    path.write_text(json.dumps(tasks))
-    return path
-
-
-def region(own_id: str, label: str, size: tuple[int, int], value: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "id": own_id,
-        "from_name": "kind",
-        "to_name": "photo",
-        "type": "rectanglelabels",
-        "original_width": size[0],
-        "original_height": size[1],
-        "image_rotation": 0,
-        "value": {**value, "rectanglelabels": [label]},
-    }
-
-
-def cvat(made: list[Turned], folder: Path) -> Path:
-    lines = ['<?xml version="1.0" encoding="utf-8"?>', "<annotations>", "<version>1.1</version>"]
-    labels = "".join(f"<label><name>{name}</name></label>" for name in CLASSES)
-    lines.append(f"<meta><task><labels>{labels}</labels></task></meta>")
-    for number, (name, (width, height), of_picture) in enumerate(by_picture(made)):
-        lines.append(f'<image id="{number}" name="{name}" width="{width}" height="{height}">')
-        for one in of_picture:
-            x, y = one.x - one.width / 2, one.y - one.height / 2
-            edges = f'xtl="{x!r}" ytl="{y!r}" xbr="{x + one.width!r}" ybr="{y + one.height!r}"'
-            turn = f'rotation="{one.degrees!r}"'
-            lines.append(f'<box label="{one.label}" occluded="0" {edges} {turn} z_order="0"></box>')
-        lines.append("</image>")
-    lines.append("</annotations>")
-    path = folder / "annotations.xml"
-    path.write_text("\n".join(lines) + "\n")
-    return path
-
-
-def labelme(made: list[Turned], folder: Path) -> Path:
-    """As X-AnyLabeling writes them; upright ones as rectangles."""
-    (folder / "labelme").mkdir()
-    for name, (width, height), of_picture in by_picture(made):
-        shapes = []
-        for one in of_picture:
-            points = list(zip(one.corners[::2], one.corners[1::2], strict=True))
-            turn = {"shape_type": "rotation", "direction": math.radians(one.degrees)}
-            if not one.degrees:
-                turn = {"shape_type": "rectangle"}
-            shapes.append({"label": one.label, "points": points, **turn, "attributes": {}})
-        data = {"version": "4.0.2", "flags": {}, "shapes": shapes, "imagePath": name}
-        data |= {"imageData": None, "imageHeight": height, "imageWidth": width}
-        text = json.dumps(data, indent=2) + "\n"
-        (folder / "labelme" / name).with_suffix(".json").write_text(text)
-    return folder / "labelme"
-
-
-def yolo_obb(made: list[Turned], folder: Path) -> Path:
-    def line(one: Turned) -> str:
-        parts = [corner / one.size[i % 2] for i, corner in enumerate(one.corners)]
-        return f"{CLASSES.index(one.label)} {' '.join(f'{part:.7f}' for part in parts)}"
-
-    label_files(made, folder / "yolo" / "labels", line)
-    names = "".join(f"  {number}: {name}\n" for number, name in enumerate(CLASSES))
-    (folder / "yolo" / "data.yaml").write_text(f"path: .\ntrain: images\nnames:\n{names}")
-    return folder / "yolo"
-
-
-def dota(made: list[Turned], folder: Path) -> Path:
-    def line(one: Turned) -> str:
-        corners = " ".join(f"{corner:.2f}" for corner in one.corners)
-        return f"{corners} {one.label.replace(' ', '-')} {len(made) % 2}"
-
-    head = "imagesource:GoogleEarth\ngsd:0.146343590398\n"
-    label_files(made, folder / "dota" / "labelTxt", line, head)
-    return folder / "dota"
-
-
-def label_files(
-    made: list[Turned], folder: Path, line: Callable[[Turned], str], head: str = ""
-) -> None:
-    folder.mkdir(parents=True)
-    for name, _, of_picture in by_picture(made):
-        lines = "".join(f"{line(one)}\n" for one in of_picture)
-        (folder / name).with_suffix(".txt").write_text(head + lines)
-
-
-WRITERS = {
-    "label-studio": label_studio,
-    "cvat": cvat,
-    "labelme": labelme,
-    "yolo-obb": yolo_obb,
-    "dota": dota,
-}
+def source_of(made: list[Turned], format: str, folder: Path) -> Path:
+    """The regions as a tool writes them, without the pictures."""
+    pictures = [
+        Labelled(name, [one.drawn for one in of_picture], size)
+        for name, size, of_picture in by_picture(made)
+    ]
+    return labelled(folder, format, pictures, classes=CLASSES, drawn=False)
 
 
 def content_of(path: Path) -> Any:
@@ -244,11 +145,6 @@ def outlines_in(path: Path, format: str, pictures: Path) -> list[Corners | None]
     return [box.get("outline") for box in boxes_in(path, format, pictures)]
 
 
-def of_one(one: Turned, format: str, folder: Path) -> Path:
-    folder.mkdir(exist_ok=True)
-    return WRITERS[format]([one], folder)
-
-
 # There and back
 
 
@@ -257,7 +153,7 @@ def test_regions_come_in_as_outlines_and_go_back_as_they_were(
     format: str, tmp_path: Path, pictures: Path
 ) -> None:
     made = regions(500)
-    source = WRITERS[format](made, tmp_path)
+    source = source_of(made, format, tmp_path / "in")
     imported(source, format, pictures, tmp_path / "results")
     found = 0
     for record, (name, _, of_picture) in zip(
@@ -284,7 +180,7 @@ def test_regions_come_through_other_formats(
 ) -> None:
     """From Label Studio over all others and back, where they are rotated rectangles again."""
     made = regions(100)
-    source, format = label_studio(made, tmp_path), "label-studio"
+    source, format = source_of(made, "label-studio", tmp_path), "label-studio"
     for number, other in enumerate((*over, "label-studio")):
         out = tmp_path / f"{number} {other}"
         root = ("--image-root", pictures) if number == 0 else ()
@@ -323,7 +219,7 @@ def test_supervision_reads_the_corners_of_yolo_obb(tmp_path: Path, pictures: Pat
     import supervision
 
     made = regions(100)
-    source = label_studio(made, tmp_path)
+    source = source_of(made, "label-studio", tmp_path)
     arguments = ("convert", source, "--from", "label-studio", "--to", "yolo-obb")
     succeeds(*arguments, "-o", tmp_path / "out", "--image-root", pictures)
     folders = [str(tmp_path / "out" / name) for name in ("images", "labels", "data.yaml")]
@@ -357,7 +253,7 @@ def test_a_box_that_a_reviewer_shifts_goes_back_as_a_rotated_one(
     format: str, tmp_path: Path, pictures: Path
 ) -> None:
     results = tmp_path / "results"
-    imported(of_one(SHIP, format, tmp_path / "in"), format, pictures, results)
+    imported(source_of([SHIP], format, tmp_path / "in"), format, pictures, results)
     session = Session(Reviewable(str(results)), "ann")
     number = [bool(row["expressions"]) for row in records_of(results)].index(True)
     (shown,) = session.view(number)["expressions"]
@@ -388,7 +284,7 @@ def test_a_box_that_is_another_one_goes_back_upright(
     format: str, tmp_path: Path, pictures: Path
 ) -> None:
     results, out = tmp_path / "results", tmp_path / "out"
-    imported(of_one(SHIP, format, tmp_path / "in"), format, pictures, results)
+    imported(source_of([SHIP], format, tmp_path / "in"), format, pictures, results)
     moved(results, lambda box: box.update(bbox=[340, 150, 470, 250]))
     facts = exported(results, format, pictures, out)
     assert facts["lost"]["outlines that don't fit their box"] == 1
@@ -411,7 +307,7 @@ def test_an_upright_box_that_gets_an_outline_goes_back_as_a_rotated_one(
     middle = ((x1 + x2) / 2, (y1 + y2) / 2)
     upright = SHIP._replace(x=middle[0], y=middle[1], width=x2 - x1, height=y2 - y1, degrees=0)
     results, out = tmp_path / "results", tmp_path / "out"
-    imported(of_one(upright, format, tmp_path / "in"), format, pictures, results)
+    imported(source_of([upright], format, tmp_path / "in"), format, pictures, results)
     (row,) = [row for row in records_of(results) if row["expressions"]]
     assert "outline" not in instances_of(row)[0]
     moved(results, lambda box: box.update(outline=SHIP.corners))
@@ -480,13 +376,9 @@ def of_cvat(format: str, folder: Path, text: str = "") -> Path:
         path = folder / "p01.xml"
         path.write_text(text or VOC_OF_CVAT)
         return path
-    width, height = SHIP.size
-    image = {"id": 1, "file_name": SHIP.picture, "width": width, "height": height}
-    categories = [{"id": 1, "name": "ship"}]
-    data = {"images": [image], "annotations": [COCO_OF_CVAT], "categories": categories}
-    path = folder / "instances.json"
-    path.write_text(text or json.dumps(data))
-    return path
+    picture = Labelled(SHIP.picture, [COCO_OF_CVAT], SHIP.size)
+    path = labelled(folder, "coco", [picture], classes=["ship"], drawn=False)
+    return saved(path, text) if text else path
 
 
 @pytest.mark.parametrize("format", ["coco", "voc"])
@@ -571,7 +463,7 @@ OBB = {
 
 
 def test_labels_of_ultralytics(tmp_path: Path, pictures: Path) -> None:
-    folder = yolo_obb([], tmp_path)
+    folder = source_of([], "yolo-obb", tmp_path)
     (folder / "labels" / "p01.txt").write_text("".join(f"{line}\n" for line in OBB.values()))
     results, out = tmp_path / "results", tmp_path / "out"
     imported(folder, "yolo-obb", pictures, results)
@@ -603,7 +495,7 @@ gsd:0.146343590398
 
 
 def test_labels_of_dota(tmp_path: Path, pictures: Path) -> None:
-    folder = dota([], tmp_path)
+    folder = source_of([], "dota", tmp_path)
     (folder / "labelTxt" / "p01.txt").write_text(DOTA)
     (folder / "labelTxt" / "p02.txt").write_text("imagesource:GoogleEarth\ngsd:null\n")
     results, out = tmp_path / "results", tmp_path / "out"
@@ -621,7 +513,7 @@ def test_labels_of_dota(tmp_path: Path, pictures: Path) -> None:
 
 def test_a_class_of_dota_is_a_word(tmp_path: Path, pictures: Path) -> None:
     """Of another data set, its name is read from classes.yaml."""
-    source = label_studio([SHIP._replace(label="large vehicle")], tmp_path)
+    source = source_of([SHIP._replace(label="large vehicle")], "label-studio", tmp_path)
     root = ("--image-root", pictures, "--images", "reference")
     arguments = ("convert", source, "--from", "label-studio", "--to", "dota", "-o")
     succeeds(*arguments, tmp_path / "out", *root)
@@ -737,14 +629,12 @@ def test_further_records_of_a_picture_are_added_to_its_label_file(
 # Hostile values
 
 
-def turned_region(**value: Any) -> list[dict[str, Any]]:
+def turned_region(folder: Path, **value: Any) -> Path:
+    """Two regions of Label Studio, of which the first has these values."""
     area = {"x": 20, "y": 20, "width": 20, "height": 10, "rotation": 30, **value}
-    data = {"image": "/data/local-files/?d=p01.png"}
-    good = region(
-        "good", "ship", SIZES[1], {"x": 1, "y": 1, "width": 9, "height": 9, "rotation": 0}
-    )
-    result = [region("r", "ship", SIZES[1], area), good]
-    return [{"data": data, "annotations": [{"id": 1, "result": result}]}]
+    good = {"x": 1, "y": 1, "width": 9, "height": 9, "rotation": 0}
+    regions = [region("ship", area, SIZES[1]), region("ship", good, SIZES[1], id="good")]
+    return labelled(folder, "label-studio", [Labelled("p01.png", regions)], drawn=False)
 
 
 @pytest.mark.parametrize(
@@ -763,8 +653,7 @@ def turned_region(**value: Any) -> list[dict[str, Any]]:
 def test_regions_of_label_studio_of_no_use_are_left_out(
     value: dict[str, Any], why: str, tmp_path: Path, pictures: Path
 ) -> None:
-    path = tmp_path / "tasks.json"
-    path.write_text(json.dumps(turned_region(**value)))
+    path = turned_region(tmp_path, **value)
     facts = imported(path, "label-studio", pictures, tmp_path / "results", 1)
     assert facts["bad"]["count"] == 1
     assert why in facts["bad"]["entries"][0]
@@ -778,7 +667,7 @@ def test_regions_of_label_studio_of_no_use_are_left_out(
 def test_any_degrees_are_those_of_a_turn(
     stated: float, degrees: float, format: str, tmp_path: Path, pictures: Path
 ) -> None:
-    source = of_one(SHIP._replace(degrees=stated), format, tmp_path / "in")
+    source = source_of([SHIP._replace(degrees=stated)], format, tmp_path / "in")
     (outline,) = outlines_in(source, format, pictures)
     assert outline == pytest.approx(SHIP._replace(degrees=degrees).corners, abs=1e-5)
 
@@ -787,14 +676,12 @@ def test_any_degrees_are_those_of_a_turn(
 def test_a_box_that_is_not_turned_has_no_outline(
     degrees: Any, tmp_path: Path, pictures: Path
 ) -> None:
-    path = tmp_path / "tasks.json"
-    path.write_text(json.dumps(turned_region(rotation=degrees)))
+    path = turned_region(tmp_path, rotation=degrees)
     assert outlines_in(path, "label-studio", pictures) == [None, None]
 
 
 def test_a_turned_line_is_a_box_without_an_area(tmp_path: Path, pictures: Path) -> None:
-    path = tmp_path / "tasks.json"
-    path.write_text(json.dumps(turned_region(width=0)))
+    path = turned_region(tmp_path, width=0)
     left_out = imported(path, "label-studio", pictures, tmp_path / "results")["left_out"]
     assert left_out["boxes without an area"] == 1
 
@@ -816,10 +703,9 @@ CORNERS = 'xtl="10" ytl="20" xbr="60" ybr="70"'
 def test_boxes_of_cvat_of_no_use_are_left_out(
     attributes: str, why: str, tmp_path: Path, pictures: Path
 ) -> None:
-    boxes = f'<box label="ship" {attributes}/><box label="ship" {CORNERS}/>'
-    image = f'<image id="0" name="p01.png" width="1242" height="375">{boxes}</image>'
-    (tmp_path / "a.xml").write_text(f"<annotations>{image}</annotations>")
-    facts = imported(tmp_path / "a.xml", "cvat", pictures, tmp_path / "results", 1)
+    boxes = [f'<box label="ship" {each}/>' for each in (attributes, CORNERS)]
+    path = labelled(tmp_path, "cvat", [Labelled("p01.png", boxes, SIZES[1])], drawn=False)
+    facts = imported(path, "cvat", pictures, tmp_path / "results", 1)
     assert facts["bad"]["count"] == 1
     assert why in facts["bad"]["entries"][0]
 
@@ -844,7 +730,7 @@ GOOD = "0 0.1 0.1 0.3 0.1 0.3 0.3 0.1 0.3"
 def test_lines_of_yolo_obb_of_no_use_are_left_out(
     line: str, why: str, tmp_path: Path, pictures: Path
 ) -> None:
-    folder = yolo_obb([], tmp_path)
+    folder = source_of([], "yolo-obb", tmp_path)
     (folder / "labels" / "p01.txt").write_text(f"{GOOD}\n{line}\n")
     facts = imported(folder, "yolo-obb", pictures, tmp_path / "results", 1)
     assert facts["bad"]["count"] == 1
@@ -868,7 +754,7 @@ def test_lines_of_yolo_obb_of_no_use_are_left_out(
 def test_lines_of_dota_of_no_use_are_left_out(
     line: str, why: str, tmp_path: Path, pictures: Path
 ) -> None:
-    folder = dota([], tmp_path)
+    folder = source_of([], "dota", tmp_path)
     (folder / "labelTxt" / "p01.txt").write_text(f"10 20 60 25 58 70 8 65 ship 0\n{line}\n")
     facts = imported(folder, "dota", pictures, tmp_path / "results", 1)
     assert facts["bad"]["count"] == 1

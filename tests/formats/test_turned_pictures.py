@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import PIL.Image
 import PIL.ImageDraw
@@ -13,6 +11,7 @@ import PIL.ImageOps
 import pytest
 
 from tests.formats.data import command, record, succeeds
+from tests.support.labelled import Box, Labelled, labelled
 from tests.support.opened import opened
 
 STORED, UPRIGHT = (64, 48), (48, 64)
@@ -113,65 +112,17 @@ def test_an_outline_is_of_the_upright_picture_too(format: str, run: Path, tmp_pa
     assert (back["width"], back["height"]) == UPRIGHT
 
 
-def coco(size: tuple[int, int], box: list[int]) -> Any:
-    x1, y1, x2, y2 = box
-    image = {"file_name": "a.jpg", "width": size[0], "height": size[1]}
-    label = {"image_id": 1, "category_id": 1, "bbox": [x1, y1, x2 - x1, y2 - y1]}
-    other = {"id": 2, "file_name": "b.jpg", "width": STORED[0], "height": STORED[1]}
-    return {
-        "images": [{"id": 1, **image}, other],
-        "annotations": [{"id": 1, **label}, {"id": 2, **label, "image_id": 2}],
-        "categories": [{"id": 1, "name": "mug"}],
-    }
-
-
-def labelme(size: tuple[int, int], box: list[int]) -> Any:
-    shape = {"label": "mug", "shape_type": "rectangle", "points": [box[:2], box[2:]]}
-    sides = {"imageWidth": size[0], "imageHeight": size[1]}
-    return {"shapes": [shape], "imagePath": "a.jpg", **sides}
-
-
-def label_studio(size: tuple[int, int], box: list[int]) -> Any:
-    (x1, y1, x2, y2), (width, height) = box, size
-    area = {"x": 100 * x1 / width, "y": 100 * y1 / height}
-    area |= {"width": 100 * (x2 - x1) / width, "height": 100 * (y2 - y1) / height}
-    region = {"id": "r", "from_name": "label", "to_name": "image", "type": "rectanglelabels"}
-    region |= {"original_width": width, "original_height": height}
-    region |= {"value": {**area, "rectanglelabels": ["mug"]}}
-    other = {"data": {"image": "b.jpg"}, "annotations": [{"result": [region]}]}
-    return [{"data": {"image": "a.jpg"}, "annotations": [{"result": [region]}]}, other]
-
-
-def cvat(size: tuple[int, int], box: list[int]) -> Any:
-    names = zip(("xtl", "ytl", "xbr", "ybr"), box, strict=True)
-    corners = " ".join(f'{name}="{edge}"' for name, edge in names)
-    head = f'width="{size[0]}" height="{size[1]}"'
-    images = "".join(
-        f'<image id="0" name="{name}.jpg" {head}><box label="mug" {corners}/></image>'
-        for name in "ab"
-    )
-    return f"<annotations>{images}</annotations>"
-
-
-Maker = Callable[[tuple[int, int], list[int]], Any]
-
-
-@pytest.mark.parametrize("maker", [coco, labelme, label_studio, cvat])
+@pytest.mark.parametrize("format", ["coco", "labelme", "label-studio", "cvat"])
 @pytest.mark.parametrize("verb", ["import", "convert"])
 def test_labels_of_the_picture_as_stored_are_left_out_with_the_line_that_helps(
-    maker: Maker, verb: str, tmp_path: Path
+    format: str, verb: str, tmp_path: Path
 ) -> None:
     data, out = tmp_path / "data", tmp_path / "out"
     photo(data / "a.jpg")
     photo(data / "b.jpg", orientation=1)  # whose labels are right
     seen = red_box(data / "a.jpg", as_shown=False)
-    said = maker(STORED, seen)
-    source = data / ("x.xml" if maker is cvat else "x.json")
-    source.write_text(said if isinstance(said, str) else json.dumps(said))
-    if maker is labelme:
-        (data / "y.json").write_text(json.dumps({**said, "imagePath": "b.jpg"}))
-    path = data if maker is labelme else source
-    format = maker.__name__.replace("_", "-")
+    pictures = [Labelled(name, [Box("mug", *seen)], STORED) for name in ("a.jpg", "b.jpg")]
+    path = labelled(data, format, pictures, classes=["mug"], drawn=False)
     arguments = [path, "--format" if verb == "import" else "--from", format, "-o", out]
     more = ["--to", "tao", "--images", "reference"] if verb == "convert" else []
     done = command(verb, *arguments, *more, "--image-root", data)
@@ -190,10 +141,7 @@ def test_labels_of_the_picture_as_stored_are_left_out_with_the_line_that_helps(
 def test_an_import_opens_each_picture_once(name: str, tmp_path: Path) -> None:
     """Both for its orientation and for its size."""
     PIL.Image.new("RGB", UPRIGHT).save(tmp_path / name)
-    image = {"id": 1, "file_name": name, "width": UPRIGHT[0], "height": UPRIGHT[1]}
-    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [10, 6, 24, 14]}
-    coco = {"images": [image], "annotations": [box], "categories": [{"id": 1, "name": "mug"}]}
-    (tmp_path / "coco.json").write_text(json.dumps(coco))
+    path = labelled(tmp_path, "coco", [Labelled(name, [Box("cup", *BOX)], UPRIGHT)], drawn=False)
     with opened() as times:
-        succeeds("import", tmp_path / "coco.json", "--format", "coco", "-o", tmp_path / "back")
+        succeeds("import", path, "--format", "coco", "-o", tmp_path / "back")
     assert times[name] == 1
