@@ -31,7 +31,7 @@ FLAGS += ["--renderer-process-limit=1", f"--disable-features={','.join(NEEDLESS)
 FLAGS += ["--disable-site-isolation-trials"]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Any]:
     sync_api = pytest.importorskip(
         "playwright.sync_api", reason="needs playwright: pip install playwright"
@@ -54,7 +54,7 @@ def expect() -> Any:
     return pytest.importorskip("playwright.sync_api").expect
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def new_page(browser: Any) -> Iterator[Callable[..., Any]]:
     """Opens a page of its own, in a context that pages of the same options share.
 

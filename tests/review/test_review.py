@@ -17,7 +17,8 @@ from urllib.request import Request, urlopen
 import pytest
 from PIL import Image
 
-from tests.support.workplace import HANGING, command, process
+from tests.support.forking import Forked
+from tests.support.workplace import HANGING, command
 
 pytestmark = pytest.mark.slow
 
@@ -98,8 +99,7 @@ def decisions(results: Path) -> list[dict[str, Any]]:
 
 class Server:
     def __init__(self, results: Path, *options: str) -> None:
-        self.process = process(["review", str(results), "--no-open", *options])
-        assert self.process.stdout
+        self.process = Forked(["review", str(results), "--no-open", *options])
         self.address = self.process.stdout.readline().strip()
         self.origin = self.address.rsplit("/", 2)[0]
 

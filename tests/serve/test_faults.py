@@ -238,7 +238,6 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path: Path, variables: dict[str, Any])
             thread.start()
             wait_until(lambda: len(endpoint.requests) > 0)
             served.process.send_signal(signal.SIGINT)
-            assert served.process.stderr is not None
             while "Finishing" not in served.process.stderr.readline():
                 pass
             code, _ = served.end()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +13,7 @@ from urllib.request import Request, urlopen
 
 from dataflow_grounding.testing import LoopbackServer
 from dataflow_grounding.testing.answers import asks_for_rectangles
-from tests.support.workplace import MAIN, REPOSITORY
+from tests.support.forking import Forked
 
 SECONDS = 60
 
@@ -40,15 +38,8 @@ class Served:
     def __init__(self, folder: Path, *arguments: str, **variables: str) -> None:
         inherited = {name: value for name, value in os.environ.items() if name[:3] != "DF_"}
         cache = {"XDG_CACHE_HOME": str(folder / "cache"), "HOME": str(folder)}
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", MAIN, "serve", "--port", "0", *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=folder,
-            env={**inherited, **cache, "PYTHONPATH": str(REPOSITORY), **variables},
-        )
-        assert self.process.stdout is not None
+        line = ["serve", "--port", "0", *arguments]
+        self.process = Forked(line, folder, {**inherited, **cache, **variables})
         self.address = self.process.stdout.readline().strip()
         assert self.address.startswith("http://"), self.process.communicate()[1]
 
