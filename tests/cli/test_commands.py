@@ -166,10 +166,8 @@ def test_text_that_standard_output_can_not_encode_is_written_escaped(tmp_path: P
     assert (done.code, done.out) == (0, "\\u65e5/image_grounding.yaml\n"), done
 
 
-@pytest.mark.slow
 def test_debug_shows_where() -> None:
-    running = process(["--debug", "generate", "-e", "no.yaml"])
-    done = ended(running)
+    done = command(["--debug", "generate", "-e", "no.yaml"])
     assert done.code == 2
     assert "Traceback" in done.err
     assert "no spec file no.yaml" in done.err
@@ -260,6 +258,6 @@ def test_messages_go_to_stderr_and_data_to_stdout(workplace: Workplace) -> None:
         assert (done.code, done.out) == (0, "")
         assert "2 images: 2 done, 0 failed" in done.err
         assert "\x1b" not in done.err, "no control characters where there is no terminal"
-        quiet = ended(workplace.start(**settings))
+        quiet = workplace.run(**settings)
     assert json.loads(quiet.out)["already_complete"] is True
     assert quiet.err == ""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import re
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from typing import Any
 import pytest
 
 from dataflow_grounding import Serving
+from dataflow_grounding.cli.main import main
 from dataflow_grounding.jobs.diagnosis import endpoint_of
 from dataflow_grounding.tasks import Request
 from dataflow_grounding.testing import (
@@ -352,17 +356,40 @@ def test_completion_scripts(shell: str) -> None:
     assert ("compopt -o nospace" in done.out) == (shell == "bash")
 
 
-def completed(words: str) -> list[str]:
-    """What the shell offers for the last of some words, as its completion script asks."""
+Completed = Callable[[str], list[str]]
+
+
+def asked_by_a_shell(words: str) -> dict[str, str]:
+    """The variables in which a shell's completion script asks for the last of some words."""
     asked = {"COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
-    done = ended(process([], env={**asked, "_DATAFLOWGROUNDING_COMPLETE": "bash_complete"}))
-    assert done.err == ""
-    return [word.removeprefix("plain,") for word in done.out.split()]
+    return {**asked, "_DATAFLOWGROUNDING_COMPLETE": "bash_complete"}
+
+
+@pytest.fixture
+def completed(monkeypatch: pytest.MonkeyPatch) -> Completed:
+    """What is offered for the last of some words."""
+
+    monkeypatch.setattr("sys.argv", ["dataflowgrounding"])
+
+    def offered(words: str) -> list[str]:
+        for name, value in asked_by_a_shell(words).items():
+            monkeypatch.setenv(name, value)
+        out = io.TextIOWrapper(io.BytesIO(), "utf-8")  # click writes bytes
+        with contextlib.redirect_stdout(out), pytest.raises(SystemExit):
+            main()
+        out.seek(0)
+        return [word.removeprefix("plain,") for word in out.read().split()]
+
+    return offered
 
 
 @pytest.mark.slow
-def test_commands_options_and_keys_of_a_spec_are_completed() -> None:
-    assert completed("dataflowgrounding est") == ["estimate"]
+def test_a_shell_gets_what_is_offered_alone() -> None:
+    done = ended(process([], env=asked_by_a_shell("dataflowgrounding est")))
+    assert (done.out, done.err) == ("plain,estimate\n", "")
+
+
+def test_commands_options_and_keys_of_a_spec_are_completed(completed: Completed) -> None:
     assert completed("dataflowgrounding nothing --pi") == []
     assert "--pilot" in completed("dataflowgrounding generate --pi")
     keys = completed("dataflowgrounding generate image_grounding.workflow.max_w")
@@ -372,7 +399,6 @@ def test_commands_options_and_keys_of_a_spec_are_completed() -> None:
     assert not any("samples" in key for key in keys)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "offered"),
     [
@@ -388,12 +414,13 @@ def test_commands_options_and_keys_of_a_spec_are_completed() -> None:
         ("generate -e my_sp", ["file,my_sp"]),
     ],
 )
-def test_formats_names_and_paths_are_completed(words: str, offered: list[str]) -> None:
+def test_formats_names_and_paths_are_completed(
+    words: str, offered: list[str], completed: Completed
+) -> None:
     assert completed(f"dataflowgrounding {words}") == offered
 
 
-@pytest.mark.slow
-def test_only_keys_that_the_spec_takes_are_completed(tmp_path: Path) -> None:
+def test_only_keys_that_the_spec_takes_are_completed(tmp_path: Path, completed: Completed) -> None:
     def keys(spec: str, begun: str) -> list[str]:
         (tmp_path / "spec.yaml").write_text(spec)
         return completed(f"dataflowgrounding generate -e {tmp_path}/spec.yaml {begun}")

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support.workplace import HANGING, command
+from dataflow_grounding.jobs.diagnosis import NAMES
+from tests.support.workplace import Done, command, one_after_another
 
 pytestmark = pytest.mark.slow
 
@@ -77,63 +75,39 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("DF_")}
-    paths = [str(folder), str(ROOT), os.environ.get("PYTHONPATH", "")]
-    environment["PYTHONPATH"] = os.pathsep.join(paths)
-    return subprocess.run(
-        [sys.executable, "-m", "dataflow_grounding", *arguments],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=HANGING,
-    )
+def run(folder: Path, *lines: str) -> list[Done]:
+    """How command lines end, one after another in a process that has the package."""
+    environment = {**dict.fromkeys(NAMES, ""), "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
+    return one_after_another(map(str.split, lines), env=environment, cwd=folder)
 
 
 def test_a_command(folder: Path) -> None:
-    assert run(folder, "greet").stdout == "good day\n"
-    broken = run(folder, "broken")
-    assert broken.returncode == 2
-    assert "'broken': brought:NUMBER of another package is no click command" in broken.stderr
+    greeted, broken = run(folder, "greet", "broken")
+    assert greeted.out == "good day\n"
+    assert broken.code == 2
+    assert "'broken': brought:NUMBER of another package is no click command" in broken.err
     (folder / "brought-1.dist-info" / "entry_points.txt").write_text(
         "[dataflow_grounding.commands]\ngreet = brought:greet\n"
     )
-    shown = run(folder, "--help").stdout
-    assert "Commands of other packages:" in shown
-    assert "Say good day." in shown
+    [shown] = run(folder, "--help")
+    assert "Commands of other packages:" in shown.out
+    assert "Say good day." in shown.out
 
 
-def test_a_serving_and_a_format(folder: Path) -> None:
+def test_a_serving_a_format_and_a_store(folder: Path) -> None:
     assert command(["init", str(folder / "mine")]).code == 0
-    asked = run(
+    spec = "-e mine/image_grounding.yaml"
+    asked, wrong, made, exported, stored = run(
         folder,
-        "check",
-        "-e",
-        "mine/image_grounding.yaml",
-        "image_grounding.vlm.backend=always_none",
+        f"check {spec} image_grounding.vlm.backend=always_none",
+        f"generate {spec} image_grounding.vlm.backend=x",
+        f"generate {spec} --no-progress --json",
+        "export mine/results/image_grounding --format ours -o out",
+        f"check {spec} image_grounding.data.input_jsonl=shelf://captions.jsonl",
     )
-    assert "A run asks none" in asked.stdout, asked
-    wrong = run(
-        folder, "generate", "-e", "mine/image_grounding.yaml", "image_grounding.vlm.backend=x"
-    )
-    assert wrong.returncode == 2
-    assert "module:Class" in wrong.stderr
-    done = run(folder, "generate", "-e", "mine/image_grounding.yaml", "--no-progress", "--json")
-    assert done.returncode == 0, done.stderr
-    results = Path(json.loads(done.stdout)["annotations"]).parent
-    done = run(folder, "export", str(results), "--format", "ours", "-o", "out")
-    assert done.returncode == 0, done.stderr
+    assert "A run asks none" in asked.out, asked
+    assert wrong.code == 2
+    assert "module:Class" in wrong.err
+    assert (made.code, exported.code) == (0, 0), (made, exported)
     assert os.listdir(folder / "out")
-
-
-def test_a_store(folder: Path) -> None:
-    assert command(["init", str(folder / "mine")]).code == 0
-    done = run(
-        folder,
-        "check",
-        "-e",
-        "mine/image_grounding.yaml",
-        "image_grounding.data.input_jsonl=shelf://captions.jsonl",
-    )
-    assert "1 record checked" in done.stdout, done
+    assert "1 record checked" in stored.out, stored

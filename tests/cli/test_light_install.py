@@ -4,21 +4,16 @@ them, and what does says which is missing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from dataflow_grounding.testing import LoopbackServer
-from tests.support.workplace import Done, Workplace, ended, process
+from tests.support.workplace import Workplace, ended, one_after_another, process
 
 pytestmark = pytest.mark.slow
 
 WITHOUT = "import sys; sys.modules.update(dict.fromkeys(['cv2', 'openai', 'pandas']))"
-
-
-def run(arguments: Sequence[str]) -> Done:
-    return ended(process(arguments, first=WITHOUT))
 
 
 def test_every_command_of_a_day_runs_without_them(
@@ -28,7 +23,7 @@ def test_every_command_of_a_day_runs_without_them(
     workplace.settings["vlm.openai.base_url"] = server.base_url
     out = str(workplace.results)
     coco = str(workplace.folder / "coco")
-    for command in (
+    lines = [
         workplace.arguments(),
         ["check", *workplace.arguments()[1:3]],
         ["estimate", *workplace.arguments()[1:3]],
@@ -40,31 +35,32 @@ def test_every_command_of_a_day_runs_without_them(
         ["import", coco, "--format", "coco", "-o", str(workplace.folder / "back")],
         ["cost", out],
         ["doctor"],
-    ):
-        done = run(command)
-        assert done.code == 0, (command, done)
+    ]
+    for line, done in zip(lines, one_after_another(lines, first=WITHOUT), strict=True):
+        assert done.code == 0, (line, done)
 
 
 def test_what_needs_one_says_which(workplace: Workplace) -> None:
     picture = str(workplace.folder / workplace.picture())
     workplace.rows([{"image_path": "a.jpg", "caption": "A red cup."}])
-    done = run(["ground", picture, "a red cup"])
-    assert done.code != 0
-    assert done.err == (
+    # a spec for each, as each is written to the same place
+    lines = [["ground", picture, "a red cup"]]
+    for name, settings in (
+        ("embedded", {"vlm.backend": "embedded", "vlm.box_format": ""}),
+        ("sdk", {"vlm.openai.base_url": "http://127.0.0.1:9", "vlm.openai.client": "sdk"}),
+    ):
+        spec = workplace.spec(**settings).rename(workplace.folder / f"{name}.yaml")
+        lines.append(["generate", "-e", str(spec), "--no-progress"])
+    ground, embedded, sdk = one_after_another(lines, first=WITHOUT)
+    assert ground.code != 0
+    assert ground.err == (
         "Error: the embedded grounder needs opencv-python-headless, which isn't installed:"
         " pip install opencv-python-headless\n"
     )
-    done = run(workplace.arguments(**{"vlm.backend": "embedded", "vlm.box_format": ""}))
-    assert "needs opencv-python-headless" in done.err, done
-    assert "Traceback" not in done.err
-    done = run(
-        workplace.arguments(
-            **{"vlm.openai.base_url": "http://127.0.0.1:9", "vlm.openai.client": "sdk"}
-        )
-    )
-    assert (
-        "vlm.openai.client sdk needs openai, which isn't installed: pip install openai" in done.err
-    )
+    assert "needs opencv-python-headless" in embedded.err, embedded
+    assert "Traceback" not in embedded.err
+    told = "vlm.openai.client sdk needs openai, which isn't installed: pip install openai"
+    assert told in sdk.err
 
 
 def test_a_dataframe_needs_pandas(workplace: Workplace, tmp_path: Path) -> None:

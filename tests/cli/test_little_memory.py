@@ -9,30 +9,24 @@ from pathlib import Path
 import pytest
 
 from dataflow_grounding.testing import LoopbackServer
-from tests.support.workplace import Workplace, ended, process
+from tests.support.workplace import Workplace, one_after_another
 
 pytestmark = pytest.mark.slow
 
 BYTES = 700 * 2**20
 
 
-@pytest.mark.parametrize(
-    "command",
-    ["generate", "lint", "export"],
-    ids=lambda command: f"{command} in 700 MB",
-)
-def test_a_limit_of_memory_is_kept_to(workplace: Workplace, tmp_path: Path, command: str) -> None:
-    with LoopbackServer() as server:
-        workplace.settings["vlm.openai.base_url"] = server.base_url
-        workplace.many(12)
-        assert command == "generate" or workplace.run().code == 0
-        results, out = str(workplace.results), str(tmp_path / "out")
-        more = {"export": [results, "--format", "coco", "-o", out]}
-        line = (
-            workplace.arguments()
-            if command == "generate"
-            else [command, *more.get(command, [results])]
-        )
-        limited = partial(resource.setrlimit, resource.RLIMIT_AS, (BYTES, BYTES))
-        done = ended(process(line, preexec_fn=limited, cwd=workplace.folder))
-    assert done.code == 0, done
+def test_a_limit_of_memory_is_kept_to(
+    workplace: Workplace, server: LoopbackServer, tmp_path: Path
+) -> None:
+    workplace.settings["vlm.openai.base_url"] = server.base_url
+    workplace.many(12)
+    results, out = str(workplace.results), str(tmp_path / "out")
+    lines = [
+        workplace.arguments(),
+        ["lint", results],
+        ["export", results, "--format", "coco", "-o", out],
+    ]
+    limited = partial(resource.setrlimit, resource.RLIMIT_AS, (BYTES, BYTES))
+    for line, done in zip(lines, one_after_another(lines, preexec_fn=limited), strict=True):
+        assert done.code == 0, (line, done)

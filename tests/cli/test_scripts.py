@@ -83,13 +83,18 @@ def test_scripts_have_the_exit_codes_of_generate(folder: Path, name: str) -> Non
     assert ran().code == 0
 
 
-@pytest.mark.parametrize("name", ["mine.py", "image_grounding_api_pipeline.py"])
 @pytest.mark.parametrize(
-    ("rules", "code", "failed"),
+    ("name", "rules", "code", "failed"),
     [
-        pytest.param([on(faults.refusal())], 4, 10, id="all fail"),
-        pytest.param([on(faults.refusal(), containing="astronaut")], 1, 1, id="one fails"),
-        pytest.param([], 0, 0, id="none fails"),
+        pytest.param("mine.py", [on(faults.refusal())], 4, 10, id="all fail"),
+        pytest.param(
+            "image_grounding_api_pipeline.py",
+            [on(faults.refusal(), containing="astronaut")],
+            1,
+            1,
+            id="one fails",
+        ),
+        pytest.param("mine.py", [], 0, 0, id="none fails"),
     ],
 )
 def test_scripts_end_with_what_became_of_their_records(

@@ -235,6 +235,38 @@ def process(
     return subprocess.Popen(line, env=whole, **piped)
 
 
+ONE_AFTER_ANOTHER = """
+import json, sys
+from tests.support.workplace import command
+for line in json.load(sys.stdin):
+    done = command(line)
+    print(json.dumps([done.code, done.out, done.err]), flush=True)
+"""
+
+
+def one_after_another(
+    lines: Iterable[Sequence[str]],
+    *,
+    env: Mapping[str, str] | None = None,
+    first: str = "",
+    **options: Any,
+) -> list[Done]:
+    """Command lines in one process of their own, in which the code in `first` runs before."""
+    paths = [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
+    done = subprocess.run(
+        [sys.executable, "-c", f"{first}\n{ONE_AFTER_ANOTHER}"],
+        input=json.dumps([*lines]),
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), **(env or {})},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=HANGING,
+        **options,
+    )
+    assert done.returncode == 0, done
+    assert "Traceback" not in done.stderr, done
+    return [Done(*json.loads(line)) for line in done.stdout.splitlines()]
+
+
 HANGING = 280.0
 """After this many seconds nothing is waited for any longer: shortly before pytest ends the test. On a
 busy machine, too, what happens at all has long happened by then.
