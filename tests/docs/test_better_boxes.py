@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +11,7 @@ import pytest
 import yaml
 
 from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
+from tests.support.scripts import printed_by
 from tests.support.stand_ins.erring_model import ErringModel, Errors
 from tests.support.stand_ins.limited_model import LimitedModel
 from tests.support.stand_ins.negative_quality import PhrasingModel
@@ -30,21 +28,10 @@ def run_script(
     """Run a script of the page, with some of its text replaced; returns the lines it prints."""
     [script] = re.findall(rf"<!-- {mark} -->\n```python\n(.*?)```", PAGE, re.DOTALL)
     script = script.replace(changes.get("old", ""), changes.get("new", "")) if changes else script
-    (folder / "script.py").write_text(script + changes.get("more", ""), encoding="utf-8")
-    environment = {**os.environ, "DF_MODEL": "loopback", "DF_BOX_FORMAT": "xyxy_1000"}
-    environment["PYTHONPATH"] = str(REPOSITORY)
     with LoopbackServer(model, keep_bodies=True) as server:
-        environment["DF_BASE_URL"] = server.base_url
-        done = subprocess.run(
-            [sys.executable, "script.py"],
-            cwd=folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+        environment = {"DF_MODEL": "loopback", "DF_BOX_FORMAT": "xyxy_1000"}
+        script += changes.get("more", "")
+        return printed_by(script, folder, DF_BASE_URL=server.base_url, **environment).splitlines()
 
 
 @pytest.mark.slow

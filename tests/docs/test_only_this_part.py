@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from dataflow_grounding.testing import LoopbackServer
+from tests.support.scripts import printed_by
 from tests.support.stand_ins.probe_model import ProbeModel
 from tests.support.workplace import REPOSITORY
 
@@ -30,27 +28,9 @@ EXAMPLES = EXAMPLE.findall(PAGE)
 )
 def test_an_example_prints_what_the_page_says(tmp_path: Path, script: str, printed: str) -> None:
     shutil.copytree(REPOSITORY / "example_data", tmp_path / "example_data")
-    (tmp_path / "script.py").write_text(script, encoding="utf-8")
     with LoopbackServer(ProbeModel("yxyx_1000"), key="sk-mine") as server:
-        environment = {
-            **os.environ,
-            "DF_BASE_URL": server.base_url,
-            "DF_MODEL": "mine",
-            "DF_API_KEY": "sk-mine",
-            "HOME": str(tmp_path),
-            "XDG_CACHE_HOME": str(tmp_path / "cache"),
-            "PYTHONPATH": str(REPOSITORY),
-        }
-        done = subprocess.run(
-            [sys.executable, "script.py"],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == printed
+        environment = {"DF_BASE_URL": server.base_url, "DF_MODEL": "mine", "DF_API_KEY": "sk-mine"}
+        assert printed_by(script, tmp_path, **environment) == printed
 
 
 def test_an_iterator_is_grounded_one_record_at_a_time(tmp_path: Path) -> None:

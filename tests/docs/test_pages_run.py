@@ -112,9 +112,9 @@ def made_clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(REPOSITORY / name, folder / name)
     [first] = [text for mark, text in blocks(README, "bash") if mark == "first"]
-    (folder.parent / "first.out").write_text(
-        run(first, folder, folder.parent / "home"), encoding="utf-8"
-    )
+    # what is imported is compiled then: a third less to do than for all that is installed
+    said = run(f"export PIP_COMPILE=0\n{first}", folder, folder.parent / "home")
+    (folder.parent / "first.out").write_text(said, encoding="utf-8")
     return folder
 
 

@@ -8,11 +8,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import yaml
 
 from tests.docs.test_pages_run import blocks, of_a_stranger
+from tests.support.forking import Forked
 from tests.support.store import environment, faulty_store
 from tests.support.workplace import HANGING, REPOSITORY
 
@@ -25,14 +27,10 @@ PAGE = REPOSITORY / "docs" / "scale.md"
 def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `init` writes, and what one machine leaves of it."""
     folder = tmp_path_factory.mktemp("begun") / "work"
-    ended([start("dataflowgrounding init .", folder)])
-    ended(
-        [
-            start(
-                "dataflowgrounding generate -e image_grounding.yaml results_dir=alone --no-progress",
-                folder,
-            )
-        ]
+    folder.mkdir()
+    run("dataflowgrounding init .", folder)
+    run(
+        "dataflowgrounding generate -e image_grounding.yaml results_dir=alone --no-progress", folder
     )
     return folder
 
@@ -43,25 +41,49 @@ def work(begun: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(begun, tmp_path / "work"))
 
 
-def start(script: str, folder: Path, **environment: str) -> subprocess.Popen[str]:
-    folder.mkdir(parents=True, exist_ok=True)
+ASKS = """#!/bin/bash
+printf '%s\\n' "$PWD" "$@" > "$0.asked"
+read -r code < "$0.answered"
+exit "$code"
+"""
+"""In place of the command: it hands its arguments to the test and ends as the test says."""
+
+
+def run(script: str, folder: Path, command: str = ASKS, **environment: str) -> None:
+    """A script in bash; each of its commands is a process of its own."""
     env = of_a_stranger(folder.parent / "home") | environment
-    command = folder.parent / "bin" / "dataflowgrounding"
-    if not command.exists():
-        command.parent.mkdir()
-        command.write_text(
-            f'#!/bin/bash\nPYTHONPATH={REPOSITORY} exec {sys.executable} -m dataflow_grounding "$@"\n'
-        )
-        command.chmod(0o755)
-    env["PATH"] = f"{command.parent}{os.pathsep}{env['PATH']}"
-    piped = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(["bash", "-ec", script], cwd=folder, env=env, **piped)  # type: ignore[call-overload,no-any-return]
+    place = folder.parent / "bin" / "dataflowgrounding"
+    asked, answered = Path(f"{place}.asked"), Path(f"{place}.answered")
+    place.parent.mkdir(exist_ok=True)
+    place.write_text(command)
+    place.chmod(0o755)
+    for pipe in (asked, answered):
+        if not pipe.exists():
+            os.mkfifo(pipe)
+    said = []
 
+    def answer() -> None:
+        while line := asked.read_text():
+            current, *arguments = line.splitlines()
+            one = Forked(arguments, Path(current), env)
+            said.extend(one.communicate(timeout=HANGING))
+            answered.write_text(f"{one.returncode}\n")
 
-def ended(running: list[subprocess.Popen[str]]) -> None:
-    for one in running:
-        out, _ = one.communicate(timeout=HANGING)
-        assert one.returncode == 0, out
+    answering = Thread(target=answer, daemon=True)
+    answering.start()
+    path = f"{place.parent}{os.pathsep}{env['PATH']}"
+    done = subprocess.run(
+        ["bash", "-ec", script],
+        cwd=folder,
+        env={**env, "PATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=HANGING,
+    )
+    asked.write_text("")
+    answering.join()
+    assert done.returncode == 0, (done.stdout, *said)
 
 
 def same(work: Path) -> None:
@@ -78,7 +100,7 @@ def scripts() -> list[str]:
 
 
 def test_shards(work: Path) -> None:
-    ended([start(scripts()[0], work)])
+    run(scripts()[0], work)
     same(work)
 
 
@@ -89,7 +111,7 @@ def test_a_bucket(work: Path) -> None:
         for name, value in environment(store).items():
             patch.setenv(name, value)
         boto3.client("s3").create_bucket(Bucket="bucket")
-        ended([start(scripts()[1], work, **environment(store))])
+        run(scripts()[1], work, **environment(store))
         for one in boto3.client("s3").list_objects_v2(Bucket="bucket")["Contents"]:
             path = work / one["Key"]
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -101,9 +123,9 @@ def test_slurm(work: Path) -> None:
     array, merge = scripts()[2:4]
     found = re.search(r"--array=1-(\d+)", array)
     assert found
-    tasks = range(1, int(found[1]) + 1)
-    ended([start(array, work, SLURM_ARRAY_TASK_ID=str(number)) for number in tasks])
-    ended([start(merge, work)])
+    for number in range(1, int(found[1]) + 1):
+        run(array, work, SLURM_ARRAY_TASK_ID=str(number))
+    run(merge, work)
     same(work)
 
 
@@ -112,19 +134,20 @@ def test_kubernetes(work: Path) -> None:
     job = yaml.safe_load(text)["spec"]
     container = job["template"]["spec"]["containers"][0]
     assert container["command"] == ["bash", "-c"]
-    indices = range(job["completions"])
-    ended([start(container["args"][0], work, JOB_COMPLETION_INDEX=str(index)) for index in indices])
-    ended([start(scripts()[3], work)])
+    for index in range(job["completions"]):
+        run(container["args"][0], work, JOB_COMPLETION_INDEX=str(index))
+    run(scripts()[3], work)
     same(work)
 
 
 def test_two_laptops(work: Path) -> None:
-    ended([start(scripts()[4], work)])
+    run(scripts()[4], work)
     same(work)
     shutil.rmtree(work / "second")
 
 
 def test_ray(work: Path) -> None:
     assert "--engine ray" in scripts()[5]
-    ended([start(scripts()[5], work)])
+    own = f"PYTHONPATH={REPOSITORY} exec {sys.executable} -m dataflow_grounding"
+    run(scripts()[5], work, f'#!/bin/bash\n{own} "$@"\n')
     same(work)

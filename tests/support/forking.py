@@ -152,17 +152,21 @@ def become_what_is_asked_for(asked: socket.socket) -> None:
 
 if __name__ == "__main__":
     # all that commands import as they come to it
+    import cv2
     import omegaconf
     import PIL.Image
     from aiohttp import web
 
-    from dataflow_grounding.cli import review, serve
+    from dataflow_grounding.cli import generate, merge, review, serve
     from dataflow_grounding.cli.main import main
+    from dataflow_grounding.embedded import serving
+    from dataflow_grounding.review import results
     from dataflow_grounding.spec import loading
     from dataflow_grounding.trust import probing, run_watch, showing
 
     PIL.Image.init()
-    assert all((omegaconf, web, review, serve, loading, probing, run_watch, showing))
+    assert all((cv2, generate, loading, merge, omegaconf, probing, results, review, run_watch))
+    assert all((serve, serving, showing, web))
     gc.freeze()
     become_what_is_asked_for(socket.socket(fileno=int(sys.argv[1])))
     main()
