@@ -18,21 +18,28 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from threading import Thread
 
-from tests.support.workplace import REPOSITORY
+import dataflow_grounding
 
+REPOSITORY = Path(dataflow_grounding.__file__).resolve().parent.parent
 MOST_BYTES = 2**20  # at once
 
 
 class Forked:
-    """A process of the command line, as `subprocess.Popen` has it; nothing is on its input."""
+    """A process of the command line, as `subprocess.Popen` has it; nothing is on its input. The code
+    in `first` runs before.
+    """
 
     def __init__(
-        self, arguments: Sequence[str], cwd: Path | None = None, env: Mapping[str, str] = os.environ
+        self,
+        arguments: Sequence[str],
+        cwd: Path | None = None,
+        env: Mapping[str, str] = os.environ,
+        first: str = "",
     ) -> None:
         out, own_out = os.pipe()
         err, own_err = os.pipe()
         told, own_told = os.pipe()
-        given = [[*arguments], str(cwd or os.getcwd()), dict(env)]
+        given = [[*arguments], str(cwd or os.getcwd()), dict(env), first]
         owned = [own_out, own_err, own_told]
         line = json.dumps(given).encode() + b"\n"
         sent = socket.send_fds(_origin(), [line], owned)
@@ -109,8 +116,10 @@ def _end(origin: subprocess.Popen[bytes], asked: socket.socket) -> None:
     origin.wait()  # and so what its processes took is counted as what the tests took
 
 
-def become_what_is_asked_for(asked: socket.socket) -> None:
-    """Wait; returns in each new process, which has arguments, streams and environment of its own."""
+def become_what_is_asked_for(asked: socket.socket) -> str:
+    """Wait; returns in each new process, which has arguments, streams and environment of its own, and
+    the code that runs first there.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     waiting = []  # those that wait for their process
     while True:
@@ -142,12 +151,14 @@ def become_what_is_asked_for(asked: socket.socket) -> None:
         os.dup2(stream, number)
         os.close(stream)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    arguments, folder, environment = json.loads(message)
+    arguments, folder, environment, first = json.loads(message)
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
     sys.path[0] = folder
     sys.argv = ["dataflowgrounding", *arguments]
+    assert isinstance(first, str)
+    return first
 
 
 if __name__ == "__main__":
@@ -168,5 +179,5 @@ if __name__ == "__main__":
     assert all((cv2, generate, loading, merge, omegaconf, probing, results, review, run_watch))
     assert all((serve, serving, showing, web))
     gc.freeze()
-    become_what_is_asked_for(socket.socket(fileno=int(sys.argv[1])))
+    exec(become_what_is_asked_for(socket.socket(fileno=int(sys.argv[1]))), {})
     main()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Callable
 
-from tests.support.workplace import HANGING, ended
+from tests.support.workplace import HANGING, Running, ended
 
 
-def wait_until(true: Callable[[], object], *running: subprocess.Popen[str]) -> None:
+def wait_until(true: Callable[[], object], *running: Running) -> None:
     """Wait for something that happens soon.
 
     Args:

@@ -13,16 +13,18 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
-import dataflow_grounding
 from dataflow_grounding.cli.main import main
+from tests.support.forking import REPOSITORY as REPOSITORY
+from tests.support.forking import Forked
 
-REPOSITORY = Path(dataflow_grounding.__file__).resolve().parent.parent
 ORIENTATION = 0x0112
+READ_AT_IMPORT = {"PYTHONPATH", "SSL_CERT_FILE"}
 LONG_AGO = (10**9, 10**9)  # when an old picture was read and changed last
 MAIN = "from dataflow_grounding.cli.main import main; main()"
 Rows = list[dict[str, Any]]
+Running: TypeAlias = "subprocess.Popen[str] | Forked"
 
 
 class Files(NamedTuple):
@@ -151,10 +153,16 @@ class Workplace:
         env: Mapping[str, str] | None = None,
         first: str = "",
         **settings: Any,
-    ) -> subprocess.Popen[str]:
-        """`generate` as a process of its own, not waited for; the code in `first` runs before."""
+    ) -> Running:
+        """`generate` as a process of its own, not waited for; the code in `first` runs before.
+
+        It is a new interpreter where `env` has what is read when modules are imported, and for Ray,
+        whose workers import what their driver is; else it is forked.
+        """
         line = self.arguments(*arguments, **settings)
-        return process(line, env=env, first=first, cwd=self.folder)
+        if "--engine" in arguments or not READ_AT_IMPORT.isdisjoint(env or {}):
+            return process(line, env=env, first=first, cwd=self.folder)
+        return Forked(line, self.folder, {**os.environ, **(env or {})}, first)
 
     def annotations(self) -> Rows:
         """The records of `annotations.jsonl`."""
@@ -273,7 +281,7 @@ busy machine, too, what happens at all has long happened by then.
 """
 
 
-def ended(running: subprocess.Popen[str]) -> Done:
+def ended(running: Running) -> Done:
     """Wait for a process."""
     try:
         out, err = running.communicate(timeout=HANGING)
@@ -281,6 +289,7 @@ def ended(running: subprocess.Popen[str]) -> Done:
         running.kill()
         out, err = running.communicate()
         raise AssertionError(f"still running after {HANGING:g} s\n{out}\n{err}") from None
+    assert running.returncode is not None
     return Done(running.returncode, out, err)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,7 +15,7 @@ from dataflow_grounding.testing import Fault, FaultRule, LoopbackServer
 from dataflow_grounding.testing.faults import first_of
 from dataflow_grounding.testing.received import ReceivedRequest
 from tests.support.waiting import wait_until
-from tests.support.workplace import Done, Files, Workplace, lives
+from tests.support.workplace import Done, Files, Running, Workplace, lives
 
 IN_FLIGHT = 8
 
@@ -124,7 +123,7 @@ def at_work(place: Workplace, count: int, latency: float = 0.01) -> Iterator[Wit
         yield witness
 
 
-def reached_by(running: subprocess.Popen[str], witness: Witness, sent: float) -> None:
+def reached_by(running: Running, witness: Witness, sent: float) -> None:
     """Wait until the process has sent this many requests."""
     wait_until(lambda: witness.sent >= sent, running)
 

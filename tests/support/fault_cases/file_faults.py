@@ -102,7 +102,7 @@ def odd_file(name: str, place: Workplace, full: bool) -> Outcome:
         assert place.run().code == 0
         files, path, lost = place.files(), place.results / name, 0
         ways = list(spoilt(path.read_text()))
-        for text in ways if full else ways[:9] + ways[9::23]:
+        for text in ways if full else ways[:9] + ways[9::40]:
             path.write_text(text)
             for arguments in (["report"], ["cost"], ["cost", "--json"]):
                 done = command([*arguments, str(place.results)])
@@ -119,19 +119,21 @@ def odd_file(name: str, place: Workplace, full: bool) -> Outcome:
 
 def changed_input(by_rename: bool, place: Workplace, full: bool) -> Outcome:
     """While rows are read, some are added: in place, or by another file in its place."""
-    with at_work(place, 100, 0.02) as witness:
+    count = 100 if full else 40
+    with at_work(place, count, 0.02) as witness:
         running = place.start()
         reached_by(running, witness, 10)
         if by_rename:
             place.input.rename(place.folder / "earlier.jsonl")
         place.rows(
-            {"image_path": "a.jpg", "image_id": f"r{n}", "caption": caption(n)} for n in range(130)
+            {"image_path": "a.jpg", "image_id": f"r{n}", "caption": caption(n)}
+            for n in range(count + 30)
         )
         done = ended(running)
         calm(done)
         assert done.code == 0, done
         assert done.summary["notes"]["input_changed"] == 1
-        return goes_on(place, witness, 130)
+        return goes_on(place, witness, count + 30)
 
 
 CHANGED = "The run warns of it. The same command adds what is new."

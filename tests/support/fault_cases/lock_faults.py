@@ -18,8 +18,9 @@ from tests.support.fault_cases.fault_case import (
     goes_on,
     reached_by,
 )
+from tests.support.forking import Forked
 from tests.support.waiting import wait_until
-from tests.support.workplace import REPOSITORY, Workplace, ended, process
+from tests.support.workplace import Workplace, command, ended
 
 NO_FLOCK = """
 import fcntl
@@ -42,25 +43,24 @@ def no_flock(place: Workplace, full: bool) -> Outcome:
     for number in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)[: 3 if full else 1]:
         here = Workplace(place.folder / str(number))
         with at_work(here, 60, 0.1) as witness:
-            (here.folder / "sitecustomize.py").write_text(NO_FLOCK.format(number=number))
-            env = {"PYTHONPATH": f"{here.folder}{os.pathsep}{REPOSITORY}"}
-            first = here.start(env=env)
+            without = NO_FLOCK.format(number=number)
+            first = here.start(first=without)
             reached_by(first, witness, 10)
             # longer than the second needs to begin, no matter how busy the machine
             witness.server.latency = 60.0
-            second = ended(here.start(env=env))
+            during = [ended(here.start(first=without))] if full else []
             os.kill(first.pid, signal.SIGKILL)
             first.communicate()
-            third = ended(here.start(env=env))
+            after = ended(here.start(first=without))
             touched = here.results / ".ckpt" / "lock.touched"
-            for refused in (second, third):
+            for refused in (*during, after):
                 calm(refused)
                 assert refused.code == 2, refused
                 assert f"it touched {touched}" in refused.err
             aged(touched)
             witness.server.latency = 0.0
             before = witness.sent
-            assert ended(here.start(env=env)).code == 0
+            assert ended(here.start(first=without)).code == 0
             assert witness.sent > before
             assert not touched.exists()
             outcome = goes_on(here, witness, 60)
@@ -94,13 +94,11 @@ def other_labels(place: Workplace, full: bool) -> Outcome:
             }
             specs.append(place.folder / f"{which}.yaml")
             specs[-1].write_text(json.dumps(spec))
-        first = process(["generate", "-e", str(specs[0]), "--no-progress"], cwd=place.folder)
+        first = Forked(["generate", "-e", str(specs[0]), "--no-progress"])
         wait_until(lambda: witness.sent >= 1, first)
         seeds = place.results / "seed_annotations.jsonl"
         before = seeds.read_bytes()
-        second = ended(
-            process(["generate", "-e", str(specs[1]), "--no-progress"], cwd=place.folder)
-        )
+        second = command(["generate", "-e", str(specs[1]), "--no-progress"])
         witness.server.latency = 0.0
         assert second.code == 2, second
         assert "another run is working" in second.err

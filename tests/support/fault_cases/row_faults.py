@@ -28,7 +28,7 @@ def played(place: Workplace, rows: list[dict[str, Any]]) -> Outcome:
     whole = [{"image_path": "a.jpg"}, *rows, {"image_path": "a.jpg"}]
     place.rows({"caption": caption(n), **row, "image_id": f"r{n}"} for n, row in enumerate(whole))
     with Witness() as witness:
-        done = ended(place.start(**{"vlm.openai.base_url": witness.server.base_url}))
+        done = place.run(**{"vlm.openai.base_url": witness.server.base_url})
         calm(done)
         assert done.code == 1, done
         assert {record["image_id"] for record in place.annotations()} == {
@@ -86,9 +86,7 @@ def counts(place: Workplace, full: bool) -> Outcome:
 def packed(place: Workplace, full: bool) -> Outcome:
     """A megabyte that unpacks to a gigabyte, where a process may have 900 MB."""
     path = place.folder / "packed.jsonl.gz"
-    with gzip.open(path, "wb", compresslevel=1) as file:
-        for _ in range(1024):
-            file.write(b" " * 2**20)
+    path.write_bytes(gzip.compress(b" " * 2**20) * 1024)
     limited = partial(resource.setrlimit, resource.RLIMIT_AS, (900 * 2**20, 900 * 2**20))
     line = ["import", str(path), "--format", "odvg", "-o", str(place.folder / "out")]
     done = ended(process(line, preexec_fn=limited, cwd=place.folder))

@@ -25,7 +25,7 @@ from tests.support.workplace import Workplace, ended
 
 def killed(place: Workplace, full: bool) -> Outcome:
     """kill -9 at random moments: of start, work and end."""
-    count, moments = (200, 50) if full else (60, 3)
+    count, moments = (200, 50) if full else (30, 3)
     sent = twice = lost = 0
     for number in range(moments):
         here = Workplace(place.folder / str(number))

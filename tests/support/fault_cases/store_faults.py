@@ -5,7 +5,6 @@ silence, and kills.
 from __future__ import annotations
 
 import signal
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from secrets import token_hex
@@ -24,7 +23,7 @@ from tests.support.fault_cases.fault_case import (
 )
 from tests.support.store import BUCKET, FaultyStore, environment, faulty_store
 from tests.support.waiting import wait_until
-from tests.support.workplace import Workplace, ended, process
+from tests.support.workplace import Running, Workplace, ended
 
 ROWS = 100
 QUICK = """
@@ -48,11 +47,9 @@ class Bucket:
         self.here, self.place.results = place.results, f"s3://{BUCKET}/{self.name}"  # type: ignore[assignment]
         self.environment = {**environment(store), "DF_WORK_FOLDER": str(place.folder / "work")}
 
-    def start(self) -> subprocess.Popen[str]:
+    def start(self) -> Running:
         """A run that sends what it has more often than usual."""
-        return process(
-            self.place.arguments(), env=self.environment, first=QUICK, cwd=self.place.folder
-        )
+        return self.place.start(env=self.environment, first=QUICK)
 
     def objects(self) -> dict[str, bytes]:
         """What is there, by its name in the results."""

@@ -17,9 +17,10 @@ from tests.support.fault_cases.fault_case import (
     lost_rows,
     undisturbed,
 )
+from tests.support.forking import Forked
 from tests.support.servings import KINDS, secrets_in
 from tests.support.wires import RecordingProxy, TlsFront, certificate
-from tests.support.workplace import Done, Workplace, ended, process
+from tests.support.workplace import Done, Workplace, ended
 
 COUNT = 3
 OWN = "sk-users-own-key-5566778899aabb"
@@ -135,7 +136,7 @@ def endless_references(place: Workplace, full: bool) -> Outcome:
     spec.write_text(
         f"results_dir: out\nautolabel_type: image_grounding\nx:\n{levels}  k12: yyyyyyyyyy\n"
     )
-    done = ended(process(["generate", "-e", str(spec)]))
+    done = ended(Forked(["generate", "-e", str(spec)]))
     calm(done)
     assert done.code == 2, done
     return Outcome()
