@@ -4,8 +4,11 @@ full length.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
+from tests.support.fault_cases import endpoint_faults, image_faults
 from tests.support.fault_cases.every_fault import CASES
 from tests.support.fault_cases.fault_case import Case
 from tests.support.workplace import Workplace
@@ -13,6 +16,9 @@ from tests.support.workplace import Workplace
 PLAYED_BY_ITS_ROOM = (
     # with two workers killed, an endpoint that refuses, and the content compared
     "Ray: workers and the driver killed",  # scale/test_ray.py
+    "no credit: ",  # engine/test_credit.py, as the next
+    "for all records: 403 after a few answers",
+    "503 for minutes",  # engine/test_outage.py
     "the interrupt of a notebook",  # engine/test_interrupts.py
     "ulimit -n 64 and 100 workers",  # engine/test_limits.py
     "huge and negative token counts",  # serving/test_token_counts.py
@@ -34,7 +40,22 @@ LONG = (
     "a quota on files",
 )
 """How lines begin that take seconds each."""
-PLAYED = [case for case in CASES if not case.name.startswith(PLAYED_BY_ITS_ROOM)]
+TOGETHER = {
+    one.case().name
+    for one in (
+        *endpoint_faults.PASSING,
+        *endpoint_faults.OF_ONE,
+        *endpoint_faults.OF_ALL,
+        *endpoint_faults.WAITS,
+        *image_faults.PICTURES,
+    )
+}
+"""Lines of one kind that are played in one run here, and each in its own run by the benchmark."""
+PLAYED = [
+    case
+    for case in CASES
+    if case.name not in TOGETHER and not case.name.startswith(PLAYED_BY_ITS_ROOM)
+]
 
 
 def is_survived(place: Workplace, case: Case) -> None:
@@ -60,6 +81,27 @@ def test_it_is_survived(workplace: Workplace, case: Case) -> None:
 )
 def test_it_is_survived_and_takes_long(workplace: Workplace, case: Case) -> None:
     is_survived(workplace, case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "play",
+    [
+        endpoint_faults.play_passing,
+        endpoint_faults.play_of_one,
+        endpoint_faults.play_of_all,
+        endpoint_faults.play_waits,
+    ],
+)
+def test_many_faults_of_an_endpoint_are_survived_in_one_run(
+    workplace: Workplace, play: Callable[[Workplace], None]
+) -> None:
+    play(workplace)
+
+
+@pytest.mark.slow
+def test_pictures_of_every_kind_are_taken_or_fail_alone_in_one_run(workplace: Workplace) -> None:
+    assert image_faults.play(image_faults.PICTURES, workplace, False).lost == 0
 
 
 def test_names_are_unique() -> None:

@@ -22,7 +22,6 @@ from dataflow_grounding._util.errors import (
     BudgetExceeded,
     EndpointRefused,
     GroundingError,
-    NoCompletion,
     NoCredit,
     PictureTooLarge,
     RateLimited,
@@ -31,16 +30,13 @@ from dataflow_grounding._util.errors import (
     ServerFault,
     ServerOverloaded,
     SpecError,
-    TruncatedReply,
-    UnreadableReply,
 )
 from dataflow_grounding.engine.options import RunOptions, current_options
 from dataflow_grounding.engine.plan import holding
 from dataflow_grounding.operators import ExpressionExtractor, PhraseGrounder
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.serving.http_errors import error_of, retry_after
-from dataflow_grounding.testing import LoopbackServer, Takes, faults, on
-from dataflow_grounding.testing.faults import Fault
+from dataflow_grounding.testing import LoopbackServer, Takes
 from tests.support.workplace import HANGING
 
 KEY = "sk-7f3a-very-secret-key"
@@ -218,46 +214,6 @@ def test_a_client_and_another_address_are_refused() -> None:
     OpenAIServing("http://LOCALHOST:80/v1", "m", client=at_80)
     with pytest.raises(SpecError, match=r"api_url isn't the address of the client \(http://127"):
         OpenAIServing("http://127.0.0.1:9000/v1", "m", client=client)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("own", [True, False], ids=["own client", "own transport"])
-@pytest.mark.parametrize(
-    ("fault", "kind", "sent"),
-    [
-        pytest.param(faults.unauthorized(), EndpointRefused, 1, id="401"),
-        pytest.param(faults.model_not_found(), EndpointRefused, 1, id="404"),
-        pytest.param(faults.content_filter(), RequestRefused, 1, id="content filter"),
-        pytest.param(faults.refusal(), RequestRefused, 1, id="refusal"),
-        pytest.param(faults.server_error(500), ServerFault, 2, id="500"),
-        pytest.param(faults.cut_body(0.6), ServerFault, 2, id="cut body"),
-        pytest.param(faults.hang(), ServerFault, 2, id="hang"),
-        pytest.param(faults.odd_json("[]"), NoCompletion, 2, id="odd JSON"),
-        pytest.param(faults.says("no"), UnreadableReply, 2, id="unreadable"),
-        pytest.param(faults.truncated(0.3), TruncatedReply, 2, id="truncated"),
-    ],
-)
-def test_each_fault_is_an_error_of_ours_and_the_clients_retries_are_off(
-    row: dict[str, Any], fault: Fault, kind: type[GroundingError], sent: int, own: bool
-) -> None:
-    # The timeout of a request that hangs is what the test has to wait for; no other may meet one.
-    timeout = 0.3 if fault == faults.hang() else 60
-    with (
-        holding(current_options, RunOptions(max_attempts=2)),
-        LoopbackServer(faults=on(fault), leaky=True, key=KEY) as server,
-    ):
-        if own:
-            used = OpenAIServing(
-                model_name="loopback", client=own_client(server, "openai"), timeout=timeout
-            )
-        else:
-            used = serving(server, timeout=timeout)
-        with pytest.raises(kind) as caught:
-            ExpressionExtractor(used)(row)
-        assert server.count() == sent
-    assert type(caught.value) is kind
-    assert KEY not in str(caught.value)
-    assert "\n" not in str(caught.value)
 
 
 # --- limits hold for operators in memory, too

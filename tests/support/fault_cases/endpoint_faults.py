@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dataflow_grounding.testing import Fault, FaultRule, faults, on
+from dataflow_grounding.testing.faults import first_of
 from dataflow_grounding.testing.received import ReceivedRequest
 from tests.support.fault_cases.fault_case import (
     Case,
@@ -31,7 +32,7 @@ class Weather:
     weather.
 
     `code`, `failed`: of the first run. `final`: the failures stay until --retry-failed. `most`
-    bounds what it sends.
+    bounds what it sends. `fault` and `where` are those of a rule that could strike other requests.
     """
 
     name: str
@@ -42,6 +43,8 @@ class Weather:
     final: bool = False
     most: int = 3 * COUNT
     settings: Mapping[str, Any] = field(default_factory=dict)
+    fault: Fault | None = None
+    where: Mapping[str, Any] = field(default_factory=dict)
 
     def case(self) -> Case:
         """As a line of the table."""
@@ -154,10 +157,181 @@ def down(seconds: float) -> Callable[[ReceivedRequest], bool]:
     return is_down
 
 
-_WEATHERS = [
-    Weather("at the start: 401", STOPS, always(on(faults.unauthorized())), 4, most=8),
-    Weather("at the start: 403", STOPS, always(on(faults.forbidden())), 4, most=8),
-    Weather("at the start: 404", STOPS, always(on(faults.model_not_found())), 4, most=8),
+def passing(name: str, fault: Fault, promise: str = AGAIN, **where: Any) -> Weather:
+    """What some requests meet, and not when they are sent again."""
+    rule = on(fault, **(where or {"indexes": BURST}))
+    return Weather(name, promise, always(rule), fault=fault, where=where)
+
+
+def of_one(
+    name: str, promise: str, fault: Fault, final: bool = True, task: str | None = None
+) -> Weather:
+    """What all requests of one record meet."""
+    rule = on(fault, containing=ONE, task=task)
+    return Weather(name, promise, always(rule), 1, 1, final, fault=fault, where={"task": task})
+
+
+def of_all(name: str, fault: Fault, promise: str = STOPS, most: int = 8) -> Weather:
+    """What all requests meet."""
+    return Weather(name, promise, always(on(fault)), 4, most=most)
+
+
+ACCEPTED = "The reply is accepted, within the timeout and up to 32 MiB."
+EXTRACTION: dict[str, Any] = {"task": "expression_extraction", "where": first_try}
+GROUNDING: dict[str, Any] = {"task": "phrase_grounding", "where": first_try}
+EVENTS = {"Content-Type": "text/event-stream"}
+A_STREAM = Fault(200, body=b'data: {"choices": []}\n\n', headers=EVENTS)
+NAMING_A_DAY = Fault(headers={**LIMITS, "x-ratelimit-reset-requests": "24h"})
+
+PASSING = [
+    *(passing(f"errors: {code}", faults.server_error(code)) for code in (500, 502, 503, 529)),
+    passing("errors: a proxy's page", faults.html_error(502)),
+    passing("a connection: closed", faults.disconnect()),
+    passing("a connection: cut in a body", faults.cut_body(0.8)),
+    passing("a body: garbage", faults.garbage()),
+    passing("a body: empty", faults.empty_body()),
+    passing("a body: broken JSON", faults.invalid_json()),
+    passing("a body: another JSON", faults.odd_json('{"choices": [null]}')),
+    passing("replies: unreadable once", faults.says("No."), UNREADABLE, **GROUNDING),
+    passing("replies: ended early", faults.says('{"expressions": ['), UNREADABLE, **EXTRACTION),
+    passing("replies: truncated once", faults.truncated(), UNREADABLE, **EXTRACTION),
+    passing("rate-limit headers naming a day", NAMING_A_DAY, "The run doesn't wait for it."),
+    passing("slow bodies", faults.slow_drip(2000), ACCEPTED),
+]
+OF_ONE = [
+    of_one(
+        "402 for one record (fewer max_tokens)",
+        "Only the record fails, and the next run tries it again. After two in a row the run stops with exit 3.",
+        Fault(402, "Add credits, or fewer max_tokens."),
+        final=False,
+    ),
+    of_one("a content filter: 400", STANDS, faults.content_filter()),
+    of_one("for one record: 403", REFUSED, Fault(403, "Your input was flagged.")),
+    of_one("for one record: 404", REFUSED, Fault(404, "No such image.")),
+    of_one("errors: 500 for one record", AGAIN, faults.server_error(500), final=False),
+    of_one("a redirect", AGAIN, replace(faults.bad_request(), status=302), final=False),
+    of_one("replies: unreadable", UNREADABLE, faults.says("It's a cup.")),
+    of_one("replies: truncated", UNREADABLE, faults.truncated(), task="expression_extraction"),
+    of_one("refused replies", STANDS, faults.refusal()),
+    of_one("a content filter: replies", STANDS, faults.filtered_reply()),
+]
+OF_ALL = [
+    of_all("at the start: 401", faults.unauthorized()),
+    of_all("at the start: 403", faults.forbidden()),
+    of_all("at the start: 404", faults.model_not_found()),
+    of_all("at the start: 400 (key)", faults.bad_request("Incorrect API key provided.")),
+    of_all("at the start: 400 (model)", faults.bad_request("Invalid model: foo")),
+    of_all("at the start: 405", Fault(405, "Method Not Allowed")),
+    of_all("at the start: 407", Fault(407, "Proxy Authentication Required")),
+    of_all("a redirect for all records", Fault(307, "moved"), most=1),
+    of_all("for all records: 400", faults.bad_request(), REFUSED, most=15),
+    of_all("for all records: 413", Fault(413, "Too large."), REFUSED, most=15),
+    of_all("for all records: 422", Fault(422, "Top up first."), REFUSED, most=15),
+    of_all("for all records: a web page", faults.html_error(200), REFUSED, most=10),
+    of_all("for all records: a stream", A_STREAM, REFUSED, most=10),
+]
+
+
+def play_passing(place: Workplace) -> None:
+    """One run in which the captions of several records meet a fault each; all questions for boxes,
+    which hold no caption, meet one.
+    """
+    place.many(COUNT)
+    rules, more = [], 0
+    for number, weather in enumerate(PASSING):
+        assert weather.fault
+        is_of_boxes = weather.where == GROUNDING
+        text = None if is_of_boxes else f"Cup {number} "
+        rules.append(on(weather.fault, containing=text, times_each=1, **weather.where))
+        if weather.promise in (AGAIN, UNREADABLE):
+            more += COUNT if is_of_boxes else 1
+    with Witness(rules) as witness:
+        done = place.run(**{"vlm.openai.base_url": witness.server.base_url})
+        calm(done)
+        assert (done.code, done.summary["failed"]) == (0, 0), done
+        assert witness.sent >= 2 * COUNT + more
+        assert witness.twice == 0
+    assert place.files() == undisturbed(COUNT)
+
+
+def play_of_one(place: Workplace) -> None:
+    """One run in which every other record meets a fault; then what the same command tries again,
+    and what it leaves to --retry-failed.
+    """
+    place.many(COUNT)
+    rules = [
+        on(weather.fault, containing=f"Cup {2 * number} ", **weather.where)
+        for number, weather in enumerate(OF_ONE)
+        if weather.fault
+    ]
+    with Witness(rules) as witness:
+        place.settings["vlm.openai.base_url"] = witness.server.base_url
+        done = place.run()
+        calm(done)
+        assert (done.code, lost_rows(place, COUNT)) == (1, 0), done
+        assert [failure["id"] for failure in place.failures()] == [
+            f"r{2 * number}" for number in range(len(OF_ONE))
+        ]
+        witness.rules.clear()
+        again = place.run()
+        assert (again.code, lost_rows(place, COUNT)) == (1, 0), again
+        assert [failure["id"] for failure in place.failures()] == [
+            f"r{2 * number}" for number, weather in enumerate(OF_ONE) if weather.final
+        ]
+        assert place.run("--retry-failed").code == 0
+        assert place.files() == undisturbed(COUNT)
+        assert place.failures() == []
+        assert witness.twice == 0
+
+
+def play_of_all(place: Workplace) -> None:
+    """A run in each weather, all in one folder; each stops. Then a run in good weather."""
+    place.many(COUNT)
+    for weather in OF_ALL:
+        with Witness([weather.rule(False)]) as witness:
+            done = place.run(**{"vlm.openai.base_url": witness.server.base_url})
+            calm(done)
+            assert (done.code, place.failures()) == (4, []), (weather.name, done)
+            assert witness.sent <= weather.most, f"{weather.name}: {witness.sent} requests"
+    with Witness() as witness:
+        done = place.run(**{"vlm.openai.base_url": witness.server.base_url})
+        assert done.code == 0, done
+        assert place.files() == undisturbed(COUNT)
+        assert (witness.sent, place.failures()) == (2 * COUNT, [])
+
+
+WAITS = [
+    Weather(
+        "Retry-After: seconds",
+        WAITED,
+        always(on(faults.too_many_requests(0.2), share=0.3)),
+        most=100,
+    ),
+    Weather("Retry-After: 0", WAITED, fresh(lambda: busy_for(1.0)), most=150),
+    Weather(
+        "Retry-After: a date",
+        WAITED,
+        fresh(lambda: on(faults.too_many_requests(1, http_date=True), times=8)),
+    ),
+    Weather("Retry-After: none", WAITED, fresh(lambda: on(faults.too_many_requests(), times=8))),
+    Weather(
+        "Retry-After: in rate-limit headers",
+        WAITED,
+        fresh(lambda: on(faults.too_many_requests(headers=LIMITS), times=8)),
+    ),
+    Weather(
+        "Retry-After: of a 503", WAITED, fresh(lambda: on(faults.server_error(503, 0.3), times=6))
+    ),
+]
+
+
+def play_waits(place: Workplace) -> None:
+    """A run that is told to wait in each way, one after the other."""
+    rules = [weather.rule(False) for weather in WAITS]
+    play(Weather("all of them", WAITED, always(first_of(rules)), most=200), place, False)
+
+
+ALONE = [
     Weather("later: 401", STOPS, always(on(faults.unauthorized(), indexes=MIDDLE)), 4, most=33),
     Weather(
         "no credit: 429",
@@ -174,87 +348,11 @@ _WEATHERS = [
         most=33,
     ),
     Weather(
-        "402 for one record (fewer max_tokens)",
-        "Only the record fails, and the next run tries it again. After two in a row the run stops with exit 3.",
-        always(on(Fault(402, "Add credits, or fewer max_tokens."), containing=ONE)),
-        1,
-        1,
-    ),
-    Weather(
-        "a content filter: 400",
-        STANDS,
-        always(on(faults.content_filter(), containing=ONE)),
-        1,
-        1,
-        True,
-    ),
-    *(
-        Weather(
-            f"for one record: {status}",
-            REFUSED,
-            always(on(Fault(status, said), containing=ONE)),
-            1,
-            1,
-            True,
-        )
-        for status, said in (
-            (403, "Your input was flagged."),
-            (404, "No such image."),
-        )
-    ),
-    Weather(
         "for all records: 403 after a few answers",
         REFUSED,
         always(on(faults.forbidden(), indexes=EARLY)),
         4,
         most=48,
-    ),
-    Weather(
-        "at the start: 400 (key)",
-        STOPS,
-        always(on(faults.bad_request("Incorrect API key provided."))),
-        4,
-        most=8,
-    ),
-    Weather(
-        "at the start: 400 (model)",
-        STOPS,
-        always(on(faults.bad_request("Invalid model: foo"))),
-        4,
-        most=8,
-    ),
-    Weather("at the start: 405", STOPS, always(on(Fault(405, "Method Not Allowed"))), 4, most=8),
-    Weather(
-        "at the start: 407",
-        STOPS,
-        always(on(Fault(407, "Proxy Authentication Required"))),
-        4,
-        most=8,
-    ),
-    Weather("for all records: 400", REFUSED, always(on(faults.bad_request())), 4, most=15),
-    Weather("for all records: 413", REFUSED, always(on(Fault(413, "Too large."))), 4, most=15),
-    Weather(
-        "for all records: 422",
-        REFUSED,
-        always(on(Fault(422, "Top up first."))),
-        4,
-        most=15,
-    ),
-    Weather("for all records: a web page", REFUSED, always(on(faults.html_error(200))), 4, most=10),
-    Weather(
-        "for all records: a stream",
-        REFUSED,
-        always(
-            on(
-                Fault(
-                    200,
-                    body=b'data: {"choices": []}\n\n',
-                    headers={"Content-Type": "text/event-stream"},
-                )
-            )
-        ),
-        4,
-        most=10,
     ),
     Weather(
         "a day's quota used up: 429",
@@ -278,72 +376,9 @@ _WEATHERS = [
         most=100,
         settings={"workflow.max_wait": 1},
     ),
-    Weather(
-        "Retry-After: seconds",
-        WAITED,
-        always(on(faults.too_many_requests(0.2), share=0.3)),
-        most=100,
-    ),
-    Weather("Retry-After: 0", WAITED, fresh(lambda: busy_for(1.0)), most=150),
-    Weather(
-        "Retry-After: a date",
-        WAITED,
-        fresh(lambda: on(faults.too_many_requests(1, http_date=True), times=8)),
-    ),
-    Weather("Retry-After: none", WAITED, fresh(lambda: on(faults.too_many_requests(), times=8))),
-    Weather(
-        "Retry-After: in rate-limit headers",
-        WAITED,
-        fresh(lambda: on(faults.too_many_requests(headers=LIMITS), times=8)),
-    ),
-    Weather(
-        "rate-limit headers naming a day",
-        "The run doesn't wait for it.",
-        always(on(Fault(headers={**LIMITS, "x-ratelimit-reset-requests": "24h"}), indexes=BURST)),
-    ),
-    *(
-        Weather(
-            f"errors: {status}",
-            AGAIN,
-            always(on(faults.server_error(status), indexes=BURST)),
-        )
-        for status in (500, 502, 503, 529)
-    ),
-    Weather(
-        "Retry-After: of a 503", WAITED, fresh(lambda: on(faults.server_error(503, 0.3), times=6))
-    ),
-    Weather(
-        "errors: 500 for one record",
-        AGAIN,
-        always(on(faults.server_error(500), containing=ONE)),
-        1,
-        1,
-    ),
-    Weather(
-        "errors: a proxy's page",
-        AGAIN,
-        always(on(faults.html_error(502), indexes=BURST)),
-    ),
-    Weather(
-        "a redirect",
-        AGAIN,
-        always(on(replace(faults.bad_request(), status=302), containing=ONE)),
-        1,
-        1,
-    ),
     Weather("timeouts", AGAIN, always(on(faults.hang(), indexes=range(12, 15))), settings=NO_TIME),
     Weather(
         "a hang", AGAIN, always(on(faults.hang(), containing=ONE)), 1, 1, settings=TWICE_NO_TIME
-    ),
-    Weather(
-        "a connection: closed",
-        AGAIN,
-        always(on(faults.disconnect(), indexes=BURST)),
-    ),
-    Weather(
-        "a connection: cut in a body",
-        AGAIN,
-        always(on(faults.cut_body(0.8), indexes=BURST)),
     ),
     Weather(
         "a server: stops for 20 s",
@@ -363,64 +398,10 @@ _WEATHERS = [
         lambda full: on(faults.server_error(503), where=down(25.0 if full else 4.0)),
         most=8 * COUNT,  # 16 are under way, and tried after 1, 2, 4, 8 s: 20 s without an answer
     ),
-    Weather("a redirect for all records", STOPS, always(on(Fault(307, "moved"))), 4, most=1),
     Weather(
         "a server: restarted",
         DOWN,
         lambda full: on(faults.refuse_connections(10 if full else 1.5), indexes=[15]),
-    ),
-    Weather("a body: garbage", AGAIN, always(on(faults.garbage(), indexes=BURST))),
-    Weather("a body: empty", AGAIN, always(on(faults.empty_body(), indexes=BURST))),
-    Weather("a body: broken JSON", AGAIN, always(on(faults.invalid_json(), indexes=BURST))),
-    Weather(
-        "a body: another JSON",
-        AGAIN,
-        always(on(faults.odd_json('{"choices": [null]}'), indexes=BURST)),
-    ),
-    Weather(
-        "replies: unreadable",
-        UNREADABLE,
-        always(on(faults.says("It's a cup."), containing=ONE)),
-        1,
-        1,
-        True,
-    ),
-    Weather(
-        "replies: unreadable once",
-        UNREADABLE,
-        always(on(faults.says("No."), task="phrase_grounding", where=first_try)),
-    ),
-    Weather(
-        "replies: ended early",
-        UNREADABLE,
-        always(on(faults.says('{"expressions": ['), task="expression_extraction", where=first_try)),
-    ),
-    Weather(
-        "replies: truncated once",
-        UNREADABLE,
-        always(on(faults.truncated(), task="expression_extraction", where=first_try)),
-    ),
-    Weather(
-        "replies: truncated",
-        UNREADABLE,
-        always(on(faults.truncated(), task="expression_extraction", containing=ONE)),
-        1,
-        1,
-        True,
-    ),
-    Weather("refused replies", STANDS, always(on(faults.refusal(), containing=ONE)), 1, 1, True),
-    Weather(
-        "a content filter: replies",
-        STANDS,
-        always(on(faults.filtered_reply(), containing=ONE)),
-        1,
-        1,
-        True,
-    ),
-    Weather(
-        "slow bodies",
-        "The reply is accepted, within the timeout and up to 32 MiB.",
-        always(on(faults.slow_drip(2000), indexes=BURST)),
     ),
     Weather(
         "a body: too slow",
@@ -430,15 +411,11 @@ _WEATHERS = [
         1,
         settings=TWICE_NO_TIME,
     ),
-    Weather(
-        "replies of 10 MB",
-        "The reply is accepted, within the timeout and up to 32 MiB.",
-        always(on(faults.huge_reply(), indexes=[12, 13])),
-    ),
+    Weather("replies of 10 MB", ACCEPTED, always(on(faults.huge_reply(), indexes=[12, 13]))),
 ]
 
 ENDPOINT: list[Case] = [
-    *(weather.case() for weather in _WEATHERS),
+    *(weather.case() for weather in [*OF_ALL, *WAITS, *ALONE, *OF_ONE, *PASSING]),
     Case("DNS failure", STOPS, functools.partial(unreachable, "http://nowhere.invalid/v1")),
     Case(
         "nothing listens there", STOPS, lambda place, full: unreachable(closed_port(), place, full)

@@ -14,9 +14,9 @@ import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.support.fault_cases.fault_case import Case, Outcome, Witness, calm, lost_rows
 from tests.support.workplace import REPOSITORY, Workplace, caption
@@ -75,45 +75,66 @@ HEIC = struct.pack(">I", 24) + b"ftypheic" + bytes(4) + b"mif1heic" + bytes(200)
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 30\nshowpage\n%%EOF\n"
 
 
-def play(
-    write: Write, name: str, expected: tuple[int, int] | str, place: Workplace, full: bool
-) -> Outcome:
-    """One such picture between two good ones. `expected`: size of the upright picture, or the
-    failure's kind.
+class Picture(NamedTuple):
+    """A picture file: what the table calls it, what is promised of it, how it is written, the size
+    of the upright picture or the failure's kind, and the file's name.
     """
-    place.picture("good.jpg")
-    write(place.folder / name)
-    names = ["good.jpg", name, "good.jpg"]
+
+    what: str
+    promise: str
+    write: Write
+    expected: tuple[int, int] | str
+    name: str = "odd.jpg"
+
+    @property
+    def works(self) -> bool:
+        return not isinstance(self.expected, str)
+
+    def case(self) -> Case:
+        """As a line of the table."""
+        return Case(f"image: {self.what}", self.promise, functools.partial(play, [self]))
+
+
+def play(pictures: Sequence[Picture], place: Workplace, full: bool) -> Outcome:
+    """Such pictures between two good ones: r1 is the first of them."""
+    paths = [place.picture("good.jpg")]
+    for number, picture in enumerate(pictures):
+        paths.append(f"{number}/{picture.name}")
+        (place.folder / str(number)).mkdir()
+        picture.write(place.folder / paths[-1])
+    paths.append("good.jpg")
     place.rows(
         {"image_path": path, "image_id": f"r{n}", "caption": caption(n)}
-        for n, path in enumerate(names)
+        for n, path in enumerate(paths)
     )
     with Witness() as witness:
         url = {"vlm.openai.base_url": witness.server.base_url}
         done = place.run(**url)
         calm(done)
-        works = not isinstance(expected, str)
-        assert done.code == (0 if works else 1), done
-        ids = [record["image_id"] for record in place.annotations()]
-        assert ids == (["r0", "r1", "r2"] if works else ["r0", "r2"])
-        if works:
-            record = place.annotations()[1]
-            assert (record["width"], record["height"]) == expected
-            assert record["image_path"] == name
-            sent = {
-                (i.format, i.orientation)
-                for request in witness.server.requests
-                for i in request.images
-            }
-            assert sent <= {("JPEG", 1), ("PNG", 1), ("WEBP", 1)}, sent
-        else:
-            [failure] = place.failures()
-            assert (failure["id"], failure["kind"]) == ("r1", expected), failure
-            assert len(failure["message"]) > 20
-            assert "\n" not in failure["message"]
-        assert witness.sent == (6 if works else 4), "no request without its image"
+        works = {f"r{n}": picture for n, picture in enumerate(pictures, 1) if picture.works}
+        fails = {f"r{n}": picture for n, picture in enumerate(pictures, 1) if not picture.works}
+        assert done.code == (1 if fails else 0), done
+        records = {record["image_id"]: record for record in place.annotations()}
+        assert list(records) == ["r0", *works, f"r{len(paths) - 1}"]
+        for name, picture in works.items():
+            size = (records[name]["width"], records[name]["height"])
+            assert size == picture.expected, picture.what
+            assert records[name]["image_path"] == paths[int(name[1:])]
+        failures = {failure["id"]: failure for failure in place.failures()}
+        assert list(failures) == list(fails)
+        for name, picture in fails.items():
+            assert failures[name]["kind"] == picture.expected, failures[name]
+            assert len(failures[name]["message"]) > 20
+            assert "\n" not in failures[name]["message"]
+        sent = {
+            (image.format, image.orientation)
+            for request in witness.server.requests
+            for image in request.images
+        }
+        assert sent <= {("JPEG", 1), ("PNG", 1), ("WEBP", 1)}, sent
+        assert witness.sent == 2 * (len(works) + 2), "no request without its image"
         assert place.run(**url).summary["requests"] == 0
-        return Outcome(witness.sent, witness.twice, 0)
+        return Outcome(witness.sent, witness.twice, lost_rows(place, len(paths)))
 
 
 def peak_kib(pid: int) -> int:
@@ -163,72 +184,67 @@ def data(make: Callable[[], bytes]) -> Write:
     return lambda path: path.write_bytes(make())
 
 
-def _case(
-    what: str, promise: str, write: Write, expected: tuple[int, int] | str, name: str = "odd.jpg"
-) -> Case:
-    return Case(f"image: {what}", promise, functools.partial(play, write, name, expected))
-
-
 FAILS = "Only the record fails."
 WORKS = "The run takes it like any other picture."
 SENT_AS_JPEG = "The first picture is sent as an upright RGB JPEG."
 _LARGE = (3000, 2000)
 
-IMAGES: list[Case] = [
-    _case(
+PICTURES = [
+    Picture(
         "truncated JPEG",
         FAILS,
         data(lambda: saved("RGB", _LARGE, "JPEG")[:-3000]),
         "image_broken",
     ),
-    _case("truncated PNG", FAILS, data(lambda: saved("RGB", _LARGE, "PNG")[:-60]), "image_broken"),
-    _case("decompression bomb", FAILS, data(bomb), "image_broken"),
-    _case("0 bytes", FAILS, data(bytes), "image_broken"),
-    _case("text", FAILS, data(lambda: b"this is not a picture\n" * 20), "image_broken"),
-    _case("HEIC", FAILS, data(lambda: HEIC), "image_broken", "odd.heic"),
-    _case(
+    Picture(
+        "truncated PNG", FAILS, data(lambda: saved("RGB", _LARGE, "PNG")[:-60]), "image_broken"
+    ),
+    Picture("decompression bomb", FAILS, data(bomb), "image_broken"),
+    Picture("0 bytes", FAILS, data(bytes), "image_broken"),
+    Picture("text", FAILS, data(lambda: b"this is not a picture\n" * 20), "image_broken"),
+    Picture("HEIC", FAILS, data(lambda: HEIC), "image_broken", "odd.heic"),
+    Picture(
         "EPS",
         FAILS,
         data(lambda: EPS),
         "image_broken",
     ),
-    _case("a folder", FAILS, lambda path: path.mkdir(), "image_broken"),
-    _case(
+    Picture("a folder", FAILS, lambda path: path.mkdir(), "image_broken"),
+    Picture(
         "a broken link",
         FAILS,
         lambda path: os.symlink("nowhere", path),
         "image_missing",
     ),
-    _case("CMYK", SENT_AS_JPEG, data(lambda: saved("CMYK", (40, 30), "JPEG")), (40, 30)),
-    _case("16-bit PNG", SENT_AS_JPEG, data(lambda: saved("I;16", (40, 30), "PNG")), (40, 30)),
-    _case("GIF", SENT_AS_JPEG, data(lambda: animated("GIF")), (40, 30), "odd.gif"),
-    _case("WebP", SENT_AS_JPEG, data(lambda: animated("WEBP")), (40, 30), "odd.webp"),
-    _case("TIFF", SENT_AS_JPEG, data(lambda: saved("RGB", (40, 30), "TIFF")), (40, 30), "odd.tif"),
-    _case("BMP", SENT_AS_JPEG, data(lambda: saved("RGB", (40, 30), "BMP")), (40, 30), "odd.bmp"),
-    _case("palette with alpha", WORKS, data(see_through), (40, 30), "odd.png"),
-    _case("one pixel", WORKS, data(lambda: saved("RGB", (1, 1), "PNG")), (1, 1), "odd.png"),
-    _case("20,000 x 200", WORKS, data(lambda: saved("RGB", (20_000, 200), "JPEG")), (20_000, 200)),
-    _case(
+    Picture("CMYK", SENT_AS_JPEG, data(lambda: saved("CMYK", (40, 30), "JPEG")), (40, 30)),
+    Picture("16-bit PNG", SENT_AS_JPEG, data(lambda: saved("I;16", (40, 30), "PNG")), (40, 30)),
+    Picture("GIF", SENT_AS_JPEG, data(lambda: animated("GIF")), (40, 30), "odd.gif"),
+    Picture("WebP", SENT_AS_JPEG, data(lambda: animated("WEBP")), (40, 30), "odd.webp"),
+    Picture(
+        "TIFF", SENT_AS_JPEG, data(lambda: saved("RGB", (40, 30), "TIFF")), (40, 30), "odd.tif"
+    ),
+    Picture("BMP", SENT_AS_JPEG, data(lambda: saved("RGB", (40, 30), "BMP")), (40, 30), "odd.bmp"),
+    Picture("palette with alpha", WORKS, data(see_through), (40, 30), "odd.png"),
+    Picture("one pixel", WORKS, data(lambda: saved("RGB", (1, 1), "PNG")), (1, 1), "odd.png"),
+    Picture(
+        "20,000 x 200", WORKS, data(lambda: saved("RGB", (20_000, 200), "JPEG")), (20_000, 200)
+    ),
+    Picture(
         "2,000,000 x 2",
         WORKS,
         data(lambda: saved("1", (2_000_000, 2), "PNG")),
         (2_000_000, 2),
         "odd.png",
     ),
-    Case(
-        "image: four of 361 million pixels",
-        WORKS,
-        many_pixels,
-    ),
-    _case("PNG named .jpg", WORKS, data(lambda: saved("RGB", (40, 30), "PNG")), (40, 30)),
-    _case(
+    Picture("PNG named .jpg", WORKS, data(lambda: saved("RGB", (40, 30), "PNG")), (40, 30)),
+    Picture(
         "a newline in the name",
         WORKS,
         data(lambda: saved("RGB", (40, 30), "JPEG")),
         (40, 30),
         "two\nlines.jpg",
     ),
-    _case(
+    Picture(
         "é 日 in the name",
         WORKS,
         data(lambda: saved("RGB", (40, 30), "JPEG")),
@@ -236,3 +252,5 @@ IMAGES: list[Case] = [
         "é 日 .jpg",
     ),
 ]
+MANY_PIXELS = Case("image: four of 361 million pixels", WORKS, many_pixels)
+IMAGES: list[Case] = [*(picture.case() for picture in PICTURES), MANY_PIXELS]
