@@ -61,9 +61,7 @@ def max_wait(place: Workplace) -> None:
         done = place.run(**{"vlm.openai.base_url": server.base_url, "workflow.max_wait": 5})
     assert (done.code, server.count()) == (3, 1), done
     with LoopbackServer(faults=[on(faults.too_many_requests(0.2))]) as server:
-        done = ended(
-            place.start(**{"vlm.openai.base_url": server.base_url, "workflow.max_wait": 1})
-        )
+        done = place.run(**{"vlm.openai.base_url": server.base_url, "workflow.max_wait": 1})
     assert done.code == 3, done
 
 

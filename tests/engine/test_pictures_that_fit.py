@@ -25,8 +25,10 @@ from dataflow_grounding.testing.faults import Fault
 from tests.support.workplace import LONG_AGO, Workplace, ended
 
 MB = 1_000_000
-SIZE = (1640, 1362)  # of noise: a PNG of 6.7 MB, 8.9 in base64
-ANTHROPIC = "image exceeds 5 MB maximum: 8935256 bytes > 5242880 bytes"
+SIZE = (820, 680)  # of noise: a PNG of 1.7 MB, 2.2 in base64
+MOST = 1_250_000
+# Anthropic's words, with a quarter of its limit
+ANTHROPIC = "image exceeds 1.25 MB maximum: 2233814 bytes > 1310720 bytes"
 
 
 def noise(path: Path, size: tuple[int, int] = SIZE, seed: int = 0, **coding: Any) -> str:
@@ -84,12 +86,12 @@ def boxes(workplace: Workplace) -> list[list[float]]:
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with three PNGs of 6.7 MB and a small one."""
+    """A folder with three PNGs of 1.7 MB and a small one."""
     folder = tmp_path_factory.mktemp("large")
     for number in range(3):
         noise(folder / f"{number}.png", seed=number)
     noise(folder / "small.png", (300, 200))
-    assert (folder / "0.png").stat().st_size > 6.7 * MB
+    assert (folder / "0.png").stat().st_size > 1.6 * MB
     return folder
 
 
@@ -113,7 +115,7 @@ REFUSALS = {
 def test_the_first_large_picture_costs_one_more_request_and_no_other_one(
     place: Workplace, fault: Fault
 ) -> None:
-    with refusing(5 * MB, fault) as server:
+    with refusing(MOST, fault) as server:
         place.settings["vlm.openai.base_url"] = server.base_url
         done = place.run()
         assert (done.code, done.summary["done"]) == (0, 4), done
@@ -132,12 +134,12 @@ def test_the_first_large_picture_costs_one_more_request_and_no_other_one(
     large = [SIZE[0] / 4, SIZE[1] / 4, SIZE[0] * 0.75, SIZE[1] * 0.75]
     for box, expected in zip(first_boxes, [large, [75, 50, 225, 150], large, large], strict=True):
         assert box == pytest.approx(expected, abs=1)
-    sent = {request.images[0].format for request in server.requests if in_base64(request) < 5 * MB}
+    sent = {request.images[0].format for request in server.requests if in_base64(request) < MOST}
     assert sent == {"JPEG", "PNG"}  # the small one goes as it is
 
 
 def test_a_stated_limit_costs_no_request_and_gives_the_largest_size(place: Workplace) -> None:
-    most = 3 * MB
+    most = 750_000
     with refusing(most, Fault(413)) as server:
         place.settings["vlm.openai.base_url"] = server.base_url
         done = place.run(**{"vlm.picture_bytes": most})
@@ -155,7 +157,7 @@ def test_a_limit_that_no_picture_reaches_changes_nothing(place: Workplace) -> No
     with LoopbackServer(in_the_middle) as server:
         place.settings["vlm.openai.base_url"] = server.base_url
         assert place.run().code == 0
-        assert place.run(**{"vlm.picture_bytes": 10 * MB}).code == 0
+        assert place.run(**{"vlm.picture_bytes": 3 * MB}).code == 0
         assert server.received == 4
         assert {request.images[0].format for request in server.requests} == {"PNG"}
 
@@ -163,16 +165,16 @@ def test_a_limit_that_no_picture_reaches_changes_nothing(place: Workplace) -> No
 def test_requests_in_flight_cost_one_more_each_and_later_ones_none(
     workplace: Workplace, large: Path
 ) -> None:
-    names = [noise(workplace.folder / f"n{number}.png", (500, 400), number) for number in range(24)]
+    names = [noise(workplace.folder / f"n{number}.png", (500, 400), number) for number in range(12)]
     small = noise(workplace.folder / "a.png", (60, 40))
     with_pictures(workplace, small, *names)
     workplace.settings["workflow.max_workers"] = 4
     with refusing(500_000, Fault(413), latency=0.05) as server:
         workplace.settings["vlm.openai.base_url"] = server.base_url
         done = workplace.run()
-        assert (done.code, done.summary["done"]) == (0, 25), done
+        assert (done.code, done.summary["done"]) == (0, 13), done
         assert 1 <= server.count(413) <= 4
-        assert server.received == 25 + server.count(413)
+        assert server.received == 13 + server.count(413)
         received = server.received
         forget_all_but_replies(workplace)
         assert workplace.run().code == 0
@@ -267,7 +269,7 @@ def test_what_was_noted_of_a_reply_counts_once(workplace: Workplace) -> None:
 
 
 def test_probe_pictures_are_reduced_as_well(place: Workplace) -> None:
-    with refusing(5 * MB, Fault(413)) as server:
+    with refusing(MOST, Fault(413)) as server:
         place.settings["vlm.openai.base_url"] = server.base_url
         done = place.run(**{"vlm.check_every": 100})
         assert (done.code, done.summary["done"]) == (0, 4), done
@@ -279,7 +281,7 @@ def test_probe_pictures_are_reduced_as_well(place: Workplace) -> None:
 
 
 def test_threads_that_fit_pictures_do_not_wait_for_each_other(tmp_path: Path) -> None:
-    names = [noise(tmp_path / f"{number}.png", (160, 120), number) for number in range(60)]
+    names = [noise(tmp_path / f"{number}.png", (160, 120), number) for number in range(32)]
     limits = ImageLimits(picture_bytes=20_000)
     pictures = []
     for name in names:
@@ -305,7 +307,7 @@ def test_threads_that_fit_pictures_do_not_wait_for_each_other(tmp_path: Path) ->
     for thread in threads:
         thread.join(timeout=30)
     assert not any(thread.is_alive() for thread in threads)
-    assert len(lengths) == 60
+    assert len(lengths) == 32
     assert max(lengths) <= 20_000
 
 

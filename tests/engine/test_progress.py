@@ -17,8 +17,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from dataflow_grounding.engine import progress
 from dataflow_grounding.testing import LoopbackServer
-from tests.support.workplace import Workplace, caption, process
+from tests.support.workplace import Workplace, caption, command, process
 
 pytestmark = pytest.mark.slow
 
@@ -113,7 +114,7 @@ def test_on_a_resume_the_time_left_is_told_when_it_is_known_and_what_was_stored_
 
 @pytest.mark.parametrize(("ending", "end"), [(".csv", "\n"), (".tsv", ""), (".jsonl", "")])
 def test_a_line_of_columns_is_no_record(
-    workplace: Workplace, terminal: Terminal, ending: str, end: str
+    workplace: Workplace, ending: str, end: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workplace.picture("a.jpg")
     delimiter = "\t" if ending == ".tsv" else ","
@@ -123,6 +124,11 @@ def test_a_line_of_columns_is_no_record(
         lines = [json.dumps({"image_path": name, "caption": text}) for name, text in rows]
     workplace.input = workplace.folder / f"rows{ending}"
     workplace.input.write_text("\n".join(lines) + end)
+    monkeypatch.setattr(progress, "LINE_EVERY", 0.1)
     with LoopbackServer(latency=0.3) as server:
-        text = watched(workplace, terminal, server)
-    assert set(re.findall(r"/(\d+) records", text)) == {"6"}, text
+        arguments = workplace.arguments(
+            **{"vlm.openai.base_url": server.base_url, "workflow.max_workers": 2}
+        )
+        arguments.remove("--no-progress")
+        said = command(arguments).err
+    assert set(re.findall(r"/(\d+) records", said)) == {"6"}, said

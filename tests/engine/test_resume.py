@@ -25,10 +25,9 @@ from dataflow_grounding.testing import (
     faults,
     on,
 )
-from dataflow_grounding.testing.faults import FaultRule
+from dataflow_grounding.testing.faults import Fault
 from tests.support.fault_cases.fault_case import undisturbed
-from tests.support.waiting import wait_until
-from tests.support.workplace import LONG_AGO, Workplace, caption, ended
+from tests.support.workplace import LONG_AGO, Workplace, caption
 
 KEY = "image_grounding.vlm.openai"
 
@@ -130,7 +129,7 @@ def one_caption(place: Workplace) -> list[str]:
 
 
 def one_picture(place: Workplace) -> list[str]:
-    place.picture("p4.bmp", color="white")
+    place.picture("p7.bmp", color="white")
     return []
 
 
@@ -150,8 +149,8 @@ def edited_in_place(place: Workplace) -> list[str]:
 def linked_to_another(place: Workplace) -> list[str]:
     place.picture("another.bmp", color="white")
     os.utime(place.folder / "another.bmp", LONG_AGO)
-    (place.folder / "p4.bmp").unlink()
-    (place.folder / "p4.bmp").symlink_to("another.bmp")
+    (place.folder / "p6.bmp").unlink()
+    (place.folder / "p6.bmp").symlink_to("another.bmp")
     return []
 
 
@@ -192,26 +191,35 @@ def newest_counts(place: Workplace) -> list[str]:
 
 
 # a torn last line, and lines of an older version: tests/support/fault_cases/machine_faults.py
-CHANGES: list[tuple[str, Callable[[Workplace], list[str]], int]] = [
+# What is changed, how, and how many requests that costs.
+Changes = list[tuple[str, Callable[[Workplace], list[str]], int]]
+OF_FILES: Changes = [
     ("nothing", same, 0),
     ("the mark of a finished run is gone", manifest_gone, 0),
     ("the finished rows are gone", finished_rows_gone, 0),
     ("what is known of the images is gone", facts_gone, 0),
     ("the results are gone", results_gone, 0),
     ("all but the replies is gone", all_but_replies_gone, 0),
-    ("rows reordered", reordered, 0),
-    ("rows and images renamed, a column added", renamed, 0),
     ("images touched", touched, 0),
     ("copies of the images, with their times", copied, 0),
     ("images with other permissions", chmodded, 0),
+    ("a damaged line in the store", one_line_damaged, 1),
+    ("a last line of zeros in the store", zeroed, 1),
+    ("every line twice, and lines that are none", newest_counts, 0),
+]
+OF_ROWS: Changes = [
+    ("rows reordered", reordered, 0),
     ("two images of one size and time exchanged", swapped, 4),
     ("an image edited in place, with its time", edited_in_place, 2),
     ("a link to another image of the size and time", linked_to_another, 2),
-    ("a row removed", one_removed, 0),
-    ("every row twice", doubled, 0),
-    ("a row added at the top", one_added, 2),
-    ("a caption changed", one_caption, 2),
     ("a picture changed", one_picture, 2),
+    ("a caption changed", one_caption, 2),
+    ("a row added at the top", one_added, 2),
+    ("a row removed", one_removed, 0),
+    ("rows and images renamed, a column added", renamed, 0),
+    ("every row twice", doubled, 0),
+]
+OF_SETTINGS: Changes = [
     ("another model", lambda place: [f"{KEY}.model_name=other"], 20),
     ("another temperature", lambda place: [f"{KEY}.temperature=0.1"], 20),
     ("another box format", lambda place: ["image_grounding.vlm.box_format=xyxy_64"], 10),
@@ -221,47 +229,31 @@ CHANGES: list[tuple[str, Callable[[Workplace], list[str]], int]] = [
     ("a pilot", lambda place: ["--pilot", "3"], 0),
     ("force_reprocess", lambda place: ["image_grounding.workflow.force_reprocess=true"], 20),
     ("--retry-failed with no failures", lambda place: ["--retry-failed"], 0),
-    ("a damaged line in the store", one_line_damaged, 1),
-    ("a last line of zeros in the store", zeroed, 1),
-    ("every line twice, and lines that are none", newest_counts, 0),
 ]
-
-
-RESULTS_STAY = (
-    *(
-        same,
-        manifest_gone,
-        finished_rows_gone,
-        facts_gone,
-        results_gone,
-        all_but_replies_gone,
-        touched,
-        copied,
-        chmodded,
-    ),
-    *(one_line_damaged, zeroed, newest_counts),
-)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("change", "sent"), [pytest.param(*case[1:], id=case[0]) for case in CHANGES]
+    "changes", [OF_FILES, OF_ROWS, OF_SETTINGS], ids=["files", "rows", "settings"]
 )
 def test_only_what_changed_is_asked_again(
-    ten: Workplace, server: LoopbackServer, change: Callable[[Workplace], list[str]], sent: int
+    ten: Workplace, server: LoopbackServer, changes: Changes
 ) -> None:
-    before = ten.files()
-    arguments = change(ten)
-    done = ten.run(*arguments)
-    assert done.code == 0, done
-    assert server.count() - 20 == sent
-    again = ten.run(*[a for a in arguments if "force" not in a])
-    assert (again.code, server.count() - 20) == (0, sent), again
-    manifest_gone(ten)
-    again = ten.run(*[a for a in arguments if "force" not in a])
-    assert (again.code, server.count() - 20) == (0, sent), "what was asked is in the store"
-    if change in RESULTS_STAY:
-        assert ten.files() == before
+    """In one folder, one change after the other."""
+    for name, change, sent in changes:
+        before, files = server.count(), ten.files()
+        arguments = change(ten)
+        done = ten.run(*arguments)
+        assert (done.code, server.count() - before) == (0, sent), (name, done)
+        unforced = [argument for argument in arguments if "force" not in argument]
+        again = ten.run(*unforced)
+        assert (again.code, server.count() - before) == (0, sent), (name, again)
+        if sent:
+            manifest_gone(ten)
+            again = ten.run(*unforced)
+            assert (again.code, server.count() - before) == (0, sent), (name, "it is stored")
+        if changes is OF_FILES:
+            assert ten.files() == files, name
 
 
 def test_a_complete_run_says_so(ten: Workplace, server: LoopbackServer) -> None:
@@ -274,35 +266,35 @@ def test_a_complete_run_says_so(ten: Workplace, server: LoopbackServer) -> None:
     )
 
 
-@pytest.mark.slow
+def at_request(number: int, change: Callable[[], object]) -> Callable[[ReceivedRequest], float]:
+    """Latencies of 0 s; a change is made before this request is answered."""
+
+    def latency(request: ReceivedRequest) -> float:
+        if request.index == number:
+            change()
+        return 0.0
+
+    return latency
+
+
 def test_a_change_during_the_run_is_seen_by_the_next(workplace: Workplace) -> None:
     workplace.picture("a.jpg")
     workplace.picture("b.jpg", color="red")
-    workplace.rows([{"image_path": "a.jpg", "caption": caption(1)}])
-    with LoopbackServer(latency=0.5) as server:
+    rows = [{"image_path": f"{name}.jpg", "caption": caption(1)} for name in "ab"]
+    workplace.rows(rows[:1])
+    with LoopbackServer(latency=at_request(0, lambda: workplace.rows(rows))) as server:
         workplace.settings["vlm.openai.base_url"] = server.base_url
-        running = workplace.start()
-        wait_until(lambda: server.count() >= 1)
-        with workplace.input.open("a") as file:
-            file.write(json.dumps({"image_path": "b.jpg", "caption": caption(2)}) + "\n")
-        assert ended(running).code == 0
-        server.latency = 0.0
-        assert workplace.run().code == 0
-    assert [record["image_id"] for record in workplace.annotations()] == ["a", "b"]
+        for expected in (["a"], ["a", "b"]):
+            assert workplace.run().code == 0
+            assert [record["image_id"] for record in workplace.annotations()] == expected
 
 
-@pytest.mark.slow
 def test_a_picture_that_changes_during_the_run_is_asked_for_again(workplace: Workplace) -> None:
     workplace.many(1)
-    with LoopbackServer(latency=0.5) as server:
+    with LoopbackServer(latency=at_request(1, lambda: workplace.picture(color="white"))) as server:
         workplace.settings["vlm.openai.base_url"] = server.base_url
-        running = workplace.start()
-        wait_until(lambda: server.count() >= 2)
-        workplace.picture(color="white")
-        assert ended(running).code == 0
-        server.latency = 0.0
-        assert workplace.run().code == 0
-        assert server.count() == 4
+        for requests in (2, 4):
+            assert (workplace.run().code, server.count()) == (0, requests)
 
 
 @pytest.mark.slow
@@ -394,43 +386,15 @@ def test_a_pilot_of_a_pipe_takes_its_first_rows_and_says_so(workplace: Workplace
 
 # --- failures: which are tried again, and when
 
-FAILURES: list[tuple[str, FaultRule, str, int, int, int]] = [
-    # id, rule for record 3's first step, kind, requests for it at first, by the same command again,
-    # with --retry-failed
-    (
-        "a server fault is tried again",
-        on(faults.server_error(500), containing="Cup 3 "),
-        "server_fault",
-        3,
-        3,
-        3,
-    ),
-    ("a refusal stands", on(faults.refusal(), containing="Cup 3 "), "refused", 1, 0, 1),
-    (
-        "a refused request stands",
-        on(faults.content_filter(), containing="Cup 3 "),
-        "refused",
-        1,
-        0,
-        1,
-    ),
-    (
-        "an unreadable reply stands",
-        on(faults.says("I see a cup."), containing="Cup 3 "),
-        "unreadable_reply",
-        3,
-        0,
-        3,
-    ),
-    (
-        "a truncated caption reply stands",
-        on(faults.truncated(), containing="Cup 3 "),
-        "truncated_reply",
-        3,
-        0,
-        3,
-    ),
-]
+# A fault, its kind, and how many requests a record costs that meets it in its first step: at first,
+# by the same command again, and with --retry-failed.
+FAILURES: dict[str, tuple[Fault, str, int, int, int]] = {
+    "a server fault is tried again": (faults.server_error(500), "server_fault", 3, 3, 3),
+    "a refusal stands": (faults.refusal(), "refused", 1, 0, 1),
+    "a refused request stands": (faults.content_filter(), "refused", 1, 0, 1),
+    "an unreadable reply stands": (faults.says("I see a cup."), "unreadable_reply", 3, 0, 3),
+    "a truncated caption reply stands": (faults.truncated(), "truncated_reply", 3, 0, 3),
+}
 
 
 def is_sign_of_life(request: ReceivedRequest) -> bool:
@@ -439,49 +403,52 @@ def is_sign_of_life(request: ReceivedRequest) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("rule", "kind", "first", "again", "asked"),
-    [pytest.param(*case[1:], id=case[0]) for case in FAILURES],
-)
-def test_failures(
-    workplace: Workplace, rule: FaultRule, kind: str, first: int, again: int, asked: int
-) -> None:
-    workplace.many(5)
-    # A fault is the request's own once something that was sent later is answered. Where nothing
-    # was yet, and the endpoint then answers a small question, the request is sent once more.
-    more = 1 if kind == "server_fault" else 0
-    with LoopbackServer(faults=[rule]) as server:
+def test_failures(workplace: Workplace) -> None:
+    """Every second record meets one of them."""
+    workplace.many(11)
+    kinds = {2 * n + 1: case for n, case in enumerate(FAILURES.values())}
+    rules = [on(fault, containing=f"Cup {n} ") for n, (fault, *_) in kinds.items()]
+    with LoopbackServer(faults=rules) as server:
         workplace.settings["vlm.openai.base_url"] = server.base_url
 
-        def sent(*arguments: str) -> int:
+        def sent(*arguments: str) -> dict[int, int]:
+            """How many requests a run costs for each record that fails."""
             before = len(server.requests)
             assert workplace.run(*arguments).code == 1
-            return sum(not is_sign_of_life(each) for each in server.requests[before:])
+            texts = [r.text for r in server.requests[before:] if not is_sign_of_life(r)]
+            return {n: sum(f"Cup {n} " in text for text in texts) for n in kinds}
+
+        def as_said(counts: dict[int, int], column: int) -> bool:
+            # A fault is the request's own once something that was sent later is answered. Where
+            # nothing was yet, and the endpoint then answers a small question, the request is sent
+            # once more.
+            return all(
+                0 <= counts[n] - case[column] <= (case[1] == "server_fault")
+                for n, case in kinds.items()
+            )
 
         # The first request also finds out what the endpoint takes; let it be another record's.
         assert workplace.run("--pilot", "1").code == 0
-        assert 6 + first <= sent() <= 6 + first + more
-        [failure] = workplace.failures()
-        assert (failure["id"], failure["kind"]) == ("r3", kind)
-        assert first <= failure["attempts"] <= first + more
-        assert [record["image_id"] for record in workplace.annotations()] == [
-            "r0",
-            "r1",
-            "r2",
-            "r4",
-        ]
-        assert again <= sent() <= again + more
-        assert asked <= sent("--retry-failed") <= asked + more
+        first = sent()
+        assert as_said(first, 2), first
+        assert server.count() >= 12 + sum(first.values())
+        failed = [(f["id"], f["kind"], f["attempts"]) for f in workplace.failures()]
+        assert failed == [(f"r{n}", case[1], first[n]) for n, case in kinds.items()]
+        records = [record["image_id"] for record in workplace.annotations()]
+        assert records == [f"r{n}" for n in range(11) if n not in kinds]
+        again = sent()
+        assert as_said(again, 3), again
+        retried = sent("--retry-failed")
+        assert as_said(retried, 4), retried
         server.faults = ()
         before = server.count()
         assert workplace.run("--retry-failed").code == 0
-        assert server.count() == before + 2, "and when it is mended, it is asked once more"
+        assert server.count() == before + 2 * len(kinds), "mended, each is asked once more"
         assert workplace.failures() == []
-        assert [record["image_id"] for record in workplace.annotations()] == [
-            f"r{n}" for n in range(5)
-        ]
+        records = [record["image_id"] for record in workplace.annotations()]
+        assert records == [f"r{n}" for n in range(11)]
         assert workplace.run("--retry-failed").code == 0
-        assert server.count() == before + 2
+        assert server.count() == before + 2 * len(kinds)
 
 
 def test_an_image_that_was_missing_is_tried_again_by_the_same_command(workplace: Workplace) -> None:
@@ -635,26 +602,23 @@ def test_a_budget_holds_whatever_usage_the_endpoint_claims(
         assert server.count() < most
 
 
-@pytest.mark.parametrize("budget", ["nan", "-1", "much"])
-def test_a_budget_that_is_none_is_refused(
-    ten: Workplace, server: LoopbackServer, budget: str
-) -> None:
+def test_a_budget_that_is_none_is_refused(workplace: Workplace, server: LoopbackServer) -> None:
+    workplace.many(1)
     prices = {"input": 100.0, "output": 1000.0}
-    done = ten.run(
-        "--budget-usd", budget, **{"vlm.prices": prices, "workflow.force_reprocess": True}
-    )
-    assert done.code == 2, done
-    assert server.count() == 20
+    for budget in ("nan", "-1", "much"):
+        settings = {"vlm.prices": prices, "vlm.openai.base_url": server.base_url}
+        done = workplace.run("--budget-usd", budget, **settings)
+        assert (done.code, server.count()) == (2, 0), done
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["failures.jsonl", "run.json", "annotations.jsonl"])
 def test_a_result_that_was_deleted_is_made_again_at_no_cost(
-    ten: Workplace, server: LoopbackServer, name: str
+    ten: Workplace, server: LoopbackServer
 ) -> None:
-    (ten.results / name).unlink()
-    assert (ten.run().code, server.count()) == (0, 20)
-    assert (ten.results / name).exists()
+    for name in ("failures.jsonl", "run.json", "annotations.jsonl"):
+        (ten.results / name).unlink()
+        assert (ten.run().code, server.count()) == (0, 20)
+        assert (ten.results / name).exists()
 
 
 def test_unanswered_requests_count_at_their_worst_case(workplace: Workplace) -> None:

@@ -51,17 +51,17 @@ def test_requests_go_by_weight(
     workplace: Workplace, servers: list[LoopbackServer], workers: int
 ) -> None:
     light, heavy, _ = servers
-    workplace.many(100)
+    workplace.many(60)
     endpoints = [
         {"base_url": light.base_url, "weight": 1},
         {"base_url": heavy.base_url, "weight": 3},
     ]
     done = several(workplace, *endpoints).run(**{"workflow.max_workers": workers})
     assert done.code == 0, done
-    assert light.paid + heavy.paid == 200
-    # 50 where each request is drawn by weight, 100 where by chance alone; and fewer where one's first
+    assert light.paid + heavy.paid == 120
+    # 30 where each request is drawn by weight, 60 where by chance alone; and fewer where one's first
     # answer comes late, as on a busy machine: until then it is asked one request at a time.
-    assert 5 <= light.paid <= 75
+    assert 3 <= light.paid <= 45
     assert max(light.max_in_flight, heavy.max_in_flight) <= workers
     assert workplace.run_json()["endpoint"] == f"{light.base_url} + {heavy.base_url}"
 
@@ -73,12 +73,12 @@ def test_a_limited_one_does_not_hold_up_the_other(
     limited.capacity = 4
     limited.limit_fault = faults.too_many_requests(1)
     free.latency = 0.1  # a busy machine sends fewer than 16 requests in the usual 20 ms
-    workplace.many(300)
+    workplace.many(150)
     done = several(workplace, limited, free).run(**{"workflow.max_workers": 32})
     assert done.code == 0, done
-    assert limited.paid + free.paid == 600
+    assert limited.paid + free.paid == 300
     assert free.max_in_flight > 16  # what the other has no room for
-    assert limited.paid > 40
+    assert limited.paid > 20
     assert limited.count(429) < 60
 
 
@@ -86,11 +86,11 @@ def test_a_limited_one_does_not_hold_up_the_other(
 def test_one_that_is_dead_from_the_start(
     workplace: Workplace, servers: list[LoopbackServer], workers: int
 ) -> None:
-    workplace.many(50)
+    workplace.many(20)
     done = several(workplace, DEAD, servers[0]).run(**{"workflow.max_workers": workers})
     assert done.code == 0, done
-    assert servers[0].paid == servers[0].received == 100
-    assert done.summary["requests"] <= 105
+    assert servers[0].paid == servers[0].received == 40
+    assert done.summary["requests"] <= 45
     assert f"no connection to {DEAD}/chat/completions" in done.err
 
 
@@ -115,14 +115,14 @@ def test_one_that_is_no_use(
     said: str,
 ) -> None:
     timeout = 2 if "did not answer" in said else 60
-    workplace.many(60)
+    workplace.many(30)
     with LoopbackServer(**settings) as broken:
         endpoints = [{"base_url": broken.base_url, "api_key": "sk-wrong-key9371"}, servers[0]]
         done = several(workplace, *endpoints, **{"vlm.openai.timeout": timeout}).run()
         assert done.code == 0, done
         assert broken.received <= most
-    assert servers[0].paid >= 120
-    assert servers[0].paid == 120 or timeout < 60  # a busy machine may be as slow as that
+    assert servers[0].paid >= 60
+    assert servers[0].paid == 60 or timeout < 60  # a busy machine may be as slow as that
     assert said in done.err or said == "429"
     assert "key9371" not in done.err + done.out + (workplace.results / "run.json").read_text()
 
@@ -166,14 +166,15 @@ def test_one_that_dies_and_one_that_comes_back(
         "--port",
         "0",
         "--latency",
-        "0.02",
+        "0.1",
     ]
     dies = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         assert dies.stdout is not None
         first = dies.stdout.readline()
         address = next(word for word in first.split() if word.startswith("http"))
-        workplace.many(400)
+        stays.latency = away.latency = 0.1
+        workplace.many(200)
         running = several(workplace, stays, address.rstrip("/"), away).start(
             **{"workflow.max_workers": 12}
         )
@@ -186,9 +187,9 @@ def test_one_that_dies_and_one_that_comes_back(
         dies.kill()
         dies.wait()
     assert running.returncode == 0, err
-    assert json.loads(out)["done"] == 400
+    assert json.loads(out)["done"] == 200
     assert away.paid > before + 30
-    assert json.loads(out)["requests"] <= 800 + 12 + 12
+    assert json.loads(out)["requests"] <= 400 + 12 + 12
 
 
 def test_all_dead_stops_the_run(workplace: Workplace) -> None:
@@ -205,12 +206,12 @@ def test_a_retry_goes_to_another(workplace: Workplace, servers: list[LoopbackSer
     often = LoopbackServer(
         faults=lambda request: faults.server_error() if request.index % 2 else None
     )
-    workplace.many(100)
+    workplace.many(40)
     with often:
         done = several(workplace, often, servers[0]).run(**{"workflow.max_attempts": 2})
     assert done.code == 0, done  # at one endpoint, two attempts would not do for each
-    assert often.count(500) > 10
-    assert often.paid + servers[0].paid == 200
+    assert often.count(500) > 4
+    assert often.paid + servers[0].paid == 80
 
 
 LISTS = [("an address", [0], [0, 1], [2, 0]), ("a list", [0, 1], [1, 2], [2])]
@@ -220,13 +221,13 @@ LISTS = [("an address", [0], [0, 1], [2, 0]), ("a list", [0, 1], [1, 2], [2])]
 def test_nothing_is_asked_again_where_the_list_changes(
     workplace: Workplace, servers: list[LoopbackServer], lists: list[list[int]]
 ) -> None:
-    workplace.many(40)
+    workplace.many(20)
     for listed in lists:
         one = {"vlm.openai.base_url": servers[0].base_url} if listed == [0] else {}
         several(workplace, *([] if one else (servers[n] for n in listed)))
-        workplace.run(**{"workflow.max_requests": 30, **one})
-    assert sum(server.paid for server in servers) == 80
-    assert len(workplace.annotations()) == 40
+        workplace.run(**{"workflow.max_requests": 15, **one})
+    assert sum(server.paid for server in servers) == 40
+    assert len(workplace.annotations()) == 20
 
 
 @pytest.mark.parametrize("count", [2, 3])

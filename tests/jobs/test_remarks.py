@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from dataflow_grounding.data.records import dump_line
 from dataflow_grounding.review.queues import Queue, Reviewable
@@ -42,8 +46,15 @@ def run(place: Workplace, odd: dict[int, str], *arguments: str, **settings: Any)
     return done
 
 
-def test_a_run_counts_the_manner_and_what_is_rare(workplace: Workplace) -> None:
-    done = run(workplace, ODD)
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workplace, Done]:
+    """A run whose model says something odd of two rows."""
+    place = Workplace(tmp_path_factory.mktemp("odd"))
+    return place, run(place, ODD)
+
+
+def test_a_run_counts_the_manner_and_what_is_rare(odd: tuple[Workplace, Done]) -> None:
+    workplace, done = odd
     summary = workplace.run_json()["summary"]
     assert summary["remarks"] == {MANNER: ROWS - 2}
     assert summary["remarks_rare"] == 2
@@ -98,8 +109,10 @@ def test_shards_whose_remarks_are_rare_in_each_may_have_a_manner_together(
     assert sum(json.loads(path.read_text())["summary"]["remarks_rare"] for path in shards) > 1
 
 
-def test_the_report_counts_remarks_and_shows_their_words_escaped(workplace: Workplace) -> None:
-    run(workplace, ODD)
+def test_the_report_counts_remarks_and_shows_their_words_escaped(
+    odd: tuple[Workplace, Done],
+) -> None:
+    workplace, _ = odd
     assert command(["report", str(workplace.results)]).code == 0
     page = (workplace.results / "report.html").read_text(encoding="utf-8")
     assert "28 records: I found N objects; 2 remarks that came once or seldom." in page
@@ -112,18 +125,18 @@ def test_the_report_counts_remarks_and_shows_their_words_escaped(workplace: Work
     assert "<b>dark" not in page + data
 
 
-def test_a_review_shows_rare_remarks_first(workplace: Workplace) -> None:
-    run(workplace, ODD)
+def test_a_review_shows_rare_remarks_first(odd: tuple[Workplace, Done], tmp_path: Path) -> None:
     lines = []
-    for number, record in enumerate(workplace.annotations()):
+    for number, record in enumerate(odd[0].annotations()):
         for expression in record["expressions"]:
             # what is said as usual is more doubtful by all else
             expression["disagreement"] = number not in ODD
         suspect = {} if number in ODD else {"suspect_boxes": True, "doubtful": True}
         lines.append(dump_line({**record, **suspect}))
-    (workplace.results / "annotations.jsonl").write_text("".join(lines), encoding="utf-8")
+    shutil.copytree(odd[0].results, tmp_path / "results")
+    (tmp_path / "results" / "annotations.jsonl").write_text("".join(lines), encoding="utf-8")
     wanted = {**dict.fromkeys(("status", "text", "head", "below"), ""), "order": "doubt"}
-    queue = Queue(Reviewable(str(workplace.results)), wanted)
+    queue = Queue(Reviewable(str(tmp_path / "results")), wanted)
     by_doubt = [item.record for item, why in queue.why.items() if why == "doubt"]
     rare = [record for record in by_doubt if record in ODD]
     assert rare
