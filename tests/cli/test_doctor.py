@@ -35,6 +35,12 @@ KEY = "sk-doctor-secret"
 FORM = "reply_form"  # the task of the question whose schema a free answer breaks
 
 
+@pytest.fixture
+def workplace(tmp_path: Path, server: LoopbackServer) -> Workplace:
+    """An empty folder whose runs ask an endpoint that answers every task."""
+    return Workplace(tmp_path / "work", server.base_url)
+
+
 def test_what_is_installed_and_which_keys_are_set_but_not_their_values(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -96,14 +102,16 @@ TAKES = [
 
 
 @pytest.mark.parametrize(("takes", "said"), [pytest.param(*case, id=case[1]) for case in TAKES])
-def test_what_an_endpoint_takes(workplace: Workplace, takes: Takes, said: str) -> None:
+def test_what_an_endpoint_takes(
+    workplace: Workplace, server: LoopbackServer, takes: Takes, said: str
+) -> None:
     workplace.many(1)
-    with LoopbackServer(takes=takes) as server:
-        spec = str(workplace.spec(**{"vlm.openai.base_url": server.base_url}))
-        done = command(["doctor", "-e", spec])
-        assert done.code == 0, done
-        assert server.count(200) == 2
-        assert server.count() <= 7
+    server.takes = takes
+    spec = str(workplace.spec())
+    done = command(["doctor", "-e", spec])
+    assert done.code == 0, done
+    assert server.count(200) == 2
+    assert server.count() <= 7
     assert f"accepts: {said}" in done.out
     assert "reply: as asked for" in done.out
     assert "tokens: " in done.out
@@ -184,23 +192,22 @@ def test_where_it_cant_be_told_the_reason_is(
 def test_each_of_several_endpoints_is_asked(workplace: Workplace) -> None:
     with LoopbackServer() as keeps, LoopbackServer(takes=Takes(ignores_format=True)) as ignores:
         addresses = [keeps.base_url, ignores.base_url]
-        done = command(
-            ["doctor", "--json", "-e", str(workplace.spec(**{"vlm.openai.endpoints": addresses}))]
-        )
+        settings = {"vlm.openai.base_url": "", "vlm.openai.endpoints": addresses}
+        done = command(["doctor", "--json", "-e", str(workplace.spec(**settings))])
     assert done.code == 0, done
     assert [part["schema"] for part in done.summary["endpoint"]["endpoints"]] == ["kept", FREE]
 
 
 def test_only_doctor_asks_and_nobody_asks_one_that_answers_certain_tasks_alone(
     workplace: Workplace,
+    server: LoopbackServer,
 ) -> None:
     workplace.many(2)
-    with LoopbackServer() as server:
-        settings = {"vlm.openai.base_url": server.base_url}
-        assert workplace.run(**settings).code == 0
-        assert FORM not in server.by_task
-        schema_of(workplace, server)
-        assert server.by_task[FORM] == 1
+    settings = {"vlm.openai.base_url": server.base_url}
+    assert workplace.run(**settings).code == 0
+    assert FORM not in server.by_task
+    schema_of(workplace, server)
+    assert server.by_task[FORM] == 1
     done = command(["doctor", "-e", str(workplace.spec(**{"vlm.backend": "embedded"}))])
     assert done.code == 0, done
     assert "reply: as asked for" in done.out
@@ -251,13 +258,14 @@ def test_geminis_endpoint(workplace: Workplace) -> None:
         pytest.param(on(faults.model_not_found()), "the model's name", id="wrong model"),
     ],
 )
-def test_an_endpoint_that_refuses(workplace: Workplace, rule: faults.FaultRule, said: str) -> None:
+def test_an_endpoint_that_refuses(
+    workplace: Workplace, server: LoopbackServer, rule: faults.FaultRule, said: str
+) -> None:
     workplace.many(1)
-    with LoopbackServer(faults=[rule], leaky=True) as server:
-        spec = str(
-            workplace.spec(**{"vlm.openai.base_url": server.base_url, "vlm.openai.api_key": KEY})
-        )
-        done = command(["doctor", "-e", spec])
+    server.faults = [rule]
+    server.leaky = True
+    spec = str(workplace.spec(**{"vlm.openai.api_key": KEY}))
+    done = command(["doctor", "-e", spec])
     assert done.code == 4, done
     assert said in done.out
     assert KEY not in done.out + done.err
@@ -315,10 +323,12 @@ def test_an_endpoint_without_a_list_of_models_says_no_more_than_before(
     assert "Check the address and the model's name.\n" in done.out
 
 
-def test_a_model_that_answers_something_else_is_a_problem(workplace: Workplace) -> None:
-    with LoopbackServer(CannedAnswers("I'd rather talk about the weather.")) as server:
-        spec = str(workplace.spec(**{"vlm.openai.base_url": server.base_url}))
-        done = command(["doctor", "-e", spec])
+def test_a_model_that_answers_something_else_is_a_problem(
+    workplace: Workplace, server: LoopbackServer
+) -> None:
+    server.answers = CannedAnswers("I'd rather talk about the weather.")
+    spec = str(workplace.spec())
+    done = command(["doctor", "-e", spec])
     assert done.code == 1, done
     assert "reply: not readable" in done.out
     assert "Error: the endpoint works, but the model didn't answer as it was asked to." in done.out
@@ -331,12 +341,14 @@ def test_without_an_endpoint_it_says_who_answers() -> None:
     assert line.endswith("Until then the embedded grounder answers (backend auto)")
 
 
-def test_a_message_that_ends_with_a_full_stop_gets_no_second_one(workplace: Workplace) -> None:
+def test_a_message_that_ends_with_a_full_stop_gets_no_second_one(
+    workplace: Workplace, server: LoopbackServer
+) -> None:
     error = {"message": "The model `x` does not exist.", "type": "NotFoundError", "code": 404}
     refusal = faults.Fault(404, body=json.dumps({"error": error}).encode())
-    with LoopbackServer(faults=on(refusal)) as server:
-        spec = str(workplace.spec(**{"vlm.openai.base_url": server.base_url}))
-        done = command(["doctor", "-e", spec])
+    server.faults = on(refusal)
+    spec = str(workplace.spec())
+    done = command(["doctor", "-e", spec])
     assert "The model `x` does not exist. Check the address and the model's name." in done.out, done
 
 
@@ -441,53 +453,52 @@ def test_only_keys_that_the_spec_takes_are_completed(tmp_path: Path, completed: 
 
 def test_a_pilot_says_what_to_look_at_and_how_to_go_on(workplace: Workplace) -> None:
     workplace.many(5)
-    with LoopbackServer() as server:
-        spec = str(workplace.spec(**{"vlm.openai.base_url": server.base_url}))
-        done = command(["generate", "-e", spec, "--pilot", "2", "--no-progress"])
-        assert done.code == 0, done
-        for said in (
-            str(workplace.results / "step_0_expression_extraction" / "annotations.jsonl"),
-            "cleaned_caption and expressions",
-            str(workplace.results / "step_1_grounding" / "annotations.jsonl"),
-            "expressions[].instances",
-            "max_tokens",
-            "without --pilot continues",
-        ):
-            assert said in done.err
-        assert "Before the full run" not in command(["generate", "-e", spec, "--no-progress"]).err
+    spec = str(workplace.spec())
+    done = command(["generate", "-e", spec, "--pilot", "2", "--no-progress"])
+    assert done.code == 0, done
+    for said in (
+        str(workplace.results / "step_0_expression_extraction" / "annotations.jsonl"),
+        "cleaned_caption and expressions",
+        str(workplace.results / "step_1_grounding" / "annotations.jsonl"),
+        "expressions[].instances",
+        "max_tokens",
+        "without --pilot continues",
+    ):
+        assert said in done.err
+    assert "Before the full run" not in command(["generate", "-e", spec, "--no-progress"]).err
 
 
 @pytest.mark.slow
 def test_set_from_pilot_raises_max_workers_to_what_the_pilot_sustained(
     workplace: Workplace,
+    server: LoopbackServer,
 ) -> None:
     workplace.many(150)
-    with LoopbackServer(latency=0.02, capacity=40) as server:
-        workplace.settings |= {"vlm.openai.base_url": server.base_url, "workflow.max_workers": 2}
-        early = workplace.run("--set-from", "pilot")
-        assert (early.code, "first run generate with --pilot" in early.err) == (2, True)
-        assert workplace.run("--pilot", "90", "--set-from", "pilot").code == 0
-        sustained = json.loads((workplace.results / "run.json").read_text())[
-            "sustained_concurrency"
-        ]
-        assert 8 < sustained < 90
-        server.capacity = None
-        done = workplace.run("--set-from", "pilot")
-        assert done.code == 0, done
-        assert f"workflow.max_workers: {sustained}" in done.err
-        stated = json.loads((workplace.results / "run.json").read_text())["spec"][
-            "image_grounding"
-        ]["workflow"]
-        assert stated["max_workers"] == sustained
+    server.latency = 0.02
+    server.capacity = 40
+    workplace.settings |= {"workflow.max_workers": 2}
+    early = workplace.run("--set-from", "pilot")
+    assert (early.code, "first run generate with --pilot" in early.err) == (2, True)
+    assert workplace.run("--pilot", "90", "--set-from", "pilot").code == 0
+    sustained = json.loads((workplace.results / "run.json").read_text())["sustained_concurrency"]
+    assert 8 < sustained < 90
+    server.capacity = None
+    done = workplace.run("--set-from", "pilot")
+    assert done.code == 0, done
+    assert f"workflow.max_workers: {sustained}" in done.err
+    stated = json.loads((workplace.results / "run.json").read_text())["spec"]["image_grounding"][
+        "workflow"
+    ]
+    assert stated["max_workers"] == sustained
 
 
 @pytest.mark.slow
-def test_a_plain_pilot_keeps_to_max_workers(workplace: Workplace) -> None:
+def test_a_plain_pilot_keeps_to_max_workers(workplace: Workplace, server: LoopbackServer) -> None:
     workplace.many(30)
-    with LoopbackServer(latency=0.01) as server:
-        settings = {"vlm.openai.base_url": server.base_url, "workflow.max_workers": 3}
-        assert workplace.run("--pilot", "20", **settings).code == 0
-        assert server.max_in_flight <= 3
-        done = workplace.run("--set-from", "pilot", **settings)
+    server.latency = 0.01
+    settings = {"workflow.max_workers": 3}
+    assert workplace.run("--pilot", "20", **settings).code == 0
+    assert server.max_in_flight <= 3
+    done = workplace.run("--set-from", "pilot", **settings)
     assert done.code == 0, done
     assert "workflow.max_workers: 3 (the last run sustained 3 at once; only --pilot N" in done.err

@@ -23,6 +23,12 @@ SEED_PAGE = Path(__file__).resolve().parents[3] / "shared" / "seeds" / "tao_2d_g
 KEY = "sk-7f3a-very-secret-key"
 
 
+@pytest.fixture
+def workplace(tmp_path: Path, server: LoopbackServer) -> Workplace:
+    """An empty folder whose runs ask an endpoint that answers every task."""
+    return Workplace(tmp_path / "work", server.base_url)
+
+
 def gold_of(
     image_path: str, caption: str, boxes: dict[str, list[list[int]]], size: tuple[int, int]
 ) -> dict[str, Any]:
@@ -46,24 +52,23 @@ def inputs_of(gold: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("box_format", ["yxyx_2048", "cxcywh_10"])
-def test_boxes_in_a_scale_of_any_number(workplace: Workplace, box_format: str) -> None:
+def test_boxes_in_a_scale_of_any_number(
+    workplace: Workplace, server: LoopbackServer, box_format: str
+) -> None:
     workplace.picture("a.jpg", (640, 400))
     boxes = {"red mug": [[10, 20, 130, 220]], "table": [[0, 200, 640, 400]]}
     gold = [gold_of("a.jpg", "A red mug on a table.", boxes, (640, 400))]
     workplace.rows(inputs_of(gold))
-    with LoopbackServer(
-        GoldAnswers(gold, image_root=workplace.folder, box_format=box_format)
-    ) as server:
-        settings = {
-            "vlm.openai.base_url": server.base_url,
-            "vlm.box_format": box_format,
-            "vlm.check_every": 1,
-        }
-        done = workplace.run(**settings)
-        assert done.code == 0, done
-        asked = [request.text for request in server.requests if request.task == "phrase_grounding"]
-        assert f"from 0 to {box_format.partition('_')[2]}:" in asked[-1]
-        assert done.summary["probes"] > 0
+    server.answers = GoldAnswers(gold, image_root=workplace.folder, box_format=box_format)
+    settings = {
+        "vlm.box_format": box_format,
+        "vlm.check_every": 1,
+    }
+    done = workplace.run(**settings)
+    assert done.code == 0, done
+    asked = [request.text for request in server.requests if request.task == "phrase_grounding"]
+    assert f"from 0 to {box_format.partition('_')[2]}:" in asked[-1]
+    assert done.summary["probes"] > 0
     [record] = workplace.annotations()
     for text, [bbox] in boxes.items():
         [found] = boxes_of(record)[text]
@@ -83,7 +88,9 @@ def test_a_scale_that_is_not_a_whole_number_is_refused(workplace: Workplace) -> 
         assert "xyxy, yxyx, xywh, cxcywh with px or a whole number" in done.err
 
 
-def test_boxes_are_the_golds_in_the_upright_image(workplace: Workplace) -> None:
+def test_boxes_are_the_golds_in_the_upright_image(
+    workplace: Workplace, server: LoopbackServer
+) -> None:
     gold = []
     for orientation in range(1, 9):
         name = workplace.picture(f"photos/{orientation}.jpg", (640, 400), orientation)
@@ -94,11 +101,11 @@ def test_boxes_are_the_golds_in_the_upright_image(workplace: Workplace) -> None:
         }
         gold.append(gold_of(name, f"A red mug on a table, {orientation}.", boxes, upright))
     workplace.rows(inputs_of(gold))
-    with LoopbackServer(GoldAnswers(gold, image_root=workplace.folder)) as server:
-        done = workplace.run(**{"vlm.openai.base_url": server.base_url})
-        assert done.code == 0, done
-        assert {image.orientation for request in server.requests for image in request.images} == {1}
-        sizes = Counter(size for request in server.requests for size in request.image_sizes)
+    server.answers = GoldAnswers(gold, image_root=workplace.folder)
+    done = workplace.run()
+    assert done.code == 0, done
+    assert {image.orientation for request in server.requests for image in request.images} == {1}
+    sizes = Counter(size for request in server.requests for size in request.image_sizes)
     assert sizes == {(640, 400): 2 * 4, (400, 640): 2 * 4}  # two requests about each picture
     for record, right in zip(workplace.annotations(), gold, strict=True):
         assert (record["width"], record["height"]) == (right["width"], right["height"])
@@ -112,26 +119,24 @@ def test_boxes_are_the_golds_in_the_upright_image(workplace: Workplace) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("box_format", ["xywh_px", "xyxy_1", "qwen2.5-vl"])
 def test_a_picture_that_is_reduced_gives_boxes_of_the_file(
-    workplace: Workplace, box_format: str
+    workplace: Workplace, server: LoopbackServer, box_format: str
 ) -> None:
     workplace.picture("big.jpg", (4000, 3000))
     gold = [gold_of("big.jpg", "A mug.", {"mug": [[100, 200, 3900, 2900]]}, (4000, 3000))]
     workplace.rows(inputs_of(gold))
-    with LoopbackServer(
-        GoldAnswers(gold, image_root=workplace.folder, box_format=box_format)
-    ) as server:
-        done = workplace.run(
-            **{"vlm.openai.base_url": server.base_url, "vlm.box_format": box_format}
-        )
-        assert done.code == 0, done
-        assert all(max(size) <= 2048 for request in server.requests for size in request.image_sizes)
+    server.answers = GoldAnswers(gold, image_root=workplace.folder, box_format=box_format)
+    done = workplace.run(**{"vlm.box_format": box_format})
+    assert done.code == 0, done
+    assert all(max(size) <= 2048 for request in server.requests for size in request.image_sizes)
     [record] = workplace.annotations()
     assert (record["width"], record["height"]) == (4000, 3000)
     [found] = boxes_of(record)["mug"]
     assert all(abs(a - b) <= 4 for a, b in zip(found, [100, 200, 3900, 2900], strict=True))
 
 
-def test_repeated_phrases_have_spans_and_boxes_of_their_own(workplace: Workplace) -> None:
+def test_repeated_phrases_have_spans_and_boxes_of_their_own(
+    workplace: Workplace, server: LoopbackServer
+) -> None:
     workplace.picture()
     caption = "A cat beside a cat and another CAT."
     expressions = [
@@ -150,8 +155,8 @@ def test_repeated_phrases_have_spans_and_boxes_of_their_own(workplace: Workplace
         }
     ]
     workplace.rows(inputs_of(gold))
-    with LoopbackServer(GoldAnswers(gold, image_root=workplace.folder)) as server:
-        assert workplace.run(**{"vlm.openai.base_url": server.base_url}).code == 0
+    server.answers = GoldAnswers(gold, image_root=workplace.folder)
+    assert workplace.run().code == 0
     [record] = workplace.annotations()
     found = [
         (e["char_span"], e["status"], [i["bbox"] for i in e["instances"]])
@@ -166,7 +171,9 @@ def test_repeated_phrases_have_spans_and_boxes_of_their_own(workplace: Workplace
     assert record["cleaned_caption"][23:34] == "another CAT"
 
 
-def test_two_images_of_one_stem_keep_their_own_boxes(workplace: Workplace) -> None:
+def test_two_images_of_one_stem_keep_their_own_boxes(
+    workplace: Workplace, server: LoopbackServer
+) -> None:
     gold = []
     for number, folder in enumerate(("a", "b", "ä ö")):
         workplace.picture(f"{folder}/x.jpg", (64 + number, 48))
@@ -176,8 +183,8 @@ def test_two_images_of_one_stem_keep_their_own_boxes(workplace: Workplace) -> No
             )
         )
     workplace.rows(inputs_of(gold))
-    with LoopbackServer(GoldAnswers(gold, image_root=workplace.folder)) as server:
-        assert workplace.run(**{"vlm.openai.base_url": server.base_url}).code == 0
+    server.answers = GoldAnswers(gold, image_root=workplace.folder)
+    assert workplace.run().code == 0
     records = workplace.annotations()
     assert [record["image_id"] for record in records] == ["a/x", "b/x", "ä ö/x"]
     assert [boxes_of(record)["mug"] for record in records] == [
@@ -192,7 +199,7 @@ def test_two_images_of_one_stem_keep_their_own_boxes(workplace: Workplace) -> No
 # --- what fails alone, what survives
 
 
-def test_bad_rows_fail_alone_and_are_named(workplace: Workplace) -> None:
+def test_bad_rows_fail_alone_and_are_named(workplace: Workplace, server: LoopbackServer) -> None:
     workplace.picture("good.jpg")
     whole = (workplace.folder / "good.jpg").read_bytes()
     (workplace.folder / "corrupt.jpg").write_bytes(b"\xff\xd8\xff" + whole[len(whole) // 2 :])
@@ -207,9 +214,8 @@ def test_bad_rows_fail_alone_and_are_named(workplace: Workplace) -> None:
             {"image_path": "good.jpg", "caption": "Another table"},
         ]
     )
-    with LoopbackServer() as server:
-        done = workplace.run(**{"vlm.openai.base_url": server.base_url})
-        assert server.count() == 4  # two steps of the two good rows
+    done = workplace.run()
+    assert server.count() == 4  # two steps of the two good rows
     assert done.code == 1, done
     assert (done.summary["images"], done.summary["done"], done.summary["failed"]) == (7, 2, 5)
     assert [record["caption"] for record in workplace.annotations()] == [
@@ -242,10 +248,7 @@ def test_good_rows_are_found_below_any_number_of_broken_ones(
         os.mkfifo(path)
         writer = threading.Thread(target=lambda: path.write_bytes(workplace.input.read_bytes()))
         writer.start()
-    with LoopbackServer() as server:
-        done = workplace.run(
-            **{"vlm.openai.base_url": server.base_url, "data.input_jsonl": str(path)}
-        )
+    done = workplace.run(**{"data.input_jsonl": str(path)})
     if writer:
         writer.join()
     assert done.code == 1, done
@@ -260,17 +263,14 @@ def test_an_input_that_breaks_off_in_the_middle_stops_the_run_with_a_sentence(
     workplace.picture()
     rows = [
         {"image_path": "a.jpg", "caption": caption(n), "more": "x" * 100 + str(n)}
-        for n in range(1000)
+        for n in range(200)
     ]
     path = workplace.folder / "rows.parquet"
-    to_dataframe(rows).to_parquet(path, row_group_size=200, compression=None)
+    to_dataframe(rows).to_parquet(path, row_group_size=40, compression=None)
     whole = path.read_bytes()
-    place = whole.index(b"x" * 100 + b"900")
-    path.write_bytes(whole[: place - 20_000] + b"\xff" * 20_000 + whole[place:])
-    with LoopbackServer() as server:
-        done = workplace.run(
-            **{"vlm.openai.base_url": server.base_url, "data.input_jsonl": str(path)}
-        )
+    place = whole.index(b"x" * 100 + b"180")
+    path.write_bytes(whole[: place - 2000] + b"\xff" * 2000 + whole[place:])
+    done = workplace.run(**{"data.input_jsonl": str(path)})
     assert done.code == 130, done
     assert "rows.parquet" in done.err
     assert "run the same command again" in done.err
@@ -283,8 +283,7 @@ def test_a_row_with_something_else_for_its_steps_fails_alone(workplace: Workplac
     wrong = ["no", 5, {"step0": 1}, ["step0", 1], True]
     rows = [{**row, "pipeline_steps": steps} for steps in wrong]
     workplace.rows([row, *rows, {**row, "pipeline_steps": ["drawn"]}, row])
-    with LoopbackServer() as server:
-        done = workplace.run(**{"vlm.openai.base_url": server.base_url})
+    done = workplace.run()
     assert done.code == 1, done
     failures = workplace.failures()
     assert [(f["line"], f["kind"]) for f in failures] == [(n, "broken_row") for n in range(2, 7)]
@@ -303,11 +302,12 @@ def test_an_input_without_a_good_row_is_refused_with_the_first_ones_reason(
     assert "line 1: not JSON" in done.err
 
 
-def test_a_request_is_never_sent_without_its_image(workplace: Workplace) -> None:
+def test_a_request_is_never_sent_without_its_image(
+    workplace: Workplace, server: LoopbackServer
+) -> None:
     workplace.rows([{"image_path": f"gone{n}.jpg", "caption": "A cup"} for n in range(3)])
-    with LoopbackServer() as server:
-        done = workplace.run(**{"vlm.openai.base_url": server.base_url})
-        assert server.count() == 0
+    done = workplace.run()
+    assert server.count() == 0
     assert done.code == 4, done
     assert not (workplace.results / "annotations.jsonl").exists()
 
@@ -326,8 +326,7 @@ def test_columns_of_the_input_survive(workplace: Workplace) -> None:
     (workplace.input).write_text(
         json.dumps({"image_path": "a.jpg", "caption": "A cup", **extra}) + "\n"
     )
-    with LoopbackServer() as server:
-        assert workplace.run(**{"vlm.openai.base_url": server.base_url}).code == 0
+    assert workplace.run().code == 0
     [record] = workplace.annotations()
     assert {name: record[name] for name in extra} == extra
     assert str(record["floats"]) == str(extra["floats"])
@@ -338,31 +337,32 @@ def test_columns_of_the_input_survive(workplace: Workplace) -> None:
 
 
 @pytest.mark.slow
-def test_step_1_alone_goes_on_from_step_0(workplace: Workplace, tmp_path: Path) -> None:
+def test_step_1_alone_goes_on_from_step_0(
+    workplace: Workplace, server: LoopbackServer, tmp_path: Path
+) -> None:
     both = Workplace(tmp_path / "both")
     for place in (workplace, both):
         place.picture("good.jpg")
         place.rows(
             [{"image_path": "good.jpg", "caption": caption(n)} for n in range(5)] + ["broken"]
         )
-    with LoopbackServer() as server:
-        for place in (workplace, both):
-            place.settings["vlm.openai.base_url"] = server.base_url
-        early = workplace.run("image_grounding.workflow.steps=[1]")
-        assert early.code == 2
-        assert "run step 0 first" in early.err
-        assert workplace.run("image_grounding.workflow.steps=[0]").code == 1
-        assert server.by_task == {"expression_extraction": 5}
-        step_0 = workplace.annotations()
-        assert all(
-            e["instances"] == [] and "status" not in e
-            for record in step_0
-            for e in record["expressions"]
-        )
-        second = workplace.run("image_grounding.workflow.steps=[1]")
-        assert second.code == 0, second
-        assert server.by_task == {"expression_extraction": 5, "phrase_grounding": 5}
-        assert both.run().code == 1
+    for place in (workplace, both):
+        place.settings["vlm.openai.base_url"] = server.base_url
+    early = workplace.run("image_grounding.workflow.steps=[1]")
+    assert early.code == 2
+    assert "run step 0 first" in early.err
+    assert workplace.run("image_grounding.workflow.steps=[0]").code == 1
+    assert server.by_task == {"expression_extraction": 5}
+    step_0 = workplace.annotations()
+    assert all(
+        e["instances"] == [] and "status" not in e
+        for record in step_0
+        for e in record["expressions"]
+    )
+    second = workplace.run("image_grounding.workflow.steps=[1]")
+    assert second.code == 0, second
+    assert server.by_task == {"expression_extraction": 5, "phrase_grounding": 5}
+    assert both.run().code == 1
     assert workplace.files() == both.files()
     assert workplace.failures() == both.failures()
 
@@ -371,12 +371,12 @@ def test_step_1_alone_goes_on_from_step_0(workplace: Workplace, tmp_path: Path) 
     "stream", [pytest.param(False, id="step by step"), pytest.param(True, id="streaming")]
 )
 def test_step_0_is_kept_when_no_record_gets_through_step_1(
-    workplace: Workplace, stream: bool
+    workplace: Workplace, server: LoopbackServer, stream: bool
 ) -> None:
     workplace.many(4)
     rule = on(faults.content_filter(), task="phrase_grounding")
-    with LoopbackServer(faults=[rule]) as server:
-        done = workplace.run(**{"vlm.openai.base_url": server.base_url, "workflow.stream": stream})
+    server.faults = [rule]
+    done = workplace.run(**{"workflow.stream": stream})
     assert done.code == 4, done
     files = workplace.files()
     assert files.step_0 is not None
@@ -396,7 +396,7 @@ def test_streaming_and_step_by_step_give_the_same_bytes(
         on(faults.says("?"), containing='"Nf"'),
     ]
     for place, stream in ((workplace, True), (other, False)):
-        place.many(30)
+        place.many(14)
         with LoopbackServer(faults=rules, latency=0.002) as server:
             done = place.run(**{"vlm.openai.base_url": server.base_url, "workflow.stream": stream})
         assert done.code == 1, done
@@ -483,16 +483,17 @@ WRONG = [
 ]
 
 
-def test_what_is_wrong_is_found_before_the_first_request(workplace: Workplace) -> None:
+def test_what_is_wrong_is_found_before_the_first_request(
+    workplace: Workplace, server: LoopbackServer
+) -> None:
     workplace.many(2)
-    with LoopbackServer() as server:
-        for arguments, expected in WRONG:
-            done = workplace.run(*arguments, **{"vlm.openai.base_url": server.base_url})
-            assert (done.code, server.count()) == (2, 0), (arguments, done)
-            assert expected in done.err
-            assert len(done.err.strip().splitlines()) <= 4
-            assert "secret-word" not in done.err
-            assert "Traceback" not in done.err
+    for arguments, expected in WRONG:
+        done = workplace.run(*arguments)
+        assert (done.code, server.count()) == (2, 0), (arguments, done)
+        assert expected in done.err
+        assert len(done.err.strip().splitlines()) <= 4
+        assert "secret-word" not in done.err
+        assert "Traceback" not in done.err
 
 
 def test_a_value_that_must_be_given_is_asked_for(workplace: Workplace) -> None:
@@ -503,13 +504,13 @@ def test_a_value_that_must_be_given_is_asked_for(workplace: Workplace) -> None:
 
 
 def test_an_override_that_looks_like_a_number_is_taken_as_text(
-    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+    workplace: Workplace, server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workplace.many(1)
     monkeypatch.chdir(workplace.folder)
-    with LoopbackServer(key="123456") as server:
-        key = "image_grounding.vlm.openai.api_key=123456"
-        done = workplace.run(key, "results_dir=2024", **{"vlm.openai.base_url": server.base_url})
+    server.key = "123456"
+    key = "image_grounding.vlm.openai.api_key=123456"
+    done = workplace.run(key, "results_dir=2024")
     assert done.code == 0, done
     assert (workplace.folder / "2024" / "annotations.jsonl").exists()
 
@@ -521,9 +522,8 @@ def test_paths_of_a_spec_are_its_folders_and_paths_of_overrides_the_current_fold
     elsewhere = tmp_path / "else where é"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
-    with LoopbackServer() as server:
-        settings = {"vlm.openai.base_url": server.base_url, "data.input_jsonl": "captions.jsonl"}
-        done = workplace.run("results_dir=out put/ñ", **settings)
+    settings = {"data.input_jsonl": "captions.jsonl"}
+    done = workplace.run("results_dir=out put/ñ", **settings)
     assert done.code == 0, done
     assert (elsewhere / "out put" / "ñ" / "annotations.jsonl").exists()
 
@@ -548,12 +548,14 @@ def test_an_input_that_the_run_would_overwrite_is_refused(workplace: Workplace) 
 
 
 @pytest.mark.slow
-def test_max_workers_bounds_what_is_in_flight_over_all_steps(workplace: Workplace) -> None:
-    workplace.many(30)
-    with LoopbackServer(latency=0.02) as server:
-        done = workplace.run(**{"vlm.openai.base_url": server.base_url, "workflow.max_workers": 3})
-        assert done.code == 0
-        assert server.max_in_flight == 3
+def test_max_workers_bounds_what_is_in_flight_over_all_steps(
+    workplace: Workplace, server: LoopbackServer
+) -> None:
+    workplace.many(12)
+    server.latency = 0.02
+    done = workplace.run(**{"workflow.max_workers": 3})
+    assert done.code == 0
+    assert server.max_in_flight == 3
 
 
 # --- exit codes
@@ -573,45 +575,49 @@ EXITS = [
 @pytest.mark.parametrize(
     ("name", "rule", "code"), [pytest.param(*case, id=case[0]) for case in EXITS]
 )
-def test_exit_codes(workplace: Workplace, name: str, rule: Any, code: int) -> None:
-    workplace.many(40)
-    with LoopbackServer(faults=[rule] if rule else ()) as server:
-        done = workplace.run(**{"vlm.openai.base_url": server.base_url})
-        if "stopped" in done.summary and "middle" not in name:
-            # ten of a content filter, what is in flight then, and a plain question
-            most = 10 + 8 + 1 if name == "no record succeeded" else 8
-            assert server.count() <= most, "stops within a few requests"
+def test_exit_codes(
+    workplace: Workplace, server: LoopbackServer, name: str, rule: Any, code: int
+) -> None:
+    workplace.many(16)
+    server.faults = [rule] if rule else ()
+    done = workplace.run()
+    if "stopped" in done.summary and "middle" not in name:
+        # ten of a content filter, what is in flight then, and a plain question
+        most = 10 + 8 + 1 if name == "no record succeeded" else 8
+        assert server.count() <= most, "stops within a few requests"
     assert done.code == code, done
     assert "Traceback" not in done.err
     assert all(len(line) < 700 for line in done.err.splitlines())
 
 
 @pytest.mark.slow
-def test_the_api_key_is_in_no_output_and_no_file(workplace: Workplace) -> None:
-    workplace.many(30)
+def test_the_api_key_is_in_no_output_and_no_file(
+    workplace: Workplace, server: LoopbackServer
+) -> None:
+    workplace.many(14)
     rules = [
         on(faults.bad_request("no"), containing="Cup 1 "),
         on(faults.server_error(500), containing="Cup 2 "),
         on(faults.too_many_requests(0.01), times=5),
-        on(faults.unauthorized(), indexes=range(40, 1000)),
+        on(faults.unauthorized(), indexes=range(18, 1000)),
     ]
     said = ""
-    with LoopbackServer(faults=rules, leaky=True, key=KEY) as server:
-        settings = {"vlm.openai.base_url": server.base_url, "vlm.openai.api_key": KEY}
-        for arguments in ([], ["image_grounding.workflow.max_requests=12"], ["--dry-run"]):
-            done = workplace.run(*arguments, **settings)
-            said += done.out + done.err
-        server.faults = rules[:3]
-        done = workplace.run(**settings)
-        assert done.code == 1, done
+    server.faults = rules
+    server.leaky = True
+    server.key = KEY
+    settings = {"vlm.openai.api_key": KEY}
+    for arguments in ([], ["image_grounding.workflow.max_requests=6"], ["--dry-run"]):
+        done = workplace.run(*arguments, **settings)
         said += done.out + done.err
-        wrong = workplace.run(
-            **{**settings, "vlm.openai.api_key": KEY + "x", "workflow.force_reprocess": True}
-        )
-        assert wrong.code == 4
-        said += (
-            wrong.out + wrong.err + command(["check", "-e", str(workplace.spec(**settings))]).out
-        )
+    server.faults = rules[:3]
+    done = workplace.run(**settings)
+    assert done.code == 1, done
+    said += done.out + done.err
+    wrong = workplace.run(
+        **{**settings, "vlm.openai.api_key": KEY + "x", "workflow.force_reprocess": True}
+    )
+    assert wrong.code == 4
+    said += wrong.out + wrong.err + command(["check", "-e", str(workplace.spec(**settings))]).out
     assert KEY not in said
     assert "***" in said, "the server did repeat it"
     for path, content in workplace.everything():
@@ -619,22 +625,23 @@ def test_the_api_key_is_in_no_output_and_no_file(workplace: Workplace) -> None:
 
 
 def test_the_key_may_come_from_the_environment(
-    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+    workplace: Workplace, server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workplace.many(1)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    with LoopbackServer(key=KEY) as server:
-        assert workplace.run(**{"vlm.openai.base_url": server.base_url}).code == 0
+    server.key = KEY
+    assert workplace.run().code == 0
 
 
 # --- plans, pilots, habits
 
 
-def test_a_dry_run_sends_nothing_and_writes_nothing(workplace: Workplace) -> None:
+def test_a_dry_run_sends_nothing_and_writes_nothing(
+    workplace: Workplace, server: LoopbackServer
+) -> None:
     workplace.many(3)
-    with LoopbackServer() as server:
-        done = workplace.run("--dry-run", **{"vlm.openai.base_url": server.base_url})
-        assert server.count() == 0
+    done = workplace.run("--dry-run")
+    assert server.count() == 0
     assert done.code == 0
     assert [step["step"] for step in done.summary["steps"]] == [
         "step0_expression_extraction",
@@ -661,27 +668,24 @@ def test_a_dry_run_sends_nothing_and_writes_nothing(workplace: Workplace) -> Non
     ],
 )
 def test_what_the_endpoint_takes_is_found_out_once_a_run(
-    workplace: Workplace, takes: Takes
+    workplace: Workplace, server: LoopbackServer, takes: Takes
 ) -> None:
-    workplace.many(12)
-    with LoopbackServer(takes=takes) as server:
-        done = workplace.run(**{"vlm.openai.base_url": server.base_url})
-        assert done.code == 0, done
-        assert server.count(200) == 24
-        assert server.count(400) <= 5
-        assert done.summary["requests"] == server.count()
+    workplace.many(5)
+    server.takes = takes
+    done = workplace.run()
+    assert done.code == 0, done
+    assert server.count(200) == 10
+    assert server.count(400) <= 5
+    assert done.summary["requests"] == server.count()
 
 
 @pytest.mark.slow
 def test_it_runs_without_a_terminal_and_puts_data_on_stdout_alone(workplace: Workplace) -> None:
     workplace.many(2)
-    with LoopbackServer() as server:
-        arguments = workplace.arguments(**{"vlm.openai.base_url": server.base_url})
-        env = {"LC_ALL": "C", "HOME": "/nonexistent", "PYTHONIOENCODING": "ascii"}
-        running = process(
-            [*arguments[:4], "results_dir=é ü"], env=env, cwd=workplace.folder, stdin=-3
-        )
-        done = ended(running)
+    arguments = workplace.arguments()
+    env = {"LC_ALL": "C", "HOME": "/nonexistent", "PYTHONIOENCODING": "ascii"}
+    running = process([*arguments[:4], "results_dir=é ü"], env=env, cwd=workplace.folder, stdin=-3)
+    done = ended(running)
     assert done.code == 0, done
     assert done.summary["done"] == 2
     assert os.listdir(workplace.folder / "é ü")
