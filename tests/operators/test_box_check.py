@@ -31,7 +31,6 @@ from tests.support.stand_ins.check_quality import (
     CHECK,
     NOISE,
     PLAIN,
-    mean_of,
     scenes,
     worth_of,
 )
@@ -330,7 +329,7 @@ HOSTILE = {
             "boxes": [{"id": n, "verdict": "wrong"} for n in (1, 2)],
         }
     ),
-    "one item again and again": '{"phrases": [' + '{"id": 1, "there": false, "count": 0},' * 20_000,
+    "one item again and again": '{"phrases": [' + '{"id": 1, "there": false, "count": 0},' * 2_000,
     "brackets": "{" * 500_000,
 }
 
@@ -600,7 +599,7 @@ def test_the_check_brings_what_it_should(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_what_was_missed_is_found(tmp_path: Path) -> None:
-    gold = scenes(tmp_path, 20)
+    gold = scenes(tmp_path, 12)
     errors = Errors(missing=0.2, noise=NOISE, accuracy=0.92)
     plain = worth_of(gold, ErringModel(errors), PLAIN)
     worth = worth_of(gold, ErringModel(errors), CHECK)
@@ -609,9 +608,7 @@ def test_what_was_missed_is_found(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_where_nothing_absent_is_boxed_hardly_a_right_box_goes(tmp_path: Path) -> None:
-    worths = []
-    for seed in range(20, 22):
-        gold = scenes(tmp_path, 24, seed)
-        errors = Errors(noise=NOISE, accuracy=0.92, shared=False)
-        worths.append(worth_of(gold, ErringModel(errors, seed=seed), CHECK))
-    assert mean_of(worths).recall >= 0.98
+    """`benchmarks.box_quality` plays more pictures and seeds."""
+    errors = Errors(noise=NOISE, accuracy=0.92, shared=False)
+    worth = worth_of(scenes(tmp_path, 24, 20), ErringModel(errors, seed=20), CHECK)
+    assert worth.recall >= 0.98

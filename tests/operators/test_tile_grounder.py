@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataflow_grounding import OpenAIServing, PhraseGrounder, SpecError, TileGrounder
@@ -71,6 +71,7 @@ def a_thing() -> st.SearchStrategy[tuple[int, int, int, int]]:
 
 
 @pytest.mark.slow
+@settings(max_examples=10)  # each is a picture, and a dozen requests
 @given(thing=a_thing())
 def test_a_thing_anywhere_is_one_box(
     server: LoopbackServer, tmp_path_factory: pytest.TempPathFactory, thing: Any

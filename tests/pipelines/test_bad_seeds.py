@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from dataflow_grounding import seed_file
 from dataflow_grounding.data.bad_entries import BadEntries
+from dataflow_grounding.data.rows import read_records
 from dataflow_grounding.formats import find_format, read
 from dataflow_grounding.testing import LoopbackServer
 from tests.support.referring_place import ReferringPlace, kitti
@@ -70,14 +71,14 @@ OUTLINE = [10, 20, 50, 20, 50, 60]
 LESS = "the box has a side of less than nothing"
 ODD_ENTRIES: dict[str, tuple[dict[str, Any], tuple[str, list[float]] | None, str]] = {
     "a box": ({"bbox": [10, 20, 40, 40]}, ("cup", BOX), ""),
-    "a flat box": ({"bbox": [10, 20, 40, 0]}, None, "boxes without an area"),
+    "a flat box": ({"bbox": [10, 20, 40, 0]}, None, ""),
     "a box of a turned side": ({"bbox": [10, 20, -4, 40]}, None, LESS),
-    "three numbers": ({"bbox": [10, 20, 40]}, None, "'bbox' should be [x, y, width, height]"),
+    "three numbers": ({"bbox": [10, 20, 40]}, None, "'bbox' should be"),
     "a list of boxes": ({"bbox": [[10, 20, 40, 40]]}, None, "'bbox' should be"),
-    "a number": ({"bbox": 7}, None, "'bbox' should be [x, y, width, height]"),
+    "a number": ({"bbox": 7}, None, "'bbox' should be"),
     "texts": ({"bbox": ["10", "20", "40", "40"]}, None, "'bbox' should be"),
     "a polygon alone": ({"segmentation": [OUTLINE]}, ("cup", BOX), ""),
-    "a flat polygon": ({"segmentation": OUTLINE}, None, "annotations without a box"),
+    "a flat polygon": ({"segmentation": OUTLINE}, None, ""),
     "two polygons": (
         {"segmentation": [OUTLINE, [60, 20, 70, 20, 70, 70]]},
         ("cup", [10.0, 20.0, 70.0, 70.0]),
@@ -86,60 +87,94 @@ ODD_ENTRIES: dict[str, tuple[dict[str, Any], tuple[str, list[float]] | None, str
     "a polygon outside": (
         {"segmentation": [[900, 900, 950, 900, 950, 950]]},
         None,
-        "annotations without a box",
+        "",
     ),
-    "a mask": ({"segmentation": {"counts": "04", "size": [4, 4]}}, None, "without a box"),
-    "neither": ({"caption": "a cup"}, None, "annotations without a box"),
-    "no category": ({"bbox": [10, 20, 40, 40], "category_id": None}, ("", BOX), "categor"),
-    "an unlisted one": ({"bbox": [10, 20, 40, 40], "category_id": 9}, ("", BOX), "categor"),
-    "a place in the list": ({"bbox": [10, 20, 40, 40], "category_id": 3}, ("", BOX), "categor"),
+    "a mask": ({"segmentation": {"counts": "04", "size": [4, 4]}}, None, ""),
+    "neither": ({"caption": "a cup"}, None, ""),
+    "no category": ({"bbox": [10, 20, 40, 40], "category_id": None}, ("", BOX), ""),
+    "an unlisted one": ({"bbox": [10, 20, 40, 40], "category_id": 9}, ("", BOX), ""),
+    "a place in the list": ({"bbox": [10, 20, 40, 40], "category_id": 3}, ("", BOX), ""),
     "its id as a text": ({"bbox": [10, 20, 40, 40], "category_id": "1"}, ("cup", BOX), ""),
     "nothing there": ({"bbox": [0, 0, 0, 0], "category_id": -1}, None, ""),
     "a score": ({"bbox": [10, 20, 40, 40], "score": 7}, ("cup", BOX), ""),
-    "a crowd": ({"bbox": [10, 20, 40, 40], "iscrowd": 1}, None, "crowd"),
+    "a crowd": ({"bbox": [10, 20, 40, 40], "iscrowd": 1}, None, ""),
 }
-"""What is odd about an annotation of a cup → its keys, its class and box, what is said of it."""
+"""What is odd about an annotation of a cup → its keys, its class and box, why it isn't read."""
+
+
+class OddCoco(NamedTuple):
+    """A COCO file with a picture for each of ODD_ENTRIES, as a run and as an import read it."""
+
+    seeds: list[dict[str, Any]]
+    told: str
+    imported: list[dict[str, Any]]
+    told_by_import: str
+
+
+@pytest.fixture(scope="module")
+def odd_coco(tmp_path_factory: pytest.TempPathFactory) -> OddCoco:
+    with LoopbackServer() as server:
+        place = ReferringPlace(tmp_path_factory.mktemp("odd"), server.base_url)
+        images, annotations = [], []
+        for number, (keys, _, _) in enumerate(ODD_ENTRIES.values(), 1):
+            place.picture(f"{number:02}.png", SIZE)
+            file = {"file_name": f"{number:02}.png", "width": SIZE[0], "height": SIZE[1]}
+            images.append({"id": number, **file})
+            annotations.append({"id": number, "image_id": number, "category_id": 1, **keys})
+        path = place.folder / "instances.json"
+        categories = [{"id": 1, "name": "cup"}, {"name": "jug"}, {"id": 2}, {"name": "pot"}]
+        data = {"images": images, "categories": categories, "annotations": annotations}
+        path.write_text(json.dumps(data))
+        seeds = seed_file(str(place.folder / "s"), str(place.images), coco=str(path))
+        out = place.folder / "imported"
+        imported = command(["import", str(path), "--format", "coco", "-o", str(out)])
+        place.settings |= {"data.kitti_label_dir": None, "data.coco_json": str(path)}
+        told = place.run("--pilot", "2")
+    return OddCoco(
+        read_records(seeds),
+        told.err,
+        read_records(str(out / "annotations.jsonl")),
+        imported.out + imported.err,
+    )
 
 
 @pytest.mark.parametrize("odd", ODD_ENTRIES)
-def test_coco_is_read_by_one_rule_in_a_run_and_in_an_import(
-    odd: str, place: ReferringPlace
-) -> None:
-    keys, expected, said = ODD_ENTRIES[odd]
-    good = {"image_id": 2, "category_id": 1, "bbox": [1, 1, 9, 9]}
-    path = place.folder / "instances.json"
-    data = {
-        "images": [
-            {"id": number, "file_name": name, "width": SIZE[0], "height": SIZE[1]}
-            for number, name in enumerate(("a.png", "b.png"), 1)
-        ],
-        "categories": [{"id": 1, "name": "cup"}, {"name": "jug"}, {"id": 2}, {"name": "pot"}],
-        "annotations": [
-            {"id": 1, **good},
-            {"id": 2, **good},
-            {"id": 3, "image_id": 1, "category_id": 1, **keys},
-        ],
-    }
-    path.write_text(json.dumps(data))
-    seeds = seed_file(str(place.folder / "s"), str(place.images), coco=str(path))
-    rows = [json.loads(line) for line in Path(seeds).read_text().splitlines()]
-    out = place.folder / "imported"
-    imported = command(["import", str(path), "--format", "coco", "-o", str(out)])
-    found = [json.loads(line) for line in (out / "annotations.jsonl").read_text().splitlines()]
+def test_coco_is_read_by_one_rule_in_a_run_and_in_an_import(odd: str, odd_coco: OddCoco) -> None:
+    _, expected, why = ODD_ENTRIES[odd]
+    name = f"{[*ODD_ENTRIES].index(odd) + 1:02}"
+    [regions] = [row["regions"] for row in odd_coco.seeds if row.get("image_id") == name]
+    [record] = [row for row in odd_coco.imported if Path(row["image_path"]).stem == name]
     classes = {"object": ""}  # a phrase needs a text
     by_import = [
         (classes.get(expression["text"], expression["text"]), instance["bbox"])
-        for expression in found[0]["expressions"]
+        for expression in record["expressions"]
         for instance in expression["instances"]
     ]
-    by_run = [(region["type"], region["bbox"]) for region in rows[0]["regions"]]
+    by_run = [(region["type"], region["bbox"]) for region in regions]
     assert by_run == by_import == ([expected] if expected else [])
-    failed = [row["seed_error"] for row in rows if "seed_error" in row]
-    assert len(failed) == imported.code
-    place.settings |= {"data.kitti_label_dir": None, "data.coco_json": str(path)}
-    told = place.run("--pilot", "2").err
-    assert said in imported.out + imported.err
-    assert said in told + "".join(failed)
+    of_it = [row for row in odd_coco.seeds if row["image_path"] == f"{name}.png"]
+    failed = [row["seed_error"] for row in of_it if "seed_error" in row]
+    assert len(failed) == bool(why)
+    for error in failed:
+        assert f"annotation {int(name)}: is not of this format ({why}" in error
+        assert error in odd_coco.told_by_import
+
+
+def test_coco_annotations_that_are_left_out_are_counted(odd_coco: OddCoco) -> None:
+    for told in (
+        "boxes without an area are left out: 1 (02.png: ",
+        "crowd regions that are left out: 1.",
+        "annotations without a box that are left out: 4.",
+        "of a category that isn't listed, whose type step 0 asks for: 4.",
+    ):
+        assert told in odd_coco.told
+    for told in (
+        "boxes without an area (1)",
+        "crowd annotations (1)",
+        "annotations without a box (4)",
+        "category isn't listed, which are read as 'object' (4)",
+    ):
+        assert told in odd_coco.told_by_import
 
 
 ODD_LINES: dict[str, tuple[str, str, int]] = {

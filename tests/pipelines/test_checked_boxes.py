@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -46,16 +46,43 @@ class Model(ErringModel):
         return super().__call__(request)
 
 
-@pytest.fixture
-def place(workplace: Workplace) -> Workplace:
-    """Pictures with half of the colours in them; all are looked for."""
-    gold = scenes(workplace.folder, PICTURES, seed=5)
-    rows = [{"image_path": record["image_path"]} for record in gold]
-    workplace.rows(rows)
+def place_in(folder: Path, results: Path) -> Workplace:
+    place = Workplace(folder, **{"data.classes": CLASSES, "vlm.check_every": 100})
+    place.results = results
+    return place
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of pictures with half of the colours in them; all are looked for."""
+    folder = tmp_path_factory.mktemp("drawn")
+    gold = scenes(folder, PICTURES, seed=5)
     lines = [json.dumps(record) + "\n" for record in gold]
-    (workplace.folder / "gold.jsonl").write_text("".join(lines), encoding="utf-8")
-    workplace.settings.update({"data.classes": CLASSES, "vlm.check_every": 100})
-    return workplace
+    (folder / "gold.jsonl").write_text("".join(lines), encoding="utf-8")
+    rows = [{"image_path": record["image_path"]} for record in gold]
+    place_in(folder, folder / "results").rows(rows)
+    return folder
+
+
+@pytest.fixture
+def place(drawn: Path, tmp_path: Path) -> Workplace:
+    return place_in(drawn, tmp_path / "results")
+
+
+class Ran(NamedTuple):
+    """A checked run, and what it told people."""
+
+    place: Workplace
+    model: Model
+    done: Done
+
+
+@pytest.fixture(scope="module")
+def ran(drawn: Path) -> Ran:
+    place = place_in(drawn, drawn / "results")
+    model = Model()
+    with LoopbackServer(model, keep_bodies=True) as server:
+        return Ran(place, model, told(place, server))
 
 
 @pytest.fixture
@@ -86,25 +113,34 @@ def figures(place: Workplace) -> dict[str, Any]:
     return done.summary
 
 
+def repeat_rows(place: Workplace, count: int) -> None:
+    """Give the run an input of `count` rows, which repeat its pictures."""
+    lines = place.input.read_text("utf-8").splitlines()
+    place.input = place.results.with_name("many.jsonl")
+    place.rows(
+        {**json.loads(lines[number % PICTURES]), "image_id": f"r{number}"}
+        for number in range(count)
+    )
+
+
 def expressions(place: Workplace) -> list[dict[str, Any]]:
     return [row for record in place.annotations() for row in record["expressions"]]
 
 
-@pytest.mark.parametrize("check", [True, "fast"])  # as specs of 0.2.0 have it
 def test_a_second_run_sends_nothing_and_writes_the_same(
-    place: Workplace, endpoint: tuple[LoopbackServer, Model], check: Any
+    place: Workplace, endpoint: tuple[LoopbackServer, Model]
 ) -> None:
     server, model = endpoint
-    checked(place, server, **{"workflow.check": check})
+    checked(place, server, **{"workflow.check": "fast"})  # as specs of 0.2.0 have it
     assert model.requests["box_check"] == PICTURES
     assert model.requests["missing_boxes"] == 0
     annotations = (place.results / "annotations.jsonl").read_bytes()
     sent = server.count()
-    checked(place, server, **{"workflow.check": check})
+    checked(place, server)
     (place.results / "annotations.jsonl").unlink()
     for step in place.results.glob("step_*/annotations.jsonl"):
         step.unlink()
-    checked(place, server, **{"workflow.check": check})
+    checked(place, server)
     assert server.count() == sent
     assert (place.results / "annotations.jsonl").read_bytes() == annotations
 
@@ -130,24 +166,20 @@ def test_a_run_that_was_stopped_pays_for_nothing_twice(
 
 
 def test_eval_counts_what_is_called_absent(
-    place: Workplace, endpoint: tuple[LoopbackServer, Model]
+    place: Workplace, ran: Ran, endpoint: tuple[LoopbackServer, Model]
 ) -> None:
     server, _ = endpoint
     checked(place, server, **{"workflow.check": False})
     before = figures(place)
-    checked(place, server)
-    after = figures(place)
+    after = figures(ran.place)
     assert before["n_acc"] < 0.4
     assert before["il_mcc"] < 0.5
     assert (after["n_acc"], after["il_mcc"]) == (1.0, 1.0)
     assert after["recall_at_iou_0.5"] >= before["recall_at_iou_0.5"]
 
 
-def test_the_report_says_why_a_box_was_dropped(
-    place: Workplace, endpoint: tuple[LoopbackServer, Model], tmp_path: Path
-) -> None:
-    server, _ = endpoint
-    done = told(place, server)
+def test_the_report_says_why_a_box_was_dropped(ran: Ran, tmp_path: Path) -> None:
+    place, _, done = ran
     assert "verified" in done.err
     assert "not checked" not in done.err
     assert "the judge left" not in done.err
@@ -163,17 +195,14 @@ def test_the_report_says_why_a_box_was_dropped(
     assert "dropped: on another thing; presence: no" in text
 
 
-def test_estimate_counts_the_checks(
-    place: Workplace, endpoint: tuple[LoopbackServer, Model]
-) -> None:
-    server, model = endpoint
-    settings = {"vlm.openai.base_url": server.base_url, "workflow.check": True}
-    done = command(["estimate", "-e", str(place.spec(**settings)), "--json"])
-    assert done.code == 0, done
+def test_estimate_counts_the_checks(place: Workplace, ran: Ran) -> None:
+    with LoopbackServer() as server:
+        settings = {"vlm.openai.base_url": server.base_url, "workflow.check": True}
+        done = command(["estimate", "-e", str(place.spec(**settings)), "--json"])
+        assert done.code == 0, done
+        assert server.count() == 0
     told = {step["step"].partition("_")[2]: step["requests"] for step in done.summary["steps"]}
-    assert server.count() == 0
-    checked(place, server, **settings)
-    assert told["box_check"] == model.requests["box_check"], told
+    assert told["box_check"] == ran.model.requests["box_check"], told
 
 
 def test_another_judge_is_asked_at_its_address_and_billed_apart(place: Workplace) -> None:
@@ -212,20 +241,12 @@ def test_a_judge_that_accepts_false_boxes_is_told_of(place: Workplace) -> None:
             box["verdict"] = "right"
         return answer
 
-    source = place.folder / "many.jsonl"
-    lines = place.input.read_text("utf-8").splitlines()
-    rows = []
-    for number in range(60):  # of which three have a false box
-        rows.append(json.dumps({**json.loads(lines[number % PICTURES]), "image_id": f"r{number}"}))
-    source.write_text("\n".join(rows), "utf-8")
-    place.input = source
+    repeat_rows(place, 60)  # of which three have a false box
     with LoopbackServer(says, keep_bodies=True) as server:
         done = told(place, server)
         shown = place.run_json()["summary"]["notes"]["false_boxes"]
         assert f"the judge accepted {shown} of {shown} false boxes" in done.err
-        without = checked(
-            place, server, **{"vlm.check_every": None, "workflow.force_reprocess": True}
-        )
+        without = checked(place, server, **{"vlm.check_every": None})
     assert "false_boxes" not in without.summary["notes"]
 
 
@@ -242,12 +263,7 @@ def test_a_judge_that_denies_all_boxes_is_told_of(place: Workplace, denies_all: 
                 phrase.update(there=False, count=0)
         return answer
 
-    rows = place.input.read_text("utf-8").splitlines()
-    lines = []
-    for number in range(40):
-        row = {**json.loads(rows[number % PICTURES]), "image_id": f"r{number}"}
-        lines.append(json.dumps(row) + "\n")
-    place.input.write_text("".join(lines), "utf-8")
+    repeat_rows(place, 20)
     with LoopbackServer(says, keep_bodies=True) as server:
         first = told(place, server)
         again = told(place, server)

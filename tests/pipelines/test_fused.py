@@ -11,7 +11,7 @@ import pytest
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
 from tests.support.workplace import Workplace, command
 
-PICTURES = 6
+PICTURES = 3
 CAPTIONS = (
     "A red mug stands on a wooden table near an open window.",
     "Two brown dogs run across the lawn behind a white house.",

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -28,7 +27,7 @@ from tests.support.stand_ins.negative_quality import (
     with_some_told,
 )
 from tests.support.waiting import wait_until
-from tests.support.workplace import HANGING, Workplace, command
+from tests.support.workplace import HANGING, Done, Workplace, command
 
 pytestmark = pytest.mark.slow
 
@@ -71,27 +70,49 @@ def captioned(gold: dict[str, Any]) -> str:
     return f"We see {' and '.join(there[:-1])}."
 
 
+def place_in(folder: Path, results: Path) -> Workplace:
+    place = Workplace(folder, **{"workflow.negatives": 5, "vlm.check_every": 100})
+    place.results = results
+    return place
+
+
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    return scenes(tmp_path_factory.mktemp("drawn"), PICTURES, seed=5)
+def gold(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """Pictures with boxes, in a folder with the input of a run."""
+    folder = tmp_path_factory.mktemp("drawn")
+    drawn = scenes(folder, PICTURES, seed=5)
+    rows = [{"image_path": record["image_path"], "caption": captioned(record)} for record in drawn]
+    place_in(folder, folder / "results").rows(rows)
+    return drawn
 
 
 @pytest.fixture
-def gold(workplace: Workplace, drawn: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    copied = []
-    for record in drawn:
-        path = shutil.copy(record["image_path"], workplace.folder)
-        copied.append({**record, "image_path": str(path)})
-    return copied
+def place(gold: list[dict[str, Any]], tmp_path: Path) -> Workplace:
+    """The folder of `gold`, and results of the test's own."""
+    return place_in(Path(gold[0]["image_path"]).parent, tmp_path / "results")
 
 
-@pytest.fixture
-def place(workplace: Workplace, gold: list[dict[str, Any]]) -> Workplace:
-    workplace.rows(
-        {"image_path": record["image_path"], "caption": captioned(record)} for record in gold
-    )
-    workplace.settings.update({"workflow.negatives": 5, "vlm.check_every": 100})
-    return workplace
+class Ran(NamedTuple):
+    """A run with the settings of `place`."""
+
+    place: Workplace
+    model: Model
+    done: Done
+
+    @property
+    def annotations(self) -> bytes:
+        return (self.place.results / "annotations.jsonl").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def ran(gold: list[dict[str, Any]]) -> Ran:
+    folder = Path(gold[0]["image_path"]).parent
+    place = place_in(folder, folder / "results")
+    model = Model()
+    with LoopbackServer(model, keep_bodies=True) as server:
+        done = place.run(**{"vlm.openai.base_url": server.base_url})
+    assert done.code == 0, done
+    return Ran(place, model, done)
 
 
 def negatives_of(record: dict[str, Any]) -> list[dict[str, Any]]:
@@ -99,15 +120,11 @@ def negatives_of(record: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def test_what_is_kept_is_absent_and_says_what_was_changed(
-    place: Workplace, gold: list[dict[str, Any]]
+    ran: Ran, gold: list[dict[str, Any]]
 ) -> None:
-    model = Model()
-    with LoopbackServer(model, keep_bodies=True) as server:
-        done = place.run(**{"vlm.openai.base_url": server.base_url})
-    assert done.code == 0, done
     changes = set()
     there = 0
-    for truth, record in zip(gold, place.annotations(), strict=True):
+    for truth, record in zip(gold, ran.place.annotations(), strict=True):
         kept = negatives_of(record)
         assert 0 < len(kept) <= 5
         own = {item["expression_id"] for item in record["expressions"] if item not in kept}
@@ -128,30 +145,27 @@ def test_what_is_kept_is_absent_and_says_what_was_changed(
         assert "doubtful" not in record or record["doubtful"] is False
     assert changes == {"attribute", "relation", "number", "noun", "other_image"}
     assert there > 0  # the model made some up that are there, and they were found out
-    assert done.summary["notes"]["negatives"] == sum(
-        len(negatives_of(record)) for record in place.annotations()
+    assert ran.done.summary["notes"]["negatives"] == sum(
+        len(negatives_of(record)) for record in ran.place.annotations()
     )
 
 
 def test_hardly_any_negative_is_there_with_a_judge_that_errs(tmp_path: Path) -> None:
     errors = Errors(absent=0.3, missing=0.1, noise=NOISE, accuracy=0.92)
-    kept = kept_of(scenes(tmp_path, 60, seed=2), errors, seed=2)
-    assert kept.count > 200
+    kept = kept_of(scenes(tmp_path, 30, seed=2), errors, seed=2)
+    assert kept.count > 100
     assert kept.false_share_of("not found") > 2 * MOST_FALSE
     assert kept.false_share_of("made up") > 0.2
     assert kept.false_share <= MOST_FALSE
 
 
-def test_the_judge_is_asked_about_what_was_not_found_alone(place: Workplace) -> None:
-    model = Model()
-    with LoopbackServer(model, keep_bodies=True) as server:
-        assert place.run(**{"vlm.openai.base_url": server.base_url}).code == 0
-    requests = model.asked("box_check")
+def test_the_judge_is_asked_about_what_was_not_found_alone(ran: Ran) -> None:
+    requests = ran.model.asked("box_check")
     assert len(requests) == PICTURES
     assert not any(request.input["boxes"] for request in requests)
     all_asked = [{phrase["text"] for phrase in request.input["phrases"]} for request in requests]
     found_in_all = 0
-    for record in place.annotations():
+    for record in ran.place.annotations():
         kept = {item["text"] for item in negatives_of(record)}
         left_out = record["negative_candidates"]
         found = {item["text"] for item in left_out if item["reason"] == "it was found"}
@@ -267,16 +281,17 @@ def test_a_wrong_number_is_told(place: Workplace) -> None:
 
 
 def test_phrases_of_other_images_are_the_same_in_each_run_and_never_the_images_own(
-    place: Workplace, gold: list[dict[str, Any]]
+    place: Workplace, ran: Ran, gold: list[dict[str, Any]]
 ) -> None:
     chosen = []
-    for rows in (gold, [*gold, gold[0]]):
-        place.rows({"image_path": r["image_path"], "caption": captioned(r)} for r in rows)
-        place.results = place.folder / f"results_{len(rows)}"
-        with LoopbackServer(Model(), keep_bodies=True) as server:
-            assert place.run(**{"vlm.openai.base_url": server.base_url}).code == 0
+    place.input = place.results.with_name("more.jsonl")
+    rows = [*gold, gold[0]]
+    place.rows({"image_path": r["image_path"], "caption": captioned(r)} for r in rows)
+    with LoopbackServer(Model(), keep_bodies=True) as server:
+        assert place.run(**{"vlm.openai.base_url": server.base_url}).code == 0
+    for records in (ran.place.annotations(), place.annotations()[:PICTURES]):
         others = []
-        for record in place.annotations()[:PICTURES]:
+        for record in records:
             rows_of_it = [*negatives_of(record), *record["negative_candidates"]]
             texts = {item["text"] for item in rows_of_it if item["change"] == "other_image"}
             assert len(texts) <= 2
@@ -371,7 +386,7 @@ def test_classes_keep_their_table(place: Workplace) -> None:
 def test_a_detectors_boxes_may_have_negatives_too(
     place: Workplace, gold: list[dict[str, Any]]
 ) -> None:
-    detections = place.folder / "detections.json"
+    detections = place.folder / "detections.json"  # next to its pictures
     images = [
         {"id": n, "file_name": Path(r["image_path"]).name, "width": 1200, "height": 900}
         for n, r in enumerate(gold)
@@ -441,11 +456,8 @@ def test_negatives_come_to_expressions_that_are_given(tmp_path: Path) -> None:
     assert record["negative_candidates"] == expected["negative_candidates"] != []
 
 
-def test_exports_say_what_is_absent_or_tell_that_they_cannot(
-    place: Workplace, tmp_path: Path
-) -> None:
-    with LoopbackServer(Model(), keep_bodies=True) as server:
-        assert place.run(**{"vlm.openai.base_url": server.base_url}).code == 0
+def test_exports_say_what_is_absent_or_tell_that_they_cannot(ran: Ran, tmp_path: Path) -> None:
+    place = ran.place
     count = sum(len(negatives_of(record)) for record in place.annotations())
     told = command(
         ["export", str(place.results), "--format", "coco", "-o", str(tmp_path / "c"), "--json"]
@@ -468,9 +480,8 @@ def test_exports_say_what_is_absent_or_tell_that_they_cannot(
         assert len(absent) >= count
 
 
-def test_stats_tells_the_kinds_and_warns_of_too_many(place: Workplace, tmp_path: Path) -> None:
-    with LoopbackServer(Model(), keep_bodies=True) as server:
-        assert place.run(**{"vlm.openai.base_url": server.base_url}).code == 0
+def test_stats_tells_the_kinds_and_warns_of_too_many(ran: Ran, tmp_path: Path) -> None:
+    place = ran.place
     negatives = [item for record in place.annotations() for item in negatives_of(record)]
     phrases = sum(len(record["expressions"]) for record in place.annotations())
     figures = command(["stats", str(place.results), "--json"]).summary
@@ -487,18 +498,14 @@ def test_stats_tells_the_kinds_and_warns_of_too_many(place: Workplace, tmp_path:
     assert "lower workflow.negatives" in done.out
 
 
-def test_shards_make_the_same_negatives_as_one_run(place: Workplace) -> None:
+def test_shards_make_the_same_negatives_as_one_run(place: Workplace, ran: Ran) -> None:
     with LoopbackServer(Model(), keep_bodies=True) as server:
         settings = {"vlm.openai.base_url": server.base_url}
-        assert place.run(**settings).code == 0
-        annotations = place.results / "annotations.jsonl"
-        whole = annotations.read_bytes()
-        shutil.rmtree(place.results)
         for number in (1, 2):
             assert place.run("--shard", f"{number}/2", **settings).code == 0
         merged = command(["merge", str(place.results)])
         assert merged.code == 0, merged
-    assert annotations.read_bytes() == whole
+    assert (place.results / "annotations.jsonl").read_bytes() == ran.annotations
     assert all(negatives_of(record) for record in place.annotations())
 
 
@@ -510,27 +517,19 @@ class Slow(Model):
         return super().__call__(request)
 
 
-@pytest.mark.parametrize("task", ["negative_phrases", "box_check"])
-def test_a_run_killed_amid_its_negatives_pays_for_little_twice(place: Workplace, task: str) -> None:
-    undisturbed = Model()
-    with LoopbackServer(undisturbed, keep_bodies=True) as server:
-        settings = {"vlm.openai.base_url": server.base_url, "workflow.max_workers": 1}
-        assert place.run(**settings).code == 0
-    annotations = place.results / "annotations.jsonl"
-    expected = annotations.read_bytes()
-    shutil.rmtree(place.results)
+def test_a_run_killed_amid_its_negatives_pays_for_little_twice(place: Workplace, ran: Ran) -> None:
     model = Slow()
     with LoopbackServer(model, keep_bodies=True) as server:
-        settings["vlm.openai.base_url"] = server.base_url
+        settings = {"vlm.openai.base_url": server.base_url, "workflow.max_workers": 1}
         running = place.start(**settings)
-        wait_until(lambda: model.asked(task), running)
+        wait_until(lambda: model.asked("box_check"), running)
         os.kill(running.pid, signal.SIGKILL)
         running.communicate(timeout=HANGING)
         assert running.returncode == -signal.SIGKILL
-        assert model.of_records < undisturbed.of_records
+        assert model.of_records < ran.model.of_records
         done = place.run(**settings)
         assert done.code == 0, done
     # One worker: of what was answered, the one request under way at the kill alone is sent again.
     # What goes on vouches again for the box format, for which one reply may be asked for twice.
-    assert model.of_records <= undisturbed.of_records + 2
-    assert annotations.read_bytes() == expected
+    assert model.of_records <= ran.model.of_records + 2
+    assert (place.results / "annotations.jsonl").read_bytes() == ran.annotations

@@ -118,7 +118,6 @@ def calls_of(name: str, serving: Serving, folder: Path) -> Calls:
     renamed_ground = {**PHOTO, "input_expressions_key": "e", "output_key": "boxed"}
     kinds: dict[str, Calls] = {
         "three steps": [(extract, {}), (ground, {}), (draw, {})],
-        "custom first": [(count, {}), (extract, {}), (ground, {})],
         "custom between": [(extract, {}), (count, {}), (ground, {}), (draw, {})],
         "custom last": [(extract, {}), (ground, {}), (count, {})],
         "side by side": [
@@ -129,7 +128,6 @@ def calls_of(name: str, serving: Serving, folder: Path) -> Calls:
         ],
         "undeclared columns": [(shorten, {}), (extract, {}), (Undeclared(), {}), (count, {})],
         "changed in place": [(extract, {}), (Vandal(), {}), (ground, {})],
-        "renamed": [(extract, EXTRACT), (ground, renamed_ground)],
         "renamed, custom first": [
             (Length(), {"input_text_key": "text"}),
             (extract, EXTRACT),
@@ -151,15 +149,8 @@ class Length(Operator):
 
 
 KINDS = [
-    *(
-        "three steps",
-        "custom first",
-        "custom between",
-        "custom last",
-        "side by side",
-        "undeclared columns",
-    ),
-    *("changed in place", "renamed", "renamed, custom first"),
+    *("three steps", "custom between", "custom last", "side by side", "undeclared columns"),
+    *("changed in place", "renamed, custom first"),
 ]
 ROWS: list[dict[str, Any]] = [
     {"image_path": "a/x.png", "caption": "red dog, and more", "n": 1.0, "image_id": 0},
@@ -263,12 +254,12 @@ def test_input_order_and_every_column_stay(tmp_path: Path) -> None:
             "big": 2**60,
             "image_id": n,
         }
-        for n in range(60)
+        for n in range(20)
     ]
     workspace(tmp_path, rows)
     pipeline = pipeline_of(tmp_path, calls_of("three steps", EveryWord(), tmp_path))
     pipeline.compile()
-    assert forward(pipeline).done == 60
+    assert forward(pipeline).done == 20
     found = [
         json.loads(line) for line in files_of(tmp_path / "cache")["s_step3.jsonl"].splitlines()
     ]
@@ -1012,13 +1003,12 @@ def test_a_copy_of_a_pipeline_runs_on_its_own_storage(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["json", "csv", "parquet"])
-def test_every_type_of_cache_gives_the_same_annotations(tmp_path: Path, kind: str) -> None:
+def test_every_type_of_cache_gives_the_same_annotations(tmp_path: Path) -> None:
     workspace(
         tmp_path, [{"image_path": row["image_path"], "caption": row["caption"]} for row in ROWS[:2]]
     )
     found = []
-    for cache_type in ("jsonl", kind):
+    for cache_type in ("jsonl", "json", "csv", "parquet"):
         for compiled in (False, True):
             pipeline = pipeline_of(
                 tmp_path,
@@ -1040,7 +1030,7 @@ def test_every_type_of_cache_gives_the_same_annotations(tmp_path: Path, kind: st
                     for row in rows
                 ]
             )
-    assert found[0] == found[1] == found[2] == found[3]
+    assert found == [found[0]] * 8
 
 
 @pytest.mark.parametrize("kind", ["json", "csv", "parquet"])

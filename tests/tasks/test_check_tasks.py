@@ -202,15 +202,15 @@ def test_any_text_is_read_or_refused(image: Image, text: str) -> None:
     assert read_or_refused(box_check(image, PHRASES, BOXES, PIXELS), text) is None
 
 
-LONG = 250_000
+LONG = 100_000
 HOSTILE = {
     "deep": '{"phrases": ' + "[" * LONG,
-    "repeated": '{"phrases": [' + '{"id": 1, "there": true, "count": 1},' * 6_500 + "]}",
-    "cut off": '{"phrases": [' + '{"id": 1, "there": true, "count": 1},' * 6_500,
-    "not asked": '{"phrases": [], "boxes": [' + '{"id": 9, "verdict": "right"},' * 8_500 + "]}",
-    "nested": '{"id": 1,' * 28_000,
-    "keys": '{"phrases": [], ' + '"boxes": [], ' * 19_000 + '"x": 1}',
-    "prose": "No box is right. " * 14_500,
+    "repeated": '{"phrases": [' + '{"id": 1, "there": true, "count": 1},' * 2_600 + "]}",
+    "cut off": '{"phrases": [' + '{"id": 1, "there": true, "count": 1},' * 2_600,
+    "not asked": '{"phrases": [], "boxes": [' + '{"id": 9, "verdict": "right"},' * 3_400 + "]}",
+    "nested": '{"id": 1,' * 11_000,
+    "keys": '{"phrases": [], ' + '"boxes": [], ' * 7_600 + '"x": 1}',
+    "prose": "No box is right. " * 5_800,
     "quotes": '"' * LONG,
 }
 

@@ -39,7 +39,7 @@ def run(place: Workplace, answers: Answers, **settings: Any) -> tuple[Done, list
     return done, asked
 
 
-def photograph(path: Path, size: Size = (640, 480)) -> str:
+def photograph(path: Path, size: Size = (320, 240)) -> str:
     """Write a picture of many colors; returns its path."""
     draw = np.random.default_rng(7)
     coarse = draw.integers(90, 190, (12, 16, 3), np.uint8)
@@ -56,19 +56,19 @@ def box_checks(place: Workplace) -> dict[str, Any]:
 
 
 def test_probes_come_at_places_that_differ_from_run_to_run(workplace: Workplace) -> None:
-    places = []
-    for number in range(6):
+    places = set()
+    for number in range(3):
         place = Workplace(workplace.folder / str(number))
-        place.many(60)
+        place.many(45)
         done, asked = run(place, EchoAnswers(X), **{"vlm.check_every": 20})
         assert done.code == 0, done
         assert any(asked[:2]), "the first check comes before the second request for boxes"
-        places.append(tuple(n for n, is_probe in enumerate(asked) if is_probe))
-    # that two of fifteen pairs agree in two places of twenty and twenty is a chance in thousands
-    assert len(set(places)) >= 4
+        places.add(tuple(n for n, is_probe in enumerate(asked) if is_probe))
+    # that two of three pairs agree in two places of twenty and twenty is a chance in thousands
+    assert len(places) >= 2
 
 
-@pytest.mark.parametrize("every", [2, 25])
+@pytest.mark.parametrize("every", [2, 10])
 def test_each_stretch_has_a_check(workplace: Workplace, every: int) -> None:
     """A script that asks about one picture after the other waits for each check."""
     picture = photograph(workplace.folder / "a.png")
@@ -87,9 +87,9 @@ def test_operators_with_settings_of_their_own_check_no_more_often(workplace: Wor
     picture = photograph(workplace.folder / "a.png")
     with LoopbackServer(EchoAnswers(X)) as server:
         serving = OpenAIServing(server.base_url, "two settings", box_format=X)
-        seldom = PhraseGrounder(serving, check_every=100)
-        more_often = PhraseGrounder(serving, check_every=50)
-        for number in range(45):
+        seldom = PhraseGrounder(serving, check_every=40)
+        more_often = PhraseGrounder(serving, check_every=20)
+        for number in range(18):
             seldom({"image_path": picture, "expressions": [f"a mug {number}"]})
             more_often({"image_path": picture, "expressions": [f"a cup {number}"]})
         probes = sum(map(asks_for_rectangles, server.requests))
@@ -174,8 +174,8 @@ def test_boxes_that_are_shifted_a_little_are_noticed(
     workplace: Workplace, by: float, since: int
 ) -> None:
     photograph(workplace.folder / "a.png")
-    workplace.rows({"image_path": "a.png", "caption": caption(n)} for n in range(80))
-    done, _ = run(workplace, Drifting(by, since), **{"vlm.check_every": 8})
+    workplace.rows({"image_path": "a.png", "caption": caption(n)} for n in range(30))
+    done, _ = run(workplace, Drifting(by, since), **{"vlm.check_every": 3})
     assert (done.code, workplace.annotations()) == (2, []), done
     assert "all boxes are off by" in done.err
     assert "of the width at its beginning" in done.err
@@ -183,19 +183,19 @@ def test_boxes_that_are_shifted_a_little_are_noticed(
 
 def test_what_is_off_by_less_than_a_hundredth_is_not(workplace: Workplace) -> None:
     photograph(workplace.folder / "a.png")
-    workplace.rows({"image_path": "a.png", "caption": caption(n)} for n in range(80))
-    done, _ = run(workplace, Drifting(0.006), **{"vlm.check_every": 8})
+    workplace.rows({"image_path": "a.png", "caption": caption(n)} for n in range(30))
+    done, _ = run(workplace, Drifting(0.006), **{"vlm.check_every": 3})
     assert done.code == 0, done
     assert 0.01 < box_checks(workplace)["least_shift"] < 0.02, "and it is known what would be"
 
 
 def test_run_json_says_what_the_checks_prove(workplace: Workplace) -> None:
-    sizes = {"a.png": (640, 480), "b.png": (480, 640), "c.png": (500, 500)}
+    sizes = {"a.png": (320, 240), "b.png": (240, 320), "c.png": (250, 250)}
     for name, size in sizes.items():
         photograph(workplace.folder / name, size)
-    names = [*sizes] * 20
+    names = [*sizes] * 7
     workplace.rows({"image_path": name, "caption": caption(n)} for n, name in enumerate(names))
-    done, asked = run(workplace, EchoAnswers(X), **{"vlm.check_every": 10})
+    done, asked = run(workplace, EchoAnswers(X), **{"vlm.check_every": 4})
     good = sum(asked)
     assert (done.code, done.summary["probes"]) == (0, good), done
     facts = box_checks(workplace)

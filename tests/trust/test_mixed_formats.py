@@ -65,17 +65,17 @@ def test_a_second_picture_in_another_format_stops_the_run_though_others_fit(
 
 
 def test_one_in_each_of_two_checks_stops_it_too(place: Workplace) -> None:
-    place.many(60)
+    place.many(30)
     # four at the start, and one at the end
     done = run(place, model := Balanced(lambda n: Y if n in (1, 5) else X))
     assert (done.code, model.probes) == (2, 4 + 4), done
     assert f"probe pictures were answered in {Y}, and others were not" in done.err
     aside = re.search(r"The (\d+) replies since the last good check are set aside", done.err)
     assert aside is not None
-    assert int(aside[1]) == 60, "no check vouches for a mixture"
+    assert int(aside[1]) == 30, "no check vouches for a mixture"
     assert "workflow.force_reprocess asks for all again" in done.err
     again = run(place, Balanced(lambda n: X))
-    assert (again.code, len(place.annotations())) == (0, 60)
+    assert (again.code, len(place.annotations())) == (0, 30)
 
 
 def test_two_formats_in_two_checks_are_both_named(place: Workplace) -> None:
@@ -110,7 +110,7 @@ def anywhere(request: ReceivedRequest) -> dict[str, Any]:
 
 
 def test_a_miss_that_fits_no_format_stays_in_the_figures(place: Workplace) -> None:
-    place.many(120)
+    place.many(50)
     model = Balanced(lambda n: X)
     probes = 0
 
@@ -119,7 +119,7 @@ def test_a_miss_that_fits_no_format_stays_in_the_figures(place: Workplace) -> No
         probes += probe_in(request) is not None
         return anywhere(request) if probes == 3 and probe_in(request) else model(request)
 
-    done = run(place, answers, **{"vlm.check_every": 10})
+    done = run(place, answers, **{"vlm.check_every": 4})
     assert done.code == 0, done
     checks = place.run_json()["box_checks"]
     assert (checks["odd"], done.summary["notes"]["probe_cleared"]) == (1, 1)

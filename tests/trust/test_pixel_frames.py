@@ -34,23 +34,25 @@ from tests.support.workplace import Workplace
 
 pytestmark = pytest.mark.slow
 
+MODERATE: tuple[Size, ...] = ((1242, 375), (640, 480), (480, 640))
 
-@pytest.mark.sampled
-@pytest.mark.parametrize("name", list(SERVERS))
-def test_boxes_are_those_of_the_ideal(tmp_path: Path, name: str) -> None:
-    gold = scenes(tmp_path, 4)
+
+def test_boxes_are_those_of_the_ideal(tmp_path: Path) -> None:
+    """`benchmarks.box_quality` plays all servers, with more pictures."""
+    gold = scenes(tmp_path, 3, sizes=MODERATE)
     ideal, _ = measure(gold, SeeingModel(), box_format="xyxy_1000")
-    found, _ = measure(gold, SeeingModel(resized=SERVERS[name]), name=MODEL, box_format="auto")
+    server = SERVERS["long edge 500"]
+    found, _ = measure(gold, SeeingModel(resized=server), name=MODEL, box_format="auto")
     assert found.miou >= 0.95 * ideal.miou
     assert found.precision == 1.0
 
 
 def test_a_family_stated_by_name_is_measured_too(tmp_path: Path) -> None:
     """A name says in what a model counts, never of which size it sees a picture here."""
-    gold = scenes(tmp_path, 2)
+    gold = scenes(tmp_path, 2, sizes=MODERATE)
     found, _ = measure(
         gold,
-        SeeingModel(resized=SERVERS["long edge 1280"]),
+        SeeingModel(resized=SERVERS["long edge 500"]),
         name="anything",
         box_format="qwen2.5-vl",
     )
@@ -58,8 +60,8 @@ def test_a_family_stated_by_name_is_measured_too(tmp_path: Path) -> None:
 
 
 def test_the_verdict_is_stored_with_the_sizes_that_it_covers(tmp_path: Path) -> None:
-    gold = scenes(tmp_path, 2)
-    model = SeeingModel(resized=reduced(edge=1280))
+    gold = scenes(tmp_path, 2, sizes=MODERATE)
+    model = SeeingModel(resized=reduced(edge=500))
     with LoopbackServer(model, keep_bodies=True) as server:
         serving = OpenAIServing(server.base_url, MODEL)
         row = {"image_path": gold[0]["image_path"], "expressions": ["the red box"]}
@@ -76,7 +78,7 @@ def test_the_verdict_is_stored_with_the_sizes_that_it_covers(tmp_path: Path) -> 
 
 
 def test_numbers_that_drift_with_the_size_are_right_in_each_frame(tmp_path: Path) -> None:
-    gold = scenes(tmp_path, 2)
+    gold = scenes(tmp_path, 2, sizes=MODERATE)
     model = SeeingModel(resized=drifting(0.05), noise=0.002)
     found, _ = measure(gold, model, name=MODEL, box_format="auto")
     assert found.precision == 1.0
@@ -92,7 +94,7 @@ def test_numbers_that_change_with_each_request_are_refused_with_what_was_seen(
         scale = chance.uniform(0.7, 1.0)
         return width * scale, height * scale
 
-    gold = scenes(tmp_path, 1)
+    gold = scenes(tmp_path, 1, sizes=MODERATE)
     with pytest.raises((SpecError, SuspectBoxes), match=r"box_format"):
         measure(gold, SeeingModel(resized=rule, noise=0.002), name=MODEL, box_format="auto")
 

@@ -34,7 +34,7 @@ SIZES: list[Size] = [
     (299, 224),
     (800, 800),
 ]
-SEEDS = range(40)
+SEEDS = range(20)
 COPIES = 4  # of a picture that is missed: the first, and three to confirm it
 
 
@@ -64,24 +64,16 @@ def showing(asked: str, found: list[ProbedPicture]) -> Showing:
     return showing_of(found, find_box_format(asked, ""))
 
 
-RIGHT = [
-    "xyxy_1000",
-    "yxyx_1000",
-    "xyxy_px",
-    "xywh_px",
-    "cxcywh_1",
-    "xyxy_100",
-    "gemini",
-    "qwen2.5-vl",
-    "xyxy_1000@pad_square",
-]
-
-
 @pytest.mark.slow
-@pytest.mark.sampled
-@pytest.mark.parametrize("name", RIGHT)
 @pytest.mark.parametrize(
-    ("noise", "outliers"), [(0.0, 0.0), (0.015, 0.1), (0.03, 0.2), (0.06, 0.2)]
+    ("name", "noise", "outliers"),
+    [
+        ("gemini", 0.0, 0.0),
+        ("xyxy_px", 0.015, 0.1),
+        ("xywh_px", 0.03, 0.2),
+        ("xyxy_1000@pad_square", 0.03, 0.2),
+        ("cxcywh_1", 0.06, 0.2),
+    ],
 )
 def test_the_right_format_fits(name: str, noise: float, outliers: float) -> None:
     alone = []
@@ -96,23 +88,16 @@ def test_the_right_format_fits(name: str, noise: float, outliers: float) -> None
     assert not any(found.fitting for found in missed)
 
 
-WRONG = [
-    ("xyxy_1000", "yxyx_1000"),
-    ("yxyx_1000", "xyxy_1000"),
-    ("xyxy_1000", "xyxy_100"),
-    ("xyxy_1000", "xyxy_1"),
-    ("xyxy_1000", "xywh_1000"),
-    ("xyxy_1000", "cxcywh_1000"),
-    ("xyxy_1000", "yxyx_px"),
-    ("xyxy_px", "xyxy_1000"),
-    ("gemini", "xyxy_1000"),
-]
-
-
 @pytest.mark.slow
-@pytest.mark.sampled
-@pytest.mark.parametrize(("asked", "written"), WRONG)
-@pytest.mark.parametrize(("noise", "outliers"), [(0.005, 0.0), (0.03, 0.2)])
+@pytest.mark.parametrize(
+    ("asked", "written", "noise", "outliers"),
+    [
+        ("xyxy_1000", "cxcywh_1000", 0.005, 0.0),
+        ("xyxy_1000", "xywh_1000", 0.03, 0.2),
+        ("gemini", "xyxy_1000", 0.03, 0.2),
+        ("xyxy_px", "xyxy_1000", 0.005, 0.0),
+    ],
+)
 def test_another_format_is_missed_and_named(
     asked: str, written: str, noise: float, outliers: float
 ) -> None:
@@ -264,13 +249,13 @@ def test_a_picture_that_is_shifted_among_right_ones_is_clear() -> None:
 def test_a_model_whose_boxes_are_always_so_inexact_fits() -> None:
     """Its median rectangle is off by about a sixth of the side."""
     known = find_box_format("xyxy_1000", "")
-    usual = np.concatenate([off_of("xyxy_1000", seed, 0.1, 0.0) for seed in range(40)])
+    usual = np.concatenate([off_of("xyxy_1000", seed, 0.1, 0.0) for seed in range(20)])
     alone = compared = 0
-    for seed in range(100, 200):
+    for seed in range(100, 150):
         found = pictures("xyxy_1000", seed, 0.1, 0.0, (640, 480))
         alone += showing_of(found, known).kind == "misses"
         compared += showing_of(found, known, usual).kind == "misses"
-    assert alone >= 15
+    assert alone >= 8
     assert compared <= alone / 4
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +33,16 @@ SERVERS: dict[str, Rule] = {
 }
 
 
-def scenes(folder: Path, count: int, seed: int = 0) -> list[dict[str, Any]]:
+def scenes(
+    folder: Path, count: int, seed: int = 0, sizes: Sequence[Size] = SIZES
+) -> list[dict[str, Any]]:
     """Gold records: pictures of different sizes, a box of each colour, from a fiftieth to a quarter
     of the sides.
     """
     chance = random.Random(seed)
     records = []
     for number in range(count):
-        width, height = SIZES[number % len(SIZES)]
+        width, height = sizes[number % len(sizes)]
         boxes: dict[str, list[Bbox]] = {}
         for place, color in enumerate(chance.sample(sorted(COLORS), len(COLORS))):
             cell_w, cell_h = width // 4, height // 2
