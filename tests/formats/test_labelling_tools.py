@@ -19,6 +19,7 @@ import pytest
 from dataflow_grounding._util.errors import InputError
 from dataflow_grounding.formats import find_format, read, write
 from tests.formats.data import draw, hostile, record
+from tests.support import labelled
 from tests.support.workplace import HANGING
 
 SIZE = (64, 48)
@@ -85,18 +86,10 @@ def test_label_studios_rules(out: Callable[..., Path]) -> None:
 
 
 def region(**more: Any) -> dict[str, Any]:
-    """A box that covers the right half of the picture."""
+    """A box that covers the right half of the picture, without a label."""
     value = {"x": 50, "y": 0, "width": 50, "height": 100, "rotation": 0, **more.pop("value", {})}
-    sides = {"original_width": 64, "original_height": 48, "image_rotation": 0}
-    return {
-        "id": "r1",
-        "from_name": "box",
-        "to_name": "image",
-        "type": "rectanglelabels",
-        **sides,
-        "value": value,
-        **more,
-    }
+    own = labelled.region("", {}, from_name="box", to_name="image")
+    return {**own, "value": value, **more}
 
 
 def text_of(region_id: str, *texts: str) -> dict[str, Any]:
@@ -111,10 +104,8 @@ def text_of(region_id: str, *texts: str) -> dict[str, Any]:
 def imported(
     tmp_path: Path, task: dict[str, Any], format: str = "label-studio"
 ) -> list[dict[str, Any]]:
-    path = tmp_path / "x.json"
-    path.write_text(
-        json.dumps([{"data": {"image": "a.png", "caption": CAPTION}, **task}]), encoding="utf-8"
-    )
+    data = {"image": "a.png", "caption": CAPTION}
+    path = labelled.saved(tmp_path / "x.json", [{"data": data, **task}])
     return list(read(str(path), format))
 
 
@@ -432,8 +423,7 @@ CORNERS = 'xtl="1" ytl="2" xbr="3.5" ybr="4"'
 
 
 def cvat(tmp_path: Path, inside: str, head: str = "") -> list[dict[str, Any]]:
-    path = tmp_path / "x.xml"
-    path.write_text(f"{head}<annotations>{inside}</annotations>", encoding="utf-8")
+    path = labelled.saved(tmp_path / "x.xml", f"{head}<annotations>{inside}</annotations>")
     return list(read(str(path), "cvat"))
 
 

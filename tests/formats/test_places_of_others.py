@@ -10,6 +10,7 @@ import PIL.Image
 import pytest
 
 from tests.formats.data import command, succeeds
+from tests.support.labelled import Labelled, labelled
 
 CAPTION = "A red cup and a red cup on a desk"
 TAKEN = "offsets of places in captions that were off, taken from their words"
@@ -130,9 +131,8 @@ def test_places_of_cvat_are_mended_too(tmp_path: Path) -> None:
     attributes = "".join(f'<attribute name="{key}">{facts[key]}</attribute>' for key in facts)
     caption = f'<tag label="picture"><attribute name="caption">{CAPTION}</attribute></tag>'
     box = f'<box label="object" xtl="1" ytl="2" xbr="9" ybr="9">{attributes}</box>'
-    image = f'<image id="0" name="a.png" width="64" height="48">{caption}{box}</image>'
-    (tmp_path / "x.xml").write_text(f"<annotations>{image}</annotations>")
-    done = succeeds("import", tmp_path / "x.xml", "--format", "cvat", "-o", tmp_path / "back")
+    path = labelled(tmp_path, "cvat", [Labelled("a.png", [caption, box])], drawn=False)
+    done = succeeds("import", path, "--format", "cvat", "-o", tmp_path / "back")
     row = json.loads((tmp_path / "back" / "annotations.jsonl").read_text())
     assert row["expressions"][0]["char_span"] == [14, 23]
     assert f"not read as they are: {TAKEN} (1)" in done.out + done.err

@@ -14,6 +14,7 @@ import pytest
 from dataflow_grounding.formats import read, write
 from dataflow_grounding.testing import LoopbackServer
 from tests.formats.data import command, draw, hostile, record, succeeds
+from tests.support.labelled import Box, Labelled, labelled, region, saved
 from tests.support.workplace import Workplace
 
 Records = list[dict[str, Any]]
@@ -101,9 +102,7 @@ COCO: dict[str, Any] = {
 
 
 def coco_file(folder: Path) -> Path:
-    path = folder / "instances.json"
-    path.write_text(json.dumps(COCO))
-    return path
+    return saved(folder / "instances.json", COCO)
 
 
 def test_coco(tmp_path: Path, back: Callable[..., Path]) -> None:
@@ -260,9 +259,7 @@ CVAT = """<?xml version="1.0" encoding="utf-8"?>
 
 
 def cvat_file(folder: Path) -> Path:
-    path = folder / "source.xml"
-    path.write_text(CVAT)
-    return path
+    return saved(folder / "source.xml", CVAT)
 
 
 def parts_of(xml: str) -> list[str]:
@@ -327,19 +324,9 @@ def test_shapes_of_cvat_go_back_without_the_boxes_that_were_rejected(
 # Label Studio
 
 
-def region(own_id: str, label: str, x: float, **more: Any) -> dict[str, Any]:
+def region_at(own_id: str, label: str, x: float, **more: Any) -> dict[str, Any]:
     value = {"x": x, "y": 12.3456789, "width": 20, "height": 33.3, "rotation": 0}
-    return {
-        "id": own_id,
-        "type": "rectanglelabels",
-        "from_name": "kind",
-        "to_name": "photo",
-        "original_width": 64,
-        "original_height": 48,
-        "image_rotation": 0,
-        "value": {**value, "rectanglelabels": [label]},
-        **more,
-    }
+    return region(label, value, id=own_id, **more)
 
 
 CHOICE = {"id": "c1", "type": "choices", "from_name": "q", "to_name": "photo"}
@@ -351,17 +338,17 @@ TASKS: list[dict[str, Any]] = [
         "data": {"image": "/data/local-files/?d=a.png", "weather": "rain"},
         "meta": {"batch": 4},
         "annotations": [
-            {"id": 70, "was_cancelled": True, "result": [region("zz", "cup", 1)]},
+            {"id": 70, "was_cancelled": True, "result": [region_at("zz", "cup", 1)]},
             {
                 "id": 71,
                 "completed_by": 5,
                 "lead_time": 1.5,
                 "updated_at": "2024-01-01T00:00:00Z",
                 "result": [
-                    region("aB3_x", "cup", 10, origin="manual"),
+                    region_at("aB3_x", "cup", 10, origin="manual"),
                     {**CHOICE, "value": {"choices": ["good"]}},
-                    region("dog-1", "dog", 50),
-                    region("cup-2", "cup", 70),
+                    region_at("dog-1", "dog", 50),
+                    region_at("cup-2", "cup", 70),
                 ],
             },
         ],
@@ -370,15 +357,13 @@ TASKS: list[dict[str, Any]] = [
     {
         "id": 4,
         "data": {"image": "/data/local-files/?d=b.png"},
-        "predictions": [{"id": 9, "score": 0.3, "result": [region("r", "cup", 5, score=0.3)]}],
+        "predictions": [{"id": 9, "score": 0.3, "result": [region_at("r", "cup", 5, score=0.3)]}],
     },
 ]
 
 
 def tasks_file(folder: Path, tasks: list[dict[str, Any]]) -> Path:
-    path = folder / "source.json"
-    path.write_text(json.dumps(tasks))
-    return path
+    return saved(folder / "source.json", tasks)
 
 
 def test_label_studio(tmp_path: Path, back: Callable[..., Path]) -> None:
@@ -404,7 +389,7 @@ def test_what_is_changed_of_label_studio(tmp_path: Path, back: Callable[..., Pat
     moved["value"] |= {"x": 25, "y": 25, "width": 25, "height": 25}
     renamed["value"]["rectanglelabels"] = ["cat"]
     wanted[0]["annotations"][1]["result"] = [moved, choice, renamed]
-    added = region("p0b0", "plate", 0)
+    added = region_at("p0b0", "plate", 0)
     added["value"] |= {"y": 0, "width": 50, "height": 50}
     wanted[1]["predictions"][0]["result"].append(added)
     assert out == wanted
@@ -444,15 +429,16 @@ Car 0.00 0 0.00 40 10 50 20 0 0 0 0 0 0 0
 YOLO = "1 0.5 0.5 0.25 0.125\n0 0.3 0.3 0.1 0.1\n1 0.123456789 0.4 0.1 0.1\n"
 
 
-def label_file(folder: Path, lines: str) -> Path:
-    (folder / "source" / "labels").mkdir(parents=True)
-    (folder / "source" / "labels" / "a.txt").write_text(lines)
-    (folder / "source" / "labels" / "b.txt").write_text(lines.splitlines()[1] + "\n")
-    return folder / "source"
+def label_files(folder: Path, format: str, text: str) -> Path:
+    """Two label files, of the pictures a and b, and the classes cup, dog and unused."""
+    lines = text.splitlines()
+    pictures = [Labelled("a.png", lines), Labelled("b.png", [lines[1]])]
+    classes = ["cup", "dog", "unused"]
+    return labelled(folder / "source", format, pictures, classes=classes, drawn=False)
 
 
 def test_kitti(tmp_path: Path, back: Callable[..., Path]) -> None:
-    out = back(label_file(tmp_path, KITTI), "kitti", "out")
+    out = back(label_files(tmp_path, "kitti", KITTI), "kitti", "out")
     assert (out / "labels" / "a.txt").read_text() == KITTI
     assert (out / "labels" / "b.txt").read_text() == KITTI.splitlines()[1] + "\n"
 
@@ -465,7 +451,7 @@ def test_what_is_changed_of_kitti(tmp_path: Path, back: Callable[..., Path]) -> 
         records[0]["expressions"][1] |= {"text": "Cyclist", "class": "Cyclist"}
         records[0]["expressions"].append(phrase("tram", [1, 1, 9, 9]))
 
-    out = back(label_file(tmp_path, KITTI), "kitti", "out", change)
+    out = back(label_files(tmp_path, "kitti", KITTI), "kitti", "out", change)
     wanted = KITTI.replace("5.25 10.5 30 40.0625", "1.000 2.000 30.000 40.000")
     wanted = wanted.replace("Pedestrian", "Cyclist").rpartition("Car")[0]
     new = "tram 0.00 0 0.00 1.000 1.000 9.000 9.000 0.00 0.00 0.00 0.00 0.00 0.00 0.00\n"
@@ -475,14 +461,12 @@ def test_what_is_changed_of_kitti(tmp_path: Path, back: Callable[..., Path]) -> 
 def test_dont_care_lines_of_kitti_go_back_without_the_boxes_that_were_rejected(
     tmp_path: Path, back: Callable[..., Path]
 ) -> None:
-    out = back(label_file(tmp_path, KITTI), "kitti", "out", reject)
+    out = back(label_files(tmp_path, "kitti", KITTI), "kitti", "out", reject)
     assert (out / "labels" / "a.txt").read_text() == KITTI.splitlines()[1] + "\n"
 
 
 def test_yolo(tmp_path: Path, back: Callable[..., Path]) -> None:
-    source = label_file(tmp_path, YOLO)
-    (source / "data.yaml").write_text("names: [cup, dog, unused]\n")
-    out = back(source, "yolo", "out")
+    out = back(label_files(tmp_path, "yolo", YOLO), "yolo", "out")
     assert (out / "labels" / "a.txt").read_text() == YOLO
     assert (out / "data.yaml").read_text().endswith('0: "cup"\n  1: "dog"\n  2: "unused"\n')
 
@@ -568,19 +552,13 @@ def told_on_import(tmp_path: Path, source: Path, format: str) -> list[str]:
 
 
 def test_boxes_outside_and_other_sizes_of_coco_are_told(tmp_path: Path, pictures: Path) -> None:
-    images = [{"id": 1, "file_name": "gone.png"}, {"id": 2, "file_name": "a.png"}]
-    images += [{"id": 3, "file_name": "b.png", "width": 640, "height": 480}]
-    images[0] |= {"width": 64, "height": 48}
-    boxes = [
-        {"image_id": 1, "category_id": 1, "bbox": [64, 1, 5, 5]},
-        {"image_id": 1, "category_id": 1, "bbox": [60, 1, 4.5, 5]},
-        {"image_id": 2, "category_id": 1, "bbox": [-9, 1, 9, 5]},
-        {"image_id": 2, "category_id": 1, "bbox": [9, 40, 9, 9]},
-        {"image_id": 3, "category_id": 1, "bbox": [600, 400, 9, 9]},
+    of_a = [{"image_id": 2, "bbox": box} for box in ([-9, 1, 9, 5], [9, 40, 9, 9])]
+    labels = [
+        Labelled("gone.png", [{"bbox": [64, 1, 5, 5]}, {"bbox": [60, 1, 4.5, 5]}]),
+        {"id": 2, "file_name": "a.png"},  # of no stated size
+        Labelled("b.png", [{"bbox": [600, 400, 9, 9]}, *of_a], (640, 480)),
     ]
-    file = tmp_path / "coco.json"
-    categories = [{"id": 1, "name": "cup"}]
-    file.write_text(json.dumps({"images": images, "annotations": boxes, "categories": categories}))
+    file = labelled(tmp_path, "coco", labels, drawn=False)
     assert told_on_import(tmp_path, file, "coco") == [
         "boxes outside of their picture, which an export leaves out: 2, the first is 'cup' [64, 1,"
         " 69, 6] in gone.png (64 x 48 px)",
@@ -594,7 +572,7 @@ def test_boxes_outside_and_other_sizes_of_coco_are_told(tmp_path: Path, pictures
 def test_percents_above_100_of_label_studio_are_told(tmp_path: Path, pictures: Path) -> None:
     tasks = json.loads(json.dumps(TASKS))
     result = tasks[1]["predictions"][0]["result"]
-    result.append(region("far", "cup", 150))
+    result.append(region_at("far", "cup", 150))
     result[0]["value"]["width"] = 101
     assert told_on_import(tmp_path, tasks_file(tmp_path, tasks[1:]), "label-studio") == [
         "boxes that reach beyond their picture, which an export cuts: 1, the first is 'cup' [3.2,"
@@ -624,13 +602,11 @@ def test_a_size_that_is_not_the_pictures_is_told(
 
 def yolo_set(folder: Path, names: str, **labels: str) -> Path:
     """A data set of pictures that aren't alike, with these labels."""
-    for part in ("images", "labels"):
-        (folder / part).mkdir(parents=True)
-    for name, text in labels.items():
+    pictures = [Labelled(f"{name}.png", text.splitlines()) for name, text in labels.items()]
+    labelled(folder, "yolo", pictures)
+    for name in labels:
         PIL.Image.effect_noise((64, 48), 90).convert("RGB").save(folder / "images" / f"{name}.png")
-        (folder / "labels" / f"{name}.txt").write_text(text)
-    (folder / "data.yaml").write_text(names)
-    return folder
+    return saved(folder / "data.yaml", names).parent
 
 
 def yolo_back(folder: Path, out: Path) -> tuple[str, str, str]:
@@ -764,21 +740,20 @@ def test_ids_of_coco_that_are_decimals_stay_so(tmp_path: Path, back: Callable[..
 
 def test_ids_of_coco_that_begin_with_0_come_back(tmp_path: Path, back: Callable[..., Path]) -> None:
     """As data sets have them that were made of YOLO's."""
-    names = ["dog", "cup", "tree"]
-    pictures = ["a.png", "b.png", "c.png"]
-    data: dict[str, Any] = {
-        "categories": [{"id": number, "name": name} for number, name in enumerate(names)],
-        "images": [
-            {"id": number, "width": 64, "height": 48, "file_name": name}
-            for number, name in enumerate(pictures)
-        ],
-        "annotations": [
-            {"id": number, "image_id": number, "category_id": number, "bbox": [1, 2, 10, 11]}
-            for number in range(3)
-        ],
-    }
-    (tmp_path / "x.json").write_text(json.dumps(data))
-    out = json.loads(back(tmp_path / "x.json", "coco", "annotations.json").read_text())
+    classes = ["dog", "cup", "tree"]
+    pictures = [
+        Labelled(f"{name}.png", [Box(label, 1, 2, 11, 13)])
+        for name, label in zip("abc", classes, strict=True)
+    ]
+    file = labelled(tmp_path / "source", "coco", pictures, classes=classes, drawn=False)
+    data = json.loads(file.read_text())
+    for entries in data.values():
+        for entry in entries:
+            entry |= {
+                key: entry[key] - 1 for key in ("id", "image_id", "category_id") if key in entry
+            }
+    saved(file, data)
+    out = json.loads(back(file, "coco", "annotations.json").read_text())
     for part, entries in data.items():
         assert out[part] == entries
 
