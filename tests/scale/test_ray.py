@@ -180,16 +180,6 @@ def test_a_limit_of_all_waits_for_what_each_has_in_flight(
     assert server.max_in_flight <= 8  # max_workers, of both
 
 
-@pytest.mark.parametrize("most", [1, 3])
-def test_workers_have_their_part_of_max_workers(
-    workplace: Workplace, server: LoopbackServer, cluster: str, most: int
-) -> None:
-    server.latency = 0.05
-    done = place_at(workplace, server, 20).run(*RAY, **{"workflow.max_workers": most})
-    assert done.code == 0, done
-    assert server.max_in_flight <= most
-
-
 def of_unequal_shards(place: Workplace) -> None:
     """All but a few rows are of one picture, and so in one shard."""
     place.picture("b.jpg", (48, 64))
@@ -200,15 +190,27 @@ def of_unequal_shards(place: Workplace) -> None:
 def test_a_shard_gets_what_others_leave_over_of_a_limit(
     workplace: Workplace, server: LoopbackServer, cluster: str
 ) -> None:
+    """Workers have their part of max_workers meanwhile. Then rows that only moved are put where they
+    are now, though each block has the rows that it had, in the order that it had them in.
+    """
     place = place_at(workplace, server, 20)
     of_unequal_shards(place)
     expected, once = alone(place)
     received = server.received
-    done = place.run(*RAY, **{"workflow.max_requests": once})
+    server.latency, server.max_in_flight = 0.05, 0
+    done = place.run(*RAY, **{"workflow.max_requests": once, "workflow.max_workers": 3})
     assert done.code == 0, done
     assert server.received - received == once
+    assert server.max_in_flight <= 3
     assert (done.summary["requests"], done.summary["replayed"]) == (once, 0)
     assert left(place.results) == expected
+    rows = [Row(n, json.loads(line)) for n, line in enumerate(place.input.read_text().splitlines())]
+    rows.sort(key=lambda row: shard_of(row, ray_run.FEWEST_BLOCKS, "image_path", None))
+    place.rows([row.data or {} for row in rows])
+    done = place.run(*RAY)
+    assert (done.code, server.received - received) == (0, once), done
+    captions = [record["caption"] for record in place.annotations()]
+    assert captions == [(row.data or {})["caption"] for row in rows]
 
 
 def test_a_budget_in_usd_is_used_as_by_one_machine(
@@ -220,11 +222,14 @@ def test_a_budget_in_usd_is_used_as_by_one_machine(
         "vlm.prices": {"input": 1.0, "output": 10.0},
         "vlm.openai.max_tokens": 300,
         "workflow.budget_usd": 0.1,
+        "workflow.max_workers": 1,  # fewer than there are workers
     }
+    server.latency = 0.02
     done = place.run(*RAY)
     assert done.code == 3, done
     assert "stopped before passing workflow.budget_usd=0.1" in done.err
     sent = server.received
+    assert server.max_in_flight == 1
     assert 0.09 < done.summary["cost_usd"] <= 0.1
     place.results = place.folder / "alone"
     assert place.run().code == 3
@@ -439,26 +444,6 @@ def test_a_check_asks_its_judge_there_too(workplace: Workplace, cluster: str) ->
     assert not set(grounder.requests) & set(judge.requests)
     assert any(item.get("rejected") for record in there for item in record["expressions"])
     assert there == workplace.annotations()
-
-
-def test_rows_that_only_moved_are_put_where_they_are_now(
-    workplace: Workplace, cluster: str
-) -> None:
-    """Though each block has the rows that it had, in the order that it had them in."""
-    with LoopbackServer(EchoAnswers()) as server:
-        place = place_at(workplace, server, 40)
-        assert place.run(*RAY).code == 0
-        rows = [
-            Row(n, json.loads(line)) for n, line in enumerate(place.input.read_text().splitlines())
-        ]
-        rows.sort(key=lambda row: shard_of(row, ray_run.FEWEST_BLOCKS, "image_path", None))
-        place.rows([row.data or {} for row in rows])
-        asked = server.count()
-        done = place.run(*RAY)
-        assert (done.code, server.count()) == (0, asked), done
-        assert [record["image_id"] for record in place.annotations()] == [
-            (row.data or {})["image_id"] for row in rows
-        ]
 
 
 def test_each_step_reads_there_what_the_one_before_it_wrote(tmp_path: Path, cluster: str) -> None:
