@@ -610,5 +610,5 @@ def test_what_was_missed_is_found(tmp_path: Path) -> None:
 def test_where_nothing_absent_is_boxed_hardly_a_right_box_goes(tmp_path: Path) -> None:
     """`benchmarks.box_quality` plays more pictures and seeds."""
     errors = Errors(noise=NOISE, accuracy=0.92, shared=False)
-    worth = worth_of(scenes(tmp_path, 24, 20), ErringModel(errors, seed=20), CHECK)
+    worth = worth_of(scenes(tmp_path, 12, 20), ErringModel(errors, seed=20), CHECK)
     assert worth.recall >= 0.98

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -57,9 +58,23 @@ def as_coco(records: list[dict[str, Any]], path: Path) -> None:
     path.write_text(json.dumps(coco), encoding="utf-8")
 
 
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    return scenes(tmp_path_factory.mktemp("drawn"), PICTURES, seed=5)
+
+
 @pytest.fixture
-def place(workplace: Workplace) -> Workplace:
-    gold = scenes(workplace.folder, PICTURES, seed=5)
+def gold(workplace: Workplace, drawn: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    linked = []
+    for record in drawn:
+        path = workplace.folder / Path(record["image_path"]).name
+        os.link(record["image_path"], path)
+        linked.append({**record, "image_path": str(path)})
+    return linked
+
+
+@pytest.fixture
+def place(workplace: Workplace, gold: list[dict[str, Any]]) -> Workplace:
     as_coco(proposals_for(gold, seed=5), workplace.folder / "detections.json")
     lines = [json.dumps(record) + "\n" for record in gold]
     (workplace.folder / "gold.jsonl").write_text("".join(lines), encoding="utf-8")
@@ -69,9 +84,8 @@ def place(workplace: Workplace) -> Workplace:
 
 
 def test_false_ones_go_true_ones_keep_their_numbers_and_what_lacks_is_found(
-    place: Workplace,
+    place: Workplace, gold: list[dict[str, Any]]
 ) -> None:
-    gold = scenes(place.folder, PICTURES, seed=5)
     proposed = proposals_for(gold, seed=5)
     model = Judge()
     with LoopbackServer(model, keep_bodies=True) as server:
@@ -117,9 +131,10 @@ def test_a_proposal_that_cannot_be_read_is_a_failure(place: Workplace) -> None:
     assert len(place.annotations()) == PICTURES
 
 
-def test_every_class_has_a_status_in_every_picture(place: Workplace) -> None:
+def test_every_class_has_a_status_in_every_picture(
+    place: Workplace, gold: list[dict[str, Any]]
+) -> None:
     """What the check found absent was neither there nor absent, and proposals had no class."""
-    gold = scenes(place.folder, PICTURES, seed=5)
     with LoopbackServer(Judge(), keep_bodies=True) as server:
         classes = {phrase: phrase.split()[1] for phrase in PHRASES} | {"a grey cow": "cow"}
         done = place.run(**{"vlm.openai.base_url": server.base_url, "data.classes": classes})
@@ -181,9 +196,11 @@ FORMATS: dict[str, tuple[str, Callable[[list[dict[str, Any]], Path], None]]] = {
 
 
 @pytest.mark.parametrize("tool", FORMATS)
-def test_a_detectors_boxes_may_be_in_the_format_of_its_tool(place: Workplace, tool: str) -> None:
+def test_a_detectors_boxes_may_be_in_the_format_of_its_tool(
+    place: Workplace, gold: list[dict[str, Any]], tool: str
+) -> None:
     name, written = FORMATS[tool]
-    proposed = proposals_for(scenes(place.folder, PICTURES, seed=5), seed=5)
+    proposed = proposals_for(gold, seed=5)
     folder = place.folder / "of_a_tool"
     folder.mkdir()
     written(proposed, folder)
@@ -228,7 +245,7 @@ def test_the_judge_sees_no_score_and_boxes_stay_as_they_are(tmp_path: Path) -> N
 
 
 def test_goals_hold_on_the_stand_in(tmp_path: Path) -> None:
-    figures = verified(scenes(tmp_path, 40, seed=1), 0.92, seed=1)
+    figures = verified(scenes(tmp_path, 20, seed=1), 0.92, seed=1)
     assert not figures.missed_goals(), figures
 
 

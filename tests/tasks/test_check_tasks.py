@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 
@@ -183,6 +183,7 @@ def read_or_refused(request: Request[Any], reply: str) -> Any:
 
 
 @pytest.mark.slow
+@settings(max_examples=settings().max_examples // 2)  # to draw the JSON takes long
 @given(phrases=ITEMS | JSON, boxes=ITEMS | JSON)
 def test_whatever_the_judge_writes_is_read_or_refused(
     image: Image, phrases: Any, boxes: Any

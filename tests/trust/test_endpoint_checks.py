@@ -332,26 +332,26 @@ def test_a_killed_run_with_all_its_replies_is_checked_before_they_are_used(
 def test_a_run_that_may_go_on_warns_and_its_replies_are_no_good_to_one_that_may_not(
     place: Workplace, right: list[Any]
 ) -> None:
-    place.many(30)
-    model = Switching(lambda n: X if n < 12 else Y)
+    place.many(20)
+    model = Switching(lambda n: X if n < 8 else Y)
     with LoopbackServer(model) as server:
-        warned = run(place, server, **{"vlm.on_suspect_boxes": "warn", "vlm.check_every": 10})
+        warned = run(place, server, **{"vlm.on_suspect_boxes": "warn", "vlm.check_every": 6})
         assert warned.code == 0, warned
         assert warned.err.count(f"Warning: the boxes don't look like {X}") == 1
         first = model.boxes
-        assert first == 30
-        assert len(place.annotations()) == 30
+        assert first == 20
+        assert len(place.annotations()) == 20
         assert f"{Y} would fit" in (place.run_json()["suspect_boxes"] or "")
         sent = server.count()
         assert (
-            run(place, server, **{"vlm.on_suspect_boxes": "warn", "vlm.check_every": 10}).code == 0
+            run(place, server, **{"vlm.on_suspect_boxes": "warn", "vlm.check_every": 6}).code == 0
         )
         assert server.count() == sent, "the same run again sends nothing"
         model.chosen = lambda _: X
-        strict = run(place, server, **{"vlm.check_every": 10})
+        strict = run(place, server, **{"vlm.check_every": 6})
         assert strict.code == 0, strict
-        assert 30 - 12 <= model.boxes - first <= 30
-    assert boxes_of(place.annotations()) == right[:30]
+        assert 20 - 8 <= model.boxes - first <= 20
+    assert boxes_of(place.annotations()) == right[:20]
 
 
 @pytest.mark.slow
@@ -435,16 +435,16 @@ def test_after_a_miss_in_memory_further_calls_are_marked_and_not_checked(place: 
 
 @pytest.mark.slow
 def test_after_a_stop_a_run_that_may_go_on_takes_what_was_set_aside(place: Workplace) -> None:
-    place.many(30)
-    model = Switching(lambda n: X if n < 12 else Y)
+    place.many(20)
+    model = Switching(lambda n: X if n < 8 else Y)
     with LoopbackServer(model) as server:
-        assert run(place, server, **{"vlm.check_every": 10}).code == 2
+        assert run(place, server, **{"vlm.check_every": 6}).code == 2
         bought = model.boxes
-        warned = run(place, server, **{"vlm.check_every": 10, "vlm.on_suspect_boxes": "warn"})
+        warned = run(place, server, **{"vlm.check_every": 6, "vlm.on_suspect_boxes": "warn"})
         assert warned.code == 0, warned
-        assert model.boxes == 30
+        assert model.boxes == 20
         assert warned.err.count("Warning") == 1
-        assert bought < 30
+        assert bought < 20
 
 
 @pytest.mark.slow

@@ -190,7 +190,7 @@ def test_three_replies_in_ten_that_are_shifted_are_found_where_probe_pictures_me
     """
     shifts = by_chance(0.3, moved(shifted(0.1)))
     server = OddServer("a third shifted", "", shifts, noise=0.01, outliers=0.05)
-    outcomes = [odd_servers.play(server, 14, "stop")]
+    outcomes = [odd_servers.play(server, 10, "stop")]
     if outcomes[0].code != 2:
-        outcomes.append(odd_servers.play(server, 14, "stop"))
+        outcomes.append(odd_servers.play(server, 10, "stop"))
     assert (outcomes[-1].code, outcomes[-1].unmarked) == (2, 0), outcomes

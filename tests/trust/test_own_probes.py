@@ -185,15 +185,15 @@ def test_a_copy_goes_in_the_frame_of_its_picture_padding_and_all(tmp_path: Path)
     with LoopbackServer(answers, keep_bodies=True) as server:
         for size in ((1600, 1200), (1520, 1200)):
             place = Workplace(tmp_path / str(size[0]), server.base_url)
-            photograph(size).save(place.folder / "a.png")
+            photograph(size).save(place.folder / "a.jpg")
             expressions = [{"text": "the red box"}]
-            row = {"image_path": "a.png", "caption": "A red box.", "expressions": expressions}
+            row = {"image_path": "a.jpg", "caption": "A red box.", "expressions": expressions}
             place.rows([row])
             settings = {"vlm.box_format": "auto", "vlm.openai.model_name": MODEL}
             settings |= {"vlm.check_every": 100, "workflow.steps": ["1"]}
             before = place.results / "step_0_expression_extraction" / "annotations.jsonl"
             before.parent.mkdir(parents=True)
-            before.write_text(place.input.read_text().replace("a.png", str(place.folder / "a.png")))
+            before.write_text(place.input.read_text().replace("a.jpg", str(place.folder / "a.jpg")))
             done = place.run(**settings)
             assert done.code == 0, done
     assert boxes == [(1600, 1200)] * 2

@@ -146,8 +146,9 @@ def test_a_later_check_that_fails_sets_finished_rows_aside(
     assert (done.code, model.given) == (2, 0), done
     assert "are set aside: the next run asks for them again" in done.err
     model.format_of = right
-    assert run(place, server).code == 0
-    assert model.given >= RECORDS
+    # of the first rows, which would be taken
+    assert run(place, server, **{"workflow.max_requests": 30}).code == 3
+    assert model.given >= 25
 
 
 @pytest.mark.slow
