@@ -16,6 +16,7 @@ import pytest
 
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults, on
 from dataflow_grounding.testing.faults import Fault, FaultRule
+from tests.support.forking import Forked
 from tests.support.waiting import wait_until
 from tests.support.workplace import REPOSITORY, Workplace, command
 
@@ -439,7 +440,7 @@ def test_kill_9_pays_again_at_most_for_what_was_in_flight(gemini: Workplace) -> 
     gemini.many(count)
     gemini.settings["workflow.max_workers"] = in_flight
     with server(latency=0.02) as endpoint:
-        running = gemini.start(**at(endpoint))
+        running = Forked(gemini.arguments(**at(endpoint)))
         wait_until(lambda: endpoint.count() >= 25, running)
         running.kill()
         running.communicate()

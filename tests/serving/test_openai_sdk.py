@@ -19,7 +19,7 @@ from dataflow_grounding.engine.options import RunOptions, current_options
 from dataflow_grounding.engine.plan import holding
 from dataflow_grounding.testing import LoopbackServer, Takes, faults, on
 from dataflow_grounding.testing.faults import Fault
-from tests.support.workplace import Workplace, ended, process
+from tests.support.workplace import Workplace, command
 
 pytestmark = pytest.mark.slow
 
@@ -275,11 +275,12 @@ def test_azure_with_a_key(
 
 @pytest.mark.parametrize("provider", ["fails", "later_fails", "empty", "ends", "broken"])
 def test_a_provider_without_a_token_is_told_in_one_line(
-    providers: Workplace, provider: str
+    providers: Workplace, provider: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir("/")
     with LoopbackServer() as server:
         arguments = providers.arguments(**azure(server, token_provider=f"my_tokens:{provider}"))
-        done = ended(process(["--debug", *arguments], cwd="/"))
+        done = command(["--debug", *arguments])
         assert (done.code, server.count()) == (4, int(provider == "later_fails")), done
     # after a first answer it is the record's failure
     told = [failure["message"] for failure in providers.failures()]
@@ -299,7 +300,7 @@ def test_a_provider_without_a_token_is_told_in_one_line(
 
 def test_what_a_provider_prints_is_not_in_the_answer(providers: Workplace) -> None:
     with LoopbackServer() as server:
-        done = ended(providers.start(**azure(server, token_provider="my_tokens:prints")))
+        done = providers.run(**azure(server, token_provider="my_tokens:prints"))
     assert done.summary["done"] == 1
     assert "asked for a token" in done.err
 

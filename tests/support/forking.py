@@ -1,5 +1,8 @@
 """The command line in processes that are forked from one that has imported it: with signals, memory
 and files of their own, at a tenth of what a new interpreter takes to begin.
+
+What a library takes from the environment at its import is the same for all: aiohttp reads
+SSL_CERT_FILE then.
 """
 
 from __future__ import annotations
