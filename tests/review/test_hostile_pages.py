@@ -172,7 +172,6 @@ def test_a_review_of_hostile_records_can_be_worked_on(
         assert page.said == []
     finally:
         server.kill()
-        server.process.communicate()
 
 
 def test_of_a_long_caption_the_beginning_is_shown_and_can_be_selected(
@@ -213,7 +212,6 @@ def test_of_a_long_caption_the_beginning_is_shown_and_can_be_selected(
         expect(page.locator(".expressions li")).to_have_count(3)
     finally:
         server.kill()
-        server.process.communicate()
 
 
 def test_a_certificate_names_groups_in_a_line_each(results: Path) -> None:
@@ -224,9 +222,8 @@ def test_a_certificate_names_groups_in_a_line_each(results: Path) -> None:
     (results / "annotations.jsonl").write_text(
         "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8"
     )
-    server = Server(results, "--sample", "8")
+    server = Server(results, sample=(8, 0))
     server.kill()
-    server.process.communicate()
     done = command(["certify", str(results)])
     assert done.code == 0, done
     assert not [line for line in done.out.splitlines() if line.startswith("0.0%")]

@@ -34,7 +34,7 @@ assert all((results, serve, show))  # fixtures
 
 
 def test_drawing_with_a_box_picked_replaces_it(results: Path, serve: Any, show: Any) -> None:
-    page = show(serve(results, "--reviewer", "ann").address + SINGLE)
+    page = show(serve(results, who="ann").address + SINGLE)
     drag(page, (250, 200), (390, 290))  # the first phrase's only box is picked
     saved(page)
     mug = applied(results)[0]["expressions"][0]
@@ -78,7 +78,7 @@ def test_a_moved_box_is_told_to_count_as_right(results: Path, serve: Any, show: 
 def test_a_box_that_is_dragged_as_a_whole_is_judged_by_nothing_but_accept(
     results: Path, serve: Any, show: Any
 ) -> None:
-    page = show(serve(results, "--reviewer", "ann").address + SINGLE)
+    page = show(serve(results, who="ann").address + SINGLE)
     page.mouse.move(*point(page, 120, 90))
     x, y = point(page, 120, 90)
     page.mouse.down()
@@ -151,7 +151,7 @@ def test_a_box_is_given_to_another_class_by_typing_a_part_of_it(
     rows = [{**phrase(name, n, caption=""), "class": name} for n, name in enumerate(names)]
     rows[0] = {**phrase("cat", 0, [10, 10, 60, 60], [80, 80, 120, 120], caption=""), "class": "cat"}
     folder = write(tmp_path / "out", {**RECORD, "caption": "", "expressions": rows})
-    page = show(serve(folder, "--reviewer", "ann").address + SINGLE)
+    page = show(serve(folder, who="ann").address + SINGLE)
     for key in "1k":  # of the second box, as the first is picked already
         page.keyboard.press(key)
     assert page.locator("#choose li").all_inner_texts() == names[1:]
@@ -199,7 +199,7 @@ def judge(server: Any, place: int, number: int, *verdicts: bool) -> None:
 
 def test_what_is_rejected_to_mend_or_mine_is_found_again(results: Path, serve: Any) -> None:
     write(results, RECORD, OF_ANOTHER_PICTURE)
-    ann, bob = serve(results, "--reviewer", "ann"), serve(results, "--reviewer", "bob")
+    ann, bob = serve(results, who="ann"), serve(results, who="bob")
 
     def shown(server: Any, show: str) -> list[tuple[str, int | None]]:
         in_grid, single = (

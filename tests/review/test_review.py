@@ -4,19 +4,25 @@ are killed.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
+from aiohttp import web
 from PIL import Image
 
+from dataflow_grounding.review.queues import Reviewable
+from dataflow_grounding.review.server import ReviewServer
+from dataflow_grounding.review.session import Session
 from tests.support.forking import Forked
 from tests.support.workplace import HANGING, command
 
@@ -98,10 +104,11 @@ def decisions(results: Path) -> list[dict[str, Any]]:
 
 
 class Server:
-    def __init__(self, results: Path, *options: str) -> None:
-        self.process = Forked(["review", str(results), "--no-open", *options])
-        self.address = self.process.stdout.readline().strip()
-        self.origin = self.address.rsplit("/", 2)[0]
+    """A review on a thread, which `kill` ends in the middle."""
+
+    def __init__(self, results: Path, who: str = "ann", **options: Any) -> None:
+        self._server = OfThread(Session(Reviewable(str(results)), who, **options))
+        self.address, self.origin = self._server.address, self._server.origin
 
     def ask(self, path: str, body: Any = None, **headers: str) -> Any:
         given = (
@@ -132,23 +139,60 @@ class Server:
         return answer
 
     def kill(self) -> None:
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
+        self._server.end()
+
+
+class OfThread(ReviewServer):
+    """Answers at its address until its end."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        self._loop = asyncio.new_event_loop()
+        self._runner = web.AppRunner(self.app(), access_log=None, shutdown_timeout=0)
+        self._thread = Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._run(self._begin())
+
+    async def _begin(self) -> None:
+        await self._runner.setup()
+        await web.SockSite(self._runner, self._socket).start()
+
+    def _run(self, what: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(what, self._loop).result()
+
+    def end(self) -> None:
+        if not self._loop.is_closed():
+            self._run(self._runner.cleanup())
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+
+
+class Process(Server):
+    """The same by the command, as a process."""
+
+    def __init__(self, results: Path, *options: str) -> None:
+        self.process = Forked(["review", str(results), "--no-open", *options])
+        self.address = self.process.stdout.readline().strip()
+        self.origin = self.address.rsplit("/", 2)[0]
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.communicate(timeout=HANGING)
 
 
 @pytest.fixture
 def serve() -> Iterator[Callable[..., Server]]:
     servers: list[Server] = []
 
-    def begin(results: Path, *options: str) -> Server:
-        servers.append(Server(results, *options))
+    def begin(results: Path, *arguments: str, **options: Any) -> Server:
+        kind = Process if arguments else Server
+        servers.append(kind(results, *arguments, **options))
         return servers[-1]
 
     yield begin
     for server in servers:
-        if server.process.poll() is None:
-            server.process.terminate()
-        server.process.communicate(timeout=HANGING)
+        server.kill()
 
 
 @pytest.fixture
@@ -276,7 +320,7 @@ def test_a_decision_is_about_the_picture_that_was_shown(
 
 
 def test_boxes_are_drawn_moved_and_resized(results: Path, serve: Any, show: Any) -> None:
-    page = show(serve(results, "--reviewer", "ann").address + SINGLE)
+    page = show(serve(results, who="ann").address + SINGLE)
     for name, (act, number, expected) in ACTS.items():
         page.reload()
         page.locator("li.picked").first.wait_for()
@@ -302,7 +346,7 @@ def test_boxes_are_drawn_moved_and_resized(results: Path, serve: Any, show: Any)
 def test_what_is_not_touched_stays_to_the_digit_and_a_drawn_box_says_who_drew_it(
     results: Path, serve: Any, show: Any
 ) -> None:
-    page = show(serve(results, "--reviewer", "ann").address + SINGLE)
+    page = show(serve(results, who="ann").address + SINGLE)
     page.keyboard.press("a")
     saved(page)
     [record] = applied(results)
@@ -460,7 +504,7 @@ def version(server: Server, number: int) -> str:
 def test_two_reviewers_on_one_phrase_the_second_is_refused_and_shown_what_stands(
     results: Path, serve: Any, show: Any
 ) -> None:
-    first, second = serve(results, "--reviewer", "ann"), serve(results, "--reviewer", "bob")
+    first, second = serve(results, who="ann"), serve(results, who="bob")
     pages = [show(server.address + SINGLE) for server in (first, second)]
     pages[0].keyboard.press("ArrowRight")
     saved(pages[0])
@@ -518,7 +562,8 @@ def test_a_server_killed_in_the_middle_loses_no_decision_and_the_page_keeps_what
 
 def test_decisions_in_a_row_survive_kill_9_to_the_last_answer(results: Path, serve: Any) -> None:
     grid(results, 40)
-    server, answered = serve(results), []
+    server, answered = serve(results, "--reviewer", "eve", "--queue", "file"), []
+    assert server.ask("next?mode=grid")["order"] == "file"
     for number in range(17):
         e = server.ask("record/0")["expressions"][number]
         given = {
@@ -530,6 +575,7 @@ def test_decisions_in_a_row_survive_kill_9_to_the_last_answer(results: Path, ser
     server.kill()
     rows = applied(results)[0]["expressions"]
     assert [row["expression_id"] for row in rows if row.get("verified")] == answered
+    assert {line["who"] for line in decisions(results)} == {"eve"}
 
 
 ASKED: dict[str, tuple[str, dict[str, str], Any, int]] = {
@@ -622,7 +668,7 @@ def test_no_more_decisions_are_taken_at_once_than_others_can_wait_for(
 def test_those_who_leave_in_the_middle_of_a_decision_leave_no_traceback(
     results: Path, serve: Any
 ) -> None:
-    server = serve(results)
+    server = serve(results, "--reviewer", "ann")
     host, _, token = server.address.removeprefix("http://").rstrip("/").partition("/")
     name, port = host.split(":")
     head = f"POST /{token}/decide HTTP/1.1\r\nHost: {host}\r\nOrigin: {server.origin}\r\n"
@@ -649,7 +695,7 @@ def test_text_stays_text_wherever_it_stands(results: Path, serve: Any, show: Any
     row = phrase(HOSTILE, 0, [1, 1, 90, 90], verified=False, **said)
     names = ("image_id", "image_path", "caption", "cleaned_caption")
     write(results, {**RECORD, **dict.fromkeys(names, HOSTILE), "expressions": [row]})
-    server = serve(results, "--reviewer", HOSTILE)
+    server = serve(results, who=HOSTILE)
     page = show(f"{server.address}#mode=single&order=file")
     page.keyboard.press("m")
     saved(page)
@@ -731,7 +777,7 @@ def test_a_sample_is_stated_on_disk_before_it_is_shown_and_is_the_same_again(
     items = server.ask("next?mode=single&most=50")["items"]
     assert [["a", item["id"], item["box"]] for item in items] == sample["items"]
     server.kill()
-    again = serve(results, "--sample", "8", "--seed", "5")
+    again = serve(results, sample=(8, 5))
     assert again.ask("next?mode=single&most=50")["items"] == items
     assert len(decisions(results)) == 1
 
@@ -784,7 +830,7 @@ def test_a_pipeline_goes_on_from_a_step_that_was_reviewed_and_keeps_what_a_perso
     generate = ["generate", "-e", tmp_path / "image_grounding.yaml", *spec, "--no-report"]
     run(*generate, "image_grounding.workflow.steps=['0']")
     step = tmp_path / "out" / "step_0_expression_extraction"
-    server = serve(step, "--reviewer", "ann")
+    server = serve(step, who="ann")
     first, second = server.ask("record/0")["expressions"]
     text = {"text": "red square", "char_span": [2, 12], "status": "pending", "instances": []}
     drawn = {

@@ -38,7 +38,7 @@ PLACES = """() => [...document.querySelectorAll(
 def test_nothing_moves_when_hints_errors_and_verdicts_come(
     results: Path, serve: Any, show: Any
 ) -> None:
-    server, other = serve(results, "--reviewer", "bob"), serve(results, "--reviewer", "ann")
+    server, other = serve(results, who="bob"), serve(results, who="ann")
     page = show(server.address + SINGLE, viewport={"width": 400, "height": 900})
     before = page.evaluate(PLACES)
     for key in ("f", "n", "Escape", "Escape", "b"):  # each with a hint of its own
@@ -111,7 +111,7 @@ def test_two_buttons_choose_the_view_and_the_order_is_named(
     page.keyboard.press("a")  # keys are the page's again
     saved(page)
     assert [line["action"] for line in decisions(results)] == ["accept"]
-    other = show(serve(results, "--queue", "file").address)
+    other = show(serve(results, order="file").address)
     assert other.get_by_label("Order").input_value() == "file"
 
 

@@ -144,7 +144,7 @@ def test_what_is_refused_of_a_page_of_the_grid_stays_and_is_shown_again(
     results: Path, serve: Any, show: Any
 ) -> None:
     grid(results, 12)
-    first, second = serve(results, "--reviewer", "ann"), serve(results, "--reviewer", "bob")
+    first, second = serve(results, who="ann"), serve(results, who="bob")
     page = show(second.address)
     for number in (0, 1):
         box = {"from": 0, "bbox": [number, number, 50 + number, 60 + number], "verified": False}
@@ -181,7 +181,7 @@ def test_what_can_not_be_seen_says_so_and_is_not_accepted_with_the_rest(
         results,
         *({**RECORD, "image_id": name, "image_path": name, "expressions": rows} for name in names),
     )
-    page = show(serve(results, "--queue", "file").address)
+    page = show(serve(results, order="file").address)
     told = [
         "",
         "The image file is not there.",
@@ -208,7 +208,7 @@ def test_what_can_not_be_seen_says_so_and_is_not_accepted_with_the_rest(
 def test_in_single_records_what_was_refused_comes_again(
     results: Path, serve: Any, show: Any
 ) -> None:
-    first, second = serve(results, "--reviewer", "ann"), serve(results, "--reviewer", "bob")
+    first, second = serve(results, who="ann"), serve(results, who="bob")
     page = show(second.address + SINGLE)
     first.decide({"id": "a#0", "version": version(first, 0), "after": after(0, verified=False)})
     page.keyboard.press("a")
@@ -248,7 +248,7 @@ def test_while_the_next_records_are_on_their_way_no_key_decides_on_what_is_gone(
 
 
 def test_keys_on_a_single_record_do_what_they_say(results: Path, serve: Any, show: Any) -> None:
-    page = show(serve(results, "--reviewer", "ann").address + SINGLE)
+    page = show(serve(results, who="ann").address + SINGLE)
     page.keyboard.press("m")  # the first box is picked
     saved(page)
     assert page.locator(".stage").count() == 1
@@ -417,7 +417,7 @@ def test_the_grid_has_a_key_for_what_is_not_in_the_picture(
     results: Path, serve: Any, show: Any
 ) -> None:
     cups(results)
-    page = show(serve(results, "--reviewer", "ann").address)
+    page = show(serve(results, who="ann").address)
     seen(page, 4)
     page.keyboard.press("m")
     assert "Mark a box first" in page.locator("#hint").inner_text()
@@ -529,7 +529,7 @@ def test_the_end_of_the_grid_says_how_to_go_on(results: Path, serve: Any, show: 
     seen(page, 1)
     one_by_one(page)
     page.locator("li.picked", has_text="a spoon").wait_for()
-    page = show(serve(write(results.parent / "other", RECORD), "--sample", "1").address)
+    page = show(serve(write(results.parent / "other", RECORD), sample=(1, 0)).address)
     assert not page.get_by_label("Order").is_visible(), "a sample has its own"
     seen(page, 1)
     page.keyboard.press("Enter")

@@ -69,7 +69,7 @@ def verdicts(results: Path) -> dict[str, list[Any]]:
 
 
 def test_boxes_of_one_thing_are_one_item_which_names_its_phrases(results: Path, serve: Any) -> None:
-    server = serve(results, "--reviewer", "ann")
+    server = serve(results, who="ann")
     told = server.ask("next?mode=grid&order=file")
     shown = {(item["id"], item["box"]): item["also"] for item in told["items"]}
     assert shown == {("a#0", 1): [], ("a#1", 0): [["a#0", 0, "a person"]]}
@@ -92,14 +92,14 @@ def test_boxes_of_one_thing_are_one_item_which_names_its_phrases(results: Path, 
 
 
 def test_how_many_boxes_are_shown_with_another_is_told(results: Path, serve: Any) -> None:
-    server = serve(results)
+    server = serve(results, "--reviewer", "ann")
     server.process.terminate()
     _, told = server.process.communicate()
     assert "1 box on a thing that another box of its class has: shown and judged with" in told
 
 
 def test_a_sample_and_its_certificate_count_things(results: Path, serve: Any) -> None:
-    server = serve(results, "--sample", "9")
+    server = serve(results, sample=(9, 0))
     items = server.ask("next?most=9")["items"]
     assert {(item["id"], item["box"]) for item in items} == {("a#0", 1), ("a#1", 0)}
     certificate = json.loads(run("certify", results, "--json"))
@@ -109,7 +109,7 @@ def test_a_sample_and_its_certificate_count_things(results: Path, serve: Any) ->
 def test_a_sample_of_all_boxes_that_an_earlier_version_stated_is_drawn_again(
     results: Path, serve: Any
 ) -> None:
-    serve(results, "--sample", "9").kill()
+    serve(results, sample=(9, 0)).kill()
     log = results / "reviews.jsonl"
     [line] = decisions(results)
     line["sample"]["of"]["boxes"] = 3
@@ -122,7 +122,7 @@ def test_a_sample_of_all_boxes_that_an_earlier_version_stated_is_drawn_again(
 def test_one_verdict_of_the_grid_is_stored_for_each_box_of_a_thing(
     results: Path, serve: Any, show: Any
 ) -> None:
-    page = show(serve(results, "--reviewer", "ann").address)
+    page = show(serve(results, who="ann").address)
     seen(page, 2)
     texts = page.locator(".cell .phrase").all_inner_texts()
     assert sorted(text.split(" ", 1)[1] for text in texts) == ["a human, a person", "a person"]
@@ -166,16 +166,15 @@ def test_a_thing_is_shown_until_all_its_boxes_are_judged(tmp_path: Path, serve: 
     human = phrase(0, "a human", [11, 10, 110, 210, 0.8])
     record: dict[str, Any] = {"image_id": "a", "image_path": "a.png", "expressions": [human]}
     (tmp_path / "annotations.jsonl").write_text(json.dumps(record) + "\n")
-    server = serve(tmp_path, "--reviewer", "ann")
+    server = serve(tmp_path, who="ann")
     [view] = server.ask("next?mode=grid&order=file")["records"].values()
     [seen_human] = view["expressions"]
     rejected = [{"from": 0, "bbox": seen_human["instances"][0]["bbox"], "verified": False}]
     after = {"status": seen_human["status"], "instances": rejected}
     change = {"id": seen_human["id"], "version": seen_human["version"], "after": after}
     server.decide(action="reject", changes=[change])
-    server.process.terminate()
-    server.process.wait()
+    server.kill()
     record["expressions"].append(phrase(1, "a person", [10, 10, 110, 210, 0.7]))
     (tmp_path / "annotations.jsonl").write_text(json.dumps(record) + "\n")
-    left = serve(tmp_path, "--reviewer", "ann").ask("next?mode=grid&order=file")
+    left = serve(tmp_path, who="ann").ask("next?mode=grid&order=file")
     assert len(left["items"]) == 1, left
