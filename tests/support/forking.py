@@ -7,24 +7,37 @@ SSL_CERT_FILE then.
 
 from __future__ import annotations
 
-import atexit
 import functools
-import gc
-import json
+import multiprocessing
 import os
-import select
-import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from threading import Thread
+from typing import NoReturn
 
 import dataflow_grounding
 
 REPOSITORY = Path(dataflow_grounding.__file__).resolve().parent.parent
-MOST_BYTES = 2**20  # at once
+IMPORTED = (
+    "aiohttp.web",
+    "cv2",
+    "omegaconf",
+    "dataflow_grounding.cli.generate",
+    "dataflow_grounding.cli.main",
+    "dataflow_grounding.cli.merge",
+    "dataflow_grounding.cli.review",
+    "dataflow_grounding.cli.serve",
+    "dataflow_grounding.embedded.serving",
+    "dataflow_grounding.review.results",
+    "dataflow_grounding.spec.loading",
+    "dataflow_grounding.trust.run_watch",
+    "dataflow_grounding.trust.showing",
+)
+"""What commands import as they come to it."""
 
 
 class Forked:
@@ -39,34 +52,35 @@ class Forked:
         env: Mapping[str, str] = os.environ,
         first: str = "",
     ) -> None:
-        out, own_out = os.pipe()
-        err, own_err = os.pipe()
-        told, own_told = os.pipe()
-        given = [[*arguments], str(cwd or os.getcwd()), dict(env), first]
-        owned = [own_out, own_err, own_told]
-        line = json.dumps(given).encode() + b"\n"
-        sent = socket.send_fds(_origin(), [line], owned)
-        _origin().sendall(line[sent:])
-        for end in owned:
-            os.close(end)
-        self.stdout = os.fdopen(out, encoding="utf-8")
-        self.stderr = os.fdopen(err, encoding="utf-8")
-        self._told = os.fdopen(told, "rb", buffering=0)
-        self.pid = int(self._told.readline())
-        self.returncode: int | None = None
+        out, own_out = multiprocessing.Pipe(duplex=False)
+        err, own_err = multiprocessing.Pipe(duplex=False)
+        given = (arguments, str(cwd or os.getcwd()), dict(env), first, own_out, own_err)
+        self._process = _context().Process(target=_run, args=given)
+        self._process.start()
+        own_out.close()
+        own_err.close()
+        self.stdout, self.stderr = (
+            os.fdopen(os.dup(end.fileno()), encoding="utf-8") for end in (out, err)
+        )
+        out.close()
+        err.close()
+        self.pid = self._process.pid
+        self.kill = self._process.kill
+        self.terminate = self._process.terminate
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
 
     def poll(self) -> int | None:
-        if self.returncode is None and select.select([self._told], [], [], 0)[0]:
-            self.wait()
-        return self.returncode
+        return self._process.exitcode
 
     def wait(self, timeout: float | None = None) -> int:
-        if self.returncode is None:
-            if not select.select([self._told], [], [], timeout)[0]:
-                raise subprocess.TimeoutExpired("dataflowgrounding", timeout or 0)
-            self.returncode = int(self._told.readline())
-            self._told.close()
-        return self.returncode
+        self._process.join(timeout)
+        code = self._process.exitcode
+        if code is None:
+            raise subprocess.TimeoutExpired("dataflowgrounding", timeout or 0)
+        return code
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
         """Wait for its end; returns what else it wrote, and nothing the second time."""
@@ -87,100 +101,35 @@ class Forked:
         return said[0], said[1]
 
     def send_signal(self, number: int) -> None:
-        if self.poll() is None:
+        if self.pid is not None and self.poll() is None:
             os.kill(self.pid, number)
-
-    def terminate(self) -> None:
-        self.send_signal(signal.SIGTERM)
-
-    def kill(self) -> None:
-        self.send_signal(signal.SIGKILL)
 
 
 @functools.cache
-def _origin() -> socket.socket:
-    """The process that others are forked from; it ends with this one."""
-    ours, its = socket.socketpair()
-    origin = subprocess.Popen(
-        [sys.executable, "-m", "tests.support.forking", str(its.fileno())],
-        cwd=REPOSITORY,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        pass_fds=[its.fileno()],
-    )
-    its.close()
-    atexit.register(_end, origin, ours)
-    return ours
+def _context() -> ForkServerContext:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([*IMPORTED])
+    return context
 
 
-def _end(origin: subprocess.Popen[bytes], asked: socket.socket) -> None:
-    asked.close()
-    origin.wait()  # and so what its processes took is counted as what the tests took
+def _run(
+    arguments: Sequence[str],
+    folder: str,
+    env: Mapping[str, str],
+    first: str,
+    out: Connection,
+    err: Connection,
+) -> NoReturn:
+    from dataflow_grounding.cli.main import main
 
-
-def become_what_is_asked_for(asked: socket.socket) -> str:
-    """Wait; returns in each new process, which has arguments, streams and environment of its own, and
-    the code that runs first there.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    waiting = []  # those that wait for their process
-    while True:
-        message, streams, _, _ = socket.recv_fds(asked, MOST_BYTES, 3)
-        while message and not message.endswith(b"\n"):
-            message += asked.recv(MOST_BYTES)
-        if not message:
-            for each in waiting:
-                os.waitpid(each, os.WNOHANG)
-            os._exit(0)
-        each = os.fork()
-        if each == 0:
-            break
-        waiting = [other for other in [*waiting, each] if os.waitpid(other, os.WNOHANG)[0] == 0]
-        for stream in streams:
-            os.close(stream)
-    asked.close()
-    out, err, told = streams
-    process = os.fork()
-    if process:
-        os.close(out)
-        os.close(err)
-        os.write(told, b"%d\n" % process)
-        _, status = os.waitpid(process, 0)
-        os.write(told, b"%d\n" % os.waitstatus_to_exitcode(status))
-        os._exit(0)
-    os.close(told)
-    for stream, number in ((out, 1), (err, 2)):
-        os.dup2(stream, number)
-        os.close(stream)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    arguments, folder, environment, first = json.loads(message)
+    for end, stream in ((out, sys.stdout), (err, sys.stderr)):
+        os.dup2(end.fileno(), stream.fileno())
+        end.close()
     os.environ.clear()
-    os.environ.update(environment)
+    os.environ.update(env)
     os.chdir(folder)
     sys.path[0] = folder
     sys.argv = ["dataflowgrounding", *arguments]
-    assert isinstance(first, str)
-    return first
-
-
-if __name__ == "__main__":
-    # all that commands import as they come to it
-    import cv2
-    import omegaconf
-    import PIL.Image
-    from aiohttp import web
-
-    from dataflow_grounding.cli import generate, merge, review, serve
-    from dataflow_grounding.cli.main import main
-    from dataflow_grounding.embedded import serving
-    from dataflow_grounding.review import results
-    from dataflow_grounding.spec import loading
-    from dataflow_grounding.trust import probing, run_watch, showing
-
-    PIL.Image.init()
-    assert all((cv2, generate, loading, merge, omegaconf, probing, results, review, run_watch))
-    assert all((serve, serving, showing, web))
-    gc.freeze()
-    exec(become_what_is_asked_for(socket.socket(fileno=int(sys.argv[1]))), {})
+    exec(first, {})
     main()
+    sys.exit(0)
