@@ -33,21 +33,27 @@ def too_much(test: Callable[[Size], bool]) -> Callable[[ReceivedRequest], bool]:
     return lambda request: any(test(size) for size in request.image_sizes)
 
 
-LENGTH = "The decoder prompt (length 4488) is longer than the maximum model length of 4096."
-REFUSALS: dict[str, tuple[Callable[[Size], bool], Fault]] = {
-    "over a model's length": (lambda size: math.prod(size) > 2_700_000, faults.bad_request(LENGTH)),
-    "over a number of pixels": (
-        lambda size: math.prod(size) > 500_000,
-        faults.bad_request("image too large"),
-    ),
-    "a long side": (lambda size: max(size) > 1200, faults.bad_request("image too large")),
+TOO_LONG = faults.bad_request(
+    "The decoder prompt (length 4488) is longer than the maximum model length of 4096."
+)
+LARGE = faults.bad_request("image too large")
+REFUSALS: dict[str, tuple[str, Callable[[Size], bool], Fault]] = {
+    "over a model's length": ("xyxy_1000", lambda size: math.prod(size) > 2_700_000, TOO_LONG),
+    "over a number of pixels": ("xyxy_px", lambda size: math.prod(size) > 500_000, LARGE),
+    "a long side": ("xyxy_1000", lambda size: max(size) > 1200, LARGE),
     "elongated": (
+        "xyxy_px",
         lambda size: max(size) > 3.5 * min(size),
         faults.bad_request("absolute aspect ratio too large"),
     ),
-    "small": (lambda size: min(size) < 300, faults.bad_request("sides must be at least 300")),
-    "never answered": (lambda size: math.prod(size) > 2_500_000, faults.hang()),
+    "small": (
+        "xyxy_1000",
+        lambda size: min(size) < 300,
+        faults.bad_request("sides must be at least 300"),
+    ),
+    "never answered": ("xyxy_px", lambda size: math.prod(size) > 2_500_000, faults.hang()),
 }
+"""What is refused → the scale that the model writes in, the sizes, and how they are refused."""
 
 
 def generate(workplace: Workplace, server: LoopbackServer, timeout: int = 30) -> Done:
@@ -61,18 +67,9 @@ def generate(workplace: Workplace, server: LoopbackServer, timeout: int = 30) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("what", "scale"),
-    [
-        ("over a number of pixels", "xyxy_px"),
-        ("a long side", "xyxy_1000"),
-        ("elongated", "xyxy_px"),
-        ("small", "xyxy_1000"),
-        ("never answered", "xyxy_px"),
-    ],
-)
-def test_a_size_that_is_refused_is_a_limit(workplace: Workplace, what: str, scale: str) -> None:
-    test, fault = REFUSALS[what]
+@pytest.mark.parametrize("what", REFUSALS)
+def test_a_size_that_is_refused_is_a_limit(workplace: Workplace, what: str) -> None:
+    scale, test, fault = REFUSALS[what]
     model = ProbeModel(scale, noise=0.003, outliers=0)
     with LoopbackServer(model, faults=[on(fault, where=too_much(test))]) as server:
         done = generate(workplace, server, timeout=2 if what == "never answered" else 60)
