@@ -269,6 +269,7 @@ def play_of_one(place: Workplace) -> None:
         done = place.run()
         calm(done)
         assert (done.code, lost_rows(place, COUNT)) == (1, 0), done
+        assert witness.sent <= 2 * COUNT + 8, "three tries at the most"
         assert [failure["id"] for failure in place.failures()] == [
             f"r{2 * number}" for number in range(len(OF_ONE))
         ]
