@@ -76,6 +76,13 @@ def test_what_a_record_says_reaches_the_page_as_json() -> None:
     assert view_of({**record, "expressions": []}, Picture((40, 30)))["width"] == 40
 
 
+def test_a_span_that_is_none_leaves_the_phrase_in_the_list() -> None:
+    for span in (None, [5, 3], [-1, 4], [0, 999], ["0", "3"], [0.0, 3.0], [True, False], "ab", 7):
+        row = {"text": "a mug", "char_span": span, "instances": []}
+        [seen] = view_of({"caption": "a mug", "expressions": [row]})["expressions"]
+        assert (seen["text"], seen["span"]) == ("a mug", None), span
+
+
 def run_folder(path: Path, model: str, **instance: Any) -> Path:
     path.mkdir()
     row = {"text": "a mug", "instances": [{"bbox": [1, 2, 30, 40], **instance}]}
