@@ -1111,6 +1111,7 @@ def test_doubtful_and_unverified_images_come_first_each_with_a_filter(
         told[article.locator("h2").inner_text()] = article.inner_text()
     assert "Doubtful: much of a reply was dropped" in told["much dropped"]
     assert "Doubtful: each has all." in told["everywhere"]
+    assert "column 'expressions'" in told["broken"]
     assert [name for name, text in told.items() if "Doubtful" in text] == marked["doubtful"]
 
 
