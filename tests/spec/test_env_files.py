@@ -17,21 +17,13 @@ from dataflow_grounding._util import environment as env_files
 from dataflow_grounding._util.environment import read_env_files
 from dataflow_grounding.data import bucket
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer
-from tests.support.workplace import Done, Workplace, ended, forked, process
+from tests.support.forking import Forked
+from tests.support.workplace import Done, Workplace, ended, process
 
 OWN = "sk-users-own-key-5566778899aabb"
 GIVEN = "sk-key-of-the-dotenv-file-4711"
 KEYS = ("DF_API_KEY", "OPENAI_API_KEY", "GOOGLE_API_KEY", "AZURE_OPENAI_API_KEY")
 NAMED = {"DF_MODEL": "loopback", "DF_BOX_FORMAT": "xyxy_px"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _imported(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A run before all others, whose imports the forks of this process have."""
-    with LoopbackServer() as server:
-        place = Workplace(tmp_path_factory.mktemp("first"), server.base_url)
-        place.many(1)
-        assert place.run().code == 0
 
 
 @pytest.fixture
@@ -53,7 +45,8 @@ def run_in(place: Workplace, dotenv: dict[str, str], env: dict[str, str], *argum
     (place.folder / ".env").write_text(
         "".join(f"{name}={value}\n" for name, value in dotenv.items())
     )
-    return forked(arguments or place.arguments(), cwd=place.folder, env=env)
+    line = arguments or place.arguments()
+    return ended(Forked(line, place.folder, {**os.environ, **env}))
 
 
 def keys_at(server: LoopbackServer) -> set[str]:

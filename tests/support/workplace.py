@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import multiprocessing
 import os
 import subprocess
 import sys
@@ -274,29 +273,6 @@ def one_after_another(
     assert done.returncode == 0, done
     assert "Traceback" not in done.stderr, done
     return [Done(*json.loads(line)) for line in done.stdout.splitlines()]
-
-
-def forked(arguments: Sequence[str], *, cwd: Path, env: Mapping[str, str]) -> Done:
-    """The command line in a fork of this process, whose folder and variables are its own.
-
-    It imports nothing, which takes most of a short command's time.
-    """
-    here, there = multiprocessing.Pipe(duplex=False)
-
-    def run() -> None:
-        os.chdir(cwd)
-        os.environ.update(env)
-        there.send(command(arguments))
-
-    child = multiprocessing.get_context("fork").Process(target=run)
-    child.start()
-    there.close()
-    if not here.poll(HANGING):
-        child.kill()
-        raise AssertionError(f"still running after {HANGING:g} s")
-    done: Done = here.recv()
-    child.join()
-    return done
 
 
 HANGING = 280.0
