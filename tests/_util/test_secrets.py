@@ -26,7 +26,7 @@ from dataflow_grounding.serving import GeminiServing, Serving
 from dataflow_grounding.testing import EchoAnswers, Fault, LoopbackServer, faults, on
 from dataflow_grounding.testing.received import ReceivedRequest
 from tests.support.stand_ins.probe_model import ProbeModel
-from tests.support.workplace import Done, Workplace, command, ended, process
+from tests.support.workplace import Done, Workplace, command, ended
 
 ROW = {"image_path": "a.jpg", "caption": "A cup"}
 
@@ -426,12 +426,13 @@ def test_a_page_that_repeats_a_key_shows_none(
 
 
 @pytest.mark.slow
-def test_debug_shows_a_traceback_without_secrets(secret: str, place: Workplace) -> None:
+def test_debug_shows_a_traceback_without_secrets(
+    secret: str, place: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", secret)
     with LoopbackServer(key="x", leaky=True) as server:
         spec = place.spec(**{"vlm.openai.base_url": server.base_url})
-        done = ended(
-            process(["--debug", "generate", "-e", str(spec)], env={"OPENAI_API_KEY": secret})
-        )
+        done = command(["--debug", "generate", "-e", str(spec)])
     assert done.code == 4, done
     assert "Traceback" in done.err
     assert "***" in done.err

@@ -17,7 +17,8 @@ from dataflow_grounding._util.terminal import say_json
 from dataflow_grounding.data import bucket
 from dataflow_grounding.engine.summary import Summary
 from dataflow_grounding.testing import Fault, LoopbackServer, on
-from tests.support.workplace import Workplace, command, ended, process
+from tests.support.forking import Forked
+from tests.support.workplace import Workplace, command, ended
 
 EVIL = "\x1b[31mred\x1b]0;title\x07 \x9b2J \x7f\r\u202ereversed\u2066 \u2028line \ud83d"
 COMMANDS = set(EVIL) - set("[]0123456789;; abcdefghijklmnopqrstuvwxyzJ\ud83d")
@@ -41,12 +42,16 @@ def test_what_a_server_says_in_an_error_is_made_visible(workplace: Workplace, st
 
 
 @pytest.mark.slow
-def test_a_reply_with_commands_is_kept_as_it_is_and_printed_without(workplace: Workplace) -> None:
+def test_a_reply_with_commands_is_kept_as_it_is_and_printed_without(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = str(workplace.folder / workplace.picture())
     phrase = "red\x1b[31m \x9bmug\u202e"
     with LoopbackServer() as server:
-        env = {"DF_BASE_URL": server.base_url, "DF_MODEL": "loopback", "DF_BOX_FORMAT": "xyxy_px"}
-        done = ended(process(["ground", path, phrase], env=env))
+        monkeypatch.setenv("DF_BASE_URL", server.base_url)
+        monkeypatch.setenv("DF_MODEL", "loopback")
+        monkeypatch.setenv("DF_BOX_FORMAT", "xyxy_px")
+        done = command(["ground", path, phrase])
         record = PhraseGrounder(OpenAIServing(server.base_url, "loopback", box_format="xyxy_px"))(
             {"image_path": path, "expressions": [phrase]}
         )
@@ -115,8 +120,8 @@ def test_a_path_that_is_no_utf8_is_printed(workplace: Workplace) -> None:
     with LoopbackServer() as server:
         assert workplace.run(**{"vlm.openai.base_url": server.base_url}).code == 0
     workplace.results.rename(folder)
-    told = ended(process(["report", folder]))
-    as_json = ended(process(["report", "--json", folder]))
+    told = ended(Forked(["report", folder]))
+    as_json = ended(Forked(["report", "--json", folder]))
     assert (told.code, as_json.code) == (0, 0), f"{told}{as_json}"
     assert "\\udcff" in told.out
     assert json.loads(as_json.out)["report"] == f"{folder}/report.html"
