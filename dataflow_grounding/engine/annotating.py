@@ -157,20 +157,28 @@ async def annotated(
     memo: ImageMemo,
     cancelled: Callable[[], bool] = lambda: True,
 ) -> Result:
-    """Return what `annotated_once` does. Where the endpoint takes no pictures of so many bytes, the
-    operator is called again: a question states the size in which its picture is sent. Replies that
-    came are stored by then.
+    """Have the operator annotate the record, again if its pictures were too large for the endpoint.
+
+    Returns the columns to add and what went wrong, as `annotated_once` does. `cancelled` says
+    whether a CancelledError means that the whole run was cancelled.
     """
     if ask.asking is not None:
+        # An earlier run may have learnt how many bytes a picture may have: use that from the start.
         ask.asking.picture_limit.recall(ask.store)
-    before = replace(ask.work, notes=Counter(ask.work.notes))
-    for time in range(MOST_TIMES):
-        ask.makes_again = time < MOST_TIMES - 1
-        ask.has_to_make_again = False
+    # A copy of the row's counts, as they were before the first attempt.
+    work_before = replace(ask.work, notes=Counter(ask.work.notes))
+    # A refusal of a picture lowers the limit for pictures. Then the whole operator runs again, and
+    # not only its last request, because prompts state the size in which a picture is sent. Replies
+    # that came already are read from the store, so nothing is paid for twice.
+    for attempt in range(MOST_TIMES):
+        is_last_attempt = attempt == MOST_TIMES - 1
+        ask.makes_again = not is_last_attempt  # whether a refusal may ask for another attempt
+        ask.has_to_make_again = False  # set by `ask` when a picture was refused
         result = await annotated_once(operator, record, ask, memo, cancelled)
         if not ask.has_to_make_again:
             break
-        ask.work.back_to(before)
+        # The next attempt counts its notes and replies itself.
+        ask.work.back_to(work_before)
     return result
 
 

@@ -102,7 +102,9 @@ class Vouching:
         """
         checks: dict[str, dict[str, Any]] = {}
         for reply_group, standing in self._standings.items():
+            # `good`: where the store ended when the last good check was sent; None: none is open.
             good = None if standing.none_open else standing.good
+            # `void`: spans of replies that are set aside. `alone`: those that speak for themselves.
             checks[reply_group] = {"good": good, "void": standing.void}
             if standing.alone and not standing.none_open:
                 checks[reply_group]["alone"] = standing.alone

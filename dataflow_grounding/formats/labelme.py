@@ -68,26 +68,32 @@ class LabelMe(ReturningFormat):
     rotates = True
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
-        """Write a file for each picture; the shapes of its further records are added to it."""
-        with_picture = 0  # files that had it in them
+        """Write a JSON file for each picture into `out`.
+
+        Several records may show the same picture: then the later ones add their shapes to its file.
+        """
+        files_with_image_data = 0  # imported files that had the picture itself in them
         for sample in samples:
-            source = self.source_of(sample)
+            source = self.source_of(sample)  # the imported file that the record came from, if any
             place, image_path = _place_of(source)
             path = out.place(place)
-            earlier: list[Any] = []
-            if os.path.lexists(path):
-                earlier = _shapes_so_far(path, image_path, sample)
-                # What the source says besides boxes is in the file.
-                source.gone.update(set(range(len(source.items))) - source.marks.keys())
+            earlier_shapes: list[Any] = []
+            if os.path.lexists(path):  # an earlier record of the same picture has written it
+                earlier_shapes = _shapes_so_far(path, image_path, sample)
+                # That record has also written the source's shapes that are no boxes, such as
+                # points. They are marked as gone, so that they aren't written twice.
+                items_of_no_box = set(range(len(source.items))) - source.marks.keys()
+                source.gone.update(items_of_no_box)
+            # Keys that only the imported file has come back as they were.
             data = {**(_file_of(source.own) or _new_file(sample)), "imagePath": image_path}
-            data |= {"shapes": [*earlier, *self.items_of(source)], "imageData": None}
+            data |= {"shapes": [*earlier_shapes, *self.items_of(source)], "imageData": None}
             with out.file(place) as file:
                 file.write(dump_text(data, 2) + "\n")
-            with_picture += int(bool(source.own.get("has_image_data")))
-        if with_picture:
+            files_with_image_data += int(bool(source.own.get("has_image_data")))
+        if files_with_image_data:
             self.remarks.append(
                 "imageData is null in the files, as the pictures have files of their own; files"
-                f" that came with it: {with_picture:,}"
+                f" that came with it: {files_with_image_data:,}"
             )
 
     def item_back(self, item: Any, mark: Mark, source: Source) -> Any:

@@ -113,27 +113,30 @@ def enclosed(text: str) -> Answer:
 
 
 def _last_message(reply: str) -> str:
-    # Of the messages of a turn, the last one to the user that says something. What is before the
-    # first header counts as one, unless the mark of a side message is in it.
+    """Return the last message in the reply that is for the user and isn't empty.
+
+    Some servers leave the chat template's tokens in a reply. Then it may have several messages,
+    each after a header such as `<|im_start|>assistant`. Raises UnreadableReply if none of them is
+    for the user.
+    """
     headers = list(_MESSAGE.finditer(reply))
     if not headers:
         return _until_end(reply)
+    # Text before the first header is a message, too, unless it has the mark of a side message in
+    # it. That is one to the model itself (its thinking) or to a tool.
     before_all = reply[: headers[0].start()]
     answer = "" if _SIDE.search(before_all) else _until_end(before_all)
-    has_side_message = not answer.strip()
     ends = [header.start() for header in headers[1:]] + [len(reply)]
     for header, end in zip(headers, ends, strict=True):
         content = _until_end(reply[header.end() : end])
-        is_of_user = _ASKED.search(header[0]) is not None
-        if is_of_user and answer.strip():
-            break  # a further turn
-        if is_of_user:
-            continue
-        if _SIDE.search(header[0]):
-            has_side_message = True
-        elif content.strip():
+        is_from_user = _ASKED.search(header[0]) is not None
+        is_side_message = _SIDE.search(header[0]) is not None
+        if is_from_user and answer.strip():
+            # After its answer the model went on and made up the user's next question.
+            break
+        if not is_from_user and not is_side_message and content.strip():
             answer = content
-    if not answer.strip() and has_side_message:
+    if not answer.strip():
         raise UnreadableReply(_ENDS_INSIDE, "only thinking")
     return answer
 

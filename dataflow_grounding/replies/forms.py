@@ -239,16 +239,27 @@ class _FormReader:
         return None if word is None else f"{word!r} may name another thing than was asked for"
 
     def word_of_other_thing(self, before: str, after: str) -> str | None:
+        """Return a word, next to the answer, that may name another thing than the boxes are of.
+
+        `before` and `after` are the model's words around its boxes. None means that they are
+        harmless, as "Here is the cup:" is for a box of the cup. In "The cup on the plate:" a word
+        is returned, because the box may be that of the plate.
+        """
         boxes = self.parsed.boxes
         labels = [box.label for box in boxes if box.label]
-        if self.parsed.tagged and labels and len(labels) == len(boxes):
-            # Labels in tags are part of a caption, which may name things that nobody asked for.
+        are_all_labelled = bool(labels) and len(labels) == len(boxes)
+        if self.parsed.tagged and are_all_labelled:
+            # Boxes in tags, <ref>cup</ref><box>…</box>, may be inside a caption, and that may name
+            # things that nobody asked for. Only phrases that got no box matter there.
             return names_any(f"{before} … {after}", self.without_box(labels))
         if boxes and not self.texts:
-            return None  # without phrases, every box is kept under its own label
+            # The caller gave no phrases, so every box is kept under its own label.
+            return None
         things = labels
-        if not labels and len(self.texts) == len(boxes) == 1:
-            things = self.texts  # the one box is of the one phrase
+        is_one_box_of_one_phrase = len(self.texts) == len(boxes) == 1
+        if not labels and is_one_box_of_one_phrase:
+            things = self.texts
+        # Words before the boxes may name what the boxes are of; words after them may name nothing.
         return other_thing(before, things) or other_thing(after, [])
 
     def without_box(self, labels: Sequence[str]) -> list[str]:

@@ -430,8 +430,9 @@ def _letter_of(name: re.Match[str], counts_from_0: bool) -> str:
 
 
 def _other_unit_or_word(sentence: str, asked: Asked, highest_count: int) -> str | None:
-    # The first word that is neither a filler nor of the unit, or the first number that is not of
-    # the scale. None if there is neither.
+    # The first word of a sentence on the boxes that tells of another scale than was asked for:
+    # "percent" or "1024" where parts of 1000 were, "pixels" where the sentence doesn't state the
+    # picture's size. A word that nobody knows counts as one, too. None if there is none.
     has_size_of_picture = _SIZE.search(sentence) is not None and not _is_of_boxes(sentence)
     units = "pixels" if asked.scale == "px" or has_size_of_picture else "parts"
     for pattern in (_NAMES, _ORDER_NAME, _SIZE, _CORNER):  # these were judged already
@@ -441,7 +442,7 @@ def _other_unit_or_word(sentence: str, asked: Asked, highest_count: int) -> str 
     for whole in _WORD.findall(sentence):
         word: str = whole.removesuffix("'s")
         if word[0].isdigit():
-            is_count = word.isdecimal() and int(word) <= highest_count
+            is_count = word.isdecimal() and int(word) <= highest_count  # "3 boxes"
             is_right = word[-1] != "%" and (is_count or float(word) in asked.numbers)
         elif word in ("%", "percent", "percentage", "percentages"):
             is_right = asked.scale == 100

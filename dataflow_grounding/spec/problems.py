@@ -77,6 +77,7 @@ def validated(
         where = place(problem["loc"])
         # keys within the value, where a validator of ours names them: the wrong term of a glossary
         inside = problem.get("ctx", {}).get("inside", ())
+        # An override of the command line states its value in one piece, so it is named as a whole.
         if inside and not where.endswith(_OF_OVERRIDE):
             where = place([*problem["loc"], *inside])
         explanation = explain(problem, model)
