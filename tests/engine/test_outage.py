@@ -133,7 +133,9 @@ def test_records_at_which_a_server_fails_fail_alone_in_each_run(
     for _ in range(2):
         done = workplace.run()
         assert (done.code, done.summary["failed"]) == (1, len(bad)), done
-        assert all(failure["attempts"] == 3 for failure in workplace.failures())
+        # Where nothing was answered between the first try and the last, a small question is, and one
+        # more try follows: an outage may just have ended.
+        assert all(failure["attempts"] in (3, 4) for failure in workplace.failures())
 
 
 @pytest.mark.slow
