@@ -19,9 +19,6 @@ from pathlib import Path
 from threading import Thread
 from typing import NoReturn
 
-import dataflow_grounding
-
-REPOSITORY = Path(dataflow_grounding.__file__).resolve().parent.parent
 IMPORTED = (
     "aiohttp.web",
     "cv2",

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
+import dataflow_grounding
 from dataflow_grounding.cli.main import main
-from tests.support.forking import REPOSITORY as REPOSITORY
 from tests.support.forking import Forked
 
+REPOSITORY = Path(dataflow_grounding.__file__).resolve().parent.parent
 ORIENTATION = 0x0112
 READ_AT_IMPORT = {"PYTHONPATH", "SSL_CERT_FILE"}
 LONG_AGO = (10**9, 10**9)  # when an old picture was read and changed last
