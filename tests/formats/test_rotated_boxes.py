@@ -22,6 +22,7 @@ from tests.support.labelled import Box, Labelled, labelled, region, saved
 SIZES = [(64, 48), (1242, 375), (300, 900), (37, 1200), (2000, 1999)]
 CLASSES = ("ship", "plane", "large vehicle")
 FORMATS = ("label-studio", "cvat", "labelme", "yolo-obb", "dota")
+COUNTED = "rotated boxes, of which the upright box around and the corners are read"
 DIGITS = 0.01  # px: LS, YOLO-OBB and DOTA come far closer
 
 Corners = list[float]
@@ -143,6 +144,17 @@ def boxes_in(path: Path, format: str, pictures: Path) -> list[dict[str, Any]]:
 
 def outlines_in(path: Path, format: str, pictures: Path) -> list[Corners | None]:
     return [box.get("outline") for box in boxes_in(path, format, pictures)]
+
+
+@pytest.mark.parametrize("format", ["label-studio", "cvat"])
+def test_an_import_counts_boxes_that_were_rotated_and_no_others(
+    format: str, tmp_path: Path, pictures: Path
+) -> None:
+    upright = SHIP._replace(degrees=0.0)
+    for number, (drawn, count) in enumerate([(SHIP, {COUNTED: 1}), (upright, {})]):
+        source = source_of([drawn], format, tmp_path / str(number))
+        facts = imported(source, format, pictures, tmp_path / "results")
+        assert facts["left_out"] == count
 
 
 # There and back
@@ -386,7 +398,8 @@ def test_a_rotated_box_that_cvat_exported_to_coco_or_voc(
     format: str, tmp_path: Path, pictures: Path
 ) -> None:
     results, out = tmp_path / "results", tmp_path / "out"
-    imported(of_cvat(format, tmp_path), format, pictures, results)
+    facts = imported(of_cvat(format, tmp_path), format, pictures, results)
+    assert facts["left_out"][COUNTED] == 1
     (box,) = instances_of(records_of(results)[0])
     assert box["bbox"] == pytest.approx(SHIP.box, abs=1e-5)
     assert box["outline"] == pytest.approx(SHIP.corners, abs=1e-5)
