@@ -90,24 +90,36 @@ def _check_run(run: SpecRun, findings: Findings) -> None:
     findings.problems += run.job.obstacles()
     findings.remarks += _needs_of(run)
     findings.remarks += run.remarks
-    if run.job.box_format is not None and run.job.box_format.pending:
-        instead = f"set {setting('vlm.box_format')}"
-        calibration = f"the run starts with a calibration of {REQUESTS} (or {instead})"
-        findings.remarks.append(f"{run.job.box_format.why}: {calibration}")
-    workers = run.serving.max_workers
-    connections = files_left()
-    if workers > connections:
-        allowed = f"ulimit -n allows {connections} connections: raise the limit to use them all"
-        findings.remarks.append(f"max_workers is {workers}, but {allowed}")
+    findings.remarks += _remarks_on_calibration(run)
+    findings.remarks += _remarks_on_connections(run.serving)
     with findings.taking():
         _check_rows(run, findings)
-    if not findings.problems:
+    if not findings.problems:  # it takes records through the steps, which what is wrong would stop
         with findings.taking():
             findings.problems += unanswerable(run)
 
 
+def _remarks_on_calibration(run: SpecRun) -> list[str]:
+    box_format = run.job.box_format
+    if box_format is None or not run.calibrates:
+        return []
+    instead = f"set {setting('vlm.box_format')}"
+    calibration = f"the run starts with a calibration of {REQUESTS} (or {instead})"
+    return [f"{box_format.why}: {calibration}"]
+
+
+def _remarks_on_connections(serving: Serving) -> list[str]:
+    workers = serving.max_workers
+    connections = files_left()
+    if workers <= connections:
+        return []
+    allowed = f"ulimit -n allows {connections} connections: raise the limit to use them all"
+    return [f"max_workers is {workers}, but {allowed}"]
+
+
 def _needs_of(run: SpecRun) -> list[str]:
-    # Each line once. A part may be a user's own, whose code may raise anything.
+    # What servings and operators say that they need, each line once. A part may be a user's own,
+    # whose code may raise anything.
     lines: list[str] = []
     parts: list[Serving | Operator] = [*run.job.servings, *run.job.operators]
     for part in parts:
@@ -136,37 +148,45 @@ def _without_traces(run: SpecRun) -> Iterator[None]:
     # has begun there meanwhile.
     results = run.spec.results_dir
     checkpoints = run.job.steps[0].storage.checkpoint_folder
-    inner = [checkpoints, os.path.join(results, "pictures")]
-    missing_inner = [folder for folder in inner if not os.path.exists(folder)]
-    missing_outer = []
-    outer = os.path.abspath(results)
-    while not os.path.exists(outer):
-        missing_outer.append(outer)
-        outer = os.path.dirname(outer)
+    new_inside = []
+    for folder in (checkpoints, os.path.join(results, "pictures")):
+        if not os.path.exists(folder):
+            new_inside.append(folder)
+    # the results folder and those above it, such as runs/1 and runs, that don't exist yet
+    new_around = []
+    folder = os.path.abspath(results)
+    while not os.path.exists(folder):
+        new_around.append(folder)
+        folder = os.path.dirname(folder)
     try:
         yield
     finally:
-        left_by_runs = [os.path.join(checkpoints, "lock"), store_path(checkpoints)]
-        has_run = any(map(os.path.exists, left_by_runs))
-        if not (has_run or getattr(run.spec.block.data, "fetches", False)):
-            for folder in missing_inner:
+        files_of_runs = [os.path.join(checkpoints, "lock"), store_path(checkpoints)]
+        has_run = any(map(os.path.exists, files_of_runs))
+        fetches = getattr(run.spec.block.data, "fetches", False)
+        if not has_run and not fetches:
+            for folder in new_inside:
                 shutil.rmtree(folder, ignore_errors=True)
-            for folder in missing_outer:
+            for folder in new_around:
                 with suppress(OSError):  # it isn't empty, or isn't there
                     os.rmdir(folder)
 
 
 def _run_of(spec: Spec, findings: Findings) -> SpecRun:
-    # The input is looked over even where the model's settings are wrong. Nothing is said of the
-    # default backend where the spec names one that doesn't exist.
-    run: SpecRun | None = None
-    backend = f"{spec.autolabel_type}.vlm.backend "
-    if not any(backend in problem for problem in findings.problems):
+    # The spec's run; where the settings of its model are wrong, one with the embedded grounder, so
+    # that the input is looked over all the same. Raises GroundingError where that can't be made
+    # either; the caller takes it for a problem.
+    #
+    # A wrong key has its default in `spec`. Where the backend is wrong, as in the problem "a.yaml,
+    # line 6: image_grounding.vlm.backend should be …", the default one isn't the user's: whether it
+    # can run says nothing.
+    backend_key = f"{spec.autolabel_type}.vlm.backend "
+    is_backend_wrong = any(backend_key in problem for problem in findings.problems)
+    if not is_backend_wrong:
         with findings.taking():
             run = ready_to_run(spec)
             findings.asks = run.who
-    if run is not None:
-        return run
+            return run
     embedded = spec.model_copy(deep=True)
     embedded.block.vlm.backend = "embedded"
     embedded.block.vlm.box_format = "auto"
@@ -174,7 +194,7 @@ def _run_of(spec: Spec, findings: Findings) -> SpecRun:
 
 
 def _check_folder(folder: str, findings: Findings) -> None:
-    # Writing is tried in the nearest folder that exists.
+    # Writing is tried in the nearest folder that exists: the results folder, or one above it.
     with findings.taking():
         bucket.check_writable(folder)
     existing = folder
@@ -193,7 +213,7 @@ def _check_folder(folder: str, findings: Findings) -> None:
 
 
 class _RowCheck:
-    """Looks rows over, one after the other, and notes those that repeat an earlier one."""
+    """Looks rows over, one after the other. Its public attributes say what was found so far."""
 
     def __init__(self, step: Step, name: str | None) -> None:
         self.source = Source([step], name)
@@ -210,9 +230,9 @@ class _RowCheck:
         self._line_of_question: dict[int, int] = {}  # hash of a question → the first line with it
 
     def check(self, row: Row) -> str | None:
-        """Return in words that a row states an image_id that an earlier one has; None otherwise.
-        What else there is to tell of the row goes into the attributes. Raises RecordError for a row
-        that a run can't use.
+        """Look over the next row, and add to the attributes what there is to tell of its image.
+        Return in words that it states an image_id that an earlier row has; None otherwise. Raises
+        RecordError for a row that a run can't use.
         """
         record = self.source.record(row)
         check_labels_were_read(record)
@@ -243,15 +263,16 @@ class _RowCheck:
         self.found_in_folder[_folder_of(record, image_key, path)] += 1
         if open_image(record, image_key).facts.stretched:
             self.stretched.append(repr(record[image_key]))
-        # Only a hash is kept, as there may be a million rows.
+        # What the step asks about: the picture, and the texts that it reads. Only a hash is kept,
+        # since there may be a million rows.
         question = hash(repr([os.path.realpath(path), *map(record.get, self._text_columns)]))
         first_line = self._line_of_question.setdefault(question, line)
         if first_line != line:
             self.repeated.append(f"line {line} that of line {first_line}")
 
     def _why_id_is_taken(self, image_id: str, row: Row) -> str | None:
-        # None where it isn't. An id that isn't stated is made of the image's name: it may come
-        # again.
+        # None where it isn't. An id that the row doesn't state is made of the image's name: several
+        # rows of one image may have it.
         first_line = self._line_of_id.get(image_id)
         if first_line is None:
             self._line_of_id[image_id] = row.line
@@ -262,29 +283,40 @@ class _RowCheck:
 
 def _check_rows(run: SpecRun, findings: Findings) -> None:
     check = _RowCheck(run.job.steps[0], run.kind.pipeline.name)
-    told_before = tuple(findings.problems)
+    problems_before = tuple(findings.problems)
     for row in run.job.input.rows():
         findings.records += 1
-        where = run.job.input.where(row)
         try:
             problem = check.check(row)
         except RecordError as error:
             problem = str(error)
+        if problem is None:
+            continue
         # The first row's error may have been met already, when the columns were read.
         ending = f"line {row.line}: {problem}"
-        if problem is not None and not any(line.endswith(ending) for line in told_before):
-            # Of a folder of pictures the place is the picture, which the problem may begin with.
-            first_word = problem.partition("' ")[0]
-            is_named = problem.startswith("'") and first_word.endswith(where)
-            findings.problems.append(problem if is_named else f"{where}: {problem}")
+        if any(line.endswith(ending) for line in problems_before):
+            continue
+        where = run.job.input.where(row)
+        if not _begins_with_place(problem, where):
+            problem = f"{where}: {problem}"
+        findings.problems.append(problem)
     _tell_of_rows(check, run, findings)
+
+
+def _begins_with_place(problem: str, where: str) -> bool:
+    # The place of a row is its picture where the input is a folder of pictures: with `where`
+    # "photos/a.jpg" the problem may be "'/data/photos/a.jpg' is not a readable image".
+    quoted_path = problem.partition("' ")[0]
+    return quoted_path.startswith("'") and quoted_path.endswith(where)
 
 
 def _tell_of_rows(check: _RowCheck, run: SpecRun, findings: Findings) -> None:
     found_count = check.found_in_folder.total()
     most_are_missing = check.missing_count > found_count
     if most_are_missing:
-        findings.advice += filter(None, [advice_on_folder(run.job, check.missing)])
+        advice = advice_on_folder(run.job, check.missing)
+        if advice:
+            findings.advice.append(advice)
     findings.remarks += [*_remarks_on_unread_words(run), *run.job.input.remarks()]
     repeats = "rows repeat the picture and text of an earlier row, and are paid for once"
     findings.remarks += counted_items(repeats, check.repeated)

@@ -1,7 +1,8 @@
 """What a run will send and cost, before it sends anything: rows times what a row takes.
 
-That is stated for each task, and asked of operators (`requests_for`). Once replies are stored, such
-as a pilot's, it is what these took.
+What a row takes is stated for each task (`_MEANS`), and asked of operators (`requests_for`). Once
+replies are stored, such as a pilot's, it is what these took. A probe is a request of the run's own,
+about drawn rectangles, which checks that the model still writes boxes in the expected format.
 """
 
 import functools
@@ -16,6 +17,7 @@ from statistics import fmean, pvariance
 from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import RecordError, SpecError
+from dataflow_grounding.boxes.geometry import Size
 from dataflow_grounding.data import bucket
 from dataflow_grounding.data.records import Record, dump_text, read_expressions
 from dataflow_grounding.data.results_folder import CKPT
@@ -34,6 +36,7 @@ from dataflow_grounding.engine.plan import Step, WholeFile, image_column
 from dataflow_grounding.engine.reply_line import usage_of
 from dataflow_grounding.engine.source import IMAGE_COLUMN, Source, in_pilot, pictures_of
 from dataflow_grounding.engine.workers import run_blocking
+from dataflow_grounding.images.image import Image
 from dataflow_grounding.jobs.answerable import unanswerable
 from dataflow_grounding.jobs.spec_run import SpecRun
 from dataflow_grounding.operators import Operator, texts_of
@@ -82,7 +85,11 @@ _MEANS = {
 
 
 class _StepEstimate:
-    """What a step sends for records, by stated means."""
+    """What a step sends for records, by stated means.
+
+    `to_send` is the total of all records that were looked at; `_count_sent` adds to it. `rules` say
+    how the model counts tokens; None for a model in the process, which sends none.
+    """
 
     def __init__(self, step: Step, run: SpecRun) -> None:
         self.step = step
@@ -90,7 +97,10 @@ class _StepEstimate:
         self.rules = _rules_of(step.operator.serving or run.serving)
         self.to_send = Amount()
         box_format = run.job.box_format
-        self._words = box_format.format.instructions((1000, 1000)) if box_format else ""
+        self._box_instructions = ""
+        if box_format is not None:
+            # The picture's size hardly changes how long the instructions are.
+            self._box_instructions = box_format.format.instructions((1000, 1000))
 
     async def of_record(self, record: Record, memo: ImageMemo, sent_columns: set[str]) -> Amount:
         """Return what is sent for a record, as the first step gets it. `sent_columns` are those of
@@ -105,39 +115,57 @@ class _StepEstimate:
         return await self._of_request(record, memo, sent_columns) * requests
 
     async def _of_request(self, record: Record, memo: ImageMemo, sent_columns: set[str]) -> Amount:
+        # A request begins with the system's words and the picture, which are billed as cached if an
+        # earlier step has sent the same. What differs by step comes after them.
         operator = self.step.operator
-        beginning_tokens = 0  # tokens that requests of all steps about a picture begin with
         column = image_column(operator, record)
-        # A judge is sent the picture with boxes drawn in, which no earlier step is.
-        is_cached = column in sent_columns and not isinstance(operator, BoxChecker)
+        is_repeated = column in sent_columns
         if column:
             sent_columns.add(column)
-        if column is not None and operator.serving is not None:
-            limits = operator.serving.image_limits
-            image = await memo.prepare(record, column, limits)
-            if self.rules is not None:
-                pictures = operator.pictures(image) if isinstance(operator, Operator) else [image]
-                tokens = [self.rules.image(picture.sent_size) for picture in pictures]
-                beginning_tokens += round(fmean(tokens))
-                is_cached = is_cached and len(pictures) == 1
+        sizes = await self._sent_sizes(record, column, memo)
         if self.rules is None:
             return Amount(1)
-        beginning_tokens += self.rules.text(load_prompt("system"))
+        beginning_tokens = self.rules.text(load_prompt("system"))
+        if sizes:
+            beginning_tokens += round(fmean(map(self.rules.image, sizes)))
         further_tokens = _DATA
         further_tokens += self._phrase_tokens(record, self.rules)
-        further_tokens += self.rules.text(operator.wording.guidance if operator.wording else "")
-        for name in getattr(operator, "tasks", ())[:1]:
-            if name in prompt_names():  # a task of the user's own has no prompt here
-                further_tokens += self.rules.text(
-                    filled(load_prompt(name), {"box_format": self._words})
-                )
-        is_cached = is_cached and beginning_tokens >= self.rules.least_cached
+        further_tokens += self._instruction_tokens(self.rules)
+        # A judge is sent the picture with boxes drawn in; no earlier step has sent that, nor tiles.
+        is_whole_picture = len(sizes) <= 1 and not isinstance(operator, BoxChecker)
+        is_long_enough = beginning_tokens >= self.rules.least_cached
+        is_cached = is_repeated and is_whole_picture and is_long_enough
         return Amount(
             requests=1,
             input=beginning_tokens + further_tokens,
             cached=beginning_tokens if is_cached else 0,
             output=self.mean.output,
         )
+
+    async def _sent_sizes(self, record: Record, column: str | None, memo: ImageMemo) -> list[Size]:
+        # The size of each picture that the step's requests show: one, or one for each tile.
+        operator = self.step.operator
+        if column is None or operator.serving is None:
+            return []
+        image = await memo.prepare(record, column, operator.serving.image_limits)
+        pictures: Sequence[Image] = [image]
+        if isinstance(operator, Operator):
+            pictures = operator.pictures(image)
+        return [picture.sent_size for picture in pictures]
+
+    def _instruction_tokens(self, rules: TokenRules) -> int:
+        # How many tokens of a request are the user's guidance and the task's prompt.
+        operator = self.step.operator
+        tokens = 0
+        if operator.wording is not None:
+            tokens += rules.text(operator.wording.guidance)
+        tasks = getattr(operator, "tasks", ())
+        # The first task is the usual one; an operator asks the others of some records alone. A task
+        # of the user's own has no prompt here.
+        if tasks and tasks[0] in prompt_names():
+            prompt = filled(load_prompt(tasks[0]), {"box_format": self._box_instructions})
+            tokens += rules.text(prompt)
+        return tokens
 
     def _phrase_tokens(self, record: Record, rules: TokenRules) -> int:
         # How many tokens of a request are phrases that the record has from the start.
@@ -150,16 +178,18 @@ class _StepEstimate:
         return round(rules.text(dump_text(items)) / requests)
 
     def left(self, stored: "_StoredReplies", rows: float, done: float, weight: float) -> Amount:
-        """Return what is left to send, without USD. `done` of the `rows` have been answered, and
-        each record that was counted counts for `weight` records.
+        """Return what is left to send, without USD. `done` of the run's `rows` have been answered.
+        `to_send` is of the records that were looked at, each of which counts for `weight` rows.
         """
         stated = self.to_send * weight
-        if not (stored.paid.requests and done):
+        if not stored.paid.requests or not done:
             return stated
+        # The other rows are taken to need what the answered ones needed, on average.
         measured = stored.paid * ((rows - done) / done)
         if measured.input or not stated.requests:
             return measured
-        return stated * (measured.requests / stated.requests)  # the endpoint counts no tokens
+        # The endpoint counts no tokens, so a request has the stated ones.
+        return stated * (measured.requests / stated.requests)
 
 
 def _mean_of(operator: Any) -> _Mean:
@@ -170,6 +200,7 @@ def _mean_of(operator: Any) -> _Mean:
 
 
 def _rules_of(serving: Serving) -> TokenRules | None:
+    # A model in this process is paid for by nobody.
     if not serving.endpoint.startswith(("http://", "https://")):
         return None
     return TokenRules(serving.model, getattr(serving, "media_resolution", ""))
@@ -184,21 +215,31 @@ class _StoredReplies:
 
 
 def _stored_by_step(run: SpecRun) -> dict[str, _StoredReplies]:
+    # By a step's label; a step without replies of its model is left out.
     by_step: dict[str, _StoredReplies] = defaultdict(_StoredReplies)
-    if run.options.force_reprocess:
+    if run.options.force_reprocess:  # all is asked again
         return by_step
-    models = {step.label: (step.operator.serving or run.serving).model for step in run.job.steps}
-    with _stored_replies(run.job.steps[0].storage.checkpoint_folder) as replies:
-        seen_keys = set()  # several stores may hold the same reply
-        for log in (replies, *replies.others):
-            for line in read_lines(log.path, 0, log.end):
-                label = str(line.get("step"))
-                is_new_answer = line.get("task") != CHECK and line["key"] not in seen_keys
-                if is_new_answer and label in models and line.get("model") == models[label]:
-                    seen_keys.add(line["key"])
-                    by_step[label].paid += Amount(1, *usage_of(line).as_list())
-                    by_step[label].first_tries += not line.get("attempt")
+    model_by_label = {}
+    for step in run.job.steps:
+        model_by_label[step.label] = (step.operator.serving or run.serving).model
+    seen_keys = set()  # several stores may hold the same reply
+    for line in _stored_lines(run.job.steps[0].storage.checkpoint_folder):
+        label = str(line.get("step"))
+        is_of_run = label in model_by_label and line.get("model") == model_by_label[label]
+        if not is_of_run or line.get("task") == CHECK or line["key"] in seen_keys:
+            continue
+        seen_keys.add(line["key"])
+        replies = by_step[label]
+        replies.paid += Amount(1, *usage_of(line).as_list())
+        if not line.get("attempt"):  # only further tries state their number
+            replies.first_tries += 1
     return by_step
+
+
+def _stored_lines(folder: str) -> Iterator[dict[str, Any]]:
+    with _stored_replies(folder) as replies:
+        for log in (replies, *replies.others):
+            yield from read_lines(log.path, 0, log.end)
 
 
 @contextmanager
@@ -213,24 +254,32 @@ def _stored_replies(folder: str) -> Iterator[KeyedLog]:
 async def _count_sent(
     steps: Sequence[_StepEstimate], records: Iterator[Record], memo: ImageMemo
 ) -> list[float]:
-    # Adds what is sent to each step's `to_send`, and tells each record's tokens, or its requests
-    # where its tokens aren't known.
+    # Adds what is sent to each step's `to_send`, and returns each record's tokens, or its requests
+    # where its tokens aren't known. A record is left out if it or its picture can't be read.
     sent = []
     for record in records:
         with suppress(RecordError):
-            total = Amount()
-            sent_columns: set[str] = set()  # of the pictures that steps so far send
-            amounts = []
-            for step in steps:
-                amounts.append(await step.of_record(record, memo, sent_columns))
-                operator = step.step.operator
-                if isinstance(operator, PhraseLister):  # how many phrases later steps ask for
-                    record = record.updated(operator.listed(record))
+            amounts = await _amounts_of(record, steps, memo)
             for step, amount in zip(steps, amounts, strict=True):
                 step.to_send += amount
-                total += amount
+            total = sum(amounts, Amount())
             sent.append(total.input or total.requests)
     return sent
+
+
+async def _amounts_of(
+    record: Record, steps: Sequence[_StepEstimate], memo: ImageMemo
+) -> list[Amount]:
+    # What each step sends for a record.
+    sent_columns: set[str] = set()  # of the pictures that steps so far send
+    amounts = []
+    for step in steps:
+        amounts.append(await step.of_record(record, memo, sent_columns))
+        operator = step.step.operator
+        # A lister asks nothing. Its phrases are added here, since later steps ask for each of them.
+        if isinstance(operator, PhraseLister):
+            record = record.updated(operator.listed(record))
+    return amounts
 
 
 def _records(run: SpecRun, rows: Iterator[Row]) -> Iterator[Record]:
@@ -264,10 +313,14 @@ def estimate(run: SpecRun) -> dict[str, Any]:
         memo = ImageMemo(images, keeps=False)
         sent = run_blocking(lambda: _count_sent(steps, _records(run, rows), memo))
     stored = _stored_by_step(run)
-    amounts = _left(run, steps, stored, counted=len(sent), weight=record_count / max(1, looked_at))
+    weight = record_count / max(1, looked_at)  # how many records each of the sample is taken for
+    amounts = _left(run, steps, stored, counted=len(sent), weight=weight)
     probes = _probes(run, amounts)
     expected = _with_probes_and_cost(run, amounts, probes)
     rules = _rules_of(run.serving)
+    image_rule = None  # by which rule an image's tokens were counted; None where none are
+    if rules is not None:
+        image_rule = "published" if rules.known else "assumed"
     return {
         "pipeline": run.spec.autolabel_type,
         "model": run.serving.model,
@@ -276,14 +329,14 @@ def estimate(run: SpecRun) -> dict[str, Any]:
         "looked_at": looked_at,
         "error": None if looked_at == record_count else _error(sent, record_count),
         **sum(expected, Amount()).to_json(),
-        "stored": round(sum(one.paid.requests for one in stored.values())),
+        "stored": round(sum(replies.paid.requests for replies in stored.values())),
         "probes": sum(probes),
         "steps": [
             {"step": step.label, **amount.to_json(), "probes": probes_of_step}
             for step, amount, probes_of_step in zip(run.job.steps, expected, probes, strict=True)
         ],
         "measured": bool(stored),
-        "image_rule": rules and ("published" if rules.known else "assumed"),
+        "image_rule": image_rule,
         "calibration_first": run.calibrates,
         "prices": run.prices_from,
     }
@@ -296,18 +349,22 @@ def _left(
     counted: int,
     weight: float,
 ) -> list[Amount]:
-    # The first step that asks tells how many rows are done. Where each step waits for the one
-    # before it to end, a later one may not be that far.
+    # What each step has left to send. `counted` records were looked at and can be read; each counts
+    # for `weight` of the run's rows.
     rows = counted * weight
-    done = rows
-    is_first = True
+    done = rows  # by a step that asks nothing
+    has_asking_step = False
     left = []
     for step in steps:
         replies = stored.get(step.step.label, _StoredReplies())
-        requests_of_row = step.to_send.requests / max(1, counted)
-        if requests_of_row and (is_first or not run.options.stream):
-            done = min(done, replies.first_tries / requests_of_row)
-            is_first = False
+        requests_per_row = step.to_send.requests / max(1, counted)
+        # In a stream each row goes on to the next step at once: so the first step that asks tells
+        # how many rows are done. Otherwise each step waits for the one before it to end: a later
+        # one may have done fewer.
+        tells_how_many = not run.options.stream or not has_asking_step
+        if requests_per_row and tells_how_many:
+            done = min(done, replies.first_tries / requests_per_row)
+            has_asking_step = True
         left.append(step.left(replies, rows, done, weight))
     return left
 
@@ -333,30 +390,38 @@ def _with_cost(amount: Amount, run: SpecRun, serving: Serving) -> Amount:
 
 
 def _count_and_rows_to_look_at(run: SpecRun) -> tuple[int, Iterator[Row]]:
+    # How many rows the run takes, and these rows, or a random sample of MOST of them.
     pilot = run.options.pilot
     total = sum(1 for _ in run.job.input.rows())
     places: Sequence[int] = range(total)
     if pilot is not None:
         places = [place for place in places if in_pilot(place, total, pilot)]
-    drawn = set(places if len(places) <= MOST else random.Random(0).sample(places, MOST))
-    return len(places), (row for place, row in enumerate(run.job.input.rows()) if place in drawn)
+    places_to_look_at = set(places)
+    if len(places) > MOST:
+        # With a fixed seed, as the same estimate should come out each time.
+        places_to_look_at = set(random.Random(0).sample(places, MOST))
+    numbered = enumerate(run.job.input.rows())
+    return len(places), (row for place, row in numbered if place in places_to_look_at)
 
 
 def _error(sent: Sequence[float], records: int) -> float:
     # Half of the 95% interval of the sum over all records, as a share of that sum. `sent` is of a
-    # random sample of them, in which each comes once.
+    # random sample of them.
     mean = fmean(sent) if sent else 0
     if not mean:
         return 0.0
-    standard_error = sqrt(pvariance(sent) / len(sent) * (1 - len(sent) / records))
+    # Each record is drawn once at most, so a sample of nearly all of them errs less.
+    share_not_drawn = 1 - len(sent) / records
+    standard_error = sqrt(pvariance(sent) / len(sent) * share_not_drawn)
     return round(1.96 * standard_error / mean, 4)
 
 
 def _probes(run: SpecRun, amounts: Sequence[Amount]) -> list[int]:
-    # How many probes each step sends. The requests of all steps that watch their boxes count
-    # together. Pictures are looked at only if some step has its boxes checked.
+    # How many probes each step sends: as many as the steps so far need together, less those that
+    # earlier steps send. The requests of all steps that watch their boxes count together. Pictures
+    # are looked at only if some step has its boxes checked.
     pictures = functools.cache(functools.partial(_pictures, run))
-    watched = 0.0  # requests of the steps so far
+    watched_requests = 0.0  # of the steps so far
     probes_so_far = 0
     probes = []
     for step, amount in zip(run.job.steps, amounts, strict=True):
@@ -366,13 +431,18 @@ def _probes(run: SpecRun, amounts: Sequence[Amount]) -> list[int]:
             probes.append(0)
             continue
         sizes = sent_sizes(pictures(), serving.image_limits)
-        watched += amount.requests
+        watched_requests += amount.requests
         probes_of_endpoint = probes_for(
-            round(watched), check_every, sizes, in_frames=bool(serving.image_limits.frames)
+            round(watched_requests),
+            check_every,
+            sizes,
+            in_frames=bool(serving.image_limits.frames),
         )
-        probes_by_now = len(serving.endpoints()) * probes_of_endpoint
-        probes.append(max(0, probes_by_now - probes_so_far))
-        probes_so_far += probes[-1]
+        needed_so_far = len(serving.endpoints()) * probes_of_endpoint
+        # Not negative, as this step's serving may need fewer than an earlier step's.
+        probes_of_step = max(0, needed_so_far - probes_so_far)
+        probes.append(probes_of_step)
+        probes_so_far += probes_of_step
     return probes
 
 
@@ -383,6 +453,7 @@ def _pictures(run: SpecRun) -> OwnPictures:
 
 
 def _check_every(step: Step) -> int | None:
+    # After how many requests the step sends a probe; None for a step that sends none.
     operator = step.operator
     serving = operator.serving
     if serving is None or not serving.takes_probes or serving.exact_boxes:

@@ -1,4 +1,8 @@
-"""The job `image_referring_expression`: seeds from labels, then four steps or some of them."""
+"""The job `image_referring_expression`: seeds from labels, then four steps or some of them.
+
+Seeds are records, each an image with its labelled regions, that are made of the user's label files
+or of earlier records.
+"""
 
 import itertools
 import os
@@ -28,7 +32,7 @@ from dataflow_grounding.spec.schema import MOST_NEGATIVES, JudgedVlmBlock, Refer
 
 # the numbers of the steps after the first, 0, which describes regions
 CAPTION = 1
-MERGE = 2
+MERGE = 2  # makes expressions of the regions' descriptions and the caption
 CHECK = 3
 LOOKED_AT = 50  # records that tell whether a file has what a step needs
 
@@ -71,12 +75,16 @@ def _job_of(spec: Spec, servings: Sequence[Serving], pilot: int | None) -> Job:
     steps = wanted_steps(all_steps, _wanted(block.workflow, all_steps))
     _refuse_taos_results(spec.results_dir, seed_file, all_steps)
     numbers = [step.storage.operator_step for step in steps]
-    if numbers == [CAPTION]:
-        # a caption is all that is asked for: each picture gets one
+    makes_captions_alone = numbers == [CAPTION]
+    if makes_captions_alone:
+        # Each picture gets a caption; the pipeline's own step passes over those without regions.
         steps = [replace(steps[0], operator=CaptionGenerator(servings[0]))]
-    # A run of the caption alone, or from the check on, does without regions in the seeds.
-    without_regions = numbers == [CAPTION] or numbers[0] == CHECK
-    seeds = seed_records.find_seeds(block.data, _made_by_steps(all_steps, numbers), without_regions)
+    begins_with_check = numbers[0] == CHECK  # it reads expressions
+    seeds = seed_records.find_seeds(
+        block.data,
+        _made_by_steps(all_steps, numbers),
+        boxless=makes_captions_alone or begins_with_check,
+    )
     for path in seeds.files:
         refuse_to_overwrite(path, [seed_file])
     first = _first_file(all_steps, numbers, block.data, seeds, seed_file)
@@ -95,10 +103,11 @@ def _refuse_taos_results(results_dir: str, seed_file: str, all_steps: list[Step]
 
 
 def _wanted(workflow: WorkflowBlock, all_steps: list[Step]) -> list[str]:
-    # With step 3, the check, all steps after it are wanted.
+    # The numbers of the wanted steps, as texts. With step 3, the check, all steps after it are
+    # wanted.
     names = list(workflow.steps)
     if not workflow.force_reprocess:  # else a step that wasn't named would be paid for again
-        names = _with_caption(names, all_steps)
+        names = _with_stale_caption_step(names, all_steps)
     if str(CHECK) in names:
         names += [str(number) for number in range(CHECK + 1, len(all_steps))]
     return names
@@ -120,13 +129,15 @@ class _File(NamedTuple):
     all_records: Callable[[], Iterator[dict[str, Any]]]
 
     def records(self) -> Iterator[dict[str, Any]]:
+        # without those of no image, such as a line that can't be read
         return (record for record in self.all_records() if record.get("image_path"))
 
 
 def _first_file(
     all_steps: list[Step], numbers: list[int], data: ReferringData, seeds: Seeds, seed_file: str
 ) -> _File:
-    # The seeds or the file of the step before: the first that has what this run's steps need.
+    # The file that the first of the steps `numbers` reads: the seeds, or the file of the step
+    # before it. It is the first of the two that has what the steps need.
     file_of_seeds = _File(seed_file, seeds.records)
     number = numbers[0]
     if number == 0:
@@ -134,7 +145,7 @@ def _first_file(
     file_before = all_steps[number - 1].storage.output_path
     was_made = os.path.exists(file_before)
     candidates = []
-    if _are_seeds_preferred(number, file_before, data.input_annotations_jsonl):
+    if _may_seeds_be_read(number, file_before, data.input_annotations_jsonl):
         candidates.append(file_of_seeds)
     if was_made:
         candidates.append(
@@ -157,9 +168,11 @@ def _no_first_file(number: int, file_before: str, was_made: bool) -> InputError:
     return InputError(f"{needs} ({nothing}): run {made_by} first, {or_give}")
 
 
-def _are_seeds_preferred(number: int, file_before: str, annotations: str | None) -> bool:
-    # `file_before` is the file of the step before. The caption's step needs images alone, which
-    # that file has; later steps need what the user's annotations may have, if they are newer.
+def _may_seeds_be_read(number: int, file_before: str, annotations: str | None) -> bool:
+    # Whether step `number`, which isn't 0, may read the seeds in place of `file_before`, the file of
+    # the step before it. The caption's step needs images alone: that file has them, if it exists.
+    # Later steps need columns that only the user's own annotations may have: these are read if they
+    # are newer.
     was_made = os.path.exists(file_before)
     if number == CAPTION:
         return not was_made
@@ -169,22 +182,24 @@ def _are_seeds_preferred(number: int, file_before: str, annotations: str | None)
 
 
 def _has_what_steps_need(file: _File, numbers: list[int]) -> bool:
-    # The first LOOKED_AT records with regions tell.
+    # The first LOOKED_AT records with regions tell; of expressions, the first record.
     if numbers[0] == CHECK:
-        return isinstance(next(file.records(), {}).get("expressions"), list)
+        first_record: dict[str, Any] = next(file.records(), {})
+        return isinstance(first_record.get("expressions"), list)
     if MERGE not in numbers:
         return True
-    records = (record for record in file.records() if record.get("regions"))
-    with_regions = list(itertools.islice(records, LOOKED_AT))
+    with_regions = (record for record in file.records() if record.get("regions"))
+    looked_at = list(itertools.islice(with_regions, LOOKED_AT))
     makes_captions = CAPTION in numbers
-    for record in with_regions:
+    for record in looked_at:
         has_caption = makes_captions or "cleaned_caption" in record
         if not has_caption or not _has_description(record):
             return False
-    return bool(with_regions)
+    return bool(looked_at)
 
 
 def _tell_types(steps: Sequence[Step], first: _File) -> None:
+    # Tells the step that makes up phrases which things are in other images.
     types = types_in_regions(first.records())
     for step in steps:
         if isinstance(step.operator, NegativePhraser):
@@ -224,13 +239,16 @@ class _SeedInput(_LaterInput):
         return str((row.data or {}).get("image_path") or self.reads)
 
     def columns(self) -> tuple[list[str], Sequence[str]]:
-        first = itertools.islice(self._seeds.records(), LOOKED_AT)
-        return list(dict.fromkeys(column for record in first for column in record)), ()
+        columns: dict[str, None] = {}  # in the order in which they come
+        for record in itertools.islice(self._seeds.records(), LOOKED_AT):
+            columns.update(dict.fromkeys(record))
+        return list(columns), ()  # no column is known to hold empty lists alone
 
 
-def _with_caption(names: list[str], all_steps: list[Step]) -> list[str]:
-    # Step 1's file may be of an earlier run without step 0, and lack what that adds. Where step 0
-    # is wanted now, step 1 then runs again, too: its replies are stored, so it costs nothing.
+def _with_stale_caption_step(names: list[str], all_steps: list[Step]) -> list[str]:
+    # Step 1's file may be of an earlier run without step 0, and then its records have no
+    # descriptions. If step 0 is wanted now, step 1 is added to the names: it has to write its file
+    # again, with stored replies, which cost nothing.
     describe = all_steps[0].label
     path = all_steps[CAPTION].storage.output_path
     if "0" in names and str(CAPTION) not in names and _was_made_without(path, describe):
@@ -241,7 +259,8 @@ def _with_caption(names: list[str], all_steps: list[Step]) -> list[str]:
 def _made_by_steps(all_steps: list[Step], numbers: list[int]) -> Made:
     # What steps make now, or later from this run's files. `regions`, and what the check and later
     # steps write, are changed by steps, not made.
-    steps = [all_steps[number] for number in numbers] + all_steps[numbers[-1] + 1 :]
+    later_steps = all_steps[numbers[-1] + 1 :]
+    steps = [*[all_steps[number] for number in numbers], *later_steps]
     columns: set[str] = set()
     for step in steps:
         if step.storage.operator_step < CHECK:
@@ -256,13 +275,14 @@ def _has_description(record: dict[str, Any]) -> bool:
 
 
 def _was_made_without(path: str, label: str) -> bool:
-    # The first record names the steps that made it.
+    # Whether a step's file was made without the step of this label. Its first record tells, which
+    # names the steps that made it. False where there is no record.
     with suppress(InputError):
         first = next((row.data for row in read_rows(path) if row.data), None)
         if first is None:
             return False
         made_by = first.get("pipeline_steps")
-        return not (isinstance(made_by, list) and label in made_by)
+        return not isinstance(made_by, list) or label not in made_by
     return False
 
 

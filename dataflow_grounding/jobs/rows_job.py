@@ -1,9 +1,13 @@
-"""Jobs that read rows of the user's: in place, or made into rows of our own."""
+"""Jobs that read rows of the user's: in place, or made into rows of our own.
+
+The source, an `Input`, is `plain` if it is a data file that can be read as it is, and `bare` if its
+rows are pictures and nothing else. A role is what a step reads a column as, such as `caption`.
+"""
 
 import json
 import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from copy import copy
 from itertools import islice, pairwise
@@ -54,8 +58,8 @@ def storage_of(spec: Spec, source: Input) -> ResultsStorage:
     data = _data_of(spec)
     path = source.path
     folders = (data.image_root,) if data.image_root else source.folders
-    are_made = not source.plain or bool(data.columns) or data.fetches
-    if are_made:
+    can_stay_in_place = source.plain and not data.columns and not data.fetches
+    if not can_stay_in_place:
         path = os.path.join(spec.results_dir, CKPT, "input.jsonl")
         # Pictures that are fetched, or that rows hold as bytes, are put into files there.
         is_text = source.path.endswith((".jsonl", ".json", ".csv", ".tsv"))
@@ -64,7 +68,7 @@ def storage_of(spec: Spec, source: Input) -> ResultsStorage:
             folders = (*folders, spec.results_dir)
     storage = ResultsStorage(path, spec.results_dir, image_root=data.image_root)
     storage.folders = folders
-    storage.made_of = source.path if are_made else ""
+    storage.made_of = "" if can_stay_in_place else source.path
     return storage
 
 
@@ -80,17 +84,30 @@ def job_on_rows(
     steps = wanted_steps(all_steps, step_names)
     files = [_data_of(spec).input_jsonl]
     first = steps[0]
-    number, path = first.storage.operator_step, first.storage.input_path
-    if number == 0 and source.plain and not kind_of(source.path):
-        near = nearest_file(source.path) or ": check data.input_jsonl"
-        raise InputError(f"no input file {source.path}{near}")
-    if number > 0 and not os.path.exists(path):
-        raise InputError(f"step {number} reads {path}: run step {number - 1} first")
+    reads_source = first.storage.operator_step == 0  # else the file of the step before
+    if reads_source:
+        _refuse_missing_source(source)
+    else:
+        _refuse_missing_step_file(first)
     _refuse_gaps(steps)
-    if number > 0:
+    if not reads_source:
         return Job(servings, all_steps, steps, JobInput(steps), files)
     steps = [*_caption_step(spec, servings[0], source, first), *steps]
     return Job(servings, all_steps, steps, RowsInput(spec, source, first, steps, pilot), files)
+
+
+def _refuse_missing_source(source: Input) -> None:
+    # A folder, a pattern or a data set was looked for when the source was made of it.
+    if source.plain and not kind_of(source.path):
+        near = nearest_file(source.path) or ": check data.input_jsonl"
+        raise InputError(f"no input file {source.path}{near}")
+
+
+def _refuse_missing_step_file(first: Step) -> None:
+    number = first.storage.operator_step
+    path = first.storage.input_path
+    if not os.path.exists(path):
+        raise InputError(f"step {number} reads {path}: run step {number - 1} first")
 
 
 def is_pipe(source: Input) -> bool:
@@ -105,15 +122,16 @@ def _data_of(spec: Spec) -> RowsData:
 
 
 def _roles_of(first: Step) -> dict[str, str]:
+    # Role → the record's column, such as {"image": "image_path", "caption": "caption", …}.
     return {"image": IMAGE_COLUMN, **first.operator.reads(), "image_id": "image_id"}
 
 
 def _caption_step(spec: Spec, serving: Serving, source: Input, first: Step) -> list[Step]:
     # The step that writes captions, if the first step reads captions and the input is pictures
-    # alone. The first step then reads this step's file.
+    # alone. `first` is then told to read this step's file.
     if not source.bare or "caption" not in first.operator.reads():
         return []
-    if serving.needs_labels:
+    if serving.needs_labels:  # it can't see what things are
         what = (
             f"{source.path} has pictures without captions, and {serving.model} can't write captions"
         )
@@ -226,19 +244,17 @@ class RowsInput(JobInput):
         # looks like it, the check of the run's plan reports it later.
         if self._input.bare:
             return
-        operator = self._operator
-        taken = list(sources.values())
+        present: list[str] = []  # columns that the step reads under their own names
         missing: dict[str, str] = {}  # role → column
-        for role, column in operator.reads().items():
-            if role in operator.optional_keys:
+        for role, column in self._operator.reads().items():
+            if role in self._operator.optional_keys:
                 continue
             if column in columns:
-                taken.append(column)
+                present.append(column)
             elif column not in sources:
                 missing[role] = column
-        if not missing:
-            return
         candidates: dict[str, str] = {}  # role → the user's column that may be it
+        taken = [*sources.values(), *present]  # a column has one role
         for role in missing:
             candidate = guess_column(role, rows, taken)
             if candidate is not None:
@@ -248,12 +264,12 @@ class RowsInput(JobInput):
             return
         lacking = " and ".join(f"no column {missing[role]!r}" for role in candidates)
         meant = " and ".join(repr(column) for column in candidates.values())
-        keys = " ".join(
-            shlex.quote(f"{self._data_key}.columns.{role}={column}")
-            for role, column in candidates.items()
-        )
+        settings = []
+        for role, column in candidates.items():
+            settings.append(shlex.quote(f"{self._data_key}.columns.{role}={column}"))
         raise InputError(
-            f"{self._input.path} has {lacking}; if {meant} should be taken, add {keys}"
+            f"{self._input.path} has {lacking}; if {meant} should be taken, add"
+            f" {' '.join(settings)}"
         )
 
     def _refuse_unfetched_addresses(
@@ -277,14 +293,8 @@ class RowsInput(JobInput):
         # Next to the rows is what they were made of, by which the next run tells whether they still
         # hold. It isn't written where a picture couldn't be fetched: the next run tries again.
         state_path = os.path.join(os.path.dirname(path), "input.json")
-        made_of: list[Any] | None = None  # all that the rows depend on; None for a pipe, say
-        if self._input.files:
-            states = [state_of(file) for file in self._input.files]
-            made_of = [__version__, self._data.model_dump(), sources, *states]
-        before = unsealed(read_object(state_path)) or {}
-        is_of_same_input = made_of is not None and before.get("known") == made_of
-        is_unchanged = before.get("made") == self._state_of_made(path)
-        if is_of_same_input and is_unchanged and before["pilot"] in (None, self._pilot):
+        made_of = self._what_rows_are_made_of(sources)
+        if self._do_rows_still_hold(path, unsealed(read_object(state_path)) or {}, made_of):
             return
         fetch = None
         if self._data.fetches:
@@ -303,13 +313,33 @@ class RowsInput(JobInput):
             fetch,
             lambda place: in_pilot(place, total, self._pilot),
         )
-        broken = _write(path, rows)
-        if broken and fetch:
+        broken_count = _write(path, rows)
+        if broken_count and fetch:
             return
         state = {"known": made_of, "pilot": self._pilot, "made": self._state_of_made(path)}
         write_text(state_path, json.dumps(sealed(as_json(state))) + "\n")
 
+    def _what_rows_are_made_of(self, sources: dict[str, str]) -> list[Any] | None:
+        # All that the rows depend on but the pilot; None where changes of the input can't be seen.
+        if not self._input.files:
+            return None
+        states = [state_of(file) for file in self._input.files]
+        return [__version__, self._data.model_dump(), sources, *states]
+
+    def _do_rows_still_hold(
+        self, path: str, before: Mapping[str, Any], made_of: list[Any] | None
+    ) -> bool:
+        # `before` is the state that an earlier run wrote; {} for none.
+        is_of_same_input = made_of is not None and before.get("known") == made_of
+        is_unchanged = before.get("made") == self._state_of_made(path)
+        if not is_of_same_input or not is_unchanged:
+            return False
+        # Rows that were made for a pilot have files for the pilot's pictures alone; rows of a whole
+        # run do for any pilot.
+        return before["pilot"] in (None, self._pilot)
+
     def _state_of_made(self, path: str) -> list[Any]:
+        # Of the rows and of the folder of their pictures, which somebody may have removed.
         return [state_of(path), os.path.isdir(os.path.join(self._results_dir, PICTURES))]
 
 
@@ -321,16 +351,17 @@ def _refuse_gaps(steps: list[Step]) -> None:
 
 
 def _write(path: str, rows: Iterator[Row]) -> int:
-    # Each row is in the line that it has in the user's file; other lines are left empty. The result
-    # counts the rows that can't be used.
-    broken = 0
+    # Each row is in the line that it has in the user's file, so that messages name that line; lines
+    # without a row are left empty. The result counts the rows that can't be used.
+    broken_count = 0
     last_line = 0
     with errors_as(InputError, f"can't write {path}"), closing(RowWriter(path)) as writer:
         for row in rows:
-            empty_lines = "\n" * (row.line - last_line - 1)
+            skipped_count = row.line - last_line - 1
+            empty_lines = "\n" * skipped_count
             writer.write_line(empty_lines + as_line(row))
             last_line = row.line
             if row.error is not None:
-                broken += 1
+                broken_count += 1
         writer.commit()
-    return broken
+    return broken_count

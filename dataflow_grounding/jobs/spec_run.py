@@ -43,10 +43,12 @@ def grounder_of_spec(paths: str | Sequence[str]) -> PhraseGrounder:
 
 def options_of(vlm: VlmBlock, workflow: WorkflowBlock, **command: Any) -> RunOptions:
     """Return the options of a run; those of the command line go before the spec's unless None."""
-    prices = vlm.prices and Prices(**vlm.prices.model_dump())
-    of_spec = workflow.model_dump(
-        include=WorkflowBlock.model_fields.keys() & RunOptions.__dataclass_fields__.keys()
-    )
+    prices = None
+    if vlm.prices is not None:
+        prices = Prices(**vlm.prices.model_dump())
+    # Keys of a spec's `workflow` that are options have the same names, such as `max_requests`.
+    shared_names = WorkflowBlock.model_fields.keys() & RunOptions.__dataclass_fields__.keys()
+    of_spec = workflow.model_dump(include=shared_names)
     of_command = {name: value for name, value in command.items() if value is not None}
     return RunOptions(**{**of_spec, "prices": prices, **of_command})
 
@@ -67,7 +69,7 @@ class SpecRun:
 
     @property
     def serving(self) -> Serving:
-        """The one that answers most requests."""
+        """The spec's own, which answers most requests; a judge may answer others."""
         return self.job.servings[0]
 
     def plan(self) -> dict[str, Any]:
@@ -130,8 +132,8 @@ def ready_to_run(spec: Spec, kind: Kind | None = None, **command: Any) -> SpecRu
     block = spec.block
     options = options_of(block.vlm, block.workflow, **command)
     shard = options.shard
-    # A shard has its own folder.
-    folder = bucket.local(spec.results_dir, "" if shard is None else shard.folder(""))
+    folder_of_part = "" if shard is None else shard.folder("")  # such as shards/2-of-8
+    folder = bucket.local(spec.results_dir, folder_of_part)
     bucket.fill(folder)
     spec = spec.model_copy(update={"results_dir": folder})
     before = read_object(os.path.join(folder, RUN_JSON))
@@ -139,7 +141,7 @@ def ready_to_run(spec: Spec, kind: Kind | None = None, **command: Any) -> SpecRu
     kind = kind or kind_named(spec.autolabel_type, spec.folders)
     write_output = writer_of(block.workflow.output_format, spec.folders)
     job = kind.make_job(spec, servings, options.pilot)
-    for choice in job.box_formats:
+    for choice in job.box_formats:  # an earlier run may have found out the model's format
         choice.recall(job.steps[0].storage.checkpoint_folder)
     tell(job.operators, block, servings)
     prices, prices_from = pricing_of(options.prices, servings[0])
@@ -173,7 +175,8 @@ def ready_to_run(spec: Spec, kind: Kind | None = None, **command: Any) -> SpecRu
 def _part_of_limits(
     shard: Shard, options: RunOptions, servings: Sequence[Serving]
 ) -> tuple[RunOptions, list[str]]:
-    # All shards together keep to the run's limits.
+    # All shards together keep to the run's limits. Returns the options with the shard's part of
+    # these, and a remark on them; `max_workers` is set in the servings.
     if shard.of == 1:
         return options, []
     parts = []
@@ -189,19 +192,19 @@ def _part_of_limits(
         options = replace(options, budget_usd=usd)
     if not parts:
         return options, []
-    in_words = ", ".join(dict.fromkeys(parts))
+    in_words = ", ".join(dict.fromkeys(parts))  # a judge's max_workers may be the same
     return options, [f"shard {shard.number}/{shard.of} has its part of the limits: {in_words}"]
 
 
 def _refuse_to_shard_later_steps(first: Step, results_dir: str) -> None:
     # A shard's first step has to read the input, as a step's file doesn't tell which rows of the
-    # input it was made of.
+    # input it was made of. Below the results folder, a step's file is in the folder of its step.
     path = os.path.relpath(first.storage.input_path, results_dir)
     top_folder = path.split(os.sep)[0]
-    is_outside = top_folder == os.pardir  # the user's own file
-    is_made_of_input = top_folder == CKPT  # our rows
-    is_in_no_folder = os.path.basename(path) == top_folder  # the seeds; steps have folders
-    if not (is_outside or is_made_of_input or is_in_no_folder):
+    is_users_file = top_folder == os.pardir  # ../rows.jsonl
+    is_made_of_input = top_folder == CKPT  # .ckpt/input.jsonl
+    is_in_no_folder = os.path.basename(path) == path  # seed_annotations.jsonl, made of labels
+    if not (is_users_file or is_made_of_input or is_in_no_folder):
         way = "name the steps before in workflow.steps, too: what they were answered is kept"
         raise SpecError(f"a shard begins with the input, not with {path}: {way}")
 
@@ -214,6 +217,7 @@ def _remark_on_another_endpoint(
     model = serving.model
     endpoint = earlier_run.get("endpoint")
     has_moved = endpoint not in (None, serving.endpoint)
+    # With a name of the user's own, replies are told apart by that.
     may_be_any_model = model.lower() in ANY_MODEL and not vlm.openai.name
     if has_moved and may_be_any_model and earlier_run.get("model") == model:
         yield (
