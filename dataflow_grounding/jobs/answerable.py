@@ -1,4 +1,8 @@
-"""Whether the servings of a run's steps can answer what these ask."""
+"""Whether the servings of a run's steps can answer what these ask.
+
+A task is a kind of question, such as `phrase_grounding`. A serving of the user's own may answer
+some tasks only, and an operator of the user's own needn't state which it asks.
+"""
 
 import itertools
 from collections.abc import Iterable, Sequence
@@ -50,16 +54,17 @@ def unanswerable(run: SpecRun) -> list[str]:
     earlier steps would have added to them is made up.
     """
     lines = run.job.unanswerable()
-    limited = [
-        step.operator
-        for step in run.job.steps
-        if step.operator.serving is not None and step.operator.serving.tasks is not None
-    ]
-    all_are_stated = all(getattr(operator, "tasks", ()) for operator in limited)
-    works_on_files = any(isinstance(step.operator, WholeFile) for step in run.job.steps)
-    if lines or all_are_stated or works_on_files:
+    if lines:
         return lines
-    return _unanswerable_when_tried(run)
+    operators = [step.operator for step in run.job.steps]
+    if any(isinstance(operator, WholeFile) for operator in operators):
+        return []  # it takes no records one by one
+    for operator in operators:
+        serving = operator.serving
+        has_limits = serving is not None and serving.tasks is not None
+        if has_limits and not getattr(operator, "tasks", ()):
+            return _unanswerable_when_tried(run)
+    return []  # all tasks that matter are stated, and can be answered
 
 
 def _unanswerable_when_tried(run: SpecRun) -> list[str]:
@@ -91,7 +96,9 @@ async def _call_each(
                 asking, no_store, step.label, priority=(0,), wording=step.operator.wording
             )
             update, _ = await annotated(step.operator, record, ask, memo)
-            record = record.updated(_made_up(step, record) if update is None else update)
+            if update is None:
+                update = _made_up(step, record)
+            record = record.updated(update)
 
 
 def _made_up(step: Step, record: Record) -> Update:
@@ -109,9 +116,11 @@ def _made_up(step: Step, record: Record) -> Update:
         instances = [box] if status == "grounded" else []
         common = {"expression_id": status, "text": text, "noun_chunk": text, "char_span": None}
         expressions.append({**common, "instances": instances, "status": status})
-    by_usual_name = {"caption": text, "cleaned_caption": text, "expressions": expressions}
+    value_by_usual_name = {"caption": text, "cleaned_caption": text, "expressions": expressions}
     update: Update = {"width": width, "height": height}
-    usual_names = getattr(step.operator, "output_keys", {})  # of columns, by their roles
+    # Role → the column's usual name; the user may have bound the role to another column.
+    usual_names = getattr(step.operator, "output_keys", {})
     for role, column in step.operator.writes().items():
-        update[column] = by_usual_name.get(usual_names.get(role, column))
+        usual_name = usual_names.get(role, column)
+        update[column] = value_by_usual_name.get(usual_name)  # None for other columns
     return update

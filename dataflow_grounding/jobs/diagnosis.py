@@ -23,7 +23,7 @@ from dataflow_grounding.serving import Reply, Serving
 from dataflow_grounding.serving.serving import reply_of
 from dataflow_grounding.spec import Spec
 from dataflow_grounding.spec.environment import GEMINI_KEYS
-from dataflow_grounding.tasks import expression_extraction
+from dataflow_grounding.tasks import Request, expression_extraction
 from dataflow_grounding.trust.choice import choice_of
 
 # the package's extra → what it installs
@@ -87,11 +87,15 @@ def endpoint_of_spec(spec: Spec, *, send: bool) -> dict[str, Any]:
 
 
 def _unreadable_in_last_run(spec: Spec, model: str) -> str:
-    # A run of another model, or with another form of asking, says nothing of this one. `run.json`
-    # may be damaged: what isn't as a run leaves it is passed over.
+    # A sentence on the replies of the last run that couldn't be read, where they were many; ""
+    # where they weren't. A run of another model, or with another form of asking, says nothing of
+    # this one. `run.json` may be damaged: what isn't as a run leaves it is passed over.
     with bucket.copied(spec.results_dir, RUN_JSON) as folder:
         run = read_object(os.path.join(folder, RUN_JSON))
-    asking_then = next((vlm.get("asking") for vlm in stated_in(run, "vlm")), None) or "auto"
+    asking_then = "auto"
+    for vlm in stated_in(run, "vlm"):
+        asking_then = vlm.get("asking") or "auto"
+        break  # a run has one such block
     if run.get("model") != model or asking_then != spec.block.vlm.asking:
         return ""
     summary = run.get("summary")
@@ -119,6 +123,7 @@ def endpoint_of(serving: Serving, *others: Serving, send: bool) -> dict[str, Any
     parts = serving.endpoints()
     if len(parts) == 1:
         return {**facts, **_ask_about_square(serving)}
+    # Several servers are asked one by one, as each may have its own fault.
     answers = []
     problems: list[str] = []
     for part, weight in parts:
@@ -129,6 +134,8 @@ def endpoint_of(serving: Serving, *others: Serving, send: bool) -> dict[str, Any
 
 
 def _ask_about_square(serving: Serving) -> dict[str, Any]:
+    # What came of two questions about a small picture: its `problems`, or how it answered. The
+    # second, whether it keeps to a schema, is only asked of models that answer any question.
     image = picture_of_square(serving.image_limits)
     request = expression_extraction(image, "A blue square on a white ground.")
 
@@ -147,24 +154,29 @@ def _ask_about_square(serving: Serving) -> dict[str, Any]:
         return {"problems": [f"{error}{_models_instead(serving, error)}"]}
     seconds = round(time.monotonic() - start, 2)
     facts: dict[str, Any] = {"seconds": seconds, "usage": vars(reply.usage)}
-    takes = serving.facts().get("takes")
+    takes = serving.facts().get("takes")  # known now that it has answered
     if takes is not None:
         facts["takes"] = takes
     if serving.tasks is None:
         facts["schema"] = run_blocking(ask_with_schema)
+    return {**facts, "reply": _verdict_on(reply, request)}
+
+
+def _verdict_on(reply: Reply, request: Request[Any]) -> str:
     try:
         _, notes = request.read(reply.text)
+        # A note says what had to be mended or passed over to read the reply.
         verdict = f"readable ({', '.join(map(str, notes))})" if notes else "as asked for"
     except RecordError as error:
         verdict = f"{NOT_READABLE}: {error}"
     if not reply.usage.input_tokens:
         verdict += "; it reports no token counts, so costs are unknown"
-    return {**facts, "reply": verdict}
+    return verdict
 
 
 def _models_instead(serving: Serving, error: GroundingError) -> str:
     # Tells which models the endpoint has if it refused this one, the most similar name first; ""
-    # if the name isn't what is wrong.
+    # if the name isn't what is wrong. A `certain` refusal is of the key.
     if not isinstance(error, EndpointRefused) or error.certain:
         return ""
 
@@ -175,7 +187,7 @@ def _models_instead(serving: Serving, error: GroundingError) -> str:
     names = [excerpt(name, MOST_CHARACTERS) for name in run_blocking(ask)]
     if not names or serving.model in names:
         return ""
-    likely = difflib.get_close_matches(serving.model, names, 1)
-    names = list(dict.fromkeys([*likely, *names]))
+    most_similar = difflib.get_close_matches(serving.model, names, 1)  # one name, or none
+    names = list(dict.fromkeys([*most_similar, *names]))
     more = f", … ({len(names):,})" if len(names) > MOST_MODELS else ""
     return f" It has {', '.join(names[:MOST_MODELS])}{more}."

@@ -27,9 +27,10 @@ if TYPE_CHECKING:
 
 # the most for one picture
 MAX_BYTES = 64 * 2**20
-SECONDS = 60
+SECONDS = 60  # with all its redirects
 REDIRECTS = 5
 
+_REDIRECTING = (301, 302, 303, 307, 308)  # statuses with a `Location`
 AT_ONCE = 16  # pictures that are fetched at a time
 CHUNK = 2**16  # bytes that are read at a time
 
@@ -53,8 +54,9 @@ def is_public(address: Address) -> bool:
 
 class Fetcher:
     """Fetches pictures from http(s) addresses that are allowed. `hosts` (`name` or `name:port`) are
-    those that the user names: any address of theirs is. With `no_others`, none else is; otherwise
-    `allowed` is asked about every IP address of a host's name, also for every redirect.
+    those that the user names: all of their addresses are allowed. With `no_others`, no other host
+    is; otherwise `allowed` is asked about every IP address of a host's name, also for every
+    redirect.
     """
 
     def __init__(
@@ -107,11 +109,12 @@ class Fetcher:
         try:
             return await asyncio.wait_for(self._bytes(session, url), SECONDS)
         except BrokenRow as error:
-            error.passing = True
+            error.passing = True  # a later run tries again
             return error
         except asyncio.TimeoutError:
             why = f"it took more than {SECONDS} s"
         except (aiohttp.ClientError, OSError, ValueError) as error:
+            # aiohttp's texts may repeat the address, with its secrets; some errors have no text.
             why = str(error).replace(url, shown_address(url)) or type(error).__name__
         failure = BrokenRow(f"no picture from {shown_address(url)}: {why}")
         failure.passing = True
@@ -123,8 +126,9 @@ class Fetcher:
         present_url = url
         for _ in range(REDIRECTS + 1):
             async with session.get(self._checked(present_url), allow_redirects=False) as response:
-                if response.status in (301, 302, 303, 307, 308) and "Location" in response.headers:
-                    present_url = urljoin(present_url, response.headers["Location"])
+                target = response.headers.get("Location")
+                if response.status in _REDIRECTING and target is not None:
+                    present_url = urljoin(present_url, target)  # it may be relative
                     continue
                 if response.status != 200:
                     raise BrokenRow(f"{no_picture}: it answered {response.status}")
@@ -142,7 +146,8 @@ class Fetcher:
         return host in self._hosts or f"{host}:{port}" in self._hosts
 
     def _checked(self, url: str) -> "yarl.URL":
-        # An IP address is checked here, a name later, by the resolver that looks it up.
+        # The parsed address. Raises BrokenRow where it isn't allowed. An IP address is checked
+        # here; a name later, by the resolver that looks it up.
         import yarl
 
         parsed = yarl.URL(url)  # parsed once, so that what is checked is what is asked
@@ -153,8 +158,9 @@ class Fetcher:
             return parsed
         if self._no_others:
             raise BrokenRow(f"no picture from {host}: it is not one of data.allow_hosts")
-        if ":" in host or host.replace(".", "").isdigit():
-            # An IP address goes to the socket unseen by any resolver.
+        is_ip_address = ":" in host or host.replace(".", "").isdigit()
+        if is_ip_address:
+            # It goes to the socket unseen by any resolver.
             try:
                 allowed = self._allowed(ip_address(host))
             except ValueError:  # 127.1, say
@@ -178,38 +184,41 @@ class Downloads(Fetcher):
         super().__init__(allowed, hosts=hosts, no_others=no_others)
         self._results_dir = results_dir
         self._index = os.path.join(results_dir, ".ckpt", "addresses.jsonl")
-        self._known: dict[str, str] = {}  # address → path, relative to `results_dir`
+        # of the pictures that were fetched by now; paths are relative to `results_dir`
+        self._path_by_address: dict[str, str] = {}
         if os.path.exists(self._index):
             self._read_index()
 
     def _read_index(self) -> None:
         # The file may be a stranger's: a path out of the folder of pictures is passed over.
-        ours = re.compile(rf"{PICTURES}/[^/]+")  # such as pictures/0a1b.jpg
+        path_in_pictures = re.compile(rf"{PICTURES}/[^/]+")  # such as pictures/0a1b.jpg
         for row in read_rows(self._index):
             if row.data is not None:
                 path = str(row.data.get("path"))
-                if ours.fullmatch(path):
-                    self._known[str(row.data.get("url"))] = path
+                if path_in_pictures.fullmatch(path):
+                    self._path_by_address[str(row.data.get("url"))] = path
 
     def fetch(self, addresses: Iterable[str]) -> Mapping[str, str | BrokenRow]:
         """Return each address's path, relative to `results_dir`, or why there is none: the next run
         tries that again.
         """
-        wanted = dict.fromkeys(addresses)
-        new = [url for url in wanted if not self._is_there(url)]
+        distinct_addresses = list(dict.fromkeys(addresses))
+        to_fetch = [url for url in distinct_addresses if not self._has_file_of(url)]
         results: dict[str, str | BrokenRow] = {}
-        if new:
-            results = run_blocking(lambda: self._fetch_all(new))
+        if to_fetch:
+            results = run_blocking(lambda: self._fetch_all(to_fetch))
         self._remember({url: path for url, path in results.items() if isinstance(path, str)})
-        return {url: results.get(url) or self._known[url] for url in wanted}
+        # A picture that can't be fetched may have an old path, whose file is gone: the failure
+        # counts.
+        return {url: results.get(url) or self._path_by_address[url] for url in distinct_addresses}
 
-    def _is_there(self, url: str) -> bool:
-        if url not in self._known:
+    def _has_file_of(self, url: str) -> bool:
+        if url not in self._path_by_address:
             return False
-        return os.path.exists(within(self._results_dir, self._known[url]))
+        return os.path.exists(within(self._results_dir, self._path_by_address[url]))
 
     def _remember(self, fetched: Mapping[str, str]) -> None:
-        self._known |= fetched
+        self._path_by_address |= fetched
         with errors_as(InputError, f"can't write {self._index}"):
             os.makedirs(os.path.dirname(self._index), exist_ok=True)
             with open(open_log(self._index), "a", encoding="utf-8") as file:

@@ -37,7 +37,7 @@ def execute_spec(run: SpecRun, make_run: MakeRun = Run) -> Summary:
             summary = execute(
                 steps, run.options, run.kind.pipeline.name, locked=folder, run=make_run
             )
-            if summary.shown.classes.is_of_classes:
+            if summary.shown.classes.is_of_classes:  # people see them in the order of the spec
                 summary.shown.classes.order = list(names_stated_in({"spec": stated_spec(run.spec)}))
             if summary.done:
                 _write_annotations(run)
@@ -55,6 +55,8 @@ def execute_spec(run: SpecRun, make_run: MakeRun = Run) -> Summary:
 
 
 def _refuse_to_replace_a_models_results(run: SpecRun) -> None:
+    # With `auto` the embedded grounder runs if the environment names no endpoint, as in a new
+    # terminal: nobody asked for its results in place of a model's.
     before = run.before.get("model")
     if run.spec.block.vlm.backend == "auto" and before not in (None, run.serving.model):
         way = "set DF_BASE_URL and DF_MODEL as then, or choose another results_dir"
@@ -64,7 +66,7 @@ def _refuse_to_replace_a_models_results(run: SpecRun) -> None:
 
 
 def _write_annotations(run: SpecRun) -> None:
-    # A step of another library's operator may have none.
+    # A copy of the last step's file; a step of another library's operator may have none.
     target = run.annotations_path
     with errors_as(StorageFailed, f"can't write {target}", again=True):
         paths = [step.storage.output_path for step in run.job.steps]

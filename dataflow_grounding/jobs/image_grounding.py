@@ -70,15 +70,19 @@ class GroundingData(RowsData):
     @field_validator("classes", mode="before")
     @classmethod
     def _can_be_looked_for(cls, value: Any) -> Any:
+        # Returns the classes, read from a file if a text names one, and checked.
         is_in_spec = not isinstance(value, str)  # else it names a file
         try:
             if isinstance(value, str) and value.strip():
                 value = read_class_file(value)
             if value:
-                phrases_with_classes(value)
+                phrases_with_classes(value)  # raises for what can't be looked for
         except SpecError as error:
-            # the number or key of the wrong entry, but a file's entry has no place in the spec
-            inside = error.inside if is_in_spec and isinstance(error, ClassError) else ()
+            # By the number or key of the wrong entry, such as (3,), the message names its line in
+            # the spec. A file's entry has no line there.
+            inside: tuple[Any, ...] = ()
+            if is_in_spec and isinstance(error, ClassError):
+                inside = error.inside
             context = {"why": str(error).removeprefix("classes: "), "inside": inside}
             raise PydanticCustomError("classes", "{why}", context) from None
         return value or []
@@ -95,17 +99,21 @@ class ImageGroundingBlock(PipelineBlock):
 
     @property
     def vlms(self) -> list[VlmBlock]:
+        # The judge is asked where boxes are looked at again: by a check or a verification, after
+        # phrases were made up, and for boxes that something else made.
         data: GroundingData | None = self.data  # none where only the endpoints are looked at
+        has_proposals = data is not None and bool(data.proposals)
         workflow = self.workflow
-        judges = workflow.check or workflow.negatives > 0 or workflow.verify == "reground"
-        judges = judges or (data is not None and bool(data.proposals))
+        verifies = workflow.verify == "reground"
+        judges = workflow.check or verifies or workflow.negatives > 0 or has_proposals
         return vlms_of(self.vlm, judges=judges)
 
 
 def _refuse_with_proposals(workflow: GroundingWorkflow) -> None:
     stated = workflow.model_fields_set
     for key in ("fuse", "samples", "tiles", "zoom", "verify"):
-        if key in stated and getattr(workflow, key) != GroundingWorkflow.model_fields[key].default:
+        default = GroundingWorkflow.model_fields[key].default
+        if key in stated and getattr(workflow, key) != default:
             raise SpecError(
                 f"workflow.{key} is for boxes that the model finds: leave it out with"
                 " data.proposals, which are judged as they are"
@@ -149,8 +157,8 @@ def _steps(
 
 
 def _phrases_of_other_images(data: GroundingData, source: Input) -> list[str]:
-    # There are none if a list of classes is looked for in every image, or if the input has no
-    # captions or can be read only once.
+    # Phrases of the input's captions, for `workflow.negatives`. There are none if a list of classes
+    # is looked for in every image, or if the input has no captions or can be read only once.
     if data.classes or source.bare or is_pipe(source):
         return []
     column = data.columns.get("caption") or source.columns.get("caption", "caption")
@@ -174,6 +182,8 @@ def _proposals_of(spec: Spec, data: GroundingData) -> Input:
 
 
 def _wanted(workflow: GroundingWorkflow, steps: Sequence[Step]) -> list[str]:
+    # The numbers of the wanted steps, as texts. With the step that finds boxes, those that look at
+    # them again are wanted.
     if workflow.fuse:  # one step finds phrases and boxes: there are no others to choose
         return [str(number) for number in range(len(steps))]
     if str(GROUND) not in workflow.steps:

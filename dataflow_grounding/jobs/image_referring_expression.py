@@ -169,10 +169,10 @@ def _no_first_file(number: int, file_before: str, was_made: bool) -> InputError:
 
 
 def _may_seeds_be_read(number: int, file_before: str, annotations: str | None) -> bool:
-    # Whether step `number`, which isn't 0, may read the seeds in place of `file_before`, the file of
-    # the step before it. The caption's step needs images alone: that file has them, if it exists.
-    # Later steps need columns that only the user's own annotations may have: these are read if they
-    # are newer.
+    # Whether step `number`, which isn't 0, may read the seeds in place of `file_before`, the file
+    # of the step before it. The caption's step needs images alone: that file has them, if it
+    # exists. Later steps need columns that only the user's own annotations may have: these are
+    # read if they are newer.
     was_made = os.path.exists(file_before)
     if number == CAPTION:
         return not was_made

@@ -1,6 +1,7 @@
 """The user's rows as records have them: columns renamed, pictures that are no files made files.
 
-The meaning of a column is guessed from its name and from what its values look like.
+A role is what a step reads a column as, such as `image` or `caption`. Which of the user's columns
+has it is guessed from the column's name and from what its values look like.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from dataflow_grounding.images.files import ENDINGS
 from dataflow_grounding.images.picture_folder import picture_name, put_picture
 
 AT_ONCE = 256  # rows whose addresses are fetched together
-MOSTLY = 0.5  # the share of a column's values, more than which have to look right
+MOSTLY = 0.5  # more than this share of a column's values have to look right
 
 Fetch = Callable[[Iterable[str]], Mapping[str, "str | BrokenRow"]]
 """Returns for each address the picture's path, relative to `results_dir`, or what went wrong."""
@@ -32,15 +33,16 @@ def renamed(row: Mapping[str, Any], sources: Mapping[str, str]) -> dict[str, Any
     """
     new_row: dict[str, Any] = {}
     for column, value in row.items():
-        names = [name for name, source in sources.items() if source == column]
-        if not names:
-            name = column
-            if sources.get(column) in row:  # another column gets this one's name
-                while name in row or name in sources or name in new_row:
-                    name = f"original_{name}"
-            names = [name]
-        for name in names:
+        new_names = [name for name, source in sources.items() if source == column]
+        for name in new_names:
             new_row[name] = value
+        if new_names:
+            continue
+        name = column
+        if sources.get(column) in row:  # another column gets this one's name
+            while name in row or name in sources or name in new_row:
+                name = f"original_{name}"
+        new_row[name] = value
     return new_row
 
 
@@ -56,18 +58,20 @@ def record_rows(
     `is_wanted` takes a row's number, from 0. No file is made for a row that isn't wanted: it has
     the name that the file would have, or the address.
     """
-    to_file = partial(put_picture, results_dir=results_dir)
-    numbered = enumerate(rows)
+    make_file = partial(put_picture, results_dir=results_dir)
+    numbered = enumerate(_renamed_row(row, sources) for row in rows)
     while chunk := list(islice(numbered, AT_ONCE if fetch else 1)):
-        chunk = [(place, _renamed_row(row, sources)) for place, row in chunk]
         fetched: Mapping[str, str | BrokenRow] = {}
         if fetch:
-            wanted_rows = [row.data for place, row in chunk if row.data and is_wanted(place)]
-            pictures = [row.get(image_column) for row in wanted_rows]
-            fetched = fetch(dict.fromkeys(str(url) for url in pictures if is_web(url)))
+            addresses = []
+            for place, row in chunk:
+                picture = row.data.get(image_column) if row.data and is_wanted(place) else None
+                if is_web(picture):
+                    addresses.append(str(picture))
+            fetched = fetch(dict.fromkeys(addresses))
         for place, row in chunk:
-            name_file = to_file if is_wanted(place) else picture_name
-            yield _with_file(row, image_column, name_file, fetched)
+            name_of_bytes = make_file if is_wanted(place) else picture_name
+            yield _with_file(row, image_column, name_of_bytes, fetched)
 
 
 def _renamed_row(row: Row, sources: Mapping[str, str]) -> Row:
@@ -79,11 +83,13 @@ def _renamed_row(row: Row, sources: Mapping[str, str]) -> Row:
 def _with_file(
     row: Row,
     image_column: str,
-    name_file: Callable[[bytes], str],
+    name_of_bytes: Callable[[bytes], str],
     fetched: Mapping[str, str | BrokenRow],
 ) -> Row:
-    # The address of a fetched picture stays as `image_url`. The path next to a picture of a Hugging
-    # Face data set stays as `image_file`.
+    # The row with its picture as the path of a file; a broken row where the picture couldn't be
+    # fetched. `name_of_bytes` returns the path for a picture in bytes; `fetched` has by an address
+    # what `Fetch` returns. The address of a fetched picture stays as `image_url`. The path next to
+    # a picture of a Hugging Face data set stays as `image_file`.
     if row.data is None:
         return row
     picture = row.data.get(image_column)
@@ -94,13 +100,14 @@ def _with_file(
         if isinstance(path_or_error, BrokenRow):
             return Row(row.line, data=None, error=path_or_error)
         picture = path_or_error
-    # A picture as Hugging Face's data sets hold it.
+    # A picture as Hugging Face's data sets hold it: {"bytes": b"…", "path": "a.jpg"}, one of which
+    # may be None.
     if isinstance(picture, dict) and picture.keys() <= {"bytes", "path"}:
         if picture.get("path"):
             origin = {"image_file": picture["path"]}
         picture = picture.get("bytes") or picture.get("path")
     if isinstance(picture, bytes):
-        picture = name_file(picture)
+        picture = name_of_bytes(picture)
     data = {**origin, **row.data}  # the user's own columns take precedence
     if image_column in row.data:
         data[image_column] = picture
@@ -115,21 +122,24 @@ def guess_column(
     """
     if role not in LOOKS:
         return None
+    looks_right = LOOKS[role]
     likely = []
-    for name in dict.fromkeys(chain.from_iterable(rows)):
-        values = [row[name] for row in rows if row.get(name) not in (None, "")]
-        looking_right = sum(map(LOOKS[role], values))
-        if name not in taken and looking_right > MOSTLY * len(values):
-            likely.append(name)
+    for column in dict.fromkeys(chain.from_iterable(rows)):
+        values = [row[column] for row in rows if row.get(column) not in (None, "")]
+        count_looking_right = sum(map(looks_right, values))
+        if column not in taken and count_looking_right > MOSTLY * len(values):
+            likely.append(column)
 
-    def rank(name: str) -> tuple[int, int]:
-        lower = name.lower()
-        names = NAMES[role]
-        by_name = names.index(lower) if lower in names else len(names)
+    def rank(column: str) -> tuple[int, int]:
+        # The likeliest name first, then the longest captions.
+        usual_names = NAMES[role]
+        place = len(usual_names)
+        if column.lower() in usual_names:
+            place = usual_names.index(column.lower())
         length = 0
         if role == "caption":
-            length = sum(len(str(row.get(name))) for row in rows)
-        return by_name, -length  # the longest captions first
+            length = sum(len(str(row.get(column))) for row in rows)
+        return place, -length
 
     return min(likely, key=rank, default=None)
 
@@ -154,3 +164,4 @@ LOOKS: dict[str, Callable[[Any], bool]] = {
     "caption": _is_caption,
     "bbox": _is_list_of_boxes,
 }
+"""Role → whether a value looks right for its column."""

@@ -89,11 +89,11 @@ class Job:
         return list(dict.fromkeys(texts))
 
     def unanswerable(self) -> list[str]:
-        """Return which of the tasks that steps state their servings can't answer, a line each."""
+        """Return a line for each task that a step states and its serving can't answer."""
         lines = []
         for step in self.steps:
             serving = step.operator.serving
-            if serving is None or serving.tasks is None:
+            if serving is None or serving.tasks is None:  # asks nothing, or answers anything
                 continue
             for task in getattr(step.operator, "tasks", ()):
                 if task not in serving.tasks:
@@ -108,7 +108,7 @@ class Job:
 
 
 def cannot_answer(step: Step, task: str, model: str) -> str:
-    """Return a line that says so, and what to do."""
+    """Return a line that says that a step asks what its model can't answer, and what to do."""
     return (
         f"{step.label} asks {task}, which {model} can't answer: name another model in vlm.backend"
     )
@@ -130,7 +130,9 @@ class Kind:
 
 
 def put_in_folders(steps: list[Step]) -> list[Step]:
-    """Name the folder of each of a pipeline's steps, which are on a ResultsStorage."""
+    """Name the folder of each of a pipeline's steps, which are on a ResultsStorage. The same steps
+    come back; their storages are changed. Raises SpecError for a name that no folder can have.
+    """
     names = tuple(f"step_{number}_{step.operator.name}" for number, step in enumerate(steps))
     for step in steps:
         _refuse_as_folder(step.operator.name)
@@ -141,13 +143,15 @@ def put_in_folders(steps: list[Step]) -> list[Step]:
 
 
 def _refuse_as_folder(name: str) -> None:
+    # Raises SpecError for an operator's name that can't be part of a folder's name.
     try:
         within(".", f"step_{name}")  # raises for a backslash or a control character
         names_a_folder = "/" not in name
     except InputError:
         names_a_folder = False
     if not names_a_folder:
-        culprit = "slash" if "/" in name or "\\" in name else "control character"
+        has_slash = "/" in name or "\\" in name
+        culprit = "slash" if has_slash else "control character"
         what = f"a name with a {culprit} names no folder: give it another `name`"
         raise SpecError(f"operator {name!r}: {what}")
 
@@ -159,8 +163,10 @@ def _bring_up_to_date(annotations: str) -> None:
 
 
 def wanted_steps(all_steps: list[Step], wanted: Sequence[str]) -> list[Step]:
-    """Return the steps with these numbers."""
-    known = [str(number) for number in range(len(all_steps))]
-    if not wanted or not set(wanted).issubset(known):
-        raise SpecError(f"workflow.steps {wanted}: the steps are {', '.join(known)}")
-    return [step for step, number in zip(all_steps, known, strict=True) if number in wanted]
+    """Return the steps with these numbers, in the pipeline's order. Raises SpecError for a number
+    that no step has, and where none is wanted.
+    """
+    numbers = [str(number) for number in range(len(all_steps))]
+    if not wanted or not set(wanted).issubset(numbers):
+        raise SpecError(f"workflow.steps {wanted}: the steps are {', '.join(numbers)}")
+    return [step for step, number in zip(all_steps, numbers, strict=True) if number in wanted]

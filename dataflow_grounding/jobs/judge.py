@@ -30,22 +30,23 @@ def _judge_block(vlm: VlmBlock, judge: JudgeBlock) -> VlmBlock:
     backend = judge.backend or vlm.backend
     block = vlm if backend == vlm.backend else VlmBlock(backend=backend)
     changes: dict[str, Any] = {"box_format": judge.box_format, "prices": judge.prices}
-    stated = {
-        name: getattr(judge, name)
-        for name in ("base_url", "model_name", "api_key")
-        if getattr(judge, name)
-    }
+    stated: dict[str, Any] = {}
+    for name in ("base_url", "model_name", "api_key"):
+        value = getattr(judge, name)
+        if value:
+            stated[name] = value
+    if backend in ("embedded", "auto") and stated:
+        raise SpecError(f"vlm.judge.{next(iter(stated))}: {backend} has none, leave it out")
     if backend not in _KEYS:  # embedded, auto, or a serving of the user's own
-        if backend in ("embedded", "auto") and stated:
-            raise SpecError(f"vlm.judge.{next(iter(stated))}: {backend} has none, leave it out")
         settings = _without_secrets(block.settings) if judge.base_url else block.settings
         changes["settings"] = {**settings, **stated}
         return block.model_copy(update=changes)
     backend_block = getattr(block, backend)
     backend_changes = _in_backends_names(backend, stated)
     if backend == "openai" and judge.model_name:
-        backend_changes["name"] = ""  # the one there is of the other model
-    if judge.base_url and judge.base_url != getattr(backend_block, "base_url", ""):
+        backend_changes["name"] = ""  # the present one is that of `vlm`'s model
+    asks_another_address = judge.base_url not in ("", getattr(backend_block, "base_url", ""))
+    if asks_another_address:
         backend_changes["api_key"] = judge.api_key
         backend_changes |= _changes_for_another_address(backend, backend_block)
         changes["service_tier"] = None
@@ -54,6 +55,8 @@ def _judge_block(vlm: VlmBlock, judge: JudgeBlock) -> VlmBlock:
 
 
 def _in_backends_names(backend: str, stated: dict[str, Any]) -> dict[str, Any]:
+    # What the judge states by the keys of the backend's block, such as `model` for `model_name`.
+    # Raises SpecError for what that block doesn't have.
     renamed: dict[str, Any] = {}
     for name, own_name in zip(("base_url", "model_name", "api_key"), _KEYS[backend], strict=True):
         if name in stated and not own_name:
@@ -64,6 +67,7 @@ def _in_backends_names(backend: str, stated: dict[str, Any]) -> dict[str, Any]:
 
 
 def _changes_for_another_address(backend: str, backend_block: Any) -> dict[str, Any]:
+    # Of a backend's block: leaves out what gives access to the address of `vlm`.
     if backend == "openai":
         extra_body = _without_secrets(backend_block.extra_body)
         no_access = {"endpoints": [], "azure": AzureBlock(), "extra_headers": {}}
@@ -73,7 +77,11 @@ def _changes_for_another_address(backend: str, backend_block: Any) -> dict[str, 
 
 def _without_secrets(value: Any) -> Any:
     if isinstance(value, dict):
-        return {k: _without_secrets(v) for k, v in value.items() if not names_secret(str(k))}
+        return {
+            key: _without_secrets(inner)
+            for key, inner in value.items()
+            if not names_secret(str(key))
+        }
     if isinstance(value, list):
         return [_without_secrets(item) for item in value]
     return value

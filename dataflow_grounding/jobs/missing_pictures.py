@@ -27,10 +27,12 @@ def advice_on_folder(job: Job, picture_names: Sequence[str]) -> str:
     if not key:
         return ""
     starts = [os.path.dirname(job.input.reads) or ".", "."]
-    folder = folder_with([name for name in picture_names if not is_absolute(name)], starts)
-    return (
-        f"if the pictures are in {folder}, add {shlex.quote(f'{key}={folder}')}" if folder else ""
-    )
+    relative_names = [name for name in picture_names if not is_absolute(name)]
+    folder = folder_with(relative_names, starts)
+    if not folder:
+        return ""
+    setting = shlex.quote(f"{key}={folder}")
+    return f"if the pictures are in {folder}, add {setting}"
 
 
 def missing_names(job: Job) -> list[str]:
@@ -71,6 +73,7 @@ def folder_with(file_names: Sequence[str], starts: Sequence[str]) -> str:
 
 
 def _folders_under(start: str) -> Iterator[str]:
+    # `start`, then the folders in it, then those in them: the nearest first.
     level = [start]
     for _ in range(DEEPEST + 1):
         below = []
@@ -84,6 +87,7 @@ def _folders_under(start: str) -> Iterator[str]:
 
 def _is_open_folder(entry: os.DirEntry[str]) -> bool:
     with suppress(OSError):
+        # Python's environments have many folders, and pictures of their packages.
         is_environment = os.path.exists(os.path.join(entry.path, "pyvenv.cfg"))
         return entry.is_dir() and not entry.name.startswith(".") and not is_environment
     return False

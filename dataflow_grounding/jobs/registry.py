@@ -52,7 +52,9 @@ def load_spec(
     whole: bool = True,
     fixed: Mapping[str, Any] | None = None,
 ) -> Spec:
-    """Load a spec; SpecError with everything that is wrong, one line each."""
+    """Load a spec; the arguments are as of `look_into_spec`. Raises SpecError with everything that
+    is wrong, one line each.
+    """
     spec, problems = look_into_spec(paths, overrides, whole=whole, fixed=fixed)
     if problems or spec is None:
         raise SpecError("\n".join(problems))
@@ -76,14 +78,16 @@ def look_into_spec(
     fixed: Mapping[str, Any] | None = None,
 ) -> tuple[Spec | None, list[str]]:
     """Return a spec and everything wrong with it, one line each, as `read_spec` does. Without
-    `whole`, `data` and `results_dir` needn't be there: only the spec's model will be asked.
+    `whole`, `data` and `results_dir` needn't be there: only the spec's model will be asked. Values
+    of `fixed` count in place of the spec's own.
     """
     from dataflow_grounding.spec.loading import read_spec  # imports OmegaConf
 
     def block_of(autolabel_type: str, folders: Sequence[str]) -> tuple[str, type[PipelineBlock]]:
+        # The key and the model of the pipeline's block.
         kind = kind_named(autolabel_type, folders)
         block: type[PipelineBlock] = kind.block
-        if not whole:
+        if not whole:  # the same model, with a `data` that may be anything
             block = create_model(block.__name__, __base__=block, data=(Any, None))
         return kind.name, block
 

@@ -29,7 +29,9 @@ from dataflow_grounding.spec.user_code import described
 def write_run_json(
     run: SpecRun, started: float, summary: Summary | None = None, stopped: RunStopped | None = None
 ) -> None:
-    """Write `run.json`; where nothing was to do, it keeps what an earlier run did."""
+    """Write `run.json`; where nothing was to do, it keeps what an earlier run did. `summary` is
+    None if the run was stopped before its end; `stopped` is what stopped it.
+    """
     path = os.path.join(run.spec.results_dir, RUN_JSON)
     before: dict[str, Any] = {}
     if summary is not None and summary.already_complete:
@@ -39,7 +41,7 @@ def write_run_json(
     else:  # also after a run that was killed before it wrote this file
         facts = _facts(run, started, summary, stopped)
     text = addressed(json.dumps(masked(facts), indent=1, ensure_ascii=False, default=str))
-    if json.loads(text) != before:
+    if json.loads(text) != before:  # an unchanged file keeps its time
         write_text(path, text + "\n")
 
 
@@ -49,11 +51,13 @@ def _facts(
     folders = run.job.steps[0].storage.image_folders
     image_folders = [absolute(folder) for folder in folders]
     whole_seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(started))
+    milliseconds = int(started * 1000) % 1000
+    # The keys come in the order in which people read them.
     facts: dict[str, Any] = {
         "state": "stopped" if summary is None else "finished",
         "stopped_by": str(stopped) if stopped else None,
         "version": __version__,
-        "started": f"{whole_seconds}.{int(started * 1000) % 1000:03}Z",
+        "started": f"{whole_seconds}.{milliseconds:03}Z",
         "model": run.serving.model,
         "endpoint": run.serving.endpoint,
         "box_format": run.format_asked(),
@@ -61,18 +65,19 @@ def _facts(
     facts["image_folders"] = image_folders
     for model, prices in run.judges_prices.items():  # one at the most
         facts["judge"] = {"model": model, "prices": None if prices is None else vars(prices)}
-    of_operators = {
-        step.label: _facts_of(step.operator)
-        for step in run.job.steps
-        if isinstance(step.operator, Operator)
-    }
-    facts |= _facts_of_input_or_boxes(run, of_operators)
+    facts_by_label = {}  # of the operators of each step, by the step's label
+    for step in run.job.steps:
+        if isinstance(step.operator, Operator):
+            facts_by_label[step.label] = _facts_of(step.operator)
+    facts |= _facts_of_input_or_boxes(run, facts_by_label)
     facts["serving"] = _facts_of(run.serving)
     if summary is not None and summary.handover.takes:
+        # On Ray another process asked, so this one's serving doesn't know what the endpoint takes.
         facts["serving"].setdefault("takes", summary.handover.takes)
-    facts["operators"] = of_operators
+    facts["operators"] = facts_by_label
     if run.options.shard is not None:
         facts["shard"] = _facts_of_shard(run, image_folders, summary)
+    # How many requests each endpoint bore at once, in the end.
     shares = [share_of(endpoint) for endpoint, _ in run.serving.endpoints()]
     facts["sustained_concurrency"] = sum(share.level for share in shares)
     facts["summary"] = stopped.summary if stopped else None
@@ -94,25 +99,32 @@ def _facts_of(part: Operator | Serving) -> dict[str, Any]:
         return {"error": described(error)}
 
 
-def _facts_of_input_or_boxes(run: SpecRun, of_operators: dict[str, Any]) -> dict[str, Any]:
-    # The input's own report if its job has one, else what the operators say of their boxes.
+def _facts_of_input_or_boxes(run: SpecRun, facts_by_label: dict[str, Any]) -> dict[str, Any]:
+    # The input's own report if its job has one, else what the operators say of their boxes: the
+    # first suspicion, None where all boxes are as expected, and the last one's counts of checks.
     if run.job.input.report is not None:
         return {"input": run.job.input.report}
-    suspicions = []
-    box_checks: dict[str, Any] = {}
-    for facts in of_operators.values():
+    suspicions = []  # one for each operator that watches its boxes
+    facts_of_boxes: dict[str, Any] = {"suspect_boxes": None}
+    for facts in facts_by_label.values():
         if "suspect_boxes" in facts:
             suspicions.append(facts["suspect_boxes"])
         if facts.get("box_checks"):
-            box_checks = {"box_checks": facts["box_checks"]}
+            facts_of_boxes["box_checks"] = facts["box_checks"]
     if not suspicions:
         return {}
-    return {"suspect_boxes": next(filter(None, suspicions), None), **box_checks}
+    for suspicion in suspicions:
+        if suspicion:
+            facts_of_boxes["suspect_boxes"] = suspicion
+            break
+    return facts_of_boxes
 
 
 def _facts_of_shard(
     run: SpecRun, image_folders: list[str], summary: Summary | None
 ) -> dict[str, Any]:
+    # What `merge` tells by whether all shards are of one input, with the same code, and whether
+    # their files are as they left them. What only a finished run knows is None for a stopped one.
     shard = run.options.shard
     assert shard is not None
     paths = [step.storage.output_path for step in run.job.steps]
@@ -134,10 +146,11 @@ def stated_spec(spec: Spec) -> dict[str, Any]:
     """Return the spec as `run.json` has it: as the files state it, but for `data.classes`, where
     references are filled in, as exports number by the classes.
     """
-    own = {**spec.as_stated(), "results_dir": spec.results_dir}
+    stated = {**spec.as_stated(), "results_dir": spec.results_dir}
     classes = spec.block.data.model_dump().get("classes")
     if classes:
-        for data in stated_in({"spec": own}, "data"):
+        for data in stated_in({"spec": stated}, "data"):
             if "classes" in data:
                 data["classes"] = classes
-    return {**dict.fromkeys([*SpecHead.model_fields, *PIPELINES]), **own}
+    # Keys that the spec leaves out are null, also those of other pipelines' blocks.
+    return {**dict.fromkeys([*SpecHead.model_fields, *PIPELINES]), **stated}

@@ -47,12 +47,13 @@ async def schema_kept(serving: Serving, image: Image) -> str:
     except RecordError as error:
         return f"{NOT_KNOWN}: {excerpt(str(error), _LONGEST)}"
     except Exception as error:
-        # A serving of the user's own may know certain tasks alone, and raise anything.
+        # A serving of the user's own may answer certain tasks alone, and raise anything.
         return f"{NOT_KNOWN}: {type(error).__name__}: {excerpt(str(error), _LONGEST)}"
     return said
 
 
 def _read(reply: str) -> tuple[str, list[Note]]:
+    # What the reply tells of the schema; there are no notes.
     answer = enclosed(answer_of(reply))
     value = strict_json(answer.text)
     if value is None or answer.before.strip() or answer.after.strip():

@@ -39,8 +39,7 @@ def serving_of(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str] = 
     serving = _backend(vlm, workflow, folders)
     serving.box_formats = tuple(vlm.box_formats)
     if vlm.picture_bytes is not None:
-        limits = replace(serving.image_limits, picture_bytes=vlm.picture_bytes)
-        serving.image_limits = limits
+        serving.image_limits = replace(serving.image_limits, picture_bytes=vlm.picture_bytes)
     return serving
 
 
@@ -78,7 +77,7 @@ def _backend(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> 
         )
     if vlm.backend == "embedded":
         return EmbeddedServing()
-    if vlm.backend == "auto":
+    if vlm.backend == "auto":  # `with_environment` found no endpoint to put in its place
         why = note_on_unused_keys() or "No DF_API_KEY, DF_BASE_URL or DF_MODEL set. "
         return EmbeddedServing(notice=why + NOTICE)
     if vlm.backend == "gemini":
@@ -123,9 +122,9 @@ def _users_own(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -
 
 
 def _settings_that_count(settings: Mapping[str, Any]) -> dict[str, Any]:
-    # A reply depends neither on the address, nor on secrets, a time limit, the requests in flight.
-    # `ours=False`, because a user's class names the settings: secrets within them are told by how
-    # their names sound.
+    # The settings by which stored replies are told apart. A reply depends neither on the address,
+    # nor on secrets, a time limit, the requests in flight. `ours=False`, because a user's class
+    # names the settings: secrets within them are told by how their names sound.
     counting = {}
     for name, value in masked(settings, ours=False).items():
         is_address = isinstance(value, str) and "://" in value
@@ -135,6 +134,7 @@ def _settings_that_count(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _openai(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> Serving:
+    # Both classes take the same settings; Azure is spoken to by OpenAI's client alone.
     block = vlm.openai
     azure = block.azure
     settings = block.model_dump(exclude={"client", "azure", "base_url", "endpoints"})
@@ -144,7 +144,7 @@ def _openai(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> S
     settings["service_tier"] = vlm.service_tier or ""
     settings["key_name_of_api_key"] = "AZURE_OPENAI_API_KEY" if azure.endpoint else "DF_API_KEY"
     if block.client == "sdk":
-        provider = None
+        provider = None  # the user's function that returns a token in place of a key
         if azure.token_provider:
             provider = provider_named(azure.token_provider, [*folders, "."])
         return servings.OpenAISdkServing(
@@ -164,11 +164,12 @@ def _several_endpoints(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence
         raise SpecError("vlm.openai.endpoints excludes base_url and azure: leave one of them out")
     parts = []
     for endpoint in block.endpoints:
-        own = {
+        # Each endpoint is made as if the spec named it alone.
+        changes = {
             "endpoints": [],
             "base_url": endpoint.base_url,
             "api_key": endpoint.api_key or block.api_key,
         }
-        vlm_of_part = vlm.model_copy(update={"openai": block.model_copy(update=own)})
+        vlm_of_part = vlm.model_copy(update={"openai": block.model_copy(update=changes)})
         parts.append(_backend(vlm_of_part, workflow, folders))
     return servings.SeveralEndpoints(parts, [endpoint.weight for endpoint in block.endpoints])

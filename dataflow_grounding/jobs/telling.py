@@ -52,10 +52,10 @@ def _forms_of_asking(
 def _tell_words(operator: Operator, words: Wording, form: AskingForm | None) -> None:
     own = operator.wording or Wording()
     wording = Wording(
-        {**words.prompts, **own.prompts},
-        own.guidance or words.guidance,
-        {**words.definitions, **own.definitions},
-        own.asking or form,
+        prompts={**words.prompts, **own.prompts},
+        guidance=own.guidance or words.guidance,
+        definitions={**words.definitions, **own.definitions},
+        asking=own.asking or form,
     )
     check_can_think(operator.serving, wording.asking)
     if wording:  # it has any words, or a form
@@ -63,11 +63,16 @@ def _tell_words(operator: Operator, words: Wording, form: AskingForm | None) -> 
 
 
 def _tell_of_checks(operator: Operator, vlm: VlmBlock) -> None:
+    # What the spec doesn't state stays as the pipeline has set it.
     if isinstance(operator, BoxChecker) and vlm.check_every is None:
+        # A judge's `check_every` says how often it gets a false box, so the spec's number, of
+        # probes, isn't for it. But where the spec wants no checks, it makes none either.
         operator.check_every = None
     if isinstance(operator, BoxWatching):
-        stated = vlm.model_fields_set
-        operator.watch = BoxWatch(
-            vlm.on_suspect_boxes if "on_suspect_boxes" in stated else operator.watch.on_suspect,
-            vlm.check_every if "check_every" in stated else operator.watch.every,
-        )
+        on_suspect = operator.watch.on_suspect
+        every = operator.watch.every
+        if "on_suspect_boxes" in vlm.model_fields_set:
+            on_suspect = vlm.on_suspect_boxes
+        if "check_every" in vlm.model_fields_set:
+            every = vlm.check_every
+        operator.watch = BoxWatch(on_suspect, every)

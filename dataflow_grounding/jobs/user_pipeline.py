@@ -45,6 +45,8 @@ def job_of_pipeline(
     numbers = [
         step.storage.operator_step for step in steps if isinstance(step.storage, ResultsStorage)
     ]
+    # Each step has the next number, unless forward() calls operators on one step() or on another
+    # storage.
     if not steps or numbers != list(range(len(steps))):
         raise SpecError(
             f"{key}: forward() should run each operator on a step() of its own of the storage that"
@@ -68,14 +70,15 @@ def _check_settings(pipeline: type[Pipeline], settings: dict[str, Any], key: str
         )
     signature = inspect.signature(pipeline.__init__)
     names: list[str] = []
-    takes_any = False
-    for parameter in list(signature.parameters.values())[3:]:  # after self, storage, serving
+    takes_any = False  # by **settings, say
+    parameters = list(signature.parameters.values())
+    for parameter in parameters[3:]:  # after self, storage, serving
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             names.append(parameter.name)
         elif parameter.kind is parameter.VAR_KEYWORD:
             takes_any = True
     try:
-        signature.bind(None, None, None, **settings)
+        signature.bind(None, None, None, **settings)  # Nones for self, storage and serving
     except TypeError as error:
         unknown = [name for name in settings if name not in names]
         if unknown and not takes_any:
