@@ -87,8 +87,11 @@ def may_be_in_env_file(name: str) -> bool:
 
 def names_address(address: str) -> tuple[str, str] | None:
     """Return the first variable set by a `.env` file that names an address, and that file; None if
-    there is none. A value names `https://eu.host.org:8000/v1` if it holds `eu.host.org:8000`, is
-    whole parts of the host between dots (`host.org`, `eu`), or is the port.
+    there is none.
+
+    A spec may make an address of variables: `http://${oc.env:DF_PART}.host.org:8000/v1`. So a value
+    names `http://eu.host.org:8000/v1` if it holds `eu.host.org:8000`, if it is whole parts of the
+    host between dots (`host.org`, `eu`), and if it is the port.
     """
     parts = urlsplit(address)
     host_and_port = parts.netloc
@@ -101,10 +104,11 @@ def names_address(address: str) -> tuple[str, str] | None:
         if not file or not value:
             continue
         if value.isdecimal():
-            names_part = host_and_port.endswith(f":{value}")
+            is_part = host_and_port.endswith(f":{value}")
         else:
-            names_part = f".{value.strip('.').lower()}." in dotted_host
-        if host_and_port in value or names_part:
+            # With dots around both, only whole parts are found: `ost.org` isn't in `.host.org.`.
+            is_part = f".{value.strip('.').lower()}." in dotted_host
+        if host_and_port in value or is_part:
             return name, file
     return None
 
@@ -119,9 +123,12 @@ def refuse_key_from_another_place(
     if variable_and_file is None:
         return
     variable, file = variable_and_file
+    # The file may have its own key sent to its address.
     file_values = [os.environ[name] for name in _set_by if _file_of(name) == file]
     texts = [text for text in (key, *headers.values()) if text and text not in file_values]
-    secret = _key_of_variable_in(texts) or _secret_of_spec(key, headers, texts, file_values)
+    secret = _key_of_variable_in(texts)
+    if not secret:
+        secret = _secret_of_spec(key, headers, texts, file_values)
     if secret:
         raise SpecError(
             f"{variable} is set by {file}, and {secret} is not: a key goes to no address that"
@@ -131,10 +138,10 @@ def refuse_key_from_another_place(
 
 
 def _key_of_variable_in(texts: list[str]) -> str:
-    # Names a key of the environment that is in the texts, in words; "" without one. A whole text
-    # may be the value of any variable: one named as a secret, or one with a long value. Within a
-    # text, as in `Bearer KEY`, only long values of variables named as secrets count: it may hold
-    # the value of another variable by accident.
+    # Names the first key of the environment that is in the texts, such as "the key MY_API_KEY"; ""
+    # without one. A whole text may be the value of any variable that is named as a secret or has a
+    # long value. Within a text, as in `Bearer KEY`, only long values of variables named as secrets
+    # count: it may hold the value of another variable by accident.
     for name, content in os.environ.items():
         value = content.strip()
         is_secret = is_secret_variable(name)
@@ -151,19 +158,22 @@ def _key_of_variable_in(texts: list[str]) -> str:
 def _secret_of_spec(
     key: str | None, headers: Mapping[str, str], texts: list[str], file_values: list[str]
 ) -> str:
-    # Names a secret that the spec states itself, in words; "" without one. `file_values` are those
-    # that the `.env` file set.
+    # Names a secret that the spec states itself, in words; "" without one. `texts` are the key and
+    # the headers' values, without `file_values`: those that the `.env` file set. A key that may be
+    # a word is none: some endpoints without keys want any text (`EMPTY`).
     if key and key in texts and is_no_word(key):
         return "the key"
     for name, text in headers.items():
+        # `Bearer KEY` with the file's own key
         has_file_value = any(len(value) >= _SHORTEST and value in text for value in file_values)
-        if not has_file_value and any(map(is_no_word, secrets_of({name: text}))):
+        has_secret = any(map(is_no_word, secrets_of({name: text})))
+        if has_secret and not has_file_value:
             return f"what the header {name} holds"
     return ""
 
 
 def _file_of(name: str) -> str:
-    # another value may have been set since
+    # The `.env` file that set a variable; "" without one, or if it has another value by now.
     setting = _set_by.get(name)
     if setting is None or os.environ.get(name) != setting.value:
         return ""
@@ -199,6 +209,7 @@ def _settings(path: str) -> dict[str, _Setting]:
 
 
 def _text_of(path: str) -> str:
+    # Bytes that aren't UTF-8, and zeros, are refused: the text is in another encoding then.
     with errors_as(SpecError, f"can't read {path}"), open(path, "rb") as file:
         data = file.read()
     bad_byte = data.find(b"\0")  # -1 without one

@@ -81,6 +81,7 @@ def remove_leftover(path: str) -> None:
             # The file is of a run that was killed, or of one at work: the latter holds the lock.
             with open(path, encoding="utf-8") as leftover:
                 _lock(leftover, path)
+                # Another process may have put its own file there before we had the lock.
                 if not is_at(leftover, path):
                     raise _being_written(path)
                 os.unlink(path)

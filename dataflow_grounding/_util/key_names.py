@@ -59,7 +59,8 @@ def text_with_names(text: str, keys: Mapping[str, str]) -> str:
     """
     for name, key in keys.items():
         is_within = len(key) >= _SHORTEST_WITHIN and key in text
-        if is_within or (len(key) >= _SHORTEST_KEY and key == text):
+        is_whole_text = len(key) >= _SHORTEST_KEY and key == text
+        if is_within or is_whole_text:
             text = text.replace(key, f"\0{name}\0")
     if blotted(text) != text:
         where = "set it in a variable such as DF_API_KEY, here and there"

@@ -11,7 +11,7 @@ ALL_BITS = 2**64 - 1
 
 class NumberTable:
     """A hash table in flat arrays: a key is at the slot of its low bits, or at the next free one.
-    Keys are taken modulo 2**64; 0 marks a free slot, and counts as 1.
+    Keys are taken modulo 2**64. The key 0 marks a free slot; who gives 0 as a key means 1.
     """
 
     def __init__(self) -> None:
@@ -19,12 +19,12 @@ class NumberTable:
         self._resize(1024)
 
     def get(self, key: int) -> int | None:
-        slot = self._slot(key & ALL_BITS or 1)
+        slot = self._slot((key & ALL_BITS) or 1)
         return self._values[slot] if self._keys[slot] else None
 
     def set(self, key: int, value: int) -> None:
         """Give `key` the number `value` (0 to 2**64 - 1)."""
-        key = key & ALL_BITS or 1  # 0 marks a free slot
+        key = (key & ALL_BITS) or 1  # 0 marks a free slot
         slot = self._slot(key)
         if not self._keys[slot]:
             self.count += 1
@@ -58,6 +58,6 @@ class NumberTable:
         return slot
 
     def _resize(self, size: int) -> None:
-        self._mask = size - 1
+        self._mask = size - 1  # `size` is a power of 2, so `key & mask` is a slot
         self._keys = array("Q", bytes(8 * size))
         self._values = array("Q", bytes(8 * size))

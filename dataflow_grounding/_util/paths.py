@@ -56,6 +56,7 @@ def joined(folder: str, path: str) -> str:
     if not is_remote(folder) or is_absolute(path):
         return os.path.join(plain_path(folder), plain_path(path))
     bucket_end = cast("re.Match[str]", _BUCKET_OR_REPOSITORY.match(folder)).end()
+    # From a root, `..` leads no further up: `/a/../../b` becomes `/b`.
     within = posixpath.normpath(f"/{folder[bucket_end:]}/{path}").lstrip("/")
     return f"{folder[:bucket_end]}/{within}"
 
@@ -77,13 +78,15 @@ def path_within(path: str, root: str | None) -> str:
     # Nearly all paths and roots are plain, and need no relpath, which takes as long as a picture's
     # header does.
     if _is_plain(root) and _is_plain(path) and path != root:
-        below = path.removeprefix(f"{root}{os.sep}")
-        return "" if below == path else below
+        beginning = f"{root}{os.sep}"
+        return path.removeprefix(beginning) if path.startswith(beginning) else ""
     inside = os.path.relpath(plain_path(path), absolute(root))
-    return "" if inside.split(os.sep)[0] == os.pardir else inside
+    is_outside = inside.split(os.sep)[0] == os.pardir  # `../b.jpg`
+    return "" if is_outside else inside
 
 
 def _is_plain(path: str) -> bool:
+    # Whether a path is absolute, and has no `..`, `.` or double slash: `/data/a.jpg`.
     starts_once = path.startswith(os.sep) and not path.startswith(os.sep * 2)
     return starts_once and path != os.sep and os.path.normpath(path) == path
 
@@ -108,7 +111,8 @@ def state_of(path: str) -> list[int] | None:
     """
     with suppress(OSError, InputError):
         if is_remote(path):
-            return [*look(path)[:2]]
+            state = look(path)
+            return [state.size, state.changed]
         status = os.stat(plain_path(path))
         if stat.S_ISREG(status.st_mode):
             return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
@@ -120,6 +124,7 @@ def kind_of(path: str) -> str:
     absent: tuple[type[Exception], ...] = (FileNotFoundError,)
     if not is_remote(path):
         absent = (OSError, ValueError)  # the latter for a name that no file can have, with a null
+    # Errors that are not suppressed become an InputError.
     with errors_as(InputError, f"can't read {path}"), suppress(*absent):
         return look(path).kind
     return ""
@@ -167,6 +172,7 @@ def read_input(
     # A picture is read for each request: this takes half as long as a buffered file.
     descriptor = os.open(path, os.O_RDONLY | _PLAIN_OPEN)
     try:
+        # One byte more than there should be: it comes if the file has grown.
         data = os.read(descriptor, state.size + 1)
         # A network's disk may give a part only, and a file that grows meanwhile more.
         while len(data) != state.size and len(data) <= most:

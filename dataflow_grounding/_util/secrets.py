@@ -47,7 +47,9 @@ _PARAMETER = re.compile(r"""(?<=[?&])([\w.~%-]+)=([^&\s"'\\#<>()]*[^&\s"'\\#<>()
 _REFERENCE = re.compile(r"(?:\w+ )?\$\{oc\.env:\w+\}")
 
 _forms: dict[str, tuple[str, ...]] = {}
-"""Secrets as JSON, Python and addresses write them, the longest first, under `odd` or `word`."""
+"""Secrets as JSON, Python and addresses write them, the longest first: under `word` those that may
+be words of a caption, under `odd` all others.
+"""
 _learning = threading.Lock()  # held while `_forms` is changed
 
 
@@ -66,14 +68,11 @@ def _learn_forms(secret: str) -> None:
     shape = "odd" if is_no_word(secret) else "word"  # the keys of `_forms`
     if secret in _forms.get(shape, ()):
         return  # the token that goes with each request is learnt again with each
-    in_json = json.dumps(secret)[1:-1]
-    forms = {
-        secret,
-        in_json,
-        in_json.replace("/", "\\/"),
-        repr(secret)[1:-1],
-        quote(secret, safe=""),
-    }
+    in_json = json.dumps(secret)[1:-1]  # without the quotes around it
+    in_json_with_slashes_escaped = in_json.replace("/", "\\/")
+    in_python = repr(secret)[1:-1]
+    in_address = quote(secret, safe="")
+    forms = {secret, in_json, in_json_with_slashes_escaped, in_python, in_address}
     with _learning:  # without the lock, what another thread learns meanwhile would be lost
         known = _forms.get(shape, ())
         _forms[shape] = tuple(sorted({*known, *forms}, key=len, reverse=True))
@@ -84,10 +83,11 @@ def learn_headers(headers: Mapping[str, object]) -> None:
 
 
 def secrets_of(headers: Mapping[str, object]) -> Iterator[str]:
-    """Yield the secrets in headers, some perhaps twice. A value is looked at as a whole and in
-    pieces: `Basic user=abc` has `Basic`, `user` and `abc`. In a header whose name says that it
-    holds a secret, the last piece is one, and so are all pieces that can't be words. In other
-    headers, secrets are long pieces that are no word and no address.
+    """Yield the secrets in headers, some perhaps twice.
+
+    A value is looked at as a whole and in pieces: `Basic user=abc` has `Basic`, `user` and `abc`.
+    In a header whose name says that it holds a secret, the last piece is one, and so are all pieces
+    that can't be words. In other headers, secrets are long pieces that are no word and no address.
     """
     for name, value in headers.items():
         if not isinstance(value, str):
@@ -129,8 +129,9 @@ def learn_address(url: str) -> str:
         if _is_secret_parameter(name):
             learn(value, unquote(value))
     after_scheme = url.partition("://")[2]
-    host = re.split("[/?#]", after_scheme, maxsplit=1)[0]
-    learn(*_keys_in(after_scheme.removeprefix(host)))
+    host = re.split("[/?#]", after_scheme, maxsplit=1)[0]  # with a name and password before `@`
+    path_and_query = after_scheme.removeprefix(host)
+    learn(*_keys_in(path_and_query))
     _learn_user(host)
     return blotted_message(url)
 
@@ -145,12 +146,15 @@ def learn_proxies() -> None:
 
 
 def _learn_user(host: str) -> None:
+    # `host` is `user:password@host`, of which nothing is secret without an `@`. The last text that
+    # is learnt is what a header `Authorization: Basic …` has of it.
     credentials, at, _ = host.rpartition("@")
     if not at:
         return
     user, _, password = map(unquote, credentials.partition(":"))
+    secret = password or user  # a token may be all that is before the `@`
     in_header = base64.b64encode(f"{user}:{password}".encode()).decode()
-    learn(password or user, credentials, in_header)
+    learn(secret, credentials, in_header)
 
 
 def _keys_in(text: str) -> list[str]:
@@ -176,20 +180,26 @@ def _is_secret_parameter(name: str) -> bool:
 
 def is_no_word(value: str) -> bool:
     """Return whether a secret is so odd or long that it can't be a word of a caption or a path."""
-    if _KEY_SHAPE.fullmatch(value) or (len(value) >= _SHORTEST_LONG and " " not in value):
+    has_key_shape = _KEY_SHAPE.fullmatch(value) is not None
+    is_long = len(value) >= _SHORTEST_LONG and " " not in value
+    if has_key_shape or is_long:
         return True
     if not re.search("[A-Za-z]", value):
         return len(value) >= _SHORTEST_DIGITS
     if len(value) < _SHORTEST_MIXED:
         return False
-    is_camel_case = len(re.findall("[a-z][A-Z]", value)) > 1
-    return is_camel_case or re.search(r"[^A-Za-z\s./:,'_-]", value) is not None
+    # One change of case is in words, too: `iPhone`, `YouTube`.
+    has_mixed_case = len(re.findall("[a-z][A-Z]", value)) > 1
+    has_digit_or_sign = re.search(r"[^A-Za-z\s./:,'_-]", value) is not None
+    return has_mixed_case or has_digit_or_sign
 
 
 def _without_known(shape: str, text: str) -> str:
+    # Returns the text without the known secrets of a shape, a key of `_forms`.
     forms = _forms.get(shape, ())
     for form in forms:
         text = text.replace(form, BLOT)
+    # A page writes some characters of a secret as `&amp;` or `&#47;`.
     if "&" in text and ";" in text:
         from html import unescape  # few texts are of pages
 
@@ -243,9 +253,11 @@ def masked(value: Any, secret: bool = False, ours: bool = True) -> Any:
         return inside
     if isinstance(value, (list, tuple)):
         return [masked(item, secret, ours) for item in value]
+    if isinstance(value, str) and not secret:
+        return blotted_message(value)
     if isinstance(value, str):
-        if not secret:
-            return blotted_message(value)
-        return value if not value or _REFERENCE.fullmatch(value) else BLOT
+        shows_nothing = not value or _REFERENCE.fullmatch(value)
+        return value if shows_nothing else BLOT
+    # A password may be a number; true, false and null are none.
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return BLOT if secret and is_number else value

@@ -21,7 +21,7 @@ def setting(key: str, value: str | None = None) -> str:
     """
     if speaks_of_specs.get():
         return key if value is None else f"{key}: {value}"
-    *_, block, name = key.split(".")
+    *_, block, name = key.split(".")  # `vlm.openai.base_url`: `openai` and `base_url`
     name = _ARGUMENTS.get(f"{block}.{name}", name)
     if value is None:
         return name

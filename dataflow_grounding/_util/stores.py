@@ -76,30 +76,33 @@ def _opened(address: str, scheme: str) -> tuple[Any, str]:
     from fsspec.config import conf
     from fsspec.registry import get_filesystem_class, register_implementation
 
-    of_another_package = targets_of("stores").get(scheme)
-    if of_another_package:
-        register_implementation(scheme, of_another_package.replace(":", "."), clobber=True)
+    class_of_another_package = targets_of("stores").get(scheme)  # `module:Class`
+    if class_of_another_package:
+        register_implementation(scheme, class_of_another_package.replace(":", "."), clobber=True)
+    # fsspec gives its settings to each file system of a scheme that is made.
     s3_settings = conf.setdefault("s3", {}).setdefault("config_kwargs", {})
     s3_settings.setdefault("max_pool_connections", THREADS)  # by default 10, for more threads
-    file_system = get_filesystem_class(scheme)
+    system_class = get_filesystem_class(scheme)
     if scheme == "hf":
-        system = _hub_file_system(file_system, time.monotonic() // 60)
+        minute = time.monotonic() // 60
+        system = _hub_file_system(system_class, minute)
         # The Hub lists models without the prefix that addresses may have.
         as_listed = re.sub("^hf://models/", "hf://", address)
-        return system, file_system._strip_protocol(as_listed)
-    options = dict(file_system._get_kwargs_from_urls(address))
-    options["use_listings_cache"] = False
-    options["skip_instance_cache"] = False
-    return file_system(**options), file_system._strip_protocol(address)
+        return system, system_class._strip_protocol(as_listed)
+    options = dict(system_class._get_kwargs_from_urls(address))
+    options["use_listings_cache"] = False  # a file may have changed since it was listed
+    options["skip_instance_cache"] = False  # equal options give the same object and connections
+    return system_class(**options), system_class._strip_protocol(address)
 
 
 @lru_cache(maxsize=1)
-def _hub_file_system(file_system: Callable[..., Any], minute: float) -> Any:
+def _hub_file_system(system_class: Callable[..., Any], minute: float) -> Any:
     # For the facts of one file, the Hub's file system lists the file's folder and keeps the
-    # listing. Each minute there is a new object, without listings, so that they don't grow old.
+    # listing. Each `minute`, which only `lru_cache` reads, there is a new object without listings,
+    # so that they don't grow old.
     learn(os.environ.get("HF_TOKEN"))
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # else it prints each retry
-    system = file_system(skip_instance_cache=True)
+    system = system_class(skip_instance_cache=True)
     system.info = _InfoFromOneListing(system).info
     return system
 
@@ -226,6 +229,7 @@ def names_in(folder: str, pattern: str = "") -> list[str]:
 
 
 def _listed_again(system: Any, method: Callable[[str], list[str]], path: str) -> list[str]:
+    # Files may have come since the library listed the folder.
     system.invalidate_cache()
     return method(path)
 
@@ -245,7 +249,7 @@ def open_file(path: str) -> IO[bytes]:
 def _fetch_patiently(
     file: Any, path: str, fetch: Callable[[int, int], bytes], begin: int, end: int
 ) -> bytes:
-    size = min(end, file.size) - begin
+    size = min(end, file.size) - begin  # the library asks for blocks beyond the file's end, too
     return patiently(path, lambda: _checked_length(fetch(begin, end), size))
 
 

@@ -23,8 +23,8 @@ from dataflow_grounding._util.secrets import blotted, blotted_message
 _CONTROL_CHARACTERS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
-_PIECE = 1000  # elements of a list that are written as JSON together
-_shown_as: dict[str, str] = {}  # of folders, what they are shown as
+_MOST_ITEMS_TOGETHER = 1000  # of a long list: so many are encoded as JSON at once
+_shown_as: dict[str, str] = {}  # the address that is shown, by folder
 _answers: TextIO | None = None  # the real standard output, while `only_answers` holds
 
 
@@ -39,10 +39,6 @@ def only_answers() -> Iterator[None]:
     finally:
         sys.stdout = _answers
         _answers = None
-
-
-_LIST_OF_NUMBERS = re.compile(r"\[\n *(-?\d[\d.e+-]*(?:,\n *-?\d[\d.e+-]*)*)\n *\]")
-"""A list of numbers in JSON, each on a line of its own. No text of JSON holds such a list."""
 
 
 def shown(text: str, lines: bool = True) -> str:
@@ -62,7 +58,11 @@ def show_as(folder: str, address: str) -> None:
 
     What is in its `.ckpt` isn't: that is of this machine.
     """
-    for text in (folder, json.dumps(folder)[1:-1], json.dumps(folder, ensure_ascii=False)[1:-1]):
+    # Messages have the folder as it is; in JSON its quotes and backslashes are escaped, and, where
+    # only ASCII is written, other letters, too.
+    in_json = json.dumps(folder, ensure_ascii=False)[1:-1]
+    in_ascii_json = json.dumps(folder)[1:-1]
+    for text in (folder, in_ascii_json, in_json):
         _shown_as[text] = address
 
 
@@ -70,8 +70,10 @@ def addressed(text: str) -> str:
     """Return a text in which folders that `show_as` was told of are their addresses."""
     for folder, address in _shown_as.items():
         if folder in text:
-            is_folder = rf"{re.escape(folder)}(?!(?:/shards/[^/]+)?/\.ckpt)"
-            text = address.join(re.split(is_folder, text))
+            # Not before `/.ckpt` or `/shards/1-of-2/.ckpt`, which stay what they are.
+            folder_to_replace = rf"{re.escape(folder)}(?!(?:/shards/[^/]+)?/\.ckpt)"
+            # An address is put in as it is: `re.sub` would interpret its backslashes.
+            text = address.join(re.split(folder_to_replace, text))
     return text
 
 
@@ -85,13 +87,23 @@ def say(text: str, *, err: bool = True) -> None:
     _print(shown(text), err)
 
 
+# A list of numbers in JSON that was written with an indent, each number on a line of its own. It
+# can't be within a text, as line breaks are escaped there.
+_LIST_OF_NUMBERS = re.compile(r"\[\n *(-?\d[\d.e+-]*(?:,\n *-?\d[\d.e+-]*)*)\n *\]")
+
+
 def say_json(value: Any, indent: int | None = None) -> None:
     """Print a JSON value for programs on standard output; dataclasses are objects of their fields.
-    Only secrets that can't be words are blotted out of its data.
+
+    Secrets are blotted out of it, but for those that may be words of a caption (`is_no_word` in
+    `secrets.py`). With an indent, a list of numbers still takes only one line.
     """
-    only_ascii = not str((_answers or sys.stdout).encoding).lower().startswith("utf")
+    standard_output = _answers or sys.stdout
+    # In another encoding, such as Latin-1, not all characters can be written.
+    only_ascii = not str(standard_output.encoding).lower().startswith("utf")
     encoder = json.JSONEncoder(ensure_ascii=only_ascii, indent=indent, default=asdict)
     if indent is None:
+        # The text is printed piece by piece, as it may be too long for memory.
         for text in _json_pieces(value, encoder):
             _print(_harmless_json(text), newline=False)
         _print("")
@@ -107,7 +119,7 @@ def _harmless_json(text: str) -> str:
 
 
 def _json_pieces(value: Any, encoder: json.JSONEncoder) -> Iterator[str]:
-    # The text of a value comes in pieces, as it may be too long for memory. No string is cut: a
+    # Only long lists are cut, and dicts that hold some, at any depth of dicts. No string is cut: a
     # secret in it couldn't be recognised.
     if isinstance(value, dict) and _is_long(value):
         before = "{"
@@ -116,11 +128,11 @@ def _json_pieces(value: Any, encoder: json.JSONEncoder) -> Iterator[str]:
             yield from _json_pieces(item, encoder)
             before = ", "
         yield "}"
-    elif isinstance(value, list) and len(value) > _PIECE:
+    elif isinstance(value, list) and len(value) > _MOST_ITEMS_TOGETHER:
         before = "["
-        for start in range(0, len(value), _PIECE):
-            items = encoder.encode(value[start : start + _PIECE])
-            yield before + items[1:-1]
+        for start in range(0, len(value), _MOST_ITEMS_TOGETHER):
+            items = encoder.encode(value[start : start + _MOST_ITEMS_TOGETHER])
+            yield before + items[1:-1]  # without the brackets of this part
             before = ", "
         yield "]"
     else:
@@ -130,7 +142,7 @@ def _json_pieces(value: Any, encoder: json.JSONEncoder) -> Iterator[str]:
 def _is_long(value: Any) -> bool:
     if isinstance(value, dict):
         return any(map(_is_long, value.values()))
-    return isinstance(value, list) and len(value) > _PIECE
+    return isinstance(value, list) and len(value) > _MOST_ITEMS_TOGETHER
 
 
 def counted(number: int, thing: str) -> str:
@@ -171,20 +183,23 @@ _PARTICULARS = re.compile(r"'[^']*'|\"[^\"]*\"|\d+")
 
 
 def grouped(messages: Sequence[str], most: int = 3) -> list[str]:
-    """Return messages, at most `most` of those that differ only in quoted text and numbers."""
+    """Return messages, at most `most` of those that differ only in quoted text and numbers.
+
+    The last of these says how many more there are.
+    """
     counts: Counter[str] = Counter()
-    kept: list[str] = []
-    last_of: dict[str, int] = {}  # the place in `kept` of the last message of a kind
+    returned: list[str] = []
+    index_of_last: dict[str, int] = {}  # by kind, of its last message in `returned`
     for message in messages:
         kind = _PARTICULARS.sub("", message)
         counts[kind] += 1
         if counts[kind] <= most:
-            last_of[kind] = len(kept)
-            kept.append(message)
-    for kind, place in last_of.items():
+            index_of_last[kind] = len(returned)
+            returned.append(message)
+    for kind, index in index_of_last.items():
         if counts[kind] > most:
-            kept[place] += f" … and {counts[kind] - most:,} more like it"
-    return kept
+            returned[index] += f" … and {counts[kind] - most:,} more like it"
+    return returned
 
 
 LINE_EVERY = 10.0  # seconds between two lines that say how far work is
@@ -209,16 +224,18 @@ class LiveLine:
         _live[:] = [self]
         columns = USUAL_COLUMNS
         with suppress(OSError):
+            # Some terminals tell 0.
             columns = os.get_terminal_size(sys.stderr.fileno()).columns or columns
         text = f"{shown(title, lines=False)} {parts[0]}"
-        width_of_needed = sum(len(part) + 2 for part in parts[1:needed])
+        rest_of_needed = "".join(f", {part}" for part in parts[1:needed])
         # The last column stays free: some terminals wrap there.
-        if _columns_of(text) + width_of_needed >= columns:
+        if _columns_of(text) + len(rest_of_needed) >= columns:
             text = parts[0][: columns - 1]  # without the title
         for part in parts[1:]:
-            if _columns_of(text) + len(part) + 2 >= columns:
+            with_part = f"{text}, {part}"
+            if _columns_of(with_part) >= columns:
                 break
-            text += f", {part}"
+            text = with_part
         self.write(text)
 
     def end(self) -> None:
@@ -273,6 +290,7 @@ class _Teller:
 
 
 def _columns_of(text: str) -> int:
+    # Of a terminal: Chinese characters take two, a combining accent takes none.
     if text.isascii():
         return len(text)
     columns = 0
@@ -287,7 +305,8 @@ def _columns_of(text: str) -> int:
 def _print(text: str, err: bool = False, newline: bool = True) -> None:
     import click
 
-    for line in _live:  # it makes room, and is written again after the text
+    # A live line makes room; it comes back when its progress is shown the next time.
+    for line in _live:
         line.write("")
     # While `only_answers` holds, sys.stdout is another stream than the real one.
     click.echo(text, None if err else _answers, newline, err)  # noqa: TID251

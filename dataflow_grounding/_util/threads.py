@@ -85,6 +85,7 @@ def side_by_side(
     """
     remaining = iter(items)
     with ExitStack() as stack:
+        # How a batch is done that waits for no store: by `map`, or a pool's method of that name.
         work_here: Callable[..., Iterable[T]] = map
         if cores:
             from multiprocessing.pool import ThreadPool
@@ -115,6 +116,7 @@ class Turn:
         """
         failures_before = self._failures
         with self._lock:
+            # The thread that had the turn before failed while this one waited for it.
             if self._failures != failures_before and self._error is not None:
                 raise copy.copy(self._error) from None
             try:

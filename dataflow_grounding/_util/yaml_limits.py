@@ -1,5 +1,7 @@
 """YAML of others, of which a few hundred bytes may stand for more values than memory holds."""
 
+from dataclasses import dataclass
+
 import yaml
 
 DEEPEST = 50
@@ -9,26 +11,33 @@ MOST_VALUES = 1_000_000
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # that of libyaml, where it is there
 
 
+@dataclass
+class _OpenCollection:
+    """A list or mapping that has begun and not ended, with how many values it has so far."""
+
+    anchor: str | None  # `a` of `&a [1, 2]`, for which an alias `*a` stands
+    count: int
+
+
 def check_values(text: str) -> None:
     """Raise ValueError, one line, for YAML of too many or too deep values; none of it is made."""
-    counts = [0]  # of the values in each list or mapping around
-    anchors: list[str | None] = [None]  # of the same lists and mappings
-    count_of_anchor: dict[str, int] = {}  # of the values that each alias of an anchor stands for
+    # The text as a whole, then the lists and mappings around the event, from the outermost in.
+    around = [_OpenCollection(None, 0)]
+    count_by_anchor: dict[str, int] = {}  # how many values each alias of an anchor stands for
     for event in yaml.parse(text, Loader=_LOADER):
         if isinstance(event, yaml.CollectionStartEvent):
-            counts.append(1)
-            anchors.append(event.anchor)
+            around.append(_OpenCollection(event.anchor, 1))  # the collection counts itself
         elif isinstance(event, yaml.CollectionEndEvent):
-            count = counts.pop()
-            anchor = anchors.pop()
-            if anchor is not None:
-                count_of_anchor[anchor] = count
-            counts[-1] += count
+            ended = around.pop()
+            if ended.anchor is not None:
+                count_by_anchor[ended.anchor] = ended.count
+            around[-1].count += ended.count
         elif isinstance(event, yaml.AliasEvent):
-            counts[-1] += count_of_anchor.get(event.anchor or "", 1)
+            # An anchor on a single value isn't noted: its alias stands for that one.
+            around[-1].count += count_by_anchor.get(event.anchor or "", 1)
         elif isinstance(event, yaml.ScalarEvent):
-            counts[-1] += 1
-        if len(counts) > DEEPEST:
+            around[-1].count += 1
+        if len(around) > DEEPEST:
             raise ValueError(f"more than {DEEPEST} lists and mappings inside each other")
-        if counts[-1] > MOST_VALUES:
+        if around[-1].count > MOST_VALUES:
             raise ValueError(f"its aliases stand for more than {MOST_VALUES:,} values")
