@@ -249,7 +249,7 @@ def open_file(path: str) -> IO[bytes]:
 def _fetch_patiently(
     file: Any, path: str, fetch: Callable[[int, int], bytes], begin: int, end: int
 ) -> bytes:
-    size = min(end, file.size) - begin  # the library asks for blocks beyond the file's end, too
+    size = min(end, file.size) - begin  # `end` may be beyond the end of the file
     return patiently(path, lambda: _checked_length(fetch(begin, end), size))
 
 

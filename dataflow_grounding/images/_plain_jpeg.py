@@ -18,8 +18,9 @@ _FRAMES = (0xC0, 0xC1, 0xC2)  # markers of baseline, extended, progressive: what
 _QUANTIZATION = 0xDB
 _SCAN = 0xDA
 _JFIF = 0xE0
-# Tables of codes, restart interval, a comment, and what programs write of their own, but APP1 (EXIF
-# and XMP), APP2 (more pictures, profiles), APP13 (Photoshop) and APP14 (other colours).
+# Markers of segments that change nothing of how a picture is shown: tables of codes, restart
+# interval, a comment, and what programs write of their own, but APP1 (EXIF and XMP), APP2 (more
+# pictures, profiles), APP13 (Photoshop) and APP14 (other colours).
 _HARMLESS = (0xC4, 0xDD, 0xFE, *range(0xE3, 0xED))
 _EXIF = 0xE1
 _BYTE_ORDERS: dict[bytes, Literal["little", "big"]] = {b"II*\0": "little", b"MM\0*": "big"}
@@ -46,18 +47,20 @@ def plain_header(data: bytes) -> PlainHeader | None:
         return None
     size: Size | None = None
     orientation: int | None = None
-    offset = 2
+    offset = 2  # after the file's own two bytes
     for _ in range(MAX_SEGMENTS):
-        head = data[offset : offset + 4]
+        head = data[offset : offset + 4]  # 0xFF, the marker, and the length in two bytes
         if len(head) < 4 or head[0] != 0xFF:
             return None
         marker = head[1]
-        length = head[2] << 8 | head[3]  # with its own two bytes
+        length = int.from_bytes(head[2:4], "big")  # with its own two bytes
         segment = data[offset + 4 : offset + 2 + length]
         if len(segment) != length - 2:
             return None
         if marker == _SCAN:
-            return PlainHeader(size, offset, orientation or 1) if size else None
+            if size is None:  # the frame is missing
+                return None
+            return PlainHeader(size, offset, orientation or 1)
         if marker in _FRAMES and size is None:
             size = _size_in(segment)
             if size is None:
@@ -66,9 +69,7 @@ def plain_header(data: bytes) -> PlainHeader | None:
             orientation = _orientation_in(segment)
             if orientation is None:
                 return None
-        elif marker not in _HARMLESS and not _is_usual(
-            marker, segment
-        ):  # a second frame or EXIF isn't, either
+        elif not _is_harmless(marker, segment):  # among these a second frame or EXIF
             return None
         offset += 2 + length
     return None
@@ -80,18 +81,24 @@ def _size_in(frame: bytes) -> Size | None:
     if len(frame) < 6:
         return None
     bits, components = frame[0], frame[5]
-    if bits != 8 or components not in (1, 3) or len(frame) != 6 + 3 * components:
+    is_grey_or_colour = components in (1, 3)
+    if bits != 8 or not is_grey_or_colour or len(frame) != 6 + 3 * components:
         return None
-    height = frame[1] << 8 | frame[2]
-    width = frame[3] << 8 | frame[4]
-    return (width, height) if 0 < width * height <= MAX_PIXELS else None
+    height = int.from_bytes(frame[1:3], "big")
+    width = int.from_bytes(frame[3:5], "big")
+    is_usual_size = 0 < width * height <= MAX_PIXELS
+    return (width, height) if is_usual_size else None
 
 
 def _orientation_in(segment: bytes) -> int | None:
     # None where EXIF states none, or more than one: Pillow has more rules for these, such as XMP.
+    # After its name, EXIF is laid out as a TIFF: the byte order, where its directory of fields
+    # begins, and there how many fields there are, and the fields.
+    if not segment.startswith(EXIF_NAME):
+        return None
     tiff = segment.removeprefix(EXIF_NAME)
     order = _BYTE_ORDERS.get(tiff[:4])
-    if order is None or not segment.startswith(EXIF_NAME):
+    if order is None:
         return None
     directory = int.from_bytes(tiff[4:8], order)
     fields = int.from_bytes(tiff[directory : directory + 2], order)
@@ -113,10 +120,14 @@ def _orientation_in(segment: bytes) -> int | None:
     return orientation if orientation in range(1, 9) else None
 
 
-def _is_usual(marker: int, segment: bytes) -> bool:
+def _is_harmless(marker: int, segment: bytes) -> bool:
+    # Whether a segment leaves it at what the frame and EXIF say.
+    if marker in _HARMLESS:
+        return True
     if marker == _QUANTIZATION:
         are_whole = len(segment) % _TABLE_BYTES == 0
-        return are_whole and max(segment[::_TABLE_BYTES], default=0) < 16
+        numbers = segment[::_TABLE_BYTES]  # the first byte of each table
+        return are_whole and max(numbers, default=0) < 16
     if marker == _JFIF:
         return len(segment) >= _LEAST_JFIF
     return False

@@ -166,7 +166,9 @@ def page_text(value: Any) -> str:
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """Return an HTML table of the first ROWS_IN_A_PAGE rows, with everything in it escaped."""
-    more = f"<p>… and {len(rows) - ROWS_IN_A_PAGE} more</p>" if len(rows) > ROWS_IN_A_PAGE else ""
+    more = ""
+    if len(rows) > ROWS_IN_A_PAGE:
+        more = f"<p>… and {len(rows) - ROWS_IN_A_PAGE} more</p>"
     body = "".join(_table_row(row, "td") for row in rows[:ROWS_IN_A_PAGE])
     return f"<table>{_table_row(heads, 'th')}{body}</table>{more}"
 

@@ -139,8 +139,10 @@ def draw_marks(image: "Image", marks: Sequence[Mark]) -> "Image":
     for mark in largest_first:
         if mark.given.outlined:
             ring = _ring(mark.box, sizes)
-            pieces = _dashes(ring, sizes) if mark.given.dashed else _sides(ring, sizes.ring)
-            _fill(draw, list(pieces), mark.color, sizes.halo)
+            pieces = list(_sides(ring, sizes.ring))
+            if mark.given.dashed:
+                pieces = list(_dashes(ring, sizes))
+            _fill(draw, pieces, mark.color, sizes.halo)
     spots_taken: list[Box] = []
     for mark in reversed(largest_first):  # small boxes have the fewest spots to choose from
         other_boxes = [other.box for other in drawn if other is not mark]
@@ -201,13 +203,16 @@ def _box_inside(number: int, mark: Mark, sizes: _Sizes) -> Box | None:
     # The part of the mark's box inside the picture, at least 1 px each way; None for a box wholly
     # outside.
     x1, y1, x2, y2 = mark.bbox
-    if not all(map(math.isfinite, mark.bbox)) or x2 < x1 or y2 < y1:
+    is_finite = all(map(math.isfinite, mark.bbox))
+    is_ordered = x1 <= x2 and y1 <= y2
+    if not (is_finite and is_ordered):
         raise ValueError(
             f"mark {number}: bbox {list(mark.bbox)} is not [x1, y1, x2, y2] with x1 <= x2 and y1"
             " <= y2"
         )
     if x2 < 0 or y2 < 0 or x1 >= sizes.width or y1 >= sizes.height:
         return None
+    # A box that ends at the picture's left edge has the first column, and so on.
     left = min(max(0, round(x1)), sizes.width - 1)
     top = min(max(0, round(y1)), sizes.height - 1)
     right = min(max(left + 1, round(x2)), sizes.width)
@@ -253,19 +258,20 @@ def _sides(ring: Box, thick: int) -> Iterator[Box]:
 
 
 def _dashes(ring: Box, sizes: _Sizes) -> Iterator[Box]:
-    # A side that is too short for two is whole.
+    # The dashes of all sides; one that is too short for two is whole.
     dash_length = 5 * sizes.line + 2 * sizes.halo
     gap = 3 * sizes.line  # about: dashes are spread evenly
     for x1, y1, x2, y2 in _sides(ring, sizes.ring):
+        is_horizontal = x2 - x1 >= y2 - y1
         length = max(x2 - x1, y2 - y1)
-        count = round((length + gap) / (dash_length + gap))
+        count = round((length + gap) / (dash_length + gap))  # no gap follows the last
         if count < 2:
             yield x1, y1, x2, y2
             continue
         for index in range(count):
             # The first begins where the side does, the last ends where it does.
             start = round(index * (length - dash_length) / (count - 1))
-            if x2 - x1 >= y2 - y1:
+            if is_horizontal:
                 yield x1 + start, y1, x1 + start + dash_length, y2
             else:
                 yield x1, y1 + start, x2, y1 + start + dash_length
@@ -305,6 +311,7 @@ def _place_label(
     for version in dict.fromkeys(versions):  # each once
         width = round(font.getlength(version)) + 2 * sizes.padding
         spots = list(_spots(mark.box, width, sizes))
+        # Boxes that no spot touches add no harm to any.
         near = [box for box in other_boxes if any(_overlap(spot, box) for spot in spots)]
         for rank, spot in enumerate(spots):
             harm = _harm(spot, mark.box, near, spots_taken) + _RANK_HARM * rank
@@ -338,8 +345,12 @@ def _spots(box: Box, width: int, sizes: _Sizes) -> Iterator[Box]:
     # The spots' top left corners. Above and below, labels are flush with the left or right side.
     lefts = (x1, x2 - width)
     tops = (y1, y2 - height)
-    above_or_below = [(x, y) for y in (y1 - height + overlap, y2 - overlap) for x in lefts]
-    left_or_right = [(x, y) for x in (x2 - overlap, x1 - width + overlap) for y in tops]
+    top_above = y1 - height + overlap
+    top_below = y2 - overlap
+    above_or_below = [(x, y) for y in (top_above, top_below) for x in lefts]
+    left_of_box = x1 - width + overlap
+    right_of_box = x2 - overlap
+    left_or_right = [(x, y) for x in (right_of_box, left_of_box) for y in tops]
     inset = sizes.ring - overlap
     inner_lefts = (x1 + inset, x2 - inset - width)
     inner_tops = (y1 + inset, y2 - inset - height)

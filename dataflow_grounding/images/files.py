@@ -25,7 +25,7 @@ from dataflow_grounding._util.errors import (
 from dataflow_grounding._util.paths import open_start, read_input
 from dataflow_grounding._util.terminal import quoted, say
 from dataflow_grounding.boxes.geometry import Size
-from dataflow_grounding.images._plain_jpeg import EXIF_NAME, plain_header
+from dataflow_grounding.images._plain_jpeg import EXIF_NAME, PlainHeader, plain_header
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
@@ -69,6 +69,8 @@ _WHITE = 250  # of 255: what is lighter looks like the white ground
 _MOST_PIXELS_LOOKED_AT = 2**24  # for transparency; larger ones are scaled before they are sent
 _PIXELS_OF_STRIP = 2**20
 _said_stretched: list[str] = []  # the path of which it was said: once in a process
+_TIFF_WIDTH = 256  # the tag of TIFF
+_TIFF_HEIGHT = 257
 _BITS_PER_SAMPLE = 258  # the tag of TIFF that says so, of each color
 _ORIENTATION = 0x0112  # the tag of EXIF that says how to turn a picture
 _END_OF_IMAGE = b"\xff\xd9"  # a JPEG's last marker
@@ -78,8 +80,8 @@ _PNG_SIGNATURE = 8  # bytes before the first chunk
 _PNG_CHUNK = 12  # bytes of a chunk without its content: length, type, checksum
 _PNG_CHUNK_HEAD = 32  # bytes of a chunk that tell what it holds: length, type, a keyword
 _MOST_PNG_CHUNKS = 100_000  # that are looked at one by one
-# Bytes 4 to 12 of a HEIC file, which Pillow doesn't read.
 _LFS_POINTER = b"version http"  # the first bytes of what Git keeps in place of a large file
+# Bytes 4 to 12 of a HEIC file, which Pillow doesn't read.
 _HEIC = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftyphevc")
 
 
@@ -170,7 +172,8 @@ def read_header(path: str, data: bytes | None = None, *, whole_png: bool = True)
         with _open_start(path) as file:
             return _header_in(file, path, png_data=None if whole_png else b"")
     except ImageBroken as broken:
-        # Of a file in a store these were the first bytes alone, and its header may be longer.
+        # Of a file in a store these were the first bytes alone, and its header may be longer. A
+        # broken file of this machine is found broken again.
         with suppress(ImageBroken):
             data = read_file(path)
             return _header_in(io.BytesIO(data), path, png_data=data if whole_png else b"")
@@ -178,7 +181,8 @@ def read_header(path: str, data: bytes | None = None, *, whole_png: bool = True)
 
 
 def _header_in(file: IO[bytes], path: str, png_data: bytes | None) -> Header:
-    # `png_data` is what is looked through for the orientation of a PNG; None for the whole file.
+    # `png_data` is what is looked through for the orientation of a PNG: None for the whole file,
+    # b"" for nothing.
     with _reading(path):
         first_bytes = file.read(_PLAIN_HEADER_BYTES)
         if EXIF_NAME in first_bytes:  # with a thumbnail it takes 64 KiB at most
@@ -195,18 +199,17 @@ def _header_in(file: IO[bytes], path: str, png_data: bytes | None) -> Header:
 
 
 def parse_facts(data: bytes, path: str) -> ImageFacts:
-    """Return what is known of an image from its file's bytes, without decoding its pixels.
+    """Return what is known of an image from its file's bytes.
 
-    Raises ImageBroken for what is no image, or one whose end is missing; MachineBusy,
-    StorageFailed.
+    Pixels are decoded only where the header can't tell what they are like: where they may be
+    transparent, and where they have more than 8 bits a color.
+
+    Raises ImageBroken for what is no image, for one whose end is missing, and for one that would be
+    seen all white or black; MachineBusy, StorageFailed.
     """
     header = plain_header(data)
     if header is not None:
-        _refuse_cut_off(_is_whole(data, "JPEG", header.scan), path)
-        digest = hashlib.sha256(data).hexdigest()
-        width, height = _turned_size(header.size, header.orientation)
-        is_upright = header.orientation == 1
-        return ImageFacts(digest, width, height, "image/jpeg", is_upright, len(data))
+        return _facts_of_plain_jpeg(data, header, path)
     file = io.BytesIO(data)
     with _reading(path), _opened(file, path) as picture:
         header_end = file.tell()
@@ -215,14 +218,35 @@ def parse_facts(data: bytes, path: str) -> ImageFacts:
         # Of an MPO the first picture is taken. It isn't asked whether it is animated: Pillow would
         # read all of the file to tell.
         is_animated = picture.format != "MPO" and getattr(picture, "is_animated", False)
-        plain = orientation == 1 and picture.mode in _PLAIN_MODES and not is_animated
-        if _is_transparent(picture):
-            plain = False
+        is_transparent = _is_transparent(picture)
+        if is_transparent:
             _refuse_white_on_nothing(picture, path)
         _refuse_dim(picture, data, path)
-        digest = hashlib.sha256(data).hexdigest()
-        stretched = _is_stretched(picture, path)
-        return ImageFacts(digest, *size, media_type, plain, len(data), stretched)
+        is_upright = orientation == 1
+        has_plain_pixels = picture.mode in _PLAIN_MODES and not is_transparent
+        is_plain = is_upright and has_plain_pixels and not is_animated
+        return ImageFacts(
+            digest=hashlib.sha256(data).hexdigest(),
+            width=size[0],
+            height=size[1],
+            media_type=media_type,
+            plain=is_plain,
+            file_bytes=len(data),
+            stretched=_is_stretched(picture, path),
+        )
+
+
+def _facts_of_plain_jpeg(data: bytes, header: PlainHeader, path: str) -> ImageFacts:
+    _refuse_cut_off(_is_whole(data, "JPEG", header.scan), path)
+    width, height = _turned_size(header.size, header.orientation)
+    return ImageFacts(
+        digest=hashlib.sha256(data).hexdigest(),
+        width=width,
+        height=height,
+        media_type="image/jpeg",
+        plain=header.orientation == 1,
+        file_bytes=len(data),
+    )
 
 
 def _refuse_cut_off(is_whole: bool, path: str) -> None:
@@ -232,8 +256,8 @@ def _refuse_cut_off(is_whole: bool, path: str) -> None:
 
 def _refuse_dim(picture: "PillowImage", data: bytes, path: str) -> None:
     # Of colors with 16 bits each, Pillow keeps the upper eight: with 12 or 14 bits in them nothing
-    # is left that could be stretched.
-    bits_of_colors: Any = ()
+    # is left that could be stretched. Of greys (`_is_deep`) it keeps all.
+    bits_of_colors: Any = ()  # the number for each color
     if picture.format == "PNG":
         bits_of_colors = data[24:25]  # in the header, after width and height
     elif picture.format == "TIFF":
@@ -258,8 +282,9 @@ def _is_transparent(picture: "PillowImage") -> bool:
         return False
     if math.prod(picture.size) > _MOST_PIXELS_LOOKED_AT:
         return True
+    all_opaque = (255, 255)  # the least and the largest value of alpha
     try:
-        return picture.convert("RGBA").getchannel("A").getextrema() != (255, 255)
+        return picture.convert("RGBA").getchannel("A").getextrema() != all_opaque
     except Exception:  # Pillow's decoders raise all kinds: reported when the picture is decoded
         return True
 
@@ -289,6 +314,7 @@ def _strips(picture: "PillowImage") -> "Iterator[PillowImage]":
 
 
 def _is_stretched(picture: "PillowImage", path: str) -> bool:
+    # `ImageFacts` says what that means. The first picture of which it is so is told to the user.
     if not _is_deep(picture):
         return False
     try:
@@ -297,10 +323,10 @@ def _is_stretched(picture: "PillowImage", path: str) -> bool:
             least, most = _black_and_white_points(picture)
     except Exception:  # reported when it is decoded
         return False
-    stretched = (least, most) != (0, _whole_range(picture))
-    if stretched:
+    is_stretched = (least, most) != (0, _whole_range(picture))
+    if is_stretched:
         _say_stretched(path, least, most)
-    return stretched
+    return is_stretched
 
 
 def _say_stretched(path: str, least: float, most: float) -> None:
@@ -319,10 +345,11 @@ def _png_heads(file: IO[bytes], path: str) -> bytes:
         offset = _PNG_SIGNATURE
         for _ in range(_MOST_PNG_CHUNKS):
             head = os.pread(file.fileno(), _PNG_CHUNK_HEAD, offset)
-            if len(head) < _PNG_CHUNK:
+            if len(head) < _PNG_CHUNK:  # the file ends here
                 return bytes(heads)
             heads += head
-            offset += _PNG_CHUNK + int.from_bytes(head[:4], "big")
+            content_bytes = int.from_bytes(head[:4], "big")
+            offset += _PNG_CHUNK + content_bytes
     return read_file(path)  # `file` may have no more than its first bytes
 
 
@@ -342,7 +369,8 @@ def _header_of(picture: "PillowImage", data: bytes) -> Header:
         orientation = 1
     width, height = picture.size
     if picture.format == "TIFF":  # which some versions of Pillow turn upright on opening
-        width, height = picture.tag_v2[256], picture.tag_v2[257]  # type: ignore[attr-defined]
+        tags: Any = picture.tag_v2  # type: ignore[attr-defined]
+        width, height = tags[_TIFF_WIDTH], tags[_TIFF_HEIGHT]  # as it is stored
     if picture.format == "MPO":  # a JPEG with more pictures after the first
         media_type = "image/jpeg"
     else:
@@ -439,6 +467,7 @@ def _is_whole(data: bytes, format: str | None, header_end: int) -> bool:
 
 
 def _jpeg_scan(data: bytes) -> int:
+    # The offset of the first scan.
     offset = 2
     for end, _ in _jpeg_segments(io.BytesIO(data)):
         offset = end
@@ -446,9 +475,10 @@ def _jpeg_scan(data: bytes) -> int:
 
 
 def _jpeg_segments(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
-    # The end of each segment before the first scan, as an offset, and its first ten bytes. A byte
-    # that fills up the space between two segments comes as one.
-    offset = 2
+    # The end of each segment before the first scan, as an offset, and its first ten bytes: 0xFF, a
+    # byte for its kind, two for its length, and how its content begins. A byte that fills up the
+    # space between two segments comes as one.
+    offset = 2  # after the file's own two bytes
     while True:
         file.seek(offset)
         first_bytes = file.read(10)
@@ -458,16 +488,17 @@ def _jpeg_segments(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
         if first_bytes[1] == 0xFF:  # the first one fills up
             offset += 1
         else:
-            offset += 2 + int.from_bytes(first_bytes[2:4], "big")
+            length = int.from_bytes(first_bytes[2:4], "big")  # without 0xFF and the kind
+            offset += 2 + length
         yield offset, first_bytes
 
 
 def _refuse_endless_exif(file: IO[bytes]) -> None:
     # Pillow puts the pieces of EXIF together one by one: 100 MB took two minutes.
     exif_bytes = 0
-    is_small = file.seek(0, io.SEEK_END) <= MAX_EXIF_BYTES
+    file_bytes = file.seek(0, io.SEEK_END)
     file.seek(0)
-    if not is_small and file.read(2) == b"\xff\xd8":
+    if file_bytes > MAX_EXIF_BYTES and file.read(2) == b"\xff\xd8":  # a JPEG
         for count, (_, first_bytes) in enumerate(_jpeg_segments(file), 1):
             if first_bytes[4:8] == b"Exif":
                 exif_bytes += int.from_bytes(first_bytes[2:4], "big")
@@ -525,7 +556,8 @@ def decoding(data: bytes, path: str, at_least: Size | None = None) -> "Iterator[
 
     picture = _opened(io.BytesIO(data), path)
     if at_least:
-        # Less by one, as Pillow rounds down the sizes that it chooses from.
+        # `draft` has a JPEG decoded to the smallest size that is no smaller than asked for. Less by
+        # one, as Pillow rounds down the sizes that it chooses from.
         longest = max(1, max(at_least) - 1)
         shortest = max(1, min(at_least) - 1)
         # The file's picture may lie on its side.
@@ -563,6 +595,7 @@ def on_white(picture: "PillowImage") -> "PillowImage":
 
 
 def _is_deep(picture: "PillowImage") -> bool:
+    # Whether Pillow has more than 8 bits of each grey: in the modes `I`, `I;16`, `I;16B` and `F`.
     return picture.mode.startswith("I") or picture.mode == "F"
 
 
@@ -586,18 +619,30 @@ def _black_and_white_points(picture: "PillowImage") -> tuple[float, float]:
         raise ValueError("it has no finite values")
     # A value that is farther from all others than these are from each other is no data (65535,
     # -9999), or a broken sensor's.
-    while len(seen) > 2 and seen[-1] - float(seen[-2]) > float(seen[-2]) - seen[0]:
+    while len(seen) > 2 and _is_largest_far_off(seen):
         seen = seen[:-1]
-    while len(seen) > 2 and float(seen[1]) - seen[0] > seen[-1] - float(seen[1]):
+    while len(seen) > 2 and _is_least_far_off(seen):
         seen = seen[1:]
     least = float(seen[0])
     most = float(seen[-1])
     # What fills half of the range can be seen as it is; one value alone can't be stretched.
     whole = _whole_range(picture)
+    is_within_range = least >= 0 and most <= whole
     needs_no_stretching = most - least >= whole / 2 or most == least
-    if least >= 0 and most <= whole and needs_no_stretching:
+    if is_within_range and needs_no_stretching:
         return 0.0, float(whole)
     return least, most
+
+
+def _is_largest_far_off(values: Any) -> bool:
+    # `values` are a sorted array without repeats. As an unsigned integer, a difference could wrap.
+    second_largest = float(values[-2])
+    return bool(values[-1] - second_largest > second_largest - values[0])
+
+
+def _is_least_far_off(values: Any) -> bool:
+    second_least = float(values[1])
+    return bool(second_least - values[0] > values[-1] - second_least)
 
 
 def _in_8_bits(picture: "PillowImage") -> "PillowImage":
@@ -605,13 +650,14 @@ def _in_8_bits(picture: "PillowImage") -> "PillowImage":
     import PIL.Image
 
     least, most = _black_and_white_points(picture)
+    span = np.float32((most - least) or 1)  # 1 for a picture of one value
     strips = []
     for strip in _strips(picture):
         given = np.asarray(strip)
-        values = np.nan_to_num(given.astype("float32"), nan=least)
-        parts = (np.clip(values, least, most) - least) / np.float32((most - least) or 1)
-        parts[_transparent_in(picture, given)] = 1  # white
-        strips.append((255 * parts).astype("uint8"))
+        values = np.nan_to_num(given.astype("float32"), nan=least)  # no number becomes black
+        brightness = (np.clip(values, least, most) - least) / span  # from 0 to 1
+        brightness[_transparent_in(picture, given)] = 1  # white
+        strips.append((255 * brightness).astype("uint8"))
     return PIL.Image.fromarray(np.concatenate(strips))
 
 

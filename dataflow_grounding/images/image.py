@@ -89,7 +89,10 @@ class SizeLimits:
         if self.frames:
             frame = self.frame_for(size)
             scale = scale_into(size, frame)
-            return max(width, round(frame[0] / scale)), max(height, round(frame[1] / scale))
+            width_of_frame = round(frame[0] / scale)
+            height_of_frame = round(frame[1] / scale)
+            # Rounded, the side that fills the frame may come out a pixel shorter than it is.
+            return max(width, width_of_frame), max(height, height_of_frame)
         least_width = math.ceil(height / (self.max_tall or math.inf))
         least_height = math.ceil(width / (self.max_wide or math.inf))
         if width < (1 - _TOLERANCE) * least_width:
@@ -112,7 +115,8 @@ class SizeLimits:
         columns = size[0] * scale / step
         rows = size[1] * scale / step
         nearest = (max(step, round(columns) * step), max(step, round(rows) * step))
-        if self._largest_scale(nearest) >= 1 - _TOLERANCE:
+        keeps_limits = self._largest_scale(nearest) >= 1 - _TOLERANCE
+        if keeps_limits:
             return nearest
         return max(step, math.floor(columns) * step), max(step, math.floor(rows) * step)
 
@@ -134,6 +138,7 @@ class SizeLimits:
         """
         if self.frames:
             return size in self.frames
+        # An area has the tolerance of its two sides.
         is_large_enough = math.prod(size) >= self.min_pixels * (1 - _TOLERANCE) ** 2
         return is_large_enough and self.allows(size) and self.padded(size) == size
 
@@ -144,7 +149,7 @@ class SizeLimits:
         narrowed: dict[str, Any] = {}
         for limit in fields(SizeLimits):
             name = limit.name
-            if name == "frames":
+            if name == "frames":  # exact sizes can't be narrowed: the other's replace these
                 narrowed[name] = other.frames or self.frames
                 continue
             narrower = narrower_of.get(name, _least)
@@ -152,11 +157,13 @@ class SizeLimits:
         return replace(self, **narrowed)
 
     def _scale(self, size: Size) -> float:
-        # A picture is enlarged up to `min_pixels`, but not over an upper limit.
+        # What the sides are multiplied with, before they are rounded to multiples. A picture is
+        # enlarged up to `min_pixels`, but not over an upper limit.
         enlarging = math.sqrt(self.min_pixels / math.prod(size))
         return min(self._largest_scale(size), max(1.0, enlarging))
 
     def _largest_scale(self, size: Size) -> float:
+        # With which no upper limit is passed; 1 or more for a picture that is within all.
         longest = self.max_side / max(size)
         shortest = (self.max_short_side or math.inf) / min(size)
         area = math.sqrt((self.max_pixels or math.inf) / math.prod(size))
@@ -217,7 +224,8 @@ class ImageLimits(SizeLimits):
         """The same limits, with `max_bytes` in place of those on characters in base64."""
         if self.most_base64 is None:
             return self
-        max_bytes = min(self.max_bytes, self.most_base64 // 4 * 3)
+        bytes_in_base64 = self.most_base64 // 4 * 3  # four characters have three bytes
+        max_bytes = min(self.max_bytes, bytes_in_base64)
         return replace(self, max_bytes=max_bytes, picture_bytes=None, learnt_bytes=None)
 
 
@@ -245,7 +253,7 @@ def _least(limit_a: N | None, limit_b: N | None) -> N | None:
 class _KeptFiles(OrderedDict[str, bytes]):
     """The last remote files by digest, up to MAX_KEPT_FILES."""
 
-    held = 0
+    held = 0  # bytes of all of them
     _lock = threading.Lock()  # threads that read pictures put them here
 
     def put(self, key: str, data: bytes) -> None:
@@ -255,7 +263,8 @@ class _KeptFiles(OrderedDict[str, bytes]):
                 self[key] = data
                 self.held += len(data)
             while self.held > MAX_KEPT_FILES and len(self) > 1:
-                self.held -= len(self.popitem(last=False)[1])
+                _, oldest = self.popitem(last=False)
+                self.held -= len(oldest)
 
 
 kept_files = _KeptFiles()  # so that they are fetched once
@@ -279,7 +288,9 @@ _keeping = threading.Lock()  # threads prepare pictures side by side
 
 
 def keep_encoded(kept: Kept, digest: str, data: bytes) -> None:
-    """Keep a picture as sent, unless that would make more than MAX_KEPT_BYTES of them."""
+    """Put a picture as sent into `kept`, unless that would make more than MAX_KEPT_BYTES of all
+    that is kept anywhere. Where another has kept the same, that one is shared.
+    """
     with _keeping:
         held_bytes = 0
         for reference in kept_encoded.valuerefs():  # a list, while other threads let go of some
@@ -386,12 +397,12 @@ class Image:
         padded, and if the serving takes its type and its number of bytes.
         """
         facts, limits = self.facts, self.limits.of_file
-        return (
-            facts.plain
-            and facts.media_type in limits.media_types
-            and facts.file_bytes <= limits.max_bytes
-            and limits.sent(facts.size) == facts.size == self.shown_size
-        )
+        is_taken = facts.media_type in limits.media_types and facts.file_bytes <= limits.max_bytes
+        if not (facts.plain and is_taken):
+            return False
+        is_scaled = limits.sent(facts.size) != facts.size
+        # `shown_size` may have to encode the picture: so it is asked last.
+        return not is_scaled and self.shown_size == facts.size
 
     @property
     def sent_media_type(self) -> str:
@@ -407,18 +418,20 @@ class Image:
         """
         limits = self.fitted_limits
         fitted = limits.sent(self.size)
-        if limits.frames or limits.max_pixels != self.limits.max_pixels:
-            return fitted
+        is_reduced_for_bytes = limits.max_pixels != self.limits.max_pixels  # by so many steps
+        needs_exact_size = limits.frames or limits.multiple != 1 or is_reduced_for_bytes
         is_padded = self.shown_size != self.size
-        if self.facts.media_type != "image/jpeg" or limits.multiple != 1 or is_padded:
+        if needs_exact_size or is_padded or self.facts.media_type != "image/jpeg":
             return fitted
         longest = max(fitted)
+        if longest >= max(self.size):  # it isn't reduced
+            return fitted
         for divisor in (2, 4, 8):  # what JPEG decoders divide by
             width = math.ceil(self.facts.width / divisor)
             height = math.ceil(self.facts.height / divisor)
             is_near = 0.75 * longest <= max(width, height) <= longest
             is_large_enough = width * height >= limits.min_pixels
-            if is_near and is_large_enough and longest < max(self.size):
+            if is_near and is_large_enough:
                 return width, height
         return fitted
 
@@ -501,11 +514,11 @@ class Image:
 
     @cached_property
     def fit_key(self) -> FitKey | None:
-        """What tells its fit from others; None where it is in no size too large."""
+        """What the steps to fit it are remembered by; None where it is in no size too large."""
         if self.limits.most_base64 is None:
             return None
         limits = self.limits.of_file
-        if limits.max_bytes == self.limits.max_bytes:
+        if limits.max_bytes == self.limits.max_bytes:  # a lower quality keeps these
             return None
         unfitted = replace(self, limits=limits)
         most_bytes = math.prod(unfitted.sent_size) * _MOST_PER_PIXEL
@@ -547,38 +560,43 @@ class Image:
         return steps
 
     def _found_steps(self, most_bytes: int, as_sent: "Callable[[Image], PillowImage]") -> int:
-        # Bytes go about as the area does: that tells which size to try next. `as_sent` makes the
-        # picture in the size that an image is sent in. Several steps may have one size, as a frame.
-        lengths: dict[Size, int] = {}
+        # The least steps with which the picture's JPEG has `most_bytes` or fewer; MOST_STEPS where
+        # fewer don't do. `as_sent` makes the picture in the size that an image is sent in.
+        length_by_size: dict[Size, int] = {}  # several steps may have one size, as a frame
         steps = 0
         too_large = -1  # the most steps with which it was too large
-        fits = MOST_STEPS
+        fits = MOST_STEPS  # the least steps with which it fits, as far as is known
         while fits - too_large > 1:
             reduced = replace(self)
             reduced.__dict__["fitted_limits"] = self._limits_at(steps)  # as if it were found
             size = reduced.sent_size
-            if size not in lengths:
+            if size not in length_by_size:
                 jpeg = encoded(as_sent(reduced), math.inf)
-                lengths[size] = len(jpeg)
+                length_by_size[size] = len(jpeg)
                 if len(jpeg) <= most_bytes:  # likely it is sent so
                     keep_encoded(self.kept, reduced.sent_digest, in_base64(jpeg))
-            length = lengths[size]
-            missing = math.log(length / most_bytes) / -math.log(_STEP**2)  # steps; below 0: spare
+            length = length_by_size[size]
+            # Bytes go about as the area does, which a step multiplies with _STEP**2. That tells by
+            # how many steps more the picture fits; below 0, how many of its steps it can spare.
+            further_steps = math.log(length / most_bytes) / -math.log(_STEP**2)
             if length > most_bytes:
                 too_large = steps
             else:
                 fits = steps
-                if missing > -1:
+                if further_steps > -1:  # it can spare no whole step
                     break
-            steps = min(max(steps + math.ceil(missing), too_large + 1), fits - 1)
+            # Between the two bounds, so that each further try moves one of them.
+            steps = min(max(steps + math.ceil(further_steps), too_large + 1), fits - 1)
         return fits
 
     def _limits_at(self, steps: int) -> ImageLimits:
+        # The limits that have the picture reduced by so many steps. Where it is sent in frames, it
+        # has the smaller ones to choose from, at least the smallest.
         limits = self.limits.of_file
         if not steps:
             return limits
-        whole = math.prod(replace(self, limits=limits).sent_size)
-        area = max(1, math.floor(whole * _STEP ** (2 * steps)))
+        area_without_steps = math.prod(replace(self, limits=limits).sent_size)
+        area = max(1, math.floor(area_without_steps * _STEP ** (2 * steps)))
         frames = tuple(frame for frame in limits.frames if math.prod(frame) <= area)
         if limits.frames and not frames:
             frames = (min(limits.frames, key=math.prod),)
@@ -664,8 +682,8 @@ def find_file(path: object, folders: Sequence[str], column: str = "image") -> Im
         try:
             return file_at(candidate)
         except (OSError, InputError, MissingExtra) as error:
+            reason = getattr(error, "strerror", error)  # of the last candidate, for the message
             why = cant_read(candidate, error)
-            reason = getattr(error, "strerror", error)
             if isinstance(why, MachineBusy):
                 busy = why
         except ValueError:  # half of a surrogate pair: no file can be called so
@@ -690,6 +708,7 @@ def _missing(name: str, folders: Sequence[str], reason: object) -> ImageMissing:
                 f"no image {quoted(name)}, but one with the same name in Unicode's form {form}:"
                 f" write it in {form}, or rename the file"
             )
+    # The path may name a folder of another machine: `C:/data/a.jpg`.
     file_name = os.path.basename(with_slashes)
     if file_name != name and folders and _is_there(file_name, folders):
         return ImageMissing(
@@ -710,7 +729,8 @@ def file_at(path: str) -> ImageFile:
         state = look(path)
         return ImageFile(path, state.size, state.changed)
     status = os.stat(path)
-    is_on_disk = hasattr(os, "major") and os.major(status.st_dev) > 0  # networks' have 0
+    # File systems of a network have no device of their own: its major number is 0.
+    is_on_disk = hasattr(os, "major") and os.major(status.st_dev) > 0
     inode = status.st_ino if is_on_disk else 0
     return ImageFile(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, inode)
 

@@ -64,14 +64,14 @@ def as_path(value: Any, name: str) -> str:
 def _file_of_bytes(data: bytes, name: str) -> str:
     facts = parse_facts(data, f"{name} of {len(data):,} bytes")
     ending = facts.media_type.partition("/")[2]
-    return _kept(f"{facts.digest[:32]}.{ending}", lambda path: path.write_bytes(data))
+    return _written_once(f"{facts.digest[:32]}.{ending}", lambda path: path.write_bytes(data))
 
 
 def _file_of_pixels(picture: "PillowImage") -> str:
     digest = hashlib.sha256(f"{picture.mode} {picture.size}".encode())
     digest.update(picture.tobytes())
     picture.info = {}
-    return _kept(
+    return _written_once(
         f"{digest.hexdigest()[:32]}.png",
         lambda path: picture.save(path, "PNG", compress_level=1),
     )
@@ -83,6 +83,7 @@ def id_of(path: str) -> str:
 
 
 def _is_stored(value: Any) -> bool:
+    # As the library `datasets` stores a picture: {"bytes": b"…", "path": "a.jpg"}.
     return isinstance(value, Mapping) and "bytes" in value and value.keys() <= {"bytes", "path"}
 
 
@@ -132,6 +133,7 @@ def _from_pillow(value: Any, name: str) -> "PillowImage":
             " to RGB"
         )
     upright = PIL.ImageOps.exif_transpose(value)
+    # Of 16 bits, one value may be transparent. It is stated in `info`, which isn't written.
     if upright.mode.startswith("I;16") and upright.has_transparency_data:
         return on_white(upright)
     if upright.has_transparency_data and upright.mode not in ("RGBA", "LA"):
@@ -139,7 +141,8 @@ def _from_pillow(value: Any, name: str) -> "PillowImage":
     return upright if upright.mode in _EXACT else upright.convert("RGB")
 
 
-def _kept(name: str, write: Callable[[Path], object]) -> str:
+def _written_once(name: str, write: Callable[[Path], object]) -> str:
+    # The path of the file of this name. `write` is only called where it isn't there yet.
     path = os.path.join(_folder(), name)
     if not os.path.exists(path):
         # Each thread writes a separate file. The last to finish puts the same bytes in place.
@@ -150,7 +153,7 @@ def _kept(name: str, write: Callable[[Path], object]) -> str:
 
 
 def _folder() -> str:
-    # It is made again where somebody has removed it.
+    # The folder of this process. It is made again where somebody has removed it.
     process = os.getpid()
     if not os.path.isdir(_folders.get(process, "")):
         folder = tempfile.mkdtemp(prefix="dataflow_grounding_")
@@ -160,5 +163,6 @@ def _folder() -> str:
 
 
 def _remove(folder: str, process: int) -> None:
+    # A forked process, which inherits this, leaves its parent's folder alone.
     if os.getpid() == process:
         shutil.rmtree(folder, ignore_errors=True)

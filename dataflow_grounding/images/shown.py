@@ -70,9 +70,12 @@ class ImageCrop(Image):
         """Width and height, in pixels of the region, of what is sent; padding fills a frame."""
         if not self.limits.frames:
             return self.size
-        sent = self.sent_size
-        scale = scale_into(self._enlarged, sent) * self.factor
-        return max(self.size[0], round(sent[0] / scale)), max(self.size[1], round(sent[1] / scale))
+        frame = self.sent_size
+        scale = scale_into(self._enlarged, frame) * self.factor  # from the region to the frame
+        width_of_frame = round(frame[0] / scale)
+        height_of_frame = round(frame[1] / scale)
+        # Rounded, the side that fills the frame may come out a pixel shorter than it is.
+        return max(self.size[0], width_of_frame), max(self.size[1], height_of_frame)
 
     @property
     def sent_digest(self) -> str:
@@ -111,7 +114,8 @@ class ImageCrop(Image):
 def crop_around(image: Image, bbox: Bbox) -> ImageCrop:
     """Return a square part around a box, moved inside the image and enlarged as `crop_of` does."""
     longer = max(bbox[2] - bbox[0], bbox[3] - bbox[1])
-    side = max(1, round(max(AROUND * longer, LEAST_SHARE * max(image.size), _LEAST_SIDE)))
+    share_of_image = LEAST_SHARE * max(image.size)
+    side = round(max(AROUND * longer, share_of_image, _LEAST_SIDE))
     left, right = _span(bbox[0], bbox[2], side, image.size[0])
     top, bottom = _span(bbox[1], bbox[3], side, image.size[1])
     return crop_of(image, (left, top, right, bottom))
@@ -121,23 +125,28 @@ def crop_of(image: Image, bbox: Bbox) -> ImageCrop:
     """Return the part inside a box in pixels, enlarged by a whole factor up to TARGET_SIDE."""
     region = whole_pixels(bbox, image.size)
     longer = max(region[2] - region[0], region[3] - region[1])
-    factor = max(1, min(TARGET_SIDE, image.limits.max_side) // longer)
+    largest_side = min(TARGET_SIDE, image.limits.max_side)
+    factor = max(1, largest_side // longer)
     return ImageCrop(image.file, image.facts, never_padded(image), region, factor)
 
 
 def never_padded(image: Image) -> ImageLimits:
+    # Frames still pad it, as they are exact sizes.
     return replace(image.limits, max_wide=None, max_tall=None)
 
 
 @dataclass(frozen=True)
 class ImageTile(ImageCrop):
-    """One of several parts of an image that are sent together: its file is decoded once for all."""
+    """One of several parts of an image that are sent together: its file is decoded once for all.
+
+    `together` has all of them, and prepares them when the first is needed.
+    """
 
     together: "_Together" = field(kw_only=True, repr=False, compare=False)
 
     def steps_to_fit(self) -> int:
         if self.fit_key is not None and self.fit_key not in kept_fits:
-            self.together.find_fits()
+            self.together.find_fits()  # puts the steps of all tiles into `kept_fits`
         return super().steps_to_fit()
 
     def find_fit(self, whole: "PillowImage") -> None:
@@ -161,7 +170,7 @@ class ImageTile(ImageCrop):
 
 
 class _Together:
-    """The tiles of an image."""
+    """The tiles of an image. Their sizes are found in one decoded image, and so are their bytes."""
 
     def __init__(self, image: Image) -> None:
         self.image = image
@@ -239,9 +248,8 @@ class MarkedImage(Image):
         What keeps the unmarked image keeps it.
         """
         is_unlimited = self.limits.most_base64 is None
-        if self.sent_size == self.size and (
-            is_unlimited or len(jpeg) <= self.fitted_limits.max_bytes
-        ):
+        fits = is_unlimited or len(jpeg) <= self.fitted_limits.max_bytes
+        if fits and self.sent_size == self.size:
             keep_encoded(unmarked.kept, self.sent_digest, in_base64(jpeg))
 
     def as_sent(self, data: bytes) -> "PillowImage":
