@@ -3,6 +3,12 @@
 `merge` first checks that all shards are there, finished, undamaged, and of one input and one model;
 until then nothing is changed. A shard's files may come from anywhere, so `run.json` is checked for
 values that no run writes before anything is computed with it.
+
+`run` is here what a shard's `run.json` says: among others `spec`, `summary` (its counts) and
+`shard`, what it says of its part and its files:
+
+    {"files": ["step_0_image_grounder/annotations.jsonl"], "bytes": [1200], "digests": ["5e…"],
+     "rows_of_all": 800, "digest_of_all": "a7…", "pictures": ["c1…", "09…"], "code": [null]}
 """
 
 import json
@@ -99,10 +105,11 @@ def merge(results_dir: str) -> dict[str, Any]:
     annotations = os.path.join(results_dir, "annotations.jsonl")
     failures = os.path.join(results_dir, "failures.jsonl")
     run_path = os.path.join(results_dir, "run.json")
-    # Looked for before the lock is taken: that would make this process the owner of an address,
-    # even if there is nothing to merge.
+    # The shards are looked for before the lock is taken: that would make this process the owner of
+    # an address, even if there is nothing to merge.
     folders = _folders(results_dir, bucket.shards_in(results_dir))
     with ExitStack() as locks:
+        # Neither the results nor a shard may be worked on meanwhile.
         locks.enter_context(locked_folder(checkpoint))
         for folder in folders:
             locks.enter_context(only_run(os.path.join(folder, CKPT)))
@@ -147,7 +154,8 @@ def _say_which_formats_are_not_merged(run: dict[str, Any]) -> None:
 
 
 def _folders(results_dir: str, names: list[str]) -> list[str]:
-    # `names` are those of the shards' folders that are there: "2-of-8".
+    # The folders of all shards, in order. `names` are what the folders that are there are called:
+    # "2-of-8". Raises InputError unless they are all the shards of one split.
     texts_after_of = [name.partition("-of-")[2] for name in names]
     shard_counts = {int(text) for text in texts_after_of if text.isdecimal()}
     if not shard_counts:
@@ -171,10 +179,13 @@ def _folders(results_dir: str, names: list[str]) -> list[str]:
 
 
 def _finished_run_of(folder: str) -> dict[str, Any]:
+    # What a shard's run.json says. Raises InputError where its run hasn't finished, or no run
+    # leaves such a file.
     path = os.path.join(folder, "run.json")
     run = read_object(path)
     is_complete = all(isinstance(run.get(name), dict) for name in ("summary", "shard", "spec"))
-    if run.get("state") != "finished" or not is_complete or not run["shard"].get("files"):
+    has_files = is_complete and bool(run["shard"].get("files"))
+    if run.get("state") != "finished" or not has_files:
         state = "was stopped" if run.get("state") == "stopped" else "isn't finished"
         raise InputError(f"shard {folder} {state}: run it again, then merge")
     if not _has_only_known_kinds(run):
@@ -182,13 +193,14 @@ def _finished_run_of(folder: str) -> dict[str, Any]:
             f"{path} holds what no run leaves there: remove it, run the shard again, then merge"
         )
     names = run["shard"]["files"]
-    listed = names if isinstance(names, list) else [names]
+    listed = names if isinstance(names, list) else [names]  # what is no list is refused as a name
     for name in listed:
-        within(folder, name, path)
+        within(folder, name, path)  # raises for a name that leads out of the folder
         if not _STEP_FILE.fullmatch(name):
             raise InputError(
                 f"{path}: {name!r:.200} is not the file of a step: run the shard again, then merge"
             )
+    # Some file systems don't tell `A` from `a`.
     if len({name.casefold() for name in names}) < len(names):
         raise InputError(f"{path} names the file of a step twice: run the shard again, then merge")
     return run
@@ -204,7 +216,8 @@ def _has_only_known_kinds(run: dict[str, Any]) -> bool:
     if rows is not None:
         counts.append(rows)
     for count in counts:
-        if not isinstance(count, int) or _kind(count) != "number":
+        is_count = isinstance(count, int) and _kind(count) == "number"
+        if not is_count:
             return False
     if not isinstance(summary.get("failures"), dict):
         return False
@@ -225,6 +238,8 @@ def _has_only_known_kinds(run: dict[str, Any]) -> bool:
 
 
 def _is_class_table(rows: Any) -> bool:
+    # Such as [{"class": "cup", "pictures": 3, "boxes": 5, "none": 1, "undecided": 0, "mean_side":
+    # 80.5}]; the mean side is null for a class without boxes.
     if not isinstance(rows, list):
         return False
     for row in rows:
@@ -240,7 +255,7 @@ def _is_class_table(rows: Any) -> bool:
 
 def _kind(value: Any) -> str:
     # The kinds are "word" (true, false, null), "number" (from 0 to MOST), "text", "texts" (a list)
-    # and "numbers" (an object).
+    # and "numbers" (an object); "" for all that no summary holds.
     if isinstance(value, bool) or value is None:
         return "word"
     if isinstance(value, (int, float)):
@@ -278,7 +293,8 @@ def _check_belong_together(folders: list[str], runs: list[dict[str, Any]]) -> No
         shard = run["shard"]
         inputs.append(SeenInput(shard.get("rows_of_all") or 0, shard.get("digest_of_all")))
     _check_counts_can_be_summed(folders, runs)
-    # The shard that was started last has seen the input as it is now.
+    # The shard that was started last has seen the input as it is now. Of two that were started at
+    # the same moment, it is the one that has seen more rows.
     indices = range(len(runs))
     newest = max(indices, key=lambda index: (str(runs[index].get("started")), inputs[index].rows))
     rows = inputs[newest].rows
@@ -340,7 +356,8 @@ def _warn_of_changed_pictures(folders: list[str], runs: list[dict[str, Any]]) ->
             continue
         now = pictures_of(last_file, image_folders, os.path.join(folder, CKPT))
         # Pictures in a store, or that were moved, can't be compared.
-        if now[:1] == seen[:1] and now != seen:
+        has_same_paths = now[:1] == seen[:1]
+        if has_same_paths and now != seen:
             say(
                 f"Warning: pictures of {folder} are not those that it has seen: run"
                 " that shard again, which asks about those alone, then merge."
@@ -350,7 +367,7 @@ def _warn_of_changed_pictures(folders: list[str], runs: list[dict[str, Any]]) ->
 def _refuse_to_replace_newer(path: str, runs: list[dict[str, Any]]) -> None:
     # The results may have a `run.json` of their own, at `path`. Its run is to be kept where it
     # began after all shards, or had more rows than they have.
-    run = read_object(path)
+    run = read_object(path)  # {} where there is no such file
     summary = run["summary"] if isinstance(run.get("summary"), dict) else {}
     images = whole_number(summary.get("images")) or 0
     rows = sum(shard_run["summary"]["images"] for shard_run in runs)
@@ -395,6 +412,7 @@ def _differing_settings(run: dict[str, Any], first: dict[str, Any]) -> list[str]
 
 
 def _alike_in_all(run: dict[str, Any]) -> dict[str, Any]:
+    # What was stated for a shard, by a flat name: {"model": "qwen3-vl", "workflow.stream": true}.
     # Absolute paths are left out, which each machine has its own of, and so are keys that only say
     # how a run goes (`_MAY_DIFFER`).
     stated: dict[str, Any] = {}
@@ -423,7 +441,32 @@ def _may_differ(key: str) -> bool:
 
 
 def _run_of_all(results_dir: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
-    # The first run's facts, with the sums of all, and the results' folder in place of the shard's.
+    # What run.json says of all shards together: the first run's facts, with the sums of all, and
+    # the results' folder in place of the shard's. `merge` adds the remarks.
+    first = runs[0]
+    folder_of_first = os.path.join(SHARDS, str(Shard(1, len(runs))))  # "shards/1-of-8"
+    image_folders = []
+    for folder in first.get("image_folders") or []:
+        # Pictures that were unpacked there are in the results' folder by now.
+        is_of_shard = str(folder).endswith(folder_of_first)
+        image_folders.append(absolute(results_dir) if is_of_shard else folder)
+    endpoints = dict.fromkeys(str(run.get("endpoint")) for run in runs)  # each once
+    unsplit = dict(first)
+    del unsplit["shard"]
+    return {
+        **unsplit,
+        "started": min(str(run.get("started")) for run in runs),
+        "endpoint": " + ".join(endpoints),
+        "image_folders": image_folders,
+        "summary": _summary_of_all(results_dir, runs),
+        "shards": len(runs),
+        "steps": paid_by_step(results_dir, stated_prices(first)),
+        "spec": {**first["spec"], "results_dir": results_dir},
+    }
+
+
+def _summary_of_all(results_dir: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
+    # The sums of the shards' counts, without the remarks.
     first = runs[0]
     summary: dict[str, Any] = {}
     for name in first["summary"]:
@@ -435,37 +478,24 @@ def _run_of_all(results_dir: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
         summary[CLASSES] = classes
     summary["annotations"] = os.path.join(results_dir, "annotations.jsonl")
     summary["failures_file"] = os.path.join(results_dir, "failures.jsonl")
-    own_folder = os.path.join(SHARDS, str(Shard(1, len(runs))))
-    image_folders = []
-    for folder in first.get("image_folders") or []:
-        is_own = str(folder).endswith(own_folder)
-        image_folders.append(absolute(results_dir) if is_own else folder)
-    unsplit = dict(first)
-    del unsplit["shard"]
-    return {
-        **unsplit,
-        "started": min(str(run.get("started")) for run in runs),
-        "endpoint": " + ".join(dict.fromkeys(str(run.get("endpoint")) for run in runs)),
-        "image_folders": image_folders,
-        "summary": summary,
-        "shards": len(runs),
-        "steps": paid_by_step(results_dir, stated_prices(first)),
-        "spec": {**first["spec"], "results_dir": results_dir},
-    }
+    return summary
 
 
 def _remarks_of_all(runs: list[dict[str, Any]], last_files: list[str]) -> dict[str, Any]:
     # What is rare in each shard may be the model's manner in all of them: so it is counted in the
     # records. They are read only where a shard says that there are remarks.
-    if not any(name in run["summary"] for run in runs for name in REMARKS):
+    summaries = [run["summary"] for run in runs]
+    has_remarks = any(name in summary for summary in summaries for name in REMARKS)
+    if not has_remarks:
         return {}
     manners = manners_of(file for file in last_files if os.path.exists(file))
     return dict(zip(REMARKS, (manners.common(), manners.rare), strict=True))
 
 
 def _classes_of_all(tables: list[list[dict[str, Any]]], listed: list[str]) -> list[dict[str, Any]]:
-    # `listed` are the classes that the user lists. A picture whose rows are in several shards
-    # counts in each of them.
+    # One table (see `_is_class_table`) of the shards' ones. `listed` are the classes that the user
+    # lists, whose order it keeps. A picture whose rows are in several shards counts in each of
+    # them.
     row_by_class: dict[str, dict[str, Any]] = {}
     sum_of_sides: dict[str, float] = {}  # by class, of its boxes, in pixels
     for part in chain.from_iterable(tables):
@@ -473,7 +503,7 @@ def _classes_of_all(tables: list[list[dict[str, Any]]], listed: list[str]) -> li
         row = row_by_class.setdefault(name, {"class": name, **dict.fromkeys(CLASS_COUNTS, 0)})
         for count in CLASS_COUNTS:
             row[count] += part[count]
-        sides_of_part = (part.get("mean_side") or 0) * part["boxes"]
+        sides_of_part = (part.get("mean_side") or 0) * part["boxes"]  # back from mean to sum
         sum_of_sides[name] = sum_of_sides.get(name, 0) + sides_of_part
     for name, row in row_by_class.items():
         boxes = row["boxes"]
@@ -483,8 +513,10 @@ def _classes_of_all(tables: list[list[dict[str, Any]]], listed: list[str]) -> li
 
 
 def _sum(values: list[Any]) -> Any:
-    # Numbers are summed, and so are objects of numbers, name by name; lists are joined without
-    # repeats; of texts and of yes or no the first is taken. None where any of them is None.
+    # The values of one name in the shards' summaries, which are of one kind (see
+    # `_check_counts_can_be_summed`), as one. Numbers are summed, and so are objects of numbers,
+    # name by name; lists are joined without repeats; of texts and of yes or no the first is taken.
+    # None where any of them is None, such as a cost without prices.
     first = values[0]
     if None in values:
         return None

@@ -59,7 +59,7 @@ def write_shards(source: Source, count: int, results_dir: str) -> dict[Shard, in
         # By shard, for each of its rows two numbers: the row's line in its file of the input, and
         # its place in the whole input.
         positions = [array("q") for _ in shards]
-        for number, row in source.split(count):
+        for number, row in source.split(count):  # with the number of the shard it falls to, from 1
             writers[number - 1].write_line(as_line(row))
             positions[number - 1].extend((row.line, row.place))
         for writer, positions_of_shard in zip(writers, positions, strict=True):
@@ -95,9 +95,12 @@ def join(steps: list[Step], shards: list[Shard], summary: Summary) -> None:
         shard_files += paths
         # the same for each step: a shard has one file for all
         failures_of_shards = [part.failures_path for part in parts]
-    kept = other_failures(summary.failures_file, {step.label for step in steps})
+    failures_of_other_steps = other_failures(summary.failures_file, {step.label for step in steps})
+    # Where the results are at an address, the files are fetched: workers have written them there.
     bucket.bring(*shard_files, *map(lines_path, shard_files), *failures_of_shards)
-    write_joined(files, summary.failures_file, failures_of_shards, summary.done, kept)
+    write_joined(
+        files, summary.failures_file, failures_of_shards, summary.done, failures_of_other_steps
+    )
     for shard in shards:
         os.remove(shard.rows)
         bucket.remove(shard.rows)
@@ -108,7 +111,7 @@ def write_joined(
     failures: str,
     shard_failures: list[str],
     done: int,
-    kept: Iterable[dict[str, Any]] = (),
+    earlier_failures: Iterable[dict[str, Any]] = (),
 ) -> list[str]:
     """Write shards' files as one for each step and one for failures.
 
@@ -121,7 +124,7 @@ def write_joined(
         failures: The file of failures to write.
         shard_failures: The shards' files of failures.
         done: How many rows the last step should have.
-        kept: Failures of an earlier file, which come after the others.
+        earlier_failures: Failures of an earlier file, which come after the others.
 
     Returns:
         The steps' files that were written.
@@ -139,7 +142,7 @@ def write_joined(
             writer = open_writers.enter_context(closing(RowWriter(target)))
             previous_place = 0
             for place, line in _in_order(map(_step_lines, paths)):
-                if place <= previous_place:
+                if place <= previous_place:  # equal ones, as they come in order
                     step = os.path.basename(os.path.dirname(target))
                     raise InputError(
                         f"two shards have line {place} of the input in {step}: run them again, then"
@@ -151,11 +154,11 @@ def write_joined(
         rows = writers[-1].count
         if rows != done:
             raise RunStopped(f"internal error: {done} rows were done, and {rows} are in the shards")
-        for failure in kept:
+        for failure in earlier_failures:
             failures_writer.write(failure)
         with_rows = [writer for writer in writers if writer.count]
         for writer in (failures_writer, *with_rows):
-            writer.commit()
+            writer.commit()  # puts the file in its place
     return [writer.path for writer in with_rows]
 
 
@@ -165,7 +168,8 @@ def _in_order(parts: Iterable[Iterator[PlacedLine]]) -> Iterator[PlacedLine]:
 
 
 def _step_lines(path: str) -> Iterator[PlacedLine]:
-    # Nothing where no row got as far as this step.
+    # The rows of a shard's file of a step, which has one line for each place in the file next to
+    # it; nothing where no row got as far as this step.
     if not os.path.exists(lines_path(path)):
         return
     with _undamaged(path) as file:
@@ -176,7 +180,7 @@ def _step_lines(path: str) -> Iterator[PlacedLine]:
 
 
 def _failed_lines(path: str) -> Iterator[PlacedLine]:
-    # A row may have several.
+    # The failures of a shard. A row may have several.
     with _undamaged(path) as file:
         for line in file:
             yield json.loads(line)["line"], line

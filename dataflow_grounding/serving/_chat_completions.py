@@ -61,7 +61,8 @@ class Habits:
         if self.stream and re.search(r"\bstream", words):
             return replace(self, stream=False)
         # "System role not supported", "roles must alternate user/assistant"
-        if self.system_message and "role" in words and ("system" in words or "alternate" in words):
+        is_about_roles = "role" in words and ("system" in words or "alternate" in words)
+        if self.system_message and is_about_roles:
             return replace(self, system_message=False)
         if self.response_format == _FORMATS[-1]:
             return None
@@ -126,14 +127,23 @@ def completion_in(body: bytes) -> Any:
 
 
 class _Stream:
-    """The chunks of a streamed answer, put together."""
+    """The chunks of a streamed answer, put together.
+
+    A chunk's choices have what is new in their `delta`: a piece of text, or of a tool call's
+    arguments.
+
+        {"choices": [{"index": 0, "delta": {"content": "A c"}}]}
+        {"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0, "function":
+          {"arguments": "{\"capt"}}]}}]}
+    """
 
     def __init__(self) -> None:
         self._whole: dict[str, Any] = {}  # of each key of the chunks, the last value
-        self._choice: dict[str, Any] = {}  # the first one
-        self._texts: dict[str, str] = {}  # its message's texts by their keys
+        # of the choice with index 0: of each key but `delta`, the last value
+        self._choice: dict[str, Any] = {}
+        self._texts: dict[str, str] = {}  # its message's texts by their keys, such as `content`
         self._calls: dict[Any, str] = {}  # the arguments of its tool calls by their index
-        self._is_done = False
+        self._is_done = False  # whether `[DONE]` has come
 
     def add(self, data: bytes) -> None:
         """Take in a line's data. Raises ValueError for what is no chunk."""
@@ -148,7 +158,8 @@ class _Stream:
             chunk = {"error": chunk.get("error") or chunk}
         self._whole |= {key: part for key, part in chunk.items() if part is not None}
         for choice in chunk.get("choices") or []:
-            if isinstance(choice, dict) and not choice.get("index"):
+            is_first = isinstance(choice, dict) and not choice.get("index")  # 0, or none
+            if is_first:
                 self._add_choice(choice)
 
     def _add_choice(self, choice: dict[str, Any]) -> None:
@@ -167,10 +178,12 @@ class _Stream:
     def completion(self) -> dict[str, Any]:
         """Return the completion of all chunks. Raises ValueError where the stream has no end."""
         has_ended = self._is_done or self._choice.get("finish_reason")
-        if not (has_ended or self._whole.get("error")):
+        has_error = self._whole.get("error")  # which says why it has no end
+        if not (has_ended or has_error):
             raise ValueError("the stream breaks off")
         if not self._choice:
             return self._whole
+        # A body that is one chunk may have the message whole.
         message: dict[str, Any] = {**self._choice.get("message", {}), **self._texts}
         if self._calls:
             calls = self._calls.values()
@@ -187,7 +200,9 @@ def error_in(completion: Any) -> dict[str, Any] | None:
     if not isinstance(completion, dict):
         return None
     choices = completion.get("choices")
-    choice = _first_choice(choices) if isinstance(choices, list) and choices else None
+    choice = None
+    if isinstance(choices, list) and choices:
+        choice = _first_choice(choices)
     if not isinstance(choice, dict):
         choice = {}
     of_minimax = completion.get("base_resp")
@@ -222,8 +237,9 @@ def _is_error(said: Mapping[str, Any]) -> bool:
     code = said.get("code")
     if code in (200, "200"):
         return False
+    has_error_code = code not in _NO_ERROR
     says_more = any(value for key, value in said.items() if key != "code")
-    return code not in _NO_ERROR or says_more
+    return has_error_code or says_more
 
 
 def _first_choice(choices: list[Any]) -> Any:
@@ -243,7 +259,7 @@ def reply_in(data: dict[str, Any], hold: float) -> Reply:
     text = _text_and_arguments(message)
     finish_reason = choice.get("finish_reason") or "stop"
     if text and finish_reason in ("tool_calls", "function_call"):
-        finish_reason = "stop"
+        finish_reason = "stop"  # the call's arguments are the reply
     # At a server with the wrong parser, a reasoning model's answer is among its thoughts.
     if not text.strip() and finish_reason == "stop":
         text = _text(message.get("reasoning_content") or message.get("reasoning"))

@@ -59,11 +59,12 @@ class LoadedModel:
         self._torch = torch
         tokenizer = self.processor.tokenizer
         tokenizer.padding_side = "left"  # so that all replies begin at once
-        ends = model.generation_config.eos_token_id or tokenizer.eos_token_id
+        ends = model.generation_config.eos_token_id or tokenizer.eos_token_id  # one, or a list
         self._end_tokens = {ends} if isinstance(ends, int) else set(ends or ())
         tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
         # This raises where the model has no chat template.
         self.processor.apply_chat_template([{"role": "user", "content": _text_parts("?")}])
+        # What makes a system message's content of a text; None: the template takes none.
         self._system_content = self._system_message_form()
         self._special = _special_tokens(tokenizer)
 
@@ -119,8 +120,9 @@ class LoadedModel:
                 stopping_criteria=[partial(self._stop_if_abandoned, batch)],
                 **sampling,
             )
-        input_tokens = inputs["attention_mask"].sum(dim=1).tolist()
-        output_tokens = written[:, inputs["input_ids"].shape[1] :].tolist()
+        input_tokens = inputs["attention_mask"].sum(dim=1).tolist()  # without the padding
+        padded_length = inputs["input_ids"].shape[1]
+        output_tokens = written[:, padded_length:].tolist()  # what follows the request
         replies = []
         for tokens, sent in zip(output_tokens, input_tokens, strict=True):
             replies.append(self._reply(tokens, input_tokens=sent))

@@ -25,8 +25,8 @@ def thinking_fields(provider: str, model: str, level: str) -> dict[str, Any] | N
 
 
 def with_fields(body: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a body with further fields, which go before its own. Objects that both have are
-    joined.
+    """Return a body with further fields, which replace its own of the same name. Objects that both
+    have are joined, one level deep.
     """
     whole = dict(body)
     for name, value in fields.items():

@@ -52,7 +52,7 @@ def checked_address(url: str, block: str, key: str = "base_url") -> str:
     try:
         address = urlsplit(url)
         is_usable = bool(address.hostname)
-        _ = address.port  # raises for what is no port
+        _ = address.port  # raises ValueError for what is no port
     except ValueError:
         is_usable = False
     if not is_usable:
@@ -115,6 +115,7 @@ class LoopInThread:
                 threading.Thread(
                     target=self._loop.run_forever, name="openai client", daemon=True
                 ).start()
+                # the thread ends with this object
                 weakref.finalize(self, self._loop.call_soon_threadsafe, self._loop.stop)
             return self._loop
 
@@ -136,6 +137,7 @@ class HttpTransport:
         if api_key:
             self.headers["Authorization"] = f"Bearer {api_key}"
         self.headers.update(extra_headers)
+        # Without a limit of connections: the engine limits the requests in flight.
         self.session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_SECONDS),
             timeout=aiohttp.ClientTimeout(
@@ -230,6 +232,7 @@ class ClientTransport:
     async def _post(self, body: bytes, headers: Mapping[str, str]) -> HttpAnswer:
         import openai
 
+        # The client makes the body itself, of arguments: all but two are given in `extra_body`.
         settings = json.loads(body)
         model = settings.pop("model")
         messages = settings.pop("messages")
@@ -299,14 +302,15 @@ def fault_of(
         )
     if class_names & {"TimeoutError", "TimeoutException", "APITimeoutError"}:
         return ServerFault(f"{where} did not answer within {timeout:g} s")
-    if not class_names & {"ClientConnectorError", "ConnectError"}:
-        reason = excerpt(str(error), 200) or type(error).__name__
-        return ServerFault(f"{where}: the answer broke off: {reason}")
-    return _no_connection(error, where)
+    if class_names & {"ClientConnectorError", "ConnectError"}:
+        return _no_connection(error, where)
+    reason = excerpt(str(error), 200) or type(error).__name__
+    return ServerFault(f"{where}: the answer broke off: {reason}")
 
 
 def _no_connection(error: BaseException, where: str) -> ServerFault:
-    # Where this machine itself is short of connections, it is RateLimited, which is waited for.
+    # EndpointUnreachable. Where this machine itself is short of connections, it is RateLimited,
+    # which is waited for. The client's error is caused by one of `ssl`, or of the system.
     causes = list(with_causes(error))
     ssl_error = next((cause for cause in causes if hasattr(cause, "verify_message")), None)
     why_not_trusted = getattr(ssl_error, "verify_message", None)
@@ -322,5 +326,5 @@ def _no_connection(error: BaseException, where: str) -> ServerFault:
     if number in SHORT:
         return RateLimited(f"this machine has no room for another connection: {reason}")
     if number == errno.ECONNREFUSED:
-        reason = "Connection refused"
+        reason = "Connection refused"  # libraries have longer words for it
     return EndpointUnreachable(f"no connection to {where}: {reason}")

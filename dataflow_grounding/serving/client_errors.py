@@ -71,8 +71,10 @@ def fault_of_client(error: Exception, where: str) -> GroundingError | None:
         return error_of(status, _headers_of(error), _body_of(error), where=where)
     if not (_is_no_connection(error) or _is_broken_off(error)):
         return None
+    message = f"{where}: {type(error).__name__}"
     words = excerpt(str(error), LONGEST_MESSAGE)
-    message = f"{where}: {type(error).__name__}" + (f": {words}" if words else "")
+    if words:
+        message += f": {words}"
     # the errors of requests and openai have a refused connection as their cause
     if any(map(_is_no_connection, with_causes(error))):
         return EndpointUnreachable(message)

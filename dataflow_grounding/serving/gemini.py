@@ -201,7 +201,7 @@ class GeminiServing(Serving):
                 contents=request.task,  # the client wants some; those of the body replace them
                 config=config,
             )
-        except errors.APIError as error:
+        except errors.APIError as error:  # an answer with a status of an error
             headers = getattr(error.response, "headers", None) or {}
             body = json.dumps(error.details).encode()
             status = int(error.code or 0)
@@ -223,7 +223,8 @@ class GeminiServing(Serving):
         )
 
     def _body(self, request: Request[Any], contents: list[dict[str, Any]]) -> dict[str, Any]:
-        # What the user states in `extra` goes before what this serving would send.
+        # What the user states in `extra` goes before what this serving would send. Settings that
+        # are None are left out.
         settings: dict[str, Any] = {
             "maxOutputTokens": self.max_output_tokens,
             "temperature": request.temperature(self.temperature),
@@ -271,6 +272,7 @@ class GeminiServing(Serving):
 
 
 def _split_version(url: str) -> tuple[str, str]:
+    # `https://host/v1` is the address `https://host` and the version `v1`.
     address, _, version = url.rpartition("/")
     return (address, version) if version in _VERSIONS else (url, _VERSIONS[0])
 
@@ -301,8 +303,9 @@ async def _content(message: Turn) -> dict[str, Any]:
 
 
 def _schema_of(schema: Mapping[str, Any]) -> dict[str, Any]:
-    # In Gemini's dialect an optional value is `nullable`, rather than of two types. Source:
-    # ai.google.dev, structured output.
+    # A JSON schema in Gemini's dialect, where an optional value is `nullable`, rather than of two
+    # types, and not required: {"type": ["string", "null"]} is {"type": "STRING", "nullable": true}.
+    # Source: ai.google.dev, structured output.
     types = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
     [type_name] = [name for name in types if name != "null"]
     dialect: dict[str, Any] = {"type": type_name.upper()}
@@ -364,7 +367,8 @@ def _count(metadata: Any, name: str) -> Any:
 
 
 def _text_of(candidate: Any) -> str:
-    parts = (candidate.content.parts if candidate.content else None) or []
+    content = candidate.content
+    parts = (content.parts or []) if content else []
     return "".join(part.text for part in parts if part.text and not part.thought)
 
 

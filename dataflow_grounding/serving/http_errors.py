@@ -125,16 +125,18 @@ def error_of(
     """
     error, details = _error_in(body[:BODY_BYTES].decode("utf-8", "replace"))
     message = excerpt(_message(error, details), LONGEST_MESSAGE)
+    message_and_codes = f"{message} {_codes_of(error)}"
     text = f"{where} answered {status}"
     if said:
         text += f" {said}"
     if message:
         text += f": {message}"
-    if _is_without_credit(status, f"{message} {_codes_of(error)}"):
-        others_may_do = _FEWER_TOKENS.search(message) is not None
+    # What the words say goes before what the status alone would mean.
+    if _is_without_credit(status, message_and_codes):
+        smaller_requests_may_do = _FEWER_TOKENS.search(message) is not None
         text = f"{text.rstrip('.')}. Top up the account, and run again to go on."
-        return errors.NoCredit(text, certain=not others_may_do)
-    if _is_too_large(status, f"{message} {_codes_of(error)}"):
+        return errors.NoCredit(text, certain=not smaller_requests_may_do)
+    if _is_too_large(status, message_and_codes):
         too_large = errors.PictureTooLarge(text)
         too_large.numbers = tuple(_sizes_in(message))
         return too_large
@@ -166,10 +168,12 @@ def error_of_success(
     """Return what an error inside an answer with status 200 means. Its `code` counts as the status;
     without one that is a status of an error, it is a fault that may pass.
     """
-    code = error.get("code")
-    with suppress(ValueError, TypeError):
-        code = int(code) if isinstance(code, str) else code
-    status = code if type(code) is int and 400 <= code < 600 else 500
+    code: Any = error.get("code")
+    if isinstance(code, str):
+        with suppress(ValueError):  # a word, such as "overloaded"
+            code = int(code)
+    is_status_of_error = type(code) is int and 400 <= code < 600
+    status = code if is_status_of_error else 500
     if status == 500 and is_about_content(f"{code} {error.get('message')}"):
         status = 400
     if status == 500 and _NO_SUCH_PATH_WITH_200 in str(error.get("message")):
@@ -189,11 +193,14 @@ class _Advice(NamedTuple):
 
 
 def _advice_for_all(status: int, message: str) -> _Advice | None:
+    # None where other requests may succeed. A 400 or 422 may mean anything: its words decide.
     is_bad_request = status in (400, 422)
-    if status in (401, 403) or (is_bad_request and _KEY.search(message)):
+    is_about_key = is_bad_request and _KEY.search(message)
+    is_about_model = is_bad_request and _MODEL.search(message)
+    if status in (401, 403) or is_about_key:
         # A 403 may be about what this one request asks for or shows.
         return _Advice("Check the API key", certain=status == 401)
-    if status in (404, 405) or (is_bad_request and _MODEL.search(message)):
+    if status in (404, 405) or is_about_model:
         return _Advice("Check the address and the model's name", certain=False)
     if status == 407:
         return _Advice("Check the proxy's name and password", certain=False)
@@ -213,13 +220,16 @@ def _question_about(address: str) -> str:
 
 
 def _codes_of(error: Any) -> str:
+    # What an error has for programs, such as "insufficient_quota billing".
     if not isinstance(error, dict):
         return ""
     return f"{error.get('code')} {error.get('type')}"
 
 
 def _is_without_credit(status: int, message: str) -> bool:
-    return status == 402 or (400 <= status < 500 and _NO_CREDIT.search(message) is not None)
+    if status == 402:
+        return True
+    return 400 <= status < 500 and _NO_CREDIT.search(message) is not None
 
 
 def _is_too_large(status: int, message: str) -> bool:
@@ -324,8 +334,8 @@ def seconds_to_reset(headers: Mapping[str, str]) -> float | None:
 
 
 def _seconds_of(text: str) -> float | None:
-    # OpenAI and vLLM gateways write `1m30s`, `120ms`, plain seconds or a Unix time. None where it
-    # can't be read.
+    # OpenAI and vLLM gateways write `1m30s`, `120ms`, plain seconds or a Unix time, until which to
+    # wait. None where it can't be read.
     if len(text) > LONGEST_TEXT:
         # The patterns try each digit as the first of a number, so a long text would take time that
         # grows with the square of its length.
@@ -336,13 +346,15 @@ def _seconds_of(text: str) -> float | None:
             seconds -= time.time()
         return _bounded(seconds)
     parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h)", text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
+    is_all_read = "".join(number + unit for number, unit in parts) == text
+    if not parts or not is_all_read:
         return None
     units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
     return _bounded(sum(float(number) * units[unit] for number, unit in parts))
 
 
 def _bounded(seconds: float) -> float | None:
+    # A server may ask for a time that is past, for infinity, or for no number.
     if math.isnan(seconds):
         return None
     return min(max(seconds, 0.0), LONGEST)
@@ -350,7 +362,8 @@ def _bounded(seconds: float) -> float | None:
 
 def _error_in(body: str) -> tuple[Any, list[dict[str, Any]]]:
     # First what a body says is wrong: `error` of a JSON object, or of the first one in a list, else
-    # the JSON itself; "" for a web page. Then Google's details of that.
+    # the JSON itself; the body for a text, "" for a web page. Then Google's details of that:
+    # {"error": {"code": 429, "message": "…", "details": [{"@type": "…RetryInfo", …}]}}
     data = None
     with suppress(ValueError, RecursionError):
         data = json.loads(body)
@@ -374,14 +387,18 @@ def _first_of(data: Any) -> Any:
 
 
 def _message(error: Any, details: Sequence[Mapping[str, Any]]) -> str:
-    # of an object, its `message` or `detail`, else all of it
+    # An error in words: of an object, its `message` or `detail`, else all of it. After that, in
+    # brackets, Google's reasons, else its code if that is a word: "Quota exceeded (RATE_LIMIT)".
     if not isinstance(error, dict):
         return str(error)
     words = error.get("message") or error.get("detail") or error
     metadata = error.get("metadata")
     raw = metadata.get("raw") if isinstance(metadata, dict) else None
-    if raw:  # what OpenRouter's provider said; the message is "Provider returned error"
-        words = f"{words}: {_message(*_error_in(raw)) if isinstance(raw, str) else raw}"
+    if isinstance(raw, str) and raw:
+        # What OpenRouter's provider said, often JSON; the message is "Provider returned error".
+        words = f"{words}: {_message(*_error_in(raw))}"
+    elif raw:
+        words = f"{words}: {raw}"
     reasons = [str(detail["reason"]) for detail in details if "reason" in detail]
     code = ", ".join(reasons) or error.get("code") or error.get("type")
     return f"{words} ({code})" if isinstance(code, str) else str(words)

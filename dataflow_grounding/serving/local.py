@@ -187,6 +187,8 @@ class LocalServing(Serving):
             asked.reply.cancel()
 
     def _replies(self, batch: "Sequence[Asked]") -> list[Reply | Exception]:
+        # In a thread. Loads the model for the first batch; where it can't be loaded, no request can
+        # succeed.
         with _turn:
             try:
                 self._loaded = self._loaded or LoadedModel(self)
@@ -216,13 +218,18 @@ class _Queue:
         to wait already.
         """
         count_before = 0
-        while count_before < len(self.waiting) < max_batch:
-            count_before = len(self.waiting)
+        while True:
+            count = len(self.waiting)
+            has_grown = count > count_before
+            if not has_grown or count >= max_batch:
+                break
+            count_before = count
             await asyncio.sleep(LINGER)
         unanswered = self._unanswered()
         batch: list[Asked] = []
         for asked in unanswered:
-            if asked.temperature == unanswered[0].temperature and len(batch) < max_batch:
+            is_alike = asked.temperature == unanswered[0].temperature
+            if is_alike and len(batch) < max_batch:
                 batch.append(asked)
         replies = await asyncio.to_thread(answers, batch)
         for asked, reply in zip(batch, replies, strict=True):

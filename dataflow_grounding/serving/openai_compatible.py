@@ -208,6 +208,7 @@ class OpenAIServing(Serving):
         return self.timeout if self.service_tier else 0.0
 
     def _address(self, path: str) -> str:
+        # `https://host/v1?api-version=1` with the path `models`: `https://host/v1/models?api-…`
         address, mark, query = self._url.partition("?")
         return f"{address}/{path}{mark}{query}"
 
@@ -248,23 +249,19 @@ class OpenAIServing(Serving):
             async with found_out.first_requests.get():
                 if not found_out.is_certain:  # else another request has found out meanwhile
                     return await self._find_out(request)
-        habits = found_out.habits
-        has_keys_against_caches = request.wants_own_reply and (habits.seed or habits.no_cache)
+        habits = found_out.habits  # while this request is on its way, another may change them
         try:
             reply = await self._send(request, habits)
-            if has_keys_against_caches:
+            if _has_keys_against_caches(request, habits):
                 found_out.takes_keys_against_caches = True
             return reply
         except PictureTooLarge:  # so it is in any form
             raise
         except RequestRefused as refused:
-            # another request may have found out meanwhile that fewer keys are taken
-            are_taken = found_out.takes_keys_against_caches and found_out.habits == habits
-            may_be_about_keys = has_keys_against_caches and not are_taken
-            if may_be_about_keys and not is_about_content(str(refused)):
+            if self._may_be_about_keys(request, habits, refused):
                 return await self._with_fewer_keys(request, habits, refused)
             # After a reply that was cut off, the temperature is lower, which the model may not
-            # take. Then the usual one is sent.
+            # take. Then the usual one is sent, below.
             is_about_temperature = "temperature" in str(refused).lower()
             if not (request.tries.cut_off and is_about_temperature):
                 raise
@@ -272,11 +269,24 @@ class OpenAIServing(Serving):
         request.before_another()
         return await self._send(at_usual_temperature, found_out.habits)
 
+    def _may_be_about_keys(
+        self, request: Request[Any], habits: Habits, refused: RequestRefused
+    ) -> bool:
+        # Whether a refusal may be due to the keys that ask for a reply of one's own.
+        if not _has_keys_against_caches(request, habits) or is_about_content(str(refused)):
+            return False
+        # An endpoint that has answered with these keys takes them. But another request may have
+        # found out meanwhile that it takes only some of them.
+        found_out = self._found_out
+        are_taken = found_out.takes_keys_against_caches and found_out.habits == habits
+        return not are_taken
+
     async def _with_fewer_keys(
         self, request: Request[Any], habits: Habits, refused: RequestRefused
     ) -> Reply:
         # Not every endpoint takes the keys that ask for a reply of one's own, and what it says then
-        # may be anything. Raises `refused` where they aren't the reason.
+        # may be anything. What is answered without some of them is noted as the endpoint's habits.
+        # Raises `refused` where they aren't the reason.
         with_fewer_keys = [replace(habits, seed=False)]
         if self._found_out.is_litellm and habits.no_cache:
             with_fewer_keys.append(replace(habits, no_cache=False))
@@ -291,6 +301,7 @@ class OpenAIServing(Serving):
         raise refused
 
     async def _find_out(self, request: Request[Any]) -> Reply:
+        # Sends the request in one way after the other, until one is answered, and notes that one.
         # Raises the first refusal where no way is left to try, EndpointRefused for a model that
         # takes no images, and any other error at once.
         first_refusal: RequestRefused | None = None
@@ -306,7 +317,8 @@ class OpenAIServing(Serving):
                     raise EndpointRefused(
                         f"{error}. The model takes no images: name one that does"
                     ) from None
-                first_refusal = first_refusal or error
+                if first_refusal is None:
+                    first_refusal = error
                 next_habits = habits.after_refusal(str(error))
                 if next_habits is None:
                     raise first_refusal from None
@@ -320,7 +332,7 @@ class OpenAIServing(Serving):
     async def _send(self, request: Request[Any], habits: Habits) -> Reply:
         body = await self._body_off_loop(request, habits)
         if self._client is None and "aiohttp" not in sys.modules:
-            await load_aside("aiohttp")
+            await load_aside("aiohttp")  # the transport needs it; the event loop goes on
         own_headers = WANTS_NO_CACHE if request.wants_own_reply else NO_HEADERS
         status, headers, data = await self._transport.get().post(body, own_headers)
         if status != 200:
@@ -422,6 +434,7 @@ class OpenAIServing(Serving):
         settings |= self.extra_body
         thinking = request.form.thinking
         if thinking:
+            # What was stated goes before the fields for thinking, too.
             settings = _thinking.with_fields(self.thinking_fields(thinking) or {}, settings)
         return settings
 
@@ -469,7 +482,13 @@ class OpenAIServing(Serving):
             await transport.aclose()
 
 
+def _has_keys_against_caches(request: Request[Any], habits: Habits) -> bool:
+    # Whether it is sent with keys that ask gateways for a reply of its own, not a kept one.
+    return request.wants_own_reply and (habits.seed or habits.no_cache)
+
+
 def _message(message: Turn, beginning: str) -> list[bytes]:
+    # A message's JSON in parts. Text of the user begins with `beginning`.
     if message.role != "user":
         return [json.dumps({"role": message.role, "content": message.text}).encode()]
     parts = [b'{"role":"user","content":[']
@@ -498,12 +517,14 @@ def _key_in_environment(name: str, url: str) -> str | None:
 
 
 def _base_address(url: str) -> str:
+    # Users also give the whole address of chat completions: its end is added again when it is used.
     address, mark, query = url.partition("?")  # Azure's older addresses end in ?api-version=…
     address = address.rstrip("/").removesuffix("/chat/completions")
     return f"{address}{mark}{query}"
 
 
 def _address_of(client: Any, stated: str | None) -> str:
+    # The address of a user's own client. Raises SpecError where another one is stated.
     url = str(client.base_url)
     if stated and _as_compared(stated) != _as_compared(url):
         name, address = setting("vlm.openai.base_url"), checked_address(url, "vlm.openai")
@@ -520,7 +541,8 @@ def _as_compared(url: str) -> tuple[Any, ...]:
 
 
 def _require_address_or_openai_key(key: str | None) -> None:
-    # Pictures that are meant for a server of the user's own would go to a public one.
+    # Without an address, requests go to OpenAI. Unless the key is OpenAI's, pictures that are meant
+    # for a server of the user's own could go to a public one.
     own_key = os.environ.get("OPENAI_API_KEY", "").strip()
     if key is None or key != own_key:
         raise SpecError(

@@ -90,7 +90,10 @@ class OpenAISdkServing(OpenAIServing):
             raise SpecError(f"{setting(_ENDPOINT)} is missing: name the Azure resource")
         super().__init__(api_url, model_name, **settings)
         provider = token_provider or None
-        self._provider = provider_named(provider, ["."]) if isinstance(provider, str) else provider
+        if isinstance(provider, str):
+            provider = provider_named(provider, ["."])
+        self._provider = provider
+        # A token, as a key, goes to no address that a `.env` file names.
         named_by = names_address(self._url)
         if self._provider is not None and named_by:
             variable, file = named_by

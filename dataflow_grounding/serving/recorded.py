@@ -1,7 +1,10 @@
 """Recorded replies: `RecordedServing` records another serving's to a file, or plays them back.
 
 A recording is a file of JSON lines. The first one says whose replies they are, and each other one
-has a reply under the key of its request.
+has a reply under the key of its request:
+
+    {"recorded": {"endpoint": "http://…", "model": "qwen3-vl", "temperature": 0.7}, "box_format": …}
+    {"key": "9f…", "reply": "…", "finish_reason": "stop", "usage": [812, 0, 95], "refusal": null}
 """
 
 import json
@@ -55,10 +58,10 @@ class RecordedServing(Serving):
         self._recorded_at = ""  # the endpoint whose replies these are
         self._replies: dict[str, dict[str, Any]] = {}
         if serving is None or os.path.exists(self.path):
-            self._load()  # sets these, and the attributes that a recording tells
+            self._load()  # sets these, `box_format`, `box_formats` and `is_vlm`
         if serving is not None:
             self._identity = masked(serving.identity())
-            if not self._recorded_at:
+            if not self._recorded_at:  # the recording is yet to begin
                 self._recorded_at = str(masked(serving.identity_there())["endpoint"])
             self.box_format = serving.box_format
             self.box_formats = serving.box_formats
@@ -101,6 +104,7 @@ class RecordedServing(Serving):
         )
 
     def _record(self, key: str, reply: Reply) -> dict[str, Any]:
+        # Adds a reply to the file, after the first line if there is none yet, and returns its line.
         line: dict[str, Any] = {
             "key": key,
             "reply": blotted(reply.text),
@@ -111,7 +115,8 @@ class RecordedServing(Serving):
         if reply.tier:
             line["tier"] = blotted(reply.tier)
         with open(self.path, "a+b") as file:
-            if not file.tell():
+            is_empty = not file.tell()
+            if is_empty:
                 head = head_of_recording(self, self.identity_there(), self.box_format)
                 file.write(dump_line(head).encode())
             elif file.seek(-1, os.SEEK_END) and file.read(1) != b"\n":
@@ -122,6 +127,7 @@ class RecordedServing(Serving):
         return line
 
     def _load(self) -> None:
+        # Reads the recording into this object's attributes. Raises InputError.
         try:
             with open(self.path, encoding="utf-8") as file:
                 head = parse_line(file.readline())
@@ -132,6 +138,7 @@ class RecordedServing(Serving):
                         self._replies[line["key"]] = line
             recorded = dict(head["recorded"])
             self._recorded_at = str(recorded["endpoint"])
+            # Keys of replies are made of the identity, and mostly without the address.
             if not head.get("keyed_by_endpoint", True):
                 del recorded["endpoint"]
             self._identity = {"model": recorded["model"], **recorded}
@@ -158,9 +165,11 @@ def head_of_recording(
     box_format: str,
     maps: Sequence[FrameMap] = (),
 ) -> dict[str, Any]:
-    """Return the first line of a recording: whose replies it holds. The address usually isn't part
-    of their keys, as a server answers the same at any. `maps` are those of a measured format, which
-    is written as a further row.
+    """Return the first line of a recording: whose replies it holds.
+
+    The address usually isn't part of their keys, as a server answers the same at any. What differs
+    from what a reader takes for granted is stated: keys without the address, and a serving that is
+    no VLM. `maps` are those of a measured format, which is written as a further row.
     """
     head: dict[str, Any] = {"recorded": identity_there, "box_format": box_format}
     rows = [dict(row) for row in serving.box_formats]

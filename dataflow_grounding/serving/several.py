@@ -40,8 +40,9 @@ class SeveralEndpoints(Serving):
     def __init__(self, servings: Sequence[Serving], weights: Sequence[float] | None = None) -> None:
         weights = [1] * len(servings) if weights is None else weights
         by_address = {serving.endpoint: serving for serving in servings}
-        each_once = len(by_address) == len(servings)
-        if not servings or not each_once or len(weights) != len(servings):
+        is_each_once = len(by_address) == len(servings)
+        has_all_weights = len(weights) == len(servings)
+        if not (servings and is_each_once and has_all_weights):
             raise SpecError(
                 "vlm.openai.endpoints should hold one or more addresses, each once and with one"
                 " weight"
@@ -67,6 +68,8 @@ class SeveralEndpoints(Serving):
         self.takes_probes = first.takes_probes
         self.exact_boxes = first.exact_boxes
         self._turns = itertools.cycle(servings)
+        # This one's identity is that of the first: the same question has the same stored reply at
+        # all of them.
         if any(serving.identity() != self.identity() for serving in servings):
             raise SpecError(
                 f"not alike: {list(servings)!r:.200}. Model and settings of all should be the same"
@@ -100,7 +103,8 @@ class SeveralEndpoints(Serving):
         tried. Any other error is raised at once. The engine doesn't call this: it chooses endpoints
         by room and weight.
         """
-        for serving in itertools.islice(self._turns, len(self._by_address) - 1):
+        all_but_one = len(self._by_address) - 1
+        for serving in itertools.islice(self._turns, all_but_one):
             with suppress(EndpointRefused, ServerFault):
                 return await serving.answer(request)
         return await next(self._turns).answer(request)

@@ -61,14 +61,15 @@ class TokenRules:
         # token_rules.yaml explains them.
         width, height = size
         rule = self._rule()
-        counts = rule.get("by_resolution", {})
-        count = counts.get(self.media_resolution, counts.get("other"))
+        count_by_resolution = rule.get("by_resolution", {})
+        count = count_by_resolution.get(self.media_resolution, count_by_resolution.get("other"))
         if count:
             return count
         if "crop" in rule:
             if max(size) <= rule["one_up_to"]:
                 return rule["crop"]
-            # A larger picture is cut into squares, two thirds of its shorter side wide.
+            # A larger picture is cut into squares, two thirds of its shorter side wide, each of
+            # which has these tokens.
             side = max(1, math.floor(min(size) / 1.5))
             return rule["crop"] * _cells(size, side)
         if "tile" in rule:
@@ -94,8 +95,10 @@ class TokenRules:
 
     @property
     def _name(self) -> str:
+        # `gpt-4o` of `openai/GPT-4o`
         return self.model.lower().rsplit("/", 1)[-1]
 
 
 def _cells(size: tuple[float, float], side: int) -> int:
+    # How many squares cover a picture.
     return math.ceil(size[0] / side) * math.ceil(size[1] / side)

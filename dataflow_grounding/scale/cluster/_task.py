@@ -197,12 +197,14 @@ class _Task:
         self._budget = budget_of(options)
         with in_background(partial(self._write_progress, folder)):
             self._execute_once_free(steps, options, work.name)
+        # What the first serving that knows it has found out.
         takes = (_accepted_by(serving) for serving in servings)
         self._summary.handover.takes = next(filter(None, takes), "")
         if folder != self._shard.folder(work.results):
             os.remove(shard.rows)  # this machine's copy, which has been used
 
     def _execute_once_free(self, steps: list[Step], options: RunOptions, name: str | None) -> None:
+        # A worker that was lost may still hold the shard's folder: this waits until it is free.
         until = time.monotonic() + TAKEN_SECONDS
         while True:
             try:
@@ -218,16 +220,17 @@ class _Task:
         return self._run
 
     def _write_progress(self, folder: str, over: threading.Event) -> None:
+        # In a thread, until `over` is set.
         while not over.wait(TELL_SECONDS):
             with suppress(OSError):  # the next time may get through
                 if self._run is not None and self._run.begun:
-                    told = json.dumps(self._run.now(0)._asdict())
-                    write_bytes(progress_path(folder), told.encode())
+                    now = self._run.now(0)  # without the total, which the driver knows
+                    write_bytes(progress_path(folder), json.dumps(now._asdict()).encode())
 
     def outcome(self) -> ShardOutcome:
         """Return what became of the shard."""
         summary = self._summary
-        # of a shard that was finished by an earlier run
+        # Where no row was begun: an earlier run may have finished the shard.
         now = NOTHING._replace(
             finished=summary.records, replayed=summary.records, failed=summary.failed
         )

@@ -1,7 +1,9 @@
 """A run on Ray: a task for each shard of the input, and what one machine would leave.
 
-The driver splits the input into several shards for each worker, has Ray run one task for each, and
-puts their files together. Each task is a run of its own, with a part of the limits.
+The driver, this process, splits the input into several shards for each worker, has Ray run a task
+for each shard, and puts their files together. Each task is a run of its own, with a part of the
+limits. Of `max_workers`, the most requests in flight, a task has the part of its lane: there is a
+lane for each worker, in which one task follows the other.
 """
 
 import asyncio
@@ -61,6 +63,9 @@ LOOK_SECONDS = 1.0  # between two looks at how far tasks are, and whether Ray's 
 # How many workers may be lost over one shard, or before any had one. Then the run stops, because
 # the shard or the machine is at fault.
 MOST_LOSSES = 10
+# How long tasks have after the run was told to stop, until they are cancelled. It is a bit longer
+# than their own time to finish what is in flight (GRACE_SECONDS), so that they can report.
+STOP_SECONDS = GRACE_SECONDS + 2
 LEAVE_SECONDS = 30.0  # the longest wait for Ray to end the connection
 SAY_SECONDS = 8.0  # after so long without any worker, it is said
 # Then it is said each time that so long has passed. A cluster of our own isn't waited for any
@@ -117,11 +122,9 @@ class RayRun(Run):
         of_spec = speaks_of_specs.get()
         self._shipped = shipped(Work(self.steps, self.options, self.source.name, results, of_spec))
         self._home = Home(__version__, os.getcwd(), _own_modules())
-        # After an interrupt the driver waits a bit longer than its tasks, which finish what is in
-        # flight.
-        self._workers = Workers(self._interrupt, GRACE_SECONDS + 2)
+        self._workers = Workers(self._interrupt, STOP_SECONDS)
         self._rows_of_shards: dict[Shard, int] = {}  # of all shards that have rows
-        self._waiting: deque[Shard] = deque()
+        self._waiting: deque[Shard] = deque()  # shards that have no task now, and are to get one
         self._unfinished: list[Shard] = []  # as their part of the budget was too small
         self._at_work: dict[Shard | None, Any] = {}  # by shard: Ray's reference to its task
         # By shard, of its task that runs, or has ended last.
@@ -129,13 +132,14 @@ class RayRun(Run):
         self._summaries: dict[Shard, Summary] = {}
         self._stored_before = Counter[Shard]()  # replies that earlier tasks of a shard have stored
         self._losses = Counter[Shard | None]()  # of workers; None: before they had a shard
-        self._lost_grants = 0  # that count as used
+        self._lost_grants = 0  # how many grants of lost workers count as used
         self._started = False  # whether any worker has begun
 
     async def _execute(self) -> None:
         with _connected(self._address, self._worker_count) as connection:
             self._ray = connection.ray
             self._is_own_cluster = connection.is_own
+            # Without retries: a task that Ray repeats could use what it was granted twice.
             needs = {"num_cpus": 1, "num_gpus": self._gpus, "max_retries": 0}
             self._what_is_wrong = self._ray.remote(what_is_wrong).options(**needs)
             self._work_on = self._ray.remote(work_on).options(**needs)
@@ -154,10 +158,12 @@ class RayRun(Run):
     def _most_workers(self) -> int:
         # Each worker has a request in flight at least, and all together have `max_workers` at most:
         # more workers would have nothing to do.
+        # A model in the worker's own process, whose endpoint is no address, sets no limit.
         most = [serving.max_workers for serving in self._servings() if "://" in serving.endpoint]
         return min(most, default=MOST_BLOCKS)
 
     async def _take_through(self) -> None:
+        # Takes all shards through the steps, unless the run is stopped.
         helpers = self._watch_the_start(), self._watch_the_cluster(), self._look_at_progress()
         async with self._with_helpers(*helpers):
             await self._do(self._wait_for_a_worker)
@@ -170,7 +176,8 @@ class RayRun(Run):
         await self._workers.do(self._stopping_run(each) for each in work)
 
     async def _wait_for_a_worker(self) -> None:
-        # What keeps the first worker from its work keeps others from theirs.
+        # What keeps the first worker from its work keeps others from theirs. So one is asked before
+        # any has a shard, and its error is raised.
         while self.stopped is None and not self._started:
             try:
                 wrong = await self._result_of(None, self._what_is_wrong)
@@ -182,13 +189,15 @@ class RayRun(Run):
                 raise wrong.error()
 
     async def _round(self, lane: Shard, *, is_last: bool = False) -> None:
-        # `lane` is the part of `max_workers` that its tasks have.
+        # Has the shards that wait worked on, one after the other, in a lane.
         while self.stopped is None and self._waiting:
-            # Twice its part of the budget, as shards differ; the last ones get all that is left.
-            parts = 1 if is_last else math.ceil(len(self._waiting) / 2)
+            # As shards differ, each may use twice an equal part of the budget that is left.
+            parts = math.ceil(len(self._waiting) / 2)
+            if is_last:
+                parts = 1
             shard = self._waiting.popleft()
             outcome = await self._worked_on(shard, lane, self._granted(parts))
-            if outcome is None or outcome.wrong is None:
+            if outcome is None or outcome.wrong is None:  # it waits again, or is finished
                 continue
             if outcome.wrong.error_class is not BudgetExceeded:
                 raise outcome.wrong.error()
@@ -197,14 +206,15 @@ class RayRun(Run):
             self._unfinished.append(shard)
 
     async def _second_round(self) -> None:
-        # One shard after the other gets all that is left over, and all places.
+        # Shards whose part of the budget was too small: one after the other gets all that is left,
+        # and all of `max_workers`.
         self._waiting.extend(self._unfinished)
         if self._waiting and self._budget.sent == self._budget.max_requests:
             raise self._budget_exceeded()
         await self._round(Shard(1, 1), is_last=True)
 
     def _granted(self, parts: int) -> Grant:
-        # An equal part of what is left, of as many `parts`.
+        # One of so many equal parts of the budget that is left.
         budget = self._budget
         requests = usd = None
         if budget.max_requests is not None:
@@ -228,8 +238,10 @@ class RayRun(Run):
         self._begin_again(shard)
         budget = self._budget
         # All that is granted counts as used until the task has ended.
-        budget.sent += grant.requests or 0
-        budget.spent += grant.usd or 0.0
+        granted_requests = grant.requests or 0
+        granted_usd = grant.usd or 0.0
+        budget.sent += granted_requests
+        budget.spent += granted_usd
         try:
             outcome: ShardOutcome = await self._result_of(shard, self._work_on, shard, lane, grant)
         except WorkerLost as lost:
@@ -241,13 +253,15 @@ class RayRun(Run):
             self._summaries[shard] = Summary(requests=sent, cost_usd=now.cost_usd)
             self._note_loss(shard, lost)
             return None
-        budget.sent += outcome.sent - (grant.requests or 0)
-        budget.spent += outcome.usd - (grant.usd or 0.0)
+        budget.sent += outcome.sent - granted_requests
+        budget.spent += outcome.usd - granted_usd
         self._progress[shard] = outcome.now
+        # Replies that earlier tasks of this run have stored are not those of an earlier run.
         requests = outcome.summary.requests
         requests["replayed"] = max(0, requests["replayed"] - self._stored_before[shard])
         self._summaries[shard] = outcome.summary
-        if self.stopped is None and outcome.wrong and outcome.wrong.error_class is Interrupted:
+        was_interrupted = outcome.wrong and outcome.wrong.error_class is Interrupted
+        if was_interrupted and self.stopped is None:  # not by this run
             self._note_loss(shard, WorkerLost("its machine asked it to end"))
             return None
         return outcome
@@ -260,7 +274,7 @@ class RayRun(Run):
             os.remove(progress_path(shard.folder(self._results)))
         self._progress.pop(shard, None)
         earlier = self._summaries.pop(shard, None)
-        if earlier is not None:
+        if earlier is not None:  # a task of this shard has run before
             self._stored_before[shard] += earlier.requests["answered"]
             earlier.requests["replayed"] = 0
             paid = Summary(
@@ -269,6 +283,7 @@ class RayRun(Run):
             self.summary.add_part(paid)
 
     async def _result_of(self, shard: Shard | None, task: Any, *arguments: Any) -> Any:
+        # What a task returns; while it runs, it is among those at work. Raises WorkerLost.
         reference = task.remote(self._shipped, self._home, *arguments)
         self._at_work[shard] = reference
         try:
@@ -284,6 +299,7 @@ class RayRun(Run):
             del self._at_work[shard]
 
     def _note_loss(self, shard: Shard | None, lost: WorkerLost) -> None:
+        # The shard waits again, before all others. Raises RunStopped after too many losses.
         if shard is not None:
             self._waiting.appendleft(shard)
         self._losses[shard] += 1
@@ -301,6 +317,7 @@ class RayRun(Run):
                     self._ray.cancel(reference)  # its run takes that as an interrupt
 
     async def _watch_the_start(self) -> None:
+        # Says that no worker has begun, after 8 s, 60 s, 120 s and so on; stops the run in the end.
         gpus = f" and {self._gpus:g} GPU" if self._gpus else ""
         wanted = f"{counted(self._worker_count or 1, 'worker')} of 1 CPU{gpus} each"
         most_seconds = START_SECONDS
@@ -317,11 +334,11 @@ class RayRun(Run):
             if waited >= most_seconds:
                 break
             say(f"No worker has begun yet: {wanted} are wanted, and {_room(self._ray)}")
-            pause = START_SECONDS - waited % START_SECONDS  # from now on each START_SECONDS
+            pause = START_SECONDS - waited % START_SECONDS  # until the next multiple of it
         self.stop(NoRoom(f"no worker has begun: {wanted} are wanted, and {_room(self._ray)}"))
 
     async def _watch_the_cluster(self) -> None:
-        # Without the head no worker can begin.
+        # Stops the run once the head is gone, without which no worker can begin.
         address = self._ray.get_runtime_context().gcs_address
         last_listened = time.monotonic()
         while time.monotonic() - last_listened <= HEAD_SECONDS:
@@ -330,7 +347,8 @@ class RayRun(Run):
                 last_listened = time.monotonic()
         on = "on a cluster or without one"
         self.stop(RunStopped(f"Ray's head at {address} is gone. The same command goes on, {on}"))
-        await asyncio.sleep(GRACE_SECONDS + 2)
+        # Tasks that haven't ended by then are cancelled, as after an interrupt.
+        await asyncio.sleep(STOP_SECONDS)
         self._workers.cancel()
 
     async def _look_at_progress(self) -> None:
@@ -339,7 +357,7 @@ class RayRun(Run):
             for shard in list(self._at_work):
                 if shard is not None:
                     now = await asyncio.to_thread(self._progress_of, shard)
-                    if shard in self._at_work:
+                    if shard in self._at_work:  # else it ended meanwhile, and its outcome counts
                         self._progress[shard] = now
 
     def _progress_of(self, shard: Shard) -> Now:
@@ -372,7 +390,8 @@ def _own_modules() -> list[str]:
     own = []
     for path in sys.path:
         folder = os.path.join(os.path.abspath(path), "")
-        if os.path.isdir(path or ".") and not folder.startswith(installed):
+        is_folder = os.path.isdir(path or ".")  # an empty path is the current folder
+        if is_folder and not folder.startswith(installed):
             own.append(folder.rstrip(os.sep))
     return own
 
@@ -380,7 +399,8 @@ def _own_modules() -> list[str]:
 def _block_count(workers: int) -> int:
     # Several for each worker, so that a late one holds up little; but no more than MOST_BLOCKS,
     # whose files are open at once, unless there are more workers.
-    return max(FEWEST_BLOCKS, workers, min(BLOCKS_OF_WORKER * workers, MOST_BLOCKS))
+    wanted = min(BLOCKS_OF_WORKER * workers, MOST_BLOCKS)
+    return max(FEWEST_BLOCKS, workers, wanted)
 
 
 class _Connection(NamedTuple):
@@ -410,7 +430,8 @@ def _connected(address: str | None, workers: int | None) -> Iterator[_Connection
             _try_to_reach(address)
         ray.init(log_to_driver=False, configure_logging=False, **cluster)
     except Exception as error:
-        why = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        lines = str(error).strip().splitlines()
+        why = lines[0] if lines else type(error).__name__
         if address:
             raise InputError(f"can't reach Ray at {address}: {why}") from None
         raise InputError(f"can't start Ray: {why}") from None
@@ -421,6 +442,7 @@ def _connected(address: str | None, workers: int | None) -> Iterator[_Connection
 
 
 def _silence(ray: Any) -> None:
+    # Ray would write its own lines among those of this run.
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     worker_module = ray._private.worker
     if hasattr(worker_module, "print_to_stdstream"):
