@@ -1,6 +1,7 @@
 """The pictures that come with the package, and what should be found in them."""
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -49,12 +50,11 @@ def gold_records(folder: str = FOLDER, pictures: int | None = None) -> list[dict
         raise InputError(f"can't read {path}: {why}: install dataflow-grounding again") from None
     if pictures is None:
         return records
-    counts: dict[str, int] = {}  # by kind of picture
+    count_of_kind: Counter[str] = Counter()
     selected = []
     for record in records:
-        picture_kind = record["kind"]
-        counts[picture_kind] = counts.get(picture_kind, 0) + 1
-        if counts[picture_kind] <= pictures:
+        count_of_kind[record["kind"]] += 1
+        if count_of_kind[record["kind"]] <= pictures:
             selected.append(record)
     return selected
 

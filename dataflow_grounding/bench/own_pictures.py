@@ -27,8 +27,9 @@ def own_set(folder: str, gold: str) -> PictureSet:
     if not os.path.isdir(folder):
         raise InputError(f"no folder {folder}: name that of your pictures with --pictures")
     record_by_path: dict[str, dict[str, Any]] = {}
-    missing: list[str] = []
-    for number, record in enumerate(as_gold(read_annotations(gold, keep_rejected=False)), 1):
+    missing: list[str] = []  # what gold calls pictures that the folder doesn't have
+    annotations = as_gold(read_annotations(gold, keep_rejected=False))
+    for number, record in enumerate(annotations, 1):
         if not any(_expressions_of(record)):
             continue
         name, _ = names_of(record, f"{gold}, record {number}")
@@ -58,6 +59,7 @@ def own_set(folder: str, gold: str) -> PictureSet:
 
 
 def _expressions_of(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    # A record's phrases as the set's gold has them, each text once, without those left open.
     seen = set()
     for expression in record["expressions"]:
         text = expression["text"]
@@ -71,8 +73,9 @@ def _expressions_of(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 def _found_in(folder: str, name: str) -> str:
     # The path in the folder of the picture that gold calls `name`; "" where it isn't there. Gold
     # may have been made in another folder: then the file's name alone has to do.
-    whole = os.path.relpath(name, folder) if os.path.isabs(name) else os.path.normpath(name)
-    for path in (whole, os.path.basename(name)):
+    is_absolute = os.path.isabs(name)
+    whole_path = os.path.relpath(name, folder) if is_absolute else os.path.normpath(name)
+    for path in (whole_path, os.path.basename(name)):
         leads_out = path.split(os.sep)[0] == os.pardir
         if not leads_out and os.path.isfile(os.path.join(folder, path)):
             return path.replace(os.sep, "/")
@@ -86,7 +89,8 @@ def mean_f1(expressions: Sequence[Mapping[str, Any]], answer: Mapping[str, Any])
     boxes_by_text: dict[str, list[Bbox]] = {}
     for expression in answer["expressions"]:
         boxes = boxes_by_text.setdefault(expression["text"], [])
-        boxes += [box_of(instance["bbox"]) for instance in not_rejected(expression) or []]
+        for instance in not_rejected(expression) or []:  # None where all of it is rejected
+            boxes.append(box_of(instance["bbox"]))
     total = 0.0
     for expression in expressions:
         right = [box_of(instance["bbox"]) for instance in expression["instances"]]

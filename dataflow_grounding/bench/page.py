@@ -1,4 +1,12 @@
-"""A `bench.json` for people: as a table in a terminal, and as a page of one file."""
+"""A `bench.json` for people: as a table in a terminal, and as a page of one file.
+
+A document is what `running.measure` yields; a way in it is such as:
+
+    {"box_format": "xyxy_1000", "run": {"requests": 56, "tests": 6, "seconds": 41.2, …},
+     "figures": {"counts": {"pictures": 50, "failed": 0, …},
+                 "all": {"phrases": 422, "miou": {"value": 0.71, "interval": [0.68, 0.74]}, …},
+                 "kinds": {"crowd": {"phrases": 31, …}, …}}}
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -72,16 +80,15 @@ def table_lines(document: Mapping[str, Any]) -> Iterator[list[str]]:
     """Yield the rows of a table with a column for each way: ways are few, and figures many."""
     ways = document["ways"]
     yield ["", *ways]
-    for name in _names_in(document):
-        cells = []
-        for of_way in ways.values():
-            cell = _figure_cell(of_way["figures"]["all"].get(name))
-            cells.append(f"{cell.value} {cell.below}".strip())
-        yield [_HEADS[name], *cells]
-    cells_of_ways = [_run_cells(of_way) for of_way in ways.values()]
-    for number, head in enumerate(_RUN_HEADS):
-        cells_of_head = [cells_of_way[number] for cells_of_way in cells_of_ways]
-        yield [head, *map(_cell_in_words, cells_of_head)]
+    for name in _figure_names_in(document):
+        texts = []
+        for measured in ways.values():
+            cell = _figure_cell(measured["figures"]["all"].get(name))
+            texts.append(f"{cell.value} {cell.below}".strip())
+        yield [_HEADS[name], *texts]
+    cells_by_way = [_run_cells(measured) for measured in ways.values()]
+    for head, *cells in zip(_RUN_HEADS, *cells_by_way, strict=True):
+        yield [head, *map(_cell_in_words, cells)]
 
 
 def _cell_in_words(cell: Cell) -> str:
@@ -89,6 +96,7 @@ def _cell_in_words(cell: Cell) -> str:
 
 
 def failed_all(figures: Mapping[str, Any]) -> bool:
+    """Return whether all pictures of a way failed."""
     counts = figures["counts"]
     return bool(counts["failed"] == counts["pictures"])
 
@@ -100,8 +108,8 @@ def checked_nothing(figures: Mapping[str, Any]) -> bool:
 
 def warnings_of(document: Mapping[str, Any]) -> Iterator[str]:
     """Yield a sentence for each thing that makes a way's figures others than they seem."""
-    for way, of_way in document["ways"].items():
-        figures = of_way["figures"]
+    for way, measured in document["ways"].items():
+        figures = measured["figures"]
         counts = figures["counts"]
         if failed_all(figures):
             yield f"{way} measured nothing: all {counts['pictures']} pictures failed."
@@ -113,7 +121,7 @@ def warnings_of(document: Mapping[str, Any]) -> Iterator[str]:
         unreadable = too_many_unreadable(counts) if counts["unreadable"] else ""
         if unreadable:
             yield f"{way}: {unreadable}."
-        why = "the judge's answers could not be used"
+        why = "the judge's answers could not be used"  # of phrases that stay unchecked
         if checked_nothing(figures):
             yield f"{way} checked nothing, as {why}: its figures are those without a check."
         elif counts["unchecked"]:
@@ -123,20 +131,14 @@ def warnings_of(document: Mapping[str, Any]) -> Iterator[str]:
 
 def page_of(document: Mapping[str, Any]) -> str:
     """Return the page. What comes from data is escaped, and keys are blotted out."""
-    kind_sections: list[str] = []
-    for way, of_way in document["ways"].items():
-        figures_by_kind = of_way["figures"].get("kinds")
-        if figures_by_kind:
-            heading = f"<summary>{safe(way)}, by kind of picture</summary>"
-            opened = "" if kind_sections else " open"  # the first: further ones are much alike
-            content = f"<details{opened}>{heading}{_kinds_table(figures_by_kind)}</details>"
-            kind_sections.append(f"<section>{content}</section>")
     warnings = "".join(f'<p class="warning">{safe(text)}</p>' for text in warnings_of(document))
     sections = [section("Ways of asking", warnings + _ways_table(document))]
+    kind_sections = _kind_sections(document)
     if kind_sections:
         note = '<p class="facts">A kind has few pictures, and wide intervals.</p>'
         sections.append(f'{note}<div class="kinds">{"".join(kind_sections)}</div>')
-    shown_heads = [*[_HEADS[name] for name in _names_in(document)], *_RUN_HEADS]
+    shown_heads = [_HEADS[name] for name in _figure_names_in(document)]
+    shown_heads += _RUN_HEADS
     meanings = [(head, _MEANINGS[head]) for head in shown_heads]
     sections.append(section("What the figures say", definitions(meanings)))
     when = readable_time(document["when"])
@@ -151,23 +153,43 @@ def page_of(document: Mapping[str, Any]) -> str:
     )
 
 
+def _kind_sections(document: Mapping[str, Any]) -> list[str]:
+    # A section for each way that has figures by kind of picture; the first is unfolded, and further
+    # ones, which are much alike, are not.
+    sections: list[str] = []
+    for way, measured in document["ways"].items():
+        figures_by_kind = measured["figures"].get("kinds")
+        if figures_by_kind:
+            heading = f"<summary>{safe(way)}, by kind of picture</summary>"
+            opened = "" if sections else " open"
+            content = f"<details{opened}>{heading}{_kinds_table(figures_by_kind)}</details>"
+            sections.append(f"<section>{content}</section>")
+    return sections
+
+
 def _facts_of(document: Mapping[str, Any]) -> Iterator[str]:
-    of_ways = list(document["ways"].values())
-    # Not all ways ask about each picture or phrase: the largest number is that of the whole set.
-    yield f"{max(of_way['figures']['counts']['pictures'] for of_way in of_ways)} pictures"
-    yield f"{max(of_way['figures']['all']['phrases'] for of_way in of_ways)} phrases"
+    # What the page's head says of the set and of how it was asked.
+    picture_counts = []
+    phrase_counts = []
     formats = set()
-    for of_way in of_ways:
-        if "kinds" in of_way["figures"]:  # boxes were asked for
-            formats.add(of_way["box_format"])
+    for measured in document["ways"].values():
+        figures = measured["figures"]
+        picture_counts.append(figures["counts"]["pictures"])
+        phrase_counts.append(figures["all"]["phrases"])
+        if "kinds" in figures:  # boxes were asked for
+            formats.add(measured["box_format"])
+    # Not all ways ask about each picture or phrase: the largest number is that of the whole set.
+    yield f"{max(picture_counts)} pictures"
+    yield f"{max(phrase_counts)} phrases"
     if formats:
         yield f"boxes read as {', '.join(sorted(formats))}"
 
 
-def _names_in(document: Mapping[str, Any]) -> list[str]:
+def _figure_names_in(document: Mapping[str, Any]) -> list[str]:
+    # Of the figures that any way has, in the order of _HEADS.
     names: set[str] = set()
-    for of_way in document["ways"].values():
-        names.update(of_way["figures"]["all"])
+    for measured in document["ways"].values():
+        names.update(measured["figures"]["all"])
     return [name for name in _HEADS if name in names]
 
 
@@ -186,31 +208,34 @@ def _interval_in_words(interval: Sequence[float] | None) -> str:
     return f"{low:.2f}{between}{high:.2f}"
 
 
-def _run_cells(of_way: Mapping[str, Any]) -> list[Cell]:
-    # one for each of _RUN_HEADS
-    run, counts = of_way["run"], of_way["figures"]["counts"]
-    tests = run["tests"]
-    unchecked = counts["unchecked"]
+def _run_cells(measured: Mapping[str, Any]) -> list[Cell]:
+    # of a way, one for each of _RUN_HEADS
+    run = measured["run"]
+    counts = measured["figures"]["counts"]
+    tests = f"{run['tests']:,} tests" if run["tests"] else ""
+    cost = "-" if run["cost_usd"] is None else f"{run['cost_usd']:.4f}"
+    unchecked = f"{counts['unchecked']:,} unchecked" if counts["unchecked"] else ""
     return [
-        Cell(f"{run['requests']:,}", below=f"{tests:,} tests" if tests else ""),
-        Cell("-" if run["cost_usd"] is None else f"{run['cost_usd']:.4f}"),
+        Cell(f"{run['requests']:,}", below=tests),
+        Cell(cost),
         Cell(f"{run['seconds']:.0f}"),
         Cell(str(counts["unreadable"])),
-        Cell(str(counts["failed"]), below=f"{unchecked:,} unchecked" if unchecked else ""),
+        Cell(str(counts["failed"]), below=unchecked),
     ]
 
 
 def _ways_table(document: Mapping[str, Any]) -> str:
-    names = _names_in(document)
+    names = _figure_names_in(document)
     rows = []
-    for way, of_way in document["ways"].items():
-        cells = _cells(of_way["figures"]["all"], names)
-        rows.append(TableRow(way, [*cells, *_run_cells(of_way)]))
+    for way, measured in document["ways"].items():
+        cells = _cells(measured["figures"]["all"], names)
+        rows.append(TableRow(way, [*cells, *_run_cells(measured)]))
     return table("way", [*[_HEADS[name] for name in names], *_RUN_HEADS], rows)
 
 
 def _kinds_table(kinds: Mapping[str, Mapping[str, Any]]) -> str:
-    names = [name for name in _HEADS if name in next(iter(kinds.values()))]
+    figures_of_first = next(iter(kinds.values()))  # all kinds have the same figures
+    names = [name for name in _HEADS if name in figures_of_first]
     rows = []
     for kind, figures in kinds.items():
         rows.append(TableRow(kind, [str(figures["phrases"]), *_cells(figures, names)]))

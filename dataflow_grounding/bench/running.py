@@ -66,7 +66,8 @@ class Bench:
         for way in self.ways:
             try:
                 run = self.run_of(way)
-            except SpecError as error:  # of a way's form, such as one without thinking, or of all
+            except SpecError as error:
+                # It may be about this way's form alone, such as one without thinking, or about all.
                 errors.append(error)
                 why, _, _ = str(error).partition(": ")  # the rest says what to do
                 left_out.append(f"{way} is left out: {why}.")
@@ -135,22 +136,31 @@ def measure(bench: Bench, earlier: Mapping[str, Any]) -> Iterator[dict[str, Any]
         document["ways"].update(earlier["ways"])
     _tell_of_another_address(bench.folder, document, earlier)
     for way in ways:
-        # made once more: it now knows what the way before has found out about the endpoint
+        # Made again only now: it knows what the way before has found out about the endpoint.
         run = bench.run_of(way)
         say(f"{way}: {WAYS[way].about}, of {run.who}.")
         summary = execute_spec(run)
         _tell_what_to_do_about(way, summary)
-        if way in document["ways"] and not summary.requests["sent"]:
-            yield document  # the earlier figures stay: only that call knows what was unreadable
-            continue
-        document["ways"][way] = {
-            "box_format": run.job.box_format and run.job.box_format.format.name,
-            "run": {**_paid_for(run), "seconds": _seconds_of(run)},
-            "figures": figures_of_way(way, summary, bench.set.records),
-        }
-        in_order = {name: document["ways"][name] for name in WAYS if name in document["ways"]}
-        document["ways"] = in_order
+        # If all replies were stored, earlier figures stay: only the call that sent the requests
+        # knows how many replies were unreadable.
+        is_measured = way in document["ways"] and not summary.requests["sent"]
+        if not is_measured:
+            document["ways"][way] = _measured(bench, way, run, summary)
+            in_order = {name: document["ways"][name] for name in WAYS if name in document["ways"]}
+            document["ways"] = in_order
         yield document
+
+
+def _measured(bench: Bench, way: str, run: SpecRun, summary: Summary) -> dict[str, Any]:
+    # What `bench.json` holds of a way, after its run.
+    box_format = None  # of a way that asks for no boxes
+    if run.job.box_format is not None:
+        box_format = run.job.box_format.format.name
+    return {
+        "box_format": box_format,
+        "run": {**_paid_for(run), "seconds": _seconds_of(run)},
+        "figures": figures_of_way(way, summary, bench.set.records),
+    }
 
 
 def _tell_what_to_do_about(way: str, summary: Summary) -> None:
@@ -166,6 +176,7 @@ def _tell_what_to_do_about(way: str, summary: Summary) -> None:
 
 
 def _refuse_other_models(bench: Bench, way: str, model: str) -> None:
+    # A reply states the model that gave it.
     for path in stores_of(within(bench.folder, way)):
         for line in read_lines(path):
             other = line.get("model")
@@ -195,25 +206,27 @@ def _tell_of_another_address(
 
 
 def _unanswerable(run: SpecRun) -> str:
-    tasks = run.serving.tasks
-    if tasks is None:
+    # The tasks of the run that its model can't answer, as "box_check, missing_boxes"; "" for none.
+    answerable = run.serving.tasks
+    if answerable is None:  # it answers any
         return ""
-    lacking = []
+    unanswerable = []
     for operator in run.job.operators:
-        lacking += [task for task in operator.tasks if task not in tasks]
-    return ", ".join(dict.fromkeys(lacking))
+        unanswerable += [task for task in operator.tasks if task not in answerable]
+    return ", ".join(dict.fromkeys(unanswerable))
 
 
 def _paid_for(run: SpecRun) -> dict[str, Any]:
+    # Requests, tokens and USD of all calls so far, by the stored replies.
     steps = paid_by_step(run.spec.results_dir, run.options.prices)
     costs = [step["cost_usd"] for step in steps]
     tests = 0
     tokens = {"input": 0, "cached": 0, "output": 0}
     for step in steps:
-        # These requests show rectangles of ours in place of a picture of the set: to find out how
-        # the model writes boxes, and whether it still does.
-        of_rectangles = step if step["step"] == CALIBRATION else step["checks"]
-        tests += of_rectangles["requests"]
+        # Tests show rectangles of ours in place of a picture of the set: to find out how the model
+        # writes boxes (all of the calibration), and whether it still does (a step's checks).
+        paid_for_tests = step if step["step"] == CALIBRATION else step["checks"]
+        tests += paid_for_tests["requests"]
         for name in tokens:
             tokens[name] += step["tokens"][name]
     return {

@@ -21,6 +21,7 @@ _DIGITS = 4
 
 
 def figures_of_way(way: str, summary: Summary, gold: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return what `bench.json` has under a way's `figures`, by the summary of its run."""
     records = list(records_of(summary.annotations)) if summary.done else []
     return {"counts": _counts(summary, len(gold)), **_figures(way, records, gold)}
 
@@ -40,6 +41,7 @@ def _counts(summary: Summary, pictures: int) -> dict[str, Any]:
 def _figures(
     way: str, records: Sequence[Mapping[str, Any]], gold: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
+    # `all` pictures' figures and, but for spans, those of each of the `kinds` of pictures.
     answered = [_with_path_of_id(record) for record in records]
     right = [_with_path_of_id(record) for record in gold]
     answered_paths = {record["image_path"] for record in answered}
@@ -73,11 +75,7 @@ def _figures_of_own(
     for record in gold:
         score = mean_f1(record["expressions"], answer_by_path[record["image_path"]])
         scores.append(round(score, _DIGITS))
-    ends = interval_of_mean(np.array(scores))
-    mean = {
-        "value": round(sum(scores) / len(scores), _DIGITS),
-        "interval": None if ends[0] == ends[1] else [round(end, _DIGITS) for end in ends],
-    }
+    mean = _figure(sum(scores) / len(scores), interval_of_mean(np.array(scores)))
     return {
         "all": {"mean_f1": mean, **_evaluated(answered, gold, OF_BOXES)},
         "kinds": {},
@@ -101,14 +99,16 @@ def _evaluated(
     evaluation = evaluate(list(answered), list(gold)).to_json()
     figures: dict[str, Any] = {"phrases": evaluation["expressions"]}
     for name in names:
-        value = evaluation.get(name)
-        interval = evaluation["intervals"].get(name)
-        if interval is not None and interval[0] == interval[1]:
-            # All bootstrap samples come to the same, as with one picture, or with a figure that is
-            # 1 in each picture: an interval would look sure of what nobody knows.
-            interval = None
-        figures[name] = {
-            "value": None if value is None else round(value, _DIGITS),
-            "interval": None if interval is None else [round(end, _DIGITS) for end in interval],
-        }
+        figures[name] = _figure(evaluation.get(name), evaluation["intervals"].get(name))
     return figures
+
+
+def _figure(value: float | None, interval: Sequence[float] | None) -> dict[str, Any]:
+    # {"value": 0.71, "interval": [0.68, 0.74]}
+    rounded_value = None if value is None else round(value, _DIGITS)
+    rounded_ends = None
+    # Where both ends are equal, all bootstrap samples come to the same, as with one picture, or
+    # with a figure that is 1 in each picture: an interval would look sure of what nobody knows.
+    if interval is not None and interval[0] != interval[1]:
+        rounded_ends = [round(end, _DIGITS) for end in interval]
+    return {"value": rounded_value, "interval": rounded_ends}

@@ -30,13 +30,13 @@ class Plain(Pipeline):
         "workflow.zoom": False,
         "workflow.check": False,
     }
-    # make the operators that look at the boxes again, in order
+    # classes of the operators that look at the boxes again, in order
     then: ClassVar[Sequence[Callable[[Serving], Operator]]] = ()
     rows_of = staticmethod(bench_set.questions)
 
     def __init__(self, storage: FileStorage, serving: Serving) -> None:
         self.storage = storage
-        keys = {**Plain.keys, **self.keys}
+        keys = {**Plain.keys, **self.keys}  # a subclass states only those that differ
         grounder = PhraseGrounder(
             serving,
             phrases_per_request=keys["workflow.phrases_per_request"],
@@ -44,7 +44,7 @@ class Plain(Pipeline):
         )
         if keys["vlm.asking"] != "auto":
             grounder = grounder.with_words(asking=keys["vlm.asking"])
-        self.operators = [grounder, *[make(serving) for make in self.then]]
+        self.operators = [grounder, *[operator_class(serving) for operator_class in self.then]]
 
     def forward(self) -> None:
         for operator in self.operators:

@@ -1,4 +1,7 @@
-"""The words of a data set's phrases: spellings of one word, phrases and boxes that are twice."""
+"""The words of a data set's phrases: spellings of one word, phrases and boxes that are twice.
+
+A phrase's head is the noun that says what it names: "cup" of "the red cup on the left".
+"""
 
 import re
 from collections import defaultdict
@@ -33,15 +36,16 @@ def look_alikes(heads: Mapping[str, int]) -> dict[str, int]:
     20 times as common as the other, and they are equal if each may lose a letter ("giraffe",
     "girafe") or its ending ("skate", "skating"). Those have 5 to 40 letters and no digits.
     """
-    plain_form = {head: singular(head.replace("-", "")) for head in heads}
+    plain_form = {head: singular(head.replace("-", "")) for head in heads}  # "t-shirts": "tshirt"
+    # Words with a form in common may be one: their plain form, or what a misspelling leaves.
     heads_by_form = defaultdict[str, set[str]](set)
     for head in heads:
         heads_by_form[plain_form[head]].add(head)
         for form in _misspelt_forms(head):
             heads_by_form[form].add(head)
     pairs = set[tuple[str, str]]()
-    for alike in heads_by_form.values():
-        for a, b in combinations(sorted(alike), 2):
+    for heads_of_form in heads_by_form.values():
+        for a, b in combinations(sorted(heads_of_form), 2):
             rarer = min(heads[a], heads[b])
             may_be_misspelt = max(heads[a], heads[b]) >= _TIMES_AS_COMMON * rarer
             if may_be_misspelt or plain_form[a] == plain_form[b]:
@@ -68,7 +72,8 @@ def said_twice(expressions: Sequence[Expression]) -> list[str]:
     repeated = []
     for expression in expressions:
         boxes = _boxes(expression)
-        if first_boxes.setdefault(_compared_text(expression), boxes) != boxes:
+        boxes_of_first = first_boxes.setdefault(_compared_text(expression), boxes)
+        if boxes_of_first != boxes:
             repeated.append(expression["text"])
     return repeated
 
@@ -101,7 +106,8 @@ def sharing_boxes(
 
     The third value says whether they have all boxes in common, and the same number of them.
     """
-    # indices of two expressions → which boxes of the two have one in common with the other
+    # Indices of two expressions → which boxes of the two the other one has, too, each as the index
+    # of its expression and its own: {(0, 2): {(0, 0), (2, 1)}}.
     shared = defaultdict[tuple[int, int], set[tuple[int, int]]](set)
     for a, b in _pairs_of_equal_boxes(expressions):
         pair = (min(a.expression, b.expression), max(a.expression, b.expression))
@@ -133,7 +139,7 @@ def _pairs_of_equal_boxes(
     compared = 0  # pairs, at most MOST_COMPARED
     for place, left in enumerate(boxes):
         x1, _, x2, _ = left.box
-        # A box that begins further right overlaps less than MERGE_IOU.
+        # A box that begins further right overlaps less than MERGE_IOU; 1e-6 is for rounding.
         last_x1 = x1 + (1 - MERGE_IOU) * (x2 - x1) + 1e-6
         for right in islice(boxes, place + 1, place + 1 + MOST_COMPARED - compared):
             if right.box[0] > last_x1:

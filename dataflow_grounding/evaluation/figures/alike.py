@@ -12,17 +12,19 @@ from dataflow_grounding.evaluation.figures.same_files import DataSet
 
 @dataclass(frozen=True, slots=True)
 class Place:
+    """A picture's name, and the name of the data set that it is in."""
+
     picture: str
     data_set: str
 
 
 class _Candidate(NamedTuple):
-    """A picture that is alike to another one."""
+    """A picture whose file another picture has, too. All pictures of a file are a group."""
 
     name: str
     data_set: int  # its index
     file: bytes  # what tells its file from others
-    group: int
+    group: int  # the index of the group's first picture
 
 
 def alike_in(
@@ -34,16 +36,7 @@ def alike_in(
     first list has a pair for each picture that its data set has already: the earlier one, then
     itself. The second has groups that several data sets share: the first picture of each data set.
     """
-    group_of = _first_same(files)  # a group is known by its first picture
-    # Groups of several pictures. Most pictures are like no other: nothing is kept of those.
-    shared_groups = {group for picture, group in enumerate(group_of) if group != picture}
-    candidates: list[_Candidate] = []
-    remaining = zip(files, group_of, strict=True)
-    for number, data_set in enumerate(data_sets):
-        for name in data_set.number_of:
-            file, group = next(remaining)
-            if group in shared_groups:
-                candidates.append(_Candidate(name, number, file, group))
+    candidates = _candidates(data_sets, files)
     # By name, so that the first of a group is the same in any order of the pictures.
     candidates.sort()
     # by the group and the data set's number, the first picture of the group in it
@@ -53,7 +46,7 @@ def alike_in(
     for name, number, file, group in candidates:
         place = Place(name, data_sets[number].name)
         earlier = first_places.setdefault((group, number), place)
-        if earlier.picture == name:
+        if earlier.picture == name:  # it is the first itself
             continue
         if len(data_sets) > 1:
             # The same file under the same name, in several data sets, is listed once.
@@ -61,11 +54,27 @@ def alike_in(
                 continue
             listed.add((name, file))
         repeats.append((earlier, place))
-    # Of one data set, which may be large, there is nothing to sort.
-    return repeats, _leaks(first_places) if len(data_sets) > 1 else []
+    if len(data_sets) == 1:  # it may be large, and shares nothing with others
+        return repeats, []
+    return repeats, _leaks(first_places)
+
+
+def _candidates(data_sets: Sequence[DataSet], files: Sequence[bytes]) -> list[_Candidate]:
+    # Most pictures are like no other: nothing is kept of those.
+    group_of = _first_same(files)
+    shared_groups = {group for picture, group in enumerate(group_of) if group != picture}
+    candidates: list[_Candidate] = []
+    files_and_groups = zip(files, group_of, strict=True)  # of all data sets, one after the other
+    for number, data_set in enumerate(data_sets):
+        for name in data_set.number_of:
+            file, group = next(files_and_groups)
+            if group in shared_groups:
+                candidates.append(_Candidate(name, number, file, group))
+    return candidates
 
 
 def _leaks(first_places: dict[tuple[int, int], Place]) -> list[tuple[Place, ...]]:
+    # The groups that several data sets share.
     places_of_group = defaultdict[int, list[Place]](list)
     for (group, _), place in sorted(first_places.items(), key=itemgetter(0)):
         places_of_group[group].append(place)
@@ -73,6 +82,7 @@ def _leaks(first_places: dict[tuple[int, int], Place]) -> list[tuple[Place, ...]
 
 
 def _first_same(files: Sequence[bytes]) -> Sequence[int]:
+    # For each picture the index of the first with the same file. An array, since there may be
+    # millions of pictures.
     first_index = dict[bytes, int]()
-    # An array, as there may be millions of pictures.
-    return array("q", (first_index.setdefault(file, n) for n, file in enumerate(files)))
+    return array("q", (first_index.setdefault(file, index) for index, file in enumerate(files)))

@@ -96,28 +96,28 @@ class FigureCounts:
             if row.data is None:
                 self._counts["broken"][True] += 1
                 continue
-            kept = {**row.data, **self._without_rejected.of(row.data)}
-            self._add(kept, f"record {row.line} of {name}")
+            record = {**row.data, **self._without_rejected.of(row.data)}
+            self._add(record, f"record {row.line} of {name}")
             yield row.data
 
     def _add(self, record: Mapping[str, Any], record_name: str) -> None:
         entries = list(_record_entries(record))
         name, _ = names_of(record, record_name)
         self._wordings.add(wordings_of(record))
-        phrases = 0
         is_broken = entries[0] == ("broken", True)  # a broken record has this one entry
         if not is_broken:
             expressions = record.get("expressions")
             self._classes.add(name, expressions if isinstance(expressions, list) else [])
+        phrase_count = 0
         for figure, value in entries:
-            if figure == "words":
+            if figure == "words":  # no figure of its own: the first words are kept, not counted
                 if len(self._first_words) < _FIRST_WORDS:
                     self._first_words.append(value)
                 continue
             self._counts[figure][value] += 1
             if figure == "phrases":
-                phrases += 1
-        self._current.add(name, path_of(record), phrases)
+                phrase_count += 1
+        self._current.add(name, path_of(record), phrase_count)
 
     def end_data_set(
         self, name: str = "", image_folders: Sequence[str] = (), checkpoint: str = ""
@@ -143,18 +143,12 @@ class FigureCounts:
         if that wasn't looked at.
         """
         counts = self._counts
-        numbers = self._count_pictures()
-        # A figure without a kind is how often True was counted, a share that part of all counted.
-        for name, number in numbers.items():
-            if number is not None:
-                counts[name] = Counter({True: number})
+        picture_figures = self._count_pictures()
         self._count_words()
         figures = {
             name: _figure_of_counts(row.get("kind"), counts[name]) for name, row in FIGURES.items()
         }
-        for name, number in numbers.items():
-            if number is None:
-                figures[name] = None
+        figures.update(picture_figures)  # these are numbers already
         figures["rejected"] = self._without_rejected.boxes
         figures["remarks"] = self._wordings.common()
         figures["remarks_rare"] = self._wordings.rare
@@ -162,21 +156,25 @@ class FigureCounts:
         figures["repeated"] = self._classes.repeated if figures["classes"] else None
         if figures["classes"]:
             # Words of classes come from a list, and say nothing of the data.
-            figures.update({name: None for name, row in FIGURES.items() if row.get("of_words")})
+            for name, row in FIGURES.items():
+                if row.get("of_words"):
+                    figures[name] = None
         return figures
 
     def _count_words(self) -> None:
+        # Counts for figures that need all words together. A share is the part of True in all.
         different = len(set(self._first_words))
         repeated = len(self._first_words) - different
         self._counts["type_token_ratio"] = Counter({True: different, False: repeated})
         heads = self._counts["heads"]
-        most = max(heads.values(), default=0)
-        self._counts["top_head_share"] = Counter({True: most, False: heads.total() - most})
+        commonest = max(heads.values(), default=0)  # how often it occurs
+        others = heads.total() - commonest
+        self._counts["top_head_share"] = Counter({True: commonest, False: others})
         self._counts["look_alikes"].update(look_alikes(self._counts["all_heads"]))
 
     def _count_pictures(self) -> dict[str, int | None]:
-        # Also sets `named`, and counts the phrases of each picture. A figure is None if nothing was
-        # opened to count it.
+        # The figures of pictures. Also sets `named`, and counts the phrases of each picture. A
+        # figure is None if nothing was opened to count it.
         unread = set[str]()
         if self._read:
             digests, unread = files_of(self._data_sets)
@@ -211,8 +209,8 @@ class FigureCounts:
 
 
 def _record_entries(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    # Names of figures, each with a value that counts once more in it. For a share the value is True
-    # for what has the property, and False for what hasn't.
+    # Names of figures, each with a value that counts once more in it, such as ("statuses", "none").
+    # For a share the value is True for what has the property, and False for what hasn't.
     try:
         expressions = read_any_expressions(Record(record))
     except BrokenRow:
@@ -227,25 +225,28 @@ def _record_entries(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield from _box_entries(box_of(instance["bbox"]), size)
     for _ in said_twice(expressions):
         yield "same_phrase_twice", True
-    # By identity: the same expression may be in several pairs.
-    same_boxes = set[int]()
-    for first, second, all_boxes in sharing_boxes(expressions):
-        if all_boxes:
-            same_boxes |= {id(first), id(second)}
+    # Each expression once, by its id(): it may be in several pairs.
+    with_same_boxes = set[int]()
+    for first, second, has_all_boxes_in_common in sharing_boxes(expressions):
+        if has_all_boxes_in_common:
+            with_same_boxes |= {id(first), id(second)}
         heads = sorted((head_of(first["text"]), head_of(second["text"])))
-        if heads[0] != heads[1]:
+        if heads[0] != heads[1]:  # one thing by two nouns: "cup / mug"
             yield "inconsistent", " / ".join(heads)
-    for _ in same_boxes:
+    for _ in with_same_boxes:
         yield "same_boxes", True
 
 
 def _phrase_entries(expression: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    # Yields the name of a figure and a value that is counted for it.
+    # As `_record_entries`, of one phrase.
     text = expression["text"]
     boxes = len(expression["instances"])
     status = status_of(expression)
     words = _WORD.findall(text.lower().replace("’", "'"))
-    attributes = [kind for kind, known in ATTRIBUTES.items() if not known.isdisjoint(words)]
+    attributes = []  # kinds that the phrase has a word of, such as "colour" for "a red cup"
+    for kind, words_of_kind in ATTRIBUTES.items():
+        if not words_of_kind.isdisjoint(words):
+            attributes.append(kind)
     yield "phrases", True
     yield "pairs", boxes > 0
     yield "statuses", status
@@ -268,25 +269,30 @@ def _phrase_entries(expression: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _box_entries(box: Bbox, size: Size | None) -> Iterator[tuple[str, Any]]:
+    # As `_record_entries`, of one box. Without the picture's size there is no place in it.
     size_of_box = coco_size(area(box))
     yield "sizes", size_of_box
     yield "small_share", size_of_box == "small"
     if size is None:
         return
     width, height = size
+    x1, y1, x2, y2 = box
     # The centre, as parts of the picture.
-    x = (box[0] + box[2]) / 2 / width
-    y = (box[1] + box[3]) / 2 / height
+    x = (x1 + x2) / 2 / width
+    y = (y1 + y2) / 2 / height
     yield "places", (_cell(x), _cell(y))
-    yield "edge_share", min(box) < 1 or box[2] > width - 1 or box[3] > height - 1
+    # within a pixel of an edge, or beyond it
+    yield "edge_share", min(box) < 1 or x2 > width - 1 or y2 > height - 1
 
 
 def _cell(part: float) -> int:
+    # a box may reach beyond its picture
     return int(min(max(part * _GRID, 0), _GRID - 1))
 
 
 def _figure_of_counts(kind: str | None, count_of_value: Mapping[Any, int]) -> Any:
-    # Without a kind it is the count of True, a share that part of all.
+    # A figure by its kind in figures.yaml: without a kind it is the count of True; a share is that
+    # part of all counts.
     if kind is None:
         return count_of_value.get(True, 0)
     if kind == "names":
@@ -304,12 +310,13 @@ def _figure_of_counts(kind: str | None, count_of_value: Mapping[Any, int]) -> An
 def _spread(count_of_value: Mapping[float, int], total_count: int) -> dict[str, float]:
     # A quantile is a value that was counted, never one between two.
     values = sorted(count_of_value)
-    # for each value how many are at most as large
+    # for each value how many of all counted values are at most as large
     ranks = list(accumulate(count_of_value[value] for value in values))
     sum_of_values = sum(value * count for value, count in count_of_value.items())
     spread = {"mean": round(sum_of_values / total_count, 2)}
     for name, part in _QUANTILES.items():
-        spread[name] = values[bisect_left(ranks, part * total_count)]
+        rank = part * total_count
+        spread[name] = values[bisect_left(ranks, rank)]
     return spread
 
 
@@ -326,8 +333,9 @@ def advice_on(figures: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _advice_of_row(figure: Any, row: Mapping[str, Any]) -> str:
-    # A spread is compared by its mean, counts of names by how many names there are. A figure that
-    # is at its bound gets no advice.
+    # What to do about a figure that is beyond a bound of its row in figures.yaml; "" for nothing. A
+    # spread is compared by its mean, counts of names by how many names there are. A figure that is
+    # at its bound gets no advice; beyond several bounds, that of the first counts.
     value = figure
     if isinstance(figure, dict):
         value = figure.get("mean", len(figure))
@@ -336,5 +344,6 @@ def _advice_of_row(figure: Any, row: Mapping[str, Any]) -> str:
     if not advices:
         return ""
     if row.get("kind") == "names":
-        return f"{advices[0]}: {', '.join(list(figure)[:3])}"
+        commonest = list(figure)[:3]
+        return f"{advices[0]}: {', '.join(commonest)}"
     return str(advices[0])

@@ -48,7 +48,8 @@ _decoders = threading.BoundedSemaphore(os.cpu_count() or 1)
 def looks_of(
     names: Iterable[str], paths: Iterable[str], folders: tuple[str, ...]
 ) -> tuple[list[bytes], set[str]]:
-    """Return a look for each picture, in order, and the names of those that can't be read.
+    """Return a look for each picture, in order, and the names of those that can't be read. `paths`
+    are the pictures' paths, in the order of `names`; relative ones are looked for in `folders`.
 
     A look is 8 bytes of dHash and 144 of parts, by which `first_alike` compares. A flat picture has
     only 8 bytes, a digest of its pixels. One that can't be read has 8 bytes of a digest of its
@@ -56,13 +57,15 @@ def looks_of(
     """
     look = partial(_look, folders=folders)
     looks = side_by_side(look, paths, lambda path: waits(path, folders), cores=True)
-    looks_or_names: list[bytes] = []
+    looks_or_digests: list[bytes] = []
     unread = set[str]()
     for name, own_look in zip(names, looks, strict=True):
         if own_look is None:
             unread.add(name)
-        looks_or_names.append(own_look or short_digest(name))
-    return looks_or_names, unread
+            looks_or_digests.append(short_digest(name))
+        else:
+            looks_or_digests.append(own_look)
+    return looks_or_digests, unread
 
 
 def _look(path: str, folders: tuple[str, ...]) -> bytes | None:
@@ -75,7 +78,7 @@ def _look(path: str, folders: tuple[str, ...]) -> bytes | None:
         data = read_file(path)
         with _decoders, decoding(data, path, at_least=_DECODED_SIZE) as picture:
             grey = picture.convert("L")
-            small = np.asarray(grey.resize((9, 8)), int)
+            small = np.asarray(grey.resize((9, 8)), int)  # 8 rows of 8 steps to the right
             parts = np.asarray(grey.resize((12, 12), Resampling.BOX), float)
         if np.ptp(small) < _FLAT:
             # Decoded again, as a JPEG may have come smaller: its own pixels have to be equal.
@@ -126,9 +129,11 @@ def first_alike(looks: Sequence[bytes]) -> Sequence[int]:
     themselves.
     """
     hashes = array("Q", (int.from_bytes(look[:_HASH_BYTES], "little") for look in looks))
-    # For each value of each band, the pictures whose hash has it there. A dict would take more
-    # memory for its keys than for the pictures.
-    buckets: list[list[int]] = [[] for _ in _BAND_STARTS for _ in range(_BUCKETS_OF_BAND)]
+    # For each value of each band, the pictures whose hash has it there: first the values of the
+    # first band, then those of the next. A dict would take more memory for its keys than for the
+    # pictures.
+    bucket_count = len(_BAND_STARTS) * _BUCKETS_OF_BAND
+    buckets: list[list[int]] = [[] for _ in range(bucket_count)]
     first_equal = dict[bytes, int]()
     groups = _Groups()
     for index, look in enumerate(looks):
@@ -146,7 +151,8 @@ def first_alike(looks: Sequence[bytes]) -> Sequence[int]:
 def _earlier_with_near_hash(
     picture: int, hashes: Sequence[int], buckets: Sequence[list[int]]
 ) -> list[int]:
-    # Earlier pictures are those in `buckets`; this one is added for the later ones.
+    # Earlier pictures whose hashes differ in few bits. They are those in `buckets`, to which this
+    # one is added for the later ones.
     own = hashes[picture]
     near = set[int]()
     for band, start in enumerate(_BAND_STARTS):
@@ -160,13 +166,14 @@ def _earlier_with_near_hash(
 
 
 def _with_near_parts(look: bytes, candidates: list[int], looks: Sequence[bytes]) -> list[int]:
-    # Those of which the brightness of no part differs by more than a standard deviation.
+    # The candidates of which the brightness of no part differs by more than a standard deviation.
     if not candidates:
         return []
     import numpy as np
 
     joined = b"".join(looks[candidate] for candidate in candidates)
-    their_parts = np.frombuffer(joined, np.int8).reshape(-1, len(look))[:, _HASH_BYTES:]
+    their_looks = np.frombuffer(joined, np.int8).reshape(-1, len(look))
+    their_parts = their_looks[:, _HASH_BYTES:]
     own_parts = np.frombuffer(look, np.int8)[_HASH_BYTES:]
     # int8 would overflow.
     differences = np.abs(their_parts.astype(np.int16) - own_parts).max(axis=1, initial=0)
@@ -201,7 +208,7 @@ def split(
     if os.path.lexists(out):
         raise InputError(f"{out} is there already: remove it, or choose another folder")
     folders = image_folders_of(results, image_root)
-    pictures = _pictures_of(results)
+    pictures = _pictures_of(results)  # its counts are of records
     names = list(pictures.number_of)
     looks = [short_digest(name) for name in names]  # without pictures names alone are alike
     unread = set[str]()
@@ -254,21 +261,25 @@ def _parts_by_share(
     largest_first = sorted(share_of_part, key=lambda name: -share_of_part[name])
     shares = np.array([share_of_part[name] for name in largest_first], float)
     shares *= len(pictures) / shares.sum()
+    # Of each group its first picture, for each picture the index of its group, and of each group
+    # how many pictures it has.
     groups, group_of, sizes = np.unique(first_of_group, return_inverse=True, return_counts=True)
     digests = (short_digest(f"{seed} {pictures[group]}") for group in groups)
     chance = np.fromiter((int.from_bytes(digest, "little") for digest in digests), np.uint64)
     # The line has the groups by chance, after those that are larger than the smallest share: no cut
     # could be near the end of a share in the middle of these.
-    too_large = np.where(sizes > shares.min(), sizes, 0)
-    line = np.lexsort((chance, -too_large))
+    size_if_too_large = np.where(sizes > shares.min(), sizes, 0)
+    line = np.lexsort((chance, -size_if_too_large))  # the last key counts first
     middles = np.cumsum(sizes[line]) - sizes[line] / 2  # of each group, in pictures of the line
     part_of_group = np.zeros(len(groups), int)
-    cut = 0
+    cut = 0  # the place in the line with which a part begins
     for number, end in enumerate(np.cumsum(shares)[:-1], 1):
         # A group belongs to the part that its middle is in. But each part gets one, the largest
         # first where there are fewer groups than parts.
-        latest = len(groups) - (len(share_of_part) - number)
-        cut = max(cut + 1, min(int(np.searchsorted(middles, end)), latest))
+        later_parts = len(share_of_part) - number
+        latest_cut = len(groups) - later_parts
+        cut_at_share = int(np.searchsorted(middles, end))
+        cut = max(cut + 1, min(cut_at_share, latest_cut))
         part_of_group[line[cut:]] = number  # the next cut takes its end away again
     part_numbers = part_of_group[group_of].tolist()
     return {

@@ -90,17 +90,17 @@ def _all_findings(
     path: str, folders: tuple[str, ...], read_sizes: bool
 ) -> Iterator[tuple[int, Finding]]:
     ids_seen = set[int]()
-    before = _PictureBoxes(path="", boxes=set())
+    before = _PictureBoxes(path="", boxes=set())  # of the row before
     for row, picture in _with_facts(path, folders, read_sizes):
         if row.data is None:
             yield row.line, Finding("DG001", str(row.error))
-        record = row.data or {}
-        if row.data is not None:
-            for finding in _findings_in_record(record, picture):
-                yield row.line, finding
-        for finding in _repeated_ids(record, ids_seen):
+            before = _PictureBoxes(path="", boxes=set())
+            continue
+        for finding in _findings_in_record(row.data, picture):
             yield row.line, finding
-        here = _PictureBoxes(path_of(record), _boxes_of(record))
+        for finding in _repeated_ids(row.data, ids_seen):
+            yield row.line, finding
+        here = _PictureBoxes(path_of(row.data), _boxes_of(row.data))
         if _has_boxes_of(before, here):
             yield row.line, Finding("DG108", f"{len(here.boxes)} boxes as in {before.path!r}")
         before = here
@@ -109,24 +109,33 @@ def _all_findings(
 def _with_facts(
     path: str, folders: tuple[str, ...], reads_pictures: bool
 ) -> Iterator[tuple[Row, FactsOrWhy | None]]:
+    # Each row with the facts of its picture; None where pictures aren't read, and for a row that
+    # can't be read. A picture that no run remembers is read, in threads.
+    if not reads_pictures:
+        for row in read_rows(path):
+            yield row, None
+        return
     # Records of one picture often follow each other, so facts are kept.
     facts_of = lru_cache(2**16)(partial(_facts_of, folders=folders))
 
-    def is_unread(row_and_facts: tuple[Row, ImageFacts | None]) -> bool:
+    def has_unread_picture(row_and_facts: tuple[Row, ImageFacts | None]) -> bool:
         row, facts = row_and_facts
-        return reads_pictures and facts is None and row.data is not None
+        return facts is None and row.data is not None
 
     def with_facts(row_and_facts: tuple[Row, ImageFacts | None]) -> tuple[Row, FactsOrWhy | None]:
         row, facts = row_and_facts
-        return row, facts_of(path_of(row.data or {})) if is_unread(row_and_facts) else facts
+        if row.data is None or facts is not None:
+            return row, facts
+        return row, facts_of(path_of(row.data))
+
+    def with_remembered_facts(row: Row) -> tuple[Row, ImageFacts | None]:
+        if row.data is None:
+            return row, None
+        return row, _remembered_facts(row.data, folders, log)
 
     with closing(log_of(os.path.join(os.path.dirname(path), ".ckpt"))) as log:
-        remembered_facts = partial(_remembered_facts, folders=folders, log=log)
-        known_rows = (
-            (row, remembered_facts(row.data) if reads_pictures and row.data is not None else None)
-            for row in read_rows(path)
-        )
-        yield from side_by_side(with_facts, known_rows, is_unread)
+        rows = map(with_remembered_facts, read_rows(path))
+        yield from side_by_side(with_facts, rows, has_unread_picture)
 
 
 def _findings_in_record(record: dict[str, Any], picture: FactsOrWhy | None) -> Iterator[Finding]:
@@ -142,17 +151,19 @@ def _findings_in_record(record: dict[str, Any], picture: FactsOrWhy | None) -> I
         yield Finding("DG204", repr(text))
     for text in same_box_twice(expressions):
         yield Finding("DG207", repr(text))
-    for first, second, all_boxes in sharing_boxes(expressions):
+    for first, second, has_all_boxes_in_common in sharing_boxes(expressions):
         # two words of one class may box the same things
-        is_of_one_class = first.get("class") is not None and first["class"] == second.get("class")
-        same_head = head_of(first["text"]) == head_of(second["text"])
-        if all_boxes and not same_head and not is_of_one_class:
+        states_class = first.get("class") is not None
+        is_of_one_class = states_class and first["class"] == second.get("class")
+        # so may two phrases of one noun, "a red car" and "the car on the left"
+        has_same_head = head_of(first["text"]) == head_of(second["text"])
+        if has_all_boxes_in_common and not has_same_head and not is_of_one_class:
             yield Finding("DG205", f"{first['text']!r}, {second['text']!r}")
     caption = caption_of_spans(record) if expressions else ""
     if _BREAKING.search(caption):
         yield Finding("DG206", f"the caption {caption!r}")
-    unplaced = [each for each in expressions if each.get("char_span") is None]
-    in_caption = _texts_in(caption, unplaced)
+    without_span = [expression for expression in expressions if expression.get("char_span") is None]
+    in_caption = _texts_in(caption, without_span)
     for expression in expressions:
         for instance in expression["instances"]:
             yield from _findings_in_box(repr(expression["text"]), instance, size)
@@ -160,9 +171,9 @@ def _findings_in_record(record: dict[str, Any], picture: FactsOrWhy | None) -> I
 
 
 def _texts_in(caption: str, expressions: Sequence[Mapping[str, Any]]) -> set[str]:
-    # All are looked for at once: to go through a long caption for each of many texts would take
-    # forever.
-    texts = {as_compared(each["text"]) for each in expressions}
+    # Those of the expressions' texts, as they are compared, that the caption has. All are looked
+    # for at once: to go through a long caption for each of many texts would take forever.
+    texts = {as_compared(expression["text"]) for expression in expressions}
     spans = find_spans([*texts], caption)
     return {text for text, span in zip(texts, spans, strict=True) if span is not None}
 
@@ -185,16 +196,17 @@ def _findings_in_picture(
 def _remembered_facts(
     record: Mapping[str, Any], folders: tuple[str, ...], log: KeyedLog
 ) -> ImageFacts | None:
-    # Only of JPEGs, which a run reads to their end: of others it reads headers, and what comes
-    # after may be broken.
+    # What a run remembers of the record's picture; None for nothing. Only of JPEGs, which a run
+    # reads to their end: of others it reads headers, and what comes after may be broken.
     path = path_of(record)
-    if not len(log) or waits(path, folders):
+    if not len(log) or waits(path, folders):  # a store is asked in threads
         return None
     try:
         facts = remembered(log, find_file(path, folders))
     except RecordError:
         return None
-    return facts if facts and facts.media_type == "image/jpeg" else None
+    is_jpeg = facts is not None and facts.media_type == "image/jpeg"
+    return facts if is_jpeg else None
 
 
 def _facts_of(path: str, folders: tuple[str, ...]) -> FactsOrWhy:
@@ -216,13 +228,15 @@ def _has_boxes_of(before: _PictureBoxes, here: _PictureBoxes) -> bool:
 
 
 def _boxes_of(record: Mapping[str, Any]) -> set[Bbox]:
+    boxes = set[Bbox]()
     with suppress(BrokenRow):
-        expressions = read_any_expressions(Record(record))
-        return {box_of(one["bbox"]) for each in expressions for one in each["instances"]}
-    return set()
+        for expression in read_any_expressions(Record(record)):
+            boxes.update(box_of(instance["bbox"]) for instance in expression["instances"])
+    return boxes
 
 
 def _repeated_ids(record: Mapping[str, Any], ids_seen: set[int]) -> Iterator[Finding]:
+    # Adds the record's ids to those that were seen so far.
     expressions = record.get("expressions")
     if not isinstance(expressions, list):
         return
@@ -238,17 +252,21 @@ def _repeated_ids(record: Mapping[str, Any], ids_seen: set[int]) -> Iterator[Fin
 def _findings_in_box(text: str, instance: dict[str, Any], size: Size | None) -> Iterator[Finding]:
     box = box_of(instance["bbox"])
     score = instance["score"]
-    # how far the box is out of the picture, in pixels; 0 or less inside
-    beyond = max(-box[0], -box[1], box[2] - size[0], box[3] - size[1]) if size else 0
-    # within one pixel, so likely in parts of the sides
-    is_in_parts = (size is None or min(size) > 1) and 0 <= min(box) < max(box) <= 1
+    x1, y1, x2, y2 = box
+    beyond = 0.0  # how far the box is out of the picture, in pixels; 0 or less inside
     is_whole_picture = False
-    if size is not None and beyond <= 0:
-        is_whole_picture = area(box) > _MOST_OF_PICTURE * size[0] * size[1]
+    may_be_in_parts = True
+    if size is not None:
+        width, height = size
+        beyond = max(-x1, -y1, x2 - width, y2 - height)
+        is_whole_picture = beyond <= 0 and area(box) > _MOST_OF_PICTURE * width * height
+        may_be_in_parts = min(size) > 1  # else a box in pixels has no larger numbers either
+    # all numbers from 0 to 1, so likely in parts of the sides
+    is_in_parts = may_be_in_parts and 0 <= min(box) < max(box) <= 1
     # lint_rules.yaml says what each rule is about
     wrong = {
         "DG303": not is_score(score),
-        "DG103": min(box[2] - box[0], box[3] - box[1]) < 1,  # thin, or corners swapped
+        "DG103": min(x2 - x1, y2 - y1) < 1,  # thin, or corners swapped
         "DG101": beyond >= 1,  # far out of the picture
         "DG102": 0 < beyond < 1,  # a little out of it
         "DG107": is_in_parts,
@@ -268,10 +286,10 @@ def _findings_in_expression(
     span = expression.get("char_span")
     status = expression.get("status")
     boxes = expression["instances"]
-    distinct = dict.fromkeys(tuple(instance["bbox"]) for instance in boxes)
-    has_equal_boxes = len(distinct) < len(boxes)
+    distinct_boxes = dict.fromkeys(tuple(instance["bbox"]) for instance in boxes)
+    has_equal_boxes = len(distinct_boxes) < len(boxes)
     # Without their scores, which don't matter here and may be no numbers.
-    unscored = [{"bbox": box} for box in distinct]
+    unscored = [{"bbox": box} for box in distinct_boxes]
     has_near_boxes = len(without_duplicates(unscored, MERGE_IOU)) < len(unscored)
     # lint_rules.yaml says what each rule is about
     wrong = {

@@ -71,24 +71,25 @@ def files_of(data_sets: Sequence[DataSet]) -> tuple[list[bytes], set[str]]:
     files: list[bytes] = []
     missing = set[str]()
     for data_set, sizes in zip(data_sets, sizes_by_data_set, strict=True):
-        shared_paths = []
+        paths_of_shared_sizes = []
         for path, size in zip(data_set.paths(), sizes, strict=True):
             if size > 0 and size_counts[size] > 1:
-                shared_paths.append(path)
-        digests = _digests_of(shared_paths, data_set)
+                paths_of_shared_sizes.append(path)
+        digests = _digests_of(paths_of_shared_sizes, data_set)  # in the same order
         for name, size in zip(data_set.number_of, sizes, strict=True):
-            identity: bytes | None = None  # of a missing file, whose size is 0
-            if size > 0 and size_counts[size] > 1:
-                identity = next(digests)
-            elif size > 0:
-                identity = short_digest(f"{name} {size}")
+            identity: bytes | None = None  # of a file that can't be read
+            if size > 0:
+                is_shared_size = size_counts[size] > 1
+                identity = next(digests) if is_shared_size else short_digest(f"{name} {size}")
             if identity is None:
                 missing.add(name)
-            files.append(identity or short_digest(name))
+                identity = short_digest(name)
+            files.append(identity)
     return files, missing
 
 
 def _size_of(path: str, folders: tuple[str, ...]) -> int:
+    # 0 for a file that isn't found
     try:
         return find_file(path, folders).file_bytes
     except RecordError:
@@ -96,6 +97,7 @@ def _size_of(path: str, folders: tuple[str, ...]) -> int:
 
 
 def _digests_of(paths: Sequence[str], data_set: DataSet) -> Iterator[bytes | None]:
+    # None for a file that can't be read
     with closing(log_of(data_set.checkpoint)) as log:
         digest_of_path = partial(_digest_of, folders=data_set.folders, log=log)
         yield from _side_by_side(digest_of_path, paths, data_set.folders)

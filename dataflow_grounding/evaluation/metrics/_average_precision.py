@@ -56,13 +56,16 @@ class AveragePrecision:
         gold_boxes = _scored_boxes(gold)
         predicted = _scored_boxes(found)
         self._phrases.append(_Phrase(image, len(gold_boxes)))
+        # Of the boxes alone, so that the order of phrases makes no difference.
         phrase_bytes = repr([gold_boxes, predicted]).encode()
         digest = int.from_bytes(hashlib.sha256(phrase_bytes).digest()[:8], "big")
         scores = []
-        for index, (*_, score) in enumerate(predicted):
+        for index, box in enumerate(predicted):
+            score = box[4]
             # Without a score: below every real one, and the lower the later it comes.
             scores.append(-1.0 - index if score is None else float(score))
-        surest = sorted(range(len(predicted)), key=lambda index: -scores[index])[:_MOST_BOXES]
+        indices = sorted(range(len(predicted)), key=lambda index: -scores[index])
+        surest = indices[:_MOST_BOXES]
         bits = _right_bits([predicted[index] for index in surest], gold_boxes)
         for index, right in zip(surest, bits, strict=True):
             self._boxes.append(_Box(image, digest, scores[index], right))
@@ -105,7 +108,8 @@ class AveragePrecision:
 
 
 def _ap_of_ranked(right: np.ndarray, times_counted: np.ndarray, gold_boxes: int) -> float:
-    # The boxes come the surest first, in `right` a bit for each threshold.
+    # The AP, by the boxes of all phrases, the surest first: `right` has a bit for each threshold,
+    # `times_counted` how often the box counts, as its image may be drawn several times or never.
     ranks = np.maximum(np.cumsum(times_counted), 1)  # at least 1, also before the first that counts
     precisions = []
     for bit in range(len(_THRESHOLDS)):
@@ -114,9 +118,10 @@ def _ap_of_ranked(right: np.ndarray, times_counted: np.ndarray, gold_boxes: int)
         precision = true_positives / ranks
         # COCO's envelope: the best precision at this rank or a later one.
         envelope = np.maximum.accumulate(precision[::-1])[::-1]
-        # For each recall the rank at which it is reached, or after the last rank: precision 0.
-        reached = np.searchsorted(true_positives / gold_boxes, _RECALLS, side="left")
-        precisions.append(np.append(envelope, 0.0)[reached])
+        # For each recall the index of the box with which it is reached; of one that isn't reached,
+        # the index after the last box, for which precision 0 is added.
+        reached_at = np.searchsorted(true_positives / gold_boxes, _RECALLS, side="left")
+        precisions.append(np.append(envelope, 0.0)[reached_at])
     return float(np.mean(precisions))
 
 

@@ -37,7 +37,9 @@ class _Entry(NamedTuple):
 
 
 class _ClassCounts:
-    """What was counted of a class, which has the name that the first of its phrases states."""
+    """What was counted of a class in all images. Its name is the one that the first of its phrases
+    states: phrases whose names differ in capitals or blanks are of one class.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -50,10 +52,13 @@ class _ClassCounts:
         return sum(entry.gold_boxes for entry in self.entries)
 
     def sums(self, images: int) -> dict[str, np.ndarray]:
-        image, *columns = np.array(self.entries, int).reshape(-1, len(_Entry._fields)).T
+        """Return `right`, `boxes` and `gold_boxes`: for each, numbers of all `images` images."""
+        # An array without rows has to be told how many columns it has.
+        table = np.array(self.entries, int).reshape(-1, len(_Entry._fields))
+        image_of_entry, *columns = table.T
         sums = {}
         for name, column in zip(_Entry._fields[1:], columns, strict=True):
-            sums[name] = np.bincount(image, column, images)
+            sums[name] = np.bincount(image_of_entry, column, images)
         return sums
 
 
@@ -96,12 +101,13 @@ class ClassFigures:
             self._count_image()
             self._image = record.image
         for gold, found in record.phrases:
-            gold_class = class_of(gold)
+            gold_class = class_of(gold)  # the phrase itself if it states none
             if "class" not in gold and found is not None:
                 gold_class = class_of(found)
             boxes = self._boxes_of(gold_class)
             boxes.gold.append(gold["instances"])
-            boxes.is_open = boxes.is_open or not is_judged(gold)
+            if not is_judged(gold):
+                boxes.is_open = True
             if found is not None:
                 found_class = class_of(found) if "class" in found else gold_class
                 self._boxes_of(found_class).found.append(found["instances"])
@@ -112,30 +118,18 @@ class ClassFigures:
         return self._in_image.setdefault(class_key(name), _ClassInImage(name))
 
     def _count_image(self) -> None:
-        # A class that is open in the image counts with no boxes at all.
+        # Counts the boxes that were collected of an image, and forgets them.
         missed: list[tuple[str, Row]] = []  # gold boxes, each with the name of its class
         wrong: list[tuple[str, Row]] = []  # found ones
         for boxes in self._in_image.values():
-            counts = self._counts_of(boxes.name)
             if boxes.is_open:
-                counts.entries.append(_Entry(self._image, right=0, boxes=0, gold_boxes=0))
+                # It counts with no boxes at all.
+                entry = _Entry(self._image, right=0, boxes=0, gold_boxes=0)
+                self._counts_of(boxes.name).entries.append(entry)
                 continue
-            # All phrases of the class are measured as if they were one.
-            gold = boxes_of_things(boxes.gold)
-            found = boxes_of_things(boxes.found)
-            self.repeated += sum(map(len, boxes.found)) - len(found)
-            pairs = self._right_pairs(found, gold)
-            counted = self._rules.counted_boxes({"instances": found})
-            counts.entries.append(_Entry(self._image, len(pairs), len(counted), len(gold)))
-            counts.average_precision.add({"instances": gold}, {"instances": found}, self._image)
-            matched_gold = {pair.gold for pair in pairs}
-            matched_found = {pair.found for pair in pairs}
-            for index, box in enumerate(gold):
-                if index not in matched_gold:
-                    missed.append((boxes.name, box))
-            for index, box in enumerate(found):
-                if index not in matched_found:
-                    wrong.append((boxes.name, box))
+            missed_of_class, wrong_of_class = self._count_class(boxes)
+            missed += [(boxes.name, box) for box in missed_of_class]
+            wrong += [(boxes.name, box) for box in wrong_of_class]
         # What is left of each class is matched no matter what its class is.
         for pair in self._right_pairs([box for _, box in wrong], [box for _, box in missed]):
             gold_class, _ = missed[pair.gold]
@@ -143,7 +137,25 @@ class ClassFigures:
             self._counts_of(gold_class).found_as[class_key(found_class)] += 1
         self._in_image = {}
 
+    def _count_class(self, boxes: _ClassInImage) -> tuple[list[Row], list[Row]]:
+        # Counts the boxes of a class in the image. Returns its missed and its wrong boxes.
+        counts = self._counts_of(boxes.name)
+        # All phrases of the class are measured as if they were one.
+        gold = boxes_of_things(boxes.gold)
+        found = boxes_of_things(boxes.found)
+        self.repeated += sum(map(len, boxes.found)) - len(found)
+        pairs = self._right_pairs(found, gold)
+        counted = self._rules.counted_boxes({"instances": found})
+        counts.entries.append(_Entry(self._image, len(pairs), len(counted), len(gold)))
+        counts.average_precision.add({"instances": gold}, {"instances": found}, self._image)
+        matched_gold = {pair.gold for pair in pairs}
+        matched_found = {pair.found for pair in pairs}
+        missed = [box for index, box in enumerate(gold) if index not in matched_gold]
+        wrong = [box for index, box in enumerate(found) if index not in matched_found]
+        return missed, wrong
+
     def _right_pairs(self, found: list[Row], gold: list[Row]) -> list[Overlap]:
+        # Which found box is right, and on which gold box; boxes below the score cut don't count.
         answers = {"instances": found}
         counted = self._rules.counted_boxes(answers)
         overlaps = overlaps_of(boxes_of(answers), boxes_of({"instances": gold}))
@@ -158,10 +170,11 @@ class ClassFigures:
 
         Intervals are from bootstrap samples of all `images`, those without the class too.
         """
-        self._count_image()
-        classes = sorted(
+        self._count_image()  # the last one, which no other has followed
+        by_size = sorted(
             self._by_key.values(), key=lambda counts: (-counts.gold_boxes, counts.name)
-        )[:_MOST]
+        )
+        classes = by_size[:_MOST]
         # Bootstrap samples are drawn once for all classes: their columns go into one table, under
         # names such as "3 right", right boxes of the fourth class.
         sums: dict[str, np.ndarray] = {}
@@ -171,12 +184,12 @@ class ClassFigures:
         draws = bootstrap_sums(sums)
         rows = {}
         for index, counts in enumerate(classes):
-            totals = {}
-            drawn = {}
+            totals = {}  # of all images
+            sampled = {}  # of each bootstrap sample
             for name in ("right", "boxes", "gold_boxes"):
                 totals[name] = sums[f"{index} {name}"].sum()
-                drawn[name] = draws[f"{index} {name}"]
-            row = _figures_of_class(counts.average_precision, totals, drawn, images)
+                sampled[name] = draws[f"{index} {name}"]
+            row = _figures_of_class(counts.average_precision, totals, sampled, images)
             others = counts.found_as.most_common()
             row["found_as"] = {self._by_key[key].name: count for key, count in others}
             rows[counts.name] = row
@@ -186,7 +199,7 @@ class ClassFigures:
 def _figures_of_class(
     average_precision: AveragePrecision,
     totals: Mapping[str, Any],
-    drawn: Mapping[str, np.ndarray],
+    sampled: Mapping[str, np.ndarray],
     images: int,
 ) -> dict[str, Any]:
     figures: dict[str, Any] = {
@@ -197,7 +210,7 @@ def _figures_of_class(
         figures[name] = None if np.isnan(value) else round(float(value), 6)
     ap = average_precision.value()
     figures["ap"] = None if ap is None else round(ap, 6)
-    intervals = {name: interval(values) for name, values in _ratios(drawn).items()}
+    intervals = {name: interval(values) for name, values in _ratios(sampled).items()}
     intervals["ap"] = interval(average_precision.bootstrap_values(images))
     figures["intervals"] = intervals
     return figures

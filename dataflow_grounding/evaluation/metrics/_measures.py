@@ -72,6 +72,7 @@ def phrase_columns(
         scored = _scored_verdicts(found, overlaps, rules)
     counted = rules.counted_boxes(found)
     matched = one_to_one([overlap for overlap in overlaps if overlap.found in counted], rules)
+    # Both sides say what is in the picture: the answer can be right.
     answered = judged and found is not None and is_judged(found)
     found_count = len(counted) if judged else 0
     columns = {
@@ -111,12 +112,13 @@ def _calibration_columns(scored: list[ScoredVerdict]) -> dict[str, float]:
     # expected calibration error is made of the absolute sums of the bins (Guo 2017).
     bins = [0.0] * _BINS
     for score, is_right in scored:
-        number = min(int(score * _BINS), _BINS - 1)
+        number = min(int(score * _BINS), _BINS - 1)  # a score of 1 is in the last one
         bins[number] += int(is_right) - score
     return {f"bin_{number}": difference for number, difference in enumerate(bins)}
 
 
 def _first_box_columns(overlaps: list[Overlap], one_gold_box: bool) -> dict[str, float]:
+    # The first box is the surest. But for `first_iou`, all are of phrases with one gold box.
     iou = max([overlap.iou for overlap in overlaps if overlap.found == 0], default=0.0)
     right = {threshold: one_gold_box and iou >= threshold for threshold in THRESHOLDS}
     return {
@@ -177,16 +179,17 @@ def caption_columns(record: PairedRecord, rules: Rules) -> dict[str, float]:
     if record.found is None or _caption_of(record.found) == _caption_of(record.gold):
         gold = _boxes_by_span(record.gold)
         found = _boxes_by_span(record.found) if record.found else {}
-    equal = gold.keys() & found.keys()
-    right = 0
-    for span in equal:
+    equal_spans = gold.keys() & found.keys()
+    right_boxes = 0
+    for span in equal_spans:
         for overlap in one_to_one(overlaps_of(found[span], gold[span]), rules):
             if overlap.iou >= rules.threshold:
-                right += 1
+                right_boxes += 1
+    # All three measures are F1: twice what both sides share, by what each side has.
     return {
-        "span_exact_f1": 2 * len(equal),
+        "span_exact_f1": 2 * len(equal_spans),
         "span_overlap_f1": 2 * _count_overlapping_spans(gold, found),
-        "joint": 2 * right,
+        "joint": 2 * right_boxes,
         "spans": len(gold) + len(found),
         "span_boxes": sum(map(len, gold.values())) + sum(map(len, found.values())),
     }
@@ -217,7 +220,9 @@ def _count_overlapping_spans(gold: Iterable[Span], found: Iterable[Span]) -> int
     for gold_span in gold_spans:
         for place in nearest(found_spans, gold_span, most_compared):
             found_span = found_spans[place]
-            shared_letters = min(gold_span[1], found_span[1]) - max(gold_span[0], found_span[0])
+            start = max(gold_span[0], found_span[0])
+            end = min(gold_span[1], found_span[1])
+            shared_letters = end - start
             if shared_letters > 0:
                 overlapping.append((-shared_letters, gold_span, found_span))
     overlapping.sort()
@@ -232,14 +237,14 @@ def figures_from_sums(sums: Mapping[str, Any], rules: Rules) -> dict[str, Any]:
     """
     figures = {}
     # In the order of the sums, which is that of the figures shown.
-    for whole in sums:
-        for name in MEASURES_OF.get(whole, ()):
+    for denominator in sums:
+        for name in MEASURES_OF.get(denominator, ()):
             shown_name = name
             if name in ("precision", "recall"):
                 shown_name = f"{name}_at_iou_{rules.threshold:g}"
-            figures[shown_name] = share(sums[name], sums[whole])
-    both = sums["boxes"] + sums["gold_boxes"]
-    figures[f"f1_at_iou_{rules.threshold:g}"] = share(2 * sums["recall"], both)
+            figures[shown_name] = share(sums[name], sums[denominator])
+    boxes_of_both = sums["boxes"] + sums["gold_boxes"]
+    figures[f"f1_at_iou_{rules.threshold:g}"] = share(2 * sums["recall"], boxes_of_both)
     figures["il_mcc"] = _matthews(sums)
     figures["cgf1"] = figures["pmf1"] * figures["il_mcc"]
     differences = sum(np.abs(sums[f"bin_{number}"]) for number in range(_BINS))
@@ -248,7 +253,9 @@ def figures_from_sums(sums: Mapping[str, Any], rules: Rules) -> dict[str, Any]:
 
 
 def _matthews(sums: Mapping[str, Any]) -> Any:
-    # NaN where the gold has no phrase with boxes, or none without; 0 where all answers are alike.
+    # Matthews' correlation of two verdicts on a phrase, the gold's and the answer's: whether it is
+    # in the picture. NaN where the gold has no phrase with boxes, or none without; 0 where all
+    # answers are alike.
     present = sums["boxed"]
     absent = sums["absent"]
     true_positives = sums["t_acc"]

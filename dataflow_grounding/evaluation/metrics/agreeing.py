@@ -63,6 +63,7 @@ def agreement(first: Source, second: Source) -> dict[str, Any]:
 
 
 def _labels_of_both(name: str, phrases: Sequence[tuple[Row, Row]]) -> list[tuple[str, str]]:
+    # Of each phrase that both have labelled in column `name`, such as ("grounded", "none").
     labels = []
     for a, b in phrases:
         both = (str(a.get(name)), str(b.get(name)))
@@ -86,8 +87,8 @@ def kappa_and_alpha(labels: Sequence[tuple[str, str]]) -> tuple[float | None, fl
     agreed = sum(1 for a, b in labels if a == b) / n
     first = Counter(a for a, _ in labels)
     second = Counter(b for _, b in labels)
-    # κ draws each annotator's label from their own labels, α both from all labels, without
-    # putting the first one back.
+    # How likely two labels are the same by chance: κ draws each annotator's label from their own
+    # labels, α both from all labels, without putting the first one back.
     same_by_own = sum(first[label] * second[label] for label in first) / n**2
     same_pairs = sum(count * (count - 1) for count in (first + second).values())
     same_of_all = same_pairs / (2 * n * (2 * n - 1))

@@ -61,6 +61,7 @@ class Annotations:
         self._only_settled = False
 
     def add(self, record: dict[str, Any]) -> None:
+        """Add a checked record, and take in what its phrases tell of the whole."""
         self._rows.append(record)
         self.phrase_count += len(record["expressions"])
         for phrase in record["expressions"]:
@@ -68,8 +69,9 @@ class Annotations:
             self.reviewed |= any(item.get("reviewed_by") for item in reviewable)
             self.states_spans |= bool(phrase.get("char_span"))
             self.states_classes |= isinstance(phrase.get("class"), str)
-            kept = not_rejected(phrase) or []
-            if len(kept) < len(phrase["instances"]) and not is_settled(phrase):
+            boxes_not_rejected = not_rejected(phrase) or []
+            has_rejected_box = len(boxes_not_rejected) < len(phrase["instances"])
+            if has_rejected_box and not is_settled(phrase):
                 self.not_mended += 1
 
     def settled(self) -> "Annotations":
@@ -125,10 +127,10 @@ def read_annotations(
         annotations = Annotations()
         rows = _records(source)
         where = "record"
-    columns = set[str]()  # for each record which column says what is in its picture
+    annotated_columns = set[str]()  # that say what is in a picture, such as `regions`
     without_rejected = WithoutRejected(keep_rejected)
     for row in without_rejected(rows):
-        columns.add(annotated_column(row))
+        annotated_columns.add(annotated_column(row))
         try:
             expressions = _checked_expressions(row)
         except BrokenRow as error:
@@ -137,7 +139,7 @@ def read_annotations(
         annotations.add({**record, "expressions": expressions})
     annotations.rejected = without_rejected.boxes
     # Where records have different columns, one of them is named: the first by name.
-    column = min(columns - {""}, default="expressions")
+    column = min(annotated_columns - {""}, default="expressions")
     if column != "expressions":
         raise InputError(
             f"{annotations.name} has no `expressions`, but `{column}`; compared are `expressions`"
@@ -147,6 +149,7 @@ def read_annotations(
 
 
 def _checked_expressions(row: Record) -> list[dict[str, Any]]:
+    # A record's expressions as `Annotations` has them. Raises BrokenRow.
     stated = row.get("expressions")
     if not stated:
         return []
@@ -156,7 +159,7 @@ def _checked_expressions(row: Record) -> list[dict[str, Any]]:
         columns = {} if isinstance(as_stated, str) else as_stated  # a text alone is one, too
         # Only a stated id tells anything; what the reader makes up from the place doesn't.
         expression["expression_id"] = columns.get("expression_id", "")
-        if columns.get("instances") is None:
+        if columns.get("instances") is None:  # nobody looked for it yet
             expression["status"] = expression.get("status") or "pending"
         _check_span_and_scores(expression, caption)
         expression["instances"].sort(key=by_score)

@@ -40,14 +40,16 @@ def interval(values: np.ndarray) -> list[float] | None:
 
 def mcnemar(only_first: int, only_second: int) -> float:
     """Return the two-sided p of McNemar's exact test (1947); 1 for counts that are equal."""
+    # If neither run were better, each phrase would be the first's or the second's as by a coin: the
+    # chance that one of them has so few or fewer.
     n = only_first + only_second
     fewer = min(only_first, only_second)
-    tail = []
+    chances = []  # of k phrases of n
     for k in range(fewer + 1):
         # As logarithms, since the binomial coefficient overflows a float.
         log_ways = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
-        tail.append(math.exp(log_ways - n * math.log(2)))
-    return min(1.0, 2 * sum(tail))
+        chances.append(math.exp(log_ways - n * math.log(2)))
+    return min(1.0, 2 * sum(chances))
 
 
 @lru_cache(4096)
@@ -89,22 +91,22 @@ def kept_and_right(boxes: np.ndarray) -> np.ndarray:
     the share of all boxes that have it or more, and the share of those that are right.
     """
     scores, right = boxes.T
-    # negated, as unique sorts the lowest first
-    negated_scores, index_of_box = np.unique(-scores, return_inverse=True)
-    kept = np.cumsum(np.bincount(index_of_box))
-    right_kept = np.cumsum(np.bincount(index_of_box, weights=right))
-    share_kept = kept / max(len(scores), 1)
-    share_right = right_kept / np.maximum(kept, 1)
+    # Each distinct score once, and for each box the index of its own. They are negated because
+    # `unique` sorts the lowest first.
+    negated_scores, score_index = np.unique(-scores, return_inverse=True)
+    kept_count = np.cumsum(np.bincount(score_index))
+    right_count = np.cumsum(np.bincount(score_index, weights=right))
+    share_kept = kept_count / max(len(scores), 1)
+    share_right = right_count / np.maximum(kept_count, 1)
     return np.stack([-negated_scores, share_kept, share_right], axis=1)
 
 
 def cuts(curve: np.ndarray) -> list[dict[str, float]]:
     """Return, for each of _WISHED_SHARES that is reached, the lowest score to cut at for it."""
-    # by its values, so that a cut that reaches several shares is listed once
-    lowest_cuts = dict[tuple[float, ...], dict[str, float]]()
+    cut_by_score: dict[float, dict[str, float]] = {}  # a cut that reaches several shares is one
     for wished in _WISHED_SHARES:
-        reached = curve[curve[:, 2] >= wished]
-        if len(reached):
-            score, kept, right = reached[-1].tolist()  # scores fall along the curve
-            lowest_cuts[score, kept, right] = {"score": score, "kept": kept, "right": right}
-    return list(lowest_cuts.values())
+        rows_with_share = curve[curve[:, 2] >= wished]
+        if len(rows_with_share):
+            score, kept, right = rows_with_share[-1].tolist()  # scores fall along the curve
+            cut_by_score[score] = {"score": score, "kept": kept, "right": right}
+    return list(cut_by_score.values())

@@ -101,27 +101,28 @@ class Evaluation:
         for name in ("precision", "recall", "f1"):
             measure = f"{name}_at_iou_{self.rules.threshold:g}"
             shown_first[measure] = self.figures[measure]
-        return {
-            **shown_first,
-            **self.figures,
-            "intervals": intervals,
-            **({"classes": self.classes} if self.classes else {}),
-            "groups": {kind: self._largest_groups(kind) for kind in self.groups},
-            "cuts": cuts(self.curve),
-            "notes": self.notes,
-            "rules": vars(self.rules),
-        }
+        document: dict[str, Any] = {**shown_first, **self.figures, "intervals": intervals}
+        if self.classes:
+            document["classes"] = self.classes
+        document["groups"] = {kind: self._largest_groups(kind) for kind in self.groups}
+        document["cuts"] = cuts(self.curve)
+        document["notes"] = self.notes
+        document["rules"] = vars(self.rules)
+        return document
 
     def _largest_groups(self, kind: str) -> dict[str, Figures]:
+        # The figures of the largest groups of a kind, by their names.
         sums_of_group = self.groups[kind]
         by_size = sorted(sums_of_group, key=lambda name: -sums_of_group[name]["phrases"])
-        shown: dict[str, Figures] = {}
+        figures_of_group: dict[str, Figures] = {}
         for name in sorted(by_size[:_MOST_GROUPS]):
             sums = sums_of_group[name]
-            figures = _to_json(figures_from_sums(sums, self.rules))
-            shown[name] = {"expressions": int(sums["phrases"])}
-            shown[name] |= {measure: figures[measure] for measure in _GROUP_MEASURES}
-        return shown
+            figures: Figures = {"expressions": int(sums["phrases"])}
+            measures = _to_json(figures_from_sums(sums, self.rules))
+            for measure in _GROUP_MEASURES:
+                figures[measure] = measures[measure]
+            figures_of_group[name] = figures
+        return figures_of_group
 
     def against(self, other: "Evaluation") -> dict[str, Any]:
         """Compare another run on the same gold with this one.
@@ -139,6 +140,7 @@ class Evaluation:
             if own_value is not None and other_value is not None:
                 differences[name] = other_value - own_value
                 intervals[name] = interval(other.draws[name] - self.draws[name])
+        # phrases that just one of the two runs has right
         only_first = int((self.right & ~other.right).sum())
         only_second = int((other.right & ~self.right).sum())
         return {
@@ -185,9 +187,12 @@ def evaluate(found: Source, gold: Source, rules: Rules = Rules()) -> "Evaluation
         counts.add(record)
     sums = counts.sums(spans_stated=truth.states_spans and answers.states_spans)
     curve = kept_and_right(np.array(counts.scores, float).reshape(-1, 2))
-    rows_of_classes = counts.classes.rows(counts.image_count) if counts.classes else {}
-    listed = truth.classes or answers.classes
-    classes = {name: rows_of_classes[name] for name in in_order(rows_of_classes, listed)}
+    classes: dict[str, dict[str, Any]] = {}
+    if counts.classes is not None:
+        rows_of_classes = counts.classes.rows(counts.image_count)
+        listed_classes = truth.classes or answers.classes
+        for name in in_order(rows_of_classes, listed_classes):
+            classes[name] = rows_of_classes[name]
     figures = _figures(counts, sums, answers.phrase_count, rules)
     if classes:
         figures["map"] = mean_ap(classes)
@@ -244,17 +249,21 @@ def _notes(
 
 
 def _figures(counts: "_Counts", sums: Columns, answered_phrases: int, rules: Rules) -> Figures:
+    # `answered_phrases` are all found phrases, also those of records that the gold doesn't have.
     totals = {name: column.sum() for name, column in sums.items()}
-    phrases = len(counts.right)
+    phrases = len(counts.right)  # of the gold
     matched_phrases = phrases - counts.missing
+    phrases_of_other_records = answered_phrases - matched_phrases - counts.extra
+    # A measure's column is its numerator (see `_measures`): that of `grounded_share` is a count.
+    grounded_phrases = int(totals["grounded_share"])
     return {
         "images": counts.image_count,
         "expressions": phrases,
         "expressions_not_judged": phrases - int(totals["judged"]),
         "expressions_missing": counts.missing,
         "expressions_not_in_gold": counts.extra,
-        "expressions_of_other_records": answered_phrases - matched_phrases - counts.extra,
-        "grounded": int(totals["grounded_share"]),
+        "expressions_of_other_records": phrases_of_other_records,
+        "grounded": grounded_phrases,
         "boxes": int(totals["boxes"]),
         "gold_boxes": int(totals["gold_boxes"]),
         "scored_boxes": int(totals["scored_boxes"]),
@@ -264,9 +273,10 @@ def _figures(counts: "_Counts", sums: Columns, answered_phrases: int, rules: Rul
 
 
 def _is_right(columns: Mapping[str, float], rules: Rules) -> bool:
+    # Whether a phrase counts as right in the test of two runs, by its columns.
     if columns["boxed"]:
         return columns["first_iou"] >= rules.threshold
-    is_open_in_gold = not columns["judged"]
+    is_open_in_gold = not columns["judged"]  # then it is right in both runs, and tells nothing
     has_no_boxes_either = columns["gprec_f1"] > 0  # as there are no gold boxes
     return is_open_in_gold or has_no_boxes_either
 
@@ -301,8 +311,8 @@ class _Table:
 
     def sums(self, images: int) -> Columns:
         """Return the sums by name, each an array with a value for each of `images` images."""
-        none = np.zeros(len(self._names))
-        table = np.array([self._of_images.get(image, none) for image in range(images)])
+        zeros = np.zeros(len(self._names))  # of an image without a row
+        table = np.array([self._of_images.get(image, zeros) for image in range(images)])
         return dict(zip(self._names, table.T, strict=True))
 
 
@@ -394,14 +404,18 @@ class _Counts:
 
 
 def _groups_of(record: PairedRecord, gold: Row, found: Row | None) -> Iterator[GroupKey]:
+    # Of a gold phrase, and the found one that is matched with it.
     areas = [area(instance["bbox"]) for instance in gold["instances"]]
     if areas:
-        yield "size", COCO_SIZES[coco_size(sum(areas) / len(areas))]
-    yield "words", _WORD_GROUPS[bisect(_WORD_BOUNDS, len(gold["text"].split()))]
-    types = gold.get("type") or head_of(gold["text"])
-    if not isinstance(types, (list, tuple)):
-        types = [types]
-    for category in types:
+        mean_area = sum(areas) / len(areas)
+        yield "size", COCO_SIZES[coco_size(mean_area)]
+    word_count = len(gold["text"].split())
+    yield "words", _WORD_GROUPS[bisect(_WORD_BOUNDS, word_count)]
+    # An imported phrase may state a type, or several; others go by their noun, as "dog" of "a dog".
+    categories = gold.get("type") or head_of(gold["text"])
+    if not isinstance(categories, (list, tuple)):
+        categories = [categories]
+    for category in categories:
         yield "category", str(category)
     if found is None:
         yield "status", "missing"

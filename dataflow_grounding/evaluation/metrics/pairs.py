@@ -9,7 +9,7 @@ from array import array
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 from dataflow_grounding._util.errors import InputError, SpecError
@@ -26,10 +26,10 @@ from dataflow_grounding.evaluation.metrics.annotations import (
 Row: TypeAlias = dict[str, Any]
 Pair: TypeAlias = tuple[Row, Row | None]
 Names: TypeAlias = tuple[str, str]  # of a picture: its path, else its id; and the id that it states
-# an id that only numbers a phrase, as "7" or the end of "a.jpg#7": in another file it may be
+# an id that only numbers a phrase, such as "7" or the end of "a.jpg#7": in another file it may be
 # another phrase's
 _NUMBERED_ID = re.compile(r"(?:^|#)[0-9]+$")
-_MOST_FOLDERS = 32  # that may come before another file's paths
+_MOST_FOLDERS = 32  # that may be cut off a path to make it another file's
 _MOST_PHRASE_PAIRS = 10**5  # of equal phrases in an image: more would take minutes
 MOST_PAIRS = 10**6
 """Pairs of boxes of a phrase, or of spans of a caption, that are all compared: of 1000 each."""
@@ -41,19 +41,21 @@ THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 class PairedRecord:
     """The gold's record of an image and caption, and what was found there, in the gold's size.
 
-    Several records of the same image and caption are one here, with the phrases of all. `scaled`
-    counts found records that stated another size, `by_class` found phrases that are matched by
-    their class, `repeated` boxes of these that are left out, as another one is of their thing.
+    Several records of the same image and caption are one here, with the phrases of all. `phrases`
+    has each gold phrase with the found one, `extra` the found phrases that the gold doesn't have.
+    `scaled` counts found records that stated another size, `by_class` found phrases that are
+    matched by their class, `repeated` boxes of these that are left out because another one is of
+    their thing.
     """
 
     image: int
     gold: Row
     found: Row | None
-    phrases: list[Pair] = field(default_factory=list)
-    extra: list[Row] = field(default_factory=list)
+    phrases: list[Pair]
+    extra: list[Row]
+    by_class: int
+    repeated: int
     scaled: int = 0
-    by_class: int = 0
-    repeated: int = 0
 
 
 class Pairs:
@@ -83,26 +85,19 @@ class Pairs:
         gold_side = _Side(gold)
         found_side = _Side(found)
         self._unique_ids = gold_side.unique_ids() & found_side.unique_ids()
-        self.other_folders = False
-        self._index_pictures(gold_side.names, found_side.names)
-        if not len(self._found_records):
-            self.other_folders = True
-            gold_names = _without_folders(gold_side.names, found_side.names)
-            found_names = _without_folders(found_side.names, gold_names)
-            self._index_pictures(gold_names, found_names)
+        gold_names = gold_side.names
+        found_names = found_side.names
+        self._gold_records, self._found_records = _by_picture(gold_names, found_names)
+        self.other_folders = not len(self._found_records)  # no path or id is in both files
+        if self.other_folders:
+            gold_names = _without_folders(gold_names, found_names)
+            found_names = _without_folders(found_names, gold_names)
+            self._gold_records, self._found_records = _by_picture(gold_names, found_names)
         if not len(self._found_records):
             raise InputError(
                 f"{found.name} and {gold.name} have no record of the same image: give both the"
                 " same `image_path`, or `image_id`"
             )
-
-    def _index_pictures(self, gold_names: list[Names], found_names: list[Names]) -> None:
-        # Sets the records by picture of both sides. Pictures are numbered by their paths' order.
-        paths = sorted({path for path, _ in gold_names})
-        number_of_path = {path: number for number, path in enumerate(paths)}
-        path_of_id = _gold_paths_by_id(gold_names, found_names)
-        self._gold_records = _RecordsByPicture(gold_names, number_of_path, path_of_id)
-        self._found_records = _RecordsByPicture(found_names, number_of_path, path_of_id)
 
     def __iter__(self) -> Iterator[PairedRecord]:
         for image in range(self._gold_records.pictures):
@@ -122,12 +117,12 @@ class Pairs:
             if rescaled:
                 found_record = _merged(rescaled)
                 found_phrases = found_record["expressions"]
-            record = PairedRecord(image, gold_record, found_record)
+            matching = _match(gold_record["expressions"], found_phrases, self._unique_ids)
+            record = PairedRecord(image, gold_record, found_record, *matching)
             # `_scaled` returns the same object if it changed nothing.
             for before, after in zip(found_pool, rescaled, strict=True):
                 if after is not before:
                     record.scaled += 1
-            _match(record, found_phrases, self._unique_ids)  # fills the phrases of `record`
             yield record
 
 
@@ -155,6 +150,7 @@ class _Side:
 
 
 def _tails_of(path: str) -> Iterator[str]:
+    # "x/train/a.jpg", "train/a.jpg", "a.jpg"
     folders = path.split("/", _MOST_FOLDERS)
     for begin in range(len(folders)):
         yield "/".join(folders[begin:])
@@ -163,19 +159,33 @@ def _tails_of(path: str) -> Iterator[str]:
 def _without_folders(names: list[Names], others: list[Names]) -> list[Names]:
     # Cuts first folders off a path until it is one of the `others`, as "train/a.jpg" to "a.jpg". A
     # path that never becomes one stays whole. All stay whole if two pictures would get one path.
-    known = {path for path, _ in others}
-    cut: list[Names] = []
-    path_of_cut: dict[str, str] = {}
+    other_paths = {path for path, _ in others}
+    names_with_tails: list[Names] = []
+    whole_path_of: dict[str, str] = {}  # by the path that it was cut to
     for path, own_id in names:
-        name = path
+        shortened = path
         for tail in _tails_of(path):
-            if tail in known:
-                name = tail
+            if tail in other_paths:
+                shortened = tail
                 break
-        if path_of_cut.setdefault(name, path) != path:
+        if whole_path_of.setdefault(shortened, path) != path:
             return names
-        cut.append((name, own_id))
-    return cut
+        names_with_tails.append((shortened, own_id))
+    return names_with_tails
+
+
+def _by_picture(
+    gold_names: list[Names], found_names: list[Names]
+) -> tuple["_RecordsByPicture", "_RecordsByPicture"]:
+    # The gold's records, and the found ones. Pictures are numbered by their paths' order in the
+    # gold.
+    paths = sorted({path for path, _ in gold_names})
+    number_of_path = {path: number for number, path in enumerate(paths)}
+    path_of_id = _gold_paths_by_id(gold_names, found_names)
+    return (
+        _RecordsByPicture(gold_names, number_of_path, path_of_id),
+        _RecordsByPicture(found_names, number_of_path, path_of_id),
+    )
 
 
 class _RecordsByPicture:
@@ -198,13 +208,14 @@ class _RecordsByPicture:
         for path, own_id in names:
             gold_path = path if path in number_of_path else path_of_id.get(own_id, "")
             numbers.append(number_of_path.get(gold_path, -1))
-        pictures = np.frombuffer(numbers, np.int64)
+        pictures = np.frombuffer(numbers, np.int64)  # such as 1, -1, 0, 1
         order = np.argsort(pictures, kind="stable")
-        # The indices of records by picture, without those of no gold picture, which sort first.
+        # The indices of records by picture, without those of no gold picture, which sort first:
+        # here 2, 0, 3.
         self._order = order[np.count_nonzero(pictures < 0) :]
-        edges = np.arange(self.pictures + 1)
-        # Where in that order the records of each picture begin, and the end of the last.
-        self._begins = np.searchsorted(pictures[self._order], edges).tolist()
+        # Where in that order the records of each picture begin, and the end of the last: 0, 1, 3.
+        picture_numbers = np.arange(self.pictures + 1)
+        self._begins = np.searchsorted(pictures[self._order], picture_numbers).tolist()
 
     def __len__(self) -> int:
         return len(self._order)
@@ -244,19 +255,25 @@ def _paths_by_id(names: list[Names], ids: Collection[str]) -> defaultdict[str, s
 def _by_caption(gold: list[Row], found: list[Row]) -> list[tuple[list[Row], list[Row]]]:
     # Pools of gold and found records: one for each caption that both sides have, and one for all
     # other records, so that they are compared, too. A pool without gold records is left out.
-    gold_captions = list(map(_caption_of, gold))
-    found_captions = list(map(_caption_of, found))
-    shared = set(gold_captions)
-    if found:
-        shared &= set(found_captions)
-    pools = defaultdict[str, tuple[list[Row], list[Row]]](lambda: ([], []))
-    for record, caption in zip(gold, gold_captions, strict=True):
-        gold_pool, _ = pools[caption if caption in shared else ""]
-        gold_pool.append(record)
-    for record, caption in zip(found, found_captions, strict=True):
-        _, found_pool = pools[caption if caption in shared else ""]
-        found_pool.append(record)
-    return [pool for _, pool in sorted(pools.items()) if pool[0]]
+    shared_captions = set(map(_caption_of, gold))
+    if found:  # else the gold's records stay apart by their captions
+        shared_captions &= set(map(_caption_of, found))
+    gold_pools = _pools_by_caption(gold, shared_captions)
+    found_pools = _pools_by_caption(found, shared_captions)
+    return [(pool, found_pools.get(caption, [])) for caption, pool in sorted(gold_pools.items())]
+
+
+def _pools_by_caption(
+    records: list[Row], shared_captions: Collection[str]
+) -> defaultdict[str, list[Row]]:
+    # Records by their captions; under "" those whose caption isn't one of the shared ones.
+    pools = defaultdict[str, list[Row]](list)
+    for record in records:
+        caption = _caption_of(record)
+        if caption not in shared_captions:
+            caption = ""
+        pools[caption].append(record)
+    return pools
 
 
 def _caption_of(record: Row) -> str:
@@ -302,10 +319,12 @@ class _Keys(NamedTuple):
 def _keys_of(phrase: Row, unique_ids: Collection[int]) -> _Keys:
     own_id = str(phrase["expression_id"])
     text = _comparable(phrase["text"])
-    span = phrase.get("char_span")
     by_id: Hashable = None
     if own_id and hash(own_id) in unique_ids:
-        by_id = (own_id, text) if _NUMBERED_ID.search(own_id) else own_id
+        by_id = own_id
+        if _NUMBERED_ID.search(own_id):
+            by_id = (own_id, text)
+    span = phrase.get("char_span")
     by_span = (text, *span) if span else None
     stated = phrase.get("class")
     of_class = _comparable(stated) if isinstance(stated, str) else ""
@@ -316,37 +335,47 @@ def _comparable(text: str) -> str:
     return clean_caption(text).casefold()
 
 
-def _match(record: PairedRecord, found: list[Row], unique_ids: Collection[int]) -> None:
-    # Fills the record's phrases and counts.
-    gold = record.gold["expressions"]
+class _Matching(NamedTuple):
+    """The fields of `PairedRecord` that matching its phrases fills, in the same order."""
+
+    phrases: list[Pair]
+    extra: list[Row]
+    by_class: int
+    repeated: int
+
+
+def _match(gold: list[Row], found: list[Row], unique_ids: Collection[int]) -> _Matching:
     gold_keys = [_keys_of(phrase, unique_ids) for phrase in gold]
     found_keys = [_keys_of(phrase, unique_ids) for phrase in found]
     ids = ([keys.by_id for keys in gold_keys], [keys.by_id for keys in found_keys])
     spans = ([keys.by_span for keys in gold_keys], [keys.by_span for keys in found_keys])
     gold_texts = [keys.text for keys in gold_keys]
     found_texts = [keys.text for keys in found_keys]
-    found_of_gold: dict[int, int] = {}  # by a gold phrase's index, that of the found one
+    # by a gold phrase's index, that of the found one
+    found_of_gold: dict[int, int] = {}
     for gold_side, found_side in (ids, spans, (gold_texts, found_texts)):
         found_of_gold |= _match_by_key(gold, found, gold_side, found_side, found_of_gold)
-    matched_by_words = len(found_of_gold)
+    count_matched_by_words = len(found_of_gold)
     # Then a phrase that is the name of a class is matched with one that states this class.
     gold_classes = [keys.of_class for keys in gold_keys]
     found_classes = [keys.of_class for keys in found_keys]
     for gold_side, found_side in ((gold_texts, found_classes), (gold_classes, found_texts)):
         found_of_gold |= _match_by_key(gold, found, gold_side, found_side, found_of_gold)
     further_of_gold = _further_of_class(gold_keys, found_keys, found_of_gold)
+    pairs: list[Pair] = []
+    repeated = 0
     for index, phrase in enumerate(gold):
         found_phrase = None
         if index in found_of_gold:
             indices = (found_of_gold[index], *further_of_gold[index])
             matches = [found[found_index] for found_index in indices]
             found_phrase = _as_one(matches)
-            record.repeated += sum(len(match["instances"]) for match in matches)
-            record.repeated -= len(found_phrase["instances"])
-        record.phrases.append((phrase, found_phrase))
+            repeated += sum(len(match["instances"]) for match in matches)
+            repeated -= len(found_phrase["instances"])
+        pairs.append((phrase, found_phrase))
     matched = set(found_of_gold.values()).union(*further_of_gold.values())
-    record.extra = [phrase for index, phrase in enumerate(found) if index not in matched]
-    record.by_class = len(matched) - matched_by_words
+    extra = [phrase for index, phrase in enumerate(found) if index not in matched]
+    return _Matching(pairs, extra, len(matched) - count_matched_by_words, repeated)
 
 
 def _match_by_key(
@@ -356,6 +385,7 @@ def _match_by_key(
     found_keys: Sequence[Hashable],
     found_of_gold: Mapping[int, int],
 ) -> dict[int, int]:
+    # Matches to add to `found_of_gold`: of phrases with equal keys that aren't in it yet.
     matched: dict[int, int] = {}
     gold_by_key = _unmatched_by_key(gold_keys, set(found_of_gold))
     found_by_key = _unmatched_by_key(found_keys, set(found_of_gold.values()))
@@ -369,11 +399,12 @@ def _match_by_key(
 def _unmatched_by_key(
     keys: Sequence[Hashable], matched: Collection[int]
 ) -> dict[Hashable, list[int]]:
-    indices = defaultdict[Hashable, list[int]](list)
+    # The indices of each key's phrases, without those in `matched`.
+    indices_of_key = defaultdict[Hashable, list[int]](list)
     for index, key in enumerate(keys):
         if key and index not in matched:
-            indices[key].append(index)
-    return indices
+            indices_of_key[key].append(index)
+    return indices_of_key
 
 
 def _further_of_class(
@@ -400,10 +431,13 @@ def _as_one(phrases: Sequence[Row]) -> Row:
         return phrases[0]
     boxes = boxes_of_things([phrase["instances"] for phrase in phrases])
     boxes.sort(key=by_score)
-    with_boxes = [phrase for phrase in phrases if phrase["instances"]]
-    first = (with_boxes or phrases)[0]
+    first_with_boxes = phrases[0]  # if none has any
+    for phrase in phrases:
+        if phrase["instances"]:
+            first_with_boxes = phrase
+            break
     text = ", ".join(phrase["text"] for phrase in phrases)
-    return {**first, "text": text, "instances": boxes}
+    return {**first_with_boxes, "text": text, "instances": boxes}
 
 
 def boxes_of_things(phrases: Sequence[Sequence[Row]]) -> list[Row]:
@@ -443,7 +477,8 @@ def _areas_of(phrases: Mapping[int, Row]) -> dict[int, Bbox | None]:
 
 
 def _distance(a: Bbox | None, b: Bbox | None) -> float:
-    # The negated IoU; 1 where just one of the phrases has no boxes.
+    # The negated IoU, so that the nearest phrases sort first. Two phrases without boxes are as far
+    # as two whose boxes don't overlap; one with boxes and one without are further.
     if a and b:
         return -iou(a, b)
     return 1.0 if a or b else 0.0
@@ -463,7 +498,7 @@ class Rules:
     score_cut: float | None = None
 
     def __post_init__(self) -> None:
-        limits = {"threshold": self.threshold, "score_cut": self.score_cut or 0}
+        limits = {"threshold": self.threshold, "score_cut": self.score_cut or 0}  # 0 for None
         for name, value in limits.items():
             if not (is_number(value) and 0 <= value <= 1):
                 raise SpecError(f"{name} should be a number from 0 to 1, not {value!r}")
@@ -511,6 +546,7 @@ def overlaps_of(found: Sequence[Bbox], gold: Sequence[Bbox]) -> list[Overlap]:
 
 
 def _overlaps_of_nearest(found: Sequence[Bbox], gold: Sequence[Bbox]) -> list[Overlap]:
+    # Boxes sort by their left sides first, so those nearest in the order begin nearest.
     indices_of = defaultdict[Bbox, list[int]](list)
     for index, box in enumerate(gold):
         indices_of[box].append(index)
@@ -532,9 +568,12 @@ def _overlaps_of_nearest(found: Sequence[Bbox], gold: Sequence[Bbox]) -> list[Ov
 
 def nearest(ordered: Sequence[Any], value: Any, most: int) -> range:
     """Return the places in a sorted list that are nearest to a value, `most` at the most."""
-    last_first = max(len(ordered) - most, 0)
-    first = min(max(bisect_left(ordered, value) - most // 2, 0), last_first)
-    return range(first, min(first + most, len(ordered)))
+    count = min(most, len(ordered))
+    own_place = bisect_left(ordered, value)
+    # As many before as after it, but for the ends of the list.
+    first = max(own_place - most // 2, 0)
+    first = min(first, len(ordered) - count)
+    return range(first, first + count)
 
 
 def one_to_one(overlaps: Iterable[Overlap], rules: Rules) -> list[Overlap]:
@@ -543,6 +582,7 @@ def one_to_one(overlaps: Iterable[Overlap], rules: Rules) -> list[Overlap]:
     Overlaps below 0.5, or below the rules' threshold if that is lower, are left out.
     """
     ranked = sorted(overlaps, key=lambda overlap: (-overlap.iou, overlap.gold, overlap.found))
+    # Measures at fixed thresholds begin with 0.5, also where the rules' threshold is higher.
     lowest = min(rules.threshold, 0.5)
     by_boxes = {}
     for overlap in ranked:

@@ -43,8 +43,7 @@ def short_page(figures: Mapping[str, Any], names: Sequence[str]) -> str:
         parts.append(_comparison(compared, names[0]))
     classes = figures.get("classes", {})
     if len(classes) > 1:
-        largest = sorted(classes, key=lambda name: -classes[name]["gold_boxes"])[:_MOST_CLASSES]
-        parts.append(_classes_table({name: classes[name] for name in classes if name in largest}))
+        parts.append(_classes_table(_largest_classes(classes)))
         parts.append(_confusion_table(classes, _MOST_CONFUSED))
     else:
         sizes = {}
@@ -62,11 +61,19 @@ def short_page(figures: Mapping[str, Any], names: Sequence[str]) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
+def _largest_classes(classes: Mapping[str, Any]) -> dict[str, Any]:
+    # In their own order, which may be that of the user's list.
+    by_size = sorted(classes, key=lambda name: -classes[name]["gold_boxes"])
+    largest = set(by_size[:_MOST_CLASSES])
+    return {name: figures for name, figures in classes.items() if name in largest}
+
+
 def _is_main(name: str, value: object) -> bool:
     # Counts of what isn't compared are shown unless they are 0.
     if name.startswith(_COUNTS_OF_LEFT_OUT):
         return bool(value)
-    return name in _MAIN or any(name.startswith(part) for part in _MAIN if part.endswith("_"))
+    beginnings = tuple(part for part in _MAIN if part.endswith("_"))
+    return name in _MAIN or name.startswith(beginnings)
 
 
 def figures_page(figures: Mapping[str, Any], names: Sequence[str]) -> str:
@@ -105,13 +112,15 @@ def _legend(figures: Mapping[str, Any]) -> str:
     glosses: dict[str, str] = {}
     for name, value in figures.items():
         gloss = _gloss_of(name)
-        if isinstance(value, (int, float)) and gloss and gloss not in glosses.values():
+        is_measured = isinstance(value, (int, float))  # else None, or a table such as `groups`
+        if is_measured and gloss and gloss not in glosses.values():
             glosses[name] = gloss
     width = max(map(len, glosses), default=0)
     return "\n".join(f"{name:{width}}  {gloss}" for name, gloss in glosses.items())
 
 
 def _gloss_of(name: str) -> str:
+    # What a measure says, in words; "" for one without a gloss.
     for key, gloss in _GLOSSES.items():
         if name == key or (key.endswith("_") and name.startswith(key)):
             return gloss
@@ -130,8 +139,7 @@ def _comparison(compared: Mapping[str, Any], name: str) -> str:
 def _runs_table(
     figures: Mapping[str, Any], compared: Mapping[str, Any] | None, names: Sequence[str]
 ) -> str:
-    # The table of a single run says what each measure is; that of two shows their difference. R@5
-    # and R@10 share R@1's row where all three are equal, as without scores.
+    # The table of a single run says what each measure is; that of two shows their difference.
     heads = ["measure", names[0], "95 %"]
     runs = [figures]
     if compared:
@@ -140,7 +148,7 @@ def _runs_table(
         runs += [compared["figures"], difference]
     rows: list[list[str]] = []
     for name, value in figures.items():
-        if isinstance(value, (Mapping, list)):
+        if isinstance(value, (Mapping, list)):  # a table of its own, or notes
             continue
         cells = []
         for run in runs:
@@ -148,19 +156,22 @@ def _runs_table(
             cells.append(_shown(run["intervals"].get(name)))
         if not any(cells):
             continue
-        if rows and cells == rows[-1][1:] and _is_further_rank(name, rows[-1][0]):
+        # R@5 and R@10 share R@1's row where all three are equal, as without scores: "r1_any, r5".
+        is_equal = bool(rows) and cells == rows[-1][1:]
+        if is_equal and _is_further_rank(name, rows[-1][0]):
             rows[-1][0] += f", {name.partition('_')[0]}"
         else:
             rows.append([name, *cells])
     if not compared:  # of two runs the table is wide enough, and a legend comes below
         heads.append("what it says")
         for row in rows:
-            row.append(_gloss_of(row[0].partition(",")[0]))
+            first_name = row[0].partition(",")[0]
+            row.append(_gloss_of(first_name))
     return table(heads, rows)
 
 
 def _is_further_rank(name: str, names_before: str) -> bool:
-    # For example `r10_any` after `r1_any, r5`.
+    # For example `r10_any` in the row after that of `r1_any, r5`.
     rank, _, what = name.partition("_")
     first = names_before.partition(",")[0]
     before, _, what_before = first.partition("_")
@@ -183,26 +194,28 @@ def _classes_table(classes: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _confusion_table(classes: Mapping[str, Mapping[str, Any]], most: int | None) -> str:
-    pairs = []
+    # How many gold boxes of a class were found as another, the largest counts first; "" for none.
+    confusions = []
     for name, figures in classes.items():
-        pairs += [(count, name, other) for other, count in figures["found_as"].items()]
-    pairs.sort(key=lambda pair: -pair[0])
-    rows = [[name, other, _shown(count)] for count, name, other in pairs[:most]]
+        for other, count in figures["found_as"].items():
+            confusions.append((count, name, other))
+    confusions.sort(key=lambda confusion: -confusion[0])
+    rows = [[name, other, _shown(count)] for count, name, other in confusions[:most]]
     return table(["gold class", "found as", "boxes"], rows) if rows else ""
 
 
 def _groups_table(kind: str, groups: Mapping[str, Mapping[str, Any]]) -> str:
     if not groups:
         return ""
-    heads = [kind]
     rows = []
     for group, figures in groups.items():
-        heads = [kind, *figures]
         rows.append([group, *map(_shown, figures.values())])
-    return table(heads, rows)
+    figures_of_first = next(iter(groups.values()))  # all have the same names
+    return table([kind, *figures_of_first], rows)
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table, its columns as wide as their longest cell."""
     cells = []
     for row in (heads, *rows):
         cells.append([text.replace("|", "\\|").replace("\n", " ") for text in row])
@@ -231,7 +244,7 @@ def worst_cases(run: Evaluation, most: int = 100) -> Iterator[dict[str, Any]]:
     """
     overlap_of = run.overlaps
     wrong_count = int((~run.right).sum())
-    # The wrong ones come first, among them the smallest overlap.
+    # The wrong ones come first, among them the smallest overlap: lexsort's last key counts first.
     by_badness = np.lexsort((overlap_of, run.right))
     worst = set(by_badness[: min(most, wrong_count)].tolist())
     index = -1  # of the gold phrase, in all records
