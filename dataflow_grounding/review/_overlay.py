@@ -61,38 +61,43 @@ class Outcome(NamedTuple):
         old_boxes = before["instances"] if before else []
         new_boxes = after["instances"] if after else []
         old_ids = {str(box.get("bbox_id")) for box in old_boxes}  # "None" for a box without an id
-        # by corners and id, where in `after` the boxes are that no box of `before` has taken yet
-        unmatched = defaultdict[tuple[str, str], deque[int]](deque)
-        for position, box in enumerate(new_boxes):
+        # By corners and id, the indices in `after` that no box of `before` has taken yet. Two
+        # boxes may have equal corners and no id: then the first is the first, and so on.
+        free_indices = defaultdict[tuple[str, str], deque[int]](deque)
+        for index, box in enumerate(new_boxes):
             id = str(box.get("bbox_id"))
             if id not in old_ids:
                 # The review gave this id to a box that had none, so it is compared without one.
                 id = str(None)
-            unmatched[str(box["bbox"]), id].append(position)
+            free_indices[str(box["bbox"]), id].append(index)
         positions: list[int | None] = []
         for box in old_boxes:
-            equal_boxes = unmatched[str(box["bbox"]), str(box.get("bbox_id"))]
-            positions.append(equal_boxes.popleft() if equal_boxes else None)
+            free = free_indices[str(box["bbox"]), str(box.get("bbox_id"))]
+            positions.append(free.popleft() if free else None)
         return cls(after, before, positions, who)
 
     def on(self, current: Expression) -> "Outcome":
-        """Rebase this outcome onto `current`, a later version of `before` with its text and boxes.
+        """Rebase this outcome onto `current`, a later version of `before`.
 
-        What the reviewers changed is as they left it; all else is as in `current`.
+        What the reviewers changed is as they left it; all else is as in `current`. That has the
+        text and the boxes of `before`, in the same order; scores, ids and the like may differ.
         """
-        # nothing to rebase: it was deleted or added as a whole, or the pipeline changed nothing
-        if self.after is None or self.before is None or current == self.before:
+        if self.after is None or self.before is None:  # it was deleted, or added, as a whole
+            return self._replace(before=current)
+        if current == self.before:
             return self._replace(before=current)
         old_index_of = {new: old for old, new in enumerate(self.positions) if new is not None}
         instances = []
         for new_index, box in enumerate(self.after["instances"]):
-            if new_index in old_index_of:
-                old_index = old_index_of[new_index]
-                box_before = self.before["instances"][old_index]
-                box_now = current["instances"][old_index]
-                box = _with_change(box_now, before=box_before, after=box)
-            instances.append(box)
+            if new_index not in old_index_of:  # a person drew it
+                instances.append(box)
+                continue
+            old_index = old_index_of[new_index]
+            box_before = self.before["instances"][old_index]
+            box_now = current["instances"][old_index]
+            instances.append(_with_change(box_now, before=box_before, after=box))
         if current["expression_id"] != self.before["expression_id"]:
+            # Ids of boxes begin with that of their expression, `a.jpg#2.0`.
             instances = _with_ids_of(current, self.before, instances)
         changed = _with_change(current, before=self.before, after=self.after)
         return self._replace(after={**changed, "instances": instances}, before=current)
@@ -113,9 +118,10 @@ class Outcome(NamedTuple):
             return None
         if index < len(self.positions) and self.positions[index] is not None:
             return self.positions[index]
-        # A box that is redrawn takes the index of the one it replaces.
-        is_drawn = index < len(self.after["instances"]) and index not in self.positions
-        return index if is_drawn else None
+        # A box that is redrawn takes the index of the one it replaces. If another box of `before`
+        # has that index now, this one was deleted, and those after it moved up.
+        is_redrawn = index < len(self.after["instances"]) and index not in self.positions
+        return index if is_redrawn else None
 
     def added_boxes(self) -> list[dict[str, Any]]:
         """Return the boxes that a person drew, but none drawn in place of a box of `before`."""
@@ -173,11 +179,12 @@ def _with_ids_of(
     current: Expression, before: Expression, boxes: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
     # Boxes of `before` get the ids that they have in `current`, and drawn ones new ids.
-    ids: dict[str, Any] = {}
+    new_id_of: dict[str, Any] = {}
     for old, new in zip(before["instances"], current["instances"], strict=True):
         if "bbox_id" in old and "bbox_id" in new:
-            ids[str(old["bbox_id"])] = new["bbox_id"]
-    renamed = [{**box, "bbox_id": ids.get(str(box.get("bbox_id")))} for box in boxes]
+            new_id_of[str(old["bbox_id"])] = new["bbox_id"]
+    # None for a drawn box: its id is added then
+    renamed = [{**box, "bbox_id": new_id_of.get(str(box.get("bbox_id")))} for box in boxes]
     _add_missing_ids(current["expression_id"], renamed)
     return renamed
 
@@ -226,10 +233,11 @@ def as_reviewed(
     new_items: list[Any] = []
     for id, row in reviewed.items():
         if column != "expressions":
-            new_items.extend(_regions(item_of_id.get(id, {}), column, row))
-        elif row is expressions.get(id):  # nobody judged it
+            old_region = item_of_id.get(id, {})  # {} for one that a reviewer added
+            new_items.extend(_regions(old_region, column, row))
+        elif row is expressions.get(id):  # the very same object, so nobody judged it
             item = item_of_id[id]
-            as_written = item if isinstance(item, dict) else {"text": item}
+            as_written = item if isinstance(item, dict) else {"text": item}  # "a cup" is its text
             new_items.append({**as_written, "expression_id": row["expression_id"]})
         else:
             new_items.append(row)
@@ -253,20 +261,20 @@ def standing_expressions(
             rows[id] = expressions[id]
             continue
         row = outcomes[id].after
-        if row is None:
+        if row is None:  # a reviewer deleted it
             continue
-        row = _with_right_spans(record, row, outcomes[id].before or {})
+        copy = _with_right_spans(record, row, outcomes[id].before or {})
         if outcomes[id].is_mended():
-            row["verified"] = True
-        rows[id] = row
+            copy["verified"] = True
+        rows[id] = copy
     return rows
 
 
 def _with_right_spans(
     record: Record, expression: Expression, before: Mapping[str, Any]
 ) -> Expression:
-    # A reviewer may have set a span that isn't where the text is. It becomes the text's place in
-    # the caption, or None where the text occurs never or several times.
+    # Returns a copy. A reviewer may have set a span that isn't where the text is: it becomes the
+    # text's place in the caption, or None where the text occurs never or several times.
     row = dict(expression)
     captions = {"char_span": caption_of_spans(record), "caption_span": str(record.get("caption"))}
     for name, caption in captions.items():
@@ -280,6 +288,7 @@ def _with_right_spans(
 
 
 def _is_place_of(text: str, span: Any, caption: str) -> bool:
+    # A span is [start, end].
     return is_span(span, len(caption)) and caption[slice(*span)] == text
 
 
@@ -289,6 +298,7 @@ def judgement_of(item: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def next_id(record: Record, taken: Mapping[str, Any]) -> str:
+    """Return an id for a further expression of the record, one that isn't `taken`."""
     for number in count(len(taken)):
         id = expression_id(record, number)
         if id not in taken:
@@ -299,7 +309,7 @@ def next_id(record: Record, taken: Mapping[str, Any]) -> str:
 def _regions(old_region: Mapping[str, Any], column: str, row: Expression) -> Iterator[Any]:
     # There is a region for each box of a reviewed expression. The first has the columns of the old
     # region, the others only text and box. If it has no boxes, and a reviewer said that there is no
-    # such thing, the old region comes back as a wrong one.
+    # such thing (`verified` of an expression without boxes), the old region comes back as wrong.
     text_key = "text" if column == "region_captions" else "type"
     judgement = judgement_of(row)
     region = dict(old_region)
@@ -347,7 +357,8 @@ def reviewed_expression(
         )
     old: Expression = before or {"expression_id": id, "instances": []}
     after = dict(old)
-    if "text" in wanted or not before:
+    is_new = not before
+    if "text" in wanted or is_new:  # a new one without a text is refused there
         after.update(_text_and_spans(record, id, wanted))
     if after.get("text") != old.get("text"):
         _adapt_to_text(after, old, others)
@@ -370,15 +381,16 @@ def reviewed_expression(
         instances.append(_reviewed_box(id, old_box, wanted_box, who, _size_of_picture(record)))
     _add_missing_ids(id, instances)
     reviewed = {**after, "instances": instances, "status": status}
-    return _with_judgement(reviewed, wanted.get("verified"), who, _states_verdicts(record))
+    states_verdicts = _states_verdicts(record)
+    return _with_judgement(reviewed, wanted.get("verified"), who, states_verdicts)
 
 
 def _adapt_to_text(
     after: Expression, old_expression: Expression, other_expressions: Mapping[str, Expression]
 ) -> None:
-    # Columns that hold for the old text are removed, but for those that the review has set. The
-    # class is removed, too: that of the old text would be a wrong label. The new one is the class
-    # of the first of `other_expressions` whose text, or whose class, is the new text.
+    # Changes `after`. Columns that hold for the old text are removed, but for those that the review
+    # has set. The class is removed, too: that of the old text would be a wrong label. The new one
+    # is the class of the first of `other_expressions` whose text, or whose class, is the new text.
     for column in _TEXT_COLUMNS:
         if column in after and after[column] == old_expression.get(column):
             del after[column]
@@ -399,14 +411,16 @@ def _box_before(
     old: Expression,
     other_expressions: Mapping[str, Expression],
 ) -> dict[str, Any]:
-    # The box that `wanted_box` was before, in `old` or in one of the `other_expressions`. For one
-    # that is drawn now, a box whose corners are None.
+    # The box that `wanted_box` was before: {"from": 0} is the first box of `old`, and
+    # {"of": {"id": "a.jpg#2", "box": 0}} that of one of the `other_expressions`. For one that is
+    # drawn now, a box whose corners are None.
     index = wanted_box.get("from")
     boxes = old["instances"]
     place_in_other = wanted_box.get("of")
     if isinstance(place_in_other, Mapping):
         index = place_in_other.get("box")
-        boxes = other_expressions.get(str(place_in_other.get("id")), {"instances": []})["instances"]
+        other = other_expressions.get(str(place_in_other.get("id")))
+        boxes = [] if other is None else other["instances"]
     if index is None:
         return {"bbox": [None] * 4}
     # type, not isinstance: true and 1.0 are equal to 1, but no index
@@ -416,7 +430,8 @@ def _box_before(
 
 
 def _add_missing_ids(id: str, instances: list[dict[str, Any]]) -> None:
-    # A box's id is its expression's and a number, "a.jpg#2.0": new ones come after the highest.
+    # Changes `instances`. A box's id is that of its expression and a number, "a.jpg#2.0": new ones
+    # come after the highest.
     highest = -1
     for instance in instances:
         number = str(instance.get("bbox_id")).rpartition(".")[2]
@@ -429,6 +444,7 @@ def _add_missing_ids(id: str, instances: list[dict[str, Any]]) -> None:
 
 
 def _text_and_spans(record: Record, id: str, wanted: Mapping[str, Any]) -> Expression:
+    # The columns of an expression that a reviewer's new text sets.
     text = wanted.get("text")
     span = wanted.get("char_span")
     caption = caption_of_spans(record)
@@ -439,7 +455,9 @@ def _text_and_spans(record: Record, id: str, wanted: Mapping[str, Any]) -> Expre
             f"expression {id}: 'char_span' {span!r} is not the place of {text!r} in the caption"
         )
     changes = {"text": text, "char_span": span}
-    if caption == record.get("caption"):  # else `char_span` is of the cleaned one
+    if caption == record.get("caption"):
+        # `caption_span` is in the caption as it came, and `char_span` in the cleaned one, if the
+        # record has one. Only where they are the same, one is also the other.
         changes["caption_span"] = span
     return changes
 
@@ -457,25 +475,28 @@ def _with_judgement(
     after: Expression, verdict: bool | None, who: str, states_verdicts: bool
 ) -> Expression:
     # An expression is wrong with a wrong box, and right if all its boxes are. Without boxes it is
-    # as `verdict` says. If it can't be said yet, an earlier review of it is removed. What a
-    # pipeline's check said stays while boxes wait to be judged.
+    # as `verdict` says.
     instances = after["instances"]
-    verdicts = {reviewer_verdict(instance) for instance in instances}
+    box_verdicts = {reviewer_verdict(instance) for instance in instances}
     verified = None
     if not instances:
         verified = verdict
-    elif False in verdicts:
+    elif False in box_verdicts:
         verified = False
-    elif verdicts == {True}:
+    elif box_verdicts == {True}:
         verified = True
     if isinstance(verified, bool):
         return {**after, "verified": verified, "reviewed_by": who}
+    # It can't be said yet. What a pipeline's check said stays while boxes wait to be judged; an
+    # earlier review is removed.
+    is_reviewed = bool(after.get("reviewed_by"))
+    if instances and not is_reviewed:
+        return dict(after)
     unjudged = dict(after)
-    if after.get("reviewed_by") or not instances:
-        unjudged.pop("verified", None)
-        if states_verdicts:
-            unjudged["verified"] = None
-        unjudged.pop("reviewed_by", None)
+    unjudged.pop("verified", None)
+    unjudged.pop("reviewed_by", None)
+    if states_verdicts:
+        unjudged["verified"] = None
     return unjudged
 
 
@@ -490,7 +511,8 @@ def _check_verdict(id: str, item: Mapping[str, Any]) -> None:
 def _reviewed_box(
     id: str, old_box: dict[str, Any], wanted_box: Mapping[str, Any], who: str, size: Size | None
 ) -> dict[str, Any]:
-    # A box with other corners than `old_box` was drawn, and so is right, unless it is `unjudged`.
+    # The box as the page asks for it, made from `old_box`, whose corners are None if it is drawn
+    # now. One with other corners was drawn, and so is right, unless it is `unjudged`.
     bbox: Any = wanted_box.get("bbox")
     verified = wanted_box.get("verified")
     is_drawn_now = None in old_box["bbox"]
@@ -503,9 +525,10 @@ def _reviewed_box(
             f" {bbox!r}"
         )
     if is_unmoved:
-        if isinstance(verified, bool) and verified != reviewer_verdict(old_box):
-            return {**old_box, "verified": verified, "reviewed_by": who}
-        return old_box
+        is_judged_now = isinstance(verified, bool) and verified != reviewer_verdict(old_box)
+        if not is_judged_now:  # so `reviewed_by` stays who judged it first
+            return old_box
+        return {**old_box, "verified": verified, "reviewed_by": who}
     if size is not None:
         bbox = _clipped(id, bbox, size)
     drawn = _drawn_box(old_box, bbox)
@@ -518,28 +541,36 @@ def _reviewed_box(
 
 
 def _drawn_box(old: dict[str, Any], bbox: list[float]) -> dict[str, Any]:
+    # The box `old` with other corners; these are None in `old` if the box is drawn now.
     corners = []
     for new_edge, old_edge in zip(bbox, old["bbox"], strict=True):
         # An edge that wasn't moved keeps all its digits.
         corners.append(old_edge if new_edge == old_edge else _rounded(new_edge, old["bbox"]))
+    columns = {name: value for name, value in old.items() if name not in _SHAPE_COLUMNS}
     # Of columns for the old shape only the outline stays, and only if the box was shifted as a
     # whole.
-    kept = {name: value for name, value in old.items() if name not in _SHAPE_COLUMNS}
     outline = _shifted(old.get("outline"), old["bbox"], corners)
     if outline:
-        kept["outline"] = outline
-    return {**kept, "bbox": corners, "score": None, "evidence": "person"}
+        columns["outline"] = outline
+    return {**columns, "bbox": corners, "score": None, "evidence": "person"}
 
 
 def _shifted(outline: Any, old: Sequence[float], new: Sequence[float]) -> list[float] | None:
-    # None where the box has another size now, or there is no outline.
-    if not isinstance(outline, list) or not all(map(is_number, outline)) or not is_box(old):
+    # The outline, moved as the corners were from `old` to `new`. None where the box has another
+    # size now, or there is no outline.
+    if not isinstance(outline, list) or not all(map(is_number, outline)):
+        return None
+    if not is_box(old):
         return None
     dx1, dy1, dx2, dy2 = (after - before for before, after in zip(old, new, strict=True))
-    if max(abs(dx2 - dx1), abs(dy2 - dy1)) > _SAME_SIZE:
+    is_resized = max(abs(dx2 - dx1), abs(dy2 - dy1)) > _SAME_SIZE
+    if is_resized:
         return None
-    # An outline is x, y, x, y and so on.
-    return [round(number + (dx1, dy1)[place % 2], 3) for place, number in enumerate(outline)]
+    shifted = []
+    for place, number in enumerate(outline):  # x, y, x, y and so on
+        shift = dx1 if place % 2 == 0 else dy1
+        shifted.append(round(number + shift, 3))
+    return shifted
 
 
 def _size_of_picture(record: Record) -> Size | None:

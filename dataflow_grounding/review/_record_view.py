@@ -69,9 +69,10 @@ class PageNames:
 
     def number_of(self, name: str) -> int | None:
         """Return the number of a name, from 0; None for one beyond the first _MOST_NAMES."""
-        # names come in one spelling nearly always: what `_key` makes of it is looked up once
         if name in self._numbers:
             return self._numbers[name]
+        # This spelling is new. It has the number of another spelling of the same name, if there is
+        # one, and from now on is found without making its key, which takes time.
         key = self._key(name)
         if key not in self._numbers:
             if len(self.names) >= _MOST_NAMES:
@@ -82,6 +83,7 @@ class PageNames:
         return self._numbers[key]
 
     def _key(self, name: str) -> str:
+        # what tells names apart; here each spelling is another name
         return name
 
 
@@ -99,7 +101,7 @@ class PageClasses(PageNames):
     def color_of(self, name: str) -> int:
         """Return the colour of a class, its index in PAGE_PALETTE."""
         number = self.number_of(name)
-        if number is None:
+        if number is None:  # beyond _MOST_NAMES: the same class still has the same colour
             number = crc32(class_key(name).encode(errors="replace"))
         return number % len(PAGE_PALETTE)
 
@@ -139,10 +141,11 @@ def view_of(
 
     It has the record's expressions, else its region captions, else its regions; none, and why in
     `problem`, where they can't be read. Boxes are in pixels of the upright picture, sides 0 where
-    they aren't known, a `span` in UTF-16 units of the caption; `color` is in the palette, of
-    `classes` where these are given. With `each_thing_once`, boxes of one thing name each other by
-    their expressions' indices: the surest box has those of the others as `same`, and each other box
-    has that of the surest one as `shownAs`.
+    they aren't known, a `span` in UTF-16 units of the caption; `color` is in the palette: that of
+    the expression's class, else one after the other. Classes that `classes` doesn't have yet are
+    added to it. With `each_thing_once`, boxes of one thing, which several phrases of a class have,
+    name each other by their expressions' indices: the surest box has those of the others as `same`,
+    and each other box has that of the surest one as `shownAs`.
     """
     column = annotated_column(record)
     caption = caption_of_spans(record)
@@ -184,6 +187,7 @@ def view_of(
 
 
 def _notes(record: Mapping[str, Any], size: Size) -> list[str]:
+    # `size` is what the page says of the picture; a record may state another.
     notes = [note for name, note in _TEXTS["notes"].items() if record.get(name) is True]
     if doubt := doubt_of_reply(record):
         notes.append(_TEXTS["doubtful"].format(blotted_message(doubt)))
@@ -205,12 +209,13 @@ def expressions_of(record: Record) -> dict[str, Expression]:
     expressions: dict[str, Expression] = {}
     if not annotated_column(record):
         return expressions
-    # by an id, the last number that was put after it
+    # By an id, the last number that was put after it: numbers needn't be tried from 2 for each of
+    # thousands of equal ids.
     last_number_of = defaultdict[str, int](lambda: 1)
     for expression in read_any_expressions(record):
         id = str(expression["expression_id"])
         key = id
-        while key in expressions:
+        while key in expressions:  # `ID~2` may be the id of another expression
             last_number_of[id] += 1
             key = f"{id}~{last_number_of[id]}"
         expressions[key] = expression
@@ -220,9 +225,10 @@ def expressions_of(record: Record) -> dict[str, Expression]:
 def boxes_of_same_thing(
     expressions: Mapping[str, Expression],
 ) -> dict[BoxPlace, list[BoxPlace]]:
-    """Map a box to all boxes of its thing, where several phrases of one class have boxed that.
+    """Map a box to all boxes of its thing, itself included, where several boxes are of one thing.
 
-    The surest box comes first: exports have that one.
+    They are of phrases of one class, as "a red cup" and "the cup on the left" may be. The surest
+    box comes first: exports have that one. A box that is its thing's only one isn't in it.
     """
     ids_of_class: dict[str, list[str]] = {}
     for id, row in expressions.items():
@@ -233,23 +239,26 @@ def boxes_of_same_thing(
         for thing in things_of([expressions[id]["instances"] for id in ids]):
             if len(thing) > 1:
                 boxes = [(ids[phrase], index) for phrase, index in thing]
-                boxes_by_box.update(dict.fromkeys(boxes, boxes))
+                for box in boxes:
+                    boxes_by_box[box] = boxes
     return boxes_by_box
 
 
 def _mark_same_things(
     expressions: Sequence[dict[str, Any]], rows: Mapping[str, Expression]
 ) -> None:
-    index_of = {id: index for index, id in enumerate(rows)}
+    # Sets `same` and `shownAs` of the boxes in `expressions`; see `view_of`.
+    index_of_expression = {id: index for index, id in enumerate(rows)}
     for place, (surest, *others) in boxes_of_same_thing(rows).items():
-        if place != surest:
+        if place != surest:  # each thing comes once for each of its boxes
             continue
-        id, number = surest
-        same = [index_of[other] for other, _ in others]
-        expressions[index_of[id]]["instances"][number]["same"] = same
-        for other, number in others:
-            box = expressions[index_of[other]]["instances"][number]
-            box["shownAs"] = index_of[id]
+        id_of_surest, box_index = surest
+        index_of_surest = index_of_expression[id_of_surest]
+        surest_box = expressions[index_of_surest]["instances"][box_index]
+        surest_box["same"] = [index_of_expression[id] for id, _ in others]
+        for id, box_index in others:
+            box = expressions[index_of_expression[id]]["instances"][box_index]
+            box["shownAs"] = index_of_surest
 
 
 class Utf16Spans:
@@ -257,14 +266,19 @@ class Utf16Spans:
 
     def __init__(self, text: str) -> None:
         self.length = len(text)
-        # the places of characters beyond U+FFFF, each of which is two units: one more after it
-        self._wide = [] if text.isascii() else [n for n, sign in enumerate(text) if sign > "\uffff"]
+        # The indices of characters beyond U+FFFF, each of which is two units. So an end of a span
+        # moves by one for each of them that is before it.
+        self._wide: list[int] = []
+        if not text.isascii():
+            self._wide = [index for index, sign in enumerate(text) if sign > "\uffff"]
 
     def of(self, span: Sequence[int]) -> list[int]:
         return [end + bisect_left(self._wide, end) for end in span]
 
 
 def _expression_view(index: int, id: str, row: Expression, spans: Utf16Spans) -> dict[str, Any]:
+    # What a page needs of an expression. Columns that it lacks, or has in a wrong form, get a value
+    # that the page can show.
     status = row.get("status")
     if status not in STATUSES:
         status = "grounded" if row["instances"] else "pending"
@@ -272,11 +286,12 @@ def _expression_view(index: int, id: str, row: Expression, spans: Utf16Spans) ->
     span: Any = row.get("char_span")
     stated_class = row.get("class")
     has_class = isinstance(stated_class, str) and bool(stated_class.strip())
+    class_column = {"class": stated_class} if has_class else {}
     return {
         "index": index,
         "id": id,
         "text": row["text"],
-        **({"class": stated_class} if has_class else {}),
+        **class_column,
         "status": status,
         "meaning": STATUS_MEANING[status],
         "color": None,  # `view_of` gives one to those with boxes
@@ -289,6 +304,8 @@ def _expression_view(index: int, id: str, row: Expression, spans: Utf16Spans) ->
 
 
 def _reasons(row: Expression, status: str, check: str) -> list[str]:
+    # Why an expression has its status, why it is doubtful, and why a check judged it so; a reason
+    # that only repeats the check's verdict isn't shown a second time.
     reason = row.get("reason")
     if not reason and status == "unsupported":
         reason = STATUS_MEANING[status]

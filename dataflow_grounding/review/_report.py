@@ -91,12 +91,13 @@ def write_report(
         counts.update(changed=written.marked["changed"], failures=failure_kinds.total())
         failed = summary.get("failed")
         if isinstance(failed, int) and failed > 0:
-            # Counted as in the run's summary: the records shown are those that were done.
+            # `images` counts the run's images, as its summary does: the records shown, which were
+            # done, and those that failed.
             counts["done"] = counts["images"]
             counts["images"] += failed
         files.write_parts("records", _lines(rank_files, _VIEW_LINE))
         files.write("index", _lines(rank_files, _INDEX_LINE))
-        about = {
+        about = {  # `report.js` begins with it
             "files": files.address,
             "perFile": PER_FILE,
             "flags": FLAGS,
@@ -143,8 +144,9 @@ class _Written:
         view = view_of(record, picture, self.classes, each_thing_once=True)
         view.update(changes_view(view, earlier, self._own_name, self.classes))
         marks = marks_of(record, view)
+        # `only` is the run that alone has the record; a record without it is of this run
         is_of_other_run = view.get("only", self._own_name) != self._own_name
-        # `manners` are of this data set, and what another run alone has is not
+        # Which remarks are rare was counted in this run's records alone.
         if not is_of_other_run and self._manners.is_rare(wordings_of(record)):
             marks.add("unusual")
         index_row = _index_row(view, marks, self.classes, self.heads, self.models)
@@ -160,6 +162,7 @@ def _with_pictures(
     find_image: Callable[[Mapping[str, Any]], ImageFile | None],
     files: ReportFiles,
 ) -> Iterator[tuple[Mapping[str, Any], Earlier, Picture]]:
+    # Each record with its picture as the page shows it, in the same order.
     with_files: Iterator[_WithFile] = (
         (record, earlier, find_image(record)) for record, earlier in records
     )
@@ -172,32 +175,34 @@ def _with_pictures(
         record, earlier, file = item
         return record, earlier, files.picture(file)
 
-    # Each decoded picture takes memory: as many are made into small copies as there are cores.
+    # Each decoded picture takes memory: as many are made into small copies at a time as there are
+    # cores.
     return side_by_side(with_picture, with_files, is_far, cores=True)
 
 
 def _failure_rows(
     failures: Iterable[Mapping[str, Any]], kind_counts: Counter[str]
 ) -> Iterator[str]:
-    # Fills `kind_counts`, in which kinds beyond the first _MOST_KINDS are "other". Keys are blotted
-    # out of the rows.
+    # Yields a row for each failure, [id, message, kind, step, filter] in JSON, with keys blotted
+    # out. Fills `kind_counts`, the page's filters: kinds beyond the first _MOST_KINDS are "other".
     for failure in failures:
-        shared_kind = str(failure.get("kind") or "unknown")
-        if shared_kind not in kind_counts and len(kind_counts) >= _MOST_KINDS:
-            shared_kind = "other"
-        kind_counts[shared_kind] += 1
+        kind_of_filter = str(failure.get("kind") or "unknown")
+        if kind_of_filter not in kind_counts and len(kind_counts) >= _MOST_KINDS:
+            kind_of_filter = "other"
+        kind_counts[kind_of_filter] += 1
         id = failure.get("id")
         if id is None and failure.get("line") is not None:
             id = f"line {failure['line']}"
         cells = [id, failure.get("message"), failure.get("kind"), failure.get("step")]
         texts = ["" if cell is None else blotted_message(str(cell)) for cell in cells]
-        yield script_json([*texts, shared_kind])
+        yield script_json([*texts, kind_of_filter])
 
 
 def _write_row(
     rank_files: Sequence[IO[str]], view: View, index_row: list[Any], marks: Collection[str]
 ) -> None:
-    # The rank is the place in FIRST of the first of these marks that the record has.
+    # The rank is the place in FIRST of the first of these marks that the record has; it is
+    # len(FIRST), that of the last file, for a record with none of them.
     rank = 0
     while rank < len(FIRST) and FIRST[rank] not in marks:
         rank += 1
@@ -205,6 +210,7 @@ def _write_row(
 
 
 def _lines(rank_files: Sequence[IO[str]], first_line: int) -> Iterator[str]:
+    # One line of each record, _INDEX_LINE or _VIEW_LINE, in the order of ranks.
     for file in rank_files:
         file.seek(0)
         for line in islice(file, first_line, None, 2):
@@ -212,6 +218,7 @@ def _lines(rank_files: Sequence[IO[str]], first_line: int) -> Iterator[str]:
 
 
 def marks_of(record: Mapping[str, Any], view: View) -> set[str]:
+    """Return those of FLAGS that a record has, but for `unusual`, which depends on all records."""
     expressions = view["expressions"]
     checks = {expression["check"] for expression in expressions}
     marks = set()
@@ -251,6 +258,8 @@ def _index_row(
     # In the order in which `report.js` reads it. A phrase is its words, its class or head noun, the
     # number of its boxes, unless that is 1, and those that are shown as another phrase's, if any:
     # the index of each, and that of the other phrase. Scores are in hundredths, -1 without any.
+    # ["red cup", 4] has one box; ["cups", 4, 2, [[0, 0]]] has two, of which the first is shown as
+    # that of the record's first phrase.
     phrases: list[list[Any]] = []
     scores: list[float] = []
     for expression in view["expressions"]:
@@ -261,7 +270,7 @@ def _index_row(
         for index, box in enumerate(instances):
             if "shownAs" in box:
                 shown_as.append([index, box["shownAs"]])
-        if len(instances) != 1 or shown_as:
+        if len(instances) != 1 or shown_as:  # in a row with `shown_as`, the number comes before it
             phrase.append(len(instances))
         if shown_as:
             phrase.append(shown_as)
@@ -269,16 +278,17 @@ def _index_row(
         scores.extend(box["score"] for box in instances if box["score"] is not None)
     lowest = _hundredths(min(scores)) if scores else -1
     highest = _hundredths(max(scores)) if scores else -1
-    flags = sum(1 << bit for bit, flag in enumerate(FLAGS) if flag in marks)
+    flag_bits = sum(1 << bit for bit, flag in enumerate(FLAGS) if flag in marks)
     model_number = models.number_of(view["model"])
     model = view["model"] if model_number is None else model_number
-    return [view["id"], flags, phrases, lowest, highest, model, _bins_of(view)]
+    return [view["id"], flag_bits, phrases, lowest, highest, model, _bins_of(view)]
 
 
 def _bins_of(view: View) -> int:
     # A bit for each bin of the page's histograms that has a box of the record. The lowest
     # _SCORE_BINS bits are those of scores. Above them are those of sides: below the first of
-    # _SIDES, from the first on, and so on.
+    # _SIDES, from the first on, and so on. A box with a side of 20 px and a score of 0.95 sets
+    # bits 9 and 11.
     bits = 0
     for expression in view["expressions"]:
         for instance in expression["instances"]:
@@ -287,8 +297,8 @@ def _bins_of(view: View) -> int:
             side = area(box_of(instance["bbox"])) ** 0.5
             bits |= 1 << (_SCORE_BINS + bisect(_SIDES, side))
             if instance["score"] is not None:
-                tenth = _hundredths(instance["score"]) * _SCORE_BINS // 100
-                bits |= 1 << min(tenth, _SCORE_BINS - 1)
+                score_bin = _hundredths(instance["score"]) * _SCORE_BINS // 100
+                bits |= 1 << min(score_bin, _SCORE_BINS - 1)  # a score of 1 is in the last bin
     return bits
 
 
@@ -308,8 +318,9 @@ def _hundredths(score: float) -> int:
 
 
 def _counts_of(record: Mapping[str, Any], view: View, marks: Collection[str]) -> Counter[str]:
-    # All statuses are in it where the record has expressions: the page shows if none is `grounded`,
-    # and leaves out what isn't counted at all.
+    # What the record adds to the page's figures. All statuses are in it where the record has
+    # expressions, as 0 if need be: the page shows if none is `grounded`, and leaves out what isn't
+    # counted at all.
     expressions = view["expressions"]
     counts = Counter(images=1)
     for mark in ("doubtful", "unusual", "disputed", "suspect"):
@@ -319,6 +330,7 @@ def _counts_of(record: Mapping[str, Any], view: View, marks: Collection[str]) ->
     if isinstance(regions, list):
         counts["regions"] = len(regions)
     if view["kind"] == "region_captions":
+        # without expressions it is empty, or can't be read
         captions = record["region_captions"] if expressions else []
         texts = [row.get("text") for row in captions if isinstance(row, Mapping)]
         counts["captions"] = len([text for text in texts if text])

@@ -64,7 +64,12 @@ _OURS = re.compile(
     rf"\.|{_MARKER}|thumbnails(/{_THUMBNAIL.pattern}(\.[0-9a-f]{{8}}\.part)?)?"
     r"|[0-9a-f]{8}(/(index|(records|failures)-[1-9][0-9]*)\.js)?"
 )
-"""The paths in that folder that reports make; what has another path is the user's."""
+"""The paths in that folder that reports make; what has another path is the user's.
+
+They are `.`, the folder itself; `README.txt`; `thumbnails` and the small copies in it, also one
+that was being written when a process was killed (`….jpg.1a2b3c4d.part`); and of a report's data
+`1a2b3c4d`, `1a2b3c4d/index.js`, `1a2b3c4d/records-1.js` and so on.
+"""
 
 
 def script_json(value: Any) -> str:
@@ -99,12 +104,13 @@ class ReportFiles:
             raise _name_taken(self.page, "page")
         if not (single or self._is_ours):
             raise _name_taken(self.files_folder, "folder")
-        # the folder, in the one next to the page, of this report's data
+        # The name of the folder, in the one next to the page, of this report's data; `address` is
+        # where the page finds it, "" if the data are in the page.
         self._data_folder = secrets.token_hex(4)
         self.address = "" if single else f"{self._address_of(self._data_folder)}/"
         self._copies_folder = os.path.join(self.files_folder, "thumbnails")
         # small copies of earlier reports, by key: the file's name, and the size of the picture
-        self._copies_there: dict[str, tuple[str, Size]] = {}
+        self._earlier_copies: dict[str, tuple[str, Size]] = {}
         self._copies_used: set[str] = set()  # names of the copies that this report shows
         self._characters = 0  # of data in a single page
         self._has_page = False  # whether the page has its name
@@ -125,7 +131,7 @@ class ReportFiles:
             match = _THUMBNAIL.fullmatch(name)
             if match:
                 key, width, height = match.groups()
-                self._copies_there[key] = name, (int(width), int(height))
+                self._earlier_copies[key] = name, (int(width), int(height))
 
     def spool(self) -> IO[str]:
         """Return a temporary file without a name, on the page's disk, which has to hold all."""
@@ -173,25 +179,26 @@ class ReportFiles:
         if file is None:
             return Picture(missing=why_missing())
         path = file.path
-        made = b""  # the bytes of a small copy, if it is made now
+        new_copy = b""  # the bytes of a small copy; none if that of an earlier report is used
         try:
             address = link(path, self.folder)
-            if address and not self.copies and file.file_bytes <= MOST_BYTES:
+            may_show_itself = address != "" and not self.copies
+            if may_show_itself and file.file_bytes <= MOST_BYTES:
                 shown_size = _size_if_shown_itself(path)
                 if shown_size is not None:
                     return Picture(shown_size, thumbnail=address, full=address)
             key = _key_of_copy(address or path, file)
-            if key in self._copies_there:
-                name, size = self._copies_there[key]
+            if key in self._earlier_copies:
+                name, size = self._earlier_copies[key]
             else:
-                size, made = small_copy_of(file)
+                size, new_copy = small_copy_of(file)
                 name = f"{key}-{size[0]}x{size[1]}.jpg"
         except (RecordError, InputError, OSError, ValueError) as error:
             return Picture(missing=why_missing(error))
-        if self.single:  # with no copies of earlier reports, so it was made just now
-            return Picture(size, thumbnail=url_of(made, "image/jpeg").decode(), full=address)
-        if made:
-            write_bytes(within(self._copies_folder, name), made, alone=False)
+        if self.single:  # it uses no copies of earlier reports, so this one was made just now
+            return Picture(size, thumbnail=url_of(new_copy, "image/jpeg").decode(), full=address)
+        if new_copy:
+            write_bytes(within(self._copies_folder, name), new_copy, alone=False)
         self._copies_used.add(name)
         return Picture(size, thumbnail=self._address_of(f"thumbnails/{name}"), full=address)
 
@@ -204,9 +211,12 @@ class ReportFiles:
         with whole_file(self.page, alone=False) as file:
             file.writelines(part.encode() for part in parts)
         self._has_page = True
-        if self._is_ours:
-            keep = {_MARKER, self._data_folder, *self._copies_used}
-            self._remove_all_but(set() if self.single else keep)
+        if not self._is_ours:
+            return
+        names_kept: set[str] = set()  # all is in the page
+        if not self.single:
+            names_kept = {_MARKER, self._data_folder, *self._copies_used}
+        self._remove_all_but(names_kept)
 
     def close(self) -> None:
         """Remove what was written next to the page, unless the page has its name.
@@ -217,21 +227,22 @@ class ReportFiles:
         self.inline.close()
         if self._has_page or self.single:
             return
-        kept: set[str] = set()
+        names_kept: set[str] = set()
         if not self._is_first:
-            kept = set(os.listdir(self.files_folder)) - {self._data_folder}
-        self._remove_all_but(kept)
+            names_kept = set(os.listdir(self.files_folder)) - {self._data_folder}
+        self._remove_all_but(names_kept)
 
-    def _remove_all_but(self, kept: set[str]) -> None:
-        # Files of the user stay, and so does what can't be removed.
+    def _remove_all_but(self, names_kept: set[str]) -> None:
+        # A file stays if it, or a folder that it is in, has one of the names. Files of the user
+        # stay, too, and so does what can't be removed.
         folder = Path(self.files_folder)
         # In reverse, what is in a folder comes before the folder.
         for path in [*sorted(folder.rglob("*"), reverse=True), folder]:
             path_in_folder = path.relative_to(folder)
-            is_kept = not kept.isdisjoint(path_in_folder.parts)
+            is_kept = not names_kept.isdisjoint(path_in_folder.parts)
             if is_kept or not _OURS.fullmatch(path_in_folder.as_posix()):
                 continue
-            with suppress(OSError):  # a folder isn't empty if the user's own files are in it
+            with suppress(OSError):  # a folder isn't empty if something in it stays
                 if path.is_dir():
                     os.rmdir(path)
                 else:
@@ -239,7 +250,9 @@ class ReportFiles:
 
 
 def _key_of_copy(name: str, file: ImageFile) -> str:
-    _, *size_and_times = file  # so that a file that was replaced has another copy
+    # An ImageFile is a path, a size and times: with these, a file that was replaced has another
+    # copy.
+    _, *size_and_times = file
     identity = os.fsencode(f"{name}\n{tuple(size_and_times)}")
     return hashlib.sha256(identity).hexdigest()[:24]
 
@@ -277,9 +290,12 @@ def _is_page(path: str) -> bool:
 
 
 def _size_if_shown_itself(path: str) -> Size | None:
+    # None where a browser can't show it, or it is too large.
     header = read_header(path, whole_png=False)
     is_small = math.prod(header.size) <= MOST_PIXELS
-    return header.size if header.media_type in _SHOWN_AS_THEY_ARE and is_small else None
+    if header.media_type in _SHOWN_AS_THEY_ARE and is_small:
+        return header.size
+    return None
 
 
 def small_copy_of(file: ImageFile) -> tuple[Size, bytes]:
@@ -302,9 +318,12 @@ def link(path: str, folder: str) -> str:
     if not (path.lower().endswith(_SHOWN_BY_BROWSERS) and os.path.exists(path)):
         return ""
     path = os.path.abspath(path)
-    results = os.path.dirname(folder)
-    for may_be_moved in (folder, results, os.path.dirname(results)):
+    # The folders that may be moved as a whole: that of the page, and two around it, such as that of
+    # `run/results/report.html` and `run/images`. Nobody moves the root of a disk.
+    parent = os.path.dirname(folder)
+    for may_be_moved in (folder, parent, os.path.dirname(parent)):
         is_root = os.path.dirname(may_be_moved) == may_be_moved
-        if not is_root and path.startswith(os.path.join(may_be_moved, "")):
+        is_around_picture = path.startswith(os.path.join(may_be_moved, ""))
+        if is_around_picture and not is_root:
             return quote(os.fsencode(os.path.relpath(path, folder)))
     return Path(path).as_uri()

@@ -49,13 +49,15 @@ class Standing:
         """
         _check_expressions(line["changes"])
         key = str(line["record"])
-        taken = []
+        # All changes are read before the first one counts: a line counts as a whole, or not at all.
+        new_outcomes: list[tuple[str, Outcome]] = []
         for change in line["changes"]:
+            # `original` is only there where it differs from `before`
             as_written = change.get("original", change["before"])
             outcome = Outcome.between(change["after"], as_written, str(line.get("who")))
-            taken.append((str(change["id"]), outcome))
+            new_outcomes.append((str(change["id"]), outcome))
         outcomes = self.outcomes[key]
-        for id, outcome in taken:
+        for id, outcome in new_outcomes:
             outcomes.pop(id, None)  # the latest decision goes to the end
             is_changed = version_of(outcome.after) != version_of(outcome.before)
             # An undone decision leaves what the pipeline wrote, as if nobody had judged it.
@@ -73,7 +75,7 @@ class Standing:
 
 class _BoxVerdict(NamedTuple):
     judgement: dict[str, Any]  # the columns of a box that say who judged it, and how
-    who: str  # decided last on the phrase that the box is of
+    who: str  # who decided last on the phrase that the box is of
     number: int  # the later of two decisions has the higher one
 
 
@@ -88,9 +90,10 @@ class DecidedInOtherFiles:
     """Phrases and boxes that were decided on in other files, found by their content."""
 
     def __init__(self) -> None:
-        # by picture, text and all boxes, and then by the record and the expression's id
+        # By picture, text and all boxes (`_phrase_key`), the outcomes of phrases of that content:
+        # each by its place, the key of its record and its own id.
         self._phrases = defaultdict[str, dict[str, Outcome]](dict)
-        self._boxes: dict[str, _BoxVerdict] = {}  # by picture, text and box
+        self._boxes: dict[str, _BoxVerdict] = {}  # by picture, text and box (`_box_key`)
         self._verdict_numbers = count()
         self._picture_sizes: set[int | None] = set()
 
@@ -100,10 +103,12 @@ class DecidedInOtherFiles:
             picture = standing.pictures[key]
             self._picture_sizes.add(picture.size)
             for id, outcome in outcomes.items():
-                if outcome.before is not None:
+                if outcome.before is not None:  # else a reviewer added it, and no file has it
                     self._add(picture.name(key), f"{key} {id}", outcome.before, outcome)
 
     def _add(self, picture_name: str, place: str, before: Expression, outcome: Outcome) -> None:
+        # Adds what was decided on the phrase at a place, which was `before`, and on each of its
+        # boxes.
         alike = self._phrases[_phrase_key(picture_name, before)]
         alike.pop(place, None)  # the latest decision goes to the end
         alike[place] = outcome
@@ -127,12 +132,8 @@ class DecidedInOtherFiles:
         found: dict[str, OutcomeHere] = {}
         picture_names = names_of(record, key, self._picture_sizes)
         for id, expression in expressions.items():
-            alike: dict[str, Outcome] = {}  # by place, as in `_phrases`
-            for picture in picture_names:
-                alike = alike or self._phrases.get(_phrase_key(picture, expression), {})
-            if alike:
-                *_, last = alike.values()
-                outcome = alike.get(f"{key} {id}") or last
+            outcome = self._outcome_of_phrase(expression, f"{key} {id}", picture_names)
+            if outcome is not None:
                 found[id] = OutcomeHere(outcome.on(expression), len(expression["instances"]))
                 continue
             of_boxes = self._outcome_of_boxes(expression, picture_names)
@@ -140,17 +141,29 @@ class DecidedInOtherFiles:
                 found[id] = of_boxes
         return found
 
+    def _outcome_of_phrase(
+        self, expression: Expression, place: str, picture_names: list[str]
+    ) -> Outcome | None:
+        # What was decided on a phrase with this text and these boxes, else None.
+        for picture in picture_names:  # the surest name comes first
+            alike = self._phrases.get(_phrase_key(picture, expression))
+            if alike:
+                *_, last = alike.values()
+                return alike.get(place, last)
+        return None
+
     def _outcome_of_boxes(
         self, expression: Expression, picture_names: list[str]
     ) -> OutcomeHere | None:
-        # As in a review, the phrase is judged once all its boxes are, by whoever decided last.
+        # The phrase with the verdicts on its boxes, None without any. As in a review, the phrase is
+        # judged once all its boxes are, by who decided last.
         instances = []
         verdicts = []
         for box in expression["instances"]:
             keys = [_box_key(name, expression["text"], box) for name in picture_names]
-            known = [self._boxes[key] for key in keys if key in self._boxes]
-            if known:
-                verdict = known[0]  # the surest of the picture's names comes first
+            verdicts_on_box = [self._boxes[key] for key in keys if key in self._boxes]
+            if verdicts_on_box:
+                verdict = verdicts_on_box[0]  # the surest of the picture's names comes first
                 box = {**box, **verdict.judgement}
                 verdicts.append(verdict)
             instances.append(box)
@@ -158,8 +171,10 @@ class DecidedInOtherFiles:
             return None
         who = max(verdicts, key=attrgetter("number")).who
         after = {**expression, "instances": instances}
-        if len(verdicts) == len(instances):
-            after.update(verified=all(map(reviewer_verdict, instances)), reviewed_by=who)
+        are_all_judged = len(verdicts) == len(instances)
+        if are_all_judged:
+            after["verified"] = all(map(reviewer_verdict, instances))
+            after["reviewed_by"] = who
         return OutcomeHere(Outcome.between(after, expression, who), len(verdicts))
 
 
@@ -174,8 +189,8 @@ def _box_key(picture: str, text: str, box: Mapping[str, Any]) -> str:
 
 
 def _check_expressions(changes: list[Mapping[str, Any]]) -> None:
-    # Raises BrokenRow or TypeError for a side that is no expression, with a text and boxes of four
-    # numbers. An expression that was added or deleted has None on one side.
+    # Raises BrokenRow or TypeError for a side of a change that is no expression, with a text and
+    # boxes of four numbers. An expression that was added or deleted has None on one side.
     expressions = []
     for change in changes:
         for side in (change["before"], change["after"], change.get("original")):
@@ -183,4 +198,5 @@ def _check_expressions(changes: list[Mapping[str, Any]]) -> None:
                 expressions.append(side)
             elif side is not None:
                 raise TypeError
+    # It reads a column of any name, and raises for the first item that is no expression.
     read_expressions(Record({"sides": expressions}), "sides")

@@ -87,7 +87,7 @@ class Reviewable:
         self.items: list[Item] = []
         self.unread: list[str] = []  # a line for each record whose phrases can't be read
         self._rows = RowsOnDisk()
-        manners = Manners()
+        manners = Manners()  # counts the remarks that the model made next to its answers
         remarks: dict[int, tuple[str, ...]] = {}  # by record, the wordings of its remark
         for index, (key, record) in enumerate(
             records_with_keys(self.files.annotations, self.folders)
@@ -98,9 +98,9 @@ class Reviewable:
             if wordings:
                 remarks[index] = tuple(wordings)
         # Which remarks are rare is known once all were counted.
-        rare = {index for index, wordings in remarks.items() if manners.is_rare(wordings)}
+        rare_records = {index for index, wordings in remarks.items() if manners.is_rare(wordings)}
         for position, item in enumerate(self.items):
-            if item.record in rare:
+            if item.record in rare_records:
                 self.items[position] = item._replace(doubt=item.doubt + _RARE_REMARK)
 
     def _add(self, index: int, key: str, record: Record) -> None:
@@ -122,8 +122,8 @@ class Reviewable:
 
     def record(self, index: int) -> Record:
         """Return a record as the pipeline wrote it; from any thread."""
-        kept = self._rows[index]
-        return Record(kept["row"], self.folders, kept["of"], kept["id"], index)
+        stored = self._rows[index]
+        return Record(stored["row"], self.folders, stored["of"], stored["id"], index)
 
     def draw_sample(self, size: int, seed: int) -> tuple[dict[str, Any], list[Item]]:
         """Draw items at random; return what reviews.jsonl states of the sample, and its items.
@@ -210,7 +210,8 @@ def _items_of(
             )
         for index, instance in enumerate(row["instances"]):
             own_box = (id, index)
-            surest, *others = same_thing.get(own_box, [own_box])
+            boxes_of_thing = same_thing.get(own_box, [own_box])
+            surest, *others = boxes_of_thing
             if surest != own_box:
                 continue  # the box is judged with the surest one of its thing
             yield Item(
@@ -221,7 +222,7 @@ def _items_of(
                 head=head,
                 status=status,
                 score=float(instance["score"]) if is_number(instance["score"]) else None,
-                doubt=max(doubts[box] for box in (surest, *others)),
+                doubt=max(doubts[box] for box in boxes_of_thing),
                 also=tuple((other, box, expressions[other]["text"]) for other, box in others),
             )
 
@@ -229,8 +230,9 @@ def _items_of(
 def _doubts_of(
     record: Record, expressions: Mapping[str, Expression]
 ) -> dict[tuple[str, int | None], float]:
-    # How doubtful each box is, by expression and index; None in place of the index is a phrase
-    # without a box. The numbers have no unit: they only say what is looked at first.
+    # How doubtful each box is, by the expression's id and the box's index; None in place of the
+    # index is a phrase without a box. The numbers have no unit: they only say what is looked at
+    # first. A phrase or box that nothing tells of has 0.5, as one of a score of 0.5.
     record_doubt = 0.0
     if record.get("suspect_boxes") is True:
         record_doubt += 2.0
@@ -249,7 +251,8 @@ def _doubts_of(
             doubts[id, None] = doubt + 0.5
         for index, instance in enumerate(row["instances"]):
             score = instance["score"]
-            doubts[id, index] = doubt + (1 - float(score) if is_number(score) else 0.5)
+            doubt_of_score = 1 - float(score) if is_number(score) else 0.5
+            doubts[id, index] = doubt + doubt_of_score
     return doubts
 
 
@@ -267,8 +270,10 @@ class Queue:
 
     Which items, and in which order, is settled when it is made; which of them are shown follows
     from the decisions at each call. `wanted` has the filters `status`, `text`, `head`, `below` (a
-    score), `record` (a part of the record's id or of its file's name), and `show` and `order`.
-    `why` says of each item where it is: `sample`, `filter`, `random`, `doubt` or `file`.
+    score), `record` (a part of the record's id or of its file's name), and `show` and `order`; ""
+    in it sets no filter. `why` says for each item how it got its place: it is of the `sample`, or
+    among those that a `filter` left, or it was drawn at `random`, or is in the order of `doubt` or
+    of the `file`. Raises ValueError for a score that is no number.
     """
 
     def __init__(
@@ -281,7 +286,9 @@ class Queue:
         self._reviewable = reviewable
         self._wanted = wanted
         self._who = who
-        self._show = wanted.get("show") or ("all" if wanted.get("record") else "")
+        self._show = wanted.get("show") or ""
+        if wanted.get("record") and not self._show:
+            self._show = "all"  # of a record that is named
         self._wanted_records = self._named_records(reviewable)
         candidates = reviewable.items if sample is None else sample
         fitting = [item for item in candidates if self._passes_filters(item)]
@@ -314,9 +321,10 @@ class Queue:
         if is_filtered:  # then those drawn give no error rate of all
             why_ordered = "filter"
             why_drawn = "filter"
-        drawn = random.Random("queue").sample(items, len(items))
-        if order != "random":  # in that order all are drawn
-            drawn = drawn[: len(items) // RANDOM_EVERY]
+        shuffled = random.Random("queue").sample(items, len(items))
+        drawn = shuffled[: len(items) // RANDOM_EVERY]
+        if order == "random":  # then all are drawn, and `not_drawn` is empty
+            drawn = shuffled
         ordered = items
         if order == "doubt":
             ordered = sorted(items, key=lambda item: -item.doubt)
@@ -326,7 +334,8 @@ class Queue:
         why: dict[Item, str] = {}
         for count, item in enumerate(not_drawn, 1):
             why[item] = why_ordered
-            if count % (RANDOM_EVERY - 1) == 0 and drawn_left:
+            has_room_for_drawn = count % (RANDOM_EVERY - 1) == 0
+            if has_room_for_drawn and drawn_left:
                 why[drawn_left.popleft()] = why_drawn
         why.update(dict.fromkeys(drawn_left, why_drawn))
         return why
@@ -338,13 +347,14 @@ class Queue:
         if wanted["status"] and item.status != wanted["status"]:
             return False
         phrases = (item.text, *[text for _, _, text in item.also])
-        if not any(wanted["text"].casefold() in phrase.casefold() for phrase in phrases):
+        words = wanted["text"].casefold()  # "" is in any phrase
+        if not any(words in phrase.casefold() for phrase in phrases):
             return False
         if wanted["head"] and class_key(item.head) != class_key(wanted["head"]):
             return False
-        if not wanted["below"]:
-            return True
-        return item.score is not None and item.score < float(wanted["below"])
+        if wanted["below"]:
+            return item.score is not None and item.score < float(wanted["below"])
+        return True
 
     def items_after(self, start: int, most: int) -> tuple[list[Item], int]:
         """Return up to `most` shown items from an index on, and where the next call starts."""
@@ -361,9 +371,11 @@ class Queue:
         if self._show == "empty":
             return self._next_shown(self._phrases_by_record, start, most)
         boxes, next_start = self._next_shown(self._boxes_of_pages, start, most)
+        # On the page, a box that was drawn at random is among those of its thing.
         return sorted(boxes, key=lambda item: item.head), next_start
 
     def _next_shown(self, items: Sequence[Item], start: int, most: int) -> tuple[list[Item], int]:
+        # The next call starts after the last item that is shown, or at the end if none is.
         shown: list[Item] = []
         next_start = len(items)
         for index in range(start, len(items)):
@@ -424,14 +436,16 @@ class Queue:
 
     @cached_property
     def _boxes_of_pages(self) -> list[Item]:
-        # After every four boxes by thing comes one that was drawn at random, if it isn't there yet.
+        # After every four boxes by thing comes one that was drawn at random, unless it was placed
+        # already. When its own turn comes, it isn't placed a second time.
         drawn_left = deque(
             item for item, why in self.why.items() if why == "random" and item.box is not None
         )
         placed: dict[int, Item] = {}  # by identity: an item's hash takes longer
         for count, item in enumerate(self._boxes_by_thing, 1):
             placed.setdefault(id(item), item)
-            if count % (RANDOM_EVERY - 1) != 0:
+            has_room_for_drawn = count % (RANDOM_EVERY - 1) == 0
+            if not has_room_for_drawn:
                 continue
             while drawn_left and id(drawn_left[0]) in placed:
                 drawn_left.popleft()
@@ -469,8 +483,9 @@ class Queue:
             return self._is_rejected(item)
         if self._show == "mend":
             return self._is_to_mend(item)
-        is_wanted = self._show == "" or item.box is None
-        return is_wanted and not self._is_decided(item)
+        if self._show == "empty" and item.box is not None:
+            return False
+        return not self._is_decided(item)
 
     def _is_rejected(self, item: Item) -> bool:
         left = self._as_reviewers_left(item)
@@ -511,7 +526,9 @@ class Queue:
         if item.box is None or outcome.after is None:
             return outcome.after
         index = outcome.index_after(item.box)
-        box: Mapping[str, Any] | None = None if index is None else outcome.after["instances"][index]
+        if index is None:
+            return None
+        box: Mapping[str, Any] = outcome.after["instances"][index]
         return box
 
     def _outcome_of(self, item: Item) -> Outcome | None:
