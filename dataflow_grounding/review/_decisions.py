@@ -77,12 +77,12 @@ def review_files(results: str) -> ReviewFiles:
             f"decisions on {annotations} can't be kept there: copy it to this machine, and name the"
             " copy"
         )
-    stem = annotations.removesuffix(".jsonl")  # x.csv and x.jsonl have separate decisions
+    stem = annotations.removesuffix(".jsonl")
     if stem.endswith(".reviewed"):
         raise InputError(f"{annotations} is what `apply` wrote: name what it was made of instead")
     if os.path.basename(stem) == "annotations":
         decisions = os.path.join(os.path.dirname(stem), "reviews.jsonl")
-    else:
+    else:  # x.csv and x.jsonl have separate decisions: x.csv.reviews.jsonl, x.reviews.jsonl
         decisions = f"{stem}.reviews.jsonl"
     return ReviewFiles(annotations, decisions, f"{stem}.reviewed.jsonl")
 
@@ -125,8 +125,7 @@ class Decisions:
         picture = JudgedPicture.of_record(record).to_json()
         with self._locked() as file:
             for id, outcome in outcome_of_id.items():
-                before, after = outcome.before, outcome.after
-                change = {"id": id, "version": version_of(before), "before": before, "after": after}
+                change = _change(id, outcome.before, outcome.after)
                 line = {"record": key, "picture": picture, "changes": [change], "action": "taken"}
                 self._append(file, outcome.who, {"file": self.file, **line})
 
@@ -149,7 +148,7 @@ class Decisions:
                     self._take(parse_line(text))
                 except (BrokenRow, KeyError, AttributeError, TypeError):  # damaged, or no decision
                     if not is_whole:
-                        break  # somebody is still writing it
+                        break  # somebody is still writing it: the next call begins with it
                     is_blank = not text.strip()
                     if not is_blank:
                         self.damaged.append(self._lines_read + 1)
@@ -158,25 +157,29 @@ class Decisions:
                     self._lines_read += 1
 
     def _take(self, line: dict[str, Any]) -> None:
-        # A line that comes twice, as when a copy of the file was appended to it, counts once.
+        # Takes a line that was read: a sample goes to `samples`, a decision to the standing of its
+        # file. A line that comes twice, as when a copy of the file was appended to it, counts once.
         who = line.get("who")
         if isinstance(line.get("sample"), dict):
             sample = {**line["sample"], "who": who, "when": line.get("when")}
             if sample not in self.samples:
                 self.samples.append(sample)
             return
-        if line.get("uid") and str(line["uid"]) in self._line_of_uid:
+        uid = line.get("uid")  # decisions of `take_equal` have none
+        if uid and str(uid) in self._line_of_uid:
             return
         file = str(line.get("file"))
         standing = self.standing if file == self.file else self._of_others[file]
         standing.take(line)
-        self._line_of_uid[str(line.get("uid"))] = line
+        if uid:
+            self._line_of_uid[str(uid)] = line
 
     @contextmanager
     def _locked(self) -> Iterator[int]:
-        # Gives the file's descriptor. On file systems without locks it goes on without one. An
-        # OSError here or in the `with` block becomes StorageFailed.
-        import fcntl
+        # Gives the file's descriptor, with all read that other processes appended. On file systems
+        # without locks it goes on without one. An OSError here or in the `with` block becomes
+        # StorageFailed.
+        import fcntl  # only on POSIX systems
 
         with storing(self.path), open(open_log(self.path, os.O_RDWR), "ab+", buffering=0) as file:
             with suppress(OSError):
@@ -247,21 +250,22 @@ class Decisions:
                 wanted_changes = objects_under(request, "changes")
             changes: list[dict[str, Any]] = []
             for wanted in wanted_changes:
-                if wanted.get("fresh") or not wanted.get("id"):
+                is_new = wanted.get("fresh") or not wanted.get("id")
+                if is_new:
                     # A deleted expression keeps its id, because an undo may bring it back.
                     id = next_id(record, {**written, **review.outcomes, **current})
                 else:
                     id = str(wanted["id"])
+                # While it is out of `current`, that has the others alone.
                 before = current.pop(id, None)
                 after = wanted.get("after")
                 if version_of(before) != wanted.get("version"):
                     raise _changed_meanwhile(id, before, review)
-                if after is not None and not is_undo:
-                    others = current
-                    after = reviewed_expression(record, id, before, after, who, others)
+                if after is not None and not is_undo:  # an undo has a whole expression already
+                    after = reviewed_expression(record, id, before, after, who, others=current)
                 if after:
                     current[id] = after
-                change = {"id": id, "version": version_of(before), "before": before, "after": after}
+                change = _change(id, before, after)
                 if before != written.get(id):
                     change["original"] = written.get(id)
                 changes.append(change)
@@ -270,6 +274,8 @@ class Decisions:
             return changes
 
     def _changes_undoing(self, uid: Any, key: str) -> list[Mapping[str, Any]]:
+        # The changes of a decision turned round, the last one first. `version` is what the decision
+        # left: if somebody changed the expression since, the undo is refused.
         changes: list[Mapping[str, Any]] = []
         for change in reversed(self._changes_of(uid, key)):
             version = version_of(change["after"])
@@ -283,6 +289,11 @@ class Decisions:
         return list(line["changes"])
 
 
+def _change(id: str, before: Expression | None, after: Expression | None) -> dict[str, Any]:
+    # as a decision's line has it under `changes`
+    return {"id": id, "version": version_of(before), "before": before, "after": after}
+
+
 def _changed_meanwhile(id: str, now: Expression | None, review: RecordReview) -> InputError:
     name = now["text"] if now else id
     reviewer = review.outcomes[id].who if id in review.outcomes else "somebody"
@@ -290,8 +301,8 @@ def _changed_meanwhile(id: str, now: Expression | None, review: RecordReview) ->
 
 
 def _about_decision(request: Mapping[str, Any]) -> dict[str, Any]:
-    # The columns of a decision's line that come after its `changes`. An empty one is left out. Only
-    # an empty comment is kept, because it removes the comment that is there.
+    # The columns of a decision's line that come after its `changes`, checked. An empty one is left
+    # out. Only an empty comment is kept, because it removes the comment that is there.
     if request.get("action") not in ACTIONS:
         raise InputError(
             f"'action' should be one of {', '.join(ACTIONS)}, not {request.get('action')!r}"

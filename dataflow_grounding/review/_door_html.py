@@ -101,6 +101,8 @@ def door_html(
 
 
 def _facts(summary: Mapping[str, Any]) -> Iterator[str]:
+    # HTML for the line below the title: the model, and how long the run took. A run that found all
+    # done already took no time worth telling.
     if summary.get("model"):
         yield f"<bdi>{page_text(summary['model'])}</bdi>"
     seconds: Any = summary.get("seconds")
@@ -114,12 +116,15 @@ def _figures_html(counts: Mapping[str, int]) -> str:
     cells = []
     for name in _FIGURES:
         number = counts.get(name)
-        if number or (number == 0 and name in _ALSO_ZERO):
-            style = name.replace(" ", "-") if number else "zero"
-            cells.append(
-                f'<div class="s-{style}" title="{MEANING.get(name, "")}">'
-                f"<dt>{name}</dt><dd>{number:,}</dd></div>"
-            )
+        if number is None:  # it isn't known
+            continue
+        if number == 0 and name not in _ALSO_ZERO:
+            continue
+        style = name.replace(" ", "-") if number else "zero"
+        cells.append(
+            f'<div class="s-{style}" title="{MEANING.get(name, "")}">'
+            f"<dt>{name}</dt><dd>{number:,}</dd></div>"
+        )
     return "".join(cells)
 
 
@@ -132,9 +137,10 @@ def _notes_html(
     if isinstance(box_format, Mapping) and box_format.get("name"):
         # `from` says how the format is known, and of a measured one how precise boxes can be.
         lines.append(page_text(f"Box format: {box_format['name']} ({box_format.get('from')})"))
+    # A warning is a noun and what is said of it: "2 answers dropped from replies: …".
     for name, (noun, warning) in {**WARNINGS, **REMARKS}.items():
         number = notes.get(name) if isinstance(notes, Mapping) else None
-        if type(number) is int:
+        if type(number) is int:  # not true, which `isinstance` would take for 1
             lines.append(page_text(f"{counted(number, noun)} {warning}"))
     if said_next_to_answers:
         lines.append(page_text(f"Said next to answers: {said_next_to_answers}"))
@@ -152,20 +158,22 @@ def _status_bar_html(counts: Mapping[str, int]) -> str:
     parts = []
     begin = 0.0
     for status in STATUSES:
-        share = 100 * counts.get(status, 0) / total
+        percent = 100 * counts.get(status, 0) / total
         parts.append(
-            f'<rect class="s-{status}" x="{begin:.3f}%" width="{share:.3f}%" height="100%"/>'
+            f'<rect class="s-{status}" x="{begin:.3f}%" width="{percent:.3f}%" height="100%"/>'
         )
-        begin += share
+        begin += percent
     return f'<svg class="bar" aria-hidden="true">{"".join(parts)}</svg>'
 
 
 def _plots_html(figures: Mapping[str, Any]) -> str:
+    # `figures` are as `FigureCounts` returns them. FIGURES says of each what it is `about`, and of
+    # which `kind` its value is; a figure that is one number has no kind.
     charts = []
     numbers = []
     for name, about_figure in FIGURES.items():
         value = figures.get(name)
-        if value is None or value in ({}, []):
+        if value is None or value in ({}, []):  # there is nothing to show
             continue
         kind = about_figure.get("kind")
         sentence = about_figure["about"]
@@ -195,9 +203,9 @@ def _number_text(kind: str | None, value: Any) -> str:
 def _class_table(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
     # The column of undecided phrases is left out if it has only zeros: a phone's screen has little
     # room.
-    counted_keys = [
-        key for key in _CLASS_COUNTS if key != "undecided" or any(row[key] for row in rows)
-    ]
+    counted_keys = list(_CLASS_COUNTS)
+    if not any(row["undecided"] for row in rows):
+        counted_keys.remove("undecided")
     counted_heads = [_CLASS_COUNTS[key] for key in counted_keys]
     names = ("class", *counted_heads, "mean side")
     heads = "".join(f"<th scope=col>{page_text(head)}</th>" for head in names)
@@ -218,6 +226,7 @@ def _class_table(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _bar_chart(title: str, counts: Mapping[str, int]) -> str:
     most = max(1, *counts.values())
+    # What is beyond _MOST_ROWS isn't on the page, but the largest of all is the longest bar.
     rows = []
     for name, number in islice(counts.items(), _MOST_ROWS):
         bar = f'<rect width="{_BAR_WIDTH * (number / most):.1f}" height="{_BAR_HEIGHT}"/>'
@@ -226,6 +235,7 @@ def _bar_chart(title: str, counts: Mapping[str, int]) -> str:
 
 
 def _chart(title: str, shown: str, more: Sequence[Sequence[str]]) -> str:
+    # `shown` is HTML, `more` are rows of a table that opens when it is asked for.
     table = f"<details><summary>More</summary>{_table(title, more)}</details>" if more else ""
     return (
         f'<figure class="plot"><figcaption>{page_text(title)}</figcaption>{shown}{table}</figure>\n'
@@ -264,7 +274,8 @@ def _svg(width: int, height: int, parts: Sequence[str]) -> str:
 
 
 def _counts_by_ninth(grid: Sequence[Sequence[int]]) -> list[list[str]]:
-    # Rows of a table: the sums of a grid of 3 x 3 cells, which a screen reader can say.
+    # Rows of a table: the sums of a grid's ninths, three by three, which a screen reader can say.
+    # The grid is a square. One of 32 cells a side is cut at 0, 11, 21 and 32.
     cuts = [round(third * len(grid) / 3) for third in range(4)]
     rows = []
     for name, (top, bottom) in zip(("top", "middle", "bottom"), pairwise(cuts), strict=True):

@@ -33,6 +33,7 @@ class JudgedPicture(NamedTuple):
         stated = line.get("picture")
         if not isinstance(stated, dict):
             return cls()
+        # a stranger may have written the line
         type_of_field = {"path": str, "digest": str, "size": int}
         well_typed: dict[str, Any] = {}
         for name, expected in type_of_field.items():
@@ -57,7 +58,9 @@ class JudgedPicture(NamedTuple):
         """Return what tells pictures apart: the content, else the path, else the record's key."""
         if self.digest is not None:
             return f"sha256 {self.digest}"
-        return f"record {key}" if self.path is None else f"path {self.path}"
+        if self.path is not None:
+            return f"path {self.path}"
+        return f"record {key}"
 
     def to_json(self) -> dict[str, Any]:
         return {name: value for name, value in self._asdict().items() if value is not None}
@@ -70,15 +73,16 @@ def names_of(record: Record, key: str, judged_sizes: Collection[int | None]) -> 
     of a picture that was judged.
     """
     path = path_of(record)
-    names = [f"path {short_digest(path)}" if path else f"record {key}"]
+    name_without_content = f"path {short_digest(path)}" if path else f"record {key}"
     file = _file_of(record)
     if file is not None and file.file_bytes in judged_sizes:
         with suppress(RecordError):
-            return [f"sha256 {file_digest(file)}", *names]
-    return names
+            return [f"sha256 {file_digest(file)}", name_without_content]
+    return [name_without_content]
 
 
 def _file_of(record: Record) -> ImageFile | None:
+    # None where it isn't on this machine.
     if waits(path_of(record), record.folders):  # a store would be asked
         return None
     try:

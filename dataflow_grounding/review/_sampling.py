@@ -24,7 +24,7 @@ LEAST_MIXED_IN = 10  # items of gold in a sample, or all if the gold has fewer
 
 def settled_of(reviewable: Reviewable, items: Collection[Item]) -> dict[Item, bool | None]:
     """Return for each item whether it is right as the pipeline wrote it; None if nobody decided."""
-    settled: dict[Item, bool | None] = dict.fromkeys(items)
+    settled: dict[Item, bool | None] = dict.fromkeys(items)  # None for each
     for index, items_of_record in _by_record(items):
         originals = expressions_of(reviewable.record(index))
         outcomes = reviewable.review_of(index).outcomes
@@ -42,8 +42,8 @@ def _by_record(items: Iterable[Item]) -> Iterator[tuple[int, Iterator[Item]]]:
 
 
 def _is_right(original: Expression, outcome: Outcome, box: int | None) -> bool | None:
-    # What was deleted, redrawn or has another text now was wrong. None where nobody judged the box:
-    # it may have been moved as a whole.
+    # Whether an item was right as the pipeline wrote it. What was deleted, redrawn or has another
+    # text now was wrong. None where nobody judged the box: it may have been moved as a whole.
     after = outcome.after
     if after is None or after["text"] != original["text"]:
         return False
@@ -57,7 +57,7 @@ def _is_right(original: Expression, outcome: Outcome, box: int | None) -> bool |
     verdict = reviewer_verdict(after["instances"][index])
     is_redrawn = outcome.box_after(box) is None
     if verdict is not None and is_redrawn:
-        return False
+        return False  # the verdict is on the new box
     return verdict
 
 
@@ -76,14 +76,16 @@ def gold_answers(reviewable: Reviewable, gold: str) -> dict[Item, bool]:
     answers: dict[Item, bool] = {}
     for index, items_of_record in _by_record(reviewable.items):
         key = reviewable.keys[index]
-        known = [item for item in items_of_record if (key, item.text) in gold_boxes]
-        rows = expressions_of(reviewable.record(index)) if known else {}
-        for item in known:
+        items_in_gold = [item for item in items_of_record if (key, item.text) in gold_boxes]
+        if not items_in_gold:
+            continue
+        expressions = expressions_of(reviewable.record(index))
+        for item in items_in_gold:
             right_boxes = gold_boxes[key, item.text]
             if item.box is None:
                 answers[item] = not right_boxes
                 continue
-            own_box = box_of(rows[item.id]["instances"][item.box]["bbox"])
+            own_box = box_of(expressions[item.id]["instances"][item.box]["bbox"])
             answers[item] = _is_any_like(own_box, right_boxes)
     if not answers:
         raise InputError(
@@ -94,12 +96,14 @@ def gold_answers(reviewable: Reviewable, gold: str) -> dict[Item, bool]:
 
 
 def _is_any_like(box: Bbox, right_boxes: Sequence[Bbox]) -> bool:
-    # A box with such an IoU is at most 1 / GOLD_IOU as wide as this one, so it begins within
-    # `reach` of it; the 1 px is for rounding. `right_boxes` are sorted by where they begin.
-    reach = abs(box[2] - box[0]) * (1 - GOLD_IOU) / GOLD_IOU + 1
-    first = bisect_left(right_boxes, box[0] - reach, key=itemgetter(0))
+    # Whether one of the right boxes has an IoU of GOLD_IOU with this one; there may be thousands. A
+    # box with such an IoU is at most 1 / GOLD_IOU as wide as this one, so its left edge is within
+    # `reach` of this one's; the 1 px is for rounding. `right_boxes` are sorted by their left edges.
+    left, _, right, _ = box
+    reach = abs(right - left) * (1 - GOLD_IOU) / GOLD_IOU + 1
+    first = bisect_left(right_boxes, left - reach, key=itemgetter(0))
     for other in islice(right_boxes, first, None):
-        if other[0] > box[0] + reach:
+        if other[0] > left + reach:
             return False
         if iou(box, other) >= GOLD_IOU:
             return True
@@ -112,11 +116,13 @@ def _gold_boxes(gold: str) -> dict[tuple[str, str], list[Bbox]]:
     boxes = defaultdict[tuple[str, str], set[Bbox]](set)
     for key, record in records_with_keys(gold):
         for row in expressions_of(record).values():
-            if row["instances"] or row.get("status") == "none":
-                boxes_of_phrase = boxes[key, row["text"]]
-                for instance in row["instances"]:
-                    if instance.get("verified") is not False:
-                        boxes_of_phrase.add(box_of(instance["bbox"]))
+            says_something = row["instances"] or row.get("status") == "none"
+            if not says_something:
+                continue
+            boxes_of_phrase = boxes[key, row["text"]]
+            for instance in row["instances"]:
+                if instance.get("verified") is not False:
+                    boxes_of_phrase.add(box_of(instance["bbox"]))
     return {phrase: sorted(right_boxes) for phrase, right_boxes in boxes.items()}
 
 
@@ -126,8 +132,8 @@ def draw_gold_items(known: Collection[Item], sample: Sequence[Item]) -> list[Ite
     The same sample gets the same items, so that a certificate finds which were shown.
     """
     unseen = sorted(set(known) - set(sample), key=str)
-    wanted = max(LEAST_MIXED_IN, len(sample) // 10)
-    return random.Random(0).sample(unseen, min(len(unseen), wanted))
+    wanted_count = max(LEAST_MIXED_IN, len(sample) // 10)
+    return random.Random(0).sample(unseen, min(len(unseen), wanted_count))
 
 
 def groups_of(
@@ -137,7 +143,8 @@ def groups_of(
 
     Groups are by `size`, `status`, `class`, `model` and `check`. A record that doesn't name its
     model is of `run_model`; `check` is what a check of the pipeline said, if no reviewer judged the
-    phrase since.
+    phrase since: {"size": "large", "status": "grounded", "class": "cup", "model": "gemini-3",
+    "check": "ask: verified"}. A phrase without a box has no size.
     """
     groups: dict[Item, dict[str, str]] = {}
     phrase_count = 0
@@ -160,7 +167,8 @@ def groups_of(
 
 def _groups_of_phrase(row: Expression) -> dict[str, str]:
     groups = {"status": status_of(row)}
-    if was_checked(row) and not row.get("reviewed_by"):
+    is_checked_by_pipeline = was_checked(row) and not row.get("reviewed_by")
+    if is_checked_by_pipeline:
         verification = row.get("verification")
         method = verification.get("method") if isinstance(verification, Mapping) else "check"
         groups["check"] = f"{method}: {verdict_of(row)}"
@@ -175,10 +183,11 @@ def sample_figures(
 ) -> dict[str, Any]:
     """Return the figures of a sample: how many boxes are wrong, and how many phrases were missed.
 
-    A phrase counts as missed if it has no box and should have one: its counts are of phrases
-    without a box, and its shares of all phrases.
+    `groups` and `phrase_count` are of all that there is, as `groups_of` returns them; `settled` is
+    of the sample. A phrase counts as missed if it has no box and should have one: its counts are of
+    phrases without a box, and its shares of all phrases.
     """
-    group_sizes = Counter[tuple[str, str]]()
+    group_sizes = Counter[tuple[str, str]]()  # of boxes, by ("size", "large") and so on
     phrases_without_box = 0
     for item, groups_of_item in groups.items():
         if item.box is not None:
@@ -203,7 +212,7 @@ def sample_figures(
         by_group[name][group] = share_with_bounds(verdicts, group_sizes[name, group], level)
     missed = share_with_bounds(phrase_verdicts, phrases_without_box, level)
     missed["phrases"] = phrase_count
-    # From a share of the phrases without a box to one of all phrases.
+    # From a share of the phrases without a box to one of all phrases; each of the others has a box.
     for name in ("share", "low", "high"):
         if missed[name]:  # neither None nor 0
             missed[name] = round(missed[name] * phrases_without_box / phrase_count, 6)
@@ -233,8 +242,12 @@ def share_with_bounds(
     share = round((looked_at - right) / looked_at, 6) if looked_at else None
     if total is not None:
         result["of"] = total
-        low = max(low, wrong / max(total, 1))
-        high = min(high, 1 - right / total) if total else 0.0
-        if total == 0 and not looked_at:
+    if total == 0:  # nothing can be wrong
+        low = max(low, float(wrong))
+        high = 0.0
+        if not looked_at:
             share = 0.0
+    elif total is not None:
+        low = max(low, wrong / total)  # if all others were right
+        high = min(high, 1 - right / total)  # if all others were wrong
     return {**result, "share": share, "low": round(low, 6), "high": round(high, 6)}

@@ -14,7 +14,7 @@ from dataflow_grounding.data.records import ROW_OF_IMAGE, parse_line, path_of
 from dataflow_grounding.review._record_view import PageClasses, View, view_of
 
 # What a step leaves in a results folder: `step_1_grounding`, a folder of a spec's run, or
-# `prefix_step1.jsonl`, a file of a script's.
+# `prefix_step1.jsonl`, a file of a script's. Groups: a folder's number, a file's prefix and number.
 _STEP = re.compile(r"step_([0-9]+)_.+|(.*)_step([0-9]+)\.jsonl")
 Expressions: TypeAlias = list[dict[str, Any]]  # of a `View`
 # An expression's text in lower case, and how many of that text come before it in its record.
@@ -36,7 +36,7 @@ class Version:
         self._offsets_left: defaultdict[int, list[int]] = defaultdict(list)
         offset = 0
         for line in self._file:
-            with suppress(BrokenRow):
+            with suppress(BrokenRow):  # nothing can be compared with a line that can't be read
                 self._offsets_left[_record_key(parse_line(line))].append(offset)
             offset += len(line)
 
@@ -46,8 +46,10 @@ class Version:
         return self._record_at(offsets.pop(0)) if offsets else None
 
     def not_taken(self) -> Iterator[dict[str, Any]]:
-        offsets = [offset for same_key in self._offsets_left.values() for offset in same_key]
-        for offset in sorted(offsets):
+        offsets: list[int] = []
+        for offsets_of_record in self._offsets_left.values():
+            offsets += offsets_of_record
+        for offset in sorted(offsets):  # in the file's order
             yield self._record_at(offset)
 
     def _record_at(self, offset: int) -> dict[str, Any]:
@@ -64,11 +66,11 @@ Earlier: TypeAlias = "list[tuple[str, Mapping[str, Any]]] | str"
 
 
 def steps_of(results: str) -> list[tuple[str, str]]:
-    """Return names and files of a run's steps in order.
+    """Return names and files of a run's steps in order: `("prefix_step1", "…/prefix_step1.jsonl")`.
 
     Empty where the folder has steps of two scripts, because nothing says which are this run's.
     """
-    steps: list[tuple[int, str, str]] = []
+    steps: list[tuple[int, str, str]] = []  # number, name and file
     prefixes = set()  # of scripts' files; a spec's run has None
     for name in os.listdir(results):
         match = _STEP.fullmatch(name)
@@ -105,7 +107,10 @@ def with_versions(
                 earlier.append((version.name, before))
             elif version.is_run:
                 is_only_here = True
-        yield record, own_name if is_only_here else earlier
+        if is_only_here:
+            yield record, own_name
+        else:
+            yield record, earlier
     for version in versions:
         if version.is_run:
             for record in version.not_taken():
@@ -117,8 +122,10 @@ def changes_view(
 ) -> dict[str, Any]:
     """Return what `report.js` needs to show a record's earlier versions next to it.
 
-    That is `only`, the name of the run that alone has it; or `changes` and the `versions` that
-    differ; {} where none does. Versions in which nothing was looked for yet are left out.
+    That is {"only": NAME} for a record that one run alone has. Else it is `changes`, each with the
+    `version` that made it, the `text` of an expression and what is `said` of it, and the `versions`
+    that differ, each with `name` and `expressions`; or {} where none differs. Versions in which
+    nothing was looked for yet are left out.
     """
     if isinstance(earlier, str):  # the name of the run that alone has the record
         return {"only": earlier}
@@ -131,7 +138,7 @@ def changes_view(
     # What later checks merely confirmed is no difference.
     confirmed = _keys_confirmed([version["expressions"] for _, version in versions])
     changes: list[dict[str, str]] = []
-    shown: dict[str, Expressions] = {}
+    shown: dict[str, Expressions] = {}  # by the title of the version
     for (old_title, old), (new_title, new) in pairwise(versions):
         differences = [
             *_differences_of_picture(old, new),
@@ -157,11 +164,12 @@ def _is_comparable(earlier: View, view: View) -> bool:
 
 
 def _differences_of_picture(old: View, new: View) -> Iterator[tuple[str, str]]:
+    # Yields what differs, and how, as `_differences` does: ("size", "640 x 480 → 320 x 240").
     if old["caption"] != new["caption"]:
         yield "caption", f"“{old['caption'] or ''}” → “{new['caption'] or ''}”"
     old_size = (old["width"], old["height"])
     new_size = (new["width"], new["height"])
-    are_known = all([*old_size, *new_size])
+    are_known = all([*old_size, *new_size])  # a side that isn't known is 0
     if are_known and old_size != new_size:
         yield "size", f"{old_size[0]} x {old_size[1]} → {new_size[0]} x {new_size[1]}"
 
@@ -170,13 +178,14 @@ def _keys_confirmed(versions: Sequence[Expressions]) -> set[_TextKey]:
     # The expressions that no check had judged at first, and that are verified in the last version.
     # These are no difference to tell: a check may take several steps, each of which leaves some
     # undecided for the next.
-    first_checks: dict[_TextKey, str] = {}
+    first_checks: dict[_TextKey, str] = {}  # "" for an expression that no check had judged
     for expressions in versions:
         for key, expression in _by_text(expressions).items():
             first_checks.setdefault(key, expression["check"])
     confirmed = set()
     for key, expression in _by_text(versions[-1]).items():
-        if not first_checks[key] and expression["check"] == "verified":
+        was_unjudged = first_checks[key] == ""
+        if was_unjudged and expression["check"] == "verified":
             confirmed.add(key)
     return confirmed
 
@@ -184,7 +193,9 @@ def _keys_confirmed(versions: Sequence[Expressions]) -> set[_TextKey]:
 def _differences(
     old_expressions: Expressions, new_expressions: Expressions, confirmed: Collection[_TextKey]
 ) -> Iterator[tuple[str, str]]:
-    # Expressions are compared with those of equal text, up to case, the first with the first.
+    # Yields an expression's text and how it differs: ("a cup", "1 → 2 boxes · score 0.9 → 0.8").
+    # Expressions are compared with those of equal text, up to case, the first with the first. A
+    # check that merely confirmed an expression is no difference.
     old = _by_text(old_expressions)
     new = _by_text(new_expressions)
     for key, expression in old.items():
@@ -192,9 +203,10 @@ def _differences(
             yield expression["text"], "left out"
             continue
         parts = list(_parts_of_difference(expression, new[key]))
-        if key not in confirmed and expression["check"] != new[key]["check"]:
-            checks = [version["check"] or "no check" for version in (expression, new[key])]
-            parts.append(" → ".join(checks))
+        old_check = expression["check"] or "no check"
+        new_check = new[key]["check"] or "no check"
+        if key not in confirmed and old_check != new_check:
+            parts.append(f"{old_check} → {new_check}")
         if parts:
             yield expression["text"], " · ".join(parts)
     for key, expression in new.items():
@@ -215,6 +227,7 @@ def _parts_of_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iter
         yield f"{len(old_boxes)} → {len(new_boxes)} boxes"
     elif old_boxes != new_boxes:
         yield f"box moved, IoU {min(map(iou, old_boxes, new_boxes)):.2f}"
+    # Not strict: the numbers of boxes may differ, as was said above.
     for old_box, new_box in zip(old["instances"], new["instances"], strict=False):
         if old_box["score"] != new_box["score"]:
             yield f"score {_score(old_box)} → {_score(new_box)}"

@@ -18,6 +18,7 @@ from dataflow_grounding.review._decisions import (
     review_files,
 )
 from dataflow_grounding.review._overlay import (
+    Outcome,
     as_reviewed,
     reviewer_verdict,
     version_of,
@@ -50,7 +51,7 @@ def apply_decisions(
         raise InputError(
             f"{out} would be overwritten, or is no file of records: name one that ends in .jsonl"
         )
-    taken_over = _TakenOver(0, [])
+    taken_over = _TakenOver(new_count=0, refused=[])
     if downloads:
         taken_over = _take_over(results, downloads)
     decisions = Decisions(files.decisions, digest_of(files.annotations) or "")
@@ -61,10 +62,12 @@ def apply_decisions(
     counts = Counter(records=0, verified=0, rejected=0, outlines_left_out=0)
     path = out or files.reviewed
     _refuse_overwriting(path, out, files)
-    # Reviews and pipelines go on from there, also where the user names it: it is written in full.
+    # Reviews and pipelines go on from the review's own file: it has rejected boxes, too, also where
+    # the user names it as `out`.
     is_own_file = os.path.realpath(path) == os.path.realpath(files.reviewed)
+    keeps_rejected = keep_rejected or is_own_file
     with errors_as(InputError, f"can't write {path}"):
-        without_rejected = WithoutRejected(keep_rejected or is_own_file)
+        without_rejected = WithoutRejected(keeps_rejected)
         write_rows(path, without_rejected(_reviewed(files, decisions, counts)))
     if not is_own_file:
         keep_classes(results, path)
@@ -98,11 +101,14 @@ def _refuse_overwriting(path: str, out: str | None, files: ReviewFiles) -> None:
         raise InputError(
             f"{path} would be overwritten: choose another name for the reviewed records"
         )
-    if out and os.path.lexists(out) and real_path != os.path.realpath(files.reviewed):
+    is_own_file = real_path == os.path.realpath(files.reviewed)
+    if out and os.path.lexists(out) and not is_own_file:
         raise InputError(f"{out} is there already: remove it, or choose another name")
 
 
 def _reviewed(files: ReviewFiles, decisions: Decisions, counts: Counter[str]) -> Iterator[Record]:
+    # The records with all decisions on them. Fills `counts` meanwhile: `records`, and of phrases
+    # or regions `verified` and `rejected`, and of boxes `outlines_left_out`.
     for key, record in records_with_keys(files.annotations):
         review = decisions.standing.review_of(key)
         reviewed = as_reviewed(record, review.outcomes, review.comment)
@@ -114,7 +120,8 @@ def _reviewed(files: ReviewFiles, decisions: Decisions, counts: Counter[str]) ->
             counts["rejected"] += verdicts.count(False)
         was_outlined = dict(_outlined_boxes(record))
         for box_id, is_outlined in _outlined_boxes(reviewed):
-            counts["outlines_left_out"] += int(was_outlined.get(box_id, False) and not is_outlined)
+            if was_outlined.get(box_id, False) and not is_outlined:  # it was drawn with other edges
+                counts["outlines_left_out"] += 1
         yield reviewed
 
 
@@ -124,30 +131,36 @@ def _tell_equal_boxes(files: ReviewFiles, decisions: Decisions, take: bool) -> i
     in_other_files = decisions.decided_in_other_files()
     if in_other_files is None:
         return 0
-    equal = 0
-    total = 0
+    equal_boxes = 0  # of phrases that nobody has decided on in this file
+    all_boxes = 0
     for key, record in records_with_keys(files.annotations):
         try:
             expressions = expressions_of(record)
         except BrokenRow:
             continue
         decided_here = decisions.standing.review_of(key).outcomes
-        total += sum(len(expression["instances"]) for expression in expressions.values())
+        all_boxes += sum(len(expression["instances"]) for expression in expressions.values())
+        new_outcomes: dict[str, Outcome] = {}
         found = in_other_files.outcomes_for(record, key, expressions)
-        new = {id: here for id, here in found.items() if id not in decided_here}
-        equal += sum(here.box_count for here in new.values())
-        if take and new:
-            decisions.take_equal(record, key, {id: here.outcome for id, here in new.items()})
-    if equal or not decisions.count:
+        for id, (outcome, box_count) in found.items():
+            if id not in decided_here:
+                new_outcomes[id] = outcome
+                equal_boxes += box_count
+        if take and new_outcomes:
+            decisions.take_equal(record, key, new_outcomes)
+    # Where nothing was decided on this file, 0 equal boxes are worth telling, too: it is why
+    # nothing can be applied.
+    if equal_boxes or not decisions.count:
         how = "taken over" if take else "--take-equal takes these decisions over"
-        share = equal / total if total else 0.0
+        share = equal_boxes / all_boxes if all_boxes else 0.0
         say(
-            f"Note: {equal:,} of {total:,} boxes ({share:.0%}) equal boxes that were reviewed in"
-            f" another file, by picture, text and box: {how}"
+            f"Note: {equal_boxes:,} of {all_boxes:,} boxes ({share:.0%}) equal boxes that were"
+            f" reviewed in another file, by picture, text and box: {how}"
         )
-    if take:
-        decisions.sync()
-    return equal if take else 0
+    if not take:
+        return 0
+    decisions.sync()
+    return equal_boxes
 
 
 def _outlined_boxes(record: Record) -> Iterator[tuple[str, bool]]:
@@ -181,7 +194,8 @@ def bring_up_to_date(annotations: str) -> None:
 
 
 def _refuse_log(path: str, own: str) -> None:
-    # Refuses what `review` wrote: its changes have `before`, which a page doesn't send.
+    # Refuses a file of decisions that `review` wrote: its changes have `before`, which a page
+    # doesn't send. `own` is the path of such a file here.
     for row in read_rows(path):
         changes = (row.data or {}).get("changes")
         if not isinstance(changes, list):
@@ -202,7 +216,7 @@ def _take_over(results: str, downloads: tuple[str, ...]) -> _TakenOver:
     reviewable = Reviewable(results)
     decisions = reviewable.decisions
     count_before = decisions.count
-    for path in downloads:
+    for path in downloads:  # before a decision of any of them is taken
         _refuse_log(path, decisions.path)
     refused: list[str] = []
     for path in downloads:
@@ -239,12 +253,12 @@ class _Download:
         key = str(decision.get("record"))
         changes: list[Mapping[str, Any]] = []
         try:
-            if row.error is not None:
+            if row.error is not None:  # the line can't be read
                 raise InputError(str(row.error))
             changes = objects_under(decision, "changes")
             self._decide(key, decision, changes)
         except (InputError, BrokenRow):
-            for change in changes:
+            for change in changes:  # what builds on them is refused, too
                 self._versions[key, self._id_here(change)] = "refused"
             raise
 
@@ -258,17 +272,17 @@ class _Download:
         if key not in self._reviewable.index_of:
             raise InputError(f"there is no record {key!r} here")
         record = self._reviewable.record(self._reviewable.index_of[key])
-        wanted = []
+        translated_changes = []
         for change in changes:
             id = self._id_here(change)
             version = self._versions.get((key, id), change.get("version"))
-            wanted.append({**change, "id": id, "version": version})
+            translated_changes.append({**change, "id": id, "version": version})
         who = str(decision.get("who") or "unknown")
-        decision_here = {**decision, "record": key, "changes": wanted}
-        changes_here = self._decisions.decide(record, key, decision_here, who)
+        decision_here = {**decision, "record": key, "changes": translated_changes}
+        changes_made = self._decisions.decide(record, key, decision_here, who)
         # Not strict: of a decision that is there already, the changes are those that it made then.
-        for change, change_here in zip(changes, changes_here, strict=False):
-            if change.get("fresh"):
-                self._ids[str(change.get("id"))] = change_here["id"]
-        for change_here in changes_here:
-            self._versions[key, change_here["id"]] = version_of(change_here["after"])
+        for change, change_made in zip(changes, changes_made, strict=False):
+            if change.get("fresh"):  # the file's later lines name it by an id that the page made up
+                self._ids[str(change.get("id"))] = change_made["id"]
+        for change_made in changes_made:
+            self._versions[key, change_made["id"]] = version_of(change_made["after"])

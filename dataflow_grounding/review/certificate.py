@@ -24,11 +24,15 @@ from dataflow_grounding.review.queues import Item, Reviewable, digest_of
 _MOST_TOLD = 12
 """Groups of a kind, such as classes, that are listed in a line: those with the most boxes."""
 _MOST_NAMED = 3  # items that are not settled
-_NOBODY = "None"  # among the names of reviewers: whose items are not settled
+_NOBODY = "None"  # among the names of reviewers: for items that are not settled
 
 
 class StatedSample(NamedTuple):
-    """A sample that reviews.jsonl states of the file as it is; `about` is for the certificate."""
+    """A sample that reviews.jsonl states of the file as it is; `about` is for the certificate.
+
+    That has {"size": 200, "seed": 1, "when": …, "who": …, "gold": […]}; `gold` are the digests of
+    the files of gold that items were mixed in from.
+    """
 
     about: dict[str, Any]
     items: list[Item]
@@ -72,29 +76,35 @@ def certify(
 
 
 def _reviewers(reviewable: Reviewable, settled: Mapping[Item, bool | None]) -> dict[str, int]:
+    # How many items each reviewer settled, by name.
     counts = Counter[str]()
     for item, is_right in settled.items():
         if is_right is None:
             counts[_NOBODY] += 1
             continue
         outcome = reviewable.review_of(item.record).outcomes[item.id]
+        who = outcome.who
         box = None if item.box is None else outcome.box_after(item.box)
-        # The box comes first: `outcome.who` may have judged another box of the phrase.
-        counts[str((box or {}).get("reviewed_by") or outcome.who)] += 1
+        if box is not None and box.get("reviewed_by"):
+            # `outcome.who` decided last on the phrase, and may have judged another box of it.
+            who = box["reviewed_by"]
+        counts[str(who)] += 1
     return dict(counts)
 
 
 def _samples(reviewable: Reviewable, decisions: Decisions) -> list[StatedSample]:
-    # The samples of this version of the file. The folders of pictures that their reviewers named
-    # are put first into `reviewable.folders`.
+    # The samples that were stated of this version of the file. The folders of pictures that their
+    # reviewers named are put first into `reviewable.folders`.
     samples: dict[tuple[int, int], StatedSample] = {}
     for stated in decisions.samples:
         size = stated.get("size")
         seed = stated.get("seed")
-        if type(size) is not int or type(seed) is not int or size <= 0:
+        if type(size) is not int or type(seed) is not int or size <= 0:  # a damaged line
             continue
+        # What is drawn from the file as it is now is what a sample of it has to state.
         expected, items = reviewable.draw_sample(size, seed)
-        if any(stated.get(name) != expected[name] for name in ("annotations", "of")):
+        is_of_this_file = all(stated.get(name) == expected[name] for name in ("annotations", "of"))
+        if not is_of_this_file:
             continue  # another version of the file, or one in which items were counted otherwise
         if any(stated.get(name) != value for name, value in expected.items()):
             raise InputError(
@@ -116,33 +126,36 @@ def _samples(reviewable: Reviewable, decisions: Decisions) -> list[StatedSample]
 
 
 def _no_sample(annotations: str, of_other_versions: Sequence[Mapping[str, Any]]) -> InputError:
+    # The error names a command that states a sample, of the size of the last one if there is one.
     why = "has none"
     size = 200
     further = ""
     if of_other_versions:
         why = "has changed since one was stated"
         further = ": what was judged and is as it was still counts, only the rest is asked for"
-        stated_size = of_other_versions[-1].get("size")
-        size = stated_size if type(stated_size) is int and stated_size > 0 else size
+        last_size = of_other_versions[-1].get("size")
+        if type(last_size) is int and last_size > 0:
+            size = last_size
     command = f"dataflowgrounding review {annotations} --sample {size}"
     return InputError(f"no sample to certify: {annotations} {why}. Run `{command}`{further}")
 
 
 def _on_gold(reviewable: Reviewable, gold: str, samples: Iterable[StatedSample]) -> dict[str, Any]:
-    # How often reviewers disagree with gold. Items that were mixed into a sample and aren't settled
-    # count as wrong: else leaving hard ones open would look better.
+    # How often reviewers disagree with gold: counts and bounds as `share_with_bounds` returns them,
+    # in which an agreement is right. Items that were mixed into a sample and aren't settled count
+    # as wrong: else leaving hard ones open would look better.
     answers = gold_answers(reviewable, gold)
     digest = digest_of(gold)
     shown_with_gold: set[Item] = set()
     for sample in samples:
         if digest in sample.about["gold"]:
-            # the items of gold are drawn as they were when the sample was
+            # the same items as the reviewer of this sample was shown
             shown_with_gold.update(draw_gold_items(answers, sample.items))
     settled = settled_of(reviewable, answers)
     agreements: list[bool | None] = []
     for item, answer in answers.items():
         verdict = settled[item]
-        if verdict is not None:
+        if verdict is not None:  # also of an item that was judged outside of a sample
             agreements.append(verdict == answer)
         elif item in shown_with_gold:
             agreements.append(None)
@@ -181,6 +194,8 @@ def certificate_lines(certificate: Mapping[str, Any], results: str) -> Iterator[
 
 
 def _in_percent(figure: Mapping[str, Any], of_what: str) -> str:
+    # "2.5% of 812 boxes wrong (95%: 0.9–5.4%)". Without a verdict, a share would look like an
+    # answer, so only the bounds are said.
     low, high = _widened_bounds(figure)
     all_unsettled = figure["looked_at"] > 0 and figure["unsettled"] == figure["looked_at"]
     if figure["share"] is None or all_unsettled:
@@ -190,18 +205,21 @@ def _in_percent(figure: Mapping[str, Any], of_what: str) -> str:
 
 def _widened_bounds(figure: Mapping[str, Any]) -> tuple[float, float]:
     """Return a figure's bounds in percent, rounded so that they only widen."""
+    # The inner `round` takes the last digits off a product of floats: they should widen nothing.
     low = math.floor(round(1000 * figure["low"], 3)) / 10
     high = math.ceil(round(1000 * figure["high"], 3)) / 10
     return low, high
 
 
 def _ways_to_settle(certificate: Mapping[str, Any], results: str) -> Iterator[str]:
+    # Lines that name what isn't settled, and the commands that ask for it.
     items = certificate.get("not_settled")
     if not items:
         return
-    named = [
-        f"{key} {id}" if box is None else f"{key} {id} box {box + 1}" for key, id, box in items
-    ]
+    named = []
+    for key, id, box in items:
+        box_name = "" if box is None else f" box {box + 1}"
+        named.append(f"{key} {id}{box_name}")
     shown = ", ".join(named[:_MOST_NAMED])
     if len(named) > _MOST_NAMED:
         shown += f" and {len(named) - _MOST_NAMED} more"

@@ -24,7 +24,9 @@ def show(record: Mapping[str, Any], image_root: str | None = None) -> ShownRecor
         (1, 0)
     """
     if not isinstance(record, Mapping):
-        is_series = hasattr(record, "keys") and not hasattr(record, "columns")  # a DataFrame's row
+        # A row of a DataFrame is a Series: it has keys, and no columns. What is no record at all,
+        # such as a whole DataFrame, is refused by `plain_row`.
+        is_series = hasattr(record, "keys") and not hasattr(record, "columns")
         record = plain_row(dict(record) if is_series else record)
     folders = getattr(record, "folders", ())
     if not folders and image_root:

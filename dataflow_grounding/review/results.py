@@ -97,6 +97,7 @@ def _manners_of(annotations: str) -> Manners:
 
 
 def _figures_of(annotations: str, counts: FigureCounts) -> dict[str, Any] | None:
+    # Called once all records were counted. None for a run that has failures alone.
     counts.end_data_set()
     return counts.figures() if os.path.exists(annotations) else None
 
@@ -117,24 +118,24 @@ def publish(summary: Summary, storage: FileStorage) -> None:
     if not summary.done:
         return
     annotations = os.path.join(storage.cache_path, "annotations.jsonl")
-    run = os.path.join(storage.cache_path, "run.json")
+    run_file = os.path.join(storage.cache_path, "run.json")
     if file_type_of(summary.annotations) == "jsonl":
         copy_file(summary.annotations, annotations)
     else:
         write_rows(annotations, _objects(summary.annotations))
     summary.annotations = annotations
     run_summary = {**summary.to_json(), "model": ", ".join(summary.models)}
-    if "spec" not in read_object(run):
+    if "spec" not in read_object(run_file):  # else a spec's run left it
         folders = [absolute(folder) for folder in storage.image_folders]
         about_run = {
             "model": run_summary["model"],
             "image_folders": folders,
             "summary": run_summary,
         }
-        write_text(run, addressed(dump_text(about_run, 1)) + "\n")
+        write_text(run_file, addressed(dump_text(about_run, 1)) + "\n")
     title = _title_of_script(annotations, storage)
     page, _ = report_folder(storage.cache_path, title=title, summary=run_summary)
-    bucket.send(page)
+    bucket.send(page)  # to the folder's address, where it is in a store
     summary.shown.report = page
 
 
@@ -172,7 +173,7 @@ def report_folder(
     if summary is None:
         summary = _summary_of_run(run)
     if title is None:
-        title = _title_of_run(run, _source(annotations)) or _folder_name(shown)
+        title = _title_of_run(run, annotations) or _folder_name(shown)
     folders = image_folders_of(shown, image_root)
     versions = steps_of(shown)
     if other:
@@ -180,6 +181,7 @@ def report_folder(
         other_name = _folder_name(other)
         if name == other_name:  # as of run_1/results and run_2/results
             name, other_name = _distinct_names(results_dir, other)
+        # in place of the steps of one run
         versions = [(name, annotations_of(results_dir)), (other_name, annotations_of(other))]
         title = f"{name} → {other_name}"
         folders += image_folders_of(results_dir, image_root)
@@ -201,6 +203,7 @@ def report_folder(
 
 
 def _check_results(folder: str) -> None:
+    # Raises InputError where the folder is none of a finished run.
     for name in ("annotations.jsonl", "failures.jsonl"):
         if os.path.exists(os.path.join(folder, name)):
             return
@@ -228,41 +231,50 @@ def _folder_name(folder: str) -> str:
 
 
 def _summary_of_run(run: Mapping[str, Any]) -> dict[str, Any]:
+    # `run` is what run.json says.
     about_model = {"model": run.get("model"), "box_format": run.get("box_format")}
     summary = run.get("summary")
     return {**summary, **about_model} if isinstance(summary, dict) else about_model
 
 
-def _title_of_run(run: Mapping[str, Any], source: str) -> str:
-    # The first text among a run's data is nearly always the path of its input.
+def _title_of_run(run: Mapping[str, Any], annotations: str) -> str:
+    # The first text among the `data` of a run's spec is nearly always the path of its input.
     spec = run.get("spec")
-    named = spec.get("autolabel_type") if isinstance(spec, dict) else None
-    pipeline = named if isinstance(named, str) else ""
+    stated = spec.get("autolabel_type") if isinstance(spec, dict) else None
+    pipeline = stated if isinstance(stated, str) else ""
     data = next(stated_in(run, "data"), {})
     texts = [value for value in data.values() if value and isinstance(value, str)]
-    return _title(pipeline or source, next(iter(texts), ""))
+    input_path = texts[0] if texts else ""
+    return _title(pipeline or _pipeline_in(annotations), input_path)
 
 
 def _title_of_script(annotations: str, storage: FileStorage) -> str:
-    # The title names what the script read. If its file of records is among the results, the script
-    # made that file, and read the folder of images.
-    prefix = "" if storage.file_name_prefix == PREFIX else storage.file_name_prefix
-    data = storage.first_entry_file_name
-    made_by_script = os.path.dirname(os.path.abspath(data)) == os.path.abspath(storage.cache_path)
-    if made_by_script and storage.image_root:
-        data = storage.image_root
-    return _title(_source(annotations) or prefix, data)
+    # The title names the pipeline and what the script read. If its file of records is among the
+    # results, the script made that file, and read the folder of images.
+    input_path = storage.first_entry_file_name
+    input_folder = os.path.dirname(os.path.abspath(input_path))
+    is_made_by_script = input_folder == os.path.abspath(storage.cache_path)
+    if is_made_by_script and storage.image_root:
+        input_path = storage.image_root
+    pipeline = _pipeline_in(annotations)
+    # Without a pipeline's name the script's own prefix of step files takes its place; the prefix
+    # that all scripts have by default says nothing.
+    if not pipeline and storage.file_name_prefix != PREFIX:
+        pipeline = storage.file_name_prefix
+    return _title(pipeline, input_path)
 
 
-def _source(annotations: str) -> str:
+def _pipeline_in(annotations: str) -> str:
+    # A record's column `source` has the name of the pipeline that made it.
     source = next(_objects(annotations), {}).get("source")
     return source if isinstance(source, str) else ""
 
 
-def _title(pipeline: str, data: str) -> str:
+def _title(pipeline: str, input_path: str) -> str:
+    # `image_grounding · captions.jsonl`, without what isn't known.
     parts = [pipeline]
-    if data:
-        parts.append(os.path.basename(os.path.normpath(data)))
+    if input_path:
+        parts.append(os.path.basename(os.path.normpath(input_path)))
     return " · ".join(part for part in parts if part)
 
 
@@ -272,6 +284,7 @@ def _rows(path: str) -> Iterator[Row]:
 
 
 def _unread(path: str) -> Iterator[dict[str, Any]]:
+    # The rows that can't be read, as lines of failures.jsonl.
     for row in _rows(path):
         if row.error is not None:
             yield {
@@ -283,4 +296,5 @@ def _unread(path: str) -> Iterator[dict[str, Any]]:
 
 
 def _objects(path: str) -> Iterator[dict[str, Any]]:
+    # The rows that can be read.
     return (row.data for row in _rows(path) if row.data is not None)

@@ -69,10 +69,12 @@ class ReviewServer:
 
     def app(self) -> web.Application:
         app = web.Application(middlewares=[self._guarded], client_max_size=_MOST_BODY)
+        # `/TOKEN/` is the page, `/TOKEN/review.js` one of its files.
         app.router.add_get("/{token}/{name:(?:[a-z]+[.](?:css|js))?}", self._file)
         app.router.add_get("/{token}/next", self._next)
+        # `place` is the index of a record.
         app.router.add_get("/{token}/record/{place:[0-9]{1,9}}", self._record)
-        copy_name = "{name:" + "|".join(SIDES) + "}"
+        copy_name = "{name:" + "|".join(SIDES) + "}"  # {name:small|large}
         app.router.add_get(
             "/{token}/picture/{place:[0-9]{1,9}}-" + copy_name + ".jpg", self._picture
         )
@@ -81,6 +83,9 @@ class ReviewServer:
 
     @web.middleware
     async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        # Answers a request only if it comes from this review's own page; all that goes wrong
+        # becomes an answer. `Host` is of another name where a site's name was made to lead to this
+        # machine; browsers say by `Origin` and `Sec-Fetch-Site` which page asks.
         is_this_host = request.host == self.origin.removeprefix("http://")
         is_this_origin = request.headers.get("Origin", self.origin) == self.origin
         is_from_here = request.headers.get("Sec-Fetch-Site", "none") in ("none", "same-origin")
@@ -88,6 +93,7 @@ class ReviewServer:
             return web.Response(
                 status=403, text="Only the page of this review may ask.", headers=_HEADERS
             )
+        # `/TOKEN/next`; in bytes, because `compare_digest` takes no texts beyond ASCII
         token = request.path.split("/")[1].encode("utf-8", "surrogateescape")
         if not secrets.compare_digest(token, self._token.encode()):
             return web.Response(
@@ -101,6 +107,7 @@ class ReviewServer:
             response = web.Response(status=error.status, text=error.reason)
         except ConnectionError:  # it left in the middle of its request: nobody reads an answer
             response = web.Response(status=400)
+        # the answer's own headers go before _HEADERS
         response.headers.update({**_HEADERS, **response.headers})
         return response
 
@@ -131,6 +138,7 @@ class ReviewServer:
         return index
 
     async def _decide(self, request: web.Request) -> web.StreamResponse:
+        # A form of another site can't send JSON, and the page's own requests always have `Origin`.
         if request.content_type != "application/json" or "Origin" not in request.headers:
             raise web.HTTPForbidden
         decisions = objects_under(parse_line(await request.read()), "decisions")

@@ -86,19 +86,22 @@ class Session:
         self._queue = lru_cache(16)(self._make_queue)
 
     def _draw_and_state(self, size: int, seed: int, gold: str | None) -> list[Item]:
-        known = gold_answers(self.reviewable, gold) if gold else {}
+        # Returns the items of the sample, and writes it to reviews.jsonl, unless a line there
+        # states the same one.
+        answers_of_gold = gold_answers(self.reviewable, gold) if gold else {}
         stated, items = self.reviewable.draw_sample(size, seed)
         stated["gold"] = digest_of(gold) if gold else None
         stated["image_root"] = self.reviewable.stated_root
         earlier = [{name: line.get(name) for name in stated} for line in self.decisions.samples]
         if stated not in earlier:
             self.decisions.state_sample(stated, self.who)
-        if known:
-            items += draw_gold_items(known, items)
+        if answers_of_gold:
+            items += draw_gold_items(answers_of_gold, items)
             random.Random(0).shuffle(items)  # so that nobody sees which ones gold has
         return items
 
     def _make_queue(self, *filters: str) -> Queue:
+        # Takes the values of _FILTERS in their order: `lru_cache` finds a queue again by them.
         wanted = dict(zip(_FILTERS, filters, strict=True))
         if wanted["show"] not in SHOW_VALUES:
             names = ", ".join(name for name in SHOW_VALUES if name)
@@ -120,8 +123,9 @@ class Session:
         self.decisions.refresh()
         queue_place = wanted.get("place", "0")
         most = wanted.get("most", "0")
-        if not all(number.isdecimal() and len(number) < 10 for number in (queue_place, most)):
-            raise InputError("'place' and 'most' should be numbers")
+        for number in (queue_place, most):
+            if not number.isdecimal() or len(number) > 9:  # int() refuses 4,301
+                raise InputError("'place' and 'most' should be numbers")
         order = wanted.get("order") or self.order
         filters = {**wanted, "order": order}
         queue = self._queue(*[filters.get(name) or "" for name in _FILTERS])
@@ -130,7 +134,7 @@ class Session:
         else:
             items, next_place = queue.items_after(int(queue_place), min(int(most), _MOST))
         left = queue.count_undecided()
-        indices = dict.fromkeys(item.record for item in items)
+        indices = dict.fromkeys(item.record for item in items)  # each once, in their order
         return {
             "items": queue.as_json(items),
             "records": {index: self.view(index) for index in indices},
@@ -146,6 +150,7 @@ class Session:
 
     @cached_property
     def _boxes_by_class(self) -> list[tuple[str, int]]:
+        # The listed classes, each with the number of its boxes, for the page's list to choose from.
         items = self.reviewable.items if self.sample is None else self.sample
         counts = Counter(class_key(item.head) for item in items if item.box is not None)
         return [(name, counts[class_key(name)]) for name in self._listed_classes]
@@ -163,7 +168,7 @@ class Session:
         same_thing: dict[BoxPlace, list[BoxPlace]] = {}
         shown = record
         review = self.reviewable.review_of(index)
-        with suppress(BrokenRow):  # the page says why
+        with suppress(BrokenRow):  # then the record is shown as it is, and `view_of` says why
             written = expressions_of(record)
             same_thing = boxes_of_same_thing(written)
             rows = standing_expressions(record, written, review.outcomes)
@@ -174,13 +179,14 @@ class Session:
         view["digest"] = digest
         view["key"] = key
         view["id"] = str(record.image_id) if has_id(record.image_id) else key
+        # the column that the record has; `shown` always has `expressions`
         view["kind"] = annotated_column(record) or view["kind"]
         view["comment"] = review.comment or ""
         for expression, (id, row) in zip(view["expressions"], rows.items(), strict=True):
             if "class" in expression:
                 # Also of a phrase without boxes, which has no `color` yet: the page may draw some.
                 expression["classColor"] = self._classes.color_of(expression["class"])
-            expression["id"] = id
+            expression["id"] = id  # by which decisions name it
             _add_verdicts(expression, row)
             _number_boxes(expression["instances"], review.outcomes.get(id))
             for box in expression["instances"]:
@@ -196,7 +202,9 @@ class Session:
             size = read_header(path).size
         except GroundingError as error:
             return Picture(missing=why_missing(error))
-        small, large = (f"picture/{index}-{name}.jpg?{digest or ''}" for name in ("small", "large"))
+        version = digest or ""
+        small = f"picture/{index}-small.jpg?{version}"
+        large = f"picture/{index}-large.jpg?{version}"
         return Picture(size, small, large)
 
     def picture(self, index: int, name: str) -> bytes:
@@ -231,6 +239,7 @@ class Session:
         return answers
 
     def _take(self, decision: Mapping[str, Any]) -> str:
+        # Takes a decision, or returns why it is refused; "" if it was taken.
         key = str(decision.get("record"))
         index = self.reviewable.index_of.get(key)
         if index is None:
@@ -244,6 +253,7 @@ class Session:
 
 
 def _add_verdicts(view: dict[str, Any], expression: Expression) -> None:
+    # Sets what reviewers said in the view of an expression and of its boxes.
     view["version"] = version_of(expression)
     view["reviewed_by"] = expression.get("reviewed_by")
     view["verified"] = reviewer_verdict(expression)
