@@ -14,14 +14,17 @@ from dataflow_grounding.serve.requests import Picture, WrongRequest, read_json
 
 def routes(engine: Engine) -> list[web.RouteDef]:
     async def ground(request: web.Request) -> web.Response:
-        is_form = request.content_type == "multipart/form-data"
-        picture, phrases = await _of_form(request) if is_form else _of_json(engine, request)
+        if request.content_type == "multipart/form-data":
+            picture, phrases = await _of_form(request)
+        else:
+            picture, phrases = _of_json(engine, request)
         return web.json_response(await engine.ground(request, picture, phrases))
 
     return [web.post("/ground", ground)]
 
 
 def _of_json(engine: Engine, request: web.Request) -> tuple[Picture, Any]:
+    # {"image_path": "cups.jpg", "phrases": ["a cup"]}; the engine checks the phrases.
     body = read_json(request)
     pictures = engine.pictures
     ways: dict[str, Callable[[object], Picture]] = {
@@ -37,11 +40,12 @@ def _of_json(engine: Engine, request: web.Request) -> tuple[Picture, Any]:
 
 
 async def _of_form(request: web.Request) -> tuple[Picture, Any]:
-    # `phrases` may come several times, each time a phrase.
+    # The form has a file `image`; `phrases` may come several times, each time a phrase.
     picture: Picture | None = None
     phrases: list[str] = []
     loop = asyncio.get_running_loop()
-    # All of the body is here: with less room the reader would have a connection wait, and has none.
+    # The server has read all of the body already. The stream has room for all of it: with less, it
+    # would ask its connection to pause, and it has none.
     body = request["body"]
     stream = StreamReader(BaseProtocol(loop), max(2**16, len(body)), loop=loop)
     stream.feed_data(body)

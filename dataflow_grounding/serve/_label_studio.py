@@ -30,12 +30,15 @@ class _Config(NamedTuple):
     labels: Sequence[str]
 
     def label_of(self, phrase: str) -> str:
-        """Return the label that says the same as a phrase, else the first; the phrase where there
-        is no label.
+        """Return the label that says the same as a phrase, else the first label; the phrase itself
+        where there is no label.
         """
-        same = [label for label in self.labels if label.casefold() == phrase.casefold()]
-        # two labels may differ in case alone
-        return phrase if phrase in same else [*same, *self.labels, phrase][0]
+        if phrase in self.labels:  # another label may differ from it in case alone
+            return phrase
+        for label in self.labels:
+            if label.casefold() == phrase.casefold():
+                return label
+        return self.labels[0] if self.labels else phrase
 
 
 def routes(engine: Engine) -> list[web.RouteDef]:
@@ -44,7 +47,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
 
     async def setup(request: web.Request) -> web.Response:
         body = read_json(request)
-        _config_of(body.get("schema"))
+        _config_of(body.get("schema"))  # raises for one that no boxes can be made for
         return web.json_response({"model_version": engine.model_version})
 
     async def predict(request: web.Request) -> web.Response:
@@ -54,7 +57,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
             raise WrongRequest("`tasks` should be a list of objects")
         config = _config_of(body.get("label_config"))
 
-        async def of_task(task: Mapping[str, Any]) -> dict[str, Any]:
+        async def prediction_of(task: Mapping[str, Any]) -> dict[str, Any]:
             regions: list[dict[str, Any]] = []
             try:
                 phrases = _phrases(config, task, body.get("params"))
@@ -64,14 +67,16 @@ def routes(engine: Engine) -> list[web.RouteDef]:
             except (RecordError, InputError, WrongRequest) as error:
                 # Label Studio shows an error, and stores no task of its request. So a task among
                 # others that would fail again gets no boxes instead, and this terminal says why.
+                # A picture that is missing now will be missing then.
                 may_pass = getattr(error, "passing", False) and not isinstance(error, ImageMissing)
                 if len(tasks) == 1 or may_pass:
                     raise
                 say(f"Warning: a task has no boxes: {error}")
-            score = min((region["score"] for region in regions if "score" in region), default=0)
+            scores = [region["score"] for region in regions if "score" in region]
+            score = min(scores, default=0)  # a task is as sure as its least sure box
             return {"model_version": engine.model_version, "score": score, "result": regions}
 
-        results = await asyncio.gather(*map(of_task, tasks))
+        results = await asyncio.gather(*map(prediction_of, tasks))
         return web.json_response({"results": results, "model_version": engine.model_version})
 
     async def versions(_: web.Request) -> web.Response:
@@ -97,12 +102,15 @@ def _picture(pictures: Pictures, config: _Config, task: Mapping[str, Any]) -> Pi
     if is_web(address):
         return pictures.of_address(address)
     path, _, query = address.partition("?")
-    if path.rstrip("/") == "/data/local-files":
-        return pictures.of_path(parse_qs(query).get("d", [""])[0])
+    if path.rstrip("/") == "/data/local-files":  # /data/local-files/?d=cups/1.jpg
+        [picture_path, *_] = parse_qs(query).get("d", [""])
+        return pictures.of_path(picture_path)
     return pictures.of_path(unquote(path).removeprefix("/data/"))
 
 
 def _regions(config: _Config, record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    # Yields a region of Label Studio's for each box of the record. A region has one of the labels;
+    # where the phrase says something else, it is added as a text.
     size = record["width"], record["height"]
     names = {"from_name": config.control, "to_name": config.image, "type": "rectanglelabels"}
     for number, expression in enumerate(record["expressions"]):
@@ -122,27 +130,37 @@ def _phrases(config: _Config, task: Mapping[str, Any], params: Any) -> list[str]
     # A text that a person has just written is looked for alone. Without one, the labels and the
     # texts of the task are looked for.
     try:
+        context = (params or {}).get("context")
         stored = [*(task.get("annotations") or []), *(task.get("drafts") or [])]
-        written = _texts(config, [(params or {}).get("context")])
-        texts = written or [*config.labels, *_texts(config, stored)]
+        texts = _texts(config, [context])
+        if not texts:
+            texts = [*config.labels, *_texts(config, stored)]
     except (AttributeError, KeyError, TypeError):
         raise WrongRequest("the texts of tasks are not as Label Studio sends them") from None
-    return list(dict.fromkeys(texts))
+    return list(dict.fromkeys(texts))  # each once
 
 
 def _texts(config: _Config, holders: Sequence[Any]) -> list[str]:
-    # What people wrote about the image, in annotations, drafts or a request's context.
+    # What people wrote about the image, in annotations, drafts or a request's context. Each of
+    # these is {"result": [{"type": "textarea", "to_name": "image", "value": {"text": ["a cup"]}}]}.
     texts: list[str] = []
     for holder in holders:
         regions = holder.get("result") if isinstance(holder, Mapping) else None
         for region in regions or []:
-            if region.get("type") == "textarea" and region.get("to_name") == config.image:
-                words = region["value"].get("text") or []
-                texts += [words] if isinstance(words, str) else words
+            is_of_image = region.get("to_name") == config.image
+            if region.get("type") != "textarea" or not is_of_image:
+                continue
+            text = region["value"].get("text") or []
+            if isinstance(text, str):
+                texts.append(text)
+            else:
+                texts += text
     return [text.strip() for text in texts if text.strip()]
 
 
 def _config_of(text: Any) -> _Config:
+    # Reads <View><Image name="image" value="$image"/><RectangleLabels name="boxes" toName="image">
+    # <Label value="cup"/>…. The first RectangleLabels of an Image counts.
     # A document type could define entities that grow without end.
     if not isinstance(text, str) or "<!DOCTYPE" in text.upper():
         raise WrongRequest("the labelling configuration can't be read")

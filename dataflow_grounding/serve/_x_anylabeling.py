@@ -14,7 +14,10 @@ from dataflow_grounding.serve.engine import Engine
 from dataflow_grounding.serve.requests import WrongRequest, read_json
 
 _SEPARATORS = re.compile(r"[,.\n;]")  # between categories, as the tool's own server has them
+# The parts of the tool's window that a user of these tasks needs, and how it labels many pictures:
+# with the text that the user typed.
 _WIDGETS = ("edit_text", "button_send", "toggle_preserve_existing_annotations")
+_BATCH_MODE = "text_prompt"
 _TASKS = {
     "detection": "Boxes of several things: a cup, a red car",
     "grounding": "Boxes of one description: the cup to the left of the car",
@@ -35,7 +38,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
             raise WrongRequest("`params` should be an object")
         phrases = _phrases(params)
         shapes: list[dict[str, Any]] = []
-        if phrases:
+        if phrases:  # the tool also asks where nothing was typed
             picture = engine.pictures.of_base64(body.get("image"))
             shapes += _shapes(await engine.ground(request, picture, phrases), params)
         data = {"shapes": shapes, "description": ""}
@@ -45,24 +48,33 @@ def routes(engine: Engine) -> list[web.RouteDef]:
 
 
 def _model_facts(engine: Engine) -> dict[str, Any]:
-    mode = {"batch_processing_mode": "text_prompt"}
     tasks = []
-    for own_id, description in _TASKS.items():
-        shown = {"id": own_id, "name": own_id.capitalize(), "description": description}
-        tasks.append({**shown, **mode, "active_widgets": {name: {} for name in _WIDGETS}})
-    widgets = ("remote_task_select_combobox", *_WIDGETS)
-    widget_facts = [{"name": name, "value": None} for name in widgets]
-    facts = {"display_name": engine.model_version, "widgets": widget_facts}
-    return {**facts, **mode, "available_tasks": tasks}
+    for task_id, description in _TASKS.items():
+        task = {
+            "id": task_id,
+            "name": task_id.capitalize(),
+            "description": description,
+            "batch_processing_mode": _BATCH_MODE,
+            "active_widgets": {name: {} for name in _WIDGETS},
+        }
+        tasks.append(task)
+    widget_names = ("remote_task_select_combobox", *_WIDGETS)
+    return {
+        "display_name": engine.model_version,
+        "widgets": [{"name": name, "value": None} for name in widget_names],
+        "batch_processing_mode": _BATCH_MODE,
+        "available_tasks": tasks,
+    }
 
 
 def _phrases(params: Mapping[str, Any]) -> list[str]:
-    # `grounding` is about one description, which may hold commas.
     text = params.get("text_prompt") or ""
     if not isinstance(text, str):
         raise WrongRequest("`text_prompt` should be a text")
-    parts = [text] if params.get("current_task") == "grounding" else _SEPARATORS.split(text)
-    return list(dict.fromkeys(part.strip() for part in parts if part.strip()))
+    parts = _SEPARATORS.split(text)
+    if params.get("current_task") == "grounding":
+        parts = [text]  # one description, which may hold commas
+    return list(dict.fromkeys(part.strip() for part in parts if part.strip()))  # each once
 
 
 def _shapes(record: Mapping[str, Any], params: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -35,6 +35,10 @@ class Engine:
     """Grounds pictures as they come, all with one store of replies, one budget and one limit. It is
     made where the lock of the run's folder is held. Nobody waits longer than `timeout` seconds;
     work that has begun goes on all the same, and its reply is kept.
+
+    Two things of a run are done here at a request: the box format of the model is settled before
+    the first picture of a size, and an `Asking`, which sends the requests to one serving, is
+    renewed after what stopped it.
     """
 
     def __init__(self, run: SpecRun, pictures: Pictures, timeout: float) -> None:
@@ -85,17 +89,18 @@ class Engine:
         """Return the record of a picture with the boxes of phrases. Raises WrongRequest for what
         are no phrases, RecordError for this picture, RunStopped where none can be done for now.
         """
-        begun = asyncio.Event()
+        begun = asyncio.Event()  # `_ground` sets it when the work is to be finished, come what may
         task = asyncio.create_task(self._ground(request, picture, phrases_of(phrases), begun))
         self._at_work.add(task)
         task.add_done_callback(self._at_work.discard)
         done, _ = await asyncio.wait([task], timeout=self._timeout)
         if done:
             return task.result()
-        # else asyncio complains about an error that nobody has looked at
+        # The task goes on. asyncio would complain about an error of it that nobody has looked at.
         task.add_done_callback(lambda late: late.cancelled() or late.exception())
         if not begun.is_set():
             task.cancel()  # nothing is paid for yet, and the picture need not stay in memory
+        # The answer names what the endpoint said last: it may be why there was no answer.
         faults = [asking.last_fault for asking in self._askings.values()]
         reasons = [f" ({str(fault).rstrip('.')})" for fault in faults if fault is not None]
         why = f"no answer in {self._timeout:g} s{''.join(reasons)}"
@@ -104,6 +109,7 @@ class Engine:
     async def _ground(
         self, request: web.Request, picture: Picture, phrases: list[str], begun: asyncio.Event
     ) -> dict[str, Any]:
+        # Sets `begun` once the work goes on even if nobody waits for it any more.
         path = picture.path or within(self._spool, str(next(self._numbers)))
         open_it = partial(self._open, picture, phrases, path)
         try:
@@ -124,12 +130,14 @@ class Engine:
             error.args = (picture.named(str(error), path).replace(self._folder, ".ckpt"),)
             raise
         finally:
-            if not picture.path:
+            if not picture.path:  # then the file at `path` is ours
                 with suppress(OSError):
                     os.unlink(path)
         return {IMAGE_COLUMN: picture.name, **columns}
 
     def _open(self, picture: Picture, phrases: list[str], path: str) -> Record:
+        # The record of a picture; from any thread. Its image is pinned: if the file changes, all
+        # steps still see the picture as it was read.
         data = picture.read()
         if not picture.path:  # it came in the request, or from the web
             with errors.errors_as(errors.MachineBusy, "can't write in the results folder"):
@@ -138,7 +146,10 @@ class Engine:
                     file.write(data)
         record = Record({IMAGE_COLUMN: path, "expressions": phrases})
         facts = pin(record, IMAGE_COLUMN, data, self._run.serving.image_limits)
-        record.image_id = os.path.splitext(picture.name)[0] if picture.path else facts.digest[:32]
+        if picture.path:
+            record.image_id = os.path.splitext(picture.name)[0]  # `cups/1` of `cups/1.jpg`
+        else:
+            record.image_id = facts.digest[:32]
         return record
 
     async def _settle(self, record: Record, size: Size) -> None:
@@ -147,19 +158,24 @@ class Engine:
         # new size.
         if size in self._settled:
             return
-        async with self._settling:
+        async with self._settling:  # one at a time: nothing is to be measured twice
             pictures = partial(pictures_of, [record], IMAGE_COLUMN)
             # replies to probe pictures are kept in a file of their own: this store is open
             options = replace(self._run.options, replies=os.path.join(self._folder, "probes.jsonl"))
             start = RunStart(options, self._budget, folder=None, pictures=pictures)
             is_first_picture = not self._settled
             for operator in self._run.job.operators:
-                if is_first_picture or bool(await asyncio.to_thread(operator.settle, start)):
-                    # the watch begins, with what is known of the format now
-                    await asyncio.to_thread(operator.prepare, start)
+                begins_watch = is_first_picture
+                if not is_first_picture:
+                    requests = await asyncio.to_thread(operator.settle, start)
+                    begins_watch = bool(requests)  # it was measured, so that more is known now
+                if begins_watch:
+                    await asyncio.to_thread(operator.prepare, start)  # settles the format, too
             self._settled.add(size)
 
     async def _through_all_steps(self, record: Record) -> dict[str, Any]:
+        # Returns the columns that the steps add to the record; each step sees those of the steps
+        # before it.
         begun = time.monotonic()  # the first comes first, where requests wait
         columns: dict[str, Any] = {}
         for place, step in enumerate(self._run.job.steps):
@@ -178,10 +194,12 @@ class Engine:
         return columns
 
     def _begin_again_after(self, stopped: errors.GroundingError) -> None:
-        # An endpoint that was down may be up by the next request. A budget that is used up stays
-        # so, and so does what the watch has found: it raises that again by itself.
-        is_final = isinstance(stopped, errors.BudgetExceeded)
-        is_final = is_final and not isinstance(stopped, errors.QuotaUsedUp)
+        # After an error, has each asking that it stopped send again. An endpoint that was down may
+        # be up by the next request. A budget that is used up stays so, and so does what the watch
+        # of the box format has found: it raises that again by itself.
+        is_of_budget = isinstance(stopped, errors.BudgetExceeded)
+        may_pass = isinstance(stopped, errors.QuotaUsedUp)  # of the endpoint, which may give more
+        is_final = is_of_budget and not may_pass
         for key, asking in list(self._askings.items()):
             if isinstance(stopped, errors.StorageFailed):
                 asking.stopped = stopped  # what is paid for from now on would be lost

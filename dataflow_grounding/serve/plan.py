@@ -29,12 +29,15 @@ def served_run(
     in `results`, else in the spec's folder; without a spec, in the user's cache. Raises SpecError,
     InputError, MissingExtra.
     """
-    in_cache = [] if paths else [f"results_dir={os.path.join(cache_folder(), 'serve')}"]
-    # A spec without a results_dir is refused, so it has any here; below it becomes `results`.
-    any_folder = ["results_dir=."] if results else []
-    settings = [*in_cache, *overrides, *any_folder]
+    settings = list(overrides)
+    if not paths:  # first, so that an override may name another folder
+        settings.insert(0, f"results_dir={os.path.join(cache_folder(), 'serve')}")
+    if results:
+        # A spec without a results_dir is refused, so it has any here; below it becomes `results`.
+        settings.append("results_dir=.")
     spec = load_spec(paths or [OF_ENVIRONMENT], settings, fixed=FIXED)
-    spec.results_dir = results or spec.results_dir
+    if results:
+        spec.results_dir = results
     run = ready_to_run(spec, WITHOUT_INPUT)
     run.job.refuse_obstacles()
     check_budget(run.options)

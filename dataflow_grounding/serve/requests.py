@@ -55,7 +55,7 @@ class Pictures:
     """Where pictures may come from: paths below `root`, addresses that a spec's `data` allows."""
 
     def __init__(self, root: str | None, data: RowsData, allow_hosts: Sequence[str]) -> None:
-        self._root = None if root is None else os.path.realpath(root)
+        self._root = None if root is None else os.path.realpath(root)  # None: no paths are served
         self._allow_http = data.allow_http
         self._hosts = data.allow_hosts + [host.lower() for host in allow_hosts]
 
@@ -75,16 +75,19 @@ class Pictures:
         return Picture(str(name), lambda: read_file(self._path_of(name)), self._path_of(name))
 
     def _path_of(self, name: object) -> str:
+        # The path of a file below the root. Raises what a request for anything else gets.
         if self._root is None:
             raise WrongRequest("no paths are served: start serve with --root DIR", 403)
         path = os.path.realpath(within(self._root, name, "the request"))
-        if os.path.commonpath([path, self._root]) != self._root:  # by a link
+        # `within` refuses names such as `../a.jpg`; a link in the folder may still lead out of it.
+        if os.path.commonpath([path, self._root]) != self._root:
             raise WrongRequest(f"{quoted(str(name))} leads out of the folder of --root", 403)
         if not os.path.isfile(path):
             raise errors.ImageMissing(f"no image {quoted(str(name))} below the folder of --root")
         return path
 
     def of_address(self, url: object) -> Picture:
+        """Return the picture at an http(s) address; it is fetched when it is read."""
         address = str(url)
         if not (self._allow_http or self._hosts):
             way = "data.allow_http or data.allow_hosts of the spec, or --allow-host, allow it"
@@ -97,7 +100,10 @@ class Pictures:
 def status_of(error: GroundingError) -> int:
     if isinstance(error, WrongRequest):
         return error.status
-    return next((status for status in _STATUSES if isinstance(error, _STATUSES[status])), 500)
+    for status, kinds in _STATUSES.items():
+        if isinstance(error, kinds):
+            return status
+    return 500
 
 
 def read_json(request: web.Request) -> dict[str, Any]:
@@ -113,12 +119,14 @@ def read_json(request: web.Request) -> dict[str, Any]:
 
 
 def phrases_of(value: Any) -> list[str]:
-    """Return phrases as they were sent, without blanks at their ends. Raises WrongRequest."""
+    """Return phrases as they were sent, without blanks at their ends. Raises WrongRequest, and
+    UnicodeEncodeError for half of a surrogate pair, which no model can be asked.
+    """
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not 0 < len(texts) <= MOST_PHRASES:
         raise WrongRequest(f"`phrases` should be a list of 1 to {MOST_PHRASES} texts to look for")
     for text in texts:
         if not isinstance(text, str) or not text.strip() or len(text) > MOST_CHARACTERS:
             raise WrongRequest(f"{text!r:.40} of `phrases` is no text that says what to look for")
-        text.encode()  # raises UnicodeEncodeError for what no model can be asked
+        text.encode()  # for the UnicodeEncodeError
     return [text.strip() for text in texts]

@@ -52,7 +52,7 @@ class Server:
             raise errors.SpecError(f"--host {self.host} is reached by others: {way}")
         learn(self.token)
         self._coming: set[StreamReader] = set()  # bodies that aren't here yet
-        self._held = 0  # bytes of bodies in memory
+        self._bytes_held = 0  # of bodies in memory, of all requests
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         with errors.errors_as(errors.InputError, f"can't listen on {self.host}:{self.port}"):
             self._socket = socket.create_server((self.host, self.port), family=family)
@@ -68,6 +68,7 @@ class Server:
         warnings.filterwarnings("ignore", module="aiohttp")  # they quote what strangers send
         with locked_folder(self.spec_run.job.steps[0].storage.checkpoint_folder):
             engine = Engine(self.spec_run, self.pictures, self.timeout)
+            # one for each request that is at work or waits
             self._places = asyncio.Semaphore(engine.at_once + self.queue)
             app = web.Application(middlewares=[self._guarded])
             for dialect in (_json, _label_studio, _x_anylabeling):
@@ -84,17 +85,19 @@ class Server:
             )
 
     async def _end(self, _: web.Application) -> None:
+        # Called at the first signal, before aiohttp waits for the requests in flight.
         for number in (signal.SIGINT, signal.SIGTERM):
             # At once, even if a thread waits: each reply is in the store as soon as it is there.
             signal.signal(number, lambda *_: os._exit(130))
         say("Finishing what is in flight; Ctrl-C once more ends at once.")
-        for content in list(self._coming):
+        for content in list(self._coming):  # nobody waits for bodies that may come slowly
             content.set_exception(WrongRequest("the service is ending", 503))
 
     @web.middleware
     async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        # Refuses who may not ask, reads the body, and has the request answered if there is a place.
         # What goes wrong becomes one sentence, never a traceback.
-        body = bytearray()
+        body = bytearray()  # kept if `_read` raises: `finally` has to know how much of it came
         try:
             self._refuse_strangers(request)
             await self._read(request, body)
@@ -116,11 +119,13 @@ class Server:
             say(f"Internal error: {type(error).__name__}: {error}")
             return _answer_of(request, WrongRequest(f"internal error: {type(error).__name__}", 500))
         finally:
-            self._held -= len(body)
+            self._bytes_held -= len(body)
 
     async def _read(self, request: web.Request, body: bytearray) -> None:
-        # Fills `body`, whose bytes the caller takes off `_held` again. It takes none of `_places`:
-        # who sends half of a body, or sends it slowly, is in nobody's way.
+        # Fills `body`, whose bytes the caller takes off `_bytes_held` again. It takes none of
+        # `_places`: who sends half of a body, or sends it slowly, is in nobody's way. What ends the
+        # wait for a body, the timer or `_end`, sets an exception on `content`, and `readany` raises
+        # that.
         late = WrongRequest(f"the body hasn't come in {self.timeout:g} s", 408)
         content = request.content
         timer = asyncio.get_running_loop().call_later(self.timeout, content.set_exception, late)
@@ -128,10 +133,10 @@ class Server:
         try:
             while chunk := await content.readany():
                 body += chunk
-                self._held += len(chunk)
+                self._bytes_held += len(chunk)
                 if len(body) > self.max_mb * 2**20:
                     raise WrongRequest(f"the body has more than {self.max_mb} MiB", 413)
-                if self._held > BODIES * self.max_mb * 2**20:
+                if self._bytes_held > BODIES * self.max_mb * 2**20:
                     raise WrongRequest("other requests take all memory: try again later", 429)
         except web.RequestPayloadError:
             raise WrongRequest("the body isn't encoded as its headers say") from None
@@ -142,10 +147,10 @@ class Server:
     def _refuse_strangers(self, request: web.Request) -> None:
         # Without a token, a page of the web that the user has open could send forms to this
         # machine. Browsers say where such a form comes from.
-        if self.token and self._has_token(request):
-            return
         if self.token:
-            raise WrongRequest("the token is missing or wrong", 401)
+            if not self._has_token(request):
+                raise WrongRequest("the token is missing or wrong", 401)
+            return
         host = None
         with suppress(ValueError):  # it is no address
             host = request.url.host
@@ -156,12 +161,16 @@ class Server:
         # As a bearer's token, as the password of basic auth (Label Studio), or in the header
         # `Token` (X-AnyLabeling).
         header = request.headers.get("Authorization", "")
-        sent = [request.headers.get("Token", ""), header.partition(" ")[2]]
-        with suppress(ValueError):
-            sent.append(BasicAuth.decode(header).password)
+        _, _, after_scheme = header.partition(" ")  # "Bearer TOKEN"
+        sent_tokens = [request.headers.get("Token", ""), after_scheme]
+        with suppress(ValueError):  # it is no basic auth
+            sent_tokens.append(BasicAuth.decode(header).password)
         token = self.token.encode()
-        right = [hmac.compare_digest(text.encode("utf-8", "replace"), token) for text in sent]
-        return True in right  # all are compared, so that the time tells nothing
+        # All are compared, in a time that doesn't depend on where they differ: it tells nothing.
+        are_equal = []
+        for sent in sent_tokens:
+            are_equal.append(hmac.compare_digest(sent.encode("utf-8", "replace"), token))
+        return any(are_equal)
 
 
 def _answer_of(request: web.Request, error: errors.GroundingError) -> web.Response:
@@ -169,17 +178,19 @@ def _answer_of(request: web.Request, error: errors.GroundingError) -> web.Respon
     status = status_of(error)
     line = " ".join(str(error).split())
     body: dict[str, object] = {"error": line}
-    if request.path.startswith("/v1/"):
+    if request.path.startswith("/v1/"):  # as X-AnyLabeling has it
         body = {"success": False, "error": {"code": HTTPStatus(status).name, "message": line}}
     reason = line[:300].encode("ascii", "replace").decode()
     response = web.json_response(body, status=status, reason=reason)
-    if status in (429, 503) and not isinstance(error, errors.RunStopped):
+    may_pass = status in (429, 503) and not isinstance(error, errors.RunStopped)
+    if may_pass:
         seconds = getattr(error, "retry_after", None) or AGAIN_SECONDS
         response.headers["Retry-After"] = str(max(1, round(seconds)))
     return response
 
 
 def _is_here(host: str) -> bool:
+    # Whether only this machine can reach a server at that host.
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
