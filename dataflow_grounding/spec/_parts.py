@@ -109,6 +109,7 @@ def _check_events(text: str) -> None:
 
 
 def _check_scalar(event: yaml.ScalarEvent) -> None:
+    # Only numbers and texts with references take time to read; other texts may be long.
     if len(event.value) <= LONGEST:
         return
     line = event.start_mark.line + 1 if event.start_mark else "?"
@@ -130,8 +131,8 @@ def _read_overrides(overrides: Sequence[str]) -> Overrides:
     for number, override in enumerate(overrides, 1):
         if _HYDRA.match(override):
             continue
-        key, equals, _ = override.partition("=")
-        if not equals or not key.strip():
+        key, equals_sign, _ = override.partition("=")
+        if not equals_sign or not key.strip():
             # The override isn't shown: it may be an API key whose name was forgotten.
             raise SpecError(
                 f"override {number} has no '=': write key=value, for instance results_dir=./results"
@@ -142,17 +143,19 @@ def _read_overrides(overrides: Sequence[str]) -> Overrides:
     except Exception as error:
         for override in ours:  # one by one, to name the key
             _refuse_if_unreadable(override)
+        # each can be read alone, and not all together
         raise SpecError(f"can't read the overrides: {first_line(error)}") from None
-    whole = set()
+    keys_given_whole = set()
     for override in ours:
         key, _, value = override.partition("=")
         if value.lstrip().startswith(("{", "[")):
-            whole.add(tuple(END_OF_PART.split(key)))
+            keys_given_whole.add(tuple(END_OF_PART.split(key)))
     of_hydra = ["hydra"] if len(ours) < len(overrides) else []
-    return Overrides(values, frozenset(whole), of_hydra)
+    return Overrides(values, frozenset(keys_given_whole), of_hydra)
 
 
 def _as_typed(override: str) -> str:
+    # `results_dir=set #1` becomes `results_dir="set #1"`, which YAML reads as it was typed.
     key, _, value = override.partition("=")
     if _TYPED_TEXT.match(value.strip()):
         return f"{key}={json.dumps(value.strip(), ensure_ascii=False)}"
@@ -197,17 +200,22 @@ def merge(parts: Parts) -> Any:
         for path in _paths_of_other_kind(OmegaConf.to_container(config), stated, ()):
             # OmegaConf doesn't merge a mapping with a list: the new one takes the other's place,
             # which is emptied. In overrides, an item of a list (`endpoints.0`) looks like a
-            # mapping here, and is still refused.
-            if part is not parts.overrides or path in parts.overrides.whole:
-                *outer, name = path
-                block = config
-                for part_of_path in outer:
-                    block = block[part_of_path]
-                block[name] = None
+            # mapping here; it isn't given whole, and `OmegaConf.merge` refuses it.
+            is_given_whole = part is not parts.overrides or path in parts.overrides.whole
+            if is_given_whole:
+                _set_to_null(config, path)
         config = OmegaConf.merge(config, part.values)
         # References are checked after each part: merging the next one may fill them in.
         check_references(config)
     return config
+
+
+def _set_to_null(config: Any, path: tuple[str, ...]) -> None:
+    *outer, name = path
+    block = config
+    for key in outer:
+        block = block[key]
+    block[name] = None
 
 
 def _paths_of_other_kind(

@@ -19,7 +19,8 @@ MOST = 5_000_000
 """Characters that all references of a spec may fill in."""
 PER_REFERENCE = 500
 """Characters that each reference counts as besides, as OmegaConf takes time for it."""
-# Backends that have a block of their own in `vlm`, and all that a spec may name but `auto`.
+# Backends that have a block of their own in `vlm`, and all of the package's that a spec may name
+# but `auto`.
 _BLOCKS_OF_BACKENDS = ("openai", "gemini", "local")
 _NAMES_OF_BACKENDS = (*_BLOCKS_OF_BACKENDS, "embedded")
 _ESCAPED = re.compile(r"\\\\|\\\$\{")  # \\ and \${, which begins no reference
@@ -48,7 +49,7 @@ def check_references(config: Any) -> None:
     """
     spec: Any = OmegaConf.to_container(config)
     sizes = _FilledSizes(spec)
-    total = 0
+    total = 0  # characters that the references fill in, without the texts that they are in
     for place, text in _texts(spec, ()):
         if "${" in text:
             total += sizes.size(place) - len(text)
@@ -68,8 +69,9 @@ class FilledIn(NamedTuple):
 
 
 def filled_in(config: Any) -> FilledIn:
-    """Fill in a spec's references. Values of secret variables are masked from now on. Raises
-    OmegaConf's errors for references that can't be filled in.
+    """Fill in a spec's references. Values of secret variables are masked from now on. In `config`,
+    keys that were `???` become null, and references of blocks not in use "". Raises OmegaConf's
+    errors for references that can't be filled in.
     """
     _empty_other_backends(config)
     missing = sorted(OmegaConf.missing_keys(config))
@@ -77,45 +79,49 @@ def filled_in(config: Any) -> FilledIn:
         OmegaConf.update(config, key, None)
     values: Any = OmegaConf.to_container(config, resolve=True)
     stated: Any = OmegaConf.to_container(config)
-    # A variable is secret by its own name, or by that of the key that takes it.
-    for text, is_secret in texts_in(stated):
+    for text, is_of_secret_key in texts_in(stated):
         for variable in _VARIABLE_BEGUN.findall(text):
-            learn_fields(os.environ.get(variable), is_secret or is_secret_variable(variable))
+            # The key that takes a variable may be secret, or the variable by its own name.
+            is_secret = is_of_secret_key or is_secret_variable(variable)
+            learn_fields(os.environ.get(variable), is_secret)
     return FilledIn({str(name): value for name, value in values.items()}, stated, missing)
 
 
 def _empty_other_backends(config: Any) -> None:
-    # A spec may name its server by variables; where an override says `vlm.backend=embedded`, they
-    # need not be set. So variables that are empty, or not set, become "" in the blocks of backends
-    # not in use. Where the backend is `auto`, a user's own or not stated, nothing is replaced.
+    # Changes `config`. A spec may name its server by variables; where an override says
+    # `vlm.backend=embedded`, they need not be set. So variables that are empty, or not set, become
+    # "" in the blocks of backends not in use. Where the backend is `auto`, a user's own or not
+    # stated, nothing is replaced.
     stated: Any = OmegaConf.to_container(config)
     for place, text in _texts(stated, ()):
         variable = _VARIABLE_ALONE.fullmatch(text.strip())
         if variable is None or os.environ.get(variable[1], "").strip():
             continue
-        if len(place) < 4:
+        if len(place) < 4:  # ("image_grounding", "vlm", "openai", "base_url") has the fewest parts
             continue
         pipeline, vlm, backend_of_block, *_ = place
         if vlm != "vlm" or backend_of_block not in _BLOCKS_OF_BACKENDS:
             continue
         backend = _value_at(stated, (pipeline, vlm, "backend"))
         if backend in _NAMES_OF_BACKENDS and backend != backend_of_block:
+            *outer, key = place
             block = config
-            for part in place[:-1]:
+            for part in outer:
                 block = block[part]
-            block[place[-1]] = ""
+            block[key] = ""
 
 
 def empty_variables(stated: Any, place_of: Callable[[Sequence[str]], str]) -> Iterator[str]:
     """Yield a line for each value that is a variable set to nothing. An address that is empty by
-    mistake would be the provider's own, and pictures would go there.
+    mistake would be the provider's own, and pictures would go there. `place_of` says in which file
+    and line a key is.
     """
     for place, text in _texts(stated, ()):
         reference = _VARIABLE_ALONE.fullmatch(text.strip())
         if reference is None:
             continue
         variable = reference[1]
-        value = os.environ.get(variable)
+        value = os.environ.get(variable)  # None if it isn't set, which OmegaConf refuses
         if value is not None and not value.strip():
             key = [str(part) for part in place]
             yield (
@@ -145,7 +151,7 @@ class _FilledSizes:
         return self._sizes[place]
 
     def _size_at(self, place: Place) -> int:
-        # A number, a truth value or null counts as one character.
+        # The size without the limit. A number, a truth value or null counts as one character.
         value = _value_at(self._spec, place)
         if isinstance(value, dict):
             return sum(self.size((*place, key)) for key in value)
@@ -175,7 +181,8 @@ def _texts(value: Any, place: Place) -> Iterator[tuple[Place, str]]:
 def _keys_in(text: str, place: Place) -> list[str]:
     # Returns the keys that the references in a text name. Raises SpecError for other references.
     keys: list[str] = []
-    # Each round replaces the innermost references, until none is left that can be read.
+    # Each round replaces the innermost references, until none is left that can be read:
+    # `${oc.decode:${oc.env:A}}` becomes `${oc.decode:\0}`, and that `\0`.
     remaining = _ESCAPED.sub("", text)
     before = ""
     while remaining != before:
@@ -198,12 +205,16 @@ def _target(spec: Any, place: Place, key: str) -> Place:
     the place of that value.
     """
     dots = len(key) - len(key.lstrip("."))
-    target: Place = place[: len(place) - dots] if dots else ()
+    target: Place = ()
+    if dots:
+        # One dot takes the reference's own key off its place, a further one the block's around it.
+        target = place[: len(place) - dots]
     for part in re.split(r"[.\[\]]+", key):
         if not part:
             continue
         block = _value_at(spec, target)
-        if isinstance(block, list) and part.isdecimal() and int(part) < len(block):
+        is_index = isinstance(block, list) and part.isdecimal() and int(part) < len(block)
+        if is_index:
             target = (*target, int(part))
         elif isinstance(block, dict):
             key_of_part: str | int = part
@@ -217,7 +228,8 @@ def _target(spec: Any, place: Place, key: str) -> Place:
 
 
 def _value_at(value: Any, place: Place) -> Any:
-    # None where a block has no such key, or the place leads into a value that is no block.
+    # The value at a place within `value`; None where a block has no such key, or the place leads
+    # into a value that is no block.
     for part in place:
         if isinstance(value, dict):
             value = value.get(part)

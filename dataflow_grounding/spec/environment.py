@@ -29,7 +29,8 @@ def _first_set(*names: str) -> str:
 
 
 def _address_in(*names: str) -> str:
-    # Returns the first that is set. An error names the variable, and no setting that would have it.
+    # Returns the first address that is set, or "". An error names the variable: a check of the
+    # spec would name the setting, which the user didn't write.
     for name in names:
         address = _first_set(name)
         if address and not address.startswith(("http://", "https://")):
@@ -76,7 +77,7 @@ def backend_of_keys() -> Backend | None:
 
 def note_on_unused_keys() -> str:
     """Return a sentence, with a space after it, on the providers' keys that are set; "" without
-    any. It is for where no model is named.
+    any. It is for where no model is named: "OPENAI_API_KEY set, but no model: …".
     """
     keys = [name for name in ("OPENAI_API_KEY", *GEMINI_KEYS) if _first_set(name)]
     if not keys:
@@ -85,7 +86,8 @@ def note_on_unused_keys() -> str:
 
 
 def _backend_of_blocks(vlm: VlmBlock) -> Backend | None:
-    # Gemini's model doesn't count, as it has a default.
+    # The backend whose block the spec fills in; of several, the first in this order. Gemini's model
+    # doesn't count, because it has a default.
     openai = vlm.openai
     if openai.base_url or openai.endpoints or openai.azure.endpoint:
         return "openai"
@@ -127,16 +129,19 @@ def check_public_is_meant(vlm: VlmBlock) -> None:
                 f"{name} is set to nothing, and the spec names no address: give it the address, or"
                 " unset it where a public service is meant"
             )
-    of_openai = [name for name in _OPENAI_NAMES if _first_set(name)]
-    if is_default and of_openai and not vlm.gemini.api_key and _first_set(*GEMINI_KEYS):
+    names_of_openai = [name for name in _OPENAI_NAMES if _first_set(name)]
+    has_key_of_environment = not vlm.gemini.api_key and bool(_first_set(*GEMINI_KEYS))
+    if is_default and names_of_openai and has_key_of_environment:
         raise SpecError(
-            f"it isn't said who is asked: Gemini's key is set, and so is {of_openai[0]}. Set"
+            f"it isn't said who is asked: Gemini's key is set, and so is {names_of_openai[0]}. Set"
             " vlm.backend to gemini or to openai"
         )
 
 
 def _address_variables(vlm: VlmBlock, is_default: bool) -> tuple[str, ...]:
-    # `is_default` says that the spec names no backend, so that Gemini is merely the default.
+    # The variables that would name the address of the backend, where the spec names none; () where
+    # it does. `is_default` says that the spec names no backend, so that Gemini is merely the
+    # default.
     openai = vlm.openai
     has_address = openai.base_url or openai.endpoints or openai.azure.endpoint
     if vlm.backend == "openai" and not has_address:
@@ -150,6 +155,8 @@ def _address_variables(vlm: VlmBlock, is_default: bool) -> tuple[str, ...]:
 
 
 def _block_filled_in(vlm: VlmBlock, backend: str) -> dict[str, Any]:
+    # The block of the backend with the environment's model and address, as a change of `vlm`; {} if
+    # nothing is to be filled in.
     model = _first_set("DF_MODEL")
     if backend == "openai":
         openai = vlm.openai

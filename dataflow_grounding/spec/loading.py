@@ -66,6 +66,8 @@ def read_spec(
     folders = [os.path.dirname(path) or "." for path in paths]
     read_env_files([*folders, "."])
     parts = read_parts(paths, overrides)
+    # These steps change `config` in place. References are filled in last: keys that the pipeline
+    # has no use for may have such as can't be.
     try:
         config = merge(parts)
         if not whole:
@@ -77,17 +79,17 @@ def read_spec(
         values, stated, missing = filled_in(config)
     except (OmegaConfBaseException, RecursionError, TypeError, SpecError) as error:
         raise _why_not_merged(error, parts) from None
-    empty = list(empty_variables(stated, parts.place))
+    problems_of_variables = list(empty_variables(stated, parts.place))
     _make_absolute(values, parts)
-    problems = take_out_missing_keys(values, missing, parts.place) + empty
+    problems = take_out_missing_keys(values, missing, parts.place) + problems_of_variables
     if why_unknown:
         problems.append(at_place(parts.place(["autolabel_type"]), why_unknown))
-    spec, wrong = validated(values, model, parts.place)
-    for problem in wrong:
+    spec, problems_of_keys = validated(values, model, parts.place)
+    for problem in problems_of_keys:
         # A key that is ??? was reported above.
         if not any(f": {key} is missing" in problem for key in missing):
             problems.append(problem)
-    if not isinstance(spec, Spec):
+    if not isinstance(spec, Spec):  # a key without a default is wrong, or no pipeline is known
         return None, problems
     spec._stated = stated
     spec._folders = folders
@@ -97,9 +99,10 @@ def read_spec(
 
 
 def _endpoint_alone(config: Any, known_blocks: Collection[str]) -> Any:
-    # This is for commands that only ask the endpoint. `data` and `results_dir`, which a run alone
-    # needs, may be missing or unfinished. A `vlm` at the top is taken to be that of the first known
-    # pipeline's block, and everything else is left out then.
+    # Returns the config of a spec for commands that only ask the endpoint. `data` and
+    # `results_dir`, which a run alone needs, may be missing or unfinished. A `vlm` at the top, as a
+    # file with nothing but a model has it, is taken to be that of the first known pipeline's block,
+    # and everything else is left out then.
     plain: Any = OmegaConf.to_container(config)
     if "vlm" in plain:
         first_block = next(iter(known_blocks))
@@ -114,12 +117,12 @@ def _endpoint_alone(config: Any, known_blocks: Collection[str]) -> Any:
 
 def _set_fixed(config: Any, fixed: Mapping[str, Any]) -> None:
     # Called before references are filled in: the spec's own value may be ??? or a variable that
-    # isn't set.
+    # isn't set. A key is such as "image_grounding.data.proposals".
     for key, value in fixed.items():
-        section = key.rpartition(".")[0]
+        section = key.rpartition(".")[0]  # "image_grounding.data"
         if section:
-            block = config.get(key.partition(".")[0])
-            inner_block = OmegaConf.select(config, section)
+            block = config.get(key.partition(".")[0])  # that of "image_grounding"
+            inner_block = OmegaConf.select(config, section)  # None if it is left out
             may_take_key = inner_block is None or OmegaConf.is_dict(inner_block)
             # what should be a section and is none is reported later
             if not OmegaConf.is_dict(block) or not may_take_key:
@@ -133,13 +136,13 @@ def _name_pipeline(config: Any, known_blocks: Collection[str]) -> None:
     if config.get("autolabel_type") is not None:
         return
     names = [str(name) for name in config if name not in OTHER_KEYS["blocks"]]
-    blocks = [name for name in names if name in known_blocks]
-    if not blocks:
+    possible_types = [name for name in names if name in known_blocks]
+    if not possible_types:
         # The block's name may be misspelt: with the right type, this is reported as a wrong key.
         for name in names:
-            blocks += difflib.get_close_matches(name, known_blocks, n=1, cutoff=0.8)
-    if len(blocks) == 1:
-        config.update({"autolabel_type": blocks[0]})
+            possible_types += difflib.get_close_matches(name, known_blocks, n=1, cutoff=0.8)
+    if len(possible_types) == 1:
+        config.update({"autolabel_type": possible_types[0]})
 
 
 class _SpecModel(NamedTuple):
@@ -160,8 +163,9 @@ def _model_for(autolabel_type: Any, block_of: BlockOf, folders: Sequence[str]) -
 def _take_out_unused(
     config: Any, model: type[SpecHead], known_blocks: Collection[str]
 ) -> list[str]:
-    # Keys of other pipelines or tools are taken out, and returned. Unknown keys stay, to be
-    # reported. Where no pipeline is known, blocks that may be the pipeline's are taken out, too.
+    # Takes keys of other pipelines or tools out of `config`, and returns them, as
+    # "image_grounding.vlm.gemini.tag". Unknown keys stay, to be reported. Where no pipeline is
+    # known, blocks that may be the pipeline's are taken out, too.
     known = {field.alias or name for name, field in model.model_fields.items()}
     taken_out = []
     for name in list(config):
@@ -177,6 +181,7 @@ def _take_out_unused(
     for block in known_blocks:
         if block not in config:
             continue
+        # keys of another tool in the inner blocks of the pipeline's block
         for inner_block, keys in OTHER_KEYS["keys"].items():
             inside = OmegaConf.select(config, f"{block}.{inner_block}")
             if not OmegaConf.is_dict(inside):
@@ -189,18 +194,19 @@ def _take_out_unused(
 
 
 def _make_absolute(values: dict[str, Any], parts: Parts) -> None:
-    # A path starts from the folder of the file that states it, that of an override from the current
-    # folder; of several that state it, the last counts. A `~` at its beginning is the user's own
-    # folder.
-    sources: list[tuple[str, Any]] = []
+    # Changes paths in `values`. A path starts from the folder of the file that states it, that of
+    # an override from the current folder; of several that state it, the last counts. A `~` at its
+    # beginning is the user's own folder.
+    sources: list[tuple[str, Any]] = []  # of each part, the folder and what it states
     for file in parts.files:
         sources.append((os.path.dirname(file.path) or ".", OmegaConf.to_container(file.values)))
     sources.append((".", OmegaConf.to_container(parts.overrides.values)))
-    for *outer, key in _places_of_paths(values):
+    for place in _places_of_paths(values):
         folder = "."
         for source_folder, stated in sources:
-            if block_with(stated, [*outer, key]) is not None:
+            if block_with(stated, place) is not None:
                 folder = source_folder
+        *outer, key = place
         block = values
         for name in outer:
             block = block[name]
@@ -209,9 +215,9 @@ def _make_absolute(values: dict[str, Any], parts: Parts) -> None:
 
 
 def _places_of_paths(values: dict[str, Any]) -> Iterator[list[str]]:
-    # The places of paths that start from some folder. Addresses (`file://…`), data sets
-    # (`datasets:…`) and empty texts are no such paths. A number is one: a folder may be called
-    # 2024.
+    # The places of paths that start from some folder: ["results_dir"], and such as
+    # ["image_grounding", "data", "input_jsonl"]. Addresses (`file://…`), data sets (`datasets:…`)
+    # and empty texts are no such paths. A number is one: a folder may be called 2024.
     places = [["results_dir"]]
     for name, block in values.items():
         data = block.get("data") if isinstance(block, dict) else None
@@ -232,6 +238,7 @@ def _places_of_paths(values: dict[str, Any]) -> Iterator[list[str]]:
 
 
 def _why_not_merged(error: Exception, parts: Parts) -> SpecError:
+    # The error of one line, for one of OmegaConf's that may have many.
     variable = _UNSET_VARIABLE.search(str(error))
     if variable:
         name = variable[1]

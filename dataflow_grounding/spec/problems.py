@@ -42,7 +42,7 @@ def place_of(roots: dict[str, Any], overrides: dict[str, Any], location: Locatio
     place = ""
     for path, root in reversed(roots.items()):
         found = _deepest_key(root, location)
-        if found.keys_there > most_keys_there:
+        if found.keys_there > most_keys_there:  # not an earlier file that has no more of them
             most_keys_there = found.keys_there
             place = f"{path}, line {found.line}" if found.line else path
     return place
@@ -71,9 +71,9 @@ def validated(
     try:
         return model.model_validate(values), []
     except ValidationError as error:
-        wrong = error.errors()
-    problems = []
-    for problem in wrong:
+        problems = error.errors()
+    lines = []
+    for problem in problems:
         where = place(problem["loc"])
         # keys within the value, where a validator of ours names them: the wrong term of a glossary
         inside = problem.get("ctx", {}).get("inside", ())
@@ -81,21 +81,21 @@ def validated(
         if inside and not where.endswith(_OF_OVERRIDE):
             where = place([*problem["loc"], *inside])
         explanation = explain(problem, model)
-        problems.append(at_place(where, explanation))
-    problems = _without_block_of_another_name(problems)
+        lines.append(at_place(where, explanation))
+    lines = _without_block_of_another_name(lines)
     # Once what is wrong is taken out, the rest is a spec, unless a key without a default is
     # missing.
-    for problem in wrong:
+    for problem in problems:
         drop(values, problem["loc"])
     try:
-        return model.model_validate(values), problems
+        return model.model_validate(values), lines
     except ValidationError:
-        return None, problems
+        return None, lines
 
 
 def at_place(place: str, explanation: str) -> str:
-    """Return an explanation with its place before it. Of an override, the place is the key, which
-    isn't named twice.
+    """Return an explanation with its place before it: `spec.yaml, line 3: a.b is missing`. Of an
+    override, the place is the key (`a.b=…`), which isn't named twice.
     """
     key = place.removesuffix(_OF_OVERRIDE)
     if explanation.startswith(f"{key} "):
@@ -104,10 +104,13 @@ def at_place(place: str, explanation: str) -> str:
 
 
 def _without_block_of_another_name(problems: Sequence[str]) -> list[str]:
-    # A misspelt block is told as an unknown key: it isn't told a second time as a missing block.
-    misspelt = [match[1] for match in map(_MISSPELT.search, problems) if match]
-    lines = [f"there is no block {name}, which the pipeline needs" for name in misspelt]
-    return [problem for problem in problems if not problem.endswith(tuple(lines))]
+    # A misspelt block is told as an unknown key, "…; is it 'image_grounding'?": it isn't told a
+    # second time as a missing block.
+    blocks_meant = [match[1] for match in map(_MISSPELT.search, problems) if match]
+    told_twice = tuple(
+        f"there is no block {name}, which the pipeline needs" for name in blocks_meant
+    )
+    return [problem for problem in problems if not problem.endswith(told_twice)]
 
 
 def explain(problem: Any, model: type[BaseModel]) -> str:
@@ -127,15 +130,21 @@ def explain(problem: Any, model: type[BaseModel]) -> str:
         return f"{key} should be a block of keys, {{key: value}} or in the lines below it"
     if problem["type"] in _SHOULD_BE:
         return f"{key} should be {_SHOULD_BE[problem['type']]}"
-    message = f"{problem['msg'][:1].lower()}{problem['msg'][1:]}".removeprefix("input ")
+    # pydantic's own words: "Input should be 'stop' or 'warn'" becomes "should be 'stop' or 'warn'"
+    words = problem["msg"]
+    message = f"{words[:1].lower()}{words[1:]}".removeprefix("input ")
     if problem["type"] == "literal_error":
-        message += nearest(str(problem["input"]), re.findall("'([^']*)'", message))
-    return f"{key} {message}" if message.startswith("should ") else f"{key}: {message}"
+        allowed_values = re.findall("'([^']*)'", message)
+        message += nearest(str(problem["input"]), allowed_values)
+    if message.startswith("should "):
+        return f"{key} {message}"
+    return f"{key}: {message}"
 
 
 def _known_key_near(location: Sequence[str], model: type[BaseModel]) -> str:
-    # A key of the same block with a similar name, else one that ends like this one, in blocks that
-    # were left out, as few as can be: `image_grounding.vlm` for `vlm`.
+    # What to say after "is not a key of the spec": a key of the same block with a similar name,
+    # else one that ends like this one, in blocks that were left out, as few as can be:
+    # `image_grounding.vlm` for `vlm`.
     key = ".".join(location)
     block = key.removesuffix(location[-1])
     in_same_block = set()
@@ -145,22 +154,24 @@ def _known_key_near(location: Sequence[str], model: type[BaseModel]) -> str:
     near = nearest(location[-1], in_same_block, 0.65)  # vlm.check isn't vlm.check_every
     if near:
         return near
-    whole = []
+    keys_with_blocks = []
     for known in keys_of(model):
-        # With dots around both, so that only whole names are found.
+        # With dots around both, so that only whole names are found. A key at the start is no other.
         start = f".{known}.".find(f".{key}.")
         if start > 0:
-            whole.append(known[: start + len(key)])
-    if whole:
-        return f"; is it {min(whole, key=lambda name: name.count('.'))!r}?"
+            keys_with_blocks.append(known[: start + len(key)])
+    if keys_with_blocks:
+        fewest_blocks = min(keys_with_blocks, key=lambda name: name.count("."))
+        return f"; is it {fewest_blocks!r}?"
     return ". If an earlier version had it, CHANGELOG.md says what takes its place"
 
 
 def keys_of(
     model: type[BaseModel], key_prefix: str = "", *, in_lists: bool = True
 ) -> Iterator[str]:
-    """Yield a model's keys, with dots between blocks. A block that is the value of a dict, or in a
-    list that may be null, counts as a value itself. Keys `in_lists` can't be set by overrides.
+    """Yield a model's keys, with dots between blocks: `vlm.openai.model_name`. A block that is the
+    value of a dict, or in a list that may be null, counts as a value itself. Keys `in_lists`, those
+    of a list's blocks (`vlm.openai.endpoints.weight`), can't be set by overrides.
     """
     for name, field in model.model_fields.items():
         key = f"{key_prefix}{field.alias or name}"
@@ -217,12 +228,16 @@ def _deepest_key(node: Any, location: Location) -> _DeepestKey:
 
 
 def _entry_of(node: Any, name: str) -> tuple[Any, Any] | None:
-    # as nodes: a mapping's key and its value, or a list's item, which is both
-    if getattr(node, "id", "") == "sequence":
-        items = dict(enumerate(node.value))
-        item = items.get(int(name)) if name.isdecimal() else None
-        return None if item is None else (item, item)
-    if getattr(node, "id", "") != "mapping":  # as PyYAML's nodes of mappings are called
+    # The key `name` of a mapping and its value, or the item `name` of a list, twice; all as
+    # PyYAML's nodes, whose `id` says of which kind they are. None if it isn't there.
+    kind = getattr(node, "id", "")
+    if kind == "sequence":
+        is_index = name.isdecimal() and int(name) < len(node.value)
+        if not is_index:
+            return None
+        item = node.value[int(name)]
+        return item, item
+    if kind != "mapping":
         return None
     for key, value in node.value:
         if key.value == name:

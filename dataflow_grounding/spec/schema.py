@@ -137,7 +137,8 @@ class OpenAIBlock(Block):
     @field_validator("endpoints", mode="before")
     @classmethod
     def _addresses(cls, value: Any) -> Any:
-        # What is no list is left for pydantic to refuse.
+        # An item that is a text is an address, all else of which is the default. What is no list is
+        # left for pydantic to refuse.
         if not isinstance(value, list):
             return value
         endpoints = []
@@ -249,7 +250,8 @@ class RowsData(Block):
     @field_validator("glossary")
     @classmethod
     def _defines_something(cls, glossary: dict[str, str]) -> dict[str, str]:
-        # Raised here, the problem is told with its place in the spec.
+        # Raised here, the problem is told with its place in the spec; `problems.validated` finds
+        # the wrong term in `inside`.
         for term, definition in glossary.items():
             if not term.strip() or not definition.strip():
                 wrong = "a term and what counts as it should be texts, as {pallet jack: low trucks}"

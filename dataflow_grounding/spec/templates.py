@@ -13,7 +13,8 @@ ALL_KEYS = "# All keys: dataflowgrounding default_specs --all results_dir=all_ke
 """Where a short spec's other keys are: in a folder, as a spec that is there isn't overwritten."""
 
 _SHORT: dict[str, dict[str, list[str]]] = load_table(__package__, "short_keys.yaml")
-# A line of a template. A block has no value on its own line, perhaps a comment.
+# A line of a template with a key: `    backend: gemini  # or openai`. The line of a block has no
+# value, perhaps a comment: `  vlm:  # which model answers`.
 _KEY = re.compile(r"(?P<indent> *)(?P<key>\w+):(?: (?!#)(?P<value>.*?))?(?P<comment>\s*(?: #.*)?)")
 
 
@@ -34,45 +35,48 @@ def with_settings(text: str, settings: Mapping[str, Any]) -> str:
     pipeline's block, as a row of endpoints.yaml has them; `first`, what to type before a run, comes
     above as comments.
     """
-    lines = ["# First type:"] if "first" in settings else []
-    lines += [f"#   {line}" for line in settings.get("first", "").splitlines()]
+    lines = []
+    if "first" in settings:
+        lines.append("# First type:")
+        lines += [f"#   {line}" for line in settings["first"].splitlines()]
     for line, place in _lines(text):
         value = _value_at(settings, place)
-        found = _KEY.fullmatch(line)
-        if found and found["value"] and value is not None:
-            line = f"{found['indent']}{found['key']}: {_in_yaml(value)}{found['comment']}"
+        parts = _KEY.fullmatch(line)
+        if parts and parts["value"] and value is not None:
+            line = f"{parts['indent']}{parts['key']}: {_in_yaml(value)}{parts['comment']}"
         lines.append(line)
     return "\n".join(lines) + "\n"
 
 
 def shortened(text: str, pipeline: str, settings: Mapping[str, Any]) -> str:
     """Return a template with only the keys that most people set, and those of `settings`; of the
-    backends' blocks it has that of their backend alone. A line says so.
+    backends' blocks it has that of their backend alone. A line says where the other keys are.
     """
-    wanted = _SHORT["pipelines"][pipeline] + _SHORT["backends"][settings["vlm"]["backend"]]
+    backend = settings["vlm"]["backend"]
+    short_keys = _SHORT["pipelines"][pipeline] + _SHORT["backends"][backend]  # as "vlm.backend"
     lines = []
     for line, place in _lines(text):
         key = ".".join(place)
         # A block's own line stays where any key in it does. The dots have only whole names count.
-        is_wanted = any(f"{one}.".startswith(f"{key}.") for one in wanted)
-        if not place or is_wanted or _value_at(settings, place) is not None:
+        is_short = any(f"{short_key}.".startswith(f"{key}.") for short_key in short_keys)
+        if not place or is_short or _value_at(settings, place) is not None:
             lines.append(line)
     head_end = lines.index("")  # the line after the head's comments
     return "\n".join([*lines[:head_end], ALL_KEYS, *lines[head_end:]]) + "\n"
 
 
 def _lines(text: str) -> Iterator[_Line]:
-    above: list[str] = []
+    keys: list[str] = []  # that of the line last seen, after those of the blocks around it
     for line in text.splitlines():
-        found = _KEY.fullmatch(line)
-        if not found or not found["indent"]:
-            above = []
+        parts = _KEY.fullmatch(line)
+        if not parts or not parts["indent"]:
+            keys = []
             yield _Line(line, ())
             continue
         # Each level has two spaces more. The outermost block, without any, is the pipeline's.
-        depth_in_block = len(found["indent"]) // 2 - 1
-        above[depth_in_block:] = [found["key"]]
-        yield _Line(line, tuple(above))
+        depth_in_block = len(parts["indent"]) // 2 - 1
+        keys = [*keys[:depth_in_block], parts["key"]]
+        yield _Line(line, tuple(keys))
 
 
 def _value_at(settings: Any, place: tuple[str, ...]) -> Any:

@@ -39,7 +39,8 @@ def named(
     `quoting` a message leaves out the words of an error of the module, which may be secret. Raises
     SpecError.
     """
-    name = targets_of(group).get(name, name) if group else name
+    if group:
+        name = targets_of(group).get(name, name)
     module_name, _, attribute = name.partition(":")
     if not _MODULE_AND_NAME.fullmatch(name):
         known = ""
@@ -49,7 +50,7 @@ def named(
             f"{key} {name!r} is not {known}of the form module:name{nearest(name, shipped)}"
         )
     folders = list(dict.fromkeys(map(os.path.abspath, folders)))  # each once, in their order
-    sys.path += [folder for folder in folders if folder not in sys.path]
+    sys.path += [folder for folder in folders if folder not in sys.path]  # after all others
     module = _imported(module_name, key, folders, quoting)
     _refuse_another_of_that_name(module, key, folders)
     if not hasattr(module, attribute):
@@ -61,11 +62,14 @@ def named(
 
 
 def _imported(name: str, key: str, folders: Sequence[str], quoting: bool) -> ModuleType:
+    # All that the import raises, but for Ctrl-C, becomes a SpecError.
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
+        # the module itself, a package that it would be in, or another that it imports
         missing = error.name
-        if missing and (name == missing or name.startswith(f"{missing}.")):
+        is_module_itself = missing == name
+        if missing and (is_module_itself or name.startswith(f"{missing}.")):
             where = f"in {' or '.join(folders)} or among the installed packages"
             raise SpecError(f"{key}: no module {missing!r} {where}") from None
         raise SpecError(
@@ -83,12 +87,13 @@ def _refuse_another_of_that_name(module: ModuleType, key: str, folders: Sequence
     # Python imports each name once. So after a spec of one folder has named `mine:Pipeline`, one of
     # another folder would get the first folder's, and nothing would be seen of it. What is
     # installed goes first on purpose.
-    if not module.__file__:
+    if not module.__file__:  # it is built in, or a folder without code
         return
     file = os.path.abspath(module.__file__)
     installed = [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")]
     if any(file.startswith(os.path.join(folder, "")) for folder in [*folders, *installed]):
         return
+    # It is from another folder: is there one of the same name in these?
     name = module.__name__.replace(".", "/")
     for folder in folders:
         for candidate in (within(folder, f"{name}.py"), within(folder, f"{name}/__init__.py")):
@@ -122,6 +127,6 @@ def described(error: BaseException, quoting: bool = True) -> str:
     in_words = f"{name}: {excerpt(str(error))}"
     if isinstance(error, SyntaxError):
         return in_words
+    what = in_words if quoting else name
     *_, innermost = traceback.extract_tb(error.__traceback__)
-    where = f"({innermost.filename}, line {innermost.lineno})"
-    return f"{in_words if quoting else name} {where}"
+    return f"{what} ({innermost.filename}, line {innermost.lineno})"

@@ -41,7 +41,7 @@ async def read_request(
     try:
         head = (await reader.readuntil(b"\r\n\r\n")).removesuffix(b"\r\n\r\n")
         request_line, *lines = head.decode("latin-1").split("\r\n")
-        method, target, version = request_line.split(" ")
+        method, target, version = request_line.split(" ")  # "POST /v1/chat/completions HTTP/1.1"
         headers = {}
         for line in lines:
             name, value = line.split(":", 1)
@@ -50,15 +50,15 @@ async def read_request(
         if not (length_text.isascii() and length_text.isdecimal()):
             raise ValueError(f"Content-Length is {length_text[:20]!r}")
         length = int(length_text)
-    except asyncio.LimitOverrunError:
+    except asyncio.LimitOverrunError:  # no end of the head within HEAD_LIMIT
         raise BadRequest("Request header fields too large.", 431) from None
-    except ValueError as error:
+    except ValueError as error:  # raised above, or by an unpacking of a line
         raise BadRequest(f"not a request that this server reads: {error}") from None
     if not version.startswith("HTTP/1.") or "transfer-encoding" in headers:
         raise BadRequest("send HTTP/1.1 with a Content-Length; chunked bodies are not read here")
     if length > LONGEST_BODY:
         raise BadRequest("Request too large.", 413)
-    if headers.get("expect", "").lower() == "100-continue":
+    if headers.get("expect", "").lower() == "100-continue":  # the client waits before its body
         writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     return Head(method, target, headers), await reader.readexactly(length)
 

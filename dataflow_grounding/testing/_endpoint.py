@@ -42,7 +42,7 @@ CACHE_WINDOW = 64  # a beginning counts as cached if one of the last 64 requests
 
 @dataclass(slots=True)
 class Exchange:
-    """A request, and what is sent for it."""
+    """A request, and what is sent for it. `Endpoint.plan` fills it; `LoopbackServer` sends it."""
 
     request: ReceivedRequest
     dialect: Dialect
@@ -114,8 +114,8 @@ class Endpoint(Counts):
         self._beginnings: dict[int, int] = {}
 
     def plan(self, head: Head, body: bytes) -> Exchange:
-        """Return a request with what is sent for it. What the answers or rules raise is kept in
-        `errors`, and a 500 is sent.
+        """Count a request, and return it with what is sent for it. What the answers or rules raise
+        is kept in `errors`, and a 500 is sent.
         """
         request = ReceivedRequest(self.received, time.monotonic(), head.target, head.headers)
         exchange = Exchange(request, DIALECTS[request.dialect])
@@ -130,13 +130,14 @@ class Endpoint(Counts):
         except Exception as error:
             self.errors.append(error)
             exchange.fault = Fault(500, f"the server's own answers failed: {error!r}")
-        if not exchange.wire:
+        if not exchange.wire:  # the fault takes the place of a reply
             self._fail(exchange)
         return exchange
 
     def _decide(self, exchange: Exchange, head: Head, body: bytes) -> Fault:
-        # Fills the exchange, and returns what goes wrong with its reply. A wrong key comes before
-        # the capacity, which comes before rules and habits. A list of models is answered at once.
+        # Fills the exchange, and returns what goes wrong with its reply. If that has a status,
+        # `wire` stays empty. A wrong key comes before the capacity, which comes before rules and
+        # habits. A list of models is answered at once.
         if not self._has_key(head):
             return unauthorized()
         if not exchange.counted:
@@ -144,19 +145,22 @@ class Endpoint(Counts):
             exchange.wire = response(200, _dump(models))
             return Fault()
         exchange.request.model = _model_in(head)
-        pictures = self._read(exchange, body) if self._reads != NOTHING else None
+        pictures = None  # the body is not read
+        if self._reads != NOTHING:
+            pictures = self._read(exchange, body)
         if self.capacity is not None and self.served_now >= self.capacity:
             return self.limit_fault
         fault = self._fault_for(exchange.request, pictures) or Fault()
         exchange.served = True
-        self.count_served(1)
+        self.count_served(1)  # until the reply has left
         exchange.delay = self.latency(exchange.request) if callable(self.latency) else self.latency
         if fault.status is None:
             exchange.wire = self._answer(exchange, fault, pictures)
         return fault
 
     def _fault_for(self, request: ReceivedRequest, pictures: list[str] | None) -> Fault | None:
-        # Without `pictures` the body was not read, and only rules count.
+        # What a rule, or else a habit of the endpoint, makes go wrong with the reply. Where the
+        # body was not read, `pictures` is None, and only rules count.
         rule = self.faults if callable(self.faults) else first_of(self.faults)
         fault = rule(request)
         if fault is not None or pictures is None:
@@ -173,6 +177,7 @@ class Endpoint(Counts):
         return self.key in keys
 
     def _read(self, exchange: Exchange, body: bytes) -> list[str]:
+        # Fills in the request from its body, and returns its pictures in base64.
         request = exchange.request
         try:
             fields = json.loads(body)
@@ -190,13 +195,14 @@ class Endpoint(Counts):
         return pictures
 
     def _answer(self, exchange: Exchange, fault: Fault, pictures: list[str] | None) -> bytes:
+        # The bytes of the reply. The answer is a dict, a text or an Answer: each becomes the next.
         request = exchange.request
         request.encoded_images = tuple(pictures or ())
         answer = self.answers(request)
         request.encoded_images = ()  # recorded requests would fill the memory
         if isinstance(answer, dict):
             answer = json.dumps(answer, ensure_ascii=False)
-            if self.takes.ignores_format:
+            if self.takes.ignores_format:  # then it puts prose around the JSON
                 answer = (
                     f"Here is what I found:\n```json\n{answer}\n```\nLet me know if you need more."
                 )
@@ -213,7 +219,7 @@ class Endpoint(Counts):
     def _usage(self, request: ReceivedRequest, pictures: list[str] | None, answer: Answer) -> Usage:
         # System message and pictures count as cached where one of the last CACHE_WINDOW requests
         # had the same, and at least one picture. Where the body was not read, `pictures` is None,
-        # and the input counts as one image.
+        # and the input counts as one image. Four characters count as a token.
         output_tokens = len(answer.text) // 4
         if pictures is None:
             return Usage(IMAGE_TOKENS, output_tokens=output_tokens)
@@ -259,12 +265,13 @@ class Endpoint(Counts):
 def _model_in(head: Head) -> str:
     # "" where the path names no model: then the body names it.
     target = urlsplit(head.target)
+    no_such_path = BadRequest(f"no such path: {head.method} {target.path}", 404)
     match = SERVED_PATH.fullmatch(target.path)
-    is_served = head.method == "POST" and match is not None
-    if match is not None and match["azure"]:
-        is_served = is_served and "api-version" in parse_qs(target.query)
-    if match is None or not is_served:
-        raise BadRequest(f"no such path: {head.method} {target.path}", 404)
+    if match is None or head.method != "POST":
+        raise no_such_path
+    lacks_version = "api-version" not in parse_qs(target.query)
+    if match["azure"] and lacks_version:  # Azure refuses it, too
+        raise no_such_path
     return match["azure"] or match["gemini"] or ""
 
 

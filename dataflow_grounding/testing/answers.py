@@ -113,8 +113,9 @@ class EchoAnswers:
                 raise unknown_task(request)
 
     def _grounded(self, request: ReceivedRequest) -> dict[str, Any]:
-        # A caption grounding is answered with the caption's phrases, too, numbered from 1; its
-        # boxes have these numbers, and no labels.
+        # {"objects": [{"id": 1, "label": "a cup", "bbox_2d": […], "score": 0.9}]}. A caption
+        # grounding is answered with the caption's phrases, too, numbered from 1; its boxes have
+        # these numbers, and no labels.
         if request.task == "phrase_grounding":
             probe_answer = answer_to_probe(request, self.box_format)
             if probe_answer is not None:
@@ -138,7 +139,8 @@ class EchoAnswers:
         for phrase in phrases:
             seed = f"{size}/{phrase['id']}/{phrase['text']}"
             width, height = size
-            # The upper left corner is in the upper left quarter, the other anywhere after it.
+            # The upper left corner is in the upper left quarter, the lower right one anywhere below
+            # and to the right of it.
             x1 = number_from(seed, 0) % max(1, width // 2)
             y1 = number_from(seed, 1) % max(1, height // 2)
             x2 = x1 + 1 + number_from(seed, 2) % (width - x1)
@@ -230,8 +232,8 @@ def judgement_of_boxes(task_input: dict[str, Any]) -> dict[str, Any]:
 
 
 def in_form_asked_for(settings: Mapping[str, Any]) -> dict[str, Any] | str:
-    """Return an answer in the form that a request asks for: the only one that its schema allows,
-    an object, or a text.
+    """Return an answer in the form that a request asks for: the only one that its schema allows, in
+    which each property has an `enum` of one value; an object; or a text.
     """
     response_format = settings.get("response_format") or {}
     json_schema = response_format.get("json_schema") or {}
@@ -250,6 +252,7 @@ def in_other_colors(task_input: dict[str, Any]) -> dict[str, Any]:
     if not phrases:
         return {"negatives": negatives}
     for number in range(task_input["count"]):
+        # Each phrase in turn, then each once more in a further colour, and so on.
         turn, index = divmod(number, len(phrases))
         phrase = phrases[index]
         text = in_other_color(phrase["text"], turn)
@@ -262,10 +265,12 @@ def in_other_color(text: str, turn: int) -> str:
     colours that it hasn't.
     """
     *before, last = text.split()
-    kept = [word for word in before if word not in COLORS]
-    further_colors = [color for color in COLORS if color not in before] or COLORS
-    color = further_colors[turn % len(further_colors)]
-    return " ".join([*kept, color, last])
+    words_without_color = [word for word in before if word not in COLORS]
+    other_colors = [color for color in COLORS if color not in before]
+    if not other_colors:  # it has all of them
+        other_colors = list(COLORS)
+    color = other_colors[turn % len(other_colors)]
+    return " ".join([*words_without_color, color, last])
 
 
 def probe_in(request: ReceivedRequest) -> Probe | None:
@@ -289,10 +294,13 @@ def probe_in(request: ReceivedRequest) -> Probe | None:
 @lru_cache(maxsize=100)
 def _layouts(size: Size) -> dict[tuple[str, ...], int]:
     # The number of each layout of probe pictures of a size, by its phrases in order: to make all
-    # boxes takes ten times as long. Of two layouts with the same phrases, which few sizes have, it
-    # is the first.
+    # boxes takes ten times as long.
     layouts = (*range(LAYOUTS), *range(INNER, INNER + LAYOUTS))
-    return {tuple(phrases_of(size, layout)): layout for layout in reversed(layouts)}
+    number_of: dict[tuple[str, ...], int] = {}
+    for layout in layouts:
+        # Of two layouts with the same phrases, which few sizes have, it is the first.
+        number_of.setdefault(tuple(phrases_of(size, layout)), layout)
+    return number_of
 
 
 def asks_for_rectangles(request: ReceivedRequest) -> bool:
@@ -305,14 +313,16 @@ def asks_for_rectangles(request: ReceivedRequest) -> bool:
 def answer_to_probe(request: ReceivedRequest, box_format: str) -> dict[str, Any] | None:
     """Return the right answer to a probe picture, in a box format; None for other requests."""
     probe = probe_in(request)
-    if probe is None:
+    if probe is None and asks_for_rectangles(request):
         # Rectangles that can't be seen aren't made up: the run would learn a wrong format.
-        return {"objects": []} if asks_for_rectangles(request) else None
+        return {"objects": []}
+    if probe is None:
+        return None
     written_as = find_box_format(box_format, request.model)
     objects = []
     for phrase in request.input["phrases"]:
         bbox = probe.boxes.get(phrase["text"])
-        if bbox is None:
+        if bbox is None:  # that rectangle wasn't seen
             continue
         numbers = written_as.from_pixels(bbox, original=probe.size)
         objects.append({"id": phrase["id"], "label": phrase["text"], written_as.key: numbers})

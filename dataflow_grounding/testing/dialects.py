@@ -72,11 +72,12 @@ class OpenAI:
         if not request.model:
             raise BadRequest("you must provide a model parameter")
         parts = list(_parts_of(messages))
-        by_role = [(role, part["text"]) for role, part in parts if part["type"] == "text"]
-        request.system = "".join(text for role, text in by_role if role in ("system", "developer"))
-        request.text = "\n".join(text for role, text in by_role if role == "user")
-        conversation = [(role, text) for role, text in by_role if role in ("user", "assistant")]
-        request.turns = conversation[:-1]
+        # ("system", "You find things."), ("user", "Where is the cup?") and so on, in order
+        texts = [(role, part["text"]) for role, part in parts if part["type"] == "text"]
+        request.system = "".join(text for role, text in texts if role in ("system", "developer"))
+        request.text = "\n".join(text for role, text in texts if role == "user")
+        conversation = [(role, text) for role, text in texts if role in ("user", "assistant")]
+        request.turns = conversation[:-1]  # the last one is the question
         images = []
         for _, part in parts:
             if part["type"] == "image_url":
@@ -150,8 +151,8 @@ class Gemini:
             request.settings["service_tier"] = body["serviceTier"]
         system = body.get("systemInstruction") or {}
         request.system = "".join(part.get("text", "") for part in system.get("parts", []))
-        for content in contents[:-1]:
-            role = "user" if content.get("role", "user") == "user" else "assistant"
+        for content in contents[:-1]:  # the last one is the question
+            role = "user" if content.get("role", "user") == "user" else "assistant"  # not "model"
             texts = [part["text"] for part in content.get("parts", []) if "text" in part]
             request.turns.append((role, "".join(texts)))
         parts: list[dict[str, Any]] = []
@@ -182,7 +183,7 @@ class Gemini:
             return {"promptFeedback": feedback, **metadata}
         finish = GEMINI_FINISH.get(answer.finish_reason, answer.finish_reason)
         candidate: dict[str, Any] = {"index": 0, "finishReason": finish}
-        if answer.text or finish == "STOP":
+        if answer.text or finish == "STOP":  # one that was stopped before its first word has none
             candidate["content"] = {"role": "model", "parts": [{"text": answer.text}]}
         return {"candidates": [candidate], **metadata}
 
@@ -218,15 +219,15 @@ def read_input(text: str) -> dict[str, Any]:
     """Return the JSON object between a text's last `<input>` and `</input>`, {} without one. Raises
     BadRequest for anything else there.
     """
-    _, mark, rest = text.rpartition("<input>")
-    if not mark:
+    _, begin_tag, rest = text.rpartition("<input>")
+    if not begin_tag:
         return {}
-    inside, mark, _ = rest.partition("</input>")
+    inside, end_tag, _ = rest.partition("</input>")
     try:
         value = json.loads(inside)
     except ValueError as error:
         raise BadRequest(f"the text between <input> and </input> is not JSON: {error}") from None
-    if not mark or not isinstance(value, dict):
+    if not end_tag or not isinstance(value, dict):
         raise BadRequest("<input> must hold one JSON object and end with </input>")
     return value
 
@@ -244,7 +245,7 @@ def _parts_of(messages: list[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _base64_in(url: str) -> str:
-    head, mark, encoded = url.partition(";base64,")
-    if not mark or not head.startswith("data:image/"):
+    head, separator, encoded = url.partition(";base64,")
+    if not separator or not head.startswith("data:image/"):
         raise BadRequest("Invalid image_url: expected a data URL, data:image/...;base64,...")
     return encoded

@@ -268,7 +268,7 @@ class _Rule:
             return None
         if self.times is not None and self.strikes.total() >= self.times:
             return None
-        question = ""
+        question = ""  # all questions are counted as one
         if self.times_each is not None:
             question = "/".join([request.text, *request.image_digests])
             if self.strikes[question] >= self.times_each:
@@ -285,6 +285,7 @@ class _Rule:
             return False
         if self.where is not None and not self.where(request):
             return False
+        # The same requests are drawn each time, in whatever order threads ask.
         return random.Random(f"{self.seed}/{request.index}").random() < self.share
 
 

@@ -113,12 +113,14 @@ def read_image(encoded: str) -> ReceivedImage:
         raise BadRequest(f"Invalid image: not base64 ({error}).") from None
     try:
         with open_picture(io.BytesIO(data)) as image:
-            width, height = image.size
+            width, height = image.size  # as stored, not turned by EXIF
             orientation = 1
             if may_have_exif(image, data):
                 orientation = int(image.getexif().get(Base.Orientation, 1))
             else:
-                image.verify()  # an endpoint notices a PNG that is cut off; this decodes nothing
+                # An endpoint notices a PNG that is cut off. This decodes nothing; Pillow reads no
+                # EXIF after it.
+                image.verify()
             digest = hashlib.sha256(data).hexdigest()
             return ReceivedImage(digest, width, height, orientation, image.format or "", len(data))
     except (OSError, ValueError, DecompressionBombError) as error:

@@ -36,7 +36,7 @@ def rectangles_in(encoded: str, phrases: Sequence[str]) -> dict[str, Bbox]:
         pixels = np.asarray(picture.convert("RGB")).astype(np.int16)
     boxes: dict[str, Bbox] = {}
     for phrase in phrases:
-        color = COLORS.get(phrase.split()[1])
+        color = COLORS.get(phrase.split()[1])  # that of "red"
         if color is None:
             continue
         box = _largest_rectangle(pixels, np.array(color, np.int16))
@@ -46,43 +46,53 @@ def rectangles_in(encoded: str, phrases: Sequence[str]) -> dict[str, Bbox]:
 
 
 def _is_like(pixels: Pixels, color: Pixels) -> NDArray[np.bool_]:
+    # Of each pixel, whether all its channels are near those of the color.
     return np.asarray((np.abs(pixels - color) <= LIKE).all(axis=-1))
 
 
 def _largest_rectangle(pixels: Pixels, color: Pixels) -> Bbox | None:
-    step = min(MOST_APART, max(1, min(pixels.shape[:2]) // FINEST))
-    sampled = _is_like(pixels[::step, ::step], color)
+    # A pixel in each `step` rows and columns stands for a block of pixels. The largest area of
+    # blocks of the color that fills its box is the rectangle.
+    shorter_side = min(pixels.shape[:2])
+    step = min(MOST_APART, max(1, shorter_side // FINEST))
+    is_of_color = _is_like(pixels[::step, ::step], color)
+    blocks = {(row, column) for row, column in np.argwhere(is_of_color).tolist()}
     largest: list[Block] = []
-    for area in _connected_areas({(row, column) for row, column in np.argwhere(sampled).tolist()}):
+    for area in _connected_areas(blocks):
         if len(area) > len(largest) and _is_filled(area):
             largest = area
     if len(largest) < LEAST_BLOCKS:
         return None
+    # The box from the first pixel that was looked at to the last: the rectangle may be larger, by
+    # less than a step on each side.
     top, left = (step * np.array(largest).min(axis=0)).tolist()
     bottom, right = (step * np.array(largest).max(axis=0) + 1).tolist()
     return _grown_to_edges(pixels, color, (left, top, right, bottom))
 
 
 def _connected_areas(unseen: set[Block]) -> Iterator[list[Block]]:
+    # Yields the blocks of each area, in which every block has one next to it; empties `unseen`.
     while unseen:
         area = [unseen.pop()]
-        for row, column in area:  # the list grows meanwhile
-            around = (row - 1, column), (row + 1, column), (row, column - 1), (row, column + 1)
-            for near in around:
-                if near in unseen:
-                    unseen.remove(near)
-                    area.append(near)
+        for row, column in area:  # the list grows meanwhile, until none has an unseen neighbor
+            neighbors = (row - 1, column), (row + 1, column), (row, column - 1), (row, column + 1)
+            for neighbor in neighbors:
+                if neighbor in unseen:
+                    unseen.remove(neighbor)
+                    area.append(neighbor)
         yield area
 
 
 def _is_filled(area: Sequence[Block]) -> bool:
     rows = [row for row, _ in area]
     columns = [column for _, column in area]
-    box = (max(rows) - min(rows) + 1) * (max(columns) - min(columns) + 1)
-    return len(area) >= FILLED * box
+    height = max(rows) - min(rows) + 1
+    width = max(columns) - min(columns) + 1
+    return len(area) >= FILLED * width * height
 
 
 def _grown_to_edges(pixels: Pixels, color: Pixels, box: tuple[int, int, int, int]) -> Bbox:
+    # Moves each edge outwards while the next row or column of pixels is of the color.
     left, top, right, bottom = box
     height, width = pixels.shape[:2]
     while left > 0 and _is_like(pixels[top:bottom, left - 1], color).mean() >= FULL:

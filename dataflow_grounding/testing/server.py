@@ -133,17 +133,19 @@ class LoopbackServer(Endpoint):
         self.port = self._listener.sockets[0].getsockname()[1]
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        goes_on = True
+        # Answers a client's requests on one connection, one after the other, until the client
+        # leaves or a reply doesn't leave whole. It is closed after that.
         try:
-            while goes_on:
+            while True:
                 head, body = await read_request(reader, writer)
                 exchange = self.plan(head, body)
                 if self.record and exchange.counted:
                     self.requests.append(exchange.request)
-                left_whole = await self._reply(exchange, writer)
+                has_left_whole = await self._reply(exchange, writer)
                 is_to_close = head.headers.get("connection", "").lower() == "close"
-                goes_on = left_whole and not is_to_close
-        except BadRequest as error:
+                if is_to_close or not has_left_whole:
+                    return
+        except BadRequest as error:  # of `read_request`
             body = b'{"error": {"message": "%s", "code": null}}' % str(error).encode()
             writer.write(response(error.status, body, headers={"Connection": "close"}))
             await writer.drain()
@@ -151,9 +153,11 @@ class LoopbackServer(Endpoint):
             pass  # the client has left
 
     async def _reply(self, exchange: Exchange, writer: asyncio.StreamWriter) -> bool:
+        # Sends a reply, and counts it once. Returns whether it has left whole, which one that is
+        # cut by its fault never does. This is cancelled if the client leaves meanwhile.
         request = exchange.request
         is_cut = exchange.fault.sent_share < 1.0
-        left_whole = False
+        has_left_whole = False
         try:
             rest = await self._last_part(exchange, writer)
             if exchange.counted and not is_cut:
@@ -164,9 +168,9 @@ class LoopbackServer(Endpoint):
                 request.time_sent = time.monotonic()
             writer.write(rest)
             await writer.drain()
-            left_whole = not is_cut
+            has_left_whole = not is_cut
         finally:
-            if exchange.counted and not left_whole:
+            if exchange.counted and not has_left_whole:
                 self.abandoned += 1
                 if request.status_sent is None:
                     self._end(exchange)
@@ -174,11 +178,11 @@ class LoopbackServer(Endpoint):
                     self.count_reply(exchange.status, -1)
                     request.status_sent = None
                     request.time_sent = None
-        return left_whole
+        return has_left_whole
 
     async def _last_part(self, exchange: Exchange, writer: asyncio.StreamWriter) -> bytes:
-        # What is left to send when a reply is due: all that its fault lets through, or the last
-        # drop of one that drips.
+        # Waits until a reply is due, and returns what is left to send then: all that its fault lets
+        # through, or the last drop of one that drips.
         fault = exchange.fault
         wire = exchange.wire
         if fault.down_for is not None:
@@ -189,7 +193,7 @@ class LoopbackServer(Endpoint):
             # Nothing comes until this is cancelled: the client has left, or all are dropped.
             await self._loop.create_future()
         await asyncio.sleep(exchange.delay + fault.delay)
-        while True:
+        while True:  # `stall` may be called again meanwhile
             still_stalled = self._stalled_until - time.monotonic()
             if still_stalled <= 0:
                 break
@@ -201,18 +205,20 @@ class LoopbackServer(Endpoint):
     async def _drip(
         self, wire: bytes, bytes_per_second: float, writer: asyncio.StreamWriter
     ) -> bytes:
-        drop = max(1, round(bytes_per_second * DRIP_PERIOD))
-        pause = drop / bytes_per_second
-        sent = wire.index(b"\r\n\r\n") + 4
+        # Sends the head at once, then the body in drops, and returns the last drop.
+        drop_bytes = max(1, round(bytes_per_second * DRIP_PERIOD))
+        pause = drop_bytes / bytes_per_second
+        sent = wire.index(b"\r\n\r\n") + 4  # the end of the head
         writer.write(wire[:sent])
         await asyncio.sleep(pause)
-        while sent + drop < len(wire):
-            writer.write(wire[sent : sent + drop])
+        while sent + drop_bytes < len(wire):
+            writer.write(wire[sent : sent + drop_bytes])
             await asyncio.sleep(pause)
-            sent += drop
+            sent += drop_bytes
         return wire[sent:]
 
     def _end(self, exchange: Exchange) -> None:
+        # The request is no longer in flight, and gives back its place of the capacity.
         if exchange.served:
             self.count_served(-1)
         self.in_flight -= 1
@@ -222,6 +228,7 @@ class LoopbackServer(Endpoint):
         self._coming_back = self._loop.create_task(self._listen(after=seconds))
 
     async def _drop_all(self) -> None:
+        # Stops listening and ends all talks, each of which closes its connection.
         if self._listener:
             self._listener.close()
         all_but_this = asyncio.all_tasks() - {asyncio.current_task()}
