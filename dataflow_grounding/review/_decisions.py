@@ -239,39 +239,46 @@ class Decisions:
             picture = JudgedPicture.of_record(record)
             if request.get("digest") not in (None, picture.digest):
                 raise InputError("the picture was replaced since it was shown here: look again")
-            review = self.standing.review_of(key)
-            written = expressions_of(record)  # as the pipeline wrote them, by id
-            # as the decisions so far leave them, and then each change of this one
-            current = standing_expressions(record, written, review.outcomes)
-            is_undo = bool(request.get("undoes"))
-            if is_undo:
-                wanted_changes = self._changes_undoing(request["undoes"], key)
-            else:
-                wanted_changes = objects_under(request, "changes")
-            changes: list[dict[str, Any]] = []
-            for wanted in wanted_changes:
-                is_new = wanted.get("fresh") or not wanted.get("id")
-                if is_new:
-                    # A deleted expression keeps its id, because an undo may bring it back.
-                    id = next_id(record, {**written, **review.outcomes, **current})
-                else:
-                    id = str(wanted["id"])
-                # While it is out of `current`, that has the others alone.
-                before = current.pop(id, None)
-                after = wanted.get("after")
-                if version_of(before) != wanted.get("version"):
-                    raise _changed_meanwhile(id, before, review)
-                if after is not None and not is_undo:  # an undo has a whole expression already
-                    after = reviewed_expression(record, id, before, after, who, others=current)
-                if after:
-                    current[id] = after
-                change = _change(id, before, after)
-                if before != written.get(id):
-                    change["original"] = written.get(id)
-                changes.append(change)
+            changes = self._changes_for(record, key, request, who)
             about_row = {"file": self.file, "record": key, "picture": picture.to_json()}
             self._append(file, who, {**about_row, "changes": changes, **about})
             return changes
+
+    def _changes_for(
+        self, record: Record, key: str, request: Mapping[str, Any], who: str
+    ) -> list[dict[str, Any]]:
+        # The changes that a request asks for, checked, as a decision's line has them.
+        review = self.standing.review_of(key)
+        written = expressions_of(record)  # as the pipeline wrote them, by id
+        # as the decisions so far leave them, and then each change of this one
+        current = standing_expressions(record, written, review.outcomes)
+        is_undo = bool(request.get("undoes"))
+        if is_undo:
+            wanted_changes = self._changes_undoing(request["undoes"], key)
+        else:
+            wanted_changes = objects_under(request, "changes")
+        changes: list[dict[str, Any]] = []
+        for wanted in wanted_changes:
+            is_new = wanted.get("fresh") or not wanted.get("id")
+            if is_new:
+                # A deleted expression keeps its id, because an undo may bring it back.
+                id = next_id(record, {**written, **review.outcomes, **current})
+            else:
+                id = str(wanted["id"])
+            # While it is out of `current`, that has the others alone.
+            before = current.pop(id, None)
+            after = wanted.get("after")
+            if version_of(before) != wanted.get("version"):
+                raise _changed_meanwhile(id, before, review)
+            if after is not None and not is_undo:  # an undo has a whole expression already
+                after = reviewed_expression(record, id, before, after, who, others=current)
+            if after:
+                current[id] = after
+            change = _change(id, before, after)
+            if before != written.get(id):
+                change["original"] = written.get(id)
+            changes.append(change)
+        return changes
 
     def _changes_undoing(self, uid: Any, key: str) -> list[Mapping[str, Any]]:
         # The changes of a decision turned round, the last one first. `version` is what the decision

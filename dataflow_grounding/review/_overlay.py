@@ -84,7 +84,7 @@ class Outcome(NamedTuple):
         """
         if self.after is None or self.before is None:  # it was deleted, or added, as a whole
             return self._replace(before=current)
-        if current == self.before:
+        if current == self.before:  # a later run left it as it was
             return self._replace(before=current)
         old_index_of = {new: old for old, new in enumerate(self.positions) if new is not None}
         instances = []
@@ -139,7 +139,8 @@ class Outcome(NamedTuple):
         Nobody says which added box is for which rejected one, so they are counted. False where no
         box is rejected, or one isn't judged.
         """
-        verdicts = [reviewer_verdict(box) for box in self.after["instances"]] if self.after else []
+        boxes = self.after["instances"] if self.after else []
+        verdicts = [reviewer_verdict(box) for box in boxes]
         if None in verdicts:
             return False
         has_both = False in verdicts and True in verdicts

@@ -183,6 +183,9 @@ def _sentence(certificate: Mapping[str, Any]) -> str:
 
 
 def certificate_lines(certificate: Mapping[str, Any], results: str) -> Iterator[str]:
+    """Yield what a terminal shows of a certificate: its sentence, what is left to do, and a line
+    for each kind of groups, with the figures of the largest: `by class: 2.5% of cup (…); …`.
+    """
     yield certificate["sentence"]
     yield from _ways_to_settle(certificate, results)
     for name, groups in certificate["by"].items():

@@ -51,9 +51,11 @@ _RARE_REMARK = 6.0
 class Item(NamedTuple):
     """What is decided on at once: a box, or a phrase that has none.
 
-    `head` is the class, where it states one, else the noun that says what the phrase names. `also`
-    are further boxes of the same thing, as other phrases of the class have, each with the
-    expression's id, the index and the phrase: they are judged with this one, the surest.
+    `record` is the index of its record, `id` that of its expression, and `box` the index of the
+    box, None for a phrase without one; `doubt` says how soon it is to be looked at. `head` is the
+    class, where it states one, else the noun that says what the phrase names. `also` are further
+    boxes of the same thing, as other phrases of the class have, each with the expression's id, the
+    index and the phrase: they are judged with this one, the surest.
     """
 
     record: int
@@ -107,6 +109,7 @@ class Reviewable:
         self.keys.append(key)
         self.index_of[key] = index
         self.file_names.append(file_name(path_of(record)))
+        # what `record` makes the record of again
         self._rows.append({"id": record.image_id, "of": record.occurrence, "row": {**record}})
         try:
             self.items += _items_of(index, record, expressions_of(record))
@@ -177,10 +180,10 @@ def records_with_keys(
     """
     if folders is None:
         folders = image_folders_of(annotations)
-    rows_of_image = NumberTable()
+    rows_of_image = NumberTable()  # how many rows each image had so far, which `identify` counts
     for line, data in read_unbroken_rows(annotations):
         record = Record(data, tuple(folders), place=line - 1)
-        # `identify` gives the record its id
+        # gives the record its id
         identify(record, picture_column(record), image_root=None, rows_of_image=rows_of_image)
         if record.image_id is None:
             yield f"line {line}", record

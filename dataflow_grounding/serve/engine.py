@@ -48,6 +48,7 @@ class Engine:
         self._timeout = timeout
         self.model = run.serving.model
         servings = run.job.servings
+        # twice as many as requests in flight: some prepare pictures while others wait for replies
         self.at_once = 2 * sum(serving.max_workers for serving in servings)
         self._turns = asyncio.Semaphore(self.at_once)  # one for each picture at work
         self._at_work: set[asyncio.Task[dict[str, Any]]] = set()
@@ -67,7 +68,9 @@ class Engine:
         self._numbers = itertools.count()
 
     async def working(self, _: web.Application) -> AsyncIterator[None]:
-        """Keep replies safe until the service ends; then wait for all work, and close all."""
+        """Put replies on disk until the service ends; then wait for all work, and close all.
+        aiohttp runs it up to the `yield` when it starts, and the rest when it ends.
+        """
         self._keeping = asyncio.create_task(keep_on_disk(self._store, self._folder))
         yield
         if self._at_work:
