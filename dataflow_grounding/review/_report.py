@@ -1,4 +1,9 @@
-"""Writing a report: one pass over the records, with what the page holds last kept on disk."""
+"""Writing a report: one pass over the records, with what the page holds last kept on disk.
+
+A mark is what the page may filter records by, such as `doubtful` (FLAGS has all). A record's rank
+says where it comes on the page: those with the marks of FIRST come first. Its view is what the page
+shows of it, and its row in the index is what the page needs to filter and count it unseen.
+"""
 
 import os
 from bisect import bisect
@@ -71,8 +76,9 @@ def write_report(
     Records and failures are read once; what the page holds of them is kept on disk meanwhile. Data
     and small pictures are in a folder next to the page, unless it is `single`. `own_name` is what
     the records are called next to `versions`; `begins_with` is the flag of the records that the
-    page shows at first; `figures` is called once all records were read. Without `manners` every
-    remark counts as rare. Raises InputError where it is too large for a single file, OSError.
+    page shows at first; `figures` is called once all records were read. `manners` has counted what
+    the model said next to its answers, and tells which remarks are rare; without it every one is.
+    Raises InputError where it is too large for a single file, OSError.
     """
     failure_kinds = Counter[str]()  # filled while the failures are written
     with ExitStack() as stack:

@@ -1,4 +1,9 @@
-"""What reviewers said of a sample's boxes and phrases, and shares with bounds from that."""
+"""What reviewers said of a sample's boxes and phrases, and shares with bounds from that.
+
+An item, a box or a phrase without one, is settled once a reviewer has judged it. Gold is a file of
+records whose boxes are known to be right: some of its items are mixed into a sample, and tell how
+often reviewers are wrong.
+"""
 
 import os
 import random

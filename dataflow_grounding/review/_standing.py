@@ -1,4 +1,7 @@
-"""What holds after the decisions on a file, and what of it holds in another file."""
+"""What holds after the decisions on a file, and what of it holds in another file.
+
+What was decided on an expression is its outcome: how it was, and how the decisions leave it.
+"""
 
 from collections import defaultdict
 from collections.abc import Mapping
