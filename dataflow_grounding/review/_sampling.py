@@ -235,6 +235,7 @@ def share_with_bounds(
     were all right, or all wrong. `share` is None where nothing was looked at, but 0 where `total`
     is 0.
     """
+    # It loads numpy, which takes a moment, and which a review without a sample does without.
     from dataflow_grounding.evaluation.metrics.confidence import clopper_pearson
 
     looked_at = len(verdicts)

@@ -144,11 +144,12 @@ class Reviewable:
         if not self.items:
             raise InputError(f"{annotations} has no phrase and no box to draw a sample of")
         drawn = random.Random(f"sample {seed}").sample(self.items, min(size, len(self.items)))
-        boxes = len([item for item in self.items if item.box is not None])
+        box_count = len([item for item in self.items if item.box is not None])
+        phrase_count = len(self.items) - box_count
         stated = {
             "size": len(drawn),
             "seed": seed,
-            "of": {"boxes": boxes, "phrases_without_boxes": len(self.items) - boxes},
+            "of": {"boxes": box_count, "phrases_without_boxes": phrase_count},
             "annotations": digest_of(annotations),
             "items": [[self.keys[item.record], item.id, item.box] for item in drawn],
         }
@@ -217,6 +218,7 @@ def _items_of(
             surest, *others = boxes_of_thing
             if surest != own_box:
                 continue  # the box is judged with the surest one of its thing
+            score = instance["score"]
             yield Item(
                 record=record_index,
                 id=id,
@@ -224,7 +226,7 @@ def _items_of(
                 text=text,
                 head=head,
                 status=status,
-                score=float(instance["score"]) if is_number(instance["score"]) else None,
+                score=float(score) if is_number(score) else None,
                 doubt=max(doubts[box] for box in boxes_of_thing),
                 also=tuple((other, box, expressions[other]["text"]) for other, box in others),
             )

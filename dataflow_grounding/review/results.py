@@ -61,9 +61,10 @@ def report_results(
     classes = known_classes(annotations)
     counts = FigureCounts()
     counts.list_classes(list(classes.names))  # `names` grows with what records have
+    *others, (own_name, _) = versions or [("", "")]
     with errors_as(InputError, f"can't write {out_path}"), ExitStack() as stack:
         earlier = []
-        for name, path in versions[:-1]:
+        for name, path in others:
             earlier.append(stack.enter_context(closing(Version(name, path, is_run))))
         return write_report(
             counts.counted(_rows(annotations), annotations),
@@ -71,7 +72,7 @@ def report_results(
             out_path=out_path,
             failures=chain(_objects(failures_file), _unread(annotations)),
             versions=earlier,
-            own_name=versions[-1][0] if versions else "",
+            own_name=own_name,
             begins_with="changed" if is_run else "",
             classes=classes,
             manners=_manners_of(annotations),

@@ -60,10 +60,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         async def prediction_of(task: Mapping[str, Any]) -> dict[str, Any]:
             regions: list[dict[str, Any]] = []
             try:
-                phrases = _phrases(config, task, body.get("params"))
-                if phrases:
-                    picture = _picture(engine.pictures, config, task)
-                    regions += _regions(config, await engine.ground(request, picture, phrases))
+                regions += await _regions_of_task(engine, request, config, task, body.get("params"))
             except (RecordError, InputError, WrongRequest) as error:
                 # Label Studio shows an error, and stores no task of its request. So a task among
                 # others that would fail again gets no boxes instead, and this terminal says why.
@@ -88,6 +85,17 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         web.post("/predict", predict),
         web.get("/versions", versions),
     ]
+
+
+async def _regions_of_task(
+    engine: Engine, request: web.Request, config: _Config, task: Mapping[str, Any], params: Any
+) -> list[dict[str, Any]]:
+    phrases = _phrases(config, task, params)
+    if not phrases:
+        return []
+    picture = _picture(engine.pictures, config, task)
+    record = await engine.ground(request, picture, phrases)
+    return list(_regions(config, record))
 
 
 def _picture(pictures: Pictures, config: _Config, task: Mapping[str, Any]) -> Picture:
@@ -161,16 +169,17 @@ def _texts(config: _Config, holders: Sequence[Any]) -> list[str]:
 def _config_of(text: Any) -> _Config:
     # Reads <View><Image name="image" value="$image"/><RectangleLabels name="boxes" toName="image">
     # <Label value="cup"/>…. The first RectangleLabels of an Image counts.
-    # A document type could define entities that grow without end.
-    if not isinstance(text, str) or "<!DOCTYPE" in text.upper():
+    if not isinstance(text, str):
+        raise WrongRequest("the labelling configuration can't be read")
+    if "<!DOCTYPE" in text.upper():  # it could define entities that grow without end
         raise WrongRequest("the labelling configuration can't be read")
     try:
         root = ElementTree.fromstring(text)
     except (ElementTree.ParseError, ValueError):
         raise WrongRequest("the labelling configuration is no XML") from None
-    column_of_image = {
-        image.get("name"): image.get("value", "").lstrip("$") for image in root.iter("Image")
-    }
+    column_of_image = {}  # value="$image" is the column `image` of a task's data
+    for image_tag in root.iter("Image"):
+        column_of_image[image_tag.get("name")] = image_tag.get("value", "").lstrip("$")
     for control in root.iter("RectangleLabels"):
         image = control.get("toName", "")
         if image in column_of_image:

@@ -146,7 +146,8 @@ class Server:
 
     def _refuse_strangers(self, request: web.Request) -> None:
         # Without a token, a page of the web that the user has open could send forms to this
-        # machine. Browsers say where such a form comes from.
+        # machine. Browsers say by `Origin` where such a form comes from. A site may also have its
+        # own name lead to this machine, and read answers: then the request is for that name.
         if self.token:
             if not self._has_token(request):
                 raise WrongRequest("the token is missing or wrong", 401)

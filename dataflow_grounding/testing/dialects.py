@@ -155,7 +155,7 @@ class Gemini:
             role = "user" if content.get("role", "user") == "user" else "assistant"  # not "model"
             texts = [part["text"] for part in content.get("parts", []) if "text" in part]
             request.turns.append((role, "".join(texts)))
-        parts: list[dict[str, Any]] = []
+        parts: list[dict[str, Any]] = []  # of all that the user said, {"text": …} or a picture
         for content in contents:
             if content.get("role", "user") == "user":
                 parts.extend(content.get("parts", []))
