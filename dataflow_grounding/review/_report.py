@@ -88,19 +88,12 @@ def write_report(
         rank_files = [stack.enter_context(files.spool()) for _ in range(len(FIRST) + 1)]
         manners = manners or Manners()
         written = _Written(rank_files, classes or PageClasses(), manners, own_name)
-        counts = written.counts
         shown = _with_pictures(with_versions(records, versions, own_name), find_image, files)
-        for record, earlier, picture in shown:
+        for record_count, (record, earlier, picture) in enumerate(shown, 1):
             written.add(record, earlier, picture)
-            if counts["shown"] % TOLD_EVERY == 0:
-                on_progress(counts["shown"])
-        counts.update(changed=written.marked["changed"], failures=failure_kinds.total())
-        failed = summary.get("failed")
-        if isinstance(failed, int) and failed > 0:
-            # `images` counts the run's images, as its summary does: the records shown, which were
-            # done, and those that failed.
-            counts["done"] = counts["images"]
-            counts["images"] += failed
+            if record_count % TOLD_EVERY == 0:
+                on_progress(record_count)
+        counts = written.counts_of_page(failure_kinds.total(), summary.get("failed"))
         files.write_parts("records", _lines(rank_files, _VIEW_LINE))
         files.write("index", _lines(rank_files, _INDEX_LINE))
         about = {  # `report.js` begins with it
@@ -143,7 +136,7 @@ class _Written:
         self.classes = classes
         self.models = PageNames()
         self.heads = PageNames()  # the head nouns of phrases that state no class
-        self.counts = Counter[str]()  # the figures of the page
+        self.counts = Counter[str]()  # the figures of the records, and how many are `shown`
         self.marked = Counter[str]()  # how many records have each of FLAGS
 
     def add(self, record: Mapping[str, Any], earlier: Earlier, picture: Picture) -> None:
@@ -161,6 +154,20 @@ class _Written:
             self.counts.update(_counts_of(record, view, marks))
         self.counts["shown"] += 1
         self.marked.update(marks)
+
+    def counts_of_page(self, failure_count: int, failed: Any) -> Counter[str]:
+        """Return the figures of the page, once all records were added.
+
+        `failed` is how many images the run's summary says have failed.
+        """
+        counts = Counter(self.counts)
+        counts.update(changed=self.marked["changed"], failures=failure_count)
+        if isinstance(failed, int) and failed > 0:
+            # `images` counts the run's images, as its summary does: the records shown, which were
+            # done, and those that failed.
+            counts["done"] = counts["images"]
+            counts["images"] += failed
+        return counts
 
 
 def _with_pictures(

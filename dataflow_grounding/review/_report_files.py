@@ -271,8 +271,8 @@ def _name_taken(path: str, what: str) -> FileExistsError:
 
 
 def _has_marker(folder: str) -> bool:
-    # False where the folder or its thumbnails are a link: what a link leads to is not a report's to
-    # remove.
+    # Whether a report made the folder. False where it or its thumbnails are a link: what a link
+    # leads to is not a report's to remove.
     try:
         if os.path.islink(folder) or os.path.islink(os.path.join(folder, "thumbnails")):
             return False

@@ -112,6 +112,7 @@ def with_environment(vlm: VlmBlock) -> VlmBlock:
     changes = _block_filled_in(vlm, backend)
     if backend != vlm.backend:
         changes["backend"] = backend
+    # The embedded grounder and a user's own serving say which format they have.
     if vlm.box_format == "auto" and backend in ("openai", "gemini", "local"):
         changes["box_format"] = _first_set("DF_BOX_FORMAT") or "auto"
     return vlm.model_copy(update=changes)
