@@ -116,15 +116,16 @@ class Engine:
         path = picture.path or within(self._spool, str(next(self._numbers)))
         open_it = partial(self._open, picture, phrases, path)
         try:
-            fetched = None
+            record = None
             if picture.is_far:  # before its turn: its host may be silent for long
                 begun.set()
-                fetched = await off_loop(open_it)
+                record = await off_loop(open_it)
             async with self._turns:
                 if request.transport is None or request.transport.is_closing():
                     raise errors.ServerFault("the client has left before anything was paid for")
                 begun.set()
-                record = await self._memo.of_disk(open_it) if fetched is None else fetched
+                if record is None:
+                    record = await self._memo.of_disk(open_it)
                 await self._settle(record, open_image(record, IMAGE_COLUMN).size)
                 columns = await self._through_all_steps(record)
         except errors.GroundingError as error:

@@ -285,7 +285,7 @@ class _Rule:
             return False
         if self.where is not None and not self.where(request):
             return False
-        # The same requests are drawn each time, in whatever order threads ask.
+        # By the number of arrival: with the same seed, the same numbers are drawn.
         return random.Random(f"{self.seed}/{request.index}").random() < self.share
 
 
