@@ -117,8 +117,9 @@ def _picture(pictures: Pictures, config: _Config, task: Mapping[str, Any]) -> Pi
 
 
 def _regions(config: _Config, record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    # Yields a region of Label Studio's for each box of the record. A region has one of the labels;
-    # where the phrase says something else, it is added as a text.
+    # Yields a region of Label Studio's for each box of the record: {"id": "p0b0", …, "from_name":
+    # "boxes", "to_name": "image", "value": {"x": 12.5, …, "rectanglelabels": ["cup"]}, "score":
+    # 0.9}. A region has one of the labels; where the phrase says something else, `meta` has it.
     size = record["width"], record["height"]
     names = {"from_name": config.control, "to_name": config.image, "type": "rectanglelabels"}
     for number, expression in enumerate(record["expressions"]):

@@ -32,9 +32,9 @@ END_OF_PART = re.compile(r"[.[]")
 
 
 def place_of(roots: dict[str, Any], overrides: dict[str, Any], location: Location) -> str:
-    """Return where a key is, as `FILE, line N`, or as `KEY=…` for an override. Of several files
-    that have the key, the last counts. For a key that is missing, it is the line of the innermost
-    block around it that is there.
+    """Return where a key is, as `FILE, line N`, or as `KEY=…` for an override. `roots` has the YAML
+    node of each file by its path. Of several files that have the key, the last counts. For a key
+    that is missing, it is the line of the innermost block around it that is there.
     """
     if block_with(overrides, location) is not None:
         return f"{'.'.join(map(str, location))}{_OF_OVERRIDE}"

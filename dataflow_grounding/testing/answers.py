@@ -287,7 +287,8 @@ def probe_in(request: ReceivedRequest) -> Probe | None:
         return probe_of(size, layout)
     if not request.encoded_images:
         return None
-    boxes = rectangles_in(request.encoded_images[-1], texts)
+    picture_asked_about = request.encoded_images[-1]  # after those of examples, if there are any
+    boxes = rectangles_in(picture_asked_about, texts)
     return Probe(size, boxes) if boxes else None
 
 
