@@ -229,7 +229,7 @@ def as_reviewed(
     column = annotated_column(record) or "expressions"
     expressions = expressions_of(record)
     reviewed = standing_expressions(record, expressions, outcomes)
-    # Expressions were read from the column's items in their order.
+    # Expressions were read from the column's items, one from each, in their order.
     item_of_id = dict(zip(expressions, record.get(column) or (), strict=True))
     new_items: list[Any] = []
     for id, row in reviewed.items():

@@ -124,7 +124,7 @@ class Session:
         queue_place = wanted.get("place", "0")
         most = wanted.get("most", "0")
         for number in (queue_place, most):
-            if not number.isdecimal() or len(number) > 9:  # int() refuses 4,301
+            if not number.isdecimal() or len(number) > 9:  # int() refuses thousands of digits
                 raise InputError("'place' and 'most' should be numbers")
         order = wanted.get("order") or self.order
         filters = {**wanted, "order": order}
