@@ -152,8 +152,10 @@ def view_of(
     path = blotted_message(path_of(record))
     problem = ""
     rows: dict[str, Expression] = {}
+    if not isinstance(record, Record):
+        record = Record(record)
     try:
-        rows = expressions_of(record if isinstance(record, Record) else Record(record))
+        rows = expressions_of(record)
     except BrokenRow as error:
         problem = str(error)
     spans = Utf16Spans(caption)

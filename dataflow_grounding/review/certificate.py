@@ -163,6 +163,7 @@ def _on_gold(reviewable: Reviewable, gold: str, samples: Iterable[StatedSample])
 
 
 def _sentence(certificate: Mapping[str, Any]) -> str:
+    # "2.5% of 812 boxes wrong (…), 1.0% of 400 phrases missed (…); accepted: up to 5.4% …"
     boxes = certificate["boxes"]
     missed = certificate["phrases_missed"]
     gold = certificate["gold"]

@@ -92,6 +92,7 @@ class Session:
         stated, items = self.reviewable.draw_sample(size, seed)
         stated["gold"] = digest_of(gold) if gold else None
         stated["image_root"] = self.reviewable.stated_root
+        # without who stated them, and when
         earlier = [{name: line.get(name) for name in stated} for line in self.decisions.samples]
         if stated not in earlier:
             self.decisions.state_sample(stated, self.who)

@@ -99,7 +99,8 @@ class Engine:
         done, _ = await asyncio.wait([task], timeout=self._timeout)
         if done:
             return task.result()
-        # The task goes on. asyncio would complain about an error of it that nobody has looked at.
+        # The task goes on, unless it hasn't begun its work. asyncio would complain about an error
+        # that nobody has looked at.
         task.add_done_callback(lambda late: late.cancelled() or late.exception())
         if not begun.is_set():
             task.cancel()  # nothing is paid for yet, and the picture need not stay in memory
