@@ -1,5 +1,7 @@
 """COCO files: one JSON file with `images`, `annotations` and `categories`.
 
+An annotation is a box of one image, and names its category by id. The columns of an image's record
+say what its entry and its annotations said: an export to COCO gives them back (see imported.py).
 A `bbox` is x, y, width, height in pixels. With captions, and the places of phrases in them as
 `tokens_positive`, it is what MDETR and its descendants train on. CVAT has a rotated box as it was
 before its turn about the middle, with degrees as an attribute. Sources: pycocotools' coco.py and
@@ -19,7 +21,7 @@ from typing import Any
 from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding._util.terminal import counted_items
-from dataflow_grounding.boxes.geometry import Size, box_of
+from dataflow_grounding.boxes.geometry import Bbox, Size, box_of
 from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.records import dump_text, is_box, is_number, is_score, stated_size
 from dataflow_grounding.data.spans import Span, whole_words
@@ -56,6 +58,7 @@ SHARED_NAMES = "file names of several images, which stay records of their own"
 _CUT_WORDS = "offsets of places in captions that were off, taken to the edges of words"
 _OTHER_KEYS = "keys of the file that aren't COCO's, which are left out"
 _KEYS = ("info", "licenses", "images", "annotations", "categories")
+_LIST_BEGINS = -1  # in place of an item's number; see `read_lists`
 NO_CATEGORY = -1  # gRefCOCO's way to say that nothing is there
 _SEGMENTATION = "segmentation"
 _NO_OUTLINE = "segmentations that are no single polygon of their box"
@@ -79,7 +82,7 @@ class CocoFile:
 
     Attributes:
         of_no_image: Why entries that are of no image here can't be read.
-        no_json: How many keys of entries `kept` has left out.
+        no_json: How many keys of entries `with_json_keys` has left out.
 
     Raises:
         InputError: It can't be read, or is not a COCO file; an id of an image or a category comes
@@ -89,10 +92,12 @@ class CocoFile:
     def __init__(self, path: str) -> None:
         self.path = path
         self.of_no_image: list[str] = []
-        self._refused: dict[str, list[str]] = {}  # of annotations, by the image's id
+        # why annotations can't be read, by their image's id
+        self._refused: dict[str, list[str]] = {}
         self._category_names: dict[str, str] = {}  # by id; empty for a category without a name
         self._categories: dict[str, Mapping[str, Any]] = {}  # by id, as they are there
-        self._largest = {"images": 0, "annotations": 0, "categories": 0}  # ids that are numbers
+        # the largest id of each list, among those that are numbers
+        self._largest = {"images": 0, "annotations": 0, "categories": 0}
         self._facts: dict[str, Any] = {}  # `info` and `licenses`
         self.no_json = 0
         # A database without a name is a temporary file, which is removed with it.
@@ -104,33 +109,38 @@ class CocoFile:
             self._rows.execute("CREATE INDEX of_image ON annotations (image)")
         except sqlite3.Error as error:
             raise InputError(f"can't sort what is in {path}: {error}") from None
-        if self._refused:
-            listed = {own_id for own_id, _, _ in self.images()}
-            for image_id in self._refused.keys() - listed:
-                self.of_no_image += self._refused.pop(image_id)
+        self._move_refused_of_no_image()
         if not list_names >= {"images", "annotations"}:
             raise InputError(
                 f"{path} is not a COCO file: it has no lists 'images' and 'annotations'"
             )
 
     def _take_lists(self) -> set[str]:
-        # Gives the names of the lists that are there.
+        # Takes all that is in the file. Returns the names of its lists.
         list_names = set()
         for key, number, item in read_lists(self.path):
-            is_item = number >= 0
-            is_no_list = number == -2  # -1 comes before the items of a list
-            if not is_no_list:
-                list_names.add(key)
-            if not is_item and key not in _KEYS:
-                self.other_keys.append(key)
-            if is_item:
+            if number >= 0:
                 self._take(key, number, item if isinstance(item, dict) else {})
-            elif key == "info":
-                self._facts |= self.kept({"info": item})
+                continue
+            # Each key comes here once: a list at its beginning, another value as a whole.
+            if number == _LIST_BEGINS:
+                list_names.add(key)
+            if key not in _KEYS:
+                self.other_keys.append(key)
+            if key == "info":
+                self._facts |= self.with_json_keys({"info": item})
         return list_names
 
+    def _move_refused_of_no_image(self) -> None:
+        # `read` asks for what was refused image by image: the rest would never be told.
+        if not self._refused:
+            return
+        listed_ids = {own_id for own_id, _, _ in self.images()}
+        for image_id in self._refused.keys() - listed_ids:
+            self.of_no_image += self._refused.pop(image_id)
+
     def _take(self, list_name: str, number: int, item: dict[str, Any]) -> None:
-        # Other lists than COCO's are passed over.
+        # Takes one item of a list; other lists than COCO's are passed over.
         own_id = _as_text(item.get("id", number))
         if list_name in self._largest and type(item.get("id")) is int:
             self._largest[list_name] = max(self._largest[list_name], item["id"])
@@ -142,8 +152,9 @@ class CocoFile:
             elif list_name == "categories":
                 self._take_category(own_id, item)
             elif list_name == "licenses":
-                self._facts.setdefault("licenses", []).append(self.kept(item))
-        except sqlite3.IntegrityError:
+                licenses = self._facts.setdefault("licenses", [])
+                licenses.append(self.with_json_keys(item))
+        except sqlite3.IntegrityError:  # the id is UNIQUE in the tables
             why = f"{self.path}: two {list_name} have the id {own_id}: whose boxes are whose?"
             if list_name != "annotations":
                 raise InputError(why) from None
@@ -152,12 +163,12 @@ class CocoFile:
             why = "half of a surrogate pair, which UTF-8 can't hold"
             where = f"{self.path}: an id or file name among its {list_name}"
             self._refuse(f"{where} has {why}: {own_id!r:.100}", list_name, item)
-        except BrokenRow as error:
+        except BrokenRow as error:  # only `_take_image` raises it
             self._refuse(f"{self.path}, entry {number + 1} of images: {error}", list_name, item)
 
     def _refuse(self, why: str, list_name: str, item: Mapping[str, Any]) -> None:
-        # A left-out annotation is reported when its image's annotations are read. Without an image
-        # or an annotation, the whole file is refused.
+        # An image or annotation that can't be read is left out: an annotation is reported when its
+        # image's annotations are read. A category that can't be read refuses the whole file.
         if list_name == "images":
             self.of_no_image.append(why)
         elif list_name == "annotations":
@@ -186,15 +197,18 @@ class CocoFile:
             raise sqlite3.IntegrityError  # as the tables do for an id that comes twice
         name = item.get("name")
         self._category_names[own_id] = "" if name is None else str(name)
-        self._categories[own_id] = self.kept(item)
+        self._categories[own_id] = self.with_json_keys(item)
 
-    def kept(self, entry: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return an entry with the keys that a JSON file can have again; others are counted."""
+    def with_json_keys(self, entry: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return an entry with the keys that a JSON file can have again.
+
+        Others, such as one with NaN, are added to `no_json`.
+        """
         if _is_json(entry):
             return entry
-        kept = {key: entry[key] for key in entry if _is_json(entry[key])}
-        self.no_json += len(entry) - len(kept)
-        return kept
+        json_keys = {key: entry[key] for key in entry if _is_json(entry[key])}
+        self.no_json += len(entry) - len(json_keys)
+        return json_keys
 
     def preamble(self) -> dict[str, Any]:
         """Return what the file says of all images: `info`, `licenses`, `categories`."""
@@ -204,8 +218,8 @@ class CocoFile:
         self, format: str, image: Mapping[str, Any], sources: Sequence[Mapping[str, Any]]
     ) -> dict[str, Any]:
         """Return what a record keeps of an image and of its annotations, as they are there."""
-        used = {_as_text(source.get("category_id")): None for source in sources}
-        categories = [self._categories[key] for key in used if key in self._categories]
+        used_ids = dict.fromkeys(_as_text(source.get("category_id")) for source in sources)
+        categories = [self._categories[key] for key in used_ids if key in self._categories]
         return column(format, sources, image=image, categories=categories, largest=self._largest)
 
     def category_names(self) -> list[str]:
@@ -218,8 +232,8 @@ class CocoFile:
         ids = list(self._category_names)
         if all(own_id.isdecimal() for own_id in ids):
             ids.sort(key=int)
-        names = [self._category_names[own_id] for own_id in ids]
-        names = [name for name in dict.fromkeys(names) if name.strip()]
+        all_names = [self._category_names[own_id] for own_id in ids]
+        names = [name for name in dict.fromkeys(all_names) if name.strip()]
         return [] if names == [ONE] else names
 
     def categories(self) -> Iterable[tuple[str, str]]:
@@ -259,14 +273,15 @@ class CocoFile:
 
         In addition to its own keys, each has `id`, by default its number in the list; `category`,
         the category's name, empty if it isn't listed; `crowd`, whether it is a crowd; and `source`,
-        the annotation as it is in the file, with the keys that are `kept`.
+        the annotation as it is in the file, see `with_json_keys`.
         """
         query = "SELECT crowd, item FROM annotations WHERE image = ? ORDER BY rowid"
         entries = []
         for crowd, packed in self._rows.execute(query, (image_id,)):
             own_id, item = marshal.loads(packed)
-            entry = {"id": own_id, **item, "crowd": crowd, "source": self.kept(item)}
-            entry["category"] = self._category_names.get(_as_text(entry.get("category_id")), "")
+            entry = {"id": own_id, **item, "crowd": crowd, "source": self.with_json_keys(item)}
+            category_id = _as_text(entry.get("category_id"))
+            entry["category"] = self._category_names.get(category_id, "")
             entries.append(entry)
         return entries
 
@@ -290,13 +305,15 @@ class CocoFile:
             except InputError as error:
                 label.unread.append(str(error))
                 continue
-            label.left_out[NO_LISTED_CATEGORY] += int(not entry["category"])
-            if instance is not None:
+            if not entry["category"]:
+                label.left_out[NO_LISTED_CATEGORY] += 1
+            if instance is not None:  # the annotation has a box
                 label.regions.append({"bbox": instance["bbox"], "type": entry["category"]})
         return label
 
 
 def _as_text(value: Any) -> str:
+    # An id as it is compared: 7, 7.0 and "7" are the same.
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value)
@@ -319,7 +336,7 @@ class _ReadsCoco(Format):
         self.passed_over.update(coco.left_out())
         self.remarks += remarks_on_shared_names(coco.categories(), self.name)
         self.remarks += counted_items(_OTHER_KEYS, coco.other_keys)
-        if self.detects:  # with captions, a picture has an entry for each
+        if self.detects:  # in a file with captions a picture has an entry for each: that is usual
             self.remarks += counted_items(SHARED_NAMES, coco.shared_names())
         for image_key, name, image in coco.images():  # its key is its id in the file
             columns = self._columns_of(coco, image_key, image)
@@ -331,9 +348,12 @@ class _ReadsCoco(Format):
     def _columns_of(
         self, coco: CocoFile, image_key: str, image: Mapping[str, Any]
     ) -> dict[str, Any]:
-        kept = coco.kept(image)
-        row = {**_known(image, "width", "height"), **_known(kept, "caption")}
-        image_id = kept.get("original_id", kept.get("original_img_id"))
+        # A record's columns but for the path. `image_key` is the image's id in the file.
+        json_image = coco.with_json_keys(image)
+        row = {**_stated(image, "width", "height"), **_stated(json_image, "caption")}
+        # Our own exports and MDETR's files have the id of the picture under these keys; the entry's
+        # `id` is a number in the file.
+        image_id = json_image.get("original_id", json_image.get("original_img_id"))
         if image_id is not None:
             row["image_id"] = image_id
         for why in coco.refused(image_key):
@@ -343,19 +363,19 @@ class _ReadsCoco(Format):
         sources: list[dict[str, Any]] = []
         for entry in entries:
             with object_errors(f"{coco.path}, annotation {entry['id']}", self.bad):
-                if not entry["crowd"]:  # which isn't read, but kept
+                if not entry["crowd"]:  # a crowd isn't read, but an export gives it back
                     keyed += self._checked_expressions(entry, len(sources), image, coco.path)
                 sources.append(entry["source"])
         if entries and not keyed:  # something is there, such as crowds
             row["background"] = False
         if self.detects:  # its export gives them back
-            row |= coco.column_of(self.name, kept, sources)
+            row |= coco.column_of(self.name, json_image, sources)
         return {**row, "expressions": unite(keyed)}
 
     def _checked_expressions(
         self, entry: dict[str, Any], number: int, image: Mapping[str, Any], file: str
     ) -> list[KeyedExpression]:
-        # `number` counts the annotations of the image.
+        # `number` counts the annotations of the image that are kept.
         keyed = [*_expressions(entry, number, image, file, self.passed_over)]
         for _, expression in keyed:
             check_expression(expression)
@@ -387,40 +407,47 @@ class Coco(_ReadsCoco, ReturningFormat):
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
         """Write the samples; categories with a fixed order come first, others as they appear."""
         self._image_ids = _NamedIds()
-        annotation_ids = _OwnIds()
+        self._annotation_ids = _OwnIds()
         facts = {"info": {"description": "dataflow-grounding"}, "licenses": []}
         facts |= {key: value for key, value in self.preamble.items() if key != "categories"}
         lists = out.lists(self.data_file, "images", "annotations", "categories", **facts)
         with lists as (put_image, put_annotation, put_category):
-            categories = _Categories(put_category)
-            self._categories = categories
+            self._categories = _Categories(put_category)
             first = next(samples, None)
             came_from_coco = bool(first and kept_of(first.record, self.name))
             self._write_first_categories(came_from_coco)
-            count_of_fixed = categories.new
+            count_of_first = self._categories.count_of_new
             for sample in chain([first] if first else [], samples):
                 source = self.source_of(sample)
-                largest = source.own.get("largest", {})
-                annotation_ids.reserve_up_to(largest.get("annotations", 0))
-                categories.reserve_up_to(largest.get("categories", 0))
-                self._image_ids.reserve_up_to(largest.get("images", 0))
+                self._leave_ids_to(source)
                 for entry in source.own.get("categories", ()):
-                    categories.add(entry)
+                    self._categories.add(entry)
                 image_id, is_new = self._image_id(source)
                 if is_new:
                     put_image(self._image_entry(source, image_id))
                 for item in self.items_of(source):
-                    ids = {"id": annotation_ids.id_of(item.get("id")), "image_id": image_id}
-                    put_annotation({**ids, **item, **ids})
-            unlisted = categories.new - count_of_fixed
-            count = len(self._classes.fixed) + unlisted
-            self.remarks += self._classes.remarks_on_numbers(count)
+                    own_id = self._annotation_ids.id_of(item.get("id"))
+                    ids = {"id": own_id, "image_id": image_id}
+                    put_annotation({**ids, **item, **ids})  # the first two keys, not the item's
+            unlisted_count = self._categories.count_of_new - count_of_first
+            class_count = len(self._classes.fixed) + unlisted_count
+            self.remarks += self._classes.remarks_on_numbers(class_count)
+
+    def _leave_ids_to(self, source: Source) -> None:
+        # What is new gets higher ids than all of the source's file, also than those of entries that
+        # come later: these get their own back.
+        largest = source.own.get("largest", {})
+        self._annotation_ids.reserve_up_to(largest.get("annotations", 0))
+        self._categories.reserve_up_to(largest.get("categories", 0))
+        self._image_ids.reserve_up_to(largest.get("images", 0))
 
     def _write_first_categories(self, came_from_coco: bool) -> None:
+        # Those of the imported file, then the classes with a fixed order.
         for entry in self.preamble.get("categories", ()):
             self._categories.add(entry)
-        # Without the file's preamble its categories are those of its annotations.
         if came_from_coco and not self.preamble:
+            # Only the entries that annotations use are known, and each comes with its sample. Fixed
+            # classes, written now, could take the ids of these entries.
             self.remarks.append(
                 "info, licenses and unused categories of the imported file aren't in it: export"
                 " the results folder of the import to have them"
@@ -435,7 +462,9 @@ class Coco(_ReadsCoco, ReturningFormat):
         file_name = source.sample.file_name
         image_id, is_new = self._image_ids.id_of(file_name, own_id)
         is_other_entry = not is_new and own_id not in (None, image_id)
-        if is_other_entry:  # a source may have several entries of one file name
+        if is_other_entry:
+            # A source may have several entries of one file name, with different ids: each is
+            # written, under a name of its own in the table of ids.
             return self._image_ids.id_of(f"{own_id} {file_name}", own_id)
         return image_id, is_new
 
@@ -462,14 +491,16 @@ class Coco(_ReadsCoco, ReturningFormat):
         if mark.is_renamed or not has_category:
             has_words = "phrase" in item or "class" in item
             item |= _phrase_keys(phrase) if has_words else _further_keys(phrase, name)
+        is_turned = bool(_degrees_of(item))
         if mark.is_moved:
             item.pop(_SEGMENTATION, None)  # it is that of the old box
-            item |= _known(box_keys, "bbox", "area", _SEGMENTATION)
-            if _degrees_of(item):
+            item |= _stated(box_keys, "bbox", "area", _SEGMENTATION)
+            if is_turned:
                 item |= _turned_keys(item, mark.outline)
-        elif not item.get(_SEGMENTATION) and not _degrees_of(item):
-            item |= _known(box_keys, _SEGMENTATION)
-        return item | _known(box_keys, "verified", "score")
+        elif not item.get(_SEGMENTATION) and not is_turned:
+            # A new outline. That of a turned box is no new one: it is made of the degrees.
+            item |= _stated(box_keys, _SEGMENTATION)
+        return item | _stated(box_keys, "verified", "score")
 
     def new_items(self, mark: Mark, source: Source) -> Iterator[dict[str, Any]]:
         """Yield the annotation of a new box."""
@@ -478,7 +509,8 @@ class Coco(_ReadsCoco, ReturningFormat):
         box_keys = _keys_of_box(phrase, mark.number)
         category = {"category_id": self._categories.id_of(name)}
         if source.own and not any("expression_id" in item for item in source.items):
-            # The source's annotations have no ids: those made for them in reading could be these.
+            # The source's annotations state no ids of expressions, and reading makes some for them:
+            # an id of the new box could be the same as one of those.
             yield {**category, **_further_keys(phrase, name), **_without_ids(box_keys)}
         else:
             yield {**category, **_phrase_keys(phrase), **box_keys}
@@ -495,25 +527,26 @@ class _OwnIds:
     """Gives ids of a source back where they are free, and others above the largest."""
 
     def __init__(self) -> None:
-        self._taken = NumberTable()  # hashes of ids in a tuple: for that table, 0 is 1
+        # Hashes of ids, each in a tuple: 0 and 1 are their own hashes, and the same to that table.
+        self._taken = NumberTable()
         self._last = 0  # the number that was given last to what is new
 
     def reserve_up_to(self, largest: int) -> None:
         """Leave numbers up to `largest`, the largest of a source, to that source."""
         self._last = max(self._last, largest)
 
-    def id_of(self, own: Any = None) -> Any:
-        """Return `own` where no other has it, else a new number."""
-        if not isinstance(own, (int, float, str)) or self._is_taken(own):
-            own = self._last + 1
-            while self._is_taken(own):
-                own += 1
-            self._last = own
-        self._taken.set(hash((own,)), 1)
-        return own
+    def id_of(self, own_id: Any = None) -> Any:
+        """Return `own_id` where it is an id that no other has, else a new number."""
+        if not isinstance(own_id, (int, float, str)) or self._is_taken(own_id):
+            own_id = self._last + 1
+            while self._is_taken(own_id):
+                own_id += 1
+            self._last = own_id
+        self._taken.set(hash((own_id,)), 1)
+        return own_id
 
-    def _is_taken(self, own: Any) -> bool:
-        return self._taken.get(hash((own,))) is not None
+    def _is_taken(self, own_id: Any) -> bool:
+        return self._taken.get(hash((own_id,))) is not None
 
 
 class _NamedIds:
@@ -522,7 +555,9 @@ class _NamedIds:
     def __init__(self) -> None:
         self._ids = _OwnIds()
         self._numbers = Numbers()
-        self._id_of_number: dict[int, Any] = {}  # by the number of the name, where they differ
+        # The first name has number 1. Only ids that differ from their name's number are here: most
+        # don't, and there may be millions.
+        self._id_of_number: dict[int, Any] = {}
         self.reserve_up_to = self._ids.reserve_up_to
 
     def id_of(self, name: str, own_id: Any = None) -> tuple[Any, bool]:
@@ -548,23 +583,24 @@ class _Categories:
     """The categories of a file that is written: those of a source, and others as they come.
 
     Attributes:
-        new: How many there are that no source has.
+        count_of_new: How many there are that no source has.
     """
 
     def __init__(self, put: Callable[[Any], object]) -> None:
         self._put = put
         self._ids = _NamedIds()
-        self._key_of_id: dict[str, str] = {}  # of a source's own
+        self._key_of_id: dict[str, str] = {}  # class_key by id, of a source's categories
         self.reserve_up_to = self._ids.reserve_up_to
-        self.new = 0
+        self.count_of_new = 0
 
     def add(self, entry: Mapping[str, Any]) -> None:
         """Write an entry of a source, unless its id is there already."""
         own_id = entry.get("id")
         name = " ".join(str(entry.get("name", "")).split())
-        if _as_text(own_id) in self._key_of_id or not self._ids.take(name, own_id):
+        is_written = _as_text(own_id) in self._key_of_id
+        if is_written or not self._ids.take(name, own_id):
             return
-        if type(own_id) is int:
+        if type(own_id) is int:  # new categories come after it
             self.reserve_up_to(own_id)
         self._key_of_id[_as_text(own_id)] = class_key(name)
         self._put(entry)
@@ -577,13 +613,13 @@ class _Categories:
         """Return the id of a category, whose entry is written where it is new."""
         own_id, is_new = self._ids.id_of(name)
         if is_new:
-            self.new += 1
+            self.count_of_new += 1
             self._put({"id": own_id, "name": name, "supercategory": ONE})
         return own_id
 
 
 def _phrase_keys(phrase: Phrase) -> dict[str, Any]:
-    return {"phrase": phrase.text, **_known(phrase.expression, "class")}
+    return {"phrase": phrase.text, **_stated(phrase.expression, "class")}
 
 
 def _further_keys(phrase: Phrase, name: str) -> dict[str, Any]:
@@ -599,18 +635,16 @@ def _keys_of_box(phrase: Phrase, number: int) -> dict[str, Any]:
     instance = phrase.expression["instances"][number]
     facts = {**phrase.expression, **instance}
     outline = instance.get(outlines.KEY)
-    return {
-        "bbox": [x1, y1, width, height],
-        "area": width * height if outline is None else outlines.square_pixels(outline),
-        "iscrowd": 0,
-        **({} if outline is None else {_SEGMENTATION: [outline]}),
-        **_known(facts, "expression_id", "verified", "bbox_id", "score"),
-    }
+    keys: dict[str, Any] = {"bbox": [x1, y1, width, height], "area": width * height, "iscrowd": 0}
+    if outline is not None:
+        keys["area"] = outlines.square_pixels(outline)
+        keys[_SEGMENTATION] = [outline]
+    return {**keys, **_stated(facts, "expression_id", "verified", "bbox_id", "score")}
 
 
 def _degrees_of(annotation: Mapping[str, Any]) -> Any:
     # The degrees by which CVAT turns the box. They are 0 in other tools' files, where the word may
-    # mean anything.
+    # mean anything; `occluded` tells a file of CVAT.
     attributes = annotation.get("attributes")
     if not isinstance(attributes, Mapping) or "occluded" not in attributes:
         return 0
@@ -619,7 +653,8 @@ def _degrees_of(annotation: Mapping[str, Any]) -> Any:
 
 
 def _turned_keys(annotation: Mapping[str, Any], outline: list[float] | None) -> dict[str, Any]:
-    # The keys of CVAT's box that was moved; it isn't turned where its outline is no rectangle.
+    # The keys of CVAT's box that was moved: `bbox` is the box before its turn, and the outline goes
+    # with the degrees. It isn't turned where its outline is no rectangle.
     attributes = annotation["attributes"]
     rotated = rotated_box_of(outline or ())
     if rotated is None:
@@ -636,7 +671,7 @@ def _without_ids(keys: Mapping[str, Any]) -> dict[str, Any]:
     return {key: keys[key] for key in keys if key not in ("expression_id", "bbox_id")}
 
 
-def _known(item: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+def _stated(item: Mapping[str, Any], *keys: str) -> dict[str, Any]:
     return {key: item[key] for key in keys if item.get(key) is not None}
 
 
@@ -651,15 +686,16 @@ def _expressions(
     # nothing, unless gRefCOCO's category says that nothing is there: then the expression has none.
     caption = image.get("caption")
     with entry_errors(f"{file}, annotation {entry['id']}"):
-        known = _known(entry["source"], "expression_id", "verified")
+        own_keys = _stated(entry["source"], "expression_id", "verified")
         if isinstance(entry.get("class"), str):  # our exports have it next to the phrase
-            known["class"] = entry["class"]
-        expression = {**_phrase_of(entry, caption, passed_over), **known}
+            own_keys["class"] = entry["class"]
+        expression = {**_phrase_of(entry, caption, passed_over), **own_keys}
         text = expression["text"]
         if not isinstance(text, str) or isinstance(expression.get("expression_id"), (list, dict)):
             raise BrokenRow("'phrase' should be a text, and 'expression_id' an id")
         instance = _instance(entry, stated_size(image), passed_over)
-        if instance is not None or entry.get("category_id") == NO_CATEGORY:
+        is_nothing_there = entry.get("category_id") == NO_CATEGORY
+        if instance is not None or is_nothing_there:
             instances = []
             if instance is not None:
                 instances = [with_item_number(instance, number, text)]
@@ -667,7 +703,8 @@ def _expressions(
             # Without an id, all that is said of it has to be alike.
             key = (expression.get("expression_id", repr(expression)), text)
             yield key, {**expression, "instances": instances}
-        passed_over[NO_LISTED_CATEGORY] += int(not entry["category"] and text == ONE)
+        if not entry["category"] and text == ONE:  # the text is in place of the category
+            passed_over[NO_LISTED_CATEGORY] += 1
 
 
 def _with_outline(
@@ -675,30 +712,35 @@ def _with_outline(
 ) -> dict[str, Any]:
     # The annotation with its outline: its only polygon, if that fits the box. An annotation without
     # a box gets the one around all of its polygons. Any other segmentation is only kept for COCO,
-    # which gets it back as it came.
-    entry.pop(outlines.KEY, None)
-    stated = entry.pop(_SEGMENTATION, None)
-    if not stated:
+    # which gets it back as it came. `entry` itself loses its segmentation, and may get the box.
+    entry.pop(outlines.KEY, None)  # of the file's own: it isn't known what it is
+    polygons = entry.pop(_SEGMENTATION, None)
+    if not polygons:
         return entry
     try:
-        if not isinstance(stated, list):
+        if not isinstance(polygons, list):
             raise BrokenRow("runs of pixels")
-        all_bounds = [outlines.bounds(outlines.checked(polygon, size)) for polygon in stated]
+        all_bounds = [outlines.bounds(outlines.checked(polygon, size)) for polygon in polygons]
     except BrokenRow:
         passed_over[_NO_OUTLINE] += 1
         return entry
     if not entry.get("bbox"):
-        lefts, tops, rights, bottoms = zip(*all_bounds, strict=True)
-        x1 = min(lefts)
-        y1 = min(tops)
-        entry["bbox"] = [x1, y1, _sum(max(rights), -x1), _sum(max(bottoms), -y1)]
-    box = entry["bbox"]
-    if len(stated) == 1 and is_box(box):
-        (bounds,) = all_bounds
-        if outlines.may_be_around(bounds, box_of(_corners(entry)), size):
-            return {**entry, outlines.KEY: stated[0]}
+        entry["bbox"] = _bbox_around(all_bounds)
+    if len(polygons) == 1 and is_box(entry["bbox"]):
+        box = box_of(_corners(entry))
+        if outlines.may_be_around(all_bounds[0], box, size):
+            return {**entry, outlines.KEY: polygons[0]}
     passed_over[_NO_OUTLINE] += 1
     return entry
+
+
+def _bbox_around(boxes: Sequence[Bbox]) -> list[float]:
+    # x, y, width, height of the box around all of these
+    x1 = min(box[0] for box in boxes)
+    y1 = min(box[1] for box in boxes)
+    x2 = max(box[2] for box in boxes)
+    y2 = max(box[3] for box in boxes)
+    return [x1, y1, _sum(x2, -x1), _sum(y2, -y1)]
 
 
 def _is_json(value: Any) -> bool:
@@ -717,16 +759,17 @@ def _instance(
     entry = _with_outline(entry, size, passed_over)
     box = entry.get("bbox")
     is_nothing_there = entry.get("category_id") == NO_CATEGORY
-    passed_over[NO_BOX] += int(not box and not is_nothing_there)
-    # gRefCOCO then writes a box of zeros.
-    if not box or (is_nothing_there and 0 in box[2:]):
+    if not box:
+        passed_over[NO_BOX] += int(not is_nothing_there)
+        return None
+    if is_nothing_there and 0 in box[2:]:  # gRefCOCO writes a box of zeros for nothing
         return None
     bbox = _corners(entry)
     x1, y1, x2, y2 = bbox
     if x2 < x1 or y2 < y1:
         raise BrokenRow("the box has a side of less than nothing")
-    instance = {"bbox": bbox, **_known(entry, "score", outlines.KEY)}
-    instance |= _known(entry["source"], "bbox_id")
+    instance = {"bbox": bbox, **_stated(entry, "score", outlines.KEY)}
+    instance |= _stated(entry["source"], "bbox_id")
     degrees = _degrees_of(entry)
     if degrees and outlines.KEY not in instance:
         instance |= turned(box_of(bbox), degrees, passed_over, about_middle=True)
@@ -738,7 +781,8 @@ def _instance(
 
 
 def _phrase_of(entry: Mapping[str, Any], caption: Any, passed_over: Counter[str]) -> dict[str, Any]:
-    # The text is the stated phrase, else the words at its places in the caption, else its category.
+    # `text`, and `char_span` where the places of words are stated. The text is the stated phrase,
+    # else the words at its places in the caption, else the annotation's category.
     spans = entry.get("tokens_positive")
     phrase = entry.get("phrase")
     if caption is None or not isinstance(spans, list):
@@ -753,7 +797,8 @@ def _phrase_of(entry: Mapping[str, Any], caption: Any, passed_over: Counter[str]
 
 
 def _place_of_words(span: Any, caption: str, passed_over: Counter[str]) -> Span:
-    # Nothing but the span says which words they are: one that cuts a word is off.
+    # Nothing but the span says which words they are. One that cuts a word is off, and is widened:
+    # "he do" of "the dog" to "the dog".
     start, end = span
     place = whole_words((start, end), caption)
     if place[0] == place[1]:
@@ -772,7 +817,7 @@ def _corners(entry: Mapping[str, Any]) -> list[float]:
 
 
 def _sum(a: float, b: float) -> float:
-    # The sum of ints is an int.
+    # Without the noise of binary fractions: 0.1 and 0.2 make 0.3. The sum of ints is an int.
     if a % 1 == 0 and b % 1 == 0:
         return a + b
     return float(Decimal(repr(a)) + Decimal(repr(b)))

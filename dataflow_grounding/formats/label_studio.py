@@ -1,5 +1,10 @@
 """Label Studio: tasks with predictions out, with annotations in.
 
+A task has `data` (the picture's address, the caption) and lists of annotations and predictions. The
+`result` of each is a list of parts: `{"id": "p0b0", "type": "rectanglelabels", "value": {…}}` is a
+box, and a part `textarea` with its id is its text. The parts of one id are a region. A part
+`relation` has the ids of two regions. The parts are the items that an import keeps.
+
 `labels.xml` is the labelling configuration. A box is a region, in percents of the sides. Its label
 is the phrase's class, or `object` where it states none. It has its phrase as a text, unless the
 label says it, and a relation to the phrase's place in the caption. Offsets are code points;
@@ -16,7 +21,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from importlib.resources import files
-from itertools import count
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, quote, urlsplit
 from xml.sax.saxutils import quoteattr
@@ -56,6 +60,7 @@ _OTHER_SHAPES = ("ellipse", "bitmask", "keypoint", "vector", "video")
 _ODD_POLYGON = "its points, original_width and original_height should be numbers"
 _POLYGON = "polygon"  # begins types of regions that are outlines
 _BRUSH = "brush"  # begins types of regions of pixels, which are only given back as they came
+# keys of a region's value that say where it is, of any type
 _AREA_KEYS = ("x", "y", "width", "height", "rotation", "points", "closed", "format", "rle")
 # What the configuration has where there are outlines: the control, and the line before it.
 _POLYGON_CONTROL = """
@@ -89,6 +94,10 @@ class LabelStudio(ReturningFormat):
     rotates = True
 
     def __post_init__(self) -> None:
+        # Of the task that `_task_back` writes now: it sets these two for `new_items`, which adds
+        # the ids that it gives.
+        self._taken_ids: set[Any] = set()
+        self._has_same_caption = True
         # class_key → the label: of the list, then of others as they come
         self._label_of_class: dict[str, str] = {}
         for name in self.class_list:
@@ -128,57 +137,58 @@ class LabelStudio(ReturningFormat):
         return config.replace(_BOX_LABEL, elements).replace(_NEEDS_TEXT, "")
 
     def _task_back(self, source: Source) -> dict[str, Any]:
-        kind, number = source.own["place"]
+        # The task as it was, with the annotation that was read as it is now.
+        kind, number = source.own["place"]  # ["annotations", 2], see _imported_column
         task = {**source.own["task"]}
         if source.sample.file_name != _path_of(task["data"][self.image]):
             image = self._data(source.sample)[self.image]
             task["data"] = {**task["data"], self.image: image}
-        # `new_items`, which `items_of` calls, looks at these two.
-        self._has_same_caption = source.sample.caption == (task["data"].get(self.caption) or "")
-        self._taken = {item.get("id") for item in source.items}
-        task[kind] = [*task[kind]]
-        task[kind][number] = {**task[kind][number], "result": list(self.items_of(source))}
+        caption = task["data"].get(self.caption) or ""
+        self._has_same_caption = source.sample.caption == caption
+        self._taken_ids = {item.get("id") for item in source.items}
+        result = list(self.items_of(source))
+        annotations = [*task[kind]]
+        annotations[number] = {**annotations[number], "result": result}
+        task[kind] = annotations
         return task
 
     def source_of(self, sample: Sample) -> Source:
         """Return what the source had.
 
-        A region's texts and relations have the mark of its box, and are gone where it is.
+        The base class knows which boxes and phrases are still there. Here the other parts follow
+        their region: its texts get the mark of its box, so that they are changed with it; its texts
+        and relations are gone where it is.
         """
         source = super().source_of(sample)
         items = source.items
-        marks = {number: source.marks[number] for number in sorted(source.marks)}
-        mark_of_id = {items[number].get("id"): mark for number, mark in marks.items()}
+        mark_of_id: dict[Any, Mark] = {}
+        for number in sorted(source.marks):  # of several items of an id, the last counts
+            mark_of_id[items[number].get("id")] = source.marks[number]
         gone_ids = {items[number]["id"] for number in source.gone if "id" in items[number]}
         gone_ids -= mark_of_id.keys()  # another item of the id has a box or phrase still
         gone_ids |= _places_of_none_left(items, gone_ids)
         for number, item in enumerate(items):
             own_id = item.get("id")
-            ids = (own_id, item.get("from_id"), item.get("to_id"))
-            if not gone_ids.isdisjoint(ids):
+            from_id = item.get("from_id")  # of a relation, like the next one
+            to_id = item.get("to_id")
+            if not gone_ids.isdisjoint((own_id, from_id, to_id)):
                 source.gone.add(number)
             elif own_id in mark_of_id:
                 source.marks[number] = mark_of_id[own_id]
         return source
 
     def item_back(self, item: dict[str, Any], mark: Mark, source: Source) -> dict[str, Any]:
-        """Return a region as it is now: a changed box without an outline is an upright one."""
-        if not isinstance(item.get("value"), dict):
+        """Return a part of a region with its box and words as they are now.
+
+        A changed box without an outline is an upright one.
+        """
+        if not isinstance(item.get("value"), dict):  # a relation
             return item
-        has_no_outline = "points" not in item["value"] and not item["value"].get("rotation")
-        is_outlined = mark.outline is not None and has_no_outline
-        if mark.box and (mark.is_moved or is_outlined):
+        was_outlined = "points" in item["value"] or bool(item["value"].get("rotation"))
+        has_new_outline = mark.outline is not None and not was_outlined
+        if mark.box and (mark.is_moved or has_new_outline):
             item = _with_area(item, mark, source)
-        value = {**item["value"]}
-        is_text = item["type"] == "textarea"
-        key = "text" if is_text else item["type"]
-        words = value.get(key)
-        if not isinstance(words, list) or not mark.is_renamed:
-            return {**item, "value": value}
-        # A region's labels are its phrase only where it has no text.
-        if is_text or not _texts_of(item.get("id"), source):
-            value[key] = [mark.phrase.text if word == mark.text else word for word in words]
-        return {**item, "value": value}
+        return _with_words(item, mark, source) if mark.is_renamed else item
 
     def new_items(self, mark: Mark, source: Source) -> Iterator[dict[str, Any]]:
         """Yield the regions of a new box or phrase.
@@ -187,25 +197,37 @@ class LabelStudio(ReturningFormat):
         own tasks, and in tasks without boxes, it is written as in ours. Where boxes are labelled
         `object`, so is a new one, because the task may have no other label.
         """
-        free_numbers = (n for n in count() if self._taken.isdisjoint((f"p{n}", f"p{n}b0")))
-        span_id = f"p{next(free_numbers)}"
-        first = next((item for item in source.items if _role(item) == "box"), None)
-        is_labelled_object = first is not None and first["value"].get(first["type"]) == [_BOX]
-        is_as_ours = is_labelled_object or (first is not None and _is_of_our_control(first))
-        if mark.box is None or first is None or is_as_ours:
-            label = _BOX if is_labelled_object else self._label_of(mark.phrase)
+        span_id = self._free_span_id()
+        first_box = next((item for item in source.items if _role(item) == "box"), None)
+        label = self._label_of(mark.phrase)
+        is_as_ours = True
+        if first_box is not None:
+            is_labelled_object = first_box["value"].get(first_box["type"]) == [_BOX]
+            if is_labelled_object:
+                label = _BOX
+            is_as_ours = is_labelled_object or _is_of_our_control(first_box)
+        if mark.box is None or first_box is None or is_as_ours:
             regions = self._our_regions(span_id, mark, source.sample, label)
         else:
-            regions = _regions_like(first, f"{span_id}b0", mark, source)
+            regions = _regions_like(first_box, f"{span_id}b0", mark, source)
         for region in regions:
-            self._taken.add(region.get("id"))
+            self._taken_ids.add(region.get("id"))
             yield region
+
+    def _free_span_id(self) -> str:
+        # `p7` for a new phrase's place in the caption, if neither it nor that of its box is taken.
+        number = 0
+        while not self._taken_ids.isdisjoint((f"p{number}", f"p{number}b0")):
+            number += 1
+        return f"p{number}"
 
     def _our_regions(
         self, span_id: str, mark: Mark, sample: Sample, label: str
     ) -> Iterator[dict[str, Any]]:
-        phrase = mark.phrase.with_boxes([] if mark.box is None else [mark.number])
-        if not self._has_same_caption:  # the place is one in another caption
+        # A new box or phrase as our own tasks have it.
+        own_boxes = [] if mark.box is None else [mark.number]
+        phrase = mark.phrase.with_boxes(own_boxes)
+        if not self._has_same_caption:  # the span counts characters of another caption
             phrase = replace(phrase, span=None)
         yield from _span_regions(span_id, phrase, sample.caption)
         yield from _box_regions(span_id, phrase, sample, label)
@@ -257,14 +279,15 @@ class LabelStudio(ReturningFormat):
                     kind = "predictions"
                     latest = _latest(_written_out(task.get("predictions")))
                 self._count_passed_over(annotations, latest)
-                if latest is not None:
-                    shaped = [self._with_outline(part, where) for part in latest["result"]]
-                    result = self._readable_parts(shaped, task["data"], where)
-                    record = self._record(task["data"], {**latest, "result": result})
-                    # The column has the parts as they were in the file.
-                    as_read = [part.get(_AS_READ, part) for part in result]
-                    own = _imported_column(self.name, task, kind, latest, as_read)
-                    yield self.bad.marked({**record, **own})
+                if latest is None:
+                    continue
+                parts = [self._with_outline(part, where) for part in latest["result"]]
+                parts = self._readable_parts(parts, task["data"], where)
+                record = self._record(task["data"], {**latest, "result": parts})
+                # The column has the parts as they were in the file.
+                parts_as_in_file = [part.get(_AS_READ, part) for part in parts]
+                own = _imported_column(self.name, task, kind, latest, parts_as_in_file)
+                yield self.bad.marked({**record, **own})
 
     def _with_outline(self, part: Any, where: str) -> Any:
         # Return a polygon with its `shape`, the box and the outline in pixels. A brush and a
@@ -285,12 +308,14 @@ class LabelStudio(ReturningFormat):
         return {**part, "shape": shape, _AS_READ: part}
 
     def _count_passed_over(self, annotations: list[Any], latest: dict[str, Any] | None) -> None:
-        cancelled = [bool(each.get("was_cancelled")) for each in annotations]
+        cancelled_count = sum(bool(each.get("was_cancelled")) for each in annotations)
+        valid_count = len(annotations) - cancelled_count
+        count_before_last = max(0, valid_count - 1)  # a task may have none
         # Counts of 0 are added, too: reasons are reported in the order of their first mention here.
         self.passed_over.update(
             {
-                "cancelled annotations": sum(cancelled),
-                "annotations before a task's last one": max(0, cancelled.count(False) - 1),
+                "cancelled annotations": cancelled_count,
+                "annotations before a task's last one": count_before_last,
                 "tasks without an annotation": int(latest is None),
             }
         )
@@ -301,33 +326,39 @@ class LabelStudio(ReturningFormat):
         caption = data.get(self.caption) or ""
         relations = [part for part in result if _is_relation(part)]
         places: list[dict[str, Any]] = []  # in the caption, those that can be read
-        kept: set[int] = set()  # numbers of parts
-        kept_ids = set()
+        readable: set[int] = set()  # numbers of parts
+        readable_ids = set()  # of regions
         for own_id, numbers in self._parts_of_regions(result, where):
             parts = [result[number] for number in numbers]
             with object_errors(f"{where}, region {own_id}", self.bad):
                 related = [each for each in relations if own_id in _ends_of(each)]
+                # Read on trial: what is passed over is counted when `_record` reads all together.
                 for expression in _expressions([*parts, *related, *places], caption, Counter()):
                     check_expression(expression)
                 if _is_place(parts[0]):
                     places += parts
-                kept.update(numbers)
-                kept_ids.add(own_id)
+                readable.update(numbers)
+                readable_ids.add(own_id)
         for number, part in enumerate(result):
-            if _is_relation(part) and kept_ids.issuperset(_ends_of(part)):
-                kept.add(number)
-        return [result[number] for number in sorted(kept)]
+            if _is_relation(part) and readable_ids.issuperset(_ends_of(part)):
+                readable.add(number)
+        return [result[number] for number in sorted(readable)]
 
     def _parts_of_regions(self, result: Sequence[Any], where: str) -> list[tuple[Any, list[int]]]:
         # Each region's id, with the numbers of its parts, such as a box and its text. Places in the
         # caption come first, as other regions are related to them. A part without an id is called
         # by its number, from 1.
-        parts: dict[Any, list[int]] = {}
+        numbers_by_id: dict[Any, list[int]] = {}
         for number, part in enumerate(result):
             with object_errors(f"{where}, region {number + 1}", self.bad):
                 if not _is_relation(part):
-                    parts.setdefault(part.get("id", number + 1), []).append(number)
-        return sorted(parts.items(), key=lambda region: not _is_place(result[region[1][0]]))
+                    numbers_by_id.setdefault(part.get("id", number + 1), []).append(number)
+        places: list[tuple[Any, list[int]]] = []
+        others: list[tuple[Any, list[int]]] = []
+        for own_id, numbers in numbers_by_id.items():
+            regions = places if _is_place(result[numbers[0]]) else others
+            regions.append((own_id, numbers))
+        return places + others
 
     def _record(self, data: Mapping[str, Any], annotation: Mapping[str, Any]) -> dict[str, Any]:
         caption = data.get(self.caption) or ""
@@ -340,7 +371,7 @@ class LabelStudio(ReturningFormat):
         if has_unread and not record["expressions"]:
             record["background"] = False  # something is there
         for part in result:
-            if _role(part) == "box":
+            if _role(part) == "box":  # each states the same size, that of the picture
                 record["width"] = part["original_width"]
                 record["height"] = part["original_height"]
         annotator = annotation.get("completed_by")
@@ -373,22 +404,23 @@ def _imported_column(
     latest: Mapping[str, Any],
     result: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
-    # The column keeps the task with all but the parts of the result, which are its items.
+    # The column keeps the task with all but the parts of the result, which are its items. `place`
+    # says where in the task they were: ["annotations", 2]. `kind` is the name of the list.
     number = next(index for index, each in enumerate(task[kind]) if each is latest)
-    others = [*task[kind]]
-    others[number] = {**latest, "result": []}
+    annotations = [*task[kind]]
+    annotations[number] = {**latest, "result": []}
     place = [kind, number]
-    return column(format, result, task={**task, kind: others}, place=place)
+    return column(format, result, task={**task, kind: annotations}, place=place)
 
 
-def _places_of_none_left(items: Sequence[dict[str, Any]], gone: Set[Any]) -> set[Any]:
+def _places_of_none_left(items: Sequence[dict[str, Any]], gone_ids: Set[Any]) -> set[Any]:
     # The ids of places in the caption whose relations are all to regions that are gone.
     related_to_gone: set[Any] = set()
     related_to_others: set[Any] = set()
     for item in items:
         if item["type"] == "relation":
             ends = {item["from_id"], item["to_id"]}
-            related = related_to_others if gone.isdisjoint(ends) else related_to_gone
+            related = related_to_others if gone_ids.isdisjoint(ends) else related_to_gone
             related.update(ends)
     places = {item["id"] for item in items if _role(item) == "span"}
     return places & (related_to_gone - related_to_others)
@@ -400,22 +432,27 @@ def _texts_of(own_id: Any, source: Source) -> list[dict[str, Any]]:
 
 
 def _regions_like(
-    first: Mapping[str, Any], own_id: str, mark: Mark, source: Source
+    first_box: Mapping[str, Any], own_id: str, mark: Mark, source: Source
 ) -> Iterator[dict[str, Any]]:
     # A new box as the task's first one is: with a text if that has one, else with its label.
     assert mark.box is not None
     phrase = mark.phrase
-    texts = _texts_of(first["id"], source)
-    label = stated_class_of(phrase.expression) or phrase.text
-    labels = first["value"].get(first["type"]) if texts else [label]
+    texts = _texts_of(first_box["id"], source)
+    if texts:  # the text says the phrase, and the label is the same for all such boxes
+        labels = first_box["value"].get(first_box["type"])
+    else:
+        labels = [stated_class_of(phrase.expression) or phrase.text]
     of_box = box_facts(own_id, source.sample.size)
     kind, area = _kind_and_area(mark.box, mark.outline, source.sample.size)
-    for item in (first, *texts[:1]):
-        names = {str(key): item[key] for key in ("from_name", "to_name", "type") if key in item}
-        if item is first:
-            names |= _control_of(kind, source)
-        words = {"text": [phrase.text]} if item in texts else {names["type"]: labels}
-        yield {**of_box, **names, "value": {**area, **words}}
+    names = {**_names_of_control(first_box), **_control_of(kind, source)}
+    yield {**of_box, **names, "value": {**area, names["type"]: labels}}
+    if texts:
+        text = {**area, "text": [phrase.text]}
+        yield {**of_box, **_names_of_control(texts[0]), "value": text}
+
+
+def _names_of_control(part: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: part[key] for key in ("from_name", "to_name", "type") if key in part}
 
 
 def _path_of(address: str) -> str:
@@ -478,29 +515,51 @@ def _box_regions(
 
 
 def _has_polygon(sample: Sample) -> bool:
-    boxes = (box for phrase in sample.phrases for box in phrase.expression["instances"])
-    shapes = (box[outlines.KEY] for box in boxes if box.get(outlines.KEY) is not None)
-    return any(rotated_box_of(shape) is None for shape in shapes)
+    # A rotated box has an outline, too, and is written as a rectangle.
+    for phrase in sample.phrases:
+        for instance in phrase.expression["instances"]:
+            outline = instance.get(outlines.KEY)
+            if outline is not None and rotated_box_of(outline) is None:
+                return True
+    return False
 
 
 def _with_area(item: dict[str, Any], mark: Mark, source: Source) -> dict[str, Any]:
-    # Return a region with the box that is there now, with its outline if it has one.
+    # Return a part of a region with the box that is there now, with its outline if it has one.
     assert mark.box is not None
     kind, area = _kind_and_area(mark.box, mark.outline, source.sample.size)
-    value = {key: each for key, each in item["value"].items() if key not in _AREA_KEYS}
-    if value.keys() == item["value"].keys():  # it has no area, such as a choice
+    rest = {key: each for key, each in item["value"].items() if key not in _AREA_KEYS}
+    has_area = len(rest) < len(item["value"])
+    if not has_area:  # such as a choice
         return item
     if _role(item) != "box":  # the region's text, which has the area, too
-        return {**item, "value": {**area, **value}}
-    labels = value.pop(item["type"], None)
-    control = _control_of(kind, source) if not item["type"].startswith(kind) else {}
-    item = {**item, **control}
-    words = {} if labels is None else {item["type"]: labels}
-    return {**item, "value": {**area, **value, **words}}
+        return {**item, "value": {**area, **rest}}
+    # The key of the labels is the region's type, which changes where a rectangle becomes a polygon:
+    # {"rectanglelabels": ["cup"]} → {"polygonlabels": ["cup"]}.
+    labels = rest.pop(item["type"], None)
+    if not item["type"].startswith(kind):
+        item = {**item, **_control_of(kind, source)}
+    if labels is not None:
+        rest[item["type"]] = labels
+    return {**item, "value": {**area, **rest}}
+
+
+def _with_words(item: dict[str, Any], mark: Mark, source: Source) -> dict[str, Any]:
+    # Return a part of a region whose phrase was renamed, with the new words for the old ones.
+    is_text = item["type"] == "textarea"
+    key = "text" if is_text else item["type"]
+    words = item["value"].get(key)
+    # A region's labels are its phrase only where it has no text.
+    says_phrase = is_text or not _texts_of(item.get("id"), source)
+    if not isinstance(words, list) or not says_phrase:
+        return item
+    new_words = [mark.phrase.text if word == mark.text else word for word in words]
+    return {**item, "value": {**item["value"], key: new_words}}
 
 
 def _control_of(kind: str, source: Source) -> dict[str, str]:
-    # Return the name and type of the control that makes such regions: of the task's, else of ours.
+    # Return the name and type of the control of the configuration that makes regions of this kind,
+    # `rectangle` or `polygon`: that of a region of the task, else our own.
     for item in source.items:
         if str(item.get("type")).startswith(kind) and "from_name" in item:
             return {"from_name": item["from_name"], "type": item["type"]}
@@ -517,14 +576,21 @@ def _kind_and_area(
     if rotated is not None:
         area = area_of(rotated.before_turn(about_middle=False), size)
         return "rectangle", {**area, "rotation": rotated.degrees}
-    percents = [number / size[i % 2] * 100 for i, number in enumerate(outline)]
-    points = [[*point] for point in zip(percents[::2], percents[1::2], strict=True)]
+    width, height = size
+    points = []
+    for x, y in zip(outline[::2], outline[1::2], strict=True):
+        points.append([x / width * 100, y / height * 100])
     return _POLYGON, {"points": points, "closed": True}
 
 
 def _outline_in(value: Mapping[str, Any], size: Size) -> list[float]:
-    percents = [percent for x, y in value["points"] for percent in (x, y)]
-    return [round(part * size[i % 2] / 100, _DECIMALS) for i, part in enumerate(percents)]
+    # [[25, 50], …] in percents → [160, 240, …] in pixels, of a picture of 640 x 480
+    width, height = size
+    outline = []
+    for x, y in value["points"]:
+        outline.append(round(x * width / 100, _DECIMALS))
+        outline.append(round(y * height / 100, _DECIMALS))
+    return outline
 
 
 def area_of(box: Bbox, size: Size) -> dict[str, Any]:
@@ -559,25 +625,28 @@ def _written_out(annotations: Any) -> list[dict[str, Any]]:
 
 
 def _latest(annotations: list[dict[str, Any]]) -> dict[str, Any] | None:
-    kept = [each for each in annotations if not each.get("was_cancelled")]
-    if not kept:
+    valid = [each for each in annotations if not each.get("was_cancelled")]
+    if not valid:
         return None
     # sorted() keeps the order of equal times, so that the last of them is the list's last.
-    by_time = sorted(
-        kept, key=lambda each: str(each.get("updated_at") or each.get("created_at") or "")
-    )
-    latest: dict[str, Any] = by_time[-1]
-    return latest
+    return sorted(valid, key=_time_of)[-1]
+
+
+def _time_of(annotation: Mapping[str, Any]) -> str:
+    # "2024-05-01T12:00:00.000000Z": such texts sort as times do. "" is before all.
+    return str(annotation.get("updated_at") or annotation.get("created_at") or "")
 
 
 class _Mention(NamedTuple):
-    """A phrase of a region, which has the number `item` in the result.
+    """A phrase that a region says, at one place in the caption; `item` is the region's number in
+    the result.
 
-    `is_box` is false where the region says that the phrase has none.
+    A region with several texts or related places has several mentions. `is_box` is false where the
+    region says that the phrase has no box.
     """
 
     text: str
-    span_id: str
+    span_id: str  # of the place in the caption; _NO_PLACE for none
     region: dict[str, Any]
     item: int
     is_box: bool
@@ -598,28 +667,37 @@ def _expressions(
     # The expressions of a text, each after the id of its place.
     placed_of_text: dict[str, list[tuple[str, dict[str, Any]]]] = {}
     for mention in _mentions(result, texts, spans, caption):
-        text = mention.text
-        placed = placed_of_text.setdefault(text, [])
+        placed = placed_of_text.setdefault(mention.text, [])
         expression = _expression_to_join(mention, placed)
         if expression is None:
-            expression = {"text": text, "instances": []}
+            expression = {"text": mention.text, "instances": []}
             expressions.append(expression)
             placed.append((mention.span_id, expression))
-        if mention.class_name:
-            expression["class"] = mention.class_name
-        if not mention.is_box and not expression["instances"]:
-            expression |= with_item_number(expression, mention.item, text)
-        span = spans.get(mention.span_id)
-        if span:
-            expression["char_span"] = span
-        elif _OUR_ID.fullmatch(mention.region.get("id", "")):
-            # The export wrote it without a place: it isn't looked for in the caption. The place of
-            # the expression that it joins stays.
-            expression.setdefault("char_span", None)
-        if mention.is_box:
-            instance = with_item_number(_instance(mention.region, passed_over), mention.item, text)
-            expression["instances"].append(instance)
+        _add_mention(expression, mention, spans.get(mention.span_id), passed_over)
     return expressions
+
+
+def _add_mention(
+    expression: dict[str, Any],
+    mention: _Mention,
+    span: list[int] | None,
+    passed_over: Counter[str],
+) -> None:
+    # Put what a mention says into its expression: the class, the place in the caption, the box.
+    if mention.class_name:
+        expression["class"] = mention.class_name
+    if not mention.is_box and not expression["instances"]:
+        expression.update(with_item_number(expression, mention.item, mention.text))
+    if span:
+        expression["char_span"] = span
+    elif _OUR_ID.fullmatch(mention.region.get("id", "")):
+        # The export wrote it without a place: it isn't looked for in the caption. The place of the
+        # expression that it joins stays.
+        expression.setdefault("char_span", None)
+    if mention.is_box:
+        instance = _instance(mention.region, passed_over)
+        instance = with_item_number(instance, mention.item, mention.text)
+        expression["instances"].append(instance)
 
 
 def _mentions(
@@ -651,7 +729,7 @@ def _expression_to_join(
     for span_id, expression in placed:
         is_of_place = mention.span_id in (_NO_PLACE, span_id)
         classes = {mention.class_name, expression.get("class", _NO_CLASS)}
-        is_of_class = len(classes - {_NO_CLASS}) < 2
+        is_of_class = len(classes - {_NO_CLASS}) < 2  # they don't state two different ones
         if is_of_place and is_of_class:
             return expression
     return None
@@ -697,20 +775,20 @@ def _texts_by_span(
     for span_id in span_ids:
         texts_there = [text for text in texts if is_at_span(text, spans[span_id], caption)]
         by_span.append((span_id, texts_there))
-    nowhere = set(texts)
+    texts_nowhere = set(texts)
     for _, texts_there in by_span:
-        nowhere.difference_update(texts_there)
-    if nowhere:
+        texts_nowhere.difference_update(texts_there)
+    if texts_nowhere:
         raise BrokenRow(
-            f"region {region_id} has several relations, and {nowhere.pop()!r} is at none: leave it"
-            " one"
+            f"region {region_id} has several relations, and {texts_nowhere.pop()!r} is at none:"
+            " leave it one"
         )
     return by_span
 
 
 def _role(part: Mapping[str, Any]) -> str:
-    # `box`; `span` for a place in the caption; _ABSENT for the texts of phrases that are nowhere;
-    # "" for another text, a relation and anything else.
+    # What a part of a region says: `box`; `span` for a place in the caption; _ABSENT for the texts
+    # of phrases that are nowhere; "" for another text, a relation and anything else.
     type_name = part["type"]
     if type_name.startswith(_OTHER_SHAPES):
         raise BrokenRow(
@@ -756,15 +834,16 @@ def _place_in_caption(
 ) -> list[int]:
     # [start, end) of a region's text in code points. Offsets that are right if they count UTF-16
     # units are converted. For others, the nearest place is taken where the caption has the text.
+    # Tools of JavaScript count UTF-16 units: 2 for an emoji, which is 1 code point.
     value = part["value"]
     span = [value["start"], value["end"]]
     text = value.get("text")
     if not isinstance(text, str) or caption[slice(*span)] == text:
         return span
-    units = caption.encode("utf-16-le", "surrogatepass")
-    counted = [len(units[: 2 * n].decode("utf-16-le", "replace")) for n in span]
-    if caption[slice(*counted)] == text:
-        return counted
+    units = caption.encode("utf-16-le", "surrogatepass")  # of 2 bytes each
+    converted = [len(units[: 2 * offset].decode("utf-16-le", "replace")) for offset in span]
+    if caption[slice(*converted)] == text:
+        return converted
     words = text.strip()
     starts = [match.start() for match in re.finditer(re.escape(words), caption)] if words else []
     if not starts:
@@ -779,7 +858,8 @@ def _place_in_caption(
 
 def _instance(part: Mapping[str, Any], passed_over: Counter[str]) -> dict[str, Any]:
     value = part["value"]
-    sides = (part["original_width"], part["original_height"])
+    width = part["original_width"]
+    height = part["original_height"]
     if part.get("image_rotation"):
         raise BrokenRow(
             f"region {part['id']} is of a rotated picture (image_rotation): only upright pictures"
@@ -788,10 +868,15 @@ def _instance(part: Mapping[str, Any], passed_over: Counter[str]) -> dict[str, A
     # The score of a box that a person has drawn or changed isn't one of that box.
     is_prediction = part.get("origin", "prediction") == "prediction"
     score = part.get("score") if is_prediction else None
-    if "shape" in part:
+    if "shape" in part:  # of a polygon, see `_with_outline`
         return {**part["shape"], "score": score}
-    corners = (value["x"], value["y"], value["x"] + value["width"], value["y"] + value["height"])
-    bbox = [round(percent * sides[i % 2] / 100, _DECIMALS) for i, percent in enumerate(corners)]
+    edges = (  # x1, y1, x2, y2 in pixels
+        value["x"] * width / 100,
+        value["y"] * height / 100,
+        (value["x"] + value["width"]) * width / 100,
+        (value["y"] + value["height"]) * height / 100,
+    )
+    bbox = [round(edge, _DECIMALS) for edge in edges]
     rotation = value.get("rotation") or 0
-    read = turned(box_of(bbox), rotation, passed_over, about_middle=False)
-    return {**read, "score": score}
+    instance = turned(box_of(bbox), rotation, passed_over, about_middle=False)
+    return {**instance, "score": score}
