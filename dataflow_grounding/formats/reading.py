@@ -1,6 +1,7 @@
 """Helpers to read formats: files and their entries, and rows completed to records.
 
-Entries come with the place where they are, for errors that name it.
+Entries come with the place where they are, for errors that name it. `bad`, a BadEntries, takes what
+can't be read: it counts it, and the import goes on without it or raises ImportRefused.
 """
 
 import os
@@ -145,7 +146,7 @@ def unite(keyed: Iterable[KeyedExpression]) -> list[dict[str, Any]]:
     by_key: dict[Any, dict[str, Any]] = {}
     for key, expression in keyed:
         if key not in by_key:
-            by_key[key] = {**expression, "instances": []}
+            by_key[key] = {**expression, "instances": []}  # a list of its own, which grows
         by_key[key]["instances"] += expression["instances"]
     expressions = list(by_key.values())
     _set_unique_ids(expressions)
@@ -153,9 +154,11 @@ def unite(keyed: Iterable[KeyedExpression]) -> list[dict[str, Any]]:
 
 
 def _set_unique_ids(expressions: list[dict[str, Any]]) -> None:
+    # "7", "7", "7~2" become "7", "7~3", "7~2": an id that is in the file stays.
     ids = [expression.get("expression_id") for expression in expressions]
     taken = {str(own_id) for own_id in ids if own_id is not None}
-    last_number_of: dict[Any, int] = {}  # by an id, the number that was put after it last
+    # by an id, the number that was put after it last, so that it isn't looked for from 2 each time
+    last_number_of: dict[Any, int] = {}
     for expression, own_id in zip(expressions, ids, strict=True):
         if own_id is None:
             continue
@@ -178,7 +181,7 @@ class _BoundedXml:
         self._since_tag = 0  # bytes read since the last `<`
 
     def read(self, size: int = -1, /) -> bytes:
-        # The parser asks for fewer bytes, and takes more.
+        # The parser asks for fewer bytes by `size`, and takes more.
         data = self._file.read(_XML_PART)
         last_tag = data.rfind(b"<")
         if last_tag >= 0:
@@ -200,7 +203,8 @@ def read_xml(path: str) -> Iterator[ElementTree.Element]:
     open_elements: list[ElementTree.Element] = []  # from the root to the innermost
     try:
         with errors_as(InputError, f"can't read {path}"), open(path, "rb") as file:
-            if b"<!DOCTYPE" in file.read(2**16):
+            beginning = file.read(2**16)
+            if b"<!DOCTYPE" in beginning:
                 # expat itself stops a later DOCTYPE that would fill the memory.
                 raise ValueError(
                     "it has a DOCTYPE, with which 1 KB can fill the memory: take it out"
@@ -219,6 +223,7 @@ def read_xml(path: str) -> Iterator[ElementTree.Element]:
 
 
 def xml_root(path: str) -> ElementTree.Element:
+    """Return an XML file's root element, with its attributes and without its children."""
     with errors_as(InputError, f"can't read {path}"), open(path, "rb") as file:
         _, root = next(ElementTree.iterparse(file, ("start",)))
         return ElementTree.Element(root.tag, dict(root.attrib))
@@ -250,7 +255,10 @@ class TarSample:
 
 
 class _BoundedMember(tarfile.TarInfo):
-    """A tar member that refuses large notes, which tarfile reads into memory at once."""
+    """A tar member that refuses large notes, which tarfile reads into memory at once.
+
+    Notes are members of the types _NOTES, which say something of the next one.
+    """
 
     def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
         if self.type in _NOTES and self.size > _MAX_NOTE_BYTES:
@@ -272,6 +280,7 @@ def tar_samples(path: str) -> Iterator[TarSample]:
             open_input(path) as file,
             tarfile.open(fileobj=file, tarinfo=_BoundedMember) as tar,
         ):
+            # Folders and links are no parts of samples.
             files = (member for member in tar if member.isfile())
             for key, members in groupby(files, _sample_key):
                 yield from _samples_of_key(tar, path, key, members)
@@ -285,8 +294,9 @@ def tar_samples(path: str) -> Iterator[TarSample]:
 def _check_end(tar: tarfile.TarFile) -> None:
     # tarfile takes a damaged head of a member for the end. A tar file ends with zeros alone.
     assert tar.fileobj is not None
-    tar.fileobj.seek(tar.offset)
-    if any(tar.fileobj.read(_TAR_END)) and tar.getmembers():
+    tar.fileobj.seek(tar.offset)  # where tarfile has stopped
+    has_more = any(tar.fileobj.read(_TAR_END))
+    if has_more and tar.getmembers():
         last = tar.getmembers()[-1].name
         raise tarfile.ReadError(f"it is damaged after {last[:80]!r}")
 
@@ -299,7 +309,7 @@ def _sample_key(member: tarfile.TarInfo) -> str:
 
 class _Members:
     """Members of a tar file, which is read from front to back: as many as fit are held in memory,
-    the others are read when they are asked for.
+    the others are read when they are asked for. `all` has them in their order.
     """
 
     def __init__(self, tar: tarfile.TarFile, members: Iterable[tarfile.TarInfo]) -> None:
@@ -314,6 +324,7 @@ class _Members:
                 self._held[member.offset] = self._read(member)
 
     def content(self, member: tarfile.TarInfo) -> bytes:
+        """Return what is in a member; it is held no longer."""
         held = self._held.pop(member.offset, None)
         return self._read(member) if held is None else held
 
@@ -328,20 +339,19 @@ def _samples_of_key(
     # `key` is the names up to the first dot. Names up to the last dot divide the members only if
     # one of these has a picture or a .json that the members of `key` don't have.
     group = _Members(tar, members)
-    by_stem: dict[str, list[tarfile.TarInfo]] = {}
+    members_by_stem: dict[str, list[tarfile.TarInfo]] = {}
     for member in group.all:
         folder, slash, base = member.name.rpartition("/")
         base_stem = base.rpartition(".")[0] or base
-        by_stem.setdefault(f"{folder}{slash}{base_stem}", []).append(member)
-    kind_count = _count_kinds(key, group.all)
-    if all(_count_kinds(stem, alike) <= kind_count for stem, alike in by_stem.items()):
-        yield _tar_sample(
-            f"{path}, sample {key!r} (names up to the first dot)", key, group.all, group
-        )
+        members_by_stem.setdefault(f"{folder}{slash}{base_stem}", []).append(member)
+    kinds_by_stem = [_count_kinds(stem, parts) for stem, parts in members_by_stem.items()]
+    if max(kinds_by_stem) <= _count_kinds(key, group.all):
+        where = f"{path}, sample {key!r} (names up to the first dot)"
+        yield _tar_sample(where, key, group.all, group)
         return
-    for stem, alike in by_stem.items():
+    for stem, parts in members_by_stem.items():
         where = f"{path}, sample {stem!r} (names up to the last dot)"
-        sample = _tar_sample(where, stem, alike, group)
+        sample = _tar_sample(where, stem, parts, group)
         sample.by_stem = True
         yield sample
 
@@ -349,7 +359,9 @@ def _samples_of_key(
 def _count_kinds(key: str, members: Iterable[tarfile.TarInfo]) -> int:
     # How many of the two that make a sample are there: a picture, a `.json`.
     endings = {member.name[len(key) :].lower() for member in members}
-    return int(not endings.isdisjoint(ENDINGS)) + int(".json" in endings)
+    has_picture = not endings.isdisjoint(ENDINGS)
+    has_json = ".json" in endings
+    return has_picture + has_json
 
 
 def _tar_sample(
@@ -391,7 +403,9 @@ def _header_at(file: ImageFile) -> Header:
 def entry_errors(where: str, bad: BadEntries | None = None) -> Iterator[None]:
     """Turn what goes wrong while an entry is read into an InputError that begins with `where`.
 
-    `bad` takes the error: the block ends, and a whole picture, line or task is left out.
+    `bad` takes the error: the block ends, and a whole picture, line or task is left out. While the
+    block runs, `bad.place` is `where`: a format yields its row from inside of the block, and
+    `complete_rows`, which gets it then, reports that place.
     """
     if bad is None:
         with _errors_with_place(where):
@@ -452,14 +466,14 @@ def complete_rows(
     takes what can't be read, and may raise ImportRefused.
     """
     rows_of_image = NumberTable()  # so that ids of rows without their own differ
-    without_picture = 0
+    count_without_picture = 0
     for number, row in enumerate(rows, 1):
         record = Record(row)
         identify(record, "image_path", image_root=None, rows_of_image=rows_of_image)
         if record.image_id is None:
             record.image_id = "record"
-            record.occurrence = without_picture
-            without_picture += 1
+            record.occurrence = count_without_picture
+            count_without_picture += 1
         where = f"{path}, record {number}"
         place = bad.place  # of the entry that the row was read from, if it is one alone
         with entry_errors(where, bad):
@@ -469,7 +483,7 @@ def complete_rows(
                 completed, counts = _complete_row(record, backgrounds)
             except (BrokenRow, LookupError, TypeError, AttributeError, ValueError, ArithmeticError):
                 place = place or f"{where} ({path_of(record)})"
-                record = record.updated(_without_bad(record, place, bad))
+                record = record.updated(_without_bad_expressions(record, place, bad))
                 completed, counts = _complete_row(record, backgrounds)
             passed_over.update(counts)
             bad.read(_entries_in(completed))
@@ -494,13 +508,20 @@ def _check_sides(record: Record, folder: str, where: str) -> None:
 
 
 def _entries_in(record: Mapping[str, Any]) -> int:
-    # A picture of which nothing is said is one.
-    boxes = sum(len(each["instances"]) or 1 for each in record["expressions"])
-    return boxes or int(SKIPPED not in record)
+    # How many entries of the source were read, for the share of bad ones: boxes, and phrases
+    # without any. A picture of which nothing is said is one, unless all of its entries were bad.
+    entry_count = 0
+    for expression in record["expressions"]:
+        box_count = len(expression["instances"])
+        entry_count += max(box_count, 1)
+    if entry_count == 0 and SKIPPED not in record:
+        return 1
+    return entry_count
 
 
-def _without_bad(record: Record, where: str, bad: BadEntries) -> dict[str, Any]:
-    # An item of the source whose box is left out counts as read: no export gives it back.
+def _without_bad_expressions(record: Record, where: str, bad: BadEntries) -> dict[str, Any]:
+    # The columns of a record with the expressions and boxes that can be read. An item of the source
+    # whose box is left out counts as read: no export gives it back.
     expressions: list[dict[str, Any]] = []
     for number, expression in enumerate(record["expressions"], 1):
         expressions += _without_bad_boxes(expression, f"{where}, phrase {number}", bad)
@@ -518,13 +539,13 @@ def _without_bad_boxes(expression: Any, where: str, bad: BadEntries) -> Iterator
         stated = {"text": expression} if isinstance(expression, str) else expression
         boxes = stated.get("instances") or []
         check_expression({**stated, "instances": []})  # the phrase itself
-        kept = []
+        good_boxes = []
         for number, box in enumerate(boxes, 1):
             with object_errors(f"{where}, box {number}", bad):
                 check_expression({**stated, "instances": [box]})
-                kept.append(box)
-        if kept or not boxes:
-            yield {**stated, "instances": kept}
+                good_boxes.append(box)
+        if good_boxes or not boxes:
+            yield {**stated, "instances": good_boxes}
 
 
 def check_expression(expression: Mapping[str, Any]) -> None:
@@ -541,7 +562,8 @@ def check_expression(expression: Mapping[str, Any]) -> None:
 
 
 def _needs_no_check(expression: Mapping[str, Any]) -> bool:
-    # Nearly all expressions need none, and to see that takes a tenth of the time.
+    # Whether an expression is plainly right. Nearly all are, and to see that takes a tenth of the
+    # time of a check.
     text = expression.get("text")
     instances = expression.get("instances", ())
     return isinstance(text, str) and bool(text) and all(map(_is_plain_box, instances))
@@ -560,11 +582,11 @@ def _complete_row(record: Record, backgrounds: bool) -> tuple[dict[str, Any], Co
     passed_over = Counter[str]()
     sides = _stated_sides(record)
     stated_caption = record.get("cleaned_caption") or record.get("caption")
-    expressions = list(
-        _without_boxes_of_no_area(read_expressions(record, "expressions"), passed_over)
-    )
-    caption = stated_caption if isinstance(stated_caption, str) else ""
-    caption = _set_spans(expressions, caption, passed_over)
+    if not isinstance(stated_caption, str):
+        stated_caption = ""
+    stated_expressions = read_expressions(record, "expressions")
+    expressions = [*_without_boxes_of_no_area(stated_expressions, passed_over)]
+    caption = _set_spans(expressions, stated_caption, passed_over)
     for expression in expressions:
         status = "grounded" if expression["instances"] else "none"
         expression.setdefault("status", status)
@@ -572,13 +594,15 @@ def _complete_row(record: Record, backgrounds: bool) -> tuple[dict[str, Any], Co
     completed: dict[str, Any] = {"image_id": None, **record, **sides}
     if record.get("image_id") is None:
         completed["image_id"] = record.unique_id
+    # It is known to be empty only if it came so: not if it has lost boxes without an area.
     if backgrounds and not record["expressions"] and "background" not in record:
         completed["background"] = True
     completed["cleaned_caption"] = caption
     completed["expressions"] = expressions
+    own = record.get(COLUMN)
     # The column of whole records says already what was read.
-    if isinstance(record.get(COLUMN), dict) and "read" not in record[COLUMN]:
-        completed[COLUMN] = with_read(record[COLUMN], expressions)
+    if isinstance(own, dict) and "read" not in own:
+        completed[COLUMN] = with_read(own, expressions)
     return completed, passed_over
 
 
@@ -607,29 +631,34 @@ def _stated_sides(record: Record) -> dict[str, int]:
 
 
 def _set_spans(expressions: list[dict[str, Any]], caption: str, passed_over: Counter[str]) -> str:
-    # Gives the caption that the spans are of. It is the cleaned one if no place is stated: then all
-    # phrases are looked for. Stated places are of the caption's own letters, so it stays, and those
-    # that don't hold their phrase are mended.
+    # Sets each expression's `char_span`, and returns the caption that the spans are of. It is the
+    # cleaned one if no place is stated: then all phrases are looked for. Stated places are of the
+    # caption's own letters, so it stays, and those that don't hold their phrase are mended.
     texts = [expression["text"] for expression in expressions]
-    is_stated = [bool(expression.get("char_span", ())) for expression in expressions]
     if expressions and not any("char_span" in expression for expression in expressions):
         caption = clean_caption(caption)
     found_spans: list[Span | None] = []
     for index, expression in enumerate(expressions):
-        span = expression.get("char_span", ())  # None says that it has no place
-        if is_stated[index] and not is_at_span(texts[index], span, caption):
-            span = _mended_span(texts[index], span, caption, passed_over)
-        elif span is not None and not is_stated[index]:
+        stated_span = expression.get("char_span", ())
+        if stated_span is None:  # which says that it has no place
+            span = None
+        elif not stated_span:
             # All are looked for, because they take their places in the caption from each other.
             found_spans = found_spans or find_spans(texts, caption)
             span = found_spans[index]
+        elif is_at_span(texts[index], stated_span, caption):
+            span = stated_span
+        else:
+            span = _mended_span(texts[index], stated_span, caption, passed_over)
         expression["char_span"] = list(span) if span else None
     return caption
 
 
 def _mended_span(text: str, span: Any, caption: str, passed_over: Counter[str]) -> Span | None:
-    is_pair = isinstance(span, (list, tuple)) and is_number(span[0])
-    place = nearest_place(text, span[0] if is_pair else 0, caption)
+    # The place of a text that is nearest to where it was stated; None where it is nowhere.
+    has_start = isinstance(span, (list, tuple)) and is_number(span[0])
+    stated_start = span[0] if has_start else 0
+    place = nearest_place(text, stated_start, caption)
     passed_over[OFF_SPANS if place else _LOST_SPANS] += 1
     return place
 
@@ -640,15 +669,16 @@ def _without_boxes_of_no_area(
     # An expression that loses all of its boxes is left out, too; one that never had any stays.
     for expression in expressions:
         instances = expression["instances"]
-        kept = [instance for instance in instances if _has_area(instance)]
-        passed_over["boxes without an area"] += len(instances) - len(kept)
-        if instances and not kept:
+        with_area = [instance for instance in instances if _has_area(instance)]
+        passed_over["boxes without an area"] += len(instances) - len(with_area)
+        if instances and not with_area:
             passed_over["phrases left without a box"] += 1
         else:
-            yield {**expression, "instances": kept}
+            yield {**expression, "instances": with_area}
 
 
 def _has_area(instance: dict[str, Any]) -> bool:
+    # Raises BrokenRow for a box that can't be one.
     _check_box(instance)
     x1, y1, x2, y2 = instance["bbox"]
     return bool(x1 < x2 and y1 < y2)
@@ -685,7 +715,7 @@ class Doubts:
     def look_at(self, record: Mapping[str, Any], stated: Size | None, real: Size | None) -> None:
         """Take in a record, the size that it states, and that of its picture, if they are known."""
         name = path_of(record)
-        size = stated or real
+        size = stated or real  # boxes are in the stated one
         if size is None:
             return
         sides = f"{size[0]} x {size[1]} px"
@@ -719,11 +749,11 @@ def with_sizes(
     for record in records:
         stated = stated_size(record)
         real = None
-        compares = doubts is not None and doubts.compares
         # A remote picture is fetched only for a missing size, not just to compare.
         may_be_remote = waits(path_of(record), (folder,))
-        if stated is None or (compares and not may_be_remote):
-            with suppress(InputError):
+        is_compared = doubts is not None and doubts.compares and not may_be_remote
+        if stated is None or is_compared:
+            with suppress(InputError):  # a picture that can't be read leaves its size unknown
                 real = _picture_header(folder, record.get("image_path"), where="").size
         if stated is None and real is not None:
             record |= {"width": real[0], "height": real[1]}
