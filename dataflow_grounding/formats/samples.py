@@ -126,6 +126,12 @@ class Exported:
 
 
 class SampleMaker:
+    """Makes a sample, what a format writes, of each record that is wanted in an export.
+
+    A detector is a format whose readers learn as background what has no box in a picture: a picture
+    with a thing that has no box is a false background, and is left out.
+    """
+
     def __init__(
         self, format: Format, pictures: ExportPictures, select: Selection, exported: Exported
     ) -> None:
@@ -140,7 +146,7 @@ class SampleMaker:
         # by the hash of an image_id, how many rows of that picture came before: ids that are made
         # for their expressions differ by it, so only rows with expressions without ids are counted
         self._rows_of_image = NumberTable()
-        self._without_picture = 0  # rows so far that name none
+        self._count_without_picture = 0  # of rows so far that name no picture
         self.last_record: Mapping[str, Any] = {}
         """The record of the sample that was made last."""
 
@@ -159,6 +165,7 @@ class SampleMaker:
             try:
                 sample = self._sample(record)
             except RecordError as error:
+                # All records count for what is a model's manner, also those without a sample.
                 self._exported.manners.add(wordings_of(record), watched=False)
                 self._exported.left_out += 1
                 if len(self._exported.reasons) < _MAX_REASONS:
@@ -188,15 +195,16 @@ class SampleMaker:
             remarks += self._whole_pictures.remarks()
 
     def _sample(self, record: Mapping[str, Any]) -> Sample | None:
+        # The sample of a record; None, with what is counted, where there is nothing to write of it.
         if record.get(SKIPPED) and not self._format.whole:
             self._exported.lost[_SKIPPED_MARKS] += 1
         carries = self._format.carries
-        caption = str(record.get("cleaned_caption") or record.get("caption") or "")
+        caption = _caption_of(record)
         expressions = self._expressions(record, caption)
         selected = self._selected(record, expressions)
         false_backgrounds = self._whole_pictures.false_backgrounds
         if false_backgrounds and self._pictures.name_of(record) in false_backgrounds:
-            return None
+            return None  # `samples` has counted it
         may_be_empty = carries.empty and self._shows_nothing(record, expressions)
         if not selected and not may_be_empty:
             self._count_picture_without_phrase(record, expressions)
@@ -209,6 +217,7 @@ class SampleMaker:
             return None
         phrases = self._without_repeats(phrases, record)
         phrases = self._without_lost_outlines(phrases, picture.size)
+        # Only now it is sure that the record is written.
         if doubt_of_reply(record):
             self._counts[_DOUBTFUL] += 1
         # `+=` of a Counter drops counts of 0.
@@ -221,6 +230,7 @@ class SampleMaker:
         return Sample(file_name, picture.size, caption, phrases, record, data, name)
 
     def _without_lost_outlines(self, phrases: list[Phrase], size: Size) -> list[Phrase]:
+        # Some formats have the outlines of all boxes of a picture, or none.
         why_lost = self._format.why_outlines_lost(phrases, size)
         if not why_lost:
             return phrases
@@ -231,23 +241,25 @@ class SampleMaker:
     def _count_picture_without_phrase(
         self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
     ) -> None:
+        has_all_rejected = any(map(_is_all_rejected, expressions))
         if not self._format.carries.empty:
             self._exported.lost[_WITHOUT_PHRASE] += 1
-        elif not self._select.keep_rejected and any(map(_is_all_rejected, expressions)):
+        elif has_all_rejected and not self._select.keep_rejected:
             self._counts[_ONLY_REJECTED] += 1
-        elif record.get("background") is False:  # as of a split, which leaves out such phrases
+        elif record.get("background") is False:
+            # Also of a split, which leaves out the phrases whose boxes were all rejected.
             self._counts[_MAYBE_THERE] += 1
         else:
             self._counts[_NOT_KNOWN_EMPTY] += 1
 
     def _look_at_whole_pictures(self, records: Rows) -> None:
-        # Records that can't be read are skipped: their errors are reported when they are written.
-        # Another maker reads, so that nothing is counted twice.
+        # Notes which pictures are false backgrounds, and what was rejected in each. Records that
+        # can't be read are skipped: their errors are reported when they are written. Another maker
+        # reads, so that nothing is counted twice.
         reader = SampleMaker(self._format, self._pictures, self._select, Exported(path=""))
         for record in records:
             try:
-                caption = str(record.get("cleaned_caption") or record.get("caption") or "")
-                expressions = reader._expressions(record, caption)
+                expressions = reader._expressions(record, _caption_of(record))
                 name = self._pictures.name_of(record)
             except RecordError:
                 continue
@@ -256,8 +268,9 @@ class SampleMaker:
     def _shows_nothing(
         self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
     ) -> bool:
-        # Whether a record says that there is nothing to write of its picture. Without expressions
-        # it does if it is marked so, a person reviewed it, or the format writes whole records.
+        # Whether a record says that there is nothing to write of its picture: then the picture
+        # alone is written. Without expressions it does if it is marked so, a person reviewed it, or
+        # the format writes whole records.
         if record.get(SKIPPED):
             return False
         if isinstance(self._format, ReturningFormat):
@@ -270,13 +283,18 @@ class SampleMaker:
             is_known_empty = record.get("background") is True or record.get("reviewed_by")
             if not self._format.whole and not is_known_empty:
                 return False
+            # The selection may want only what is verified: it judges the picture as it would a
+            # phrase that isn't there.
             expressions = [{"text": "", "status": "none", "instances": []}]
         for expression in expressions:
-            if status_of(expression) != "none" or self._select.of(expression) is None:
+            is_absent = status_of(expression) == "none"
+            if not is_absent or self._select.of(expression) is None:
                 return False
         return True
 
     def _expressions(self, record: Mapping[str, Any], caption: str) -> list[dict[str, Any]]:
+        # A record's expressions with ids and spans, and with its rejected boxes marked so. Raises
+        # BrokenRow for a record that no export should have.
         if record.get("suspect_boxes") is True:
             raise BrokenRow("its boxes may be in another format (suspect_boxes)")
         expressions = read_any_expressions(self._row_with_ids(record))
@@ -291,10 +309,11 @@ class SampleMaker:
         self._set_spans(expressions, caption)
         if self._select.keep_rejected:
             return expressions
-        others = None  # what was rejected in other rows of the picture
+        rejected_in_other_rows = None  # of the same picture
         if self._whole_pictures.rejections:
-            others = self._whole_pictures.rejections.get(self._pictures.name_of(record))
-        return with_twins_rejected(expressions, others)
+            name = self._pictures.name_of(record)
+            rejected_in_other_rows = self._whole_pictures.rejections.get(name)
+        return with_twins_rejected(expressions, rejected_in_other_rows)
 
     def _row_with_ids(self, record: Mapping[str, Any]) -> Record:
         # Ids are made for expressions that have none.
@@ -302,24 +321,25 @@ class SampleMaker:
         if not _have_ids(row.get("expressions")):
             identify(row, "image_path", image_root=None, rows_of_image=self._rows_of_image)
             if row.image_id is None:
-                row.occurrence = self._without_picture
-                self._without_picture += 1
+                row.occurrence = self._count_without_picture
+                self._count_without_picture += 1
         return row
 
     def _set_spans(self, expressions: list[dict[str, Any]], caption: str) -> None:
-        unset = []  # indices of the expressions that get a span
+        # Replaces spans that don't hold their phrase; where none is stated at all, sets every one.
+        to_set = []  # indices of the expressions that get a span
         for index, expression in enumerate(expressions):
             span = expression.get("char_span")
             if span and not is_at_span(expression["text"], span, caption):
-                unset.append(index)
-        self._counts[_WRONG_SPAN] += len(unset)
+                to_set.append(index)
+        self._counts[_WRONG_SPAN] += len(to_set)
         if not any("char_span" in expression for expression in expressions):
-            unset = list(range(len(expressions)))
-        if not unset:
+            to_set = list(range(len(expressions)))
+        if not to_set:
             return
         # All are looked for, because they take their places in the caption from each other.
         spans = find_spans([expression["text"] for expression in expressions], caption)
-        for index in unset:
+        for index in to_set:
             span = spans[index]
             expressions[index]["char_span"] = list(span) if span else None
 
@@ -330,8 +350,9 @@ class SampleMaker:
         wanted = []
         for expression in expressions:
             if not self._select.keep_rejected:
-                kept = not_rejected(expression) or ()
-                self._counts[_REJECTED] += len(expression["instances"]) - len(kept)
+                not_rejected_boxes = not_rejected(expression) or ()
+                rejected_count = len(expression["instances"]) - len(not_rejected_boxes)
+                self._counts[_REJECTED] += rejected_count
             selected = self._select.of(expression)
             if selected is None:
                 self._counts[_UNSELECTED] += 1
@@ -352,10 +373,11 @@ class SampleMaker:
         # from, equal boxes that were two items there stay two.
         if self._format.repeats or self._format.whole:
             return list(phrases)
+        # Numbers of the source's items, such as COCO's annotations; see imported.py.
         items = {*kept_of(record, self._format.name).get("read", ())}
         if self._format.detects:
             return self._each_thing_once(phrases, items)
-        kept: list[Phrase] = []
+        phrases_once: list[Phrase] = []
         # by the name of a thing and its box, the items of the source that were that box so far
         seen_of_thing: dict[str, dict[Bbox, set[int]]] = {}
         for phrase in phrases:
@@ -364,49 +386,50 @@ class SampleMaker:
             self._counts[_REPEATED] += len(phrase.boxes) - len(new)
             if len(new) < len(phrase.boxes):
                 phrase = phrase.with_boxes(new)
-            if phrase.boxes or phrase.status != "grounded":
-                kept.append(phrase)
-        return kept
+            if not _has_lost_all_boxes(phrase):
+                phrases_once.append(phrase)
+        return phrases_once
 
     def _each_thing_once(self, phrases: Sequence[Phrase], items: Set[int]) -> list[Phrase]:
         # Phrases of one class, such as "a person" and "a human", may each have a box of one thing.
+        # Phrases keep their order; a place is an index of `phrases`.
         places_of_class: dict[str, list[int]] = {}
         for place, phrase in enumerate(phrases):
             places_of_class.setdefault(self._format.thing(phrase), []).append(place)
-        kept = list(phrases)
+        phrases_once = list(phrases)
         for places in places_of_class.values():
             phrases_of_class = [phrases[place] for place in places]
-            # for each of these phrases, the indices of its boxes that stay
-            staying: list[list[int]] = [[] for _ in places]
-            for thing in things_of([_scored_boxes_of(phrase) for phrase in phrases_of_class]):
-                kept_boxes = _kept_of_thing(phrases_of_class, thing, items)
-                for number, index in kept_boxes:
-                    staying[number].append(index)
-                # Boxes that equal another of the thing count as repeated, the others as of the
-                # same thing.
-                distinct = {phrases_of_class[number].boxes[index] for number, index in thing}
-                gone_count = len(thing) - len(kept_boxes)
-                other_box_count = min(gone_count, len(distinct) - 1)
-                self._counts[_OF_SAME_THING] += other_box_count
-                self._counts[_REPEATED] += gone_count - other_box_count
+            staying = self._indices_of_staying_boxes(phrases_of_class, items)
             for place, indices in zip(places, staying, strict=True):
                 if len(indices) < len(phrases[place].boxes):
-                    kept[place] = phrases[place].with_boxes(sorted(indices))
-        return [phrase for phrase in kept if phrase.boxes or phrase.status != "grounded"]
+                    phrases_once[place] = phrases[place].with_boxes(sorted(indices))
+        return [phrase for phrase in phrases_once if not _has_lost_all_boxes(phrase)]
+
+    def _indices_of_staying_boxes(
+        self, phrases: Sequence[Phrase], items: Set[int]
+    ) -> list[list[int]]:
+        # For each of the phrases, which are of one class, the indices of its boxes that stay. The
+        # others are counted: those that equal another box of their thing as repeated.
+        staying: list[list[int]] = [[] for _ in phrases]
+        for thing in things_of([_scored_boxes_of(phrase) for phrase in phrases]):
+            staying_boxes = _staying_boxes_of_thing(phrases, thing, items)
+            for number, index in staying_boxes:
+                staying[number].append(index)
+            # A thing of boxes A, A, B of which one A stays has lost one repeated box and one other.
+            distinct = {phrases[number].boxes[index] for number, index in thing}
+            gone_count = len(thing) - len(staying_boxes)
+            other_box_count = min(gone_count, len(distinct) - 1)
+            self._counts[_OF_SAME_THING] += other_box_count
+            self._counts[_REPEATED] += gone_count - other_box_count
+        return staying
 
     def _phrase(self, expression: Mapping[str, Any], size: Size) -> Phrase | None:
+        # An expression as the format has it; None, which is counted, where nothing is left of it.
         instances = []
-        for instance in expression["instances"]:
-            stated = box_of(instance["bbox"])
-            box = clamp(stated, size)
-            if area(box) <= 0:
-                self._exported.lost["boxes without an area in their picture"] += 1
-                continue
-            if outlines.KEY in instance:
-                instance = self._with_outline(instance, box, size)
-            if math.dist(box, stated) > EXACT and not _is_outlined(instance, stated):
-                self._exported.lost["parts of boxes outside of their picture"] += 1
-            instances.append(instance if box == stated else {**instance, "bbox": [*box]})
+        for stated_instance in expression["instances"]:
+            instance = self._instance_in_picture(stated_instance, size)
+            if instance is not None:
+                instances.append(instance)
         status = status_of(expression)
         text = self._safe(self._format.words_of(expression))
         if not text.strip():
@@ -425,6 +448,20 @@ class SampleMaker:
             scores=[_score_of(instance) for instance in instances],
             expression={**expression, "instances": instances},
         )
+
+    def _instance_in_picture(self, instance: dict[str, Any], size: Size) -> dict[str, Any] | None:
+        # An instance cut to its picture; None where it is outside. Both are counted as lost.
+        stated = box_of(instance["bbox"])
+        box = clamp(stated, size)
+        if area(box) <= 0:
+            self._exported.lost["boxes without an area in their picture"] += 1
+            return None
+        if outlines.KEY in instance:
+            instance = self._with_outline(instance, box, size)
+        is_cut = math.dist(box, stated) > EXACT
+        if is_cut and not _is_outlined(instance, stated):
+            self._exported.lost["parts of boxes outside of their picture"] += 1
+        return instance if box == stated else {**instance, "bbox": [*box]}
 
     def _with_outline(self, instance: dict[str, Any], box: Bbox, size: Size) -> dict[str, Any]:
         # The outline is dropped where it isn't the box's, or where the format can't say it.
@@ -448,11 +485,18 @@ class SampleMaker:
         return safe
 
 
+def _caption_of(record: Mapping[str, Any]) -> str:
+    return str(record.get("cleaned_caption") or record.get("caption") or "")
+
+
 def _is_reviewed(record: Mapping[str, Any]) -> bool:
+    # Whether a person decided on all of a record.
     if record.get("reviewed_by"):
         return True
-    rows = record.get("expressions")
-    return isinstance(rows, list) and bool(rows) and all(map(_is_decided, rows))
+    expressions = record.get("expressions")
+    if not isinstance(expressions, list) or not expressions:
+        return False
+    return all(map(_is_decided, expressions))
 
 
 def _is_decided(expression: Any) -> bool:
@@ -469,12 +513,17 @@ def _is_decided(expression: Any) -> bool:
 
 def _is_all_rejected(expression: Mapping[str, Any]) -> bool:
     # Such an expression doesn't say that its thing is nowhere in the picture.
-    kept_boxes = not_rejected(expression) or []
-    return bool(expression["instances"]) and len(kept_boxes) == 0
+    had_boxes = bool(expression["instances"])
+    return had_boxes and not not_rejected(expression)
 
 
 def _is_rejected_or_absent(expression: Mapping[str, Any]) -> bool:
     return _is_all_rejected(expression) or status_of(expression) == "none"
+
+
+def _has_lost_all_boxes(phrase: Phrase) -> bool:
+    # A phrase with this status had boxes.
+    return phrase.status == "grounded" and not phrase.boxes
 
 
 def _indices_of_new_boxes(phrase: Phrase, items: Set[int], seen: dict[Bbox, set[int]]) -> list[int]:
@@ -483,29 +532,36 @@ def _indices_of_new_boxes(phrase: Phrase, items: Set[int], seen: dict[Bbox, set[
     new = []
     for index, box in enumerate(phrase.boxes):
         item = item_of(phrase.expression["instances"][index], items)
-        is_further_item = item is not None and bool(seen.get(box)) and item not in seen[box]
-        if box not in seen or is_further_item:
-            new.append(index)
+        is_first = box not in seen
         items_of_box = seen.setdefault(box, set())
+        if is_first or _is_further_item(item, items_of_box):
+            new.append(index)
         if item is not None:
             items_of_box.add(item)
     return new
 
 
-def _kept_of_thing(
+def _staying_boxes_of_thing(
     phrases: Sequence[Phrase], thing: Sequence[tuple[int, int]], items: Set[int]
 ) -> list[tuple[int, int]]:
     # A thing's boxes are (the phrase's number, the box's index), the best first. The best stays,
     # and where that is an item of the source, so do all of the thing's other items.
-    stay: list[tuple[int, int]] = []
-    seen: set[int] = set()
+    staying: list[tuple[int, int]] = []
+    items_of_thing: set[int] = set()
     for number, index in thing:
         item = item_of(phrases[number].expression["instances"][index], items)
-        is_further_item = item is not None and len(seen) > 0 and item not in seen
-        if not stay or is_further_item:
-            stay.append((number, index))
-            seen.update(() if item is None else (item,))
-    return stay
+        if not staying or _is_further_item(item, items_of_thing):
+            staying.append((number, index))
+            if item is not None:
+                items_of_thing.add(item)
+    return staying
+
+
+def _is_further_item(item: int | None, items_before: Set[int]) -> bool:
+    # Whether a repeated box is an item of the source, and repeats another item. It goes back, as
+    # the source has both. Where the first is of no item, somebody has added that: the item's box is
+    # a repetition of it.
+    return item is not None and len(items_before) > 0 and item not in items_before
 
 
 def _scored_boxes_of(phrase: Phrase) -> list[dict[str, Any]]:
@@ -516,14 +572,15 @@ def _scored_boxes_of(phrase: Phrase) -> list[dict[str, Any]]:
 def _have_ids(expressions: Any) -> bool:
     if type(expressions) is not list:
         return False
-    return all(
-        type(expression) is dict and has_id(expression.get("expression_id"))
-        for expression in expressions
-    )
+    for expression in expressions:
+        if type(expression) is not dict or not has_id(expression.get("expression_id")):
+            return False
+    return True
 
 
 def _is_outlined(instance: Mapping[str, Any], box: Bbox) -> bool:
-    # Whether an outline is there, and says all of a box, also where that is outside of its picture.
+    # Whether an outline is there, and says all of a box, also where that is outside of its picture:
+    # nothing of the box is lost then, although its numbers are cut.
     outline = instance.get(outlines.KEY)
     return outline is not None and math.dist(outlines.bounds(outline), box) <= EXACT
 
@@ -553,21 +610,23 @@ def _lost_of(
         verdicts = [phrase.expression.get("verified") for phrase in phrases]
         lost["verdicts of checks"] = sum(verdict is not None for verdict in verdicts)
     if not carries.classes:
-        classes = [phrase.expression.get("class") for phrase in phrases]
-        lost["classes of phrases"] = sum(
-            isinstance(name, str) and class_key(name) != class_key(phrase.text)
-            for name, phrase in zip(classes, phrases, strict=True)
-        )
+        lost["classes of phrases"] = sum(map(_has_other_class, phrases))
     if carries.numbers:
         boxes = sum(len(phrase.boxes) for phrase in phrases)
         lost[f"exact numbers of boxes: {carries.numbers}"] = boxes
     return lost
 
 
+def _has_other_class(phrase: Phrase) -> bool:
+    # Whether a phrase's class isn't its words.
+    name = phrase.expression.get("class")
+    return isinstance(name, str) and class_key(name) != class_key(phrase.text)
+
+
 def _has_own_ids(record: Mapping[str, Any], phrases: Sequence[Phrase]) -> bool:
-    # Ids that this package makes needn't be carried, because reading makes them again. They begin
-    # with the path ("record" without one), with or without its ending; `@2`, `#0` and the like may
-    # follow.
+    # Whether an id isn't one that this package makes: those needn't be carried, because reading
+    # makes them again. They begin with the path ("record" without one), with or without its ending;
+    # `@2`, `#0` and the like may follow: `a/b#0` and `a/b.png@2#0` for a/b.png.
     made_id = image_id_of({**record, "image_id": None}, "image_path") or "record"
     ending = os.path.splitext(path_of(record))[1]
     ids = [record.get("image_id")]
