@@ -4,6 +4,7 @@ There is a question and an answer for each phrase. DIALECTS has the differences 
 files. In `ms-swift` boxes are in a separate column, in pixels, and the trainer writes them as its
 model does. In the others they are text, in the numbers of one family of models, the `target`. If
 nothing is there, the answer is `[]`.
+An answer is read by the reader of replies (`replies/`), as a model's own would be.
 Sources: modelscope/ms-swift, Custom-dataset.md and swift/template/base.py; QwenLM/Qwen3-VL,
 qwen-vl-finetune; hiyouga/LLaMA-Factory, data/README.md and src/llamafactory/data/mm_plugin.py;
 OpenGVLab/InternVL, internvl_chat; trl, data_utils.py.
@@ -178,17 +179,18 @@ class Conversations(Format):
     boxes: BoxFormat  # of the answers
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
-        length = 0
+        line_count = 0
         with out.lines(self.data_file) as put:
             for sample in samples:
-                length += 1
+                line_count += 1
                 put(self._line(sample))
-        for name, facts in self.further_files(length).items():
+        for name, facts in self.further_files(line_count).items():
             with out.file(name) as file:
+                # Such files may list several data sets by name: this one is called `grounding`.
                 file.write(dump_text({"grounding": facts}, 2) + "\n")
 
-    def further_files(self, length: int) -> dict[str, Line]:
-        """Return what further files tell a trainer of the lines, by the file's name."""
+    def further_files(self, line_count: int) -> dict[str, Line]:
+        """Return what files next to the lines tell a trainer of them, by the file's name."""
         return {}
 
     def _line(self, sample: Sample) -> Line:
@@ -213,7 +215,8 @@ class Conversations(Format):
         turns: list[Line] = []
         for phrase, boxes in boxes_of.items():
             question = self.question(phrase)
-            turns.append(self._turn(self.dialect.user, question, has_picture=not turns))
+            is_first = not turns  # the picture is in the first turn alone
+            turns.append(self._turn(self.dialect.user, question, has_picture=is_first))
             turns.append(self._turn(self.dialect.model, self.answer(phrase, boxes, size)))
         return turns
 
@@ -240,7 +243,7 @@ class Conversations(Format):
         sent = self.sent(size)
         fours = [self.boxes.from_pixels(box, original=size, sent=sent) for box in boxes]
         tags = TAGS.get(self.boxes.name)
-        if tags is None or not fours:
+        if tags is None or not fours:  # in JSON no boxes are NOTHING
             return _in_json(phrase, fours, self.boxes.key)
         return _in_tags(phrase, fours, tags)
 
@@ -278,6 +281,7 @@ class Conversations(Format):
                 yield self.bad.marked(row)
 
     def _expressions(self, line: Line, size: Size) -> list[dict[str, Any]]:
+        # Answers for the same phrase are one expression.
         keyed = []
         for phrase, boxes in self._answers(line, size):
             if not phrase:
@@ -306,13 +310,14 @@ class Conversations(Format):
         if answer.strip() == NOTHING:
             yield phrase_of(question), []
             return
-        if not _MAY_HAVE_BOXES.search(answer):
+        if not _MAY_HAVE_BOXES.search(answer):  # it is words alone
             return
         phrase = phrase_of(question)
         boxes = _boxes_as_written(answer, phrase, box_format, size, self.sent(size))
         if boxes:
             yield phrase, boxes
             return
+        # An answer that no export of ours wrote may have boxes of several phrases, by their labels.
         for label, box in self._boxes_in(answer, box_format, size):
             # The reader of replies resolves entities, such as &amp;, in a label.
             if label is None or label == html.unescape(phrase):
@@ -363,30 +368,34 @@ class ForTarget(Conversations):
 
     def __post_init__(self) -> None:
         self.boxes = _box_format_of(self.target)
+        # A frame is the size of picture that boxes are counted in. That of "smart_resize_28" is the
+        # one in which the model's processor gets it, and depends on limits: a trainer sets its own.
         is_in_resized_pixels = re.fullmatch(r"smart_resize_\d+", self.boxes.frame)
         self._trainer = _TRAINERS[self.dialect.trainer] if is_in_resized_pixels else None
-        # The processor of a model resizes pictures itself, within the limits that its trainer sets.
         if self._trainer and not self._trainer.resizes_first:
+            # The box format itself can count with these limits; else `sent` does.
             frame = f"{self.boxes.frame}_{self._trainer.min_pixels}_{self._trainer.max_pixels}"
             self.boxes = replace(self.boxes, frame=frame)
 
     def sent(self, size: Size) -> Size:
+        """Return the size to which a trainer that `resizes_first` resizes such a picture."""
         trainer = self._trainer
         if trainer is None or not trainer.resizes_first:
             return size
-        area = size[0] * size[1]
-        scale = math.sqrt(min(max(area, trainer.min_pixels), trainer.max_pixels) / area)
+        width, height = size
+        area = width * height
+        area_within_limits = min(max(area, trainer.min_pixels), trainer.max_pixels)
+        scale = math.sqrt(area_within_limits / area)
         # at least two of the model's patches, as the trainer has it
-        return max(int(size[0] * scale), 28), max(int(size[1] * scale), 28)
+        return max(int(width * scale), 28), max(int(height * scale), 28)
 
     def training(self) -> str:
+        """Return a paragraph on the numbers that boxes are in, and on how to ask the model."""
         boxes = self.boxes
         if self._trainer:
-            settings = self._trainer.settings
             numbers = (
                 f"pixels of the frame `{boxes.frame}` of the picture as {self.dialect.trainer}"
-                " sends it"
-                f" with `{settings}`: with other limits, all would be off"
+                f" sends it with `{self._trainer.settings}`: with other limits, all would be off"
             )
         elif boxes.scale != "px":
             limit = boxes.limits((1, 1))[0]  # the same for a picture of any size
@@ -404,7 +413,10 @@ class Llava(ForTarget):
 
     dialect = DIALECTS["llava"]
 
-    def further_files(self, length: int) -> dict[str, Line]:
+    def further_files(self, line_count: int) -> dict[str, Line]:
+        """Return the meta.json that InternVL's trainer needs; other trainers of LLaVA's lines are
+        given the file of lines itself.
+        """
         if self.boxes.name != "internvl":
             return {}
         facts = {
@@ -412,7 +424,7 @@ class Llava(ForTarget):
             "annotation": self.data_file,
             "data_augment": False,
             "repeat_time": 1,
-            "length": length,
+            "length": line_count,
         }
         return {"meta.json": facts}
 
@@ -422,7 +434,8 @@ class ShareGpt(ForTarget):
 
     dialect = DIALECTS["sharegpt"]
 
-    def further_files(self, length: int) -> dict[str, Line]:
+    def further_files(self, line_count: int) -> dict[str, Line]:
+        """Return the dataset_info.json by which LLaMA-Factory finds the lines and their columns."""
         columns = {"messages": "conversations", "images": "images"}
         facts = {"file_name": self.data_file, "formatting": "sharegpt", "columns": columns}
         return {"dataset_info.json": facts}
@@ -449,6 +462,7 @@ def _boxes_as_written(
     # The boxes of an answer that is letter by letter as an export writes it; none for any other, or
     # where a box is not in the picture. The reader of replies would take boxes of a pixel or so for
     # parts of the side.
+    # A phrase may have four numbers in it that are no box: "the sign [1, 2, 3, 4]".
     boxes_text = text.replace(phrase, "") if _FOUR.search(phrase) else text
     fours = [[_number(word) for word in four.groups()] for four in _FOUR.finditer(boxes_text)]
     if text.startswith("["):
@@ -471,6 +485,7 @@ def _is_inside(box: Bbox, size: Size) -> bool:
 
 
 def _objects(boxes_of: Boxes) -> Line:
+    # ms-swift's column: phrases and boxes in the order of their placeholders in the turns.
     refs: list[str] = []
     numbers: list[list[float]] = []
     for text, boxes in boxes_of.items():
@@ -482,9 +497,11 @@ def _objects(boxes_of: Boxes) -> Line:
 
 
 def _picture_of(line: Line) -> Any:
+    # The path of a line's picture; None for a line of text alone, as mixtures of data have them.
     pictures = line.get("image") or line.get("images")
-    if not pictures and ("conversations" in line or "messages" in line):
-        return None  # of text alone, as mixtures of data have it
+    has_turns = "conversations" in line or "messages" in line
+    if not pictures and has_turns:
+        return None
     if not pictures:
         pictures = line["image"]  # raises KeyError where it isn't there
     if not isinstance(pictures, list):
@@ -496,12 +513,14 @@ def _picture_of(line: Line) -> Any:
 
 
 def _turns_of(line: Line) -> list[Turn]:
+    # The turns of a line of any dialect; of what is said in parts, the texts.
     turns = []
     for turn in line.get("conversations") or line["messages"]:
         speaker = turn.get("from") or turn["role"]
         said = turn["value"] if "value" in turn else turn["content"]
         if isinstance(said, list):
-            said = "".join(str(part.get("text") or "") for part in said if part["type"] == "text")
+            texts = [str(part.get("text") or "") for part in said if part["type"] == "text"]
+            said = "".join(texts)
         turns.append((speaker, said))
     return turns
 
@@ -511,6 +530,7 @@ def _with_objects(
 ) -> tuple[list[Turn], BoxFormat]:
     # Puts the phrases and boxes of `objects` in place of their placeholders. The boxes are in the
     # format that comes with the turns: pixels, or with `norm1` parts of the sides.
+    # {"ref": ["a dog"], "bbox": [[1, 2, 3, 4]]} with "<ref-object><bbox>", see `_objects`
     phrases = list(objects.get("ref") or ())
     boxes = list(objects.get("bbox") or ())
     placeholders = _PLACEHOLDER.findall("".join(said for _, said in turns))
@@ -531,8 +551,8 @@ def _with_objects(
 
 
 def _without_placeholders(text: str, phrases: Iterator[Any], boxes: Iterator[Any]) -> str:
-    # In a text of JSON they are written as JSON, else in Qwen2-VL's tags, which our reader of
-    # replies knows.
+    # Each placeholder takes the next phrase or box of these iterators. In a text of JSON they are
+    # written as JSON, else in Qwen2-VL's tags, which our reader of replies knows.
     is_json = text.lstrip()[:1] in ("[", "{", "`")
     tags = TAGS["qwen2-vl"]
 
@@ -548,7 +568,10 @@ def _without_placeholders(text: str, phrases: Iterator[Any], boxes: Iterator[Any
 
 
 def _read(text: str, box_format: BoxFormat, size: Size, sent: Size) -> Reading:
-    if text.lstrip().startswith(("{", "[")) or not has_tokens(text):
+    # `read_boxes` refuses an answer with other words next to its tags, because a model may take it
+    # back there. Training data has tags inside of its sentences.
+    is_json = text.lstrip().startswith(("{", "["))
+    if is_json or not has_tokens(text):
         return read_boxes(text, format=box_format, image_size=size, sent_size=sent)
     parsed = ParsedReply()
     read_tokens(text, parsed)
@@ -556,6 +579,8 @@ def _read(text: str, box_format: BoxFormat, size: Size, sent: Size) -> Reading:
 
 
 def _box_format_of(target: str) -> BoxFormat:
+    # The format of a family, a plain format or a model's name. Raises SpecError where it is none,
+    # or where its boxes can't be written as text.
     for name in ("auto", target):  # "auto" takes `target` for a model's name
         with suppress(SpecError):
             box_format = find_box_format(name, target)
