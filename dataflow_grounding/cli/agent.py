@@ -63,8 +63,8 @@ def _commands(here: click.Context) -> Iterator[str]:
         for parameter in command.params:
             if isinstance(parameter, click.Argument):
                 arguments.append(parameter.make_metavar(click.Context(command)))
-            elif isinstance(parameter, click.Option) and _EXPLAINED_ONCE.isdisjoint(parameter.opts):
-                options.append(min(parameter.opts, key=len))
+            elif _EXPLAINED_ONCE.isdisjoint(parameter.opts):
+                options.append(min(parameter.opts, key=len))  # `-e` of `-e`, `--experiment_spec`
         for earlier_command, earlier_options in options_of.items():
             if len(earlier_options.intersection(options)) > _MANY:
                 options = [option for option in options if option not in earlier_options]
@@ -86,11 +86,16 @@ def _spec_keys() -> list[str]:
         ]
         lines += [line for line in key_lines if line not in earlier_lines]
         heads = ("workflow", "data", name)
-        earlier_lines.update(line for line in key_lines if line.strip().rstrip(":") not in heads)
+        for line in key_lines:
+            is_head = line.strip().rstrip(":") in heads  # "  data:"
+            if not is_head:
+                earlier_lines.add(line)
     return lines
 
 
 def _operators() -> Iterator[str]:
+    # A line for each operator of ours: its settings, the columns that it takes and gives, what it
+    # does.
     for name, cls in OPERATOR_REGISTRY:
         if not cls.__module__.startswith("dataflow_grounding.operators"):
             continue
@@ -109,6 +114,7 @@ def _operators() -> Iterator[str]:
 
 
 def _columns(column_of: Mapping[str, str]) -> str:
+    # {"image": "image_path", "expressions": "expressions"} → "image=image_path, expressions"
     columns = []
     for role, column in column_of.items():
         columns.append(role if role == column else f"{role}={column}")

@@ -58,6 +58,8 @@ pilot_option = click.option(
 
 
 def _completed_keys(ctx: click.Context, parameter: click.Parameter, typed: str) -> list[str]:
+    # `KEY=` for each key that begins as `typed`, of the pipelines that the line's specs name.
+    # The imports take long, and only a shell that completes needs them.
     from dataflow_grounding.jobs.registry import PIPELINES, kind_named
     from dataflow_grounding.spec.problems import keys_of
     from dataflow_grounding.spec.schema import SpecHead, spec_with
@@ -112,13 +114,15 @@ def check_writable(path: str, image: str = "") -> None:
     """
     from PIL import Image
 
-    if os.path.exists(path) and os.path.exists(image) and os.path.samefile(path, image):
+    both_exist = os.path.exists(path) and os.path.exists(image)
+    if both_exist and os.path.samefile(path, image):
         raise SpecError(f"can't write {path}: it is the picture itself, choose another file")
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder):
         raise SpecError(f"can't write {path}: there is no folder {folder}")
-    written_to = path if os.path.exists(path) else folder
-    if os.path.isdir(path) or not os.access(written_to, os.W_OK):
+    # A new file needs the right to write into its folder, an existing one that to write it.
+    needs_right_to = path if os.path.exists(path) else folder
+    if os.path.isdir(path) or not os.access(needs_right_to, os.W_OK):
         raise SpecError(f"can't write {path}: choose another file")
     if os.path.splitext(path)[1].lower() not in Image.registered_extensions():
         raise SpecError(
@@ -133,13 +137,13 @@ def mention_reviewed_file(results: str) -> None:
     if not os.path.isdir(results):
         return
     reviewed = os.path.join(results, "annotations.reviewed.jsonl")
-    as_left = "Note: this is as the run left it. To take what reviewers left,"
+    note = "Note: this is as the run left it. To take what reviewers left,"
     decided_at = _written_at(os.path.join(results, "reviews.jsonl"))
     applied_at = _written_at(reviewed)
-    if decided_at > applied_at:
-        say(f"{as_left} run `dataflowgrounding apply {results}`, and name {reviewed}.")
+    if decided_at > applied_at:  # there are decisions that aren't in the reviewed file
+        say(f"{note} run `dataflowgrounding apply {results}`, and name {reviewed}.")
     elif applied_at:
-        say(f"{as_left} name {reviewed}.")
+        say(f"{note} name {reviewed}.")
 
 
 def _written_at(path: str) -> int:

@@ -96,11 +96,16 @@ def bench_command(
     Exit codes: 4 all pictures of a way failed in this call, 1 a way's check checked nothing.
     """
     own = _own_pictures(ctx, pictures, gold)
-    folder = folder or ("bench_own" if own else "bench_results")
-    ways = ways or (OWN_USUAL if own else USUAL)
+    if own:
+        folder = folder or "bench_own"
+        ways = ways or OWN_USUAL
+        most_of_kind = None  # --pictures is the folder
+    else:
+        folder = folder or "bench_results"
+        ways = ways or USUAL
+        most_of_kind = _number_of_pictures(pictures)
     if own and "spans" in ways:
         raise click.UsageError("--gold compares ways by their boxes: leave spans out of --ways")
-    most_of_kind = _number_of_pictures(pictures) if own is None else None
     bench = replace(_bench_of(spec_paths, overrides, folder, ways), pictures=most_of_kind, own=own)
     path = os.path.join(folder, _FILE)
     page = os.path.join(folder, "bench.html")
@@ -110,8 +115,9 @@ def bench_command(
     say(f"figures: {path}; page: {page}")
     if own:
         _say_choice(document, ways, silent=as_json)
-    # Ways of the document that this call didn't ask don't count.
-    figures_of_asked = [document["ways"][way]["figures"] for way in ways if way in document["ways"]]
+    # Ways that an earlier call asked are in the document, too, and don't count.
+    asked_ways = [way for way in ways if way in document["ways"]]
+    figures_of_asked = [document["ways"][way]["figures"] for way in asked_ways]
     if any(map(failed_all, figures_of_asked)):
         return 4
     return 1 if any(map(checked_nothing, figures_of_asked)) else 0
@@ -128,6 +134,7 @@ def _own_pictures(ctx: click.Context, folder: str | None, gold: str | None) -> P
 def _number_of_pictures(text: str | None) -> int | None:
     if text is None:
         return None
+    # "50" is a number, even where a folder has that name.
     if os.path.isdir(text) and not text.isdecimal():
         raise click.UsageError(f"--pictures {text} goes with --gold FILE, the right boxes")
     if not text.isdecimal() or int(text) < 1:
@@ -145,7 +152,8 @@ def _say_choice(document: dict[str, Any], ways: Sequence[str], *, silent: bool) 
 
 
 def _measured(bench: Bench, path: str, page: str) -> dict[str, Any]:
-    # `bench.json` and the page are written after each way, so that a later stop loses none.
+    # The document of all ways, those that `bench.json` has already and those asked now. It is
+    # written with the page after each way, so that a later stop loses none.
     document: dict[str, Any] = {}
     try:
         for document in measure(bench, read_object(path)):
@@ -164,6 +172,7 @@ def _bench_of(
     folder: str,
     ways: Sequence[str],
 ) -> Bench:
+    # The bench of a spec's endpoint; without a spec, of the environment's.
     spec = spec_of_endpoint(spec_paths, overrides)
     if spec is not None:
         return Bench(

@@ -82,20 +82,22 @@ def eval_command(
         raise SpecError(f"eval takes one or two PRED, not {len(results)}")
     rules = Rules(threshold, score_cut)
     truth = read_annotations(gold)
-    runs = []
+    evaluations = []
     for path in results:
         answers = read_annotations(path, keep_rejected=keep_rejected)
-        runs.append(evaluate(answers, truth, rules))
-    figures = runs[0].to_json()
-    if len(runs) == 2:
-        figures["compared"] = {"figures": runs[1].to_json(), **runs[0].against(runs[1])}
+        evaluations.append(evaluate(answers, truth, rules))
+    first = evaluations[0]
+    figures = first.to_json()
+    if len(evaluations) == 2:
+        second = evaluations[1]
+        figures["compared"] = {"figures": second.to_json(), **first.against(second)}
     page = figures_page(figures, results)
-    shown = page if show_all else short_page(figures, results)
     if out:
         write_text(within(out, "figures.json"), dump_text(figures, indent=1) + "\n")
         write_text(within(out, "figures.md"), page + "\n")
-        _write_worst_cases(out, results[0], runs[0], image_root)
-    answer(as_json, figures, [shown])
+        _write_worst_cases(out, results[0], first, image_root)
+    shown_page = page if show_all else short_page(figures, results)
+    answer(as_json, figures, [shown_page])
 
 
 def _write_worst_cases(out: str, results: str, run: Evaluation, image_root: str | None) -> None:

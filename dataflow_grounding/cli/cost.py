@@ -11,6 +11,7 @@ from dataflow_grounding.data import bucket
 from dataflow_grounding.engine.costs import PARTS, costs_of
 from dataflow_grounding.serving.serving import FLEX
 
+# Parts of a bill, by their keys in the figures, as they are called here.
 _PARTS = {
     **{part: part for part in PARTS},
     "checks": "probe pictures",

@@ -120,7 +120,8 @@ def split_command(
 
 def _missed_ratios(parts: dict[str, Any], weights: dict[str, float], alike: int) -> str:
     # A sentence that says why parts have other sizes than was asked for. It is "" if none is off by
-    # more than one picture, or a twentieth of all where that is more.
+    # more than one picture, or a twentieth of all where that is more. `alike` is how many pictures
+    # are nearly the same as an earlier one: each is in its part, wherever that is.
     counts = {name: part["pictures"] for name, part in parts.items()}
     total = sum(counts.values())
     why = f"{total:,} pictures are few" if total > 1 else "there is 1 picture"
@@ -132,19 +133,20 @@ def _missed_ratios(parts: dict[str, Any], weights: dict[str, float], alike: int)
     empty = [name for name in counts if not counts[name]]
     if empty:
         return f"without a record: {', '.join(empty)}, because {why}"
-    asked = {name: weight / sum(weights.values()) for name, weight in weights.items()}
-    allowed = max(1.0, total / 20)
-    if all(abs(counts[name] - asked[name] * total) <= allowed for name in asked):
+    sum_of_weights = sum(weights.values())
+    asked_share_of = {name: weight / sum_of_weights for name, weight in weights.items()}
+    most_off = max(abs(counts[name] - share * total) for name, share in asked_share_of.items())
+    if most_off <= max(1.0, total / 20):
         return ""
-    shares = ", ".join(f"{name} {counts[name] / total:.0%}" for name in asked)
-    wanted = ", ".join(f"{share:.0%}" for share in asked.values())
-    return f"the parts are {shares}, not {wanted}: {why}"
+    shares = ", ".join(f"{name} {counts[name] / total:.0%}" for name in weights)
+    asked_shares = ", ".join(f"{share:.0%}" for share in asked_share_of.values())
+    return f"the parts are {shares}, not {asked_shares}: {why}"
 
 
 def _weights_of_parts(ratios: str) -> dict[str, float]:
-    # As written, in any unit: 80/20 is as good as 0.8/0.2.
+    # The parts' numbers as written, in any unit: 80/20 is as good as 0.8/0.2.
     numbers = ratios.split("/")
-    names = _PART_NAMES.get(len(numbers), ())
+    names = _PART_NAMES.get(len(numbers), ())  # none for another number of parts
     weights: dict[str, float] = {}
     for name, number in zip(names, numbers, strict=False):
         weights[name] = float(number) if _NUMBER.fullmatch(number) else 0
@@ -184,7 +186,7 @@ def stats_command(
     shown = set(FIGURES)
     if not all_figures:
         shown = {name for name in FIGURES if _says_something(name, figures[name])}
-        # a 0 is an answer to who asks for leaks by several data sets
+        # Who names several data sets asks for leaks: that there are none is an answer.
         if len(results) > 1:
             shown.add("leaks")
         shown |= {"records", *advice}
@@ -265,10 +267,11 @@ def _shown(value: Any, kind: str | None) -> str:
 
 
 def _map_of_places(grid: Sequence[Sequence[int]]) -> str:
-    # A letter is two cells, one above the other, as letters are twice as high as wide.
+    # A letter is two cells, one above the other, as letters are twice as high as wide. The grid has
+    # an even number of rows.
     rows = []
-    for y in range(0, len(grid), 2):
-        rows.append([upper + lower for upper, lower in zip(*grid[y : y + 2], strict=True)])
+    for upper_row, lower_row in zip(grid[::2], grid[1::2], strict=True):
+        rows.append([upper + lower for upper, lower in zip(upper_row, lower_row, strict=True)])
     most = max(map(max, rows))
     darkest = len(_SHADES) - 1
     lines = []
@@ -282,6 +285,7 @@ def _map_of_places(grid: Sequence[Sequence[int]]) -> str:
 def _rules_with_prefixes(
     ctx: click.Context, parameter: click.Parameter, value: str | None
 ) -> tuple[str, ...]:
+    # "DG1,dg204" → all rules that begin with DG1 or DG204
     if not value:
         return ()
     prefixes = tuple(part.strip().upper() for part in value.split(","))
@@ -322,16 +326,16 @@ def lint_command(
     path = annotations_of(data)
     rules = [rule for rule in select or RULES if rule not in ignore]
     counts = Counter[str]()
-    kept: list[dict[str, Any]] = []  # for the JSON; otherwise they are printed as they come
+    findings: list[dict[str, Any]] = []  # for the JSON; otherwise they are printed as they come
     for line, (rule, where) in lint(data, rules, image_root=image_root, read=read):
         counts[rule] += 1
         message = f"{RULES[rule]['finds']}: {where}"
         if as_json:
-            kept.append({"file": path, "line": line, "rule": rule, "message": message})
+            findings.append({"file": path, "line": line, "rule": rule, "message": message})
         else:
             say(f"{path}:{line}: {rule} {message}", err=False)
     if as_json:
-        say_json({"findings": kept, "counts": dict(sorted(counts.items()))})
+        say_json({"findings": findings, "counts": dict(sorted(counts.items()))})
     else:
         say(counted(counts.total(), "finding"))
     return 1 if counts else 0

@@ -85,27 +85,31 @@ def doctor(
 
 
 def _is_unreadable(endpoint: dict[str, Any]) -> bool:
-    parts = [endpoint, *endpoint.get("endpoints", ())]
-    return any(str(part.get("reply", "")).startswith(NOT_READABLE) for part in parts)
+    # Whether the reply of the endpoint, or of one of its `endpoints` where it has several, was.
+    endpoints = [endpoint, *endpoint.get("endpoints", ())]
+    return any(str(each.get("reply", "")).startswith(NOT_READABLE) for each in endpoints)
 
 
 def _lines(findings: dict[str, Any]) -> Iterator[str]:
     yield f"dataflow-grounding {findings['version']}, Python {findings['python']}"
     yield from _lines_on_all_endpoints(findings)
-    environment = findings["environment"]
-    for name in environment:
-        if environment[name]:
-            yield f"{name}: set"
-    yield f"not set: {', '.join(name for name in environment if not environment[name])}"
-    extras = findings["extras"]
-    for extra, version in extras.items():
+    unset_names = []
+    for name, is_set in findings["environment"].items():
+        if is_set:
+            yield f"{name}: set"  # never its value, which may be a key
+        else:
+            unset_names.append(name)
+    yield f"not set: {', '.join(unset_names)}"
+    missing_extras = []
+    for extra, version in findings["extras"].items():
         if version:
             yield f"extra {extra}: {version}"
-    lacking = [extra for extra in extras if not extras[extra]]
-    if lacking:
+        else:
+            missing_extras.append(extra)
+    if missing_extras:
         yield (
-            f"optional, not installed: {', '.join(lacking)}. What needs one names it; to add"
-            f" one: pip install 'dataflow-grounding[{lacking[0]}]'"
+            f"optional, not installed: {', '.join(missing_extras)}. What needs one names it; to add"
+            f" one: pip install 'dataflow-grounding[{missing_extras[0]}]'"
         )
 
 
@@ -175,8 +179,10 @@ def calibrate_command(
 def _calibratable(
     spec_paths: tuple[str, ...], overrides: tuple[str, ...], base_url: str | None, model: str | None
 ) -> tuple[Serving, RunOptions]:
-    endpoint_named = base_url is not None or model is not None
-    if spec_paths and endpoint_named:
+    # The serving of a spec, of the two options, or of the environment. Raises SpecError where there
+    # is none, or its model can't be calibrated.
+    is_endpoint_named = base_url is not None or model is not None
+    if spec_paths and is_endpoint_named:
         raise SpecError("give either a spec (-e SPEC) or an endpoint (--base-url URL --model NAME)")
     spec = spec_of_endpoint(spec_paths, overrides)
     if spec is not None:
@@ -184,15 +190,16 @@ def _calibratable(
         workflow = spec.block.workflow
         serving = serving_of(vlm, workflow, spec.folders)
         options = options_of(vlm, workflow)
-    elif not endpoint_named and backend_named() is None:
+    elif not is_endpoint_named and backend_named() is None:
         raise SpecError(
             "no endpoint: give a spec (-e SPEC) or --base-url URL --model NAME, or set DF_BASE_URL"
             " and DF_MODEL"
         )
     else:
         openai = OpenAIBlock(base_url=base_url or "", model_name=model or "")
-        vlm = VlmBlock(backend="openai" if endpoint_named else "auto", openai=openai)
-        workflow = WorkflowBlock(steps=[], max_workers=16)
+        backend = "openai" if is_endpoint_named else "auto"
+        vlm = VlmBlock(backend=backend, openai=openai)
+        workflow = WorkflowBlock(steps=[], max_workers=16)  # nothing of it but these counts here
         serving = serving_of(with_environment(vlm), workflow)
         options = RunOptions()
     check_calibratable(serving)

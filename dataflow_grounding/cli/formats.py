@@ -126,13 +126,15 @@ _writing_options = combined(
 def _parse_options(
     ctx: click.Context, parameter: click.Parameter, texts: tuple[str, ...]
 ) -> dict[str, Any]:
+    # ("offset=1",) → {"offset": 1}
     options = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if equals and name:
             options[name] = value
+    has_wrong_or_repeated = len(options) < len(texts)
     arguments_of_command = {"path", "format", "image_root"}
-    if len(options) < len(texts) or options.keys() & arguments_of_command:
+    if has_wrong_or_repeated or options.keys() & arguments_of_command:
         raise click.BadParameter(
             "should be an option of the format, as offset=1, and each once", ctx, parameter
         )
@@ -201,6 +203,25 @@ def import_(
     source = find_format(format, **options)
     source.bad = BadEntries(stops=strict)
     source.pictures = source.pictures or out
+    count, remarks = _import_records(path, source, folder, annotations)
+    _write_about_import(path, format, source, folder, out)
+    line = f"{annotations}: {counted(count, 'record')}"
+    # Only now, as these are filled while records are read.
+    passed_over = _positive(source.passed_over)
+    remarks = [*source.remarks, *remarks]
+    facts = {"annotations": annotations, "records": count, "left_out": passed_over}
+    facts |= {"bad": _bad_facts(source.bad), "remarks": remarks}
+    bad_lines = skipped_lines(source.bad)
+    answer(as_json, facts, [line, *_passed_over_lines(passed_over), *bad_lines, *remarks])
+    return int(source.bad.count > 0)
+
+
+def _import_records(
+    path: str, source: Format, folder: str, annotations: str
+) -> tuple[int, list[str]]:
+    # Writes the records at `path` into the file `annotations`. Returns their number, and remarks on
+    # them. Where it fails, it removes what it made.
+    out = os.path.dirname(annotations)
     is_new = not os.path.exists(out)
     stems = SharedStems()
     first_pictures: list[str] = []
@@ -210,7 +231,7 @@ def import_(
         writer = RowWriter(annotations)
     try:
         with closing(writer):
-            records = read(path, source, image_root=image_root)
+            records = read(path, source, image_root=folder)
             for record in with_sizes(records, folder, doubts):
                 stems.add(path_of(record))
                 if len(first_pictures) < _LOOKED_FOR:
@@ -221,28 +242,20 @@ def import_(
         if is_new:  # also the pictures that were unpacked there
             shutil.rmtree(out, ignore_errors=True)
         raise
-    _write_about_import(path, format, source, folder, out)
-    line = f"{annotations}: {counted(writer.count, 'record')}"
-    passed_over = _positive(source.passed_over)
     missing = _missing_pictures(first_pictures, folder, source.pictures)
-    remarks = [*source.remarks, *doubts.remarks(), *stems.remarks(), *missing]
-    facts = {"annotations": annotations, "records": writer.count, "left_out": passed_over}
-    facts |= {"bad": _bad_facts(source.bad), "remarks": remarks}
-    bad_lines = skipped_lines(source.bad)
-    answer(as_json, facts, [line, *_passed_over_lines(passed_over), *bad_lines, *remarks])
-    return int(source.bad.count > 0)
+    return writer.count, [*doubts.remarks(), *stems.remarks(), *missing]
 
 
 def _write_about_import(path: str, format: str, source: Format, folder: str, out: str) -> None:
-    run = {
-        "imported": {
-            "format": format,
-            "path": os.path.abspath(path),
-            "preamble": dict(source.preamble),
-            **({"bad": _bad_facts(source.bad)} if source.bad.count else {}),
-        },
-        "image_folders": [absolute(folder)],
+    # run.json, in which `export` looks for the preamble and the pictures' folder; and the classes.
+    imported: dict[str, Any] = {
+        "format": format,
+        "path": os.path.abspath(path),
+        "preamble": dict(source.preamble),
     }
+    if source.bad.count:
+        imported["bad"] = _bad_facts(source.bad)
+    run = {"imported": imported, "image_folders": [absolute(folder)]}
     write_text(os.path.join(out, "run.json"), dump_text(run, 2) + "\n")
     if source.class_names:
         names = "".join(f"{' '.join(name.split())}\n" for name in source.class_names)
@@ -256,7 +269,9 @@ def _bad_facts(bad: BadEntries) -> dict[str, Any]:
 def _missing_pictures(paths: list[str], folder: str, unpacked: str) -> list[str]:
     # A remark if none of the first pictures is found; a store isn't asked. Pictures that came in
     # the data itself are in `unpacked`.
-    if any(waits(path, (folder,)) for path in paths) or not paths:
+    if any(waits(path, (folder,)) for path in paths):
+        return []
+    if not paths:
         return []
     for path in paths:
         with suppress(GroundingError):
@@ -309,8 +324,10 @@ def convert(
     source = find_format(source_name, **options)
     source.bad = BadEntries(stops=settings["strict"])
     folders = [image_root or folder_of(path)]
-    # The file of a user's own format may have any name, so any PATH may be one.
-    is_one_file = is_data_file(out, FORMATS.get(format, {"file": out})["file"])
+    if format in FORMATS:
+        is_one_file = is_data_file(out, FORMATS[format]["file"])
+    else:  # the data file of a user's own format may have any ending: that of PATH, if it has one
+        is_one_file = is_data_file(out, out)
     if source.packs and settings["images"] == "link" and image_root is None:
         raise InputError(
             f"the pictures are in {path} itself: leave --images link out, or name their"
@@ -322,7 +339,7 @@ def convert(
             source.pictures = unpacked
             folders.append(unpacked)
         records = read(path, source, image_root=image_root)
-        # the list of classes is known once the first record is read
+        # The classes and the preamble of the source are known once its first record is read.
         first = list(islice(records, 1))
         if has_option(format, "class_list"):
             settings["class_list"] = source.class_names
@@ -361,7 +378,9 @@ def export(
         settings["class_list"] = _classes_of_all(results, parts)
     if has_option(format, "preamble"):
         settings["preamble"] = _preamble_of(results, format)
-    records: Any = {name: RecordsOf(path) for name, path in parts.items()} or RecordsOf(results)
+    records: Any = RecordsOf(results)
+    if parts:  # `results` is a split
+        records = {name: RecordsOf(path) for name, path in parts.items()}
     exported = _exported(records, format, out, image_folders_of(results, image_root), settings)
     list_file = file_of_classes(results)
     if list_file and any(UNLISTED in remark for remark in exported.remarks):
@@ -406,6 +425,7 @@ def _passed_over_lines(passed_over: Counter[str]) -> list[str]:
 def _exported(
     records: Any, format: str, out: str, folders: tuple[str, ...], settings: Mapping[str, Any]
 ) -> Exported:
+    # `settings` are the values of `_writing_options`: of the selection, and options of the format.
     score_of_class: dict[str, float] = dict(settings["min_score"])  # "" is any other class
     select = Selection(
         min_score=score_of_class.pop("", None),
@@ -425,37 +445,44 @@ def _exported(
 
 
 def _tell_exported(exported: Exported, format: str, as_json: bool, source: Format | None) -> int:
-    # Gives the exit code. `source` is the format that the records were read from, None for results
-    # of a run.
-    passed_over = Counter[str]() if source is None else _positive(source.passed_over)
-    remarks = [*exported.remarks]
-    if source is not None:
-        remarks = [*source.remarks, *remarks]
-    is_incomplete = bool(exported.left_out or (source is not None and source.bad.count))
+    # Returns the exit code. `source` is the format that the records were read from, None for
+    # results of a run.
     if as_json:
-        facts: dict[str, Any] = {"path": exported.path, "format": format, **exported.written}
-        facts["lost"] = dict(exported.lost)
-        if source is not None:
-            facts["not_read"] = passed_over
-            facts["bad"] = _bad_facts(source.bad)
-        if exported.parts:
-            facts["parts"] = exported.parts
-        facts |= {
-            "left_out": exported.left_out,
-            "reasons": exported.reasons,
-            "remarks": remarks,
-        }
-        say_json(facts)
-        return int(is_incomplete)
+        say_json(_facts_of_export(exported, format, source))
+    else:
+        _say_exported(exported, format, source)
+    has_bad_entries = source is not None and source.bad.count > 0
+    return int(exported.left_out > 0 or has_bad_entries)
+
+
+def _facts_of_export(exported: Exported, format: str, source: Format | None) -> dict[str, Any]:
+    facts: dict[str, Any] = {"path": exported.path, "format": format, **exported.written}
+    facts["lost"] = dict(exported.lost)
+    remarks = exported.remarks
+    if source is not None:
+        facts["not_read"] = _positive(source.passed_over)
+        facts["bad"] = _bad_facts(source.bad)
+        remarks = [*source.remarks, *remarks]
+    if exported.parts:
+        facts["parts"] = exported.parts
+    facts["left_out"] = exported.left_out
+    facts["reasons"] = exported.reasons
+    facts["remarks"] = remarks
+    return facts
+
+
+def _say_exported(exported: Exported, format: str, source: Format | None) -> None:
     for name, written in exported.parts.items():
         say(f"{os.path.join(exported.path, name)}: {_counts(written)}", err=False)
     say(f"{exported.path}: {_counts(exported.written)}", err=False)
     if exported.lost:
         say(f"{format} has no place for: {exported.losses()}")
-    bad_lines = () if source is None else skipped_lines(source.bad)
-    for remark in (*_passed_over_lines(passed_over), *bad_lines, *remarks):
-        say(remark)
+    lines = exported.remarks
+    if source is not None:
+        lines_on_source = _passed_over_lines(_positive(source.passed_over))
+        lines = [*lines_on_source, *skipped_lines(source.bad), *source.remarks, *lines]
+    for line in lines:
+        say(line)
     if exported.left_out:
         records = counted(exported.left_out, "record")
         say(f"left out: {records}, for example {'; '.join(exported.reasons)}")
-    return int(is_incomplete)

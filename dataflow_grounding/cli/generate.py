@@ -122,6 +122,7 @@ def generate(
         # None shows it on a terminal.
         progress=False if options["no_progress"] else None,
         budget_usd=options["budget_usd"],
+        # None leaves it to the spec, as an option that wasn't given says nothing against that.
         retry_failed=options["retry_failed"] or None,
         shard=options["shard"],
     )
@@ -168,6 +169,7 @@ def _say_what_was_done(run: SpecRun, summary: Summary, *, in_pilot: bool) -> Non
 
 
 def _engine(options: dict[str, Any]) -> MakeRun:
+    # What makes the runs: `Run` in this process, `RayRun` on Ray.
     on_ray = options["engine"] == "ray"
     if on_ray and options["shard"] is not None:
         raise SpecError("--engine ray makes its own shards: leave --shard out")
@@ -225,14 +227,7 @@ def _next_steps(run: SpecRun, summary: Summary) -> list[str]:
     if summary.shown.report:
         lines.append("next: open the report in a browser")
     if summary.failed or summary.failures:
-        line = "next: see in failures.jsonl why records failed"
-        if summary.handover.passing_failures:
-            line += "; the same command tries again what may pass"
-        lasting = sorted(ASKED_AGAIN.intersection(summary.failures))
-        if lasting:
-            only = "only " if summary.handover.passing_failures else ""
-            line += f"; {only}--retry-failed asks again about {' and '.join(lasting)}"
-        lines.append(line)
+        lines.append(_advice_on_failures(summary))
     if summary.failures["image_missing"]:
         root = advice_on_folder(run.job, missing_names(run.job))
         if root:
@@ -242,6 +237,19 @@ def _next_steps(run: SpecRun, summary: Summary) -> list[str]:
     if any(summary.expressions[status] for status in STATUSES):  # some were looked for
         lines.append(f"next: with boxes drawn by hand, dataflowgrounding eval {folder} --gold FILE")
     return lines
+
+
+def _advice_on_failures(summary: Summary) -> str:
+    # Some failures may pass, such as an outage: a run asks again by itself. Others last, such as a
+    # refusal: they are asked about again only with --retry-failed.
+    line = "next: see in failures.jsonl why records failed"
+    if summary.handover.passing_failures:
+        line += "; the same command tries again what may pass"
+    lasting = sorted(ASKED_AGAIN.intersection(summary.failures))
+    if lasting:
+        only = "only " if summary.handover.passing_failures else ""
+        line += f"; {only}--retry-failed asks again about {' and '.join(lasting)}"
+    return line
 
 
 def _set_workers(spec: Spec, in_pilot: bool) -> None:
@@ -255,7 +263,7 @@ def _set_workers(spec: Spec, in_pilot: bool) -> None:
     with bucket.copied(spec.results_dir, "run.json") as folder:
         run = read_object(os.path.join(folder, "run.json"))
     sustained = run.get("sustained_concurrency")
-    if not (isinstance(sustained, int) and 0 < sustained <= _MOST_WORKERS):
+    if not isinstance(sustained, int) or not 0 < sustained <= _MOST_WORKERS:
         raise SpecError(
             f"no pilot in {spec.results_dir}: first run generate with --pilot N --set-from pilot"
         )

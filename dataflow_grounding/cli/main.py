@@ -76,8 +76,8 @@ class _LazyGroup(click.Group):
         return [*COMMANDS, *_other_packages_commands()]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a command; None for an unknown one while a shell completes a line, amid which an
-        error would be printed.
+        """Return a command; None for an unknown one while a shell completes a line: an error would
+        be printed into that line.
         """
         try:
             return self.command_named(ctx, cmd_name)
@@ -104,22 +104,26 @@ class _LazyGroup(click.Group):
         """Write all on one screen, with a line for each option."""
         self.format_usage(ctx, formatter)
         formatter.write(f"{self.help}\n")
-        groups = {
-            f"{group}:": [(name, COMMANDS[name]) for name in names]
-            for group, names in _GROUPS.items()
-        }
+        rows_of_heading = self._help_rows(ctx)
+        width = max(len(name) for rows in rows_of_heading.values() for name, _ in rows)
+        for heading, rows in rows_of_heading.items():
+            formatter.write(f"\n{heading}\n")
+            for name, purpose in rows:
+                formatter.write(f"  {name:{width}}  {purpose}\n")
+
+    def _help_rows(self, ctx: click.Context) -> dict[str, list[tuple[str, str]]]:
+        # {"Most used:": [("generate", "Run the pipeline …"), …], …, "Options:": […]}
+        rows_of_heading = {}
+        for group, names in _GROUPS.items():
+            rows_of_heading[f"{group}:"] = [(name, COMMANDS[name]) for name in names]
         of_other_packages = []
         for name in _other_packages_commands():
             of_other_packages.append((name, self.command_named(ctx, name).get_short_help_str()))
         if of_other_packages:
-            groups["Commands of other packages:"] = of_other_packages
-        options = [option.get_help_record(ctx) for option in self.get_params(ctx)]
-        groups["Options:"] = [record for record in options if record]
-        width = max(len(name) for rows in groups.values() for name, _ in rows)
-        for heading, rows in groups.items():
-            formatter.write(f"\n{heading}\n")
-            for name, purpose in rows:
-                formatter.write(f"  {name:{width}}  {purpose}\n")
+            rows_of_heading["Commands of other packages:"] = of_other_packages
+        records = [option.get_help_record(ctx) for option in self.get_params(ctx)]
+        rows_of_heading["Options:"] = [record for record in records if record]  # no hidden ones
+        return rows_of_heading
 
 
 def _other_packages_commands() -> list[str]:
@@ -127,6 +131,7 @@ def _other_packages_commands() -> list[str]:
 
 
 def _command_of_another_package(target: str, name: str, ctx: click.Context) -> click.Command:
+    # `target` is an entry point, "their_package.module:command".
     module_name, _, attribute = target.partition(":")
     command = getattr(importlib.import_module(module_name), attribute, None)
     if not isinstance(command, click.Command):
@@ -159,10 +164,12 @@ def completion(shell: str) -> None:
     completion_class = get_completion_class(shell)
     assert completion_class is not None  # click has one for each of the choices
     script = completion_class(cli, {}, "dataflowgrounding", "_DATAFLOWGROUNDING_COMPLETE")
-    added = "COMPREPLY+=($value)"
-    # bash: no space after `KEY=`, which its value follows
-    without_space = f"{added}\n            [[ $value == *= ]] && compopt -o nospace"
-    click.echo(script.source().replace(added, without_space))  # noqa: TID251
+    # click's script for bash has this line, which offers a value; the other shells' haven't. There
+    # should be no space after `KEY=`, as the key's value follows.
+    offer = "COMPREPLY+=($value)"
+    offer_without_space = f"{offer}\n            [[ $value == *= ]] && compopt -o nospace"
+    # Not by `say`, which may change what it prints: a script has to stay as it is.
+    click.echo(script.source().replace(offer, offer_without_space))  # noqa: TID251
 
 
 def main() -> None:
@@ -202,7 +209,8 @@ def as_command() -> Iterator[None]:
         raise SystemExit(130) from None
     except (MemoryError, RuntimeError) as error:
         # A thread that can't start for want of memory is a RuntimeError, known by its words alone.
-        if isinstance(error, RuntimeError) and "can't start new thread" not in str(error):
+        is_for_want_of_thread = "can't start new thread" in str(error)
+        if not isinstance(error, MemoryError) and not is_for_want_of_thread:
             raise
         if "--debug" in sys.argv:
             say(traceback.format_exc())
@@ -216,7 +224,8 @@ def as_command() -> Iterator[None]:
             say(traceback.format_exc())
         for line in str(error).splitlines():
             say(f"Error: {line}")
-        raise SystemExit(error.exit_code if isinstance(error, RunStopped) else 2) from None
+        exit_code = error.exit_code if isinstance(error, RunStopped) else 2
+        raise SystemExit(exit_code) from None
     code = max(codes.values(), default=0)
     if code:
         raise SystemExit(code)
@@ -231,7 +240,9 @@ def _run() -> None:
     try:
         with as_command():
             read_env_files()
-            sys.exit(cli.main(arguments, prog_name="dataflowgrounding", standalone_mode=False) or 0)
+            # Not standalone, click returns what the command does, and raises its own errors.
+            code = cli.main(arguments, prog_name="dataflowgrounding", standalone_mode=False)
+            sys.exit(code or 0)  # most commands return None
     except click.ClickException as error:
         # Through `say`, which masks keys, as a wrong argument may be one.
         message = io.StringIO()
@@ -243,6 +254,7 @@ def _run() -> None:
     except Exception as error:
         if "--debug" in sys.argv:
             say(traceback.format_exc())
+        # Python holds a time as 64 bits of nanoseconds, which end in that year.
         if isinstance(error, OverflowError) and "timestamp" in str(error):
             say("Error: this machine's clock is beyond the year 2262: set it")
             raise SystemExit(2) from None
@@ -253,9 +265,12 @@ def _run() -> None:
 class _FailSafeFile(io.FileIO):
     """A file to which writing never raises: what can't be written is dropped; `failed` says why."""
 
-    failed: OSError | None = None
+    failed: OSError | None = None  # the first error
 
     def write(self, data: Any) -> int:
+        """Write some of the data, as a file does, and return how many bytes; all of them, which are
+        dropped, after an error.
+        """
         try:
             while True:
                 written = super().write(data)
@@ -271,7 +286,8 @@ class _FailSafeFile(io.FileIO):
 @contextmanager
 def _standard_streams() -> Iterator[None]:
     # Output that can't be written raises nothing in the block. At its end a line says so, and the
-    # exit code 0 becomes 130. A reader that went away, such as `head`, is no error.
+    # exit code 0, which would say that all was printed, becomes 130. A reader that went away, such
+    # as `head`, is no error.
     if sys.stdout is not sys.__stdout__:  # the caller has put a stream of its own there
         yield
         return

@@ -33,6 +33,6 @@ def merge(results: str, no_report: bool, as_json: bool) -> int:
         bucket.send(page)
         lines.append(f"report: {page}")
     answer(as_json, summary, lines)
-    if not summary["failures"]:
+    if not summary["failures"]:  # counts by kind, also of records that were written
         return 0
     return 1 if summary["done"] else 4

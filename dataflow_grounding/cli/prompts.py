@@ -57,6 +57,7 @@ def eject_prompts(folder: str, names: tuple[str, ...], force: bool) -> None:
 
 
 def _use_of(name: str) -> str:
+    # What asks by a prompt, in words.
     if name in SYSTEM_PROMPTS:
         about = "no image" if name == "system_text_only" else "an image"
         return f"the system message of every question about {about}"

@@ -70,12 +70,11 @@ def review_command(
     size_and_seed = None if sample is None else (sample, seed or 0)
     reviewable = Reviewable(results, image_root)
     session = Session(reviewable, who, sample=size_and_seed, order=queue, gold=gold)
-    repeated = sum(len(item.also) for item in reviewable.items)
-    if repeated:
-        say(
-            f"{counted(repeated, 'box')} on a thing that another box of its class has: shown and"
-            " judged with that one"
-        )
+    # An item is what is judged; `also` has other boxes of the same thing.
+    repeated_count = sum(len(item.also) for item in reviewable.items)
+    if repeated_count:
+        boxes = counted(repeated_count, "box")
+        say(f"{boxes} on a thing that another box of its class has: shown and judged with that one")
     ReviewServer(session, port).run(open_browser=not no_open)
 
 
@@ -143,6 +142,7 @@ def apply_command(
 
 
 def _share(text: str) -> float:
+    # "3%" or "0.03" → 0.03
     whole = 100 if text.endswith("%") else 1
     with suppress(ValueError):
         share = float(text.removesuffix("%")) / whole

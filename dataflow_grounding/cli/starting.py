@@ -46,11 +46,16 @@ def init(folder: str, force: bool) -> None:
         counts += f", {kept_count} kept"
     script = os.path.join(folder, "api_pipelines", "image_grounding_api_pipeline.py")
     spec = os.path.join(folder, "image_grounding.yaml")
-    # With pipx or uv, the Python that has this package isn't the one on the path.
-    on_path = os.path.dirname(shutil.which("python") or "") == os.path.dirname(sys.executable)
-    python = "python" if on_path else shlex.quote(sys.executable)
-    say(f"{counts}. Next:\n  {python} {shlex.quote(script)}", err=False)
+    say(f"{counts}. Next:\n  {_python_command()} {shlex.quote(script)}", err=False)
     say(f"or, from a spec:\n  dataflowgrounding generate -e {shlex.quote(spec)}", err=False)
+
+
+def _python_command() -> str:
+    # With pipx or uv, the Python that has this package isn't the one on the path.
+    python_on_path = shutil.which("python") or ""
+    if os.path.dirname(python_on_path) == os.path.dirname(sys.executable):
+        return "python"
+    return shlex.quote(sys.executable)
 
 
 def _shipped_files() -> Iterator[tuple[str, str]]:
@@ -107,10 +112,12 @@ def default_specs(
     for path in paths.values():
         if os.path.exists(path):
             raise SpecError(f"{path} already exists: move it away, or choose another results_dir")
-    names_model = settings["vlm"] != {"backend": "openai"} or os.environ.get("DF_MODEL", "").strip()
+    # Only `openai` alone has no model of its own: it is the one in DF_MODEL, which may be unset.
+    is_openai_alone = settings["vlm"] == {"backend": "openai"}
+    is_without_model = is_openai_alone and not os.environ.get("DF_MODEL", "").strip()
     for name, path in paths.items():
         text = with_settings(template_of(name), settings)
-        if not names_model:
+        if is_without_model:
             text = text.replace("# empty: DF_MODEL", "# name it, here or in DF_MODEL")
         write_text(path, text if every_key else shortened(text, name, settings))
         say(path, err=False)
@@ -121,6 +128,8 @@ def default_specs(
 
 
 def _settings_of(backend: str | None) -> dict[str, Any]:
+    # {"vlm": {"backend": "gemini", "gemini": {"model": "gemini-2.5-pro"}}}, with the environment's
+    # backend and model. A model of `openai` is left to DF_MODEL, which the spec then names.
     backend = backend or backend_of_keys() or "gemini"
     model = os.environ.get("DF_MODEL", "").strip()
     vlm: dict[str, Any] = {"backend": backend}
@@ -130,7 +139,8 @@ def _settings_of(backend: str | None) -> dict[str, Any]:
 
 
 def _folder_and_pipelines(arguments: tuple[str, ...]) -> tuple[str, Collection[str]]:
-    # `module_name` may be given, too, as TAO's users do.
+    # From "results_dir=DIR" and "autolabel_type=NAME", the folder and the names of the pipelines,
+    # all of them without NAME. `module_name` may be given, too, as TAO's users do.
     settings = {"autolabel_type": "", "results_dir": "", "module_name": _MODULE}
     for argument in arguments:
         name, equals, value = argument.partition("=")
@@ -150,4 +160,5 @@ def _folder_and_pipelines(arguments: tuple[str, ...]) -> tuple[str, Collection[s
         raise SpecError(
             f"module_name {settings['module_name']!r} can't be written: there is {_MODULE} alone"
         )
-    return settings["results_dir"] or ".", [pipeline] if pipeline else PIPELINES
+    folder = settings["results_dir"] or "."
+    return folder, [pipeline] if pipeline else PIPELINES

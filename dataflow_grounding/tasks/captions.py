@@ -69,6 +69,7 @@ def region_caption(
         try:
             item_by_id, notes = read_by_id(reply, "captions", count)
         except UnreadableReply:
+            # Models that were trained on texts with <region1> in them may answer in one.
             text_by_region = read_marked_text(reply, count)
             if len(text_by_region) < count:
                 raise
@@ -98,6 +99,9 @@ def region_caption(
 def read_marked_text(text: str, count: int) -> dict[int, str]:
     """Return what a text says of each region that it names, as `<region1>`: the sentences or lines
     that name it, each with the next ones that name none. Numbers above `count` are left out.
+
+    "<region1> is a dog. It runs. <region2> is a ball." with a count of 2 is
+    {1: "<region1> is a dog. It runs.", 2: "<region2> is a ball."}.
     """
     sentences_by_region: dict[int, list[str]] = {}
     current: list[int] = []  # the regions that a sentence without names is of

@@ -1,7 +1,7 @@
 """Tasks about boxes that are there: `box_check` and `missing_boxes`.
 
-A judge's reply is read strictly: what isn't one of the answers that were asked for is none, or says
-that the judge can't tell.
+A judge is a model that is asked about boxes which another has found. Its reply is read strictly:
+what isn't one of the answers that were asked for is none, or says that the judge can't tell.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -88,16 +88,16 @@ def box_check(
         """Read a reply; if it is cut off, without the last entry of its last list."""
         data, notes = read_object(reply, required="phrases")
         is_cut = is_cut_off(notes)
-        phrases_are_cut = is_cut and "boxes" not in data
+        phrases_are_cut = is_cut and "boxes" not in data  # the list of boxes comes after them
         items = _items(data, "phrases", phrases_are_cut)
         cannot_tell = Presence(there=None, count=None)
         presences = _answers_by_id(items, len(phrases), _presence, cannot_tell, notes)
         verdicts: dict[int, BoxVerdict] = {}
         if boxes and not phrases_are_cut:
             items = _items(data, "boxes", is_cut)
-            verdicts = _answers_by_id(
-                items, len(boxes), _verdict, BoxVerdict(fit=None, reason=""), notes
-            )
+            no_verdict = BoxVerdict(fit=None, reason="")
+            verdicts = _answers_by_id(items, len(boxes), _verdict, no_verdict, notes)
+        # An answer that is missing, also one that was cut off, raises here.
         checked = Checked(
             all_of(presences, len(phrases), "the answer to the phrase", notes),
             all_of(verdicts, len(boxes), "the verdict", notes),
@@ -163,7 +163,9 @@ def _box_items(
 
 
 def _is_small(bbox: Bbox, size: Size) -> bool:
-    return max((bbox[2] - bbox[0]) / size[0], (bbox[3] - bbox[1]) / size[1]) < SMALL
+    x1, y1, x2, y2 = bbox
+    width, height = size
+    return (x2 - x1) / width < SMALL and (y2 - y1) / height < SMALL
 
 
 # How a judge's reply is read
@@ -187,9 +189,10 @@ def _answers_by_id(
     cannot_tell: T,
     notes: list[Note],
 ) -> dict[int, T]:
-    # Items with another id are dropped with a note. An answer in a word that wasn't asked for is
-    # taken as `cannot_tell`, if fewer than half of the answers are such: the others are worth what
-    # they were paid for.
+    # The answers by the ids of their phrases or boxes, from 1 to `count`; `read` makes one of an
+    # item. Items with another id are dropped with a note. An answer in a word that wasn't asked for
+    # is taken as `cannot_tell`, if fewer than half of the answers are such: the others are worth
+    # what they were paid for.
     answers: dict[int, T] = {}
     unknown_words: dict[int, _UnknownWord] = {}
     for item in items:
@@ -217,6 +220,7 @@ def _bare(word: str) -> str:
 
 
 def _is_there(item: Mapping[str, Any]) -> bool | None:
+    # None where the judge can't tell. An answer that is missing can't be read at all.
     value = item.get("there", "")
     if value is None or isinstance(value, bool):  # null is unsure
         return value
@@ -230,17 +234,21 @@ def _is_there(item: Mapping[str, Any]) -> bool | None:
 
 
 def _presence(item: Mapping[str, Any]) -> Presence:
-    # A count of 0 contradicts that the thing is there.
+    # An answer that contradicts itself tells nothing: "there" with a count of 0, or "not there"
+    # with one above.
     there = _is_there(item)
     count = whole_number(item.get("count"))
     if count is not None and not 0 <= count <= MOST_COUNTED:
         count = None
-    if there is not None and count is not None and there != (count > 0):
-        return Presence(there=None, count=None)
+    if there is not None and count is not None:
+        is_contradiction = there != (count > 0)
+        if is_contradiction:
+            return Presence(there=None, count=None)
     return Presence(there, count)
 
 
 def _verdict(item: Mapping[str, Any]) -> BoxVerdict:
+    # `null` says that the judge can't tell. A verdict that is missing can't be read at all.
     word = item.get("verdict", "")
     reason = text_of(item.get("reason"))[:MOST_REASON]
     if word is None:

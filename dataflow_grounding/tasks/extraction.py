@@ -38,9 +38,10 @@ def expression_extraction(image: Image, caption: str) -> Request[Extracted]:
         items = data["expressions"]
         if not isinstance(items, list):
             raise UnreadableReply('"expressions" is not a list.')
-        ends_with_list = reply.rstrip().endswith("]")  # only the last brace is missing
+        # In `{"expressions": [{"text": "a dog"}]` only the last brace is missing.
+        ends_with_list = reply.rstrip().endswith("]")
         if is_cut_off(notes) and not ends_with_list:
-            # what is after the cut may be in the picture all the same
+            # An expression that was cut off would never be looked for.
             raise TruncatedReply("the reply is cut off in the middle of its expressions.")
         cleaned = _strip_text(data.get("cleaned_caption"))
         if not cleaned:
@@ -48,7 +49,7 @@ def expression_extraction(image: Image, caption: str) -> Request[Extracted]:
             notes.append(Note("no_cleaned_caption"))
         expressions: list[ExtractedExpression] = []
         for item in items:
-            fields = item if isinstance(item, dict) else {"text": item}
+            fields = item if isinstance(item, dict) else {"text": item}  # models may list texts
             text = _strip_text(fields.get("text"))
             if text:
                 noun_chunk = _strip_text(fields.get("noun_chunk")) or None

@@ -45,7 +45,8 @@ def caption_grounding(
         data, notes = read_object(reply, required="expressions")
         if is_cut_off(notes):
             raise TruncatedReply("the reply is cut off.")
-        # Each half of the reply is read as a reply to its own task.
+        # Each half of the reply is read as a reply to its own task: the texts as one to
+        # expression_extraction, then the boxes as one to phrase_grounding.
         texts = {name: data.get(name) for name in ("cleaned_caption", "expressions")}
         extracted, notes_on_texts = read_expressions(json.dumps(texts))
         if not isinstance(data.get("objects"), list):

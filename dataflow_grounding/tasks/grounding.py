@@ -81,6 +81,7 @@ def phrase_grounding(
         _check_all_read(reading, len(phrases))
         notes = list(reading.notes)
         boxes = [box for box in reading.boxes if _is_in_image(box, image)]
+        # A picture may be sent with padding around it, in which nothing can be.
         ids_in_padding = [box.id for box in reading.boxes if not _is_in_image(box, image)]
         for phrase_id in ids_in_padding:
             notes.append(Note("dropped", f"a box of phrase {phrase_id} outside the picture"))
@@ -88,17 +89,15 @@ def phrase_grounding(
         for number in range(1, len(phrases) + 1):
             all_instances = [_instance(box, image) for box in boxes if box.id == number]
             instances = without_duplicates(all_instances, merge_iou)
-            for _ in range(len(all_instances) - len(instances)):
-                notes.append(
-                    Note("merged", f"a box of phrase {number} that is nearly the same as another")
-                )
+            for _ in range(len(all_instances) - len(instances)):  # notes are counted, one for each
+                what = f"a box of phrase {number} that is nearly the same as another"
+                notes.append(Note("merged", what))
             is_in_padding = number in ids_in_padding
             answers.append(_found(number, instances, reading, is_in_padding=is_in_padding))
         phrases_everywhere = _phrases_with_whole_picture(phrases, answers, image)
         for phrase in phrases_everywhere:
-            notes.append(
-                Note("whole_picture", f"the box of {phrase[:60]!r} covers nearly all of it")
-            )
+            what = f"the box of {phrase[:60]!r} covers nearly all of it"
+            notes.append(Note("whole_picture", what))
         doubt = _doubt(reading, phrases_everywhere)
         if doubt is None:
             return answers, notes
@@ -128,6 +127,8 @@ def _is_in_image(box: FoundBox, image: Image) -> bool:
 def _found(
     number: int, instances: list[dict[str, Any]], reading: Reading, *, is_in_padding: bool
 ) -> Found:
+    # What was found for the phrase `number`. Where it has no box, it isn't simply absent if the
+    # reply had one in the padding, or wasn't sure.
     if instances:
         own_doubt = reading.doubts.get(number, "")
         return Found("grounded", instances, own_doubt=own_doubt, remark=reading.remark)
@@ -157,7 +158,9 @@ def _phrases_with_whole_picture(
 def _doubt(reading: Reading, phrases_everywhere: Sequence[str]) -> str | None:
     if reading.doubtful:
         return "much was dropped or moved"
-    if len({phrase.casefold() for phrase in phrases_everywhere}) > 1:
+    # A phrase may have been asked twice, as "Sky" and "sky".
+    different_phrases = {phrase.casefold() for phrase in phrases_everywhere}
+    if len(different_phrases) > 1:
         return SEVERAL_EVERYWHERE
     return None
 
@@ -169,6 +172,8 @@ def _schema(box_key: str) -> Schema:
 
 
 def _check_all_read(reading: Reading, count: int) -> None:
+    # Raises UnreadableReply where a phrase's answer is lost: no other would be asked for, and the
+    # thing would pass for absent.
     answered_ids = {box.id for box in reading.boxes}
     answered_ids.update(reading.statuses)
     if reading.count("truncated") and len(answered_ids) < count:
@@ -176,11 +181,8 @@ def _check_all_read(reading: Reading, count: int) -> None:
     if not reading.unread:
         return
     ids = ", ".join(map(str, reading.unread))
-    why = "dropped"
-    for note in reading.notes:
-        if note.code == "dropped":
-            why = str(note)
-            break
+    reasons = [str(note) for note in reading.notes if note.code == "dropped"]
+    why = reasons[0] if reasons else "dropped"
     raise UnreadableReply(f"the box of phrase {ids} can't be used ({why}).", "no usable box")
 
 

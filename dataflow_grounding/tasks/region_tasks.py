@@ -84,7 +84,8 @@ def read_by_id(reply: str, key: str, count: int) -> tuple[dict[int, dict[str, An
 
 def all_of(answer_by_id: Mapping[int, T], count: int, what: str, notes: Sequence[Note]) -> list[T]:
     """Return the answers in the order of their ids, from 1 to `count`. Raises UnreadableReply where
-    one is missing, TruncatedReply if the reply is cut off; `what` is an answer's name in that.
+    one is missing, TruncatedReply if the reply is cut off; `what` is an answer's name in the
+    error's text.
     """
     ids = range(1, count + 1)
     missing = [number for number in ids if number not in answer_by_id]
@@ -259,9 +260,10 @@ def double_check(
 
 
 def _read_matches(item: Mapping[str, Any], number: int) -> bool | None:
+    # true, false or a word for either; null says that the model can't tell
     value = item.get("matches", "")
     if isinstance(value, str):
-        value = _TRUTHS.get(value.strip().lower(), "")
+        value = _TRUTHS.get(value.strip().lower(), "")  # "" for any other word
     if value is not None and not isinstance(value, bool):
         raise UnreadableReply(f'"matches" of id {number} is neither true nor false.')
     return value

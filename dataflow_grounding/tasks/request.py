@@ -180,9 +180,11 @@ class Request(Generic[T]):
     @property
     def own_seed(self) -> int | None:
         """The seed to send where a kept reply won't do: a gateway's cache takes the same question
-        with another seed for another one. It isn't part of the request's key.
+        with another seed for another one. It isn't part of the request's key. None elsewhere.
         """
-        return (self.sample or secrets.randbits(31)) if self.wants_own_reply else None
+        if not self.wants_own_reply:
+            return None
+        return self.sample or secrets.randbits(31)
 
     @property
     def messages(self) -> list[Turn]:
@@ -238,8 +240,9 @@ class Request(Generic[T]):
         return max(COOLEST, round(usual * 0.5**self.tries.unread, 3))
 
     def key(self, identity: Mapping[str, Any]) -> str:
-        """Return a digest of all that the reply depends on. The complaint is not among that: how
-        many replies could not be read is enough.
+        """Return a digest of all that the reply depends on; `identity` is the serving's. The schema
+        is not among that, because the text says the same in words. Nor is what was wrong with an
+        earlier reply: how many could not be read is enough.
         """
         parts: dict[str, Any] = {
             "serving": dict(identity),
@@ -249,7 +252,8 @@ class Request(Generic[T]):
             "sample": self.sample,
             "attempt": self.tries.unread,
         }
-        # A request without these keeps the key that it had before there were any.
+        # Replies are stored by this key, some by earlier versions, which had none of these: a
+        # request without them keeps its key.
         if self.form.is_free:
             parts["free_form"] = True
         if self.form.thinking:

@@ -80,18 +80,19 @@ class AskingForm:
         return replace(request, **changes)
 
     def _changes_of_reply(self, request: Request[Any], form: ReplyForm) -> dict[str, Any]:
+        # The fields of a request for boxes that this form changes; `form` is its reply's form.
         changes: dict[str, Any] = {}
         if self.reply != "schema":
             changes["form"] = replace(form, is_free=True)
         usual_key = request.prompt.words["box_key"]
         key = self.key or usual_key
         asks_as_usual = self.prompt_name == WITH_FORMS and key == usual_key
-        if asks_as_usual:
+        if asks_as_usual:  # then the schema and the reading stay, too
             return changes
         words = _with_key(request.prompt.words, key, is_named=self.reply != "lines")
         changes["prompt"] = replace(request.prompt, name=self.prompt_name, words=words)
         changes["instructions"] = filled(load_prompt(self.prompt_name), words)
-        if self.reply == "lines":
+        if self.reply == "lines":  # which have neither a schema nor keys
             changes["form"] = replace(form, is_free=True, in_words="these lines")
             changes["read"] = partial(_read_lines, request.read, usual_key)
             return changes
@@ -147,14 +148,17 @@ def _check_one_of(part: str, value: object, values: tuple[str, ...]) -> None:
 
 
 def _with_key(words: Mapping[str, str], key: str, *, is_named: bool) -> dict[str, str]:
-    # The words on the box format name the key in a phrase that `BoxFormat.instructions` writes. It
-    # is replaced there, or taken out where boxes aren't named.
+    # The words that fill a prompt, with another key for boxes. Those on the box format name the key
+    # in a phrase that `BoxFormat.instructions` writes. It is replaced there, or taken out where
+    # boxes aren't named.
     before = f'under the key "{words["box_key"]}" '
     after = f'under the key "{key}" ' if is_named else ""
     return {**words, "box_key": key, "box_format": words["box_format"].replace(before, after)}
 
 
 def _schema_of(schema: Mapping[str, Any], key: str, new_key: str, boxes: BoxesIn) -> Schema:
+    # The schema of a reply whose boxes are under `new_key`, in place of `key`; with "lists", those
+    # of a phrase together.
     if boxes == "lists":
         item = object_of(**{"id": INTEGER, "label": STRING, new_key: list_of(BOX)})
         return object_of(objects=list_of(item))

@@ -51,9 +51,10 @@ class Wording:
             _check_prompt(name, text)
         _check_guidance(self.guidance)
         for term, definition in self.definitions.items():
-            for text in (term, definition):
-                if not isinstance(text, str) or not text.strip() or len(text) > LONGEST:
-                    raise SpecError(f"the definition of {term!r:.60} should be a text")
+            if not _is_text(term) or not _is_text(definition):
+                raise SpecError(f"the definition of {term!r:.60} should be a text")
+        # A form of asking may have a prompt of its own: the user's words for the usual one would
+        # never be sent.
         prompt_used = self.asking.prompt_name if self.asking else WITH_FORMS
         if WITH_FORMS in self.prompts and prompt_used not in self.prompts:
             raise SpecError(
@@ -92,7 +93,7 @@ class Wording:
         changes: dict[str, Any] = {}
         prompt = request.prompt
         template = self.prompts.get(prompt.name or request.task)
-        if template is not None:
+        if template is not None:  # "Find …: <input> Reply with …" stands around the data
             before, _, after = template.partition(INPUT)
             changes["instructions"] = filled(before.strip(), prompt.words)
             prompt = replace(prompt, closing=filled(after.strip(), prompt.words))
@@ -163,15 +164,20 @@ def _check_guidance(guidance: str) -> None:
         )
 
 
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip()) and len(value) <= LONGEST
+
+
 def _check_prompt(name: str, text: str) -> None:
+    # Raises SpecError for a user's own prompt without what makes its replies readable.
     if name not in prompt_names():
         raise SpecError(f"no prompt is called {name!r}{_nearest(name)}")
-    if not isinstance(text, str) or not text.strip() or len(text) > LONGEST:
+    if not _is_text(text):
         raise SpecError(f"the prompt {name} should be a text of 1 to {LONGEST} characters")
     if name in SYSTEM_PROMPTS:
         return
     if text.count(INPUT) != 1:
-        what = "lacks" if INPUT not in text else "should have only once"
+        what = "should have only once" if INPUT in text else "lacks"
         raise SpecError(f"the prompt {name} {what} {INPUT}, the place of the question's data")
     for part in _needed_parts(load_prompt(name)):
         if not re.search(part.pattern, text):
@@ -189,6 +195,8 @@ class _NeededPart(NamedTuple):
 
 
 def _needed_parts(shipped: str) -> Iterator[_NeededPart]:
+    # What of a shipped prompt its replies depend on: the placeholders, and the form of the reply
+    # after "Reply:", `{"objects": [{"id": 1, …}]}` or `1. the red cup: [n, n, n, n]`.
     for placeholder in sorted(set(_PLACEHOLDER.findall(shipped))):
         yield _NeededPart(placeholder, re.escape(placeholder))
     _, _, reply = shipped.rpartition(_REPLY)
@@ -201,6 +209,7 @@ def _needed_parts(shipped: str) -> Iterator[_NeededPart]:
 
 
 def _texts_in(value: Any) -> Iterator[str]:
+    # Yields all texts in a JSON value, but for keys.
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
