@@ -269,9 +269,8 @@ def _bad_facts(bad: BadEntries) -> dict[str, Any]:
 def _missing_pictures(paths: list[str], folder: str, unpacked: str) -> list[str]:
     # A remark if none of the first pictures is found; a store isn't asked. Pictures that came in
     # the data itself are in `unpacked`.
-    if any(waits(path, (folder,)) for path in paths):
-        return []
-    if not paths:
+    is_in_store = any(waits(path, (folder,)) for path in paths)
+    if is_in_store or not paths:
         return []
     for path in paths:
         with suppress(GroundingError):

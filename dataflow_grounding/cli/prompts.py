@@ -68,5 +68,6 @@ def _use_of(name: str) -> str:
     for class_name, operator in sorted(OPERATOR_REGISTRY.get_obj_map().items()):
         if name in operator.tasks:
             operators.append(class_name)
-    # PromptedVQAGenerator is registered once compat is imported, which nothing does here.
+    # Only PromptedVQAGenerator asks by the prompts of no operator here. It is registered once
+    # compat is imported, which nothing does here.
     return ", ".join(operators) or "PromptedVQAGenerator"

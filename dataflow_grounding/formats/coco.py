@@ -1,7 +1,8 @@
 """COCO files: one JSON file with `images`, `annotations` and `categories`.
 
 An annotation is a box of one image, and names its category by id. The columns of an image's record
-say what its entry and its annotations said: an export to COCO gives them back (see imported.py).
+say what its entry and its annotations said: an export to COCO gives them back. A `Mark` is the box
+that an annotation has then, a `Source` all that is known of the image (see imported.py).
 A `bbox` is x, y, width, height in pixels. With captions, and the places of phrases in them as
 `tokens_positive`, it is what MDETR and its descendants train on. CVAT has a rotated box as it was
 before its turn about the middle, with degrees as an attribute. Sources: pycocotools' coco.py and
@@ -143,6 +144,7 @@ class CocoFile:
         # Takes one item of a list; other lists than COCO's are passed over.
         own_id = _as_text(item.get("id", number))
         if list_name in self._largest and type(item.get("id")) is int:
+            # An export numbers what is new from there on.
             self._largest[list_name] = max(self._largest[list_name], item["id"])
         try:
             if list_name == "images":
@@ -158,7 +160,9 @@ class CocoFile:
             why = f"{self.path}: two {list_name} have the id {own_id}: whose boxes are whose?"
             if list_name != "annotations":
                 raise InputError(why) from None
-            self._refuse(why, list_name, item)
+            self._refuse(
+                why, list_name, item
+            )  # nothing refers to an annotation: it can be left out
         except UnicodeEncodeError:
             why = "half of a surrogate pair, which UTF-8 can't hold"
             where = f"{self.path}: an id or file name among its {list_name}"
@@ -305,8 +309,7 @@ class CocoFile:
             except InputError as error:
                 label.unread.append(str(error))
                 continue
-            if not entry["category"]:
-                label.left_out[NO_LISTED_CATEGORY] += 1
+            label.left_out[NO_LISTED_CATEGORY] += int(not entry["category"])
             if instance is not None:  # the annotation has a box
                 label.regions.append({"bbox": instance["bbox"], "type": entry["category"]})
         return label
@@ -365,7 +368,7 @@ class _ReadsCoco(Format):
             with object_errors(f"{coco.path}, annotation {entry['id']}", self.bad):
                 if not entry["crowd"]:  # a crowd isn't read, but an export gives it back
                     keyed += self._checked_expressions(entry, len(sources), image, coco.path)
-                sources.append(entry["source"])
+                sources.append(entry["source"])  # none that can't be read is given back
         if entries and not keyed:  # something is there, such as crowds
             row["background"] = False
         if self.detects:  # its export gives them back
@@ -390,7 +393,7 @@ class Coco(_ReadsCoco, ReturningFormat):
     TAO's converter would take a file with one for a grounding file.
     """
 
-    # as _classes.Classes takes them
+    # as class_tables.Classes takes them
     classes: str = "class"
     class_list: Sequence[str] = ()
     preamble: Mapping[str, Any] = field(default_factory=dict)
@@ -477,7 +480,9 @@ class Coco(_ReadsCoco, ReturningFormat):
             "height": sample.size[1],
         }
         own = source.own.get("image")
-        return {**own, **facts} if own else {**facts, "original_id": sample.record.get("image_id")}
+        if own:
+            return {**own, **facts}
+        return {**facts, "original_id": sample.record.get("image_id")}
 
     def item_back(self, item: dict[str, Any], mark: Mark, source: Source) -> dict[str, Any]:
         """Return an annotation with its category, its words and its box as they are now."""
@@ -703,8 +708,9 @@ def _expressions(
             # Without an id, all that is said of it has to be alike.
             key = (expression.get("expression_id", repr(expression)), text)
             yield key, {**expression, "instances": instances}
-        if not entry["category"] and text == ONE:  # the text is in place of the category
-            passed_over[NO_LISTED_CATEGORY] += 1
+        is_read_as_one = not entry["category"] and text == ONE
+        # A count of 0 is added, too: reports come in the order of their first mention.
+        passed_over[NO_LISTED_CATEGORY] += int(is_read_as_one)
 
 
 def _with_outline(
@@ -759,8 +765,9 @@ def _instance(
     entry = _with_outline(entry, size, passed_over)
     box = entry.get("bbox")
     is_nothing_there = entry.get("category_id") == NO_CATEGORY
+    is_without_box = not box and not is_nothing_there
+    passed_over[NO_BOX] += int(is_without_box)  # 0, too, for the order of reports
     if not box:
-        passed_over[NO_BOX] += int(not is_nothing_there)
         return None
     if is_nothing_there and 0 in box[2:]:  # gRefCOCO writes a box of zeros for nothing
         return None

@@ -3,7 +3,8 @@
 A task has `data` (the picture's address, the caption) and lists of annotations and predictions. The
 `result` of each is a list of parts: `{"id": "p0b0", "type": "rectanglelabels", "value": {…}}` is a
 box, and a part `textarea` with its id is its text. The parts of one id are a region. A part
-`relation` has the ids of two regions. The parts are the items that an import keeps.
+`relation` has the ids of two regions. The parts are the items that an import keeps; a `Mark` is the
+box or phrase that such an item has when it goes back (see imported.py).
 
 `labels.xml` is the labelling configuration. A box is a region, in percents of the sides. Its label
 is the phrase's class, or `object` where it states none. It has its phrase as a text, unless the
@@ -361,6 +362,7 @@ class LabelStudio(ReturningFormat):
         return places + others
 
     def _record(self, data: Mapping[str, Any], annotation: Mapping[str, Any]) -> dict[str, Any]:
+        # The record of an annotation of a task with this `data`.
         caption = data.get(self.caption) or ""
         record: dict[str, Any] = {"image_path": _path_of(data[self.image]), "caption": caption}
         result = annotation["result"]
@@ -414,7 +416,8 @@ def _imported_column(
 
 
 def _places_of_none_left(items: Sequence[dict[str, Any]], gone_ids: Set[Any]) -> set[Any]:
-    # The ids of places in the caption whose relations are all to regions that are gone.
+    # The ids of places in the caption whose relations are all to regions that are gone: their
+    # phrase is gone with its last box.
     related_to_gone: set[Any] = set()
     related_to_others: set[Any] = set()
     for item in items:
@@ -490,7 +493,8 @@ def _box_regions(
     span_id: str, phrase: Phrase, sample: Sample, label: str
 ) -> Iterator[dict[str, Any]]:
     # There is no relation where the phrase has no place in the caption, and no text where the label
-    # says all: who changes the label of such a box changes its phrase.
+    # says all: who changes the label of such a box changes its phrase. A box with a place needs the
+    # text, because without one it is read as the words at that place.
     label_says_all = label == phrase.text and label != _BOX and not phrase.span
     for number, score in enumerate(phrase.scores):
         outline = phrase.expression["instances"][number].get(outlines.KEY)
@@ -664,7 +668,7 @@ def _expressions(
         if _role(part) == "span":
             spans[part["id"]] = _place_in_caption(part, caption, passed_over)
     expressions: list[dict[str, Any]] = []
-    # The expressions of a text, each after the id of its place.
+    # The expressions of a text, each after the id of its place: {"a cup": [("p0", {…})]}.
     placed_of_text: dict[str, list[tuple[str, dict[str, Any]]]] = {}
     for mention in _mentions(result, texts, spans, caption):
         placed = placed_of_text.setdefault(mention.text, [])
@@ -687,6 +691,7 @@ def _add_mention(
     if mention.class_name:
         expression["class"] = mention.class_name
     if not mention.is_box and not expression["instances"]:
+        # A phrase without boxes remembers its region itself, as a box does below.
         expression.update(with_item_number(expression, mention.item, mention.text))
     if span:
         expression["char_span"] = span
@@ -749,7 +754,8 @@ def _class_in(box: Mapping[str, Any]) -> str:
 
 
 def _related_spans(result: list[dict[str, Any]], spans: Mapping[str, Any]) -> dict[str, list[str]]:
-    # By a region's id, the ids of the places that it is related to. Relations count in either
+    # By a region's id, the ids of the places that it is related to: {"p0b0": ["p0"], "p0": ["p0"]}
+    # for a box with a relation to the place p0. Relations count in either
     # direction, each once. A place is related to itself alone; a region without a relation is left
     # out.
     related = {span_id: [span_id] for span_id in spans}

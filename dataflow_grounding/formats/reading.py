@@ -527,7 +527,8 @@ def _without_bad_expressions(record: Record, where: str, bad: BadEntries) -> dic
         expressions += _without_bad_boxes(expression, f"{where}, phrase {number}", bad)
     clean = bad.marked({**record, "expressions": expressions})
     own = record.get(COLUMN)
-    if clean["expressions"] != record["expressions"] and isinstance(own, dict):
+    has_lost_something = clean["expressions"] != record["expressions"]
+    if has_lost_something and isinstance(own, dict):
         clean[COLUMN] = with_read(own, record["expressions"])
     return clean
 

@@ -143,8 +143,8 @@ class SampleMaker:
         self._exported = exported
         self._counts = Counter[str]()  # of what _REMARKS tells
         self._whole_pictures = WholePictures(select)  # filled for detectors alone
-        # by the hash of an image_id, how many rows of that picture came before: ids that are made
-        # for their expressions differ by it, so only rows with expressions without ids are counted
+        # by the hash of an image_id, how many rows of that picture came before, of those whose
+        # expressions have no ids: the ids that are made for them differ by it
         self._rows_of_image = NumberTable()
         self._count_without_picture = 0  # of rows so far that name no picture
         self.last_record: Mapping[str, Any] = {}
@@ -165,11 +165,7 @@ class SampleMaker:
             try:
                 sample = self._sample(record)
             except RecordError as error:
-                # All records count for what is a model's manner, also those without a sample.
-                self._exported.manners.add(wordings_of(record), watched=False)
-                self._exported.left_out += 1
-                if len(self._exported.reasons) < _MAX_REASONS:
-                    self._exported.reasons.append(f"record {number}: {error}")
+                self._count_left_out(record, f"record {number}: {error}")
                 continue
             # A rare remark matters only on a written record that no person has decided on.
             is_undecided = sample is not None and not _is_reviewed(record)
@@ -180,6 +176,13 @@ class SampleMaker:
                 self.last_record = sample.record
                 yield sample
         self._add_remarks()
+
+    def _count_left_out(self, record: Mapping[str, Any], why: str) -> None:
+        # All records count for what is a model's manner, also those without a sample.
+        self._exported.manners.add(wordings_of(record), watched=False)
+        self._exported.left_out += 1
+        if len(self._exported.reasons) < _MAX_REASONS:
+            self._exported.reasons.append(why)
 
     def _add_remarks(self) -> None:
         remarks = self._exported.remarks

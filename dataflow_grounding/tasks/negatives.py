@@ -71,8 +71,8 @@ def negative_phrases(image: Image, phrases: Sequence[str], count: int) -> Reques
 
 
 def _changed_in(item: dict[str, Any], count: int) -> Changed | None:
-    # The changed phrase that an item of the reply has, of `count` right ones; None where it has
-    # none.
+    # The phrase of an item of the reply, which names one of the `count` right phrases by id; None
+    # where a part of that is missing or wrong.
     number = whole_number(item.get("id"))
     change = text_of(item.get("change")).lower()
     text = text_of(item.get("text"))

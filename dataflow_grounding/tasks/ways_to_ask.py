@@ -74,7 +74,8 @@ class AskingForm:
         if self.thinking != "default":
             changes["form"] = ReplyForm(thinking=self.thinking)
         if request.task == WITH_FORMS:
-            changes.update(self._changes_of_reply(request, changes.get("form", request.form)))
+            form = changes.get("form", request.form)
+            changes.update(self._changes_of_reply(request, form))
         if not changes:
             return request
         return replace(request, **changes)
