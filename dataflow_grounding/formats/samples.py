@@ -29,7 +29,7 @@ from dataflow_grounding.data.rejected import not_rejected, with_twins_rejected
 from dataflow_grounding.data.spans import find_spans
 from dataflow_grounding.engine.source import identify
 from dataflow_grounding.formats import outlines
-from dataflow_grounding.formats.export_pictures import ExportPictures
+from dataflow_grounding.formats.export_pictures import ExportPictures, Picture
 from dataflow_grounding.formats.format import (
     EXACT,
     Carries,
@@ -201,28 +201,37 @@ class SampleMaker:
         # The sample of a record; None, with what is counted, where there is nothing to write of it.
         if record.get(SKIPPED) and not self._format.whole:
             self._exported.lost[_SKIPPED_MARKS] += 1
-        carries = self._format.carries
         caption = _caption_of(record)
         expressions = self._expressions(record, caption)
-        selected = self._selected(record, expressions)
+        selected = self._selected(expressions)
         false_backgrounds = self._whole_pictures.false_backgrounds
         if false_backgrounds and self._pictures.name_of(record) in false_backgrounds:
             return None  # `samples` has counted it
-        may_be_empty = carries.empty and self._shows_nothing(record, expressions)
+        may_be_empty = self._format.carries.empty and self._shows_nothing(record, expressions)
         if not selected and not may_be_empty:
             self._count_picture_without_phrase(record, expressions)
             return None
         picture = self._pictures.find(record)
-        made = [self._phrase(expression, picture.size) for expression in selected]
-        phrases = [phrase for phrase in made if phrase is not None]
+        phrases = []
+        for expression in selected:
+            phrase = self._phrase(expression, picture.size)
+            if phrase is not None:
+                phrases.append(phrase)
         if not phrases and not may_be_empty:
             self._count_picture_without_phrase(record, expressions)
             return None
+        # From here on it is sure that the record is written.
         phrases = self._without_repeats(phrases, record)
         phrases = self._without_lost_outlines(phrases, picture.size)
-        # Only now it is sure that the record is written.
+        return self._sample_of(record, caption, picture, phrases)
+
+    def _sample_of(
+        self, record: Mapping[str, Any], caption: str, picture: Picture, phrases: list[Phrase]
+    ) -> Sample:
+        # Puts the picture into the export, and counts what the format can't say of the record.
         if doubt_of_reply(record):
             self._counts[_DOUBTFUL] += 1
+        carries = self._format.carries
         # `+=` of a Counter drops counts of 0.
         self._exported.lost += _lost_of(record, caption, phrases, carries)
         if carries.captions:
@@ -346,9 +355,7 @@ class SampleMaker:
             span = spans[index]
             expressions[index]["char_span"] = list(span) if span else None
 
-    def _selected(
-        self, record: Mapping[str, Any], expressions: Iterable[Mapping[str, Any]]
-    ) -> list[Mapping[str, Any]]:
+    def _selected(self, expressions: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         # What is wanted and the format can say: expressions with their wanted boxes.
         wanted = []
         for expression in expressions:
