@@ -121,7 +121,7 @@ def split_command(
 def _missed_ratios(parts: dict[str, Any], weights: dict[str, float], alike: int) -> str:
     # A sentence that says why parts have other sizes than was asked for. It is "" if none is off by
     # more than one picture, or a twentieth of all where that is more. `alike` is how many pictures
-    # are nearly the same as an earlier one: each is in its part, wherever that is.
+    # are nearly the same as an earlier one, and in its part.
     counts = {name: part["pictures"] for name, part in parts.items()}
     total = sum(counts.values())
     why = f"{total:,} pictures are few" if total > 1 else "there is 1 picture"

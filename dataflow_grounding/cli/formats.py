@@ -206,7 +206,7 @@ def import_(
     count, remarks = _import_records(path, source, folder, annotations)
     _write_about_import(path, format, source, folder, out)
     line = f"{annotations}: {counted(count, 'record')}"
-    # Only now, as these are filled while records are read.
+    # Only now, because these are filled while records are read.
     passed_over = _positive(source.passed_over)
     remarks = [*source.remarks, *remarks]
     facts = {"annotations": annotations, "records": count, "left_out": passed_over}

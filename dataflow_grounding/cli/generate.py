@@ -122,7 +122,7 @@ def generate(
         # None shows it on a terminal.
         progress=False if options["no_progress"] else None,
         budget_usd=options["budget_usd"],
-        # None leaves it to the spec, as an option that wasn't given says nothing against that.
+        # None leaves it to the spec: an option that wasn't given says nothing against that.
         retry_failed=options["retry_failed"] or None,
         shard=options["shard"],
     )

@@ -165,7 +165,7 @@ def completion(shell: str) -> None:
     assert completion_class is not None  # click has one for each of the choices
     script = completion_class(cli, {}, "dataflowgrounding", "_DATAFLOWGROUNDING_COMPLETE")
     # click's script for bash has this line, which offers a value; the other shells' haven't. There
-    # should be no space after `KEY=`, as the key's value follows.
+    # should be no space after `KEY=`, because the key's value follows.
     offer = "COMPREPLY+=($value)"
     offer_without_space = f"{offer}\n            [[ $value == *= ]] && compopt -o nospace"
     # Not by `say`, which may change what it prints: a script has to stay as it is.
@@ -268,8 +268,8 @@ class _FailSafeFile(io.FileIO):
     failed: OSError | None = None  # the first error
 
     def write(self, data: Any) -> int:
-        """Write some of the data, as a file does, and return how many bytes; all of them, which are
-        dropped, after an error.
+        """Write some of the data, and return how many bytes. After an error that is all of them:
+        they are dropped.
         """
         try:
             while True:

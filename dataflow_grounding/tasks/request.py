@@ -180,7 +180,8 @@ class Request(Generic[T]):
     @property
     def own_seed(self) -> int | None:
         """The seed to send where a kept reply won't do: a gateway's cache takes the same question
-        with another seed for another one. It isn't part of the request's key. None elsewhere.
+        with another seed for another one. It isn't part of the request's key. None where a kept
+        reply will do.
         """
         if not self.wants_own_reply:
             return None

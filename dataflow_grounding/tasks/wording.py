@@ -93,7 +93,7 @@ class Wording:
         changes: dict[str, Any] = {}
         prompt = request.prompt
         template = self.prompts.get(prompt.name or request.task)
-        if template is not None:  # "Find …: <input> Reply with …" stands around the data
+        if template is not None:  # "Find …: <input> Reply with …" has the data in the middle
             before, _, after = template.partition(INPUT)
             changes["instructions"] = filled(before.strip(), prompt.words)
             prompt = replace(prompt, closing=filled(after.strip(), prompt.words))
