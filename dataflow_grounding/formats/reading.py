@@ -377,7 +377,7 @@ def _tar_sample(
             sample.error = BrokenRow(
                 f"{member.name!r} makes it larger than {MAX_FILE_BYTES >> 20} MiB"
             )
-            break  # further members are not to blame
+            break  # the error names the first member that is too much
         sample.parts[member.name[len(key) :]] = group.content(member)
     return sample
 
@@ -520,8 +520,9 @@ def _entries_in(record: Mapping[str, Any]) -> int:
 
 
 def _without_bad_expressions(record: Record, where: str, bad: BadEntries) -> dict[str, Any]:
-    # The columns of a record with the expressions and boxes that can be read. An item of the source
-    # whose box is left out counts as read: no export gives it back.
+    # The columns of a record with the expressions and boxes that can be read; `marked` adds how
+    # many were left out. An item of the source whose box is left out counts as read: no export
+    # gives it back.
     expressions: list[dict[str, Any]] = []
     for number, expression in enumerate(record["expressions"], 1):
         expressions += _without_bad_boxes(expression, f"{where}, phrase {number}", bad)
