@@ -350,8 +350,9 @@ NO_MEMORY = "it takes more memory than there is"
 
 class errors_as(AbstractContextManager[None]):
     """Raise an error of class `kind` for an OSError or MemoryError of the block, on `what` it could
-    not do. It is a class because every stored reply and written row enters such a block, which
-    takes a third of a generator's time.
+    not do. With `again`, the message advises to run the same command again. It is a class because
+    every stored reply and written row enters such a block, which takes a third of a generator's
+    time.
     """
 
     __slots__ = ("_again", "_kind", "_what")
@@ -408,7 +409,7 @@ def machine_fault(error: BaseException) -> MachineBusy | RunStopped | None:
         # Pillow's decoders say so in an OSError
         reason = f": {words}" if words else ""
         return MachineBusy(f"there is not enough memory{reason}")
-    if isinstance(error, RuntimeError) and "start new thread" in words:
+    if isinstance(error, RuntimeError) and "start new thread" in words:  # "can't start new thread"
         return MachineBusy(f"this machine {words}")
     if isinstance(error, OSError) and error.errno in SHORT:
         return MachineBusy(f"this machine has none left: {words}")

@@ -42,7 +42,9 @@ def only_answers() -> Iterator[None]:
 
 
 def shown(text: str, lines: bool = True) -> str:
-    """Return a text as people may see it: secrets blotted out, `\\x1b` for an escape."""
+    """Return a text as people may see it: secrets blotted out, `\\x1b` for an escape; without
+    `lines`, in one line.
+    """
     text = addressed(blotted_message(text))
     if text.isprintable():
         return text

@@ -94,8 +94,10 @@ def font_of(name: str, size: int) -> "FreeTypeFont | None":
 def _has_glyph(name: str, char: str) -> bool:
     # A font draws the same sign for all characters that it lacks, as for one that no font has.
     font = font_of(name, 16)
-    if font is None or char == " ":
-        return font is not None
+    if font is None:
+        return False
+    if char == " ":  # all fonts have one, and draw nothing
+        return True
     drawn = font.getmask(char)
     missing = font.getmask("\U0010ffff")
     return drawn.size != missing.size or bytes(drawn) != bytes(missing)

@@ -280,7 +280,7 @@ def _is_transparent(picture: "PillowImage") -> bool:
     # vllm-project/vllm#18569).
     if not picture.has_transparency_data:
         return False
-    if math.prod(picture.size) > _MOST_PIXELS_LOOKED_AT:
+    if math.prod(picture.size) > _MOST_PIXELS_LOOKED_AT:  # it isn't sent as it is, anyway
         return True
     all_opaque = (255, 255)  # the least and the largest value of alpha
     try:
@@ -359,6 +359,7 @@ def may_have_exif(picture: "PillowImage", data: bytes) -> bool:
 
 
 def _header_of(picture: "PillowImage", data: bytes) -> Header:
+    # `data` is what `may_have_exif` looks through, of a PNG.
     import PIL.Image
 
     orientation: Any = 1
@@ -459,7 +460,7 @@ def _is_whole(data: bytes, format: str | None, header_end: int) -> bool:
         return data.rfind(_END_OF_IMAGE, header_end) >= 0
     if format == "MPO":  # here Pillow has read further than the first scan
         return data.rfind(_END_OF_IMAGE, _jpeg_scan(data)) >= 0
-    if format == "PNG":
+    if format == "PNG":  # the name of its last chunk
         return data.rfind(b"IEND") >= 0
     if format == "WEBP":  # its length is at its beginning
         return len(data) >= 8 + int.from_bytes(data[4:8], "little")

@@ -518,9 +518,9 @@ class Image:
         if self.limits.most_base64 is None:
             return None
         limits = self.limits.of_file
-        if limits.max_bytes == self.limits.max_bytes:  # a lower quality keeps these
+        if limits.max_bytes == self.limits.max_bytes:  # a lower quality keeps that limit
             return None
-        unfitted = replace(self, limits=limits)
+        unfitted = replace(self, limits=limits)  # as it would be sent in any number of bytes
         most_bytes = math.prod(unfitted.sent_size) * _MOST_PER_PIXEL
         if unfitted.as_is or most_bytes <= limits.max_bytes:
             return None

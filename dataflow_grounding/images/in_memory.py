@@ -70,7 +70,7 @@ def _file_of_bytes(data: bytes, name: str) -> str:
 def _file_of_pixels(picture: "PillowImage") -> str:
     digest = hashlib.sha256(f"{picture.mode} {picture.size}".encode())
     digest.update(picture.tobytes())
-    picture.info = {}
+    picture.info = {}  # the pixels alone are written: equal ones are one file
     return _written_once(
         f"{digest.hexdigest()[:32]}.png",
         lambda path: picture.save(path, "PNG", compress_level=1),

@@ -47,7 +47,9 @@ CLASSES = "classes"
 """Where a summary has its table of classes."""
 
 REMARKS = ("remarks", "remarks_rare")
-"""What a summary counts of remarks, where there are any."""
+"""What a summary counts of remarks, where there are any. A remark is what a model says next to its
+answer: the first are its manner, in wordings that are common, the second are rare ones.
+"""
 
 CLASS_COUNTS = ("pictures", "boxes", "none", "undecided")
 """What a row of that table counts of a class, besides the boxes' mean side."""

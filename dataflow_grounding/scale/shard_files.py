@@ -50,7 +50,7 @@ def write_shards(source: Source, count: int, results_dir: str) -> dict[Shard, in
     columns = tuple(source.columns())
     shards: list[Shard] = []
     for number in range(1, count + 1):
-        shard = Shard(number, count, BLOCK_ROWS, columns)
+        shard = Shard(number, count, BLOCK_ROWS, columns)  # its folder is called `block-2-8`
         path = os.path.join(shard.folder(results_dir), ".ckpt", shard.rows)
         shards.append(shard._replace(rows=path))
     # Writers that were not committed leave nothing when they are closed.

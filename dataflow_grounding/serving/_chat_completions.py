@@ -114,16 +114,18 @@ def completion_in(body: bytes) -> Any:
     for no JSON, or a stream without an end.
     """
     stream = _Stream()
-    if not body.lstrip().startswith((b"data:", b"event:", b":")):
-        whole = json.loads(body)
-        if not isinstance(whole, dict) or whole.get("object") != "chat.completion.chunk":
-            return whole
+    is_event_stream = body.lstrip().startswith((b"data:", b"event:", b":"))
+    if is_event_stream:
+        for line in body.splitlines():
+            if line.startswith(b"data:"):
+                stream.add(line.removeprefix(b"data:").strip())
+        return stream.completion()
+    whole = json.loads(body)
+    is_chunk = isinstance(whole, dict) and whole.get("object") == "chat.completion.chunk"
+    if is_chunk:
         stream.add(body)
         return stream.completion()
-    for line in body.splitlines():
-        if line.startswith(b"data:"):
-            stream.add(line.removeprefix(b"data:").strip())
-    return stream.completion()
+    return whole
 
 
 class _Stream:
@@ -291,6 +293,7 @@ def _text_and_arguments(message: dict[str, Any]) -> str:
 
 
 def _arguments_of_call(message: dict[str, Any]) -> str:
+    # Of the one tool call, as JSON; "" where there is none, or several, none of which is the reply.
     calls = [call["function"] for call in message.get("tool_calls") or []]
     if message.get("function_call"):
         calls.append(message["function_call"])

@@ -46,6 +46,7 @@ class LoadedModel:
         say(f"Loading {serving.model} on {device}")
         from_hub: dict[str, Any] = {"revision": serving.revision, "trust_remote_code": False}
         _check_adapter(serving.model)
+        # The user's settings go first: they can't have code run that comes with a model.
         self.processor = transformers.AutoProcessor.from_pretrained(
             serving.model, **{**serving.processor, **from_hub}
         )

@@ -206,6 +206,7 @@ class GeminiServing(Serving):
             body = json.dumps(error.details).encode()
             status = int(error.code or 0)
             fault = error_of(status, headers, body, where=where)
+            # At flex, a 503 says that there is no room.
             raise error_at_tier(self.service_tier, fault, is_full=status == 503) from None
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
             # The client lets the errors of its transport through.

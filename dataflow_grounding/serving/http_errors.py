@@ -159,6 +159,7 @@ def error_of(
         return errors.ServerFault(text)
     if status >= 400:
         return errors.RequestRefused(text)
+    # Only a 200 is a reply: any other status below 400 has none.
     return errors.Redirected(f"{text} (redirected or no answer to a request: check the address)")
 
 
@@ -278,7 +279,9 @@ def is_about_content(refusal: str) -> bool:
 def _seconds_to_wait(
     headers: Mapping[str, str], details: Sequence[Mapping[str, Any]]
 ) -> float | None:
-    # A day if Google's error details say that a day's quota is used up.
+    # A day if Google's error details say that a day's quota is used up, else what is asked for:
+    # {"violations": [{"quotaId": "GenerateRequestsPerDay…"}]}, {"@type": "type.googleapis.com/
+    # google.rpc.RetryInfo", "retryDelay": "34s"}
     for detail in details:
         if "PerDay" in str(detail.get("violations")):
             return DAY

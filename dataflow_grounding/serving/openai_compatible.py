@@ -488,7 +488,8 @@ def _has_keys_against_caches(request: Request[Any], habits: Habits) -> bool:
 
 
 def _message(message: Turn, beginning: str) -> list[bytes]:
-    # A message's JSON in parts. Text of the user begins with `beginning`.
+    # A message's JSON in parts. A user's text comes after `beginning`: the system prompt, where the
+    # endpoint takes no system message, else "".
     if message.role != "user":
         return [json.dumps({"role": message.role, "content": message.text}).encode()]
     parts = [b'{"role":"user","content":[']
@@ -557,6 +558,7 @@ def _check_extras(headers: Mapping[str, str], body: Mapping[str, Any]) -> None:
         if not (text.isascii() and text.isprintable()):
             name = setting("vlm.openai.extra_headers")
             raise SpecError(f"{name} holds characters that no header has")
+    # The first two are this serving's to fill in; of `n` replies only the first would be read.
     for name in ("messages", "model", "n"):
         if name in body:
             raise SpecError(f"{setting('vlm.openai.extra_body')} can't hold {name!r}")

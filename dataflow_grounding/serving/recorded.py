@@ -53,6 +53,7 @@ class RecordedServing(Serving):
         self.path = os.fspath(path)
         self._serving = serving
         self.takes_turns = serving is None or serving.takes_turns
+        # A recording has replies to the pictures of its run alone.
         self.takes_probes = serving is not None and serving.takes_probes
         self._identity: dict[str, Any] = {}
         self._recorded_at = ""  # the endpoint whose replies these are
@@ -95,6 +96,7 @@ class RecordedServing(Serving):
                 raise RequestRefused(f"{self.path} holds no reply to this {request.task} request")
             answer = await self._serving.answer(request)
             line = self._record(key, Reply(answer) if isinstance(answer, str) else answer)
+        # A new reply, too, is made of its line, as it will be when it is played back.
         return Reply(
             line["reply"],
             line["finish_reason"],
@@ -119,9 +121,11 @@ class RecordedServing(Serving):
             if is_empty:
                 head = head_of_recording(self, self.identity_there(), self.box_format)
                 file.write(dump_line(head).encode())
-            elif file.seek(-1, os.SEEK_END) and file.read(1) != b"\n":
-                # The last line wasn't finished, as where the process was killed.
-                file.write(b"\n")
+            else:
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    # The last line wasn't finished, as where the process was killed.
+                    file.write(b"\n")
             file.write(dump_line(line).encode())
         self._replies[key] = line
         return line

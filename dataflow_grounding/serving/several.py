@@ -58,7 +58,7 @@ class SeveralEndpoints(Serving):
         self.endpoint = " + ".join(by_address)
         self.box_format = first.box_format
         self.box_formats = first.box_formats
-        self.max_workers = min(serving.max_workers for serving in servings)
+        self.max_workers = min(serving.max_workers for serving in servings)  # at each of them
         self.max_output_tokens = max(serving.max_output_tokens for serving in servings)
         self.regions_per_request = first.regions_per_request
         self.needs_labels = first.needs_labels

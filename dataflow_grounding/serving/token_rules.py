@@ -65,23 +65,23 @@ class TokenRules:
         count = count_by_resolution.get(self.media_resolution, count_by_resolution.get("other"))
         if count:
             return count
-        if "crop" in rule:
+        if "crop" in rule:  # Gemini
             if max(size) <= rule["one_up_to"]:
                 return rule["crop"]
             # A larger picture is cut into squares, two thirds of its shorter side wide, each of
             # which has these tokens.
             side = max(1, math.floor(min(size) / 1.5))
             return rule["crop"] * _cells(size, side)
-        if "tile" in rule:
+        if "tile" in rule:  # OpenAI
             # The picture is fitted, and never enlarged.
             scale = min(1.0, FITTED / max(size))
             scale *= min(1.0, SHORTER / (min(size) * scale))
             return rule["base"] + rule["tile"] * _cells((width * scale, height * scale), TILE)
-        if "patch" in rule:
+        if "patch" in rule:  # OpenAI's newer models
             return math.ceil(min(_cells(size, PATCH), MOST_PATCHES) * rule["patch"])
-        if "pixels" in rule:
+        if "pixels" in rule:  # Claude
             return min(rule["most"], math.ceil(width * height / rule["pixels"]))
-        if "square" in rule:
+        if "square" in rule:  # Qwen
             squares = round(width / rule["square"]) * round(height / rule["square"])
             # two more mark the image's beginning and end
             return min(MOST_SQUARES, max(FEWEST_SQUARES, squares)) + 2

@@ -147,6 +147,8 @@ def work_on(work: bytes, home: Home, shard: Shard, lane: Shard, grant: Grant) ->
 
 
 def _taken_up(data: bytes, home: Home) -> Work:
+    # Prepares this process for the work, so that it goes as in the driver's: modules, current
+    # folder, keys. Raises InputError.
     here = socket.gethostname()
     if home.version != __version__:
         raise InputError(
@@ -185,6 +187,7 @@ class _Task:
         steps = [replace(step, storage=step.storage.in_folder(folder)) for step in work.steps]
         servings = [step.operator.serving for step in steps if step.operator.serving is not None]
         divide_max_workers(servings, lane)
+        # The driver has taken a pilot's rows. Where steps don't stream, it makes a run of each.
         options = replace(
             work.options,
             pilot=None,

@@ -115,6 +115,7 @@ class RayRun(Run):
         super().__init__(*arguments)
         self._address = address
         self._worker_count = workers
+        # A worker has as many GPUs as the step needs that needs the most.
         gpus = [getattr(step.operator.serving, "num_gpus", 0) for step in self.steps]
         self._gpus: float = max(gpus, default=0)
         self._results = self.steps[0].storage.cache_path
@@ -150,7 +151,7 @@ class RayRun(Run):
             self._waiting.extend(self._rows_of_shards)
             try:
                 await self._take_through()
-            finally:
+            finally:  # also of a run that is stopped, what was done and paid counts
                 for summary in self._summaries.values():
                     self.summary.add_part(summary)
         join(self.steps, list(self._rows_of_shards), self.summary)
@@ -216,7 +217,8 @@ class RayRun(Run):
     def _granted(self, parts: int) -> Grant:
         # One of so many equal parts of the budget that is left.
         budget = self._budget
-        requests = usd = None
+        requests: int | None = None
+        usd: float | None = None
         if budget.max_requests is not None:
             requests = math.ceil((budget.max_requests - budget.sent) / parts)
         if budget.usd is not None:
@@ -253,6 +255,7 @@ class RayRun(Run):
             self._summaries[shard] = Summary(requests=sent, cost_usd=now.cost_usd)
             self._note_loss(shard, lost)
             return None
+        # From now on, what it has used counts.
         budget.sent += outcome.sent - granted_requests
         budget.spent += outcome.usd - granted_usd
         self._progress[shard] = outcome.now
@@ -276,7 +279,7 @@ class RayRun(Run):
         earlier = self._summaries.pop(shard, None)
         if earlier is not None:  # a task of this shard has run before
             self._stored_before[shard] += earlier.requests["answered"]
-            earlier.requests["replayed"] = 0
+            earlier.requests["replayed"] = 0  # the next task reads these again, and counts them
             paid = Summary(
                 requests=earlier.requests, cost_usd=earlier.cost_usd, models=earlier.models
             )
@@ -366,6 +369,7 @@ class RayRun(Run):
 
     def now(self, total: int | None) -> Now:
         """Return how far all shards are together; `total` isn't heeded, as rows were counted."""
+        # `summary` has what earlier tasks of shards that were begun again have sent and paid.
         nows = list(self._progress.values())
         cost_usd = (self.summary.cost_usd or 0.0) + sum(now.cost_usd or 0.0 for now in nows)
         return Now(
