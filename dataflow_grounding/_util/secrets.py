@@ -74,8 +74,8 @@ def _learn_forms(secret: str) -> None:
     in_address = quote(secret, safe="")
     forms = {secret, in_json, in_json_with_slashes_escaped, in_python, in_address}
     with _learning:  # without the lock, what another thread learns meanwhile would be lost
-        known = _forms.get(shape, ())
-        _forms[shape] = tuple(sorted({*known, *forms}, key=len, reverse=True))
+        forms_before = _forms.get(shape, ())
+        _forms[shape] = tuple(sorted({*forms_before, *forms}, key=len, reverse=True))
 
 
 def learn_headers(headers: Mapping[str, object]) -> None:

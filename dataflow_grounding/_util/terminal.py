@@ -23,7 +23,7 @@ from dataflow_grounding._util.secrets import blotted, blotted_message
 _CONTROL_CHARACTERS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
-_MOST_ITEMS_TOGETHER = 1000  # of a long list: so many are encoded as JSON at once
+_MOST_ITEMS_TOGETHER = 1000  # of a long list, that are encoded as JSON at once
 _shown_as: dict[str, str] = {}  # the address that is shown, by folder
 _answers: TextIO | None = None  # the real standard output, while `only_answers` holds
 

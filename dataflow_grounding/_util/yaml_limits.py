@@ -15,7 +15,7 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # that of libyaml, wher
 class _OpenCollection:
     """A list or mapping that has begun and not ended, with how many values it has so far."""
 
-    anchor: str | None  # `a` of `&a [1, 2]`, for which an alias `*a` stands
+    anchor: str | None  # `a` of `&a [1, 2]`, which an alias `*a` repeats
     count: int
 
 
@@ -23,7 +23,7 @@ def check_values(text: str) -> None:
     """Raise ValueError, one line, for YAML of too many or too deep values; none of it is made."""
     # The text as a whole, then the lists and mappings around the event, from the outermost in.
     around = [_OpenCollection(None, 0)]
-    count_by_anchor: dict[str, int] = {}  # how many values each alias of an anchor stands for
+    count_by_anchor: dict[str, int] = {}  # how many values each alias of an anchor has
     for event in yaml.parse(text, Loader=_LOADER):
         if isinstance(event, yaml.CollectionStartEvent):
             around.append(_OpenCollection(event.anchor, 1))  # the collection counts itself
@@ -33,7 +33,7 @@ def check_values(text: str) -> None:
                 count_by_anchor[ended.anchor] = ended.count
             around[-1].count += ended.count
         elif isinstance(event, yaml.AliasEvent):
-            # An anchor on a single value isn't noted: its alias stands for that one.
+            # An anchor of a single value isn't noted: its alias is one value, too.
             around[-1].count += count_by_anchor.get(event.anchor or "", 1)
         elif isinstance(event, yaml.ScalarEvent):
             around[-1].count += 1

@@ -418,7 +418,7 @@ class Image:
         """
         limits = self.fitted_limits
         fitted = limits.sent(self.size)
-        is_reduced_for_bytes = limits.max_pixels != self.limits.max_pixels  # by so many steps
+        is_reduced_for_bytes = limits.max_pixels != self.limits.max_pixels  # see `_limits_at`
         needs_exact_size = limits.frames or limits.multiple != 1 or is_reduced_for_bytes
         is_padded = self.shown_size != self.size
         if needs_exact_size or is_padded or self.facts.media_type != "image/jpeg":
@@ -482,9 +482,9 @@ class Image:
         Raises ImageChanged for a file that isn't the one that the facts are of; ImageMissing,
         ImageBroken, MachineBusy as `read_file` does.
         """
-        kept = kept_files.get(self.facts.digest)
-        if kept is not None:
-            return kept
+        remembered = kept_files.get(self.facts.digest)
+        if remembered is not None:
+            return remembered
         data = read_file(self.path, self.facts.file_bytes)
         if hashlib.sha256(data).hexdigest() != self.facts.digest:
             raise ImageChanged(f"{quoted(self.path)} changed while it was read: run again")
@@ -590,8 +590,8 @@ class Image:
         return fits
 
     def _limits_at(self, steps: int) -> ImageLimits:
-        # The limits that have the picture reduced by so many steps. Where it is sent in frames, it
-        # has the smaller ones to choose from, at least the smallest.
+        # The limits with which the picture is reduced by `steps`. Where it is sent in frames, it has
+        # the smaller ones to choose from, at least the smallest.
         limits = self.limits.of_file
         if not steps:
             return limits

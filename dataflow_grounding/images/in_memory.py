@@ -117,10 +117,9 @@ def _from_array(array: Any, name: str) -> "PillowImage":
 
 def _from_pillow(value: Any, name: str) -> "PillowImage":
     if not _is_a(value, "Image", "PIL.Image"):
-        wanted = "a path, the bytes of an image file, a PIL image or a NumPy array of uint8"
-        raise BrokenRow(
-            f"{name} should be {wanted}, not {'None' if value is None else type(value).__name__}"
-        )
+        pictures = "a path, the bytes of an image file, a PIL image or a NumPy array of uint8"
+        given = "None" if value is None else type(value).__name__
+        raise BrokenRow(f"{name} should be {pictures}, not {given}")
     import PIL.ImageOps
 
     value.load()
@@ -142,7 +141,7 @@ def _from_pillow(value: Any, name: str) -> "PillowImage":
 
 
 def _written_once(name: str, write: Callable[[Path], object]) -> str:
-    # The path of the file of this name. `write` is only called where it isn't there yet.
+    # The path of the file of this name. `write` is only called where it doesn't exist.
     path = os.path.join(_folder(), name)
     if not os.path.exists(path):
         # Each thread writes a separate file. The last to finish puts the same bytes in place.

@@ -156,8 +156,8 @@ def _say_which_formats_are_not_merged(run: dict[str, Any]) -> None:
 
 
 def _folders(results_dir: str, names: list[str]) -> list[str]:
-    # The folders of all shards, in order. `names` are what the folders that are there are called:
-    # "2-of-8". Raises InputError unless they are all the shards of one split.
+    # The folders of all shards, in order. `names` are the names of those that exist: "2-of-8".
+    # Raises InputError unless they are all the shards of one split.
     texts_after_of = [name.partition("-of-")[2] for name in names]
     shard_counts = {int(text) for text in texts_after_of if text.isdecimal()}
     if not shard_counts:

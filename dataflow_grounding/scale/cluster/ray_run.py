@@ -215,7 +215,7 @@ class RayRun(Run):
         await self._round(Shard(1, 1), is_last=True)
 
     def _granted(self, parts: int) -> Grant:
-        # One of so many equal parts of the budget that is left.
+        # One of `parts` equal parts of the budget that is left.
         budget = self._budget
         requests: int | None = None
         usd: float | None = None
@@ -322,7 +322,7 @@ class RayRun(Run):
     async def _watch_the_start(self) -> None:
         # Says that no worker has begun, after 8 s, 60 s, 120 s and so on; stops the run in the end.
         gpus = f" and {self._gpus:g} GPU" if self._gpus else ""
-        wanted = f"{counted(self._worker_count or 1, 'worker')} of 1 CPU{gpus} each"
+        workers = f"{counted(self._worker_count or 1, 'worker')} of 1 CPU{gpus} each"
         most_seconds = START_SECONDS
         if not self._is_own_cluster:
             # Others may be at work on the cluster, and leave room later.
@@ -336,9 +336,9 @@ class RayRun(Run):
                 return
             if waited >= most_seconds:
                 break
-            say(f"No worker has begun yet: {wanted} are wanted, and {_room(self._ray)}")
+            say(f"No worker has begun yet: {workers} are wanted, and {_room(self._ray)}")
             pause = START_SECONDS - waited % START_SECONDS  # until the next multiple of it
-        self.stop(NoRoom(f"no worker has begun: {wanted} are wanted, and {_room(self._ray)}"))
+        self.stop(NoRoom(f"no worker has begun: {workers} are wanted, and {_room(self._ray)}"))
 
     async def _watch_the_cluster(self) -> None:
         # Stops the run once the head is gone, without which no worker can begin.
@@ -403,8 +403,8 @@ def _own_modules() -> list[str]:
 def _block_count(workers: int) -> int:
     # Several for each worker, so that a late one holds up little; but no more than MOST_BLOCKS,
     # whose files are open at once, unless there are more workers.
-    wanted = min(BLOCKS_OF_WORKER * workers, MOST_BLOCKS)
-    return max(FEWEST_BLOCKS, workers, wanted)
+    several_each = min(BLOCKS_OF_WORKER * workers, MOST_BLOCKS)
+    return max(FEWEST_BLOCKS, workers, several_each)
 
 
 class _Connection(NamedTuple):
