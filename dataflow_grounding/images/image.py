@@ -590,8 +590,8 @@ class Image:
         return fits
 
     def _limits_at(self, steps: int) -> ImageLimits:
-        # The limits with which the picture is reduced by `steps`. Where it is sent in frames, it has
-        # the smaller ones to choose from, at least the smallest.
+        # The limits with which the picture is reduced by `steps`. Where it is sent in frames, it
+        # has the smaller ones to choose from, at least the smallest.
         limits = self.limits.of_file
         if not steps:
             return limits

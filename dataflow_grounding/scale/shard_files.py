@@ -140,16 +140,7 @@ def write_joined(
         writers: list[RowWriter] = []
         for target, paths in files.items():
             writer = open_writers.enter_context(closing(RowWriter(target)))
-            previous_place = 0
-            for place, line in _in_order(map(_step_lines, paths)):
-                if place <= previous_place:  # equal ones, as they come in order
-                    step = os.path.basename(os.path.dirname(target))
-                    raise InputError(
-                        f"two shards have line {place} of the input in {step}: run them again, then"
-                        " merge"
-                    )
-                writer.write_line(line)
-                previous_place = place
+            _write_step(writer, target, paths)
             writers.append(writer)
         rows = writers[-1].count
         if rows != done:
@@ -160,6 +151,20 @@ def write_joined(
         for writer in (failures_writer, *with_rows):
             writer.commit()  # puts the file in its place
     return [writer.path for writer in with_rows]
+
+
+def _write_step(writer: RowWriter, target: str, paths: list[str]) -> None:
+    # Write the rows of a step, of all shards' files, as the file `target`. Raises InputError where
+    # two shards have the same row.
+    previous_place = 0
+    for place, line in _in_order(map(_step_lines, paths)):
+        if place <= previous_place:  # equal ones, as they come in order
+            step = os.path.basename(os.path.dirname(target))
+            raise InputError(
+                f"two shards have line {place} of the input in {step}: run them again, then merge"
+            )
+        writer.write_line(line)
+        previous_place = place
 
 
 def _in_order(parts: Iterable[Iterator[PlacedLine]]) -> Iterator[PlacedLine]:

@@ -249,10 +249,7 @@ class RayRun(Run):
         except WorkerLost as lost:
             # What it had in flight isn't known: so all that it was granted counts as used.
             self._lost_grants += 1
-            now = self._progress_of(shard)
-            sent = Counter(sent=now.sent)
-            self._progress[shard] = now
-            self._summaries[shard] = Summary(requests=sent, cost_usd=now.cost_usd)
+            self._count_what_was_told(shard)
             self._note_loss(shard, lost)
             return None
         # From now on, what it has used counts.
@@ -268,6 +265,13 @@ class RayRun(Run):
             self._note_loss(shard, WorkerLost("its machine asked it to end"))
             return None
         return outcome
+
+    def _count_what_was_told(self, shard: Shard) -> None:
+        # Of a task whose worker was lost, its file of progress tells about how far it came.
+        now = self._progress_of(shard)
+        sent = Counter(sent=now.sent)
+        self._progress[shard] = now
+        self._summaries[shard] = Summary(requests=sent, cost_usd=now.cost_usd)
 
     def _begin_again(self, shard: Shard) -> None:
         # The next task counts the shard's rows from the first on. What earlier tasks have sent was
