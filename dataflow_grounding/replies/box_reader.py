@@ -1,4 +1,9 @@
-"""Turning the boxes of a reply into boxes in pixels, each of one phrase."""
+"""Turning the boxes of a reply into boxes in pixels, each of one phrase.
+
+A phrase has a box, or is absent, because the reply says that it isn't there. Otherwise it is unread
+if its own answer can't be used, or unsure if something that can't be used may be its answer. A
+phrase that has a box which may be of something else is in doubt.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -77,6 +82,8 @@ class _Owner(NamedTuple):
 
 
 class _BoxReader:
+    """Makes one Reading of one reply: `read` is called once, and the other methods add to it."""
+
     def __init__(
         self, box_format: BoxFormat, original: Size, sent: Size, phrases: dict[int, str]
     ) -> None:
@@ -87,9 +94,9 @@ class _BoxReader:
         self.cached_limits: tuple[float, float] | None = None  # of `format`
         self.cached_owners: dict[tuple[int | None, str | None], _Owner] = {}  # by id and label
         self.reading = Reading([])
-        self.dropped: list[Dropped] = []
+        self.dropped: list[Dropped] = []  # by the parser, and here
         self.absent: set[int] = set()  # ids of phrases that the reply says aren't there
-        self.says_all_absent = False
+        self.says_all_absent = False  # an absence without a label and an id, which is of all
         self.says_any_absent = False
         self.has_names = False  # whether any box has an id or a label
         # The place in `reading.boxes` of each box kept, by its phrase's id and its pixels.
@@ -101,6 +108,7 @@ class _BoxReader:
         reading.notes += parsed.notes
         if parsed.truncated:
             self.note("truncated", "the reply ends in the middle")
+        # What makes all numbers or ids doubtful refuses the reply, before any box is taken.
         self.check_sizes(parsed)
         self.check_tags(parsed)
         self.check_ids(parsed)
@@ -116,14 +124,18 @@ class _BoxReader:
             self.find_runaway()
         for dropped in self.dropped:
             self.note("dropped", dropped.reason)
-        if self.dropped or self.absent or parsed.points or parsed.truncated:
+        # What is said of the phrases that have no box?
+        may_have_lost_answers = parsed.points or parsed.truncated or self.dropped
+        if may_have_lost_answers or self.absent:
             self.find_unread(parsed)
         if not reading.boxes and not reading.statuses:
             self.check_absence_is_said()
         return reading
 
     def check_sizes(self, parsed: ParsedReply) -> None:
-        """Refuse a reply that states a size of the picture which makes its numbers doubtful."""
+        """Refuse a reply that states a size of the picture which makes its numbers doubtful: any
+        size where no pixels were asked for, and always the size of another picture.
+        """
         # Numbers next to a size are likely in pixels of it, unless the answer is as asked.
         may_state_size = self.format.scale == "px" or parsed.addressed
         for axis, side in parsed.sizes:
@@ -151,20 +163,27 @@ class _BoxReader:
             )
 
     def check_ids(self, parsed: ParsedReply) -> None:
-        """Refuse a reply whose ids are not those of the phrases: they may count its boxes."""
+        """Refuse a reply whose ids are not those of the phrases: they may count its boxes.
+
+        A box with an unknown id is dropped alone, later, if its label has no word of any phrase:
+        then it is something that nobody asked for.
+        """
         if not self.phrases:
             return
         for raw in (*parsed.boxes, *parsed.absences):
             if raw.id is None or raw.id in self.phrases:
                 continue  # if its label is another phrase's, `keep` drops this box alone
-            phrase_id, why = self.owner_of(raw)
-            if phrase_id is None and self.may_be_phrase(raw.label):
+            if self.may_be_phrase(raw.label):
+                why = self.owner_of(raw).why_none  # "id 9 is of no phrase"
                 raise UnreadableReply(f"the ids are not those of the phrases: {why}", "ids")
 
     def may_be_phrase(self, label: str | None) -> bool:
         return label is None or any(share_a_word(label, text) for text in self.phrases.values())
 
     def take_boxes(self, parsed: ParsedReply) -> None:
+        """Add the boxes to the reading; what can't be used comes to `dropped`. Raises
+        UnreadableReply where too many are out of the format's scale.
+        """
         boxes = parsed.boxes
         if self.format.scale == "grid_32":
             boxes = boxes + parsed.points  # two numbers are two cells
@@ -203,7 +222,7 @@ class _BoxReader:
         asked = Asked.of(self.format, self.sent, self.original)
         ids = [box.id for box in self.reading.boxes if box.id is not None]
         found_phrases = {phrase_id: self.phrases[phrase_id] for phrase_id in ids}
-        labels = [box.label for box in parsed.boxes if box.label]
+        labels = [box.label for box in parsed.boxes if box.label]  # other names of the same things
         remarks: list[str] = []
         for text in parsed.stated:
             if not states_as_asked(text, asked, thing_count=len(found_phrases)):
@@ -221,7 +240,8 @@ class _BoxReader:
             self.reading.doubts.update(hedges_in(text, about))
             if not is_plain(text, [*about.values()]):
                 remarks.append(f"{key}: {text}")
-        remark = " … ".join(" ".join(text.split()) for text in dict.fromkeys(remarks))
+        different_remarks = dict.fromkeys(remarks)  # each once, in order
+        remark = " … ".join(" ".join(text.split()) for text in different_remarks)
         if remark:
             self.reading.remark = remark[:LONGEST_REMARK]
             self.note("remark", self.reading.remark)
@@ -246,24 +266,26 @@ class _BoxReader:
             self.dropped.append(Dropped(f"{absence.label!r:.60} is not there", absence.label))
 
     def find_unread(self, parsed: ParsedReply) -> None:
-        """Note the phrases without a box whose answer can't be used: they are unread. If what was
-        dropped is of no phrase that is known, all phrases without an answer are unsure.
+        """Note the phrases without a box whose answer can't be used: they are unread. If something
+        that can't be used may be of any phrase, all phrases without an answer are unsure.
         """
         reading = self.reading
         found_ids = {box.id for box in reading.boxes}
         # What is both found and said to be absent is a contradiction.
         unread = {phrase_id for phrase_id in self.absent if phrase_id in found_ids}
-        # What was dropped and is of no phrase that is known, in words.
+        # Why any phrase may have had a box after all, in words: something is of a phrase that isn't
+        # known. None while there is nothing of the kind.
         stray = "what the reply is cut off before" if parsed.truncated else None
         unused: list[RawBox | Dropped] = [*self.dropped, *parsed.points]
         for item in unused:
             phrase_id, why_none = self.owner_of(item)
-            if phrase_id is not None and phrase_id not in found_ids:
-                unread.add(phrase_id)
-            elif phrase_id is None and item.id in self.phrases:
+            if phrase_id is not None:
+                if phrase_id not in found_ids:
+                    unread.add(phrase_id)
+            elif item.id in self.phrases:  # the label contradicts the id
                 self.note_unsure(item, why_none, found_ids)
-            elif phrase_id is None:
-                stray = stray or f"{why_none}: it"
+            elif stray is None:
+                stray = f"{why_none}: it"
         reading.unread = sorted(unread)
         if stray is None:
             return
@@ -283,19 +305,23 @@ class _BoxReader:
                 self.reading.unsure[phrase_id] = why
 
     def find_runaway(self) -> None:
-        """Note where a model counted on instead of looking: many boxes in equal steps."""
+        """Note where a model counted on instead of looking: many boxes of one phrase whose left or
+        upper edges come in equal steps.
+        """
         boxes_of_phrase: dict[int | str | None, list[Bbox]] = {}  # by id, else by label
         for box in self.reading.boxes:
             key = box.label if box.id is None else box.id
             boxes_of_phrase.setdefault(key, []).append(box.bbox)
         for boxes in boxes_of_phrase.values():
             for axis in (0, 1):
-                edges = [box[axis] for box in boxes]
+                edges = [box[axis] for box in boxes]  # left ones, then upper ones
                 if len(boxes) >= _RUNAWAY and _are_equal_steps(edges, self.original[axis]):
                     self.note_once("runaway", f"{len(boxes)} boxes in equal steps")
 
     def check_absence_is_said(self) -> None:
-        """Refuse a reply without boxes that doesn't say of every phrase that it isn't there."""
+        """Refuse a reply without boxes that doesn't say of every phrase that it isn't there, or
+        without phrases, that nothing is there.
+        """
         if self.dropped:
             raise UnreadableReply(
                 f"no box of the reply can be used: {self.dropped[0].reason}", "no usable box"
@@ -353,6 +379,7 @@ class _BoxReader:
             if len(numbers) != 2 or not 0 <= numbers[0] <= numbers[1] < _CELLS:
                 raise _NoBox(f"grid cells {in_brackets(raw.numbers)}")
         elif set(numbers) in ({0}, {-1}) and raw.family is None:
+            # In a family's tokens, such numbers are a box without an area.
             raise _NothingThere(f"{in_brackets(raw.numbers)}, which says that nothing is there")
         else:
             numbers = self.numbers_in_scale(raw, box_format)
@@ -395,13 +422,17 @@ class _BoxReader:
         return numbers
 
     def keep(self, raw: RawBox, bbox: Bbox) -> None:
-        """Add a box to the reading; of a phrase's equal boxes, only the best scored."""
+        """Add a box to the reading; of a phrase's equal boxes, only the best scored. Raises _NoBox
+        where it is of no phrase.
+        """
         boxes = self.reading.boxes
         phrase_id = self.phrase_of(raw) if self.phrases else raw.id
-        score = None if raw.score is None else _score_of(raw.score)
-        if score is None and raw.score is not None:
-            shown = repr(str(raw.score)[:40])
-            self.note_once("score_ignored", f"{shown} is not a score from 0 to 1")
+        score = None
+        if raw.score is not None:
+            score = _score_of(raw.score)
+            if score is None:
+                shown = repr(str(raw.score)[:40])
+                self.note_once("score_ignored", f"{shown} is not a score from 0 to 1")
         if raw.id is not None and raw.label:
             self.doubt_unlike_label(raw.label, raw.id)
         box = FoundBox(bbox, phrase_id, raw.label, score, raw.numbers, raw.evidence)
@@ -413,10 +444,12 @@ class _BoxReader:
         self.note_once(
             "merged", f"{in_brackets(raw.numbers)} is given more than once for phrase {phrase_id}"
         )
-        if score is not None and score > (boxes[index_of_equal].score or -1):
+        earlier_score = boxes[index_of_equal].score or -1  # any score is better than none
+        if score is not None and score > earlier_score:
             boxes[index_of_equal] = box
 
     def doubt_unlike_label(self, label: str, phrase_id: int) -> None:
+        """Doubt the box of a phrase if its label names another thing: "mug" for "a cup"."""
         phrase = self.phrases.get(phrase_id)
         if phrase is None or label == phrase:
             return
@@ -432,7 +465,7 @@ class _BoxReader:
 
     def phrase_of(self, raw: RawBox) -> int:
         if raw.id is not None and raw.label and raw.label == self.phrases.get(raw.id):
-            return raw.id
+            return raw.id  # as in most replies, which then need no search
         phrase_id, why = self.owner_of(raw)
         if phrase_id is None:
             raise _NoBox(why)
@@ -460,6 +493,7 @@ class _BoxReader:
                 return _Owner(None, f"id {own_id} is of no phrase")
             if label is None or own_id in ids_by_label:
                 return _Owner(own_id)
+            # A label in other words ("mug" for "a cup") may be right, unless it contradicts the id.
             if ids_by_label or denies(label, phrase) or self.is_like_another(label, phrase):
                 return _Owner(None, f"label {label[:60]!r} is not that of phrase {own_id}")
             return _Owner(own_id)
@@ -478,24 +512,28 @@ class _BoxReader:
 
 
 def _are_equal_steps(edges: Sequence[float], side: float) -> bool:
+    # 10, 30, 50, 70, … Most steps are about as long as the median one.
     steps = [following - edge for edge, following in pairwise(edges)]
     median = sorted(steps)[len(steps) // 2]
+    if median == 0:
+        return False  # things in a column have the same left edge
     rounding = min(_ROUNDING_OF_STEP * abs(median), _ROUNDING_OF_SIDE * side)
-    equal = sum(abs(step - median) <= rounding for step in steps)
-    return median != 0 and equal >= _EQUAL_STEPS * len(steps)
+    count_of_equal = sum(abs(step - median) <= rounding for step in steps)
+    return count_of_equal >= _EQUAL_STEPS * len(steps)
 
 
 def _score_of(value: object) -> float | None:
     # 0.9, "0.9" or "90%"
     if isinstance(value, str):
         text = value.strip()
+        whole = 100 if text.endswith("%") else 1
         try:
-            value = float(text.rstrip("%")) / (100 if text.endswith("%") else 1)
+            value = float(text.rstrip("%")) / whole
         except ValueError:
             return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return value
+    return value if 0 <= value <= 1 else None
 
 
 def _reads_tokens_as_asked(asked: BoxFormat, of_family: BoxFormat) -> bool:

@@ -2,6 +2,9 @@
 
 What opens and closes each part is a table, `channels` in grammar.yaml. What follows the thinking
 is the answer; a reply that ends inside of it has none.
+
+Some servers leave the tokens of the chat template in a reply, such as <|im_start|>assistant. Then
+it may have several messages: to the user, to the model itself (its thinking) or to a tool.
 """
 
 import re
@@ -72,16 +75,18 @@ def answer_of(reply: str) -> str:
     text = _contents_of_answer_tags(text)
     role = _ROLE.match(text)
     text = text if role is None else text[role.end() :]
-    text = _TOKENS.sub(" ", text) if "<" in text else text
+    if "<" in text:
+        text = _TOKENS.sub(" ", text)
     text = text.strip()
     if not text:
         raise UnreadableReply("the reply is empty", "empty")
     if text.startswith("#") and _COMMENTED.fullmatch(text):
         text = re.sub(r"^\s*#+", "", text, flags=re.MULTILINE)  # an answer in a program's comments
     if text.startswith('"'):
-        # all of the text may be one string of JSON
+        # All of the text may be one string of JSON: "{\"objects\": []}"
         strings = strict_json(f"[{text}]")
-        text = strings[0] if strings and len(strings) == 1 else text
+        if strings and len(strings) == 1:
+            text = strings[0]
     return text
 
 
@@ -97,7 +102,7 @@ def enclosed(text: str) -> Answer:
         return Answer(inside, before, after, "tokens")
     if "```" not in text:
         return Answer(text)
-    parts = text.split("```")
+    parts = text.split("```")  # in turn outside and inside of a fence
     outside_fences, in_fences = parts[0::2], parts[1::2]
     is_last_open = len(parts) % 2 == 0
     if is_last_open and len(parts) > 3:
@@ -107,7 +112,7 @@ def enclosed(text: str) -> Answer:
     if len({block.strip() for block in blocks}) > 1:
         raise UnreadableReply("the reply has several fenced answers", "several answers")
     if not blocks:
-        return Answer(" ".join(parts))
+        return Answer(" ".join(parts))  # all fences are empty, and the answer is outside of them
     inside = blocks[0].rstrip("`")  # a reply that is cut off may end in one or two of three marks
     return Answer(inside, outside_fences[0], " ".join(outside_fences[1:]), "fence")
 
@@ -115,9 +120,8 @@ def enclosed(text: str) -> Answer:
 def _last_message(reply: str) -> str:
     """Return the last message in the reply that is for the user and isn't empty.
 
-    Some servers leave the chat template's tokens in a reply. Then it may have several messages,
-    each after a header such as `<|im_start|>assistant`. Raises UnreadableReply if none of them is
-    for the user.
+    Each message comes after a header such as `<|im_start|>assistant`; without any header, all of
+    the reply is one. Raises UnreadableReply if none of them is for the user.
     """
     headers = list(_MESSAGE.finditer(reply))
     if not headers:
@@ -142,7 +146,7 @@ def _last_message(reply: str) -> str:
 
 
 def _until_end(text: str) -> str:
-    # Up to the first mark of a message's end that has something before it.
+    # The text up to the first mark of a message's end that has something before it.
     end = _MESSAGE_END.search(text)
     while end is not None:
         if text[: end.start()].strip():
@@ -153,9 +157,11 @@ def _until_end(text: str) -> str:
 
 
 def _without_thinking(text: str) -> str:
+    # "<think>A cat?</think>[1, 2, 3, 4]" becomes "[1, 2, 3, 4]". What is before all thinking is
+    # left out, too: the answer comes after it.
     outside: list[str] = []  # first what is before all thinking, then what follows each
-    depth = 0
-    outside_start = 0
+    depth = 0  # of thinking within thinking
+    outside_start = 0  # where the text outside of it begins, while `depth` is 0
     has_marks = False
     for mark in _MARK.finditer(text):
         has_marks = True
@@ -185,9 +191,9 @@ def _without_thinking(text: str) -> str:
 def _after_code(text: str) -> str:
     # Gemini runs code: a block of it, then one of its result, and the answer follows the last one
     # (google-generativeai, `response.text`).
-    parts = text.split("```")
+    parts = text.split("```")  # parts with an odd index are in blocks
     index_of_answer = 0
-    for i in range(1, len(parts) - 3, 2):  # parts with an odd index are blocks
+    for i in range(1, len(parts) - 3, 2):
         code, between, result = parts[i : i + 3]
         if _CODE.match(code) and not between.strip() and _RESULT.match(result):
             index_of_answer = i + 3
@@ -196,7 +202,8 @@ def _after_code(text: str) -> str:
 
 
 def _contents_of_answer_tags(text: str) -> str:
-    # What is in tags such as <answer>, and the words after them.
+    # Of "I look. <answer>[1, 2, 3, 4]</answer> Done.", "[1, 2, 3, 4]" and "Done." in two lines:
+    # what is in tags such as <answer>, and the words after them.
     if "<" not in text and "[TOOL_CALL]" not in text:
         return text
     tags = [match for match in _ANSWER.finditer(text) if match[1].strip()]
@@ -212,12 +219,12 @@ def _contents_of_answer_tags(text: str) -> str:
     answer = answers.pop()
     before = text[: tags[0].start()]
     draft = before.strip()
-    is_draft_answer = draft == "null" or strict_json(draft) is not None
-    if is_draft_answer and draft != answer:
+    is_other_answer = draft == "null" or strict_json(draft) is not None
+    if is_other_answer and draft != answer:
         raise UnreadableReply("the reply has several answers", "several answers")
-    has_box = any(map(str.isdigit, answer))
+    has_box = any(map(str.isdigit, answer))  # a box's numbers have digits
     if has_box:
-        return f"{answer}\n{after}".strip()
+        return f"{answer}\n{after}".strip()  # without the words before, as without thinking
     # The answer says that nothing is there. Then the words before it count as well, as they do
     # without tags.
     return f"{before}\n{answer}\n{after}".strip()

@@ -2,6 +2,9 @@
 
 They are JSON, a family's tokens, lines if they were asked for, and one sentence that says that
 nothing is there. docs/replies.md has them on one page.
+
+Words next to boxes are refused unless they can't change what the boxes mean. An addressed answer,
+in which each box has the id of a phrase, is judged more leniently, and later (box_reader.py).
 """
 
 import re
@@ -62,7 +65,7 @@ def parse_any(
     if value is None:
         fenced = _FENCED.fullmatch(reply.strip())
         value = strict_json(fenced[1]) if fenced else None
-    if value is not None:  # its strings may hold other forms
+    if value is not None:
         read_values([value], parsed, phrases, box_key, list_key)
         parsed.addressed = parsed.has_ids_of(phrases)
     else:
@@ -80,7 +83,7 @@ def is_whole(reply: Any) -> bool:
     """
     try:
         answer = enclosed(answer_of(reply))
-    except (UnreadableReply, TypeError):
+    except (UnreadableReply, TypeError):  # the latter for a reply that is no text
         return False
     if strict_json(answer.text) is None or answer.after.strip():
         return False
@@ -137,20 +140,22 @@ class _FormReader:
         before, after = self.read_first_form(answer)
         self.check_single(before, after)
         if answer.within == "tokens" and self.tells_what_boxes_are_of(before):
-            before = ""  # as GLM does first
+            before = ""  # GLM tells that first, which does no harm
         self.check_words(before, after)
         if self.parsed.truncated and not (self.parsed.boxes or self.parsed.absences):
             raise TruncatedReply("the reply is cut off before its first whole box", "cut off")
 
     def read_first_form(self, answer: Answer) -> _Words:
-        """Add the boxes of the first form that fits."""
+        """Add the boxes of the first form that fits; return the words next to them. Raises
+        UnreadableReply where none fits.
+        """
         inside = answer.text.strip()
         before = answer.before
         after = answer.after
         words = self.read_marked(inside)
         if words is not None:
-            before_boxes, after_boxes = words[:1], words[1:]
-            return _Words(" ".join([before, *before_boxes]), " … ".join([*after_boxes, after]))
+            before_first, after_each = words[:1], words[1:]  # both are empty if there are no words
+            return _Words(" ".join([before, *before_first]), " … ".join([*after_each, after]))
         table = find_table(inside)
         if table is not None:
             self.parsed.truncated = table.truncated
@@ -166,8 +171,9 @@ class _FormReader:
         return _Words(before, f"{inside[found.end :]} {after}")
 
     def read_marked(self, text: str) -> list[str] | None:
-        """Add the boxes of tokens or of a caption; return None where there are none. The words come
-        in order: those before the first box, "" without any, then those after each.
+        """Add the boxes of tokens or of a caption, and return the words next to them; None where
+        the text is neither. The words come in order: those before the first box, "" without any,
+        then those after each.
         """
         if has_tokens(text) and not text.startswith(("{", "[")):
             return read_tokens(text, self.parsed)
@@ -178,7 +184,9 @@ class _FormReader:
 
     def check_single(self, before: str, after: str) -> None:
         """Refuse an answer with another next to it: an empty one, or one in tokens."""
-        for text in filter(str.strip, (before, after)):
+        for text in (before, after):
+            if not text.strip():
+                continue
             if _EMPTY_ANSWER.search(text) or has_tokens(text) or says_none(text, self.texts):
                 words = " ".join(text.split())[:60]
                 raise UnreadableReply(
@@ -198,6 +206,7 @@ class _FormReader:
         return len(self.texts) == 1 and tells_place(before, self.texts[0])
 
     def read_json(self, found: JsonText, text: str) -> None:
+        """Add the boxes of the JSON found in a text; refuse the reply if there is none."""
         if not found.values:
             begins = " ".join(text[:200].split())[:60]
             raise UnreadableReply(
@@ -209,7 +218,9 @@ class _FormReader:
         self.read_items(only_answer(found.values))
 
     def check_words(self, before: str, after: str) -> None:
-        """Refuse words that may turn an answer round, or name another thing than has a box."""
+        """Refuse words that may turn an answer round, or name another thing than has a box. Next
+        to an addressed answer, keep them in `parsed`.
+        """
         has_backticks_around = before.count("`") + after.count("`") == 2
         if has_backticks_around:
             before = before.replace("`", " ")
@@ -289,7 +300,7 @@ def objects_of_lines(reply: str, box_key: str) -> list[dict[str, Any]] | None:
     """
     answer = enclosed(answer_of(reply))
     objects: list[dict[str, Any]] = []
-    other_texts = [answer.before, answer.after]
+    other_texts = [answer.before, answer.after]  # all that is no such line
     for line in answer.text.splitlines():
         match = _LINE.fullmatch(line)
         if match is None:

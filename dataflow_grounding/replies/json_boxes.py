@@ -1,4 +1,8 @@
-"""The numbers of a box in JSON: four in a list or a string, named coordinates, an outline."""
+"""The numbers of a box in JSON: four in a list or a string, named coordinates, an outline.
+
+Two numbers are a point, and are read, too: the caller says what to do with it. An outline is a
+polygon, of which the box around it is taken.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -46,6 +50,7 @@ class Boxes(NamedTuple):
 
 @cache
 def _corner_sets() -> list[tuple[Order, tuple[str, ...]]]:
+    # ("xyxy", ("xmin", "ymin", "xmax", "ymax")), …
     sets: list[tuple[Order, tuple[str, ...]]] = []
     for order, lines in load_table(__package__, "grammar.yaml")["corners"].items():
         sets += [(order, tuple(line.split())) for line in lines]
@@ -121,7 +126,10 @@ def add_boxes(value: Any, box: RawBox, parsed: ParsedReply, *, is_outline: bool 
         return
     for numbers in boxes.numbers:
         found = replace(box, numbers=numbers, corners=box.corners or boxes.corners)
-        (parsed.boxes if len(numbers) == 4 else parsed.points).append(found)
+        if len(numbers) == 4:
+            parsed.boxes.append(found)
+        else:
+            parsed.points.append(found)
 
 
 def _named_box(fields: dict[str, Any]) -> Boxes:
@@ -133,9 +141,11 @@ def _named_box(fields: dict[str, Any]) -> Boxes:
 
 
 def _boxes_in_list(items: list[Any]) -> Boxes:
+    # [[1, 2, 3, 4], [5, 6, 7, 8]]
     all_numbers: list[tuple[float, ...]] = []
     for item in items:
         inner = boxes_in(item, is_outline=False) if isinstance(item, list) else None
+        # A list of pairs of corners, [[[1, 2], [3, 4]], …], isn't a known form either.
         if inner is None or len(inner.numbers) != 1 or inner.corners:
             raise NoBox("a list of boxes and other things")
         all_numbers += inner.numbers
@@ -177,15 +187,20 @@ def _boxes_around_outlines(value: list[Any]) -> list[tuple[float, ...]]:
 
 
 def _floats(values: Sequence[Any], *, is_outline: bool = False) -> tuple[float, ...]:
-    numbers = [number(value) for value in values]
-    known = tuple(value for value in numbers if value is not None)
-    if len(known) < len(numbers):
-        raise NoBox(f"a box with a coordinate that is not a number: {in_brackets(values)}")
-    is_point_or_box = len(known) in (2, 4)
-    are_corners_of_outline = len(known) >= 6 and len(known) % 2 == 0
-    if not (are_corners_of_outline if is_outline else is_point_or_box):
-        raise NoBox(f"a box of {len(known)} numbers: {in_brackets(values)}")
-    return known
+    # Raises NoBox where a value is no number, or the count fits no box, point or outline.
+    numbers: list[float] = []
+    for value in values:
+        as_number = number(value)
+        if as_number is None:
+            raise NoBox(f"a box with a coordinate that is not a number: {in_brackets(values)}")
+        numbers.append(as_number)
+    count = len(numbers)
+    is_point_or_box = count in (2, 4)
+    are_corners_of_outline = count >= 6 and count % 2 == 0
+    is_as_expected = are_corners_of_outline if is_outline else is_point_or_box
+    if not is_as_expected:
+        raise NoBox(f"a box of {count} numbers: {in_brackets(values)}")
+    return tuple(numbers)
 
 
 def _flat(items: Sequence[Sequence[Any]]) -> list[Any]:

@@ -3,6 +3,11 @@
 An item is an object with one box. What holds items, and what may be next to a box or a list, are
 lists of keys in grammar.yaml, each a role. Under an unknown key is no answer: boxes there make
 the reply unreadable, and a number or a place next to a box makes that box unreadable.
+
+An item is addressed if it has the id of a phrase that was asked for. Then it is clear what its box
+is of, and only keys and words that are known to do harm count against it (`harmful_key`). Next to
+other boxes, all that isn't known to be harmless counts against them (`changing_key`). What counts
+against one item drops that item (NoBox); next to a list it refuses the reply (UnreadableReply).
 """
 
 import re
@@ -100,7 +105,8 @@ def read_values(
     for, `list_key` the caller's own key of the list.
     """
     reader = _Reader(parsed, phrases, plain_key(box_key), plain_key(list_key))
-    reader.read(values[0] if len(values) == 1 else list(values), level=1, label=None)
+    answer = values[0] if len(values) == 1 else list(values)  # several are items without their list
+    reader.read(answer, level=1, label=None)
     if not parsed and parsed.truncated:
         raise TruncatedReply("the reply is cut off before its first whole box", "cut off")
 
@@ -111,7 +117,8 @@ def only_answer(values: list[Any]) -> list[Any]:
     """
     if len(values) < 2 or not any(map(_is_whole_answer, values)):
         return values
-    # A model in a loop writes the same answer again and again, until the last one is cut off.
+    # A model in a loop writes the same answer again and again, until the last one is cut off. It
+    # takes two whole ones to show that: after a single one, the cut one may be another answer.
     is_last_cut = len(values) > 2 and isinstance(values[-1], (CutArray, CutObject))
     whole_values = values[:-1] if is_last_cut else values
     if any(value != values[0] for value in whole_values):
@@ -125,7 +132,8 @@ def _is_whole_answer(value: Any) -> bool:
         return not value or any(isinstance(item, (dict, list)) for item in value)
     if isinstance(value, dict):
         for key, inner in value.items():
-            if has_role(key, "wrapper") and (inner in (None, []) or _has_items(inner)):
+            is_empty = inner in (None, [])
+            if has_role(key, "wrapper") and (is_empty or _has_items(inner)):
                 return True
     return False
 
@@ -162,6 +170,7 @@ class _Reader:
             raise _no_boxes(value)
 
     def read_string(self, text: str, level: int, label: str | None) -> None:
+        """Add what a string says: JSON within JSON, a box's numbers, tokens, or a word for none."""
         inner = strict_json(text)
         if inner is not None:
             self.read(inner, level + 1, label)
@@ -180,13 +189,20 @@ class _Reader:
             self.parsed.truncated = True
             # the last text may be cut off, too, so none is read
             items = [item for item in items if not isinstance(item, str)]
+            if not items:
+                return  # what was to come isn't known: it doesn't say that nothing is there
         elif not items:
             self.parsed.absences.append(RawBox((), label))
-        if not items:
             return
-        if not any(isinstance(item, (dict, list)) for item in items):
+        if any(isinstance(item, (dict, list)) for item in items):
+            self.read_items(items, level, label)
+        else:
             self.read_plain_values(items, label)
-            return
+
+    def read_items(self, items: list[Any], level: int, label: str | None) -> None:
+        """Add the objects and lists in a list. Texts between them are dropped, if they do no harm;
+        an empty list and any other value are refused.
+        """
         count_before = len(self.parsed.boxes)
         for item in items:
             if isinstance(item, (dict, list)) and item != []:
@@ -203,14 +219,16 @@ class _Reader:
                 self.parsed.dropped.append(Dropped(f"{text[:40]!r} in a list of boxes", label))
 
     def read_plain_values(self, items: list[Any], label: str | None) -> None:
-        """Add the one box of a list with its numbers, perhaps with its label first."""
+        """Add the one box of a list without lists in it: `[1, 2, 3, 4]`, or with its label as in
+        `["cup", 1, 2, 3, 4]`. Further texts are passed over, if they do no harm.
+        """
         texts = [item for item in items if isinstance(item, str) and number(item) is None]
         numbers = [item for item in items if item not in texts]
-        own_label = texts[0] if texts else label
-        if texts and (not numbers or any(objection(text) for text in texts[1:])):
+        has_harmful_text = any(objection(text) for text in texts[1:])
+        if not numbers or has_harmful_text:
             raise _no_boxes(items)
-        if numbers:
-            add_boxes(numbers, RawBox((), own_label), self.parsed)
+        own_label = texts[0] if texts else label
+        add_boxes(numbers, RawBox((), own_label), self.parsed)
 
     def read_object(self, fields: dict[str, Any], level: int, label: str | None) -> None:
         """Add what an object says: several items in one, a phrase under each id, one item, or a
@@ -218,23 +236,17 @@ class _Reader:
         """
         if len(fields) > _MOST_BOXES:
             raise UnreadableReply(f"an object has more than {_MOST_BOXES} keys", "runaway")
-        if isinstance(fields, RepeatedKeys):
-            parts = _objects_in_a_row(fields)
-            if len(parts) > 1:
-                for part in parts:
-                    self.read_object(part, level, label)
-                self.parsed.truncated |= isinstance(fields, CutObject)
-                return
-            if len(fields) < len(fields.pairs):
-                raise _unknown("an object has a key twice")
+        if isinstance(fields, RepeatedKeys) and len(fields) < len(fields.pairs):
+            self.read_objects_in_a_row(fields, level, label)
+            return
         if fields and all(_id_of(key) in self.phrases for key in fields):
-            self.read_by_id(fields, level)
+            self.read_by_id(fields, level)  # {"1": [10, 20, 30, 40], "2": null}
             return
         holds_answers = any(self.holds_items(key, value) for key, value in fields.items())
         if isinstance(fields, CutObject):
             self.parsed.truncated = True
             if not holds_answers:
-                return  # an item that is cut off
+                return  # an item that is cut off: what would have followed may change its box
         is_item = any(
             self.is_box_key(key) or is_coordinate(key) or has_role(key, *_ROLES_OF_ITEMS)
             for key in fields
@@ -244,8 +256,21 @@ class _Reader:
         else:
             self.read_wrapper(fields, level, label)
 
+    def read_objects_in_a_row(self, fields: RepeatedKeys, level: int, label: str | None) -> None:
+        """Add what the objects say whose keys come again and again in one object. Refuse an object
+        that has a key twice for another reason.
+        """
+        parts = _objects_in_a_row(fields)
+        if len(parts) < 2:
+            raise _unknown("an object has a key twice")
+        for part in parts:
+            self.read_object(part, level, label)
+        self.parsed.truncated |= isinstance(fields, CutObject)
+
     def read_by_id(self, fields: dict[str, Any], level: int) -> None:
-        """Add what is under each key, which is a phrase's id, and give it that id."""
+        """Add what is under each key, which is a phrase's id, and give it that id. Where it has
+        another id of its own, the reply is refused.
+        """
         parsed = self.parsed
         parsed.truncated |= isinstance(fields, CutObject)
         lists: list[list[Any]] = [parsed.boxes, parsed.points, parsed.absences, parsed.dropped]
@@ -276,13 +301,17 @@ class _Reader:
             return True
         if not self.is_wrapper(key):
             return False
+        # "boxes" is a key of a box, too: an item may have "boxes": [[1, 2, 3, 4]], while
+        # "boxes": [{"bbox": [1, 2, 3, 4]}] holds items.
         return not self.is_box_key(key) or _has_items(value)
 
     def is_wrapper(self, key: str) -> bool:
         return has_role(key, "wrapper") or (bool(self.list_key) and plain_key(key) == self.list_key)
 
     def read_wrapper(self, fields: Mapping[str, Any], level: int, label: str | None) -> None:
-        """Add what an object says that has one key for items, or keys that are phrases."""
+        """Add what an object says that has one key for items, `{"objects": [{…}, {…}]}`, or keys
+        that are phrases, `{"a cup": [10, 20, 30, 40], "a plate": null}`.
+        """
         phrase_keys = [key for key in fields if self.is_phrase(key)]
         list_keys = self.list_keys_of(fields)
         answers = [*phrase_keys[:1], *list_keys]  # all phrases together are one answer
@@ -293,22 +322,31 @@ class _Reader:
         count_before = len(self.parsed.boxes)
         for key in phrase_keys:
             self.read(fields[key], level + 1, label=key)
-        labels = next((fields[key] for key in fields if has_role(key, "label_list")), None)
         for key in list_keys:
-            if labels:
-                self.read_parallel(fields[key], labels, is_outline=has_role(key, "outline"))
-            else:
-                self.read(fields[key], level + 1, label)
+            self.read_list_under(key, fields, level, label)
         self.read_statuses(fields.get("statuses"))
         boxes = self.parsed.boxes[count_before:]
         others: dict[str, Any] = {}
         for key, value in fields.items():
-            is_thinking = bool(boxes) and has_role(key, "thinking") and isinstance(value, str)
             are_labels = bool(list_keys) and has_role(key, "label_list")
             is_read = key in phrase_keys or self.is_list(key, value) or are_labels
+            # What a model thought before its boxes is passed over. Without any box, it counts.
+            is_thinking = bool(boxes) and has_role(key, "thinking") and isinstance(value, str)
             if not is_read and not is_thinking:
                 others[key] = value
         self.check_next_to(boxes, others)
+
+    def read_list_under(
+        self, key: str, fields: Mapping[str, Any], level: int, label: str | None
+    ) -> None:
+        """Add the items under a key. Their labels may be a list under another key:
+        `{"bboxes": [[10, 20, 30, 40]], "labels": ["cup"]}`.
+        """
+        labels = next((fields[other] for other in fields if has_role(other, "label_list")), None)
+        if labels:
+            self.read_parallel(fields[key], labels, is_outline=has_role(key, "outline"))
+        else:
+            self.read(fields[key], level + 1, label)
 
     def check_next_to(self, boxes: Sequence[RawBox], others: Mapping[str, Any]) -> None:
         """Refuse boxes with other keys next to their list which may change them."""
@@ -334,7 +372,7 @@ class _Reader:
             is_place_in_words = isinstance(value, str) and not has_digit
             if not self.is_box_key(key) or (value and not is_place_in_words):
                 list_keys.append(key)
-        return list_keys or keys[:1]
+        return list_keys or keys[:1]  # if none has a box, the first one says so for all
 
     def is_list(self, key: str, value: Any) -> bool:
         is_known = self.is_wrapper(key) or self.is_box_key(key)
@@ -346,10 +384,11 @@ class _Reader:
         if not are_lists or len(values) != len(labels):
             raise _unknown("a list of labels is next to another number of boxes")
         for value, name in zip(values, labels, strict=True):
-            label = name.strip() or None if isinstance(name, str) else None
-            add_boxes(value, RawBox((), label), self.parsed, is_outline=is_outline)
+            label = name.strip() if isinstance(name, str) else ""
+            add_boxes(value, RawBox((), label or None), self.parsed, is_outline=is_outline)
 
     def read_statuses(self, entries: Any) -> None:
+        # [{"id": 2, "status": "ambiguous", "reason": "…"}]; entries in no such form are passed over
         if not isinstance(entries, list):
             return
         for entry in entries:
@@ -360,7 +399,10 @@ class _Reader:
                     self.parsed.reasons[phrase_id] = entry["reason"]
 
     def read_item(self, fields: Mapping[str, Any], label: str | None) -> None:
-        """Add an item's boxes, or that its thing is not there; drop it where it can't be used."""
+        """Add an item's boxes, or that its thing is not there; drop it where it can't be used.
+
+        `label` is for an item that has none of its own.
+        """
         own = _label_of(fields)
         item = RawBox((), own.text or label)
         try:
@@ -385,7 +427,10 @@ class _Reader:
             box = RawBox(
                 numbers, item.label, item.id, score, evidence, found.order, corners=found.corners
             )
-            (self.parsed.boxes if len(numbers) == 4 else self.parsed.points).append(box)
+            if len(numbers) == 4:
+                self.parsed.boxes.append(box)
+            else:
+                self.parsed.points.append(box)
 
     def boxes_of(self, fields: Mapping[str, Any], is_addressed: bool) -> Boxes | None:
         """Return an item's boxes. They are empty if it says that its thing isn't there, and None if
@@ -407,18 +452,24 @@ class _Reader:
         if not found:
             return Boxes([]) if keys_with_none or _is_absent(fields) else None
         do_differ = any(boxes.as_corners() != found[0].as_corners() for boxes in found)
+        # `"bbox_2d": null` contradicts a box under another key. Only the key that was asked for has
+        # this weight: `"bbox_2d": […], "location": null` is one box.
         if do_differ or self.box_key in keys_with_none:
             raise NoBox("an object has several boxes, which differ")
         return found[0]
 
     def boxes_under(self, key: str, value: Any, is_addressed: bool) -> Boxes | None:
-        """Return the boxes under a key; None where words are there that can't change a box."""
+        """Return the boxes under a key; None where it has words that can't change a box, as in
+        `"location": "on the left"`. Under the key that was asked for, there have to be boxes.
+        """
         boxes = boxes_in(value, is_outline=has_role(key, "outline"))
+        if boxes is not None:
+            return boxes
         # Words next to an addressed box are judged later.
         may_be_words = isinstance(value, str) and (is_addressed or objection(value) is None)
-        if boxes is None and (plain_key(key) == self.box_key or not may_be_words):
+        if plain_key(key) == self.box_key or not may_be_words:
             raise NoBox(f"{key[:20]!r} is no box: {str(value)[:40]!r}")
-        return boxes
+        return None
 
     def is_of_box(self, key: str, value: Any) -> bool:
         is_point = has_role(key, "point") and isinstance(value, list)
@@ -433,6 +484,7 @@ class _Reader:
             if key == label_key or self.is_of_box(key, value):
                 continue
             _check_picture(key, value)
+            # A score above 0 says that there is a box, and contradicts `"bbox_2d": null`.
             if has_role(key, "score") and number(value) and not found.numbers:
                 raise NoBox("a score is given, and no box")
             self.check_name(key, value, item.label)
@@ -449,11 +501,15 @@ class _Reader:
     def check_addressed_item(
         self, fields: Mapping[str, Any], item: RawBox, label_key: str | None, box_count: int
     ) -> None:
-        """Refuse an item with a phrase's id whose other keys do harm to its box."""
+        """Refuse an item with a phrase's id whose other keys do harm to its box.
+
+        Its texts are kept in `parsed`, to be judged with the box format.
+        """
         assert item.id is not None
         phrase = self.phrases[item.id]
         others: dict[str, Any] = {}
         for key, value in fields.items():
+            # "location": "on the left" isn't of the box: it is judged as other texts are
             is_text = isinstance(value, str) and plain_key(key) != self.box_key
             if key == label_key or (self.is_of_box(key, value) and not is_text):
                 continue
@@ -484,14 +540,18 @@ class _Reader:
         return None
 
     def is_harmful(self, key: str, value: Any, own_id: int | None, box_count: int | None) -> bool:
-        """Judge by the key's roles first, then by its words, then by the value: in this order."""
+        """Judge by the key's roles first, then by its words, then by the value: in this order.
+
+        What is judged later, texts and statements of the box format, is kept in `parsed`.
+        """
         by_role = self.is_harmful_by_role(key, value, box_count)
         if by_role is not None:
             return by_role
         if names_another(key):  # "actual_object": "plate"
             return True
         if key_states(key) and isinstance(value, (str, int, float)):
-            # "unit": "px" is judged later, with the box format
+            # "unit": "px" becomes "unit px", and "normalized": true becomes "normalized ". These
+            # are judged later, with the box format.
             said = "" if value is True else str(value)
             self.parsed.stated.append(f"{' '.join(key_words(key))} {said}")
             return False
@@ -499,6 +559,7 @@ class _Reader:
             return value is not True or not key_affirms(key)  # "is_correct_format": true is fine
         is_object = isinstance(value, dict)
         if is_object and has_role(key, "size"):
+            # "metadata": {"width": 640, "height": 480, "count": 2}: its numbers are no box
             return self.harmful_key(value, own_id, box_count) is not None
         if isinstance(value, (dict, list)) and _count_of_numbers(value) > 1:
             return True  # they may be another box
@@ -509,15 +570,19 @@ class _Reader:
         return self.is_harmful_word(key, value, own_id)
 
     def is_harmful_by_role(self, key: str, value: Any, box_count: int | None) -> bool | None:
-        """Judge a key whose role settles it, such as a wrong count; None for other keys."""
+        """Judge a key whose role settles it: True for a wrong count, say, False for a right one.
+        Return None for other keys. A size is kept in `parsed`.
+        """
         if has_role(key, "idle", "statuses") or (has_role(key, "evidence") and value in EVIDENCE):
             return False
         if has_role(key, "zero") and number(value) is not None:
             return number(value) != 0  # "image_index": 1
         if box_count is not None and has_role(key, "count") and number(value) is not None:
             return number(value) != box_count
-        if has_role(key, "status") and (_is_done(value) or _says_nothing(value)):
-            return not _is_done(value)
+        if has_role(key, "status") and _is_done(value):
+            return False  # "status": "found"
+        if has_role(key, "status") and _says_nothing(value):
+            return True  # "status": "not found", next to a box
         if has_role(key, "width", "height", "size") and not isinstance(value, (str, dict)):
             return not self.add_size(key, value)
         return None
@@ -526,7 +591,7 @@ class _Reader:
         """Judge a value that is true, false or a text; texts are kept, to be judged later."""
         truth = _truth(value)
         if truth is None and number(value) in (0, 1) and not has_role(key, "score"):
-            truth = bool(number(value))
+            truth = bool(number(value))  # "visible": 1
         if truth is not None:
             return key_denies(key, truth)
         if not isinstance(value, str) or number(value) is not None:
@@ -538,17 +603,24 @@ class _Reader:
 
     def check_name(self, key: str, value: Any, label: str | None) -> None:
         """Refuse an item with a further label that denies it, or that is another phrase."""
-        is_text = isinstance(value, str)
-        is_another = False
-        if is_text and label is not None:
-            named_ids = ids_of(value, self.phrases)
-            is_another = bool(named_ids) and set(named_ids).isdisjoint(ids_of(label, self.phrases))
-        if is_text and has_role(key, "label") and not has_role(key, "kind"):
-            is_another = is_another or not share_a_word(value, label or value)
-        is_score_in_words = is_text and has_role(key, "score")
+        is_score_in_words = isinstance(value, str) and has_role(key, "score")
         may_deny = is_score_in_words or has_role(key, "label", "evidence")
-        if is_another or (may_deny and _may_turn(value)):
+        denies_box = may_deny and _may_turn(value)  # "confidence": "none"
+        if denies_box or self.names_another_thing(key, value, label):
             raise NoBox(f"{key[:40]!r} is next to a box, and may change it")
+
+    def names_another_thing(self, key: str, value: Any, label: str | None) -> bool:
+        """Whether a text next to a box is another phrase than its label, or, under a key for
+        labels, has no word of it: "name": "the fox" next to "label": "cat".
+        """
+        if not isinstance(value, str) or label is None:
+            return False
+        named_ids = ids_of(value, self.phrases)
+        if named_ids and set(named_ids).isdisjoint(ids_of(label, self.phrases)):
+            return True
+        # a kind, such as "category": "animal", may have no word of the label
+        is_label = has_role(key, "label") and not has_role(key, "kind")
+        return is_label and not share_a_word(value, label)
 
     def things_of(self, boxes: Sequence[RawBox]) -> list[str]:
         """Return what words next to boxes may name: their labels, or the one phrase of all."""
@@ -560,7 +632,7 @@ class _Reader:
     ) -> str | None:
         """Return a key whose value may change the boxes next to it; None without any. Where there
         is no box, only what says so is allowed. Words may name only `things`; anything if that is
-        None.
+        None. Sizes of the picture are kept in `parsed`.
         """
         for key, value in fields.items():
             if value not in _EMPTY and not self.is_allowed(key, value, box_count, things):
@@ -585,6 +657,7 @@ class _Reader:
             return True
         if box_count:
             return self.is_harmless(key, value, things)
+        # There is no box: a text may only say so, as "note": "There is no cup." does.
         if not isinstance(value, str) or not says_none(value, self.texts):
             return False
         # `"error": "not found"` may be what a server says
@@ -592,7 +665,10 @@ class _Reader:
         return is_sentence or not any(part in plain_key(key) for part in _words("changing_keys"))
 
     def is_harmless(self, key: str, value: Any, things: list[str] | None) -> bool:
-        """Whether an unknown key has words that can't change the boxes next to it."""
+        """Whether an unknown key has words that can't change the boxes next to it.
+
+        They may name only `things`; anything if that is None.
+        """
         may_change = any(part in plain_key(key) for part in _words("changing_keys"))
         if may_change or not isinstance(value, str):
             return False
@@ -601,7 +677,11 @@ class _Reader:
         return things is None or not self.phrases or other_thing(value, things) is None
 
     def add_size(self, key: str, value: Any) -> bool:
-        """Keep a size of the picture, to be compared with its own; False where a value is none."""
+        """Keep a size of the picture in `parsed.sizes`, to be compared with its own. False where a
+        value is neither a size nor words that do no harm.
+
+        It is `"width": 640`, or under one key `[640, 480]` or `{"width": 640, "height": 480}`.
+        """
         if isinstance(value, list) and len(value) == 2:
             value = {"width": value[0], "height": value[1]}
         if isinstance(value, dict):
@@ -618,7 +698,8 @@ class _Reader:
 
 def _objects_in_a_row(fields: RepeatedKeys) -> list[dict[str, Any]]:
     # Qwen3-VL leaves out the braces between: `{"object_name": …, "bbox": …, "object_name": …}`. A
-    # last one that the text ends inside of is left out. [] where the keys come in no such order.
+    # last one that the text ends inside of is left out. [] where the keys don't come again in the
+    # same order, or where the last object lacks some of them though the text doesn't end in it.
     pairs = fields.pairs
     keys = [key for key, _ in pairs]
     keys_per_object = len(fields)
@@ -632,7 +713,7 @@ def _objects_in_a_row(fields: RepeatedKeys) -> list[dict[str, Any]]:
 
 
 def _has_items(value: Any) -> bool:
-    # [{"bbox": [1, 2, 3, 4]}] or [["cup", 1, 2, 3, 4]]
+    # [{"bbox": [1, 2, 3, 4]}] or [["cup", 1, 2, 3, 4]]; [[1, 2, 3, 4]] has bare boxes
     if not isinstance(value, list):
         return False
     for item in value:
@@ -674,10 +755,12 @@ class _Label(NamedTuple):
 
 
 def _label_of(fields: Mapping[str, Any]) -> _Label:
+    # Of several keys for labels, the one that grammar.yaml names first. Of keys that differ in
+    # spelling alone, such as "label" and "Label", the first in the alphabet.
     best = _Label()
     best_rank: tuple[int, str] | None = None
     for key, value in fields.items():
-        if isinstance(value, dict):  # in several languages
+        if isinstance(value, dict):  # in several languages: {"zh": "杯子", "en": "cup"}
             texts = [text for text in value.values() if isinstance(text, str)]
             value = value.get("en", texts[0] if texts else None)
         if has_role(key, "label") and isinstance(value, str) and value.strip():
@@ -696,11 +779,12 @@ def _may_turn(value: Any) -> bool:
         return turning_word(value) is not None
     texts = list(value.values()) if isinstance(value, dict) else value
     if not isinstance(texts, list):
-        return True
+        return True  # "label": 3
     return not all(isinstance(text, str) and turning_word(text) is None for text in texts)
 
 
 def _points_of(fields: Mapping[str, Any]) -> list[tuple[float, ...]]:
+    # "center": [15, 30]
     points: list[tuple[float, ...]] = []
     for key, value in fields.items():
         if has_role(key, "point") and isinstance(value, list) and len(value) == 2:

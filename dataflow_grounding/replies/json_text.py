@@ -65,14 +65,14 @@ class CutArray(list[Any]):
 
 
 class JsonText(NamedTuple):
-    """The arrays and objects of a text; without any, `start` is the text's end."""
+    """The arrays and objects of a text, and where they are in it; without any, at its end."""
 
     values: list[Any]
     start: int
     end: int
-    comments: Sequence[str] = ()
-    truncated: bool = False
-    repaired: bool = False
+    comments: Sequence[str] = ()  # the words in them
+    truncated: bool = False  # the text ends inside the last value, or begins inside the first list
+    repaired: bool = False  # it isn't strict JSON of one value
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -110,14 +110,14 @@ def find_json(text: str) -> JsonText:
         return JsonText([], len(text), len(text))
     scanner = _Scanner(text, opening.start())
     values: list[Any] = []
-    end = opening.start()
+    end = opening.start()  # of the last value
     while _OPENS.match(text, scanner.at) and not scanner.cut:
         if len(values) == _MOST_VALUES:
             raise UnreadableReply(f"more than {_MOST_VALUES} values in a row", "runaway")
         values.append(scanner.outermost())
         end = scanner.at
         between = _BETWEEN.match(text, end)
-        scanner.at = between.end() if between else end
+        scanner.at = between.end() if between else end  # where the next value may begin
     # Some servers put the bracket that opens the list into the prompt (roboflow/inference issue
     # 2930).
     has_lost_bracket = isinstance(values[0], dict) and text[end:].strip() == "]"
@@ -136,7 +136,11 @@ def find_json(text: str) -> JsonText:
 
 
 class _Scanner:
-    """Reads one value after the other; `at` is the index up to which the text was read."""
+    """Reads one value after the other; `at` is the index up to which the text was read.
+
+    Where the text ends inside a value, `cut` is set, and each array and object around the place
+    returns what it has, as a CutArray or CutObject.
+    """
 
     def __init__(self, text: str, at: int) -> None:
         self.text = text
@@ -146,6 +150,7 @@ class _Scanner:
         self.repaired = False  # whether any value wasn't strict JSON
 
     def outermost(self) -> Any:
+        """Read a value that is in no other one."""
         # After a value that isn't strict, the others aren't either. Each try that fails takes time,
         # because the decoder's error counts all lines of the text.
         if not self.repaired:
@@ -178,14 +183,17 @@ class _Scanner:
         return self.word()
 
     def array(self, closer: str, depth: int) -> Any:
+        """Read the items of an array, after its bracket, up to `closer`."""
         items: list[Any] = []
         comments_before = len(self.comments)
         while True:
             char = self.skip()
             if char == closer:
+                # [10, 20, 30, 40 /* pixels */]: such a comment may change what the numbers mean.
+                # Comments between objects are judged with the words around the answer.
                 has_comments = len(self.comments) > comments_before
                 if has_comments and not any(map(_is_nested, items)):
-                    raise self.broken()  # they may say what the numbers are
+                    raise self.broken()
                 self.at += 1
                 return items
             if char == "":
@@ -199,6 +207,7 @@ class _Scanner:
             self.separator(closer, item)
 
     def object(self, depth: int) -> Any:
+        """Read the keys and values of an object, after its brace."""
         pairs: list[tuple[str, Any]] = []
         if self.skip() == "{":  # the brace is there twice, as Qwen3-VL's cookbook shows it
             self.at += 1
@@ -211,6 +220,8 @@ class _Scanner:
             if key is _MISSING:
                 return CutObject(pairs)
             value = self.value(depth + 1) if self.skip() else self.ended()
+            # `"objects": [` at the text's end isn't an empty list, which would say that nothing is
+            # there
             if value is not _MISSING and not _is_cut_to_nothing(value):
                 pairs.append((key, value))
             if self.cut:
@@ -263,7 +274,7 @@ class _Scanner:
             quote = text.find(closer, after_quote)
             if quote < 0:
                 return self.ended()
-            backslashes = 0
+            backslashes = 0  # right before the mark; two of them are one that was escaped
             while quote - backslashes > start and text[quote - backslashes - 1] == "\\":
                 backslashes += 1
             is_escaped = backslashes % 2 == 1
@@ -319,7 +330,8 @@ class _Scanner:
 
 
 def _whole_items(items: list[Any]) -> CutArray:
-    # Numbers may be a box that is cut off.
+    # Of texts alone, all are kept. Otherwise only objects and arrays: numbers may be a box that is
+    # cut off, and texts next to them its label.
     if all(isinstance(item, str) for item in items):
         return CutArray(items)
     return CutArray(item for item in items if _is_nested(item) and not _is_cut_to_nothing(item))

@@ -90,9 +90,12 @@ def read_boxes(
     sent_size = _checked_size("sent_size", sent_size or image_size)
     if isinstance(phrases, str):  # else its letters would be the phrases
         phrases = [phrases]
-    by_id = phrases if isinstance(phrases, Mapping) else dict(enumerate(phrases, start=1))
-    parsed = parse_reply(reply or "", box_format, by_id, list_key=list_key)
-    return to_reading(parsed, box_format, image_size, sent_size, dict(by_id))
+    if isinstance(phrases, Mapping):
+        phrase_by_id = dict(phrases)
+    else:
+        phrase_by_id = dict(enumerate(phrases, start=1))
+    parsed = parse_reply(reply or "", box_format, phrase_by_id, list_key=list_key)
+    return to_reading(parsed, box_format, image_size, sent_size, phrase_by_id)
 
 
 def parse_reply(
@@ -114,6 +117,7 @@ def parse_reply(
     except UnreadableReply:
         if not in_lines:
             raise
+    # A model that is asked for lines may still write JSON, so lines are tried last.
     return parse_lines(reply, phrases, asked.key)
 
 
@@ -124,7 +128,7 @@ def _parse(
     value = strict_json(reply)
     boxes = _boxes_as_asked(value, box_key)
     if boxes:
-        return ParsedReply(boxes)  # most replies end here
+        return ParsedReply(boxes)  # most replies end here, and are read fast
     return parse_any(reply, value, dict(phrases), box_key, to_pixels=to_pixels, list_key=list_key)
 
 
@@ -145,6 +149,7 @@ def _boxes_as_asked(value: Any, box_key: str) -> list[RawBox]:
 
 
 def _box_as_asked(item: Any, box_key: str) -> RawBox | None:
+    # {"id": 1, "label": "a cat", "bbox_2d": [100, 200, 500, 800], "score": 0.9}
     if type(item) is not dict:  # RepeatedKeys is a dict, too
         return None
     numbers = item.get(box_key)
@@ -167,8 +172,8 @@ def _box_as_asked(item: Any, box_key: str) -> RawBox | None:
 
 def _checked_size(name: str, size: Any) -> Size:
     sides = tuple(size) if isinstance(size, Sequence) else ()
-    are_numbers = all(isinstance(side, Real) for side in sides)
-    if len(sides) != 2 or not are_numbers or not all(0 < side < math.inf for side in sides):
+    are_two_numbers = len(sides) == 2 and all(isinstance(side, Real) for side in sides)
+    if not are_two_numbers or not all(0 < side < math.inf for side in sides):
         raise SpecError(f"{name} should be width and height in pixels, not {size!r}")
     width, height = sides
     return width, height
@@ -230,25 +235,33 @@ def _json_of_answer(reply: str) -> JsonText:
 
 
 def _object_with_key(values: Sequence[Any], required: str) -> dict[str, Any] | None:
-    # Level by level: of objects within each other, the outermost that has the key counts.
-    wanted = plain_key(required)
-    level = list(values)
+    # {"result": [{"caption": "A cat."}]}: where no object has the key, what is in them is searched,
+    # level by level. So of objects within each other, the outermost that has the key counts.
+    plain_required = plain_key(required)
+    level = list(values)  # objects and arrays
     for _ in range(_LEVELS):
         objects = [value for value in level if isinstance(value, dict)]
-        with_key = [fields for fields in objects if wanted in map(plain_key, fields)]
+        with_key = [fields for fields in objects if plain_required in map(plain_key, fields)]
         if len(with_key) > 1:
             raise UnreadableReply(f"several objects have {required!r}", "several answers")
         if with_key:
             return _with_key_as_asked(with_key[0], required)
         next_level: list[Any] = []
         for value in level:
-            # of several keys, only one that is known would hold the answer
-            is_wrapper = isinstance(value, list) or len(value) == 1
-            items = list(value.values()) if isinstance(value, dict) else value
-            if is_wrapper and len(items) <= _MOST_INNER:
-                next_level += [item for item in items if isinstance(item, (dict, list))]
+            next_level += _objects_and_arrays_in(value)
         level = next_level
     return None
+
+
+def _objects_and_arrays_in(value: dict[str, Any] | list[Any]) -> list[Any]:
+    # An object with one key only wraps its value. With several keys it isn't known which one would
+    # hold the answer.
+    if isinstance(value, dict) and len(value) > 1:
+        return []
+    items = list(value.values()) if isinstance(value, dict) else value
+    if len(items) > _MOST_INNER:
+        return []
+    return [item for item in items if isinstance(item, (dict, list))]
 
 
 def _with_key_as_asked(fields: dict[str, Any], required: str) -> dict[str, Any]:
@@ -264,7 +277,8 @@ def _with_key_as_asked(fields: dict[str, Any], required: str) -> dict[str, Any]:
 
 
 def _items_alone(values: Sequence[Any]) -> list[Any] | None:
-    # Items in a bare list, or one after the other; None where the values are something else.
+    # Items in a bare list, [{"text": "a cat"}] or ["a cat"], or one after the other, {"id": 1, …}
+    # {"id": 2, …}. None where the values are something else.
     first = values[0]
     if len(values) == 1 and isinstance(first, list):
         is_cut_to_nothing = isinstance(first, CutArray) and not first

@@ -38,7 +38,10 @@ class Note(NamedTuple):
 
 @dataclass(slots=True)
 class RawBox:
-    """A box, a point, or something that is not there, as a reply writes it."""
+    """A box, a point, or something that is not there, as a reply writes it.
+
+    Evidence is what a model says it knows a box from: one of EVIDENCE.
+    """
 
     # four for a box, two for a point or for grid cells, none for what is not there
     numbers: tuple[float, ...]
@@ -87,7 +90,7 @@ class ParsedReply:
     addressed: bool = False  # one value of JSON in which each box has the id of a phrase
     words: tuple[str, str] = ("", "")  # before and after an addressed answer, where they may matter
     texts: list[KeyText] = field(default_factory=list)
-    # of a box format, by keys next to addressed boxes
+    # what keys next to addressed boxes say of a box format: "unit px"
     stated: list[str] = field(default_factory=list)
 
     def has_ids_of(self, phrases: Mapping[int, str]) -> bool:
@@ -167,9 +170,12 @@ def in_brackets(values: Sequence[Any]) -> str:
     """Return the first of some values as a note shows them: "[1, 2.5, 'x', '…']"."""
     shown: list[str] = []
     for value in values[:_MOST_SHOWN]:
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            shown.append(repr(value) if isinstance(value, str) else "…")
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if isinstance(value, str):
+            shown.append(repr(value))
+        elif is_number and abs(value) < 1e15:
+            shown.append(f"{value:.6g}")
         else:
-            shown.append(f"{value:.6g}" if abs(value) < 1e15 else "…")
+            shown.append("…")  # a number too long to show, or an object or array
     text = f"[{', '.join(shown)}]"
     return text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 1] + "…"

@@ -3,6 +3,9 @@
 An answer is addressed if every box has the id of a phrase that was asked for. What models say
 around such an answer is endless, so what does harm is listed, in remarks.yaml. What isn't listed,
 and isn't harmless by the rules of words.py, is kept in the reading as a remark.
+
+A thing is what a box is of: a phrase or a label. Its head is the noun that says what it is, as
+"cup" in "the red cup on the shelf" (data/heads.py).
 """
 
 import re
@@ -78,7 +81,11 @@ _TEMPLATES = {
     "xywh": ("ltwh", "xywh"),
     "cxcywh": ("XYwh",),
 }
-"""What the names of numbers in an order come to: edges, or sides, or the middle and sides."""
+"""What the names of numbers in an order come to, by `_letter_of`: a letter for each number.
+
+"l", "t", "r" and "b" are edges, "x" and "y" coordinates of either edge, "w" and "h" sides, and "X"
+and "Y" the middle.
+"""
 # Two corners, unless nothing is between them: "top left bottom right" may name four numbers.
 _CORNER = lazy_pattern(
     r"\b(?:top|upper)[- ]left\b(?! (?:bottom|lower))"
@@ -174,7 +181,8 @@ def harm_in(text: str, things: Sequence[str], asked: Asked, *, is_after: bool = 
         if other is not None:
             return f"{other!r} is said of coordinates"
     for clause in _clauses(_heads_marked(plain, things)):
-        if _denies_thing(clause, things) or (is_after and f"not {_THING}" in clause):
+        takes_back = is_after and f"not {_THING}" in clause  # "This is a plate, not the cup."
+        if takes_back or _denies_thing(clause, things):
             return f"a thing with a box is denied: {clause.replace(_THING, '…').strip()!r:.60}"
     return None
 
@@ -229,7 +237,7 @@ def is_like(label: str, phrase: str) -> bool:
         return False
     aside = _ASIDE.search(label)
     if aside is not None and not all(map(_tells_apart, words_of(aside[1]))):
-        return False  # "dog (reflection)"
+        return False  # "dog (reflection)"; "dog (left)" only tells it from other dogs
     return not any(_pattern(name).search(label) for name in ("invented", "other_frame"))
 
 
@@ -348,7 +356,7 @@ def _other_coordinates(sentence: str, asked: Asked, highest_count: int) -> str |
     names = _names_of_numbers(sentence)
     if not names and not _is_about_coordinates(sentence):
         return None
-    other = _other_order_or_size(sentence, names, asked)
+    other = _other_order_size_or_corner(sentence, names, asked)
     if other is not None:
         return other
     return _other_unit_or_word(sentence, asked, highest_count)
@@ -372,8 +380,12 @@ def _is_of_boxes(sentence: str) -> bool:
     return _pattern("of_boxes").search(sentence) is not None
 
 
-def _other_order_or_size(sentence: str, all_names: Sequence[str], asked: Asked) -> str | None:
-    for names in all_names:
+def _other_order_size_or_corner(
+    sentence: str, all_names: Sequence[str], asked: Asked
+) -> str | None:
+    # The first words that name another order of numbers ("y1, x1, y2, x2", "yxyx"), another size of
+    # the picture ("640 x 480"), or corners that no order begins or ends with ("top right").
+    for names in all_names:  # "x1, y1, x2, y2"
         if not _is_in_order(names, asked.order):
             return names.strip()
     for match in _ORDER_NAME.finditer(sentence):
@@ -405,7 +417,8 @@ def _is_in_order(names: str, order: str) -> bool:
     found = _names_in(names)
     counts_from_0 = any(match["which"] == "0" for match in found)
     letters = "".join(_letter_of(match, counts_from_0) for match in found)
-    starts = (0, 2) if len(letters) == 2 else (0,)  # two letters may be of either corner
+    # Two letters may name either corner: "x2, y2" becomes "rb", which is at 2 in "ltrb".
+    starts = (0, 2) if len(letters) == 2 else (0,)
     return any(
         template[start:].startswith(letters) for template in _TEMPLATES[order] for start in starts
     )
@@ -424,7 +437,7 @@ def _letter_of(name: re.Match[str], counts_from_0: bool) -> str:
     # x1 is the left edge, but the right one of "x0, y0, x1, y1".
     if which in ("min", "0") or (which == "1" and not counts_from_0):
         return "l" if axis == "x" else "t"
-    if which:
+    if which:  # "max", "2", or "1" after "0"
         return "r" if axis == "x" else "b"
     return axis
 
@@ -439,6 +452,7 @@ def _other_unit_or_word(sentence: str, asked: Asked, highest_count: int) -> str 
         sentence = pattern.sub(" ", sentence)
     if not sentence.isascii():
         sentence = _parts("filler_parts", f"unit_parts_of_{units}").sub(" ", sentence)
+    fillers = _words("fillers")  # that say nothing of a scale
     for whole in _WORD.findall(sentence):
         word: str = whole.removesuffix("'s")
         if word[0].isdigit():
@@ -447,9 +461,9 @@ def _other_unit_or_word(sentence: str, asked: Asked, highest_count: int) -> str 
         elif word in ("%", "percent", "percentage", "percentages"):
             is_right = asked.scale == 100
         elif word in _words("units_of_pixels") | _words("units_of_parts"):
-            is_right = word in _words("fillers") | _words(f"units_of_{units}")
+            is_right = word in fillers or word in _words(f"units_of_{units}")
         else:
-            is_right = word in _words("fillers") or is_neutral(word) or word == _THING
+            is_right = word in fillers or is_neutral(word) or word == _THING
         if not is_right:
             return word
     return None
@@ -479,9 +493,12 @@ def _names_no_thing(word: str) -> bool:
 
 
 def _are_more(said: set[str], asked: set[str], phrase: str) -> bool:
-    # "all six chairs" for "the chair"
+    # "all six chairs" for "the chair", but not for "chairs", which asks for several itself
     several = _kind("number") - {"one"}
-    return bool(said & several) and not asked & several and head_of(phrase) in asked
+    says_several = not said.isdisjoint(several)
+    asks_for_several = not asked.isdisjoint(several)
+    is_head_in_singular = head_of(phrase) in asked  # `head_of` returns the singular
+    return says_several and not asks_for_several and is_head_in_singular
 
 
 def _tells_apart(word: str) -> bool:
@@ -494,6 +511,8 @@ def _kind(name: str) -> frozenset[str]:
 
 
 def _contradicts(label: str, phrase: str) -> bool:
+    # Whether a label says something of its thing that the phrase rules out, or adds a word that
+    # makes it another thing.
     said = set(re.sub(r"[(),]", " ", _with_whole_negations(folded(label))).split())
     asked = set(_with_whole_negations(folded(phrase)).replace(",", " ").split())
     for name in _table("kinds"):

@@ -30,9 +30,9 @@ def find_table(text: str) -> Table | None:
     lines = [line.strip() for line in text.splitlines()]
     lines_with_cells = [i for i, line in enumerate(lines) if line.startswith("|")]
     if len(lines_with_cells) < 2:
-        return None
+        return None  # a header alone says nothing
     first = lines_with_cells[0]
-    end = first
+    end = first  # of the lines that follow each other
     while end < len(lines) and lines[end].startswith("|"):
         end += 1
     header = _cells(lines[first])
@@ -52,13 +52,14 @@ def find_table(text: str) -> Table | None:
         if not _is_whole(row, header):
             raise UnreadableReply(f"a row of the table is broken: {row[:40]!r}", "broken table")
     if not rows and not is_cut:
-        return None
+        return None  # a table without rows doesn't say that nothing is there
     items = [_item(header, _cells(row)) for row in rows]
     return Table(items, "\n".join(lines[:first]), "\n".join(lines[end:]), is_cut)
 
 
 def _item(header: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
-    # A cell under "Box (x1, y1, x2, y2)" becomes four keys.
+    # {"label": "cup", "bbox": "[1, 2, 3, 4]"}. A cell under "Box (x1, y1, x2, y2)" becomes four
+    # keys: {"label": "cup", "x1": "1", "y1": "2", "x2": "3", "y2": "4"}.
     item: dict[str, str] = {}
     for name, cell in zip(header, cells, strict=True):
         names = _names_in(name)

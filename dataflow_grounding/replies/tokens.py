@@ -1,7 +1,8 @@
 """The boxes in the tokens and tags that families of models write by training.
 
 One small reader for each kind of writing. What a box's numbers mean is the format's that was asked
-for, unless only one family writes such tokens.
+for, unless only one family writes such tokens. Each reader adds boxes, and what it has to drop, to
+a ParsedReply, and returns the words next to the boxes: the caller judges whether they do harm.
 """
 
 import html
@@ -89,7 +90,8 @@ class _Part(NamedTuple):
     closed: bool = True
 
 
-# The first letter of each part's kind, in order: "wlbb" is words, and a label with two boxes.
+# The first letter of each part's kind, in order: "wlbb" is words, and a label with two boxes. (An
+# "other" part is left out before.)
 _Layout: TypeAlias = str
 
 
@@ -121,25 +123,28 @@ def read_bare(text: str, parsed: ParsedReply) -> bool:
     """Add the boxes of a text that has nothing else: labels with lists glued to them, one on each
     line; four numbers; two pairs; or CogVLM's list of boxes. False where it isn't one of these.
     """
-    in_brackets = _COGVLM.fullmatch(text)
+    in_brackets = _COGVLM.fullmatch(text)  # [[097,514,283,996;300,514,400,996]]
     if in_brackets is not None:
         parsed.boxes += [RawBox(numbers) for numbers in _numbers_of_boxes(in_brackets[1])]
         return True
-    if _FOUR.fullmatch(text):
+    if _FOUR.fullmatch(text):  # 97_514_283_996
         parsed.boxes.append(RawBox(tuple(float(number) for number in re.split(r"[\s,_]+", text))))
         return True
-    if _PAIRS.fullmatch(text):
+    if _PAIRS.fullmatch(text):  # (97,514),(283,996)
         numbers = [float(number) for number in re.findall(_NUMBER, text)]
         parsed.boxes.append(RawBox(tuple(numbers), corners=True))
         return True
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    matches = [_GLUED.fullmatch(line) for line in lines]
-    if not matches or not all(matches):
-        return False
-    for match in matches:
-        assert match is not None
-        _add_lists(match[2], match[1].strip(), parsed)
-    return True
+    glued: list[re.Match[str]] = []  # car[[1, 2, 3, 4], [5, 6, 7, 8]]
+    for line in lines:
+        match = _GLUED.fullmatch(line)
+        if match is None:
+            return False
+        glued.append(match)
+    for match in glued:
+        label, boxes = match[1].strip(), match[2]
+        _add_lists(boxes, label, parsed)
+    return bool(glued)
 
 
 def read_caption(text: str, parsed: ParsedReply) -> list[str] | None:
@@ -152,10 +157,10 @@ def read_caption(text: str, parsed: ParsedReply) -> list[str] | None:
         return None
     words_follow = re.search(r"[^\W\d_]", text[boxes[0].end() :]) is not None
     if len(boxes) == 1 and not words_follow:
-        return None  # a label with its box
-    words: list[str] = []
+        return None  # "cup[[97,514,283,996]]" is a label with its box, which `read_bare` reads
+    words: list[str] = []  # before each thing
     things: list[str] = []
-    at = 0
+    at = 0  # the end of the box before
     for box in boxes:
         before = text[at : box.start()].rstrip()
         thing = _thing_at_end(before)
@@ -165,7 +170,7 @@ def read_caption(text: str, parsed: ParsedReply) -> list[str] | None:
         things.append(thing)
         at = box.end()
     parsed.tagged = True
-    parsed.truncated = not text.rstrip().endswith((".", "!", "?"))
+    parsed.truncated = not text.rstrip().endswith((".", "!", "?"))  # a whole caption is a sentence
     for thing, box in zip(things, boxes, strict=True):
         parsed.boxes += [RawBox(numbers, thing) for numbers in _numbers_of_boxes(box[1])]
     return [*words, text[at:]]
@@ -182,16 +187,21 @@ def _words(name: str) -> frozenset[str]:
 
 
 def _thing_at_end(text: str) -> str | None:
-    # "brown dog" of "There is a brown dog": the words after the last article.
+    # "brown dog" of "There is a brown dog": the words after the last article. None where no article
+    # is near, or where it isn't clear what the box after the text is of.
     thing_start = len(text)
     last_words = text.split()[-_LONGEST_THING - 1 :]  # a longest thing and its article
     for word in reversed(last_words):
         word_start = text.rindex(word, 0, thing_start)
         if word.lower() in _words("determiners"):
-            # "the tail of the cat" may be the tail, "left of the cat" isn't
+            # The box after "the tail of the cat" may be the tail's; after "left of the cat" it is
+            # the cat's.
             before = text[:word_start].lower().split()
-            may_be_part = before[-1:] == ["of"] and before[-2:-1] not in _SIDES
-            return None if may_be_part else text[thing_start:] or None
+            follows_of = before[-1:] == ["of"]
+            follows_side = before[-2:-1] in _SIDES
+            if follows_of and not follows_side:
+                return None
+            return text[thing_start:] or None
         if not _LABEL.fullmatch(word) or word.lower() in _words("not_in_things"):
             return None
         thing_start = word_start
@@ -199,6 +209,8 @@ def _thing_at_end(text: str) -> str | None:
 
 
 def _tags_of(text: str) -> list[_Tag]:
+    # <ref>, <|ref|>, <|ref_start|> and their ends. <point_box mention="cup"> has its box's label,
+    # <collection mention="cups"> that of all boxes in it.
     tags: list[_Tag] = []
     collection = ""  # the label of the collection that is open
     for match in _TAG.finditer(text):
@@ -221,7 +233,8 @@ def _tags_of(text: str) -> list[_Tag]:
 
 
 def _read_tags(text: str, parsed: ParsedReply) -> list[str]:
-    # Labels are in tags before their boxes, or after them if each box is followed by one.
+    # <ref>cup</ref><box>(10,20),(30,40)</box>. Labels are in tags before their boxes, or after them
+    # if each box is followed by one; or they are in the words after each box.
     tags = _tags_of(text)
     if not tags:
         return [text]
@@ -232,23 +245,27 @@ def _read_tags(text: str, parsed: ParsedReply) -> list[str]:
     # a label that breaks off has no box yet
     parts = [part for part in parts if part.kind != "label" or part.closed]
     labels = [part.text for part in parts if part.kind == "label"]
-    boxes = [part for part in parts if part.kind == "box"]
     layout = _layout_of(parts)
     _check_words_between(parts)
+    labels_of_boxes: Sequence[str | None]
     labels_in_words = _labels_in_words(layout, parts)
-    labels_may_follow = all(text.startswith("<|", tag.start) for tag in tags)
-    labels_of_boxes = labels_in_words or _labels_of_boxes(
-        layout, labels, may_follow=labels_may_follow
-    )
+    if labels_in_words:
+        labels_of_boxes = labels_in_words
+    else:
+        # MinerU's labels follow their boxes, and its tags are written so: <|box_start|>
+        labels_may_follow = all(text.startswith("<|", tag.start) for tag in tags)
+        labels_of_boxes = _labels_of_boxes(layout, labels, may_follow=labels_may_follow)
     count_before = len(parsed.boxes)
+    boxes = [part for part in parts if part.kind == "box"]
     for label, box in zip(labels_of_boxes, boxes, strict=True):
         _add_box_tag(box.text, box.mention or label, box.closed, parsed)
-    if labels_in_words or _is_page(parts, parsed.boxes[count_before:]):
-        # words after a box are its label, or the text that is in it
-        parts = parts[:1] if layout.startswith("w") else []
-    _note_label_without_box(layout, labels, parsed)
+    _drop_label_without_box(layout, labels, parsed)
     words = [part.text for part in parts if part.kind == "words"]
-    return words if layout.startswith("w") else ["", *words]
+    if not layout.startswith("w"):
+        words = ["", *words]  # there are none before the first box
+    if labels_in_words or _is_page(parts, parsed.boxes[count_before:]):
+        return words[:1]  # those after a box are its label, or the text that is in it
+    return words
 
 
 def _layout_of(parts: Sequence[_Part]) -> _Layout:
@@ -256,17 +273,19 @@ def _layout_of(parts: Sequence[_Part]) -> _Layout:
 
 
 def _without_other_shapes(parts: Sequence[_Part], parsed: ParsedReply) -> list[_Part]:
-    kept: list[_Part] = []
+    # Each is noted as dropped.
+    parts_to_read: list[_Part] = []
     for part in parts:
         if part.kind == "other":
             parsed.notes.append(Note("dropped", "a point or a polygon, which is no box"))
         else:
-            kept.append(part)
-    return kept
+            parts_to_read.append(part)
+    return parts_to_read
 
 
-def _note_label_without_box(layout: _Layout, labels: Sequence[str], parsed: ParsedReply) -> None:
-    # Only where labels come before their boxes may the last one have none.
+def _drop_label_without_box(layout: _Layout, labels: Sequence[str], parsed: ParsedReply) -> None:
+    # Only where labels come before their boxes may the last one have none. If nothing follows it,
+    # the reply is cut off.
     without_words = layout.replace("w", "")
     if without_words.startswith("l") and without_words.endswith("l"):
         parsed.dropped.append(Dropped("a label without a box", labels[-1]))
@@ -296,6 +315,7 @@ def _labels_in_words(layout: _Layout, parts: Sequence[_Part]) -> list[str]:
     labels = [part.text.strip(_BETWEEN_PARTS) for part in from_first_box if part.kind == "words"]
     for label in labels:
         first_word = label.split()[0]
+        # "a mug" and "mug" begin as a name does, "is the mug" and "here" don't.
         is_article = first_word.lower() in _words("determiners")
         begins_as_name = is_article or not is_neutral(first_word.lower())
         names_thing = other_thing(label, []) is not None and turning_word(label) is None
@@ -308,14 +328,18 @@ def _is_page(parts: Sequence[_Part], boxes: Sequence[RawBox]) -> bool:
     # Whether the boxes are a page's titles, tables and so on, each with its text after it. Where
     # labels are in tags (DeepSeek-OCR), that text begins on a line of its own.
     has_labels = any(part.kind == "label" for part in parts)
-    for part in parts[1:]:
+    for part in parts[1:]:  # the first one may be words before the page
         if has_labels and part.kind == "words" and not part.text.startswith("\n"):
             return False
     return bool(boxes) and all(box.label in _words("page_parts") for box in boxes)
 
 
 def _parts_between(text: str, tags: Sequence[_Tag]) -> list[_Part]:
+    # "Here: <ref>cup</ref><box>…</box>" is words, a label and a box. A part reaches from a tag to
+    # the next one, whether that closes it or not.
     parts: list[_Part] = []
+    # ASMv2 writes <pred>holds</pred><box>…</box><box>…</box> after the two things that are related,
+    # and repeats their boxes, which are left out. Set from such a tag up to the next label.
     in_relation = False
     at = 0  # up to which the text is in parts
     end_of_text = _Tag("", False, "", len(text), len(text))
@@ -325,15 +349,16 @@ def _parts_between(text: str, tags: Sequence[_Tag]) -> list[_Part]:
         parts.append(_Part("words", text[at : tag.start]))
         at = tag.end
         if tag.name in _NEXT_THING:
-            in_relation = tag.name == "pred"  # boxes then repeat those of two things
+            in_relation = tag.name == "pred"
+        if tag.closes and tag.name in _LABEL_TAGS:
+            raise _unpaired(text[tag.start :])
         if tag.closes or tag.name in ("pred", "collection"):
-            if tag.name in _LABEL_TAGS:
-                raise _unpaired(text[tag.start :])
-            continue
+            continue  # what follows is in no tag: it is words
         closed = following.closes and following.name == tag.name
         part = _part_of(tag, text[tag.end : following.start], closed)
         at = following.end if closed else following.start
-        if part.kind == "label" and not closed and following is not end_of_text:
+        is_cut_off = following is end_of_text
+        if part.kind == "label" and not closed and not is_cut_off:
             raise _unpaired(text[tag.start :])
         if part.kind in ("label", "words") or not in_relation:
             parts.append(part)
@@ -361,7 +386,8 @@ def _part_of(tag: _Tag, content: str, closed: bool) -> _Part:
 def _labels_of_boxes(
     layout: _Layout, labels: Sequence[str], *, may_follow: bool
 ) -> list[str | None]:
-    # A label is of all boxes up to the next label. Only MinerU's labels follow their boxes.
+    # One label for each box, or None for each. A label is of all boxes up to the next label. Only
+    # MinerU's labels follow their boxes.
     without_words = layout.replace("w", "")
     if not labels:
         return [None] * layout.count("b")
@@ -384,7 +410,9 @@ def _labels_of_boxes(
 
 def _add_box_tag(content: str, label: str | None, closed: bool, parsed: ParsedReply) -> None:
     content = content.strip()
-    if not closed and "[" not in content and not content.endswith(")"):
+    # In brackets, a box may be whole although its tag isn't closed: `_add_lists` finds out.
+    is_in_brackets = "[" in content or content.endswith(")")
+    if not closed and not is_in_brackets:
         parsed.dropped.append(Dropped(f"a box that breaks off: {content[:40]!r}", label))
     elif content.casefold() in ("none", "null", "无"):
         parsed.absences.append(RawBox((), label))
@@ -423,8 +451,10 @@ def _add_lists(content: str, label: str | None, parsed: ParsedReply) -> None:
         return
     lists = find_json(content)
     before = content[: lists.start].strip()
-    has_other_words = content[lists.end :].strip() or (before and label)
-    if has_other_words or re.search(r"\d", before):
+    after = content[lists.end :].strip()
+    has_two_labels = bool(before and label)
+    has_digit_before = re.search(r"\d", before) is not None  # it may be a coordinate
+    if after or has_two_labels or has_digit_before:
         parsed.dropped.append(Dropped(f"a box with other words: {content[:60]!r}", label))
         return
     parsed.truncated = parsed.truncated or lists.truncated
@@ -433,6 +463,7 @@ def _add_lists(content: str, label: str | None, parsed: ParsedReply) -> None:
 
 
 def _read_html(text: str, parsed: ParsedReply) -> None:
+    # <div data-bbox="10 20 30 40" data-label="Table">…</div>; what is in an element is passed over
     closes_more_than_opens = len(re.findall("<[a-z]", text)) < text.count("</")
     if closes_more_than_opens:
         raise UnreadableReply("the reply's elements don't fit", "broken HTML")
@@ -448,6 +479,7 @@ def _read_html(text: str, parsed: ParsedReply) -> None:
             add_boxes(attributes["data-bbox"], RawBox((), label), parsed)
         elif label is not None:
             parsed.dropped.append(Dropped("an element without a box", label))
+    # _ELEMENT matches well-formed elements alone: those with a broken attribute were passed over.
     for name in ("data-bbox", "data-label"):
         if names_read.count(name) < text.count(name):
             parsed.dropped.append(Dropped("an element with a broken attribute"))
@@ -463,6 +495,7 @@ def _read_locations(text: str, parsed: ParsedReply) -> list[str]:
 
 
 def _read_doctags(text: str, parsed: ParsedReply) -> list[str]:
+    # <doctag><section_header_level_1><loc_10><loc_20><loc_30><loc_40>Text</section_header_level_1>…
     parsed.truncated = parsed.truncated or ("<doctag>" in text and "</doctag>" not in text)
     elements = list(_DOCTAGS.finditer(text))
     tokens_inside = sum(len(_locations_in(element[2])) for element in elements)
@@ -490,13 +523,14 @@ class _Locations(NamedTuple):
 
 
 def _read_florence(text: str, parsed: ParsedReply) -> list[str]:
+    # cup<loc_10><loc_20><loc_30><loc_40>plate<loc_50>…, with four tokens for each box of the label
     are_outlines = "<poly>" in text
     text = text.replace("<poly>", "").replace("</poly>", "")
-    end = 0
+    end = 0  # of the last match
     rows: list[_Locations] = []
     for match in _FLORENCE.finditer(text):
         if match.start() != end:
-            break
+            break  # something else is between them, and refused below
         label = match[1].strip(" ;,\n")
         rows.append(_Locations(_locations_in(match[2]), label or None))
         end = match.end()
@@ -533,6 +567,7 @@ def _is_quadrangle(numbers: Sequence[float]) -> bool:
     xs, ys = numbers[0::2], numbers[1::2]
     tolerance = 0.1 * (max(xs) - min(xs) + max(ys) - min(ys))
     is_upright = x1 < x2 and x4 < x3 and y1 < y4 and y2 < y3
+    # twice the distance between the middles of both diagonals
     middles_apart = max(abs(x1 + x3 - x2 - x4), abs(y1 + y3 - y2 - y4))
     return is_upright and middles_apart <= tolerance
 

@@ -1,4 +1,4 @@
-"""Words: labels that are phrases, words next to an answer, and one sentence instead of one.
+"""Words: labels that are phrases, words next to an answer, and a sentence in place of an answer.
 
 A label is the phrase that it equals, apart from spelling. Words are skipped only if they can't
 change what the answer says. The lists of words, and the wordings that say that nothing is there,
@@ -41,7 +41,8 @@ def ids_of(label: str, phrases: Mapping[int, str]) -> list[int]:
     """
     if len(label) > _LONGEST:
         return []
-    # Articles and plurals make no more difference than this in a text's length.
+    # Comparing is slow, so phrases of quite another length are left out first. Articles and plurals
+    # make no more difference than this.
     most_difference = 4 * (label.count(" ") + 2)
     candidates = {
         phrase_id: phrase
@@ -51,9 +52,14 @@ def ids_of(label: str, phrases: Mapping[int, str]) -> list[int]:
     if not candidates:
         return []
     for in_form in (folded, _without_articles, _in_singular):
-        wanted = in_form(label)
-        ids = [phrase_id for phrase_id, phrase in candidates.items() if in_form(phrase) == wanted]
-        if ids and wanted:
+        label_in_form = in_form(label)
+        if not label_in_form:
+            continue  # a label of marks alone, such as "?", is no phrase
+        ids: list[int] = []
+        for phrase_id, phrase in candidates.items():
+            if in_form(phrase) == label_in_form:
+                ids.append(phrase_id)
+        if ids:
             return ids
     return []
 
@@ -93,8 +99,10 @@ def share_a_word(first: str, second: str) -> bool:
     """Whether two texts have a word in common; also where they can't be compared, because only one
     has Latin letters.
     """
-    if bool(re.search("[a-z]", folded(first))) != bool(re.search("[a-z]", folded(second))):
-        return True
+    is_first_latin = re.search("[a-z]", folded(first)) is not None
+    is_second_latin = re.search("[a-z]", folded(second)) is not None
+    if is_first_latin != is_second_latin:
+        return True  # "cup" and "杯子" may be the same
     words = set(words_of(first)) - _ARTICLES
     if words & set(words_of(second)):
         return True
@@ -185,9 +193,10 @@ def other_thing(text: str, things: Sequence[str]) -> str | None:
     """
     text = _neutral_phrases().sub(" ", _pattern("polite").sub(" ", text))
     words, named = _with_things_marked(text, things)
-    all_named = {_spaced(thing) for thing in things}
-    if named and len(named) != len(all_named):
-        return " ".join(min(named).split())
+    distinct_things = {_spaced(thing) for thing in things}
+    if named and len(named) != len(distinct_things):
+        return " ".join(min(named).split())  # `min` only so that the message is always the same
+    # From the first thing to the last one, only "and" and the like may be between them.
     indices = [index for index, word in enumerate(words) if word == _THING]
     between_things = words[indices[0] : indices[-1]] if indices else []
     for word in between_things:
@@ -213,7 +222,9 @@ def tells_place(text: str, thing: str) -> bool:
         return False
     if any(word in _pictures() for word in after):
         return False  # "in the second image"
-    return all(word in _neutral() for word in after) or after[0] in _grammar("near").split()
+    if all(word in _neutral() for word in after):
+        return True
+    return after[0] in _grammar("near").split()  # "on", "under": what follows is another thing
 
 
 def tells_list(text: str) -> bool:
@@ -240,6 +251,7 @@ class _MarkedWords(NamedTuple):
 
 
 def _with_things_marked(text: str, things: Sequence[str]) -> _MarkedWords:
+    # The longest thing comes first, so that "the red cup" isn't taken for "cup".
     named: set[str] = set()
     if not text.isascii():  # in scripts without blanks between words
         for thing in things:
@@ -271,8 +283,12 @@ def turning_word(text: str, phrase: str = "") -> str | None:
     for word in words_of(text):
         if word in _turning() and word not in words_of(phrase):
             return word
-    part = None if text.isascii() else _turning_parts().search(text)
-    return part[0] if part is not None and part[0] not in phrase else None
+    if text.isascii():
+        return None
+    part = _turning_parts().search(text)  # in scripts without blanks between words
+    if part is None or part[0] in phrase:
+        return None
+    return part[0]
 
 
 def says_none(text: str, phrases: Sequence[str]) -> bool:
@@ -284,6 +300,7 @@ def says_none(text: str, phrases: Sequence[str]) -> bool:
         return True
     if len(sentence) > _LONGEST_SENTENCE or _SENTENCE_END.search(sentence):
         return False
+    # Numbers may be a box, and after a dash something else may be said.
     if re.search(r"\d|\s[-–—]\s", sentence):
         return False
     plain = sentence.casefold().replace("’", "'")
@@ -295,14 +312,18 @@ def says_none(text: str, phrases: Sequence[str]) -> bool:
         return False
     for wording in _wordings():
         match = wording.fullmatch(plain)
-        if match is not None and _means_all(match.groupdict().get("thing") or "", phrases):
+        if match is None:
+            continue
+        denied_things = match.groupdict().get("thing") or ""  # "" in "Nothing was found."
+        if _means_all(denied_things, phrases):
             return True
     return False
 
 
 @cache
 def _wordings() -> list[re.Pattern[str]]:
-    # A wording has the names of parts in place of their patterns.
+    # "there is no THING(?: SEEN)?PLACE" has the names of parts in place of their patterns, which
+    # are under `nothing_parts` in grammar.yaml.
     parts = _grammar("nothing_parts")
     patterns: list[re.Pattern[str]] = []
     for text in _grammar("nothing"):
@@ -318,11 +339,13 @@ def _pictures() -> frozenset[str]:
 
 
 def _means_all(things: str, phrases: Sequence[str]) -> bool:
-    # Whether "cup or plate" of "There is no cup or plate." is all that was asked for.
+    # Whether "cup or plate" of "There is no cup or plate." is all that was asked for. Without
+    # things, as in "Nothing was found.", it is.
     things = folded(things)
     if _in_singular(things) in _pictures():
         return False  # "There is no image."
     if not things or things in _grammar("anything"):
+        # "object" of "There is no object." is all only where one phrase was asked for
         return len(phrases) < 2 or things not in _grammar("one_thing")
     has_other_clause = "," in things and not re.search(_AND, things)  # "no cup, a plate is there"
     if has_other_clause or _AND_ONE.search(things):
