@@ -2,7 +2,8 @@
 
 A box is described by its middle, its size, and its width to its height, each taken to be normal.
 What is expected of the next box is the posterior predictive with a normal-inverse-gamma prior (K.
-Murphy, Conjugate Bayesian analysis of the Gaussian distribution, 2007, section 3).
+Murphy, Conjugate Bayesian analysis of the Gaussian distribution, 2007, section 3). The prior is
+what was expected before any box was seen; it counts as some boxes.
 """
 
 import math
@@ -56,7 +57,7 @@ class SeenThings:
         self.means = [0.0] * 4
         self.squares = [0.0] * 4  # sums of squared distances from the means
         self.expected = ANY
-        self.refresh_at = 0  # the count from which what is expected is worked out again
+        self.refresh_at = 0  # the count from which `expect` works `expected` out again
 
     def add(self, shape: Shape) -> None:
         # Welford's algorithm
@@ -73,15 +74,19 @@ class SeenThings:
         if self.count < self.refresh_at:
             return self.expected
         boxes = prior_boxes + self.count
+        own_share = self.count / boxes
         means = []
         deviations = []
         # the posterior predictive, with a normal in place of Student's t
         for number, prior_mean in enumerate(prior.mean):
             apart = self.means[number] - prior_mean
-            means.append(prior_mean + self.count / boxes * apart)
-            spread = prior_boxes * prior.deviation[number] ** 2 + self.squares[number]
-            spread += prior_boxes * self.count / boxes * apart**2
-            deviation = math.sqrt(spread / boxes * (1 + 1 / boxes))
+            means.append(prior_mean + own_share * apart)
+            # Squared distances add up: the prior's, the boxes' own, and that of the two means.
+            squares = prior_boxes * prior.deviation[number] ** 2
+            squares += self.squares[number]
+            squares += prior_boxes * own_share * apart**2
+            # The next box is off by the deviation of boxes, and by what is unsure of their mean.
+            deviation = math.sqrt(squares / boxes * (1 + 1 / boxes))
             deviations.append(max(deviation, LEAST_DEVIATION[number]))
         self.expected = expected(means, deviations)
         self.refresh_at = self.count + 1 + self.count // 10  # a tenth more boxes change little

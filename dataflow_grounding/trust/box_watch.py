@@ -1,7 +1,8 @@
 """The standing check of boxes, as operators have it: `BoxWatch`.
 
 Here are its settings, how it begins with a run, and what it reports of one. A run has a `RunWatch`,
-which does the work.
+which does the work: it asks about probe pictures, with rectangles at known places, and judges each
+reply by its numbers.
 """
 
 from collections import Counter
@@ -65,8 +66,9 @@ class BoxWatch:
         from dataflow_grounding.trust.run_watch import RunWatch
 
         sharing_key = (choice, self.on_suspect, self.every, form)
-        if sharing_key in start.shared:
+        if sharing_key in start.shared:  # another operator of the run has begun
             return start.shared[sharing_key], Counter()
+        # A watch of the run's own: `self` is the operator's settings, and may be used for others.
         watch: BoxWatch = BoxWatch(self.on_suspect, self.every)
         watch.poor = self.poor
         counts = choice.settle_to_ground(start, watch.on_poor)

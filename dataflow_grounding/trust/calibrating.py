@@ -2,6 +2,9 @@
 
 The requests go through the engine, as a run's do: with its limits, retries and budget, and replies
 are stored before they are read. What to ask next is decided in `finding.py`.
+
+A probe picture has rectangles at known places (`probes.py`). Where a model counts pixels, pictures
+are sent in a few exact sizes alone, called frames, and a map says what numbers mean in each.
 """
 
 import asyncio
@@ -86,8 +89,8 @@ def calibrate(serving: Serving, stated: BoxFormat, start: RunStart) -> Calibrate
         return _calibrated(serving, stated, start)
     except NoFit:
         if start.replies is None or _was_asked(serving, start.replies):
-            raise
-    # The stored replies are those of another address: this one may answer otherwise.
+            raise  # these were the answers of this very address
+    # The stored replies came from another address: this one may answer otherwise.
     options = replace(start.options, force_reprocess=True)
     return _calibrated(serving, stated, replace(start, options=options))
 
@@ -112,9 +115,12 @@ def _calibrated(serving: Serving, stated: BoxFormat, start: RunStart) -> Calibra
 def shape_of_run(
     serving: Serving, box_format: BoxFormat, start: RunStart, size: Size
 ) -> tuple[Shape, Counter[str]]:
-    """Find out how a run's elongated pictures of a size are sent; count requests and tokens.
+    """Find out how a run's elongated pictures of a size are sent; return counts of requests and
+    tokens, too.
 
-    The serving's connections are closed afterwards. Raises RunStopped.
+    In such pictures some models put boxes in the wrong place. A Shape (`padding.py`) has the aspect
+    to pad them to, if that helps, and by how much boxes are off if it doesn't. The serving's
+    connections are closed afterwards. Raises RunStopped.
     """
     say(
         f"Some pictures are over {MODERATE} times as long as wide: 1 to {MOST_ASKED}"
@@ -122,6 +128,7 @@ def shape_of_run(
     )
     asker = _Asker(serving, start, replace(start.pictures(), sizes=[size]))
     max_side = serving.image_limits.max_side
+    # the size in which probe pictures are drawn: as elongated, and neither too small nor too large
     drawn = legible(reduced_to(size, max_side), max_side)
 
     async def ask(probe: Probe, aspect: float | None) -> ProbedPicture:
@@ -130,7 +137,7 @@ def shape_of_run(
         return picture
 
     shape = run_blocking(lambda: asker.closing(shape_of(ask, size, drawn, box_format)))
-    if shape.off is None:
+    if shape.off is None:  # boxes are right so; where they are off, the caller warns
         how = f"padded to {shape.aspect}:1" if shape.aspect else "sent as they are"
         say(f"Pictures as elongated as {size_text(size)} are {how}.")
     return shape, asker.asking.counts
@@ -143,16 +150,17 @@ def measure_frames_of(
     own: OwnPictures,
     missing: Sequence[Size],
 ) -> tuple[Calibration, Counter[str]]:
-    """Return the calibration with the missing frames, and counts of requests and tokens.
+    """Return the `earlier` calibration with the missing frames, and counts of requests and tokens.
 
-    The serving's connections are closed afterwards. Raises NoFit where the answers in a frame lie
-    on no line, or aren't in the format, and RunStopped.
+    Frames that the endpoint refuses are added to `refused`. The serving's connections are closed
+    afterwards. Raises NoFit where the answers in a frame lie on no line, or aren't in the format,
+    and RunStopped.
     """
     asker = _Asker(serving, start, own)
     format_with_all_maps, pictures = run_blocking(
         lambda: asker.closing(add_frames(asker.ask, earlier.format, missing))
     )
-    answered = list(dict.fromkeys(picture.size for picture in pictures))
+    answered = list(dict.fromkeys(picture.size for picture in pictures))  # each once
     refused = [size for size in missing if size not in answered]
     limits = earlier.limits or SizeLimits()
     calibration = replace(
@@ -215,7 +223,7 @@ class _Asker:
         # What a frame scales or pads goes out as JPEG, of any type that it is.
         in_frames = [*suffixes, ".jpg"] if len(own.sizes) > 1 else suffixes
         self._suffixes_in_frames = itertools.cycle(dict.fromkeys(in_frames))  # each once
-        self._store = KeyedLog(start.replies or "")
+        self._store = KeyedLog(start.replies or "")  # without a path, nothing is stored
         self._number = itertools.count()  # in file names, as pictures of one size are drawn at once
         # how often each question was asked, by the picture's digest and the question's text
         self._times_asked: Counter[tuple[str, str]] = Counter()
@@ -243,7 +251,8 @@ class _Asker:
         self, probes: Sequence[Probe], stated: BoxFormat, narrower: SizeLimits | None = None
     ) -> list[ProbedPicture]:
         """Ask about these pictures, all at once, in the format `stated`; the order is kept."""
-        limits = replace(self.serving.image_limits, frames=())  # a picture may be of a new frame
+        # without frames: a probe picture may be of a size that isn't one yet
+        limits = replace(self.serving.image_limits, frames=())
         if narrower is not None:
             limits = limits.within(narrower)
         with tempfile.TemporaryDirectory(prefix="calibration-") as folder:
@@ -254,6 +263,7 @@ class _Asker:
     async def _ask(
         self, probe: Probe, stated: BoxFormat, limits: ImageLimits, folder: str
     ) -> ProbedPicture:
+        # Where pixels are asked for, the run's pictures will be sent in frames.
         suffixes = self._suffixes_in_frames if stated.scale == "px" else self._suffixes
         name = f"{next(self._number)}-{size_text(probe.size)}{next(suffixes)}"
         path = within(folder, name)
@@ -281,7 +291,7 @@ class _Asker:
         [image] = question.images
         key = (image.sent_digest, question.question)
         # A picture that is asked for again is another sample of the model, not the stored reply.
-        question = replace(question, sample=self._times_asked[key])
+        question = replace(question, sample=self._times_asked[key])  # the first one is 0
         self._times_asked[key] += 1
         step = StepAsk(self.asking, self._store, CALIBRATION, (probe.size,))
         try:

@@ -83,7 +83,7 @@ class Calibration:
     @property
     def precision(self) -> float:
         """How far off its maps are at most at an edge (95%), as a share of the side; 0 without."""
-        return 2 * max((one.error for one in self.maps), default=0.0)
+        return 2 * max((frame_map.error for frame_map in self.maps), default=0.0)
 
     def save(self, path: str) -> None:
         """Write the file, whole or not at all, and its folder. Raises OSError."""
@@ -122,6 +122,7 @@ def stored_calibration(endpoint: str, model: str, folder: str | None = None) -> 
         loaded.append(load_calibration(run_file(folder), endpoint, model))
     loaded.append(_unsaved.get(cached))
     sound = [calibration for calibration in loaded if calibration is not None]
+    # dates compare as texts, because they are in UTC and of one form
     return max(sound, key=lambda calibration: calibration.date, default=None)
 
 
@@ -131,7 +132,7 @@ def load_calibration(path: str, endpoint: str, model: str) -> Calibration | None
     try:
         calibration = _calibration_of(row)
     except (ValueError, TypeError, AttributeError, ArithmeticError, SpecError):
-        return None
+        return None  # somebody may have edited the file
     is_of_this_model = (
         calibration.endpoint == bare_address(endpoint)
         and calibration.model == model
@@ -141,13 +142,14 @@ def load_calibration(path: str, endpoint: str, model: str) -> Calibration | None
 
 
 def _calibration_of(row: dict[str, Any]) -> Calibration:
+    # Raises an error where the row isn't sound: ValueError, or what a wrong type causes.
     if row.keys() != Calibration.__dataclass_fields__.keys():
         raise ValueError("another version's calibration")
-    row = {**row, "maps": [map_of(one) for one in row["maps"]]}
+    row = {**row, "maps": [map_of(stored) for stored in row["maps"]]}
     calibration = TypeAdapter(Calibration).validate_python(row)
     box_format = calibration.format
     limits = calibration.limits or SizeLimits()
-    measured = [one.size for one in box_format.maps]
+    measured = [frame_map.size for frame_map in box_format.maps]
     if box_format.scale == "px" and (not measured or {*limits.frames} != {*measured}):
         raise ValueError("pixels mean nothing in a size without a map")
     # The format and the limits are tried out: a file may have been edited by hand.
@@ -160,10 +162,9 @@ def _calibration_of(row: dict[str, Any]) -> Calibration:
         raise ValueError("a size is not one of pictures")
     if any(min(limits.sent(size)) < LEAST_SIDE for size in SAMPLE_SIZES):
         raise ValueError("pictures would be sent too small to see anything")
-    sample = measured[0] if measured else SAMPLE_SIZES[0]
-    if not box_format.boxes or not all(
-        0 < end <= MOST_SIDE**2 for end in box_format.limits(sample)
-    ):
+    sample = measured[0] if measured else SAMPLE_SIZES[0]  # with maps, other sizes mean nothing
+    are_limits_sound = all(0 < end <= MOST_SIDE**2 for end in box_format.limits(sample))
+    if not box_format.boxes or not are_limits_sound:
         raise ValueError("the format is not one of boxes in pictures")
     return calibration
 

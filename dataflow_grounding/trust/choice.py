@@ -2,6 +2,9 @@
 
 It is stated by its name, known by the model's name, known from a calibration that is stored, or not
 known before the model is calibrated.
+
+Where a model counts pixels, its pictures are sent in a few exact sizes alone, called frames. A map
+says what numbers mean in each of them.
 """
 
 from collections import Counter
@@ -69,7 +72,7 @@ class FormatChoice:
             return
         self.origin = "not known before it is calibrated"
         self.pending = True
-        self.recall()
+        self.recall()  # with a stored calibration, it isn't pending any more
         if self.pending and (wanted or serving.box_format).strip().lower() == "calibrated":
             raise SpecError(
                 f"{setting('vlm.box_format')} is 'calibrated', but no calibration of"
@@ -135,10 +138,11 @@ class FormatChoice:
         """
         self.recall(start.folder)
         counts = Counter[str]()
-        sent_before = start.budget.sent
+        sent_before = start.budget.sent  # by earlier steps of the run
         earlier = self._calibration
         may_measure = not self.pending and self._serving.takes_probes
         if may_measure and earlier is not None and earlier.frames:
+            # This run's pictures may need other frames than those that were measured.
             counts = self._measure_missing_frames(start, earlier)
         if self.pending:  # also where the calibration proved wrong just now
             counts = counts + self._calibrate(start, sent_before)
@@ -156,7 +160,8 @@ class FormatChoice:
             return counts
         pictures = start.pictures()
         for size in most_elongated(pictures.sizes, self._serving.image_limits):
-            shape = next((one for one in self._tried_shapes if one.covers(size)), None)
+            # what was found out with another picture may hold for this one
+            shape = next((tried for tried in self._tried_shapes if tried.covers(size)), None)
             if shape is None:
                 # Imported here because it imports Pillow: few runs have elongated pictures.
                 from dataflow_grounding.trust.calibrating import shape_of_run
@@ -165,7 +170,7 @@ class FormatChoice:
                 counts += shape_counts
                 self._tried_shapes.append(shape)
                 self._pad(shape)
-            if shape.off is not None:
+            if shape.off is not None:  # no padding helps
                 on_poor(
                     f"boxes of {self._serving.model} in pictures as elongated as"
                     f" {_listed([size])} are off by {shape.off:.0%} of the side, padded or not:"
@@ -174,7 +179,7 @@ class FormatChoice:
         return counts
 
     def _pad(self, shape: "Shape") -> None:
-        if shape.aspect is None:
+        if shape.aspect is None:  # no padding is needed, or none helps
             return
         limits = self.limits or SizeLimits(self._serving.image_limits.max_side)
         if shape.size[0] > shape.size[1]:
@@ -196,7 +201,7 @@ class FormatChoice:
         from dataflow_grounding.trust.frames import missing_frames
 
         pictures = start.pictures()
-        limits = replace(earlier.limits or SizeLimits(), frames=())
+        limits = replace(earlier.limits or SizeLimits(), frames=())  # for frames that are new
         missing = missing_frames(
             pictures.sizes,
             pictures.counts,
@@ -215,13 +220,12 @@ class FormatChoice:
             extended, counts = measure_frames_of(self._serving, earlier, start, pictures, missing)
         except NoFit as unclear:
             say(f"The calibration doesn't hold there: {unclear}.")
-            self.pending = True
-            learnt = self._serving.image_limits.learnt_bytes
-            self._serving.image_limits = replace(self._uncalibrated_limits, learnt_bytes=learnt)
+            self._make_pending()
             return Counter()
         except EndpointRefused as refused:
             # None of the missing ones was answered: the frames that were measured before have to
-            # do. The run's folder keeps that these were refused.
+            # do. The run's folder keeps that these were refused, so that a resumed run doesn't ask
+            # again.
             say(f"Pictures are sent in the sizes that are measured: {refused}")
             date = utc_timestamp()
             extended = replace(earlier, date=date, refused=[*earlier.refused, *missing])
@@ -232,6 +236,13 @@ class FormatChoice:
         store_calibration(extended, start.folder)
         self._take(extended)
         return counts
+
+    def _make_pending(self) -> None:
+        # The calibration's limits are taken back, but not what the endpoint has told meanwhile of
+        # how large a picture's file may be.
+        self.pending = True
+        learnt = self._serving.image_limits.learnt_bytes
+        self._serving.image_limits = replace(self._uncalibrated_limits, learnt_bytes=learnt)
 
     def _calibrate(self, start: RunStart, sent_before: int) -> Counter[str]:
         # Imported here because they import Pillow: most runs calibrate nothing.
@@ -331,10 +342,12 @@ def _named_format(serving: Serving, wanted: str | None) -> NamedFormat:
         is_set_by_class = wanted is None and type(serving).box_format == serving.box_format
         origin = "the serving's own" if is_set_by_class else setting("vlm.box_format")
         return NamedFormat(box_format, origin)
-    if name == "auto" and candidate is not None and (_is_proof(candidate) or not candidate.boxes):
-        # This raises SpecError for a model without boxes, which calibrating can't help either.
-        box_format = find_box_format("auto", serving.model, serving.box_formats)
-        return NamedFormat(box_format, "the model's name")
+    if name == "auto" and candidate is not None:
+        draws_no_boxes = not candidate.boxes
+        if draws_no_boxes or _is_proof(candidate):
+            # This raises SpecError for a model without boxes, which calibrating can't help either.
+            box_format = find_box_format("auto", serving.model, serving.box_formats)
+            return NamedFormat(box_format, "the model's name")
     return NamedFormat(first_format(serving), origin=None)
 
 
@@ -352,7 +365,10 @@ def _is_proof(candidate: BoxFormat) -> bool:
 
 def _warn_of_vague_maps(calibration: "Calibration") -> None:
     # Two standard errors hold 95% of the edges.
-    vague = [one.size for one in calibration.maps if 2 * one.error > PRECISE_ENOUGH]
+    vague: list[Size] = []
+    for frame_map in calibration.maps:
+        if 2 * frame_map.error > PRECISE_ENOUGH:
+            vague.append(frame_map.size)
     if vague:
         say(
             f"Warning: boxes in pictures of {_listed(vague)} px may be off by"

@@ -1,4 +1,6 @@
-"""Whether replies about many pictures in a row have the same numbers."""
+"""Whether replies about many pictures in a row have the same numbers: then a model may not be shown
+its pictures, or may not look at them.
+"""
 
 from dataflow_grounding.boxes.geometry import Bbox
 from dataflow_grounding.trust.reply_judge import JudgedReply
@@ -20,7 +22,7 @@ class EqualBoxes:
         if not numbers:
             return ""
         if numbers != self._last_numbers:
-            self._paths_in_a_row.clear()
+            self._paths_in_a_row.clear()  # a new row begins with this picture
         self._last_numbers = numbers
         self._paths_in_a_row.add(path)
         if self._is_told or len(self._paths_in_a_row) < IN_A_ROW:

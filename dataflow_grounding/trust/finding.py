@@ -3,6 +3,9 @@
 The numbers of each picture lie on a line for x and one for y (`maps.py`). Where all lines run from
 0 to the same number, numbers are parts of the side. Otherwise what they mean is measured in each
 exact size in which pictures will be sent (`frames.py`). No rule of a server is inferred.
+
+Such a size is a frame, and what numbers mean in it is its map. A layout says where a probe picture
+of a size has its rectangles (`probes.py`).
 """
 
 import asyncio
@@ -123,7 +126,8 @@ class Deciding:
 
         Raises NoFit where they lie on no lines, or are in several formats, and NothingAnswered.
         """
-        # If the first picture is refused, its size may be the reason. A small picture tells.
+        # 1. Which order and scale do the answers suggest? If the first picture is refused, its size
+        # may be the reason. A small picture tells.
         first, small, *others = [reduced_to(size, self.max_side) for size in SIZES]
         why_refused = await self._ask_for([first], stated)
         if why_refused:
@@ -133,7 +137,8 @@ class Deciding:
         if not any(answer.usable for picture in self.pictures for answer in picture.answers):
             raise NoFit(described(self.pictures, "no box that could be read came back"))
         suggested = await asyncio.to_thread(_suggested, self.pictures, stated)
-        await self._ask_for([small, *others], suggested)
+        await self._ask_for([small, *others], suggested)  # without `small` if it was asked for
+        # 2. Are they parts of the side, in all pictures?
         fit = await self._fit_parts(suggested)
         if fit is not None:
             await self._ask_further(suggested)  # the format has to fit these pictures, too
@@ -144,6 +149,7 @@ class Deciding:
             decision = await self._parts_in_frames(suggested)
             if decision is not None:
                 return decision
+        # 3. If they aren't, what they mean is measured in each frame.
         order = await asyncio.to_thread(order_in, self.pictures)
         if order is None:
             raise NoFit(described(self.pictures, "the numbers lie on no line"))
@@ -160,6 +166,7 @@ class Deciding:
         # their area, a side or the shape. So pictures are sent only in sizes that were answered.
         count_before = len(self.pictures)
         pictures_by_frame = await self._answered_frames(asked, layouts=[0])
+        # one picture of each frame, as there is one layout
         self.pictures += [picture for [picture] in pictures_by_frame.values()]
         self._leave_out_silent(count_before)
         fit = await self._fit_parts(asked)
@@ -169,7 +176,8 @@ class Deciding:
         return Decision(fit, self.pictures, limits, self.refused)
 
     async def _ask_for(self, sizes: Sequence[Size], asked: BoxFormat) -> str:
-        # The result is why a size was refused, "" where none was.
+        # Asks about pictures of these sizes, of which the answers come to `pictures`, the refused
+        # sizes to `refused`. The result is why a size was refused, "" where none was.
         sent = [picture.sent for picture in self.pictures]
         new_sizes = [size for size in sizes if not is_near(size, sent)]
         worth_asking = [size for size in new_sizes if may_be_taken(size, self.refused, sent)]
@@ -194,7 +202,8 @@ class Deciding:
         self._leave_out_silent(count_before)
 
     def _leave_out_silent(self, count_before: int) -> None:
-        # Leaves out pictures that were hardly answered, but none of the first `count_before`.
+        # Leaves out pictures that were hardly answered, but none of the first `count_before`, which
+        # settle the format itself.
         silent = []
         for picture in self.pictures[count_before:]:
             if sum(answer.usable for answer in picture.answers) < LEAST_ANSWERS:
@@ -224,8 +233,9 @@ class Deciding:
         sent = [picture.sent for picture in self.pictures]
         pictures_by_frame: dict[Size, list[ProbedPicture]] = {}
         while True:
+            measured = list(pictures_by_frame)
             frames = choose_frames(
-                self.own_sizes, self.counts, limits, list(pictures_by_frame), self.refused, sent
+                self.own_sizes, self.counts, limits, measured, self.refused, sent
             )
             missing = [size for size in frames if size not in pictures_by_frame]
             if not missing:
@@ -261,6 +271,7 @@ def fit_parts(pictures: Sequence[ProbedPicture], asked: BoxFormat) -> Fit | None
     fit = fit_of(box_format, pictures)
     if fit.found < MIN_FOUND * fit.asked or fit.error_share > MAX_ERROR:
         return None
+    # One picture may be answered otherwise, though all together fit.
     for picture, found in zip(pictures, fit.found_in, strict=True):
         if found < LEAST_OF_ONE * picture.asked:
             return None
@@ -271,20 +282,24 @@ def fit_parts(pictures: Sequence[ProbedPicture], asked: BoxFormat) -> Fit | None
 def _format_in_parts(
     pictures: Sequence[ProbedPicture], asked: BoxFormat, order: Order | None
 ) -> BoxFormat | None:
+    # The format in which the lines of all pictures run from 0 to the same number; None where they
+    # don't. A family's special tokens name the format by themselves.
     families = {answer.family for picture in pictures for answer in picture.answers}
-    if len(families) == 1 and None not in families:  # their special tokens name the format
+    if len(families) == 1 and None not in families:
         return known_formats()[str(families.pop())]
     lines = _side_lines(pictures, order) if order else None
     if lines is None:
         return None
     scales = [asked.scale] if isinstance(asked.scale, int) else []
-    scales += PARTS
+    scales += PARTS  # in this order, which decides between scales that fit as well
     off_by_scale = {scale: _how_far_off(lines, scale) for scale in scales}
     least = min(off_by_scale.values())
     if least > MOST_MEAN_SQUARE:
         return None
     # the first that is about as good as the best: the one asked for, else the most usual one
-    scale = next(one for one, off in off_by_scale.items() if off <= least + USUAL_SCALE_MARGIN)
+    as_good = [scale for scale, off in off_by_scale.items() if off <= least + USUAL_SCALE_MARGIN]
+    scale = as_good[0]
+    # The format asked for may be a family's, which says more than order and scale.
     is_as_asked = (asked.order, asked.scale, asked.frame) == (order, scale, "sent")
     if is_as_asked:
         return asked
@@ -342,7 +357,9 @@ def _check_one_format(pictures: Sequence[ProbedPicture], box_format: BoxFormat) 
 
 
 def order_in(pictures: Sequence[ProbedPicture]) -> Order | None:
-    """Return the order of numbers that answers name, as keys do, or that lies on lines; or None."""
+    """Return the order of numbers that all answers name, as keys such as x1 do, else the one in
+    which they lie on lines; None where neither is clear.
+    """
     named = {answer.order for picture in pictures for answer in picture.answers}
     if len(named) == 1 and None not in named:
         return named.pop()
@@ -365,14 +382,14 @@ def fit_of(box_format: BoxFormat, pictures: Sequence[ProbedPicture]) -> Fit:
     edges_off_px: list[float] = []
     worst_shares: list[float] = []
     for picture in pictures:
+        width, height = picture.shown
         found = [edges for edges in read_in([picture], box_format).edges_off if max(edges) <= NEAR]
         found_in.append(len(found))
-        for edges_off in found:
-            width, height = picture.shown
+        for edges_off in found:  # how far off x1, y1, x2 and y2 are, in parts of the sides
             edges_off_px += map(operator.mul, edges_off, (width, height, width, height))
             worst_shares.append(max(edges_off))
     error_px = 0.0
-    error_share = 1.0
+    error_share = 1.0  # over MAX_ERROR: without a rectangle found, nothing fits
     if worst_shares:
         error_px = round(statistics.mean(edges_off_px), 2)
         error_share = round(statistics.median(worst_shares), 5)
@@ -424,6 +441,7 @@ async def measure_frames(
     pictures_by_frame = {frame: list(pictures) for frame, pictures in answered.items()}
     map_by_frame: dict[Size, FrameMap] = {}
     to_fit = list(pictures_by_frame)
+    # Each round fits maps, and asks about one more picture of each frame whose map is still vague.
     while to_fit:
         vague = []
         for frame in to_fit:
@@ -432,13 +450,14 @@ async def measure_frames(
             try:
                 map_by_frame[frame] = await asyncio.to_thread(fit_map, pictures, asked.order)
                 is_vague = map_by_frame[frame].error > PRECISE
-            except NoFit:
+            except NoFit:  # too few answers, or too noisy ones: more pictures may show a line
                 if not may_ask_more:
                     raise
                 is_vague = True
             if is_vague and may_ask_more:
                 vague.append(frame)
         if vague:
+            # The layouts so far are INNER, INNER + 1, …: the next number is a new one.
             probes = [probe_of(frame, INNER + len(pictures_by_frame[frame])) for frame in vague]
             for picture in await ask(probes, asked):
                 pictures_by_frame[picture.size].append(picture)

@@ -61,9 +61,14 @@ class FormatReading:
         self.name = f"x1, x2, y1, y2 of {box_format.scale}" if axis_by_axis else box_format.name
 
     def view(self, sent: Sent) -> View:
+        """Return what numbers mean in a picture, without its padding at the right and the bottom.
+
+        The canvas is the picture that the numbers refer to: the one that was sent or, where the
+        format's frame says so, what a server makes of it.
+        """
         canvas = self.format.canvas(sent.size)
         x_per_pixel, y_per_pixel = 1.0, 1.0
-        if self.format.scale != "px":
+        if self.format.scale != "px":  # the scale's end is that of the whole canvas
             whole_x, whole_y = self.format.limits(sent.size)
             x_per_pixel = whole_x / canvas.width
             y_per_pixel = whole_y / canvas.height
@@ -109,8 +114,9 @@ def is_inside(box: Bbox) -> bool:
 
 def other_readings(asked: BoxFormat) -> list[FormatReading]:
     """Return the formats that may be mistaken for the one asked for, all in its frame."""
-    # of scales that are alike, 1000 is read for all
-    scale = ALIKE.get(asked.scale, asked.scale) if isinstance(asked.scale, int) else asked.scale
+    scale = asked.scale
+    if isinstance(scale, int):
+        scale = ALIKE.get(scale, scale)  # of scales that are alike, 1000 is read for all
     frame = "" if asked.frame == "sent" else f"@{asked.frame}"
     # every other order at its scale
     names = [f"{order}_{scale}" for order in ORDERS if order != asked.order]

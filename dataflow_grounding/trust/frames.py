@@ -37,19 +37,22 @@ def choose_frames(
     """Choose the frames in which pictures of these sizes, the commonest first, are sent.
 
     At most MOST_FRAMES are added to those `measured`, which come first and cost no probe pictures.
-    `count_of_each` says how many pictures have each size. Without `sizes`, the frames are for a run
-    that isn't known.
+    `count_of_each` says how many pictures have each size. The endpoint is known to refuse the sizes
+    `refused`, and to take those `answered`. Without `sizes`, the frames are for a run that isn't
+    known.
     """
-    are_taken = [*measured, *answered]  # by the endpoint
-    all_usual = [frame for frame in grid(limits) if may_be_taken(frame, refused, are_taken)]
+    taken = [*measured, *answered]  # by the endpoint
+    all_usual = [frame for frame in grid(limits) if may_be_taken(frame, refused, taken)]
     if not sizes:
-        usual = [frame for frame in all_usual if frame in _of_area(USUAL_AREA, limits)]
-        return list(dict.fromkeys([*measured, *(usual or all_usual)]))
+        of_usual_area = [frame for frame in all_usual if frame in _of_area(USUAL_AREA, limits)]
+        # where the endpoint takes none of these, those of other areas
+        return list(dict.fromkeys([*measured, *(of_usual_area or all_usual)]))
     sizes = [limits.fitted(size) for size in sizes]
     own_frames = [legible(size, limits.max_side) for size in sizes[:MOST_TRIED]]
-    own_frames = [frame for frame in own_frames if may_be_taken(frame, refused, are_taken)]
+    own_frames = [frame for frame in own_frames if may_be_taken(frame, refused, taken)]
     candidates = list(dict.fromkeys([*own_frames, *all_usual]))
-    # the best that can be had, as if none was measured yet
+    # The best that can be had, as if none was measured yet. With measured frames, it only says what
+    # is good enough: others are added to these until that is reached.
     chosen = _chosen(sizes, count_of_each, candidates, measured=[], low_enough=0.0)
     if not measured:
         return chosen
@@ -69,16 +72,21 @@ def _chosen(
     chosen = list(measured)
     costs = _costs(sizes, chosen)
     for _ in range(MOST_FRAMES):
+        total = _total(costs, count_of_each)
+        if total <= low_enough:
+            break
         best: Size | None = None
         best_costs = costs
+        best_total = total
         for candidate in candidates:
+            # a picture goes in the candidate only where it costs less there
             with_it = list(map(min, costs, _costs(sizes, [candidate])))
-            if _total(with_it, count_of_each) < _total(best_costs, count_of_each):
-                best, best_costs = candidate, with_it
-        is_worth_it = _total(best_costs, count_of_each) <= (1 - WORTH_IT) * _total(
-            costs, count_of_each
-        )
-        if best is None or not is_worth_it or _total(costs, count_of_each) <= low_enough:
+            total_with_it = _total(with_it, count_of_each)
+            if total_with_it < best_total:
+                best = candidate
+                best_costs = with_it
+                best_total = total_with_it
+        if best is None or best_total > (1 - WORTH_IT) * total:
             break
         chosen.append(best)
         costs = best_costs
@@ -86,7 +94,11 @@ def _chosen(
 
 
 def _costs(sizes: Sequence[Size], frames: Sequence[Size]) -> list[float]:
-    return [min((frame_cost(size, one) for one in frames), default=math.inf) for size in sizes]
+    # of a picture of each size in the cheapest of the frames; infinite without frames
+    costs: list[float] = []
+    for size in sizes:
+        costs.append(min((frame_cost(size, frame) for frame in frames), default=math.inf))
+    return costs
 
 
 def missing_frames(
@@ -97,7 +109,7 @@ def missing_frames(
     refused: Collection[Size] = (),
     answered: Sequence[Size] = (),
 ) -> list[Size]:
-    if not sizes:
+    if not sizes:  # `choose_frames` would choose for a run that isn't known
         return []
     chosen = choose_frames(sizes, count_of_each, limits, measured, refused, answered)
     return [frame for frame in chosen if frame not in measured]
@@ -111,9 +123,12 @@ def may_be_taken(size: Size, refused: Collection[Size], answered: Sequence[Size]
     """Whether it is worth asking for a size, given those that an endpoint refused and answered."""
     # Most servers limit the area. So where a refused size is larger than all that were answered,
     # none as large is worth asking for. Any other refused size speaks against itself alone.
-    most = max(map(math.prod, answered), default=0)
-    too_large = [math.prod(one) for one in refused if math.prod(one) > most]
-    return size not in refused and math.prod(size) < min(too_large, default=math.inf)
+    if size in refused:
+        return False
+    most_answered = max(map(math.prod, answered), default=0)
+    refused_areas = [math.prod(refused_size) for refused_size in refused]
+    too_large = [area for area in refused_areas if area > most_answered]
+    return math.prod(size) < min(too_large, default=math.inf)
 
 
 def grid(limits: SizeLimits) -> list[Size]:
@@ -124,6 +139,7 @@ def grid(limits: SizeLimits) -> list[Size]:
 
 
 def _of_area(area: float, limits: SizeLimits) -> list[Size]:
+    # one frame of each of SHAPES (width to height), whose sides are multiples of STEP
     frames: list[Size] = []
     for shape in SHAPES:
         width = round(math.sqrt(area * shape) / STEP) * STEP

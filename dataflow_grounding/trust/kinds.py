@@ -1,7 +1,8 @@
 """Kinds of sizes: what is known of a picture of one size is known of others of its kind.
 
 Models and servers may treat upright pictures, squares, strips, small or large pictures in ways of
-their own. So each kind has a probe picture.
+their own. So each kind has a probe picture: one with rectangles at known places, which shows
+whether the model answers as asked (`probes.py`).
 """
 
 import math
@@ -56,7 +57,7 @@ def one_of_each_kind(sizes: Sequence[Size]) -> list[Size]:
     `sizes` are the commonest first. The first lying and the first upright one come first, then the
     most elongated one if it is wide or tall.
     """
-    first = []
+    first = []  # sizes that come first in the result
     for shape in ("lying", "upright"):
         first += [size for size in sizes if kind_of(size).shape == shape][:1]
     if sizes:
@@ -64,7 +65,7 @@ def one_of_each_kind(sizes: Sequence[Size]) -> list[Size]:
         if kind_of(most_elongated_one).shape in ("wide", "tall"):
             first.append(most_elongated_one)
     size_of_kind: dict[SizeKind, Size] = {}
-    for size in [*first, *sizes]:
+    for size in [*first, *sizes]:  # of each kind, the first one is kept
         size_of_kind.setdefault(kind_of(size), size)
     return list(size_of_kind.values())[:MOST_KINDS]
 
@@ -94,12 +95,13 @@ def picture_of_each_kind(
     for size, path in zip(pictures.sizes, pictures.examples, strict=False):
         path_by_size.setdefault(limits.sent(size), path)
     sizes = list(path_by_size)
-    if asked.scale == "px" and not asked.maps:
+    if asked.scale == "px" and not asked.maps:  # with maps, each frame is checked
         sizes.sort(key=max, reverse=True)
     images = []
     for size in sizes_to_check(sizes, in_frames=bool(limits.frames)):
         path = path_by_size[size]
-        # An address is opened only where a folder allows it; one that the run's rows name is fine.
+        # A record's address is opened only if it begins with one of its folders. One that the run's
+        # rows name is fine, and counts as a folder of its own.
         folders = (path,) if "://" in path else ()
         with suppress(GroundingError):
             record = Record({"image_path": path}, folders)
@@ -139,8 +141,10 @@ def probes_for(
     if not requests or every is None:
         return 0
     kinds = sizes_to_check(list(pictures), in_frames=in_frames)
-    ends_with_a_check = requests >= min(AT_THE_END, every)
-    return max(1, len(kinds)) + requests // every + int(ends_with_a_check)
+    in_first_check = max(1, len(kinds))  # one, if no pictures are known yet
+    in_stretches = requests // every
+    at_the_end = 1 if requests >= min(AT_THE_END, every) else 0
+    return in_first_check + in_stretches + at_the_end
 
 
 def sent_sizes(pictures: OwnPictures, limits: ImageLimits) -> Counter[Size]:

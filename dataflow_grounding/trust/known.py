@@ -1,7 +1,8 @@
-"""What is known of an endpoint, model and format.
+"""What is known of an endpoint, model and format: by checks, and by the replies themselves.
 
-A run has its own. Records in memory share one for the whole process, so that each call doesn't
-check the same endpoint again.
+A check asks about probe pictures, which have rectangles at known places. One that is answered as
+asked vouches for all replies before it. A run has its own `Known`. Records in memory share one for
+the whole process, so that each call doesn't check the same endpoint again.
 """
 
 import asyncio
@@ -34,20 +35,23 @@ FRESH = 600.0
 
 
 class Pace:
-    """How many requests were sent, and at how many the next check is due."""
+    """How many requests were sent, and at how many the next check is due.
+
+    Requests come in stretches of `every`, each with one check at a random place.
+    """
 
     def __init__(self) -> None:
         self.sent = 0
         self.unchecked = 0  # since the last check
         self.next_check = 0  # 0 before the first one
-        # Requests come in stretches, each with one check at a random place: the end of this one.
-        self._stretch_end = 0
+        self._stretch_end = 0  # of the stretch that `next_check` is in
 
     def note_check(self, every: int) -> None:
         """Note that a check is made; plan the next one, `every` requests apart on average."""
         self.unchecked = 0
         if self.sent < self.next_check:
-            return
+            return  # it was made for another reason, and the planned one stays
+        # In the stretch that follows, or in a later one, if more than that was sent meanwhile.
         begin = max(self._stretch_end, self.sent - self.sent % every)
         # The next check isn't among the first few requests: the check that is made now tells of
         # these.
@@ -57,12 +61,12 @@ class Pace:
 
 
 class Answers:
-    """How many answers there were."""
+    """How many answers there were: now, and at two times before."""
 
     def __init__(self) -> None:
         self.count = 0
-        self.vouched = 0  # when the last good check began
-        self.returned = 0  # by calls that ended
+        self.vouched = 0  # the `count` when the last good check began, which vouches for these
+        self.returned = 0  # the `count` when the last call ended that returned its answers
 
 
 class Turns:
@@ -85,16 +89,18 @@ class Turns:
         Raises what `check` raises, and what another check raised meanwhile, if it concerns all that
         ask the endpoint.
         """
+        # The Future of the check that is under way is done when that check is. Its result is an
+        # error that concerns all who ask the endpoint, or None.
         my_check: Future[BaseException | None] = Future()
-        under_way = self._under_way_with(my_check)
-        while under_way is not my_check:
+        under_way = self._begin_unless_under_way(my_check)
+        while under_way is not my_check:  # somebody else's turn
             if not is_wanted():
                 return
             # shielded: this waiter may be cancelled, while the check is another's and goes on
             failed = await asyncio.shield(asyncio.wrap_future(under_way))
             if failed is not None:
-                raise copy.copy(failed)
-            under_way = self._under_way_with(my_check)
+                raise copy.copy(failed)  # each waiter's own: its traceback is added to it
+            under_way = self._begin_unless_under_way(my_check)
         error: BaseException | None = None
         try:
             if is_wanted():  # another thread's check may just have ended
@@ -105,10 +111,13 @@ class Turns:
         finally:
             with self._lock:
                 self._under_way = None
-            my_check.set_result(error if error is not None and concerns_all(error) else None)
+            is_of_all = error is not None and concerns_all(error)
+            my_check.set_result(error if is_of_all else None)
 
-    def _under_way_with(self, check: Future[BaseException | None]) -> Future[BaseException | None]:
-        # The check that is made now: the given one, if no other is under way.
+    def _begin_unless_under_way(
+        self, check: Future[BaseException | None]
+    ) -> Future[BaseException | None]:
+        # Returns the check that is under way: the given one, if there was no other.
         with self._lock:
             if self._under_way is None:
                 self._under_way = check
@@ -129,7 +138,8 @@ class Known:
         self.checks = 0  # pictures that were sent for checks, without those that confirm a miss
         self.unanswered = 0  # checks in a row that told nothing
         self.silent: set[str] = set()  # orientations whose last probe picture went unanswered
-        self._missed: str | None = None  # what was warned of last, where a call went on
+        # what was warned of last, where a call went on, and when that was; see `miss`
+        self._missed: str | None = None
         self._missed_at = -math.inf
 
     @property
@@ -187,7 +197,8 @@ if hasattr(os, "register_at_fork"):
 
 
 def known_in_process(serving: Serving, name: str, asked: BoxFormat) -> Known:
-    """Return what this process knows of a serving, by the name of its endpoint, model and format.
+    """Return what this process knows of a serving, by the name of its endpoint, model and format:
+    the same object on each call.
 
     Objects of a user's class that states only its model's name may ask different servers: what is
     known of one object is not used for another.
@@ -200,7 +211,7 @@ def known_in_process(serving: Serving, name: str, asked: BoxFormat) -> Known:
     if not states_more_than_model:
         name = f"{name} {id(serving)}"
         if name not in _known:
-            # an object that is gone leaves its id to others
+            # An object that is gone leaves its id to others: what is known of it goes with it.
             weakref.finalize(serving, _known.pop, name, None)
     return _known.setdefault(name, Known(asked))
 

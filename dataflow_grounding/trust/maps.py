@@ -4,6 +4,9 @@ A server may resize, pad or crop a picture before the model sees it. It does the
 picture of one size, so that a number n means the pixel a·n + b, for x and for y, with an a and a b
 of that size. Both are measured: rectangles are drawn at known places, and each that is answered
 gives two pairs (number, pixel) for an axis. No rule of the server has to be known.
+
+An edge of a rectangle is a pixel, as drawn, and the number that was answered for it. Noise is how
+far numbers are off by chance; outliers are boxes in quite another place.
 """
 
 import math
@@ -25,7 +28,7 @@ from dataflow_grounding.trust.no_fit import NoFit
 from dataflow_grounding.trust.probes import ProbedPicture
 
 Point: TypeAlias = tuple[float, float]
-"""A pixel, and the number that was answered for it."""
+"""An edge, as a pixel or in parts of the side, and the number that was answered for it."""
 
 DEVIATION_PER_MEDIAN = 1.4826  # of normal errors: the standard deviation over the median
 MEASURED = "measured"  # in the name of a format whose numbers are known by maps
@@ -125,17 +128,21 @@ def _check_alike(
     # pictures' lines are.
     for axis, common in enumerate(common_lines):
         own_lines = [lines[axis] for lines in lines_by_picture if lines is not None]
-        usual_error = statistics.median([one.error for one in own_lines]) if own_lines else 0.0
+        if not own_lines:
+            continue
+        usual_error = statistics.median([line.error for line in own_lines])
+        whole_side = common.scale * size[axis]  # in numbers
         for own in own_lines:
-            error = max(own.error, usual_error)
+            most_apart = ONE_OFF + ONE_OFF_ERRORS * max(own.error, usual_error)
             for pixel in (0, size[axis]):
-                gap = abs(own.number_at(pixel) - common.number_at(pixel))
-                if gap / (common.scale * size[axis]) > ONE_OFF + ONE_OFF_ERRORS * error:
+                apart = abs(own.number_at(pixel) - common.number_at(pixel)) / whole_side
+                if apart > most_apart:
                     raise NoFit(f"pictures of {size_text(size)} px are seen in several sizes")
 
 
 def _check_other_format(off_lines: "Sequence[_Answer]", count_of_all: int, size: Size) -> None:
-    # Raises NoFit where the answers that are off the lines lie on lines of their own.
+    # Raises NoFit where the answers that are off the lines lie on lines of their own: in any order,
+    # with their numbers as they were written.
     if len(off_lines) < max(LEAST_LEFT, LEAST_LEFT_SHARE * count_of_all):
         return
     for order in ORDERS:
@@ -175,6 +182,7 @@ def _common_lines(answers: Sequence[_Answer], size: Size) -> AxisLines | None:
 
 
 def _answers(pictures: Sequence[ProbedPicture], order: Order) -> list[_Answer]:
+    # All answers with four numbers, read in the order that they name themselves, else in this one.
     answers = []
     for picture in pictures:
         # pixels as sent for one as drawn
@@ -207,9 +215,10 @@ def _fit_lines(answers: Sequence[_Answer], size: Size) -> AxisLines | None:
 
 
 def _is_on(lines: AxisLines, answer: _Answer, size: Size) -> bool:
+    # Whether all four edges of an answer are near the lines.
     for axis, line in enumerate(lines):
         share = min(max(NEAR, NEAR_PER_NOISE * line.noise), MOST_NEAR)
-        allowed = share * line.scale * size[axis]
+        allowed = share * line.scale * size[axis]  # in numbers
         pixels = edges_on(axis, answer.drawn)
         numbers = edges_on(axis, answer.written)
         for pixel, number in zip(pixels, numbers, strict=True):
@@ -227,15 +236,15 @@ def fit_line(points: Sequence[Point], side: float, near: RoughLine | None = None
 
     Without `near`, a rough line is looked for, which takes long where there are many points.
     """
-    # The numbers are what is off, so they are fitted to the pixels, which are exact: the other way
-    # round, noise would flatten the line.
     if len(points) < LEAST_PAIRS:
         return None
+    # The numbers are what is off, so they are fitted to the edges, which are exact: the other way
+    # round, noise would flatten the line.
     points = [(pixel / side, number) for pixel, number in points]  # edges from 0 to 1
     rough = near or _theil_sen(points)
     if rough is None:
         return None
-    least = LEAST_DEVIATION * rough.slope
+    least = LEAST_DEVIATION * rough.slope  # in numbers: the slope is for the whole side
     fit = _reweighted(points, rough, least, starts_anywhere=True)
     if fit is not None and fit.slope > 0 and abs(fit.start) <= SHIFT_ERRORS * fit.start_error:
         # the shift is taken for noise: the line begins at 0
@@ -246,11 +255,12 @@ def fit_line(points: Sequence[Point], side: float, near: RoughLine | None = None
     error = TRIMMING_FACTOR * fit.end_error / fit.slope
     off = statistics.median(map(abs, _residuals(points, fit.slope, fit.start)))
     noise = DEVIATION_PER_MEDIAN * off / fit.slope
-    return Line(fit.slope / side, fit.start, error, noise)
+    return Line(scale=fit.slope / side, start=fit.start, error=error, noise=noise)
 
 
 def _theil_sen(points: Sequence[Point]) -> RoughLine | None:
-    # Outliers hardly move this line: its slope is the median over all pairs of points.
+    # Outliers hardly move this line: its slope is the median over all pairs of points. None where
+    # it doesn't grow, or all points are at one edge.
     slopes = []
     for index, (edge, number) in enumerate(points):
         for other_edge, other in points[index + 1 :]:
@@ -309,22 +319,26 @@ def _reweighted(
     for _ in range(ROUNDS):
         weights = _weights(_residuals(points, slope, start), least_deviation)
         ones, x, y, xx, xy = _weighted_sums(points, weights)
-        determinant = ones * xx - x * x
+        determinant = ones * xx - x * x  # 0, but for rounding, if all are at one edge
         if determinant <= 1e-12 * ones * xx:
             return None
-        before = slope, start
+        slope_before = slope
+        start_before = start
         if starts_anywhere:
             slope = (ones * xy - x * y) / determinant
             start = (xx * y - x * xy) / determinant
         else:
             slope = xy / xx
-        if abs(slope - before[0]) + abs(start - before[1]) <= STILL * abs(slope):
+        change = abs(slope - slope_before) + abs(start - start_before)
+        if change <= STILL * abs(slope):
             break
+    # The standard errors are those of least squares, with the last round's weights.
     squares = 0.0
     for weight, off in zip(weights, _residuals(points, slope, start), strict=True):
         squares += weight * off * off
-    kept = max(ones - (2 if starts_anywhere else 1), 1.0)
-    noise = math.sqrt(max(squares / kept, least_deviation**2))
+    parameters = 2 if starts_anywhere else 1
+    degrees_of_freedom = max(ones - parameters, 1.0)
+    noise = math.sqrt(max(squares / degrees_of_freedom, least_deviation**2))
     if not starts_anywhere:
         return _Fit(slope, 0.0, 0.0, noise / math.sqrt(xx))
     start_error = noise * math.sqrt(xx / determinant)
@@ -337,9 +351,10 @@ def _residuals(points: Sequence[Point], slope: float, start: float) -> list[floa
 
 
 def _weights(off: Sequence[float], least_deviation: float) -> list[float]:
+    # Tukey's bisquare: from 1 for a point on the line down to 0 for one that is too far off
     deviation = max(DEVIATION_PER_MEDIAN * statistics.median(map(abs, off)), least_deviation)
-    furthest = (BISQUARE * deviation) ** 2
-    squares = [one * one / furthest for one in off]
+    furthest_square = (BISQUARE * deviation) ** 2
+    squares = [distance * distance / furthest_square for distance in off]
     return [(1 - square) * (1 - square) if square < 1 else 0.0 for square in squares]
 
 
@@ -351,6 +366,7 @@ def format_in_frames(order: Order, maps: Sequence[FrameMap]) -> BoxFormat:
 def order_of(pictures: Sequence[ProbedPicture]) -> Order | None:
     """Return the order in which the numbers of all pictures lie on lines; None if it is unclear."""
     fits = {order: _order_fit(pictures, order) for order in ORDERS}
+    # the order in which the numbers are least off, and the next best
     best, second = sorted(ORDERS, key=lambda order: fits[order].log_noise)[:2]
     is_clear = fits[second].log_noise - fits[best].log_noise >= LEAST_LOG_RATIO
     return best if is_clear and fits[best].share >= LEAST_EXPLAINED else None
@@ -364,16 +380,19 @@ class _OrderFit(NamedTuple):
 
 
 def _order_fit(pictures: Sequence[ProbedPicture], order: Order) -> _OrderFit:
+    # With normal noise of deviation s, the likelihood of n edges at its best fit goes with s^-n. So
+    # of two orders the difference of n·log(s) is the logarithm of how much likelier one is.
     log_noise = 0.0
     shares = []
     for picture in pictures:
         answers = _answers([picture], order)
         lines = _fit_lines(answers, picture.sent)
         share = 0.0
-        noises = [NO_LINE, NO_LINE]
+        noises = [NO_LINE, NO_LINE]  # of x and of y
         if lines is not None:
             share = _share_on(lines, answers, picture.sent)
             noises = [max(line.noise, LEAST_DEVIATION) for line in lines]
-        log_noise += 2 * len(answers) * sum(map(math.log, noises))  # two edges on each axis
+        edges_of_axis = 2 * len(answers)
+        log_noise += edges_of_axis * sum(map(math.log, noises))
         shares.append(share)
     return _OrderFit(log_noise, sum(shares) / max(1, len(shares)))

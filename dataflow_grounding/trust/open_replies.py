@@ -1,4 +1,9 @@
-"""What no check has vouched for yet: `OpenReplies`."""
+"""What no check has vouched for yet: `OpenReplies`.
+
+A check asks about probe pictures, which have rectangles at known places. One that is answered as
+asked vouches for the replies before it. A step's store keeps what checks have said of its replies
+(`engine/vouching.py`), so that a later run knows which of them it may use.
+"""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -40,7 +45,9 @@ class OpenReplies:
         self.aside = 0  # replies that don't count any more
         self._answers = answers
         self._spoken = answers.count  # how many have spoken for themselves
-        self._open_records: dict[Ask, bool] = {}  # and whether this run sent for any of their boxes
+        # Records by age, with whether this run has sent requests for any of their boxes. Otherwise
+        # stored replies have answered them.
+        self._open_records: dict[Ask, bool] = {}
         self._vouching: Vouching | None = None  # from the first record on
         self._is_checked = False  # whether the store says what a check of this run has shown
 
@@ -63,7 +70,9 @@ class OpenReplies:
             del self._open_records[oldest]
 
     def add_odd(self, ask: Ask, image: Image) -> int:
-        """Return how many there are of pictures like this one."""
+        """Add a record with replies that look odd twice; return how many there are about pictures
+        of this orientation.
+        """
         alike = self.odd_records.setdefault(orientation_of(image.sent_size), [])
         alike.append(OddRecord(ask, image))
         return len(alike)
@@ -104,12 +113,16 @@ class OpenReplies:
                 ask.note(SUSPECT, message)
 
     def finish(self, *, are_trusted: bool) -> None:
-        """End the run. What is odd is marked; the rest counts as vouched for, if it is trusted."""
+        """End the run. What is odd is marked; the rest counts as vouched for, if it is trusted and
+        a check was made.
+        """
         for alike in self.odd_records.values():
             for odd in alike:
                 odd.ask.note(SUSPECT, "two replies look like another format")
         if are_trusted and self._is_checked:
-            if self.odd_records:  # no check has shown that these are right
+            if self.odd_records:
+                # No check has shown that these are right. So the next run makes one before it uses
+                # open replies, unless checks tell nothing: then all speak for themselves.
                 self.vouching.let_speak(all_read=True)
             else:
                 self.vouching.finished()

@@ -44,11 +44,11 @@ BORDER = (255, 255, 255)  # around a rectangle, so that it is seen on ground of 
 
 def drawn_into(picture: PIL.Image.Image, layout: int) -> Probe:
     """Draw rectangles into `picture`, at places that depend on its size and the layout."""
-    everything = probe_of(picture.size, INNER + layout)
-    wanted = [phrase_of(color) for color in STANDING_OUT]
+    whole_probe = probe_of(picture.size, INNER + layout)  # in all COLORS
+    drawn_phrases = [phrase_of(color) for color in STANDING_OUT]
     pen = PIL.ImageDraw.Draw(picture)
     border = max(1, round(min(picture.size) / 200))
-    boxes = {phrase: box for phrase, box in everything.boxes.items() if phrase in wanted}
+    boxes = {phrase: box for phrase, box in whole_probe.boxes.items() if phrase in drawn_phrases}
     # All borders come first, so that none covers a rectangle.
     for x1, y1, x2, y2 in boxes.values():
         pen.rectangle((x1 - border, y1 - border, x2 + border - 1, y2 + border - 1), fill=BORDER)
@@ -66,8 +66,9 @@ def copy_question(
     """
     original = image.file_bytes()
     copy = image.as_sent(original)
-    if copy.size != image.content_size:  # it is padded
+    if copy.size != image.content_size:  # it is padded, and will be when the copy is sent
         copy = copy.crop((0, 0, *image.content_size))
+    # The copy keeps its size, unless nothing could be seen in it.
     size = legible(copy.size, image.limits.max_side, NARROWEST)
     if size != copy.size:
         copy = copy.resize(size, PIL.Image.Resampling.BICUBIC)
@@ -82,7 +83,7 @@ def copy_question(
     with new_file(path) as file:  # a user's own serving may open it
         file.write(data)
     record = Record({"image_path": path})
-    pin(record, "image_path", data, limits)
+    pin(record, "image_path", data, limits)  # also if somebody changes the file
     return question_about(record, probe, asked, limits)
 
 
@@ -130,6 +131,7 @@ async def ask_about_copy(
         try:
             return await _ask_once(ask, image, asked, layout, endpoint_number)
         except PictureReduced as reduced:
+            # The endpoint has refused so large a file, and the image itself will be reduced, too.
             limits = replace(image.limits, learnt_bytes=reduced.most)
             smaller = replace(image, limits=limits)
             return await _ask_once(ask, smaller, asked, layout, endpoint_number)

@@ -47,12 +47,15 @@ class Shape:
 
 
 async def shape_of(ask: AskPadded, size: Size, drawn: Size, box_format: BoxFormat) -> Shape:
-    """Find out how elongated pictures of a size are sent; probe pictures are of size `drawn`."""
+    """Find out how elongated pictures of a size are sent; probe pictures are of size `drawn`.
+
+    As they are, unless two probe pictures miss; else with the first padding that helps.
+    """
     unpadded = []
     for layout in (0, INNER):  # two pictures have to miss: by noise alone, one does now and then
         picture = await ask(probe_of(drawn, layout), None)
         if not picture.refused and showing_of([picture], box_format).kind != "misses":
-            return Shape(size)
+            return Shape(size)  # it fits, or too few rectangles were answered to tell
         unpadded.append(picture)
     for aspect in PADDINGS:
         picture = await ask(probe_of(drawn, INNER), aspect)
@@ -60,8 +63,8 @@ async def shape_of(ask: AskPadded, size: Size, drawn: Size, box_format: BoxForma
             return Shape(size, aspect)
     usual = await ask(probe_of(reduced_to(SIZES[0], max(drawn))), None)
     rectangles = read_in(unpadded, box_format)
-    # If nothing was answered, or boxes are wrong in a usual shape too, the shape isn't the reason.
-    # The standing check says what is.
+    # No padding helps. If nothing was answered, or boxes are wrong in a usual shape too, the shape
+    # isn't the reason. The standing check says what is.
     if not rectangles.read or showing_of([usual], box_format).kind != "fits":
         return Shape(size)
     return Shape(size, off=rectangles.median_off)

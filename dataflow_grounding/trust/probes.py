@@ -2,7 +2,8 @@
 
 A model that is asked for the rectangles shows how it writes boxes. Here the pictures are laid out
 (`probe_of`), drawn, asked about (`question_of`), and kept with what was answered
-(`ProbedPicture`).
+(`ProbedPicture`). A layout is a number: of each, a picture of one size has its rectangles at the
+same places.
 """
 
 import random
@@ -72,6 +73,7 @@ class Probe:
         line = max(1, round(min(self.size) / 400))
         for phrase, (x1, y1, x2, y2) in self.boxes.items():
             color = COLORS[color_of(phrase)]
+            # Pillow draws the last pixel, too, while a box ends before x2 and y2.
             pen.rectangle((x1, y1, x2 - 1, y2 - 1), fill=color, outline=OUTLINE, width=line)
         return picture
 
@@ -159,7 +161,7 @@ def legible(size: Size, max_side: int, shortest: int = SHORTEST) -> Size:
 
     A strip that is too narrow even so is widened to NARROWEST, which changes its shape.
     """
-    scale = max(1.0, min(shortest / min(size), max_side / max(size)))
+    scale = max(1.0, min(shortest / min(size), max_side / max(size)))  # it is never reduced
     width = min(max(round(size[0] * scale), NARROWEST), max_side)
     height = min(max(round(size[1] * scale), NARROWEST), max_side)
     return width, height
@@ -182,7 +184,9 @@ def probe_of(size: Size, layout: int = 0) -> Probe:
     for number, color in enumerate(colors):
         column = number % columns
         row = number // columns
-        place = _drawn_in_cell(draw, at_right=column == columns - 1, at_bottom=row == rows - 1)
+        is_last_column = column == columns - 1
+        is_last_row = row == rows - 1
+        place = _drawn_in_cell(draw, at_right=is_last_column, at_bottom=is_last_row)
         x2 = round((column + place.left + place.width) * cell_width)
         y2 = round((row + place.top + place.height) * cell_height)
         # Every rectangle has an area, also in a strip whose cells are narrower than a pixel.
@@ -211,14 +215,14 @@ def _shuffled_colors(draw: random.Random) -> list[str]:
 
 
 def _inset(bbox: Bbox, size: Size) -> Bbox:
-    # Draws all boxes towards the middle: an edge at 0 comes to INSET of the side.
+    # Moves all boxes towards the middle: an edge at 0 comes to INSET of the side.
     inner = 1 - 2 * INSET
     width, height = size
     sides = (width, height, width, height)
     x1, y1, x2, y2 = (
         round(INSET * side + inner * edge) for edge, side in zip(bbox, sides, strict=True)
     )
-    return x1, y1, max(x2, x1 + 1), max(y2, y1 + 1)
+    return x1, y1, max(x2, x1 + 1), max(y2, y1 + 1)  # with an area, also in a narrow strip
 
 
 class _InCell(NamedTuple):
@@ -245,6 +249,7 @@ def _drawn_in_cell(draw: random.Random, *, at_right: bool, at_bottom: bool) -> _
 
 
 def _grid(size: Size) -> tuple[int, int]:
+    # columns and rows, of a cell for each of the twelve colors
     is_elongated = max(size) > 2.5 * min(size)
     along_longer, along_shorter = (6, 2) if is_elongated else (4, 3)
     is_wide = size[0] >= size[1]
@@ -269,27 +274,29 @@ def question_about(
     """Return the question for the rectangles of a probe picture, which is the record's image."""
     image = open_image(record, "image_path", limits)
     question: Request[Any] = phrase_grounding(image, list(probe.boxes), asked)
-    blank = ProbedPicture(probe, image.sent_size, [], padded=image.shown_size)
+    unanswered = ProbedPicture(probe, image.sent_size, [], padded=image.shown_size)
+    # A reply that is cut off isn't asked for again in parts.
     return replace(
-        question, read=lambda reply: (_answered(blank, reply, asked), []), divisible=False
+        question, read=lambda reply: (_answered(unanswered, reply, asked), []), divisible=False
     )
 
 
-def _answered(blank: ProbedPicture, reply: str, asked: BoxFormat) -> ProbedPicture:
-    phrase_by_id = dict(enumerate(blank.probe.boxes, 1))
+def _answered(unanswered: ProbedPicture, reply: str, asked: BoxFormat) -> ProbedPicture:
+    phrase_by_id = dict(enumerate(unanswered.probe.boxes, 1))
     try:
         parsed = parse_reply(reply, asked, phrase_by_id, in_lines=True)
     except UnreadableReply as error:
-        return replace(blank, trouble=str(error))
+        return replace(unanswered, trouble=str(error))
     answer_by_id: dict[int, ProbeBox] = {}
     for box in parsed.boxes:
         phrase_id = _phrase_id_of(box, phrase_by_id)
         if phrase_id is None or phrase_id in answer_by_id:  # of several boxes the first counts
             continue
         phrase = phrase_by_id[phrase_id]
-        drawn = blank.probe.boxes[phrase]
+        drawn = unanswered.probe.boxes[phrase]
         answer_by_id[phrase_id] = ProbeBox(phrase, drawn, box.numbers, box.order, box.family)
-    return replace(blank, answers=[answer_by_id[phrase_id] for phrase_id in sorted(answer_by_id)])
+    in_order = [answer_by_id[phrase_id] for phrase_id in sorted(answer_by_id)]
+    return replace(unanswered, answers=in_order)
 
 
 def _phrase_id_of(box: RawBox, phrase_by_id: Mapping[int, str]) -> int | None:

@@ -2,6 +2,10 @@
 
 The run's other requests go on meanwhile, because a server may treat pictures otherwise while it is
 busy.
+
+A copy fits if its rectangles are answered as asked, misses if they are answered otherwise, and is
+silent if too few are answered (`showing.py`). A miss is confirmed by further copies, or cleared:
+then it was an accident. It is clear, or odd, if it can't have been one of noise alone.
 """
 
 import asyncio
@@ -78,8 +82,8 @@ class Outcome:
             ask.note("unanswered_check", self.why)
 
 
-class Wanted(NamedTuple):
-    """A picture to ask about."""
+class Target(NamedTuple):
+    """A picture to ask about, and the endpoint to ask."""
 
     ask: Ask
     image: Image
@@ -104,6 +108,7 @@ class Probing:
         self._pictures = 0  # that were answered, without those that confirm a miss
         # clear misses among the pictures that were cleared, and among their copies
         self._odd: list[_Odd] = []
+        # of first copies that fit, for comparing further ones
         self._rectangles: deque[Rectangles] = deque(maxlen=COMPARED)
         # Two in succession are never the same.
         self._layouts = cycle(random.SystemRandom().sample(range(LAYOUTS), LAYOUTS))
@@ -117,36 +122,33 @@ class Probing:
     ) -> Outcome:
         """Ask for rectangles in a copy of each image at each address, and for more after a miss.
 
+        The check misses with the first miss that is confirmed, or if boxes have drifted.
         `looks_like` is the format that replies look like, where they call for the check: a miss in
         that very format needs no other. Raises RunStopped.
         """
-        wanted = []
-        for image in images:
-            if len(addresses) == 1:
-                wanted.append(Wanted(ask, image, endpoint_number=None, address=""))
-            else:
-                for number, address in enumerate(addresses):
-                    wanted.append(Wanted(ask, image, number, address))
-        first_copies = await asyncio.gather(*[self._copy(one) for one in wanted])
+        targets = _targets(ask, images, addresses)
+        first_copies = await asyncio.gather(*[self._copy(target) for target in targets])
         showings = self._showings([[copy] for copy in first_copies])
         self._pictures += sum(showing.kind != "silent" for showing in showings)
         fits = [showing for showing in showings if showing.kind == "fits"]
         self.as_asked += len(fits)
-        self._rectangles += [one.rectangles for one in fits if one.rectangles is not None]
-        cleared_before = self.cleared
+        for showing in fits:
+            if showing.rectangles is not None:
+                self._rectangles.append(showing.rectangles)
+        cleared_before = self.cleared  # `_confirm` adds to both
         odd_before = len(self._odd)
-        for one, first_copy, showing in zip(wanted, first_copies, showings, strict=True):
+        for target, first_copy, showing in zip(targets, first_copies, showings, strict=True):
             if showing.kind != "misses":
                 continue
             if showing.fitting is not None and showing.fitting == looks_like:
                 return Outcome("misses", showing.why, showing.fitting)
-            missed = await self._confirm(one, first_copy, others_fit=bool(fits))
+            missed = await self._confirm(target, first_copy, others_fit=bool(fits))
             if missed is not None:
                 return missed
-        drifted = await self._drift(wanted[0])
+        drifted = await self._drift(targets[0])
         if drifted is not None:
             return Outcome("misses", drifted)
-        outcome = _outcome_of(wanted, showings)
+        outcome = _outcome_of(targets, showings)
         return replace(
             outcome,
             odd=len(self._odd) > odd_before,
@@ -154,21 +156,23 @@ class Probing:
         )
 
     async def _confirm(
-        self, wanted: Wanted, first_copy: ProbedPicture, *, others_fit: bool
+        self, target: Target, first_copy: ProbedPicture, *, others_fit: bool
     ) -> Outcome | None:
         # Asks for further copies after a miss, and returns the miss if these confirm it. They do if
         # all copies together miss: a single one may be answered badly by chance. They also do if
         # two were clearly answered in other formats, in this check or before, and others were not:
-        # then the endpoint answers in several.
-        copies = [first_copy, *await self._further(wanted)]
-        together, *each = self._showings([copies, *[[picture] for picture in copies]])
+        # then the endpoint answers in several. None if the miss is cleared.
+        copies = [first_copy, *await self._further(target)]
+        [together] = self._showings([copies])
+        each = self._showings([[copy] for copy in copies])
         clear_formats = self._formats_of_clear_misses(each)
-        # then the message below names all formats
-        are_mixed = len(clear_formats) > 1 and any(one.kind == "fits" for one in each)
-        where = f"at {wanted.address}, " if wanted.address else ""
+        # Formats are mixed if two copies missed clearly, and others fit. Then the last message
+        # below names all formats.
+        are_mixed = len(clear_formats) > 1 and any(copy.kind == "fits" for copy in each)
+        where = f"at {target.address}, " if target.address else ""
         if together.kind == "misses" and not are_mixed:
             # with several endpoints, another one may be what fits
-            shapes_differ = others_fit and not wanted.address
+            shapes_differ = others_fit and not target.address
             why = f"{where}{together.why}"
             return Outcome("misses", why, together.fitting, shapes_differ=shapes_differ)
         self.cleared += 1
@@ -191,8 +195,8 @@ class Probing:
         return self._odd[0].format if self._odd else NO_FORMAT
 
     def _formats_of_clear_misses(self, copies: Sequence[Showing]) -> list[str]:
-        # A miss is clear if another format explains it, or if it is further off than the copies
-        # that fit and the run's other pictures: so a shift shows.
+        # One for each copy that misses clearly: if another format explains it, or if it is further
+        # off than the copies that fit and the run's other pictures, as in a shift.
         usual = self._usual()
         for copy in copies:
             if copy.kind == "fits" and copy.rectangles:
@@ -205,13 +209,13 @@ class Probing:
                 formats.append(copy.fitting or NO_FORMAT)
         return formats
 
-    async def _drift(self, wanted: Wanted) -> str | None:
+    async def _drift(self, target: Target) -> str | None:
         # How boxes have moved together, in words, by less than a single picture shows. Further
         # copies have to confirm it.
         last = self._last_rectangles()
-        if len(last) < LEAST_POOLED or not drift_of(last):
+        if len(last) < LEAST_POOLED or drift_of(last) is None:
             return None
-        further = await self._further(wanted)
+        further = await self._further(target)
         for showing in self._showings([[picture] for picture in further]):
             if showing.rectangles is not None:
                 last.append(showing.rectangles)
@@ -222,20 +226,20 @@ class Probing:
         return list(self._rectangles)[-POOLED:]
 
     def _usual(self) -> list[float]:
-        # how far off the worst edges of the last rectangles were
+        # how far off the worst edges of the last rectangles were, by which others are judged
         return list(chain.from_iterable(rectangles.off for rectangles in self._rectangles))
 
     def _showings(self, groups: Sequence[Sequence[ProbedPicture]]) -> list[Showing]:
         usual = self._usual()
         return [showing_of(pictures, self._asked, usual) for pictures in groups]
 
-    async def _further(self, wanted: Wanted) -> list[ProbedPicture]:
-        return await asyncio.gather(*[self._copy(wanted) for _ in range(CONFIRMING)])
+    async def _further(self, target: Target) -> list[ProbedPicture]:
+        return await asyncio.gather(*[self._copy(target) for _ in range(CONFIRMING)])
 
-    async def _copy(self, wanted: Wanted) -> ProbedPicture:
+    async def _copy(self, target: Target) -> ProbedPicture:
         layout = next(self._layouts)
         return await ask_about_copy(
-            wanted.ask, wanted.image, self._asked, layout, wanted.endpoint_number
+            target.ask, target.image, self._asked, layout, target.endpoint_number
         )
 
     def facts(self) -> dict[str, Any]:
@@ -260,10 +264,21 @@ class Probing:
         }
 
 
-def _outcome_of(wanted: Sequence[Wanted], showings: Sequence[Showing]) -> Outcome:
+def _targets(ask: Ask, images: Sequence[Image], addresses: Sequence[str]) -> list[Target]:
+    if len(addresses) == 1:
+        return [Target(ask, image, endpoint_number=None, address="") for image in images]
+    targets = []
+    for image in images:
+        for number, address in enumerate(addresses):
+            targets.append(Target(ask, image, number, address))
+    return targets
+
+
+def _outcome_of(targets: Sequence[Target], showings: Sequence[Showing]) -> Outcome:
+    # of a check without a miss that was confirmed: "fits" if one picture does
     answered: dict[str, bool] = {}
-    for one, showing in zip(wanted, showings, strict=True):
-        orientation = orientation_of(one.image.sent_size)
+    for target, showing in zip(targets, showings, strict=True):
+        orientation = orientation_of(target.image.sent_size)
         answered[orientation] = answered.get(orientation, False) or showing.kind != "silent"
     as_asked = sum(showing.kind == "fits" for showing in showings)
     silent = [showing.why for showing in showings if showing.kind == "silent"]

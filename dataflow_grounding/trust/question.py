@@ -1,4 +1,9 @@
-"""One question about a picture, as a run's watch follows it."""
+"""One question about a picture, as a run's watch follows it.
+
+A reply whose numbers are likelier in another format than asked is doubtful (`reply_judge.py`): the
+question is asked again, and the second reply is compared with the first. The engine calls `before`
+and `stored`, and `read` for each reply; the watch then looks at what the Question has noted.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -47,7 +52,10 @@ class Question:
         self._refused: JudgedReply | None = None
 
     async def before(self) -> None:
-        """Wait until requests may be sent; the engine then asks `may_send`, and sends."""
+        """Wait until requests may be sent; the engine then asks `may_send`, and sends.
+
+        The run's first request doesn't wait: it is sent together with the first check.
+        """
         if not self._watch.sends_ahead:
             await self._watch.ready(self.ask, self.image)
         self._was_sent = True
@@ -63,7 +71,7 @@ class Question:
         raises.
         """
         watch = self._watch
-        if self._tries == 0:
+        if self._tries == 0:  # a question has one answer, however often it is asked
             watch.known.answers.count += 1
         self._tries += 1
         if watch.suspicion is None:
@@ -76,8 +84,9 @@ class Question:
             raise
 
     def _look(self, reply: str) -> None:
-        # A first reply that may be in another format is refused: it is asked for again, and the
-        # next reply decides what the first one was.
+        # Notes what a reply says: `judged`, `proven` and `looks_like`. A first reply that may be in
+        # another format is refused (SuspectReply): it is asked for again, and the next reply
+        # decides what the first one was.
         was_asked_again = self._was_asked_again
         self._was_asked_again = None  # what it tells holds for this reply alone
         boxes = self._boxes_in(reply)
@@ -90,6 +99,7 @@ class Question:
         first = self._refused
         are_checks_made = watch.most_tries > 0
         if was_asked_again is not None and are_checks_made:
+            # a stored reply
             if first is None and was_asked_again():  # an earlier run found it doubtful
                 raise self._noted_refusal(judged)
             if not watch.open.vouching.relied_on:  # a check of an earlier run has vouched for it
@@ -98,21 +108,27 @@ class Question:
         judge.add(judged, orientation_of(self.image.sent_size))
         looks_odd = False
         if first is not None:
-            self._refused = None
-            self.proven = judge.compare(first, judged)
-            looks_odd = judge.shows_other(judged)
-            if was_asked_again is not None:
-                # The run that asked for this second reply knew more of what boxes look like. That
-                # it says the same as the first one is odd enough.
-                looks_odd = looks_odd or judge.says_the_same(first, judged)
+            is_stored = was_asked_again is not None
+            looks_odd = self._compare(first, judged, is_stored=is_stored)
         elif are_checks_made and judge.is_doubtful(judged):
             if self._tries < watch.most_tries:
                 raise self._noted_refusal(judged)
-            looks_odd = True
+            looks_odd = True  # it can't be asked again, and so not be proven
         if looks_odd and self.proven is None:
             self.looks_like = str(judged.likeliest)
             judge.odd_twice += 1
         self._learn(judged)
+
+    def _compare(self, first: JudgedReply, second: JudgedReply, *, is_stored: bool) -> bool:
+        # Sets `proven`; returns whether the second reply looks odd, too.
+        self._refused = None
+        judge = self._watch.judge
+        self.proven = judge.compare(first, second)
+        if judge.shows_other(second):
+            return True
+        # The run that asked for a stored second reply knew more of what boxes look like. That it
+        # says the same as the first one is odd enough.
+        return is_stored and judge.says_the_same(first, second)
 
     def _sent(self) -> Sent:
         image = self.image
@@ -120,6 +136,8 @@ class Question:
         return Sent(image.sent_size, across=image.size[0] / width, down=image.size[1] / height)
 
     def _learn(self, judged: JudgedReply) -> None:
+        # Boxes are learnt from only where checks can tell whether they are right, and the first one
+        # was made.
         if self._watch.can_tell(self.image) and not self._watch.awaits_check:
             self._watch.judge.learn(judged)
 
@@ -140,6 +158,7 @@ class Question:
         for box in parsed.boxes:
             # special tokens say by themselves what their numbers mean
             if len(box.numbers) == 4 and box.family is None:
-                phrase = self._phrase_by_id.get(box.id or 0) or box.label or ""
+                phrase_of_id = self._phrase_by_id.get(box.id) if box.id is not None else None
+                phrase = phrase_of_id or box.label or ""
                 boxes.append(SeenBox(box_of(box.numbers), box.order, phrase))
         return boxes

@@ -9,6 +9,10 @@ together are also compared with what boxes look like in general.
 A reply that may be in another format is asked for again. A model that is asked again puts its boxes
 about where it put them before. So the first reply is read in each other format and compared with
 the second one, read as asked: where these agree, the first one's format is proven.
+
+A ratio is how much likelier one format is than the one asked for, as a logarithm: 0 for as likely.
+Replies are told apart by their pictures' orientation (upright, lying, square), because a server may
+treat pictures of one otherwise.
 """
 
 import math
@@ -136,26 +140,27 @@ class Sums:
     """How much likelier each format is by all replies about pictures of an orientation."""
 
     def __init__(self) -> None:
-        # by orientation
-        self._sums_by_format: defaultdict[str, dict[str, float]] = defaultdict(dict)
+        # by orientation, then by the format's name
+        self._sums: defaultdict[str, dict[str, float]] = defaultdict(dict)
 
     def add(self, orientation: str, ratios: Mapping[str, float], slack: float = 0.0) -> None:
-        sums = self._sums_by_format[orientation]
+        sums = self._sums[orientation]
         for name, ratio in ratios.items():
             step = min(max(ratio - slack, -CUSUM_STEP), CUSUM_STEP)
+            # Never under 0, so that right replies don't make up for wrong ones that follow.
             sums[name] = max(0.0, sums.get(name, 0.0) + step)
 
     def likeliest(self, orientation: str, least: float) -> str | None:
         """Return the format with the highest sum, if that is `least` or more; else None."""
         likeliest: str | None = None
-        for name, total in self._sums_by_format[orientation].items():
+        for name, total in self._sums[orientation].items():
             if total >= least:
                 likeliest = name
                 least = total
         return likeliest
 
     def forget(self, orientation: str) -> None:
-        self._sums_by_format[orientation].clear()
+        self._sums[orientation].clear()
 
 
 class ReplyJudge:
@@ -166,17 +171,24 @@ class ReplyJudge:
         self.replies = 0
         self.odd_twice = 0  # replies that look like another format, also when asked for again
         self._others = other_readings(asked)
-        self._views: dict[Sent, Views] = {}
+        self._views: dict[Sent, Views] = {}  # of pictures so far, as working them out takes long
+
+        # What the run's boxes look like
         self._all = SeenThings()
         self._things: dict[str, SeenThings] = {}  # by the head word of their phrases
         self._turned = TURNED  # axes on which boxes of right replies ended before they began
         self._axes = AXES  # of all their boxes
-        self._in_vain = 0  # questions that were asked again and proved nothing
+
+        # What all replies say together
         self._sums = Sums()  # by what the run's boxes look like
         self._alarm = CHECK_AT  # the sum from which a check is made
         self._in_general = Sums()  # by what boxes look like in general
-        self._checked_in_general: set[str] = set()  # orientations
-        self._has_told = False
+        # orientations in which a check has shown that such sums are no reason for another
+        self._checked_in_general: set[str] = set()
+        self._has_told = False  # whether `newly_certain` has returned a format
+
+        # What second replies have said of first ones
+        self._in_vain = 0  # questions that were asked again and proved nothing
         self._proofs: deque[Proof] = deque(maxlen=16)  # the last ones
 
     # One reply
@@ -185,15 +197,17 @@ class ReplyJudge:
         """Judge how likely a reply's numbers are in each format; nothing is learnt yet."""
         boxes = boxes[:MOST_BOXES]
         asked, others, log_aspect = self.views(sent)
+        # 1. How likely are the numbers as asked?
         written = [self.asked.corners(box, asked) for box in boxes]
         turned = sum((x1 > x2) + (y1 > y2) for x1, y1, x2, y2 in written)
         corners = [ordered(box) for box in written]
         shapes = [shape_of(box, log_aspect) for box in corners]
-        expected = self._expected_of(boxes)
+        expected = self._expected_of(boxes)  # by the run's own boxes
         expected_in_general = [ExpectedBox(ANY, weight) for _, weight in expected]
         penalty = self._penalty(corners, turned)
         as_asked = _log_likelihood(shapes, expected, asked) - penalty
         as_asked_in_general = _log_likelihood(shapes, expected_in_general, asked) - penalty
+        # 2. How likely are they in each other format?
         ratios: dict[str, float] = {}
         in_general: dict[str, float] = {}
         largest = _largest_of(boxes)
@@ -211,8 +225,9 @@ class ReplyJudge:
         return JudgedReply(boxes, sent, corners, shapes, turned, ratios, in_general, likeliest)
 
     def _penalty(self, corners: Sequence[Bbox], turned: int) -> float:
-        # Boxes out of the picture, and turned ones, speak against the format that was asked for. In
-        # other formats there are none: `proper` refuses them.
+        # Boxes out of the picture, and turned ones, speak against the format that was asked for: by
+        # the result its log-likelihood is lower. In other formats there are none: `proper` refuses
+        # them.
         outside = sum(not is_inside(box) for box in corners)
         turned_share = self._turned / self._axes
         return OUTSIDE_COST * outside - turned * math.log(turned_share)
@@ -221,7 +236,7 @@ class ReplyJudge:
         views = self._views.get(sent)
         if views is None:
             if len(self._views) >= MOST_THINGS:
-                self._views.clear()
+                self._views.clear()  # so that memory is bounded
             others = [(reading, reading.view(sent)) for reading in self._others]
             width, height = sent.size
             log_aspect = math.log(width * sent.across / (height * sent.down))
@@ -230,6 +245,7 @@ class ReplyJudge:
         return views
 
     def _expected_of(self, boxes: Sequence[SeenBox]) -> list[ExpectedBox]:
+        # A thing's boxes are expected as its earlier ones were, or else as all boxes were.
         of_all = self._all.expect(ANY, ANY_BOXES)
         phrases = [box.phrase for box in boxes]
         expected_boxes = []
@@ -251,11 +267,12 @@ class ReplyJudge:
             return True
         # Other replies were in such a format, which makes it likelier that this one is.
         # With n proofs of a format, an n-th of the ratio is enough.
-        formats = [proof.format for proof in self._recent_proofs()]
-        return any(
-            reply.ratios.get(name, -1.0) >= ASK_AGAIN_AFTER_PROOF / formats.count(name)
-            for name in formats
-        )
+        count_of_proofs = Counter(proof.format for proof in self._recent_proofs())
+        for name, count in count_of_proofs.items():
+            ratio = reply.ratios.get(name, -math.inf)  # it may be no format of these numbers
+            if ratio >= ASK_AGAIN_AFTER_PROOF / count:
+                return True
+        return False
 
     def learn(self, reply: JudgedReply) -> None:
         """Add the boxes of a reply that is taken for right to what boxes look like."""
@@ -281,6 +298,9 @@ class ReplyJudge:
     def alarm(self, orientation: str) -> str | None:
         """Return the format in which the last replies about such pictures are so much likelier that
         a check has to tell; None for none.
+
+        By what boxes look like in general, one check of an orientation is enough: its pictures may
+        be unlike others.
         """
         likeliest = self._sums.likeliest(orientation, self._alarm)
         if likeliest is None and orientation not in self._checked_in_general:
@@ -342,7 +362,7 @@ class ReplyJudge:
 
     @property
     def proven(self) -> Sequence[str]:
-        """The formats that single replies were in, one for each."""
+        """The formats that single replies were in, one for each of the last proofs."""
         return [proof.format for proof in self._proofs]
 
     @property
@@ -351,7 +371,8 @@ class ReplyJudge:
         proofs = self._recent_proofs()
         for name in {proof.format for proof in proofs}:
             ratios = [proof.ratio for proof in proofs if proof.format == name]
-            if sum(ratios) >= MIXED_RATIO and (len(ratios) > 1 or self.replies <= FIRST):
+            is_one_enough = self.replies <= FIRST
+            if sum(ratios) >= MIXED_RATIO and (len(ratios) > 1 or is_one_enough):
                 return name
         return None
 
@@ -360,6 +381,7 @@ class ReplyJudge:
 
 
 def _largest_of(boxes: Sequence[SeenBox]) -> float:
+    # infinite without boxes: of these no format tells anything
     return max([max(box.numbers) for box in boxes], default=math.inf)
 
 
@@ -367,10 +389,11 @@ def _log_likelihood(
     shapes: Sequence[Shape], expected_boxes: Sequence[ExpectedBox], view: View
 ) -> float:
     # How likely boxes are with these numbers. The density is of a box's figures: a change of
-    # variables makes it one of the edges, and then of the numbers.
+    # variables makes it one of the edges (by the box's area), and then of the numbers (by the
+    # range's), so that formats with different ranges compare.
     total = 0.0
     for shape, (expected, weight) in zip(shapes, expected_boxes, strict=True):
-        _, _, log_size, _ = shape
+        _, _, log_size, _ = shape  # of a mean side: twice that is the logarithm of the area
         of_numbers = log_likelihood(shape, expected) - 2 * log_size - 2 * view.log_area
         total += weight * of_numbers
     return total
@@ -382,13 +405,14 @@ def _agreement(first: JudgedReply, corners: Sequence[Bbox], second: JudgedReply)
     # an edge isn't known, so the likelihoods of all EDGE_DEVIATIONS are averaged. Only phrases with
     # one box in both replies count.
     index_in_second = _index_of_single_boxes(second.boxes)
-    pairs = []
+    pairs = []  # a box of each reply, of one phrase
     for phrase, index in _index_of_single_boxes(first.boxes).items():
         if phrase in index_in_second:
             pairs.append((corners[index], second.corners[index_in_second[phrase]]))
     likelihoods = []
-    for edge in EDGE_DEVIATIONS:
-        likelihoods.append(math.exp(sum(_nearness(a, b, edge) for a, b in pairs)))
+    for deviation in EDGE_DEVIATIONS:
+        log_likelihood_of_all = sum(_nearness(a, b, deviation) for a, b in pairs)
+        likelihoods.append(math.exp(log_likelihood_of_all))
     return math.log(sum(likelihoods) / len(likelihoods))
 
 
@@ -397,11 +421,12 @@ def _index_of_single_boxes(boxes: Sequence[SeenBox]) -> dict[str, int]:
     return {box.phrase: index for index, box in enumerate(boxes) if counts[box.phrase] == 1}
 
 
-def _nearness(first: Bbox, second: Bbox, edge: float) -> float:
+def _nearness(first: Bbox, second: Bbox, deviation: float) -> float:
     # The logarithm of how much likelier two boxes lie so if they are of one thing. Boxes of one
-    # thing differ by a normal error on each edge, of standard deviation `edge`, except for the
-    # MOVED_SHARE that has moved. Boxes of different things may be anywhere.
+    # thing differ by a normal error on each edge, of this standard deviation, except for the
+    # MOVED_SHARE that has moved. Boxes of different things may be anywhere: their density is 1.
     density = 1.0
     for a, b in zip(first, second, strict=True):
-        density *= math.exp(-(((a - b) / edge) ** 2) / 2) / (edge * math.sqrt(2 * math.pi))
+        off = (a - b) / deviation
+        density *= math.exp(-(off**2) / 2) / (deviation * math.sqrt(2 * math.pi))
     return math.log((1 - MOVED_SHARE) * density + MOVED_SHARE)

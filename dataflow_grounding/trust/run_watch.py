@@ -5,6 +5,10 @@ new kind of picture, at a random place in each stretch of requests, and at the e
 judged by its numbers; what looks odd calls for a check at once. A check that is answered as asked
 vouches for all replies before it: a later run may read them from the store. One that misses stops
 the run, or warns, and what came since the last good check is marked.
+
+A probe picture is a copy of a run's picture, with rectangles at known places (`probing.py`).
+`Known` is what an endpoint's checks and replies have told, `OpenReplies` what no check has vouched
+for yet. Boxes are suspect once a check or the replies prove another format.
 """
 
 import asyncio
@@ -67,30 +71,39 @@ class RunWatch(BoxWatch):
         # A check vouches for this format at this model: here, at this endpoint, or anywhere.
         self._name_here = name_of(serving.identity_there(), asked, form)
         self._name_anywhere = name_of(serving.identity(), asked, form)
-        # For records in memory, all runs of this process share it.
-        self.known = Known(asked)
-        if self._in_memory:
+
+        # What is known, and what is open
+        if self._in_memory:  # all runs of this process share it
             self.known = known_in_process(serving, self._name_here, asked)
+        else:
+            self.known = Known(asked)
         # A miss gives `known` a new judge. This run, which ends then, keeps its own.
         self.judge = self.known.judge
         self.open = OpenReplies(self.known.answers)
         self._equal = EqualBoxes()
+
+        # Checks
         self._every = settings.every or 1
         self._are_wanted = settings.every is not None and serving.takes_probes
         # How often a question is asked: without checks, a doubtful reply is never asked for again.
         self.most_tries = start.options.max_attempts if self._are_wanted else 0
         self._is_checked = False
-        # until the first request is sent, which goes out together with the first check
-        self.sends_ahead = not self.is_checked
         if not self.is_checked:
+            # In memory, these are of calls whose checks hold no more. An endpoint that answered no
+            # check then is asked again, and their requests don't count for a check at the end.
             self.known.unanswered = 0
             self.known.pace.unchecked = 0
-        if self.on_suspect == "warn":
-            # An earlier call has warned. Each further check would say the same, for four requests.
-            self.suspicion = self.known.lately_missed
+        # The first request goes out together with the first check, so that the run has its first
+        # answer sooner. True until it is sent (`_may_send`); a Question doesn't wait till then.
+        self.sends_ahead = not self.is_checked
         self._unchecked = 0  # requests of this run since its last check
         self._last_image: Image | None = None  # the last picture that was asked about
         self._other_models: set[str] = set()  # that have answered in place of the one asked for
+
+        # How it ends
+        if self.on_suspect == "warn":
+            # An earlier call has warned. Each further check would say the same, for four requests.
+            self.suspicion = self.known.lately_missed
         self._stop_message = ""  # once nothing more may be sent
         self._is_over = False
 
@@ -115,12 +128,13 @@ class RunWatch(BoxWatch):
         if self._is_over:
             return await ask(request)
         self._check_stopped()
-        if not self.open.has_begun:
+        if not self.open.has_begun:  # at the first record, whose `ask` knows the step's store
             goes_on = self.on_suspect == "warn"
             self.open.begin(ask.vouching(self._name_here, self._name_anywhere, trusting=goes_on))
             if self.suspicion is not None:  # an earlier call has warned
                 self.open.vouching.doubt()
         if self.suspicion is not None:
+            # What checks say of the group holds for its reply, too.
             sending = replace(request.sending, reply_group=self._name_here)
             return await ask(request.replace(sending=sending))
         self._last_image = image
@@ -164,8 +178,9 @@ class RunWatch(BoxWatch):
         return True
 
     async def _settle(self, question: Question) -> None:
+        # Does what a question's replies call for: further checks, warnings, or the run's end.
         ask, image, judged = question.ask, question.image, question.judged
-        if self.awaits_check:
+        if self.awaits_check:  # this request was sent ahead
             await self.ready(ask, image)
         if self.suspicion is None and question.proven is not None:
             await self._settle_proven(question, question.proven)
@@ -196,10 +211,8 @@ class RunWatch(BoxWatch):
         ask.note(ODD_BOXES, f"boxes look like {looks_like}, also when asked for again")
         if self.open.add_odd(ask, image) >= SAME_AT_ONCE:
             await self._check_now(ask, image, looks_like)
-        judge = self.judge
-        are_too_many = (
-            judge.odd_twice >= LEAST_SAME and judge.odd_twice > SAME_SHARE * judge.replies
-        )
+        count = self.judge.odd_twice
+        are_too_many = count >= LEAST_SAME and count > SAME_SHARE * self.judge.replies
         if self.suspicion is None and are_too_many:
             self.open.set_aside()
             self._suspect(watch_messages.of_many_odd_ones(self.judge, looks_like))
@@ -210,6 +223,7 @@ class RunWatch(BoxWatch):
         orientation = orientation_of(image.sent_size)
         if self.can_tell(image):
             looks_like = self.judge.alarm(orientation)
+            # before the first check is made, that one will tell
             if looks_like is not None and self.is_checked:
                 await self._check_now(ask, image, looks_like)
         else:
@@ -218,7 +232,10 @@ class RunWatch(BoxWatch):
             self._tell_if_certain(ask, orientation)
 
     def _settle_without_check(self, orientation: str) -> None:
-        looks_like = self.judge.alarm_without_check(orientation, others_told=self.can_check)
+        # Where no check tells, boxes are suspect if the replies alone leave no doubt. Otherwise the
+        # replies speak for themselves: the next run may use them.
+        checks_tell_of_others = self.can_check  # of pictures of other orientations
+        looks_like = self.judge.alarm_without_check(orientation, others_told=checks_tell_of_others)
         if looks_like is None:
             self.open.let_speak()
             return
@@ -245,6 +262,7 @@ class RunWatch(BoxWatch):
             return
         if not self._stop_message and self._last_image is not None:
             await self._check_if(self._is_due_at_the_end, ask, self._last_image, waits=True)
+            # Pictures of an orientation with an odd record are checked with the last of these.
             for alike in list(self.open.odd_records.values()):
                 await self._check_now(ask, alike[-1].image)
         self.open.finish(are_trusted=self.suspicion is None)
@@ -276,25 +294,34 @@ class RunWatch(BoxWatch):
         return self.can_check and not self.is_checked and not self.sends_ahead
 
     def _must_wait(self, image: Image) -> bool:
+        # For the first check, and for that of a new kind of picture.
         if not self.can_check:
             return False
-        # Data may have any number of kinds, and checks are to cost few requests.
+        if not self.is_checked:
+            return True
+        # Data may have any number of kinds, and checks are to cost few requests: so kinds have no
+        # more checks than the first one may have, and one for each stretch of requests.
         known = self.known
-        may_be_new = known.checks < MOST_KINDS + known.pace.sent / self._every
-        return not self.is_checked or (may_be_new and picture_kind(image) not in known.kinds)
+        may_check_new_kind = known.checks < MOST_KINDS + known.pace.sent / self._every
+        return may_check_new_kind and picture_kind(image) not in known.kinds
 
     def _is_due(self) -> bool:
         return self.is_checked and self.known.pace.sent >= self.known.pace.next_check
 
     def _is_due_at_the_end(self) -> bool:
+        if self._is_due():
+            return True
         # A block of rows is checked however short it is: a run may consist of short ones alone.
         shard = self._start.options.shard
-        enough = 1 if shard and shard.rows else min(AT_THE_END, self._every)
-        # another run of this process may have checked meanwhile
+        is_block = shard is not None and bool(shard.rows)
+        enough = 1 if is_block else min(AT_THE_END, self._every)
+        # The smaller count is right: another run of this process may have checked meanwhile, and
+        # its requests aren't this run's.
         unchecked = min(self._unchecked, self.known.pace.unchecked)
-        return self._is_due() or (self.is_checked and unchecked >= enough)
+        return self.is_checked and unchecked >= enough
 
     def _other_model(self, name: str) -> None:
+        # Another model may write boxes otherwise: a check is due at once.
         if name not in self._other_models:
             self._other_models.add(name)
             self.known.pace.next_check = 0
@@ -313,14 +340,16 @@ class RunWatch(BoxWatch):
         *,
         waits: bool = False,
     ) -> None:
-        # Makes a check if it is wanted, when its turn comes. Unless it `waits`, a check that is
-        # under way already is enough. `looks_like` is the format that replies look like, where they
-        # call for the check.
+        # Makes a check if it is wanted, and still is when its turn comes. Unless it `waits`, a
+        # check that is under way already is enough. `looks_like` is the format that replies look
+        # like, where they call for the check.
+        def may_be_made() -> bool:
+            return self.can_check and is_wanted()
+
         turns = self.known.turns
-        if self.can_check and is_wanted() and (waits or not turns.are_taken):
-            await turns.take(
-                lambda: self.can_check and is_wanted(), lambda: self._check(ask, image, looks_like)
-            )
+        is_another_enough = turns.are_taken and not waits
+        if may_be_made() and not is_another_enough:
+            await turns.take(may_be_made, lambda: self._check(ask, image, looks_like))
 
     # A check
 
@@ -333,17 +362,18 @@ class RunWatch(BoxWatch):
         self._unchecked = 0
         probing = await known.probes()
         images = [image]
-        if not self.is_checked:
+        if not self.is_checked:  # the first check has a picture of each kind
             known.kinds.clear()
             known.checks = 0
             limits = self._serving.image_limits
             pictures = self._start.pictures()
             images = await asyncio.to_thread(picture_of_each_kind, pictures, limits, self.asked)
-            images = images or [image]
+            images = images or [image]  # no other could be read
         known.checks += len(images)
-        known.kinds |= {picture_kind(one) for one in images}
+        known.kinds |= {picture_kind(checked) for checked in images}
         addresses = [part.endpoint for part, _ in self._serving.endpoints()]
         outcome = await probing.check(ask, images, addresses, looks_like)
+        # Other records went on meanwhile.
         if self.suspicion is not None:  # the replies have proven it meanwhile
             return
         self._is_checked = True
@@ -381,6 +411,7 @@ class RunWatch(BoxWatch):
         # which this run has sent. The next call in this process begins without what is known of the
         # format.
         self.suspicion = message
+        # before `forget_format`, which drops the probing that `_is_mixed` goes by
         what_became = watch_messages.of_what_became(
             self.known.answers,
             self.open.aside,

@@ -2,6 +2,8 @@
 
 A model that is merely inexact passes. The check fails if another format explains the answers
 better, or if all boxes are stretched or shifted together.
+
+How far off a rectangle is, is said by its worst edge, as a share of the side.
 """
 
 import math
@@ -91,10 +93,12 @@ def showing_of(
     """
     usable = sum(answer.usable for picture in pictures for answer in picture.answers)
     if usable < LEAST_ANSWERS * len(pictures):
-        troubles = [f": {picture.trouble}" for picture in pictures if picture.trouble]
         total = sum(picture.asked for picture in pictures)
-        trouble = troubles[0] if troubles else ""
-        return Showing("silent", f"{usable} of {total} rectangles were answered{trouble}")
+        why = f"{usable} of {total} rectangles were answered"
+        troubles = [picture.trouble for picture in pictures if picture.trouble]
+        if troubles:
+            why += f": {troubles[0]}"
+        return Showing("silent", why)
     rectangles = read_in(pictures, asked)
     off_as_asked = rectangles.median_off
     size = size_text(pictures[0].sent)
@@ -125,7 +129,7 @@ def _better_format(
 ) -> _BetterFormat | None:
     if off_as_asked < LEAST_BETTER:  # no format can be LEAST_BETTER better
         return None
-    off_by_name = {}
+    off_by_name = {}  # the formats most like the one asked for come first
     for name in plain_names(asked):
         off_by_name[name] = read_in(pictures, find_box_format(name, model="")).median_off
     best = min(off_by_name.values())
@@ -146,15 +150,18 @@ def is_further_off(off: Sequence[float], usual: Sequence[float]) -> bool:
     # The furthest fifth of both together is taken, or as many as there are of `off`. The number of
     # these from `off` is hypergeometric if there is no difference, for any distribution of a
     # model's errors (Fisher's exact test).
-    new = len(off)
-    all_of_both = new + len(usual)
-    furthest = max(new, all_of_both // 5)
-    threshold = sorted([*off, *usual])[-furthest - 1]
-    new_furthest = sum(one > threshold for one in off)
+    count_of_new = len(off)
+    count_of_both = count_of_new + len(usual)
+    count_of_furthest = max(count_of_new, count_of_both // 5)
+    threshold = sorted([*off, *usual])[-count_of_furthest - 1]
+    new_among_furthest = sum(distance > threshold for distance in off)
+    # Of all ways to choose which of both are the new ones: those with as many among the furthest.
     ways = 0
-    for number in range(new_furthest, new + 1):
-        ways += math.comb(furthest, number) * math.comb(all_of_both - furthest, new - number)
-    return ways <= LEAST_CHANCE * math.comb(all_of_both, new)
+    for number in range(new_among_furthest, count_of_new + 1):
+        ways_among_furthest = math.comb(count_of_furthest, number)
+        ways_among_others = math.comb(count_of_both - count_of_furthest, count_of_new - number)
+        ways += ways_among_furthest * ways_among_others
+    return ways <= LEAST_CHANCE * math.comb(count_of_both, count_of_new)
 
 
 def read_in(pictures: Sequence[ProbedPicture], box_format: BoxFormat) -> Rectangles:
@@ -192,11 +199,13 @@ class _LineEnds(NamedTuple):
 
 
 def _ends(pictures: Sequence[Rectangles], near: RoughLine | None = None) -> list[_LineEnds]:
+    # The ends of the line of x and of the one of y, from drawn edges to read ones. Both run from 0
+    # to 1 where boxes are right.
     ends = []
     for axis, side in enumerate(("width", "height")):
         points: list[Point] = []
-        for one in pictures:
-            for drawn, read in zip(one.drawn, one.read, strict=True):
+        for rectangles in pictures:
+            for drawn, read in zip(rectangles.drawn, rectangles.read, strict=True):
                 points += zip(edges_on(axis, drawn), edges_on(axis, read), strict=True)
         line = fit_line(points, 1, near)
         if line is not None:  # else the axis has too few answers
@@ -206,7 +215,9 @@ def _ends(pictures: Sequence[Rectangles], near: RoughLine | None = None) -> list
 
 
 def drift_of(pictures: Sequence[Rectangles]) -> str | None:
-    """Return what `shift_of` does, where each picture alone is answered as asked."""
+    """Return what `shift_of` does, where each picture alone is answered as asked. Then the lines
+    are near the right ones, from which the search begins.
+    """
     return shift_of(pictures, AS_ASKED)
 
 
@@ -227,7 +238,7 @@ def shift_of(pictures: Sequence[Rectangles], near: RoughLine | None = None) -> s
 def least_noticed(pictures: Sequence[Rectangles]) -> float | None:
     """Return the share of the side by which all boxes have to be off together to be noticed."""
     ends = _ends(pictures)
-    if len(ends) < 2:
+    if len(ends) < 2:  # an axis has too few answers
         return None
     return GOAL_OFF + STANDARD_ERRORS * max(axis.error for axis in ends)
 

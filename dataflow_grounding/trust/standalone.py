@@ -99,8 +99,9 @@ def calibrate(client: Client | Serving, *, max_workers: int = 4) -> CalibratedFo
     start = RunStart(options, budget_of(options), folder=None, pictures=OwnPictures)
     calibration, _, _ = calibrate_serving(serving, first_format(serving), start)
     box_format = calibration.format
+    of_box_format = {field.name: getattr(box_format, field.name) for field in fields(box_format)}
     return CalibratedFormat(
-        **{one.name: getattr(box_format, one.name) for one in fields(box_format)},
+        **of_box_format,
         sizes=calibration.limits,
         error_px=calibration.error_px,
         requests=calibration.requests,
@@ -125,7 +126,8 @@ class _OneFunction(Serving):
         [image] = request.images
         prompt = f"{request.system}\n\n{request.text}"
         try:
-            url = await asyncio.to_thread(image.data_url)  # data:image/jpeg;base64,…
+            # In a thread, because it may encode the picture. data:image/jpeg;base64,…
+            url = await asyncio.to_thread(image.data_url)
             jpeg = base64.b64decode(url.partition(b",")[2])
             reply = await asyncio.to_thread(self._client, prompt, jpeg)
             if inspect.isawaitable(reply):

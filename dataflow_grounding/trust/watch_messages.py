@@ -19,10 +19,14 @@ if TYPE_CHECKING:
 
 
 def of_a_miss(asked: BoxFormat, outcome: "Outcome", *, calibrated: bool) -> str:
-    """Return what to say of a check that missed."""
+    """Return what to say of a check that missed: what was seen, and what to do about it.
+
+    `calibrated` says whether the format was measured, so that calibrating again doesn't help.
+    """
     message = f"the boxes don't look like {asked.name}: {outcome.why}"
     if outcome.odd:
         return f"{message}. {ANSWERS_IN_SEVERAL}"
+    # Where nothing fits and the format isn't measured, calibrating is the better advice.
     if outcome.shapes_differ and (outcome.fitting or calibrated):
         remedy = f"{outcome.fitting} would fit these" if outcome.fitting else "No format does"
         return (
@@ -82,10 +86,11 @@ def of_what_became(answers: Answers, set_aside: int, *, in_memory: bool, are_mix
     were set aside; `are_mixed` says whether some came in the format, and others in another one.
     """
     if set_aside and not in_memory:
-        aside = f"The {set_aside} replies since the last good check are set aside"
-        aside += ": the next run asks for them again"
         if set_aside == 1:
             aside = "The reply since the last good check is set aside: the next run asks again"
+        else:
+            aside = f"The {set_aside} replies since the last good check are set aside"
+            aside += ": the next run asks for them again"
         if are_mixed:
             aside += (
                 f". Earlier ones may be mixed too: {setting('workflow.force_reprocess')} asks for"
@@ -95,9 +100,9 @@ def of_what_became(answers: Answers, set_aside: int, *, in_memory: bool, are_mix
     since = answers.count - answers.vouched
     if not since:
         return "No boxes were asked for"
-    if not in_memory:
+    if not in_memory:  # they are in the run's store
         return "Every reply so far is kept"
-    returned = answers.returned - answers.vouched
+    returned = answers.returned - answers.vouched  # none, if this is below 0
     what_became = "none of them returned"
     if returned > 0:
         what_became = f"{returned} of them already returned: don't use them"
