@@ -128,7 +128,7 @@ def of_odd_ones(judge: ReplyJudge, probing: "Probing | None") -> str:
         was = "was" if probing.cleared == 1 else "were"
         return (
             f"{pictures} {was} answered in {probing.other_format}, others in {asked} as asked."
-            f" The endpoint may answer in more than one format: {SEE_WHETHER_SEVERAL} Look at some"
+            f" The endpoint may answer in more than one format: {SEE_WHETHER_SEVERAL}. Look at some"
             " boxes."
         )
     if judge.proven:

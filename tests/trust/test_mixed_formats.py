@@ -93,6 +93,7 @@ def test_one_alone_is_a_warning_at_the_end(place: Workplace) -> None:
     assert (done.summary["done"], done.summary["notes"].get("suspect_boxes", 0)) == (30, 0)
     warned = f"Warning: 1 probe picture was answered in {Y}, others in {X} as asked"
     assert done.err.count(warned) == 1
+    assert "share its address. Look at some boxes." in done.err
     checks = place.run_json()["box_checks"]
     assert (checks["as_asked"], checks["odd"]) == (1, 1)
     assert checks["at_most"] is None, "a miss in two pictures leaves no bound"
