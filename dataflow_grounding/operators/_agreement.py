@@ -1,4 +1,8 @@
-"""Several answers to one question made one: boxes on which most answers agree."""
+"""Several answers to one question made one: boxes on which most answers agree.
+
+`samples` is how many answers are asked for; fewer are left where some can't be read. An instance is
+a box as an answer has it, a dict with `bbox` and more; a cluster holds those of one thing.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -33,7 +37,7 @@ async def ask_and_merge(
         return await ask_once(0)
     answers = await _ask_all(ask_once, range(samples))
     readable = _readable_answers(answers, len(answers))
-    if len(answers) == 1:
+    if len(answers) == 1:  # all others were repeated by a cache
         return [_without_scores(found) for found in readable[0]]
     least_side = LEAST_SIDE_SHARE * max(size)
     merged: list[Found] = []
@@ -54,11 +58,12 @@ async def ask_until_agreed(
     least_side = LEAST_SIDE_SHARE * max(size)
     majority = samples // 2 + 1
     answers = await _ask_all(ask_once, range(majority))
-    first = merge_answers(_readable_answers(answers, samples), majority, least_side)
-    if first.disagreement:
+    # An answer that can't be read counts as one that disagrees.
+    of_majority = merge_answers(_readable_answers(answers, samples), majority, least_side)
+    if of_majority.disagreement:
         answers += await _ask_all(ask_once, range(majority, samples))
     readable = _readable_answers(answers, samples)
-    if len(answers) == 1:
+    if len(answers) == 1:  # all others were repeated by a cache
         return _without_scores(readable[0])
     with_boxes = [answer for answer in readable if answer.instances]
     voters = with_boxes or readable
@@ -68,7 +73,8 @@ async def ask_until_agreed(
 async def _ask_all(
     ask_once: Callable[[int], Awaitable[T]], numbers: Iterable[int]
 ) -> list[T | BaseException]:
-    # What a gateway's cache repeats is no answer.
+    # The answer of each number, or the error in its place. What a gateway's cache repeats is no
+    # answer, unless all were repeated: then their errors are returned.
     answers = await asyncio.gather(*map(ask_once, numbers), return_exceptions=True)
     without_repeated = [answer for answer in answers if not isinstance(answer, RepeatedReply)]
     return without_repeated or answers
@@ -105,11 +111,10 @@ def merge_answers(answers: Sequence[Found], samples: int, least_side: float = 0.
     clusters: list[_Cluster] = []
     for answer in answers:
         _add_to_clusters(answer, clusters, least_side)
-    do_agree = (
-        len(answers) == samples
-        and all(len(cluster) == samples for cluster in clusters)
-        and len({answer.status for answer in answers}) == 1
-    )
+    is_any_missing = len(answers) < samples
+    all_have_all_boxes = all(len(cluster) == samples for cluster in clusters)
+    have_one_status = len({answer.status for answer in answers}) == 1
+    do_agree = not is_any_missing and all_have_all_boxes and have_one_status
     doubt = _doubt_of_half([answer.doubt for answer in answers], samples)
     own_doubt = _doubt_of_half([answer.own_doubt for answer in answers], samples)
     remark = joined_remarks(answer.remark for answer in answers)
@@ -125,16 +130,18 @@ def merge_answers(answers: Sequence[Found], samples: int, least_side: float = 0.
             remark=remark,
         )
     statuses = [answer.status for answer in answers]
-    commonest = max(dict.fromkeys(statuses), key=statuses.count)
-    reason = answers[statuses.index(commonest)].reason
+    commonest = max(dict.fromkeys(statuses), key=statuses.count)  # of several, the first
+    reason = answers[statuses.index(commonest)].reason  # of the first answer with this status
     status = "ambiguous" if commonest == "grounded" else commonest
     return Found(status, [], reason, disagreement=not do_agree, doubt=doubt, remark=remark)
 
 
 def _doubt_of_half(doubts: Sequence[str], samples: int) -> str:
-    # One that is stated where at least half of the answers have some doubt, else "".
+    # The first doubt, where at least half of the answers have one, else "".
     stated = [doubt for doubt in doubts if doubt]
-    return stated[0] if stated and 2 * len(stated) >= samples else ""
+    if not stated or 2 * len(stated) < samples:
+        return ""
+    return stated[0]
 
 
 class _BoxedInstance(NamedTuple):
@@ -147,6 +154,8 @@ _Cluster: TypeAlias = list[_BoxedInstance]
 
 
 def _add_to_clusters(answer: Found, clusters: list[_Cluster], least_side: float) -> None:
+    # Adds each of the answer's boxes to the cluster whose median box it matches, or as a cluster of
+    # its own. Boxes of small things are compared enlarged, see LEAST_SIDE_SHARE.
     instances = [_BoxedInstance(box_of(item["bbox"]), item) for item in answer.instances]
     boxes = [enlarged_to(instance.bbox, least_side) for instance in instances]
     medians = [enlarged_to(_median_box(cluster), least_side) for cluster in clusters]

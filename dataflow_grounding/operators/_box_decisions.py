@@ -72,7 +72,8 @@ def identified(expression: Expression) -> Expression:
     """Return the expression with a different `bbox_id` for each of its boxes."""
     instances = expression["instances"]
     ids = {str(instance.get("bbox_id") or "") for instance in instances}
-    if len(ids) == len(instances) and "" not in ids:
+    are_told_apart = len(ids) == len(instances) and "" not in ids
+    if are_told_apart:
         return expression
     numbered = []
     for number, instance in enumerate(instances):
@@ -118,19 +119,25 @@ def decided(
     if expression["instances"] and not kept:
         result["status"] = "none"
     elif expression.get("status") not in STATUSES:
-        # Nothing but this check has looked for it. A class without a proposal is such a one.
-        without_boxes = "none" if presence.there is False else "ambiguous"
-        result["status"] = "grounded" if kept else without_boxes
+        # No step has looked for its boxes. So it is with a class of which `data.proposals` have no
+        # box: this check is the first that says anything of it.
+        if kept:
+            result["status"] = "grounded"
+        else:
+            result["status"] = "none" if presence.there is False else "ambiguous"
     return _with_conclusion(result, presence, boxes)
 
 
 def _first_answer(verdict: BoxVerdict) -> bool | None:
     # A box that is too large, or on a part, is on its phrase's thing, too.
-    return None if verdict.fit is None else verdict.fit not in ("other", "nothing")
+    if verdict.fit is None:
+        return None
+    return verdict.fit not in ("other", "nothing")
 
 
 def _second_answers(firsts: Sequence[bool | None], presence: Presence) -> list[bool | None]:
-    # What the presence says of each box: that it is right, that it isn't, or nothing.
+    # What the presence says of each box: that it is right, that it isn't, or nothing. With a count
+    # this depends on what the first answers say of all boxes.
     if presence.there is None:
         return [None] * len(firsts)
     second_if_affirmed = presence.there
@@ -139,7 +146,8 @@ def _second_answers(firsts: Sequence[bool | None], presence: Presence) -> list[b
         # where more boxes are affirmed than there are things, none of them is sure
         second_if_affirmed = presence.there and firsts.count(True) <= presence.count
         # where too few boxes are left without the denied ones, these may be right
-        second_if_denied = len(firsts) - firsts.count(False) < presence.count
+        not_denied_count = len(firsts) - firsts.count(False)
+        second_if_denied = not_denied_count < presence.count
     by_first = {True: second_if_affirmed, False: second_if_denied, None: None}
     return [by_first[first] for first in firsts]
 
@@ -153,7 +161,8 @@ def _decision(first: bool | None, second: bool | None) -> str:
 def _with_conclusion(
     expression: Expression, presence: Presence, boxes: Sequence[dict[str, Any]]
 ) -> Expression:
-    # `verified` is true, or None where anything is doubtful or a box doesn't fit.
+    # The expression with its `verification`, and `verified`: true, or None where anything is
+    # doubtful or a box doesn't fit. `boxes` are those of `verification`, with what was decided.
     staying = [box for box in boxes if box["decision"] != "dropped"]
     scores = [box["score"] for box in staying]
     doubts = []
@@ -166,7 +175,9 @@ def _with_conclusion(
     rejected = rejected_of(expression)
     if not staying:
         scores.append(_worth_of_absence(presence))
-        if presence.there or (presence.there is None and not rejected):
+        # Where a box was rejected, by this check or an earlier one, a judge has denied the thing.
+        is_absence_unsure = presence.there is None and not rejected
+        if presence.there or is_absence_unsure:
             doubts.append("no box, though it may be there")
     dropped = [f"dropped: {item.get('reason')}" for item in rejected]
     verification = {
@@ -208,7 +219,7 @@ def missing_count(expression: Mapping[str, Any]) -> int:
         return 0
     box_count = len(expression["instances"])
     if presence.count is None:
-        return 0 if box_count else 1
+        return 1 if box_count == 0 else 0
     return max(0, presence.count - box_count)
 
 
@@ -221,6 +232,7 @@ def with_found(expression: Expression, new_instances: Sequence[dict[str, Any]]) 
     boxes = list(check["boxes"])
     known_instances = [*instances, *rejected_of(expression)]
     taken_ids = {str(instance.get("bbox_id")) for instance in known_instances}
+    # "7#0.0", "7#0.1" and so on, without those that a box has already
     all_ids = (f"{expression['expression_id']}.{number}" for number in itertools.count())
     free_ids = (bbox_id for bbox_id in all_ids if bbox_id not in taken_ids)
     for instance, bbox_id in zip(new_instances, free_ids, strict=False):

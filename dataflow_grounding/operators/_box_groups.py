@@ -21,12 +21,14 @@ class Part(NamedTuple):
 
 
 def groups_of(expression_by_place: Mapping[int, Expression]) -> list[list[Part]]:
-    """Return the expressions and their boxes in groups, one for each request."""
+    """Return the expressions and their boxes in groups, one for each request. An expression with
+    more boxes than a request may show has several parts: of 50 boxes, 0 to 39 and 40 to 49.
+    """
     groups: list[list[Part]] = [[]]
     boxes_in_group = 0
     for place, expression in expression_by_place.items():
         count = len(expression["instances"])
-        # An expression without boxes has one part.
+        # `max`: an expression without boxes has one part, too.
         for start in range(0, max(count, 1), MOST_BOXES):
             part = Part(place, range(start, min(start + MOST_BOXES, count)))
             is_full = boxes_in_group + len(part.boxes) > MOST_BOXES

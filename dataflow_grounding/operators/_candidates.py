@@ -25,7 +25,10 @@ def candidates_of(
     changed: Sequence[Changed],
     texts_of_other_images: Sequence[str],
 ) -> list[Expression]:
-    """Return the candidates as expressions without boxes, the kinds of change taking turns."""
+    """Return the candidates as expressions without boxes, the kinds of change taking turns: so each
+    kind is among the first ones, which are kept.
+    """
+    # {"attribute": [{"text": "a blue cup", "change": "attribute", "changed_from": "7#0"}], …}
     fields_by_change: dict[str, list[dict[str, Any]]] = {}
     for place, change, text in changed:
         from_id = own_expressions[place]["expression_id"]
@@ -37,6 +40,7 @@ def candidates_of(
             fields = {"text": text, "change": OTHER_IMAGE}
             fields_by_change.setdefault(OTHER_IMAGE, []).append(fields)
     in_turn = []
+    # the first of each kind, then the second of each, and so on; None where a kind has no more
     for one_of_each in itertools.zip_longest(*fields_by_change.values()):
         in_turn += [fields for fields in one_of_each if fields is not None]
     candidates = []
@@ -47,6 +51,7 @@ def candidates_of(
 
 
 def _free_ids(record: Record, own_expressions: Sequence[Expression]) -> Iterator[str]:
+    # "7#n0", "7#n1" and so on, without end
     taken_ids = {expression["expression_id"] for expression in own_expressions}
     for number in itertools.count():
         free_id = f"{record.unique_id}#n{number}"
@@ -92,7 +97,8 @@ def with_reason(negative: Expression) -> Expression:
     """Return a negative that is left out, with the `reason` why."""
     verification = negative.get("verification") or {}
     reason = "it may be there"
-    if "boxes" not in verification:
+    was_judged = "boxes" in verification
+    if not was_judged:
         reason = str(verification.get("reason") or "not checked")
     return {**negative, "reason": reason}
 

@@ -46,20 +46,27 @@ def false_box_for(
     is_its_turn = every is not None and int.from_bytes(digest[:8], "big") % every == 0
     if not is_its_turn:
         return None
-    taken = [box for expression in expressions for box in boxes_of(expression["instances"])]
+    boxes_of_record: list[Bbox] = []
+    for expression in expressions:
+        boxes_of_record += boxes_of(expression["instances"])
     for place, expression in asked_by_place.items():
-        first_boxes = boxes_of(expression["instances"][:1])  # one, or none
-        for first_box in first_boxes:
-            for bbox in _moved_over_picture(first_box, size):
-                if not any(area(intersection(bbox, other)) for other in taken):
-                    return FalseBox(place, bbox)
+        if not expression["instances"]:
+            continue  # no box to move: nothing tells how large one of this phrase would be
+        [first_box] = boxes_of(expression["instances"][:1])
+        for bbox in _moved_over_picture(first_box, size):
+            if not any(area(intersection(bbox, other)) for other in boxes_of_record):
+                return FalseBox(place, bbox)
     return None
 
 
 def _moved_over_picture(bbox: Bbox, size: Size) -> list[Bbox]:
+    # Boxes of this size at equal steps over the picture, from its left upper corner to the right
+    # lower one.
     width, height = bbox[2] - bbox[0], bbox[3] - bbox[1]
-    lefts = [number * (size[0] - width) / (PLACES_A_SIDE - 1) for number in range(PLACES_A_SIDE)]
-    tops = [number * (size[1] - height) / (PLACES_A_SIDE - 1) for number in range(PLACES_A_SIDE)]
+    free_width, free_height = size[0] - width, size[1] - height
+    steps = PLACES_A_SIDE - 1
+    lefts = [number * free_width / steps for number in range(PLACES_A_SIDE)]
+    tops = [number * free_height / steps for number in range(PLACES_A_SIDE)]
     return [(left, top, left + width, top + height) for top in tops for left in lefts]
 
 

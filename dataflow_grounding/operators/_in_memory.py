@@ -73,11 +73,12 @@ def check_columns(
     for row in rows:
         names.update(dict.fromkeys(map(str, row)))
     columns = list(names)
-    lacking = operator.lacking(columns)
+    lacking = operator.lacking(columns)  # roles
     if not lacking:
         return
     reads = operator.reads()
     for role in lacking:
+        # Only a serving that can't see needs it: an error that asks for the column would mislead.
         if needed_without_model(operator, role):
             raise error(f"{operator.name} {NO_MODEL.format(reads[role])}")
     argument_of = {role: argument for argument, role in roles_of(operator).items()}
@@ -86,9 +87,12 @@ def check_columns(
     instead = ""  # what to do without such a column
     for role in lacking:
         meant = _column_meant(rows, unused, reads[role], role)
-        if meant is None and role == "expressions":
+        if meant is not None:
+            hints.append(f"{argument_of[role]}={meant!r}")
+            continue
+        hints.append(f"{argument_of[role]}=…")
+        if role == "expressions":
             instead = _NO_PHRASES.format(reads[role])
-        hints.append(f"{argument_of[role]}={'…' if meant is None else repr(meant)}")
     wanted = " and ".join(repr(reads[role]) for role in lacking)
     raise error(
         f"{type(operator).__name__} needs column {wanted}, and there is {_in_words(columns)}: name"
@@ -99,6 +103,8 @@ def check_columns(
 def _column_meant(
     rows: Sequence[Mapping[str, Any]], unused: Sequence[str], column: str, role: str
 ) -> str | None:
+    # The column that the user may mean by `column`: one with a similar name, else for phrases one
+    # that holds lists of texts.
     similar = difflib.get_close_matches(column, unused, 1)
     if not similar and role == "expressions":
         similar = [name for name in unused if _lists_texts(rows, name)]
@@ -139,29 +145,29 @@ def annotated_rows(operator: "Annotator", data: Any, on_error: OnError) -> "Anno
     rows = _rows_of_list(operator, data)
     if rows:
         check_columns(operator, rows, InputError)
-    places: Sequence[int] = range(len(rows))
-    earlier: list[tuple[int, RecordError]] = []
+    places: Sequence[int] = range(len(rows))  # of the rows, as `Annotated` counts them
+    earlier_failures: list[tuple[int, RecordError]] = []
     if isinstance(data, Annotated):
         # An operator before this one may have left rows out: places stay those in its list. Rows
         # that a caller has added to its answer have none.
         places = [getattr(row, "place", number) for number, row in enumerate(data)]
-        earlier = data.failures
+        earlier_failures = data.failures
     results = annotate_all(operator, rows, until_failure=on_error == "raise")
     null_by_column = dict.fromkeys(operator.writes().values())
     failures: list[tuple[int, RecordError]] = []
-    kept: dict[int, ShownRecord] = {}
+    record_by_number: dict[int, ShownRecord] = {}  # of the rows that are returned
     for number, (record, error) in results.items():
-        if error is not None:
-            failures.append((places[number], error))
         if error is None:
-            kept[number] = record
-        elif on_error == "keep":
-            kept[number] = record.updated(null_by_column)
+            record_by_number[number] = record
+            continue
+        failures.append((places[number], error))
+        if on_error == "keep":
+            record_by_number[number] = record.updated(null_by_column)
     if failures:
         _raise_or_warn(failures, len(rows), on_error)
     if frame is None:
-        return Annotated(kept.values(), [*earlier, *failures])
-    return _annotated_frame(operator, frame, rows, kept, failures)
+        return Annotated(record_by_number.values(), [*earlier_failures, *failures])
+    return _annotated_frame(operator, frame, rows, record_by_number, failures)
 
 
 def _raise_or_warn(
@@ -197,19 +203,21 @@ def _annotated_frame(
     operator: "Annotator",
     frame: "DataFrame",
     rows: Sequence[Mapping[str, Any]],
-    kept_by_number: Mapping[int, ShownRecord],
+    record_by_number: Mapping[int, ShownRecord],
     failures: Sequence[tuple[int, RecordError]],
 ) -> "DataFrame":
-    result: DataFrame = frame.iloc[list(kept_by_number)].copy()
+    # The frame's rows of these numbers, with the columns that the operator has set. Other columns
+    # stay as pandas has them.
+    result: DataFrame = frame.iloc[list(record_by_number)].copy()
     new_columns = dict.fromkeys(operator.writes().values())  # a set that keeps its order
     missing = object()  # is no value of any row
-    for number, record in kept_by_number.items():
+    for number, record in record_by_number.items():
         for name, value in record.items():
             # a column is new where its value isn't the very object that the row had
             if value is not rows[number].get(name, missing):
                 new_columns[name] = None
     for name in new_columns:
-        result[name] = _column([record.get(name) for record in kept_by_number.values()])
+        result[name] = _column([record.get(name) for record in record_by_number.values()])
     # pandas hands `attrs` on: these failed in an operator before this one
     failed_rows: list[dict[str, Any]] = list(frame.attrs.get("failures", ()))
     for number, error in failures:

@@ -20,6 +20,9 @@ class Judgement(NamedTuple):
     errors: dict[int, RecordError]
 
     def add(self, parts: Sequence[Part], checked: Checked) -> None:
+        """Take in the answer to a request about these parts: a presence for each part, and the
+        verdicts on the boxes of all parts one after the other.
+        """
         begin = 0  # of a part's verdicts among all of the reply
         for part, presence in zip(parts, checked.presences, strict=True):
             end = begin + len(part.boxes)
@@ -49,6 +52,7 @@ async def ask_judge(
         try:
             answers = await ask_in_parts(group, ask_once)
         except RecordError as error:
+            # Also of an expression whose other part has an answer: half of it is none.
             judgement.errors.update((part.place, error) for part in group)
             continue
         for parts, checked in answers:

@@ -33,6 +33,7 @@ def _split(places: list[int], middles: Sequence[tuple[float, float]], most: int)
         places, key=lambda place: (middles[place][axis], middles[place][other_axis], place)
     )
     half = (len(in_order) + 1) // 2
+    # sorted: within a group, boxes stay in the order of the record
     first_groups = _split(sorted(in_order[:half]), middles, most)
     return first_groups + _split(sorted(in_order[half:]), middles, most)
 
@@ -77,7 +78,7 @@ def _halves(items: list[I], box_of_item: Callable[[I], Bbox] | None) -> list[lis
     if box_of_item is None:
         middle = len(items) // 2
         return [items[:middle], items[middle:]]
-    most = (len(items) + 1) // 2
+    most = (len(items) + 1) // 2  # so that two groups hold them all
     halves: list[list[I]] = []
     for group in near_groups([box_of_item(item) for item in items], most):
         halves.append([items[place] for place in group])
@@ -87,8 +88,8 @@ def _halves(items: list[I], box_of_item: Callable[[I], Bbox] | None) -> list[lis
 async def reground(
     ground: Callable[[list[str]], Awaitable[list[Found]]], texts: Iterable[str], at_once: int = 1
 ) -> dict[str, Found | RecordError]:
-    """Ask again where texts are in an image, equal texts once. Returns for each text the answer, or
-    the error where there is none.
+    """Ask again where texts are in an image, equal texts once, `at_once` of them in a request.
+    Returns for each text the answer, or the error where there is none.
     """
     ground_or_fail = partial(_ground_or_fail, ground)
     chunks = batched(list(dict.fromkeys(texts)), at_once)

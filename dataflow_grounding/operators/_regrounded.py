@@ -1,4 +1,8 @@
-"""What grounding expressions again says of them, next to what DoubleChecker has said."""
+"""What grounding expressions again says of them, next to what DoubleChecker has said.
+
+A place is the index of a region among those of `ExpressionsToCheck`, from 0; the `region_ids` in a
+file count from 1. A number is the index of an expression in its record.
+"""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -38,6 +42,7 @@ class Regrounding:
         verdicts = self.to_check.verdicts
         numbers = list(verdicts)
         if self.asked:
+            # DoubleChecker put an expression into the group of the region that it named first.
             group_of_place: dict[int, int] = {}
             for group, places in enumerate(near_groups(boxes_of(self.to_check.regions), at_once)):
                 group_of_place.update(dict.fromkeys(places, group))
@@ -58,22 +63,33 @@ class Regrounding:
             asked = self.asked.get(number)
             if isinstance(answer, RecordError):
                 results[number] = answer
-            elif asked is not None and asked.kind == "several":
+                continue
+            if asked is not None and asked.kind == "several":
+                # DoubleChecker took its boxes away: there are none to compare the answer with.
                 results[number] = asked
-            else:
-                found = verdict_of_regrounding(answer, now.text, now.places, regions, threshold)
+                continue
+            found = verdict_of_regrounding(answer, now.text, now.places, regions, threshold)
+            if asked is None:
                 results[number] = found
-                if asked is not None:
-                    results[number] = combine_verdicts(asked, found, self.to_check.before[number])
+            else:
+                results[number] = combine_verdicts(asked, found, self.to_check.before[number])
         return results
 
     def checked(
         self, expressions: list[dict[str, Any]], results: Mapping[int, Result], size: Size
     ) -> list[dict[str, Any]]:
-        both = {number: result for number, result in results.items() if number in self.asked}
-        alone = {number: result for number, result in results.items() if number not in both}
-        checked = self.to_check.checked(expressions, both, "both", size)
-        return self.to_check.checked(checked, alone, "reground", size)
+        """Return all expressions, those with a result with `verified` and `verification`. The
+        method of these is `both` for those that DoubleChecker was asked about, else `reground`.
+        """
+        of_both: dict[int, Result] = {}
+        of_grounding_alone: dict[int, Result] = {}
+        for number, result in results.items():
+            if number in self.asked:
+                of_both[number] = result
+            else:
+                of_grounding_alone[number] = result
+        checked = self.to_check.checked(expressions, of_both, "both", size)
+        return self.to_check.checked(checked, of_grounding_alone, "reground", size)
 
 
 def regrounding_of(
@@ -88,8 +104,11 @@ def regrounding_of(
     asked_by_number: dict[int, Verdict] = {}
     for number, expression in enumerate(expressions):
         said = _said(expression)
-        if number not in to_check.before or said.get("reason") == NOT_CHECKED:
+        had_boxes = number in to_check.before
+        has_no_answer = said.get("reason") == NOT_CHECKED
+        if not had_boxes or has_no_answer:
             continue
+        # none where DoubleChecker took the boxes away: the expression fits several regions
         places = places_of(expression["instances"], to_check.regions) or []
         now = Verdict("unknown", expression["text"], places)
         now_by_number[number] = now
@@ -107,10 +126,11 @@ def _said(expression: Mapping[str, Any]) -> Mapping[str, Any]:
 def _verdict_of_asking(
     expression: dict[str, Any], said: Mapping[str, Any], now: Verdict, size: Size
 ) -> Verdict:
+    # The verdict that DoubleChecker had, read back from what it wrote into the expression.
     reason = str(said.get("reason") or "")
-    several = _places_stated(said)
-    if several is not None:
-        return Verdict("several", now.text, several, reason)
+    fitting_places = _places_stated(said)  # stated only where it fits several regions
+    if fitting_places is not None:
+        return Verdict("several", now.text, fitting_places, reason)
     verified = expression.get("verified")
     was_corrected = "before" in said
     if was_corrected:
@@ -125,22 +145,26 @@ def _verdict_of_asking(
 
 
 def _was_right(expression: dict[str, Any], size: Size) -> bool:
-    # Whether the model said so, and `verified` is false as a box reaches out of the image.
+    # Whether the model said that it is right, and `within_image` then made `verified` false because
+    # a box reaches out of the image. If so, doing that again gives the same expression.
     return within_image({**expression, "verified": True}, size) == expression
 
 
 def _before_asking(
     expression: Mapping[str, Any], regions: Sequence[Mapping[str, Any]]
 ) -> Mapping[str, Any]:
-    # The expression as DoubleChecker found it. Its boxes were those of the regions that it named.
+    # The expression as DoubleChecker found it: with the boxes of the regions that it named then. If
+    # one of its boxes was on no region of the record, `before` has the instances themselves.
     before = _said(expression).get("before")
     if not isinstance(before, dict) or not isinstance(before.get("text"), str):
         return expression
     instances = before.get("instances")
     places = _places_stated(before) or []
-    if places and max(places) < len(regions):
+    are_all_of_record = bool(places) and max(places) < len(regions)
+    are_readable = isinstance(instances, list) and all(map(_has_box, instances))
+    if are_all_of_record:
         instances = instances_on(places, regions, expression["expression_id"])
-    elif not isinstance(instances, list) or not all(map(_has_box, instances)):
+    elif not are_readable:  # only the text was changed, or `before` was written by hand
         instances = expression["instances"]
     return {"text": before["text"], "instances": instances}
 
@@ -150,10 +174,13 @@ def _has_box(instance: Any) -> bool:
 
 
 def _places_stated(stated: Mapping[str, Any]) -> list[int] | None:
+    # None where `region_ids` isn't a list of numbers from 1; True is no number here.
     ids = stated.get("region_ids")
-    if not isinstance(ids, list) or not all(type(own_id) is int and own_id > 0 for own_id in ids):
+    if not isinstance(ids, list):
         return None
-    return [own_id - 1 for own_id in ids]
+    if not all(type(region_id) is int and region_id > 0 for region_id in ids):
+        return None
+    return [region_id - 1 for region_id in ids]
 
 
 def verdict_of_regrounding(
@@ -178,12 +205,12 @@ def verdict_of_regrounding(
         return Verdict("matches", text, places, iou=_mean(on_own.iou_by_place.values()))
     other_places = [place for place in range(len(regions)) if place not in on_own.iou_by_place]
     on_others = _match_regions(on_own.stray, other_places, regions, threshold)
-    if boxes and not on_others.stray:
+    is_each_on_a_region = bool(boxes) and not on_others.stray
+    if is_each_on_a_region:
         iou_by_place = {**on_own.iou_by_place, **on_others.iou_by_place}
         new_places = sorted(iou_by_place)
-        kind: Kind = "mended"
-        if len(places) == 1 and len(new_places) > 1:
-            kind = "several"
+        is_meant_for_one = len(places) == 1
+        kind: Kind = "several" if is_meant_for_one and len(new_places) > 1 else "mended"
         reason = f"grounded again, it is found at {_region_numbers(new_places)}"
         return Verdict(kind, text, new_places, reason, _mean(iou_by_place.values()))
     reason = "nothing is found"
@@ -221,6 +248,9 @@ def combine_verdicts(by_asking: Verdict, by_grounding: Verdict, before: Verdict)
     """Return one verdict from two checks, which corrects the expression only if both agree. If
     either says `several`, so does the verdict; if one can't tell, the other counts. If they
     disagree, it is `wrong`, with text and regions as they were before both.
+
+    The second check is of the expression as the first has left it: where that was `mended`, it
+    `matches` if the correction is right.
     """
     for verdict in (by_asking, by_grounding):
         if verdict.kind == "several":
@@ -232,6 +262,7 @@ def combine_verdicts(by_asking: Verdict, by_grounding: Verdict, before: Verdict)
     both_affirm_it = by_asking.kind in ("matches", "mended") and by_grounding.kind == "matches"
     if both_affirm_it:
         return replace(by_asking, iou=by_grounding.iou)
+    # Both say that it doesn't match as it is, and grounding it says which regions it means.
     if by_asking.kind == "wrong" and by_grounding.kind == "mended":
         return replace(by_grounding, reason=_join_reasons(by_asking, by_grounding))
     both_deny_it = by_asking.kind == "wrong" and by_grounding.kind == "wrong"

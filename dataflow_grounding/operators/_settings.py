@@ -32,7 +32,8 @@ def distinct_setting(value: Any) -> Any:
 
 
 def _distinct(value: Any) -> Any:
-    # JSON that differs for different values.
+    # JSON that differs for different values: a dict as pairs, as its keys may be of any type; a set
+    # in an order that doesn't depend on hashes.
     if value is None or isinstance(value, (str, int, float)):
         return value
     if isinstance(value, (list, tuple)):
@@ -56,13 +57,16 @@ def function_settings(function: Any) -> dict[str, Any]:
     its source, the values of the global names that it uses, and its defaults.
     """
     source = source_digest(function)
+    # variables of a function around it would have to be compared, too, and may change
     if source is None or not inspect.isfunction(function) or function.__closure__:
         raise CantTell
     values: dict[str, Any] = {}
     for name in sorted(_names_in(function.__code__)):
-        value = function.__globals__.get(name)
+        if name not in function.__globals__:  # a builtin's, or an attribute's
+            continue
+        value = function.__globals__[name]
         is_code = inspect.isroutine(value) or inspect.isclass(value) or inspect.ismodule(value)
-        if name in function.__globals__ and not is_code:
+        if not is_code:
             values[name] = distinct_setting(value)
     # no global is named "", so that the defaults can be next to them
     values[""] = distinct_setting([function.__defaults__, function.__kwdefaults__])
@@ -70,6 +74,7 @@ def function_settings(function: Any) -> dict[str, Any]:
 
 
 def _names_in(code: types.CodeType) -> set[str]:
+    # Also those that functions within it use, whose code is among its constants.
     names = set(code.co_names)
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):

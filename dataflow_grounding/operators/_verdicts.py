@@ -1,4 +1,9 @@
-"""What a check says of an expression, and what is written into it."""
+"""What a check says of an expression, and what is written into it.
+
+A place is the index of a region in a list, from 0; the `region_ids` in a file count from 1. A
+number is the index of an expression in its record. Some boxes of expressions are on no region of
+the record: they are taken for further regions, after the record's own.
+"""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -43,6 +48,7 @@ def verdict_of_check(check: Check, text: str, places: list[int]) -> Verdict:
     model gives no text or no regions, those of the expression stay.
     """
     same_text = not check.text or _fold(check.text) == _fold(text)
+    gives_other_regions = bool(check.places) and set(check.places) != set(places)
     fits_several = same_text and len(places) == 1 and len(check.places) > 1
     # it "matches", but none of its own regions is among those that are named
     contradicts_itself = check.matches and set(places).isdisjoint(check.places)
@@ -52,7 +58,7 @@ def verdict_of_check(check: Check, text: str, places: list[int]) -> Verdict:
         return Verdict("unknown", text, places, check.reason)
     if check.matches:
         return Verdict("matches", text, places, check.reason)
-    if not same_text or (check.places and set(check.places) != set(places)):
+    if not same_text or gives_other_regions:
         return Verdict("mended", check.text or text, check.places or places, check.reason)
     return Verdict("wrong", text, places, check.reason)
 
@@ -117,8 +123,10 @@ class ExpressionsToCheck:
     verdicts: dict[int, Verdict]  # by the expression's number, of kind `unknown`
     before: dict[int, Verdict]  # as they were before any check
     regions: list[Mapping[str, Any]]  # the record's, then one for each box on none of these
-    known: int  # how many of `regions`, from the first on, are the record's
-    strays: dict[int, list[dict[str, Any]]]  # instances, before any check, with a box on none
+    count_of_record: int  # how many of `regions`, from the first on, are the record's
+    # The instances, before any check, of each expression with a box on none of the record's
+    # regions. Without these, such a box would be lost once the expression is given other regions.
+    first_instances: dict[int, list[dict[str, Any]]]
 
     def asked_together(self, numbers: Sequence[int], near: Collection[int]) -> AskedTogether:
         """Return expressions to be asked about in one request, with the regions that they name and
@@ -151,6 +159,7 @@ class ExpressionsToCheck:
         self, number: int, expression: dict[str, Any], result: Result, method: str
     ) -> dict[str, Any]:
         if isinstance(result, RecordError):
+            # Without this answer, what an earlier check has corrected counts for nothing, too.
             verification: dict[str, Any] = {"method": method, "iou": None, "reason": NOT_CHECKED}
             as_before = self._changed(number, expression, self.before[number])
             return {**as_before, "verified": None, "verification": verification}
@@ -170,28 +179,32 @@ class ExpressionsToCheck:
     def _described_before(self, number: int, result: Verdict) -> dict[str, Any]:
         before = self.before[number]
         described: dict[str, Any] = {"text": before.text, "region_ids": region_ids(before.places)}
-        if number in self.strays and result.places != before.places:
-            described["instances"] = self.strays[number]
+        if number in self.first_instances and result.places != before.places:
+            described["instances"] = self.first_instances[number]
         return described
 
     def _changed(self, number: int, expression: dict[str, Any], verdict: Verdict) -> dict[str, Any]:
-        # The expression with the verdict's text and with boxes on its regions.
-        now = self.verdicts[number]
+        # The expression with the verdict's text and with boxes on its regions. Fields that don't
+        # change stay as they are.
+        now = self.verdicts[number]  # the text and regions of `expression`
         changed = dict(expression)
         if verdict.text != now.text:
             for name in OF_AN_EARLIER_TEXT:
                 changed.pop(name, None)
         changed["text"] = verdict.text
         if verdict.places != now.places:
-            instances = None
-            if verdict.places == self.before[number].places:
-                instances = self.strays.get(number)  # as they were before any check
-            if instances is None:
-                instances = instances_on(
-                    verdict.places, self.regions, expression["expression_id"], self.known
-                )
-            changed |= {"instances": instances, "status": "grounded"}
+            own_id = expression["expression_id"]
+            changed["instances"] = self._instances_at(verdict.places, number, own_id)
+            changed["status"] = "grounded"
         return changed
+
+    def _instances_at(
+        self, places: list[int], number: int, expression_id: str
+    ) -> list[dict[str, Any]]:
+        # Back at its first places, an expression has its first instances again.
+        if places == self.before[number].places and number in self.first_instances:
+            return self.first_instances[number]
+        return instances_on(places, self.regions, expression_id, self.count_of_record)
 
 
 def expressions_to_check(
@@ -202,7 +215,7 @@ def expressions_to_check(
     """
     all_regions = list(regions)
     verdicts: dict[int, Verdict] = {}
-    strays: dict[int, list[dict[str, Any]]] = {}
+    first_instances: dict[int, list[dict[str, Any]]] = {}
     for number, expression in enumerate(expressions):
         instances = expression["instances"]
         if not instances:
@@ -212,11 +225,15 @@ def expressions_to_check(
                 all_regions.append({"bbox": instance["bbox"], "type": ""})
         places = places_of(instances, all_regions) or []
         verdicts[number] = Verdict("unknown", expression["text"], places)
-        is_any_on_none = max(places) >= len(regions)
-        if is_any_on_none:
-            strays[number] = instances
+        has_box_on_none = max(places) >= len(regions)
+        if has_box_on_none:
+            first_instances[number] = instances
     return ExpressionsToCheck(
-        verdicts, before=verdicts, regions=all_regions, known=len(regions), strays=strays
+        verdicts,
+        before=verdicts,  # the same: no check has changed anything yet
+        regions=all_regions,
+        count_of_record=len(regions),
+        first_instances=first_instances,
     )
 
 
@@ -241,8 +258,9 @@ def note_kinds(
     for number, result in results.items():
         if not isinstance(result, Verdict) or result.kind not in _NOTES:
             continue
-        before = earlier.get(number) if earlier is not None else None
-        if before is None or before.kind != result.kind:
+        earlier_verdict = (earlier or {}).get(number)
+        was_noted = earlier_verdict is not None and earlier_verdict.kind == result.kind
+        if not was_noted:
             code, text = _NOTES[result.kind]
             ask.note(code, text)
 

@@ -78,7 +78,8 @@ class BBoxVisualizer(Operator):
 
 
 def _file_name(unique_id: str) -> str:
-    # A digest follows an id that can't be a file's name, so that two ids never share a name.
+    # An id that can be a file's name is one: "train/7" gives "train/7.jpg". Of any other, the
+    # beginning is left for people, and a digest follows, so that two ids never share a name.
     without_surrogates = re.sub(r"[\ud800-\udfff]", "_", unique_id)
     cleaned = portable(without_surrogates)
     name = "/".join(part for part in cleaned.split("/") if part not in ("", ".", ".."))
@@ -99,12 +100,14 @@ def draw_once(
     image: Image, marks: "Callable[[], list[Mark]]", content: Any, path: str
 ) -> bytes | None:
     """Write a picture of an image with marks, and return its bytes; None where it is there already.
-    The file's JPEG comment tells: it is a digest of the image, of `content` and of STYLE.
+    The file's JPEG comment tells: it is a digest of the image, of `content` and of STYLE. `content`
+    is all, as JSON, that the marks are made of; `marks` makes them, and is called only to draw.
     """
     import PIL.Image
 
     state = json.dumps([STYLE, image.facts.digest, content])
     stamp = hashlib.sha256(state.encode()).hexdigest().encode()
+    # OSError: there is no file, or it is no whole JPEG
     with suppress(OSError), PIL.Image.open(path, formats=["JPEG"]) as earlier:
         if earlier.info.get("comment") == stamp:
             return None

@@ -105,6 +105,7 @@ class BoxChecker(Operator):
         return bool(self._asked_about(record))
 
     def _asked_about(self, record: Record) -> dict[int, Expression]:
+        # By place, the index in the record. Verdicts name boxes by their ids: each box gets one.
         expression_by_place = {}
         for place, expression in enumerate(read_expressions(record, self.keys.expressions)):
             is_asked = not self.only_negatives or is_negative(expression)
@@ -134,16 +135,17 @@ class BoxChecker(Operator):
         shown = asked if false_box is None else false_box.among(asked)
         judgement = await ask_judge(image, shown, self.box_format, ask)
         if false_box is not None and false_box.place not in judgement.errors:
-            # Its verdict is taken out: it is the last one of its expression.
-            note_verdict(judgement.verdicts[false_box.place].pop(), ask)
+            # The false box was the last one of its expression, and no such box is in the record.
+            verdict_on_false_box = judgement.verdicts[false_box.place].pop()
+            note_verdict(verdict_on_false_box, ask)
         checked_by_place = {}
         for place, expression in asked.items():
             if place in judgement.errors:
-                checked = {**not_checked(expression, "not checked"), "doubtful": True}
-            else:
-                result = decided(expression, judgement.presences[place], judgement.verdicts[place])
-                checked = within_image(result, image.size)
-            checked_by_place[place] = checked
+                unchecked = not_checked(expression, "not checked")
+                checked_by_place[place] = {**unchecked, "doubtful": True}
+                continue
+            result = decided(expression, judgement.presences[place], judgement.verdicts[place])
+            checked_by_place[place] = within_image(result, image.size)
         update = self._update_of(record, ask, checked_by_place)
         if judgement.errors:
             return Partial(update, next(iter(judgement.errors.values())))
@@ -152,19 +154,24 @@ class BoxChecker(Operator):
     def _update_of(
         self, record: Record, ask: Ask, checked_by_place: Mapping[int, Expression]
     ) -> Update:
+        # The record's expressions with those that were checked in their places. A negative that the
+        # judge doesn't call absent goes among the candidates.
         expressions = []
         left_out = []
         is_doubtful = False
         for place, expression in enumerate(read_expressions(record, self.keys.expressions)):
-            if place in checked_by_place:
-                expression = checked_by_place[place]
-                if is_negative(expression) and not is_absent(expression):
-                    left_out.append(with_reason(expression))
+            if place not in checked_by_place:
+                expressions.append(expression)
+                continue
+            checked = checked_by_place[place]
+            if is_negative(checked):
+                if not is_absent(checked):
+                    left_out.append(with_reason(checked))
                     continue
-                if is_negative(expression):
-                    ask.note("negatives", f"a negative kept: {expression.get('change')}")
-                is_doubtful = is_doubtful or bool(expression.get("doubtful"))
-            expressions.append(expression)
+                ask.note("negatives", f"a negative kept: {checked.get('change')}")
+            if checked.get("doubtful"):
+                is_doubtful = True
+            expressions.append(checked)
         update: Update = {self.keys.output: expressions}
         if left_out:
             earlier = candidates_in(record, self.keys.candidates)

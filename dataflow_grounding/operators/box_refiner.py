@@ -41,6 +41,8 @@ class LooksCloser(BoxOperator):
     ) -> list[dict[str, Any]]:
         """Return instances with the small ones asked for again in an enlarged part of the image.
         Where some are nearly the same then, by `merge_iou`, the one with the best score stays.
+
+        `samples` are the numbers of the answers to ask for, as `ground` takes them.
         """
 
         async def look_closer(instance: dict[str, Any]) -> dict[str, Any]:
@@ -56,14 +58,15 @@ class LooksCloser(BoxOperator):
             answer = await ask_until_agreed(ask_once, len(samples), crop.size)
             return _with_nearest_box(instance, crop, answer)
 
-        results: list[dict[str, Any]] = []
+        # Two boxes of one thing may become the very same: one is enough, also without `merge_iou`.
+        different: list[dict[str, Any]] = []
         for result in await all_done(map(look_closer, instances)):
-            if result not in results:
-                results.append(result)
-        kept = without_duplicates(results, self.merge_iou)
-        for _ in range(len(results) - len(kept)):
+            if result not in different:
+                different.append(result)
+        staying = without_duplicates(different, self.merge_iou)
+        for _ in range(len(different) - len(staying)):
             ask.note("merged", "small boxes that are nearly the same when enlarged")
-        return kept
+        return staying
 
 
 def _is_small(bbox: Bbox, size: Size, samples: int) -> bool:
@@ -74,6 +77,8 @@ def _is_small(bbox: Bbox, size: Size, samples: int) -> bool:
 
 
 def _with_nearest_box(instance: dict[str, Any], crop: ImageCrop, answer: Found) -> dict[str, Any]:
+    # The instance with the box in the answer whose middle is nearest to its own: the crop may show
+    # other things that the phrase fits, too. The instance's own score stays, if it has one.
     if not answer.instances:
         return instance
     boxes = [crop.to_image(box_of(candidate["bbox"])) for candidate in answer.instances]
@@ -141,11 +146,12 @@ class BoxRefiner(LooksCloser):
         return {self.keys.output: refined}
 
     async def _refine(self, expression: dict[str, Any], image: Image, ask: Ask) -> dict[str, Any]:
+        # Boxes are compared without their ids, which are given again: `closer` may merge some.
         before = [_without(instance, "bbox_id") for instance in expression["instances"]]
         closer = await self.closer(image, expression["text"], before, ask, range(self.samples))
         if all(instance in before for instance in closer):
             return expression
-        # these are of the former boxes
+        # a verdict is one on the former boxes
         unverified = _without(expression, "verified", "verification")
         return {**unverified, "instances": with_bbox_ids(expression, closer)}
 

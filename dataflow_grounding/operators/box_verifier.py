@@ -80,12 +80,14 @@ class BoxVerifier(LooksCloser):
 
         Where an earlier step is to find them, as many as a caption has are taken.
         """
-        phrases = USUAL_PHRASES
-        if self.region_iou is not None and self.keys.regions in record:
-            phrases = len(read_regions(record, self.keys.regions))
-        elif self.region_iou is None and self.keys.expressions in record:
-            phrases = len(read_expressions(record, self.keys.expressions))
-        return ceil(phrases / self.phrases_per_request)
+        phrase_count = USUAL_PHRASES
+        is_of_regions = self.region_iou is not None
+        if is_of_regions and self.keys.regions in record:
+            # each region gets about one expression
+            phrase_count = len(read_regions(record, self.keys.regions))
+        elif not is_of_regions and self.keys.expressions in record:
+            phrase_count = len(read_expressions(record, self.keys.expressions))
+        return ceil(phrase_count / self.phrases_per_request)
 
     async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
         """Adds the expressions, those with boxes with `verified` and `verification`.
@@ -130,10 +132,12 @@ class BoxVerifier(LooksCloser):
     async def _ground_again(
         self, image: Image, expressions: list[dict[str, Any]], texts: list[str], ask: Ask
     ) -> Mapping[str, Found | RecordError]:
-        zoomed_in = set()
+        # The answer about each text, or the error in its place. Where a box of the text was found
+        # in a crop, the boxes of the answer are looked for in crops, too.
+        texts_found_in_crops = set()
         for expression in expressions:
             if any(instance.get("zoomed") for instance in expression["instances"]):
-                zoomed_in.add(expression["text"])
+                texts_found_in_crops.add(expression["text"])
         # PhraseGrounder's answers have the numbers below `samples`. One of these would come back
         # from the store, if its phrase was alone in the request. Boxes of regions are no answers.
         sample = self.samples if self.region_iou is None else 0
@@ -142,7 +146,7 @@ class BoxVerifier(LooksCloser):
             answers = []
             found = await self.ground(image, some_texts, ask, sample)
             for text, answer in zip(some_texts, found, strict=True):
-                if text in zoomed_in:
+                if text in texts_found_in_crops:
                     closer = await self.closer(image, text, answer.instances, ask, [sample])
                     answer = replace(answer, instances=closer)
                 answers.append(answer)

@@ -47,13 +47,12 @@ class CaptionGenerator(Operator):
         if record.get("regions"):
             # else the step that describes them would refuse it, with the caption paid for
             check_stated_size(record, image.size)
-        known = {}
+        more_input = {}  # of the request, next to the picture
         if self.serving.needs_labels:
             box_format = find_box_format(self.serving.box_format, self.serving.model)
-            known["regions"] = region_items(
-                read_regions(record, self.keys.regions), image, box_format, ("type",)
-            )
-        caption = await ask(image_caption(image, known))
+            regions = read_regions(record, self.keys.regions)
+            more_input["regions"] = region_items(regions, image, box_format, ("type",))
+        caption = await ask(image_caption(image, more_input))
         return {
             self.keys.caption: caption,
             self.keys.cleaned_caption: clean_caption(caption),

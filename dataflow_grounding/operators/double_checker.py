@@ -89,7 +89,9 @@ class DoubleChecker(RegionOperator):
     async def _ask_model(
         self, image: Image, to_check: ExpressionsToCheck, ask: Ask
     ) -> dict[int, Result]:
-        # Expressions whose first regions are near each other share a request.
+        # The result of each expression by its number. Expressions whose first regions are near each
+        # other share a request. It shows all regions of their group, so that the model sees which
+        # others a text may fit. Regions of a group may have more expressions than a request takes.
         boxes = boxes_of(to_check.regions)
         place_of = {number: verdict.places[0] for number, verdict in to_check.verdicts.items()}
         results: dict[int, Result] = {}
@@ -102,7 +104,7 @@ class DoubleChecker(RegionOperator):
                         chunk, ask_about, lambda number: boxes[place_of[number]]
                     )
                 except RecordError as error:
-                    results.update(dict.fromkeys(chunk, error))
+                    results.update(dict.fromkeys(chunk, error))  # each of them has this error
                     continue
                 for numbers, verdicts in answers:
                     results.update(zip(numbers, verdicts, strict=True))
@@ -116,7 +118,8 @@ class DoubleChecker(RegionOperator):
         ask: Ask,
         numbers: list[int],
     ) -> list[Verdict]:
-        # `numbers` are those of the expressions; `group` are places of regions near theirs.
+        # `numbers` are those of the expressions; `group` are places of regions near theirs. A
+        # serving that can't see what things are gets the types of regions as text.
         asked = to_check.asked_together(numbers, group)
         texts = ("type",) if self.serving.needs_labels else ()
         picture = self.shown(image, asked.regions)

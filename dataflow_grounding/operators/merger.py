@@ -57,7 +57,8 @@ class Merger(RegionOperator):
         """Adds `expressions`: text, span in the caption, an instance per region, status grounded.
 
         An instance has its region's box as it is. The span is null where the text doesn't occur in
-        the caption, or there is none. It is noted, once, where expressions don't name all regions.
+        the caption, or the record has no caption. It is noted, once, where expressions don't name
+        all regions.
         """
         caption = record.get(self.keys.caption)
         if not isinstance(caption, str) or not caption.strip():
@@ -72,7 +73,7 @@ class Merger(RegionOperator):
         named_places: set[int] = set()
         for places, group_answers in await self.ask_about(image, regions, request, ask):
             for answer in group_answers:
-                # an answer counts only the regions of its request
+                # an answer counts the regions of its request from 0: these are at `places`
                 places_of_record = [places[place] for place in answer.places]
                 answers.append(Merged(answer.text, places_of_record))
                 named_places.update(places_of_record)

@@ -79,14 +79,7 @@ class MissingFinder(BoxOperator):
         for batch in batched(incomplete, PHRASES_AT_ONCE):
             for numbers, answers in await ask_in_parts(batch, ask_once):
                 for number, answer in zip(numbers, answers, strict=True):
-                    new = _new_ones(expressions[number], answer)
-                    count = missing_count(expressions[number])
-                    added, too_many = new[:count], new[count:]
-                    expressions[number] = with_found(expressions[number], added)
-                    for _ in added:
-                        ask.note("found_missing", "a box that a check said was lacking")
-                    for _ in too_many:
-                        ask.note("found_too_many", "more boxes than a check said were lacking")
+                    expressions[number] = _with_missing(expressions[number], answer, ask)
         update: Update = {self.keys.output: expressions}
         if any(expressions[number].get("doubtful") for number in incomplete):
             update["doubtful"] = True
@@ -102,12 +95,24 @@ class MissingFinder(BoxOperator):
         return await self.watch.ask(ask, request, request.images[0], texts)
 
 
-def _new_ones(expression: Expression, answer: Found) -> list[dict[str, Any]]:
+def _with_missing(expression: Expression, answer: Found, ask: Ask) -> Expression:
+    new_instances = _new_instances(expression, answer)
+    count = missing_count(expression)
+    added, too_many = new_instances[:count], new_instances[count:]
+    for _ in added:
+        ask.note("found_missing", "a box that a check said was lacking")
+    for _ in too_many:
+        ask.note("found_too_many", "more boxes than a check said were lacking")
+    return with_found(expression, added)
+
+
+def _new_instances(expression: Expression, answer: Found) -> list[dict[str, Any]]:
+    # Those of the answer that are like no box that is there, or was rejected.
     known_instances = [*expression["instances"], *rejected_of(expression)]
-    boxes = [box_of(instance["bbox"]) for instance in known_instances]
-    new = []
+    known_boxes = [box_of(instance["bbox"]) for instance in known_instances]
+    new_instances = []
     for instance in answer.instances:
         bbox = box_of(instance["bbox"])
-        if all(iou(bbox, other) < SAME for other in boxes):
-            new.append(instance)
-    return new
+        if all(iou(bbox, known_box) < SAME for known_box in known_boxes):
+            new_instances.append(instance)
+    return new_instances

@@ -91,14 +91,16 @@ class NegativePhraser(BoxOperator):
     def asks(self, record: Record) -> bool:
         """Whether a record has expressions with boxes, and fewer negatives than it is to have."""
         expressions = read_expressions(record, self.keys.expressions)
-        return bool(self._lacking_count(expressions) and _places_with_boxes(expressions))
+        return bool(self._missing_count(expressions) and _places_with_boxes(expressions))
 
     def requests_for(self, record: Record) -> int:
         """Return one for the phrases, and one for each PHRASES_AT_ONCE that are looked for."""
         return 1 + ceil(SPARE * self.count / PHRASES_AT_ONCE)
 
-    def _lacking_count(self, expressions: Sequence[Expression]) -> int:
-        return max(0, self.count - len(list(filter(is_negative, expressions))))
+    def _missing_count(self, expressions: Sequence[Expression]) -> int:
+        # How many negatives the record is to have, less those that it has from the input.
+        count = sum(is_negative(expression) for expression in expressions)
+        return max(0, self.count - count)
 
     async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
         """Adds the expressions with those made up, each with its `change` and `changed_from`.
@@ -110,38 +112,39 @@ class NegativePhraser(BoxOperator):
         image = open_image(record, self.keys.image, self.serving.image_limits)
         image_texts = [*texts_of(own_expressions), *types_of(record, self.keys.regions)]
         image_texts.append(str(record.get(self.keys.caption) or ""))
-        wanted_count = SPARE * self._lacking_count(own_expressions)
-        others = of_other_images(
-            record, self.phrases, ceil(wanted_count / SHARE_OF_OTHERS), image_texts
-        )
+        missing_count = self._missing_count(own_expressions)
+        candidate_count = SPARE * missing_count
+        most_others = ceil(candidate_count / SHARE_OF_OTHERS)
+        others = of_other_images(record, self.phrases, most_others, image_texts)
         changed: list[Changed] = []
-        failed: RecordError | None = None
+        last_error: RecordError | None = None
         try:
-            changed = await self._changed_phrases(
-                image, own_expressions, wanted_count - len(others), ask
-            )
+            count = candidate_count - len(others)
+            changed = await self._changed_phrases(image, own_expressions, count, ask)
         except RecordError as error:
-            failed = error
+            last_error = error
         changed = without_named(image_texts, changed)
         candidates = candidates_of(record, own_expressions, changed, others)
-        kept: list[Expression] = []
+        negatives: list[Expression] = []
         left_out: list[Expression] = []
         for batch in batched(candidates, PHRASES_AT_ONCE):
             try:
-                reasons = await self._why_kept_out(image, batch, ask)
+                reasons = await self._why_left_out(image, batch, ask)
             except RecordError as error:
-                failed = error
+                last_error = error
                 reasons = ["not looked for"] * len(batch)
             for candidate, reason in zip(batch, reasons, strict=True):
-                if not reason and len(kept) < self._lacking_count(own_expressions):
-                    kept.append(candidate)
+                if reason:
+                    left_out.append({**candidate, "reason": reason})
+                elif len(negatives) == missing_count:
+                    left_out.append({**candidate, "reason": "enough are kept"})
                 else:
-                    left_out.append({**candidate, "reason": reason or "enough are kept"})
+                    negatives.append(candidate)
         update = {
-            self.keys.output: [*own_expressions, *kept],
+            self.keys.output: [*own_expressions, *negatives],
             self.keys.candidates: left_out,
         }
-        return Partial(update, failed) if failed else update
+        return Partial(update, last_error) if last_error else update
 
     async def _changed_phrases(
         self, image: Image, own_expressions: Sequence[Expression], count: int, ask: Ask
@@ -149,21 +152,21 @@ class NegativePhraser(BoxOperator):
         places = _places_with_boxes(own_expressions)
         if not places or not count:
             return []
-        changed = await ask(
-            negative_phrases(image, [own_expressions[place]["text"] for place in places], count)
-        )
+        texts = [own_expressions[place]["text"] for place in places]
+        changed = await ask(negative_phrases(image, texts, count))
         # The answer's places are among the phrases that were sent: return those in the record.
         return [answer._replace(place=places[answer.place]) for answer in changed]
 
-    async def _why_kept_out(
+    async def _why_left_out(
         self, image: Image, candidates: Sequence[Expression], ask: Ask
     ) -> list[str]:
-        # "" for a candidate that isn't found, and may be kept.
+        # "" for a candidate that isn't found, and may become a negative.
         answers = await self.ground(image, texts_of(candidates), ask)
         why_of_status = {"none": "", "grounded": "it was found"}
         return [why_of_status.get(answer.status, "it may be there") for answer in answers]
 
 
 def _places_with_boxes(expressions: Sequence[Expression]) -> list[int]:
+    # Only what is in the picture is changed: an expression without boxes may be a negative itself.
     places = [place for place, expression in enumerate(expressions) if expression["instances"]]
     return places[:MOST_CHANGED]

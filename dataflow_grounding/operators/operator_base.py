@@ -69,8 +69,9 @@ class Registry:
         """
         if cls is None:
             return self.register
-        former = self._classes.get(cls.__name__, cls)
-        if self._is_shipped(former) or not self._is_shipped(cls):
+        former = self._classes.get(cls.__name__)
+        is_name_of_users = former is not None and not self._is_shipped(former)
+        if not (is_name_of_users and self._is_shipped(cls)):
             self._classes[cls.__name__] = cls
         return cls
 
@@ -318,33 +319,32 @@ class Operator(plan.Annotator, ABC):
         # here every operator comes by before it works, also one that took its serving unchecked
         if self.serving is not None:
             check_serving(self.serving, type(self).__name__)
-        operator = copy.copy(self)
-        columns = {**self.input_keys, **self.output_keys}
-        role_of_argument = self._roles_by_argument()
-        role_of_known_argument = {**calling.roles_by_column(self), **role_of_argument}
+        column_of_role = {**self.input_keys, **self.output_keys}
+        # An argument that names the role wins over one that names another role's default column.
+        role_of_argument = {**calling.roles_by_column(self), **self._roles_by_argument()}
         for argument, column in arguments.items():
-            is_unclear = (
-                argument == "input_key" and argument not in role_of_argument and self.input_keys
-            )
-            if is_unclear:
-                inputs = [
-                    name for name, role in role_of_argument.items() if role in self.input_keys
-                ]
-                raise PlanError(
-                    f"{type(self).__name__} reads several columns, and input_key doesn't say which:"
-                    f" name it by {' or '.join(inputs)}"
-                )
-            if argument not in role_of_known_argument:
-                raise PlanError(
-                    f"{type(self).__name__} takes no {argument}; it has"
-                    f" {', '.join(role_of_argument)}"
-                )
-            columns[role_of_known_argument[argument]] = column
-        operator.__dict__["_keys"] = Columns(columns)
+            if argument not in role_of_argument:
+                raise self._no_such_argument(argument)
+            column_of_role[role_of_argument[argument]] = column
+        operator = copy.copy(self)
+        operator.__dict__["_keys"] = Columns(column_of_role)  # `keys` reads it
         return operator
 
+    def _no_such_argument(self, argument: str) -> PlanError:
+        role_of_argument = self._roles_by_argument()
+        if argument == "input_key" and self.input_keys:
+            inputs = [name for name, role in role_of_argument.items() if role in self.input_keys]
+            return PlanError(
+                f"{type(self).__name__} reads several columns, and input_key doesn't say which:"
+                f" name it by {' or '.join(inputs)}"
+            )
+        return PlanError(
+            f"{type(self).__name__} takes no {argument}; it has {', '.join(role_of_argument)}"
+        )
+
     def _roles_by_argument(self) -> dict[str, str]:
-        # The argument for an only input, or for the first output, needn't name the role.
+        # {"input_caption_key": "caption", …}. The argument for an only input, or for the first
+        # output, needn't name the role.
         roles = calling.roles_of(self)
         if len(self.input_keys) == 1:
             roles["input_key"] = next(iter(self.input_keys))
@@ -447,7 +447,8 @@ class Operator(plan.Annotator, ABC):
         for name, value in vars(self).items():
             if name not in _NO_SETTINGS:
                 attributes[name] = value
-        from dataflow_grounding.operators._settings import CantTell, distinct_setting  # a circle
+        # here: this module is imported by that one
+        from dataflow_grounding.operators._settings import CantTell, distinct_setting
 
         try:
             stated = {name: distinct_setting(value) for name, value in attributes.items()}
@@ -492,7 +493,8 @@ def _is_plain(value: Any) -> bool:
 
 
 def _plain_attributes_of(classes: list[type[Any]]) -> dict[str, Any]:
-    # A program may have set them to other values than the source says.
+    # By name; a subclass's value counts before its base's. A program may have set them to other
+    # values than the source says.
     values: dict[str, Any] = {}
     for cls in reversed(classes):
         for name, value in vars(cls).items():

@@ -86,7 +86,7 @@ class RegionCaptioner(RegionOperator):
         answers: list[str] = []
         for places, captions in await self.ask_about(image, regions, self._request, ask):
             text_by_place.update(zip(places, captions.texts, strict=True))
-            if captions.answer:
+            if captions.answer:  # the model counted the regions of its request from 1
                 answers.append(renumbered(captions.answer, places))
             else:
                 answers += [f"<region{place + 1}>: {text_by_place[place]}" for place in places]
@@ -102,8 +102,10 @@ class RegionCaptioner(RegionOperator):
         self, image: Image, regions: Regions, box_format: BoxFormat
     ) -> Request[RegionCaptions]:
         if self.style == "crop":
-            crop = crop_of(image, box_of(regions[0]["bbox"]))
-            return region_caption(crop, [{"bbox": (0, 0, *crop.size)}], box_format, self.style)
+            [region] = regions  # `regions_per_request` is 1
+            crop = crop_of(image, box_of(region["bbox"]))
+            whole_crop = {"bbox": (0, 0, *crop.size)}
+            return region_caption(crop, [whole_crop], box_format, self.style)
         boxes = boxes_of(regions)
         picture = marked(image, boxes, outlined=self.style == "outline")
         return region_caption(picture, regions, box_format, self.style)

@@ -93,8 +93,10 @@ class RegionMarker(BoxWatching):
         on_suspect_boxes: OnSuspect = "stop",
         check_every: int | None = CHECK_EVERY,
     ) -> None:
-        check_counts(max_boxes=1 if max_boxes is None else max_boxes)
-        if proposals not in ("model", "opencv") or marks not in ("outline", "tag", "crop"):
+        if max_boxes is not None:
+            check_counts(max_boxes=max_boxes)
+        are_known = proposals in ("model", "opencv") and marks in ("outline", "tag", "crop")
+        if not are_known:
             raise SpecError(
                 "proposals should be 'model' or 'opencv', marks 'outline', 'tag' or 'crop'"
             )
@@ -105,6 +107,7 @@ class RegionMarker(BoxWatching):
             self.serving = serving  # the embedded grounder can't look for PROPOSED
         self.proposals: Proposals = proposals if self.serving else "opencv"
         self.outlined = marks != "tag"
+        # whether the next step sends the picture with the marks drawn here
         self.sends_marks = self.serving is not None and marks != "crop"
         self.format_choice = None
         if self.serving and self.proposals == "model":
@@ -170,14 +173,14 @@ class RegionMarker(BoxWatching):
             given = proposed.boxes
             region_fields["proposed_by"] = proposed.by
             bbox_column = [list(from_xyxy(bbox, "xywh")) for _, bbox in given.boxes]
-        numbered_boxes = largest(given.boxes, self.max_boxes)
+        numbered_boxes = largest(given.boxes, self.max_boxes)  # (number in the row, box), …
         self._note_problems(given, numbered_boxes, ask)
         path = os.path.join(self.output_dir, f"{record.place + 1}_bbox_vis.jpg")
         marked_boxes = [bbox for _, bbox in numbered_boxes]
         await asyncio.to_thread(self._draw, image, marked_boxes, path)
         count = len(marked_boxes)
         normalized_boxes = [normalized(bbox, image.size) for bbox in marked_boxes]
-        if self.max_boxes:
+        if self.max_boxes is not None:
             normalized_boxes += [[0.0] * 4] * (self.max_boxes - count)
         update = {
             self.keys.image_with_bbox: path,
@@ -215,15 +218,18 @@ class RegionMarker(BoxWatching):
             ask.note("nothing_proposed", "no region could be proposed for a row without boxes")
         return _Proposed(GivenBoxes(list(enumerate(boxes))), proposer)
 
-    def _note_problems(self, given: GivenBoxes, kept: list[tuple[int, Bbox]], ask: Ask) -> None:
-        # Boxes over `max_boxes` become problems, too.
+    def _note_problems(
+        self, given: GivenBoxes, numbered_boxes: list[tuple[int, Bbox]], ask: Ask
+    ) -> None:
+        # Notes what is wrong with given boxes. Those that aren't among the `numbered_boxes`, as
+        # they are over `max_boxes`, are noted under their own name, and added to the problems.
         for _ in given.problems:
             ask.note("unusable_bbox", "see bbox_problems")
         for _ in range(given.cut):
             ask.note("bbox_cut", "a box reached out of the image")
-        kept_numbers = {number for number, _ in kept}
+        numbers = {number for number, _ in numbered_boxes}
         for number, bbox in given.boxes:
-            if number in kept_numbers:
+            if number in numbers:
                 continue
             ask.note("over_max_boxes", "a box was left out")
             given.problems.append(
@@ -236,7 +242,8 @@ class RegionMarker(BoxWatching):
             )
 
     def _draw(self, image: Image, boxes: list[Bbox], path: str) -> None:
-        # The next step sends these bytes, where it sends the picture in its full size.
+        # The next step sends these bytes, where it sends the picture in its full size: so it
+        # needn't draw the marks and encode the picture once more.
         content = [boxes, self.outlined]
         jpeg = draw_once(image, lambda: numbered_marks(boxes, self.outlined), content, path)
         if jpeg is not None and self.sends_marks:

@@ -49,7 +49,8 @@ class RegionOperator(Operator):
     ) -> None:
         if marks not in ("none", "outline"):
             raise SpecError(f"marks {marks!r} is neither none nor outline")
-        check_counts(regions_per_request=1 if regions_per_request is None else regions_per_request)
+        if regions_per_request is not None:
+            check_counts(regions_per_request=regions_per_request)
         self.serving: Serving = self.checked_serving(serving)
         self.format_choice = choice_of(serving, box_format)
         self.regions_per_request = regions_per_request or serving.regions_per_request

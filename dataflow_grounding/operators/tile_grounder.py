@@ -93,8 +93,12 @@ class TileGrounder(PhraseGrounder):
         answers: list[Found] = []
         for phrases in batched(texts, self.phrases_per_request):
             pictures = [image, *tiles]
-            found_by_picture = await all_done(self.ground(one, phrases, ask) for one in pictures)
-            for in_image, *in_tiles in zip(*found_by_picture, strict=True):  # of each phrase
+            # for each picture its answers, one for each phrase
+            found_by_picture = await all_done(
+                self.ground(picture, phrases, ask) for picture in pictures
+            )
+            # turned around: for each phrase its answers, the image's and those of the tiles
+            for in_image, *in_tiles in zip(*found_by_picture, strict=True):
                 answers.append(self._joined(image, in_image, tiles, in_tiles))
         return {
             self.keys.output: with_answers(expressions, answers, ask),
@@ -107,25 +111,31 @@ class TileGrounder(PhraseGrounder):
     def _joined(
         self, image: Image, in_image: Found, tiles: list[ImageTile], in_tiles: list[Found]
     ) -> Found:
+        # The answers about one phrase, from the image and its tiles, made one.
         if not tiles:
             return in_image
         views = []
         for tile, found in zip(tiles, in_tiles, strict=True):
-            views.append(View(tile.region, [_in_image(tile, one) for one in found.instances]))
+            instances_in_image = [_in_image(tile, instance) for instance in found.instances]
+            views.append(View(tile.region, instances_in_image))
         things = join_views(View((0, 0, *image.size), in_image.instances), views)
         instances = without_duplicates([thing.instance for thing in things], self.merge_iou)
         # Several things may well fill a tile: that is no doubt.
         doubts = [found.doubt for found in in_tiles if found.doubt != SEVERAL_EVERYWHERE]
-        doubt = next(filter(None, [in_image.doubt, *doubts]), "")
+        doubt = _first_stated([in_image.doubt, *doubts])
         if not instances:  # the answer about the whole image says why
             return replace(in_image, doubt=doubt)
         own_doubts = [found.own_doubt for found in (in_image, *in_tiles)]
         if any(thing.is_cut for thing in things):
             own_doubts.append(CUT)
-        own_doubt = next(filter(None, own_doubts), "")
+        own_doubt = _first_stated(own_doubts)
         return Found(
             "grounded", instances, doubt=doubt, own_doubt=own_doubt, remark=in_image.remark
         )
+
+
+def _first_stated(texts: list[str]) -> str:
+    return next(filter(None, texts), "")
 
 
 def _in_image(tile: ImageTile, instance: dict[str, Any]) -> dict[str, Any]:
