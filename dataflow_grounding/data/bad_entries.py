@@ -24,7 +24,9 @@ class ImportRefused(InputError):
 class BadEntries:
     """The entries of an import that can't be read.
 
-    With `stops` the first one ends the import; `take` is given the reason for each.
+    With `stops` the first one ends the import; `take` is given the reason for each. Readers of
+    label files call `read` with the number of entries that they could read, `note` and its kin for
+    each that they couldn't, and `marked` with each record that comes of them.
     """
 
     def __init__(self, stops: bool = False, take: Callable[[str], None] | None = None) -> None:
@@ -46,6 +48,7 @@ class BadEntries:
             self.named.append(why)
         if self._take:
             self._take(why)
+        # so many, and not one that can be read: it is another format
         if not self._read and self.count == _AT_FIRST:
             raise ImportRefused(
                 f"none of the first {_AT_FIRST} entries can be read: {self._first()}"
@@ -76,6 +79,7 @@ class BadEntries:
         self._read += count
 
     def finish(self) -> None:
+        """Raise ImportRefused where more entries were bad than not."""
         if self.count > self._read:
             total = self._read + self.count
             raise ImportRefused(
@@ -88,10 +92,17 @@ class BadEntries:
 
 
 def count_with_first(passed_over: Counter[str], what: str, why: str) -> None:
-    """Count what an import leaves out; the report on all of them names the first."""
+    """Count what an import leaves out; the report on all of them names the first.
+
+    `passed_over` counts by text: "outlines of no use, of which the first is a.json, line 2: …". The
+    text of the first counts those after it, too.
+    """
     start = f"{what}, of which the first is "
-    counted_text = next((text for text in passed_over if text.startswith(start)), f"{start}{why}")
-    passed_over[counted_text] += 1
+    for text in passed_over:
+        if text.startswith(start):
+            passed_over[text] += 1
+            return
+    passed_over[f"{start}{why}"] = 1
 
 
 def skipped_lines(bad: BadEntries) -> Sequence[str]:

@@ -3,12 +3,13 @@
 `local` names that folder; `fill` brings what it lacks. While a run is `in_step`, its replies are
 sent every few seconds, and its files at the end, when they are whole. `copied` is for commands that
 only read. All other modules know of folders alone; what they say of the folder is said of the
-address (`show_as`).
+address (`show_as`). In the code, here is the folder on this machine, and there is the bucket.
 
 A log of replies only grows, and a store can't append to a file. So a log is sent in parts: there,
 `.ckpt/replies/{writer}-{offset}.jsonl` holds the lines of a writer's log from an offset in bytes
-on. On this machine, the folder's own log is `.ckpt/replies.jsonl`, as in any folder, and the logs
-of other writers are `.ckpt/replies/{writer}.jsonl`.
+on. A writer is a working folder that has sent replies to the bucket, named by a random id. On this
+machine, the folder's own log is `.ckpt/replies.jsonl`, as in any folder, and the logs of other
+writers are `.ckpt/replies/{writer}.jsonl`.
 """
 
 import hashlib
@@ -49,7 +50,9 @@ _PART = re.compile(r"(.+)-(\d{15})\.jsonl")  # "5f0c31a9-000000000004096.jsonl"
 _SHARED_OF_CKPT = (CALIBRATION, "images.jsonl")
 """Of `.ckpt`, what runs on other machines have a use for; replies go their own way."""
 _MARK = ".elsewhere.json"
-"""The file in a working folder's root that says whose it is, and names it as a writer."""
+"""The file in a working folder's root that says of which address and part it is, and names it as a
+writer.
+"""
 _SENT = ".elsewhere.sent.json"
 """A file in that root: by each path that was sent or brought, its state here and its version there.
 """
@@ -73,10 +76,10 @@ class _Bucket:
         self.part = part
         # How messages about this machine's disk call the folder: its path would be shown as the
         # address, as if the bucket had failed.
-        self.kept = f"{os.path.basename(root)} in {os.path.dirname(root)}"
+        self.folder_in_words = f"{os.path.basename(root)} in {os.path.dirname(root)}"
         self._system, self._path = place_of(address)
         mark = os.path.join(root, _MARK)
-        with errors_as(InputError, f"can't write in {self.kept}", again=True):
+        with errors_as(InputError, f"can't write in {self.folder_in_words}", again=True):
             if not os.path.exists(mark):  # a new working folder, which gets a name as a writer
                 os.makedirs(root, exist_ok=True)
                 stated = {"address": address, "part": part, "id": token_hex(8)}
@@ -105,7 +108,8 @@ class _Bucket:
         listed: dict[str, dict[str, Any]] = {}
         for entry in entries:
             path = entry["name"].rstrip("/")
-            if path != own_path:  # an empty object that a console made for the folder
+            is_folder_itself = path == own_path  # an empty object that a console made for it
+            if not is_folder_itself:
                 listed[posixpath.basename(path)] = entry
         return listed
 
@@ -156,23 +160,23 @@ class _Bucket:
         sent, so that `send_changes` sends them again.
         """
         sent = read_object(self.here(_SENT))  # by path: [state here, version there]
-        here = self._states_here()
-        there = self._versions_there({posixpath.dirname(path) for path in here})
+        states_here = self._states_here()
+        versions_there = self._versions_there({posixpath.dirname(path) for path in states_here})
         still_sent: dict[str, Any] = {}
-        wanted: list[str] = []
-        for path, version in there.items():
-            is_up_to_date = path in here and path in sent and sent[path][-1] == version
-            if is_up_to_date:
+        paths_to_bring: list[str] = []
+        for path, version in versions_there.items():
+            was_sent = path in states_here and path in sent
+            if was_sent and sent[path][-1] == version:  # it hasn't changed there since
                 still_sent[path] = sent[path]
-            elif path in here or self._is_read_by_runs(path):
-                wanted.append(path)
+            elif path in states_here or self._is_read_by_runs(path):
+                paths_to_bring.append(path)
         # finished.json speaks of the files that are here, which others replace now.
-        if any(path.endswith((".json", ".jsonl")) for path in wanted):
+        if any(path.endswith((".json", ".jsonl")) for path in paths_to_bring):
             Path(self.here(self.part, CKPT, "finished.json")).unlink(missing_ok=True)
-        self.fetch(*wanted)
-        for path in wanted:
-            still_sent[path] = [state_of(self.here(path)), there[path]]
-        with errors_as(InputError, f"can't write in {self.kept}", again=True):
+        self.fetch(*paths_to_bring)
+        for path in paths_to_bring:
+            still_sent[path] = [state_of(self.here(path)), versions_there[path]]
+        with errors_as(InputError, f"can't write in {self.folder_in_words}", again=True):
             write_bytes(self.here(_SENT), json.dumps(still_sent).encode())
 
     def _versions_there(self, folders: Iterable[str]) -> dict[str, str]:
@@ -198,19 +202,22 @@ class _Bucket:
                         yield path, info
                     elif _STEP.fullmatch(name):
                         to_list.add(path)
-            to_list -= was_listed
+            to_list -= was_listed  # some steps' folders were among `folders` already
 
     def _is_read_by_runs(self, path: str) -> bool:
         # A bucket may have much else at that address.
+        if not path.endswith(_ROWS):
+            return False
         folder = posixpath.dirname(posixpath.relpath(path, self.part or "."))
-        return path.endswith(_ROWS) and (folder in ("", CKPT) or bool(_STEP.fullmatch(folder)))
+        is_folder_of_step = bool(_STEP.fullmatch(folder))
+        return folder in ("", CKPT) or is_folder_of_step
 
     def take_shards(self) -> list[str]:
         """Replace the shards' files here by those there; return the names of their folders."""
         for path in Path(self.here(SHARDS)).glob("*/*"):
             if path.name == CKPT:
                 continue  # replies that were brought
-            with errors_as(InputError, f"can't write in {self.kept}", again=True):
+            with errors_as(InputError, f"can't write in {self.folder_in_words}", again=True):
                 if path.is_dir():
                     shutil.rmtree(path)
                 else:
@@ -218,28 +225,33 @@ class _Bucket:
         with errors_as(InputError, f"can't read {self.address}", again=True):
             names = [name for name in self.listed(SHARDS) if "-of-" in name]
         folders = [f"{SHARDS}/{name}" for name in names]
-        pictures = [f"{folder}/{PICTURES}" for folder in folders]
-        found = [path for path, _ in self._files_there([*folders, *pictures])]
-        self.fetch(*[path for path in found if path.endswith(_ROWS) or f"/{PICTURES}/" in path])
+        picture_folders = [f"{folder}/{PICTURES}" for folder in folders]
+        paths_to_bring = []
+        for path, _ in self._files_there([*folders, *picture_folders]):
+            if path.endswith(_ROWS) or f"/{PICTURES}/" in path:
+                paths_to_bring.append(path)
+        self.fetch(*paths_to_bring)
         return names
 
     def send_changes(self, *endings: str) -> None:
-        """Send those files of the part that have changed here since they were sent or brought."""
+        """Send those files of the part that have changed here since they were sent or brought; with
+        `endings` only files whose paths end so.
+        """
         sent = read_object(self.here(_SENT))  # by path: [state here, version there]
-        changed: dict[str, list[int]] = {}  # the state of each by its path
+        changed_states: dict[str, list[int]] = {}  # by path
         for path, state in self._states_here().items():
             is_unchanged = path in sent and sent[path][0] == state
             has_ending = not endings or path.endswith(endings)
             if has_ending and not is_unchanged:
-                changed[path] = state
-        # Whoever finds run.json there then finds all the files that it names.
+                changed_states[path] = state
+        # run.json is sent last: whoever finds it there finds all the files that it names.
         run_file = os.path.join(self.part, "run.json")
-        versions = self.send(*[path for path in changed if path != run_file])
-        if run_file in changed:
+        versions = self.send(*[path for path in changed_states if path != run_file])
+        if run_file in changed_states:
             versions |= self.send(run_file)
-        for path, state in changed.items():
+        for path, state in changed_states.items():
             sent[path] = [state, versions[path]]
-        with errors_as(StorageFailed, f"can't write in {self.kept}", again=True):
+        with errors_as(StorageFailed, f"can't write in {self.folder_in_words}", again=True):
             write_bytes(self.here(_SENT), json.dumps(sent).encode())
 
     def send(self, *paths: str) -> dict[str, str]:
@@ -248,7 +260,7 @@ class _Bucket:
             return dict(zip(paths, in_threads(self._put, paths), strict=True))
 
     def failing_to_write(self) -> errors_as:
-        what = f"all is kept in {self.kept}, but can't write {self.address}"
+        what = f"all is kept in {self.folder_in_words}, but can't write {self.address}"
         return errors_as(StorageFailed, what, again=True)
 
     def _put(self, path: str) -> str:
@@ -256,12 +268,14 @@ class _Bucket:
         return file_version(self.call(path, lambda system, there: system.info(there)))
 
     def _states_here(self) -> dict[str, list[int]]:
+        # By path, the state of each file here that the bucket has or is to have.
         states: dict[str, list[int]] = {}
         for path in Path(self.here(self.part)).rglob("*"):
             path_in_root = path.relative_to(self.root).as_posix()
-            state = state_of(str(path)) if self._is_shared(path_in_root) else None
-            if state:
-                states[path_in_root] = state
+            if self._is_shared(path_in_root):
+                state = state_of(str(path))
+                if state:  # a folder has none
+                    states[path_in_root] = state
         return states
 
     def _is_shared(self, path: str) -> bool:
@@ -269,7 +283,9 @@ class _Bucket:
         names = path.split("/")
         if not self.part and names[0] == SHARDS:  # each shard sends its own files
             return False
-        if CKPT in names:  # its other files are logs of replies, or serve this machine alone
+        if (
+            CKPT in names
+        ):  # its other files are logs, which `_Replies` sends, or are of use here alone
             return names[-1] in _SHARED_OF_CKPT
         is_for_this_machine = path.endswith((_MARK, _SENT, ".part"))
         return not is_for_this_machine
@@ -289,7 +305,7 @@ _SizeAtOffset: TypeAlias = dict[int, int]
 class _Replies:
     """The replies of a bucket, brought to and sent from its working folder. A run that sends puts a
     claim there first: a random id. At each sending it looks whether the claim is still its own; if
-    not, another run has begun there since.
+    not, another run has begun there since, and has taken the bucket over.
     """
 
     def __init__(self, bucket: _Bucket) -> None:
@@ -298,8 +314,9 @@ class _Replies:
         self._folder = posixpath.join(bucket.part, CKPT)
         self._claim_path = f"{self._folder}/claim"
         self._log = bucket.here(self._folder, "replies.jsonl")
-        # writers that are known to have worked there, no matter what a listing says
-        self._known = {bucket.writer}
+        # A listing may not show the newest parts yet. Of these writers it is known that they have
+        # sent some, so that their parts are also asked for by name.
+        self._known_writers = {bucket.writer}
         # Offsets in bytes in the own log: where the part that is being sent begins, and how far the
         # log has been sent.
         self._part_begin = 0
@@ -310,11 +327,11 @@ class _Replies:
         with errors_as(InputError, f"can't write {self._bucket.address}", again=True):
             claim_before = self._bucket.read(self._claim_path).split()  # the writer, a random id
             if claim_before:
-                self._known.add(claim_before[0].decode(errors="replace"))
+                self._known_writers.add(claim_before[0].decode(errors="replace"))
             self._bucket.write(self._claim_path, self._claim)
 
     def is_taken_over(self) -> bool:
-        # A claim that is gone, as with all that was there, is nobody's.
+        # b"" where nobody has a claim, as somebody has removed all that was there.
         return self._bucket.read(self._claim_path) not in (self._claim, b"")
 
     def bring(self) -> None:
@@ -328,7 +345,7 @@ class _Replies:
         own_log = _Log(self._folder, self._bucket.writer)
         own_parts = parts_of_log[own_log]  # it is always listed, perhaps empty
         self._sent_end = max((offset + size for offset, size in own_parts.items()), default=0)
-        self._part_begin = self._sent_end
+        self._part_begin = self._sent_end  # parts of earlier runs aren't sent again
 
     def _listed_parts(self) -> dict[_Log, _SizeAtOffset]:
         # Logs of known writers in this folder are always listed, perhaps without parts. Logs of
@@ -336,7 +353,7 @@ class _Replies:
         # row.
         bucket = self._bucket
         parts_of_log: dict[_Log, _SizeAtOffset]
-        parts_of_log = {_Log(self._folder, writer): {} for writer in self._known}
+        parts_of_log = {_Log(self._folder, writer): {} for writer in self._known_writers}
         folders = {CKPT, self._folder}
         for name, info in bucket.listed(SHARDS).items():
             if info["type"] == "directory" and not _are_blocks_of_one_split(name, bucket.part):
@@ -352,8 +369,9 @@ class _Replies:
         return parts_of_log
 
     def _bring_log(self, log: _Log, parts: _SizeAtOffset) -> None:
-        # Adds to a log here what its parts there have more. A listing may lack new parts: so in the
-        # end the one that would come next is asked for by its name.
+        # Adds to a log here what its parts there have more. A listing may miss new parts: so in the
+        # end the one that would come next is asked for by its name; where there is none, all is
+        # here.
         path = self._bucket.here(log.folder, "replies", f"{log.writer}.jsonl")
         is_own = log == (self._folder, self._bucket.writer)
         if is_own:
@@ -366,7 +384,8 @@ class _Replies:
                 begins = [begin for begin, size in parts.items() if begin <= end < begin + size]
                 begin = max(begins, default=end)
                 name = _part_name(log.folder, log.writer, begin)
-                more = self._bucket.read(name, end - begin, end - begin + CLOSED_BYTES)
+                first_byte = end - begin  # of those wanted, in the part
+                more = self._bucket.read(name, first_byte, first_byte + CLOSED_BYTES)
                 if not more:
                     break
                 file.write(more)
@@ -381,14 +400,14 @@ class _Replies:
             while True:
                 file.seek(self._part_begin)
                 data = file.read(SENT_BYTES)
-                data = data[: data.rfind(b"\n") + 1]
-                end = self._part_begin + len(data)
-                if end <= self._sent_end:
+                whole_lines = data[: data.rfind(b"\n") + 1]
+                end = self._part_begin + len(whole_lines)
+                if end <= self._sent_end:  # all was sent
                     break
                 name = _part_name(self._folder, self._bucket.writer, self._part_begin)
-                self._bucket.write(name, data)
+                self._bucket.write(name, whole_lines)
                 self._sent_end = end
-                if len(data) >= CLOSED_BYTES:
+                if len(whole_lines) >= CLOSED_BYTES:
                     self._part_begin = end
 
 
@@ -397,7 +416,8 @@ def _part_name(folder: str, writer: str, begin: int) -> str:
 
 
 def _are_blocks_of_one_split(name: str, part: str) -> bool:
-    # "block-1-8" and "block-2-8" are; they have no row in common.
+    # `name` is that of a shard's folder, `part` the own shard's path. "block-1-8" and "block-2-8"
+    # are blocks of one split: they have no row in common.
     own = posixpath.basename(part)
     block, _, count = name.rpartition("-")
     own_block, _, own_count = own.rpartition("-")
@@ -415,7 +435,8 @@ class _Run:
 
     def begin(self) -> None:
         self._bucket.refuse_results_of_no_run()
-        say(f"Working in {self._bucket.kept}; what comes of it goes to {self._bucket.address}")
+        bucket = self._bucket
+        say(f"Working in {bucket.folder_in_words}; what comes of it goes to {bucket.address}")
         self._replies.claim()
         self._replies.bring()
         self._bucket.take()
@@ -432,19 +453,26 @@ class _Run:
                 self._replies.send()
                 wait = SEND_SECONDS
             except OSError as error:
-                if wait == SEND_SECONDS:
-                    bucket = self._bucket
-                    why = error.strerror or error
-                    say(
-                        f"Warning: can't write {bucket.address}: {why}; replies are kept in"
-                        f" {bucket.kept} meanwhile"
-                    )
+                is_first_failure = wait == SEND_SECONDS
+                if is_first_failure:
+                    self._say_that_it_waits(error)
                 wait = min(2 * wait, _WAIT_SECONDS)
+
+    def _say_that_it_waits(self, error: OSError) -> None:
+        bucket = self._bucket
+        say(
+            f"Warning: can't write {bucket.address}: {error.strerror or error}; replies are kept in"
+            f" {bucket.folder_in_words} meanwhile"
+        )
 
     def end(self, stopped: BaseException | None) -> None:
         """Send what is left. Of a run that was stopped, that is replies and `.json` files. Where
-        another run has taken the folder over, it is replies alone: that run's files must stay.
+        another run has taken the folder over, it is replies alone: that run's files must stay, and
+        TakenOver is raised. A store that fails is raised as StorageFailed, but of a run that was
+        stopped only said: what stopped it counts.
         """
+        # of no other files, as those may be half of a step's
+        endings = () if stopped is None else (".json",)
         try:
             with self._bucket.failing_to_write():
                 is_taken_over = self._replies.is_taken_over()
@@ -452,7 +480,7 @@ class _Run:
             if is_taken_over:
                 self._taken_over()
                 raise TakenOver.of(self._bucket.address)
-            self._bucket.send_changes(*([] if stopped is None else [".json"]))
+            self._bucket.send_changes(*endings)
         except StorageFailed as error:
             if stopped is None:
                 raise
@@ -529,29 +557,29 @@ def in_step(checkpoint: str, taken_over: Callable[[], None]) -> Iterator[None]:
     over = threading.Event()
     sender = threading.Thread(target=run.send_now_and_then, args=[over], daemon=True)
     wait_notice = _timer_to_say_it_waits(bucket)
-    stopped: BaseException | None = None
+    stopped: BaseException | None = None  # what ended the block, if anything did
     sender.start()
     try:
+        yield
+    except BaseException as why:
+        stopped = why
+        raise
+    finally:
+        wait_notice.start()
         try:
-            yield
-        except BaseException as why:
-            stopped = why
-            raise
-        finally:
-            wait_notice.start()
             over.set()
             sender.join()
             # A run makes an Interrupted of a Ctrl-C, so this one came outside of the run.
             if not isinstance(stopped, KeyboardInterrupt):
                 run.end(stopped)
-    finally:
-        wait_notice.cancel()
+        finally:
+            wait_notice.cancel()
 
 
 def _timer_to_say_it_waits(bucket: _Bucket) -> threading.Timer:
     waiting = (
         f"Waiting for {bucket.address} to take what comes of the run: all is kept in"
-        f" {bucket.kept}; Ctrl-C leaves it to the next run to send it"
+        f" {bucket.folder_in_words}; Ctrl-C leaves it to the next run to send it"
     )
     timer = threading.Timer(SAY_SECONDS, say, [waiting])
     timer.daemon = True
@@ -560,12 +588,17 @@ def _timer_to_say_it_waits(bucket: _Bucket) -> threading.Timer:
 
 @contextmanager
 def copied(results: str, *names: str, replies: bool = False) -> Iterator[str]:
-    """Yield a results folder of this machine to read; one in a bucket is copied for the block."""
-    bucket = None if is_remote(results) else _bucket_of(results)
-    if bucket is None and not is_remote(results):
-        yield results
-        return
-    address = _spelled(results) if bucket is None else bucket.address
+    """Yield a results folder of this machine to read; one in a bucket is copied for the block. Of
+    that only the files `names` are copied, and with `replies` the logs of replies.
+    """
+    if is_remote(results):
+        address = _spelled(results)
+    else:
+        bucket = _bucket_of(results)
+        if bucket is None:
+            yield results
+            return
+        address = bucket.address
     with tempfile.TemporaryDirectory() as aside:
         root = os.path.join(os.path.abspath(aside), posixpath.basename(address))
         copy = _Bucket(address, root)
@@ -575,7 +608,7 @@ def copied(results: str, *names: str, replies: bool = False) -> Iterator[str]:
                 _Replies(copy).bring()
             yield root
         finally:
-            del _buckets[root]
+            del _buckets[root]  # which `_Bucket` has put there
 
 
 def send(path: str, *endings: str) -> None:

@@ -23,6 +23,7 @@ def read_class_file(path: str) -> Any:
         else:
             classes = [line.strip() for line in text.splitlines() if line.strip()]
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        # from a file of another shape, such as one whose categories are numbers
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if isinstance(error, KeyError):
             reason = f"a category has no {reason}"
@@ -55,6 +56,7 @@ def _of_json(data: Any) -> Any:
 
 
 def _of_yaml(text: str) -> Any:
+    # `names: [person, cup]`, or `names: {0: person, 1: cup}` by number
     import yaml
 
     from dataflow_grounding._util.yaml_limits import check_values

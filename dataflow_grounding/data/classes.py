@@ -58,11 +58,12 @@ def _stated_phrases(
             stated_phrases.append(_StatedPhrase(key, stated, key))
             continue
         # "helmet: {phrases: [hard hat]}", a class and what is stated of it
-        unknown = [str(name) for name in stated if name not in (PHRASES, DEFINITION)]
-        if unknown:
+        unknown_keys = [str(name) for name in stated if name not in (PHRASES, DEFINITION)]
+        if unknown_keys:
+            first = unknown_keys[0]
             raise ClassError(
-                f"classes: {key!r} has {unknown[0]!r:.40}: a class states {PHRASES}, {DEFINITION}",
-                (key, unknown[0]),
+                f"classes: {key!r} has {first!r:.40}: a class states {PHRASES}, {DEFINITION}",
+                (key, first),
             )
         if isinstance(stated.get(DEFINITION, ""), (Mapping, list)):
             what = f"classes: the {DEFINITION} of {key!r} should be a text"
@@ -85,6 +86,7 @@ def phrases_with_classes(
         for text in (phrase, class_name):
             if not isinstance(text, str) or not text.strip():
                 raise ClassError(f"classes: {text!r} is not a text to look for", (entry,))
+        # "Cup" and "cup" would be asked for twice; the phrase itself twice is refused below.
         first_spelling = first_spelling_of.setdefault(class_key(phrase), phrase)
         if first_spelling != phrase:
             what = f"classes: {first_spelling!r} and {phrase!r} are one phrase: leave one"
@@ -178,7 +180,7 @@ def names_stated_in(run: Mapping[str, Any]) -> Iterator[str]:
             names = classes
         else:
             for key, stated in classes.items():
-                # "hard hat: helmet", or "helmet: {phrases: [hard hat]}"
+                # "hard hat: helmet" names it second, "helmet: {phrases: [hard hat]}" first
                 names.append(stated if isinstance(stated, str) else key)
         yield from (name for name in names if isinstance(name, str))  # run.json may be damaged
         return  # the first block that states some counts

@@ -69,7 +69,7 @@ def plain_value(value: Any) -> Any:
         return value
     if isinstance(value, bytes) or str(value) in ("NaT", "<NA>"):
         return None
-    numpy_kind = getattr(getattr(value, "dtype", None), "kind", None)
+    numpy_kind = getattr(getattr(value, "dtype", None), "kind", None)  # None for other types
     if numpy_kind in ("M", "m"):
         return str(value)  # NumPy's dates and durations, which tolist() would make numbers
     tolist = getattr(value, "tolist", None)  # a NumPy array, or one of its numbers
@@ -97,6 +97,7 @@ def to_dataframe(records: Iterable[Mapping[str, Any]]) -> Any:
 
 def read_csv(path: str) -> Iterator[Row]:
     """Yield the rows of CSV or TSV, by the header's names, each with the line where it begins."""
+    # the most that a C long holds on Windows: a cell may be as long as a record's annotations
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     with TextIOWrapper(open_input(path), "utf-8-sig", "surrogateescape", newline="") as file:
         reader = csv.reader(file, strict=True, delimiter=DELIMITERS[file_type_of(path)])
@@ -222,7 +223,8 @@ def parquet_rows(path: str, at_once: int) -> Iterator[dict[str, Any]]:
 
 def _rows_that_fit(metadata: Any) -> int:
     # A Parquet file stores a repeated text once, in a column's dictionary, but each row in memory
-    # has a copy. So rows have to fit at their mean size, and with the largest dictionary in each.
+    # has a copy. So rows have to fit at their mean size, and with the largest dictionary in each,
+    # as if it were one text that all of them have. A group is a part of the file's rows.
     row_bytes = 0  # of a row on average, in the group where rows are largest
     dictionary_bytes = 0  # of the largest column with a dictionary, which takes no more than these
     for group_number in range(metadata.num_row_groups):
@@ -232,7 +234,9 @@ def _rows_that_fit(metadata: Any) -> int:
             column = group.column(column_number)
             if column.has_dictionary_page:
                 dictionary_bytes = max(dictionary_bytes, column.total_uncompressed_size)
-    return min(ROWS_BYTES // max(1, row_bytes), REPEATED_BYTES // max(1, dictionary_bytes))
+    rows_by_mean = ROWS_BYTES // max(1, row_bytes)
+    rows_by_dictionary = REPEATED_BYTES // max(1, dictionary_bytes)
+    return min(rows_by_mean, rows_by_dictionary)
 
 
 @contextmanager

@@ -17,7 +17,8 @@ _WORDS = {
 @lru_cache(maxsize=65536)
 def head_of(phrase: str) -> str:
     """Return the noun that says what a phrase names, in the singular and in lower case: the last
-    word before one that relates the thing to others; "" without words.
+    word before one that relates the thing to others; "" without words. It is "cup" for "two red
+    cups on a table", and "car" for "a lot of cars".
     """
     text = unicodedata.normalize("NFKC", phrase[:_LONGEST]).casefold().strip()
     words = _WORD.findall(_NUMBERING.sub("", text))
@@ -27,8 +28,8 @@ def head_of(phrase: str) -> str:
             head = ""  # the "lot" of "a lot of cars"
         elif head and ends_phrase(word, after):
             break
-        elif word not in _WORDS["empty"]:
-            head = word
+        elif word not in _WORDS["empty"]:  # an article, say
+            head = word  # the word before it was an adjective, or part of the noun
     return singular(head)
 
 

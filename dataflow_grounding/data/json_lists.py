@@ -67,13 +67,15 @@ def lists_in(file: IO[str]) -> Iterator[tuple[str, int, Any]]:
     Raises ValueError, perhaps after some items.
     """
     json_text = _PartlyReadJson(file, "{")
+    # A key is read as a value is. Its own value is read before the next key is asked for, with
+    # patterns that have its colon before it.
     for name, _ in json_text.values(_OBJECT, _MEMBER):
         if json_text.character_after(_COLON) == "[":
             yield name, _LIST_BEGINS, None
             for number, (item, _) in enumerate(json_text.values(_LIST_OF_KEY, _ITEM)):
                 yield name, number, item
         else:
-            value, _ = next(json_text.values(_VALUE, _VALUE))
+            value, _ = next(json_text.values(_VALUE, _VALUE))  # the first is the only one
             yield name, _NO_LIST, value
     json_text.end()
 
@@ -101,7 +103,11 @@ class _PartlyReadJson:
     def values(
         self, opening: re.Pattern[str], between: re.Pattern[str]
     ) -> Iterator[tuple[Any, str]]:
-        """Yield each value of a list or object with its JSON text, until it ends."""
+        """Yield each value of a list or object with its JSON text, until it ends: (value, text).
+
+        `opening` matches what comes before the first value, `between` before each other one; where
+        the list ends instead, their group 1 matches.
+        """
         before_value = opening
         while True:
             match = before_value.match(self._text, self._at)
@@ -129,7 +135,8 @@ class _PartlyReadJson:
             raise ValueError
 
     def _more(self) -> bool:
-        # It doubles while a value doesn't fit, so that decoding a large value again and again takes
+        # Adds the next part of the file to what isn't read yet; whether there was any. A part
+        # doubles while a value doesn't fit, so that decoding a large value again and again takes
         # linear time in all.
         more = self._file.read(max(_CHUNK, len(self._text)))
         self._text = self._text[self._at :] + more

@@ -1,4 +1,9 @@
-"""What a model says next to its answers: its manner, and remarks that came seldom."""
+"""What a model says next to its answers: its manner, and remarks that came seldom.
+
+A remark is the text of a reply that is no answer. Each of its sentences is a wording, told from
+others by a key in which numbers and the record's own phrases are masked: "… are red". Wordings that
+many records have are the model's manner; a remark with any other wording is rare.
+"""
 
 import unicodedata
 from collections import Counter
@@ -70,25 +75,30 @@ def wordings_of(record: Mapping[str, Any]) -> Wordings:
     remark = record.get(REMARK)
     if not isinstance(remark, str) or not remark.strip():
         return {}
+    # It was cut where it was stored, perhaps within a word.
     is_cut = len(remark) >= _NEARLY_ALL and not remark.rstrip().endswith(_FINISHED)
     phrases = _phrases_of(record)
     text = phrases.masked(unicodedata.normalize("NFKC", remark.replace(_JOINED, "\n")))
     sentences = [part for part in _SENTENCE_END.split(text) if part and part.strip()]
     wordings: dict[str, str] = {}
     for number, sentence in enumerate(sentences, 1):
-        ends_cut = is_cut and number == len(sentences)
+        is_last = number == len(sentences)
+        ends_cut = is_cut and is_last
         parts = _masked_parts(sentence, phrases, ends_cut)
         key = _key_of(parts)
         has_other_words = key.strip(" …") != ""
+        if ends_cut:
+            key += _CUT
         if has_other_words:
-            wordings[key + _CUT if ends_cut else key] = _as_read(sentence, parts)
+            wordings[key] = _as_read(sentence, parts)
     return wordings
 
 
 class _Phrases(NamedTuple):
     """The phrases that are masked in a record's remark."""
 
-    by_first: dict[str, list[list[str]]]  # phrases as words, by their first word, longest first
+    # phrases as words, by their first word, longest first: {"red": [["red", "cup"], ["red"]]}
+    by_first: dict[str, list[list[str]]]
     unspaced: list[str]  # phrases of scripts that put no spaces between words
 
     def masked(self, text: str) -> str:
@@ -109,8 +119,9 @@ def _phrases_of(record: Mapping[str, Any]) -> _Phrases:
     for row in rows:
         if not isinstance(row, Mapping):
             continue
-        named = [row.get(name) for name in ("text", "class", "noun_chunk")]
-        texts.update(text for text in named if isinstance(text, str))
+        for name in ("text", "class", "noun_chunk"):
+            if isinstance(row.get(name), str):
+                texts.add(row[name])
     phrases: set[tuple[str, ...]] = set()
     unspaced: set[str] = set()
     for text in texts:
@@ -124,7 +135,8 @@ def _phrases_of(record: Mapping[str, Any]) -> _Phrases:
         phrases.add((head_of(text),))
     phrases_by_first_word: dict[str, list[list[str]]] = {}
     for phrase in sorted(phrases, key=lambda phrase: (-len(phrase), phrase)):
-        if phrase and phrase[0]:
+        is_empty = not phrase or not phrase[0]  # no words but articles, or no noun
+        if not is_empty:
             phrases_by_first_word.setdefault(phrase[0], []).append(list(phrase))
     return _Phrases(
         phrases_by_first_word, sorted(unspaced, key=lambda phrase: (-len(phrase), phrase))
@@ -152,7 +164,7 @@ def _masked_parts(sentence: str, phrases: _Phrases, is_cut: bool) -> list[_Part]
         start, end = spans[index]
         word = words[index]
         if length or word == _MASK:
-            length = max(1, length)
+            length = max(1, length)  # a mask is one word: it was set in a script without spaces
             while parts and parts[-1].word in _ARTICLES and not parts[-1].mask:
                 start = parts.pop().start  # the article goes with its phrase
             end_of_phrase = spans[index + length - 1][1]
@@ -181,7 +193,8 @@ def _length_of_phrase_at(words: Sequence[str], index: int, phrases: _Phrases, is
 
 
 def _may_begin_phrase(words: Sequence[str], phrases: _Phrases) -> bool:
-    # Whether some phrase begins with these words, of which the last may be cut off.
+    # Whether some phrase begins with these words, of which the last may be cut off. It may be the
+    # first, too, so that all phrases are looked through.
     *whole_words, cut_word = words
     for same_first in phrases.by_first.values():
         for phrase in same_first:
@@ -199,7 +212,7 @@ def _folded(word: str) -> str:
 
 def _key_of(parts: Sequence[_Part]) -> str:
     # "… are red" for "The cup, the plate and the fork are red.": articles are left out, and a list
-    # of masks is one mask.
+    # of masks is one mask. Words such as "and" count only where they join no two masks.
     key: list[str] = []
     joins: list[str] = []  # words such as "and" since the last mask or other word
     for part in parts:
@@ -208,10 +221,9 @@ def _key_of(parts: Sequence[_Part]) -> str:
         if part.word in _JOINS:
             joins.append(part.word)
             continue
-        if part.word != _MASK:
+        goes_on_with_list = part.word == _MASK and key[-1:] == [_MASK]
+        if not goes_on_with_list:
             key += [*joins, part.word]
-        elif not key or key[-1] != _MASK:
-            key += [*joins, _MASK]
         joins = []
     return " ".join([*key, *joins])
 
@@ -220,11 +232,12 @@ def _as_read(sentence: str, parts: Sequence[_Part]) -> str:
     # For people, with masks. The words come from a model: what could be markup in a page or a
     # README is left out.
     pieces: list[str] = []
-    end = 0
+    end_of_last = 0
     for part in parts:
-        pieces += [sentence[end : part.start], part.mask or sentence[part.start : part.end]]
-        end = part.end
-    pieces.append(sentence[end:])
+        between = sentence[end_of_last : part.start]
+        pieces += [between, part.mask or sentence[part.start : part.end]]
+        end_of_last = part.end
+    pieces.append(sentence[end_of_last:])
     text = _QUOTED.sub(f" {_MASK} ", "".join(pieces))
     text = _UNSAFE.sub(" ", _LIST.sub(_MASK, " ".join(text.split())))
     return " ".join(text.split())[:_MOST_WORDING].strip(" .,:;!?-")
@@ -256,18 +269,23 @@ class Manners:
             self._by_wording.add(key)
             self._keep_form(key, text)
         if len(self._as_read) > 2 * self._most_kept:
-            kept = self._by_wording.kept
-            self._as_read = {key: text for key, text in self._as_read.items() if key in kept}
+            still_counted = self._by_wording.count_of
+            self._as_read = {
+                key: text for key, text in self._as_read.items() if key in still_counted
+            }
         if watched:
             self._watched += 1
             self._together.add(tuple(sorted(wordings)))
 
     def _keep_form(self, key: str, text: str) -> None:
         longest = self._as_read.get(key, "")
+        # of equally long ones the last in the alphabet, so that the order of records makes no
+        # difference
         if (len(text), text) > (len(longest), longest):
             self._as_read[key] = text
 
     def add_all(self, other: "Manners") -> None:
+        """Count what another has counted, too."""
         self.records += other.records
         self._forget_manner()
         self._watched += other._watched
@@ -292,7 +310,8 @@ class Manners:
         return not all(map(self._is_manner, wordings))
 
     def _is_manner(self, wording: str) -> bool:
-        # It may be cut off where the manner is whole, or whole where the manner is cut off.
+        # One that is cut off is manner where what is left of it begins one. "I see no car" is one
+        # with "I see no car" that was cut off there, too.
         if wording in self._manner or wording + _CUT in self._manner:
             return True
         if not wording.endswith(_CUT):
@@ -303,16 +322,18 @@ class Manners:
     @property
     def rare(self) -> int:
         """How many of the watched records have a rare remark."""
-        usual = 0
+        # The others are counted: they come often, so that `_together` has their counts.
+        not_rare = 0
         for wordings, count in self._together.at_least(1).items():
             if not self.is_rare(wordings):
-                usual += count
-        return max(0, self._watched - usual)
+                not_rare += count
+        return max(0, self._watched - not_rare)
 
     def common(self, most: int = MOST_SHOWN) -> dict[str, int]:
         """Return the model's manner, the commonest first: by wording, in how many records it is."""
         counts = Counter[str]()
         for key, count in self._manner.items():
+            # without secrets: then several wordings may read the same
             counts[blotted_message(self._as_read[key])] += count
         return dict(counts.most_common(most))
 
@@ -346,23 +367,26 @@ class _Counts(Generic[K]):
     """
 
     def __init__(self, most: int) -> None:
-        self.kept: dict[K, int] = {}
+        self.count_of: dict[K, int] = {}  # less what was taken
         self._most = most
         self._taken = 0  # from each count
 
     def add(self, key: K, count: int = 1) -> None:
-        self.kept[key] = self.kept.get(key, 0) + count
-        if len(self.kept) > self._most:
-            middle = sorted(self.kept.values(), reverse=True)[self._most // 2]
+        self.count_of[key] = self.count_of.get(key, 0) + count
+        if len(self.count_of) > self._most:
+            middle = sorted(self.count_of.values(), reverse=True)[self._most // 2]
             self._taken += middle
             # at least half of the keys have nothing left, and make room
-            self.kept = {key: count - middle for key, count in self.kept.items() if count > middle}
+            self.count_of = {
+                key: count - middle for key, count in self.count_of.items() if count > middle
+            }
 
     def add_all(self, other: "_Counts[K]") -> None:
         self._taken += other._taken
-        for key, count in other.kept.items():
+        for key, count in other.count_of.items():
             self.add(key, count)
 
     def at_least(self, fewest: float) -> dict[K, int]:
-        counts = ((key, count + self._taken) for key, count in self.kept.items())
+        """Return the keys that came `fewest` times or more, each with its count."""
+        counts = ((key, count + self._taken) for key, count in self.count_of.items())
         return {key: count for key, count in counts if count >= fewest}

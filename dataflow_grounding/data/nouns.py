@@ -21,7 +21,7 @@ def _exceptional_singulars() -> dict[str, str]:
     for word in _PLURALS["takes_es"].split():
         singular_of[word + "es"] = word
         singular_of[word] = word
-    for name in ("singular", "same", "pairs"):
+    for name in ("singular", "same", "pairs"):  # lists of words that are their own singular
         for word in _PLURALS[name].split():
             singular_of[word] = word
     return singular_of
@@ -38,11 +38,12 @@ def singular(word: str) -> str:
     for ending in _ENDS_WORDS:
         if word.endswith(ending):  # "firemen": "men" becomes "man"
             return word.removesuffix(ending) + _SINGULAR_OF[ending]
-    if len(word) < 4 or not word.endswith("s") or word.endswith(("ss", "us", "is")):
+    is_plural = len(word) >= 4 and word.endswith("s") and not word.endswith(("ss", "us", "is"))
+    if not is_plural:  # "cup", "glass", "cactus", "tennis"
         return word
-    if word.endswith("ies"):
+    if word.endswith("ies"):  # "cherries"
         return word[:-3] + "y"
-    if word.endswith(("ches", "shes", "xes", "sses", "zzes", "tzes", "oes")):
+    if word.endswith(("ches", "shes", "xes", "sses", "zzes", "tzes", "oes")):  # "boxes"
         return word[:-2]
     if word.endswith("uses") and word[-5] not in "aeo":  # viruses, but not causes and blouses
         return word[:-2]
@@ -60,6 +61,7 @@ def plural(word: str) -> str:
             return word.removesuffix(singular_ending) + plural_ending
     if word.endswith(("s", "x", "z", "ch", "sh")):
         return word + "es"
-    if word.endswith("y") and word[-2:-1] not in ("a", "e", "i", "o", "u", ""):
+    letter_before_last = word[-2:-1]
+    if word.endswith("y") and letter_before_last not in ("a", "e", "i", "o", "u", ""):  # "cherry"
         return word[:-1] + "ies"
     return word + "s"

@@ -173,7 +173,8 @@ def read_expressions(record: "Record", key: str) -> list[dict[str, Any]]:
         where = f"column {key!r}, expression {number}"
         expression = {"text": item} if isinstance(item, str) else item
         text = expression.get("text") if isinstance(expression, dict) else None
-        if not isinstance(text, str) or not text.strip():
+        has_text = isinstance(text, str) and text.strip() != ""
+        if not has_text:
             raise BrokenRow(f"{where}: no 'text' in it")
         instances = expression.get("instances") or []
         if not isinstance(instances, (list, tuple)):
@@ -181,8 +182,8 @@ def read_expressions(record: "Record", key: str) -> list[dict[str, Any]]:
         own_id = expression.get("expression_id")
         if not has_id(own_id):
             own_id = expression_id(record, number)
-        read = [_read_instance(instance, where) for instance in instances]
-        expressions.append({**expression, "expression_id": own_id, "instances": read})
+        new_instances = [_read_instance(instance, where) for instance in instances]
+        expressions.append({**expression, "expression_id": own_id, "instances": new_instances})
     return expressions
 
 
@@ -205,7 +206,8 @@ def annotated_column(record: Mapping[str, Any]) -> str:
 
 
 def _as_expressions(regions: Any) -> Any:
-    # What is no region stays as it is: `read_expressions` says what is wrong with it.
+    # A region {"bbox": …, "type": "cup"} becomes {"text": "cup", "instances": [{"bbox": …}]}. What
+    # is no region stays as it is: `read_expressions` says what is wrong with it.
     if not isinstance(regions, list):
         return regions
     expressions = []
@@ -280,10 +282,12 @@ def doubt_of_reply(record: Mapping[str, Any]) -> str:
     doubt = record.get(DOUBT)
     if doubt and isinstance(doubt, str):
         return doubt
-    rows = record.get(annotated_column(record))
-    phrases = rows if isinstance(rows, list) else []
-    is_by_check = any(isinstance(row, dict) and row.get("doubtful") is True for row in phrases)
-    return "" if is_by_check else UNKNOWN_DOUBT
+    phrases = record.get(annotated_column(record))
+    if not isinstance(phrases, list):
+        phrases = []
+    is_of_check = any(isinstance(row, dict) and row.get("doubtful") is True for row in phrases)
+    # Records of earlier versions have no `doubt`.
+    return "" if is_of_check else UNKNOWN_DOUBT
 
 
 def in_one_schema(record: Mapping[str, Any], update: Mapping[str, Any]) -> Update:
@@ -419,6 +423,7 @@ def _finite(text: str) -> float:
 
 
 def _type_name(value: Any) -> str:
+    # In a message, after "not": "should be a list of expressions, not a text".
     if value is None:
         return "missing"
     if isinstance(value, str):

@@ -1,6 +1,7 @@
 """What a person rejected: it stays in results, and is left out of what is made of them.
 
-A person's verdict is `verified: false` with `reviewed_by`, on a box or on its whole expression.
+A person's verdict is `verified: false` with `reviewed_by`, on a box or on its whole expression. A
+box is an instance of an expression, a dict with its `bbox`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,12 +23,12 @@ def not_rejected(expression: Mapping[str, Any]) -> list[Any] | None:
     has_own_verdicts = any("verified" in box for box in boxes)
     if not has_own_verdicts:
         return None if _is_rejected(expression) else boxes
-    kept = []
+    boxes_left = []
     for box in boxes:
         is_rejected = box.get("verified") is False and bool(_reviewer(expression, box))
         if not is_rejected:
-            kept.append(box)
-    return kept or None
+            boxes_left.append(box)
+    return boxes_left or None
 
 
 def _is_rejected(item: Mapping[str, Any]) -> bool:
@@ -51,9 +52,10 @@ def rejections_in(expressions: Sequence[Any]) -> Rejections:
     rejections: Rejections = {}
     for expression in filter(_is_readable, expressions):
         for box in expression.get("instances") or ():
-            with_verdict = box if "verified" in box else expression
+            states_verdict = box if "verified" in box else expression
+            is_false = states_verdict.get("verified") is False
             reviewer = _reviewer(expression, box)
-            if with_verdict.get("verified") is False and reviewer:
+            if is_false and reviewer:
                 rejections[_key_of(expression, box)] = {"verified": False, "reviewed_by": reviewer}
     return rejections
 
@@ -63,7 +65,7 @@ def with_twins_rejected(expressions: Sequence[Any], others: Rejections | None = 
     may have a phrase twice with the same box, in one row or several (`others`); a person who
     rejects one means both. A box that has a reviewer keeps its verdict.
     """
-    rejections = {**(others or {}), **rejections_in(expressions)}
+    rejections = {**(others or {}), **rejections_in(expressions)}  # its own come first
     if not rejections:
         return list(expressions)
     expressions_with_verdicts = []
@@ -112,26 +114,26 @@ class WithoutRejected:
         expressions = record.get("expressions")
         if self._keep or not isinstance(expressions, list):
             return {}
-        kept_expressions = []
-        missed = []
+        expressions_left = []
+        missed = []  # phrases whose thing a person has seen, though it has no box
         for expression in with_twins_rejected(expressions):
             if not _is_readable(expression):
-                kept_expressions.append(expression)
+                expressions_left.append(expression)
                 continue
             boxes = expression.get("instances")
-            kept = not_rejected({**expression, "instances": boxes or []})
-            self.boxes += len(boxes or ()) - len(kept or ())
-            if kept is None:
+            boxes_left = not_rejected({**expression, "instances": boxes or []})
+            self.boxes += len(boxes or ()) - len(boxes_left or ())
+            if boxes_left is None:  # all of the expression is rejected
                 if is_missed(expression):
                     missed.append(str(expression.get("text", "")))
                 continue
-            if boxes is not None and len(kept) < len(boxes):
-                expression = {**expression, "instances": kept}
-            kept_expressions.append(expression)
-        if kept_expressions == expressions:
+            if boxes is not None and len(boxes_left) < len(boxes):
+                expression = {**expression, "instances": boxes_left}
+            expressions_left.append(expression)
+        if expressions_left == expressions:
             return {}
-        columns: dict[str, Any] = {"expressions": kept_expressions}
-        if len(kept_expressions) < len(expressions):
+        columns: dict[str, Any] = {"expressions": expressions_left}
+        if len(expressions_left) < len(expressions):
             # What a dropped phrase means may be in the picture without a box: it is no background.
             columns["background"] = False
         if missed:

@@ -45,6 +45,7 @@ def annotations_of(results: str) -> str:
 
 def run_of(results: str) -> dict[str, Any]:
     """Return what `run.json` in the folder of RESULTS, or in the one above, says; else {}."""
+    # A step's folder has no run.json, but the run's folder above it has one.
     # joined() takes a last / off an address, and absolute() off a path: with it, dirname() would
     # return the folder itself.
     folder = absolute(joined(folder_of_results(results), ""))
@@ -62,9 +63,13 @@ def folder_of_results(results: str) -> str:
 
 
 def stated_in(run: Mapping[str, Any], part: str) -> Iterator[dict[str, Any]]:
-    """Yield what the blocks of a run's spec state under `part`, its pipeline's block first."""
+    """Yield what the blocks of a run's spec state under `part`, its pipeline's block first.
+
+    For "data", and a spec {"autolabel_type": "x", "x": {"data": {…}}}, that is the inner {…}.
+    """
     spec = run["spec"] if isinstance(run.get("spec"), dict) else {}
-    # A user's pipeline has another name than its block, so that all blocks are looked at.
+    # A user's pipeline has another name than its block, so that all blocks are looked at: that of
+    # the pipeline comes twice, which does no harm, as its first one counts.
     for block in (spec.get(str(spec.get("autolabel_type"))), *spec.values()):
         if isinstance(block, dict) and isinstance(block.get(part), dict):
             yield block[part]

@@ -161,15 +161,16 @@ def _parse_row(number: int, line: str | bytes) -> Row:
 
 
 def _read_json(path: str) -> Iterator[Row]:
-    number = 0  # of the last item
+    number = 0  # of the last item that was read
+    # `items_of` raises one of these where the file isn't a list all through.
     with suppress(ValueError, RecursionError), json_file(path) as file:
         for number, item in enumerate(items_of(file), 1):
             yield _parse_row(number, item)
         return
-    # The file isn't a list all through. It may be one object, JSON lines, or no JSON, for which
-    # `read_json` raises.
+    # It may be one object, JSON lines, or no JSON, for which `read_json` raises.
     data = read_json(path)
-    if data is None and not number:  # several values, or null, which is a broken row
+    has_several_values = data is None and number == 0  # or it is null: then it is a broken row
+    if has_several_values:
         yield from _read_jsonl(path)
     elif isinstance(data, dict):  # JSON lines under another name, with one line
         yield _parse_row(1, json.dumps(data))
@@ -200,7 +201,10 @@ class RowWriter:
         self.count += 1
 
     def set_in(self, numbers: Collection[int], columns: Mapping[str, Any]) -> None:
-        """Set columns in rows that were written already, by their numbers from 0."""
+        """Set columns in rows that were written already, by their numbers from 0.
+
+        The temporary file is written again as a whole.
+        """
         written_before = f"{self._part}.before"
         self._file.close()
         os.replace(self._part, written_before)

@@ -101,10 +101,10 @@ def find_spans(phrases: Sequence[str], caption: str) -> list[Span | None]:
     longest_first = sorted(wanted.values(), key=lambda item: len(item.phrase.text), reverse=True)
     for phrase, indices in longest_first:
         occurrences = _occurrences(phrase, folded_caption, plain_caption)
-        # those that overlap no span taken yet, then the others
+        # those that overlap no span taken yet, then the others; the sort keeps their order
         free_first = sorted(occurrences, key=lambda span: is_taken.find(1, *span) >= 0)
-        chosen = sorted(free_first[: len(indices)])
-        for index, (start, end) in zip(indices, chosen, strict=False):
+        chosen = sorted(free_first[: len(indices)])  # in the caption's order, as equal phrases are
+        for index, (start, end) in zip(indices, chosen, strict=False):  # None for those left over
             spans[index] = (start, end)
             is_taken[start:end] = bytes([1]) * (end - start)
     return spans
@@ -122,6 +122,7 @@ def whole_words(span: Span, caption: str) -> Span:
     """Return a span [start, end) without blanks at its ends, and with the words that it cuts; its
     start is its end where it has nothing but blanks.
     """
+    # The span is one that a label file states: what is outside of the caption is cut off.
     start = max(0, span[0])
     end = max(start, min(span[1], len(caption)))
     words = caption[start:end]
@@ -182,18 +183,18 @@ class _Folded:
         """Yield a phrase's places in the original text, from left to right, without overlap."""
         if not phrase.text:
             return
-        # Only places of the phrase's rarest word are looked at: a caption may have as many words as
-        # there are phrases.
+        # Only places of the phrase's rarest word are looked at, so that the time doesn't grow with
+        # the caption times the phrases: a caption may have as many words as there are phrases.
         rarest = min(phrase.words, key=lambda word: len(self._places_of.get(word, ())))
         words_before = phrase.words.index(rarest)
-        end = 0
+        end_of_last = 0  # of the last occurrence, in words; a start before 0 is none, either
         for place in self._places_of.get(rarest, ()):
             start = place - words_before
-            if start < end:
-                continue  # the occurrence before has some of these words
+            if start < end_of_last:
+                continue  # the last occurrence has some of these words
             stop = start + len(phrase.words)
             if self.words[start:stop] == phrase.words:
-                end = stop
+                end_of_last = stop
                 yield self.starts[self.edges[start]], self.ends[self.edges[stop] - 1]
 
 
@@ -260,7 +261,7 @@ def _stripped(folded: _Folded) -> _Folded:
 
 @lru_cache(maxsize=16)  # expressions of one caption come one after the other
 def _fold(text: str) -> _Folded:
-    # most texts: each character is a letter of its own
+    # Most texts are ASCII with single blanks: each character is a letter of its own.
     if text.isascii() and " ".join(text.split()) == text:
         lower = text.lower()
         kinds = lower.translate(_ASCII_KINDS)
@@ -278,7 +279,7 @@ def _fold_letters(text: str) -> _Folded:
     for end in range(1, len(text) + 1):
         if end < len(text) and _are_of_one_letter(text[end - 1], text[end]):
             continue  # the letter that began at `start` goes on
-        letter = _fold_letter(text[start:end])
+        letter = _fold_letter(text[start:end])  # "" for one that can't be seen
         is_second_blank = letter == " " and letters[-1:] == [" "]
         if letter and not is_second_blank:
             kind = _WORD if _is_of_word(text[start], letter[0]) else _SIGN

@@ -259,7 +259,7 @@ class ResultsStorage(FileStorage):
 
     def path_of(self, step: int) -> str:
         """Return the file that a step reads: `annotations.jsonl` of the step before."""
-        if step <= 0:
+        if step <= 0:  # the user's file, or the error for no step
             return super().path_of(step)
         folder = f"step_{step - 1}"  # its name until compile() names it
         if step <= len(self.steps):
