@@ -1,5 +1,7 @@
 """Colour terms in CIE LCh, and the regions of a colour.
 
+Arrays are of the picture's reduced copy. A mask is 1 (or true) where something holds, else 0.
+
 A colour term is a range of hue, chroma and lightness (`color_bounds` in words.yaml). A region is
 believed where looser and stricter ranges give the same box: its border then doesn't depend on where
 the range ends.
@@ -95,7 +97,9 @@ def _is_like_any(region: ColorRegion, others: Sequence[ColorRegion]) -> bool:
 
 
 def _regions_of(mask: Array, picture: Picture, joined: bool) -> list[ColorRegion]:
-    # Largest first. Small holes are filled, and what is thinner than 3 px is removed.
+    # Largest first. Small holes are filled, and what is thinner than 3 px is removed. The pieces of
+    # one thing are found in a copy whose larger gaps are filled as well; none of those gaps is
+    # among the region's own pixels.
     closed = _with_gaps_filled(mask.astype(np.uint8), _HOLE, picture)
     opened = cv2.morphologyEx(closed, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
     grouped = _with_gaps_filled(opened, _REACH, picture) if joined else opened
@@ -129,9 +133,11 @@ def _stands_out(picture: Picture, region: ColorRegion) -> bool:
     is_band = with_band - with_edge
     region_lab = lab[inside > 0]
     region_mean = region_lab.mean(axis=0)
-    if not is_band.any() or region_lab.std(axis=0).max() > _MAX_SPREAD:
+    is_of_many_colors = region_lab.std(axis=0).max() > _MAX_SPREAD
+    if is_of_many_colors or not is_band.any():
         return False
     band_lab = lab[is_band > 0]
     contrast = np.linalg.norm(band_lab.mean(axis=0) - region_mean)
+    # for each pixel of the band, whether its own colour differs enough
     differs = np.linalg.norm(band_lab - region_mean, axis=1) >= 0.8 * _MIN_CONTRAST
     return bool(contrast >= _MIN_CONTRAST and differs.mean() >= _MIN_CLEAR_BAND)

@@ -17,7 +17,9 @@ _COUNTS = {number: word for word, number in words.NUMBERS.items()}  # 2 → "two
 
 
 class Descriptions:
-    """What can be said of things in a picture."""
+    """What can be said of things in a picture. A phrase means things alone if it fits no others,
+    and is a singular only of one: "red car" fits two red cars, and means neither.
+    """
 
     def __init__(self, things: Sequence[Thing], picture: Picture) -> None:
         self.things = things
@@ -39,9 +41,11 @@ class Descriptions:
 
     def meaning(self, text: str) -> list[int] | None:
         """Return the ids of the things that a phrase fits; None where its words aren't known."""
-        plain = text.strip().lower()
-        first, _, rest = plain.partition(" ")
-        return self.meanings.get(rest if first in ("a", "an", "the") else plain)
+        name = text.strip().lower()
+        first, _, rest = name.partition(" ")
+        if first in ("a", "an", "the"):
+            name = rest
+        return self.meanings.get(name)
 
     def means(self, text: str, ids: Sequence[int]) -> bool:
         """Return whether a phrase means exactly these things: a singular no more than one."""
@@ -58,23 +62,26 @@ class Descriptions:
         """Return each kind of thing, counted, with the ids of its things: ("two cars", [3, 5]).
         Those of more things come first, of as many those with larger boxes.
         """
-        things_of_kind: dict[tuple[str, str], list[Thing]] = {}  # by color and kind
+        things_alike: dict[tuple[str, str], list[Thing]] = {}  # by color and kind
         for thing in self.things:
             # Colours tell things of a kind apart if they are clear for all of that kind.
-            colors = [alike.color for alike in self.things if alike.kind == thing.kind]
-            color = thing.color if all(colors) else ""
-            things_of_kind.setdefault((color, thing.kind), []).append(thing)
+            colors_of_kind = [other.color for other in self.things if other.kind == thing.kind]
+            color = thing.color if all(colors_of_kind) else ""
+            things_alike.setdefault((color, thing.kind), []).append(thing)
         ranked = []
-        for (color, kind), things in things_of_kind.items():
+        for (color, kind), things in things_alike.items():
             total_size = sum(thing.size for thing in things)
             ids = [thing.id for thing in things]
+            # negative, as the least of these is the first
             ranked.append((-len(things), -total_size, _counted(len(things), color, kind), ids))
         return [(text, ids) for _, _, text, ids in sorted(ranked)]
 
     def caption(self) -> str:
         """Return what is there, counted: "Two red cars and a bus."; "A picture." without things."""
-        *first, last = [text for text, _ in self.groups()] or ["a picture"]
-        listed = f"{', '.join(first)} and {last}" if first else last
+        *first_texts, last_text = [text for text, _ in self.groups()] or ["a picture"]
+        listed = last_text
+        if first_texts:
+            listed = f"{', '.join(first_texts)} and {last_text}"
         return f"{listed[:1].upper()}{listed[1:]}."
 
 
@@ -91,9 +98,12 @@ def _names(thing: Thing, picture: Picture) -> Iterator[str]:
 
 
 def _is_clear(text: str, ids: Sequence[int] | None) -> bool:
-    first = text.split()[0].lower() if text.split() else ""
-    is_counted = first in words.NUMBERS or first.isdecimal()
-    return bool(ids) and (len(ids or ()) == 1 or is_counted)
+    # Whether a phrase that fits the things with these ids says how many it means: one, or a number.
+    if not ids:
+        return False
+    first_word = text.split()[0].lower() if text.split() else ""
+    is_counted = first_word in words.NUMBERS or first_word.isdecimal()
+    return len(ids) == 1 or is_counted
 
 
 def _joined(*parts: str) -> str:
@@ -140,12 +150,13 @@ def answer_about_regions(
 def _plain_caption(thing: Thing, picture: Picture) -> str:
     share = thing.size / picture.area
     color = f"mostly {thing.color}" if thing.color else "of no single colour"
+    percent = max(1, round(100 * share))
     if share > _WHOLE_PICTURE:
         return f"A picture {color}. (Colour only: the embedded grounder can't tell what it is.)"
     x, y = relative_center(thing.bbox, picture)
     place = _joined(_word_for_third(y, "top", "bottom"), _word_for_third(x, "left", "right"))
     return (
-        f"A region {color}, {max(1, round(100 * share))}% of the picture, in its"
+        f"A region {color}, {percent}% of the picture, in its"
         f" {place or 'middle'}. (Colour, size and place only: the embedded grounder can't tell what"
         " it is.)"
     )
@@ -158,6 +169,7 @@ def _word_for_third(share: float, first: str, last: str) -> str:
 
 
 def _unambiguous_expressions(descriptions: Descriptions) -> list[dict[str, Any]]:
+    # First groups such as "two red cars", then each thing that some phrase means alone.
     expressions = []
     for text, ids in descriptions.groups():
         if len(ids) > 1 and descriptions.means(text, ids):
@@ -170,7 +182,7 @@ def _unambiguous_expressions(descriptions: Descriptions) -> list[dict[str, Any]]
 
 
 def _check(descriptions: Descriptions, expression: Mapping[str, Any]) -> dict[str, Any]:
-    # `matches` is None where its words aren't known.
+    # The answer about one expression; `matches` is None where its words aren't known.
     text = str(expression["text"])
     region_ids = list(expression["region_ids"])
     check = {"id": expression["id"], "text": text, "region_ids": region_ids, "reason": ""}

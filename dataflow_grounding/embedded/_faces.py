@@ -44,7 +44,9 @@ class Faces(NamedTuple):
 
 
 def find_faces(picture: Picture) -> Faces:
-    """Return the frontal faces in a picture. One without skin, as an animal's, is doubtful."""
+    """Return the frontal faces in a picture. One without skin, as an animal's, is doubtful. A hit
+    of the first cascade with few votes, which the second doesn't see, is no face.
+    """
     scale = min(1.0, _SEARCH_SIDE / max(picture.width, picture.height))
     if scale * min(picture.width, picture.height) < _LEAST_SEARCHED_SIDE:
         return Faces([], 0)
@@ -56,7 +58,7 @@ def find_faces(picture: Picture) -> Faces:
     for box, votes in _hits("frontalface_alt2", gray, least_side):
         is_confirmed = _is_seen_again(gray, box)
         has_many_votes = votes >= _CLEAR_VOTES
-        x1, y1, x2, y2 = (edge / scale for edge in box)
+        x1, y1, x2, y2 = (edge / scale for edge in box)  # in the copy that `picture` is
         face = _relative((x1, y1, x2, y2), _FACE_IN_HIT, picture)
         if is_confirmed and has_many_votes and _has_skin(face, picture):
             clear.append(Candidate(face, _FACE_SCORE, "seen"))
@@ -74,7 +76,8 @@ def person_of(face: Candidate, picture: Picture) -> Candidate:
 def _hits(
     name: str, gray: Array, least_side: int, step: float = 1.1, votes: int = _REPORTED_VOTES
 ) -> list[tuple[Box, int]]:
-    # The boxes in which a cascade sees a face, each with its votes, sorted.
+    # The boxes in which a cascade of OpenCV's (its file's name) sees a face, each with its votes,
+    # sorted. `step` is the factor between the sizes of face that are looked for.
     if not hasattr(_loaded, name):
         path = os.path.join(os.path.dirname(cv2.__file__), "data", f"haarcascade_{name}.xml")
         setattr(_loaded, name, cv2.CascadeClassifier(path))
@@ -90,7 +93,8 @@ def _hits(
 
 
 def _is_seen_again(gray: Array, box: Box) -> bool:
-    # Whether the second cascade sees it, too, in the part of the picture around it.
+    # Whether the second cascade sees it, too, in the part of the picture around it, where it looks
+    # in smaller steps and needs fewer votes than the first did.
     x1, y1, x2, y2 = map(int, box)
     margin = (x2 - x1) // 2
     left = max(0, x1 - margin)
@@ -105,14 +109,19 @@ def _is_seen_again(gray: Array, box: Box) -> bool:
 
 
 def _has_skin(face: Box, picture: Picture) -> bool:
+    # Whether its middle has the colours of skin, or it is grey, where colours tell nothing.
     middle = picture.around(_relative(face, _MIDDLE_OF_FACE, picture))
     _, chroma, hue = (plane[middle] for plane in picture.lch)
-    first, last = _SKIN_HUES
-    is_skin = (chroma > _LEAST_SKIN_CHROMA) & ((hue < last) | (hue > first))
-    return bool(np.median(chroma) < _GREY_CHROMA or is_skin.mean() > _LEAST_SKIN)
+    is_grey = np.median(chroma) < _GREY_CHROMA
+    first_hue, last_hue = _SKIN_HUES  # the range goes through 0
+    is_skin_hue = (hue < last_hue) | (hue > first_hue)
+    is_skin = is_skin_hue & (chroma > _LEAST_SKIN_CHROMA)
+    return bool(is_grey or is_skin.mean() > _LEAST_SKIN)
 
 
 def _relative(box: Box, relative: Box, picture: Picture) -> Box:
+    # The box that is at `relative`, in widths and heights of another, cut off at the picture's
+    # edge.
     x1, y1, x2, y2 = box
     width = x2 - x1
     height = y2 - y1

@@ -74,9 +74,11 @@ def _find_sky(phrase: Phrase, picture: Picture) -> Sequence[Candidate]:
 
 
 def _find_greenery(phrase: Phrase, picture: Picture) -> Sequence[Candidate]:
+    # Plants are found as one green area: "the plants", but not "two plants" or "the left plant".
     is_one_leaf = phrase.head == "leaf" and not phrase.is_plural
     are_some_meant = phrase.wanted not in (None, 1) or bool(phrase.positions)
-    if phrase.color not in (None, "green") or is_one_leaf or are_some_meant:
+    has_other_color = phrase.color not in (None, "green")
+    if has_other_color or is_one_leaf or are_some_meant:
         raise Undecided("unsupported", "single plants can't be told apart")
     return find_greenery(picture)
 
@@ -95,6 +97,8 @@ def _find_people(phrase: Phrase, picture: Picture) -> Sequence[Candidate]:
 
 
 def _find_colored(phrase: Phrase, picture: Picture) -> Sequence[Candidate]:
+    # A shape may be of any colour; a thing has to be of a clear one: not black, white, grey or
+    # brown.
     shape = words.SHAPES.get(phrase.head)
     terms = words.COLOR_BOUNDS if shape else words.CHROMATIC
     if phrase.color is None or phrase.color not in terms:
@@ -113,6 +117,7 @@ def _find_colored(phrase: Phrase, picture: Picture) -> Sequence[Candidate]:
 
 
 def _find_drawn(name: str, color: str, picture: Picture) -> list[ColorRegion]:
+    # The regions that are drawn as this shape. Raises Undecided where one is only like it.
     shapes = _shapes_like(name, find_regions(picture, color), picture)
     if any(shape.fit < _DRAWN_FIT for shape in shapes):
         raise Undecided("ambiguous", f"what is there is only like a {name}")
@@ -133,7 +138,8 @@ def _shapes_like(name: str, regions: list[ColorRegion], picture: Picture) -> lis
 
 
 def _find_things(color: str, picture: Picture, pieces_are_one: bool) -> list[ColorRegion]:
-    # The noun itself isn't looked for.
+    # The noun itself isn't looked for: the colour's region is taken for it. With `pieces_are_one`,
+    # pieces that are near each other are one thing.
     regions = find_regions(picture, color, joined=pieces_are_one)
     if regions and regions[0].size < _LEAST_THING * picture.area:
         raise Undecided("ambiguous", "the colour's region is too small to tell")
@@ -142,7 +148,9 @@ def _find_things(color: str, picture: Picture, pieces_are_one: bool) -> list[Col
 
 def _is_spread(region: ColorRegion, picture: Picture) -> bool:
     x1, y1, x2, y2 = region.bbox
-    touches = [x1 <= 1, y1 <= 1, x2 >= picture.width - 1, y2 >= picture.height - 1]  # each side
+    # Whether a region looks like a background, or is scattered, so that it is no single thing.
+    touches_side = [x1 <= 1, y1 <= 1, x2 >= picture.width - 1, y2 >= picture.height - 1]
+    touches_several = sum(touches_side) >= 2
     box_area = area(region.bbox)
     is_sparse = region.size < _LEAST_FILL * box_area
-    return is_sparse or sum(touches) >= 2 or box_area > _MOST_BOX * picture.area
+    return is_sparse or touches_several or box_area > _MOST_BOX * picture.area

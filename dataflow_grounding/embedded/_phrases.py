@@ -59,10 +59,12 @@ def parse_phrase(text: str) -> Phrase:
     colors = {words.COLORS[word] for word in modifiers if word in words.COLORS}
     if len(colors) > 1:
         raise Undecided("unsupported", "only one colour at a time can be looked for")
-    place_and_modifiers = modifiers + place_words
+    place_and_modifiers = modifiers + place_words  # "left" comes before a noun or after it
     positions = [words.POSITIONS[word] for word in place_and_modifiers if word in words.POSITIONS]
     counts = [count for count in map(_count, tokens[:-1]) if count is not None]
     is_plural = head != noun
+    # No sizes are compared. With a number, "the large ball" or "two large balls", as many
+    # candidates as that are needed, so that a size leaves none out; without one it would have to.
     has_size = not words.SIZES.isdisjoint(modifiers)
     if has_size and is_plural and not counts:
         raise Undecided("unsupported", "sizes are not compared")
@@ -88,7 +90,8 @@ class _WordsAndPlace(NamedTuple):
 
 def _words_and_place(text: str) -> _WordsAndPlace:
     place = POSITION.search(text)
-    if place is None or text[place.end() :].strip(" ."):
+    is_at_end = place is not None and not text[place.end() :].strip(" .")
+    if place is None or not is_at_end:
         return _WordsAndPlace(_WORD.findall(text.lower()), [])
     before = text[: place.start()].lower()
     return _WordsAndPlace(_WORD.findall(before), place[0].lower().split())

@@ -86,5 +86,6 @@ class Picture:
 
 
 def _span(first: int, last: int, length: int) -> slice:
+    # Pixels `first` to `last`, both of them, of a row or column of `length`: at least one.
     start = min(max(first, 0), length - 1)
     return slice(start, min(max(last, start) + 1, length))

@@ -46,9 +46,10 @@ def find_sky(picture: Picture) -> list[Candidate]:
     ends_above = region[-1].mean() <= _MOST_OF_LAST_ROW
     if not (is_large and is_wide and ends_above):
         return []
-    b_star = picture.lab[region > 0][:, 2]
+    b_star = picture.lab[region > 0][:, 2]  # from blue, below 0, to yellow
     least_blue, most_blue = _SKY_BLUE
-    if not least_blue <= -b_star.mean() <= most_blue or b_star.std() > _SKY_SPREAD:
+    is_sky_blue = least_blue <= -b_star.mean() <= most_blue
+    if not is_sky_blue or b_star.std() > _SKY_SPREAD:
         return []
     return [Candidate(box_of(*cv2.boundingRect(region)), _SKY_SCORE, "region")]
 
@@ -71,7 +72,7 @@ def _smooth_from_top(picture: Picture) -> Array:
     side = max(5, round(0.03 * picture.width) | 1)
     joined = cv2.morphologyEx(smooth, cv2.MORPH_CLOSE, np.ones((1, side), np.uint8))
     # Only parts that take much of the first row are of the sky.
-    _, labels = cv2.connectedComponents(joined, connectivity=4)
+    _, labels = cv2.connectedComponents(joined, connectivity=4)  # of each pixel its part's number
     parts, widths = np.unique(labels[0][joined[0] > 0], return_counts=True)
     wide_parts = parts[widths >= _LEAST_PART_OF_ROW * picture.width]
     region = np.isin(labels, wide_parts).astype(np.uint8) & smooth
@@ -102,6 +103,7 @@ def find_greenery(picture: Picture) -> list[Candidate]:
     mask = cv2.morphologyEx(is_green.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
     mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8))
     gray = picture.gray.astype(np.float32)
+    # around each pixel: the mean of squares less the square of the mean
     variance = cv2.blur(gray * gray, (5, 5)) - cv2.blur(gray, (5, 5)) ** 2
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask)
     regions: list[Candidate] = []
@@ -112,7 +114,7 @@ def find_greenery(picture: Picture) -> list[Candidate]:
         is_textured = np.median(variance[region]) >= _LEAST_TEXTURE
         if not is_textured or np.median(hue[region]) > _MOST_PLANT_HUE:
             continue
-        box = box_of(x, y, width, height)
+        box = box_of(x, y, width, height)  # and around all earlier ones that it overlaps
         for other in list(regions):
             if area(intersection(other.bbox, box)):
                 regions.remove(other)

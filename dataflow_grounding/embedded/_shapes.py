@@ -31,7 +31,7 @@ class Shape(NamedTuple):
 
 def read_shape(picture: Picture, region: ColorRegion) -> Shape:
     """Return the shape that a region of a colour is most like, its holes filled."""
-    part = picture.around(region.bbox, 10)
+    part = picture.around(region.bbox, 10)  # with room for the ring
     filled = _filled(region.pixels[part])
     # around the shape, from 4 to 8 px off, where no colours mix
     ring = cv2.dilate(filled, np.ones((17, 17), np.uint8))
@@ -69,12 +69,13 @@ def _with_corners(bgr: Array, filled: Array, ring: Array) -> Array:
     surroundings = cv2.dilate(filled, np.ones((9, 9), np.uint8))
     near = surroundings & (share > 0.5).astype(np.uint8)
     _, labels = cv2.connectedComponents(near | filled, connectivity=4)
-    label = labels[filled > 0][0]  # ``filled`` is one piece, so that of any of its pixels will do
+    label = labels[filled > 0][0]  # ``filled`` is one piece: the label of any of its pixels
     return np.asarray((labels == label).astype(np.uint8))
 
 
 def _kind_and_fit(outline: Array) -> tuple[str, float]:
-    # Of the shapes around an outline, the smallest is the one that it fills most of.
+    # Of the shapes around an outline, the smallest is the one that it fills most of. A star fills
+    # none of them, and is told by its corners.
     size = cv2.contourArea(outline)
     if size < _LEAST_SOLIDITY * cv2.contourArea(cv2.convexHull(outline)):
         return ("star", 1.0) if _is_star(outline) else ("", 0.0)

@@ -38,7 +38,7 @@ def extract_expressions(caption: str) -> dict[str, Any]:
     start = 0
     while start < len(tokens):
         phrase = _phrase_at(tokens, start)
-        end = phrase.end
+        end = phrase.end  # `start` where no phrase begins there
         if _is_thing(tokens, phrase):
             if _token(tokens, end) == "of":  # "a cup of tea" is one thing
                 end = max(end, _phrase_at(tokens, end + 1).end)
@@ -61,6 +61,8 @@ class _PhraseTokens(NamedTuple):
 
 
 def _phrase_at(tokens: list[str], start: int) -> _PhraseTokens:
+    # The longest run of words from `start` on that may be one phrase; whether it names a thing is
+    # for `_is_thing` to say.
     chunk_start = start
     while _is_article_or_number(_token(tokens, chunk_start)):
         chunk_start += 1
@@ -75,12 +77,10 @@ def _phrase_at(tokens: list[str], start: int) -> _PhraseTokens:
         )
         # After "a", what looks like a plural is a verb: "a man walks".
         is_verb = word in words.VERBS or (has_a and singular(word) != word)
-        is_end = (
-            not word[0].isalnum()
-            or word in words.ARTICLES
-            or ends_phrase(word, after)
-            or (end > chunk_start and is_verb)
-        )
+        is_verb_after_noun = is_verb and end > chunk_start
+        is_sign = not word[0].isalnum()
+        begins_next = word in words.ARTICLES or ends_phrase(word, after)
+        is_end = is_sign or begins_next or is_verb_after_noun
         if is_end and not is_between_modifiers:
             break
         end += 1
@@ -101,7 +101,8 @@ def _is_thing(tokens: list[str], phrase: _PhraseTokens) -> bool:
     last = tokens[phrase.end - 1]
     has_article = phrase.chunk_start > phrase.start
     is_plural = singular(last) != last or last in ("glasses", "trousers", "jeans")
-    is_denied = not words.NEGATIONS.isdisjoint(tokens[max(0, phrase.start - 1) : phrase.end])
+    from_word_before = tokens[max(0, phrase.start - 1) : phrase.end]
+    is_denied = not words.NEGATIONS.isdisjoint(from_word_before)  # "without a hat", "no cars"
     if last in words.NO_THINGS or last in words.VERBS or is_denied:
         return False
     before = _token(tokens, phrase.start - 1)

@@ -67,10 +67,12 @@ def read_things(picture: Picture, regions: Sequence[Mapping[str, Any]]) -> list[
 
 
 def plural_of(kind: str) -> str:
-    """Return the plural of a kind of one word or several, all in lower case."""
+    """Return the plural of a kind of one word or several, all in lower case: "red cars" of "red
+    car", "men in a hat" of "man in a hat".
+    """
     parts = kind.split()
     heads = [index for index, word in enumerate(parts) if singular(word) == head_of(kind)]
-    noun = heads[-1] if heads else -1  # "man" of "man in a hat", else the last word
+    noun = heads[-1] if heads else -1  # the head of the phrase, else the last word
     parts[noun] = plural(parts[noun])
     return " ".join(parts)
 
@@ -103,16 +105,17 @@ def propose_regions(image: Array, most: int) -> list[list[int]]:
     """
     picture = Picture(image)
     boxes = [face.bbox for face in find_faces(picture).clear]
+    # of clear colours alone: not black, white, grey or brown
     for term in dict.fromkeys(words.CHROMATIC.values()):
         regions = find_regions(picture, term)
         boxes += [region.bbox for region in regions if region.is_steady]
     boxes += _boxes_within_edges(picture)
-    kept: list[Box] = []
+    different: list[Box] = []  # the largest first
     for box in sorted(boxes, key=area, reverse=True):
         fits = _LEAST_SHARE * picture.area <= area(box) <= _MOST_SHARE * picture.area
-        if fits and all(iou(box, larger) < _SAME_REGION_IOU for larger in kept):
-            kept.append(box)
-    top_to_bottom = sorted(kept[:most], key=lambda box: (box[1], box[0]))
+        if fits and all(iou(box, larger) < _SAME_REGION_IOU for larger in different):
+            different.append(box)
+    top_to_bottom = sorted(different[:most], key=lambda box: (box[1], box[0]))
     return [picture.to_full(box) for box in top_to_bottom]
 
 
