@@ -214,14 +214,14 @@ class _Bucket:
 
     def take_shards(self) -> list[str]:
         """Replace the shards' files here by those there; return the names of their folders."""
-        for path in Path(self.here(SHARDS)).glob("*/*"):
-            if path.name == CKPT:
+        for file in Path(self.here(SHARDS)).glob("*/*"):
+            if file.name == CKPT:
                 continue  # replies that were brought
             with errors_as(InputError, f"can't write in {self.folder_in_words}", again=True):
-                if path.is_dir():
-                    shutil.rmtree(path)
+                if file.is_dir():
+                    shutil.rmtree(file)
                 else:
-                    path.unlink()
+                    file.unlink()
         with errors_as(InputError, f"can't read {self.address}", again=True):
             names = [name for name in self.listed(SHARDS) if "-of-" in name]
         folders = [f"{SHARDS}/{name}" for name in names]
