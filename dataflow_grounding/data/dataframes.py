@@ -130,8 +130,9 @@ def _csv_header(path: str, reader: Iterator[list[str]]) -> list[str]:
         )
     if not _is_utf8(names):
         raise InputError(f"{path}, line 1: {_NOT_UTF8}")
+    is_of_one_column = len(names) == 1
     other_delimiters = [sign for sign in (";", "\t") if sign in names[0]]
-    if len(names) == 1 and other_delimiters:
+    if is_of_one_column and other_delimiters:
         raise InputError(
             f"{path} has {other_delimiters[0]!r} between its columns: save it with commas, or"
             " as .tsv with tabs"

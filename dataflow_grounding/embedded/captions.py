@@ -100,6 +100,7 @@ def _is_thing(tokens: list[str], phrase: _PhraseTokens) -> bool:
         return False  # an article alone
     last = tokens[phrase.end - 1]
     has_article = phrase.chunk_start > phrase.start
+    # "glasses" and the like are of one form, and need no article either
     is_plural = singular(last) != last or last in ("glasses", "trousers", "jeans")
     from_word_before = tokens[max(0, phrase.start - 1) : phrase.end]
     is_denied = not words.NEGATIONS.isdisjoint(from_word_before)  # "without a hat", "no cars"

@@ -66,7 +66,7 @@ async def ask_until_agreed(
     if len(answers) == 1:  # all others were repeated by a cache
         return _without_scores(readable[0])
     with_boxes = [answer for answer in readable if answer.instances]
-    voters = with_boxes or readable
+    voters = with_boxes or readable  # scores are shares of these
     return merge_answers(voters, len(voters), least_side)
 
 

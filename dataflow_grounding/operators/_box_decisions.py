@@ -91,14 +91,16 @@ def decided(
 ) -> Expression:
     """Return the expression as the judge's answers decide it; its boxes are `identified`. A box
     that its verdict and its phrase's presence affirm stays, and one that both deny goes into
-    `rejected`. Where they differ, or one is missing, it stays and is doubtful.
+    `rejected`. Where they differ, or one is missing, it stays and is doubtful. `status`, `verified`
+    and `verification` say what came of it.
     """
     firsts = [_first_answer(verdict) for verdict in verdicts]
-    kept = []
-    boxes = []
+    seconds = _second_answers(firsts, presence)
+    judged = []  # all boxes, as `verification` has them
+    staying = []  # instances
     rejected = _list_of_rejected(expression)
     for instance, verdict, first, second in zip(
-        expression["instances"], verdicts, firsts, _second_answers(firsts, presence), strict=True
+        expression["instances"], verdicts, firsts, seconds, strict=True
     ):
         box = {
             "bbox_id": str(instance.get("bbox_id")),
@@ -108,24 +110,28 @@ def decided(
             "score": (_WORTH[first] + _WORTH[second]) / 2,
             "decision": _decision(first, second),
         }
-        boxes.append(box)
+        judged.append(box)
         if box["decision"] == "dropped":
             rejected.append({**instance, "reason": _both_in_words(box)})
         else:
-            kept.append(instance)
-    result = {**expression, "instances": kept}
+            staying.append(instance)
+    result = {**expression, "instances": staying}
     if rejected:  # now, or by an earlier check
         result["rejected"] = rejected
-    if expression["instances"] and not kept:
+    lost_all_boxes = bool(expression["instances"]) and not staying
+    if lost_all_boxes:
         result["status"] = "none"
     elif expression.get("status") not in STATUSES:
-        # No step has looked for its boxes. So it is with a class of which `data.proposals` have no
-        # box: this check is the first that says anything of it.
-        if kept:
-            result["status"] = "grounded"
-        else:
-            result["status"] = "none" if presence.there is False else "ambiguous"
-    return _with_conclusion(result, presence, boxes)
+        result["status"] = _first_status(staying, presence)
+    return _with_conclusion(result, presence, judged)
+
+
+def _first_status(instances: Sequence[Mapping[str, Any]], presence: Presence) -> str:
+    # Of an expression whose boxes no step has looked for. So it is with a class of which
+    # `data.proposals` have no box: the check is the first that says anything of it.
+    if instances:
+        return "grounded"
+    return "none" if presence.there is False else "ambiguous"
 
 
 def _first_answer(verdict: BoxVerdict) -> bool | None:
@@ -159,11 +165,11 @@ def _decision(first: bool | None, second: bool | None) -> str:
 
 
 def _with_conclusion(
-    expression: Expression, presence: Presence, boxes: Sequence[dict[str, Any]]
+    expression: Expression, presence: Presence, judged: Sequence[dict[str, Any]]
 ) -> Expression:
     # The expression with its `verification`, and `verified`: true, or None where anything is
-    # doubtful or a box doesn't fit. `boxes` are those of `verification`, with what was decided.
-    staying = [box for box in boxes if box["decision"] != "dropped"]
+    # doubtful or a box doesn't fit. `judged` are all boxes, as `verification` has them.
+    staying = [box for box in judged if box["decision"] != "dropped"]
     scores = [box["score"] for box in staying]
     doubts = []
     misfits = []
@@ -184,7 +190,7 @@ def _with_conclusion(
         "method": METHOD,
         "there": presence.there,
         "count": presence.count,
-        "boxes": list(boxes),
+        "boxes": list(judged),
         "score": round(sum(scores) / len(scores), 2),
         "reason": "; ".join([*dropped, *doubts, *misfits]) or None,
     }

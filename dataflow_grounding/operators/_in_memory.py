@@ -59,7 +59,7 @@ class Annotated(list[ShownRecord]):
 
 def record_of(data: Any) -> Mapping[str, Any] | None:
     """Return a record as it is, and a row of a DataFrame as a dict; None for anything else."""
-    is_series = hasattr(data, "iloc") and not hasattr(data, "columns")
+    is_series = hasattr(data, "iloc") and not hasattr(data, "columns")  # pandas isn't imported
     if is_series and all(isinstance(name, str) for name in data.index):
         data = data.to_dict()
     return data if isinstance(data, Mapping) else None
@@ -192,7 +192,7 @@ def _rows_of_list(operator: "Annotator", data: Any) -> list[Mapping[str, Any]]:
     wanted = f"{type(operator).__name__} takes a record (a dict), a list of records or a DataFrame"
     if isinstance(data, (str, bytes)) or not isinstance(data, Iterable):
         raise InputError(f"{wanted}, not {'None' if data is None else type(data).__name__}")
-    rows = [record_of(row) or row for row in data]
+    rows = [record_of(row) or row for row in data]  # what is no record is refused below
     for number, row in enumerate(rows):
         if not isinstance(row, Mapping):
             raise InputError(f"{wanted}: row {number} is {type(row).__name__}")

@@ -158,13 +158,14 @@ def _before_asking(
     before = _said(expression).get("before")
     if not isinstance(before, dict) or not isinstance(before.get("text"), str):
         return expression
-    instances = before.get("instances")
+    stated = before.get("instances")
     places = _places_stated(before) or []
     are_all_of_record = bool(places) and max(places) < len(regions)
-    are_readable = isinstance(instances, list) and all(map(_has_box, instances))
     if are_all_of_record:
         instances = instances_on(places, regions, expression["expression_id"])
-    elif not are_readable:  # only the text was changed, or `before` was written by hand
+    elif isinstance(stated, list) and all(map(_has_box, stated)):
+        instances = stated
+    else:  # only the text was changed, or `before` was written by hand
         instances = expression["instances"]
     return {"text": before["text"], "instances": instances}
 

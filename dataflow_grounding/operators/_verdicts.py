@@ -94,7 +94,7 @@ OF_AN_EARLIER_TEXT = ("noun_chunk", "caption_span")
 class AskedTogether:
     """Some expressions, and the regions that one request about them shows."""
 
-    before: list[Verdict]
+    before: list[Verdict]  # on each expression, as it was before the request
     places: list[int]  # of the regions that are shown, in order
     regions: list[Mapping[str, Any]]  # the regions at these places
 
@@ -120,8 +120,9 @@ class AskedTogether:
 class ExpressionsToCheck:
     """The expressions of a record that have boxes, and the regions that they name."""
 
-    verdicts: dict[int, Verdict]  # by the expression's number, of kind `unknown`
-    before: dict[int, Verdict]  # as they were before any check
+    # Of kind `unknown`, with the text and regions that the expressions have now, by their numbers.
+    verdicts: dict[int, Verdict]
+    before: dict[int, Verdict]  # with those that they had before any check
     regions: list[Mapping[str, Any]]  # the record's, then one for each box on none of these
     count_of_record: int  # how many of `regions`, from the first on, are the record's
     # The instances, before any check, of each expression with a box on none of the record's
@@ -167,7 +168,8 @@ class ExpressionsToCheck:
         was_changed = result.kind in _STATUS
         if was_changed:
             verification["before"] = self._described_before(number, result)
-        if result.kind == "several":  # which of its places is meant is for a person to say
+        if result.kind == "several":
+            # Which of its places is meant is for a person to say: until then it has no boxes.
             verification["region_ids"] = region_ids(result.places)
             result = replace(result, places=[])
         changed = self._changed(number, expression, result)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from math import ceil
-from typing import Any
+from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import RecordError
 from dataflow_grounding.boxes.regions import types_of
@@ -117,34 +117,21 @@ class NegativePhraser(BoxOperator):
         most_others = ceil(candidate_count / SHARE_OF_OTHERS)
         others = of_other_images(record, self.phrases, most_others, image_texts)
         changed: list[Changed] = []
-        last_error: RecordError | None = None
+        error: RecordError | None = None
         try:
             count = candidate_count - len(others)
             changed = await self._changed_phrases(image, own_expressions, count, ask)
-        except RecordError as error:
-            last_error = error
+        except RecordError as why:
+            error = why  # other images' phrases are looked for all the same
         changed = without_named(image_texts, changed)
         candidates = candidates_of(record, own_expressions, changed, others)
-        negatives: list[Expression] = []
-        left_out: list[Expression] = []
-        for batch in batched(candidates, PHRASES_AT_ONCE):
-            try:
-                reasons = await self._why_left_out(image, batch, ask)
-            except RecordError as error:
-                last_error = error
-                reasons = ["not looked for"] * len(batch)
-            for candidate, reason in zip(batch, reasons, strict=True):
-                if reason:
-                    left_out.append({**candidate, "reason": reason})
-                elif len(negatives) == missing_count:
-                    left_out.append({**candidate, "reason": "enough are kept"})
-                else:
-                    negatives.append(candidate)
+        found = await self._look_for(image, candidates, missing_count, ask)
         update = {
-            self.keys.output: [*own_expressions, *negatives],
-            self.keys.candidates: left_out,
+            self.keys.output: [*own_expressions, *found.negatives],
+            self.keys.candidates: found.left_out,
         }
-        return Partial(update, last_error) if last_error else update
+        error = found.error or error
+        return Partial(update, error) if error else update
 
     async def _changed_phrases(
         self, image: Image, own_expressions: Sequence[Expression], count: int, ask: Ask
@@ -157,6 +144,28 @@ class NegativePhraser(BoxOperator):
         # The answer's places are among the phrases that were sent: return those in the record.
         return [answer._replace(place=places[answer.place]) for answer in changed]
 
+    async def _look_for(
+        self, image: Image, candidates: list[Expression], most: int, ask: Ask
+    ) -> "_LookedFor":
+        # At most `most` of those that aren't found become negatives.
+        negatives: list[Expression] = []
+        left_out: list[Expression] = []
+        error: RecordError | None = None
+        for batch in batched(candidates, PHRASES_AT_ONCE):
+            try:
+                reasons = await self._why_left_out(image, batch, ask)
+            except RecordError as why:
+                error = why
+                reasons = ["not looked for"] * len(batch)
+            for candidate, reason in zip(batch, reasons, strict=True):
+                if reason:
+                    left_out.append({**candidate, "reason": reason})
+                elif len(negatives) == most:
+                    left_out.append({**candidate, "reason": "enough are kept"})
+                else:
+                    negatives.append(candidate)
+        return _LookedFor(negatives, left_out, error)
+
     async def _why_left_out(
         self, image: Image, candidates: Sequence[Expression], ask: Ask
     ) -> list[str]:
@@ -164,6 +173,14 @@ class NegativePhraser(BoxOperator):
         answers = await self.ground(image, texts_of(candidates), ask)
         why_of_status = {"none": "", "grounded": "it was found"}
         return [why_of_status.get(answer.status, "it may be there") for answer in answers]
+
+
+class _LookedFor(NamedTuple):
+    """What came of looking for candidates."""
+
+    negatives: list[Expression]
+    left_out: list[Expression]  # with the `reason`
+    error: RecordError | None  # the last one, where an answer couldn't be had
 
 
 def _places_with_boxes(expressions: Sequence[Expression]) -> list[int]:

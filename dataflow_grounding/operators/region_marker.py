@@ -167,10 +167,12 @@ class RegionMarker(BoxWatching):
         if row_boxes is not None:
             self._check_usable(row_boxes, record, image)
             given = row_boxes
+            type_of_row = "with_bbox"
             bbox_column = record[self.keys.bbox]
         else:
             proposed = await self._propose(image, ask)
             given = proposed.boxes
+            type_of_row = "without_bbox"
             region_fields["proposed_by"] = proposed.by
             bbox_column = [list(from_xyxy(bbox, "xywh")) for _, bbox in given.boxes]
         numbered_boxes = largest(given.boxes, self.max_boxes)  # (number in the row, box), …
@@ -184,7 +186,7 @@ class RegionMarker(BoxWatching):
             normalized_boxes += [[0.0] * 4] * (self.max_boxes - count)
         update = {
             self.keys.image_with_bbox: path,
-            self.keys.type: "without_bbox" if row_boxes is None else "with_bbox",
+            self.keys.type: type_of_row,
             self.keys.bbox: bbox_column,
             self.keys.normalized_bbox: normalized_boxes,
             self.keys.result_file: self.output_dir,
