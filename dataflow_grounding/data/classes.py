@@ -54,26 +54,31 @@ def _stated_phrases(
         return [_StatedPhrase(name, name, number) for number, name in enumerate(classes)]
     stated_phrases: list[_StatedPhrase] = []
     for key, stated in classes.items():
-        if not isinstance(stated, Mapping):  # "hard hat: helmet", a phrase and its class
+        if isinstance(stated, Mapping):  # "helmet: {phrases: [hard hat]}", a class and its phrases
+            for phrase in _phrases_of_class(key, stated):
+                stated_phrases.append(_StatedPhrase(phrase, key, key))
+        else:  # "hard hat: helmet", a phrase and its class
             stated_phrases.append(_StatedPhrase(key, stated, key))
-            continue
-        # "helmet: {phrases: [hard hat]}", a class and what is stated of it
-        unknown_keys = [str(name) for name in stated if name not in (PHRASES, DEFINITION)]
-        if unknown_keys:
-            first = unknown_keys[0]
-            raise ClassError(
-                f"classes: {key!r} has {first!r:.40}: a class states {PHRASES}, {DEFINITION}",
-                (key, first),
-            )
-        if isinstance(stated.get(DEFINITION, ""), (Mapping, list)):
-            what = f"classes: the {DEFINITION} of {key!r} should be a text"
-            raise ClassError(what, (key, DEFINITION))
-        phrases = stated.get(PHRASES) or [key]
-        if isinstance(phrases, str) or not isinstance(phrases, Sequence):
-            what = f"classes: the {PHRASES} of {key!r} should be a list"
-            raise ClassError(what, (key, PHRASES))
-        stated_phrases += [_StatedPhrase(phrase, key, key) for phrase in phrases]
     return stated_phrases
+
+
+def _phrases_of_class(name: str, stated: Mapping[str, Any]) -> Sequence[Any]:
+    # The phrases that are stated of a class, else its name.
+    unknown_keys = [str(key) for key in stated if key not in (PHRASES, DEFINITION)]
+    if unknown_keys:
+        first = unknown_keys[0]
+        raise ClassError(
+            f"classes: {name!r} has {first!r:.40}: a class states {PHRASES}, {DEFINITION}",
+            (name, first),
+        )
+    if isinstance(stated.get(DEFINITION, ""), (Mapping, list)):
+        what = f"classes: the {DEFINITION} of {name!r} should be a text"
+        raise ClassError(what, (name, DEFINITION))
+    phrases = stated.get(PHRASES) or [name]
+    if isinstance(phrases, str) or not isinstance(phrases, Sequence):
+        what = f"classes: the {PHRASES} of {name!r} should be a list"
+        raise ClassError(what, (name, PHRASES))
+    return phrases
 
 
 def phrases_with_classes(

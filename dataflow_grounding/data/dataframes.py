@@ -120,6 +120,7 @@ def read_csv(path: str) -> Iterator[Row]:
 
 
 def _csv_header(path: str, reader: Iterator[list[str]]) -> list[str]:
+    # The names of the columns. A file with another delimiter, or none, would have one long name.
     try:
         names = next(reader, None)
     except csv.Error as error:

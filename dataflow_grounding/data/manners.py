@@ -112,19 +112,9 @@ class _Phrases(NamedTuple):
 
 def _phrases_of(record: Mapping[str, Any]) -> _Phrases:
     # The record's phrases without their articles, the nouns of these, and its classes.
-    rows = record.get(annotated_column(record))
-    if not isinstance(rows, list):
-        rows = []
-    texts: set[str] = set()
-    for row in rows:
-        if not isinstance(row, Mapping):
-            continue
-        for name in ("text", "class", "noun_chunk"):
-            if isinstance(row.get(name), str):
-                texts.add(row[name])
     phrases: set[tuple[str, ...]] = set()
     unspaced: set[str] = set()
-    for text in texts:
+    for text in _texts_of(record):
         plain = unicodedata.normalize("NFKC", text).strip()
         if _NO_SPACES.search(plain):
             unspaced.add(plain)
@@ -134,13 +124,31 @@ def _phrases_of(record: Mapping[str, Any]) -> _Phrases:
         phrases.add(tuple(words))
         phrases.add((head_of(text),))
     phrases_by_first_word: dict[str, list[list[str]]] = {}
-    for phrase in sorted(phrases, key=lambda phrase: (-len(phrase), phrase)):
+    for phrase in sorted(phrases, key=_longest_first):
         is_empty = not phrase or not phrase[0]  # no words but articles, or no noun
         if not is_empty:
             phrases_by_first_word.setdefault(phrase[0], []).append(list(phrase))
-    return _Phrases(
-        phrases_by_first_word, sorted(unspaced, key=lambda phrase: (-len(phrase), phrase))
-    )
+    return _Phrases(phrases_by_first_word, sorted(unspaced, key=_longest_first))
+
+
+def _texts_of(record: Mapping[str, Any]) -> set[str]:
+    # The phrases and classes that a record states.
+    rows = record.get(annotated_column(record))
+    if not isinstance(rows, list):
+        return set()
+    texts: set[str] = set()
+    for row in rows:
+        if not isinstance(row, Mapping):
+            continue
+        for name in ("text", "class", "noun_chunk"):
+            if isinstance(row.get(name), str):
+                texts.add(row[name])
+    return texts
+
+
+def _longest_first(phrase: Sequence[str]) -> tuple[int, Sequence[str]]:
+    # A key to sort by: of "red cup" and "red", the first that fits is the longer one.
+    return -len(phrase), phrase
 
 
 class _Part(NamedTuple):

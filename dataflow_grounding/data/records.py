@@ -172,7 +172,9 @@ def read_expressions(record: "Record", key: str) -> list[dict[str, Any]]:
     for number, item in enumerate(value):
         where = f"column {key!r}, expression {number}"
         expression = {"text": item} if isinstance(item, str) else item
-        text = expression.get("text") if isinstance(expression, dict) else None
+        text: Any = None
+        if isinstance(expression, dict):
+            text = expression.get("text")
         has_text = isinstance(text, str) and text.strip() != ""
         if not has_text:
             raise BrokenRow(f"{where}: no 'text' in it")

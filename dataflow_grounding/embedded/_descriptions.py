@@ -138,13 +138,19 @@ def answer_about_regions(
         for thing in descriptions.things:
             captions.append({"id": thing.id, "text": _plain_caption(thing, picture)})
         return {"captions": captions}
-    described = []  # for "region_expression"
+    return {"regions": _described_regions(regions, descriptions)}  # "region_expression"
+
+
+def _described_regions(
+    regions: Sequence[Mapping[str, Any]], descriptions: Descriptions
+) -> list[dict[str, Any]]:
+    described = []
     for region, thing in zip(regions, descriptions.things, strict=True):
         # What nothing tells from others is described as one of them: "a red car".
         text = descriptions.shortest(thing) or with_article(_joined(thing.color, thing.kind))
         label = region.get("type") or ""
         described.append({"id": thing.id, "type": label, "color": thing.color, "description": text})
-    return {"regions": described}
+    return described
 
 
 def _plain_caption(thing: Thing, picture: Picture) -> str:

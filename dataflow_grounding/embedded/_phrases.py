@@ -61,7 +61,7 @@ def parse_phrase(text: str) -> Phrase:
         raise Undecided("unsupported", "only one colour at a time can be looked for")
     place_and_modifiers = modifiers + place_words  # "left" comes before a noun or after it
     positions = [words.POSITIONS[word] for word in place_and_modifiers if word in words.POSITIONS]
-    counts = [count for count in map(_count, tokens[:-1]) if count is not None]
+    counts = [count for count in map(_count, tokens[:-1]) if count is not None]  # before the noun
     is_plural = head != noun
     # No sizes are compared. With a number, "the large ball" or "two large balls", as many
     # candidates as that are needed, so that a size leaves none out; without one it would have to.
@@ -69,13 +69,16 @@ def parse_phrase(text: str) -> Phrase:
     if has_size and is_plural and not counts:
         raise Undecided("unsupported", "sizes are not compared")
     has_no_article = without_articles == tokens
-    is_name_of_class = has_no_article and not positions and not has_size  # "car"
-    are_all_wanted = is_plural or is_name_of_class
-    wanted = None if are_all_wanted else 1
+    is_name_of_class = has_no_article and not positions and not has_size  # "car", "red car"
+    wanted: int | None = 1
+    if counts:
+        wanted = counts[0]
+    elif is_plural or is_name_of_class:
+        wanted = None
     return Phrase(
         head=head,
         is_plural=is_plural,
-        wanted=counts[0] if counts else wanted,
+        wanted=wanted,
         color=min(colors, default=None),
         positions=frozenset(positions),
     )

@@ -171,8 +171,8 @@ def _with_conclusion(
     # doubtful or a box doesn't fit. `judged` are all boxes, as `verification` has them.
     staying = [box for box in judged if box["decision"] != "dropped"]
     scores = [box["score"] for box in staying]
-    doubts = []
-    misfits = []
+    doubts = []  # why somebody should look at it, in words
+    misfits = []  # what is wrong with boxes that are on their thing, in words
     for box in staying:
         if box["decision"] == "undecided":
             doubts.append(f"the answers differ: {_both_in_words(box)}")

@@ -201,6 +201,7 @@ def verdict_of_regrounding(
     if answer.status in ("ambiguous", "unsupported"):
         return Verdict("unknown", text, places, answer.reason or answer.status)
     boxes = boxes_of(answer.instances)
+    # `iou_by_place` has the regions that a box is on, `stray` the boxes that are on none of these.
     on_own = _match_regions(boxes, places, regions, threshold)
     if len(on_own.iou_by_place) == len(places) and not on_own.stray:
         return Verdict("matches", text, places, iou=_mean(on_own.iou_by_place.values()))
@@ -270,6 +271,7 @@ def combine_verdicts(by_asking: Verdict, by_grounding: Verdict, before: Verdict)
     if both_deny_it:
         reason = _join_reasons(by_asking, by_grounding)
         return replace(by_asking, reason=reason, iou=by_grounding.iou)
+    # One affirms what the other denies, or they name different regions.
     answer = "right" if by_asking.kind == "matches" else "wrong"
     where = "nowhere else"
     if by_grounding.kind in ("matches", "mended"):

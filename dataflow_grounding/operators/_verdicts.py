@@ -50,7 +50,7 @@ def verdict_of_check(check: Check, text: str, places: list[int]) -> Verdict:
     same_text = not check.text or _fold(check.text) == _fold(text)
     gives_other_regions = bool(check.places) and set(check.places) != set(places)
     fits_several = same_text and len(places) == 1 and len(check.places) > 1
-    # it "matches", but none of its own regions is among those that are named
+    # it "matches", but none of the expression's regions is among those that the model names
     contradicts_itself = check.matches and set(places).isdisjoint(check.places)
     if fits_several and not contradicts_itself:
         return Verdict("several", text, check.places, check.reason)
