@@ -65,7 +65,7 @@ def with_twins_rejected(expressions: Sequence[Any], others: Rejections | None = 
     may have a phrase twice with the same box, in one row or several (`others`); a person who
     rejects one means both. A box that has a reviewer keeps its verdict.
     """
-    rejections = {**(others or {}), **rejections_in(expressions)}  # its own come first
+    rejections = {**(others or {}), **rejections_in(expressions)}  # own ones count before others
     if not rejections:
         return list(expressions)
     expressions_with_verdicts = []
@@ -120,7 +120,7 @@ class WithoutRejected:
             if not _is_readable(expression):
                 expressions_left.append(expression)
                 continue
-            boxes = expression.get("instances")
+            boxes = expression.get("instances")  # None for a phrase that nobody has looked for
             boxes_left = not_rejected({**expression, "instances": boxes or []})
             self.boxes += len(boxes or ()) - len(boxes_left or ())
             if boxes_left is None:  # all of the expression is rejected

@@ -95,7 +95,10 @@ def _horizon(picture: Picture, region: Array) -> int:
 
 
 def find_greenery(picture: Picture) -> list[Candidate]:
-    """Return the large green regions of a plant's texture, those whose boxes overlap as one."""
+    """Return the large green regions of a plant's texture, those whose boxes overlap as one.
+
+    Grass and leaves aren't told apart.
+    """
     lightness, chroma, hue = picture.lch
     least_hue, most_hue = _GREEN_HUES
     is_green = (hue > least_hue) & (hue < most_hue)

@@ -119,6 +119,7 @@ def _in_words(columns: Sequence[str]) -> str:
 
 
 def _lists_texts(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
+    # Whether each value of a column is a list of texts; missing and empty ones don't count.
     values = [row[name] for row in rows if row.get(name)]
     for value in values:
         if not isinstance(value, list) or not all(isinstance(text, str) for text in value):

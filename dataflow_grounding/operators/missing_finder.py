@@ -76,6 +76,7 @@ class MissingFinder(BoxOperator):
         async def ask_once(numbers: list[int]) -> list[Found]:
             return await self._search(image, [expressions[number] for number in numbers], ask)
 
+        # of each batch one request, or several parts of it where its reply is cut off
         for batch in batched(incomplete, PHRASES_AT_ONCE):
             for numbers, answers in await ask_in_parts(batch, ask_once):
                 for number, answer in zip(numbers, answers, strict=True):
@@ -92,6 +93,8 @@ class MissingFinder(BoxOperator):
             for instance in expression["instances"]:
                 drawn.append(DrawnBox(expression["text"], box_of(instance["bbox"])))
         request = missing_boxes(image, texts, drawn, self.box_format, self.merge_iou)
+        # The boxes of the answer are in the request's own picture, which has the known ones drawn
+        # in.
         return await self.watch.ask(ask, request, request.images[0], texts)
 
 
