@@ -22,7 +22,8 @@ class SharedStems:
         stem, ending = os.path.splitext(os.path.normpath(path))
         hash_of_picture = hash((stem, ending))
         first_ending = self._first_endings.setdefault(hash(stem), ending)
-        if ending != first_ending and hash_of_picture not in self._later_pictures:
+        shares_stem = ending != first_ending
+        if shares_stem and hash_of_picture not in self._later_pictures:
             self._later_pictures.add(hash_of_picture)
             self._pairs.append(f"{stem}{first_ending} and {stem}{ending}")
 

@@ -23,6 +23,9 @@ _LEAST_SEARCHED_SIDE = 24  # px, of the copy's short side: a smaller one isn't s
 _CLEAR_VOTES = 10  # votes that make a hit clear
 _REPORTED_VOTES = 4  # a hit with fewer isn't reported
 _SAME_FACE_IOU = 0.4
+# Smaller faces aren't looked for: in pixels of the copy, and as a part of its short side.
+_LEAST_FACE = 20
+_FACES_A_SIDE = 17
 # Chroma and hue as in Picture.lch. The hues of skin go from 345 degrees over 0 to 90.
 _GREY_CHROMA = 10.0  # a face whose median chroma is lower is grey, as in an old picture
 _LEAST_SKIN_CHROMA = 6
@@ -54,11 +57,11 @@ def find_faces(picture: Picture) -> Faces:
     gray = cv2.equalizeHist(small)
     clear: list[Candidate] = []
     doubtful = 0
-    least_side = max(20, min(gray.shape) // 17)
+    least_side = max(_LEAST_FACE, min(gray.shape) // _FACES_A_SIDE)
     for box, votes in _hits("frontalface_alt2", gray, least_side):
         is_confirmed = _is_seen_again(gray, box)
         has_many_votes = votes >= _CLEAR_VOTES
-        x1, y1, x2, y2 = (edge / scale for edge in box)  # in the copy that `picture` is
+        x1, y1, x2, y2 = (edge / scale for edge in box)  # in pixels of `picture`
         face = _relative((x1, y1, x2, y2), _FACE_IN_HIT, picture)
         if is_confirmed and has_many_votes and _has_skin(face, picture):
             clear.append(Candidate(face, _FACE_SCORE, "seen"))

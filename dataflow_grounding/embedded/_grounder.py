@@ -58,6 +58,7 @@ def ground_phrases(
 
 
 def _ground(phrase: Phrase, picture: Picture) -> Sequence[Candidate]:
+    # Of sky and plants the whole area is taken; of other things those that the words select.
     if phrase.head == "sky":
         return _find_sky(phrase, picture)
     if phrase.head in words.GREENERY:
