@@ -426,7 +426,9 @@ def _are_blocks_of_one_split(name: str, part: str) -> bool:
 
 
 class _Run:
-    """A run that is kept in step with a bucket: from its claim to its last file."""
+    """A run that is kept in step with a bucket: from its claim to its last file. `taken_over` is
+    called when another run has claimed the bucket, so that this one ends itself.
+    """
 
     def __init__(self, bucket: _Bucket, taken_over: Callable[[], None]) -> None:
         self._bucket = bucket

@@ -162,7 +162,7 @@ class _Part(NamedTuple):
 
 def _masked_parts(sentence: str, phrases: _Phrases, is_cut: bool) -> list[_Part]:
     # The words of a sentence. In "2 cups are red", 2 is masked by N, and cups by … if "a cup" is a
-    # phrase.
+    # phrase. Words for any thing, such as "objects", count as phrases, but are read as they are.
     spans = [match.span() for match in _WORD.finditer(sentence)]
     words = [_folded(sentence[start:end]) for start, end in spans]
     parts: list[_Part] = []

@@ -206,16 +206,15 @@ class RegionMarker(BoxWatching):
             )
 
     async def _propose(self, image: Image, ask: Ask) -> "_Proposed":
-        proposer = "opencv"
-        if self.format_choice is not None and self.serving is not None:
+        if self.format_choice is not None and self.serving is not None:  # the model is to propose
             request = phrase_grounding(image, [PROPOSED], self.format_choice.format)
             [answer] = await self.watch.ask(ask, request, image, [PROPOSED])
             boxes = boxes_of(answer.instances)
             proposer = self.serving.model
         else:
-            boxes = await asyncio.to_thread(
-                _propose_with_opencv, image, self.max_boxes or MOST_PROPOSED
-            )
+            most = self.max_boxes or MOST_PROPOSED
+            boxes = await asyncio.to_thread(_propose_with_opencv, image, most)
+            proposer = "opencv"
         if not boxes:
             ask.note("nothing_proposed", "no region could be proposed for a row without boxes")
         return _Proposed(GivenBoxes(list(enumerate(boxes))), proposer)
