@@ -17,7 +17,7 @@ from xml.etree.ElementTree import Element, SubElement
 from xml.sax.saxutils import quoteattr
 
 from dataflow_grounding._util.errors import BrokenRow, InputError
-from dataflow_grounding.boxes.geometry import Bbox, box_of
+from dataflow_grounding.boxes.geometry import Bbox, Size, box_of
 from dataflow_grounding.data.classes import class_key, class_of
 from dataflow_grounding.data.records import STATUSES
 from dataflow_grounding.formats import outlines
@@ -77,6 +77,9 @@ class Cvat(ReturningFormat):
     The task needs the labels `object`, `no box` and `picture`. Other labels of boxes, polygons and
     masks are read as their phrases; other tags, shapes and attributes are counted.
     What was read comes out as it was, with all of these.
+
+    A Mark is a box to be written, or a phrase without boxes. A Source is what an imported file had
+    of the mark's picture: its items are the elements in the <image>, as texts.
     """
 
     preamble: Mapping[str, Any] = field(default_factory=dict)
@@ -95,19 +98,25 @@ class Cvat(ReturningFormat):
             file.write(f'<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n{version}\n')
             meta = self.preamble.get("meta")
             file.write(f"{meta}\n" if meta else _task_xml())
-            self._labels = {class_key(label): label for label in _labels_in(meta or "<meta/>")}
+            # The labels of a task that goes back, for `new_items`; none of a task of ours.
+            task_labels = _labels_in(meta) if meta else ()
+            self._label_of_key = {class_key(label): label for label in task_labels}
             for number, sample in enumerate(samples):
                 source = self.source_of(sample)
-                facts = {"id": number, **source.own.get("image", {})}
-                if source.own.get("picture") != sample.name:  # it is called otherwise now
-                    facts["name"] = sample.name
-                facts |= {"width": sample.size[0], "height": sample.size[1]}
-                attributes = (f"{key}={quoteattr(self.safe(str(facts[key])))}" for key in facts)
-                file.write(f"<image {' '.join(attributes)}>\n")
+                file.write(f"<image {self._image_attributes(number, source)}>\n")
                 elements = self.items_of(source) if source.own else _picture_xml(sample)
                 file.writelines(f"{element}\n" for element in elements)
                 file.write("</image>\n")
             file.write("</annotations>\n")
+
+    def _image_attributes(self, number: int, source: Source) -> str:
+        # Those that an imported <image> had come first, as they were.
+        sample = source.sample
+        facts = {"id": number, **source.own.get("image", {})}
+        if source.own.get("picture") != sample.name:  # it is called otherwise now
+            facts["name"] = sample.name
+        facts |= {"width": sample.size[0], "height": sample.size[1]}
+        return " ".join(f"{key}={quoteattr(self.safe(str(facts[key])))}" for key in facts)
 
     def is_rest(self, item: str) -> bool:
         return element_of(item).get("label") != _PICTURE
@@ -115,21 +124,15 @@ class Cvat(ReturningFormat):
     def item_back(self, item: str, mark: Mark, source: Source) -> str:
         """Return an element as it is now: a changed box without an outline is an upright <box>."""
         element = element_of(item)
-        has_no_outline = element.tag == "box" and not _rotation_of(element)
-        is_outlined = mark.outline is not None and has_no_outline
-        if not (mark.is_moved or mark.is_renamed or is_outlined):
+        is_upright_box = element.tag == "box" and not _rotation_of(element)
+        # An operator has drawn an outline in a box that stayed where it was.
+        has_got_outline = mark.outline is not None and is_upright_box
+        if mark.box and (mark.is_moved or has_got_outline):
+            _set_area(element, mark.box, mark.outline)
+        elif not mark.is_renamed:
             return item
-        if mark.box and (mark.is_moved or is_outlined):
-            element.tag, area = _area_of(mark.box, mark.outline)
-            for name in set(_OF_AREA).difference(area):
-                element.attrib.pop(name, None)
-            element.attrib.update(area)
         if mark.is_renamed:
-            phrases = [each for each in element if each.get("name") == "phrase" and each.text]
-            for attribute in phrases:
-                attribute.text = mark.phrase.text
-            if not phrases:  # its label says it
-                element.set("label", str(mark.phrase.expression.get("class") or mark.phrase.text))
+            _set_phrase(element, mark.phrase)
         return text_of(element)
 
     def new_items(self, mark: Mark, source: Source) -> Iterator[str]:
@@ -138,17 +141,24 @@ class Cvat(ReturningFormat):
         A box has the label of another box of its phrase, else its class where the task has that
         label, else ours. A phrase without boxes is written where the task has our label.
         """
-        label = self._labels.get(class_key(class_of(mark.phrase.expression)))
+        if mark.box is None:
+            if class_key(_NO_BOX) in self._label_of_key:
+                yield _mark_of_phrase_xml(mark.phrase, NO_BOX, group_id=None)
+            return
         sibling = _first_box_of(mark.phrase, source)
+        label = self._label_of_key.get(class_key(class_of(mark.phrase.expression)))
         if sibling is None and label:
             sibling = Element("box", {"label": label})
-        if mark.box and sibling is not None:
+        if sibling is not None:
             yield _xml_like(sibling, mark)
-        elif mark.box or class_key(_NO_BOX) in self._labels:
+        else:
             yield _mark_of_phrase_xml(mark.phrase, mark.number, group_id=None)
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
-        """Yield a record for each <image>. A file of a video, or without images, is refused."""
+        """Yield a record for each <image>, and keep the <version> and <meta> in `preamble`.
+
+        A file of a video, or without images, is refused.
+        """
         file = file_of(path, self.data_file)
         has_images = False
         for element in read_xml(file):
@@ -168,51 +178,54 @@ class Cvat(ReturningFormat):
     def _record(self, image: Element, file: str, image_root: str) -> dict[str, Any]:
         # Boxes and tags with one phrase and one id or group are one expression; so are those with
         # one phrase and neither.
+        items: list[str] = []  # the elements without those that can't be read
+        keyed_expressions: list[KeyedExpression] = []
+        has_other_shapes = False  # that aren't read, so that the picture is no background
         picture = _picture_of(image.attrib["name"], image_root)
         record: dict[str, Any] = {"image_path": picture, "caption": None}
-        record |= {side: int(image.attrib[side]) for side in ("width", "height")}
-        items: list[str] = []
+        size = (int(image.attrib["width"]), int(image.attrib["height"]))
+        record |= {"width": size[0], "height": size[1]}
         record |= column(self.name, items, image=dict(image.attrib), picture=picture)
-        keyed: list[KeyedExpression] = []
-        other_shapes = 0
-        for number, mark in enumerate(image, 1):
-            where = f"{file}, image {image.get('name')!r}, {mark.tag} {number}"
-            with object_errors(where, self.bad):
-                label = mark.get("label", "")
-                facts = _facts(mark, self.passed_over)
-                is_no_box = mark.tag == "tag" and label == _NO_BOX
-                area = self._read_area(mark, record, where)
-                if mark.tag == "tag" and label == _PICTURE and facts:
+        for number, element in enumerate(image, 1):
+            where = f"{file}, image {image.get('name')!r}, {element.tag} {number}"
+            with object_errors(where, self.bad):  # at an error the element is left out
+                label = element.get("label", "")
+                facts = _facts(element, self.passed_over)
+                is_tag = element.tag == "tag"
+                area = self._read_area(element, size, where)
+                if is_tag and label == _PICTURE and facts:
                     record |= {key: facts[key] for key in ("caption", "image_id") if key in facts}
-                elif area or is_no_box:
-                    keyed.append(_keyed_expression(mark, area, facts, len(items)))
-                elif mark.tag == "tag":
+                elif area or (is_tag and label == _NO_BOX):
+                    item = len(items)
+                    keyed_expressions.append(_keyed_expression(element, area, facts, item))
+                elif is_tag:
                     self.passed_over[f"tags {label!r}, kept for CVAT"] += 1
                 else:
-                    if mark.tag not in _AREAS:  # of these, a useless one is counted as bad
-                        self.passed_over[f"shapes {mark.tag!r}, kept for CVAT"] += 1
-                    other_shapes += 1
-                items.append(text_of(mark))
+                    has_other_shapes = True
+                    # A useless one of _AREAS is a bad entry already.
+                    if element.tag not in _AREAS:
+                        self.passed_over[f"shapes {element.tag!r}, kept for CVAT"] += 1
+                items.append(text_of(element))
         record[COLUMN]["items"] = items
-        if other_shapes and not keyed:  # something is there
+        if has_other_shapes and not keyed_expressions:
             record["background"] = False
-        return self.bad.marked({**record, "expressions": unite(keyed)})
+        return self.bad.marked({**record, "expressions": unite(keyed_expressions)})
 
-    def _read_area(self, mark: Element, record: Mapping[str, Any], where: str) -> dict[str, Any]:
-        # The box of an element, perhaps with an outline. There is none for a useless shape, which
-        # is a bad entry, and for elements that are no boxes.
-        if mark.tag not in _AREAS:
+    def _read_area(self, element: Element, size: Size, where: str) -> dict[str, Any]:
+        # The box of an element, perhaps with an outline. It is empty for a useless shape, which is
+        # a bad entry, and for elements that are no boxes.
+        if element.tag not in _AREAS:
             return {}
-        if mark.tag == "box":
-            box = box_of([float(mark.attrib[name]) for name in _CORNERS])
-            return turned(box, _rotation_of(mark), self.passed_over, about_middle=True)
-        size = (record["width"], record["height"])
+        if element.tag == "box":
+            box = box_of([float(element.attrib[name]) for name in _CORNERS])
+            return turned(box, _rotation_of(element), self.passed_over, about_middle=True)
         try:
-            if mark.tag == "mask":
-                left, top, width, height = (float(mark.attrib[name]) for name in _PART)
+            if element.tag == "mask":
+                left, top, width, height = (float(element.attrib[name]) for name in _PART)
                 self.passed_over["pixels of masks, of which the box around is read"] += 1
                 return {"bbox": [left, top, left + width, top + height]}
-            points = [point.split(",") for point in mark.attrib["points"].split(";")]
+            # points="1.5,2;30,2;30,40"
+            points = [point.split(",") for point in element.attrib["points"].split(";")]
             numbers = [float(each) for x, y in points for each in (x, y)]
             outline = outlines.checked(numbers, size)
         except (BrokenRow, ValueError, ArithmeticError, KeyError) as error:
@@ -226,10 +239,13 @@ def _rotation_of(box: Element) -> float:
 
 
 def _picture_of(name: str, image_root: str) -> str:
+    # The folder of pictures of an export of ours is looked into, too.
     inside = f"{FOLDER}/{name}"
-    is_inside = not os.path.exists(os.path.join(image_root, name))
-    is_inside = is_inside and os.path.exists(os.path.join(image_root, inside))
-    return inside if is_inside else name
+    if os.path.exists(os.path.join(image_root, name)):
+        return name
+    if os.path.exists(os.path.join(image_root, inside)):
+        return inside
+    return name
 
 
 def _task_xml() -> str:
@@ -264,6 +280,23 @@ def _first_box_of(phrase: Phrase, source: Source) -> Element | None:
     return element_of(source.items[min(boxes)]) if boxes else None
 
 
+def _set_area(element: Element, box: Bbox, outline: Sequence[float] | None) -> None:
+    # Makes an element a <box> or <polygon>, without the attributes of the shape that it was.
+    element.tag, area = _area_of(box, outline)
+    for name in set(_OF_AREA).difference(area):
+        element.attrib.pop(name, None)
+    element.attrib.update(area)
+
+
+def _set_phrase(element: Element, phrase: Phrase) -> None:
+    # Writes a phrase where the element had its own: in the attribute, else in the label.
+    phrases = [each for each in element if each.get("name") == "phrase" and each.text]
+    for attribute in phrases:
+        attribute.text = phrase.text
+    if not phrases:
+        element.set("label", str(phrase.expression.get("class") or phrase.text))
+
+
 def _xml_like(sibling: Element, mark: Mark) -> str:
     # A new box with the label, the group and the phrase of an element.
     assert mark.box is not None
@@ -281,6 +314,8 @@ def _box_element(label: str, area: tuple[str, dict[str, str]], group_id: str | N
 
 
 def _area_of(box: Bbox, outline: Sequence[float] | None) -> tuple[str, dict[str, str]]:
+    # The tag, and the attributes that tell the area: a <box>, turned where the outline is a rotated
+    # box, or a <polygon> for any other outline.
     rotated = rotated_box_of(outline or ())
     rotation: dict[str, str] = {}
     if rotated is not None:
@@ -299,7 +334,8 @@ def _picture_xml(sample: Sample) -> Iterator[str]:
     if any(facts.values()):
         yield _with_attributes(_tag(_PICTURE), facts)
     for group_id, phrase in enumerate(sample.phrases, 1):
-        for number in range(len(phrase.boxes)) or (NO_BOX,):
+        numbers = range(len(phrase.boxes)) or (NO_BOX,)
+        for number in numbers:
             yield _mark_of_phrase_xml(phrase, number, str(group_id))
 
 
@@ -330,41 +366,44 @@ def _with_attributes(element: Element, facts: Mapping[str, Any]) -> str:
 
 
 def _keyed_expression(
-    mark: Element,
+    element: Element,
     area: Mapping[str, Any],
     facts: Mapping[str, str],
     item: int,
 ) -> KeyedExpression:
+    # The expression of one element, after its key for `unite`. `facts` are those of `_facts`,
     # `area` is empty for a tag, and `item` is the element's number among its picture's.
-    label = mark.get("label", "")
+    label = element.get("label", "")
     text = facts.get("phrase") or label
-    own_id = facts.get("expression_id") or mark.get("group_id")
-    instances = []
-    if area:
-        score = {"score": float(facts["score"])} if "score" in facts else {}
-        instances = [with_item_number({**area, **score}, item, text)]
     if "phrase" not in facts and text in (_BOX, _NO_BOX):
         raise BrokenRow(f"what is labelled {text!r} has no phrase")
     status = facts.get("status")
     if status is not None and status not in _BOXLESS_STATUSES:
         raise BrokenRow(f"the status {status!r} is not one of {', '.join(_BOXLESS_STATUSES)}")
+    instances = []
+    if area:
+        score = {"score": float(facts["score"])} if "score" in facts else {}
+        instances = [with_item_number({**area, **score}, item, text)]
     span = [int(facts[key]) for key in ("start", "end") if key in facts]
-    known = {key: facts[key] for key in ("expression_id", "status") if key in facts}
-    expression = {"text": text, "char_span": span or None, **known, "instances": instances}
+    stated = {key: facts[key] for key in ("expression_id", "status") if key in facts}
+    expression = {"text": text, "char_span": span or None, **stated, "instances": instances}
     check_expression(expression)
-    return (own_id, text), expression if instances else with_item_number(expression, item, text)
+    if not instances:  # the phrase itself came from the element
+        expression = with_item_number(expression, item, text)
+    own_id = facts.get("expression_id") or element.get("group_id")
+    return (own_id, text), expression
 
 
-def _facts(mark: Element, passed_over: Counter[str]) -> dict[str, str]:
-    # By name, the texts of attributes that are as the export writes them. Others are left out, even
-    # of the same names, and so are empty ones.
+def _facts(element: Element, passed_over: Counter[str]) -> dict[str, str]:
+    # By name, the texts of attributes that are as the export writes them. Others are counted in
+    # `passed_over`, even of the same names. Empty ones are left out.
     texts: dict[str, str] = {}
-    for attribute in mark.iter("attribute"):
+    for attribute in element.iter("attribute"):
         if attribute.text:
             texts[str(attribute.get("name"))] = attribute.text
     facts: dict[str, str] = {}
     for name, text in texts.items():
-        if _OURS.fullmatch(f"{name} {text} {mark.tag}"):
+        if _OURS.fullmatch(f"{name} {text} {element.tag}"):
             facts[name] = text
     passed_over.update(
         f"attributes {name!r}, kept for CVAT" for name in sorted(texts.keys() - facts)

@@ -69,7 +69,8 @@ class ExportFolder:
         self.path = os.path.realpath(path)
         self.parts = parts
         self.line: Any = None
-        """An example of the data's lines, with all that any of them has; None until there is one.
+        """An example of the data's lines: each column that any of them has, with one value, from
+        which `front_matter` tells the column's type. None until there is a line.
 
         Set by `lines`, or by a format that writes its files itself.
         """
@@ -78,7 +79,7 @@ class ExportFolder:
         self._new = os.path.join(self._working_folder, _NEW)  # becomes `path` in the end
         # where an earlier export is meanwhile; a process that is killed then leaves it there
         self._earlier = os.path.join(self._working_folder, _EARLIER)
-        self._last_folder = ""  # in which `place` was asked for a file last: it is made
+        self._last_folder = ""  # of the file that `place` was asked for last: it is made already
         self._lock = ExitStack()  # held inside the `with` block, against another export
         self._made_parts: list[ExportFolder] = []
         if os.path.lexists(self.path):
@@ -114,13 +115,17 @@ class ExportFolder:
             shutil.rmtree(self._working_folder, ignore_errors=True)
 
     def _replace_earlier(self) -> None:
+        # Moves what was written to `path`. If that fails, the earlier export is put back.
         is_there = os.path.lexists(self.path)
         if is_there:
             os.replace(self.path, self._earlier)
+        result = self._new
+        if self._only_file is not None:
+            result = os.path.join(self._new, self._only_file)
         try:
-            os.replace(os.path.join(self._new, self._only_file or ""), self.path)
+            os.replace(result, self.path)
         except OSError:
-            if is_there:  # should this fail, too, it stays where it is
+            if is_there:  # should this fail, too, it stays there, and the next export puts it back
                 os.replace(self._earlier, self.path)
             shutil.rmtree(self._working_folder, ignore_errors=True)
             raise
@@ -206,9 +211,12 @@ class ExportFolder:
         Gives for each list a function that adds an item, in any order. A single key "" makes the
         file one list, without `head`. Items are kept on disk until the block ends: the file is
         written then, and not at all after an exception.
+
+        `lists("coco.json", "images", "annotations", info={})` gives two functions, and writes
+        {"info": {}, "images": […], "annotations": […]}.
         """
         with ExitStack() as files:
-            spools: list[IO[str]] = []
+            spools: list[IO[str]] = []  # the items of each list, with the commas between them
             for _ in keys:
                 spools.append(files.enter_context(_temporary_text()))
             yield [_adder_to(spool) for spool in spools]
@@ -246,7 +254,8 @@ def _is_working_folder(path: str) -> bool:
 
 
 def _obstacle_to_replacing(path: str) -> str | None:
-    # In words; None for an empty folder, or an export and nothing else.
+    # In words; None for an empty folder, or an export and nothing else, whose labels are as it
+    # wrote them.
     if not os.path.isdir(path):
         return "is not an export"
     names = sorted(os.listdir(path))
@@ -278,7 +287,8 @@ def _adder_to(file: IO[str]) -> Put:
 
 
 def _example_of(value: Any) -> Any:
-    # The value with one item at most in each list, which has all that any item of it has.
+    # The value with one item at most in each list, which has all that any item of it has:
+    # [{"x": 1.0, "label": "cat"}] for [{"x": 1.0}, {"x": 2.0, "label": "cat"}].
     if isinstance(value, Mapping):
         return {key: _example_of(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -295,7 +305,9 @@ def _merged_example(example: Any, value: Any) -> Any:
     if isinstance(example, (list, tuple)) and isinstance(value, (list, tuple)):
         return _example_of([*example, *value])
     is_wider = type(example) is int and type(value) is float
-    return _example_of(value) if example is None or is_wider else example
+    if example is None or is_wider:
+        return _example_of(value)
+    return example
 
 
 def _adds_to(example: Any, value: Any) -> bool:
@@ -306,20 +318,28 @@ def _adds_to(example: Any, value: Any) -> bool:
                 return True
         return False
     if isinstance(example, (list, tuple)) and isinstance(value, (list, tuple)):
-        return bool(value) and (not example or any(_adds_to(example[0], item) for item in value))
+        if not example:
+            return bool(value)
+        return any(_adds_to(example[0], item) for item in value)  # it has one item
     if example is None:
         return value is not None
     return type(example) is int and type(value) is float
 
 
 def _feature(value: Any) -> dict[str, Any]:
-    # The type of an example as `datasets` states it. It is `null` for None, for the items of an
-    # empty list, and for a type that isn't among DTYPES.
+    # The type of an example as `datasets` states it:
+    #     "a cat"         {"dtype": "string"}
+    #     {"score": 0.9}  {"struct": [{"name": "score", "dtype": "float64"}]}
+    #     [0.5]           {"list": "float64"}
+    #     [{"score": 0}]  {"list": [{"name": "score", "dtype": "int64"}]}
+    #     [[0.5]]         {"list": {"list": "float64"}}
+    # It is `null` for None, for the items of an empty list, and for a type that isn't among DTYPES.
     if isinstance(value, Mapping):
         return {"struct": [{"name": key, **_feature(item)} for key, item in value.items()]}
     if isinstance(value, (list, tuple)):
         inner = _feature(value[0] if value else None)
-        if inner.keys() == {"dtype"}:
-            return {"list": inner["dtype"]}
-        return {"list": inner.get("struct", inner)}
+        for left_out in ("dtype", "struct"):
+            if left_out in inner:
+                return {"list": inner[left_out]}
+        return {"list": inner}
     return {"dtype": DTYPES.get(type(value), "null")}

@@ -101,7 +101,7 @@ class ExportPictures:
             self.missing += 1
             return Picture(name, stated)
         size = header.size
-        if stated == header.stored_size != size:
+        if stated not in (None, size) and stated == header.stored_size:  # before EXIF turns it
             raise BrokenRow(labels_as_stored(name, stated))
         if stated not in (None, size):
             raise BrokenRow(
@@ -138,7 +138,8 @@ class ExportPictures:
     def _is_replaced(self, path: str) -> bool:
         if not self._replaced_folder or not os.path.lexists(path):
             return False
-        # A link that goes is lost too, wherever it leads: the folder that it is in counts as well.
+        # A link in the export is lost with it, wherever it leads: so the folder of the path counts,
+        # and not only that of the file.
         folder = os.path.realpath(os.path.dirname(path)) + os.sep
         picture = os.path.realpath(path)
         return folder.startswith(self._replaced_folder) or picture.startswith(self._replaced_folder)
@@ -158,9 +159,9 @@ class ExportPictures:
         target = self._out.place(name)
         if os.path.lexists(target):
             return name
-        # otherwise the picture is in a store, and no link leads there
-        is_here = os.path.exists(picture.path)
-        if self._images == "link" and header.orientation == 1 and is_here:
+        is_upright = header.orientation == 1
+        is_on_disk = os.path.exists(picture.path)  # and not in a store, to which no link leads
+        if self._images == "link" and is_upright and is_on_disk:
             os.symlink(os.path.abspath(picture.path), target)
         else:
             with new_file(target) as file:
@@ -172,10 +173,11 @@ class ExportPictures:
         return file_name if self._images == "reference" else file_name.removeprefix(f"{FOLDER}/")
 
     def _name_in_export(self, path: str) -> str:
-        # Where a name is taken by another path, `~2` and so on comes before its ending.
+        # For the picture /data/images/a/x.jpg of the folder /data it is images/a/x.jpg, with `flat`
+        # images/a_x.jpg. Where another path has that name, `~2` and so on comes before the ending.
         ending = os.path.splitext(path)[1]
         folder = self._folders[0] if self._folders else None
-        stem = name_within(path, folder).removeprefix(f"{FOLDER}/")
+        stem = name_within(path, folder).removeprefix(f"{FOLDER}/")  # a/x, without the ending
         if self._flat:
             stem = stem.replace("/", "_")
         name = portable(f"{FOLDER}/{stem}{ending}")
@@ -186,12 +188,12 @@ class ExportPictures:
         return name
 
     def _claim(self, name: str, path: str) -> bool:
-        # A.jpg and a.jpg are one file for some, and so are names with an é of one code point and of
-        # two.
-        key = hash(unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()))
-        if key not in self._path_of_name:
-            self._path_of_name[key] = hash(path)
-        return self._path_of_name[key] == hash(path)
+        # Returns whether a name in the export is this path's, now or already. A.jpg and a.jpg are
+        # one file for some systems, and so are names with an é of one code point and of two.
+        in_lower_case = unicodedata.normalize("NFC", name).casefold()
+        key = hash(unicodedata.normalize("NFC", in_lower_case))  # casefold may take letters apart
+        owner = self._path_of_name.setdefault(key, hash(path))
+        return owner == hash(path)
 
     def data(self, picture: Picture) -> bytes:
         """Return the bytes of the picture's file, saved upright if EXIF turns it."""

@@ -89,7 +89,7 @@ def _of_folder(folder: str, split: str, results_dir: str) -> Input:
             return Input(path, read, folders=(folder,), files=(path,), columns=columns)
     hint = f" ({', '.join(ENDINGS)}) and no metadata.jsonl"
     below = sorted(glob.glob(os.path.join(glob.escape(folder), "*", "metadata.*")))
-    if below:
+    if below:  # the user has named the folder above the one that is meant
         hint = f"; is it {os.path.dirname(below[0])}?"
     if_none = f"{folder} has no pictures in it{hint}"
     names = files_under(folder, ("",), "data.input_jsonl")
@@ -111,12 +111,13 @@ def _of_glob(pattern: str, results_dir: str) -> Input:
 def _of_pictures(
     path: str, folder: str, names: Iterable[str], results_dir: str, if_none: str
 ) -> Input:
-    # `if_none` is the text of the error where no name is a picture's.
+    # `names` are paths of files in `folder`; those of pictures become rows. `if_none` is the text
+    # of the error where no name is a picture's.
     results = os.path.join(absolute(results_dir), "") if results_dir else ""
     names = list(names)
     report_folders = _folders_of_reports(folder, names)
     rows = []
-    others: list[str] = []
+    others: list[str] = []  # files that are no pictures
     for name in names:
         if results and absolute(joined(folder, name)).startswith(results):
             continue
@@ -134,7 +135,7 @@ def _of_pictures(
         lambda: _numbered(rows),
         folders=(folder,),
         columns={"image": "image"},
-        bare=True,
+        bare=True,  # the rows say nothing but their pictures
         passed_over=passed_over,
     )
 
@@ -228,7 +229,8 @@ def _row_of_sample(sample: TarSample) -> dict[str, Any]:
     if caption is not None:
         row["caption"] = caption.decode()
     json_part = sample.part(".json")
-    row |= {} if json_part is None else parse_line(json_part)
+    if json_part is not None:
+        row |= parse_line(json_part)
     ending = sample.picture
     if not ending:
         raise BrokenRow(f"no picture in it ({', '.join(sample.parts)})")
@@ -237,13 +239,8 @@ def _row_of_sample(sample: TarSample) -> dict[str, Any]:
 
 
 def _of_coco(path: str, folders: tuple[str, ...]) -> Input | None:
-    with errors_as(InputError, f"can't read {path}"), open_input(path) as file:
-        # A list of rows, which may be a large one, isn't read to see that it isn't COCO's.
-        if not file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
-            return None
-        data = read_json(path)
-    if not isinstance(data, dict):
-        return None
+    # The captions of a COCO file; None for other JSON, which may be a list of rows.
+    data = _object_in(path)
     images = data.get("images")
     annotations = data.get("annotations")
     if not isinstance(images, list) or not isinstance(annotations, list):
@@ -269,6 +266,17 @@ def _of_coco(path: str, folders: tuple[str, ...]) -> Input | None:
             " caption"
         ),
     )
+
+
+def _object_in(path: str) -> dict[str, Any]:
+    # The object that a JSON file is; {} for any other JSON. A list of rows, which may be a large
+    # one, isn't read to see that it is none.
+    with errors_as(InputError, f"can't read {path}"), open_input(path) as file:
+        beginning = file.read(64).removeprefix(b"\xef\xbb\xbf")  # UTF-8's mark
+        if not beginning.lstrip().startswith(b"{"):
+            return {}
+        data = read_json(path)
+    return data if isinstance(data, dict) else {}
 
 
 def _coco_rows(
@@ -305,6 +313,7 @@ def _load(path: str) -> Any:
 
 
 def _of_dataset(path: str, split: str) -> Input:
+    # A saved data set is the same as long as its `state.json` files are. The hub's has none.
     folder = path if os.path.isdir(path) else "."
     states = glob.glob(os.path.join(glob.escape(path), "**", "state.json"), recursive=True)
     return Input(
@@ -325,6 +334,7 @@ def _dataset_rows(path: str, split: str) -> Iterator[dict[str, Any]]:
 
 
 def _split_of(splits: Mapping[str, Any], path: str, split: str) -> Any:
+    # The split of that name; for "", the only one that there is.
     if not split and len(splits) == 1:
         split = next(iter(splits))
     if split not in splits:

@@ -104,17 +104,22 @@ def label_folder(
         names_files: Files in the folder of labels that aren't any.
     """
     images = files_under(pictures, ENDINGS, keys[0])
-    there = set(files_under(labels, (".txt",), keys[1])).difference(names_files)
-    wanted = {image: _label_of(image) for image in images}
-    files = {image: joined(labels, label) for image, label in wanted.items() if label in there}
-    return LabelFolder(images, files, sorted(there.difference(wanted.values())))
+    label_files = set(files_under(labels, (".txt",), keys[1])).difference(names_files)
+    label_of_image = {image: _label_of(image) for image in images}
+    file_of_image = {}
+    for image, label in label_of_image.items():
+        if label in label_files:
+            file_of_image[image] = joined(labels, label)
+    spare = label_files.difference(label_of_image.values())
+    return LabelFolder(images, file_of_image, sorted(spare))
 
 
-def read_label_file(path: str, of_line: Callable[[list[str]], list[Labelled]]) -> Label:
-    """Return what is in a label file. `of_line` takes a line's fields, and returns its region, or
-    none.
+def read_label_file(path: str, regions_of: Callable[[list[str]], list[Labelled]]) -> Label:
+    """Return what is in a label file. `regions_of` takes a line's fields, and returns a list of its
+    region, or an empty one.
 
-    Raises BrokenRow where the file can't be read. A line for which `of_line` raises it is left out.
+    Raises BrokenRow where the file can't be read. A line for which `regions_of` raises it, or that
+    is not UTF-8, is among the label's `unread`.
     """
     label = Label(regions=[], lines=[], unread=[])
     with errors_as(BrokenRow, f"can't read {path}"), open_input(path) as file:
@@ -123,13 +128,18 @@ def read_label_file(path: str, of_line: Callable[[list[str]], list[Labelled]]) -
     for number, line in enumerate(data.split(b"\n"), 1):
         try:
             fields = line.decode().split()
-            if fields:
-                regions = of_line(fields)
-                label.regions.extend({**region, "line": len(label.lines)} for region in regions)
-                label.lines.append(" ".join(fields))
-        except (BrokenRow, UnicodeDecodeError) as error:
-            why = error if isinstance(error, BrokenRow) else "is not UTF-8"
-            label.unread.append(f"{path}, line {number}: {why}")
+            if not fields:
+                continue
+            regions = regions_of(fields)
+        except BrokenRow as error:
+            label.unread.append(f"{path}, line {number}: {error}")
+            continue
+        except UnicodeDecodeError:
+            label.unread.append(f"{path}, line {number}: is not UTF-8")
+            continue
+        index_of_line = len(label.lines)
+        label.regions.extend({**region, "line": index_of_line} for region in regions)
+        label.lines.append(" ".join(fields))
     return label
 
 
@@ -151,29 +161,26 @@ def _kitti_regions(fields: list[str]) -> list[Labelled]:
     # DontCare line. The module's first lines say which fields there are.
     if fields[0].lower() == LEFT_OUT:
         return []
+    # 8 fields end with the box, 15 are a whole label, the 16th is a score; some lines have 17.
     if not 8 <= len(fields) <= 17:
         raise BrokenRow(f"has {len(fields)} fields, a KITTI label has 8 to 17")
     numbers = [number_in(field) for field in fields[1:]]
-    bbox = numbers[3:7]
+    bbox = numbers[3:7]  # after truncated, occluded and alpha
     x1, y1, x2, y2 = bbox
     if x2 < x1 or y2 < y1:
         raise BrokenRow(
             f"the box {' '.join(fields[4:8])} ends before it begins (x1 y1 x2 y2 is expected)"
         )
-    return [{"bbox": bbox, "type": fields[0], **score_among(numbers[14:])}]
+    score = score_among(numbers[14:])  # after the 7 numbers on the object in space
+    return [{"bbox": bbox, "type": fields[0], **score}]
 
 
 def _yolo_regions(names: Names, size: Size, fields: list[str]) -> list[Labelled]:
-    # The one region of a line, in pixels. An outline, of three corners or more, has the box around
-    # it. Keypoints are dropped.
-    keypoints = names.keypoints
-    if keypoints and len(fields) != 5 + keypoints:
-        raise BrokenRow(
-            f"has {len(fields)} fields, a YOLO label of this kpt_shape has {5 + keypoints}"
-        )
-    if keypoints:
-        fields = fields[:5]
-    is_outline = len(fields) > 6 and len(fields) % 2 == 1
+    # The one region of a line, in pixels. The module's first lines say which fields there are. The
+    # region of an outline has the box around it.
+    if names.keypoints:
+        fields = _without_keypoints(fields, names.keypoints)
+    is_outline = _has_outline(fields)
     # Of six fields the last is a score.
     if len(fields) not in (5, 6) and not is_outline:
         raise BrokenRow(
@@ -186,13 +193,32 @@ def _yolo_regions(names: Names, size: Size, fields: list[str]) -> list[Labelled]
         raise BrokenRow(
             f"{' '.join(fields[1:5])} should be parts of the image's sides, from 0 to 1"
         )
-    corners = outlines.bounds(parts) if is_outline else _centred_corners(parts)
-    bbox = [round(corner * size[i % 2], DECIMALS) for i, corner in enumerate(corners)]
-    further: dict[str, Any] = score_among(numbers[4:])
+    region: Labelled = {"type": class_name}
     if is_outline:
-        points = [round(part * size[i % 2], DECIMALS_OF_POINTS) for i, part in enumerate(parts)]
-        further = {outlines.KEY: points}
-    return [{"bbox": bbox, "type": class_name, **further}]
+        region["bbox"] = in_pixels(outlines.bounds(parts), size, DECIMALS)
+        region[outlines.KEY] = in_pixels(parts, size, DECIMALS_OF_POINTS)
+    else:
+        region["bbox"] = in_pixels(_centred_corners(parts), size, DECIMALS)
+        region |= score_among(numbers[4:])
+    return [region]
+
+
+def _without_keypoints(fields: list[str], keypoints: int) -> list[str]:
+    if len(fields) != 5 + keypoints:
+        raise BrokenRow(
+            f"has {len(fields)} fields, a YOLO label of this kpt_shape has {5 + keypoints}"
+        )
+    return fields[:5]
+
+
+def _has_outline(fields: Sequence[str]) -> bool:
+    # A class, then x and y of three points or more: 7 fields, 9, 11 and so on.
+    return len(fields) > 6 and len(fields) % 2 == 1
+
+
+def in_pixels(parts: Sequence[float], size: Size, decimals: int) -> list[float]:
+    """Return parts of a picture's sides, x and y in turn, as pixels."""
+    return [round(part * size[i % 2], decimals) for i, part in enumerate(parts)]
 
 
 def class_in(field: str, names: Names) -> str:
@@ -212,10 +238,11 @@ def number_in(text: str) -> float:
     """Return the number that a field is. Raises BrokenRow."""
     is_whole = text.lstrip("+-").isdecimal()
     try:
+        # A whole number is an int, so that it comes out as it was written.
         value = int(text) if is_whole else float(text)
     except ValueError:
         value = float("nan")
-    if not is_number(value) or "_" in text:
+    if not is_number(value) or "_" in text:  # Python takes 1_0.5 for a number
         raise BrokenRow(f"{text[:40]!r} is not a number")
     return value
 
@@ -264,15 +291,19 @@ def _names_in_yaml(text: str, path: str) -> Names:
         elif not isinstance(names, list):
             raise TypeError("names should be a list or a mapping")
         classes = [_checked_name(name) for name in names]
-        shape = data.get("kpt_shape")
-        if shape in (None, "", "null", "~"):
-            return Names(classes, keypoints=0)
-        points, numbers_of_point = shape
-        return Names(classes, int(points) * int(numbers_of_point))
+        return Names(classes, _count_of_keypoint_numbers(data.get("kpt_shape")))
     except Exception:  # PyYAML lets through what its constructors raise, which is anything
         raise InputError(
             f"{path} has no 'names' of classes 0, 1, 2 ..., or no kpt_shape such as [17, 3]"
         ) from None
+
+
+def _count_of_keypoint_numbers(kpt_shape: Any) -> int:
+    # Of ["17", "3"], 17 points of 3 numbers each, it is 51. YAML writes null in several ways.
+    if kpt_shape in (None, "", "null", "~"):
+        return 0
+    points, numbers_of_point = kpt_shape
+    return int(points) * int(numbers_of_point)
 
 
 def _checked_name(name: Any) -> str:
@@ -282,7 +313,11 @@ def _checked_name(name: Any) -> str:
 
 
 class LabelFormat(PictureFiles):
-    """Base of KITTI, YOLO, and their kin."""
+    """Base of KITTI, YOLO, and their kin.
+
+    A Mark is a box to be written. A Source is what the imported file had of its picture: its items
+    are the lines of the label file, and a box may go back into the line that it came from.
+    """
 
     # what the file with the names of classes is called: the first is written, all are looked for
     names_files: ClassVar[tuple[str, ...]]
@@ -326,23 +361,29 @@ class LabelFormat(PictureFiles):
         A class has one number in all of them. The classes of the source that goes back come first,
         then those of a fixed order. Others follow as their numbers are first asked for.
         """
-        pictures = {name: f"{name}/{FOLDER}" for name in out.parts} or {"train": FOLDER}
-        with super().shared(out), out.file(self.names_files[0]) as names:
-            classes = Numbers(lambda number, name: names.write(self.entry(number, name) + "\n"))
-            names.write(self.head(pictures))
+        pictures = {part: f"{part}/{FOLDER}" for part in out.parts} or {"train": FOLDER}
+        with super().shared(out), out.file(self.names_files[0]) as names_file:
+
+            def write_entry(number: int, name: str) -> None:
+                names_file.write(self.entry(number, name) + "\n")
+
+            names_file.write(self.head(pictures))
+            numbers = Numbers(write_entry)  # which is called for each name that gets a number
             for number, name in enumerate(self.names_back(), 1):
-                names.write(self.entry(number, name) + "\n")
-                # its number is written already, so nothing is called for it
-                classes.reserve(self._written(name) if name.strip() else "")
+                # Several classes may have one name, or none: each has its number and its entry. So
+                # the entry is written here, and the number only reserved.
+                write_entry(number, name)
+                numbers.reserve(self._written(name) if name.strip() else "")
             for name in self._classes.fixed:
-                classes.number_of(name)
-            count_of_fixed = len(classes)
-            self._numbers = classes
-            yield  # the files are written, and new classes get numbers
-            if not len(classes):
-                names.write("  {}\n")  # no names, in YAML
-            count = len(self._classes.fixed) + len(classes) - count_of_fixed
-            self.remarks += self._classes.remarks_on_numbers(count)
+                numbers.number_of(name)
+            numbers_before = len(numbers)
+            self._numbers = numbers
+            yield  # the label files are written, and classes that are new get numbers
+            if not len(numbers):
+                names_file.write("  {}\n")  # no names, in YAML
+            # Numbers of one name are one class, so that the fixed classes are counted by name.
+            class_count = len(self._classes.fixed) + len(numbers) - numbers_before
+            self.remarks += self._classes.remarks_on_numbers(class_count)
 
     def names_back(self) -> Sequence[str]:
         """Return the names of classes, as they were, of the source that goes back; here none."""
@@ -380,7 +421,9 @@ class LabelFormat(PictureFiles):
         InputError is raised.
         """
         top = path if os.path.isdir(path) else os.path.dirname(path) or "."
-        names = self._read_names(path, top)
+        names = self._find_names(path, top)
+        if names is not None:
+            self.class_names = self.classes_of(names)
         pictures_count = 0
         labels_count = 0
         for pictures, labels in _folders(top, image_root, self.folders):
@@ -392,7 +435,7 @@ class LabelFormat(PictureFiles):
             pictures_count += len(folder.pictures)
             labels_count += len(folder.files)
             for image in folder.pictures:
-                file = folder.files.get(image)
+                file = folder.files.get(image)  # None for a picture without a label
                 where = file or os.path.join(labels, _label_of(image))
                 with entry_errors(where, self.bad):
                     size = picture_size(pictures, image, where)
@@ -412,7 +455,7 @@ class LabelFormat(PictureFiles):
                 f"no label file in {top}: {backgrounds}. Name the folder that holds the labels"
             )
 
-    def _read_names(self, path: str, top: str) -> Any:
+    def _find_names(self, path: str, top: str) -> Any:
         # What `names_of` reads of the file with the names of classes. That is `path` or, where it
         # is the data set's folder, `top`, the first of `names_files` in there; None without one.
         files = [path]
@@ -420,14 +463,12 @@ class LabelFormat(PictureFiles):
             files = [os.path.join(top, name) for name in self.names_files]
         for file in files:
             if os.path.isfile(file):
-                names = type(self).names_of(file)
-                self.class_names = self.classes_of(names)
-                return names
+                return self.names_of(file)
         return None
 
     def _columns_of(self, file: str, size: Size, names: Any) -> dict[str, Any]:
-        # Regions of one class are one expression. `background` is false where the file has lines
-        # that say something of what is in the picture, but none with a region, such as DontCare.
+        # Regions of one class are one expression. `background` is false where the file has no
+        # region, but says otherwise that something is in the picture, such as by DontCare.
         try:
             label = self.label(file, size, names)
             is_empty = os.path.getsize(file) == 0
@@ -441,7 +482,9 @@ class LabelFormat(PictureFiles):
             instance = with_item_number(region, region.pop("line"), class_name)
             keyed.append((class_name, {"text": class_name, "instances": [instance]}))
         columns: dict[str, Any] = column(self.name, label.lines)
-        says_something = not is_empty and (not label.lines or any(map(self.is_rest, label.lines)))
+        says_something = any(map(self.is_rest, label.lines))
+        if not label.lines:  # the file is empty, or none of its lines could be read
+            says_something = not is_empty
         if not label.regions and says_something:
             columns["background"] = False
         columns["expressions"] = unite(keyed)
@@ -471,7 +514,7 @@ class NamedLabels(LabelFormat):
         return name.replace(" ", self.joint)
 
     def item_back(self, item: str, mark: Mark, source: Source) -> str:
-        """Return a line with the class and the box as they are now.
+        """Return a line with the class and the box as they are now, and its other fields as read.
 
         The class keeps its capitals, unless it is another one.
         """
@@ -491,9 +534,13 @@ class NamedLabels(LabelFormat):
         return not mark.is_moved
 
     def named(self, label: Label, names: Mapping[str, str] | None) -> Label:
-        """Return a label with the names of classes.yaml for types; a type that it lacks stays."""
+        """Set the regions' types to their names in classes.yaml, and return the label.
+
+        A type that isn't in there stays.
+        """
+        name_of_type = names or {}
         for region in label.regions:
-            region["type"] = (names or {}).get(region["type"], region["type"])
+            region["type"] = name_of_type.get(region["type"], region["type"])
         return label
 
 
@@ -513,6 +560,7 @@ class Kitti(NamedLabels):
     def label(self, file: str, size: Size, names: Any) -> Label:
         """Return what is in a label file, with the names of classes.yaml for types."""
         label = read_kitti(file)
+        # Each line has one region, or is a DontCare line.
         self.passed_over["DontCare lines"] += len(label.lines) - len(label.regions)
         return self.named(label, names)
 
@@ -541,7 +589,10 @@ class Yolo(LabelFormat):
         return f"{folders}names:\n"
 
     def classes_of(self, names: Names) -> list[str]:
-        """Return the names of classes, from class 0; a remark tells which several classes share."""
+        """Return the names of classes, from class 0, and keep them in `preamble`.
+
+        A remark tells which names several classes share.
+        """
         self.preamble = {"names": names.classes}
         self.remarks += remarks_on_shared_names(enumerate(names.classes), self.name)
         return names.classes
@@ -579,26 +630,33 @@ class Yolo(LabelFormat):
         if not all(isinstance(name, str) for name in names):  # run.json may be damaged
             return ()
         distinct = dict.fromkeys(self._written(name) for name in names if name.strip())
-        has_other_list = bool(self.class_list) and [*distinct] != self._classes.fixed
-        return () if has_other_list else names
+        # A list of classes gives the numbers, unless it has the same classes in the same order.
+        if self.class_list and [*distinct] != self._classes.fixed:
+            return ()
+        return names
 
     def why_outlines_lost(self, phrases: Sequence[Phrase], size: Size) -> str:
         """Return the report on the outlines of a picture with a box that has none of its size."""
         boxes = [box for phrase in phrases for box in phrase.expression["instances"]]
         if not any(outlines.KEY in box for box in boxes):
             return ""
-        return "" if all(_is_around_outline(box, size) for box in boxes) else _BESIDE_BOXES
+        if all(_is_around_outline(box, size) for box in boxes):
+            return ""
+        return _BESIDE_BOXES
 
     def with_further(self, earlier: list[str], further: list[str]) -> list[str]:
         """Return all lines, as boxes where only some are polygons."""
         lines = [*earlier, *further]
-        are_polygons = {len(line.split()) > 5 for line in lines}
-        return lines if len(are_polygons) == 1 else [_box_line(line) for line in lines]
+        is_polygon = [len(line.split()) > 5 for line in lines]
+        if any(is_polygon) and not all(is_polygon):
+            return [_box_line(line) for line in lines]
+        return lines
 
     def item_back(self, item: str, mark: Mark, source: Source) -> str:
         """Return a line with its class's number now, and new numbers where the box is another.
 
-        A score and keypoints are left out: trainers take no scores, and no boxes among poses.
+        A score and keypoints are left out: trainers take no scores, and no boxes among poses. A
+        class that is still the same, but has another number, is counted for `shared` to tell.
         """
         number, _ = self._numbers.number_of(mark.phrase.text)
         class_number = str(number - 1)
@@ -616,8 +674,7 @@ class Yolo(LabelFormat):
 
     def numbers_as_read(self, fields: list[str], mark: Mark, size: Size) -> list[str]:
         """Return a line's own numbers of a box that wasn't moved; none if its shape is another."""
-        is_outline = len(fields) > 6 and len(fields) % 2 == 1
-        if mark.outline is not None and is_outline:
+        if mark.outline is not None and _has_outline(fields):
             return fields[1:]
         if mark.outline is None and _is_box_line(fields, mark, size):
             return fields[1:5]
@@ -638,7 +695,8 @@ class Yolo(LabelFormat):
                 " data set: name the file that has them in place of the folder"
             )
         label: Label = self.label_of(file, names, size)
-        self.passed_over["keypoints of boxes"] += len(label.regions) if names.keypoints else 0
+        if names.keypoints:
+            self.passed_over["keypoints of boxes"] += len(label.regions)
         return label
 
 
@@ -664,6 +722,7 @@ def _is_box_line(fields: Sequence[str], mark: Mark, size: Size) -> bool:
 
 
 def _box_line(line: str) -> str:
+    # A polygon's line as that of the box around it; a box's line stays.
     class_number, *numbers = line.split()
     if len(numbers) == 4:
         return line
@@ -687,6 +746,8 @@ def _folders(top: str, image_root: str, names: Sequence[tuple[str, str]]) -> lis
         for pictures_name, labels_name in names:
             pictures = os.path.join(folder, pictures_name)
             labels = os.path.join(folder, labels_name)
+            if not os.path.isdir(pictures):
+                pictures = image_root
             if os.path.isdir(labels):
-                pairs.append((pictures if os.path.isdir(pictures) else image_root, labels))
+                pairs.append((pictures, labels))
     return pairs or [(image_root, top)]

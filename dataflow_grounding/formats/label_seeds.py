@@ -101,13 +101,15 @@ class _Labels:
         )
 
     def _states(self, files: list[str]) -> Iterator[Any]:
-        # Yields each file that the records depend on, with its state.
+        # Yields each file that the records depend on, with its state. Files in a store are looked
+        # at by threads, because these wait.
         images = (joined(self.image_dir, image) for image in self.images)
         paths = itertools.chain(images, files)
         return side_by_side(lambda path: (path, state_of(path)), paths, waits)
 
     def _records(self, found: Found) -> Iterator[dict[str, Any]]:
         bad = BadEntries()
+        # An image's id is its path without the ending: of a.jpg and a.png only the first is "a".
         first_of_stem: dict[str, str] = {}
         for image in self.images:
             first_of_stem.setdefault(os.path.splitext(image)[0], image)
@@ -125,8 +127,10 @@ class _Labels:
                 yield {**record, "regions": [], SEED_ERROR: error}
                 continue
             record |= self._columns_of(label, path, size, found)
-            # A label without boxes that could be read as a whole is one good entry.
-            bad.read(len(record["regions"]) or int(not label.unread))
+            good_entries = len(record["regions"])
+            if not good_entries and not label.unread:
+                good_entries = 1  # a label that says that the image has no boxes
+            bad.read(good_entries)
             yield record
             for why in label.unread:
                 bad.note(why)
@@ -139,6 +143,8 @@ class _Labels:
     def _columns_of(
         self, label: Label, path: str, size: Size | None, found: Found
     ) -> dict[str, Any]:
+        # What a label says of its image, as columns of the record. What of it is left out or looks
+        # wrong is added to `found`.
         columns: dict[str, Any] = {}
         if label.unread:
             columns[SKIPPED] = len(label.unread)
@@ -154,6 +160,7 @@ class _Labels:
         return columns
 
     def _read(self, path: str) -> _Labelled:
+        # The image at a path in `image_dir`, with its label; an empty one where it has none.
         size = upright_size(path, (self.image_dir,))
         label = _NO_LABEL
         try:
@@ -231,7 +238,7 @@ def from_coco(image_dir: str, path: str, boxless: bool) -> Seeds:
     coco = CocoFile(path)
     left_out = coco.left_out()
     images = files_under(image_dir, ENDINGS, setting("data.image_dir"))
-    id_of_name: dict[str, str] = {}
+    id_of_name: dict[str, str] = {}  # by the path in the folder of images
     size_of_id: dict[str, Size | None] = {}
     stated_sizes: dict[str, Size] = {}
     for image_id, name, image in coco.images():
@@ -246,7 +253,7 @@ def from_coco(image_dir: str, path: str, boxless: bool) -> Seeds:
         size_of_id[image_id] = size
         if size is not None:
             stated_sizes[path_in_folder] = size
-    if coco.of_no_image and not id_of_name:
+    if coco.of_no_image and not id_of_name:  # why no image can be read says more than that
         raise InputError(coco.of_no_image[0])
     if id_of_name.keys().isdisjoint(images):
         raise InputError(
@@ -258,7 +265,9 @@ def from_coco(image_dir: str, path: str, boxless: bool) -> Seeds:
         spare.append(f"{left_out[STRAYS]} annotations of no image")
 
     def label_of(image_id: str, _: Size | None) -> Label:
-        """Return the label of an image; its boxes are in the picture that the file states."""
+        """Return the label of an image. Its boxes are in a picture of the size that the file says,
+        so that the image's own doesn't count.
+        """
         return coco.label(image_id, size_of_id[image_id])
 
     labels = _Labels(image_dir, images, id_of_name, label_of, stated_sizes, coco.of_no_image)
@@ -272,8 +281,8 @@ def boxes_beyond(regions: Iterable[Mapping[str, Any]], size: Size, where: str) -
     taken in their order: x1 and y1 may reach out to the left and above, x2 and y2 to the right and
     below.
     """
-    beyond = [region["bbox"] for region in regions if reaches_beyond(region["bbox"], size)]
-    return [f"{where}: {box} in {size[0]} x {size[1]} px" for box in beyond]
+    boxes = [region["bbox"] for region in regions if reaches_beyond(region["bbox"], size)]
+    return [f"{where}: {box} in {size[0]} x {size[1]} px" for box in boxes]
 
 
 def size_columns(size: Size | None) -> dict[str, Any]:

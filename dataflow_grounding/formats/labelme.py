@@ -61,6 +61,9 @@ class LabelMe(ReturningFormat):
 
     What a shape and a file say besides comes back, and so do shapes that are no areas. The picture
     itself, `imageData`, is left out.
+
+    A Mark is a box to be written. A Source is what an imported file had of the mark's picture: its
+    `items` are the shapes, and `own` is what else `_record` has kept, such as the `file`.
     """
 
     repeats = True
@@ -81,15 +84,18 @@ class LabelMe(ReturningFormat):
             if os.path.lexists(path):  # an earlier record of the same picture has written it
                 earlier_shapes = _shapes_so_far(path, image_path, sample)
                 # That record has also written the source's shapes that are no boxes, such as
-                # points. They are marked as gone, so that they aren't written twice.
+                # points. `items_of` leaves out what is gone, so that they aren't written twice.
                 items_of_no_box = set(range(len(source.items))) - source.marks.keys()
                 source.gone.update(items_of_no_box)
             # Keys that only the imported file has come back as they were.
-            data = {**(_file_of(source.own) or _new_file(sample)), "imagePath": image_path}
-            data |= {"shapes": [*earlier_shapes, *self.items_of(source)], "imageData": None}
+            data = {**(_file_of(source.own) or _new_file(sample))}
+            data["imagePath"] = image_path
+            data["shapes"] = [*earlier_shapes, *self.items_of(source)]
+            data["imageData"] = None
             with out.file(place) as file:
                 file.write(dump_text(data, 2) + "\n")
-            files_with_image_data += int(bool(source.own.get("has_image_data")))
+            if source.own.get("has_image_data"):
+                files_with_image_data += 1
         if files_with_image_data:
             self.remarks.append(
                 "imageData is null in the files, as the pictures have files of their own; files"
@@ -101,11 +107,12 @@ class LabelMe(ReturningFormat):
         if not isinstance(item, dict):
             return item
         shape = {**item}
-        is_outlined = mark.outline is not None and _kind_of(item) == _RECTANGLE
-        if mark.box and (mark.is_moved or is_outlined):
+        # An operator has drawn an outline in a box that stayed where it was.
+        has_got_outline = mark.outline is not None and _kind_of(item) == _RECTANGLE
+        if mark.box and (mark.is_moved or has_got_outline):
             shape |= _area_back(item, mark.box, mark.outline)
             if shape["shape_type"] != item.get("shape_type"):
-                shape.pop("direction", None)
+                shape.pop("direction", None)  # how far X-AnyLabeling had turned the old shape
             if shape.get(_MASK) is not None:
                 shape[_MASK] = None
             if "score" in shape:  # the score that came was that of the box before it changed
@@ -115,7 +122,10 @@ class LabelMe(ReturningFormat):
         return shape
 
     def new_items(self, mark: Mark, source: Source) -> Iterator[dict[str, Any]]:
-        """Yield the shape of a new box: with as many corners as the file's other rectangles."""
+        """Yield the shape of a new box, if the mark is one; a phrase without boxes has no shape.
+
+        It has as many corners as the file's other rectangles, of which each tool has its own form.
+        """
         if mark.box is None:
             return
         rectangles = [item for item in source.items if _kind_of(item) == _RECTANGLE]
@@ -142,8 +152,9 @@ class LabelMe(ReturningFormat):
     def _record(
         self, data: Mapping[str, Any], file: str, name: str, image_root: str
     ) -> dict[str, Any]:
-        keyed = []
-        items: list[Any] = []
+        # The record of a file, which is called `name` within the folder that is read.
+        keyed_expressions = []
+        shapes_read: list[Any] = []  # without those that can't be read
         rest = {**data, "shapes": [], "imageData": None}
         _check_can_be_kept(rest)
         sides: dict[str, Any] = {}
@@ -153,13 +164,14 @@ class LabelMe(ReturningFormat):
         size = stated_size(sides)
         for number, shape in enumerate(data["shapes"], 1):
             where = f"{file}, shape {number}"
-            with object_errors(where, self.bad):
+            with object_errors(where, self.bad):  # at an error the shape is left out
                 instance = self._instance_of(shape, size, where)
                 _check_can_be_kept(shape)
                 if instance is not None:
-                    keyed.append(_keyed_expression(shape, instance, len(items)))
+                    item = len(shapes_read)
+                    keyed_expressions.append(_keyed_expression(shape, instance, item))
                 self._count_kept(shape, _READ_OF_SHAPE, "shapes")
-                items.append(shape)
+                shapes_read.append(shape)
         self._count_kept(data, _READ_OF_FILE, "files")
         stated = data["imagePath"] or _picture_next_to(file)
         picture, is_by_name = _picture_of(str(stated), os.path.dirname(name), image_root)
@@ -171,30 +183,33 @@ class LabelMe(ReturningFormat):
             "caption": None,
             **column(
                 self.name,
-                items,
+                shapes_read,
                 file=rest,
                 place=name or os.path.basename(file),
                 picture=picture,
                 is_by_name=is_by_name,
                 has_image_data=data.get("imageData") is not None,
             ),
-            "expressions": unite(keyed),
+            "expressions": unite(keyed_expressions),
         }
-        if data["shapes"] and not keyed:
+        if data["shapes"] and not keyed_expressions:  # points, say: something is there
             record["background"] = False
         return self.bad.marked(record)
 
-    def _count_kept(self, holder: Mapping[str, Any], read: Sequence[str], of: str) -> None:
+    def _count_kept(self, holder: Mapping[str, Any], keys_read: Sequence[str], of: str) -> None:
+        # Counts the keys of a shape or a file that records don't say, and that go back to LabelMe.
         for key, value in holder.items():
             is_phrase = key == _DESCRIPTION and holder.get(_PHRASE_IN) == _DESCRIPTION
+            is_read = key in keys_read or is_phrase
             says_nothing = value is None or value is False or value in ("", [], {})
-            if not (key in read or is_phrase or says_nothing):
+            if not is_read and not says_nothing:
                 self.passed_over[f"keys {key!r:.40} of {of}, kept for LabelMe"] += 1
 
     def _instance_of(
         self, shape: Mapping[str, Any], size: Size | None, where: str
     ) -> dict[str, Any] | None:
-        # None for a point, a line or the like.
+        # The box around a shape, with its outline and its score if it has them; None for a point, a
+        # line or the like. An outline of no use is counted, and the box is read without it.
         kind = _kind_of(shape)
         if kind not in (_RECTANGLE, _MASK, *_OUTLINED):
             self.passed_over[f"shapes {kind!r:.40}, kept for LabelMe"] += 1
@@ -205,9 +220,12 @@ class LabelMe(ReturningFormat):
             raise BrokenRow("a shape without points")
         columns = [float(x) for x, _ in shape["points"]]
         rows = [float(y) for _, y in shape["points"]]
-        beyond = 1 if kind == _MASK else 0  # its points are its first and its last pixel
-        last = (max(columns) + beyond, max(rows) + beyond)
-        instance: dict[str, Any] = {"bbox": [min(columns), min(rows), *last]}
+        right = max(columns)
+        bottom = max(rows)
+        if kind == _MASK:  # its points are its first and its last pixel, which the box holds, too
+            right += 1
+            bottom += 1
+        instance: dict[str, Any] = {"bbox": [min(columns), min(rows), right, bottom]}
         if kind in _OUTLINED:
             try:
                 instance[outlines.KEY] = outlines.checked(_numbers_of(shape), size)
@@ -244,7 +262,8 @@ def _numbers_of(shape: Mapping[str, Any]) -> list[float]:
 def _keyed_expression(
     shape: Mapping[str, Any], instance: dict[str, Any], item: int
 ) -> tuple[tuple[str, str], dict[str, Any]]:
-    # Returns the expression after its key for `unite`. `item` is the shape's number in its file.
+    # Returns the expression after its key for `unite`, by which shapes of one label and one phrase
+    # become one expression. `item` is the shape's number among those of its file that are kept.
     label = shape["label"]
     if not isinstance(label, str) or not label.strip():
         raise BrokenRow("a box without a label")
@@ -263,7 +282,7 @@ def _picture_next_to(file: str) -> str:
     # Some tools leave the picture's name out: then it is called as the file is.
     stem, _ = os.path.splitext(file)
     found = [stem + ending for ending in ENDINGS if os.path.exists(stem + ending)]
-    if len(found) != 1:
+    if len(found) != 1:  # of several, nothing says which one is meant
         raise BrokenRow("it names no picture (imagePath), and none of its own name is next to it")
     return os.path.basename(found[0])
 
@@ -274,16 +293,24 @@ def _picture_of(stated: str, folder: str, image_root: str) -> tuple[str, bool]:
     # last part, next to the file or in the folder of pictures, which may have the same folders in
     # it as that of the files.
     stated = stated.replace("\\", "/")  # as Windows writes paths
-    picture = os.path.join(folder, stated)
+    as_stated = os.path.join(folder, stated)
     name = os.path.basename(stated)
-    folder_of_pictures = folder.partition("/")[2]
-    by_name = (os.path.join(folder, name), os.path.join(folder_of_pictures, name), name)
-    for each in (picture, *by_name):
-        path = os.path.join(image_root, each)
-        if os.path.isfile(path):
-            found = each if os.path.isabs(each) else os.path.relpath(path, image_root)
-            return found, each != picture
-    return picture, False
+    same_folder_of_pictures = folder.partition("/")[2]  # "a" where `folder` is labels/a
+    candidates = (
+        as_stated,
+        os.path.join(folder, name),
+        os.path.join(same_folder_of_pictures, name),
+        name,
+    )
+    for candidate in candidates:
+        path = os.path.join(image_root, candidate)
+        if not os.path.isfile(path):
+            continue
+        is_by_name = candidate != as_stated
+        if os.path.isabs(candidate):
+            return candidate, is_by_name
+        return os.path.relpath(path, image_root), is_by_name
+    return as_stated, False
 
 
 def _file_of(own: Mapping[str, Any]) -> dict[str, Any]:
@@ -310,7 +337,7 @@ def _place_of(source: Source) -> tuple[str, Any]:
     # own place while its path leads to the picture from there. Any other is next to the picture, or
     # where that isn't copied at the same place among the files.
     name = source.sample.name
-    is_copied = name != source.sample.file_name
+    is_copied = name != source.sample.file_name  # a copy is images/a.jpg, and its name a.jpg
     folder = FOLDER if is_copied else _LABELS
     came_from = source.own.get("place")
     stated = _file_of(source.own).get("imagePath")
@@ -323,15 +350,18 @@ def _place_of(source: Source) -> tuple[str, Any]:
 
 
 def _leads_to_picture(source: Source, place: str, stated: Any) -> bool:
-    # Whether a file that is among the pictures at its place finds its own as it did.
+    # Whether a file that is among the pictures at its place finds its own as it did: by the path
+    # that it states, or by the name alone, which tools look for next to the file.
     name = source.sample.name
     path = str(stated or name).replace("\\", "/")
-    if not stated or source.own.get("is_by_name"):
+    was_found_by_name = not stated or source.own.get("is_by_name")
+    if was_found_by_name:
         path = os.path.basename(path)
     return os.path.normpath(os.path.join(os.path.dirname(place), path)) == name
 
 
 def _shapes_so_far(path: str, image_path: Any, sample: Sample) -> list[Any]:
+    # The shapes that earlier records of the picture have written into its file.
     data = read_whole(path)
     if data["imagePath"] != image_path:  # another picture's: of a.jpg and a.png
         raise InputError(
@@ -357,15 +387,18 @@ def _with_words(shape: dict[str, Any], phrase: Phrase) -> dict[str, Any]:
 def _area_back(
     item: Mapping[str, Any], box: Bbox, outline: Sequence[float] | None
 ) -> dict[str, Any]:
-    # A box of four corners that was only shifted stays what it was.
-    is_of_x = _kind_of(item) in _OF_X and _has_four_corners(item)
+    # The points and the type of a shape whose box was changed, in the form of its own tool. A box
+    # of four corners that was only shifted, a "rotation" say, stays what it was.
+    kind = _kind_of(item)
+    is_of_x = kind in _OF_X and _has_four_corners(item)
     area = _area_of(box, outline, 4 if is_of_x else 2)
-    if outline is not None and _kind_of(item) in _FOUR_CORNERS and _is_shifted(item, outline):
+    if kind in _FOUR_CORNERS and outline is not None and _is_shifted(item, outline):
         area["shape_type"] = item["shape_type"]
     return area
 
 
 def _is_shifted(item: Mapping[str, Any], outline: Sequence[float]) -> bool:
+    # Whether all points of a shape have moved by the same number of pixels to those of an outline.
     try:
         numbers = _numbers_of(item)
         moves = [after - before for before, after in zip(numbers, outline, strict=True)]

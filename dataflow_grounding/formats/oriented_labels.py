@@ -1,5 +1,7 @@
 """YOLO-OBB and DOTA: label files of rotated boxes, each by its four corners.
 
+A Mark is a box to be written; its outline, where it has one, are its corners.
+
 YOLO-OBB: class, x and y of the corners in parts of the image's sides, in predictions a score.
 DOTA: x and y of the corners in pixels, the class, and 0, or 1 for what is difficult, perhaps after
 lines on the whole picture (`imagesource:GoogleEarth`, `gsd:0.146`). An upright box has its own
@@ -30,6 +32,7 @@ from dataflow_grounding.formats.label_files import (
     Names,
     Yolo,
     class_in,
+    in_pixels,
     number_in,
     read_label_file,
     score_among,
@@ -68,7 +71,7 @@ def _obb_regions(names: Names, size: Size, fields: list[str]) -> list[Labelled]:
     parts = numbers[:8]
     if min(parts) < -_FARTHEST or max(parts) > 1 + _FARTHEST:
         raise BrokenRow(f"{' '.join(fields[1:9])} should be parts of the image's sides, 0 to 1")
-    corners = [round(part * size[i % 2], DECIMALS_OF_POINTS) for i, part in enumerate(parts)]
+    corners = in_pixels(parts, size, DECIMALS_OF_POINTS)
     return [{**of_corners(corners, size), "type": class_name, **score_among(numbers[8:])}]
 
 
@@ -82,15 +85,17 @@ def _dota_regions(size: Size, fields: list[str]) -> list[Labelled]:
             " difficult)"
         )
     corners = [*map(number_in, fields[:8])]
-    category, *difficult = fields[8:]
-    if _IS_FRACTION.fullmatch(category) or not all(field.isdecimal() for field in difficult):
+    category, *difficult = fields[8:]  # the last field may be missing
+    # A line of YOLO-OBB's has as many fields, and ends with a fraction, as no category does.
+    is_fraction = _IS_FRACTION.fullmatch(category) is not None
+    if is_fraction or not all(field.isdecimal() for field in difficult):
         raise BrokenRow(
             f"ends with {' '.join(fields[8:])!r:.40}, and should end with a category and 0 or 1"
         )
     return [{**of_corners(corners, size), "type": category}]
 
 
-def _written(outline: list[float], box: Bbox, size: Size) -> Shape:
+def _corners_for(outline: list[float], box: Bbox, size: Size) -> Shape:
     # The four corners that are written for an outline. Trainers take the smallest rectangle around
     # them for all of the object: so an outline of another size than its box isn't written.
     if not outlines.is_around(box, outline, size):
@@ -110,7 +115,7 @@ def _is_as_read(corners: Sequence[float], mark: Mark) -> bool:
     # another outline from an operator.
     if mark.is_moved:
         return False
-    if mark.outline is None:
+    if mark.outline is None:  # the corners are those of the upright box itself
         return True
     pairs = zip(corners, mark.outline, strict=True)
     return all(abs(corner - number) <= outlines.OTHER_BOX for corner, number in pairs)
@@ -124,16 +129,16 @@ class YoloObb(Yolo):
 
     @contextmanager
     def shared(self, out: ExportFolder) -> Iterator[None]:
-        """Write data.yaml."""
-        self._cut = 0
+        """Write data.yaml; afterwards a remark tells how many boxes `line` has cut."""
+        self._count_of_cut = 0
         with super().shared(out):
             yield
-        if self._cut:
-            self.remarks.append(f"{_CUT}: {self._cut:,}")
+        if self._count_of_cut:
+            self.remarks.append(f"{_CUT}: {self._count_of_cut:,}")
 
     def outline_of(self, outline: list[float], box: Bbox, size: Size) -> Shape:
         """Return the corners that are written for an outline."""
-        return _written(outline, box, size)
+        return _corners_for(outline, box, size)
 
     def why_outlines_lost(self, *_: object) -> str:
         """Return "": each box of a picture has four corners, with an outline or without."""
@@ -147,7 +152,7 @@ class YoloObb(Yolo):
         """Return the line of a box: class from 0, and its corners; the score is not written."""
         corners = _corners_of(mark)
         if not _is_taken(corners, size):
-            self._cut += 1
+            self._count_of_cut += 1
             corners = outlines.inside(corners, size)
         return yolo_line(number, corners, size)
 
@@ -179,7 +184,7 @@ class Dota(NamedLabels):
 
     def outline_of(self, outline: list[float], box: Bbox, size: Size) -> Shape:
         """Return the corners that are written for an outline."""
-        return _written(outline, box, size)
+        return _corners_for(outline, box, size)
 
     def line(self, number: int, name: str, mark: Mark, size: Size) -> str:
         """Return DOTA's line: corners in pixels, the class's name, 0."""

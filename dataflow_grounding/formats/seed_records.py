@@ -132,12 +132,13 @@ class _Annotations:
         return {**row, "image_path": name}
 
     def _record(self, row: dict[str, Any], where: str, found: Found) -> dict[str, Any]:
+        # The seed of one row. Raises BrokenRow for a record of TAO's that can't be converted.
         size = upright_size(row.get("image_path"), self.folders)
         if size is None and is_tao(row):
             found.add("images_not_opened", [str(row.get("image_path"))])
             raise BrokenRow(f"can't open the image {row.get('image_path')!r}")
         if is_tao(row):
-            assert size is not None
+            assert size is not None  # for mypy
             row, without_area = from_tao(row, size)
             found.count("converted_from_tao")
             found.add("boxes_without_an_area", [f"{where}: {box}" for box in without_area])
@@ -145,8 +146,8 @@ class _Annotations:
         record = self._without_remade(with_status(row))
         # A record with boxes keeps the size that it states, and fails if the image has another one:
         # `check_stated_size`.
-        keeps_stated_size = record.get("regions") and size and stated_size(record)
-        if not keeps_stated_size:
+        keeps_stated_size = bool(record.get("regions")) and stated_size(record) is not None
+        if size is not None and not keeps_stated_size:
             record |= size_columns(size)
         record.setdefault("source", SOURCE)
         if self.boxless:
@@ -154,12 +155,13 @@ class _Annotations:
         return record
 
     def _without_remade(self, row: dict[str, Any]) -> dict[str, Any]:
-        kept = {name: value for name, value in row.items() if name not in self.made.columns}
+        # The row without the columns that the pipeline's steps will make, and without their names.
+        given = {name: value for name, value in row.items() if name not in self.made.columns}
         steps = row.get("pipeline_steps")
         if isinstance(steps, list):
             distinct = dict.fromkeys(step for step in steps if isinstance(step, str))
-            kept["pipeline_steps"] = [step for step in distinct if step not in self.made.labels]
-        return kept
+            given["pipeline_steps"] = [step for step in distinct if step not in self.made.labels]
+        return given
 
 
 def refuse_taos_results(results_dir: str, files: Sequence[str]) -> None:
@@ -188,7 +190,7 @@ def write_seeds(seeds: Seeds, path: str, state_path: str) -> dict[str, Any]:
     remarks are only those that are known without reading. Raises InputError.
     """
     fingerprint = seeds.fingerprint()
-    state = unsealed(read_object(state_path))
+    state = unsealed(read_object(state_path))  # None where it was edited
     if state and state["fingerprint"] == fingerprint and state["written"] == state_of(path):
         report: dict[str, Any] = state["report"]
     else:

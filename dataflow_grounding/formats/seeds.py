@@ -118,6 +118,8 @@ class Seeds:
     def records(self) -> Iterator[dict[str, Any]]:
         """Yield one record per image or row; one that can't be read says why, and fails later.
 
+        On the way `found` is filled, from `known` on.
+
         Raises:
             InputError: Less than half of the labels can be read. Or, at the end, no record has a
                 box, and the steps need some. Where a record failed, its own reason is told instead.
@@ -127,7 +129,8 @@ class Seeds:
         count = 0
         for record in self.read(self.found):
             count += 1
-            fails = SEED_ERROR in record or "width" not in record  # it, or its image, can't be read
+            # It, or its image, can't be read: so the run has to begin, and to tell why.
+            fails = SEED_ERROR in record or "width" not in record
             if fails or record.get("regions"):
                 has_something_to_do = True
             yield record

@@ -49,7 +49,7 @@ class Tao(Format):
                 if is_tao(row):
                     size = picture_size(image_root, row["image_path"], where)
                     row, _ = from_tao(row, size)
-                elif row.get("source") == SOURCE:
+                elif row.get("source") == SOURCE:  # and the labels are missing
                     raise BrokenRow(
                         f"without {COLUMN!r}, boxes of {SOURCE} may be pixels or parts of {SIDE}"
                     )
@@ -67,6 +67,7 @@ def _have_right_spans(expressions: Any, caption: Any) -> bool:
 
 
 def _line(sample: Sample) -> dict[str, Any]:
+    # All that TAO's own records have, in their order; `background` is ours, for what has no boxes.
     line: dict[str, Any] = {
         "image_id": _as_text(sample.record.get("image_id")),
         "image_path": sample.file_name,
@@ -167,8 +168,8 @@ def _described_regions(
     described: Sequence[Any], labels: list[Label], sizes: PossibleSizes
 ) -> Regions:
     # A side of 1000 is that of the size by which more regions match a label's box, and of the
-    # image's if both match equally many. Raises BrokenRow where no region matches; without labels,
-    # only if the sizes differ.
+    # image's if both match equally many. A region that matches a label has its exact box in pixels.
+    # Raises BrokenRow where no region matches; without labels, only if the sizes differ.
     in_1000 = [_box_in(region, "a region") for region in described]
     best_size: tuple[Any, Any] = sizes.of_image
     best_matches = _label_of_each(in_1000, labels, sizes.of_image)
@@ -176,17 +177,21 @@ def _described_regions(
     if _count_matched(stated_matches) > _count_matched(best_matches):
         best_size = sizes.stated
         best_matches = stated_matches
-    if (labels or sizes.of_image != sizes.stated) and not _count_matched(best_matches):
+    needs_match = bool(labels) or sizes.of_image != sizes.stated
+    if needs_match and not _count_matched(best_matches):
         raise BrokenRow(
             f"no region matches one of its {COLUMN} in 0-{SIDE}: can't tell which coordinates they"
             " are in"
         )
     regions = []
-    for region, box, match in zip(described, in_1000, best_matches, strict=True):
-        label = Label(_in_pixels(box, best_size), type="") if match is None else labels[match]
-        kept = {name: value for name, value in region.items() if name != "bbox_2d"}
+    for region, box, label_index in zip(described, in_1000, best_matches, strict=True):
+        if label_index is None:
+            label = Label(_in_pixels(box, best_size), type="")
+        else:
+            label = labels[label_index]
+        others = {name: value for name, value in region.items() if name != "bbox_2d"}
         region_type = region.get("type") or label.type
-        regions.append({**kept, "bbox": list(label.bbox), "type": region_type})
+        regions.append({**others, "bbox": list(label.bbox), "type": region_type})
     is_size_certain = best_size == sizes.of_image
     return Regions(regions, in_1000, best_size, is_size_certain)
 
@@ -199,6 +204,7 @@ def _labelled_regions(
     labels: list[Label], sizes: PossibleSizes
 ) -> tuple[Regions, list[list[float]]]:
     # The regions that the labels make, and the boxes that are left out because they have no area.
+    # Labels are in pixels of the image, whichever size the record states.
     regions: list[dict[str, Any]] = []
     without_area = []
     for label in labels:

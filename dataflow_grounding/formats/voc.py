@@ -13,7 +13,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from xml.etree.ElementTree import Element, SubElement
 from xml.sax.saxutils import quoteattr
 
@@ -49,6 +49,9 @@ class Voc(PictureFiles):
 
     `offset` is what the first pixel is called, 1 or 0; unless given it is 1 in files of the devkit,
     and in those that are written, and 0 in files of other tools.
+
+    A Mark is a box to be written. A Source is what an imported file had of the mark's picture: its
+    items are the elements in the <annotation>, as texts, and `own` is what `_record` has kept.
     """
 
     offset: int | None = None
@@ -64,18 +67,24 @@ class Voc(PictureFiles):
             root = source.own.get("root", {})
             attributes = "".join(f" {name}={quoteattr(root[name])}" for name in root)
             yield f"<annotation{attributes}>"
-        else:  # the file has what is said of the picture besides boxes
+        else:
+            # An earlier record has written all items that are no boxes; `items_of` leaves out what
+            # is gone.
             source.gone.update(set(range(len(source.items))) - source.marks.keys())
-        if is_new and not source.own:
+        if is_new and not source.own:  # from no file of VOC's
             for item in _head(source.sample):
                 yield f"\t{item}"
         for item in self.items_of(source):
-            yield f"\t{_named(item, source)}"
+            yield f"\t{_with_name_now(item, source)}"
 
     def is_rest(self, item: str) -> bool:
         return item.startswith("<object")
 
     def item_back(self, item: str, mark: Mark, source: Source) -> str:
+        """Return an <object> with its name and its box as they are now.
+
+        A name that differs by capitals or blanks alone stays. A box that was moved is upright.
+        """
         element = element_of(item)
         if class_key(element.findtext("name") or "") != class_key(mark.phrase.text):
             _with_texts(element, {"name": mark.phrase.text})
@@ -95,7 +104,9 @@ class Voc(PictureFiles):
         yield text_of(element)
 
     def _corners(self, mark: Mark, source: Source) -> dict[str, str]:
-        offset = source.own.get("offset", 1) if self.offset is None else self.offset
+        offset = self.offset
+        if offset is None:
+            offset = source.own.get("offset", 1)  # as the imported file counts
         x1, y1, x2, y2 = mark.phrase.boxes[mark.number]
         # The last pixel is in the box: its number from 1 is the edge after it, counted from 0.
         numbers = (x1 + offset, y1 + offset, x2, y2)
@@ -106,7 +117,7 @@ class Voc(PictureFiles):
         """Yield a record for each XML file, by name: of a folder `Annotations`, if there is one."""
         top = path if os.path.isdir(path) else os.path.dirname(path) or "."
         names = [os.path.basename(path)]
-        if top == path:
+        if top == path:  # a folder
             inside = os.path.join(path, self.data_file)  # VOC's data file is a folder
             top = inside if os.path.isdir(inside) else path
             names = files_under(top, (".xml",), "the folder of VOC's files")
@@ -118,34 +129,23 @@ class Voc(PictureFiles):
                 yield self._record(file, name, image_root)
 
     def _record(self, file: str, name: str, image_root: str) -> dict[str, Any]:
-        items: list[str] = []
-        keyed: list[KeyedExpression] = []
+        items: list[str] = []  # the elements without those that can't be read
+        objects: list[_ObjectAsWritten] = []
         first_of_tag: dict[str, Element] = {}
         tag_counts = Counter[str]()
         for element in read_xml(file):
-            first_of_tag.setdefault(element.tag, element_of(text_of(element)))
+            first_of_tag.setdefault(element.tag, element)
             tag_counts[element.tag] += 1
             with object_errors(f"{file}, {element.tag} {tag_counts[element.tag]}", self.bad):
                 if element.tag == "object":
-                    keyed += [*_expressions(element, len(items), self.passed_over)]
+                    objects += _objects_as_written(element, len(items), self.passed_over)
                 items.append(text_of(element))
         root = xml_root(file)
         if root.tag != "annotation":
             raise BrokenRow(f"it is a <{root.tag}>, not an <annotation>")
-        offset = self.offset
-        if offset is None:
-            source = first_of_tag.get("source")
-            database = source.findtext("database") if source is not None else None
-            offset = 1 if "VOC" in (database or "") else 0
-        # The boxes are made ours only now, as `source` may come after the objects.
-        for _, expression in keyed:
-            (instance,) = expression["instances"]
-            x1, y1, x2, y2 = instance["bbox"]
-            read = {"bbox": [max(0.0, x1 - offset), max(0.0, y1 - offset), x2, y2]}
-            if instance["degrees"]:  # a box may reach beyond the picture before its turn
-                box = (x1 - offset, y1 - offset, x2, y2)
-                read = turned(box, instance["degrees"], self.passed_over, about_middle=True)
-            expression["instances"] = [with_item_number(read, instance["item"], expression["text"])]
+        # `source` tells the offset, and may come after the objects: so these are made ours now.
+        offset = self._offset_of(first_of_tag.get("source"))
+        keyed_expressions = [self._keyed_expression(written, offset) for written in objects]
         picture = _picture_of(first_of_tag.get("filename"), file, name, image_root)
         own = {"offset": offset, "root": dict(root.attrib), "picture": os.path.basename(picture)}
         record = {
@@ -153,17 +153,46 @@ class Voc(PictureFiles):
             "caption": None,
             **_sides(first_of_tag.get("size")),
             **column(self.name, items, **own),
-            "expressions": unite(keyed),
+            "expressions": unite(keyed_expressions),
         }
-        if "object" in first_of_tag and not keyed:
+        if "object" in first_of_tag and not objects:  # something is there, without a box
             record["background"] = False
         return self.bad.marked(record)
 
+    def _offset_of(self, source: Element | None) -> int:
+        # What a file with that element <source>, or without any, calls the first pixel.
+        if self.offset is not None:
+            return self.offset
+        database = source.findtext("database") if source is not None else None
+        return 1 if "VOC" in (database or "") else 0
 
-def _expressions(
+    def _keyed_expression(self, written: "_ObjectAsWritten", offset: int) -> KeyedExpression:
+        # An object as an expression with one box, whose pixels are counted from 0. Objects of one
+        # name, which is the key, become one expression.
+        x1, y1, x2, y2 = written.corners
+        if written.degrees:  # a box may reach beyond the picture before its turn
+            box = (x1 - offset, y1 - offset, x2, y2)
+            read = turned(box, written.degrees, self.passed_over, about_middle=True)
+        else:
+            read = {"bbox": [max(0.0, x1 - offset), max(0.0, y1 - offset), x2, y2]}
+        name = written.name
+        instances = [with_item_number(read, written.item, name)]
+        return name, {"text": name, "class": name, "instances": instances}
+
+
+class _ObjectAsWritten(NamedTuple):
+    """An <object> of a file, with the numbers that are written there."""
+
+    name: str
+    corners: list[float]  # xmin, ymin, xmax, ymax
+    degrees: float  # by which the box is turned about its middle
+    item: int  # its number among the file's items
+
+
+def _objects_as_written(
     element: Element, item: int, passed_over: Counter[str]
-) -> Iterator[KeyedExpression]:
-    # The box is as it is written, and has the number of its item.
+) -> Iterator[_ObjectAsWritten]:
+    # The one object of an element; none, which is counted, if it has no box.
     name = " ".join((element.findtext("name") or "").split())
     box = element.find("bndbox")
     if box is None:
@@ -171,18 +200,18 @@ def _expressions(
         return
     if not name:
         raise BrokenRow("an object without a name")
-    corners = [box.findtext(corner) for corner in _CORNERS]
+    texts = [box.findtext(corner) for corner in _CORNERS]
     try:
-        bbox = [float(corner or "") for corner in corners]
+        corners = [float(text or "") for text in texts]
     except ValueError:
-        bbox = [math.nan]
-    if not all(map(is_number, bbox)):
-        raise BrokenRow(f"a corner of {name!r} is no number: {' '.join(map(str, corners))}")
-    instance = {"bbox": bbox, "item": item, "degrees": _degrees_of(element)}
-    yield name, {"text": name, "class": name, "instances": [instance]}
+        corners = [math.nan]
+    if not all(map(is_number, corners)):
+        raise BrokenRow(f"a corner of {name!r} is no number: {' '.join(map(str, texts))}")
+    yield _ObjectAsWritten(name, corners, _degrees_of(element), item)
 
 
 def _rotation_in(element: Element) -> Element | None:
+    # The <value> with the degrees, among the <attributes> that CVAT writes.
     for attribute in element.iterfind("attributes/attribute"):
         if attribute.findtext("name") == "rotation":
             return attribute.find("value")
@@ -209,36 +238,45 @@ def _sides(size: Element | None) -> dict[str, int]:
 
 
 def _picture_of(filename: Element | None, file: str, name: str, image_root: str) -> str:
-    # The path of the picture from the image root. The `filename` in the file may be without an
-    # ending, or with a path of another machine: the first place is taken where the picture is.
-    stated = "" if filename is None else filename.text or ""
-    stated = os.path.basename(stated.strip().replace("\\", "/"))
+    # The path of the picture from the image root. `file` is called `name` within the folder of
+    # annotations. The <filename> may be without an ending, or with a path of another machine: the
+    # first place is taken where the picture is.
+    stated = _file_name_in(filename)
     stem = os.path.splitext(name)[0]
     in_folder = os.path.join(os.path.dirname(name), stated)
-    top = os.path.dirname(file).removesuffix(os.path.dirname(name)) or "."
-    siblings = [os.path.join(top, os.pardir, folder) for folder in _FOLDERS]
+    folder_of_annotations = os.path.dirname(file).removesuffix(os.path.dirname(name)) or "."
+    siblings = [os.path.join(folder_of_annotations, os.pardir, folder) for folder in _FOLDERS]
     inside = [os.path.join(image_root, folder) for folder in _FOLDERS]
-    folders = [image_root, *inside, *siblings, top]
-    for wanted in (in_folder, stated, stem):
+    folders = [image_root, *inside, *siblings, folder_of_annotations]
+    names = [name_of_picture for name_of_picture in (in_folder, stated, stem) if name_of_picture]
+    for name_of_picture in names:
         for folder in folders:
             for ending in ("", *ENDINGS):
-                path = os.path.join(folder, wanted + ending)
-                if wanted and os.path.isfile(path):
+                path = os.path.join(folder, name_of_picture + ending)
+                if os.path.isfile(path):
                     return os.path.relpath(path, image_root)
     return stated or f"{stem}.jpg"
 
 
-def _named(item: str, source: Source) -> str:
-    # The filename stays as it came, right or wrong, unless the picture is called otherwise now.
+def _file_name_in(filename: Element | None) -> str:
+    # The last part of the path in a <filename>, which may be Windows'; "" without one.
+    stated = "" if filename is None else filename.text or ""
+    return os.path.basename(stated.strip().replace("\\", "/"))
+
+
+def _with_name_now(item: str, source: Source) -> str:
+    # Of the items only the <filename> may be another one now. It stays as it came, right or wrong,
+    # while the picture is called as it was at the import (`picture`), or as the item says, perhaps
+    # without the ending.
     element = element_of(item)
-    if element.tag == "filename":
-        name = os.path.basename(source.sample.file_name)
-        stated = os.path.basename((element.text or "").strip().replace("\\", "/"))
-        is_as_it_came = name in (stated, source.own.get("picture"))
-        if not is_as_it_came and stated != os.path.splitext(name)[0]:
-            element.text = safe_for_xml(name)
-            return text_of(element)
-    return item
+    if element.tag != "filename":
+        return item
+    name = os.path.basename(source.sample.file_name)
+    names_that_fit = (_file_name_in(element), source.own.get("picture"))
+    if name in names_that_fit or os.path.splitext(name)[0] == _file_name_in(element):
+        return item
+    element.text = safe_for_xml(name)
+    return text_of(element)
 
 
 def _head(sample: Sample) -> Iterator[str]:

@@ -72,6 +72,7 @@ class Datasets(Format):
         """Write Parquet files of about SHARD bytes, whose names say how many there are."""
         with needs_extra("Parquet", "parquet"):
             import pyarrow.parquet
+        # Columns have the types of an example, which are also stated for `datasets`.
         schema = pyarrow.Table.from_pylist([{"image": {"bytes": b"", "path": ""}, **ROW}]).schema
         features = {"image": {"_type": "Image"}, **_features(ROW)}
         schema = schema.with_metadata({"huggingface": json.dumps({"info": {"features": features}})})
@@ -149,14 +150,14 @@ class WebDataset(Format):
                         raise sample.error
                     json_part = sample.part(".json")
                     row = None if json_part is None else json.loads(json_part)
-                    if row is not None:
-                        if not sample.picture:
-                            without_picture.add(sample.where)
-                        yield _record(row, sample.parts.get(sample.picture), self.pictures)
-                    else:
+                    if row is None:
                         what = "pictures" if sample.picture else "samples"
-                        what = f"{what} without a record"
-                        count_with_first(self.passed_over, what, sample.where)
+                        where = sample.where
+                        count_with_first(self.passed_over, f"{what} without a record", where)
+                        continue
+                    if not sample.picture:
+                        without_picture.add(sample.where)
+                    yield _record(row, sample.parts.get(sample.picture), self.pictures)
         self.remarks += [*by_stem.lines(), *without_picture.lines()]
 
 
@@ -187,9 +188,11 @@ def _features(value: Any) -> Any:
 
 
 class _FreeKeys:
+    """Gives each picture of a data set a key of its own. Only hashes of keys are kept."""
+
     def __init__(self) -> None:
-        self._taken = Numbers()
-        self._copies = NumberTable()  # hash of a key → the last number that was added to it
+        self._taken = Numbers()  # its numbers don't count here: a key that has one is taken
+        self._last_copy = NumberTable()  # hash of a key → the last number that was added to it
 
     def of(self, stem: str) -> str:
         """Return a key for a picture's path without its ending, which no other sample has.
@@ -198,16 +201,19 @@ class _FreeKeys:
         `~3` and so on are added.
         """
         folder, base = os.path.split(stem)
-        wanted = os.path.join(folder, base.replace(".", "_"))
-        key = wanted
-        _, is_new = self._taken.number_of(key)
-        number = self._copies.get(hash(wanted)) or 1  # numbers up to this one are taken
-        while not is_new:
+        plain_key = os.path.join(folder, base.replace(".", "_"))
+        key = plain_key
+        number = self._last_copy.get(hash(plain_key)) or 1  # numbers up to this one are taken
+        while not self._take(key):
             number += 1
-            key = f"{wanted}~{number}"
-            _, is_new = self._taken.number_of(key)
-        self._copies.set(hash(wanted), number)
+            key = f"{plain_key}~{number}"
+        self._last_copy.set(hash(plain_key), number)
         return key
+
+    def _take(self, key: str) -> bool:
+        # Returns whether the key was free. It is taken from now on.
+        _, is_new = self._taken.number_of(key)
+        return is_new
 
 
 def _write_classes(names: Sequence[str], out: ExportFolder) -> None:
@@ -247,10 +253,11 @@ def _converter_to(example: Any) -> Callable[[Any], Any]:
 
 
 def _object_converter_to(example: dict[str, Any]) -> Callable[[Any], Any]:
+    # For the example {"text": "", "more": ""} it makes {"text": "5", "more": '{"size": 2}'} of
+    # {"text": 5, "size": 2}: `more` is JSON of the keys that the example doesn't have.
     converters = {key: _converter_to(inner) for key, inner in example.items() if key != "more"}
 
     def converted(value: Any) -> Any:
-        # `more` is JSON of the keys that the example lacks
         row: dict[str, Any] = {}
         for key, convert in converters.items():
             item = value.get(key)
@@ -280,25 +287,26 @@ def _record(row: dict[str, Any], picture: bytes | None, folder: str) -> dict[str
 
 def _restored(value: Any) -> Any:
     # The value as it was before `_TO_ROW`. Keys that are None are left out, but for spans and
-    # scores, where None says something. Other writers of Parquet have NaN for None.
+    # scores, where None says something.
     if isinstance(value, list):
         return [_restored(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
-        return None
+        return None  # for which other writers of Parquet have NaN
     if not isinstance(value, dict):
         return value
-    kept = {}
+    stated = {}
     for key, item in value.items():
         restored = _restored(item)
         if restored is not None or key in ("char_span", "score"):
-            kept[key] = restored
-    return {**json.loads(kept.pop("more", "{}")), **kept}
+            stated[key] = restored
+    more = json.loads(stated.pop("more", "{}"))
+    return {**more, **stated}
 
 
 def _split_by_bytes(samples: Iterator[Sample], size: int) -> Iterator[Iterator[Sample]]:
     # Yields the samples in parts of about `size` bytes. Each has to be gone through before the next
-    # is asked for.
-    for first in samples:  # and the part takes the others from the same iterator
+    # is asked for, because all of them take their samples from the one iterator.
+    for first in samples:
         yield _up_to_bytes(chain([first], samples), size)
 
 
