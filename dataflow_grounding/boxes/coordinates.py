@@ -68,6 +68,8 @@ class FrameMap:
 
     @property
     def canvas(self) -> Canvas:
+        # Its pixels are the model's numbers, counted from 0, so that the picture's last edges are
+        # also the canvas's sides.
         left, top = self.first
         right, bottom = self.last
         return Canvas(right, bottom, left, top, right - left, bottom - top)
@@ -201,7 +203,8 @@ def cells_to_fractions(cells: Sequence[float]) -> tuple[float, float, float, flo
     row2, column2 = divmod(int(last), GRID)
     # A box reaches from the middle of one cell to that of the other. Within one row or column it
     # covers both cells whole, as it would have no area otherwise.
-    inset = 0.0 if row1 == row2 or column1 == column2 else 0.5
+    is_in_one_line = row1 == row2 or column1 == column2
+    inset = 0.0 if is_in_one_line else 0.5  # of a cell
     return (
         (column1 + inset) / GRID,
         (row1 + inset) / GRID,
@@ -217,6 +220,7 @@ def pixels_to_cells(bbox: Bbox, original: Size) -> tuple[int, int]:
     hair = 1e-9  # keeps a corner that lies on a cell's edge in its own cell
     x1, y1, x2, y2 = bbox
     width, height = original
+    # A second corner on the edge of two cells is in the first of them, which ends there.
     column1 = _cell(math.floor(x1 / width * GRID + hair))
     row1 = _cell(math.floor(y1 / height * GRID + hair))
     column2 = _cell(math.ceil(x2 / width * GRID - hair) - 1)
@@ -288,12 +292,13 @@ class BoxFormat:
 
     @property
     def _decimals(self) -> int:
-        # 4 for scales below 10, 3 below 100; none where a scale has more than a hundred steps.
+        # 4 for scales below 10, 3 below 100, 2 for 100; none for others, nor for pixels and a grid.
         if not isinstance(self.scale, int) or self.scale > 100:
             return 0
         return 5 - len(str(self.scale))
 
     def limits(self, sent: Size) -> tuple[float, float]:
+        """Return the highest number across and down, for a picture of size `sent`."""
         if self.scale == "px":
             canvas = self.canvas(sent)
             return canvas.width, canvas.height
@@ -356,6 +361,7 @@ class BoxFormat:
         return [round(number, decimals) for number in numbers]
 
     def _to_pixels_on(self, axis: "_Axis", number: float) -> float:
+        # A number as a pixel of the original, along one axis.
         if not isinstance(self.scale, int):  # pixels of the frame
             return (number + self.offset - axis.start) * axis.original / axis.image_side
         if axis.image_side == axis.side:
@@ -366,6 +372,7 @@ class BoxFormat:
         return (on_frame - axis.start) * axis.original / axis.image_side
 
     def _from_pixels_on(self, axis: "_Axis", pixels: float) -> float:
+        # The reverse of `_to_pixels_on`.
         on_frame = pixels * axis.image_side / axis.original + axis.start
         if isinstance(self.scale, int):
             return on_frame * self.scale / axis.side - self.offset
@@ -374,15 +381,17 @@ class BoxFormat:
 
 def _has_shape_of(original: Size, sent: Size) -> bool:
     # One side is what the other side and the shape of `sent` make it, but for rounding.
-    expected_width = original[1] * sent[0] / sent[1]
-    expected_height = original[0] * sent[1] / sent[0]
-    fits_across = abs(original[0] - expected_width) <= 1 + 0.02 * expected_width
-    fits_down = abs(original[1] - expected_height) <= 1 + 0.02 * expected_height
+    width, height = original
+    expected_width = height * sent[0] / sent[1]
+    expected_height = width * sent[1] / sent[0]
+    fits_across = abs(width - expected_width) <= 1 + 0.02 * expected_width
+    fits_down = abs(height - expected_height) <= 1 + 0.02 * expected_height
     return fits_across or fits_down
 
 
 def _rounded_span(low: float, high: float, most: float, decimals: int) -> tuple[float, float]:
-    # Both ends are at least one unit of the last decimal apart, also where `low` is above `high`.
+    # Both numbers rounded, and put to the range from 0 to `most` if they are beyond it. They are at
+    # least one unit of the last decimal apart, also where `low` is above `high`.
     unit = 10.0**-decimals
     low = round(min(max(low, 0.0), most), decimals)
     high = round(min(max(high, 0.0), most), decimals)
@@ -411,6 +420,7 @@ def _axes(canvas: Canvas, original: Size) -> tuple[_Axis, _Axis]:
 
 @lru_cache(maxsize=256)  # for the same reason
 def _canvas(frame: str, maps: tuple[FrameMap, ...], sent: Size) -> Canvas:
+    # That of the map of pictures of exactly this size; without any maps, that of the frame.
     for measured in maps:
         if measured.size == sent:
             return measured.canvas

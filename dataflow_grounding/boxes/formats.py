@@ -49,18 +49,18 @@ def find_box_format(name: str, model: str, rows: Sequence[Mapping[str, Any]] = (
             f"{setting('vlm.box_format')} is 'calibrated', but no calibration is stored for"
             f" {model!r}; state a format instead"
         )
-    named = dict(known_formats())
+    format_of_name = dict(known_formats())
     # The user's rows go before the table's. Of two with one name, the first counts, so it is set
     # last.
     for own in reversed(_own_formats(rows)):
-        named[own.name.lower()] = own
+        format_of_name[own.name.lower()] = own
     if wanted == "auto":
         return _usable(_by_model_name(model, rows))
-    if wanted in named:
-        return _usable(named[wanted])
+    if wanted in format_of_name:
+        return _usable(format_of_name[wanted])
     plain = _PLAIN.fullmatch(wanted)
     if plain is None:
-        raise _unknown(name, list(named))
+        raise _unknown(name, list(format_of_name))
     row: dict[str, Any] = {"order": plain["order"], "scale": "px"}
     if plain["scale"] != "px":
         row["scale"] = int(plain["scale"])
@@ -91,9 +91,9 @@ def _usable(known: BoxFormat) -> BoxFormat:
     return known
 
 
-def _unknown(name: str, named: Sequence[str]) -> SpecError:
+def _unknown(name: str, families: Sequence[str]) -> SpecError:
     plain = [f"{order}_{scale}" for order, scale in product(ORDERS, SCALES)]
-    known = [*named, *plain, "auto", "calibrated"]
+    known = [*families, *plain, "auto", "calibrated"]
     close = difflib.get_close_matches(name.strip().lower(), known, n=1, cutoff=0.5)
     nearest = f": did you mean {close[0]!r}?" if close else "."
     return SpecError(
@@ -152,7 +152,7 @@ def _format_from_row(name: str, row: Mapping[str, Any]) -> BoxFormat:
         values = dict(row)
         values["name"] = name
         values["order"] = order
-        values["key"] = "box_2d" if order == "yxyx" else "bbox_2d"
+        values["key"] = "box_2d" if order == "yxyx" else "bbox_2d"  # unless the row states one
         for key in ("key", "frame", "words", "source", "date"):
             if row.get(key):
                 values[key] = str(row[key])

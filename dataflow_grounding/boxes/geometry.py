@@ -134,8 +134,11 @@ def whole_pixels(bbox: Bbox, size: Size) -> tuple[int, int, int, int]:
 def _whole_span(low: float, high: float, length: int) -> tuple[int, int]:
     if length < 1 or not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError(f"no whole pixels between {low} and {high} in a side of {length} px")
-    first = min(max(math.floor(low + 0.5), 0), length - 1)
-    return first, min(max(math.floor(high + 0.5), first + 1), length)
+    first = math.floor(low + 0.5)
+    first = min(max(first, 0), length - 1)  # a pixel is left for the end
+    end = math.floor(high + 0.5)
+    end = min(max(end, first + 1), length)
+    return first, end
 
 
 def without_duplicates(
@@ -150,7 +153,7 @@ def without_duplicates(
     boxes = [box_of(instance["bbox"]) for instance in instances]
     scores = [_score_of(instance) for instance in instances]
     best_first = sorted(range(len(boxes)), key=lambda index: -scores[index])
-    kept: list[tuple[float, int]] = []  # left edge and index of the boxes kept, sorted
+    kept: list[tuple[float, int]] = []  # left edge and index of each box that stays, sorted
     for index in best_first:
         box = boxes[index]
         left, _, right, _ = box
@@ -160,11 +163,14 @@ def without_duplicates(
         # 1 px is for rounding.
         reach = abs(right - left) * (1 - merge_iou) / merge_iou + 1
         first = bisect_left(kept, (left - reach, -1))
-        last = bisect_right(kept, (left + reach, math.inf))
-        near = [boxes[better] for _, better in kept[first:last]]
-        if not any(other == box or iou(box, other) >= merge_iou for other in near):
+        end = bisect_right(kept, (left + reach, math.inf))
+        near = [boxes[better] for _, better in kept[first:end]]
+        # Equal boxes without an area have an IoU of 0.
+        is_same_thing = any(other == box or iou(box, other) >= merge_iou for other in near)
+        if not is_same_thing:
             insort(kept, (left, index))
-    return [instances[index] for index in sorted(index for _, index in kept)]
+    indices = sorted(index for _, index in kept)
+    return [instances[index] for index in indices]
 
 
 def _score_of(instance: dict[str, Any]) -> float:

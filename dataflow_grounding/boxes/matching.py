@@ -45,23 +45,25 @@ def things_of(phrases: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[tuple
     best_first.sort()
     thing_with_best: dict[Bbox, list[tuple[int, int]]] = {}  # by the thing's best box
     best_boxes = _BoxesByCell()
+    has_several_phrases = len(phrases) > 1  # else there is no other phrase to look for
     for _, phrase, index in best_first:
         box = box_of(phrases[phrase][index]["bbox"])
-        best_box = box if box in thing_with_best else None
-        if best_box is None and len(phrases) > 1:
-            best_box = best_boxes.same_as(box, phrase)
+        if box in thing_with_best:  # an equal one, perhaps of the same phrase
+            thing_with_best[box].append((phrase, index))
+            continue
+        best_box = best_boxes.same_as(box, phrase) if has_several_phrases else None
         if best_box is not None:
             thing_with_best[best_box].append((phrase, index))
             continue
         thing_with_best[box] = [(phrase, index)]
-        if len(phrases) > 1:
+        if has_several_phrases:
             best_boxes.add(box, phrase)
     return list(thing_with_best.values())
 
 
 class _CellOfAxis(NamedTuple):
-    """Where a cell is along one axis. A level is a power of two: of the sides of boxes in the cell,
-    and of its own side. Cells of a level are numbered from 0.
+    """Where a cell is along one axis. Cells of level 6 are 2**6 = 64 px long, and hold boxes that
+    begin in them and are from 32 to 64 px long. Cells of a level are numbered from 0.
     """
 
     level: int
@@ -103,6 +105,7 @@ def _cell_of(low: float, high: float) -> _CellOfAxis:
 
 
 def _level_of(side: float) -> int:
+    # 6 for a side from 32 px on and below 64 px.
     return math.frexp(side)[1]
 
 
@@ -115,9 +118,13 @@ def _cells_near(low: float, high: float) -> list[_CellOfAxis]:
     # factor at the most, and their edges by `reach`.
     side = abs(high - low)
     reach = side * (1 - ONE_OF_CLASS) / ONE_OF_CLASS
+    lowest_level = _level_of(side * ONE_OF_CLASS)
+    highest_level = _level_of(side / ONE_OF_CLASS)
     cells = []
-    for level in range(_level_of(side * ONE_OF_CLASS), _level_of(side / ONE_OF_CLASS) + 1):
-        for number in range(_number_at(low - reach, level), _number_at(low + reach, level) + 1):
+    for level in range(lowest_level, highest_level + 1):
+        first = _number_at(low - reach, level)
+        last = _number_at(low + reach, level)
+        for number in range(first, last + 1):
             cells.append(_CellOfAxis(level, number))
     return cells
 
@@ -156,8 +163,8 @@ def match_boxes(
     # The partner of each found box: the wanted one with the largest IoU that is still free.
     wanted_of = first_free((found_index, wanted_index) for _, wanted_index, found_index in pairs)
     if most:
-        # Each wanted box without a partner is given one, if that can be.
-        for wanted_index in sorted(set(range(len(wanted))) - set(wanted_of.values())):
+        without_partner = set(range(len(wanted))) - set(wanted_of.values())
+        for wanted_index in sorted(without_partner):
             _give_partner(wanted_index, wanted_of, candidates_of, set())
     matches: dict[int, Match] = {}
     for found_index, wanted_index in sorted(wanted_of.items(), key=lambda pair: pair[1]):
@@ -182,7 +189,9 @@ def _give_partner(
     candidates_of: Sequence[Sequence[int]],
     tried: set[int],
 ) -> bool:
-    # A found box that is taken is given up if the wanted one that has it can take another.
+    # Gives a wanted box one of its candidates in `wanted_of`, and returns whether that could be. A
+    # found box that is taken is given up if the wanted one that has it can take another. Those in
+    # `tried` were looked at on the way here.
     for found_index in candidates_of[wanted_index]:
         if found_index in tried:
             continue

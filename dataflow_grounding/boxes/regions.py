@@ -202,7 +202,8 @@ def read_given_boxes(value: Any, size: Size) -> GivenBoxes | None:
     if not items:
         return None
     given = GivenBoxes()
-    for number, (item, problem) in enumerate(zip(items, _problems(items, size), strict=True)):
+    problems = _problems(items, size)
+    for number, (item, problem) in enumerate(zip(items, problems, strict=True)):
         if problem is not None:
             reason = REASONS[problem]
             given.problems.append({"box": number, "bbox": item, "kind": problem, "reason": reason})
@@ -249,7 +250,8 @@ def _problems(items: Sequence[Any], size: Size) -> list[str | None]:
 
 
 def _problem_of(item: Sequence[float], size: Size) -> str | None:
-    if min(item[2:]) <= 0:
+    width, height = item[2:]
+    if min(width, height) <= 0:
         return "no_area"
     corners = to_xyxy(item, "xywh")
     fits_only_as_corners = not _is_within(corners, size) and _fits_as_corners(item, size)
@@ -258,12 +260,14 @@ def _problem_of(item: Sequence[float], size: Size) -> str | None:
     inside = clamp(corners, size)  # by which a box that reaches out is judged
     if area(inside) <= 0:
         return "outside"
-    if min(inside[2] - inside[0], inside[3] - inside[1]) < 1:
+    x1, y1, x2, y2 = inside
+    if x2 - x1 < 1 or y2 - y1 < 1:
         return "too_small"
     return None
 
 
 def _why_unreadable(item: Any) -> str | None:
+    # A kind of _UNREADABLE; None for four numbers.
     if not (isinstance(item, (list, tuple)) and len(item) == 4):
         return "not_numbers"
     if any(number is None for number in item):  # what NaN becomes in a table
@@ -292,6 +296,7 @@ def _fits_as_corners(item: Sequence[float], size: Size) -> bool:
 
 
 def _with_whole_numbers(bbox: Bbox) -> Bbox:
+    # (1, 2, 30, 40.5) for (1.0, 2.0, 30.0, 40.5), as a user has probably written it.
     x1, y1, x2, y2 = [int(edge) if float(edge).is_integer() else edge for edge in bbox]
     return x1, y1, x2, y2
 
@@ -302,8 +307,8 @@ def largest(boxes: Sequence[tuple[int, Bbox]], most: int | None) -> list[tuple[i
     """
     if most is None or len(boxes) <= most:
         return list(boxes)
-    by_area = sorted(boxes, key=lambda box: (-area(box[1]), box[0]))
-    return sorted(by_area[:most])
+    largest_first = sorted(boxes, key=lambda box: (-area(box[1]), box[0]))
+    return sorted(largest_first[:most])  # by their index in the row
 
 
 def normalized(bbox: Bbox, size: Size) -> list[float]:

@@ -54,8 +54,10 @@ def _spans(length: int, side: int, overlap: float) -> list[tuple[int, int]]:
     # Where the tiles begin and end along one side of the picture.
     if length <= side:
         return [(0, length)]
-    steps = math.ceil((length - side) / (side * (1 - overlap)))
-    starts = [round(number * (length - side) / steps) for number in range(steps + 1)]
+    last_start = length - side
+    longest_step = side * (1 - overlap)
+    steps = math.ceil(last_start / longest_step)
+    starts = [round(number * last_start / steps) for number in range(steps + 1)]
     return [(start, start + side) for start in starts]
 
 
@@ -105,15 +107,18 @@ def join_views(whole: View, tiles: Sequence[View]) -> list[Thing]:
     sights_of_view = [_sights_of(view, whole.region) for view in views]
     groups = _groups(sights_of_view, [view.region for view in views])
     things = [_thing_of(group) for group in groups]
-    kept = []
-    for number, thing in enumerate(things):
-        others = things[:number] + things[number + 1 :]
-        if not (thing.is_cut and any(_is_part(thing, other) for other in others)):
-            kept.append(thing)
-    return kept
+    whole_things = []
+    for thing in things:
+        others = [other for other in things if other is not thing]
+        is_part = thing.is_cut and any(_is_part(thing, other) for other in others)
+        if not is_part:
+            whole_things.append(thing)
+    return whole_things
 
 
 def _sights_of(view: View, picture: Bbox) -> list[_Sight]:
+    # The boxes of a view, each with the edges that may be the tile's. At the picture's own edges no
+    # tile cuts a thing: it ends there in every view.
     left, top, right, bottom = view.region
     near = NEAR_EDGE * max(right - left, bottom - top)
     sights = []
@@ -147,8 +152,9 @@ def _groups(
             group += joining
             for sight in joining:
                 group_of[id(sight)] = group
-    distinct = {id(group): group for group in group_of.values()}
-    return list(distinct.values())
+    # A group is there once for each of its sights.
+    distinct_groups = {id(group): group for group in group_of.values()}
+    return list(distinct_groups.values())
 
 
 def _same_in_both(
@@ -173,21 +179,24 @@ def _longer_side(bbox: Bbox) -> float:
 
 
 def _thing_of(group: Sequence[_Sight]) -> Thing:
+    # The thing that a group of sights shows. All but its box and score is from the best sight.
     in_tiles = [sight for sight in group if sight.is_of_tile]
     in_whole = [sight for sight in group if not sight.is_of_tile]
     entire = [sight for sight in in_tiles if not any(sight.cut)]
     is_cut = False
-    if entire:
-        best, bbox = entire[0], median_box([sight.bbox for sight in entire])
+    if entire:  # tiles show more detail than the whole picture
+        best = entire[0]
+        bbox = median_box([sight.bbox for sight in entire])
     elif in_tiles:
         best = max(in_tiles, key=lambda sight: area(sight.bbox))
         bbox = _stitched(in_tiles, in_whole)
         is_cut = not in_whole and bool(_cut_sides(in_tiles))
     else:
-        best, bbox = group[0], group[0].bbox
+        best = group[0]
+        bbox = best.bbox
     scores = [sight.instance.get("score") for sight in group]
-    stated = [score for score in scores if score is not None]
-    score = max(stated, default=None)
+    stated_scores = [score for score in scores if score is not None]
+    score = max(stated_scores, default=None)
     return Thing({**best.instance, "bbox": nearest_pixels(bbox), "score": score}, is_cut)
 
 
@@ -195,7 +204,7 @@ def _stitched(parts: Sequence[_Sight], in_whole: Sequence[_Sight]) -> Bbox:
     # What the parts cover, and on sides where the tiles cut them, what the whole picture says.
     bbox = list(around([part.bbox for part in parts]))
     for side in _cut_sides(parts):
-        farther = min if side < 2 else max
+        farther = min if side < 2 else max  # left and top, or right and bottom
         bbox[side] = farther([bbox[side], *(sight.bbox[side] for sight in in_whole)])
     return box_of(bbox)
 
@@ -212,6 +221,7 @@ def _cut_sides(parts: Sequence[_Sight]) -> list[int]:
 
 
 def _is_part(thing: Thing, other: Thing) -> bool:
-    bbox, other_box = box_of(thing.instance["bbox"]), box_of(other.instance["bbox"])
+    bbox = box_of(thing.instance["bbox"])
+    other_box = box_of(other.instance["bbox"])
     covered = area(intersection(bbox, other_box))
     return area(other_box) > area(bbox) and covered >= INSIDE * area(bbox)

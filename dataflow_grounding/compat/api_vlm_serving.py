@@ -89,7 +89,8 @@ class ServingForDataFlow:
             json_schema=json_schema and [json_schema],  # one for all inputs
         )
         paths = [text for text in user_inputs if _names_picture(text)]
-        if image_inputs is not None or not paths:
+        are_prompts = image_inputs is not None or not paths
+        if are_prompts:
             rows = [{"prompt": text} for text in user_inputs]
             return self._texts(rows, image_inputs, system_prompt or HELPFUL)
         if len(paths) != len(user_inputs):
@@ -168,7 +169,8 @@ class ServingForDataFlow:
         asker = PromptedVQAGenerator(self.serving, system_prompt)
         records = []
         for number, row in enumerate(rows):
-            records.append(Record({**row, "image": pictures[number] if pictures else None}))
+            picture = pictures[number] if pictures else None
+            records.append(Record({**row, "image": picture}))
         # One record that fails is the failure of the whole call: it should cost nothing.
         for record in records:
             asker.look_over(record)

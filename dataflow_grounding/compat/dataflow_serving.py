@@ -67,7 +67,7 @@ class DataFlowServing(Serving):
         anything else that keeps it from a reply.
         """
         count = len(request.images)
-        if count != 1 and self._method != MESSAGES:
+        if count != 1 and self._method != MESSAGES:  # its other methods take one of each
             raise RequestRefused(
                 f"{self.model} takes one picture, and a {request.task} request has"
                 f" {count or 'none'}"
@@ -90,7 +90,8 @@ class DataFlowServing(Serving):
         return text
 
     def _error_of(self, error: Exception) -> Exception:
-        # a ServerFault, unless the error has an endpoint's `status_code`, 400 or more, to go by
+        # What an endpoint's `status_code`, 400 or more, says, if the error has one; else a
+        # ServerFault.
         name = type(error).__name__
         status = getattr(error, "status_code", None)
         if isinstance(status, int) and status >= 400:
@@ -131,12 +132,12 @@ def _turn_in_both_spellings(message: Turn) -> dict[str, str]:
 
 def _as_file(image: Image, folder: str, number: int) -> str:
     # The picture's own file, if that is sent as it is and its name has the right ending; else a new
-    # one.
+    # one in the folder, of JPEG unless it is sent as it is.
     ending = ".jpg"
     if image.as_is:
         ending = _ENDINGS.get(image.facts.media_type, "")
-    if image.as_is and image.path.endswith(ending):
-        return image.path
+        if image.path.endswith(ending):
+            return image.path
     path = os.path.join(folder, f"picture{number}{ending}")
     with open(path, "wb") as file:
         file.write(base64.b64decode(image.data_url().partition(b",")[2]))

@@ -206,8 +206,8 @@ class PromptedVQAGenerator(Operator):
         of_system = list(takewhile(lambda turn: turn.role == SYSTEM, turns))
         talk = turns[len(of_system) :]
         alternating = ["user", "assistant"] * (len(talk) // 2)
-        is_in_turn = [turn.role for turn in talk] == alternating
-        if not turns or not is_in_turn or not self.serving.takes_turns:
+        is_alternating = [turn.role for turn in talk] == alternating
+        if not turns or not is_alternating or not self.serving.takes_turns:
             return request
         if talk:  # the first turn that isn't the system's has the pictures
             talk[0] = replace(talk[0], images=request.images)
@@ -229,7 +229,7 @@ class PromptedVQAGenerator(Operator):
         turns = []
         if isinstance(conversation, list):
             turns = [_as_role_and_content(turn) for turn in conversation]
-        if not turns or not all(turns):
+        if not turns or not all(turns):  # a turn that is none is {}
             wanted = "a list of turns, each {'from': 'human' or 'gpt', 'value': text}"
             raise BrokenRow(f"column {column!r} should be {wanted}")
         if self.first_turn is not None:
@@ -294,7 +294,7 @@ def _answer_or_whole_reply(reply: str) -> tuple[Any, list[Note]]:
         return reply, [_OWN_WORDS]
     except UnreadableReply:
         return reply, [_OWN_WORDS]
-    is_bare_list = any(note.code == "wrapped" for note in notes)
+    is_bare_list = any(note.code == "wrapped" for note in notes)  # [1, 2], read as the answer
     if fields.keys() != {"answer"} or is_bare_list:
         return reply, [_OWN_WORDS]
     return fields["answer"], notes
@@ -358,8 +358,10 @@ class _StepWithOtherFiles(FileStorage):
         self.__dict__.update(vars(storage))
         # Relative paths of images are also looked for next to this file.
         self.first_entry_file_name = config.input_jsonl_path or storage.input_path
-        self._writes = config.output_jsonl_path or storage.output_path
+        self._path_to_write = config.output_jsonl_path or storage.output_path
 
     def path_of(self, step: int) -> str:
         """Return the file to read for the storage's own step, for any other the one to write."""
-        return self.first_entry_file_name if step == self.operator_step else self._writes
+        if step == self.operator_step:
+            return self.first_entry_file_name
+        return self._path_to_write

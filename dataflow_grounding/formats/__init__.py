@@ -42,7 +42,7 @@ def find_format(name: str, **options: Any) -> Format:
             f"{what} is no format: derive a class from dataflow_grounding.Format, as"
             " docs/extending.md shows"
         )
-    missing = [] if row else _missing_in(format_class)
+    missing = [] if row else _missing_in(format_class)  # ours are complete
     if missing:
         raise SpecError(f"{what} lacks {', '.join(missing)}: docs/extending.md shows one")
     with in_one_line(what):
@@ -75,6 +75,7 @@ def _class_named(name: str) -> Any:
 def _missing_in(format_class: type[Format]) -> list[str]:
     from dataflow_grounding.formats.format import Format
 
+    # What a user's format doesn't define, in words.
     missing = [name for name in ("name", "about", "data_file") if not hasattr(format_class, name)]
     if format_class.write is Format.write and format_class.read is Format.read:
         return ["write() or read()", *missing]

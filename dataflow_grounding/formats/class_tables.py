@@ -22,7 +22,7 @@ _WAYS = ("class", "phrase", "head", "one")  # of finding an expression's class w
 
 
 class Numbers:
-    """Gives names numbers from 1, as they come.
+    """Gives names numbers from 1, as they come; `number_of` calls `on_new` for each new name.
 
     Only their hashes are kept, because there may be millions: two names of one hash would get one
     number.
@@ -31,10 +31,10 @@ class Numbers:
     def __init__(self, on_new: Callable[[int, str], object] = lambda number, name: None) -> None:
         self._known = NumberTable()
         self._on_new = on_new
-        self._reserved = 0  # numbers of names that had one already
+        self._reserved_again = 0  # numbers that are used up for names that had one already
 
     def __len__(self) -> int:
-        return self._known.count + self._reserved
+        return self._known.count + self._reserved_again
 
     def __contains__(self, name: str) -> bool:
         return self._known.get(hash(name)) is not None
@@ -53,7 +53,7 @@ class Numbers:
     def reserve(self, name: str) -> None:
         """Use up the next number without calling `on_new`: the name gets it unless it has one."""
         if name in self:
-            self._reserved += 1
+            self._reserved_again += 1
         else:
             self._known.set(hash(name), len(self) + 1)
 
@@ -73,9 +73,10 @@ class Classes:
         self._joint = joint
         self._class_of_phrase: dict[str, str] = {}  # of the file, by class_key of the phrase
         self._listed: dict[str, str] = {}  # class_key → name as it is listed
+        # Two facts for `remarks_on_numbers`, noted by `written_class_of`.
         self.lacks_list = False  # whether a stated class came and `listed` was empty
         self._from_phrases = False  # whether the class of an expression was made of its phrase
-        # from the name of a class as it is written to its class_key, both as hashes
+        # hash of a class's name as it is written → hash of its class_key
         self._key_of_name = NumberTable()
         if how not in _WAYS:
             for phrase, name in read_texts(how, class_key).items():
@@ -88,6 +89,7 @@ class Classes:
         self.fixed = list(dict.fromkeys(self._class_as_written({"text": name}) for name in listed))
 
     def remarks_on_numbers(self, class_count: int) -> list[str]:
+        """Return what to say of the numbers that the classes of an export have got."""
         remarks = []
         if self._from_phrases and class_count > 1:
             remarks.append(f"{class_count} classes, each phrase is one: --classes head for nouns")
@@ -111,6 +113,7 @@ class Classes:
         return self._class_as_written(expression)
 
     def _class_as_written(self, expression: Mapping[str, Any]) -> str:
+        # The class that an expression has by `how`, in the words that the format writes.
         if self._how == "one":
             return ONE
         if self._how == "class":
@@ -128,12 +131,14 @@ class Classes:
         return self._class_of_phrase.get(phrase) or self._class_of_phrase[_REST]
 
     def _written_name(self, name: str) -> str:
-        # A class's name as the format has it. Raises InputError where two classes would share it.
+        # A class's name as the format has it: "left hand" for "left/hand" where "/" is the joint.
+        # Raises InputError where two classes would share it.
         written = " ".join(name.replace(self._joint, " ").split())
         if not written:
             return ONE
         key = hash(class_key(name)) % _HASHES
-        if self._key_of_name.get(hash(written)) not in (None, key):
+        earlier_key = self._key_of_name.get(hash(written))
+        if earlier_key is not None and earlier_key != key:
             raise InputError(
                 f"two classes would be {written!r}, as {self._joint!r} is a blank here: rename one"
                 " (--classes takes a file of phrases and their classes)"
@@ -143,7 +148,10 @@ class Classes:
 
 
 def remarks_on_shared_names(classes: Iterable[tuple[object, str]], format: str) -> list[str]:
-    """Return a remark on names of classes that differ by capitals or blanks alone, if any."""
+    """Return a remark on names of classes that differ by capitals or blanks alone, if any.
+
+    `classes` are pairs of a class's number or id and its name.
+    """
     numbers_of: dict[str, list[str]] = {}
     for number, name in classes:
         numbers_of.setdefault(class_key(name), []).append(str(number))
@@ -155,7 +163,10 @@ def remarks_on_shared_names(classes: Iterable[tuple[object, str]], format: str) 
 
 
 def read_texts(path: str, key_of: Callable[[str], str] = str) -> dict[str, str]:
-    """Return what a YAML file says, text → text; InputError, also if two lines of a key differ."""
+    """Return what a YAML file says, text → text, each key as `key_of` has it.
+
+    Raises InputError, also if two lines of one such key have different texts.
+    """
     import yaml
 
     from dataflow_grounding._util.yaml_limits import check_values

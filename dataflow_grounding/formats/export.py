@@ -62,8 +62,11 @@ def export(
     with errors_as(InputError, f"can't write {path}"), out:
         with format.shared(out):
             for name, rows in parts.items():
-                folder = out.part(name) if is_split else out
-                done = Exported(name) if is_split else exported
+                folder = out
+                done = exported
+                if is_split:
+                    folder = out.part(name)
+                    done = Exported(name)
                 pictures = ExportPictures(
                     folder,
                     images,
@@ -75,7 +78,8 @@ def export(
                 _write(format, SampleMaker(format, pictures, select, done), rows, folder)
                 if is_split:
                     _add_part(exported, done)
-        # the pictures of all parts are treated alike
+        # The README says how pictures are treated, which is the same in all parts: those of the
+        # last one tell it.
         _finish(format, exported, pictures, out, strict)
     return exported
 
@@ -106,6 +110,7 @@ def _refuse_one_file(path: str, images: Images | None, parts: Sequence[str]) -> 
 
 
 def _add_part(whole: Exported, part: Exported) -> None:
+    # Adds to the counts of an export those of a part. Raises InputError for a part without records.
     if not part.written:
         reasons = "; ".join(filter(None, _why_nothing(part)))
         or_else = "the file has none. Remove it, or split more pictures"
@@ -134,15 +139,16 @@ def _finish(
     if why:  # empty where there were no records at all
         problem = f"{format.name} would lose" if exported.written else "no record is left"
         raise InputError(f"nothing is written, because {problem}: {why}")
-    rare = exported.manners.rare
-    if rare and strict:
+    rare = counted(exported.manners.rare, "record")  # that have a rare remark
+    if strict and exported.manners.rare:
         raise InputError(
-            f"nothing is written, because {counted(rare, 'record')} came with a remark of the model"
+            f"nothing is written, because {rare} came with a remark of the model"
             " that is rare in this data set: decide on them in `dataflowgrounding review`, which"
             " shows them first, and export the reviewed records, or leave out --strict"
         )
-    if exported.manners.line():
-        exported.remarks.append(f"remarks of the model: {exported.manners.line()}")
+    remarks_of_model = exported.manners.line()
+    if remarks_of_model:
+        exported.remarks.append(f"remarks of the model: {remarks_of_model}")
     exported.remarks += format.remarks
     with out.file(README) as file:  # of a file alone it is thrown away with the folder
         file.write(_readme(format, exported, pictures, out))
@@ -180,6 +186,7 @@ def _readme(format: Format, exported: Exported, pictures: ExportPictures, out: E
 
 
 def _training_section(name: str) -> str:
+    # What training.md says of a format; "" where it has no section of that name.
     text = files(__package__).joinpath("training.md").read_text("utf-8")
     for section in f"\n{text}".split(_SECTION):
         title, _, body = section.partition("\n")

@@ -46,10 +46,10 @@ def is_at_span(text: str, span: Any, caption: Any) -> bool:
 def place_of_parts(text: str, spans: Sequence[Any], caption: Any) -> list[Any] | None:
     """Return where a phrase is whose words may have a span each: from the first to the last.
 
-    None where other words of the caption are between them. Raises IndexError where there are no
-    spans.
+    For [[0, 5], [6, 9]], "small" and "dog" in "small dog", it is [0, 9]. It is None where other
+    words of the caption are between them. Raises IndexError where there are no spans.
     """
-    place = [spans[0][0], spans[-1][1]]
+    place = [spans[0][0], spans[-1][1]]  # from the start of the first to the end of the last
     if len(spans) == 1 or is_at_span(text, place, caption):
         return place
     words = " ".join(caption[start:end] for start, end in spans)
@@ -142,8 +142,8 @@ class Phrase:
     def without_outlines(self) -> "Phrase":
         instances = []
         for instance in self.expression["instances"]:
-            kept = {name: value for name, value in instance.items() if name != outlines.KEY}
-            instances.append(kept)
+            others = {name: value for name, value in instance.items() if name != outlines.KEY}
+            instances.append(others)
         return replace(self, expression={**self.expression, "instances": instances})
 
 

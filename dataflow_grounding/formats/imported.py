@@ -23,10 +23,10 @@ _NO_ITEM = -1
 
 
 class Mark(NamedTuple):
-    """A box that is there now, or a phrase that has none: then `number` is NO_BOX.
+    """A box that is to be written, or a phrase that has none: then `number` is NO_BOX.
 
-    `number` counts the phrase's boxes; `is_moved` says that the box isn't its item's, and `text`
-    has the words that were read of the item.
+    `number` counts the phrase's boxes from 0. Of one that came from an item, `is_moved` says that
+    the box is another than the item's, and `text` has the words that were read of the item.
     """
 
     phrase: Phrase
@@ -60,9 +60,10 @@ class Mark(NamedTuple):
 class Source:
     """What a source had of a sample's picture, and what became of it.
 
-    `own` is what the import kept, empty if the sample came from no file of the format. `marks` are
-    by their item's number; `gone` has the items that were read and have lost their box, `new` the
-    boxes of no item.
+    `own` is what the import kept in the column `imported`, empty if the sample came from no file of
+    the format. `marks` are by their item's number: what became of the item. `gone` has the numbers
+    of items that aren't written again, because they have lost their box, or an earlier record of
+    the picture has written them. `new` are the boxes of no item.
     """
 
     sample: Sample
@@ -88,18 +89,22 @@ class ReturningFormat(Format):
         """Return the items of a box that the source doesn't have."""
 
     def source_of(self, sample: Sample) -> Source:
-        """Return what the source had. A second box of an item is new, unless it is an equal one."""
+        """Return what the source had, and what became of it.
+
+        Two phrases may have a box of one item: the second is new, unless it is equal to the first.
+        """
         own = kept_of(sample.record, self.name)
         source = Source(sample, own, own.get("items", ()))
         read_items = set(own.get("read", ()))
         for phrase in sample.phrases:
-            for number in range(len(phrase.boxes)) or (NO_BOX,):
+            box_numbers = range(len(phrase.boxes)) or (NO_BOX,)
+            for number in box_numbers:
                 item, mark = _item_and_mark(phrase, number, sample.size)
-                is_of_item = False
-                if item in read_items:
-                    first_mark = source.marks.setdefault(item, mark)
-                    is_of_item = mark.box == first_mark.box
-                if not is_of_item:
+                if item not in read_items:
+                    source.new.append(mark)
+                    continue
+                first_mark = source.marks.setdefault(item, mark)
+                if mark.box != first_mark.box:
                     source.new.append(mark)
         source.gone = read_items - source.marks.keys()
         return source
@@ -110,6 +115,7 @@ class ReturningFormat(Format):
 
     def has_rest(self, record: Mapping[str, Any]) -> bool:
         """Return whether a source says something of a record's picture besides its boxes."""
+        # A sample without phrases: all items that were read as boxes are gone.
         source = self.source_of(Sample("", (1, 1), "", [], record))
         rest = set(range(len(source.items))) - source.gone
         return any(self.is_rest(source.items[number]) for number in rest)
@@ -121,8 +127,10 @@ class ReturningFormat(Format):
         taken away, but something else of it goes back, such as a crowd.
         """
         own = kept_of(record, self.name)
-        came_empty = bool(own) and not own["read"] and not record.get("expressions")
-        return came_empty or (is_without_boxes and self.has_rest(record))
+        came_empty = bool(own) and not own["read"]
+        if came_empty and not record.get("expressions"):
+            return True
+        return is_without_boxes and self.has_rest(record)
 
     def items_of(self, source: Source) -> Iterator[Any]:
         """Yield what is written of a picture: its source's items as they are now, then new ones."""
@@ -136,7 +144,11 @@ class ReturningFormat(Format):
 
 
 def has_right_outline(instance: Mapping[str, Any], size: Size) -> bool:
-    """Whether an outline fits its box as it is now: a box that was moved has to be around it."""
+    """Whether an outline fits its box as it is now.
+
+    A box that was read with its outline may differ from it. One that was moved since has to be the
+    box around it: else the outline is that of the old box.
+    """
     outline = instance[outlines.KEY]
     box = box_of(instance["bbox"])
     if not outlines.fits(outline, box, size):
@@ -153,7 +165,10 @@ def has_right_outline(instance: Mapping[str, Any], size: Size) -> bool:
 
 
 def with_item_number(read: dict[str, Any], item: int, text: str) -> dict[str, Any]:
-    """Return an instance, or a phrase without any, with the number of the item it was read of."""
+    """Return an instance, or a phrase without any, with the number of the item it was read of.
+
+    Its column is {"item": 3, "text": "a dog", "bbox": […]}; a phrase has no `bbox` there.
+    """
     source = {"item": item, "text": text}
     if "bbox" in read:
         source["bbox"] = read["bbox"]
@@ -185,24 +200,30 @@ def kept_of(record: Mapping[str, Any], format: str) -> Mapping[str, Any]:
     if not isinstance(items, list) or not isinstance(read, list):
         return {}
     numbers = range(len(items))
-    return own if all(type(number) is int and number in numbers for number in read) else {}
+    if not all(type(number) is int and number in numbers for number in read):
+        return {}
+    return own
 
 
 def item_of(instance: Mapping[str, Any], items: Container[int]) -> int | None:
+    """Return the number of the item that an instance came from, if it is one of `items`."""
     source: Any = instance.get(COLUMN)
     item = source.get("item") if isinstance(source, Mapping) else None
     return item if type(item) is int and item in items else None
 
 
 def _item_and_mark(phrase: Phrase, number: int, size: Size) -> tuple[int, Mark]:
-    # The number of the item that a box, or a phrase without any, came from, and its mark. There is
-    # no item if it is new, or if somebody has written something else into the column.
+    # The number of the item that a box, or a phrase without any, came from, and its mark. It is
+    # _NO_ITEM if the box is new, or if somebody has written something else into the column.
     holder = phrase.expression if number == NO_BOX else phrase.expression["instances"][number]
     source: Any = holder.get(COLUMN)
     if not isinstance(source, Mapping) or type(source.get("item")) is not int:
         return _NO_ITEM, Mark(phrase, number)
     is_moved = False
     if number != NO_BOX:
-        box: Any = source.get("bbox")
-        is_moved = not is_box(box) or clamp(box_of(box), size) != phrase.boxes[number]
+        box_as_read: Any = source.get("bbox")
+        # Boxes of a sample are cut to their picture.
+        is_moved = (
+            not is_box(box_as_read) or clamp(box_of(box_as_read), size) != phrase.boxes[number]
+        )
     return source["item"], Mark(phrase, number, is_moved, str(source.get("text")))

@@ -34,8 +34,8 @@ def write_legacy(step: Step) -> None:
     if text_of is None:
         return
     annotations = step.storage.output_path
-    folder, state_file = _places(step)
-    new_folder = f"{folder}.part"
+    folder, state_file = _folder_and_state_file(step)
+    new_folder = f"{folder}.part"  # is filled first, so that `labels/` is never half written
     with errors_as(StorageFailed, f"can't write {folder}", again=True):
         state = {"layout": LAYOUT, "annotations": state_of(annotations)}
         if os.path.isdir(folder) and read_object(state_file) == state:
@@ -49,8 +49,8 @@ def write_legacy(step: Step) -> None:
 
 
 def _write_all(step: Step, folder: str, text_of: Callable[[Mapping[str, Any]], str]) -> None:
-    # Of a/x.jpg it is `a/x.txt.step0` in the first step, `a/x~2.txt.step0` for a second record of
-    # the image.
+    # For the image a/x.jpg the first step writes `a/x.txt.step0`, for a second record of it
+    # `a/x~2.txt.step0`.
     records_of_stem: Counter[str] = Counter()
     for row in read_rows(step.storage.output_path):
         if row.data is None:
@@ -66,14 +66,14 @@ def _write_all(step: Step, folder: str, text_of: Callable[[Mapping[str, Any]], s
 
 def remove_legacy(step: Step) -> None:
     """Remove the label files that `write_legacy` wrote for a step; another `labels/` stays."""
-    folder, state_file = _places(step)
+    folder, state_file = _folder_and_state_file(step)
     with errors_as(StorageFailed, f"can't remove {folder}", again=True):
-        if os.path.exists(state_file):
+        if os.path.exists(state_file):  # else the folder is somebody else's
             shutil.rmtree(folder, ignore_errors=True)
             os.remove(state_file)
 
 
-def _places(step: Step) -> tuple[str, str]:
+def _folder_and_state_file(step: Step) -> tuple[str, str]:
     folder = os.path.dirname(step.storage.output_path)
     return os.path.join(folder, "labels"), os.path.join(folder, LEGACY_STATE)
 

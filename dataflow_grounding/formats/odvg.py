@@ -1,6 +1,7 @@
 """ODVG: JSON lines of one picture each with the regions of its caption.
 
 It has four dialects; readers of one don't read another. Boxes are `[x1, y1, x2, y2]` in pixels.
+A line's `grounding` says what is in the picture: a caption with its regions, or an expression.
 Sources: Open-GroundingDino's data_format.md and datasets/odvg.py; mmdetection's
 mmdet/datasets/odvg.py and transforms/text_transformers.py; tao_pytorch's
 cv/grounding_dino/dataloader/odvg.py and cv/mask_grounding_dino/dataloader/odvg.py.
@@ -61,6 +62,7 @@ class _Odvg(Format):
                     "caption": None,
                     "expressions": [],
                 }
+                # Where the grounding can't be read, the picture stays, without expressions.
                 with object_errors(where, self.bad):
                     row |= self.record(line["grounding"], where)
                 yield self.bad.marked(row)
@@ -84,6 +86,8 @@ def _regions_of(grounding: Mapping[str, Any]) -> list[Any]:
 
 
 def _expression(phrase: str | list[str], regions: list[Mapping[str, Any]]) -> dict[str, Any]:
+    # A phrase with the boxes of all of the regions. In mmdetection's files it may be a list of
+    # words, and a region's `bbox` a list of boxes.
     instances: list[dict[str, Any]] = []
     for region in regions:
         instances += [{"bbox": box} for box in _boxes_of(region["bbox"])]
@@ -120,6 +124,7 @@ class MMDetection(_Odvg):
         stripped_length = len(sample.caption) - len(caption)
         regions = []
         for phrase in sample.phrases:
+            # [start, end] in the stripped caption; a phrase may begin with a blank that is gone
             span = [max(0, offset - stripped_length) for offset in phrase.span or ()]
             regions.append(
                 {
@@ -184,17 +189,16 @@ class TaoReferring(_Odvg):
             }
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
-        lines = super().read(path, image_root)
-        for _, rows_of_picture in groupby(lines, key=lambda row: row["image_path"]):
+        rows_of_lines = super().read(path, image_root)
+        for _, rows_of_picture in groupby(rows_of_lines, key=lambda row: row["image_path"]):
             first, *others = rows_of_picture
-            expressions = list(first["expressions"])
-            marks = {key: first[key] for key in (SKIPPED, "background") if key in first}
+            record = {**first, "expressions": [*first["expressions"]]}
             for row in others:
-                expressions += row["expressions"]
-                if SKIPPED in row:
-                    marks[SKIPPED] = marks.get(SKIPPED, 0) + row[SKIPPED]
+                record["expressions"] += row["expressions"]
+                if SKIPPED in row:  # how many of the line's objects can't be read
+                    record[SKIPPED] = record.get(SKIPPED, 0) + row[SKIPPED]
             self.bad.place = ""  # by now it is that of the next picture's line
-            yield {**first, **marks, "expressions": expressions}
+            yield record
 
     def record(self, grounding: Mapping[str, Any], where: str) -> dict[str, Any]:
         expression = _expression(grounding["expression"], _regions_of(grounding))

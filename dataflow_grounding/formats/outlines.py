@@ -41,6 +41,7 @@ def inside(outline: Sequence[float], size: Size) -> list[float]:
 
 
 def square_pixels(outline: Sequence[float]) -> float:
+    """Return the area of an outline, by the shoelace formula."""
     xs = outline[::2]
     ys = outline[1::2]
     corners = zip(xs, ys, [*xs[1:], xs[0]], [*ys[1:], ys[0]], strict=True)
@@ -59,7 +60,8 @@ def fits(outline: Any, box: Any, size: Size | None) -> bool:
 def may_be_around(around: Bbox, box: Bbox, size: Size | None) -> bool:
     """Whether what is around an outline may be its box, as far as both are in their picture."""
     if size is not None:
-        around, box = clamp(around, size), clamp(box, size)
+        around = clamp(around, size)
+        box = clamp(box, size)
     return iou(around, box) >= _FITS
 
 

@@ -54,7 +54,7 @@ class PictureFiles(ReturningFormat):
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
         """Write a file for each picture; further records of a picture are added to its file."""
-        pictures = Numbers()
+        pictures = Numbers()  # a picture that has a number has its file; the numbers don't count
         for sample in samples:
             _, is_new = pictures.number_of(sample.file_name)
             lines = [*self.lines(self.source_of(sample), is_new)]
@@ -66,7 +66,8 @@ class PictureFiles(ReturningFormat):
             else:
                 with open(path, encoding="utf-8", newline="") as file:
                     earlier = file.read().removesuffix(self.last_line).split("\n")[:-1]
-                lines = self.with_further(earlier, lines)  # all of the file, which is replaced
+                lines = self.with_further(earlier, lines)
+            # A new file has to be new, and an earlier one is written over as a whole.
             content = "".join(f"{line}\n" for line in lines) + self.last_line
             mode = "xb" if is_new else "wb"
             try:

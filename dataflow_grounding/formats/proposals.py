@@ -49,7 +49,8 @@ def find_proposals(
         source.pictures = source.pictures or unpacked
         records = with_sizes(read(path, source, image_root=image_root or None), folder)
         numbers = itertools.count(1)
-        # None comes last: entries after the last record that can't be read are told then
+        # To read a record may fill `unread` with the entries before it that can't be read. The None
+        # at the end is for those after the last record.
         for record in itertools.chain(_with_classes(records, classes), [None]):
             if record is not None:
                 yield Row(next(numbers), record)
@@ -71,10 +72,10 @@ def _with_classes(
         expressions = []
         for expression in record["expressions"]:
             class_name = class_of_words.get(class_key(expression["text"]))
-            stated_class = {} if class_name is None else {"class": class_name}
-            expressions.append({**stated_class, **expression})
-        stated = {expression["text"] for expression in expressions}
+            class_column = {} if class_name is None else {"class": class_name}
+            expressions.append({**class_column, **expression})  # a class that it states stays
+        texts = {expression["text"] for expression in expressions}
         for phrase, class_name in class_of_phrase.items():
-            if phrase not in stated:
+            if phrase not in texts:
                 expressions.append({"text": phrase, "class": class_name, "instances": []})
         yield {**record, "expressions": expressions}

@@ -69,12 +69,12 @@ def turned(
     has_area = x1 < x2 and y1 < y2 and all(map(math.isfinite, box))
     if not has_area or math.fmod(degrees, 360) == 0:
         return {"bbox": [*box]}
-    to_middle = complex(x2 - x1, y2 - y1) / 2
+    to_middle = complex(x2 - x1, y2 - y1) / 2  # from the top left corner
     if not about_middle:
         to_middle *= cmath.rect(1, math.radians(degrees))
-    found = Rectangle(complex(x1, y1) + to_middle, x2 - x1, y2 - y1, degrees)
+    rectangle = Rectangle(complex(x1, y1) + to_middle, x2 - x1, y2 - y1, degrees)
     outline = []
-    for corner in found.corners():
+    for corner in rectangle.corners():
         outline += [round(corner.real, _DECIMALS), round(corner.imag, _DECIMALS)]
     passed_over["rotated boxes, of which the upright box around and the corners are read"] += 1
     return {"bbox": [*outlines.bounds(outline)], outlines.KEY: outline}
@@ -88,6 +88,7 @@ def of_corners(corners: list[float], size: Size) -> dict[str, Any]:
     """
     first, *others = _points(corners)
     pairs = combinations(others, 2)
+    # The cross product is twice the area of the triangle of the first corner and two others.
     if all(abs(_cross(one - first, other - first)) < _OFF**2 for one, other in pairs):
         raise BrokenRow("its four corners are on one line")
     x1, y1, x2, y2 = outlines.bounds(outlines.checked(corners, size))
@@ -107,7 +108,7 @@ def rotated_box_of(outline: Sequence[float]) -> Rectangle | None:
     if len(outline) != 8 or max(map(abs, outline)) > _FARTHEST:
         return None
     first, second, third, fourth = _points(outline)
-    if _cross(second - first, third - first) < 0:  # counter-clockwise
+    if _cross(second - first, third - first) < 0:  # counter-clockwise: now they go clockwise
         second, fourth = fourth, second
     # Numbers may be rounded: both sides of a pair count, and for the turn longer sides count more.
     along = (second - first + third - fourth) / 2
@@ -116,11 +117,14 @@ def rotated_box_of(outline: Sequence[float]) -> Rectangle | None:
     direction = along - across * 1j
     degrees = round(math.degrees(cmath.phase(direction)), _DECIMALS_OF_DEGREES) % 360
     middle = (first + second + third + fourth) / 4
-    found = Rectangle(middle, abs(along), abs(across), degrees)
-    pairs = zip(found.corners(), (first, second, third, fourth), strict=True)
+    rectangle = Rectangle(middle, abs(along), abs(across), degrees)
+    pairs = zip(rectangle.corners(), (first, second, third, fourth), strict=True)
     is_near = all(abs(corner - stated) <= _OFF for corner, stated in pairs)
-    has_area = min(found.width, found.height) > _OFF
-    return found if is_near and has_area and degrees else None
+    has_area = min(rectangle.width, rectangle.height) > _OFF
+    is_turned = degrees != 0
+    if is_near and has_area and is_turned:
+        return rectangle
+    return None
 
 
 def smallest_around(outline: Sequence[float]) -> list[float]:

@@ -63,11 +63,11 @@ class Found:
 
     def report(self) -> dict[str, Any]:
         """Return counts, and the first places of each finding, as JSON."""
-        listed = {
-            what: {"count": len(self.places[what]), "first": self.places[what][:_SHOWN]}
-            for what in _PLACES
-            if what in self.places
-        }
+        listed = {}
+        for what in _PLACES:  # in this order
+            if what in self.places:
+                places = self.places[what]
+                listed[what] = {"count": len(places), "first": places[:_SHOWN]}
         return {**self.counts, **listed}
 
     def remarks(self) -> list[str]:
@@ -76,10 +76,10 @@ class Found:
         for what, words in _PLACES.items():
             words = words.format(setting("data.image_dir"))
             lines += counted_items(words, self.places.get(what, []))
-        counts = self.counts
-        return lines + [
-            words.format(counts[what]) for what, words in _COUNTS.items() if counts.get(what)
-        ]
+        for what, words in _COUNTS.items():
+            if self.counts.get(what):
+                lines.append(words.format(self.counts[what]))
+        return lines
 
 
 @dataclass

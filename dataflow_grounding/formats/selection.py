@@ -47,6 +47,7 @@ class Selection:
         self.unmet.update(self._by_key)
 
     def _lowest_score(self, expression: Mapping[str, Any]) -> float | None:
+        # That of the expression's class. A class that comes is taken out of `unmet`.
         if not self._by_key:
             return self.min_score
         key = class_key(class_of(expression))
@@ -58,20 +59,21 @@ class Selection:
         if status_of(expression) not in STATUSES:
             return None
         boxes = expression["instances"]
-        kept = boxes if self.keep_rejected else not_rejected(expression)
+        # None from here on: nothing of the expression is wanted. [] may be: it never had boxes.
+        wanted = boxes if self.keep_rejected else not_rejected(expression)
         if self.verified_only:
-            kept = verified_boxes(expression, kept)
-        if kept is None:
+            wanted = verified_boxes(expression, wanted)
+        if wanted is None:
             return None
         lowest = self._lowest_score(expression)
         if lowest is not None:
-            scored = [box for box in kept if box.get("score") is not None]
-            kept = [box for box in scored if box["score"] >= lowest]
-        if len(kept) == len(boxes):
+            scored = [box for box in wanted if box.get("score") is not None]
+            wanted = [box for box in scored if box["score"] >= lowest]
+        if len(wanted) == len(boxes):
             return expression
-        if not kept:
+        if not wanted:
             return None
-        return {**expression, "instances": kept}
+        return {**expression, "instances": wanted}
 
 
 def verified_boxes(expression: Mapping[str, Any], boxes: list[Any] | None) -> list[Any] | None:
@@ -81,9 +83,11 @@ def verified_boxes(expression: Mapping[str, Any], boxes: list[Any] | None) -> li
     is verified.
     """
     verdict = expression.get("verified")
-    kept = [box for box in boxes or () if box.get("verified", verdict) is True]
+    verified = [box for box in boxes or () if box.get("verified", verdict) is True]
     is_confirmed_absent = not expression["instances"] and verdict is True
-    return kept if kept or is_confirmed_absent else None
+    if verified or is_confirmed_absent:
+        return verified
+    return None
 
 
 def status_of(expression: Mapping[str, Any]) -> str:

@@ -53,7 +53,7 @@ class WholePictures:
         self._records_of_class.update({class_key(own) for own in names if isinstance(own, str)})
         self._undecided_of_class.update(_undecided_classes(expressions))
         why = self._why_false(record, expressions)
-        if why and not self._select.partly_verified:
+        if why and not self._select.partly_verified:  # else such pictures are wanted, too
             self.false_backgrounds.setdefault(name, why)
 
     def remarks(self) -> list[str]:
@@ -98,7 +98,7 @@ class WholePictures:
             not_wrong.update((thing, tuple(box["bbox"])) for box in boxes)
             verified = verified_boxes(expression, boxes) or []
             wanted.update((thing, tuple(box["bbox"])) for box in verified)
-        return wanted < not_wrong  # what is wanted is among them, so that some is left out
+        return wanted < not_wrong  # a part of them only: others are left out
 
 
 def _undecided_classes(expressions: Sequence[Mapping[str, Any]]) -> set[str]:

@@ -1,7 +1,11 @@
-"""The steps that a pipeline's `forward()` calls: checked as they are called, and run one by one."""
+"""The steps that a pipeline's `forward()` calls: checked as they are called, and run one by one.
+
+A step is an operator at work on a step of a storage: it reads one file and writes the next. Steps
+that read each other's files are a segment, through which a run may stream records.
+"""
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import InputError, PlanError, RunStopped
@@ -30,52 +34,73 @@ class CheckedSteps(list[Step]):
         self._columns_by_path: dict[str, _FileColumns] = {}
 
     def append(self, step: Step) -> None:
+        """Take in a step. Raises PlanError or InputError if it can't read its file or columns."""
         # Each step of a segment reads what the one before wrote. `step` is in the last segment.
-        *earlier, segment = segments([*self, step])
-        path = segment[0].storage.input_path
-        written = {one.storage.output_path for part in earlier for one in part}
+        *earlier_segments, segment = segments([*self, step])
+        first = segment[0]
+        path = first.storage.input_path
+        written: set[str] = set()
+        for earlier_segment in earlier_segments:
+            written |= _written_by(earlier_segment)
         # A file that an earlier step writes is looked at when that step is through; so is a pipe,
-        # which can be read only once.
+        # which can be read only once. Operators of other libraries look at their files themselves.
         is_there_now = path not in written and kind_of(path) != "pipe"
-        if is_there_now and not isinstance(segment[0].operator, WholeFile):
-            if path not in self._columns_by_path:  # the segment's first step: the file is read once
-                source = Source(segment)
-                self._columns_by_path[path] = _FileColumns(source.columns(), source.empty_columns)
-            columns = self._columns_by_path[path]
+        if is_there_now and not isinstance(first.operator, WholeFile):
+            columns = self._columns_of(path, segment)
             check(segment, columns.names, columns.empty)
         super().append(step)
 
+    def _columns_of(self, path: str, segment: Sequence[Step]) -> _FileColumns:
+        # The file is read for the segment's first step, and not again for its others.
+        if path not in self._columns_by_path:
+            source = Source(segment)
+            self._columns_by_path[path] = _FileColumns(source.columns(), source.empty_columns)
+        return self._columns_by_path[path]
+
+
+def _written_by(steps: Iterable[Step]) -> set[str]:
+    return {step.storage.output_path for step in steps}
+
 
 class NoRecordLeft(BaseException):
-    """No record got through a step; no Exception, which `forward()` may catch around a look."""
+    """No record got through a step, so that the further ones aren't run.
+
+    It is no Exception: where `forward()` looks at a file, and so has the steps run, it may catch
+    those.
+    """
 
 
 class StepByStep(CheckedSteps):
-    """The steps that `forward()` calls, each checked as it is called, and run one by one. The
-    operators `ahead` settle what they have to know before the first step runs.
+    """The steps that `forward()` calls, each checked as it is called, and run one by one.
+
+    Steps wait until `forward()` is through, or asks for a file that one of them writes: `run` then
+    runs those that wait. The operators `ahead` settle what they have to know, such as the box
+    format of a model, before the first step of ours runs.
     """
 
     def __init__(self, name: str | None, budget: Budget, ahead: Sequence[Operator]) -> None:
         super().__init__()
         self._name = name
         self._budget = budget
-        self._ahead = ahead
-        self._started = 0  # how many steps have run, or are running
-        # of each step, as `_parts_of` has them
+        self._ahead = ahead  # empty once they have settled it
+        self._started = 0  # how many steps have run, or are running; those after them wait
+        # What each step was made of when it was called, as `_parts_of` has it: until it runs, that
+        # has to stay.
         self._parts_when_called: list[dict[str, Any]] = []
         self._stopped: BaseException | None = None  # what has ended the run
         self.summaries: list[Summary] = []
 
     def append(self, step: Step) -> None:
+        """Take in a step, which waits. Raises PlanError or InputError if it can't be run."""
         try:
             super().append(step)
         except InputError:
-            if self._started == len(self):
+            if self._started == len(self):  # none waits
                 raise
-            # the steps so far may write the file that it reads
+            # One of the steps that wait may write the file that this one reads.
             self.run()
             super().append(step)
-        written = {one.storage.output_path for one in self[:-1]}
+        written = _written_by(self[:-1])
         self._parts_when_called.append(_made_of(step, written))
 
     def refuse_early_look(self, path: Any) -> None:
@@ -101,16 +126,16 @@ class StepByStep(CheckedSteps):
             raise
 
     def _run_waiting(self) -> None:
-        begin = self._started
-        waiting = self[begin:]
-        self._started = len(self)
-        self._refuse_changed(waiting, begin)
+        first_waiting = self._started
+        waiting = self[first_waiting:]
+        self._started = len(self)  # even if one of them fails, none is run a second time
+        self._refuse_changed(waiting, first_waiting)
         for step in waiting:
             with outside_forward():
                 summary = execute(
                     [step], current_options.get(), self._name, self._budget, ahead=self._ahead
                 )
-            if not isinstance(step.operator, WholeFile):  # which settles nothing
+            if not isinstance(step.operator, WholeFile):  # only steps of ours settle it
                 self._ahead = ()
             if not summary.annotations:  # an operator of another library that wrote no file
                 continue
@@ -118,11 +143,11 @@ class StepByStep(CheckedSteps):
             if summary.failed and not summary.done:
                 raise NoRecordLeft
 
-    def _refuse_changed(self, waiting: Sequence[Step], begin: int) -> None:
-        for number, step in enumerate(waiting, begin):
-            made_of = _made_of(step, {one.storage.output_path for one in self[:number]})
-            for what, before in self._parts_when_called[number].items():
-                if made_of.get(what) != before:
+    def _refuse_changed(self, waiting: Sequence[Step], first_waiting: int) -> None:
+        for number, step in enumerate(waiting, first_waiting):
+            parts_now = _made_of(step, _written_by(self[:number]))
+            for what, part_when_called in self._parts_when_called[number].items():
+                if parts_now.get(what) != part_when_called:
                     raise PlanError(
                         f"forward() changes {what} after it has called {step.label}, which runs"
                         " later: make one for each call, or have the steps so far run first, by"
@@ -136,22 +161,24 @@ def _made_of(step: Step, written: Collection[str]) -> dict[str, Any]:
 
 
 def _parts_of(step: Step, written: Collection[str]) -> dict[str, Any]:
-    # Each under the name that a message has for it. A file that an earlier step writes is no part.
+    # What a step's results depend on, each under the name that a message has for it:
+    #     {"grounding's settings": …, "the serving's settings": …, "captions.jsonl": its state}
+    # A file that an earlier step writes is no part.
     operator = step.operator
-    made_of: dict[str, Any] = {}
+    parts: dict[str, Any] = {}
     if isinstance(operator, WholeFile):
         # `work` is a partial of the `run` method of another library's operator
         of_other_library = getattr(getattr(operator.work, "func", None), "__self__", None)
-        made_of[f"{operator.name}'s attributes"] = _attributes_of(of_other_library)
+        parts[f"{operator.name}'s attributes"] = _attributes_of(of_other_library)
     else:
-        made_of[f"{operator.name}'s settings"] = repr(operator.settings()), _attributes_of(operator)
-        serving = operator.serving
-        identity = getattr(serving, "identity", None)
-        made_of["the serving's settings"] = repr(identity()) if identity is not None else None
+        settings = (repr(operator.settings()), _attributes_of(operator))
+        parts[f"{operator.name}'s settings"] = settings
+        identity = getattr(operator.serving, "identity", None)
+        parts["the serving's settings"] = repr(identity()) if identity is not None else None
     path = step.storage.input_path
     if path not in written:
-        made_of[path] = state_of(path)
-    return made_of
+        parts[path] = state_of(path)
+    return parts
 
 
 def _attributes_of(thing: Any) -> dict[str, Any]:

@@ -23,9 +23,13 @@ def stand_in_for(value: Any) -> Any:
 
 
 class ForeignOperator:
-    """Replaces an operator of another library while `forward()` is called."""
+    """Replaces an operator of another library while `forward()` is called.
 
-    _operator: Any = None  # also of a copy that is only being made
+    Its `run` becomes a step of the run; all else is the operator's own.
+    """
+
+    # None, too, while a copy is made: `__getattr__` is then asked for before `__init__` has run.
+    _operator: Any = None
 
     def __init__(self, operator: Any) -> None:
         object.__setattr__(self, "_operator", operator)
@@ -43,9 +47,10 @@ class ForeignOperator:
         storage = _storage_in([*arguments, *keys.values()])
         if storage is None:
             return self._operator.run(*arguments, **keys)
-        given = [_unwrapped(argument) for argument in arguments]
-        given_keys = {name: _unwrapped(value) for name, value in keys.items()}
-        work = functools.partial(self._operator.run, *given, **given_keys)
+        # The operator gets the storages themselves, not what replaces them.
+        own_arguments = [_unwrapped(argument) for argument in arguments]
+        own_keys = {name: _unwrapped(value) for name, value in keys.items()}
+        work = functools.partial(self._operator.run, *own_arguments, **own_keys)
         step = Step(WholeFile(type(self._operator).__name__, work), storage)
         if not note_step(step):  # no `forward()` is running
             return work()
@@ -61,7 +66,7 @@ class ForeignStorage:
     its next step, it has the steps run that were called so far.
     """
 
-    _storage: Any = None  # also of a copy that is only being made
+    _storage: Any = None  # None, too, while a copy is made, as in ForeignOperator
 
     def __init__(self, storage: Any) -> None:
         self._storage = storage
@@ -88,8 +93,8 @@ def _storage_in(arguments: list[Any]) -> FileStorage | None:
 
 def _output_column(operator: Any, arguments: tuple[Any, ...], keys: dict[str, Any]) -> Any:
     # What the operator's `run` would return: the value of its first argument whose name begins with
-    # `output`.
-    given = dict(keys)
+    # `output`, or that argument's default. "" without such an argument.
+    values = dict(keys)
     with suppress(ValueError):  # not every callable tells its arguments
         signature = inspect.signature(operator.run)
         try:
@@ -97,8 +102,8 @@ def _output_column(operator: Any, arguments: tuple[Any, ...], keys: dict[str, An
         except TypeError as error:
             raise PlanError(f"{type(operator).__name__}.run(): {error}") from None
         bound.apply_defaults()
-        given.update(bound.arguments)
-    for name, value in given.items():
+        values.update(bound.arguments)
+    for name, value in values.items():
         if name.startswith("output"):
             return value
     return ""

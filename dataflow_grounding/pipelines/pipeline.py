@@ -92,22 +92,15 @@ class Pipeline:
         return steps
 
     def _call_operators(self) -> None:
-        # While it runs, wrappers replace what belongs to other libraries, so that their operators
-        # take part in the run as steps, and a look at a file of their storages is noticed. Those in
-        # lists stay as they are.
-        foreign: dict[str, Any] = {}  # what is replaced, by attribute
-        strays: list[str] = []  # what to say of steps that other threads call
+        # Calls `forward()`, whose operators note their steps. Storages begin at their first step.
+        strays: list[str] = []  # what to say of steps that other threads call: storages fill it
+        replaced: dict[str, Any] = {}
         try:
-            for one in self._storages():
-                one.reset()
-                bucket.fill(one.cache_path)
-                one.strays = strays
-            for name, value in list(vars(self).items()):
-                is_ours = isinstance(value, (Operator, Pipeline, FileStorage, type))
-                stand_in = None if is_ours else stand_in_for(value)
-                if stand_in is not None:
-                    foreign[name] = value
-                    vars(self)[name] = stand_in
+            for storage in self._storages():
+                storage.reset()
+                bucket.fill(storage.cache_path)
+                storage.strays = strays
+            replaced = self._replace_foreign()
             returned = type(self).forward(self)
             _check_plain(returned, type(self).__name__)
             if strays:
@@ -121,17 +114,32 @@ class Pipeline:
                 " self.storage = FileStorage('captions.jsonl', './cache')"
             ) from None
         finally:
-            vars(self).update(foreign)
-            for one in self._storages():
-                one.strays = None
+            vars(self).update(replaced)
+            for storage in self._storages():
+                storage.strays = None
+
+    def _replace_foreign(self) -> dict[str, Any]:
+        # Puts wrappers in place of what belongs to other libraries, so that their operators take
+        # part in the run as steps, and a look at a file of their storages is noticed. Those in
+        # lists stay as they are. Returns what was replaced, by attribute.
+        stand_ins: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            is_ours = isinstance(value, (Operator, Pipeline, FileStorage, type))
+            stand_in = None if is_ours else stand_in_for(value)
+            if stand_in is not None:
+                stand_ins[name] = stand_in
+        replaced = {name: vars(self)[name] for name in stand_ins}
+        vars(self).update(stand_ins)
+        return replaced
 
     def _problem_with_storage(self, error: AttributeError) -> str:
         # The commonest mistake has its own message: a pipeline without a storage. "" for others.
         storage = vars(self).get("storage")
-        lacks_step = error.name == "step"
+        if callable(getattr(storage, "step", None)):  # it is one
+            return ""
+        lacks_step = error.name == "step"  # of something that isn't a storage
         lacks_storage = error.name == "storage" and error.obj is self
-        has_good_storage = callable(getattr(storage, "step", None))
-        if has_good_storage or not (lacks_step or lacks_storage):
+        if not lacks_step and not lacks_storage:
             return ""
         if storage is None:
             return "has no storage"
@@ -160,13 +168,15 @@ class Pipeline:
             RunStopped: The run could not be finished; what was paid for is stored.
         """
         options = options or current_options.get()
-        steps_of_caller = noted_steps.get()  # if another pipeline's `forward()` calls this one
+        steps_of_caller = noted_steps.get()
         if steps_of_caller is None:
             return self._run(resume_step, options)
-        if not isinstance(steps_of_caller, StepByStep):  # they are only noted, not run
+        # Another pipeline's `forward()` calls this one.
+        if not isinstance(steps_of_caller, StepByStep):  # it only notes its steps, and runs none
             for step in self.steps()[resume_step:]:
                 steps_of_caller.append(step)
             return Summary()
+        # Its own steps so far come first, as this pipeline may read what they write.
         steps_of_caller.run()
         with outside_forward():
             summary = self._run(resume_step, options)
@@ -175,7 +185,8 @@ class Pipeline:
 
     def _run(self, resume_step: int, options: RunOptions) -> Summary:
         if self.__dict__.get("_is_compiled") or resume_step:
-            # called again, as operators may have been exchanged or changed since it was compiled
+            # The steps that `compile` returned aren't kept: operators may have been exchanged or
+            # changed since.
             steps = self.steps()
             if not steps:
                 raise PlanError(f"forward() of {self.name} runs no operator")
@@ -189,6 +200,8 @@ class Pipeline:
 
     def _run_step_by_step(self, options: RunOptions) -> Summary:
         check_budget(options)
+        # Operators that `forward()` hasn't called yet settle ahead what they have to know, so that
+        # a run doesn't stop at them when others have been paid for.
         ahead = [value for value in vars(self).values() if isinstance(value, Operator)]
         steps = StepByStep(self.name, budget_of(options), ahead)
         # Where no record is left after a step, the further ones aren't run.
@@ -197,7 +210,7 @@ class Pipeline:
                 with holding(noted_steps, steps), holding(before_looking, steps.run):
                     self._call_operators()
             except FileNotFoundError as error:
-                steps.refuse_early_look(error.filename)
+                steps.refuse_early_look(error.filename)  # which raises if a step would write it
                 raise
             steps.run()
             # a step of another library may leave no summary, but takes a step of the storage

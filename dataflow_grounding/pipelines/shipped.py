@@ -92,8 +92,13 @@ class ImageGroundingPipeline(Pipeline):
                 f" {'data.classes' if classes else 'workflow.samples'}"
             )
         if tiles is not None:
-            whole = {"fuse": fuse, "samples": samples > 1, "verify": verify, "check": check}
-            _refuse_with_tiles({**whole, "negatives": negatives})
+            _refuse_with_tiles(
+                fuse=fuse,
+                samples=samples > 1,
+                verify=verify,
+                check=check,
+                negatives=bool(negatives),
+            )
         self.fused = steps.CaptionGrounder(serving, **boxes) if fuse else None
         self.lister = steps.PhraseLister(classes) if classes else None
         self.extractor = steps.ExpressionExtractor(serving)
@@ -113,10 +118,12 @@ class ImageGroundingPipeline(Pipeline):
             self.further.append(steps.BoxVerifier(judge or serving, samples=samples, **boxes))
         if negatives:
             self.further.append(steps.NegativePhraser(serving, negatives, other_images, **boxes))
-        checks = check or proposed
-        if checks or negatives:
-            self.further.append(steps.BoxChecker(judge or serving, only_negatives=not checks))
-        if checks:
+        # Boxes that something else proposed are always checked. Negatives are judged in any case.
+        checks_boxes = check or proposed
+        if checks_boxes or negatives:
+            only_negatives = not checks_boxes
+            self.further.append(steps.BoxChecker(judge or serving, only_negatives=only_negatives))
+        if checks_boxes:
             self.further.append(steps.MissingFinder(serving, **boxes))
 
     def forward(self) -> None:
@@ -148,8 +155,8 @@ class ImageGroundingPipeline(Pipeline):
         )
 
 
-def _refuse_with_tiles(settings: Mapping[str, Any]) -> None:
-    for name, is_wanted in settings.items():
+def _refuse_with_tiles(**is_wanted_by_setting: bool) -> None:
+    for name, is_wanted in is_wanted_by_setting.items():
         if is_wanted:
             raise SpecError(
                 f"workflow.{name} looks at the whole picture, which doesn't show what tiles find:"
