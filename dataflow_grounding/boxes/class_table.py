@@ -82,14 +82,15 @@ class ClassTable:
         # By the key of a class: the boxes of each of its phrases. Two phrases may mean one thing.
         phrases_of_class: dict[str, list[list[Mapping[str, Any]]]] = {}
         for expression in expressions:
-            if isinstance(expression, Mapping) and is_negative(expression):
+            is_object = isinstance(expression, Mapping)  # rows may be damaged
+            if is_object and is_negative(expression):
                 continue  # it was made up, and says nothing of a class
-            name = expression.get("class") if isinstance(expression, Mapping) else None
+            name = expression.get("class") if is_object else None
             if not isinstance(name, str):
                 self._without_class += 1
                 continue
             self._with_class += 1
-            if not digest:
+            if not digest:  # rows without a class need none
                 digest = _digest_of(picture)
             instances = _boxed_in(expression)
             if instances:
@@ -180,7 +181,8 @@ def _digest_of(picture: str) -> int:
 
 
 def _state_of(expression: Mapping[str, Any]) -> int:
-    # 0, "not looked for", if the status says nothing about the class
+    # The state of a class by an expression without boxes: 0, "not looked for", if its status says
+    # nothing about the class.
     status = expression.get("status")
     if status == "none":
         return _NONE

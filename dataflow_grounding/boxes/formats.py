@@ -172,6 +172,7 @@ def map_of(row: Mapping[str, Any]) -> FrameMap:
     """
     if set(row) != {"size", "first", "last", "error"}:
         raise ValueError("a map has size, first, last and error")
+    # {"size": [1024, 768], "first": [0, 0], "last": [1000, 1000], "error": 0.002}
     width, height = row["size"]
     left, top, right, bottom = map(float, (*row["first"], *row["last"]))
     error = float(row["error"])
@@ -188,8 +189,10 @@ def map_of(row: Mapping[str, Any]) -> FrameMap:
 
 def _check_row(row: Mapping[str, Any]) -> None:
     # A misspelt `order` would be read as the usual one, and every box would be silently wrong.
+    # Raises ValueError.
     scale = row.get("scale")
-    is_scale = scale in ("px", "grid_32") or (type(scale) is int and 0 < scale < 10**6)
+    is_number_of_scale = type(scale) is int and 0 < scale < 10**6
+    is_scale = is_number_of_scale or scale in ("px", "grid_32")
     is_order = row.get("order", "xyxy") in ORDERS
     if not is_order or not is_scale:
         raise ValueError(

@@ -166,10 +166,12 @@ def places_of(
         with_this_box = [index for index, box in enumerate(boxes_of_regions) if box == bbox]
         if not with_this_box:
             return None
-        region_id = instance.get("region_id")
-        named_index = region_id - 1 if isinstance(region_id, int) else None  # ids are from 1
-        indices.append(named_index if named_index in with_this_box else with_this_box[0])
-    return list(dict.fromkeys(indices))
+        index = with_this_box[0]
+        region_id = instance.get("region_id")  # counted from 1
+        if isinstance(region_id, int) and region_id - 1 in with_this_box:
+            index = region_id - 1
+        indices.append(index)
+    return list(dict.fromkeys(indices))  # each once
 
 
 @dataclass
@@ -230,11 +232,14 @@ def _as_list(value: Any) -> Sequence[Any]:
 def _problems(items: Sequence[Any], size: Size) -> list[str | None]:
     # A kind of REASONS for each box, or None. Whether boxes are corners by mistake ("xyxy") is
     # decided for the row as a whole: all that can be read are, or none.
-    problems = [_why_unreadable(item) or _problem_of(item, size) for item in items]
+    problems: list[str | None] = []
     readable = []
-    for item, problem in zip(items, problems, strict=True):
-        if problem not in _UNREADABLE:
+    for item in items:
+        problem = _why_unreadable(item)
+        if problem is None:
+            problem = _problem_of(item, size)
             readable.append(item)
+        problems.append(problem)
     are_all_corners = "xyxy" in problems and all(_fits_as_corners(item, size) for item in readable)
     problems_in_row: list[str | None] = []
     for problem in problems:
@@ -250,6 +255,7 @@ def _problems(items: Sequence[Any], size: Size) -> list[str | None]:
 
 
 def _problem_of(item: Sequence[float], size: Size) -> str | None:
+    # A kind of REASONS for a box of four numbers, or None.
     width, height = item[2:]
     if min(width, height) <= 0:
         return "no_area"
@@ -268,7 +274,7 @@ def _problem_of(item: Sequence[float], size: Size) -> str | None:
 
 def _why_unreadable(item: Any) -> str | None:
     # A kind of _UNREADABLE; None for four numbers.
-    if not (isinstance(item, (list, tuple)) and len(item) == 4):
+    if not isinstance(item, (list, tuple)) or len(item) != 4:
         return "not_numbers"
     if any(number is None for number in item):  # what NaN becomes in a table
         return "not_finite"

@@ -225,13 +225,7 @@ class PromptedVQAGenerator(Operator):
         has_conversation = column is not None and record.get(column) is not None
         if "prompt" in columns and not has_conversation:
             return read_text(record, columns["prompt"]), []
-        conversation = record.get(str(column))
-        turns = []
-        if isinstance(conversation, list):
-            turns = [_as_role_and_content(turn) for turn in conversation]
-        if not turns or not all(turns):  # a turn that is none is {}
-            wanted = "a list of turns, each {'from': 'human' or 'gpt', 'value': text}"
-            raise BrokenRow(f"column {column!r} should be {wanted}")
+        turns = _turns_in(record, column)
         if self.first_turn is not None:
             turns[0]["content"] = self.first_turn
         *earlier, last = turns
@@ -254,6 +248,18 @@ class PromptedVQAGenerator(Operator):
             if path is not None and path != "":
                 rows.append(record.updated({self._image_key: path}))
         return rows
+
+
+def _turns_in(record: Record, column: str | None) -> list[dict[str, str]]:
+    # The turns of a conversation, one or more. Raises BrokenRow where the column has none.
+    conversation = record.get(str(column))
+    turns = []
+    if isinstance(conversation, list):
+        turns = [_as_role_and_content(turn) for turn in conversation]
+    if not turns or not all(turns):  # {} is no turn
+        wanted = "a list of turns, each {'from': 'human' or 'gpt', 'value': text}"
+        raise BrokenRow(f"column {column!r} should be {wanted}")
+    return turns
 
 
 def _as_role_and_content(turn: Any) -> dict[str, str]:

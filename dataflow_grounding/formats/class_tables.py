@@ -1,4 +1,7 @@
-"""The classes of phrases, for detectors, and numbers for names."""
+"""The classes of phrases, for detectors, and numbers for names.
+
+`class_key` makes one key of all spellings of a name: "Traffic  Light" and "traffic light" are one.
+"""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any

@@ -79,7 +79,8 @@ class Cvat(ReturningFormat):
     What was read comes out as it was, with all of these.
 
     A Mark is a box to be written, or a phrase without boxes. A Source is what an imported file had
-    of the mark's picture: its items are the elements in the <image>, as texts.
+    of the mark's picture: its items are the elements in the <image>, as texts. What of a file can't
+    be read is counted by `bad`, and what isn't read in `passed_over`.
     """
 
     preamble: Mapping[str, Any] = field(default_factory=dict)

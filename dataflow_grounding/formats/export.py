@@ -45,43 +45,47 @@ def export(
     With `strict` it also does where anything is lost, or a remark on a record that no person
     decided on is rare.
     """
-    is_split = isinstance(records, Mapping)
-    parts: Mapping[str, Rows] = records if isinstance(records, Mapping) else {"": records}
-    is_one_file = is_data_file(path, format.data_file)
-    if is_one_file:
-        _refuse_one_file(path, images, [*parts] if is_split else [])
+    part_names = list(records) if isinstance(records, Mapping) else []
+    only_file = None
+    if is_data_file(path, format.data_file):
+        _refuse_one_file(path, images, part_names)
+        only_file = format.data_file
     elif path.endswith(_FILE_ENDINGS) and not os.path.isdir(path):
         raise InputError(
             f"{path} is no name for {format.name}'s {format.data_file}: end it so, or name a folder"
         )
-    images = images or ("reference" if is_one_file else "copy")
+    images = images or ("copy" if only_file is None else "reference")
     exported = Exported(path)
-    out = ExportFolder(
-        path, format.data_file if is_one_file else None, parts=[*parts] if is_split else []
-    )
+    out = ExportFolder(path, only_file, parts=part_names)
     with errors_as(InputError, f"can't write {path}"), out:
         with format.shared(out):
-            for name, rows in parts.items():
-                folder = out
-                done = exported
-                if is_split:
-                    folder = out.part(name)
+            if isinstance(records, Mapping):
+                for name, rows in records.items():
+                    part = out.part(name)
+                    pictures = _pictures_of(format, part, images, folders)
                     done = Exported(name)
-                pictures = ExportPictures(
-                    folder,
-                    images,
-                    folders,
-                    packs=format.packs,
-                    flat=format.flat,
-                    shows_upright=format.shows_upright,
-                )
-                _write(format, SampleMaker(format, pictures, select, done), rows, folder)
-                if is_split:
+                    _write(format, SampleMaker(format, pictures, select, done), rows, part)
                     _add_part(exported, done)
+            else:
+                pictures = _pictures_of(format, out, images, folders)
+                _write(format, SampleMaker(format, pictures, select, exported), records, out)
         # The README says how pictures are treated, which is the same in all parts: those of the
         # last one tell it.
         _finish(format, exported, pictures, out, strict)
     return exported
+
+
+def _pictures_of(
+    format: Format, folder: ExportFolder, images: Images, folders: Sequence[str]
+) -> ExportPictures:
+    return ExportPictures(
+        folder,
+        images,
+        folders,
+        packs=format.packs,
+        flat=format.flat,
+        shows_upright=format.shows_upright,
+    )
 
 
 def _write(format: Format, maker: SampleMaker, rows: Rows, folder: ExportFolder) -> None:

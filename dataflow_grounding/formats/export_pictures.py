@@ -96,14 +96,14 @@ class ExportPictures:
             path = find_file(path_of(record), self._folders, "image_path").path
             header = read_header(path)
         except ImageMissing:
-            if self._images != "reference" or stated is None:
+            if self._images != "reference" or stated is None:  # else its size is known without it
                 raise
             self.missing += 1
             return Picture(name, stated)
         size = header.size
-        if stated not in (None, size) and stated == header.stored_size:  # before EXIF turns it
-            raise BrokenRow(labels_as_stored(name, stated))
-        if stated not in (None, size):
+        if stated is not None and stated != size:
+            if stated == header.stored_size:  # that is before EXIF turns it
+                raise BrokenRow(labels_as_stored(name, stated))
             raise BrokenRow(
                 f"{name!r} has {size} pixels, but the record is about a picture of {stated}"
             )

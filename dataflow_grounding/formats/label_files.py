@@ -316,7 +316,8 @@ class LabelFormat(PictureFiles):
     """Base of KITTI, YOLO, and their kin.
 
     A Mark is a box to be written. A Source is what the imported file had of its picture: its items
-    are the lines of the label file, and a box may go back into the line that it came from.
+    are the lines of the label file, and a box may go back into the line that it came from. What of
+    a file can't be read is counted by `bad`, and what isn't read in `passed_over`.
     """
 
     # what the file with the names of classes is called: the first is written, all are looked for

@@ -238,21 +238,7 @@ def from_coco(image_dir: str, path: str, boxless: bool) -> Seeds:
     coco = CocoFile(path)
     left_out = coco.left_out()
     images = files_under(image_dir, ENDINGS, setting("data.image_dir"))
-    id_of_name: dict[str, str] = {}  # by the path in the folder of images
-    size_of_id: dict[str, Size | None] = {}
-    stated_sizes: dict[str, Size] = {}
-    for image_id, name, image in coco.images():
-        path_in_folder = os.path.normpath(name).replace(os.sep, "/")
-        earlier_id = id_of_name.setdefault(path_in_folder, image_id)
-        if earlier_id != image_id:
-            raise InputError(
-                f"{path}: the images {earlier_id} and {image_id} have one file_name, {name!r}: give"
-                " all of its annotations one image_id, and leave one of the two images"
-            )
-        size = stated_size(image)
-        size_of_id[image_id] = size
-        if size is not None:
-            stated_sizes[path_in_folder] = size
+    id_of_name, size_of_id = _images_of(coco)
     if coco.of_no_image and not id_of_name:  # why no image can be read says more than that
         raise InputError(coco.of_no_image[0])
     if id_of_name.keys().isdisjoint(images):
@@ -270,8 +256,30 @@ def from_coco(image_dir: str, path: str, boxless: bool) -> Seeds:
         """
         return coco.label(image_id, size_of_id[image_id])
 
+    stated_sizes: dict[str, Size] = {}
+    for name, image_id in id_of_name.items():
+        size = size_of_id[image_id]
+        if size is not None:
+            stated_sizes[name] = size
     labels = _Labels(image_dir, images, id_of_name, label_of, stated_sizes, coco.of_no_image)
     return labels.seeds(path, [path], spare, boxless, left_out[CROWDS])
+
+
+def _images_of(coco: CocoFile) -> tuple[dict[str, str], dict[str, Size | None]]:
+    # The images' ids, by their paths in the folder of images, and by these ids the sizes that the
+    # file states.
+    id_of_name: dict[str, str] = {}
+    size_of_id: dict[str, Size | None] = {}
+    for image_id, name, image in coco.images():
+        path_in_folder = os.path.normpath(name).replace(os.sep, "/")
+        earlier_id = id_of_name.setdefault(path_in_folder, image_id)
+        if earlier_id != image_id:
+            raise InputError(
+                f"{coco.path}: the images {earlier_id} and {image_id} have one file_name, {name!r}:"
+                " give all of its annotations one image_id, and leave one of the two images"
+            )
+        size_of_id[image_id] = stated_size(image)
+    return id_of_name, size_of_id
 
 
 def boxes_beyond(regions: Iterable[Mapping[str, Any]], size: Size, where: str) -> list[str]:

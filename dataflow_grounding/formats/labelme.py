@@ -63,7 +63,8 @@ class LabelMe(ReturningFormat):
     itself, `imageData`, is left out.
 
     A Mark is a box to be written. A Source is what an imported file had of the mark's picture: its
-    `items` are the shapes, and `own` is what else `_record` has kept, such as the `file`.
+    `items` are the shapes, and `own` is what else `_record` has kept, such as the `file`. What of a
+    file can't be read is counted by `bad`, and what isn't read in `passed_over`.
     """
 
     repeats = True
@@ -157,10 +158,7 @@ class LabelMe(ReturningFormat):
         shapes_read: list[Any] = []  # without those that can't be read
         rest = {**data, "shapes": [], "imageData": None}
         _check_can_be_kept(rest)
-        sides: dict[str, Any] = {}
-        for side, key in (("width", "imageWidth"), ("height", "imageHeight")):
-            if data.get(key) not in _NOT_STATED:
-                sides[side] = data[key]
+        sides = _stated_sides(data)
         size = stated_size(sides)
         for number, shape in enumerate(data["shapes"], 1):
             where = f"{file}, shape {number}"
@@ -235,6 +233,15 @@ class LabelMe(ReturningFormat):
         if score is not None and is_score(score):
             instance["score"] = score
         return instance
+
+
+def _stated_sides(data: Mapping[str, Any]) -> dict[str, Any]:
+    # The columns `width` and `height` of a file's record, as far as the file states them.
+    sides = {}
+    for side, key in (("width", "imageWidth"), ("height", "imageHeight")):
+        if data.get(key) not in _NOT_STATED:
+            sides[side] = data[key]
+    return sides
 
 
 def _kind_of(shape: Any) -> str:

@@ -2,6 +2,7 @@
 
 It has four dialects; readers of one don't read another. Boxes are `[x1, y1, x2, y2]` in pixels.
 A line's `grounding` says what is in the picture: a caption with its regions, or an expression.
+What can't be read is left out, and counted by `bad` (BadEntries).
 Sources: Open-GroundingDino's data_format.md and datasets/odvg.py; mmdetection's
 mmdet/datasets/odvg.py and transforms/text_transformers.py; tao_pytorch's
 cv/grounding_dino/dataloader/odvg.py and cv/mask_grounding_dino/dataloader/odvg.py.

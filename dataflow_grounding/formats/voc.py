@@ -51,7 +51,8 @@ class Voc(PictureFiles):
     and in those that are written, and 0 in files of other tools.
 
     A Mark is a box to be written. A Source is what an imported file had of the mark's picture: its
-    items are the elements in the <annotation>, as texts, and `own` is what `_record` has kept.
+    items are the elements in the <annotation>, as texts, and `own` is what `_record` has kept. What
+    of a file can't be read is counted by `bad`, and what isn't read in `passed_over`.
     """
 
     offset: int | None = None

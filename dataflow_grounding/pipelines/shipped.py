@@ -87,9 +87,9 @@ class ImageGroundingPipeline(Pipeline):
         self.storage = storage
         self.proposed = proposed
         if fuse and (classes or samples > 1):
+            setting = "data.classes" if classes else "workflow.samples"
             raise SpecError(
-                "workflow.fuse takes captions, and one answer to each: leave out"
-                f" {'data.classes' if classes else 'workflow.samples'}"
+                f"workflow.fuse takes captions, and one answer to each: leave out {setting}"
             )
         if tiles is not None:
             _refuse_with_tiles(
@@ -111,6 +111,7 @@ class ImageGroundingPipeline(Pipeline):
             self.grounder = steps.TileGrounder(
                 serving, phrases_per_request=phrases_per_request, **tiles, **boxes
             )
+        # Steps that look at the boxes again, in this order.
         self.further: list[Operator] = []
         if zoom:
             self.further.append(steps.BoxRefiner(serving, samples=samples, **boxes))
