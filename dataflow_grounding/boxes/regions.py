@@ -134,10 +134,10 @@ def instances_on(
     indices: Sequence[int],
     regions: Sequence[Mapping[str, Any]],
     expression_id: str,
-    known: int | None = None,
+    count_of_own: int | None = None,
 ) -> list[dict[str, Any]]:
     """Return an expression's instances on the regions of these indices, from 0. Only the first
-    `known` regions (all for None) are the record's own, and have a `region_id`, from 1.
+    `count_of_own` regions (all for None) are the record's own, and have a `region_id`, from 1.
     """
     instances = []
     for number, index in enumerate(indices):
@@ -146,7 +146,7 @@ def instances_on(
             "bbox": list(regions[index]["bbox"]),
             "score": None,
         }
-        if known is None or index < known:
+        if count_of_own is None or index < count_of_own:
             instance["region_id"] = index + 1
         instances.append(instance)
     return instances

@@ -108,6 +108,8 @@ class _Labels:
         return side_by_side(lambda path: (path, state_of(path)), paths, waits)
 
     def _records(self, found: Found) -> Iterator[dict[str, Any]]:
+        # Yields a record for each image. What can't be read has a record with SEED_ERROR: so it
+        # fails in the run as other records do.
         bad = BadEntries()
         # An image's id is its path without the ending: of a.jpg and a.png only the first is "a".
         first_of_stem: dict[str, str] = {}

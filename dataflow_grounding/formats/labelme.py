@@ -288,10 +288,10 @@ def _keyed_expression(
 def _picture_next_to(file: str) -> str:
     # Some tools leave the picture's name out: then it is called as the file is.
     stem, _ = os.path.splitext(file)
-    found = [stem + ending for ending in ENDINGS if os.path.exists(stem + ending)]
-    if len(found) != 1:  # of several, nothing says which one is meant
+    pictures = [stem + ending for ending in ENDINGS if os.path.exists(stem + ending)]
+    if len(pictures) != 1:  # of several, nothing says which one is meant
         raise BrokenRow("it names no picture (imagePath), and none of its own name is next to it")
-    return os.path.basename(found[0])
+    return os.path.basename(pictures[0])
 
 
 def _picture_of(stated: str, folder: str, image_root: str) -> tuple[str, bool]:

@@ -45,11 +45,12 @@ class PictureFiles(ReturningFormat):
 
     @contextmanager
     def shared(self, out: ExportFolder) -> Iterator[None]:
-        self._pictures = 0
-        self._in_subfolders = 0
+        # Both are counted by `write`, over all parts.
+        self._count_of_pictures = 0
+        self._count_in_subfolders = 0
         yield
-        if self._in_subfolders:
-            counts = (f"{self._in_subfolders:,}", f"{self._pictures:,}")
+        if self._count_in_subfolders:
+            counts = (f"{self._count_in_subfolders:,}", f"{self._count_of_pictures:,}")
             self.remarks.append(_IN_SUBFOLDERS.format(*counts))
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
@@ -61,20 +62,24 @@ class PictureFiles(ReturningFormat):
             name = self.file_of(sample.file_name)
             path = out.place(name)
             if is_new:
-                self._pictures += 1
-                self._in_subfolders += int("/" in name.removeprefix(f"{self.data_file}/"))
+                self._count_of_pictures += 1
+                if "/" in name.removeprefix(f"{self.data_file}/"):
+                    self._count_in_subfolders += 1
             else:
-                with open(path, encoding="utf-8", newline="") as file:
-                    earlier = file.read().removesuffix(self.last_line).split("\n")[:-1]
-                lines = self.with_further(earlier, lines)
-            # A new file has to be new, and an earlier one is written over as a whole.
+                lines = self.with_further(self._lines_in(path), lines)
             content = "".join(f"{line}\n" for line in lines) + self.last_line
-            mode = "xb" if is_new else "wb"
+            mode = "xb" if is_new else "wb"  # an earlier record's file is written over
             try:
                 with open(path, mode, 0) as file:
                     file.write(content.encode())
             except FileExistsError:  # another picture has it: a.jpg and a.png
                 raise InputError(self.why_shared(sample.file_name, pictures)) from None
+
+    def _lines_in(self, path: str) -> list[str]:
+        # Those of an earlier record of the picture, without the last line.
+        with open(path, encoding="utf-8", newline="") as file:
+            text = file.read()
+        return text.removesuffix(self.last_line).split("\n")[:-1]  # "" follows the last newline
 
     def lines(self, source: Source, is_new: bool) -> Iterable[str]:
         """Return the lines of a sample's file, or where that isn't new, the lines to add."""

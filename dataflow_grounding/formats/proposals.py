@@ -38,7 +38,7 @@ def find_proposals(
     kind = kind_of(path)
     if not kind:
         raise InputError(f"no input file {path}: check {setting('data.input_jsonl')}")
-    find_format(format)
+    find_format(format)  # raises before any row is read
     folder = image_root or folder_of(path)
 
     def rows() -> Iterator[Row]:

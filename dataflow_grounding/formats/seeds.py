@@ -94,7 +94,7 @@ class Seeds:
         without: Words for a message that no image has a box.
         read: Yields the records, and adds what it finds to what it is given.
         depends_on: Returns all that the records depend on, as JSON.
-        known: What is found before any record is read.
+        known: What is found before any record is read; `found` begins with it.
 
     Attributes:
         found: What was found on the way. It is complete once all `records` were read.

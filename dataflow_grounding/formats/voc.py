@@ -148,6 +148,7 @@ class Voc(PictureFiles):
         offset = self._offset_of(first_of_tag.get("source"))
         keyed_expressions = [self._keyed_expression(written, offset) for written in objects]
         picture = _picture_of(first_of_tag.get("filename"), file, name, image_root)
+        # For the export: how the file counts, its root's attributes, and the picture's name.
         own = {"offset": offset, "root": dict(root.attrib), "picture": os.path.basename(picture)}
         record = {
             "image_path": picture,

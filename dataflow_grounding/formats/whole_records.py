@@ -113,6 +113,7 @@ class WebDataset(Format):
     class_list: Sequence[str] = ()
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
+        # A sample is the picture a/x.jpg and after it the record a/x.json; its key is a/x.
         keys = _FreeKeys()
         endings: set[str] = set()  # of pictures
         for number, shard in enumerate(_split_by_bytes(samples, SHARD)):
@@ -311,11 +312,11 @@ def _split_by_bytes(samples: Iterator[Sample], size: int) -> Iterator[Iterator[S
 
 
 def _up_to_bytes(samples: Iterator[Sample], size: int) -> Iterator[Sample]:
-    left = size
+    bytes_left = size
     for sample in samples:
         yield sample
-        left -= len(sample.data) + _RECORD_BYTES
-        if left <= 0:
+        bytes_left -= len(sample.data) + _RECORD_BYTES
+        if bytes_left <= 0:
             return
 
 
