@@ -225,7 +225,9 @@ def pixels_to_cells(bbox: Bbox, original: Size) -> tuple[int, int]:
     row1 = _cell(math.floor(y1 / height * GRID + hair))
     column2 = _cell(math.ceil(x2 / width * GRID - hair) - 1)
     row2 = _cell(math.ceil(y2 / height * GRID - hair) - 1)
-    return row1 * GRID + column1, max(row2, row1) * GRID + max(column2, column1)
+    row2 = max(row1, row2)  # for a box without an area it would be the one before
+    column2 = max(column1, column2)
+    return row1 * GRID + column1, row2 * GRID + column2
 
 
 def _cell(number: int) -> int:

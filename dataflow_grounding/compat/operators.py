@@ -269,7 +269,8 @@ def _as_role_and_content(turn: Any) -> dict[str, str]:
     text = turn.get("value", turn.get("content"))
     if not isinstance(text, str):
         return {}
-    role = _ROLES.get(turn.get("from", turn.get("role")), "assistant")
+    speaker = turn.get("from", turn.get("role"))
+    role = _ROLES.get(speaker, "assistant")
     return {"role": role, "content": _LEADING_TOKENS.sub("", text, count=1)}
 
 

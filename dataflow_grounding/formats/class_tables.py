@@ -127,6 +127,7 @@ class Classes:
             return self._listed.get(phrase) or self._written_name(phrase)
         if self._how == "head":
             return self._written_name(head_of(phrase) or phrase)
+        # `how` is the path of a file.
         if phrase not in self._class_of_phrase and _REST not in self._class_of_phrase:
             raise InputError(
                 f"{self._how} has no class for {phrase!r}: add it, or {_REST!r} for all others"

@@ -341,6 +341,8 @@ def _picture_xml(sample: Sample) -> Iterator[str]:
 
 
 def _mark_of_phrase_xml(phrase: Phrase, number: int, group_id: str | None) -> str:
+    # An element with a label of ours: a box of the phrase, or with NO_BOX the tag of a phrase that
+    # has none.
     start, end = phrase.span or (None, None)
     facts = {
         "phrase": phrase.text,

@@ -113,7 +113,9 @@ def _of_pictures(
 ) -> Input:
     # `names` are paths of files in `folder`; those of pictures become rows. `if_none` is the text
     # of the error where no name is a picture's.
-    results = os.path.join(absolute(results_dir), "") if results_dir else ""
+    results = ""
+    if results_dir:
+        results = os.path.join(absolute(results_dir), "")  # a "/" ends it: out2 isn't in out
     names = list(names)
     report_folders = _folders_of_reports(folder, names)
     rows = []

@@ -429,7 +429,7 @@ class LabelFormat(PictureFiles):
         labels_count = 0
         for pictures, labels in _folders(top, image_root, self.folders):
             folder = label_folder(pictures, labels, ("pictures", "labels"), self.names_files)
-            if folder.spare and not folder.files:
+            if folder.spare and not folder.files:  # these are the labels of other pictures
                 where = os.path.join(labels, folder.spare[0])
                 raise InputError(f"{where}: no such picture in {pictures}: name the image root")
             self.passed_over["label files without a picture"] += len(folder.spare)

@@ -49,8 +49,12 @@ class WholePictures:
         rejections = rejections_in(expressions)
         if rejections:
             self.rejections.setdefault(name, {}).update(rejections)
-        names = [expression.get("class") for expression in expressions]
-        self._records_of_class.update({class_key(own) for own in names if isinstance(own, str)})
+        classes = set()
+        for expression in expressions:
+            class_name = expression.get("class")
+            if isinstance(class_name, str):
+                classes.add(class_key(class_name))
+        self._records_of_class.update(classes)
         self._undecided_of_class.update(_undecided_classes(expressions))
         why = self._why_false(record, expressions)
         if why and not self._select.partly_verified:  # else such pictures are wanted, too
@@ -65,10 +69,12 @@ class WholePictures:
                 always_undecided.append(f"{name}: undecided in {count} of {record_count} pictures")
         if not always_undecided:
             return []
-        if len(always_undecided) > _MAX_NAMED:
-            always_undecided[_MAX_NAMED:] = [f"and {len(always_undecided) - _MAX_NAMED} more"]
+        in_words = always_undecided[:_MAX_NAMED]
+        more = len(always_undecided) - len(in_words)
+        if more:
+            in_words.append(f"and {more} more")
         return [
-            f"{', '.join(always_undecided)} (ambiguous or unsupported: neither there nor absent);"
+            f"{', '.join(in_words)} (ambiguous or unsupported: neither there nor absent);"
             " take such a class out of data.classes, or have another model look for it"
         ]
 
@@ -78,27 +84,26 @@ class WholePictures:
         # A key such as UNVERIFIED; "" if the picture would be no false background.
         if record.get(SKIPPED):
             return SKIPPED_OBJECT
-        if self._leaves_out_boxes(record, expressions):
+        if self._leaves_out_boxes(expressions):
             return UNVERIFIED
         if record.get(MISSED) or any(map(is_missed, expressions)):
             return MISSED_BOX
         return UNDECIDED_CLASS if _undecided_classes(expressions) else ""
 
-    def _leaves_out_boxes(
-        self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
-    ) -> bool:
+    def _leaves_out_boxes(self, expressions: Sequence[Mapping[str, Any]]) -> bool:
+        # Whether a box that may be right isn't written, because nobody has verified it.
         if not self._select.verified_only:
             return False
         # Boxes as their phrase and their numbers, so that equal boxes of one phrase count as one.
         not_wrong: set[tuple[str, tuple[float, ...]]] = set()
-        wanted: set[tuple[str, tuple[float, ...]]] = set()
+        verified: set[tuple[str, tuple[float, ...]]] = set()
         for expression in expressions:
             thing = class_key(str(expression["text"]))
             boxes = not_rejected(expression) or []
             not_wrong.update((thing, tuple(box["bbox"])) for box in boxes)
-            verified = verified_boxes(expression, boxes) or []
-            wanted.update((thing, tuple(box["bbox"])) for box in verified)
-        return wanted < not_wrong  # a part of them only: others are left out
+            boxes = verified_boxes(expression, boxes) or []
+            verified.update((thing, tuple(box["bbox"])) for box in boxes)
+        return verified != not_wrong
 
 
 def _undecided_classes(expressions: Sequence[Mapping[str, Any]]) -> set[str]:

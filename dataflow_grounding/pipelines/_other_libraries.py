@@ -54,7 +54,9 @@ class ForeignOperator:
         step = Step(WholeFile(type(self._operator).__name__, work), storage)
         if not note_step(step):  # no `forward()` is running
             return work()
-        storage.strays = None  # steps that the operator itself calls, in any thread, are no mistake
+        # A pipeline notes steps of other threads in `strays`, and refuses them. Those that the
+        # operator itself calls, in any thread, are no mistake.
+        storage.strays = None
         return _output_column(self._operator, arguments, keys)
 
     def __getattr__(self, name: str) -> Any:
