@@ -159,9 +159,9 @@ def _format_from_row(name: str, row: Mapping[str, Any]) -> BoxFormat:
         values["offset"] = float(row.get("offset", 0.0))
         values["models"] = (models,) if isinstance(models, str) else tuple(map(str, models))
         values["maps"] = tuple(map(map_of, row.get("maps") or ()))
-        known = BoxFormat(**values)
-        frame_of(known.frame, (1, 1))  # raises where the frame isn't known
-        return known
+        box_format = BoxFormat(**values)
+        frame_of(box_format.frame, (1, 1))  # raises where the frame isn't known
+        return box_format
     except (TypeError, ValueError, AttributeError) as error:
         raise SpecError(f"box format {name!r}: {error}") from None
 

@@ -111,7 +111,7 @@ class Cvat(ReturningFormat):
             file.write("</annotations>\n")
 
     def _image_attributes(self, number: int, source: Source) -> str:
-        # Those that an imported <image> had come first, as they were.
+        # An imported <image> keeps its attributes, but for its size, and its name if that is new.
         sample = source.sample
         facts = {"id": number, **source.own.get("image", {})}
         if source.own.get("picture") != sample.name:  # it is called otherwise now
@@ -163,16 +163,16 @@ class Cvat(ReturningFormat):
         file = file_of(path, self.data_file)
         has_images = False
         for element in read_xml(file):
-            if element.tag in ("version", "meta"):
-                self.preamble = {**self.preamble, element.tag: text_of(element)}
-            elif element.tag not in ("image", "track"):
-                self.passed_over[f"elements <{element.tag:.40}>"] += 1
             if element.tag == "track":
                 raise InputError(f"{file} has a <track>, of a video: export 'CVAT for images 1.1'")
             if element.tag == "image":
                 with entry_errors(f"{file}, image {element.get('name')!r}", self.bad):
                     yield self._record(element, file, image_root)
                 has_images = True
+            elif element.tag in ("version", "meta"):
+                self.preamble = {**self.preamble, element.tag: text_of(element)}
+            else:
+                self.passed_over[f"elements <{element.tag:.40}>"] += 1
         if not has_images:
             raise InputError(f"{file} has no <image> in it: export 'CVAT for images 1.1'")
 

@@ -191,7 +191,9 @@ def with_read(own: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]) 
 
 
 def kept_of(record: Mapping[str, Any], format: str) -> Mapping[str, Any]:
-    """Return what the format's import kept of a record; empty for that of another format."""
+    """Return what the format's import kept of a record; empty for that of another format, and for a
+    column that somebody has damaged.
+    """
     own = record.get(COLUMN)
     if not isinstance(own, Mapping) or own.get("format") != format:
         return {}

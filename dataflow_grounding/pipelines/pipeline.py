@@ -255,7 +255,7 @@ class Pipeline:
 def _check_plain(returned: Any, name: str) -> None:
     is_waiting = inspect.iscoroutine(returned) or inspect.isgenerator(returned)
     if is_waiting:
-        returned.close()
+        returned.close()  # else Python warns that nobody awaits it
     if is_waiting or inspect.isasyncgen(returned):
         raise PlanError(
             f"{name}.forward() is async, or has a yield: write it as plain calls of the operators"
