@@ -270,7 +270,7 @@ def _as_role_and_content(turn: Any) -> dict[str, str]:
     if not isinstance(text, str):
         return {}
     speaker = turn.get("from", turn.get("role"))
-    role = _ROLES.get(speaker, "assistant")
+    role = _ROLES.get(str(speaker), "assistant")  # a hostile row may have a list there
     return {"role": role, "content": _LEADING_TOKENS.sub("", text, count=1)}
 
 

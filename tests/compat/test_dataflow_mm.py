@@ -468,6 +468,7 @@ def test_a_picture_that_is_missing_is_no_row_without_one(
         (None, "should be a list of turns"),
         ([], "should be a list of turns"),
         ([{"from": "human"}], "should be a list of turns"),
+        ([{"from": ["human"], "value": "What is it?"}], "its last turn should be the user's"),
         (
             [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "Hello."}],
             "should be the user's",
