@@ -144,6 +144,8 @@ class ClassTable:
         return counts
 
     def _raise_state(self, digest: int, counts: ClassCounts, state: int) -> None:
+        # Notes the state of a class in a picture, and counts the picture under it. A lower state
+        # than the picture has already changes nothing.
         table = self._states[counts.number // _CLASSES_OF_A_TABLE]
         shift = counts.number % _CLASSES_OF_A_TABLE * _BITS
         states = table.get(digest) or 0  # of 32 classes in this picture

@@ -70,7 +70,7 @@ def turned(
     if not has_area or math.fmod(degrees, 360) == 0:
         return {"bbox": [*box]}
     to_middle = complex(x2 - x1, y2 - y1) / 2  # from the top left corner
-    if not about_middle:
+    if not about_middle:  # the middle is turned about the corner, too
         to_middle *= cmath.rect(1, math.radians(degrees))
     rectangle = Rectangle(complex(x1, y1) + to_middle, x2 - x1, y2 - y1, degrees)
     outline = []
