@@ -1,6 +1,8 @@
 """The endpoints of a run: what their errors say about them, and which one a request goes to.
 
-A request goes to one with room. One that is given up gets none, but for a try now and then.
+A request goes to one with room. One that is given up gets none, but for a try now and then. A share
+(limiter.py) is how many requests may be in flight to an endpoint: its places. Refusals are held
+back from the store of replies until it is known that they are about their records.
 """
 
 import asyncio
@@ -161,8 +163,8 @@ class Endpoint:
     def refused(
         self, error: errors.EndpointRefused | errors.RequestRefused
     ) -> errors.RequestRefused | errors.CreditTooLow:
-        """Return a refusal as its record's own failure, `passing` where the endpoint may be at
-        fault. Raises EndpointRefused where no other request would fare better.
+        """Count a refusal, and return it as its record's own failure: `passing` where the endpoint
+        may be at fault. Raises EndpointRefused where no other request would fare better.
         """
         if isinstance(error, errors.NoCredit):
             self._credit_refused += 1
@@ -177,6 +179,7 @@ class Endpoint:
             self.last_answer = time.monotonic()
             self.works_again()
         elif isinstance(error, errors.EndpointRefused):
+            # before its first answer, it is more likely that the key or the address is wrong
             if error.certain or self.last_answer is None:
                 raise error
             refusal.passing = True
@@ -222,7 +225,10 @@ class Endpoint:
         if self._limited_since is None:
             self._limited_since = now
         waited = now - self._limited_since
-        if waited > max(self._max_wait, self._longest_answer):
+        # Requests that are in flight may still be answered, each as late as the longest answer.
+        # Until then, no answer is no sign that the quota is used up.
+        longest_wait = max(self._max_wait, self._longest_answer)
+        if waited > longest_wait:
             raise errors.QuotaUsedUp(
                 f"{error}. No answer came for {duration(waited)}: come back later"
             )
@@ -237,6 +243,8 @@ class Endpoint:
         self._faults += not is_busy
         self._no_completions += isinstance(error, errors.NoCompletion)
         has_ever_worked = self.last_answer is not None
+        # One that has worked is out of service for now, which Outages sees to. One that is busy
+        # exists, and will answer.
         if has_ever_worked or is_busy:
             return
         is_redirected = isinstance(error, errors.Redirected)
@@ -244,14 +252,14 @@ class Endpoint:
         stays_unreachable = is_unreachable and tries >= UNREACHABLE_TRIES
         has_many_faults = self._faults >= FAULTS_AT_THE_START
         fails_for_long = time.monotonic() - self._failed_since >= SECONDS_AT_THE_START
-        is_no_such_endpoint = self._no_completions >= NO_COMPLETIONS_AT_THE_START
+        never_completes = self._no_completions >= NO_COMPLETIONS_AT_THE_START
         if (
             is_redirected
             or stays_unreachable
             or has_failed_often
             or has_many_faults
             or fails_for_long
-            or is_no_such_endpoint
+            or never_completes
         ):
             raise errors.EndpointRefused(
                 f"{error}. Nothing was answered: check the address and the server"
@@ -289,7 +297,8 @@ class Endpoints:
         for part, weight in serving.endpoints():
             share = share_of(part, serving_count, is_shared)
             self.all.append(Endpoint(part, weight, share, options.max_wait, self.held_refusals))
-        # requests in flight to all of them together
+        # Requests in flight to all of them together: `max_workers` is the serving's, so that each
+        # endpoint alone may have all of them.
         self.most = min(endpoint.share.most for endpoint in self.all)
         # limits what is in flight to all of several endpoints; None for a single one
         self._gate: Share | None = None
@@ -405,7 +414,9 @@ class Endpoints:
         """Give a request's room at an endpoint back, as Share.release."""
         endpoint.share.release(sent, refused=refused, answered=answered)
         if self._gate is not None:
-            self._gate.release(sent, answered=False)  # the gate's number of places never changes
+            # Any request does here: the gate's number of places never changes, so that it learns
+            # nothing of what it is given.
+            self._gate.release(sent, answered=False)
 
     def refused(
         self,
@@ -421,8 +432,8 @@ class Endpoints:
         except errors.EndpointRefused as why:
             self._give_up(endpoint, why)
             return errors.EndpointUnreachable(str(why))
-        may_be_its_own = refusal.passing or endpoint.last_answer is None
-        if may_be_its_own and self.askable([*failed, endpoint]):
+        may_be_endpoints_fault = refusal.passing or endpoint.last_answer is None
+        if may_be_endpoints_fault and self.askable([*failed, endpoint]):
             return errors.EndpointUnreachable(str(error))
         return refusal
 
@@ -443,21 +454,22 @@ class Endpoints:
             return
         endpoint.misses += 1
         # until the endpoint answers, for the first time or after a rest, a single miss is enough
-        on_trial = endpoint.rests or endpoint.last_answer is None
+        is_on_trial = endpoint.rests > 0 or endpoint.last_answer is None
         try:
             # The request's own tries don't count, because each may have been at another endpoint.
+            # What counts is how often this one was passed over: a rest comes after each failure.
             has_failed_often = endpoint.rests + 1 >= UNREACHABLE_TRIES
             endpoint.failed(error, tries=0, has_failed_often=has_failed_often)
         except errors.RunStopped as why:
             self._give_up(endpoint, why)
             return
         is_unreachable = isinstance(error, errors.EndpointUnreachable)
-        if on_trial or is_unreachable or endpoint.misses >= FAULTS_IN_A_ROW:
+        if is_on_trial or is_unreachable or endpoint.misses >= FAULTS_IN_A_ROW:
             endpoint.rest(error)
 
     def _give_up(self, endpoint: Endpoint, why: errors.RunStopped) -> None:
-        # Once all are given up, the run stops. Where one has no credit left, that is named as the
-        # reason: the user can buy more.
+        # Passes an endpoint over that is no good. Once all are given up, the run stops: this raises
+        # the reasons then. Where one has no credit left, that is named: the user can buy more.
         endpoint.given_up = why
         reasons = [each.given_up for each in self.all if each.given_up]
         if len(reasons) == len(self.all):
@@ -471,7 +483,8 @@ class Endpoints:
 
 
 async def _first_free(endpoints: Sequence[Endpoint], priority: Any) -> tuple[Endpoint, Sent] | None:
-    # Waits at all of them at once; the first one with room is taken.
+    # Waits at all of them at once; the first one with room is taken. None if none has room after
+    # LOOK_AGAIN_SECONDS: by then, other endpoints may be askable.
     turns: dict[asyncio.Task[Sent], Endpoint] = {}
     for endpoint in endpoints:
         turns[asyncio.ensure_future(endpoint.share.acquire(priority))] = endpoint
@@ -488,8 +501,8 @@ async def _first_free(endpoints: Sequence[Endpoint], priority: Any) -> tuple[End
         for turn, endpoint in turns.items():
             if turn is chosen:
                 continue
-            was_waiting = turn.cancel()
-            if not was_waiting:  # the task has a place already, which nobody else would give back
+            was_waiting = turn.cancel()  # False for a task that is done
+            if not was_waiting:  # it has a place as well, which nobody else would give back
                 endpoint.share.release(turn.result(), answered=False)
 
 

@@ -101,8 +101,9 @@ class Outages:
             await asyncio.wait([self._recovery])
 
     async def _recovered(self) -> int:
-        # This is reset here, not in a callback of the task. A callback would come later than the
-        # requests that the answer lets in.
+        # Returns how many rounds of questions it took. All is reset here, not in a callback of the
+        # task: a callback would run after the requests that the answer lets in, which would still
+        # find an outage under way.
         try:
             return await self._ask_until_answered()
         finally:
@@ -111,6 +112,7 @@ class Outages:
             self._first_fault_at = math.inf
 
     async def _ask_until_answered(self) -> int:
+        # Sets `_is_out` after the first round without an answer; `_recovered` resets it.
         rounds = 0
         while True:
             rounds += 1
@@ -129,19 +131,21 @@ class Outages:
             await self._wait(seconds_asked(fault), rounds)
 
     async def _ask_all_endpoints(self) -> errors.ServerFault | None:
-        # None once an endpoint answers, else the last fault. A server may fail only at questions
-        # without a picture. So the last request that was answered is asked, too, but in other
-        # words: a gateway's cache may answer the same ones.
+        # Returns None once an endpoint answers, else the last fault. A server may fail only at
+        # questions without a picture. So the last request that was answered is asked, too, but in
+        # other words: a gateway's cache may answer the same ones.
         fault: errors.ServerFault = errors.ServerFault("nothing was asked")
         questions: list[Request[Any]] = [sign_of_life()]
         if self.last_answered is not None:
-            tries = self.last_answered.tries.unread + 1
-            questions.append(self.last_answered.again(tries, f"reply {secrets.token_hex(4)}"))
+            unread_count = self.last_answered.tries.unread + 1
+            never_said = f"reply {secrets.token_hex(4)}"
+            questions.append(self.last_answered.again(unread_count, never_said))
         for question, endpoint in itertools.product(questions, self._endpoints.all):
             try:
                 await self._ask(question, endpoint)
                 return None
             except errors.EndpointRefused as error:
+                # raises once all endpoints are given up
                 self._endpoints.refused(endpoint, error, failed=[])
                 fault = errors.ServerFault(str(error))
             except errors.RunStopped:

@@ -127,8 +127,8 @@ class StepAsk:
         apart = StepAsk(self.asking, self.store, self.step, (-1,), work, makes_again=True)
         return await self.asking.answer(request, apart, check=True)
 
-    def vouching(self, of: str, anywhere: str, trusting: bool) -> Vouching:
-        return Vouching(self.store, of, anywhere, trusting)
+    def vouching(self, reply_group: str, anywhere: str, trusting: bool) -> Vouching:
+        return Vouching(self.store, reply_group, anywhere, trusting)
 
     def found(self, answers: "Sequence[Found]") -> None:
         self.answers = answers

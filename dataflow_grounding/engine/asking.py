@@ -1,4 +1,8 @@
-"""Getting one request answered: from stored replies, or by sending, waiting and trying again."""
+"""Getting one request answered: from stored replies, or by sending, waiting and trying again.
+
+A check is a question about no record, which tells whether the model's boxes come as asked. A plain
+question tells whether an endpoint works at all. A reply is `kept` where a gateway's cache gave it.
+"""
 
 import asyncio
 import copy
@@ -9,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -52,6 +56,34 @@ SAID_AFTER = 15.0  # seconds without any answer, after which that is reported
 LOOK_SECONDS = 0.25  # after which a request that waits looks whether the run has stopped
 
 
+@dataclass(frozen=True)
+class _Try:
+    """A try to get a request answered: its reply is there, and is to be read."""
+
+    request: Request[Any]  # without what was wrong with an earlier reply
+    by: "StepAsk"
+    number: int  # from 1
+    key: str  # of the reply in the store
+    from_store: bool  # whether an earlier run stored the reply; else it was sent for
+    is_check: bool
+
+    @property
+    def is_first(self) -> bool:
+        """Whether it tells how models answer such questions at first; checks don't."""
+        return self.number == 1 and not self.is_check
+
+
+@dataclass
+class _Setbacks:
+    """What kept one request from being answered so far. An outage, which isn't its fault, clears
+    the counts.
+    """
+
+    tries: Counter[str] = field(default_factory=Counter)  # by kind of fault
+    failed_at: set[Endpoint] = field(default_factory=set)  # since it last waited
+    first_fault_at: float = math.inf  # without rate limits
+
+
 class Asking:
     """Answers the requests to one serving for a whole run, equal ones once. `counts` has requests
     and tokens by what became of them: `sent`, `answered`, `replayed` (read from the store),
@@ -87,8 +119,9 @@ class Asking:
         self._answerers = Answerers(serving.model, self.counts)
         self._begun_at = time.monotonic()
         self._has_told_of_waiting = False
-        longest = max(options.max_wait, serving.longest_answer)
-        self.outages = Outages(self.endpoints, self._ask_plainly, self._wait, longest)
+        # A single answer may take longer than the run waits: silence until then is no outage.
+        longest_silence = max(options.max_wait, serving.longest_answer)
+        self.outages = Outages(self.endpoints, self._ask_plainly, self._wait, longest_silence)
         self._plain_asker: StepAsk | None = None  # on whose behalf plain questions are asked
         # by the endpoint that may refuse all: the plain question that tells whether it does
         self._plain_questions: dict[Endpoint, asyncio.Task[errors.GroundingError | None]] = {}
@@ -101,7 +134,9 @@ class Asking:
         return again
 
     async def aclose(self) -> int:
-        """End the connections, while the store is open; return how many refusals aren't stored."""
+        """End the connections, and what asks plain questions, while the store is open. Returns how
+        many refusals aren't stored, so that the next run asks again.
+        """
         await self.outages.aclose()
         if self.stopped is None:
             await self._question_last_refusals()
@@ -121,7 +156,7 @@ class Asking:
         if check:
             for endpoint in self.endpoints.all:
                 endpoint.let_check_in()
-        attempt = 0
+        number = 0  # of the try
         # Stored tries come first. Once one is missing all further ones are sent: they have its
         # error in the question, which no stored one can know.
         from_store = not (self.options.force_reprocess or check)
@@ -131,111 +166,111 @@ class Asking:
         first_rule = ""
         while True:  # once for each try
             was_cut_off = isinstance(error, errors.TruncatedReply)
-            this_try = request.again(attempt, str(error or ""), was_cut_off)
-            key = this_try.key(self.identity)
-            lines = self._stored_replies(this_try, key, by) if from_store else []
+            request_now = request.again(number, str(error or ""), was_cut_off)
+            key = request_now.key(self.identity)
+            lines: list[dict[str, Any]] = []
+            if from_store:
+                lines = self._stored_replies(request_now, key, by)
             if not lines:
                 from_store = False
                 by.work.sent = True
-                lines = [await self._sent(this_try, key, by, check)]
-            attempt += 1
-            is_first = attempt == 1 and not check
+                lines = [await self._sent(request_now, key, by, check)]
+            number += 1
+            this_try = _Try(request, by, number, key, from_store, check)
             try:
-                reply = read_lines(this_try, lines, attempt)
+                reply = read_lines(request_now, lines, number)
             except errors.RecordError as failed:
                 error = failed
             else:
-                self._count_read(request, by, from_store)
-                if first_rule and attempt == 2:
-                    self._first_replies.add_second(request.task, first_rule, True)
-                if is_first:
-                    self._first_replies.add(request, key, None, not from_store)
+                self._note_read(this_try, first_rule)
                 return reply
-            if isinstance(error, errors.RepeatedReply) and not check:
-                by.note(error.kind)
-            if not from_store:
-                self._count_if_unreadable(error, request, key, by, check)
-            if first_rule and attempt == 2:
-                self._first_replies.add_second(request.task, first_rule, False)
-            if is_first and isinstance(error, errors.UnreadableReply):
+            self._note_failed(this_try, error, first_rule)
+            if this_try.is_first and isinstance(error, errors.UnreadableReply):
                 first_rule = rule_of(error)
-            # With `retry_failed` a stored refused one is asked again, and tells nothing.
-            if is_first and not (from_store and self.options.retry_failed):
-                self._first_replies.add(request, key, error, not from_store)
             to_be_divided = request.divisible and isinstance(error, errors.TruncatedReply)
             is_final = to_be_divided or isinstance(error, _FINAL)
-            if not is_final and attempt < self.options.max_attempts:
-                if is_first and self._is_given_up(request, key, error, from_store, by):
+            if not is_final and number < self.options.max_attempts:
+                if this_try.is_first and self._is_given_up(this_try, error):
                     raise error
                 continue
-            if to_be_divided or not from_store or not self.options.retry_failed:
+            is_asked_anew = self.options.retry_failed and from_store and not to_be_divided
+            if not is_asked_anew:
                 raise error
             # What failed for good is asked again from the first try on, as if nothing were stored.
-            attempt = 0
+            number = 0
             from_store = False
             error = None
 
-    def _count_read(self, request: Request[Any], by: "StepAsk", from_store: bool) -> None:
-        self.counts["replayed"] += from_store
-        by.work.replayed += from_store
-        by.work.read += 1
-        self._unreadable.note_read(request)
+    def _note_read(self, this_try: "_Try", first_rule: str) -> None:
+        # `first_rule` is the rule that refused the reply to the first try; "" for none.
+        self.counts["replayed"] += this_try.from_store
+        this_try.by.work.replayed += this_try.from_store
+        this_try.by.work.read += 1
+        self._unreadable.note_read(this_try.request)
+        if first_rule and this_try.number == 2:
+            self._first_replies.add_second(this_try.request.task, first_rule, True)
+        if this_try.is_first:
+            was_sent = not this_try.from_store
+            self._first_replies.add(this_try.request, this_try.key, None, was_sent)
 
-    def _is_given_up(
-        self,
-        request: Request[Any],
-        key: str,
-        error: errors.RecordError,
-        from_store: bool,
-        by: "StepAsk",
-    ) -> bool:
+    def _note_failed(self, this_try: "_Try", error: errors.RecordError, first_rule: str) -> None:
+        # `first_rule` as for `_note_read`. Raises NothingUsable after many unreadable replies.
+        was_sent = not this_try.from_store
+        if isinstance(error, errors.RepeatedReply) and not this_try.is_check:
+            this_try.by.note(error.kind)
+        if was_sent:
+            self._count_if_unreadable(this_try, error)
+        if first_rule and this_try.number == 2:
+            self._first_replies.add_second(this_try.request.task, first_rule, False)
+        # With `retry_failed` a stored refused one is asked again, and tells nothing.
+        if this_try.is_first and (was_sent or not self.options.retry_failed):
+            self._first_replies.add(this_try.request, this_try.key, error, was_sent)
+
+    def _is_given_up(self, first_try: "_Try", error: errors.RecordError) -> bool:
         # Whether a second try would most likely be refused, too, so that none is made. The store
         # keeps that: otherwise each later run would ask again for some questions, until its own
         # replies tell it the same.
         rule = rule_of(error) if isinstance(error, errors.UnreadableReply) else ""
-        if not rule or (from_store and self.options.retry_failed):
+        if not rule or (first_try.from_store and self.options.retry_failed):
             return False
-        if from_store:
+        request = first_try.request
+        store = first_try.by.store
+        kept_as = hashlib.sha256(f"given up {first_try.key}".encode()).hexdigest()[:32]
+        if first_try.from_store:
             second = request.again(1, str(error))
-            if by.store.every(second.key(self.identity)):
+            if store.every(second.key(self.identity)):
                 return False  # the second reply is stored: it costs nothing, and may be readable
-        kept_as = hashlib.sha256(f"given up {key}".encode()).hexdigest()[:32]
-        # If another rule is kept, the reader has changed since then, and the answer is worked out
-        # again.
-        if from_store and (by.store.get(kept_as) or {}).get("given_up") == rule:
-            return True
+            # If another rule is kept, the reader has changed since then, and the answer is worked
+            # out again.
+            kept = store.get(kept_as) or {}
+            if kept.get("given_up") == rule:
+                return True
         if not self._first_replies.prevails(request.task, rule):
             return False
-        by.store.put(kept_as, {"step": by.step, "task": CHECK, "given_up": rule})
+        store.put(kept_as, {"step": first_try.by.step, "task": CHECK, "given_up": rule})
         return True
 
-    def _count_if_unreadable(
-        self,
-        error: errors.RecordError,
-        request: Request[Any],
-        key: str,
-        by: "StepAsk",
-        check: bool,
-    ) -> None:
+    def _count_if_unreadable(self, this_try: "_Try", error: errors.RecordError) -> None:
         # A reply with suspect boxes could be read, and isn't counted.
         if not isinstance(error, errors.UnreadableReply) or isinstance(error, errors.SuspectReply):
             return
-        if check:
-            self._unreadable.count(request, error)
+        if this_try.is_check:
+            self._unreadable.count(this_try.request, error)
             return
         with self._stopping():
-            self._unreadable.add(request, key, error, by.store.path)
+            kept_in = this_try.by.store.path
+            self._unreadable.add(this_try.request, this_try.key, error, kept_in)
 
     def _stored_replies(
-        self, this_try: Request[Any], key: str, by: "StepAsk"
+        self, request_now: Request[Any], key: str, by: "StepAsk"
     ) -> list[dict[str, Any]]:
-        # The request's reader is told whether an earlier run had doubts about the stored reply:
-        # then that run asked again, and the next try is stored as well.
+        # The request's reader is given a function that says whether an earlier run had doubts about
+        # the stored reply: then that run asked again, and the next try is stored as well.
         lines = by.store.every(key)
-        stored = this_try.sending.stored
-        if lines and stored is not None:
-            further = this_try.again(this_try.tries.unread + 1, "")
-            stored(lambda: bool(by.store.every(further.key(self.identity))))
+        tell_reader = request_now.sending.stored
+        if lines and tell_reader is not None:
+            next_try = request_now.again(request_now.tries.unread + 1, "")
+            tell_reader(lambda: bool(by.store.every(next_try.key(self.identity))))
         return lines
 
     async def _sent(
@@ -260,30 +295,36 @@ class Asking:
         future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._in_flight[key] = future
         try:
-            reply = await self._reply(request, by)
-            # stored before anybody reads it: it is paid for, no matter what happens to the run now
-            line = by.store.put(key, line_of(by.step, request, self.serving, reply, check))
-            future.set_result(line)
-            return line
-        except errors.RequestRefused as refused:
-            # stored, so that it is asked again only when the user wants it
-            reply = Reply("", "refused", Usage(), str(refused))
-            line = line_of(by.step, request, self.serving, reply, check)
-            self._plain_asker = by
-            self.endpoints.held_refusals[key] = HeldRefusal(
-                line, refused.passing, by.store, refused.where, request.text_only
-            )
+            line = await self._sent_and_stored(request, key, by, check)
             future.set_result(line)
             return line
         except BaseException as error:
             if isinstance(error, Exception):
                 future.set_exception(error)
-            else:
+            else:  # a waiter would take the CancelledError of this task for one of its own
                 future.set_exception(errors.Interrupted("stopped"))
             future.exception()  # waiters get the error; without any, asyncio would complain
             raise
         finally:
             del self._in_flight[key]
+
+    async def _sent_and_stored(
+        self, request: Request[T], key: str, by: "StepAsk", check: bool
+    ) -> dict[str, Any]:
+        try:
+            reply = await self._reply(request, by)
+        except errors.RequestRefused as refused:
+            # A stored refusal is asked again only when the user wants it. This one is held back
+            # until it is known that the endpoint works, and refused the record alone.
+            refusal = Reply("", "refused", Usage(), str(refused))
+            line = line_of(by.step, request, self.serving, refusal, check)
+            self._plain_asker = by
+            self.endpoints.held_refusals[key] = HeldRefusal(
+                line, refused.passing, by.store, refused.where, request.text_only
+            )
+            return line
+        # stored before anybody reads it: it is paid for, no matter what happens to the run now
+        return by.store.put(key, line_of(by.step, request, self.serving, reply, check))
 
     def _answered_in_this_run(self, key: str, by: "StepAsk", check: bool) -> dict[str, Any] | None:
         # A check gets no stored line, only a refusal that is held back.
@@ -297,69 +338,104 @@ class Asking:
     async def _reply(self, request: Request[T], by: "StepAsk") -> Reply:
         # Rate limits and outages don't count as tries. Where the serving has several endpoints,
         # another one is tried before waiting.
-        tries = Counter[str]()  # by kind of fault
-        failed_at = set[Endpoint]()  # where the request has failed since it last waited
-        first_fault_at = math.inf
+        setbacks = _Setbacks()
         while True:
-            endpoint, sent = await self._wait_for_room(request, by, failed_at)
-            overloaded = False
-            answered = False
-            try:
-                reply = await self._send_once(request, endpoint, by)
-                answered = True
-                self.outages.last_answered = request
-                self.picture_limit.answered(request, by)
-                return reply
-            except (errors.EndpointRefused, errors.RequestRefused) as error:
-                # the endpoint may refuse all requests, not this one alone
-                answered = isinstance(error, errors.RequestRefused)
-                if isinstance(error, errors.PictureTooLarge):
-                    self.picture_limit.refused(request, error, by)
-                with self._stopping():
-                    refusal = self.endpoints.refused(endpoint, error, failed_at)
-                    if endpoint.refused_in_a_row >= REFUSED_IN_A_ROW:
-                        refusal = await self._checked_refusal(refusal, error, endpoint, request, by)
-                if not isinstance(refusal, errors.ServerFault):
-                    raise refusal from None
-                fault = refusal  # another endpoint may take it
-            except errors.ServerFault as error:
-                fault = error
-                # a tier without room doesn't say how many requests the endpoint takes
-                is_full = isinstance(fault, errors.TierFull)
-                overloaded = isinstance(fault, errors.ServerOverloaded) and not is_full
-                tries[fault.kind] += 1
-                with self._stopping():
-                    self.endpoints.failed(endpoint, fault, tries[fault.kind])
-            finally:  # by now it is settled whether the endpoint may be asked at all
-                self.endpoints.release(endpoint, sent, refused=overloaded, answered=answered)
-            failed_at.add(endpoint)
-            is_rate_limit = isinstance(fault, errors.RateLimited)
-            is_out_of_tries = tries[fault.kind] >= most_tries(fault, self.options.max_attempts)
-            if not is_rate_limit:
-                first_fault_at = min(first_fault_at, time.monotonic())
-                self.outages.failed(fault)
-                questions = 0
-                if is_out_of_tries or self.outages.is_suspected:
-                    questions = await self._questions_until_answered(
-                        fault, first_fault_at, request, by
-                    )
-                if questions > 1:  # there was an outage, which isn't the request's fault
-                    tries.clear()
-                    first_fault_at = math.inf
-                if questions:
-                    failed_at.clear()
-                    continue
-            if is_out_of_tries and not is_rate_limit:
-                fault.attempts = tries[fault.kind]
+            endpoint, sent = await self._wait_for_room(request, by, setbacks.failed_at)
+            outcome = await self._reply_or_fault(endpoint, sent, request, by, setbacks)
+            if isinstance(outcome, Reply):
+                return outcome
+            setbacks.failed_at.add(endpoint)
+            await self._wait_until_next_try(outcome, request, by, setbacks)
+
+    async def _reply_or_fault(
+        self,
+        endpoint: Endpoint,
+        sent: Sent,
+        request: Request[T],
+        by: "StepAsk",
+        setbacks: _Setbacks,
+    ) -> Reply | errors.ServerFault:
+        # Sends a request that has room at an endpoint, and gives the room back. A fault that is
+        # returned may not come again; what no further try can help is raised.
+        is_overloaded = False
+        is_answered = False
+        try:
+            reply = await self._send_once(request, endpoint, by)
+            is_answered = True
+            self.outages.last_answered = request
+            self.picture_limit.answered(request, by)
+            return reply
+        except (errors.EndpointRefused, errors.RequestRefused) as error:
+            # the endpoint may refuse all requests, not this one alone
+            is_answered = isinstance(error, errors.RequestRefused)
+            if isinstance(error, errors.PictureTooLarge):
+                self.picture_limit.refused(request, error, by)
+            with self._stopping():
+                refusal = self.endpoints.refused(endpoint, error, setbacks.failed_at)
+                if endpoint.refused_in_a_row >= REFUSED_IN_A_ROW:
+                    refusal = await self._checked_refusal(refusal, error, endpoint, request, by)
+            if isinstance(refusal, errors.ServerFault):  # another endpoint may take the request
+                return refusal
+            raise refusal from None
+        except errors.ServerFault as fault:
+            # a tier without room doesn't say how many requests the endpoint takes
+            is_tier_full = isinstance(fault, errors.TierFull)
+            is_overloaded = isinstance(fault, errors.ServerOverloaded) and not is_tier_full
+            setbacks.tries[fault.kind] += 1
+            with self._stopping():
+                self.endpoints.failed(endpoint, fault, setbacks.tries[fault.kind])
+            return fault
+        finally:  # by now it is settled whether the endpoint may be asked at all
+            self.endpoints.release(endpoint, sent, refused=is_overloaded, answered=is_answered)
+
+    async def _wait_until_next_try(
+        self, fault: errors.ServerFault, request: Request[Any], by: "StepAsk", setbacks: _Setbacks
+    ) -> None:
+        # Raises the fault where the request has had all of its tries.
+        if not isinstance(fault, errors.RateLimited):
+            tries = setbacks.tries[fault.kind]
+            is_out_of_tries = tries >= most_tries(fault, self.options.max_attempts)
+            is_asked_again = await self._wait_out_outage(
+                fault, is_out_of_tries, request, by, setbacks
+            )
+            if is_asked_again:
+                return
+            if is_out_of_tries:
+                fault.attempts = tries
                 if isinstance(fault, errors.NoCompletion):
                     with self._stopping():
                         self._unreadable.add_no_completions(request, fault)
                 raise fault
-            # another endpoint may take it at once; only where none is left is there a wait
-            if request.sending.endpoint_number is None and self.endpoints.askable(failed_at):
-                continue
-            failed_at.clear()
-            await self._wait_after(fault, tries.total())
+        # another endpoint may take it at once; only where none is left is there a wait
+        may_change_endpoint = request.sending.endpoint_number is None
+        if may_change_endpoint and self.endpoints.askable(setbacks.failed_at):
+            return
+        setbacks.failed_at.clear()
+        await self._wait_after(fault, setbacks.tries.total())
+
+    async def _wait_out_outage(
+        self,
+        fault: errors.ServerFault,
+        is_out_of_tries: bool,
+        request: Request[Any],
+        by: "StepAsk",
+        setbacks: _Setbacks,
+    ) -> bool:
+        # Returns whether the request may be sent again at once, because the endpoints answer a
+        # plain question. That is put only where an outage is suspected, or the request would fail.
+        setbacks.first_fault_at = min(setbacks.first_fault_at, time.monotonic())
+        self.outages.failed(fault)
+        if not (is_out_of_tries or self.outages.is_suspected):
+            return False
+        questions = await self._questions_until_answered(
+            fault, setbacks.first_fault_at, request, by
+        )
+        if questions > 1:  # there was an outage, which isn't the request's fault
+            setbacks.tries.clear()
+            setbacks.first_fault_at = math.inf
+        if questions:
+            setbacks.failed_at.clear()
+        return questions > 0
 
     async def _wait_after(self, fault: errors.ServerFault, wait_number: int) -> None:
         # `wait_number` counts the request's waits, from 1.
@@ -393,7 +469,7 @@ class Asking:
         # returned says why. Else it is `refusal`, what `error` means for the record alone. All who
         # are refused meanwhile wait for the same plain question.
         self._plain_asker = by
-        count = endpoint.refused_in_a_row
+        count = endpoint.refused_in_a_row  # read now: the plain question may reset it
         if endpoint not in self._plain_questions:
             plain_question = asyncio.ensure_future(self._plain_refusal(endpoint, request.text_only))
             plain_question.add_done_callback(lambda _: self._plain_questions.pop(endpoint))
@@ -405,8 +481,9 @@ class Asking:
         return self.endpoints.give_up_refusing(endpoint, why, count)
 
     async def _question_last_refusals(self) -> None:
-        # The last refusals of a run may be the endpoint's, too, though they are fewer than
-        # REFUSED_IN_A_ROW. What no plain question clears is left to the next run.
+        # The last refusals of a run may be the endpoint's fault, too, though they are fewer than
+        # REFUSED_IN_A_ROW. An answer to a plain question clears them: then they are stored, and are
+        # no longer `in_question`. Those that none clears are left to the next run.
         for endpoint, text_only in self.endpoints.in_question():
             with suppress(errors.GroundingError):
                 await self._plain_refusal(endpoint, text_only)
@@ -416,7 +493,8 @@ class Asking:
     async def _plain_refusal(
         self, endpoint: Endpoint, text_only: bool
     ) -> errors.EndpointRefused | errors.RequestRefused | None:
-        # Where the plain question is answered, what was refused before was about the records.
+        # Returns how the endpoint refuses a plain question; None where it doesn't. An answer, which
+        # `_send_once` notes, says that what was refused before was the records' own fault.
         limits = endpoint.serving.image_limits
         question = sign_of_life() if text_only else about_a_rectangle(limits)
         self.counts["probes"] += 1
@@ -426,7 +504,7 @@ class Asking:
             return again
         except errors.RunStopped:
             raise
-        except errors.ServerFault:
+        except errors.ServerFault:  # it has told nothing
             endpoint.reset_refusals()
         except Exception:  # a serving of the user's own that doesn't know such a question
             endpoint.answered()
@@ -459,7 +537,8 @@ class Asking:
     async def _wait_for_room(
         self, request: Request[Any], by: "StepAsk", failed: set[Endpoint]
     ) -> tuple[Endpoint, Sent]:
-        # `may_send` is asked last: its answer may have changed while the request waited.
+        # Whether the request may still be sent is asked last: an outage may have begun while it
+        # waited for room, and the answer of `may_send` may have changed.
         sending = request.sending
         while True:
             if self.outages.under_way:
@@ -476,8 +555,7 @@ class Asking:
                 await sending.before_sending()
 
     async def _send_once(self, request: Request[T], endpoint: Endpoint, by: "StepAsk") -> Reply:
-        # None while it isn't known what is billed: the worst case counts then
-        usage: Usage | None = None
+        usage: Usage | None = None  # what is billed; None: unknown, so that the worst case counts
         tier = ""
         self._check_stopped()
         self.picture_limit.check(request, by)
@@ -492,21 +570,19 @@ class Asking:
             sent_at = time.monotonic()
             # a serving may send further requests for one answer: in forms that aren't refused
             refused_forms: list[errors.RequestRefused] = []
-            count_another = partial(self._count_further_form, endpoint, refused_forms)
-            sending = replace(request.sending, before_another=count_another)
+            before_another = partial(self._allow_further_form, endpoint, refused_forms)
+            sending = replace(request.sending, before_another=before_another)
             reply = await _answered(endpoint.serving, request.replace(sending=sending))
+            self._note_models(request, reply, endpoint.serving)
             reply = self._marked_if_repeated(request, reply, endpoint.serving, by)
             tier = reply.tier
-            if reply.kept:  # no model has worked for it
-                usage = Usage()
-            elif reply.usage != Usage():  # if none is reported, the worst case counts
-                usage = reply.usage
-                if reserved:
-                    usage = with_worst_case(usage, request, endpoint.serving, reply.text)
+            usage = _billed_usage(reply)
+            if usage is not None and reserved:
+                usage = with_worst_case(usage, request, endpoint.serving, reply.text)
             # a hold longer than the run waits is left to the next request, which may stop the run
             if 0 < reply.hold <= self.options.max_wait:
                 endpoint.share.hold(reply.hold)
-            if reply.kept:
+            if reply.kept:  # the gateway works, which tells nothing of the model behind it
                 endpoint.let_in()
             else:
                 endpoint.answered(sent_at)
@@ -522,15 +598,19 @@ class Asking:
             # no matter what is raised, or the room in the budget would never come back
             self.budget.settle(reserved, usage, endpoint.serving, tier)
 
-    def _marked_if_repeated(
-        self, request: Request[Any], reply: Reply, serving: Serving, by: "StepAsk"
-    ) -> Reply:
+    def _note_models(self, request: Request[Any], reply: Reply, serving: Serving) -> None:
         self._answerers.add(reply, serving.endpoint)
         for name in self._answerers.others:
             request.sending.other_model(name)
+
+    def _marked_if_repeated(
+        self, request: Request[Any], reply: Reply, serving: Serving, by: "StepAsk"
+    ) -> Reply:
+        # Counts replies of a gateway's cache, and warns once of those that are no use.
         self._seen_replies.note(reply)
         repeated = reply.kept and request.wants_own_reply
         if not repeated and self._seen_replies.needs_comparing(request):
+            # All answers to one question share the key of the first try for the first of them.
             first = request.replace(sample=0, tries=Tries())
             others = self._stored_answers(first, request.sample, by)
             question = first.key(self.identity)
@@ -551,10 +631,11 @@ class Asking:
         return reply
 
     def _stored_answers(
-        self, first: Request[Any], count: int, by: "StepAsk"
+        self, first: Request[Any], sample_count: int, by: "StepAsk"
     ) -> list[dict[str, Any]]:
+        # The stored replies to the samples of a question before the one with number `sample_count`.
         stored = []
-        for sample in range(count):
+        for sample in range(sample_count):
             lines = by.store.every(first.replace(sample=sample).key(self.identity))
             stored += [line for line in lines if not line.get("repeated")]
         return stored
@@ -567,14 +648,16 @@ class Asking:
         for name, tokens in vars(reply.usage).items():
             counts[name] += tokens
 
-    def _count_further_form(
+    def _allow_further_form(
         self,
         endpoint: Endpoint,
         refused_forms: list[errors.RequestRefused],
         refused: errors.RequestRefused | None = None,
     ) -> None:
-        # A serving of the user's own may never run out of other forms of a request.
+        # Called before a serving sends again for one answer, in another form if one was `refused`.
+        # Counts the further request; raises RunStopped where none may be sent.
         if refused is not None:
+            # A serving of the user's own may never run out of other forms of a request.
             refused_forms.append(refused)
             endpoint.refused(refused)
             if len(refused_forms) >= REFUSED_IN_A_ROW:
@@ -599,8 +682,10 @@ class Asking:
             raise
 
     async def _wait(self, asked_for: float | None, wait_number: int) -> None:
-        # Of a request's waits, numbered from 1, each is twice as long as the one before.
-        pause = min(FIRST_PAUSE * 2 ** min(wait_number - 1, 10), LONGEST_PAUSE)
+        # Of a request's waits, numbered from 1, each is twice as long as the one before. An
+        # endpoint may ask for another time, even for 0 seconds: a part of the pause is kept then.
+        doublings = min(wait_number - 1, 10)  # more make a number too large for a float at last
+        pause = min(FIRST_PAUSE * 2**doublings, LONGEST_PAUSE)
         seconds = pause if asked_for is None else max(asked_for, pause * LEAST_OF_PAUSE)
         # by lot, so that those that wait don't all come back at once
         until = time.monotonic() + seconds * random.uniform(1.0, 1.25)
@@ -623,6 +708,14 @@ async def _answered(serving: Serving, request: Request[Any]) -> Reply:
         if fault is None:
             raise
         raise fault from error
+
+
+def _billed_usage(reply: Reply) -> Usage | None:
+    if reply.kept:  # no model has worked for it
+        return Usage()
+    if reply.usage == Usage():  # the endpoint reports none
+        return None
+    return reply.usage
 
 
 def _may_be_billed(error: errors.GroundingError) -> bool:

@@ -23,18 +23,20 @@ def resumed(folder: str, servings: Iterable[Serving]) -> Iterator[None]:
     process that has been through a run with an endpoint goes by what it knows itself.
     """
     path = os.path.join(folder, FILE)
+    # {"9b1c…": {"places": 48.0, "refused_at": 60.0}}
     found_by_digest = read_object(path)
     endpoint_by_digest: dict[str, Serving] = {}
     for serving in servings:
         for endpoint, _ in serving.endpoints():
-            if "://" in endpoint.endpoint:  # else it answers within this process
+            is_remote = "://" in endpoint.endpoint  # else it answers within this process
+            if is_remote:
                 endpoint_by_digest[_digest_of(endpoint)] = endpoint
     for digest, endpoint in endpoint_by_digest.items():
         found_last = _found(found_by_digest.get(digest))
         share = share_of(endpoint)
-        if found_last is not None and not share.limiter.known:
+        if found_last is not None and not share.limiter.has_had_a_run:
             share.resume(found_last)
-        share.limiter.known = True
+        share.limiter.has_had_a_run = True
     try:
         yield
     finally:

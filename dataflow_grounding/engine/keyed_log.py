@@ -29,8 +29,8 @@ _SUM = b',"sum":'  # between a buffered line and its checksum
 _INDEXED = 16  # digits of a key by which the index finds its last line: 64 bits
 _BUFFER_BYTES = 32_768  # that wait to be written in a buffered log
 _LINE_BYTES = 4096  # that are read for a line at first
+_MORE_BYTES = 65_536  # that are then read at least, for a longer line
 _COPIED_BYTES = 2**20  # that are copied at a time
-_MORE_BYTES = 65_536  # and then at least, for a longer one
 
 
 class Span(NamedTuple):
@@ -57,30 +57,36 @@ _SHORT_LINES = json.JSONEncoder(default=plain_value, separators=(",", ":"))
 class Standing:
     """What checks have said of a log's lines about one endpoint, model and format."""
 
-    good: int  # the byte offset up to which a check vouches; what begins there is open
-    void: list[Span] = field(default_factory=list)  # lines that a check has failed
-    anywhere: str = ""  # the reply group without the endpoint's address; "" if unknown
+    vouched_to: int  # the byte offset up to which a check vouches; what begins there is open
+    set_aside: list[Span] = field(default_factory=list)  # lines that a check has failed
+    group_anywhere: str = ""  # the reply group without the endpoint's address; "" if unknown
     # nor will following lines be open: a run has finished, or a check has failed
     none_open: bool = False
-    # lines that speak for themselves: no check could tell
-    alone: list[Span] = field(default_factory=list)
-    unanswered: bool = False  # whether this run's last check told nothing, so that `alone` counts
+    # lines that count if no check can tell, because nothing about them was odd
+    speaking_for_themselves: list[Span] = field(default_factory=list)
+    # whether this run's last check told nothing, so that `speaking_for_themselves` counts
+    is_unanswered: bool = False
 
     def has_open(self, first: int, end: int, *, are_odd: bool) -> bool:
         """Return whether lines between these offsets may be open: not vouched for by a check. Odd
         ones can't speak for themselves.
         """
-        if self.none_open or end <= self.good:
+        if self.none_open or end <= self.vouched_to:
             return False
-        if are_odd or not self.unanswered:
+        if are_odd or not self.is_unanswered:
             return True
-        return not any(span.holds(first, end) for span in self.alone)
+        return not any(span.holds(first, end) for span in self.speaking_for_themselves)
 
 
 class Vouched:
     """What checks of endpoints have said of a log's lines, by reply group: the endpoint, model and
     format that were asked, which a line has as `of`. `end` is the byte offset at which the log
     ended when it was opened.
+
+    A mark, which `Vouching.write` puts, is a line such as this, by reply group:
+    `{"checks": {"…": {"good": 4096, "void": [[512, 900]], "alone": [[0, 512]]}},
+    "anywhere": {"…": "…"}}`. Its `good` is `vouched_to`, `void` is `set_aside`, and `alone` is
+    `speaking_for_themselves`.
     """
 
     def __init__(self, mark: Mapping[str, Any] | None = None, end: int = 0) -> None:
@@ -89,16 +95,20 @@ class Vouched:
         checks = _mapping_at("checks", mark)
         for reply_group in checks:
             entry = _mapping_at(reply_group, checks)
-            good = _good_in(entry, end)  # `end` where the mark says that nothing is open
-            void = _spans(entry.get("void"), end)
-            standing = Standing(
-                good, void, str(anywhere.get(reply_group, "")), none_open=good == end
+            vouched_to = _good_in(entry, end)  # `end` where the mark says that nothing is open
+            self.standings[reply_group] = Standing(
+                vouched_to,
+                set_aside=_spans(entry.get("void"), end),
+                group_anywhere=str(anywhere.get(reply_group, "")),
+                none_open=vouched_to == end,
+                speaking_for_themselves=_spans(entry.get("alone"), end),
             )
-            standing.alone = _spans(entry.get("alone"), end)
-            self.standings[reply_group] = standing
-        # spans whose lines are as good as lost, or suspect if their reply group is `trusted`
-        self.void = {group: standing.void for group, standing in self.standings.items()}
-        self.trusted: set[str] = set()  # reply groups
+        # Spans whose lines are as good as lost, or suspect if their reply group is trusted. These
+        # are the lists of `standings`, unless Vouching puts another one here for this run alone.
+        self.set_aside_by_group: dict[str, list[Span]] = {}
+        for reply_group, standing in self.standings.items():
+            self.set_aside_by_group[reply_group] = standing.set_aside
+        self.trusted_groups: set[str] = set()
         # reply groups that have lines in other logs for which no check has vouched
         self.open_in_others: set[str] = set()
         self._end = end
@@ -113,21 +123,22 @@ class Vouched:
 
     def sets_aside(self, first: int, end: int) -> bool:
         """Return whether lines between these offsets may be set aside, of anything."""
-        spans = itertools.chain.from_iterable(self.void.values())
+        spans = itertools.chain.from_iterable(self.set_aside_by_group.values())
         return any(span.meets(first, end) for span in spans)
 
     def open_groups(self) -> set[str]:
         """Return the reply groups of which lines may be open."""
         return {group for group, standing in self.standings.items() if not standing.none_open}
 
-    def set_aside_open(self, anywhere: str, reply_group: str) -> None:
+    def set_aside_open(self, group_anywhere: str, reply_group: str) -> None:
         """Set aside the lines of the same model and format that came from other addresses, and that
         no check there has vouched for. No check at this address ever can.
         """
         for other in self.open_groups() - {reply_group}:
             standing = self.standings[other]
-            if standing.anywhere == anywhere and standing.good < self._end:
-                standing.void.append(Span(standing.good, self._end))
+            is_same_model = standing.group_anywhere == group_anywhere
+            if is_same_model and standing.vouched_to < self._end:
+                standing.set_aside.append(Span(standing.vouched_to, self._end))
                 standing.none_open = True
 
     def judged(self, line: dict[str, Any], offset: int) -> dict[str, Any] | None:
@@ -135,9 +146,11 @@ class Vouched:
         reply_group = line.get("of", "")
         if not isinstance(reply_group, str):  # damaged
             return line
-        if not any(span.meets(offset, offset + 1) for span in self.void.get(reply_group, ())):
+        spans = self.set_aside_by_group.get(reply_group, ())
+        is_set_aside = any(span.meets(offset, offset + 1) for span in spans)
+        if not is_set_aside:
             return line
-        return {**line, "suspect": True} if reply_group in self.trusted else None
+        return {**line, "suspect": True} if reply_group in self.trusted_groups else None
 
 
 class KeyedLog:
@@ -241,22 +254,23 @@ class KeyedLog:
             self._write()
         if self._finds_new:
             self._offsets.set(int(key[:_INDEXED], 16), offset)
+        # a line that would be set aside when it is found later is its caller's all the same
         return self.vouched.judged(line, offset) or line
 
     def _write(self) -> None:
         data = bytes(self._pending)
         self._pending.clear()
         with storing(self.path):
-            lost = self._restore_moved()
+            problem = self._restore_moved()
             append(self._file, data, self._size)  # it is paid for, even if others are lost
         self._size += len(data)
         self.unsynced += 1
-        if lost:
-            raise StorageFailed(lost)
+        if problem:
+            raise StorageFailed(problem)
 
     def _restore_moved(self) -> str:
-        # Puts the file back where another program has moved or replaced it; returns what the user
-        # has to know of lost lines, or "".
+        # Puts the file back where another program has moved or replaced it. Returns why the run has
+        # to stop, in a sentence for the user: the file or its folder lost something; else "".
         own = os.fstat(self._file)
         if own.st_size != self._size:
             return (
@@ -267,13 +281,16 @@ class KeyedLog:
             there = os.stat(self.path)
         except FileNotFoundError:
             return self._put_back()
-        if (there.st_ino, there.st_dev) == (own.st_ino, own.st_dev):
+        is_own_file = (there.st_ino, there.st_dev) == (own.st_ino, own.st_dev)
+        if is_own_file:
             return ""
+        # what the other program put there is kept under another name
         os.replace(self.path, f"{self.path}.replaced")
         return self._put_back()
 
     def _put_back(self) -> str:
-        # All is copied from the open file, which the system keeps though its name is gone.
+        # All is copied from the open file, which the system keeps though its name is gone. Returns
+        # what `_restore_moved` does.
         folder = os.path.dirname(self.path)
         was_removed = not os.path.isdir(folder)
         os.makedirs(folder, exist_ok=True)
@@ -284,14 +301,17 @@ class KeyedLog:
                 file.write(block)
                 offset += len(block)
         copy = open_log(self.path, os.O_RDWR)
-        os.dup2(copy, self._file, inheritable=False)  # `sync` may be at work on it
+        # The number of the open file stays the same: `sync` may be at work on it, in another
+        # thread, and must not find it closed.
+        os.dup2(copy, self._file, inheritable=False)
         os.close(copy)
         if was_removed:
             return (
                 f"{folder} was removed during the run. What was paid for is in it again: run the"
                 " same command again to go on"
             )
-        if not self._most_pending:  # what waits to be written can be found out again at no cost
+        # Nothing is told of a buffered log, whose lines can be found out again at no cost.
+        if not self._has_sums:
             say(
                 f"Note: another program moved, replaced or removed {self.path} during the run. All"
                 " that was in it is there again."
@@ -316,9 +336,9 @@ class KeyedLog:
                     self._write()
                 elif self.path and not self._read_only:
                     with storing(self.path):
-                        lost = self._restore_moved()
-                    if lost:
-                        raise StorageFailed(lost)
+                        problem = self._restore_moved()
+                    if problem:
+                        raise StorageFailed(problem)
                 self.sync()
             finally:
                 os.close(self._file)
@@ -336,6 +356,7 @@ class KeyedLog:
         return open_log(self.path, os.O_RDWR)
 
     def _load(self) -> int:
+        # Indexes all lines; returns how many bytes the whole ones have.
         offset = 0
         with open(self.path, "rb") as file:
             for line in file:
@@ -421,6 +442,9 @@ def store_path(folder: str) -> str:
 
 
 def stores_of(results_dir: str) -> list[str]:
+    """Return the stores of replies in a results folder: those of the run, of its shards, and of
+    workers that write into a bucket, each its own `.ckpt/replies/….jsonl`.
+    """
     results = glob.escape(results_dir)
     folders = [os.path.join(results, ".ckpt"), os.path.join(results, SHARDS, "*", ".ckpt")]
     paths = []
@@ -462,7 +486,7 @@ def _sum(value: Mapping[str, Any]) -> int:
 
 
 def _good_in(entry: Mapping[str, Any], end: int) -> int:
-    # 0.2.0 wrote which spans are open.
+    # Version 0.2.0 wrote which spans are open, in place of `good`.
     good = entry.get("good")
     if isinstance(good, int):
         return good
@@ -476,7 +500,7 @@ def _mapping_at(key: str, mark: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _spans(spans: Any, end: int) -> list[Span]:
-    # A mark may be damaged.
+    # Reads `[[512, 900], [2048, null]]`; null is the end of the log. A mark may be damaged.
     found: list[Span] = []
     for span in spans if isinstance(spans, list) else ():
         match span:

@@ -1,4 +1,8 @@
-"""How many requests are in flight to an endpoint: found out from its answers."""
+"""How many requests are in flight to an endpoint: found out from its answers.
+
+A Level says how many `places` an endpoint has. A Limiter counts who has one, for all who ask the
+endpoint in this process; each of these has a Share of it.
+"""
 
 import asyncio
 import heapq
@@ -19,7 +23,7 @@ LEAST = 10  # places before anything is known, which no pace of answers lowers
 START = 32  # from the first answer on; twice as many once all places were sustained
 IN_TIME = 2 / 3  # part of the timeout in which all that are in flight are to be answered
 CUT = 0.85  # what is left of the places after a refusal
-PATIENCE = 4.0  # windows without a refusal before the first probe of more places
+PATIENCE = 4.0  # windows (see Level) without a refusal before the first probe of more places
 MOST_PATIENCE = 16.0  # and before any later one
 YIELD = 16  # each refused probe leaves one place in this many to other processes
 SPARE_FILES = 8  # open files that are kept for all but connections, even where few are left
@@ -57,8 +61,9 @@ class Level:
     successes as the level) up to just under where the endpoint last refused. Above it, it probes:
     one more for a window, then two, four, … while that is sustained; a refused probe is taken back
     (of an endpoint that is `shared` with other processes, with a place or more left to them), and
-    the next waits twice as many windows. Any other refusal cuts the level by 15%, once per flight,
-    or, if more of the flight is refused, to what was accepted of it, at most by half.
+    the next waits twice as many windows. Any other refusal cuts the level by 15%, once per flight
+    (all that is in flight at the time), or, if more of the flight is refused, to what was accepted
+    of it, at most by half.
     """
 
     def __init__(self, most: int) -> None:
@@ -123,7 +128,7 @@ class Level:
         self._stride = 1.0  # the next probe begins small again
         before_probe = self._value_before_probe
         if before_probe is not None:
-            self._take_back(before_probe, in_flight)
+            self._take_probe_back(before_probe, in_flight)
         else:
             self._cut(in_flight)
 
@@ -131,19 +136,20 @@ class Level:
         # Where the endpoint has accepted less of that flight than the cut left, the level goes down
         # to what it has accepted, but no lower than half of the flight.
         self._refused_of_cut_flight += 1
-        accepted = max(
-            self._in_flight_at_cut / 2, self._in_flight_at_cut - self._refused_of_cut_flight
-        )
-        if accepted < self._value:
-            self._value = max(1.0, accepted)
-            self._refused_at = self._value + 1
+        flight = self._in_flight_at_cut
+        accepted = flight - self._refused_of_cut_flight
+        deeper = max(accepted, flight / 2)
+        if deeper < self._value:
+            self._value = max(1.0, deeper)
+            self._refused_at = self._value + 1  # the level doesn't grow without a probe
 
-    def _take_back(self, before_probe: float, in_flight: int) -> None:
+    def _take_probe_back(self, before_probe: float, in_flight: int) -> None:
         if self.shared:
             # A YIELD-th of the places, rounded up or down by lot: of fewer places than YIELD, one
             # is left now and then, not each time.
             left_to_others = int(before_probe / YIELD + random.random())
             self._value = max(1.0, before_probe - left_to_others)
+            # the level doesn't grow into the places that were left until the next probe
             self._refused_at = self._value + 1
         else:
             self._value = max(1.0, before_probe)
@@ -174,45 +180,49 @@ class Level:
             # Start-up. If the request that took the last place is answered, all places are
             # sustained: refusals come sooner than answers, so none of the others was refused.
             self._all_sustained = self._all_sustained or sent.took_last
-            wanted = 2 * START if self._all_sustained else START
-            if self._value < wanted:
-                self._grow(wanted, sent)
+            target = 2 * START if self._all_sustained else START
+            if self._value < target:
+                self._grow(target, sent)
             elif are_taken:  # then one more place for each answer
                 self._grow(self._value + 1, sent)
         elif are_taken:  # after a refusal: slowly, up to where the endpoint refused
             self._grow_warily(sent)
 
-    def _grow(self, wanted: float, sent: Sent) -> None:
+    def _grow(self, target: float, sent: Sent) -> None:
         # no further than can be answered in time, at the pace of answers since this one was sent
-        took = max(self._answered_at - sent.since, 1e-9)
-        in_time = (self._answers - sent.answers) * IN_TIME * self.timeout / took
-        self._value = max(self._value, min(wanted, in_time, self.most))
+        seconds = max(self._answered_at - sent.since, 1e-9)
+        answers = self._answers - sent.answers
+        in_time = answers * IN_TIME * self.timeout / seconds
+        self._value = max(self._value, min(target, in_time, self.most))
 
     def _grow_warily(self, sent: Sent) -> None:
         assert self._refused_at is not None
         if sent.number > self._last_sent_before_change:
             self._answers_since_change += 1
-        if self._value_before_probe is not None:
-            was_sustained = self._answers_since_change >= self._value  # for a window
-            if was_sustained:
+        is_probing = self._value_before_probe is not None
+        is_below_refusal = self._value + 1 < self._refused_at
+        window = self._value  # answers
+        if is_probing:
+            if self._answers_since_change >= window:  # the probe is sustained: a larger one comes
                 self._patience = PATIENCE
                 self._probe()
-        elif self._value + 1 < self._refused_at:
-            self._value += 1 / self._value
-        elif self._answers_since_change >= self._patience * self._value:
+        elif is_below_refusal:
+            self._value += 1 / window  # one more in a window
+        elif self._answers_since_change >= self._patience * window:
             self._probe()
         self._value = min(self._value, float(self.most))
 
     def _probe(self) -> None:
-        # If a probe is under way, its level counts as sustained: a refusal of the new probe takes
-        # the level back to there.
+        # Lets more in to see whether the endpoint takes them. A refusal takes the level back to
+        # where it is now, also in a probe that follows another: that one was sustained.
         before = self._value
         self._value += self._stride
         self._stride *= 2
         self._note_change(before)
 
     def _note_change(self, value_before_probe: float | None) -> None:
-        # The small steps of `answered` are no change.
+        # Every change of the level is noted but the small steps of `answered`. What was sent before
+        # it says nothing about the level that is now.
         self._value_before_probe = value_before_probe
         self._in_flight_at_cut = 0.0
         self._answers_since_change = 0
@@ -255,7 +265,7 @@ class Limiter:
         self.shares = WeakSet[Share]()  # in which somebody has waited
         # by the id of a serving, for as long as it has shares
         self.serving_loads = WeakValueDictionary[int, ServingLoad]()
-        self.known = False  # whether it has been through a run of this process
+        self.has_had_a_run = False  # whether it has been through a run of this process
         self.order = itertools.count()  # numbers those who wait, in the order in which they came
         # Event loops of several threads share it. It is reentrant, because the one who holds it
         # lets others in.
@@ -382,7 +392,7 @@ class Share:
             heapq.heappush(self.waiting, _InLine(priority, next(limiter.order), waiter))
             limiter.shares.add(self)
             held = limiter.held_until - time.monotonic()
-            if held > 0:  # the request that set the hold may have ended by then
+            if held > 0:  # `hold` woke loops that were there at the time; this one may be newer
                 waiter.loop.call_later(held, limiter.let_in)
             # it may be this waiter's turn at once, before that of others
             limiter.let_in()

@@ -96,7 +96,7 @@ class Ask(Protocol):
         answer to a record's request.
         """
 
-    def vouching(self, of: str, anywhere: str, trusting: bool) -> Vouching:
+    def vouching(self, reply_group: str, anywhere: str, trusting: bool) -> Vouching:
         """Return what checks say of the step's store; the arguments are Vouching's."""
 
 

@@ -32,18 +32,20 @@ class Vouching:
         vouched = store.vouched
         vouched.set_aside_open(anywhere, reply_group)
         self._standings = vouched.standings
+        # Without a mark, no check was made so far: the replies of earlier runs count.
         mine = vouched.standings.setdefault(reply_group, Standing(store.first_new))
-        mine.anywhere = anywhere
+        mine.group_anywhere = anywhere
         self._mine = mine
-        has_failed = trusting and bool(mine.void)
-        has_open = not mine.none_open and self._count(mine.good, store.first_new) > 0
+        has_failed = trusting and bool(mine.set_aside)
+        has_open = not mine.none_open and self._count(mine.vouched_to, store.first_new) > 0
         self.relied_on = has_failed or has_open or reply_group in vouched.open_in_others
         """Whether the store holds replies of earlier runs that nobody has vouched for. With
         `trusting`, those count as well that a check has failed.
         """
         if trusting:
-            vouched.trusted.add(reply_group)
-        vouched.void[reply_group] = mine.void  # the list grows when a check fails
+            vouched.trusted_groups.add(reply_group)
+        # the same list, which `bad` adds to
+        vouched.set_aside_by_group[reply_group] = mine.set_aside
 
     def here(self) -> int:
         """Return the byte offset in the store up to which a check that begins now will vouch."""
@@ -51,17 +53,17 @@ class Vouching:
 
     def good(self, offset: int) -> None:
         """Note that a check has passed that began when the store was `offset` bytes long."""
-        self._mine.good = offset
+        self._mine.vouched_to = offset
         self._mine.none_open = False
-        self._mine.unanswered = False
+        self._mine.is_unanswered = False
         self.write("good")
 
     def bad(self) -> int:
         """Note that a check has failed: all open replies, and those to come, are set aside. Returns
         how many there are in the store so far.
         """
-        count = self._count(self._mine.good, None)
-        self._mine.void.append(Span(self._mine.good, None))
+        count = self._count(self._mine.vouched_to, None)
+        self._mine.set_aside.append(Span(self._mine.vouched_to, None))
         self._mine.none_open = True
         self.write("bad")
         return count
@@ -70,9 +72,11 @@ class Vouching:
         """Set all replies aside for this run: signs speak against them, and no check can tell. That
         isn't kept in the store: the next run sees the same signs.
         """
-        self._store.vouched.void[self._reply_group] = [Span(0, None)]
-        if self._mine.alone:  # else the next run would look at its own replies alone
-            self._mine.alone.clear()
+        self._store.vouched.set_aside_by_group[self._reply_group] = [Span(0, None)]
+        if self._mine.speaking_for_themselves:
+            # Else the next run would take finished rows without a look at their replies, and would
+            # not see these signs.
+            self._mine.speaking_for_themselves.clear()
             self.write("doubtful")
 
     def finished(self) -> None:
@@ -83,34 +87,35 @@ class Vouching:
     def unclear(self, *, unanswered: bool) -> None:
         """Note that a check has told nothing, because it was `unanswered` or for another reason."""
         self._mine.none_open = False
-        self._mine.unanswered = unanswered
+        self._mine.is_unanswered = unanswered
         self.write("unclear")
 
     def let_speak(self, *, all_read: bool = False) -> None:
         """Note that this run's replies so far, or all that there are, speak for themselves, where
         checks tell nothing.
         """
-        if self._mine.unanswered:
+        if self._mine.is_unanswered:
             first = 0 if all_read else self._store.first_new
-            earlier = [span for span in self._mine.alone if span.first < first]
-            self._mine.alone = [*earlier, Span(first, self._store.end)]
+            spans = [span for span in self._mine.speaking_for_themselves if span.first < first]
+            spans.append(Span(first, self._store.end))
+            self._mine.speaking_for_themselves = spans
             self.write("unanswered")
 
     def write(self, verdict: str) -> None:
-        """Append to the store what checks have said so far, of all kinds of questions. `verdict`
-        (good, bad, unclear, unanswered, doubtful or finished) is for people who read the store.
+        """Append a mark to the store: what checks have said so far, of all kinds of questions. The
+        `verdict` (good, bad, unclear, unanswered, doubtful or finished) is for people who read it.
         """
         checks: dict[str, dict[str, Any]] = {}
         for reply_group, standing in self._standings.items():
             # `good`: where the store ended when the last good check was sent; None: none is open.
-            good = None if standing.none_open else standing.good
+            good = None if standing.none_open else standing.vouched_to
             # `void`: spans of replies that are set aside. `alone`: those that speak for themselves.
-            checks[reply_group] = {"good": good, "void": standing.void}
-            if standing.alone and not standing.none_open:
-                checks[reply_group]["alone"] = standing.alone
-        anywhere = {
-            reply_group: standing.anywhere for reply_group, standing in self._standings.items()
-        }
+            checks[reply_group] = {"good": good, "void": standing.set_aside}
+            if standing.speaking_for_themselves and not standing.none_open:
+                checks[reply_group]["alone"] = standing.speaking_for_themselves
+        anywhere: dict[str, str] = {}
+        for reply_group, standing in self._standings.items():
+            anywhere[reply_group] = standing.group_anywhere
         mark = {"task": CHECK, "verdict": verdict, "checks": checks, "anywhere": anywhere}
         self._store.put(MARK, mark)
 
