@@ -32,14 +32,14 @@ SPARE = 0.05
 
 
 class PictureLimit:
-    """What is known of it for one serving of a run."""
+    """What is known of it for one serving of a run. All lengths are characters in base64."""
 
     def __init__(self, serving: Serving) -> None:
         self._serving = serving
         self._is_recalled = False
         # what is in the store: a limit by which pictures that were reduced have been answered
-        self._kept: int | None = None
-        self._taken = 0  # the most characters of a picture that was answered
+        self._stored_limit: int | None = None
+        self._largest_taken = 0  # of the pictures that were answered, each sent alone
         self._has_told = False
 
     def _set(self, learnt: int | None) -> None:
@@ -54,7 +54,7 @@ class PictureLimit:
         line = store.get(self._key()) or {}
         most = line.get("picture_bytes")
         if type(most) is int and most >= LEAST:  # else it is damaged
-            self._kept = most
+            self._stored_limit = most
             self._set(most)
 
     def check(self, request: Request[Any], by: "StepAsk") -> None:
@@ -62,7 +62,7 @@ class PictureLimit:
         over it.
         """
         most = self._serving.image_limits.most_base64
-        if most is None or not by.makes_again:
+        if most is None or not by.makes_again:  # no further attempt would follow
             return
         for image in request.images:
             if image.limits.most_base64 != most and image.most_characters > most:
@@ -73,46 +73,56 @@ class PictureLimit:
         use: for small pictures, and if the same record's were reduced MOST_REDUCTIONS times.
         """
         lengths = [image.most_characters for image in request.images]
-        if not by.makes_again or max(lengths, default=0) < LEAST:
+        are_small = max(lengths, default=0) < LEAST
+        if are_small or not by.makes_again:
             return
-        limits = self._serving.image_limits
-        opened_by = {image.limits.most_base64 for image in request.images}
-        most = limits.most_base64
-        if most is None or most in opened_by:
-            if by.reductions >= MOST_REDUCTIONS:
-                self._set(self._kept)  # smaller pictures are refused as well
-                return
-            by.reductions += 1
-            most = self._lower_than(lengths, refusal)
-            self._set(most)
-            self._tell(refusal, most)
-        raise PictureReduced(str(refusal), most)
+        most = self._serving.image_limits.most_base64
+        limits_of_pictures = {image.limits.most_base64 for image in request.images}
+        if most is not None and most not in limits_of_pictures:
+            # another record's refusal has lowered the limit since these pictures were opened
+            raise PictureReduced(str(refusal), most)
+        if by.reductions >= MOST_REDUCTIONS:
+            self._set(self._stored_limit)  # smaller pictures are refused as well
+            return
+        by.reductions += 1
+        lower = self._lower_than(lengths, refusal)
+        self._set(lower)
+        self._tell(refusal, lower)
+        raise PictureReduced(str(refusal), lower)
 
     def answered(self, request: Request[Any], by: "StepAsk") -> None:
-        """Note the sizes of pictures that were answered, before the reply is stored."""
+        """Note the sizes of pictures that were answered, before the reply is stored. The limit in
+        force is stored once a picture has been answered that was made smaller by it.
+        """
         learnt = self._serving.image_limits.learnt_bytes
         for image in request.images:
             if len(request.images) == 1:
-                self._taken = max(self._taken, image.most_characters)
-            if learnt != self._kept and image.is_fitted:
-                self._kept = learnt
+                self._largest_taken = max(self._largest_taken, image.most_characters)
+            if learnt != self._stored_limit and image.is_fitted:
+                self._stored_limit = learnt
                 line = {"step": by.step, "task": CHECK, "picture_bytes": learnt}
                 by.store.put(self._key(), line)
 
     def _lower_than(self, lengths: list[int], refusal: PictureTooLarge) -> int:
+        # Numbers in a refusal ("maximum is 5242880 bytes, got 8388608") may be a limit of one
+        # picture, or of all pictures of a request together. Others are too large for either.
         largest = max(lengths)
-        of_one = [number for number in refusal.numbers if LEAST <= number < largest]
-        of_all = [number for number in refusal.numbers if largest <= number < sum(lengths)]
-        if of_one:
-            lower = int(min(of_one) * (1 - SPARE))
-        elif of_all:
-            lower = int(min(of_all) * (1 - SPARE)) // len(lengths)
+        limits_of_one = [number for number in refusal.numbers if LEAST <= number < largest]
+        limits_of_all = [number for number in refusal.numbers if largest <= number < sum(lengths)]
+        if limits_of_one:
+            lower = int(min(limits_of_one) * (1 - SPARE))
+        elif limits_of_all:
+            lower = int(min(limits_of_all) * (1 - SPARE)) // len(lengths)
         else:
-            lower = min(largest // 2, USUAL if largest > USUAL else LOWEST)
+            usual_limit = USUAL if largest > USUAL else LOWEST
+            lower = min(largest // 2, usual_limit)
+        lower = max(lower, LEAST)
         # A picture that was answered when it was sent alone goes on being sent as it is, so that
         # its stored reply is found.
-        was_alone = len(lengths) == 1 and self._taken < largest
-        return max(lower, LEAST, self._taken if was_alone else 0)
+        is_alone = len(lengths) == 1
+        if is_alone and self._largest_taken < largest:
+            return max(lower, self._largest_taken)
+        return lower
 
     def _tell(self, refusal: PictureTooLarge, most: int) -> None:
         if self._has_told:

@@ -25,13 +25,15 @@ _VERSION = re.compile(r"(?:[-@:](?:latest|free|nitro|floor|20\d\d-\d\d-\d\d|\d{3
 
 
 class Heard(NamedTuple):
-    """A reply by its endpoint's id, and a hash of its text."""
+    """What a reply is known again by: the endpoint's id of it, and a hash of its text."""
 
     id: str
     text_hash: int
 
 
 class _Remembered(Generic[T]):
+    """The last MOST_REMEMBERED values that were set, by key."""
+
     def __init__(self) -> None:
         self._values: OrderedDict[str, T] = OrderedDict()
 
@@ -53,7 +55,8 @@ class SeenReplies:
     def __init__(self) -> None:
         self._text_hashes = _Remembered[int]()  # by id
         self._common_ids = _Remembered[bool]()  # ids that came with different texts
-        # by question: which sample of it each reply answered first
+        # By question: which of its samples each reply answered first. A sample is one of several
+        # answers to the same question.
         self._samples_by_question = _Remembered[dict[Heard, int]]()
         self._were_several = False  # whether some question was to be answered more than once
         self.gateway_marks_kept = False  # whether it says which replies come from its cache
@@ -74,21 +77,25 @@ class SeenReplies:
     def came_before(
         self, sample: int, reply: Reply, question: str, others: Iterable[dict[str, Any]]
     ) -> bool:
-        """Return whether another answer to the same question has a reply's id and text. `question`
-        is the key that all answers to it share, and `others` are the stored ones.
+        """Note that a reply answers a sample of a question; return whether another answer to the
+        question has its id and text. `question` is the key that all answers to it share, and
+        `others` are stored answers to it.
         """
         heard = _heard(reply.id, reply.text)
-        sample_of = self._samples_by_question.get(question)
-        if sample_of is None:
-            sample_of = {}
-            self._samples_by_question.set(question, sample_of)
-        sample_of.setdefault(heard, sample)
-        heard_before = {earlier for earlier, number in sample_of.items() if number != sample}
-        heard_before |= {_heard(line.get("id"), line.get("reply")) for line in others}
-        if reply.kept:  # some gateways give it an id of its own
+        first_samples = self._samples_by_question.get(question)
+        if first_samples is None:
+            first_samples = {}
+            self._samples_by_question.set(question, first_samples)
+        first_samples.setdefault(heard, sample)
+        heard_before = {_heard(line.get("id"), line.get("reply")) for line in others}
+        for other, its_sample in first_samples.items():
+            if its_sample != sample:
+                heard_before.add(other)
+        if reply.kept:  # some gateways give a kept reply an id of its own: its text has to tell
             return any(earlier.text_hash == heard.text_hash for earlier in heard_before)
-        tells_by_id = bool(reply.id) and not self._common_ids.get(reply.id)
-        return tells_by_id and heard in heard_before
+        # equal texts alone are no sign: a model may say the same twice
+        does_id_tell = bool(reply.id) and not self._common_ids.get(reply.id)
+        return does_id_tell and heard in heard_before
 
 
 def _heard(reply_id: Any, text: Any) -> Heard:
@@ -101,9 +108,10 @@ class Answerers:
     def __init__(self, asked: str, counts: Counter[str]) -> None:
         self._asked = asked
         self._counts = counts
-        # by address: the model's name there, by the first reply that has one
+        # By address, the name that counts as the model's there: that of the first reply, until a
+        # reply has the name that was asked for.
         self._usual_names: dict[str, str] = {}
-        self.others: list[str] = []
+        self.others: list[str] = []  # that were warned of
 
     def add(self, reply: Reply, address: str) -> None:
         """Count a reply by its model, and warn once of each model that isn't the one asked for.
@@ -115,16 +123,20 @@ class Answerers:
             name = f"{name or self._asked} (fallback)"
             self._count(name)
             self._warn_once(name, address)
-        elif name:
-            usual_name = self._usual_names.setdefault(address, name)
-            self._count(name)
-            if not is_same_model(name, self._asked):
-                if not is_same_model(name, usual_name):
-                    self._warn_once(name, address)
-                return
+            return
+        if not name:
+            return
+        self._count(name)
+        usual_name = self._usual_names.get(address, name)
+        if is_same_model(name, self._asked):
             self._usual_names[address] = self._asked
-            if not is_same_model(usual_name, self._asked):  # so it was no alias
+            # An earlier reply had another name, which can't be an alias: this one has the true one.
+            if not is_same_model(usual_name, self._asked):
                 self._warn_once(usual_name, address)
+        else:
+            self._usual_names[address] = usual_name
+            if not is_same_model(name, usual_name):
+                self._warn_once(name, address)
 
     def _warn_once(self, name: str, address: str) -> None:
         if name in self.others or len(self.others) >= MOST_TOLD:
@@ -137,7 +149,7 @@ class Answerers:
         )
 
     def _count(self, name: str) -> None:
-        # A gateway may have any number of names.
+        # A gateway may have any number of names: the first MOST_MODELS are counted each by itself.
         key = f"{ANSWERED_BY}{name}"
         if key not in self._counts:
             names = sum(each.startswith(ANSWERED_BY) for each in self._counts)

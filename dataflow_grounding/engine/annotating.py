@@ -58,7 +58,7 @@ MOST_TIMES = 5
 
 @dataclass(eq=False)
 class RowWork:
-    """What was done for one row so far."""
+    """What was done for one row so far, in all of its steps."""
 
     notes: Counter[str] = field(default_factory=Counter)  # by code
     read: int = 0  # replies
@@ -117,15 +117,18 @@ class StepAsk:
         return answer
 
     async def aside(self, request: Request[T]) -> ReadReply[T]:
-        """Put a request about no record, before all others; no stored reply ever answers it."""
+        """Put a request about no record (a check), before all others; no stored reply ever answers
+        it. Its notes count for the row, but no more than that.
+        """
         if self.asking is None:
             raise OperatorFailed("this operator has no serving to ask")
         self.asking.counts["probes"] += 1
         if self.wording is not None:
             request = self.wording.of(request)
-        work = RowWork(self.work.notes)  # what the check costs doesn't count for the row
-        apart = StepAsk(self.asking, self.store, self.step, (-1,), work, makes_again=True)
-        return await self.asking.answer(request, apart, check=True)
+        work = RowWork(self.work.notes)
+        # records have priorities from 0 on: checks come before them
+        own_ask = StepAsk(self.asking, self.store, self.step, (-1,), work, makes_again=True)
+        return await self.asking.answer(request, own_ask, check=True)
 
     def vouching(self, reply_group: str, anywhere: str, trusting: bool) -> Vouching:
         return Vouching(self.store, reply_group, anywhere, trusting)
@@ -165,7 +168,7 @@ async def annotated(
     if ask.asking is not None:
         # An earlier run may have learnt how many bytes a picture may have: use that from the start.
         ask.asking.picture_limit.recall(ask.store)
-    # A copy of the row's counts, as they were before the first attempt.
+    # the row's counts as earlier steps have left them
     work_before = replace(ask.work, notes=Counter(ask.work.notes))
     # A refusal of a picture lowers the limit for pictures. Then the whole operator runs again, and
     # not only its last request, because prompts state the size in which a picture is sent. Replies
@@ -195,34 +198,13 @@ async def annotated_once(
     run was cancelled.
     """
     try:
-        ask.answers = None
-        image_key = image_column(operator, record)
-        size = None
-        if image_key is not None:
-            if record.get(image_key) is None:
-                check_labels_were_read(record)  # its error says more than that there is no image
-            limits = operator.serving.image_limits if operator.serving else None
-            image = await memo.prepare(record, image_key, limits)
-            await memo.fit(image)
-            if operator.needs_image and operator.looks_at_image:
-                size = image.size
-        # It gets a copy as plain JSON, so that a streamed record is the same as one that was
-        # written to a file and read again.
-        update: Any = operator.annotate(record.updated(as_json(record)), ask)
-        if not inspect.isawaitable(update):
-            wanted = "async def annotate(self, record, ask)"
-            raise OperatorFailed(f"annotate of {operator.name} isn't async: write {wanted}")
-        update = await update
-        error_of_rest = None
-        if isinstance(update, Partial):
-            error_of_rest = update.error
-            update = update.update
-        update = _with_added_columns(_checked(update, operator), operator, record, ask, size)
-        return _with_settled_phrases(record, as_json(update)), error_of_rest
+        return await _update_of(operator, record, ask, memo)
     except RecordError as error:
-        if isinstance(error, ImageChanged) and image_key is not None:
-            ask.note("image_changed", "its facts are read again")
-            memo.forget(record, image_key)
+        if isinstance(error, ImageChanged):
+            image_key = image_column(operator, record)
+            if image_key is not None:
+                ask.note("image_changed", "its facts are read again")
+                memo.forget(record, image_key)
         return None, error
     except (RunStopped, KeyboardInterrupt):
         raise
@@ -241,6 +223,42 @@ async def annotated_once(
         return None, fault or _failure_of(operator, error)
 
 
+async def _update_of(operator: Annotator, record: Record, ask: StepAsk, memo: ImageMemo) -> Result:
+    ask.answers = None  # the operator sets it, by `ask.found`
+    size = await _size_of_prepared_image(operator, record, memo)
+    # It gets a copy as plain JSON, so that a streamed record is the same as one that was written
+    # to a file and read again.
+    update: Any = operator.annotate(record.updated(as_json(record)), ask)
+    if not inspect.isawaitable(update):
+        wanted = "async def annotate(self, record, ask)"
+        raise OperatorFailed(f"annotate of {operator.name} isn't async: write {wanted}")
+    update = await update
+    error_of_rest = None
+    if isinstance(update, Partial):
+        error_of_rest = update.error
+        update = update.update
+    update = _with_added_columns(_checked(update, operator), operator, record, ask, size)
+    return _with_settled_phrases(record, as_json(update)), error_of_rest
+
+
+async def _size_of_prepared_image(
+    operator: Annotator, record: Record, memo: ImageMemo
+) -> "Size | None":
+    # Makes the facts of the record's one image known, if it has one. Returns its size where the
+    # record is to get that in columns; else None.
+    image_key = image_column(operator, record)
+    if image_key is None:
+        return None
+    if record.get(image_key) is None:
+        check_labels_were_read(record)  # its error says more than that there is no image
+    limits = operator.serving.image_limits if operator.serving else None
+    image = await memo.prepare(record, image_key, limits)
+    await memo.fit(image)
+    if operator.needs_image and operator.looks_at_image:
+        return image.size
+    return None
+
+
 def _failure_of(operator: Annotator, error: BaseException) -> OperatorFailed:
     message = excerpt(str(error))
     why = f": {message}" if message else ""
@@ -254,14 +272,15 @@ def _failure_of(operator: Annotator, error: BaseException) -> OperatorFailed:
 def _with_added_columns(
     update: Update, operator: Annotator, record: Record, ask: StepAsk, size: "Size | None"
 ) -> Update:
-    before: Update = {}
-    after: Update = {}
+    of_image: Update = {}
+    doubts: Update = {}
     if size is not None:
-        before = image_columns(record, size, ask, operator.serving)
+        of_image = image_columns(record, size, ask, operator.serving)
     if ask.answers is not None:
-        after = doubt_columns(record, ask.answers)
-    # `update` comes twice: first for the order of its columns, then because its values count.
-    return {**before, **update, **after, **update}
+        doubts = doubt_columns(record, ask.answers)
+    # The columns are in this order: of_image, update, doubts. `update` comes once more because its
+    # values count where others have such a column, too.
+    return {**of_image, **update, **doubts, **update}
 
 
 def _with_settled_phrases(record: Record, update: Update) -> Update:
@@ -276,18 +295,18 @@ def _with_settled_phrases(record: Record, update: Update) -> Update:
     if not reviewed_by_id:
         return update
     merged = []
-    kept_ids = set()
+    ids_in_update = set()  # of settled phrases
     for number, row in enumerate(rows):
         row_id = _id_of(row, record, number) if isinstance(row, dict) else ""
         reviewed = reviewed_by_id.get(row_id)
         if reviewed is not None and is_settled(reviewed):
             row = reviewed
-            kept_ids.add(row_id)
+            ids_in_update.add(row_id)
         elif reviewed is not None and row != reviewed:
             row.pop("reviewed_by", None)
         merged.append(row)
     for row_id, reviewed in reviewed_by_id.items():
-        if is_settled(reviewed) and row_id not in kept_ids:
+        if is_settled(reviewed) and row_id not in ids_in_update:
             merged.append(reviewed)
     return {**update, "expressions": merged}
 

@@ -50,7 +50,7 @@ WINDOW_PER_WORKER = 64  # the same for each worker, where there are many
 async def keep_on_disk(store: KeyedLog, folder: str) -> NoReturn:
     """Put a store's lines on disk as they come, while the lock of its folder is held."""
     while True:
-        for _ in range(10):
+        for _ in range(10):  # looks in between, so that many new lines don't wait for long
             await asyncio.sleep(SYNC_SECONDS / 10)
             if store.unsynced >= SYNC_LINES:
                 break
@@ -73,7 +73,9 @@ class _Rows:
 
 
 @dataclass(frozen=True)
-class _Kept:
+class _Stores:
+    """What a run keeps in its checkpoint folder."""
+
     replies: KeyedLog
     memo: ImageMemo
     finished: FinishedRows
@@ -105,6 +107,7 @@ class Run:
         self._levels = levels(steps)
         self._rows = _Rows()
         self._workers = Workers(self._interrupt)
+        self._askings: dict[int, Asking] = {}  # by the id of a serving
         self.begun = False  # whether it has come to its first row
 
     async def execute(self) -> Summary:
@@ -146,9 +149,8 @@ class Run:
             memo = ImageMemo(held.enter_context(closing(images)))
             rows = held.enter_context(rows_log(self._folder))
             finished = FinishedRows(rows, self.steps, self.source.name, replies, memo)
-            self._kept = _Kept(replies, memo, finished)
+            self._stores = _Stores(replies, memo, finished)
             servings = self._servings()
-            self._askings: dict[int, Asking] = {}
             for serving in servings:
                 asking = Asking(serving, self.options, self._budget, self.stop, len(servings))
                 self._askings[id(serving)] = asking
@@ -159,7 +161,7 @@ class Run:
                 with closing(self._outputs):
                     await self._work_through()
                     # Replies are on disk before any file that was made of them replaces another.
-                    await asyncio.to_thread(self._kept.replies.sync)
+                    await asyncio.to_thread(self._stores.replies.sync)
                     self._outputs.commit(self._rows.taken)
             finally:
                 # while the stores are open: refusals that were held back are put there now
@@ -182,7 +184,7 @@ class Run:
         # the window is so large that a slow reply, or a long wait, holds no other row up
         self._rows.most_ahead = max(LEAST_WINDOW, WINDOW_PER_WORKER * count)
         self.begun = True
-        keep = functools.partial(keep_on_disk, self._kept.replies, self._folder)
+        keep = functools.partial(keep_on_disk, self._stores.replies, self._folder)
         async with self._with_helpers(self._stopping_run(keep)):
             await self._workers.do(self._stopping_run(self._work) for _ in range(count))
             if self.stopped is None:
@@ -241,27 +243,32 @@ class Run:
                 rows.waiting.extend(more)
                 if not rows.waiting:
                     return
-                continue
+                continue  # the run may have stopped while they were read
             place, row = rows.waiting.popleft()
-            try:  # when the row is taken: earlier rows of the same image count for its ids
+            # Nothing is awaited before this: rows of the same image get their ids in order.
+            try:
                 record: Record | RecordError = self._record(row)
             except RecordError as error:
                 record = error
             while place - self._outputs.next >= rows.most_ahead and self.stopped is None:
                 await rows.moved_on.wait()
-            work = RowWork()
-            if not isinstance(record, RecordError):
-                work.key = await self._kept.finished.key_of(record)
-            outcome = self._known(row, record, work.key)
-            if outcome is None:
-                outcome = await self._finish(place, row, record, work)
-            self._outputs.put(place, outcome)
-            if self._askings and not work.sent:
-                rows.replayed += 1
-            if place < self._outputs.next:
-                self._wake()
+            await self._take_through_steps(place, row, record)
             # A row with stored replies waits for nothing: without this, others would have no turn.
             await asyncio.sleep(0)
+
+    async def _take_through_steps(self, place: int, row: Row, record: Record | RecordError) -> None:
+        work = RowWork()
+        if not isinstance(record, RecordError):
+            work.key = await self._stores.finished.key_of(record)
+        outcome = self._outcome_of_earlier_run(row, record, work.key)
+        if outcome is None:
+            outcome = await self._finish(place, row, record, work)
+        self._outputs.put(place, outcome)
+        if self._askings and not work.sent:
+            self._rows.replayed += 1
+        was_oldest = place < self._outputs.next  # of the unfinished ones: others may wait for it
+        if was_oldest:
+            self._wake()
 
     def _record(self, row: Row) -> Record:
         record = self.source.record(row)
@@ -279,10 +286,12 @@ class Run:
         self._rows.moved_on.set()
         self._rows.moved_on.clear()
 
-    def _known(self, row: Row, record: Record | RecordError, key: RowKey | None) -> Outcome | None:
+    def _outcome_of_earlier_run(
+        self, row: Row, record: Record | RecordError, key: RowKey | None
+    ) -> Outcome | None:
         if isinstance(record, RecordError) or self.options.force_reprocess:
             return None
-        kept = self._kept.finished.get(key)
+        kept = self._stores.finished.get(key)
         if kept is None:
             return None
         self.summary.notes.update(kept.notes)
@@ -290,23 +299,26 @@ class Run:
         return self._outcome(row, record, [(columns, None) for columns in kept.columns])
 
     async def _finish(
-        self,
-        place: int,
-        row: Row,
-        record: Record | RecordError,
-        work: RowWork,
-        again: bool = False,
+        self, place: int, row: Row, record: Record | RecordError, work: RowWork
     ) -> Outcome:
-        # Takes a row through all steps. The steps of a level, which don't need each other's
-        # columns, work on it side by side. Where the image turns out to have been replaced, all
-        # steps are done `again`.
+        # Takes a row through all steps; once more where its image was replaced meanwhile.
         if isinstance(record, RecordError):
             return Outcome(row.line, None, failures=[(self.steps[0].label, record)])
-        # (None, None) stays for a step that isn't done
+        results = await self._results_of_steps(place, record, work)
+        if _was_image_replaced(results):
+            work.key = await self._stores.finished.key_of(record)
+            results = await self._results_of_steps(place, record, work)
+        self.summary.notes.update(work.notes)
+        self._keep(place, results, work)
+        return self._outcome(row, record, results)
+
+    async def _results_of_steps(self, place: int, record: Record, work: RowWork) -> list[Result]:
+        # The steps of a level, which don't need each other's columns, work side by side. After a
+        # step that has failed, (None, None) is the result of each later one; those before it still
+        # do their work, for their own files.
         results: list[Result] = [(None, None)] * len(self.steps)
         first_failed = len(self.steps)
         for level in self._levels:
-            # Those before a step that has failed still do their work, for their own files.
             indices = [index for index in level if index < first_failed]
             record_so_far = record
             for columns, _ in results:
@@ -319,16 +331,7 @@ class Run:
                 columns, _ = result
                 if columns is None:
                     first_failed = min(first_failed, index)
-        was_replaced = False
-        for columns, error in results:
-            if columns is None and isinstance(error, ImageChanged):
-                was_replaced = True
-        if was_replaced and not again:
-            work.key = await self._kept.finished.key_of(record)
-            return await self._finish(place, row, record, work, again=True)
-        self.summary.notes.update(work.notes)
-        self._keep(place, results, work)
-        return self._outcome(row, record, results)
+        return results
 
     def _keep(self, place: int, results: Sequence[Result], work: RowWork) -> None:
         # Only a row that got through all steps, without boxes in doubt, is kept for later runs.
@@ -338,7 +341,7 @@ class Run:
             if columns is None or error is not None or is_suspect:
                 return
             columns_of_steps.append(columns)
-        if not self._kept.finished.put(work.key, columns_of_steps, work):
+        if not self._stores.finished.put(work.key, columns_of_steps, work):
             self.summary.notes["image_changed"] += 1
 
     def _outcome(self, row: Row, record: Record, results: list[Result]) -> Outcome:
@@ -362,7 +365,7 @@ class Run:
         ask = self._ask(index, place, work)
         columns, error = await self._workers.until_done(
             lambda: annotated(
-                operator, record, ask, self._kept.memo, lambda: self._workers.cancelled
+                operator, record, ask, self._stores.memo, lambda: self._workers.cancelled
             )
         )
         # Done here, because a streamed record has to be what it would be if the next step read it
@@ -376,7 +379,7 @@ class Run:
         asking = None if index in self._idle else self._askings.get(id(step.operator.serving))
         return StepAsk(
             asking,
-            self._kept.replies,
+            self._stores.replies,
             step.label,
             priority=(place, index),
             work=work,
@@ -385,10 +388,13 @@ class Run:
         )
 
     def now(self, total: int | None) -> Now:
+        """Return how far the run is, of `total` rows."""
         askings = self._askings.values()
         in_flight = 0
+        outage = ""  # the first one in words
         for asking in askings:
             in_flight += sum(endpoint.share.in_flight for endpoint in asking.endpoints.all)
+            outage = outage or str(asking.outages)
         return Now(
             finished=self.summary.records,
             replayed=self._rows.replayed,
@@ -398,5 +404,10 @@ class Run:
             in_flight=in_flight,
             waiting_for_rate_limit=sum(asking.waiting_for_rate_limit for asking in askings),
             cost_usd=self._budget.spent if self._budget.prices else None,
-            outage=next(filter(None, (str(asking.outages) for asking in askings)), ""),
+            outage=outage,
         )
+
+
+def _was_image_replaced(results: Sequence[Result]) -> bool:
+    failures = [error for columns, error in results if columns is None]
+    return any(isinstance(error, ImageChanged) for error in failures)

@@ -119,11 +119,11 @@ class FirstReplies:
         self._last_rules: dict[str, dict[str, str]] = {}
         # by task and rule: whether each of the last second replies could be read
         self._second_read: dict[tuple[str, str], list[bool]] = {}
-        # of the first `_EARLY` replies that this run sent for: how many came, by task, and how many
-        # each rule refused, by task and rule
+        # Of the first `_EARLY` replies that this run sent for: how many came, by task, and how many
+        # each rule refused, by task and rule.
         self._sent: Counter[str] = Counter()
         self._refused: dict[str, Counter[str]] = {}
-        self._told: set[str] = set()  # tasks
+        self._told_tasks: set[str] = set()
 
     def add(self, request: Request[Any], key: str, error: RecordError | None, sent: bool) -> None:
         """Note the reply to the first try of a question; `error` is why it was refused, if it was.
@@ -131,7 +131,7 @@ class FirstReplies:
         only those of failed records again, so that all of them are refused.
         """
         if error is not None and not isinstance(error, UnreadableReply):
-            return
+            return  # a refusal, say, which tells nothing of the model's manner
         rule = rule_of(error)
         rule_by_key = self._last_rules.setdefault(request.task, {})
         rule_by_key[key] = rule
@@ -163,9 +163,9 @@ class FirstReplies:
         task = request.task
         refused = self._refused.setdefault(task, Counter())
         refused[rule] += 1
-        if refused[rule] < _EARLY_REFUSED or task in self._told:
+        if refused[rule] < _EARLY_REFUSED or task in self._told_tasks:
             return
-        self._told.add(task)
+        self._told_tasks.add(task)
         forms = {_form_of(request): refused[rule]} if task == WITH_FORMS else {}
         advice = _advice(error.reason, refused[rule], forms)
         in_words = excerpt(str(error), _LONGEST_RULE).rstrip(".")
@@ -224,7 +224,7 @@ def too_many_unreadable(facts: Mapping[str, Any]) -> str:
     answered = facts["answered"]
     if unreadable < _FEWEST_TO_TELL or unreadable <= _TOLERATED_SHARE * answered:
         return ""
-    # more are possible only where equal checks shared a reply
+    # There may be more unreadable ones than replies: of equal checks, one is sent, but each counts.
     share = min(1.0, unreadable / max(answered, 1))
     reason = _most_frequent(facts["unreadable_reasons"])
     advice = _advice(reason, unreadable, facts["unreadable_forms"])
@@ -246,6 +246,7 @@ def _advice(reason: str, unreadable: int, count_by_form: Mapping[str, int]) -> s
 
 
 def _form_of(request: Request[Any]) -> str:
+    # The form of asking as `vlm.asking` names it, found out from what it has put into the request.
     is_json_by_words = request.form.is_free
     if request.prompt.name == _LINES:
         return "lines"
