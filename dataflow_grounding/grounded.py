@@ -212,8 +212,8 @@ def ground(
         [('the red circle', 'grounded')]
     """
     picture = _one_picture(image, allow_http, allow_hosts)
-    wanted = _texts(phrases)
-    if not wanted:
+    texts = _texts(phrases)
+    if not texts:
         raise SpecError("phrases: name at least one thing to look for")
     if serving is None:
         serving = serving_from_environment()
@@ -221,7 +221,7 @@ def ground(
     obstacles = serving.obstacles()
     if obstacles:
         raise SpecError("\n".join(obstacles))
-    record: Mapping[str, Any] = {"image": picture, "expressions": wanted}
+    record: Mapping[str, Any] = {"image": picture, "expressions": texts}
     for operator in operators:
         record = operator(record, input_image_key="image")
     size = (int(record["width"]), int(record["height"]))
@@ -279,7 +279,8 @@ def _threads(process: int) -> ThreadPoolExecutor:
 
 
 def _one_picture(image: Any, allow_http: bool, allow_hosts: Collection[str]) -> Any:
-    is_several = hasattr(image, "iloc") or isinstance(image, (list, tuple, Mapping))
+    is_table = hasattr(image, "iloc")  # of pandas
+    is_several = is_table or isinstance(image, (list, tuple, Mapping))
     if is_several and not is_picture(image):
         raise SpecError(
             f"ground() takes one picture, not {type(image).__name__}: for rows of pictures and"
@@ -310,15 +311,16 @@ def _texts(phrases: Any) -> list[str]:
 
 
 def _operators(serving: Serving, zoom: bool, settings: dict[str, Any]) -> list[Operator]:
-    known = list(inspect.signature(PhraseGrounder).parameters)[1:]
+    _, *setting_names = inspect.signature(PhraseGrounder).parameters  # the first is `serving`
     for name in settings:
-        if name not in known:
-            raise SpecError(f"ground() takes no {name}: it has zoom, {', '.join(known)}")
-    shared = {name: value for name, value in settings.items() if name != "phrases_per_request"}
+        if name not in setting_names:
+            raise SpecError(f"ground() takes no {name}: it has zoom, {', '.join(setting_names)}")
+    # BoxRefiner has all of these settings but one
+    for_refiner = {name: value for name, value in settings.items() if name != "phrases_per_request"}
     try:
         operators: list[Operator] = [PhraseGrounder(serving, **settings)]
         if zoom:
-            operators.append(BoxRefiner(serving, **shared))
+            operators.append(BoxRefiner(serving, **for_refiner))
     except (TypeError, ValueError, AttributeError) as error:
         raise SpecError(f"ground() can't use {', '.join(settings)} as given: {error}") from None
     return operators

@@ -66,7 +66,7 @@ class Manifest:
             return None
         if entry.get("pictures", "") != self._further_pictures():
             return None
-        fields: dict[str, Any] = entry["summary"]
+        fields: dict[str, Any] = entry["summary"]  # as `_entry_of` kept them
         for name, value in fields.items():
             if isinstance(value, dict):  # what JSON made of a Counter
                 fields[name] = Counter(value)
@@ -81,7 +81,7 @@ class Manifest:
         else:
             entries = read_object(self._path)
             entries.pop(self._entry, None)
-        fingerprint = None
+        fingerprint = None  # stays None where the entry isn't to be written
         noted = {code for code, count in summary.notes.items() if count}
         may_come_out_otherwise = summary.handover.passing_failures or noted & MAY_CHANGE
         if not may_come_out_otherwise and summary.done and self._settings is not None:
@@ -97,8 +97,8 @@ class Manifest:
 
     def _entry_of(self, summary: Summary, fingerprint: str) -> dict[str, Any]:
         names = ["records", "done", "failed", "expressions", "notes", "failures"]
-        kept = {name: getattr(summary, name) for name in names}
-        kept["models"] = [blotted(model) for model in summary.models]
+        fields = {name: getattr(summary, name) for name in names}
+        fields["models"] = [blotted(model) for model in summary.models]
         entry: dict[str, Any] = {
             "settings": self._settings,
             "input": fingerprint,
@@ -106,14 +106,17 @@ class Manifest:
             "files_there": self._files_there(),
             "pictures": self._further_pictures(),
         }
-        return as_json({**entry, "summary": kept})
+        return as_json({**entry, "summary": fields})
 
     def _further_pictures(self) -> str:
         # A digest of the pictures that a step makes: the last step's file names them. Those that
         # the input names are left out: the input's fingerprint covers them.
         columns = {step.image_key for step in self._steps if step.image_key}
         input_column = self._source.image_key
-        if not any(input_column in step.operator.writes().values() for step in self._steps):
+        written_columns = {
+            column for step in self._steps for column in step.operator.writes().values()
+        }
+        if input_column not in written_columns:
             columns.discard(input_column)
         path = self._steps[-1].storage.output_path
         if not columns or not os.path.exists(path):

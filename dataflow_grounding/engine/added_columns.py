@@ -46,6 +46,7 @@ def doubt_columns(record: Mapping[str, Any], answers: "Iterable[Found]") -> Upda
     out.
     """
     found = list(answers)
+    # The first doubt is told: one of a whole reply, else one of a phrase's own boxes.
     doubts = [answer.doubt for answer in found if answer.doubt]
     doubts += [answer.own_doubt for answer in found if answer.own_doubt]
     remark = joined_remarks(answer.remark for answer in found)
@@ -57,7 +58,7 @@ def doubt_columns(record: Mapping[str, Any], answers: "Iterable[Found]") -> Upda
         update |= {"doubtful": True, DOUBT: doubts[0]}
     if remark:
         update[REMARK] = remark
-    if SUSPECT in record:
+    if SUSPECT in record:  # of earlier boxes; the run sets it at its end where these are suspect
         update[SUSPECT] = False
     return update
 

@@ -193,8 +193,8 @@ class Asking:
                 if this_try.is_first and self._is_given_up(this_try, error):
                     raise error
                 continue
-            is_asked_anew = self.options.retry_failed and from_store and not to_be_divided
-            if not is_asked_anew:
+            is_to_be_retried = self.options.retry_failed and from_store and not to_be_divided
+            if not is_to_be_retried:
                 raise error
             # What failed for good is asked again from the first try on, as if nothing were stored.
             number = 0

@@ -45,11 +45,14 @@ class Prices:
 
     def cost(self, usage: Usage, tier: str = "") -> float:
         """Return the USD of one reply and its request."""
-        cached = self.input if self.cached_input is None else self.cached_input
-        fresh = max(0, usage.input_tokens - usage.cached_tokens)
-        ordinary = (
-            fresh * self.input + usage.cached_tokens * cached + usage.output_tokens * self.output
-        ) / 1e6
+        cached_price = self.input if self.cached_input is None else self.cached_input
+        fresh_tokens = max(0, usage.input_tokens - usage.cached_tokens)
+        millionths = (
+            fresh_tokens * self.input
+            + usage.cached_tokens * cached_price
+            + usage.output_tokens * self.output
+        )
+        ordinary = millionths / 1e6
         if tier == FLEX and self.flex is not None:
             return ordinary * self.flex
         return ordinary
@@ -93,7 +96,9 @@ def worst_case(request: Request[Any], serving: Serving) -> Usage:
 
 def with_worst_case(usage: Usage, request: Request[Any], serving: Serving, reply: str) -> Usage:
     """Return the tokens that an endpoint counted, the worst case for what it didn't tell."""
-    if usage.input_tokens and (usage.output_tokens or not reply):
+    # a reply without text may really have no tokens
+    has_output = usage.output_tokens > 0 or not reply
+    if usage.input_tokens and has_output:
         return usage
     worst = worst_case(request, serving)
     return Usage(
@@ -170,9 +175,12 @@ class Budget:
         # without what is.
         if self.max_requests is not None and self.sent >= self.max_requests:
             raise BudgetExceeded(no_request_left(self.max_requests))
-        if self.usd is None or not worst or self.spent + self.reserved + worst <= self.usd:
+        if self.usd is None or not worst:
             return True
-        if not self.in_flight or self.spent + worst > self.usd:
+        if self.spent + self.reserved + worst <= self.usd:
+            return True
+        is_too_small = self.spent + worst > self.usd
+        if is_too_small or not self.in_flight:
             raise BudgetExceeded(no_usd_left(self.usd, self.spent, worst))
         return False
 

@@ -92,12 +92,15 @@ def paid_by_step(
     bills: dict[str, dict[str, Amount]] = {}  # by step: the amounts of "all", and of the PARTS
     for path in stores_of(folder):
         for line in read_lines(path):
-            if line.get("task") == CHECK and "reply" not in line:
-                continue  # a verdict on other lines, which cost nothing
-            bill = bills.setdefault(str(line.get("step") or line.get("task")), defaultdict(Amount))
-            reply = _paid_for(line, prices_of_model.get(str(line.get("model")), prices))
+            is_verdict = line.get("task") == CHECK and "reply" not in line
+            if is_verdict:  # on other lines: it cost nothing
+                continue
+            step = str(line.get("step") or line.get("task"))
+            bill = bills.setdefault(step, defaultdict(Amount))
+            prices_of_line = prices_of_model.get(str(line.get("model")), prices)
+            amount = _paid_for(line, prices_of_line)
             for part in _parts_of(line):
-                bill[part] += reply
+                bill[part] += amount
     steps = []
     for step, bill in sorted(bills.items()):
         names = [*PARTS, FLEX] if FLEX in bill else list(PARTS)
@@ -122,6 +125,7 @@ def _parts_of(line: dict[str, Any]) -> list[str]:
 
 
 def _paid_for(line: dict[str, Any], prices: Prices | None) -> Amount:
+    # What one stored reply has cost; without `prices`, at the published ones of its model.
     usage = usage_of(line)
     price = prices
     if line.get("free") or line.get("kept"):

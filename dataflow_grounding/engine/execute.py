@@ -1,4 +1,9 @@
-"""The engine's door: checks a plan, then runs it, segment by segment."""
+"""The engine's door: checks a plan, then runs it, segment by segment.
+
+In a segment, each step reads what the one before wrote (`segments`). A level has steps that may
+work on a record side by side (`levels`). An operator settles when it finds out what it must know of
+the model. A step is idle where it has no record to ask about.
+"""
 
 import functools
 import math
@@ -72,7 +77,7 @@ def execute(
     to_settle = [step.operator for step in steps]
     to_settle += ahead
     total: Summary | None = None
-    held = {locked}  # checkpoint folders whose lock is held
+    locked_folders = {locked}
     # Locks are kept to the end of the run, not of their segment: the segments that come read what
     # this one wrote, and nobody else may change it meanwhile.
     with ExitStack() as locks:
@@ -84,14 +89,13 @@ def execute(
                 total = summary_of_whole_file(segment[0], counted_requests, total)
                 continue
             folder = segment[0].storage.checkpoint_folder
-            if folder not in held:
+            if folder not in locked_folders:
                 locks.enter_context(locked_folder(folder))
-                held.add(folder)
+                locked_folders.add(folder)
             parts = [segment] if options.stream else _stages(segment)
             for part in parts:
                 summary = _execute_segment(part, options, name, budget, to_settle, run)
-                # before the first part paid for a record
-                to_settle = []
+                to_settle = []  # all have settled, before the first part paid for a record
                 if total is not None:
                     summary.add_earlier(total)
                 total = summary
@@ -174,7 +178,8 @@ def _stages(segment: list[Step]) -> list[list[Step]]:
     start = 0
     end = 0
     for level in levels(segment):
-        # The steps of a level need not follow each other: a cut is after the last one so far.
+        # The steps of a level need not follow each other: a cut is after the last one so far. Of
+        # the levels [0, 2] and [1], the second is in the first one's stage.
         end = max(end, max(level) + 1)
         if end > start:
             stages.append(segment[start:end])
@@ -203,7 +208,7 @@ def _execute_segment(
     check(steps, columns, source.empty_columns)
     pictures = functools.cache(source.pictures)
     start = RunStart(options, budget, storage.checkpoint_folder, pictures)
-    # What is settled is a part of the settings that the manifest compares.
+    # Before the manifest compares settings: what operators settle is a part of these.
     prepared = _prepare(steps, to_settle, start, source)
     summary = None
     if not (options.force_reprocess or options.retry_failed):
@@ -261,30 +266,30 @@ def _prepare(
     # Operators that won't ask anything aren't prepared: that might send requests for nothing.
     asked = Counter[str]()
     idle: set[int] = set()
-    made: set[str] = set()  # columns that the rows get from earlier steps
-    makes_unnamed_columns = False
+    made_columns: set[str] = set()  # that the rows get from earlier steps
+    may_have_any_column = False
     for index, step in enumerate(steps):
         operator = step.operator
         # True, False, or None where no record gets that far. After a step that may make any column,
         # the input's columns say nothing.
-        asks = makes_unnamed_columns or source.may_ask(operator, made)
+        asks = True if may_have_any_column else source.may_ask(operator, made_columns)
         if asks:
             asked.update(operator.prepare(start))
         else:
             idle.add(index)
         if operator.sees_all:
-            makes_unnamed_columns = True
-        if asks is None:  # no record gets that far
+            may_have_any_column = True
+        if asks is None:  # then it makes no columns, either
             continue
         columns = set(operator.writes().values())
         if not asks:
             # what it reads and rewrites without asking is taken to be as the input has it
             columns.difference_update(operator.reads().values())
-        made |= columns
+        made_columns |= columns
+    # Operators of later segments settle now: what would stop them stops the run before anything is
+    # paid for. Where this segment asks nothing, nothing is paid for: they settle in their own turn.
     if len(idle) < len(steps):
         of_this_segment = {id(step.operator) for step in steps}
-        # Operators of later segments settle now: what would stop them stops the run before anything
-        # is paid for.
         for operator in to_settle:
             if id(operator) not in of_this_segment:
                 asked.update(operator.settle(start))
@@ -308,8 +313,9 @@ def _with_what_is_left(
     text = f"{stopped}. This run has taken {counted(answered, 'reply')}"
     if total is not None:
         # Checks of the box format are about no record.
-        of_records = answered - done.requests["probes"]
-        left = max(total * requests_each - of_records, 1)
+        about_records = answered - done.requests["probes"]
+        # replies to further tries count as well, so that the difference may be 0 or less
+        left = max(total * requests_each - about_records, 1)
         text += f"; the rest takes about {counted(left, 'more request')}"
         if done.cost_usd and done.requests["answered"]:
             cost = done.cost_usd / done.requests["answered"]

@@ -28,7 +28,9 @@ _ROWS = json.JSONEncoder(default=repr)
 
 
 class RowKey(NamedTuple):
-    """What tells a row: a digest of all that it is made of, and its pictures as they were found."""
+    """What a row is known by: a digest of all that it is made of, and its pictures as they were
+    found.
+    """
 
     digest: str
     images: Sequence[Image]
@@ -36,6 +38,10 @@ class RowKey(NamedTuple):
 
 @dataclass
 class FinishedRow:
+    """What a finished row got. In the file: `{"columns": [{…}, …], "notes": {"dropped": 1},
+    "replies": 2, "replies_at": [0, 4096]}`.
+    """
+
     columns: list[Update]  # of each step
     notes: dict[str, int]  # by code
     replies: int  # that were read for it
@@ -65,11 +71,14 @@ class FinishedRows:
         # By the column of a picture, the limits of the first serving that it is sent to.
         self._limits_by_column: dict[str, ImageLimits | None] = {}
         for step in steps:
+            column = step.image_key
+            if not column or self._limits_by_column.get(column) is not None:
+                continue
             serving = step.operator.serving
-            if step.image_key and self._limits_by_column.get(step.image_key) is None:
-                self._limits_by_column[step.image_key] = serving.image_limits if serving else None
+            self._limits_by_column[column] = serving.image_limits if serving else None
         self._step_count = len(steps)
-        if log is None or not all(map(_tells_all, steps)):
+        do_settings_tell_all = all(map(_tells_all, steps))
+        if log is None or not do_settings_tell_all:
             self._settings = None
 
     async def key_of(self, record: Record) -> RowKey | None:
@@ -91,10 +100,11 @@ class FinishedRows:
         return RowKey(hashlib.blake2b(text.encode(), digest_size=16).hexdigest(), images)
 
     def get(self, key: RowKey | None) -> FinishedRow | None:
+        """Return what an earlier run has kept of a row; None where it has to be done."""
         has_earlier_rows = self._log.first_new > 0
         if key is None or not has_earlier_rows:
             return None
-        row = self._kept(key)
+        row = self._not_set_aside(key)
         if row is None:
             return None
         is_odd = ODD_BOXES in row.notes
@@ -102,12 +112,14 @@ class FinishedRows:
         is_open = self._replies.vouched.has_open(*row.replies_at, are_odd=is_odd)
         return None if is_open else row
 
-    def _kept(self, key: RowKey) -> FinishedRow | None:
+    def _not_set_aside(self, key: RowKey) -> FinishedRow | None:
+        # The row as the log has it; None where a check has failed replies that it was made of.
         line = self._log.get(key.digest)
         row = None if line is None else _row_in(line)
         if row is None or len(row.columns) != self._step_count:
             return None
-        return None if self._replies.vouched.sets_aside(*row.replies_at) else row
+        is_set_aside = self._replies.vouched.sets_aside(*row.replies_at)
+        return None if is_set_aside else row
 
     def put(self, key: RowKey | None, columns: Sequence[Update], work: RowWork) -> bool:
         """Keep what a row got, where the same would come out were it done again. Returns False
@@ -115,30 +127,34 @@ class FinishedRows:
         """
         # `replies_at` can say nothing of replies in the stores of other parts
         may_be_of_others = work.replayed and self._replies.others
-        if key is None or may_be_of_others or not MAY_CHANGE.isdisjoint(work.notes):
+        may_come_out_otherwise = not MAY_CHANGE.isdisjoint(work.notes)
+        if key is None or may_be_of_others or may_come_out_otherwise:
             return True
         if not all(is_unchanged(image.file) for image in key.images):
             return False
         for image in key.images:
             # A young file may have changed without a new time. Other facts are those of another
             # row, which has found that the file has other content by now.
-            if is_young(image.file) or kept_facts.get(image.file) != image.facts:
+            has_other_facts = kept_facts.get(image.file) != image.facts
+            if has_other_facts or is_young(image.file):
                 return True
         # a replayed reply may be anywhere in the store
         first = 0 if work.replayed else self._replies.first_new
         notes = {code: count for code, count in work.notes.items() if code not in OF_CHECKS}
-        if not work.sent:  # what was kept of the same replies tells better where these are
-            before = self._kept(key)
-            if before is not None and (before.columns, before.notes) == (list(columns), notes):
-                return True
-        kept = {
+        before = None
+        if not work.sent:
+            before = self._not_set_aside(key)
+        # The earlier line of the same replies tells better where these are: it stays.
+        if before is not None and before.columns == list(columns) and before.notes == notes:
+            return True
+        line = {
             "columns": list(columns),
             "notes": notes,
             "replies": work.read,
             "replies_at": [first, self._replies.end],
         }
         try:
-            self._log.put(key.digest, kept)
+            self._log.put(key.digest, line)
         except StorageFailed:
             self._settings = None  # the run goes on without it
         return True
@@ -162,7 +178,8 @@ def _row_in(line: Mapping[str, Any]) -> FinishedRow | None:
             "replies_at": [int(first), int(end)],
         }:
             are_counts = all(isinstance(count, int) for count in notes.values())
-            if are_counts and all(isinstance(one, dict) for one in columns):
+            are_updates = all(isinstance(update, dict) for update in columns)
+            if are_counts and are_updates:
                 return FinishedRow(columns, notes, replies, (first, end))
     return None  # damaged, or of another version
 
@@ -181,6 +198,7 @@ def settings_of(steps: Sequence[Step], extra: Mapping[str, Any]) -> str | None:
         asked: list[Any] | None = None
         if serving is not None:
             asked = [serving.identity(), repr(serving.image_limits)]
+            # a limit that the user has stated isn't part of the limits' repr
             if serving.image_limits.picture_bytes is not None:
                 asked.append(serving.image_limits.picture_bytes)
         parts.append([step.label, operator.reads(), operator.writes(), settings, asked])

@@ -1,7 +1,8 @@
 """What is known of image files, remembered by path and believed while their state is the same.
 
 So a run that goes on reads no image again, unless its file was touched. Then its bytes are read
-once, which tell whether it is the same picture.
+once, which tell whether it is the same picture. A file is far if reading it waits for a store, and
+young if it may change again and keep its state.
 """
 
 import asyncio
@@ -55,23 +56,29 @@ class ImageMemo:
                 file = await off_loop(images.find_image, record, key)
             else:
                 file = images.find_image(record, key)
-            kept: images.Kept = {}  # the picture as sent, if it is made while its facts are read
-            facts = images.kept_facts.get(file) or await self._facts(file, limits, kept)
+            # gets the picture as sent, if that is made while its facts are read
+            kept: images.Kept = {}
+            facts = images.kept_facts.get(file)
+            if facts is None:
+                facts = await self._facts(file, limits, kept)
             image = images.Image(file, facts, limits or images.ImageLimits(), kept=kept)
             record.images[record[key]] = image
         return images.open_image(record, key, limits)
 
     async def fit(self, image: images.Image) -> None:
-        """Find the size in which an image has no more bytes than may be sent; it is remembered."""
+        """Find the size in which an image has no more bytes than may be sent. It is remembered for
+        this process, in `kept_fits`, and in the log: by how many steps the sides are reduced.
+        """
         if image.limits.most_base64 is None:
             return
         key = image.fit_key
         if key is None or key in images.kept_fits:
             return
-        log_key = _key(f"{key[0]} in {key[1]}")
+        sent_digest, limits = key
+        log_key = _key(f"{sent_digest} in {limits}")
         line = self._log.get(log_key) if self._log is not None else None
         steps = line.get("steps") if line is not None else None
-        if type(steps) is int and 0 <= steps <= images.MOST_STEPS:
+        if type(steps) is int and 0 <= steps <= images.MOST_STEPS:  # else the line is damaged
             images.keep_fit(key, steps)
             return
         find = off_loop if image.file.is_far else asyncio.to_thread
@@ -82,13 +89,18 @@ class ImageMemo:
     async def _facts(
         self, file: images.ImageFile, limits: images.ImageLimits | None, kept: images.Kept
     ) -> ImageFacts:
+        # From the log, else from the file; then `kept` gets the picture as sent, where that is the
+        # file as it is.
         facts = None
         if self._log is not None and len(self._log):
             facts = remembered(self._log, file)
         if facts is None:
             keep_for = limits if self._keeps else None
             read = partial(images.read_facts, file, keep_for, kept)
-            facts = await (off_loop(read) if file.is_far else self.of_disk(read))
+            if file.is_far:
+                facts = await off_loop(read)
+            else:
+                facts = await self.of_disk(read)
             if self._log is not None and self._keeps and not is_young(file):
                 self._log.put(_key(file.path), {**_unusual(facts, file), "state": _state(file)})
         return images.keep_facts(file, facts)
@@ -121,9 +133,10 @@ class ImageMemo:
             else:
                 self._slow_in_a_row = 0
             if self._slow_in_a_row >= SLOW_IN_A_ROW:
-                # the next one that is tried here: if it is slow, those after it are for threads
-                self._slow_in_a_row = SLOW_IN_A_ROW - 1
                 self._for_threads = READ_BY_THREADS
+                # After these one is tried here again. If it is slow, too, that is enough for as
+                # many more to be for threads.
+                self._slow_in_a_row = SLOW_IN_A_ROW - 1
 
 
 def log_of(checkpoint_folder: str) -> KeyedLog:
@@ -140,8 +153,12 @@ def remembered(log: KeyedLog, file: images.ImageFile) -> ImageFacts | None:
     line = log.get(_key(file.path))
     if line is None or line.get("state") != _state(file):
         return None
-    known = _usual(file) | {name: value for name, value in line.items() if name in _FACTS}
-    return ImageFacts(**known) if known.keys() == _FACTS.keys() else None
+    facts = _usual(file)
+    for name, value in line.items():
+        if name in _FACTS:
+            facts[name] = value
+    is_whole = facts.keys() == _FACTS.keys()
+    return ImageFacts(**facts) if is_whole else None
 
 
 def digest_of(file: images.ImageFile, log: KeyedLog) -> str:

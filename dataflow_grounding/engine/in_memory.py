@@ -29,6 +29,14 @@ Results: TypeAlias = dict[int, tuple[ShownRecord, RecordError | None]]
 """By the index of a row: the row as it is returned, and what went wrong."""
 
 
+class _PlainRow(NamedTuple):
+    """A row as a run has it that reads files."""
+
+    values: dict[str, Any]  # as JSON has them; {} where that can't be
+    picture_file: dict[str, str]  # the column of a picture in memory, and the file it is in for now
+    error: RecordError | None  # what is wrong with the row
+
+
 class _RowsAsRecords(NamedTuple):
     records: list[Record]  # one for each row, also for a broken one: the indices are the same
     broken: dict[int, Result]  # by index: what is wrong with a row
@@ -39,7 +47,7 @@ class _CheckedRecords(NamedTuple):
     will_ask: bool  # whether any other record may be asked about
 
 
-# by endpoint and model: taken while an operator that asks them is prepared
+# by a serving's class, endpoint and model: taken while an operator that asks them is prepared
 _preparing: dict[tuple[type, str, str], Turn] = {}
 if hasattr(os, "register_at_fork"):
     # a forked process has no thread that would give a turn back
@@ -122,26 +130,36 @@ def _as_records(operator: Annotator, rows: Sequence[Mapping[str, Any]]) -> _Rows
     rows_of_image = NumberTable()
     for index, row in enumerate(rows):
         column = image_key or _image_column(row)
-        plain: dict[str, Any] = {}
-        try:
-            picture_file = _picture_as_file(row, column, is_needed)
-        except RecordError as error:
-            broken[index] = (None, error)
-            picture_file = {column: ""}
-        try:
-            plain = plain_row({**row, **picture_file})
-        except BrokenRow as error:
-            broken[index] = (None, error)
+        plain = _as_plain(row, column, is_needed)
+        if plain.error is not None:
+            broken[index] = (None, plain.error)
         if isinstance(row, Record):  # from another operator: it keeps what tells it apart
-            records.append(row.updated(plain))
+            records.append(row.updated(plain.values))
             continue
-        # the id of a picture in memory comes from its content, not from the file it is in for now
-        with_content_name = {name: id_of(path) for name, path in picture_file.items()}
-        record = Record({**plain, **with_content_name}, place=index)
+        # The id of a picture in memory comes from its content, not from the file it is in for now:
+        # so the record has the content's name as its path until it is identified.
+        with_content_name = {name: id_of(path) for name, path in plain.picture_file.items()}
+        record = Record({**plain.values, **with_content_name}, place=index)
         identify(record, column, None, rows_of_image)
-        record.update(picture_file)
+        record.update(plain.picture_file)
         records.append(record)
     return _RowsAsRecords(records, broken)
+
+
+def _as_plain(row: Mapping[str, Any], column: str, needed: bool) -> _PlainRow:
+    # `column` is that of the row's picture, and `needed` says whether it has to have one.
+    values: dict[str, Any] = {}
+    found: RecordError | None = None
+    try:
+        picture_file = _picture_as_file(row, column, needed)
+    except RecordError as error:
+        found = error
+        picture_file = {column: ""}
+    try:
+        values = plain_row({**row, **picture_file})
+    except BrokenRow as error:
+        found = error
+    return _PlainRow(values, picture_file, found)
 
 
 def _picture_as_file(row: Mapping[str, Any], column: str, needed: bool) -> dict[str, str]:
@@ -181,7 +199,9 @@ def _image_column(row: Mapping[str, Any]) -> str:
 
 
 class _WorkInMemory:
-    """Annotates pending records side by side, and enters their outcomes by index."""
+    """Annotates pending records side by side, and enters their outcomes by index. A record's
+    priority is `(index,)`: what comes first in the input is asked about first.
+    """
 
     def __init__(
         self,
@@ -198,7 +218,8 @@ class _WorkInMemory:
         self._until_failure = until_failure
         self._queue = iter(pending.items())  # all workers take from it
         self._has_failed = bool(outcomes)
-        self._suspects: set[tuple[int]] = set()  # the priorities of those with boxes in doubt
+        # of records with boxes in doubt; StepAsk.note adds them
+        self._suspect_priorities: set[tuple[int]] = set()
         self._memo = ImageMemo(None)
         # an interrupt ends them at once: nothing has to be written
         self._workers = Workers(lambda: False)
@@ -206,19 +227,22 @@ class _WorkInMemory:
     async def execute(self) -> None:
         """Annotate all records; where it is stopped, outcomes so far stay entered."""
         asking = self._ask_at_end.asking
-        # twice as many as requests in flight: some prepare pictures while others wait for replies
-        count = min(len(self._pending), 2 * (asking.endpoints.most if asking else DEFAULT_WORKERS))
+        most_in_flight = asking.endpoints.most if asking is not None else DEFAULT_WORKERS
+        # twice as many: some prepare pictures while others wait for replies
+        count = min(len(self._pending), 2 * most_in_flight)
         try:
             await self._workers.do(self._work() for _ in range(count))
             if self._workers.cancelled:
                 raise asyncio.CancelledError
             await self._operator.conclude(self._ask_at_end)
-            for (index,) in self._suspects:
+            for (index,) in self._suspect_priorities:
                 update, error = self._outcomes[index]
                 self._outcomes[index] = ({**(update or {}), SUSPECT: True}, error)
         except RunStopped as stop:
+            # `asking` doesn't know of one that the operator has raised, such as SuspectBoxes. Once
+            # it does, it puts no plain questions when it is closed.
             if asking is not None:
-                asking.stopped = stop  # nothing more is sent for the records that are under way
+                asking.stopped = stop
             raise
         finally:
             if asking is not None:
@@ -237,7 +261,7 @@ class _WorkInMemory:
             await asyncio.sleep(0)
 
     async def _annotated(self, index: int, record: Record) -> Result:
-        ask = replace(self._ask_at_end, priority=(index,), suspects=self._suspects)
+        ask = replace(self._ask_at_end, priority=(index,), suspects=self._suspect_priorities)
         annotate_once = partial(
             annotated, self._operator, record, ask, self._memo, lambda: self._workers.cancelled
         )

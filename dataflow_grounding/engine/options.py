@@ -68,11 +68,13 @@ class RunOptions:
             value = getattr(self, option.name)
             alternatives = get_args(option.type)  # of `int | None` these are int and NoneType
             stated_type = alternatives[0] if alternatives else option.type
-            if stated_type not in in_words or (value is None and option.default is None):
+            is_left_out = value is None and option.default is None
+            if is_left_out or stated_type not in in_words:
                 continue
+            # a whole number will do for a float; a bool is an int in Python, but means no number
             types = (int, float) if stated_type is float else stated_type
             is_misplaced_bool = isinstance(value, bool) and stated_type is not bool
-            if not isinstance(value, types) or is_misplaced_bool:
+            if is_misplaced_bool or not isinstance(value, types):
                 wanted = in_words[stated_type]
                 raise SpecError(
                     f"RunOptions({option.name}=…) should be {wanted}, not {value!r:.40}"

@@ -22,6 +22,8 @@ from dataflow_grounding.engine.summary import Summary
 
 
 class _WaitingRow(NamedTuple):
+    """A row that can't be written yet: one before it isn't finished."""
+
     input_line: int
     records: list[str]  # as lines of JSON, after each step that the row got through
     failures: list[str]  # the same
@@ -49,7 +51,7 @@ class Outputs:
         self.next = 0  # the place of the oldest row that is not finished
         self._waiting: dict[int, _WaitingRow] = {}  # by the row's place
         self._failed_after = Counter[int]()  # failed rows by how many steps they got through
-        # for each step, the places of the rows that its file lacks
+        # for each step, the places of the rows that its file lacks, in order
         self._missing = [array("q") for _ in steps]
         # for each step, the input's lines of the rows in its file; empty unless they are kept
         self._input_lines = [array("q") for _ in steps if keep_lines]
@@ -76,34 +78,41 @@ class Outputs:
         )
         with storing(self.failures_path):
             while self.next in self._waiting:
-                row = self._waiting.pop(self.next)
-                # zip ends where the row did: one that failed has fewer records than there are steps
-                for input_lines, _ in zip(self._input_lines, row.records, strict=False):
-                    input_lines.append(row.input_line)
-                for writer, line in zip(self._writers, row.records, strict=False):
-                    writer.write_line(line)
-                for missing in self._missing[len(row.records) :]:
-                    missing.append(self.next)
-                for line in row.failures:
-                    self._failures.write_line(line)
+                self._write(self._waiting.pop(self.next))
                 self.next += 1
+
+    def _write(self, row: _WaitingRow) -> None:
+        # The row at the place `next`. One that failed has fewer records than there are steps.
+        step_count = len(row.records)  # that it got through
+        for writer, line in zip(self._writers, row.records, strict=False):
+            writer.write_line(line)
+        for input_lines in self._input_lines[:step_count]:
+            input_lines.append(row.input_line)
+        for missing in self._missing[step_count:]:
+            missing.append(self.next)
+        for line in row.failures:
+            self._failures.write_line(line)
 
     def _mark_suspects(self) -> None:
         # A row is marked in the file of the step that got its boxes, and in those of later steps.
         # The summary counts those in the last file that has any.
-        for step, (writer, missing) in enumerate(zip(self._writers, self._missing, strict=True)):
-            rows_of_file = set()
+        for step, writer in enumerate(self._writers):
+            numbers_in_file = set()
             for place, suspect_step in self.suspects:
-                if suspect_step > step:
-                    continue
-                # rows that the file lacks don't count in the row's number there
-                missing_before = bisect_left(missing, place)
-                is_missing = missing_before < len(missing) and missing[missing_before] == place
-                if not is_missing:
-                    rows_of_file.add(place - missing_before)
-            if rows_of_file:
-                writer.set_in(rows_of_file, {SUSPECT: True})
-                self.summary.notes[SUSPECT] = len(rows_of_file)
+                number = self._number_in_file(step, place)
+                if suspect_step <= step and number is not None:
+                    numbers_in_file.add(number)
+            if numbers_in_file:
+                writer.set_in(numbers_in_file, {SUSPECT: True})
+                self.summary.notes[SUSPECT] = len(numbers_in_file)
+
+    def _number_in_file(self, step: int, place: int) -> int | None:
+        # Where in a step's file the row of a place is; None where the file lacks it. Other rows
+        # that it lacks don't count.
+        missing = self._missing[step]
+        missing_before = bisect_left(missing, place)
+        is_missing = missing_before < len(missing) and missing[missing_before] == place
+        return None if is_missing else place - missing_before
 
     def _count(self, outcome: Outcome) -> None:
         # A row that is neither done nor has a failure is lost by a defect, which `_check` tells.
@@ -121,8 +130,8 @@ class Outputs:
 
     def commit(self, rows: int) -> None:
         """Put the files in place, once each of the `rows` is written or among the failures. Where
-        all rows failed before they were through a step, the step's file of an earlier run stays,
-        unless line numbers are kept.
+        all rows failed before they were through a step, the step's file of an earlier run stays. If
+        line numbers are kept, it doesn't: they have to fit the file.
         """
         self._check(rows)
         with storing(self.failures_path):
@@ -139,7 +148,7 @@ class Outputs:
                     write_line_numbers(writer.path, self._input_lines[index])
 
     def _check(self, rows: int) -> None:
-        # No defect of ours may lose a row in silence.
+        # No defect of ours may lose a row in silence: for each step, rows = written + failed.
         failed = 0  # in this step, or an earlier one
         for number, (step, writer) in enumerate(zip(self.steps, self._writers, strict=True)):
             failed += self._failed_after[number]

@@ -279,6 +279,7 @@ def note_step(step: Step) -> bool:
     if noted is None:
         _refuse_thread(step.storage, step.operator.name)
         return False
+    # To look at the steps' paths here isn't to ask for their files, which runs the noted steps.
     with holding(before_looking, None):
         if not isinstance(step.operator, WholeFile):
             _refuse_second_writer(noted, step)
@@ -294,14 +295,17 @@ def outside_forward() -> Iterator[None]:
 
 
 def _refuse_second_writer(earlier: Iterable[Step], step: Step) -> None:
-    # A step that writes the same columns again, as a second try does, is no harm.
+    # Raises PlanError where the step would replace a file with columns of an earlier step. A step
+    # that writes the same columns again, as a second try does, is no harm. One that names none may
+    # lack any.
     path = step.storage.output_path
     written = set(step.operator.writes().values())
     for other in earlier:
-        if other.storage.output_path != path or other.operator.name == step.operator.name:
+        writes_other_file = other.storage.output_path != path
+        if writes_other_file or other.operator.name == step.operator.name:
             continue
-        lost = set(other.operator.writes().values()) - written
-        if lost or not written:
+        lost_columns = set(other.operator.writes().values()) - written
+        if lost_columns or not written:
             raise PlanError(
                 f"{other.operator.name} and {step.operator.name} both write {path}: run each on a"
                 " step of its own, self.storage.step()"
@@ -324,7 +328,8 @@ def check(steps: Iterable[Step], columns: Iterable[str], empty: Collection[str] 
         for column in dict.fromkeys(writes.values()):  # two roles may share one
             may_be_filled_in = provider_of.get(column) == "the input" and column in empty
             is_updated = column in reads.values()  # the step reads what it rewrites
-            if column in provider_of and not may_be_filled_in and not is_updated:
+            is_overwritten = column in provider_of and not (may_be_filled_in or is_updated)
+            if is_overwritten:
                 whose = f"column {column!r} of {provider_of[column]}"
                 role = next(role for role, name in writes.items() if name == column)
                 way = step.operator.way_to_rename(role)
@@ -377,17 +382,17 @@ def levels(steps: list[Step]) -> list[list[int]]:
     columns is alone on its level.
     """
     groups: list[list[int]] = []
-    written: dict[str, int] = {}  # column → the level after the step that writes it
-    read: dict[str, int] = {}  # column → the last level that reads it
+    level_after_writing: dict[str, int] = {}  # column → the level after the step that writes it
+    last_level_reading: dict[str, int] = {}  # column → the last level that reads it
     at_least = 0  # the level after the last step that sees all columns
     for index, step in enumerate(steps):
         reads = step.operator.reads().values()
         writes = step.operator.writes().values()
         level = at_least
         for column in reads:
-            level = max(level, written.get(column, 0))
+            level = max(level, level_after_writing.get(column, 0))
         for column in writes:
-            level = max(level, read.get(column, 0))
+            level = max(level, last_level_reading.get(column, 0))
         if step.operator.sees_all:
             # alone on its level; all later steps come after it
             level = len(groups)
@@ -396,9 +401,9 @@ def levels(steps: list[Step]) -> list[list[int]]:
             groups.append([])
         groups[level].append(index)
         for column in reads:
-            read[column] = max(level, read.get(column, 0))
+            last_level_reading[column] = max(level, last_level_reading.get(column, 0))
         for column in writes:
-            written[column] = level + 1
+            level_after_writing[column] = level + 1
     return groups
 
 
@@ -415,7 +420,7 @@ def source_digest(thing: Any) -> str | None:
     """Return a digest of a function's or class's name and source file; None without source."""
     try:
         file = inspect.getsourcefile(thing)
-        if file and os.path.exists(file):
+        if file and os.path.exists(file):  # all of it: what it calls may be in the same file
             digest = hashlib.sha256(thing.__qualname__.encode())
             with open(file, "rb") as source:
                 digest.update(source.read())

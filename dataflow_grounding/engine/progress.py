@@ -62,12 +62,7 @@ class Progress:
                 await asyncio.sleep(every)
                 if self._live:
                     parts = self.parts()
-                    # on a narrow terminal, parts up to what is stored matter more than the title
-                    needed = 1
-                    for number, part in enumerate(parts, 1):
-                        if part.endswith(STORED):
-                            needed = number
-                    self._live.show(f"{self._title}:", parts, needed)
+                    self._live.show(f"{self._title}:", parts, _count_of_needed(parts))
                 else:
                     say(f"{self._title}: {', '.join(self.parts())}")
         finally:
@@ -101,16 +96,18 @@ class Progress:
         at = time.monotonic()
         asked = now.finished - now.replayed
         past = self._past
-        # the first record that was sent: from here on, the store's speed doesn't count
-        if asked and not past[-1].asked:
+        # From the first record on that something was sent for, the store's speed doesn't count.
+        is_first_asked = asked > 0 and not past[-1].asked
+        if is_first_asked:
             past.clear()
         if not past or at - past[-1].at >= LEAST_SECONDS_BETWEEN:
             past.append(_State(at, now.finished, asked))
-        while (
-            len(past) > 2
-            and at - past[1].at >= LAST_SECONDS
-            and now.finished - past[1].finished >= LAST_RECORDS
-        ):
+        # The oldest state goes where the next one is old enough, too.
+        while len(past) > 2:
+            is_long_ago = at - past[1].at >= LAST_SECONDS
+            has_enough_records = now.finished - past[1].finished >= LAST_RECORDS
+            if not (is_long_ago and has_enough_records):
+                break
             past.popleft()
         oldest = past[0]
         per_second = (now.finished - oldest.finished) / max(at - oldest.at, 0.001)
@@ -118,6 +115,15 @@ class Progress:
         # the store, or of the first requests, which all end at about the same time.
         tells_time_left = asked - oldest.asked >= max(1, now.in_flight)
         return _Rate(per_second, tells_time_left)
+
+
+def _count_of_needed(parts: list[str]) -> int:
+    # On a narrow terminal, parts up to what is stored matter more than the title.
+    needed = 1
+    for number, part in enumerate(parts, 1):
+        if part.endswith(STORED):
+            needed = number
+    return needed
 
 
 def duration(seconds: float) -> str:

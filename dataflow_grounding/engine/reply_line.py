@@ -71,23 +71,24 @@ def usage_of(line: dict[str, Any]) -> Usage:
 
 def read_lines(request: Request[T], lines: Sequence[dict[str, Any]], attempts: int) -> ReadReply[T]:
     """Return what a request's stored replies say: the first that can be read counts. There are
-    several where another part of the run has asked again, and got another one. A SuspectReply, or
-    an error other than UnreadableReply, is raised as soon as it comes.
+    several where another part of the run has asked again, and got another one. If none can be read,
+    the first one's error is raised; a SuspectReply, or an error other than UnreadableReply, is
+    raised as soon as it comes.
     """
-    error: UnreadableReply | None = None
-    seen: list[Any] = []  # replies that were read already
+    first_error: UnreadableReply | None = None
+    texts_read: list[Any] = []
     for line in lines:
-        if line.get("reply") in seen:
+        if line.get("reply") in texts_read:
             continue
-        seen.append(line.get("reply"))
+        texts_read.append(line.get("reply"))
         try:
             return read_line(request, line, attempts)
         except SuspectReply:  # it can be read, but the reader wants to ask again
             raise
         except UnreadableReply as failed:
-            error = error or failed
-    assert error is not None
-    raise error
+            first_error = first_error or failed
+    assert first_error is not None
+    raise first_error
 
 
 def read_line(request: Request[T], line: dict[str, Any], attempts: int) -> ReadReply[T]:
@@ -95,20 +96,13 @@ def read_line(request: Request[T], line: dict[str, Any], attempts: int) -> ReadR
     SUSPECT. Raises RecordError, with `attempts` and `reply` set; a RunStopped of the reader is left
     as it is.
     """
-    error: RecordError
-    if line.get("repeated"):
-        error = RepeatedReply("a gateway's cache gave a reply that came before, and no further one")
-    elif line.get("refusal"):
-        error = RequestRefused(str(line["refusal"]))
-    elif str(line.get("finish_reason")).lower() in CUT_OFF and not is_whole(line.get("reply")):
-        error = TruncatedReply("the reply was cut off at the token limit.")
-    elif not isinstance(line.get("reply"), str):
-        error = UnreadableReply("the reply has no text.")
-    else:
+    error = _failure_in(line)
+    if error is None:
         try:
             read_reply = request.read(line["reply"])
             if line.get("suspect"):
-                return read_reply[0], [*read_reply[1], Note(SUSPECT, "")]
+                notes = [*read_reply[1], Note(SUSPECT, "")]
+                return read_reply[0], notes
             return read_reply
         except RecordError as failed:
             error = failed
@@ -124,6 +118,22 @@ def read_line(request: Request[T], line: dict[str, Any], attempts: int) -> ReadR
     error.attempts = attempts
     error.reply = line.get("reply")
     raise error
+
+
+def _failure_in(line: dict[str, Any]) -> RecordError | None:
+    # What is wrong with a stored reply before it is read; None where it has a text to read.
+    text = line.get("reply")
+    if line.get("repeated"):
+        return RepeatedReply("a gateway's cache gave a reply that came before, and no further one")
+    if line.get("refusal"):
+        return RequestRefused(str(line["refusal"]))
+    # some servers go on with blanks up to the limit, after JSON that is whole
+    is_cut_off = str(line.get("finish_reason")).lower() in CUT_OFF and not is_whole(text)
+    if is_cut_off:
+        return TruncatedReply("the reply was cut off at the token limit.")
+    if not isinstance(text, str):
+        return UnreadableReply("the reply has no text.")
+    return None
 
 
 def _described(error: Exception) -> str:

@@ -1,4 +1,7 @@
-"""One run at a time in a folder: `flock`, or a file that is touched where no system call locks."""
+"""One run at a time in a folder: `flock`, or a file that is touched where no system call locks.
+
+To touch a file is to set its time to now. A file that was touched lately shows that a run is alive.
+"""
 
 import errno
 import os
@@ -38,7 +41,7 @@ def only_run(folder: str) -> Iterator[None]:
         lock = open_log(os.path.join(folder, "lock"))
     results = os.path.dirname(folder) or "."
     with ExitStack() as held:
-        _handles.add(lock)
+        _handles.add(lock)  # from here on it is closed, however the block ends
         held.callback(_release, lock)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -93,13 +96,15 @@ def check_held(folder: str) -> None:
 
 @contextmanager
 def _touched(path: str, clock_file: int, folder: str) -> Iterator[None]:
-    # A lock by a file that is touched while the block runs.
+    # A lock by a file that is touched while the block runs. `clock_file` is another open file of
+    # the folder. The file has a mark of this run: where it has another one, that run has the lock.
     mark = token_hex(8).encode()
     with errors_as(InputError, f"can't write {path}", again=True):
         _refuse_if_young(path, clock_file)
         write_bytes(path, mark, alone=False)
+        # Other runs may have found no young file, either. The last of them to write wins.
         time.sleep(LOOK_SECONDS)
-        if Path(path).read_bytes() != mark:  # of several runs at once, the last to write wins
+        if Path(path).read_bytes() != mark:
             raise FolderTaken(f"another run began just now ({path}): wait for it to end")
     try:
         with in_background(partial(_touch, path, mark, folder), wait=TOUCH_SECONDS):
@@ -111,8 +116,8 @@ def _touched(path: str, clock_file: int, folder: str) -> Iterator[None]:
 
 
 def _refuse_if_young(path: str, clock_file: int) -> None:
-    # The clocks of machines differ. So another open file of the folder is touched now, which tells
-    # the file system's time.
+    # Raises FolderTaken where the lock file was touched lately. The clocks of machines differ. So
+    # another open file of the folder is touched now, which tells the file system's time.
     os.utime(clock_file)
     with suppress(FileNotFoundError):
         age = os.fstat(clock_file).st_mtime - os.stat(path).st_mtime

@@ -36,7 +36,9 @@ def digest_of(path: str) -> str:
 
 
 def pictures_of(path: str, folders: Sequence[Any], checkpoint: str) -> list[str]:
-    """Return two digests: of the paths of a step's local pictures, and of their contents."""
+    """Return two digests of the local pictures that a step's file at `path` names: of their paths,
+    and of their contents. The checkpoint folder of the run has what it remembers of them.
+    """
     paths_digest = hashlib.sha256()
     contents_digest = hashlib.sha256()
     if not os.path.exists(path):

@@ -52,38 +52,42 @@ IMAGE_COLUMN = "image_path"  # the column of the image's path, unless a step nam
 def identify(
     record: Record, image_key: str, image_root: str | None, rows_of_image: NumberTable
 ) -> None:
-    """Give the record its `image_id`, and tell it apart from earlier rows of the same image.
-    Records have to come in the order of their rows. `rows_of_image` has, by the hash of an id, how
-    many rows had it so far; as a table of numbers, it can't have the id itself.
+    """Give the record its `image_id`, and tell it apart from earlier rows of the same image: by its
+    `occurrence`, the second row of `x` is `x@2`. Records have to come in the order of their rows.
+    `rows_of_image` has, by the hash of an id, how many rows had it so far, and is counted up; as a
+    table of numbers, it can't have the id itself.
     """
     image_id = _distinct_image_id(record, image_key, image_root, rows_of_image)
     record.image_id = image_id
     if image_id is None:
         return
-    earlier = rows_of_image.get(hash(image_id)) or 0
-    stated = record.get(ROW_OF_IMAGE)
-    if isinstance(stated, int) and stated > 1:
-        record.occurrence = stated - 1
+    earlier_count = rows_of_image.get(hash(image_id)) or 0
+    # an earlier run has written which row of its image it is: the input may be that run's output
+    stated_number = record.get(ROW_OF_IMAGE)
+    if isinstance(stated_number, int) and stated_number > 1:
+        record.occurrence = stated_number - 1
     else:
-        record.occurrence = earlier
+        record.occurrence = earlier_count
     # where another row is really called x@2, this one is the next
     while record.occurrence and rows_of_image.get(hash(record.unique_id)):
         record.occurrence += 1
-    rows_of_image.set(hash(image_id), earlier + 1)
-    if record.occurrence:
+    rows_of_image.set(hash(image_id), earlier_count + 1)
+    if record.occurrence:  # x@2 is taken, also for a row that is really called so
         rows_of_image.set(hash(record.unique_id), 1)
 
 
 def _distinct_image_id(
     record: Record, image_key: str, image_root: str | None, rows_of_image: NumberTable
 ) -> str | None:
-    # Of pictures that differ in their ending alone, the first is `x` and the next `x.png`. Absolute
-    # paths without a common folder get a number: `x~2`.
+    # The row's own `image_id` stays as it is. Of pictures that differ in their ending alone, the
+    # first is `x` and the next `x.png`. Absolute paths without a common folder get a number: `x~2`.
     image_id = image_id_of(record, image_key, image_root)
     path = record.get(image_key)
-    if image_id is None or has_id(record.get("image_id")) or not isinstance(path, str):
+    states_id = has_id(record.get("image_id"))
+    if image_id is None or states_id or not isinstance(path, str):
         return image_id
-    if is_absolute(path) and "/" not in image_id:
+    is_name_alone = is_absolute(path) and "/" not in image_id
+    if is_name_alone:  # files of this name may be in many folders
         return _numbered_id(image_id, path, rows_of_image)
     # Next to the counts of rows, the table has the owner of each id: the picture that it was given
     # to, as a hash of the name with the ending.
@@ -115,13 +119,14 @@ def _numbered_id(image_id: str, path: str, rows_of_image: NumberTable) -> str:
 
 
 def pictures_of(records: Iterable[Record], image_key: str) -> OwnPictures:
-    """Return the sizes and types of the first SAMPLE records' pictures, the commonest first. Strips
-    longer than LONGEST_SHAPE are left out.
+    """Return the sizes and types of the first SAMPLE records' pictures, the commonest first. The
+    sizes of strips longer than LONGEST_SHAPE are left out.
     """
     sizes: Counter[Size] = Counter()
     media_types: Counter[str] = Counter()
     examples: dict[Size, str] = {}
     sample = itertools.islice(records, SAMPLE)
+    # pictures in stores are far: they are waited for side by side
     is_record_far = functools.partial(is_far, key=image_key)
     look = functools.partial(_path_and_header, image_key)
     for picture in side_by_side(look, sample, waits=is_record_far):
@@ -129,7 +134,8 @@ def pictures_of(records: Iterable[Record], image_key: str) -> OwnPictures:
             continue
         path, header = picture
         media_types[header.media_type] += 1
-        if max(header.size) <= LONGEST_SHAPE * min(header.size):
+        is_strip = max(header.size) > LONGEST_SHAPE * min(header.size)
+        if not is_strip:
             sizes[header.size] += 1
             examples.setdefault(header.size, path)
     commonest = sizes.most_common()
@@ -148,7 +154,8 @@ def _is_list_of_texts(value: Any) -> bool:
 def _path_and_header(image_key: str, record: Record) -> tuple[str, Header] | None:
     image = opened(record, image_key)
     if image is not None:
-        return image.path, Header(image.size, image.facts.media_type, 1)
+        header = Header(image.size, image.facts.media_type, orientation=1)  # its size is upright
+        return image.path, header
     with suppress(GroundingError):  # the record fails of that when its turn comes
         path = find_image(record, image_key).path
         return path, read_header(path, whole_png=False)
@@ -200,7 +207,7 @@ class Source:
         image_keys = [step.image_key for step in steps]
         self.image_key = next(filter(None, image_keys), IMAGE_COLUMN)
         self._first_image_key = image_keys[0] or IMAGE_COLUMN
-        self.name = name
+        self.name = name  # the pipeline's; None where operators run without one
         self._pilot = pilot
         # by the place of a pilot's row that isn't a record yet: its image's id, its occurrence
         self._identities: dict[int, tuple[str | None, int]] = {}
@@ -229,7 +236,8 @@ class Source:
 
     def _rows_of_pilot(self, rows: Iterator[Row], identifies: bool) -> Iterator[Row]:
         # A pilot's records have the ids that they have in the full run: rows that it passes over
-        # count for those of their pictures that come later.
+        # count for those of their pictures that come later. Where the total isn't known, it takes
+        # the first rows, and passes over none. What it identifies, `record` finds in `_identities`.
         total = self._total
         for row in rows:
             is_taken = in_pilot(row.place, total, self._pilot)
@@ -284,7 +292,8 @@ class Source:
 
     def columns(self) -> list[str]:
         """Return the columns of the first rows that can be read, in order, and set `empty_columns`.
-        Call it once, before rows are taken. Raises InputError where no row can be read.
+        Call it once, before rows are taken: these rows are put back, to be taken from the first on.
+        Raises InputError where no row can be read.
         """
         if self._shard is not None and self._shard.columns:
             return list(self._shard.columns)
@@ -369,8 +378,8 @@ class Source:
         if not isinstance(path, str) or has_id(record.get("image_id")):
             return False
         ending = os.path.splitext(path)[1]
-        # An id has an ending where an earlier picture has the id without it. Most have none: these
-        # need no second look at the path.
+        # An id has an ending where an earlier picture has the id without it: `x.png` after `x.jpg`,
+        # which is `x`. Most have none: these need no second look at the path.
         if not ending or record.image_id is None or not record.image_id.endswith(ending):
             return False
         stem_id = image_id_of(record, self.image_key, self._image_root)
@@ -386,6 +395,7 @@ class Source:
         """
         if kind_of(self.path) != "file":  # it can be read only once
             return True
+        # then the rows here can't tell: a record that gets that far may be asked about
         reads_made = not made.isdisjoint(operator.reads().values())
         gets_that_far = False
         for record in self._records():
@@ -396,7 +406,7 @@ class Source:
                 if reads_made or may_ask(operator, record):
                     return True
                 gets_that_far = True
-            except MachineBusy:
+            except MachineBusy:  # the machine may have room when the record's turn comes
                 return True
             except RecordError:  # the record fails of that when its turn comes
                 continue
@@ -409,7 +419,8 @@ class Source:
         """Return about how many rows there are, to show progress; None where a look can't tell."""
         if not (self.path.endswith((".jsonl", ".csv", ".tsv")) and os.path.isfile(self.path)):
             return None
-        # In a file that was made of a CSV, an empty line replaces the line of names.
+        # In a file that was made of the user's own, each row is in the line that it has there.
+        # Other lines, such as a CSV's line of names, are empty.
         with open(self.path, "rb") as file:
             lines = sum(1 for line in file if line != b"\n")
         if not self.path.endswith(".jsonl"):
@@ -443,9 +454,10 @@ class Source:
                 while block := file.read(BLOCK):
                     digest.update(block)
         for image in files_of_images(self._records(), self.image_key):
-            # a time to come is a clock's fault, not a change; within a second it may be rounded up
+            # A time to come is a clock's fault, not a change, unless it is within the next second:
+            # of a system that counts whole seconds, `changed_ns` is the end of the second.
             latest = time.time_ns() + SECOND_NS
             if image and since is not None and since <= image.changed_ns <= latest:
-                return None
+                return None  # it may have changed while the run looked at it
             digest.update(repr(image).encode())
         return digest.hexdigest()

@@ -1,4 +1,8 @@
-"""What a run did: counts for the user, `run.json` and scripts."""
+"""What a run did: counts for the user, `run.json` and scripts.
+
+A probe picture has rectangles of known places, by which a run checks in what format the model's
+boxes come. A note is a remark that is counted by its code, such as `bbox_cut`.
+"""
 
 import math
 from collections import Counter
@@ -168,13 +172,13 @@ class Summary:
         self.shown.classes.add(record.image_id or record.unique_id, expressions)
         self.expressions["total"] += len(column)
         for expression in expressions:
-            if expression.get("status") in STATUSES:
-                self.expressions[expression["status"]] += 1
+            status = expression.get("status")
+            if status in STATUSES:
+                self.expressions[status] += 1
             if was_checked(expression):
                 self.expressions[verdict_of(expression)] += 1
-                has_only_rejected = expression.get("status") == "none" and expression.get(
-                    "rejected"
-                )
+                # the judge has rejected each box that was found
+                has_only_rejected = status == "none" and expression.get("rejected")
                 if has_only_rejected:
                     self.expressions["denied"] += 1
 
@@ -211,7 +215,8 @@ class Summary:
         self.shown.manners.add_all(part.shown.manners)
 
     def _add(self, other: "Summary", *names: str) -> None:
-        # `names` are the numbers to add up, in addition to what is always taken in.
+        # `names` are the numbers to add up, in addition to what is always taken in. What the other
+        # run did came first: so its models do.
         self.handover.add(other.handover)
         for name in names:
             setattr(self, name, getattr(self, name) + getattr(other, name))
@@ -268,39 +273,13 @@ class Summary:
 
     def __str__(self) -> str:
         """Return it in lines for people: counts, cost, warnings, failures, where results are."""
-        lines = [self._done(), *self._expression_lines()]
-        sent = f"{counted(self.requests['sent'], 'request')} sent, "
-        sent += f"{counted(self.requests['replayed'], 'reply')} read from the store"
-        if self.already_complete:
-            sent = "nothing to do: this run is complete, 0 requests sent"
-        if self.cost_usd is not None:
-            sent += f", {self.cost_usd:.4f} USD"
-        models = f" (model {', '.join(self.models)})" if self.models else ""
-        lines.append(f"{sent}, in {self.seconds:.1f} s{models}")
-        for note, (thing, what) in WARNINGS.items():
-            if self.notes[note]:
-                lines.append(f"Warning: {counted(self.notes[note], thing)} {what}")
-        if self.notes[PROBE_AS_ASKED] and not self.notes[SUSPECT]:
-            lines.append(what_probes_prove(self.notes[PROBE_AS_ASKED], self.notes[PROBE_CLEARED]))
-        kept = self.requests["kept"]
-        if kept:
-            lines.append(f"{counted(kept, 'reply')} came from a gateway's cache")
-        lines += self._judge_in_doubt()
-        unreadable = too_many_unreadable(unreadable_facts(self.requests))
-        if unreadable:
-            lines.append(f"Warning: {unreadable}")
-        for note, (thing, what) in REMARKS.items():
-            if self.notes[note]:
-                lines.append(f"Note: {counted(self.notes[note], thing)} {what}")
-        remarks = self.shown.manners.line()
-        if remarks:
-            where = ": see them in the report" if self.shown.manners.rare else ""
-            lines.append(f"{remarks}{where}")
-        if self.failures:
-            kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.failures.items()))
-            lines.append(f"failures: {kinds} (see {self.failures_file})")
-        if self.shown.first_failure is not None:
-            lines.append(f"  {self.shown.first_failure[1]}")
+        lines = [
+            self._done(),
+            *self._expression_lines(),
+            self._request_line(),
+            *self._note_lines(),
+            *self._failure_lines(),
+        ]
         if self.done or self.already_complete:
             lines.append(f"results: {self.annotations}")
         else:
@@ -309,8 +288,49 @@ class Summary:
             lines.append(f"report: {self.shown.report}")
         return shown("\n".join(lines))
 
+    def _request_line(self) -> str:
+        sent = f"{counted(self.requests['sent'], 'request')} sent, "
+        sent += f"{counted(self.requests['replayed'], 'reply')} read from the store"
+        if self.already_complete:
+            sent = "nothing to do: this run is complete, 0 requests sent"
+        if self.cost_usd is not None:
+            sent += f", {self.cost_usd:.4f} USD"
+        models = f" (model {', '.join(self.models)})" if self.models else ""
+        return f"{sent}, in {self.seconds:.1f} s{models}"
+
+    def _note_lines(self) -> Iterator[str]:
+        # Warnings, what checks prove, and what is good to know.
+        for note, (thing, what) in WARNINGS.items():
+            if self.notes[note]:
+                yield f"Warning: {counted(self.notes[note], thing)} {what}"
+        if self.notes[PROBE_AS_ASKED] and not self.notes[SUSPECT]:
+            yield what_probes_prove(self.notes[PROBE_AS_ASKED], self.notes[PROBE_CLEARED])
+        kept = self.requests["kept"]
+        if kept:
+            yield f"{counted(kept, 'reply')} came from a gateway's cache"
+        yield from self._judge_in_doubt()
+        unreadable = too_many_unreadable(unreadable_facts(self.requests))
+        if unreadable:
+            yield f"Warning: {unreadable}"
+        for note, (thing, what) in REMARKS.items():
+            if self.notes[note]:
+                yield f"Note: {counted(self.notes[note], thing)} {what}"
+        remarks = self.shown.manners.line()
+        if remarks:
+            where = ": see them in the report" if self.shown.manners.rare else ""
+            yield f"{remarks}{where}"
+
+    def _failure_lines(self) -> Iterator[str]:
+        if self.failures:
+            kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.failures.items()))
+            yield f"failures: {kinds} (see {self.failures_file})"
+        if self.shown.first_failure is not None:
+            _, line = self.shown.first_failure
+            yield f"  {line}"
+
     def _expression_lines(self) -> Iterator[str]:
         if self.expressions["total"]:
+            # `12 expressions: 9 grounded, 3 none; 8 verified, 1 undecided`
             total = counted(self.expressions["total"], "expression")
             by_word = [self._counts_of(STATUSES), self._counts_of(VERDICTS)]
             parts = "; ".join(filter(None, by_word))
@@ -360,7 +380,7 @@ class Summary:
 
 def _are_more_than_chance(accepted: int, shown_count: int) -> bool:
     # How likely a judge who is usually right accepts `accepted` or more of the false boxes that it
-    # was shown: the binomial's tail.
+    # was shown, by chance: the tail of the binomial distribution.
     likelihood = 0.0
     for count in range(accepted, shown_count + 1):
         ways = math.comb(shown_count, count)
@@ -369,33 +389,42 @@ def _are_more_than_chance(accepted: int, shown_count: int) -> bool:
     return accepted > 0 and likelihood < BY_CHANCE
 
 
-def most_in_another_format(as_asked: int, cleared: int) -> float:
-    """Return the share of replies that can be in another format at most, with 95% confidence. What
-    shows in none of n independent probes happens in less than 3/n of all cases (the rule of three:
-    Hanley and Lippman-Hand, JAMA 249, 1983). Where it shows in some (`cleared`), the 3 is the bound
-    of a Poisson count of as many.
+def most_in_another_format(as_asked: int, missed: int) -> float:
+    """Return the share of replies that can be in another format at most, with 95% confidence, from
+    how many probe pictures came `as_asked` and how many `missed`. What shows in none of n
+    independent probes happens in less than 3/n of all cases (the rule of three: Hanley and
+    Lippman-Hand, JAMA 249, 1983). Where it shows in some, the 3 is the bound of a Poisson count of
+    as many.
     """
-    # by bisection: the mean count of which a Poisson count has `cleared` or fewer in 5% of cases
-    least, most = 0.0, 3.0 + 4 * cleared
+    # by bisection: the mean of which a Poisson count is `missed` or less in 5% of cases
+    least, most = 0.0, 3.0 + 4 * missed
     while most - least > 1e-6:
-        count = (least + most) / 2
-        logs = [n * math.log(count) - count - math.lgamma(n + 1) for n in range(cleared + 1)]
-        if sum(math.exp(log) for log in logs) > 0.05:
-            least = count
+        mean = (least + most) / 2
+        if _poisson_at_most(missed, mean) > 0.05:
+            least = mean
         else:
-            most = count
-    return most / (as_asked + cleared)
+            most = mean
+    return most / (as_asked + missed)
 
 
-def what_probes_prove(as_asked: int, cleared: int = 0) -> str:
-    """Return a sentence on what probe pictures prove; a bound after ENOUGH_PROBES, or a miss."""
-    if not cleared and as_asked < ENOUGH_PROBES:
+def _poisson_at_most(count: int, mean: float) -> float:
+    # How likely a Poisson count of this mean is `count` or less.
+    logs = [n * math.log(mean) - mean - math.lgamma(n + 1) for n in range(count + 1)]
+    return sum(math.exp(log) for log in logs)
+
+
+def what_probes_prove(as_asked: int, missed: int = 0) -> str:
+    """Return a sentence on what probe pictures prove, from how many came `as_asked` and how many
+    `missed` (further copies of these came as asked). It tells a bound after ENOUGH_PROBES, or after
+    a miss.
+    """
+    if not missed and as_asked < ENOUGH_PROBES:
         return "no check of the box format failed"
     seen = f"{counted(as_asked, 'probe picture')} came as asked"
-    if cleared:
-        seen += f", {cleared} did not"
-    share = most_in_another_format(as_asked, cleared)
-    if share >= 1:
+    if missed:
+        seen += f", {missed} did not"
+    share = most_in_another_format(as_asked, missed)
+    if share >= 1:  # too few pictures for a bound that tells anything
         return seen
     percent = f"{share:.0%}" if share >= 0.01 else f"{share:.2%}"
     return f"{seen}: at most {percent} of the replies can be in another format (95%)"

@@ -47,6 +47,7 @@ class Workers:
         cancellation from outside counts as an interrupt, and isn't raised. At the end the first
         error is raised, in their order, of those that weren't cancelled.
         """
+        # tasks of earlier calls are done by now
         self._tasks += [asyncio.create_task(coroutine) for coroutine in work]
         while pending := [task for task in self._tasks if not task.done()]:
             try:
@@ -86,7 +87,9 @@ class Workers:
                 self._went_well = time.monotonic()
                 return result
             if time.monotonic() - since > BUSY_SECONDS:
-                if self._waiting and self._went_well < since:
+                others_wait = self._waiting > 0
+                has_none_gone_well = self._went_well < since
+                if others_wait and has_none_gone_well:
                     raise RunStopped(
                         f"{error}, for {BUSY_SECONDS:g} s. Fix that, then run the same command"
                         " again"
@@ -106,7 +109,7 @@ async def all_done(work: Iterable[Awaitable[T]]) -> list[T]:
     outcomes = await asyncio.gather(*work, return_exceptions=True)
     results: list[T] = []
     for outcome in outcomes:
-        if isinstance(outcome, BaseException):
+        if isinstance(outcome, BaseException):  # `gather` returns errors among the results
             raise outcome
         results.append(outcome)
     return results
@@ -197,9 +200,11 @@ class _OwnLoop(Generic[T]):
 
 
 def _in_thread(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    # Runs the work in a thread, because this one has a loop, which can't run another.
     own_loop = _OwnLoop(work)
     is_ignored = signal.getsignal(signal.SIGINT) in (None, signal.SIG_IGN)
-    # under `asyncio.run` SIGINT would cancel a task that waits for this thread
+    # Caught, because the loop of this thread can do nothing meanwhile: where it is that of
+    # `asyncio.run`, SIGINT would only cancel the task that waits here.
     caught = [] if is_ignored else [signal.SIGINT]
     with signals_to(own_loop.interrupt, *caught), ThreadPoolExecutor(1) as thread:
         done = thread.submit(contextvars.copy_context().run, own_loop.run)
@@ -210,6 +215,7 @@ def _in_thread(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
                 # not by a signal: a notebook's way of stopping a cell from outside
                 own_loop.interrupt()
     error = done.exception()
-    if own_loop.is_interrupted and (error is None or isinstance(error, asyncio.CancelledError)):
+    has_own_error = error is not None and not isinstance(error, asyncio.CancelledError)
+    if own_loop.is_interrupted and not has_own_error:
         raise KeyboardInterrupt
     return done.result()
