@@ -88,7 +88,8 @@ class Asking:
     """Answers the requests to one serving for a whole run, equal ones once. `counts` has requests
     and tokens by what became of them: `sent`, `answered`, `replayed` (read from the store),
     `probes` (checks), `rate_limited`, `unreadable`, `input_tokens` … `stop` is called with what
-    stops the run, and sets `stopped`; without it, that stops this serving's requests only.
+    stops the run, and sets `stopped`; without it, that stops this serving's requests only. In its
+    methods, `by` is the operator's ask for the record that a request is about.
     """
 
     def __init__(

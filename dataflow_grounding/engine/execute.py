@@ -77,7 +77,7 @@ def execute(
     to_settle = [step.operator for step in steps]
     to_settle += ahead
     total: Summary | None = None
-    locked_folders = {locked}
+    locked_folders = {locked}  # by the caller, or here
     # Locks are kept to the end of the run, not of their segment: the segments that come read what
     # this one wrote, and nobody else may change it meanwhile.
     with ExitStack() as locks:

@@ -87,7 +87,8 @@ class FinishedRows:
             return None
         images = []
         for column, limits in self._limits_by_column.items():
-            # Only its store could say whether a far picture has changed.
+            # A picture that an earlier step makes isn't there yet. Whether a far one has changed,
+            # only its store could say.
             if column not in record or is_far(record, column):
                 return None
             try:
@@ -122,8 +123,8 @@ class FinishedRows:
         return None if is_set_aside else row
 
     def put(self, key: RowKey | None, columns: Sequence[Update], work: RowWork) -> bool:
-        """Keep what a row got, where the same would come out were it done again. Returns False
-        where its picture has changed since the row was begun.
+        """Keep what a row got, where the same would come out were it done again; else nothing is
+        kept. Returns False where its picture has changed since the row was begun.
         """
         # `replies_at` can say nothing of replies in the stores of other parts
         may_be_of_others = work.replayed and self._replies.others
@@ -132,12 +133,8 @@ class FinishedRows:
             return True
         if not all(is_unchanged(image.file) for image in key.images):
             return False
-        for image in key.images:
-            # A young file may have changed without a new time. Other facts are those of another
-            # row, which has found that the file has other content by now.
-            has_other_facts = kept_facts.get(image.file) != image.facts
-            if has_other_facts or is_young(image.file):
-                return True
+        if not all(map(_is_surely_unchanged, key.images)):
+            return True
         # a replayed reply may be anywhere in the store
         first = 0 if work.replayed else self._replies.first_new
         notes = {code: count for code, count in work.notes.items() if code not in OF_CHECKS}
@@ -167,6 +164,13 @@ def _tells_all(step: Step) -> bool:
     module = type(operator).__module__
     is_ours = module.startswith("dataflow_grounding.operators.") and module != OF_FUNCTIONS
     return is_ours and operator.files_there() is None
+
+
+def _is_surely_unchanged(image: Image) -> bool:
+    # A young file may have changed without a new time. Other facts are those of another row, which
+    # has found that the file has other content by now.
+    has_other_facts = kept_facts.get(image.file) != image.facts
+    return not has_other_facts and not is_young(image.file)
 
 
 def _row_in(line: Mapping[str, Any]) -> FinishedRow | None:

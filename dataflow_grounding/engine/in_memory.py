@@ -66,7 +66,7 @@ def annotate_all(
     image_key = operator.reads().get("image")
     records, broken = _as_records(operator, rows)
     errors, will_ask = _check_records(operator, records, broken)
-    outcomes = broken | errors
+    outcomes = broken | errors  # by index; those of `pending` are added below
     pending = {index: record for index, record in enumerate(records) if index not in outcomes}
     options = current_options.get()
     counter = counter_for_memory(options)

@@ -178,20 +178,20 @@ class KeyedLog:
         self.path = path
         self._read_only = read_only
         self._finds_new = finds_new
-        self.vouched = Vouched()  # nothing is known yet, while the lines are read
         self.others = [KeyedLog(other, read_only=True) for other in others]
-        self._most_pending: float = 0  # bytes that wait to be written
-        self._has_sums = buffered
+        self._has_sums = buffered  # whether each line has a checksum: `{"key":"…",…,"sum":77}`
+        self._pending = bytearray()  # lines that wait to be written
+        self._most_pending: float = 0  # bytes; each line is written at once
         if buffered:
             self._most_pending = _BUFFER_BYTES
         elif not path:
             self._most_pending = math.inf  # there is no file to write them to
-        self._pending = bytearray()
-        self._offsets = NumberTable()
+        self._offsets = NumberTable()  # of each key's last line, by the key's first half
         self.unsynced = 0  # writes that aren't known to be on disk
         with storing(path):
-            self._file = self._open()
+            self._file = self._open()  # -1 without a file
             self._size = self._load() if self._file >= 0 else 0
+        self.vouched = Vouched()  # what a mark says isn't known until it is read, below
         self.first_new = self._size  # where the lines of this run begin
         self.vouched = Vouched(self._own_line(MARK), self._size)
         for log in self.others:

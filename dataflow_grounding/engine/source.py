@@ -205,8 +205,9 @@ class Source:
             self.path = storage.input_path
         self._storage = storage
         image_keys = [step.image_key for step in steps]
+        # the column of the pictures that tell rows apart: that of the first step that has one
         self.image_key = next(filter(None, image_keys), IMAGE_COLUMN)
-        self._first_image_key = image_keys[0] or IMAGE_COLUMN
+        self._first_image_key = image_keys[0] or IMAGE_COLUMN  # that of the first step
         self.name = name  # the pipeline's; None where operators run without one
         self._pilot = pilot
         # by the place of a pilot's row that isn't a record yet: its image's id, its occurrence
