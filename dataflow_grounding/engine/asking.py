@@ -73,6 +73,14 @@ class _Try:
         return self.number == 1 and not self.is_check
 
 
+@dataclass(frozen=True)
+class _Failure:
+    """What the last try of a request failed with."""
+
+    error: errors.RecordError
+    is_stored: bool  # whether all tries were in the store, and sending may bring another reply
+
+
 @dataclass
 class _Setbacks:
     """What kept one request from being answered so far. An outage, which isn't its fault, clears
@@ -157,10 +165,21 @@ class Asking:
         if check:
             for endpoint in self.endpoints.all:
                 endpoint.let_check_in()
-        number = 0  # of the try
-        # Stored tries come first. Once one is missing all further ones are sent: they have its
-        # error in the question, which no stored one can know.
         from_store = not (self.options.force_reprocess or check)
+        outcome = await self._read_in_tries(request, by, check, from_store)
+        if isinstance(outcome, _Failure) and outcome.is_stored and self.options.retry_failed:
+            # What failed for good is asked again from the first try on, as if nothing were stored.
+            outcome = await self._read_in_tries(request, by, check, from_store=False)
+        if isinstance(outcome, _Failure):
+            raise outcome.error
+        return outcome
+
+    async def _read_in_tries(
+        self, request: Request[T], by: "StepAsk", check: bool, from_store: bool
+    ) -> "ReadReply[T] | _Failure":
+        # Where it starts `from_store`, stored tries come first. Once one is missing all further
+        # ones are sent: they have its error in the question, which no stored one can know.
+        number = 0  # of the try
         error: errors.RecordError | None = None
         # The rule that refused the first reply; with what became of the second reply, it tells
         # whether asking again is worth its price.
@@ -190,17 +209,11 @@ class Asking:
                 first_rule = rule_of(error)
             to_be_divided = request.divisible and isinstance(error, errors.TruncatedReply)
             is_final = to_be_divided or isinstance(error, _FINAL)
-            if not is_final and number < self.options.max_attempts:
-                if this_try.is_first and self._is_given_up(this_try, error):
-                    raise error
-                continue
-            is_to_be_retried = self.options.retry_failed and from_store and not to_be_divided
-            if not is_to_be_retried:
-                raise error
-            # What failed for good is asked again from the first try on, as if nothing were stored.
-            number = 0
-            from_store = False
-            error = None
+            is_last = is_final or number >= self.options.max_attempts
+            if not is_last and this_try.is_first:
+                is_last = self._is_given_up(this_try, error)
+            if is_last:
+                return _Failure(error, is_stored=from_store and not to_be_divided)
 
     def _note_read(self, this_try: "_Try", first_rule: str) -> None:
         # `first_rule` is the rule that refused the reply to the first try; "" for none.
@@ -367,11 +380,12 @@ class Asking:
             self.picture_limit.answered(request, by)
             return reply
         except (errors.EndpointRefused, errors.RequestRefused) as error:
-            # the endpoint may refuse all requests, not this one alone
+            # the limiter takes it for an answer that an endpoint refuses a request
             is_answered = isinstance(error, errors.RequestRefused)
             if isinstance(error, errors.PictureTooLarge):
                 self.picture_limit.refused(request, error, by)
             with self._stopping():
+                # the endpoint may refuse all requests, not this one alone
                 refusal = self.endpoints.refused(endpoint, error, setbacks.failed_at)
                 if endpoint.refused_in_a_row >= REFUSED_IN_A_ROW:
                     refusal = await self._checked_refusal(refusal, error, endpoint, request, by)

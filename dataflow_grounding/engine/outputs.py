@@ -55,7 +55,8 @@ class Outputs:
         self._missing = [array("q") for _ in steps]
         # for each step, the input's lines of the rows in its file; empty unless they are kept
         self._input_lines = [array("q") for _ in steps if keep_lines]
-        # (place of a row, index of a step): the step got boxes that may be wrong
+        # (place of a row, index of a step): the step got boxes that may be wrong. StepAsk.note adds
+        # them; a record's priority is this.
         self.suspects: set[tuple[int, int]] = set()
         self.failures_path = steps[0].storage.failures_path
         with storing(steps[0].storage.output_path):
@@ -141,8 +142,9 @@ class Outputs:
             self._mark_suspects()
             self._failures.commit()
             keeps_lines = bool(self._input_lines)
+            is_input_empty = not self.summary.records
             for index, writer in enumerate(self._writers):
-                if writer.count or keeps_lines or not self.summary.records:
+                if writer.count or keeps_lines or is_input_empty:
                     writer.commit()
                 if keeps_lines:
                     write_line_numbers(writer.path, self._input_lines[index])

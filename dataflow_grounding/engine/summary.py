@@ -379,8 +379,9 @@ class Summary:
 
 
 def _are_more_than_chance(accepted: int, shown_count: int) -> bool:
-    # How likely a judge who is usually right accepts `accepted` or more of the false boxes that it
-    # was shown, by chance: the tail of the binomial distribution.
+    # Whether a judge who is usually right would hardly ever accept as many of the false boxes that
+    # it was shown. How likely it accepts that many or more is the tail of the binomial
+    # distribution.
     likelihood = 0.0
     for count in range(accepted, shown_count + 1):
         ways = math.comb(shown_count, count)
