@@ -68,7 +68,7 @@ class UnreadableReplies:
         of MOST_UNUSABLE replies to a task, of which none could be read. `kept_in` is the file that
         stores them.
         """
-        if key in self._keys:
+        if key in self._keys:  # equal requests of several records share a reply
             return
         self._keys.add(key)
         self.count(request, error)
