@@ -75,26 +75,22 @@ class Endpoint:
         self._max_wait = max_wait
         self._longest_answer = serving.longest_answer
         self._held_refusals = held_refusals
-        # by the process's clock; None before the first answer of this run
-        self.last_answer: float | None = None
-        # when the first rate limit since the last answer came; None if none came
-        self._limited_since: float | None = None
-        # These, too, count what came since the last answer.
-        # without rate limits, and without faults that say that the endpoint is busy
-        self._faults = 0
-        # when the first fault of any kind came, by the process's clock; 0 for none
-        self._failed_since = 0.0
+        # All times are by the process's clock.
+        self.last_answer: float | None = None  # None before the first answer of this run
+        self.worked_at = 0.0  # when the last request that was answered was sent; 0 for none
+        # What came since the last answer:
+        self._limited_since: float | None = None  # when the first rate limit came; None for none
+        self._failed_since = 0.0  # when the first fault of any kind came; 0 for none
+        self._faults = 0  # without rate limits, and without faults that say that it is busy
         self._no_completions = 0  # of the faults, answers that are no completion
-        self._refusal_times: list[float] = []  # by the process's clock
+        self._refusal_times: list[float] = []
         self._credit_refused = 0  # of the refusals, those for want of credit
         self.rests = 0  # how often it was passed over; each rest is twice as long
         self.misses = 0  # faults and rate limits; counted only where there are several endpoints
-        # how many places it was found to have at the first fault since the last answer
-        self._places_before_faults = share.found
-        self._is_out = False
-        # when the last request that was answered was sent, by the process's clock; 0 for none
-        self.worked_at = 0.0
         self.given_up: errors.RunStopped | None = None  # what stops a run without other endpoints
+        self._is_out = False  # whether Outages has found that it answers nothing
+        # how many places it was found to have before the first of these faults
+        self._places_before_faults = share.found
         # A wrong key or address is found out by one request, not by all that may be in flight.
         share.allow(1)
 
