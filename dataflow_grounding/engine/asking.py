@@ -249,19 +249,20 @@ class Asking:
             return False
         request = first_try.request
         store = first_try.by.store
-        kept_as = hashlib.sha256(f"given up {first_try.key}".encode()).hexdigest()[:32]
+        # the key of a line `{"given_up": rule, …}`, which is no reply
+        own_key = hashlib.sha256(f"given up {first_try.key}".encode()).hexdigest()[:32]
         if first_try.from_store:
             second = request.again(1, str(error))
             if store.every(second.key(self.identity)):
                 return False  # the second reply is stored: it costs nothing, and may be readable
             # If another rule is kept, the reader has changed since then, and the answer is worked
             # out again.
-            kept = store.get(kept_as) or {}
+            kept = store.get(own_key) or {}
             if kept.get("given_up") == rule:
                 return True
         if not self._first_replies.prevails(request.task, rule):
             return False
-        store.put(kept_as, {"step": first_try.by.step, "task": CHECK, "given_up": rule})
+        store.put(own_key, {"step": first_try.by.step, "task": CHECK, "given_up": rule})
         return True
 
     def _count_if_unreadable(self, this_try: "_Try", error: errors.RecordError) -> None:

@@ -152,7 +152,7 @@ def _check_plan(steps: list[Step], options: RunOptions, run: MakeRun) -> None:
                 step.storage.checkpoint_folder,
                 [step.storage.output_path, step.storage.failures_path],
             )
-        elif options.shard is not None or run is not Run:
+        elif options.shard is not None or run is not Run:  # as on Ray, where rows are divided
             raise PlanError(f"{step.label} works on whole files: it can't run on a part of one")
     check_budget(options)
 

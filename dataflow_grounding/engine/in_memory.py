@@ -76,7 +76,8 @@ def annotate_all(
             operator.prepare(RunStart(options, counter.budget, folder=None, pictures=pictures))
     asking = None
     if will_ask and operator.serving is not None:
-        # there is no store of earlier runs whose replies these could pass over
+        # These two are about the stored replies of earlier runs. Those that `options.replies` keeps
+        # of earlier calls are taken in any case.
         own_options = replace(options, force_reprocess=False, retry_failed=False)
         asking = Asking(operator.serving, own_options, counter.budget)
     with closing(KeyedLog(options.replies or "")) as store:
