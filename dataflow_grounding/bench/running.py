@@ -90,22 +90,24 @@ class Bench:
         """Return the run of a way, whose questions are written next to its folder. Raises
         SpecError, and InputError for a folder that can't be written.
         """
-        rows = within(self.folder, f"{way}.jsonl")
-        with errors_as(InputError, f"can't write {rows}"):
+        path = within(self.folder, f"{way}.jsonl")
+        rows = WAYS[way].rows_of(self.set.records)
+        with errors_as(InputError, f"can't write {path}"):
             os.makedirs(self.folder, exist_ok=True)
-            write_text(rows, "".join(map(dump_line, WAYS[way].rows_of(self.set.records))))
-        return ready_to_run(self._spec_of(way, rows))
+            write_text(path, "".join(map(dump_line, rows)))
+        return ready_to_run(self._spec_of(way, path))
 
-    def _spec_of(self, way: str, rows: str) -> Spec:
+    def _spec_of(self, way: str, rows_path: str) -> Spec:
         pipeline = WAYS[way]
         block = UserBlock(
             vlm=self.vlm,
             workflow=UserWorkflow(max_workers=self.max_workers),
-            data=RowsData(input_jsonl=rows, image_root=self.set.folder),
+            data=RowsData(input_jsonl=rows_path, image_root=self.set.folder),
         )
         block_name = str(pipeline.name)
         block_by_name: dict[str, Any] = {block_name: block}
-        return spec_with(block_name, UserBlock)(
+        spec_class = spec_with(block_name, UserBlock)  # a Spec with the pipeline's own key
+        return spec_class(
             results_dir=within(self.folder, way),
             autolabel_type=f"{pipeline.__module__}:{pipeline.__name__}",
             **block_by_name,

@@ -88,7 +88,7 @@ class _StepEstimate:
     """What a step sends for records, by stated means.
 
     `to_send` is the total of all records that were looked at; `_count_sent` adds to it. `rules` say
-    how the model counts tokens; None for a model in the process, which sends none.
+    how the model counts tokens; they are None for a model in this process, whose tokens are free.
     """
 
     def __init__(self, step: Step, run: SpecRun) -> None:
@@ -104,7 +104,8 @@ class _StepEstimate:
 
     async def of_record(self, record: Record, memo: ImageMemo, sent_columns: set[str]) -> Amount:
         """Return what is sent for a record, as the first step gets it. `sent_columns` are those of
-        the pictures that earlier steps send; this step's is added.
+        the pictures that earlier steps send; this step's is added. `memo` knows pictures' sizes.
+        Raises RecordError.
         """
         operator = self.step.operator
         requests = self.mean.requests
@@ -194,6 +195,8 @@ class _StepEstimate:
 
 def _mean_of(operator: Any) -> _Mean:
     mean = _MEANS.get(operator.name, _USUAL)
+    # A verifier's mean is of one phrase in a request. If it asks about several, a request is taken
+    # to have those of a usual record.
     if isinstance(operator, BoxVerifier) and operator.phrases_per_request > 1:
         return _Mean(1, USUAL_PHRASES * mean.output)
     return mean

@@ -143,6 +143,8 @@ def _steps(
     storage: ResultsStorage,
     source: Input | None = None,
 ) -> list[Step]:
+    # The steps of the pipeline's class, which takes the workflow's own keys; but `verify` is a yes
+    # or no there. Without `source` the phrases of other images aren't known.
     workflow = block.workflow
     settings = {**workflow.own(), "verify": workflow.verify == "reground"}
     if block.data.proposals:

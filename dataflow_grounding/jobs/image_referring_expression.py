@@ -96,6 +96,7 @@ def _job_of(spec: Spec, servings: Sequence[Serving], pilot: int | None) -> Job:
 
 
 def _refuse_taos_results(results_dir: str, seed_file: str, all_steps: list[Step]) -> None:
+    # TAO's auto-label writes files of the same names.
     has_run_of_ours = os.path.exists(all_steps[0].storage.checkpoint_folder)
     if not has_run_of_ours:
         outputs = [step.storage.output_path for step in all_steps]

@@ -193,15 +193,17 @@ class RowsInput(JobInput):
         """Look at the first rows, and write rows of our own if the first step reads such; once."""
         if self._ready:
             return
-        if not is_pipe(self._input):
+        if is_pipe(self._input):
+            # It can be read only once: its first rows aren't looked at, and no rows made of them.
+            if self._made_path is not None:
+                raise InputError(
+                    f"{self._input.path} is not a file: save its rows in one to use"
+                    f" {self._data_key}.columns"
+                )
+        else:
             sources = self._sources()
             if self._made_path is not None:
                 self._make_rows(self._made_path, sources)
-        elif self._made_path is not None:
-            raise InputError(
-                f"{self._input.path} is not a file: save its rows in one to use"
-                f" {self._data_key}.columns"
-            )
         self._ready = True
 
     def _sources(self) -> dict[str, str]:

@@ -132,12 +132,14 @@ def _facts_of_shard(
     return {
         "number": shard.number,
         "of": shard.of,
+        # of all rows of the input, which each shard reads to find its own
         "rows_of_all": summary and summary.handover.seen,
         "digest_of_all": summary and summary.handover.digest,
         "files": [os.path.relpath(path, run.spec.results_dir) for path in paths],
         "bytes": [bytes_of(path) for path in paths],
         "digests": [digest_of(path) for path in paths],
         "pictures": summary and pictures_of(paths[-1], image_folders, checkpoint),
+        # digests of the source of each operator
         "code": [(step.operator.settings() or {}).get("source") for step in run.job.steps],
     }
 

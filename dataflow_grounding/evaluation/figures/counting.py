@@ -195,16 +195,16 @@ class FigureCounts:
         }
 
     def _phrases_by_picture(self, digests: Sequence[bytes]) -> Sequence[int]:
-        # There is a digest for each picture, in the order of the data sets. A picture that several
-        # data sets have under one name, with one digest, counts once. A single data set has each
-        # name once.
-        if len(self._data_sets) == 1:
+        # How many phrases each picture has. `digests` has one for each picture, in the order of the
+        # data sets. A picture that several data sets have under one name, with one digest, counts
+        # once, with the phrases of all.
+        if len(self._data_sets) == 1:  # it has each name once
             return self._data_sets[0].counts
         phrases_of = Counter[tuple[str, bytes]]()
-        remaining = iter(digests)
+        next_digests = iter(digests)
         for data_set in self._data_sets:
             for name, count in zip(data_set.number_of, data_set.counts, strict=True):
-                phrases_of[name, next(remaining)] += count
+                phrases_of[name, next(next_digests)] += count
         return list(phrases_of.values())
 
 

@@ -202,18 +202,23 @@ def split(
     later move only those next to a cut.
 
     A group that is larger than the smallest share goes to the front of the line, which is the part
-    with the largest weight. Each part has a group, as far as there are enough. Raises InputError
-    where a record can't be read, there is none, or `out` is there already.
+    with the largest weight. Each part has a group, as far as there are enough.
+
+    `parts` has each part's weight by its name. Without `read` pictures aren't compared. Returns how
+    many records and pictures each part has; how many pictures are nearly the same as an earlier one
+    (`alike`) or can't be read (`unread`); and how many `rejected` boxes are left out. Raises
+    InputError where a record can't be read, there is none, or `out` is there already.
     """
     if os.path.lexists(out):
         raise InputError(f"{out} is there already: remove it, or choose another folder")
     folders = image_folders_of(results, image_root)
     pictures = _pictures_of(results)  # its counts are of records
     names = list(pictures.number_of)
-    looks = [short_digest(name) for name in names]  # without pictures names alone are alike
     unread = set[str]()
     if read:
         looks, unread = looks_of(names, pictures.paths(), folders)
+    else:
+        looks = [short_digest(name) for name in names]  # no two are alike
     first_of_group = first_alike(looks)  # for each picture
     group_count = len(set(first_of_group))
     if not names:
@@ -225,6 +230,7 @@ def split(
         counts[part]["pictures"] += 1
     with errors_as(InputError, f"can't write {out}"):
         rejected = _write_parts(results, out, list(parts), part_of_picture, keep_rejected)
+    # for commands that read the parts: where their pictures are, and how they were made
     run: dict[str, Any] = {
         "split": {"seed": seed, "parts": parts},
         "image_folders": [absolute(folder) for folder in folders],

@@ -37,7 +37,7 @@ class DataSet:
     def add(self, name: str, path: str, count: int) -> None:
         """Add to the count of the picture that is called `name`; of its paths the first counts."""
         number = self.number_of.setdefault(name, len(self.number_of))
-        if number == len(self.counts):
+        if number == len(self.counts):  # a new picture
             self.counts.append(0)
             if path != name:
                 self._other_paths[number] = path

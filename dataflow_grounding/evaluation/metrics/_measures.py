@@ -70,11 +70,12 @@ def phrase_columns(
     scored: list[ScoredVerdict] = []
     if found and judged:
         scored = _scored_verdicts(found, overlaps, rules)
-    counted = rules.counted_boxes(found)
-    matched = one_to_one([overlap for overlap in overlaps if overlap.found in counted], rules)
+    counted_boxes = rules.counted_boxes(found)  # the indices of those that no score cut leaves out
+    counted_overlaps = [overlap for overlap in overlaps if overlap.found in counted_boxes]
+    matched = one_to_one(counted_overlaps, rules)
     # Both sides say what is in the picture: the answer can be right.
     answered = judged and found is not None and is_judged(found)
-    found_count = len(counted) if judged else 0
+    found_count = len(counted_boxes) if judged else 0
     columns = {
         **_first_box_columns(overlaps, len(gold_boxes) == 1),
         **_rank_columns(overlaps, rules),
@@ -96,6 +97,7 @@ def is_judged(phrase: Mapping[str, Any]) -> bool:
 def _scored_verdicts(
     found: Mapping[str, Any], overlaps: list[Overlap], rules: Rules
 ) -> list[ScoredVerdict]:
+    # Of all boxes with a score, also those below the cut: they show which cut would be good.
     right = set()
     for overlap in one_to_one(overlaps, rules):
         if overlap.iou >= rules.threshold:
@@ -118,7 +120,7 @@ def _calibration_columns(scored: list[ScoredVerdict]) -> dict[str, float]:
 
 
 def _first_box_columns(overlaps: list[Overlap], one_gold_box: bool) -> dict[str, float]:
-    # The first box is the surest. But for `first_iou`, all are of phrases with one gold box.
+    # The first box is the surest. All but `first_iou` are 0 unless there is exactly one gold box.
     iou = max([overlap.iou for overlap in overlaps if overlap.found == 0], default=0.0)
     right = {threshold: one_gold_box and iou >= threshold for threshold in THRESHOLDS}
     return {

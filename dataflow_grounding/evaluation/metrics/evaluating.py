@@ -118,7 +118,7 @@ class Evaluation:
         for name in sorted(by_size[:_MOST_GROUPS]):
             sums = sums_of_group[name]
             figures: Figures = {"expressions": int(sums["phrases"])}
-            measures = _to_json(figures_from_sums(sums, self.rules))
+            measures = _rounded(figures_from_sums(sums, self.rules))
             for measure in _GROUP_MEASURES:
                 figures[measure] = measures[measure]
             figures_of_group[name] = figures
@@ -144,7 +144,7 @@ class Evaluation:
         only_first = int((self.right & ~other.right).sum())
         only_second = int((other.right & ~self.right).sum())
         return {
-            "difference": _to_json(differences),
+            "difference": _rounded(differences),
             "intervals": intervals,
             "mcnemar": {
                 "only_first_right": only_first,
@@ -186,7 +186,9 @@ def evaluate(found: Source, gold: Source, rules: Rules = Rules()) -> "Evaluation
     for record in pairs:
         counts.add(record)
     sums = counts.sums(spans_stated=truth.states_spans and answers.states_spans)
-    curve = kept_and_right(np.array(counts.scores, float).reshape(-1, 2))
+    # in two columns, also without any scores
+    scores_and_verdicts = np.array(counts.scores, float).reshape(-1, 2)
+    curve = kept_and_right(scores_and_verdicts)
     classes: dict[str, dict[str, Any]] = {}
     if counts.classes is not None:
         rows_of_classes = counts.classes.rows(counts.image_count)
@@ -267,8 +269,8 @@ def _figures(counts: "_Counts", sums: Columns, answered_phrases: int, rules: Rul
         "boxes": int(totals["boxes"]),
         "gold_boxes": int(totals["gold_boxes"]),
         "scored_boxes": int(totals["scored_boxes"]),
-        **_to_json(figures_from_sums(totals, rules)),
-        **_to_json({"ap": counts.average_precision.value()}),
+        **_rounded(figures_from_sums(totals, rules)),
+        **_rounded({"ap": counts.average_precision.value()}),
     }
 
 
@@ -355,6 +357,7 @@ class _Counts:
     def add(self, record: PairedRecord) -> None:
         """Count a record and its phrases; those of one image have to follow one another."""
         self.image_count = record.image + 1
+        # of phrases that the gold doesn't have
         extra_boxes = sum(len(self._rules.counted_boxes(phrase)) for phrase in record.extra)
         columns = {**caption_columns(record, self._rules), "boxes": extra_boxes}
         self._records.add(record.image, columns)
@@ -425,7 +428,8 @@ def _groups_of(record: PairedRecord, gold: Row, found: Row | None) -> Iterator[G
         yield "model", str(record.found["model"])
 
 
-def _to_json(figures: Mapping[str, Any]) -> Figures:
+def _rounded(figures: Mapping[str, Any]) -> Figures:
+    # To six decimals, with None for NaN, which JSON doesn't have.
     rounded: Figures = {}
     for name, value in figures.items():
         if value is None or math.isnan(value):

@@ -227,18 +227,19 @@ class _RecordsByPicture:
 
 
 def _gold_paths_by_id(gold: list[Names], found: list[Names]) -> dict[str, str]:
-    # Of pictures that only their ids pair: the found side doesn't have the gold's path, and on each
-    # side a single picture states the id.
+    # By an id, the gold's path of a picture that only the id pairs: the found side doesn't have
+    # that path, and on each side a single picture states the id.
     found_paths = {path for path, _ in found}
-    open_ids = {own_id for path, own_id in gold if own_id and path not in found_paths}
-    if not open_ids:
+    ids_to_pair = {own_id for path, own_id in gold if own_id and path not in found_paths}
+    if not ids_to_pair:
         return {}
-    gold_by_id = _paths_by_id(gold, open_ids)
-    found_by_id = _paths_by_id(found, open_ids)
+    gold_by_id = _paths_by_id(gold, ids_to_pair)
+    found_by_id = _paths_by_id(found, ids_to_pair)
     path_of_id = {}
     for own_id, paths in gold_by_id.items():
-        is_unique = len(paths) == len(found_by_id[own_id]) == 1
-        if is_unique and paths.isdisjoint(found_paths):
+        is_unique_in_gold = len(paths) == 1
+        is_unique_in_found = len(found_by_id[own_id]) == 1
+        if is_unique_in_gold and is_unique_in_found and paths.isdisjoint(found_paths):
             [path] = paths
             path_of_id[own_id] = path
     return path_of_id
@@ -347,23 +348,23 @@ class _Matching(NamedTuple):
 def _match(gold: list[Row], found: list[Row], unique_ids: Collection[int]) -> _Matching:
     gold_keys = [_keys_of(phrase, unique_ids) for phrase in gold]
     found_keys = [_keys_of(phrase, unique_ids) for phrase in found]
-    ids = ([keys.by_id for keys in gold_keys], [keys.by_id for keys in found_keys])
-    spans = ([keys.by_span for keys in gold_keys], [keys.by_span for keys in found_keys])
-    gold_texts = [keys.text for keys in gold_keys]
-    found_texts = [keys.text for keys in found_keys]
-    # by a gold phrase's index, that of the found one
-    found_of_gold: dict[int, int] = {}
-    for gold_side, found_side in (ids, spans, (gold_texts, found_texts)):
+    found_of_gold: dict[int, int] = {}  # by a gold phrase's index, that of the found one
+    # In this order: a later key is for phrases that no earlier one has matched.
+    for key_name in ("by_id", "by_span", "text"):
+        gold_side = [getattr(keys, key_name) for keys in gold_keys]
+        found_side = [getattr(keys, key_name) for keys in found_keys]
         found_of_gold |= _match_by_key(gold, found, gold_side, found_side, found_of_gold)
     count_matched_by_words = len(found_of_gold)
     # Then a phrase that is the name of a class is matched with one that states this class.
+    gold_texts = [keys.text for keys in gold_keys]
+    found_texts = [keys.text for keys in found_keys]
     gold_classes = [keys.of_class for keys in gold_keys]
     found_classes = [keys.of_class for keys in found_keys]
     for gold_side, found_side in ((gold_texts, found_classes), (gold_classes, found_texts)):
         found_of_gold |= _match_by_key(gold, found, gold_side, found_side, found_of_gold)
     further_of_gold = _further_of_class(gold_keys, found_keys, found_of_gold)
     pairs: list[Pair] = []
-    repeated = 0
+    repeated = 0  # boxes that are left out where several found phrases become one
     for index, phrase in enumerate(gold):
         found_phrase = None
         if index in found_of_gold:
@@ -375,7 +376,8 @@ def _match(gold: list[Row], found: list[Row], unique_ids: Collection[int]) -> _M
         pairs.append((phrase, found_phrase))
     matched = set(found_of_gold.values()).union(*further_of_gold.values())
     extra = [phrase for index, phrase in enumerate(found) if index not in matched]
-    return _Matching(pairs, extra, len(matched) - count_matched_by_words, repeated)
+    by_class = len(matched) - count_matched_by_words
+    return _Matching(pairs, extra, by_class, repeated)
 
 
 def _match_by_key(
@@ -410,8 +412,8 @@ def _unmatched_by_key(
 def _further_of_class(
     gold: Sequence[_Keys], found: Sequence[_Keys], found_of_gold: Mapping[int, int]
 ) -> defaultdict[int, list[int]]:
-    # If the gold's only "person" is matched with "a man", then "a woman", which states the class
-    # person, is a further match of it.
+    # By a gold phrase's index, further found phrases of its class: if the gold's only "person" is
+    # matched with "a man", then "a woman", which states the class person, is a further match of it.
     gold_by_text = _unmatched_by_key([keys.text for keys in gold], ())
     taken = set(found_of_gold.values())
     further_of_gold = defaultdict[int, list[int]](list)
