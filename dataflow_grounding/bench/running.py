@@ -145,8 +145,8 @@ def measure(bench: Bench, earlier: Mapping[str, Any]) -> Iterator[dict[str, Any]
         _tell_what_to_do_about(way, summary)
         # If all replies were stored, earlier figures stay: only the call that sent the requests
         # knows how many replies were unreadable.
-        is_measured = way in document["ways"] and not summary.requests["sent"]
-        if not is_measured:
+        do_figures_stay = way in document["ways"] and not summary.requests["sent"]
+        if not do_figures_stay:
             document["ways"][way] = _measured(bench, way, run, summary)
             in_order = {name: document["ways"][name] for name in WAYS if name in document["ways"]}
             document["ways"] = in_order

@@ -85,7 +85,9 @@ def _unanswerable_when_tried(run: SpecRun) -> list[str]:
 async def _call_each(
     run: SpecRun, listeners: Sequence[_Listener], records: Iterable[Record]
 ) -> None:
-    # A step that gets no reply, or fails, doesn't end a record here: a later one may ask as well.
+    # Takes the records through the steps, whose requests come to the listeners: nothing is sent or
+    # stored. A step that gets no reply, or fails, doesn't end a record here: a later one may ask as
+    # well.
     memo = ImageMemo(log=None, keeps=False)
     unlimited = Budget(max_requests=None, usd=None, prices=None)
     askings = [Asking(listener, run.options, unlimited) for listener in listeners]

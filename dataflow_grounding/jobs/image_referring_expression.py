@@ -183,11 +183,12 @@ def _may_seeds_be_read(number: int, file_before: str, annotations: str | None) -
 
 
 def _has_what_steps_need(file: _File, numbers: list[int]) -> bool:
-    # The first LOOKED_AT records with regions tell; of expressions, the first record.
+    # Step 0, which describes regions, isn't among `numbers`. The first LOOKED_AT records with
+    # regions tell; of expressions, the first record.
     if numbers[0] == CHECK:
         first_record: dict[str, Any] = next(file.records(), {})
         return isinstance(first_record.get("expressions"), list)
-    if MERGE not in numbers:
+    if MERGE not in numbers:  # captions are made of images, which all records have
         return True
     with_regions = (record for record in file.records() if record.get("regions"))
     looked_at = list(itertools.islice(with_regions, LOOKED_AT))

@@ -37,7 +37,8 @@ def price_others(
     prices: dict[str, Prices | None] = {}
     for vlm, serving in zip(vlms[1:], servings[1:], strict=False):
         is_asked = any(step.operator.serving is serving for step in steps)
-        if not is_asked or serving.model == servings[0].model:
+        has_first_ones_prices = serving.model == servings[0].model
+        if not is_asked or has_first_ones_prices:
             continue
         stated = None if vlm.prices is None else Prices(**vlm.prices.model_dump())
         serving.prices, _ = pricing_of(stated, serving)

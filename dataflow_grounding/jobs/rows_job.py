@@ -227,7 +227,7 @@ class RowsInput(JobInput):
                 raise SpecError(
                     f"{key} is not one of {', '.join(self._roles)}{self._hint_at_role(role)}"
                 )
-            if columns and column not in columns:
+            if columns and column not in columns:  # without rows no column is known
                 hint = nearest(column, columns) or f"; it has {', '.join(columns)}"
                 raise InputError(f"{key}: {self._input.path} has no column {column!r}{hint}")
 

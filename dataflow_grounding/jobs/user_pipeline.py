@@ -35,9 +35,9 @@ def job_of_pipeline(
     key = f"autolabel_type {spec.autolabel_type}"
     source = input_of(spec)
     storage = storage_of(spec, source)
-    learn_fields(block.settings)
+    learn_fields(block.settings)  # so that secrets among them are masked where they would be shown
     _check_settings(pipeline_class, block.settings, f"{spec.block_name}.settings")
-    make: Callable[..., Pipeline] = pipeline_class
+    make: Callable[..., Pipeline] = pipeline_class  # its own arguments, not Pipeline's
     with in_one_line(key):
         pipeline = make(storage, servings[0], **block.settings)
         storage.reset()  # the class may have gone through its steps already, by compile()

@@ -112,7 +112,7 @@ def sharing_boxes(
     for a, b in _pairs_of_equal_boxes(expressions):
         pair = (min(a.expression, b.expression), max(a.expression, b.expression))
         shared[pair] |= {(a.expression, a.number), (b.expression, b.number)}
-    compared_text = {}
+    compared_text = {}  # of the expressions in these pairs alone, each made once
     for pair in shared:
         for index in pair:
             if index not in compared_text:
@@ -141,7 +141,9 @@ def _pairs_of_equal_boxes(
         x1, _, x2, _ = left.box
         # A box that begins further right overlaps less than MERGE_IOU; 1e-6 is for rounding.
         last_x1 = x1 + (1 - MERGE_IOU) * (x2 - x1) + 1e-6
-        for right in islice(boxes, place + 1, place + 1 + MOST_COMPARED - compared):
+        following = place + 1
+        end = following + MOST_COMPARED - compared  # as many pairs as may still be compared
+        for right in islice(boxes, following, end):
             if right.box[0] > last_x1:
                 break
             compared += 1

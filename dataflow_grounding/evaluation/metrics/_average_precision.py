@@ -91,6 +91,7 @@ class AveragePrecision:
         predicted ones.
         """
         values = np.full(_DRAWS, np.nan)
+        # in two columns, of each phrase its image and its gold boxes, also without any phrases
         phrases = np.array(self._phrases, int).reshape(-1, 2)
         if not phrases[:, 1].any():
             return values
