@@ -177,12 +177,8 @@ def report_folder(
         title = _title_of_run(run, annotations) or _folder_name(shown)
     folders = image_folders_of(shown, image_root)
     versions = steps_of(shown)
-    if other:
-        name = _folder_name(results_dir)
-        other_name = _folder_name(other)
-        if name == other_name:  # as of run_1/results and run_2/results
-            name, other_name = _distinct_names(results_dir, other)
-        # in place of the steps of one run
+    if other:  # the two runs are compared, and not the steps of one
+        name, other_name = _distinct_names(results_dir, other)
         versions = [(name, annotations_of(results_dir)), (other_name, annotations_of(other))]
         title = f"{name} → {other_name}"
         folders += image_folders_of(results_dir, image_root)
@@ -216,8 +212,13 @@ def _check_results(folder: str) -> None:
 
 
 def _distinct_names(folder_a: str, folder_b: str) -> tuple[str, str]:
-    # For example `run_1/results` and `run_2/results`, from the first part of their paths in which
-    # they differ; for folders on two drives, the paths as they were given.
+    # The folders' own names. If these are the same, they begin with the first part of their paths
+    # in which they differ, `run_1/results` and `run_2/results`; for folders on two drives, they are
+    # the paths as they were given.
+    name_a = _folder_name(folder_a)
+    name_b = _folder_name(folder_b)
+    if name_a != name_b:
+        return name_a, name_b
     path_a = os.path.abspath(folder_a)
     path_b = os.path.abspath(folder_b)
     try:
