@@ -578,7 +578,7 @@ class _Reader:
         if has_role(key, "zero") and number(value) is not None:
             return number(value) != 0  # "image_index": 1
         if box_count is not None and has_role(key, "count") and number(value) is not None:
-            return number(value) != box_count
+            return number(value) != box_count  # "total": 3, next to two boxes
         if has_role(key, "status") and _is_done(value):
             return False  # "status": "found"
         if has_role(key, "status") and _says_nothing(value):

@@ -520,11 +520,12 @@ def _contradicts(label: str, phrase: str) -> bool:
         asked_of_kind = asked & _kind(name)
         if said_of_kind - asked_of_kind and asked_of_kind - said_of_kind:
             return True  # "left" for "right"
-    if not (said & (_words("several") | _words("likeness"))).issubset(asked):
-        return True  # "toy dog" for "dog"
+    changing_words = _words("several") | _words("likeness")
+    if not (said & changing_words).issubset(asked):
+        return True  # "toy dog", or "dog or cat", for "dog"
     if _differ(label, phrase) or _are_more(said, asked, phrase):
         return True
-    # "bus 7" for "bus 12"
+    # "bus 7" for "bus 12", but not for "bus"
     said_numbers = {word for word in said if word.isdigit()}
     asked_numbers = {word for word in asked if word.isdigit()}
     return bool(asked_numbers and said_numbers and said_numbers != asked_numbers)
