@@ -146,62 +146,61 @@ class CocoFile:
         if list_name in self._largest and type(item.get("id")) is int:
             # An export numbers what is new from there on.
             self._largest[list_name] = max(self._largest[list_name], item["id"])
-        try:
-            if list_name == "images":
-                self._take_image(own_id, item)
-            elif list_name == "annotations":
-                self._take_annotation(own_id, item)
-            elif list_name == "categories":
-                self._take_category(own_id, item)
-            elif list_name == "licenses":
-                licenses = self._facts.setdefault("licenses", [])
-                licenses.append(self.with_json_keys(item))
-        except sqlite3.IntegrityError:  # the id is UNIQUE in the tables
-            why = f"{self.path}: two {list_name} have the id {own_id}: whose boxes are whose?"
-            if list_name != "annotations":
-                raise InputError(why) from None
-            self._refuse(
-                why, list_name, item
-            )  # nothing refers to an annotation: it can be left out
-        except UnicodeEncodeError:
-            why = "half of a surrogate pair, which UTF-8 can't hold"
-            where = f"{self.path}: an id or file name among its {list_name}"
-            self._refuse(f"{where} has {why}: {own_id!r:.100}", list_name, item)
-        except BrokenRow as error:  # only `_take_image` raises it
-            self._refuse(f"{self.path}, entry {number + 1} of images: {error}", list_name, item)
-
-    def _refuse(self, why: str, list_name: str, item: Mapping[str, Any]) -> None:
-        # An image or annotation that can't be read is left out: an annotation is reported when its
-        # image's annotations are read. A category that can't be read refuses the whole file.
         if list_name == "images":
-            self.of_no_image.append(why)
+            self._take_image(own_id, item, number)
         elif list_name == "annotations":
-            self._refused.setdefault(_as_text(item.get("image_id")), []).append(why)
-        else:
-            raise InputError(why) from None
+            self._take_annotation(own_id, item)
+        elif list_name == "categories":
+            self._take_category(own_id, item)
+        elif list_name == "licenses":
+            licenses = self._facts.setdefault("licenses", [])
+            licenses.append(self.with_json_keys(item))
 
-    def _take_image(self, own_id: str, item: dict[str, Any]) -> None:
+    def _take_image(self, own_id: str, item: dict[str, Any], number: int) -> None:
         name = item.get("file_name")
         if not isinstance(name, str) or not name or "id" not in item:
-            raise BrokenRow("an image without 'id' and 'file_name'")
+            where = f"{self.path}, entry {number + 1} of images"
+            self.of_no_image.append(f"{where}: an image without 'id' and 'file_name'")
+            return
         row = (own_id, name, marshal.dumps(item))
-        self._rows.execute("INSERT INTO images VALUES (?, ?, ?)", row)
+        try:
+            self._rows.execute("INSERT INTO images VALUES (?, ?, ?)", row)
+        except sqlite3.IntegrityError:  # ids are UNIQUE in the table
+            raise InputError(self._why_clashing("images", own_id)) from None
+        except UnicodeEncodeError:
+            self.of_no_image.append(self._why_no_text("images", own_id))
 
     def _take_annotation(self, own_id: str, item: dict[str, Any]) -> None:
+        # One that can't be read is left out. Why is told when its image's annotations are read.
+        image_id = _as_text(item.get("image_id"))
         is_crowd = _as_text(item.get("iscrowd")).lower() in ("1", "true")
         unique_id = own_id if "id" in item else None  # a number in the list is no id to clash with
-        packed = marshal.dumps((own_id, item))
-        row = (unique_id, _as_text(item.get("image_id")), is_crowd, packed)
-        self._rows.execute("INSERT INTO annotations VALUES (?, ?, ?, ?)", row)
+        row = (unique_id, image_id, is_crowd, marshal.dumps((own_id, item)))
+        try:
+            self._rows.execute("INSERT INTO annotations VALUES (?, ?, ?, ?)", row)
+            return
+        except sqlite3.IntegrityError:  # nothing refers to it, so that the others can be read
+            why = self._why_clashing("annotations", own_id)
+        except UnicodeEncodeError:
+            why = self._why_no_text("annotations", own_id)
+        self._refused.setdefault(image_id, []).append(why)
 
     def _take_category(self, own_id: str, item: dict[str, Any]) -> None:
         if "id" not in item:  # no annotation can mean it: its place in the list is no id
             return
         if own_id in self._category_names:
-            raise sqlite3.IntegrityError  # as the tables do for an id that comes twice
+            raise InputError(self._why_clashing("categories", own_id))
         name = item.get("name")
         self._category_names[own_id] = "" if name is None else str(name)
         self._categories[own_id] = self.with_json_keys(item)
+
+    def _why_clashing(self, list_name: str, own_id: str) -> str:
+        return f"{self.path}: two {list_name} have the id {own_id}: whose boxes are whose?"
+
+    def _why_no_text(self, list_name: str, own_id: str) -> str:
+        why = "half of a surrogate pair, which UTF-8 can't hold"
+        where = f"{self.path}: an id or file name among its {list_name}"
+        return f"{where} has {why}: {own_id!r:.100}"
 
     def with_json_keys(self, entry: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return an entry with the keys that a JSON file can have again.
@@ -352,7 +351,7 @@ class _ReadsCoco(Format):
         self, coco: CocoFile, image_key: str, image: Mapping[str, Any]
     ) -> dict[str, Any]:
         # A record's columns but for the path. `image_key` is the image's id in the file.
-        json_image = coco.with_json_keys(image)
+        json_image = coco.with_json_keys(image)  # what a record takes has to fit into JSON again
         row = {**_stated(image, "width", "height"), **_stated(json_image, "caption")}
         # Our own exports and MDETR's files have the id of the picture under these keys; the entry's
         # `id` is a number in the file.
@@ -367,8 +366,9 @@ class _ReadsCoco(Format):
         for entry in entries:
             with object_errors(f"{coco.path}, annotation {entry['id']}", self.bad):
                 if not entry["crowd"]:  # a crowd isn't read, but an export gives it back
-                    keyed += self._checked_expressions(entry, len(sources), image, coco.path)
-                sources.append(entry["source"])  # none that can't be read is given back
+                    number = len(sources)  # that of this annotation among `sources`
+                    keyed += self._checked_expressions(entry, number, image, coco.path)
+                sources.append(entry["source"])  # not if reading it has raised an error above
         if entries and not keyed:  # something is there, such as crowds
             row["background"] = False
         if self.detects:  # its export gives them back
@@ -378,7 +378,7 @@ class _ReadsCoco(Format):
     def _checked_expressions(
         self, entry: dict[str, Any], number: int, image: Mapping[str, Any], file: str
     ) -> list[KeyedExpression]:
-        # `number` counts the annotations of the image that are kept.
+        # `number` is that of the annotation among those of the image that a record keeps.
         keyed = [*_expressions(entry, number, image, file, self.passed_over)]
         for _, expression in keyed:
             check_expression(expression)
@@ -419,7 +419,7 @@ class Coco(_ReadsCoco, ReturningFormat):
             first = next(samples, None)
             came_from_coco = bool(first and kept_of(first.record, self.name))
             self._write_first_categories(came_from_coco)
-            count_of_first = self._categories.count_of_new
+            new_before_samples = self._categories.count_of_new
             for sample in chain([first] if first else [], samples):
                 source = self.source_of(sample)
                 self._leave_ids_to(source)
@@ -431,8 +431,9 @@ class Coco(_ReadsCoco, ReturningFormat):
                 for item in self.items_of(source):
                     own_id = self._annotation_ids.id_of(item.get("id"))
                     ids = {"id": own_id, "image_id": image_id}
-                    put_annotation({**ids, **item, **ids})  # the first two keys, not the item's
-            unlisted_count = self._categories.count_of_new - count_of_first
+                    # The ids come first in the entry, and replace those that the item had.
+                    put_annotation({**ids, **item, **ids})
+            unlisted_count = self._categories.count_of_new - new_before_samples
             class_count = len(self._classes.fixed) + unlisted_count
             self.remarks += self._classes.remarks_on_numbers(class_count)
 
@@ -489,22 +490,14 @@ class Coco(_ReadsCoco, ReturningFormat):
         item = {**item}
         phrase = mark.phrase
         name = self._classes.written_class_of(phrase.expression)
-        box_keys = _keys_of_box(phrase, mark.number)
         has_category = self._categories.is_called(item.get("category_id"), name)
         if not has_category:
             item["category_id"] = self._categories.id_of(name)
         if mark.is_renamed or not has_category:
             has_words = "phrase" in item or "class" in item
             item |= _phrase_keys(phrase) if has_words else _further_keys(phrase, name)
-        is_turned = bool(_degrees_of(item))
-        if mark.is_moved:
-            item.pop(_SEGMENTATION, None)  # it is that of the old box
-            item |= _stated(box_keys, "bbox", "area", _SEGMENTATION)
-            if is_turned:
-                item |= _turned_keys(item, mark.outline)
-        elif not item.get(_SEGMENTATION) and not is_turned:
-            # A new outline. That of a turned box is no new one: it is made of the degrees.
-            item |= _stated(box_keys, _SEGMENTATION)
+        box_keys = _keys_of_box(phrase, mark.number)
+        item = _with_box(item, mark, box_keys)
         return item | _stated(box_keys, "verified", "score")
 
     def new_items(self, mark: Mark, source: Source) -> Iterator[dict[str, Any]]:
@@ -574,9 +567,13 @@ class _NamedIds:
                 self._id_of_number[number] = new_id
         return self._id_of_number.get(number, number), is_new
 
-    def take(self, name: str, own_id: Any) -> bool:
-        """Return whether an id was free. It is taken now, and is the name's if that had none."""
-        if self._ids.id_of(own_id) != own_id:
+    def claim(self, name: str, own_id: Any) -> bool:
+        """Take an id that should be the name's. Return False where it was taken already.
+
+        A name keeps the first id that it got: a source may have two categories called "cup".
+        """
+        got_id = self._ids.id_of(own_id)  # another one where that is taken
+        if got_id != own_id:
             return False
         number, is_new = self._numbers.number_of(name)
         if is_new:
@@ -602,8 +599,9 @@ class _Categories:
         """Write an entry of a source, unless its id is there already."""
         own_id = entry.get("id")
         name = " ".join(str(entry.get("name", "")).split())
-        is_written = _as_text(own_id) in self._key_of_id
-        if is_written or not self._ids.take(name, own_id):
+        if _as_text(own_id) in self._key_of_id:
+            return
+        if not self._ids.claim(name, own_id):  # a new category has it, or it is no id
             return
         if type(own_id) is int:  # new categories come after it
             self.reserve_up_to(own_id)
@@ -645,6 +643,20 @@ def _keys_of_box(phrase: Phrase, number: int) -> dict[str, Any]:
         keys["area"] = outlines.square_pixels(outline)
         keys[_SEGMENTATION] = [outline]
     return {**keys, **_stated(facts, "expression_id", "verified", "bbox_id", "score")}
+
+
+def _with_box(item: dict[str, Any], mark: Mark, box_keys: Mapping[str, Any]) -> dict[str, Any]:
+    # An annotation with its box and outline as they are now; `box_keys` has both.
+    is_turned = bool(_degrees_of(item))
+    if not mark.is_moved:
+        if item.get(_SEGMENTATION) or is_turned:  # an outline made of the degrees is no new one
+            return item
+        return item | _stated(box_keys, _SEGMENTATION)  # somebody may have added an outline
+    item = {key: item[key] for key in item if key != _SEGMENTATION}  # it is that of the old box
+    item |= _stated(box_keys, "bbox", "area", _SEGMENTATION)
+    if is_turned:
+        item |= _turned_keys(item, mark.outline)
+    return item
 
 
 def _degrees_of(annotation: Mapping[str, Any]) -> Any:
@@ -691,10 +703,10 @@ def _expressions(
     # nothing, unless gRefCOCO's category says that nothing is there: then the expression has none.
     caption = image.get("caption")
     with entry_errors(f"{file}, annotation {entry['id']}"):
-        own_keys = _stated(entry["source"], "expression_id", "verified")
+        expression = _phrase_of(entry, caption, passed_over)
+        expression |= _stated(entry["source"], "expression_id", "verified")
         if isinstance(entry.get("class"), str):  # our exports have it next to the phrase
-            own_keys["class"] = entry["class"]
-        expression = {**_phrase_of(entry, caption, passed_over), **own_keys}
+            expression["class"] = entry["class"]
         text = expression["text"]
         if not isinstance(text, str) or isinstance(expression.get("expression_id"), (list, dict)):
             raise BrokenRow("'phrase' should be a text, and 'expression_id' an id")
@@ -713,31 +725,31 @@ def _expressions(
         passed_over[NO_LISTED_CATEGORY] += int(is_read_as_one)
 
 
-def _with_outline(
-    entry: dict[str, Any], size: Size | None, passed_over: Counter[str]
-) -> dict[str, Any]:
-    # The annotation with its outline: its only polygon, if that fits the box. An annotation without
-    # a box gets the one around all of its polygons. Any other segmentation is only kept for COCO,
-    # which gets it back as it came. `entry` itself loses its segmentation, and may get the box.
-    entry.pop(outlines.KEY, None)  # of the file's own: it isn't known what it is
-    polygons = entry.pop(_SEGMENTATION, None)
+def _box_and_outline(
+    entry: Mapping[str, Any], size: Size | None, passed_over: Counter[str]
+) -> tuple[Any, list[float] | None]:
+    # The annotation's `bbox`, and its outline: its only polygon, if that fits the box. Where it has
+    # no box, the one around all of its polygons is its box. Any other segmentation is only kept for
+    # COCO, which gets it back as it came.
+    bbox = entry.get("bbox")
+    polygons = entry.get(_SEGMENTATION)
     if not polygons:
-        return entry
+        return bbox, None
     try:
         if not isinstance(polygons, list):
             raise BrokenRow("runs of pixels")
         all_bounds = [outlines.bounds(outlines.checked(polygon, size)) for polygon in polygons]
     except BrokenRow:
         passed_over[_NO_OUTLINE] += 1
-        return entry
-    if not entry.get("bbox"):
-        entry["bbox"] = _bbox_around(all_bounds)
-    if len(polygons) == 1 and is_box(entry["bbox"]):
-        box = box_of(_corners(entry))
+        return bbox, None
+    if not bbox:
+        bbox = _bbox_around(all_bounds)
+    if len(polygons) == 1 and is_box(bbox):
+        box = box_of(_corners(bbox))
         if outlines.may_be_around(all_bounds[0], box, size):
-            return {**entry, outlines.KEY: polygons[0]}
+            return bbox, polygons[0]
     passed_over[_NO_OUTLINE] += 1
-    return entry
+    return bbox, None
 
 
 def _bbox_around(boxes: Sequence[Bbox]) -> list[float]:
@@ -762,23 +774,24 @@ def _instance(
 ) -> dict[str, Any] | None:
     # The box as an instance; None for an annotation without one. A score outside of 0 to 1 is left
     # out, and counted. `size` is what the file states of the image.
-    entry = _with_outline(entry, size, passed_over)
-    box = entry.get("bbox")
+    stated_box, outline = _box_and_outline(entry, size, passed_over)
     is_nothing_there = entry.get("category_id") == NO_CATEGORY
-    is_without_box = not box and not is_nothing_there
+    is_without_box = not stated_box and not is_nothing_there
     passed_over[NO_BOX] += int(is_without_box)  # 0, too, for the order of reports
-    if not box:
+    if not stated_box:
         return None
-    if is_nothing_there and 0 in box[2:]:  # gRefCOCO writes a box of zeros for nothing
+    if is_nothing_there and 0 in stated_box[2:]:  # gRefCOCO writes a box of zeros for nothing
         return None
-    bbox = _corners(entry)
+    bbox = _corners(stated_box)
     x1, y1, x2, y2 = bbox
     if x2 < x1 or y2 < y1:
         raise BrokenRow("the box has a side of less than nothing")
-    instance = {"bbox": bbox, **_stated(entry, "score", outlines.KEY)}
+    instance = {"bbox": bbox, **_stated(entry, "score")}
+    if outline is not None:
+        instance[outlines.KEY] = outline
     instance |= _stated(entry["source"], "bbox_id")
     degrees = _degrees_of(entry)
-    if degrees and outlines.KEY not in instance:
+    if degrees and outline is None:
         instance |= turned(box_of(bbox), degrees, passed_over, about_middle=True)
     score = entry.get("score")
     if is_number(score) and not is_score(score):
@@ -815,11 +828,11 @@ def _place_of_words(span: Any, caption: str, passed_over: Counter[str]) -> Span:
     return place
 
 
-def _corners(entry: Mapping[str, Any]) -> list[float]:
-    box: Any = entry.get("bbox")
-    if not is_box(box):
+def _corners(bbox: Any) -> list[float]:
+    # x1, y1, x2, y2
+    if not is_box(bbox):
         raise BrokenRow("'bbox' should be [x, y, width, height]")
-    x, y, width, height = box
+    x, y, width, height = bbox
     return [x, y, _sum(x, width), _sum(y, height)]
 
 

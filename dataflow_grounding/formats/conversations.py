@@ -295,7 +295,7 @@ class Conversations(Format):
         # what tools are asked and return.
         turns = _turns_of(line)
         box_format = self.boxes
-        if self.dialect.boxes:
+        if self.dialect.boxes:  # they are in a column of their own, `objects`
             turns, box_format = _with_objects(turns, line.get("objects") or {}, box_format)
         question = ""
         for speaker, said in turns:
@@ -319,16 +319,19 @@ class Conversations(Format):
             return
         # An answer that no export of ours wrote may have boxes of several phrases, by their labels.
         for label, box in self._boxes_in(answer, box_format, size):
-            # The reader of replies resolves entities, such as &amp;, in a label.
-            if label is None or label == html.unescape(phrase):
+            if label is None:  # a box without a label is of the phrase that was asked about
+                label = phrase
+            # The reader of replies resolves entities in labels: "salt &amp; pepper" of the question
+            # comes back as "salt & pepper".
+            if label == html.unescape(phrase):
                 label = phrase
             yield label, [box]
 
     def _boxes_in(
         self, text: str, box_format: BoxFormat, size: Size
     ) -> list[tuple[str | None, Bbox]]:
-        # Boxes after their labels, as the reader of replies finds them. An answer of words whose
-        # numbers in brackets are no boxes has none, and is counted.
+        # Boxes after their labels, as the reader of replies finds them; ("a dog", (1, 2, 3, 4)).
+        # Raises ValueError where they are another family's, or some can't be read.
         wrong_keys = {*_BOX_KEY.findall(text)} - {box_format.key}
         if wrong_keys:
             raise ValueError(
@@ -338,10 +341,11 @@ class Conversations(Format):
         try:
             reading = _read(text, box_format, size, self.sent(size))
         except UnreadableReply as error:
-            if isinstance(error, TruncatedReply) or _MEANT_AS_BOXES.match(text):
-                raise
-            self.passed_over["answers with numbers in brackets that are no box"] += 1
-            return []
+            is_words = not _MEANT_AS_BOXES.match(text)
+            if is_words and not isinstance(error, TruncatedReply):
+                self.passed_over["answers with numbers in brackets that are no box"] += 1
+                return []
+            raise
         for note in reading.notes:
             if note.code in _NOTES_OF_LOSS:
                 raise ValueError(note.text)
@@ -368,13 +372,17 @@ class ForTarget(Conversations):
 
     def __post_init__(self) -> None:
         self.boxes = _box_format_of(self.target)
-        # A frame is the size of picture that boxes are counted in. That of "smart_resize_28" is the
-        # one in which the model's processor gets it, and depends on limits: a trainer sets its own.
-        is_in_resized_pixels = re.fullmatch(r"smart_resize_\d+", self.boxes.frame)
-        self._trainer = _TRAINERS[self.dialect.trainer] if is_in_resized_pixels else None
-        if self._trainer and not self._trainer.resizes_first:
-            # The box format itself can count with these limits; else `sent` does.
-            frame = f"{self.boxes.frame}_{self._trainer.min_pixels}_{self._trainer.max_pixels}"
+        # A frame is the size of picture that boxes are counted in: that of "smart_resize_28" is the
+        # one in which the model's processor gets it. It depends on limits, and a trainer sets its
+        # own: `_trainer` has them, and is None where boxes aren't counted in such pixels.
+        self._trainer: Trainer | None = None
+        if not re.fullmatch(r"smart_resize_\d+", self.boxes.frame):
+            return
+        self._trainer = trainer = _TRAINERS[self.dialect.trainer]
+        # The limits are part of the frame's name, but for a trainer that resizes by a rule of its
+        # own: there `sent` does it.
+        if not trainer.resizes_first:
+            frame = f"{self.boxes.frame}_{trainer.min_pixels}_{trainer.max_pixels}"
             self.boxes = replace(self.boxes, frame=frame)
 
     def sent(self, size: Size) -> Size:
@@ -551,18 +559,21 @@ def _with_objects(
 
 
 def _without_placeholders(text: str, phrases: Iterator[Any], boxes: Iterator[Any]) -> str:
-    # Each placeholder takes the next phrase or box of these iterators. In a text of JSON they are
-    # written as JSON, else in Qwen2-VL's tags, which our reader of replies knows.
+    # Each placeholder takes the next phrase or box of these iterators, which serve all turns of a
+    # line. In a text of JSON they are written as JSON, else in Qwen2-VL's tags, which our reader of
+    # replies knows.
     is_json = text.lstrip()[:1] in ("[", "{", "`")
     tags = TAGS["qwen2-vl"]
 
     def value_of(placeholder: re.Match[str]) -> str:
-        if placeholder[0] == "<bbox>":
+        if placeholder[0] == "<bbox>":  # [0] is what was matched
             box = next(boxes)
             return dump_text(box) if is_json else tags.box.format(*box)
         phrase = next(phrases)
-        # In JSON the placeholder is inside of quotation marks.
-        return dump_text(str(phrase))[1:-1] if is_json else tags.phrase.format(phrase)
+        if not is_json:
+            return tags.phrase.format(phrase)
+        # In JSON the placeholder is inside of quotation marks, so that it needs none of its own.
+        return dump_text(str(phrase))[1:-1]
 
     return _PLACEHOLDER.sub(value_of, text)
 
@@ -581,9 +592,10 @@ def _read(text: str, box_format: BoxFormat, size: Size, sent: Size) -> Reading:
 def _box_format_of(target: str) -> BoxFormat:
     # The format of a family, a plain format or a model's name. Raises SpecError where it is none,
     # or where its boxes can't be written as text.
-    for name in ("auto", target):  # "auto" takes `target` for a model's name
+    # With "auto", `target` is read as a model's name; then it is read as the name of a format.
+    for name in ("auto", target):
         with suppress(SpecError):
-            box_format = find_box_format(name, target)
+            box_format = find_box_format(name, model=target)
             # Such boxes are tokens of the model's own, and no text.
             has_box_tokens = box_format.bins or box_format.scale == "grid_32"
             if not has_box_tokens:

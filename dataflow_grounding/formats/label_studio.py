@@ -95,10 +95,9 @@ class LabelStudio(ReturningFormat):
     rotates = True
 
     def __post_init__(self) -> None:
-        # Of the task that `_task_back` writes now: it sets these two for `new_items`, which adds
-        # the ids that it gives.
+        # Ids of the task that is written now: `_task_back` sets them, and `new_items` adds those
+        # that it gives.
         self._taken_ids: set[Any] = set()
-        self._has_same_caption = True
         # class_key → the label: of the list, then of others as they come
         self._label_of_class: dict[str, str] = {}
         for name in self.class_list:
@@ -111,7 +110,8 @@ class LabelStudio(ReturningFormat):
         with out.lists(self.data_file, "") as (put,):  # with "" the file is one list
             for sample in samples:
                 has_polygons = has_polygons or _has_polygon(sample)
-                used_labels.update(map(self._label_of, sample.phrases))
+                for phrase in sample.phrases:
+                    used_labels.add(self._label_of(phrase))
                 source = self.source_of(sample)
                 if source.own:  # it came from Label Studio
                     put(self._task_back(source))
@@ -121,6 +121,7 @@ class LabelStudio(ReturningFormat):
             file.write(self._configuration(used_labels, has_polygons))
 
     def _label_of(self, phrase: Phrase) -> str:
+        # The label of a phrase's class; that of a new class is kept for the configuration.
         name = safe_for_xml(stated_class_of(phrase.expression))
         return self._label_of_class.setdefault(class_key(name), name) if name else _BOX
 
@@ -130,10 +131,11 @@ class LabelStudio(ReturningFormat):
             config = config.replace(_END_OF_BOX_CONTROL, _END_OF_BOX_CONTROL + _POLYGON_CONTROL, 1)
         if used_labels <= {_BOX}:  # without classes it is as in the file
             return config
-        labels = dict.fromkeys(self._label_of_class.values())
+        labels = list(self._label_of_class.values())
         if _BOX in used_labels:
-            labels[_BOX] = None
-        elements = "".join(f"<Label value={quoteattr(label)}/>" for label in labels)
+            labels.append(_BOX)
+        once = dict.fromkeys(labels)  # a class may be called `object`, too
+        elements = "".join(f"<Label value={quoteattr(label)}/>" for label in once)
         # A box may do without a text where its label says the phrase.
         return config.replace(_BOX_LABEL, elements).replace(_NEEDS_TEXT, "")
 
@@ -144,8 +146,6 @@ class LabelStudio(ReturningFormat):
         if source.sample.file_name != _path_of(task["data"][self.image]):
             image = self._data(source.sample)[self.image]
             task["data"] = {**task["data"], self.image: image}
-        caption = task["data"].get(self.caption) or ""
-        self._has_same_caption = source.sample.caption == caption
         self._taken_ids = {item.get("id") for item in source.items}
         result = list(self.items_of(source))
         annotations = [*task[kind]]
@@ -156,23 +156,22 @@ class LabelStudio(ReturningFormat):
     def source_of(self, sample: Sample) -> Source:
         """Return what the source had.
 
-        The base class knows which boxes and phrases are still there. Here the other parts follow
-        their region: its texts get the mark of its box, so that they are changed with it; its texts
-        and relations are gone where it is.
+        The base class has set, in `marks` and `gone`, which items are still boxes or phrases. Here
+        the other parts of their regions follow them: the text of a box gets its mark, so that both
+        are changed together; texts and relations of what is gone are gone, too.
         """
         source = super().source_of(sample)
         items = source.items
         mark_of_id: dict[Any, Mark] = {}
         for number in sorted(source.marks):  # of several items of an id, the last counts
             mark_of_id[items[number].get("id")] = source.marks[number]
-        gone_ids = {items[number]["id"] for number in source.gone if "id" in items[number]}
-        gone_ids -= mark_of_id.keys()  # another item of the id has a box or phrase still
-        gone_ids |= _places_of_none_left(items, gone_ids)
+        ids_without_mark = {items[number]["id"] for number in source.gone if "id" in items[number]}
+        ids_without_mark -= mark_of_id.keys()  # another item of the id has a box or phrase still
+        gone_ids = ids_without_mark | _places_of_none_left(items, ids_without_mark)
         for number, item in enumerate(items):
             own_id = item.get("id")
-            from_id = item.get("from_id")  # of a relation, like the next one
-            to_id = item.get("to_id")
-            if not gone_ids.isdisjoint((own_id, from_id, to_id)):
+            ends = (item.get("from_id"), item.get("to_id"))  # None but for a relation
+            if own_id in gone_ids or not gone_ids.isdisjoint(ends):
                 source.gone.add(number)
             elif own_id in mark_of_id:
                 source.marks[number] = mark_of_id[own_id]
@@ -181,15 +180,20 @@ class LabelStudio(ReturningFormat):
     def item_back(self, item: dict[str, Any], mark: Mark, source: Source) -> dict[str, Any]:
         """Return a part of a region with its box and words as they are now.
 
+        `mark` says what they are, and whether they differ from those that were read of the part.
         A changed box without an outline is an upright one.
         """
         if not isinstance(item.get("value"), dict):  # a relation
             return item
-        was_outlined = "points" in item["value"] or bool(item["value"].get("rotation"))
-        has_new_outline = mark.outline is not None and not was_outlined
-        if mark.box and (mark.is_moved or has_new_outline):
+        # Somebody may give an upright box an outline, and not move it. An outline that was there
+        # already, as a polygon or a rotated box, changes only with the box.
+        was_upright = "points" not in item["value"] and not item["value"].get("rotation")
+        gets_outline = was_upright and mark.outline is not None
+        if mark.box and (mark.is_moved or gets_outline):
             item = _with_area(item, mark, source)
-        return _with_words(item, mark, source) if mark.is_renamed else item
+        if mark.is_renamed:
+            item = _with_words(item, mark, source)
+        return item
 
     def new_items(self, mark: Mark, source: Source) -> Iterator[dict[str, Any]]:
         """Yield the regions of a new box or phrase.
@@ -200,15 +204,11 @@ class LabelStudio(ReturningFormat):
         """
         span_id = self._free_span_id()
         first_box = next((item for item in source.items if _role(item) == "box"), None)
-        label = self._label_of(mark.phrase)
-        is_as_ours = True
-        if first_box is not None:
-            is_labelled_object = first_box["value"].get(first_box["type"]) == [_BOX]
-            if is_labelled_object:
+        if mark.box is None or first_box is None or _is_written_as_ours(first_box):
+            label = self._label_of(mark.phrase)
+            if first_box is not None and _is_labelled_object(first_box):
                 label = _BOX
-            is_as_ours = is_labelled_object or _is_of_our_control(first_box)
-        if mark.box is None or first_box is None or is_as_ours:
-            regions = self._our_regions(span_id, mark, source.sample, label)
+            regions = self._our_regions(span_id, mark, source, label)
         else:
             regions = _regions_like(first_box, f"{span_id}b0", mark, source)
         for region in regions:
@@ -223,12 +223,14 @@ class LabelStudio(ReturningFormat):
         return f"p{number}"
 
     def _our_regions(
-        self, span_id: str, mark: Mark, sample: Sample, label: str
+        self, span_id: str, mark: Mark, source: Source, label: str
     ) -> Iterator[dict[str, Any]]:
         # A new box or phrase as our own tasks have it.
+        sample = source.sample
         own_boxes = [] if mark.box is None else [mark.number]
         phrase = mark.phrase.with_boxes(own_boxes)
-        if not self._has_same_caption:  # the span counts characters of another caption
+        caption_of_task = source.own["task"]["data"].get(self.caption) or ""
+        if sample.caption != caption_of_task:  # the span counts characters of another caption
             phrase = replace(phrase, span=None)
         yield from _span_regions(span_id, phrase, sample.caption)
         yield from _box_regions(span_id, phrase, sample, label)
@@ -282,31 +284,36 @@ class LabelStudio(ReturningFormat):
                 self._count_passed_over(annotations, latest)
                 if latest is None:
                     continue
+                # Our keys in a part, its outline and _AS_READ, are for `_record` alone.
                 parts = [self._with_outline(part, where) for part in latest["result"]]
                 parts = self._readable_parts(parts, task["data"], where)
                 record = self._record(task["data"], {**latest, "result": parts})
-                # The column has the parts as they were in the file.
                 parts_as_in_file = [part.get(_AS_READ, part) for part in parts]
                 own = _imported_column(self.name, task, kind, latest, parts_as_in_file)
                 yield self.bad.marked({**record, **own})
 
     def _with_outline(self, part: Any, where: str) -> Any:
         # Return a polygon with its `shape`, the box and the outline in pixels. A brush and a
-        # useless polygon become _UNREAD: they are no boxes, but an export gives them back.
+        # useless polygon become _UNREAD: they are no boxes, but an export gives them back. Both
+        # have the part itself under _AS_READ. Any other part stays as it is.
         kind = str(part.get("type")) if isinstance(part, dict) else ""
-        if not kind.startswith((_POLYGON, _BRUSH)):
+        if kind.startswith(_BRUSH):
+            return self._unread(part, BrokenRow("a brush is no polygon"), where)
+        if not kind.startswith(_POLYGON):
             return part
         try:
-            if kind.startswith(_BRUSH):
-                raise BrokenRow("a brush is no polygon")
             size = (part["original_width"], part["original_height"])
             outline = outlines.checked(_outline_in(part["value"], size), size)
-        except (BrokenRow, LookupError, TypeError, ValueError, ArithmeticError) as error:
-            why = error if isinstance(error, BrokenRow) else BrokenRow(_ODD_POLYGON)
-            outlines.lose_object(self.bad, f"{where}, region {part.get('id')}", why)
-            return {"id": part.get("id"), "type": _UNREAD, _AS_READ: part}
+        except BrokenRow as error:
+            return self._unread(part, error, where)
+        except (LookupError, TypeError, ValueError, ArithmeticError):
+            return self._unread(part, BrokenRow(_ODD_POLYGON), where)
         shape = {"bbox": [*outlines.bounds(outline)], outlines.KEY: outline}
         return {**part, "shape": shape, _AS_READ: part}
+
+    def _unread(self, part: dict[str, Any], why: BrokenRow, where: str) -> dict[str, Any]:
+        outlines.lose_object(self.bad, f"{where}, region {part.get('id')}", why)
+        return {"id": part.get("id"), "type": _UNREAD, _AS_READ: part}
 
     def _count_passed_over(self, annotations: list[Any], latest: dict[str, Any] | None) -> None:
         cancelled_count = sum(bool(each.get("was_cancelled")) for each in annotations)
@@ -323,12 +330,13 @@ class LabelStudio(ReturningFormat):
 
     def _readable_parts(self, result: Any, data: Mapping[str, Any], where: str) -> Any:
         # Each region is tried alone, with what it is related to. If it fails it is left out, and so
-        # is a relation that has lost an end.
+        # is a relation that has lost an end. Places in the caption come first: a box may take its
+        # words from one, so it is tried together with those that could be read.
         caption = data.get(self.caption) or ""
         relations = [part for part in result if _is_relation(part)]
-        places: list[dict[str, Any]] = []  # in the caption, those that can be read
+        places: list[dict[str, Any]] = []  # parts of places that could be read so far
         readable: set[int] = set()  # numbers of parts
-        readable_ids = set()  # of regions
+        readable_ids = set()  # of regions that could be read
         for own_id, numbers in self._parts_of_regions(result, where):
             parts = [result[number] for number in numbers]
             with object_errors(f"{where}, region {own_id}", self.bad):
@@ -346,9 +354,8 @@ class LabelStudio(ReturningFormat):
         return [result[number] for number in sorted(readable)]
 
     def _parts_of_regions(self, result: Sequence[Any], where: str) -> list[tuple[Any, list[int]]]:
-        # Each region's id, with the numbers of its parts, such as a box and its text. Places in the
-        # caption come first, as other regions are related to them. A part without an id is called
-        # by its number, from 1.
+        # Each region's id, with the numbers of its parts: ("p0b0", [1, 2]) for a box and its text.
+        # Places in the caption come first. A part without an id is called by its number, from 1.
         numbers_by_id: dict[Any, list[int]] = {}
         for number, part in enumerate(result):
             with object_errors(f"{where}, region {number + 1}", self.bad):
@@ -447,6 +454,7 @@ def _regions_like(
         labels = [stated_class_of(phrase.expression) or phrase.text]
     of_box = box_facts(own_id, source.sample.size)
     kind, area = _kind_and_area(mark.box, mark.outline, source.sample.size)
+    # The control for rectangles can't make a polygon: from the first box only `to_name` is sure.
     names = {**_names_of_control(first_box), **_control_of(kind, source)}
     yield {**of_box, **names, "value": {**area, names["type"]: labels}}
     if texts:
@@ -492,20 +500,22 @@ def _span_regions(span_id: str, phrase: Phrase, caption: str) -> Iterator[dict[s
 def _box_regions(
     span_id: str, phrase: Phrase, sample: Sample, label: str
 ) -> Iterator[dict[str, Any]]:
-    # There is no relation where the phrase has no place in the caption, and no text where the label
-    # says all: who changes the label of such a box changes its phrase. A box with a place needs the
-    # text, because without one it is read as the words at that place.
-    label_says_all = label == phrase.text and label != _BOX and not phrase.span
-    for number, score in enumerate(phrase.scores):
+    # For each box its part, its text, and its relation to the phrase's place in the caption. There
+    # is no text where the label is the phrase: who changes that label changes the phrase. But a box
+    # with a place needs the text, because without one it is read as the words at that place.
+    label_is_phrase = label == phrase.text and label != _BOX
+    needs_text = not label_is_phrase or phrase.span is not None
+    for number, box in enumerate(phrase.boxes):
         outline = phrase.expression["instances"][number].get(outlines.KEY)
-        kind, area = _kind_and_area(phrase.boxes[number], outline, sample.size)
+        kind, area = _kind_and_area(box, outline, sample.size)
         region = box_facts(f"{span_id}b{number}", sample.size)
         value = {**area, f"{kind}labels": [label]}
-        box = {**region, "from_name": _CONTROLS[kind], "type": f"{kind}labels", "value": value}
+        part = {**region, "from_name": _CONTROLS[kind], "type": f"{kind}labels", "value": value}
+        score = phrase.scores[number]
         if score is not None:
-            box["score"] = score
-        yield box
-        if not label_says_all:
+            part["score"] = score
+        yield part
+        if needs_text:
             text = {**area, "text": [phrase.text]}
             yield {**region, "from_name": "phrase", "type": "textarea", "value": text}
         if phrase.span:
@@ -532,20 +542,20 @@ def _with_area(item: dict[str, Any], mark: Mark, source: Source) -> dict[str, An
     # Return a part of a region with the box that is there now, with its outline if it has one.
     assert mark.box is not None
     kind, area = _kind_and_area(mark.box, mark.outline, source.sample.size)
-    rest = {key: each for key, each in item["value"].items() if key not in _AREA_KEYS}
-    has_area = len(rest) < len(item["value"])
+    other_keys = {key: each for key, each in item["value"].items() if key not in _AREA_KEYS}
+    has_area = len(other_keys) < len(item["value"])
     if not has_area:  # such as a choice
         return item
-    if _role(item) != "box":  # the region's text, which has the area, too
-        return {**item, "value": {**area, **rest}}
-    # The key of the labels is the region's type, which changes where a rectangle becomes a polygon:
-    # {"rectanglelabels": ["cup"]} → {"polygonlabels": ["cup"]}.
-    labels = rest.pop(item["type"], None)
-    if not item["type"].startswith(kind):
-        item = {**item, **_control_of(kind, source)}
+    is_text = _role(item) != "box"  # a region's text has its area, too
+    if is_text or item["type"].startswith(kind):
+        return {**item, "value": {**area, **other_keys}}
+    # A rectangle becomes a polygon, or the reverse. The key of the labels is the region's type, and
+    # changes with it: {"rectanglelabels": ["cup"]} → {"polygonlabels": ["cup"]}.
+    labels = other_keys.pop(item["type"], None)
+    control = _control_of(kind, source)
     if labels is not None:
-        rest[item["type"]] = labels
-    return {**item, "value": {**area, **rest}}
+        other_keys[control["type"]] = labels
+    return {**item, **control, "value": {**area, **other_keys}}
 
 
 def _with_words(item: dict[str, Any], mark: Mark, source: Source) -> dict[str, Any]:
@@ -578,6 +588,7 @@ def _kind_and_area(
         return "rectangle", area_of(box, size)
     rotated = rotated_box_of(outline)
     if rotated is not None:
+        # Label Studio turns a box about its top left corner.
         area = area_of(rotated.before_turn(about_middle=False), size)
         return "rectangle", {**area, "rotation": rotated.degrees}
     width, height = size
@@ -711,18 +722,20 @@ def _mentions(
     spans: Mapping[str, list[int]],
     caption: str,
 ) -> Iterator[_Mention]:
-    # Yields each phrase of a region at each place in the caption that the region is related to.
+    # Yields each phrase of a region at each place in the caption that the region is related to: a
+    # box with the text "a cup" and a relation to the place p0 is one mention, of "a cup" at p0.
     related = _related_spans(result, spans)
     for number, region in enumerate(result):
         region_id = region.get("id", "")
         role = _role(region)
+        is_box = role == "box"
+        class_name = _class_in(region) if is_box else _NO_CLASS
         span_ids = related.get(region_id, [_NO_PLACE])
         region_texts = texts_by_region.get(region_id)
         texts_by_span = _texts_by_span(span_ids, region_id, region_texts, spans, caption)
         for span_id, span_texts in texts_by_span:
-            for text in _phrases(region, role, span_texts, spans.get(span_id), caption):
-                is_box = role == "box"
-                class_name = _class_in(region) if is_box else _NO_CLASS
+            span = spans.get(span_id)
+            for text in _phrases(region, role, span_texts, span, caption):
                 yield _Mention(text, span_id, region, number, is_box, class_name)
 
 
@@ -742,6 +755,14 @@ def _expression_to_join(
 
 def _is_of_our_control(box: Mapping[str, Any]) -> bool:
     return box.get("from_name") in _CONTROLS.values()
+
+
+def _is_labelled_object(box: Mapping[str, Any]) -> bool:
+    return bool(box["value"].get(box["type"]) == [_BOX])
+
+
+def _is_written_as_ours(box: Mapping[str, Any]) -> bool:
+    return _is_labelled_object(box) or _is_of_our_control(box)
 
 
 def _class_in(box: Mapping[str, Any]) -> str:
@@ -819,9 +840,10 @@ def _phrases(
     # The phrases of a region are its texts; else the words at its place in the caption, else its
     # labels except _BOX. A place in the caption is a phrase only if _NOTHING is its only label:
     # phrases with boxes come from the boxes.
-    labels = part["value"].get(part["type"], []) if role in ("box", "span") else []
-    is_phrase_with_boxes = role == "span" and labels != [_NOTHING]
-    if not role or is_phrase_with_boxes:
+    if not role:  # a relation, or the text of a region, which comes with that
+        return []
+    labels = [] if role == _ABSENT else part["value"].get(part["type"], [])
+    if role == "span" and labels != [_NOTHING]:
         return []
     if texts:
         return [texts] if isinstance(texts, str) else texts
@@ -847,7 +869,10 @@ def _place_in_caption(
     if not isinstance(text, str) or caption[slice(*span)] == text:
         return span
     units = caption.encode("utf-16-le", "surrogatepass")  # of 2 bytes each
-    converted = [len(units[: 2 * offset].decode("utf-16-le", "replace")) for offset in span]
+    converted = []
+    for offset in span:
+        text_before = units[: 2 * offset].decode("utf-16-le", "replace")
+        converted.append(len(text_before))
     if caption[slice(*converted)] == text:
         return converted
     words = text.strip()
@@ -884,5 +909,6 @@ def _instance(part: Mapping[str, Any], passed_over: Counter[str]) -> dict[str, A
     )
     bbox = [round(edge, _DECIMALS) for edge in edges]
     rotation = value.get("rotation") or 0
+    # Label Studio turns a box about its top left corner.
     instance = turned(box_of(bbox), rotation, passed_over, about_middle=False)
     return {**instance, "score": score}

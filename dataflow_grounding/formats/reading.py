@@ -342,10 +342,10 @@ def _samples_of_key(
     members_by_stem: dict[str, list[tarfile.TarInfo]] = {}
     for member in group.all:
         folder, slash, base = member.name.rpartition("/")
-        base_stem = base.rpartition(".")[0] or base
+        base_stem = base.rpartition(".")[0] or base  # "22.05" of 22.05.png, "README" of README
         members_by_stem.setdefault(f"{folder}{slash}{base_stem}", []).append(member)
-    kinds_by_stem = [_count_kinds(stem, parts) for stem, parts in members_by_stem.items()]
-    if max(kinds_by_stem) <= _count_kinds(key, group.all):
+    most_kinds = max(_count_kinds(stem, parts) for stem, parts in members_by_stem.items())
+    if most_kinds <= _count_kinds(key, group.all):
         where = f"{path}, sample {key!r} (names up to the first dot)"
         yield _tar_sample(where, key, group.all, group)
         return
@@ -470,20 +470,22 @@ def complete_rows(
     for number, row in enumerate(rows, 1):
         record = Record(row)
         identify(record, "image_path", image_root=None, rows_of_image=rows_of_image)
-        if record.image_id is None:
+        if record.image_id is None:  # no path to name it by: its ids are record, record@2, …
             record.image_id = "record"
             record.occurrence = count_without_picture
             count_without_picture += 1
         where = f"{path}, record {number}"
-        place = bad.place  # of the entry that the row was read from, if it is one alone
+        # Where the row was read from, if that is one entry, such as a line: the format has yielded
+        # the row inside of its own `entry_errors`, which has set this. Else "".
+        entry_place = bad.place
         with entry_errors(where, bad):
-            _check_sides(record, folder, place or where)
+            _check_sides(record, folder, entry_place or where)
             # Most rows are good as a whole; only in others each box is tried alone.
             try:
                 completed, counts = _complete_row(record, backgrounds)
             except (BrokenRow, LookupError, TypeError, AttributeError, ValueError, ArithmeticError):
-                place = place or f"{where} ({path_of(record)})"
-                record = record.updated(_without_bad_expressions(record, place, bad))
+                row_place = entry_place or f"{where} ({path_of(record)})"
+                record = record.updated(_without_bad_expressions(record, row_place, bad))
                 completed, counts = _complete_row(record, backgrounds)
             passed_over.update(counts)
             bad.read(_entries_in(completed))
@@ -521,8 +523,7 @@ def _entries_in(record: Mapping[str, Any]) -> int:
 
 def _without_bad_expressions(record: Record, where: str, bad: BadEntries) -> dict[str, Any]:
     # The columns of a record with the expressions and boxes that can be read; `marked` adds how
-    # many were left out. An item of the source whose box is left out counts as read: no export
-    # gives it back.
+    # many were left out.
     expressions: list[dict[str, Any]] = []
     for number, expression in enumerate(record["expressions"], 1):
         expressions += _without_bad_boxes(expression, f"{where}, phrase {number}", bad)
@@ -530,6 +531,8 @@ def _without_bad_expressions(record: Record, where: str, bad: BadEntries) -> dic
     own = record.get(COLUMN)
     has_lost_something = clean["expressions"] != record["expressions"]
     if has_lost_something and isinstance(own, dict):
+        # Also an item of the source whose box is left out is noted as read: without a box of it, an
+        # export takes it for removed, and doesn't give it back.
         clean[COLUMN] = with_read(own, record["expressions"])
     return clean
 
@@ -582,7 +585,26 @@ def _is_plain_box(instance: Any) -> bool:
 def _complete_row(record: Record, backgrounds: bool) -> tuple[dict[str, Any], Counter[str]]:
     # The completed record, and counts of what of it isn't taken as it is.
     passed_over = Counter[str]()
-    sides = _stated_sides(record)
+    completed: dict[str, Any] = {"image_id": None, **record, **_stated_sides(record)}
+    if record.get("image_id") is None:
+        completed["image_id"] = record.unique_id
+    # It is known to be empty only if it came so: not if it has lost boxes without an area.
+    if backgrounds and not record["expressions"] and "background" not in record:
+        completed["background"] = True
+    expressions, caption = _completed_expressions(record, passed_over)
+    completed["cleaned_caption"] = caption
+    completed["expressions"] = expressions
+    own = record.get(COLUMN)
+    # The column of whole records says already what was read.
+    if isinstance(own, dict) and "read" not in own:
+        completed[COLUMN] = with_read(own, expressions)
+    return completed, passed_over
+
+
+def _completed_expressions(
+    record: Record, passed_over: Counter[str]
+) -> tuple[list[dict[str, Any]], str]:
+    # A record's expressions with ids, status and spans, and the caption that the spans are of.
     stated_caption = record.get("cleaned_caption") or record.get("caption")
     if not isinstance(stated_caption, str):
         stated_caption = ""
@@ -593,19 +615,7 @@ def _complete_row(record: Record, backgrounds: bool) -> tuple[dict[str, Any], Co
         status = "grounded" if expression["instances"] else "none"
         expression.setdefault("status", status)
         _name_boxes(expression)
-    completed: dict[str, Any] = {"image_id": None, **record, **sides}
-    if record.get("image_id") is None:
-        completed["image_id"] = record.unique_id
-    # It is known to be empty only if it came so: not if it has lost boxes without an area.
-    if backgrounds and not record["expressions"] and "background" not in record:
-        completed["background"] = True
-    completed["cleaned_caption"] = caption
-    completed["expressions"] = expressions
-    own = record.get(COLUMN)
-    # The column of whole records says already what was read.
-    if isinstance(own, dict) and "read" not in own:
-        completed[COLUMN] = with_read(own, expressions)
-    return completed, passed_over
+    return expressions, caption
 
 
 def _name_boxes(expression: dict[str, Any]) -> None:
@@ -639,14 +649,15 @@ def _set_spans(expressions: list[dict[str, Any]], caption: str, passed_over: Cou
     texts = [expression["text"] for expression in expressions]
     if expressions and not any("char_span" in expression for expression in expressions):
         caption = clean_caption(caption)
-    found_spans: list[Span | None] = []
+    found_spans: list[Span | None] = []  # of all expressions; looked for only if one needs its own
     for index, expression in enumerate(expressions):
         stated_span = expression.get("char_span", ())
         if stated_span is None:  # which says that it has no place
             span = None
-        elif not stated_span:
-            # All are looked for, because they take their places in the caption from each other.
-            found_spans = found_spans or find_spans(texts, caption)
+        elif not stated_span:  # it says nothing of its place
+            if not found_spans:
+                # All are looked for, because they take their places in the caption from each other.
+                found_spans = find_spans(texts, caption)
             span = found_spans[index]
         elif is_at_span(texts[index], stated_span, caption):
             span = stated_span

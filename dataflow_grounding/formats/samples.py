@@ -25,7 +25,7 @@ from dataflow_grounding.data.records import (
     path_of,
     read_any_expressions,
 )
-from dataflow_grounding.data.rejected import not_rejected, with_twins_rejected
+from dataflow_grounding.data.rejected import Rejections, not_rejected, with_twins_rejected
 from dataflow_grounding.data.spans import find_spans
 from dataflow_grounding.engine.source import identify
 from dataflow_grounding.formats import outlines
@@ -160,14 +160,16 @@ class SampleMaker:
             if iter(records) is records:  # an iterator, which can be gone through once
                 records = list(records)
             self._look_at_whole_pictures(records)
-            self._counts.update(self._whole_pictures.false_backgrounds.values())
+            for why_left_out in self._whole_pictures.false_backgrounds.values():
+                self._counts[why_left_out] += 1
         for number, record in enumerate(records, 1):
             try:
                 sample = self._sample(record)
             except RecordError as error:
                 self._count_left_out(record, f"record {number}: {error}")
                 continue
-            # A rare remark matters only on a written record that no person has decided on.
+            # All count for what is a manner of the model, which is in most of its replies. A remark
+            # that is rare matters only on a written record that no person has decided on.
             is_undecided = sample is not None and not _is_reviewed(record)
             self._exported.manners.add(wordings_of(record), watched=is_undecided)
             if sample is not None:
@@ -178,7 +180,7 @@ class SampleMaker:
         self._add_remarks()
 
     def _count_left_out(self, record: Mapping[str, Any], why: str) -> None:
-        # All records count for what is a model's manner, also those without a sample.
+        # A record without a sample counts for what is a manner of the model, too.
         self._exported.manners.add(wordings_of(record), watched=False)
         self._exported.left_out += 1
         if len(self._exported.reasons) < _MAX_REASONS:
@@ -204,19 +206,16 @@ class SampleMaker:
         caption = _caption_of(record)
         expressions = self._expressions(record, caption)
         selected = self._selected(expressions)
-        false_backgrounds = self._whole_pictures.false_backgrounds
-        if false_backgrounds and self._pictures.name_of(record) in false_backgrounds:
+        if self._is_false_background(record):
             return None  # `samples` has counted it
+        # Whether the picture is written alone if no phrase of it is.
         may_be_empty = self._format.carries.empty and self._shows_nothing(record, expressions)
         if not selected and not may_be_empty:
             self._count_picture_without_phrase(record, expressions)
             return None
         picture = self._pictures.find(record)
-        phrases = []
-        for expression in selected:
-            phrase = self._phrase(expression, picture.size)
-            if phrase is not None:
-                phrases.append(phrase)
+        all_phrases = [self._phrase(expression, picture.size) for expression in selected]
+        phrases = [phrase for phrase in all_phrases if phrase is not None]
         if not phrases and not may_be_empty:
             self._count_picture_without_phrase(record, expressions)
             return None
@@ -224,6 +223,12 @@ class SampleMaker:
         phrases = self._without_repeats(phrases, record)
         phrases = self._without_lost_outlines(phrases, picture.size)
         return self._sample_of(record, caption, picture, phrases)
+
+    def _is_false_background(self, record: Mapping[str, Any]) -> bool:
+        false_backgrounds = self._whole_pictures.false_backgrounds
+        if not false_backgrounds:  # as for all formats but detectors
+            return False
+        return self._pictures.name_of(record) in false_backgrounds
 
     def _sample_of(
         self, record: Mapping[str, Any], caption: str, picture: Picture, phrases: list[Phrase]
@@ -236,6 +241,7 @@ class SampleMaker:
         self._exported.lost += _lost_of(record, caption, phrases, carries)
         if carries.captions:
             caption = self._safe(caption)
+        # A format that packs has the pictures in its own files.
         data = self._pictures.data(picture) if self._format.packs else b""
         file_name = self._pictures.put(picture)
         name = self._pictures.name_in_folder(file_name)
@@ -253,8 +259,9 @@ class SampleMaker:
     def _count_picture_without_phrase(
         self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
     ) -> None:
+        # Counts why a picture isn't written, of which no phrase is left.
         has_all_rejected = any(map(_is_all_rejected, expressions))
-        if not self._format.carries.empty:
+        if not self._format.carries.empty:  # it can't say a picture without a phrase
             self._exported.lost[_WITHOUT_PHRASE] += 1
         elif has_all_rejected and not self._select.keep_rejected:
             self._counts[_ONLY_REJECTED] += 1
@@ -283,7 +290,7 @@ class SampleMaker:
         # Whether a record says that there is nothing to write of its picture: then the picture
         # alone is written. Without expressions it does if it is marked so, a person reviewed it, or
         # the format writes whole records.
-        if record.get(SKIPPED):
+        if record.get(SKIPPED):  # an import left out an object of it
             return False
         if isinstance(self._format, ReturningFormat):
             nothing_left = all(map(_is_rejected_or_absent, expressions))
@@ -291,18 +298,19 @@ class SampleMaker:
                 return True
         if record.get("background") is False:  # something is there that it doesn't say
             return False
-        if not expressions:
-            is_known_empty = record.get("background") is True or record.get("reviewed_by")
-            if not self._format.whole and not is_known_empty:
-                return False
-            # The selection may want only what is verified: it judges the picture as it would a
-            # phrase that isn't there.
-            expressions = [{"text": "", "status": "none", "instances": []}]
-        for expression in expressions:
-            is_absent = status_of(expression) == "none"
-            if not is_absent or self._select.of(expression) is None:
-                return False
-        return True
+        if expressions:
+            return all(map(self._is_wanted_absence, expressions))
+        is_known_empty = record.get("background") is True or bool(record.get("reviewed_by"))
+        if not is_known_empty and not self._format.whole:
+            return False
+        # The selection may want only what is verified: it judges the picture as it would a phrase
+        # that isn't there.
+        return self._is_wanted_absence({"text": "", "status": "none", "instances": []})
+
+    def _is_wanted_absence(self, expression: Mapping[str, Any]) -> bool:
+        # Whether an expression says that its thing isn't there, and the selection takes that.
+        is_absent = status_of(expression) == "none"
+        return is_absent and self._select.of(expression) is not None
 
     def _expressions(self, record: Mapping[str, Any], caption: str) -> list[dict[str, Any]]:
         # A record's expressions with ids and spans, and with its rejected boxes marked so. Raises
@@ -321,14 +329,19 @@ class SampleMaker:
         self._set_spans(expressions, caption)
         if self._select.keep_rejected:
             return expressions
-        rejected_in_other_rows = None  # of the same picture
-        if self._whole_pictures.rejections:
-            name = self._pictures.name_of(record)
-            rejected_in_other_rows = self._whole_pictures.rejections.get(name)
-        return with_twins_rejected(expressions, rejected_in_other_rows)
+        return with_twins_rejected(expressions, self._rejections_in_picture(record))
+
+    def _rejections_in_picture(self, record: Mapping[str, Any]) -> Rejections | None:
+        # What a person rejected in any row of the record's picture. It is noted for detectors
+        # alone, which have all rows of a picture as one.
+        if not self._whole_pictures.rejections:
+            return None
+        name = self._pictures.name_of(record)
+        return self._whole_pictures.rejections.get(name)
 
     def _row_with_ids(self, record: Mapping[str, Any]) -> Record:
-        # Ids are made for expressions that have none.
+        # Ids are made for expressions that have none, as an import makes them: they begin with the
+        # picture's path, or with `record`, `record@2` and so on where there is none.
         row = Record(record)
         if not _have_ids(row.get("expressions")):
             identify(row, "image_path", image_root=None, rows_of_image=self._rows_of_image)
@@ -360,7 +373,7 @@ class SampleMaker:
         wanted = []
         for expression in expressions:
             if not self._select.keep_rejected:
-                not_rejected_boxes = not_rejected(expression) or ()
+                not_rejected_boxes = not_rejected(expression) or ()  # None: all are rejected
                 rejected_count = len(expression["instances"]) - len(not_rejected_boxes)
                 self._counts[_REJECTED] += rejected_count
             selected = self._select.of(expression)
@@ -378,15 +391,18 @@ class SampleMaker:
         self, phrases: Sequence[Phrase], record: Mapping[str, Any]
     ) -> list[Phrase]:
         # A detector would take a box that comes twice for two things, and a model that is tuned on
-        # such conversations learns to repeat itself. A phrase that loses all of its boxes by that
-        # is left out. Some formats say things twice. In what goes back to the format that it came
-        # from, equal boxes that were two items there stay two.
+        # such conversations learns to repeat itself. Some formats say things twice all the same.
         if self._format.repeats or self._format.whole:
             return list(phrases)
-        # Numbers of the source's items, such as COCO's annotations; see imported.py.
+        # Numbers of the source's items, such as COCO's annotations; see imported.py. Where the
+        # export goes back to that format, equal boxes that were two items there stay two.
         items = {*kept_of(record, self._format.name).get("read", ())}
         if self._format.detects:
             return self._each_thing_once(phrases, items)
+        return self._each_box_once(phrases, items)
+
+    def _each_box_once(self, phrases: Sequence[Phrase], items: Set[int]) -> list[Phrase]:
+        # Phrases without boxes that came before, and without phrases that have lost all of theirs.
         phrases_once: list[Phrase] = []
         # by the name of a thing and its box, the items of the source that were that box so far
         seen_of_thing: dict[str, dict[Bbox, set[int]]] = {}
@@ -419,18 +435,19 @@ class SampleMaker:
         self, phrases: Sequence[Phrase], items: Set[int]
     ) -> list[list[int]]:
         # For each of the phrases, which are of one class, the indices of its boxes that stay. The
-        # others are counted: those that equal another box of their thing as repeated.
+        # others are counted: a box that equals another one of its thing as repeated, the rest as
+        # boxes of the same thing.
         staying: list[list[int]] = [[] for _ in phrases]
         for thing in things_of([_scored_boxes_of(phrase) for phrase in phrases]):
             staying_boxes = _staying_boxes_of_thing(phrases, thing, items)
             for number, index in staying_boxes:
                 staying[number].append(index)
-            # A thing of boxes A, A, B of which one A stays has lost one repeated box and one other.
+            # Of the boxes A, A, B one A stays: the other A is a repeated box, B is another box.
             distinct = {phrases[number].boxes[index] for number, index in thing}
-            gone_count = len(thing) - len(staying_boxes)
-            other_box_count = min(gone_count, len(distinct) - 1)
+            left_out_count = len(thing) - len(staying_boxes)
+            other_box_count = min(left_out_count, len(distinct) - 1)
             self._counts[_OF_SAME_THING] += other_box_count
-            self._counts[_REPEATED] += gone_count - other_box_count
+            self._counts[_REPEATED] += left_out_count - other_box_count
         return staying
 
     def _phrase(self, expression: Mapping[str, Any], size: Size) -> Phrase | None:
@@ -460,7 +477,8 @@ class SampleMaker:
         )
 
     def _instance_in_picture(self, instance: dict[str, Any], size: Size) -> dict[str, Any] | None:
-        # An instance cut to its picture; None where it is outside. Both are counted as lost.
+        # An instance cut to its picture; None where it is outside. Boxes outside are counted as
+        # lost, and so are parts that are cut off, unless the outline still says them.
         stated = box_of(instance["bbox"])
         box = clamp(stated, size)
         if area(box) <= 0:
@@ -474,7 +492,8 @@ class SampleMaker:
         return instance if box == stated else {**instance, "bbox": [*box]}
 
     def _with_outline(self, instance: dict[str, Any], box: Bbox, size: Size) -> dict[str, Any]:
-        # The outline is dropped where it isn't the box's, or where the format can't say it.
+        # The instance with its outline as the format writes it. A Shape is that outline, and what
+        # of it is lost: without an outline where it isn't the box's, or the format can't say it.
         outline = instance[outlines.KEY]
         if not has_right_outline(instance, size):
             shape = Shape(None, outlines.STALE)
