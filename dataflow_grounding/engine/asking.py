@@ -571,6 +571,8 @@ class Asking:
                 await sending.before_sending()
 
     async def _send_once(self, request: Request[T], endpoint: Endpoint, by: "StepAsk") -> Reply:
+        # Reserves the worst case of the cost, sends, notes what the reply says of endpoint and
+        # model, and settles what it has cost.
         usage: Usage | None = None  # what is billed; None: unknown, so that the worst case counts
         tier = ""
         self._check_stopped()

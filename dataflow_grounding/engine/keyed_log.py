@@ -114,8 +114,8 @@ class Vouched:
         self._end = end
 
     def has_open(self, first: int, end: int, *, are_odd: bool) -> bool:
-        """Return whether lines between these offsets may be open, of anything. Nothing speaks
-        against what the log has lost since; what this run adds to it is of other rows.
+        """Return whether lines between these offsets may be open, of any reply group. Only those
+        count that were there when the log was opened: what this run adds is of other rows.
         """
         end = min(end, self._end)
         standings = self.standings.values()
@@ -136,8 +136,8 @@ class Vouched:
         """
         for other in self.open_groups() - {reply_group}:
             standing = self.standings[other]
-            is_same_model = standing.group_anywhere == group_anywhere
-            if is_same_model and standing.vouched_to < self._end:
+            is_of_same_model = standing.group_anywhere == group_anywhere
+            if is_of_same_model and standing.vouched_to < self._end:
                 standing.set_aside.append(Span(standing.vouched_to, self._end))
                 standing.none_open = True
 

@@ -301,7 +301,8 @@ class Run:
     async def _finish(
         self, place: int, row: Row, record: Record | RecordError, work: RowWork
     ) -> Outcome:
-        # Takes a row through all steps; once more where its image was replaced meanwhile.
+        # Takes a row through all steps; once more where its image was replaced meanwhile. Then what
+        # the first time has noted in `work` stays, and is added to.
         if isinstance(record, RecordError):
             return Outcome(row.line, None, failures=[(self.steps[0].label, record)])
         results = await self._results_of_steps(place, record, work)
