@@ -50,7 +50,7 @@ def test_a_record_of_thousands_of_expressions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, same: str, line: list[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(_phrases, "MOST_COMPARED", 1000)  # as many of 100 boxes as of 800
+    monkeypatch.setattr(_phrases, "MOST_COMPARED", 250)  # as many of 50 boxes as of 400
     Image.new("RGB", (640, 480), "navy").save("a.jpg")
     row = {"image_path": "a.jpg", "width": 640, "height": 480, "cleaned_caption": "a cup and a cup"}
 
@@ -71,7 +71,7 @@ def test_a_record_of_thousands_of_expressions(
         assert "Internal" not in done.err
 
     instructions(1)
-    assert instructions(800) < 12 * instructions(100)
+    assert instructions(400) < 10 * instructions(50)
 
 
 @pytest.mark.slow
