@@ -37,7 +37,7 @@ from tests.support.workplace import HANGING, Files, Workplace, caption, command
 
 pytestmark = pytest.mark.slow
 
-ROWS = 24
+ROWS = 12
 
 
 @pytest.fixture(scope="module")
