@@ -76,7 +76,8 @@ def shortened(text: str, font: "FreeTypeFont", room: int) -> str:
             too_long = length
         else:
             fitting_length = length
-    return text[: max(fitting_length, 1)].rstrip() + "…"
+    at_least_one = max(fitting_length, 1)  # also where no letter has room
+    return text[:at_least_one].rstrip() + "…"
 
 
 @lru_cache(maxsize=256)

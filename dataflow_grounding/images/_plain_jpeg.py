@@ -55,12 +55,12 @@ def plain_header(data: bytes) -> PlainHeader | None:
         marker = head[1]
         length = int.from_bytes(head[2:4], "big")  # with its own two bytes
         segment = data[offset + 4 : offset + 2 + length]
-        if len(segment) != length - 2:
+        if len(segment) != length - 2:  # `data` ends before the segment does
             return None
         if marker == _SCAN:
             if size is None:  # the frame is missing
                 return None
-            return PlainHeader(size, offset, orientation or 1)
+            return PlainHeader(size, offset, orientation or 1)  # without EXIF it is upright
         if marker in _FRAMES and size is None:
             size = _size_in(segment)
             if size is None:
@@ -82,7 +82,8 @@ def _size_in(frame: bytes) -> Size | None:
         return None
     bits, components = frame[0], frame[5]
     is_grey_or_colour = components in (1, 3)
-    if bits != 8 or not is_grey_or_colour or len(frame) != 6 + 3 * components:
+    has_whole_length = len(frame) == 6 + 3 * components
+    if bits != 8 or not is_grey_or_colour or not has_whole_length:
         return None
     height = int.from_bytes(frame[1:3], "big")
     width = int.from_bytes(frame[3:5], "big")

@@ -144,7 +144,7 @@ def marks_of(expressions: Sequence[Mapping[str, Any]]) -> "list[Mark]":
 
 def small_copy(picture: "PillowImage", side: int, format_name: str, **settings: Any) -> bytes:
     """Return an image file of at most `side` px a side; `picture` itself is made small, too."""
-    picture.info.clear()
+    picture.info.clear()  # else its color profile and other metadata are written, too
     picture.thumbnail((side, side), reducing_gap=2.0)
     file = io.BytesIO()
     picture.save(file, format_name, **settings)

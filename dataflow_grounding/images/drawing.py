@@ -95,7 +95,9 @@ class _Sizes:
         # Letters are smaller in a crowd: labels of three letters, which are about 3.5 by 1 of the
         # font's size, should cover no more than 15% of the picture.
         share_covered = label_count * 3.5 * font**2 / (width * height)
-        font = max(9, font * min(1, math.sqrt(0.15 / max(share_covered, 0.001))))
+        # What is covered goes as the font's square. Without labels, `share_covered` is 0.
+        reduction = min(1, math.sqrt(0.15 / max(share_covered, 0.001)))
+        font = max(9, font * reduction)
         self.font = round(font)
         self.padding = round(0.4 * self.font) + self.halo
         self.fair_width = width * height / (3 * _LABEL_HEIGHT * font * max(1, label_count))
@@ -227,8 +229,9 @@ def _ring(box: Box, sizes: _Sizes) -> Box:
 
 
 def _ring_span(low: int, high: int, ring: int, side: int) -> tuple[int, int]:
-    # If the picture has room, it is at least two ring widths and a pixel long, so that a tiny box
-    # in a corner still has an outline with a hole.
+    # How far the outline of a box goes that lies from `low` to `high` on a side of the picture. If
+    # the picture has room, it is at least two ring widths and a pixel long, so that a tiny box in a
+    # corner still has an outline with a hole.
     least_length = 2 * ring + 1
     begin = max(0, low - ring)
     end = min(side, max(high + ring, begin + least_length))
@@ -238,8 +241,9 @@ def _ring_span(low: int, high: int, ring: int, side: int) -> tuple[int, int]:
 
 
 def _fill(draw: "ImageDraw", pieces: Sequence[Box], color: Color, halo: int) -> None:
-    # All pieces are drawn whole in the halo's colour first, then smaller in their own. So pieces
-    # that touch have one halo around them together, and one too thin for both edges is all halo.
+    # All pieces are drawn whole in the halo's colour first (inset 0), then smaller in their own. So
+    # pieces that touch have one halo around them together, and one too thin for both edges is all
+    # halo.
     for inset, ink in ((0, text_color(color)), (halo, color)):
         for x1, y1, x2, y2 in pieces:
             if min(x2 - x1, y2 - y1) > 2 * inset:
@@ -311,7 +315,7 @@ def _place_label(
     for version in dict.fromkeys(versions):  # each once
         width = round(font.getlength(version)) + 2 * sizes.padding
         spots = list(_spots(mark.box, width, sizes))
-        # Boxes that no spot touches add no harm to any.
+        # Other boxes are left out here that no spot touches: they add no harm to any.
         near = [box for box in other_boxes if any(_overlap(spot, box) for spot in spots)]
         for rank, spot in enumerate(spots):
             harm = _harm(spot, mark.box, near, spots_taken) + _RANK_HARM * rank

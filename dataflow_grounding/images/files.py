@@ -124,7 +124,8 @@ def _check_file(path: str, state: State) -> None:
     _check_kind(path, state)
     if state.size > MAX_FILE_BYTES:
         raise ImageBroken(f"{quoted(path)} is larger than {MAX_FILE_BYTES >> 20} MiB")
-    if not state.size:  # nor is a file of the kernel's read, which may have no end
+    # A file of the kernel's has the size 0, too, and may have no end: it isn't read.
+    if not state.size:
         raise ImageBroken(f"{quoted(path)} is empty")
 
 
@@ -172,8 +173,8 @@ def read_header(path: str, data: bytes | None = None, *, whole_png: bool = True)
         with _open_start(path) as file:
             return _header_in(file, path, png_data=None if whole_png else b"")
     except ImageBroken as broken:
-        # Of a file in a store these were the first bytes alone, and its header may be longer. A
-        # broken file of this machine is found broken again.
+        # Of a file in a store only the first bytes were read, and its header may be longer: so the
+        # whole file is tried. A broken file of this machine is found broken again.
         with suppress(ImageBroken):
             data = read_file(path)
             return _header_in(io.BytesIO(data), path, png_data=data if whole_png else b"")
@@ -184,6 +185,7 @@ def _header_in(file: IO[bytes], path: str, png_data: bytes | None) -> Header:
     # `png_data` is what is looked through for the orientation of a PNG: None for the whole file,
     # b"" for nothing.
     with _reading(path):
+        # The header of a plain JPEG is read without Pillow.
         first_bytes = file.read(_PLAIN_HEADER_BYTES)
         if EXIF_NAME in first_bytes:  # with a thumbnail it takes 64 KiB at most
             first_bytes += file.read(_FIRST_BYTES)
@@ -208,7 +210,7 @@ def parse_facts(data: bytes, path: str) -> ImageFacts:
     seen all white or black; MachineBusy, StorageFailed.
     """
     header = plain_header(data)
-    if header is not None:
+    if header is not None:  # nothing of a plain JPEG has to be decoded
         return _facts_of_plain_jpeg(data, header, path)
     file = io.BytesIO(data)
     with _reading(path), _opened(file, path) as picture:
@@ -255,11 +257,12 @@ def _refuse_cut_off(is_whole: bool, path: str) -> None:
 
 
 def _refuse_dim(picture: "PillowImage", data: bytes, path: str) -> None:
-    # Of colors with 16 bits each, Pillow keeps the upper eight: with 12 or 14 bits in them nothing
-    # is left that could be stretched. Of greys (`_is_deep`) it keeps all.
+    # Of colors with 16 bits each, Pillow keeps the upper eight. Where a camera has put 12 or 14
+    # bits into these 16, next to nothing is left, and the picture would be black. Of greys
+    # (`_is_deep`) Pillow keeps all bits, so that they can be stretched.
     bits_of_colors: Any = ()  # the number for each color
     if picture.format == "PNG":
-        bits_of_colors = data[24:25]  # in the header, after width and height
+        bits_of_colors = data[24:25]  # one byte for all colors, after width and height
     elif picture.format == "TIFF":
         bits_of_colors = picture.tag_v2.get(_BITS_PER_SAMPLE, ())  # type: ignore[attr-defined]
     if 16 not in bits_of_colors or _is_deep(picture):
@@ -280,8 +283,8 @@ def _is_transparent(picture: "PillowImage") -> bool:
     # vllm-project/vllm#18569).
     if not picture.has_transparency_data:
         return False
-    if math.prod(picture.size) > _MOST_PIXELS_LOOKED_AT:  # it isn't sent as it is, anyway
-        return True
+    if math.prod(picture.size) > _MOST_PIXELS_LOOKED_AT:
+        return True  # to look would take long; it is scaled in any case, not sent as it is
     all_opaque = (255, 255)  # the least and the largest value of alpha
     try:
         return picture.convert("RGBA").getchannel("A").getextrema() != all_opaque
@@ -290,6 +293,7 @@ def _is_transparent(picture: "PillowImage") -> bool:
 
 
 def _refuse_white_on_nothing(picture: "PillowImage", path: str) -> None:
+    # What is transparent is shown as white, so white drawings on it would not be seen.
     is_white = False
     with _looking_at(picture), suppress(Exception):  # reported when it is decoded
         is_white = all(map(_is_white, _strips(picture)))
@@ -306,7 +310,8 @@ def _is_white(picture: "PillowImage") -> bool:
 
 
 def _strips(picture: "PillowImage") -> "Iterator[PillowImage]":
-    # What is computed of all at once takes several times the picture's memory.
+    # The picture in pieces, from the top: to compute with all of it at once would take several
+    # times its memory.
     width, height = picture.size
     rows = max(1, _PIXELS_OF_STRIP // width)
     for top in range(0, height, rows):
@@ -396,7 +401,7 @@ def _formats() -> list[str]:
     # The first call also sets the size of the blocks that Pillow asks memory in.
     import PIL.Image
 
-    # Freed blocks that are smaller are kept by glibc, for each thread its own.
+    # glibc keeps smaller blocks that are freed, for each thread its own, and memory would grow.
     PIL.Image.core.set_block_size(64 * 2**20)  # type: ignore[attr-defined]
     if importlib.util.find_spec("PIL.AvifImagePlugin"):
         return list(FORMATS)
@@ -557,8 +562,8 @@ def decoding(data: bytes, path: str, at_least: Size | None = None) -> "Iterator[
 
     picture = _opened(io.BytesIO(data), path)
     if at_least:
-        # `draft` has a JPEG decoded to the smallest size that is no smaller than asked for. Less by
-        # one, as Pillow rounds down the sizes that it chooses from.
+        # `draft` has a JPEG decoded to the smallest size that is no smaller than asked for. One
+        # pixel less is asked for, because Pillow rounds down the sizes that it chooses from.
         longest = max(1, max(at_least) - 1)
         shortest = max(1, min(at_least) - 1)
         # The file's picture may lie on its side.
@@ -629,8 +634,9 @@ def _black_and_white_points(picture: "PillowImage") -> tuple[float, float]:
     # What fills half of the range can be seen as it is; one value alone can't be stretched.
     whole = _whole_range(picture)
     is_within_range = least >= 0 and most <= whole
-    needs_no_stretching = most - least >= whole / 2 or most == least
-    if is_within_range and needs_no_stretching:
+    fills_half = most - least >= whole / 2
+    has_one_value = most == least
+    if is_within_range and (fills_half or has_one_value):
         return 0.0, float(whole)
     return least, most
 
@@ -651,7 +657,10 @@ def _in_8_bits(picture: "PillowImage") -> "PillowImage":
     import PIL.Image
 
     least, most = _black_and_white_points(picture)
-    span = np.float32((most - least) or 1)  # 1 for a picture of one value
+    spread = most - least
+    if spread == 0:  # all pixels have one value, which is then shown as black
+        spread = 1.0
+    span = np.float32(spread)
     strips = []
     for strip in _strips(picture):
         given = np.asarray(strip)
@@ -673,6 +682,6 @@ def encoded(picture: "PillowImage", max_bytes: float) -> bytes:
         out = io.BytesIO()
         subsampling = 0 if quality > 80 else "4:2:0"  # 0: colors in full resolution
         picture.save(out, "JPEG", quality=quality, subsampling=subsampling)
-        if out.tell() <= max_bytes:
+        if out.tell() <= max_bytes:  # where it is at: the file's length
             break
     return out.getvalue()

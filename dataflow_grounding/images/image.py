@@ -418,7 +418,8 @@ class Image:
         """
         limits = self.fitted_limits
         fitted = limits.sent(self.size)
-        is_reduced_for_bytes = limits.max_pixels != self.limits.max_pixels  # see `_limits_at`
+        # `_limits_at` has changed `max_pixels` where the picture has to have fewer bytes
+        is_reduced_for_bytes = limits.max_pixels != self.limits.max_pixels
         needs_exact_size = limits.frames or limits.multiple != 1 or is_reduced_for_bytes
         is_padded = self.shown_size != self.size
         if needs_exact_size or is_padded or self.facts.media_type != "image/jpeg":
@@ -518,7 +519,9 @@ class Image:
         if self.limits.most_base64 is None:
             return None
         limits = self.limits.of_file
-        if limits.max_bytes == self.limits.max_bytes:  # a lower quality keeps that limit
+        # The limit in base64 allows as many bytes as `max_bytes`. A picture is kept within that by
+        # a lower quality, in its own size.
+        if limits.max_bytes == self.limits.max_bytes:
             return None
         unfitted = replace(self, limits=limits)  # as it would be sent in any number of bytes
         most_bytes = math.prod(unfitted.sent_size) * _MOST_PER_PIXEL
@@ -567,17 +570,16 @@ class Image:
         too_large = -1  # the most steps with which it was too large
         fits = MOST_STEPS  # the least steps with which it fits, as far as is known
         while fits - too_large > 1:
-            reduced = replace(self)
-            reduced.__dict__["fitted_limits"] = self._limits_at(steps)  # as if it were found
+            reduced = self._reduced_by(steps)
             size = reduced.sent_size
             if size not in length_by_size:
                 jpeg = encoded(as_sent(reduced), math.inf)
                 length_by_size[size] = len(jpeg)
-                if len(jpeg) <= most_bytes:  # likely it is sent so
+                if len(jpeg) <= most_bytes:  # likely it is sent in this size
                     keep_encoded(self.kept, reduced.sent_digest, in_base64(jpeg))
             length = length_by_size[size]
-            # Bytes go about as the area does, which a step multiplies with _STEP**2. That tells by
-            # how many steps more the picture fits; below 0, how many of its steps it can spare.
+            # Bytes go about as the area does, which a step multiplies with _STEP**2. That tells
+            # with how many steps more the picture fits; a number below 0 is of steps to spare.
             further_steps = math.log(length / most_bytes) / -math.log(_STEP**2)
             if length > most_bytes:
                 too_large = steps
@@ -588,6 +590,13 @@ class Image:
             # Between the two bounds, so that each further try moves one of them.
             steps = min(max(steps + math.ceil(further_steps), too_large + 1), fits - 1)
         return fits
+
+    def _reduced_by(self, steps: int) -> "Image":
+        # This picture as it would be sent if its sides were reduced by `steps`.
+        reduced = replace(self)  # a copy in which no property is cached
+        # Its limits are stated, where the property itself would begin the search for them.
+        reduced.__dict__["fitted_limits"] = self._limits_at(steps)
+        return reduced
 
     def _limits_at(self, steps: int) -> ImageLimits:
         # The limits with which the picture is reduced by `steps`. Where it is sent in frames, it
@@ -676,7 +685,7 @@ def find_file(path: object, folders: Sequence[str], column: str = "image") -> Im
     name = _checked_path(path, folders, column)
     candidates: Iterable[str] = (joined(folder, name) for folder in folders or ("",))
     if is_absolute(name):
-        candidates = [plain_path(name)]
+        candidates = [plain_path(name)]  # no folder comes before it
     busy: MachineBusy | None = None
     for candidate in candidates:
         try:
@@ -684,9 +693,9 @@ def find_file(path: object, folders: Sequence[str], column: str = "image") -> Im
         except (OSError, InputError, MissingExtra) as error:
             reason = getattr(error, "strerror", error)  # of the last candidate, for the message
             why = cant_read(candidate, error)
-            if isinstance(why, MachineBusy):
+            if isinstance(why, MachineBusy):  # else no file is there, and the next folder may do
                 busy = why
-        except ValueError:  # half of a surrogate pair: no file can be called so
+        except ValueError:  # a name with half of a surrogate pair, which no file can have
             reason = "no such name"
     if busy is not None:
         raise busy
@@ -824,7 +833,10 @@ def pin(record: Record, key: str, data: bytes, limits: ImageLimits) -> ImageFact
 def read_facts(
     file: ImageFile, keep_for: ImageLimits | None = None, kept: Kept | None = None
 ) -> ImageFacts:
-    """Return an image file's facts; with `keep_for`, `kept` gets its base64 if it is sent as it is.
+    """Return an image file's facts.
+
+    If the file is sent as it is to a serving with the limits `keep_for`, `kept` gets its base64: so
+    it needn't be read again. A file of a store is put into `kept_files`, too.
 
     Raises ImageMissing, ImageBroken, MachineBusy.
     """

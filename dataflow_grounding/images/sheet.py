@@ -103,7 +103,8 @@ def crop_sheet(
 
 
 def _with_margin(bbox: Bbox) -> Bbox:
-    # The result may reach out of the image.
+    # A box with what is shown around it: MARGIN, or more each way where the box is less than LEAST
+    # px long. The result may reach out of the image.
     x1, y1, x2, y2 = bbox
     margin = MARGIN * max(x2 - x1, y2 - y1)
     margin_x = max(margin, (LEAST - (x2 - x1)) / 2)

@@ -147,7 +147,7 @@ class ImageTile(ImageCrop):
     def steps_to_fit(self) -> int:
         if self.fit_key is not None and self.fit_key not in kept_fits:
             self.together.find_fits()  # puts the steps of all tiles into `kept_fits`
-        return super().steps_to_fit()
+        return super().steps_to_fit()  # finds them there
 
     def find_fit(self, whole: "PillowImage") -> None:
         """Find by how many steps it is reduced, in the decoded image."""
@@ -182,9 +182,11 @@ class _Together:
     def find_fits(self) -> None:
         """Find by how many steps each tile is reduced."""
         with self._lock:
-            missing = [
-                tile for tile in self.tiles if tile.fit_key and tile.fit_key not in kept_fits
-            ]
+            missing = []
+            for tile in self.tiles:
+                # a tile without a key has too many bytes in no size
+                if tile.fit_key is not None and tile.fit_key not in kept_fits:
+                    missing.append(tile)
             if not missing:  # another thread has found them
                 return
             with self.image.decoded() as whole:
@@ -196,7 +198,7 @@ class _Together:
         with self._lock:
             if self._is_done:
                 return
-            # asked before the image is decoded: it may have to be, to find a tile's size
+            # `ready` may decode the image itself, to find a tile's size: so it is asked before.
             missing = [tile for tile in self.tiles if not tile.ready]
             with self.image.decoded() as whole:
                 for tile in missing:

@@ -102,7 +102,7 @@ def merge(results_dir: str) -> dict[str, Any]:
             changed then.
         StorageFailed: The files can't be written.
     """
-    results_dir = bucket.local(results_dir)
+    results_dir = bucket.local(results_dir)  # for an address, its working folder here
     checkpoint = os.path.join(results_dir, CKPT)
     annotations = os.path.join(results_dir, "annotations.jsonl")
     failures = os.path.join(results_dir, "failures.jsonl")
@@ -120,6 +120,7 @@ def merge(results_dir: str) -> dict[str, Any]:
         _check_belong_together(folders, runs)
         _warn_of_changed_pictures(folders, runs)
         _refuse_to_replace_newer(run_path, runs)
+        # without a `.ckpt` folder, no run of ours has made the files that are there
         refuse_foreign(checkpoint, [*files, failures, annotations])
         _gather_pictures(results_dir, folders)
         run = _run_of_all(results_dir, runs)
@@ -127,7 +128,7 @@ def merge(results_dir: str) -> dict[str, Any]:
         run["summary"] |= _remarks_of_all(runs, files_of_last_step)
         failures_of_shards = [os.path.join(folder, "failures.jsonl") for folder in folders]
         written = write_joined(files, failures, failures_of_shards, run["summary"]["done"])
-        if written:
+        if written:  # the last step's rows are the annotations
             copy_file(written[-1], annotations)
         _say_which_formats_are_not_merged(run)
         write_text(run_path, addressed(json.dumps(run, indent=1, ensure_ascii=False)) + "\n")
@@ -195,9 +196,10 @@ def _finished_run_of(folder: str) -> dict[str, Any]:
             f"{path} holds what no run leaves there: remove it, run the shard again, then merge"
         )
     names = run["shard"]["files"]
-    listed = names if isinstance(names, list) else [names]  # what is no list is refused as a name
+    # What is no list is checked like one name; `within` refuses what is no text.
+    listed = names if isinstance(names, list) else [names]
     for name in listed:
-        within(folder, name, path)  # raises for a name that leads out of the folder
+        within(folder, name, path)  # raises for a name that leads out of the folder, too
         if not _STEP_FILE.fullmatch(name):
             raise InputError(
                 f"{path}: {name!r:.200} is not the file of a step: run the shard again, then merge"
@@ -290,7 +292,7 @@ def _check_belong_together(folders: list[str], runs: list[dict[str, Any]]) -> No
     # Raise InputError where shards don't belong together, or one is not whole. They belong together
     # where all have seen the same input, and have all its rows; where what should be alike in all
     # is so (`_alike_in_all`); and where their counts can be summed up.
-    inputs: list[SeenInput] = []
+    inputs: list[SeenInput] = []  # of each shard
     for run in runs:
         shard = run["shard"]
         inputs.append(SeenInput(shard.get("rows_of_all") or 0, shard.get("digest_of_all")))
@@ -299,7 +301,7 @@ def _check_belong_together(folders: list[str], runs: list[dict[str, Any]]) -> No
     # the same moment, it is the one that has seen more rows.
     indices = range(len(runs))
     newest = max(indices, key=lambda index: (str(runs[index].get("started")), inputs[index].rows))
-    rows = inputs[newest].rows
+    rows = inputs[newest].rows  # of the whole input
     for index in indices:
         if inputs[index] != inputs[newest]:
             raise InputError(
@@ -347,17 +349,17 @@ def _check_whole(folder: str, run: dict[str, Any]) -> None:
 
 
 def _warn_of_changed_pictures(folders: list[str], runs: list[dict[str, Any]]) -> None:
-    # What was seen, and what is here, are lists of digests: the first is one of the pictures'
-    # paths, the others are of their contents. A shard whose run.json has no such list is passed
-    # over.
+    # What a shard has seen, and what is here now, are lists of digests: the first is one of the
+    # pictures' paths, the others are of their contents. A shard whose run.json has no such list is
+    # passed over.
     for folder, run in zip(folders, runs, strict=True):
-        last_file = within(folder, run["shard"]["files"][-1])
+        last_file = within(folder, run["shard"]["files"][-1])  # its rows name the pictures
         seen = run["shard"].get("pictures")
         image_folders = run.get("image_folders")
         if not isinstance(seen, list) or not isinstance(image_folders, list):
             continue
         now = pictures_of(last_file, image_folders, os.path.join(folder, CKPT))
-        # Pictures in a store, or that were moved, can't be compared.
+        # Pictures in a store, or that were moved, can't be compared. Either list may be empty.
         has_same_paths = now[:1] == seen[:1]
         if has_same_paths and now != seen:
             say(
@@ -391,7 +393,7 @@ def _gather_pictures(results_dir: str, folders: list[str]) -> None:
     # hard links where the file system has them, else copies. One whose name is there already is
     # left as it is: the name tells its contents.
     target = os.path.join(results_dir, PICTURES)
-    with storing(target):
+    with storing(target):  # raises StorageFailed where they can't be written
         for shard_folder in folders:
             folder = os.path.join(shard_folder, PICTURES)
             present_names = {path.name for path in Path(target).glob("*")}
@@ -491,7 +493,8 @@ def _remarks_of_all(runs: list[dict[str, Any]], last_files: list[str]) -> dict[s
     if not has_remarks:
         return {}
     manners = manners_of(file for file in last_files if os.path.exists(file))
-    return dict(zip(REMARKS, (manners.common(), manners.rare), strict=True))
+    remarks, remarks_rare = REMARKS
+    return {remarks: manners.common(), remarks_rare: manners.rare}
 
 
 def _classes_of_all(tables: list[list[dict[str, Any]]], listed: list[str]) -> list[dict[str, Any]]:

@@ -50,8 +50,9 @@ def write_shards(source: Source, count: int, results_dir: str) -> dict[Shard, in
     columns = tuple(source.columns())
     shards: list[Shard] = []
     for number in range(1, count + 1):
-        shard = Shard(number, count, BLOCK_ROWS, columns)  # its folder is called `block-2-8`
-        path = os.path.join(shard.folder(results_dir), ".ckpt", shard.rows)
+        # A shard with `rows` has a folder of its own kind, `block-2-8`. There its rows get a path.
+        shard = Shard(number, count, BLOCK_ROWS, columns)
+        path = os.path.join(shard.folder(results_dir), ".ckpt", BLOCK_ROWS)
         shards.append(shard._replace(rows=path))
     # Writers that were not committed leave nothing when they are closed.
     with ExitStack() as open_writers, storing(results_dir):
@@ -95,6 +96,7 @@ def join(steps: list[Step], shards: list[Shard], summary: Summary) -> None:
         shard_files += paths
         # the same for each step: a shard has one file for all
         failures_of_shards = [part.failures_path for part in parts]
+    # those in the file that is replaced
     failures_of_other_steps = other_failures(summary.failures_file, {step.label for step in steps})
     # Where the results are at an address, the files are fetched: workers have written them there.
     bucket.bring(*shard_files, *map(lines_path, shard_files), *failures_of_shards)
@@ -179,6 +181,7 @@ def _step_lines(path: str) -> Iterator[PlacedLine]:
         return
     with _undamaged(path) as file:
         places = read_line_numbers(path)
+        # from 1, each larger than the one before
         if any(place <= before for before, place in pairwise([0, *places])):
             raise ValueError("the places of its rows are not in order")
         yield from zip(places, file, strict=True)

@@ -165,11 +165,14 @@ class _Stream:
                 self._add_choice(choice)
 
     def _add_choice(self, choice: dict[str, Any]) -> None:
-        self._choice |= {key: value for key, value in choice.items() if value is not None}
-        delta = self._choice.pop("delta", None)
+        for key, value in choice.items():
+            if key != "delta" and value is not None:
+                self._choice[key] = value
+        delta = choice.get("delta")
         if not isinstance(delta, dict):
             return
         for name, text in delta.items():
+            # each chunk may state the `role`, which is whole
             if isinstance(text, str) and name != "role":
                 self._texts[name] = self._texts.get(name, "") + text
         for call in delta.get("tool_calls") or []:
@@ -194,10 +197,9 @@ class _Stream:
 
 
 def error_in(completion: Any) -> dict[str, Any] | None:
-    """Return the error that an answer with status 200 has inside; None without one. It is in the
-    body's `error` or its first choice's (OpenRouter, gateways), in `base_resp` (MiniMax), or the
-    choice's `finish_reason` is that of a server that broke off. The error's `code`, if a whole
-    number, is an HTTP status.
+    """Return the error that an answer with status 200 has inside; None without one. Either the
+    answer states it, or the `finish_reason` is that of a server that broke off. The error's `code`,
+    if a whole number, is an HTTP status.
     """
     if not isinstance(completion, dict):
         return None
@@ -207,6 +209,14 @@ def error_in(completion: Any) -> dict[str, Any] | None:
         choice = _first_choice(choices)
     if not isinstance(choice, dict):
         choice = {}
+    return _stated_error(completion, choice) or _broken_off_error(choice)
+
+
+def _stated_error(
+    completion: Mapping[str, Any], choice: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    # The body has it in `base_resp` (MiniMax), or the body or its choice in `error` (OpenRouter,
+    # gateways): an object, or a text.
     of_minimax = completion.get("base_resp")
     if isinstance(of_minimax, dict) and of_minimax.get("status_code"):
         return {"message": str(of_minimax)}
@@ -215,6 +225,10 @@ def error_in(completion: Any) -> dict[str, Any] | None:
             return error
         if error and not isinstance(error, dict):
             return {"message": str(error)}
+    return None
+
+
+def _broken_off_error(choice: Mapping[str, Any]) -> dict[str, Any] | None:
     finish_reason = choice.get("finish_reason")
     # What OpenRouter's provider says. If the `finish_reason` next to it is a usual one, such as
     # "stop", then OpenRouter took the answer for whole, and a text that came is read.
@@ -245,7 +259,8 @@ def _is_error(said: Mapping[str, Any]) -> bool:
 
 
 def _first_choice(choices: list[Any]) -> Any:
-    # The choice with index 0 counts as the first, also where another one comes before it.
+    # The choice with index 0, or without an index, counts as the first, also where another one
+    # comes before it.
     for choice in choices:
         if isinstance(choice, dict) and choice.get("index") in (0, None):
             return choice

@@ -46,7 +46,8 @@ class LoadedModel:
         say(f"Loading {serving.model} on {device}")
         from_hub: dict[str, Any] = {"revision": serving.revision, "trust_remote_code": False}
         _check_adapter(serving.model)
-        # The user's settings go first: they can't have code run that comes with a model.
+        # `from_hub` goes before the user's settings, which can't have code run that comes with a
+        # model.
         self.processor = transformers.AutoProcessor.from_pretrained(
             serving.model, **{**serving.processor, **from_hub}
         )
@@ -59,7 +60,8 @@ class LoadedModel:
         self._max_output_tokens = serving.max_output_tokens
         self._torch = torch
         tokenizer = self.processor.tokenizer
-        tokenizer.padding_side = "left"  # so that all replies begin at once
+        # Requests of a batch are filled up on the left, so that all replies begin at one place.
+        tokenizer.padding_side = "left"
         ends = model.generation_config.eos_token_id or tokenizer.eos_token_id  # one, or a list
         self._end_tokens = {ends} if isinstance(ends, int) else set(ends or ())
         tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
@@ -111,6 +113,7 @@ class LoadedModel:
         temperature = batch[0].temperature  # the same for the whole batch
         sampling: dict[str, Any] = {"do_sample": True, "temperature": temperature}
         if not temperature:
+            # None in place of the model's own settings for sampling, of which a warning would come
             sampling = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
 
         with self._torch.inference_mode():

@@ -59,7 +59,7 @@ def checked_address(url: str, block: str, key: str = "base_url") -> str:
         raise SpecError(f"{name} is not an address: write it like http://host:8000/v1")
     if address.fragment:
         raise SpecError(f"{name} holds a '#': leave out what follows it, as it is never sent")
-    # also in an address within the path, as some proxies take it
+    # some proxies take an address within the path: http://proxy/http://name:password@host/
     has_user = address.username or address.password or re.search(":[^/]*@", address.path)
     if has_user or _API_KEY.search(address.query):
         key_name = setting(f"{block}.api_key")
@@ -132,7 +132,8 @@ class HttpTransport:
 
         self.url = url
         self.timeout = timeout
-        # given with each request: those of a session go to the proxy as well, in plain text
+        # These are given with each request. A session's own headers would go to a proxy, too, in
+        # plain text.
         self.headers = {"Content-Type": "application/json", "Accept-Encoding": "gzip, deflate"}
         if api_key:
             self.headers["Authorization"] = f"Bearer {api_key}"
@@ -144,7 +145,7 @@ class HttpTransport:
                 total=timeout, sock_connect=min(timeout, CONNECT_SECONDS)
             ),
         )
-        # looked up once, where aiohttp would do it for each request
+        # The proxy is looked up once; aiohttp would do it for each request.
         address = urlsplit(self.url)
         self.proxy = None if proxy_bypass(address.netloc) else getproxies().get(address.scheme)
 
@@ -184,7 +185,8 @@ class HttpTransport:
                     data += chunk
                     if len(data) > max_bytes:
                         response.close()
-                        raise ServerFault(f"{self.url} answered more than {max_bytes >> 20} MiB")
+                        mebibytes = max_bytes // 2**20
+                        raise ServerFault(f"{self.url} answered more than {mebibytes} MiB")
                 return response.status, response.headers, bytes(data)
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError) as error:
             raise fault_of(error, self.url, "vlm.openai", self.timeout) from None
@@ -232,7 +234,8 @@ class ClientTransport:
     async def _post(self, body: bytes, headers: Mapping[str, str]) -> HttpAnswer:
         import openai
 
-        # The client makes the body itself, of arguments: all but two are given in `extra_body`.
+        # The client makes the body itself, of arguments. `model` and `messages` have arguments of
+        # their own, and `extra_body` takes all the others.
         settings = json.loads(body)
         model = settings.pop("model")
         messages = settings.pop("messages")
@@ -296,6 +299,7 @@ def fault_of(
     class_names = {base.__name__ for base in type(error).__mro__}
     if "InvalidURL" in class_names:
         return EndpointRefused(f"{where} is not an address: check {block}.base_url")
+    # These are kinds of TimeoutError and TimeoutException, so they are looked for first.
     if class_names & {"ConnectionTimeoutError", "ConnectTimeout"}:
         return EndpointUnreachable(
             f"no connection to {where} within {min(timeout, CONNECT_SECONDS):g} s"
@@ -309,8 +313,8 @@ def fault_of(
 
 
 def _no_connection(error: BaseException, where: str) -> ServerFault:
-    # EndpointUnreachable. Where this machine itself is short of connections, it is RateLimited,
-    # which is waited for. The client's error is caused by one of `ssl`, or of the system.
+    # Returns EndpointUnreachable, or RateLimited, which is waited for, where this machine itself is
+    # short of connections. The client's error has one of `ssl` or of the system among its causes.
     causes = list(with_causes(error))
     ssl_error = next((cause for cause in causes if hasattr(cause, "verify_message")), None)
     why_not_trusted = getattr(ssl_error, "verify_message", None)
@@ -323,7 +327,7 @@ def _no_connection(error: BaseException, where: str) -> ServerFault:
     system_error = next((cause for cause in causes if getattr(cause, "errno", None)), None)
     number = getattr(system_error, "errno", None)
     reason = excerpt(getattr(system_error, "strerror", None) or str(error), 200)
-    if number in SHORT:
+    if number in SHORT:  # too many open files, no memory
         return RateLimited(f"this machine has no room for another connection: {reason}")
     if number == errno.ECONNREFUSED:
         reason = "Connection refused"  # libraries have longer words for it

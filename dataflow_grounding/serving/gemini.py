@@ -11,7 +11,13 @@ from dataclasses import replace
 from typing import Any
 
 from dataflow_grounding._util.environment import refuse_key_from_another_place
-from dataflow_grounding._util.errors import EndpointRefused, MissingExtra, ServerFault, SpecError
+from dataflow_grounding._util.errors import (
+    EndpointRefused,
+    GroundingError,
+    MissingExtra,
+    ServerFault,
+    SpecError,
+)
 from dataflow_grounding._util.secrets import excerpt, learn_fields, learn_proxies
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding.serving._gateway_headers import WANTS_NO_CACHE, is_kept
@@ -125,7 +131,7 @@ class GeminiServing(Serving):
         )
         url = (base_url or os.environ.get("GOOGLE_GEMINI_BASE_URL") or GEMINI_URL).rstrip("/")
         self._url, self._version = _split_version(url)
-        self.endpoint = checked_address(self._url, "vlm.gemini")
+        self.endpoint = checked_address(self._url, "vlm.gemini")  # without secrets, to be shown
         self.model = model.removeprefix("models/")
         self.max_workers = max_workers
         self.timeout = timeout
@@ -139,7 +145,8 @@ class GeminiServing(Serving):
             api_key or os.environ.get("GOOGLE_API_KEY") or os.environ.get("GEMINI_API_KEY")
         )
         learn_proxies()
-        refuse_key_from_another_place(self._url, self._api_key, {})
+        # a `.env` file may name a stranger's address: the user's own key doesn't go there
+        refuse_key_from_another_place(self._url, self._api_key, headers={})
         self._client = PerLoop[Any](self._open)
 
     @property
@@ -202,12 +209,7 @@ class GeminiServing(Serving):
                 config=config,
             )
         except errors.APIError as error:  # an answer with a status of an error
-            headers = getattr(error.response, "headers", None) or {}
-            body = json.dumps(error.details).encode()
-            status = int(error.code or 0)
-            fault = error_of(status, headers, body, where=where)
-            # At flex, a 503 says that there is no room.
-            raise error_at_tier(self.service_tier, fault, is_full=status == 503) from None
+            raise self._error_of(error, where) from None
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
             # The client lets the errors of its transport through.
             raise fault_of(error, where, "vlm.gemini", self.timeout) from None
@@ -222,6 +224,14 @@ class GeminiServing(Serving):
             model=name_in_reply(response.model_version),
             kept=is_kept(_headers_of(response)),
         )
+
+    def _error_of(self, error: Any, where: str) -> GroundingError:
+        headers = getattr(error.response, "headers", None) or {}
+        body = json.dumps(error.details).encode()
+        status = int(error.code or 0)
+        fault = error_of(status, headers, body, where=where)
+        # At flex, a 503 says that there is no room.
+        return error_at_tier(self.service_tier, fault, is_full=status == 503)
 
     def _body(self, request: Request[Any], contents: list[dict[str, Any]]) -> dict[str, Any]:
         # What the user states in `extra` goes before what this serving would send. Settings that
@@ -259,7 +269,8 @@ class GeminiServing(Serving):
         options = genai.types.HttpOptions(
             base_url=self._url,
             api_version=self._version,
-            timeout=max(1, round(self.timeout * 1000)),
+            timeout=max(1, round(self.timeout * 1000)),  # milliseconds; the client takes 0 for none
+            # one attempt: the engine tries again
             retry_options=genai.types.HttpRetryOptions(attempts=1),
             # A redirect would take key and picture to another host.
             async_client_args={"allow_redirects": False},
@@ -338,6 +349,7 @@ def _reply_of(response: Any, where: str) -> Reply:
         raise ServerFault(f"{where} answered without a candidate")
     candidate = response.candidates[0]
     text = _text_of(candidate)
+    # an enum, or a text where the client doesn't know the reason
     finish = str(getattr(candidate.finish_reason, "value", candidate.finish_reason) or "")
     if finish in _FINISHED:
         return Reply(text, _FINISHED[finish], usage, tier=tier)

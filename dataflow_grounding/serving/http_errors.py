@@ -138,7 +138,7 @@ def error_of(
         return errors.NoCredit(text, certain=not smaller_requests_may_do)
     if _is_too_large(status, message_and_codes):
         too_large = errors.PictureTooLarge(text)
-        too_large.numbers = tuple(_sizes_in(message))
+        too_large.numbers = tuple(_sizes_in(message))  # the limit is one of these
         return too_large
     advice = _advice_for_all(status, message)
     if advice is not None:
@@ -151,7 +151,7 @@ def error_of(
         busy = errors.RateLimited if status == 429 else errors.ServerOverloaded
         return busy(text, _seconds_to_wait(headers, details))
     wait = retry_after(headers)
-    if status >= 500 and wait is not None:
+    if status >= 500 and wait is not None:  # a server that states a wait is busy, not broken
         return errors.ServerOverloaded(text, wait)
     if status >= 500 and takes_no_images(message):  # llama.cpp says so with 500
         return errors.EndpointRefused(f"{text}. The model takes no images: name one that does")
@@ -175,6 +175,7 @@ def error_of_success(
             code = int(code)
     is_status_of_error = type(code) is int and 400 <= code < 600
     status = code if is_status_of_error else 500
+    # Where no other status is stated, two errors that don't pass by themselves are known by words.
     if status == 500 and is_about_content(f"{code} {error.get('message')}"):
         status = 400
     if status == 500 and _NO_SUCH_PATH_WITH_200 in str(error.get("message")):
@@ -242,11 +243,13 @@ def _is_too_large(status: int, message: str) -> bool:
 
 
 def _sizes_in(message: str) -> Iterator[int]:
-    # the counts of bytes that a message names
+    # The counts of bytes that a message names: "5 MB", "134,000 bytes", "5242880". A smaller number
+    # without a unit may be anything.
     for digits, unit in _SIZE.findall(message):
         number = float(digits.replace(",", ""))
         if unit:
-            yield int(min(number, _MOST_PLAIN) * _UNITS.get(unit[0].lower(), 1))
+            bytes_of_unit = _UNITS.get(unit[0].lower(), 1)  # 1 for `bytes`
+            yield int(min(number, _MOST_PLAIN) * bytes_of_unit)
         elif _LEAST_PLAIN <= number <= _MOST_PLAIN:
             yield int(number)
 
@@ -364,8 +367,9 @@ def _bounded(seconds: float) -> float | None:
 
 
 def _error_in(body: str) -> tuple[Any, list[dict[str, Any]]]:
-    # First what a body says is wrong: `error` of a JSON object, or of the first one in a list, else
-    # the JSON itself; the body for a text, "" for a web page. Then Google's details of that:
+    # Returns the error that a body states, and Google's details of it, [] without any. The error is
+    # the `error` of a JSON object, or of the first one in a list, else the JSON itself; of a body
+    # that is no JSON, all of it, but "" for a web page.
     # {"error": {"code": 429, "message": "…", "details": [{"@type": "…RetryInfo", …}]}}
     data = None
     with suppress(ValueError, RecursionError):
@@ -390,8 +394,9 @@ def _first_of(data: Any) -> Any:
 
 
 def _message(error: Any, details: Sequence[Mapping[str, Any]]) -> str:
-    # An error in words: of an object, its `message` or `detail`, else all of it. After that, in
-    # brackets, Google's reasons, else its code if that is a word: "Quota exceeded (RATE_LIMIT)".
+    # An error in words: its `message` or `detail`, else all of it. In brackets follow the reasons
+    # that Google's details have, else the error's code if that is a word: "Quota exceeded
+    # (RATE_LIMIT)".
     if not isinstance(error, dict):
         return str(error)
     words = error.get("message") or error.get("detail") or error

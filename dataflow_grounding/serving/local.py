@@ -93,7 +93,8 @@ class LocalServing(Serving):
         folder = os.path.expanduser(model_name)
         if model_name.startswith((".", "/", "~")) and not os.path.isdir(folder):
             raise SpecError(f"vlm.local.model_name: there is no folder {model_name}")
-        check_settings(1, temperature, max_tokens=max_tokens, max_workers=max_workers)
+        no_limit = 1  # any time that passes the check: a model in this process has no time limit
+        check_settings(no_limit, temperature, max_tokens=max_tokens, max_workers=max_workers)
         self.model = folder
         self.max_workers = max_workers
         self.box_format = box_format
@@ -187,7 +188,7 @@ class LocalServing(Serving):
             asked.reply.cancel()
 
     def _replies(self, batch: "Sequence[Asked]") -> list[Reply | Exception]:
-        # In a thread. Loads the model for the first batch; where it can't be loaded, no request can
+        # Runs in a thread. Loads the model for the first batch. If that fails, no request can
         # succeed.
         with _turn:
             try:
@@ -220,7 +221,7 @@ class _Queue:
         count_before = 0
         while True:
             count = len(self.waiting)
-            has_grown = count > count_before
+            has_grown = count > count_before  # at first it has: at least one waits
             if not has_grown or count >= max_batch:
                 break
             count_before = count

@@ -159,9 +159,11 @@ class OpenAIServing(Serving):
                 f"{setting('vlm.openai.client')} names a way to send in a spec; here it takes an"
                 " openai.AsyncOpenAI, or make an OpenAISdkServing"
             )
-        url = (api_url or OPENAI_URL) if client is None else _address_of(client, api_url)
+        url = api_url or OPENAI_URL
+        if client is not None:
+            url = _address_of(client, api_url)
         self._url = _base_address(url)
-        self.endpoint = checked_address(self._url, "vlm.openai")
+        self.endpoint = checked_address(self._url, "vlm.openai")  # without secrets, to be shown
         timeout = timeout_at(service_tier, timeout, TIMEOUT)
         check_settings(timeout, temperature, max_tokens=max_tokens, max_workers=max_workers)
         self.model = model_name
@@ -174,7 +176,9 @@ class OpenAIServing(Serving):
         self.box_format = box_format
         self.image_limits = image_limits or first_limits(self.endpoint)
         api_key = api_key or getattr(client, "api_key", None)
-        self._api_key = usable_key(api_key or _key_in_environment(key_name_of_api_key, url))
+        if not api_key:
+            api_key = _key_in_environment(key_name_of_api_key, url)
+        self._api_key = usable_key(api_key)
         if client is None and not api_url:
             _require_address_or_openai_key(self._api_key)
         self.extra_body = dict(extra_body or {})
@@ -186,9 +190,10 @@ class OpenAIServing(Serving):
             tier, body = setting("vlm.service_tier"), setting("vlm.openai.extra_body")
             raise SpecError(f"{tier} is set in {body}, too: leave it out there")
         self._hide_secrets(client)
+        # a `.env` file may name a stranger's address: the user's own key doesn't go there
         refuse_key_from_another_place(self._url, self._api_key, self.extra_headers)
         self._client = client
-        self._loop_of_client = LoopInThread()
+        self._loop_of_client = LoopInThread()  # it begins at its first use: see `_open_client`
         self._transport = PerLoop[Transport](self._open)
         self._found_out = _FoundOut(first_habits(self.endpoint))
 
@@ -249,25 +254,33 @@ class OpenAIServing(Serving):
             async with found_out.first_requests.get():
                 if not found_out.is_certain:  # else another request has found out meanwhile
                     return await self._find_out(request)
-        habits = found_out.habits  # while this request is on its way, another may change them
+        return await self._answer_as_found_out(request)
+
+    async def _answer_as_found_out(self, request: Request[Any]) -> Reply:
+        # Sends a request in the way that was found out. If it is refused all the same, it may be
+        # for one of two things that few requests have: keys that ask for a reply of one's own, and
+        # a lower temperature. Then it is sent without that.
+        habits = self._found_out.habits  # while this request is on its way, another may change them
         try:
             reply = await self._send(request, habits)
-            if _has_keys_against_caches(request, habits):
-                found_out.takes_keys_against_caches = True
-            return reply
-        except PictureTooLarge:  # so it is in any form
+        except PictureTooLarge:  # it is too large in any form
             raise
-        except RequestRefused as refused:
-            if self._may_be_about_keys(request, habits, refused):
-                return await self._with_fewer_keys(request, habits, refused)
-            # After a reply that was cut off, the temperature is lower, which the model may not
-            # take. Then the usual one is sent, below.
-            is_about_temperature = "temperature" in str(refused).lower()
-            if not (request.tries.cut_off and is_about_temperature):
-                raise
-        at_usual_temperature = request.replace(tries=replace(request.tries, cut_off=False))
-        request.before_another()
-        return await self._send(at_usual_temperature, found_out.habits)
+        except RequestRefused as error:
+            refused = error
+        else:
+            if _has_keys_against_caches(request, habits):
+                self._found_out.takes_keys_against_caches = True
+            return reply
+        if self._may_be_about_keys(request, habits, refused):
+            return await self._with_fewer_keys(request, habits, refused)
+        # After a reply that was cut off, the question is asked again at a lower temperature, which
+        # the model may not take. Without `cut_off`, the request has the usual one.
+        is_about_temperature = "temperature" in str(refused).lower()
+        if request.tries.cut_off and is_about_temperature:
+            at_usual_temperature = request.replace(tries=replace(request.tries, cut_off=False))
+            request.before_another()
+            return await self._send(at_usual_temperature, self._found_out.habits)
+        raise refused
 
     def _may_be_about_keys(
         self, request: Request[Any], habits: Habits, refused: RequestRefused
@@ -284,11 +297,12 @@ class OpenAIServing(Serving):
     async def _with_fewer_keys(
         self, request: Request[Any], habits: Habits, refused: RequestRefused
     ) -> Reply:
-        # Not every endpoint takes the keys that ask for a reply of one's own, and what it says then
-        # may be anything. What is answered without some of them is noted as the endpoint's habits.
-        # Raises `refused` where they aren't the reason.
+        # Not every endpoint takes the keys that ask for a reply of one's own, and its refusal may
+        # not name them. So the request is sent without one after the other. The habits with which
+        # it is answered are noted for later requests. Raises `refused` where the keys aren't the
+        # reason.
         with_fewer_keys = [replace(habits, seed=False)]
-        if self._found_out.is_litellm and habits.no_cache:
+        if self._found_out.is_litellm and habits.no_cache:  # only LiteLLM is sent that key
             with_fewer_keys.append(replace(habits, no_cache=False))
             with_fewer_keys.append(replace(habits, seed=False, no_cache=False))
         for fewer in with_fewer_keys:
@@ -308,9 +322,10 @@ class OpenAIServing(Serving):
         habits = self._found_out.habits
         while True:
             try:
-                # without a seed, as `after_refusal` knows nothing of one
+                # Without a seed, for which `after_refusal` has no rule. Whether seeds are taken is
+                # found out later, by `_with_fewer_keys`.
                 reply = await self._send(request, replace(habits, seed=False))
-            except PictureTooLarge:  # so it is in any form
+            except PictureTooLarge:  # it is too large in any form
                 raise
             except RequestRefused as error:
                 if takes_no_images(str(error)):
@@ -332,30 +347,29 @@ class OpenAIServing(Serving):
     async def _send(self, request: Request[Any], habits: Habits) -> Reply:
         body = await self._body_off_loop(request, habits)
         if self._client is None and "aiohttp" not in sys.modules:
-            await load_aside("aiohttp")  # the transport needs it; the event loop goes on
+            # HttpTransport needs it. It is imported in a thread, and the event loop goes on.
+            await load_aside("aiohttp")
         own_headers = WANTS_NO_CACHE if request.wants_own_reply else NO_HEADERS
         status, headers, data = await self._transport.get().post(body, own_headers)
         if status != 200:
             raise self._error_of(status, headers, data)
         reply = self._reply_of(headers, data)
         self._found_out.is_litellm = is_litellm(headers)
-        kept, by_fallback = is_kept(headers), is_by_fallback(headers)
-        if kept or by_fallback:
-            return replace(reply, kept=kept, by_fallback=by_fallback)
-        return reply
+        return replace(reply, kept=is_kept(headers), by_fallback=is_by_fallback(headers))
 
     async def _body_off_loop(self, request: Request[Any], habits: Habits) -> list[bytes]:
-        if all(image.ready for image in request.images):
+        if all(image.ready for image in request.images):  # no picture is to be read or encoded
             return self._body(request, habits)
         if any(waits(image.path) for image in request.images):
-            # it waits for a store, for which asyncio's own threads are too few
+            # A picture is fetched from a store (s3://…). asyncio's own threads are too few to wait
+            # for that.
             return await off_loop(self._body, request, habits)
         return await asyncio.to_thread(self._body, request, habits)
 
     def _error_of(self, status: int, headers: Mapping[str, str], data: bytes) -> GroundingError:
         where = f"{self.endpoint} ({self.model})"
         error = error_of(status, headers, data, where=where, address=self.endpoint)
-        # so the service says that it has no room in the tier that was asked for
+        # with these the service says that it has no room in the tier that was asked for
         is_full = status == 429 and b"resource_unavailable" in data[:READ_BYTES]
         return error_at_tier(self.service_tier, error, is_full)
 
@@ -374,8 +388,9 @@ class OpenAIServing(Serving):
             ) from None
 
     def _body(self, request: Request[Any], habits: Habits) -> list[bytes]:
-        # In parts, as the images' long texts aren't scanned, nor copied before they are sent. For
-        # an endpoint that takes no system message, its text begins the first turn.
+        # A request's JSON, {"messages":[…],"model":…}, in parts: so the images' long texts are
+        # neither scanned nor copied before they are sent. Where the endpoint takes no system
+        # message, the first turn begins with the system prompt.
         parts = [b'{"messages":[']
         beginning = ""
         if habits.system_message:
@@ -383,9 +398,10 @@ class OpenAIServing(Serving):
         else:
             beginning = f"{request.system}\n\n"
         for number, message in enumerate(request.messages):
-            parts.append(b"," if number else b"")
+            if number > 0:
+                parts.append(b",")
             parts += _message(message, beginning)
-            beginning = ""
+            beginning = ""  # only the first turn has it
         parts.append(b"],")
         seed = request.own_seed
         if seed is not None:
@@ -394,14 +410,15 @@ class OpenAIServing(Serving):
         return parts
 
     def _keys_against_caches(self, seed: int, habits: Habits) -> Iterator[bytes]:
+        # A key that the user states in `extra_body` is sent by `_settings`: not twice.
         if habits.seed and "seed" not in self.extra_body:
             yield b'"seed":%d,' % seed
         if self._found_out.is_litellm and habits.no_cache and "cache" not in self.extra_body:
             yield LITELLM_WANTS_NO_CACHE
 
     def _settings_tail(self, request: Request[Any], habits: Habits) -> bytes:
-        # Mostly all requests of a task have the same, schema and all: what was written for the last
-        # one is kept.
+        # Returns the body's end: its keys after `messages`, with the closing bracket. Mostly all
+        # requests of a task have the same, so what was written for the last one is kept.
         last = self._found_out.settings_by_task.get(request.task)
         temperature = request.temperature(self.temperature)
         made_of = (habits, temperature, request.form)
@@ -429,12 +446,13 @@ class OpenAIServing(Serving):
             settings["response_format"] = {"type": "json_schema", "json_schema": schema}
         if self.service_tier:
             settings["service_tier"] = self.service_tier
-        if habits.stream:
+        if habits.stream:  # whether the key is sent, which asks for no stream
             settings["stream"] = False
         settings |= self.extra_body
         thinking = request.form.thinking
         if thinking:
-            # What was stated goes before the fields for thinking, too.
+            # `settings` replaces the fields for thinking: what the user states goes before these,
+            # too.
             settings = _thinking.with_fields(self.thinking_fields(thinking) or {}, settings)
         return settings
 
@@ -464,8 +482,8 @@ class OpenAIServing(Serving):
         return HttpTransport(url, self._api_key, self.timeout, self.extra_headers)
 
     def _open_client(self, client: Any) -> Transport:
-        # It has its own connections, unless the client was made with an HTTP client: then one loop
-        # uses that, and all others send from there.
+        # A user's `http_client` has connections that work in one event loop only, so all loops send
+        # from a loop of its own. Any other client is copied, with connections for this loop.
         import openai
 
         url = self._address("chat/completions")
@@ -483,7 +501,7 @@ class OpenAIServing(Serving):
 
 
 def _has_keys_against_caches(request: Request[Any], habits: Habits) -> bool:
-    # Whether it is sent with keys that ask gateways for a reply of its own, not a kept one.
+    # Whether a request is sent with keys that ask gateways for a reply of its own, not a kept one.
     return request.wants_own_reply and (habits.seed or habits.no_cache)
 
 
@@ -494,7 +512,7 @@ def _message(message: Turn, beginning: str) -> list[bytes]:
         return [json.dumps({"role": message.role, "content": message.text}).encode()]
     parts = [b'{"role":"user","content":[']
     for image in message.images:
-        head = url_head(image.sent_media_type)
+        head = url_head(image.sent_media_type)  # b"data:image/png;base64,"
         parts += [b'{"type":"image_url","image_url":{"url":"', head, image.encoded(), b'"}},']
     text = json.dumps(f"{beginning}{message.text}").encode()
     return [*parts, b'{"type": "text", "text": ', text, b"}]}"]
@@ -506,6 +524,7 @@ def _system_message(text: str) -> bytes:
 
 
 def _key_in_environment(name: str, url: str) -> str | None:
+    # The key in the variable `name`, else in one of the usual variables; None where none is set.
     # OPENAI_API_KEY is not tried for the address of DF_BASE_URL: that may be another provider's.
     names = [name, "DF_API_KEY"]
     if url != os.environ.get("DF_BASE_URL"):
@@ -534,7 +553,8 @@ def _address_of(client: Any, stated: str | None) -> str:
 
 
 def _as_compared(url: str) -> tuple[Any, ...]:
-    # Addresses that differ in a stated default port, or in how they end, are the same.
+    # Addresses count as the same where one states the usual port (https://host:443), or ends in a
+    # slash or in /chat/completions.
     parts = urlsplit(url)
     port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
     path = parts.path.rstrip("/").removesuffix("/chat/completions")
@@ -544,8 +564,8 @@ def _as_compared(url: str) -> tuple[Any, ...]:
 def _require_address_or_openai_key(key: str | None) -> None:
     # Without an address, requests go to OpenAI. Unless the key is OpenAI's, pictures that are meant
     # for a server of the user's own could go to a public one.
-    own_key = os.environ.get("OPENAI_API_KEY", "").strip()
-    if key is None or key != own_key:
+    key_for_openai = os.environ.get("OPENAI_API_KEY", "").strip()
+    if key is None or key != key_for_openai:
         raise SpecError(
             f"no address is named: set {setting('vlm.openai.base_url')}, or DF_BASE_URL in the"
             f" environment (OpenAI's own service: {OPENAI_URL}, which OPENAI_API_KEY alone names"
@@ -558,7 +578,8 @@ def _check_extras(headers: Mapping[str, str], body: Mapping[str, Any]) -> None:
         if not (text.isascii() and text.isprintable()):
             name = setting("vlm.openai.extra_headers")
             raise SpecError(f"{name} holds characters that no header has")
-    # The first two are this serving's to fill in; of `n` replies only the first would be read.
+    # This serving fills in `messages` and `model`. `n` asks for several replies, of which only the
+    # first would be read.
     for name in ("messages", "model", "n"):
         if name in body:
             raise SpecError(f"{setting('vlm.openai.extra_body')} can't hold {name!r}")

@@ -85,11 +85,12 @@ class OpenAISdkServing(OpenAIServing):
             # have the same stored replies.
             deployment = f"{azure_endpoint.rstrip('/')}/openai/deployments/{model_name}"
             api_url = f"{deployment}?api-version={api_version}"
+            # unless the caller names another variable
             settings = {"key_name_of_api_key": "AZURE_OPENAI_API_KEY", **settings}
         elif api_version or token_provider:
             raise SpecError(f"{setting(_ENDPOINT)} is missing: name the Azure resource")
         super().__init__(api_url, model_name, **settings)
-        provider = token_provider or None
+        provider = token_provider or None  # an empty name counts as none
         if isinstance(provider, str):
             provider = provider_named(provider, ["."])
         self._provider = provider
@@ -129,7 +130,7 @@ class OpenAISdkServing(OpenAIServing):
         elif self._api_key:
             settings["api_key"] = self._api_key
         else:
-            # The client insists on a key. An endpoint without keys is sent none all the same.
+            # The client insists on a key. `Omit` leaves the headers out that would have it.
             settings["api_key"] = "none"
             headers = {"Authorization": openai.Omit(), "api-key": openai.Omit(), **headers}
         client: Any

@@ -59,8 +59,8 @@ class RecordedServing(Serving):
         self._recorded_at = ""  # the endpoint whose replies these are
         self._replies: dict[str, dict[str, Any]] = {}
         if serving is None or os.path.exists(self.path):
-            self._load()  # sets these, `box_format`, `box_formats` and `is_vlm`
-        if serving is not None:
+            self._load()  # sets the three above, `box_format`, `box_formats` and `is_vlm`
+        if serving is not None:  # what it says of itself replaces what a file said
             self._identity = masked(serving.identity())
             if not self._recorded_at:  # the recording is yet to begin
                 self._recorded_at = str(masked(serving.identity_there())["endpoint"])
@@ -117,7 +117,7 @@ class RecordedServing(Serving):
         if reply.tier:
             line["tier"] = blotted(reply.tier)
         with open(self.path, "a+b") as file:
-            is_empty = not file.tell()
+            is_empty = file.tell() == 0  # it is opened at its end
             if is_empty:
                 head = head_of_recording(self, self.identity_there(), self.box_format)
                 file.write(dump_line(head).encode())

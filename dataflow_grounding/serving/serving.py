@@ -236,7 +236,7 @@ class Serving(ABC):
         is_address = self.endpoint.startswith(("http://", "https://"))
         if not is_address or _with_address.get():
             identity = {"endpoint": self.endpoint, **identity}
-        # a class that defines `identity` calls this one, and adds what counts
+        # A class that defines `identity` itself adds the settings that count to what this returns.
         if self.stated_settings and type(self).identity is Serving.identity:
             identity["settings"] = dict(self.stated_settings)
         return identity
@@ -321,7 +321,9 @@ async def reply_of(serving: Serving, request: Request[Any]) -> Reply:
 
 def check_can_think(serving: Serving | None, form: "AskingForm | None") -> None:
     """Raise SpecError if a form of asking sets thinking, and this model has no field for it."""
-    if serving is None or form is None or form.thinking == "default" or not serving.is_vlm:
+    if serving is None or form is None or form.thinking == "default":
+        return
+    if not serving.is_vlm:  # nothing that thinks
         return
     if serving.thinking_fields(form.thinking) is None:
         raise SpecError(

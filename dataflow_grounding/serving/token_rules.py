@@ -61,11 +61,12 @@ class TokenRules:
         # token_rules.yaml explains them.
         width, height = size
         rule = self._rule()
+        # Gemini's, such as {"MEDIA_RESOLUTION_LOW": 64, "other": 1120}
         count_by_resolution = rule.get("by_resolution", {})
         count = count_by_resolution.get(self.media_resolution, count_by_resolution.get("other"))
         if count:
             return count
-        if "crop" in rule:  # Gemini
+        if "crop" in rule:  # older models of Gemini, at a resolution without a fixed count
             if max(size) <= rule["one_up_to"]:
                 return rule["crop"]
             # A larger picture is cut into squares, two thirds of its shorter side wide, each of

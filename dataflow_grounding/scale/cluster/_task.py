@@ -113,7 +113,7 @@ def progress_path(folder: str) -> str:
 
 def read_progress(folder: str) -> Now:
     """Return how far the task of a shard's folder is, as far as its file can be read."""
-    told = read_object(progress_path(folder))
+    told = read_object(progress_path(folder))  # {} where there is no such file
     return Now(**told) if told.keys() == NOTHING._asdict().keys() else NOTHING
 
 
@@ -180,10 +180,13 @@ class _Task:
 
     def execute(self, work: Work, lane: Shard, grant: Grant) -> None:
         """Take the rows through the steps; raises what the run does."""
-        # Where the results are at an address, these are copies on this machine.
-        folder = bucket.local(work.results, self._shard.folder(""))
+        # The shard's folder and its rows. Where the results are at an address, these are copies on
+        # this machine, which `bring` fetches.
+        part_of_results = self._shard.folder("")  # "shards/block-2-8"
+        folder = bucket.local(work.results, part_of_results)
         rows = within(os.path.join(folder, CKPT), os.path.basename(self._shard.rows))
-        shard = self._shard._replace(rows=bucket.bring(rows, lines_path(rows)))
+        bucket.bring(rows, lines_path(rows))
+        shard = self._shard._replace(rows=rows)
         steps = [replace(step, storage=step.storage.in_folder(folder)) for step in work.steps]
         servings = [step.operator.serving for step in steps if step.operator.serving is not None]
         divide_max_workers(servings, lane)
@@ -200,11 +203,15 @@ class _Task:
         self._budget = budget_of(options)
         with in_background(partial(self._write_progress, folder)):
             self._execute_once_free(steps, options, work.name)
-        # What the first serving that knows it has found out.
-        takes = (_accepted_by(serving) for serving in servings)
-        self._summary.handover.takes = next(filter(None, takes), "")
-        if folder != self._shard.folder(work.results):
-            os.remove(shard.rows)  # this machine's copy, which has been used
+        # What the endpoint takes goes to the driver, as far as a serving has found it out.
+        for serving in servings:
+            accepted = _accepted_by(serving)
+            if accepted:
+                self._summary.handover.takes = accepted
+                break
+        is_copy = folder != self._shard.folder(work.results)
+        if is_copy:
+            os.remove(shard.rows)  # they have been used
 
     def _execute_once_free(self, steps: list[Step], options: RunOptions, name: str | None) -> None:
         # A worker that was lost may still hold the shard's folder: this waits until it is free.
@@ -233,11 +240,12 @@ class _Task:
     def outcome(self) -> ShardOutcome:
         """Return what became of the shard."""
         summary = self._summary
-        # Where no row was begun: an earlier run may have finished the shard.
+        # This is so where no row was begun: an earlier run may have finished the shard.
         now = NOTHING._replace(
             finished=summary.records, replayed=summary.records, failed=summary.failed
         )
         if self._run is not None:
+            # It has the counts also where it was stopped, and `execute` returned no summary.
             summary = self._run.summary
             if self._run.begun:
                 now = self._run.now(0)

@@ -111,7 +111,8 @@ class RayRun(Run):
         if not isinstance(address, str | None):
             what = f"Ray's address should be a text, and {type(address).__name__} is none"
             raise SpecError(f"{what}: rows are read from the pipeline's FileStorage")
-        check_counts(workers=1 if workers is None else workers)
+        if workers is not None:
+            check_counts(workers=workers)
         super().__init__(*arguments)
         self._address = address
         self._worker_count = workers
@@ -139,13 +140,14 @@ class RayRun(Run):
     async def _execute(self) -> None:
         with _connected(self._address, self._worker_count) as connection:
             self._ray = connection.ray
-            self._is_own_cluster = connection.is_own
+            self._is_own_cluster = connection.is_own  # read by `_watch_the_start`
             # Without retries: a task that Ray repeats could use what it was granted twice.
             needs = {"num_cpus": 1, "num_gpus": self._gpus, "max_retries": 0}
             self._what_is_wrong = self._ray.remote(what_is_wrong).options(**needs)
             self._work_on = self._ray.remote(work_on).options(**needs)
             cpus = int(self._ray.cluster_resources().get("CPU", 1))
-            self._worker_count = min(self._worker_count or max(1, cpus), self._most_workers())
+            stated_or_cpus = self._worker_count or max(1, cpus)
+            self._worker_count = min(stated_or_cpus, self._most_workers())
             shards = write_shards(self.source, _block_count(self._worker_count), self._results)
             self._rows_of_shards = {shard: rows for shard, rows in shards.items() if rows}
             self._waiting.extend(self._rows_of_shards)
@@ -192,7 +194,8 @@ class RayRun(Run):
     async def _round(self, lane: Shard, *, is_last: bool = False) -> None:
         # Has the shards that wait worked on, one after the other, in a lane.
         while self.stopped is None and self._waiting:
-            # As shards differ, each may use twice an equal part of the budget that is left.
+            # Shards differ in what they cost. So each may use twice an equal part of the budget
+            # that is left: there are half as many parts as shards.
             parts = math.ceil(len(self._waiting) / 2)
             if is_last:
                 parts = 1
@@ -210,7 +213,8 @@ class RayRun(Run):
         # Shards whose part of the budget was too small: one after the other gets all that is left,
         # and all of `max_workers`.
         self._waiting.extend(self._unfinished)
-        if self._waiting and self._budget.sent == self._budget.max_requests:
+        has_no_request_left = self._budget.sent == self._budget.max_requests
+        if self._waiting and has_no_request_left:
             raise self._budget_exceeded()
         await self._round(Shard(1, 1), is_last=True)
 
@@ -267,7 +271,8 @@ class RayRun(Run):
         return outcome
 
     def _count_what_was_told(self, shard: Shard) -> None:
-        # Of a task whose worker was lost, its file of progress tells about how far it came.
+        # A task whose worker was lost returns nothing. Its file of progress tells about how far it
+        # came, and what it had sent and paid by then.
         now = self._progress_of(shard)
         sent = Counter(sent=now.sent)
         self._progress[shard] = now
