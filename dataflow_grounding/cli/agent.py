@@ -55,7 +55,7 @@ def context(here: click.Context) -> None:
 def _commands(here: click.Context) -> Iterator[str]:
     # A line for each command. If it has more than _MANY options of an earlier one, these are told
     # by that one's name: `(those of check)`.
-    options_of: dict[str, set[str]] = {}  # by the name of an earlier command
+    options_on_line: dict[str, set[str]] = {}  # by an earlier command, those that its line names
     for name, purpose in COMMANDS.items():
         command = cli.command_named(here, name)
         arguments = []
@@ -65,11 +65,13 @@ def _commands(here: click.Context) -> Iterator[str]:
                 arguments.append(parameter.make_metavar(click.Context(command)))
             elif _EXPLAINED_ONCE.isdisjoint(parameter.opts):
                 options.append(min(parameter.opts, key=len))  # `-e` of `-e`, `--experiment_spec`
-        for earlier_command, earlier_options in options_of.items():
+        # What an earlier line has only by reference isn't compared: so each reference leads to a
+        # line that names the options itself.
+        for earlier_command, earlier_options in options_on_line.items():
             if len(earlier_options.intersection(options)) > _MANY:
                 options = [option for option in options if option not in earlier_options]
                 options.append(f"(those of {earlier_command})")
-        options_of[name] = set(options)
+        options_on_line[name] = set(options)
         yield f"- {' '.join([name, *arguments, *options])}: {purpose}"
 
 

@@ -69,6 +69,7 @@ def _completed_keys(ctx: click.Context, parameter: click.Parameter, typed: str) 
     keys = dict.fromkeys(keys_of(SpecHead))
     for name in names:
         spec = spec_with(name, kind_named(name).block)
+        # without the keys of blocks in lists, which can't be set on the command line
         keys.update(dict.fromkeys(keys_of(spec, in_lists=False)))
     return [f"{key}=" for key in keys if key.startswith(typed)]
 

@@ -124,12 +124,7 @@ def _missed_ratios(parts: dict[str, Any], weights: dict[str, float], alike: int)
     # are nearly the same as an earlier one, and in its part.
     counts = {name: part["pictures"] for name, part in parts.items()}
     total = sum(counts.values())
-    why = f"{total:,} pictures are few" if total > 1 else "there is 1 picture"
-    if alike:
-        why = (
-            "pictures that are nearly the same stay together, which leaves"
-            f" {total - alike:,} of {total:,} to divide"
-        )
+    why = _why_not_as_asked(total, alike)
     empty = [name for name in counts if not counts[name]]
     if empty:
         return f"without a record: {', '.join(empty)}, because {why}"
@@ -141,6 +136,15 @@ def _missed_ratios(parts: dict[str, Any], weights: dict[str, float], alike: int)
     shares = ", ".join(f"{name} {counts[name] / total:.0%}" for name in weights)
     asked_shares = ", ".join(f"{share:.0%}" for share in asked_share_of.values())
     return f"the parts are {shares}, not {asked_shares}: {why}"
+
+
+def _why_not_as_asked(total: int, alike: int) -> str:
+    if alike:
+        return (
+            "pictures that are nearly the same stay together, which leaves"
+            f" {total - alike:,} of {total:,} to divide"
+        )
+    return f"{total:,} pictures are few" if total > 1 else "there is 1 picture"
 
 
 def _weights_of_parts(ratios: str) -> dict[str, float]:
@@ -189,7 +193,7 @@ def stats_command(
         # Who names several data sets asks for leaks: that there are none is an answer.
         if len(results) > 1:
             shown.add("leaks")
-        shown |= {"records", *advice}
+        shown |= {"records", *advice}  # advice may be on an empty figure
     for name in FIGURES:
         if name in shown:
             _say_figure(name, figures[name], counts.named.get(name, []), advice.get(name, ""))
@@ -219,8 +223,10 @@ def _says_something(name: str, figure: Any) -> bool:
 
 
 def _say_folded(names: Sequence[str], figures: Mapping[str, Any]) -> None:
-    # One line for all figures that are empty. Left out are maps, tables, what wasn't measured
-    # (None), and leaks, of which a single data set has none.
+    # One line for all figures that are empty: "nothing of: …". Maps and tables, what wasn't
+    # measured (None), and leaks aren't named there. A leak is a picture that several data sets
+    # share, and of several, leaks are always shown: here they are those of one, which can't have
+    # any.
     empty = []
     for name in names:
         row = FIGURES[name]

@@ -85,7 +85,7 @@ def doctor(
 
 
 def _is_unreadable(endpoint: dict[str, Any]) -> bool:
-    # Whether the reply of the endpoint, or of one of its `endpoints` where it has several, was.
+    # Whether its reply couldn't be read, or that of one of its `endpoints` where it has several.
     endpoints = [endpoint, *endpoint.get("endpoints", ())]
     return any(str(each.get("reply", "")).startswith(NOT_READABLE) for each in endpoints)
 
@@ -166,7 +166,7 @@ def calibrate_command(
     """
     serving, options = _calibratable(spec_paths, overrides, **endpoint)
     start = RunStart(options, budget_of(options), folder=None, pictures=OwnPictures)
-    calibration, _, _ = calibrate(serving, first_format(serving), start)
+    calibration = calibrate(serving, first_format(serving), start).calibration
     path = store_calibration(calibration)
     lines = [f"{serving.model} writes {calibration.box_format}: {summary(calibration)}."]
     if path:
@@ -199,7 +199,8 @@ def _calibratable(
         openai = OpenAIBlock(base_url=base_url or "", model_name=model or "")
         backend = "openai" if is_endpoint_named else "auto"
         vlm = VlmBlock(backend=backend, openai=openai)
-        workflow = WorkflowBlock(steps=[], max_workers=16)  # nothing of it but these counts here
+        # Of a workflow only the number of requests at once matters here.
+        workflow = WorkflowBlock(steps=[], max_workers=16)
         serving = serving_of(with_environment(vlm), workflow)
         options = RunOptions()
     check_calibratable(serving)

@@ -133,8 +133,8 @@ def _parse_options(
         if equals and name:
             options[name] = value
     has_wrong_or_repeated = len(options) < len(texts)
-    arguments_of_command = {"path", "format", "image_root"}
-    if has_wrong_or_repeated or options.keys() & arguments_of_command:
+    given_by_command = {"path", "format", "image_root"}  # which has arguments for these
+    if has_wrong_or_repeated or not given_by_command.isdisjoint(options):
         raise click.BadParameter(
             "should be an option of the format, as offset=1, and each once", ctx, parameter
         )
@@ -202,11 +202,12 @@ def import_(
         raise InputError(f"{annotations} is there already: choose another folder")
     source = find_format(format, **options)
     source.bad = BadEntries(stops=strict)
+    # Pictures that are in the data itself are unpacked there, unless the format names a folder.
     source.pictures = source.pictures or out
     count, remarks = _import_records(path, source, folder, annotations)
     _write_about_import(path, format, source, folder, out)
     line = f"{annotations}: {counted(count, 'record')}"
-    # Only now, because these are filled while records are read.
+    # `source` has filled its counts and remarks while the records were read.
     passed_over = _positive(source.passed_over)
     remarks = [*source.remarks, *remarks]
     facts = {"annotations": annotations, "records": count, "left_out": passed_over}
@@ -225,6 +226,7 @@ def _import_records(
     is_new = not os.path.exists(out)
     stems = SharedStems()
     first_pictures: list[str] = []
+    # A format that measures has taken the sizes from the pictures: they needn't be compared again.
     doubts = Doubts(compares=not source.measures)
     # Where this fails another import is at work there: its folder isn't ours to remove.
     with errors_as(InputError, f"can't write {annotations}"):
@@ -238,8 +240,10 @@ def _import_records(
                     first_pictures.append(path_of(record))
                 writer.write(_with_classes(record, source.class_names))
             writer.commit()
-    except BaseException:
-        if is_new:  # also the pictures that were unpacked there
+    except BaseException:  # also Ctrl-C
+        # `closing` has removed the unfinished file. A new folder goes with the pictures that were
+        # unpacked there; one that was there before may have something of others.
+        if is_new:
             shutil.rmtree(out, ignore_errors=True)
         raise
     missing = _missing_pictures(first_pictures, folder, source.pictures)
@@ -425,9 +429,11 @@ def _exported(
     records: Any, format: str, out: str, folders: tuple[str, ...], settings: Mapping[str, Any]
 ) -> Exported:
     # `settings` are the values of `_writing_options`: of the selection, and options of the format.
-    score_of_class: dict[str, float] = dict(settings["min_score"])  # "" is any other class
+    # (("", 0.5), ("person", 0.3)): "" is the score of classes that have none of their own
+    score_of_class: dict[str, float] = dict(settings["min_score"])
+    usual_score = score_of_class.pop("", None)
     select = Selection(
-        min_score=score_of_class.pop("", None),
+        min_score=usual_score,
         min_scores=score_of_class,
         verified_only=settings["verified_only"],
         keep_rejected=settings["keep_rejected"],

@@ -227,13 +227,15 @@ def _next_steps(run: SpecRun, summary: Summary) -> list[str]:
     lines = []
     if summary.shown.report:
         lines.append("next: open the report in a browser")
+    # `failed` counts records. `failures` also has checks that failed on a record that was written.
     if summary.failed or summary.failures:
         lines.append(_advice_on_failures(summary))
     if summary.failures["image_missing"]:
         root = advice_on_folder(run.job, missing_names(run.job))
         if root:
             lines.append(f"next: {root}")
-    if summary.done and not run.serving.free:
+    costs_nothing = run.serving.free  # it runs on this machine
+    if summary.done and not costs_nothing:
         lines.append(f"next: dataflowgrounding cost {folder}, for what each step took")
     if any(summary.expressions[status] for status in STATUSES):  # some were looked for
         lines.append(f"next: with boxes drawn by hand, dataflowgrounding eval {folder} --gold FILE")
@@ -254,8 +256,9 @@ def _advice_on_failures(summary: Summary) -> str:
 
 
 def _set_workers(spec: Spec, in_pilot: bool) -> None:
-    # A pilot gets many workers, to see how many requests at once the endpoint sustains. A later run
-    # gets the number that is in `run.json` since; a larger one that the spec has stays.
+    # For --set-from pilot. A pilot gets many workers, to see how many requests at once the endpoint
+    # sustains. A later run gets the number that is in `run.json` since; a larger one that the spec
+    # has stays.
     workflow = spec.block.workflow
     stated = workflow.max_workers
     if in_pilot:

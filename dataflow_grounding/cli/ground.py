@@ -60,7 +60,7 @@ def command(
         raise SpecError("\n".join(obstacles))
     keeps_replies = not no_cache and not grounder.serving.free
     options = RunOptions(replies=_cache_of(image) if keeps_replies else None)
-    with holding(current_options, options):
+    with holding(current_options, options):  # the grounder takes its options from there
         record = grounder({"image_path": image, "expressions": list(phrases)})
     say_json(record, indent=1)
     if draw_path:

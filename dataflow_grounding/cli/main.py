@@ -252,14 +252,19 @@ def _run() -> None:
             say("If an earlier version had it, CHANGELOG.md says what takes its place.")
         sys.exit(2)
     except Exception as error:
-        if "--debug" in sys.argv:
-            say(traceback.format_exc())
-        # Python holds a time as 64 bits of nanoseconds, which end in that year.
-        if isinstance(error, OverflowError) and "timestamp" in str(error):
-            say("Error: this machine's clock is beyond the year 2262: set it")
-            raise SystemExit(2) from None
-        say(f"Internal error: {type(error).__name__}: {error} (--debug shows where)")
-        sys.exit(70)
+        sys.exit(_code_of_unexpected(error))
+
+
+def _code_of_unexpected(error: Exception) -> int:
+    # Says what an error is that no other part of the package has expected. Returns the exit code.
+    if "--debug" in sys.argv:
+        say(traceback.format_exc())
+    # Python holds a time as 64 bits of nanoseconds, which end in the year 2262.
+    if isinstance(error, OverflowError) and "timestamp" in str(error):
+        say("Error: this machine's clock is beyond the year 2262: set it")
+        return 2
+    say(f"Internal error: {type(error).__name__}: {error} (--debug shows where)")
+    return 70  # EX_SOFTWARE of sysexits.h
 
 
 class _FailSafeFile(io.FileIO):
@@ -285,34 +290,48 @@ class _FailSafeFile(io.FileIO):
 
 @contextmanager
 def _standard_streams() -> Iterator[None]:
-    # Output that can't be written raises nothing in the block. At its end a line says so, and the
-    # exit code 0, which would say that all was printed, becomes 130. A reader that went away, such
-    # as `head`, is no error.
+    # Output that can't be written raises nothing in the block, which ends with a SystemExit.
+    # Afterwards a line says so, and the exit code 0, which would say that all was printed, becomes
+    # 130. That is the code of a stop after which the same command can be run again, also where a
+    # run's files can't be written (see RunStopped).
     if sys.stdout is not sys.__stdout__:  # the caller has put a stream of its own there
         yield
         return
+    _open_closed_streams()
+    stdout_sink = _redirect_streams()
+    try:
+        yield
+    except SystemExit as leave:
+        stdout: Any = sys.stdout
+        stdout.flush()  # writing what is still held back may fail, too
+        failed = stdout_sink.failed
+        if failed is None or failed.errno == errno.EPIPE:  # a reader such as `head` went away
+            raise
+        say(f"Error: can't write to standard output: {failed.strerror}")
+        raise SystemExit(leave.code or 130) from None
+
+
+def _open_closed_streams() -> None:
     # A stream that was closed before the process began is None: the next file that is opened would
     # get its number, and with it what libraries written in C print there.
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "r+"))  # noqa: SIM115
+
+
+def _redirect_streams() -> _FailSafeFile:
+    # Put streams that never raise in place of sys.stdout and sys.stderr; return where that of
+    # standard output goes. They write to copies of the descriptors, because descriptor 1 itself
+    # leads to standard error from here: programs that user code starts inherit it, and what they
+    # print is no answer of ours.
     stdout: Any = sys.stdout
     stderr: Any = sys.stderr
     stdout_sink = _FailSafeFile(os.dup(stdout.fileno()), "w")
     stderr_sink = _FailSafeFile(os.dup(stderr.fileno()), "w")
-    # Programs that user code starts inherit descriptor 1, which leads to standard error from here.
     os.dup2(stderr.fileno(), stdout.fileno())
     sys.stdout = _text_into(stdout_sink, stdout)
     sys.stderr = _text_into(stderr_sink, stderr)
-    try:
-        yield
-    except SystemExit as leave:
-        sys.stdout.flush()
-        failed = stdout_sink.failed
-        if failed is None or failed.errno == errno.EPIPE:
-            raise
-        say(f"Error: can't write to standard output: {failed.strerror}")
-        raise SystemExit(leave.code or 130) from None
+    return stdout_sink
 
 
 def _text_into(sink: _FailSafeFile, stream: Any) -> TextIO:

@@ -72,7 +72,7 @@ def region_caption(
             # Models that were trained on texts with <region1> in them may answer in one.
             text_by_region = read_marked_text(reply, count)
             if len(text_by_region) < count:
-                raise
+                raise  # what is wrong with the reply as JSON
             texts = [text_by_region[number] for number in sorted(text_by_region)]
             note = Note("own_words", "the reply is a text with <region1> and so on in it")
             return RegionCaptions(texts, reply.strip()), [note]
@@ -126,7 +126,8 @@ def _region_numbers(sentence: str) -> list[int]:
 
 def renumbered(text: str, places: Sequence[int]) -> str:
     """Return a text about some regions with their numbers among all regions. `places` are their
-    indices there, from 0; names of regions that aren't among them stay.
+    indices there, from 0: with (4, 7), <region2> becomes <region8>. Where a request had fewer
+    regions than the number says, as <region3> here, the name stays.
     """
 
     def renumbered_region(match: re.Match[str]) -> str:

@@ -87,17 +87,18 @@ def box_check(
     def read(reply: str) -> tuple[Checked, list[Note]]:
         """Read a reply; if it is cut off, without the last entry of its last list."""
         data, notes = read_object(reply, required="phrases")
+        # The list of boxes comes after that of phrases: where there is one, it is the one cut off.
         is_cut = is_cut_off(notes)
-        phrases_are_cut = is_cut and "boxes" not in data  # the list of boxes comes after them
-        items = _items(data, "phrases", phrases_are_cut)
-        cannot_tell = Presence(there=None, count=None)
-        presences = _answers_by_id(items, len(phrases), _presence, cannot_tell, notes)
+        is_cut_in_phrases = is_cut and "boxes" not in data
+        phrase_items = _items(data, "phrases", last_is_cut=is_cut_in_phrases)
+        no_answer = Presence(there=None, count=None)
+        presences = _answers_by_id(phrase_items, len(phrases), _presence, no_answer, notes)
         verdicts: dict[int, BoxVerdict] = {}
-        if boxes and not phrases_are_cut:
-            items = _items(data, "boxes", is_cut)
+        if boxes and not is_cut_in_phrases:
+            box_items = _items(data, "boxes", last_is_cut=is_cut)
             no_verdict = BoxVerdict(fit=None, reason="")
-            verdicts = _answers_by_id(items, len(boxes), _verdict, no_verdict, notes)
-        # An answer that is missing, also one that was cut off, raises here.
+            verdicts = _answers_by_id(box_items, len(boxes), _verdict, no_verdict, notes)
+        # `all_of` raises where an answer is missing: so it does if the reply is cut off in phrases.
         checked = Checked(
             all_of(presences, len(phrases), "the answer to the phrase", notes),
             all_of(verdicts, len(boxes), "the verdict", notes),
@@ -120,14 +121,20 @@ def box_check(
         box_format,
         divisible=len(phrases) + len(boxes) > 1,
     )
+    return _with_small_boxes_enlarged(request, image, boxes)
+
+
+def _with_small_boxes_enlarged(
+    request: Request[Checked], image: Image, boxes: Sequence[DrawnBox]
+) -> Request[Checked]:
+    # The request with a second picture of the small boxes, under their numbers, if there are any.
     small = [number for number, box in enumerate(boxes, 1) if _is_small(box.bbox, image.size)]
     if not small:
         return request
     enlarged = small[:MOST_CROPS]
     crops = crop_sheet(image, [boxes[number - 1].bbox for number in enlarged], enlarged)
-    return replace(
-        request, images=(shown, crops), input={**question, "boxes_from_closer_by": enlarged}
-    )
+    question = {**request.input, "boxes_from_closer_by": enlarged}
+    return replace(request, images=(*request.images, crops), input=question)
 
 
 def missing_boxes(
@@ -205,8 +212,9 @@ def _answers_by_id(
         except _UnknownWord as error:
             unknown_words[number] = error
             answer = cannot_tell
-        if answers.setdefault(number, answer) != answer:
+        if number in answers and answers[number] != answer:
             raise UnreadableReply(f"id {number} is answered twice, in different ways.")
+        answers[number] = answer
     are_too_many = 2 * len(unknown_words) >= len(answers)
     if unknown_words and are_too_many:
         raise next(iter(unknown_words.values()))

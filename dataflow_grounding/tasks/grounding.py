@@ -74,17 +74,21 @@ def phrase_grounding(
             reply,
             format=box_format,
             phrases=list(phrases),
-            # with its padding, as the model is shown it: boxes in that are taken out below
+            # with its padding, as the model is shown it; boxes in the padding are taken out below
             image_size=image.shown_size,
             sent_size=image.sent_size,
         )
         _check_all_read(reading, len(phrases))
         notes = list(reading.notes)
-        boxes = [box for box in reading.boxes if _is_in_image(box, image)]
+        boxes: list[FoundBox] = []
         # A picture may be sent with padding around it, in which nothing can be.
-        ids_in_padding = [box.id for box in reading.boxes if not _is_in_image(box, image)]
-        for phrase_id in ids_in_padding:
-            notes.append(Note("dropped", f"a box of phrase {phrase_id} outside the picture"))
+        ids_in_padding: set[int | None] = set()  # of phrases with a box there
+        for box in reading.boxes:
+            if _is_in_image(box, image):
+                boxes.append(box)
+            else:
+                ids_in_padding.add(box.id)
+                notes.append(Note("dropped", f"a box of phrase {box.id} outside the picture"))
         answers: list[Found] = []
         for number in range(1, len(phrases) + 1):
             all_instances = [_instance(box, image) for box in boxes if box.id == number]
@@ -99,10 +103,10 @@ def phrase_grounding(
             what = f"the box of {phrase[:60]!r} covers nearly all of it"
             notes.append(Note("whole_picture", what))
         doubt = _doubt(reading, phrases_everywhere)
-        if doubt is None:
-            return answers, notes
-        notes.append(Note("doubtful", doubt))
-        return [replace(answer, doubt=doubt) for answer in answers], notes
+        if doubt is not None:
+            notes.append(Note("doubtful", doubt))
+            answers = [replace(answer, doubt=doubt) for answer in answers]
+        return answers, notes
 
     width, height = image.sent_size
     phrase_items = [{"id": number, "text": phrase} for number, phrase in enumerate(phrases, 1)]
@@ -173,7 +177,7 @@ def _schema(box_key: str) -> Schema:
 
 def _check_all_read(reading: Reading, count: int) -> None:
     # Raises UnreadableReply where a phrase's answer is lost: no other would be asked for, and the
-    # thing would pass for absent.
+    # thing would pass for absent. `reading.unread` has the ids of phrases without a usable answer.
     answered_ids = {box.id for box in reading.boxes}
     answered_ids.update(reading.statuses)
     if reading.count("truncated") and len(answered_ids) < count:

@@ -39,6 +39,7 @@ def region_items(
     for number, region in enumerate(regions, 1):
         x1, y1, x2, y2 = region["bbox"]
         item: dict[str, Any] = {"id": number}
+        # The model counts in the picture that it is shown, which may have padding around it.
         item[box_format.key] = box_format.from_pixels(
             (x1, y1, x2, y2), original=image.shown_size, sent=image.sent_size
         )
@@ -77,8 +78,10 @@ def read_by_id(reply: str, key: str, count: int) -> tuple[dict[int, dict[str, An
         number = whole_number(item.get("id"))
         if number is None or not 1 <= number <= count:
             notes.append(Note("dropped", f"an item with the id {str(item.get('id'))[:20]!r}"))
-        elif item_by_id.setdefault(number, item) != item:
+        elif number in item_by_id and item_by_id[number] != item:
             raise UnreadableReply(f"id {number} has two answers that differ.", "several answers")
+        else:
+            item_by_id[number] = item
     return item_by_id, notes
 
 

@@ -179,13 +179,16 @@ class Request(Generic[T]):
 
     @property
     def own_seed(self) -> int | None:
-        """The seed to send where a kept reply won't do: a gateway's cache takes the same question
-        with another seed for another one. It isn't part of the request's key. None where a kept
-        reply will do.
+        """The seed to send where a reply that a gateway has kept won't do; None where it will.
+
+        The gateway takes the same question with another seed for another one, and asks the model.
+        The seed isn't part of the request's key.
         """
         if not self.wants_own_reply:
             return None
-        return self.sample or secrets.randbits(31)
+        if self.sample:  # a further answer has a number, which will do
+            return self.sample
+        return secrets.randbits(31)  # a check should get another one each time
 
     @property
     def messages(self) -> list[Turn]:
@@ -230,7 +233,8 @@ class Request(Generic[T]):
     def again(self, unread: int, complaint: str, cut_off: bool = False) -> "Request[T]":
         """Return the same question to be asked again, with what was wrong, for the model."""
         single_spaced = " ".join(complaint.split())
-        return self.replace(tries=Tries(unread, single_spaced[:_LONGEST_COMPLAINT], cut_off))
+        tries = Tries(unread, single_spaced[:_LONGEST_COMPLAINT], cut_off)
+        return self.replace(tries=tries)
 
     def temperature(self, usual: float | None) -> float | None:
         """Return the temperature to ask at. Where the last reply was cut off, the usual one is

@@ -82,25 +82,32 @@ class AskingForm:
 
     def _changes_of_reply(self, request: Request[Any], form: ReplyForm) -> dict[str, Any]:
         # The fields of a request for boxes that this form changes; `form` is its reply's form.
-        changes: dict[str, Any] = {}
-        if self.reply != "schema":
-            changes["form"] = replace(form, is_free=True)
         usual_key = request.prompt.words["box_key"]
         key = self.key or usual_key
-        asks_as_usual = self.prompt_name == WITH_FORMS and key == usual_key
-        if asks_as_usual:  # then the schema and the reading stay, too
-            return changes
-        words = _with_key(request.prompt.words, key, is_named=self.reply != "lines")
-        changes["prompt"] = replace(request.prompt, name=self.prompt_name, words=words)
-        changes["instructions"] = filled(load_prompt(self.prompt_name), words)
         if self.reply == "lines":  # which have neither a schema nor keys
-            changes["form"] = replace(form, is_free=True, in_words="these lines")
-            changes["read"] = partial(_read_lines, request.read, usual_key)
+            return {
+                **self._changes_of_words(request, key),
+                "form": replace(form, is_free=True, in_words="these lines"),
+                "read": partial(_read_lines, request.read, usual_key),
+            }
+        changes: dict[str, Any] = {}
+        if self.reply == "json":
+            changes["form"] = replace(form, is_free=True)
+        asks_as_usual = self.prompt_name == WITH_FORMS and key == usual_key
+        if asks_as_usual:  # then the words, the schema and the reading stay
             return changes
+        changes.update(self._changes_of_words(request, key))
         changes["schema"] = _schema_of(request.schema, usual_key, key, self.boxes)
         if key != usual_key:
             changes["read"] = partial(_read_renamed, request.read, key, usual_key)
         return changes
+
+    def _changes_of_words(self, request: Request[Any], key: str) -> dict[str, Any]:
+        words = _with_key(request.prompt.words, key, is_named=self.reply != "lines")
+        return {
+            "prompt": replace(request.prompt, name=self.prompt_name, words=words),
+            "instructions": filled(load_prompt(self.prompt_name), words),
+        }
 
 
 def form_named(name: str) -> AskingForm:
@@ -171,12 +178,14 @@ def _schema_of(schema: Mapping[str, Any], key: str, new_key: str, boxes: BoxesIn
 def _read_renamed(
     read: Callable[[str], ReadReply[T]], key: str, usual_key: str, reply: str
 ) -> ReadReply[T]:
-    # A colon makes a key: a label that is the same word stays.
+    # Each key "box" becomes the usual one, such as "bbox_2d". A colon makes a key: a label that is
+    # the same word stays.
     return read(re.sub(rf'"{key}"(?=\s*:)', f'"{usual_key}"', reply))
 
 
 def _read_lines(read: Callable[[str], ReadReply[T]], key: str, reply: str) -> ReadReply[T]:
-    # A reply that isn't in lines is read as usual: the model answered in its own form.
+    # Boxes in lines are read as if the reply had them as objects with the usual key. A reply that
+    # isn't in lines is read as usual: the model answered in its own form.
     objects = objects_of_lines(reply, key)
     if objects is None:
         return read(reply)

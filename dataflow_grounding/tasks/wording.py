@@ -235,7 +235,8 @@ def _is_word_in(term: str, text: str) -> bool:
 
 
 def _are_one_word(left: str, right: str) -> bool:
-    # In scripts such as Chinese no characters are.
+    # Whether two characters next to each other are of the same word. In scripts such as Chinese,
+    # where blanks don't part words, that can't be seen: then they aren't.
     return all(char.isalnum() and char < _FIRST_CHINESE for char in (left, right))
 
 
