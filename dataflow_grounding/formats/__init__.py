@@ -42,20 +42,22 @@ def find_format(name: str, **options: Any) -> Format:
             f"{what} is no format: derive a class from dataflow_grounding.Format, as"
             " docs/extending.md shows"
         )
-    missing = [] if row else _missing_in(format_class)  # ours are complete
+    is_ours = row is not None  # and complete
+    missing = [] if is_ours else _missing_in(format_class)
     if missing:
         raise SpecError(f"{what} lacks {', '.join(missing)}: docs/extending.md shows one")
-    with in_one_line(what):
+    with in_one_line(what):  # what the user's own class raises
         fields = getattr(format_class, "__dataclass_fields__", ())
         for option in options:
             if option not in fields:
                 raise SpecError(f"format {name!r} has no option {option!r}")
         new_format: Format = format_class(**options)
+        # Its `read` and `write` fill these.
         new_format.passed_over = Counter()
         new_format.remarks = []
         new_format.class_names = []
         new_format.bad = BadEntries(stops=True)
-        if row:
+        if row:  # a user's own class states the rest itself
             new_format.name = name
             new_format.about = row["about"]
             new_format.data_file = row["file"]
@@ -65,6 +67,7 @@ def find_format(name: str, **options: Any) -> Format:
 
 
 def _class_named(name: str) -> Any:
+    # The class of a format of ours, or what the user's own `module:Class` is.
     from dataflow_grounding.spec.user_code import named
 
     row = FORMATS.get(name)
@@ -73,9 +76,9 @@ def _class_named(name: str) -> Any:
 
 
 def _missing_in(format_class: type[Format]) -> list[str]:
+    # What a user's format doesn't define, in words.
     from dataflow_grounding.formats.format import Format
 
-    # What a user's format doesn't define, in words.
     missing = [name for name in ("name", "about", "data_file") if not hasattr(format_class, name)]
     if format_class.write is Format.write and format_class.read is Format.read:
         return ["write() or read()", *missing]
@@ -187,11 +190,16 @@ def read(
     # A picture without phrases is a background there where the format can say so; whole records
     # say it themselves.
     backgrounds = source.carries.empty and not source.whole
-    pictures = "" if source.measures else folder
-    return complete_rows(rows, path, pictures, source.passed_over, backgrounds, source.bad)
+    # Stated sizes are compared with the pictures in this folder; those that were taken from the
+    # pictures needn't be.
+    pictures_to_compare = "" if source.measures else folder
+    return complete_rows(
+        rows, path, pictures_to_compare, source.passed_over, backgrounds, source.bad
+    )
 
 
 def _within_memory(path: str, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    # The rows. A file that is too large for memory, or can't be opened, is an InputError.
     with errors_as(InputError, f"can't read {path}"):
         yield from rows
 

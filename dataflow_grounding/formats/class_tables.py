@@ -81,15 +81,17 @@ class Classes:
         self._from_phrases = False  # whether the class of an expression was made of its phrase
         # hash of a class's name as it is written → hash of its class_key
         self._key_of_name = NumberTable()
-        if how not in _WAYS:
+        fixed: Iterable[str]  # perhaps with repeated ones
+        if how not in _WAYS:  # the path of a file
             for phrase, name in read_texts(how, class_key).items():
                 self._class_of_phrase[phrase] = self._written_name(name)
-            self.fixed = list(dict.fromkeys(self._class_of_phrase.values()))
-            return
-        if how in ("class", "phrase"):
-            self._listed = {class_key(name): self._written_name(name) for name in listed}
-        # A listed name is treated as a phrase: `head` takes its head noun, `one` takes `object`.
-        self.fixed = list(dict.fromkeys(self._class_as_written({"text": name}) for name in listed))
+            fixed = self._class_of_phrase.values()
+        else:
+            if how in ("class", "phrase"):  # the two whose classes are written as they are listed
+                self._listed = {class_key(name): self._written_name(name) for name in listed}
+            # A listed name is treated as a phrase: `head` takes its head noun, `one` `object`.
+            fixed = [self._class_as_written({"text": name}) for name in listed]
+        self.fixed = list(dict.fromkeys(fixed))
 
     def remarks_on_numbers(self, class_count: int) -> list[str]:
         """Return what to say of the numbers that the classes of an export have got."""
@@ -136,7 +138,7 @@ class Classes:
 
     def _written_name(self, name: str) -> str:
         # A class's name as the format has it: "left hand" for "left/hand" where "/" is the joint.
-        # Raises InputError where two classes would share it.
+        # Raises InputError where two classes would share it, such as these two.
         written = " ".join(name.replace(self._joint, " ").split())
         if not written:
             return ONE
@@ -179,7 +181,7 @@ def read_texts(path: str, key_of: Callable[[str], str] = str) -> dict[str, str]:
         with open(path, encoding="utf-8") as file:
             text = file.read()
         check_values(text)
-    except OSError as error:
+    except OSError as error:  # perhaps the path is one of _WAYS, misspelt
         why = f"{error.strerror or error} (classes: {', '.join(_WAYS)} or such a file)"
         raise InputError(f"can't read {path}: {why}") from None
     except yaml.YAMLError as error:

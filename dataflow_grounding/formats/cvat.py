@@ -99,7 +99,8 @@ class Cvat(ReturningFormat):
             file.write(f'<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n{version}\n')
             meta = self.preamble.get("meta")
             file.write(f"{meta}\n" if meta else _task_xml())
-            # The labels of a task that goes back, for `new_items`; none of a task of ours.
+            # The labels of a task that goes back, from which `new_items` chooses, by `class_key`.
+            # There are none where the task is ours.
             task_labels = _labels_in(meta) if meta else ()
             self._label_of_key = {class_key(label): label for label in task_labels}
             for number, sample in enumerate(samples):
@@ -128,10 +129,11 @@ class Cvat(ReturningFormat):
         is_upright_box = element.tag == "box" and not _rotation_of(element)
         # An operator has drawn an outline in a box that stayed where it was.
         has_got_outline = mark.outline is not None and is_upright_box
-        if mark.box and (mark.is_moved or has_got_outline):
-            _set_area(element, mark.box, mark.outline)
-        elif not mark.is_renamed:
+        has_other_area = mark.is_moved or has_got_outline
+        if not has_other_area and not mark.is_renamed:
             return item
+        if mark.box and has_other_area:
+            _set_area(element, mark.box, mark.outline)
         if mark.is_renamed:
             _set_phrase(element, mark.phrase)
         return text_of(element)
@@ -140,18 +142,18 @@ class Cvat(ReturningFormat):
         """Yield the element of a new box or phrase.
 
         A box has the label of another box of its phrase, else its class where the task has that
-        label, else ours. A phrase without boxes is written where the task has our label.
+        label, else ours. A phrase without boxes is written where the task has our label for it.
         """
         if mark.box is None:
             if class_key(_NO_BOX) in self._label_of_key:
                 yield _mark_of_phrase_xml(mark.phrase, NO_BOX, group_id=None)
             return
-        sibling = _first_box_of(mark.phrase, source)
-        label = self._label_of_key.get(class_key(class_of(mark.phrase.expression)))
-        if sibling is None and label:
-            sibling = Element("box", {"label": label})
-        if sibling is not None:
-            yield _xml_like(sibling, mark)
+        class_label = self._label_of_key.get(class_key(class_of(mark.phrase.expression)))
+        box_of_phrase = _first_box_of(mark.phrase, source)
+        if box_of_phrase is not None:
+            yield _xml_like(box_of_phrase, mark)
+        elif class_label:
+            yield _xml_like(Element("box", {"label": class_label}), mark)
         else:
             yield _mark_of_phrase_xml(mark.phrase, mark.number, group_id=None)
 
@@ -177,11 +179,11 @@ class Cvat(ReturningFormat):
             raise InputError(f"{file} has no <image> in it: export 'CVAT for images 1.1'")
 
     def _record(self, image: Element, file: str, image_root: str) -> dict[str, Any]:
-        # Boxes and tags with one phrase and one id or group are one expression; so are those with
-        # one phrase and neither.
+        # The record of an <image>. Boxes and tags with one phrase and one id or group are one
+        # expression; so are those with one phrase and neither.
         items: list[str] = []  # the elements without those that can't be read
         keyed_expressions: list[KeyedExpression] = []
-        has_other_shapes = False  # that aren't read, so that the picture is no background
+        has_unread_shapes = False  # something is in the picture, though no box is read
         picture = _picture_of(image.attrib["name"], image_root)
         record: dict[str, Any] = {"image_path": picture, "caption": None}
         size = (int(image.attrib["width"]), int(image.attrib["height"]))
@@ -193,28 +195,31 @@ class Cvat(ReturningFormat):
                 label = element.get("label", "")
                 facts = _facts(element, self.passed_over)
                 is_tag = element.tag == "tag"
+                is_of_picture = is_tag and label == _PICTURE and bool(facts)
+                is_phrase_without_box = is_tag and label == _NO_BOX
                 area = self._read_area(element, size, where)
-                if is_tag and label == _PICTURE and facts:
+                if is_of_picture:
                     record |= {key: facts[key] for key in ("caption", "image_id") if key in facts}
-                elif area or (is_tag and label == _NO_BOX):
-                    item = len(items)
+                elif area or is_phrase_without_box:
+                    item = len(items)  # the number that the element gets there
                     keyed_expressions.append(_keyed_expression(element, area, facts, item))
                 elif is_tag:
                     self.passed_over[f"tags {label!r}, kept for CVAT"] += 1
                 else:
-                    has_other_shapes = True
+                    has_unread_shapes = True
                     # A useless one of _AREAS is a bad entry already.
                     if element.tag not in _AREAS:
                         self.passed_over[f"shapes {element.tag!r}, kept for CVAT"] += 1
                 items.append(text_of(element))
         record[COLUMN]["items"] = items
-        if has_other_shapes and not keyed_expressions:
+        if has_unread_shapes and not keyed_expressions:
             record["background"] = False
         return self.bad.marked({**record, "expressions": unite(keyed_expressions)})
 
     def _read_area(self, element: Element, size: Size, where: str) -> dict[str, Any]:
-        # The box of an element, perhaps with an outline. It is empty for a useless shape, which is
-        # a bad entry, and for elements that are no boxes.
+        # The `bbox` of an element, perhaps with an outline: {"bbox": […], "outline": […]}. It is
+        # empty for elements that are no boxes, and for a useless mask or polygon, which is noted as
+        # a bad entry. A useless <box> raises an error, which the caller notes.
         if element.tag not in _AREAS:
             return {}
         if element.tag == "box":
@@ -225,9 +230,10 @@ class Cvat(ReturningFormat):
                 left, top, width, height = (float(element.attrib[name]) for name in _PART)
                 self.passed_over["pixels of masks, of which the box around is read"] += 1
                 return {"bbox": [left, top, left + width, top + height]}
-            # points="1.5,2;30,2;30,40"
-            points = [point.split(",") for point in element.attrib["points"].split(";")]
-            numbers = [float(each) for x, y in points for each in (x, y)]
+            numbers: list[float] = []
+            for point in element.attrib["points"].split(";"):  # "1.5,2;30,2;30,40"
+                x, y = point.split(",")
+                numbers += [float(x), float(y)]
             outline = outlines.checked(numbers, size)
         except (BrokenRow, ValueError, ArithmeticError, KeyError) as error:
             outlines.lose_object(self.bad, where, error)
@@ -298,16 +304,17 @@ def _set_phrase(element: Element, phrase: Phrase) -> None:
         element.set("label", str(phrase.expression.get("class") or phrase.text))
 
 
-def _xml_like(sibling: Element, mark: Mark) -> str:
-    # A new box with the label, the group and the phrase of an element.
+def _xml_like(other: Element, mark: Mark) -> str:
+    # A new box with the label, the group and the phrase of another element.
     assert mark.box is not None
     area = _area_of(mark.box, mark.outline)
-    element = _box_element(sibling.get("label", ""), area, sibling.get("group_id"))
-    element.extend(each for each in sibling if each.get("name") in _PHRASE_ATTRIBUTES)
+    element = _box_element(other.get("label", ""), area, other.get("group_id"))
+    element.extend(each for each in other if each.get("name") in _PHRASE_ATTRIBUTES)
     return text_of(element)
 
 
 def _box_element(label: str, area: tuple[str, dict[str, str]], group_id: str | None) -> Element:
+    # `area` is that of `_area_of`. The attributes are in CVAT's own order.
     tag, place = area
     facts = {"label": label, "source": "manual", "occluded": "0", **place}
     group = {"group_id": group_id} if group_id else {}
@@ -375,10 +382,12 @@ def _keyed_expression(
     item: int,
 ) -> KeyedExpression:
     # The expression of one element, after its key for `unite`. `facts` are those of `_facts`,
-    # `area` is empty for a tag, and `item` is the element's number among its picture's.
+    # `area` is empty for a tag, and `item` is the element's number among its picture's. Of elements
+    # that the export hasn't written, the label is the phrase.
     label = element.get("label", "")
     text = facts.get("phrase") or label
-    if "phrase" not in facts and text in (_BOX, _NO_BOX):
+    is_ours = label in (_BOX, _NO_BOX)
+    if is_ours and "phrase" not in facts:
         raise BrokenRow(f"what is labelled {text!r} has no phrase")
     status = facts.get("status")
     if status is not None and status not in _BOXLESS_STATUSES:
@@ -387,7 +396,7 @@ def _keyed_expression(
     if area:
         score = {"score": float(facts["score"])} if "score" in facts else {}
         instances = [with_item_number({**area, **score}, item, text)]
-    span = [int(facts[key]) for key in ("start", "end") if key in facts]
+    span = [int(facts[key]) for key in ("start", "end") if key in facts]  # [] without a place
     stated = {key: facts[key] for key in ("expression_id", "status") if key in facts}
     expression = {"text": text, "char_span": span or None, **stated, "instances": instances}
     check_expression(expression)
@@ -398,17 +407,17 @@ def _keyed_expression(
 
 
 def _facts(element: Element, passed_over: Counter[str]) -> dict[str, str]:
-    # By name, the texts of attributes that are as the export writes them. Others are counted in
-    # `passed_over`, even of the same names. Empty ones are left out.
+    # By name, the texts of attributes that are as the export writes them: {"phrase": "a dog",
+    # "score": "0.9"}. Others are counted in `passed_over`, even of the same names. Empty ones are
+    # left out.
     texts: dict[str, str] = {}
     for attribute in element.iter("attribute"):
         if attribute.text:
             texts[str(attribute.get("name"))] = attribute.text
     facts: dict[str, str] = {}
-    for name, text in texts.items():
-        if _OURS.fullmatch(f"{name} {text} {element.tag}"):
-            facts[name] = text
-    passed_over.update(
-        f"attributes {name!r}, kept for CVAT" for name in sorted(texts.keys() - facts)
-    )
+    for name in sorted(texts):
+        if _OURS.fullmatch(f"{name} {texts[name]} {element.tag}"):
+            facts[name] = texts[name]
+        else:
+            passed_over[f"attributes {name!r}, kept for CVAT"] += 1
     return facts

@@ -54,24 +54,30 @@ def export(
         raise InputError(
             f"{path} is no name for {format.name}'s {format.data_file}: end it so, or name a folder"
         )
-    images = images or ("copy" if only_file is None else "reference")
+    if images is None:
+        images = "copy" if only_file is None else "reference"
     exported = Exported(path)
     out = ExportFolder(path, only_file, parts=part_names)
     with errors_as(InputError, f"can't write {path}"), out:
-        with format.shared(out):
+        with format.shared(out):  # what the parts share, such as the names of classes
             if isinstance(records, Mapping):
                 for name, rows in records.items():
-                    part = out.part(name)
-                    pictures = _pictures_of(format, part, images, folders)
-                    done = Exported(name)
-                    _write(format, SampleMaker(format, pictures, select, done), rows, part)
-                    _add_part(exported, done)
+                    part_folder = out.part(name)
+                    pictures = _pictures_of(format, part_folder, images, folders)
+                    part = Exported(name)
+                    maker = SampleMaker(format, pictures, select, part)
+                    _write(format, maker, rows, part_folder)
+                    _add_part(exported, part)
             else:
                 pictures = _pictures_of(format, out, images, folders)
-                _write(format, SampleMaker(format, pictures, select, exported), records, out)
+                maker = SampleMaker(format, pictures, select, exported)
+                _write(format, maker, records, out)
+        _refuse_losses(format, exported, strict)
+        _add_remarks(exported, format)
         # The README says how pictures are treated, which is the same in all parts: those of the
-        # last one tell it.
-        _finish(format, exported, pictures, out, strict)
+        # last one tell it. Of a file alone it is thrown away with the folder.
+        with out.file(README) as file:
+            file.write(_readme(format, exported, pictures, out))
     return exported
 
 
@@ -89,6 +95,7 @@ def _pictures_of(
 
 
 def _write(format: Format, maker: SampleMaker, rows: Rows, folder: ExportFolder) -> None:
+    # Writes rows into a folder; what was written and lost is counted by the `maker`'s Exported.
     try:
         format.write(maker.samples(rows), folder)
     except (AttributeError, LookupError, TypeError, ValueError) as error:
@@ -117,10 +124,9 @@ def _add_part(whole: Exported, part: Exported) -> None:
     # Adds to the counts of an export those of a part. Raises InputError for a part without records.
     if not part.written:
         reasons = "; ".join(filter(None, _why_nothing(part)))
-        or_else = "the file has none. Remove it, or split more pictures"
-        raise InputError(
-            f"nothing is written, because no record of {part.path} is left: {reasons or or_else}"
-        )
+        if not reasons:
+            reasons = "the file has none. Remove it, or split more pictures"
+        raise InputError(f"nothing is written, because no record of {part.path} is left: {reasons}")
     whole.parts[part.path] = part.written
     whole.written += part.written
     whole.lost += part.lost
@@ -130,10 +136,9 @@ def _add_part(whole: Exported, part: Exported) -> None:
     whole.remarks += [f"{part.path}: {remark}" for remark in part.remarks]
 
 
-def _finish(
-    format: Format, exported: Exported, pictures: ExportPictures, out: ExportFolder, strict: bool
-) -> None:
-    # Refuses an export that lost too much; completes the remarks of another, and writes its README.
+def _refuse_losses(format: Format, exported: Exported, strict: bool) -> None:
+    # Raises InputError where no record is left of some; with `strict` also where anything is lost,
+    # or the model's remark on a record is rare.
     reasons: list[str] = []
     if not exported.written:
         reasons = _why_nothing(exported)
@@ -143,22 +148,25 @@ def _finish(
     if why:  # empty where there were no records at all
         problem = f"{format.name} would lose" if exported.written else "no record is left"
         raise InputError(f"nothing is written, because {problem}: {why}")
-    rare = counted(exported.manners.rare, "record")  # that have a rare remark
     if strict and exported.manners.rare:
+        rare = counted(exported.manners.rare, "record")
         raise InputError(
             f"nothing is written, because {rare} came with a remark of the model"
             " that is rare in this data set: decide on them in `dataflowgrounding review`, which"
             " shows them first, and export the reviewed records, or leave out --strict"
         )
+
+
+def _add_remarks(exported: Exported, format: Format) -> None:
+    # Adds the remarks that only the whole of an export has.
     remarks_of_model = exported.manners.line()
     if remarks_of_model:
         exported.remarks.append(f"remarks of the model: {remarks_of_model}")
     exported.remarks += format.remarks
-    with out.file(README) as file:  # of a file alone it is thrown away with the folder
-        file.write(_readme(format, exported, pictures, out))
 
 
 def _why_nothing(exported: Exported) -> list[str]:
+    # Why no record is left, in words, of which some may be "".
     reasons = [exported.losses(), *exported.reasons, *exported.remarks]
     if NOT_IN_CAPTION in exported.lost:
         # Detectors are trained on these, and they need no captions.
@@ -169,24 +177,24 @@ def _why_nothing(exported: Exported) -> list[str]:
 
 def _readme(format: Format, exported: Exported, pictures: ExportPictures, out: ExportFolder) -> str:
     counts = ", ".join(f"{count:,} {what}" for what, count in exported.written.items())
-    where = pictures.described(list(exported.parts))
+    where_pictures_are = pictures.described(list(exported.parts))
     if format.packs:
-        where = "The pictures are in it."
-    training = ["## Training", _training_section(format.name), format.training()]
-    parts = [
+        where_pictures_are = "The pictures are in it."
+    paragraphs = [
         f"# {format.name}: {format.about}",
-        f"{MARK} {__version__}: {counts or 'nothing'}. {where}",
+        f"{MARK} {__version__}: {counts or 'nothing'}. {where_pictures_are}",
     ]
     if exported.lost:
-        parts.append(f"Lost, because the format can't say it: {exported.losses()}.")
+        paragraphs.append(f"Lost, because the format can't say it: {exported.losses()}.")
     if exported.left_out:
-        parts.append(
+        paragraphs.append(
             f"Left out: {counted(exported.left_out, 'record')} ({'; '.join(exported.reasons)})."
         )
-    parts.append("\n".join(f"- {remark}" for remark in exported.remarks))
-    parts.append("\n\n".join(filter(None, training)))
-    parts.append(out.named())  # the last line, by which an export is known to be ours
-    return out.front_matter(format.data_file) + "\n\n".join(filter(None, parts)) + "\n"
+    paragraphs.append("\n".join(f"- {remark}" for remark in exported.remarks))
+    paragraphs += ["## Training", _training_section(format.name), format.training()]
+    paragraphs.append(out.named())  # the last line, by which an export is known to be ours
+    text = "\n\n".join(filter(None, paragraphs))
+    return f"{out.front_matter(format.data_file)}{text}\n"
 
 
 def _training_section(name: str) -> str:

@@ -69,19 +69,21 @@ class ExportFolder:
         self.path = os.path.realpath(path)
         self.parts = parts
         self.line: Any = None
-        """An example of the data's lines: each column that any of them has, with one value, from
-        which `front_matter` tells the column's type. None until there is a line.
+        """An example of the data's lines, {"text": "a cat", "score": 0.9}: each column that any of
+        them has, with one value. None until there is a line.
 
-        Set by `lines`, or by a format that writes its files itself.
+        `lines` sets it, or a format that writes its files itself. `front_matter` reads the columns'
+        types of it.
         """
         self._only_file = only_file
         self._working_folder = f"{self.path}.part"
         self._new = os.path.join(self._working_folder, _NEW)  # becomes `path` in the end
-        # where an earlier export is meanwhile; a process that is killed then leaves it there
+        # Where an earlier export is while the new one takes its place. A process that is killed
+        # then leaves it there.
         self._earlier = os.path.join(self._working_folder, _EARLIER)
-        self._last_folder = ""  # of the file that `place` was asked for last: it is made already
+        self._last_folder = ""  # the folder that `place` has made last
         self._lock = ExitStack()  # held inside the `with` block, against another export
-        self._made_parts: list[ExportFolder] = []
+        self._made_parts: list[ExportFolder] = []  # what `part` has returned
         if os.path.lexists(self.path):
             obstacle = _obstacle_to_replacing(self.path)
             if obstacle is not None:
@@ -135,7 +137,7 @@ class ExportFolder:
 
         It is not to be entered: it is put in place with the whole.
         """
-        part = copy.copy(self)
+        part = copy.copy(self)  # which has its own place, and its own `line`
         part._new = within(self._new, name)
         part._last_folder = ""
         self._made_parts.append(part)
@@ -221,7 +223,8 @@ class ExportFolder:
                 spools.append(files.enter_context(_temporary_text()))
             yield [_adder_to(spool) for spool in spools]
             with self.file(name) as file:
-                if keys == ("",):
+                is_one_list = keys == ("",)
+                if is_one_list:
                     _write_list(file, spools[0])
                     file.write("\n")
                     return
@@ -259,16 +262,18 @@ def _obstacle_to_replacing(path: str) -> str | None:
     if not os.path.isdir(path):
         return "is not an export"
     names = sorted(os.listdir(path))
+    if not names:
+        return None
     readme = ""
     with suppress(OSError, UnicodeDecodeError):
         readme = Path(path, README).read_text(encoding="utf-8")
-    if names and MARK not in readme:
+    if MARK not in readme:
         return "is not an export"
-    its_files = readme.splitlines()[-1] if readme else ""  # the line of `named`
+    its_files = readme.splitlines()[-1]  # the line of `named`
     for name in names:
         if f"`{name}`" not in its_files:
             return f"has {name} in it, which isn't of the export"
-    return _work_on_labels(path) if names else None
+    return _work_on_labels(path)
 
 
 def _work_on_labels(path: str) -> str | None:
@@ -297,8 +302,9 @@ def _example_of(value: Any) -> Any:
 
 
 def _merged_example(example: Any, value: Any) -> Any:
-    # Two objects give an object with the members of both. Otherwise the example stays, unless it is
-    # None, or a whole number where the value is a fraction.
+    # Two objects give an object with the members of both, and two lists a list of one item that
+    # has all that their items have. Otherwise the example stays, unless it is None, or a whole
+    # number where the value is a fraction.
     if isinstance(example, Mapping) and isinstance(value, Mapping):
         keys = {**example, **value}
         return {key: _merged_example(example.get(key), value.get(key)) for key in keys}

@@ -96,11 +96,13 @@ class ExportPictures:
             path = find_file(path_of(record), self._folders, "image_path").path
             header = read_header(path)
         except ImageMissing:
-            if self._images != "reference" or stated is None:  # else its size is known without it
+            if self._images != "reference":  # there is nothing to copy or link
+                raise
+            if stated is None:  # its size isn't known without it
                 raise
             self.missing += 1
             return Picture(name, stated)
-        size = header.size
+        size = header.size  # upright
         if stated is not None and stated != size:
             if stated == header.stored_size:  # that is before EXIF turns it
                 raise BrokenRow(labels_as_stored(name, stated))
@@ -120,11 +122,10 @@ class ExportPictures:
         return Picture(name, size)
 
     def name_of(self, record: Mapping[str, object]) -> str:
-        """Return the path of a record's picture, as `_canonical` has it; "." for none."""
-        return self._canonical(path_of(record))
-
-    def _canonical(self, path: str) -> str:
-        # An absolute path becomes relative to the first of the folders that it is in.
+        """Return the path of a record's picture, relative to the first of the folders that it is
+        in. An address, and a path in none of them, stay as they are; "." for no picture.
+        """
+        path = path_of(record)
         if is_web(path):
             return path
         if not is_absolute(path):
@@ -188,8 +189,9 @@ class ExportPictures:
         return name
 
     def _claim(self, name: str, path: str) -> bool:
-        # Returns whether a name in the export is this path's, now or already. A.jpg and a.jpg are
-        # one file for some systems, and so are names with an é of one code point and of two.
+        # Gives a name in the export to a path, unless another path has it. Returns whether it is
+        # this path's now. A.jpg and a.jpg are one file for some systems, and so are names with an é
+        # of one code point and of two.
         in_lower_case = unicodedata.normalize("NFC", name).casefold()
         key = hash(unicodedata.normalize("NFC", in_lower_case))  # casefold may take letters apart
         owner = self._path_of_name.setdefault(key, hash(path))

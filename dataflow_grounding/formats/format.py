@@ -31,14 +31,19 @@ _REPLACEMENTS = {" . ": ", ", ";": ","}  # the other breaking words become a bla
 
 
 def is_at_span(text: str, span: Any, caption: Any) -> bool:
-    """Whether a caption has a text at `[start, end)`, as `find_spans` compares them."""
+    """Whether a caption has a text at `[start, end)`, but for case, blanks and the like, which
+    `find_spans` leaves out of account. False for a span that is no pair of places in the caption.
+    """
     try:  # several times as quick as suppress(): a million records have millions of phrases
         start, end = span
-        words = caption[start:end]
-        is_too_long = end - start > _MOST_TIMES_AS_LONG * len(text) + _MOST_LONGER
-        if is_too_long or not 0 <= start < end <= len(caption):
+        if not 0 <= start < end <= len(caption):
             return False
-        return words == text or find_spans([text], words) == [(0, end - start)]
+        if end - start > _MOST_TIMES_AS_LONG * len(text) + _MOST_LONGER:
+            return False
+        words = caption[start:end]
+        if words == text:
+            return True
+        return find_spans([text], words) == [(0, end - start)]  # the text is all of the words
     except (TypeError, ValueError):
         return False
 

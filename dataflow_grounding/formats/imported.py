@@ -73,6 +73,12 @@ class Source:
     gone: set[int] = field(default_factory=set)
     new: list[Mark] = field(default_factory=list)
 
+    def leave_out_items_of_no_box(self) -> None:
+        """Add the items that no box has come from to `gone`: an earlier record of the picture has
+        written them.
+        """
+        self.gone.update(set(range(len(self.items))) - self.marks.keys())
+
 
 class ReturningFormat(Format):
     """A format whose export gives back what its import has kept.
@@ -91,7 +97,8 @@ class ReturningFormat(Format):
     def source_of(self, sample: Sample) -> Source:
         """Return what the source had, and what became of it.
 
-        Two phrases may have a box of one item: the second is new, unless it is equal to the first.
+        An item is written once. Where two phrases have a box of it, the second box is new, unless
+        it is equal to the first.
         """
         own = kept_of(sample.record, self.name)
         source = Source(sample, own, own.get("items", ()))
@@ -100,11 +107,11 @@ class ReturningFormat(Format):
             box_numbers = range(len(phrase.boxes)) or (NO_BOX,)
             for number in box_numbers:
                 item, mark = _item_and_mark(phrase, number, sample.size)
-                if item not in read_items:
+                if item not in read_items:  # such as _NO_ITEM
                     source.new.append(mark)
-                    continue
-                first_mark = source.marks.setdefault(item, mark)
-                if mark.box != first_mark.box:
+                elif item not in source.marks:
+                    source.marks[item] = mark
+                elif mark.box != source.marks[item].box:
                     source.new.append(mark)
         source.gone = read_items - source.marks.keys()
         return source
@@ -115,8 +122,10 @@ class ReturningFormat(Format):
 
     def has_rest(self, record: Mapping[str, Any]) -> bool:
         """Return whether a source says something of a record's picture besides its boxes."""
-        # A sample without phrases: all items that were read as boxes are gone.
-        source = self.source_of(Sample("", (1, 1), "", [], record))
+        # A sample without phrases: all items that were read as boxes are gone. Neither its name nor
+        # its size counts here.
+        empty_sample = Sample(file_name="", size=(1, 1), caption="", phrases=[], record=record)
+        source = self.source_of(empty_sample)
         rest = set(range(len(source.items))) - source.gone
         return any(self.is_rest(source.items[number]) for number in rest)
 
@@ -125,6 +134,8 @@ class ReturningFormat(Format):
 
         It does if it came without boxes and nobody has added one; and also if all of its boxes were
         taken away, but something else of it goes back, such as a crowd.
+
+        `is_without_boxes` says that no box is left: each phrase was rejected, or isn't there.
         """
         own = kept_of(record, self.name)
         came_empty = bool(own) and not own["read"]
@@ -158,6 +169,7 @@ def has_right_outline(instance: Mapping[str, Any], size: Size) -> bool:
     if not is_box(bbox_as_read):
         return True
     old_box = box_of(bbox_as_read)
+    # To cut a box to its picture, as this package does, isn't to move it.
     is_moved = box not in (old_box, clamp(old_box, size))
     if not is_moved:
         return True

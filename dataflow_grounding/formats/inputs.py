@@ -112,7 +112,8 @@ def _of_pictures(
     path: str, folder: str, names: Iterable[str], results_dir: str, if_none: str
 ) -> Input:
     # `names` are paths of files in `folder`; those of pictures become rows. `if_none` is the text
-    # of the error where no name is a picture's.
+    # of the error where no name is a picture's. Files in `results_dir`, unless that is "", are the
+    # run's own.
     results = ""
     if results_dir:
         results = os.path.join(absolute(results_dir), "")  # a "/" ends it: out2 isn't in out
@@ -137,7 +138,7 @@ def _of_pictures(
         lambda: _numbered(rows),
         folders=(folder,),
         columns={"image": "image"},
-        bare=True,  # the rows say nothing but their pictures
+        bare=True,  # rows have no column but the one of pictures
         passed_over=passed_over,
     )
 
@@ -198,22 +199,23 @@ def _stem(name: str) -> str:
 
 
 def _of_tars(path: str, shards: Sequence[str]) -> Input:
-    told: set[str] = set()
+    notes_said: set[str] = set()  # over all times that the rows are read
     return Input(
         path,
-        lambda: _rows_of_tars(shards, told),
+        lambda: _rows_of_tars(shards, notes_said),
         folders=(".",),
         files=tuple(shards),
         columns={"image": "image"},
     )
 
 
-def _rows_of_tars(shards: Sequence[str], told: set[str]) -> Iterator[Row]:
-    # Rows are numbered from 1 through all shards. They are read several times, and `told` keeps
-    # what was said of them, so that it is said once.
-    for number, sample in enumerate(chain.from_iterable(map(tar_samples, shards)), 1):
-        if sample.by_stem and not told:
-            told.add(BY_STEM)
+def _rows_of_tars(shards: Sequence[str], notes_said: set[str]) -> Iterator[Row]:
+    # Rows are numbered from 1 through all shards. They are read several times, and a note on them
+    # is said once: then it is added to `notes_said`.
+    samples = chain.from_iterable(map(tar_samples, shards))
+    for number, sample in enumerate(samples, 1):
+        if sample.by_stem and BY_STEM not in notes_said:
+            notes_said.add(BY_STEM)
             say(f"Note: {BY_STEM}; the first is {sample.where}.")
         try:
             yield Row(number, _row_of_sample(sample))
@@ -223,7 +225,7 @@ def _rows_of_tars(shards: Sequence[str], told: set[str]) -> Iterator[Row]:
 
 def _row_of_sample(sample: TarSample) -> dict[str, Any]:
     # A caption in the `.json` wins over the `.txt`. `image` is the sample's first picture, not what
-    # the `.json` calls so.
+    # the `.json` calls so: that is why they are read in this order.
     if sample.error is not None:
         raise sample.error
     row: dict[str, Any] = {}
@@ -241,7 +243,8 @@ def _row_of_sample(sample: TarSample) -> dict[str, Any]:
 
 
 def _of_coco(path: str, folders: tuple[str, ...]) -> Input | None:
-    # The captions of a COCO file; None for other JSON, which may be a list of rows.
+    # The captions of a COCO file, found in `folders` by its file names; None for other JSON, which
+    # may be a list of rows.
     data = _object_in(path)
     images = data.get("images")
     annotations = data.get("annotations")

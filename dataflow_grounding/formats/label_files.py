@@ -45,7 +45,7 @@ class Label(NamedTuple):
     """What labels say of a picture.
 
     Attributes:
-        regions: Each says in `line` which of the lines it is from.
+        regions: Each says in `line` which of `lines` it is from, by its index.
         lines: Of the file, without blank ones and those that can't be read.
         unread: Why entries can't be read, with their places.
         left_out: Counts of what else isn't taken as it is, in words.
@@ -116,7 +116,7 @@ def label_folder(
 
 def read_label_file(path: str, regions_of: Callable[[list[str]], list[Labelled]]) -> Label:
     """Return what is in a label file. `regions_of` takes a line's fields, and returns a list of its
-    region, or an empty one.
+    region, or an empty one. A region gets the index of its line among the label's `lines`.
 
     Raises BrokenRow where the file can't be read. A line for which `regions_of` raises it, or that
     is not UTF-8, is among the label's `unread`.
@@ -278,15 +278,16 @@ def _names_in_yaml(text: str, path: str) -> Names:
     from dataflow_grounding._util.yaml_limits import check_values
 
     try:
-        check_values(text)
+        check_values(text)  # a few lines with aliases may be more than memory holds
     except (ValueError, yaml.YAMLError) as error:
         raise InputError(f"can't read {path}: {str(error).splitlines()[0]}") from None
     try:
         # every value a text: as YAML has it, `no` is false
         data = yaml.load(text, Loader=getattr(yaml, "CBaseLoader", yaml.BaseLoader))
         names = data["names"]
-        if isinstance(names, dict):
+        if isinstance(names, dict):  # {"0": "cat", "1": "dog"}
             by_number = {int(number): name for number, name in names.items()}
+            # a KeyError, where a number is left out
             names = [by_number[number] for number in range(len(by_number))]
         elif not isinstance(names, list):
             raise TypeError("names should be a list or a mapping")
@@ -370,37 +371,49 @@ class LabelFormat(PictureFiles):
 
             names_file.write(self.head(pictures))
             numbers = Numbers(write_entry)  # which is called for each name that gets a number
-            for number, name in enumerate(self.names_back(), 1):
-                # Several classes may have one name, or none: each has its number and its entry. So
-                # the entry is written here, and the number only reserved.
-                write_entry(number, name)
-                numbers.reserve(self._written(name) if name.strip() else "")
+            self._write_names_back(numbers, write_entry)
             for name in self._classes.fixed:
                 numbers.number_of(name)
             numbers_before = len(numbers)
-            self._numbers = numbers
+            self._numbers = numbers  # from which the lines of boxes take theirs
             yield  # the label files are written, and classes that are new get numbers
-            if not len(numbers):
-                names_file.write("  {}\n")  # no names, in YAML
-            # Numbers of one name are one class, so that the fixed classes are counted by name.
-            class_count = len(self._classes.fixed) + len(numbers) - numbers_before
+            has_no_class = len(numbers) == 0
+            if has_no_class:
+                names_file.write("  {}\n")  # an empty mapping, in YAML
+            # Before, several numbers may be of one class; each new one is of a class of its own.
+            count_of_new = len(numbers) - numbers_before
+            class_count = len(self._classes.fixed) + count_of_new
             self.remarks += self._classes.remarks_on_numbers(class_count)
+
+    def _write_names_back(self, numbers: Numbers, write_entry: Callable[[int, str], None]) -> None:
+        # The classes of the source that goes back keep their numbers. Several may have one name, or
+        # none, and `number_of` would give these one number: so each entry is written here, and its
+        # number is only reserved.
+        for number, name in enumerate(self.names_back(), 1):
+            write_entry(number, name)
+            is_blank = not name.strip()  # `_written` would make "object" of it
+            numbers.reserve("" if is_blank else self._written(name))
 
     def names_back(self) -> Sequence[str]:
         """Return the names of classes, as they were, of the source that goes back; here none."""
         return ()
 
     def _written(self, name: str) -> str:
+        # A class's name as the format writes it.
         return self._classes.written_class_of({"text": name, "class": name})
 
     def why_shared(self, file_name: str, pictures: Numbers) -> str:
-        """Return why two pictures share a label file; name the other if only its ending differs."""
+        """Return the message on a picture whose label file is that of an earlier one.
+
+        The earlier one is named if only its ending differs, as of a.jpg and a.png. `pictures` has
+        the file names of all so far.
+        """
         stem, own_ending = os.path.splitext(file_name)
         earlier = "another picture"
-        for ending in ENDINGS:
-            for spelled in (ending, ending.upper()):
-                if spelled != own_ending and f"{stem}{spelled}" in pictures:
-                    earlier = f"{stem}{spelled}"
+        for ending in (*ENDINGS, *map(str.upper, ENDINGS)):
+            name = f"{stem}{ending}"
+            if ending != own_ending and name in pictures:
+                earlier = name
         return (
             f"{earlier} and {file_name} would share {self.file_of(file_name)}: rename one, in the"
             " run's input too, and run generate again, which asks for nothing that is stored"
@@ -427,9 +440,11 @@ class LabelFormat(PictureFiles):
             self.class_names = self.classes_of(names)
         pictures_count = 0
         labels_count = 0
+        keys = ("pictures", "labels")  # what messages call the two folders
         for pictures, labels in _folders(top, image_root, self.folders):
-            folder = label_folder(pictures, labels, ("pictures", "labels"), self.names_files)
-            if folder.spare and not folder.files:  # these are the labels of other pictures
+            folder = label_folder(pictures, labels, keys, self.names_files)
+            are_all_spare = bool(folder.spare) and not folder.files
+            if are_all_spare:  # the labels are of other pictures
                 where = os.path.join(labels, folder.spare[0])
                 raise InputError(f"{where}: no such picture in {pictures}: name the image root")
             self.passed_over["label files without a picture"] += len(folder.spare)
@@ -437,18 +452,15 @@ class LabelFormat(PictureFiles):
             labels_count += len(folder.files)
             for image in folder.pictures:
                 file = folder.files.get(image)  # None for a picture without a label
-                where = file or os.path.join(labels, _label_of(image))
+                where = file or os.path.join(labels, _label_of(image))  # where it would be
                 with entry_errors(where, self.bad):
                     size = picture_size(pictures, image, where)
-                    columns: dict[str, Any] = {"expressions": []}
-                    if file:
-                        columns = self._columns_of(file, size, names)
-                    row = {
-                        "image_path": os.path.relpath(os.path.join(pictures, image), image_root),
-                        "width": size[0],
-                        "height": size[1],
-                        **columns,
-                    }
+                    path = os.path.relpath(os.path.join(pictures, image), image_root)
+                    row: dict[str, Any] = {"image_path": path, "width": size[0], "height": size[1]}
+                    if file is None:
+                        row["expressions"] = []
+                    else:
+                        row |= self._columns_of(file, size, names)
                     yield self.bad.marked(row)
         if pictures_count and not labels_count:
             backgrounds = f"{counted(pictures_count, 'picture')} read as backgrounds, without a box"
@@ -468,8 +480,9 @@ class LabelFormat(PictureFiles):
         return None
 
     def _columns_of(self, file: str, size: Size, names: Any) -> dict[str, Any]:
-        # Regions of one class are one expression. `background` is false where the file has no
-        # region, but says otherwise that something is in the picture, such as by DontCare.
+        # What a label file says, as columns of its record: regions of one class are one expression.
+        # `background` is false where the file has no region, but says otherwise that something is
+        # in the picture, such as by DontCare.
         try:
             label = self.label(file, size, names)
             is_empty = os.path.getsize(file) == 0
@@ -479,14 +492,15 @@ class LabelFormat(PictureFiles):
             self.bad.note_object(why)
         keyed = []
         for region in label.regions:
-            class_name = region.pop("type")
-            instance = with_item_number(region, region.pop("line"), class_name)
+            class_name = region["type"]
+            facts = {key: region[key] for key in region if key not in ("type", "line")}
+            instance = with_item_number(facts, region["line"], class_name)
             keyed.append((class_name, {"text": class_name, "instances": [instance]}))
         columns: dict[str, Any] = column(self.name, label.lines)
         says_something = any(map(self.is_rest, label.lines))
-        if not label.lines:  # the file is empty, or none of its lines could be read
-            says_something = not is_empty
-        if not label.regions and says_something:
+        if not label.lines and not is_empty:  # none of its lines can be read
+            says_something = True
+        if says_something and not label.regions:
             columns["background"] = False
         columns["expressions"] = unite(keyed)
         return columns
@@ -524,14 +538,14 @@ class NamedLabels(LabelFormat):
         is_other_class = class_key(name) != class_key(mark.phrase.text)
         if is_other_class:
             name = mark.phrase.text
-        new_fields = self._line_of(name, mark, source).split()
+        new_fields = self._line_of(name, mark, source).split()  # as those of a new box
         fields[self.class_field] = new_fields[self.class_field]
         if not self.is_as_read(fields, mark):
             fields[self.box_fields] = new_fields[self.box_fields]
         return " ".join(fields)
 
     def is_as_read(self, fields: Sequence[str], mark: Mark) -> bool:
-        """Return whether a line's box is still the one that is there."""
+        """Return whether a line's box is still the mark's."""
         return not mark.is_moved
 
     def named(self, label: Label, names: Mapping[str, str] | None) -> Label:
@@ -612,8 +626,8 @@ class Yolo(LabelFormat):
 
     @contextmanager
     def shared(self, out: ExportFolder) -> Iterator[None]:
-        """Write data.yaml."""
-        self._names_back = self.names_back()
+        """Write data.yaml; afterwards a remark tells how many boxes have a new class number."""
+        self._names_back = self.names_back()  # for `item_back`, which compares each line with them
         self._renumbered = 0
         with super().shared(out):
             yield
@@ -621,23 +635,28 @@ class Yolo(LabelFormat):
             self.remarks.append(f"{_RENUMBERED}: {self._renumbered:,}")
 
     def names_back(self) -> Sequence[str]:
-        """Return the names of the import's data.yaml; none where its classes are no longer those.
+        """Return the names of the imported data.yaml, in their order; none where the export has
+        other classes, or the user's list of them has another order.
 
         Several classes may have one name, which is one class in records.
         """
+        if self.classes != "class":  # the user wants others, such as the head nouns of phrases
+            return ()
         names = self.preamble.get("names")
-        if self.classes != "class" or not isinstance(names, list):
+        if not isinstance(names, list):  # no data set of YOLO's goes back
             return ()
         if not all(isinstance(name, str) for name in names):  # run.json may be damaged
             return ()
         distinct = dict.fromkeys(self._written(name) for name in names if name.strip())
-        # A list of classes gives the numbers, unless it has the same classes in the same order.
-        if self.class_list and [*distinct] != self._classes.fixed:
+        is_same_order = [*distinct] == self._classes.fixed
+        if self.class_list and not is_same_order:
             return ()
         return names
 
     def why_outlines_lost(self, phrases: Sequence[Phrase], size: Size) -> str:
-        """Return the report on the outlines of a picture with a box that has none of its size."""
+        """Return the report on the outlines of a picture, if a box has none or one of another size:
+        then all of its boxes are written as boxes.
+        """
         boxes = [box for phrase in phrases for box in phrase.expression["instances"]]
         if not any(outlines.KEY in box for box in boxes):
             return ""
@@ -646,9 +665,11 @@ class Yolo(LabelFormat):
         return _BESIDE_BOXES
 
     def with_further(self, earlier: list[str], further: list[str]) -> list[str]:
-        """Return all lines, as boxes where only some are polygons."""
+        """Return all lines of a picture: as boxes where only some are polygons, as trainers would
+        misread those that are boxes.
+        """
         lines = [*earlier, *further]
-        is_polygon = [len(line.split()) > 5 for line in lines]
+        is_polygon = [len(line.split()) > 5 for line in lines]  # a box's line has 5 fields
         if any(is_polygon) and not all(is_polygon):
             return [_box_line(line) for line in lines]
         return lines
@@ -656,22 +677,32 @@ class Yolo(LabelFormat):
     def item_back(self, item: str, mark: Mark, source: Source) -> str:
         """Return a line with its class's number now, and new numbers where the box is another.
 
-        A score and keypoints are left out: trainers take no scores, and no boxes among poses. A
-        class that is still the same, but has another number, is counted for `shared` to tell.
+        A score and keypoints are left out: trainers take no scores, and no boxes among poses.
         """
         number, _ = self._numbers.number_of(mark.phrase.text)
-        class_number = str(number - 1)
         fields = item.split()
-        if self._is_number_of_class(int(float(fields[0])), class_number, mark):
-            class_number = fields[0]  # perhaps written as 0.0
-        elif not mark.is_renamed and self.classes == "class":
-            self._renumbered += 1
-        # A box that wasn't moved is written with the digits that it came with.
         size = source.sample.size
-        numbers = [] if mark.is_moved else self.numbers_as_read(fields, mark, size)
+        numbers: list[str] = []
+        if not mark.is_moved:  # the digits that it came with
+            numbers = self.numbers_as_read(fields, mark, size)
         if not numbers:
             _, *numbers = self.line(number, mark.phrase.text, mark, size).split()
-        return " ".join([class_number, *numbers])
+        return " ".join([self._class_back(fields[0], number - 1, mark), *numbers])
+
+    def _class_back(self, field: str, class_number: int, mark: Mark) -> str:
+        # What a line that came with the class `field` is written with. Its class has the number
+        # `class_number` now, or the first of several that share its name. A class that is still the
+        # same, but has another number, is counted for `shared` to tell.
+        own_number = int(float(field))  # perhaps written as 0.0
+        if own_number < len(self._names_back):  # it goes back with its name
+            is_still_right = self._written(self._names_back[own_number]) == mark.phrase.text
+        else:
+            is_still_right = own_number == class_number
+        if is_still_right:
+            return field
+        if self.classes == "class" and not mark.is_renamed:
+            self._renumbered += 1
+        return str(class_number)
 
     def numbers_as_read(self, fields: list[str], mark: Mark, size: Size) -> list[str]:
         """Return a line's own numbers of a box that wasn't moved; none if its shape is another."""
@@ -680,13 +711,6 @@ class Yolo(LabelFormat):
         if mark.outline is None and _is_box_line(fields, mark, size):
             return fields[1:5]
         return []
-
-    def _is_number_of_class(self, own_number: int, class_number: str, mark: Mark) -> bool:
-        # Whether the number that a line came with is one of its class now. Several numbers may have
-        # one name; `class_number` is the first of them.
-        if own_number < len(self._names_back):
-            return self._written(self._names_back[own_number]) == mark.phrase.text
-        return own_number == int(class_number)
 
     def label(self, file: str, size: Size, names: Names | None) -> Label:
         """Return what is in a label file. Raises InputError without the names of classes."""
@@ -713,8 +737,8 @@ def _is_around_outline(instance: Mapping[str, Any], size: Size) -> bool:
 
 
 def _is_box_line(fields: Sequence[str], mark: Mark, size: Size) -> bool:
-    # Whether the first four numbers of a line, perhaps with keypoints, are the mark's box: those of
-    # an outline are points.
+    # Whether the first four numbers of a line, perhaps with keypoints, are the mark's box. Those of
+    # an outline are two points.
     corners = _centred_corners([*map(float, fields[1:5])])
     box = mark.phrase.boxes[mark.number]
     return all(
@@ -745,10 +769,10 @@ def _folders(top: str, image_root: str, names: Sequence[tuple[str, str]]) -> lis
     pairs = []
     for folder in tops:
         for pictures_name, labels_name in names:
-            pictures = os.path.join(folder, pictures_name)
             labels = os.path.join(folder, labels_name)
-            if not os.path.isdir(pictures):
-                pictures = image_root
-            if os.path.isdir(labels):
-                pairs.append((pictures, labels))
+            if not os.path.isdir(labels):
+                continue
+            pictures = os.path.join(folder, pictures_name)
+            has_pictures = os.path.isdir(pictures)
+            pairs.append((pictures if has_pictures else image_root, labels))
     return pairs or [(image_root, top)]

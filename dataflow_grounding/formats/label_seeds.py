@@ -63,9 +63,10 @@ class _Labels:
     Args:
         image_dir: The folder of images, from which a record's `image_path` starts.
         images: The images' paths in `image_dir`, in order.
-        keys: What `label_of` finds the label by, of each image that has one.
-        label_of: Returns what is said of an image, by its key and size, None if that isn't known.
-            Raises BrokenRow.
+        keys: By an image's path, what `label_of` finds its label by: the path of the label file, or
+            the image's id in the COCO file. An image without a label has none.
+        label_of: Returns the label of such a key. It also takes the image's size, None if that
+            isn't known. Raises BrokenRow.
         stated_sizes: Of images, the width and height that the labels say their boxes are in.
         unread: Why labels of no image can't be read.
     """
@@ -80,7 +81,15 @@ class _Labels:
     def seeds(
         self, origin: str, files: list[str], spare: list[str], boxless: bool, crowds: int = 0
     ) -> Seeds:
-        """Return the seeds of labels that people call `origin`; `spare` labels are of no image."""
+        """Return the seeds of these labels.
+
+        Args:
+            origin: The file or folder of the labels.
+            files: All files that they are read from.
+            spare: Labels of no image, or words on them.
+            boxless: Whether the steps do without regions.
+            crowds: How many crowd regions of a COCO file are left out.
+        """
         without_label = [image for image in self.images if image not in self.keys]
         known = Found(
             places={"images_without_label": without_label, "labels_without_image": spare},
@@ -88,13 +97,13 @@ class _Labels:
         )
         if crowds:
             known.counts["crowd_regions_left_out"] = crowds
-        source = f"{self.image_dir} with {origin}"
+        images_and_labels = f"{self.image_dir} with {origin}"
         return Seeds(
-            origin=source,
+            origin=images_and_labels,
             files=[] if kind_of(origin) == "folder" else [origin],
             folders=(self.image_dir,),
             boxless=boxless,
-            without=source,
+            without=images_and_labels,
             read=self._records,
             depends_on=partial(self._states, files),
             known=known,
@@ -109,7 +118,8 @@ class _Labels:
 
     def _records(self, found: Found) -> Iterator[dict[str, Any]]:
         # Yields a record for each image. What can't be read has a record with SEED_ERROR: so it
-        # fails in the run as other records do.
+        # fails in the run as other records do. `bad` ends the reading by an error where too few
+        # entries are good.
         bad = BadEntries()
         # An image's id is its path without the ending: of a.jpg and a.png only the first is "a".
         first_of_stem: dict[str, str] = {}
@@ -130,8 +140,9 @@ class _Labels:
                 continue
             record |= self._columns_of(label, path, size, found)
             good_entries = len(record["regions"])
-            if not good_entries and not label.unread:
-                good_entries = 1  # a label that says that the image has no boxes
+            says_that_none_is_there = not record["regions"] and not label.unread
+            if says_that_none_is_there:
+                good_entries = 1
             bad.read(good_entries)
             yield record
             for why in label.unread:
@@ -154,9 +165,10 @@ class _Labels:
         columns["regions"] = regions
         if size is not None:
             found.add("boxes_beyond_their_image", boxes_beyond(regions, size, path))
-            if regions:
-                # Where it is another size than the image's, the record fails: `check_stated_size`.
-                columns |= size_columns(self.stated_sizes.get(path))
+        if size is not None and regions:
+            # The size that the labels state goes before the image's own. Where the two differ, the
+            # boxes are of another picture, and the record fails in the run: `check_stated_size`.
+            columns |= size_columns(self.stated_sizes.get(path))
         for what, words in _LEFT_OUT.items():
             found.count(what, label.left_out[words])
         return columns
@@ -175,6 +187,7 @@ class _Labels:
 
 def _regions_of_area(label: Label, path: str, found: Found) -> Iterator[dict[str, Any]]:
     # The regions that have an area, as a record has them: without score and place in the file.
+    # Those without one are added to `found`.
     for region in label.regions:
         box = region["bbox"]
         if area(box_of(box)) > 0:
@@ -199,18 +212,24 @@ def from_label_folder(
     Raises:
         InputError: A folder or YOLO's names are missing, or no label belongs to an image.
     """
-    label_of: Callable[[str, Size | None], Label] = _label_of_kitti
-    names_files: list[str] = []
-    if names_file is not None:
-        names_files = [names_file or _names_file_of(label_dir, key)]
-        label_of = partial(_label_of_yolo, read_names(names_files[0]))
-    keys = (setting("data.image_dir"), setting(key))
-    folder = label_folder(image_dir, label_dir, keys, ["classes.txt"] if names_files else [])
+    label_of: Callable[[str, Size | None], Label]
+    no_labels: list[str] = []  # what else is in the folder of labels
+    further_files: list[str] = []  # that the records depend on
+    if names_file is None:
+        label_of = _label_of_kitti
+    else:
+        path_of_names = names_file or _names_file_of(label_dir, key)
+        label_of = partial(_label_of_yolo, read_names(path_of_names))
+        no_labels = ["classes.txt"]
+        further_files = [path_of_names]
+    settings = (setting("data.image_dir"), setting(key))
+    folder = label_folder(image_dir, label_dir, settings, no_labels)
     if not folder.files:
         none = f"no label in {label_dir} belongs to an image in {image_dir}"
         raise InputError(f"{none}: the label of sub/a.jpg is sub/a.txt")
-    labels = _Labels(image_dir, folder.pictures, folder.files, label_of)
-    return labels.seeds(label_dir, [*folder.files.values(), *names_files], folder.spare, boxless)
+    labels = _Labels(image_dir, folder.pictures, keys=folder.files, label_of=label_of)
+    files = [*folder.files.values(), *further_files]
+    return labels.seeds(label_dir, files, folder.spare, boxless)
 
 
 def _label_of_kitti(path: str, size: Size | None) -> Label:
@@ -223,6 +242,7 @@ def _label_of_yolo(names: Names, path: str, size: Size | None) -> Label:
 
 
 def _names_file_of(label_dir: str, key: str) -> str:
+    # The classes.txt among the labels. Raises InputError where none is there.
     file = joined(label_dir, "classes.txt")
     if not kind_of(file):
         names_key = setting(f"{key.rpartition('.')[0]}.yolo_names")
@@ -241,7 +261,7 @@ def from_coco(image_dir: str, path: str, boxless: bool) -> Seeds:
     left_out = coco.left_out()
     images = files_under(image_dir, ENDINGS, setting("data.image_dir"))
     id_of_name, size_of_id = _images_of(coco)
-    if coco.of_no_image and not id_of_name:  # why no image can be read says more than that
+    if coco.of_no_image and not id_of_name:  # why an image can't be read says more than the next
         raise InputError(coco.of_no_image[0])
     if id_of_name.keys().isdisjoint(images):
         raise InputError(
@@ -263,8 +283,15 @@ def from_coco(image_dir: str, path: str, boxless: bool) -> Seeds:
         size = size_of_id[image_id]
         if size is not None:
             stated_sizes[name] = size
-    labels = _Labels(image_dir, images, id_of_name, label_of, stated_sizes, coco.of_no_image)
-    return labels.seeds(path, [path], spare, boxless, left_out[CROWDS])
+    labels = _Labels(
+        image_dir,
+        images,
+        keys=id_of_name,
+        label_of=label_of,
+        stated_sizes=stated_sizes,
+        unread=coco.of_no_image,
+    )
+    return labels.seeds(path, [path], spare, boxless, crowds=left_out[CROWDS])
 
 
 def _images_of(coco: CocoFile) -> tuple[dict[str, str], dict[str, Size | None]]:

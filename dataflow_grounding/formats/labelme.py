@@ -84,12 +84,10 @@ class LabelMe(ReturningFormat):
             earlier_shapes: list[Any] = []
             if os.path.lexists(path):  # an earlier record of the same picture has written it
                 earlier_shapes = _shapes_so_far(path, image_path, sample)
-                # That record has also written the source's shapes that are no boxes, such as
-                # points. `items_of` leaves out what is gone, so that they aren't written twice.
-                items_of_no_box = set(range(len(source.items))) - source.marks.keys()
-                source.gone.update(items_of_no_box)
+                source.leave_out_items_of_no_box()  # such as points
             # Keys that only the imported file has come back as they were.
-            data = {**(_file_of(source.own) or _new_file(sample))}
+            imported_file = _file_of(source.own)
+            data = dict(imported_file or _new_file(sample))
             data["imagePath"] = image_path
             data["shapes"] = [*earlier_shapes, *self.items_of(source)]
             data["imageData"] = None
@@ -105,18 +103,20 @@ class LabelMe(ReturningFormat):
 
     def item_back(self, item: Any, mark: Mark, source: Source) -> Any:
         """Return a shape as it is now: one whose box was changed without an outline is a box."""
-        if not isinstance(item, dict):
+        if not isinstance(item, dict):  # somebody has damaged the record's column
             return item
         shape = {**item}
         # An operator has drawn an outline in a box that stayed where it was.
         has_got_outline = mark.outline is not None and _kind_of(item) == _RECTANGLE
-        if mark.box and (mark.is_moved or has_got_outline):
+        has_other_area = mark.is_moved or has_got_outline
+        if mark.box and has_other_area:
             shape |= _area_back(item, mark.box, mark.outline)
+            # What else the shape says of its area was said of the old one.
             if shape["shape_type"] != item.get("shape_type"):
-                shape.pop("direction", None)  # how far X-AnyLabeling had turned the old shape
-            if shape.get(_MASK) is not None:
+                shape.pop("direction", None)  # how far X-AnyLabeling had turned it
+            if shape.get(_MASK) is not None:  # its pixels
                 shape[_MASK] = None
-            if "score" in shape:  # the score that came was that of the box before it changed
+            if "score" in shape:
                 shape["score"] = mark.score
         if mark.is_renamed:
             shape = _with_words(shape, mark.phrase)
@@ -131,16 +131,18 @@ class LabelMe(ReturningFormat):
             return
         rectangles = [item for item in source.items if _kind_of(item) == _RECTANGLE]
         corners = 4 if any(_has_four_corners(item) for item in rectangles) else 2
+        # The keys are in LabelMe's own order: label and points are set below.
         shape: dict[str, Any] = {"label": "", "points": [], "group_id": None, _DESCRIPTION: ""}
-        shape |= {**_area_of(mark.box, mark.outline, corners), "flags": {}}
+        shape |= _area_of(mark.box, mark.outline, corners)
+        shape["flags"] = {}
         shape = _with_words(shape, mark.phrase)
         if mark.score is not None:
             shape["score"] = mark.score
         yield shape
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
-        """Yield a record for each file, by name; `path` may be one. InputError without any."""
-        names = [""]  # `path` itself
+        """Yield a record for each file, by name; `path` may be one. Raises InputError for none."""
+        names = [""]  # `path` is itself the file
         if os.path.isdir(path):
             names = files_under(path, (".json",), "the folder of LabelMe's files")
             if not names:
@@ -153,10 +155,11 @@ class LabelMe(ReturningFormat):
     def _record(
         self, data: Mapping[str, Any], file: str, name: str, image_root: str
     ) -> dict[str, Any]:
-        # The record of a file, which is called `name` within the folder that is read.
+        # The record of a file, which is called `name` within the folder that is read; "" for a file
+        # that is read alone.
         keyed_expressions = []
         shapes_read: list[Any] = []  # without those that can't be read
-        rest = {**data, "shapes": [], "imageData": None}
+        rest = {**data, "shapes": [], "imageData": None}  # what else goes back to LabelMe
         _check_can_be_kept(rest)
         sides = _stated_sides(data)
         size = stated_size(sides)
@@ -166,7 +169,7 @@ class LabelMe(ReturningFormat):
                 instance = self._instance_of(shape, size, where)
                 _check_can_be_kept(shape)
                 if instance is not None:
-                    item = len(shapes_read)
+                    item = len(shapes_read)  # the number that the shape gets there
                     keyed_expressions.append(_keyed_expression(shape, instance, item))
                 self._count_kept(shape, _READ_OF_SHAPE, "shapes")
                 shapes_read.append(shape)
@@ -199,8 +202,8 @@ class LabelMe(ReturningFormat):
         for key, value in holder.items():
             is_phrase = key == _DESCRIPTION and holder.get(_PHRASE_IN) == _DESCRIPTION
             is_read = key in keys_read or is_phrase
-            says_nothing = value is None or value is False or value in ("", [], {})
-            if not is_read and not says_nothing:
+            is_default = value is None or value is False or value in ("", [], {})
+            if not is_read and not is_default:
                 self.passed_over[f"keys {key!r:.40} of {of}, kept for LabelMe"] += 1
 
     def _instance_of(
@@ -296,17 +299,17 @@ def _picture_next_to(file: str) -> str:
 
 def _picture_of(stated: str, folder: str, image_root: str) -> tuple[str, bool]:
     # Returns the picture's path from the image root, and whether it was found by its name alone.
-    # `folder` is the file's. A stated path may be one of another machine: X-AnyLabeling takes its
-    # last part, next to the file or in the folder of pictures, which may have the same folders in
-    # it as that of the files.
+    # `folder` is the one that the file is in. A stated path may be one of another machine: then the
+    # picture of its name is taken, as X-AnyLabeling does.
     stated = stated.replace("\\", "/")  # as Windows writes paths
     as_stated = os.path.join(folder, stated)
     name = os.path.basename(stated)
-    same_folder_of_pictures = folder.partition("/")[2]  # "a" where `folder` is labels/a
+    # The pictures may be in the same folders as the files: in a/ where `folder` is labels/a.
+    folder_below_labels = folder.partition("/")[2]
     candidates = (
         as_stated,
         os.path.join(folder, name),
-        os.path.join(same_folder_of_pictures, name),
+        os.path.join(folder_below_labels, name),
         name,
     )
     for candidate in candidates:
@@ -341,18 +344,20 @@ def _new_file(sample: Sample) -> dict[str, Any]:
 
 def _place_of(source: Source) -> tuple[str, Any]:
     # Returns where the file goes, and the picture's path in it. A file that came goes back to its
-    # own place while its path leads to the picture from there. Any other is next to the picture, or
-    # where that isn't copied at the same place among the files.
+    # own place, with the path that it states. It doesn't if the picture is called otherwise now, or
+    # if that path wouldn't lead to the copy of the picture. Then, as any other file, it is next to
+    # the copy; where the picture isn't copied, it is at the picture's place among the files.
     name = source.sample.name
     is_copied = name != source.sample.file_name  # a copy is images/a.jpg, and its name a.jpg
     folder = FOLDER if is_copied else _LABELS
-    came_from = source.own.get("place")
+    came_from: Any = source.own.get("place")
     stated = _file_of(source.own).get("imagePath")
     is_same_picture = os.path.normpath(str(source.own.get("picture"))) == name
-    if isinstance(came_from, str) and is_same_picture:
-        is_still_right = not is_copied or _leads_to_picture(source, came_from, stated)
-        if is_still_right:
-            return portable(f"{folder}/{came_from}"), stated
+    goes_back = isinstance(came_from, str) and is_same_picture
+    if goes_back and is_copied:
+        goes_back = _leads_to_picture(source, came_from, stated)
+    if goes_back:
+        return portable(f"{folder}/{came_from}"), stated
     return portable(f"{folder}/{name_within(name, None)}.json"), os.path.basename(name)
 
 
@@ -382,11 +387,12 @@ def _shapes_so_far(path: str, image_path: Any, sample: Sample) -> list[Any]:
 def _with_words(shape: dict[str, Any], phrase: Phrase) -> dict[str, Any]:
     # The label is the class, and the description the phrase if that is another one. A shape that
     # the source describes in its own words keeps these: its label is the phrase.
-    if shape.get(_PHRASE_IN) == _DESCRIPTION:
+    if shape.get(_PHRASE_IN) == _DESCRIPTION:  # the description is the old phrase
         shape = {**shape, _DESCRIPTION: ""}
         del shape[_PHRASE_IN]
     label = stated_class_of(phrase.expression) or phrase.text
-    if label == phrase.text or shape.get(_DESCRIPTION):
+    has_own_description = bool(shape.get(_DESCRIPTION))
+    if label == phrase.text or has_own_description:
         return {**shape, "label": phrase.text}
     return {**shape, "label": label, _DESCRIPTION: phrase.text, _PHRASE_IN: _DESCRIPTION}
 
@@ -398,24 +404,29 @@ def _area_back(
     # of four corners that was only shifted, a "rotation" say, stays what it was.
     kind = _kind_of(item)
     is_of_x = kind in _OF_X and _has_four_corners(item)
-    area = _area_of(box, outline, 4 if is_of_x else 2)
-    if kind in _FOUR_CORNERS and outline is not None and _is_shifted(item, outline):
+    corners = 4 if is_of_x else 2
+    area = _area_of(box, outline, corners)
+    if kind in _FOUR_CORNERS and _is_shifted(item, outline):
         area["shape_type"] = item["shape_type"]
     return area
 
 
-def _is_shifted(item: Mapping[str, Any], outline: Sequence[float]) -> bool:
+def _is_shifted(item: Mapping[str, Any], outline: Sequence[float] | None) -> bool:
     # Whether all points of a shape have moved by the same number of pixels to those of an outline.
+    if outline is None:
+        return False
     try:
         numbers = _numbers_of(item)
         moves = [after - before for before, after in zip(numbers, outline, strict=True)]
     except (LookupError, TypeError, ValueError):  # somebody has written something else there
         return False
-    across, down = moves[::2], moves[1::2]
+    across = moves[::2]
+    down = moves[1::2]
     return max(across) - min(across) < EXACT and max(down) - min(down) < EXACT
 
 
 def _area_of(box: Bbox, outline: Sequence[float] | None, corners: int) -> dict[str, Any]:
+    # A box without an outline is a rectangle of 2 or 4 `corners`.
     if outline is not None:
         points = [list(point) for point in zip(outline[::2], outline[1::2], strict=True)]
         return {"points": points, "shape_type": "polygon"}

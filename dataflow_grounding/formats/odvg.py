@@ -28,6 +28,8 @@ from dataflow_grounding.formats.reading import (
 
 
 class _Odvg(Format):
+    """Base of the dialects, which differ in the `grounding` of a line."""
+
     picture_key: ClassVar[str] = "filename"
     numbered: ClassVar[bool] = False  # whether pictures have an `image_id`, from 0
 
@@ -45,6 +47,7 @@ class _Odvg(Format):
                     put({**picture, "grounding": grounding})
 
     def groundings(self, sample: Sample) -> Iterator[dict[str, Any]]:
+        """Yield the `grounding` of each line of a sample, here of one line."""
         regions = []
         for phrase in sample.phrases:
             regions += self.regions(phrase)
@@ -125,7 +128,7 @@ class MMDetection(_Odvg):
         stripped_length = len(sample.caption) - len(caption)
         regions = []
         for phrase in sample.phrases:
-            # [start, end] in the stripped caption; a phrase may begin with a blank that is gone
+            # [start, end] in the stripped caption. A phrase that began in what is gone starts at 0.
             span = [max(0, offset - stripped_length) for offset in phrase.span or ()]
             regions.append(
                 {
@@ -198,7 +201,9 @@ class TaoReferring(_Odvg):
                 record["expressions"] += row["expressions"]
                 if SKIPPED in row:  # how many of the line's objects can't be read
                     record[SKIPPED] = record.get(SKIPPED, 0) + row[SKIPPED]
-            self.bad.place = ""  # by now it is that of the next picture's line
+            # To find the picture's last line, the next one was read: the place is that of another
+            # picture now.
+            self.bad.place = ""
             yield record
 
     def record(self, grounding: Mapping[str, Any], where: str) -> dict[str, Any]:

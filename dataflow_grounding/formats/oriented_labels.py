@@ -85,10 +85,11 @@ def _dota_regions(size: Size, fields: list[str]) -> list[Labelled]:
             " difficult)"
         )
     corners = [*map(number_in, fields[:8])]
-    category, *difficult = fields[8:]  # the last field may be missing
-    # A line of YOLO-OBB's has as many fields, and ends with a fraction, as no category does.
-    is_fraction = _IS_FRACTION.fullmatch(category) is not None
-    if is_fraction or not all(field.isdecimal() for field in difficult):
+    category, *difficult = fields[8:]  # ["1"], or [] where the field is missing
+    # A line of YOLO-OBB's has as many fields, and has a fraction here, as no category is.
+    is_category = _IS_FRACTION.fullmatch(category) is None
+    is_difficult_whole = all(field.isdecimal() for field in difficult)
+    if not is_category or not is_difficult_whole:
         raise BrokenRow(
             f"ends with {' '.join(fields[8:])!r:.40}, and should end with a category and 0 or 1"
         )
@@ -157,7 +158,7 @@ class YoloObb(Yolo):
         return yolo_line(number, corners, size)
 
     def numbers_as_read(self, fields: list[str], mark: Mark, size: Size) -> list[str]:
-        """Return a line's own corners of a box that wasn't moved; none if others are there."""
+        """Return a line's own corners of a box that wasn't moved; none if the mark has others."""
         corners = [float(field) * size[i % 2] for i, field in enumerate(fields[1:9])]
         return fields[1:9] if _is_as_read(corners, mark) else []
 
@@ -196,7 +197,7 @@ class Dota(NamedLabels):
         return not _ON_PICTURE.match(item)
 
     def is_as_read(self, fields: Sequence[str], mark: Mark) -> bool:
-        """Return whether a line's corners are still those that are there."""
+        """Return whether a line's corners are still the mark's."""
         return _is_as_read([*map(float, fields[:8])], mark)
 
     def label(self, file: str, size: Size, names: Any) -> Label:

@@ -68,11 +68,13 @@ class PictureFiles(ReturningFormat):
             else:
                 lines = self.with_further(self._lines_in(path), lines)
             content = "".join(f"{line}\n" for line in lines) + self.last_line
-            mode = "xb" if is_new else "wb"  # an earlier record's file is written over
+            # The file of an earlier record is written over. A new one must not be there: it would
+            # be another picture's, as of a.jpg and a.png.
+            mode = "xb" if is_new else "wb"
             try:
-                with open(path, mode, 0) as file:
+                with open(path, mode, buffering=0) as file:
                     file.write(content.encode())
-            except FileExistsError:  # another picture has it: a.jpg and a.png
+            except FileExistsError:
                 raise InputError(self.why_shared(sample.file_name, pictures)) from None
 
     def _lines_in(self, path: str) -> list[str]:
@@ -86,6 +88,7 @@ class PictureFiles(ReturningFormat):
         return self.items_of(source)
 
     def with_further(self, earlier: list[str], further: list[str]) -> list[str]:
+        """Return the lines of a picture's file, to which a further record adds some."""
         return [*earlier, *further]
 
     def file_of(self, file_name: str) -> str:
@@ -93,5 +96,8 @@ class PictureFiles(ReturningFormat):
         return portable(f"{self.data_file}/{stem}{self.ending}")
 
     def why_shared(self, file_name: str, pictures: Numbers) -> str:
+        """Return the message on a picture whose file is that of an earlier one; `pictures` has the
+        file names of all so far.
+        """
         name = os.path.basename(self.file_of(file_name))
         return f"{file_name} and another picture would share {name}: rename one"

@@ -49,8 +49,8 @@ def find_proposals(
         source.pictures = source.pictures or unpacked
         records = with_sizes(read(path, source, image_root=image_root or None), folder)
         numbers = itertools.count(1)
-        # To read a record may fill `unread` with the entries before it that can't be read. The None
-        # at the end is for those after the last record.
+        # Each step of this loop reads on to the next record, which adds the bad entries on the way
+        # to `unread`. A last step, with None for a record, is for those after the last record.
         for record in itertools.chain(_with_classes(records, classes), [None]):
             if record is not None:
                 yield Row(next(numbers), record)
@@ -67,6 +67,7 @@ def _with_classes(
     # Adds the phrases that a record doesn't have letter by letter, without boxes. A phrase of the
     # record that is one of these, or the name of a class, in any spelling, gets its class.
     class_of_words = {class_key(name): name for name in class_of_phrase.values()}
+    # A phrase that is also the name of another class has its own.
     class_of_words |= {class_key(phrase): name for phrase, name in class_of_phrase.items()}
     for record in records:
         expressions = []

@@ -88,7 +88,8 @@ def of_corners(corners: list[float], size: Size) -> dict[str, Any]:
     """
     first, *others = _points(corners)
     pairs = combinations(others, 2)
-    # The cross product is twice the area of the triangle of the first corner and two others.
+    # The cross product is twice the area of the triangle of the first corner and two others: 0 if
+    # they are on one line.
     if all(abs(_cross(one - first, other - first)) < _OFF**2 for one, other in pairs):
         raise BrokenRow("its four corners are on one line")
     x1, y1, x2, y2 = outlines.bounds(outlines.checked(corners, size))
@@ -110,10 +111,11 @@ def rotated_box_of(outline: Sequence[float]) -> Rectangle | None:
     first, second, third, fourth = _points(outline)
     if _cross(second - first, third - first) < 0:  # counter-clockwise: now they go clockwise
         second, fourth = fourth, second
-    # Numbers may be rounded: both sides of a pair count, and for the turn longer sides count more.
-    along = (second - first + third - fourth) / 2
-    across = (fourth - first + third - second) / 2
-    # Turned back by 90 degrees, `across` has the direction of `along`.
+    # Numbers may be rounded, so that two opposite sides aren't quite the same: their mean counts.
+    along = (second - first + third - fourth) / 2  # x and y of the top side, from left to right
+    across = (fourth - first + third - second) / 2  # of the left side, downwards
+    # Turned back by 90 degrees, `across` has the direction of `along`. The longer of the two counts
+    # more for the sum, as its direction is less changed by rounding.
     direction = along - across * 1j
     degrees = round(math.degrees(cmath.phase(direction)), _DECIMALS_OF_DEGREES) % 360
     middle = (first + second + third + fourth) / 4

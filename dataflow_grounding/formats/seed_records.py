@@ -46,24 +46,24 @@ def find_seeds(data: ReferringData, made: Made, boxless: bool) -> Seeds:
     block = "image_referring_expression.data"
     if data.input_annotations_jsonl:
         return _from_annotations(data.input_annotations_jsonl, data.image_dir, made, boxless)
-    names = ("kitti_label_dir", "coco_json", "yolo_label_dir")
-    stated = [name for name in names if getattr(data, name)]
-    if len(stated) != 1:
-        what = f"{' and '.join(stated)} are given" if stated else "none is given"
+    sources = ("kitti_label_dir", "coco_json", "yolo_label_dir")
+    given = [source for source in sources if getattr(data, source)]
+    if len(given) != 1:
+        what = f"{' and '.join(given)} are given" if given else "none is given"
         raise SpecError(
-            f"{block}: give one of {', '.join(names)} or input_annotations_jsonl ({what})"
+            f"{block}: give one of {', '.join(sources)} or input_annotations_jsonl ({what})"
         )
     if not data.image_dir:
-        name = setting(f"{block}.image_dir")
-        raise SpecError(f"{name} is missing: give it the folder of the images")
-    name = stated[0]
-    path = str(getattr(data, name))
-    if name == "coco_json":
+        image_dir = setting(f"{block}.image_dir")
+        raise SpecError(f"{image_dir} is missing: give it the folder of the images")
+    source = given[0]
+    path = str(getattr(data, source))
+    if source == "coco_json":
         return from_coco(data.image_dir, path, boxless)
-    key = f"{block}.{name}"
+    key = f"{block}.{source}"
     names_file: str | None = None  # KITTI's labels name their classes themselves
-    if name == "yolo_label_dir":
-        names_file = data.yolo_names or ""
+    if source == "yolo_label_dir":
+        names_file = data.yolo_names or ""  # "" for the classes.txt among the labels
     return from_label_folder(data.image_dir, path, key, names_file, boxless)
 
 
@@ -89,7 +89,7 @@ class _Annotations:
     """A file of records: ours, with boxes in pixels, or TAO's, which are converted.
 
     A line that can't be read, or a record of TAO's that can't be converted, becomes a record that
-    fails.
+    fails. `made` and `boxless` are those of `find_seeds`.
     """
 
     path: str
@@ -122,32 +122,30 @@ class _Annotations:
         # The path in a record of TAO's may be one in the container that TAO ran in: then a picture
         # of that name in `image_dir` is taken.
         path = row.get("image_path")
-        if not self.image_dir or not isinstance(path, str) or not is_tao(row):
+        if not isinstance(path, str) or not is_tao(row):
             return row
-        if upright_size(path, self.folders) is not None:
+        if not self.image_dir or upright_size(path, self.folders) is not None:
             return row
         name = os.path.basename(path)
-        if not kind_of(joined(self.image_dir, name)):
-            return row
-        return {**row, "image_path": name}
+        is_in_image_dir = bool(kind_of(joined(self.image_dir, name)))
+        return {**row, "image_path": name} if is_in_image_dir else row
 
     def _record(self, row: dict[str, Any], where: str, found: Found) -> dict[str, Any]:
         # The seed of one row. Raises BrokenRow for a record of TAO's that can't be converted.
         size = upright_size(row.get("image_path"), self.folders)
-        if size is None and is_tao(row):
-            found.add("images_not_opened", [str(row.get("image_path"))])
-            raise BrokenRow(f"can't open the image {row.get('image_path')!r}")
         if is_tao(row):
-            assert size is not None  # for mypy
+            if size is None:  # which the conversion needs
+                found.add("images_not_opened", [str(row.get("image_path"))])
+                raise BrokenRow(f"can't open the image {row.get('image_path')!r}")
             row, without_area = from_tao(row, size)
             found.count("converted_from_tao")
             found.add("boxes_without_an_area", [f"{where}: {box}" for box in without_area])
             found.add("boxes_beyond_their_image", boxes_beyond(row["regions"], size, where))
         record = self._without_remade(with_status(row))
-        # A record with boxes keeps the size that it states, and fails if the image has another one:
-        # `check_stated_size`.
+        # A record with boxes keeps the size that it states, and fails in the run if the image has
+        # another one: `check_stated_size`.
         keeps_stated_size = bool(record.get("regions")) and stated_size(record) is not None
-        if size is not None and not keeps_stated_size:
+        if not keeps_stated_size:
             record |= size_columns(size)
         record.setdefault("source", SOURCE)
         if self.boxless:
@@ -159,21 +157,24 @@ class _Annotations:
         given = {name: value for name, value in row.items() if name not in self.made.columns}
         steps = row.get("pipeline_steps")
         if isinstance(steps, list):
-            distinct = dict.fromkeys(step for step in steps if isinstance(step, str))
-            given["pipeline_steps"] = [step for step in distinct if step not in self.made.labels]
+            labels = [step for step in steps if isinstance(step, str)]
+            each_once = dict.fromkeys(labels)
+            given["pipeline_steps"] = [step for step in each_once if step not in self.made.labels]
         return given
 
 
 def refuse_taos_results(results_dir: str, files: Sequence[str]) -> None:
     """Raise InputError if one of these files is TAO's: a run would write over what was paid for."""
     for path in filter(os.path.exists, files):
-        if is_tao(_first_row(path)):
-            last = os.path.join(results_dir, "annotations.jsonl")
-            start = last if os.path.exists(last) else path
-            raise InputError(
-                f"{results_dir} holds TAO's own results: to go on from them, choose another"
-                f" results_dir and give data.input_annotations_jsonl={start}"
-            )
+        if not is_tao(_first_row(path)):
+            continue
+        to_go_on_from = os.path.join(results_dir, "annotations.jsonl")  # of TAO's last step
+        if not os.path.exists(to_go_on_from):
+            to_go_on_from = path
+        raise InputError(
+            f"{results_dir} holds TAO's own results: to go on from them, choose another"
+            f" results_dir and give data.input_annotations_jsonl={to_go_on_from}"
+        )
 
 
 def _first_row(path: str) -> dict[str, Any]:
@@ -190,17 +191,25 @@ def write_seeds(seeds: Seeds, path: str, state_path: str) -> dict[str, Any]:
     remarks are only those that are known without reading. Raises InputError.
     """
     fingerprint = seeds.fingerprint()
-    state = unsealed(read_object(state_path))  # None where it was edited
-    if state and state["fingerprint"] == fingerprint and state["written"] == state_of(path):
-        report: dict[str, Any] = state["report"]
-    else:
+    report = _report_if_written(state_path, fingerprint, path)
+    if report is None:
         with errors_as(InputError, f"can't write {path}"):
             write_rows(path, seeds.records())
         report = seeds.found.report()
-        new_state = {"fingerprint": fingerprint, "written": state_of(path), "report": report}
-        write_text(state_path, json.dumps(sealed(as_json(new_state))) + "\n")
+        state = {"fingerprint": fingerprint, "written": state_of(path), "report": report}
+        write_text(state_path, json.dumps(sealed(as_json(state))) + "\n")
     for remark in seeds.found.remarks():
         say(f"Note: {remark}.")
+    return report
+
+
+def _report_if_written(state_path: str, fingerprint: str, path: str) -> dict[str, Any] | None:
+    # The report of the last time, if the seeds and their file are as they were then. None if they
+    # aren't, or if somebody has edited the state.
+    state = unsealed(read_object(state_path))
+    if not state or state["fingerprint"] != fingerprint or state["written"] != state_of(path):
+        return None
+    report: dict[str, Any] = state["report"]
     return report
 
 

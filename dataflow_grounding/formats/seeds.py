@@ -46,7 +46,10 @@ class Made(NamedTuple):
 
 @dataclass
 class Found:
-    """What was found while seeds were read, by keys of `run.json`: places, or a count alone."""
+    """What was found while seeds were read, by keys of `run.json`: places, or a count alone.
+
+    Such as places {"broken_lines": ["labels.jsonl, line 7: …"]}, counts {"converted_from_tao": 3}.
+    """
 
     places: dict[str, list[str]] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
@@ -62,7 +65,9 @@ class Found:
             self.counts[what] = self.counts.get(what, 0) + more
 
     def report(self) -> dict[str, Any]:
-        """Return counts, and the first places of each finding, as JSON."""
+        """Return what `run.json` has of it: counts, and of each finding with places their count and
+        the first of them.
+        """
         listed = {}
         for what in _PLACES:  # in this order
             if what in self.places:
@@ -74,8 +79,8 @@ class Found:
         """Return a line for people for each finding."""
         lines: list[str] = []
         for what, words in _PLACES.items():
-            words = words.format(setting("data.image_dir"))
-            lines += counted_items(words, self.places.get(what, []))
+            heading = words.format(setting("data.image_dir"))  # one of them names this setting
+            lines += counted_items(heading, self.places.get(what, []))
         for what, words in _COUNTS.items():
             if self.counts.get(what):
                 lines.append(words.format(self.counts[what]))
@@ -129,9 +134,10 @@ class Seeds:
         count = 0
         for record in self.read(self.found):
             count += 1
-            # It, or its image, can't be read: so the run has to begin, and to tell why.
-            fails = SEED_ERROR in record or "width" not in record
-            if fails or record.get("regions"):
+            # Where a label or an image can't be read, the run has to begin too, to tell why.
+            is_label_unread = SEED_ERROR in record
+            is_image_unread = "width" not in record
+            if is_label_unread or is_image_unread or record.get("regions"):
                 has_something_to_do = True
             yield record
         if count and not has_something_to_do:

@@ -59,7 +59,8 @@ class Selection:
         if status_of(expression) not in STATUSES:
             return None
         boxes = expression["instances"]
-        # None from here on: nothing of the expression is wanted. [] may be: it never had boxes.
+        # `wanted` is None where nothing of the expression is wanted. It may be [] if it never had
+        # boxes: that its thing isn't there is wanted.
         wanted = boxes if self.keep_rejected else not_rejected(expression)
         if self.verified_only:
             wanted = verified_boxes(expression, wanted)
@@ -69,7 +70,7 @@ class Selection:
         if lowest is not None:
             scored = [box for box in wanted if box.get("score") is not None]
             wanted = [box for box in scored if box["score"] >= lowest]
-        if len(wanted) == len(boxes):
+        if len(wanted) == len(boxes):  # none is left out, and perhaps there was none
             return expression
         if not wanted:
             return None

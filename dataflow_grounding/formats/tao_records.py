@@ -49,12 +49,12 @@ class Tao(Format):
                 if is_tao(row):
                     size = picture_size(image_root, row["image_path"], where)
                     row, _ = from_tao(row, size)
-                elif row.get("source") == SOURCE:  # and the labels are missing
+                elif row.get("source") == SOURCE:  # without the column by which boxes are converted
                     raise BrokenRow(
                         f"without {COLUMN!r}, boxes of {SOURCE} may be pixels or parts of {SIDE}"
                     )
                 if not _have_right_spans(row["expressions"], row.get("cleaned_caption")):
-                    row = with_status(row)
+                    row = with_status(row)  # which looks up the spans, too
                 yield row
 
 
@@ -145,8 +145,9 @@ def from_tao(row: Mapping[str, Any], size: Size) -> tuple[dict[str, Any], list[l
     labels = [_as_label(item) for item in row[COLUMN]]
     described = row.get("regions")
     stated: tuple[Any, Any] = (row.get("width"), row.get("height"))
-    is_stated = all(is_number(side) and side > 0 for side in stated)
-    sizes = PossibleSizes(size, stated if is_stated else ASSUMED)
+    if not all(is_number(side) and side > 0 for side in stated):
+        stated = ASSUMED
+    sizes = PossibleSizes(of_image=size, stated=stated)
     without_area: list[list[float]] = []
     if described:
         regions = _described_regions(described, labels, sizes)
@@ -171,20 +172,23 @@ def _described_regions(
     # image's if both match equally many. A region that matches a label has its exact box in pixels.
     # Raises BrokenRow where no region matches; without labels, only if the sizes differ.
     in_1000 = [_box_in(region, "a region") for region in described]
-    best_size: tuple[Any, Any] = sizes.of_image
-    best_matches = _label_of_each(in_1000, labels, sizes.of_image)
-    stated_matches = _label_of_each(in_1000, labels, sizes.stated)
-    if _count_matched(stated_matches) > _count_matched(best_matches):
+    by_image = _label_of_each(in_1000, labels, sizes.of_image)
+    by_stated = _label_of_each(in_1000, labels, sizes.stated)
+    best_size: tuple[Any, Any]
+    if _count_matched(by_stated) > _count_matched(by_image):
         best_size = sizes.stated
-        best_matches = stated_matches
+        label_indices = by_stated
+    else:
+        best_size = sizes.of_image
+        label_indices = by_image
     needs_match = bool(labels) or sizes.of_image != sizes.stated
-    if needs_match and not _count_matched(best_matches):
+    if needs_match and not _count_matched(label_indices):
         raise BrokenRow(
             f"no region matches one of its {COLUMN} in 0-{SIDE}: can't tell which coordinates they"
             " are in"
         )
     regions = []
-    for region, box, label_index in zip(described, in_1000, best_matches, strict=True):
+    for region, box, label_index in zip(described, in_1000, label_indices, strict=True):
         if label_index is None:
             label = Label(_in_pixels(box, best_size), type="")
         else:
@@ -196,8 +200,8 @@ def _described_regions(
     return Regions(regions, in_1000, best_size, is_size_certain)
 
 
-def _count_matched(matches: list[int | None]) -> int:
-    return sum(match is not None for match in matches)
+def _count_matched(label_indices: list[int | None]) -> int:
+    return sum(index is not None for index in label_indices)
 
 
 def _labelled_regions(
@@ -250,7 +254,7 @@ def _are_readable(expressions: list[Any]) -> bool:
 
 
 def _expression_in_pixels(expression: Any, regions: Regions) -> Any:
-    if not isinstance(expression, Mapping):
+    if not isinstance(expression, Mapping):  # damaged: it stays as it is
         return expression
     # A box that is one of the regions in 0-1000 gets the exact numbers of that region.
     instances = []
@@ -288,15 +292,16 @@ def _label_of_each(
     # For each box, in 0-1000, the index of its label, if any: the first that is close enough and
     # still free, so that each is taken once.
     label_boxes = [_exactly_in_1000(label.bbox, size) for label in labels]
-    matches: list[int | None] = []
+    label_indices: list[int | None] = []
     for box in boxes:
-        match = None
+        label_index = None
         for index, label_box in enumerate(label_boxes):
-            if _are_close(box, label_box) and index not in matches:
-                match = index
+            is_free = index not in label_indices
+            if is_free and _are_close(box, label_box):
+                label_index = index
                 break
-        matches.append(match)
-    return matches
+        label_indices.append(label_index)
+    return label_indices
 
 
 def _index_of_close(box: Sequence[float], boxes: list[list[float]]) -> int | None:

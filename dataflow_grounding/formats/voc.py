@@ -13,6 +13,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, NamedTuple
 from xml.etree.ElementTree import Element, SubElement
 from xml.sax.saxutils import quoteattr
@@ -65,16 +66,15 @@ class Voc(PictureFiles):
     def lines(self, source: Source, is_new: bool) -> Iterator[str]:
         """Yield the elements of a picture; of a further record of it the objects alone."""
         if is_new:
-            root = source.own.get("root", {})
+            root = source.own.get("root", {})  # the attributes that an imported file had there
             attributes = "".join(f" {name}={quoteattr(root[name])}" for name in root)
             yield f"<annotation{attributes}>"
+            is_imported = bool(source.own)
+            if not is_imported:
+                for item in _head(source.sample):
+                    yield f"\t{item}"
         else:
-            # An earlier record has written all items that are no boxes; `items_of` leaves out what
-            # is gone.
-            source.gone.update(set(range(len(source.items))) - source.marks.keys())
-        if is_new and not source.own:  # from no file of VOC's
-            for item in _head(source.sample):
-                yield f"\t{item}"
+            source.leave_out_items_of_no_box()
         for item in self.items_of(source):
             yield f"\t{_with_name_now(item, source)}"
 
@@ -130,6 +130,7 @@ class Voc(PictureFiles):
                 yield self._record(file, name, image_root)
 
     def _record(self, file: str, name: str, image_root: str) -> dict[str, Any]:
+        # The record of a file, which is called `name` within the folder of annotations.
         items: list[str] = []  # the elements without those that can't be read
         objects: list[_ObjectAsWritten] = []
         first_of_tag: dict[str, Element] = {}
@@ -139,12 +140,14 @@ class Voc(PictureFiles):
             tag_counts[element.tag] += 1
             with object_errors(f"{file}, {element.tag} {tag_counts[element.tag]}", self.bad):
                 if element.tag == "object":
-                    objects += _objects_as_written(element, len(items), self.passed_over)
+                    item = len(items)  # the number that the element gets there
+                    objects += _objects_as_written(element, item, self.passed_over)
                 items.append(text_of(element))
         root = xml_root(file)
         if root.tag != "annotation":
             raise BrokenRow(f"it is a <{root.tag}>, not an <annotation>")
-        # `source` tells the offset, and may come after the objects: so these are made ours now.
+        # The <source> tells how pixels are counted, and may come after the objects: so only now can
+        # their numbers be read.
         offset = self._offset_of(first_of_tag.get("source"))
         keyed_expressions = [self._keyed_expression(written, offset) for written in objects]
         picture = _picture_of(first_of_tag.get("filename"), file, name, image_root)
@@ -222,7 +225,7 @@ def _rotation_in(element: Element) -> Element | None:
 
 def _degrees_of(element: Element) -> float:
     # The degrees by which CVAT turns the box. Attributes of other tools may mean anything by the
-    # word.
+    # word: what is no number is no turn.
     rotation = _rotation_in(element)
     try:
         degrees = 0.0 if rotation is None else float(rotation.text or "")
@@ -244,19 +247,21 @@ def _picture_of(filename: Element | None, file: str, name: str, image_root: str)
     # annotations. The <filename> may be without an ending, or with a path of another machine: the
     # first place is taken where the picture is.
     stated = _file_name_in(filename)
-    stem = os.path.splitext(name)[0]
-    in_folder = os.path.join(os.path.dirname(name), stated)
+    stem = os.path.splitext(name)[0]  # tools call the file as its picture
+    in_same_folder = os.path.join(os.path.dirname(name), stated)  # sub/a.jpg for sub/a.xml
+    names = [each for each in (in_same_folder, stated, stem) if each]
     folder_of_annotations = os.path.dirname(file).removesuffix(os.path.dirname(name)) or "."
-    siblings = [os.path.join(folder_of_annotations, os.pardir, folder) for folder in _FOLDERS]
-    inside = [os.path.join(image_root, folder) for folder in _FOLDERS]
-    folders = [image_root, *inside, *siblings, folder_of_annotations]
-    names = [name_of_picture for name_of_picture in (in_folder, stated, stem) if name_of_picture]
-    for name_of_picture in names:
-        for folder in folders:
-            for ending in ("", *ENDINGS):
-                path = os.path.join(folder, name_of_picture + ending)
-                if os.path.isfile(path):
-                    return os.path.relpath(path, image_root)
+    folders = [
+        image_root,
+        *(os.path.join(image_root, folder) for folder in _FOLDERS),
+        *(os.path.join(folder_of_annotations, os.pardir, folder) for folder in _FOLDERS),
+        folder_of_annotations,
+    ]
+    endings = ("", *ENDINGS)
+    for name_of_picture, folder, ending in product(names, folders, endings):
+        path = os.path.join(folder, name_of_picture + ending)
+        if os.path.isfile(path):
+            return os.path.relpath(path, image_root)
     return stated or f"{stem}.jpg"
 
 
@@ -267,21 +272,22 @@ def _file_name_in(filename: Element | None) -> str:
 
 
 def _with_name_now(item: str, source: Source) -> str:
-    # Of the items only the <filename> may be another one now. It stays as it came, right or wrong,
-    # while the picture is called as it was at the import (`picture`), or as the item says, perhaps
-    # without the ending.
+    # Of the items only the <filename> may be another one now.
     element = element_of(item)
     if element.tag != "filename":
         return item
     name = os.path.basename(source.sample.file_name)
-    names_that_fit = (_file_name_in(element), source.own.get("picture"))
-    if name in names_that_fit or os.path.splitext(name)[0] == _file_name_in(element):
+    if name == source.own.get("picture"):  # as at the import: the item stays, right or wrong
+        return item
+    stem = os.path.splitext(name)[0]
+    if _file_name_in(element) in (name, stem):
         return item
     element.text = safe_for_xml(name)
     return text_of(element)
 
 
 def _head(sample: Sample) -> Iterator[str]:
+    # The elements that come before the objects, in the devkit's order.
     width, height = sample.size
     facts = {"folder": FOLDER, "filename": safe_for_xml(os.path.basename(sample.file_name))}
     for name, text in facts.items():

@@ -35,10 +35,11 @@ class WholePictures:
     """Notes what a person rejected in each picture, and why it would be a false background."""
 
     def __init__(self, select: Selection) -> None:
-        self.false_backgrounds: dict[str, str] = {}  # by the picture's name, why, as UNVERIFIED
+        # By the picture's name: why it would be one, such as UNVERIFIED; what a person rejected.
+        self.false_backgrounds: dict[str, str] = {}
         self.rejections: dict[str, Rejections] = {}
         self._select = select
-        # by class, in how many records it was looked for, and in how many it is undecided
+        # By class: in how many records it was looked for, and in how many it is undecided.
         self._records_of_class = Counter[str]()
         self._undecided_of_class = Counter[str]()
 
@@ -57,7 +58,8 @@ class WholePictures:
         self._records_of_class.update(classes)
         self._undecided_of_class.update(_undecided_classes(expressions))
         why = self._why_false(record, expressions)
-        if why and not self._select.partly_verified:  # else such pictures are wanted, too
+        are_wanted = self._select.partly_verified  # pictures that would be false backgrounds
+        if why and not are_wanted:
             self.false_backgrounds.setdefault(name, why)
 
     def remarks(self) -> list[str]:
@@ -94,21 +96,23 @@ class WholePictures:
         # Whether a box that may be right isn't written, because nobody has verified it.
         if not self._select.verified_only:
             return False
-        # Boxes as their phrase and their numbers, so that equal boxes of one phrase count as one.
+        # Boxes as their phrase and their numbers, ("a cat", (1, 2, 30, 40)), so that equal boxes of
+        # one phrase count as one.
         not_wrong: set[tuple[str, tuple[float, ...]]] = set()
         verified: set[tuple[str, tuple[float, ...]]] = set()
         for expression in expressions:
-            thing = class_key(str(expression["text"]))
-            boxes = not_rejected(expression) or []
-            not_wrong.update((thing, tuple(box["bbox"])) for box in boxes)
-            boxes = verified_boxes(expression, boxes) or []
-            verified.update((thing, tuple(box["bbox"])) for box in boxes)
+            phrase = class_key(str(expression["text"]))
+            boxes_not_wrong = not_rejected(expression) or []
+            for box in boxes_not_wrong:
+                not_wrong.add((phrase, tuple(box["bbox"])))
+            for box in verified_boxes(expression, boxes_not_wrong) or []:
+                verified.add((phrase, tuple(box["bbox"])))
         return verified != not_wrong
 
 
 def _undecided_classes(expressions: Sequence[Mapping[str, Any]]) -> set[str]:
-    # Expressions without a class, as those of captions, don't count: nobody looks for them in other
-    # pictures either.
+    # The classes that are undecided, and have no box by another expression. Expressions without a
+    # class, as those of captions, don't count: nobody looks for them in other pictures either.
     undecided = set()
     boxed = set()
     for expression in expressions:

@@ -73,20 +73,18 @@ class Datasets(Format):
         with needs_extra("Parquet", "parquet"):
             import pyarrow.parquet
         # Columns have the types of an example, which are also stated for `datasets`.
-        schema = pyarrow.Table.from_pylist([{"image": {"bytes": b"", "path": ""}, **ROW}]).schema
+        example = {"image": {"bytes": b"", "path": ""}, **ROW}
         features = {"image": {"_type": "Image"}, **_features(ROW)}
-        schema = schema.with_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+        stated_types = {"huggingface": json.dumps({"info": {"features": features}})}
+        schema = pyarrow.Table.from_pylist([example]).schema.with_metadata(stated_types)
         out.line = {"image": b"", **ROW}
         paths: list[str] = []
         for shard in _split_by_bytes(samples, SHARD):
-            paths.append(out.place(f"{self.data_file}/{len(paths)}"))
-            with pyarrow.parquet.ParquetWriter(paths[-1], schema) as writer:
+            path = out.place(f"{self.data_file}/{len(paths)}")  # 0, 1 and so on, until all are made
+            paths.append(path)
+            with pyarrow.parquet.ParquetWriter(path, schema) as writer:
                 for group in _split_by_bytes(shard, GROUP):
-                    rows = []
-                    for sample in group:
-                        name = sample.file_name.removeprefix(f"{FOLDER}/")
-                        image = {"bytes": sample.data, "path": name}
-                        rows.append({"image": image, **_row(sample, name)})
+                    rows = [_row_with_picture(sample) for sample in group]
                     writer.write_table(pyarrow.Table.from_pylist(rows, schema))
         for number, path in enumerate(paths):  # now that it is known how many there are
             name = f"train-{number:05}-of-{len(paths):05}.parquet"
@@ -94,6 +92,9 @@ class Datasets(Format):
         _write_classes(self.class_list, out)
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
+        """Yield a record for each row; its picture is put into the folder `pictures`, if that is
+        set.
+        """
         self.class_names = classes_of(path)
         for file in _files(path, ".parquet"):
             for number, row in enumerate(parquet_rows(file, _BATCH), 1):
@@ -115,7 +116,7 @@ class WebDataset(Format):
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
         # A sample is the picture a/x.jpg and after it the record a/x.json; its key is a/x.
         keys = _FreeKeys()
-        endings: set[str] = set()  # of pictures
+        endings: set[str] = set()  # of pictures: {".jpg", ".png"}
         for number, shard in enumerate(_split_by_bytes(samples, SHARD)):
             with open(out.place(f"{self.data_file}/{number:06}.tar"), "wb", BUFFER) as tar:
                 for sample in shard:
@@ -129,7 +130,7 @@ class WebDataset(Format):
                 tar.write(bytes(tarfile.RECORDSIZE))  # zeros end a tar file
         if endings:
             # `datasets` reads samples that differ in columns only where all columns are stated.
-            pictures = {ending[1:]: b"" for ending in sorted(endings)}
+            pictures = {ending[1:]: b"" for ending in sorted(endings)}  # {"jpg": b"", "png": b""}
             out.line = {"__key__": "", "__url__": "", **pictures, "json": ROW}
         _write_classes(self.class_list, out)
 
@@ -151,19 +152,22 @@ class WebDataset(Format):
                         raise sample.error
                     json_part = sample.part(".json")
                     row = None if json_part is None else json.loads(json_part)
-                    if row is None:
+                    if row is None:  # there is no `.json`, or it is null
                         what = "pictures" if sample.picture else "samples"
-                        where = sample.where
-                        count_with_first(self.passed_over, f"{what} without a record", where)
+                        words = f"{what} without a record"
+                        count_with_first(self.passed_over, words, sample.where)
                         continue
                     if not sample.picture:
                         without_picture.add(sample.where)
-                    yield _record(row, sample.parts.get(sample.picture), self.pictures)
+                    picture = sample.parts.get(sample.picture)  # its bytes, or None
+                    yield _record(row, picture, self.pictures)
         self.remarks += [*by_stem.lines(), *without_picture.lines()]
 
 
 @dataclass
 class _CountWithFirst:
+    """How often something was met, and where first, for a remark."""
+
     what: str
     count: int = 0
     first: str = ""
@@ -204,7 +208,8 @@ class _FreeKeys:
         folder, base = os.path.split(stem)
         plain_key = os.path.join(folder, base.replace(".", "_"))
         key = plain_key
-        number = self._last_copy.get(hash(plain_key)) or 1  # numbers up to this one are taken
+        # Numbers up to this one are taken; 1 is the key without a number.
+        number = self._last_copy.get(hash(plain_key)) or 1
         while not self._take(key):
             number += 1
             key = f"{plain_key}~{number}"
@@ -231,7 +236,14 @@ def _tar_member(name: str, content: bytes) -> tuple[bytes, bytes, bytes]:
     return info.tobuf(), content, padding
 
 
+def _row_with_picture(sample: Sample) -> dict[str, Any]:
+    # A row of Parquet, with the picture as `datasets` has it.
+    path = sample.file_name.removeprefix(f"{FOLDER}/")
+    return {"image": {"bytes": sample.data, "path": path}, **_row(sample, path)}
+
+
 def _row(sample: Sample, path: str) -> Any:
+    # A record in the form of ROW.
     facts = {
         "width": sample.size[0],
         "height": sample.size[1],
@@ -275,6 +287,7 @@ _TO_ROW = _converter_to(ROW)
 
 
 def _record(row: dict[str, Any], picture: bytes | None, folder: str) -> dict[str, Any]:
+    # The record of a row; its picture is put into the folder, unless there is none, or no folder.
     for column in ("image_path", "expressions"):  # ours have both
         if column not in row:
             raise KeyError(column)
@@ -287,12 +300,12 @@ def _record(row: dict[str, Any], picture: bytes | None, folder: str) -> dict[str
 
 
 def _restored(value: Any) -> Any:
-    # The value as it was before `_TO_ROW`. Keys that are None are left out, but for spans and
-    # scores, where None says something.
+    # The value as it was before `_TO_ROW`, which had written None for each key that wasn't there.
+    # Spans and scores stay: our records have them as None, too.
     if isinstance(value, list):
         return [_restored(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
-        return None  # for which other writers of Parquet have NaN
+        return None  # other writers of Parquet have NaN for it
     if not isinstance(value, dict):
         return value
     stated = {}
@@ -300,7 +313,7 @@ def _restored(value: Any) -> Any:
         restored = _restored(item)
         if restored is not None or key in ("char_span", "score"):
             stated[key] = restored
-    more = json.loads(stated.pop("more", "{}"))
+    more = json.loads(stated.pop("more", "{}"))  # the keys that ROW doesn't have
     return {**more, **stated}
 
 
@@ -312,6 +325,7 @@ def _split_by_bytes(samples: Iterator[Sample], size: int) -> Iterator[Iterator[S
 
 
 def _up_to_bytes(samples: Iterator[Sample], size: int) -> Iterator[Sample]:
+    # Yields samples until they have `size` bytes or more: one at the least.
     bytes_left = size
     for sample in samples:
         yield sample
