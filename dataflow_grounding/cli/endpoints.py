@@ -48,7 +48,7 @@ _OF_ENDPOINT = (
     "seconds",
     "last_run",
 )
-# "accepts", as an endpoint may ignore what it takes
+# "accepts", because an endpoint may ignore what it takes
 _LABELS = {"takes": "accepts", "box_format": "box format", "last_run": "last run"}
 
 

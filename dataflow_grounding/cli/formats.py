@@ -331,6 +331,7 @@ def convert(
         is_one_file = is_data_file(out, FORMATS[format]["file"])
     else:  # the data file of a user's own format may have any ending: that of PATH, if it has one
         is_one_file = is_data_file(out, out)
+    # A format that packs has the pictures in its data: there are no files to link to.
     if source.packs and settings["images"] == "link" and image_root is None:
         raise InputError(
             f"the pictures are in {path} itself: leave --images link out, or name their"

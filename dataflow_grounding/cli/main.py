@@ -70,7 +70,7 @@ COMMANDS = {name: purpose for name, (_, purpose) in _COMMANDS.items()}
 
 
 class _LazyGroup(click.Group):
-    """Commands that are imported when they are used, as a start would otherwise import them all."""
+    """Commands that are imported when they are used: else each start would import them all."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*COMMANDS, *_other_packages_commands()]
@@ -176,7 +176,7 @@ def main() -> None:
     """Run the command line and leave with its exit code: raises SystemExit, or ends the process."""
     try:
         with _standard_streams():
-            copy_context().run(_run)
+            copy_context().run(_run)  # what `_run` sets in its context ends with it
     except SystemExit as leave:
         if any(thread.name == LEAVING for thread in threading.enumerate()):
             # A thread still waits for Ray. Ray's library would break down while Python ends.
@@ -244,7 +244,7 @@ def _run() -> None:
             code = cli.main(arguments, prog_name="dataflowgrounding", standalone_mode=False)
             sys.exit(code or 0)  # most commands return None
     except click.ClickException as error:
-        # Through `say`, which masks keys, as a wrong argument may be one.
+        # Through `say`, which masks keys: a wrong argument may be one.
         message = io.StringIO()
         error.show(message)
         say(message.getvalue().rstrip())

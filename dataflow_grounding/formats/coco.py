@@ -157,6 +157,8 @@ class CocoFile:
             licenses.append(self.with_json_keys(item))
 
     def _take_image(self, own_id: str, item: dict[str, Any], number: int) -> None:
+        # One that can't be read is left out. Two of the same id refuse the whole file: their boxes
+        # can't be told apart.
         name = item.get("file_name")
         if not isinstance(name, str) or not name or "id" not in item:
             where = f"{self.path}, entry {number + 1} of images"
@@ -416,7 +418,7 @@ class Coco(_ReadsCoco, ReturningFormat):
         lists = out.lists(self.data_file, "images", "annotations", "categories", **facts)
         with lists as (put_image, put_annotation, put_category):
             self._categories = _Categories(put_category)
-            first = next(samples, None)
+            first = next(samples, None)  # it tells whether they came from COCO
             came_from_coco = bool(first and kept_of(first.record, self.name))
             self._write_first_categories(came_from_coco)
             new_before_samples = self._categories.count_of_new
@@ -563,7 +565,7 @@ class _NamedIds:
         number, is_new = self._numbers.number_of(name)
         if is_new:
             new_id = self._ids.id_of(own_id)
-            if type(new_id) is not int or new_id != number:
+            if type(new_id) is not int or new_id != number:  # 1.0 isn't written as 1 is
                 self._id_of_number[number] = new_id
         return self._id_of_number.get(number, number), is_new
 
@@ -680,7 +682,7 @@ def _turned_keys(annotation: Mapping[str, Any], outline: list[float] | None) -> 
     return {
         "bbox": [x1, y1, rotated.width, rotated.height],
         "attributes": {**attributes, "rotation": rotated.degrees},
-        _SEGMENTATION: [],
+        _SEGMENTATION: [],  # as CVAT writes it: the degrees say the outline
     }
 
 
@@ -735,21 +737,26 @@ def _box_and_outline(
     polygons = entry.get(_SEGMENTATION)
     if not polygons:
         return bbox, None
-    try:
-        if not isinstance(polygons, list):
-            raise BrokenRow("runs of pixels")
-        all_bounds = [outlines.bounds(outlines.checked(polygon, size)) for polygon in polygons]
-    except BrokenRow:
-        passed_over[_NO_OUTLINE] += 1
-        return bbox, None
-    if not bbox:
-        bbox = _bbox_around(all_bounds)
-    if len(polygons) == 1 and is_box(bbox):
-        box = box_of(_corners(bbox))
-        if outlines.may_be_around(all_bounds[0], box, size):
-            return bbox, polygons[0]
+    all_bounds = _bounds_of_polygons(polygons, size)
+    if all_bounds is not None:
+        if not bbox:
+            bbox = _bbox_around(all_bounds)
+        if len(polygons) == 1 and is_box(bbox):
+            box = box_of(_corners(bbox))
+            if outlines.may_be_around(all_bounds[0], box, size):
+                return bbox, polygons[0]
     passed_over[_NO_OUTLINE] += 1
     return bbox, None
+
+
+def _bounds_of_polygons(polygons: Any, size: Size | None) -> list[Bbox] | None:
+    # The box around each; None where they aren't polygons, such as runs of pixels, or one is broken.
+    if not isinstance(polygons, list):
+        return None
+    try:
+        return [outlines.bounds(outlines.checked(polygon, size)) for polygon in polygons]
+    except BrokenRow:
+        return None
 
 
 def _bbox_around(boxes: Sequence[Bbox]) -> list[float]:

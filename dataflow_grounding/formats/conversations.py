@@ -394,7 +394,7 @@ class ForTarget(Conversations):
         area = width * height
         area_within_limits = min(max(area, trainer.min_pixels), trainer.max_pixels)
         scale = math.sqrt(area_within_limits / area)
-        # at least two of the model's patches, as the trainer has it
+        # 28 px are two of the model's patches: the trainer makes no side shorter
         return max(int(width * scale), 28), max(int(height * scale), 28)
 
     def training(self) -> str:

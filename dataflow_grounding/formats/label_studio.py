@@ -95,8 +95,8 @@ class LabelStudio(ReturningFormat):
     rotates = True
 
     def __post_init__(self) -> None:
-        # Ids of the task that is written now: `_task_back` sets them, and `new_items` adds those
-        # that it gives.
+        # Ids of regions of the task that is written now: `_task_back` sets those that it has, and
+        # `new_items` adds those of new regions.
         self._taken_ids: set[Any] = set()
         # class_key → the label: of the list, then of others as they come
         self._label_of_class: dict[str, str] = {}
@@ -146,6 +146,7 @@ class LabelStudio(ReturningFormat):
         if source.sample.file_name != _path_of(task["data"][self.image]):
             image = self._data(source.sample)[self.image]
             task["data"] = {**task["data"], self.image: image}
+        # `items_of` calls `new_items`, which gives ids that aren't among these.
         self._taken_ids = {item.get("id") for item in source.items}
         result = list(self.items_of(source))
         annotations = [*task[kind]]
@@ -239,7 +240,7 @@ class LabelStudio(ReturningFormat):
 
     def _prediction(self, sample: Sample) -> dict[str, Any]:
         # Phrases that have neither boxes nor a place in the caption are texts of one region. The
-        # score is the lowest of its boxes'.
+        # prediction's score is the lowest of all its boxes.
         result: list[dict[str, Any]] = []
         absent = []
         scores = []
@@ -482,8 +483,8 @@ def _absent_region(own_id: str, texts: list[str]) -> dict[str, Any]:
 
 
 def _span_regions(span_id: str, phrase: Phrase, caption: str) -> Iterator[dict[str, Any]]:
-    # The phrase's place in the caption. Its text is written here only where it has no boxes, as
-    # boxes have the text themselves.
+    # The phrase's place in the caption. Its text is written here only where it has no boxes: boxes
+    # have the text themselves.
     if not phrase.span:
         return
     start, end = phrase.span

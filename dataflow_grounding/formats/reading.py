@@ -296,8 +296,9 @@ def _check_end(tar: tarfile.TarFile) -> None:
     assert tar.fileobj is not None
     tar.fileobj.seek(tar.offset)  # where tarfile has stopped
     has_more = any(tar.fileobj.read(_TAR_END))
-    if has_more and tar.getmembers():
-        last = tar.getmembers()[-1].name
+    members = tar.getmembers()
+    if has_more and members:
+        last = members[-1].name
         raise tarfile.ReadError(f"it is damaged after {last[:80]!r}")
 
 

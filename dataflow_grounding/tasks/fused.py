@@ -76,7 +76,8 @@ def caption_grounding(
 
 @cache
 def _schema(box_key: str) -> Schema:
-    # A box names its expression by `id` alone, without its text, as output is what costs most.
+    # A box names its expression by `id` alone. Its text would be paid for twice, and output is what
+    # costs most.
     expression = object_of(id=INTEGER, text=STRING, noun_chunk=STRING)
     thing = object_of(**{"id": INTEGER, box_key: BOX, "score": NUMBER_OR_NULL})
     return object_of(

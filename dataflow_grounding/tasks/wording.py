@@ -71,7 +71,7 @@ class Wording:
         Definitions go into the data; the sentence on them, then the guidance, follow the
         instructions.
         """
-        if self.asking:  # first, as it settles which prompt is used
+        if self.asking:  # first, because it settles which prompt is used
             request = self.asking.of(request)
         changes = self._own_prompts_for(request)
         additions = []
