@@ -354,6 +354,7 @@ class _ReadsCoco(Format):
     ) -> dict[str, Any]:
         # A record's columns but for the path. `image_key` is the image's id in the file.
         json_image = coco.with_json_keys(image)  # what a record takes has to fit into JSON again
+        # The sides are taken as they are: `complete_rows` reports one that is no number.
         row = {**_stated(image, "width", "height"), **_stated(json_image, "caption")}
         # Our own exports and MDETR's files have the id of the picture under these keys; the entry's
         # `id` is a number in the file.
@@ -423,21 +424,30 @@ class Coco(_ReadsCoco, ReturningFormat):
             self._write_first_categories(came_from_coco)
             new_before_samples = self._categories.count_of_new
             for sample in chain([first] if first else [], samples):
-                source = self.source_of(sample)
-                self._leave_ids_to(source)
-                for entry in source.own.get("categories", ()):
-                    self._categories.add(entry)
-                image_id, is_new = self._image_id(source)
-                if is_new:
-                    put_image(self._image_entry(source, image_id))
-                for item in self.items_of(source):
-                    own_id = self._annotation_ids.id_of(item.get("id"))
-                    ids = {"id": own_id, "image_id": image_id}
-                    # The ids come first in the entry, and replace those that the item had.
-                    put_annotation({**ids, **item, **ids})
+                self._write_sample(sample, put_image, put_annotation)
             unlisted_count = self._categories.count_of_new - new_before_samples
             class_count = len(self._classes.fixed) + unlisted_count
             self.remarks += self._classes.remarks_on_numbers(class_count)
+
+    def _write_sample(
+        self,
+        sample: Sample,
+        put_image: Callable[[Any], object],
+        put_annotation: Callable[[Any], object],
+    ) -> None:
+        # Writes the picture's entry, unless an earlier sample is of it, and its annotations.
+        source = self.source_of(sample)
+        self._leave_ids_to(source)
+        for entry in source.own.get("categories", ()):
+            self._categories.add(entry)
+        image_id, is_new = self._image_id(source)
+        if is_new:
+            put_image(self._image_entry(source, image_id))
+        for item in self.items_of(source):
+            own_id = self._annotation_ids.id_of(item.get("id"))
+            ids = {"id": own_id, "image_id": image_id}
+            # The ids come first in the entry, and replace those that the item had.
+            put_annotation({**ids, **item, **ids})
 
     def _leave_ids_to(self, source: Source) -> None:
         # What is new gets higher ids than all of the source's file, also than those of entries that
@@ -750,7 +760,8 @@ def _box_and_outline(
 
 
 def _bounds_of_polygons(polygons: Any, size: Size | None) -> list[Bbox] | None:
-    # The box around each; None where they aren't polygons, such as runs of pixels, or one is broken.
+    # The box around each. None where they are no list of polygons, such as runs of pixels, or where
+    # one is broken.
     if not isinstance(polygons, list):
         return None
     try:

@@ -417,7 +417,7 @@ def entry_errors(where: str, bad: BadEntries | None = None) -> Iterator[None]:
     try:
         with _errors_with_place(where):
             yield
-    except ImportRefused:
+    except ImportRefused:  # an InputError, too, that ends the import
         raise
     except InputError as error:
         bad.note_picture(str(error))
@@ -431,7 +431,7 @@ def object_errors(where: str, bad: BadEntries) -> Iterator[None]:
     try:
         with _errors_with_place(where):
             yield
-    except ImportRefused:
+    except ImportRefused:  # an InputError, too, that ends the import
         raise
     except InputError as error:
         bad.note_object(str(error))
