@@ -113,7 +113,7 @@ def check_writable(path: str, image: str = "") -> None:
     """Raise SpecError, before anything is paid for, where a picture can't be written to a path:
     also for the file `image` itself, and where the ending is none of a picture.
     """
-    from PIL import Image
+    from PIL import Image  # only `ground --draw` needs it
 
     both_exist = os.path.exists(path) and os.path.exists(image)
     if both_exist and os.path.samefile(path, image):

@@ -206,7 +206,7 @@ def _say_figure(name: str, figure: Any, groups: Sequence[Sequence[Place]], advic
         _say_table(row["about"], figure)
         return
     say(f"{row['about']}: {_shown(figure, row.get('kind'))}", err=False)
-    if figure:  # None is a figure that wasn't asked for: its pictures say nothing
+    if figure:  # None with --no-pictures: groups of pictures that weren't opened say nothing
         for group in groups[:_MOST_GROUPS]:
             say(f"  {_alike_pictures(group)}", err=False)
         if len(groups) > _MOST_GROUPS:

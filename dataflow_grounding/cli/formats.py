@@ -347,6 +347,7 @@ def convert(
         first = list(islice(records, 1))
         if has_option(format, "class_list"):
             settings["class_list"] = source.class_names
+        # Only a format itself understands what its data says of all pictures, as COCO's `info`.
         if has_option(format, "preamble") and format == source_name:
             settings["preamble"] = source.preamble
         exported = _exported(chain(first, records), format, out, tuple(folders), settings)

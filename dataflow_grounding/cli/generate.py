@@ -231,9 +231,9 @@ def _next_steps(run: SpecRun, summary: Summary) -> list[str]:
     if summary.failed or summary.failures:
         lines.append(_advice_on_failures(summary))
     if summary.failures["image_missing"]:
-        root = advice_on_folder(run.job, missing_names(run.job))
-        if root:
-            lines.append(f"next: {root}")
+        advice = advice_on_folder(run.job, missing_names(run.job))
+        if advice:
+            lines.append(f"next: {advice}")
     costs_nothing = run.serving.free  # it runs on this machine
     if summary.done and not costs_nothing:
         lines.append(f"next: dataflowgrounding cost {folder}, for what each step took")

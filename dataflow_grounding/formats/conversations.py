@@ -190,7 +190,10 @@ class Conversations(Format):
                 file.write(dump_text({"grounding": facts}, 2) + "\n")
 
     def further_files(self, line_count: int) -> dict[str, Line]:
-        """Return what files next to the lines tell a trainer of them, by the file's name."""
+        """Return what files next to the lines tell a trainer of them, by the file's name.
+
+        `write` puts that under the data set's name, `grounding`.
+        """
         return {}
 
     def _line(self, sample: Sample) -> Line:
@@ -579,14 +582,14 @@ def _without_placeholders(text: str, phrases: Iterator[Any], boxes: Iterator[Any
 
 
 def _read(text: str, box_format: BoxFormat, size: Size, sent: Size) -> Reading:
-    # `read_boxes` refuses an answer with other words next to its tags, because a model may take it
-    # back there. Training data has tags inside of its sentences.
+    # `read_boxes` refuses tags with other words next to them: in these a model may say that it was
+    # wrong. Training data has tags inside of its sentences, so tags are read directly here.
     is_json = text.lstrip().startswith(("{", "["))
     if is_json or not has_tokens(text):
         return read_boxes(text, format=box_format, image_size=size, sent_size=sent)
     parsed = ParsedReply()
     read_tokens(text, parsed)
-    return to_reading(parsed, box_format, size, sent, {})
+    return to_reading(parsed, box_format, size, sent, phrases={})  # each box has its own label
 
 
 def _box_format_of(target: str) -> BoxFormat:

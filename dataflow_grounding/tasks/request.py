@@ -1,4 +1,7 @@
-"""A request: one question to a model, the schema of its reply, and how that is read."""
+"""A request: one question to a model, the schema of its reply, and how that is read.
+
+A serving is what answers it: an endpoint, or a model in this process. The engine sends it.
+"""
 
 import hashlib
 import json
@@ -279,8 +282,8 @@ def request_about(
     divisible: bool = False,
     **words: str,
 ) -> Request[T]:
-    """Make the request of a task about one image. The words for `box_format` and `words` fill the
-    {names} of its prompt.
+    """Make the request of a task about one image. `words` fill the {names} of the task's prompt,
+    and so does how `box_format` writes boxes. The other arguments are the Request's.
     """
     if box_format:
         words = {"box_format": box_format.instructions(image.sent_size), **words}
