@@ -48,7 +48,7 @@ class BadEntries:
             self.named.append(why)
         if self._take:
             self._take(why)
-        # so many, and not one that can be read: it is another format
+        # As many as that, and not one that can be read: the files are of another format.
         if not self._read and self.count == _AT_FIRST:
             raise ImportRefused(
                 f"none of the first {_AT_FIRST} entries can be read: {self._first()}"
@@ -59,21 +59,24 @@ class BadEntries:
         self.note(why)
 
     def note_picture(self, why: str) -> None:
-        """Take in that a picture is left out with all that is in it."""
+        """Take in that a picture is left out with all that is in it, as one entry. Its objects that
+        were noted before don't count for the next record.
+        """
         self._of_picture = 0
         self.note(why)
 
     def marked(self, record: dict[str, Any]) -> dict[str, Any]:
         """Return a record with the number of objects left out since the last record. If any was, a
-        record without a box is marked as no background.
+        record without a box is marked as no background: the picture shows something all the same.
         """
         if not self._of_picture:
             return record
-        marks: dict[str, Any] = {SKIPPED: record.get(SKIPPED, 0) + self._of_picture}
-        if not any(expression["instances"] for expression in record["expressions"]):
-            marks["background"] = False
+        columns: dict[str, Any] = {SKIPPED: record.get(SKIPPED, 0) + self._of_picture}
+        has_boxes = any(expression["instances"] for expression in record["expressions"])
+        if not has_boxes:
+            columns["background"] = False
         self._of_picture = 0
-        return {**record, **marks}
+        return {**record, **columns}
 
     def read(self, count: int) -> None:
         self._read += count

@@ -10,6 +10,9 @@ A log of replies only grows, and a store can't append to a file. So a log is sen
 on. A writer is a working folder that has sent replies to the bucket, named by a random id. On this
 machine, the folder's own log is `.ckpt/replies.jsonl`, as in any folder, and the logs of other
 writers are `.ckpt/replies/{writer}.jsonl`.
+
+`errors_as(…, again=True)` makes the library's own error of an OSError, and advises to run the same
+command again: it then goes on where this one ended.
 """
 
 import hashlib
@@ -64,10 +67,20 @@ _ROWS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".lines")
 _buckets: dict[str, "_Bucket"] = {}  # of this process, by the root of their working folder
 
 
+class _State(NamedTuple):
+    """How a file was when it was last sent or brought; a row of _SENT."""
+
+    here: list[int]  # as `state_of` returns it
+    there: str  # as `file_version` returns it
+
+
 class _Bucket:
     """What is at an address, and the folder `root` of this machine in which it is worked on. Paths
-    are relative to both, with `/`. `part` is the folder that is worked in, such as a shard's; ""
-    for the whole.
+    are relative to both, with `/`. `part` is the folder that is worked in, such as "shards/2-of-8"
+    for a run of one shard; "" for the whole.
+
+    A new working folder is made, and gets a file _MARK. From then on it is found by `_bucket_of`,
+    and shown as the address in messages.
     """
 
     def __init__(self, address: str, root: str, part: str = "") -> None:
@@ -77,16 +90,20 @@ class _Bucket:
         # How messages about this machine's disk call the folder: its path would be shown as the
         # address, as if the bucket had failed.
         self.folder_in_words = f"{os.path.basename(root)} in {os.path.dirname(root)}"
-        self._system, self._path = place_of(address)
-        mark = os.path.join(root, _MARK)
-        with errors_as(InputError, f"can't write in {self.folder_in_words}", again=True):
-            if not os.path.exists(mark):  # a new working folder, which gets a name as a writer
-                os.makedirs(root, exist_ok=True)
-                stated = {"address": address, "part": part, "id": token_hex(8)}
-                write_bytes(mark, json.dumps(stated).encode())
-        self.writer = str(read_object(mark).get("id"))
-        _buckets[root] = self  # from now on `_bucket_of` finds it
+        self._system, self._path = place_of(address)  # fsspec's file system, and the path in it
+        self.writer = self._name_as_writer()
+        _buckets[root] = self
         show_as(root, address)
+
+    def _name_as_writer(self) -> str:
+        # The name is chosen when the folder is new, and read from its mark ever after.
+        mark = os.path.join(self.root, _MARK)
+        with errors_as(InputError, f"can't write in {self.folder_in_words}", again=True):
+            if not os.path.exists(mark):
+                os.makedirs(self.root, exist_ok=True)
+                stated = {"address": self.address, "part": self.part, "id": token_hex(8)}
+                write_bytes(mark, json.dumps(stated).encode())
+        return str(read_object(mark).get("id"))
 
     def here(self, *path: str) -> str:
         """Return where a file is on this machine. InputError where it could leave the root."""
@@ -100,18 +117,19 @@ class _Bucket:
 
     def listed(self, folder: str) -> dict[str, dict[str, Any]]:
         """Return by name what the store tells of each file and folder right in a folder there."""
-        own_path = f"{self._path}/{folder}".rstrip("/")
         try:
             entries = self.call(folder, lambda system, there: system.ls(there, detail=True))
         except FileNotFoundError:
             return {}
-        listed: dict[str, dict[str, Any]] = {}
+        path_of_folder = f"{self._path}/{folder}".rstrip("/")
+        entry_by_name: dict[str, dict[str, Any]] = {}
         for entry in entries:
             path = entry["name"].rstrip("/")
-            is_folder_itself = path == own_path  # an empty object that a console made for it
+            # A store's web console makes an empty object for a folder, which is listed in it.
+            is_folder_itself = path == path_of_folder
             if not is_folder_itself:
-                listed[posixpath.basename(path)] = entry
-        return listed
+                entry_by_name[posixpath.basename(path)] = entry
+        return entry_by_name
 
     def read(self, path: str, start: int | None = None, end: int | None = None) -> bytes:
         """Return the bytes [start, end) of a file there; none where there is no such file."""
@@ -135,95 +153,104 @@ class _Bucket:
             in_threads(self._get, paths)
 
     def _get(self, path: str) -> None:
-        os.makedirs(os.path.dirname(self.here(path)), exist_ok=True)
-        with (
-            suppress(FileNotFoundError),
-            whole_file(self.here(path), alone=False) as file,
-        ):
+        path_here = self.here(path)
+        os.makedirs(os.path.dirname(path_here), exist_ok=True)
+        # alone=False: another process may fetch the same file now
+        with suppress(FileNotFoundError), whole_file(path_here, alone=False) as file:
             self.call(path, lambda system, there: system.get_file(there, file.name))
 
     def refuse_results_of_no_run(self) -> None:
-        """Raise InputError where the part has results, but not what a run leaves with them."""
+        """Raise InputError where the part has results, but no CKPT: a run of ours leaves one with
+        them, so these are somebody else's, and would be overwritten.
+        """
         with errors_as(InputError, f"can't read {self.address}", again=True):
             names = self.listed(self.part)
-        foreign = {"annotations.jsonl", "run.json"}.intersection(names)
-        if foreign and CKPT not in names:
+        results = {"annotations.jsonl", "run.json"}.intersection(names)
+        if results and CKPT not in names:
             address = f"{self.address}/{self.part}".rstrip("/")
             raise InputError(
-                f"{address}/{min(foreign)} was not made by a run here: {address} has no {CKPT}:"
+                f"{address}/{min(results)} was not made by a run here: {address} has no {CKPT}:"
                 " choose another folder"
             )
 
-    def take(self) -> None:
+    def bring_changes(self) -> None:
         """Bring what runs read of the part, where it isn't here or was changed there since. It
         overwrites changes here that aren't sent yet. Files that are gone there are forgotten as
         sent, so that `send_changes` sends them again.
         """
-        sent = read_object(self.here(_SENT))  # by path: [state here, version there]
+        sent = self._sent_files()
         states_here = self._states_here()
         versions_there = self._versions_there({posixpath.dirname(path) for path in states_here})
-        still_sent: dict[str, Any] = {}
+        in_step: dict[str, _State] = {}  # files that are the same here and there, by path
         paths_to_bring: list[str] = []
         for path, version in versions_there.items():
-            was_sent = path in states_here and path in sent
-            if was_sent and sent[path][-1] == version:  # it hasn't changed there since
-                still_sent[path] = sent[path]
-            elif path in states_here or self._is_read_by_runs(path):
+            is_here = path in states_here
+            if is_here and path in sent and sent[path].there == version:
+                in_step[path] = sent[path]  # it hasn't changed there
+            elif is_here or self._is_read_by_runs(path):
                 paths_to_bring.append(path)
-        # finished.json speaks of the files that are here, which others replace now.
+        # By finished.json a run sees that it was done before and its outputs are still the same.
+        # Outputs of another machine come in their place now: so the run isn't skipped.
         if any(path.endswith((".json", ".jsonl")) for path in paths_to_bring):
             Path(self.here(self.part, CKPT, "finished.json")).unlink(missing_ok=True)
         self.fetch(*paths_to_bring)
         for path in paths_to_bring:
-            still_sent[path] = [state_of(self.here(path)), versions_there[path]]
+            in_step[path] = _State(state_of(self.here(path)) or [], versions_there[path])
         with errors_as(InputError, f"can't write in {self.folder_in_words}", again=True):
-            write_bytes(self.here(_SENT), json.dumps(still_sent).encode())
+            self._keep_sent_files(in_step)
+
+    def _sent_files(self) -> dict[str, _State]:
+        rows = read_object(self.here(_SENT))
+        return {path: _State(*row) for path, row in rows.items()}
+
+    def _keep_sent_files(self, sent: dict[str, _State]) -> None:
+        write_bytes(self.here(_SENT), json.dumps(sent).encode())
 
     def _versions_there(self, folders: Iterable[str]) -> dict[str, str]:
-        # Of files in these folders, and in the part's own folder and its steps'; by path.
+        # By path, of the files in these folders and the part's own, and in their steps' folders.
         files = self._files_there({*folders, self.part, posixpath.join(self.part, CKPT)})
         return {path: file_version(info) for path, info in files if self._is_shared(path)}
 
     def _files_there(self, folders: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
         # The path of each file in these folders and in their steps' folders, with what the store
-        # tells of it. Folders are listed side by side: each listing waits for the store.
-        to_list = set(folders)
+        # tells of it. A step's folder is known only when the folder that it is in was listed.
+        # Folders are listed side by side: each listing waits for the store.
+        to_list = sorted(set(folders))
         was_listed: set[str] = set()
         while to_list:
-            listed_now = sorted(to_list)
-            was_listed |= to_list
-            to_list = set()
+            was_listed.update(to_list)
             with errors_as(InputError, f"can't read {self.address}", again=True):
-                listings = in_threads(self.listed, listed_now)
-            for folder, entries in zip(listed_now, listings, strict=True):
+                listings = in_threads(self.listed, to_list)
+            step_folders: set[str] = set()
+            for folder, entries in zip(to_list, listings, strict=True):
                 for name, info in entries.items():
                     path = posixpath.join(folder, name)
                     if info["type"] == "file":
                         yield path, info
                     elif _STEP.fullmatch(name):
-                        to_list.add(path)
-            to_list -= was_listed  # some steps' folders were among `folders` already
+                        step_folders.add(path)
+            # some of them were among `folders` already
+            to_list = sorted(step_folders - was_listed)
 
     def _is_read_by_runs(self, path: str) -> bool:
-        # A bucket may have much else at that address.
+        # Other files of a bucket may be large, and no run needs them: they aren't brought.
         if not path.endswith(_ROWS):
             return False
-        folder = posixpath.dirname(posixpath.relpath(path, self.part or "."))
+        path_in_part = posixpath.relpath(path, self.part or ".")
+        folder = posixpath.dirname(path_in_part)
         is_folder_of_step = bool(_STEP.fullmatch(folder))
         return folder in ("", CKPT) or is_folder_of_step
 
     def take_shards(self) -> list[str]:
-        """Replace the shards' files here by those there; return the names of their folders."""
-        for file in Path(self.here(SHARDS)).glob("*/*"):
-            if file.name == CKPT:
-                continue  # replies that were brought
-            with errors_as(InputError, f"can't write in {self.folder_in_words}", again=True):
-                if file.is_dir():
-                    shutil.rmtree(file)
-                else:
-                    file.unlink()
+        """Replace the shards' files here by those there; return the names of their folders.
+
+        These are merged next, so that nothing of an earlier merge may be left among them. Replies,
+        in CKPT, stay.
+        """
+        with errors_as(InputError, f"can't write in {self.folder_in_words}", again=True):
+            self._remove_files_of_shards()
         with errors_as(InputError, f"can't read {self.address}", again=True):
-            names = [name for name in self.listed(SHARDS) if "-of-" in name]
+            names = [name for name in self.listed(SHARDS) if "-of-" in name]  # "2-of-8"
         folders = [f"{SHARDS}/{name}" for name in names]
         picture_folders = [f"{folder}/{PICTURES}" for folder in folders]
         paths_to_bring = []
@@ -233,14 +260,23 @@ class _Bucket:
         self.fetch(*paths_to_bring)
         return names
 
+    def _remove_files_of_shards(self) -> None:
+        for file in Path(self.here(SHARDS)).glob("*/*"):
+            if file.name == CKPT:
+                continue
+            if file.is_dir():
+                shutil.rmtree(file)
+            else:
+                file.unlink()
+
     def send_changes(self, *endings: str) -> None:
         """Send those files of the part that have changed here since they were sent or brought; with
         `endings` only files whose paths end so.
         """
-        sent = read_object(self.here(_SENT))  # by path: [state here, version there]
+        sent = self._sent_files()
         changed_states: dict[str, list[int]] = {}  # by path
         for path, state in self._states_here().items():
-            is_unchanged = path in sent and sent[path][0] == state
+            is_unchanged = path in sent and sent[path].here == state
             has_ending = not endings or path.endswith(endings)
             if has_ending and not is_unchanged:
                 changed_states[path] = state
@@ -250,9 +286,10 @@ class _Bucket:
         if run_file in changed_states:
             versions |= self.send(run_file)
         for path, state in changed_states.items():
-            sent[path] = [state, versions[path]]
+            # A file that changes while it is sent differs from this state, and is sent again.
+            sent[path] = _State(state, versions[path])
         with errors_as(StorageFailed, f"can't write in {self.folder_in_words}", again=True):
-            write_bytes(self.here(_SENT), json.dumps(sent).encode())
+            self._keep_sent_files(sent)
 
     def send(self, *paths: str) -> dict[str, str]:
         """Send files; return by path the version of each there."""
@@ -283,9 +320,8 @@ class _Bucket:
         names = path.split("/")
         if not self.part and names[0] == SHARDS:  # each shard sends its own files
             return False
-        if (
-            CKPT in names
-        ):  # its other files are logs, which `_Replies` sends, or are of use here alone
+        if CKPT in names:
+            # Other files there are logs, which `_Replies` sends, or are of use here alone.
             return names[-1] in _SHARED_OF_CKPT
         is_for_this_machine = path.endswith((_MARK, _SENT, ".part"))
         return not is_for_this_machine
@@ -331,8 +367,8 @@ class _Replies:
             self._bucket.write(self._claim_path, self._claim)
 
     def is_taken_over(self) -> bool:
-        # b"" where nobody has a claim, as somebody has removed all that was there.
-        return self._bucket.read(self._claim_path) not in (self._claim, b"")
+        claim_there = self._bucket.read(self._claim_path)  # b"" after somebody removed all files
+        return claim_there not in (self._claim, b"")
 
     def bring(self) -> None:
         """Bring all replies that are stored there, also those of this folder's own log. Lines are
@@ -348,15 +384,17 @@ class _Replies:
         self._part_begin = self._sent_end  # parts of earlier runs aren't sent again
 
     def _listed_parts(self) -> dict[_Log, _SizeAtOffset]:
-        # Logs of known writers in this folder are always listed, perhaps without parts. Logs of
-        # other shards are listed, too, unless both shards are blocks of one split, which share no
-        # row.
+        # Logs of known writers in this folder are always listed, perhaps without parts. The whole
+        # run's logs (in CKPT) and other shards' are listed, too: a reply that any of them has paid
+        # for isn't asked for again. Blocks of one split share no row, and so no reply.
         bucket = self._bucket
-        parts_of_log: dict[_Log, _SizeAtOffset]
-        parts_of_log = {_Log(self._folder, writer): {} for writer in self._known_writers}
+        parts_of_log: dict[_Log, _SizeAtOffset] = {}
+        for writer in self._known_writers:
+            parts_of_log[_Log(self._folder, writer)] = {}
         folders = {CKPT, self._folder}
         for name, info in bucket.listed(SHARDS).items():
-            if info["type"] == "directory" and not _are_blocks_of_one_split(name, bucket.part):
+            may_share_replies = not _are_blocks_of_one_split(name, bucket.part)
+            if info["type"] == "directory" and may_share_replies:
                 folders.add(f"{within(SHARDS, name)}/{CKPT}")
         listings = in_threads(lambda folder: bucket.listed(f"{folder}/replies"), folders)
         for folder, files in zip(folders, listings, strict=True):
@@ -372,20 +410,22 @@ class _Replies:
         # Adds to a log here what its parts there have more. A listing may miss new parts: so in the
         # end the one that would come next is asked for by its name; where there is none, all is
         # here.
-        path = self._bucket.here(log.folder, "replies", f"{log.writer}.jsonl")
         is_own = log == (self._folder, self._bucket.writer)
         if is_own:
             path = self._log
+        else:
+            path = self._bucket.here(log.folder, "replies", f"{log.writer}.jsonl")
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(open_log(path), "ab") as file:
             while True:
-                end = file.tell()
+                end = file.tell()  # how many bytes of the log are here
                 # The part that has the bytes from `end` on; of several, the one that began last.
+                # Without any, it is one that the listing missed: that begins at `end`.
                 begins = [begin for begin, size in parts.items() if begin <= end < begin + size]
                 begin = max(begins, default=end)
                 name = _part_name(log.folder, log.writer, begin)
-                first_byte = end - begin  # of those wanted, in the part
-                more = self._bucket.read(name, first_byte, first_byte + CLOSED_BYTES)
+                first_new_byte = end - begin  # in the part
+                more = self._bucket.read(name, first_new_byte, first_new_byte + CLOSED_BYTES)
                 if not more:
                     break
                 file.write(more)
@@ -397,7 +437,7 @@ class _Replies:
         """
         with open(self._log, "rb") as file:
             os.fsync(file.fileno())  # only what this machine can't lose any more is sent
-            while True:
+            while True:  # each time one part, of at most SENT_BYTES
                 file.seek(self._part_begin)
                 data = file.read(SENT_BYTES)
                 whole_lines = data[: data.rfind(b"\n") + 1]
@@ -436,12 +476,12 @@ class _Run:
         self._taken_over = taken_over
 
     def begin(self) -> None:
-        self._bucket.refuse_results_of_no_run()
         bucket = self._bucket
+        bucket.refuse_results_of_no_run()
         say(f"Working in {bucket.folder_in_words}; what comes of it goes to {bucket.address}")
         self._replies.claim()
         self._replies.bring()
-        self._bucket.take()
+        bucket.bring_changes()
 
     def send_now_and_then(self, over: threading.Event) -> None:
         """Send what came every SEND_SECONDS until `over` is set. While that fails, the run goes on;
@@ -452,6 +492,7 @@ class _Run:
             try:
                 if self._replies.is_taken_over():
                     self._taken_over()
+                # also of a run that was taken over: they were paid for, and the log is its own
                 self._replies.send()
                 wait = SEND_SECONDS
             except OSError as error:
@@ -473,8 +514,9 @@ class _Run:
         TakenOver is raised. A store that fails is raised as StorageFailed, but of a run that was
         stopped only said: what stopped it counts.
         """
-        # of no other files, as those may be half of a step's
-        endings = () if stopped is None else (".json",)
+        endings: tuple[str, ...] = ()  # all files
+        if stopped is not None:
+            endings = (".json",)  # other files may be half of a step's
         try:
             with self._bucket.failing_to_write():
                 is_taken_over = self._replies.is_taken_over()
@@ -496,10 +538,12 @@ def local(results: str, part: str = "") -> str:
     for an address that is misspelt.
     """
     if is_remote(results):
-        results = _spelled(results)
-        name = hashlib.sha256(json.dumps([results, part]).encode()).hexdigest()[:20]
+        address = _spelled(results)
+        # the same name for the same address and part, so that a later run finds the folder again
+        name = hashlib.sha256(json.dumps([address, part]).encode()).hexdigest()[:20]
         folder = os.environ.get("DF_WORK_FOLDER") or os.path.join(cache_folder(), "elsewhere")
-        return _Bucket(results, os.path.abspath(os.path.join(folder, name)), part).here(part)
+        root = os.path.abspath(os.path.join(folder, name))
+        return _Bucket(address, root, part).here(part)
     if has_scheme(results) and not os.path.isdir(results):
         raise InputError(
             f"results can't be written to {results}: name a folder, or a bucket as s3://bucket/run"
@@ -519,8 +563,8 @@ def _spelled(address: str) -> str:
 
 
 def _bucket_of(path: str) -> _Bucket | None:
-    # A stranger's folder may have the mark of a working folder: it is none unless this process has
-    # made it one.
+    # The bucket of the working folder that a path is in; None for any other path. A _MARK in a
+    # folder doesn't tell, as a stranger may have put it there: only this process's folders count.
     folder = Path(os.path.abspath(path))
     for root in (folder, *folder.parents):
         if str(root) in _buckets:
@@ -533,7 +577,7 @@ def fill(folder: str) -> None:
     bucket = _bucket_of(folder)
     if bucket is not None:
         bucket.refuse_results_of_no_run()
-        bucket.take()
+        bucket.bring_changes()
 
 
 def shards_in(folder: str) -> list[str]:
@@ -556,7 +600,7 @@ def in_step(checkpoint: str, taken_over: Callable[[], None]) -> Iterator[None]:
         return
     run = _Run(bucket, taken_over)
     run.begin()
-    over = threading.Event()
+    over = threading.Event()  # set when the block has ended, so that the sender ends, too
     sender = threading.Thread(target=run.send_now_and_then, args=[over], daemon=True)
     wait_notice = _timer_to_say_it_waits(bucket)
     stopped: BaseException | None = None  # what ended the block, if anything did
@@ -571,7 +615,8 @@ def in_step(checkpoint: str, taken_over: Callable[[], None]) -> Iterator[None]:
         try:
             over.set()
             sender.join()
-            # A run makes an Interrupted of a Ctrl-C, so this one came outside of the run.
+            # Of a Ctrl-C a run makes an error Interrupted, and ends as after any other error. A
+            # KeyboardInterrupt here came outside of the run: nothing more is sent, see above.
             if not isinstance(stopped, KeyboardInterrupt):
                 run.end(stopped)
         finally:
@@ -610,7 +655,7 @@ def copied(results: str, *names: str, replies: bool = False) -> Iterator[str]:
                 _Replies(copy).bring()
             yield root
         finally:
-            del _buckets[root]  # which `_Bucket` has put there
+            del _buckets[root]  # `_Bucket` has put it there, and the folder is removed now
 
 
 def send(path: str, *endings: str) -> None:

@@ -217,12 +217,20 @@ class ClassList:
 
 
 def parts_of(results: str) -> dict[str, str]:
-    """Return a split's files by part (train, val, test); none for a run's folder or one part."""
-    if kind_of(results) != "folder" or kind_of(joined(results, "annotations.jsonl")):
+    """Return a split's files by part (train, val, test); {} for a run's folder, and for one that
+    has fewer than two of them.
+    """
+    if kind_of(results) != "folder":
         return {}
-    paths = {name: joined(results, f"{name}.jsonl") for name in ("train", "val", "test")}
-    parts = {name: path for name, path in paths.items() if kind_of(path) == "file"}
-    return parts if len(parts) > 1 else {}
+    is_of_run = bool(kind_of(joined(results, "annotations.jsonl")))
+    if is_of_run:
+        return {}
+    path_by_part: dict[str, str] = {}
+    for part in ("train", "val", "test"):
+        path = joined(results, f"{part}.jsonl")
+        if kind_of(path) == "file":
+            path_by_part[part] = path
+    return path_by_part if len(path_by_part) > 1 else {}
 
 
 def split_of(results: str) -> str:

@@ -97,7 +97,8 @@ def to_dataframe(records: Iterable[Mapping[str, Any]]) -> Any:
 
 def read_csv(path: str) -> Iterator[Row]:
     """Yield the rows of CSV or TSV, by the header's names, each with the line where it begins."""
-    # the most that a C long holds on Windows: a cell may be as long as a record's annotations
+    # A cell may be as long as a record's annotations: csv's own limit is 128 KiB. 2**31 - 1 is the
+    # most that it takes on Windows.
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     with TextIOWrapper(open_input(path), "utf-8-sig", "surrogateescape", newline="") as file:
         reader = csv.reader(file, strict=True, delimiter=DELIMITERS[file_type_of(path)])
@@ -228,7 +229,9 @@ def _rows_that_fit(metadata: Any) -> int:
     # has a copy. So rows have to fit at their mean size, and with the largest dictionary in each,
     # as if it were one text that all of them have. A group is a part of the file's rows.
     row_bytes = 0  # of a row on average, in the group where rows are largest
-    dictionary_bytes = 0  # of the largest column with a dictionary, which takes no more than these
+    # Of the largest column with a dictionary: how large the dictionary itself is isn't known, but
+    # it is no larger than the column.
+    dictionary_bytes = 0
     for group_number in range(metadata.num_row_groups):
         group = metadata.row_group(group_number)
         row_bytes = max(row_bytes, group.total_byte_size // max(1, group.num_rows))

@@ -22,8 +22,8 @@ def head_of(phrase: str) -> str:
     """
     text = unicodedata.normalize("NFKC", phrase[:_LONGEST]).casefold().strip()
     words = _WORD.findall(_NUMBERING.sub("", text))
-    head = ""
-    for word, after in zip(words, [*words[1:], ""], strict=False):
+    head = ""  # the noun, as far as the words were read
+    for word, after in zip(words, [*words[1:], ""], strict=False):  # `after` is the next word
         if word in _WORDS["relations"] and head in _WORDS["quantities"]:
             head = ""  # the "lot" of "a lot of cars"
         elif head and ends_phrase(word, after):

@@ -54,11 +54,13 @@ def read_json(path: str) -> Any:
 
 
 def items_of(file: IO[str]) -> Iterator[str]:
-    """Yield the JSON text of a list's items; ValueError, perhaps after some, where it is none."""
+    """Yield the JSON text of a list's items. Raises ValueError, perhaps after some, where the file
+    isn't a list, or has anything after it.
+    """
     json_text = _PartlyReadJson(file, "[")
     for _, item_text in json_text.values(_LIST, _ITEM):
         yield item_text
-    json_text.end()
+    json_text.check_end()
 
 
 def lists_in(file: IO[str]) -> Iterator[tuple[str, int, Any]]:
@@ -75,13 +77,15 @@ def lists_in(file: IO[str]) -> Iterator[tuple[str, int, Any]]:
             for number, (item, _) in enumerate(json_text.values(_LIST_OF_KEY, _ITEM)):
                 yield name, number, item
         else:
-            value, _ = next(json_text.values(_VALUE, _VALUE))  # the first is the only one
+            value, _ = next(json_text.values(_VALUE, _VALUE))  # a key has one value
             yield name, _NO_LIST, value
-    json_text.end()
+    json_text.check_end()
 
 
 class _PartlyReadJson:
-    """A file's JSON text, of which a part is in memory, and where reading has come to."""
+    """A file's JSON text, of which a part is in memory, and where reading has come to. The text is
+    read from the start on; ValueError where it doesn't begin with `begin`.
+    """
 
     def __init__(self, file: IO[str], begin: str) -> None:
         self._file = file
@@ -96,7 +100,7 @@ class _PartlyReadJson:
         while True:
             match = skipped.match(self._text, self._at)
             assert match is not None  # these patterns match an empty text, too
-            # More may have to be read to know where the match ends.
+            # A match at the end of the part may go on in the next one.
             if match.end() < len(self._text) or not self._more():
                 return self._text[match.end() : match.end() + 1]
 
@@ -114,30 +118,35 @@ class _PartlyReadJson:
             if match and match[1]:
                 self._at = match.end()
                 return
+            # Without a match, decoding fails at the end of the part, so that more is read.
+            start = match.end() if match else len(self._text)
             try:
-                # Without a match, decoding fails at the end of the part, so that more is read.
-                start = match.end() if match else len(self._text)
-                value, end = self._decode(self._text, start)
-                if not _AFTER_VALUE.match(self._text, end):
-                    # The value touches the end of the part: a number may go on after it.
-                    raise ValueError
-            except ValueError:  # the value may be whole with more of the file
-                if not self._more():
+                value, end = self._whole_value(start)
+            except ValueError:
+                if not self._more():  # no more of the file makes it a value
                     raise
-                continue
+                continue  # the same once more, with a longer part
             self._at = end
             before_value = between
             yield value, self._text[start:end]
 
-    def end(self) -> None:
+    def _whole_value(self, start: int) -> tuple[Any, int]:
+        # The value that begins at a position, and its end; ValueError where the part doesn't have
+        # it as a whole. A number at the end of the part, as 12, may go on after it, as 12.5.
+        value, end = self._decode(self._text, start)
+        if not _AFTER_VALUE.match(self._text, end):
+            raise ValueError
+        return value, end
+
+    def check_end(self) -> None:
         """Raise ValueError where anything but white space is left in the file."""
         if self._text[self._at :].strip() or self._file.read().strip():
             raise ValueError
 
     def _more(self) -> bool:
-        # Adds the next part of the file to what isn't read yet; whether there was any. A part
-        # doubles while a value doesn't fit, so that decoding a large value again and again takes
-        # linear time in all.
+        # Adds the next part of the file to what isn't read yet, and drops what is; whether there
+        # was a next part. Parts double while a value doesn't fit, so that decoding a large value
+        # again and again takes linear time in all.
         more = self._file.read(max(_CHUNK, len(self._text)))
         self._text = self._text[self._at :] + more
         self._at = 0

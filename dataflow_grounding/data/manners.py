@@ -60,9 +60,11 @@ K = TypeVar("K")
 
 def joined_remarks(remarks: Iterable[str]) -> str:
     """Return remarks of several answers as one: equal ones once, cut at MOST_REMARK characters."""
-    parts: dict[str, None] = {}
+    parts: dict[str, None] = {}  # a set that keeps its order
     for remark in remarks:
-        parts.update(dict.fromkeys(part for part in remark.split(_JOINED) if part))
+        for part in remark.split(_JOINED):  # a remark may be joined already
+            if part:
+                parts[part] = None
     return _JOINED.join(parts)[:MOST_REMARK].strip()
 
 
@@ -78,19 +80,21 @@ def wordings_of(record: Mapping[str, Any]) -> Wordings:
     # It was cut where it was stored, perhaps within a word.
     is_cut = len(remark) >= _NEARLY_ALL and not remark.rstrip().endswith(_FINISHED)
     phrases = _phrases_of(record)
-    text = phrases.masked(unicodedata.normalize("NFKC", remark.replace(_JOINED, "\n")))
+    one_line_each = remark.replace(_JOINED, "\n")  # so that a sentence ends with its answer
+    text = phrases.masked(unicodedata.normalize("NFKC", one_line_each))
     sentences = [part for part in _SENTENCE_END.split(text) if part and part.strip()]
     wordings: dict[str, str] = {}
     for number, sentence in enumerate(sentences, 1):
         is_last = number == len(sentences)
-        ends_cut = is_cut and is_last
-        parts = _masked_parts(sentence, phrases, ends_cut)
+        is_cut_sentence = is_cut and is_last
+        parts = _masked_parts(sentence, phrases, is_cut_sentence)
         key = _key_of(parts)
-        has_other_words = key.strip(" …") != ""
-        if ends_cut:
+        is_of_masks_alone = key.strip(" …") == ""
+        if is_of_masks_alone:
+            continue
+        if is_cut_sentence:
             key += _CUT
-        if has_other_words:
-            wordings[key] = _as_read(sentence, parts)
+        wordings[key] = _as_read(sentence, parts)
     return wordings
 
 
@@ -171,9 +175,8 @@ def _masked_parts(sentence: str, phrases: _Phrases, is_cut: bool) -> list[_Part]
         length = _length_of_phrase_at(words, index, phrases, is_cut)
         start, end = spans[index]
         word = words[index]
-        if length or word == _MASK:
-            length = max(1, length)  # a mask is one word: it was set in a script without spaces
-            while parts and parts[-1].word in _ARTICLES and not parts[-1].mask:
+        if length > 0:
+            while parts and _is_article(parts[-1]):
                 start = parts.pop().start  # the article goes with its phrase
             end_of_phrase = spans[index + length - 1][1]
             parts.append(_Part(start, end_of_phrase, _MASK, _MASK))
@@ -189,20 +192,24 @@ def _masked_parts(sentence: str, phrases: _Phrases, is_cut: bool) -> list[_Part]
     return parts
 
 
+def _is_article(part: _Part) -> bool:
+    return part.word in _ARTICLES and not part.mask
+
+
 def _length_of_phrase_at(words: Sequence[str], index: int, phrases: _Phrases, is_cut: bool) -> int:
     # In words; 0 where no phrase begins. At the end of a text that is cut off, the beginning of a
-    # phrase counts as one.
+    # phrase counts as one. So does a mask, which `_Phrases.masked` has set for a phrase.
     if is_cut and _may_begin_phrase(words[index:], phrases):
         return len(words) - index
     for phrase in phrases.by_first.get(words[index], ()):
         if words[index : index + len(phrase)] == phrase:
             return len(phrase)
-    return 0
+    return 1 if words[index] == _MASK else 0
 
 
 def _may_begin_phrase(words: Sequence[str], phrases: _Phrases) -> bool:
-    # Whether some phrase begins with these words, of which the last may be cut off. It may be the
-    # first, too, so that all phrases are looked through.
+    # Whether some phrase begins with these words, of which the last may be cut off: "a red cu". All
+    # phrases are looked through, as the cut word may be the only one.
     *whole_words, cut_word = words
     for same_first in phrases.by_first.values():
         for phrase in same_first:
@@ -219,7 +226,7 @@ def _folded(word: str) -> str:
 
 
 def _key_of(parts: Sequence[_Part]) -> str:
-    # "… are red" for "The cup, the plate and the fork are red.": articles are left out, and a list
+    # "… is red" for "The cup, the plate and the fork are red.": articles are left out, and a list
     # of masks is one mask. Words such as "and" count only where they join no two masks.
     key: list[str] = []
     joins: list[str] = []  # words such as "and" since the last mask or other word
@@ -260,15 +267,19 @@ class Manners:
 
     def __init__(self, most_kept: int = _MOST_KEPT) -> None:
         self.records = 0
-        self._watched = 0  # records with a remark that `rare` may count
+        self._watched = 0  # records that have a remark and were added as `watched`
         self._most_kept = most_kept
         self._by_wording = _Counts[str](most_kept)
         # What a record says is rare if one of its wordings is: so they are counted together, too.
         self._together = _Counts[tuple[str, ...]](most_kept)
-        self._as_read: dict[str, str] = {}  # by wording, its longest form
+        self._text_by_wording: dict[
+            str, str
+        ] = {}  # by wording, the longest of its texts for people
 
     def add(self, wordings: Wordings, watched: bool = True) -> None:
-        """Count a record by its wordings; `rare` counts it only if it is `watched`."""
+        """Count a record by its wordings. Each counts for what is usual; `rare` counts only those
+        that are `watched`, such as the records that are written into an export.
+        """
         self.records += 1
         self._forget_manner()
         if not wordings:
@@ -276,21 +287,26 @@ class Manners:
         for key, text in wordings.items():
             self._by_wording.add(key)
             self._keep_form(key, text)
-        if len(self._as_read) > 2 * self._most_kept:
-            still_counted = self._by_wording.count_of
-            self._as_read = {
-                key: text for key, text in self._as_read.items() if key in still_counted
-            }
+        if len(self._text_by_wording) > 2 * self._most_kept:
+            self._forget_texts()
         if watched:
             self._watched += 1
             self._together.add(tuple(sorted(wordings)))
 
+    def _forget_texts(self) -> None:
+        # Of wordings that `_by_wording` has dropped, which has at most `most_kept`.
+        texts: dict[str, str] = {}
+        for key, text in self._text_by_wording.items():
+            if key in self._by_wording.count_of:
+                texts[key] = text
+        self._text_by_wording = texts
+
     def _keep_form(self, key: str, text: str) -> None:
-        longest = self._as_read.get(key, "")
+        longest = self._text_by_wording.get(key, "")
         # of equally long ones the last in the alphabet, so that the order of records makes no
         # difference
         if (len(text), text) > (len(longest), longest):
-            self._as_read[key] = text
+            self._text_by_wording[key] = text
 
     def add_all(self, other: "Manners") -> None:
         """Count what another has counted, too."""
@@ -299,7 +315,7 @@ class Manners:
         self._watched += other._watched
         self._by_wording.add_all(other._by_wording)
         self._together.add_all(other._together)
-        for key, text in other._as_read.items():
+        for key, text in other._text_by_wording.items():
             self._keep_form(key, text)
 
     def _forget_manner(self) -> None:
@@ -318,31 +334,32 @@ class Manners:
         return not all(map(self._is_manner, wordings))
 
     def _is_manner(self, wording: str) -> bool:
-        # One that is cut off is manner where what is left of it begins one. "I see no car" is one
-        # with "I see no car" that was cut off there, too.
+        # A usual wording is; and one that is cut off, if a usual one begins so. Where many remarks
+        # are cut off after "I see no car", the whole remark "I see no car" is usual, too.
         if wording in self._manner or wording + _CUT in self._manner:
             return True
         if not wording.endswith(_CUT):
             return False
         begin = wording.removesuffix(_CUT)
-        return any(manner.startswith(begin) for manner in self._manner)
+        return any(usual.startswith(begin) for usual in self._manner)
 
     @property
     def rare(self) -> int:
         """How many of the watched records have a rare remark."""
-        # The others are counted: they come often, so that `_together` has their counts.
+        # Those that aren't rare are counted, and taken off. `_together` drops what came seldom, so
+        # that its counts of rare remarks would be too low; those of usual ones are right.
         not_rare = 0
         for wordings, count in self._together.at_least(1).items():
             if not self.is_rare(wordings):
                 not_rare += count
-        return max(0, self._watched - not_rare)
+        return max(0, self._watched - not_rare)  # `max`: a count may be a little too high
 
     def common(self, most: int = MOST_SHOWN) -> dict[str, int]:
         """Return the model's manner, the commonest first: by wording, in how many records it is."""
         counts = Counter[str]()
         for key, count in self._manner.items():
             # without secrets: then several wordings may read the same
-            counts[blotted_message(self._as_read[key])] += count
+            counts[blotted_message(self._text_by_wording[key])] += count
         return dict(counts.most_common(most))
 
     def line(self) -> str:
@@ -375,9 +392,9 @@ class _Counts(Generic[K]):
     """
 
     def __init__(self, most: int) -> None:
-        self.count_of: dict[K, int] = {}  # less what was taken
+        self.count_of: dict[K, int] = {}  # less what was taken from it
         self._most = most
-        self._taken = 0  # from each count
+        self._taken = 0  # the most that was taken from any of them
 
     def add(self, key: K, count: int = 1) -> None:
         self.count_of[key] = self.count_of.get(key, 0) + count

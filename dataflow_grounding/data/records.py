@@ -141,7 +141,8 @@ def name_within(path: str, root: str | None) -> str:
     """
     if is_absolute(path):
         path = path_within(path, root) or os.path.basename(path)
-    parts = os.path.splitext(os.path.normpath(path))[0].split(os.sep)
+    stem, _ = os.path.splitext(os.path.normpath(path))
+    parts = stem.split(os.sep)  # "../a/b.jpg" gives "_/a/b"
     return "/".join("_" if part == os.pardir else part for part in parts)
 
 
@@ -172,11 +173,7 @@ def read_expressions(record: "Record", key: str) -> list[dict[str, Any]]:
     for number, item in enumerate(value):
         where = f"column {key!r}, expression {number}"
         expression = {"text": item} if isinstance(item, str) else item
-        text: Any = None
-        if isinstance(expression, dict):
-            text = expression.get("text")
-        has_text = isinstance(text, str) and text.strip() != ""
-        if not has_text:
+        if not isinstance(expression, dict) or not _has_text(expression):
             raise BrokenRow(f"{where}: no 'text' in it")
         instances = expression.get("instances") or []
         if not isinstance(instances, (list, tuple)):
@@ -187,6 +184,11 @@ def read_expressions(record: "Record", key: str) -> list[dict[str, Any]]:
         new_instances = [_read_instance(instance, where) for instance in instances]
         expressions.append({**expression, "expression_id": own_id, "instances": new_instances})
     return expressions
+
+
+def _has_text(expression: Mapping[str, Any]) -> bool:
+    text = expression.get("text")
+    return isinstance(text, str) and text.strip() != ""
 
 
 def read_any_expressions(record: "Record") -> list[dict[str, Any]]:
@@ -224,18 +226,18 @@ def _as_expressions(regions: Any) -> Any:
 
 
 def _read_instance(item: Any, where: str) -> dict[str, Any]:
-    # TAO calls the score `bbox_score`. NumPy's values become Python's.
+    # With a `bbox` and a `score` as Python's values, though an operator of the user's may have set
+    # NumPy's. Records in TAO's format call the score `bbox_score`.
     instance = item if isinstance(item, dict) else {}
     bbox = instance.get("bbox")
-    if not is_box(bbox):
+    if not is_box(bbox):  # looked at first, as most are: the other way takes longer
         bbox = _without_numpy(bbox)
-        if not is_box(bbox):
-            raise BrokenRow(f"{where}: an instance needs 'bbox': [x1, y1, x2, y2]")
+    if not is_box(bbox):
+        raise BrokenRow(f"{where}: an instance needs 'bbox': [x1, y1, x2, y2]")
     score = instance.get("score")
     if score is None:
         score = instance.get("bbox_score")
-    if score is not None:
-        score = _without_numpy(score)
+    score = _without_numpy(score)
     others = {name: value for name, value in instance.items() if name != "bbox_score"}
     return {**others, "bbox": bbox, "score": score}
 
@@ -276,34 +278,39 @@ def verdict_of(expression: Mapping[str, Any]) -> str:
 
 
 def doubt_of_reply(record: Mapping[str, Any]) -> str:
-    """Return why a reply about a record is doubtful, in words; "" if none is. A record is also
-    marked `doubtful` if a check couldn't decide on a phrase: that phrase is then marked, too.
+    """Return why a reply about a record is doubtful, in words; "" if none is.
+
+    A record is also marked `doubtful` if a check couldn't decide on a phrase: that is no doubt of
+    a reply. The phrase is then marked, too.
     """
     if record.get("doubtful") is not True:
         return ""
     doubt = record.get(DOUBT)
     if doubt and isinstance(doubt, str):
         return doubt
+    # Earlier versions wrote no `doubt`: the mark alone has to tell.
+    return "" if _has_doubtful_phrase(record) else UNKNOWN_DOUBT
+
+
+def _has_doubtful_phrase(record: Mapping[str, Any]) -> bool:
     phrases = record.get(annotated_column(record))
     if not isinstance(phrases, list):
-        phrases = []
-    is_of_check = any(isinstance(row, dict) and row.get("doubtful") is True for row in phrases)
-    # Records of earlier versions have no `doubt`.
-    return "" if is_of_check else UNKNOWN_DOUBT
+        return False
+    return any(isinstance(phrase, dict) and phrase.get("doubtful") is True for phrase in phrases)
 
 
 def in_one_schema(record: Mapping[str, Any], update: Mapping[str, Any]) -> Update:
     """Return a step's update with the keys that records of every pipeline have: expressions get
     `verified`, null where nobody checked, and a record without regions gets an empty list.
     """
-    whole = dict(update)
+    completed = dict(update)
     for column in ("expressions", "region_captions"):
-        rows = update.get(column)
-        if isinstance(rows, list):
-            whole[column] = [_with_verdict(row) for row in rows]
+        expressions = update.get(column)
+        if isinstance(expressions, list):
+            completed[column] = [_with_verdict(expression) for expression in expressions]
     if REGIONS not in record and REGIONS not in update:
-        whole[REGIONS] = []
-    return whole
+        completed[REGIONS] = []
+    return completed
 
 
 def _with_verdict(expression: Any) -> Any:

@@ -20,8 +20,8 @@ def not_rejected(expression: Mapping[str, Any]) -> list[Any] | None:
     else all go by the expression's.
     """
     boxes: list[Any] = expression["instances"]
-    has_own_verdicts = any("verified" in box for box in boxes)
-    if not has_own_verdicts:
+    do_boxes_state_verdicts = any("verified" in box for box in boxes)
+    if not do_boxes_state_verdicts:
         return None if _is_rejected(expression) else boxes
     boxes_left = []
     for box in boxes:
@@ -52,10 +52,9 @@ def rejections_in(expressions: Sequence[Any]) -> Rejections:
     rejections: Rejections = {}
     for expression in filter(_is_readable, expressions):
         for box in expression.get("instances") or ():
-            states_verdict = box if "verified" in box else expression
-            is_false = states_verdict.get("verified") is False
+            verified = box["verified"] if "verified" in box else expression.get("verified")
             reviewer = _reviewer(expression, box)
-            if is_false and reviewer:
+            if verified is False and reviewer:
                 rejections[_key_of(expression, box)] = {"verified": False, "reviewed_by": reviewer}
     return rejections
 
@@ -71,15 +70,21 @@ def with_twins_rejected(expressions: Sequence[Any], others: Rejections | None = 
     expressions_with_verdicts = []
     for expression in expressions:
         if _is_readable(expression) and expression.get("instances"):
-            boxes = []
-            for box in expression["instances"]:
-                verdict = rejections.get(_key_of(expression, box))
-                if verdict is not None and not _reviewer(expression, box):
-                    box = {**box, **verdict}
-                boxes.append(box)
-            expression = {**expression, "instances": boxes}
+            expression = {**expression, "instances": _with_verdicts(expression, rejections)}
         expressions_with_verdicts.append(expression)
     return expressions_with_verdicts
+
+
+def _with_verdicts(expression: Mapping[str, Any], rejections: Rejections) -> list[dict[str, Any]]:
+    # The boxes of an expression, those that equal a rejected one with its verdict.
+    boxes = []
+    for box in expression["instances"]:
+        verdict = rejections.get(_key_of(expression, box))
+        was_reviewed = bool(_reviewer(expression, box))
+        if verdict is not None and not was_reviewed:
+            box = {**box, **verdict}
+        boxes.append(box)
+    return boxes
 
 
 def _key_of(expression: Mapping[str, Any], box: Mapping[str, Any]) -> _BoxKey:
@@ -95,11 +100,12 @@ def _reviewer(expression: Mapping[str, Any], box: Mapping[str, Any]) -> Any:
 class WithoutRejected:
     """Leaves what a person rejected out of records, and counts it in `boxes`. A phrase that loses
     all of its boxes is left out, and so is one without boxes that is rejected. Neither is known to
-    be absent then: no detector should learn its picture as background.
+    be absent then: no detector should learn its picture as background. With `keep` records stay as
+    they are: a user wants to have what was rejected, too.
     """
 
     def __init__(self, keep: bool = False) -> None:
-        self.boxes = 0
+        self.boxes = 0  # how many were left out
         self._keep = keep
 
     def __call__(self, records: Iterable[Record]) -> Iterator[Record]:
@@ -120,14 +126,17 @@ class WithoutRejected:
             if not _is_readable(expression):
                 expressions_left.append(expression)
                 continue
-            boxes = expression.get("instances")  # None for a phrase that nobody has looked for
-            boxes_left = not_rejected({**expression, "instances": boxes or []})
-            self.boxes += len(boxes or ()) - len(boxes_left or ())
-            if boxes_left is None:  # all of the expression is rejected
+            boxes = expression.get("instances") or []
+            boxes_left = not_rejected({**expression, "instances": boxes})
+            is_all_rejected = boxes_left is None
+            boxes_left = boxes_left or []
+            self.boxes += len(boxes) - len(boxes_left)
+            if is_all_rejected:
                 if is_missed(expression):
                     missed.append(str(expression.get("text", "")))
                 continue
-            if boxes is not None and len(boxes_left) < len(boxes):
+            # Without such a box it stays as it is, even if it has no `instances`.
+            if len(boxes_left) < len(boxes):
                 expression = {**expression, "instances": boxes_left}
             expressions_left.append(expression)
         if expressions_left == expressions:

@@ -46,8 +46,8 @@ def annotations_of(results: str) -> str:
 def run_of(results: str) -> dict[str, Any]:
     """Return what `run.json` in the folder of RESULTS, or in the one above, says; else {}."""
     # A step's folder has no run.json, but the run's folder above it has one.
-    # joined() takes a last / off an address, and absolute() off a path: with it, dirname() would
-    # return the folder itself.
+    # joined() takes a / at the end off an address, and absolute() off a path: of "run/", dirname()
+    # would be "run" itself.
     folder = absolute(joined(folder_of_results(results), ""))
     for candidate in (folder, os.path.dirname(folder)):
         path = joined(candidate, RUN_JSON)

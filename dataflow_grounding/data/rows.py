@@ -112,6 +112,7 @@ def _read_jsonl(path: str) -> Iterator[Row]:
 
     with open_input(path) as file:
         lines = _CountedLines(file, path)
+        # `loads` makes a Row of each line, so that the reader's values are rows.
         reader = jsonlines.Reader(lines, loads=lambda line: _parse_row(lines.number, line))
         while True:
             try:
@@ -135,9 +136,15 @@ class _CountedLines:
     def __iter__(self) -> Iterator[bytes]:
         for line in self._file:
             self.number += 1
-            if self.number == 1 and (line.startswith(_OF_UTF_16) or b"\0" in line[:4]):
-                raise InputError(f"{self._path} is in UTF-16: save it as UTF-8")
+            if self.number == 1:
+                self._refuse_utf_16(line)
             yield line
+
+    def _refuse_utf_16(self, first_line: bytes) -> None:
+        # Without a mark at its beginning, UTF-16 has a zero in each ASCII character: "{" is "{\0".
+        has_zeros = b"\0" in first_line[:4]
+        if first_line.startswith(_OF_UTF_16) or has_zeros:
+            raise InputError(f"{self._path} is in UTF-16: save it as UTF-8")
 
 
 def as_line(row: Row) -> str:
@@ -161,18 +168,20 @@ def _parse_row(number: int, line: str | bytes) -> Row:
 
 
 def _read_json(path: str) -> Iterator[Row]:
+    # A file of this type should be a list. Some are JSON lines under another name.
     number = 0  # of the last item that was read
     # `items_of` raises one of these where the file isn't a list all through.
     with suppress(ValueError, RecursionError), json_file(path) as file:
         for number, item in enumerate(items_of(file), 1):
             yield _parse_row(number, item)
         return
-    # It may be one object, JSON lines, or no JSON, for which `read_json` raises.
-    data = read_json(path)
-    has_several_values = data is None and number == 0  # or it is null: then it is a broken row
-    if has_several_values:
+    data = read_json(path)  # raises where it is no JSON
+    # None for several values, or for null, which `_read_jsonl` yields as a broken row. After items
+    # were yielded, it is a list with something after it.
+    may_be_json_lines = data is None and number == 0
+    if may_be_json_lines:
         yield from _read_jsonl(path)
-    elif isinstance(data, dict):  # JSON lines under another name, with one line
+    elif isinstance(data, dict):  # JSON lines with one line
         yield _parse_row(1, json.dumps(data))
     else:
         raise InputError(f"{path} should hold a JSON array of objects")

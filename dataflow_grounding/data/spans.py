@@ -100,11 +100,17 @@ def find_spans(phrases: Sequence[str], caption: str) -> list[Span | None]:
     is_taken = bytearray(len(caption))  # 1 for each character of the caption that is in a span
     longest_first = sorted(wanted.values(), key=lambda item: len(item.phrase.text), reverse=True)
     for phrase, indices in longest_first:
-        occurrences = _occurrences(phrase, folded_caption, plain_caption)
-        # those that overlap no span taken yet, then the others; the sort keeps their order
-        free_first = sorted(occurrences, key=lambda span: is_taken.find(1, *span) >= 0)
-        chosen = sorted(free_first[: len(indices)])  # in the caption's order, as equal phrases are
-        for index, (start, end) in zip(indices, chosen, strict=False):  # None for those left over
+        free: list[Span] = []
+        overlapping: list[Span] = []  # those that share a character with a span taken already
+        for start, end in _occurrences(phrase, folded_caption, plain_caption):
+            if any(is_taken[start:end]):
+                overlapping.append((start, end))
+            else:
+                free.append((start, end))
+        chosen = [*free, *overlapping][: len(indices)]
+        # The first of equal phrases has the first place in the caption. Of more phrases than
+        # places, the last ones have none.
+        for index, (start, end) in zip(indices, sorted(chosen), strict=False):
             spans[index] = (start, end)
             is_taken[start:end] = bytes([1]) * (end - start)
     return spans
@@ -126,17 +132,18 @@ def whole_words(span: Span, caption: str) -> Span:
     start = max(0, span[0])
     end = max(start, min(span[1], len(caption)))
     words = caption[start:end]
-    start += len(words) - len(words.lstrip())
+    blanks_before = len(words) - len(words.lstrip())
+    start += blanks_before
     end = start + len(words.strip())
     if start == end:
         return start, end
     folded = _fold(caption)
+    # Each edge but the last may begin a word, each but the first may end one.
     starts_of_words = [folded.starts[edge] for edge in folded.edges if edge < len(folded.starts)]
     ends_of_words = [folded.ends[edge - 1] for edge in folded.edges if edge > 0]
-    return (
-        max((place for place in starts_of_words if place <= start), default=start),
-        min((place for place in ends_of_words if place >= end), default=end),
-    )
+    whole_start = max((place for place in starts_of_words if place <= start), default=start)
+    whole_end = min((place for place in ends_of_words if place >= end), default=end)
+    return whole_start, whole_end
 
 
 def as_compared(phrase: str) -> str:
@@ -147,7 +154,8 @@ def as_compared(phrase: str) -> str:
 class _Folded:
     """A text in the form in which it is compared. A letter, as a reader sees it, may be several
     characters before folding (é as e and an accent) or after it (ß as ss): `starts` and `ends` say
-    where each character's letter is in the original. `words` are what is between the edges.
+    where each character's letter is in the original. `words` are what is between the edges, blanks
+    and signs as well: "a", " " and "cat" of "a cat".
     """
 
     def __init__(self, text: str, kinds: str, starts: Sequence[int], ends: Sequence[int]) -> None:
@@ -187,15 +195,18 @@ class _Folded:
         # the caption times the phrases: a caption may have as many words as there are phrases.
         rarest = min(phrase.words, key=lambda word: len(self._places_of.get(word, ())))
         words_before = phrase.words.index(rarest)
-        end_of_last = 0  # of the last occurrence, in words; a start before 0 is none, either
+        end_of_last = 0  # where the last occurrence ends, as an index of words
         for place in self._places_of.get(rarest, ()):
             start = place - words_before
             if start < end_of_last:
-                continue  # the last occurrence has some of these words
+                continue  # before the text's first word, or on words of the last occurrence
             stop = start + len(phrase.words)
             if self.words[start:stop] == phrase.words:
                 end_of_last = stop
-                yield self.starts[self.edges[start]], self.ends[self.edges[stop] - 1]
+                # the word with index i is from edge i to edge i + 1 of the folded text
+                first_character = self.edges[start]
+                last_character = self.edges[stop] - 1
+                yield self.starts[first_character], self.ends[last_character]
 
 
 class _WantedPhrase(NamedTuple):
@@ -215,16 +226,18 @@ def _occurrences(phrase: _Folded, caption: _Folded, plain_caption: _Folded) -> l
         return with_marks
     without_marks: list[Span] = []
     for start, end in plain_caption.occurrences(plain_phrase):
-        # the index of the last one with marks that begins before this one's end
+        # Of those with marks, only the last that begins before this one's end may overlap it: they
+        # are in order. (end, end) is before all that begin at `end` or later.
         previous = bisect_left(with_marks, (end, end)) - 1
-        if previous < 0 or with_marks[previous][1] <= start:
+        is_free = previous < 0 or with_marks[previous][1] <= start
+        if is_free:
             without_marks.append((start, end))
     return with_marks + without_marks
 
 
 def _without_marks(folded: _Folded) -> _Folded:
-    # Without Markdown's marks. A sign is no mark within a word (vis_a, 2*3), between blanks or ends
-    # of the text ("2 * 3", "*"), or with an accent on it.
+    # Without Markdown's marks; the same object where it has none. A sign is no mark within a word
+    # (vis_a, 2*3), between blanks or ends of the text ("2 * 3", "*"), or with an accent on it.
     kept_ranges: list[Span] = []
     end_of_last_mark = 0
     for mark in _MARKS.finditer(folded.text):
@@ -236,7 +249,7 @@ def _without_marks(folded: _Folded) -> _Folded:
         kind_after = folded.kinds[end : end + 1]
         is_bare = before in ("", " ") and after in ("", " ")
         is_within_a_word = _is_word(kind_before) and _is_word(kind_after)
-        has_accent = kind_after.isupper()
+        has_accent = kind_after.isupper()  # see _WORD
         if is_bare or is_within_a_word or has_accent:
             continue
         kept_ranges.append((end_of_last_mark, start))
@@ -284,12 +297,13 @@ def _fold_letters(text: str) -> _Folded:
         if letter and not is_second_blank:
             kind = _WORD if _is_of_word(text[start], letter[0]) else _SIGN
             continuing_kind = kind.upper()
-            # An accent without its letter, which can't be seen and was removed, continues the
-            # letter before.
+            first_kind = kind
+            # An accent alone is left of a letter that can't be seen, which was removed: it is an
+            # accent of the letter before.
             if _is_accent(letter[0]) and letters and letters[-1] != " ":
-                kind = continuing_kind
+                first_kind = continuing_kind
             letters.append(letter)
-            kinds.append(kind + continuing_kind * (len(letter) - 1))
+            kinds.append(first_kind + continuing_kind * (len(letter) - 1))
             starts += [start] * len(letter)
             ends += [end] * len(letter)
         start = end
@@ -301,8 +315,10 @@ def _are_of_one_letter(before: str, after: str) -> bool:
     # joined emoji.
     if before.isspace():
         return False
-    comes_before_accents = after < "\u0300"  # in Unicode: such a character may only be joined
-    if comes_before_accents:
+    # Below U+0300, where accents begin, there are only letters and signs of their own. A joiner
+    # before one, which is for emoji, makes it one letter with what the joiner is after.
+    is_below_accents = after < "\u0300"
+    if is_below_accents:
         return before == _JOINER and not after.isspace()
     if _is_accent(after):
         return True
@@ -323,7 +339,9 @@ def _fold_letter(letter: str) -> str:
 
 
 def _decomposed(letter: str) -> str:
-    # A form that isn't one word, as those of ½, …, ℃ and ¨, is not taken.
+    # The compatibility form, such as "fi" of the ligature ﬁ, if it is one word or one character.
+    # Those of ½, …, ℃ and ¨ ("1⁄2", "...", "°C", a blank with an accent) aren't: they would be cut
+    # into several words, and so their canonical form is taken.
     compatible = unicodedata.normalize("NFKD", letter)
     is_of_one_word = all(part.isalnum() or _is_accent(part) for part in compatible)
     if is_of_one_word or len(compatible) == 1:

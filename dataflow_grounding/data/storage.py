@@ -73,7 +73,9 @@ class FileStorage:
     # The folders of images, where something else than `image_root` and the input decides them.
     folders: tuple[str, ...] | None = None
     strays: list[str] | None = None
-    """While a pipeline's `forward()` runs: what to say of steps that other threads called."""
+    """While a pipeline's `forward()` runs: what to say of steps that other threads called. The
+    pipeline sets it, and refuses these steps; None where they are no mistake.
+    """
     made_of: str = ""
     """The user's own input, where `first_entry_file_name` was made of it."""
 
@@ -149,7 +151,7 @@ class FileStorage:
             raise InputError("call storage.step() before reading or writing")
         if step == 0:
             return self.first_entry_file_name
-        run_noted_steps()
+        run_noted_steps()  # who asks for the path is about to look into the file
         return os.path.join(
             self.cache_path, f"{self.file_name_prefix}_step{step}.{self.cache_type}"
         )
@@ -222,7 +224,7 @@ class FileStorage:
             InputError: For rows that aren't dicts, or that the file's type can't hold; the old file
                 stays.
         """
-        is_frame = hasattr(data, "to_dict")
+        is_frame = hasattr(data, "to_dict")  # told so because pandas may not be installed
         rows = from_dataframe(data) if is_frame else map(plain_row, data)
         write_rows(self.output_path, rows)
         return self.output_path
