@@ -47,12 +47,11 @@ def cache_folder() -> str:
 def read_env_files(folders: Iterable[str] = (".",)) -> list[str]:
     """Set what each folder's `.env` may set and nothing has set before; return the files' paths."""
     paths = []
-    for folder in dict.fromkeys(folders):
+    for folder in dict.fromkeys(folders):  # each once
         path = os.path.join(folder, ".env")
         if os.path.isfile(path):
+            _add_settings(path)
             paths.append(path)
-    for path in paths:
-        _add_settings(path)
     return paths
 
 
@@ -123,7 +122,7 @@ def refuse_key_from_another_place(
     if variable_and_file is None:
         return
     variable, file = variable_and_file
-    # The file may have its own key sent to its address.
+    # The file may have its own key sent to its address. Only what it hasn't set is looked at.
     file_values = [os.environ[name] for name in _set_by if _file_of(name) == file]
     texts = [text for text in (key, *headers.values()) if text and text not in file_values]
     secret = _key_of_variable_in(texts)
@@ -186,7 +185,8 @@ class _Setting(NamedTuple):
 
 
 def _settings(path: str) -> dict[str, _Setting]:
-    # A line that can't be read may be a key: it isn't shown.
+    # What a file sets, by variable. The user is warned of a line that can't be read. It may hold a
+    # key: so it isn't shown.
     from dotenv.parser import parse_stream
 
     settings: dict[str, _Setting] = {}

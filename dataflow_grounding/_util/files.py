@@ -40,6 +40,7 @@ def within(folder: str, name: object, of: str = "") -> str:
 
 def portable(name: str) -> str:
     """Return a name that `within` and Windows take, for a file called after something of a user."""
+    # "_/b_/_" for "/~/b./.."
     parts = re.sub(f"""[{_UNSAFE}<>:"|?*]""", "_", name).split("/")
     path = "/".join(_portable_part(part) for part in parts)
     return re.sub("^~", "_", path.lstrip("/"))
@@ -77,7 +78,7 @@ def remove_leftover(path: str) -> None:
     process is writing it.
     """
     with suppress(FileNotFoundError):
-        if stat.S_ISREG(os.lstat(path).st_mode):
+        if stat.S_ISREG(os.lstat(path).st_mode):  # no link, folder or pipe
             # The file is of a run that was killed, or of one at work: the latter holds the lock.
             with open(path, encoding="utf-8") as leftover:
                 _lock(leftover, path)

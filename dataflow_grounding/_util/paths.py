@@ -145,8 +145,8 @@ def open_input(path: str) -> IO[bytes]:
 
 
 def open_start(path: str, size: int, check: Callable[[State], None]) -> IO[bytes]:
-    """Open a file to read its first `size` bytes, unless `check` refuses it. A store isn't asked
-    for more; a file of this machine has all of its bytes.
+    """Open a file to read its first `size` bytes, unless `check` refuses it. Of a file in a store
+    only these are fetched; one of this machine may be read further.
     """
     state = look(path)
     check(state)

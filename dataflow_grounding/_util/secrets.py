@@ -60,7 +60,9 @@ def learn(*values: object) -> None:
     too short for a secret, or among _NO_SECRETS, is passed over.
     """
     for value in values:
-        if isinstance(value, str) and len(value) >= _SHORTEST and value.lower() not in _NO_SECRETS:
+        if not isinstance(value, str):
+            continue
+        if len(value) >= _SHORTEST and value.lower() not in _NO_SECRETS:
             _learn_forms(value)
 
 
@@ -103,7 +105,9 @@ def secrets_of(headers: Mapping[str, object]) -> Iterator[str]:
 
 
 def texts_in(value: Any, secret: bool = False) -> Iterator[tuple[str, bool]]:
-    """Yield the texts of JSON at any depth, each with whether a secret's name is over it."""
+    """Yield the texts of JSON at any depth, each with whether it is under a secret's name, as `abc`
+    of `{"api_key": ["abc"]}` is. `secret` says that all of `value` is.
+    """
     if isinstance(value, Mapping):
         for name, item in value.items():
             yield from texts_in(item, secret or names_secret(str(name)))
@@ -199,7 +203,8 @@ def _without_known(shape: str, text: str) -> str:
     forms = _forms.get(shape, ())
     for form in forms:
         text = text.replace(form, BLOT)
-    # A page writes some characters of a secret as `&amp;` or `&#47;`.
+    # A page writes some characters of a secret as `&amp;` or `&#47;`. A text with such a secret is
+    # returned with all these signs read.
     if "&" in text and ";" in text:
         from html import unescape  # few texts are of pages
 
@@ -255,11 +260,11 @@ def masked(value: Any, secret: bool = False, ours: bool = True) -> Any:
         return inside
     if isinstance(value, (list, tuple)):
         return [masked(item, secret, ours) for item in value]
-    if isinstance(value, str) and not secret:
-        return blotted_message(value)
+    if not secret:
+        return blotted_message(value) if isinstance(value, str) else value
     if isinstance(value, str):
-        shows_nothing = not value or _REFERENCE.fullmatch(value)
+        shows_nothing = value == "" or _REFERENCE.fullmatch(value) is not None
         return value if shows_nothing else BLOT
     # A password may be a number; true, false and null are none.
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return BLOT if secret and is_number else value
+    return BLOT if is_number else value

@@ -25,4 +25,5 @@ def setting(key: str, value: str | None = None) -> str:
     name = _ARGUMENTS.get(f"{block}.{name}", name)
     if value is None:
         return name
-    return f"{name}=None" if value == "null" else f"{name}={value!r}"
+    in_python = "None" if value == "null" else repr(value)
+    return f"{name}={in_python}"

@@ -81,7 +81,7 @@ def _opened(address: str, scheme: str) -> tuple[Any, str]:
         register_implementation(scheme, class_of_another_package.replace(":", "."), clobber=True)
     # fsspec gives its settings to each file system of a scheme that is made.
     s3_settings = conf.setdefault("s3", {}).setdefault("config_kwargs", {})
-    s3_settings.setdefault("max_pool_connections", THREADS)  # by default 10, for more threads
+    s3_settings.setdefault("max_pool_connections", THREADS)  # by default 10, which is too few
     system_class = get_filesystem_class(scheme)
     if scheme == "hf":
         minute = time.monotonic() // 60
@@ -137,7 +137,7 @@ def system_errors(address: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        # What this machine is short of is no fault of the store.
+        # Files, memory or disk that this machine is short of are no fault of the store.
         is_short = getattr(error, "errno", None) in {*SHORT, errno.ENOSPC, errno.EDQUOT}
         if is_short or not is_remote(address) or isinstance(error, GroundingError):
             raise
@@ -175,7 +175,7 @@ def patiently(address: str, once: Callable[[], T]) -> T:
                 raise
         # Many threads fail at the same moment: they don't come back at the same one.
         time.sleep(pause * random.uniform(0.75, 1.25))
-    with system_errors(address):
+    with system_errors(address):  # the last time, any error is raised
         return once()
 
 

@@ -105,7 +105,7 @@ def say_json(value: Any, indent: int | None = None) -> None:
     only_ascii = not str(standard_output.encoding).lower().startswith("utf")
     encoder = json.JSONEncoder(ensure_ascii=only_ascii, indent=indent, default=asdict)
     if indent is None:
-        # The text is printed piece by piece, as it may be too long for memory.
+        # The text is printed piece by piece, because it may be too long for memory.
         for text in _json_pieces(value, encoder):
             _print(_harmless_json(text), newline=False)
         _print("")
@@ -223,7 +223,7 @@ class LiveLine:
         """Show the title and as many parts as there is room for. The first `needed` parts matter
         more than the title, which gives way to them.
         """
-        _live[:] = [self]
+        _live[:] = [self]  # `_print` makes it give room
         columns = USUAL_COLUMNS
         with suppress(OSError):
             # Some terminals tell 0.
@@ -310,5 +310,5 @@ def _print(text: str, err: bool = False, newline: bool = True) -> None:
     # A live line makes room; it comes back when its progress is shown the next time.
     for line in _live:
         line.write("")
-    # While `only_answers` holds, sys.stdout is another stream than the real one.
+    # While `only_answers` holds, `_answers` is the real standard output, and sys.stdout is not.
     click.echo(text, None if err else _answers, newline, err)  # noqa: TID251

@@ -106,14 +106,12 @@ class ShownRecord(Shown, Record):
         column `expressions`, in which texts have no boxes yet. Raises BrokenRow.
         """
         for key in reversed(self):  # a dict keeps the order in which columns were added
-            value = self[key]
-            if not isinstance(value, list) or not value:
-                continue
-            if all(isinstance(item, dict) and "instances" in item for item in value):
+            if _are_grounded(self[key]):
                 return read_expressions(self, key)
         for key in ("region_captions", "regions"):
             if isinstance(self.get(key), list):
-                return read_any_expressions(Record({key: self[key]}))
+                only_this_column = Record({key: self[key]})
+                return read_any_expressions(only_this_column)
         return read_any_expressions(self) if "expressions" in self else []
 
     def counts(self) -> tuple[int, int]:
@@ -122,6 +120,13 @@ class ShownRecord(Shown, Record):
             expressions = self.shown_expressions()
             return len(expressions), sum(len(item["instances"]) for item in expressions)
         return 0, 0
+
+
+def _are_grounded(value: Any) -> bool:
+    # Whether a column is a list of expressions with boxes. An empty list may be one of anything.
+    if not isinstance(value, list) or not value:
+        return False
+    return all(isinstance(item, dict) and "instances" in item for item in value)
 
 
 def marks_of(expressions: Sequence[Mapping[str, Any]]) -> "list[Mark]":

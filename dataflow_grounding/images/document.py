@@ -97,9 +97,9 @@ def _row_html(row: TableRow, heads: Sequence[str]) -> str:
     html = f'<th scope="row">{safe(row.name)}</th>'
     for stated, head in zip(row.cells, heads, strict=True):
         cell = stated if isinstance(stated, Cell) else Cell(stated)
-        look = ' class="none"' if cell.value == "-" else ""
+        css_class = ' class="none"' if cell.value == "-" else ""
         below = f"<small>{safe(cell.below)}</small>" if cell.below else ""
-        html += f'<td data-label="{safe(head)}"{look}>{safe(cell.value)}{below}</td>'
+        html += f'<td data-label="{safe(head)}"{css_class}>{safe(cell.value)}{below}</td>'
     return f"<tr>{html}</tr>"
 
 

@@ -396,7 +396,8 @@ class Image:
         They are if the picture is `plain`, as ImageFacts explains it, and neither scaled nor
         padded, and if the serving takes its type and its number of bytes.
         """
-        facts, limits = self.facts, self.limits.of_file
+        facts = self.facts
+        limits = self.limits.of_file
         is_taken = facts.media_type in limits.media_types and facts.file_bytes <= limits.max_bytes
         if not (facts.plain and is_taken):
             return False
@@ -557,9 +558,8 @@ class Image:
         steps = kept_fits.get(key)
         if steps is None:
             data = self.file_bytes()
-            steps = keep_fit(
-                key, self._found_steps(limits.max_bytes, lambda image: image.as_sent(data))
-            )
+            steps = self._found_steps(limits.max_bytes, lambda image: image.as_sent(data))
+            keep_fit(key, steps)
         return steps
 
     def _found_steps(self, most_bytes: int, as_sent: "Callable[[Image], PillowImage]") -> int:
@@ -605,7 +605,7 @@ class Image:
         if not steps:
             return limits
         area_without_steps = math.prod(replace(self, limits=limits).sent_size)
-        area = max(1, math.floor(area_without_steps * _STEP ** (2 * steps)))
+        area = max(1, math.floor(area_without_steps * _STEP ** (2 * steps)))  # of both sides
         frames = tuple(frame for frame in limits.frames if math.prod(frame) <= area)
         if limits.frames and not frames:
             frames = (min(limits.frames, key=math.prod),)
@@ -797,9 +797,12 @@ def open_image(record: Record, key: str, limits: ImageLimits | None = None) -> I
     image = opened(record, key)
     if image is None:
         file = find_image(record, key)
-        facts = kept_facts.get(file) or keep_facts(file, read_facts(file))
+        facts = kept_facts.get(file)
+        if facts is None:
+            facts = keep_facts(file, read_facts(file))
         image = Image(file, facts, limits or ImageLimits())
         record.images[record[key]] = image
+    # An earlier step may have opened it for a serving with other limits.
     return replace(image, limits=limits or ImageLimits())
 
 

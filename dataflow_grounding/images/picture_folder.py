@@ -19,10 +19,11 @@ def put_picture(data: bytes, results_dir: str) -> str:
     name = picture_name(data)
     path = within(results_dir, name)
     with errors_as(InputError, f"can't write {path}"):
+        # a file of another length broke off, or was damaged
         is_there = os.path.exists(path) and os.path.getsize(path) == len(data)
         if not is_there:
             os.makedirs(os.path.dirname(path), exist_ok=True)
-            # Not alone: two threads may write equal pictures at once.
+            # Two threads may write equal pictures at once: each has a temporary file of its own.
             write_bytes(path, data, alone=False)
     return name
 

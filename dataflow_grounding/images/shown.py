@@ -150,7 +150,9 @@ class ImageTile(ImageCrop):
         return super().steps_to_fit()  # finds them there
 
     def find_fit(self, whole: "PillowImage") -> None:
-        """Find by how many steps it is reduced, in the decoded image."""
+        """Find by how many steps it is reduced, and put that into `kept_fits`. `whole` is the
+        decoded image.
+        """
         if self.fit_key is None:
             return
         part = whole.crop(self.region)
@@ -160,8 +162,8 @@ class ImageTile(ImageCrop):
 
             return tile.padded_to_sent(part, PIL.Image.Resampling.BICUBIC)
 
-        most_bytes = self.fit_key[1].max_bytes
-        keep_fit(self.fit_key, self._found_steps(most_bytes, as_sent))
+        _, limits = self.fit_key
+        keep_fit(self.fit_key, self._found_steps(limits.max_bytes, as_sent))
 
     def encoded(self) -> bytes:
         if not self.ready:

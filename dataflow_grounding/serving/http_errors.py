@@ -403,7 +403,8 @@ def _message(error: Any, details: Sequence[Mapping[str, Any]]) -> str:
     metadata = error.get("metadata")
     raw = metadata.get("raw") if isinstance(metadata, dict) else None
     if isinstance(raw, str) and raw:
-        # What OpenRouter's provider said, often JSON; the message is "Provider returned error".
+        # What OpenRouter's provider said is often JSON: {"message": "Provider returned error",
+        # "metadata": {"raw": "{\"error\": …}"}}.
         words = f"{words}: {_message(*_error_in(raw))}"
     elif raw:
         words = f"{words}: {raw}"

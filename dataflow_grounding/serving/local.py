@@ -185,6 +185,7 @@ class LocalServing(Serving):
             return await asked.reply
         finally:
             # If this task was cancelled, nobody waits for the reply: the queue then leaves it out.
+            # After a reply, `cancel` does nothing.
             asked.reply.cancel()
 
     def _replies(self, batch: "Sequence[Asked]") -> list[Reply | Exception]:

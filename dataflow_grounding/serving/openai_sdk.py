@@ -77,14 +77,7 @@ class OpenAISdkServing(OpenAIServing):
             if api_url:
                 url, endpoint = setting("vlm.openai.base_url"), setting(_ENDPOINT)
                 raise SpecError(f"{url} and {endpoint} are both set: leave one out")
-            if not api_version:
-                version = setting("vlm.openai.azure.api_version")
-                raise SpecError(f"{version} is missing: set it, for instance to 2024-10-21")
-            checked_address(azure_endpoint, "vlm.openai.azure", "endpoint")
-            # This is the address that OpenAIServing is given for the same deployment, so that both
-            # have the same stored replies.
-            deployment = f"{azure_endpoint.rstrip('/')}/openai/deployments/{model_name}"
-            api_url = f"{deployment}?api-version={api_version}"
+            api_url = _address_of_deployment(azure_endpoint, model_name, api_version)
             # unless the caller names another variable
             settings = {"key_name_of_api_key": "AZURE_OPENAI_API_KEY", **settings}
         elif api_version or token_provider:
@@ -145,7 +138,8 @@ class OpenAISdkServing(OpenAIServing):
         assert self._provider is not None
         try:
             token: Any = await asyncio.to_thread(self._provider)  # which may ask the network
-            token = await token if inspect.isawaitable(token) else token
+            if inspect.isawaitable(token):
+                token = await token
         except (Exception, SystemExit) as error:
             # The user's code may raise anything, SystemExit too. Its words may hold the secret, so
             # they aren't shown.
@@ -165,12 +159,23 @@ class OpenAISdkServing(OpenAIServing):
         return token
 
 
+def _address_of_deployment(azure_endpoint: str, model_name: str, api_version: str | None) -> str:
+    # It is the address that OpenAIServing is given for the same deployment, so that both have the
+    # same stored replies. Raises SpecError.
+    if not api_version:
+        version = setting("vlm.openai.azure.api_version")
+        raise SpecError(f"{version} is missing: set it, for instance to 2024-10-21")
+    checked_address(azure_endpoint, "vlm.openai.azure", "endpoint")
+    deployment = f"{azure_endpoint.rstrip('/')}/openai/deployments/{model_name}"
+    return f"{deployment}?api-version={api_version}"
+
+
 def provider_named(name: str, folders: Sequence[str]) -> TokenProvider:
     """Import `module:function`; its module may be in one of `folders`. Raises SpecError where there
     is no function of that name.
     """
     # This imports pydantic, which a serving that isn't made from a spec does without.
-    provider = named(name, setting(_PROVIDER), (), folders, quoting=False)
+    provider = named(name, setting(_PROVIDER), shipped=(), folders=folders, quoting=False)
     if not callable(provider):
         raise SpecError(
             f"{setting(_PROVIDER)} {name!r} should be a function, written module:function"

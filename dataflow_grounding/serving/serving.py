@@ -195,7 +195,8 @@ class Serving(ABC):
         """Take a state with this process's keys. Raises SpecError where a variable isn't set."""
         self.__dict__.update({name: with_keys(value) for name, value in state.items()})
 
-    # Copies within a process keep the keys; by default they would go through __getstate__.
+    # Copies within a process keep the keys. By default Python copies by `__getstate__`, in which
+    # variables' names replace them.
 
     def __copy__(self) -> "Serving":
         """Return a serving with the same attributes."""
@@ -234,7 +235,7 @@ class Serving(ABC):
         """
         identity: dict[str, Any] = {"model": self.model}
         is_address = self.endpoint.startswith(("http://", "https://"))
-        if not is_address or _with_address.get():
+        if not is_address or _with_address.get():  # `identity_there` sets the latter
             identity = {"endpoint": self.endpoint, **identity}
         # A class that defines `identity` itself adds the settings that count to what this returns.
         if self.stated_settings and type(self).identity is Serving.identity:

@@ -97,7 +97,10 @@ class WorkError(NamedTuple):
 
 
 class ShardOutcome(NamedTuple):
-    """What became of a shard; `wrong` is what kept it from being finished."""
+    """What became of a shard; `wrong` is what kept it from being finished.
+
+    `now` is how far its rows are, `sent` and `usd` what the task used of its Grant.
+    """
 
     summary: Summary
     now: Now
@@ -157,7 +160,8 @@ def _taken_up(data: bytes, home: Home) -> Work:
         )
     sys.path += [path for path in home.modules if path not in sys.path]
     try:
-        with suppress(OSError):  # there need be no relative path
+        # This machine may not have the folder. Only relative paths need it.
+        with suppress(OSError):
             os.chdir(home.folder)
         read_env_files()
         work: Work = unshipped(data)

@@ -116,7 +116,8 @@ class RayRun(Run):
         super().__init__(*arguments)
         self._address = address
         self._worker_count = workers
-        # A worker has as many GPUs as the step needs that needs the most.
+        # A worker has as many GPUs as the step needs that needs the most. A serving whose model
+        # runs in the worker's own process has `num_gpus`.
         gpus = [getattr(step.operator.serving, "num_gpus", 0) for step in self.steps]
         self._gpus: float = max(gpus, default=0)
         self._results = self.steps[0].storage.cache_path
@@ -264,8 +265,9 @@ class RayRun(Run):
         requests = outcome.summary.requests
         requests["replayed"] = max(0, requests["replayed"] - self._stored_before[shard])
         self._summaries[shard] = outcome.summary
-        was_interrupted = outcome.wrong and outcome.wrong.error_class is Interrupted
-        if was_interrupted and self.stopped is None:  # not by this run
+        wrong = outcome.wrong
+        was_interrupted = wrong is not None and wrong.error_class is Interrupted
+        if was_interrupted and self.stopped is None:  # this run has interrupted nothing
             self._note_loss(shard, WorkerLost("its machine asked it to end"))
             return None
         return outcome
@@ -377,20 +379,25 @@ class RayRun(Run):
         return read_progress(shard.folder(self._results))
 
     def now(self, total: int | None) -> Now:
-        """Return how far all shards are together; `total` isn't heeded, as rows were counted."""
-        # `summary` has what earlier tasks of shards that were begun again have sent and paid.
+        """Return how far all shards are together. `total` isn't heeded: their rows are counted."""
         nows = list(self._progress.values())
-        cost_usd = (self.summary.cost_usd or 0.0) + sum(now.cost_usd or 0.0 for now in nows)
+        # `summary` has what earlier tasks of shards that were begun again have sent and paid.
+        sent_earlier = self.summary.requests["sent"]
+        cost_usd: float | None = None  # without prices it isn't known
+        if self._budget.prices:
+            paid_earlier = self.summary.cost_usd or 0.0
+            cost_usd = paid_earlier + sum(now.cost_usd or 0.0 for now in nows)
+        outages = [now.outage for now in nows if now.outage]
         return Now(
             finished=sum(now.finished for now in nows),
             replayed=sum(now.replayed for now in nows),
             failed=sum(now.failed for now in nows),
             total=sum(self._rows_of_shards.values()),
-            sent=self.summary.requests["sent"] + sum(now.sent for now in nows),
+            sent=sent_earlier + sum(now.sent for now in nows),
             in_flight=sum(now.in_flight for now in nows),
             waiting_for_rate_limit=sum(now.waiting_for_rate_limit for now in nows),
-            cost_usd=cost_usd if self._budget.prices else None,
-            outage=next((now.outage for now in nows if now.outage), ""),
+            cost_usd=cost_usd,
+            outage=outages[0] if outages else "",
         )
 
 
@@ -429,7 +436,7 @@ def _connected(address: str | None, workers: int | None) -> Iterator[_Connection
     # already, in a notebook, say, is used at any address, and stays.
     for name, value in _RAY_DEFAULTS.items():
         os.environ.setdefault(name, value)
-    import ray.util.scheduling_strategies
+    import ray
 
     if ray.is_initialized():
         yield _Connection(ray, is_own=False)
