@@ -38,8 +38,8 @@ _KEY_SHAPE = re.compile(
 # Values of a secret's setting, in lower case, that are none.
 _NO_SECRETS = ("true", "false", "none", "null", "empty", "bearer", "basic")
 # The name and password of an address, with the `@` after them: `user:password@` of
-# `https://user:password@host`. A store's password has slashes; it has an end, as each `://` of a
-# text looks for its own `@`.
+# `https://user:password@host`. A store's password may have slashes. Its `@` is looked for in 512
+# characters: else each `://` of a long text would be followed by a search of all the rest.
 _USER = re.compile(r"""(?<=://)(?:[^/?#\s"']*|(?!arn:)[^/?#\s"':@]+:(?!\d+/)[^?#\s"'@]{1,512})@""")
 # A parameter of an address, its name and value: `key=abc` of `https://host/?key=abc.`
 _PARAMETER = re.compile(r"""(?<=[?&])([\w.~%-]+)=([^&\s"'\\#<>()]*[^&\s"'\\#<>().,:])""")

@@ -359,6 +359,10 @@ class ImageFile(NamedTuple):
 class Image:
     """An image file as a task uses it: facts now, bytes when it is sent.
 
+    It has four sizes. For a picture of 1000x500 px that is sent in a frame of 512x512, `size` is
+    1000x500, `shown_size` 1000x1000 with padding below, `sent_size` 512x512, and of these
+    `content_size` 512x256 is what isn't padding.
+
     Args:
         file: The file, as it was found.
         facts: What was read from its header.
@@ -565,7 +569,7 @@ class Image:
     def _found_steps(self, most_bytes: int, as_sent: "Callable[[Image], PillowImage]") -> int:
         # The least steps with which the picture's JPEG has `most_bytes` or fewer; MOST_STEPS where
         # fewer don't do. `as_sent` makes the picture in the size that an image is sent in.
-        length_by_size: dict[Size, int] = {}  # several steps may have one size, as a frame
+        length_by_size: dict[Size, int] = {}  # several counts of steps may give one, a frame
         steps = 0
         too_large = -1  # the most steps with which it was too large
         fits = MOST_STEPS  # the least steps with which it fits, as far as is known

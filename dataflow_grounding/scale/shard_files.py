@@ -160,7 +160,7 @@ def _write_step(writer: RowWriter, target: str, paths: list[str]) -> None:
     # two shards have the same row.
     previous_place = 0
     for place, line in _in_order(map(_step_lines, paths)):
-        if place <= previous_place:  # equal ones, as they come in order
+        if place <= previous_place:  # an equal one: places come in order
             step = os.path.basename(os.path.dirname(target))
             raise InputError(
                 f"two shards have line {place} of the input in {step}: run them again, then merge"

@@ -1,7 +1,7 @@
 """What gateways say in a reply's headers, and how a request asks them not to answer from a cache.
 
 A gateway may answer an equal request with the reply that it has kept. That is right for a record's
-question, and says nothing where the same is asked again to learn something.
+question. Where the same is asked again for a further answer, such a reply would say nothing new.
 """
 
 import re
@@ -39,7 +39,7 @@ def is_litellm(headers: Mapping[str, str]) -> bool:
     return _LITELLM in headers
 
 
-def is_kept(headers: Mapping[str, str]) -> bool:
+def is_from_cache(headers: Mapping[str, str]) -> bool:
     """Return whether a gateway answered from its cache. LiteLLM names the cache's key. Others have
     a header for their cache with `HIT` in it (`cf-aig-cache-status`, `x-portkey-cache-status`,
     `x-openrouter-cache-status`, `helicone-cache`, `x-cache`, RFC 9211's `cache-status`).
@@ -55,6 +55,6 @@ def is_kept(headers: Mapping[str, str]) -> bool:
 
 
 def is_by_fallback(headers: Mapping[str, str]) -> bool:
-    """Return whether LiteLLM says that another model has answered, as the one asked for didn't."""
+    """Return whether LiteLLM says that another model has answered in place of the one asked for."""
     tried = headers.get(_LITELLM_FALLBACKS, "")
     return tried.isascii() and tried.isdecimal() and int(tried) > 0

@@ -183,7 +183,7 @@ class LoadedModel:
                 text_tokens = tokens[:index]
                 written = index + 1
                 break
-        # Special tokens stay in the text, as some models write boxes with them.
+        # Special tokens stay in the text: some models write boxes with them.
         text = self.processor.tokenizer.decode(text_tokens, skip_special_tokens=False)
         return Reply(text.strip(), finish_reason, Usage(input_tokens, 0, written))
 

@@ -196,7 +196,7 @@ class HttpTransport:
 
 
 class ClientTransport:
-    """Sends by a copy of an `openai` client. The copy's retries are off, as the engine tries again,
+    """Sends by a copy of an `openai` client. The copy's retries are off: the engine tries again,
     and waits then with the whole run. It follows no redirects, also where it is a user's own:
     another host has no claim to the picture or the key. An `http_client` is used in the running
     loop, and closed at the end; with `loop`, all is sent from that one.

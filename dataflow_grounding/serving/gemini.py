@@ -20,7 +20,7 @@ from dataflow_grounding._util.errors import (
 )
 from dataflow_grounding._util.secrets import excerpt, learn_fields, learn_proxies
 from dataflow_grounding._util.settings import setting
-from dataflow_grounding.serving._gateway_headers import WANTS_NO_CACHE, is_kept
+from dataflow_grounding.serving._gateway_headers import WANTS_NO_CACHE, is_from_cache
 from dataflow_grounding.serving._service_tier import error_at_tier, needs_at, timeout_at
 from dataflow_grounding.serving._thinking import thinking_fields, with_fields
 from dataflow_grounding.serving._transport import PerLoop, checked_address, fault_of
@@ -222,7 +222,7 @@ class GeminiServing(Serving):
             _reply_of(response, where),
             id=name_in_reply(response.response_id),
             model=name_in_reply(response.model_version),
-            kept=is_kept(_headers_of(response)),
+            kept=is_from_cache(_headers_of(response)),
         )
 
     def _error_of(self, error: Any, where: str) -> GroundingError:

@@ -104,7 +104,7 @@ BODY_BYTES = 20_000  # of an answer's body that are read
 LONGEST_MESSAGE = 1000  # characters of what an endpoint says that are shown
 LONGEST_TEXT = 400  # characters of a reset time that is read; longer ones are taken for none
 MOST_CAUSES = 32  # that are looked at under an error
-LONGEST = 1e8  # seconds that are waited at the most, as a server may ask for infinity
+LONGEST = 1e8  # seconds that are waited at the most: a server may ask for infinity
 
 
 def error_of(
@@ -308,7 +308,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     until = _timestamp_of(headers.get("retry-after"))
     if until is None:
         return seconds_to_reset(headers)
-    now = _timestamp_of(headers.get("date"))  # by the endpoint's clock, as ours may be wrong
+    now = _timestamp_of(headers.get("date"))  # by the endpoint's clock: ours may be wrong
     if now is None:
         now = time.time()
     return _bounded(until - now)

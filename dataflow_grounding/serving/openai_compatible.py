@@ -1,4 +1,9 @@
-"""A VLM at an OpenAI-compatible endpoint (`/chat/completions`)."""
+"""A VLM at an OpenAI-compatible endpoint (`/chat/completions`).
+
+What the endpoint accepts, its habits, is found out by the first requests. A gateway in front of it
+may answer from a cache. A request that wants a reply of its own, for instance a further answer to
+the same question, asks for none of these by headers, and by keys of its body: `seed` and `cache`.
+"""
 
 import asyncio
 import json
@@ -38,7 +43,7 @@ from dataflow_grounding.serving._gateway_headers import (
     LITELLM_WANTS_NO_CACHE,
     WANTS_NO_CACHE,
     is_by_fallback,
-    is_kept,
+    is_from_cache,
     is_litellm,
 )
 from dataflow_grounding.serving._service_tier import error_at_tier, needs_at, timeout_at
@@ -355,7 +360,7 @@ class OpenAIServing(Serving):
             raise self._error_of(status, headers, data)
         reply = self._reply_of(headers, data)
         self._found_out.is_litellm = is_litellm(headers)
-        return replace(reply, kept=is_kept(headers), by_fallback=is_by_fallback(headers))
+        return replace(reply, kept=is_from_cache(headers), by_fallback=is_by_fallback(headers))
 
     async def _body_off_loop(self, request: Request[Any], habits: Habits) -> list[bytes]:
         if all(image.ready for image in request.images):  # no picture is to be read or encoded

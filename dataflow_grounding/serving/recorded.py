@@ -171,7 +171,7 @@ def head_of_recording(
 ) -> dict[str, Any]:
     """Return the first line of a recording: whose replies it holds.
 
-    The address usually isn't part of their keys, as a server answers the same at any. What differs
+    The address usually isn't part of their keys: a server answers the same at any. What differs
     from what a reader takes for granted is stated: keys without the address, and a serving that is
     no VLM. `maps` are those of a measured format, which is written as a further row.
     """

@@ -157,7 +157,7 @@ class Serving(ABC):
     needs_labels: bool = False
     """Whether it can't see what things are, so that requests about regions tell it their types."""
     free: bool = False
-    """Whether its answers cost nothing, as it runs on this machine."""
+    """Whether its answers cost nothing, because it runs on this machine."""
     tasks: Collection[str] | None = None
     """The tasks that it can answer; None where it may be asked anything."""
     takes_turns: bool = False
@@ -231,7 +231,7 @@ class Serving(ABC):
 
         It is part of the key under which replies are stored. An address isn't part of it: the same
         server at another port, or on another machine, answers the same. An `endpoint` that is
-        no address is part of it, as it may say which model it is; so are `stated_settings`.
+        no address is part of it, because it may say which model it is; so are `stated_settings`.
         """
         identity: dict[str, Any] = {"model": self.model}
         is_address = self.endpoint.startswith(("http://", "https://"))

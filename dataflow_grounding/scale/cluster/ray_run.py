@@ -69,7 +69,7 @@ STOP_SECONDS = GRACE_SECONDS + 2
 LEAVE_SECONDS = 30.0  # the longest wait for Ray to end the connection
 SAY_SECONDS = 8.0  # after so long without any worker, it is said
 # Then it is said each time that so long has passed. A cluster of our own isn't waited for any
-# longer, as nobody else is at work there who might leave room.
+# longer: nobody else is at work there who might leave room.
 START_SECONDS = 60.0
 # How long the head of the cluster may be gone. Some clusters start it again; after 60 s its workers
 # end themselves.
