@@ -69,7 +69,8 @@ def plain_header(data: bytes) -> PlainHeader | None:
             orientation = _orientation_in(segment)
             if orientation is None:
                 return None
-        elif not _is_harmless(marker, segment):  # among these a second frame or EXIF
+        # A second frame, or a second EXIF, comes here, too, and isn't harmless.
+        elif not _is_harmless(marker, segment):
             return None
         offset += 2 + length
     return None

@@ -345,17 +345,18 @@ def _say_stretched(path: str, least: float, most: float) -> None:
 
 def _png_heads(file: IO[bytes], path: str) -> bytes:
     # How a PNG's chunks begin, which is enough for `may_have_exif`: a thousandth of a photo.
-    if not is_remote(path):
-        heads = bytearray()
-        offset = _PNG_SIGNATURE
-        for _ in range(_MOST_PNG_CHUNKS):
-            head = os.pread(file.fileno(), _PNG_CHUNK_HEAD, offset)
-            if len(head) < _PNG_CHUNK:  # the file ends here
-                return bytes(heads)
-            heads += head
-            content_bytes = int.from_bytes(head[:4], "big")
-            offset += _PNG_CHUNK + content_bytes
-    return read_file(path)  # `file` may have no more than its first bytes
+    if is_remote(path):
+        return read_file(path)  # `file` may have no more than its first bytes
+    heads = bytearray()
+    offset = _PNG_SIGNATURE
+    for _ in range(_MOST_PNG_CHUNKS):
+        head = os.pread(file.fileno(), _PNG_CHUNK_HEAD, offset)
+        if len(head) < _PNG_CHUNK:  # the file ends here
+            return bytes(heads)
+        heads += head
+        content_bytes = int.from_bytes(head[:4], "big")
+        offset += _PNG_CHUNK + content_bytes
+    return read_file(path)  # one with more chunks is looked through as a whole
 
 
 def may_have_exif(picture: "PillowImage", data: bytes) -> bool:
@@ -374,9 +375,10 @@ def _header_of(picture: "PillowImage", data: bytes) -> Header:
     if orientation not in range(1, 9):
         orientation = 1
     width, height = picture.size
-    if picture.format == "TIFF":  # which some versions of Pillow turn upright on opening
+    if picture.format == "TIFF":
+        # Some versions of Pillow turn a TIFF upright on opening. Its tags have the stored size.
         tags: Any = picture.tag_v2  # type: ignore[attr-defined]
-        width, height = tags[_TIFF_WIDTH], tags[_TIFF_HEIGHT]  # as it is stored
+        width, height = tags[_TIFF_WIDTH], tags[_TIFF_HEIGHT]
     if picture.format == "MPO":  # a JPEG with more pictures after the first
         media_type = "image/jpeg"
     else:
@@ -593,7 +595,7 @@ def on_white(picture: "PillowImage") -> "PillowImage":
         picture = _in_8_bits(picture)
     elif picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         if picture.mode != "RGBA":
-            picture = picture.convert("RGBA")
+            picture = picture.convert("RGBA")  # `paste` takes the mask from its alpha
         white = PIL.Image.new("RGB", picture.size, "white")
         white.paste(picture, mask=picture)
         return white
@@ -606,7 +608,8 @@ def _is_deep(picture: "PillowImage") -> bool:
 
 
 def _whole_range(picture: "PillowImage") -> int:
-    # 32-bit integers are those of 16 bits, which Pillow reads so from some files.
+    # The value that is white in a file that fills its range. 32-bit integers count as those of 16
+    # bits, because Pillow reads these so from some files.
     return 1 if picture.mode == "F" else 65535
 
 
@@ -642,7 +645,8 @@ def _black_and_white_points(picture: "PillowImage") -> tuple[float, float]:
 
 
 def _is_largest_far_off(values: Any) -> bool:
-    # `values` are a sorted array without repeats. As an unsigned integer, a difference could wrap.
+    # `values` are a sorted array without repeats. One number is made a float, because differences
+    # of unsigned integers could wrap.
     second_largest = float(values[-2])
     return bool(values[-1] - second_largest > second_largest - values[0])
 
@@ -664,7 +668,9 @@ def _in_8_bits(picture: "PillowImage") -> "PillowImage":
     strips = []
     for strip in _strips(picture):
         given = np.asarray(strip)
-        values = np.nan_to_num(given.astype("float32"), nan=least)  # no number becomes black
+        values = np.nan_to_num(
+            given.astype("float32"), nan=least
+        )  # NaN, which is no number, becomes black
         brightness = (np.clip(values, least, most) - least) / span  # from 0 to 1
         brightness[_transparent_in(picture, given)] = 1  # white
         strips.append((255 * brightness).astype("uint8"))

@@ -435,6 +435,7 @@ class Image:
         for divisor in (2, 4, 8):  # what JPEG decoders divide by
             width = math.ceil(self.facts.width / divisor)
             height = math.ceil(self.facts.height / divisor)
+            # a quarter smaller at the most
             is_near = 0.75 * longest <= max(width, height) <= longest
             is_large_enough = width * height >= limits.min_pixels
             if is_near and is_large_enough:
@@ -569,7 +570,7 @@ class Image:
     def _found_steps(self, most_bytes: int, as_sent: "Callable[[Image], PillowImage]") -> int:
         # The least steps with which the picture's JPEG has `most_bytes` or fewer; MOST_STEPS where
         # fewer don't do. `as_sent` makes the picture in the size that an image is sent in.
-        length_by_size: dict[Size, int] = {}  # several counts of steps may give one, a frame
+        length_by_size: dict[Size, int] = {}  # several counts of steps may come to one frame
         steps = 0
         too_large = -1  # the most steps with which it was too large
         fits = MOST_STEPS  # the least steps with which it fits, as far as is known
@@ -592,7 +593,8 @@ class Image:
                 if further_steps > -1:  # it can spare no whole step
                     break
             # Between the two bounds, so that each further try moves one of them.
-            steps = min(max(steps + math.ceil(further_steps), too_large + 1), fits - 1)
+            next_steps = steps + math.ceil(further_steps)
+            steps = min(max(next_steps, too_large + 1), fits - 1)
         return fits
 
     def _reduced_by(self, steps: int) -> "Image":
@@ -606,7 +608,7 @@ class Image:
         # The limits with which the picture is reduced by `steps`. Where it is sent in frames, it
         # has the smaller ones to choose from, at least the smallest.
         limits = self.limits.of_file
-        if not steps:
+        if steps == 0:
             return limits
         area_without_steps = math.prod(replace(self, limits=limits).sent_size)
         area = max(1, math.floor(area_without_steps * _STEP ** (2 * steps)))  # of both sides

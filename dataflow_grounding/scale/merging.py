@@ -116,7 +116,7 @@ def merge(results_dir: str) -> dict[str, Any]:
         for folder in folders:
             locks.enter_context(only_run(os.path.join(folder, CKPT)))
         runs = [_finished_run_of(folder) for folder in folders]
-        files = _files_to_join(results_dir, folders, runs[0])
+        files = _files_to_join(results_dir, folders, runs[0])  # the shards', by the file to write
         _check_belong_together(folders, runs)
         _warn_of_changed_pictures(folders, runs)
         _refuse_to_replace_newer(run_path, runs)
@@ -131,7 +131,9 @@ def merge(results_dir: str) -> dict[str, Any]:
         if written:  # the last step's rows are the annotations
             copy_file(written[-1], annotations)
         _say_which_formats_are_not_merged(run)
-        write_text(run_path, addressed(json.dumps(run, indent=1, ensure_ascii=False)) + "\n")
+        run_as_json = json.dumps(run, indent=1, ensure_ascii=False)
+        # with the results' address in place of the working folder
+        write_text(run_path, addressed(run_as_json) + "\n")
     return run
 
 

@@ -54,7 +54,8 @@ def write_shards(source: Source, count: int, results_dir: str) -> dict[Shard, in
         shard = Shard(number, count, BLOCK_ROWS, columns)
         path = os.path.join(shard.folder(results_dir), ".ckpt", BLOCK_ROWS)
         shards.append(shard._replace(rows=path))
-    # Writers that were not committed leave nothing when they are closed.
+    # Writers that were not committed leave nothing when they are closed. `storing` raises
+    # StorageFailed where the disk is full, say.
     with ExitStack() as open_writers, storing(results_dir):
         writers = [open_writers.enter_context(closing(RowWriter(shard.rows))) for shard in shards]
         # By shard, for each of its rows two numbers: the row's line in its file of the input, and

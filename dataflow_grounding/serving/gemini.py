@@ -242,7 +242,7 @@ class GeminiServing(Serving):
             "mediaResolution": self.media_resolution or None,
             "seed": request.own_seed,
         }
-        if not request.form.is_free:
+        if not request.form.is_free:  # else the prompt's words alone say what form a reply has
             settings["responseMimeType"] = "application/json"
             settings["responseSchema"] = _schema_of(request.schema)
         body = {

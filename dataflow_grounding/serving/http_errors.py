@@ -121,17 +121,34 @@ def error_of(
     ServerFault for a fault that may pass, and for a redirect; PictureTooLarge where the picture or
     the body has too many bytes; else RequestRefused. Headers' names are in lower case. With an
     `address`, the message of a server that has nothing there asks whether `/v1` is missing from it.
-    `said` comes after the status in the message.
+    `said`, such as "inside a 200", comes after the status in the message.
     """
     error, details = _error_in(body[:BODY_BYTES].decode("utf-8", "replace"))
     message = excerpt(_message(error, details), LONGEST_MESSAGE)
-    message_and_codes = f"{message} {_codes_of(error)}"
     text = f"{where} answered {status}"
     if said:
         text += f" {said}"
     if message:
         text += f": {message}"
     # What the words say goes before what the status alone would mean.
+    error_by_words = _error_by_words(status, text, message, _codes_of(error))
+    if error_by_words is not None:
+        return error_by_words
+    advice = _advice_for_all(status, message)
+    if advice is not None:
+        text = text.rstrip(".")
+        question = ""
+        if status == 404 and _NO_SUCH_PATH.fullmatch(message):
+            question = _question_about(address)
+        return errors.EndpointRefused(f"{text}. {question}{advice.text}.", certain=advice.certain)
+    return _error_by_status(status, text, message, headers, details)
+
+
+def _error_by_words(
+    status: int, text: str, message: str, codes: str
+) -> errors.NoCredit | errors.PictureTooLarge | None:
+    # `text` is that of the error to return; `message` and `codes` are of the answer.
+    message_and_codes = f"{message} {codes}"
     if _is_without_credit(status, message_and_codes):
         smaller_requests_may_do = _FEWER_TOKENS.search(message) is not None
         text = f"{text.rstrip('.')}. Top up the account, and run again to go on."
@@ -140,13 +157,17 @@ def error_of(
         too_large = errors.PictureTooLarge(text)
         too_large.numbers = tuple(_sizes_in(message))  # the limit is one of these
         return too_large
-    advice = _advice_for_all(status, message)
-    if advice is not None:
-        text = text.rstrip(".")
-        question = ""
-        if status == 404 and _NO_SUCH_PATH.fullmatch(message):
-            question = _question_about(address)
-        return errors.EndpointRefused(f"{text}. {question}{advice.text}.", certain=advice.certain)
+    return None
+
+
+def _error_by_status(
+    status: int,
+    text: str,
+    message: str,
+    headers: Mapping[str, str],
+    details: Sequence[Mapping[str, Any]],
+) -> errors.GroundingError:
+    # `text` is that of the error to return; the others are of the answer.
     if status in _BUSY:
         busy = errors.RateLimited if status == 429 else errors.ServerOverloaded
         return busy(text, _seconds_to_wait(headers, details))

@@ -306,21 +306,22 @@ class OpenAIServing(Serving):
         # not name them. So the request is sent without one after the other. The habits with which
         # it is answered are noted for later requests. Raises `refused` where the keys aren't the
         # reason.
-        with_fewer_keys = [replace(habits, seed=False)]
+        habits_to_try = [replace(habits, seed=False)]
         if self._found_out.is_litellm and habits.no_cache:  # only LiteLLM is sent that key
-            with_fewer_keys.append(replace(habits, no_cache=False))
-            with_fewer_keys.append(replace(habits, seed=False, no_cache=False))
-        for fewer in with_fewer_keys:
+            habits_to_try.append(replace(habits, no_cache=False))
+            habits_to_try.append(replace(habits, seed=False, no_cache=False))
+        for habits_to_send_with in habits_to_try:
             request.before_another(refused)
             with suppress(RequestRefused):
-                reply = await self._send(request, fewer)
-                self._found_out.habits = fewer
+                reply = await self._send(request, habits_to_send_with)
+                self._found_out.habits = habits_to_send_with
                 self._found_out.takes_keys_against_caches = True
                 return reply
         raise refused
 
     async def _find_out(self, request: Request[Any]) -> Reply:
-        # Sends the request in one way after the other, until one is answered, and notes that one.
+        # Sends the request in one way after the other, until one is answered, and notes that one in
+        # `_found_out`.
         # Raises the first refusal where no way is left to try, EndpointRefused for a model that
         # takes no images, and any other error at once.
         first_refusal: RequestRefused | None = None
@@ -354,12 +355,13 @@ class OpenAIServing(Serving):
         if self._client is None and "aiohttp" not in sys.modules:
             # HttpTransport needs it. It is imported in a thread, and the event loop goes on.
             await load_aside("aiohttp")
+        # of this request alone, in addition to those that the transport sends with each
         own_headers = WANTS_NO_CACHE if request.wants_own_reply else NO_HEADERS
         status, headers, data = await self._transport.get().post(body, own_headers)
         if status != 200:
             raise self._error_of(status, headers, data)
         reply = self._reply_of(headers, data)
-        self._found_out.is_litellm = is_litellm(headers)
+        self._found_out.is_litellm = is_litellm(headers)  # for the next request's keys
         return replace(reply, kept=is_from_cache(headers), by_fallback=is_by_fallback(headers))
 
     async def _body_off_loop(self, request: Request[Any], habits: Habits) -> list[bytes]:

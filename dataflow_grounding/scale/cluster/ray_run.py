@@ -167,7 +167,8 @@ class RayRun(Run):
         return min(most, default=MOST_BLOCKS)
 
     async def _take_through(self) -> None:
-        # Takes all shards through the steps, unless the run is stopped.
+        # Takes all shards through the steps, unless the run is stopped. The helpers go on
+        # meanwhile, and are cancelled at the end.
         helpers = self._watch_the_start(), self._watch_the_cluster(), self._look_at_progress()
         async with self._with_helpers(*helpers):
             await self._do(self._wait_for_a_worker)
@@ -177,6 +178,7 @@ class RayRun(Run):
             await self._do(self._second_round)
 
     async def _do(self, *work: Callable[[], Any]) -> None:
+        # Does all of it at once. An error of any stops the run.
         await self._workers.do(self._stopping_run(each) for each in work)
 
     async def _wait_for_a_worker(self) -> None:
