@@ -261,7 +261,7 @@ class _Reader:
         that has a key twice for another reason.
         """
         parts = _objects_in_a_row(fields)
-        if len(parts) < 2:
+        if not parts:
             raise _unknown("an object has a key twice")
         for part in parts:
             self.read_object(part, level, label)

@@ -85,19 +85,21 @@ def calibrate(serving: Serving, stated: BoxFormat, start: RunStart) -> Calibrate
     The first picture is asked for in the format `stated`. The serving's connections are closed
     afterwards. Raises NoFit, whose message says how to state a format, and RunStopped.
     """
+    asker = _Asker(serving, start, start.pictures())
     try:
-        return _calibrated(serving, stated, start)
+        return _calibrated(asker, stated)
     except NoFit:
         if start.replies is None or _was_asked(serving, start.replies):
             raise  # these were the answers of this very address
     # The stored replies came from another address: this one may answer otherwise.
     options = replace(start.options, force_reprocess=True)
-    return _calibrated(serving, stated, replace(start, options=options))
+    asker_of_all = _Asker(serving, replace(start, options=options), start.pictures())
+    calibrated = _calibrated(asker_of_all, stated)
+    return calibrated._replace(counts=asker.asking.counts + calibrated.counts)
 
 
-def _calibrated(serving: Serving, stated: BoxFormat, start: RunStart) -> Calibrated:
-    own_pictures = start.pictures()
-    asker = _Asker(serving, start, own_pictures)
+def _calibrated(asker: "_Asker", stated: BoxFormat) -> Calibrated:
+    serving, own_pictures = asker.serving, asker.own_pictures
     max_side = serving.image_limits.max_side
     deciding = Deciding(asker.ask, max_side, own_pictures.sizes, own_pictures.counts)
     try:
@@ -105,7 +107,7 @@ def _calibrated(serving: Serving, stated: BoxFormat, start: RunStart) -> Calibra
     except NoFit as unclear:
         why = f"can't tell how {serving.model!r} writes boxes: {unclear}. {advice_to_state()}"
         why += ". If some pictures alone are answered otherwise, leave these out"
-        if start.replies:
+        if asker.are_replies_stored:
             why += _ADVICE_TO_ASK_AGAIN
         unclear.args = (why,)  # the message
         raise
@@ -143,23 +145,39 @@ def shape_of_run(
     return shape, asker.asking.counts
 
 
+class MeasuredFrames(NamedTuple):
+    """What came of measuring further frames, and counts of the requests and tokens that it took.
+
+    The requests that were sent count also where it failed: then `calibration` is None, and
+    `failure` says why. Otherwise `failure` is None.
+    """
+
+    calibration: Calibration | None
+    failure: NoFit | EndpointRefused | None
+    counts: Counter[str]
+
+
 def measure_frames_of(
     serving: Serving,
     earlier: Calibration,
     start: RunStart,
     own: OwnPictures,
     missing: Sequence[Size],
-) -> tuple[Calibration, Counter[str]]:
-    """Return the `earlier` calibration with the missing frames, and counts of requests and tokens.
+) -> MeasuredFrames:
+    """Return the `earlier` calibration with the missing frames.
 
     Frames that the endpoint refuses are added to `refused`. The serving's connections are closed
-    afterwards. Raises NoFit where the answers in a frame lie on no line, or aren't in the format,
-    and RunStopped.
+    afterwards. It fails with NoFit where the answers in a frame lie on no line, or aren't in the
+    format, and with EndpointRefused where the endpoint takes no requests at all. Raises RunStopped
+    for other reasons to stop, such as a budget that is used up.
     """
     asker = _Asker(serving, start, own)
-    format_with_all_maps, pictures = run_blocking(
-        lambda: asker.closing(add_frames(asker.ask, earlier.format, missing))
-    )
+    try:
+        format_with_all_maps, pictures = run_blocking(
+            lambda: asker.closing(add_frames(asker.ask, earlier.format, missing))
+        )
+    except (NoFit, EndpointRefused) as failure:
+        return MeasuredFrames(None, failure, asker.asking.counts)
     answered = list(dict.fromkeys(picture.size for picture in pictures))  # each once
     refused = [size for size in missing if size not in answered]
     limits = earlier.limits or SizeLimits()
@@ -172,7 +190,7 @@ def measure_frames_of(
         refused=earlier.refused + refused,
         sizes=earlier.sizes + [picture.sent for picture in pictures],
     )
-    return calibration, asker.asking.counts
+    return MeasuredFrames(calibration, None, asker.asking.counts)
 
 
 def _calibration(asker: "_Asker", decision: Decision) -> Calibration:
@@ -217,6 +235,8 @@ class _Asker:
 
     def __init__(self, serving: Serving, start: RunStart, own: OwnPictures) -> None:
         self.serving = serving
+        self.own_pictures = own
+        self.are_replies_stored = bool(start.replies)
         self.asking = Asking(serving, start.options, start.budget)
         suffixes = _suffixes(own, serving.image_limits)
         self._suffixes = itertools.cycle(suffixes)

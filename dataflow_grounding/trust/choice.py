@@ -216,26 +216,24 @@ class FormatChoice:
         if not earlier.maps:
             what_it_takes = "a request each tells whether they are answered as others are"
         say(f"Pictures are sent in further sizes, {_listed(missing)} px: {what_it_takes}.")
-        try:
-            extended, counts = measure_frames_of(self._serving, earlier, start, pictures, missing)
-        except NoFit as unclear:
-            say(f"The calibration doesn't hold there: {unclear}.")
+        measured = measure_frames_of(self._serving, earlier, start, pictures, missing)
+        if isinstance(measured.failure, NoFit):
+            say(f"The calibration doesn't hold there: {measured.failure}.")
             self._make_pending()
-            return Counter()
-        except EndpointRefused as refused:
-            # None of the missing ones was answered: the frames that were measured before have to
-            # do. The run's folder keeps that these were refused, so that a resumed run doesn't ask
-            # again.
-            say(f"Pictures are sent in the sizes that are measured: {refused}")
+        elif measured.failure is not None:
+            # The endpoint refused to go on: the frames that were measured before have to do. The
+            # run's folder keeps that the missing ones were refused, so that a resumed run doesn't
+            # ask again.
+            say(f"Pictures are sent in the sizes that are measured: {measured.failure}")
             date = utc_timestamp()
             extended = replace(earlier, date=date, refused=[*earlier.refused, *missing])
             if start.folder:
                 extended.save(run_file(start.folder))
-            return Counter()
-        _warn_of_vague_maps(extended)
-        store_calibration(extended, start.folder)
-        self._take(extended)
-        return counts
+        elif measured.calibration is not None:
+            _warn_of_vague_maps(measured.calibration)
+            store_calibration(measured.calibration, start.folder)
+            self._take(measured.calibration)
+        return measured.counts
 
     def _make_pending(self) -> None:
         # The calibration's limits are taken back, but not what the endpoint has told meanwhile of

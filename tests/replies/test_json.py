@@ -301,6 +301,13 @@ def test_what_was_thought_before_a_list_is_passed_over() -> None:
     assert found(read(reply % "[10, 20, 30, 40]", phrases=["cat"])) == [("cat", CAT)]
 
 
+def test_of_objects_without_braces_the_whole_ones_are_kept_where_the_reply_is_cut_off() -> None:
+    reply = '{"label": "cat", "bbox": [10,20,30,40], "label": "dog", "bbox": [50,'
+    reading = read(reply, phrases=["cat", "dog"])
+    assert found(reading) == [("cat", CAT)]
+    assert reading.count("truncated") == 1
+
+
 def test_a_cut_off_reply_keeps_its_whole_boxes_and_says_so() -> None:
     reply = '[{"label": "cat", "bbox": [10,20,30,40]}, {"label": "dog", "bbox": [50,60,70,8'
     reading = read(reply, phrases=["cat", "dog"])

@@ -14,7 +14,9 @@ from dataflow_grounding import PhraseGrounder
 from dataflow_grounding._util.errors import SuspectBoxes
 from dataflow_grounding.images.image import SizeLimits
 from dataflow_grounding.serving import OpenAIServing
-from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest, faults, on
+from dataflow_grounding.testing.answers import asks_for_rectangles
+from dataflow_grounding.testing.faults import Fault
 from dataflow_grounding.trust.calibration_file import (
     Calibration,
     load_calibration,
@@ -53,6 +55,42 @@ def test_a_finished_run_whose_sizes_were_not_all_tried_sends_nothing_when_it_is_
         (later.results / ".ckpt" / "finished.json").unlink()
         assert later.run().code == 0
         assert server.count() == sent
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("later_format", "refusal", "message"),
+    [
+        ("yxyx_1000", None, "The calibration doesn't hold there"),
+        ("xyxy_1000", Fault(401, "no key"), "Pictures are sent in the sizes that are measured"),
+    ],
+)
+def test_requests_for_further_sizes_are_counted_though_measuring_these_fails(
+    workplace: Workplace, later_format: str, refusal: Fault | None, message: str
+) -> None:
+    place = workplace
+    place.settings |= {"vlm.box_format": "auto", "vlm.check_every": 100}
+    place.rows([{"image_path": place.picture("lying.jpg", (640, 480)), "caption": caption(0)}])
+    too_long = on(
+        faults.bad_request("no"),
+        where=lambda request: any(max(size) > 1000 for size in request.image_sizes),
+    )
+    with LoopbackServer(ProbeModel("xyxy_1000"), faults=[too_long]) as server:
+        address = server.base_url
+        assert place.run(**{"vlm.openai.base_url": address}).code == 0
+    later = Workplace(place.folder / "later", **place.settings)
+    later.rows([{"image_path": later.picture("square.jpg", (700, 700)), "caption": caption(1)}])
+
+    def is_square_probe(request: ReceivedRequest) -> bool:
+        return asks_for_rectangles(request) and (700, 700) in request.image_sizes
+
+    refusals = [] if refusal is None else [on(refusal, where=is_square_probe, times=1)]
+    port = int(address.split(":")[2].split("/")[0])
+    with LoopbackServer(ProbeModel(later_format), port=port, faults=refusals) as server:
+        done = later.run(**{"vlm.openai.base_url": address})
+        sent = server.count()
+    assert (done.code, message in done.err) == (0, True), done
+    assert done.summary["requests"] == sent
 
 
 @pytest.mark.slow
