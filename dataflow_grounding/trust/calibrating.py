@@ -91,7 +91,8 @@ def calibrate(serving: Serving, stated: BoxFormat, start: RunStart) -> Calibrate
     except NoFit:
         if start.replies is None or _was_asked(serving, start.replies):
             raise  # these were the answers of this very address
-    # The stored replies came from another address: this one may answer otherwise.
+    # A stored reply is taken for any address, and these came from another one. This address may
+    # answer otherwise, so all is asked for once more, whether it is stored or not.
     options = replace(start.options, force_reprocess=True)
     asker_of_all = _Asker(serving, replace(start, options=options), start.pictures())
     calibrated = _calibrated(asker_of_all, stated)
@@ -109,7 +110,7 @@ def _calibrated(asker: "_Asker", stated: BoxFormat) -> Calibrated:
         why += ". If some pictures alone are answered otherwise, leave these out"
         if asker.are_replies_stored:
             why += _ADVICE_TO_ASK_AGAIN
-        unclear.args = (why,)  # the message
+        unclear.args = (why,)  # its message, in place of the short one
         raise
     return Calibrated(_calibration(asker, decision), decision, asker.asking.counts)
 
@@ -134,6 +135,7 @@ def shape_of_run(
     drawn = legible(reduced_to(size, max_side), max_side)
 
     async def ask(probe: Probe, aspect: float | None) -> ProbedPicture:
+        # of both limits, only the one on the way in which the picture is elongated has an effect
         padding = SizeLimits(max_side, max_wide=aspect, max_tall=aspect)
         [picture] = await asker.ask([probe], box_format, padding)
         return picture
@@ -240,7 +242,8 @@ class _Asker:
         self.asking = Asking(serving, start.options, start.budget)
         suffixes = _suffixes(own, serving.image_limits)
         self._suffixes = itertools.cycle(suffixes)
-        # What a frame scales or pads goes out as JPEG, of any type that it is.
+        # What a frame scales or pads goes out as JPEG, of any type that it is. Pictures of a single
+        # size have a frame of that size, which neither scales nor pads them.
         in_frames = [*suffixes, ".jpg"] if len(own.sizes) > 1 else suffixes
         self._suffixes_in_frames = itertools.cycle(dict.fromkeys(in_frames))  # each once
         self._store = KeyedLog(start.replies or "")  # without a path, nothing is stored
@@ -313,7 +316,7 @@ class _Asker:
         # A picture that is asked for again is another sample of the model, not the stored reply.
         question = replace(question, sample=self._times_asked[key])  # the first one is 0
         self._times_asked[key] += 1
-        step = StepAsk(self.asking, self._store, CALIBRATION, (probe.size,))
+        step = StepAsk(self.asking, self._store, CALIBRATION, priority=(probe.size,))
         try:
             picture, _ = await self.asking.answer(question, step)
             return picture

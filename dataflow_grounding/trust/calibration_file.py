@@ -150,15 +150,17 @@ def _calibration_of(row: dict[str, Any]) -> Calibration:
     box_format = calibration.format
     limits = calibration.limits or SizeLimits()
     measured = [frame_map.size for frame_map in box_format.maps]
-    if box_format.scale == "px" and (not measured or {*limits.frames} != {*measured}):
+    has_map_of_each_frame = bool(measured) and set(measured) == set(limits.frames)
+    if box_format.scale == "px" and not has_map_of_each_frame:
         raise ValueError("pixels mean nothing in a size without a map")
-    # The format and the limits are tried out: a file may have been edited by hand.
-    tried = [*SAMPLE_SIZES, *calibration.sizes, *limits.frames]
-    for size in SAMPLE_SIZES:
-        tried += [limits.padded(size), limits.sent(size)]
+    # The format and the limits are tried out: a file may have been edited by hand. First, all sizes
+    # that it names, and those that its limits make of two samples, have to be ones of pictures.
+    sizes = [*SAMPLE_SIZES, *calibration.sizes, *limits.frames]
+    for sample_size in SAMPLE_SIZES:
+        sizes += [limits.padded(sample_size), limits.sent(sample_size)]
     if limits.max_side is not None and not LEAST_SIDE <= limits.max_side <= MOST_SIDE:
         raise ValueError("pictures have no such side")
-    if not all(1 <= min(size) <= max(size) <= MOST_SIDE for size in tried):
+    if not all(1 <= min(size) <= max(size) <= MOST_SIDE for size in sizes):
         raise ValueError("a size is not one of pictures")
     if any(min(limits.sent(size)) < LEAST_SIDE for size in SAMPLE_SIZES):
         raise ValueError("pictures would be sent too small to see anything")

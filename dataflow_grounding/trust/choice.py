@@ -60,6 +60,7 @@ class FormatChoice:
 
     def __init__(self, serving: Serving, wanted: str | None = None) -> None:
         self._serving = serving
+        # what the serving's limits go back to where a calibration proves wrong (`_make_pending`)
         self._uncalibrated_limits = serving.image_limits
         self._calibration: Calibration | None = None
         self._tried_shapes: list[Shape] = []  # of elongated pictures
@@ -72,7 +73,7 @@ class FormatChoice:
             return
         self.origin = "not known before it is calibrated"
         self.pending = True
-        self.recall()  # with a stored calibration, it isn't pending any more
+        self.recall()  # takes a stored calibration, with which it isn't pending any more
         if self.pending and (wanted or serving.box_format).strip().lower() == "calibrated":
             raise SpecError(
                 f"{setting('vlm.box_format')} is 'calibrated', but no calibration of"
@@ -138,7 +139,9 @@ class FormatChoice:
         """
         self.recall(start.folder)
         counts = Counter[str]()
-        sent_before = start.budget.sent  # by earlier steps of the run
+        # By earlier steps of the run. It is read here, before anything is measured, because
+        # `_calibrate` has to know whether the user has paid for any other requests.
+        sent_before = start.budget.sent
         earlier = self._calibration
         may_measure = not self.pending and self._serving.takes_probes
         if may_measure and earlier is not None and earlier.frames:
@@ -160,8 +163,7 @@ class FormatChoice:
             return counts
         pictures = start.pictures()
         for size in most_elongated(pictures.sizes, self._serving.image_limits):
-            # what was found out with another picture may hold for this one
-            shape = next((tried for tried in self._tried_shapes if tried.covers(size)), None)
+            shape = self._tried_shape(size)
             if shape is None:
                 # Imported here because it imports Pillow: few runs have elongated pictures.
                 from dataflow_grounding.trust.calibrating import shape_of_run
@@ -170,7 +172,7 @@ class FormatChoice:
                 counts += shape_counts
                 self._tried_shapes.append(shape)
                 self._pad(shape)
-            if shape.off is not None:  # no padding helps
+            if shape.off is not None:  # boxes are off, and no padding helps
                 on_poor(
                     f"boxes of {self._serving.model} in pictures as elongated as"
                     f" {_listed([size])} are off by {shape.off:.0%} of the side, padded or not:"
@@ -178,9 +180,18 @@ class FormatChoice:
                 )
         return counts
 
+    def _tried_shape(self, size: Size) -> "Shape | None":
+        # what was found out with a picture of another size, where it holds for this size too
+        for shape in self._tried_shapes:
+            if shape.covers(size):
+                return shape
+        return None
+
     def _pad(self, shape: "Shape") -> None:
+        # Has pictures padded that are elongated the same way, wide or tall, as the shape is.
         if shape.aspect is None:  # no padding is needed, or none helps
             return
+        # Without limits of a calibration, only the serving's longest side is a limit so far.
         limits = self.limits or SizeLimits(self._serving.image_limits.max_side)
         if shape.size[0] > shape.size[1]:
             self._narrow(replace(limits, max_wide=shape.aspect))
@@ -201,11 +212,12 @@ class FormatChoice:
         from dataflow_grounding.trust.frames import missing_frames
 
         pictures = start.pictures()
-        limits = replace(earlier.limits or SizeLimits(), frames=())  # for frames that are new
+        # New frames keep to the calibration's other limits: its frames would allow no new ones.
+        limits_without_frames = replace(earlier.limits or SizeLimits(), frames=())
         missing = missing_frames(
             pictures.sizes,
             pictures.counts,
-            limits,
+            limits_without_frames,
             measured=earlier.frames,
             refused=earlier.refused,
             answered=earlier.sizes,
@@ -213,7 +225,7 @@ class FormatChoice:
         if not missing:
             return Counter()
         what_it_takes = "2 to 8 requests each tell what numbers mean in them"
-        if not earlier.maps:
+        if not earlier.maps:  # numbers are parts of the side, which mean the same in every size
             what_it_takes = "a request each tells whether they are answered as others are"
         say(f"Pictures are sent in further sizes, {_listed(missing)} px: {what_it_takes}.")
         measured = measure_frames_of(self._serving, earlier, start, pictures, missing)
@@ -329,8 +341,8 @@ def first_format(serving: Serving) -> BoxFormat:
 
 def _named_format(serving: Serving, wanted: str | None) -> NamedFormat:
     # Without an origin the model has to be calibrated, and the format is the one to ask in first.
-    candidate = format_of_model(serving.model, serving.box_formats)
-    stated = wanted or serving.box_format
+    by_model_name = format_of_model(serving.model, serving.box_formats)
+    stated = wanted or serving.box_format  # a format's name, "auto" or "calibrated"
     name = stated.strip().lower()
     if name not in ("auto", "calibrated"):  # a format's own name
         box_format = find_box_format(stated, serving.model, serving.box_formats)
@@ -340,9 +352,9 @@ def _named_format(serving: Serving, wanted: str | None) -> NamedFormat:
         is_set_by_class = wanted is None and type(serving).box_format == serving.box_format
         origin = "the serving's own" if is_set_by_class else setting("vlm.box_format")
         return NamedFormat(box_format, origin)
-    if name == "auto" and candidate is not None:
-        draws_no_boxes = not candidate.boxes
-        if draws_no_boxes or _is_proof(candidate):
+    if name == "auto" and by_model_name is not None:
+        draws_no_boxes = not by_model_name.boxes
+        if draws_no_boxes or _is_proof(by_model_name):
             # This raises SpecError for a model without boxes, which calibrating can't help either.
             box_format = find_box_format("auto", serving.model, serving.box_formats)
             return NamedFormat(box_format, "the model's name")

@@ -144,8 +144,8 @@ class Deciding:
             await self._ask_further(suggested)  # the format has to fit these pictures, too
             fit = await self._fit_parts(suggested)
         if fit is not None and not self.refused:
-            return Decision(fit, self.pictures)
-        if fit is not None:  # some sizes are refused
+            return Decision(fit, self.pictures)  # for pictures of all sizes
+        if fit is not None:  # but some sizes are refused
             decision = await self._parts_in_frames(suggested)
             if decision is not None:
                 return decision
@@ -164,6 +164,7 @@ class Deciding:
     async def _parts_in_frames(self, asked: BoxFormat) -> Decision | None:
         # Numbers are parts of the side, but some sizes are refused. Why isn't known: it may be
         # their area, a side or the shape. So pictures are sent only in sizes that were answered.
+        # None where the answers in these frames are no parts of the side after all.
         count_before = len(self.pictures)
         pictures_by_frame = await self._answered_frames(asked, layouts=[0])
         # one picture of each frame, as there is one layout
@@ -227,15 +228,15 @@ class Deciding:
     async def _answered_frames(
         self, asked: BoxFormat, layouts: Sequence[int]
     ) -> dict[Size, list[ProbedPicture]]:
-        # Chooses frames and asks about them until each is answered: one that is refused gives way
-        # to others.
+        # Chooses frames and asks about them until each is answered. One that is refused comes to
+        # `refused`, and the next round chooses others in its place.
         limits = SizeLimits(self.max_side)
         sent = [picture.sent for picture in self.pictures]
         pictures_by_frame: dict[Size, list[ProbedPicture]] = {}
         while True:
-            measured = list(pictures_by_frame)
+            answered_frames = list(pictures_by_frame)
             frames = choose_frames(
-                self.own_sizes, self.counts, limits, measured, self.refused, sent
+                self.own_sizes, self.counts, limits, answered_frames, self.refused, sent
             )
             missing = [size for size in frames if size not in pictures_by_frame]
             if not missing:
@@ -331,10 +332,14 @@ def _how_far_off(side_lines: Sequence[_SideLine], scale: float) -> float:
     # end is off for sure.
     squares = []
     for line, side in side_lines:
-        for off in (line.start / scale, line.number_at(side) / scale - 1):
+        # An end may be off by chance, and by what models are off besides: both errors add up.
+        standard_error = math.hypot(line.error, SYSTEMATIC)
+        off_at_begin = line.start / scale
+        off_at_end = line.number_at(side) / scale - 1
+        for off in (off_at_begin, off_at_end):
             if abs(off) > ONCE_OFF + CHANCE_ERRORS * line.error:
                 return math.inf
-            squares.append((off / math.hypot(line.error, SYSTEMATIC)) ** 2)
+            squares.append((off / standard_error) ** 2)
     return sum(squares) / len(squares)
 
 
@@ -343,6 +348,7 @@ def _check_one_format(pictures: Sequence[ProbedPicture], box_format: BoxFormat) 
     are_missed = [off > NEAR for off in read_in(pictures, box_format).off]
     if sum(are_missed) < LEAST_IN_SECOND:
         return
+    # The format itself is among these, and finds none of the rectangles that it misses.
     for name in plain_names(box_format):
         off_in_second = read_in(pictures, find_box_format(name, model="")).off
         explained = sum(off <= NEAR_IN_SECOND for off in compress(off_in_second, are_missed))
@@ -448,13 +454,14 @@ async def measure_frames(
             pictures = pictures_by_frame[frame]
             may_ask_more = len(pictures) < MOST_PROBES
             try:
-                map_by_frame[frame] = await asyncio.to_thread(fit_map, pictures, asked.order)
-                is_vague = map_by_frame[frame].error > PRECISE
-            except NoFit:  # too few answers, or too noisy ones: more pictures may show a line
+                frame_map = await asyncio.to_thread(fit_map, pictures, asked.order)
+            except NoFit:
                 if not may_ask_more:
                     raise
-                is_vague = True
-            if is_vague and may_ask_more:
+                vague.append(frame)  # answers are few or noisy: one more picture may show a line
+                continue
+            map_by_frame[frame] = frame_map
+            if frame_map.error > PRECISE and may_ask_more:
                 vague.append(frame)
         if vague:
             # The layouts so far are INNER, INNER + 1, …: the next number is a new one.
@@ -477,10 +484,13 @@ async def add_frames(
     if box_format.scale != "px":
         answered = await ask_frames(ask, box_format, missing, layouts=[0])
         pictures = list(chain.from_iterable(answered.values()))
-        fit = fit_parts(pictures, box_format) if pictures else None
-        if pictures and (fit is None or fit.format != box_format):
+        if not pictures:  # all missing frames are refused
+            return box_format, pictures
+        fit = fit_parts(pictures, box_format)
+        if fit is None or fit.format != box_format:
             raise NoFit(described(pictures, f"the answers are not in {box_format.name}"))
         return box_format, pictures
+    # Numbers count pixels: each missing frame gets a map of its own.
     asked = find_box_format(f"{box_format.order}_px", model="")
     answered = await ask_frames(ask, asked, missing, FIRST_LAYOUTS)
     maps, pictures = await measure_frames(ask, asked, answered)

@@ -47,17 +47,20 @@ def choose_frames(
         of_usual_area = [frame for frame in all_usual if frame in _of_area(USUAL_AREA, limits)]
         # where the endpoint takes none of these, those of other areas
         return list(dict.fromkeys([*measured, *(of_usual_area or all_usual)]))
-    sizes = [limits.fitted(size) for size in sizes]
-    own_frames = [legible(size, limits.max_side) for size in sizes[:MOST_TRIED]]
-    own_frames = [frame for frame in own_frames if may_be_taken(frame, refused, taken)]
-    candidates = list(dict.fromkeys([*own_frames, *all_usual]))
+    fitted = [limits.fitted(size) for size in sizes]  # as they are sent without frames
+    own_frames = [legible(size, limits.max_side) for size in fitted[:MOST_TRIED]]
+    candidates: list[Size] = []
+    for frame in own_frames:
+        if may_be_taken(frame, refused, taken):
+            candidates.append(frame)
+    candidates = list(dict.fromkeys([*candidates, *all_usual]))  # each once
     # The best that can be had, as if none was measured yet. With measured frames, it only says what
     # is good enough: others are added to these until that is reached.
-    chosen = _chosen(sizes, count_of_each, candidates, measured=[], low_enough=0.0)
+    best = _chosen(fitted, count_of_each, candidates, measured=[], low_enough=0.0)
     if not measured:
-        return chosen
-    low_enough = GOOD_ENOUGH * _total(_costs(sizes, chosen), count_of_each)
-    return _chosen(sizes, count_of_each, candidates, measured, low_enough)
+        return best
+    low_enough = GOOD_ENOUGH * _total(_costs(fitted, best), count_of_each)
+    return _chosen(fitted, count_of_each, candidates, measured, low_enough)
 
 
 def _chosen(

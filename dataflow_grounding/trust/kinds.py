@@ -79,8 +79,9 @@ def sizes_to_check(sizes: Sequence[Size], *, in_frames: bool) -> list[Size]:
 def picture_kind(image: Image) -> PictureKind:
     """Return a picture's kind for checks; a server may read PNGs otherwise than JPEGs."""
     size = image.sent_size
-    # each frame has a different map
-    return size if image.limits.frames else kind_of(size), image.sent_media_type
+    if image.limits.frames:  # each frame has a different map, and so is a kind of its own
+        return size, image.sent_media_type
+    return kind_of(size), image.sent_media_type
 
 
 def picture_of_each_kind(
@@ -91,8 +92,8 @@ def picture_of_each_kind(
     It has the commonest size of its kind or, if boxes are in pixels, the largest: servers reduce
     these first. A picture that can't be read is left out: its record fails when its turn comes.
     """
-    path_by_size: dict[Size, str] = {}
-    for size, path in zip(pictures.sizes, pictures.examples, strict=False):
+    path_by_size: dict[Size, str] = {}  # by size as sent; the commonest picture's path
+    for size, path in zip(pictures.sizes, pictures.examples, strict=True):
         path_by_size.setdefault(limits.sent(size), path)
     sizes = list(path_by_size)
     if asked.scale == "px" and not asked.maps:  # with maps, each frame is checked

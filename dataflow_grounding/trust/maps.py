@@ -247,7 +247,8 @@ def fit_line(points: Sequence[Point], side: float, near: RoughLine | None = None
     least = LEAST_DEVIATION * rough.slope  # in numbers: the slope is for the whole side
     fit = _reweighted(points, rough, least, starts_anywhere=True)
     if fit is not None and fit.slope > 0 and abs(fit.start) <= SHIFT_ERRORS * fit.start_error:
-        # the shift is taken for noise: the line begins at 0
+        # The shift is taken for noise: the line begins at 0. The slope from 0 to a point is number
+        # over edge, of which the median is near the line's. Edges at 0 would divide by nothing.
         slope = statistics.median([number / max(edge, LEAST_EDGE_GAP) for edge, number in points])
         fit = _reweighted(points, RoughLine(slope, 0.0), least, starts_anywhere=False)
     if fit is None or fit.slope <= 0:
@@ -293,6 +294,16 @@ class _WeightedSums(NamedTuple):
     xx: float
     xy: float
 
+    @property
+    def determinant(self) -> float:
+        """Of the equations of least squares, for a line that may start anywhere."""
+        return self.ones * self.xx - self.x * self.x
+
+    @property
+    def are_at_one_edge(self) -> bool:
+        # then the determinant is 0, but for rounding, and the points name no slope
+        return self.determinant <= 1e-12 * self.ones * self.xx
+
 
 def _weighted_sums(points: Sequence[Point], weights: Sequence[float]) -> _WeightedSums:
     ones = x = y = xx = xy = 0.0
@@ -314,36 +325,45 @@ def _reweighted(
     starts_anywhere: bool,
 ) -> _Fit | None:
     # Fits by least squares in rounds, in each of which points far off the last line weigh less. The
-    # start stays 0 unless it may be anywhere. None where all points that count are at one edge.
-    slope, start = rough
+    # start stays that of the rough line, 0, unless it may be anywhere. None where all points that
+    # count are at one edge.
+    line = rough
     for _ in range(ROUNDS):
-        weights = _weights(_residuals(points, slope, start), least_deviation)
-        ones, x, y, xx, xy = _weighted_sums(points, weights)
-        determinant = ones * xx - x * x  # 0, but for rounding, if all are at one edge
-        if determinant <= 1e-12 * ones * xx:
+        weights = _weights(_residuals(points, line.slope, line.start), least_deviation)
+        sums = _weighted_sums(points, weights)
+        if sums.are_at_one_edge:
             return None
-        slope_before = slope
-        start_before = start
-        if starts_anywhere:
-            slope = (ones * xy - x * y) / determinant
-            start = (xx * y - x * xy) / determinant
-        else:
-            slope = xy / xx
-        change = abs(slope - slope_before) + abs(start - start_before)
-        if change <= STILL * abs(slope):
+        line_before = line
+        line = _least_squares(sums) if starts_anywhere else RoughLine(sums.xy / sums.xx, line.start)
+        change = abs(line.slope - line_before.slope) + abs(line.start - line_before.start)
+        if change <= STILL * abs(line.slope):
             break
-    # The standard errors are those of least squares, with the last round's weights.
     squares = 0.0
-    for weight, off in zip(weights, _residuals(points, slope, start), strict=True):
+    for weight, off in zip(weights, _residuals(points, line.slope, line.start), strict=True):
         squares += weight * off * off
     parameters = 2 if starts_anywhere else 1
-    degrees_of_freedom = max(ones - parameters, 1.0)
+    degrees_of_freedom = max(sums.ones - parameters, 1.0)
     noise = math.sqrt(max(squares / degrees_of_freedom, least_deviation**2))
+    return _with_errors(line, sums, noise, starts_anywhere=starts_anywhere)
+
+
+def _least_squares(sums: _WeightedSums) -> RoughLine:
+    ones, x, y, xx, xy = sums
+    slope = (ones * xy - x * y) / sums.determinant
+    start = (xx * y - x * xy) / sums.determinant
+    return RoughLine(slope, start)
+
+
+def _with_errors(
+    line: RoughLine, sums: _WeightedSums, noise: float, *, starts_anywhere: bool
+) -> _Fit:
+    # The standard errors are those of least squares, with the last round's weights.
     if not starts_anywhere:
-        return _Fit(slope, 0.0, 0.0, noise / math.sqrt(xx))
-    start_error = noise * math.sqrt(xx / determinant)
-    end_error = noise * math.sqrt((ones - 2 * x + xx) / determinant)
-    return _Fit(slope, start, start_error, end_error)
+        return _Fit(line.slope, 0.0, 0.0, noise / math.sqrt(sums.xx))
+    ones, x, _, xx, _ = sums
+    start_error = noise * math.sqrt(xx / sums.determinant)
+    end_error = noise * math.sqrt((ones - 2 * x + xx) / sums.determinant)
+    return _Fit(line.slope, line.start, start_error, end_error)
 
 
 def _residuals(points: Sequence[Point], slope: float, start: float) -> list[float]:
@@ -387,12 +407,12 @@ def _order_fit(pictures: Sequence[ProbedPicture], order: Order) -> _OrderFit:
     for picture in pictures:
         answers = _answers([picture], order)
         lines = _fit_lines(answers, picture.sent)
-        share = 0.0
-        noises = [NO_LINE, NO_LINE]  # of x and of y
-        if lines is not None:
-            share = _share_on(lines, answers, picture.sent)
+        if lines is None:
+            noises = [NO_LINE, NO_LINE]  # of x and of y
+            shares.append(0.0)
+        else:
             noises = [max(line.noise, LEAST_DEVIATION) for line in lines]
-        edges_of_axis = 2 * len(answers)
+            shares.append(_share_on(lines, answers, picture.sent))
+        edges_of_axis = 2 * len(answers)  # the n of the likelihood, for x and for y
         log_noise += edges_of_axis * sum(map(math.log, noises))
-        shares.append(share)
     return _OrderFit(log_noise, sum(shares) / max(1, len(shares)))

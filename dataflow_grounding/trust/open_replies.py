@@ -122,7 +122,8 @@ class OpenReplies:
         if are_trusted and self._is_checked:
             if self.odd_records:
                 # No check has shown that these are right. So the next run makes one before it uses
-                # open replies, unless checks tell nothing: then all speak for themselves.
+                # open replies, unless checks tell nothing: then all speak for themselves, those of
+                # earlier runs too, because this run has read them all.
                 self.vouching.let_speak(all_read=True)
             else:
                 self.vouching.finished()

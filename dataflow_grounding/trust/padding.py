@@ -52,7 +52,9 @@ async def shape_of(ask: AskPadded, size: Size, drawn: Size, box_format: BoxForma
     As they are, unless two probe pictures miss; else with the first padding that helps.
     """
     unpadded = []
-    for layout in (0, INNER):  # two pictures have to miss: by noise alone, one does now and then
+    # Two pictures have to miss: by noise alone, one does now and then. The first has rectangles at
+    # its edges, the second has them further inside.
+    for layout in (0, INNER):
         picture = await ask(probe_of(drawn, layout), None)
         if not picture.refused and showing_of([picture], box_format).kind != "misses":
             return Shape(size)  # it fits, or too few rectangles were answered to tell
@@ -61,10 +63,11 @@ async def shape_of(ask: AskPadded, size: Size, drawn: Size, box_format: BoxForma
         picture = await ask(probe_of(drawn, INNER), aspect)
         if showing_of([picture], box_format).kind == "fits":
             return Shape(size, aspect)
-    usual = await ask(probe_of(reduced_to(SIZES[0], max(drawn))), None)
-    rectangles = read_in(unpadded, box_format)
     # No padding helps. If nothing was answered, or boxes are wrong in a usual shape too, the shape
     # isn't the reason. The standing check says what is.
+    size_of_usual_shape = reduced_to(SIZES[0], max(drawn))
+    usual = await ask(probe_of(size_of_usual_shape), None)
+    rectangles = read_in(unpadded, box_format)
     if not rectangles.read or showing_of([usual], box_format).kind != "fits":
         return Shape(size)
     return Shape(size, off=rectangles.median_off)

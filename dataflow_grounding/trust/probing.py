@@ -128,21 +128,18 @@ class Probing:
         """
         targets = _targets(ask, images, addresses)
         first_copies = await asyncio.gather(*[self._copy(target) for target in targets])
-        showings = self._showings([[copy] for copy in first_copies])
-        self._pictures += sum(showing.kind != "silent" for showing in showings)
-        fits = [showing for showing in showings if showing.kind == "fits"]
-        self.as_asked += len(fits)
-        for showing in fits:
-            if showing.rectangles is not None:
-                self._rectangles.append(showing.rectangles)
-        cleared_before = self.cleared  # `_confirm` adds to both
+        showings = self._showings([[copy] for copy in first_copies])  # of each copy alone
+        self._count_first(showings)
+        do_others_fit = any(showing.kind == "fits" for showing in showings)
+        # `_confirm` adds to both where it clears a miss. The outcome tells what came in this check.
+        cleared_before = self.cleared
         odd_before = len(self._odd)
         for target, first_copy, showing in zip(targets, first_copies, showings, strict=True):
             if showing.kind != "misses":
                 continue
             if showing.fitting is not None and showing.fitting == looks_like:
                 return Outcome("misses", showing.why, showing.fitting)
-            missed = await self._confirm(target, first_copy, others_fit=bool(fits))
+            missed = await self._confirm(target, first_copy, others_fit=do_others_fit)
             if missed is not None:
                 return missed
         drifted = await self._drift(targets[0])
@@ -155,6 +152,17 @@ class Probing:
             cleared=self.cleared - cleared_before,
         )
 
+    def _count_first(self, showings: Sequence[Showing]) -> None:
+        # Counts what the first copies of a check show. Those that fit are what further pictures
+        # are compared with.
+        for showing in showings:
+            if showing.kind != "silent":
+                self._pictures += 1
+            if showing.kind == "fits":
+                self.as_asked += 1
+                if showing.rectangles is not None:
+                    self._rectangles.append(showing.rectangles)
+
     async def _confirm(
         self, target: Target, first_copy: ProbedPicture, *, others_fit: bool
     ) -> Outcome | None:
@@ -163,15 +171,16 @@ class Probing:
         # two were clearly answered in other formats, in this check or before, and others were not:
         # then the endpoint answers in several. None if the miss is cleared.
         copies = [first_copy, *await self._further(target)]
-        [together] = self._showings([copies])
-        each = self._showings([[copy] for copy in copies])
-        clear_formats = self._formats_of_clear_misses(each)
-        # Formats are mixed if two copies missed clearly, and others fit. Then the last message
-        # below names all formats.
-        are_mixed = len(clear_formats) > 1 and any(copy.kind == "fits" for copy in each)
+        [together] = self._showings([copies])  # judged as if they were one picture
+        one_by_one = self._showings([[copy] for copy in copies])
+        clear_formats = self._formats_of_clear_misses(one_by_one)
+        # Formats are mixed if two copies missed clearly, and others fit. That two have missed is
+        # then told by the last message below, which names all formats.
+        are_mixed = len(clear_formats) > 1 and any(copy.kind == "fits" for copy in one_by_one)
         where = f"at {target.address}, " if target.address else ""
         if together.kind == "misses" and not are_mixed:
-            # with several endpoints, another one may be what fits
+            # Where pictures of other shapes fit, the shape is the reason. With several endpoints
+            # (only then a target has an address) the endpoint may be the reason instead.
             shapes_differ = others_fit and not target.address
             why = f"{where}{together.why}"
             return Outcome("misses", why, together.fitting, shapes_differ=shapes_differ)
@@ -196,8 +205,9 @@ class Probing:
 
     def _formats_of_clear_misses(self, copies: Sequence[Showing]) -> list[str]:
         # One for each copy that misses clearly: if another format explains it, or if it is further
-        # off than the copies that fit and the run's other pictures, as in a shift.
-        usual = self._usual()
+        # off than the copies that fit and the run's other pictures, as in a shift. A shift is in
+        # NO_FORMAT.
+        usual = self._usual()  # a list of its own, which may be added to
         for copy in copies:
             if copy.kind == "fits" and copy.rectangles:
                 usual += copy.rectangles.off

@@ -89,6 +89,7 @@ class Question:
         # decides what the first one was.
         was_asked_again = self._was_asked_again
         self._was_asked_again = None  # what it tells holds for this reply alone
+        is_stored = was_asked_again is not None
         boxes = self._boxes_in(reply)
         if boxes is None:
             return
@@ -96,31 +97,43 @@ class Question:
         judge = watch.judge
         judged = judge.judge(boxes, self._sent())
         self.judged = judged
-        first = self._refused
-        are_checks_made = watch.most_tries > 0
-        if was_asked_again is not None and are_checks_made:
-            # a stored reply
-            if first is None and was_asked_again():  # an earlier run found it doubtful
+        is_first = self._refused is None
+        if was_asked_again is not None and self._are_checks_made:
+            # An earlier run found this stored reply doubtful, and asked again: so the next stored
+            # reply is the second one.
+            if is_first and was_asked_again():
                 raise self._noted_refusal(judged)
             if not watch.open.vouching.relied_on:  # a check of an earlier run has vouched for it
                 self._learn(judged)
                 return
         judge.add(judged, orientation_of(self.image.sent_size))
-        looks_odd = False
-        if first is not None:
-            is_stored = was_asked_again is not None
-            looks_odd = self._compare(first, judged, is_stored=is_stored)
-        elif are_checks_made and judge.is_doubtful(judged):
-            if self._tries < watch.most_tries:
-                raise self._noted_refusal(judged)
-            looks_odd = True  # it can't be asked again, and so not be proven
+        if is_first:
+            looks_odd = self._looks_odd_at_first(judged)
+        else:
+            looks_odd = self._looks_odd_again(judged, is_stored=is_stored)
         if looks_odd and self.proven is None:
             self.looks_like = str(judged.likeliest)
             judge.odd_twice += 1
         self._learn(judged)
 
-    def _compare(self, first: JudgedReply, second: JudgedReply, *, is_stored: bool) -> bool:
-        # Sets `proven`; returns whether the second reply looks odd, too.
+    @property
+    def _are_checks_made(self) -> bool:
+        return self._watch.most_tries > 0  # 0 is for a run without checks
+
+    def _looks_odd_at_first(self, judged: JudgedReply) -> bool:
+        # Whether a first reply is doubtful, and can't be asked for again, so that nothing will
+        # prove its format. Where it can, it is refused.
+        if not self._are_checks_made or not self._watch.judge.is_doubtful(judged):
+            return False
+        if self._tries < self._watch.most_tries:
+            raise self._noted_refusal(judged)
+        return True
+
+    def _looks_odd_again(self, second: JudgedReply, *, is_stored: bool) -> bool:
+        # Whether the reply after a refused one looks odd, too. It also sets `proven`, the format of
+        # the refused one.
+        first = self._refused
+        assert first is not None
         self._refused = None
         judge = self._watch.judge
         self.proven = judge.compare(first, second)

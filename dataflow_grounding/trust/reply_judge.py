@@ -326,9 +326,12 @@ class ReplyJudge:
         return self._sums.likeliest(orientation, least)
 
     def calm(self, orientation: str) -> None:
-        """Forget what spoke against the format in such pictures: a check has shown it right."""
+        """Forget what spoke against the format in such pictures: a check has shown it right.
+
+        If there was an alarm, it was a false one: the next one takes more.
+        """
         if self._sums.likeliest(orientation, self._alarm) is not None:
-            self._alarm += CUSUM_STEP  # they look odd, so the next alarm takes more
+            self._alarm += CUSUM_STEP
         elif self.alarm(orientation) is not None:  # by what boxes look like in general
             self._checked_in_general.add(orientation)
         self._sums.forget(orientation)

@@ -83,7 +83,7 @@ class RunWatch(BoxWatch):
         self._equal = EqualBoxes()
 
         # Checks
-        self._every = settings.every or 1
+        self._every = settings.every or 1  # without checks any number does: no stretch is counted
         self._are_wanted = settings.every is not None and serving.takes_probes
         # How often a question is asked: without checks, a doubtful reply is never asked for again.
         self.most_tries = start.options.max_attempts if self._are_wanted else 0
@@ -129,16 +129,15 @@ class RunWatch(BoxWatch):
             return await ask(request)
         self._check_stopped()
         if not self.open.has_begun:  # at the first record, whose `ask` knows the step's store
-            goes_on = self.on_suspect == "warn"
-            self.open.begin(ask.vouching(self._name_here, self._name_anywhere, trusting=goes_on))
-            if self.suspicion is not None:  # an earlier call has warned
-                self.open.vouching.doubt()
+            self._begin_vouching(ask)
         if self.suspicion is not None:
             # What checks say of the group holds for its reply, too.
             sending = replace(request.sending, reply_group=self._name_here)
             return await ask(request.replace(sending=sending))
         self._last_image = image
-        if self.open.vouching.relied_on:  # a check comes before stored replies are relied on
+        if self.open.vouching.relied_on:
+            # The store has replies of earlier runs that no check has vouched for: a check comes
+            # before they are read.
             await self.ready(ask, image)
         question = Question(self, ask, image, phrases, request.read)
         sending = replace(
@@ -156,6 +155,15 @@ class RunWatch(BoxWatch):
             raise
         await self._settle(question)
         return answer
+
+    def _begin_vouching(self, ask: Ask) -> None:
+        # Reads from the store which of its replies checks have vouched for. Where suspect boxes
+        # only cause a warning, replies count as well though a check has failed.
+        is_only_warned = self.on_suspect == "warn"
+        vouching = ask.vouching(self._name_here, self._name_anywhere, trusting=is_only_warned)
+        self.open.begin(vouching)
+        if self.suspicion is not None:  # an earlier call in this process has warned
+            vouching.doubt()
 
     async def ready(self, ask: Ask, image: Image) -> None:
         """Wait until requests may be sent: after the first check, and that of a new picture kind.
@@ -362,24 +370,21 @@ class RunWatch(BoxWatch):
         self._unchecked = 0
         probing = await known.probes()
         images = [image]
-        if not self.is_checked:  # the first check has a picture of each kind
-            known.kinds.clear()
+        if not self.is_checked:
+            known.kinds.clear()  # those of earlier calls in this process hold no more
             known.checks = 0
-            limits = self._serving.image_limits
-            pictures = self._start.pictures()
-            images = await asyncio.to_thread(picture_of_each_kind, pictures, limits, self.asked)
-            images = images or [image]  # no other could be read
+            images = await self._pictures_of_first_check() or [image]  # none of them could be read
         known.checks += len(images)
         known.kinds |= {picture_kind(checked) for checked in images}
         addresses = [part.endpoint for part, _ in self._serving.endpoints()]
         outcome = await probing.check(ask, images, addresses, looks_like)
-        # Other records went on meanwhile.
-        if self.suspicion is not None:  # the replies have proven it meanwhile
+        # Other records went on meanwhile, and their replies may have proven another format.
+        if self.suspicion is not None:
             return
         self._is_checked = True
         known.note(outcome)
         for orientation, is_answered in outcome.answered_by_orientation.items():
-            if is_answered:
+            if is_answered:  # an outcome that misses tells of no orientation
                 self.judge.calm(orientation)
         if outcome.kind == "misses":
             self.open.set_aside()
@@ -388,11 +393,17 @@ class RunWatch(BoxWatch):
             self._suspect(missed, sent_alone=True)
             return
         if outcome.kind == "fits" and not self._is_mixed:
-            known.miss(None)
+            known.miss(None)  # what an earlier call has warned of is over
             self.open.vouch(check_start, outcome.answered_by_orientation)
         else:
             self.open.leave(unanswered=outcome.kind == "silent")
         outcome.note(ask)
+
+    async def _pictures_of_first_check(self) -> list[Image]:
+        # one of the run's own pictures of each kind
+        limits = self._serving.image_limits
+        pictures = self._start.pictures()
+        return await asyncio.to_thread(picture_of_each_kind, pictures, limits, self.asked)
 
     @property
     def _is_mixed(self) -> bool:
