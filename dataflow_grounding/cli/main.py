@@ -316,7 +316,10 @@ def _open_closed_streams() -> None:
     # get its number, and with it what libraries written in C print there.
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "r+"))  # noqa: SIM115
+            stream = open(os.devnull, "r+")  # noqa: SIM115
+            setattr(sys, name, stream)
+            # `sys.stdout` will be another one. The file that nothing refers to would be closed.
+            setattr(sys, f"__{name}__", stream)
 
 
 def _redirect_streams() -> _FailSafeFile:
