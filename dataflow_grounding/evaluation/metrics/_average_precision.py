@@ -56,7 +56,8 @@ class AveragePrecision:
         gold_boxes = _scored_boxes(gold)
         predicted = _scored_boxes(found)
         self._phrases.append(_Phrase(image, len(gold_boxes)))
-        # Of the boxes alone, so that the order of phrases makes no difference.
+        # Boxes of two phrases with equal scores are ranked by the phrases' digests. These are made
+        # of the boxes alone, so that the order of phrases makes no difference.
         phrase_bytes = repr([gold_boxes, predicted]).encode()
         digest = int.from_bytes(hashlib.sha256(phrase_bytes).digest()[:8], "big")
         scores = []
@@ -82,7 +83,7 @@ class AveragePrecision:
 
     def _surest_first(self) -> np.ndarray:
         boxes = np.array(self._boxes, _BOXES)
-        return boxes[np.lexsort((boxes["digest"], -boxes["score"]))]
+        return boxes[np.lexsort((boxes["digest"], -boxes["score"]))]  # the last key counts first
 
     def bootstrap_values(self, images: int) -> np.ndarray:
         """Return the AP of 200 bootstrap samples of that many images, the same at each call.
@@ -91,17 +92,18 @@ class AveragePrecision:
         predicted ones.
         """
         values = np.full(_DRAWS, np.nan)
-        # in two columns, of each phrase its image and its gold boxes, also without any phrases
-        phrases = np.array(self._phrases, int).reshape(-1, 2)
-        if not phrases[:, 1].any():
+        # `reshape` makes it two columns also if there is no phrase at all.
+        image_of_phrase, gold_boxes_of_phrase = np.array(self._phrases, int).reshape(-1, 2).T
+        if not gold_boxes_of_phrase.any():
             return values
         boxes = self._surest_first()
         if not len(boxes):
             return np.zeros(_DRAWS)
         chance = np.random.default_rng(0)
         for draw in range(_DRAWS):
-            times_drawn = np.bincount(chance.integers(0, images, images), minlength=images)
-            gold_boxes = int((times_drawn[phrases[:, 0]] * phrases[:, 1]).sum())
+            images_drawn = chance.integers(0, images, images)
+            times_drawn = np.bincount(images_drawn, minlength=images)  # by image
+            gold_boxes = int((times_drawn[image_of_phrase] * gold_boxes_of_phrase).sum())
             if gold_boxes:
                 times_counted = times_drawn[boxes["image"]]
                 values[draw] = _ap_of_ranked(boxes["right"], times_counted, gold_boxes)
@@ -117,7 +119,8 @@ def _ap_of_ranked(right: np.ndarray, times_counted: np.ndarray, gold_boxes: int)
         is_right = (right >> bit) & 1
         true_positives = np.cumsum(is_right * times_counted)
         precision = true_positives / ranks
-        # COCO's envelope: the best precision at this rank or a later one.
+        # COCO's envelope, the best precision at this rank or a later one: a running maximum from
+        # the end.
         envelope = np.maximum.accumulate(precision[::-1])[::-1]
         # For each recall the index of the box with which it is reached; of one that isn't reached,
         # the index after the last box, for which precision 0 is added.
@@ -147,8 +150,8 @@ def _right_bits(predicted: Sequence[ScoredBox], gold: Sequence[ScoredBox]) -> li
                 if overlap >= threshold and gold_index not in taken
             ]
             if free:
-                _, best = max(free)
-                taken.add(best)
+                _, best_gold_index = max(free)
+                taken.add(best_gold_index)
                 bits[index] |= 1 << bit
     return bits
 

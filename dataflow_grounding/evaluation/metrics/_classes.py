@@ -101,15 +101,12 @@ class ClassFigures:
             self._count_image()
             self._image = record.image
         for gold, found in record.phrases:
-            gold_class = class_of(gold)  # the phrase itself if it states none
-            if "class" not in gold and found is not None:
-                gold_class = class_of(found)
+            gold_class, found_class = _classes_of_pair(gold, found)
             boxes = self._boxes_of(gold_class)
             boxes.gold.append(gold["instances"])
             if not is_judged(gold):
                 boxes.is_open = True
             if found is not None:
-                found_class = class_of(found) if "class" in found else gold_class
                 self._boxes_of(found_class).found.append(found["instances"])
         for phrase in record.extra:
             self._boxes_of(class_of(phrase)).found.append(phrase["instances"])
@@ -123,15 +120,17 @@ class ClassFigures:
         wrong: list[tuple[str, Row]] = []  # found ones
         for boxes in self._in_image.values():
             if boxes.is_open:
-                # It counts with no boxes at all.
+                # Nothing is right or wrong there; the entry makes the class a row of the figures.
                 entry = _Entry(self._image, right=0, boxes=0, gold_boxes=0)
                 self._counts_of(boxes.name).entries.append(entry)
                 continue
             missed_of_class, wrong_of_class = self._count_class(boxes)
             missed += [(boxes.name, box) for box in missed_of_class]
             wrong += [(boxes.name, box) for box in wrong_of_class]
-        # What is left of each class is matched no matter what its class is.
-        for pair in self._right_pairs([box for _, box in wrong], [box for _, box in missed]):
+        # A missed box of one class and a wrong one of another may be on one thing: "found as".
+        missed_boxes = [box for _, box in missed]
+        wrong_boxes = [box for _, box in wrong]
+        for pair in self._right_pairs(wrong_boxes, missed_boxes):
             gold_class, _ = missed[pair.gold]
             found_class, _ = wrong[pair.found]
             self._counts_of(gold_class).found_as[class_key(found_class)] += 1
@@ -140,10 +139,11 @@ class ClassFigures:
     def _count_class(self, boxes: _ClassInImage) -> tuple[list[Row], list[Row]]:
         # Counts the boxes of a class in the image. Returns its missed and its wrong boxes.
         counts = self._counts_of(boxes.name)
-        # All phrases of the class are measured as if they were one.
+        # All phrases of the class are measured as if they were one, with each thing's box once.
         gold = boxes_of_things(boxes.gold)
         found = boxes_of_things(boxes.found)
-        self.repeated += sum(map(len, boxes.found)) - len(found)
+        found_with_repeats = sum(len(instances) for instances in boxes.found)
+        self.repeated += found_with_repeats - len(found)
         pairs = self._right_pairs(found, gold)
         counted = self._rules.counted_boxes({"instances": found})
         counts.entries.append(_Entry(self._image, len(pairs), len(counted), len(gold)))
@@ -156,10 +156,14 @@ class ClassFigures:
 
     def _right_pairs(self, found: list[Row], gold: list[Row]) -> list[Overlap]:
         # Which found box is right, and on which gold box; boxes below the score cut don't count.
-        answers = {"instances": found}
-        counted = self._rules.counted_boxes(answers)
-        overlaps = overlaps_of(boxes_of(answers), boxes_of({"instances": gold}))
-        pairs = one_to_one([pair for pair in overlaps if pair.found in counted], self._rules)
+        # `Rules` and `boxes_of` take phrases: here each side's boxes are one.
+        found_phrase = {"instances": found}
+        gold_phrase = {"instances": gold}
+        counted = self._rules.counted_boxes(found_phrase)
+        overlaps = overlaps_of(boxes_of(found_phrase), boxes_of(gold_phrase))
+        overlaps_of_counted = [overlap for overlap in overlaps if overlap.found in counted]
+        pairs = one_to_one(overlaps_of_counted, self._rules)
+        # `one_to_one` goes down to IoU 0.5 where the threshold is higher.
         return [pair for pair in pairs if pair.iou >= self._rules.threshold]
 
     def _counts_of(self, name: str) -> _ClassCounts:
@@ -196,6 +200,18 @@ class ClassFigures:
         return rows
 
 
+def _classes_of_pair(gold: Row, found: Row | None) -> tuple[str, str]:
+    # The class of a gold phrase and of the found one, "" for none. One that states no class has the
+    # other's; where neither states one, both have the found phrase itself as theirs.
+    gold_class = class_of(gold)
+    if found is None:
+        return gold_class, ""
+    if "class" not in gold:
+        gold_class = class_of(found)
+    found_class = class_of(found) if "class" in found else gold_class
+    return gold_class, found_class
+
+
 def _figures_of_class(
     average_precision: AveragePrecision,
     totals: Mapping[str, Any],
@@ -217,11 +233,11 @@ def _figures_of_class(
 
 
 def _ratios(sums: Mapping[str, Any]) -> dict[str, Any]:
-    both = sums["boxes"] + sums["gold_boxes"]
+    boxes_of_both = sums["boxes"] + sums["gold_boxes"]
     return {
         "precision": share(sums["right"], sums["boxes"]),
         "recall": share(sums["right"], sums["gold_boxes"]),
-        "f1": share(2 * sums["right"], both),
+        "f1": share(2 * sums["right"], boxes_of_both),
     }
 
 

@@ -77,7 +77,7 @@ def phrase_columns(
     answered = judged and found is not None and is_judged(found)
     found_count = len(counted_boxes) if judged else 0
     columns = {
-        **_first_box_columns(overlaps, len(gold_boxes) == 1),
+        **_first_box_columns(overlaps, has_one_gold_box=len(gold_boxes) == 1),
         **_rank_columns(overlaps, rules),
         **_box_set_columns(matched, len(gold_boxes), found_count, answered, rules),
         "boxed": bool(gold_boxes),
@@ -98,7 +98,7 @@ def _scored_verdicts(
     found: Mapping[str, Any], overlaps: list[Overlap], rules: Rules
 ) -> list[ScoredVerdict]:
     # Of all boxes with a score, also those below the cut: they show which cut would be good.
-    right = set()
+    right = set[int]()  # indices of found boxes
     for overlap in one_to_one(overlaps, rules):
         if overlap.iou >= rules.threshold:
             right.add(overlap.found)
@@ -119,18 +119,21 @@ def _calibration_columns(scored: list[ScoredVerdict]) -> dict[str, float]:
     return {f"bin_{number}": difference for number, difference in enumerate(bins)}
 
 
-def _first_box_columns(overlaps: list[Overlap], one_gold_box: bool) -> dict[str, float]:
-    # The first box is the surest. All but `first_iou` are 0 unless there is exactly one gold box.
-    iou = max([overlap.iou for overlap in overlaps if overlap.found == 0], default=0.0)
-    right = {threshold: one_gold_box and iou >= threshold for threshold in THRESHOLDS}
+def _first_box_columns(overlaps: list[Overlap], has_one_gold_box: bool) -> dict[str, float]:
+    # Of the first found box, which is the surest. These are measures of phrases for one thing:
+    # unless there is exactly one gold box, all but `first_iou` are 0.
+    ious_of_first_box = [overlap.iou for overlap in overlaps if overlap.found == 0]
+    first_iou = max(ious_of_first_box, default=0.0)
+    iou = first_iou if has_one_gold_box else 0.0
+    is_right_at = {threshold: iou >= threshold for threshold in THRESHOLDS}
     return {
-        "one": one_gold_box,
-        "acc_0.5": right[0.5],
-        "acc_0.75": right[0.75],
-        "acc_0.9": right[0.9],
-        "macc": sum(right.values()) / len(right),
-        "miou": iou if one_gold_box else 0.0,
-        "first_iou": iou,
+        "one": has_one_gold_box,
+        "acc_0.5": is_right_at[0.5],
+        "acc_0.75": is_right_at[0.75],
+        "acc_0.9": is_right_at[0.9],
+        "macc": sum(is_right_at.values()) / len(THRESHOLDS),  # the mean of all ten
+        "miou": iou,
+        "first_iou": first_iou,
     }
 
 
@@ -161,7 +164,9 @@ def _box_set_columns(
         "recall": len(right),
         "mean_iou_of_right_boxes": sum(right),
         "grounded_share": found_count > 0,
+        # all gold boxes found, and no other box
         "gprec_f1": answered and len(right) == gold_count == found_count,
+        # the thing is there, and the answer says so; it is absent, and the answer says so
         "t_acc": gold_count > 0 and found_count > 0,
         "n_acc": answered and gold_count == 0 and found_count == 0,
         # F1's numerator, twice the right boxes, as the mean over the thresholds.
@@ -228,7 +233,8 @@ def _count_overlapping_spans(gold: Iterable[Span], found: Iterable[Span]) -> int
             if shared_letters > 0:
                 overlapping.append((-shared_letters, gold_span, found_span))
     overlapping.sort()
-    return len(first_free((gold_span, found_span) for _, gold_span, found_span in overlapping))
+    longest_first = [(gold_span, found_span) for _, gold_span, found_span in overlapping]
+    return len(first_free(longest_first))
 
 
 def figures_from_sums(sums: Mapping[str, Any], rules: Rules) -> dict[str, Any]:

@@ -40,20 +40,21 @@ def agreement(first: Source, second: Source) -> dict[str, Any]:
                 of_one_alone.append(a)
             else:
                 common.append((a, b))
-    boxes = sum(len(phrase["instances"]) for phrase in of_one_alone)
+    box_count = sum(len(phrase["instances"]) for phrase in of_one_alone)  # of both annotators
     matched: list[Overlap] = []
     for a, b in common:
-        boxes += len(a["instances"]) + len(b["instances"])
+        box_count += len(a["instances"]) + len(b["instances"])
         matched += one_to_one(overlaps_of(boxes_of(a), boxes_of(b)), Rules())
     figures: dict[str, Any] = {
         "images": len(images),
         "expressions": len(common),
         "expressions_of_one": len(of_one_alone),
-        "boxes": boxes,
+        "boxes": box_count,
     }
     for threshold in (0.5, 0.75):
         passing = [overlap for overlap in matched if overlap.iou >= threshold]
-        figures[f"f1_{threshold}"] = _ratio(2 * len(passing), boxes)
+        # F1: the boxes in a pair, two for each pair, by all boxes.
+        figures[f"f1_{threshold}"] = _ratio(2 * len(passing), box_count)
     figures["mean_iou"] = _ratio(sum(overlap.iou for overlap in matched), len(matched))
     for name in ("status", "verified"):
         kappa, alpha = kappa_and_alpha(_labels_of_both(name, common))
@@ -83,15 +84,20 @@ def kappa_and_alpha(labels: Sequence[tuple[str, str]]) -> tuple[float | None, fl
     """
     if not labels:
         return None, None
-    n = len(labels)
-    agreed = sum(1 for a, b in labels if a == b) / n
-    first = Counter(a for a, _ in labels)
-    second = Counter(b for _, b in labels)
-    # How likely two labels are the same by chance: κ draws each annotator's label from their own
-    # labels, α both from all labels, without putting the first one back.
-    same_by_own = sum(first[label] * second[label] for label in first) / n**2
-    same_pairs = sum(count * (count - 1) for count in (first + second).values())
-    same_of_all = same_pairs / (2 * n * (2 * n - 1))
-    kappa = _ratio(agreed - same_by_own, 1 - same_by_own)
-    alpha = _ratio(agreed - same_of_all, 1 - same_of_all)
+    phrases = len(labels)
+    agreed = sum(1 for a, b in labels if a == b) / phrases
+    counts_of_first = Counter(a for a, _ in labels)
+    counts_of_second = Counter(b for _, b in labels)
+    # How likely two labels would be the same by chance. For κ each annotator's label is drawn from
+    # the annotator's own labels.
+    same_pairs = sum(counts_of_first[label] * counts_of_second[label] for label in counts_of_first)
+    chance_of_own = same_pairs / phrases**2
+    # For α both labels are drawn from those of both annotators, without putting the first one back.
+    counts_of_both = counts_of_first + counts_of_second
+    all_labels = 2 * phrases
+    same_draws = sum(count * (count - 1) for count in counts_of_both.values())
+    chance_of_both = same_draws / (all_labels * (all_labels - 1))
+    # How much better than chance they agree, as a part of how much better they could.
+    kappa = _ratio(agreed - chance_of_own, 1 - chance_of_own)
+    alpha = _ratio(agreed - chance_of_both, 1 - chance_of_both)
     return kappa, alpha

@@ -69,7 +69,7 @@ class Annotations:
             self.reviewed |= any(item.get("reviewed_by") for item in reviewable)
             self.states_spans |= bool(phrase.get("char_span"))
             self.states_classes |= isinstance(phrase.get("class"), str)
-            boxes_not_rejected = not_rejected(phrase) or []
+            boxes_not_rejected = not_rejected(phrase) or []  # None where the phrase is rejected
             has_rejected_box = len(boxes_not_rejected) < len(phrase["instances"])
             if has_rejected_box and not is_settled(phrase):
                 self.not_mended += 1
@@ -93,10 +93,10 @@ class Annotations:
         phrases = []
         for phrase in record["expressions"]:
             if is_settled(phrase):
-                phrase = {**phrase, "instances": not_rejected(phrase) or []}
+                # A confirmed phrase may still have single boxes that were rejected.
+                phrases.append({**phrase, "instances": not_rejected(phrase) or []})
             else:
-                phrase = {**phrase, "instances": [], "status": "pending"}
-            phrases.append(phrase)
+                phrases.append({**phrase, "instances": [], "status": "pending"})
         return {**record, "expressions": phrases}
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -138,9 +138,9 @@ def read_annotations(
         record = {name: row.get(name) for name in _OF_RECORD}
         annotations.add({**record, "expressions": expressions})
     annotations.rejected = without_rejected.boxes
-    # Where records have different columns, one of them is named: the first by name.
-    column = min(annotated_columns - {""}, default="expressions")
-    if column != "expressions":
+    annotated_columns.discard("")  # of records that say nothing
+    if annotated_columns and "expressions" not in annotated_columns:
+        column = min(annotated_columns)
         raise InputError(
             f"{annotations.name} has no `expressions`, but `{column}`; compared are `expressions`"
             " and their `instances`: write each region as one of these"
@@ -216,17 +216,18 @@ def is_span(value: Any, end: int) -> bool:
 
 
 def names_of(record: Mapping[str, Any], where: str) -> tuple[str, str]:
-    """Return what a record's picture is called: its path, else its id; then the id, or "".
+    """Return a record's picture's name and its id, such as ("a.jpg", "7"); the id may be "".
 
-    Paths are made comparable: without `.` and double slashes, in Unicode NFC. Raises InputError,
-    which begins with `where`, for a record that states neither.
+    The name is the path, or the id if no path is stated. Paths are made comparable: without `.` and
+    double slashes, in Unicode NFC. Raises InputError for a record that states neither; its message
+    begins with `where`, such as "record 3 of gold.jsonl".
     """
     path = path_of(record)
     image_id = record.get("image_id")
     if isinstance(image_id, float) and image_id.is_integer():
         # pandas writes a column of whole numbers with gaps as floats.
         image_id = int(image_id)
-    own_id = str(image_id) if has_id(image_id) else ""
+    own_id = str(image_id) if has_id(image_id) else ""  # 0 is an id, None and "" are none
     if not path and not own_id:
         raise InputError(
             f"{where} names no picture: `dataflowgrounding import` makes other formats' files"

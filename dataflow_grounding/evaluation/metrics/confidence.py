@@ -23,8 +23,9 @@ def bootstrap_sums(sums: dict[str, np.ndarray], draws: int = 1000) -> dict[str, 
     chance = np.random.default_rng(0)
     totals = []
     for _ in range(draws):
-        times_drawn = np.bincount(chance.integers(0, images, images), minlength=images)
-        totals.append(times_drawn @ table)
+        images_drawn = chance.integers(0, images, images)
+        times_drawn = np.bincount(images_drawn, minlength=images)  # by image
+        totals.append(times_drawn @ table)  # each column's sum, weighted by these
     return dict(zip(sums, np.stack(totals, axis=1), strict=True))
 
 
@@ -40,8 +41,8 @@ def interval(values: np.ndarray) -> list[float] | None:
 
 def mcnemar(only_first: int, only_second: int) -> float:
     """Return the two-sided p of McNemar's exact test (1947); 1 for counts that are equal."""
-    # If neither run were better, each phrase would be the first's or the second's as by a coin: the
-    # chance that one of them has so few or fewer.
+    # If neither run were better, a coin could decide which run has such a phrase right. This is the
+    # chance that either run then has as few as the one with fewer, or fewer still.
     n = only_first + only_second
     fewer = min(only_first, only_second)
     chances = []  # of k phrases of n

@@ -2,7 +2,7 @@
 
 import math
 from bisect import bisect
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
@@ -101,6 +101,7 @@ class Evaluation:
         for name in ("precision", "recall", "f1"):
             measure = f"{name}_at_iou_{self.rules.threshold:g}"
             shown_first[measure] = self.figures[measure]
+        # The figures have these three names, too: a key that comes again keeps its first place.
         document: dict[str, Any] = {**shown_first, **self.figures, "intervals": intervals}
         if self.classes:
             document["classes"] = self.classes
@@ -139,6 +140,7 @@ class Evaluation:
             differences[name] = None
             if own_value is not None and other_value is not None:
                 differences[name] = other_value - own_value
+                # Sample by sample: the same images are drawn for both runs.
                 intervals[name] = interval(other.draws[name] - self.draws[name])
         # phrases that just one of the two runs has right
         only_first = int((self.right & ~other.right).sum())
@@ -186,15 +188,10 @@ def evaluate(found: Source, gold: Source, rules: Rules = Rules()) -> "Evaluation
     for record in pairs:
         counts.add(record)
     sums = counts.sums(spans_stated=truth.states_spans and answers.states_spans)
-    # in two columns, also without any scores
+    # `reshape` makes it two columns also if there is no score at all.
     scores_and_verdicts = np.array(counts.scores, float).reshape(-1, 2)
     curve = kept_and_right(scores_and_verdicts)
-    classes: dict[str, dict[str, Any]] = {}
-    if counts.classes is not None:
-        rows_of_classes = counts.classes.rows(counts.image_count)
-        listed_classes = truth.classes or answers.classes
-        for name in in_order(rows_of_classes, listed_classes):
-            classes[name] = rows_of_classes[name]
+    classes = _figures_by_class(counts, listed_classes=truth.classes or answers.classes)
     figures = _figures(counts, sums, answers.phrase_count, rules)
     if classes:
         figures["map"] = mean_ap(classes)
@@ -210,6 +207,16 @@ def evaluate(found: Source, gold: Source, rules: Rules = Rules()) -> "Evaluation
         notes=list(_notes(pairs, answers, truth, counts)),
         groups=counts.groups,
     )
+
+
+def _figures_by_class(
+    counts: "_Counts", listed_classes: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    # In the order of the user's list of classes, with the others after it.
+    if counts.classes is None:  # no phrase states a class
+        return {}
+    rows = counts.classes.rows(counts.image_count)
+    return {name: rows[name] for name in in_order(rows, listed_classes)}
 
 
 def _notes(
@@ -356,8 +363,9 @@ class _Counts:
 
     def add(self, record: PairedRecord) -> None:
         """Count a record and its phrases; those of one image have to follow one another."""
-        self.image_count = record.image + 1
-        # of phrases that the gold doesn't have
+        self.image_count = record.image + 1  # images are numbered from 0, and come in order
+        # Boxes of phrases that the gold doesn't have are wrong: they only add to what precision is
+        # divided by.
         extra_boxes = sum(len(self._rules.counted_boxes(phrase)) for phrase in record.extra)
         columns = {**caption_columns(record, self._rules), "boxes": extra_boxes}
         self._records.add(record.image, columns)
@@ -378,7 +386,8 @@ class _Counts:
     def _add_phrase(self, record: PairedRecord, gold: Row, found: Row | None) -> None:
         groups = []
         for kind, name in _groups_of(record, gold, found):
-            if kind not in _GROUPS_OF_FREE_TEXT or self.classes is None:
+            tells_nothing = kind in _GROUPS_OF_FREE_TEXT and self.classes is not None
+            if not tells_nothing:
                 groups.append((kind, name))
         columns, scores = phrase_columns(gold, found, self._rules)
         self._phrases.add(record.image, {**columns, "phrases": 1}, groups)

@@ -88,12 +88,14 @@ class Pairs:
         gold_names = gold_side.names
         found_names = found_side.names
         self._gold_records, self._found_records = _by_picture(gold_names, found_names)
-        self.other_folders = not len(self._found_records)  # no path or id is in both files
+        # No path or id is in both files: their pictures may lie in different folders.
+        self.other_folders = len(self._found_records) == 0
         if self.other_folders:
+            # Either file may have the longer paths: whichever has them is cut.
             gold_names = _without_folders(gold_names, found_names)
             found_names = _without_folders(found_names, gold_names)
             self._gold_records, self._found_records = _by_picture(gold_names, found_names)
-        if not len(self._found_records):
+        if len(self._found_records) == 0:
             raise InputError(
                 f"{found.name} and {gold.name} have no record of the same image: give both the"
                 " same `image_path`, or `image_id`"
@@ -107,7 +109,8 @@ class Pairs:
 
     def _of_image(self, image: int, gold: list[Row], found: list[Row]) -> Iterator[PairedRecord]:
         sizes = [size for size in map(stated_size, gold) if size]
-        # Records of one picture may state several sizes; the largest is as good as any.
+        # All boxes are compared in one size. Where the gold's records of the picture state several,
+        # it is the largest, so that the order of records makes no difference.
         size = max(sizes, default=None)
         for gold_pool, found_pool in _by_caption(gold, found):
             gold_record = _merged([_scaled(record, size) for record in gold_pool])
@@ -127,7 +130,10 @@ class Pairs:
 
 
 class _Side:
-    """What matching needs of all records of a file at once; of phrases' ids the hashes."""
+    """What matching needs of all records of a file at once: pictures' names, and phrases' ids.
+
+    Ids are kept as hashes, 8 bytes for each: there may be millions.
+    """
 
     def __init__(self, side: Annotations) -> None:
         if not side:
@@ -168,7 +174,8 @@ def _without_folders(names: list[Names], others: list[Names]) -> list[Names]:
             if tail in other_paths:
                 shortened = tail
                 break
-        if whole_path_of.setdefault(shortened, path) != path:
+        first_path = whole_path_of.setdefault(shortened, path)
+        if first_path != path:  # "a/1.jpg" and "b/1.jpg" would both be "1.jpg"
             return names
         names_with_tails.append((shortened, own_id))
     return names_with_tails
@@ -206,7 +213,9 @@ class _RecordsByPicture:
         self.pictures = len(number_of_path)
         numbers = array("q")  # of each record's picture, -1 for none of the gold's
         for path, own_id in names:
-            gold_path = path if path in number_of_path else path_of_id.get(own_id, "")
+            gold_path = path
+            if path not in number_of_path:
+                gold_path = path_of_id.get(own_id, "")
             numbers.append(number_of_path.get(gold_path, -1))
         pictures = np.frombuffer(numbers, np.int64)  # such as 1, -1, 0, 1
         order = np.argsort(pictures, kind="stable")
@@ -239,7 +248,7 @@ def _gold_paths_by_id(gold: list[Names], found: list[Names]) -> dict[str, str]:
     for own_id, paths in gold_by_id.items():
         is_unique_in_gold = len(paths) == 1
         is_unique_in_found = len(found_by_id[own_id]) == 1
-        if is_unique_in_gold and is_unique_in_found and paths.isdisjoint(found_paths):
+        if is_unique_in_gold and is_unique_in_found:
             [path] = paths
             path_of_id[own_id] = path
     return path_of_id
@@ -318,15 +327,16 @@ class _Keys(NamedTuple):
 
 
 def _keys_of(phrase: Row, unique_ids: Collection[int]) -> _Keys:
+    # `unique_ids` are the hashes of the ids that one phrase of each file has.
     own_id = str(phrase["expression_id"])
     text = _comparable(phrase["text"])
     by_id: Hashable = None
     if own_id and hash(own_id) in unique_ids:
         by_id = own_id
-        if _NUMBERED_ID.search(own_id):
+        if _NUMBERED_ID.search(own_id):  # then the text has to be the same, too
             by_id = (own_id, text)
     span = phrase.get("char_span")
-    by_span = (text, *span) if span else None
+    by_span = (text, *span) if span else None  # ("a dog", 0, 5)
     stated = phrase.get("class")
     of_class = _comparable(stated) if isinstance(stated, str) else ""
     return _Keys(by_id, by_span, text, of_class)
@@ -348,20 +358,10 @@ class _Matching(NamedTuple):
 def _match(gold: list[Row], found: list[Row], unique_ids: Collection[int]) -> _Matching:
     gold_keys = [_keys_of(phrase, unique_ids) for phrase in gold]
     found_keys = [_keys_of(phrase, unique_ids) for phrase in found]
-    found_of_gold: dict[int, int] = {}  # by a gold phrase's index, that of the found one
-    # In this order: a later key is for phrases that no earlier one has matched.
-    for key_name in ("by_id", "by_span", "text"):
-        gold_side = [getattr(keys, key_name) for keys in gold_keys]
-        found_side = [getattr(keys, key_name) for keys in found_keys]
-        found_of_gold |= _match_by_key(gold, found, gold_side, found_side, found_of_gold)
+    # by a gold phrase's index, that of the found one
+    found_of_gold = _match_by_words(gold, found, gold_keys, found_keys)
     count_matched_by_words = len(found_of_gold)
-    # Then a phrase that is the name of a class is matched with one that states this class.
-    gold_texts = [keys.text for keys in gold_keys]
-    found_texts = [keys.text for keys in found_keys]
-    gold_classes = [keys.of_class for keys in gold_keys]
-    found_classes = [keys.of_class for keys in found_keys]
-    for gold_side, found_side in ((gold_texts, found_classes), (gold_classes, found_texts)):
-        found_of_gold |= _match_by_key(gold, found, gold_side, found_side, found_of_gold)
+    found_of_gold |= _match_by_class(gold, found, gold_keys, found_keys, found_of_gold)
     further_of_gold = _further_of_class(gold_keys, found_keys, found_of_gold)
     pairs: list[Pair] = []
     repeated = 0  # boxes that are left out where several found phrases become one
@@ -371,13 +371,44 @@ def _match(gold: list[Row], found: list[Row], unique_ids: Collection[int]) -> _M
             indices = (found_of_gold[index], *further_of_gold[index])
             matches = [found[found_index] for found_index in indices]
             found_phrase = _as_one(matches)
-            repeated += sum(len(match["instances"]) for match in matches)
-            repeated -= len(found_phrase["instances"])
+            boxes_of_matches = sum(len(match["instances"]) for match in matches)
+            repeated += boxes_of_matches - len(found_phrase["instances"])
         pairs.append((phrase, found_phrase))
     matched = set(found_of_gold.values()).union(*further_of_gold.values())
     extra = [phrase for index, phrase in enumerate(found) if index not in matched]
     by_class = len(matched) - count_matched_by_words
     return _Matching(pairs, extra, by_class, repeated)
+
+
+def _match_by_words(
+    gold: list[Row], found: list[Row], gold_keys: list[_Keys], found_keys: list[_Keys]
+) -> dict[int, int]:
+    # In this order: a later key is for phrases that no earlier one has matched.
+    found_of_gold: dict[int, int] = {}
+    for key_name in ("by_id", "by_span", "text"):
+        gold_side = [getattr(keys, key_name) for keys in gold_keys]
+        found_side = [getattr(keys, key_name) for keys in found_keys]
+        found_of_gold |= _match_by_key(gold, found, gold_side, found_side, found_of_gold)
+    return found_of_gold
+
+
+def _match_by_class(
+    gold: list[Row],
+    found: list[Row],
+    gold_keys: list[_Keys],
+    found_keys: list[_Keys],
+    found_of_gold: Mapping[int, int],
+) -> dict[int, int]:
+    # Matches to add to `found_of_gold`. First a gold phrase "person" takes a found "a man" that
+    # states the class person; then the other way round.
+    gold_texts = [keys.text for keys in gold_keys]
+    found_classes = [keys.of_class for keys in found_keys]
+    by_gold_text = _match_by_key(gold, found, gold_texts, found_classes, found_of_gold)
+    gold_classes = [keys.of_class for keys in gold_keys]
+    found_texts = [keys.text for keys in found_keys]
+    matched_so_far = {**found_of_gold, **by_gold_text}
+    by_found_text = _match_by_key(gold, found, gold_classes, found_texts, matched_so_far)
+    return by_gold_text | by_found_text
 
 
 def _match_by_key(
@@ -418,8 +449,10 @@ def _further_of_class(
     taken = set(found_of_gold.values())
     further_of_gold = defaultdict[int, list[int]](list)
     for index, keys in enumerate(found):
+        if index in taken:
+            continue
         gold_indices = gold_by_text.get(keys.of_class, [])
-        if index in taken or len(gold_indices) != 1:
+        if len(gold_indices) != 1:  # of two "person", nothing says which one it is
             continue
         [gold_index] = gold_indices
         if gold_index in found_of_gold:
@@ -445,19 +478,21 @@ def _as_one(phrases: Sequence[Row]) -> Row:
 def boxes_of_things(phrases: Sequence[Sequence[Row]]) -> list[Row]:
     """Return the boxes of all phrases of a class, each thing's once, as exports to detectors."""
     boxes: list[Row] = []
-    for instances, staying in zip(phrases, each_thing_once(phrases), strict=True):
-        boxes += [instances[index] for index in staying]
+    for instances, indices_of_best in zip(phrases, each_thing_once(phrases), strict=True):
+        boxes += [instances[index] for index in indices_of_best]
     return boxes
 
 
 def _match_by_overlap(gold: Mapping[int, Row], found: Mapping[int, Row]) -> dict[int, int]:
-    # As many as can be are matched, also where nothing overlaps. Where there are too many possible
-    # pairs, the first phrases of both go together, and so on, in the order of `_areas_of`.
-    if len(gold) * len(found) < 2:
-        return dict(zip(gold, found, strict=False))  # one pair, or none
+    # By the index of a gold phrase, that of a found one; all these phrases have an equal key. As
+    # many as can be are matched, also where nothing overlaps: those that overlap most come first.
+    possible_pairs = len(gold) * len(found)
+    if possible_pairs < 2:
+        return dict(zip(gold, found, strict=False))  # the one pair, or none
     gold_areas = _areas_of(gold)
     found_areas = _areas_of(found)
-    if len(gold) * len(found) > _MOST_PHRASE_PAIRS:
+    if possible_pairs > _MOST_PHRASE_PAIRS:
+        # Too many to compare: first with first, second with second, in the order of `_areas_of`.
         return dict(zip(gold_areas, found_areas, strict=False))
     ranked = []
     for gold_index, gold_area in gold_areas.items():
@@ -469,13 +504,17 @@ def _match_by_overlap(gold: Mapping[int, Row], found: Mapping[int, Row]) -> dict
 
 
 def _areas_of(phrases: Mapping[int, Row]) -> dict[int, Bbox | None]:
-    # The box around each phrase's boxes, in an order that doesn't depend on the phrases' own.
+    # By a phrase's index the box around all its boxes, or None. The order is that of the boxes, and
+    # of equal ones that of the phrases' columns: it doesn't depend on the order in the file.
     ordered = []
     for index, phrase in phrases.items():
         boxes = sorted(box_of(instance["bbox"]) for instance in phrase["instances"])
         ordered.append((boxes, repr(phrase), index))
-    ordered.sort(key=lambda entry: entry[:2])
-    return {index: around(boxes) if boxes else None for boxes, _, index in ordered}
+    ordered.sort(key=lambda entry: (entry[0], entry[1]))
+    areas: dict[int, Bbox | None] = {}
+    for boxes, _, index in ordered:
+        areas[index] = around(boxes) if boxes else None
+    return areas
 
 
 def _distance(a: Bbox | None, b: Bbox | None) -> float:
@@ -549,18 +588,19 @@ def overlaps_of(found: Sequence[Bbox], gold: Sequence[Bbox]) -> list[Overlap]:
 
 def _overlaps_of_nearest(found: Sequence[Bbox], gold: Sequence[Bbox]) -> list[Overlap]:
     # Boxes sort by their left sides first, so those nearest in the order begin nearest.
-    indices_of = defaultdict[Bbox, list[int]](list)
+    indices_of = defaultdict[Bbox, list[int]](list)  # by a gold box, those of all that equal it
     for index, box in enumerate(gold):
         indices_of[box].append(index)
     distinct_boxes = sorted(indices_of)
-    most_compared = max(MOST_PAIRS // len(found), 1)
+    most_compared = max(MOST_PAIRS // len(found), 1)  # gold boxes, for each found one
     equal_before = Counter[Bbox]()  # by a found box, how many equal ones came before
     overlaps = []
     for found_index, found_box in enumerate(found):
         for place in nearest(distinct_boxes, found_box, most_compared):
             shared = iou(found_box, distinct_boxes[place])
             if shared:
-                # Equal found boxes take turns with equal gold boxes.
+                # Equal found boxes take turns: the first gets the first of the equal gold boxes,
+                # the second the second. So each can be matched with one of its own.
                 indices = indices_of[distinct_boxes[place]]
                 gold_index = indices[equal_before[found_box] % len(indices)]
                 overlaps.append(Overlap(shared, found_index, gold_index))
@@ -572,10 +612,12 @@ def nearest(ordered: Sequence[Any], value: Any, most: int) -> range:
     """Return the places in a sorted list that are nearest to a value, `most` at the most."""
     count = min(most, len(ordered))
     own_place = bisect_left(ordered, value)
-    # As many before as after it, but for the ends of the list.
-    first = max(own_place - most // 2, 0)
-    first = min(first, len(ordered) - count)
-    return range(first, first + count)
+    # As many before as after it; at an end of the list, `count` places from that end.
+    first_place = own_place - most // 2
+    first_possible = 0
+    last_possible = len(ordered) - count
+    first_place = min(max(first_place, first_possible), last_possible)
+    return range(first_place, first_place + count)
 
 
 def one_to_one(overlaps: Iterable[Overlap], rules: Rules) -> list[Overlap]:
@@ -583,11 +625,12 @@ def one_to_one(overlaps: Iterable[Overlap], rules: Rules) -> list[Overlap]:
 
     Overlaps below 0.5, or below the rules' threshold if that is lower, are left out.
     """
-    ranked = sorted(overlaps, key=lambda overlap: (-overlap.iou, overlap.gold, overlap.found))
     # Measures at fixed thresholds begin with 0.5, also where the rules' threshold is higher.
     lowest = min(rules.threshold, 0.5)
-    by_boxes = {}
+    ranked = sorted(overlaps, key=lambda overlap: (-overlap.iou, overlap.gold, overlap.found))
+    overlap_of_pair: dict[tuple[int, int], Overlap] = {}  # by indices of the found and gold box
     for overlap in ranked:
         if overlap.iou >= lowest:
-            by_boxes[overlap.found, overlap.gold] = overlap
-    return [by_boxes[boxes] for boxes in first_free(by_boxes).items()]
+            overlap_of_pair[overlap.found, overlap.gold] = overlap
+    gold_of_found = first_free(overlap_of_pair)  # tries the pairs in their order
+    return [overlap_of_pair[pair] for pair in gold_of_found.items()]

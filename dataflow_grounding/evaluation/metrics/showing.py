@@ -1,5 +1,6 @@
 """Figures as people see them: Markdown tables, records of the worst cases."""
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -37,7 +38,7 @@ def short_page(figures: Mapping[str, Any], names: Sequence[str]) -> str:
     """Return the main figures of `figures_page`, which has the same arguments, as Markdown."""
     compared = figures.get("compared")
     main = {name: value for name, value in figures.items() if _is_main(name, value)}
-    main["intervals"] = figures["intervals"]
+    main["intervals"] = figures["intervals"]  # of these figures and others, by their names
     parts = [_runs_table(main, compared, names)]
     if compared:
         parts.append(_comparison(compared, names[0]))
@@ -50,7 +51,7 @@ def short_page(figures: Mapping[str, Any], names: Sequence[str]) -> str:
         for size, row in figures["groups"].get("size", {}).items():
             sizes[size] = {name: row[name] for name in _MAIN_OF_GROUP}
         parts.append(_groups_table("size", sizes))
-    if compared:
+    if compared:  # a table of one run says in its last column what each measure is
         parts.append(_legend(main))
     parts += [f"Note: {note}" for note in figures["notes"]]
     kinds = ", ".join(figures["groups"])
@@ -69,11 +70,12 @@ def _largest_classes(classes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_main(name: str, value: object) -> bool:
-    # Counts of what isn't compared are shown unless they are 0.
     if name.startswith(_COUNTS_OF_LEFT_OUT):
-        return bool(value)
+        return value != 0  # a row that says 0 was left out would only take room
+    if name in _MAIN:
+        return True
     beginnings = tuple(part for part in _MAIN if part.endswith("_"))
-    return name in _MAIN or name.startswith(beginnings)
+    return name.startswith(beginnings)
 
 
 def figures_page(figures: Mapping[str, Any], names: Sequence[str]) -> str:
@@ -146,7 +148,7 @@ def _runs_table(
         heads += [names[1], "95 %", "difference", "95 %"]
         difference = {**compared["difference"], "intervals": compared["intervals"]}
         runs += [compared["figures"], difference]
-    rows: list[list[str]] = []
+    rows: list[list[str]] = []  # of each the measure's name, then its cells
     for name, value in figures.items():
         if isinstance(value, (Mapping, list)):  # a table of its own, or notes
             continue
@@ -156,10 +158,11 @@ def _runs_table(
             cells.append(_shown(run["intervals"].get(name)))
         if not any(cells):
             continue
+        names_before, *cells_before = rows[-1] if rows else [""]
         # R@5 and R@10 share R@1's row where all three are equal, as without scores: "r1_any, r5".
-        is_equal = bool(rows) and cells == rows[-1][1:]
-        if is_equal and _is_further_rank(name, rows[-1][0]):
-            rows[-1][0] += f", {name.partition('_')[0]}"
+        if cells == cells_before and _is_further_rank(name, names_before):
+            rank = name.partition("_")[0]
+            rows[-1][0] = f"{names_before}, {rank}"
         else:
             rows.append([name, *cells])
     if not compared:  # of two runs the table is wide enough, and a legend comes below
@@ -171,12 +174,12 @@ def _runs_table(
 
 
 def _is_further_rank(name: str, names_before: str) -> bool:
-    # For example `r10_any` in the row after that of `r1_any, r5`.
-    rank, _, what = name.partition("_")
-    first = names_before.partition(",")[0]
-    before, _, what_before = first.partition("_")
+    # True for "r10_any" after "r1_any, r5": both are ranks, and of the same kind, "any".
     ranks = ("r1", "r5", "r10")
-    return rank in ranks and before in ranks and what == what_before
+    rank, _, kind = name.partition("_")
+    first_name_before = names_before.partition(",")[0]
+    rank_before, _, kind_before = first_name_before.partition("_")
+    return rank in ranks and rank_before in ranks and kind == kind_before
 
 
 def _classes_table(classes: Mapping[str, Mapping[str, Any]]) -> str:
@@ -247,11 +250,13 @@ def worst_cases(run: Evaluation, most: int = 100) -> Iterator[dict[str, Any]]:
     # The wrong ones come first, among them the smallest overlap: lexsort's last key counts first.
     by_badness = np.lexsort((overlap_of, run.right))
     worst = set(by_badness[: min(most, wrong_count)].tolist())
-    index = -1  # of the gold phrase, in all records
+    numbers = (
+        itertools.count()
+    )  # of gold phrases through all records, as `overlaps` and `right` have them
     for record in run.pairs:
         expressions = []
         for gold, found in record.phrases:
-            index += 1
+            index = next(numbers)
             if index not in worst:
                 continue
             expressions.append({**gold, "text": f"{gold['text']} (gold)"})
