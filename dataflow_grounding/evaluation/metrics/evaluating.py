@@ -261,8 +261,6 @@ def _figures(counts: "_Counts", sums: Columns, answered_phrases: int, rules: Rul
     # `answered_phrases` are all found phrases, also those of records that the gold doesn't have.
     totals = {name: column.sum() for name, column in sums.items()}
     phrases = len(counts.right)  # of the gold
-    matched_phrases = phrases - counts.missing
-    phrases_of_other_records = answered_phrases - matched_phrases - counts.extra
     # A measure's column is its numerator (see `_measures`): that of `grounded_share` is a count.
     grounded_phrases = int(totals["grounded_share"])
     return {
@@ -271,7 +269,7 @@ def _figures(counts: "_Counts", sums: Columns, answered_phrases: int, rules: Rul
         "expressions_not_judged": phrases - int(totals["judged"]),
         "expressions_missing": counts.missing,
         "expressions_not_in_gold": counts.extra,
-        "expressions_of_other_records": phrases_of_other_records,
+        "expressions_of_other_records": answered_phrases - counts.found_phrases,
         "grounded": grounded_phrases,
         "boxes": int(totals["boxes"]),
         "gold_boxes": int(totals["gold_boxes"]),
@@ -336,9 +334,10 @@ class _Counts:
     """What the figures need of matched records, in numbers alone: the records aren't kept.
 
     `overlaps`, `right` and `scores` are as `Evaluation` has them; the scores make its curve.
-    `missing` counts gold phrases that were not found, `extra` found ones that the gold doesn't
-    have, in the records that it has; `scaled` found records whose boxes were scaled, `by_class`
-    found phrases that were matched by their class.
+    `missing` counts gold phrases that were not found. `found_phrases` counts found ones in the
+    records that the gold has, and `extra` those of them that the gold doesn't have. `scaled` counts
+    found records whose boxes were scaled, `by_class` found phrases that were matched by their
+    class.
     """
 
     def __init__(self, rules: Rules, states_classes: bool) -> None:
@@ -352,6 +351,7 @@ class _Counts:
         self.scores: list[ScoredVerdict] = []
         self.average_precision = AveragePrecision()
         self.missing = 0
+        self.found_phrases = 0
         self.extra = 0
         self.scaled = 0
         self.by_class = 0
@@ -369,6 +369,8 @@ class _Counts:
         extra_boxes = sum(len(self._rules.counted_boxes(phrase)) for phrase in record.extra)
         columns = {**caption_columns(record, self._rules), "boxes": extra_boxes}
         self._records.add(record.image, columns)
+        if record.found is not None:
+            self.found_phrases += len(record.found["expressions"])
         self.extra += len(record.extra)
         self.scaled += record.scaled
         self.by_class += record.by_class

@@ -248,6 +248,7 @@ def test_phrases_are_matched_by_class_where_gold_has_its_name_alone() -> None:
     figures = evaluate(predicted, gold).to_json()
     assert (figures["expressions"], figures["expressions_missing"]) == (3, 0)
     assert figures["expressions_not_in_gold"] == 1  # no cup in the first picture
+    assert figures["expressions_of_other_records"] == 0  # though two are further ones of "person"
     for name in ("acc_0.5", "precision_at_iou_0.5", "recall_at_iou_0.5", "ap", "map"):
         assert figures[name] == 1, name
     [note] = [note for note in figures["notes"] if "by class" in note]
