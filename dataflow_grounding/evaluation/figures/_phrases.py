@@ -43,16 +43,17 @@ def look_alikes(heads: Mapping[str, int]) -> dict[str, int]:
         heads_by_form[plain_form[head]].add(head)
         for form in _misspelt_forms(head):
             heads_by_form[form].add(head)
-    pairs = set[tuple[str, str]]()
+    pairs = set[tuple[str, str]]()  # a set, because two heads may share several forms
     for heads_of_form in heads_by_form.values():
         for a, b in combinations(sorted(heads_of_form), 2):
             rarer = min(heads[a], heads[b])
             may_be_misspelt = max(heads[a], heads[b]) >= _TIMES_AS_COMMON * rarer
             if may_be_misspelt or plain_form[a] == plain_form[b]:
                 pairs.add((a, b))
-    return {
-        f"{a} ({heads[a]:,}) / {b} ({heads[b]:,})": heads[a] + heads[b] for a, b in sorted(pairs)
-    }
+    counts = {}
+    for a, b in sorted(pairs):
+        counts[f"{a} ({heads[a]:,}) / {b} ({heads[b]:,})"] = heads[a] + heads[b]
+    return counts
 
 
 def _misspelt_forms(head: str) -> Iterator[str]:
@@ -123,8 +124,9 @@ def sharing_boxes(
         first_count = len(expressions[first]["instances"])
         second_count = len(expressions[second]["instances"])
         are_all_shared = len(shared_boxes) == first_count + second_count
-        all_boxes = are_all_shared and first_count == second_count
-        yield expressions[first], expressions[second], all_boxes
+        # Two boxes of one may be as good as one box of the other: then the numbers differ.
+        have_all_in_common = are_all_shared and first_count == second_count
+        yield expressions[first], expressions[second], have_all_in_common
 
 
 def _pairs_of_equal_boxes(
@@ -142,8 +144,8 @@ def _pairs_of_equal_boxes(
         # A box that begins further right overlaps less than MERGE_IOU; 1e-6 is for rounding.
         last_x1 = x1 + (1 - MERGE_IOU) * (x2 - x1) + 1e-6
         following = place + 1
-        end = following + MOST_COMPARED - compared  # as many pairs as may still be compared
-        for right in islice(boxes, following, end):
+        comparisons_left = MOST_COMPARED - compared
+        for right in islice(boxes, following, following + comparisons_left):
             if right.box[0] > last_x1:
                 break
             compared += 1

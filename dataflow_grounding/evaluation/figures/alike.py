@@ -46,7 +46,7 @@ def alike_in(
     for name, number, file, group in candidates:
         place = Place(name, data_sets[number].name)
         earlier = first_places.setdefault((group, number), place)
-        if earlier.picture == name:  # it is the first itself
+        if earlier is place:  # it is the first itself
             continue
         if len(data_sets) > 1:
             # The same file under the same name, in several data sets, is listed once.
@@ -54,7 +54,7 @@ def alike_in(
                 continue
             listed.add((name, file))
         repeats.append((earlier, place))
-    if len(data_sets) == 1:  # it may be large, and shares nothing with others
+    if len(data_sets) == 1:  # it has none to share with, and its groups may be many
         return repeats, []
     return repeats, _leaks(first_places)
 

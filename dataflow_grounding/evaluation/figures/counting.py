@@ -101,23 +101,23 @@ class FigureCounts:
             yield row.data
 
     def _add(self, record: Mapping[str, Any], record_name: str) -> None:
+        picture, _ = names_of(record, record_name)
+        self._wordings.add(wordings_of(record))  # what its reply remarked: the figure `remarks`
         entries = list(_record_entries(record))
-        name, _ = names_of(record, record_name)
-        self._wordings.add(wordings_of(record))
-        is_broken = entries[0] == ("broken", True)  # a broken record has this one entry
-        if not is_broken:
-            expressions = record.get("expressions")
-            self._classes.add(name, expressions if isinstance(expressions, list) else [])
+        is_broken = entries == [("broken", True)]
+        expressions = record.get("expressions")
+        if not is_broken and isinstance(expressions, list):
+            self._classes.add(picture, expressions)
         phrase_count = 0
         for figure, value in entries:
+            if figure == "phrases":
+                phrase_count += 1
             if figure == "words":  # no figure of its own: the first words are kept, not counted
                 if len(self._first_words) < _FIRST_WORDS:
                     self._first_words.append(value)
-                continue
-            self._counts[figure][value] += 1
-            if figure == "phrases":
-                phrase_count += 1
-        self._current.add(name, path_of(record), phrase_count)
+            else:
+                self._counts[figure][value] += 1
+        self._current.add(picture, path_of(record), phrase_count)
 
     def end_data_set(
         self, name: str = "", image_folders: Sequence[str] = (), checkpoint: str = ""
@@ -145,10 +145,11 @@ class FigureCounts:
         counts = self._counts
         picture_figures = self._count_pictures()
         self._count_words()
-        figures = {
-            name: _figure_of_counts(row.get("kind"), counts[name]) for name, row in FIGURES.items()
-        }
-        figures.update(picture_figures)  # these are numbers already
+        figures = {}
+        for name, row in FIGURES.items():
+            figures[name] = _figure_of_counts(row.get("kind"), counts[name])
+        # Those that aren't made of counts take the place of an empty one.
+        figures.update(picture_figures)
         figures["rejected"] = self._without_rejected.boxes
         figures["remarks"] = self._wordings.common()
         figures["remarks_rare"] = self._wordings.rare
@@ -178,10 +179,10 @@ class FigureCounts:
         unread = set[str]()
         if self._read:
             digests, unread = files_of(self._data_sets)
-        else:
+        else:  # no picture is opened: one is told from others by its name
             digests = []
             for data_set in self._data_sets:
-                digests += map(short_digest, data_set.number_of)
+                digests += [short_digest(name) for name in data_set.number_of]
         repeats, leaks = alike_in(self._data_sets, digests)
         self.named = {"same_pictures": repeats, "leaks": leaks}
         phrase_counts = self._phrases_by_picture(digests)
@@ -189,7 +190,7 @@ class FigureCounts:
         return {
             "images": len(phrase_counts),
             "unread": len(unread) if self._read else None,
-            # pictures that aren't opened are told apart by name, so that no repeat shows
+            # names tell nothing of it: a data set has each name once
             "same_pictures": len(repeats) if self._read else None,
             "leaks": len(leaks),
         }
@@ -219,7 +220,9 @@ def _record_entries(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     yield "records", True
     size = stated_size(record)
     for expression in expressions:
-        yield "reviewed_share", bool(expression.get("reviewed_by") or record.get("reviewed_by"))
+        # A reviewer may have looked at the phrase, or at the record as a whole.
+        reviewer = expression.get("reviewed_by") or record.get("reviewed_by")
+        yield "reviewed_share", bool(reviewer)
         yield from _phrase_entries(expression)
         for instance in expression["instances"]:
             yield from _box_entries(box_of(instance["bbox"]), size)
@@ -238,9 +241,11 @@ def _record_entries(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _phrase_entries(expression: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    # As `_record_entries`, of one phrase.
+    # As `_record_entries`, of one phrase. figures.yaml says what each figure is about, but for two
+    # that other figures are made of: "words", and "all_heads", which are compared for look-alikes.
     text = expression["text"]
-    boxes = len(expression["instances"])
+    head = head_of(text)
+    box_count = len(expression["instances"])
     status = status_of(expression)
     words = _WORD.findall(text.lower().replace("’", "'"))
     attributes = []  # kinds that the phrase has a word of, such as "colour" for "a red cup"
@@ -248,24 +253,23 @@ def _phrase_entries(expression: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         if not words_of_kind.isdisjoint(words):
             attributes.append(kind)
     yield "phrases", True
-    yield "pairs", boxes > 0
+    yield "pairs", box_count > 0
     yield "statuses", status
     yield "negatives_share", status == "none"
     yield "made_up_share", is_negative(expression)
-    if is_negative(expression):
+    if is_negative(expression):  # `change` says how it was made absent: "colour" of "a blue cup"
         yield "negative_kinds", str(expression.get("change") or "unknown")
     yield "verified_share", expression.get("verified") is True
     yield "words_per_phrase", len(text.split())
-    yield "all_heads", head_of(text)
-    if boxes:
-        yield "heads", class_of(expression) if "class" in expression else head_of(text)
+    yield "all_heads", head
+    if box_count:  # what the data has boxes of, by its class if one is stated
+        yield "heads", class_of(expression) if "class" in expression else head
+        yield "boxes_per_phrase", box_count
     yield "plain_share", not attributes
     for attribute in attributes:
         yield "attributes", attribute
     for word in words:
         yield "words", word
-    if boxes:
-        yield "boxes_per_phrase", boxes
 
 
 def _box_entries(box: Bbox, size: Size | None) -> Iterator[tuple[str, Any]]:
@@ -304,6 +308,7 @@ def _figure_of_counts(kind: str | None, count_of_value: Mapping[Any, int]) -> An
         return [[count_of_value.get((x, y), 0) for x in range(_GRID)] for y in range(_GRID)]
     if kind == "share":
         return round(count_of_value.get(True, 0) / total_count, 4)
+    # of kind "spread": mean, median and two percentiles
     return _spread(count_of_value, total_count)
 
 
@@ -315,8 +320,8 @@ def _spread(count_of_value: Mapping[float, int], total_count: int) -> dict[str, 
     sum_of_values = sum(value * count for value, count in count_of_value.items())
     spread = {"mean": round(sum_of_values / total_count, 2)}
     for name, part in _QUANTILES.items():
-        rank = part * total_count
-        spread[name] = values[bisect_left(ranks, rank)]
+        least_rank = part * total_count
+        spread[name] = values[bisect_left(ranks, least_rank)]  # the first with such a rank or more
     return spread
 
 
@@ -325,10 +330,12 @@ def advice_on(figures: Mapping[str, Any]) -> dict[str, str]:
     advice: dict[str, str] = {}
     for name, row in FIGURES.items():
         figure = figures[name]
-        if figure is not None and row.get("kind") not in ("grid", "table"):
-            own_advice = _advice_of_row(figure, row)
-            if own_advice:
-                advice[name] = own_advice
+        has_no_number = figure is None or row.get("kind") in ("grid", "table")
+        if has_no_number:
+            continue
+        own_advice = _advice_of_row(figure, row)
+        if own_advice:
+            advice[name] = own_advice
     return advice
 
 

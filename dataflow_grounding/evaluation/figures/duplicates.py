@@ -12,6 +12,7 @@ from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 from dataflow_grounding._util.errors import InputError, RecordError, errors_as
@@ -56,6 +57,7 @@ def looks_of(
     name. Looks of 8 bytes are alike to equal ones only.
     """
     look = partial(_look, folders=folders)
+    # Files here are decoded by a thread for each core; those that stores are asked for by more.
     looks = side_by_side(look, paths, lambda path: waits(path, folders), cores=True)
     looks_or_digests: list[bytes] = []
     unread = set[str]()
@@ -142,31 +144,39 @@ def first_alike(looks: Sequence[bytes]) -> Sequence[int]:
         if first_index != index or len(look) <= _HASH_BYTES:
             # Compared already, or a look without parts, which is alike to equal ones alone.
             continue
-        candidates = _earlier_with_near_hash(index, hashes, buckets)
+        own_buckets = _buckets_of(hashes[index], buckets)
+        candidates = _with_near_hash(hashes[index], own_buckets, hashes)
         for candidate in _with_near_parts(look, candidates, looks):
             groups.join(index, candidate)
+        for bucket in own_buckets:  # for the pictures that follow
+            bucket.append(index)
     return groups.firsts()
 
 
-def _earlier_with_near_hash(
-    picture: int, hashes: Sequence[int], buckets: Sequence[list[int]]
-) -> list[int]:
-    # Earlier pictures whose hashes differ in few bits. They are those in `buckets`, to which this
-    # one is added for the later ones.
-    own = hashes[picture]
-    near = set[int]()
+def _buckets_of(own_hash: int, buckets: Sequence[list[int]]) -> list[list[int]]:
+    # The bucket of each band's value in this hash.
+    own_buckets = []
     for band, start in enumerate(_BAND_STARTS):
-        value = (own >> start) % _BUCKETS_OF_BAND
-        bucket = buckets[band * _BUCKETS_OF_BAND + value]
-        for earlier in bucket:
-            if (own ^ hashes[earlier]).bit_count() <= _MOST_BITS:
-                near.add(earlier)
-        bucket.append(picture)
+        value = (own_hash >> start) % _BUCKETS_OF_BAND
+        own_buckets.append(buckets[band * _BUCKETS_OF_BAND + value])
+    return own_buckets
+
+
+def _with_near_hash(
+    own_hash: int, own_buckets: Sequence[list[int]], hashes: Sequence[int]
+) -> list[int]:
+    # The pictures in these buckets whose hashes differ in few bits.
+    near = set[int]()
+    for bucket in own_buckets:
+        for picture in bucket:
+            different_bits = (own_hash ^ hashes[picture]).bit_count()
+            if different_bits <= _MOST_BITS:
+                near.add(picture)
     return list(near)
 
 
 def _with_near_parts(look: bytes, candidates: list[int], looks: Sequence[bytes]) -> list[int]:
-    # The candidates of which the brightness of no part differs by more than a standard deviation.
+    # The candidates none of whose parts differs in brightness by more than a standard deviation.
     if not candidates:
         return []
     import numpy as np
@@ -230,21 +240,27 @@ def split(
         counts[part]["pictures"] += 1
     with errors_as(InputError, f"can't write {out}"):
         rejected = _write_parts(results, out, list(parts), part_of_picture, keep_rejected)
-    # for commands that read the parts: where their pictures are, and how they were made
+    _write_run_json(results, out, {"seed": seed, "parts": parts}, folders)
+    return {
+        "parts": counts,
+        "alike": len(first_of_group) - group_count,  # all but the first of each group
+        "unread": len(unread),
+        "rejected": rejected,
+    }
+
+
+def _write_run_json(
+    results: str, out: str, split_settings: dict[str, Any], folders: Iterable[str]
+) -> None:
+    # For commands that read the parts: where their pictures are, and how they were made.
     run: dict[str, Any] = {
-        "split": {"seed": seed, "parts": parts},
+        "split": split_settings,
         "image_folders": [absolute(folder) for folder in folders],
     }
     imported = run_of(results).get("imported")
     if imported:  # what a file said of all pictures, which an export to its format gives back
         run["imported"] = imported
     write_text(os.path.join(out, "run.json"), dump_text(run, 2) + "\n")
-    return {
-        "parts": counts,
-        "alike": len(first_of_group) - group_count,
-        "unread": len(unread),
-        "rejected": rejected,
-    }
 
 
 def _pictures_of(results: str) -> DataSet:
@@ -265,8 +281,8 @@ def _parts_by_share(
     import numpy as np
 
     largest_first = sorted(share_of_part, key=lambda name: -share_of_part[name])
-    shares = np.array([share_of_part[name] for name in largest_first], float)
-    shares *= len(pictures) / shares.sum()
+    weights = np.array([share_of_part[name] for name in largest_first], float)
+    shares = weights * (len(pictures) / weights.sum())  # in pictures
     # Of each group its first picture, for each picture the index of its group, and of each group
     # how many pictures it has.
     groups, group_of, sizes = np.unique(first_of_group, return_inverse=True, return_counts=True)
@@ -277,16 +293,18 @@ def _parts_by_share(
     size_if_too_large = np.where(sizes > shares.min(), sizes, 0)
     line = np.lexsort((chance, -size_if_too_large))  # the last key counts first
     middles = np.cumsum(sizes[line]) - sizes[line] / 2  # of each group, in pictures of the line
-    part_of_group = np.zeros(len(groups), int)
-    cut = 0  # the place in the line with which a part begins
+    cuts = [0]  # the place in the line with which each part begins
     for number, end in enumerate(np.cumsum(shares)[:-1], 1):
         # A group belongs to the part that its middle is in. But each part gets one, the largest
         # first where there are fewer groups than parts.
-        later_parts = len(share_of_part) - number
-        latest_cut = len(groups) - later_parts
+        parts_from_here = len(share_of_part) - number
+        latest_cut = len(groups) - parts_from_here  # leaves a group for each of them
         cut_at_share = int(np.searchsorted(middles, end))
-        cut = max(cut + 1, min(cut_at_share, latest_cut))
-        part_of_group[line[cut:]] = number  # the next cut takes its end away again
+        cut = min(cut_at_share, latest_cut)
+        cuts.append(max(cut, cuts[-1] + 1))
+    part_of_group = np.zeros(len(groups), int)
+    for number, (begin, end) in enumerate(pairwise([*cuts, len(groups)])):
+        part_of_group[line[begin:end]] = number
     part_numbers = part_of_group[group_of].tolist()
     return {
         picture: largest_first[number]

@@ -89,19 +89,20 @@ def lint(
 def _all_findings(
     path: str, folders: tuple[str, ...], read_sizes: bool
 ) -> Iterator[tuple[int, Finding]]:
-    ids_seen = set[int]()
-    before = _PictureBoxes(path="", boxes=set())  # of the row before
+    ids_seen = set[int]()  # hashes
+    no_boxes = _PictureBoxes(path="", boxes=set())
+    before = no_boxes  # of the row before
     for row, picture in _with_facts(path, folders, read_sizes):
         if row.data is None:
             yield row.line, Finding("DG001", str(row.error))
-            before = _PictureBoxes(path="", boxes=set())
+            before = no_boxes  # the next row isn't compared with one that can't be read
             continue
         for finding in _findings_in_record(row.data, picture):
             yield row.line, finding
         for finding in _repeated_ids(row.data, ids_seen):
             yield row.line, finding
         here = _PictureBoxes(path_of(row.data), _boxes_of(row.data))
-        if _has_boxes_of(before, here):
+        if _repeats_boxes(before, here):
             yield row.line, Finding("DG108", f"{len(here.boxes)} boxes as in {before.path!r}")
         before = here
 
@@ -110,7 +111,7 @@ def _with_facts(
     path: str, folders: tuple[str, ...], reads_pictures: bool
 ) -> Iterator[tuple[Row, FactsOrWhy | None]]:
     # Each row with the facts of its picture; None where pictures aren't read, and for a row that
-    # can't be read. A picture that no run remembers is read, in threads.
+    # can't be read.
     if not reads_pictures:
         for row in read_rows(path):
             yield row, None
@@ -118,7 +119,7 @@ def _with_facts(
     # Records of one picture often follow each other, so facts are kept.
     facts_of = lru_cache(2**16)(partial(_facts_of, folders=folders))
 
-    def has_unread_picture(row_and_facts: tuple[Row, ImageFacts | None]) -> bool:
+    def is_unread(row_and_facts: tuple[Row, ImageFacts | None]) -> bool:
         row, facts = row_and_facts
         return facts is None and row.data is not None
 
@@ -128,14 +129,12 @@ def _with_facts(
             return row, facts
         return row, facts_of(path_of(row.data))
 
-    def with_remembered_facts(row: Row) -> tuple[Row, ImageFacts | None]:
-        if row.data is None:
-            return row, None
-        return row, _remembered_facts(row.data, folders, log)
-
-    with closing(log_of(os.path.join(os.path.dirname(path), ".ckpt"))) as log:
-        rows = map(with_remembered_facts, read_rows(path))
-        yield from side_by_side(with_facts, rows, has_unread_picture)
+    checkpoint = os.path.join(os.path.dirname(path), ".ckpt")  # in which a run remembers pictures
+    with closing(log_of(checkpoint)) as log:
+        rows = ((row, _remembered_facts(row, folders, log)) for row in read_rows(path))
+        # Pictures that no run remembers are read, several at a time: `is_unread` says for which
+        # rows threads are worth it.
+        yield from side_by_side(with_facts, rows, is_unread)
 
 
 def _findings_in_record(record: dict[str, Any], picture: FactsOrWhy | None) -> Iterator[Finding]:
@@ -147,18 +146,7 @@ def _findings_in_record(record: dict[str, Any], picture: FactsOrWhy | None) -> I
     except BrokenRow as error:
         yield Finding("DG002", str(error))
         return
-    for text in said_twice(expressions):
-        yield Finding("DG204", repr(text))
-    for text in same_box_twice(expressions):
-        yield Finding("DG207", repr(text))
-    for first, second, has_all_boxes_in_common in sharing_boxes(expressions):
-        # two words of one class may box the same things
-        states_class = first.get("class") is not None
-        is_of_one_class = states_class and first["class"] == second.get("class")
-        # so may two phrases of one noun, "a red car" and "the car on the left"
-        has_same_head = head_of(first["text"]) == head_of(second["text"])
-        if has_all_boxes_in_common and not has_same_head and not is_of_one_class:
-            yield Finding("DG205", f"{first['text']!r}, {second['text']!r}")
+    yield from _findings_across_expressions(expressions)
     caption = caption_of_spans(record) if expressions else ""
     if _BREAKING.search(caption):
         yield Finding("DG206", f"the caption {caption!r}")
@@ -168,6 +156,23 @@ def _findings_in_record(record: dict[str, Any], picture: FactsOrWhy | None) -> I
         for instance in expression["instances"]:
             yield from _findings_in_box(repr(expression["text"]), instance, size)
         yield from _findings_in_expression(expression, caption, in_caption)
+
+
+def _findings_across_expressions(expressions: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+    for text in said_twice(expressions):
+        yield Finding("DG204", repr(text))
+    for text in same_box_twice(expressions):
+        yield Finding("DG207", repr(text))
+    for first, second, has_all_boxes_in_common in sharing_boxes(expressions):
+        if not has_all_boxes_in_common:
+            continue
+        # Two phrases of one noun, "a red car" and "the car on the left", may box the same things.
+        has_same_head = head_of(first["text"]) == head_of(second["text"])
+        # So may two words of one class.
+        states_class = first.get("class") is not None
+        is_of_one_class = states_class and first["class"] == second.get("class")
+        if not has_same_head and not is_of_one_class:
+            yield Finding("DG205", f"{first['text']!r}, {second['text']!r}")
 
 
 def _texts_in(caption: str, expressions: Sequence[Mapping[str, Any]]) -> set[str]:
@@ -186,20 +191,21 @@ def _findings_in_picture(
         return
     if picture is None:
         return
-    if stated_size(record) not in (None, picture.size):
+    size_in_record = stated_size(record)
+    if size_in_record is not None and size_in_record != picture.size:
         stated = f"{record['width']}x{record['height']}"
         yield Finding("DG402", f"{picture.width}x{picture.height} is stated as {stated}")
     if picture.stretched:
         yield Finding("DG403", "sent with its least value as black and its largest as white")
 
 
-def _remembered_facts(
-    record: Mapping[str, Any], folders: tuple[str, ...], log: KeyedLog
-) -> ImageFacts | None:
-    # What a run remembers of the record's picture; None for nothing. Only of JPEGs, which a run
+def _remembered_facts(row: Row, folders: tuple[str, ...], log: KeyedLog) -> ImageFacts | None:
+    # What a run remembers of the row's picture; None for nothing. Only of JPEGs, which a run
     # reads to their end: of others it reads headers, and what comes after may be broken.
-    path = path_of(record)
-    if not len(log) or waits(path, folders):  # a store is asked in threads
+    if row.data is None or len(log) == 0:
+        return None
+    path = path_of(row.data)
+    if waits(path, folders):  # `find_file` would ask a store, which is slow: threads do that later
         return None
     try:
         facts = remembered(log, find_file(path, folders))
@@ -213,7 +219,8 @@ def _facts_of(path: str, folders: tuple[str, ...]) -> FactsOrWhy:
     try:
         file_path = find_file(path, folders).path
         data = read_file(file_path)
-        # Decoded, since a header is whole also where pixels are lost.
+        # Decoded, since a header is whole also where pixels are lost; a JPEG to its smallest size,
+        # which is fastest.
         with decoding(data, file_path, at_least=(1, 1)):
             pass
         return parse_facts(data, file_path)
@@ -221,7 +228,7 @@ def _facts_of(path: str, folders: tuple[str, ...]) -> FactsOrWhy:
         return str(error)
 
 
-def _has_boxes_of(before: _PictureBoxes, here: _PictureBoxes) -> bool:
+def _repeats_boxes(before: _PictureBoxes, here: _PictureBoxes) -> bool:
     # A server that mixes up pictures gives the boxes of one for the next (vllm-project/vllm issue
     # 20261, sgl-project/sglang issue 5455). One box alone may be the same by chance.
     return len(here.boxes) > 1 and here.boxes == before.boxes and here.path != before.path
@@ -242,11 +249,12 @@ def _repeated_ids(record: Mapping[str, Any], ids_seen: set[int]) -> Iterator[Fin
         return
     for expression in expressions:
         own_id = expression.get("expression_id") if isinstance(expression, dict) else None
-        # Hashes, as there may be millions of ids.
-        digest = hash(repr(own_id))
-        if has_id(own_id) and digest in ids_seen:
+        if not has_id(own_id):
+            continue
+        hash_of_id = hash(repr(own_id))  # smaller than the id: there may be millions
+        if hash_of_id in ids_seen:
             yield Finding("DG003", repr(own_id))
-        ids_seen.add(digest)
+        ids_seen.add(hash_of_id)
 
 
 def _findings_in_box(text: str, instance: dict[str, Any], size: Size | None) -> Iterator[Finding]:
@@ -255,21 +263,17 @@ def _findings_in_box(text: str, instance: dict[str, Any], size: Size | None) -> 
     x1, y1, x2, y2 = box
     beyond = 0.0  # how far the box is out of the picture, in pixels; 0 or less inside
     is_whole_picture = False
-    may_be_in_parts = True
     if size is not None:
         width, height = size
         beyond = max(-x1, -y1, x2 - width, y2 - height)
         is_whole_picture = beyond <= 0 and area(box) > _MOST_OF_PICTURE * width * height
-        may_be_in_parts = min(size) > 1  # else a box in pixels has no larger numbers either
-    # all numbers from 0 to 1, so likely in parts of the sides
-    is_in_parts = may_be_in_parts and 0 <= min(box) < max(box) <= 1
     # lint_rules.yaml says what each rule is about
     wrong = {
         "DG303": not is_score(score),
         "DG103": min(x2 - x1, y2 - y1) < 1,  # thin, or corners swapped
         "DG101": beyond >= 1,  # far out of the picture
         "DG102": 0 < beyond < 1,  # a little out of it
-        "DG107": is_in_parts,
+        "DG107": _is_in_parts(box, size),
         "DG106": is_whole_picture,
     }
     in_size = f" in {size[0]}x{size[1]}" if size else ""
@@ -277,6 +281,13 @@ def _findings_in_box(text: str, instance: dict[str, Any], size: Size | None) -> 
     for rule, is_wrong in wrong.items():
         if is_wrong:
             yield Finding(rule, where)
+
+
+def _is_in_parts(box: Bbox, size: Size | None) -> bool:
+    # Whether all numbers are from 0 to 1, so that they are likely parts of the sides, not pixels.
+    if size is not None and min(size) <= 1:
+        return False  # a box in pixels has no larger numbers either
+    return 0 <= min(box) < max(box) <= 1
 
 
 def _findings_in_expression(
@@ -297,6 +308,7 @@ def _findings_in_expression(
         "DG202": span is None and as_compared(text) in in_caption,  # none, though it could
         "DG206": _BREAKING.search(text) is not None,
         "DG301": status not in (None, *STATUSES),  # an unknown status
+        # grounded without boxes, or boxes under another status
         "DG302": status in STATUSES and bool(boxes) != (status == "grounded"),
         "DG104": has_equal_boxes,
         "DG105": has_near_boxes,

@@ -3,7 +3,7 @@
 import hashlib
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from typing import TypeVar
@@ -68,24 +68,36 @@ def files_of(data_sets: Sequence[DataSet]) -> tuple[list[bytes], set[str]]:
         sizes = array("q", _side_by_side(size_of, data_set.paths(), data_set.folders))
         sizes_by_data_set.append(sizes)
         size_counts.update(sizes)
+    shared_sizes = {size for size, count in size_counts.items() if size > 0 and count > 1}
     files: list[bytes] = []
     missing = set[str]()
     for data_set, sizes in zip(data_sets, sizes_by_data_set, strict=True):
-        paths_of_shared_sizes = []
-        for path, size in zip(data_set.paths(), sizes, strict=True):
-            if size > 0 and size_counts[size] > 1:
-                paths_of_shared_sizes.append(path)
-        digests = _digests_of(paths_of_shared_sizes, data_set)  # in the same order
-        for name, size in zip(data_set.number_of, sizes, strict=True):
-            identity: bytes | None = None  # of a file that can't be read
-            if size > 0:
-                is_shared_size = size_counts[size] > 1
-                identity = next(digests) if is_shared_size else short_digest(f"{name} {size}")
-            if identity is None:
+        names_and_files = zip(
+            data_set.number_of, _files_of_data_set(data_set, sizes, shared_sizes), strict=True
+        )
+        for name, file in names_and_files:
+            if file is None:
                 missing.add(name)
-                identity = short_digest(name)
-            files.append(identity)
+            files.append(file or short_digest(name))
     return files, missing
+
+
+def _files_of_data_set(
+    data_set: DataSet, sizes: Sequence[int], shared_sizes: Collection[int]
+) -> Iterator[bytes | None]:
+    # For each picture what tells its file from others; None for one that can't be read.
+    paths_of_shared_sizes = []
+    for path, size in zip(data_set.paths(), sizes, strict=True):
+        if size in shared_sizes:
+            paths_of_shared_sizes.append(path)
+    digests = _digests_of(paths_of_shared_sizes, data_set)  # in the same order
+    for name, size in zip(data_set.number_of, sizes, strict=True):
+        if size == 0:
+            yield None
+        elif size in shared_sizes:
+            yield next(digests)
+        else:
+            yield short_digest(f"{name} {size}")
 
 
 def _size_of(path: str, folders: tuple[str, ...]) -> int:
