@@ -83,6 +83,7 @@ def _lines(figures: dict[str, Any]) -> Iterator[str]:
             f"Extrapolated from {figures['looked_at']:,} of them, drawn by chance: tokens are right"
             f" to {figures['error']:.1%}."
         )
+    # How the table's figures came about: rows of the input times what one row takes.
     if figures["measured"]:
         yield "Rows times what stored replies took. These are taken to be of these rows and words."
     else:

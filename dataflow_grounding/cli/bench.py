@@ -100,7 +100,7 @@ def bench_command(
         folder = folder or "bench_own"
         ways = ways or OWN_USUAL
         most_of_kind = None  # `pictures` is the folder of one's own, and all are asked about
-        if "spans" in ways:  # it asks for places in captions, which have no boxes
+        if "spans" in ways:  # it asks for the phrases of captions, without boxes
             raise click.UsageError("--gold compares ways by their boxes: leave spans out of --ways")
     else:
         folder = folder or "bench_results"

@@ -37,7 +37,7 @@ _of_data_sets = combined(
     image_root_option,
     click.option(
         "--no-pictures",
-        "read",
+        "reads_pictures",
         flag_value=False,
         default=True,
         help="Read only the records, no pictures.",
@@ -78,7 +78,7 @@ def split_command(
     seed: int,
     keep_rejected: bool,
     image_root: str | None,
-    read: bool,
+    reads_pictures: bool,
     as_json: bool,
 ) -> None:
     """Split RESULTS (a run's folder or a file of records) by picture. Nearly equal pictures stay
@@ -92,7 +92,7 @@ def split_command(
         weights,
         seed=seed,
         image_root=image_root,
-        read=read,
+        read=reads_pictures,
         keep_rejected=keep_rejected,
     )
     if as_json:
@@ -153,7 +153,7 @@ def _weights_of_parts(ratios: str) -> dict[str, float]:
     names = _PART_NAMES.get(len(numbers), ())  # none for another number of parts
     weights: dict[str, float] = {}
     for name, number in zip(names, numbers, strict=False):
-        weights[name] = float(number) if _NUMBER.fullmatch(number) else 0
+        weights[name] = float(number) if _NUMBER.fullmatch(number) else 0  # 0 is refused below
     if not weights or min(weights.values()) <= 0:
         raise click.UsageError(
             "--ratios should be two or three numbers above 0: 0.8/0.2, 0.8/0.1/0.1"
@@ -169,7 +169,7 @@ def _weights_of_parts(ratios: str) -> dict[str, float]:
 def stats_command(
     results: tuple[str, ...],
     image_root: str | None,
-    read: bool,
+    reads_pictures: bool,
     keep_rejected: bool,
     all_figures: bool,
     as_json: bool,
@@ -181,7 +181,9 @@ def stats_command(
     share are reported as leaks. Equal picture files are found without decoding them. Empty figures
     share one line.
     """
-    counts = figures_of(results, image_root=image_root, read=read, keep_rejected=keep_rejected)
+    counts = figures_of(
+        results, image_root=image_root, read=reads_pictures, keep_rejected=keep_rejected
+    )
     figures = counts.figures()
     advice = advice_on(figures)
     if as_json:
@@ -223,10 +225,9 @@ def _says_something(name: str, figure: Any) -> bool:
 
 
 def _say_folded(names: Sequence[str], figures: Mapping[str, Any]) -> None:
-    # One line for all figures that are empty: "nothing of: …". Maps and tables, what wasn't
-    # measured (None), and leaks aren't named there. A leak is a picture that several data sets
-    # share, and of several, leaks are always shown: here they are those of one, which can't have
-    # any.
+    # One line for all figures that are empty: "nothing of: …". It doesn't name maps, tables, and
+    # what wasn't measured (None). Nor does it name leaks, the pictures that several data sets
+    # share: for several data sets they are always shown, and a single one can't have any.
     empty = []
     for name in names:
         row = FIGURES[name]
@@ -323,7 +324,7 @@ def lint_command(
     select: tuple[str, ...],
     ignore: tuple[str, ...],
     image_root: str | None,
-    read: bool,
+    reads_pictures: bool,
     as_json: bool,
 ) -> int:
     """Check DATA (a run's folder or a file of records), and print file, line, rule and what is
@@ -333,7 +334,7 @@ def lint_command(
     rules = [rule for rule in select or RULES if rule not in ignore]
     counts = Counter[str]()
     findings: list[dict[str, Any]] = []  # for the JSON; otherwise they are printed as they come
-    for line, (rule, where) in lint(data, rules, image_root=image_root, read=read):
+    for line, (rule, where) in lint(data, rules, image_root=image_root, read=reads_pictures):
         counts[rule] += 1
         message = f"{RULES[rule]['finds']}: {where}"
         if as_json:

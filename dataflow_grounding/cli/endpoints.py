@@ -190,7 +190,7 @@ def _calibratable(
         workflow = spec.block.workflow
         serving = serving_of(vlm, workflow, spec.folders)
         options = options_of(vlm, workflow)
-    elif not is_endpoint_named and backend_named() is None:
+    elif not is_endpoint_named and backend_named() is None:  # nor does the environment name one
         raise SpecError(
             "no endpoint: give a spec (-e SPEC) or --base-url URL --model NAME, or set DF_BASE_URL"
             " and DF_MODEL"

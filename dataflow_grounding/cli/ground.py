@@ -77,5 +77,6 @@ def _cache_of(image: str) -> str | None:
     with suppress(OSError):
         os.makedirs(folder, exist_ok=True)
         digest = hashlib.sha256(os.path.abspath(image).encode()).hexdigest()
+        # 80 bits of it tell any number of pictures apart.
         return os.path.join(folder, f"{digest[:20]}.jsonl")
     return None

@@ -425,6 +425,7 @@ class Coco(_ReadsCoco, ReturningFormat):
             new_before_samples = self._categories.count_of_new
             for sample in chain([first] if first else [], samples):
                 self._write_sample(sample, put_image, put_annotation)
+            # All classes are those of a fixed list, and those that samples brought besides.
             unlisted_count = self._categories.count_of_new - new_before_samples
             class_count = len(self._classes.fixed) + unlisted_count
             self.remarks += self._classes.remarks_on_numbers(class_count)
@@ -826,12 +827,16 @@ def _phrase_of(entry: Mapping[str, Any], caption: Any, passed_over: Counter[str]
     if caption is None or not isinstance(spans, list):
         return {"text": phrase or entry["category"] or ONE}
     if phrase:
-        place = place_of_parts(phrase, spans, caption) if spans else None
+        place = None
+        if spans:
+            place = place_of_parts(phrase, spans, caption)
         return {"text": phrase, "char_span": place}
     places = [_place_of_words(span, caption, passed_over) for span in spans]
-    # An empty list of places is all of the caption.
-    words = " ".join(caption[start:end] for start, end in places) or caption
-    return {"text": words, "char_span": list(places[0]) if len(places) == 1 else None}
+    if not places:  # an empty list says that it is all of the caption
+        return {"text": caption, "char_span": None}
+    words = " ".join(caption[start:end] for start, end in places)
+    only_place = list(places[0]) if len(places) == 1 else None
+    return {"text": words, "char_span": only_place}
 
 
 def _place_of_words(span: Any, caption: str, passed_over: Counter[str]) -> Span:

@@ -200,21 +200,24 @@ class LabelStudio(ReturningFormat):
         """Yield the regions of a new box or phrase.
 
         A box is written as the task's first one: with a text, or with its class as a label. In our
-        own tasks, and in tasks without boxes, it is written as in ours. Where boxes are labelled
-        `object`, so is a new one, because the task may have no other label.
+        own tasks, and in tasks without boxes, it is written as in ours.
         """
         span_id = self._free_span_id()
         first_box = next((item for item in source.items if _role(item) == "box"), None)
         if mark.box is None or first_box is None or _is_written_as_ours(first_box):
-            label = self._label_of(mark.phrase)
-            if first_box is not None and _is_labelled_object(first_box):
-                label = _BOX
+            label = self._label_next_to(first_box, mark.phrase)
             regions = self._our_regions(span_id, mark, source, label)
         else:
             regions = _regions_like(first_box, f"{span_id}b0", mark, source)
         for region in regions:
             self._taken_ids.add(region.get("id"))
             yield region
+
+    def _label_next_to(self, first_box: Mapping[str, Any] | None, phrase: Phrase) -> str:
+        # Where boxes are labelled `object`, so is a new one: the task may have no other label.
+        if first_box is not None and _is_labelled_object(first_box):
+            return _BOX
+        return self._label_of(phrase)
 
     def _free_span_id(self) -> str:
         # `p7` for a new phrase's place in the caption, if neither it nor that of its box is taken.

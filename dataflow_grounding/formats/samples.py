@@ -333,7 +333,7 @@ class SampleMaker:
 
     def _rejections_in_picture(self, record: Mapping[str, Any]) -> Rejections | None:
         # What a person rejected in any row of the record's picture. It is noted for detectors
-        # alone, which have all rows of a picture as one.
+        # alone: to them, all rows of a picture are one.
         if not self._whole_pictures.rejections:
             return None
         name = self._pictures.name_of(record)

@@ -132,7 +132,8 @@ def _found(
     number: int, instances: list[dict[str, Any]], reading: Reading, *, is_in_padding: bool
 ) -> Found:
     # What was found for the phrase `number`. Where it has no box, it isn't simply absent if the
-    # reply had one in the padding, or wasn't sure.
+    # reply had one in the padding, or wasn't sure. `statuses` are stated by few replies, such as
+    # those of the embedded grounder: without one, a phrase without a box is absent.
     if instances:
         own_doubt = reading.doubts.get(number, "")
         return Found("grounded", instances, own_doubt=own_doubt, remark=reading.remark)
