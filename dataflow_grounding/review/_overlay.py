@@ -60,9 +60,11 @@ class Outcome(NamedTuple):
         """Return an outcome; boxes are the same if their corners and their ids are equal."""
         old_boxes = before["instances"] if before else []
         new_boxes = after["instances"] if after else []
+        # Corners and ids are compared as texts: in a wrong file they may be of any type.
         old_ids = {str(box.get("bbox_id")) for box in old_boxes}  # "None" for a box without an id
         # By corners and id, the indices in `after` that no box of `before` has taken yet. Two
-        # boxes may have equal corners and no id: then the first is the first, and so on.
+        # boxes may have equal corners and no id: then the first of `before` is the first of
+        # `after`, and so on.
         free_indices = defaultdict[tuple[str, str], deque[int]](deque)
         for index, box in enumerate(new_boxes):
             id = str(box.get("bbox_id"))
@@ -120,8 +122,9 @@ class Outcome(NamedTuple):
             return self.positions[index]
         # A box that is redrawn takes the index of the one it replaces. If another box of `before`
         # has that index now, this one was deleted, and those after it moved up.
-        is_redrawn = index < len(self.after["instances"]) and index not in self.positions
-        return index if is_redrawn else None
+        is_in_after = index < len(self.after["instances"])
+        is_taken_by_another = index in self.positions
+        return index if is_in_after and not is_taken_by_another else None
 
     def added_boxes(self) -> list[dict[str, Any]]:
         """Return the boxes that a person drew, but none drawn in place of a box of `before`."""
@@ -143,8 +146,9 @@ class Outcome(NamedTuple):
         verdicts = [reviewer_verdict(box) for box in boxes]
         if None in verdicts:
             return False
-        has_both = False in verdicts and True in verdicts
-        return has_both and self.boxes_to_draw() <= 0
+        has_rejected = False in verdicts
+        has_right = True in verdicts
+        return has_rejected and has_right and self.boxes_to_draw() <= 0
 
     def boxes_to_draw(self) -> int:
         """Return how many of the pipeline's boxes are rejected and have no added one instead.
@@ -274,17 +278,24 @@ def standing_expressions(
 def _with_right_spans(
     record: Record, expression: Expression, before: Mapping[str, Any]
 ) -> Expression:
-    # Returns a copy. A reviewer may have set a span that isn't where the text is: it becomes the
-    # text's place in the caption, or None where the text occurs never or several times.
+    # Returns a copy. A span that a reviewer set is where the text was in the caption then. In a
+    # later run's caption it may be another place: it becomes the text's place there, or None where
+    # the text occurs never or several times.
     row = dict(expression)
-    captions = {"char_span": caption_of_spans(record), "caption_span": str(record.get("caption"))}
-    for name, caption in captions.items():
+    text = row["text"]
+    caption_as_given = record.get("caption")
+    if not isinstance(caption_as_given, str):  # the record has none
+        caption_as_given = ""
+    caption_of_span = {"char_span": caption_of_spans(record), "caption_span": caption_as_given}
+    for name, caption in caption_of_span.items():
         span = row.get(name)
-        is_set = span is not None and span != before.get(name)
-        if is_set and not _is_place_of(row["text"], span, caption):
-            start = caption.find(row["text"])
-            occurs_once = caption.count(row["text"]) == 1
-            row[name] = [start, start + len(row["text"])] if occurs_once else None
+        is_of_review = span is not None and span != before.get(name)
+        if not is_of_review or _is_place_of(text, span, caption):
+            continue
+        row[name] = None
+        if caption.count(text) == 1:
+            start = caption.index(text)
+            row[name] = [start, start + len(text)]
     return row
 
 
@@ -308,13 +319,15 @@ def next_id(record: Record, taken: Mapping[str, Any]) -> str:
 
 
 def _regions(old_region: Mapping[str, Any], column: str, row: Expression) -> Iterator[Any]:
-    # There is a region for each box of a reviewed expression. The first has the columns of the old
-    # region, the others only text and box. If it has no boxes, and a reviewer said that there is no
-    # such thing (`verified` of an expression without boxes), the old region comes back as wrong.
+    # Yields a region for each box of a reviewed expression, with who judged it. The first has the
+    # columns of the old region, the others only text and box. Without boxes nothing is left of the
+    # region, unless a reviewer confirmed that there is no such thing: an expression without boxes
+    # is right then (`verified`), and the old region, with its box, comes back as wrong.
     text_key = "text" if column == "region_captions" else "type"
     judgement = judgement_of(row)
     region = dict(old_region)
-    if row["text"] not in old_region.values():  # its text may be in another column
+    # The text may be unchanged in another column than `text_key`, such as `description`.
+    if row["text"] not in old_region.values():
         region[text_key] = row["text"]
     for index, instance in enumerate(row["instances"]):
         item = dict(region) if index == 0 else {text_key: row["text"]}
@@ -359,7 +372,7 @@ def reviewed_expression(
     old: Expression = before or {"expression_id": id, "instances": []}
     after = dict(old)
     is_new = not before
-    if "text" in wanted or is_new:  # a new one without a text is refused there
+    if "text" in wanted or is_new:  # `_text_and_spans` refuses a new one without a text
         after.update(_text_and_spans(record, id, wanted))
     if after.get("text") != old.get("text"):
         _adapt_to_text(after, old, others)
@@ -445,7 +458,8 @@ def _add_missing_ids(id: str, instances: list[dict[str, Any]]) -> None:
 
 
 def _text_and_spans(record: Record, id: str, wanted: Mapping[str, Any]) -> Expression:
-    # The columns of an expression that a reviewer's new text sets.
+    # The columns of an expression that a reviewer's new text sets: the text, and its places in the
+    # caption.
     text = wanted.get("text")
     span = wanted.get("char_span")
     caption = caption_of_spans(record)
@@ -518,9 +532,10 @@ def _reviewed_box(
     verified = wanted_box.get("verified")
     is_drawn_now = None in old_box["bbox"]
     is_unmoved = not is_drawn_now and bbox == list(old_box["bbox"])
-    # A pipeline's box that is no box at all can still be rejected.
-    may_be_no_box = is_unmoved and verified is not True
-    if not may_be_no_box and not (is_box(bbox) and area(box_of(bbox))):
+    has_area = is_box(bbox) and area(box_of(bbox)) > 0
+    # A pipeline's box without an area can still be rejected, or left as it is.
+    may_have_none = is_unmoved and verified is not True
+    if not has_area and not may_have_none:
         raise InputError(
             f"expression {id}: a box should be [x1, y1, x2, y2] with x1 < x2 and y1 < y2, not"
             f" {bbox!r}"

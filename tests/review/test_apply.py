@@ -151,6 +151,22 @@ def test_phrases_of_a_caption_that_is_another_by_now_say_where_they_stand_in_it(
     ]
 
 
+@pytest.mark.parametrize("caption", [None, 21])
+def test_a_phrase_of_a_record_without_a_caption_has_no_place_in_one(
+    tmp_path: Path, caption: Any
+) -> None:
+    folder = write(tmp_path, phrase("None of 21", "A", char_span=[0, 10]), caption="None of 21")
+    text = str(caption)
+    start = "None of 21".index(text)
+    span = [start, start + len(text)]
+    decided(folder, "a#0", {**judged("A"), "text": text, "char_span": span})
+    [row] = applied(folder)
+    assert (row["char_span"], row["caption_span"]) == (span, span)
+    write(folder, phrase("None of 21", "A"), caption=caption)
+    [row] = applied(folder, 0, "--take-equal")
+    assert (row["text"], row["char_span"], row["caption_span"]) == (text, None, None)
+
+
 def test_nothing_holds_on_another_file_and_all_of_it_on_the_first(tmp_path: Path) -> None:
     circle = phrase("A black circle", "A", char_span=[0, 14])
     rows = circle, phrase("an elephant", "B")
