@@ -67,7 +67,7 @@ class ReviewFiles(NamedTuple):
 
 
 def review_files(results: str) -> ReviewFiles:
-    """Return the files of a results folder, or of a file of records, next to it.
+    """Return the files of a results folder, or of a file of records, which are next to it.
 
     Raises InputError where there are no records, or they are what `apply` wrote.
     """
@@ -149,6 +149,7 @@ class Decisions:
                 except (BrokenRow, KeyError, AttributeError, TypeError):  # damaged, or no decision
                     if not is_whole:
                         break  # somebody is still writing it: the next call begins with it
+                    # A line that was read without its break leaves just that to the next call.
                     is_blank = not text.strip()
                     if not is_blank:
                         self.damaged.append(self._lines_read + 1)
@@ -199,9 +200,10 @@ class Decisions:
         when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         data = dump_line({**line, "who": who, "when": when}).encode()
         size = os.fstat(file).st_size
-        if size and os.pread(file, 1, size - 1) != b"\n":
+        ends_in_torn_line = size > 0 and os.pread(file, 1, size - 1) != b"\n"
+        if ends_in_torn_line:
             data = b"\n" + data
-        append(file, data, size)
+        append(file, data, size)  # a part that was written is cut off again, back to `size`
         self.refresh()
 
     def state_sample(self, sample: Mapping[str, Any], who: str) -> None:
@@ -237,7 +239,8 @@ class Decisions:
             if about.get("uid") in self._line_of_uid:
                 return self._changes_of(about["uid"], key)
             picture = JudgedPicture.of_record(record)
-            if request.get("digest") not in (None, picture.digest):
+            shown_digest = request.get("digest")  # None if the picture couldn't be read then
+            if shown_digest is not None and shown_digest != picture.digest:
                 raise InputError("the picture was replaced since it was shown here: look again")
             changes = self._changes_for(record, key, request, who)
             about_row = {"file": self.file, "record": key, "picture": picture.to_json()}
@@ -261,18 +264,18 @@ class Decisions:
         for wanted in wanted_changes:
             is_new = wanted.get("fresh") or not wanted.get("id")
             if is_new:
-                # A deleted expression keeps its id, because an undo may bring it back.
+                # `outcomes` has deleted ones: each keeps its id, because an undo may bring it back.
                 id = next_id(record, {**written, **review.outcomes, **current})
             else:
                 id = str(wanted["id"])
-            # While it is out of `current`, that has the others alone.
+            # It is taken out of `current`, which then has the others alone, and put back below.
             before = current.pop(id, None)
             after = wanted.get("after")
             if version_of(before) != wanted.get("version"):
                 raise _changed_meanwhile(id, before, review)
             if after is not None and not is_undo:  # an undo has a whole expression already
                 after = reviewed_expression(record, id, before, after, who, others=current)
-            if after:
+            if after:  # else it is deleted
                 current[id] = after
             change = _change(id, before, after)
             if before != written.get(id):

@@ -102,13 +102,14 @@ def door_html(
 
 def _facts(summary: Mapping[str, Any]) -> Iterator[str]:
     # HTML for the line below the title: the model, and how long the run took. A run that found all
-    # done already took no time worth telling.
+    # done already (`already_complete`) took no time worth telling.
     if summary.get("model"):
         yield f"<bdi>{page_text(summary['model'])}</bdi>"
     seconds: Any = summary.get("seconds")
     if is_number(seconds) and not summary.get("already_complete"):
         took = f"{seconds:.1f} s" if seconds < 60 else duration(seconds)
-        # With stored replies it took only a part of the time: earlier runs took the rest.
+        # With stored replies (`replayed`) it took only a part of the time: earlier runs took the
+        # rest.
         yield f"last run {took}" if summary.get("replayed") else took
 
 
@@ -225,8 +226,9 @@ def _class_table(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _bar_chart(title: str, counts: Mapping[str, int]) -> str:
+    # The largest of all has the longest bar, even where it isn't among the rows that are shown. At
+    # least 1, because bars are divided by it.
     most = max(1, *counts.values())
-    # What is beyond _MOST_ROWS isn't on the page, but the largest of all is the longest bar.
     rows = []
     for name, number in islice(counts.items(), _MOST_ROWS):
         bar = f'<rect width="{_BAR_WIDTH * (number / most):.1f}" height="{_BAR_HEIGHT}"/>'
@@ -255,7 +257,8 @@ def _table(title: str, rows: Sequence[Sequence[str]]) -> str:
 
 
 def _heat_map(grid: Sequence[Sequence[int]]) -> str:
-    most = max(max(row) for row in grid) or 1
+    # A square with a cell for each number: the higher the number, the darker.
+    most = max(max(row) for row in grid) or 1  # where no cell has anything, nothing is divided by 0
     side = _CELL * len(grid)
     size = f'width="{_CELL}" height="{_CELL}"'
     parts = [f'<rect class="ground" width="{side}" height="{side}"/>']

@@ -159,15 +159,10 @@ def view_of(
     except BrokenRow as error:
         problem = str(error)
     spans = Utf16Spans(caption)
-    expressions = [
-        _expression_view(index, id, row, spans) for index, (id, row) in enumerate(rows.items())
-    ]
-    with_boxes = [expression for expression in expressions if expression["instances"]]
-    classes = classes or PageClasses()
-    for number, expression in enumerate(with_boxes):
-        expression["color"] = number % len(PAGE_PALETTE)
-        if "class" in expression:
-            expression["color"] = classes.color_of(expression["class"])
+    expressions = []
+    for index, (id, row) in enumerate(rows.items()):
+        expressions.append(_expression_view(index, id, row, spans))
+    _set_colors(expressions, classes or PageClasses())
     if each_thing_once:
         _mark_same_things(expressions, rows)
     width, height = picture.size or stated_size(record) or (0, 0)
@@ -188,12 +183,23 @@ def view_of(
     }
 
 
+def _set_colors(expressions: Sequence[dict[str, Any]], classes: PageClasses) -> None:
+    # One without boxes keeps None, and takes no colour from those that have some.
+    with_boxes = [expression for expression in expressions if expression["instances"]]
+    for number, expression in enumerate(with_boxes):
+        if "class" in expression:
+            expression["color"] = classes.color_of(expression["class"])
+        else:
+            expression["color"] = number % len(PAGE_PALETTE)
+
+
 def _notes(record: Mapping[str, Any], size: Size) -> list[str]:
-    # `size` is what the page says of the picture; a record may state another.
+    # What a page says of the record as a whole. `size` is what the page says of the picture; a
+    # record may state another.
     notes = [note for name, note in _TEXTS["notes"].items() if record.get(name) is True]
     if doubt := doubt_of_reply(record):
         notes.append(_TEXTS["doubtful"].format(blotted_message(doubt)))
-    remark = record.get(REMARK)
+    remark = record.get(REMARK)  # what the model said next to its answer
     if remark and isinstance(remark, str):
         notes.append(_TEXTS["remark"].format(blotted_message(remark)))
     stated = stated_size(record)
@@ -238,11 +244,14 @@ def boxes_of_same_thing(
             ids_of_class.setdefault(class_key(row["class"]), []).append(id)
     boxes_by_box: dict[BoxPlace, list[BoxPlace]] = {}
     for ids in ids_of_class.values():
+        # A thing is such as [(0, 1), (2, 0)]: the second box of the first of `ids`, which is the
+        # surest, and the first box of the third.
         for thing in things_of([expressions[id]["instances"] for id in ids]):
-            if len(thing) > 1:
-                boxes = [(ids[phrase], index) for phrase, index in thing]
-                for box in boxes:
-                    boxes_by_box[box] = boxes
+            if len(thing) == 1:
+                continue
+            boxes = [(ids[phrase], index) for phrase, index in thing]
+            for box in boxes:
+                boxes_by_box[box] = boxes
     return boxes_by_box
 
 
@@ -279,8 +288,8 @@ class Utf16Spans:
 
 
 def _expression_view(index: int, id: str, row: Expression, spans: Utf16Spans) -> dict[str, Any]:
-    # What a page needs of an expression. Columns that it lacks, or has in a wrong form, get a value
-    # that the page can show.
+    # What a page needs of an expression; `index` is its place in the record. Columns that it
+    # doesn't have, or has in a wrong form, get a value that the page can show.
     status = row.get("status")
     if status not in STATUSES:
         status = "grounded" if row["instances"] else "pending"

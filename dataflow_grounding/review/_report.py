@@ -82,6 +82,7 @@ def write_report(
     """
     failure_kinds = Counter[str]()  # filled while the failures are written
     with ExitStack() as stack:
+        # Unless `put` was called, closing it removes what was written.
         files = stack.enter_context(closing(ReportFiles(out_path, single, copies)))
         files.write_parts("failures", _failure_rows(failures, failure_kinds))
         # a temporary file for each mark that puts a record first, and one for all others
@@ -93,6 +94,7 @@ def write_report(
             written.add(record, earlier, picture)
             if record_count % TOLD_EVERY == 0:
                 on_progress(record_count)
+        # A check that failed is one of the failures, too, but its image hasn't failed.
         counts = written.counts_of_page(failure_kinds.total(), summary.get("failed"))
         files.write_parts("records", _lines(rank_files, _VIEW_LINE))
         files.write("index", _lines(rank_files, _INDEX_LINE))
@@ -144,13 +146,13 @@ class _Written:
         view.update(changes_view(view, earlier, self._own_name, self.classes))
         marks = marks_of(record, view)
         # `only` is the run that alone has the record; a record without it is of this run
-        is_of_other_run = view.get("only", self._own_name) != self._own_name
+        is_of_this_run = view.get("only", self._own_name) == self._own_name
         # Which remarks are rare was counted in this run's records alone.
-        if not is_of_other_run and self._manners.is_rare(wordings_of(record)):
+        if is_of_this_run and self._manners.is_rare(wordings_of(record)):
             marks.add("unusual")
         index_row = _index_row(view, marks, self.classes, self.heads, self.models)
         _write_row(self._rank_files, view, index_row, marks)
-        if not is_of_other_run:  # else it is shown, but isn't among the figures
+        if is_of_this_run:  # else it is shown, but isn't among the figures
             self.counts.update(_counts_of(record, view, marks))
         self.counts["shown"] += 1
         self.marked.update(marks)
@@ -161,7 +163,8 @@ class _Written:
         `failed` is how many images the run's summary says have failed.
         """
         counts = Counter(self.counts)
-        counts.update(changed=self.marked["changed"], failures=failure_count)
+        counts["changed"] = self.marked["changed"]
+        counts["failures"] = failure_count
         if isinstance(failed, int) and failed > 0:
             # `images` counts the run's images, as its summary does: the records shown, which were
             # done, and those that failed.
@@ -189,7 +192,7 @@ def _with_pictures(
         return record, earlier, files.picture(file)
 
     # Each decoded picture takes memory: as many are made into small copies at a time as there are
-    # cores.
+    # cores. Files that are far, in a store, are waited for by more threads.
     return side_by_side(with_picture, with_files, is_far, cores=True)
 
 

@@ -184,9 +184,9 @@ class ReportFiles:
             address = link(path, self.folder)
             may_show_itself = address != "" and not self.copies
             if may_show_itself and file.file_bytes <= MOST_BYTES:
-                shown_size = _size_if_shown_itself(path)
-                if shown_size is not None:
-                    return Picture(shown_size, thumbnail=address, full=address)
+                size_shown = _size_if_shown_itself(path)
+                if size_shown is not None:  # it is its own small copy
+                    return Picture(size_shown, thumbnail=address, full=address)
             key = _key_of_copy(address or path, file)
             if key in self._earlier_copies:
                 name, size = self._earlier_copies[key]
@@ -211,7 +211,7 @@ class ReportFiles:
         with whole_file(self.page, alone=False) as file:
             file.writelines(part.encode() for part in parts)
         self._has_page = True
-        if not self._is_ours:
+        if not self._is_ours:  # a single page needs no folder: the one there is the user's
             return
         names_kept: set[str] = set()  # all is in the page
         if not self.single:
@@ -303,6 +303,7 @@ def small_copy_of(file: ImageFile) -> tuple[Size, bytes]:
     path = file.path
     data = read_file(path, file.file_bytes)
     size = read_header(path, data).size
+    # A large JPEG is decoded at a fraction of its size, but no smaller than the copy.
     shorter = math.ceil(COPY_SIDE * min(size) / max(size))
     with decoding(data, path, (COPY_SIDE, shorter)) as picture:
         return size, small_copy(picture, COPY_SIDE, "JPEG", quality=COPY_QUALITY)

@@ -60,9 +60,11 @@ def _is_right(original: Expression, outcome: Outcome, box: int | None) -> bool |
     if index is None:  # it was deleted
         return False
     verdict = reviewer_verdict(after["instances"][index])
+    if verdict is None:
+        return None
     is_redrawn = outcome.box_after(box) is None
-    if verdict is not None and is_redrawn:
-        return False  # the verdict is on the new box
+    if is_redrawn:  # the verdict is on the new box: this one was wrong
+        return False
     return verdict
 
 
@@ -136,6 +138,7 @@ def draw_gold_items(known: Collection[Item], sample: Sequence[Item]) -> list[Ite
 
     The same sample gets the same items, so that a certificate finds which were shown.
     """
+    # Sorted, because the order in a set may be another in the next process.
     unseen = sorted(set(known) - set(sample), key=str)
     wanted_count = max(LEAST_MIXED_IN, len(sample) // 10)
     return random.Random(0).sample(unseen, min(len(unseen), wanted_count))
@@ -248,11 +251,10 @@ def share_with_bounds(
     share = round((looked_at - right) / looked_at, 6) if looked_at else None
     if total is not None:
         result["of"] = total
-    if total == 0:  # nothing can be wrong
-        low = max(low, float(wrong))
+    if total == 0:  # there is nothing that could be wrong, and nothing to look at
+        share = 0.0
+        low = 0.0
         high = 0.0
-        if not looked_at:
-            share = 0.0
     elif total is not None:
         low = max(low, wrong / total)  # if all others were right
         high = min(high, 1 - right / total)  # if all others were wrong

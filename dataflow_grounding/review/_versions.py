@@ -105,7 +105,7 @@ def with_versions(
             before = version.take(record)
             if before:
                 earlier.append((version.name, before))
-            elif version.is_run:
+            elif version.is_run:  # a run without the record, not a mere step of this one
                 is_only_here = True
         if is_only_here:
             yield record, own_name
@@ -160,6 +160,7 @@ def _is_comparable(earlier: View, view: View) -> bool:
     # made of, because they take their place. Captions of regions are shown next to these.
     if view["kind"] not in (earlier["kind"], "expressions"):
         return False
+    # In a version whose expressions are all pending, nothing was looked for yet.
     return any(expression["status"] != "pending" for expression in earlier["expressions"])
 
 
@@ -239,6 +240,7 @@ def _score(box: Mapping[str, Any]) -> str:
 
 
 def _by_text(expressions: Expressions) -> dict[_TextKey, dict[str, Any]]:
+    # The second expression of a text "Cup" has the key ("cup", 1).
     text_counts = Counter[str]()
     by_text: dict[_TextKey, dict[str, Any]] = {}
     for expression in expressions:

@@ -47,10 +47,13 @@ def apply_decisions(
     where there are no records or decisions, or a file can't be read or written.
     """
     files = review_files(results)
-    if out and (os.path.splitext(out)[1] not in RECORD_FILES or out in downloads):
-        raise InputError(
-            f"{out} would be overwritten, or is no file of records: name one that ends in .jsonl"
-        )
+    if out:
+        is_file_of_records = os.path.splitext(out)[1] in RECORD_FILES
+        if not is_file_of_records or out in downloads:
+            raise InputError(
+                f"{out} would be overwritten, or is no file of records: name one that ends in"
+                " .jsonl"
+            )
     taken_over = _TakenOver(new_count=0, refused=[])
     if downloads:
         taken_over = _take_over(results, downloads)
@@ -127,7 +130,7 @@ def _reviewed(files: ReviewFiles, decisions: Decisions, counts: Counter[str]) ->
 
 def _tell_equal_boxes(files: ReviewFiles, decisions: Decisions, take: bool) -> int:
     # Says how many boxes equal ones that were reviewed in other files. With `take` it takes those
-    # decisions over, and returns how many boxes they are of.
+    # decisions over, into `decisions`, and returns how many boxes they are of; without it, 0.
     in_other_files = decisions.decided_in_other_files()
     if in_other_files is None:
         return 0
@@ -136,7 +139,7 @@ def _tell_equal_boxes(files: ReviewFiles, decisions: Decisions, take: bool) -> i
     for key, record in records_with_keys(files.annotations):
         try:
             expressions = expressions_of(record)
-        except BrokenRow:
+        except BrokenRow:  # it has no phrases that a decision could be on
             continue
         decided_here = decisions.standing.review_of(key).outcomes
         all_boxes += sum(len(expression["instances"]) for expression in expressions.values())

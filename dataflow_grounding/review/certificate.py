@@ -93,8 +93,9 @@ def _reviewers(reviewable: Reviewable, settled: Mapping[Item, bool | None]) -> d
 
 
 def _samples(reviewable: Reviewable, decisions: Decisions) -> list[StatedSample]:
-    # The samples that were stated of this version of the file. The folders of pictures that their
-    # reviewers named are put first into `reviewable.folders`.
+    # The samples that were stated of this version of the file, each once: one of the same size and
+    # seed has the same items. The folders of pictures that their reviewers named are put first into
+    # `reviewable.folders`.
     samples: dict[tuple[int, int], StatedSample] = {}
     for stated in decisions.samples:
         size = stated.get("size")
@@ -158,7 +159,7 @@ def _on_gold(reviewable: Reviewable, gold: str, samples: Iterable[StatedSample])
         if verdict is not None:  # also of an item that was judged outside of a sample
             agreements.append(verdict == answer)
         elif item in shown_with_gold:
-            agreements.append(None)
+            agreements.append(None)  # it counts as wrong
     return share_with_bounds(agreements)
 
 

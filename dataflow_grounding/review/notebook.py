@@ -24,10 +24,12 @@ def show(record: Mapping[str, Any], image_root: str | None = None) -> ShownRecor
         (1, 0)
     """
     if not isinstance(record, Mapping):
-        # A row of a DataFrame is a Series: it has keys, and no columns. What is no record at all,
-        # such as a whole DataFrame, is refused by `plain_row`.
+        # A row of a DataFrame is a Series: it has keys, and no columns.
         is_series = hasattr(record, "keys") and not hasattr(record, "columns")
-        record = plain_row(dict(record) if is_series else record)
+        if is_series:
+            record = dict(record)
+        # It refuses what is no record at all, such as a whole DataFrame.
+        record = plain_row(record)
     folders = getattr(record, "folders", ())
     if not folders and image_root:
         folders = (image_root,)

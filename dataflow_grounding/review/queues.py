@@ -102,18 +102,18 @@ class Reviewable:
         # Which remarks are rare is known once all were counted.
         rare_records = {index for index, wordings in remarks.items() if manners.is_rare(wordings)}
         for position, item in enumerate(self.items):
-            if item.record in rare_records:
+            if item.record in rare_records:  # its items come first
                 self.items[position] = item._replace(doubt=item.doubt + _RARE_REMARK)
 
     def _add(self, index: int, key: str, record: Record) -> None:
         self.keys.append(key)
         self.index_of[key] = index
         self.file_names.append(file_name(path_of(record)))
-        # what `record` makes the record of again
+        # `record` makes the record of this again
         self._rows.append({"id": record.image_id, "of": record.occurrence, "row": {**record}})
         try:
             self.items += _items_of(index, record, expressions_of(record))
-        except BrokenRow as why:  # the page says it, too
+        except BrokenRow as why:  # the record has no items; its page says why, too
             self.unread.append(f"record {index + 1}: {why}")
 
     def decided_records(self) -> list[int]:
@@ -293,7 +293,7 @@ class Queue:
         self._who = who
         self._show = wanted.get("show") or ""
         if wanted.get("record") and not self._show:
-            self._show = "all"  # of a record that is named
+            self._show = "all"  # who names a record wants to see it even if all is decided
         self._wanted_records = self._named_records(reviewable)
         candidates = reviewable.items if sample is None else sample
         fitting = [item for item in candidates if self._passes_filters(item)]
@@ -320,29 +320,27 @@ class Queue:
         # Items in the order that is wanted, each with why it is there. After every four in that
         # order comes one drawn at random: one in five of all items. The draw is the same each time.
         order = self._wanted["order"]
-        is_filtered = any(value for name, value in self._wanted.items() if name != "order")
         why_ordered = order
         why_drawn = "random"
+        is_filtered = any(value for name, value in self._wanted.items() if name != "order")
         if is_filtered:  # then those drawn give no error rate of all
             why_ordered = "filter"
             why_drawn = "filter"
         shuffled = random.Random("queue").sample(items, len(items))
+        if order == "random":  # all are drawn
+            return dict.fromkeys(shuffled, why_drawn)
         drawn = shuffled[: len(items) // RANDOM_EVERY]
-        if order == "random":  # then all are drawn, and `not_drawn` is empty
-            drawn = shuffled
-        ordered = items
-        if order == "doubt":
-            ordered = sorted(items, key=lambda item: -item.doubt)
         all_drawn = set(drawn)
-        not_drawn = [item for item in ordered if item not in all_drawn]
+        not_drawn = [item for item in items if item not in all_drawn]
+        if order == "doubt":  # else the items are in the file's order already
+            not_drawn.sort(key=lambda item: -item.doubt)
         drawn_left = deque(drawn)
         why: dict[Item, str] = {}
         for count, item in enumerate(not_drawn, 1):
             why[item] = why_ordered
-            has_room_for_drawn = count % (RANDOM_EVERY - 1) == 0
-            if has_room_for_drawn and drawn_left:
+            is_turn_of_drawn = count % (RANDOM_EVERY - 1) == 0
+            if is_turn_of_drawn and drawn_left:  # of 9 items only one is drawn, for two turns
                 why[drawn_left.popleft()] = why_drawn
-        why.update(dict.fromkeys(drawn_left, why_drawn))
         return why
 
     def _passes_filters(self, item: Item) -> bool:
@@ -357,7 +355,7 @@ class Queue:
             return False
         if wanted["head"] and class_key(item.head) != class_key(wanted["head"]):
             return False
-        if wanted["below"]:
+        if wanted["below"]:  # an item without a score is below none
             return item.score is not None and item.score < float(wanted["below"])
         return True
 
@@ -449,8 +447,8 @@ class Queue:
         placed: dict[int, Item] = {}  # by identity: an item's hash takes longer
         for count, item in enumerate(self._boxes_by_thing, 1):
             placed.setdefault(id(item), item)
-            has_room_for_drawn = count % (RANDOM_EVERY - 1) == 0
-            if not has_room_for_drawn:
+            is_turn_of_drawn = count % (RANDOM_EVERY - 1) == 0
+            if not is_turn_of_drawn:
                 continue
             while drawn_left and id(drawn_left[0]) in placed:
                 drawn_left.popleft()
@@ -517,7 +515,8 @@ class Queue:
         return self._as_reviewers_left(item) is not None
 
     def _is_mine(self, item: Item) -> bool:
-        # Who decided is known of phrases, not of each box.
+        # Who decided is known of phrases, not of each box: another reviewer may have judged the box
+        # before.
         outcome = self._outcome_of(item)
         return outcome is not None and outcome.who == self._who and self._is_decided(item)
 

@@ -61,7 +61,10 @@ def report_results(
     classes = known_classes(annotations)
     counts = FigureCounts()
     counts.list_classes(list(classes.names))  # `names` grows with what records have
-    *others, (own_name, _) = versions or [("", "")]
+    own_name = ""
+    if versions:
+        own_name, _ = versions[-1]
+    others = versions[:-1]
     with errors_as(InputError, f"can't write {out_path}"), ExitStack() as stack:
         earlier = []
         for name, path in others:
@@ -162,7 +165,8 @@ def report_folder(
     _check_results(results_dir)
     if other:
         _check_results(other)
-    shown = other or results_dir  # the other run is the page's own, with `results_dir` next to it
+    # Of two runs, the page is of the other one, and has `results_dir` as its earlier version.
+    shown = other or results_dir
     page = f"report_with_{_folder_name(other)}.html" if other else "report.html"
     path = out_path or os.path.join(results_dir, page)
     if os.path.splitext(path)[1] in (".json", ".jsonl"):
@@ -240,14 +244,16 @@ def _summary_of_run(run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _title_of_run(run: Mapping[str, Any], annotations: str) -> str:
-    # The first text among the `data` of a run's spec is nearly always the path of its input.
+    # The pipeline comes from the run's spec, else from its records.
     spec = run.get("spec")
-    stated = spec.get("autolabel_type") if isinstance(spec, dict) else None
-    pipeline = stated if isinstance(stated, str) else ""
+    pipeline = spec.get("autolabel_type") if isinstance(spec, dict) else None
+    if not isinstance(pipeline, str) or not pipeline:
+        pipeline = _pipeline_in(annotations)
+    # The first text among the `data` of a run's spec is nearly always the path of its input.
     data = next(stated_in(run, "data"), {})
     texts = [value for value in data.values() if value and isinstance(value, str)]
     input_path = texts[0] if texts else ""
-    return _title(pipeline or _pipeline_in(annotations), input_path)
+    return _title(pipeline, input_path)
 
 
 def _title_of_script(annotations: str, storage: FileStorage) -> str:

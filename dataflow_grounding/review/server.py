@@ -57,12 +57,12 @@ class ReviewServer:
         say(self.address, err=False)
         if open_browser:
             webbrowser.open(self.address)
-        # aiohttp refuses what is no HTTP itself, and would print a traceback for each.
+        # aiohttp refuses what is no HTTP itself, and would print a traceback for each such request.
         logging.getLogger("aiohttp").setLevel(logging.CRITICAL)
         web.run_app(
             self.app(),
             sock=self._socket,
-            print=lambda *_: None,
+            print=lambda *_: None,  # aiohttp would say the address without the token
             access_log=None,
             shutdown_timeout=1,
         )

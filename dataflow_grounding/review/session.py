@@ -234,6 +234,7 @@ class Session:
             index = self.reviewable.index_of.get(str(decision.get("record")))
             if index is not None:
                 last_answer[index] = answers[-1]
+        # The page needs a record once, as it is after all decisions.
         for index, answer in last_answer.items():
             answer["view"] = self.view(index)
         self.decisions.sync()
