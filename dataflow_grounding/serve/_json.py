@@ -27,16 +27,16 @@ def _of_json(engine: Engine, request: web.Request) -> tuple[Picture, Any]:
     # {"image_path": "cups.jpg", "phrases": ["a cup"]}; the engine checks the phrases.
     body = read_json(request)
     pictures = engine.pictures
-    ways: dict[str, Callable[[object], Picture]] = {
+    picture_by_key: dict[str, Callable[[object], Picture]] = {
         "image": pictures.of_base64,
         "image_path": pictures.of_path,
         "image_url": pictures.of_address,
     }
-    given = [way for way in ways if isinstance(body.get(way), str)]
-    if len(given) != 1:
-        raise WrongRequest(f"the request should have one of {', '.join(ways)}, as a text")
-    [way] = given
-    return ways[way](body[way]), body.get("phrases")
+    keys_sent = [key for key in picture_by_key if isinstance(body.get(key), str)]
+    if len(keys_sent) != 1:
+        raise WrongRequest(f"the request should have one of {', '.join(picture_by_key)}, as a text")
+    [key] = keys_sent
+    return picture_by_key[key](body[key]), body.get("phrases")
 
 
 async def _of_form(request: web.Request) -> tuple[Picture, Any]:
@@ -53,7 +53,8 @@ async def _of_form(request: web.Request) -> tuple[Picture, Any]:
     try:
         reader = MultipartReader(request.headers, stream)
         while part := await reader.next():
-            assert isinstance(part, BodyPartReader)  # else it is a form in the form
+            # A form in the form is no BodyPartReader: the AssertionError is answered below.
+            assert isinstance(part, BodyPartReader)
             data = bytes(await part.read(decode=True))
             if part.name == "image" and part.filename:
                 picture = Picture(part.filename, partial(bytes, data))

@@ -64,9 +64,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
             except (RecordError, InputError, WrongRequest) as error:
                 # Label Studio shows an error, and stores no task of its request. So a task among
                 # others that would fail again gets no boxes instead, and this terminal says why.
-                # A picture that is missing now will be missing then.
-                may_pass = getattr(error, "passing", False) and not isinstance(error, ImageMissing)
-                if len(tasks) == 1 or may_pass:
+                if len(tasks) == 1 or _may_pass(error):
                     raise
                 say(f"Warning: a task has no boxes: {error}")
             scores = [region["score"] for region in regions if "score" in region]
@@ -85,6 +83,13 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         web.post("/predict", predict),
         web.get("/versions", versions),
     ]
+
+
+def _may_pass(error: Exception) -> bool:
+    # Whether the same task may go well later. A picture that is missing now will be missing then,
+    # though a run asks about it again.
+    is_of_a_moment = bool(getattr(error, "passing", False))
+    return is_of_a_moment and not isinstance(error, ImageMissing)
 
 
 async def _regions_of_task(
@@ -136,8 +141,8 @@ def _regions(config: _Config, record: Mapping[str, Any]) -> Iterator[dict[str, A
 
 
 def _phrases(config: _Config, task: Mapping[str, Any], params: Any) -> list[str]:
-    # A text that a person has just written is looked for alone. Without one, the labels and the
-    # texts of the task are looked for.
+    # A text that a person has just written, which `params` has in its context, is looked for alone.
+    # Without one, the labels and the texts of the task are looked for.
     try:
         context = (params or {}).get("context")
         stored = [*(task.get("annotations") or []), *(task.get("drafts") or [])]

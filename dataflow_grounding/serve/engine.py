@@ -58,7 +58,7 @@ class Engine:
             asking = Asking(serving, run.options, self._budget, serving_count=len(servings))
             self._askings[id(serving)] = asking
         self._settled: set[Size] = set()  # sizes of pictures that the box format is settled for
-        self._settling = asyncio.Lock()
+        self._settling = asyncio.Lock()  # held while it is settled for a size
         self._workers = Workers(lambda: False)  # the server ends them, not an interrupt
         self._memo = ImageMemo(log=None)
         self._store = KeyedLog(store_path(self._folder), others=other_stores(self._folder))
@@ -99,9 +99,8 @@ class Engine:
         done, _ = await asyncio.wait([task], timeout=self._timeout)
         if done:
             return task.result()
-        # The task goes on, unless it hasn't begun its work. asyncio would complain about an error
-        # that nobody has looked at.
-        task.add_done_callback(lambda late: late.cancelled() or late.exception())
+        # The task goes on, unless it hasn't begun its work.
+        task.add_done_callback(_look_at_error)
         if not begun.is_set():
             task.cancel()  # nothing is paid for yet, and the picture need not stay in memory
         # The answer names what the endpoint said last: it may be why there was no answer.
@@ -113,7 +112,7 @@ class Engine:
     async def _ground(
         self, request: web.Request, picture: Picture, phrases: list[str], begun: asyncio.Event
     ) -> dict[str, Any]:
-        # Sets `begun` once the work goes on even if nobody waits for it any more.
+        # Does the work of `ground`. Sets `begun` once the work goes on even if nobody waits for it.
         path = picture.path or within(self._spool, str(next(self._numbers)))
         open_it = partial(self._open, picture, phrases, path)
         try:
@@ -122,17 +121,19 @@ class Engine:
                 begun.set()
                 record = await off_loop(open_it)
             async with self._turns:
-                if request.transport is None or request.transport.is_closing():
+                has_client_left = request.transport is None or request.transport.is_closing()
+                if has_client_left:
                     raise errors.ServerFault("the client has left before anything was paid for")
                 begun.set()
-                if record is None:
+                if record is None:  # its bytes are in memory, or on this machine's disk
                     record = await self._memo.of_disk(open_it)
                 await self._settle(record, open_image(record, IMAGE_COLUMN).size)
                 columns = await self._through_all_steps(record)
         except errors.GroundingError as error:
             self._begin_again_after(error)
-            # strangers needn't know this machine's paths
-            error.args = (picture.named(str(error), path).replace(self._folder, ".ckpt"),)
+            # Strangers needn't know this machine's paths: that of the picture, nor of the folder.
+            message = picture.named(str(error), path)
+            error.args = (message.replace(self._folder, ".ckpt"),)
             raise
         finally:
             if not picture.path:  # then the file at `path` is ours
@@ -170,18 +171,18 @@ class Engine:
             start = RunStart(options, self._budget, folder=None, pictures=pictures)
             is_first_picture = not self._settled
             for operator in self._run.job.operators:
-                begins_watch = is_first_picture
-                if not is_first_picture:
-                    requests = await asyncio.to_thread(operator.settle, start)
-                    begins_watch = bool(requests)  # it was measured, so that more is known now
-                if begins_watch:
+                if is_first_picture:
                     await asyncio.to_thread(operator.prepare, start)  # settles the format, too
+                    continue
+                requests = await asyncio.to_thread(operator.settle, start)
+                if requests:  # it was measured again: the watch begins with what is known now
+                    await asyncio.to_thread(operator.prepare, start)
             self._settled.add(size)
 
     async def _through_all_steps(self, record: Record) -> dict[str, Any]:
         # Returns the columns that the steps add to the record; each step sees those of the steps
         # before it.
-        begun = time.monotonic()  # the first comes first, where requests wait
+        begun = time.monotonic()  # requests of the picture that began first go first
         columns: dict[str, Any] = {}
         for place, step in enumerate(self._run.job.steps):
             if self._keeping.done():
@@ -199,14 +200,22 @@ class Engine:
         return columns
 
     def _begin_again_after(self, stopped: errors.GroundingError) -> None:
-        # After an error, has each asking that it stopped send again. An endpoint that was down may
+        # After an error, has each asking that it stopped send again; where replies can't be stored
+        # any more, none sends. An endpoint that was down may
         # be up by the next request. A budget that is used up stays so, and so does what the watch
         # of the box format has found: it raises that again by itself.
         is_of_budget = isinstance(stopped, errors.BudgetExceeded)
-        may_pass = isinstance(stopped, errors.QuotaUsedUp)  # of the endpoint, which may give more
-        is_final = is_of_budget and not may_pass
+        # A kind of BudgetExceeded, but of the endpoint, which may give more; ours gives no more.
+        is_of_quota = isinstance(stopped, errors.QuotaUsedUp)
+        is_final = is_of_budget and not is_of_quota
         for key, asking in list(self._askings.items()):
             if isinstance(stopped, errors.StorageFailed):
                 asking.stopped = stopped  # what is paid for from now on would be lost
             elif asking.stopped and not is_final:
                 self._askings[key] = asking.renewed()
+
+
+def _look_at_error(task: asyncio.Task[Any]) -> None:
+    # asyncio complains about an error of a task that nobody has looked at.
+    if not task.cancelled():
+        task.exception()

@@ -30,7 +30,7 @@ def served_run(
     InputError, MissingExtra.
     """
     settings = list(overrides)
-    if not paths:  # first, so that an override may name another folder
+    if not paths:  # at the front, so that the user's own override may name another folder
         settings.insert(0, f"results_dir={os.path.join(cache_folder(), 'serve')}")
     if results:
         # A spec without a results_dir is refused, so it has any here; below it becomes `results`.

@@ -71,7 +71,8 @@ class Pictures:
         return Picture(name="", read=lambda: data)
 
     def of_path(self, name: object) -> Picture:
-        # resolved again when it is read: it may be a link by then
+        # Returns the picture of a file below the root. Its path is resolved again when it is read:
+        # it may be a link by then.
         return Picture(str(name), lambda: read_file(self._path_of(name)), self._path_of(name))
 
     def _path_of(self, name: object) -> str:
@@ -92,7 +93,7 @@ class Pictures:
         if not (self._allow_http or self._hosts):
             way = "data.allow_http or data.allow_hosts of the spec, or --allow-host, allow it"
             raise WrongRequest(f"no picture from {shown_address(address)}, unless {way}", 403)
-        no_others = not self._allow_http
+        no_others = not self._allow_http  # pictures come from `_hosts` alone
         read = partial(fetched_picture, address, hosts=self._hosts, no_others=no_others)
         return Picture(shown_address(address), read, is_far=True)
 
@@ -109,7 +110,8 @@ def status_of(error: GroundingError) -> int:
 def read_json(request: web.Request) -> dict[str, Any]:
     """Return the object that a request's body is. Raises WrongRequest."""
     charset = request.charset or "utf-8"
-    if request.content_type != "application/json" or charset.lower() not in ("utf-8", "utf8"):
+    is_utf8 = charset.lower() in ("utf-8", "utf8")
+    if request.content_type != "application/json" or not is_utf8:
         kind = request.headers.get("Content-Type", "none")
         raise WrongRequest(f"the content type should be application/json in UTF-8, not {kind}", 415)
     try:
@@ -126,7 +128,8 @@ def phrases_of(value: Any) -> list[str]:
     if not isinstance(texts, list) or not 0 < len(texts) <= MOST_PHRASES:
         raise WrongRequest(f"`phrases` should be a list of 1 to {MOST_PHRASES} texts to look for")
     for text in texts:
-        if not isinstance(text, str) or not text.strip() or len(text) > MOST_CHARACTERS:
+        is_text = isinstance(text, str) and bool(text.strip())
+        if not is_text or len(text) > MOST_CHARACTERS:
             raise WrongRequest(f"{text!r:.40} of `phrases` is no text that says what to look for")
         text.encode()  # for the UnicodeEncodeError
     return [text.strip() for text in texts]

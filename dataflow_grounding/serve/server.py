@@ -88,6 +88,7 @@ class Server:
         # Called at the first signal, before aiohttp waits for the requests in flight.
         for number in (signal.SIGINT, signal.SIGTERM):
             # At once, even if a thread waits: each reply is in the store as soon as it is there.
+            # 130 is a shell's code for a process that Ctrl-C has ended.
             signal.signal(number, lambda *_: os._exit(130))
         say("Finishing what is in flight; Ctrl-C once more ends at once.")
         for content in list(self._coming):  # nobody waits for bodies that may come slowly
@@ -97,12 +98,13 @@ class Server:
     async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         # Refuses who may not ask, reads the body, and has the request answered if there is a place.
         # What goes wrong becomes one sentence, never a traceback.
-        body = bytearray()  # kept if `_read` raises: `finally` has to know how much of it came
+        # `_read` fills it, and may raise after a part: `finally` has to know how much of it came.
+        body = bytearray()
         try:
             self._refuse_strangers(request)
             await self._read(request, body)
             request["body"] = body
-            if self._places.locked():
+            if self._places.locked():  # all are taken
                 raise WrongRequest("too many requests wait: try again later", 429)
             async with self._places:
                 return await handler(request)
@@ -145,17 +147,18 @@ class Server:
             self._coming.discard(content)
 
     def _refuse_strangers(self, request: web.Request) -> None:
-        # Without a token, a page of the web that the user has open could send forms to this
-        # machine. Browsers say by `Origin` where such a form comes from. A site may also have its
-        # own name lead to this machine, and read answers: then the request is for that name.
         if self.token:
             if not self._has_token(request):
                 raise WrongRequest("the token is missing or wrong", 401)
             return
+        # Without a token, a page of the web that the user has open could send forms to this
+        # machine. Browsers say by `Origin` where such a form comes from. A site may also have its
+        # own name lead to this machine, and read answers: then the request is for that name.
+        is_of_page = "Origin" in request.headers
         host = None
-        with suppress(ValueError):  # it is no address
+        with suppress(ValueError):  # what it is for is no address
             host = request.url.host
-        if "Origin" in request.headers or not _is_here(host or ""):
+        if is_of_page or not _is_here(host or ""):
             raise WrongRequest("pages of the web may not ask: set a token for those", 403)
 
     def _has_token(self, request: web.Request) -> bool:
@@ -183,6 +186,7 @@ def _answer_of(request: web.Request, error: errors.GroundingError) -> web.Respon
         body = {"success": False, "error": {"code": HTTPStatus(status).name, "message": line}}
     reason = line[:300].encode("ascii", "replace").decode()
     response = web.json_response(body, status=status, reason=reason)
+    # What stopped the asking, such as a budget that is used up, needn't pass in some seconds.
     may_pass = status in (429, 503) and not isinstance(error, errors.RunStopped)
     if may_pass:
         seconds = getattr(error, "retry_after", None) or AGAIN_SECONDS

@@ -128,8 +128,10 @@ def _read_overrides(overrides: Sequence[str]) -> Overrides:
     # A `+` before a key, as Hydra wants it for a new one, makes no difference. A value is YAML, but
     # for what is a text as it is typed: `results_dir="set #1"` has no comment, 007 keeps its zeros.
     ours: list[str] = []
+    of_hydra: list[str] = []
     for number, override in enumerate(overrides, 1):
         if _HYDRA.match(override):
+            of_hydra = ["hydra"]
             continue
         key, equals_sign, _ = override.partition("=")
         if not equals_sign or not key.strip():
@@ -143,14 +145,13 @@ def _read_overrides(overrides: Sequence[str]) -> Overrides:
     except Exception as error:
         for override in ours:  # one by one, to name the key
             _refuse_if_unreadable(override)
-        # each can be read alone, and not all together
+        # Each can be read alone, and not all together: `a=[1]` and `a.b=2`.
         raise SpecError(f"can't read the overrides: {first_line(error)}") from None
     keys_given_whole = set()
     for override in ours:
         key, _, value = override.partition("=")
-        if value.lstrip().startswith(("{", "[")):
+        if value.lstrip().startswith(("{", "[")):  # a mapping or a list
             keys_given_whole.add(tuple(END_OF_PART.split(key)))
-    of_hydra = ["hydra"] if len(ours) < len(overrides) else []
     return Overrides(values, frozenset(keys_given_whole), of_hydra)
 
 
@@ -192,8 +193,8 @@ def merge(parts: Parts) -> Any:
     raises.
     """
     config: Any = OmegaConf.create()
-    each: list[File | Overrides] = [*parts.files, parts.overrides]
-    for part in each:
+    all_parts: list[File | Overrides] = [*parts.files, parts.overrides]
+    for part in all_parts:
         if not part.values:  # most runs override nothing, and merging that takes as long as reading
             continue
         stated = OmegaConf.to_container(part.values)

@@ -83,6 +83,7 @@ def filled_in(config: Any) -> FilledIn:
         for variable in _VARIABLE_BEGUN.findall(text):
             # The key that takes a variable may be secret, or the variable by its own name.
             is_secret = is_of_secret_key or is_secret_variable(variable)
+            # From now on its value is masked; of one that isn't secret, only what looks like a key.
             learn_fields(os.environ.get(variable), is_secret)
     return FilledIn({str(name): value for name, value in values.items()}, stated, missing)
 
@@ -144,7 +145,7 @@ class _FilledSizes:
         itself count 0: OmegaConf refuses them when it fills them in.
         """
         if place not in self._sizes:
-            # A reference back to this place, met while it is counted, finds 0 and ends there.
+            # A reference back to this place, met while `_size_at` counts, finds 0 and ends there.
             self._sizes[place] = 0
             # Without a limit, sums would grow to numbers of a thousand digits.
             self._sizes[place] = min(self._size_at(place), 2 * MOST)
@@ -182,7 +183,8 @@ def _keys_in(text: str, place: Place) -> list[str]:
     # Returns the keys that the references in a text name. Raises SpecError for other references.
     keys: list[str] = []
     # Each round replaces the innermost references, until none is left that can be read:
-    # `${oc.decode:${oc.env:A}}` becomes `${oc.decode:\0}`, and that `\0`.
+    # `${oc.decode:${oc.env:A}}` becomes `${oc.decode:\0}`, and that `\0`. A variable names no key
+    # of the spec, so that it is replaced and nothing more.
     remaining = _ESCAPED.sub("", text)
     before = ""
     while remaining != before:

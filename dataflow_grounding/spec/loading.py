@@ -86,8 +86,9 @@ def read_spec(
         problems.append(at_place(parts.place(["autolabel_type"]), why_unknown))
     spec, problems_of_keys = validated(values, model, parts.place)
     for problem in problems_of_keys:
-        # A key that is ??? was reported above.
-        if not any(f": {key} is missing" in problem for key in missing):
+        # A key that was ??? was taken out, and told above: it isn't told again as missing.
+        is_told_above = any(f": {key} is missing" in problem for key in missing)
+        if not is_told_above:
             problems.append(problem)
     if not isinstance(spec, Spec):  # a key without a default is wrong, or no pipeline is known
         return None, problems
@@ -104,7 +105,7 @@ def _endpoint_alone(config: Any, known_blocks: Collection[str]) -> Any:
     # file with nothing but a model has it, is taken to be that of the first known pipeline's block,
     # and everything else is left out then.
     plain: Any = OmegaConf.to_container(config)
-    if "vlm" in plain:
+    if "vlm" in plain:  # any pipeline's block can hold it
         first_block = next(iter(known_blocks))
         plain = {first_block: {"vlm": plain["vlm"]}}
     for block in plain.values():
@@ -119,15 +120,20 @@ def _set_fixed(config: Any, fixed: Mapping[str, Any]) -> None:
     # Called before references are filled in: the spec's own value may be ??? or a variable that
     # isn't set. A key is such as "image_grounding.data.proposals".
     for key, value in fixed.items():
-        section = key.rpartition(".")[0]  # "image_grounding.data"
-        if section:
-            block = config.get(key.partition(".")[0])  # that of "image_grounding"
-            inner_block = OmegaConf.select(config, section)  # None if it is left out
-            may_take_key = inner_block is None or OmegaConf.is_dict(inner_block)
-            # what should be a section and is none is reported later
-            if not OmegaConf.is_dict(block) or not may_take_key:
-                continue
-        OmegaConf.update(config, key, value, force_add=True)
+        section, _, _ = key.rpartition(".")  # "image_grounding.data", "" for a key at the top
+        if not section or _may_have_keys(config, section):
+            OmegaConf.update(config, key, value, force_add=True)
+
+
+def _may_have_keys(config: Any, section: str) -> bool:
+    # Whether keys can be set in a section, such as "image_grounding.data", which may be left out.
+    # What should be a block of keys and is none, the section or the block around it, can't take
+    # any: it is reported later.
+    name_of_block, _, _ = section.partition(".")
+    if not OmegaConf.is_dict(config.get(name_of_block)):
+        return False
+    inner_block = OmegaConf.select(config, section)
+    return inner_block is None or OmegaConf.is_dict(inner_block)
 
 
 def _name_pipeline(config: Any, known_blocks: Collection[str]) -> None:
@@ -168,13 +174,14 @@ def _take_out_unused(
     # known, blocks that may be the pipeline's are taken out, too.
     known = {field.alias or name for name, field in model.model_fields.items()}
     taken_out = []
+    is_pipeline_known = model is not SpecHead
     for name in list(config):
         if name in known:
             continue
         if name in known_blocks or name in OTHER_KEYS["blocks"]:
             taken_out.append(name)
             del config[name]
-        elif model is SpecHead and OmegaConf.is_dict(config.get(name)):
+        elif not is_pipeline_known and OmegaConf.is_dict(config.get(name)):
             # This may be the block of the pipeline that isn't known. Which keys it may have isn't
             # known either, so it isn't reported.
             del config[name]
@@ -229,12 +236,14 @@ def _places_of_paths(values: dict[str, Any]) -> Iterator[list[str]]:
         value: Any = values
         for name in place:
             value = value.get(name)
-        if isinstance(value, str):
-            is_path = value and not value.startswith("datasets:") and not has_scheme(value)
-        else:
-            is_path = isinstance(value, int)
-        if is_path:
+        is_number = isinstance(value, int)
+        is_text = isinstance(value, str) and value != ""
+        if is_number or (is_text and not _is_address(value)):
             yield place
+
+
+def _is_address(text: str) -> bool:
+    return text.startswith("datasets:") or has_scheme(text)
 
 
 def _why_not_merged(error: Exception, parts: Parts) -> SpecError:

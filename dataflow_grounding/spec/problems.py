@@ -38,11 +38,11 @@ def place_of(roots: dict[str, Any], overrides: dict[str, Any], location: Locatio
     """
     if block_with(overrides, location) is not None:
         return f"{'.'.join(map(str, location))}{_OF_OVERRIDE}"
-    most_keys_there = -1
+    most_keys_there = -1  # so that even a file with none of the keys is better than nothing
     place = ""
-    for path, root in reversed(roots.items()):
+    for path, root in reversed(roots.items()):  # of files that have as much of it, the last stays
         found = _deepest_key(root, location)
-        if found.keys_there > most_keys_there:  # not an earlier file that has no more of them
+        if found.keys_there > most_keys_there:
             most_keys_there = found.keys_there
             place = f"{path}, line {found.line}" if found.line else path
     return place
@@ -122,7 +122,7 @@ def explain(problem: Any, model: type[BaseModel]) -> str:
     if problem["type"] == "extra_forbidden":
         return f"{key} is not a key of the spec{_known_key_near(location, model)}"
     if problem["type"] == "missing":
-        name_of_block = getattr(model.model_fields.get("block"), "alias", None)
+        name_of_block = getattr(model.model_fields.get("block"), "alias", None)  # of a `Spec`
         if location == [name_of_block]:
             return f"there is no block {key}, which the pipeline needs"
         return f"{key} is missing: give it a value"
@@ -151,14 +151,16 @@ def _known_key_near(location: Sequence[str], model: type[BaseModel]) -> str:
     for known in keys_of(model):
         if known.startswith(block):
             in_same_block.add(known.removeprefix(block).partition(".")[0])
-    near = nearest(location[-1], in_same_block, 0.65)  # vlm.check isn't vlm.check_every
+    # More alike than by default: vlm.check isn't vlm.check_every.
+    near = nearest(location[-1], in_same_block, 0.65)
     if near:
         return near
     keys_with_blocks = []
     for known in keys_of(model):
-        # With dots around both, so that only whole names are found. A key at the start is no other.
+        # With dots around both, so that only whole names are found: `vlm` in
+        # `image_grounding.vlm.openai.base_url`, up to which it is `image_grounding.vlm`.
         start = f".{known}.".find(f".{key}.")
-        if start > 0:
+        if start > 0:  # at 0 no block was left out
             keys_with_blocks.append(known[: start + len(key)])
     if keys_with_blocks:
         fewest_blocks = min(keys_with_blocks, key=lambda name: name.count("."))

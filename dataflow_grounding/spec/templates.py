@@ -19,7 +19,8 @@ _KEY = re.compile(r"(?P<indent> *)(?P<key>\w+):(?: (?!#)(?P<value>.*?))?(?P<comm
 
 
 class _Line(NamedTuple):
-    # A line of a template, and the place of its key in the pipeline's block, () for all others.
+    # A line of a template, and the place of its key in the pipeline's block, as ("vlm", "backend");
+    # () for all other lines.
     text: str
     place: tuple[str, ...]
 
@@ -57,7 +58,8 @@ def shortened(text: str, pipeline: str, settings: Mapping[str, Any]) -> str:
     lines = []
     for line, place in _lines(text):
         key = ".".join(place)
-        # A block's own line stays where any key in it does. The dots have only whole names count.
+        # A block's own line stays where any key in it does: "vlm." begins "vlm.backend.". The dots
+        # have only whole names count.
         is_short = any(f"{short_key}.".startswith(f"{key}.") for short_key in short_keys)
         if not place or is_short or _value_at(settings, place) is not None:
             lines.append(line)

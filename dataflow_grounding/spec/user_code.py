@@ -93,7 +93,7 @@ def _refuse_another_of_that_name(module: ModuleType, key: str, folders: Sequence
     installed = [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")]
     if any(file.startswith(os.path.join(folder, "")) for folder in [*folders, *installed]):
         return
-    # It is from another folder: is there one of the same name in these?
+    # It is from the folder of another spec: do this spec's folders have one of the same name?
     name = module.__name__.replace(".", "/")
     for folder in folders:
         for candidate in (within(folder, f"{name}.py"), within(folder, f"{name}/__init__.py")):

@@ -58,7 +58,8 @@ async def read_request(
         raise BadRequest("send HTTP/1.1 with a Content-Length; chunked bodies are not read here")
     if length > LONGEST_BODY:
         raise BadRequest("Request too large.", 413)
-    if headers.get("expect", "").lower() == "100-continue":  # the client waits before its body
+    if headers.get("expect", "").lower() == "100-continue":
+        # The client sends its body only when it is told to.
         writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     return Head(method, target, headers), await reader.readexactly(length)
 

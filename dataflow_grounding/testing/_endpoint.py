@@ -108,7 +108,8 @@ class Endpoint(Counts):
         """Read all of a request if it is recorded or its body kept, else what answers need."""
         super().__init__()
         self._reads = IMAGES
-        if not self.record and not self.keep_bodies:
+        needs_only_answers = not self.record and not self.keep_bodies
+        if needs_only_answers:
             self._reads = getattr(self.answers, "reads", IMAGES)
         # By a hash of system message and pictures, the number of the last request that had them.
         self._beginnings: dict[int, int] = {}
@@ -119,8 +120,8 @@ class Endpoint(Counts):
         """
         request = ReceivedRequest(self.received, time.monotonic(), head.target, head.headers)
         exchange = Exchange(request, DIALECTS[request.dialect])
-        lists_models = head.method == "GET" and urlsplit(head.target).path.endswith("/models")
-        exchange.counted = not lists_models
+        asks_for_list = head.method == "GET" and urlsplit(head.target).path.endswith("/models")
+        exchange.counted = not asks_for_list
         if exchange.counted:
             self.count_request(len(body))
         try:
@@ -135,12 +136,12 @@ class Endpoint(Counts):
         return exchange
 
     def _decide(self, exchange: Exchange, head: Head, body: bytes) -> Fault:
-        # Fills the exchange, and returns what goes wrong with its reply. If that has a status,
-        # `wire` stays empty. A wrong key comes before the capacity, which comes before rules and
-        # habits. A list of models is answered at once.
+        # Fills the exchange, and returns what goes wrong with its reply. A fault with a status is
+        # sent in place of a reply, so that `wire` stays empty. A wrong key comes before the
+        # capacity, which comes before rules and habits. A list of models is answered at once.
         if not self._has_key(head):
             return unauthorized()
-        if not exchange.counted:
+        if not exchange.counted:  # it asks for the list of models
             models = exchange.dialect.models(self.models or ["loopback"])
             exchange.wire = response(200, _dump(models))
             return Fault()
@@ -150,9 +151,9 @@ class Endpoint(Counts):
             pictures = self._read(exchange, body)
         if self.capacity is not None and self.served_now >= self.capacity:
             return self.limit_fault
-        fault = self._fault_for(exchange.request, pictures) or Fault()
+        fault = self._fault_for(exchange.request, pictures) or Fault()  # one that does nothing
         exchange.served = True
-        self.count_served(1)  # until the reply has left
+        self.count_served(1)  # until the reply has left: `LoopbackServer` takes it back then
         exchange.delay = self.latency(exchange.request) if callable(self.latency) else self.latency
         if fault.status is None:
             exchange.wire = self._answer(exchange, fault, pictures)
@@ -160,7 +161,8 @@ class Endpoint(Counts):
 
     def _fault_for(self, request: ReceivedRequest, pictures: list[str] | None) -> Fault | None:
         # What a rule, or else a habit of the endpoint, makes go wrong with the reply. Where the
-        # body was not read, `pictures` is None, and only rules count.
+        # body was not read, `pictures` is None, and only rules count: which model is asked for, and
+        # how, isn't known.
         rule = self.faults if callable(self.faults) else first_of(self.faults)
         fault = rule(request)
         if fault is not None or pictures is None:
@@ -199,7 +201,7 @@ class Endpoint(Counts):
         request = exchange.request
         request.encoded_images = tuple(pictures or ())
         answer = self.answers(request)
-        request.encoded_images = ()  # recorded requests would fill the memory
+        request.encoded_images = ()  # with them, recorded requests would fill the memory
         if isinstance(answer, dict):
             answer = json.dumps(answer, ensure_ascii=False)
             if self.takes.ignores_format:  # then it puts prose around the JSON
@@ -225,11 +227,14 @@ class Endpoint(Counts):
             return Usage(IMAGE_TOKENS, output_tokens=output_tokens)
         beginning = len(request.system) // 4 + IMAGE_TOKENS * len(pictures)
         input_tokens = beginning + len(request.text) // 4
+        # The beginning is known by a hash, and the time since it was last sent is in requests.
         key = hash((request.system, *pictures))
         last_received = self._beginnings.get(key)
         self._beginnings[key] = self.received
-        is_recent = last_received is not None and self.received - last_received <= CACHE_WINDOW
-        cached_tokens = beginning if pictures and is_recent else 0
+        cached_tokens = 0
+        if pictures and last_received is not None:
+            requests_since = self.received - last_received
+            cached_tokens = beginning if requests_since <= CACHE_WINDOW else 0
         return Usage(input_tokens, cached_tokens, output_tokens)
 
     def _fail(self, exchange: Exchange) -> None:
@@ -241,7 +246,7 @@ class Endpoint(Counts):
         message = fault.message
         code = fault.code
         if status == 401 and request.dialect == "gemini":
-            # What the service does: a wrong key is a 400.
+            # As Gemini's service does it: a wrong key is a 400.
             status = 400
             message = "API key not valid. Please pass a valid API key."
             code = "API_KEY_INVALID"
@@ -263,14 +268,14 @@ class Endpoint(Counts):
 
 
 def _model_in(head: Head) -> str:
-    # "" where the path names no model: then the body names it.
+    # The model that the path names; "" where it names none: then the body names it.
     target = urlsplit(head.target)
     no_such_path = BadRequest(f"no such path: {head.method} {target.path}", 404)
     match = SERVED_PATH.fullmatch(target.path)
     if match is None or head.method != "POST":
         raise no_such_path
-    lacks_version = "api-version" not in parse_qs(target.query)
-    if match["azure"] and lacks_version:  # Azure refuses it, too
+    has_version = "api-version" in parse_qs(target.query)
+    if match["azure"] and not has_version:  # Azure refuses it, too
         raise no_such_path
     return match["azure"] or match["gemini"] or ""
 

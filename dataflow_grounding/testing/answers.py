@@ -86,7 +86,7 @@ class EchoAnswers:
         regions = task_input.get("regions", [])
         match request.task:
             case "expression_extraction":
-                return extracted(" ".join(str(task_input["caption"]).split()))
+                return extracted(one_line(task_input["caption"]))
             case "phrase_grounding" | "caption_grounding":
                 return self._grounded(request)
             case "region_expression":
@@ -121,18 +121,19 @@ class EchoAnswers:
             if probe_answer is not None:
                 return probe_answer
             return {"objects": self._objects(request, request.input["phrases"])}
-        reply = extracted(" ".join(str(request.input["caption"]).split()))
+        reply = extracted(one_line(request.input["caption"]))
         phrases = []
         for number, expression in enumerate(reply["expressions"], 1):
             phrases.append({"id": number, "text": expression["text"]})
         objects = self._objects(request, phrases)
         for thing in objects:
             del thing["label"]
-        return {**reply, "objects": objects}
+        return {**reply, "objects": objects}  # with `cleaned_caption` and `expressions`
 
     def _objects(
         self, request: ReceivedRequest, phrases: Sequence[Mapping[str, Any]]
     ) -> list[dict[str, Any]]:
+        # A made-up box for each phrase, in the format of this model's boxes.
         box_format = find_box_format(self.box_format, request.model)
         size = (int(request.input["image"]["width"]), int(request.input["image"]["height"]))
         objects = []
@@ -171,6 +172,11 @@ def number_from(seed: str, part: int) -> int:
 def color_of(seed: str) -> str:
     """Return a colour that depends on the seed only."""
     return COLORS[number_from(seed, 0) % len(COLORS)]
+
+
+def one_line(caption: Any) -> str:
+    """Return a caption with one space in place of each run of blanks and line breaks."""
+    return " ".join(str(caption).split())
 
 
 def extracted(caption: str) -> dict[str, Any]:
@@ -252,7 +258,7 @@ def in_other_colors(task_input: dict[str, Any]) -> dict[str, Any]:
     if not phrases:
         return {"negatives": negatives}
     for number in range(task_input["count"]):
-        # Each phrase in turn, then each once more in a further colour, and so on.
+        # Each phrase in turn 0, then each once more in turn 1, in a further colour, and so on.
         turn, index = divmod(number, len(phrases))
         phrase = phrases[index]
         text = in_other_color(phrase["text"], turn)
@@ -296,6 +302,7 @@ def probe_in(request: ReceivedRequest) -> Probe | None:
 def _layouts(size: Size) -> dict[tuple[str, ...], int]:
     # The number of each layout of probe pictures of a size, by its phrases in order: to make all
     # boxes takes ten times as long.
+    # From INNER on, rectangles keep away from the picture's edges; before, they may be anywhere.
     layouts = (*range(LAYOUTS), *range(INNER, INNER + LAYOUTS))
     number_of: dict[tuple[str, ...], int] = {}
     for layout in layouts:
@@ -313,14 +320,14 @@ def asks_for_rectangles(request: ReceivedRequest) -> bool:
 
 def answer_to_probe(request: ReceivedRequest, box_format: str) -> dict[str, Any] | None:
     """Return the right answer to a probe picture, in a box format; None for other requests."""
-    probe = probe_in(request)
-    if probe is None and asks_for_rectangles(request):
-        # Rectangles that can't be seen aren't made up: the run would learn a wrong format.
-        return {"objects": []}
-    if probe is None:
+    if not asks_for_rectangles(request):
         return None
+    objects: list[dict[str, Any]] = []
+    probe = probe_in(request)
+    if probe is None:
+        # Rectangles that can't be seen aren't made up: the run would learn a wrong format.
+        return {"objects": objects}
     written_as = find_box_format(box_format, request.model)
-    objects = []
     for phrase in request.input["phrases"]:
         bbox = probe.boxes.get(phrase["text"])
         if bbox is None:  # that rectangle wasn't seen

@@ -270,6 +270,7 @@ class _Rule:
             return None
         question = ""  # all questions are counted as one
         if self.times_each is not None:
+            # The same text with other pictures is another question.
             question = "/".join([request.text, *request.image_digests])
             if self.strikes[question] >= self.times_each:
                 return None

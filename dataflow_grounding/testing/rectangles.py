@@ -37,7 +37,7 @@ def rectangles_in(encoded: str, phrases: Sequence[str]) -> dict[str, Bbox]:
     boxes: dict[str, Bbox] = {}
     for phrase in phrases:
         color = COLORS.get(phrase.split()[1])  # that of "red"
-        if color is None:
+        if color is None:  # the phrase names no rectangle of a probe picture
             continue
         box = _largest_rectangle(pixels, np.array(color, np.int16))
         if box is not None:
@@ -51,8 +51,8 @@ def _is_like(pixels: Pixels, color: Pixels) -> NDArray[np.bool_]:
 
 
 def _largest_rectangle(pixels: Pixels, color: Pixels) -> Bbox | None:
-    # A pixel in each `step` rows and columns stands for a block of pixels. The largest area of
-    # blocks of the color that fills its box is the rectangle.
+    # One pixel in `step` rows and columns says of which color a block of pixels is. The rectangle
+    # is the largest area of blocks of the color that fills its box.
     shorter_side = min(pixels.shape[:2])
     step = min(MOST_APART, max(1, shorter_side // FINEST))
     is_of_color = _is_like(pixels[::step, ::step], color)

@@ -155,30 +155,36 @@ class LoopbackServer(Endpoint):
     async def _reply(self, exchange: Exchange, writer: asyncio.StreamWriter) -> bool:
         # Sends a reply, and counts it once. Returns whether it has left whole, which one that is
         # cut by its fault never does. This is cancelled if the client leaves meanwhile.
-        request = exchange.request
         is_cut = exchange.fault.sent_share < 1.0
         has_left_whole = False
         try:
             rest = await self._last_part(exchange, writer)
             if exchange.counted and not is_cut:
                 # Counted before the last bytes leave, so that who receives them finds it counted.
-                self._end(exchange)
-                self.count_reply(exchange.status, 1)
-                request.status_sent = exchange.status
-                request.time_sent = time.monotonic()
+                self._count_as_sent(exchange)
             writer.write(rest)
             await writer.drain()
             has_left_whole = not is_cut
         finally:
             if exchange.counted and not has_left_whole:
-                self.abandoned += 1
-                if request.status_sent is None:
-                    self._end(exchange)
-                else:  # it was counted as sent, and then it did not leave whole
-                    self.count_reply(exchange.status, -1)
-                    request.status_sent = None
-                    request.time_sent = None
+                self._count_as_abandoned(exchange)
         return has_left_whole
+
+    def _count_as_sent(self, exchange: Exchange) -> None:
+        self._end(exchange)
+        self.count_reply(exchange.status, 1)
+        exchange.request.status_sent = exchange.status
+        exchange.request.time_sent = time.monotonic()
+
+    def _count_as_abandoned(self, exchange: Exchange) -> None:
+        self.abandoned += 1
+        if exchange.request.status_sent is None:
+            self._end(exchange)
+            return
+        # It was counted as sent, and then it did not leave whole: that is taken back.
+        self.count_reply(exchange.status, -1)
+        exchange.request.status_sent = None
+        exchange.request.time_sent = None
 
     async def _last_part(self, exchange: Exchange, writer: asyncio.StreamWriter) -> bytes:
         # Waits until a reply is due, and returns what is left to send then: all that its fault lets
@@ -186,6 +192,7 @@ class LoopbackServer(Endpoint):
         fault = exchange.fault
         wire = exchange.wire
         if fault.down_for is not None:
+            # In a task of its own, because it ends this connection's task with all others.
             self._coming_back = self._loop.create_task(self._go_down(fault.down_for))
         if fault.stall_for is not None:
             self.stall(fault.stall_for)
@@ -193,7 +200,7 @@ class LoopbackServer(Endpoint):
             # Nothing comes until this is cancelled: the client has left, or all are dropped.
             await self._loop.create_future()
         await asyncio.sleep(exchange.delay + fault.delay)
-        while True:  # `stall` may be called again meanwhile
+        while True:  # `stall` may be called again during the sleep
             still_stalled = self._stalled_until - time.monotonic()
             if still_stalled <= 0:
                 break
@@ -224,11 +231,13 @@ class LoopbackServer(Endpoint):
         self.in_flight -= 1
 
     async def _go_down(self, seconds: float) -> None:
+        # Returns once all is dropped; a task of its own listens again later.
         await self._drop_all()
         self._coming_back = self._loop.create_task(self._listen(after=seconds))
 
     async def _drop_all(self) -> None:
-        # Stops listening and ends all talks, each of which closes its connection.
+        # Stops listening and ends all talks, each of which closes its connection. The loop's other
+        # tasks are talks, or wait to listen again.
         if self._listener:
             self._listener.close()
         all_but_this = asyncio.all_tasks() - {asyncio.current_task()}

@@ -80,6 +80,7 @@ class Takes:
         return self._refuses_format(settings)
 
     def _refuses_format(self, settings: dict[str, Any]) -> Fault | None:
+        # The 400 for the form of reply that a request asks for, and that this model doesn't take.
         response_format = settings.get("response_format") or {}
         type_name = str(response_format.get("type", "text"))
         if "responseMimeType" in settings:  # Gemini's settings, in OpenAI's terms
@@ -92,7 +93,7 @@ class Takes:
             return bad_request(message, "unsupported_value", "response_format")
         json_schema = response_format.get("json_schema") or {}
         if type_name != "json_schema" or not json_schema.get("strict"):
-            return None
+            return None  # only a strict schema has to be closed
         problem = next(open_objects(json_schema.get("schema")), None)
         if problem is None:
             return None
