@@ -181,12 +181,12 @@ class _Bucket:
         sent = self._sent_files()
         states_here = self._states_here()
         versions_there = self._versions_there({posixpath.dirname(path) for path in states_here})
-        in_step: dict[str, _State] = {}  # files that are the same here and there, by path
+        same_on_both: dict[str, _State] = {}  # by path
         paths_to_bring: list[str] = []
         for path, version in versions_there.items():
             is_here = path in states_here
             if is_here and path in sent and sent[path].there == version:
-                in_step[path] = sent[path]  # it hasn't changed there
+                same_on_both[path] = sent[path]  # it hasn't changed there
             elif is_here or self._is_read_by_runs(path):
                 paths_to_bring.append(path)
         # By finished.json a run sees that it was done before and its outputs are still the same.
@@ -195,9 +195,9 @@ class _Bucket:
             Path(self.here(self.part, CKPT, "finished.json")).unlink(missing_ok=True)
         self.fetch(*paths_to_bring)
         for path in paths_to_bring:
-            in_step[path] = _State(state_of(self.here(path)) or [], versions_there[path])
+            same_on_both[path] = _State(state_of(self.here(path)) or [], versions_there[path])
         with errors_as(InputError, f"can't write in {self.folder_in_words}", again=True):
-            self._keep_sent_files(in_step)
+            self._keep_sent_files(same_on_both)
 
     def _sent_files(self) -> dict[str, _State]:
         rows = read_object(self.here(_SENT))

@@ -41,7 +41,7 @@ async def ask_and_merge(
         return [_without_scores(found) for found in readable[0]]
     least_side = LEAST_SIDE_SHARE * max(size)
     merged: list[Found] = []
-    for answers_for_phrase in zip(*readable, strict=True):
+    for answers_for_phrase in zip(*readable, strict=True):  # each answer is a list by phrase
         merged.append(merge_answers(answers_for_phrase, len(answers), least_side))
     return merged
 
@@ -58,11 +58,12 @@ async def ask_until_agreed(
     least_side = LEAST_SIDE_SHARE * max(size)
     majority = samples // 2 + 1
     answers = await _ask_all(ask_once, range(majority))
-    # An answer that can't be read counts as one that disagrees.
-    of_majority = merge_answers(_readable_answers(answers, samples), majority, least_side)
+    # Fewer than `majority` of them, as some can't be read, count as a disagreement.
+    readable = _readable_answers(answers, samples)
+    of_majority = merge_answers(readable, majority, least_side)
     if of_majority.disagreement:
         answers += await _ask_all(ask_once, range(majority, samples))
-    readable = _readable_answers(answers, samples)
+        readable = _readable_answers(answers, samples)
     if len(answers) == 1:  # all others were repeated by a cache
         return _without_scores(readable[0])
     with_boxes = [answer for answer in readable if answer.instances]
@@ -81,8 +82,8 @@ async def _ask_all(
 
 
 def _readable_answers(answers: Sequence[T | BaseException], samples: int) -> list[T]:
-    # Answers that can't be read are left out if they are no more than half; all other errors are
-    # raised.
+    # Answers that can't be read are left out, if they are no more than half of `samples` and there
+    # is another; else the first is raised. All other errors are raised.
     errors: list[BaseException] = []
     readable: list[T] = []
     for answer in answers:
@@ -114,17 +115,17 @@ def merge_answers(answers: Sequence[Found], samples: int, least_side: float = 0.
     is_any_missing = len(answers) < samples
     all_have_all_boxes = all(len(cluster) == samples for cluster in clusters)
     have_one_status = len({answer.status for answer in answers}) == 1
-    do_agree = not is_any_missing and all_have_all_boxes and have_one_status
+    do_differ = is_any_missing or not all_have_all_boxes or not have_one_status
     doubt = _doubt_of_half([answer.doubt for answer in answers], samples)
     own_doubt = _doubt_of_half([answer.own_doubt for answer in answers], samples)
     remark = joined_remarks(answer.remark for answer in answers)
-    staying = [cluster for cluster in clusters if 2 * len(cluster) >= samples]
+    staying = [cluster for cluster in clusters if 2 * len(cluster) >= samples]  # half have it
     if staying:
         instances = [_instance_of(cluster, samples) for cluster in staying]
         return Found(
             "grounded",
             instances,
-            disagreement=not do_agree,
+            disagreement=do_differ,
             doubt=doubt,
             own_doubt=own_doubt,
             remark=remark,
@@ -133,7 +134,7 @@ def merge_answers(answers: Sequence[Found], samples: int, least_side: float = 0.
     commonest = max(dict.fromkeys(statuses), key=statuses.count)  # of several, the first
     reason = answers[statuses.index(commonest)].reason  # of the first answer with this status
     status = "ambiguous" if commonest == "grounded" else commonest
-    return Found(status, [], reason, disagreement=not do_agree, doubt=doubt, remark=remark)
+    return Found(status, [], reason, disagreement=do_differ, doubt=doubt, remark=remark)
 
 
 def _doubt_of_half(doubts: Sequence[str], samples: int) -> str:

@@ -7,7 +7,7 @@ functions return copies.
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from dataflow_grounding.data.records import DOUBT, STATUSES, is_box, is_settled, whole_number
@@ -94,41 +94,43 @@ def decided(
     `rejected`. Where they differ, or one is missing, it stays and is doubtful. `status`, `verified`
     and `verification` say what came of it.
     """
+    instances = expression["instances"]
     firsts = [_first_answer(verdict) for verdict in verdicts]
     seconds = _second_answers(firsts, presence)
     judged = []  # all boxes, as `verification` has them
     staying = []  # instances
     rejected = _list_of_rejected(expression)
-    for instance, verdict, first, second in zip(
-        expression["instances"], verdicts, firsts, seconds, strict=True
-    ):
+    for instance, verdict, first, second in zip(instances, verdicts, firsts, seconds, strict=True):
+        decision = _decision(first, second)
         box = {
             "bbox_id": str(instance.get("bbox_id")),
             "verdict": verdict.fit,
             "reason": verdict.reason or None,
             "presence": second,
             "score": (_WORTH[first] + _WORTH[second]) / 2,
-            "decision": _decision(first, second),
+            "decision": decision,
         }
         judged.append(box)
-        if box["decision"] == "dropped":
+        if decision == "dropped":
             rejected.append({**instance, "reason": _both_in_words(box)})
         else:
             staying.append(instance)
     result = {**expression, "instances": staying}
     if rejected:  # now, or by an earlier check
         result["rejected"] = rejected
-    lost_all_boxes = bool(expression["instances"]) and not staying
+    lost_all_boxes = bool(instances) and not staying
+    had_status = expression.get("status") in STATUSES
     if lost_all_boxes:
         result["status"] = "none"
-    elif expression.get("status") not in STATUSES:
+    elif not had_status:
         result["status"] = _first_status(staying, presence)
     return _with_conclusion(result, presence, judged)
 
 
 def _first_status(instances: Sequence[Mapping[str, Any]], presence: Presence) -> str:
-    # Of an expression whose boxes no step has looked for. So it is with a class of which
-    # `data.proposals` have no box: the check is the first that says anything of it.
+    # The status of an expression that has none yet, as no step has looked for its boxes: the check
+    # is the first that says anything of it. Such is a class without a box in `data.proposals`, the
+    # user's own boxes that a run checks.
     if instances:
         return "grounded"
     return "none" if presence.there is False else "ambiguous"
@@ -146,20 +148,21 @@ def _second_answers(firsts: Sequence[bool | None], presence: Presence) -> list[b
     # this depends on what the first answers say of all boxes.
     if presence.there is None:
         return [None] * len(firsts)
-    second_if_affirmed = presence.there
-    second_if_denied = presence.there
+    affirmed_count = firsts.count(True)
+    not_denied_count = len(firsts) - firsts.count(False)
+    affirms_affirmed = presence.there
+    affirms_denied = presence.there
     if presence.count is not None:
-        # where more boxes are affirmed than there are things, none of them is sure
-        second_if_affirmed = presence.there and firsts.count(True) <= presence.count
-        # where too few boxes are left without the denied ones, these may be right
-        not_denied_count = len(firsts) - firsts.count(False)
-        second_if_denied = not_denied_count < presence.count
-    by_first = {True: second_if_affirmed, False: second_if_denied, None: None}
-    return [by_first[first] for first in firsts]
+        # Of 2 things, 3 boxes that are affirmed can't all be right: it isn't known which are.
+        affirms_affirmed = presence.there and affirmed_count <= presence.count
+        # Of 2 things, 1 box that isn't denied has only one: a box that is denied may be right.
+        affirms_denied = not_denied_count < presence.count
+    second_by_first = {True: affirms_affirmed, False: affirms_denied, None: None}
+    return [second_by_first[first] for first in firsts]
 
 
 def _decision(first: bool | None, second: bool | None) -> str:
-    if first is None or first is not second:
+    if first is None or first != second:
         return "undecided"
     return "kept" if first else "dropped"
 
@@ -168,7 +171,7 @@ def _with_conclusion(
     expression: Expression, presence: Presence, judged: Sequence[dict[str, Any]]
 ) -> Expression:
     # The expression with its `verification`, and `verified`: true, or None where anything is
-    # doubtful or a box doesn't fit. `judged` are all boxes, as `verification` has them.
+    # doubtful or a box doesn't fit tightly. `judged` are all boxes, as `verification` has them.
     staying = [box for box in judged if box["decision"] != "dropped"]
     scores = [box["score"] for box in staying]
     doubts = []  # why somebody should look at it, in words
@@ -181,7 +184,8 @@ def _with_conclusion(
     rejected = rejected_of(expression)
     if not staying:
         scores.append(_worth_of_absence(presence))
-        # Where a box was rejected, by this check or an earlier one, a judge has denied the thing.
+        # The judge says that it is there, or can't tell. The latter is no doubt where a box was
+        # rejected, by this check or an earlier one: then a judge has denied the thing.
         is_absence_unsure = presence.there is None and not rejected
         if presence.there or is_absence_unsure:
             doubts.append("no box, though it may be there")
@@ -204,7 +208,8 @@ def _with_conclusion(
 
 
 def _worth_of_absence(presence: Presence) -> float:
-    # Without boxes the expression claims that the thing is absent. This is that claim's score.
+    # Without boxes the expression claims that the thing is absent. This is that claim's score: 1
+    # where the judge says that it isn't there, 0 where it is, 0.5 where the judge can't tell.
     is_absent = None if presence.there is None else not presence.there
     return _WORTH[is_absent]
 
@@ -218,7 +223,8 @@ def _both_in_words(box: Mapping[str, Any]) -> str:
 
 def missing_count(expression: Mapping[str, Any]) -> int:
     """Return how many boxes are missing: the things that the judge counted, less the boxes. Without
-    a count it is 1 where the thing is there and there is no box.
+    a count it is 1 where the thing is there and there is no box. None are missing where the judge
+    doesn't say that the thing is there, or a person has settled the expression.
     """
     presence = presence_of(expression)
     if not presence.there or not is_open(expression):
@@ -236,12 +242,8 @@ def with_found(expression: Expression, new_instances: Sequence[dict[str, Any]]) 
     check = check_of(expression)
     instances = list(expression["instances"])
     boxes = list(check["boxes"])
-    known_instances = [*instances, *rejected_of(expression)]
-    taken_ids = {str(instance.get("bbox_id")) for instance in known_instances}
-    # "7#0.0", "7#0.1" and so on, without those that a box has already
-    all_ids = (f"{expression['expression_id']}.{number}" for number in itertools.count())
-    free_ids = (bbox_id for bbox_id in all_ids if bbox_id not in taken_ids)
-    for instance, bbox_id in zip(new_instances, free_ids, strict=False):
+    # `strict=False`: there is no end of free ids
+    for instance, bbox_id in zip(new_instances, _free_bbox_ids(expression), strict=False):
         instances.append({"bbox_id": bbox_id, **instance, "found_by": FOUND_BY})
         boxes.append({"bbox_id": bbox_id, "verdict": None, "found_by": FOUND_BY})
     reasons = [check.get("reason"), "a box was found that no judge has seen"]
@@ -258,3 +260,13 @@ def with_found(expression: Expression, new_instances: Sequence[dict[str, Any]]) 
         "verification": verification,
         "doubtful": True,
     }
+
+
+def _free_bbox_ids(expression: Expression) -> Iterator[str]:
+    # "7#0.0", "7#0.1" and so on, without those that a box has, or a rejected one had.
+    known_instances = [*expression["instances"], *rejected_of(expression)]
+    taken_ids = {str(instance.get("bbox_id")) for instance in known_instances}
+    for number in itertools.count():
+        bbox_id = f"{expression['expression_id']}.{number}"
+        if bbox_id not in taken_ids:
+            yield bbox_id

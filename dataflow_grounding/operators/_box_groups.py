@@ -25,19 +25,28 @@ def groups_of(expression_by_place: Mapping[int, Expression]) -> list[list[Part]]
     more boxes than a request may show has several parts: of 50 boxes, 0 to 39 and 40 to 49.
     """
     groups: list[list[Part]] = [[]]
-    boxes_in_group = 0
     for place, expression in expression_by_place.items():
-        count = len(expression["instances"])
-        # `max`: an expression without boxes has one part, too.
-        for start in range(0, max(count, 1), MOST_BOXES):
-            part = Part(place, range(start, min(start + MOST_BOXES, count)))
-            is_full = boxes_in_group + len(part.boxes) > MOST_BOXES
-            if is_full or len(groups[-1]) == MOST_PHRASES:
+        for part in _parts_of(place, len(expression["instances"])):
+            if not _has_room(groups[-1], part):
                 groups.append([])
-                boxes_in_group = 0
             groups[-1].append(part)
-            boxes_in_group += len(part.boxes)
     return groups
+
+
+def _parts_of(place: int, box_count: int) -> list[Part]:
+    if box_count == 0:
+        return [Part(place, range(0))]
+    parts = []
+    for start in range(0, box_count, MOST_BOXES):
+        end = min(start + MOST_BOXES, box_count)
+        parts.append(Part(place, range(start, end)))
+    return parts
+
+
+def _has_room(group: list[Part], part: Part) -> bool:
+    boxes_in_group = sum(len(other.boxes) for other in group)
+    fits_boxes = boxes_in_group + len(part.boxes) <= MOST_BOXES
+    return fits_boxes and len(group) < MOST_PHRASES
 
 
 def drawn(expression: Expression, numbers: range) -> list[DrawnBox]:

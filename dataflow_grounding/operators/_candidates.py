@@ -34,20 +34,26 @@ def candidates_of(
         from_id = own_expressions[place]["expression_id"]
         fields = {"text": text, "change": change, "changed_from": from_id}
         fields_by_change.setdefault(change, []).append(fields)
-    made_keys = {class_key(answer.text) for answer in changed}
+    keys_of_changed = {class_key(answer.text) for answer in changed}
     for text in texts_of_other_images:
-        if class_key(text) not in made_keys:
+        if class_key(text) not in keys_of_changed:  # else it is a candidate already
             fields = {"text": text, "change": OTHER_IMAGE}
             fields_by_change.setdefault(OTHER_IMAGE, []).append(fields)
-    in_turn = []
-    # the first of each kind, then the second of each, and so on; None where a kind has no more
-    for one_of_each in itertools.zip_longest(*fields_by_change.values()):
-        in_turn += [fields for fields in one_of_each if fields is not None]
+    taking_turns = _taking_turns(list(fields_by_change.values()))
     candidates = []
-    for free_id, fields in zip(_free_ids(record, own_expressions), in_turn, strict=False):
+    # `strict=False`: there is no end of free ids
+    for free_id, fields in zip(_free_ids(record, own_expressions), taking_turns, strict=False):
         negative: Expression = {"expression_id": free_id, "source": NEGATIVE, **fields}
         candidates.append({**negative, "char_span": None, "instances": [], "status": "none"})
     return candidates
+
+
+def _taking_turns(lists: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
+    # The first of each list, then the second of each, and so on.
+    in_turn = []
+    for one_of_each in itertools.zip_longest(*lists):  # None where a list has no more
+        in_turn += [fields for fields in one_of_each if fields is not None]
+    return in_turn
 
 
 def _free_ids(record: Record, own_expressions: Sequence[Expression]) -> Iterator[str]:

@@ -73,29 +73,29 @@ def check_columns(
     for row in rows:
         names.update(dict.fromkeys(map(str, row)))
     columns = list(names)
-    lacking = operator.lacking(columns)  # roles
-    if not lacking:
+    lacking_roles = operator.lacking(columns)
+    if not lacking_roles:
         return
-    reads = operator.reads()
-    for role in lacking:
+    column_of_role = operator.reads()
+    for role in lacking_roles:
         # Only a serving that can't see needs it: an error that asks for the column would mislead.
         if needed_without_model(operator, role):
-            raise error(f"{operator.name} {NO_MODEL.format(reads[role])}")
-    argument_of = {role: argument for argument, role in roles_of(operator).items()}
-    unused = [name for name in columns if name not in reads.values()]
+            raise error(f"{operator.name} {NO_MODEL.format(column_of_role[role])}")
+    argument_of_role = {role: argument for argument, role in roles_of(operator).items()}
+    unused = [name for name in columns if name not in column_of_role.values()]
     hints: list[str] = []  # such as input_expressions_key='phrases'
     instead = ""  # what to do without such a column
-    for role in lacking:
-        meant = _column_meant(rows, unused, reads[role], role)
+    for role in lacking_roles:
+        meant = _column_meant(rows, unused, column_of_role[role], role)
         if meant is not None:
-            hints.append(f"{argument_of[role]}={meant!r}")
+            hints.append(f"{argument_of_role[role]}={meant!r}")
             continue
-        hints.append(f"{argument_of[role]}=…")
+        hints.append(f"{argument_of_role[role]}=…")
         if role == "expressions":
-            instead = _NO_PHRASES.format(reads[role])
-    wanted = " and ".join(repr(reads[role]) for role in lacking)
+            instead = _NO_PHRASES.format(column_of_role[role])
+    needed = " and ".join(repr(column_of_role[role]) for role in lacking_roles)
     raise error(
-        f"{type(operator).__name__} needs column {wanted}, and there is {_in_words(columns)}: name"
+        f"{type(operator).__name__} needs column {needed}, and there is {_in_words(columns)}: name"
         f" yours with {', '.join(hints)}{instead}"
     )
 
@@ -146,15 +146,16 @@ def annotated_rows(operator: "Annotator", data: Any, on_error: OnError) -> "Anno
     rows = _rows_of_list(operator, data)
     if rows:
         check_columns(operator, rows, InputError)
-    places: Sequence[int] = range(len(rows))  # of the rows, as `Annotated` counts them
+    places: Sequence[int] = range(len(rows))  # of the rows in the first operator's list
     earlier_failures: list[tuple[int, RecordError]] = []
     if isinstance(data, Annotated):
-        # An operator before this one may have left rows out: places stay those in its list. Rows
-        # that a caller has added to its answer have none.
+        # An operator before this one may have left rows out: the others know their places in its
+        # list. Rows that a caller has added to its answer have none.
         places = [getattr(row, "place", number) for number, row in enumerate(data)]
         earlier_failures = data.failures
-    results = annotate_all(operator, rows, until_failure=on_error == "raise")
-    null_by_column = dict.fromkeys(operator.writes().values())
+    ends_at_first_failure = on_error == "raise"
+    results = annotate_all(operator, rows, until_failure=ends_at_first_failure)
+    null_by_column = dict.fromkeys(operator.writes().values())  # column → None
     failures: list[tuple[int, RecordError]] = []
     record_by_number: dict[int, ShownRecord] = {}  # of the rows that are returned
     for number, (record, error) in results.items():
@@ -176,6 +177,7 @@ def _raise_or_warn(
 ) -> None:
     number, error = failures[0]
     if on_error == "raise":
+        # the error itself is raised, so that its class and what it carries stay
         error.args = (f"row {number}: {error}",)
         raise error
     if on_error == "drop" and len(failures) == count:
@@ -193,7 +195,7 @@ def _rows_of_list(operator: "Annotator", data: Any) -> list[Mapping[str, Any]]:
     wanted = f"{type(operator).__name__} takes a record (a dict), a list of records or a DataFrame"
     if isinstance(data, (str, bytes)) or not isinstance(data, Iterable):
         raise InputError(f"{wanted}, not {'None' if data is None else type(data).__name__}")
-    rows = [record_of(row) or row for row in data]  # what is no record is refused below
+    rows = [record_of(row) or row for row in data]  # what is no record stays, and is refused below
     for number, row in enumerate(rows):
         if not isinstance(row, Mapping):
             raise InputError(f"{wanted}: row {number} is {type(row).__name__}")

@@ -16,8 +16,8 @@ class Judgement(NamedTuple):
     """What a judge says of a record's expressions, each by its place in the record."""
 
     presences: dict[int, Presence]
-    verdicts: dict[int, list[BoxVerdict]]
-    errors: dict[int, RecordError]
+    verdicts: dict[int, list[BoxVerdict]]  # one for each box, in order
+    errors: dict[int, RecordError]  # of expressions that have no whole answer
 
     def add(self, parts: Sequence[Part], checked: Checked) -> None:
         """Take in the answer to a request about these parts: a presence for each part, and the
@@ -26,7 +26,8 @@ class Judgement(NamedTuple):
         begin = 0  # of a part's verdicts among all of the reply
         for part, presence in zip(parts, checked.presences, strict=True):
             end = begin + len(part.boxes)
-            # Of an expression in several parts, the first answer counts.
+            # Each request asks about the phrase, too: of an expression in several parts the first
+            # answer counts.
             self.presences.setdefault(part.place, presence)
             verdicts = self.verdicts.setdefault(part.place, [])
             verdicts += checked.verdicts[begin:end]
@@ -52,7 +53,7 @@ async def ask_judge(
         try:
             answers = await ask_in_parts(group, ask_once)
         except RecordError as error:
-            # Also of an expression whose other part has an answer: half of it is none.
+            # An expression may have an answer to another part of its boxes: that doesn't count.
             judgement.errors.update((part.place, error) for part in group)
             continue
         for parts, checked in answers:

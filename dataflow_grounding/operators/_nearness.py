@@ -41,7 +41,9 @@ def _split(places: list[int], middles: Sequence[tuple[float, float]], most: int)
 def _longer_axis(points: Sequence[tuple[float, float]]) -> int:
     xs = [x for x, _ in points]
     ys = [y for _, y in points]
-    return 0 if max(xs) - min(xs) >= max(ys) - min(ys) else 1
+    reach_across = max(xs) - min(xs)
+    reach_down = max(ys) - min(ys)
+    return 0 if reach_across >= reach_down else 1
 
 
 def middle_of(box: Bbox) -> tuple[float, float]:
@@ -68,6 +70,7 @@ async def ask_in_parts(
     except TruncatedReply:
         if len(items) < 2:
             raise
+    # the reply was cut off: less is asked for at once
     answers: list[tuple[list[I], T]] = []
     for half in _halves(items, box_of_item):
         answers += await ask_in_parts(half, ask_for, box_of_item)

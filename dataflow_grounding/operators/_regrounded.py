@@ -1,5 +1,8 @@
 """What grounding expressions again says of them, next to what DoubleChecker has said.
 
+To ground an expression is to ask a model where it is. DoubleChecker asks another question before:
+whether the text fits the boxes. That answer is read back from the record; here "asking" is it.
+
 A place is the index of a region among those of `ExpressionsToCheck`, from 0; the `region_ids` in a
 file count from 1. A number is the index of an expression in its record.
 """
@@ -40,15 +43,19 @@ class Regrounding:
         of near regions are together, as where DoubleChecker asked.
         """
         verdicts = self.to_check.verdicts
-        numbers = list(verdicts)
-        if self.asked:
-            # DoubleChecker put an expression into the group of the region that it named first.
-            group_of_place: dict[int, int] = {}
-            for group, places in enumerate(near_groups(boxes_of(self.to_check.regions), at_once)):
-                group_of_place.update(dict.fromkeys(places, group))
-            before = self.to_check.before
-            numbers.sort(key=lambda number: group_of_place[before[number].places[0]])
-        return [verdicts[number].text for number in numbers]
+        if not self.asked:
+            return [verdict.text for verdict in verdicts.values()]
+        group_of_place: dict[int, int] = {}
+        for group, places in enumerate(near_groups(boxes_of(self.to_check.regions), at_once)):
+            for place in places:
+                group_of_place[place] = group
+
+        def group_of_expression(number: int) -> int:
+            # That of the first region which it named before the check: DoubleChecker went by it.
+            first_place = self.to_check.before[number].places[0]
+            return group_of_place[first_place]
+
+        return [verdicts[number].text for number in sorted(verdicts, key=group_of_expression)]
 
     def results(
         self, answers: Mapping[str, Found | RecordError], threshold: float
@@ -60,19 +67,19 @@ class Regrounding:
         results: dict[int, Result] = {}
         for number, now in self.to_check.verdicts.items():
             answer = answers[now.text]
-            asked = self.asked.get(number)
+            by_asking = self.asked.get(number)
             if isinstance(answer, RecordError):
                 results[number] = answer
                 continue
-            if asked is not None and asked.kind == "several":
+            if by_asking is not None and by_asking.kind == "several":
                 # DoubleChecker took its boxes away: there are none to compare the answer with.
-                results[number] = asked
+                results[number] = by_asking
                 continue
             found = verdict_of_regrounding(answer, now.text, now.places, regions, threshold)
-            if asked is None:
+            if by_asking is None:
                 results[number] = found
             else:
-                results[number] = combine_verdicts(asked, found, self.to_check.before[number])
+                results[number] = combine_verdicts(by_asking, found, self.to_check.before[number])
         return results
 
     def checked(
@@ -108,7 +115,8 @@ def regrounding_of(
         has_no_answer = said.get("reason") == NOT_CHECKED
         if not had_boxes or has_no_answer:
             continue
-        # none where DoubleChecker took the boxes away: the expression fits several regions
+        # [] where DoubleChecker took the boxes away: the expression fits several regions. None
+        # can't be: a box that is no region's has become one of these regions.
         places = places_of(expression["instances"], to_check.regions) or []
         now = Verdict("unknown", expression["text"], places)
         now_by_number[number] = now
@@ -201,14 +209,15 @@ def verdict_of_regrounding(
     if answer.status in ("ambiguous", "unsupported"):
         return Verdict("unknown", text, places, answer.reason or answer.status)
     boxes = boxes_of(answer.instances)
-    # `iou_by_place` has the regions that a box is on, `stray` the boxes that are on none of these.
     on_own = _match_regions(boxes, places, regions, threshold)
-    if len(on_own.iou_by_place) == len(places) and not on_own.stray:
+    is_on_each_own = len(on_own.iou_by_place) == len(places)
+    if is_on_each_own and not on_own.unmatched_boxes:
         return Verdict("matches", text, places, iou=_mean(on_own.iou_by_place.values()))
+    # also the own ones without a box: none of the boxes left matched them, nor will now
     other_places = [place for place in range(len(regions)) if place not in on_own.iou_by_place]
-    on_others = _match_regions(on_own.stray, other_places, regions, threshold)
-    is_each_on_a_region = bool(boxes) and not on_others.stray
-    if is_each_on_a_region:
+    on_others = _match_regions(on_own.unmatched_boxes, other_places, regions, threshold)
+    stray_boxes = on_others.unmatched_boxes  # on no region at all
+    if boxes and not stray_boxes:
         iou_by_place = {**on_own.iou_by_place, **on_others.iou_by_place}
         new_places = sorted(iou_by_place)
         is_meant_for_one = len(places) == 1
@@ -217,33 +226,37 @@ def verdict_of_regrounding(
         return Verdict(kind, text, new_places, reason, _mean(iou_by_place.values()))
     reason = "nothing is found"
     if boxes:
-        reason = f"{len(on_others.stray)} of {len(boxes)} boxes are on no region"
+        reason = f"{len(stray_boxes)} of {len(boxes)} boxes are on no region"
     overlap = _mean_best_overlap([regions[place] for place in places], boxes)
     return Verdict("wrong", text, places, f"grounded again, {reason}", overlap)
 
 
 def _mean_best_overlap(regions: Sequence[Bbox], boxes: Sequence[Bbox]) -> float | None:
+    # Of each region the IoU with the box that overlaps it most, 0 without boxes.
     best = [max((iou(region, box) for box in boxes), default=0.0) for region in regions]
     return _mean(best)
 
 
-class _OnRegions(NamedTuple):
+class _Matched(NamedTuple):
+    """Boxes matched one to one with some regions."""
+
     iou_by_place: dict[int, float]  # of each region that a box is on
-    stray: list[Bbox]  # boxes that are on none
+    unmatched_boxes: list[Bbox]
 
 
 def _match_regions(
     boxes: Sequence[Bbox], places: Sequence[int], regions: Sequence[Bbox], threshold: float
-) -> _OnRegions:
+) -> _Matched:
+    # The regions at `places` alone are matched, as many of them as can be.
     candidates = [regions[place] for place in places]
     iou_by_place: dict[int, float] = {}
-    matched: set[int] = set()  # numbers of boxes
+    numbers_of_matched: set[int] = set()  # of boxes
     matches = match_boxes(boxes, candidates, threshold, most=True)
-    for candidate, (box_number, overlap) in matches.items():
-        iou_by_place[places[candidate]] = overlap
-        matched.add(box_number)
-    stray = [box for number, box in enumerate(boxes) if number not in matched]
-    return _OnRegions(iou_by_place, stray)
+    for candidate_number, (box_number, overlap) in matches.items():
+        iou_by_place[places[candidate_number]] = overlap
+        numbers_of_matched.add(box_number)
+    unmatched = [box for number, box in enumerate(boxes) if number not in numbers_of_matched]
+    return _Matched(iou_by_place, unmatched)
 
 
 def combine_verdicts(by_asking: Verdict, by_grounding: Verdict, before: Verdict) -> Verdict:
@@ -274,7 +287,8 @@ def combine_verdicts(by_asking: Verdict, by_grounding: Verdict, before: Verdict)
     # One affirms what the other denies, or they name different regions.
     answer = "right" if by_asking.kind == "matches" else "wrong"
     where = "nowhere else"
-    if by_grounding.kind in ("matches", "mended"):
+    is_found_on_regions = by_grounding.kind in ("matches", "mended")
+    if is_found_on_regions:
         where = f"at {_region_numbers(by_grounding.places)}"
     reason = f"the two checks disagree: asked, it is {answer}; grounded again, it is found {where}"
     return Verdict("wrong", before.text, before.places, reason, by_grounding.iou)

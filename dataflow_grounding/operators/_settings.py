@@ -42,7 +42,7 @@ def _distinct(value: Any) -> Any:
         return [[_distinct(key), _distinct(item)] for key, item in value.items()]
     if isinstance(value, (set, frozenset)):
         return sorted((_distinct(item) for item in value), key=repr)
-    if hasattr(type(value), "as_setting"):
+    if hasattr(type(value), "as_setting"):  # a class of ours that states itself
         return value.as_setting()
     stated = _stated_by(value)
     if stated is not None:

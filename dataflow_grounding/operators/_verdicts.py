@@ -49,12 +49,13 @@ def verdict_of_check(check: Check, text: str, places: list[int]) -> Verdict:
     """
     same_text = not check.text or _fold(check.text) == _fold(text)
     gives_other_regions = bool(check.places) and set(check.places) != set(places)
+    # a text meant for one region, for which the model names several: "the cup", but there are two
     fits_several = same_text and len(places) == 1 and len(check.places) > 1
     # it "matches", but none of the expression's regions is among those that the model names
     contradicts_itself = check.matches and set(places).isdisjoint(check.places)
     if fits_several and not contradicts_itself:
         return Verdict("several", text, check.places, check.reason)
-    if check.matches is None:
+    if check.matches is None:  # the model can't tell
         return Verdict("unknown", text, places, check.reason)
     if check.matches:
         return Verdict("matches", text, places, check.reason)
@@ -108,11 +109,14 @@ class AskedTogether:
         ]
 
     def verdicts(self, checks: Sequence[Check]) -> list[Verdict]:
+        """Return the verdict on each expression from the model's answers, which count the regions
+        that the request shows.
+        """
         verdicts = []
         for check, before in zip(checks, self.before, strict=True):
-            places = [self.places[number_shown] for number_shown in check.places]
-            in_record = check._replace(places=places)
-            verdicts.append(verdict_of_check(in_record, before.text, before.places))
+            places_in_record = [self.places[number_shown] for number_shown in check.places]
+            check_of_record = check._replace(places=places_in_record)
+            verdicts.append(verdict_of_check(check_of_record, before.text, before.places))
         return verdicts
 
 
@@ -165,7 +169,7 @@ class ExpressionsToCheck:
             as_before = self._changed(number, expression, self.before[number])
             return {**as_before, "verified": None, "verification": verification}
         verification = {"method": method, "iou": result.iou, "reason": result.reason or None}
-        was_changed = result.kind in _STATUS
+        was_changed = result.kind in _STATUS  # its text, or its boxes
         if was_changed:
             verification["before"] = self._described_before(number, result)
         if result.kind == "several":
@@ -179,9 +183,12 @@ class ExpressionsToCheck:
         return {**changed, "verified": verified, "verification": verification}
 
     def _described_before(self, number: int, result: Verdict) -> dict[str, Any]:
+        # {"text": "the cup", "region_ids": [2]}: the expression before any check. Its instances are
+        # stated, too, where they are lost otherwise: see `first_instances`.
         before = self.before[number]
         described: dict[str, Any] = {"text": before.text, "region_ids": region_ids(before.places)}
-        if number in self.first_instances and result.places != before.places:
+        get_new_boxes = result.places != before.places
+        if get_new_boxes and number in self.first_instances:
             described["instances"] = self.first_instances[number]
         return described
 

@@ -105,9 +105,9 @@ def draw_once(
     """
     import PIL.Image
 
-    state = json.dumps([STYLE, image.facts.digest, content])
-    stamp = hashlib.sha256(state.encode()).hexdigest().encode()
-    # OSError: there is no file, or it is no whole JPEG
+    drawn_of = json.dumps([STYLE, image.facts.digest, content])
+    stamp = hashlib.sha256(drawn_of.encode()).hexdigest().encode()
+    # OSError: there is no file yet, or it is no whole JPEG
     with suppress(OSError), PIL.Image.open(path, formats=["JPEG"]) as earlier:
         if earlier.info.get("comment") == stamp:
             return None

@@ -24,10 +24,11 @@ from dataflow_grounding.operators._candidates import (
 )
 from dataflow_grounding.operators._expressions import any_has_boxes, within_image
 from dataflow_grounding.operators._false_box import EVERY, false_box_for, note_verdict
-from dataflow_grounding.operators._judgement import ask_judge
+from dataflow_grounding.operators._judgement import Judgement, ask_judge
 from dataflow_grounding.operators.operator_base import (
     OPERATOR_REGISTRY,
     Ask,
+    Image,
     Operator,
     open_image,
 )
@@ -128,16 +129,9 @@ class BoxChecker(Operator):
         image = open_image(record, self.keys.image, self.serving.image_limits)
         asked = self._asked_about(record)
         if not asked:
-            return self._update_of(record, ask, {})
-        self.look_over(record)
-        every_expression = read_expressions(record, self.keys.expressions)
-        false_box = false_box_for(record, self.check_every, asked, every_expression, image.size)
-        shown = asked if false_box is None else false_box.among(asked)
-        judgement = await ask_judge(image, shown, self.box_format, ask)
-        if false_box is not None and false_box.place not in judgement.errors:
-            # The false box was the last one of its expression, and no such box is in the record.
-            verdict_on_false_box = judgement.verdicts[false_box.place].pop()
-            note_verdict(verdict_on_false_box, ask)
+            return self._update_of(record, ask, checked_by_place={})
+        self.look_over(record)  # raises for boxes in a picture of another size
+        judgement = await self._judge(record, image, asked, ask)
         checked_by_place = {}
         for place, expression in asked.items():
             if place in judgement.errors:
@@ -147,15 +141,32 @@ class BoxChecker(Operator):
             result = decided(expression, judgement.presences[place], judgement.verdicts[place])
             checked_by_place[place] = within_image(result, image.size)
         update = self._update_of(record, ask, checked_by_place)
-        if judgement.errors:
-            return Partial(update, next(iter(judgement.errors.values())))
+        errors = list(judgement.errors.values())
+        if errors:
+            return Partial(update, errors[0])
         return update
+
+    async def _judge(
+        self, record: Record, image: Image, asked: Mapping[int, Expression], ask: Ask
+    ) -> Judgement:
+        # What the judge says of the expressions, by place. Some records' boxes have a false one
+        # among them; what is said of that is noted, and taken out of the answer.
+        every_expression = read_expressions(record, self.keys.expressions)
+        false_box = false_box_for(record, self.check_every, asked, every_expression, image.size)
+        if false_box is None:
+            return await ask_judge(image, asked, self.box_format, ask)
+        judgement = await ask_judge(image, false_box.among(asked), self.box_format, ask)
+        if false_box.place not in judgement.errors:
+            verdict_on_false_box = judgement.verdicts[false_box.place].pop()  # of the last box
+            note_verdict(verdict_on_false_box, ask)
+        return judgement
 
     def _update_of(
         self, record: Record, ask: Ask, checked_by_place: Mapping[int, Expression]
     ) -> Update:
-        # The record's expressions with those that were checked in their places. A negative that the
-        # judge doesn't call absent goes among the candidates.
+        # The record's expressions with those that were checked in their places. A negative is a
+        # phrase made up to be absent: one that the judge doesn't call absent is taken out, and goes
+        # into the column of candidates.
         expressions = []
         left_out = []
         is_doubtful = False
@@ -164,10 +175,10 @@ class BoxChecker(Operator):
                 expressions.append(expression)
                 continue
             checked = checked_by_place[place]
+            if is_negative(checked) and not is_absent(checked):
+                left_out.append(with_reason(checked))
+                continue
             if is_negative(checked):
-                if not is_absent(checked):
-                    left_out.append(with_reason(checked))
-                    continue
                 ask.note("negatives", f"a negative kept: {checked.get('change')}")
             if checked.get("doubtful"):
                 is_doubtful = True

@@ -19,6 +19,9 @@ from dataflow_grounding.trust.choice import FormatChoice, choice_of
 class BoxWatching(Operator):
     """Settles the format in which boxes are asked for, if any are, and watches that they are in it.
 
+    A format says what a box's numbers mean: thousandths of the image's sides, say, or pixels. What
+    a model writes may have to be found out by pictures with known boxes, before or during a run.
+
     Attributes:
         format_choice: The choice of a format; None for an operator that asks for no boxes.
         watch: What watches the boxes.
@@ -44,8 +47,11 @@ class BoxWatching(Operator):
         """
         if self.serving is None or self.format_choice is None:
             return Counter()
-        # boxes that were right in one form of asking say nothing about another
-        form = repr(self.wording.asking) if self.wording and self.wording.asking else ""
+        # Boxes that were right in one form of asking say nothing about another: operators of
+        # another form have a watch of their own.
+        form = ""  # the usual one
+        if self.wording and self.wording.asking:
+            form = repr(self.wording.asking)
         self.watch, requests = self.watch.begun(self.serving, self.format_choice, start, form)
         return requests
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from dataflow_grounding.boxes.geometry import Bbox, Size, box_of, without_duplicates
@@ -44,23 +45,11 @@ class LooksCloser(BoxOperator):
 
         `samples` are the numbers of the answers to ask for, as `ground` takes them.
         """
-
-        async def look_closer(instance: dict[str, Any]) -> dict[str, Any]:
-            bbox = box_of(instance["bbox"])
-            if not _is_small(bbox, image.size, len(samples)):
-                return instance
-            crop = crop_around(image, bbox)
-
-            async def ask_once(number: int) -> Found:
-                [answer] = await self.ground(crop, [phrase], ask, samples[number])
-                return answer
-
-            answer = await ask_until_agreed(ask_once, len(samples), crop.size)
-            return _with_nearest_box(instance, crop, answer)
-
+        look_closer = partial(self._look_closer, image, phrase, ask, samples)
+        results = await all_done(map(look_closer, instances))
         # Two boxes of one thing may become the very same: one is enough, also without `merge_iou`.
         different: list[dict[str, Any]] = []
-        for result in await all_done(map(look_closer, instances)):
+        for result in results:
             if result not in different:
                 different.append(result)
         staying = without_duplicates(different, self.merge_iou)
@@ -68,12 +57,34 @@ class LooksCloser(BoxOperator):
             ask.note("merged", "small boxes that are nearly the same when enlarged")
         return staying
 
+    async def _look_closer(
+        self,
+        image: Image,
+        phrase: str,
+        ask: Ask,
+        samples: Sequence[int],
+        instance: dict[str, Any],
+    ) -> dict[str, Any]:
+        bbox = box_of(instance["bbox"])
+        if not _is_small(bbox, image.size, len(samples)):
+            return instance
+        crop = crop_around(image, bbox)
+
+        async def ask_once(number: int) -> Found:
+            [answer] = await self.ground(crop, [phrase], ask, samples[number])
+            return answer
+
+        answer = await ask_until_agreed(ask_once, len(samples), crop.size)
+        return _with_nearest_box(instance, crop, answer)
+
 
 def _is_small(bbox: Bbox, size: Size, samples: int) -> bool:
     largest_share = SMALL if samples == 1 else SMALL_OF_SEVERAL
     x1, y1, x2, y2 = bbox
     width, height = size
-    return max((x2 - x1) / width, (y2 - y1) / height) < largest_share
+    share_of_width = (x2 - x1) / width
+    share_of_height = (y2 - y1) / height
+    return share_of_width < largest_share and share_of_height < largest_share
 
 
 def _with_nearest_box(instance: dict[str, Any], crop: ImageCrop, answer: Found) -> dict[str, Any]:
@@ -149,9 +160,10 @@ class BoxRefiner(LooksCloser):
         # Boxes are compared without their ids, which are given again: `closer` may merge some.
         before = [_without(instance, "bbox_id") for instance in expression["instances"]]
         closer = await self.closer(image, expression["text"], before, ask, range(self.samples))
-        if all(instance in before for instance in closer):
+        nothing_is_new = all(instance in before for instance in closer)
+        if nothing_is_new:
             return expression
-        # a verdict is one on the former boxes
+        # A verdict, if there is one, is on the former boxes.
         unverified = _without(expression, "verified", "verification")
         return {**unverified, "instances": with_bbox_ids(expression, closer)}
 

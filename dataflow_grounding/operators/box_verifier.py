@@ -133,13 +133,14 @@ class BoxVerifier(LooksCloser):
         self, image: Image, expressions: list[dict[str, Any]], texts: list[str], ask: Ask
     ) -> Mapping[str, Found | RecordError]:
         # The answer about each text, or the error in its place. Where a box of the text was found
-        # in a crop, the boxes of the answer are looked for in crops, too.
+        # in a crop ("zoomed", by BoxRefiner), the boxes of the answer are looked for in crops, too.
         texts_found_in_crops = set()
         for expression in expressions:
             if any(instance.get("zoomed") for instance in expression["instances"]):
                 texts_found_in_crops.add(expression["text"])
-        # PhraseGrounder's answers have the numbers below `samples`. One of these would come back
-        # from the store, if its phrase was alone in the request. Boxes of regions are no answers.
+        # A further sample than those that PhraseGrounder asked for, which have the numbers below
+        # `samples`. One of these may be the very same request: its stored reply would be taken, and
+        # agree with itself. The boxes of regions are no answers of a model, so that 0 will do.
         sample = self.samples if self.region_iou is None else 0
 
         async def ground(some_texts: list[str]) -> list[Found]:

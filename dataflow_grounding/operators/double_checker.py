@@ -14,6 +14,7 @@ from dataflow_grounding import (
     Update,
     read_expressions,
 )
+from dataflow_grounding.boxes.geometry import Bbox
 from dataflow_grounding.operators import (
     ASKED,
     ExpressionsToCheck,
@@ -93,16 +94,23 @@ class DoubleChecker(RegionOperator):
         # other share a request. It shows all regions of their group, so that the model sees which
         # others a text may fit. Regions of a group may have more expressions than a request takes.
         boxes = boxes_of(to_check.regions)
-        place_of = {number: verdict.places[0] for number, verdict in to_check.verdicts.items()}
+        first_place_by_number = {}
+        for number, verdict in to_check.verdicts.items():
+            first_place_by_number[number] = verdict.places[0]
+
+        def first_box(number: int) -> Bbox:
+            return boxes[first_place_by_number[number]]
+
         results: dict[int, Result] = {}
         for group in near_groups(boxes, self.regions_per_request):
-            in_group = [number for number, place in place_of.items() if place in group]
+            numbers_in_group = []
+            for number, place in first_place_by_number.items():
+                if place in group:
+                    numbers_in_group.append(number)
             ask_about = partial(self._ask_about_some, image, to_check, group, ask)
-            for chunk in batched(in_group, self.regions_per_request):
+            for chunk in batched(numbers_in_group, self.regions_per_request):
                 try:
-                    answers = await ask_in_parts(
-                        chunk, ask_about, lambda number: boxes[place_of[number]]
-                    )
+                    answers = await ask_in_parts(chunk, ask_about, first_box)
                 except RecordError as error:
                     results.update(dict.fromkeys(chunk, error))  # each of them has this error
                     continue
@@ -118,12 +126,13 @@ class DoubleChecker(RegionOperator):
         ask: Ask,
         numbers: list[int],
     ) -> list[Verdict]:
-        # `numbers` are those of the expressions; `group` are places of regions near theirs. A
-        # serving that can't see what things are gets the types of regions as text.
+        # `numbers` are those of the expressions; `group` are places of regions near theirs.
         asked = to_check.asked_together(numbers, group)
-        texts = ("type",) if self.serving.needs_labels else ()
         picture = self.shown(image, asked.regions)
         box_format = self.format_choice.format
-        request = double_check(picture, asked.expressions, asked.regions, box_format, texts)
+        text_columns: tuple[str, ...] = ()  # of the regions, which the request states
+        if self.serving.needs_labels:  # it can't see what things are: the embedded grounder
+            text_columns = ("type",)
+        request = double_check(picture, asked.expressions, asked.regions, box_format, text_columns)
         checks = await ask(request)
         return asked.verdicts(checks)

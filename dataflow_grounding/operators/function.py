@@ -54,7 +54,7 @@ class FunctionOperator(Operator):
 
         A function that isn't async is called in a thread, as it may take long.
         """
-        arguments = (record, ask) if self._takes_ask else (record,)
+        arguments: tuple[Any, ...] = (record, ask) if self._takes_ask else (record,)
         if inspect.iscoroutinefunction(self.function):
             update = await self.function(*arguments)
         else:
@@ -82,6 +82,7 @@ class FunctionOperator(Operator):
 
 
 def _required_arguments(function: Callable[..., Any]) -> int:
+    # How many positional arguments a call has to give.
     count = 0
     for parameter in inspect.signature(function).parameters.values():
         is_positional = parameter.kind in (

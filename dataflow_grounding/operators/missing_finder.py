@@ -93,8 +93,7 @@ class MissingFinder(BoxOperator):
             for instance in expression["instances"]:
                 drawn.append(DrawnBox(expression["text"], box_of(instance["bbox"])))
         request = missing_boxes(image, texts, drawn, self.box_format, self.merge_iou)
-        # The boxes of the answer are in the request's own picture, which has the known ones drawn
-        # in.
+        # Boxes of the answer are judged in the picture that is sent, with the known ones drawn in.
         return await self.watch.ask(ask, request, request.images[0], texts)
 
 

@@ -110,27 +110,29 @@ class NegativePhraser(BoxOperator):
         """
         own_expressions = read_expressions(record, self.keys.expressions)
         image = open_image(record, self.keys.image, self.serving.image_limits)
-        image_texts = [*texts_of(own_expressions), *types_of(record, self.keys.regions)]
-        image_texts.append(str(record.get(self.keys.caption) or ""))
+        caption = str(record.get(self.keys.caption) or "")
+        region_types = types_of(record, self.keys.regions)
+        # What these name is in the picture: no phrase in them can be a negative.
+        image_texts = [*texts_of(own_expressions), *region_types, caption]
         missing_count = self._missing_count(own_expressions)
         candidate_count = SPARE * missing_count
         most_others = ceil(candidate_count / SHARE_OF_OTHERS)
         others = of_other_images(record, self.phrases, most_others, image_texts)
         changed: list[Changed] = []
-        error: RecordError | None = None
+        error_of_changing: RecordError | None = None
         try:
             count = candidate_count - len(others)
             changed = await self._changed_phrases(image, own_expressions, count, ask)
         except RecordError as why:
-            error = why  # other images' phrases are looked for all the same
+            error_of_changing = why  # other images' phrases are looked for all the same
         changed = without_named(image_texts, changed)
         candidates = candidates_of(record, own_expressions, changed, others)
-        found = await self._look_for(image, candidates, missing_count, ask)
+        looked_for = await self._look_for(image, candidates, missing_count, ask)
         update = {
-            self.keys.output: [*own_expressions, *found.negatives],
-            self.keys.candidates: found.left_out,
+            self.keys.output: [*own_expressions, *looked_for.negatives],
+            self.keys.candidates: looked_for.left_out,
         }
-        error = found.error or error
+        error = looked_for.error or error_of_changing
         return Partial(update, error) if error else update
 
     async def _changed_phrases(

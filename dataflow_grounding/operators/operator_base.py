@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from dataflow_grounding.images.display import ShownRecord
     from dataflow_grounding.operators._in_memory import Annotated
 
+# Attributes that are no settings: the columns, on which answers don't depend, and who answers.
 _NO_SETTINGS = ("_keys", "serving")
 
 C = TypeVar("C", bound=type[Any])
@@ -154,6 +155,7 @@ class Operator(plan.Annotator, ABC):
         parameters = inspect.signature(type(self).__init__).parameters
         values = {name: value for name, value in vars(self).items() if name in parameters}
         settings = []
+        # ours=False: the names are also those of a user's operator, of which any may be a secret's
         for name, value in masked(values, ours=False).items():
             if repr(value) != repr(parameters[name].default):
                 settings.append(f"{name}={value!r}")
@@ -236,13 +238,16 @@ class Operator(plan.Annotator, ABC):
                 f"run() takes a FileStorage's step(), not {type(storage).__name__}: {how}"
             )
         step = plan.Step(operator, FileStorage.like(storage))
-        if not plan.note_step(step):
+        is_in_pipeline = plan.note_step(step)
+        if not is_in_pipeline:
             self._run_alone(step)
-        return next(iter(operator.writes().values()), "")
+        columns_written = list(operator.writes().values())
+        return columns_written[0] if columns_written else ""
 
     def _run_alone(self, step: plan.Step) -> None:
         summary = execute([step], current_options.get())
-        if summary.failed and not summary.done:
+        have_all_failed = summary.failed > 0 and summary.done == 0
+        if have_all_failed:
             raise NothingDone(
                 f"all {summary.failed} rows failed in {self.name}: {summary.failures_file} says why"
             )
@@ -316,7 +321,8 @@ class Operator(plan.Annotator, ABC):
             PlanError: There is no such role, or `input_key=` doesn't say which of several is meant.
             SpecError: Its serving is none.
         """
-        # here every operator comes by before it works, also one that took its serving unchecked
+        # An operator of the user's may have taken its serving unchecked. `run` and a call both go
+        # through here, so that it is checked before anything is sent.
         if self.serving is not None:
             check_serving(self.serving, type(self).__name__)
         column_of_role = {**self.input_keys, **self.output_keys}

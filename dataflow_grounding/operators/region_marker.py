@@ -103,13 +103,15 @@ class RegionMarker(BoxWatching):
         self.output_dir = os.fspath(output_dir)
         self.max_boxes = max_boxes
         self.serving: Serving | None = None
+        # One that is no VLM, the embedded grounder, can't look for PROPOSED: OpenCV proposes.
         if serving is not None and self.checked_serving(serving).is_vlm:
-            self.serving = serving  # the embedded grounder can't look for PROPOSED
+            self.serving = serving
         self.proposals: Proposals = proposals if self.serving else "opencv"
         self.outlined = marks != "tag"
-        # whether the next step sends the picture with the marks drawn here
+        # Whether the next step sends the picture with the marks drawn here. With "crop" it sends
+        # parts of the unmarked picture.
         self.sends_marks = self.serving is not None and marks != "crop"
-        self.format_choice = None
+        self.format_choice = None  # where no model proposes, no boxes are asked for
         if self.serving and self.proposals == "model":
             self.format_choice = choice_of(self.serving, box_format)
         self.watch = BoxWatch(on_suspect_boxes, check_every)
@@ -128,11 +130,11 @@ class RegionMarker(BoxWatching):
         where the boxes are in a picture of another size.
         """
         size = open_image(record, self.keys.image).size
-        row_boxes = read_given_boxes(record.get(self.keys.bbox), size)
-        if row_boxes is not None:
+        given = read_given_boxes(record.get(self.keys.bbox), size)
+        if given is not None:
             check_stated_size(record, size)
-            if row_boxes.problems:
-                raise BrokenRow(row_boxes.report())
+            if given.problems:
+                raise BrokenRow(given.report())
 
     def asks(self, record: Record) -> bool:
         """Whether the record has no boxes, and a model, not OpenCV, proposes regions."""
@@ -162,51 +164,46 @@ class RegionMarker(BoxWatching):
         """
         limits = self.serving.image_limits if self.serving else None
         image = open_image(record, self.keys.image, limits)
-        row_boxes = read_given_boxes(record.get(self.keys.bbox), image.size)
-        region_fields: dict[str, Any] = {"type": ""}
-        if row_boxes is not None:
-            self._check_usable(row_boxes, record, image)
-            given = row_boxes
-            type_of_row = "with_bbox"
-            bbox_column = record[self.keys.bbox]
-        else:
-            proposed = await self._propose(image, ask)
-            given = proposed.boxes
-            type_of_row = "without_bbox"
-            region_fields["proposed_by"] = proposed.by
-            bbox_column = [list(from_xyxy(bbox, "xywh")) for _, bbox in given.boxes]
-        numbered_boxes = largest(given.boxes, self.max_boxes)  # (number in the row, box), …
-        self._note_problems(given, numbered_boxes, ask)
+        row = self._given(record, image)
+        if row is None:
+            row = await self._propose(image, ask)
+        numbered_boxes = largest(row.boxes.boxes, self.max_boxes)  # (number in the row, box), …
+        problems = self._noted_problems(row.boxes, numbered_boxes, ask)
         path = os.path.join(self.output_dir, f"{record.place + 1}_bbox_vis.jpg")
         marked_boxes = [bbox for _, bbox in numbered_boxes]
         await asyncio.to_thread(self._draw, image, marked_boxes, path)
         count = len(marked_boxes)
         normalized_boxes = [normalized(bbox, image.size) for bbox in marked_boxes]
         if self.max_boxes is not None:
+            # padded as by DataFlow, so that the lists of all rows are of one length
             normalized_boxes += [[0.0] * 4] * (self.max_boxes - count)
         update = {
             self.keys.image_with_bbox: path,
-            self.keys.type: type_of_row,
-            self.keys.bbox: bbox_column,
+            self.keys.type: "with_bbox" if row.proposed_by is None else "without_bbox",
+            self.keys.bbox: row.bbox_column,
             self.keys.normalized_bbox: normalized_boxes,
             self.keys.result_file: self.output_dir,
             self.keys.valid_bboxes_num: count,
             self.keys.prompt: prompt_for(count),
-            self.keys.regions: [{"bbox": list(bbox), **region_fields} for bbox in marked_boxes],
+            self.keys.regions: [_region(bbox, row.proposed_by) for bbox in marked_boxes],
         }
-        if given.problems:
-            update[self.keys.bbox_problems] = given.problems
+        if problems:
+            update[self.keys.bbox_problems] = problems
         return update
 
-    def _check_usable(self, row_boxes: GivenBoxes, record: Record, image: Image) -> None:
+    def _given(self, record: Record, image: Image) -> "_RowBoxes | None":
+        # The boxes that the row has; None where it has none.
+        given = read_given_boxes(record.get(self.keys.bbox), image.size)
+        if given is None:
+            return None
         check_stated_size(record, image.size)
-        if not row_boxes.boxes:
-            raise BrokenRow(
-                f"no box in column {self.keys.bbox!r} can be used: {row_boxes.report()}"
-            )
+        if not given.boxes:
+            raise BrokenRow(f"no box in column {self.keys.bbox!r} can be used: {given.report()}")
+        return _RowBoxes(given, record[self.keys.bbox], proposed_by=None)
 
-    async def _propose(self, image: Image, ask: Ask) -> "_Proposed":
-        if self.format_choice is not None and self.serving is not None:  # the model is to propose
+    async def _propose(self, image: Image, ask: Ask) -> "_RowBoxes":
+        # Only where a model is to propose, a format is chosen: see `__init__`.
+        if self.serving is not None and self.format_choice is not None:
             request = phrase_grounding(image, [PROPOSED], self.format_choice.format)
             [answer] = await self.watch.ask(ask, request, image, [PROPOSED])
             boxes = boxes_of(answer.instances)
@@ -217,23 +214,25 @@ class RegionMarker(BoxWatching):
             proposer = "opencv"
         if not boxes:
             ask.note("nothing_proposed", "no region could be proposed for a row without boxes")
-        return _Proposed(GivenBoxes(list(enumerate(boxes))), proposer)
+        bbox_column = [list(from_xyxy(bbox, "xywh")) for bbox in boxes]
+        return _RowBoxes(GivenBoxes(list(enumerate(boxes))), bbox_column, proposer)
 
-    def _note_problems(
-        self, given: GivenBoxes, numbered_boxes: list[tuple[int, Bbox]], ask: Ask
-    ) -> None:
-        # Notes what is wrong with given boxes. Those that aren't among the `numbered_boxes`, as
-        # they are over `max_boxes`, are noted under their own name, and added to the problems.
-        for _ in given.problems:
+    def _noted_problems(
+        self, row_boxes: GivenBoxes, numbered_boxes: list[tuple[int, Bbox]], ask: Ask
+    ) -> list[dict[str, Any]]:
+        # Returns why boxes of the row are left out, and notes each: those that can't be used, and
+        # those over `max_boxes`, which aren't among the `numbered_boxes`. Cut ones are only noted.
+        for _ in row_boxes.problems:  # notes are counted: one for each box
             ask.note("unusable_bbox", "see bbox_problems")
-        for _ in range(given.cut):
+        for _ in range(row_boxes.cut):
             ask.note("bbox_cut", "a box reached out of the image")
-        numbers = {number for number, _ in numbered_boxes}
-        for number, bbox in given.boxes:
-            if number in numbers:
+        problems = list(row_boxes.problems)
+        numbers_of_marked = {number for number, _ in numbered_boxes}
+        for number, bbox in row_boxes.boxes:
+            if number in numbers_of_marked:
                 continue
             ask.note("over_max_boxes", "a box was left out")
-            given.problems.append(
+            problems.append(
                 {
                     "box": number,
                     "bbox": list(from_xyxy(bbox, "xywh")),
@@ -241,19 +240,30 @@ class RegionMarker(BoxWatching):
                     "reason": f"is not among the {self.max_boxes} largest",
                 }
             )
+        return problems
 
     def _draw(self, image: Image, boxes: list[Bbox], path: str) -> None:
-        # The next step sends these bytes, where it sends the picture in its full size: so it
-        # needn't draw the marks and encode the picture once more.
-        content = [boxes, self.outlined]
+        content = [boxes, self.outlined]  # all that tells one drawing of the image from another
         jpeg = draw_once(image, lambda: numbered_marks(boxes, self.outlined), content, path)
         if jpeg is not None and self.sends_marks:
+            # The next step sends these bytes, where it sends the picture in its full size: so it
+            # needn't draw the marks and encode the picture once more.
             marked(image, boxes, outlined=self.outlined).keep_drawn(jpeg, image)
 
 
-class _Proposed(NamedTuple):
+class _RowBoxes(NamedTuple):
+    """The boxes of a row, given with it or proposed."""
+
     boxes: GivenBoxes
-    by: str  # a model's name, or opencv
+    bbox_column: Any  # what the column `bbox` has: as given, or the proposed ones
+    proposed_by: str | None  # a model's name, or opencv; None for boxes that the row has
+
+
+def _region(bbox: Bbox, proposed_by: str | None) -> dict[str, Any]:
+    region: dict[str, Any] = {"bbox": list(bbox), "type": ""}
+    if proposed_by is not None:
+        region["proposed_by"] = proposed_by
+    return region
 
 
 def prompt_for(n: int) -> str:

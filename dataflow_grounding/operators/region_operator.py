@@ -132,5 +132,5 @@ class RegionOperator(Operator):
 
         answers: list[tuple[list[int], T]] = []
         for group in near_groups(boxes, self.regions_per_request):
-            answers += await ask_in_parts(group, ask_once, boxes.__getitem__)
+            answers += await ask_in_parts(group, ask_once, lambda place: boxes[place])
         return answers
