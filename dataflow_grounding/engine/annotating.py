@@ -54,11 +54,14 @@ T = TypeVar("T")
 # How often an operator is called for one record, until its pictures fit. One that opens pictures
 # without its serving's limits would never be done.
 MOST_TIMES = 5
+# Notes that don't come again when a row, or a step of it, is done again: a check is made once for
+# the whole run, and that a picture was replaced is noted when that is found out.
+STAYING = OF_CHECKS | {"image_changed"}
 
 
 @dataclass(eq=False)
 class RowWork:
-    """What was done for one row so far, in all of its steps."""
+    """What was done for one row so far, in all of its steps: the asks of all of them add to it."""
 
     notes: Counter[str] = field(default_factory=Counter)  # by code
     read: int = 0  # replies
@@ -67,16 +70,21 @@ class RowWork:
     key: "RowKey | None" = None  # with its pictures as they were when it was begun
 
     def back_to(self, before: "RowWork") -> None:
-        """Forget what was noted and read since, because it comes again. Checks are made once."""
-        of_checks = {code: self.notes[code] for code in self.notes.keys() & OF_CHECKS}
+        """Forget what was noted and read since `before`, because it comes again. Notes in STAYING
+        are kept, and so is `sent`.
+        """
+        staying = {code: self.notes[code] for code in self.notes.keys() & STAYING}
+        # in place: the asks of checks hold the same Counter
         self.notes.clear()
-        self.notes.update({**before.notes, **of_checks})
+        self.notes.update({**before.notes, **staying})
         self.read, self.replayed = before.read, before.replayed
 
 
 @dataclass(eq=False)
 class StepAsk:
-    """The `ask` that an operator is given for one record in one step."""
+    """The `ask` that an operator is given for one record in one step. `Ask`, in plan.py, says what
+    an operator calls; the fields are for the engine.
+    """
 
     asking: Asking | None  # None where the step has no serving or nothing to ask
     store: KeyedLog
@@ -125,6 +133,7 @@ class StepAsk:
         self.asking.counts["probes"] += 1
         if self.wording is not None:
             request = self.wording.of(request)
+        # It shares the row's notes, but not its counts of replies.
         work = RowWork(self.work.notes)
         # records have priorities from 0 on: checks come before them
         own_ask = StepAsk(self.asking, self.store, self.step, (-1,), work, makes_again=True)
@@ -162,8 +171,8 @@ async def annotated(
 ) -> Result:
     """Have the operator annotate the record, again if its pictures were too large for the endpoint.
 
-    Returns the columns to add and what went wrong, as `annotated_once` does. `cancelled` says
-    whether a CancelledError means that the whole run was cancelled.
+    Returns the columns to add and what went wrong, as `annotated_once` does, whose `cancelled` it
+    takes.
     """
     if ask.asking is not None:
         # An earlier run may have learnt how many bytes a picture may have: use that from the start.
@@ -193,9 +202,9 @@ async def annotated_once(
     cancelled: Callable[[], bool],
 ) -> Result:
     """Have an operator annotate a record; return the columns it adds, as JSON, and what went wrong.
-    Both may be there, for a Partial. Any error of the operator's own code becomes the record's
-    OperatorFailed; a RunStopped is raised. `cancelled` says whether a CancelledError means that the
-    run was cancelled.
+    Both may be there, for a Partial. A RecordError is returned, and any other error of the
+    operator's own code as OperatorFailed; a RunStopped is raised. `cancelled` returns whether the
+    whole run was cancelled: then a CancelledError is raised, too. Else it is the operator's own.
     """
     try:
         return await _update_of(operator, record, ask, memo)
@@ -208,7 +217,7 @@ async def annotated_once(
         return None, error
     except (RunStopped, KeyboardInterrupt):
         raise
-    except GroundingError as error:
+    except GroundingError as error:  # a SpecError, say: the run goes on with other records
         return None, OperatorFailed(str(error))
     except asyncio.CancelledError:
         if cancelled():
@@ -217,6 +226,7 @@ async def annotated_once(
             f"CancelledError in {operator.name}: something that it waited for was cancelled"
         )
     except BaseException as error:  # the operator's own code, perhaps the user's
+        # what the machine is short of, such as memory or open files; None for any other error
         fault = machine_fault(error)
         if isinstance(fault, RunStopped):
             raise fault from None
@@ -224,7 +234,7 @@ async def annotated_once(
 
 
 async def _update_of(operator: Annotator, record: Record, ask: StepAsk, memo: ImageMemo) -> Result:
-    ask.answers = None  # the operator sets it, by `ask.found`
+    ask.answers = None  # the operator may set it, by `ask.found`; read at the end
     size = await _size_of_prepared_image(operator, record, memo)
     # It gets a copy as plain JSON, so that a streamed record is the same as one that was written
     # to a file and read again.
@@ -233,19 +243,20 @@ async def _update_of(operator: Annotator, record: Record, ask: StepAsk, memo: Im
         wanted = "async def annotate(self, record, ask)"
         raise OperatorFailed(f"annotate of {operator.name} isn't async: write {wanted}")
     update = await update
-    error_of_rest = None
+    error_of_rest = None  # of what a Partial lacks
     if isinstance(update, Partial):
         error_of_rest = update.error
         update = update.update
-    update = _with_added_columns(_checked(update, operator), operator, record, ask, size)
-    return _with_settled_phrases(record, as_json(update)), error_of_rest
+    columns = _checked(update, operator)
+    columns = _with_added_columns(columns, operator, record, ask, size)
+    return _with_settled_phrases(record, as_json(columns)), error_of_rest
 
 
 async def _size_of_prepared_image(
     operator: Annotator, record: Record, memo: ImageMemo
 ) -> "Size | None":
-    # Makes the facts of the record's one image known, if it has one. Returns its size where the
-    # record is to get that in columns; else None.
+    # Makes the facts of the record's one image known, if it has one, before the operator opens it.
+    # Returns its size where the record is to get columns with it; else None.
     image_key = image_column(operator, record)
     if image_key is None:
         return None
@@ -284,9 +295,9 @@ def _with_added_columns(
 
 
 def _with_settled_phrases(record: Record, update: Update) -> Update:
-    # People have settled some phrases: these stay as they are, and are put back at the end where
-    # the update lacks them. One that was reviewed but not settled may change: then it doesn't count
-    # as reviewed.
+    # People have settled some phrases in a review: these stay as they are, and are put back at the
+    # end where the update lacks them. One that was reviewed but not settled may change: then it
+    # doesn't count as reviewed any more.
     before = record.get("expressions")
     rows = update.get("expressions")
     if not (isinstance(before, list) and isinstance(rows, list)):
@@ -303,7 +314,7 @@ def _with_settled_phrases(record: Record, update: Update) -> Update:
             row = reviewed
             ids_in_update.add(row_id)
         elif reviewed is not None and row != reviewed:
-            row.pop("reviewed_by", None)
+            row.pop("reviewed_by", None)  # the operator may have copied it
         merged.append(row)
     for row_id, reviewed in reviewed_by_id.items():
         if is_settled(reviewed) and row_id not in ids_in_update:

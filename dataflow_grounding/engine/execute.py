@@ -1,8 +1,9 @@
 """The engine's door: checks a plan, then runs it, segment by segment.
 
 In a segment, each step reads what the one before wrote (`segments`). A level has steps that may
-work on a record side by side (`levels`). An operator settles when it finds out what it must know of
-the model. A step is idle where it has no record to ask about.
+work on a record side by side (`levels`). Unless records are streamed, a segment runs in stages, one
+after the other: these are its parts; else it is one part. An operator settles when it finds out
+what it must know of the model. A step is idle where it has no record to ask about.
 """
 
 import functools
@@ -64,26 +65,27 @@ def execute(
     name: str | None = None,
     budget: Budget | None = None,
     locked: str | None = None,
-    ahead: Iterable[Annotator] = (),
+    unsettled: "Unsettled | None" = None,
     run: MakeRun = Run,
 ) -> Summary:
-    """Run the steps over their storage's files; return the last segment's summary, with what the
-    earlier ones sent and lost. `locked` is a checkpoint folder whose lock the caller holds.
-    Operators `ahead`, of further runs over what these steps write, settle before anything is paid
-    for.
+    """Run the steps over their storage's files; return the last part's summary, with what the
+    earlier ones sent and lost. `name` is the pipeline's, None where operators run without one.
+    `locked` is a checkpoint folder whose lock the caller holds. `unsettled` has the operators of
+    further runs over what these steps write: they settle before anything is paid for.
     """
     _check_plan(steps, options, run)
     budget = budget or budget_of(options)
-    to_settle = [step.operator for step in steps]
-    to_settle += ahead
+    if unsettled is None:
+        unsettled = Unsettled()
+    unsettled.add(step.operator for step in steps)
     total: Summary | None = None
     locked_folders = {locked}  # by the caller, or here
-    # Locks are kept to the end of the run, not of their segment: the segments that come read what
-    # this one wrote, and nobody else may change it meanwhile.
+    # Locks are kept to the end of the run, not of their segment: later segments read what an
+    # earlier one wrote, and nobody else may change it meanwhile.
     with ExitStack() as locks:
         for segment in segments(steps):
             operator = segment[0].operator
-            if isinstance(operator, WholeFile):
+            if isinstance(operator, WholeFile):  # it is alone in its segment
                 with counted_in_run(segment[0], options, budget) as counted_requests:
                     operator.work()
                 total = summary_of_whole_file(segment[0], counted_requests, total)
@@ -94,20 +96,44 @@ def execute(
                 locked_folders.add(folder)
             parts = [segment] if options.stream else _stages(segment)
             for part in parts:
-                summary = _execute_segment(part, options, name, budget, to_settle, run)
-                to_settle = []  # all have settled, before the first part paid for a record
+                summary = _execute_segment(part, options, name, budget, unsettled, run)
                 if total is not None:
                     summary.add_earlier(total)
                 total = summary
-                if total.failed and not total.done:  # no row is left for the next part
+                no_row_is_left = total.failed and not total.done
+                if no_row_is_left:
                     return total
     return total or Summary()
 
 
+class Unsettled:
+    """Operators of a run whose turn is still to come, and that haven't settled ahead of it."""
+
+    def __init__(self, operators: Iterable[Annotator] = ()) -> None:
+        self._operators = list(operators)
+
+    def add(self, operators: Iterable[Annotator]) -> None:
+        self._operators += operators
+
+    def leave_out(self, operators: Iterable[Annotator]) -> None:
+        """Forget these operators, because it is their turn now."""
+        ids = {id(operator) for operator in operators}
+        self._operators = [operator for operator in self._operators if id(operator) not in ids]
+
+    def settle(self, start: RunStart) -> Counter[str]:
+        """Have all of them settle, and forget them; return counts of requests and tokens."""
+        counts = Counter[str]()
+        for operator in self._operators:
+            counts.update(operator.settle(start))
+        self._operators = []
+        return counts
+
+
 @contextmanager
 def counted_in_run(step: Step, options: RunOptions, budget: Budget) -> Iterator[SideRequests]:
-    """Take what our servings answer an operator of another library for a part of the run: it is
-    kept with the run's replies, and counts against the run's limits.
+    """While the block calls an operator of another library, which may call our servings by itself:
+    take their requests for a part of the run. Replies are kept with the run's, and count against
+    its limits. Yields the counts; their `cost_usd` is set at the block's end.
     """
     folder = step.storage.checkpoint_folder
     with errors_as(StorageFailed, f"can't write in {folder}"):
@@ -152,7 +178,7 @@ def _check_plan(steps: list[Step], options: RunOptions, run: MakeRun) -> None:
                 step.storage.checkpoint_folder,
                 [step.storage.output_path, step.storage.failures_path],
             )
-        elif options.shard is not None or run is not Run:  # as on Ray, where rows are divided
+        elif options.shard is not None or run is not Run:  # on Ray, whose runs divide the rows
             raise PlanError(f"{step.label} works on whole files: it can't run on a part of one")
     check_budget(options)
 
@@ -175,12 +201,13 @@ def _stages(segment: list[Step]) -> list[list[Step]]:
     # Cuts a segment into stages, each done for all records before the next. A stage has one step,
     # or several that can't be parted, because a level's steps run side by side.
     stages = []
-    start = 0
+    start = 0  # of the stage that the next level begins
     end = 0
     for level in levels(segment):
-        # The steps of a level need not follow each other: a cut is after the last one so far. Of
-        # the levels [0, 2] and [1], the second is in the first one's stage.
-        end = max(end, max(level) + 1)
+        # The steps of a level need not follow each other: a stage ends after the last one. Of the
+        # levels [0, 2] and [1], the second is in the first one's stage, which has all three steps.
+        after_last_step = max(level) + 1
+        end = max(end, after_last_step)
         if end > start:
             stages.append(segment[start:end])
             start = end
@@ -192,7 +219,7 @@ def _execute_segment(
     options: RunOptions,
     name: str | None,
     budget: Budget,
-    to_settle: list[Annotator],
+    unsettled: Unsettled,
     make_run: MakeRun,
 ) -> Summary:
     # The order matters: nothing is read before it is sure that the run won't overwrite its input,
@@ -202,29 +229,33 @@ def _execute_segment(
     source = Source(steps, name, options.pilot, options.shard)
     outputs = [step.storage.output_path for step in steps]
     refuse_to_overwrite(source.path, [*outputs, storage.failures_path])
-    # Made before the first row is read, because it notes the input's state to see it change.
+    # Made before the first row is read: it notes the input's state, to see at the end whether that
+    # has changed.
     manifest = Manifest(steps, source, options)
     columns = source.columns()
     check(steps, columns, source.empty_columns)
+    # looked at only if an operator wants to know of them, and once for all operators
     pictures = functools.cache(source.pictures)
     start = RunStart(options, budget, storage.checkpoint_folder, pictures)
     # Before the manifest compares settings: what operators settle is a part of these.
-    prepared = _prepare(steps, to_settle, start, source)
+    prepared = _prepare(steps, unsettled, start, source)
     summary = None
-    if not (options.force_reprocess or options.retry_failed):
+    asks_again = options.force_reprocess or options.retry_failed
+    if not asks_again:
         summary = manifest.finished()
     if summary is None:
         run = make_run(steps, source, options, budget, prepared.idle)
         try:
             summary = run_blocking(run.execute)
         except BudgetExceeded as stopped:
-            asking = _count_asking(steps, prepared.idle)
-            raise _with_what_is_left(stopped, run.summary, source.length(), asking) from None
+            asking_count = _count_asking(steps, prepared.idle)
+            raise _with_what_is_left(stopped, run.summary, source.length(), asking_count) from None
         summary.requests.update(prepared.asked)
         manifest.write(summary)
-    if options.shard is None:
+    if options.shard is None:  # a shard would remove what the others are writing
         remove_unfinished_of_shards(steps)
-    # This is known of a finished run, too: its manifest has read the rows to compare them.
+    # What merges shards compares these. They are known of a finished run, too: its manifest has
+    # read the rows to compare them.
     summary.handover.seen = source.seen
     summary.handover.digest = source.digest
     note_exit_code(summary.annotations, summary.exit_code)
@@ -260,19 +291,17 @@ class Prepared(NamedTuple):
     idle: set[int]  # indices of steps that have no record to ask about
 
 
-def _prepare(
-    steps: list[Step], to_settle: list[Annotator], start: RunStart, source: Source
-) -> Prepared:
+def _prepare(steps: list[Step], unsettled: Unsettled, start: RunStart, source: Source) -> Prepared:
     # Operators that won't ask anything aren't prepared: that might send requests for nothing.
     asked = Counter[str]()
     idle: set[int] = set()
     made_columns: set[str] = set()  # that the rows get from earlier steps
-    may_have_any_column = False
+    may_have_any_column = False  # because an earlier step may make columns that it doesn't name
     for index, step in enumerate(steps):
         operator = step.operator
-        # True, False, or None where no record gets that far. After a step that may make any column,
-        # the input's columns say nothing.
-        asks = True if may_have_any_column else source.may_ask(operator, made_columns)
+        asks: bool | None = True  # None where no record gets as far as this step
+        if not may_have_any_column:  # else the input's columns say nothing
+            asks = source.may_ask(operator, made_columns)
         if asks:
             asked.update(operator.prepare(start))
         else:
@@ -281,18 +310,17 @@ def _prepare(
             may_have_any_column = True
         if asks is None:  # then it makes no columns, either
             continue
-        columns = set(operator.writes().values())
+        new_columns = set(operator.writes().values())
         if not asks:
-            # what it reads and rewrites without asking is taken to be as the input has it
-            columns.difference_update(operator.reads().values())
-        made_columns |= columns
-    # Operators of later segments settle now: what would stop them stops the run before anything is
-    # paid for. Where this segment asks nothing, nothing is paid for: they settle in their own turn.
+            # A column that it reads and rewrites without asking is taken to be as the input has it,
+            # so that the input still tells whether later steps ask.
+            new_columns -= set(operator.reads().values())
+        made_columns |= new_columns
+    unsettled.leave_out(step.operator for step in steps)
+    # Operators of later parts settle now: what would stop them stops the run before anything is
+    # paid for. Where this part asks nothing, it costs nothing: the next part is early enough.
     if len(idle) < len(steps):
-        of_this_segment = {id(step.operator) for step in steps}
-        for operator in to_settle:
-            if id(operator) not in of_this_segment:
-                asked.update(operator.settle(start))
+        asked.update(unsettled.settle(start))
     return Prepared(asked, idle)
 
 
@@ -307,14 +335,16 @@ def _count_asking(steps: list[Step], idle: Collection[int]) -> int:
 def _with_what_is_left(
     stopped: BudgetExceeded, done: Summary, total: int | None, requests_each: int
 ) -> BudgetExceeded:
-    # The rest is estimated as one request for each asking step of each record, at the mean price
-    # of the answered ones. Replies that were in the store are replies as well.
+    # The error, which also says what the rest takes. That is estimated as one request for each of
+    # `requests_each` steps that ask, of each of `total` records, at the mean price of those that
+    # were answered. Replies that were in the store are replies as well.
     answered = done.requests["replayed"] + done.requests["answered"]
     text = f"{stopped}. This run has taken {counted(answered, 'reply')}"
     if total is not None:
         # Checks of the box format are about no record.
         about_records = answered - done.requests["probes"]
-        # replies to further tries count as well, so that the difference may be 0 or less
+        # Replies to further tries count as well, so that the difference may be 0 or less. But as
+        # the run was stopped, something is left.
         left = max(total * requests_each - about_records, 1)
         text += f"; the rest takes about {counted(left, 'more request')}"
         if done.cost_usd and done.requests["answered"]:

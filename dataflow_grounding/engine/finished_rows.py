@@ -21,7 +21,7 @@ from dataflow_grounding.images.image import Image, ImageLimits, is_far, is_uncha
 
 NAME = "finished_rows.jsonl"  # the file's name in a checkpoint folder
 
-OF_FUNCTIONS = "dataflow_grounding.operators.function"  # where steps of a user's function are
+OF_FUNCTIONS = "dataflow_grounding.operators.function"  # the module of steps of a user's function
 
 # `json.dumps` would make one for each call
 _ROWS = json.JSONEncoder(default=repr)
@@ -63,6 +63,7 @@ class FinishedRows:
         replies: KeyedLog,
         memo: ImageMemo,
     ) -> None:
+        # without a file, an empty log that lasts no longer than the process
         self._log = KeyedLog("") if log is None else log
         self._replies = replies
         self._memo = memo
@@ -82,7 +83,9 @@ class FinishedRows:
             self._settings = None
 
     async def key_of(self, record: Record) -> RowKey | None:
-        """Return the key of a row that is about to be done; None where that isn't known."""
+        """Return the key of a row that is about to be done; None where not all that it is made of
+        is known: then it is neither kept nor taken. The row's pictures are looked at for it.
+        """
         if self._settings is None:
             return None
         images = []
@@ -97,6 +100,7 @@ class FinishedRows:
                 return None
         of_row = [self._settings, record.place, record.image_id, record.occurrence]
         of_pictures = [[image.path, image.facts.digest] for image in images]
+        # `record` is a dict of its columns
         text = _ROWS.encode([*of_row, *of_pictures, record])
         return RowKey(hashlib.blake2b(text.encode(), digest_size=16).hexdigest(), images)
 
@@ -135,15 +139,15 @@ class FinishedRows:
             return False
         if not all(map(_is_surely_unchanged, key.images)):
             return True
-        # a replayed reply may be anywhere in the store
+        # Where in the store the row's replies are: a replayed one may be anywhere in it.
         first = 0 if work.replayed else self._replies.first_new
+        # those of checks are about the run, and no row of it
         notes = {code: count for code, count in work.notes.items() if code not in OF_CHECKS}
-        before = None
         if not work.sent:
+            # The earlier line of the same replies tells better where these are: it stays.
             before = self._not_set_aside(key)
-        # The earlier line of the same replies tells better where these are: it stays.
-        if before is not None and before.columns == list(columns) and before.notes == notes:
-            return True
+            if before is not None and before.columns == list(columns) and before.notes == notes:
+                return True
         line = {
             "columns": list(columns),
             "notes": notes,
@@ -159,7 +163,8 @@ class FinishedRows:
 
 def _tells_all(step: Step) -> bool:
     # Whether the operator's settings tell all that its columns depend on. Of the user's code nobody
-    # knows what else it reads: other files, other modules.
+    # knows what else it reads: other files, other modules. An operator that makes files, such as
+    # pictures with boxes drawn in, has to do that again where they are gone.
     operator = step.operator
     module = type(operator).__module__
     is_ours = module.startswith("dataflow_grounding.operators.") and module != OF_FUNCTIONS
@@ -167,8 +172,8 @@ def _tells_all(step: Step) -> bool:
 
 
 def _is_surely_unchanged(image: Image) -> bool:
-    # A young file may have changed without a new time. Other facts are those of another row, which
-    # has found that the file has other content by now.
+    # A young file may have changed without a new time. `kept_facts` has what was last read of a
+    # file: where these facts differ, another row has found other content in it by now.
     has_other_facts = kept_facts.get(image.file) != image.facts
     return not has_other_facts and not is_young(image.file)
 
@@ -199,13 +204,13 @@ def settings_of(steps: Sequence[Step], extra: Mapping[str, Any]) -> str | None:
         if settings is None:
             return None
         serving = operator.serving
-        asked: list[Any] | None = None
+        who_answers: list[Any] | None = None
         if serving is not None:
-            asked = [serving.identity(), repr(serving.image_limits)]
+            who_answers = [serving.identity(), repr(serving.image_limits)]
             # a limit that the user has stated isn't part of the limits' repr
             if serving.image_limits.picture_bytes is not None:
-                asked.append(serving.image_limits.picture_bytes)
-        parts.append([step.label, operator.reads(), operator.writes(), settings, asked])
+                who_answers.append(serving.image_limits.picture_bytes)
+        parts.append([step.label, operator.reads(), operator.writes(), settings, who_answers])
     try:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     except (TypeError, ValueError):
@@ -217,8 +222,9 @@ def rows_log(folder: str) -> Iterator[KeyedLog | None]:
     """Yield the finished rows of a checkpoint folder; None where the file can't be used."""
     path = os.path.join(folder, NAME)
     log = None
-    if kind_of(path) in ("", "file"):
+    if kind_of(path) in ("", "file"):  # "": there is nothing yet
         with suppress(StorageFailed):
+            # a row is looked for before it is done: what this run adds isn't looked for
             log = KeyedLog(path, buffered=True, finds_new=False)
     try:
         yield log

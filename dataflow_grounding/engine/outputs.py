@@ -64,7 +64,9 @@ class Outputs:
             self._failures = RowWriter(self.failures_path)
 
     def put(self, place: int, outcome: Outcome) -> None:
-        """Take a row's outcome, and write all rows that have no unfinished row before them."""
+        """Take the outcome of the row at a place, and write all rows that have no unfinished row
+        before them.
+        """
         self._count(outcome)
         for _, error in outcome.failures:
             name = outcome.image_id or f"line {outcome.line}"
@@ -100,26 +102,30 @@ class Outputs:
         for step, writer in enumerate(self._writers):
             numbers_in_file = set()
             for place, suspect_step in self.suspects:
+                if suspect_step > step:
+                    continue
                 number = self._number_in_file(step, place)
-                if suspect_step <= step and number is not None:
+                if number is not None:
                     numbers_in_file.add(number)
             if numbers_in_file:
                 writer.set_in(numbers_in_file, {SUSPECT: True})
                 self.summary.notes[SUSPECT] = len(numbers_in_file)
 
     def _number_in_file(self, step: int, place: int) -> int | None:
-        # Where in a step's file the row of a place is; None where the file lacks it. Other rows
-        # that it lacks don't count.
+        # At which number, from 0, the row of a place is in a step's file; None where the file lacks
+        # it. If the file lacks the rows at places 1 and 3, the one at place 4 has the number 2.
         missing = self._missing[step]
         missing_before = bisect_left(missing, place)
         is_missing = missing_before < len(missing) and missing[missing_before] == place
         return None if is_missing else place - missing_before
 
     def _count(self, outcome: Outcome) -> None:
-        # A row that is neither done nor has a failure is lost by a defect, which `_check` tells.
+        # A row that is neither done nor has a failure is lost by a defect, which `_check` tells. A
+        # row that is done may have a failure: of what a Partial lacks.
         for _, error in outcome.failures:
             self.summary.failures[error.kind] += 1
-            self.summary.handover.passing_failures += error.passing
+            if error.passing:
+                self.summary.handover.passing_failures += 1
         self.summary.records += 1
         if len(outcome.records) == len(self.steps):
             self.summary.done += 1
@@ -144,7 +150,8 @@ class Outputs:
             keeps_lines = bool(self._input_lines)
             is_input_empty = not self.summary.records
             for index, writer in enumerate(self._writers):
-                if writer.count or keeps_lines or is_input_empty:
+                may_be_empty = keeps_lines or is_input_empty
+                if writer.count or may_be_empty:
                     writer.commit()
                 if keeps_lines:
                     write_line_numbers(writer.path, self._input_lines[index])

@@ -201,6 +201,7 @@ class Annotator:
 def may_ask(operator: Annotator, record: Record) -> bool:
     """Return whether an operator may ask about a record, as its `asks` says. True if its class
     defines `annotate` but inherits `asks` from a base class, which doesn't know that `annotate`.
+    Raises what `asks` does.
     """
     class_that_annotates = _class_with(type(operator), "annotate")
     class_that_tells = _class_with(type(operator), "asks")
@@ -210,6 +211,7 @@ def may_ask(operator: Annotator, record: Record) -> bool:
 
 
 def _class_with(operator_class: type, name: str) -> type:
+    # the class that defines the method which the operator class has under a name
     for ancestor in operator_class.__mro__:
         if name in vars(ancestor):
             return ancestor
@@ -251,8 +253,9 @@ def image_column(operator: Annotator, record: Record) -> str | None:
     column = operator.reads().get("image")
     if column is None or operator.needs_image:
         return column
-    path = record.get(column)
-    return column if path and isinstance(path, str) else None
+    path = record.get(column)  # else there may be a list of pictures, or none
+    has_one_image = isinstance(path, str) and path != ""
+    return column if has_one_image else None
 
 
 # DataFlow's `operator.run(storage, …)` has no argument by which to tell it what calls it.
@@ -276,7 +279,7 @@ def note_step(step: Step) -> bool:
     `forward()` has started.
     """
     noted = noted_steps.get()
-    if noted is None:
+    if noted is None:  # no pipeline calls it, or one does in a thread, which has no context of it
         _refuse_thread(step.storage, step.operator.name)
         return False
     # To look at the steps' paths here isn't to ask for their files, which runs the noted steps.
@@ -295,9 +298,9 @@ def outside_forward() -> Iterator[None]:
 
 
 def _refuse_second_writer(earlier: Iterable[Step], step: Step) -> None:
-    # Raises PlanError where the step would replace a file with columns of an earlier step. A step
-    # that writes the same columns again, as a second try does, is no harm. One that names none may
-    # lack any.
+    # Raises PlanError where the step would replace a file that has columns of an earlier step. A
+    # step that writes the same columns again, as a second try does, is no harm. A step that names
+    # no columns may lack any.
     path = step.storage.output_path
     written = set(step.operator.writes().values())
     for other in earlier:
@@ -314,16 +317,18 @@ def _refuse_second_writer(earlier: Iterable[Step], step: Step) -> None:
 
 def check(steps: Iterable[Step], columns: Iterable[str], empty: Collection[str] = ()) -> None:
     """Raise PlanError for a column that nobody provides, or one that a step would overwrite.
-    `empty` are columns of the input that hold an empty list in each row, as other programs leave
-    `regions: []`: such a one may be filled in.
+    `columns` are those of the input. `empty` are the ones of these that hold an empty list in each
+    row, as other programs leave `regions: []`: such a one may be filled in.
     """
-    provider_of = dict.fromkeys(columns, "the input")  # of each column so far: that, or a step
-    may_have_any_column = False  # as a step may have written columns that it doesn't name
+    # by column: "the input", or the label of the step that has written it last
+    provider_of = dict.fromkeys(columns, "the input")
+    may_have_any_column = False  # because a step may have written columns that it doesn't name
     for step in steps:
         reads, writes = step.operator.reads(), step.operator.writes()
         for role, column in reads.items():
-            is_there = column in provider_of or column in FACT_COLUMNS or may_have_any_column
-            if not is_there and role not in step.operator.optional_keys:
+            is_provided = column in provider_of or column in FACT_COLUMNS
+            may_be_left_out = role in step.operator.optional_keys
+            if not (is_provided or may_have_any_column or may_be_left_out):
                 raise _without_column(step, role, column, there=provider_of)
         for column in dict.fromkeys(writes.values()):  # two roles may share one
             may_be_filled_in = provider_of.get(column) == "the input" and column in empty
@@ -335,10 +340,12 @@ def check(steps: Iterable[Step], columns: Iterable[str], empty: Collection[str] 
                 way = step.operator.way_to_rename(role)
                 raise PlanError(f"{step.label} would overwrite {whose}: {way}")
             provider_of[column] = step.label
-        may_have_any_column = may_have_any_column or not writes
+        if not writes:
+            may_have_any_column = True
 
 
 def _without_column(step: Step, role: str, column: str, there: Collection[str]) -> PlanError:
+    # The error of a step whose column, in this role, isn't `there`.
     if needed_without_model(step.operator, role):
         return PlanError(f"{step.label} {NO_MODEL.format(column)}")
     # imported here: it loads all that reading specs takes
@@ -349,6 +356,7 @@ def _without_column(step: Step, role: str, column: str, there: Collection[str]) 
 
 def needed_without_model(operator: Annotator, role: str) -> bool:
     """Return whether a column is read only because the model can't see what things are."""
+    # the embedded grounder, say, can't see what is in a picture
     needs_labels = operator.serving is not None and operator.serving.needs_labels
     # the columns that the operator's class names itself are read with any model
     roles_with_any_model = getattr(type(operator), "input_keys", (role,))
@@ -388,6 +396,8 @@ def levels(steps: list[Step]) -> list[list[int]]:
     for index, step in enumerate(steps):
         reads = step.operator.reads().values()
         writes = step.operator.writes().values()
+        # No step of a level sees what others of it write. So it is above those that write what it
+        # reads, and may be level with those that read what it writes.
         level = at_least
         for column in reads:
             level = max(level, level_after_writing.get(column, 0))
@@ -408,9 +418,9 @@ def levels(steps: list[Step]) -> list[list[int]]:
 
 
 def _refuse_thread(storage: FileStorage, name: str) -> None:
-    # The pipeline wouldn't know that step. The error is kept as well, because the thread may lose
-    # it.
-    if storage.strays is not None:
+    # Raises PlanError where `forward()` calls a step in a thread: the pipeline wouldn't know that
+    # step. An error in a thread may get lost: so the pipeline raises it as well, from `strays`.
+    if storage.strays is not None:  # set by a pipeline while it calls its `forward()`
         problem = f"forward() calls {name} in a thread of its own: call it in forward() itself"
         storage.strays.append(problem)
         raise PlanError(problem)

@@ -1,4 +1,9 @@
-"""Runs a plan: rows in, records through the steps, files out."""
+"""Runs a plan: rows in, records through the steps, files out.
+
+A `place` here is a row's number among the rows of this run, from 0; `Row.place` is that in the
+whole input. An `asking` answers the requests to one serving. A checkpoint folder keeps replies and
+finished rows from one run to the next.
+"""
 
 import asyncio
 import functools
@@ -12,9 +17,10 @@ from collections.abc import (
     Callable,
     Collection,
     Coroutine,
+    Iterator,
     Sequence,
 )
-from contextlib import ExitStack, asynccontextmanager, closing, suppress
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -48,15 +54,17 @@ WINDOW_PER_WORKER = 64  # the same for each worker, where there are many
 
 
 async def keep_on_disk(store: KeyedLog, folder: str) -> NoReturn:
-    """Put a store's lines on disk as they come, while the lock of its folder is held."""
+    """Put a store's lines on disk every SYNC_SECONDS, or sooner once there are SYNC_LINES. Raises
+    TakenOver once another run has taken the folder's lock.
+    """
     while True:
-        for _ in range(10):  # looks in between, so that many new lines don't wait for long
+        for _ in range(10):  # ten looks in SYNC_SECONDS, whether many lines have come
             await asyncio.sleep(SYNC_SECONDS / 10)
             if store.unsynced >= SYNC_LINES:
                 break
         # Checked before more is put on disk: another run may be at work in the folder by now.
         check_held(folder)
-        with suppress(RuntimeError):  # no thread to be had for now
+        with suppress(RuntimeError):  # the system has no thread for it: the next time may do
             await asyncio.to_thread(store.sync)
 
 
@@ -66,7 +74,7 @@ class _Rows:
 
     waiting: deque[tuple[int, Row]] = field(default_factory=deque)  # read, not begun, with places
     taken: int = 0  # read so far
-    replayed: int = 0  # for which stored replies alone were enough
+    replayed: int = 0  # rows for which nothing had to be sent
     most_ahead: int = LEAST_WINDOW  # rows between the oldest unfinished one and any other
     # pulsed each time the oldest unfinished one is finished
     moved_on: asyncio.Event = field(default_factory=asyncio.Event)
@@ -83,8 +91,8 @@ class _Stores:
 
 class Run:
     """One pass over a source: workers take row after row, each through all steps in order. A worker
-    whose row is too far ahead of the oldest unfinished one waits, which bounds memory. The servings
-    of `idle` steps, which have nothing to ask about, aren't opened.
+    whose row is too far ahead of the oldest unfinished one waits, which bounds memory. `idle` has
+    the indices of steps that have nothing to ask about: these can't ask.
     """
 
     def __init__(
@@ -117,6 +125,7 @@ class Run:
         """
         start = time.monotonic()
         try:
+            # with as many requests at once as the folder's last run found the endpoints to take
             with resumed(self._folder, self._servings()):
                 await self._execute()
         finally:
@@ -133,31 +142,25 @@ class Run:
         return self.steps[0].storage.checkpoint_folder
 
     def _servings(self) -> list[Serving]:
-        servings: dict[int, Serving] = {}
+        # each once, though several steps may ask the same one
+        servings_by_id: dict[int, Serving] = {}
         for step in self.steps:
             serving = step.operator.serving
             if serving is not None:
-                servings.setdefault(id(serving), serving)
-        return list(servings.values())
+                servings_by_id[id(serving)] = serving
+        return list(servings_by_id.values())
 
     async def _execute(self) -> None:
         spent_before = self._budget.spent
-        with ExitStack() as held:
-            replies = KeyedLog(store_path(self._folder), others=other_stores(self._folder))
-            held.enter_context(closing(replies))
-            images = KeyedLog(os.path.join(self._folder, "images.jsonl"), buffered=True)
-            memo = ImageMemo(held.enter_context(closing(images)))
-            rows = held.enter_context(rows_log(self._folder))
-            finished = FinishedRows(rows, self.steps, self.source.name, replies, memo)
-            self._stores = _Stores(replies, memo, finished)
+        with self._opened_stores() as self._stores:
             servings = self._servings()
             for serving in servings:
                 asking = Asking(serving, self.options, self._budget, self.stop, len(servings))
                 self._askings[id(serving)] = asking
             try:
-                self._outputs = Outputs(
-                    self.steps, self.summary, keep_lines=self.options.shard is not None
-                )
+                # shards are merged by the lines that their rows had in the input
+                keep_lines = self.options.shard is not None
+                self._outputs = Outputs(self.steps, self.summary, keep_lines=keep_lines)
                 with closing(self._outputs):
                     await self._work_through()
                     # Replies are on disk before any file that was made of them replaces another.
@@ -167,31 +170,50 @@ class Run:
                 # while the stores are open: refusals that were held back are put there now
                 await self._end_asking()
                 if self._budget.prices:
+                    # the budget may be that of several runs
                     self.summary.cost_usd = self._budget.spent - spent_before
 
+    @contextmanager
+    def _opened_stores(self) -> Iterator[_Stores]:
+        replies = KeyedLog(store_path(self._folder), others=other_stores(self._folder))
+        with closing(replies):
+            images = KeyedLog(os.path.join(self._folder, "images.jsonl"), buffered=True)
+            with closing(images), rows_log(self._folder) as rows:
+                memo = ImageMemo(images)
+                finished = FinishedRows(rows, self.steps, self.source.name, replies, memo)
+                yield _Stores(replies, memo, finished)
+
     async def _end_asking(self) -> None:
-        models: dict[str, None] = {}
+        models: dict[str, None] = {}  # each once, in the order of steps
         for asking in self._askings.values():
-            self.summary.handover.passing_failures += await asking.aclose()
+            unstored_refusals = await asking.aclose()
+            self.summary.handover.passing_failures += unstored_refusals
             self.summary.requests.update(asking.counts)
             models[asking.serving.model] = None
         self.summary.models = list(models)
 
     async def _work_through(self) -> None:
-        most = sum(asking.endpoints.most for asking in self._askings.values()) or DEFAULT_WORKERS
-        # as many workers as requests may be in flight, and some for rows between two requests
-        count = most + max(8, most // 8)
+        most_in_flight = sum(asking.endpoints.most for asking in self._askings.values())
+        if not self._askings:  # no step asks anything
+            most_in_flight = DEFAULT_WORKERS
+        # one for each request in flight, and some more for rows between two requests
+        worker_count = most_in_flight + max(8, most_in_flight // 8)
         # the window is so large that a slow reply, or a long wait, holds no other row up
-        self._rows.most_ahead = max(LEAST_WINDOW, WINDOW_PER_WORKER * count)
+        self._rows.most_ahead = max(LEAST_WINDOW, WINDOW_PER_WORKER * worker_count)
         self.begun = True
         keep = functools.partial(keep_on_disk, self._stores.replies, self._folder)
         async with self._with_helpers(self._stopping_run(keep)):
-            await self._workers.do(self._stopping_run(self._work) for _ in range(count))
+            await self._workers.do(self._stopping_run(self._work) for _ in range(worker_count))
             if self.stopped is None:
+                # also by the workers, so that an interrupt ends it
                 await self._workers.do([self._stopping_run(self._conclude)])
+        if self.stopped is not None:
+            raise self.stopped
 
     @asynccontextmanager
     async def _with_helpers(self, *helpers: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+        # Runs the helpers next to the block, shows progress, and takes interrupts. The helpers are
+        # cancelled at the block's end.
         total = self.source.length()
         title = " + ".join(step.operator.name for step in self.steps)
         progress = Progress(lambda: self.now(total), title, self.options.progress)
@@ -205,8 +227,6 @@ class Run:
                 yield
         finally:
             await cancel_all(tasks)
-        if self.stopped is not None:
-            raise self.stopped
 
     def stop(self, why: RunStopped) -> None:
         """Send nothing more; what is in flight may finish. Only the first reason counts."""
@@ -217,7 +237,9 @@ class Run:
             self._wake()
 
     def _interrupt(self) -> bool:
-        is_first = self.stopped is None  # the first interrupt lets what is in flight finish
+        # Returns whether Workers lets what is in flight finish: at the first interrupt. At a second
+        # one, or once the run stops for another reason, all ends at once.
+        is_first = self.stopped is None
         self.stop(
             Interrupted(
                 "interrupted: every reply so far is kept. Run the same command again to go on"
@@ -226,6 +248,8 @@ class Run:
         return is_first
 
     async def _stopping_run(self, work: Callable[[], Awaitable[None]]) -> None:
+        # Does some work; where that raises, the run stops. A RunStopped itself isn't raised here:
+        # other workers may finish what is in flight before `_work_through` raises it.
         try:
             await work()
         except RunStopped as why:
@@ -245,18 +269,23 @@ class Run:
                     return
                 continue  # the run may have stopped while they were read
             place, row = rows.waiting.popleft()
-            # Nothing is awaited before this: rows of the same image get their ids in order.
+            # Nothing is awaited between taking a row and making its record. So records are made in
+            # the order of rows, by which rows of the same image get their ids.
             try:
                 record: Record | RecordError = self._record(row)
             except RecordError as error:
                 record = error
-            while place - self._outputs.next >= rows.most_ahead and self.stopped is None:
+            while self.stopped is None:
+                rows_ahead = place - self._outputs.next  # of the oldest unfinished one
+                if rows_ahead < rows.most_ahead:
+                    break
                 await rows.moved_on.wait()
             await self._take_through_steps(place, row, record)
             # A row with stored replies waits for nothing: without this, others would have no turn.
             await asyncio.sleep(0)
 
     async def _take_through_steps(self, place: int, row: Row, record: Record | RecordError) -> None:
+        # `record` is the row's RecordError where the row can't be made into one.
         work = RowWork()
         if not isinstance(record, RecordError):
             work.key = await self._stores.finished.key_of(record)
@@ -266,23 +295,28 @@ class Run:
         self._outputs.put(place, outcome)
         if self._askings and not work.sent:
             self._rows.replayed += 1
-        was_oldest = place < self._outputs.next  # of the unfinished ones: others may wait for it
+        # `put` moves `next` past this row if it was the oldest unfinished one
+        was_oldest = self._outputs.next > place
         if was_oldest:
             self._wake()
 
     def _record(self, row: Row) -> Record:
+        # Counts rows as well whose picture has another's name but for the ending: YOLO and KITTI
+        # would have one label file for both.
         record = self.source.record(row)
         if self.source.shares_stem(record):
             self.summary.notes["shared_stem"] += 1
         return record
 
     async def _conclude(self) -> None:
+        place_after_all = self._outputs.next
         for index, step in enumerate(self.steps):
             work = RowWork()
-            await step.operator.conclude(self._ask(index, self._outputs.next, work))
+            await step.operator.conclude(self._ask(index, place_after_all, work))
             self.summary.notes.update(work.notes)
 
     def _wake(self) -> None:
+        # Wakes all workers that wait now; those that wait later wait for the next time.
         self._rows.moved_on.set()
         self._rows.moved_on.clear()
 
@@ -291,22 +325,23 @@ class Run:
     ) -> Outcome | None:
         if isinstance(record, RecordError) or self.options.force_reprocess:
             return None
-        kept = self._stores.finished.get(key)
-        if kept is None:
+        finished = self._stores.finished.get(key)
+        if finished is None:
             return None
-        self.summary.notes.update(kept.notes)
-        self.summary.requests["replayed"] += kept.replies
-        return self._outcome(row, record, [(columns, None) for columns in kept.columns])
+        self.summary.notes.update(finished.notes)
+        self.summary.requests["replayed"] += finished.replies
+        results: list[Result] = [(columns, None) for columns in finished.columns]
+        return self._outcome(row, record, results)
 
     async def _finish(
         self, place: int, row: Row, record: Record | RecordError, work: RowWork
     ) -> Outcome:
-        # Takes a row through all steps; once more where its image was replaced meanwhile. Then what
-        # the first time has noted in `work` stays, and is added to.
+        # Takes a row through all steps; once more where its image was replaced meanwhile.
         if isinstance(record, RecordError):
             return Outcome(row.line, None, failures=[(self.steps[0].label, record)])
         results = await self._results_of_steps(place, record, work)
         if _was_image_replaced(results):
+            work.back_to(RowWork())  # the second time notes and counts all of it itself
             work.key = await self._stores.finished.key_of(record)
             results = await self._results_of_steps(place, record, work)
         self.summary.notes.update(work.notes)
@@ -323,10 +358,13 @@ class Run:
             indices = [index for index in level if index < first_failed]
             record_so_far = record
             for columns, _ in results:
-                record_so_far = record_so_far.updated(columns or {})
+                if columns is not None:
+                    record_so_far = record_so_far.updated(columns)
             jobs = [self._annotate(index, place, record_so_far, work) for index in indices]
-            # nearly always it is a single step, which needs no task
-            results_of_level = [await jobs[0]] if len(jobs) == 1 else await all_done(jobs)
+            if len(jobs) == 1:  # nearly always: it needs no task of its own
+                results_of_level = [await jobs[0]]
+            else:
+                results_of_level = await all_done(jobs)
             for index, result in zip(indices, results_of_level, strict=True):
                 results[index] = result
                 columns, _ = result
@@ -335,7 +373,8 @@ class Run:
         return results
 
     def _keep(self, place: int, results: Sequence[Result], work: RowWork) -> None:
-        # Only a row that got through all steps, without boxes in doubt, is kept for later runs.
+        # Only a row that got through all steps, without boxes in doubt, is kept for later runs. If
+        # its picture has changed by now, the user is told to run again.
         columns_of_steps = []
         for index, (columns, error) in enumerate(results):
             is_suspect = (place, index) in self._outputs.suspects
@@ -347,7 +386,8 @@ class Run:
 
     def _outcome(self, row: Row, record: Record, results: list[Result]) -> Outcome:
         outcome = Outcome(row.line, record.image_id)
-        let_go(record)  # a traceback, or the outcome, may keep it for long
+        # of its pictures: a traceback, or the outcome, may keep the record itself for long
+        let_go(record)
         for step, (columns, error) in zip(self.steps, results, strict=True):
             if error is not None:
                 outcome.failures.append((step.label, error))
@@ -364,6 +404,7 @@ class Run:
     async def _annotate(self, index: int, place: int, record: Record, work: RowWork) -> Result:
         operator = self.steps[index].operator
         ask = self._ask(index, place, work)
+        # once more, for a while, where the machine is too busy
         columns, error = await self._workers.until_done(
             lambda: annotated(
                 operator, record, ask, self._stores.memo, lambda: self._workers.cancelled
@@ -377,7 +418,10 @@ class Run:
 
     def _ask(self, index: int, place: int, work: RowWork) -> StepAsk:
         step = self.steps[index]
-        asking = None if index in self._idle else self._askings.get(id(step.operator.serving))
+        asking = None
+        if index not in self._idle:
+            # a step without a serving has none
+            asking = self._askings.get(id(step.operator.serving))
         return StepAsk(
             asking,
             self._stores.replies,
@@ -395,7 +439,8 @@ class Run:
         outage = ""  # the first one in words
         for asking in askings:
             in_flight += sum(endpoint.share.in_flight for endpoint in asking.endpoints.all)
-            outage = outage or str(asking.outages)
+            if not outage:
+                outage = str(asking.outages)  # "" for none
         return Now(
             finished=self.summary.records,
             replayed=self._rows.replayed,

@@ -120,7 +120,9 @@ class Handover:
     digest: str = ""  # of a shard: that of these rows, which tells inputs apart
 
     def add(self, other: "Handover") -> None:
-        """Take in what another run hands over."""
+        """Take in what another run hands over: an earlier step's, or a shard's. All shards have
+        read the same input, so that any of them says how it was.
+        """
         self.passing_failures += other.passing_failures
         self.takes = self.takes or other.takes
         self.seen = other.seen or self.seen
@@ -135,7 +137,8 @@ class Summary:
     done: int = 0  # that got through all steps
     failed: int = 0  # that didn't
     expressions: Counter[str] = field(default_factory=Counter)  # "total", by status, by verdict
-    # what became of requests, and tokens by kind: "sent", "replayed", …, as Asking counts them
+    # what became of requests, and tokens by kind: "sent", "replayed" (stored replies that were
+    # read), "kept" (replies of a gateway's cache), …, as Asking counts them
     requests: Counter[str] = field(default_factory=Counter)
     notes: Counter[str] = field(default_factory=Counter)  # remarks by code
     failures: Counter[str] = field(default_factory=Counter)  # by kind of error
@@ -152,7 +155,7 @@ class Summary:
     def exit_code(self) -> int:
         """0 if nothing failed, else 1 if some record is done, and 4 if none is.
 
-        A check that failed counts as well, though its record goes on.
+        What failed in part counts as well, though its record goes on and is done.
         """
         if not self.failed and not self.failures:
             return 0
@@ -177,22 +180,23 @@ class Summary:
                 self.expressions[status] += 1
             if was_checked(expression):
                 self.expressions[verdict_of(expression)] += 1
-                # the judge has rejected each box that was found
-                has_only_rejected = status == "none" and expression.get("rejected")
-                if has_only_rejected:
+                # "rejected" has the boxes that were found and that the judge said no to
+                are_all_rejected = status == "none" and expression.get("rejected")
+                if are_all_rejected:
                     self.expressions["denied"] += 1
 
     def _show_boxes(self, record: Record, expressions: list[dict[str, Any]]) -> None:
-        # The boxes of the input's first records are shown. Records end in any order: an earlier
-        # one takes the place of a later one.
+        # The first SHOWN lines with boxes are shown, in the input's order. Records end in any one:
+        # an earlier one takes the place of a later one.
         is_full = len(self.shown.boxes) >= SHOWN
         if is_full:
             last_place, _ = self.shown.boxes[-1]
             if record.place >= last_place:
                 return
         lines = _box_lines(record.unique_id, expressions)
-        with_place = [(record.place, line) for line in lines]
-        in_order = sorted(self.shown.boxes + with_place, key=lambda box: box[0])
+        of_record = [(record.place, line) for line in lines]
+        # by place alone: the lines of a record stay in their order
+        in_order = sorted(self.shown.boxes + of_record, key=lambda each: each[0])
         self.shown.boxes = in_order[:SHOWN]
 
     def tell_failure(self, place: int, line: str) -> None:
@@ -201,9 +205,11 @@ class Summary:
             self.shown.first_failure = (place, line)
 
     def add_earlier(self, earlier: "Summary") -> None:
-        """Take in what earlier steps did with the same rows; what is done stays this summary's."""
+        """Take in what earlier steps did with the same rows. What is done, and its expressions,
+        stay this summary's: that of the last step.
+        """
         self._add(earlier, "failed", "seconds")
-        self.records = max(self.records, earlier.records)
+        self.records = max(self.records, earlier.records)  # a row that failed earlier isn't here
         self.already_complete = self.already_complete and earlier.already_complete
 
     def add_part(self, part: "Summary") -> None:
@@ -215,8 +221,8 @@ class Summary:
         self.shown.manners.add_all(part.shown.manners)
 
     def _add(self, other: "Summary", *names: str) -> None:
-        # `names` are the numbers to add up, in addition to what is always taken in. What the other
-        # run did came first: so its models do.
+        # `names` are the fields whose numbers are added, next to what is always taken in. The
+        # other run came first: so do its models.
         self.handover.add(other.handover)
         for name in names:
             setattr(self, name, getattr(self, name) + getattr(other, name))
@@ -225,7 +231,7 @@ class Summary:
         if other.shown.first_failure is not None:
             self.tell_failure(*other.shown.first_failure)
         self.models = list(dict.fromkeys([*other.models, *self.models]))
-        if other.cost_usd is not None:
+        if other.cost_usd is not None:  # else what it cost isn't known: the sum is of the others
             self.cost_usd = (self.cost_usd or 0.0) + other.cost_usd
 
     def to_json(self) -> dict[str, Any]:
@@ -293,20 +299,25 @@ class Summary:
         return shown("\n".join(lines))
 
     def _request_line(self) -> str:
-        sent = f"{counted(self.requests['sent'], 'request')} sent, "
-        sent += f"{counted(self.requests['replayed'], 'reply')} read from the store"
+        # `12 requests sent, 3 replies read from the store, 0.0123 USD, in 4.2 s (model gpt-4o)`
         if self.already_complete:
-            sent = "nothing to do: this run is complete, 0 requests sent"
+            line = "nothing to do: this run is complete, 0 requests sent"
+        else:
+            line = f"{counted(self.requests['sent'], 'request')} sent, "
+            line += f"{counted(self.requests['replayed'], 'reply')} read from the store"
         if self.cost_usd is not None:
-            sent += f", {self.cost_usd:.4f} USD"
-        models = f" (model {', '.join(self.models)})" if self.models else ""
-        return f"{sent}, in {self.seconds:.1f} s{models}"
+            line += f", {self.cost_usd:.4f} USD"
+        line += f", in {self.seconds:.1f} s"
+        if self.models:
+            line += f" (model {', '.join(self.models)})"
+        return line
 
     def _note_lines(self) -> Iterator[str]:
         # Warnings, what checks prove, and what is good to know.
-        for note, (thing, what) in WARNINGS.items():
-            if self.notes[note]:
-                yield f"Warning: {counted(self.notes[note], thing)} {what}"
+        for code, (thing, what) in WARNINGS.items():
+            if self.notes[code]:
+                yield f"Warning: {counted(self.notes[code], thing)} {what}"
+        # boxes are suspect once another format is proven: then no bound holds
         if self.notes[PROBE_AS_ASKED] and not self.notes[SUSPECT]:
             yield what_probes_prove(self.notes[PROBE_AS_ASKED], self.notes[PROBE_CLEARED])
         kept = self.requests["kept"]
@@ -316,13 +327,15 @@ class Summary:
         unreadable = too_many_unreadable(unreadable_facts(self.requests))
         if unreadable:
             yield f"Warning: {unreadable}"
-        for note, (thing, what) in REMARKS.items():
-            if self.notes[note]:
-                yield f"Note: {counted(self.notes[note], thing)} {what}"
+        for code, (thing, what) in REMARKS.items():
+            if self.notes[code]:
+                yield f"Note: {counted(self.notes[code], thing)} {what}"
+        # what replies say next to their answers; the report shows the rare sayings
         remarks = self.shown.manners.line()
+        if remarks and self.shown.manners.rare:
+            remarks += ": see them in the report"
         if remarks:
-            where = ": see them in the report" if self.shown.manners.rare else ""
-            yield f"{remarks}{where}"
+            yield remarks
 
     def _failure_lines(self) -> Iterator[str]:
         if self.failures:
@@ -335,12 +348,16 @@ class Summary:
     def _expression_lines(self) -> Iterator[str]:
         if self.expressions["total"]:
             # `12 expressions: 9 grounded, 3 none; 8 verified, 1 undecided`
-            total = counted(self.expressions["total"], "expression")
-            by_word = [self._counts_of(STATUSES), self._counts_of(VERDICTS)]
-            parts = "; ".join(filter(None, by_word))
-            yield f"{total}: {parts}" if parts else total
+            line = counted(self.expressions["total"], "expression")
+            of_statuses = self._counts_of(STATUSES)
+            of_verdicts = self._counts_of(VERDICTS)  # "" where nothing was checked
+            parts = "; ".join(filter(None, [of_statuses, of_verdicts]))
+            if parts:
+                line += f": {parts}"
+            yield line
         for line in class_lines(self.shown.classes.rows(), MOST_CLASSES):
             yield f"  {line}"
+        # only where most expressions state a class
         if self.shown.classes.repeated and self.shown.classes.is_of_classes:
             times = counted(self.shown.classes.repeated, "box")
             yield f"  {times} on a thing that another box of its class has: counted once"
@@ -351,6 +368,7 @@ class Summary:
             yield f"  … and {more:,} more with boxes"
 
     def _judge_in_doubt(self) -> Iterator[str]:
+        # Warns of a judge (the model that checks boxes) who says yes or no to all, or guesses.
         undecided = self.expressions["undecided"]
         judged = undecided + self.expressions["verified"] + self.expressions["not verified"]
         shown_false_boxes = self.notes["false_boxes"]
@@ -362,7 +380,7 @@ class Summary:
                 " vlm.judge."
             )
         denied = self.expressions["denied"]
-        found = denied + self.expressions["grounded"]
+        found = denied + self.expressions["grounded"]  # expressions for which some box was found
         if found >= FEWEST_JUDGED and denied > MUCH_DENIED * found:
             yield (
                 f"Warning: the judge denied all boxes of {denied} of {found} expressions that had"
@@ -385,7 +403,7 @@ class Summary:
 def _are_more_than_chance(accepted: int, shown_count: int) -> bool:
     # Whether a judge who is usually right would hardly ever accept as many of the false boxes that
     # it was shown. How likely it accepts that many or more is the tail of the binomial
-    # distribution.
+    # distribution. With none accepted, nothing speaks against the judge.
     likelihood = 0.0
     for count in range(accepted, shown_count + 1):
         ways = math.comb(shown_count, count)
@@ -401,7 +419,8 @@ def most_in_another_format(as_asked: int, missed: int) -> float:
     Lippman-Hand, JAMA 249, 1983). Where it shows in some, the 3 is the bound of a Poisson count of
     as many.
     """
-    # by bisection: the mean of which a Poisson count is `missed` or less in 5% of cases
+    # By bisection: the mean of which a Poisson count is `missed` or less in 5% of cases. It is just
+    # under 3 for a `missed` of 0, and well under 3 + 4 * missed for more.
     least, most = 0.0, 3.0 + 4 * missed
     while most - least > 1e-6:
         mean = (least + most) / 2
@@ -413,7 +432,8 @@ def most_in_another_format(as_asked: int, missed: int) -> float:
 
 
 def _poisson_at_most(count: int, mean: float) -> float:
-    # How likely a Poisson count of this mean is `count` or less.
+    # How likely a Poisson count of this mean is `count` or less. By logarithms, because powers and
+    # factorials of large counts are too large for floats.
     logs = [n * math.log(mean) - mean - math.lgamma(n + 1) for n in range(count + 1)]
     return sum(math.exp(log) for log in logs)
 
@@ -436,6 +456,7 @@ def what_probes_prove(as_asked: int, missed: int = 0) -> str:
 
 
 def _box_lines(record_id: str, expressions: list[dict[str, Any]]) -> Iterator[str]:
+    # a line for each expression with boxes: `photo_1: the cup [12, 30, 80, 96]`
     for expression in expressions:
         instances = expression.get("instances")
         if not isinstance(instances, list):

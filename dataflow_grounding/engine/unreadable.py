@@ -54,9 +54,9 @@ class UnreadableReplies:
 
     def __init__(self, counts: Counter[str]) -> None:
         self._counts = counts
-        self._keys: set[str] = set()  # of the replies that were counted
-        self._read_tasks: set[str] = set()
-        self._by_task: Counter[str] = Counter()
+        self._keys: set[str] = set()  # of the requests whose replies were counted
+        self._read_tasks: set[str] = set()  # of which some reply could be read
+        self._count_by_task: Counter[str] = Counter()  # of replies that could not
 
     def note_read(self, request: Request[Any]) -> None:
         self._read_tasks.add(request.task)
@@ -64,15 +64,15 @@ class UnreadableReplies:
     def add(
         self, request: Request[Any], key: str, error: UnreadableReply, kept_in: str = ""
     ) -> None:
-        """Count the reply to a request with this key, once. Raises NothingUsable where that is one
-        of MOST_UNUSABLE replies to a task, of which none could be read. `kept_in` is the file that
-        stores them.
+        """Count the reply to a request with this key, once. Raises NothingUsable, with advice, once
+        there are MOST_UNUSABLE replies to a task, and none could be read. `kept_in` is the file
+        that stores them.
         """
         if key in self._keys:  # equal requests of several records share a reply
             return
         self._keys.add(key)
         self.count(request, error)
-        self._by_task[request.task] += 1
+        self._count_by_task[request.task] += 1
         if self._are_of_no_use(request):
             sentence = too_many_unreadable(unreadable_facts(self._counts))
             why = f"{self._none_could_be_used(request)}. {sentence}"
@@ -84,15 +84,19 @@ class UnreadableReplies:
             raise NothingUsable(why)
 
     def _are_of_no_use(self, request: Request[Any]) -> bool:
-        is_read = request.task in self._read_tasks
-        return not is_read and self._by_task[request.task] >= MOST_UNUSABLE
+        is_any_read = request.task in self._read_tasks
+        return not is_any_read and self._count_by_task[request.task] >= MOST_UNUSABLE
 
     def _none_could_be_used(self, request: Request[Any]) -> str:
-        return f"none of {self._by_task[request.task]} replies to {request.task} could be used"
+        return (
+            f"none of {self._count_by_task[request.task]} replies to {request.task} could be used"
+        )
 
     def add_no_completions(self, request: Request[Any], error: NoCompletion) -> None:
-        """Count the answers to a request that were no replies at all. Raises as `add` does."""
-        self._by_task[request.task] += error.attempts
+        """Count the answers to a request that were no replies at all: one for each of its tries.
+        Raises as `add` does.
+        """
+        self._count_by_task[request.task] += error.attempts
         if self._are_of_no_use(request):
             raise NothingUsable(
                 f"{self._none_could_be_used(request)}: {error}; the same command asks again"
@@ -126,15 +130,16 @@ class FirstReplies:
         self._told_tasks: set[str] = set()
 
     def add(self, request: Request[Any], key: str, error: RecordError | None, sent: bool) -> None:
-        """Note the reply to the first try of a question; `error` is why it was refused, if it was.
-        The user is told once where many are, but not of stored replies: a run that goes on reads
-        only those of failed records again, so that all of them are refused.
+        """Note the reply to the first try of a question; `error` is why it was refused, None if it
+        wasn't, and `sent` says whether this run sent for it. The user is told once where many are
+        refused, but not of stored ones: a run that goes on reads only those of failed records
+        again, so that all of them are refused.
         """
         if error is not None and not isinstance(error, UnreadableReply):
             return  # a refusal, say, which tells nothing of the model's manner
         rule = rule_of(error)
         rule_by_key = self._last_rules.setdefault(request.task, {})
-        rule_by_key[key] = rule
+        rule_by_key[key] = rule  # a dict keeps the order: the last one is at the end
         if len(rule_by_key) > _LAST_FIRST_REPLIES:
             oldest = next(iter(rule_by_key))
             del rule_by_key[oldest]
@@ -160,14 +165,17 @@ class FirstReplies:
         del second_read[:-_LAST_FIRST_REPLIES]
 
     def _tell_if_many(self, request: Request[Any], error: UnreadableReply, rule: str) -> None:
+        # Counts one more reply that a rule has refused. Warns once of a task, if there are many.
         task = request.task
         refused = self._refused.setdefault(task, Counter())
         refused[rule] += 1
         if refused[rule] < _EARLY_REFUSED or task in self._told_tasks:
             return
         self._told_tasks.add(task)
-        forms = {_form_of(request): refused[rule]} if task == WITH_FORMS else {}
-        advice = _advice(error.reason, refused[rule], forms)
+        count_by_form: dict[str, int] = {}  # only questions about boxes have forms of asking
+        if task == WITH_FORMS:
+            count_by_form[_form_of(request)] = refused[rule]
+        advice = _advice(error.reason, refused[rule], count_by_form)
         in_words = excerpt(str(error), _LONGEST_RULE).rstrip(".")
         begins = excerpt(error.reply or "", _LONGEST_EXCERPT)
         say(
@@ -180,6 +188,7 @@ def rule_of(error: UnreadableReply | None) -> str:
     """Return a text that is the same for all replies that one rule has refused; "" where none did.
     It is the reason that the reader names, or else its whole message.
     """
+    # Asking again may help against a cut-off or a suspect reply: these are no manner of the model.
     if error is None or isinstance(error, (TruncatedReply, SuspectReply)):
         return ""
     named = str(error) if error.reason == "other" else error.reason
@@ -207,7 +216,7 @@ def counts_after(prefix: str, counts: Counter[str]) -> dict[str, int]:
 
 def has_unreadable_counts(facts: Mapping[str, Any]) -> bool:
     """Return whether a `run.json`, perhaps a damaged one, has what `too_many_unreadable` needs."""
-    counts = [facts.get("answered"), facts.get("unreadable")]
+    counts: list[Any] = [facts.get("answered"), facts.get("unreadable")]
     for name in ("unreadable_reasons", "unreadable_forms"):
         by_name = facts.get(name)
         if not isinstance(by_name, dict):
@@ -224,11 +233,14 @@ def too_many_unreadable(facts: Mapping[str, Any]) -> str:
     answered = facts["answered"]
     if unreadable < _FEWEST_TO_TELL or unreadable <= _TOLERATED_SHARE * answered:
         return ""
-    # There may be more unreadable ones than replies: of equal checks, one is sent, but each counts.
+    # There may be more unreadable ones than replies: of equal checks that are under way at once,
+    # one is sent, but each counts.
     share = min(1.0, unreadable / max(answered, 1))
     reason = _most_frequent(facts["unreadable_reasons"])
     advice = _advice(reason, unreadable, facts["unreadable_forms"])
-    most = "" if reason in ("", "other") else f" (most: {excerpt(reason, _LONGEST_EXCERPT)})"
+    most = ""
+    if reason not in ("", "other"):
+        most = f" (most: {excerpt(reason, _LONGEST_EXCERPT)})"
     return f"{share:.0%} of replies could not be read as asked{most}: {advice}"
 
 
@@ -239,7 +251,7 @@ def _advice(reason: str, unreadable: int, count_by_form: Mapping[str, int]) -> s
     if reason == OTHER_SCALE:
         return f"check {setting('vlm.box_format')}, or have it found out (calibrate)"
     is_mostly_without_boxes = sum(count_by_form.values()) < unreadable / 2
-    if is_mostly_without_boxes:
+    if is_mostly_without_boxes:  # other questions can't be asked in another form
         return "try a stronger model"
     form = _ANOTHER_FORM.get(_most_frequent(count_by_form), "json")
     return f"try {setting('vlm.asking', form)}"

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from dataflow_grounding._util.errors import InputError, PlanError, RunStopped
 from dataflow_grounding._util.paths import kind_of, state_of
 from dataflow_grounding.engine.budget import Budget
-from dataflow_grounding.engine.execute import execute
+from dataflow_grounding.engine.execute import Unsettled, execute
 from dataflow_grounding.engine.options import current_options
 from dataflow_grounding.engine.plan import Step, WholeFile, check, outside_forward, segments
 from dataflow_grounding.engine.source import Source
@@ -82,7 +82,7 @@ class StepByStep(CheckedSteps):
         super().__init__()
         self._name = name
         self._budget = budget
-        self._ahead = ahead  # empty once they have settled it
+        self._unsettled = Unsettled(ahead)
         self._started = 0  # how many steps have run, or are running; those after them wait
         # What each step was made of when it was called, as `_parts_of` has it: until it runs, that
         # has to stay.
@@ -133,10 +133,12 @@ class StepByStep(CheckedSteps):
         for step in waiting:
             with outside_forward():
                 summary = execute(
-                    [step], current_options.get(), self._name, self._budget, ahead=self._ahead
+                    [step],
+                    current_options.get(),
+                    self._name,
+                    self._budget,
+                    unsettled=self._unsettled,
                 )
-            if not isinstance(step.operator, WholeFile):  # only steps of ours settle it
-                self._ahead = ()
             if not summary.annotations:  # an operator of another library that wrote no file
                 continue
             self.summaries.append(summary)

@@ -14,7 +14,8 @@ from dataflow_grounding.data.records import Record
 from dataflow_grounding.images import image as images
 from dataflow_grounding.images.image import open_image
 from dataflow_grounding.serving import OpenAIServing
-from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
+from dataflow_grounding.testing import EchoAnswers, LoopbackServer, ReceivedRequest
+from dataflow_grounding.testing.answers import extracted
 from tests.support.workplace import LONG_AGO, Workplace, caption
 
 ROWS = 40
@@ -152,3 +153,37 @@ def test_all_steps_of_a_record_are_shown_one_picture(
     assert len({request.image_digests for request in later}) == 1
     assert len(later) == 2
     assert later[0].image_digests != first.image_digests
+
+
+def test_what_a_row_is_noted_for_counts_once_though_it_is_done_again(
+    workplace: Workplace, server: LoopbackServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its picture is replaced after its first step has noted something. The second step finds that
+    out, as there is no room to keep the picture: then the row begins again.
+    """
+    monkeypatch.setattr(images, "MAX_KEPT_BYTES", 0)
+    place = workplace
+    place.picture(orientation=6)
+    os.utime(place.folder / "a.jpg", LONG_AGO)
+    place.rows([{"image_path": "a.jpg", "caption": "A red cup"}])
+    place.settings["vlm.openai.base_url"] = server.base_url
+
+    def plate_for_a_cup(request: ReceivedRequest) -> Any:
+        if request.task == "expression_extraction":
+            return {**extracted("A red cup"), "expressions": [{"text": "a plate"}]}
+        return EchoAnswers()(request)
+
+    def replaced(request: ReceivedRequest) -> float:
+        if request.index == 0:
+            place.picture("other.jpg", color="red", orientation=6)
+            os.utime(place.folder / "other.jpg", LONG_AGO)
+            (place.folder / "other.jpg").replace(place.folder / "a.jpg")
+        return 0.0
+
+    server.answers = plate_for_a_cup
+    server.latency = replaced
+    done = place.run()
+    tasks = [request.task for request in server.requests]
+    assert tasks == ["expression_extraction", "expression_extraction", "phrase_grounding"]
+    notes = done.summary["notes"]
+    assert (notes["image_changed"], notes["not_in_caption"]) == (1, 1), done

@@ -46,6 +46,18 @@ class TwoSteps(Pipeline):
         self.grounder.run(self.storage.step())
 
 
+class AfterAnIdleStep(TwoSteps):
+    """Its first step has no region to ask about."""
+
+    def __init__(self, path: Path, server: LoopbackServer) -> None:
+        super().__init__(path, server)
+        self.captioner = RegionCaptioner(self.grounder.serving)
+
+    def forward(self) -> None:
+        self.captioner.run(self.storage.step())
+        super().forward()
+
+
 @pytest.fixture
 def picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     from PIL import Image
@@ -76,6 +88,21 @@ def test_a_script_settles_the_format_before_its_first_step_is_paid_for(
         assert tasks(server) == {"phrase_grounding": 4 + 1 + 1, "expression_extraction": 1}, (
             "calibrated, checked, asked"
         )
+
+
+@pytest.mark.parametrize("is_compiled", [True, False])
+def test_the_format_is_settled_before_the_first_step_that_asks(
+    tmp_path: Path, picture: str, is_compiled: bool
+) -> None:
+    row = {"image": picture, "image_path": picture, "regions": [], "caption": "A dog runs."}
+    (tmp_path / "in.jsonl").write_text(json.dumps(row) + "\n")
+    with LoopbackServer(blind) as server:
+        pipeline = AfterAnIdleStep(tmp_path / "in.jsonl", server)
+        if is_compiled:
+            pipeline.compile()
+        with pytest.raises(SpecError, match="can't tell how 'odd' writes boxes"):
+            pipeline.run(options=RunOptions(progress=False, stream=False))
+        assert tasks(server) == {"phrase_grounding": 1}
 
 
 @pytest.mark.parametrize("stream", [True, False])
