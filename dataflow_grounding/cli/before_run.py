@@ -101,6 +101,7 @@ def _lines(figures: dict[str, Any]) -> Iterator[str]:
 def _table(figures: dict[str, Any]) -> Iterator[str]:
     rows = [["step", "requests", "input", "cached", "output", "USD"]]
     for step in [*figures["steps"], {"step": "total", **figures}]:
+        # `tokens` has input, cached and output, in the order of the columns.
         counts = [step["requests"], *step["tokens"].values()]
         cost = "-" if step["cost_usd"] is None else f"{step['cost_usd']:.4f}"
         shown_counts = [f"{count:,}" for count in counts]

@@ -329,7 +329,7 @@ def convert(
     folders = [image_root or folder_of(path)]
     if format in FORMATS:
         is_one_file = is_data_file(out, FORMATS[format]["file"])
-    else:  # the data file of a user's own format may have any ending: that of PATH, if it has one
+    else:  # a user's own format may have any ending: `out` is one file if it has an ending at all
         is_one_file = is_data_file(out, out)
     # A format that packs has the pictures in its data: there are no files to link to.
     if source.packs and settings["images"] == "link" and image_root is None:

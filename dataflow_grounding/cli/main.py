@@ -226,7 +226,7 @@ def as_command() -> Iterator[None]:
             say(f"Error: {line}")
         exit_code = error.exit_code if isinstance(error, RunStopped) else 2
         raise SystemExit(exit_code) from None
-    code = max(codes.values(), default=0)
+    code = max(codes.values(), default=0)  # of the runs in the block; 0 if there was none
     if code:
         raise SystemExit(code)
 

@@ -143,9 +143,9 @@ def apply_command(
 
 def _share(text: str) -> float:
     # "3%" or "0.03" → 0.03
-    whole = 100 if text.endswith("%") else 1
+    divisor = 100 if text.endswith("%") else 1
     with suppress(ValueError):
-        share = float(text.removesuffix("%")) / whole
+        share = float(text.removesuffix("%")) / divisor
         if 0 < share < 1:
             return share
     raise click.BadParameter(f"{text} should be a share such as 3% or 0.03")
@@ -178,5 +178,5 @@ def certify_command(
     """
     certificate = certify(results, gold, max_error)
     answer(as_json, certificate, certificate_lines(certificate, results))
-    target = certificate["target"]
+    target = certificate["target"]  # None without --max-error
     return 1 if target and not target["accepted"] else 0

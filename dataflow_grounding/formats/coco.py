@@ -412,6 +412,7 @@ class Coco(_ReadsCoco, ReturningFormat):
 
     def write(self, samples: Iterator[Sample], out: ExportFolder) -> None:
         """Write the samples; categories with a fixed order come first, others as they appear."""
+        # These ids, and the categories below, are of the file that is written now.
         self._image_ids = _NamedIds()
         self._annotation_ids = _OwnIds()
         facts = {"info": {"description": "dataflow-grounding"}, "licenses": []}

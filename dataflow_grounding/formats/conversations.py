@@ -333,7 +333,7 @@ class Conversations(Format):
     def _boxes_in(
         self, text: str, box_format: BoxFormat, size: Size
     ) -> list[tuple[str | None, Bbox]]:
-        # Boxes after their labels, as the reader of replies finds them; ("a dog", (1, 2, 3, 4)).
+        # Boxes after their labels, as the reader of replies finds them: ("a dog", (1, 2, 3, 4)).
         # Raises ValueError where they are another family's, or some can't be read.
         wrong_keys = {*_BOX_KEY.findall(text)} - {box_format.key}
         if wrong_keys:
@@ -344,7 +344,7 @@ class Conversations(Format):
         try:
             reading = _read(text, box_format, size, self.sent(size))
         except UnreadableReply as error:
-            is_words = not _MEANT_AS_BOXES.match(text)
+            is_words = not _MEANT_AS_BOXES.match(text)  # "Room [2] has 3 chairs."
             if is_words and not isinstance(error, TruncatedReply):
                 self.passed_over["answers with numbers in brackets that are no box"] += 1
                 return []
@@ -389,7 +389,9 @@ class ForTarget(Conversations):
             self.boxes = replace(self.boxes, frame=frame)
 
     def sent(self, size: Size) -> Size:
-        """Return the size to which a trainer that `resizes_first` resizes such a picture."""
+        """Return the size to which a trainer that `resizes_first` resizes such a picture; for other
+        trainers the size itself.
+        """
         trainer = self._trainer
         if trainer is None or not trainer.resizes_first:
             return size
@@ -539,9 +541,9 @@ def _turns_of(line: Line) -> list[Turn]:
 def _with_objects(
     turns: Sequence[Turn], objects: Line, box_format: BoxFormat
 ) -> tuple[list[Turn], BoxFormat]:
-    # Puts the phrases and boxes of `objects` in place of their placeholders. The boxes are in the
-    # format that comes with the turns: pixels, or with `norm1` parts of the sides.
-    # {"ref": ["a dog"], "bbox": [[1, 2, 3, 4]]} with "<ref-object><bbox>", see `_objects`
+    # Puts the phrases and boxes of `objects` in place of their placeholders:
+    # {"ref": ["a dog"], "bbox": [[1, 2, 3, 4]]} into "<ref-object><bbox>", see `_objects`. Returns
+    # the turns and the format that these boxes are in: pixels, or with `norm1` parts of the sides.
     phrases = list(objects.get("ref") or ())
     boxes = list(objects.get("bbox") or ())
     placeholders = _PLACEHOLDER.findall("".join(said for _, said in turns))

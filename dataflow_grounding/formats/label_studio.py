@@ -780,9 +780,8 @@ def _class_in(box: Mapping[str, Any]) -> str:
 
 def _related_spans(result: list[dict[str, Any]], spans: Mapping[str, Any]) -> dict[str, list[str]]:
     # By a region's id, the ids of the places that it is related to: {"p0b0": ["p0"], "p0": ["p0"]}
-    # for a box with a relation to the place p0. Relations count in either
-    # direction, each once. A place is related to itself alone; a region without a relation is left
-    # out.
+    # for a box with a relation to the place p0. Relations count in either direction, each once. A
+    # place is related to itself alone; a region without a relation is left out.
     related = {span_id: [span_id] for span_id in spans}
     ends = [(part["from_id"], part["to_id"]) for part in result if part["type"] == "relation"]
     for from_id, to_id in ends:

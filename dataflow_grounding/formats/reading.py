@@ -133,7 +133,7 @@ def read_lists(path: str) -> Iterator[tuple[str, int, Any]]:
             yield from lists_in(file)
     except (ValueError, RecursionError):
         whole = read_whole(path)  # raises an error that says where it isn't JSON
-        if isinstance(whole, dict):
+        if isinstance(whole, dict):  # else it is JSON, but no object that has lists
             raise InputError(f"{path} is not JSON in all of its parts") from None
 
 

@@ -501,7 +501,7 @@ class SampleMaker:
             shape = Shape(None, "outlines")
         else:
             shape = self._format.outline_of(outline, box, size)
-        if shape.lost and outline is not None:
+        if shape.lost and outline is not None:  # null says that there is none to lose
             self._exported.lost[shape.lost] += 1
         if shape.outline is None:
             return {name: value for name, value in instance.items() if name != outlines.KEY}

@@ -188,7 +188,7 @@ def _check_all_read(reading: Reading, count: int) -> None:
     ids = ", ".join(map(str, reading.unread))
     reasons = [str(note) for note in reading.notes if note.code == "dropped"]
     why = reasons[0] if reasons else "dropped"
-    raise UnreadableReply(f"the box of phrase {ids} can't be used ({why}).", "no usable box")
+    raise UnreadableReply(f"the box of phrase {ids} can't be used ({why}).", reason="no usable box")
 
 
 def _instance(box: FoundBox, image: Image) -> dict[str, Any]:

@@ -79,7 +79,9 @@ def read_by_id(reply: str, key: str, count: int) -> tuple[dict[int, dict[str, An
         if number is None or not 1 <= number <= count:
             notes.append(Note("dropped", f"an item with the id {str(item.get('id'))[:20]!r}"))
         elif number in item_by_id and item_by_id[number] != item:
-            raise UnreadableReply(f"id {number} has two answers that differ.", "several answers")
+            raise UnreadableReply(
+                f"id {number} has two answers that differ.", reason="several answers"
+            )
         else:
             item_by_id[number] = item
     return item_by_id, notes

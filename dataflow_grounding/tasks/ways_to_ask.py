@@ -118,7 +118,8 @@ def form_named(name: str) -> AskingForm:
         near = difflib.get_close_matches(name, table, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise SpecError(f"no form {name!r:.40} of asking: they are {', '.join(table)}{hint}")
-    return AskingForm(name, **{part: value for part, value in row.items() if part in _PARTS})
+    parts = {part: row[part] for part in row if part in _PARTS}  # without its why and source
+    return AskingForm(name, **parts)
 
 
 def forms_with_prompt(prompt_name: str) -> list[str]:
