@@ -34,10 +34,9 @@ def choice_of(document: Mapping[str, Any], first_way: str) -> Choice:
     """Return the best way. A way is better than `first_way` if the interval of its gain is above 0.
     The best is the one of these that gains most; where none is better, `first_way`.
     """
-    # of each way, the mean F1 of each picture, in the same order
-    scores_by_way = {
-        way: measured["figures"]["scores"] for way, measured in document["ways"].items()
-    }
+    scores_by_way: dict[str, list[float]] = {}  # the mean F1 of each picture, in the same order
+    for way, measured in document["ways"].items():
+        scores_by_way[way] = measured["figures"]["scores"]
     others = [way for way in scores_by_way if way != first_way]
     gains = []
     for way in others:
@@ -46,8 +45,10 @@ def choice_of(document: Mapping[str, Any], first_way: str) -> Choice:
         low, high = interval_of_mean(differences, _ALPHA / len(others))
         gains.append(Gain(way, float(differences.mean()), low, high))
     better = [gain for gain in gains if gain.low > 0]
-    best = max(better, key=lambda gain: gain.value).way if better else first_way
-    return Choice(best, first_way, gains)
+    best_way = first_way
+    if better:
+        best_way = max(better, key=lambda gain: gain.value).way
+    return Choice(best_way, first_way, gains)
 
 
 def interval_of_mean(values: np.ndarray, alpha: float = _ALPHA) -> tuple[float, float]:
@@ -55,7 +56,10 @@ def interval_of_mean(values: np.ndarray, alpha: float = _ALPHA) -> tuple[float, 
     Arrays of one length get the same samples.
     """
     chance = np.random.default_rng(0)
-    means = [values[chance.integers(0, len(values), len(values))].mean() for _ in range(_DRAWS)]
+    means = []
+    for _ in range(_DRAWS):
+        drawn = chance.integers(0, len(values), len(values))  # indices, as many as there are values
+        means.append(values[drawn].mean())
     low, high = np.quantile(means, [alpha / 2, 1 - alpha / 2])
     return float(low), float(high)
 
@@ -77,6 +81,6 @@ def verdict_of(choice: Choice) -> str:
 
 def keys_of(way: str) -> str:
     """Return the keys of a spec that ask in a way, in words."""
-    keys: dict[str, Any] = getattr(WAYS[way], "keys", {})
-    stated = [f"{key}: {value}" for key, value in keys.items() if value != Plain.keys[key]]
-    return ", ".join(stated) or "the default keys"
+    keys: dict[str, Any] = getattr(WAYS[way], "keys", {})  # the way `spans` has none
+    not_default = [f"{key}: {value}" for key, value in keys.items() if value != Plain.keys[key]]
+    return ", ".join(not_default) or "the default keys"

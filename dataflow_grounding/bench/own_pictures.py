@@ -1,7 +1,7 @@
 """A user's own pictures with gold, as a set that `bench` asks about."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dataflow_grounding._util.errors import InputError
@@ -30,7 +30,8 @@ def own_set(folder: str, gold: str) -> PictureSet:
     missing: list[str] = []  # what gold calls pictures that the folder doesn't have
     annotations = as_gold(read_annotations(gold, keep_rejected=False))
     for number, record in enumerate(annotations, 1):
-        if not any(_expressions_of(record)):
+        expressions = _expressions_of(record)
+        if not expressions:
             continue
         name, _ = names_of(record, f"{gold}, record {number}")
         path = _found_in(folder, name)
@@ -42,11 +43,11 @@ def own_set(folder: str, gold: str) -> PictureSet:
                 "image_id": str(len(record_by_path)),
                 "kind": OWN_KIND,
                 "caption": record.get("cleaned_caption") or record.get("caption") or "",
-                "expressions": list(_expressions_of(record)),
+                "expressions": expressions,
             }
     if not record_by_path:
-        named = f": {gold} names {missing[0]}" if missing else f": {gold} has no phrases"
-        raise InputError(f"{gold} and {folder} have no picture in common{named}")
+        why = f"{gold} names {missing[0]}" if missing else f"{gold} has no phrases"
+        raise InputError(f"{gold} and {folder} have no picture in common: {why}")
     if len(record_by_path) < LEAST:
         pictures = counted(len(record_by_path), "picture")
         raise InputError(
@@ -58,25 +59,27 @@ def own_set(folder: str, gold: str) -> PictureSet:
     return PictureSet(folder, list(record_by_path.values()))
 
 
-def _expressions_of(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _expressions_of(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     # A record's phrases as the set's gold has them, each text once, without those left open.
-    seen = set()
+    by_text: dict[str, dict[str, Any]] = {}
     for expression in record["expressions"]:
         text = expression["text"]
-        if expression.get("status") == "pending" or text in seen:
+        is_open = expression.get("status") == "pending"  # nobody has said what is right
+        if is_open or text in by_text:
             continue
-        seen.add(text)
         instances = [{"bbox": list(item["bbox"])} for item in expression["instances"]]
-        yield {"text": text, "instances": instances, "char_span": None}
+        by_text[text] = {"text": text, "instances": instances, "char_span": None}
+    return list(by_text.values())
 
 
 def _found_in(folder: str, name: str) -> str:
     # The path in the folder of the picture that gold calls `name`; "" where it isn't there. Gold
     # may have been made in another folder: then the file's name alone has to do.
-    is_absolute = os.path.isabs(name)
-    whole_path = os.path.relpath(name, folder) if is_absolute else os.path.normpath(name)
+    whole_path = os.path.normpath(name)
+    if os.path.isabs(name):
+        whole_path = os.path.relpath(name, folder)
     for path in (whole_path, os.path.basename(name)):
-        leads_out = path.split(os.sep)[0] == os.pardir
+        leads_out = path.split(os.sep)[0] == os.pardir  # ../a.jpg
         if not leads_out and os.path.isfile(os.path.join(folder, path)):
             return path.replace(os.sep, "/")
     return ""
@@ -93,14 +96,15 @@ def mean_f1(expressions: Sequence[Mapping[str, Any]], answer: Mapping[str, Any])
             boxes.append(box_of(instance["bbox"]))
     total = 0.0
     for expression in expressions:
-        right = [box_of(instance["bbox"]) for instance in expression["instances"]]
-        answered = boxes_by_text.get(expression["text"])
-        if answered is not None:
-            total += _f1(answered, right)
+        gold_boxes = [box_of(instance["bbox"]) for instance in expression["instances"]]
+        answered_boxes = boxes_by_text.get(expression["text"])
+        if answered_boxes is not None:
+            total += _f1(answered_boxes, gold_boxes)
     return total / len(expressions)
 
 
-def _f1(answered: Sequence[Bbox], right: Sequence[Bbox]) -> float:
-    if not answered and not right:
+def _f1(answered: Sequence[Bbox], gold: Sequence[Bbox]) -> float:
+    if not answered and not gold:
         return 1.0
-    return 2 * len(match_boxes(answered, right)) / (len(answered) + len(right))
+    pairs = match_boxes(answered, gold)
+    return 2 * len(pairs) / (len(answered) + len(gold))

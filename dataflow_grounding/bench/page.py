@@ -103,7 +103,8 @@ def failed_all(figures: Mapping[str, Any]) -> bool:
 
 def checked_nothing(figures: Mapping[str, Any]) -> bool:
     """Return whether a way has a check, and it checked no phrase."""
-    return bool(figures["counts"]["unchecked"] >= figures["all"]["phrases"])
+    unchecked = figures["counts"]["unchecked"]  # 0 for a way without a check
+    return bool(unchecked >= figures["all"]["phrases"])
 
 
 def warnings_of(document: Mapping[str, Any]) -> Iterator[str]:
@@ -118,6 +119,7 @@ def warnings_of(document: Mapping[str, Any]) -> Iterator[str]:
                 f"{way}: {counts['failed']} of {counts['pictures']} pictures failed, and count as"
                 f" wrong; {way}/failures.jsonl says why."
             )
+        # `counts` say more of unreadable replies where there are any.
         unreadable = too_many_unreadable(counts) if counts["unreadable"] else ""
         if unreadable:
             yield f"{way}: {unreadable}."
@@ -158,7 +160,7 @@ def _kind_sections(document: Mapping[str, Any]) -> list[str]:
     # ones, which are much alike, are not.
     sections: list[str] = []
     for way, measured in document["ways"].items():
-        figures_by_kind = measured["figures"].get("kinds")
+        figures_by_kind = measured["figures"].get("kinds")  # not of spans, nor of a user's pictures
         if figures_by_kind:
             heading = f"<summary>{safe(way)}, by kind of picture</summary>"
             opened = "" if sections else " open"

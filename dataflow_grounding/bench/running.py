@@ -31,7 +31,8 @@ from dataflow_grounding.spec import RowsData, Spec, VlmBlock
 from dataflow_grounding.spec.schema import spec_with
 from dataflow_grounding.trust.calibrating import CALIBRATION
 
-_SAME = ("version", "set", "pictures", "model", "endpoint")  # in calls that measure the same
+# the keys of a document that are the same in calls that measure the same
+_SAME = ("version", "set", "pictures", "model", "endpoint")
 _ASKED_AT = "asked_at.json"  # of a bench's folder: the address that was asked last
 
 
@@ -65,17 +66,13 @@ class Bench:
         errors: list[SpecError] = []
         for way in self.ways:
             try:
-                run = self.run_of(way)
+                why_not = _why_unanswerable(self.run_of(way))
             except SpecError as error:
                 # It may be about this way's form alone, such as one without thinking, or about all.
                 errors.append(error)
-                why, _, _ = str(error).partition(": ")  # the rest says what to do
-                left_out.append(f"{way} is left out: {why}.")
-                continue
-            unanswerable = _unanswerable(run)
-            if unanswerable:
-                model = run.serving.model
-                left_out.append(f"{way} is left out: {model} can't answer {unanswerable}.")
+                why_not, _, _ = str(error).partition(": ")  # the rest says what to do
+            if why_not:
+                left_out.append(f"{way} is left out: {why_not}.")
             else:
                 answerable.append(way)
         if not answerable and errors:
@@ -148,9 +145,13 @@ def measure(bench: Bench, earlier: Mapping[str, Any]) -> Iterator[dict[str, Any]
         do_figures_stay = way in document["ways"] and not summary.requests["sent"]
         if not do_figures_stay:
             document["ways"][way] = _measured(bench, way, run, summary)
-            in_order = {name: document["ways"][name] for name in WAYS if name in document["ways"]}
-            document["ways"] = in_order
+            document["ways"] = _in_order_of_ways(document["ways"])
         yield document
+
+
+def _in_order_of_ways(measured_ways: Mapping[str, Any]) -> dict[str, Any]:
+    # Ways may be measured in several calls, in any order; the tables have them in that of WAYS.
+    return {way: measured_ways[way] for way in WAYS if way in measured_ways}
 
 
 def _measured(bench: Bench, way: str, run: SpecRun, summary: Summary) -> dict[str, Any]:
@@ -207,15 +208,20 @@ def _tell_of_another_address(
         write_text(path, dump_text({"endpoint": endpoint}) + "\n")
 
 
-def _unanswerable(run: SpecRun) -> str:
-    # The tasks of the run that its model can't answer, as "box_check, missing_boxes"; "" for none.
+def _why_unanswerable(run: SpecRun) -> str:
+    # Which tasks of the run its model can't answer, as "m1 can't answer box_check, missing_boxes";
+    # "" for none.
     answerable = run.serving.tasks
     if answerable is None:  # it answers any
         return ""
-    unanswerable = []
+    unanswerable: dict[str, None] = {}  # each task once
     for operator in run.job.operators:
-        unanswerable += [task for task in operator.tasks if task not in answerable]
-    return ", ".join(dict.fromkeys(unanswerable))
+        for task in operator.tasks:
+            if task not in answerable:
+                unanswerable[task] = None
+    if not unanswerable:
+        return ""
+    return f"{run.serving.model} can't answer {', '.join(unanswerable)}"
 
 
 def _paid_for(run: SpecRun) -> dict[str, Any]:

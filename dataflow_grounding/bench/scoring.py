@@ -33,7 +33,7 @@ def _counts(summary: Summary, pictures: int) -> dict[str, Any]:
         "unreadable": summary.requests["unreadable"],
         "unchecked": summary.expressions["not checked"],
     }
-    if not counts["unreadable"]:  # a file then has the same figures as in earlier versions
+    if not counts["unreadable"]:  # then a file is as earlier versions wrote it
         return counts
     return counts | unreadable_facts(summary.requests)
 
@@ -42,29 +42,43 @@ def _figures(
     way: str, records: Sequence[Mapping[str, Any]], gold: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
     # `all` pictures' figures and, but for spans, those of each of the `kinds` of pictures.
-    answered = [_with_path_of_id(record) for record in records]
     right = [_with_path_of_id(record) for record in gold]
-    answered_paths = {record["image_path"] for record in answered}
-    for record in right:
-        if record["image_path"] not in answered_paths:
-            # The picture failed: no phrase of it was found.
-            missed = {name: record[name] for name in ("image_path", "caption")}
-            answered.append({**missed, "expressions": []})
+    answered = [_with_path_of_id(record) for record in records]
+    answered += _empty_answers_for_failed(answered, right)
     if issubclass(WAYS[way], Spans):
-        in_captions = [_with_caption_phrases(record) for record in right]
-        figures = _evaluated(answered, in_captions, OF_SPANS)
-        for name in OF_SPANS:
-            if figures[name]["value"] is None:
-                # No phrase was found in any caption, which `eval` takes for none being looked for.
-                figures[name]["value"] = 0.0
-        return {"all": figures}
-    if gold[0]["kind"] == OWN_KIND:
+        return {"all": _figures_of_spans(answered, right)}
+    if gold[0]["kind"] == OWN_KIND:  # then all are the user's own
         return _figures_of_own(answered, right)
     figures_by_kind: dict[str, Any] = {}
     for kind in dict.fromkeys(record["kind"] for record in gold):
         of_kind = [record for record in right if record["kind"] == kind]
         figures_by_kind[kind] = _evaluated(answered, of_kind, _OF_KINDS)
     return {"all": _evaluated(answered, right, OF_BOXES), "kinds": figures_by_kind}
+
+
+def _empty_answers_for_failed(
+    answered: Sequence[dict[str, Any]], gold: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    # Of a picture that failed no phrase was found: without a record it wouldn't count as wrong.
+    answered_paths = {record["image_path"] for record in answered}
+    empty_answers = []
+    for record in gold:
+        if record["image_path"] not in answered_paths:
+            picture = {name: record[name] for name in ("image_path", "caption")}
+            empty_answers.append({**picture, "expressions": []})
+    return empty_answers
+
+
+def _figures_of_spans(
+    answered: Sequence[dict[str, Any]], gold: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    in_captions = [_with_caption_phrases(record) for record in gold]
+    figures = _evaluated(answered, in_captions, OF_SPANS)
+    for name in OF_SPANS:
+        if figures[name]["value"] is None:
+            # No phrase was found in any caption, which `eval` takes for none being looked for.
+            figures[name]["value"] = 0.0
+    return figures
 
 
 def _figures_of_own(
@@ -89,6 +103,7 @@ def _with_path_of_id(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _with_caption_phrases(record: Mapping[str, Any]) -> dict[str, Any]:
+    # Without the phrases that aren't in the caption: a model that reads it can't find these.
     placed = [expression for expression in record["expressions"] if expression["char_span"]]
     return {**record, "expressions": placed}
 

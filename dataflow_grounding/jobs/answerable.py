@@ -58,11 +58,12 @@ def unanswerable(run: SpecRun) -> list[str]:
         return lines
     operators = [step.operator for step in run.job.steps]
     if any(isinstance(operator, WholeFile) for operator in operators):
-        return []  # it takes no records one by one
+        return []  # it takes no records one by one, so it can't be tried
     for operator in operators:
         serving = operator.serving
-        has_limits = serving is not None and serving.tasks is not None
-        if has_limits and not getattr(operator, "tasks", ()):
+        answers_some_only = serving is not None and serving.tasks is not None
+        states_tasks = bool(getattr(operator, "tasks", ()))
+        if answers_some_only and not states_tasks:
             return _unanswerable_when_tried(run)
     return []  # all tasks that matter are stated, and can be answered
 
@@ -95,7 +96,11 @@ async def _call_each(
         for step, asking in zip(run.job.steps, askings, strict=True):
             no_store = KeyedLog(path="")
             ask = StepAsk(
-                asking, no_store, step.label, priority=(0,), wording=step.operator.wording
+                asking,
+                no_store,
+                step.label,
+                priority=(0,),  # the same for all: no request waits here
+                wording=step.operator.wording,
             )
             update, _ = await annotated(step.operator, record, ask, memo)
             if update is None:
@@ -112,12 +117,19 @@ def _made_up(step: Step, record: Record) -> Update:
         if key is not None:
             width, height = open_image(record, key).size
     text = str(record.get("caption") or "a thing")
-    box = {"bbox_id": "0", "bbox": [0, 0, width, height], "score": None}
+    whole_picture = {"bbox_id": "0", "bbox": [0, 0, width, height], "score": None}
     expressions = []
     for status in STATUSES:
-        instances = [box] if status == "grounded" else []
-        common = {"expression_id": status, "text": text, "noun_chunk": text, "char_span": None}
-        expressions.append({**common, "instances": instances, "status": status})
+        expressions.append(
+            {
+                "expression_id": status,
+                "text": text,
+                "noun_chunk": text,
+                "char_span": None,
+                "instances": [whole_picture] if status == "grounded" else [],
+                "status": status,
+            }
+        )
     value_by_usual_name = {"caption": text, "cleaned_caption": text, "expressions": expressions}
     update: Update = {"width": width, "height": height}
     # Role → the column's usual name; the user may have bound the role to another column.

@@ -148,28 +148,32 @@ def _without_traces(run: SpecRun) -> Iterator[None]:
     # has begun there meanwhile.
     results = run.spec.results_dir
     checkpoints = run.job.steps[0].storage.checkpoint_folder
-    new_inside = []
-    for folder in (checkpoints, os.path.join(results, "pictures")):
-        if not os.path.exists(folder):
-            new_inside.append(folder)
-    # the results folder and those above it, such as runs/1 and runs, that don't exist yet
-    new_around = []
-    folder = os.path.abspath(results)
-    while not os.path.exists(folder):
-        new_around.append(folder)
-        folder = os.path.dirname(folder)
+    fetches = getattr(run.spec.block.data, "fetches", False)
+    folders_inside = [checkpoints, os.path.join(results, "pictures")]
+    new_inside = [folder for folder in folders_inside if not os.path.exists(folder)]
+    new_around = _missing_folders_down_to(results)
     try:
         yield
     finally:
-        files_of_runs = [os.path.join(checkpoints, "lock"), store_path(checkpoints)]
-        has_run = any(map(os.path.exists, files_of_runs))
-        fetches = getattr(run.spec.block.data, "fetches", False)
+        files_of_a_run = [os.path.join(checkpoints, "lock"), store_path(checkpoints)]
+        has_run = any(os.path.exists(file) for file in files_of_a_run)
         if not has_run and not fetches:
             for folder in new_inside:
                 shutil.rmtree(folder, ignore_errors=True)
             for folder in new_around:
                 with suppress(OSError):  # it isn't empty, or isn't there
                     os.rmdir(folder)
+
+
+def _missing_folders_down_to(results: str) -> list[str]:
+    # The results folder and those above it that don't exist yet, such as runs/1 and runs: the
+    # innermost first, which is the order in which they can be deleted.
+    missing = []
+    folder = os.path.abspath(results)
+    while not os.path.exists(folder):
+        missing.append(folder)
+        folder = os.path.dirname(folder)
+    return missing
 
 
 def _run_of(spec: Spec, findings: Findings) -> SpecRun:
@@ -187,6 +191,7 @@ def _run_of(spec: Spec, findings: Findings) -> SpecRun:
             run = ready_to_run(spec)
             findings.asks = run.who
             return run
+        # An error was raised in the block: it is one of the findings now.
     embedded = spec.model_copy(deep=True)
     embedded.block.vlm.backend = "embedded"
     embedded.block.vlm.box_format = "auto"
@@ -217,7 +222,8 @@ class _RowCheck:
 
     def __init__(self, step: Step, name: str | None) -> None:
         self.source = Source([step], name)
-        self.found_in_folder: Counter[str] = Counter()  # how many images, by folder
+        # how many images, by the folder that their relative paths start from; "" for absolute ones
+        self.found_in_folder: Counter[str] = Counter()
         self.repeated: list[str] = []  # which line repeats which, in words
         self.shared_stems = SharedStems()  # images whose names differ in their endings alone
         self.missing_count = 0  # how many images aren't found
@@ -244,11 +250,12 @@ class _RowCheck:
         # All of these only raise for what the step couldn't use.
         if isinstance(operator, Operator):
             operator.look_over(record)
+        # The merger's caption is `cleaned_caption`, and may be missing.
         if self._reads.get("caption") == "caption":
             read_text(record, "caption")
         if "regions" in self._reads:
             read_regions(record, "regions")
-        return self._why_id_is_taken(str(record.image_id), row)
+        return self._note_id(str(record.image_id), row)
 
     def _check_image(self, record: Record, line: int) -> None:
         image_key = self.source.image_key
@@ -270,15 +277,17 @@ class _RowCheck:
         if first_line != line:
             self.repeated.append(f"line {line} that of line {first_line}")
 
-    def _why_id_is_taken(self, image_id: str, row: Row) -> str | None:
-        # None where it isn't. An id that the row doesn't state is made of the image's name: several
-        # rows of one image may have it.
-        first_line = self._line_of_id.get(image_id)
-        if first_line is None:
-            self._line_of_id[image_id] = row.line
-        elif row.data and has_id(row.data.get("image_id")):
-            return f"image_id {image_id!r} is used in line {first_line} too"
-        return None
+    def _note_id(self, image_id: str, row: Row) -> str | None:
+        # Returns in words that an earlier row has the id; None otherwise.
+        first_line = self._line_of_id.setdefault(image_id, row.line)
+        if first_line == row.line:
+            return None
+        # An id that the row doesn't state is made of the image's name: several rows of one image
+        # may have that.
+        states_id = row.data is not None and has_id(row.data.get("image_id"))
+        if not states_id:
+            return None
+        return f"image_id {image_id!r} is used in line {first_line} too"
 
 
 def _check_rows(run: SpecRun, findings: Findings) -> None:
@@ -292,7 +301,8 @@ def _check_rows(run: SpecRun, findings: Findings) -> None:
             problem = str(error)
         if problem is None:
             continue
-        # The first row's error may have been met already, when the columns were read.
+        # The first row's error may have been met already, when the columns were read; it began
+        # with the file's name then.
         ending = f"line {row.line}: {problem}"
         if any(line.endswith(ending) for line in problems_before):
             continue
@@ -311,20 +321,22 @@ def _begins_with_place(problem: str, where: str) -> bool:
 
 
 def _tell_of_rows(check: _RowCheck, run: SpecRun, findings: Findings) -> None:
+    # Adds remarks to the findings, and advice on the pictures' folder, once all rows are checked.
     found_count = check.found_in_folder.total()
     most_are_missing = check.missing_count > found_count
-    if most_are_missing:
+    if most_are_missing:  # likely the folder is wrong, not the single names
         advice = advice_on_folder(run.job, check.missing)
         if advice:
             findings.advice.append(advice)
-    findings.remarks += [*_remarks_on_unread_words(run), *run.job.input.remarks()]
+    findings.remarks += _remarks_on_unread_words(run)
+    findings.remarks += run.job.input.remarks()
     repeats = "rows repeat the picture and text of an earlier row, and are paid for once"
     findings.remarks += counted_items(repeats, check.repeated)
     stretched = "images of 16 bits are sent stretched: least value black, largest white"
     findings.remarks += counted_items(stretched, check.stretched)
     findings.remarks += check.shared_stems.remarks()
     for folder, count in check.found_in_folder.items():
-        if folder:
+        if folder:  # those with absolute paths are counted under ""
             findings.remarks.append(f"{counted(count, 'image')} found in {folder}")
 
 

@@ -92,10 +92,8 @@ def _unreadable_in_last_run(spec: Spec, model: str) -> str:
     # this one. `run.json` may be damaged: what isn't as a run leaves it is passed over.
     with bucket.copied(spec.results_dir, RUN_JSON) as folder:
         run = read_object(os.path.join(folder, RUN_JSON))
-    asking_then = "auto"
-    for vlm in stated_in(run, "vlm"):
-        asking_then = vlm.get("asking") or "auto"
-        break  # a run has one such block
+    vlm_then: dict[str, Any] = next(iter(stated_in(run, "vlm")), {})  # a run has one such block
+    asking_then = vlm_then.get("asking") or "auto"
     if run.get("model") != model or asking_then != spec.block.vlm.asking:
         return ""
     summary = run.get("summary")
@@ -154,10 +152,11 @@ def _ask_about_square(serving: Serving) -> dict[str, Any]:
         return {"problems": [f"{error}{_models_instead(serving, error)}"]}
     seconds = round(time.monotonic() - start, 2)
     facts: dict[str, Any] = {"seconds": seconds, "usage": vars(reply.usage)}
-    takes = serving.facts().get("takes")  # known now that it has answered
+    # Which fields of a request the endpoint takes: known now that it has answered.
+    takes = serving.facts().get("takes")
     if takes is not None:
         facts["takes"] = takes
-    if serving.tasks is None:
+    if serving.tasks is None:  # it answers any question
         facts["schema"] = run_blocking(ask_with_schema)
     return {**facts, "reply": _verdict_on(reply, request)}
 
@@ -177,7 +176,8 @@ def _verdict_on(reply: Reply, request: Request[Any]) -> str:
 def _models_instead(serving: Serving, error: GroundingError) -> str:
     # Tells which models the endpoint has if it refused this one, the most similar name first; ""
     # if the name isn't what is wrong. A `certain` refusal is of the key.
-    if not isinstance(error, EndpointRefused) or error.certain:
+    may_be_of_name = isinstance(error, EndpointRefused) and not error.certain
+    if not may_be_of_name:
         return ""
 
     async def ask() -> list[str]:

@@ -49,7 +49,10 @@ def is_public(address: Address) -> bool:
     """
     if address.is_multicast or not address.is_global:
         return False
-    return isinstance(address, IPv4Address) or (address in _GLOBAL and address.sixtofour is None)
+    if isinstance(address, IPv4Address):
+        return True
+    # Mapped and NAT64 addresses are outside of _GLOBAL.
+    return address in _GLOBAL and address.sixtofour is None
 
 
 class Fetcher:
@@ -74,19 +77,21 @@ class Fetcher:
         """Return a session for `fetched`, to be closed by the caller."""
         import aiohttp
 
-        allowed = self._allowed
         is_named = self._is_named
+        is_allowed = self._allowed
 
         class GuardedResolver(aiohttp.ThreadedResolver):
+            # aiohttp has it look up each host name, and connects to the addresses that it returns:
+            # no name is looked up a second time, when it might lead to another address.
             async def resolve(
                 self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
             ) -> Any:
                 addresses = await super().resolve(host, port, family)
                 if is_named(host, port):
                     return addresses
-                # aiohttp connects to these very addresses: none is looked up a second time.
-                if not all(allowed(ip_address(address["host"])) for address in addresses):
-                    raise BrokenRow(f"no picture from {host}: {_PRIVATE}")
+                for address in addresses:
+                    if not is_allowed(ip_address(address["host"])):
+                        raise BrokenRow(f"no picture from {host}: {_PRIVATE}")
                 return addresses
 
         headers = {
@@ -162,10 +167,10 @@ class Fetcher:
         if is_ip_address:
             # It goes to the socket unseen by any resolver.
             try:
-                allowed = self._allowed(ip_address(host))
-            except ValueError:  # 127.1, say
-                allowed = False
-            if not allowed:
+                is_allowed = self._allowed(ip_address(host))
+            except ValueError:  # a short form that only a socket understands, such as 127.1
+                is_allowed = False
+            if not is_allowed:
                 raise BrokenRow(f"no picture from {host}: {_PRIVATE}")
         return parsed
 
@@ -208,9 +213,10 @@ class Downloads(Fetcher):
         if to_fetch:
             results = run_blocking(lambda: self._fetch_all(to_fetch))
         self._remember({url: path for url, path in results.items() if isinstance(path, str)})
-        # A picture that can't be fetched may have an old path, whose file is gone: the failure
-        # counts.
-        return {url: results.get(url) or self._path_by_address[url] for url in distinct_addresses}
+        for url in distinct_addresses:
+            if url not in results:  # it has a file already
+                results[url] = self._path_by_address[url]
+        return results
 
     def _has_file_of(self, url: str) -> bool:
         if url not in self._path_by_address:

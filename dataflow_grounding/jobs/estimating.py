@@ -87,7 +87,7 @@ _MEANS = {
 class _StepEstimate:
     """What a step sends for records, by stated means.
 
-    `to_send` is the total of all records that were looked at; `_count_sent` adds to it. `rules` say
+    `to_send` is the total of all records that were looked at; `estimate` adds to it. `rules` say
     how the model counts tokens; they are None for a model in this process, whose tokens are free.
     """
 
@@ -116,30 +116,34 @@ class _StepEstimate:
         return await self._of_request(record, memo, sent_columns) * requests
 
     async def _of_request(self, record: Record, memo: ImageMemo, sent_columns: set[str]) -> Amount:
-        # A request begins with the system's words and the picture, which are billed as cached if an
-        # earlier step has sent the same. What differs by step comes after them.
+        # What one of the step's requests for a record is; the picture's column is added to
+        # `sent_columns`.
         operator = self.step.operator
         column = image_column(operator, record)
-        is_repeated = column in sent_columns
+        was_column_sent = column in sent_columns
         if column:
             sent_columns.add(column)
         sizes = await self._sent_sizes(record, column, memo)
-        if self.rules is None:
-            return Amount(1)
+        if self.rules is None:  # only requests are counted then
+            return Amount(requests=1)
+        # A request begins with the system's words and the picture. What differs by step, such as
+        # the task's prompt, comes after them.
         beginning_tokens = self.rules.text(load_prompt("system"))
         if sizes:
             beginning_tokens += round(fmean(map(self.rules.image, sizes)))
         further_tokens = _DATA
         further_tokens += self._phrase_tokens(record, self.rules)
         further_tokens += self._instruction_tokens(self.rules)
-        # A judge is sent the picture with boxes drawn in; no earlier step has sent that, nor tiles.
-        is_whole_picture = len(sizes) <= 1 and not isinstance(operator, BoxChecker)
+        # The beginning is billed as cached if an earlier step has sent the same. Tiles, and the
+        # picture with boxes drawn in that a judge is sent, no earlier step has sent.
+        is_in_tiles = len(sizes) > 1
+        has_boxes_drawn_in = isinstance(operator, BoxChecker)
+        was_sent = was_column_sent and not is_in_tiles and not has_boxes_drawn_in
         is_long_enough = beginning_tokens >= self.rules.least_cached
-        is_cached = is_repeated and is_whole_picture and is_long_enough
         return Amount(
             requests=1,
             input=beginning_tokens + further_tokens,
-            cached=beginning_tokens if is_cached else 0,
+            cached=beginning_tokens if was_sent and is_long_enough else 0,
             output=self.mean.output,
         )
 
@@ -174,22 +178,26 @@ class _StepEstimate:
         if not isinstance(operator, PhraseGrounder) or operator.keys.expressions not in record:
             return 0
         phrases = texts_of(read_expressions(record, operator.keys.expressions))
+        # A request has phrases as [{"id": 1, "text": "a dog"}, …].
         items = [{"id": number, "text": phrase} for number, phrase in enumerate(phrases, 1)]
+        tokens_of_all = rules.text(dump_text(items))
         requests = max(1, ceil(len(phrases) / operator.phrases_per_request))
-        return round(rules.text(dump_text(items)) / requests)
+        return round(tokens_of_all / requests)
 
     def left(self, stored: "_StoredReplies", rows: float, done: float, weight: float) -> Amount:
         """Return what is left to send, without USD. `done` of the run's `rows` have been answered.
         `to_send` is of the records that were looked at, each of which counts for `weight` rows.
         """
         stated = self.to_send * weight
-        if not stored.paid.requests or not done:
+        is_measured = stored.paid.requests > 0 and done > 0
+        if not is_measured:
             return stated
         # The other rows are taken to need what the answered ones needed, on average.
         measured = stored.paid * ((rows - done) / done)
-        if measured.input or not stated.requests:
+        reports_tokens = measured.input > 0
+        if reports_tokens or not stated.requests:
             return measured
-        # The endpoint counts no tokens, so a request has the stated ones.
+        # The endpoint reports no tokens: those of a request are taken to be the stated ones.
         return stated * (measured.requests / stated.requests)
 
 
@@ -229,11 +237,15 @@ def _stored_by_step(run: SpecRun) -> dict[str, _StoredReplies]:
     for line in _stored_lines(run.job.steps[0].storage.checkpoint_folder):
         label = str(line.get("step"))
         is_of_run = label in model_by_label and line.get("model") == model_by_label[label]
-        if not is_of_run or line.get("task") == CHECK or line["key"] in seen_keys:
+        answers_a_probe = line.get("task") == CHECK
+        if not is_of_run or answers_a_probe:
+            continue
+        if line["key"] in seen_keys:
             continue
         seen_keys.add(line["key"])
         replies = by_step[label]
-        replies.paid += Amount(1, *usage_of(line).as_list())
+        input_tokens, cached_tokens, output_tokens = usage_of(line).as_list()
+        replies.paid += Amount(1, input_tokens, cached_tokens, output_tokens)
         if not line.get("attempt"):  # only further tries state their number
             replies.first_tries += 1
     return by_step
@@ -247,30 +259,27 @@ def _stored_lines(folder: str) -> Iterator[dict[str, Any]]:
 
 @contextmanager
 def _stored_replies(folder: str) -> Iterator[KeyedLog]:
-    # Nothing in the folder is changed: a run may be at work there.
+    # The store of a checkpoint folder, with those of the run's other parts: shards on this machine,
+    # and workers whose stores are in the run's bucket alone. Nothing in the folder is changed: a
+    # run may be at work there.
     with bucket.copied(os.path.dirname(os.path.abspath(folder)), replies=True) as results:
         others = {*other_stores(folder), *other_stores(os.path.join(results, CKPT))}
         with closing(KeyedLog(store_path(folder), read_only=True, others=others)) as log:
             yield log
 
 
-async def _count_sent(
+async def _amounts_by_record(
     steps: Sequence[_StepEstimate], records: Iterator[Record], memo: ImageMemo
-) -> list[float]:
-    # Adds what is sent to each step's `to_send`, and returns each record's tokens, or its requests
-    # where its tokens aren't known. A record is left out if it or its picture can't be read.
-    sent = []
+) -> list[list[Amount]]:
+    # A record is left out if it or its picture can't be read.
+    amounts_by_record = []
     for record in records:
         with suppress(RecordError):
-            amounts = await _amounts_of(record, steps, memo)
-            for step, amount in zip(steps, amounts, strict=True):
-                step.to_send += amount
-            total = sum(amounts, Amount())
-            sent.append(total.input or total.requests)
-    return sent
+            amounts_by_record.append(await _amounts_by_step(record, steps, memo))
+    return amounts_by_record
 
 
-async def _amounts_of(
+async def _amounts_by_step(
     record: Record, steps: Sequence[_StepEstimate], memo: ImageMemo
 ) -> list[Amount]:
     # What each step sends for a record.
@@ -314,12 +323,20 @@ def estimate(run: SpecRun) -> dict[str, Any]:
     looked_at = min(record_count, MOST)
     with closing(log_of(run.job.steps[0].storage.checkpoint_folder)) as images:
         memo = ImageMemo(images, keeps=False)
-        sent = run_blocking(lambda: _count_sent(steps, _records(run, rows), memo))
+        amounts_by_record = run_blocking(
+            lambda: _amounts_by_record(steps, _records(run, rows), memo)
+        )
+    for amounts in amounts_by_record:
+        for estimated_step, amount in zip(steps, amounts, strict=True):
+            estimated_step.to_send += amount
     stored = _stored_by_step(run)
     weight = record_count / max(1, looked_at)  # how many records each of the sample is taken for
-    amounts = _left(run, steps, stored, counted=len(sent), weight=weight)
-    probes = _probes(run, amounts)
-    expected = _with_probes_and_cost(run, amounts, probes)
+    left = _left(run, steps, stored, counted=len(amounts_by_record), weight=weight)
+    probes = _probes(run, left)
+    expected = _with_probes_and_cost(run, left, probes)
+    error = None
+    if looked_at != record_count:
+        error = _error(amounts_by_record, record_count)
     rules = _rules_of(run.serving)
     image_rule = None  # by which rule an image's tokens were counted; None where none are
     if rules is not None:
@@ -330,7 +347,7 @@ def estimate(run: SpecRun) -> dict[str, Any]:
         "asks": run.who,
         "records": record_count,
         "looked_at": looked_at,
-        "error": None if looked_at == record_count else _error(sent, record_count),
+        "error": error,
         **sum(expected, Amount()).to_json(),
         "stored": round(sum(replies.paid.requests for replies in stored.values())),
         "probes": sum(probes),
@@ -355,18 +372,19 @@ def _left(
     # What each step has left to send. `counted` records were looked at and can be read; each counts
     # for `weight` of the run's rows.
     rows = counted * weight
-    done = rows  # by a step that asks nothing
-    has_asking_step = False
+    done = rows  # by the steps so far: all rows, until a step asks
+    has_asking_step = False  # among the steps so far
     left = []
     for step in steps:
         replies = stored.get(step.step.label, _StoredReplies())
         requests_per_row = step.to_send.requests / max(1, counted)
-        # In a stream each row goes on to the next step at once: so the first step that asks tells
-        # how many rows are done. Otherwise each step waits for the one before it to end: a later
-        # one may have done fewer.
-        tells_how_many = not run.options.stream or not has_asking_step
-        if requests_per_row and tells_how_many:
-            done = min(done, replies.first_tries / requests_per_row)
+        if requests_per_row:
+            # Without a stream, each step waits for the one before it to end: a later one may have
+            # done fewer rows. In a stream each row goes on to the next step at once: the first
+            # step that asks tells how many are done by all.
+            is_in_step_with_earlier = run.options.stream and has_asking_step
+            if not is_in_step_with_earlier:
+                done = min(done, replies.first_tries / requests_per_row)
             has_asking_step = True
         left.append(step.left(replies, rows, done, weight))
     return left
@@ -407,9 +425,13 @@ def _count_and_rows_to_look_at(run: SpecRun) -> tuple[int, Iterator[Row]]:
     return len(places), (row for place, row in numbered if place in places_to_look_at)
 
 
-def _error(sent: Sequence[float], records: int) -> float:
-    # Half of the 95% interval of the sum over all records, as a share of that sum. `sent` is of a
-    # random sample of them.
+def _error(amounts_by_record: Sequence[Sequence[Amount]], records: int) -> float:
+    # Half of the 95% interval of the sum over all records, as a share of that sum. The amounts, by
+    # step, are of a random sample of the records.
+    sent = []  # each record's tokens, or its requests where tokens aren't known
+    for amounts in amounts_by_record:
+        total = sum(amounts, Amount())
+        sent.append(total.input or total.requests)
     mean = fmean(sent) if sent else 0
     if not mean:
         return 0.0
@@ -430,7 +452,8 @@ def _probes(run: SpecRun, amounts: Sequence[Amount]) -> list[int]:
     for step, amount in zip(run.job.steps, amounts, strict=True):
         serving = step.operator.serving
         check_every = _check_every(step)
-        if serving is None or not check_every or not amount.requests:
+        sends_probes = bool(check_every) and amount.requests > 0
+        if serving is None or not sends_probes:
             probes.append(0)
             continue
         sizes = sent_sizes(pictures(), serving.image_limits)
@@ -439,7 +462,7 @@ def _probes(run: SpecRun, amounts: Sequence[Amount]) -> list[int]:
             round(watched_requests),
             check_every,
             sizes,
-            in_frames=bool(serving.image_limits.frames),
+            in_frames=bool(serving.image_limits.frames),  # of a few exact sizes
         )
         needed_so_far = len(serving.endpoints()) * probes_of_endpoint
         # Not negative, as this step's serving may need fewer than an earlier step's.
@@ -459,7 +482,9 @@ def _check_every(step: Step) -> int | None:
     # After how many requests the step sends a probe; None for a step that sends none.
     operator = step.operator
     serving = operator.serving
-    if serving is None or not serving.takes_probes or serving.exact_boxes:
+    if serving is None or not serving.takes_probes:
+        return None
+    if serving.exact_boxes:  # in one format always, which needs no check
         return None
     if not isinstance(operator, Operator):
         return None

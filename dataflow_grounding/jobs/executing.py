@@ -37,8 +37,9 @@ def execute_spec(run: SpecRun, make_run: MakeRun = Run) -> Summary:
             summary = execute(
                 steps, run.options, run.kind.pipeline.name, locked=folder, run=make_run
             )
-            if summary.shown.classes.is_of_classes:  # people see them in the order of the spec
-                summary.shown.classes.order = list(names_stated_in({"spec": stated_spec(run.spec)}))
+            classes = summary.shown.classes  # the table that people see, in the order of the spec
+            if classes.is_of_classes:
+                classes.order = list(names_stated_in({"spec": stated_spec(run.spec)}))
             if summary.done:
                 _write_annotations(run)
             summary.annotations = run.annotations_path

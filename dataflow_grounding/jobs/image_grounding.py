@@ -71,12 +71,12 @@ class GroundingData(RowsData):
     @classmethod
     def _can_be_looked_for(cls, value: Any) -> Any:
         # Returns the classes, read from a file if a text names one, and checked.
-        is_in_spec = not isinstance(value, str)  # else it names a file
+        names_a_file = isinstance(value, str) and bool(value.strip())
+        is_in_spec = not isinstance(value, str)
         try:
-            if isinstance(value, str) and value.strip():
-                value = read_class_file(value)
-            if value:
-                phrases_with_classes(value)  # raises for what can't be looked for
+            classes = read_class_file(value) if names_a_file else value
+            if classes:
+                phrases_with_classes(classes)  # raises for what can't be looked for
         except SpecError as error:
             # By the number or key of the wrong entry, such as (3,), the message names its line in
             # the spec. A file's entry has no line there.
@@ -85,7 +85,7 @@ class GroundingData(RowsData):
                 inside = error.inside
             context = {"why": str(error).removeprefix("classes: "), "inside": inside}
             raise PydanticCustomError("classes", "{why}", context) from None
-        return value or []
+        return classes or []
 
     @property
     def stated_classes(self) -> Any:
@@ -173,13 +173,18 @@ def _proposals_of(spec: Spec, data: GroundingData) -> Input:
             "data.split is of data sets from a hub: with data.proposals leave it out, and name"
             " the part's own labels in data.input_jsonl"
         )
-    phrases: dict[str, str] = {}
+    # Phrases, with their classes, that every picture gets, even if its proposals have none of them.
+    class_of_phrase: dict[str, str] = {}
     if data.classes:
-        phrases = phrases_with_classes(data.stated_classes)
+        class_of_phrase = phrases_with_classes(data.stated_classes)
     from dataflow_grounding.formats.proposals import find_proposals  # few runs have proposals
 
     return find_proposals(
-        data.input_jsonl, data.proposals, data.image_root or "", phrases, spec.results_dir
+        data.input_jsonl,
+        format=data.proposals,
+        image_root=data.image_root or "",
+        classes=class_of_phrase,
+        unpacked=spec.results_dir,
     )
 
 

@@ -79,11 +79,10 @@ def _job_of(spec: Spec, servings: Sequence[Serving], pilot: int | None) -> Job:
     if makes_captions_alone:
         # Each picture gets a caption; the pipeline's own step passes over those without regions.
         steps = [replace(steps[0], operator=CaptionGenerator(servings[0]))]
-    begins_with_check = numbers[0] == CHECK  # it reads expressions
+    begins_with_check = numbers[0] == CHECK  # which reads expressions
+    needs_no_regions = makes_captions_alone or begins_with_check
     seeds = seed_records.find_seeds(
-        block.data,
-        _made_by_steps(all_steps, numbers),
-        boxless=makes_captions_alone or begins_with_check,
+        block.data, _made_by_steps(all_steps, numbers), boxless=needs_no_regions
     )
     for path in seeds.files:
         refuse_to_overwrite(path, [seed_file])
@@ -91,8 +90,9 @@ def _job_of(spec: Spec, servings: Sequence[Serving], pilot: int | None) -> Job:
     _chain_files(steps, first.path, seeds.folders)
     if block.workflow.negatives:
         _tell_types(steps, first)
-    kind_of_input = _SeedInput if first.path == seed_file else _LaterInput
-    return Job(servings, all_steps, steps, kind_of_input(steps, seeds), seeds.files)
+    reads_seeds = first.path == seed_file
+    job_input = _SeedInput(steps, seeds) if reads_seeds else _LaterInput(steps, seeds)
+    return Job(servings, all_steps, steps, job_input, seeds.files)
 
 
 def _refuse_taos_results(results_dir: str, seed_file: str, all_steps: list[Step]) -> None:
@@ -171,15 +171,18 @@ def _no_first_file(number: int, file_before: str, was_made: bool) -> InputError:
 
 def _may_seeds_be_read(number: int, file_before: str, annotations: str | None) -> bool:
     # Whether step `number`, which isn't 0, may read the seeds in place of `file_before`, the file
-    # of the step before it. The caption's step needs images alone: that file has them, if it
-    # exists. Later steps need columns that only the user's own annotations may have: these are
-    # read if they are newer.
+    # of the step before it. Seeds are made of labels, or of the user's own `annotations`.
     was_made = os.path.exists(file_before)
-    if number == CAPTION:
+    if number == CAPTION:  # it needs images alone: `file_before` has them, and descriptions, too
         return not was_made
+    # Later steps need columns that an earlier step writes. Of seeds only those made of annotations
+    # may have them.
     if not annotations:
         return False
-    return not was_made or look(annotations).changed > os.stat(file_before).st_mtime_ns
+    if not was_made:
+        return True
+    # The user may have changed the annotations since the step ran: then these count.
+    return look(annotations).changed > os.stat(file_before).st_mtime_ns
 
 
 def _has_what_steps_need(file: _File, numbers: list[int]) -> bool:
@@ -253,7 +256,8 @@ def _with_stale_caption_step(names: list[str], all_steps: list[Step]) -> list[st
     # again, with stored replies, which cost nothing.
     describe = all_steps[0].label
     path = all_steps[CAPTION].storage.output_path
-    if "0" in names and str(CAPTION) not in names and _was_made_without(path, describe):
+    describes_alone = "0" in names and str(CAPTION) not in names
+    if describes_alone and _was_made_without(path, describe):
         return [*names, str(CAPTION)]
     return names
 
@@ -261,8 +265,9 @@ def _with_stale_caption_step(names: list[str], all_steps: list[Step]) -> list[st
 def _made_by_steps(all_steps: list[Step], numbers: list[int]) -> Made:
     # What steps make now, or later from this run's files. `regions`, and what the check and later
     # steps write, are changed by steps, not made.
+    steps_now = [all_steps[number] for number in numbers]
     later_steps = all_steps[numbers[-1] + 1 :]
-    steps = [*[all_steps[number] for number in numbers], *later_steps]
+    steps = [*steps_now, *later_steps]
     columns: set[str] = set()
     for step in steps:
         if step.storage.operator_step < CHECK:

@@ -39,8 +39,9 @@ def renamed(row: Mapping[str, Any], sources: Mapping[str, str]) -> dict[str, Any
         if new_names:
             continue
         name = column
-        if sources.get(column) in row:  # another column gets this one's name
-            while name in row or name in sources or name in new_row:
+        does_another_get_this_name = sources.get(column) in row
+        if does_another_get_this_name:
+            while name in row or name in sources or name in new_row:  # until it is a free one
                 name = f"original_{name}"
         new_row[name] = value
     return new_row
@@ -60,16 +61,20 @@ def record_rows(
     """
     make_file = partial(put_picture, results_dir=results_dir)
     numbered = enumerate(_renamed_row(row, sources) for row in rows)
-    while chunk := list(islice(numbered, AT_ONCE if fetch else 1)):
+    chunk_size = AT_ONCE if fetch else 1
+    while chunk := list(islice(numbered, chunk_size)):
         fetched: Mapping[str, str | BrokenRow] = {}
         if fetch:
-            addresses = []
+            addresses: dict[str, None] = {}  # each once
             for place, row in chunk:
-                picture = row.data.get(image_column) if row.data and is_wanted(place) else None
+                if row.data is None or not is_wanted(place):
+                    continue
+                picture = row.data.get(image_column)
                 if is_web(picture):
-                    addresses.append(str(picture))
-            fetched = fetch(dict.fromkeys(addresses))
+                    addresses[str(picture)] = None
+            fetched = fetch(addresses)
         for place, row in chunk:
+            # `picture_name` only tells what the file of some bytes would be called.
             name_of_bytes = make_file if is_wanted(place) else picture_name
             yield _with_file(row, image_column, name_of_bytes, fetched)
 
@@ -124,10 +129,13 @@ def guess_column(
         return None
     looks_right = LOOKS[role]
     likely = []
-    for column in dict.fromkeys(chain.from_iterable(rows)):
+    columns = dict.fromkeys(chain.from_iterable(rows))  # of any row, each once
+    for column in columns:
+        if column in taken:
+            continue
         values = [row[column] for row in rows if row.get(column) not in (None, "")]
         count_looking_right = sum(map(looks_right, values))
-        if column not in taken and count_looking_right > MOSTLY * len(values):
+        if count_looking_right > MOSTLY * len(values):
             likely.append(column)
 
     def rank(column: str) -> tuple[int, int]:

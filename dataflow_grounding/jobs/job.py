@@ -93,7 +93,9 @@ class Job:
         lines = []
         for step in self.steps:
             serving = step.operator.serving
-            if serving is None or serving.tasks is None:  # asks nothing, or answers anything
+            if serving is None:  # the step asks nothing
+                continue
+            if serving.tasks is None:  # it answers anything
                 continue
             for task in getattr(step.operator, "tasks", ()):
                 if task not in serving.tasks:
@@ -138,6 +140,7 @@ def put_in_folders(steps: list[Step]) -> list[Step]:
         _refuse_as_folder(step.operator.name)
         assert isinstance(step.storage, ResultsStorage)
         step.storage.steps = names
+        # Where a person reviewed the file of the step before, this is called before it is read.
         step.storage.bring_up_to_date = _bring_up_to_date
     return steps
 

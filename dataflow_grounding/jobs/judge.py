@@ -28,6 +28,7 @@ def vlms_of(vlm: JudgedVlmBlock, *, judges: bool) -> list[VlmBlock]:
 def _judge_block(vlm: VlmBlock, judge: JudgeBlock) -> VlmBlock:
     # `vlm` with what the judge states. No secret of `vlm` goes to another address.
     backend = judge.backend or vlm.backend
+    # Of another backend, what the judge doesn't state is the default.
     block = vlm if backend == vlm.backend else VlmBlock(backend=backend)
     changes: dict[str, Any] = {"box_format": judge.box_format, "prices": judge.prices}
     stated: dict[str, Any] = {}
@@ -36,7 +37,8 @@ def _judge_block(vlm: VlmBlock, judge: JudgeBlock) -> VlmBlock:
         if value:
             stated[name] = value
     if backend in ("embedded", "auto") and stated:
-        raise SpecError(f"vlm.judge.{next(iter(stated))}: {backend} has none, leave it out")
+        first_stated = next(iter(stated))
+        raise SpecError(f"vlm.judge.{first_stated}: {backend} has none, leave it out")
     if backend not in _KEYS:  # embedded, auto, or a serving of the user's own
         settings = _without_secrets(block.settings) if judge.base_url else block.settings
         changes["settings"] = {**settings, **stated}
@@ -44,8 +46,10 @@ def _judge_block(vlm: VlmBlock, judge: JudgeBlock) -> VlmBlock:
     backend_block = getattr(block, backend)
     backend_changes = _in_backends_names(backend, stated)
     if backend == "openai" and judge.model_name:
-        backend_changes["name"] = ""  # the present one is that of `vlm`'s model
-    asks_another_address = judge.base_url not in ("", getattr(backend_block, "base_url", ""))
+        # The present one tells replies of `vlm`'s model apart: the judge's aren't among these.
+        backend_changes["name"] = ""
+    present_address = getattr(backend_block, "base_url", "")
+    asks_another_address = bool(judge.base_url) and judge.base_url != present_address
     if asks_another_address:
         backend_changes["api_key"] = judge.api_key
         backend_changes |= _changes_for_another_address(backend, backend_block)

@@ -59,17 +59,19 @@ def folder_with(file_names: Sequence[str], starts: Sequence[str]) -> str:
     Once a folder at or below one start has any, further starts aren't looked at.
     """
     names = file_names[:MOST_NAMES]
-    best = ""
-    most = 0
+    best_folder = ""
+    most_found = 0
     for start in dict.fromkeys(starts):
         for folder in islice(_folders_under(start), MOST_FOLDERS):
-            present = sum(_is_file(joined(folder, name)) for name in names)
-            if present > most:
-                best = folder
-                most = present
-        if most:
+            found = sum(_is_file(joined(folder, name)) for name in names)
+            if found > most_found:
+                best_folder = folder
+                most_found = found
+        if most_found:
             break
-    return shown(os.path.normpath(best), lines=False) if best else ""
+    if not best_folder:
+        return ""
+    return shown(os.path.normpath(best_folder), lines=False)  # it may have control characters
 
 
 def _folders_under(start: str) -> Iterator[str]:

@@ -21,12 +21,14 @@ def writer_of(name: str, folders: Sequence[str]) -> Writer:
     removes what an earlier run in a legacy format has left, unless this format is legacy, too.
     """
     key = "workflow.output_format"
-    if FORMATS.get(name) == "unified":
+    if FORMATS.get(name) == "unified":  # it has no further files
         return _remove_legacy
     writer: Writer
     if FORMATS.get(name) == "legacy":
-        from dataflow_grounding.formats.legacy_files import write_legacy as writer  # few runs do
-    else:
+        from dataflow_grounding.formats.legacy_files import write_legacy  # few runs do
+
+        writer = write_legacy
+    else:  # a function of the user's own, as "module:function"
         writer = named(name, key, FORMATS, folders)
         if not callable(writer):
             raise SpecError(f"{key} {name!r} should name a function that takes a step")

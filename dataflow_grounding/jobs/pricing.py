@@ -35,10 +35,12 @@ def price_others(
     model. Raises SpecError for unknown prices where there is a budget.
     """
     prices: dict[str, Prices | None] = {}
-    for vlm, serving in zip(vlms[1:], servings[1:], strict=False):
+    first_serving, *others = servings
+    for vlm, serving in zip(vlms[1:], others, strict=True):
         is_asked = any(step.operator.serving is serving for step in steps)
-        has_first_ones_prices = serving.model == servings[0].model
-        if not is_asked or has_first_ones_prices:
+        # Prices are by model: those of the first serving count for the same model, too.
+        is_priced = serving.model == first_serving.model
+        if not is_asked or is_priced:
             continue
         stated = None if vlm.prices is None else Prices(**vlm.prices.model_dump())
         serving.prices, _ = pricing_of(stated, serving)

@@ -7,10 +7,10 @@ rows are pictures and nothing else. A role is what a step reads a column as, suc
 import json
 import os
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from copy import copy
-from itertools import islice, pairwise
+from itertools import chain, islice, pairwise
 from typing import Any
 
 from dataflow_grounding._util.addresses import is_web
@@ -68,7 +68,7 @@ def storage_of(spec: Spec, source: Input) -> ResultsStorage:
             folders = (*folders, spec.results_dir)
     storage = ResultsStorage(path, spec.results_dir, image_root=data.image_root)
     storage.folders = folders
-    storage.made_of = "" if can_stay_in_place else source.path
+    storage.made_of = "" if can_stay_in_place else source.path  # `RowsInput` makes the rows
     return storage
 
 
@@ -84,14 +84,13 @@ def job_on_rows(
     steps = wanted_steps(all_steps, step_names)
     files = [_data_of(spec).input_jsonl]
     first = steps[0]
-    reads_source = first.storage.operator_step == 0  # else the file of the step before
-    if reads_source:
-        _refuse_missing_source(source)
-    else:
+    reads_file_of_step_before = first.storage.operator_step > 0
+    if reads_file_of_step_before:
         _refuse_missing_step_file(first)
-    _refuse_gaps(steps)
-    if not reads_source:
+        _refuse_gaps(steps)
         return Job(servings, all_steps, steps, JobInput(steps), files)
+    _refuse_missing_source(source)
+    _refuse_gaps(steps)
     steps = [*_caption_step(spec, servings[0], source, first), *steps]
     return Job(servings, all_steps, steps, RowsInput(spec, source, first, steps, pilot), files)
 
@@ -193,29 +192,32 @@ class RowsInput(JobInput):
         """Look at the first rows, and write rows of our own if the first step reads such; once."""
         if self._ready:
             return
+        makes_rows = self._made_path is not None
         if is_pipe(self._input):
             # It can be read only once: its first rows aren't looked at, and no rows made of them.
-            if self._made_path is not None:
+            if makes_rows:
                 raise InputError(
                     f"{self._input.path} is not a file: save its rows in one to use"
                     f" {self._data_key}.columns"
                 )
         else:
-            sources = self._sources()
+            sources = self._checked_sources()
             if self._made_path is not None:
                 self._make_rows(self._made_path, sources)
         self._ready = True
 
-    def _sources(self) -> dict[str, str]:
-        # By a record's column, the user's column that it is taken from.
+    def _checked_sources(self) -> dict[str, str]:
+        # By a record's column, the user's column that it is taken from: {"image_path": "photo"}.
+        # Raises for what the first rows show to be wrong.
         rows = [row.data for row in islice(self._input.read(), FIRST) if row.data is not None]
-        columns = list(dict.fromkeys(name for row in rows for name in row))
+        columns = list(dict.fromkeys(chain.from_iterable(rows)))
         self._check_stated_columns(columns)
-        by_role = {
-            role: column for role, column in self._input.columns.items() if column in columns
-        }
-        by_role.update(self._data.columns)
-        sources = {self._roles[role]: column for role, column in by_role.items()}
+        column_by_role: dict[str, str] = {}
+        for role, column in self._input.columns.items():  # as the input's format has them
+            if column in columns:
+                column_by_role[role] = column
+        column_by_role.update(self._data.columns)  # as the spec states them
+        sources = {self._roles[role]: column for role, column in column_by_role.items()}
         self._refuse_if_column_is_misnamed(rows, columns, sources)
         self._refuse_unfetched_addresses(rows, sources)
         return sources
@@ -255,13 +257,8 @@ class RowsInput(JobInput):
                 present.append(column)
             elif column not in sources:
                 missing[role] = column
-        candidates: dict[str, str] = {}  # role → the user's column that may be it
-        taken = [*sources.values(), *present]  # a column has one role
-        for role in missing:
-            candidate = guess_column(role, rows, taken)
-            if candidate is not None:
-                candidates[role] = candidate
-                taken.append(candidate)
+        taken = [*sources.values(), *present]
+        candidates = _columns_that_look_like(missing, rows, taken)
         if not candidates:
             return
         lacking = " and ".join(f"no column {missing[role]!r}" for role in candidates)
@@ -296,27 +293,29 @@ class RowsInput(JobInput):
         # hold. It isn't written where a picture couldn't be fetched: the next run tries again.
         state_path = os.path.join(os.path.dirname(path), "input.json")
         made_of = self._what_rows_are_made_of(sources)
-        if self._do_rows_still_hold(path, unsealed(read_object(state_path)) or {}, made_of):
+        state_before = unsealed(read_object(state_path)) or {}  # {} also if it is damaged
+        if self._do_rows_still_hold(path, state_before, made_of):
             return
         fetch = None
         if self._data.fetches:
-            data = self._data
-            fetch = Downloads(
-                self._results_dir, hosts=data.allow_hosts, no_others=not data.allow_http
-            ).fetch
+            hosts = self._data.allow_hosts
+            no_others = not self._data.allow_http
+            fetch = Downloads(self._results_dir, hosts=hosts, no_others=no_others).fetch
             say(f"Fetching the pictures of {self._input.path} that aren't here yet.")
-        image = self._roles["image"]
-        total = None if self._pilot is None else sum(1 for _ in self._input.read())
+        row_count = None  # by which a pilot's rows are spread
+        if self._pilot is not None:
+            row_count = sum(1 for _ in self._input.read())
         rows = record_rows(
             self._input.read(),
             sources,
-            image,
-            self._results_dir,
-            fetch,
-            lambda place: in_pilot(place, total, self._pilot),
+            image_column=self._roles["image"],
+            results_dir=self._results_dir,
+            fetch=fetch,
+            is_wanted=lambda place: in_pilot(place, row_count, self._pilot),
         )
         broken_count = _write(path, rows)
-        if broken_count and fetch:
+        may_lack_a_picture = fetch is not None and broken_count > 0
+        if may_lack_a_picture:
             return
         state = {"known": made_of, "pilot": self._pilot, "made": self._state_of_made(path)}
         write_text(state_path, json.dumps(sealed(as_json(state))) + "\n")
@@ -343,6 +342,19 @@ class RowsInput(JobInput):
     def _state_of_made(self, path: str) -> list[Any]:
         # Of the rows and of the folder of their pictures, which somebody may have removed.
         return [state_of(path), os.path.isdir(os.path.join(self._results_dir, PICTURES))]
+
+
+def _columns_that_look_like(
+    missing: Iterable[str], rows: Sequence[Mapping[str, Any]], taken: Sequence[str]
+) -> dict[str, str]:
+    # By a role whose column is missing, the user's column that may be it. No column has two roles;
+    # those that are `taken` have one.
+    candidates: dict[str, str] = {}
+    for role in missing:
+        candidate = guess_column(role, rows, [*taken, *candidates.values()])
+        if candidate is not None:
+            candidates[role] = candidate
+    return candidates
 
 
 def _refuse_gaps(steps: list[Step]) -> None:

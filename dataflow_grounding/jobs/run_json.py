@@ -40,6 +40,7 @@ def write_run_json(
         facts = before | {"spec": stated_spec(run.spec)}
     else:  # also after a run that was killed before it wrote this file
         facts = _facts(run, started, summary, stopped)
+    # Without secrets, and with a bucket's address in place of its folder on this machine.
     text = addressed(json.dumps(masked(facts), indent=1, ensure_ascii=False, default=str))
     if json.loads(text) != before:  # an unchanged file keeps its time
         write_text(path, text + "\n")
@@ -65,7 +66,7 @@ def _facts(
     facts["image_folders"] = image_folders
     for model, prices in run.judges_prices.items():  # one at the most
         facts["judge"] = {"model": model, "prices": None if prices is None else vars(prices)}
-    facts_by_label = {}  # of the operators of each step, by the step's label
+    facts_by_label = {}  # of each step's operator, by the step's label
     for step in run.job.steps:
         if isinstance(step.operator, Operator):
             facts_by_label[step.label] = _facts_of(step.operator)
@@ -77,7 +78,8 @@ def _facts(
     facts["operators"] = facts_by_label
     if run.options.shard is not None:
         facts["shard"] = _facts_of_shard(run, image_folders, summary)
-    # How many requests each endpoint bore at once, in the end.
+    # How many requests the endpoints bore at once in the end, all together. A share tells it: a
+    # serving's part of what is known of an endpoint in this process.
     shares = [share_of(endpoint) for endpoint, _ in run.serving.endpoints()]
     facts["sustained_concurrency"] = sum(share.level for share in shares)
     facts["summary"] = stopped.summary if stopped else None
@@ -128,19 +130,29 @@ def _facts_of_shard(
     shard = run.options.shard
     assert shard is not None
     paths = [step.storage.output_path for step in run.job.steps]
-    checkpoint = run.job.steps[0].storage.checkpoint_folder
+    rows_of_all = None
+    digest_of_all = None
+    pictures = None
+    if summary is not None:
+        # of all rows of the input, which each shard reads to find its own
+        rows_of_all = summary.handover.seen
+        digest_of_all = summary.handover.digest
+        checkpoint = run.job.steps[0].storage.checkpoint_folder
+        pictures = pictures_of(paths[-1], image_folders, checkpoint)
+    source_digests = []  # of the code of each step's operator
+    for step in run.job.steps:
+        settings = step.operator.settings() or {}
+        source_digests.append(settings.get("source"))
     return {
         "number": shard.number,
         "of": shard.of,
-        # of all rows of the input, which each shard reads to find its own
-        "rows_of_all": summary and summary.handover.seen,
-        "digest_of_all": summary and summary.handover.digest,
+        "rows_of_all": rows_of_all,
+        "digest_of_all": digest_of_all,
         "files": [os.path.relpath(path, run.spec.results_dir) for path in paths],
         "bytes": [bytes_of(path) for path in paths],
         "digests": [digest_of(path) for path in paths],
-        "pictures": summary and pictures_of(paths[-1], image_folders, checkpoint),
-        # digests of the source of each operator
-        "code": [(step.operator.settings() or {}).get("source") for step in run.job.steps],
+        "pictures": pictures,
+        "code": source_digests,
     }
 
 
@@ -148,11 +160,12 @@ def stated_spec(spec: Spec) -> dict[str, Any]:
     """Return the spec as `run.json` has it: as the files state it, but for `data.classes`, where
     references are filled in, as exports number by the classes.
     """
-    stated = {**spec.as_stated(), "results_dir": spec.results_dir}
+    stated = {**spec.as_stated(), "results_dir": spec.results_dir}  # the folder that is worked in
     classes = spec.block.data.model_dump().get("classes")
     if classes:
         for data in stated_in({"spec": stated}, "data"):
             if "classes" in data:
                 data["classes"] = classes
     # Keys that the spec leaves out are null, also those of other pipelines' blocks.
-    return {**dict.fromkeys([*SpecHead.model_fields, *PIPELINES]), **stated}
+    nulls = dict.fromkeys([*SpecHead.model_fields, *PIPELINES])
+    return {**nulls, **stated}

@@ -38,10 +38,17 @@ async def schema_kept(serving: Serving, image: Image) -> str:
     with the reason. One request is sent.
     """
     request = Request(
-        _TASK, {}, (image,), _INSTRUCTIONS, _SCHEMA, _read, prompt=Prompt(system=_SYSTEM)
+        task=_TASK,
+        input={},
+        images=(image,),
+        instructions=_INSTRUCTIONS,
+        schema=_SCHEMA,
+        read=_read,
+        prompt=Prompt(system=_SYSTEM),
     )
     try:
         reply = await reply_of(serving, request)
+        # Read as a run reads a stored reply: one that was cut off, say, is no answer.
         line = line_of("doctor", request, serving, reply, check=True)
         said, _ = read_line(request, line, attempts=1)
     except RecordError as error:
@@ -56,6 +63,7 @@ def _read(reply: str) -> tuple[str, list[Note]]:
     # What the reply tells of the schema; there are no notes.
     answer = enclosed(answer_of(reply))
     value = strict_json(answer.text)
-    if value is None or answer.before.strip() or answer.after.strip():
+    text_around = (answer.before + answer.after).strip()
+    if value is None or text_around:
         return FREE, []
     return (KEPT if value == _VALUE else OTHER_JSON), []

@@ -91,7 +91,7 @@ def _backend(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> 
         return servings.LocalServing(
             max_workers=workflow.max_workers, box_format=vlm.box_format, **vlm.local.model_dump()
         )
-    if vlm.backend not in BACKENDS:
+    if vlm.backend not in BACKENDS:  # module:Class
         return _users_own(vlm, workflow, folders)
     if vlm.openai.endpoints:
         return _several_endpoints(vlm, workflow, folders)
@@ -125,12 +125,14 @@ def _settings_that_count(settings: Mapping[str, Any]) -> dict[str, Any]:
     # The settings by which stored replies are told apart. A reply depends neither on the address,
     # nor on secrets, a time limit, the requests in flight. `ours=False`, because a user's class
     # names the settings: secrets within them are told by how their names sound.
-    counting = {}
+    settings_that_count = {}
     for name, value in masked(settings, ours=False).items():
         is_address = isinstance(value, str) and "://" in value
-        if not (is_address or name in _CHANGE_NO_REPLY or names_secret(name)):
-            counting[name] = value
-    return counting
+        if is_address or names_secret(name):
+            continue
+        if name not in _CHANGE_NO_REPLY:
+            settings_that_count[name] = value
+    return settings_that_count
 
 
 def _openai(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> Serving:
@@ -164,7 +166,7 @@ def _several_endpoints(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence
         raise SpecError("vlm.openai.endpoints excludes base_url and azure: leave one of them out")
     parts = []
     for endpoint in block.endpoints:
-        # Each endpoint is made as if the spec named it alone.
+        # Each endpoint's serving is made as if the spec named this one alone.
         changes = {
             "endpoints": [],
             "base_url": endpoint.base_url,

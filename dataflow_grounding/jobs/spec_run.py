@@ -89,14 +89,16 @@ class SpecRun:
 
     def describe(self) -> str:
         plan = self.plan()
-        boxes = plan["box_format"] or f"a format that the run calibrates first, with {REQUESTS}"
-        in_format = f", boxes in {boxes}" if self.job.box_format else ""
-        lines = [
-            f"{plan['pipeline']} with {self.who}{in_format}",
-            f"reads {plan['input']}",
-        ]
+        if self.job.box_format is None:  # no step asks for boxes
+            boxes = ""
+        elif self.calibrates:
+            boxes = f", boxes in a format that the run calibrates first, with {REQUESTS}"
+        else:
+            boxes = f", boxes in {plan['box_format']}"
+        lines = [f"{plan['pipeline']} with {self.who}{boxes}", f"reads {plan['input']}"]
         lines += [f"{step['step']} writes {step['writes']}" for step in plan["steps"]]
-        return "\n".join([*lines, "Nothing was sent."])
+        lines.append("Nothing was sent.")
+        return "\n".join(lines)
 
     @property
     def who(self) -> str:
@@ -133,6 +135,7 @@ def ready_to_run(spec: Spec, kind: Kind | None = None, **command: Any) -> SpecRu
     options = options_of(block.vlm, block.workflow, **command)
     shard = options.shard
     folder_of_part = "" if shard is None else shard.folder("")  # such as shards/2-of-8
+    # For results in a bucket, a folder of this machine, with what the bucket has already.
     folder = bucket.local(spec.results_dir, folder_of_part)
     bucket.fill(folder)
     spec = spec.model_copy(update={"results_dir": folder})
@@ -197,14 +200,15 @@ def _part_of_limits(
 
 
 def _refuse_to_shard_later_steps(first: Step, results_dir: str) -> None:
-    # A shard's first step has to read the input, as a step's file doesn't tell which rows of the
-    # input it was made of. Below the results folder, a step's file is in the folder of its step.
+    # A shard's first step has to read the input, because another step's file doesn't tell which
+    # rows of the input it was made of.
     path = os.path.relpath(first.storage.input_path, results_dir)
     top_folder = path.split(os.sep)[0]
     is_users_file = top_folder == os.pardir  # ../rows.jsonl
-    is_made_of_input = top_folder == CKPT  # .ckpt/input.jsonl
-    is_in_no_folder = os.path.basename(path) == path  # seed_annotations.jsonl, made of labels
-    if not (is_users_file or is_made_of_input or is_in_no_folder):
+    is_made_of_rows = top_folder == CKPT  # .ckpt/input.jsonl
+    is_made_of_labels = os.path.basename(path) == path  # seed_annotations.jsonl, in no folder
+    # else it is a step's file, such as step_0_grounding/annotations.jsonl
+    if not (is_users_file or is_made_of_rows or is_made_of_labels):
         way = "name the steps before in workflow.steps, too: what they were answered is kept"
         raise SpecError(f"a shard begins with the input, not with {path}: {way}")
 
@@ -217,9 +221,10 @@ def _remark_on_another_endpoint(
     model = serving.model
     endpoint = earlier_run.get("endpoint")
     has_moved = endpoint not in (None, serving.endpoint)
-    # With a name of the user's own, replies are told apart by that.
+    # With a name of the user's own, `vlm.openai.name`, replies are told apart by that.
     may_be_any_model = model.lower() in ANY_MODEL and not vlm.openai.name
-    if has_moved and may_be_any_model and earlier_run.get("model") == model:
+    has_same_name = earlier_run.get("model") == model
+    if has_moved and has_same_name and may_be_any_model:
         yield (
             f"replies of {endpoint} count for {serving.endpoint}, too, as both call their"
             f" model {model!r}: where these are two models, give this one a name in"

@@ -49,14 +49,16 @@ def _forms_of_asking(
     return forms
 
 
-def _tell_words(operator: Operator, words: Wording, form: AskingForm | None) -> None:
+def _tell_words(operator: Operator, spec_words: Wording, spec_form: AskingForm | None) -> None:
+    # Sets the operator's wording: its own words, by `with_words`, come before the spec's.
     own = operator.wording or Wording()
     wording = Wording(
-        prompts={**words.prompts, **own.prompts},
-        guidance=own.guidance or words.guidance,
-        definitions={**words.definitions, **own.definitions},
-        asking=own.asking or form,
+        prompts={**spec_words.prompts, **own.prompts},
+        guidance=own.guidance or spec_words.guidance,
+        definitions={**spec_words.definitions, **own.definitions},
+        asking=own.asking or spec_form,
     )
+    # Raises SpecError if the form says whether to think, and this model can't be told that.
     check_can_think(operator.serving, wording.asking)
     if wording:  # it has any words, or a form
         operator.wording = wording

@@ -45,15 +45,15 @@ def job_of_pipeline(
     numbers = [
         step.storage.operator_step for step in steps if isinstance(step.storage, ResultsStorage)
     ]
-    # Each step has the next number, unless forward() calls operators on one step() or on another
-    # storage.
-    if not steps or numbers != list(range(len(steps))):
+    # 0, 1, 2, …, unless forward() calls two operators on one step(), or one on another storage.
+    is_numbered = numbers == list(range(len(steps)))
+    if not steps or not is_numbered:
         raise SpecError(
             f"{key}: forward() should run each operator on a step() of its own of the storage that"
             " the class is given"
         )
     put_in_folders(steps)
-    wanted = block.workflow.steps or [str(number) for number in numbers]
+    wanted = block.workflow.steps or [str(number) for number in numbers]  # all, if none is stated
     return job_on_rows(spec, servings, source, steps, wanted, pilot)
 
 
