@@ -124,7 +124,8 @@ class _BoxReader:
             self.find_runaway()
         for dropped in self.dropped:
             self.note("dropped", dropped.reason)
-        # What is said of the phrases that have no box?
+        # What is said of the phrases that have no box? Nothing more where no answer can be lost, and
+        # no phrase is said to be absent (which would contradict its box, if it has one).
         may_have_lost_answers = parsed.points or parsed.truncated or self.dropped
         if may_have_lost_answers or self.absent:
             self.find_unread(parsed)
@@ -273,8 +274,8 @@ class _BoxReader:
         found_ids = {box.id for box in reading.boxes}
         # What is both found and said to be absent is a contradiction.
         unread = {phrase_id for phrase_id in self.absent if phrase_id in found_ids}
-        # Why any phrase may have had a box after all, in words: something is of a phrase that isn't
-        # known. None while there is nothing of the kind.
+        # What may be the box of any phrase, because it isn't known of which it is. None while there
+        # is nothing of the kind. "may be its own" follows: "a box without an id or a label: it".
         stray = "what the reply is cut off before" if parsed.truncated else None
         unused: list[RawBox | Dropped] = [*self.dropped, *parsed.points]
         for item in unused:
@@ -436,6 +437,7 @@ class _BoxReader:
         if raw.id is not None and raw.label:
             self.doubt_unlike_label(raw.label, raw.id)
         box = FoundBox(bbox, phrase_id, raw.label, score, raw.numbers, raw.evidence)
+        # Without phrases all boxes are kept, because equal ones may be of different things.
         index_of_equal = self.index_of_box.get((phrase_id, bbox)) if self.phrases else None
         if index_of_equal is None:
             self.index_of_box[phrase_id, bbox] = len(boxes)
@@ -486,21 +488,30 @@ class _BoxReader:
         """Find a box's phrase by its id, else by its label. Where no box of the reply has either,
         all are of the only phrase.
         """
-        ids_by_label = ids_of(label, self.phrases) if label else []
         if own_id is not None:
-            phrase = self.phrases.get(own_id)
-            if phrase is None:
-                return _Owner(None, f"id {own_id} is of no phrase")
-            if label is None or own_id in ids_by_label:
-                return _Owner(own_id)
-            # A label in other words ("mug" for "a cup") may be right, unless it contradicts the id.
-            if ids_by_label or denies(label, phrase) or self.is_like_another(label, phrase):
-                return _Owner(None, f"label {label[:60]!r} is not that of phrase {own_id}")
-            return _Owner(own_id)
+            return self.find_owner_by_id(own_id, label)
+        if label is not None:
+            return self.find_owner_by_label(label)
+        if len(self.phrases) == 1 and not self.has_names:
+            return _Owner(next(iter(self.phrases)))
+        return _Owner(None, "a box without an id or a label")
+
+    def find_owner_by_id(self, own_id: int, label: str | None) -> _Owner:
+        phrase = self.phrases.get(own_id)
+        if phrase is None:
+            return _Owner(None, f"id {own_id} is of no phrase")
         if label is None:
-            if len(self.phrases) == 1 and not self.has_names:
-                return _Owner(next(iter(self.phrases)))
-            return _Owner(None, "a box without an id or a label")
+            return _Owner(own_id)
+        ids_by_label = ids_of(label, self.phrases) if label else []
+        if own_id in ids_by_label:
+            return _Owner(own_id)
+        # A label in other words ("mug" for "a cup") may be right, unless it contradicts the id.
+        if ids_by_label or denies(label, phrase) or self.is_like_another(label, phrase):
+            return _Owner(None, f"label {label[:60]!r} is not that of phrase {own_id}")
+        return _Owner(own_id)
+
+    def find_owner_by_label(self, label: str) -> _Owner:
+        ids_by_label = ids_of(label, self.phrases) if label else []
         if len(ids_by_label) > 1:
             return _Owner(None, f"label {label[:60]!r} means several phrases")
         if not ids_by_label:

@@ -191,8 +191,9 @@ def _without_thinking(text: str) -> str:
 def _after_code(text: str) -> str:
     # Gemini runs code: a block of it, then one of its result, and the answer follows the last one
     # (google-generativeai, `response.text`).
-    parts = text.split("```")  # parts with an odd index are in blocks
+    parts = text.split("```")  # before a block, what is in it, between, in the next one, …
     index_of_answer = 0
+    # Blocks have the odd indices. After two of them, at i and i + 2, the answer begins at i + 3.
     for i in range(1, len(parts) - 3, 2):
         code, between, result = parts[i : i + 3]
         if _CODE.match(code) and not between.strip() and _RESULT.match(result):

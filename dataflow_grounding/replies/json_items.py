@@ -236,6 +236,7 @@ class _Reader:
         """
         if len(fields) > _MOST_BOXES:
             raise UnreadableReply(f"an object has more than {_MOST_BOXES} keys", "runaway")
+        # A CutObject is one of RepeatedKeys, too, mostly without a key that comes twice.
         if isinstance(fields, RepeatedKeys) and len(fields) < len(fields.pairs):
             self.read_objects_in_a_row(fields, level, label)
             return
@@ -275,13 +276,15 @@ class _Reader:
         parsed.truncated |= isinstance(fields, CutObject)
         lists: list[list[Any]] = [parsed.boxes, parsed.points, parsed.absences, parsed.dropped]
         for key, value in fields.items():
+            phrase_id = _id_of(key)
             counts_before = [len(items) for items in lists]
             self.read(value, level + 1, label=None)
             for items, count_before in zip(lists, counts_before, strict=True):
-                for new_item in items[count_before:]:
-                    if new_item.id not in (None, _id_of(key)):
+                new_items = items[count_before:]  # which this key has added
+                for item in new_items:
+                    if item.id not in (None, phrase_id):
                         raise _unknown(f"under {key[:20]!r} is a box with another id")
-                    new_item.id = _id_of(key)
+                    item.id = phrase_id
 
     def is_box_key(self, key: str) -> bool:
         return plain_key(key) == self.box_key or has_role(key, "box", "outline")
@@ -314,11 +317,12 @@ class _Reader:
         """
         phrase_keys = [key for key in fields if self.is_phrase(key)]
         list_keys = self.list_keys_of(fields)
-        answers = [*phrase_keys[:1], *list_keys]  # all phrases together are one answer
-        if not answers:
+        # All phrases together are one answer, and each key for a list is another.
+        keys_of_answers = [*phrase_keys[:1], *list_keys]
+        if not keys_of_answers:
             raise _unknown("the JSON has no list of boxes that is known")
-        if len(answers) > 1:
-            raise _unknown(f"boxes are under {' and '.join(answers)[:80]}")
+        if len(keys_of_answers) > 1:
+            raise _unknown(f"boxes are under {' and '.join(keys_of_answers)[:80]}")
         count_before = len(self.parsed.boxes)
         for key in phrase_keys:
             self.read(fields[key], level + 1, label=key)
@@ -375,6 +379,9 @@ class _Reader:
         return list_keys or keys[:1]  # if none has a box, the first one says so for all
 
     def is_list(self, key: str, value: Any) -> bool:
+        """Whether a key is one for items, and its value may be them: a list, one object, a text
+        such as "[1, 2, 3, 4]" or "none", or null.
+        """
         is_known = self.is_wrapper(key) or self.is_box_key(key)
         return is_known and (value is None or isinstance(value, (list, dict, str)))
 
@@ -413,7 +420,7 @@ class _Reader:
                 raise NoBox(f"an object without a box: {(item.label or '')[:40]!r}")
             if is_addressed and found.numbers:
                 self.check_addressed_item(fields, item, own.key, len(found.numbers))
-            else:
+            else:  # without a box, all other keys have to agree with that, also next to an id
                 self.check_item(fields, item, own.key, found)
         except NoBox as error:
             self.parsed.dropped.append(Dropped(str(error), item.label, item.id))
@@ -425,7 +432,13 @@ class _Reader:
         evidence = evidence if evidence in EVIDENCE else None
         for numbers in found.numbers:
             box = RawBox(
-                numbers, item.label, item.id, score, evidence, found.order, corners=found.corners
+                numbers,
+                label=item.label,
+                id=item.id,
+                score=score,
+                evidence=evidence,
+                order=found.order,
+                corners=found.corners,
             )
             if len(numbers) == 4:
                 self.parsed.boxes.append(box)
@@ -436,7 +449,7 @@ class _Reader:
         """Return an item's boxes. They are empty if it says that its thing isn't there, and None if
         it says nothing of a box.
         """
-        found = boxes_by_name(fields)
+        found = boxes_by_name(fields)  # one for each set of names, such as x1, y1, x2 and y2
         keys_with_none: list[str] = []  # which say that nothing is there
         for key, value in fields.items():
             if not self.is_box_key(key):
@@ -447,10 +460,12 @@ class _Reader:
             boxes = self.boxes_under(key, value, is_addressed)
             if boxes is not None:
                 found.append(boxes)
-        if not found:
+        if not found:  # a point counts only where there is no box
             found = [Boxes([point]) for point in _points_of(fields)]
         if not found:
-            return Boxes([]) if keys_with_none or _is_absent(fields) else None
+            is_said_absent = bool(keys_with_none) or _is_absent(fields)
+            return Boxes([]) if is_said_absent else None
+        # A model may write one box in two ways. If they are equal, it is one box.
         do_differ = any(boxes.as_corners() != found[0].as_corners() for boxes in found)
         # `"bbox_2d": null` contradicts a box under another key. Only the key that was asked for has
         # this weight: `"bbox_2d": […], "location": null` is one box.
@@ -490,13 +505,16 @@ class _Reader:
             self.check_name(key, value, item.label)
             if not has_role(key, "label", "evidence", "score", "id", "zero"):
                 others[key] = value
-        own_phrase = None if item.id is None else self.phrases.get(item.id)
-        things: list[str] | None = self.texts if own_phrase is None else [own_phrase]
-        if item.label:
-            things = None  # words may name anything, because the label says what the box is of
-        changing = self.changing_key(others, len(found.numbers), things)
+        changing = self.changing_key(others, len(found.numbers), self.things_next_to(item))
         if changing is not None:
             raise NoBox(f"{changing[:40]!r} is next to a box, and may change it")
+
+    def things_next_to(self, item: RawBox) -> list[str] | None:
+        """Return what words next to an item's box may name; None for anything."""
+        if item.label:
+            return None  # the label says what the box is of, so words may name what is near
+        own_phrase = None if item.id is None else self.phrases.get(item.id)
+        return self.texts if own_phrase is None else [own_phrase]
 
     def check_addressed_item(
         self, fields: Mapping[str, Any], item: RawBox, label_key: str | None, box_count: int
@@ -515,6 +533,7 @@ class _Reader:
                 continue
             _check_picture(key, value)
             if has_role(key, "label") and isinstance(value, str):
+                # a further label that is another phrase, or says "not a cup"
                 named_ids = ids_of(value, self.phrases)
                 is_another = bool(named_ids) and item.id not in named_ids
                 if is_another or denies(value, phrase):
@@ -702,11 +721,12 @@ def _objects_in_a_row(fields: RepeatedKeys) -> list[dict[str, Any]]:
     # same order, or where the last object lacks some of them though the text doesn't end in it.
     pairs = fields.pairs
     keys = [key for key, _ in pairs]
-    keys_per_object = len(fields)
+    keys_per_object = len(fields)  # how many different keys there are
     are_in_turn = all(key == keys[i % keys_per_object] for i, key in enumerate(keys))
     if keys_per_object < 2 or not are_in_turn:
         return []
-    if len(keys) % keys_per_object and not isinstance(fields, CutObject):
+    is_last_whole = len(keys) % keys_per_object == 0
+    if not is_last_whole and not isinstance(fields, CutObject):
         return []
     starts = range(0, len(keys) - keys_per_object + 1, keys_per_object)
     return [dict(pairs[start : start + keys_per_object]) for start in starts]

@@ -196,13 +196,13 @@ class _Scanner:
                     raise self.broken()
                 self.at += 1
                 return items
-            if char == "":
+            if char == "":  # the text ends before the bracket that closes
                 self.cut = True
                 return _whole_items(items)
             item = self.value(depth + 1)
             if item is not _MISSING:
                 items.append(item)
-            if self.cut:
+            if self.cut:  # it ends inside the item
                 return _whole_items(items)
             self.separator(closer, item)
 
@@ -216,15 +216,21 @@ class _Scanner:
             if char == "}":
                 self.at += 1
                 return _object(pairs)
-            key = self.key() if char else self.ended()
-            if key is _MISSING:
+            if char == "":  # the text ends before a key
+                self.ended()
                 return CutObject(pairs)
-            value = self.value(depth + 1) if self.skip() else self.ended()
+            key = self.key()
+            if key is _MISSING:  # it ends inside the key
+                return CutObject(pairs)
+            if self.skip() == "":  # it ends before the value
+                self.ended()
+                return CutObject(pairs)
+            value = self.value(depth + 1)
             # `"objects": [` at the text's end isn't an empty list, which would say that nothing is
             # there
             if value is not _MISSING and not _is_cut_to_nothing(value):
                 pairs.append((key, value))
-            if self.cut:
+            if self.cut:  # it ends inside the value
                 return CutObject(pairs)
             self.separator("}", item=None)
 
@@ -290,9 +296,10 @@ class _Scanner:
             self.at = mask.end()
             return mask[0]
         match = _SIGNED_WORD.match(self.text, self.at)
-        if match is None and not _CLOSES.search(self.text, self.at):
-            return self.ended()  # the model fell into a loop, of dashes or the like
         if match is None:
+            # Where nothing closes any more, the model fell into a loop, of dashes or the like.
+            if not _CLOSES.search(self.text, self.at):
+                return self.ended()
             raise self.broken()
         word = match[1].lower()
         if match.end() == len(self.text):  # perhaps the beginning of a longer word

@@ -282,10 +282,10 @@ def key_denies(key: str, truth: bool) -> bool:
 def names_another(key: str) -> bool:
     """Whether a key names what a box is of instead: `actual_object`, `bbox_of`."""
     words = key_words(key)
-    joined = "_".join(words)
-    return words[:1] == ["refers"] or any(
-        joined == name or joined.startswith(f"{name}_") for name in _words("names_another")
-    )
+    if words[:1] == ["refers"]:  # "refers_to"
+        return True
+    joined = "_".join([*words, ""])  # "bbox_of_", which begins with "bbox_of_" and with "bbox_"
+    return any(joined.startswith(f"{name}_") for name in _words("names_another"))
 
 
 def states_as_asked(text: str, asked: Asked, thing_count: int) -> bool:

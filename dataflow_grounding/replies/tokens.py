@@ -216,7 +216,7 @@ def _tags_of(text: str) -> list[_Tag]:
     for match in _TAG.finditer(text):
         if len(tags) == _MOST_TAGS:
             raise UnreadableReply(f"more than {_MOST_TAGS} tags", "runaway")
-        name = match["bar"] or match["word"] or match["plain"]
+        name = match["bar"] or match["word"] or match["plain"]  # one for each way to write tags
         if match["attributes"] and name not in _WITH_ATTRIBUTES:
             continue  # the tag stays among the words, where its "<" makes the reply unreadable
         closes = name.startswith("/") or match["side"] == "end"
@@ -341,8 +341,8 @@ def _parts_between(text: str, tags: Sequence[_Tag]) -> list[_Part]:
     # ASMv2 writes <pred>holds</pred><box>…</box><box>…</box> after the two things that are related,
     # and repeats their boxes, which are left out. Set from such a tag up to the next label.
     in_relation = False
-    at = 0  # up to which the text is in parts
-    end_of_text = _Tag("", False, "", len(text), len(text))
+    at = 0  # up to where the text is in parts already
+    end_of_text = _Tag("", closes=False, mention="", start=len(text), end=len(text))
     for tag, following in zip(tags, [*tags[1:], end_of_text], strict=True):
         if tag.start < at:
             continue  # it closed the part before
@@ -510,6 +510,7 @@ def _read_doctags(text: str, parsed: ParsedReply) -> list[str]:
             parsed.boxes.append(RawBox(tuple(numbers), label, family="doctags"))
         else:
             parsed.dropped.append(Dropped(f"{len(numbers)} location tokens are no box", label))
+            # Where the text ends with this element, its tokens break off.
             is_at_end = element.end() == len(text.rstrip())
             parsed.truncated |= is_at_end
     return []

@@ -42,7 +42,7 @@ def ids_of(label: str, phrases: Mapping[int, str]) -> list[int]:
     if len(label) > _LONGEST:
         return []
     # Comparing is slow, so phrases of quite another length are left out first. Articles and plurals
-    # make no more difference than this.
+    # make no more difference than this: four characters a word, those of "the ".
     most_difference = 4 * (label.count(" ") + 2)
     candidates = {
         phrase_id: phrase

@@ -28,7 +28,7 @@ class Expected(NamedTuple):
 
 def expected(mean: Sequence[float], deviation: Sequence[float]) -> Expected:
     """Return what to expect where each figure is normal and independent of the others."""
-    a, b, c, d = mean
+    a, b, c, d = mean  # written out, because a Shape has exactly four figures
     e, f, g, h = deviation
     log_peak = -math.log(e * f * g * h)  # without the factor that all normal densities have
     return Expected((a, b, c, d), (e, f, g, h), log_peak)

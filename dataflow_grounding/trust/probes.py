@@ -24,6 +24,7 @@ from dataflow_grounding.replies.reader import parse_reply
 from dataflow_grounding.replies.reading import RawBox
 from dataflow_grounding.replies.words import ids_of
 from dataflow_grounding.tasks import Request, phrase_grounding
+from dataflow_grounding.tasks.request import ReadReply
 
 COLORS: dict[str, tuple[int, int, int]] = {
     "red": (214, 30, 36),
@@ -275,10 +276,12 @@ def question_about(
     image = open_image(record, "image_path", limits)
     question: Request[Any] = phrase_grounding(image, list(probe.boxes), asked)
     unanswered = ProbedPicture(probe, image.sent_size, [], padded=image.shown_size)
+
+    def read(reply: str) -> ReadReply[ProbedPicture]:
+        return _answered(unanswered, reply, asked), []  # without notes
+
     # A reply that is cut off isn't asked for again in parts.
-    return replace(
-        question, read=lambda reply: (_answered(unanswered, reply, asked), []), divisible=False
-    )
+    return replace(question, read=read, divisible=False)
 
 
 def _answered(unanswered: ProbedPicture, reply: str, asked: BoxFormat) -> ProbedPicture:

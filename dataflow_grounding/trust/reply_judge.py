@@ -347,6 +347,7 @@ class ReplyJudge:
         """
         as_asked = _agreement(first, first.corners, second)
         largest = _largest_of(first.boxes)
+        # the likeliest other format so far, if any has reached PROOF_RATIO, and its ratio
         proven: str | None = None
         best = PROOF_RATIO
         for reading, view in self.views(first.sent).others:

@@ -194,10 +194,10 @@ class RunWatch(BoxWatch):
             await self._settle_proven(question, question.proven)
         elif self.suspicion is None and question.looks_like is not None:
             await self._settle_odd(question, question.looks_like)
-        equal = self._equal.add(judged, image.path) if judged is not None else ""
-        if equal:
-            ask.note("equal_boxes", equal)
-            say(f"Warning: {equal}. See whether the model is shown the pictures.")
+        warning = self._equal.add(judged, image.path) if judged is not None else ""
+        if warning:
+            ask.note("equal_boxes", warning)
+            say(f"Warning: {warning}. See whether the model is shown the pictures.")
         if self.suspicion is None:
             await self._settle_all(question)
         await self._check_if(self._is_due, ask, image)
@@ -293,7 +293,8 @@ class RunWatch(BoxWatch):
     @property
     def is_checked(self) -> bool:
         """Whether a check was made that holds: in memory, by another run of this process, too."""
-        self._is_checked = self._is_checked or self.known.is_fresh  # from then on for the whole run
+        if self.known.is_fresh:
+            self._is_checked = True  # for the whole run, also when that check isn't fresh any more
         return self._is_checked
 
     @property

@@ -209,8 +209,8 @@ def _ends(pictures: Sequence[Rectangles], near: RoughLine | None = None) -> list
                 points += zip(edges_on(axis, drawn), edges_on(axis, read), strict=True)
         line = fit_line(points, 1, near)
         if line is not None:  # else the axis has too few answers
-            last = line.start + line.scale - 1
-            ends.append(_LineEnds(side, line.start, last, line.error))
+            off_at_end = line.number_at(1) - 1
+            ends.append(_LineEnds(side, line.start, off_at_end, line.error))
     return ends
 
 
