@@ -17,6 +17,7 @@ from dataflow_grounding.boxes.geometry import Bbox, Size, area, clamp, ordered
 from dataflow_grounding.replies.reading import (
     Dropped,
     FoundBox,
+    KeyText,
     Note,
     ParsedReply,
     RawBox,
@@ -124,8 +125,8 @@ class _BoxReader:
             self.find_runaway()
         for dropped in self.dropped:
             self.note("dropped", dropped.reason)
-        # What is said of the phrases that have no box? Nothing more where no answer can be lost, and
-        # no phrase is said to be absent (which would contradict its box, if it has one).
+        # What is said of the phrases that have no box? Nothing more where no answer can be lost,
+        # and no phrase is said to be absent (which would contradict its box, if it has one).
         may_have_lost_answers = parsed.points or parsed.truncated or self.dropped
         if may_have_lost_answers or self.absent:
             self.find_unread(parsed)
@@ -224,28 +225,39 @@ class _BoxReader:
         ids = [box.id for box in self.reading.boxes if box.id is not None]
         found_phrases = {phrase_id: self.phrases[phrase_id] for phrase_id in ids}
         labels = [box.label for box in parsed.boxes if box.label]  # other names of the same things
-        remarks: list[str] = []
         for text in parsed.stated:
             if not states_as_asked(text, asked, thing_count=len(found_phrases)):
                 raise UnreadableReply(f"the reply states {text.strip()[:60]!r}", OTHER_SCALE)
         before, after = parsed.words
-        for words, is_after in ((before, False), (after, True)):
-            self.check_harm(words, [*found_phrases.values(), *labels], asked, is_after=is_after)
+        things = [*found_phrases.values(), *labels]
+        self.check_harm(before, things, asked, is_after=False)
+        self.check_harm(after, things, asked, is_after=True)
+        remarks: list[str] = []
+        for words in (before, after):
             self.reading.doubts.update(hedges_in(words, found_phrases))
             if words:
                 remarks.append(words)
-        for key, text, own_id in parsed.texts:
-            # A text in an item is about that item's phrase, one next to all boxes about each.
-            about = found_phrases if own_id is None else {own_id: self.phrases[own_id]}
-            self.check_harm(text, [*about.values()], asked, is_after=True)
-            self.reading.doubts.update(hedges_in(text, about))
-            if not is_plain(text, [*about.values()]):
-                remarks.append(f"{key}: {text}")
+        remarks += self.remarks_in_texts(parsed.texts, found_phrases, asked)
         different_remarks = dict.fromkeys(remarks)  # each once, in order
         remark = " … ".join(" ".join(text.split()) for text in different_remarks)
         if remark:
             self.reading.remark = remark[:LONGEST_REMARK]
             self.note("remark", self.reading.remark)
+
+    def remarks_in_texts(
+        self, texts: Sequence[KeyText], found_phrases: dict[int, str], asked: Asked
+    ) -> list[str]:
+        """Judge the texts under unknown keys as words are judged; return those worth a remark."""
+        remarks: list[str] = []
+        for key, text, own_id in texts:
+            # A text in an item is about that item's phrase, one next to all boxes about each.
+            about = found_phrases if own_id is None else {own_id: self.phrases[own_id]}
+            things = list(about.values())
+            self.check_harm(text, things, asked, is_after=True)
+            self.reading.doubts.update(hedges_in(text, about))
+            if not is_plain(text, things):
+                remarks.append(f"{key}: {text}")
+        return remarks
 
     def check_harm(self, text: str, things: Sequence[str], asked: Asked, *, is_after: bool) -> None:
         harm = harm_in(text, things, asked, is_after=is_after)
@@ -274,21 +286,22 @@ class _BoxReader:
         found_ids = {box.id for box in reading.boxes}
         # What is both found and said to be absent is a contradiction.
         unread = {phrase_id for phrase_id in self.absent if phrase_id in found_ids}
-        # What may be the box of any phrase, because it isn't known of which it is. None while there
-        # is nothing of the kind. "may be its own" follows: "a box without an id or a label: it".
-        stray = "what the reply is cut off before" if parsed.truncated else None
+        whys_without_owner: list[str] = []  # of what may be the box of any phrase
         unused: list[RawBox | Dropped] = [*self.dropped, *parsed.points]
         for item in unused:
             phrase_id, why_none = self.owner_of(item)
-            if phrase_id is not None:
-                if phrase_id not in found_ids:
-                    unread.add(phrase_id)
-            elif item.id in self.phrases:  # the label contradicts the id
+            if phrase_id is None and item.id in self.phrases:  # the label contradicts the id
                 self.note_unsure(item, why_none, found_ids)
-            elif stray is None:
-                stray = f"{why_none}: it"
+            elif phrase_id is None:
+                whys_without_owner.append(why_none)
+            elif phrase_id not in found_ids:
+                unread.add(phrase_id)
         reading.unread = sorted(unread)
-        if stray is None:
+        if parsed.truncated:
+            stray = "what the reply is cut off before"
+        elif whys_without_owner:
+            stray = f"{whys_without_owner[0]}: it"  # "a box without an id or a label: it"
+        else:
             return
         answered = found_ids | unread | self.absent | set(reading.statuses)
         for phrase_id in self.phrases:

@@ -69,12 +69,13 @@ def answer_of(reply: str) -> str:
     """Return a reply's answer: without thinking, code, other messages and a template's tokens.
     Raises UnreadableReply where the reply is empty, or ends inside the thinking.
     """
-    text = _last_message(reply) if "<" in reply else reply
+    text = _last_message(reply) if "<" in reply else reply  # all headers of messages have a "<"
     text = _after_code(text)
     text = _without_thinking(text)
     text = _contents_of_answer_tags(text)
     role = _ROLE.match(text)
-    text = text if role is None else text[role.end() :]
+    if role is not None:  # "Assistant: [1, 2, 3, 4]"
+        text = text[role.end() :]
     if "<" in text:
         text = _TOKENS.sub(" ", text)
     text = text.strip()
@@ -105,6 +106,8 @@ def enclosed(text: str) -> Answer:
     parts = text.split("```")  # in turn outside and inside of a fence
     outside_fences, in_fences = parts[0::2], parts[1::2]
     is_last_open = len(parts) % 2 == 0
+    # A single fence that breaks off has the answer as far as it goes. Of two, it isn't known
+    # whether they would have been equal.
     if is_last_open and len(parts) > 3:
         raise UnreadableReply("a further fenced answer breaks off", "several answers")
     blocks = [_LANGUAGE.sub("", part, count=1) for part in in_fences]

@@ -305,12 +305,8 @@ def objects_of_lines(reply: str, box_key: str) -> list[dict[str, Any]] | None:
         match = _LINE.fullmatch(line)
         if match is None:
             other_texts.append(line)
-            continue
-        numbers = None
-        if match["numbers"] is not None:
-            numbers = [part for part in re.split(r"[\s,;]+", match["numbers"]) if part]
-        label = match["label"].strip(" *:")
-        objects.append({"id": int(match["id"]), "label": label, box_key: numbers})
+        else:
+            objects.append(_object_of_line(match, box_key))
     if not objects:
         return None
     for text in other_texts:
@@ -323,3 +319,12 @@ def objects_of_lines(reply: str, box_key: str) -> list[dict[str, Any]] | None:
     if contradictory:
         raise UnreadableReply(f"phrase {min(contradictory)} has a box and none", "contradiction")
     return objects
+
+
+def _object_of_line(line: re.Match[str], box_key: str) -> dict[str, Any]:
+    # "1. the red cup: [10, 20]" becomes {"id": 1, "label": "the red cup", "bbox": ["10", "20"]}:
+    # whether the numbers are a box is found out where objects are read.
+    numbers = None
+    if line["numbers"] is not None:
+        numbers = [part for part in re.split(r"[\s,;]+", line["numbers"]) if part]
+    return {"id": int(line["id"]), "label": line["label"].strip(" *:"), box_key: numbers}

@@ -172,14 +172,14 @@ def boxes_by_name(fields: Mapping[str, Any]) -> list[Boxes]:
 
 def _boxes_around_outlines(value: list[Any]) -> list[tuple[float, ...]]:
     # An outline is [[x, y], …] or [x, y, x, y, …]; there may also be a list of them.
-    if all(isinstance(item, list) and len(item) == 2 for item in value):
-        value = _flat(value)
-    if not any(isinstance(item, list) for item in value):
-        numbers = _floats(value, is_outline=True)
+    are_pairs = all(isinstance(item, list) and len(item) == 2 for item in value)
+    coordinates = _flat(value) if are_pairs else value
+    if not any(isinstance(item, list) for item in coordinates):  # it is one outline
+        numbers = _floats(coordinates, is_outline=True)
         xs, ys = numbers[0::2], numbers[1::2]
         return [(min(xs), min(ys), max(xs), max(ys))]
     boxes: list[tuple[float, ...]] = []
-    for item in value:
+    for item in coordinates:
         if not isinstance(item, list):
             raise NoBox("a list of outlines and other things")
         boxes += _boxes_around_outlines(item)

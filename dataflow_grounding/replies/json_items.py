@@ -427,6 +427,10 @@ class _Reader:
             return
         if not found.numbers:
             self.parsed.absences.append(item)
+        self.add_boxes_of_item(fields, item, found)
+
+    def add_boxes_of_item(self, fields: Mapping[str, Any], item: RawBox, found: Boxes) -> None:
+        """Add an item's boxes and points, with its label, id, score and evidence."""
         score = next((fields[key] for key in fields if has_role(key, "score")), None)
         evidence = fields.get("evidence")
         evidence = evidence if evidence in EVIDENCE else None

@@ -111,7 +111,7 @@ def find_json(text: str) -> JsonText:
     scanner = _Scanner(text, opening.start())
     values: list[Any] = []
     end = opening.start()  # of the last value
-    while _OPENS.match(text, scanner.at) and not scanner.cut:
+    while _OPENS.match(text, scanner.at) and not scanner.cut:  # a value begins here
         if len(values) == _MOST_VALUES:
             raise UnreadableReply(f"more than {_MOST_VALUES} values in a row", "runaway")
         values.append(scanner.outermost())

@@ -112,8 +112,9 @@ def parse_reply(
     same object: don't change it.
     """
     to_pixels = asked.scale == "px"
+    hashable_phrases = tuple(phrases.items())  # because `_parse` keeps its last result
     try:
-        return _parse(reply, tuple(phrases.items()), asked.key, to_pixels, list_key)
+        return _parse(reply, hashable_phrases, asked.key, to_pixels, list_key)
     except UnreadableReply:
         if not in_lines:
             raise

@@ -162,11 +162,12 @@ def harm_in(text: str, things: Sequence[str], asked: Asked, *, is_after: bool = 
     """
     if len(text) > _LONGEST_WORDS:
         return f"more than {_LONGEST_WORDS:,} characters"
+    # 1. A further answer?
     text = _UNSEEN.sub("", unicodedata.normalize("NFKC", text))
     further = _FOUR_NUMBERS.search(text) or _PIECE.search(text)
     if further is not None:
         return f"a further answer: {further[0]!r:.40}"
-    # "If I was wrong, tell me." takes nothing back.
+    # 2. Words that a table of remarks.yaml lists? "If I was wrong, tell me." takes nothing back.
     without_conditions = _pattern("condition").sub(" ", _things_marked(text, things))
     plain = _with_whole_negations(without_conditions)
     tables_of_harm = ["invented", "taken_back", "other_frame"]
@@ -176,6 +177,7 @@ def harm_in(text: str, things: Sequence[str], asked: Asked, *, is_after: bool = 
         found = _pattern(table).search(plain)
         if found is not None:
             return repr(found[0].strip())
+    # 3. Another order, unit, scale or size of the picture? 4. A thing with a box denied?
     for sentence in _SENTENCE.split(plain):
         other = _other_coordinates(sentence, asked, highest_count=len(things))
         if other is not None:
@@ -284,7 +286,8 @@ def names_another(key: str) -> bool:
     words = key_words(key)
     if words[:1] == ["refers"]:  # "refers_to"
         return True
-    joined = "_".join([*words, ""])  # "bbox_of_", which begins with "bbox_of_" and with "bbox_"
+    # So "actual_object_" begins with the name "actual_", and "actuals_" doesn't.
+    joined = "_".join([*words, ""])
     return any(joined.startswith(f"{name}_") for name in _words("names_another"))
 
 
@@ -452,21 +455,33 @@ def _other_unit_or_word(sentence: str, asked: Asked, highest_count: int) -> str 
         sentence = pattern.sub(" ", sentence)
     if not sentence.isascii():
         sentence = _parts("filler_parts", f"unit_parts_of_{units}").sub(" ", sentence)
-    fillers = _words("fillers")  # that say nothing of a scale
     for whole in _WORD.findall(sentence):
         word: str = whole.removesuffix("'s")
         if word[0].isdigit():
-            is_count = word.isdecimal() and int(word) <= highest_count  # "3 boxes"
-            is_right = word[-1] != "%" and (is_count or float(word) in asked.numbers)
-        elif word in ("%", "percent", "percentage", "percentages"):
-            is_right = asked.scale == 100
-        elif word in _words("units_of_pixels") | _words("units_of_parts"):
-            is_right = word in fillers or word in _words(f"units_of_{units}")
+            is_right = _is_right_number(word, asked, highest_count)
         else:
-            is_right = word in fillers or is_neutral(word) or word == _THING
+            is_right = _is_right_word(word, asked, units)
         if not is_right:
             return word
     return None
+
+
+def _is_right_number(word: str, asked: Asked, highest_count: int) -> bool:
+    if word.endswith("%"):  # neither a count nor the end of a scale
+        return False
+    is_count = word.isdecimal() and int(word) <= highest_count  # "3 boxes"
+    return is_count or float(word) in asked.numbers
+
+
+def _is_right_word(word: str, asked: Asked, units: str) -> bool:
+    # `units` is "pixels" or "parts", by which remarks.yaml has the names of the right units.
+    if word in ("%", "percent", "percentage", "percentages"):
+        return bool(asked.scale == 100)
+    if word in _words("fillers"):  # that say nothing of a scale
+        return True
+    if word in _words("units_of_pixels") | _words("units_of_parts"):
+        return word in _words(f"units_of_{units}")
+    return is_neutral(word) or word == _THING
 
 
 def _bare(label: str, *, keeps_number: bool) -> str:

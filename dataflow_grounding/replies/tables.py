@@ -32,14 +32,11 @@ def find_table(text: str) -> Table | None:
     if len(lines_with_cells) < 2:
         return None  # a header alone says nothing
     first = lines_with_cells[0]
-    end = first  # of the lines that follow each other
+    end = first  # the table ends before the first line without cells
     while end < len(lines) and lines[end].startswith("|"):
         end += 1
     header = _cells(lines[first])
-    has_boxes = any(
-        _names_in(name) or is_coordinate(name) or has_role(name, "box") for name in header
-    )
-    if not has_boxes:
+    if not any(map(_is_of_boxes, header)):
         return None
     if len(set(header)) < len(header):
         raise UnreadableReply("the table has a column twice", "broken table")
@@ -54,7 +51,14 @@ def find_table(text: str) -> Table | None:
     if not rows and not is_cut:
         return None  # a table without rows doesn't say that nothing is there
     items = [_item(header, _cells(row)) for row in rows]
-    return Table(items, "\n".join(lines[:first]), "\n".join(lines[end:]), is_cut)
+    before = "\n".join(lines[:first])
+    after = "\n".join(lines[end:])
+    return Table(items, before, after, truncated=is_cut)
+
+
+def _is_of_boxes(name: str) -> bool:
+    # Whether a column has boxes or coordinates: "bbox", "x1", "Bounding Box (x1, y1, x2, y2)".
+    return bool(_names_in(name)) or is_coordinate(name) or has_role(name, "box")
 
 
 def _item(header: Sequence[str], cells: Sequence[str]) -> dict[str, str]:

@@ -235,18 +235,19 @@ def _tags_of(text: str) -> list[_Tag]:
 def _read_tags(text: str, parsed: ParsedReply) -> list[str]:
     # <ref>cup</ref><box>(10,20),(30,40)</box>. Labels are in tags before their boxes, or after them
     # if each box is followed by one; or they are in the words after each box.
+    # 1. What are the parts of the text?
     tags = _tags_of(text)
     if not tags:
         return [text]
-    parts = _parts_between(text, tags)
     parsed.tagged = True
     parsed.truncated = parsed.truncated or not tags[-1].closes
-    parts = _without_other_shapes(parts, parsed)
+    parts = _without_other_shapes(_parts_between(text, tags), parsed)
     # a label that breaks off has no box yet
     parts = [part for part in parts if part.kind != "label" or part.closed]
+    _check_words_between(parts)
+    # 2. Which label is that of which box?
     labels = [part.text for part in parts if part.kind == "label"]
     layout = _layout_of(parts)
-    _check_words_between(parts)
     labels_of_boxes: Sequence[str | None]
     labels_in_words = _labels_in_words(layout, parts)
     if labels_in_words:
@@ -260,6 +261,7 @@ def _read_tags(text: str, parsed: ParsedReply) -> list[str]:
     for label, box in zip(labels_of_boxes, boxes, strict=True):
         _add_box_tag(box.text, box.mention or label, box.closed, parsed)
     _drop_label_without_box(layout, labels, parsed)
+    # 3. Which words are next to the boxes?
     words = [part.text for part in parts if part.kind == "words"]
     if not layout.startswith("w"):
         words = ["", *words]  # there are none before the first box
@@ -526,18 +528,7 @@ class _Locations(NamedTuple):
 def _read_florence(text: str, parsed: ParsedReply) -> list[str]:
     # cup<loc_10><loc_20><loc_30><loc_40>plate<loc_50>…, with four tokens for each box of the label
     are_outlines = "<poly>" in text
-    text = text.replace("<poly>", "").replace("</poly>", "")
-    end = 0  # of the last match
-    rows: list[_Locations] = []
-    for match in _FLORENCE.finditer(text):
-        if match.start() != end:
-            break  # something else is between them, and refused below
-        label = match[1].strip(" ;,\n")
-        rows.append(_Locations(_locations_in(match[2]), label or None))
-        end = match.end()
-    have_only_some_labels = len({row.label is None for row in rows}) > 1
-    if text[end:].strip() or have_only_some_labels:
-        raise UnreadableReply("it is unclear which label belongs to which box", "unclear labels")
+    rows = _florence_rows(text.replace("<poly>", "").replace("</poly>", ""))
     if len(rows[-1].numbers) % 4:  # its last box breaks off, or has a token too many
         parsed.truncated = True
         parsed.dropped.append(_no_boxes(rows.pop()))
@@ -554,6 +545,24 @@ def _read_florence(text: str, parsed: ParsedReply) -> list[str]:
         else:
             _add_fours(row, "florence-2", parsed)
     return []  # the words outside the tokens: any other text was refused above
+
+
+def _florence_rows(text: str) -> list[_Locations]:
+    # One for each label, at least one. Raises UnreadableReply where anything else is in the text,
+    # or only some have a label.
+    rows: list[_Locations] = []
+    end = 0  # of the last match
+    for match in _FLORENCE.finditer(text):
+        if match.start() != end:
+            break  # something else is between them
+        label = match[1].strip(" ;,\n")
+        rows.append(_Locations(_locations_in(match[2]), label or None))
+        end = match.end()
+    is_anything_else = bool(text[end:].strip())
+    have_only_some_labels = len({row.label is None for row in rows}) > 1
+    if is_anything_else or have_only_some_labels:
+        raise UnreadableReply("it is unclear which label belongs to which box", "unclear labels")
+    return rows
 
 
 def _no_boxes(row: _Locations) -> Dropped:

@@ -303,12 +303,10 @@ def says_none(text: str, phrases: Sequence[str]) -> bool:
     # Numbers may be a box, and after a dash something else may be said.
     if re.search(r"\d|\s[-–—]\s", sentence):
         return False
-    plain = sentence.casefold().replace("’", "'")
+    plain = sentence.casefold().replace("’", "'")  # "isn't" becomes "is not"
     plain = re.sub(r"\bcan(?:'t|not)\b", "can not", plain)
     plain = " ".join(re.sub(r"n't\b", " not", plain).split())
-    after_no = plain.removeprefix("no ")
-    may_be_sign = sentence.isupper() and _SIGN.fullmatch(plain) is not None  # "NO SMOKING"
-    if may_be_sign and after_no not in _grammar("anything"):
+    if sentence.isupper() and _may_be_sign(plain):
         return False
     for wording in _wordings():
         match = wording.fullmatch(plain)
@@ -318,6 +316,12 @@ def says_none(text: str, phrases: Sequence[str]) -> bool:
         if _means_all(denied_things, phrases):
             return True
     return False
+
+
+def _may_be_sign(plain: str) -> bool:
+    # "no smoking", but not "no objects", which a model may write in capitals, too
+    is_anything = plain.removeprefix("no ") in _grammar("anything")
+    return _SIGN.fullmatch(plain) is not None and not is_anything
 
 
 @cache

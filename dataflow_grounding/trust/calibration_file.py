@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from typing import Any
@@ -153,9 +154,18 @@ def _calibration_of(row: dict[str, Any]) -> Calibration:
     has_map_of_each_frame = bool(measured) and set(measured) == set(limits.frames)
     if box_format.scale == "px" and not has_map_of_each_frame:
         raise ValueError("pixels mean nothing in a size without a map")
-    # The format and the limits are tried out: a file may have been edited by hand. First, all sizes
-    # that it names, and those that its limits make of two samples, have to be ones of pictures.
-    sizes = [*SAMPLE_SIZES, *calibration.sizes, *limits.frames]
+    _try_limits(limits, [*calibration.sizes, *limits.frames])
+    sample = measured[0] if measured else SAMPLE_SIZES[0]  # with maps, other sizes mean nothing
+    are_limits_sound = all(0 < end <= MOST_SIDE**2 for end in box_format.limits(sample))
+    if not box_format.boxes or not are_limits_sound:
+        raise ValueError("the format is not one of boxes in pictures")
+    return calibration
+
+
+def _try_limits(limits: SizeLimits, stored_sizes: Sequence[Size]) -> None:
+    # Raises ValueError where the sizes in a file, or those that the limits make of two samples,
+    # aren't ones of pictures. The file may have been edited by hand.
+    sizes = [*SAMPLE_SIZES, *stored_sizes]
     for sample_size in SAMPLE_SIZES:
         sizes += [limits.padded(sample_size), limits.sent(sample_size)]
     if limits.max_side is not None and not LEAST_SIDE <= limits.max_side <= MOST_SIDE:
@@ -164,11 +174,6 @@ def _calibration_of(row: dict[str, Any]) -> Calibration:
         raise ValueError("a size is not one of pictures")
     if any(min(limits.sent(size)) < LEAST_SIDE for size in SAMPLE_SIZES):
         raise ValueError("pictures would be sent too small to see anything")
-    sample = measured[0] if measured else SAMPLE_SIZES[0]  # with maps, other sizes mean nothing
-    are_limits_sound = all(0 < end <= MOST_SIDE**2 for end in box_format.limits(sample))
-    if not box_format.boxes or not are_limits_sound:
-        raise ValueError("the format is not one of boxes in pictures")
-    return calibration
 
 
 def store_calibration(calibration: Calibration, folder: str | None = None) -> str | None:

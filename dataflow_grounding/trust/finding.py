@@ -297,7 +297,7 @@ def _format_in_parts(
     least = min(off_by_scale.values())
     if least > MOST_MEAN_SQUARE:
         return None
-    # the first that is about as good as the best: the one asked for, else the most usual one
+    # Several may be about as good as the best. The first is the one asked for, or the most usual.
     as_good = [scale for scale, off in off_by_scale.items() if off <= least + USUAL_SCALE_MARGIN]
     scale = as_good[0]
     # The format asked for may be a family's, which says more than order and scale.

@@ -14,7 +14,7 @@ for yet. Boxes are suspect once a check or the replies prove another format.
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dataflow_grounding._util.errors import RecordError, SuspectBoxes
 from dataflow_grounding._util.terminal import say
@@ -36,8 +36,11 @@ from dataflow_grounding.trust.kinds import (
     picture_of_each_kind,
 )
 from dataflow_grounding.trust.known import Known, known_in_process, name_of
-from dataflow_grounding.trust.open_replies import OpenReplies
+from dataflow_grounding.trust.open_replies import CheckStart, OpenReplies
 from dataflow_grounding.trust.question import Question
+
+if TYPE_CHECKING:
+    from dataflow_grounding.trust.probing import Outcome
 
 T = TypeVar("T")
 SILENT = 2  # checks in a row that told nothing, after which no more are made: each costs a request
@@ -380,8 +383,13 @@ class RunWatch(BoxWatch):
         addresses = [part.endpoint for part, _ in self._serving.endpoints()]
         outcome = await probing.check(ask, images, addresses, looks_like)
         # Other records went on meanwhile, and their replies may have proven another format.
-        if self.suspicion is not None:
-            return
+        if self.suspicion is None:
+            self._heed(outcome, ask, check_start)
+
+    def _heed(self, outcome: "Outcome", ask: Ask, check_start: CheckStart) -> None:
+        # Does what a check's outcome calls for. `check_start` is what there was at its start, which
+        # it vouches for if it fits.
+        known = self.known
         self._is_checked = True
         known.note(outcome)
         for orientation, is_answered in outcome.answered_by_orientation.items():

@@ -153,6 +153,7 @@ def is_further_off(off: Sequence[float], usual: Sequence[float]) -> bool:
     count_of_new = len(off)
     count_of_both = count_of_new + len(usual)
     count_of_furthest = max(count_of_new, count_of_both // 5)
+    # how far off the next one is, which just isn't among the furthest
     threshold = sorted([*off, *usual])[-count_of_furthest - 1]
     new_among_furthest = sum(distance > threshold for distance in off)
     # Of all ways to choose which of both are the new ones: those with as many among the furthest.
