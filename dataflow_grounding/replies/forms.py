@@ -221,6 +221,7 @@ class _FormReader:
         """Refuse words that may turn an answer round, or name another thing than has a box. Next
         to an addressed answer, keep them in `parsed`.
         """
+        # "`[1, 2, 3, 4]`": such a pair says nothing, but `objection` refuses any such mark
         has_backticks_around = before.count("`") + after.count("`") == 2
         if has_backticks_around:
             before = before.replace("`", " ")

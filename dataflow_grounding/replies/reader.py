@@ -202,15 +202,14 @@ def read_object(reply: str, *, required: str) -> tuple[dict[str, Any], list[Note
         >>> read_object("Sure: {'caption': 'A cat.'}", required="caption")
         ({'caption': 'A cat.'}, [Note(code='repaired_json', text='the reply is not quite JSON')])
     """
-    value = strict_json(reply)
-    found = JsonText([value], 0, len(reply)) if value is not None else _json_of_answer(reply)
+    found = _json_of_answer(reply)
     notes: list[Note] = []
     if found.truncated:
         notes.append(Note("truncated", "the reply ends inside its JSON"))
     elif found.repaired:
         notes.append(Note("repaired_json", "the reply is not quite JSON"))
     fields = _object_with_key(found.values, required)
-    if fields is None:
+    if fields is None:  # the reply may have the items that should be under the key
         items = _items_alone(found.values)
         if items is None and found.truncated:
             raise TruncatedReply(f"the reply is cut off before its {required!r}", "cut off")
@@ -222,6 +221,9 @@ def read_object(reply: str, *, required: str) -> tuple[dict[str, Any], list[Note
 
 
 def _json_of_answer(reply: str) -> JsonText:
+    value = strict_json(reply)
+    if value is not None:  # all of the reply is JSON
+        return JsonText([value], 0, len(reply))
     answer = enclosed(answer_of(reply))
     found = find_json(answer.text)
     if not found.values:

@@ -199,6 +199,7 @@ def hedges_in(text: str, phrases: Mapping[int, str]) -> dict[int, str]:
         if found is None:
             continue
         for own_id, phrase in phrases.items():
+            # With a single phrase, a sentence is about it also where it doesn't name it.
             is_named = _THING in _heads_marked(_things_marked(sentence, [phrase]), [phrase])
             if is_named or len(phrases) == 1:
                 doubts[own_id] = f"the reply isn't sure of it: {found[0].strip()!r}"

@@ -308,11 +308,13 @@ def _check_words_between(parts: Sequence[_Part]) -> None:
 def _labels_in_words(layout: _Layout, parts: Sequence[_Part]) -> list[str]:
     # Seed's model writes <bbox>1 2 3 4</bbox> mug. Returns [] unless a label follows each box. In
     # a layout a letter is a part: "w" for words, "b" for a box.
-    has_label_inside = any(
-        part.mention or (part.kind == "box" and re.search(r"[^\W\d_]", part.text)) for part in parts
-    )
-    if has_label_inside or not re.fullmatch("w?(?:bw)+", layout):
+    if not re.fullmatch("w?(?:bw)+", layout):
         return []
+    for part in parts:
+        has_letters = re.search(r"[^\W\d_]", part.text) is not None
+        has_label_inside = bool(part.mention) or (part.kind == "box" and has_letters)
+        if has_label_inside:
+            return []
     from_first_box = parts[1:] if layout.startswith("w") else parts
     labels = [part.text.strip(_BETWEEN_PARTS) for part in from_first_box if part.kind == "words"]
     for label in labels:
@@ -352,7 +354,7 @@ def _parts_between(text: str, tags: Sequence[_Tag]) -> list[_Part]:
         at = tag.end
         if tag.name in _NEXT_THING:
             in_relation = tag.name == "pred"
-        if tag.closes and tag.name in _LABEL_TAGS:
+        if tag.closes and tag.name in _LABEL_TAGS:  # "cup</ref>", which was never opened
             raise _unpaired(text[tag.start :])
         if tag.closes or tag.name in ("pred", "collection"):
             continue  # what follows is in no tag: it is words
@@ -360,9 +362,10 @@ def _parts_between(text: str, tags: Sequence[_Tag]) -> list[_Part]:
         part = _part_of(tag, text[tag.end : following.start], closed)
         at = following.end if closed else following.start
         is_cut_off = following is end_of_text
-        if part.kind == "label" and not closed and not is_cut_off:
+        if part.kind == "label" and not closed and not is_cut_off:  # "<ref>cup<box>"
             raise _unpaired(text[tag.start :])
-        if part.kind in ("label", "words") or not in_relation:
+        is_repeated = in_relation and part.kind not in ("label", "words")
+        if not is_repeated:
             parts.append(part)
     parts.append(_Part("words", text[at:]))
     return [part for part in parts if part.kind != "words" or part.text.strip(_BETWEEN_PARTS)]

@@ -2,6 +2,9 @@
 
 There is a file for each endpoint, model and prompt in the user's cache, and one next to a run's
 results. A file may be damaged or edited by hand: what isn't sound is read as if it weren't there.
+
+Where a model counts pixels, pictures are sent in a few exact sizes alone, called frames, and a map
+says what numbers mean in each.
 """
 
 import hashlib

@@ -204,11 +204,7 @@ class FormatChoice:
 
         # Imported here because they import Pillow: most runs calibrate nothing.
         from dataflow_grounding.trust.calibrating import measure_frames_of
-        from dataflow_grounding.trust.calibration_file import (
-            run_file,
-            store_calibration,
-            utc_timestamp,
-        )
+        from dataflow_grounding.trust.calibration_file import store_calibration
         from dataflow_grounding.trust.frames import missing_frames
 
         pictures = start.pictures()
@@ -233,14 +229,10 @@ class FormatChoice:
             say(f"The calibration doesn't hold there: {measured.failure}.")
             self._make_pending()
         elif measured.failure is not None:
-            # The endpoint refused to go on: the frames that were measured before have to do. The
-            # run's folder keeps that the missing ones were refused, so that a resumed run doesn't
-            # ask again.
+            # The endpoint refused to go on: the frames that were measured before have to do.
             say(f"Pictures are sent in the sizes that are measured: {measured.failure}")
-            date = utc_timestamp()
-            extended = replace(earlier, date=date, refused=[*earlier.refused, *missing])
             if start.folder:
-                extended.save(run_file(start.folder))
+                _keep_as_refused(missing, earlier, start.folder)
         elif measured.calibration is not None:
             _warn_of_vague_maps(measured.calibration)
             store_calibration(measured.calibration, start.folder)
@@ -385,6 +377,16 @@ def _warn_of_vague_maps(calibration: "Calibration") -> None:
             f" {calibration.precision:.1%} of the side throughout: the answers about probe pictures"
             " are too noisy to tell."
         )
+
+
+def _keep_as_refused(missing: Sequence[Size], earlier: "Calibration", folder: str) -> None:
+    # Keeps in a run's folder that the endpoint refused these sizes, so that the resumed run doesn't
+    # ask again. The user's other runs do: only this folder's calibration has them.
+    from dataflow_grounding.trust.calibration_file import run_file, utc_timestamp
+
+    refused = [*earlier.refused, *missing]
+    extended = replace(earlier, date=utc_timestamp(), refused=refused)  # the latest one counts
+    extended.save(run_file(folder))
 
 
 def _listed(sizes: Sequence[Size]) -> str:

@@ -2,7 +2,8 @@
 
 How a server resizes a picture is measured in each of these frames, instead of inferred for all
 sizes. Frames are few, because each takes two to eight probe pictures, and chosen so that padding
-and loss of resolution cost little in the run's own pictures.
+and loss of resolution cost little in the run's own pictures. A probe picture has rectangles at
+known places, for which the model is asked (`probes.py`).
 """
 
 import math
@@ -49,11 +50,8 @@ def choose_frames(
         return list(dict.fromkeys([*measured, *(of_usual_area or all_usual)]))
     fitted = [limits.fitted(size) for size in sizes]  # as they are sent without frames
     own_frames = [legible(size, limits.max_side) for size in fitted[:MOST_TRIED]]
-    candidates: list[Size] = []
-    for frame in own_frames:
-        if may_be_taken(frame, refused, taken):
-            candidates.append(frame)
-    candidates = list(dict.fromkeys([*candidates, *all_usual]))  # each once
+    worth_asking = [frame for frame in own_frames if may_be_taken(frame, refused, taken)]
+    candidates = list(dict.fromkeys([*worth_asking, *all_usual]))  # each once
     # The best that can be had, as if none was measured yet. With measured frames, it only says what
     # is good enough: others are added to these until that is reached.
     best = _chosen(fitted, count_of_each, candidates, measured=[], low_enough=0.0)

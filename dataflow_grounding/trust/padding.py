@@ -1,6 +1,7 @@
 """How to send elongated pictures, in which some models put boxes in the wrong place.
 
 Qwen3-VL does (QwenLM/Qwen3-VL issue 2020). Padding such pictures to a moderate shape may help.
+Probe pictures tell, which have rectangles at known places (`probes.py`).
 """
 
 from collections.abc import Awaitable, Callable

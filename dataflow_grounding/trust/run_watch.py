@@ -134,7 +134,7 @@ class RunWatch(BoxWatch):
         if not self.open.has_begun:  # at the first record, whose `ask` knows the step's store
             self._begin_vouching(ask)
         if self.suspicion is not None:
-            # What checks say of the group holds for its reply, too.
+            # It isn't judged, but its reply is one of those that checks vouch for together.
             sending = replace(request.sending, reply_group=self._name_here)
             return await ask(request.replace(sending=sending))
         self._last_image = image
@@ -189,7 +189,8 @@ class RunWatch(BoxWatch):
         return True
 
     async def _settle(self, question: Question) -> None:
-        # Does what a question's replies call for: further checks, warnings, or the run's end.
+        # Does what a question's replies call for: further checks, warnings, or the run's end. What
+        # its own replies show comes first, then what all replies show, then the planned check.
         ask, image, judged = question.ask, question.image, question.judged
         if self.awaits_check:  # this request was sent ahead
             await self.ready(ask, image)
@@ -273,14 +274,15 @@ class RunWatch(BoxWatch):
             return
         if not self._stop_message and self._last_image is not None:
             await self._check_if(self._is_due_at_the_end, ask, self._last_image, waits=True)
-            # Pictures of an orientation with an odd record are checked with the last of these.
+            # Pictures of an orientation with an odd record are checked with the last of these. The
+            # list is a copy, because a check that goes well takes orientations out.
             for alike in list(self.open.odd_records.values()):
                 await self._check_now(ask, alike[-1].image)
         self.open.finish(are_trusted=self.suspicion is None)
         self._is_over = True
-        odd = watch_messages.of_odd_ones(self.judge, self.known.probing)
-        if odd and self.suspicion is None:
-            say(f"Warning: {odd}")
+        warning = watch_messages.of_odd_ones(self.judge, self.known.probing)
+        if warning and self.suspicion is None:
+            say(f"Warning: {warning}")
 
     # When checks are made
 
@@ -377,7 +379,9 @@ class RunWatch(BoxWatch):
         if not self.is_checked:
             known.kinds.clear()  # those of earlier calls in this process hold no more
             known.checks = 0
-            images = await self._pictures_of_first_check() or [image]  # none of them could be read
+            images = await self._pictures_of_first_check()
+            if not images:  # none of the run's pictures could be read but this one
+                images = [image]
         known.checks += len(images)
         known.kinds |= {picture_kind(checked) for checked in images}
         addresses = [part.endpoint for part, _ in self._serving.endpoints()]

@@ -1,6 +1,7 @@
 """What the answers about probe pictures show of a format: whether boxes are where it puts them.
 
-A model that is merely inexact passes. The check fails if another format explains the answers
+A probe picture has rectangles at known places, for which the model is asked (`probes.py`). A model
+that is merely inexact passes. The check fails if another format explains the answers
 better, or if all boxes are stretched or shifted together.
 
 How far off a rectangle is, is said by its worst edge, as a share of the side.
@@ -99,6 +100,7 @@ def showing_of(
         if troubles:
             why += f": {troubles[0]}"
         return Showing("silent", why)
+    # Does another format explain the answers better? Are they far off in any? Are all off alike?
     rectangles = read_in(pictures, asked)
     off_as_asked = rectangles.median_off
     size = size_text(pictures[0].sent)

@@ -137,6 +137,7 @@ class _OneFunction(Serving):
         except Exception as error:
             what = excerpt(f"{type(error).__name__}: {error}")
             if isinstance(error, RuntimeError) and inspect.iscoroutinefunction(self._client):
+                # asyncio raises it where a client belongs to another event loop
                 what += ". It is called in an event loop of its own: have it make its client there"
             raise EndpointRefused(f"the client raised {what}") from None
         if not isinstance(reply, str):

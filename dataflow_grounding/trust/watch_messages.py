@@ -1,4 +1,8 @@
-"""What a run's watch says of boxes in another format, and what to do about them."""
+"""What a run's watch says of boxes in another format, and what to do about them.
+
+A check asks for rectangles in copies of pictures. It misses where they are answered in another
+format than the one that was asked for. One that goes well vouches for the replies before it.
+"""
 
 from typing import TYPE_CHECKING
 
