@@ -327,9 +327,11 @@ class _BoxReader:
             key = box.label if box.id is None else box.id
             boxes_of_phrase.setdefault(key, []).append(box.bbox)
         for boxes in boxes_of_phrase.values():
+            if len(boxes) < _RUNAWAY:
+                continue
             for axis in (0, 1):
                 edges = [box[axis] for box in boxes]  # left ones, then upper ones
-                if len(boxes) >= _RUNAWAY and _are_equal_steps(edges, self.original[axis]):
+                if _are_equal_steps(edges, self.original[axis]):
                     self.note_once("runaway", f"{len(boxes)} boxes in equal steps")
 
     def check_absence_is_said(self) -> None:
@@ -357,7 +359,8 @@ class _BoxReader:
         """Keep the known statuses of the phrases; without phrases, those of all ids."""
         statuses = self.reading.statuses
         for phrase_id, status in parsed.statuses.items():
-            if (phrase_id in self.phrases or not self.phrases) and status in STATUSES:
+            may_be_asked_for = phrase_id in self.phrases or not self.phrases
+            if may_be_asked_for and status in STATUSES:
                 statuses[phrase_id] = status
             else:
                 self.note("dropped", f"status {status[:40]!r} of phrase {phrase_id}")

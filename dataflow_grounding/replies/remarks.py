@@ -423,9 +423,11 @@ def _is_in_order(names: str, order: str) -> bool:
     letters = "".join(_letter_of(match, counts_from_0) for match in found)
     # Two letters may name either corner: "x2, y2" becomes "rb", which is at 2 in "ltrb".
     starts = (0, 2) if len(letters) == 2 else (0,)
-    return any(
-        template[start:].startswith(letters) for template in _TEMPLATES[order] for start in starts
-    )
+    for template in _TEMPLATES[order]:
+        for start in starts:
+            if template.startswith(letters, start):
+                return True
+    return False
 
 
 def _letter_of(name: re.Match[str], counts_from_0: bool) -> str:

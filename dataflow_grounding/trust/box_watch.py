@@ -70,7 +70,7 @@ class BoxWatch:
             return start.shared[sharing_key], Counter()
         # A watch of the run's own: `self` is the operator's settings, and may be used for others.
         watch: BoxWatch = BoxWatch(self.on_suspect, self.every)
-        watch.poor = self.poor
+        watch.poor = self.poor  # what `settle` has warned of isn't said again
         counts = choice.settle_to_ground(start, watch.on_poor)
         asked = choice.format
         may_write_another = not serving.exact_boxes and asked.scale != "grid_32"

@@ -118,7 +118,7 @@ def is_elongated(size: Size) -> bool:
 def most_elongated(sizes: Sequence[Size], limits: SizeLimits) -> list[Size]:
     """Return the widest and the tallest of these sizes, each only if it is sent elongated."""
     sent_elongated = [size for size in sizes if is_elongated(limits.padded(size))]
-    by_shape = sorted(sent_elongated, key=lambda size: size[0] / size[1])
+    by_shape = sorted(sent_elongated, key=lambda size: size[0] / size[1])  # the tallest one first
     wide = [size for size in by_shape if size[0] > size[1]]
     tall = [size for size in by_shape if size[0] < size[1]]
     return [*wide[-1:], *tall[:1]]

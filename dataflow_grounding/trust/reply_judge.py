@@ -275,7 +275,9 @@ class ReplyJudge:
         return False
 
     def learn(self, reply: JudgedReply) -> None:
-        """Add the boxes of a reply that is taken for right to what boxes look like."""
+        """Add the boxes of a reply that is taken for right to what boxes look like: those inside
+        their picture, in all and by their thing.
+        """
         self._turned += reply.turned
         self._axes += 2 * len(reply.boxes)
         for box, shape, corners in zip(reply.boxes, reply.shapes, reply.corners, strict=True):
@@ -283,7 +285,8 @@ class ReplyJudge:
                 continue
             self._all.add(shape)
             thing = head_of(box.phrase)
-            if thing in self._things or len(self._things) < MOST_THINGS:
+            has_room = len(self._things) < MOST_THINGS
+            if thing in self._things or has_room:
                 self._things.setdefault(thing, SeenThings()).add(shape)
 
     # All replies
