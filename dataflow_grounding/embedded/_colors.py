@@ -21,8 +21,11 @@ from dataflow_grounding.embedded._picture import Array, Candidate, Picture, box_
 _REGION_SCORE = 0.6
 _LEAST_OF_LARGEST = 0.03  # of the largest region's size; smaller ones are left out
 _STEADY_IOU = 0.75  # of a region's boxes by a looser and a stricter reading of its colour
-_MIN_CONTRAST = 24.0  # ΔE (CIE 1976)
-_MIN_CLEAR_BAND = 0.8  # of the pixels in the band around a region
+# How much a region's mean colour differs at least from what is around it, in ΔE (CIE 1976): from
+# the mean there, and from most of the single pixels, which vary.
+_MIN_CONTRAST = 24.0
+_MIN_PIXEL_CONTRAST = 0.8 * _MIN_CONTRAST
+_MIN_CLEAR_BAND = 0.8  # of the pixels in the band around a region: this part has that contrast
 _MAX_SPREAD = 10.5  # standard deviation of L*, a* or b*: what is plainly of one colour has less
 # Widest gap in parts of the picture's long side: between pixels of one region, and between regions
 # that are pieces of one thing.
@@ -41,17 +44,20 @@ def color_mask(
     chroma is multiplied by `factor`.
     """
     lightness, chroma, hue = lch
-    hue_bounds, chroma_bounds, lightness_bounds = words.COLOR_BOUNDS[term]
+    hue_bounds, chroma_bounds, lightness_bounds = words.COLOR_BOUNDS[term]  # [least, most] each
     if term in ("red", "orange"):
-        # The lighter of two colours between red and orange is the one called orange.
+        # Red and orange meet at a hue that depends on the lightness: of two colours of one hue, the
+        # lighter is called orange. So a hue is moved on towards orange the lighter it is.
         hue = hue + np.float32(0.3) * (lightness - 50)
-    least_hue = hue_bounds[0] + inset
-    most_hue = hue_bounds[1] - inset
-    holds = (hue >= least_hue) & (hue <= most_hue)
+    first_hue = hue_bounds[0] + inset
+    last_hue = hue_bounds[1] - inset
+    has_hue = (hue >= first_hue) & (hue <= last_hue)
     # A range that goes through 0 ends above 360: pink, from 325 to 382, holds from 0 to 22, too.
-    holds |= hue <= most_hue - 360
-    holds &= (chroma >= chroma_bounds[0] * factor) & (chroma <= chroma_bounds[1])
-    holds &= (lightness >= lightness_bounds[0]) & (lightness <= lightness_bounds[1])
+    has_hue |= hue <= last_hue - 360
+    has_chroma = (chroma >= chroma_bounds[0] * factor) & (chroma <= chroma_bounds[1])
+    has_lightness = (lightness >= lightness_bounds[0]) & (lightness <= lightness_bounds[1])
+    holds = has_hue & has_chroma & has_lightness
+    # The ranges of blue and purple overlap: there this decides.
     if term == "blue":
         holds &= _is_blue(lightness, chroma, hue)
     elif term == "purple":
@@ -86,7 +92,7 @@ def find_regions(picture: Picture, term: str, *, joined: bool = False) -> list[C
     regions = []
     for region in medium:
         if region.size < _LEAST_OF_LARGEST * medium[0].size:
-            break
+            break  # all others are smaller still
         is_in_both = _is_like_any(region, loose) and _is_like_any(region, strict)
         regions.append(replace(region, is_steady=is_in_both and _stands_out(picture, region)))
     return regions
@@ -108,7 +114,7 @@ def _regions_of(mask: Array, picture: Picture, joined: bool) -> list[ColorRegion
     regions = []
     for label in range(1, len(stats)):  # 0 is the background
         if stats[label, cv2.CC_STAT_AREA] >= most_of_speck:
-            pixels = opened & (labels == label).astype(np.uint8)
+            pixels = opened & (labels == label).astype(np.uint8)  # without the larger gaps
             box = box_of(*cv2.boundingRect(pixels))
             size = cv2.countNonZero(pixels)
             regions.append(ColorRegion(box, _REGION_SCORE, "region", pixels, size))
@@ -125,7 +131,7 @@ def _stands_out(picture: Picture, region: ColorRegion) -> bool:
     # pixels at the region's very edge, which are of mixed colour. A region doesn't stand out if it
     # is itself of many colours, or fills the picture and has no band.
     band_width = max(4, round(0.02 * max(picture.width, picture.height)))
-    part = picture.around(region.bbox, 2 * band_width)
+    part = picture.around(region.bbox, 2 * band_width)  # the region with more than the band
     inside = region.pixels[part]
     lab = picture.lab[part]
     with_edge = cv2.dilate(inside, np.ones((5, 5), np.uint8))
@@ -139,5 +145,5 @@ def _stands_out(picture: Picture, region: ColorRegion) -> bool:
     band_lab = lab[is_band > 0]
     contrast = np.linalg.norm(band_lab.mean(axis=0) - region_mean)
     # for each pixel of the band, whether its own colour differs enough
-    differs = np.linalg.norm(band_lab - region_mean, axis=1) >= 0.8 * _MIN_CONTRAST
+    differs = np.linalg.norm(band_lab - region_mean, axis=1) >= _MIN_PIXEL_CONTRAST
     return bool(contrast >= _MIN_CONTRAST and differs.mean() >= _MIN_CLEAR_BAND)

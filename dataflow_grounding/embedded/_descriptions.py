@@ -49,7 +49,8 @@ class Descriptions:
 
     def means(self, text: str, ids: Sequence[int]) -> bool:
         """Return whether a phrase means exactly these things: a singular no more than one."""
-        return _is_clear(text, self.meaning(text)) and self.meaning(text) == sorted(ids)
+        fitting_ids = self.meaning(text)
+        return _is_clear(text, fitting_ids) and fitting_ids == sorted(ids)
 
     def shortest(self, thing: Thing) -> str | None:
         """Return the shortest phrase that means this thing alone; None where no words tell."""
@@ -62,7 +63,8 @@ class Descriptions:
         """Return each kind of thing, counted, with the ids of its things: ("two cars", [3, 5]).
         Those of more things come first, of as many those with larger boxes.
         """
-        things_alike: dict[tuple[str, str], list[Thing]] = {}  # by color and kind
+        # ("red", "car") → the red cars, ("", "bus") → all buses
+        things_alike: dict[tuple[str, str], list[Thing]] = {}
         for thing in self.things:
             # Colours tell things of a kind apart if they are clear for all of that kind.
             colors_of_kind = [other.color for other in self.things if other.kind == thing.kind]
@@ -70,15 +72,17 @@ class Descriptions:
             things_alike.setdefault((color, thing.kind), []).append(thing)
         ranked = []
         for (color, kind), things in things_alike.items():
+            count = len(things)
             total_size = sum(thing.size for thing in things)
             ids = [thing.id for thing in things]
-            # negative, as the least of these is the first
-            ranked.append((-len(things), -total_size, _counted(len(things), color, kind), ids))
+            # Sorting puts the least first, hence the signs; of equal ones the text decides.
+            ranked.append((-count, -total_size, _counted(count, color, kind), ids))
         return [(text, ids) for _, _, text, ids in sorted(ranked)]
 
     def caption(self) -> str:
         """Return what is there, counted: "Two red cars and a bus."; "A picture." without things."""
-        *first_texts, last_text = [text for text, _ in self.groups()] or ["a picture"]
+        texts = [text for text, _ in self.groups()]
+        *first_texts, last_text = texts or ["a picture"]
         listed = last_text
         if first_texts:
             listed = f"{', '.join(first_texts)} and {last_text}"
@@ -101,7 +105,8 @@ def _is_clear(text: str, ids: Sequence[int] | None) -> bool:
     # Whether a phrase that fits the things with these ids says how many it means: one, or a number.
     if not ids:
         return False
-    first_word = text.split()[0].lower() if text.split() else ""
+    words_of_text = text.lower().split()
+    first_word = words_of_text[0] if words_of_text else ""
     is_counted = first_word in words.NUMBERS or first_word.isdecimal()
     return len(ids) == 1 or is_counted
 
@@ -156,10 +161,11 @@ def _described_regions(
 def _plain_caption(thing: Thing, picture: Picture) -> str:
     share = thing.size / picture.area
     color = f"mostly {thing.color}" if thing.color else "of no single colour"
-    percent = max(1, round(100 * share))
     if share > _WHOLE_PICTURE:
         return f"A picture {color}. (Colour only: the embedded grounder can't tell what it is.)"
+    percent = max(1, round(100 * share))
     x, y = relative_center(thing.bbox, picture)
+    # "top left", "top" or "left"; "" in the middle third both ways
     place = _joined(_word_for_third(y, "top", "bottom"), _word_for_third(x, "left", "right"))
     return (
         f"A region {color}, {percent}% of the picture, in its"
@@ -197,6 +203,7 @@ def _check(descriptions: Descriptions, expression: Mapping[str, Any]) -> dict[st
         return {**check, "matches": None, "reason": "not all words are understood"}
     if descriptions.means(text, region_ids):
         return {**check, "matches": True}
+    # "the red car" of another car means other regions; of two red cars it means none of them.
     is_clear = _is_clear(text, fitting_ids)
     reason = "it means other regions" if is_clear else f"it fits {len(fitting_ids)} regions"
     return {**check, "matches": False, "region_ids": fitting_ids, "reason": reason}

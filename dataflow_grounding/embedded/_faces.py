@@ -59,13 +59,13 @@ def find_faces(picture: Picture) -> Faces:
     doubtful = 0
     least_side = max(_LEAST_FACE, min(gray.shape) // _FACES_A_SIDE)
     for box, votes in _hits("frontalface_alt2", gray, least_side):
-        is_confirmed = _is_seen_again(gray, box)
+        is_seen_again = _is_seen_again(gray, box)
         has_many_votes = votes >= _CLEAR_VOTES
         x1, y1, x2, y2 = (edge / scale for edge in box)  # in pixels of `picture`
         face = _relative((x1, y1, x2, y2), _FACE_IN_HIT, picture)
-        if is_confirmed and has_many_votes and _has_skin(face, picture):
+        if is_seen_again and has_many_votes and _has_skin(face, picture):
             clear.append(Candidate(face, _FACE_SCORE, "seen"))
-        elif is_confirmed or has_many_votes:
+        elif is_seen_again or has_many_votes:  # with neither it is no face
             doubtful += 1
     return Faces(clear, doubtful)
 
@@ -81,11 +81,7 @@ def _hits(
 ) -> list[tuple[Box, int]]:
     # The boxes in which a cascade of OpenCV's (its file's name) sees a face, each with its votes,
     # sorted. `step` is the factor between the sizes of face that are looked for.
-    if not hasattr(_loaded, name):
-        path = os.path.join(os.path.dirname(cv2.__file__), "data", f"haarcascade_{name}.xml")
-        setattr(_loaded, name, cv2.CascadeClassifier(path))
-    cascade: Any = getattr(_loaded, name)
-    rectangles, counts = cascade.detectMultiScale2(
+    rectangles, counts = _cascade(name).detectMultiScale2(
         gray, scaleFactor=step, minNeighbors=votes, minSize=(least_side, least_side)
     )
     hits: list[tuple[Box, int]] = []
@@ -93,6 +89,14 @@ def _hits(
         x, y, width, height = map(int, rectangle)
         hits.append(((x, y, x + width, y + height), int(count)))
     return sorted(hits)
+
+
+def _cascade(name: str) -> Any:
+    # Each thread loads it once.
+    if not hasattr(_loaded, name):
+        path = os.path.join(os.path.dirname(cv2.__file__), "data", f"haarcascade_{name}.xml")
+        setattr(_loaded, name, cv2.CascadeClassifier(path))
+    return getattr(_loaded, name)
 
 
 def _is_seen_again(gray: Array, box: Box) -> bool:
@@ -116,8 +120,8 @@ def _has_skin(face: Box, picture: Picture) -> bool:
     middle = picture.around(_relative(face, _MIDDLE_OF_FACE, picture))
     _, chroma, hue = (plane[middle] for plane in picture.lch)
     is_grey = np.median(chroma) < _GREY_CHROMA
-    first_hue, last_hue = _SKIN_HUES  # the range goes through 0
-    is_skin_hue = (hue < last_hue) | (hue > first_hue)
+    first_hue, last_hue = _SKIN_HUES
+    is_skin_hue = (hue > first_hue) | (hue < last_hue)  # either, as the range goes through 0
     is_skin = is_skin_hue & (chroma > _LEAST_SKIN_CHROMA)
     return bool(is_grey or is_skin.mean() > _LEAST_SKIN)
 

@@ -75,11 +75,13 @@ def _find_sky(phrase: Phrase, picture: Picture) -> Sequence[Candidate]:
 
 
 def _find_greenery(phrase: Phrase, picture: Picture) -> Sequence[Candidate]:
-    # Plants are found as one green area: "the plants", but not "two plants" or "the left plant".
+    # Plants are found as one green area: "the grass" or "leaves", but not "a leaf", "two lawns" or
+    # "the lawn on the left".
     is_one_leaf = phrase.head == "leaf" and not phrase.is_plural
-    are_some_meant = phrase.wanted not in (None, 1) or bool(phrase.positions)
+    are_several_counted = phrase.wanted is not None and phrase.wanted != 1
+    are_some_at_a_place = bool(phrase.positions)
     has_other_color = phrase.color not in (None, "green")
-    if has_other_color or is_one_leaf or are_some_meant:
+    if has_other_color or is_one_leaf or are_several_counted or are_some_at_a_place:
         raise Undecided("unsupported", "single plants can't be told apart")
     return find_greenery(picture)
 
@@ -101,8 +103,8 @@ def _find_colored(phrase: Phrase, picture: Picture) -> Sequence[Candidate]:
     # A shape may be of any colour; a thing has to be of a clear one: not black, white, grey or
     # brown.
     shape = words.SHAPES.get(phrase.head)
-    terms = words.COLOR_BOUNDS if shape else words.CHROMATIC
-    if phrase.color is None or phrase.color not in terms:
+    known_colors = words.COLOR_BOUNDS if shape else words.CHROMATIC
+    if phrase.color is None or phrase.color not in known_colors:
         raise Undecided("unsupported", f"{phrase.head!r} can't be looked for")
     if shape:
         regions = _find_drawn(shape, phrase.color, picture)
@@ -112,7 +114,7 @@ def _find_colored(phrase: Phrase, picture: Picture) -> Sequence[Candidate]:
         regions = _find_things(phrase.color, picture, pieces_are_one=not phrase.is_plural)
     if not all(region.is_steady for region in regions):
         raise Undecided("ambiguous", "the colour's region has no clear border")
-    if regions and _is_spread(regions[0], picture):
+    if regions and _is_spread(regions[0], picture):  # the largest
         raise Undecided("ambiguous", "the colour is spread over the picture")
     return regions
 
@@ -148,8 +150,8 @@ def _find_things(color: str, picture: Picture, pieces_are_one: bool) -> list[Col
 
 
 def _is_spread(region: ColorRegion, picture: Picture) -> bool:
-    x1, y1, x2, y2 = region.bbox
     # Whether a region looks like a background, or is scattered, so that it is no single thing.
+    x1, y1, x2, y2 = region.bbox
     touches_side = [x1 <= 1, y1 <= 1, x2 >= picture.width - 1, y2 >= picture.height - 1]
     touches_several = sum(touches_side) >= 2
     box_area = area(region.bbox)

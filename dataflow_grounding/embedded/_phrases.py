@@ -61,20 +61,11 @@ def parse_phrase(text: str) -> Phrase:
         raise Undecided("unsupported", "only one colour at a time can be looked for")
     place_and_modifiers = modifiers + place_words  # "left" comes before a noun or after it
     positions = [words.POSITIONS[word] for word in place_and_modifiers if word in words.POSITIONS]
-    counts = [count for count in map(_count, tokens[:-1]) if count is not None]  # before the noun
     is_plural = head != noun
-    # No sizes are compared. With a number, "the large ball" or "two large balls", as many
-    # candidates as that are needed, so that a size leaves none out; without one it would have to.
     has_size = not words.SIZES.isdisjoint(modifiers)
-    if has_size and is_plural and not counts:
-        raise Undecided("unsupported", "sizes are not compared")
     has_no_article = without_articles == tokens
     is_name_of_class = has_no_article and not positions and not has_size  # "car", "red car"
-    wanted: int | None = 1
-    if counts:
-        wanted = counts[0]
-    elif is_plural or is_name_of_class:
-        wanted = None
+    wanted = _wanted(tokens[:-1], is_plural, has_size, is_name_of_class)
     return Phrase(
         head=head,
         is_plural=is_plural,
@@ -82,6 +73,23 @@ def parse_phrase(text: str) -> Phrase:
         color=min(colors, default=None),
         positions=frozenset(positions),
     )
+
+
+def _wanted(
+    words_before_noun: Sequence[str], is_plural: bool, has_size: bool, is_name_of_class: bool
+) -> int | None:
+    # How many things a phrase means; None for all that there are.
+    for word in words_before_noun:
+        count = _count(word)
+        if count is not None:
+            return count
+    if is_plural and has_size:
+        # No sizes are compared: it can't be told which of the balls "large balls" are. "The large
+        # ball" and "two large balls" are taken only where there are no more balls than that.
+        raise Undecided("unsupported", "sizes are not compared")
+    if is_plural or is_name_of_class:
+        return None
+    return 1
 
 
 class _WordsAndPlace(NamedTuple):
@@ -101,6 +109,7 @@ def _words_and_place(text: str) -> _WordsAndPlace:
 
 
 def _count(word: str) -> int | None:
+    # The number that a word means: "two", "2" or "both"; None for any other word.
     if word.isdecimal():
         return int(word[:3])  # no picture shows a thousand
     return 2 if word == "both" else words.NUMBERS.get(word)
@@ -123,8 +132,9 @@ def select_meant(
     for candidate in candidates:
         if _is_at(candidate.bbox, phrase.positions, picture):
             meant.append(candidate)
-    is_count_right = phrase.wanted in (None, len(meant))
-    if candidates and not (meant and is_count_right):
+    is_count_right = phrase.wanted is None or phrase.wanted == len(meant)
+    is_told = bool(meant) and is_count_right
+    if candidates and not is_told:
         count = "1 candidate" if len(candidates) == 1 else f"{len(candidates)} candidates"
         raise Undecided("ambiguous", f"{count}, and the words don't tell which")
     return sorted(meant, key=lambda candidate: candidate.bbox)

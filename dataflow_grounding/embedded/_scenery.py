@@ -73,7 +73,8 @@ def _smooth_from_top(picture: Picture) -> Array:
     joined = cv2.morphologyEx(smooth, cv2.MORPH_CLOSE, np.ones((1, side), np.uint8))
     # Only parts that take much of the first row are of the sky.
     _, labels = cv2.connectedComponents(joined, connectivity=4)  # of each pixel its part's number
-    parts, widths = np.unique(labels[0][joined[0] > 0], return_counts=True)
+    labels_of_first_row = labels[0][joined[0] > 0]
+    parts, widths = np.unique(labels_of_first_row, return_counts=True)
     wide_parts = parts[widths >= _LEAST_PART_OF_ROW * picture.width]
     region = np.isin(labels, wide_parts).astype(np.uint8) & smooth
     region[_horizon(picture, region > 0) :] = 0
@@ -83,7 +84,7 @@ def _smooth_from_top(picture: Picture) -> Array:
 def _horizon(picture: Picture, region: Array) -> int:
     # The first row at which the region's colour changes all along, as from sky to sea; the
     # picture's height where there is none.
-    step = 8
+    step = 8  # rows up and down from the one that is judged: see _HORIZON_CHANGE
     for row in range(step, picture.height - step):
         in_both_rows = region[row - step] & region[row + step]
         if in_both_rows.sum() >= _LEAST_HORIZON * picture.width:
@@ -117,7 +118,8 @@ def find_greenery(picture: Picture) -> list[Candidate]:
         is_textured = np.median(variance[region]) >= _LEAST_TEXTURE
         if not is_textured or np.median(hue[region]) > _MOST_PLANT_HUE:
             continue
-        box = box_of(x, y, width, height)  # and around all earlier ones that it overlaps
+        box = box_of(x, y, width, height)
+        # It takes in all earlier ones that it overlaps, or comes to overlap by that.
         for other in list(regions):
             if area(intersection(other.bbox, box)):
                 regions.remove(other)

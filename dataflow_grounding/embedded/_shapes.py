@@ -33,9 +33,10 @@ def read_shape(picture: Picture, region: ColorRegion) -> Shape:
     """Return the shape that a region of a colour is most like, its holes filled."""
     part = picture.around(region.bbox, 10)  # with room for the ring
     filled = _filled(region.pixels[part])
-    # around the shape, from 4 to 8 px off, where no colours mix
-    ring = cv2.dilate(filled, np.ones((17, 17), np.uint8))
-    ring -= cv2.dilate(filled, np.ones((9, 9), np.uint8))
+    # A ring around the shape, from 4 to 8 px off, where no colours mix; none where it fills the
+    # picture.
+    with_ring = cv2.dilate(filled, np.ones((17, 17), np.uint8))
+    ring = with_ring - cv2.dilate(filled, np.ones((9, 9), np.uint8))
     if ring.any():
         filled = _with_corners(picture.bgr[part], filled, ring)
     x, y, width, height = cv2.boundingRect(filled)
@@ -59,23 +60,24 @@ def _filled(mask: Array) -> Array:
 def _with_corners(bgr: Array, filled: Array, ring: Array) -> Array:
     # A region found by its colour lacks the mixed pixels at its tips: they are won back here. A
     # pixel near the region belongs to it if its colour is nearer to the region's than to that of
-    # the ``ring`` around it, and pixels that belong to it connect the two. ``filled`` and ``ring``
-    # are 1 where the region and the ring are; so is what is returned.
+    # the `ring` around it, and pixels that belong to it connect the two. `filled` and `ring` are 1
+    # where the region and the ring are; so is what is returned.
     inside = bgr[filled > 0].mean(axis=0)
     outside = bgr[ring > 0].mean(axis=0)
     difference = inside - outside
-    # 0 where a pixel has the ring's colour, 1 where it has the region's.
-    share = (bgr - outside) @ difference / max(float(difference @ difference), 1.0)
+    # 0 where a pixel has the ring's colour, 1 where it has the region's, 0.5 halfway between.
+    square_of_difference = max(float(difference @ difference), 1.0)  # no 0: it is divided by
+    share = (bgr - outside) @ difference / square_of_difference
     surroundings = cv2.dilate(filled, np.ones((9, 9), np.uint8))
     near = surroundings & (share > 0.5).astype(np.uint8)
     _, labels = cv2.connectedComponents(near | filled, connectivity=4)
-    label = labels[filled > 0][0]  # ``filled`` is one piece: the label of any of its pixels
+    label = labels[filled > 0][0]  # `filled` is one piece: the label of any of its pixels
     return np.asarray((labels == label).astype(np.uint8))
 
 
 def _kind_and_fit(outline: Array) -> tuple[str, float]:
     # Of the shapes around an outline, the smallest is the one that it fills most of. A star fills
-    # none of them, and is told by its corners.
+    # none of them, and is told by its corners: its fit is 1.
     size = cv2.contourArea(outline)
     if size < _LEAST_SOLIDITY * cv2.contourArea(cv2.convexHull(outline)):
         return ("star", 1.0) if _is_star(outline) else ("", 0.0)

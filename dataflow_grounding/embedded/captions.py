@@ -38,17 +38,20 @@ def extract_expressions(caption: str) -> dict[str, Any]:
     start = 0
     while start < len(tokens):
         phrase = _phrase_at(tokens, start)
-        end = phrase.end  # `start` where no phrase begins there
+        end = phrase.end  # the index of the token after it; `start` where no phrase begins there
         if _is_thing(tokens, phrase):
             if _token(tokens, end) == "of":  # "a cup of tea" is one thing
                 end = max(end, _phrase_at(tokens, end + 1).end)
+            # from here on places in `cleaned`, in characters
+            text_start = matches[start].start()
+            chunk_start = matches[phrase.chunk_start].start()
             chunk_end = matches[end - 1].end()
             position = POSITION.match(beginning, chunk_end)
             text_end = position.end() if position else chunk_end
-            text = cleaned[matches[start].start() : text_end]
-            noun_chunk = cleaned[matches[phrase.chunk_start].start() : chunk_end]
+            text = cleaned[text_start:text_end]
+            noun_chunk = cleaned[chunk_start:chunk_end]
             expressions.append({"text": text, "noun_chunk": noun_chunk})
-        start = max(end, start + 1)
+        start = max(end, start + 1)  # at least by one, where no phrase begins
     return {"cleaned_caption": cleaned, "expressions": expressions}
 
 
@@ -69,22 +72,32 @@ def _phrase_at(tokens: list[str], start: int) -> _PhraseTokens:
     has_a = chunk_start > start and _token(tokens, chunk_start - 1) in ("a", "an")
     end = chunk_start
     while end < min(len(tokens), chunk_start + _MOST_WORDS):
-        word = tokens[end]
-        after = _token(tokens, end + 1)
-        # "a small, red and white car"
-        is_between_modifiers = (
-            word in (",", "and") and _is_modifier(tokens[end - 1]) and _is_modifier(after)
-        )
-        # After "a", what looks like a plural is a verb: "a man walks".
-        is_verb = word in words.VERBS or (has_a and singular(word) != word)
-        is_verb_after_noun = is_verb and end > chunk_start
-        is_sign = not word[0].isalnum()
-        begins_next = word in words.ARTICLES or ends_phrase(word, after)
-        is_end = is_sign or begins_next or is_verb_after_noun
-        if is_end and not is_between_modifiers:
+        is_first = end == chunk_start
+        ends_here = _ends_before(tokens, end, is_first, has_a)
+        if ends_here and not _is_between_modifiers(tokens, end):
             break
         end += 1
     return _PhraseTokens(start, chunk_start, end)
+
+
+def _ends_before(tokens: list[str], at: int, is_first: bool, has_a: bool) -> bool:
+    # Whether a phrase ends before a token: a sign, an article, a word such as "on", or a verb. Its
+    # first word is no verb.
+    word = tokens[at]
+    is_sign = not word[0].isalnum()
+    if is_sign or word in words.ARTICLES or ends_phrase(word, _token(tokens, at + 1)):
+        return True
+    looks_plural = singular(word) != word
+    # After "a", what looks like a plural is a verb: "a man walks".
+    is_verb = word in words.VERBS or (has_a and looks_plural)
+    return is_verb and not is_first
+
+
+def _is_between_modifiers(tokens: list[str], at: int) -> bool:
+    # The comma and the "and" of "a small, red and white car".
+    if tokens[at] not in (",", "and"):
+        return False
+    return _is_modifier(tokens[at - 1]) and _is_modifier(_token(tokens, at + 1))
 
 
 def _is_article_or_number(word: str) -> bool:
@@ -96,20 +109,23 @@ def _is_modifier(word: str) -> bool:
 
 
 def _is_thing(tokens: list[str], phrase: _PhraseTokens) -> bool:
+    # Whether a phrase names a thing, by its last word and what is before the phrase.
     if phrase.chunk_start == phrase.end:
         return False  # an article alone
     last = tokens[phrase.end - 1]
     has_article = phrase.chunk_start > phrase.start
     # "glasses" and the like are of one form, and need no article either
     is_plural = singular(last) != last or last in ("glasses", "trousers", "jeans")
-    from_word_before = tokens[max(0, phrase.start - 1) : phrase.end]
-    is_denied = not words.NEGATIONS.isdisjoint(from_word_before)  # "without a hat", "no cars"
+    before = _token(tokens, phrase.start - 1)
+    own_words = tokens[phrase.start : phrase.end]
+    is_denied = not words.NEGATIONS.isdisjoint([before, *own_words])  # "without a hat", "no cars"
     if last in words.NO_THINGS or last in words.VERBS or is_denied:
         return False
-    before = _token(tokens, phrase.start - 1)
+    if has_article:
+        return True
     # Without an article it may be the rest of a longer phrase, unless a word before it ends that.
     begins_here = phrase.start == 0 or ends_phrase(before, last)
-    return has_article or (is_plural and begins_here)
+    return is_plural and begins_here
 
 
 def _token(tokens: list[str], at: int) -> str:

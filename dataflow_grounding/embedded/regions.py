@@ -71,9 +71,10 @@ def plural_of(kind: str) -> str:
     car", "men in a hat" of "man in a hat".
     """
     parts = kind.split()
-    heads = [index for index, word in enumerate(parts) if singular(word) == head_of(kind)]
-    noun = heads[-1] if heads else -1  # the head of the phrase, else the last word
-    parts[noun] = plural(parts[noun])
+    head = head_of(kind)
+    places_of_head = [index for index, word in enumerate(parts) if singular(word) == head]
+    place_of_noun = places_of_head[-1] if places_of_head else -1  # else the last word
+    parts[place_of_noun] = plural(parts[place_of_noun])
     return " ".join(parts)
 
 
@@ -90,7 +91,8 @@ def dominant_color(picture: Picture, bbox: Box) -> str:
     quarter at each side is left out, where the background may be.
     """
     x1, y1, x2, y2 = bbox
-    margin_x, margin_y = (x2 - x1) / 4, (y2 - y1) / 4
+    margin_x = (x2 - x1) / 4
+    margin_y = (y2 - y1) / 4
     inner = picture.around((x1 + margin_x, y1 + margin_y, x2 - margin_x, y2 - margin_y))
     lch = [plane[inner] for plane in picture.lch]
     shares = {term: float(color_mask(term, lch).mean()) for term in words.COLOR_BOUNDS}
@@ -112,8 +114,9 @@ def propose_regions(image: Array, most: int) -> list[list[int]]:
     boxes += _boxes_within_edges(picture)
     different: list[Box] = []  # the largest first
     for box in sorted(boxes, key=area, reverse=True):
-        fits = _LEAST_SHARE * picture.area <= area(box) <= _MOST_SHARE * picture.area
-        if fits and all(iou(box, larger) < _SAME_REGION_IOU for larger in different):
+        has_right_size = _LEAST_SHARE * picture.area <= area(box) <= _MOST_SHARE * picture.area
+        is_new = all(iou(box, larger) < _SAME_REGION_IOU for larger in different)
+        if has_right_size and is_new:
             different.append(box)
     top_to_bottom = sorted(different[:most], key=lambda box: (box[1], box[0]))
     return [picture.to_full(box) for box in top_to_bottom]
