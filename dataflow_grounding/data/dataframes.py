@@ -67,7 +67,9 @@ def plain_value(value: Any) -> Any:
         return [plain_value(item) for item in value]
     if value is None or isinstance(value, (str, int, bool)):
         return value
-    if isinstance(value, bytes) or str(value) in ("NaT", "<NA>"):
+    if isinstance(value, bytes):
+        return None
+    if str(value) in ("NaT", "<NA>"):  # pandas' marks of a missing value, told without importing it
         return None
     numpy_kind = getattr(getattr(value, "dtype", None), "kind", None)  # None for other types
     if numpy_kind in ("M", "m"):

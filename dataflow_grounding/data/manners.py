@@ -126,7 +126,7 @@ def _phrases_of(record: Mapping[str, Any]) -> _Phrases:
         while words and words[0] in _ARTICLES:
             del words[0]
         phrases.add(tuple(words))
-        phrases.add((head_of(text),))
+        phrases.add((head_of(text),))  # the noun alone, as a phrase of one word
     phrases_by_first_word: dict[str, list[list[str]]] = {}
     for phrase in sorted(phrases, key=_longest_first):
         is_empty = not phrase or not phrase[0]  # no words but articles, or no noun

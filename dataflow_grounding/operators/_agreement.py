@@ -112,10 +112,7 @@ def merge_answers(answers: Sequence[Found], samples: int, least_side: float = 0.
     clusters: list[_Cluster] = []
     for answer in answers:
         _add_to_clusters(answer, clusters, least_side)
-    is_any_missing = len(answers) < samples
-    all_have_all_boxes = all(len(cluster) == samples for cluster in clusters)
-    have_one_status = len({answer.status for answer in answers}) == 1
-    do_differ = is_any_missing or not all_have_all_boxes or not have_one_status
+    do_differ = _do_differ(answers, clusters, samples)
     doubt = _doubt_of_half([answer.doubt for answer in answers], samples)
     own_doubt = _doubt_of_half([answer.own_doubt for answer in answers], samples)
     remark = joined_remarks(answer.remark for answer in answers)
@@ -132,9 +129,21 @@ def merge_answers(answers: Sequence[Found], samples: int, least_side: float = 0.
         )
     statuses = [answer.status for answer in answers]
     commonest = max(dict.fromkeys(statuses), key=statuses.count)  # of several, the first
-    reason = answers[statuses.index(commonest)].reason  # of the first answer with this status
+    first_of_commonest = answers[statuses.index(commonest)]
+    reason = first_of_commonest.reason
+    # Most have boxes, but no box is in half of them.
     status = "ambiguous" if commonest == "grounded" else commonest
     return Found(status, [], reason, disagreement=do_differ, doubt=doubt, remark=remark)
+
+
+def _do_differ(answers: Sequence[Found], clusters: Sequence["_Cluster"], samples: int) -> bool:
+    # An answer that can't be read may have been another one.
+    is_any_missing = len(answers) < samples
+    if is_any_missing:
+        return True
+    have_all_boxes = all(len(cluster) == samples for cluster in clusters)
+    have_one_status = len({answer.status for answer in answers}) == 1
+    return not (have_all_boxes and have_one_status)
 
 
 def _doubt_of_half(doubts: Sequence[str], samples: int) -> str:

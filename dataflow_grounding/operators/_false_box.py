@@ -55,7 +55,7 @@ def false_box_for(
     for place, expression in asked_by_place.items():
         if not expression["instances"]:
             continue  # no box to move: nothing tells how large one of this phrase would be
-        [first_box] = boxes_of(expression["instances"][:1])
+        first_box = boxes_of(expression["instances"])[0]
         for bbox in _moved_over_picture(first_box, size):
             if not any(area(intersection(bbox, other)) for other in boxes_of_record):
                 return FalseBox(place, bbox)

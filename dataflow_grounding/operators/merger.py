@@ -69,27 +69,27 @@ class Merger(RegionOperator):
         ) -> Request[list[Merged]]:
             return grounding_expression(picture, caption, some_regions, box_format)
 
-        answers: list[Merged] = []
+        merged: list[Merged] = []
         named_places: set[int] = set()
-        for places, group_answers in await self.ask_about(image, regions, request, ask):
-            for answer in group_answers:
-                # an answer counts the regions of its request from 0: these are at `places`
-                places_of_record = [places[place] for place in answer.places]
-                answers.append(Merged(answer.text, places_of_record))
-                named_places.update(places_of_record)
+        for places, answers in await self.ask_about(image, regions, request, ask):
+            for answer in answers:
+                # An answer counts the regions of its own request from 0. These are at `places`.
+                places_in_record = [places[number] for number in answer.places]
+                merged.append(Merged(answer.text, places_in_record))
+                named_places.update(places_in_record)
         if len(named_places) < len(regions):
             ask.note("uncovered", "a region that no expression names")
-        spans = find_spans([answer.text for answer in answers], caption or "")
+        spans = find_spans([expression.text for expression in merged], caption or "")
         expressions: list[dict[str, Any]] = []
-        for number, answer in enumerate(answers):
+        for number, expression in enumerate(merged):
             own_id = expression_id(record, number)
             span = spans[number]
             expressions.append(
                 {
                     "expression_id": own_id,
-                    "text": answer.text,
+                    "text": expression.text,
                     "char_span": list(span) if span else None,
-                    "instances": instances_on(answer.places, regions, own_id),
+                    "instances": instances_on(expression.places, regions, own_id),
                     "status": "grounded",
                 }
             )
