@@ -151,7 +151,8 @@ class WithoutRejected:
 
 
 def _is_readable(expression: Any) -> bool:
-    # Anything else is reported when the record is read.
+    # Whether it is a dict whose boxes are a list of dicts, or are missing. Anything else stays in
+    # the record, and is reported when that is read.
     if not isinstance(expression, dict):
         return False
     boxes = expression.get("instances")

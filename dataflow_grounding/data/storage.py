@@ -255,7 +255,10 @@ class ResultsStorage(FileStorage):
         return path if self.operator_step > 0 and os.path.exists(path) else None
 
     def begin(self) -> None:
-        """Bring the reviewed file, if any, up to date: the step before may have run since."""
+        """Bring the reviewed file, if any, up to date: the step before may have run since.
+
+        Its verdicts are put into the new annotations of that step, whose path is `super()`'s.
+        """
         if self.bring_up_to_date is not None and self._reviewed:
             self.bring_up_to_date(super().input_path)
 

@@ -25,9 +25,11 @@ class Descriptions:
         self.things = things
         # the ids of the things that a phrase, without article, fits
         self.meanings: dict[str, list[int]] = {}
-        self._names = {thing.id: list(_names(thing, picture)) for thing in things}
+        self._names_by_id: dict[int, list[str]] = {}  # of each thing, the shortest first
         for thing in things:
-            for name in self._names[thing.id]:
+            names = list(_names(thing, picture))
+            self._names_by_id[thing.id] = names
+            for name in names:
                 self.meanings.setdefault(name, []).append(thing.id)
         self._add_counted()
 
@@ -54,7 +56,7 @@ class Descriptions:
 
     def shortest(self, thing: Thing) -> str | None:
         """Return the shortest phrase that means this thing alone; None where no words tell."""
-        for name in self._names[thing.id]:
+        for name in self._names_by_id[thing.id]:
             if self.meanings[name] == [thing.id]:
                 return f"the {name}"
         return None

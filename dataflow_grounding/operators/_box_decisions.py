@@ -153,9 +153,9 @@ def _second_answers(firsts: Sequence[bool | None], presence: Presence) -> list[b
     affirms_affirmed = presence.there
     affirms_denied = presence.there
     if presence.count is not None:
-        # Of 2 things, 3 boxes that are affirmed can't all be right: it isn't known which are.
+        # With 3 boxes affirmed and 2 things counted, it isn't known which of the boxes are right.
         affirms_affirmed = presence.there and affirmed_count <= presence.count
-        # Of 2 things, 1 box that isn't denied has only one: a box that is denied may be right.
+        # With 2 things counted and all boxes but 1 denied, one of these may be right after all.
         affirms_denied = not_denied_count < presence.count
     second_by_first = {True: affirms_affirmed, False: affirms_denied, None: None}
     return [second_by_first[first] for first in firsts]

@@ -129,7 +129,8 @@ def _lists_texts(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
 
 def annotated_record(operator: "Annotator", row: Mapping[str, Any]) -> ShownRecord:
     check_columns(operator, [row], BrokenRow)
-    record, error = annotate_all(operator, [row])[0]
+    results = annotate_all(operator, [row])  # by the row's index
+    record, error = results[0]
     if error is not None:
         raise error
     return record

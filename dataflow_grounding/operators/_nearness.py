@@ -97,8 +97,9 @@ async def reground(
     ground_or_fail = partial(_ground_or_fail, ground)
     chunks = batched(list(dict.fromkeys(texts)), at_once)
     answer_by_text: dict[str, Found | RecordError] = {}
-    for parts in await all_done(ask_in_parts(chunk, ground_or_fail) for chunk in chunks):
-        for request_texts, answers in parts:
+    # of each chunk one request, or several where its reply was cut off
+    for requests in await all_done(ask_in_parts(chunk, ground_or_fail) for chunk in chunks):
+        for request_texts, answers in requests:
             answer_by_text.update(zip(request_texts, answers, strict=True))
     return answer_by_text
 
@@ -106,9 +107,12 @@ async def reground(
 async def _ground_or_fail(
     ground: Callable[[list[str]], Awaitable[list[Found]]], texts: list[str]
 ) -> Sequence[Found | RecordError]:
+    # An error counts for each of the texts. A reply that is cut off is raised, so that
+    # `ask_in_parts` asks again in two requests.
     try:
         return await ground(texts)
     except RecordError as error:
-        if isinstance(error, TruncatedReply) and len(texts) > 1:
-            raise  # so that `ask_in_parts` asks again in two
+        can_be_divided = len(texts) > 1
+        if can_be_divided and isinstance(error, TruncatedReply):
+            raise
         return [error] * len(texts)

@@ -218,17 +218,25 @@ def verdict_of_regrounding(
     on_others = _match_regions(on_own.unmatched_boxes, other_places, regions, threshold)
     stray_boxes = on_others.unmatched_boxes  # on no region at all
     if boxes and not stray_boxes:
-        iou_by_place = {**on_own.iou_by_place, **on_others.iou_by_place}
-        new_places = sorted(iou_by_place)
-        is_meant_for_one = len(places) == 1
-        kind: Kind = "several" if is_meant_for_one and len(new_places) > 1 else "mended"
-        reason = f"grounded again, it is found at {_region_numbers(new_places)}"
-        return Verdict(kind, text, new_places, reason, _mean(iou_by_place.values()))
+        return _found_on_others(text, places, {**on_own.iou_by_place, **on_others.iou_by_place})
     reason = "nothing is found"
     if boxes:
         reason = f"{len(stray_boxes)} of {len(boxes)} boxes are on no region"
     overlap = _mean_best_overlap([regions[place] for place in places], boxes)
     return Verdict("wrong", text, places, f"grounded again, {reason}", overlap)
+
+
+def _found_on_others(
+    text: str, own_places: Sequence[int], iou_by_place: Mapping[int, float]
+) -> Verdict:
+    # The verdict where all boxes are on regions, not just on those that the expression names.
+    new_places = sorted(iou_by_place)
+    is_meant_for_one = len(own_places) == 1
+    kind: Kind = "mended"
+    if is_meant_for_one and len(new_places) > 1:
+        kind = "several"
+    reason = f"grounded again, it is found at {_region_numbers(new_places)}"
+    return Verdict(kind, text, new_places, reason, _mean(iou_by_place.values()))
 
 
 def _mean_best_overlap(regions: Sequence[Bbox], boxes: Sequence[Bbox]) -> float | None:
@@ -269,6 +277,7 @@ def combine_verdicts(by_asking: Verdict, by_grounding: Verdict, before: Verdict)
     """
     for verdict in (by_asking, by_grounding):
         if verdict.kind == "several":
+            # It corrects nothing: a text that asking had mended is the first one again.
             return replace(verdict, text=before.text)
     if by_grounding.kind == "unknown":
         return by_asking

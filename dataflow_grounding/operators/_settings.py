@@ -57,8 +57,9 @@ def function_settings(function: Any) -> dict[str, Any]:
     its source, the values of the global names that it uses, and its defaults.
     """
     source = source_digest(function)
-    # variables of a function around it would have to be compared, too, and may change
-    if source is None or not inspect.isfunction(function) or function.__closure__:
+    if source is None or not inspect.isfunction(function):
+        raise CantTell
+    if function.__closure__:  # variables of a function around it, which may change
         raise CantTell
     values: dict[str, Any] = {}
     for name in sorted(_names_in(function.__code__)):

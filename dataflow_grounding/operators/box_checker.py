@@ -87,7 +87,8 @@ class BoxChecker(Operator):
     ) -> None:
         self.serving: Serving = self.checked_serving(serving)
         self.format_choice: FormatChoice = choice_of(serving, box_format)
-        if check_every is not None and (not isinstance(check_every, int) or check_every < 1):
+        is_count = isinstance(check_every, int) and check_every >= 1
+        if check_every is not None and not is_count:
             raise SpecError("check_every should be 1 or more, or None")
         self.check_every = check_every
         self.only_negatives = only_negatives
@@ -106,7 +107,8 @@ class BoxChecker(Operator):
         return bool(self._asked_about(record))
 
     def _asked_about(self, record: Record) -> dict[int, Expression]:
-        # By place, the index in the record. Verdicts name boxes by their ids: each box gets one.
+        # By place, the index in the record. The answers name boxes by their ids in `verification`:
+        # `identified` gives one to each box.
         expression_by_place = {}
         for place, expression in enumerate(read_expressions(record, self.keys.expressions)):
             is_asked = not self.only_negatives or is_negative(expression)

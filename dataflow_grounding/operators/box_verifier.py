@@ -143,17 +143,17 @@ class BoxVerifier(LooksCloser):
         # agree with itself. The boxes of regions are no answers of a model, so that 0 will do.
         sample = self.samples if self.region_iou is None else 0
 
-        async def ground(some_texts: list[str]) -> list[Found]:
+        async def ask_once(request_texts: list[str]) -> list[Found]:
             answers = []
-            found = await self.ground(image, some_texts, ask, sample)
-            for text, answer in zip(some_texts, found, strict=True):
+            found = await self.ground(image, request_texts, ask, sample)
+            for text, answer in zip(request_texts, found, strict=True):
                 if text in texts_found_in_crops:
                     closer = await self.closer(image, text, answer.instances, ask, [sample])
                     answer = replace(answer, instances=closer)
                 answers.append(answer)
             return answers
 
-        return await reground(ground, texts, self.phrases_per_request)
+        return await reground(ask_once, texts, self.phrases_per_request)
 
 
 def _verification_fields(expression: dict[str, Any], answer: Found | RecordError) -> dict[str, Any]:

@@ -95,8 +95,9 @@ class RegionMarker(BoxWatching):
     ) -> None:
         if max_boxes is not None:
             check_counts(max_boxes=max_boxes)
-        are_known = proposals in ("model", "opencv") and marks in ("outline", "tag", "crop")
-        if not are_known:
+        is_known_proposer = proposals in ("model", "opencv")
+        is_known_mark = marks in ("outline", "tag", "crop")
+        if not (is_known_proposer and is_known_mark):
             raise SpecError(
                 "proposals should be 'model' or 'opencv', marks 'outline', 'tag' or 'crop'"
             )

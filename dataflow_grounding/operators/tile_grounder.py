@@ -118,9 +118,10 @@ class TileGrounder(PhraseGrounder):
         for tile, found in zip(tiles, in_tiles, strict=True):
             instances_in_image = [_in_image(tile, instance) for instance in found.instances]
             views.append(View(tile.region, instances_in_image))
-        things = join_views(View((0, 0, *image.size), in_image.instances), views)
+        whole_view = View((0, 0, *image.size), in_image.instances)
+        things = join_views(whole_view, views)
         instances = without_duplicates([thing.instance for thing in things], self.merge_iou)
-        # Several things may well fill a tile: that is no doubt.
+        # Several phrases may well have the whole of a tile, which is small: that is no doubt.
         doubts = [found.doubt for found in in_tiles if found.doubt != SEVERAL_EVERYWHERE]
         doubt = _first_stated([in_image.doubt, *doubts])
         if not instances:  # the answer about the whole image says why
