@@ -88,6 +88,7 @@ class Outcome(NamedTuple):
             return self._replace(before=current)
         if current == self.before:  # a later run left it as it was
             return self._replace(before=current)
+        # by the index of a box in `after`, that in `before`
         old_index_of = {new: old for old, new in enumerate(self.positions) if new is not None}
         instances = []
         for new_index, box in enumerate(self.after["instances"]):
@@ -183,7 +184,8 @@ def _with_change(
 def _with_ids_of(
     current: Expression, before: Expression, boxes: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    # Boxes of `before` get the ids that they have in `current`, and drawn ones new ids.
+    # Boxes of `before` get the ids that they have in `current`, and drawn ones new ids. `before`
+    # and `current` have the same boxes in the same order.
     new_id_of: dict[str, Any] = {}
     for old, new in zip(before["instances"], current["instances"], strict=True):
         if "bbox_id" in old and "bbox_id" in new:
@@ -310,7 +312,7 @@ def judgement_of(item: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def next_id(record: Record, taken: Mapping[str, Any]) -> str:
-    """Return an id for a further expression of the record, one that isn't `taken`."""
+    """Return an id for a further expression of the record, one that isn't `taken`: `a.jpg#3`."""
     for number in count(len(taken)):
         id = expression_id(record, number)
         if id not in taken:
@@ -332,7 +334,7 @@ def _regions(old_region: Mapping[str, Any], column: str, row: Expression) -> Ite
     for index, instance in enumerate(row["instances"]):
         item = dict(region) if index == 0 else {text_key: row["text"]}
         is_drawn = instance.get("evidence") == "person"
-        if is_drawn:
+        if is_drawn:  # then these were of the box as the pipeline wrote it
             for key in (*_SHAPE_COLUMNS, "score"):
                 item.pop(key, None)
         item.update(judgement)
@@ -395,8 +397,7 @@ def reviewed_expression(
         instances.append(_reviewed_box(id, old_box, wanted_box, who, _size_of_picture(record)))
     _add_missing_ids(id, instances)
     reviewed = {**after, "instances": instances, "status": status}
-    states_verdicts = _states_verdicts(record)
-    return _with_judgement(reviewed, wanted.get("verified"), who, states_verdicts)
+    return _with_judgement(reviewed, wanted.get("verified"), who, _states_verdicts(record))
 
 
 def _adapt_to_text(
@@ -478,8 +479,8 @@ def _text_and_spans(record: Record, id: str, wanted: Mapping[str, Any]) -> Expre
 
 
 def _states_verdicts(record: Record) -> bool:
-    # Whether `verified` is there also where nothing was checked, as None. Older pipelines left it
-    # out then.
+    # Whether the record's expressions have `verified` even where nothing was checked, as None.
+    # Older pipelines left it out then.
     rows = record.get(annotated_column(record))
     return isinstance(rows, list) and any(
         isinstance(row, dict) and "verified" in row for row in rows
@@ -489,8 +490,9 @@ def _states_verdicts(record: Record) -> bool:
 def _with_judgement(
     after: Expression, verdict: bool | None, who: str, states_verdicts: bool
 ) -> Expression:
-    # An expression is wrong with a wrong box, and right if all its boxes are. Without boxes it is
-    # as `verdict` says.
+    # Returns the expression with what its boxes make of it: it is wrong with a wrong box, and right
+    # if all its boxes are. Without boxes it is as `verdict` says. With `states_verdicts`, None is
+    # written where there is no verdict, as in the record's other expressions.
     instances = after["instances"]
     box_verdicts = {reviewer_verdict(instance) for instance in instances}
     verified = None

@@ -143,22 +143,25 @@ class ReportFiles:
         Raises InputError where `inline` has more than MOST_IN_ONE characters then.
         """
         if self.single:
-            self.inline.write(f'<script type="application/json" id="{name}">[')
-            for text in _separated(rows):
-                self.inline.write(text)
-                self._characters += len(text)
-                if self._characters > MOST_IN_ONE:
-                    raise InputError(
-                        f"a single file would have over {MOST_IN_ONE // 10**6} MB, more than"
-                        " browsers open well: leave out --single-file"
-                    )
-            self.inline.write("]</script>\n")
+            self._write_inline(name, rows)
             return
         path = os.path.join(self.files_folder, self._data_folder, f"{name}.js")
         with new_file(path, "w", encoding="utf-8", newline="\n") as file:
             file.write(f'reportPage.take("{name}", [')
             file.writelines(_separated(rows))
             file.write("]);\n")
+
+    def _write_inline(self, name: str, rows: Iterable[str]) -> None:
+        self.inline.write(f'<script type="application/json" id="{name}">[')
+        for text in _separated(rows):
+            self.inline.write(text)
+            self._characters += len(text)
+            if self._characters > MOST_IN_ONE:
+                raise InputError(
+                    f"a single file would have over {MOST_IN_ONE // 10**6} MB, more than browsers"
+                    " open well: leave out --single-file"
+                )
+        self.inline.write("]</script>\n")
 
     def write_parts(self, name: str, rows: Iterable[str]) -> None:
         """Write rows, each in JSON, in parts of PER_FILE, called `NAME-1`, `NAME-2` and so on."""
@@ -178,16 +181,14 @@ class ReportFiles:
         """
         if file is None:
             return Picture(missing=why_missing())
-        path = file.path
         new_copy = b""  # the bytes of a small copy; none if that of an earlier report is used
         try:
-            address = link(path, self.folder)
-            may_show_itself = address != "" and not self.copies
-            if may_show_itself and file.file_bytes <= MOST_BYTES:
-                size_shown = _size_if_shown_itself(path)
+            address = link(file.path, self.folder)  # "" if the page can't link to it
+            if address and not self.copies:
+                size_shown = _size_if_shown_itself(file)
                 if size_shown is not None:  # it is its own small copy
                     return Picture(size_shown, thumbnail=address, full=address)
-            key = _key_of_copy(address or path, file)
+            key = _key_of_copy(address or file.path, file)
             if key in self._earlier_copies:
                 name, size = self._earlier_copies[key]
             else:
@@ -198,6 +199,7 @@ class ReportFiles:
         if self.single:  # it uses no copies of earlier reports, so this one was made just now
             return Picture(size, thumbnail=url_of(new_copy, "image/jpeg").decode(), full=address)
         if new_copy:
+            # Not alone: another thread, or another report, may write the same copy at once.
             write_bytes(within(self._copies_folder, name), new_copy, alone=False)
         self._copies_used.add(name)
         return Picture(size, thumbnail=self._address_of(f"thumbnails/{name}"), full=address)
@@ -227,7 +229,7 @@ class ReportFiles:
         self.inline.close()
         if self._has_page or self.single:
             return
-        names_kept: set[str] = set()
+        names_kept: set[str] = set()  # the folder itself was made for this report
         if not self._is_first:
             names_kept = set(os.listdir(self.files_folder)) - {self._data_folder}
         self._remove_all_but(names_kept)
@@ -258,6 +260,7 @@ def _key_of_copy(name: str, file: ImageFile) -> str:
 
 
 def _separated(rows: Iterable[str]) -> Iterator[str]:
+    # JSON wants commas between the items of a list, and none after the last.
     separator = ""
     for row in rows:
         yield separator + row
@@ -289,9 +292,12 @@ def _is_page(path: str) -> bool:
         return False
 
 
-def _size_if_shown_itself(path: str) -> Size | None:
-    # None where a browser can't show it, or it is too large.
-    header = read_header(path, whole_png=False)
+def _size_if_shown_itself(file: ImageFile) -> Size | None:
+    # The size of a picture that a page shows without a small copy; None where a browser can't show
+    # it, or it is too large.
+    if file.file_bytes > MOST_BYTES:
+        return None
+    header = read_header(file.path, whole_png=False)
     is_small = math.prod(header.size) <= MOST_PIXELS
     if header.media_type in _SHOWN_AS_THEY_ARE and is_small:
         return header.size

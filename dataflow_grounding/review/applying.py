@@ -154,16 +154,20 @@ def _tell_equal_boxes(files: ReviewFiles, decisions: Decisions, take: bool) -> i
     # Where nothing was decided on this file, 0 equal boxes are worth telling, too: it is why
     # nothing can be applied.
     if equal_boxes or not decisions.count:
-        how = "taken over" if take else "--take-equal takes these decisions over"
-        share = equal_boxes / all_boxes if all_boxes else 0.0
-        say(
-            f"Note: {equal_boxes:,} of {all_boxes:,} boxes ({share:.0%}) equal boxes that were"
-            f" reviewed in another file, by picture, text and box: {how}"
-        )
+        _say_equal_boxes(equal_boxes, all_boxes, take)
     if not take:
         return 0
     decisions.sync()
     return equal_boxes
+
+
+def _say_equal_boxes(equal_boxes: int, all_boxes: int, are_taken: bool) -> None:
+    how = "taken over" if are_taken else "--take-equal takes these decisions over"
+    share = equal_boxes / all_boxes if all_boxes else 0.0
+    say(
+        f"Note: {equal_boxes:,} of {all_boxes:,} boxes ({share:.0%}) equal boxes that were"
+        f" reviewed in another file, by picture, text and box: {how}"
+    )
 
 
 def _outlined_boxes(record: Record) -> Iterator[tuple[str, bool]]:

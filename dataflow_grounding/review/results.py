@@ -125,7 +125,7 @@ def publish(summary: Summary, storage: FileStorage) -> None:
     run_file = os.path.join(storage.cache_path, "run.json")
     if file_type_of(summary.annotations) == "jsonl":
         copy_file(summary.annotations, annotations)
-    else:
+    else:  # a CSV file, for instance
         write_rows(annotations, _objects(summary.annotations))
     summary.annotations = annotations
     run_summary = {**summary.to_json(), "model": ", ".join(summary.models)}
@@ -136,7 +136,9 @@ def publish(summary: Summary, storage: FileStorage) -> None:
             "image_folders": folders,
             "summary": run_summary,
         }
-        write_text(run_file, addressed(dump_text(about_run, 1)) + "\n")
+        # A folder that is sent to a store is named by its address there.
+        text = addressed(dump_text(about_run, 1))
+        write_text(run_file, text + "\n")
     title = _title_of_script(annotations, storage)
     page, _ = report_folder(storage.cache_path, title=title, summary=run_summary)
     bucket.send(page)  # to the folder's address, where it is in a store
@@ -186,6 +188,7 @@ def report_folder(
         versions = [(name, annotations_of(results_dir)), (other_name, annotations_of(other))]
         title = f"{name} → {other_name}"
         folders += image_folders_of(results_dir, image_root)
+    # The name alone: the summary has the path that the file had when the run wrote it.
     failures = os.path.basename(str(summary.get("failures_file") or "failures.jsonl"))
     shown_records = report_results(
         annotations,

@@ -54,7 +54,7 @@ class ReviewServer:
     def run(self, open_browser: bool = True) -> None:
         """Print the address on standard output, open it in a browser, and answer until Ctrl-C."""
         self.session.next({"mode": "grid"})  # sorts the queue, so that the page needn't wait
-        say(self.address, err=False)
+        say(self.address, err=False)  # on standard output, for scripts
         if open_browser:
             webbrowser.open(self.address)
         # aiohttp refuses what is no HTTP itself, and would print a traceback for each such request.

@@ -152,6 +152,7 @@ class Session:
     @cached_property
     def _boxes_by_class(self) -> list[tuple[str, int]]:
         # The listed classes, each with the number of its boxes, for the page's list to choose from.
+        # `head` is the class of an item that has one.
         items = self.reviewable.items if self.sample is None else self.sample
         counts = Counter(class_key(item.head) for item in items if item.box is not None)
         return [(name, counts[class_key(name)]) for name in self._listed_classes]
@@ -177,7 +178,7 @@ class Session:
         digest = JudgedPicture.of_record(record).digest
         view = view_of(shown, self._picture_of(index, digest), self._classes)
         view["place"] = index
-        view["digest"] = digest
+        view["digest"] = digest  # which a decision states: so it isn't taken for another picture
         view["key"] = key
         view["id"] = str(record.image_id) if has_id(record.image_id) else key
         # the column that the record has; `shown` always has `expressions`

@@ -103,11 +103,15 @@ class Engine:
         task.add_done_callback(_look_at_error)
         if not begun.is_set():
             task.cancel()  # nothing is paid for yet, and the picture need not stay in memory
-        # The answer names what the endpoint said last: it may be why there was no answer.
-        faults = [asking.last_fault for asking in self._askings.values()]
-        reasons = [f" ({str(fault).rstrip('.')})" for fault in faults if fault is not None]
-        why = f"no answer in {self._timeout:g} s{''.join(reasons)}"
-        raise errors.ServerFault(f"{why}: ask again, what comes meanwhile is kept")
+        raise errors.ServerFault(f"{self._no_answer()}: ask again, what comes meanwhile is kept")
+
+    def _no_answer(self) -> str:
+        # "no answer in 60 s (429: too many requests)": what the endpoints said last may be why.
+        text = f"no answer in {self._timeout:g} s"
+        for asking in self._askings.values():
+            if asking.last_fault is not None:
+                text += f" ({str(asking.last_fault).rstrip('.')})"
+        return text
 
     async def _ground(
         self, request: web.Request, picture: Picture, phrases: list[str], begun: asyncio.Event

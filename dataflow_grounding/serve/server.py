@@ -50,13 +50,14 @@ class Server:
         if not self.token and not _is_here(self.host):
             way = "set DF_SERVE_TOKEN, or --token, to what they have to send"
             raise errors.SpecError(f"--host {self.host} is reached by others: {way}")
-        learn(self.token)
+        learn(self.token)  # so that it is masked where it would be shown
         self._coming: set[StreamReader] = set()  # bodies that aren't here yet
         self._bytes_held = 0  # of bodies in memory, of all requests
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         with errors.errors_as(errors.InputError, f"can't listen on {self.host}:{self.port}"):
             self._socket = socket.create_server((self.host, self.port), family=family)
         port = self._socket.getsockname()[1]
+        # An empty host is every IPv4 address of this machine.
         self._address = str(URL.build(scheme="http", host=self.host or "0.0.0.0", port=port))
 
     def run(self) -> None:

@@ -96,20 +96,29 @@ def _empty_other_backends(config: Any) -> None:
     stated: Any = OmegaConf.to_container(config)
     for place, text in _texts(stated, ()):
         variable = _VARIABLE_ALONE.fullmatch(text.strip())
-        if variable is None or os.environ.get(variable[1], "").strip():
+        if variable is None:
             continue
-        if len(place) < 4:  # ("image_grounding", "vlm", "openai", "base_url") has the fewest parts
+        has_value = os.environ.get(variable[1], "").strip() != ""
+        if has_value or not _is_of_other_backend(stated, place):
             continue
-        pipeline, vlm, backend_of_block, *_ = place
-        if vlm != "vlm" or backend_of_block not in _BLOCKS_OF_BACKENDS:
-            continue
-        backend = _value_at(stated, (pipeline, vlm, "backend"))
-        if backend in _NAMES_OF_BACKENDS and backend != backend_of_block:
-            *outer, key = place
-            block = config
-            for part in outer:
-                block = block[part]
-            block[key] = ""
+        *outer, key = place
+        block = config
+        for part in outer:
+            block = block[part]
+        block[key] = ""
+
+
+def _is_of_other_backend(spec: Any, place: Place) -> bool:
+    # Whether a place is in the block of a backend that isn't in use. That is so for
+    # ("image_grounding", "vlm", "openai", "base_url"), which has the fewest parts that such a place
+    # can have, if `image_grounding.vlm.backend` is "gemini".
+    if len(place) < 4:
+        return False
+    pipeline, vlm, backend_of_block, *_ = place
+    if vlm != "vlm" or backend_of_block not in _BLOCKS_OF_BACKENDS:
+        return False
+    backend = _value_at(spec, (pipeline, vlm, "backend"))
+    return backend in _NAMES_OF_BACKENDS and backend != backend_of_block
 
 
 def empty_variables(stated: Any, place_of: Callable[[Sequence[str]], str]) -> Iterator[str]:
@@ -123,7 +132,8 @@ def empty_variables(stated: Any, place_of: Callable[[Sequence[str]], str]) -> It
             continue
         variable = reference[1]
         value = os.environ.get(variable)  # None if it isn't set, which OmegaConf refuses
-        if value is not None and not value.strip():
+        is_set_to_nothing = value is not None and not value.strip()
+        if is_set_to_nothing:
             key = [str(part) for part in place]
             yield (
                 f"{place_of(key)}: {'.'.join(key)} is what {variable} holds, which is empty: set"

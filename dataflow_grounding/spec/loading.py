@@ -66,8 +66,8 @@ def read_spec(
     folders = [os.path.dirname(path) or "." for path in paths]
     read_env_files([*folders, "."])
     parts = read_parts(paths, overrides)
-    # These steps change `config` in place. References are filled in last: keys that the pipeline
-    # has no use for may have such as can't be.
+    # Once there is a config, each step changes it in place. References are filled in last: keys
+    # that the pipeline has no use for may have such as can't be.
     try:
         config = merge(parts)
         if not whole:
@@ -85,11 +85,7 @@ def read_spec(
     if why_unknown:
         problems.append(at_place(parts.place(["autolabel_type"]), why_unknown))
     spec, problems_of_keys = validated(values, model, parts.place)
-    for problem in problems_of_keys:
-        # A key that was ??? was taken out, and told above: it isn't told again as missing.
-        is_told_above = any(f": {key} is missing" in problem for key in missing)
-        if not is_told_above:
-            problems.append(problem)
+    problems += _not_told_yet(problems_of_keys, missing)
     if not isinstance(spec, Spec):  # a key without a default is wrong, or no pipeline is known
         return None, problems
     spec._stated = stated
@@ -97,6 +93,13 @@ def read_spec(
     spec._passed_over = sorted({*passed_over, *parts.overrides.of_hydra})
     spec.block.vlm = with_environment(spec.block.vlm)
     return spec, problems
+
+
+def _not_told_yet(problems: Sequence[str], missing: Sequence[str]) -> Iterator[str]:
+    # A key that was ??? is told as such, and was taken out: it isn't told again as missing.
+    for problem in problems:
+        if not any(f": {key} is missing" in problem for key in missing):
+            yield problem
 
 
 def _endpoint_alone(config: Any, known_blocks: Collection[str]) -> Any:
@@ -211,7 +214,7 @@ def _make_absolute(values: dict[str, Any], parts: Parts) -> None:
     for place in _places_of_paths(values):
         folder = "."
         for source_folder, stated in sources:
-            if block_with(stated, place) is not None:
+            if block_with(stated, place) is not None:  # this part states the path
                 folder = source_folder
         *outer, key = place
         block = values
