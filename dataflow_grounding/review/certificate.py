@@ -96,7 +96,7 @@ def _samples(reviewable: Reviewable, decisions: Decisions) -> list[StatedSample]
     # The samples that were stated of this version of the file, each once: one of the same size and
     # seed has the same items. The folders of pictures that their reviewers named are put first into
     # `reviewable.folders`.
-    samples: dict[tuple[int, int], StatedSample] = {}
+    samples: dict[tuple[int, int], StatedSample] = {}  # by size and seed
     for stated in decisions.samples:
         size = stated.get("size")
         seed = stated.get("seed")
@@ -104,9 +104,8 @@ def _samples(reviewable: Reviewable, decisions: Decisions) -> list[StatedSample]
             continue
         # What is drawn from the file as it is now is what a sample of it has to state.
         expected, items = reviewable.draw_sample(size, seed)
-        is_of_this_file = all(stated.get(name) == expected[name] for name in ("annotations", "of"))
-        if not is_of_this_file:
-            continue  # another version of the file, or one in which items were counted otherwise
+        if not _is_of_this_file(stated, expected):
+            continue
         if any(stated.get(name) != value for name, value in expected.items()):
             raise InputError(
                 f"{decisions.path}: the sample of seed {seed} is not what it draws: it was edited"
@@ -124,6 +123,12 @@ def _samples(reviewable: Reviewable, decisions: Decisions) -> list[StatedSample]
     if not samples:
         raise _no_sample(reviewable.files.annotations, decisions.samples)
     return list(samples.values())
+
+
+def _is_of_this_file(stated: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
+    # False for a sample of another version of the file (`annotations` is its digest), or of one in
+    # which items were counted otherwise.
+    return all(stated.get(name) == expected[name] for name in ("annotations", "of"))
 
 
 def _no_sample(annotations: str, of_other_versions: Sequence[Mapping[str, Any]]) -> InputError:

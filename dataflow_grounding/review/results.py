@@ -171,10 +171,7 @@ def report_folder(
     shown = other or results_dir
     page = f"report_with_{_folder_name(other)}.html" if other else "report.html"
     path = out_path or os.path.join(results_dir, page)
-    if os.path.splitext(path)[1] in (".json", ".jsonl"):
-        raise InputError(
-            f"{path} is a name for data: call the report something that ends with .html"
-        )
+    _refuse_name_for_data(path)
     run = run_of(shown)
     annotations = os.path.join(shown, "annotations.jsonl")
     if summary is None:
@@ -216,6 +213,13 @@ def _check_results(folder: str) -> None:
     raise InputError(
         f"no {folder}/annotations.jsonl: is {folder} the results_dir of a finished run?"
     )
+
+
+def _refuse_name_for_data(path: str) -> None:
+    if os.path.splitext(path)[1] in (".json", ".jsonl"):
+        raise InputError(
+            f"{path} is a name for data: call the report something that ends with .html"
+        )
 
 
 def _distinct_names(folder_a: str, folder_b: str) -> tuple[str, str]:

@@ -122,18 +122,15 @@ class Session:
         Raises InputError for a value that isn't allowed.
         """
         self.decisions.refresh()
-        queue_place = wanted.get("place", "0")
-        most = wanted.get("most", "0")
-        for number in (queue_place, most):
-            if not number.isdecimal() or len(number) > 9:  # int() refuses thousands of digits
-                raise InputError("'place' and 'most' should be numbers")
+        queue_place = _number_in(wanted, "place")
+        most = _number_in(wanted, "most")
         order = wanted.get("order") or self.order
         filters = {**wanted, "order": order}
         queue = self._queue(*[filters.get(name) or "" for name in _FILTERS])
         if wanted.get("mode") == "grid":
-            items, next_place = queue.page_after(int(queue_place), _GRID)
+            items, next_place = queue.page_after(queue_place, _GRID)
         else:
-            items, next_place = queue.items_after(int(queue_place), min(int(most), _MOST))
+            items, next_place = queue.items_after(queue_place, min(most, _MOST))
         left = queue.count_undecided()
         indices = dict.fromkeys(item.record for item in items)  # each once, in their order
         return {
@@ -253,6 +250,14 @@ class Session:
         except (InputError, BrokenRow, StorageFailed) as why:
             return str(why)
         return ""
+
+
+def _number_in(wanted: Mapping[str, str], name: str) -> int:
+    # 0 where it isn't stated.
+    number = wanted.get(name, "0")
+    if not number.isdecimal() or len(number) > 9:  # int() refuses thousands of digits
+        raise InputError("'place' and 'most' should be numbers")
+    return int(number)
 
 
 def _add_verdicts(view: dict[str, Any], expression: Expression) -> None:

@@ -173,8 +173,18 @@ def _take_out_unused(
     config: Any, model: type[SpecHead], known_blocks: Collection[str]
 ) -> list[str]:
     # Takes keys of other pipelines or tools out of `config`, and returns them, as
-    # "image_grounding.vlm.gemini.tag". Unknown keys stay, to be reported. Where no pipeline is
-    # known, blocks that may be the pipeline's are taken out, too.
+    # "image_grounding.vlm.gemini.tag". Unknown keys stay, to be reported.
+    return [
+        *_take_out_blocks(config, model, known_blocks),
+        *_take_out_keys_of_tools(config, known_blocks),
+    ]
+
+
+def _take_out_blocks(
+    config: Any, model: type[SpecHead], known_blocks: Collection[str]
+) -> list[str]:
+    # The keys at the top. Where no pipeline is known, blocks that may be the pipeline's are taken
+    # out, too.
     known = {field.alias or name for name, field in model.model_fields.items()}
     taken_out = []
     is_pipeline_known = model is not SpecHead
@@ -188,10 +198,15 @@ def _take_out_unused(
             # This may be the block of the pipeline that isn't known. Which keys it may have isn't
             # known either, so it isn't reported.
             del config[name]
+    return taken_out
+
+
+def _take_out_keys_of_tools(config: Any, known_blocks: Collection[str]) -> list[str]:
+    # The keys of another tool in the inner blocks of the pipeline's block.
+    taken_out = []
     for block in known_blocks:
         if block not in config:
             continue
-        # keys of another tool in the inner blocks of the pipeline's block
         for inner_block, keys in OTHER_KEYS["keys"].items():
             inside = OmegaConf.select(config, f"{block}.{inner_block}")
             if not OmegaConf.is_dict(inside):

@@ -238,8 +238,9 @@ class Endpoint(Counts):
         return Usage(input_tokens, cached_tokens, output_tokens)
 
     def _fail(self, exchange: Exchange) -> None:
-        # Puts the fault's error on the wire. A fault without a status gets 500. A leaky endpoint
-        # repeats the key in the message, or the path where no header has one.
+        # Puts the fault's error on the wire, with the status that is sent. A fault without a status
+        # gets 500. A leaky endpoint repeats the key in the message, or the path where no header has
+        # one.
         request = exchange.request
         fault = exchange.fault
         status = fault.status or 500
@@ -254,17 +255,21 @@ class Endpoint(Counts):
             keys = [request.headers[name] for name in KEY_HEADERS if name in request.headers]
             leaked = keys[0] if keys else request.path
             message += f" (key: {leaked})"
-        headers = dict(fault.headers)
-        wait = fault.retry_after
-        if wait is not None and fault.http_date:
-            headers["Retry-After"] = formatdate(time.time() + wait, usegmt=True)
-            headers["Date"] = formatdate(usegmt=True)
-        elif wait is not None:
-            headers["Retry-After"] = f"{wait:g}"
-        error = exchange.dialect.error(status, message, code, fault.param, wait)
+        error = exchange.dialect.error(status, message, code, fault.param, fault.retry_after)
         exchange.status = status
         body = _dump(error) if fault.body is None else fault.body
+        headers = {**fault.headers, **_headers_on_waiting(fault)}
         exchange.wire = response(status, body, headers)
+
+
+def _headers_on_waiting(fault: Fault) -> dict[str, str]:
+    # When to try again: in seconds, or as a date, next to the date of now.
+    if fault.retry_after is None:
+        return {}
+    if fault.http_date:
+        then = formatdate(time.time() + fault.retry_after, usegmt=True)
+        return {"Retry-After": then, "Date": formatdate(usegmt=True)}
+    return {"Retry-After": f"{fault.retry_after:g}"}
 
 
 def _model_in(head: Head) -> str:

@@ -152,12 +152,12 @@ class Gemini:
         system = body.get("systemInstruction") or {}
         request.system = "".join(part.get("text", "") for part in system.get("parts", []))
         for content in contents[:-1]:  # the last one is the question
-            role = "user" if content.get("role", "user") == "user" else "assistant"  # not "model"
+            role = "user" if _is_of_user(content) else "assistant"  # Gemini's word is "model"
             texts = [part["text"] for part in content.get("parts", []) if "text" in part]
             request.turns.append((role, "".join(texts)))
         parts: list[dict[str, Any]] = []  # of all that the user said, {"text": …} or a picture
         for content in contents:
-            if content.get("role", "user") == "user":
+            if _is_of_user(content):
                 parts.extend(content.get("parts", []))
         if not all(part.keys() & {"inlineData", "text"} for part in parts):
             raise BadRequest("* GenerateContentRequest.contents: unknown part")
@@ -210,6 +210,11 @@ class Gemini:
     def models(self, names: Sequence[str]) -> dict[str, Any]:
         """Return a `ListModelsResponse` with these names."""
         return {"models": [{"name": f"models/{name}", "displayName": name} for name in names]}
+
+
+def _is_of_user(content: dict[str, Any]) -> bool:
+    # One of Gemini's `contents` without a role is the user's.
+    return bool(content.get("role", "user") == "user")
 
 
 Dialect = OpenAI | Gemini
