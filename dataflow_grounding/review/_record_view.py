@@ -184,7 +184,8 @@ def view_of(
 
 
 def _set_colors(expressions: Sequence[dict[str, Any]], classes: PageClasses) -> None:
-    # One without boxes keeps None, and takes no colour from those that have some.
+    # Expressions of one class have one colour; the others have the palette's in turn. One without
+    # boxes keeps None, and takes no turn.
     with_boxes = [expression for expression in expressions if expression["instances"]]
     for number, expression in enumerate(with_boxes):
         if "class" in expression:
@@ -240,6 +241,7 @@ def boxes_of_same_thing(
     """
     ids_of_class: dict[str, list[str]] = {}
     for id, row in expressions.items():
+        # A negative phrase was made up to be absent: a box of it isn't of the thing.
         if isinstance(row.get("class"), str) and not is_negative(row):
             ids_of_class.setdefault(class_key(row["class"]), []).append(id)
     boxes_by_box: dict[BoxPlace, list[BoxPlace]] = {}

@@ -102,7 +102,7 @@ class Reviewable:
         # Which remarks are rare is known once all were counted.
         rare_records = {index for index, wordings in remarks.items() if manners.is_rare(wordings)}
         for position, item in enumerate(self.items):
-            if item.record in rare_records:  # its items come first
+            if item.record in rare_records:  # its items come first in the order of doubt
                 self.items[position] = item._replace(doubt=item.doubt + _RARE_REMARK)
 
     def _add(self, index: int, key: str, record: Record) -> None:
@@ -126,7 +126,13 @@ class Reviewable:
     def record(self, index: int) -> Record:
         """Return a record as the pipeline wrote it; from any thread."""
         stored = self._rows[index]
-        return Record(stored["row"], self.folders, stored["of"], stored["id"], index)
+        return Record(
+            stored["row"],
+            self.folders,
+            occurrence=stored["of"],
+            image_id=stored["id"],
+            place=index,
+        )
 
     def draw_sample(self, size: int, seed: int) -> tuple[dict[str, Any], list[Item]]:
         """Draw items at random; return what reviews.jsonl states of the sample, and its items.
@@ -216,8 +222,8 @@ def _items_of(
             own_box = (id, index)
             boxes_of_thing = same_thing.get(own_box, [own_box])
             surest, *others = boxes_of_thing
-            if surest != own_box:
-                continue  # the box is judged with the surest one of its thing
+            if surest != own_box:  # it is among the `others` of the surest one's item
+                continue
             score = instance["score"]
             yield Item(
                 record=record_index,

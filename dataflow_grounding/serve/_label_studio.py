@@ -58,19 +58,18 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         config = _config_of(body.get("label_config"))
 
         async def prediction_of(task: Mapping[str, Any]) -> dict[str, Any]:
-            regions: list[dict[str, Any]] = []
             try:
-                regions += await _regions_of_task(engine, request, config, task, body.get("params"))
+                regions = await _regions_of_task(engine, request, config, task, body.get("params"))
             except (RecordError, InputError, WrongRequest) as error:
                 # Label Studio shows an error, and stores no task of its request. So a task among
                 # others that would fail again gets no boxes instead, and this terminal says why.
                 if len(tasks) == 1 or _may_pass(error):
                     raise
                 say(f"Warning: a task has no boxes: {error}")
-            scores = [region["score"] for region in regions if "score" in region]
-            score = min(scores, default=0)  # a task is as sure as its least sure box
-            return {"model_version": engine.model_version, "score": score, "result": regions}
+                regions = []
+            return _prediction(engine, regions)
 
+        # All tasks of the request at once: the engine limits how many are at work.
         results = await asyncio.gather(*map(prediction_of, tasks))
         return web.json_response({"results": results, "model_version": engine.model_version})
 
@@ -83,6 +82,12 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         web.post("/predict", predict),
         web.get("/versions", versions),
     ]
+
+
+def _prediction(engine: Engine, regions: list[dict[str, Any]]) -> dict[str, Any]:
+    scores = [region["score"] for region in regions if "score" in region]
+    score = min(scores, default=0)  # a task is as sure as its least sure box
+    return {"model_version": engine.model_version, "score": score, "result": regions}
 
 
 def _may_pass(error: Exception) -> bool:

@@ -99,8 +99,7 @@ class Server:
     async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         # Refuses who may not ask, reads the body, and has the request answered if there is a place.
         # What goes wrong becomes one sentence, never a traceback.
-        # `_read` fills it, and may raise after a part: `finally` has to know how much of it came.
-        body = bytearray()
+        body = bytearray()  # `_read` fills it; of one that it refuses, a part may have come
         try:
             self._refuse_strangers(request)
             await self._read(request, body)
@@ -122,7 +121,7 @@ class Server:
             say(f"Internal error: {type(error).__name__}: {error}")
             return _answer_of(request, WrongRequest(f"internal error: {type(error).__name__}", 500))
         finally:
-            self._bytes_held -= len(body)
+            self._bytes_held -= len(body)  # which `_read` has added
 
     async def _read(self, request: web.Request, body: bytearray) -> None:
         # Fills `body`, whose bytes the caller takes off `_bytes_held` again. It takes none of

@@ -146,26 +146,30 @@ def _known_key_near(location: Sequence[str], model: type[BaseModel]) -> str:
     # else one that ends like this one, in blocks that were left out, as few as can be:
     # `image_grounding.vlm` for `vlm`.
     key = ".".join(location)
-    block = key.removesuffix(location[-1])
-    in_same_block = set()
+    *_, name = location
+    block = key.removesuffix(name)  # "image_grounding.vlm.", "" at the top
+    names_in_block = set()
     for known in keys_of(model):
         if known.startswith(block):
-            in_same_block.add(known.removeprefix(block).partition(".")[0])
+            names_in_block.add(known.removeprefix(block).partition(".")[0])
     # More alike than by default: vlm.check isn't vlm.check_every.
-    near = nearest(location[-1], in_same_block, 0.65)
+    near = nearest(name, names_in_block, 0.65)
     if near:
         return near
-    keys_with_blocks = []
-    for known in keys_of(model):
-        # With dots around both, so that only whole names are found: `vlm` in
-        # `image_grounding.vlm.openai.base_url`, up to which it is `image_grounding.vlm`.
-        start = f".{known}.".find(f".{key}.")
-        if start > 0:  # at 0 no block was left out
-            keys_with_blocks.append(known[: start + len(key)])
+    keys_with_blocks = list(_keys_that_end_in(key, model))
     if keys_with_blocks:
         fewest_blocks = min(keys_with_blocks, key=lambda name: name.count("."))
         return f"; is it {fewest_blocks!r}?"
     return ". If an earlier version had it, CHANGELOG.md says what takes its place"
+
+
+def _keys_that_end_in(key: str, model: type[BaseModel]) -> Iterator[str]:
+    # `image_grounding.vlm` for `vlm`: it is the beginning of `image_grounding.vlm.openai.base_url`,
+    # up to the end of `vlm`. Dots around both have only whole names count.
+    for known in keys_of(model):
+        start = f".{known}.".find(f".{key}.")
+        if start > 0:  # at 0, no block was left out
+            yield known[: start + len(key)]
 
 
 def keys_of(

@@ -108,8 +108,8 @@ class Endpoint(Counts):
         """Read all of a request if it is recorded or its body kept, else what answers need."""
         super().__init__()
         self._reads = IMAGES
-        needs_only_answers = not self.record and not self.keep_bodies
-        if needs_only_answers:
+        are_requests_kept = self.record or self.keep_bodies
+        if not are_requests_kept:  # then the answers alone look at them
             self._reads = getattr(self.answers, "reads", IMAGES)
         # By a hash of system message and pictures, the number of the last request that had them.
         self._beginnings: dict[int, int] = {}
