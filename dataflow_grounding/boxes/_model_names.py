@@ -82,7 +82,7 @@ def _without_suffixes(model: str) -> str:
     parts = name.split(":")
     path = re.split(r"[/\\]", parts[0])
     is_vendor_named = len(path) > 1 and path[-2] in _VENDORS
-    if len(parts) == 2 and is_vendor_named:
+    if is_vendor_named and len(parts) == 2:  # qwen/qwen3-vl:any-word
         # A vendor has no other model of the name: the word after the colon may be any.
         return parts[0]
     while len(parts) > 1 and _is_suffix(parts[-1]):

@@ -24,7 +24,7 @@ _NONE = 1
 _UNDECIDED = 2
 _BOXED = 3
 _BITS = 2  # bits that a state takes
-_ALL_BITS = 3  # a mask of one state
+_ALL_BITS = 0b11  # a mask of one state
 _CLASSES_OF_A_TABLE = 64 // _BITS  # states that a 64-bit number holds
 
 
@@ -78,7 +78,7 @@ class ClassTable:
         """Count a row's expressions. `picture` is what tells its picture from others, such as its
         path. Negative examples don't count.
         """
-        digest = 0
+        digest: int | None = None  # of the picture, made for the first expression with a class
         # By the key of a class: the boxes of each of its phrases. Two phrases may mean one thing.
         phrases_of_class: dict[str, list[list[Mapping[str, Any]]]] = {}
         for expression in expressions:
@@ -90,7 +90,7 @@ class ClassTable:
                 self._without_class += 1
                 continue
             self._with_class += 1
-            if not digest:  # rows without a class need none
+            if digest is None:
                 digest = _digest_of(picture)
             instances = _boxed_in(expression)
             if instances:
@@ -125,15 +125,15 @@ class ClassTable:
         for table_number, table in enumerate(part._states):
             first_class = table_number * _CLASSES_OF_A_TABLE
             for digest, states in table.items():
-                # The states of a picture's classes are one number, two bits for each class.
-                for index in range(_CLASSES_OF_A_TABLE):
-                    state = (states >> (index * _BITS)) & _ALL_BITS
+                for place in range(_CLASSES_OF_A_TABLE):
+                    state = _state_at(place, states)
                     if state:
-                        ours = ours_by_their_number[first_class + index]
+                        ours = ours_by_their_number[first_class + place]
                         self._raise_state(digest, ours, state)
 
     def _counts_of(self, name: str) -> ClassCounts:
-        # Names that `class_key` takes for one class share them; the first spelling is kept.
+        # Names that `class_key` takes for one class share them; the first spelling is kept. A new
+        # class gets the next number, and every 32nd one a new table.
         key = class_key(name)
         counts = self._by_key.get(key)
         if counts is None:
@@ -146,17 +146,26 @@ class ClassTable:
     def _raise_state(self, digest: int, counts: ClassCounts, state: int) -> None:
         # Notes the state of a class in a picture, and counts the picture under it. A lower state
         # than the picture has already changes nothing.
-        table = self._states[counts.number // _CLASSES_OF_A_TABLE]
-        shift = counts.number % _CLASSES_OF_A_TABLE * _BITS
+        table_number, place = divmod(counts.number, _CLASSES_OF_A_TABLE)
+        table = self._states[table_number]
         states = table.get(digest) or 0  # of 32 classes in this picture
-        state_before = (states >> shift) & _ALL_BITS
+        state_before = _state_at(place, states)
         if state <= state_before:
             return
+        shift = place * _BITS
         states_of_others = states & ~(_ALL_BITS << shift)
         table.set(digest, states_of_others | (state << shift))
-        counts.pictures += int(state == _BOXED)  # the highest: no picture leaves it again
-        counts.undecided += int(state == _UNDECIDED) - int(state_before == _UNDECIDED)
-        counts.none += int(state == _NONE) - int(state_before == _NONE)
+        # The picture is counted under its state now, and no longer under the one before.
+        if state == _BOXED:
+            counts.pictures += 1
+        elif state == _UNDECIDED:
+            counts.undecided += 1
+        elif state == _NONE:
+            counts.none += 1
+        if state_before == _UNDECIDED:
+            counts.undecided -= 1
+        elif state_before == _NONE:
+            counts.none -= 1
 
     def rows(self) -> list[dict[str, Any]]:
         """Return a row for each class: first those of `order`, then the others, most boxes first.
@@ -180,6 +189,11 @@ def in_order(names: Iterable[str], listed: Sequence[str]) -> list[str]:
 def _digest_of(picture: str) -> int:
     digest = hashlib.blake2b(picture.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big")
+
+
+def _state_at(place: int, states: int) -> int:
+    # The state of one class of the 32 whose states in a picture are packed into a number.
+    return (states >> (place * _BITS)) & _ALL_BITS
 
 
 def _state_of(expression: Mapping[str, Any]) -> int:

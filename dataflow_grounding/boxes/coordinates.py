@@ -33,6 +33,8 @@ _ORDER_WORDS: dict[Order, str] = {
 }
 ORDERS = tuple(_ORDER_WORDS)
 GRID = 32  # rows, and columns, of the scale `grid_32`
+# Of a side, and 1 px more: what a side may be off in a picture of the same shape.
+_SHAPE_SLACK = 0.02
 
 # The names of frames, as `frame_of` explains them: pad_square, round_28, smart_resize_28,
 # smart_resize_28_3136_12845056, long_edge_1568_patch_28_1568, seen_672_672.
@@ -122,8 +124,9 @@ def _resized(match: re.Match[str], sent: Size) -> Size:
 
 
 def _smart_resize(sent: Size, factor: int, least_area: int, most_area: float) -> Size:
-    # Sides are the nearest multiples of `factor`, one at the least. A picture with too large or too
-    # small an area, in square pixels, is resized to the limit, with sides rounded to its inside.
+    # Sides are the nearest multiples of `factor`, one at the least. A picture that would have too
+    # large an area, in square pixels, is shrunk to the limit, and its sides are rounded down; one
+    # with too small an area is enlarged to the limit, and its sides are rounded up.
     width = max(factor, round(sent[0] / factor) * factor)
     height = max(factor, round(sent[1] / factor) * factor)
     if width * height > most_area:
@@ -236,6 +239,8 @@ def _cell(number: int) -> int:
 
 @dataclass(frozen=True)
 class BoxFormat:
+    """How a model writes boxes: a row of box_formats.yaml, or one that `calibrate` has made."""
+
     name: str  # as in `vlm.box_format`
     key: str  # of a box in JSON; what a model without boxes answers with
     order: Order
@@ -288,7 +293,7 @@ class BoxFormat:
             numbers = "numbers"
         else:
             numbers = "whole numbers"
-        top = self.limits(sent)[0]
+        top, _ = self.limits(sent)  # a scale has one limit for both sides
         shares = "x in parts of the picture's width, y in parts of its height, whatever its shape"
         return f"in {numbers} from 0 to {top:g}: {shares}"
 
@@ -364,7 +369,7 @@ class BoxFormat:
 
     def _to_pixels_on(self, axis: "_Axis", number: float) -> float:
         # A number as a pixel of the original, along one axis.
-        if not isinstance(self.scale, int):  # pixels of the frame
+        if not isinstance(self.scale, int):  # "px": the number is a pixel of the frame
             return (number + self.offset - axis.start) * axis.original / axis.image_side
         if axis.image_side == axis.side:
             # Without padding, parts of the frame are parts of the original. Going by the frame's
@@ -374,7 +379,7 @@ class BoxFormat:
         return (on_frame - axis.start) * axis.original / axis.image_side
 
     def _from_pixels_on(self, axis: "_Axis", pixels: float) -> float:
-        # The reverse of `_to_pixels_on`.
+        # The reverse of `_to_pixels_on`: a pixel of the original as a number.
         on_frame = pixels * axis.image_side / axis.original + axis.start
         if isinstance(self.scale, int):
             return on_frame * self.scale / axis.side - self.offset
@@ -386,8 +391,8 @@ def _has_shape_of(original: Size, sent: Size) -> bool:
     width, height = original
     expected_width = height * sent[0] / sent[1]
     expected_height = width * sent[1] / sent[0]
-    fits_across = abs(width - expected_width) <= 1 + 0.02 * expected_width
-    fits_down = abs(height - expected_height) <= 1 + 0.02 * expected_height
+    fits_across = abs(width - expected_width) <= 1 + _SHAPE_SLACK * expected_width
+    fits_down = abs(height - expected_height) <= 1 + _SHAPE_SLACK * expected_height
     return fits_across or fits_down
 
 
@@ -398,7 +403,7 @@ def _rounded_span(low: float, high: float, most: float, decimals: int) -> tuple[
     low = round(min(max(low, 0.0), most), decimals)
     high = round(min(max(high, 0.0), most), decimals)
     if high <= low:  # rounding has left it without width or height
-        low = min(low, most - unit)
+        low = min(low, most - unit)  # so that `high` isn't beyond `most`
         high = low + unit
     return low, high
 

@@ -212,5 +212,5 @@ def _check_row(row: Mapping[str, Any]) -> None:
         raise ValueError("offset must be a finite number")
     if row.get("maps") and scale != "px":
         raise ValueError("maps are of pixels: scale has to be px")
-    if row.get("bins") and scale == 1:
+    if row.get("bins") and scale == 1:  # the highest number would be 0
         raise ValueError("with bins, scale must be above 1")

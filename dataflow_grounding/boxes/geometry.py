@@ -162,6 +162,7 @@ def without_duplicates(
         # 1 / merge_iou times as wide, and begins at most that much to the left as it is wider. The
         # 1 px is for rounding.
         reach = abs(right - left) * (1 - merge_iou) / merge_iou + 1
+        # Pairs of equal left edges are sorted by index: -1 is before all of them, inf after.
         first = bisect_left(kept, (left - reach, -1))
         end = bisect_right(kept, (left + reach, math.inf))
         near = [boxes[better] for _, better in kept[first:end]]

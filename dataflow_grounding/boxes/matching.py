@@ -36,11 +36,13 @@ def things_of(phrases: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[tuple
     Two boxes are of one thing if they are equal, or if they are of two phrases and overlap by
     ONE_OF_CLASS. Of two boxes, the better one has the higher score, or comes first.
     """
-    best_first = []
+    best_first: list[tuple[float, int, int]] = []  # minus the score, phrase, index of the instance
     for phrase, instances in enumerate(phrases):
         for index, instance in enumerate(instances):
             score = instance.get("score")
-            sureness = float(score) if score is not None and is_number(score) else -1.0
+            sureness = -1.0  # of a box without a score: below all scores
+            if score is not None and is_number(score):
+                sureness = float(score)
             best_first.append((-sureness, phrase, index))
     best_first.sort()
     thing_with_best: dict[Bbox, list[tuple[int, int]]] = {}  # by the thing's best box
@@ -48,10 +50,11 @@ def things_of(phrases: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[tuple
     has_several_phrases = len(phrases) > 1  # else there is no other phrase to look for
     for _, phrase, index in best_first:
         box = box_of(phrases[phrase][index]["bbox"])
+        best_box: Bbox | None = None  # of the thing that this box is of, if it is a known one
         if box in thing_with_best:  # an equal one, perhaps of the same phrase
-            thing_with_best[box].append((phrase, index))
-            continue
-        best_box = best_boxes.same_as(box, phrase) if has_several_phrases else None
+            best_box = box
+        elif has_several_phrases:
+            best_box = best_boxes.same_as(box, phrase)
         if best_box is not None:
             thing_with_best[best_box].append((phrase, index))
             continue
@@ -144,31 +147,31 @@ def match_boxes(
     Pairs are made by falling IoU; with `most`, as many as possible, by augmenting paths (Kuhn
     1955).
     """
-    overlaps: list[list[float]] = []  # the IoU by index: [wanted][found]
-    # For each wanted box, the indices of those found that it can take, best first.
-    candidates_of: list[list[int]] = []
-    # Pairs are (-IoU, wanted, found), so that sorting puts the largest IoU first.
-    pairs: list[tuple[float, int, int]] = []
+    # The pairs that may match, as (-IoU, wanted, found): sorted, the largest IoU comes first.
+    best_first: list[tuple[float, int, int]] = []
     for wanted_index, wanted_box in enumerate(wanted):
-        row = [iou(found_box, wanted_box) for found_box in found]
-        pairs_of_box = []
-        for found_index, overlap in enumerate(row):
+        for found_index, found_box in enumerate(found):
+            overlap = iou(found_box, wanted_box)
             if overlap >= threshold:
-                pairs_of_box.append((-overlap, wanted_index, found_index))
-        pairs_of_box.sort()
-        overlaps.append(row)
-        candidates_of.append([found_index for _, _, found_index in pairs_of_box])
-        pairs += pairs_of_box
-    pairs.sort()
+                best_first.append((-overlap, wanted_index, found_index))
+    best_first.sort()
     # The partner of each found box: the wanted one with the largest IoU that is still free.
-    wanted_of = first_free((found_index, wanted_index) for _, wanted_index, found_index in pairs)
+    wanted_of = first_free(
+        (found_index, wanted_index) for _, wanted_index, found_index in best_first
+    )
     if most:
+        candidates_of: list[list[int]] = [[] for _ in wanted]  # the found boxes that each can take
+        for _, wanted_index, found_index in best_first:
+            candidates_of[wanted_index].append(found_index)
         without_partner = set(range(len(wanted))) - set(wanted_of.values())
         for wanted_index in sorted(without_partner):
-            _give_partner(wanted_index, wanted_of, candidates_of, set())
+            _give_partner(wanted_index, wanted_of, candidates_of, tried=set())
+    iou_of: dict[tuple[int, int], float] = {}  # by the indices of the wanted and the found box
+    for minus_iou, wanted_index, found_index in best_first:
+        iou_of[wanted_index, found_index] = -minus_iou
     matches: dict[int, Match] = {}
     for found_index, wanted_index in sorted(wanted_of.items(), key=lambda pair: pair[1]):
-        matches[wanted_index] = Match(found_index, overlaps[wanted_index][found_index])
+        matches[wanted_index] = Match(found_index, iou_of[wanted_index, found_index])
     return matches
 
 
@@ -209,5 +212,6 @@ def agreement(first: Sequence[dict[str, Any]], second: Sequence[dict[str, Any]])
     """
     boxes = [box_of(instance["bbox"]) for instance in first]
     second_boxes = [box_of(instance["bbox"]) for instance in second]
-    matches = match_boxes(second_boxes, boxes, 0.0)
-    return sum(match.iou for match in matches.values()) / max(len(first), len(second), 1)
+    matches = match_boxes(second_boxes, boxes, threshold=0.0)  # partners need no overlap
+    most_boxes = max(len(first), len(second), 1)
+    return sum(match.iou for match in matches.values()) / most_boxes

@@ -52,7 +52,7 @@ def check_stated_size(record: Mapping[str, Any], size: Size) -> None:
         f"the boxes are in a picture of {stated[0]} x {stated[1]} px, the file is"
         f" {size[0]} x {size[1]} px"
     )
-    if stated == size[::-1]:
+    if stated == size[::-1]:  # as of a picture that EXIF turns by 90 degrees
         raise SizeDiffers(
             f"{differs}: if its EXIF orientation turns it, {without_tag(path_of(record))}"
         )

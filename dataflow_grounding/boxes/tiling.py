@@ -76,8 +76,8 @@ class View:
 
 @dataclass(frozen=True)
 class _Sight:
-    """A box in a view. `cut` says of its left, top, right and bottom edge whether it may be the
-    tile's and not the thing's.
+    """A box in a view: of a tile, or of the whole picture. `cut` says of its left, top, right and
+    bottom edge whether it may be the tile's and not the thing's.
     """
 
     bbox: Bbox
@@ -121,6 +121,7 @@ def _sights_of(view: View, picture: Bbox) -> list[_Sight]:
     # tile cuts a thing: it ends there in every view.
     left, top, right, bottom = view.region
     near = NEAR_EDGE * max(right - left, bottom - top)
+    is_of_tile = view.region != picture
     sights = []
     for instance in view.instances:
         x1, y1, x2, y2 = box_of(instance["bbox"])
@@ -130,7 +131,7 @@ def _sights_of(view: View, picture: Bbox) -> list[_Sight]:
             right < picture[2] and x2 >= right - near,
             bottom < picture[3] and y2 >= bottom - near,
         )
-        sights.append(_Sight((x1, y1, x2, y2), instance, cut, view.region != picture))
+        sights.append(_Sight((x1, y1, x2, y2), instance, cut, is_of_tile))
     return sights
 
 
@@ -138,7 +139,7 @@ def _groups(
     sights_of_view: Sequence[Sequence[_Sight]], regions: Sequence[Bbox]
 ) -> list[list[_Sight]]:
     # Each sight begins as a group of its own, and groups are joined where two views agree.
-    group_of: dict[int, list[_Sight]] = {}  # by the sight's id()
+    group_of: dict[int, list[_Sight]] = {}  # by the sight's id(): two sights may be equal
     for sights in sights_of_view:
         for sight in sights:
             group_of[id(sight)] = [sight]
@@ -146,11 +147,11 @@ def _groups(
         pairs = _same_in_both(sights_of_view[a], regions[a], sights_of_view[b], regions[b])
         for sight_a, sight_b in pairs:
             group = group_of[id(sight_a)]
-            joining = group_of[id(sight_b)]
-            if joining is group:
+            group_of_b = group_of[id(sight_b)]
+            if group_of_b is group:  # other views have joined them
                 continue
-            group += joining
-            for sight in joining:
+            group += group_of_b
+            for sight in group_of_b:
                 group_of[id(sight)] = group
     # A group is there once for each of its sights.
     distinct_groups = {id(group): group for group in group_of.values()}
@@ -190,7 +191,8 @@ def _thing_of(group: Sequence[_Sight]) -> Thing:
     elif in_tiles:
         best = max(in_tiles, key=lambda sight: area(sight.bbox))
         bbox = _stitched(in_tiles, in_whole)
-        is_cut = not in_whole and bool(_cut_sides(in_tiles))
+        has_cut_sides = bool(_cut_sides(in_tiles))
+        is_cut = has_cut_sides and not in_whole  # else the whole picture says how far it reaches
     else:
         best = group[0]
         bbox = best.bbox
@@ -210,7 +212,8 @@ def _stitched(parts: Sequence[_Sight], in_whole: Sequence[_Sight]) -> Bbox:
 
 
 def _cut_sides(parts: Sequence[_Sight]) -> list[int]:
-    # A side is the thing's own where the part that reaches furthest there isn't cut.
+    # The sides, from 0 for the left to 3 for the bottom, on which no part shows where the thing
+    # ends: each part that reaches furthest there is cut.
     covered = around([part.bbox for part in parts])
     cut_sides = []
     for side in range(4):
@@ -221,6 +224,7 @@ def _cut_sides(parts: Sequence[_Sight]) -> list[int]:
 
 
 def _is_part(thing: Thing, other: Thing) -> bool:
+    # Whether a thing that is cut is a piece of the other, larger one.
     bbox = box_of(thing.instance["bbox"])
     other_box = box_of(other.instance["bbox"])
     covered = area(intersection(bbox, other_box))

@@ -89,11 +89,11 @@ class ServingForDataFlow:
             json_schema=json_schema and [json_schema],  # one for all inputs
         )
         paths = [text for text in user_inputs if _names_picture(text)]
-        are_prompts = image_inputs is not None or not paths
+        are_prompts = image_inputs is not None or not paths  # as DataFlow-MM calls it
         if are_prompts:
             rows = [{"prompt": text} for text in user_inputs]
             return self._texts(rows, image_inputs, system_prompt or HELPFUL)
-        if len(paths) != len(user_inputs):
+        if len(paths) != len(user_inputs):  # some are paths, and some aren't
             raise ValueError(
                 "user_inputs should be prompts, or paths of pictures: give these as image_inputs"
             )
@@ -124,8 +124,10 @@ class ServingForDataFlow:
             SpecError: What is not supported is given.
             GroundingError: A prompt can't be answered.
         """
-        unsupported_models = [] if model == self.serving.model else [model]
-        _refuse(model=unsupported_models, json_schema=json_schema and [json_schema])
+        _refuse(
+            model=[] if model == self.serving.model else [model],
+            json_schema=json_schema and [json_schema],  # one for all inputs
+        )
         if not all(image_paths):
             raise ValueError("image_paths should hold a path for every prompt")
         return self._texts([{"prompt": text} for text in text_prompts], image_paths, system_prompt)
@@ -171,7 +173,8 @@ class ServingForDataFlow:
         for number, row in enumerate(rows):
             picture = pictures[number] if pictures else None
             records.append(Record({**row, "image": picture}))
-        # One record that fails is the failure of the whole call: it should cost nothing.
+        # One record that fails is the failure of the whole call: so all are looked over before
+        # anything is sent, and paid for.
         for record in records:
             asker.look_over(record)
         return [row["answer"] for row in asker(records, on_error="raise")]

@@ -44,16 +44,16 @@ class DataFlowServing(Serving):
 
         Raises SpecError where it has none of the methods that are called.
         """
-        method = next((name for name in METHODS if callable(getattr(serving, name, None))), None)
-        if method is None:
+        methods = [name for name in METHODS if callable(getattr(serving, name, None))]
+        if not methods:
             raise SpecError(
                 f"{type(serving).__name__} is not a serving: it has no {' or '.join(METHODS)}"
             )
         # Keys that are learnt are blotted out of all that is shown.
         learn(getattr(serving, "api_key", None), os.environ.get("DF_API_KEY"))
         self._serving = serving
-        self._method = method
-        self.takes_turns = method == MESSAGES
+        self._method = methods[0]
+        self.takes_turns = self._method == MESSAGES
         self.model = str(getattr(serving, "model_name", None) or type(serving).__name__)
         self.endpoint = learn_address(
             str(getattr(serving, "api_url", None) or f"dataflow:{type(serving).__name__}")
@@ -67,7 +67,8 @@ class DataFlowServing(Serving):
         anything else that keeps it from a reply.
         """
         count = len(request.images)
-        if count != 1 and self._method != MESSAGES:  # its other methods take one of each
+        takes_one_picture = self._method != MESSAGES
+        if takes_one_picture and count != 1:
             raise RequestRefused(
                 f"{self.model} takes one picture, and a {request.task} request has"
                 f" {count or 'none'}"
@@ -85,6 +86,7 @@ class DataFlowServing(Serving):
             except Exception as error:  # anything that the client beneath it raises
                 raise self._error_of(error) from None
         text = texts[0] if texts else None
+        # Some servings return a text on what went wrong in place of a reply.
         if not isinstance(text, str) or text.startswith("Error:"):
             raise ServerFault(f"{self.model} gave no reply: {excerpt(str(text), 200)}")
         return text
@@ -96,11 +98,12 @@ class DataFlowServing(Serving):
         status = getattr(error, "status_code", None)
         if isinstance(status, int) and status >= 400:
             body = str(error).encode("utf-8", "replace")
-            return error_of(status, {}, body, where=f"{self.model} ({name})")
+            return error_of(status, headers={}, body=body, where=f"{self.model} ({name})")
         return ServerFault(f"{self.model}: {name}: {excerpt(str(error), 200)}")
 
     def _texts(self, request: Request[Any], paths: list[str]) -> Any:
-        # a list of one text if all is well; it may be anything else
+        # What the serving's method returns: a list of one text if all is well; it may be anything
+        # else.
         if self._method == MESSAGES:
             turns = [_turn_in_both_spellings(message) for message in request.messages]
             generate = self._serving.generate_from_input_messages
@@ -135,7 +138,7 @@ def _as_file(image: Image, folder: str, number: int) -> str:
     # one in the folder, of JPEG unless it is sent as it is.
     ending = ".jpg"
     if image.as_is:
-        ending = _ENDINGS.get(image.facts.media_type, "")
+        ending = _ENDINGS.get(image.facts.media_type, "")  # "", and right for any name, for others
         if image.path.endswith(ending):
             return image.path
     path = os.path.join(folder, f"picture{number}{ending}")

@@ -16,7 +16,7 @@ from dataflow_grounding.compat.dataflow_serving import DataFlowServing
 from dataflow_grounding.data.records import Record, Update, dump_text, read_text
 from dataflow_grounding.data.storage import FileStorage
 from dataflow_grounding.engine.plan import Ask, outside_forward
-from dataflow_grounding.images.image import find_image, open_image
+from dataflow_grounding.images.image import Image, find_image, open_image
 from dataflow_grounding.operators import OPERATOR_REGISTRY, Operator, RegionMarker
 from dataflow_grounding.operators.region_marker import prompt_for
 from dataflow_grounding.replies import Note, read_object
@@ -135,20 +135,19 @@ class PromptedVQAGenerator(Operator):
             columns = {"conversation": input_conversation_key}
         if input_image_key:
             columns["image"] = input_image_key
-        # A copy has the columns of this run, so that they don't outlast it.
+        # A copy has the columns of this run, so that they don't outlast it. All of them have to be
+        # in the rows.
         with_columns = copy.copy(self)
         with_columns.optional_keys = ()  # type: ignore[misc]
         with_columns.input_keys = columns  # type: ignore[misc]
-        return super(PromptedVQAGenerator, with_columns).run(
-            storage, output_answer_key=output_answer_key
-        )
+        return Operator.run(with_columns, storage, output_answer_key=output_answer_key)
 
     def lacking(self, columns: Collection[str]) -> list[str]:
         """Return [] if one of the columns with its text is among `columns`, else the role of the
         missing one: `prompt`, or `conversation` after a `run` that reads conversations.
         """
         columns_by_role = self.reads()
-        columns_by_role.pop("image", None)
+        columns_by_role.pop("image", None)  # a row may be asked without pictures
         if any(column in columns for column in columns_by_role.values()):
             return []
         if "prompt" in columns_by_role:
@@ -174,11 +173,19 @@ class PromptedVQAGenerator(Operator):
         if prompt == NO_REGIONS:
             ask.note("nothing_to_ask", "a picture without regions")
             return {self.keys.answer: None}
-        rows = self._rows_of_pictures(record)
+        pictures = await asyncio.to_thread(self._open_pictures, record)
+        request = self._request(prompt, earlier, pictures)
+        return {self.keys.answer: await ask(self._as_turns(request, earlier))}
+
+    def _open_pictures(self, record: Record) -> tuple[Image, ...]:
         limits = self.serving.image_limits
-        pictures = await asyncio.to_thread(
-            lambda: tuple(open_image(row, self._image_key, limits) for row in rows)
-        )
+        rows = self._rows_of_pictures(record)
+        return tuple(open_image(row, self._image_key, limits) for row in rows)
+
+    def _request(
+        self, prompt: str, earlier: list[dict[str, str]], pictures: tuple[Image, ...]
+    ) -> Request[str]:
+        # The question, with all earlier turns as a part of its input.
         request_input: dict[str, Any] = {"prompt": prompt}
         if earlier:
             request_input["conversation"] = earlier
@@ -187,7 +194,7 @@ class PromptedVQAGenerator(Operator):
             prompt_name = "prompted_vqa"
         about_pictures = _ABOUT[min(len(pictures), 2)]  # none, one or several
         words = {"pictures": about_pictures, "system_prompt": self.system_prompt}
-        request = Request(
+        return Request(
             task="prompted_vqa",
             input=request_input,
             images=pictures,
@@ -197,30 +204,32 @@ class PromptedVQAGenerator(Operator):
             text_only=not pictures,
             prompt=Prompt(prompt_name, words),
         )
-        return {self.keys.answer: await ask(self._as_turns(request, earlier))}
 
     def _as_turns(self, request: Request[str], earlier: list[dict[str, str]]) -> Request[str]:
         # Earlier turns go as turns where they alternate, from a user's to a last one of the
-        # assistant's: few endpoints take others. Else they stay part of the input.
-        turns = [Turn(turn["role"], turn["content"]) for turn in earlier]
-        of_system = list(takewhile(lambda turn: turn.role == SYSTEM, turns))
-        talk = turns[len(of_system) :]
-        alternating = ["user", "assistant"] * (len(talk) // 2)
-        is_alternating = [turn.role for turn in talk] == alternating
-        if not turns or not is_alternating or not self.serving.takes_turns:
+        # assistant's, after those of the system: few endpoints take others. Else they stay part of
+        # the request's input.
+        if not earlier or not self.serving.takes_turns:
             return request
-        if talk:  # the first turn that isn't the system's has the pictures
-            talk[0] = replace(talk[0], images=request.images)
+        turns = [Turn(turn["role"], turn["content"]) for turn in earlier]
+        system_turns = list(takewhile(lambda turn: turn.role == SYSTEM, turns))
+        dialogue = turns[len(system_turns) :]
+        roles = [turn.role for turn in dialogue]
+        alternating = ["user", "assistant"] * (len(roles) // 2)
+        if roles != alternating:
+            return request
+        if dialogue:  # its first turn has the pictures
+            dialogue[0] = replace(dialogue[0], images=request.images)
         return replace(
             request,
             input={"prompt": request.input["prompt"]},
-            turns=(*of_system, *talk),
+            turns=(*system_turns, *dialogue),
         )
 
     def _prompt_and_earlier_turns(self, record: Record) -> tuple[str, list[dict[str, str]]]:
         # Where the column of conversations isn't read, or is null, the row's prompt is asked. The
         # template's text takes the place of the conversation's first turn.
-        columns = self.keys.by_role
+        columns = self.keys.by_role  # {"conversation": "dialogue", "image": "picture"}
         column = columns.get("conversation")
         has_conversation = column is not None and record.get(column) is not None
         if "prompt" in columns and not has_conversation:
@@ -270,7 +279,7 @@ def _as_role_and_content(turn: Any) -> dict[str, str]:
     if not isinstance(text, str):
         return {}
     speaker = turn.get("from", turn.get("role"))
-    role = _ROLES.get(str(speaker), "assistant")  # a hostile row may have a list there
+    role = _ROLES.get(str(speaker), "assistant")  # str: a hostile row may have a list, no key
     return {"role": role, "content": _LEADING_TOKENS.sub("", text, count=1)}
 
 

@@ -42,7 +42,7 @@ def find_format(name: str, **options: Any) -> Format:
             f"{what} is no format: derive a class from dataflow_grounding.Format, as"
             " docs/extending.md shows"
         )
-    is_ours = row is not None  # and complete
+    is_ours = row is not None  # then it has all parts
     missing = [] if is_ours else _missing_in(format_class)
     if missing:
         raise SpecError(f"{what} lacks {', '.join(missing)}: docs/extending.md shows one")

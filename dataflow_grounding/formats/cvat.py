@@ -80,7 +80,8 @@ class Cvat(ReturningFormat):
 
     A Mark is a box to be written, or a phrase without boxes. A Source is what an imported file had
     of the mark's picture: its items are the elements in the <image>, as texts. What of a file can't
-    be read is counted by `bad`, and what isn't read in `passed_over`.
+    be read is left out and counted by `bad`, of which `marked` notes the number in the record. What
+    isn't read is counted in `passed_over`.
     """
 
     preamble: Mapping[str, Any] = field(default_factory=dict)
@@ -106,7 +107,8 @@ class Cvat(ReturningFormat):
             for number, sample in enumerate(samples):
                 source = self.source_of(sample)
                 file.write(f"<image {self._image_attributes(number, source)}>\n")
-                elements = self.items_of(source) if source.own else _picture_xml(sample)
+                is_imported = bool(source.own)
+                elements = self.items_of(source) if is_imported else _picture_xml(sample)
                 file.writelines(f"{element}\n" for element in elements)
                 file.write("</image>\n")
             file.write("</annotations>\n")
@@ -115,7 +117,8 @@ class Cvat(ReturningFormat):
         # An imported <image> keeps its attributes, but for its size, and its name if that is new.
         sample = source.sample
         facts = {"id": number, **source.own.get("image", {})}
-        if source.own.get("picture") != sample.name:  # it is called otherwise now
+        name_at_import = source.own.get("picture")
+        if name_at_import != sample.name:
             facts["name"] = sample.name
         facts |= {"width": sample.size[0], "height": sample.size[1]}
         return " ".join(f"{key}={quoteattr(self.safe(str(facts[key])))}" for key in facts)
@@ -168,6 +171,7 @@ class Cvat(ReturningFormat):
             if element.tag == "track":
                 raise InputError(f"{file} has a <track>, of a video: export 'CVAT for images 1.1'")
             if element.tag == "image":
+                # At an error the picture is left out.
                 with entry_errors(f"{file}, image {element.get('name')!r}", self.bad):
                     yield self._record(element, file, image_root)
                 has_images = True
@@ -188,13 +192,15 @@ class Cvat(ReturningFormat):
         record: dict[str, Any] = {"image_path": picture, "caption": None}
         size = (int(image.attrib["width"]), int(image.attrib["height"]))
         record |= {"width": size[0], "height": size[1]}
-        record |= column(self.name, items, image=dict(image.attrib), picture=picture)
+        # Its items follow below.
+        record |= column(self.name, [], image=dict(image.attrib), picture=picture)
         for number, element in enumerate(image, 1):
             where = f"{file}, image {image.get('name')!r}, {element.tag} {number}"
             with object_errors(where, self.bad):  # at an error the element is left out
                 label = element.get("label", "")
                 facts = _facts(element, self.passed_over)
                 is_tag = element.tag == "tag"
+                # A tag of that name without facts of ours is the user's own.
                 is_of_picture = is_tag and label == _PICTURE and bool(facts)
                 is_phrase_without_box = is_tag and label == _NO_BOX
                 area = self._read_area(element, size, where)
@@ -203,18 +209,20 @@ class Cvat(ReturningFormat):
                 elif area or is_phrase_without_box:
                     item = len(items)  # the number that the element gets there
                     keyed_expressions.append(_keyed_expression(element, area, facts, item))
-                elif is_tag:
-                    self.passed_over[f"tags {label!r}, kept for CVAT"] += 1
                 else:
-                    has_unread_shapes = True
-                    # A useless one of _AREAS is a bad entry already.
-                    if element.tag not in _AREAS:
-                        self.passed_over[f"shapes {element.tag!r}, kept for CVAT"] += 1
+                    self._count_unread(element)
+                    has_unread_shapes = has_unread_shapes or not is_tag
                 items.append(text_of(element))
         record[COLUMN]["items"] = items
         if has_unread_shapes and not keyed_expressions:
             record["background"] = False
         return self.bad.marked({**record, "expressions": unite(keyed_expressions)})
+
+    def _count_unread(self, element: Element) -> None:
+        if element.tag == "tag":
+            self.passed_over[f"tags {element.get('label', '')!r}, kept for CVAT"] += 1
+        elif element.tag not in _AREAS:  # a useless one of these is a bad entry already
+            self.passed_over[f"shapes {element.tag!r}, kept for CVAT"] += 1
 
     def _read_area(self, element: Element, size: Size, where: str) -> dict[str, Any]:
         # The `bbox` of an element, perhaps with an outline: {"bbox": […], "outline": […]}. It is
@@ -282,9 +290,12 @@ def _labels_in(meta: str) -> Iterator[str]:
 
 
 def _first_box_of(phrase: Phrase, source: Source) -> Element | None:
-    # The element of the phrase's first box among those that the source had.
-    boxes = [number for number, mark in source.marks.items() if mark.phrase is phrase and mark.box]
-    return element_of(source.items[min(boxes)]) if boxes else None
+    # The element of the phrase's first box among those that the source had; None without one.
+    item_numbers = []
+    for number, mark in source.marks.items():
+        if mark.phrase is phrase and mark.box:
+            item_numbers.append(number)
+    return element_of(source.items[min(item_numbers)]) if item_numbers else None
 
 
 def _set_area(element: Element, box: Bbox, outline: Sequence[float] | None) -> None:
@@ -296,11 +307,12 @@ def _set_area(element: Element, box: Bbox, outline: Sequence[float] | None) -> N
 
 
 def _set_phrase(element: Element, phrase: Phrase) -> None:
-    # Writes a phrase where the element had its own: in the attribute, else in the label.
-    phrases = [each for each in element if each.get("name") == "phrase" and each.text]
-    for attribute in phrases:
+    # Writes a phrase where the element had its own: in the attribute, else, as its class if it has
+    # one, in the label.
+    attributes = [each for each in element if each.get("name") == "phrase" and each.text]
+    for attribute in attributes:
         attribute.text = phrase.text
-    if not phrases:
+    if not attributes:
         element.set("label", str(phrase.expression.get("class") or phrase.text))
 
 
@@ -324,20 +336,23 @@ def _box_element(label: str, area: tuple[str, dict[str, str]], group_id: str | N
 def _area_of(box: Bbox, outline: Sequence[float] | None) -> tuple[str, dict[str, str]]:
     # The tag, and the attributes that tell the area: a <box>, turned where the outline is a rotated
     # box, or a <polygon> for any other outline.
-    rotated = rotated_box_of(outline or ())
-    rotation: dict[str, str] = {}
+    if outline is None:
+        return "box", _edges_of(box)
+    rotated = rotated_box_of(outline)
     if rotated is not None:
-        box = rotated.before_turn(about_middle=True)
-        rotation = {"rotation": str(rotated.degrees)}
-    if outline is None or rotation:
-        edges = {name: str(edge) for name, edge in zip(_CORNERS, box, strict=True)}
-        return "box", {**edges, **rotation}
+        edges = _edges_of(rotated.before_turn(about_middle=True))
+        return "box", {**edges, "rotation": str(rotated.degrees)}
     points = zip(outline[::2], outline[1::2], strict=True)
     return "polygon", {"points": ";".join(f"{x},{y}" for x, y in points)}
 
 
+def _edges_of(box: Bbox) -> dict[str, str]:
+    return {name: str(edge) for name, edge in zip(_CORNERS, box, strict=True)}
+
+
 def _picture_xml(sample: Sample) -> Iterator[str]:
-    # Boxes of one phrase have the same `group_id`. A phrase without boxes has one mark, a tag.
+    # The elements of a picture that came from no file of CVAT's. Boxes of one phrase have the same
+    # `group_id`. A phrase without boxes has one element, a tag.
     facts = {"caption": sample.caption, "image_id": sample.record.get("image_id")}
     if any(facts.values()):
         yield _with_attributes(_tag(_PICTURE), facts)

@@ -46,7 +46,7 @@ def export(
     decided on is rare.
     """
     part_names = list(records) if isinstance(records, Mapping) else []
-    only_file = None
+    only_file = None  # the data file, where it is to be all of the export
     if is_data_file(path, format.data_file):
         _refuse_one_file(path, images, part_names)
         only_file = format.data_file
@@ -121,7 +121,8 @@ def _refuse_one_file(path: str, images: Images | None, parts: Sequence[str]) -> 
 
 
 def _add_part(whole: Exported, part: Exported) -> None:
-    # Adds to the counts of an export those of a part. Raises InputError for a part without records.
+    # Adds to the counts of an export those of a part, whose `path` is its name. Raises InputError
+    # for a part without records.
     if not part.written:
         reasons = "; ".join(filter(None, _why_nothing(part)))
         if not reasons:
@@ -148,6 +149,7 @@ def _refuse_losses(format: Format, exported: Exported, strict: bool) -> None:
     if why:  # empty where there were no records at all
         problem = f"{format.name} would lose" if exported.written else "no record is left"
         raise InputError(f"nothing is written, because {problem}: {why}")
+    # `manners` has what the model says next to its answers, and how often it says that.
     if strict and exported.manners.rare:
         rare = counted(exported.manners.rare, "record")
         raise InputError(

@@ -231,11 +231,11 @@ class ExportFolder:
                 file.write("{")
                 for key, value in head.items():
                     file.write(f'"{key}":{dump_text(value)},\n')
-                for number, (key, spool) in enumerate(zip(keys, spools, strict=True)):
-                    if number:
-                        file.write(",")
-                    file.write(f'\n"{key}":')
+                separator = ""
+                for key, spool in zip(keys, spools, strict=True):
+                    file.write(f'{separator}\n"{key}":')
                     _write_list(file, spool)
+                    separator = ","
                 file.write("}\n")
 
 

@@ -76,7 +76,8 @@ class ExportPictures:
         # The folder of an export that will be removed, with a separator at its end: pictures in it
         # can't be linked or referenced. Empty if there is none.
         self._replaced_folder = ""
-        if images != "copy" and not packs and os.path.isdir(out.path):
+        are_copied = images == "copy" or packs
+        if not are_copied and os.path.isdir(out.path):
             self._replaced_folder = f"{out.path}{os.sep}"
         # name in the export → path in the records, as hashes: there may be millions
         self._path_of_name: dict[int, int] = {}

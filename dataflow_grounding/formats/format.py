@@ -57,9 +57,10 @@ def place_of_parts(text: str, spans: Sequence[Any], caption: Any) -> list[Any] |
     place = [spans[0][0], spans[-1][1]]  # from the start of the first to the end of the last
     if len(spans) == 1 or is_at_span(text, place, caption):
         return place
-    words = " ".join(caption[start:end] for start, end in spans)
-    # If the parts alone make up the phrase, what is between them isn't of it.
-    are_words_between = is_at_span(text, [0, len(words)], words)
+    # If the parts alone make up the phrase, other words are between them: "small dog" in "a small
+    # brown dog".
+    parts = " ".join(caption[start:end] for start, end in spans)
+    are_words_between = is_at_span(text, [0, len(parts)], parts)
     return None if are_words_between else place
 
 

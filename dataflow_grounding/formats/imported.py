@@ -233,11 +233,13 @@ def _item_and_mark(phrase: Phrase, number: int, size: Size) -> tuple[int, Mark]:
     source: Any = holder.get(COLUMN)
     if not isinstance(source, Mapping) or type(source.get("item")) is not int:
         return _NO_ITEM, Mark(phrase, number)
-    is_moved = False
-    if number != NO_BOX:
-        box_as_read: Any = source.get("bbox")
-        # Boxes of a sample are cut to their picture.
-        is_moved = (
-            not is_box(box_as_read) or clamp(box_of(box_as_read), size) != phrase.boxes[number]
-        )
-    return source["item"], Mark(phrase, number, is_moved, str(source.get("text")))
+    item = source["item"]
+    text = str(source.get("text"))
+    if number == NO_BOX:
+        return item, Mark(phrase, number, is_moved=False, text=text)
+    bbox_as_read: Any = source.get("bbox")
+    is_moved = True  # also where somebody has written something else into the column
+    if is_box(bbox_as_read):
+        box_as_read = clamp(box_of(bbox_as_read), size)  # as boxes of a sample are cut
+        is_moved = box_as_read != phrase.boxes[number]
+    return item, Mark(phrase, number, is_moved, text)

@@ -51,9 +51,11 @@ def find_other_input(path: str, split: str, results_dir: str) -> Input | None:
         return _of_folder(path, split, results_dir)
     if path_kind == "file" and path.lower().endswith(ENDINGS):  # a data set of one picture
         folder, name = os.path.split(path)
+        # It is wanted wherever it is, and `if_none` is never said.
         return _of_pictures(path, folder or ".", [name], results_dir="", if_none="")
     if path_kind == "file":
-        return _of_special_file(path, (os.path.dirname(path) or ".", "."))
+        folders_of_pictures = (os.path.dirname(path) or ".", ".")
+        return _of_special_file(path, folders_of_pictures)
     if path_kind == "" and glob.has_magic(path):
         return _of_glob(path, results_dir)
     return None
@@ -92,7 +94,7 @@ def _of_folder(folder: str, split: str, results_dir: str) -> Input:
     if below:  # the user has named the folder above the one that is meant
         hint = f"; is it {os.path.dirname(below[0])}?"
     if_none = f"{folder} has no pictures in it{hint}"
-    names = files_under(folder, ("",), "data.input_jsonl")
+    names = files_under(folder, ("",), "data.input_jsonl")  # all: every name ends in ""
     return _of_pictures(folder, folder, names, results_dir, if_none)
 
 

@@ -318,7 +318,8 @@ class LabelFormat(PictureFiles):
 
     A Mark is a box to be written. A Source is what the imported file had of its picture: its items
     are the lines of the label file, and a box may go back into the line that it came from. What of
-    a file can't be read is counted by `bad`, and what isn't read in `passed_over`.
+    a file can't be read is left out and counted by `bad`, of which `marked` notes the number in the
+    record. What isn't read is counted in `passed_over`.
     """
 
     # what the file with the names of classes is called: the first is written, all are looked for
@@ -363,7 +364,9 @@ class LabelFormat(PictureFiles):
         A class has one number in all of them. The classes of the source that goes back come first,
         then those of a fixed order. Others follow as their numbers are first asked for.
         """
-        pictures = {part: f"{part}/{FOLDER}" for part in out.parts} or {"train": FOLDER}
+        pictures = {part: f"{part}/{FOLDER}" for part in out.parts}
+        if not pictures:  # all are in one folder, to train with
+            pictures = {"train": FOLDER}
         with super().shared(out), out.file(self.names_files[0]) as names_file:
 
             def write_entry(number: int, name: str) -> None:
@@ -453,10 +456,11 @@ class LabelFormat(PictureFiles):
             for image in folder.pictures:
                 file = folder.files.get(image)  # None for a picture without a label
                 where = file or os.path.join(labels, _label_of(image))  # where it would be
-                with entry_errors(where, self.bad):
+                with entry_errors(where, self.bad):  # at an error the picture is left out
                     size = picture_size(pictures, image, where)
-                    path = os.path.relpath(os.path.join(pictures, image), image_root)
-                    row: dict[str, Any] = {"image_path": path, "width": size[0], "height": size[1]}
+                    image_path = os.path.relpath(os.path.join(pictures, image), image_root)
+                    row: dict[str, Any] = {"image_path": image_path}
+                    row |= {"width": size[0], "height": size[1]}
                     if file is None:
                         row["expressions"] = []
                     else:
@@ -496,7 +500,7 @@ class LabelFormat(PictureFiles):
             facts = {key: region[key] for key in region if key not in ("type", "line")}
             instance = with_item_number(facts, region["line"], class_name)
             keyed.append((class_name, {"text": class_name, "instances": [instance]}))
-        columns: dict[str, Any] = column(self.name, label.lines)
+        columns: dict[str, Any] = column(self.name, label.lines)  # the lines, to go back
         says_something = any(map(self.is_rest, label.lines))
         if not label.lines and not is_empty:  # none of its lines can be read
             says_something = True
@@ -685,7 +689,7 @@ class Yolo(LabelFormat):
         numbers: list[str] = []
         if not mark.is_moved:  # the digits that it came with
             numbers = self.numbers_as_read(fields, mark, size)
-        if not numbers:
+        if not numbers:  # it was moved, or is of another shape now
             _, *numbers = self.line(number, mark.phrase.text, mark, size).split()
         return " ".join([self._class_back(fields[0], number - 1, mark), *numbers])
 
@@ -737,8 +741,8 @@ def _is_around_outline(instance: Mapping[str, Any], size: Size) -> bool:
 
 
 def _is_box_line(fields: Sequence[str], mark: Mark, size: Size) -> bool:
-    # Whether the first four numbers of a line, perhaps with keypoints, are the mark's box. Those of
-    # an outline are two points.
+    # Whether the first four numbers of a line, perhaps with keypoints, are the mark's box. In the
+    # line of an outline they are two points, which make another box.
     corners = _centred_corners([*map(float, fields[1:5])])
     box = mark.phrase.boxes[mark.number]
     return all(

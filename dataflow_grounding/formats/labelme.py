@@ -64,7 +64,8 @@ class LabelMe(ReturningFormat):
 
     A Mark is a box to be written. A Source is what an imported file had of the mark's picture: its
     `items` are the shapes, and `own` is what else `_record` has kept, such as the `file`. What of a
-    file can't be read is counted by `bad`, and what isn't read in `passed_over`.
+    file can't be read is left out and counted by `bad`, of which `marked` notes the number in the
+    record. What isn't read is counted in `passed_over`.
     """
 
     repeats = True
@@ -142,24 +143,24 @@ class LabelMe(ReturningFormat):
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         """Yield a record for each file, by name; `path` may be one. Raises InputError for none."""
-        names = [""]  # `path` is itself the file
         if os.path.isdir(path):
             names = files_under(path, (".json",), "the folder of LabelMe's files")
             if not names:
                 raise InputError(f"{path} has no .json files: name the folder of LabelMe's files")
-        for name in names:
-            file = os.path.join(path, name) if name else path
-            with entry_errors(file, self.bad):
+            file_of_name = {name: os.path.join(path, name) for name in names}
+        else:
+            file_of_name = {os.path.basename(path): path}
+        for name, file in file_of_name.items():
+            with entry_errors(file, self.bad):  # at an error the file is left out
                 yield self._record(read_whole(file), file, name, image_root)
 
     def _record(
         self, data: Mapping[str, Any], file: str, name: str, image_root: str
     ) -> dict[str, Any]:
-        # The record of a file, which is called `name` within the folder that is read; "" for a file
-        # that is read alone.
+        # The record of a file, which is called `name` within the folder that is read.
         keyed_expressions = []
         shapes_read: list[Any] = []  # without those that can't be read
-        rest = {**data, "shapes": [], "imageData": None}  # what else goes back to LabelMe
+        rest = {**data, "shapes": [], "imageData": None}  # without what is large, or kept apart
         _check_can_be_kept(rest)
         sides = _stated_sides(data)
         size = stated_size(sides)
@@ -182,11 +183,11 @@ class LabelMe(ReturningFormat):
             "image_path": picture,
             **sides,
             "caption": None,
-            **column(
+            **column(  # what goes back to LabelMe
                 self.name,
                 shapes_read,
                 file=rest,
-                place=name or os.path.basename(file),
+                place=name,
                 picture=picture,
                 is_by_name=is_by_name,
                 has_image_data=data.get("imageData") is not None,
@@ -202,8 +203,8 @@ class LabelMe(ReturningFormat):
         for key, value in holder.items():
             is_phrase = key == _DESCRIPTION and holder.get(_PHRASE_IN) == _DESCRIPTION
             is_read = key in keys_read or is_phrase
-            is_default = value is None or value is False or value in ("", [], {})
-            if not is_read and not is_default:
+            says_nothing = value is None or value is False or value in ("", [], {})
+            if not is_read and not says_nothing:
                 self.passed_over[f"keys {key!r:.40} of {of}, kept for LabelMe"] += 1
 
     def _instance_of(

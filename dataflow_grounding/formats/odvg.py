@@ -58,7 +58,7 @@ class _Odvg(Format):
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         for where, line in read_lines(path, self.data_file, self.bad):
-            with entry_errors(where, self.bad):
+            with entry_errors(where, self.bad):  # at an error the line is left out
                 row = {
                     "image_path": line[self.picture_key],
                     "width": line.get("width"),

@@ -43,7 +43,9 @@ class Rectangle(NamedTuple):
         return box_of([round(edge, _DECIMALS) for edge in edges])
 
     def corners(self) -> list[complex]:
-        turn = cmath.rect(1, math.radians(self.degrees))  # a product with it is turned so
+        # A product with `turn` is turned by the degrees, one with 1j by 90: clockwise, as y grows
+        # downwards.
+        turn = cmath.rect(1, math.radians(self.degrees))
         along = self.width / 2 * turn
         across = self.height / 2 * turn * 1j
         return [

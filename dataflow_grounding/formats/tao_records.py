@@ -45,7 +45,7 @@ class Tao(Format):
         Raises InputError where it isn't certain what numbers mean.
         """
         for where, row in read_lines(path, self.data_file, self.bad):
-            with entry_errors(where, self.bad):
+            with entry_errors(where, self.bad):  # at an error the line is left out
                 if is_tao(row):
                     size = picture_size(image_root, row["image_path"], where)
                     row, _ = from_tao(row, size)
@@ -263,7 +263,8 @@ def _expression_in_pixels(expression: Any, regions: Regions) -> Any:
         index = _index_of_close(box, regions.in_1000)
         if index is not None:
             bbox = regions.regions[index]["bbox"]
-            instances.append({**instance, "bbox": list(bbox), "region_id": index + 1})
+            region_id = index + 1  # they count from 1
+            instances.append({**instance, "bbox": list(bbox), "region_id": region_id})
         elif regions.is_size_certain:
             instances.append({**instance, "bbox": _in_pixels(box, regions.size)})
         else:

@@ -53,7 +53,8 @@ class Voc(PictureFiles):
 
     A Mark is a box to be written. A Source is what an imported file had of the mark's picture: its
     items are the elements in the <annotation>, as texts, and `own` is what `_record` has kept. What
-    of a file can't be read is counted by `bad`, and what isn't read in `passed_over`.
+    of a file can't be read is left out and counted by `bad`, of which `marked` notes the number in
+    the record. What isn't read is counted in `passed_over`.
     """
 
     offset: int | None = None
@@ -109,24 +110,26 @@ class Voc(PictureFiles):
         if offset is None:
             offset = source.own.get("offset", 1)  # as the imported file counts
         x1, y1, x2, y2 = mark.phrase.boxes[mark.number]
-        # The last pixel is in the box: its number from 1 is the edge after it, counted from 0.
+        # The numbers of the first and the last pixel, counted from 1. The last one's is the edge
+        # after it, counted from 0, which is what tools that count from 0 write, too.
         numbers = (x1 + offset, y1 + offset, x2, y2)
         texts = (str(int(number)) if number == int(number) else str(number) for number in numbers)
         return dict(zip(_CORNERS, texts, strict=True))
 
     def read(self, path: str, image_root: str) -> Iterator[dict[str, Any]]:
         """Yield a record for each XML file, by name: of a folder `Annotations`, if there is one."""
-        top = path if os.path.isdir(path) else os.path.dirname(path) or "."
-        names = [os.path.basename(path)]
-        if top == path:  # a folder
-            inside = os.path.join(path, self.data_file)  # VOC's data file is a folder
-            top = inside if os.path.isdir(inside) else path
-            names = files_under(top, (".xml",), "the folder of VOC's files")
+        if os.path.isdir(path):
+            annotations = os.path.join(path, self.data_file)
+            folder = annotations if os.path.isdir(annotations) else path
+            names = files_under(folder, (".xml",), "the folder of VOC's files")
             if not names:
                 raise InputError(f"{path} has no .xml files: name the folder of VOC's files")
+        else:
+            folder = os.path.dirname(path) or "."
+            names = [os.path.basename(path)]
         for name in names:
-            file = os.path.join(top, name)
-            with entry_errors(file, self.bad):
+            file = os.path.join(folder, name)
+            with entry_errors(file, self.bad):  # at an error the file is left out
                 yield self._record(file, name, image_root)
 
     def _record(self, file: str, name: str, image_root: str) -> dict[str, Any]:
@@ -138,10 +141,15 @@ class Voc(PictureFiles):
         for element in read_xml(file):
             first_of_tag.setdefault(element.tag, element)
             tag_counts[element.tag] += 1
-            with object_errors(f"{file}, {element.tag} {tag_counts[element.tag]}", self.bad):
+            where = f"{file}, {element.tag} {tag_counts[element.tag]}"
+            with object_errors(where, self.bad):  # at an error the element is left out
                 if element.tag == "object":
                     item = len(items)  # the number that the element gets there
-                    objects += _objects_as_written(element, item, self.passed_over)
+                    written = _object_as_written(element, item)
+                    if written is None:
+                        self.passed_over["objects without a bndbox"] += 1
+                    else:
+                        objects.append(written)
                 items.append(text_of(element))
         root = xml_root(file)
         if root.tag != "annotation":
@@ -178,7 +186,7 @@ class Voc(PictureFiles):
         if written.degrees:  # a box may reach beyond the picture before its turn
             box = (x1 - offset, y1 - offset, x2, y2)
             read = turned(box, written.degrees, self.passed_over, about_middle=True)
-        else:
+        else:  # an edge 0 in a file that counts from 1 stays 0
             read = {"bbox": [max(0.0, x1 - offset), max(0.0, y1 - offset), x2, y2]}
         name = written.name
         instances = [with_item_number(read, written.item, name)]
@@ -194,15 +202,12 @@ class _ObjectAsWritten(NamedTuple):
     item: int  # its number among the file's items
 
 
-def _objects_as_written(
-    element: Element, item: int, passed_over: Counter[str]
-) -> Iterator[_ObjectAsWritten]:
-    # The one object of an element; none, which is counted, if it has no box.
+def _object_as_written(element: Element, item: int) -> _ObjectAsWritten | None:
+    # None for an <object> without a box.
     name = " ".join((element.findtext("name") or "").split())
     box = element.find("bndbox")
     if box is None:
-        passed_over["objects without a bndbox"] += 1
-        return
+        return None
     if not name:
         raise BrokenRow("an object without a name")
     texts = [box.findtext(corner) for corner in _CORNERS]
@@ -212,7 +217,7 @@ def _objects_as_written(
         corners = [math.nan]
     if not all(map(is_number, corners)):
         raise BrokenRow(f"a corner of {name!r} is no number: {' '.join(map(str, texts))}")
-    yield _ObjectAsWritten(name, corners, _degrees_of(element), item)
+    return _ObjectAsWritten(name, corners, _degrees_of(element), item)
 
 
 def _rotation_in(element: Element) -> Element | None:

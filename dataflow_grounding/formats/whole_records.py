@@ -98,6 +98,7 @@ class Datasets(Format):
         self.class_names = classes_of(path)
         for file in _files(path, ".parquet"):
             for number, row in enumerate(parquet_rows(file, _BATCH), 1):
+                # At an error the row is left out.
                 with entry_errors(f"{file}, row {number}", self.bad):
                     image = row.pop("image", None) or {}
                     yield _record(row, image.get("bytes"), self.pictures)
@@ -147,7 +148,7 @@ class WebDataset(Format):
             for sample in tar_samples(file):
                 if sample.by_stem:
                     by_stem.add(sample.where)
-                with entry_errors(sample.where, self.bad):
+                with entry_errors(sample.where, self.bad):  # at an error the sample is left out
                     if sample.error is not None:
                         raise sample.error
                     json_part = sample.part(".json")

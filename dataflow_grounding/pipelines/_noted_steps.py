@@ -4,6 +4,7 @@ A step is an operator at work on a step of a storage: it reads one file and writ
 that read each other's files are a segment, through which a run may stream records.
 """
 
+import itertools
 import os
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -35,19 +36,19 @@ class CheckedSteps(list[Step]):
 
     def append(self, step: Step) -> None:
         """Take in a step. Raises PlanError or InputError if it can't read its file or columns."""
-        # Each step of a segment reads what the one before wrote. `step` is in the last segment.
+        # Each step of a segment reads what the one before wrote: only the first one's file may be
+        # there now. `step` is in the last segment.
         *earlier_segments, segment = segments([*self, step])
         first = segment[0]
         path = first.storage.input_path
-        written: set[str] = set()
-        for earlier_segment in earlier_segments:
-            written |= _written_by(earlier_segment)
         # A file that an earlier step writes is looked at when that step is through; so is a pipe,
-        # which can be read only once. Operators of other libraries look at their files themselves.
+        # which can be read only once.
+        written = _written_by(itertools.chain(*earlier_segments))
         is_there_now = path not in written and kind_of(path) != "pipe"
+        # Operators of other libraries look at their files themselves.
         if is_there_now and not isinstance(first.operator, WholeFile):
             columns = self._columns_of(path, segment)
-            check(segment, columns.names, columns.empty)
+            check(segment, columns.names, columns.empty)  # whether each step has its columns
         super().append(step)
 
     def _columns_of(self, path: str, segment: Sequence[Step]) -> _FileColumns:
@@ -105,9 +106,11 @@ class StepByStep(CheckedSteps):
 
     def refuse_early_look(self, path: Any) -> None:
         """Raise PlanError where a path is that of a file that a step is still to write."""
+        if not isinstance(path, str):  # an error may name none
+            return
         for step in self[self._started :]:
             written = step.storage.output_path
-            if isinstance(path, str) and os.path.abspath(path) == os.path.abspath(written):
+            if os.path.abspath(path) == os.path.abspath(written):
                 raise PlanError(
                     f"forward() opens {path} before {step.label} has written it: ask the storage"
                     f" for it, self.storage.path_of({step.storage.operator_step + 1})"
@@ -126,12 +129,14 @@ class StepByStep(CheckedSteps):
             raise
 
     def _run_waiting(self) -> None:
+        # Runs the steps that wait, and adds their summaries. Raises NoRecordLeft after a step that
+        # no record got through.
         first_waiting = self._started
         waiting = self[first_waiting:]
         self._started = len(self)  # even if one of them fails, none is run a second time
         self._refuse_changed(waiting, first_waiting)
         for step in waiting:
-            with outside_forward():
+            with outside_forward():  # now steps run, and aren't noted
                 summary = execute(
                     [step],
                     current_options.get(),
@@ -142,10 +147,13 @@ class StepByStep(CheckedSteps):
             if not summary.annotations:  # an operator of another library that wrote no file
                 continue
             self.summaries.append(summary)
-            if summary.failed and not summary.done:
+            have_all_failed = bool(summary.failed) and not summary.done
+            if have_all_failed:
                 raise NoRecordLeft
 
     def _refuse_changed(self, waiting: Sequence[Step], first_waiting: int) -> None:
+        # Raises PlanError where a step isn't what it was when it was called. The first of `waiting`
+        # has the number `first_waiting` among all steps.
         for number, step in enumerate(waiting, first_waiting):
             parts_now = _made_of(step, _written_by(self[:number]))
             for what, part_when_called in self._parts_when_called[number].items():
@@ -158,6 +166,7 @@ class StepByStep(CheckedSteps):
 
 
 def _made_of(step: Step, written: Collection[str]) -> dict[str, Any]:
+    # As `_parts_of`. `written` are the files that earlier steps write.
     with outside_forward():  # a look at a path would have the steps run
         return _parts_of(step, written)
 
@@ -169,9 +178,11 @@ def _parts_of(step: Step, written: Collection[str]) -> dict[str, Any]:
     operator = step.operator
     parts: dict[str, Any] = {}
     if isinstance(operator, WholeFile):
-        # `work` is a partial of the `run` method of another library's operator
-        of_other_library = getattr(getattr(operator.work, "func", None), "__self__", None)
-        parts[f"{operator.name}'s attributes"] = _attributes_of(of_other_library)
+        # `work` is a partial of the `run` method of another library's operator, as ForeignOperator
+        # makes it: this is the operator.
+        run_method = getattr(operator.work, "func", None)
+        operator_of_other = getattr(run_method, "__self__", None)
+        parts[f"{operator.name}'s attributes"] = _attributes_of(operator_of_other)
     else:
         settings = (repr(operator.settings()), _attributes_of(operator))
         parts[f"{operator.name}'s settings"] = settings

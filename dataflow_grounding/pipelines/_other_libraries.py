@@ -41,8 +41,9 @@ class ForeignOperator:
         return self._operator(*arguments, **keys)
 
     def run(self, *arguments: Any, **keys: Any) -> Any:
-        """Run the operator on the file of the storage's step, as one step of the run. Without a
-        storage among the arguments, it is called as if there were no pipeline.
+        """Note a step in which the operator runs on the file of the storage's step, and return what
+        its `run` will return, the name of a column. Where no `forward()` is running, or no storage
+        is among the arguments, the operator runs now.
         """
         storage = _storage_in([*arguments, *keys.values()])
         if storage is None:

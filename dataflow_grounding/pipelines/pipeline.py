@@ -87,6 +87,8 @@ class Pipeline:
         return self._record([])
 
     def _record(self, steps: list[Step]) -> list[Step]:
+        # Adds the steps that `forward()` calls to `steps`, and returns these. None is run, not even
+        # where `forward()` looks at a file.
         with holding(noted_steps, steps), holding(before_looking, None):
             self._call_operators()
         return steps
@@ -94,11 +96,13 @@ class Pipeline:
     def _call_operators(self) -> None:
         # Calls `forward()`, whose operators note their steps. Storages begin at their first step.
         strays: list[str] = []  # what to say of steps that other threads call: storages fill it
-        replaced: dict[str, Any] = {}
+        replaced: dict[str, Any] = {}  # the attributes to put back in the end
         try:
             for storage in self._storages():
                 storage.reset()
-                bucket.fill(storage.cache_path)
+                bucket.fill(
+                    storage.cache_path
+                )  # with the files that are in the bucket, if it is one
                 storage.strays = strays
             replaced = self._replace_foreign()
             returned = type(self).forward(self)
@@ -172,7 +176,7 @@ class Pipeline:
         if steps_of_caller is None:
             return self._run(resume_step, options)
         # Another pipeline's `forward()` calls this one.
-        if not isinstance(steps_of_caller, StepByStep):  # it only notes its steps, and runs none
+        if not isinstance(steps_of_caller, StepByStep):  # it only notes steps down, and runs none
             for step in self.steps()[resume_step:]:
                 steps_of_caller.append(step)
             return Summary()
@@ -184,7 +188,8 @@ class Pipeline:
         return summary
 
     def _run(self, resume_step: int, options: RunOptions) -> Summary:
-        if self.__dict__.get("_is_compiled") or resume_step:
+        is_compiled = self.__dict__.get("_is_compiled")  # `compile` was called
+        if is_compiled or resume_step:
             # The steps that `compile` returned aren't kept: operators may have been exchanged or
             # changed since.
             steps = self.steps()
@@ -194,7 +199,6 @@ class Pipeline:
                 raise PlanError(
                     f"resume_step={resume_step}: the pipeline has steps 0 to {len(steps) - 1}"
                 )
-
             return execute(steps[resume_step:], options, self.name)
         return self._run_step_by_step(options)
 
@@ -207,17 +211,20 @@ class Pipeline:
         # Where no record is left after a step, the further ones aren't run.
         with holding(current_options, options), suppress(NoRecordLeft):
             try:
+                # A look at a file of a storage has the steps so far run first.
                 with holding(noted_steps, steps), holding(before_looking, steps.run):
                     self._call_operators()
             except FileNotFoundError as error:
                 steps.refuse_early_look(error.filename)  # which raises if a step would write it
                 raise
             steps.run()
-            # a step of another library may leave no summary, but takes a step of the storage
-            no_step_taken = all(storage.operator_step < 0 for storage in self._storages())
-            if not steps.summaries and no_step_taken:
+            # A step of another library may leave no summary, but takes a step of the storage.
+            is_no_step_taken = all(storage.operator_step < 0 for storage in self._storages())
+            if is_no_step_taken and not steps.summaries:
                 raise PlanError(f"{type(self).__name__}.forward() calls no operator")
-        *earlier, last = steps.summaries or [Summary()]
+        if not steps.summaries:
+            return Summary()
+        *earlier, last = steps.summaries
         for summary in earlier:
             last.add_earlier(summary)
         return last
@@ -253,6 +260,8 @@ class Pipeline:
 
 
 def _check_plain(returned: Any, name: str) -> None:
+    # Raises PlanError where `forward()` returned something that has yet to be run: then it has
+    # called no operator.
     is_waiting = inspect.iscoroutine(returned) or inspect.isgenerator(returned)
     if is_waiting:
         returned.close()  # else Python warns that nobody awaits it

@@ -99,6 +99,7 @@ class ImageGroundingPipeline(Pipeline):
                 check=check,
                 negatives=bool(negatives),
             )
+        # `forward` takes the fused step; else the lister or the extractor, and then the grounder.
         self.fused = steps.CaptionGrounder(serving, **boxes) if fuse else None
         self.lister = steps.PhraseLister(classes) if classes else None
         self.extractor = steps.ExpressionExtractor(serving)
@@ -157,6 +158,7 @@ class ImageGroundingPipeline(Pipeline):
 
 
 def _refuse_with_tiles(**is_wanted_by_setting: bool) -> None:
+    # Raises SpecError for the first setting of the workflow that is wanted.
     for name, is_wanted in is_wanted_by_setting.items():
         if is_wanted:
             raise SpecError(
@@ -201,9 +203,12 @@ class ImageReferringExpressionPipeline(Pipeline):
         self.describer = steps.RegionExpressionGenerator(serving, marks=marks)
         self.captioner = steps.CaptionForRegions(serving)
         self.merger = steps.Merger(serving, marks=marks)
-        self.checker = steps.DoubleChecker(serving) if method != "reground" else None
+        self.checker: Operator | None = None
+        if method in ("ask", "both"):
+            self.checker = steps.DoubleChecker(serving)
         self.verifier: Operator | None = None
-        if method != "ask":
+        if method in ("reground", "both"):
+            # As many phrases at once as the questions about regions have regions.
             at_once = serving.regions_per_request
             self.verifier = steps.BoxVerifier(
                 judge or serving, region_iou=iou, phrases_per_request=at_once
