@@ -43,8 +43,8 @@ def find_box_format(name: str, model: str, rows: Sequence[Mapping[str, Any]] = (
     at first. Raises SpecError for an unknown name, and with `auto` for an unknown model: it never
     guesses.
     """
-    wanted = name.strip().lower()
-    if wanted == "calibrated":
+    lower_name = name.strip().lower()
+    if lower_name == "calibrated":
         raise SpecError(
             f"{setting('vlm.box_format')} is 'calibrated', but no calibration is stored for"
             f" {model!r}; state a format instead"
@@ -54,27 +54,27 @@ def find_box_format(name: str, model: str, rows: Sequence[Mapping[str, Any]] = (
     # last.
     for own in reversed(_own_formats(rows)):
         format_of_name[own.name.lower()] = own
-    if wanted == "auto":
+    if lower_name == "auto":
         return _usable(_by_model_name(model, rows))
-    if wanted in format_of_name:
-        return _usable(format_of_name[wanted])
-    plain = _PLAIN.fullmatch(wanted)
+    if lower_name in format_of_name:
+        return _usable(format_of_name[lower_name])
+    plain = _PLAIN.fullmatch(lower_name)
     if plain is None:
         raise _unknown(name, list(format_of_name))
     row: dict[str, Any] = {"order": plain["order"], "scale": "px"}
     if plain["scale"] != "px":
         row["scale"] = int(plain["scale"])
     row["frame"] = plain["frame"] or "sent"
-    return _format_from_row(wanted, row)
+    return _format_from_row(lower_name, row)
 
 
 def _by_model_name(model: str, rows: Sequence[Mapping[str, Any]]) -> BoxFormat:
-    known = format_of_model(model, rows)
-    if known is not None and known.verified:
-        return known
+    box_format = format_of_model(model, rows)
+    if box_format is not None and box_format.verified:
+        return box_format
     candidate = ""
-    if known is not None:
-        candidate = f" (candidate: {known.name}, which nobody has confirmed)"
+    if box_format is not None:
+        candidate = f" (candidate: {box_format.name}, which nobody has confirmed)"
     raise SpecError(
         f"it is not known how the model {model!r} writes boxes{candidate}: state it, as in"
         f" {setting('vlm.box_format', 'xyxy_1000')} (or yxyx_1000, xyxy_px, xyxy_1, or a family"
@@ -82,13 +82,13 @@ def _by_model_name(model: str, rows: Sequence[Mapping[str, Any]]) -> BoxFormat:
     )
 
 
-def _usable(known: BoxFormat) -> BoxFormat:
-    if not known.boxes:
+def _usable(box_format: BoxFormat) -> BoxFormat:
+    if not box_format.boxes:
         raise SpecError(
-            f"models of the family {known.name!r} answer with {known.key}s, not boxes: use another"
-            " model"
+            f"models of the family {box_format.name!r} answer with {box_format.key}s, not boxes:"
+            " use another model"
         )
-    return known
+    return box_format
 
 
 def _unknown(name: str, families: Sequence[str]) -> SpecError:

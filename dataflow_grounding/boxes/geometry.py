@@ -153,7 +153,7 @@ def without_duplicates(
     boxes = [box_of(instance["bbox"]) for instance in instances]
     scores = [_score_of(instance) for instance in instances]
     best_first = sorted(range(len(boxes)), key=lambda index: -scores[index])
-    kept: list[tuple[float, int]] = []  # left edge and index of each box that stays, sorted
+    boxes_that_stay: list[tuple[float, int]] = []  # left edge and index of each, sorted
     for index in best_first:
         box = boxes[index]
         left, _, right, _ = box
@@ -163,14 +163,14 @@ def without_duplicates(
         # 1 px is for rounding.
         reach = abs(right - left) * (1 - merge_iou) / merge_iou + 1
         # Pairs of equal left edges are sorted by index: -1 is before all of them, inf after.
-        first = bisect_left(kept, (left - reach, -1))
-        end = bisect_right(kept, (left + reach, math.inf))
-        near = [boxes[better] for _, better in kept[first:end]]
+        first = bisect_left(boxes_that_stay, (left - reach, -1))
+        end = bisect_right(boxes_that_stay, (left + reach, math.inf))
+        near = [boxes[better] for _, better in boxes_that_stay[first:end]]
         # Equal boxes without an area have an IoU of 0.
         is_same_thing = any(other == box or iou(box, other) >= merge_iou for other in near)
         if not is_same_thing:
-            insort(kept, (left, index))
-    indices = sorted(index for _, index in kept)
+            insort(boxes_that_stay, (left, index))
+    indices = sorted(index for _, index in boxes_that_stay)
     return [instances[index] for index in indices]
 
 

@@ -32,24 +32,24 @@ class Numbers:
     """
 
     def __init__(self, on_new: Callable[[int, str], object] = lambda number, name: None) -> None:
-        self._known = NumberTable()
+        self._number_of_hash = NumberTable()
         self._on_new = on_new
         self._reserved_again = 0  # numbers that are used up for names that had one already
 
     def __len__(self) -> int:
-        return self._known.count + self._reserved_again
+        return self._number_of_hash.count + self._reserved_again
 
     def __contains__(self, name: str) -> bool:
-        return self._known.get(hash(name)) is not None
+        return self._number_of_hash.get(hash(name)) is not None
 
     def number_of(self, name: str) -> tuple[int, bool]:
         """Return the name's number, and whether it is new: then `on_new` was called."""
         key = hash(name)
-        known = self._known.get(key)
-        if known is not None:
-            return known, False
+        own_number = self._number_of_hash.get(key)
+        if own_number is not None:
+            return own_number, False
         number = len(self) + 1
-        self._known.set(key, number)
+        self._number_of_hash.set(key, number)
         self._on_new(number, name)
         return number, True
 
@@ -58,7 +58,7 @@ class Numbers:
         if name in self:
             self._reserved_again += 1
         else:
-            self._known.set(hash(name), len(self) + 1)
+            self._number_of_hash.set(hash(name), len(self) + 1)
 
 
 class Classes:

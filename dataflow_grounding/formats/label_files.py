@@ -63,12 +63,13 @@ class LabelFolder(NamedTuple):
     Attributes:
         pictures: The pictures' paths in their folder, in order.
         files: The label files of the pictures that have one, by the picture's path.
-        spare: Labels of no picture, sorted, by their paths in the folder of labels.
+        of_no_picture: Labels whose picture isn't there, sorted, by their paths in the folder of
+            labels.
     """
 
     pictures: list[str]
     files: dict[str, str]
-    spare: list[str]
+    of_no_picture: list[str]
 
 
 class Names(NamedTuple):
@@ -110,8 +111,8 @@ def label_folder(
     for image, label in label_of_image.items():
         if label in label_files:
             file_of_image[image] = joined(labels, label)
-    spare = label_files.difference(label_of_image.values())
-    return LabelFolder(images, file_of_image, sorted(spare))
+    of_no_picture = label_files.difference(label_of_image.values())
+    return LabelFolder(images, file_of_image, sorted(of_no_picture))
 
 
 def read_label_file(path: str, regions_of: Callable[[list[str]], list[Labelled]]) -> Label:
@@ -446,11 +447,11 @@ class LabelFormat(PictureFiles):
         keys = ("pictures", "labels")  # what messages call the two folders
         for pictures, labels in _folders(top, image_root, self.folders):
             folder = label_folder(pictures, labels, keys, self.names_files)
-            are_all_spare = bool(folder.spare) and not folder.files
-            if are_all_spare:  # the labels are of other pictures
-                where = os.path.join(labels, folder.spare[0])
+            are_of_others = bool(folder.of_no_picture) and not folder.files
+            if are_of_others:  # all labels are of other pictures than these
+                where = os.path.join(labels, folder.of_no_picture[0])
                 raise InputError(f"{where}: no such picture in {pictures}: name the image root")
-            self.passed_over["label files without a picture"] += len(folder.spare)
+            self.passed_over["label files without a picture"] += len(folder.of_no_picture)
             pictures_count += len(folder.pictures)
             labels_count += len(folder.files)
             for image in folder.pictures:
@@ -494,19 +495,20 @@ class LabelFormat(PictureFiles):
             raise InputError(f"can't read a label: {error}") from None
         for why in label.unread:
             self.bad.note_object(why)
-        keyed = []
+        keyed_expressions = []  # by the name of their class
         for region in label.regions:
             class_name = region["type"]
             facts = {key: region[key] for key in region if key not in ("type", "line")}
             instance = with_item_number(facts, region["line"], class_name)
-            keyed.append((class_name, {"text": class_name, "instances": [instance]}))
+            expression = {"text": class_name, "instances": [instance]}
+            keyed_expressions.append((class_name, expression))
         columns: dict[str, Any] = column(self.name, label.lines)  # the lines, to go back
         says_something = any(map(self.is_rest, label.lines))
         if not label.lines and not is_empty:  # none of its lines can be read
             says_something = True
         if says_something and not label.regions:
             columns["background"] = False
-        columns["expressions"] = unite(keyed)
+        columns["expressions"] = unite(keyed_expressions)
         return columns
 
 

@@ -79,24 +79,29 @@ class _Labels:
     unread: Sequence[str] = ()
 
     def seeds(
-        self, origin: str, files: list[str], spare: list[str], boxless: bool, crowds: int = 0
+        self,
+        origin: str,
+        files: list[str],
+        of_no_image: list[str],
+        boxless: bool,
+        crowds: int = 0,
     ) -> Seeds:
         """Return the seeds of these labels.
 
         Args:
             origin: The file or folder of the labels.
             files: All files that they are read from.
-            spare: Labels of no image, or words on them.
+            of_no_image: Labels whose image isn't there, or words on them.
             boxless: Whether the steps do without regions.
             crowds: How many crowd regions of a COCO file are left out.
         """
         without_label = [image for image in self.images if image not in self.keys]
-        known = Found(
-            places={"images_without_label": without_label, "labels_without_image": spare},
+        found_before = Found(
+            places={"images_without_label": without_label, "labels_without_image": of_no_image},
             counts={"images": len(self.images)},
         )
         if crowds:
-            known.counts["crowd_regions_left_out"] = crowds
+            found_before.counts["crowd_regions_left_out"] = crowds
         images_and_labels = f"{self.image_dir} with {origin}"
         return Seeds(
             origin=images_and_labels,
@@ -106,7 +111,7 @@ class _Labels:
             without=images_and_labels,
             read=self._records,
             depends_on=partial(self._states, files),
-            known=known,
+            found_before=found_before,
         )
 
     def _states(self, files: list[str]) -> Iterator[Any]:
@@ -229,7 +234,7 @@ def from_label_folder(
         raise InputError(f"{none}: the label of sub/a.jpg is sub/a.txt")
     labels = _Labels(image_dir, folder.pictures, keys=folder.files, label_of=label_of)
     files = [*folder.files.values(), *further_files]
-    return labels.seeds(label_dir, files, folder.spare, boxless)
+    return labels.seeds(label_dir, files, folder.of_no_picture, boxless)
 
 
 def _label_of_kitti(path: str, size: Size | None) -> Label:
@@ -268,9 +273,9 @@ def from_coco(image_dir: str, path: str, boxless: bool) -> Seeds:
             f"no image of {path} is in {image_dir}: its file_name should be relative to"
             f" {setting('data.image_dir')}"
         )
-    spare = sorted(id_of_name.keys() - {*images})
+    of_no_image = sorted(id_of_name.keys() - {*images})
     if left_out[STRAYS]:
-        spare.append(f"{left_out[STRAYS]} annotations of no image")
+        of_no_image.append(f"{left_out[STRAYS]} annotations of no image")
 
     def label_of(image_id: str, _: Size | None) -> Label:
         """Return the label of an image. Its boxes are in a picture of the size that the file says,
@@ -291,7 +296,7 @@ def from_coco(image_dir: str, path: str, boxless: bool) -> Seeds:
         stated_sizes=stated_sizes,
         unread=coco.of_no_image,
     )
-    return labels.seeds(path, [path], spare, boxless, crowds=left_out[CROWDS])
+    return labels.seeds(path, [path], of_no_image, boxless, crowds=left_out[CROWDS])
 
 
 def _images_of(coco: CocoFile) -> tuple[dict[str, str], dict[str, Size | None]]:

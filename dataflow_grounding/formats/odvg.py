@@ -73,13 +73,14 @@ class _Odvg(Format):
 
     def record(self, grounding: Mapping[str, Any], where: str) -> dict[str, Any]:
         """Return the `caption` and `expressions` of a line's `grounding`; `where` is its place."""
-        keyed = []
+        keyed_expressions = []  # by their text
         for number, region in enumerate(_regions_of(grounding), 1):
             with object_errors(f"{where}, region {number}", self.bad):
                 expression = _expression(region["phrase"], [region])
                 check_expression(expression)
-                keyed.append((expression["text"], expression))
-        return {"caption": grounding.get("caption"), "expressions": unite(keyed)}
+                keyed_expressions.append((expression["text"], expression))
+        expressions = unite(keyed_expressions)
+        return {"caption": grounding.get("caption"), "expressions": expressions}
 
 
 def _regions_of(grounding: Mapping[str, Any]) -> list[Any]:

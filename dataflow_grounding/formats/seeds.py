@@ -99,7 +99,7 @@ class Seeds:
         without: Words for a message that no image has a box.
         read: Yields the records, and adds what it finds to what it is given.
         depends_on: Returns all that the records depend on, as JSON.
-        known: What is found before any record is read; `found` begins with it.
+        found_before: What is found before any record is read; `found` begins with it.
 
     Attributes:
         found: What was found on the way. It is complete once all `records` were read.
@@ -114,22 +114,24 @@ class Seeds:
     without: str
     read: Callable[[Found], Iterator[dict[str, Any]]]
     depends_on: Callable[[], Iterable[Any]]
-    known: Found = field(default_factory=Found)
+    found_before: Found = field(default_factory=Found)
     reading: ClassVar[int] = 7
 
     def __post_init__(self) -> None:
-        self.found = self.known
+        self.found = self.found_before
 
     def records(self) -> Iterator[dict[str, Any]]:
         """Yield one record per image or row; one that can't be read says why, and fails later.
 
-        On the way `found` is filled, from `known` on.
+        On the way `found` is filled, from `found_before` on.
 
         Raises:
             InputError: Less than half of the labels can be read. Or, at the end, no record has a
                 box, and the steps need some. Where a record failed, its own reason is told instead.
         """
-        self.found = Found(places={**self.known.places}, counts={**self.known.counts})
+        # The lists of places are shared, but only new ones are added to.
+        before = self.found_before
+        self.found = Found(places={**before.places}, counts={**before.counts})
         has_something_to_do = self.boxless
         count = 0
         for record in self.read(self.found):

@@ -59,22 +59,22 @@ class Selection:
         if status_of(expression) not in STATUSES:
             return None
         boxes = expression["instances"]
-        # `wanted` is None where nothing of the expression is wanted. It may be [] if it never had
-        # boxes: that its thing isn't there is wanted.
-        wanted = boxes if self.keep_rejected else not_rejected(expression)
+        # None where nothing of the expression is wanted. [] may be, if it never had boxes: that its
+        # thing isn't there is wanted, too.
+        wanted_boxes = boxes if self.keep_rejected else not_rejected(expression)
         if self.verified_only:
-            wanted = verified_boxes(expression, wanted)
-        if wanted is None:
+            wanted_boxes = verified_boxes(expression, wanted_boxes)
+        if wanted_boxes is None:
             return None
         lowest = self._lowest_score(expression)
         if lowest is not None:
-            scored = [box for box in wanted if box.get("score") is not None]
-            wanted = [box for box in scored if box["score"] >= lowest]
-        if len(wanted) == len(boxes):  # none is left out, and perhaps there was none
+            scored = [box for box in wanted_boxes if box.get("score") is not None]
+            wanted_boxes = [box for box in scored if box["score"] >= lowest]
+        if len(wanted_boxes) == len(boxes):  # none is left out, and perhaps there was none
             return expression
-        if not wanted:
+        if not wanted_boxes:
             return None
-        return {**expression, "instances": wanted}
+        return {**expression, "instances": wanted_boxes}
 
 
 def verified_boxes(expression: Mapping[str, Any], boxes: list[Any] | None) -> list[Any] | None:

@@ -252,7 +252,7 @@ JOINED = {
     "scale/shard_files.py": {"shard.rows"},
     "_util/files.py": {"name"},
     # of that folder's listing, and paths of pictures as their files have them, which are looked for
-    "formats/labelme.py": {"name", "each", "stated", "path"},
+    "formats/labelme.py": {"name", "candidate", "stated", "path"},
     "formats/cvat.py": {"name", "inside"},  # only to see whether there is such a picture
     "scale/merging.py": {"str(Shard(1, len(runs)))", "file"},
     "jobs/spec_run.py": {"name"},
@@ -276,12 +276,12 @@ JOINED = {
     },
     # what a listing of that folder has, or a name that `within` is given later
     "cli/formats.py": {"name"},
-    "formats/export_folder.py": {"self._only_file or ''", "name"},
+    "formats/export_folder.py": {"self._only_file", "name"},
     "formats/label_files.py": {
-        *("label", "folder.spare[0]", "_label_of(image)", "image", "name"),
+        *("label", "folder.of_no_picture[0]", "_label_of(image)", "image", "name"),
         *("pictures_name", "labels_name"),
     },
-    "formats/voc.py": {"folder", "name", "self.data_file", "stated", "wanted + ending"},
+    "formats/voc.py": {"folder", "name", "self.data_file", "stated", "name_of_picture + ending"},
     "jobs/downloads.py": {"result"},  # which `Downloads` has named
     "formats/reading.py": {"name"},
     "formats/whole_records.py": {"base.replace('.', '_')", "name"},
