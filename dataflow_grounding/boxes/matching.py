@@ -36,19 +36,10 @@ def things_of(phrases: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[tuple
     Two boxes are of one thing if they are equal, or if they are of two phrases and overlap by
     ONE_OF_CLASS. Of two boxes, the better one has the higher score, or comes first.
     """
-    best_first: list[tuple[float, int, int]] = []  # minus the score, phrase, index of the instance
-    for phrase, instances in enumerate(phrases):
-        for index, instance in enumerate(instances):
-            score = instance.get("score")
-            sureness = -1.0  # of a box without a score: below all scores
-            if score is not None and is_number(score):
-                sureness = float(score)
-            best_first.append((-sureness, phrase, index))
-    best_first.sort()
     thing_with_best: dict[Bbox, list[tuple[int, int]]] = {}  # by the thing's best box
     best_boxes = _BoxesByCell()
     has_several_phrases = len(phrases) > 1  # else there is no other phrase to look for
-    for _, phrase, index in best_first:
+    for phrase, index in _best_first(phrases):
         box = box_of(phrases[phrase][index]["bbox"])
         best_box: Bbox | None = None  # of the thing that this box is of, if it is a known one
         if box in thing_with_best:  # an equal one, perhaps of the same phrase
@@ -62,6 +53,21 @@ def things_of(phrases: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[tuple
         if has_several_phrases:
             best_boxes.add(box, phrase)
     return list(thing_with_best.values())
+
+
+def _best_first(phrases: Sequence[Sequence[Mapping[str, Any]]]) -> list[tuple[int, int]]:
+    # The boxes of all phrases, the best first, as indices of the phrase and of its instance.
+    places: list[
+        tuple[float, int, int]
+    ] = []  # (-score, phrase, index): sorted, the best come first
+    for phrase, instances in enumerate(phrases):
+        for index, instance in enumerate(instances):
+            score = instance.get("score")
+            sureness = -1.0  # of a box without a score: below all scores
+            if score is not None and is_number(score):
+                sureness = float(score)
+            places.append((-sureness, phrase, index))
+    return [(phrase, index) for _, phrase, index in sorted(places)]
 
 
 class _CellOfAxis(NamedTuple):

@@ -150,12 +150,8 @@ class _Labels:
                 good_entries = 1
             bad.read(good_entries)
             yield record
-            for why in label.unread:
-                bad.note(why)
-                yield {"image_path": path, "regions": [], SEED_ERROR: why}
-        for why in self.unread:
-            bad.note(why)
-            yield {"image_path": None, "regions": [], SEED_ERROR: why}
+            yield from _records_of_unread(label.unread, path, bad)
+        yield from _records_of_unread(self.unread, None, bad)
         bad.finish()
 
     def _columns_of(
@@ -188,6 +184,15 @@ class _Labels:
         except BrokenRow as error:
             return _Labelled(path, size, label, str(error))
         return _Labelled(path, size, label)
+
+
+def _records_of_unread(
+    reasons: Iterable[str], path: str | None, bad: BadEntries
+) -> Iterator[dict[str, Any]]:
+    # A record that fails for each entry that can't be read: of the image at `path`, or of none.
+    for why in reasons:
+        bad.note(why)
+        yield {"image_path": path, "regions": [], SEED_ERROR: why}
 
 
 def _regions_of_area(label: Label, path: str, found: Found) -> Iterator[dict[str, Any]]:

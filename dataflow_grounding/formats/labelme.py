@@ -28,6 +28,7 @@ from dataflow_grounding.formats.imported import (
     with_item_number,
 )
 from dataflow_grounding.formats.reading import (
+    KeyedExpression,
     check_expression,
     entry_errors,
     files_under,
@@ -158,22 +159,10 @@ class LabelMe(ReturningFormat):
         self, data: Mapping[str, Any], file: str, name: str, image_root: str
     ) -> dict[str, Any]:
         # The record of a file, which is called `name` within the folder that is read.
-        keyed_expressions = []
-        shapes_read: list[Any] = []  # without those that can't be read
         rest = {**data, "shapes": [], "imageData": None}  # without what is large, or kept apart
         _check_can_be_kept(rest)
         sides = _stated_sides(data)
-        size = stated_size(sides)
-        for number, shape in enumerate(data["shapes"], 1):
-            where = f"{file}, shape {number}"
-            with object_errors(where, self.bad):  # at an error the shape is left out
-                instance = self._instance_of(shape, size, where)
-                _check_can_be_kept(shape)
-                if instance is not None:
-                    item = len(shapes_read)  # the number that the shape gets there
-                    keyed_expressions.append(_keyed_expression(shape, instance, item))
-                self._count_kept(shape, _READ_OF_SHAPE, "shapes")
-                shapes_read.append(shape)
+        shapes_read, keyed_expressions = self._read_shapes(data, stated_size(sides), file)
         self._count_kept(data, _READ_OF_FILE, "files")
         stated = data["imagePath"] or _picture_next_to(file)
         picture, is_by_name = _picture_of(str(stated), os.path.dirname(name), image_root)
@@ -197,6 +186,25 @@ class LabelMe(ReturningFormat):
         if data["shapes"] and not keyed_expressions:  # points, say: something is there
             record["background"] = False
         return self.bad.marked(record)
+
+    def _read_shapes(
+        self, data: Mapping[str, Any], size: Size | None, file: str
+    ) -> tuple[list[Any], list[KeyedExpression]]:
+        # The shapes of a file without those that can't be read, and an expression for each of them
+        # that is an area.
+        shapes_read: list[Any] = []
+        keyed_expressions: list[KeyedExpression] = []
+        for number, shape in enumerate(data["shapes"], 1):
+            where = f"{file}, shape {number}"
+            with object_errors(where, self.bad):  # at an error the shape is left out
+                instance = self._instance_of(shape, size, where)
+                _check_can_be_kept(shape)
+                if instance is not None:
+                    item = len(shapes_read)  # the number that the shape gets there
+                    keyed_expressions.append(_keyed_expression(shape, instance, item))
+                self._count_kept(shape, _READ_OF_SHAPE, "shapes")
+                shapes_read.append(shape)
+        return shapes_read, keyed_expressions
 
     def _count_kept(self, holder: Mapping[str, Any], keys_read: Sequence[str], of: str) -> None:
         # Counts the keys of a shape or a file that records don't say, and that go back to LabelMe.
@@ -272,7 +280,7 @@ def _numbers_of(shape: Mapping[str, Any]) -> list[float]:
 
 def _keyed_expression(
     shape: Mapping[str, Any], instance: dict[str, Any], item: int
-) -> tuple[tuple[str, str], dict[str, Any]]:
+) -> KeyedExpression:
     # Returns the expression after its key for `unite`, by which shapes of one label and one phrase
     # become one expression. `item` is the shape's number among those of its file that are kept.
     label = shape["label"]
