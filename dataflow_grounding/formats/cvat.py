@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 from xml.etree.ElementTree import Element, SubElement
 from xml.sax.saxutils import quoteattr
 
@@ -25,7 +25,6 @@ from dataflow_grounding.formats.export_folder import ExportFolder
 from dataflow_grounding.formats.export_pictures import FOLDER
 from dataflow_grounding.formats.format import Phrase, Sample
 from dataflow_grounding.formats.imported import (
-    COLUMN,
     NO_BOX,
     Mark,
     ReturningFormat,
@@ -185,15 +184,27 @@ class Cvat(ReturningFormat):
     def _record(self, image: Element, file: str, image_root: str) -> dict[str, Any]:
         # The record of an <image>. Boxes and tags with one phrase and one id or group are one
         # expression; so are those with one phrase and neither.
-        items: list[str] = []  # the elements without those that can't be read
-        keyed_expressions: list[KeyedExpression] = []
-        has_unread_shapes = False  # something is in the picture, though no box is read
         picture = _picture_of(image.attrib["name"], image_root)
-        record: dict[str, Any] = {"image_path": picture, "caption": None}
         size = (int(image.attrib["width"]), int(image.attrib["height"]))
-        record |= {"width": size[0], "height": size[1]}
-        # Its items follow below.
-        record |= column(self.name, [], image=dict(image.attrib), picture=picture)
+        elements = self._read_elements(image, size, file)
+        record: dict[str, Any] = {
+            "image_path": picture,
+            "caption": None,
+            "width": size[0],
+            "height": size[1],
+            **column(self.name, elements.items, image=dict(image.attrib), picture=picture),
+            **elements.facts_of_picture,
+        }
+        if elements.has_unread_shapes and not elements.keyed_expressions:
+            record["background"] = False  # something is there, though no box is read
+        record["expressions"] = unite(elements.keyed_expressions)
+        return self.bad.marked(record)
+
+    def _read_elements(self, image: Element, size: Size, file: str) -> "_Elements":
+        items: list[str] = []
+        keyed_expressions: list[KeyedExpression] = []
+        facts_of_picture: dict[str, str] = {}
+        has_unread_shapes = False
         for number, element in enumerate(image, 1):
             where = f"{file}, image {image.get('name')!r}, {element.tag} {number}"
             with object_errors(where, self.bad):  # at an error the element is left out
@@ -205,7 +216,9 @@ class Cvat(ReturningFormat):
                 is_phrase_without_box = is_tag and label == _NO_BOX
                 area = self._read_area(element, size, where)
                 if is_of_picture:
-                    record |= {key: facts[key] for key in ("caption", "image_id") if key in facts}
+                    for key in ("caption", "image_id"):
+                        if key in facts:
+                            facts_of_picture[key] = facts[key]
                 elif area or is_phrase_without_box:
                     item = len(items)  # the number that the element gets there
                     keyed_expressions.append(_keyed_expression(element, area, facts, item))
@@ -213,10 +226,7 @@ class Cvat(ReturningFormat):
                     self._count_unread(element)
                     has_unread_shapes = has_unread_shapes or not is_tag
                 items.append(text_of(element))
-        record[COLUMN]["items"] = items
-        if has_unread_shapes and not keyed_expressions:
-            record["background"] = False
-        return self.bad.marked({**record, "expressions": unite(keyed_expressions)})
+        return _Elements(items, keyed_expressions, facts_of_picture, has_unread_shapes)
 
     def _count_unread(self, element: Element) -> None:
         if element.tag == "tag":
@@ -247,6 +257,22 @@ class Cvat(ReturningFormat):
             outlines.lose_object(self.bad, where, error)
             return {}
         return {"bbox": [*outlines.bounds(outline)], outlines.KEY: outline}
+
+
+class _Elements(NamedTuple):
+    """What is in an <image>.
+
+    Attributes:
+        items: The elements, as texts, without those that can't be read.
+        keyed_expressions: An expression for each box, and each phrase without boxes.
+        facts_of_picture: Perhaps its `caption` and `image_id`.
+        has_unread_shapes: Whether there are shapes of which no box is read.
+    """
+
+    items: list[str]
+    keyed_expressions: list[KeyedExpression]
+    facts_of_picture: dict[str, str]
+    has_unread_shapes: bool
 
 
 def _rotation_of(box: Element) -> float:
@@ -400,13 +426,8 @@ def _keyed_expression(
     # `area` is empty for a tag, and `item` is the element's number among its picture's. Of elements
     # that the export hasn't written, the label is the phrase.
     label = element.get("label", "")
+    _check_facts(facts, label)
     text = facts.get("phrase") or label
-    is_ours = label in (_BOX, _NO_BOX)
-    if is_ours and "phrase" not in facts:
-        raise BrokenRow(f"what is labelled {text!r} has no phrase")
-    status = facts.get("status")
-    if status is not None and status not in _BOXLESS_STATUSES:
-        raise BrokenRow(f"the status {status!r} is not one of {', '.join(_BOXLESS_STATUSES)}")
     instances = []
     if area:
         score = {"score": float(facts["score"])} if "score" in facts else {}
@@ -419,6 +440,16 @@ def _keyed_expression(
         expression = with_item_number(expression, item, text)
     own_id = facts.get("expression_id") or element.get("group_id")
     return (own_id, text), expression
+
+
+def _check_facts(facts: Mapping[str, str], label: str) -> None:
+    # Raises BrokenRow where an element of ours has lost its phrase, or a status is none.
+    is_ours = label in (_BOX, _NO_BOX)
+    if is_ours and "phrase" not in facts:
+        raise BrokenRow(f"what is labelled {label!r} has no phrase")
+    status = facts.get("status")
+    if status is not None and status not in _BOXLESS_STATUSES:
+        raise BrokenRow(f"the status {status!r} is not one of {', '.join(_BOXLESS_STATUSES)}")
 
 
 def _facts(element: Element, passed_over: Counter[str]) -> dict[str, str]:

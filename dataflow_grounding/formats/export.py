@@ -46,14 +46,7 @@ def export(
     decided on is rare.
     """
     part_names = list(records) if isinstance(records, Mapping) else []
-    only_file = None  # the data file, where it is to be all of the export
-    if is_data_file(path, format.data_file):
-        _refuse_one_file(path, images, part_names)
-        only_file = format.data_file
-    elif path.endswith(_FILE_ENDINGS) and not os.path.isdir(path):
-        raise InputError(
-            f"{path} is no name for {format.name}'s {format.data_file}: end it so, or name a folder"
-        )
+    only_file = _only_file(path, format, images, part_names)
     if images is None:
         images = "copy" if only_file is None else "reference"
     exported = Exported(path)
@@ -107,6 +100,21 @@ def _write(format: Format, maker: SampleMaker, rows: Rows, folder: ExportFolder)
             f"{path_of(maker.last_record)}: its column {COLUMN!r} isn't as the import of"
             f" {format.name} wrote it: leave the column out, or import again"
         ) from error
+
+
+def _only_file(
+    path: str, format: Format, images: Images | None, parts: Sequence[str]
+) -> str | None:
+    # The format's data file where `path` means that file alone; None for a folder. Raises
+    # InputError where it is the name of another file, or one file can't hold what is wanted.
+    if is_data_file(path, format.data_file):
+        _refuse_one_file(path, images, parts)
+        return format.data_file
+    if path.endswith(_FILE_ENDINGS) and not os.path.isdir(path):
+        raise InputError(
+            f"{path} is no name for {format.name}'s {format.data_file}: end it so, or name a folder"
+        )
+    return None
 
 
 def _refuse_one_file(path: str, images: Images | None, parts: Sequence[str]) -> None:

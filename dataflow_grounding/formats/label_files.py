@@ -460,18 +460,20 @@ class LabelFormat(PictureFiles):
                 with entry_errors(where, self.bad):  # at an error the picture is left out
                     size = picture_size(pictures, image, where)
                     image_path = os.path.relpath(os.path.join(pictures, image), image_root)
-                    row: dict[str, Any] = {"image_path": image_path}
-                    row |= {"width": size[0], "height": size[1]}
-                    if file is None:
-                        row["expressions"] = []
-                    else:
-                        row |= self._columns_of(file, size, names)
-                    yield self.bad.marked(row)
+                    yield self._row(image_path, size, file, names)
         if pictures_count and not labels_count:
             backgrounds = f"{counted(pictures_count, 'picture')} read as backgrounds, without a box"
             self.remarks.append(
                 f"no label file in {top}: {backgrounds}. Name the folder that holds the labels"
             )
+
+    def _row(self, image_path: str, size: Size, file: str | None, names: Any) -> dict[str, Any]:
+        row: dict[str, Any] = {"image_path": image_path, "width": size[0], "height": size[1]}
+        if file is None:
+            row["expressions"] = []
+        else:
+            row |= self._columns_of(file, size, names)
+        return self.bad.marked(row)
 
     def _find_names(self, path: str, top: str) -> Any:
         # What `names_of` reads of the file with the names of classes. That is `path` or, where it

@@ -72,12 +72,8 @@ class Datasets(Format):
         """Write Parquet files of about SHARD bytes, whose names say how many there are."""
         with needs_extra("Parquet", "parquet"):
             import pyarrow.parquet
-        # Columns have the types of an example, which are also stated for `datasets`.
-        example = {"image": {"bytes": b"", "path": ""}, **ROW}
-        features = {"image": {"_type": "Image"}, **_features(ROW)}
-        stated_types = {"huggingface": json.dumps({"info": {"features": features}})}
-        schema = pyarrow.Table.from_pylist([example]).schema.with_metadata(stated_types)
-        out.line = {"image": b"", **ROW}
+        schema = _parquet_schema()
+        out.line = {"image": b"", **ROW}  # for the README, which states the columns, too
         paths: list[str] = []
         for shard in _split_by_bytes(samples, SHARD):
             path = out.place(f"{self.data_file}/{len(paths)}")  # 0, 1 and so on, until all are made
@@ -181,6 +177,16 @@ class _CountWithFirst:
         if not self.count:
             return []
         return [f"{self.what}: {self.count:,}, the first is {self.first}"]
+
+
+def _parquet_schema() -> Any:
+    # Columns have the types of an example, which are also stated for `datasets`.
+    import pyarrow  # of the extra `parquet`, which `write` has asked for
+
+    example = {"image": {"bytes": b"", "path": ""}, **ROW}
+    features = {"image": {"_type": "Image"}, **_features(ROW)}
+    stated_types = {"huggingface": json.dumps({"info": {"features": features}})}
+    return pyarrow.Table.from_pylist([example]).schema.with_metadata(stated_types)
 
 
 def _features(value: Any) -> Any:
