@@ -196,7 +196,7 @@ class Cvat(ReturningFormat):
             **elements.facts_of_picture,
         }
         if elements.has_unread_shapes and not elements.keyed_expressions:
-            record["background"] = False  # something is there, though no box is read
+            record["background"] = False  # it shows something, though no box is read
         record["expressions"] = unite(elements.keyed_expressions)
         return self.bad.marked(record)
 

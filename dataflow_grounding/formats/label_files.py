@@ -63,8 +63,7 @@ class LabelFolder(NamedTuple):
     Attributes:
         pictures: The pictures' paths in their folder, in order.
         files: The label files of the pictures that have one, by the picture's path.
-        of_no_picture: Labels whose picture isn't there, sorted, by their paths in the folder of
-            labels.
+        of_no_picture: Labels without a picture, sorted, by their paths in the folder of labels.
     """
 
     pictures: list[str]

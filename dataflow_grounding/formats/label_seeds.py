@@ -91,7 +91,7 @@ class _Labels:
         Args:
             origin: The file or folder of the labels.
             files: All files that they are read from.
-            of_no_image: Labels whose image isn't there, or words on them.
+            of_no_image: Labels without an image, or words on them.
             boxless: Whether the steps do without regions.
             crowds: How many crowd regions of a COCO file are left out.
         """
@@ -252,7 +252,7 @@ def _label_of_yolo(names: Names, path: str, size: Size | None) -> Label:
 
 
 def _names_file_of(label_dir: str, key: str) -> str:
-    # The classes.txt among the labels. Raises InputError where none is there.
+    # The classes.txt among the labels. Raises InputError where there is none.
     file = joined(label_dir, "classes.txt")
     if not kind_of(file):
         names_key = setting(f"{key.rpartition('.')[0]}.yolo_names")

@@ -59,8 +59,8 @@ class Selection:
         if status_of(expression) not in STATUSES:
             return None
         boxes = expression["instances"]
-        # None where nothing of the expression is wanted. [] may be, if it never had boxes: that its
-        # thing isn't there is wanted, too.
+        # None where nothing of the expression is wanted. It may be [] where the expression never
+        # had boxes: that a picture is without the thing is wanted, too.
         wanted_boxes = boxes if self.keep_rejected else not_rejected(expression)
         if self.verified_only:
             wanted_boxes = verified_boxes(expression, wanted_boxes)

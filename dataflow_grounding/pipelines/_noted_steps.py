@@ -83,7 +83,7 @@ class StepByStep(CheckedSteps):
         super().__init__()
         self._name = name
         self._budget = budget
-        self._unsettled = Unsettled(ahead)
+        self._unsettled = Unsettled(ahead)  # `execute` takes out those whose turn has come
         self._started = 0  # how many steps have run, or are running; those after them wait
         # What each step was made of when it was called, as `_parts_of` has it: until it runs, that
         # has to stay.
