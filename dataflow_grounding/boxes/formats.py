@@ -145,6 +145,7 @@ def _own_formats(rows: Sequence[Mapping[str, Any]]) -> list[BoxFormat]:
 
 
 def _format_from_row(name: str, row: Mapping[str, Any]) -> BoxFormat:
+    # A row states the fields of a BoxFormat, as YAML has them; some may be missing.
     try:
         _check_row(row)
         order = row.get("order", "xyxy")
@@ -157,7 +158,9 @@ def _format_from_row(name: str, row: Mapping[str, Any]) -> BoxFormat:
             if row.get(key):
                 values[key] = str(row[key])
         values["offset"] = float(row.get("offset", 0.0))
-        values["models"] = (models,) if isinstance(models, str) else tuple(map(str, models))
+        if isinstance(models, str):  # one name in place of a list
+            models = [models]
+        values["models"] = tuple(map(str, models))
         values["maps"] = tuple(map(map_of, row.get("maps") or ()))
         box_format = BoxFormat(**values)
         frame_of(box_format.frame, (1, 1))  # raises where the frame isn't known

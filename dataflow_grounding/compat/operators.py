@@ -360,10 +360,15 @@ class ImageBboxGenerator(RegionMarker):
         """
         with outside_forward():  # to name its files is no look at them
             step_storage = _StepWithOtherFiles(FileStorage.like(storage), self.cfg)
+        # A copy has the folder of this run, so that it doesn't outlast it.
         with_folder = copy.copy(self)
         with_folder.output_dir = step_storage.cache_path
-        return super(ImageBboxGenerator, with_folder).run(
-            step_storage, input_image_key=input_image_key, input_bbox_key=input_bbox_key, **keys
+        return RegionMarker.run(
+            with_folder,
+            step_storage,
+            input_image_key=input_image_key,
+            input_bbox_key=input_bbox_key,
+            **keys,
         )
 
 
@@ -371,7 +376,7 @@ class _StepWithOtherFiles(FileStorage):
     """A storage's step that reads and writes the files of a config where these are named."""
 
     def __init__(self, storage: FileStorage, config: ExistingBBoxDataGenConfig) -> None:
-        self.__dict__.update(vars(storage))
+        self.__dict__.update(vars(storage))  # a copy of that step, but for its files
         # Relative paths of images are also looked for next to this file.
         self.first_entry_file_name = config.input_jsonl_path or storage.input_path
         self._path_to_write = config.output_jsonl_path or storage.output_path
