@@ -149,17 +149,21 @@ class Grounded(Shown, Sequence[GroundedBox]):
         MissingExtra without the extra `supervision`.
         """
         with needs_extra("to_supervision()", "supervision"):
-            import supervision
+            import supervision  # the extra, which few need
         import numpy
 
         indices: list[int] = []
         for index, phrase in enumerate(self.phrases):
             indices += [index] * len(phrase.boxes)
         scores = [box.score for box in self.boxes]
+        confidence = None
+        if None not in scores:
+            confidence = numpy.array(scores, dtype=float)
         return supervision.Detections(
+            # (0, 4) without any box
             xyxy=numpy.array([box.bbox for box in self.boxes], dtype=float).reshape(-1, 4),
             class_id=numpy.array(indices, dtype=int),
-            confidence=None if None in scores else numpy.array(scores, dtype=float),
+            confidence=confidence,
             data={"class_name": numpy.array([box.phrase for box in self.boxes], dtype=str)},
         )
 
@@ -218,11 +222,11 @@ def ground(
     if serving is None:
         serving = serving_from_environment()
     operators = _operators(serving, zoom, settings)
-    obstacles = serving.obstacles()
+    obstacles = serving.obstacles()  # a missing key, say, before anything is sent
     if obstacles:
         raise SpecError("\n".join(obstacles))
     record: Mapping[str, Any] = {"image": picture, "expressions": texts}
-    for operator in operators:
+    for operator in operators:  # each gets what the one before has returned
         record = operator(record, input_image_key="image")
     size = (int(record["width"]), int(record["height"]))
     grounded = tuple(_phrase(expression, size) for expression in record["expressions"])
@@ -266,7 +270,7 @@ async def aground(
         allow_hosts=allow_hosts,
         **settings,
     )
-    context = copy_context()
+    context = copy_context()  # so that options set by the caller hold in the thread, too
     return await asyncio.get_running_loop().run_in_executor(
         _threads(os.getpid()), context.run, work
     )
@@ -279,9 +283,11 @@ def _threads(process: int) -> ThreadPoolExecutor:
 
 
 def _one_picture(image: Any, allow_http: bool, allow_hosts: Collection[str]) -> Any:
+    # What operators take: the image as it is, or the picture that its address was fetched from.
     is_table = hasattr(image, "iloc")  # of pandas
-    is_several = is_table or isinstance(image, (list, tuple, Mapping))
-    if is_several and not is_picture(image):
+    is_collection = is_table or isinstance(image, (list, tuple, Mapping))
+    # a dict with the bytes of one picture, as data sets have it, is a picture
+    if is_collection and not is_picture(image):
         raise SpecError(
             f"ground() takes one picture, not {type(image).__name__}: for rows of pictures and"
             " phrases, a list of dicts or a DataFrame, call PhraseGrounder(serving)(rows)"
@@ -297,7 +303,7 @@ def _one_picture(image: Any, allow_http: bool, allow_hosts: Collection[str]) -> 
 def _texts(phrases: Any) -> list[str]:
     if isinstance(phrases, str):
         phrases = [phrases]
-    is_table = hasattr(phrases, "columns")
+    is_table = hasattr(phrases, "columns")  # iterating over it would give the columns' names
     if is_table or isinstance(phrases, (bytes, Mapping)) or not isinstance(phrases, Iterable):
         type_name = "None" if phrases is None else type(phrases).__name__
         raise SpecError(f"phrases should be a text or several, not {type_name}")

@@ -102,7 +102,8 @@ class Endpoint:
     def answered(self, sent_at: float | None = None) -> None:
         """Note an answer to a request that was sent at `sent_at`, by the process's clock; None is
         just now. The endpoint worked then: refusals that came before that were about their records,
-        and are stored. Those that came later may still be the endpoint's fault.
+        and are stored. Those that came later may still be the endpoint's fault. What `works_again`
+        does is done, too.
         """
         worked_at = time.monotonic() if sent_at is None else sent_at
         # The run's endpoints share `_held_refusals`, which has all of their refusals.
@@ -119,7 +120,7 @@ class Endpoint:
 
     def let_check_in(self) -> None:
         """Open a place for a check, next to the first request."""
-        if self.share.allowed == 1:
+        if self.share.allowed == 1:  # before the first answer, and after a rest
             self.share.allow(2)
 
     def let_in(self) -> None:
@@ -160,11 +161,12 @@ class Endpoint:
         self, error: errors.EndpointRefused | errors.RequestRefused
     ) -> errors.RequestRefused | errors.CreditTooLow:
         """Count a refusal, and return it as its record's own failure: `passing` where the endpoint
-        may be at fault. Raises EndpointRefused where no other request would fare better.
+        may be at fault. Raises EndpointRefused where no other request would fare better. An error
+        is `certain` if it can't be about this request alone, as a wrong key.
         """
         if isinstance(error, errors.NoCredit):
             self._credit_refused += 1
-            # one that isn't certain may be about a single request, which asked for too much
+            # one that isn't certain may be about a single request, whose cost was too high
             if error.certain or self._credit_refused > 1:
                 raise error
             return errors.CreditTooLow(str(error))
@@ -184,7 +186,9 @@ class Endpoint:
     def error_of_refusing_all(
         self, error: errors.EndpointRefused | errors.RequestRefused, count: int
     ) -> errors.RunStopped:
-        """Return what stops the run: `count` requests were refused, and a plain question, too."""
+        """Return what stops the run: `count` requests were refused, and a plain question, too. The
+        held refusals are left to the next run.
+        """
         if isinstance(error, errors.NoCredit):
             return error
         self.leave_refusals()
@@ -200,9 +204,10 @@ class Endpoint:
                 refusal.passing = True
 
     def failed(self, error: errors.ServerFault, tries: int, has_failed_often: bool = False) -> None:
-        """Count a fault or a rate limit of a request that has had `tries` such faults. Raises
-        EndpointRefused where it never answered and can't be expected to, and QuotaUsedUp where rate
-        limits last longer than the run waits.
+        """Count a fault or a rate limit of a request that has had `tries` such faults.
+        `has_failed_often` says that this endpoint has failed often, no matter at which requests.
+        Raises EndpointRefused where it never answered and can't be expected to, and QuotaUsedUp
+        where rate limits last longer than the run waits.
         """
         wait = seconds_asked(error) or 0.0
         if wait > self._max_wait:
@@ -233,11 +238,13 @@ class Endpoint:
         self, error: errors.ServerFault, tries: int, *, has_failed_often: bool
     ) -> None:
         is_busy = isinstance(error, errors.ServerOverloaded)
-        if not self._failed_since:
+        if not self._failed_since:  # this is the first fault since the last answer
             self._places_before_faults = self.share.found
             self._failed_since = time.monotonic()
-        self._faults += not is_busy
-        self._no_completions += isinstance(error, errors.NoCompletion)
+        if not is_busy:
+            self._faults += 1
+        if isinstance(error, errors.NoCompletion):
+            self._no_completions += 1
         has_ever_worked = self.last_answer is not None
         # One that has worked is out of service for now, which Outages sees to. One that is busy
         # exists, and will answer.
@@ -262,7 +269,9 @@ class Endpoint:
             )
 
     def rest(self, why: errors.GroundingError) -> None:
-        """Pass it over for 1 s, then 2, 4, …; after that, one request at a time is sent."""
+        """Pass it over for 1 s, then 2, 4, …; after that, one request at a time is sent until it
+        answers. The user is told of the first rest, unless it is for a rate limit, which is usual.
+        """
         if not self.rests and not isinstance(why, errors.RateLimited):
             reason = str(why).rstrip(".")
             say(f"Warning: {reason}. It is passed over, and tried again now and then.")
@@ -287,7 +296,7 @@ class Endpoints:
     """The endpoints of one of a run's servings: one, or several."""
 
     def __init__(self, serving: Serving, options: RunOptions, serving_count: int) -> None:
-        is_shared = options.shard is not None
+        is_shared = options.shard is not None  # with the processes of other shards
         self.held_refusals: HeldRefusals = {}
         self.all = []
         for part, weight in serving.endpoints():
@@ -302,9 +311,9 @@ class Endpoints:
             self._gate = gate_of([endpoint.share for endpoint in self.all])
 
     def in_question(self) -> list[InQuestion]:
-        """Return the endpoints whose last refusals may be their own fault. Two kinds of refusals
-        don't count: a content filter's are about their records, and those of an endpoint that has
-        never answered aren't stored anyway.
+        """Return the endpoints whose last refusals may be their own fault. Three kinds of refusals
+        don't count: a content filter's are about their records, those that are `passing` are left
+        to the next run, and those of an endpoint that has never answered aren't stored anyway.
         """
         text_only_by_address: dict[str, bool] = {}
         for refusal in self.held_refusals.values():
@@ -351,8 +360,9 @@ class Endpoints:
     async def acquire(
         self, priority: Any, failed: Collection[Endpoint], endpoint_number: int | None
     ) -> tuple[Endpoint, Sent]:
-        """Wait for room at an endpoint, or at the one with that number; return it and the request.
-        Of those who wait, the smallest priority goes first.
+        """Wait for room at an endpoint that isn't in `failed`, or at the one with that number;
+        return it and the request, for `release`. Of those who wait, the smallest priority goes
+        first. Raises EndpointUnreachable where the one with that number rests.
         """
         if self._gate is None:  # there is one endpoint: all have to wait for that
             return self.all[0], await self.all[0].share.acquire(priority)
@@ -369,13 +379,14 @@ class Endpoints:
                 taken = self._taken_at_once(candidates)
                 if taken is None:
                     taken = await _first_free(candidates, priority)
-                if taken is not None:
+                if taken is not None:  # else it looks again which endpoints may be asked by now
                     return taken
         except BaseException:
             self._gate.release(through_gate, answered=False)
             raise
 
     def _taken_at_once(self, candidates: list[Endpoint]) -> tuple[Endpoint, Sent] | None:
+        # None where no candidate has room
         while True:
             free = [endpoint for endpoint in candidates if endpoint.share.is_free]
             if not free:
@@ -410,8 +421,8 @@ class Endpoints:
         """Give a request's room at an endpoint back, as Share.release."""
         endpoint.share.release(sent, refused=refused, answered=answered)
         if self._gate is not None:
-            # Any request does here: the gate's number of places never changes, so that it learns
-            # nothing of what it is given.
+            # This isn't the request that the gate has let in, but any does: the gate's number of
+            # places never changes, so that it learns nothing of how requests end.
             self._gate.release(sent, answered=False)
 
     def refused(
@@ -420,8 +431,9 @@ class Endpoints:
         error: errors.EndpointRefused | errors.RequestRefused,
         failed: Collection[Endpoint],
     ) -> errors.RecordError:
-        """Return what a refusal means: the record's failure, or EndpointUnreachable for another
-        endpoint's turn. Raises EndpointRefused once all are given up.
+        """Return what a refusal means: the record's failure, or EndpointUnreachable where another
+        endpoint is to be asked. `failed` are those that can't be asked in its place. Raises
+        EndpointRefused once all are given up.
         """
         try:
             refusal = endpoint.refused(error)
@@ -442,7 +454,9 @@ class Endpoints:
         return errors.EndpointUnreachable(str(why))
 
     def failed(self, endpoint: Endpoint, error: errors.ServerFault, tries: int) -> None:
-        """Count a fault or rate limit; of several endpoints, pass over one that is no good now."""
+        """Count a fault or rate limit; of several endpoints, pass over one that is no good now. A
+        single one raises what stops the run; of several, the last one that is given up does.
+        """
         if self._gate is None:
             endpoint.failed(error, tries)
             return
@@ -465,7 +479,8 @@ class Endpoints:
 
     def _give_up(self, endpoint: Endpoint, why: errors.RunStopped) -> None:
         # Passes an endpoint over that is no good. Once all are given up, the run stops: this raises
-        # the reasons then. Where one has no credit left, that is named: the user can buy more.
+        # the reasons then. If one has no credit left, that is the kind of error that is raised: the
+        # user can buy more.
         endpoint.given_up = why
         reasons = [each.given_up for each in self.all if each.given_up]
         if len(reasons) == len(self.all):
@@ -503,6 +518,7 @@ async def _first_free(endpoints: Sequence[Endpoint], priority: Any) -> tuple[End
 
 
 def seconds_asked(error: errors.GroundingError) -> float | None:
+    """Return the seconds that an endpoint asks to wait; None where its error names none."""
     seconds: float | None = getattr(error, "retry_after", None)
     return seconds
 

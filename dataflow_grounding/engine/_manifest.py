@@ -66,7 +66,7 @@ class Manifest:
             return None
         if entry.get("pictures", "") != self._further_pictures():
             return None
-        fields: dict[str, Any] = entry["summary"]  # as `_entry_of` kept them
+        fields: dict[str, Any] = entry["summary"]  # fields of Summary, as `_entry_of` kept them
         for name, value in fields.items():
             if isinstance(value, dict):  # what JSON made of a Counter
                 fields[name] = Counter(value)
@@ -77,13 +77,13 @@ class Manifest:
     def write(self, summary: Summary) -> None:
         """Remember a finished run if doing it again would give the same; else forget it."""
         if summary.notes["image_changed"]:
-            entries = {}  # other segments may have used the image
+            entries = {}  # other segments may have used the image: none counts as finished
         else:
             entries = read_object(self._path)
             entries.pop(self._entry, None)
         fingerprint = None  # stays None where the entry isn't to be written
-        noted = {code for code, count in summary.notes.items() if count}
-        may_come_out_otherwise = summary.handover.passing_failures or noted & MAY_CHANGE
+        noted_codes = {code for code, count in summary.notes.items() if count}
+        may_come_out_otherwise = summary.handover.passing_failures or noted_codes & MAY_CHANGE
         if not may_come_out_otherwise and summary.done and self._settings is not None:
             fingerprint = self._source.fingerprint(unchanged_since=self._started)
         if self._input_before != state_of(self._source.path):
@@ -136,5 +136,5 @@ class Manifest:
         states: list[list[int] | None] = []
         for step in self._steps:
             state = state_of(step.storage.output_path)
-            states.append(None if state is None else state[:2])
+            states.append(None if state is None else state[:2])  # its size and time
         return states

@@ -71,7 +71,7 @@ class Outages:
         return f"no answer for {duration(silence)}: {why:.100}"
 
     def failed(self, fault: errors.ServerFault) -> None:
-        if not self.silence:
+        if not self.silence:  # this fault is the first one since an answer
             self._first_fault_at = time.monotonic()
         self._last_fault = fault
 
@@ -145,7 +145,7 @@ class Outages:
                 await self._ask(question, endpoint)
                 return None
             except errors.EndpointRefused as error:
-                # raises once all endpoints are given up
+                # raises once all endpoints are given up; what it returns is about no record here
                 self._endpoints.refused(endpoint, error, failed=[])
                 fault = errors.ServerFault(str(error))
             except errors.RunStopped:

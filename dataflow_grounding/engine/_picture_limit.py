@@ -32,7 +32,10 @@ SPARE = 0.05
 
 
 class PictureLimit:
-    """What is known of it for one serving of a run. All lengths are characters in base64."""
+    """What is known of it for one serving of a run. All lengths are characters in base64. `by` is
+    the operator's ask for a record; where it `makes_again`, PictureReduced has the operator ask
+    once more, with pictures that are opened within the new limit.
+    """
 
     def __init__(self, serving: Serving) -> None:
         self._serving = serving
@@ -65,7 +68,8 @@ class PictureLimit:
         if most is None or not by.makes_again:  # no further attempt would follow
             return
         for image in request.images:
-            if image.limits.most_base64 != most and image.most_characters > most:
+            was_opened_before = image.limits.most_base64 != most
+            if was_opened_before and image.most_characters > most:
                 raise PictureReduced("the picture is over a limit that was told meanwhile", most)
 
     def refused(self, request: Request[Any], refusal: PictureTooLarge, by: "StepAsk") -> None:
@@ -73,8 +77,8 @@ class PictureLimit:
         use: for small pictures, and if the same record's were reduced MOST_REDUCTIONS times.
         """
         lengths = [image.most_characters for image in request.images]
-        are_small = max(lengths, default=0) < LEAST
-        if are_small or not by.makes_again:
+        are_all_small = max(lengths, default=0) < LEAST
+        if are_all_small or not by.makes_again:
             return
         most = self._serving.image_limits.most_base64
         limits_of_pictures = {image.limits.most_base64 for image in request.images}
@@ -82,7 +86,8 @@ class PictureLimit:
             # another record's refusal has lowered the limit since these pictures were opened
             raise PictureReduced(str(refusal), most)
         if by.reductions >= MOST_REDUCTIONS:
-            self._set(self._stored_limit)  # smaller pictures are refused as well
+            # Smaller pictures are refused as well: their size wasn't the reason.
+            self._set(self._stored_limit)
             return
         by.reductions += 1
         lower = self._lower_than(lengths, refusal)
@@ -95,17 +100,19 @@ class PictureLimit:
         force is stored once a picture has been answered that was made smaller by it.
         """
         learnt = self._serving.image_limits.learnt_bytes
+        if len(request.images) == 1:
+            alone = request.images[0]
+            self._largest_taken = max(self._largest_taken, alone.most_characters)
         for image in request.images:
-            if len(request.images) == 1:
-                self._largest_taken = max(self._largest_taken, image.most_characters)
             if learnt != self._stored_limit and image.is_fitted:
                 self._stored_limit = learnt
                 line = {"step": by.step, "task": CHECK, "picture_bytes": learnt}
                 by.store.put(self._key(), line)
 
     def _lower_than(self, lengths: list[int], refusal: PictureTooLarge) -> int:
-        # Numbers in a refusal ("maximum is 5242880 bytes, got 8388608") may be a limit of one
-        # picture, or of all pictures of a request together. Others are too large for either.
+        # Returns the new limit. Numbers in a refusal ("maximum is 5242880 bytes, got 8388608") may
+        # be a limit of one picture, or of all pictures of a request together. Other numbers are too
+        # large for either, or too small. `lengths` are those of the pictures that were refused.
         largest = max(lengths)
         limits_of_one = [number for number in refusal.numbers if LEAST <= number < largest]
         limits_of_all = [number for number in refusal.numbers if largest <= number < sum(lengths)]

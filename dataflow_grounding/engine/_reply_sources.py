@@ -64,29 +64,32 @@ class SeenReplies:
     def needs_comparing(self, request: Request[Any]) -> bool:
         """Whether it matters what else was answered to the request's question."""
         # Most runs ask each question once, and need no key for all of its answers.
-        self._were_several = self._were_several or request.sample > 0
-        return self._were_several or request.tries.unread > 0
+        if request.sample > 0:
+            self._were_several = True
+        is_further_try = request.tries.unread > 0
+        return self._were_several or is_further_try
 
     def note(self, reply: Reply) -> None:
         self.gateway_marks_kept = self.gateway_marks_kept or reply.kept
         heard = _heard(reply.id, reply.text)
-        if self._text_hashes.get(heard.id) not in (None, heard.text_hash):
+        earlier_hash = self._text_hashes.get(heard.id)
+        if earlier_hash is not None and earlier_hash != heard.text_hash:
             self._common_ids.set(heard.id, True)
         self._text_hashes.set(heard.id, heard.text_hash)
 
     def came_before(
         self, sample: int, reply: Reply, question: str, others: Iterable[dict[str, Any]]
     ) -> bool:
-        """Note that a reply answers a sample of a question; return whether another answer to the
-        question has its id and text. `question` is the key that all answers to it share, and
-        `others` are stored answers to it.
+        """Note that a reply answers a sample of a question; return whether it came before, as the
+        answer to another sample. `question` is the key that all answers to it share, and `others`
+        are stored answers to it, as lines.
         """
         heard = _heard(reply.id, reply.text)
         first_samples = self._samples_by_question.get(question)
         if first_samples is None:
             first_samples = {}
             self._samples_by_question.set(question, first_samples)
-        first_samples.setdefault(heard, sample)
+        first_samples.setdefault(heard, sample)  # one that is there already came before
         heard_before = {_heard(line.get("id"), line.get("reply")) for line in others}
         for other, its_sample in first_samples.items():
             if its_sample != sample:
@@ -119,7 +122,7 @@ class Answerers:
         until a reply has the name that was asked for.
         """
         name = blotted(reply.model)
-        if reply.by_fallback:
+        if reply.by_fallback:  # as the gateway says itself
             name = f"{name or self._asked} (fallback)"
             self._count(name)
             self._warn_once(name, address)
@@ -149,16 +152,19 @@ class Answerers:
         )
 
     def _count(self, name: str) -> None:
-        # A gateway may have any number of names: the first MOST_MODELS are counted each by itself.
+        # A gateway may have any number of names: the first MOST_MODELS are counted each by itself,
+        # as "answered_by gpt-4o"; all others together, as "answered_by others".
         key = f"{ANSWERED_BY}{name}"
         if key not in self._counts:
-            names = sum(each.startswith(ANSWERED_BY) for each in self._counts)
-            if names >= MOST_MODELS:
+            name_count = sum(each.startswith(ANSWERED_BY) for each in self._counts)
+            if name_count >= MOST_MODELS:
                 key = f"{ANSWERED_BY}{OTHERS}"
         self._counts[key] += 1
 
 
 def is_same_model(one: str, other: str) -> bool:
-    """Return whether two names are of one model: alike but for a provider, or a version of one."""
+    """Return whether two names are of one model: alike but for a provider, or for a version that
+    only one of them has.
+    """
     one, other = (_PROVIDER.sub("", name.lower()) for name in (one, other))
     return one == other or _VERSION.sub("", one) == other or one == _VERSION.sub("", other)

@@ -46,7 +46,7 @@ def doubt_columns(record: Mapping[str, Any], answers: "Iterable[Found]") -> Upda
     out.
     """
     found = list(answers)
-    # The first doubt is told: one of a whole reply, else one of a phrase's own boxes.
+    # The first of these is told: a doubt about a whole reply, else one about a phrase's own boxes.
     doubts = [answer.doubt for answer in found if answer.doubt]
     doubts += [answer.own_doubt for answer in found if answer.own_doubt]
     remark = joined_remarks(answer.remark for answer in found)
@@ -64,6 +64,8 @@ def doubt_columns(record: Mapping[str, Any], answers: "Iterable[Found]") -> Upda
 
 
 def _was_grounded(record: Mapping[str, Any]) -> bool:
+    # whether a step has looked for some expression before: then it has a status
     rows = record.get("expressions")
-    rows = rows if isinstance(rows, list) else []
+    if not isinstance(rows, list):
+        return False
     return any(isinstance(row, Mapping) and "status" in row for row in rows)

@@ -2,6 +2,9 @@
 
 A check is a question about no record, which tells whether the model's boxes come as asked. A plain
 question tells whether an endpoint works at all. A reply is `kept` where a gateway's cache gave it.
+A request has up to `max_attempts` tries, for replies that can't be read; within each, it may be
+sent several times, for faults of the endpoint. A request's key is a digest of what its reply
+depends on: stored replies are found by it.
 """
 
 import asyncio
@@ -119,6 +122,7 @@ class Asking:
         self.stopped: errors.RunStopped | None = None
         self.waiting_for_rate_limit = 0
         self.last_fault: errors.ServerFault | None = None
+        # called with what stops the run; without a run, `self.stopped` alone is set
         self._stop = stop or partial(setattr, self, "stopped")
         # by the request's key: the stored line of a reply that is waited for
         self._in_flight: dict[str, asyncio.Future[dict[str, Any]]] = {}
@@ -136,23 +140,26 @@ class Asking:
         self._plain_questions: dict[Endpoint, asyncio.Task[errors.GroundingError | None]] = {}
 
     def renewed(self) -> "Asking":
-        """Return one that sends again; none of the requests in flight is paid for twice."""
+        """Return one that sends again after this one has stopped, for a service that goes on. It
+        waits for this one's requests in flight, so that none is paid for twice.
+        """
         self.endpoints.store_held_refusals()
         again = Asking(self.serving, self.options, self.budget, serving_count=self._serving_count)
         again._in_flight = self._in_flight
         return again
 
     async def aclose(self) -> int:
-        """End the connections, and what asks plain questions, while the store is open. Returns how
-        many refusals aren't stored, so that the next run asks again.
+        """End the connections, and what asks plain questions, while the store is open. Held
+        refusals are stored where they are the records' own fault. Returns how many aren't stored,
+        so that the next run asks again.
         """
         await self.outages.aclose()
-        if self.stopped is None:
+        if self.stopped is None:  # else nothing more may be sent
             await self._question_last_refusals()
         for plain_question in list(self._plain_questions.values()):
             plain_question.cancel()
             await asyncio.wait([plain_question])
-        with suppress(Exception):
+        with suppress(Exception):  # a serving of the user's own may raise anything
             await self.serving.aclose()
         return self.endpoints.store_held_refusals()
 
@@ -179,14 +186,16 @@ class Asking:
     ) -> "ReadReply[T] | _Failure":
         # Where it starts `from_store`, stored tries come first. Once one is missing all further
         # ones are sent: they have its error in the question, which no stored one can know.
-        number = 0  # of the try
-        error: errors.RecordError | None = None
+        number = 0  # of the last try
+        error: errors.RecordError | None = None  # of the last try
         # The rule that refused the first reply; with what became of the second reply, it tells
         # whether asking again is worth its price.
         first_rule = ""
         while True:  # once for each try
+            # a further try tells the model what was wrong with its last reply
+            complaint = "" if error is None else str(error)
             was_cut_off = isinstance(error, errors.TruncatedReply)
-            request_now = request.again(number, str(error or ""), was_cut_off)
+            request_now = request.again(number, complaint, was_cut_off)
             key = request_now.key(self.identity)
             lines: list[dict[str, Any]] = []
             if from_store:
@@ -207,22 +216,26 @@ class Asking:
             self._note_failed(this_try, error, first_rule)
             if this_try.is_first and isinstance(error, errors.UnreadableReply):
                 first_rule = rule_of(error)
+            # then the caller asks for less at a time
             to_be_divided = request.divisible and isinstance(error, errors.TruncatedReply)
             is_final = to_be_divided or isinstance(error, _FINAL)
             is_last = is_final or number >= self.options.max_attempts
             if not is_last and this_try.is_first:
                 is_last = self._is_given_up(this_try, error)
             if is_last:
+                # where the request is divided, its parts are asked again in its place
                 return _Failure(error, is_stored=from_store and not to_be_divided)
 
     def _note_read(self, this_try: "_Try", first_rule: str) -> None:
         # `first_rule` is the rule that refused the reply to the first try; "" for none.
-        self.counts["replayed"] += this_try.from_store
-        this_try.by.work.replayed += this_try.from_store
-        this_try.by.work.read += 1
+        work = this_try.by.work
+        work.read += 1
+        if this_try.from_store:
+            work.replayed += 1
+            self.counts["replayed"] += 1
         self._unreadable.note_read(this_try.request)
         if first_rule and this_try.number == 2:
-            self._first_replies.add_second(this_try.request.task, first_rule, True)
+            self._first_replies.add_second(this_try.request.task, first_rule, is_read=True)
         if this_try.is_first:
             was_sent = not this_try.from_store
             self._first_replies.add(this_try.request, this_try.key, None, was_sent)
@@ -235,17 +248,20 @@ class Asking:
         if was_sent:
             self._count_if_unreadable(this_try, error)
         if first_rule and this_try.number == 2:
-            self._first_replies.add_second(this_try.request.task, first_rule, False)
-        # With `retry_failed` a stored refused one is asked again, and tells nothing.
+            self._first_replies.add_second(this_try.request.task, first_rule, is_read=False)
+        # With `retry_failed`, what a stored reply failed with is asked again, and tells nothing.
         if this_try.is_first and (was_sent or not self.options.retry_failed):
             self._first_replies.add(this_try.request, this_try.key, error, was_sent)
 
     def _is_given_up(self, first_try: "_Try", error: errors.RecordError) -> bool:
-        # Whether a second try would most likely be refused, too, so that none is made. The store
-        # keeps that: otherwise each later run would ask again for some questions, until its own
-        # replies tell it the same.
-        rule = rule_of(error) if isinstance(error, errors.UnreadableReply) else ""
-        if not rule or (first_try.from_store and self.options.retry_failed):
+        # Whether a second try would most likely be refused by the same rule, so that none is made.
+        # The store keeps that: otherwise each later run would ask again for some questions, until
+        # its own replies tell it the same.
+        if not isinstance(error, errors.UnreadableReply):
+            return False
+        rule = rule_of(error)
+        is_to_be_retried = first_try.from_store and self.options.retry_failed
+        if not rule or is_to_be_retried:
             return False
         request = first_try.request
         store = first_try.by.store
@@ -279,8 +295,9 @@ class Asking:
     def _stored_replies(
         self, request_now: Request[Any], key: str, by: "StepAsk"
     ) -> list[dict[str, Any]]:
-        # The request's reader is given a function that says whether an earlier run had doubts about
-        # the stored reply: then that run asked again, and the next try is stored as well.
+        # The stored lines of a request, one for each part of the run that has its own store; []
+        # without any. The request's reader is given a function that says whether an earlier run had
+        # doubts about the stored reply: then that run asked again, and the next try is stored.
         lines = by.store.every(key)
         tell_reader = request_now.sending.stored
         if lines and tell_reader is not None:
@@ -291,7 +308,8 @@ class Asking:
     async def _sent(
         self, request: Request[T], key: str, by: "StepAsk", check: bool
     ) -> dict[str, Any]:
-        # Equal requests that are under way at once are sent once, and all get that reply.
+        # The stored line of the reply. Equal requests that are under way at once are sent once, and
+        # all get that line.
         if request.sending.before_sending is not None:
             await request.sending.before_sending()
         line = self._answered_in_this_run(key, by, check)
@@ -300,7 +318,7 @@ class Asking:
         under_way = self._in_flight.get(key)
         if under_way is not None:
             try:
-                # Shielded: this waiter may be cancelled, while the request is another record's and
+                # Shielded: this record may be cancelled, while the request is another one's and
                 # goes on.
                 return await asyncio.shield(under_way)
             except errors.RecordError as error:
@@ -326,6 +344,7 @@ class Asking:
     async def _sent_and_stored(
         self, request: Request[T], key: str, by: "StepAsk", check: bool
     ) -> dict[str, Any]:
+        # A refusal is returned as a line, too, but isn't stored yet.
         try:
             reply = await self._reply(request, by)
         except errors.RequestRefused as refused:
@@ -342,17 +361,19 @@ class Asking:
         return by.store.put(key, line_of(by.step, request, self.serving, reply, check))
 
     def _answered_in_this_run(self, key: str, by: "StepAsk", check: bool) -> dict[str, Any] | None:
-        # A check gets no stored line, only a refusal that is held back.
+        # A line that this run has stored, or a refusal that it holds back. A check is asked each
+        # time, unless it was refused.
         line = None
         if not check:
-            line = by.store.get(key, by.store.first_new)
-        if not line and key in self.endpoints.held_refusals:
+            line = by.store.get(key, since=by.store.first_new)
+        if line is None and key in self.endpoints.held_refusals:
             line = self.endpoints.held_refusals[key].line
         return line
 
     async def _reply(self, request: Request[T], by: "StepAsk") -> Reply:
-        # Rate limits and outages don't count as tries. Where the serving has several endpoints,
-        # another one is tried before waiting.
+        # Sends until there is a reply, or the request has had all of its tries. Rate limits and
+        # outages don't count as tries. Where the serving has several endpoints, another one is
+        # tried before waiting.
         setbacks = _Setbacks()
         while True:
             endpoint, sent = await self._wait_for_room(request, by, setbacks.failed_at)
@@ -381,9 +402,10 @@ class Asking:
             self.picture_limit.answered(request, by)
             return reply
         except (errors.EndpointRefused, errors.RequestRefused) as error:
-            # the limiter takes it for an answer that an endpoint refuses a request
+            # for the limiter, an endpoint that refuses one request has answered it
             is_answered = isinstance(error, errors.RequestRefused)
             if isinstance(error, errors.PictureTooLarge):
+                # raises PictureReduced where the operator is to ask with smaller pictures
                 self.picture_limit.refused(request, error, by)
             with self._stopping():
                 # the endpoint may refuse all requests, not this one alone
@@ -394,7 +416,8 @@ class Asking:
                 return refusal
             raise refusal from None
         except errors.ServerFault as fault:
-            # a tier without room doesn't say how many requests the endpoint takes
+            # A service tier without room (`flex`, say) doesn't say how many requests the endpoint
+            # takes.
             is_tier_full = isinstance(fault, errors.TierFull)
             is_overloaded = isinstance(fault, errors.ServerOverloaded) and not is_tier_full
             setbacks.tries[fault.kind] += 1
@@ -407,7 +430,7 @@ class Asking:
     async def _wait_until_next_try(
         self, fault: errors.ServerFault, request: Request[Any], by: "StepAsk", setbacks: _Setbacks
     ) -> None:
-        # Raises the fault where the request has had all of its tries.
+        # Raises the fault where the request has had all of its tries. A rate limit costs none.
         if not isinstance(fault, errors.RateLimited):
             tries = setbacks.tries[fault.kind]
             is_out_of_tries = tries >= most_tries(fault, self.options.max_attempts)
@@ -443,31 +466,34 @@ class Asking:
         self.outages.failed(fault)
         if not (is_out_of_tries or self.outages.is_suspected):
             return False
-        questions = await self._questions_until_answered(
+        question_count = await self._questions_until_answered(
             fault, setbacks.first_fault_at, request, by
         )
-        if questions > 1:  # there was an outage, which isn't the request's fault
+        if question_count == 0:  # the endpoints answer others: the request is at fault itself
+            return False
+        if question_count > 1:  # there was an outage, which isn't the request's fault
             setbacks.tries.clear()
             setbacks.first_fault_at = math.inf
-        if questions:
-            setbacks.failed_at.clear()
-        return questions > 0
+        setbacks.failed_at.clear()
+        return True
 
     async def _wait_after(self, fault: errors.ServerFault, wait_number: int) -> None:
         # `wait_number` counts the request's waits, from 1.
-        is_rate_limit = isinstance(fault, errors.RateLimited)
-        self.last_fault = fault
+        self.last_fault = fault  # a service tells its clients of it
         self._tell_of_waiting(fault)
-        self.waiting_for_rate_limit += is_rate_limit
+        count_of_limited = 1 if isinstance(fault, errors.RateLimited) else 0
+        self.waiting_for_rate_limit += count_of_limited
         try:
             await self._wait(seconds_asked(fault), wait_number)
         finally:
-            self.waiting_for_rate_limit -= is_rate_limit
+            self.waiting_for_rate_limit -= count_of_limited
 
     async def _questions_until_answered(
         self, fault: errors.ServerFault, since: float, request: Request[Any], by: "StepAsk"
     ) -> int:
-        if request.sending.endpoint_number is not None:  # it is a question of this one endpoint
+        # As Outages counts them. 0, too, for a request that is meant for one endpoint alone: it may
+        # fail where others answer.
+        if request.sending.endpoint_number is not None:
             return 0
         self._plain_asker = by
         with self._stopping():
@@ -481,9 +507,10 @@ class Asking:
         request: Request[Any],
         by: "StepAsk",
     ) -> errors.RecordError:
-        # A plain question tells whether the endpoint refuses all: then it is given up, and what is
-        # returned says why. Else it is `refusal`, what `error` means for the record alone. All who
-        # are refused meanwhile wait for the same plain question.
+        # The endpoint has refused many requests in a row, the last one with `error`. A plain
+        # question tells whether it refuses all: then it is given up, and what is returned says why.
+        # Else it is `refusal`, what `error` means for the record alone. All who are refused
+        # meanwhile wait for the same plain question.
         self._plain_asker = by
         count = endpoint.refused_in_a_row  # read now: the plain question may reset it
         if endpoint not in self._plain_questions:
@@ -493,13 +520,15 @@ class Asking:
         plain_refusal = await asyncio.shield(self._plain_questions[endpoint])
         if plain_refusal is None:
             return refusal
+        # The records' own refusal says more than that of a plain question, unless that names the
+        # cause.
         why = plain_refusal if isinstance(plain_refusal, errors.NoCredit) else error
         return self.endpoints.give_up_refusing(endpoint, why, count)
 
     async def _question_last_refusals(self) -> None:
         # The last refusals of a run may be the endpoint's fault, too, though they are fewer than
-        # REFUSED_IN_A_ROW. An answer to a plain question clears them: then they are stored, and are
-        # no longer `in_question`. Those that none clears are left to the next run.
+        # REFUSED_IN_A_ROW. An answer to a plain question clears an endpoint: its refusals are
+        # stored, and it is no longer `in_question`. Those of the others are left to the next run.
         for endpoint, text_only in self.endpoints.in_question():
             with suppress(errors.GroundingError):
                 await self._plain_refusal(endpoint, text_only)
@@ -520,7 +549,7 @@ class Asking:
             return again
         except errors.RunStopped:
             raise
-        except errors.ServerFault:  # it has told nothing
+        except errors.ServerFault:  # this has told nothing: ten further refusals ask once more
             endpoint.reset_refusals()
         except Exception:  # a serving of the user's own that doesn't know such a question
             endpoint.answered()
@@ -531,7 +560,7 @@ class Asking:
 
     async def _ask_plainly(self, request: Request[Any], endpoint: Endpoint) -> Reply:
         by = self._plain_asker
-        assert by is not None
+        assert by is not None  # whoever lets a plain question be asked has set it
         reply = await self._send_once(request, endpoint, by)
         # the question is paid for, so `cost` has to know of it
         line = line_of(by.step, request, endpoint.serving, reply, check=True)
@@ -553,8 +582,8 @@ class Asking:
     async def _wait_for_room(
         self, request: Request[Any], by: "StepAsk", failed: set[Endpoint]
     ) -> tuple[Endpoint, Sent]:
-        # Whether the request may still be sent is asked last: an outage may have begun while it
-        # waited for room, and the answer of `may_send` may have changed.
+        # Whether the request may still be sent is asked last: while it waited for room, an outage
+        # may have begun, or a check may have come due, which `may_send` says.
         sending = request.sending
         while True:
             if self.outages.under_way:
@@ -584,37 +613,46 @@ class Asking:
             raise
         try:
             self._check_stopped()  # once more, because the request may have waited for the budget
-            self.counts["sent"] += 1
             sent_at = time.monotonic()
-            # a serving may send further requests for one answer: in forms that aren't refused
-            refused_forms: list[errors.RequestRefused] = []
-            before_another = partial(self._allow_further_form, endpoint, refused_forms)
-            sending = replace(request.sending, before_another=before_another)
-            reply = await _answered(endpoint.serving, request.replace(sending=sending))
+            reply = await self._answered_by(endpoint, request)
             self._note_models(request, reply, endpoint.serving)
             reply = self._marked_if_repeated(request, reply, endpoint.serving, by)
             tier = reply.tier
             usage = _billed_usage(reply)
             if usage is not None and reserved:
                 usage = with_worst_case(usage, request, endpoint.serving, reply.text)
-            # a hold longer than the run waits is left to the next request, which may stop the run
-            if 0 < reply.hold <= self.options.max_wait:
-                endpoint.share.hold(reply.hold)
-            if reply.kept:  # the gateway works, which tells nothing of the model behind it
-                endpoint.let_in()
-            else:
-                endpoint.answered(sent_at)
-            self.last_fault = None
-            self._count_answer(reply)
+            self._note_answer(endpoint, reply, sent_at)
             return reply
         except errors.GroundingError as error:
-            self.counts["rate_limited"] += isinstance(error, errors.RateLimited)
+            if isinstance(error, errors.RateLimited):
+                self.counts["rate_limited"] += 1
             if not _may_be_billed(error):
                 usage = Usage()
             raise
         finally:
             # no matter what is raised, or the room in the budget would never come back
             self.budget.settle(reserved, usage, endpoint.serving, tier)
+
+    async def _answered_by(self, endpoint: Endpoint, request: Request[T]) -> Reply:
+        self.counts["sent"] += 1
+        # A serving may send further requests for one answer: in other forms, such as without a
+        # schema, until one isn't refused.
+        refused_forms: list[errors.RequestRefused] = []
+        before_another = partial(self._allow_further_form, endpoint, refused_forms)
+        sending = replace(request.sending, before_another=before_another)
+        return await _answered(endpoint.serving, request.replace(sending=sending))
+
+    def _note_answer(self, endpoint: Endpoint, reply: Reply, sent_at: float) -> None:
+        # A reply may ask for a pause before the next request. One that is longer than the run waits
+        # is left to the next request, which may stop the run.
+        if 0 < reply.hold <= self.options.max_wait:
+            endpoint.share.hold(reply.hold)
+        if reply.kept:  # the gateway works, which tells nothing of the model behind it
+            endpoint.let_in()
+        else:
+            endpoint.answered(sent_at)
+        self.last_fault = None
+        self._count_answer(reply)
 
     def _note_models(self, request: Request[Any], reply: Reply, serving: Serving) -> None:
         self._answerers.add(reply, serving.endpoint)
@@ -624,7 +662,9 @@ class Asking:
     def _marked_if_repeated(
         self, request: Request[Any], reply: Reply, serving: Serving, by: "StepAsk"
     ) -> Reply:
-        # Counts replies of a gateway's cache, and warns once of those that are no use.
+        # The reply, marked as `repeated` where a gateway's cache gave it and another answer was
+        # wanted: a further sample, a second try, a check. Counts replies of such a cache, and warns
+        # once of those that are no use.
         self._seen_replies.note(reply)
         repeated = reply.kept and request.wants_own_reply
         if not repeated and self._seen_replies.needs_comparing(request):
@@ -634,8 +674,7 @@ class Asking:
             question = first.key(self.identity)
             repeated = self._seen_replies.came_before(request.sample, reply, question, others)
         if repeated:
-            # Where the gateway marks what comes from its cache, one that it didn't mark was paid
-            # for.
+            # A kept reply isn't paid for. Where the gateway marks those, one without a mark was.
             kept = reply.kept or not self._seen_replies.gateway_marks_kept
             reply = replace(reply, kept=kept, repeated=True)
         if repeated and not self.counts["repeated"]:
@@ -644,8 +683,8 @@ class Asking:
                 f" further answers, nor as checks. Switch its cache off, as by a header in"
                 f" {setting('vlm.openai.extra_headers')}, and run again with --retry-failed."
             )
-        self.counts["repeated"] += reply.repeated
-        self.counts["kept"] += reply.kept
+        self.counts["repeated"] += int(reply.repeated)
+        self.counts["kept"] += int(reply.kept)
         return reply
 
     def _stored_answers(
@@ -663,7 +702,7 @@ class Asking:
         counts["answered"] += 1
         if reply.kept:  # its tokens were paid for before
             return
-        for name, tokens in vars(reply.usage).items():
+        for name, tokens in vars(reply.usage).items():  # "input_tokens", …
             counts[name] += tokens
 
     def _allow_further_form(
@@ -672,8 +711,9 @@ class Asking:
         refused_forms: list[errors.RequestRefused],
         refused: errors.RequestRefused | None = None,
     ) -> None:
-        # Called before a serving sends again for one answer, in another form if one was `refused`.
-        # Counts the further request; raises RunStopped where none may be sent.
+        # Called before a serving sends again for one answer, in another form if one was `refused`;
+        # `refused_forms` has those that were refused before. Counts the further request; raises
+        # RunStopped where none may be sent.
         if refused is not None:
             # A serving of the user's own may never run out of other forms of a request.
             refused_forms.append(refused)
@@ -705,7 +745,7 @@ class Asking:
         doublings = min(wait_number - 1, 10)  # more make a number too large for a float at last
         pause = min(FIRST_PAUSE * 2**doublings, LONGEST_PAUSE)
         seconds = pause if asked_for is None else max(asked_for, pause * LEAST_OF_PAUSE)
-        # by lot, so that those that wait don't all come back at once
+        # longer by lot, so that those that wait don't all come back at once
         until = time.monotonic() + seconds * random.uniform(1.0, 1.25)
         while True:
             self._check_stopped()
@@ -729,6 +769,7 @@ async def _answered(serving: Serving, request: Request[Any]) -> Reply:
 
 
 def _billed_usage(reply: Reply) -> Usage | None:
+    # None where that isn't known
     if reply.kept:  # no model has worked for it
         return Usage()
     if reply.usage == Usage():  # the endpoint reports none

@@ -71,7 +71,7 @@ class PriceRow(NamedTuple):
 def listed_price(model: str) -> PriceRow | None:
     """Return the listed prices of a model by its name, with or without a vendor and a date."""
     rows = {row["model"]: row for row in load_table(__package__, "prices.yaml")}
-    name = model.lower().rsplit("/", 1)[-1]
+    name = model.lower().rsplit("/", 1)[-1]  # "openai/gpt-4o-2024-08-06": without its vendor
     while name not in rows and _SUFFIX.search(name):
         name = _SUFFIX.sub("", name)
     row = rows.get(name)
@@ -139,7 +139,7 @@ class Budget:
         """
         worst = 0.0
         prices = self._prices_of(serving)
-        if prices is not None and self.usd is not None:
+        if prices is not None and self.usd is not None:  # else there is no limit to keep to
             # at the ordinary tier's price: the endpoint may serve it there
             worst = prices.cost(worst_case(request, serving))
         # Polls, because `settle` may be called in another event loop.
@@ -175,7 +175,7 @@ class Budget:
         # without what is.
         if self.max_requests is not None and self.sent >= self.max_requests:
             raise BudgetExceeded(no_request_left(self.max_requests))
-        if self.usd is None or not worst:
+        if self.usd is None or not worst:  # no limit, or nothing that counts against it
             return True
         if self.spent + self.reserved + worst <= self.usd:
             return True

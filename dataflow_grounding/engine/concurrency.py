@@ -19,15 +19,16 @@ FILE = "concurrency.json"
 
 @contextmanager
 def resumed(folder: str, servings: Iterable[Serving]) -> Iterator[None]:
-    """Begin with the places that the folder's last run left, and leave this one's at the end. A
-    process that has been through a run with an endpoint goes by what it knows itself.
+    """Begin with the places that the folder's last run left, and leave this one's at the end. An
+    endpoint's places are the requests that may be in flight to it. A process that has been through
+    a run with an endpoint goes by what it knows itself.
     """
     path = os.path.join(folder, FILE)
     # {"9b1c…": {"places": 48.0, "refused_at": 60.0}}
     found_by_digest = read_object(path)
     endpoint_by_digest: dict[str, Serving] = {}
     for serving in servings:
-        for endpoint, _ in serving.endpoints():
+        for endpoint, _ in serving.endpoints():  # each with its weight
             is_remote = "://" in endpoint.endpoint  # else it answers within this process
             if is_remote:
                 endpoint_by_digest[_digest_of(endpoint)] = endpoint

@@ -92,18 +92,22 @@ def paid_by_step(
     bills: dict[str, dict[str, Amount]] = {}  # by step: the amounts of "all", and of the PARTS
     for path in stores_of(folder):
         for line in read_lines(path):
+            # Not a reply, but what checks or refusals have told: it cost nothing.
             is_verdict = line.get("task") == CHECK and "reply" not in line
-            if is_verdict:  # on other lines: it cost nothing
+            if is_verdict:
                 continue
             step = str(line.get("step") or line.get("task"))
             bill = bills.setdefault(step, defaultdict(Amount))
+            # a judge's, which may be None, or else the run's
             prices_of_line = prices_of_model.get(str(line.get("model")), prices)
             amount = _paid_for(line, prices_of_line)
             for part in _parts_of(line):
                 bill[part] += amount
     steps = []
     for step, bill in sorted(bills.items()):
-        names = [*PARTS, FLEX] if FLEX in bill else list(PARTS)
+        names = list(PARTS)
+        if FLEX in bill:  # few steps have replies of that tier
+            names.append(FLEX)
         parts = {name: bill[name].to_json() for name in names}
         steps.append({"step": step, **bill["all"].to_json(), **parts})
     return steps
@@ -125,7 +129,8 @@ def _parts_of(line: dict[str, Any]) -> list[str]:
 
 
 def _paid_for(line: dict[str, Any], prices: Prices | None) -> Amount:
-    # What one stored reply has cost; without `prices`, at the published ones of its model.
+    # What one stored reply has cost; without `prices`, at the published ones of its model. If
+    # there are none, either, the USD are NaN.
     usage = usage_of(line)
     price = prices
     if line.get("free") or line.get("kept"):
@@ -145,7 +150,7 @@ def prices_of_judge(run: dict[str, Any]) -> dict[str, Prices | None]:
     if not isinstance(judge, dict) or not isinstance(judge.get("model"), str):
         return {}
     prices: Prices | None = None
-    with suppress(KeyError, TypeError, AttributeError, SpecError):
+    with suppress(KeyError, TypeError, AttributeError, SpecError):  # none, or an edited file
         prices = Prices(**judge["prices"])
     return {judge["model"]: prices}
 
@@ -153,6 +158,7 @@ def prices_of_judge(run: dict[str, Any]) -> dict[str, Prices | None]:
 def stated_prices(run: dict[str, Any]) -> Prices | None:
     """Return the prices in the spec that a `run.json` holds; None where it has none."""
     for vlm in stated_in(run, "vlm"):
+        # a block without prices, or an edited file
         with suppress(KeyError, TypeError, AttributeError):
             stated = {name: price for name, price in vlm["prices"].items() if is_number(price)}
             return Prices(**stated)

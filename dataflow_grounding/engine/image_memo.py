@@ -51,7 +51,7 @@ class ImageMemo:
         `kept_facts`, else the log, else the file; what was read from the file is added to the log,
         unless the file is young.
         """
-        if images.opened(record, key) is None:
+        if images.opened(record, key) is None:  # no earlier step has looked for it
             if images.is_far(record, key):
                 file = await off_loop(images.find_image, record, key)
             else:
@@ -71,7 +71,7 @@ class ImageMemo:
         """
         if image.limits.most_base64 is None:
             return
-        key = image.fit_key
+        key = image.fit_key  # None for a picture that fits as it is
         if key is None or key in images.kept_fits:
             return
         sent_digest, limits = key

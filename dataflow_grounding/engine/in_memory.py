@@ -66,7 +66,7 @@ def annotate_all(
     image_key = operator.reads().get("image")
     records, broken = _as_records(operator, rows)
     errors, will_ask = _check_records(operator, records, broken)
-    outcomes = broken | errors  # by index; those of `pending` are added below
+    outcomes = broken | errors  # by index; `_WorkInMemory` enters those of `pending`
     pending = {index: record for index, record in enumerate(records) if index not in outcomes}
     options = current_options.get()
     counter = counter_for_memory(options)
@@ -80,7 +80,8 @@ def annotate_all(
         # of earlier calls are taken in any case.
         own_options = replace(options, force_reprocess=False, retry_failed=False)
         asking = Asking(operator.serving, own_options, counter.budget)
-    with closing(KeyedLog(options.replies or "")) as store:
+    replies_path = options.replies or ""  # without one, replies last no longer than the call
+    with closing(KeyedLog(replies_path)) as store:
         # What the operator asks with when it concludes: after all rows, whose priority is their
         # index. Each record gets a copy with its own.
         last = (len(rows),)
@@ -114,7 +115,8 @@ def _results(
     for index in sorted(outcomes):
         row = rows[index]
         update, error = outcomes[index]
-        # The row's `image_id` is left out: the record has it as its id, without a DataFrame's NaN.
+        # The caller's own values: pictures in memory, not the files that they are in for now. The
+        # row's `image_id` is left out: the record has it as its id, without a DataFrame's NaN.
         shown = {str(name): value for name, value in row.items() if name != "image_id"}
         if update and error is None:  # a row that failed in part shows nothing of the rest
             shown |= update
@@ -150,17 +152,17 @@ def _as_records(operator: Annotator, rows: Sequence[Mapping[str, Any]]) -> _Rows
 def _as_plain(row: Mapping[str, Any], column: str, needed: bool) -> _PlainRow:
     # `column` is that of the row's picture, and `needed` says whether it has to have one.
     values: dict[str, Any] = {}
-    found: RecordError | None = None
+    problem: RecordError | None = None
     try:
         picture_file = _picture_as_file(row, column, needed)
     except RecordError as error:
-        found = error
-        picture_file = {column: ""}
+        problem = error
+        picture_file = {column: ""}  # in place of what may be no JSON
     try:
         values = plain_row({**row, **picture_file})
     except BrokenRow as error:
-        found = error
-    return _PlainRow(values, picture_file, found)
+        problem = error
+    return _PlainRow(values, picture_file, problem)
 
 
 def _picture_as_file(row: Mapping[str, Any], column: str, needed: bool) -> dict[str, str]:
@@ -187,7 +189,7 @@ def _check_records(
             continue
         try:
             if image_key and operator.needs_image:
-                find_image(record, image_key)
+                find_image(record, image_key)  # raises for a picture that isn't there
             if may_ask(operator, record):
                 will_ask = True
         except RecordError as error:
@@ -233,7 +235,7 @@ class _WorkInMemory:
         count = min(len(self._pending), 2 * most_in_flight)
         try:
             await self._workers.do(self._work() for _ in range(count))
-            if self._workers.cancelled:
+            if self._workers.cancelled:  # `do` doesn't raise that
                 raise asyncio.CancelledError
             await self._operator.conclude(self._ask_at_end)
             for (index,) in self._suspect_priorities:

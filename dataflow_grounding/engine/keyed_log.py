@@ -103,12 +103,13 @@ class Vouched:
                 none_open=vouched_to == end,
                 speaking_for_themselves=_spans(entry.get("alone"), end),
             )
-        # Spans whose lines are as good as lost, or suspect if their reply group is trusted. These
-        # are the lists of `standings`, unless Vouching puts another one here for this run alone.
+        # Spans whose lines are as good as lost, or suspect if their reply group is in
+        # `trusted_groups`. These are the lists of `standings` themselves, unless Vouching puts
+        # another one here for this run alone.
         self.set_aside_by_group: dict[str, list[Span]] = {}
         for reply_group, standing in self.standings.items():
             self.set_aside_by_group[reply_group] = standing.set_aside
-        self.trusted_groups: set[str] = set()
+        self.trusted_groups: set[str] = set()  # whose set aside lines count, as suspect ones
         # reply groups that have lines in other logs for which no check has vouched
         self.open_in_others: set[str] = set()
         self._end = end
@@ -131,8 +132,8 @@ class Vouched:
         return {group for group, standing in self.standings.items() if not standing.none_open}
 
     def set_aside_open(self, group_anywhere: str, reply_group: str) -> None:
-        """Set aside the lines of the same model and format that came from other addresses, and that
-        no check there has vouched for. No check at this address ever can.
+        """Set aside the open lines of other reply groups with the same model and format, which came
+        from other addresses. No check at this address, `reply_group`'s, can ever vouch for them.
         """
         for other in self.open_groups() - {reply_group}:
             standing = self.standings[other]
@@ -147,10 +148,13 @@ class Vouched:
         if not isinstance(reply_group, str):  # damaged
             return line
         spans = self.set_aside_by_group.get(reply_group, ())
+        # a line is in the span that its first byte is in
         is_set_aside = any(span.meets(offset, offset + 1) for span in spans)
         if not is_set_aside:
             return line
-        return {**line, "suspect": True} if reply_group in self.trusted_groups else None
+        if reply_group in self.trusted_groups:
+            return {**line, "suspect": True}
+        return None
 
 
 class KeyedLog:
@@ -181,7 +185,7 @@ class KeyedLog:
         self.others = [KeyedLog(other, read_only=True) for other in others]
         self._has_sums = buffered  # whether each line has a checksum: `{"key":"…",…,"sum":77}`
         self._pending = bytearray()  # lines that wait to be written
-        self._most_pending: float = 0  # bytes; each line is written at once
+        self._most_pending: float = 0  # bytes, above which they are written: each line at once
         if buffered:
             self._most_pending = _BUFFER_BYTES
         elif not path:
@@ -191,8 +195,9 @@ class KeyedLog:
         with storing(path):
             self._file = self._open()  # -1 without a file
             self._size = self._load() if self._file >= 0 else 0
-        self.vouched = Vouched()  # what a mark says isn't known until it is read, below
         self.first_new = self._size  # where the lines of this run begin
+        # The mark is a line of this log. Reading lines takes a `vouched`: at first an empty one.
+        self.vouched = Vouched()
         self.vouched = Vouched(self._own_line(MARK), self._size)
         for log in self.others:
             self.vouched.open_in_others |= log.vouched.open_groups()
@@ -210,7 +215,8 @@ class KeyedLog:
         """
         line = self._own_line(key, since or 0)
         is_answer = line is not None and not line.get("refusal")
-        if since is not None or key == MARK or is_answer:
+        counts_here_alone = since is not None or key == MARK
+        if is_answer or counts_here_alone:
             return line
         return next(iter(self.every(key)), None)
 
@@ -227,6 +233,8 @@ class KeyedLog:
         return answers or lines[:1]
 
     def _own_line(self, key: str, since: int = 0) -> dict[str, Any] | None:
+        # The last line of a key in this log, as checks have judged it; None for one that is damaged
+        # or begins before the byte offset `since`.
         offset = self._offsets.get(int(key[:_INDEXED], 16))
         if offset is None or offset < since:
             return None
@@ -262,7 +270,8 @@ class KeyedLog:
         self._pending.clear()
         with storing(self.path):
             problem = self._restore_moved()
-            append(self._file, data, self._size)  # it is paid for, even if others are lost
+            # Also if there is a problem, with which the run stops: the line is paid for.
+            append(self._file, data, self._size)
         self._size += len(data)
         self.unsynced += 1
         if problem:
@@ -271,7 +280,7 @@ class KeyedLog:
     def _restore_moved(self) -> str:
         # Puts the file back where another program has moved or replaced it. Returns why the run has
         # to stop, in a sentence for the user: the file or its folder lost something; else "".
-        own = os.fstat(self._file)
+        own = os.fstat(self._file)  # of the open file, wherever its name is by now
         if own.st_size != self._size:
             return (
                 f"another program changed {self.path} during the run: it has {own.st_size} of"
@@ -335,6 +344,7 @@ class KeyedLog:
                 if self._pending:
                     self._write()
                 elif self.path and not self._read_only:
+                    # the file may have been moved since the last line was written
                     with storing(self.path):
                         problem = self._restore_moved()
                     if problem:
@@ -371,11 +381,14 @@ class KeyedLog:
         return offset
 
     def _line_at(self, offset: int) -> bytes:
-        at = offset - self._size
-        if at >= 0:  # not written yet
-            return bytes(self._pending[at : self._pending.index(b"\n", at)])
+        # The line that begins at an offset, without its end.
+        start = offset - self._size  # in what isn't written yet, which follows the file
+        if start >= 0:
+            end = self._pending.index(b"\n", start)
+            return bytes(self._pending[start:end])
         data = os.pread(self._file, _LINE_BYTES, offset)
         while b"\n" not in data:
+            # twice as much each time, so that a long line takes few calls
             more = os.pread(self._file, max(len(data), _MORE_BYTES), offset + len(data))
             if not more:
                 break
@@ -384,7 +397,7 @@ class KeyedLog:
 
 
 def append(file: int, data: bytes, size: int) -> None:
-    """Hand data to the system after the `size` bytes that a file has, whole or not at all."""
+    """Hand data to the system, at the end of a file that has `size` bytes: whole or not at all."""
     try:
         written = 0
         while written < len(data):
@@ -428,6 +441,8 @@ def _index_key_of(line: bytes) -> int | None:
 
 
 def _with_sum(line: bytes) -> bytes:
+    # `{"key":"…","steps":2}` becomes `{"key":"…","steps":2,"sum":77}`: the checksum of what is
+    # before it.
     text = line[:-1]
     return b"%b%b%d}" % (text, _SUM, zlib.crc32(text))
 
@@ -486,15 +501,17 @@ def _sum(value: Mapping[str, Any]) -> int:
 
 
 def _good_in(entry: Mapping[str, Any], end: int) -> int:
-    # Version 0.2.0 wrote which spans are open, in place of `good`.
+    # The offset up to which a check vouches: `good`. Version 0.2.0 wrote open spans in its place:
+    # lines before the first of these are vouched for. Without either, no line is open.
     good = entry.get("good")
     if isinstance(good, int):
         return good
-    return min([span.first for span in _spans(entry.get("open"), end)], default=end)
+    starts_of_open = [span.first for span in _spans(entry.get("open"), end)]
+    return min(starts_of_open, default=end)
 
 
 def _mapping_at(key: str, mark: Mapping[str, Any] | None) -> dict[str, Any]:
-    # A mark may be damaged.
+    # {} where the mark is damaged, or there is none.
     value = mark.get(key) if mark else None
     return value if isinstance(value, dict) else {}
 

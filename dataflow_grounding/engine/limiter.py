@@ -1,7 +1,8 @@
 """How many requests are in flight to an endpoint: found out from its answers.
 
 A Level says how many `places` an endpoint has. A Limiter counts who has one, for all who ask the
-endpoint in this process; each of these has a Share of it.
+endpoint in this process; each of these has a Share of it. An endpoint refuses a request here where
+it says that it is busy (429, 503).
 """
 
 import asyncio
@@ -119,7 +120,8 @@ class Level:
 
     def refused(self, sent: Sent, in_flight: int) -> None:
         """Lower the level, because the endpoint said that it is busy; never below 1."""
-        if sent.number <= self._last_sent_before_change:
+        was_sent_before_change = sent.number <= self._last_sent_before_change
+        if was_sent_before_change:
             # A request that was sent before the level changed says nothing about the present level.
             # But after a cut it says how deep the cut should have been.
             if self._in_flight_at_cut:
@@ -179,7 +181,8 @@ class Level:
         if self._refused_at is None:
             # Start-up. If the request that took the last place is answered, all places are
             # sustained: refusals come sooner than answers, so none of the others was refused.
-            self._all_sustained = self._all_sustained or sent.took_last
+            if sent.took_last:
+                self._all_sustained = True
             target = 2 * START if self._all_sustained else START
             if self._value < target:
                 self._grow(target, sent)
@@ -189,13 +192,15 @@ class Level:
             self._grow_warily(sent)
 
     def _grow(self, target: float, sent: Sent) -> None:
-        # no further than can be answered in time, at the pace of answers since this one was sent
+        # Raises the level to a target, but no further than can be answered in time, at the pace of
+        # the answers that came since this request was sent.
         seconds = max(self._answered_at - sent.since, 1e-9)
         answers = self._answers - sent.answers
         in_time = answers * IN_TIME * self.timeout / seconds
         self._value = max(self._value, min(target, in_time, self.most))
 
     def _grow_warily(self, sent: Sent) -> None:
+        # After a refusal: in small steps to just under where it came, then by probes.
         assert self._refused_at is not None
         if sent.number > self._last_sent_before_change:
             self._answers_since_change += 1
@@ -222,7 +227,8 @@ class Level:
 
     def _note_change(self, value_before_probe: float | None) -> None:
         # Every change of the level is noted but the small steps of `answered`. What was sent before
-        # it says nothing about the level that is now.
+        # a change says nothing about the level after it. `value_before_probe` is the level to which
+        # a refusal takes a probe back; None where the change is no probe.
         self._value_before_probe = value_before_probe
         self._in_flight_at_cut = 0.0
         self._answers_since_change = 0
@@ -284,7 +290,7 @@ class Limiter:
                     return
                 share = min(candidates, key=_next_in_line)
                 waiter = heapq.heappop(share.waiting).waiter
-                if not waiter.has_left:
+                if not waiter.has_left:  # one that was cancelled stays in the heap until its turn
                     # counted here, before the waiter wakes: else another would take its place
                     waiter.let_in(share.enter())
 
@@ -391,9 +397,11 @@ class Share:
             waiter = Waiter()
             heapq.heappush(self.waiting, _InLine(priority, next(limiter.order), waiter))
             limiter.shares.add(self)
-            held = limiter.held_until - time.monotonic()
-            if held > 0:  # `hold` woke loops that were there at the time; this one may be newer
-                waiter.loop.call_later(held, limiter.let_in)
+            seconds_held = limiter.held_until - time.monotonic()
+            if seconds_held > 0:
+                # `hold` asked the loops that were there at the time to let others in at its end.
+                # This one may be newer.
+                waiter.loop.call_later(seconds_held, limiter.let_in)
             # it may be this waiter's turn at once, before that of others
             limiter.let_in()
         try:
@@ -409,7 +417,9 @@ class Share:
         return waiter.sent
 
     def hold(self, seconds: float) -> None:
-        """Let nobody in for `seconds`, because the endpoint takes no more until then."""
+        """Let nobody in for `seconds`, because the endpoint takes no more until then. At the end,
+        the loops of all who wait now, and this one, are asked to let others in.
+        """
         limiter = self.limiter
         with limiter.lock:
             limiter.held_until = max(limiter.held_until, time.monotonic() + seconds)
@@ -443,15 +453,14 @@ def share_of(serving: Serving, serving_count: int = 1, shared: bool | None = Non
     """
     most = max(1, min(serving.max_workers, files_left() // serving_count))
     key = (serving.endpoint, serving.model)
-    limiter = _limiters.get(key) or Limiter(Level(most))
-    _limiters[key] = limiter
+    limiter = _limiters.setdefault(key, Limiter(Level(most)))
     limiter.level.most = max(limiter.level.most, most)
     limiter.level.timeout = serving.timeout
     if shared is not None:
         limiter.level.shared = shared
     with limiter.lock:
-        serving_load = limiter.serving_loads.get(id(serving)) or ServingLoad()
-        limiter.serving_loads[id(serving)] = serving_load
+        # all shares of one serving count together
+        serving_load = limiter.serving_loads.setdefault(id(serving), ServingLoad())
     return Share(limiter, most, serving_load)
 
 
@@ -459,7 +468,7 @@ def gate_of(shares: Sequence[Share]) -> Share:
     """Return what limits the requests in flight to all endpoints of a serving together."""
     most = min(share.most for share in shares)
     level = Level(most)
-    level.resume(FoundPlaces(most))
+    level.resume(FoundPlaces(most))  # all places from the start: it has nothing to find out
     return Share(Limiter(level), most)
 
 
@@ -467,11 +476,11 @@ def files_left() -> int:
     """Return how many connections this process may open, with some files left for all else."""
     import resource
 
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)  # the limit in force, and the hard one
     if most == resource.RLIM_INFINITY:
         return MANY_FILES
     try:
-        left = most - len(os.listdir("/dev/fd")) - SPARE_FILES
+        left = most - len(os.listdir("/dev/fd")) - SPARE_FILES  # without those that are open
     except OSError:  # the folder can't be opened: there is no file left even for that
         return 1
     return max(1, left - min(MOST_KEPT_FILES, left // 4))

@@ -93,16 +93,18 @@ class Progress:
         return [*parts, counted(now.sent, "request"), f"{now.in_flight} in flight"]
 
     def _rate(self, now: Now) -> _Rate:
+        # Keeps the present state in `_past`, and drops states that are too old.
         at = time.monotonic()
         asked = now.finished - now.replayed
         past = self._past
-        # From the first record on that something was sent for, the store's speed doesn't count.
+        # Once something was sent for a record, states from before don't count: those show how fast
+        # the store is.
         is_first_asked = asked > 0 and not past[-1].asked
         if is_first_asked:
             past.clear()
         if not past or at - past[-1].at >= LEAST_SECONDS_BETWEEN:
             past.append(_State(at, now.finished, asked))
-        # The oldest state goes where the next one is old enough, too.
+        # The oldest state is the one to compare with. It goes if the next one is old enough, too.
         while len(past) > 2:
             is_long_ago = at - past[1].at >= LAST_SECONDS
             has_enough_records = now.finished - past[1].finished >= LAST_RECORDS

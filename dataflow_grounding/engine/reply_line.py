@@ -71,9 +71,10 @@ def usage_of(line: dict[str, Any]) -> Usage:
 
 def read_lines(request: Request[T], lines: Sequence[dict[str, Any]], attempts: int) -> ReadReply[T]:
     """Return what a request's stored replies say: the first that can be read counts. There are
-    several where another part of the run has asked again, and got another one. If none can be read,
-    the first one's error is raised; a SuspectReply, or an error other than UnreadableReply, is
-    raised as soon as it comes.
+    several where another part of the run, a shard, has asked again, and got another one. If none
+    can be read, the first one's error is raised; a SuspectReply, or an error other than
+    UnreadableReply, is raised as soon as it comes. `attempts` is how many tries there were, which
+    the error tells.
     """
     first_error: UnreadableReply | None = None
     texts_read: list[Any] = []
@@ -101,12 +102,13 @@ def read_line(request: Request[T], line: dict[str, Any], attempts: int) -> ReadR
         try:
             read_reply = request.read(line["reply"])
             if line.get("suspect"):
+                answer = read_reply[0]
                 notes = [*read_reply[1], Note(SUSPECT, "")]
-                return read_reply[0], notes
+                return answer, notes
             return read_reply
         except RecordError as failed:
             error = failed
-        except GroundingError:
+        except GroundingError:  # a RunStopped
             raise
         except (LookupError, ValueError) as failed:
             # a reader that took for granted what the model left out, perhaps the user's

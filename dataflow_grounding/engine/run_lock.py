@@ -30,9 +30,9 @@ _lost: set[str] = set()  # checkpoint folders of this process that another run h
 
 @contextmanager
 def only_run(folder: str) -> Iterator[None]:
-    """Hold the lock of a checkpoint folder, which the system releases however the process ends. On
-    file systems without `flock` (some NFS, FUSE) a file there is touched while the block runs.
-    Raises FolderTaken where another run holds it.
+    """Hold the lock of a checkpoint folder while the block runs; the system releases it however the
+    process ends. On file systems without `flock` (some NFS, FUSE) a file there is touched in place
+    of that. Raises FolderTaken where another run holds it.
     """
     import fcntl
 
@@ -86,10 +86,12 @@ if hasattr(os, "register_at_fork"):
 
 
 def lose(folder: str) -> None:
+    """Note that another run has taken a folder over: `check_held` then stops this one."""
     _lost.add(folder)
 
 
 def check_held(folder: str) -> None:
+    """Raise TakenOver where another run has taken the folder over."""
     if folder in _lost:
         raise TakenOver.of(os.path.dirname(folder) or ".")
 
@@ -129,6 +131,7 @@ def _refuse_if_young(path: str, clock_file: int) -> None:
 
 
 def _touch(path: str, mark: bytes, folder: str, ended: threading.Event) -> None:
+    # Until the block has ended, or another run has put its own mark into the file.
     while not ended.wait(TOUCH_SECONDS):
         with suppress(OSError):  # the next time may get through
             if Path(path).read_bytes() != mark:

@@ -30,8 +30,8 @@ class Shard(NamedTuple):
     def parse(cls, text: str) -> "Shard":
         """Return the shard that a text such as `2/8` names. Raises SpecError for any other text."""
         match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text.strip())
-        shard = cls(int(match[1]), int(match[2])) if match else cls(0, 0)
-        if not 1 <= shard.number <= shard.of:
+        shard = cls(int(match[1]), int(match[2])) if match else None
+        if shard is None or not 1 <= shard.number <= shard.of:
             raise SpecError(f"--shard {text!r} should be i/n, such as 1/8 for the first of eight")
         return shard
 
@@ -75,8 +75,9 @@ def shard_of(row: Row, shard_count: int, image_key: str, image_root: str | None)
     are.
     """
     name = image_id_of(row.data, image_key, image_root) if row.data is not None else None
-    # All pictures of one name outside of the root are in one shard, because they are numbered
-    # there.
+    # Pictures outside of the root that have one name are numbered (`x~2`), and so are further rows
+    # of a picture (`x@2`). Without their numbers, all of them come into one shard, as their numbers
+    # are given there.
     key = f"line {row.line}" if name is None else _NUMBERED.sub("", name)
     digest = blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "little") % shard_count + 1

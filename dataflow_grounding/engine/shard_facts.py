@@ -37,7 +37,8 @@ def digest_of(path: str) -> str:
 
 def pictures_of(path: str, folders: Sequence[Any], checkpoint: str) -> list[str]:
     """Return two digests of the local pictures that a step's file at `path` names: of their paths,
-    and of their contents. The checkpoint folder of the run has what it remembers of them.
+    and of their contents. Pictures in stores, for which one would wait, are left out. The folder
+    `checkpoint` has what the run remembers of pictures.
     """
     paths_digest = hashlib.sha256()
     contents_digest = hashlib.sha256()
@@ -47,6 +48,7 @@ def pictures_of(path: str, folders: Sequence[Any], checkpoint: str) -> list[str]
     paths = (path_of(row.data or {}) for row in read_rows(path))
     with closing(image_memo.log_of(checkpoint)) as log:
         look = partial(_local_picture, folders=folder_paths, log=log)
+        # on all cores, because none of these waits for a store
         for picture in side_by_side(look, paths, waits=lambda _: False, cores=True):
             if picture is not None:
                 paths_digest.update(os.fsencode(f"{picture.path}\n"))

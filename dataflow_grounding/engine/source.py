@@ -1,4 +1,8 @@
-"""The rows that a run works on: read in order, a few at a time, each made into a record."""
+"""The rows that a run works on: read in order, a few at a time, each made into a record.
+
+A pilot is a run over some rows, to try a plan. A shard is one part of an input, worked on by
+itself; one whose rows were split off into a file is a block, and has that file as `rows`.
+"""
 
 import asyncio
 import functools
@@ -70,7 +74,7 @@ def identify(
         record.occurrence = earlier_count
     # where another row is really called x@2, this one is the next
     while record.occurrence and rows_of_image.get(hash(record.unique_id)):
-        record.occurrence += 1
+        record.occurrence += 1  # which changes `unique_id`
     rows_of_image.set(hash(image_id), earlier_count + 1)
     if record.occurrence:  # x@2 is taken, also for a row that is really called so
         rows_of_image.set(hash(record.unique_id), 1)
@@ -80,7 +84,8 @@ def _distinct_image_id(
     record: Record, image_key: str, image_root: str | None, rows_of_image: NumberTable
 ) -> str | None:
     # The row's own `image_id` stays as it is. Of pictures that differ in their ending alone, the
-    # first is `x` and the next `x.png`. Absolute paths without a common folder get a number: `x~2`.
+    # first is `x` and the next `x.png`. Absolute paths outside of the root are named by their last
+    # part: further ones of one name get a number, `x~2`.
     image_id = image_id_of(record, image_key, image_root)
     path = record.get(image_key)
     states_id = has_id(record.get("image_id"))
@@ -101,13 +106,14 @@ def _distinct_image_id(
             return candidate
         if owner == own_hash:
             return candidate
-    # It is another picture's, really called x.png.jpg: this one counts as its next row.
+    # Both are other pictures': one is really called x.png.jpg, which is `x.png` without its ending.
+    # This row counts as a further one of that.
     return file_name
 
 
 def _numbered_id(image_id: str, path: str, rows_of_image: NumberTable) -> str:
-    # Each path keeps its number. The table has the last number of an id at the hash of a tuple: at
-    # the id's own hash, `identify` counts rows.
+    # Each path keeps its number. The table has the last number of an id at the hash of a tuple of
+    # it: at the id's own hash, `identify` counts rows.
     path_key = hash((image_id, path))
     last_number_key = hash((image_id,))
     number = rows_of_image.get(path_key)
@@ -130,7 +136,7 @@ def pictures_of(records: Iterable[Record], image_key: str) -> OwnPictures:
     is_record_far = functools.partial(is_far, key=image_key)
     look = functools.partial(_path_and_header, image_key)
     for picture in side_by_side(look, sample, waits=is_record_far):
-        if picture is None:
+        if picture is None:  # the record has no picture that can be read
             continue
         path, header = picture
         media_types[header.media_type] += 1
@@ -205,9 +211,10 @@ class Source:
             self.path = storage.input_path
         self._storage = storage
         image_keys = [step.image_key for step in steps]
-        # the column of the pictures that tell rows apart: that of the first step that has one
+        # The column of the pictures that tell rows apart: that of the first step that has one.
         self.image_key = next(filter(None, image_keys), IMAGE_COLUMN)
-        self._first_image_key = image_keys[0] or IMAGE_COLUMN  # that of the first step
+        # The first step may have none: then its pictures are in the usual column, if there are any.
+        self._first_image_key = image_keys[0] or IMAGE_COLUMN
         self.name = name  # the pipeline's; None where operators run without one
         self._pilot = pilot
         # by the place of a pilot's row that isn't a record yet: its image's id, its occurrence
@@ -229,6 +236,8 @@ class Source:
         return next(iter(self._folders), None)
 
     def _rows(self, *, identifies: bool = False) -> Iterator[tuple[int, Row]]:
+        # The rows of the pilot and the shard, from the first on, each after its number. The one
+        # iteration that the run takes its records from `identifies` those of a pilot.
         numbered = enumerate(read_rows(self.path))
         rows: Iterator[Row] = (row._replace(place=place) for place, row in numbered)
         if self._pilot is not None:
@@ -260,8 +269,9 @@ class Source:
         if self._shard is None:
             yield from rows
             return
-        # Numbers next to a file with the shard's rows alone tell where in the input these were.
-        # There may be more numbers than rows: the first rows may be all that is read.
+        # Gives each row the line and place that it has in the input, for a file with the shard's
+        # rows alone by the numbers next to it. There may be more numbers than rows: the first rows
+        # may be all that is read.
         if self._shard.rows:
             positions = read_row_positions(self.path)
             for row, (line, place) in zip(rows, positions, strict=False):
@@ -284,12 +294,14 @@ class Source:
             self.digest = digest.hexdigest()
 
     def _keeps_lines(self) -> bool:
+        # Whether the file at `path` has the shard's rows alone: a block's, or an earlier step's
+        # output. Next to it are the numbers of their lines in the input.
         if self._shard is None:
             return False
         if self._shard.rows:
             return True
-        is_made = self.path.startswith(os.path.join(self._storage.cache_path, ""))
-        return is_made and os.path.exists(lines_path(self.path))
+        is_output_of_run = self.path.startswith(os.path.join(self._storage.cache_path, ""))
+        return is_output_of_run and os.path.exists(lines_path(self.path))
 
     def columns(self) -> list[str]:
         """Return the columns of the first rows that can be read, in order, and set `empty_columns`.
@@ -298,7 +310,7 @@ class Source:
         """
         if self._shard is not None and self._shard.columns:
             return list(self._shard.columns)
-        ahead = [row for _, row in itertools.islice(self._numbered_rows, FIRST_ROWS)]
+        ahead = [row for _, row in itertools.islice(self._numbered_rows, FIRST_ROWS)]  # taken now
         readable = [row.data for row in ahead if row.data is not None]
         if not readable:
             readable = self._first_readable(ahead)
@@ -309,6 +321,7 @@ class Source:
         if not readable:
             why = f"line {ahead[0].line}: {ahead[0].error}" if ahead else "it has no rows"
             raise InputError(f"nothing to do in {self._users_own_path}: {why}")
+        # put back
         self._numbered_rows = itertools.chain(enumerate(ahead), self._numbered_rows)
         columns = list(dict.fromkeys(column for row in readable for column in row))
         for column in columns:
@@ -376,7 +389,8 @@ class Source:
     def shares_stem(self, record: Record) -> bool:
         """Return whether an earlier picture has the record's path but for its ending."""
         path = record.get(self.image_key)
-        if not isinstance(path, str) or has_id(record.get("image_id")):
+        states_id = has_id(record.get("image_id"))  # which names its label file, not the path
+        if states_id or not isinstance(path, str):
             return False
         ending = os.path.splitext(path)[1]
         # An id has an ending where an earlier picture has the id without it: `x.png` after `x.jpg`,
@@ -396,14 +410,15 @@ class Source:
         """
         if kind_of(self.path) != "file":  # it can be read only once
             return True
-        # then the rows here can't tell: a record that gets that far may be asked about
+        # if it reads made columns, the rows can't tell: a record that gets that far may be asked
+        # about
         reads_made = not made.isdisjoint(operator.reads().values())
         gets_that_far = False
         for record in self._records():
             try:
                 column = image_column(operator, record)
                 if column is not None and column not in made:
-                    find_image(record, column)
+                    find_image(record, column)  # raises for a picture that isn't there
                 if reads_made or may_ask(operator, record):
                     return True
                 gets_that_far = True
@@ -428,9 +443,10 @@ class Source:
             lines = max(0, lines - 1)
         if self._pilot:
             lines = min(lines, self._pilot)
-        if self._shard is None or self._keeps_lines():
+        has_rows_of_shard_alone = self._keeps_lines()
+        if self._shard is None or has_rows_of_shard_alone:
             return lines
-        return lines // self._shard.of
+        return lines // self._shard.of  # shards have about as many rows each
 
     def fingerprint(self, unchanged_since: int | None = None) -> str | None:
         """Return a digest of the rows and of the state of their images' files; None where one can't

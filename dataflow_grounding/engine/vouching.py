@@ -32,7 +32,8 @@ class Vouching:
         vouched = store.vouched
         vouched.set_aside_open(anywhere, reply_group)
         self._standings = vouched.standings
-        # Without a mark, no check was made so far: the replies of earlier runs count.
+        # Without a mark, no check was made so far. The replies of earlier runs count then, as if
+        # vouched for: up to where this run's begin.
         mine = vouched.standings.setdefault(reply_group, Standing(store.first_new))
         mine.group_anywhere = anywhere
         self._mine = mine
@@ -80,7 +81,9 @@ class Vouching:
             self.write("doubtful")
 
     def finished(self) -> None:
-        """Note that the run is done, and no check was due for its open replies: they count."""
+        """Note that the run is done, and no check was due for its open replies: the next run takes
+        them without one.
+        """
         self._mine.none_open = True
         self.write("finished")
 
@@ -96,6 +99,7 @@ class Vouching:
         """
         if self._mine.is_unanswered:
             first = 0 if all_read else self._store.first_new
+            # the new span takes the place of those that this run has noted before
             spans = [span for span in self._mine.speaking_for_themselves if span.first < first]
             spans.append(Span(first, self._store.end))
             self._mine.speaking_for_themselves = spans
@@ -120,6 +124,7 @@ class Vouching:
         self._store.put(MARK, mark)
 
     def _count(self, first: int, last: int | None) -> int:
+        # how many replies of the group begin at or after one byte offset and before another
         count = 0
         for line in read_lines(self._store.path, first, last):
             if line.get("of") == self._reply_group and line.get("task") != CHECK:

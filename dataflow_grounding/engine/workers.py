@@ -29,7 +29,7 @@ CANCEL_SECONDS = 1.0  # between two attempts to cancel a task
 
 class Workers:
     """The tasks of one run. `stop` is called at each interrupt: where it returns True, the tasks
-    have `grace` seconds to end by themselves.
+    have `grace` seconds to end by themselves; else they are cancelled at once.
     """
 
     def __init__(self, stop: Callable[[], bool], grace: float = GRACE_SECONDS) -> None:
@@ -39,8 +39,8 @@ class Workers:
         # whether they have been cancelled. Until then, a CancelledError is somebody else's.
         self.cancelled = False
         self._waiting = 0  # how many tasks wait until the machine has room
-        # when something last ended in anything but MachineBusy, by the process's clock
-        self._went_well = time.monotonic()
+        # when an attempt last ended in anything but MachineBusy, by the process's clock
+        self._went_well_at = time.monotonic()
 
     async def do(self, work: Iterable[Coroutine[Any, Any, None]]) -> None:
         """Begin all coroutines at once, and wait until each has ended, come what may. A
@@ -84,11 +84,11 @@ class Workers:
             result = await attempt()
             columns, error = result
             if columns is not None or not isinstance(error, MachineBusy):
-                self._went_well = time.monotonic()
+                self._went_well_at = time.monotonic()
                 return result
             if time.monotonic() - since > BUSY_SECONDS:
                 others_wait = self._waiting > 0
-                has_none_gone_well = self._went_well < since
+                has_none_gone_well = self._went_well_at < since
                 if others_wait and has_none_gone_well:
                     raise RunStopped(
                         f"{error}, for {BUSY_SECONDS:g} s. Fix that, then run the same command"
@@ -134,7 +134,9 @@ def in_background(
 
 @contextmanager
 def signals_to(interrupt: Callable[[], object], *which: signal.Signals) -> Iterator[None]:
-    """Have these signals call `interrupt` while the block runs, if this is the main thread."""
+    """Have these signals call `interrupt` while the block runs, if this is the main thread: Python
+    lets no other set them.
+    """
     before = {}
     if threading.current_thread() is threading.main_thread():
         for number in which:
@@ -216,6 +218,7 @@ def _in_thread(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
                 own_loop.interrupt()
     error = done.exception()
     has_own_error = error is not None and not isinstance(error, asyncio.CancelledError)
+    # an error that the work has raised as it ended, such as Interrupted, says more
     if own_loop.is_interrupted and not has_own_error:
         raise KeyboardInterrupt
     return done.result()
