@@ -85,6 +85,7 @@ class Grounded(Shown, Sequence[GroundedBox]):
 
     def __repr__(self) -> str:
         """Return a line with the first three phrases, each with its first three boxes or status."""
+        # Grounded('a.jpg', 640×480 px, gpt-4o: 'red cup' [12, 30, 80, 96]; 'a dog' none)
         parts = []
         for phrase in self.phrases[:3]:
             boxes = ", ".join(str(list(box.bbox)) for box in phrase.boxes[:3])
@@ -125,7 +126,7 @@ class Grounded(Shown, Sequence[GroundedBox]):
         phrases = []
         for phrase in self.phrases:
             boxes = [{"bbox": list(box.bbox), "score": box.score} for box in phrase.boxes]
-            phrases.append({**vars(phrase), "boxes": boxes})
+            phrases.append({**vars(phrase), "boxes": boxes})  # text, status, boxes, reason
         return {
             "image_path": self.image_path,
             "width": self.size[0],
@@ -327,7 +328,7 @@ def _operators(serving: Serving, zoom: bool, settings: dict[str, Any]) -> list[O
         operators: list[Operator] = [PhraseGrounder(serving, **settings)]
         if zoom:
             operators.append(BoxRefiner(serving, **for_refiner))
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError) as error:  # for a setting of another type, say
         raise SpecError(f"ground() can't use {', '.join(settings)} as given: {error}") from None
     return operators
 

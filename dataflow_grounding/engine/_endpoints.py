@@ -226,8 +226,9 @@ class Endpoint:
         if self._limited_since is None:
             self._limited_since = now
         waited = now - self._limited_since
-        # Requests that are in flight may still be answered, each as late as the longest answer.
-        # Until then, no answer is no sign that the quota is used up.
+        # Raises QuotaUsedUp where rate limits have lasted for too long. Requests that are in flight
+        # may still be answered, each as late as the longest answer. Until then, no answer is no
+        # sign that the quota is used up.
         longest_wait = max(self._max_wait, self._longest_answer)
         if waited > longest_wait:
             raise errors.QuotaUsedUp(
@@ -407,15 +408,17 @@ class Endpoints:
         return self.all  # all have failed or rest: the request waits for any of them
 
     def _drawn_by_weight(self, free: list[Endpoint]) -> Endpoint:
-        # Those that have less than their part of the requests in flight come first: else a slow one
-        # would come to hold all of them.
-        per_weight = self.most / sum(endpoint.weight for endpoint in self.askable([]))
-        below = []
+        # By lot, in proportion to weights. Those that have less than their part of the requests in
+        # flight come first: else a slow one would come to hold all of them.
+        that_do_not_rest = self.askable([])
+        most_per_weight = self.most / sum(endpoint.weight for endpoint in that_do_not_rest)
+        below_their_part = []
         for endpoint in free:
-            if endpoint.share.in_flight < per_weight * endpoint.weight:
-                below.append(endpoint)
-        candidates = below or free
-        return random.choices(candidates, [endpoint.weight for endpoint in candidates])[0]
+            if endpoint.share.in_flight < most_per_weight * endpoint.weight:
+                below_their_part.append(endpoint)
+        candidates = below_their_part or free
+        weights = [endpoint.weight for endpoint in candidates]
+        return random.choices(candidates, weights)[0]
 
     def release(self, endpoint: Endpoint, sent: Sent, *, refused: bool, answered: bool) -> None:
         """Give a request's room at an endpoint back, as Share.release."""

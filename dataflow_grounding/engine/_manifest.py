@@ -31,7 +31,8 @@ class Manifest:
 
     def __init__(self, steps: list[Step], source: Source, options: RunOptions) -> None:
         self._path = os.path.join(steps[0].storage.checkpoint_folder, NAME)
-        self._entry = f"{steps[0].label}..{steps[-1].label}"  # its key there
+        # its key there: "step0_ExpressionExtractor..step1_PhraseGrounder"
+        self._entry = f"{steps[0].label}..{steps[-1].label}"
         self._input_before = state_of(source.path)
         self._started = time.time_ns()  # since 1970
         self._steps = steps
@@ -109,8 +110,9 @@ class Manifest:
         return as_json({**entry, "summary": fields})
 
     def _further_pictures(self) -> str:
-        # A digest of the pictures that a step makes: the last step's file names them. Those that
-        # the input names are left out: the input's fingerprint covers them.
+        # A digest of the states of the pictures that steps make, which the last step's file names;
+        # "" where they make none. Those that the input names are left out: the input's fingerprint
+        # covers them.
         columns = {step.image_key for step in self._steps if step.image_key}
         input_column = self._source.image_key
         written_columns = {

@@ -74,8 +74,10 @@ def costs_of(folder: str) -> dict[str, Any]:
         raise InputError(f"no stored replies in {folder}: is it the results_dir of a run?")
     total = Amount()
     for step in steps:
+        # as `Amount.to_json` wrote it
+        tokens = step["tokens"]  # {"input": 1200, "cached": 0, "output": 80}
         cost = nan if step["cost_usd"] is None else step["cost_usd"]
-        total += Amount(step["requests"], **step["tokens"], cost_usd=cost)
+        total += Amount(step["requests"], **tokens, cost_usd=cost)
     return {**total.to_json(), "steps": steps}
 
 
@@ -114,10 +116,11 @@ def paid_by_step(
 
 
 def _parts_of(line: dict[str, Any]) -> list[str]:
+    # The amounts of its step's bill to which a stored reply is added. A reply may be of several.
     parts = ["all"]
-    if line.get("attempt"):
+    if line.get("attempt"):  # how many replies before it could not be read
         parts.append("retries")
-    if line.get("sample"):
+    if line.get("sample"):  # which answer to its question it is, from 0
         parts.append("samples")
     if line.get("task") == CHECK:
         parts.append("checks")

@@ -150,8 +150,8 @@ def counted_in_run(step: Step, options: RunOptions, budget: Budget) -> Iterator[
 def summary_of_whole_file(
     step: Step, side: SideRequests, earlier: Summary | None = None
 ) -> Summary | None:
-    """Return the summary after an operator that has written a whole file, all of its rows as done.
-    Where it wrote none, it is `earlier`.
+    """Return the summary after an operator that has written a whole file, all of its rows as done;
+    what `earlier` steps did is taken in. Where it wrote none, return `earlier`.
     """
     path = step.storage.output_path
     if not os.path.exists(path):

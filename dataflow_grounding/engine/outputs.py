@@ -51,10 +51,12 @@ class Outputs:
         self.next = 0  # the place of the oldest row that is not finished
         self._waiting: dict[int, _WaitingRow] = {}  # by the row's place
         self._failed_after = Counter[int]()  # failed rows by how many steps they got through
-        # for each step, the places of the rows that its file lacks, in order
+        # for each step, the places of the rows that its file lacks, in order ("q": 64-bit numbers)
         self._missing = [array("q") for _ in steps]
-        # for each step, the input's lines of the rows in its file; empty unless they are kept
-        self._input_lines = [array("q") for _ in steps if keep_lines]
+        # for each step, the input's lines of the rows in its file; [] unless they are kept
+        self._input_lines: list[array[int]] = []
+        if keep_lines:
+            self._input_lines = [array("q") for _ in steps]
         # (place of a row, index of a step): the step got boxes that may be wrong. StepAsk.note adds
         # them; a record's priority is this.
         self.suspects: set[tuple[int, int]] = set()

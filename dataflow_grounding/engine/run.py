@@ -116,7 +116,8 @@ class Run:
         self._rows = _Rows()
         self._workers = Workers(self._interrupt)
         self._askings: dict[int, Asking] = {}  # by the id of a serving
-        self.begun = False  # whether it has come to its first row
+        # whether it has come to its first row: then `now` says how far it is
+        self.begun = False
 
     async def execute(self) -> Summary:
         """Take all rows through the steps and put the files in place; return what was done. Where
@@ -275,7 +276,7 @@ class Run:
                 record: Record | RecordError = self._record(row)
             except RecordError as error:
                 record = error
-            while self.stopped is None:
+            while self.stopped is None:  # waits while the row is too far ahead
                 rows_ahead = place - self._outputs.next  # of the oldest unfinished one
                 if rows_ahead < rows.most_ahead:
                     break
@@ -301,15 +302,15 @@ class Run:
             self._wake()
 
     def _record(self, row: Row) -> Record:
-        # Counts rows as well whose picture has another's name but for the ending: YOLO and KITTI
-        # would have one label file for both.
+        # Also counts the rows whose picture differs from an earlier one's by its ending alone. In
+        # YOLO and KITTI, both would have one label file.
         record = self.source.record(row)
         if self.source.shares_stem(record):
             self.summary.notes["shared_stem"] += 1
         return record
 
     async def _conclude(self) -> None:
-        place_after_all = self._outputs.next
+        place_after_all = self._outputs.next  # it makes the priority of what is asked now
         for index, step in enumerate(self.steps):
             work = RowWork()
             await step.operator.conclude(self._ask(index, place_after_all, work))
@@ -394,7 +395,7 @@ class Run:
             if columns is None:
                 break
             record = record.updated(columns)
-            if self.source.name is not None:
+            if self.source.name is not None:  # a pipeline's: else records have no such column
                 before = record.get("pipeline_steps")
                 labels = before if isinstance(before, list) else []
                 record["pipeline_steps"] = [*labels, step.label]
@@ -404,7 +405,7 @@ class Run:
     async def _annotate(self, index: int, place: int, record: Record, work: RowWork) -> Result:
         operator = self.steps[index].operator
         ask = self._ask(index, place, work)
-        # once more, for a while, where the machine is too busy
+        # tried again for a while where the machine has no room for it
         columns, error = await self._workers.until_done(
             lambda: annotated(
                 operator, record, ask, self._stores.memo, lambda: self._workers.cancelled

@@ -164,6 +164,7 @@ def _path_and_header(image_key: str, record: Record) -> tuple[str, Header] | Non
         return image.path, header
     with suppress(GroundingError):  # the record fails of that when its turn comes
         path = find_image(record, image_key).path
+        # A PNG's end may say how it is turned. A sample can do without, and needn't read all of it.
         return path, read_header(path, whole_png=False)
     return None
 
