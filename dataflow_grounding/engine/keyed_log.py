@@ -194,7 +194,9 @@ class KeyedLog:
         self.unsynced = 0  # writes that aren't known to be on disk
         with storing(path):
             self._file = self._open()  # -1 without a file
-            self._size = self._load() if self._file >= 0 else 0
+            self._size = 0  # bytes of the whole lines in it
+            if self._file >= 0:
+                self._size = self._load()
         self.first_new = self._size  # where the lines of this run begin
         # The mark is a line of this log. Reading lines takes a `vouched`: at first an empty one.
         self.vouched = Vouched()
@@ -221,8 +223,8 @@ class KeyedLog:
         return next(iter(self.every(key)), None)
 
     def every(self, key: str) -> list[dict[str, Any]]:
-        """Return the last line of `key` in each log, without refusals; where there are only
-        refusals, the first of these.
+        """Return the last line of `key` in this log and in each of `others`, without refusals;
+        where there are only refusals, the first of these.
         """
         lines = []
         for log in [self, *self.others]:

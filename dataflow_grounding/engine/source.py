@@ -267,13 +267,12 @@ class Source:
         return sum(1 for _ in read_rows(self.path))
 
     def _rows_of_shard(self, rows: Iterator[Row]) -> Iterator[Row]:
+        # The shard's rows, each with the line and place that it has in the input. Numbers next to a
+        # file with the shard's rows alone tell these. There may be more numbers than rows: the
+        # first rows may be all that is read.
         if self._shard is None:
             yield from rows
-            return
-        # Gives each row the line and place that it has in the input, for a file with the shard's
-        # rows alone by the numbers next to it. There may be more numbers than rows: the first rows
-        # may be all that is read.
-        if self._shard.rows:
+        elif self._shard.rows:
             positions = read_row_positions(self.path)
             for row, (line, place) in zip(rows, positions, strict=False):
                 yield row._replace(line=line, place=place)
@@ -282,17 +281,21 @@ class Source:
             # counts from 0, is one less.
             for row, line in zip(rows, read_line_numbers(self.path), strict=False):
                 yield row._replace(line=line, place=line - 1)
-        else:  # the whole input
-            seen = 0
-            digest = hashlib.sha256()
-            for row in rows:
-                seen += 1
-                digest.update(json.dumps([row.line, row.data], default=repr).encode())
-                if self._shard.has(row, self.image_key, self._image_root):
-                    yield row
-            # counted only here, because a caller that takes some rows hasn't read the whole input
-            self.seen = seen
-            self.digest = digest.hexdigest()
+        else:
+            yield from self._picked_from_all(rows, self._shard)
+
+    def _picked_from_all(self, rows: Iterator[Row], shard: "Shard") -> Iterator[Row]:
+        # The shard's rows of the whole input; sets `seen` and `digest` at its end.
+        seen = 0
+        digest = hashlib.sha256()
+        for row in rows:
+            seen += 1
+            digest.update(json.dumps([row.line, row.data], default=repr).encode())
+            if shard.has(row, self.image_key, self._image_root):
+                yield row
+        # set only here, because a caller that takes some rows hasn't read the whole input
+        self.seen = seen
+        self.digest = digest.hexdigest()
 
     def _keeps_lines(self) -> bool:
         # Whether the file at `path` has the shard's rows alone: a block's, or an earlier step's
@@ -311,18 +314,21 @@ class Source:
         """
         if self._shard is not None and self._shard.columns:
             return list(self._shard.columns)
-        ahead = [row for _, row in itertools.islice(self._numbered_rows, FIRST_ROWS)]  # taken now
+        # These rows are taken for now.
+        ahead = [row for _, row in itertools.islice(self._numbered_rows, FIRST_ROWS)]
         readable = [row.data for row in ahead if row.data is not None]
-        if not readable:
+        if not readable:  # one may come later
             readable = self._first_readable(ahead)
         if not readable and self._shard is not None:
             # a shard may have no rows: then the columns are those of the whole input
             whole = itertools.islice(read_rows(self.path), FIRST_ROWS)
             readable = [row.data for row in whole if row.data is not None]
         if not readable:
-            why = f"line {ahead[0].line}: {ahead[0].error}" if ahead else "it has no rows"
+            why = "it has no rows"
+            if ahead:
+                why = f"line {ahead[0].line}: {ahead[0].error}"
             raise InputError(f"nothing to do in {self._users_own_path}: {why}")
-        # put back
+        # They are put back, with their numbers, which count from 0.
         self._numbered_rows = itertools.chain(enumerate(ahead), self._numbered_rows)
         columns = list(dict.fromkeys(column for row in readable for column in row))
         for column in columns:
