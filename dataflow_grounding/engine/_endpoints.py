@@ -382,7 +382,9 @@ class Endpoints:
                     taken = await _first_free(candidates, priority)
                 if taken is not None:  # else it looks again which endpoints may be asked by now
                     return taken
-        except BaseException:
+        except (
+            BaseException
+        ):  # cancelled, say: it won't be sent, so it leaves its place at the gate
             self._gate.release(through_gate, answered=False)
             raise
 

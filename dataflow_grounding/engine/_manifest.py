@@ -55,6 +55,7 @@ class Manifest:
         entry = unsealed(read_object(self._path).get(self._entry))
         if entry is None or self._settings is None or entry.get("settings") != self._settings:
             return None
+        # each finished run leaves one, even an empty one
         if not os.path.exists(self._steps[0].storage.failures_path):
             return None
         if entry.get("outputs") != self._output_states():
@@ -76,16 +77,16 @@ class Manifest:
         return Summary(**fields, already_complete=True)
 
     def write(self, summary: Summary) -> None:
-        """Remember a finished run if doing it again would give the same; else forget it."""
+        """Remember a finished run if doing it again would give the same; else forget it. Where the
+        input has changed since the run began, that is noted in `summary`.
+        """
         if summary.notes["image_changed"]:
             entries = {}  # other segments may have used the image: none counts as finished
         else:
             entries = read_object(self._path)
             entries.pop(self._entry, None)
         fingerprint = None  # stays None where the entry isn't to be written
-        noted_codes = {code for code, count in summary.notes.items() if count}
-        may_come_out_otherwise = summary.handover.passing_failures or noted_codes & MAY_CHANGE
-        if not may_come_out_otherwise and summary.done and self._settings is not None:
+        if self._would_come_out_the_same(summary):
             fingerprint = self._source.fingerprint(unchanged_since=self._started)
         if self._input_before != state_of(self._source.path):
             # the run may have read some rows of the old input and some of the new one
@@ -95,6 +96,13 @@ class Manifest:
             entries[self._entry] = sealed(self._entry_of(summary, fingerprint))
         with errors_as(StorageFailed, f"can't write {self._path}"):
             write_bytes(self._path, json.dumps(entries, indent=1).encode())
+
+    def _would_come_out_the_same(self, summary: Summary) -> bool:
+        # As far as the run itself tells. Without settings, nobody knows what its steps depend on.
+        if self._settings is None or not summary.done:
+            return False
+        noted_codes = {code for code, count in summary.notes.items() if count}
+        return not summary.handover.passing_failures and noted_codes.isdisjoint(MAY_CHANGE)
 
     def _entry_of(self, summary: Summary, fingerprint: str) -> dict[str, Any]:
         names = ["records", "done", "failed", "expressions", "notes", "failures"]

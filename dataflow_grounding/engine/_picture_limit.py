@@ -124,8 +124,8 @@ class PictureLimit:
             usual_limit = USUAL if largest > USUAL else LOWEST
             lower = min(largest // 2, usual_limit)
         lower = max(lower, LEAST)
-        # A picture that was answered when it was sent alone goes on being sent as it is, so that
-        # its stored reply is found.
+        # Pictures that were answered when they were sent alone go on being sent as they are, so
+        # that their stored replies are found: unless one no larger is refused now.
         is_alone = len(lengths) == 1
         if is_alone and self._largest_taken < largest:
             return max(lower, self._largest_taken)

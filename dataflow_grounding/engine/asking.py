@@ -668,10 +668,11 @@ class Asking:
         self._seen_replies.note(reply)
         repeated = reply.kept and request.wants_own_reply
         if not repeated and self._seen_replies.needs_comparing(request):
-            # All answers to one question share the key of the first try for the first of them.
-            first = request.replace(sample=0, tries=Tries())
-            others = self._stored_answers(first, request.sample, by)
-            question = first.key(self.identity)
+            # A question may be asked several times, for samples. What all of its answers share is
+            # the key of its first request: that of the first try for the first sample.
+            first_request = request.replace(sample=0, tries=Tries())
+            others = self._stored_answers(first_request, request.sample, by)
+            question = first_request.key(self.identity)
             repeated = self._seen_replies.came_before(request.sample, reply, question, others)
         if repeated:
             # A kept reply isn't paid for. Where the gateway marks those, one without a mark was.

@@ -68,19 +68,19 @@ class FinishedRows:
         self._replies = replies
         self._memo = memo
         # a digest; None where rows are neither kept nor taken
-        self._settings = settings_of(steps, {"version": OUTPUT, "name": name})
+        self._settings: str | None = None
+        do_settings_tell_all = all(map(_tells_all, steps))
+        if log is not None and do_settings_tell_all:
+            self._settings = settings_of(steps, {"version": OUTPUT, "name": name})
         # By the column of a picture, the limits of the first serving that it is sent to.
         self._limits_by_column: dict[str, ImageLimits | None] = {}
         for step in steps:
             column = step.image_key
             if not column or self._limits_by_column.get(column) is not None:
                 continue
-            serving = step.operator.serving
+            serving = step.operator.serving  # None where the step only draws on it, say
             self._limits_by_column[column] = serving.image_limits if serving else None
         self._step_count = len(steps)
-        do_settings_tell_all = all(map(_tells_all, steps))
-        if log is None or not do_settings_tell_all:
-            self._settings = None
 
     async def key_of(self, record: Record) -> RowKey | None:
         """Return the key of a row that is about to be done; None where not all that it is made of

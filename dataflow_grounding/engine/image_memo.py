@@ -63,6 +63,7 @@ class ImageMemo:
                 facts = await self._facts(file, limits, kept)
             image = images.Image(file, facts, limits or images.ImageLimits(), kept=kept)
             record.images[record[key]] = image
+        # within these limits: an earlier step's serving may have others
         return images.open_image(record, key, limits)
 
     async def fit(self, image: images.Image) -> None:

@@ -104,7 +104,7 @@ class Level:
         """Go on from what an earlier run, or other processes, found; kept from 1 to `most`."""
         self._value = min(max(1.0, found.places), float(self.most))
         self._refused_at = found.refused_at
-        self._note_change(None)
+        self._note_change()
 
     def send(self, in_flight: int = 1) -> Sent:
         """Return a request that is about to be sent, itself among those `in_flight`."""
@@ -157,13 +157,13 @@ class Level:
             self._value = max(1.0, before_probe)
             self._refused_at = float(in_flight)
         self._patience = min(self._patience * 2, MOST_PATIENCE)
-        self._note_change(None)
+        self._note_change()
 
     def _cut(self, in_flight: int) -> None:
         self._value = max(1.0, self._value * CUT)
         self._refused_at = float(in_flight)
         self._patience = PATIENCE
-        self._note_change(None)
+        self._note_change()
         self._in_flight_at_cut = float(in_flight)
         self._refused_of_cut_flight = 1
 
@@ -223,9 +223,9 @@ class Level:
         before = self._value
         self._value += self._stride
         self._stride *= 2
-        self._note_change(before)
+        self._note_change(value_before_probe=before)
 
-    def _note_change(self, value_before_probe: float | None) -> None:
+    def _note_change(self, value_before_probe: float | None = None) -> None:
         # Every change of the level is noted but the small steps of `answered`. What was sent before
         # a change says nothing about the level after it. `value_before_probe` is the level to which
         # a refusal takes a probe back; None where the change is no probe.

@@ -330,6 +330,7 @@ class Source:
             raise InputError(f"nothing to do in {self._users_own_path}: {why}")
         # They are put back, with their numbers, which count from 0.
         self._numbered_rows = itertools.chain(enumerate(ahead), self._numbered_rows)
+        # each once, in the order in which they come first
         columns = list(dict.fromkeys(column for row in readable for column in row))
         for column in columns:
             if all(row.get(column) == [] for row in readable):

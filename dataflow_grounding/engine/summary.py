@@ -186,8 +186,8 @@ class Summary:
                     self.expressions["denied"] += 1
 
     def _show_boxes(self, record: Record, expressions: list[dict[str, Any]]) -> None:
-        # The first SHOWN lines with boxes are shown, in the input's order. Records end in any one:
-        # an earlier one takes the place of a later one.
+        # The first SHOWN lines with boxes, in the input's order, are shown. Records end in another
+        # order: an earlier one takes the place of a later one.
         is_full = len(self.shown.boxes) >= SHOWN
         if is_full:
             last_place, _ = self.shown.boxes[-1]
