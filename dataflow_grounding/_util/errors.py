@@ -26,10 +26,12 @@ class GroundingError(Exception):
             setattr(cls, name, value)
 
     def __init__(self, *arguments: object) -> None:
-        fit = []
+        shown_arguments = []
         for argument in arguments:
-            fit.append(shown(argument, self._lines) if isinstance(argument, str) else argument)
-        super().__init__(*fit)
+            if isinstance(argument, str):
+                argument = shown(argument, self._lines)  # without secrets and control characters
+            shown_arguments.append(argument)
+        super().__init__(*shown_arguments)
 
     def _render_traceback_(self) -> list[str]:
         # What IPython shows of the error: its text says what to do, hundreds of lines don't.

@@ -140,11 +140,7 @@ def draw_marks(image: "Image", marks: Sequence[Mark]) -> "Image":
     draw = Draw(canvas)
     for mark in largest_first:
         if mark.given.outlined:
-            ring = _ring(mark.box, sizes)
-            pieces = list(_sides(ring, sizes.ring))
-            if mark.given.dashed:
-                pieces = list(_dashes(ring, sizes))
-            _fill(draw, pieces, mark.color, sizes.halo)
+            _draw_outline(draw, mark, sizes)
     spots_taken: list[Box] = []
     for mark in reversed(largest_first):  # small boxes have the fewest spots to choose from
         other_boxes = [other.box for other in drawn if other is not mark]
@@ -170,6 +166,14 @@ def _marks_inside(marks: Sequence[Mark], sizes: _Sizes) -> list[_DrawnMark]:
         if box is not None:
             inside.append(_DrawnMark(index + 1, mark, box, mark.color or palette_color(index)))
     return inside
+
+
+def _draw_outline(draw: "ImageDraw", mark: _DrawnMark, sizes: _Sizes) -> None:
+    ring = _ring(mark.box, sizes)
+    pieces = list(_sides(ring, sizes.ring))
+    if mark.given.dashed:
+        pieces = list(_dashes(ring, sizes))
+    _fill(draw, pieces, mark.color, sizes.halo)
 
 
 def _draw_label(

@@ -91,12 +91,13 @@ def join(steps: list[Step], shards: list[Shard], summary: Summary) -> None:
     failures_of_shards: list[str] = []
     for step in steps:
         storage = step.storage
-        parts = [storage.in_folder(shard.folder(storage.cache_path)) for shard in shards]
-        paths = [part.output_path for part in parts]
+        folders = [shard.folder(storage.cache_path) for shard in shards]
+        storages_of_shards = [storage.in_folder(folder) for folder in folders]
+        paths = [each.output_path for each in storages_of_shards]
         files[storage.output_path] = paths
         shard_files += paths
         # the same for each step: a shard has one file for all
-        failures_of_shards = [part.failures_path for part in parts]
+        failures_of_shards = [each.failures_path for each in storages_of_shards]
     # those in the file that is replaced
     failures_of_other_steps = other_failures(summary.failures_file, {step.label for step in steps})
     # Where the results are at an address, the files are fetched: workers have written them there.
@@ -106,7 +107,7 @@ def join(steps: list[Step], shards: list[Shard], summary: Summary) -> None:
     )
     for shard in shards:
         os.remove(shard.rows)
-        bucket.remove(shard.rows)
+        bucket.remove(shard.rows)  # at the address, too, if there is one
 
 
 def write_joined(

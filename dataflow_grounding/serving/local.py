@@ -219,20 +219,8 @@ class _Queue:
         begins once no request has joined for LINGER seconds, or `max_batch` wait. At least one has
         to wait already.
         """
-        count_before = 0
-        while True:
-            count = len(self.waiting)
-            has_grown = count > count_before  # at first it has: at least one waits
-            if not has_grown or count >= max_batch:
-                break
-            count_before = count
-            await asyncio.sleep(LINGER)
-        unanswered = self._unanswered()
-        batch: list[Asked] = []
-        for asked in unanswered:
-            is_alike = asked.temperature == unanswered[0].temperature
-            if is_alike and len(batch) < max_batch:
-                batch.append(asked)
+        await self._wait_for_others(max_batch)
+        batch = self._next_batch(max_batch)
         replies = await asyncio.to_thread(answers, batch)
         for asked, reply in zip(batch, replies, strict=True):
             if asked.reply.done():  # its task was cancelled meanwhile
@@ -242,6 +230,26 @@ class _Queue:
             else:
                 asked.reply.set_exception(reply)
         self.waiting = self._unanswered()
+
+    async def _wait_for_others(self, max_batch: int) -> None:
+        count_before = 0
+        while True:
+            count = len(self.waiting)
+            has_grown = count > count_before  # at first it has: at least one waits
+            if not has_grown or count >= max_batch:
+                break
+            count_before = count
+            await asyncio.sleep(LINGER)
+
+    def _next_batch(self, max_batch: int) -> list[Asked]:
+        # A model generates at one temperature for a whole batch: that of the first that waits.
+        unanswered = self._unanswered()
+        batch: list[Asked] = []
+        for asked in unanswered:
+            is_alike = asked.temperature == unanswered[0].temperature
+            if is_alike and len(batch) < max_batch:
+                batch.append(asked)
+        return batch
 
     def _unanswered(self) -> list[Asked]:
         return [asked for asked in self.waiting if not asked.reply.done()]

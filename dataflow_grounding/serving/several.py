@@ -38,7 +38,8 @@ class SeveralEndpoints(Serving):
     """
 
     def __init__(self, servings: Sequence[Serving], weights: Sequence[float] | None = None) -> None:
-        weights = [1] * len(servings) if weights is None else weights
+        if weights is None:
+            weights = [1] * len(servings)
         by_address = {serving.endpoint: serving for serving in servings}
         is_each_once = len(by_address) == len(servings)
         has_all_weights = len(weights) == len(servings)
@@ -58,7 +59,9 @@ class SeveralEndpoints(Serving):
         self.endpoint = " + ".join(by_address)
         self.box_format = first.box_format
         self.box_formats = first.box_formats
-        self.max_workers = min(serving.max_workers for serving in servings)  # at each of them
+        # the most requests in flight at each of them, not at all together
+        self.max_workers = min(serving.max_workers for serving in servings)
+        # for the worst case of a reply's cost
         self.max_output_tokens = max(serving.max_output_tokens for serving in servings)
         self.regions_per_request = first.regions_per_request
         self.needs_labels = first.needs_labels

@@ -74,9 +74,10 @@ class TokenRules:
             side = max(1, math.floor(min(size) / 1.5))
             return rule["crop"] * _cells(size, side)
         if "tile" in rule:  # OpenAI
-            # The picture is fitted, and never enlarged.
+            # The picture is fitted twice, and never enlarged: into a square, then by its shorter side.
             scale = min(1.0, FITTED / max(size))
-            scale *= min(1.0, SHORTER / (min(size) * scale))
+            shorter_side = min(size) * scale
+            scale *= min(1.0, SHORTER / shorter_side)
             return rule["base"] + rule["tile"] * _cells((width * scale, height * scale), TILE)
         if "patch" in rule:  # OpenAI's newer models
             return math.ceil(min(_cells(size, PATCH), MOST_PATCHES) * rule["patch"])

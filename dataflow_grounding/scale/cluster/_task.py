@@ -194,11 +194,10 @@ class _Task:
         steps = [replace(step, storage=step.storage.in_folder(folder)) for step in work.steps]
         servings = [step.operator.serving for step in steps if step.operator.serving is not None]
         divide_max_workers(servings, lane)
-        # The driver has taken a pilot's rows. Where steps don't stream, it makes a run of each.
         options = replace(
             work.options,
-            pilot=None,
-            stream=True,
+            pilot=None,  # the driver has chosen its rows
+            stream=True,  # where steps don't stream, the driver makes a run of each
             shard=shard,
             progress=False,
             max_requests=grant.requests,

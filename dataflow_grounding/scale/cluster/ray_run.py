@@ -144,6 +144,7 @@ class RayRun(Run):
             self._is_own_cluster = connection.is_own  # read by `_watch_the_start`
             # Without retries: a task that Ray repeats could use what it was granted twice.
             needs = {"num_cpus": 1, "num_gpus": self._gpus, "max_retries": 0}
+            # these two functions, to be called on workers
             self._what_is_wrong = self._ray.remote(what_is_wrong).options(**needs)
             self._work_on = self._ray.remote(work_on).options(**needs)
             cpus = int(self._ray.cluster_resources().get("CPU", 1))
@@ -197,11 +198,12 @@ class RayRun(Run):
     async def _round(self, lane: Shard, *, is_last: bool = False) -> None:
         # Has the shards that wait worked on, one after the other, in a lane.
         while self.stopped is None and self._waiting:
-            # Shards differ in what they cost. So each may use twice an equal part of the budget
-            # that is left: there are half as many parts as shards.
-            parts = math.ceil(len(self._waiting) / 2)
             if is_last:
                 parts = 1
+            else:
+                # Shards differ in what they cost. So each may use twice an equal part of the budget
+                # that is left: there are half as many parts as shards.
+                parts = math.ceil(len(self._waiting) / 2)
             shard = self._waiting.popleft()
             outcome = await self._worked_on(shard, lane, self._granted(parts))
             if outcome is None or outcome.wrong is None:  # it waits again, or is finished
@@ -243,7 +245,8 @@ class RayRun(Run):
         return BudgetExceeded(why)
 
     async def _worked_on(self, shard: Shard, lane: Shard, grant: Grant) -> ShardOutcome | None:
-        # Returns None where the worker was lost: the shard then waits again.
+        # Has a task take a shard through the steps, and counts what it has used. Returns None where
+        # the worker was lost: the shard then waits again.
         self._begin_again(shard)
         budget = self._budget
         # All that is granted counts as used until the task has ended.
@@ -299,7 +302,8 @@ class RayRun(Run):
             self.summary.add_part(paid)
 
     async def _result_of(self, shard: Shard | None, task: Any, *arguments: Any) -> Any:
-        # What a task returns; while it runs, it is among those at work. Raises WorkerLost.
+        # Starts a task, and returns what it returns. While it runs, it is in `_at_work`, by which
+        # `stop` cancels it. Raises WorkerLost.
         reference = task.remote(self._shipped, self._home, *arguments)
         self._at_work[shard] = reference
         try:
