@@ -158,9 +158,9 @@ def open_start(path: str, size: int, check: Callable[[State], None]) -> IO[bytes
 def read_input(
     path: str, most: int, check: Callable[[State], None], size: int | None = None
 ) -> bytes:
-    """Return all bytes of a file, unless `check` refuses it. It is checked before it is opened, as
-    to open a device may do something. A store isn't asked for a `size` that is known. A file that
-    grows meanwhile is read up to about `most` bytes.
+    """Return all bytes of a file, unless `check` refuses it. It is checked before it is opened,
+    because opening a device may have an effect. A store isn't asked for a `size` that is known. A
+    file that grows meanwhile is read up to about `most` bytes.
     """
     if is_remote(path):
         state = look(path) if size is None else State(size, 0, "file")

@@ -73,6 +73,7 @@ def place_of(address: str) -> tuple[Any, str]:
 
 
 def _opened(address: str, scheme: str) -> tuple[Any, str]:
+    # Returns what `place_of` does. Raises what fsspec and its libraries raise.
     from fsspec.config import conf
     from fsspec.registry import get_filesystem_class, register_implementation
 

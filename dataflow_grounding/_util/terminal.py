@@ -297,7 +297,7 @@ def _columns_of(text: str) -> int:
         return len(text)
     columns = 0
     for character in text:
-        if unicodedata.east_asian_width(character) in "WF":
+        if unicodedata.east_asian_width(character) in "WF":  # wide, full width
             columns += 2
         elif not unicodedata.combining(character):
             columns += 1

@@ -183,7 +183,8 @@ def _draw_label(
     spots_taken: Sequence[Box],
     sizes: _Sizes,
 ) -> Box | None:
-    # What is returned is the spot; None where the picture is too small for any text.
+    # Draws a mark's label, and returns the spot that it takes; None without a label, and where the
+    # picture is too small for any text.
     if not mark.given.label.strip():
         return None
     label = _place_label(mark, other_boxes, spots_taken, sizes)

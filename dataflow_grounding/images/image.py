@@ -521,7 +521,7 @@ class Image:
 
     @cached_property
     def fit_key(self) -> FitKey | None:
-        """What the steps to fit it are remembered by; None where it is in no size too large."""
+        """What the steps to fit it are remembered by; None where any size of it fits."""
         if self.limits.most_base64 is None:
             return None
         limits = self.limits.of_file
@@ -530,7 +530,7 @@ class Image:
         if limits.max_bytes == self.limits.max_bytes:
             return None
         unfitted = replace(self, limits=limits)  # as it would be sent in any number of bytes
-        most_bytes = math.prod(unfitted.sent_size) * _MOST_PER_PIXEL
+        most_bytes = math.prod(unfitted.sent_size) * _MOST_PER_PIXEL  # that its JPEG can have
         if unfitted.as_is or most_bytes <= limits.max_bytes:
             return None
         return unfitted.sent_digest, limits

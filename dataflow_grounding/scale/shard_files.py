@@ -38,7 +38,7 @@ PlacedLine: TypeAlias = tuple[int, str]
 def write_shards(source: Source, count: int, results_dir: str) -> dict[Shard, int]:
     """Split an input into `count` shards: write each one's rows into its folder.
 
-    The folders are in `results_dir`.
+    The folders are in `results_dir`. Such a shard, with a file of its rows alone, is a block.
 
     Returns:
         The shards, from the first on, and how many rows each has; some may have none.
@@ -47,13 +47,7 @@ def write_shards(source: Source, count: int, results_dir: str) -> dict[Shard, in
         InputError: The input can't be read.
         StorageFailed: The files can't be written.
     """
-    columns = tuple(source.columns())
-    shards: list[Shard] = []
-    for number in range(1, count + 1):
-        # A shard with `rows` has a folder of its own kind, `block-2-8`. There its rows get a path.
-        shard = Shard(number, count, BLOCK_ROWS, columns)
-        path = os.path.join(shard.folder(results_dir), ".ckpt", BLOCK_ROWS)
-        shards.append(shard._replace(rows=path))
+    shards = _blocks(count, tuple(source.columns()), results_dir)
     # Writers that were not committed leave nothing when they are closed. `storing` raises
     # StorageFailed where the disk is full, say.
     with ExitStack() as open_writers, storing(results_dir):
@@ -70,6 +64,16 @@ def write_shards(source: Source, count: int, results_dir: str) -> dict[Shard, in
     paths = [shard.rows for shard in shards]
     bucket.send_files(*paths, *map(lines_path, paths))
     return {shard: writer.count for shard, writer in zip(shards, writers, strict=True)}
+
+
+def _blocks(count: int, columns: tuple[str, ...], results_dir: str) -> list[Shard]:
+    blocks: list[Shard] = []
+    for number in range(1, count + 1):
+        # With `rows`, its folder is called `block-2-8`. The path of its rows is within that.
+        block = Shard(number, count, BLOCK_ROWS, columns)
+        path = os.path.join(block.folder(results_dir), ".ckpt", BLOCK_ROWS)
+        blocks.append(block._replace(rows=path))
+    return blocks
 
 
 def join(steps: list[Step], shards: list[Shard], summary: Summary) -> None:

@@ -232,6 +232,7 @@ class _Queue:
         self.waiting = self._unanswered()
 
     async def _wait_for_others(self, max_batch: int) -> None:
+        # Until no request has joined for LINGER seconds, or `max_batch` wait.
         count_before = 0
         while True:
             count = len(self.waiting)

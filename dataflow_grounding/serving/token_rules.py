@@ -74,7 +74,7 @@ class TokenRules:
             side = max(1, math.floor(min(size) / 1.5))
             return rule["crop"] * _cells(size, side)
         if "tile" in rule:  # OpenAI
-            # The picture is fitted twice, and never enlarged: into a square, then by its shorter side.
+            # The picture is fitted into a square, then by its shorter side; it is never enlarged.
             scale = min(1.0, FITTED / max(size))
             shorter_side = min(size) * scale
             scale *= min(1.0, SHORTER / shorter_side)

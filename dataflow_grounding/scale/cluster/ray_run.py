@@ -198,12 +198,11 @@ class RayRun(Run):
     async def _round(self, lane: Shard, *, is_last: bool = False) -> None:
         # Has the shards that wait worked on, one after the other, in a lane.
         while self.stopped is None and self._waiting:
+            # Shards differ in what they cost. So each may use twice an equal part of the budget
+            # that is left: there are half as many parts as shards.
+            parts = math.ceil(len(self._waiting) / 2)
             if is_last:
-                parts = 1
-            else:
-                # Shards differ in what they cost. So each may use twice an equal part of the budget
-                # that is left: there are half as many parts as shards.
-                parts = math.ceil(len(self._waiting) / 2)
+                parts = 1  # all that is left
             shard = self._waiting.popleft()
             outcome = await self._worked_on(shard, lane, self._granted(parts))
             if outcome is None or outcome.wrong is None:  # it waits again, or is finished
