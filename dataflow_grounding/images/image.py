@@ -643,6 +643,7 @@ class Image:
         import PIL.Image
 
         if picture.size != self.content_size:
+            # With `reducing_gap`, Pillow first reduces it roughly, by a whole number.
             picture = picture.resize(self.content_size, resampling, reducing_gap=3.0)
         if picture.size == self.sent_size:
             return picture
@@ -684,9 +685,10 @@ def find_image(record: Record, key: str) -> ImageFile:
 def find_file(path: object, folders: Sequence[str], column: str = "image") -> ImageFile:
     """Return the image file at a path that a row's `column` has, in the first folder that has it.
 
-    Without folders a relative path starts from the current one. No host is asked that the user had
-    no part in. Raises BrokenRow for no path, or one that rows may not name; ImageMissing;
-    MachineBusy where a folder couldn't be looked into, so the file may be there all the same.
+    Without folders a relative path starts from the current one. A row can't have just any host
+    asked (`may_be_named`). Raises BrokenRow for no path, or one that rows may not name;
+    ImageMissing; MachineBusy where a folder couldn't be looked into, so the file may be there all
+    the same.
     """
     name = _checked_path(path, folders, column)
     candidates: Iterable[str] = (joined(folder, name) for folder in folders or ("",))

@@ -249,7 +249,7 @@ def _has_text(message: Any) -> bool:
 
 
 def _is_error(said: Mapping[str, Any]) -> bool:
-    # Some gateways send a code and an empty message with each answer.
+    # Some gateways send a code and an empty message with each answer: {"code": 0, "message": ""}.
     code = said.get("code")
     if code in (200, "200"):
         return False

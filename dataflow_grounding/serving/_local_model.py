@@ -146,8 +146,9 @@ class LoadedModel:
         content: list[dict[str, Any]] = [
             {"type": "image", "image": picture} for picture in asked.pictures
         ]
-        # A caption may hold the text of a special token, which would mean something to the model.
-        # As the text is JSON, the token's first character can be escaped.
+        # A caption may hold the text of a special token, such as `<|im_end|>`, which would mean
+        # something to the model. The text is JSON, so the token's first character can be escaped:
+        # `\u003c|im_end|>`.
         text = self._special.sub(_with_escaped_start, request.text)
         if self._system_content is None:
             content += _text_parts(f"{request.system}\n\n{text}")

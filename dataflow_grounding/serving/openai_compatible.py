@@ -357,7 +357,8 @@ class OpenAIServing(Serving):
             await load_aside("aiohttp")
         # of this request alone, in addition to those that the transport sends with each
         own_headers = WANTS_NO_CACHE if request.wants_own_reply else NO_HEADERS
-        status, headers, data = await self._transport.get().post(body, own_headers)
+        transport = self._transport.get()  # that of the running event loop
+        status, headers, data = await transport.post(body, own_headers)
         if status != 200:
             raise self._error_of(status, headers, data)
         reply = self._reply_of(headers, data)

@@ -85,7 +85,7 @@ class OpenAISdkServing(OpenAIServing):
         super().__init__(api_url, model_name, **settings)
         provider = token_provider or None  # an empty name counts as none
         if isinstance(provider, str):
-            provider = provider_named(provider, ["."])
+            provider = provider_named(provider, ["."])  # its module may be in the current folder
         self._provider = provider
         # A token, as a key, goes to no address that a `.env` file names.
         named_by = names_address(self._url)

@@ -218,7 +218,7 @@ class RayRun(Run):
         # and all of `max_workers`.
         self._waiting.extend(self._unfinished)
         has_no_request_left = self._budget.sent == self._budget.max_requests
-        if self._waiting and has_no_request_left:
+        if self._waiting and has_no_request_left:  # a task could send nothing
             raise self._budget_exceeded()
         await self._round(Shard(1, 1), is_last=True)
 
