@@ -55,6 +55,7 @@ def joined(folder: str, path: str) -> str:
         return path
     if not is_remote(folder) or is_absolute(path):
         return os.path.join(plain_path(folder), plain_path(path))
+    # every remote address has one
     bucket_end = cast("re.Match[str]", _BUCKET_OR_REPOSITORY.match(folder)).end()
     # From a root, `..` leads no further up: `/a/../../b` becomes `/b`.
     within = posixpath.normpath(f"/{folder[bucket_end:]}/{path}").lstrip("/")
@@ -121,11 +122,11 @@ def state_of(path: str) -> list[int] | None:
 
 def kind_of(path: str) -> str:
     """Return `file`, `folder` or `pipe`; "" for nothing, or what can't be looked up here."""
-    absent: tuple[type[Exception], ...] = (FileNotFoundError,)
+    # Errors that mean "". Any other error of a store becomes an InputError.
+    means_nothing: tuple[type[Exception], ...] = (FileNotFoundError,)
     if not is_remote(path):
-        absent = (OSError, ValueError)  # the latter for a name that no file can have, with a null
-    # Errors that are not suppressed become an InputError.
-    with errors_as(InputError, f"can't read {path}"), suppress(*absent):
+        means_nothing = (OSError, ValueError)  # the latter for a name with a null
+    with errors_as(InputError, f"can't read {path}"), suppress(*means_nothing):
         return look(path).kind
     return ""
 

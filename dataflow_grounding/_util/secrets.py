@@ -94,6 +94,7 @@ def secrets_of(headers: Mapping[str, object]) -> Iterator[str]:
     for name, value in headers.items():
         if not isinstance(value, str):
             continue
+        # split at blanks and commas, and at a `=` between two texts
         pieces = [value, *re.split(r"[\s,;]+|(?<=\w)=(?=[^\s=])", value)]
         if names_secret(name):
             yield pieces[-1]
@@ -194,6 +195,7 @@ def is_no_word(value: str) -> bool:
         return False
     # One change of case is in words, too: `iPhone`, `YouTube`.
     has_mixed_case = len(re.findall("[a-z][A-Z]", value)) > 1
+    # a digit, or a sign that captions and paths hardly have
     has_digit_or_sign = re.search(r"[^A-Za-z\s./:,'_-]", value) is not None
     return has_mixed_case or has_digit_or_sign
 

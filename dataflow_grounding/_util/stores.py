@@ -153,7 +153,8 @@ def system_errors(address: str) -> Iterator[None]:
 
 def _errno_of(error: Exception) -> int:
     # The errno that the system would give for a library's error: EIO where nothing else is known,
-    # as that may pass. Of a repository that one may not see huggingface_hub says "not found", too.
+    # after which `patiently` asks again. Of a repository that one may not see, huggingface_hub says
+    # "not found", too.
     if "(repository not found)" in f"{error}":
         return errno.EACCES
     for error_class, number in _ERRNO_OF_ERRORS:

@@ -111,7 +111,11 @@ def say_json(value: Any, indent: int | None = None) -> None:
         _print("")
     else:
         text = _harmless_json(encoder.encode(value))
-        _print(_LIST_OF_NUMBERS.sub(lambda numbers: f"[{' '.join(numbers[1].split())}]", text))
+        _print(_LIST_OF_NUMBERS.sub(_on_one_line, text))
+
+
+def _on_one_line(numbers: re.Match[str]) -> str:
+    return f"[{' '.join(numbers[1].split())}]"
 
 
 def _harmless_json(text: str) -> str:
@@ -266,6 +270,8 @@ def progress(
 
 
 class _Teller:
+    """Says how many records are done, on a live line, or else on a line now and then."""
+
     def __init__(self, title: str, total: int | None) -> None:
         self._title = title
         self._total = total

@@ -111,8 +111,8 @@ class Turn:
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """Have the turn within the block. Raises what it raised in another thread meanwhile, if
-        that `concerns_all`.
+        """Have the turn within the block. Raises what such a block raised in another thread while
+        this one waited, if that `concerns_all`.
         """
         failures_before = self._failures
         with self._lock:

@@ -123,13 +123,13 @@ def _orientation_in(segment: bytes) -> int | None:
 
 
 def _is_harmless(marker: int, segment: bytes) -> bool:
-    # Whether a segment leaves it at what the frame and EXIF say.
+    # Whether a segment changes nothing of what the frame and EXIF say of the picture.
     if marker in _HARMLESS:
         return True
     if marker == _QUANTIZATION:
         are_whole = len(segment) % _TABLE_BYTES == 0
         numbers = segment[::_TABLE_BYTES]  # the first byte of each table
-        return are_whole and max(numbers, default=0) < 16
+        return are_whole and max(numbers, default=0) < 16  # else values have two bytes
     if marker == _JFIF:
         return len(segment) >= _LEAST_JFIF
     return False

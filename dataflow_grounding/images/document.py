@@ -86,7 +86,7 @@ def table(head: str, heads: Sequence[str], rows: Iterable[TableRow]) -> str:
     """Return a table as HTML. On a narrow screen, each figure is next to its column's head."""
     columns = "".join(f'<th scope="col">{safe(text)}</th>' for text in (head, *heads))
     body = "\n".join(_row_html(row, heads) for row in rows)
-    # what may have to be scrolled is reached by keyboard
+    # by `tabindex`, a table that has to be scrolled is reached by keyboard
     return (
         f'<div class="wide" tabindex="0" role="group" aria-label="{safe(head)}"><table>'
         f"<thead><tr>{columns}</tr></thead>\n<tbody>{body}</tbody></table></div>"

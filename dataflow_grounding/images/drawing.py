@@ -219,7 +219,7 @@ def _box_inside(number: int, mark: Mark, sizes: _Sizes) -> Box | None:
         )
     if x2 < 0 or y2 < 0 or x1 >= sizes.width or y1 >= sizes.height:
         return None
-    # A box that ends at the picture's left edge has the first column, and so on.
+    # At least a pixel is left: a box that ends at the picture's left edge has the first column.
     left = min(max(0, round(x1)), sizes.width - 1)
     top = min(max(0, round(y1)), sizes.height - 1)
     right = min(max(left + 1, round(x2)), sizes.width)

@@ -186,7 +186,7 @@ class _Together:
         with self._lock:
             missing = []
             for tile in self.tiles:
-                # a tile without a key has too many bytes in no size
+                # a tile without a key fits in any size
                 if tile.fit_key is not None and tile.fit_key not in kept_fits:
                     missing.append(tile)
             if not missing:  # another thread has found them

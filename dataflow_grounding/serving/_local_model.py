@@ -89,6 +89,7 @@ class LoadedModel:
         try:
             return [*self._generate(batch)]
         except Exception as error:
+            # older versions of torch have no such class, and then nothing is one
             if isinstance(error, getattr(self._torch, "AcceleratorError", ())):
                 gpu_failed = EndpointRefused(f"{self.name}: the GPU failed: {message_of(error)}")
                 return [gpu_failed] * len(batch)
@@ -113,7 +114,8 @@ class LoadedModel:
         temperature = batch[0].temperature  # the same for the whole batch
         sampling: dict[str, Any] = {"do_sample": True, "temperature": temperature}
         if not temperature:
-            # None in place of the model's own settings for sampling, of which a warning would come
+            # The model's own settings for sampling are unset: transformers would warn that they
+            # have no effect.
             sampling = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
 
         with self._torch.inference_mode():

@@ -187,7 +187,7 @@ class GeminiServing(Serving):
         return needs_at(self.service_tier, "vlm.gemini.timeout", self.timeout)
 
     async def answer(self, request: Request[Any]) -> Reply:
-        client = self._client.get()
+        client = self._client.get()  # raises EndpointRefused where the packages below are missing
         where = f"{self.endpoint} ({self.model})"
         import aiohttp
         from google.genai import errors, types

@@ -321,9 +321,8 @@ class OpenAIServing(Serving):
 
     async def _find_out(self, request: Request[Any]) -> Reply:
         # Sends the request in one way after the other, until one is answered, and notes that one in
-        # `_found_out`.
-        # Raises the first refusal where no way is left to try, EndpointRefused for a model that
-        # takes no images, and any other error at once.
+        # `_found_out`. Raises the first refusal where no way is left to try, EndpointRefused for a
+        # model that takes no images, and any other error at once.
         first_refusal: RequestRefused | None = None
         habits = self._found_out.habits
         while True:

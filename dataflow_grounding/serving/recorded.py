@@ -136,7 +136,7 @@ class RecordedServing(Serving):
             with open(self.path, encoding="utf-8") as file:
                 head = parse_line(file.readline())
                 for text in file:
-                    # A line that isn't whole, as where the process was killed, is no reply.
+                    # A line that isn't whole is no reply: the process was killed while it wrote it.
                     with suppress(ValueError):
                         line = json.loads(text)
                         self._replies[line["key"]] = line
@@ -145,7 +145,7 @@ class RecordedServing(Serving):
             # Keys of replies are made of the identity, and mostly without the address.
             if not head.get("keyed_by_endpoint", True):
                 del recorded["endpoint"]
-            self._identity = {"model": recorded["model"], **recorded}
+            self._identity = {"model": recorded["model"], **recorded}  # KeyError without a model
             self.box_format = str(head["box_format"])
             self.box_formats = [dict(row) for row in head.get("box_formats", ())]
             self.is_vlm = bool(head.get("is_vlm", True))

@@ -243,7 +243,7 @@ class _Task:
     def outcome(self) -> ShardOutcome:
         """Return what became of the shard."""
         summary = self._summary
-        # This is so where no row was begun: an earlier run may have finished the shard.
+        # For a shard of which no row was begun: an earlier run may have finished it.
         now = NOTHING._replace(
             finished=summary.records, replayed=summary.records, failed=summary.failed
         )
