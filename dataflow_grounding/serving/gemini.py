@@ -304,14 +304,19 @@ def _check_extra(extra: Mapping[str, Any], tier: str) -> None:
 
 
 async def _content(message: Turn) -> dict[str, Any]:
-    # In Gemini's words, the assistant's role is `model`.
+    # {"role": "user", "parts": [{"inlineData": {"mimeType": "image/png", "data": "iVBO…"}},
+    # {"text": "…"}]}; the assistant's role is called `model`.
     parts: list[dict[str, Any]] = []
     for image in message.images:
-        url = image.data_url() if image.ready else await asyncio.to_thread(image.data_url)
+        if image.ready:  # it needn't be read or encoded
+            url = image.data_url()
+        else:
+            url = await asyncio.to_thread(image.data_url)
         media_type, _, data = url.decode("ascii").removeprefix("data:").partition(";base64,")
         parts.append({"inlineData": {"mimeType": media_type, "data": data}})
     parts.append({"text": message.text})
-    return {"role": "user" if message.role == "user" else "model", "parts": parts}
+    role = "user" if message.role == "user" else "model"
+    return {"role": role, "parts": parts}
 
 
 def _schema_of(schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -95,7 +95,8 @@ class RecordedServing(Serving):
             if self._serving is None:
                 raise RequestRefused(f"{self.path} holds no reply to this {request.task} request")
             answer = await self._serving.answer(request)
-            line = self._record(key, Reply(answer) if isinstance(answer, str) else answer)
+            reply = Reply(answer) if isinstance(answer, str) else answer
+            line = self._record(key, reply)
         # A new reply, too, is made of its line, as it will be when it is played back.
         return Reply(
             line["reply"],
