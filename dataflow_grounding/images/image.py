@@ -694,7 +694,7 @@ def find_file(path: object, folders: Sequence[str], column: str = "image") -> Im
     candidates: Iterable[str] = (joined(folder, name) for folder in folders or ("",))
     if is_absolute(name):
         candidates = [plain_path(name)]  # no folder comes before it
-    busy: MachineBusy | None = None
+    busy: MachineBusy | None = None  # raised if no folder has the file
     for candidate in candidates:
         try:
             return file_at(candidate)

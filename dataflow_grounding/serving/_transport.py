@@ -82,8 +82,8 @@ class PerLoop(Generic[T]):
 
 
 class LoopInThread:
-    """An event loop in a separate thread, for connections that work in one loop only: steps in
-    memory and threads have different loops, and all of them send from here.
+    """An event loop in a separate thread, for connections that work in one loop only. Operators
+    that are called in memory, and threads, have loops of their own: all of them send from this one.
     """
 
     # all objects' one: a serving that has such a loop, not begun yet, is copied to other processes
@@ -98,10 +98,11 @@ class LoopInThread:
         EndpointRefused in a process that was forked after the first request: it has its parent's
         connections, and would read the parent's answers.
         """
-        loop = self._running()
+        loop = self._begun_loop()
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work(), loop))
 
-    def _running(self) -> asyncio.AbstractEventLoop:
+    def _begun_loop(self) -> asyncio.AbstractEventLoop:
+        # Begins the loop, with its thread, where that hasn't been done.
         with self._lock:  # several threads may ask for it at once
             if self._loop is not None and self._process != os.getpid():
                 raise EndpointRefused(
