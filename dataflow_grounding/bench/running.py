@@ -133,7 +133,11 @@ def measure(bench: Bench, earlier: Mapping[str, Any]) -> Iterator[dict[str, Any]
     }
     if all(earlier.get(name) == document[name] for name in _SAME):
         document["ways"].update(earlier["ways"])
-    _tell_of_another_address(bench.folder, document, earlier)
+    address_file = os.path.join(bench.folder, CKPT, _ASKED_AT)
+    _tell_of_another_address(bench.folder, address_file, document, earlier)
+    # Kept before the first request: a bench may be killed before it has any `bench.json`.
+    with errors_as(InputError, f"can't write {address_file}"):
+        write_text(address_file, dump_text({"endpoint": document["endpoint"]}) + "\n")
     for way in ways:
         # Made again only now: it knows what the way before has found out about the endpoint.
         run = bench.run_of(way)
@@ -191,21 +195,16 @@ def _refuse_other_models(bench: Bench, way: str, model: str) -> None:
 
 
 def _tell_of_another_address(
-    folder: str, document: Mapping[str, Any], earlier: Mapping[str, Any]
+    folder: str, address_file: str, document: Mapping[str, Any], earlier: Mapping[str, Any]
 ) -> None:
-    # Keeps the address for the next call, before the first request: a bench may be killed before it
-    # has any `bench.json`.
-    path = os.path.join(folder, CKPT, _ASKED_AT)
     endpoint = document["endpoint"]
-    before = read_object(path).get("endpoint") or earlier.get("endpoint")
+    before = read_object(address_file).get("endpoint") or earlier.get("endpoint")
     if before and before != endpoint:
         say(
             f"Note: {folder} has replies from {before}. As {document['model']} is their model, too,"
             f" they count for {endpoint}, and are not asked for again: to measure another server,"
             " name another folder with -o."
         )
-    with errors_as(InputError, f"can't write {path}"):
-        write_text(path, dump_text({"endpoint": endpoint}) + "\n")
 
 
 def _why_unanswerable(run: SpecRun) -> str:

@@ -194,13 +194,13 @@ def _has_what_steps_need(file: _File, numbers: list[int]) -> bool:
     if MERGE not in numbers:  # captions are made of images, which all records have
         return True
     with_regions = (record for record in file.records() if record.get("regions"))
-    looked_at = list(itertools.islice(with_regions, LOOKED_AT))
+    first_records = list(itertools.islice(with_regions, LOOKED_AT))
     makes_captions = CAPTION in numbers
-    for record in looked_at:
-        has_caption = makes_captions or "cleaned_caption" in record
-        if not has_caption or not _has_description(record):
+    for record in first_records:
+        gets_caption = makes_captions or "cleaned_caption" in record
+        if not gets_caption or not _has_description(record):
             return False
-    return bool(looked_at)
+    return bool(first_records)
 
 
 def _tell_types(steps: Sequence[Step], first: _File) -> None:
@@ -284,12 +284,11 @@ def _has_description(record: dict[str, Any]) -> bool:
 def _was_made_without(path: str, label: str) -> bool:
     # Whether a step's file was made without the step of this label. Its first record tells, which
     # names the steps that made it. False where there is no record.
-    with suppress(InputError):
-        first = next((row.data for row in read_rows(path) if row.data), None)
-        if first is None:
-            return False
-        made_by = first.get("pipeline_steps")
-        return not isinstance(made_by, list) or label not in made_by
+    with suppress(InputError):  # there is no such file
+        for row in read_rows(path):
+            if row.data:
+                made_by = row.data.get("pipeline_steps")
+                return not isinstance(made_by, list) or label not in made_by
     return False
 
 

@@ -40,7 +40,9 @@ def _judge_block(vlm: VlmBlock, judge: JudgeBlock) -> VlmBlock:
         first_stated = next(iter(stated))
         raise SpecError(f"vlm.judge.{first_stated}: {backend} has none, leave it out")
     if backend not in _KEYS:  # embedded, auto, or a serving of the user's own
-        settings = _without_secrets(block.settings) if judge.base_url else block.settings
+        settings = block.settings
+        if judge.base_url:
+            settings = _without_secrets(settings)
         changes["settings"] = {**settings, **stated}
         return block.model_copy(update=changes)
     backend_block = getattr(block, backend)
@@ -51,7 +53,7 @@ def _judge_block(vlm: VlmBlock, judge: JudgeBlock) -> VlmBlock:
     present_address = getattr(backend_block, "base_url", "")
     asks_another_address = bool(judge.base_url) and judge.base_url != present_address
     if asks_another_address:
-        backend_changes["api_key"] = judge.api_key
+        backend_changes["api_key"] = judge.api_key  # "" if none is stated: not `vlm`'s
         backend_changes |= _changes_for_another_address(backend, backend_block)
         changes["service_tier"] = None
     changes[backend] = backend_block.model_copy(update=backend_changes)
@@ -81,11 +83,11 @@ def _changes_for_another_address(backend: str, backend_block: Any) -> dict[str, 
 
 def _without_secrets(value: Any) -> Any:
     if isinstance(value, dict):
-        return {
-            key: _without_secrets(inner)
-            for key, inner in value.items()
-            if not names_secret(str(key))
-        }
+        settings = {}
+        for key, inner in value.items():
+            if not names_secret(str(key)):
+                settings[key] = _without_secrets(inner)
+        return settings
     if isinstance(value, list):
         return [_without_secrets(item) for item in value]
     return value

@@ -130,7 +130,7 @@ def _caption_step(spec: Spec, serving: Serving, source: Input, first: Step) -> l
     # alone. `first` is then told to read this step's file.
     if not source.bare or "caption" not in first.operator.reads():
         return []
-    if serving.needs_labels:  # it can't see what things are
+    if serving.needs_labels:  # such as the embedded grounder: it can't tell what things are
         what = (
             f"{source.path} has pictures without captions, and {serving.model} can't write captions"
         )

@@ -82,17 +82,22 @@ def _look(path: str, folders: tuple[str, ...]) -> bytes | None:
             grey = picture.convert("L")
             small = np.asarray(grey.resize((9, 8)), int)  # 8 rows of 8 steps to the right
             parts = np.asarray(grey.resize((12, 12), Resampling.BOX), float)
-        if np.ptp(small) < _FLAT:
-            # Decoded again, as a JPEG may have come smaller: its own pixels have to be equal.
-            with _decoders, decoding(data, path) as picture:
-                pixels = hashlib.sha256(picture.convert("L").tobytes()).hexdigest()
-                return short_digest(f"{picture.size} {pixels}")
+        is_flat = np.ptp(small) < _FLAT
+        if is_flat:
+            return _digest_of_pixels(data, path)
     except RecordError:
         return None
     brighter = small[:, 1:] > small[:, :-1]
     deviations = (parts - parts.mean()) / max(parts.std(), _LEAST_DEVIATION)
     levels = np.clip(np.rint(deviations * _DEVIATION), -127, 127).astype(np.int8)
     return bytes(np.packbits(brighter)) + bytes(levels)
+
+
+def _digest_of_pixels(data: bytes, path: str) -> bytes:
+    # Of all pixels, not of a JPEG decoded to a part of its size.
+    with _decoders, decoding(data, path) as picture:
+        pixels = hashlib.sha256(picture.convert("L").tobytes()).hexdigest()
+        return short_digest(f"{picture.size} {pixels}")
 
 
 class _Groups:
@@ -319,14 +324,15 @@ def _write_parts(
     part_of_picture: Mapping[str, str],
     keep_rejected: bool,
 ) -> int:
-    # Writes the parts' files. The result is how many rejected boxes are left out.
+    # Writes the parts' files; none if anything fails, because a writer that is closed without
+    # `commit` leaves no file. The result is how many rejected boxes are left out.
     without_rejected = WithoutRejected(keep_rejected)
     writers: dict[str, RowWriter] = {}
     classes = ClassList(classes_of(results))
-    with ExitStack() as undo:
+    with ExitStack() as stack:
         for name in part_names:
             writer = RowWriter(within(out, f"{name}.jsonl"))
-            writers[name] = undo.enter_context(closing(writer))
+            writers[name] = stack.enter_context(closing(writer))
         for record in records_of(results):
             picture, _ = names_of(record, results)
             record = record.updated(without_rejected.of(record))

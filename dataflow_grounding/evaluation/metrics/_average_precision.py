@@ -137,8 +137,8 @@ def _scored_boxes(phrase: Mapping[str, Any] | None) -> list[ScoredBox]:
 
 def _right_bits(predicted: Sequence[ScoredBox], gold: Sequence[ScoredBox]) -> list[int]:
     # For each predicted box a bit for each threshold at which it takes a gold box. Gold boxes are
-    # given away greedily: the predicted boxes, the surest first, each take the free gold box with
-    # the largest IoU, of equal ones the last.
+    # given away greedily, as by COCO: the predicted boxes, the surest first, each take the free
+    # gold box with the largest IoU, of equal ones the last.
     candidates = [_overlapping(box, gold) for box in predicted]
     bits = [0] * len(predicted)
     for bit, threshold in enumerate(_THRESHOLDS):
@@ -152,7 +152,7 @@ def _right_bits(predicted: Sequence[ScoredBox], gold: Sequence[ScoredBox]) -> li
             if free:
                 _, best_gold_index = max(free)
                 taken.add(best_gold_index)
-                bits[index] |= 1 << bit
+                bits[index] |= 1 << bit  # the box is right at this threshold
     return bits
 
 

@@ -178,7 +178,7 @@ class ClassFigures:
         by_size = sorted(
             self._by_key.values(), key=lambda counts: (-counts.gold_boxes, counts.name)
         )
-        classes = by_size[:_MOST]
+        classes = by_size[:_MOST]  # their places in this list are their numbers below
         # Bootstrap samples are drawn once for all classes: their columns go into one table, under
         # names such as "3 right", right boxes of the fourth class.
         sums: dict[str, np.ndarray] = {}

@@ -265,12 +265,15 @@ def _paths_by_id(names: list[Names], ids: Collection[str]) -> defaultdict[str, s
 def _by_caption(gold: list[Row], found: list[Row]) -> list[tuple[list[Row], list[Row]]]:
     # Pools of gold and found records: one for each caption that both sides have, and one for all
     # other records, so that they are compared, too. A pool without gold records is left out.
-    shared_captions = set(map(_caption_of, gold))
+    shared_captions = {_caption_of(record) for record in gold}
     if found:  # else the gold's records stay apart by their captions
-        shared_captions &= set(map(_caption_of, found))
+        shared_captions &= {_caption_of(record) for record in found}
     gold_pools = _pools_by_caption(gold, shared_captions)
     found_pools = _pools_by_caption(found, shared_captions)
-    return [(pool, found_pools.get(caption, [])) for caption, pool in sorted(gold_pools.items())]
+    pools = []
+    for caption, gold_pool in sorted(gold_pools.items()):
+        pools.append((gold_pool, found_pools.get(caption, [])))
+    return pools
 
 
 def _pools_by_caption(
@@ -291,12 +294,14 @@ def _caption_of(record: Row) -> str:
 
 
 def _scaled(record: Row, size: Size | None) -> Row:
-    # The same object comes back where no size is given, or the record states none or this one.
-    own = stated_size(record)
-    if not own or not size or own == size:
+    # The record with its boxes in another size; the same object where there is nothing to scale.
+    own_size = stated_size(record)
+    if own_size is None or size is None:  # one of the two isn't known
         return record
-    x_scale = size[0] / own[0]
-    y_scale = size[1] / own[1]
+    if own_size == size:
+        return record
+    x_scale = size[0] / own_size[0]
+    y_scale = size[1] / own_size[1]
     phrases = []
     for phrase in record["expressions"]:
         instances = []
