@@ -123,7 +123,7 @@ class _StepEstimate:
         was_column_sent = column in sent_columns
         if column:
             sent_columns.add(column)
-        sizes = await self._sent_sizes(record, column, memo)
+        sizes = await self._sent_sizes(record, column, memo)  # raises for a broken picture
         if self.rules is None:  # only requests are counted then
             return Amount(requests=1)
         # A request begins with the system's words and the picture. What differs by step, such as
@@ -334,6 +334,9 @@ def estimate(run: SpecRun) -> dict[str, Any]:
     left = _left(run, steps, stored, counted=len(amounts_by_record), weight=weight)
     probes = _probes(run, left)
     expected = _with_probes_and_cost(run, left, probes)
+    steps_in_json = []
+    for step, amount, probes_of_step in zip(run.job.steps, expected, probes, strict=True):
+        steps_in_json.append({"step": step.label, **amount.to_json(), "probes": probes_of_step})
     error = None
     if looked_at != record_count:
         error = _error(amounts_by_record, record_count)
@@ -351,10 +354,7 @@ def estimate(run: SpecRun) -> dict[str, Any]:
         **sum(expected, Amount()).to_json(),
         "stored": round(sum(replies.paid.requests for replies in stored.values())),
         "probes": sum(probes),
-        "steps": [
-            {"step": step.label, **amount.to_json(), "probes": probes_of_step}
-            for step, amount, probes_of_step in zip(run.job.steps, expected, probes, strict=True)
-        ],
+        "steps": steps_in_json,
         "measured": bool(stored),
         "image_rule": image_rule,
         "calibration_first": run.calibrates,
@@ -403,7 +403,8 @@ def _with_probes_and_cost(
 
 
 def _with_cost(amount: Amount, run: SpecRun, serving: Serving) -> Amount:
-    # All of the amount is taken to be served in the serving's tier.
+    # A judge has prices of its own; those of the run are the first serving's. All of the amount is
+    # taken to be served in the serving's tier, such as `flex`.
     prices = run.judges_prices.get(serving.model, run.options.prices)
     tokens = Usage(round(amount.input), round(amount.cached), round(amount.output))
     cost = prices.cost(tokens, serving.service_tier) if prices else nan
@@ -421,8 +422,9 @@ def _count_and_rows_to_look_at(run: SpecRun) -> tuple[int, Iterator[Row]]:
     if len(places) > MOST:
         # With a fixed seed, as the same estimate should come out each time.
         places_to_look_at = set(random.Random(0).sample(places, MOST))
-    numbered = enumerate(run.job.input.rows())
-    return len(places), (row for place, row in numbered if place in places_to_look_at)
+    numbered_rows = enumerate(run.job.input.rows())
+    rows_to_look_at = (row for place, row in numbered_rows if place in places_to_look_at)
+    return len(places), rows_to_look_at
 
 
 def _error(amounts_by_record: Sequence[Sequence[Amount]], records: int) -> float:

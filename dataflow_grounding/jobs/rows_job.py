@@ -192,18 +192,15 @@ class RowsInput(JobInput):
         """Look at the first rows, and write rows of our own if the first step reads such; once."""
         if self._ready:
             return
-        makes_rows = self._made_path is not None
-        if is_pipe(self._input):
-            # It can be read only once: its first rows aren't looked at, and no rows made of them.
-            if makes_rows:
-                raise InputError(
-                    f"{self._input.path} is not a file: save its rows in one to use"
-                    f" {self._data_key}.columns"
-                )
-        else:
+        if not is_pipe(self._input):
             sources = self._checked_sources()
             if self._made_path is not None:
                 self._make_rows(self._made_path, sources)
+        elif self._made_path is not None:  # a pipe can be read only once: by the first step
+            raise InputError(
+                f"{self._input.path} is not a file: save its rows in one to use"
+                f" {self._data_key}.columns"
+            )
         self._ready = True
 
     def _checked_sources(self) -> dict[str, str]:
@@ -255,7 +252,7 @@ class RowsInput(JobInput):
                 continue
             if column in columns:
                 present.append(column)
-            elif column not in sources:
+            elif column not in sources:  # nor is it taken from another column
                 missing[role] = column
         taken = [*sources.values(), *present]
         candidates = _columns_that_look_like(missing, rows, taken)

@@ -96,6 +96,7 @@ class FigureCounts:
             if row.data is None:
                 self._counts["broken"][True] += 1
                 continue
+            # `of` returns the columns from which rejected boxes are taken out.
             record = {**row.data, **self._without_rejected.of(row.data)}
             self._add(record, f"record {row.line} of {name}")
             yield row.data

@@ -279,14 +279,14 @@ def _pictures_of(results: str) -> DataSet:
 def _parts_by_share(
     pictures: Sequence[str],
     first_of_group: Sequence[int],
-    share_of_part: Mapping[str, float],
+    weight_of_part: Mapping[str, float],
     seed: int,
 ) -> dict[str, str]:
     # The name of each picture's part. Arrays, as there may be millions of pictures.
     import numpy as np
 
-    largest_first = sorted(share_of_part, key=lambda name: -share_of_part[name])
-    weights = np.array([share_of_part[name] for name in largest_first], float)
+    largest_first = sorted(weight_of_part, key=lambda name: -weight_of_part[name])
+    weights = np.array([weight_of_part[name] for name in largest_first], float)
     shares = weights * (len(pictures) / weights.sum())  # in pictures
     # Of each group its first picture, for each picture the index of its group, and of each group
     # how many pictures it has.
@@ -298,23 +298,29 @@ def _parts_by_share(
     size_if_too_large = np.where(sizes > shares.min(), sizes, 0)
     line = np.lexsort((chance, -size_if_too_large))  # the last key counts first
     middles = np.cumsum(sizes[line]) - sizes[line] / 2  # of each group, in pictures of the line
-    cuts = [0]  # the place in the line with which each part begins
-    for number, end in enumerate(np.cumsum(shares)[:-1], 1):
-        # A group belongs to the part that its middle is in. But each part gets one, the largest
-        # first where there are fewer groups than parts.
-        parts_from_here = len(share_of_part) - number
-        latest_cut = len(groups) - parts_from_here  # leaves a group for each of them
-        cut_at_share = int(np.searchsorted(middles, end))
-        cut = min(cut_at_share, latest_cut)
-        cuts.append(max(cut, cuts[-1] + 1))
+    # A group belongs to the part that its middle is in. The last part's share has no end to cut at.
+    ends_of_shares = np.cumsum(shares)[:-1]
+    cuts_at_shares = np.searchsorted(middles, ends_of_shares).tolist()
+    cuts = _with_a_group_for_each_part(cuts_at_shares, len(groups))
     part_of_group = np.zeros(len(groups), int)
-    for number, (begin, end) in enumerate(pairwise([*cuts, len(groups)])):
+    for number, (begin, end) in enumerate(pairwise([0, *cuts, len(groups)])):
         part_of_group[line[begin:end]] = number
     part_numbers = part_of_group[group_of].tolist()
-    return {
-        picture: largest_first[number]
-        for picture, number in zip(pictures, part_numbers, strict=True)
-    }
+    parts = [largest_first[number] for number in part_numbers]
+    return dict(zip(pictures, parts, strict=True))
+
+
+def _with_a_group_for_each_part(cuts: Sequence[int], group_count: int) -> list[int]:
+    # A cut is the place in the line with which the next part begins. Cuts are moved so that each
+    # part has a group; where there are fewer groups than parts, the first parts have one.
+    moved: list[int] = []
+    cut_before = 0
+    for index, cut in enumerate(cuts):
+        parts_from_here = len(cuts) - index
+        latest_cut = group_count - parts_from_here  # leaves a group for each of these parts
+        cut_before = max(min(cut, latest_cut), cut_before + 1)
+        moved.append(cut_before)
+    return moved
 
 
 def _write_parts(
@@ -324,8 +330,8 @@ def _write_parts(
     part_of_picture: Mapping[str, str],
     keep_rejected: bool,
 ) -> int:
-    # Writes the parts' files; none if anything fails, because a writer that is closed without
-    # `commit` leaves no file. The result is how many rejected boxes are left out.
+    # Writes the parts' files, once all records are read: a writer that is closed without `commit`
+    # leaves no file. The result is how many rejected boxes are left out.
     without_rejected = WithoutRejected(keep_rejected)
     writers: dict[str, RowWriter] = {}
     classes = ClassList(classes_of(results))

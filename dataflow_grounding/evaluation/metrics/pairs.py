@@ -332,7 +332,7 @@ class _Keys(NamedTuple):
 
 
 def _keys_of(phrase: Row, unique_ids: Collection[int]) -> _Keys:
-    # `unique_ids` are the hashes of the ids that one phrase of each file has.
+    # `unique_ids` are hashes, of the ids that in each of the two files a single phrase has.
     own_id = str(phrase["expression_id"])
     text = _comparable(phrase["text"])
     by_id: Hashable = None
