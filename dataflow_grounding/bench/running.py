@@ -198,6 +198,7 @@ def _tell_of_another_address(
     folder: str, address_file: str, document: Mapping[str, Any], earlier: Mapping[str, Any]
 ) -> None:
     endpoint = document["endpoint"]
+    # `earlier` knows only an address with which a way was measured to its end.
     before = read_object(address_file).get("endpoint") or earlier.get("endpoint")
     if before and before != endpoint:
         say(

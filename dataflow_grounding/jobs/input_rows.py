@@ -29,7 +29,8 @@ NAMES: dict[str, list[str]] = load_table(__package__, "input_columns.yaml")
 
 def renamed(row: Mapping[str, Any], sources: Mapping[str, str]) -> dict[str, Any]:
     """Return a row with columns renamed by `sources` (new name → column of the row). A column whose
-    name another one gets is called `original_…`, and no column is lost.
+    name another one gets is called `original_…`, and no column is lost: of {"text": "a cup",
+    "caption": "7"} and {"caption": "text"}, {"caption": "a cup", "original_caption": "7"} is made.
     """
     new_row: dict[str, Any] = {}
     for column, value in row.items():
@@ -99,7 +100,7 @@ def _with_file(
         return row
     picture = row.data.get(image_column)
     origin: dict[str, Any] = {}  # columns that say where the picture is from
-    if isinstance(picture, str) and picture in fetched:
+    if isinstance(picture, str) and picture in fetched:  # an address
         origin = {"image_url": picture}
         path_or_error = fetched[picture]
         if isinstance(path_or_error, BrokenRow):

@@ -72,10 +72,8 @@ def files_of(data_sets: Sequence[DataSet]) -> tuple[list[bytes], set[str]]:
     files: list[bytes] = []
     missing = set[str]()
     for data_set, sizes in zip(data_sets, sizes_by_data_set, strict=True):
-        names_and_files = zip(
-            data_set.number_of, _files_of_data_set(data_set, sizes, shared_sizes), strict=True
-        )
-        for name, file in names_and_files:
+        files_of_data_set = _files_of_data_set(data_set, sizes, shared_sizes)
+        for name, file in zip(data_set.number_of, files_of_data_set, strict=True):
             if file is None:
                 missing.add(name)
             files.append(file or short_digest(name))
@@ -121,7 +119,7 @@ def _digest_of(path: str, folders: tuple[str, ...], log: KeyedLog) -> bytes | No
         digest = digest_of(file, log)
     except RecordError:
         return None
-    return bytes.fromhex(digest)[:16]
+    return bytes.fromhex(digest)[:16]  # enough to tell files apart, and half the memory
 
 
 def _side_by_side(
