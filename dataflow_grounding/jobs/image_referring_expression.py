@@ -256,8 +256,8 @@ def _with_stale_caption_step(names: list[str], all_steps: list[Step]) -> list[st
     # again, with stored replies, which cost nothing.
     describe = all_steps[0].label
     path = all_steps[CAPTION].storage.output_path
-    describes_alone = "0" in names and str(CAPTION) not in names
-    if describes_alone and _was_made_without(path, describe):
+    describes_without_caption_step = "0" in names and str(CAPTION) not in names
+    if describes_without_caption_step and _was_made_without(path, describe):
         return [*names, str(CAPTION)]
     return names
 
