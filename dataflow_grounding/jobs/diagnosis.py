@@ -94,7 +94,9 @@ def _unreadable_in_last_run(spec: Spec, model: str) -> str:
         run = read_object(os.path.join(folder, RUN_JSON))
     vlm_then: dict[str, Any] = next(iter(stated_in(run, "vlm")), {})  # a run has one such block
     asking_then = vlm_then.get("asking") or "auto"
-    if run.get("model") != model or asking_then != spec.block.vlm.asking:
+    is_of_model = run.get("model") == model
+    was_asked_alike = asking_then == spec.block.vlm.asking
+    if not is_of_model or not was_asked_alike:
         return ""
     summary = run.get("summary")
     if not isinstance(summary, dict) or not has_unreadable_counts(summary):

@@ -62,8 +62,8 @@ def _facts(
         "model": run.serving.model,
         "endpoint": run.serving.endpoint,
         "box_format": run.format_asked(),
+        "image_folders": image_folders,
     }
-    facts["image_folders"] = image_folders
     for model, prices in run.judges_prices.items():  # one at the most
         facts["judge"] = {"model": model, "prices": None if prices is None else vars(prices)}
     facts_by_label = {}  # of each step's operator, by the step's label

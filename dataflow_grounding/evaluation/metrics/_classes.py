@@ -233,6 +233,7 @@ def _figures_of_class(
 
 
 def _ratios(sums: Mapping[str, Any]) -> dict[str, Any]:
+    # A sum may be a number, or an array with a value for each bootstrap sample.
     boxes_of_both = sums["boxes"] + sums["gold_boxes"]
     return {
         "precision": share(sums["right"], sums["boxes"]),

@@ -250,9 +250,8 @@ def worst_cases(run: Evaluation, most: int = 100) -> Iterator[dict[str, Any]]:
     # The wrong ones come first, among them the smallest overlap: lexsort's last key counts first.
     by_badness = np.lexsort((overlap_of, run.right))
     worst = set(by_badness[: min(most, wrong_count)].tolist())
-    numbers = (
-        itertools.count()
-    )  # of gold phrases through all records, as `overlaps` and `right` have them
+    # Gold phrases are numbered through all records, as in `overlaps` and `right`.
+    numbers = itertools.count()
     for record in run.pairs:
         expressions = []
         for gold, found in record.phrases:
