@@ -93,6 +93,7 @@ def _backend(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -> 
         )
     if vlm.backend not in BACKENDS:  # module:Class
         return _users_own(vlm, workflow, folders)
+    # Only `openai` is left.
     if vlm.openai.endpoints:
         return _several_endpoints(vlm, workflow, folders)
     return _openai(vlm, workflow, folders)
@@ -103,7 +104,7 @@ def _users_own(vlm: VlmBlock, workflow: WorkflowBlock, folders: Sequence[str]) -
     # stays unless the spec states one.
     key = f"vlm.backend {vlm.backend}"
     serving_class = named(vlm.backend, "vlm.backend", BACKENDS, [*folders, "."], group="servings")
-    learn_fields(vlm.settings)
+    learn_fields(vlm.settings)  # so that secrets among them are masked where they would be shown
     if not callable(serving_class):
         raise SpecError(f"{key} is no class of a serving, but {type(serving_class).__name__}")
     with in_one_line(f"{key} can't be made with vlm.settings"):

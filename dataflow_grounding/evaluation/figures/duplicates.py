@@ -87,10 +87,12 @@ def _look(path: str, folders: tuple[str, ...]) -> bytes | None:
             return _digest_of_pixels(data, path)
     except RecordError:
         return None
+    # a bit for each step: whether the picture grows brighter there
     brighter = small[:, 1:] > small[:, :-1]
+    # a signed byte for each part: how much brighter than the mean it is
     deviations = (parts - parts.mean()) / max(parts.std(), _LEAST_DEVIATION)
-    levels = np.clip(np.rint(deviations * _DEVIATION), -127, 127).astype(np.int8)
-    return bytes(np.packbits(brighter)) + bytes(levels)
+    brightness = np.clip(np.rint(deviations * _DEVIATION), -127, 127).astype(np.int8)
+    return bytes(np.packbits(brighter)) + bytes(brightness)
 
 
 def _digest_of_pixels(data: bytes, path: str) -> bytes:
