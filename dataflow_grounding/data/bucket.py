@@ -180,7 +180,8 @@ class _Bucket:
         """
         sent = self._sent_files()
         states_here = self._states_here()
-        versions_there = self._versions_there({posixpath.dirname(path) for path in states_here})
+        folders_here = {posixpath.dirname(path) for path in states_here}
+        versions_there = self._versions_there(folders_here)
         same_on_both: dict[str, _State] = {}  # by path
         paths_to_bring: list[str] = []
         for path, version in versions_there.items():
@@ -241,7 +242,7 @@ class _Bucket:
         is_folder_of_step = bool(_STEP.fullmatch(folder))
         return folder in ("", CKPT) or is_folder_of_step
 
-    def take_shards(self) -> list[str]:
+    def bring_shards(self) -> list[str]:
         """Replace the shards' files here by those there; return the names of their folders.
 
         These are merged next, so that nothing of an earlier merge may be left among them. Replies,
@@ -384,9 +385,10 @@ class _Replies:
         self._part_begin = self._sent_end  # parts of earlier runs aren't sent again
 
     def _listed_parts(self) -> dict[_Log, _SizeAtOffset]:
-        # Logs of known writers in this folder are always listed, perhaps without parts. The whole
-        # run's logs (in CKPT) and other shards' are listed, too: a reply that any of them has paid
-        # for isn't asked for again. Blocks of one split share no row, and so no reply.
+        # Logs of known writers in this folder are always among them, perhaps without parts: a
+        # listing may miss new ones. The whole run's logs (in CKPT) and other shards' are, too: a
+        # reply that any of them has paid for isn't asked for again. Blocks of one split share no
+        # row, and so no reply.
         bucket = self._bucket
         parts_of_log: dict[_Log, _SizeAtOffset] = {}
         for writer in self._known_writers:
@@ -456,13 +458,15 @@ def _part_name(folder: str, writer: str, begin: int) -> str:
 
 
 def _are_blocks_of_one_split(name: str, part: str) -> bool:
-    # `name` is that of a shard's folder, `part` the own shard's path. "block-1-8" and "block-2-8"
-    # are blocks of one split: they have no row in common.
-    own = posixpath.basename(part)
+    # Whether a shard's folder `name` is another block of the split that the own one, at the path
+    # `part`, is a block of. "block-1-8" and "block-2-8" are: they have no row in common.
+    own_name = posixpath.basename(part)
+    if name == own_name:
+        return False
     block, _, count = name.rpartition("-")
-    own_block, _, own_count = own.rpartition("-")
+    own_block, _, own_count = own_name.rpartition("-")
     are_blocks = block.startswith("block-") and own_block.startswith("block-")
-    return name != own and are_blocks and count == own_count
+    return are_blocks and count == own_count
 
 
 class _Run:
@@ -584,7 +588,7 @@ def shards_in(folder: str) -> list[str]:
     """Return the names of the shards' folders in a results folder; brings what is there."""
     bucket = _bucket_of(folder)
     if bucket is not None:
-        return bucket.take_shards()
+        return bucket.bring_shards()
     return [path.name for path in Path(folder, SHARDS).glob("[!.]*-of-*") if path.is_dir()]
 
 

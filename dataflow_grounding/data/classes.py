@@ -146,7 +146,8 @@ def classes_of(results: str) -> list[str]:
 def file_of_classes(results: str) -> str:
     """Return the file that lists the classes of RESULTS; "" for none."""
     paths = [joined(folder_of_results(results), CLASSES_FILE)]
-    if kind_of(results) != "folder":  # next to a folder `train` it would be a file's list
+    # A folder `train` has no list of its own: `train.classes.txt` next to it is that of a file.
+    if kind_of(results) != "folder":
         paths.insert(0, list_of_file(results))
     for path in paths:
         if kind_of(path) == "file":

@@ -49,6 +49,7 @@ def plain_row(row: Mapping[Any, Any]) -> dict[str, Any]:
         for name, value in row.items():
             plain[str(name)] = plain_value(value)
     except RecursionError:
+        # `name` is the column at which the loop has ended
         raise BrokenRow(
             f"column {str(name)!r} is nested too deeply, or holds itself: leave it out"
         ) from None
@@ -253,7 +254,8 @@ def parquet_file(path: str) -> Iterator[Any]:
         import pyarrow.parquet
     try:
         with open_input(path) as source:
-            yield pyarrow.parquet.ParquetFile(source, pre_buffer=False, buffer_size=1 << 20)
+            # read in pieces of 1 MiB, each when it is needed
+            yield pyarrow.parquet.ParquetFile(source, pre_buffer=False, buffer_size=2**20)
     except MemoryError:
         raise InputError(f"can't read {path}: {NO_MEMORY}") from None
     except pyarrow.ArrowException as error:

@@ -48,7 +48,7 @@ def read_json(path: str) -> Any:
     except RecursionError:
         raise InputError(f"{path} is nested too deeply") from None
     except ValueError as error:
-        if str(error).startswith("Extra data"):
+        if str(error).startswith("Extra data"):  # json's words where another value follows
             return None
         raise InputError(f"{path} is not JSON: {error}") from None
 

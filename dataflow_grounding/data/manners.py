@@ -209,7 +209,7 @@ def _length_of_phrase_at(words: Sequence[str], index: int, phrases: _Phrases, is
 
 def _may_begin_phrase(words: Sequence[str], phrases: _Phrases) -> bool:
     # Whether some phrase begins with these words, of which the last may be cut off: "a red cu". All
-    # phrases are looked through, as the cut word may be the only one.
+    # phrases are looked through: the cut word may be the only one.
     *whole_words, cut_word = words
     for same_first in phrases.by_first.values():
         for phrase in same_first:
@@ -253,8 +253,9 @@ def _as_read(sentence: str, parts: Sequence[_Part]) -> str:
         pieces += [between, part.mask or sentence[part.start : part.end]]
         end_of_last = part.end
     pieces.append(sentence[end_of_last:])
-    text = _QUOTED.sub(f" {_MASK} ", "".join(pieces))
-    text = _UNSAFE.sub(" ", _LIST.sub(_MASK, " ".join(text.split())))
+    text = _QUOTED.sub(f" {_MASK} ", "".join(pieces))  # "'…'" is read as "…"
+    text = _LIST.sub(_MASK, " ".join(text.split()))  # and "…, … and …", too
+    text = _UNSAFE.sub(" ", text)
     return " ".join(text.split())[:_MOST_WORDING].strip(" .,:;!?-")
 
 
@@ -334,12 +335,14 @@ class Manners:
         return not all(map(self._is_manner, wordings))
 
     def _is_manner(self, wording: str) -> bool:
-        # A usual wording is; and one that is cut off, if a usual one begins so. Where many remarks
-        # are cut off after "I see no car", the whole remark "I see no car" is usual, too.
-        if wording in self._manner or wording + _CUT in self._manner:
+        is_usual = wording in self._manner
+        # "I see no car", where many remarks are cut off after just these words
+        is_usual_when_cut = wording + _CUT in self._manner
+        if is_usual or is_usual_when_cut:
             return True
         if not wording.endswith(_CUT):
             return False
+        # One that is cut off may go on as a usual one does.
         begin = wording.removesuffix(_CUT)
         return any(usual.startswith(begin) for usual in self._manner)
 

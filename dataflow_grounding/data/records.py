@@ -230,7 +230,7 @@ def _read_instance(item: Any, where: str) -> dict[str, Any]:
     # NumPy's. Records in TAO's format call the score `bbox_score`.
     instance = item if isinstance(item, dict) else {}
     bbox = instance.get("bbox")
-    if not is_box(bbox):  # looked at first, as most are: the other way takes longer
+    if not is_box(bbox):  # its numbers may be NumPy's
         bbox = _without_numpy(bbox)
     if not is_box(bbox):
         raise BrokenRow(f"{where}: an instance needs 'bbox': [x1, y1, x2, y2]")

@@ -76,8 +76,10 @@ def stated_in(run: Mapping[str, Any], part: str) -> Iterator[dict[str, Any]]:
 
 
 def image_folders_of(results: str, image_root: str | None = None) -> tuple[str, ...]:
-    """Return the folders where relative paths of pictures are looked for, in order. `run.json` may
-    be a stranger's: folders that a row may not name either are left out.
+    """Return the folders where relative paths of pictures are looked for, in order: `image_root`
+    alone, if there is one, else those that `run.json` states, that of RESULTS, and the current one.
+
+    `run.json` may be a stranger's: folders that a row of a file may not name are left out.
     """
     if image_root:
         return (image_root,)

@@ -163,7 +163,7 @@ def _parse_row(number: int, line: str | bytes) -> Row:
     if BROKEN_ROW not in data:
         return Row(number, data)
     stated = BrokenRow(str(data[BROKEN_ROW]))
-    stated.passing = data.get("passing") is True
+    stated.passing = data.get("passing") is True  # a later run may be able to read it
     return Row(number, None, stated)
 
 

@@ -91,14 +91,17 @@ def find_spans(phrases: Sequence[str], caption: str) -> list[Span | None]:
         return [None] * len(phrases)
     folded_caption = _fold(caption)
     plain_caption = _without_marks(folded_caption)
-    # Equal phrases are looked for together: each with its indices in `phrases`.
-    wanted: dict[tuple[str, ...], _WantedPhrase] = {}
+    # Equal phrases are looked for together.
+    wanted_by_words: dict[tuple[str, ...], _WantedPhrase] = {}
     for index, text in enumerate(phrases):
         phrase = _stripped(_fold(text))
-        wanted.setdefault(phrase.words, _WantedPhrase(phrase, [])).indices.append(index)
+        wanted = wanted_by_words.setdefault(phrase.words, _WantedPhrase(phrase, []))
+        wanted.indices.append(index)
     spans: list[Span | None] = [None] * len(phrases)
     is_taken = bytearray(len(caption))  # 1 for each character of the caption that is in a span
-    longest_first = sorted(wanted.values(), key=lambda item: len(item.phrase.text), reverse=True)
+    longest_first = sorted(
+        wanted_by_words.values(), key=lambda wanted: len(wanted.phrase.text), reverse=True
+    )
     for phrase, indices in longest_first:
         free: list[Span] = []
         overlapping: list[Span] = []  # those that share a character with a span taken already
@@ -295,19 +298,25 @@ def _fold_letters(text: str) -> _Folded:
         letter = _fold_letter(text[start:end])  # "" for one that can't be seen
         is_second_blank = letter == " " and letters[-1:] == [" "]
         if letter and not is_second_blank:
-            kind = _WORD if _is_of_word(text[start], letter[0]) else _SIGN
-            continuing_kind = kind.upper()
-            first_kind = kind
-            # An accent alone is left of a letter that can't be seen, which was removed: it is an
-            # accent of the letter before.
-            if _is_accent(letter[0]) and letters and letters[-1] != " ":
-                first_kind = continuing_kind
+            letter_before = letters[-1] if letters else " "
+            kinds.append(_kinds_of(letter, text[start], letter_before))
             letters.append(letter)
-            kinds.append(first_kind + continuing_kind * (len(letter) - 1))
             starts += [start] * len(letter)
             ends += [end] * len(letter)
         start = end
     return _Folded("".join(letters), "".join(kinds), starts, ends)
+
+
+def _kinds_of(letter: str, original: str, letter_before: str) -> str:
+    # The kind of each character of a folded letter, whose first one was `original`: "wW" for the
+    # "ss" of ß.
+    kind = _WORD if _is_of_word(original, letter[0]) else _SIGN
+    continuing_kind = kind.upper()
+    # An accent alone is left of a letter that can't be seen, which was removed: it is an accent of
+    # the letter before, if there is one.
+    if _is_accent(letter[0]) and letter_before != " ":
+        return continuing_kind * len(letter)
+    return kind + continuing_kind * (len(letter) - 1)
 
 
 def _are_of_one_letter(before: str, after: str) -> bool:

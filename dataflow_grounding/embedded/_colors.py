@@ -85,16 +85,18 @@ def find_regions(picture: Picture, term: str, *, joined: bool = False) -> list[C
     strictly: what has a clear border then keeps its box. `joined` takes pieces with a small gap
     between them as one.
     """
-    loose, medium, strict = [
-        _regions_of(color_mask(term, picture.lch, inset=inset, factor=factor), picture, joined)
-        for inset, factor in _READINGS
-    ]
+    readings = []
+    for inset, factor in _READINGS:
+        mask = color_mask(term, picture.lch, inset=inset, factor=factor)
+        readings.append(_regions_of(mask, picture, joined))
+    loose, medium, strict = readings
     regions = []
     for region in medium:
         if region.size < _LEAST_OF_LARGEST * medium[0].size:
             break  # all others are smaller still
         is_in_both = _is_like_any(region, loose) and _is_like_any(region, strict)
-        regions.append(replace(region, is_steady=is_in_both and _stands_out(picture, region)))
+        is_steady = is_in_both and _stands_out(picture, region)
+        regions.append(replace(region, is_steady=is_steady))
     return regions
 
 

@@ -63,7 +63,7 @@ class Descriptions:
 
     def groups(self) -> list[tuple[str, list[int]]]:
         """Return each kind of thing, counted, with the ids of its things: ("two cars", [3, 5]).
-        Those of more things come first, of as many those with larger boxes.
+        Those of more things come first, of equally many those with larger boxes.
         """
         # ("red", "car") → the red cars, ("", "bus") → all buses
         things_alike: dict[tuple[str, str], list[Thing]] = {}

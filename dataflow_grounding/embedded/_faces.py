@@ -121,7 +121,7 @@ def _has_skin(face: Box, picture: Picture) -> bool:
     _, chroma, hue = (plane[middle] for plane in picture.lch)
     is_grey = np.median(chroma) < _GREY_CHROMA
     first_hue, last_hue = _SKIN_HUES
-    is_skin_hue = (hue > first_hue) | (hue < last_hue)  # either, as the range goes through 0
+    is_skin_hue = (hue > first_hue) | (hue < last_hue)  # either: the range goes through 0
     is_skin = is_skin_hue & (chroma > _LEAST_SKIN_CHROMA)
     return bool(is_grey or is_skin.mean() > _LEAST_SKIN)
 

@@ -152,8 +152,10 @@ def _find_things(color: str, picture: Picture, pieces_are_one: bool) -> list[Col
 def _is_spread(region: ColorRegion, picture: Picture) -> bool:
     # Whether a region looks like a background, or is scattered, so that it is no single thing.
     x1, y1, x2, y2 = region.bbox
-    touches_side = [x1 <= 1, y1 <= 1, x2 >= picture.width - 1, y2 >= picture.height - 1]
-    touches_several = sum(touches_side) >= 2
+    # by the picture's sides, to within a pixel
+    touches = [x1 <= 1, y1 <= 1, x2 >= picture.width - 1, y2 >= picture.height - 1]
+    touches_several_sides = sum(touches) >= 2
     box_area = area(region.bbox)
-    is_sparse = region.size < _LEAST_FILL * box_area
-    return is_sparse or touches_several or box_area > _MOST_BOX * picture.area
+    is_scattered = region.size < _LEAST_FILL * box_area
+    is_large = box_area > _MOST_BOX * picture.area
+    return is_scattered or touches_several_sides or is_large

@@ -65,12 +65,12 @@ def parse_phrase(text: str) -> Phrase:
     has_size = not words.SIZES.isdisjoint(modifiers)
     has_no_article = without_articles == tokens
     is_name_of_class = has_no_article and not positions and not has_size  # "car", "red car"
-    wanted = _wanted(tokens[:-1], is_plural, has_size, is_name_of_class)
+    before_noun = tokens[:-1]
     return Phrase(
         head=head,
         is_plural=is_plural,
-        wanted=wanted,
-        color=min(colors, default=None),
+        wanted=_wanted(before_noun, is_plural, has_size, is_name_of_class),
+        color=next(iter(colors), None),  # there is one at most
         positions=frozenset(positions),
     )
 

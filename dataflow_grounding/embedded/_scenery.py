@@ -77,7 +77,8 @@ def _smooth_from_top(picture: Picture) -> Array:
     parts, widths = np.unique(labels_of_first_row, return_counts=True)
     wide_parts = parts[widths >= _LEAST_PART_OF_ROW * picture.width]
     region = np.isin(labels, wide_parts).astype(np.uint8) & smooth
-    region[_horizon(picture, region > 0) :] = 0
+    horizon = _horizon(picture, region > 0)  # a row
+    region[horizon:] = 0
     return region
 
 
@@ -104,19 +105,21 @@ def find_greenery(picture: Picture) -> list[Candidate]:
     least_hue, most_hue = _GREEN_HUES
     is_green = (hue > least_hue) & (hue < most_hue)
     is_green &= (chroma > _LEAST_GREEN_CHROMA) & (lightness > _LEAST_GREEN_LIGHTNESS)
-    mask = cv2.morphologyEx(is_green.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
-    mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8))
+    green = is_green.astype(np.uint8)
+    without_specks = cv2.morphologyEx(green, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    without_gaps = cv2.morphologyEx(without_specks, cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8))
     gray = picture.gray.astype(np.float32)
     # around each pixel: the mean of squares less the square of the mean
     variance = cv2.blur(gray * gray, (5, 5)) - cv2.blur(gray, (5, 5)) ** 2
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(without_gaps)
     regions: list[Candidate] = []
     for label, (x, y, width, height, size) in enumerate(stats[1:], start=1):
         if size < _GREENERY_AREA * picture.area:
             continue
         region = labels == label
         is_textured = np.median(variance[region]) >= _LEAST_TEXTURE
-        if not is_textured or np.median(hue[region]) > _MOST_PLANT_HUE:
+        has_hue_of_plants = np.median(hue[region]) <= _MOST_PLANT_HUE
+        if not (is_textured and has_hue_of_plants):
             continue
         box = box_of(x, y, width, height)
         # It takes in all earlier ones that it overlaps, or comes to overlap by that.

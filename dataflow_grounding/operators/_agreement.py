@@ -55,10 +55,10 @@ async def ask_until_agreed(
     """
     if samples == 1:
         return await ask_once(0)
-    least_side = LEAST_SIDE_SHARE * max(size)
+    least_side = LEAST_SIDE_SHARE * max(size)  # boxes of smaller things are compared enlarged
     majority = samples // 2 + 1
     answers = await _ask_all(ask_once, range(majority))
-    # Fewer than `majority` of them, as some can't be read, count as a disagreement.
+    # If some can't be read, there are fewer than `majority`: that counts as a disagreement.
     readable = _readable_answers(answers, samples)
     of_majority = merge_answers(readable, majority, least_side)
     if of_majority.disagreement:

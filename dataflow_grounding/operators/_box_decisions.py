@@ -239,7 +239,7 @@ def with_found(expression: Expression, new_instances: Sequence[dict[str, Any]]) 
     """Return the expression with boxes that were missing; no judge saw them: it is doubtful."""
     if not new_instances:
         return expression
-    check = check_of(expression)
+    check = check_of(expression)  # there is one: it said that boxes are missing
     instances = list(expression["instances"])
     boxes = list(check["boxes"])
     # `strict=False`: there is no end of free ids

@@ -176,7 +176,8 @@ def annotated_rows(operator: "Annotator", data: Any, on_error: OnError) -> "Anno
 def _raise_or_warn(
     failures: Sequence[tuple[int, RecordError]], count: int, on_error: OnError
 ) -> None:
-    number, error = failures[0]
+    # With "keep", the rows are returned, and nothing is said.
+    number, error = failures[0]  # the row's place in the first operator's list
     if on_error == "raise":
         # the error itself is raised, so that its class and what it carries stay
         error.args = (f"row {number}: {error}",)

@@ -81,7 +81,7 @@ def _halves(items: list[I], box_of_item: Callable[[I], Bbox] | None) -> list[lis
     if box_of_item is None:
         middle = len(items) // 2
         return [items[:middle], items[middle:]]
-    most = (len(items) + 1) // 2  # so that two groups hold them all
+    most = (len(items) + 1) // 2  # of a half: two groups of as many hold all items
     halves: list[list[I]] = []
     for group in near_groups([box_of_item(item) for item in items], most):
         halves.append([items[place] for place in group])

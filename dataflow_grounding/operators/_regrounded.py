@@ -115,8 +115,8 @@ def regrounding_of(
         has_no_answer = said.get("reason") == NOT_CHECKED
         if not had_boxes or has_no_answer:
             continue
-        # [] where DoubleChecker took the boxes away: the expression fits several regions. None
-        # can't be: a box that is no region's has become one of these regions.
+        # [] where a box is on none of the regions, and where DoubleChecker took the boxes away: the
+        # expression fits several regions
         places = places_of(expression["instances"], to_check.regions) or []
         now = Verdict("unknown", expression["text"], places)
         now_by_number[number] = now

@@ -59,7 +59,8 @@ def verdict_of_check(check: Check, text: str, places: list[int]) -> Verdict:
         return Verdict("unknown", text, places, check.reason)
     if check.matches:
         return Verdict("matches", text, places, check.reason)
-    if not same_text or gives_other_regions:
+    is_corrected = not same_text or gives_other_regions
+    if is_corrected:
         return Verdict("mended", check.text or text, check.places or places, check.reason)
     return Verdict("wrong", text, places, check.reason)
 
@@ -187,8 +188,8 @@ class ExpressionsToCheck:
         # stated, too, where they are lost otherwise: see `first_instances`.
         before = self.before[number]
         described: dict[str, Any] = {"text": before.text, "region_ids": region_ids(before.places)}
-        get_new_boxes = result.places != before.places
-        if get_new_boxes and number in self.first_instances:
+        has_other_boxes = result.places != before.places
+        if has_other_boxes and number in self.first_instances:
             described["instances"] = self.first_instances[number]
         return described
 

@@ -89,10 +89,12 @@ class BoxOperator(BoxWatching):
         on_suspect_boxes: OnSuspect = "stop",
         check_every: int | None = CHECK_EVERY,
     ) -> None:
-        if merge_iou is not None and not (is_number(merge_iou) and 0 < merge_iou <= 1):
-            raise SpecError(
-                "merge_iou should be above 0 and at most 1; without one all boxes are kept"
-            )
+        if merge_iou is not None:
+            is_iou = is_number(merge_iou) and 0 < merge_iou <= 1
+            if not is_iou:
+                raise SpecError(
+                    "merge_iou should be above 0 and at most 1; without one all boxes are kept"
+                )
         check_counts(samples=samples)
         self.serving: Serving = self.checked_serving(serving)
         self.samples = samples

@@ -63,8 +63,10 @@ class BoxVerifier(LooksCloser):
         samples: int = 1,
         **boxes: Any,
     ) -> None:
-        if region_iou is not None and not (is_number(region_iou) and 0 < region_iou <= 1):
-            raise SpecError("region_iou should be above 0 and at most 1")
+        if region_iou is not None:
+            is_iou = is_number(region_iou) and 0 < region_iou <= 1
+            if not is_iou:
+                raise SpecError("region_iou should be above 0 and at most 1")
         check_counts(phrases_per_request=phrases_per_request)
         super().__init__(serving, samples=samples, **boxes)
         self.region_iou = region_iou
@@ -80,14 +82,15 @@ class BoxVerifier(LooksCloser):
 
         Where an earlier step is to find them, as many as a caption has are taken.
         """
-        phrase_count = USUAL_PHRASES
-        is_of_regions = self.region_iou is not None
-        if is_of_regions and self.keys.regions in record:
-            # each region gets about one expression
-            phrase_count = len(read_regions(record, self.keys.regions))
-        elif not is_of_regions and self.keys.expressions in record:
-            phrase_count = len(read_expressions(record, self.keys.expressions))
-        return ceil(phrase_count / self.phrases_per_request)
+        return ceil(self._phrase_count(record) / self.phrases_per_request)
+
+    def _phrase_count(self, record: Record) -> int:
+        are_boxes_of_regions = self.region_iou is not None
+        if are_boxes_of_regions and self.keys.regions in record:
+            return len(read_regions(record, self.keys.regions))  # about one expression for each
+        if not are_boxes_of_regions and self.keys.expressions in record:
+            return len(read_expressions(record, self.keys.expressions))
+        return USUAL_PHRASES
 
     async def annotate(self, record: Record, ask: Ask) -> Update | Partial:
         """Adds the expressions, those with boxes with `verified` and `verification`.

@@ -48,10 +48,11 @@ class CaptionGenerator(Operator):
             # else the step that describes them would refuse it, with the caption paid for
             check_stated_size(record, image.size)
         more_input = {}  # of the request, next to the picture
-        if self.serving.needs_labels:
+        if self.serving.needs_labels:  # the embedded one, which makes the caption of these regions
             box_format = find_box_format(self.serving.box_format, self.serving.model)
             regions = read_regions(record, self.keys.regions)
-            more_input["regions"] = region_items(regions, image, box_format, ("type",))
+            text_columns = ("type",)  # of the regions, which the request states with their boxes
+            more_input["regions"] = region_items(regions, image, box_format, text_columns)
         caption = await ask(image_caption(image, more_input))
         return {
             self.keys.caption: caption,

@@ -40,7 +40,7 @@ class FunctionOperator(Operator):
         self.name: str = getattr(function, "__name__", type(function).__name__)  # type: ignore[misc]
         self.input_keys: Mapping[str, str] = {column: column for column in reads}  # type: ignore[misc]
         self.output_keys: Mapping[str, str] = {column: column for column in writes}  # type: ignore[misc]
-        self._takes_ask = _required_arguments(function) > 1
+        self._takes_ask = _required_arguments(function) > 1  # the record, and `ask`
         self.__doc__ = function.__doc__
 
     def __repr__(self) -> str:

@@ -229,7 +229,8 @@ class Operator(plan.Annotator, ABC):
                 pipeline also where all rows failed (NothingDone).
         """
         operator = self.bound(**columns)
-        if isinstance(storage, (Mapping, list, tuple)) or hasattr(storage, "iloc"):
+        is_frame = hasattr(storage, "iloc")  # told so without importing pandas
+        if is_frame or isinstance(storage, (Mapping, list, tuple)):
             how = (
                 "call the operator itself on records in memory, as in"
                 f" {type(self).__name__}(…)(records)"
@@ -338,6 +339,7 @@ class Operator(plan.Annotator, ABC):
 
     def _no_such_argument(self, argument: str) -> PlanError:
         role_of_argument = self._roles_by_argument()
+        # an operator with one input takes `input_key`: this one has several, or none
         if argument == "input_key" and self.input_keys:
             inputs = [name for name, role in role_of_argument.items() if role in self.input_keys]
             return PlanError(
@@ -394,9 +396,7 @@ class Operator(plan.Annotator, ABC):
             'Leave out the sky.'
         """
         before = self.wording or Wording()
-        form = before.asking
-        if asking is not None:
-            form = form_of(asking)
+        form = before.asking if asking is None else form_of(asking)
         own_prompts = dict(prompts or {})
         if prompt is not None:
             if len(self.tasks) != 1:
@@ -407,10 +407,10 @@ class Operator(plan.Annotator, ABC):
             own_prompts[self.tasks[0]] = prompt
         operator = copy.copy(self)
         operator.wording = Wording(
-            {**before.prompts, **own_prompts},
-            guidance or before.guidance,
-            {**before.definitions, **(definitions or {})},
-            form,
+            prompts={**before.prompts, **own_prompts},
+            guidance=guidance or before.guidance,
+            definitions={**before.definitions, **(definitions or {})},
+            asking=form,
         )
         check_can_think(operator.serving, form)
         return operator

@@ -86,7 +86,9 @@ class RegionCaptioner(RegionOperator):
         answers: list[str] = []
         for places, captions in await self.ask_about(image, regions, self._request, ask):
             text_by_place.update(zip(places, captions.texts, strict=True))
-            if captions.answer:  # the model counted the regions of its request from 1
+            if captions.answer:
+                # The model counted the regions of its request, from 1: in the record they have the
+                # numbers of `places`.
                 answers.append(renumbered(captions.answer, places))
             else:
                 answers += [f"<region{place + 1}>: {text_by_place[place]}" for place in places]

@@ -61,9 +61,11 @@ class TileGrounder(PhraseGrounder):
         phrases_per_request: int = 16,
         **boxes: Any,
     ) -> None:
-        if not isinstance(size, int) or isinstance(size, bool) or size < 64:
+        is_whole = isinstance(size, int) and not isinstance(size, bool)
+        if not is_whole or size < 64:
             raise SpecError("size should be a whole number from 64: a tile's side in pixels")
-        if not (is_number(overlap) and 0 <= overlap <= 0.5):
+        is_overlap = is_number(overlap) and 0 <= overlap <= 0.5
+        if not is_overlap:
             raise SpecError("overlap should be from 0 to 0.5: it is a share of a tile's side")
         super().__init__(serving, phrases_per_request=phrases_per_request, **boxes)
         if self.samples > 1:
