@@ -598,6 +598,7 @@ def _out_of_scale(corners: Sequence[float], limits: tuple[float, float]) -> bool
     # The ranges begin at 0 and end at `limits`.
     x1, y1, x2, y2 = corners
     width, height = limits
+    # beyond the first hundredth and beyond 1, so that rules 2 and 3 below can't apply
     are_large = x2 > max(1, _TINY_SHARE * width) and y2 > max(1, _TINY_SHARE * height)
     if are_large and 0 <= x1 <= x2 <= width and 0 <= y1 <= y2 <= height:
         return False  # nearly every box returns here, and none of the rules below has to be tried

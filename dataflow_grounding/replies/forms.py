@@ -135,7 +135,7 @@ class _FormReader:
         answer = enclosed(text)
         is_alone = not (answer.before + answer.after).strip(" .\n")
         if is_alone and says_none(answer.text.strip(), self.texts):
-            self.read_items([None])
+            self.read_items([None])  # as if the reply were null: nothing is there
             return
         before, after = self.read_first_form(answer)
         self.check_single(before, after)
@@ -155,7 +155,9 @@ class _FormReader:
         words = self.read_marked(inside)
         if words is not None:
             before_first, after_each = words[:1], words[1:]  # both are empty if there are no words
-            return _Words(" ".join([before, *before_first]), " … ".join([*after_each, after]))
+            before = " ".join([before, *before_first])
+            after = " … ".join([*after_each, after])
+            return _Words(before, after)
         table = find_table(inside)
         if table is not None:
             self.parsed.truncated = table.truncated

@@ -211,7 +211,7 @@ class _Reader:
                 raise _no_boxes(item)
         # A text may be the label of boxes that have none: then it must name no other thing.
         are_labelled = all(box.label for box in self.parsed.boxes[count_before:])
-        things = None if are_labelled else self.texts
+        things = None if are_labelled else self.texts  # None for any thing
         for text in items:
             if isinstance(text, str):
                 if not self.is_harmless(key="", value=text, things=things):
@@ -224,10 +224,10 @@ class _Reader:
         """
         texts = [item for item in items if isinstance(item, str) and number(item) is None]
         numbers = [item for item in items if item not in texts]
+        own_label = texts[0] if texts else label  # the first text is the label
         has_harmful_text = any(objection(text) for text in texts[1:])
         if not numbers or has_harmful_text:
             raise _no_boxes(items)
-        own_label = texts[0] if texts else label
         add_boxes(numbers, RawBox((), own_label), self.parsed)
 
     def read_object(self, fields: dict[str, Any], level: int, label: str | None) -> None:
@@ -328,7 +328,7 @@ class _Reader:
             self.read(fields[key], level + 1, label=key)
         for key in list_keys:
             self.read_list_under(key, fields, level, label)
-        self.read_statuses(fields.get("statuses"))
+        self.read_statuses(fields.get("statuses"))  # the embedded grounder's, of phrases
         boxes = self.parsed.boxes[count_before:]
         others: dict[str, Any] = {}
         for key, value in fields.items():
@@ -425,15 +425,17 @@ class _Reader:
         except NoBox as error:
             self.parsed.dropped.append(Dropped(str(error), item.label, item.id))
             return
-        if not found.numbers:
+        if found.numbers:
+            self.add_boxes_of_item(fields, item, found)
+        else:
             self.parsed.absences.append(item)
-        self.add_boxes_of_item(fields, item, found)
 
     def add_boxes_of_item(self, fields: Mapping[str, Any], item: RawBox, found: Boxes) -> None:
         """Add an item's boxes and points, with its label, id, score and evidence."""
         score = next((fields[key] for key in fields if has_role(key, "score")), None)
         evidence = fields.get("evidence")
-        evidence = evidence if evidence in EVIDENCE else None
+        if evidence not in EVIDENCE:
+            evidence = None
         for numbers in found.numbers:
             box = RawBox(
                 numbers,
@@ -484,11 +486,11 @@ class _Reader:
         boxes = boxes_in(value, is_outline=has_role(key, "outline"))
         if boxes is not None:
             return boxes
+        are_words = isinstance(value, str) and plain_key(key) != self.box_key
         # Words next to an addressed box are judged later.
-        may_be_words = isinstance(value, str) and (is_addressed or objection(value) is None)
-        if plain_key(key) == self.box_key or not may_be_words:
-            raise NoBox(f"{key[:20]!r} is no box: {str(value)[:40]!r}")
-        return None
+        if are_words and (is_addressed or objection(value) is None):
+            return None
+        raise NoBox(f"{key[:20]!r} is no box: {str(value)[:40]!r}")
 
     def is_of_box(self, key: str, value: Any) -> bool:
         is_point = has_role(key, "point") and isinstance(value, list)
@@ -666,13 +668,14 @@ class _Reader:
         """Judge by the key's role, else by the value's words. A key such as `count`, `found` or
         `status` has to say the same as the number of boxes.
         """
-        if has_role(key, "count"):
+        if has_role(key, "count"):  # "total": 2
             return number(value) == box_count
-        if has_role(key, "found"):
-            return _truth(value) is bool(box_count)
-        if has_role(key, "absent"):
-            return _truth(value) is (not box_count)
-        if has_role(key, "status"):
+        has_boxes = box_count > 0
+        if has_role(key, "found"):  # "visible": true
+            return _truth(value) is has_boxes
+        if has_role(key, "absent"):  # "missing": false
+            return _truth(value) is (not has_boxes)
+        if has_role(key, "status"):  # "status": "ok"
             return _is_done(value) or (not box_count and _says_nothing(value))
         if has_role(key, "width", "height", "size"):
             return self.add_size(key, value)

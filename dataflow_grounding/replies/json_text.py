@@ -239,18 +239,20 @@ class _Scanner:
         char = self.peek()
         if char in _QUOTES:
             key = self.string(_QUOTES[char])
-        else:
+            if key is _MISSING:
+                return key
+        else:  # without quotation marks: label, or 1
             match = _WORD.match(self.text, self.at) or _WHOLE.match(self.text, self.at)
             if match is None:
                 raise self.broken()
             self.at = match.end()
             key = match[0]
-        if key is not _MISSING and _BRACKET.search(key):
+        if _BRACKET.search(key):
             raise self.broken()  # a quotation mark is missing, and the key has swallowed values
         char = self.skip()
-        if char == "" or key is _MISSING:
+        if char == "":
             return self.ended()
-        if char not in ":=":
+        if char not in ":=":  # "=" is read as the colon is
             raise self.broken()
         self.at += 1
         return key
@@ -262,11 +264,12 @@ class _Scanner:
         char = self.skip()
         if char in (",", ";"):
             self.at += 1
-        elif char not in (closer, ""):
-            are_nested = _is_nested(item) and char in "{["
-            are_numbers = isinstance(item, (int, float)) and _NUMBER.match(self.text, self.at)
-            if not are_nested and not are_numbers:
-                raise self.broken()
+            return
+        is_at_end = char in (closer, "")
+        are_nested = _is_nested(item) and char in "{["
+        are_numbers = isinstance(item, (int, float)) and _NUMBER.match(self.text, self.at)
+        if not is_at_end and not are_nested and not are_numbers:
+            raise self.broken()
 
     def string(self, closer: str) -> Any:
         """Read a string up to the quotation mark that ends it. A comma, a bracket or the like comes

@@ -317,7 +317,7 @@ def _things_marked(text: str, things: Sequence[str]) -> str:
         if not words:
             continue
         pattern = r"[\s_-]+".join(map(re.escape, words))
-        if thing.isascii():
+        if thing.isascii():  # with its article, and in the plural
             pattern = rf"(?:\b(?:the|an?)\s+)?\b{pattern}(?:e?s)?\b"
         text = re.sub(pattern, f" {_THING} ", text, flags=re.IGNORECASE)
     return text

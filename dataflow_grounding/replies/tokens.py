@@ -509,7 +509,8 @@ def _read_doctags(text: str, parsed: ParsedReply) -> list[str]:
     for element in elements:
         tag, locations = element.groups()
         label = re.sub(r"_level_\d$", "", tag).replace("_", " ")
-        label = "table" if label == "otsl" else label  # a table in its own language of tokens
+        if label == "otsl":  # a table in its own language of tokens
+            label = "table"
         numbers = _locations_in(locations)
         if len(numbers) == 4:
             parsed.boxes.append(RawBox(tuple(numbers), label, family="doctags"))

@@ -94,8 +94,8 @@ def calibrate(serving: Serving, stated: BoxFormat, start: RunStart) -> Calibrate
     # A stored reply is taken for any address, and these came from another one. This address may
     # answer otherwise, so all is asked for once more, whether it is stored or not.
     options = replace(start.options, force_reprocess=True)
-    asker_of_all = _Asker(serving, replace(start, options=options), start.pictures())
-    calibrated = _calibrated(asker_of_all, stated)
+    second_asker = _Asker(serving, replace(start, options=options), start.pictures())
+    calibrated = _calibrated(second_asker, stated)
     return calibrated._replace(counts=asker.asking.counts + calibrated.counts)
 
 

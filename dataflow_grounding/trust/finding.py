@@ -118,6 +118,7 @@ class Deciding:
         self.max_side = max_side
         self.own_sizes = own_sizes
         self.counts = counts or [1] * len(own_sizes)
+        # what came back so far: the pictures that were answered, and the sizes that were refused
         self.pictures: list[ProbedPicture] = []
         self.refused: list[Size] = []
 

@@ -147,5 +147,7 @@ def _of_area(area: float, limits: SizeLimits) -> list[Size]:
         height = round(math.sqrt(area / shape) / STEP) * STEP
         # the limits may have taken the sides off their multiples
         width, height = limits.fitted(reduced_to((width, height), limits.max_side))
-        frames.append((max(STEP, width // STEP * STEP), max(STEP, height // STEP * STEP)))
+        width = max(STEP, width // STEP * STEP)
+        height = max(STEP, height // STEP * STEP)
+        frames.append((width, height))
     return frames

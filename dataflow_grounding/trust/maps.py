@@ -204,14 +204,17 @@ def edges_on(axis: int, box: Bbox) -> tuple[float, float]:
 
 
 def _fit_lines(answers: Sequence[_Answer], size: Size) -> AxisLines | None:
+    # None where the answers lie on no line for x, or on none for y.
     lines = []
     for axis, side in enumerate(size):
-        points: list[Point] = []
+        points: list[Point] = []  # two for each answer: where its edges are, and what was written
         for answer in answers:
             points += zip(edges_on(axis, answer.drawn), edges_on(axis, answer.written), strict=True)
         lines.append(fit_line(points, side))
     across, down = lines
-    return None if across is None or down is None else AxisLines(across, down)
+    if across is None or down is None:
+        return None
+    return AxisLines(across, down)
 
 
 def _is_on(lines: AxisLines, answer: _Answer, size: Size) -> bool:

@@ -156,7 +156,7 @@ class Probing:
         # Counts what the first copies of a check show. Those that fit are what further pictures
         # are compared with.
         for showing in showings:
-            if showing.kind != "silent":
+            if showing.kind != "silent":  # it was answered
                 self._pictures += 1
             if showing.kind == "fits":
                 self.as_asked += 1
@@ -275,7 +275,7 @@ class Probing:
 
 
 def _targets(ask: Ask, images: Sequence[Image], addresses: Sequence[str]) -> list[Target]:
-    if len(addresses) == 1:
+    if len(addresses) == 1:  # the serving itself knows where to send
         return [Target(ask, image, endpoint_number=None, address="") for image in images]
     targets = []
     for image in images:

@@ -235,8 +235,8 @@ class ReplyJudge:
     def views(self, sent: Sent) -> Views:
         views = self._views.get(sent)
         if views is None:
-            if len(self._views) >= MOST_THINGS:
-                self._views.clear()  # so that memory is bounded
+            if len(self._views) >= MOST_THINGS:  # as many are kept as things, to bound memory
+                self._views.clear()
             others = [(reading, reading.view(sent)) for reading in self._others]
             width, height = sent.size
             log_aspect = math.log(width * sent.across / (height * sent.down))
@@ -397,7 +397,8 @@ def _log_likelihood(
 ) -> float:
     # How likely boxes are with these numbers. The density is of a box's figures: a change of
     # variables makes it one of the edges (by the box's area), and then of the numbers (by the
-    # range's), so that formats with different ranges compare.
+    # range's, twice: two numbers are across and two down), so that formats with different ranges
+    # compare.
     total = 0.0
     for shape, (expected, weight) in zip(shapes, expected_boxes, strict=True):
         _, _, log_size, _ = shape  # of a mean side: twice that is the logarithm of the area

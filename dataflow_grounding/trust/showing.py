@@ -158,7 +158,8 @@ def is_further_off(off: Sequence[float], usual: Sequence[float]) -> bool:
     # how far off the next one is, which just isn't among the furthest
     threshold = sorted([*off, *usual])[-count_of_furthest - 1]
     new_among_furthest = sum(distance > threshold for distance in off)
-    # Of all ways to choose which of both are the new ones: those with as many among the furthest.
+    # Of all ways to choose which of both are the new ones: those with as many, or more, among the
+    # furthest. Their share in all ways is the probability that it is by chance.
     ways = 0
     for number in range(new_among_furthest, count_of_new + 1):
         ways_among_furthest = math.comb(count_of_furthest, number)
