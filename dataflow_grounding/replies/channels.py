@@ -223,8 +223,9 @@ def _contents_of_answer_tags(text: str) -> str:
     answer = answers.pop()
     before = text[: tags[0].start()]
     draft = before.strip()
-    is_other_answer = draft == "null" or strict_json(draft) is not None
-    if is_other_answer and draft != answer:
+    # a further answer, for which `strict_json` takes arrays and objects alone
+    is_an_answer = draft == "null" or strict_json(draft) is not None
+    if is_an_answer and draft != answer:
         raise UnreadableReply("the reply has several answers", "several answers")
     has_box = any(map(str.isdigit, answer))  # a box's numbers have digits
     if has_box:

@@ -123,15 +123,14 @@ def find_json(text: str) -> JsonText:
     has_lost_bracket = isinstance(values[0], dict) and text[end:].strip() == "]"
     if has_lost_bracket:
         end = len(text)
-        scanner.repaired = True
-        scanner.cut = True  # objects before the first one may be lost
     return JsonText(
         values,
         opening.start(),
         end,
         comments=scanner.comments,
-        truncated=scanner.cut,
-        repaired=scanner.repaired or len(values) > 1,
+        # with the bracket, objects before the first one may be lost
+        truncated=scanner.cut or has_lost_bracket,
+        repaired=scanner.repaired or has_lost_bracket or len(values) > 1,
     )
 
 

@@ -178,4 +178,6 @@ def in_brackets(values: Sequence[Any]) -> str:
         else:
             shown.append("…")  # a number too long to show, or an object or array
     text = f"[{', '.join(shown)}]"
-    return text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 1] + "…"
+    if len(text) > _LONGEST_SHOWN:
+        return text[: _LONGEST_SHOWN - 1] + "…"
+    return text

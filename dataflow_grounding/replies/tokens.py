@@ -296,7 +296,7 @@ def _drop_label_without_box(layout: _Layout, labels: Sequence[str], parsed: Pars
 
 def _check_words_between(parts: Sequence[_Part]) -> None:
     # Words between a label and its box may say that the box is of something else.
-    for label, words, box in zip(parts, parts[1:], parts[2:], strict=False):
+    for label, words, box in zip(parts, parts[1:], parts[2:], strict=False):  # three in a row
         if (label.kind, words.kind, box.kind) != ("label", "words", "box"):
             continue
         if objection(words.text) is not None or other_thing(words.text, []) is not None:
@@ -318,7 +318,7 @@ def _labels_in_words(layout: _Layout, parts: Sequence[_Part]) -> list[str]:
     from_first_box = parts[1:] if layout.startswith("w") else parts
     labels = [part.text.strip(_BETWEEN_PARTS) for part in from_first_box if part.kind == "words"]
     for label in labels:
-        first_word = label.split()[0]
+        first_word = label.split()[0]  # parts without any word were left out
         # "a mug" and "mug" begin as a name does, "is the mug" and "here" don't.
         is_article = first_word.lower() in _words("determiners")
         begins_as_name = is_article or not is_neutral(first_word.lower())

@@ -173,7 +173,7 @@ def objection(text: str, *, to_pixels: bool | None = None) -> str | None:
     mark = _MARKS.search(text)
     if mark is not None:
         return f"{mark[0]!r} is in the words next to it"
-    unit = ""
+    unit = ""  # the words of the unit that was asked for, which turn nothing round
     if to_pixels is not None:
         unit = _grammar("units_of_pixels" if to_pixels else "units_of_parts")
     word = turning_word(text, unit)

@@ -252,7 +252,7 @@ class RunWatch(BoxWatch):
             self.open.let_speak()
             return
         unanswered = self.known.unanswered > 0
-        self.open.vouching.doubt()
+        self.open.vouching.doubt()  # sets all replies aside for this run alone
         message = watch_messages.of_replies_alone(self.asked, looks_like, unanswered=unanswered)
         self._suspect(message)
 
