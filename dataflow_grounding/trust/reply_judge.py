@@ -202,7 +202,8 @@ class ReplyJudge:
         turned = sum((x1 > x2) + (y1 > y2) for x1, y1, x2, y2 in written)
         corners = [ordered(box) for box in written]
         shapes = [shape_of(box, log_aspect) for box in corners]
-        expected = self._expected_of(boxes)  # by the run's own boxes
+        # Twice: by the run's own boxes, and by what boxes look like in general.
+        expected = self._expected_of(boxes)
         expected_in_general = [ExpectedBox(ANY, weight) for _, weight in expected]
         penalty = self._penalty(corners, turned)
         as_asked = _log_likelihood(shapes, expected, asked) - penalty
@@ -212,14 +213,14 @@ class ReplyJudge:
         in_general: dict[str, float] = {}
         largest = _largest_of(boxes)
         for reading, view in others:
-            others_corners = reading.proper(boxes, view) if largest <= view.most else None
-            if others_corners is None:  # the format can't be theirs
+            other_corners = reading.proper(boxes, view) if largest <= view.most else None
+            if other_corners is None:  # the format can't be theirs
                 in_general[reading.name] = -math.inf
                 continue
-            others_shapes = [shape_of(box, log_aspect) for box in others_corners]
-            if not reading.only_together:
-                ratios[reading.name] = _log_likelihood(others_shapes, expected, view) - as_asked
-            likelihood_in_general = _log_likelihood(others_shapes, expected_in_general, view)
+            other_shapes = [shape_of(box, log_aspect) for box in other_corners]
+            if not reading.only_together:  # a single reply may be taken for this format
+                ratios[reading.name] = _log_likelihood(other_shapes, expected, view) - as_asked
+            likelihood_in_general = _log_likelihood(other_shapes, expected_in_general, view)
             in_general[reading.name] = likelihood_in_general - as_asked_in_general
         likeliest = max(ratios, key=lambda name: ratios[name], default=None)
         return JudgedReply(boxes, sent, corners, shapes, turned, ratios, in_general, likeliest)
