@@ -374,7 +374,8 @@ class _Reader:
             value = fields[key]
             has_digit = isinstance(value, str) and any(map(str.isdigit, value))
             is_place_in_words = isinstance(value, str) and not has_digit
-            if not self.is_box_key(key) or (value and not is_place_in_words):
+            has_value = bool(value) and not is_place_in_words
+            if has_value or not self.is_box_key(key):
                 list_keys.append(key)
         return list_keys or keys[:1]  # if none has a box, the first one says so for all
 
@@ -735,6 +736,7 @@ def _objects_in_a_row(fields: RepeatedKeys) -> list[dict[str, Any]]:
     is_last_whole = len(keys) % keys_per_object == 0
     if not is_last_whole and not isinstance(fields, CutObject):
         return []
+    # where each whole object begins
     starts = range(0, len(keys) - keys_per_object + 1, keys_per_object)
     return [dict(pairs[start : start + keys_per_object]) for start in starts]
 

@@ -222,11 +222,14 @@ def is_plain(text: str, things: Sequence[str]) -> bool:
 
 def denies(label: str, phrase: str) -> bool:
     """Whether a label says that its box isn't of the phrase, or is none: "not a cup", "<label>"."""
-    is_placeholder = label[:1] + label[-1:] == "<>" or ("?" in label and "?" not in phrase)
+    is_placeholder = label.startswith("<") and label.endswith(">")  # "<label>"
+    is_question = "?" in label and "?" not in phrase
+    if is_placeholder or is_question:
+        return True
     label_words = set(_with_whole_negations(folded(label)).split())
     phrase_words = set(_with_whole_negations(folded(phrase)).split())
-    denying = label_words & _words("denying")
-    return is_placeholder or not denying.issubset(phrase_words)
+    denying_words = label_words & _words("denying")
+    return not denying_words.issubset(phrase_words)
 
 
 def is_like(label: str, phrase: str) -> bool:
@@ -241,6 +244,7 @@ def is_like(label: str, phrase: str) -> bool:
     aside = _ASIDE.search(label)
     if aside is not None and not all(map(_tells_apart, words_of(aside[1]))):
         return False  # "dog (reflection)"; "dog (left)" only tells it from other dogs
+    # Such words in a label say that its box is invented, or in another picture or scale.
     return not any(_pattern(name).search(label) for name in ("invented", "other_frame"))
 
 

@@ -57,7 +57,7 @@ def one_of_each_kind(sizes: Sequence[Size]) -> list[Size]:
     `sizes` are the commonest first. The first lying and the first upright one come first, then the
     most elongated one if it is wide or tall.
     """
-    first = []  # sizes that come first in the result
+    first = []  # sizes that come first in the result, so that MOST_KINDS leaves none of them out
     for shape in ("lying", "upright"):
         first += [size for size in sizes if kind_of(size).shape == shape][:1]
     if sizes:

@@ -44,7 +44,7 @@ BORDER = (255, 255, 255)  # around a rectangle, so that it is seen on ground of 
 
 def drawn_into(picture: PIL.Image.Image, layout: int) -> Probe:
     """Draw rectangles into `picture`, at places that depend on its size and the layout."""
-    whole_probe = probe_of(picture.size, INNER + layout)  # in all COLORS
+    whole_probe = probe_of(picture.size, INNER + layout)  # in all COLORS, away from the edges
     drawn_phrases = [phrase_of(color) for color in STANDING_OUT]
     pen = PIL.ImageDraw.Draw(picture)
     border = max(1, round(min(picture.size) / 200))
