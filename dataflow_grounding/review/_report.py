@@ -271,33 +271,38 @@ def _index_row(
     heads: PageNames,
     models: PageNames,
 ) -> list[Any]:
-    # In the order in which `report.js` reads it. A phrase is its words, its class or head noun, the
-    # number of its boxes, unless that is 1, and those that are shown as another phrase's, if any:
-    # the index of each, and that of the other phrase. Scores are in hundredths, -1 without any.
-    # ["red cup", 4] has one box; ["cups", 4, 2, [[0, 0]]] has two, of which the first is shown as
-    # that of the record's first phrase.
+    # In the order in which `report.js` reads it. Scores are in hundredths, -1 without any.
     phrases: list[list[Any]] = []
     scores: list[float] = []
     for expression in view["expressions"]:
-        instances = expression["instances"]
-        words = " ".join(expression["text"].lower().split())
-        phrase: list[Any] = [words, _label(expression, classes, heads)]
-        shown_as = []
-        for index, box in enumerate(instances):
-            if "shownAs" in box:
-                shown_as.append([index, box["shownAs"]])
-        if len(instances) != 1 or shown_as:  # in a row with `shown_as`, the number comes before it
-            phrase.append(len(instances))
-        if shown_as:
-            phrase.append(shown_as)
-        phrases.append(phrase)
-        scores.extend(box["score"] for box in instances if box["score"] is not None)
+        phrases.append(_phrase_in_index(expression, _label(expression, classes, heads)))
+        for box in expression["instances"]:
+            if box["score"] is not None:
+                scores.append(box["score"])
     lowest = _hundredths(min(scores)) if scores else -1
     highest = _hundredths(max(scores)) if scores else -1
     flag_bits = sum(1 << bit for bit, flag in enumerate(FLAGS) if flag in marks)
     model_number = models.number_of(view["model"])
     model = view["model"] if model_number is None else model_number
     return [view["id"], flag_bits, phrases, lowest, highest, model, _bins_of(view)]
+
+
+def _phrase_in_index(expression: Mapping[str, Any], label: str | int) -> list[Any]:
+    # The phrase's words, its class or head noun, the number of its boxes, unless that is 1, and
+    # those that are shown as another phrase's, if any: the index of each, and that of the other
+    # phrase. ["red cup", 4] has one box; ["cups", 4, 2, [[0, 0]]] has two, of which the first is
+    # shown as that of the record's first phrase.
+    words = " ".join(expression["text"].lower().split())
+    instances = expression["instances"]
+    shown_as = []
+    for index, box in enumerate(instances):
+        if "shownAs" in box:
+            shown_as.append([index, box["shownAs"]])
+    if shown_as:  # the number comes before it, also if it is 1
+        return [words, label, len(instances), shown_as]
+    if len(instances) != 1:
+        return [words, label, len(instances)]
+    return [words, label]
 
 
 def _bins_of(view: View) -> int:

@@ -48,15 +48,11 @@ def apply_decisions(
     """
     files = review_files(results)
     if out:
-        is_file_of_records = os.path.splitext(out)[1] in RECORD_FILES
-        if not is_file_of_records or out in downloads:
-            raise InputError(
-                f"{out} would be overwritten, or is no file of records: name one that ends in"
-                " .jsonl"
-            )
+        _refuse_as_out(out, downloads)
     taken_over = _TakenOver(new_count=0, refused=[])
     if downloads:
         taken_over = _take_over(results, downloads)
+    # A file that can't be read has no digest, and no decision is of it.
     decisions = Decisions(files.decisions, digest_of(files.annotations) or "")
     decisions.tell_damaged()
     equal_boxes = _tell_equal_boxes(files, decisions, take_equal)
@@ -83,6 +79,15 @@ def apply_decisions(
         "taken_over": taken_over.new_count,
         "refused": taken_over.refused,
     }
+
+
+def _refuse_as_out(out: str, downloads: tuple[str, ...]) -> None:
+    # Refuses a file of decisions, and what has no ending of a file of records.
+    is_file_of_records = os.path.splitext(out)[1] in RECORD_FILES
+    if not is_file_of_records or out in downloads:
+        raise InputError(
+            f"{out} would be overwritten, or is no file of records: name one that ends in .jsonl"
+        )
 
 
 def _no_decisions(results: str, files: ReviewFiles, refused: list[str]) -> InputError:
