@@ -134,23 +134,7 @@ class Voc(PictureFiles):
 
     def _record(self, file: str, name: str, image_root: str) -> dict[str, Any]:
         # The record of a file, which is called `name` within the folder of annotations.
-        items: list[str] = []  # the elements without those that can't be read
-        objects: list[_ObjectAsWritten] = []
-        first_of_tag: dict[str, Element] = {}
-        tag_counts = Counter[str]()
-        for element in read_xml(file):
-            first_of_tag.setdefault(element.tag, element)
-            tag_counts[element.tag] += 1
-            where = f"{file}, {element.tag} {tag_counts[element.tag]}"
-            with object_errors(where, self.bad):  # at an error the element is left out
-                if element.tag == "object":
-                    item = len(items)  # the number that the element gets there
-                    written = _object_as_written(element, item)
-                    if written is None:
-                        self.passed_over["objects without a bndbox"] += 1
-                    else:
-                        objects.append(written)
-                items.append(text_of(element))
+        items, objects, first_of_tag = self._read_elements(file)
         root = xml_root(file)
         if root.tag != "annotation":
             raise BrokenRow(f"it is a <{root.tag}>, not an <annotation>")
@@ -168,9 +152,29 @@ class Voc(PictureFiles):
             **column(self.name, items, **own),
             "expressions": unite(keyed_expressions),
         }
-        if "object" in first_of_tag and not objects:  # something is there, without a box
+        if "object" in first_of_tag and not objects:  # it shows something, without a box
             record["background"] = False
         return self.bad.marked(record)
+
+    def _read_elements(self, file: str) -> "_Elements":
+        items: list[str] = []
+        objects: list[_ObjectAsWritten] = []
+        first_of_tag: dict[str, Element] = {}
+        tag_counts = Counter[str]()
+        for element in read_xml(file):
+            first_of_tag.setdefault(element.tag, element)
+            tag_counts[element.tag] += 1
+            where = f"{file}, {element.tag} {tag_counts[element.tag]}"
+            with object_errors(where, self.bad):  # at an error the element is left out
+                if element.tag == "object":
+                    item = len(items)  # the number that the element gets there
+                    written = _object_as_written(element, item)
+                    if written is None:
+                        self.passed_over["objects without a bndbox"] += 1
+                    else:
+                        objects.append(written)
+                items.append(text_of(element))
+        return _Elements(items, objects, first_of_tag)
 
     def _offset_of(self, source: Element | None) -> int:
         # What a file with that element <source>, or without any, calls the first pixel.
@@ -200,6 +204,20 @@ class _ObjectAsWritten(NamedTuple):
     corners: list[float]  # xmin, ymin, xmax, ymax
     degrees: float  # by which the box is turned about its middle
     item: int  # its number among the file's items
+
+
+class _Elements(NamedTuple):
+    """What is in a file's <annotation>.
+
+    Attributes:
+        items: The elements, as texts, without those that can't be read.
+        objects: Those of them that are objects with a box.
+        first_of_tag: By each tag, the first element, such as the <size>.
+    """
+
+    items: list[str]
+    objects: list[_ObjectAsWritten]
+    first_of_tag: dict[str, Element]
 
 
 def _object_as_written(element: Element, item: int) -> _ObjectAsWritten | None:

@@ -86,11 +86,8 @@ class ImageGroundingPipeline(Pipeline):
     ) -> None:
         self.storage = storage
         self.proposed = proposed
-        if fuse and (classes or samples > 1):
-            setting = "data.classes" if classes else "workflow.samples"
-            raise SpecError(
-                f"workflow.fuse takes captions, and one answer to each: leave out {setting}"
-            )
+        if fuse:
+            _refuse_with_fuse(classes=bool(classes), samples=samples > 1)
         if tiles is not None:
             _refuse_with_tiles(
                 fuse=fuse,
@@ -154,6 +151,15 @@ class ImageGroundingPipeline(Pipeline):
             self.storage.step(),
             input_image_key="image_path",
             input_expressions_key="expressions",
+        )
+
+
+def _refuse_with_fuse(*, classes: bool, samples: bool) -> None:
+    # Raises SpecError if there are classes, or several samples.
+    if classes or samples:
+        setting = "data.classes" if classes else "workflow.samples"
+        raise SpecError(
+            f"workflow.fuse takes captions, and one answer to each: leave out {setting}"
         )
 
 
