@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, features
 
 from dataflow_grounding.testing import LoopbackServer
-from tests.support.workplace import Workplace, caption, command, ended, process
+from tests.support.workplace import Workplace, caption, command, ended, interpreter
 
 
 def faulty(place: Workplace) -> None:
@@ -118,7 +118,7 @@ def test_fewer_open_files_than_workers_are_told(workplace: Workplace) -> None:
         )
     )
     few = functools.partial(resource.setrlimit, resource.RLIMIT_NOFILE, (100, 100))
-    done = ended(process(["check", "-e", spec], preexec_fn=few))
+    done = ended(interpreter(["check", "-e", spec], preexec_fn=few))
     assert done.code == 0, done
     assert "max_workers is 500, but ulimit -n allows " in done.out
 

@@ -22,6 +22,7 @@ from tests.support.workplace import (
     Workplace,
     command,
     ended,
+    interpreter,
     process,
 )
 
@@ -236,7 +237,7 @@ def test_ground_prints_boxes_and_draws(workplace: Workplace) -> None:
 def test_a_closed_pipe_ends_quietly(workplace: Workplace) -> None:
     workplace.many(2)
     with LoopbackServer() as server:
-        running = process(workplace.arguments(**{"vlm.openai.base_url": server.base_url}))
+        running = interpreter(workplace.arguments(**{"vlm.openai.base_url": server.base_url}))
         assert running.stdout
         running.stdout.close()
         assert running.stderr
@@ -253,7 +254,9 @@ def test_messages_go_to_stderr_and_data_to_stdout(workplace: Workplace) -> None:
     with LoopbackServer() as server:
         settings = {"vlm.openai.base_url": server.base_url}
         done = ended(
-            process(["generate", "-e", str(workplace.spec(**settings))], stdin=subprocess.DEVNULL)
+            interpreter(
+                ["generate", "-e", str(workplace.spec(**settings))], stdin=subprocess.DEVNULL
+            )
         )
         assert (done.code, done.out) == (0, "")
         assert "2 images: 2 done, 0 failed" in done.err

@@ -17,7 +17,7 @@ from dataflow_grounding import CaptionGenerator, EmbeddedServing
 from dataflow_grounding.data.dataframes import to_dataframe
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, Takes, faults, on
 from tests.support.stand_ins.gold import GoldAnswers
-from tests.support.workplace import Workplace, caption, command, ended, process
+from tests.support.workplace import Workplace, caption, command, ended, interpreter
 
 SEED_PAGE = Path(__file__).resolve().parents[3] / "shared" / "seeds" / "tao_2d_grounding_docs.txt"
 KEY = "sk-7f3a-very-secret-key"
@@ -684,7 +684,9 @@ def test_it_runs_without_a_terminal_and_puts_data_on_stdout_alone(workplace: Wor
     workplace.many(2)
     arguments = workplace.arguments()
     env = {"LC_ALL": "C", "HOME": "/nonexistent", "PYTHONIOENCODING": "ascii"}
-    running = process([*arguments[:4], "results_dir=é ü"], env=env, cwd=workplace.folder, stdin=-3)
+    running = interpreter(
+        [*arguments[:4], "results_dir=é ü"], env=env, cwd=workplace.folder, stdin=-3
+    )
     done = ended(running)
     assert done.code == 0, done
     assert done.summary["done"] == 2

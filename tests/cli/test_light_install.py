@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dataflow_grounding.testing import LoopbackServer
-from tests.support.workplace import Workplace, ended, one_after_another, process
+from tests.support.workplace import Workplace, ended, interpreter, one_after_another
 
 pytestmark = pytest.mark.slow
 
@@ -65,5 +65,5 @@ def test_what_needs_one_says_which(workplace: Workplace) -> None:
 
 def test_a_dataframe_needs_pandas(workplace: Workplace, tmp_path: Path) -> None:
     script = "from dataflow_grounding.data.dataframes import to_dataframe\nto_dataframe([])"
-    done = ended(process([], first=f"{WITHOUT}\n{script}"))
+    done = ended(interpreter([], first=f"{WITHOUT}\n{script}"))
     assert "a DataFrame needs pandas, which isn't installed: pip install pandas" in done.err

@@ -14,7 +14,7 @@ import pytest
 from dataflow_grounding.testing import LoopbackServer, faults, on
 from tests.support.fault_cases.shortage_faults import few_files
 from tests.support.servings import KINDS
-from tests.support.workplace import Workplace, ended, process
+from tests.support.workplace import Workplace, ended, interpreter
 
 pytestmark = pytest.mark.slow
 
@@ -108,7 +108,7 @@ def memory(place: Workplace) -> None:
             **{"vlm.openai.base_url": server.base_url, "workflow.max_workers": 100}
         )
         limited = partial(resource.setrlimit, resource.RLIMIT_AS, (700 * 2**20, 700 * 2**20))
-        done = ended(process(line, preexec_fn=limited, cwd=place.folder))
+        done = ended(interpreter(line, preexec_fn=limited, cwd=place.folder))
     assert done.code == 0, done
 
 

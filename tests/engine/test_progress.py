@@ -19,7 +19,7 @@ import pytest
 
 from dataflow_grounding.engine import progress
 from dataflow_grounding.testing import LoopbackServer
-from tests.support.workplace import Workplace, caption, command, process
+from tests.support.workplace import Workplace, caption, command, interpreter
 
 pytestmark = pytest.mark.slow
 
@@ -66,7 +66,7 @@ def watched(
     spec = str(
         workplace.spec(**{"vlm.openai.base_url": server.base_url, "workflow.max_workers": 2})
     )
-    running = process(
+    running = interpreter(
         ["generate", "-e", spec, "--json"], env={"TERM": "xterm"}, stderr=terminal.theirs
     )
     terminal.read_while(running, narrow)

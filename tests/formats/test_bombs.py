@@ -23,7 +23,7 @@ from dataflow_grounding.cli import data_sets
 from dataflow_grounding.data.rows import read_rows
 from dataflow_grounding.testing import LoopbackServer
 from tests.support.labelled import Labelled, labelled, saved
-from tests.support.workplace import Done, Workplace, command, ended, one_after_another, process
+from tests.support.workplace import Done, Workplace, command, ended, interpreter, one_after_another
 
 pytestmark = [
     pytest.mark.slow,
@@ -40,7 +40,7 @@ def at_most(gigabytes: float) -> dict[str, Any]:
 
 def bounded(arguments: list[str], gigabytes: float = 3) -> Done:
     """A command in a process that may have so much memory."""
-    done = ended(process(arguments, **at_most(gigabytes)))
+    done = ended(interpreter(arguments, **at_most(gigabytes)))
     assert "Traceback" not in done.err, done
     return done
 
@@ -240,7 +240,7 @@ def test_a_run_within_little_memory_loses_nothing(workplace: Workplace) -> None:
     with LoopbackServer() as server:
         workplace.settings["vlm.openai.base_url"] = server.base_url
         for megabytes in (160, 300):
-            done = ended(process(workplace.arguments(), **at_most(megabytes / 1024)))
+            done = ended(interpreter(workplace.arguments(), **at_most(megabytes / 1024)))
             died = done.code in (-signal.SIGSEGV, -signal.SIGABRT)
             assert died or done.code in (0, 1, 2, 3, 4, 130), (megabytes, done)
             if done.code == 0:

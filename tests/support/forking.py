@@ -45,7 +45,7 @@ class Forked:
     def __init__(
         self,
         arguments: Sequence[str],
-        cwd: Path | None = None,
+        cwd: Path | str | None = None,
         env: Mapping[str, str] = os.environ,
         first: str = "",
     ) -> None:

@@ -21,7 +21,7 @@ from tests.support.forking import Forked
 
 REPOSITORY = Path(dataflow_grounding.__file__).resolve().parent.parent
 ORIENTATION = 0x0112
-READ_AT_IMPORT = {"PYTHONPATH", "SSL_CERT_FILE"}
+READ_AT_IMPORT = {"PYTHONIOENCODING", "PYTHONPATH", "SSL_CERT_FILE"}
 LONG_AGO = (10**9, 10**9)  # when an old picture was read and changed last
 MAIN = "from dataflow_grounding.cli.main import main; main()"
 Rows = list[dict[str, Any]]
@@ -155,15 +155,9 @@ class Workplace:
         first: str = "",
         **settings: Any,
     ) -> Running:
-        """`generate` as a process of its own, not waited for; the code in `first` runs before.
-
-        It is a new interpreter where `env` has what is read when modules are imported, and for Ray,
-        whose workers import what their driver is; else it is forked.
-        """
+        """`generate` as a process of its own, not waited for; the code in `first` runs before."""
         line = self.arguments(*arguments, **settings)
-        if "--engine" in arguments or not READ_AT_IMPORT.isdisjoint(env or {}):
-            return process(line, env=env, first=first, cwd=self.folder)
-        return Forked(line, self.folder, {**os.environ, **(env or {})}, first)
+        return process(line, env=env, first=first, cwd=self.folder)
 
     def annotations(self) -> Rows:
         """The records of `annotations.jsonl`."""
@@ -227,9 +221,26 @@ def process(
     *,
     env: Mapping[str, str] | None = None,
     first: str = "",
+    cwd: Path | str | None = None,
+) -> Running:
+    """The command line as a process of its own, in which the code in `first` runs before.
+
+    It is a new interpreter where `env` has what is read when modules are imported, and for Ray,
+    whose workers import what their driver is; else it is forked.
+    """
+    if "--engine" in arguments or not READ_AT_IMPORT.isdisjoint(env or {}):
+        return interpreter(arguments, env=env, first=first, cwd=cwd)
+    return Forked(arguments, cwd, {**os.environ, **(env or {})}, first)
+
+
+def interpreter(
+    arguments: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    first: str = "",
     **options: Any,
 ) -> subprocess.Popen[str]:
-    """The command line as a process of its own, in which the code in `first` runs before."""
+    """The command line in a new interpreter, in which the code in `first` runs before."""
     whole = {**os.environ, "PYTHONPATH": str(REPOSITORY), **(env or {})}
     line = [sys.executable, "-c", f"{first}\n{MAIN}", *arguments]
     if not first:

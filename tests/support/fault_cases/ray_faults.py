@@ -19,7 +19,7 @@ from tests.support.fault_cases.fault_case import (
     reached_by,
 )
 from tests.support.waiting import wait_until
-from tests.support.workplace import Workplace, ended, process
+from tests.support.workplace import Workplace, ended, interpreter
 
 RAY = ("--engine", "ray", "--workers", "2")
 QUICK = """
@@ -68,7 +68,7 @@ def called_so(running: subprocess.Popen[str], what: str) -> list[int]:
 
 def driver(place: Workplace, *arguments: str) -> subprocess.Popen[str]:
     """A run on Ray that waits for less long than usual."""
-    return process(place.arguments(*(arguments or RAY)), first=QUICK, cwd=place.folder)
+    return interpreter(place.arguments(*(arguments or RAY)), first=QUICK, cwd=place.folder)
 
 
 @contextmanager

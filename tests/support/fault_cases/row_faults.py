@@ -11,7 +11,7 @@ from typing import Any
 from dataflow_grounding.testing import Answer, EchoAnswers, Usage
 from dataflow_grounding.testing.received import ReceivedRequest
 from tests.support.fault_cases.fault_case import Case, Outcome, Witness, calm, lost_rows
-from tests.support.workplace import Workplace, caption, command, ended, process
+from tests.support.workplace import Workplace, caption, command, ended, interpreter
 
 FAILS_ALONE = "Only the record fails. No host is contacted."
 COUNTED = "They are clamped, and `cost` shows their sum."
@@ -89,7 +89,7 @@ def packed(place: Workplace, full: bool) -> Outcome:
     path.write_bytes(gzip.compress(b" " * 2**20) * 1024)
     limited = partial(resource.setrlimit, resource.RLIMIT_AS, (900 * 2**20, 900 * 2**20))
     line = ["import", str(path), "--format", "odvg", "-o", str(place.folder / "out")]
-    done = ended(process(line, preexec_fn=limited, cwd=place.folder))
+    done = ended(interpreter(line, preexec_fn=limited, cwd=place.folder))
     calm(done)
     assert (done.code, str(path) in done.err) == (2, True), done
     assert not (place.folder / "out" / "annotations.jsonl").exists()
