@@ -2,7 +2,7 @@
 
 __version__ = "0.2.0"
 
-OUTPUT = f"{__version__} 1"
+OUTPUT = f"{__version__} 2"
 """What made the files of a run. Raise the last number with each change to what comes out of stored
 replies: files of another one are made again.
 """

@@ -49,11 +49,10 @@ def expression_extraction(image: Image, caption: str) -> Request[Extracted]:
             notes.append(Note("no_cleaned_caption"))
         expressions: list[ExtractedExpression] = []
         for item in items:
-            fields = item if isinstance(item, dict) else {"text": item}  # models may list texts
-            text = _strip_text(fields.get("text"))
+            text = text_of(item)
             if text:
-                noun_chunk = _strip_text(fields.get("noun_chunk")) or None
-                expressions.append(ExtractedExpression(text, noun_chunk))
+                noun_chunk = _strip_text(item.get("noun_chunk")) if isinstance(item, dict) else ""
+                expressions.append(ExtractedExpression(text, noun_chunk or None))
             else:
                 notes.append(Note("dropped", "an expression without text"))
         if items and not expressions:
@@ -64,6 +63,11 @@ def expression_extraction(image: Image, caption: str) -> Request[Extracted]:
         cleaned_caption=STRING, expressions=list_of(object_of(text=STRING, noun_chunk=STRING))
     )
     return request_about("expression_extraction", image, {"caption": caption}, schema, read)
+
+
+def text_of(item: Any) -> str:
+    """Return the text of an item of "expressions", which may be the text alone; "" without one."""
+    return _strip_text(item.get("text") if isinstance(item, dict) else item)
 
 
 def _strip_text(value: Any) -> str:

@@ -3,15 +3,15 @@
 import json
 from collections.abc import Sequence
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dataflow_grounding._util.errors import TruncatedReply, UnreadableReply
 from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.geometry import MERGE_IOU
 from dataflow_grounding.images.image import Image
 from dataflow_grounding.replies import Note, read_object
-from dataflow_grounding.tasks.extraction import Extracted, expression_extraction
-from dataflow_grounding.tasks.grounding import Found, phrase_grounding
+from dataflow_grounding.tasks.extraction import Extracted, expression_extraction, text_of
+from dataflow_grounding.tasks.grounding import Found, read_found
 from dataflow_grounding.tasks.request import (
     BOX,
     INTEGER,
@@ -53,10 +53,11 @@ def caption_grounding(
             raise UnreadableReply('there is no list of "objects".')
         phrases = [expression.text for expression in extracted.expressions]
         found: list[Found] = []
-        notes_on_boxes: Sequence[Note | str] = []
+        notes_on_boxes: list[Note] = []
         if phrases:
-            boxes = phrase_grounding(image, phrases, box_format, merge_iou)
-            found, notes_on_boxes = boxes.read(json.dumps({"objects": data["objects"]}))
+            phrase_by_id = dict(zip(_ids_of(data["expressions"]), phrases, strict=True))
+            objects = json.dumps({"objects": data["objects"]})
+            found, notes_on_boxes = read_found(objects, image, phrase_by_id, box_format, merge_iou)
         return Fused(extracted, found), [*notes, *notes_on_texts, *notes_on_boxes]
 
     width, height = image.sent_size
@@ -72,6 +73,32 @@ def caption_grounding(
         divisible=True,  # into the two tasks
         box_key=key,
     )
+
+
+def _ids_of(items: Sequence[Any]) -> list[int]:
+    # The ids of the expressions that have a text, in their order. Objects name expressions by the
+    # ids that the reply itself gives them, and models may begin with 0, leave a number out, or list
+    # expressions in another order. Where it gives none, they count from 1.
+    stated_ids = [item.get("id") if isinstance(item, dict) else None for item in items]
+    are_stated = any(stated is not None for stated in stated_ids)
+    ids: list[int] = []
+    for position, (item, stated) in enumerate(zip(items, stated_ids, strict=True), 1):
+        if not text_of(item):
+            continue
+        id = _whole_number(stated) if are_stated else position
+        if id is None or id in ids:
+            what = "has no number for an id" if id is None else f"has the id {id} of another"
+            raise UnreadableReply(f"an expression {what}: {text_of(item)!r:.60}")
+        ids.append(id)
+    return ids
+
+
+def _whole_number(value: Any) -> int | None:
+    # Some models write "1" for 1.
+    if isinstance(value, str) and value.isdecimal() and len(value) < 10:
+        return int(value)
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    return value if is_number else None
 
 
 @cache

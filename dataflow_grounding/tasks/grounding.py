@@ -1,6 +1,6 @@
 """Task `phrase_grounding`: the boxes of phrases in an image."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -69,47 +69,13 @@ def phrase_grounding(
     Boxes of one phrase that overlap at `merge_iou` or more are one; None keeps all.
     """
 
+    phrase_by_id = dict(enumerate(phrases, 1))
+
     def read(reply: str) -> tuple[list[Found], list[Note]]:
-        reading = read_boxes(
-            reply,
-            format=box_format,
-            phrases=list(phrases),
-            # with its padding, as the model is shown it; boxes in the padding are taken out below
-            image_size=image.shown_size,
-            sent_size=image.sent_size,
-        )
-        _check_all_read(reading, len(phrases))
-        notes = list(reading.notes)
-        boxes: list[FoundBox] = []
-        # A picture may be sent with padding around it, in which nothing can be.
-        ids_in_padding: set[int | None] = set()  # of phrases with a box there
-        for box in reading.boxes:
-            if _is_in_image(box, image):
-                boxes.append(box)
-            else:
-                ids_in_padding.add(box.id)
-                notes.append(Note("dropped", f"a box of phrase {box.id} outside the picture"))
-        answers: list[Found] = []
-        for number in range(1, len(phrases) + 1):
-            all_instances = [_instance(box, image) for box in boxes if box.id == number]
-            instances = without_duplicates(all_instances, merge_iou)
-            for _ in range(len(all_instances) - len(instances)):  # notes are counted, one for each
-                what = f"a box of phrase {number} that is nearly the same as another"
-                notes.append(Note("merged", what))
-            is_in_padding = number in ids_in_padding
-            answers.append(_found(number, instances, reading, is_in_padding=is_in_padding))
-        phrases_everywhere = _phrases_with_whole_picture(phrases, answers, image)
-        for phrase in phrases_everywhere:
-            what = f"the box of {phrase[:60]!r} covers nearly all of it"
-            notes.append(Note("whole_picture", what))
-        doubt = _doubt(reading, phrases_everywhere)
-        if doubt is not None:
-            notes.append(Note("doubtful", doubt))
-            answers = [replace(answer, doubt=doubt) for answer in answers]
-        return answers, notes
+        return read_found(reply, image, phrase_by_id, box_format, merge_iou)
 
     width, height = image.sent_size
-    phrase_items = [{"id": number, "text": phrase} for number, phrase in enumerate(phrases, 1)]
+    phrase_items = [{"id": number, "text": phrase} for number, phrase in phrase_by_id.items()]
     question = {"image": {"width": width, "height": height}, "phrases": phrase_items}
     key = box_format.key
     return request_about(
@@ -122,6 +88,55 @@ def phrase_grounding(
         divisible=len(phrases) > 1,
         box_key=key,
     )
+
+
+def read_found(
+    reply: str,
+    image: Image,
+    phrase_by_id: Mapping[int, str],
+    box_format: BoxFormat,
+    merge_iou: float | None,
+) -> tuple[list[Found], list[Note]]:
+    """Read a reply with the boxes of phrases, which it names by their ids. Return a Found for each
+    phrase, in their order, and notes. Raises UnreadableReply, TruncatedReply.
+    """
+    reading = read_boxes(
+        reply,
+        format=box_format,
+        phrases=phrase_by_id,
+        # with its padding, as the model is shown it; boxes in the padding are taken out below
+        image_size=image.shown_size,
+        sent_size=image.sent_size,
+    )
+    _check_all_read(reading, len(phrase_by_id))
+    notes = list(reading.notes)
+    boxes: list[FoundBox] = []
+    # A picture may be sent with padding around it, in which nothing can be.
+    ids_in_padding: set[int | None] = set()  # of phrases with a box there
+    for box in reading.boxes:
+        if _is_in_image(box, image):
+            boxes.append(box)
+        else:
+            ids_in_padding.add(box.id)
+            notes.append(Note("dropped", f"a box of phrase {box.id} outside the picture"))
+    answers: list[Found] = []
+    for number in phrase_by_id:
+        all_instances = [_instance(box, image) for box in boxes if box.id == number]
+        instances = without_duplicates(all_instances, merge_iou)
+        for _ in range(len(all_instances) - len(instances)):  # notes are counted, one for each
+            what = f"a box of phrase {number} that is nearly the same as another"
+            notes.append(Note("merged", what))
+        is_in_padding = number in ids_in_padding
+        answers.append(_found(number, instances, reading, is_in_padding=is_in_padding))
+    phrases_everywhere = _phrases_with_whole_picture([*phrase_by_id.values()], answers, image)
+    for phrase in phrases_everywhere:
+        what = f"the box of {phrase[:60]!r} covers nearly all of it"
+        notes.append(Note("whole_picture", what))
+    doubt = _doubt(reading, phrases_everywhere)
+    if doubt is not None:
+        notes.append(Note("doubtful", doubt))
+        answers = [replace(answer, doubt=doubt) for answer in answers]
+    return answers, notes
 
 
 def _is_in_image(box: FoundBox, image: Image) -> bool:

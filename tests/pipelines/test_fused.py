@@ -161,6 +161,63 @@ def test_a_reply_that_says_no_boxes_is_unreadable(place: Workplace, reply: Any) 
     assert {failure["kind"] for failure in place.failures()} == {"unreadable_reply"}
 
 
+CUP, DOG = [10, 10, 20, 20], [30, 10, 40, 20]
+IDS = {
+    "from 0": ([(0, "a cup"), (1, "a dog")], [(0, CUP), (1, DOG)]),
+    "in another order": ([(2, "a dog"), (1, "a cup")], [(1, CUP), (2, DOG)]),
+    "with gaps": ([(1, "a cup"), (3, "a dog")], [(1, CUP), (3, DOG)]),
+    "in quotation marks": ([("1", "a cup"), ("2", "a dog")], [("2", DOG), ("1", CUP)]),
+    "none": ([(None, "a cup"), (None, "a dog")], [(1, CUP), (2, DOG)]),
+    "one without a text": ([(1, "a cup"), (2, ""), (3, "a dog")], [(1, CUP), (3, DOG)]),
+    "none, and one without a text": (
+        [(None, ""), (None, "a cup"), (None, "a dog")],
+        [(2, CUP), (3, DOG)],
+    ),
+}
+IDS_OF_NONE = {
+    "one twice": [(1, "a cup"), (1, "a dog")],
+    "of some": [(1, "a cup"), (None, "a dog")],
+    "no numbers": [("a", "a cup"), ("b", "a dog")],
+}
+
+
+def by_ids(expressions: list[tuple[Any, str]], objects: list[tuple[Any, list[int]]]) -> Any:
+    """A model that replies so of a caption."""
+    reply = {
+        "cleaned_caption": "a cup and a dog",
+        "expressions": [{"id": own, "text": text} for own, text in expressions],
+        "objects": [{"id": own, "bbox_2d": box} for own, box in objects],
+    }
+    return lambda request: reply
+
+
+@pytest.mark.parametrize(("expressions", "objects"), IDS.values(), ids=IDS)
+def test_a_box_is_of_the_expression_whose_id_it_has(
+    place: Workplace, expressions: list[tuple[Any, str]], objects: list[tuple[Any, list[int]]]
+) -> None:
+    place.rows([{"image_path": "0.jpg", "caption": "a cup and a dog"}])
+    with LoopbackServer(by_ids(expressions, objects)) as server:
+        done = place.run(**fused(server))
+    assert done.code == 0, done
+    [record] = place.annotations()
+    boxes = {row["text"]: row["instances"][0]["bbox"] for row in record["expressions"]}
+    assert boxes == {"a cup": CUP, "a dog": DOG}
+
+
+@pytest.mark.parametrize("expressions", IDS_OF_NONE.values(), ids=IDS_OF_NONE)
+def test_ids_that_tell_no_expressions_apart_are_unreadable(
+    place: Workplace, expressions: list[tuple[Any, str]]
+) -> None:
+    place.rows([{"image_path": "0.jpg", "caption": "a cup and a dog"}])
+    with LoopbackServer(by_ids(expressions, [(1, CUP)])) as server:
+        place.run(**fused(server))
+    [failure] = place.failures()
+    assert (failure["kind"], "an expression has" in failure["message"]) == (
+        "unreadable_reply",
+        True,
+    )
+
+
 def test_a_caption_without_expressions_has_none(place: Workplace) -> None:
     class Model(EchoAnswers):
         def __call__(self, request: ReceivedRequest) -> Any:
