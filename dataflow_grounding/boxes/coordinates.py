@@ -276,7 +276,7 @@ class BoxFormat:
             axes = "x grows to the right and y downwards from the top left corner of the picture."
         # `tasks/ways_to_ask.py` replaces `under the key "…" ` where boxes have another key.
         sentences = [f'Write a box under the key "{self.key}" as {form}.', axes, self.words]
-        return " ".join(sentence for sentence in sentences if sentence)
+        return " ".join(filter(None, sentences))
 
     def _scale_words(self, sent: Size) -> str:
         if self.scale == "px":

@@ -166,5 +166,8 @@ def is_same_model(one: str, other: str) -> bool:
     """Return whether two names are of one model: alike but for a provider, or for a version that
     only one of them has.
     """
-    one, other = (_PROVIDER.sub("", name.lower()) for name in (one, other))
+    if one == other:  # as nearly always
+        return True
+    one = _PROVIDER.sub("", one.lower())
+    other = _PROVIDER.sub("", other.lower())
     return one == other or _VERSION.sub("", one) == other or one == _VERSION.sub("", other)

@@ -49,7 +49,7 @@ def doubt_columns(record: Mapping[str, Any], answers: "Iterable[Found]") -> Upda
     # The first of these is told: a doubt about a whole reply, else one about a phrase's own boxes.
     doubts = [answer.doubt for answer in found if answer.doubt]
     doubts += [answer.own_doubt for answer in found if answer.own_doubt]
-    remark = joined_remarks(answer.remark for answer in found)
+    remark = joined_remarks([answer.remark for answer in found])
     cleared: Update = {"doubtful": False, DOUBT: None}
     if _was_grounded(record):  # else the column is the user's own
         cleared[REMARK] = None

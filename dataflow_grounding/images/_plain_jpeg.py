@@ -70,7 +70,7 @@ def plain_header(data: bytes) -> PlainHeader | None:
             if orientation is None:
                 return None
         # A second frame, or a second EXIF, comes here, too, and isn't harmless.
-        elif not _is_harmless(marker, segment):
+        elif marker not in _HARMLESS and not _is_harmless_table(marker, segment):
             return None
         offset += 2 + length
     return None
@@ -122,10 +122,9 @@ def _orientation_in(segment: bytes) -> int | None:
     return orientation if orientation in range(1, 9) else None
 
 
-def _is_harmless(marker: int, segment: bytes) -> bool:
-    # Whether a segment changes nothing of what the frame and EXIF say of the picture.
-    if marker in _HARMLESS:
-        return True
+def _is_harmless_table(marker: int, segment: bytes) -> bool:
+    # Whether a segment changes nothing of what the frame and EXIF say of the picture, which its
+    # marker alone doesn't tell.
     if marker == _QUANTIZATION:
         are_whole = len(segment) % _TABLE_BYTES == 0
         numbers = segment[::_TABLE_BYTES]  # the first byte of each table

@@ -405,9 +405,10 @@ class Image:
         is_taken = facts.media_type in limits.media_types and facts.file_bytes <= limits.max_bytes
         if not (facts.plain and is_taken):
             return False
-        is_scaled = limits.sent(facts.size) != facts.size
+        size = facts.size
+        is_scaled = limits.sent(size) != size
         # `shown_size` may have to encode the picture: so it is asked last.
-        return not is_scaled and self.shown_size == facts.size
+        return not is_scaled and self.shown_size == size
 
     @property
     def sent_media_type(self) -> str:
@@ -674,7 +675,7 @@ def is_far(record: Record, key: str) -> bool:
 
 def waits(path: object, folders: Iterable[str] = ()) -> bool:
     """Return whether a store may be asked for what is at a path, in one of these folders."""
-    return any(map(is_remote, (path, *folders)))
+    return is_remote(path) or any(map(is_remote, folders))
 
 
 def find_image(record: Record, key: str) -> ImageFile:
@@ -691,9 +692,10 @@ def find_file(path: object, folders: Sequence[str], column: str = "image") -> Im
     the same.
     """
     name = _checked_path(path, folders, column)
-    candidates: Iterable[str] = (joined(folder, name) for folder in folders or ("",))
     if is_absolute(name):
         candidates = [plain_path(name)]  # no folder comes before it
+    else:
+        candidates = [joined(folder, name) for folder in folders or ("",)]
     busy: MachineBusy | None = None  # raised if no folder has the file
     for candidate in candidates:
         try:

@@ -172,12 +172,12 @@ def _box_as_asked(item: Any, box_key: str) -> RawBox | None:
 
 
 def _checked_size(name: str, size: Any) -> Size:
-    sides = tuple(size) if isinstance(size, Sequence) else ()
-    are_two_numbers = len(sides) == 2 and all(isinstance(side, Real) for side in sides)
-    if not are_two_numbers or not all(0 < side < math.inf for side in sides):
-        raise SpecError(f"{name} should be width and height in pixels, not {size!r}")
-    width, height = sides
-    return width, height
+    if isinstance(size, Sequence) and len(size) == 2:
+        width, height = size
+        are_numbers = isinstance(width, Real) and isinstance(height, Real)
+        if are_numbers and 0 < width < math.inf and 0 < height < math.inf:
+            return width, height
+    raise SpecError(f"{name} should be width and height in pixels, not {size!r}")
 
 
 def read_object(reply: str, *, required: str) -> tuple[dict[str, Any], list[Note]]:

@@ -362,7 +362,11 @@ class OpenAIServing(Serving):
             raise self._error_of(status, headers, data)
         reply = self._reply_of(headers, data)
         self._found_out.is_litellm = is_litellm(headers)  # for the next request's keys
-        return replace(reply, kept=is_from_cache(headers), by_fallback=is_by_fallback(headers))
+        kept = is_from_cache(headers)
+        by_fallback = is_by_fallback(headers)
+        if not kept and not by_fallback:  # nearly always: a copy would cost time
+            return reply
+        return replace(reply, kept=kept, by_fallback=by_fallback)
 
     async def _body_off_loop(self, request: Request[Any], habits: Habits) -> list[bytes]:
         if all(image.ready for image in request.images):  # no picture is to be read or encoded

@@ -170,8 +170,10 @@ def _phrases_with_whole_picture(
     largest_area = WHOLE_PICTURE * width * height
     phrases_everywhere: list[str] = []
     for phrase, answer in zip(phrases, answers, strict=True):
-        if any(area(instance["bbox"]) > largest_area for instance in answer.instances):
-            phrases_everywhere.append(phrase)
+        for instance in answer.instances:
+            if area(instance["bbox"]) > largest_area:
+                phrases_everywhere.append(phrase)
+                break
     return phrases_everywhere
 
 

@@ -361,8 +361,10 @@ class RunWatch(BoxWatch):
             return self.can_check and is_wanted()
 
         turns = self.known.turns
+        if not may_be_made():
+            return
         is_another_enough = turns.are_taken and not waits
-        if may_be_made() and not is_another_enough:
+        if not is_another_enough:
             await turns.take(may_be_made, lambda: self._check(ask, image, looks_like))
 
     # A check
