@@ -208,13 +208,11 @@ class Run:
             if self.stopped is None:
                 # also by the workers, so that an interrupt ends it
                 await self._workers.do([self._stopping_run(self._conclude)])
-        if self.stopped is not None:
-            raise self.stopped
 
     @asynccontextmanager
     async def _with_helpers(self, *helpers: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         # Runs the helpers next to the block, shows progress, and takes interrupts. The helpers are
-        # cancelled at the block's end.
+        # cancelled at the block's end. Then what has stopped the run is raised.
         total = self.source.length()
         title = " + ".join(step.operator.name for step in self.steps)
         progress = Progress(lambda: self.now(total), title, self.options.progress)
@@ -228,6 +226,8 @@ class Run:
                 yield
         finally:
             await cancel_all(tasks)
+        if self.stopped is not None:
+            raise self.stopped
 
     def stop(self, why: RunStopped) -> None:
         """Send nothing more; what is in flight may finish. Only the first reason counts."""
