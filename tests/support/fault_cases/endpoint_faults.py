@@ -390,8 +390,8 @@ ALONE = [
     Weather(
         "a server: stops too long",
         AGAIN,
-        lambda full: on(faults.stall(1.2), indexes=[15]),
-        settings={"vlm.openai.timeout": 0.8, "workflow.max_attempts": 5},
+        lambda full: on(faults.stall(3.0), indexes=[15]),
+        settings={"vlm.openai.timeout": 2, "workflow.max_attempts": 5},
     ),
     Weather(
         "503 for minutes",
