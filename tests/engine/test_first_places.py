@@ -92,13 +92,8 @@ def test_a_server_that_answers_one_by_one_is_asked_nothing_twice(workplace: Work
 def test_a_server_with_8_places_refuses_one_request_in_eleven_at_most(
     workplace: Workplace,
 ) -> None:
-    shares: list[float] = []
-    for _ in range(2):  # on a busy machine answers come in bursts, and one run may be unlucky
-        with LoopbackServer(EchoAnswers(), latency=0.25, capacity=8) as server:
-            found = grounder(server)(rows(workplace, 500))
-            assert len(found) == 500
-            assert server.count(429) > 0
-            shares.append(server.count() / server.count(200))
-        if shares[-1] <= 1.1:
-            return
-    raise AssertionError(f"requests sent for one that is answered: {shares}")
+    with LoopbackServer(EchoAnswers(), latency=0.25, capacity=8) as server:
+        found = grounder(server)(rows(workplace, 500))
+        assert len(found) == 500
+        assert server.count(429) > 0
+        assert server.count() <= 1.1 * server.count(200)
