@@ -240,7 +240,7 @@ class _Reader:
         if isinstance(fields, RepeatedKeys) and len(fields) < len(fields.pairs):
             self.read_objects_in_a_row(fields, level, label)
             return
-        if fields and all(_id_of(key) in self.phrases for key in fields):
+        if fields and all(id_of(key) in self.phrases for key in fields):
             self.read_by_id(fields, level)  # {"1": [10, 20, 30, 40], "2": null}
             return
         holds_answers = any(self.holds_items(key, value) for key, value in fields.items())
@@ -276,7 +276,7 @@ class _Reader:
         parsed.truncated |= isinstance(fields, CutObject)
         lists: list[list[Any]] = [parsed.boxes, parsed.points, parsed.absences, parsed.dropped]
         for key, value in fields.items():
-            phrase_id = _id_of(key)
+            phrase_id = id_of(key)
             counts_before = [len(items) for items in lists]
             self.read(value, level + 1, label=None)
             for items, count_before in zip(lists, counts_before, strict=True):
@@ -400,7 +400,7 @@ class _Reader:
         if not isinstance(entries, list):
             return
         for entry in entries:
-            phrase_id = _id_of(entry.get("id")) if isinstance(entry, dict) else None
+            phrase_id = id_of(entry.get("id")) if isinstance(entry, dict) else None
             if phrase_id is not None and isinstance(entry.get("status"), str):
                 self.parsed.statuses[phrase_id] = entry["status"]
                 if isinstance(entry.get("reason"), str):
@@ -825,13 +825,14 @@ def _points_of(fields: Mapping[str, Any]) -> list[tuple[float, ...]]:
 
 def _own_id(fields: Mapping[str, Any]) -> int | None:
     values = [value for key, value in fields.items() if has_role(key, "id")]
-    ids = {_id_of(value) for value in values if value not in _EMPTY}  # None of what is no id
+    ids = {id_of(value) for value in values if value not in _EMPTY}  # None of what is no id
     if len(ids) > 1 or None in ids:
         raise NoBox(f"an object whose id is no number: {values[0]!r:.40}")
     return ids.pop() if ids else None
 
 
-def _id_of(value: Any) -> int | None:
+def id_of(value: Any) -> int | None:
+    """Return the whole number that a reply states as an id, as a text, too; None for others."""
     if isinstance(value, str) and re.fullmatch(r"\s*[0-9]{1,9}\s*", value):
         return int(value)
     if isinstance(value, float) and value.is_integer():

@@ -10,6 +10,7 @@ from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.geometry import MERGE_IOU
 from dataflow_grounding.images.image import Image
 from dataflow_grounding.replies import Note, read_object
+from dataflow_grounding.replies.json_items import id_of
 from dataflow_grounding.tasks.extraction import Extracted, expression_extraction, text_of
 from dataflow_grounding.tasks.grounding import Found, read_found
 from dataflow_grounding.tasks.request import (
@@ -78,27 +79,23 @@ def caption_grounding(
 def _ids_of(items: Sequence[Any]) -> list[int]:
     # The ids of the expressions that have a text, in their order. Objects name expressions by the
     # ids that the reply itself gives them, and models may begin with 0, leave a number out, or list
-    # expressions in another order. Where it gives none, they count from 1.
+    # expressions in another order. Where the stated ids count from 1, so do those that aren't.
     stated_ids = [item.get("id") if isinstance(item, dict) else None for item in items]
-    are_stated = any(stated is not None for stated in stated_ids)
+    count_from_1 = all(
+        stated is None or id_of(stated) == place for place, stated in enumerate(stated_ids, 1)
+    )
     ids: list[int] = []
-    for position, (item, stated) in enumerate(zip(items, stated_ids, strict=True), 1):
-        if not text_of(item):
+    for place, (item, stated) in enumerate(zip(items, stated_ids, strict=True), 1):
+        text = text_of(item)
+        if not text:
             continue
-        id = _whole_number(stated) if are_stated else position
+        id = place if count_from_1 else id_of(stated)
         if id is None or id in ids:
-            what = "has no number for an id" if id is None else f"has the id {id} of another"
-            raise UnreadableReply(f"an expression {what}: {text_of(item)!r:.60}")
+            raise UnreadableReply(
+                f"the ids don't tell expressions apart: {stated!r:.40} of {text!r:.60}"
+            )
         ids.append(id)
     return ids
-
-
-def _whole_number(value: Any) -> int | None:
-    # Some models write "1" for 1.
-    if isinstance(value, str) and value.isdecimal() and len(value) < 10:
-        return int(value)
-    is_number = isinstance(value, int) and not isinstance(value, bool)
-    return value if is_number else None
 
 
 @cache
