@@ -549,7 +549,7 @@ class Asking:
             return again
         except errors.RunStopped:
             raise
-        except errors.ServerFault:  # this has told nothing: ten further refusals ask once more
+        except errors.ServerFault:  # it told nothing: REFUSED_IN_A_ROW more ask again
             endpoint.reset_refusals()
         except Exception:  # a serving of the user's own that doesn't know such a question
             endpoint.answered()
@@ -618,9 +618,12 @@ class Asking:
             self._note_models(request, reply, endpoint.serving)
             reply = self._marked_if_repeated(request, reply, endpoint.serving, by)
             tier = reply.tier
-            usage = _billed_usage(reply)
-            if usage is not None and reserved:
-                usage = with_worst_case(usage, request, endpoint.serving, reply.text)
+            if reply.kept:  # no model has worked for it
+                usage = Usage()
+            elif reply.usage != Usage():  # if none is reported, the worst case counts
+                usage = reply.usage
+                if reserved:
+                    usage = with_worst_case(usage, request, endpoint.serving, reply.text)
             self._note_answer(endpoint, reply, sent_at)
             return reply
         except errors.GroundingError as error:
@@ -767,15 +770,6 @@ async def _answered(serving: Serving, request: Request[Any]) -> Reply:
         if fault is None:
             raise
         raise fault from error
-
-
-def _billed_usage(reply: Reply) -> Usage | None:
-    # None where that isn't known
-    if reply.kept:  # no model has worked for it
-        return Usage()
-    if reply.usage == Usage():  # the endpoint reports none
-        return None
-    return reply.usage
 
 
 def _may_be_billed(error: errors.GroundingError) -> bool:

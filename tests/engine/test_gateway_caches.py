@@ -213,8 +213,11 @@ def test_what_a_cache_kept_from_verifying_is_asked_for_once_it_is_off(workplace:
     assert [each["verified"] for each in row["expressions"]] == [True]
 
 
-def test_a_kept_reply_is_shown_apart_and_costs_nothing(workplace: Workplace) -> None:
-    prices = {"vlm.prices.input": 10.0, "vlm.prices.output": 10.0}
+@pytest.mark.parametrize("budget", [{}, {"workflow.budget_usd": 50.0}], ids=["no budget", "budget"])
+def test_a_kept_reply_is_shown_apart_and_costs_nothing(
+    workplace: Workplace, budget: dict[str, Any]
+) -> None:
+    prices = {"vlm.prices.input": 10.0, "vlm.prices.output": 10.0, **budget}
     with LoopbackServer(EchoAnswers()) as upstream, Gateway(upstream.base_url) as gateway:
         settings = {**prices, "vlm.openai.base_url": gateway.base_url}
         first, again = runs_in_two_folders(workplace, settings)
