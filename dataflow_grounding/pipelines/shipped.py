@@ -86,8 +86,11 @@ class ImageGroundingPipeline(Pipeline):
     ) -> None:
         self.storage = storage
         self.proposed = proposed
-        if fuse:
-            _refuse_with_fuse(classes=bool(classes), samples=samples > 1)
+        if fuse and (classes or samples > 1):
+            setting = "data.classes" if classes else "workflow.samples"
+            raise SpecError(
+                f"workflow.fuse takes captions, and one answer to each: leave out {setting}"
+            )
         if tiles is not None:
             _refuse_with_tiles(
                 fuse=fuse,
@@ -154,15 +157,6 @@ class ImageGroundingPipeline(Pipeline):
         )
 
 
-def _refuse_with_fuse(*, classes: bool, samples: bool) -> None:
-    # Raises SpecError if there are classes, or several samples.
-    if classes or samples:
-        setting = "data.classes" if classes else "workflow.samples"
-        raise SpecError(
-            f"workflow.fuse takes captions, and one answer to each: leave out {setting}"
-        )
-
-
 def _refuse_with_tiles(**is_wanted_by_setting: bool) -> None:
     # Raises SpecError for the first setting of the workflow that is wanted.
     for name, is_wanted in is_wanted_by_setting.items():
@@ -210,10 +204,10 @@ class ImageReferringExpressionPipeline(Pipeline):
         self.captioner = steps.CaptionForRegions(serving)
         self.merger = steps.Merger(serving, marks=marks)
         self.checker: Operator | None = None
-        if method in ("ask", "both"):
+        if method != "reground":
             self.checker = steps.DoubleChecker(serving)
         self.verifier: Operator | None = None
-        if method in ("reground", "both"):
+        if method != "ask":
             # As many phrases at once as the questions about regions have regions.
             at_once = serving.regions_per_request
             self.verifier = steps.BoxVerifier(
