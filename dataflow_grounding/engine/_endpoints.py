@@ -222,15 +222,14 @@ class Endpoint:
             self._count_fault(error, tries, has_failed_often=has_failed_often)
 
     def _check_rate_limit(self, error: errors.RateLimited) -> None:
+        # Raises QuotaUsedUp where rate limits have lasted for too long. Requests that are in flight
+        # may still be answered, each as late as the longest answer. Until then, no answer is no
+        # sign that the quota is used up.
         now = time.monotonic()
         if self._limited_since is None:
             self._limited_since = now
         waited = now - self._limited_since
-        # Raises QuotaUsedUp where rate limits have lasted for too long. Requests that are in flight
-        # may still be answered, each as late as the longest answer. Until then, no answer is no
-        # sign that the quota is used up.
-        longest_wait = max(self._max_wait, self._longest_answer)
-        if waited > longest_wait:
+        if waited > max(self._max_wait, self._longest_answer):
             raise errors.QuotaUsedUp(
                 f"{error}. No answer came for {duration(waited)}: come back later"
             )
@@ -382,9 +381,7 @@ class Endpoints:
                     taken = await _first_free(candidates, priority)
                 if taken is not None:  # else it looks again which endpoints may be asked by now
                     return taken
-        except (
-            BaseException
-        ):  # cancelled, say: it won't be sent, so it leaves its place at the gate
+        except BaseException:  # cancelled, say: the request won't be sent
             self._gate.release(through_gate, answered=False)
             raise
 

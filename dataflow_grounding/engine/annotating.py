@@ -183,8 +183,7 @@ async def annotated(
     # not only its last request, because prompts state the size in which a picture is sent. Replies
     # that came already are read from the store, so nothing is paid for twice.
     for attempt in range(MOST_TIMES):
-        is_last_attempt = attempt == MOST_TIMES - 1
-        ask.makes_again = not is_last_attempt  # whether a refusal may ask for another attempt
+        ask.makes_again = attempt < MOST_TIMES - 1  # whether a refusal may ask for another attempt
         ask.has_to_make_again = False  # set by `ask` when a picture was refused
         result = await annotated_once(operator, record, ask, memo, cancelled)
         if not ask.has_to_make_again:

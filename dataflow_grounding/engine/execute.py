@@ -100,8 +100,7 @@ def execute(
                 if total is not None:
                     summary.add_earlier(total)
                 total = summary
-                no_row_is_left = total.failed and not total.done
-                if no_row_is_left:
+                if total.failed and not total.done:  # no row is left for the next part
                     return total
     return total or Summary()
 
@@ -206,8 +205,7 @@ def _stages(segment: list[Step]) -> list[list[Step]]:
     for level in levels(segment):
         # The steps of a level need not follow each other: a stage ends after the last one. Of the
         # levels [0, 2] and [1], the second is in the first one's stage, which has all three steps.
-        after_last_step = max(level) + 1
-        end = max(end, after_last_step)
+        end = max(end, max(level) + 1)
         if end > start:
             stages.append(segment[start:end])
             start = end
@@ -240,8 +238,7 @@ def _execute_segment(
     # Before the manifest compares settings: what operators settle is a part of these.
     prepared = _prepare(steps, unsettled, start, source)
     summary = None
-    asks_again = options.force_reprocess or options.retry_failed
-    if not asks_again:
+    if not (options.force_reprocess or options.retry_failed):
         summary = manifest.finished()
     if summary is None:
         run = make_run(steps, source, options, budget, prepared.idle)
@@ -343,8 +340,8 @@ def _with_what_is_left(
     if total is not None:
         # Checks of the box format are about no record.
         about_records = answered - done.requests["probes"]
-        # Replies to further tries count as well, so that the difference may be 0 or less. But as
-        # the run was stopped, something is left.
+        # Replies to further tries count as well, so that the difference may be 0 or less. But
+        # something is left: the run was stopped.
         left = max(total * requests_each - about_records, 1)
         text += f"; the rest takes about {counted(left, 'more request')}"
         if done.cost_usd and done.requests["answered"]:

@@ -250,7 +250,7 @@ class Run:
 
     async def _stopping_run(self, work: Callable[[], Awaitable[None]]) -> None:
         # Does some work; where that raises, the run stops. A RunStopped itself isn't raised here:
-        # other workers may finish what is in flight before `_work_through` raises it.
+        # other workers may finish what is in flight before `_with_helpers` raises it.
         try:
             await work()
         except RunStopped as why:
@@ -296,9 +296,7 @@ class Run:
         self._outputs.put(place, outcome)
         if self._askings and not work.sent:
             self._rows.replayed += 1
-        # `put` moves `next` past this row if it was the oldest unfinished one
-        was_oldest = self._outputs.next > place
-        if was_oldest:
+        if place < self._outputs.next:  # `put` has moved it past this row, the oldest unfinished
             self._wake()
 
     def _record(self, row: Row) -> Record:

@@ -314,7 +314,6 @@ class Source:
         """
         if self._shard is not None and self._shard.columns:
             return list(self._shard.columns)
-        # These rows are taken for now.
         ahead = [row for _, row in itertools.islice(self._numbered_rows, FIRST_ROWS)]
         readable = [row.data for row in ahead if row.data is not None]
         if not readable:  # one may come later
@@ -328,9 +327,8 @@ class Source:
             if ahead:
                 why = f"line {ahead[0].line}: {ahead[0].error}"
             raise InputError(f"nothing to do in {self._users_own_path}: {why}")
-        # They are put back, with their numbers, which count from 0.
+        # These rows are put back, with their numbers, which count from 0.
         self._numbered_rows = itertools.chain(enumerate(ahead), self._numbered_rows)
-        # each once, in the order in which they come first
         columns = list(dict.fromkeys(column for row in readable for column in row))
         for column in columns:
             if all(row.get(column) == [] for row in readable):

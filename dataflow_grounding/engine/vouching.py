@@ -117,9 +117,7 @@ class Vouching:
             checks[reply_group] = {"good": good, "void": standing.set_aside}
             if standing.speaking_for_themselves and not standing.none_open:
                 checks[reply_group]["alone"] = standing.speaking_for_themselves
-        anywhere: dict[str, str] = {}
-        for reply_group, standing in self._standings.items():
-            anywhere[reply_group] = standing.group_anywhere
+        anywhere = {group: standing.group_anywhere for group, standing in self._standings.items()}
         mark = {"task": CHECK, "verdict": verdict, "checks": checks, "anywhere": anywhere}
         self._store.put(MARK, mark)
 

@@ -147,8 +147,7 @@ class StepByStep(CheckedSteps):
             if not summary.annotations:  # an operator of another library that wrote no file
                 continue
             self.summaries.append(summary)
-            have_all_failed = bool(summary.failed) and not summary.done
-            if have_all_failed:
+            if summary.failed and not summary.done:
                 raise NoRecordLeft
 
     def _refuse_changed(self, waiting: Sequence[Step], first_waiting: int) -> None:

@@ -100,9 +100,7 @@ class Pipeline:
         try:
             for storage in self._storages():
                 storage.reset()
-                bucket.fill(
-                    storage.cache_path
-                )  # with the files that are in the bucket, if it is one
+                bucket.fill(storage.cache_path)  # where it is an address, from there
                 storage.strays = strays
             replaced = self._replace_foreign()
             returned = type(self).forward(self)
@@ -180,7 +178,7 @@ class Pipeline:
             for step in self.steps()[resume_step:]:
                 steps_of_caller.append(step)
             return Summary()
-        # Its own steps so far come first, as this pipeline may read what they write.
+        # Its own steps so far come first: this pipeline may read what they write.
         steps_of_caller.run()
         with outside_forward():
             summary = self._run(resume_step, options)
@@ -188,8 +186,7 @@ class Pipeline:
         return summary
 
     def _run(self, resume_step: int, options: RunOptions) -> Summary:
-        is_compiled = self.__dict__.get("_is_compiled")  # `compile` was called
-        if is_compiled or resume_step:
+        if self.__dict__.get("_is_compiled") or resume_step:
             # The steps that `compile` returned aren't kept: operators may have been exchanged or
             # changed since.
             steps = self.steps()

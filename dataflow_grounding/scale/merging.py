@@ -131,9 +131,8 @@ def merge(results_dir: str) -> dict[str, Any]:
         if written:  # the last step's rows are the annotations
             copy_file(written[-1], annotations)
         _say_which_formats_are_not_merged(run)
-        run_as_json = json.dumps(run, indent=1, ensure_ascii=False)
         # with the results' address in place of the working folder
-        write_text(run_path, addressed(run_as_json) + "\n")
+        write_text(run_path, addressed(json.dumps(run, indent=1, ensure_ascii=False)) + "\n")
     return run
 
 
@@ -222,8 +221,7 @@ def _has_only_known_kinds(run: dict[str, Any]) -> bool:
     if rows is not None:
         counts.append(rows)
     for count in counts:
-        is_count = isinstance(count, int) and _kind(count) == "number"
-        if not is_count:
+        if not isinstance(count, int) or _kind(count) != "number":
             return False
     if not isinstance(summary.get("failures"), dict):
         return False
@@ -294,7 +292,7 @@ def _check_belong_together(folders: list[str], runs: list[dict[str, Any]]) -> No
     # Raise InputError where shards don't belong together, or one is not whole. They belong together
     # where all have seen the same input, and have all its rows; where what should be alike in all
     # is so (`_alike_in_all`); and where their counts can be summed up.
-    inputs: list[SeenInput] = []  # of each shard
+    inputs: list[SeenInput] = []
     for run in runs:
         shard = run["shard"]
         inputs.append(SeenInput(shard.get("rows_of_all") or 0, shard.get("digest_of_all")))
@@ -395,7 +393,7 @@ def _gather_pictures(results_dir: str, folders: list[str]) -> None:
     # hard links where the file system has them, else copies. One whose name is there already is
     # left as it is: the name tells its contents.
     target = os.path.join(results_dir, PICTURES)
-    with storing(target):  # raises StorageFailed where they can't be written
+    with storing(target):
         for shard_folder in folders:
             folder = os.path.join(shard_folder, PICTURES)
             present_names = {path.name for path in Path(target).glob("*")}

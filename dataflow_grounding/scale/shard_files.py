@@ -48,8 +48,7 @@ def write_shards(source: Source, count: int, results_dir: str) -> dict[Shard, in
         StorageFailed: The files can't be written.
     """
     shards = _blocks(count, tuple(source.columns()), results_dir)
-    # Writers that were not committed leave nothing when they are closed. `storing` raises
-    # StorageFailed where the disk is full, say.
+    # Writers that were not committed leave nothing when they are closed.
     with ExitStack() as open_writers, storing(results_dir):
         writers = [open_writers.enter_context(closing(RowWriter(shard.rows))) for shard in shards]
         # By shard, for each of its rows two numbers: the row's line in its file of the input, and
@@ -148,7 +147,7 @@ def write_joined(
         writers: list[RowWriter] = []
         for target, paths in files.items():
             writer = open_writers.enter_context(closing(RowWriter(target)))
-            _write_step(writer, target, paths)
+            _write_step(writer, paths)
             writers.append(writer)
         rows = writers[-1].count
         if rows != done:
@@ -157,17 +156,17 @@ def write_joined(
             failures_writer.write(failure)
         with_rows = [writer for writer in writers if writer.count]
         for writer in (failures_writer, *with_rows):
-            writer.commit()  # puts the file in its place
+            writer.commit()
     return [writer.path for writer in with_rows]
 
 
-def _write_step(writer: RowWriter, target: str, paths: list[str]) -> None:
-    # Write the rows of a step, of all shards' files, as the file `target`. Raises InputError where
-    # two shards have the same row.
+def _write_step(writer: RowWriter, paths: list[str]) -> None:
+    # Writes the rows of a step, of all shards' files. Raises InputError where two shards have the
+    # same row.
     previous_place = 0
     for place, line in _in_order(map(_step_lines, paths)):
         if place <= previous_place:  # an equal one: places come in order
-            step = os.path.basename(os.path.dirname(target))
+            step = os.path.basename(os.path.dirname(writer.path))
             raise InputError(
                 f"two shards have line {place} of the input in {step}: run them again, then merge"
             )

@@ -141,15 +141,13 @@ class RayRun(Run):
     async def _execute(self) -> None:
         with _connected(self._address, self._worker_count) as connection:
             self._ray = connection.ray
-            self._is_own_cluster = connection.is_own  # read by `_watch_the_start`
+            self._is_own_cluster = connection.is_own
             # Without retries: a task that Ray repeats could use what it was granted twice.
             needs = {"num_cpus": 1, "num_gpus": self._gpus, "max_retries": 0}
-            # these two functions, to be called on workers
             self._what_is_wrong = self._ray.remote(what_is_wrong).options(**needs)
             self._work_on = self._ray.remote(work_on).options(**needs)
             cpus = int(self._ray.cluster_resources().get("CPU", 1))
-            stated_or_cpus = self._worker_count or max(1, cpus)
-            self._worker_count = min(stated_or_cpus, self._most_workers())
+            self._worker_count = min(self._worker_count or max(1, cpus), self._most_workers())
             shards = write_shards(self.source, _block_count(self._worker_count), self._results)
             self._rows_of_shards = {shard: rows for shard, rows in shards.items() if rows}
             self._waiting.extend(self._rows_of_shards)
@@ -424,8 +422,7 @@ def _own_modules() -> list[str]:
 def _block_count(workers: int) -> int:
     # Several for each worker, so that a late one holds up little; but no more than MOST_BLOCKS,
     # whose files are open at once, unless there are more workers.
-    several_each = min(BLOCKS_OF_WORKER * workers, MOST_BLOCKS)
-    return max(FEWEST_BLOCKS, workers, several_each)
+    return max(FEWEST_BLOCKS, workers, min(BLOCKS_OF_WORKER * workers, MOST_BLOCKS))
 
 
 class _Connection(NamedTuple):
