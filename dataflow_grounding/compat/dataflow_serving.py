@@ -44,16 +44,16 @@ class DataFlowServing(Serving):
 
         Raises SpecError where it has none of the methods that are called.
         """
-        methods = [name for name in METHODS if callable(getattr(serving, name, None))]
-        if not methods:
+        method = next((name for name in METHODS if callable(getattr(serving, name, None))), None)
+        if method is None:
             raise SpecError(
                 f"{type(serving).__name__} is not a serving: it has no {' or '.join(METHODS)}"
             )
         # Keys that are learnt are blotted out of all that is shown.
         learn(getattr(serving, "api_key", None), os.environ.get("DF_API_KEY"))
         self._serving = serving
-        self._method = methods[0]
-        self.takes_turns = self._method == MESSAGES
+        self._method = method
+        self.takes_turns = method == MESSAGES
         self.model = str(getattr(serving, "model_name", None) or type(serving).__name__)
         self.endpoint = learn_address(
             str(getattr(serving, "api_url", None) or f"dataflow:{type(serving).__name__}")
@@ -92,8 +92,7 @@ class DataFlowServing(Serving):
         return text
 
     def _error_of(self, error: Exception) -> Exception:
-        # What an endpoint's `status_code`, 400 or more, says, if the error has one; else a
-        # ServerFault.
+        # a ServerFault, unless the error has an endpoint's `status_code`, 400 or more, to go by
         name = type(error).__name__
         status = getattr(error, "status_code", None)
         if isinstance(status, int) and status >= 400:
@@ -102,8 +101,7 @@ class DataFlowServing(Serving):
         return ServerFault(f"{self.model}: {name}: {excerpt(str(error), 200)}")
 
     def _texts(self, request: Request[Any], paths: list[str]) -> Any:
-        # What the serving's method returns: a list of one text if all is well; it may be anything
-        # else.
+        # a list of one text if all is well; it may be anything else
         if self._method == MESSAGES:
             turns = [_turn_in_both_spellings(message) for message in request.messages]
             generate = self._serving.generate_from_input_messages

@@ -140,7 +140,10 @@ class PromptedVQAGenerator(Operator):
         with_columns = copy.copy(self)
         with_columns.optional_keys = ()  # type: ignore[misc]
         with_columns.input_keys = columns  # type: ignore[misc]
-        return Operator.run(with_columns, storage, output_answer_key=output_answer_key)
+        # By `super`: a class of the user's may have a base in between that runs something, too.
+        return super(PromptedVQAGenerator, with_columns).run(
+            storage, output_answer_key=output_answer_key
+        )
 
     def lacking(self, columns: Collection[str]) -> list[str]:
         """Return [] if one of the columns with its text is among `columns`, else the role of the
@@ -363,12 +366,8 @@ class ImageBboxGenerator(RegionMarker):
         # A copy has the folder of this run, so that it doesn't outlast it.
         with_folder = copy.copy(self)
         with_folder.output_dir = step_storage.cache_path
-        return RegionMarker.run(
-            with_folder,
-            step_storage,
-            input_image_key=input_image_key,
-            input_bbox_key=input_bbox_key,
-            **keys,
+        return super(ImageBboxGenerator, with_folder).run(
+            step_storage, input_image_key=input_image_key, input_bbox_key=input_bbox_key, **keys
         )
 
 

@@ -37,6 +37,7 @@ from dataflow_grounding.compat import (
 )
 from dataflow_grounding.data.rows import read_records
 from dataflow_grounding.engine.budget import Prices
+from dataflow_grounding.operators import Operator, RegionMarker
 from dataflow_grounding.testing import LoopbackServer, ReceivedRequest
 from tests.support.workplace import REPOSITORY, command
 
@@ -586,6 +587,32 @@ def test_its_own_prompt_column_may_go_by_another_name(tmp_path: Path) -> None:
     [row] = storage.step().read("dict")
     assert row["prompt"] == "mine"
     assert row["asked"].startswith("Describe the content of each marked region")
+
+
+def test_a_run_of_a_users_base_class_is_a_part_of_ours(
+    server: LoopbackServer, storage: FileStorage
+) -> None:
+    told = []
+
+    class Told(Operator):
+        def run(self, storage: Any, **keys: Any) -> Any:
+            told.append("questions")
+            return super().run(storage, **keys)
+
+    class ToldMarker(RegionMarker):
+        def run(self, storage: Any, **keys: Any) -> Any:
+            told.append("regions")
+            return super().run(storage, **keys)
+
+    class OwnGenerator(PromptedVQAGenerator, Told):
+        pass
+
+    class OwnMarker(ImageBboxGenerator, ToldMarker):
+        pass
+
+    OwnMarker().run(storage.step(), output_prompt_key="asked")
+    OwnGenerator(ours_at(server)).run(storage.step(), input_prompt_key="prompt")
+    assert told == ["regions", "questions"]
 
 
 def test_the_page_on_dataflow_shows_what_its_script_prints(
