@@ -108,8 +108,7 @@ class Endpoint(Counts):
         """Read all of a request if it is recorded or its body kept, else what answers need."""
         super().__init__()
         self._reads = IMAGES
-        are_requests_kept = self.record or self.keep_bodies
-        if not are_requests_kept:  # then the answers alone look at them
+        if not self.record and not self.keep_bodies:  # then the answers alone look at requests
             self._reads = getattr(self.answers, "reads", IMAGES)
         # By a hash of system message and pictures, the number of the last request that had them.
         self._beginnings: dict[int, int] = {}
@@ -227,7 +226,6 @@ class Endpoint(Counts):
             return Usage(IMAGE_TOKENS, output_tokens=output_tokens)
         beginning = len(request.system) // 4 + IMAGE_TOKENS * len(pictures)
         input_tokens = beginning + len(request.text) // 4
-        # The beginning is known by a hash, and the time since it was last sent is in requests.
         key = hash((request.system, *pictures))
         last_received = self._beginnings.get(key)
         self._beginnings[key] = self.received
@@ -275,13 +273,11 @@ def _headers_on_waiting(fault: Fault) -> dict[str, str]:
 def _model_in(head: Head) -> str:
     # The model that the path names; "" where it names none: then the body names it.
     target = urlsplit(head.target)
-    no_such_path = BadRequest(f"no such path: {head.method} {target.path}", 404)
-    match = SERVED_PATH.fullmatch(target.path)
-    if match is None or head.method != "POST":
-        raise no_such_path
-    has_version = "api-version" in parse_qs(target.query)
-    if match["azure"] and not has_version:  # Azure refuses it, too
-        raise no_such_path
+    match = SERVED_PATH.fullmatch(target.path) if head.method == "POST" else None
+    if match is not None and match["azure"] and "api-version" not in parse_qs(target.query):
+        match = None  # Azure refuses it, too
+    if match is None:
+        raise BadRequest(f"no such path: {head.method} {target.path}", 404)
     return match["azure"] or match["gemini"] or ""
 
 

@@ -46,13 +46,13 @@ def rectangles_in(encoded: str, phrases: Sequence[str]) -> dict[str, Bbox]:
 
 
 def _is_like(pixels: Pixels, color: Pixels) -> NDArray[np.bool_]:
-    # Of each pixel, whether all its channels are near those of the color.
+    # Of each pixel, whether all its channels are near those of the colour.
     return np.asarray((np.abs(pixels - color) <= LIKE).all(axis=-1))
 
 
 def _largest_rectangle(pixels: Pixels, color: Pixels) -> Bbox | None:
-    # One pixel in `step` rows and columns says of which color a block of pixels is. The rectangle
-    # is the largest area of blocks of the color that fills its box.
+    # One pixel in `step` rows and columns says of which colour a block of pixels is. The rectangle
+    # is the largest area of blocks of the colour that fills its box.
     shorter_side = min(pixels.shape[:2])
     step = min(MOST_APART, max(1, shorter_side // FINEST))
     is_of_color = _is_like(pixels[::step, ::step], color)
@@ -92,7 +92,7 @@ def _is_filled(area: Sequence[Block]) -> bool:
 
 
 def _grown_to_edges(pixels: Pixels, color: Pixels, box: tuple[int, int, int, int]) -> Bbox:
-    # Moves each edge outwards while the next row or column of pixels is of the color.
+    # Moves each edge outwards while the next row or column of pixels is of the colour.
     left, top, right, bottom = box
     height, width = pixels.shape[:2]
     while left > 0 and _is_like(pixels[top:bottom, left - 1], color).mean() >= FULL:

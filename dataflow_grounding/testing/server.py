@@ -134,7 +134,7 @@ class LoopbackServer(Endpoint):
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # Answers a client's requests on one connection, one after the other, until the client
-        # leaves or a reply doesn't leave whole. It is closed after that.
+        # leaves or asks to close it, or a reply doesn't leave whole. It is closed after that.
         try:
             while True:
                 head, body = await read_request(reader, writer)
