@@ -14,7 +14,7 @@ from dataflow_grounding._util.errors import SpecError
 from dataflow_grounding._util.nearest import nearest_file
 from dataflow_grounding._util.paths import open_input
 from dataflow_grounding._util.yaml_limits import DEEPEST
-from dataflow_grounding.spec._references import check_references
+from dataflow_grounding.spec._references import check_references, set_at
 from dataflow_grounding.spec.problems import END_OF_PART, Location, place_of
 
 LONGEST = 4000
@@ -204,19 +204,11 @@ def merge(parts: Parts) -> Any:
             # mapping here; it isn't given whole, and `OmegaConf.merge` refuses it.
             is_given_whole = part is not parts.overrides or path in parts.overrides.whole
             if is_given_whole:
-                _set_to_null(config, path)
+                set_at(config, path, None)
         config = OmegaConf.merge(config, part.values)
         # References are checked after each part: merging the next one may fill them in.
         check_references(config)
     return config
-
-
-def _set_to_null(config: Any, path: tuple[str, ...]) -> None:
-    *outer, name = path
-    block = config
-    for key in outer:
-        block = block[key]
-    block[name] = None
 
 
 def _paths_of_other_kind(

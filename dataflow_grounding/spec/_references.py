@@ -99,19 +99,21 @@ def _empty_other_backends(config: Any) -> None:
         if variable is None:
             continue
         has_value = os.environ.get(variable[1], "").strip() != ""
-        if has_value or not _is_of_other_backend(stated, place):
-            continue
-        *outer, key = place
-        block = config
-        for part in outer:
-            block = block[part]
-        block[key] = ""
+        if not has_value and _is_of_other_backend(stated, place):
+            set_at(config, place, "")
+
+
+def set_at(config: Any, place: Place, value: Any) -> None:
+    *outer, key = place
+    block = config
+    for part in outer:
+        block = block[part]
+    block[key] = value
 
 
 def _is_of_other_backend(spec: Any, place: Place) -> bool:
-    # Whether a place is in the block of a backend that isn't in use. That is so for
-    # ("image_grounding", "vlm", "openai", "base_url"), which has the fewest parts that such a place
-    # can have, if `image_grounding.vlm.backend` is "gemini".
+    # So is ("image_grounding", "vlm", "openai", "base_url") if `image_grounding.vlm.backend` is
+    # "gemini". A key in such a block has at least these four parts.
     if len(place) < 4:
         return False
     pipeline, vlm, backend_of_block, *_ = place
@@ -240,8 +242,7 @@ def _target(spec: Any, place: Place, key: str) -> Place:
 
 
 def _value_at(value: Any, place: Place) -> Any:
-    # The value at a place within `value`; None where a block has no such key, or the place leads
-    # into a value that is no block.
+    # None where a block has no such key, or the place leads into a value that is no block.
     for part in place:
         if isinstance(value, dict):
             value = value.get(part)

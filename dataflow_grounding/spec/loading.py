@@ -66,8 +66,8 @@ def read_spec(
     folders = [os.path.dirname(path) or "." for path in paths]
     read_env_files([*folders, "."])
     parts = read_parts(paths, overrides)
-    # Once there is a config, each step changes it in place. References are filled in last: keys
-    # that the pipeline has no use for may have such as can't be.
+    # References are filled in last: keys that the pipeline has no use for may have some that can't
+    # be filled in.
     try:
         config = merge(parts)
         if not whole:
@@ -75,7 +75,8 @@ def read_spec(
         _set_fixed(config, fixed or {})
         _name_pipeline(config, known_blocks)
         model, why_unknown = _model_for(config.get("autolabel_type"), block_of, folders)
-        passed_over = _take_out_unused(config, model, known_blocks)
+        passed_over = _take_out_blocks(config, model, known_blocks)
+        passed_over += _take_out_keys_of_tools(config, known_blocks)
         values, stated, missing = filled_in(config)
     except (OmegaConfBaseException, RecursionError, TypeError, SpecError) as error:
         raise _why_not_merged(error, parts) from None
@@ -169,22 +170,12 @@ def _model_for(autolabel_type: Any, block_of: BlockOf, folders: Sequence[str]) -
     return _SpecModel(spec_with(name, block))
 
 
-def _take_out_unused(
-    config: Any, model: type[SpecHead], known_blocks: Collection[str]
-) -> list[str]:
-    # Takes keys of other pipelines or tools out of `config`, and returns them, as
-    # "image_grounding.vlm.gemini.tag". Unknown keys stay, to be reported.
-    return [
-        *_take_out_blocks(config, model, known_blocks),
-        *_take_out_keys_of_tools(config, known_blocks),
-    ]
-
-
 def _take_out_blocks(
     config: Any, model: type[SpecHead], known_blocks: Collection[str]
 ) -> list[str]:
-    # The keys at the top. Where no pipeline is known, blocks that may be the pipeline's are taken
-    # out, too.
+    # Takes blocks of other pipelines or tools out of `config`, and returns their names. Other
+    # unknown keys stay, to be reported; but where no pipeline is known, blocks that may be the
+    # pipeline's are taken out, too.
     known = {field.alias or name for name, field in model.model_fields.items()}
     taken_out = []
     is_pipeline_known = model is not SpecHead
@@ -202,7 +193,7 @@ def _take_out_blocks(
 
 
 def _take_out_keys_of_tools(config: Any, known_blocks: Collection[str]) -> list[str]:
-    # The keys of another tool in the inner blocks of the pipeline's block.
+    # The same for another tool's keys within known blocks: "image_grounding.vlm.gemini.tag".
     taken_out = []
     for block in known_blocks:
         if block not in config:

@@ -50,7 +50,7 @@ def named(
             f"{key} {name!r} is not {known}of the form module:name{nearest(name, shipped)}"
         )
     folders = list(dict.fromkeys(map(os.path.abspath, folders)))  # each once, in their order
-    sys.path += [folder for folder in folders if folder not in sys.path]  # after all others
+    sys.path += [folder for folder in folders if folder not in sys.path]
     module = _imported(module_name, key, folders, quoting)
     _refuse_another_of_that_name(module, key, folders)
     if not hasattr(module, attribute):
@@ -62,14 +62,12 @@ def named(
 
 
 def _imported(name: str, key: str, folders: Sequence[str], quoting: bool) -> ModuleType:
-    # All that the import raises, but for Ctrl-C, becomes a SpecError.
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         # the module itself, a package that it would be in, or another that it imports
         missing = error.name
-        is_module_itself = missing == name
-        if missing and (is_module_itself or name.startswith(f"{missing}.")):
+        if missing and (name == missing or name.startswith(f"{missing}.")):
             where = f"in {' or '.join(folders)} or among the installed packages"
             raise SpecError(f"{key}: no module {missing!r} {where}") from None
         raise SpecError(
