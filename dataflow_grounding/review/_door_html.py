@@ -108,8 +108,7 @@ def _facts(summary: Mapping[str, Any]) -> Iterator[str]:
     seconds: Any = summary.get("seconds")
     if is_number(seconds) and not summary.get("already_complete"):
         took = f"{seconds:.1f} s" if seconds < 60 else duration(seconds)
-        # With stored replies (`replayed`) it took only a part of the time: earlier runs took the
-        # rest.
+        # With stored replies (`replayed`) it took a part of the time: earlier runs took the rest.
         yield f"last run {took}" if summary.get("replayed") else took
 
 
@@ -174,7 +173,7 @@ def _plots_html(figures: Mapping[str, Any]) -> str:
     numbers = []
     for name, about_figure in FIGURES.items():
         value = figures.get(name)
-        if value is None or value in ({}, []):  # there is nothing to show
+        if value is None or value in ({}, []):
             continue
         kind = about_figure.get("kind")
         sentence = about_figure["about"]

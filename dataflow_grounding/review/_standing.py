@@ -110,8 +110,6 @@ class DecidedInOtherFiles:
                     self._add(picture.name(key), f"{key} {id}", outcome.before, outcome)
 
     def _add(self, picture_name: str, place: str, before: Expression, outcome: Outcome) -> None:
-        # Adds what was decided on the phrase at a place, which was `before`, and on each of its
-        # boxes.
         alike = self._phrases[_phrase_key(picture_name, before)]
         alike.pop(place, None)  # the latest decision goes to the end
         alike[place] = outcome
@@ -147,7 +145,6 @@ class DecidedInOtherFiles:
     def _outcome_of_phrase(
         self, expression: Expression, place: str, picture_names: list[str]
     ) -> Outcome | None:
-        # What was decided on a phrase with this text and these boxes, else None.
         for picture in picture_names:  # the surest name comes first
             alike = self._phrases.get(_phrase_key(picture, expression))
             if alike:

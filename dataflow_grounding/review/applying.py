@@ -60,13 +60,12 @@ def apply_decisions(
         raise _no_decisions(results, files, taken_over.refused)
     counts = Counter(records=0, verified=0, rejected=0, outlines_left_out=0)
     path = out or files.reviewed
-    _refuse_overwriting(path, out, files)
     # Reviews and pipelines go on from the review's own file: it has rejected boxes, too, also where
     # the user names it as `out`.
     is_own_file = os.path.realpath(path) == os.path.realpath(files.reviewed)
-    keeps_rejected = keep_rejected or is_own_file
+    _refuse_overwriting(path, files, is_own_file)
     with errors_as(InputError, f"can't write {path}"):
-        without_rejected = WithoutRejected(keeps_rejected)
+        without_rejected = WithoutRejected(keep_rejected or is_own_file)
         write_rows(path, without_rejected(_reviewed(files, decisions, counts)))
     if not is_own_file:
         keep_classes(results, path)
@@ -82,7 +81,6 @@ def apply_decisions(
 
 
 def _refuse_as_out(out: str, downloads: tuple[str, ...]) -> None:
-    # Refuses a file of decisions, and what has no ending of a file of records.
     is_file_of_records = os.path.splitext(out)[1] in RECORD_FILES
     if not is_file_of_records or out in downloads:
         raise InputError(
@@ -101,7 +99,7 @@ def _no_decisions(results: str, files: ReviewFiles, refused: list[str]) -> Input
     )
 
 
-def _refuse_overwriting(path: str, out: str | None, files: ReviewFiles) -> None:
+def _refuse_overwriting(path: str, files: ReviewFiles, is_own_file: bool) -> None:
     # The review's own file of reviewed records may be overwritten, because each call writes it
     # again.
     real_path = os.path.realpath(path)
@@ -109,9 +107,8 @@ def _refuse_overwriting(path: str, out: str | None, files: ReviewFiles) -> None:
         raise InputError(
             f"{path} would be overwritten: choose another name for the reviewed records"
         )
-    is_own_file = real_path == os.path.realpath(files.reviewed)
-    if out and os.path.lexists(out) and not is_own_file:
-        raise InputError(f"{out} is there already: remove it, or choose another name")
+    if os.path.lexists(path) and not is_own_file:
+        raise InputError(f"{path} is there already: remove it, or choose another name")
 
 
 def _reviewed(files: ReviewFiles, decisions: Decisions, counts: Counter[str]) -> Iterator[Record]:

@@ -222,7 +222,6 @@ def _widened_bounds(figure: Mapping[str, Any]) -> tuple[float, float]:
 
 
 def _ways_to_settle(certificate: Mapping[str, Any], results: str) -> Iterator[str]:
-    # Lines that name what isn't settled, and the commands that ask for it.
     items = certificate.get("not_settled")
     if not items:
         return

@@ -61,13 +61,10 @@ def report_results(
     classes = known_classes(annotations)
     counts = FigureCounts()
     counts.list_classes(list(classes.names))  # `names` grows with what records have
-    own_name = ""
-    if versions:
-        own_name, _ = versions[-1]
-    others = versions[:-1]
+    own_name = versions[-1][0] if versions else ""
     with errors_as(InputError, f"can't write {out_path}"), ExitStack() as stack:
         earlier = []
-        for name, path in others:
+        for name, path in versions[:-1]:
             earlier.append(stack.enter_context(closing(Version(name, path, is_run))))
         return write_report(
             counts.counted(_rows(annotations), annotations),
@@ -204,7 +201,6 @@ def report_folder(
 
 
 def _check_results(folder: str) -> None:
-    # Raises InputError where the folder is none of a finished run.
     for name in ("annotations.jsonl", "failures.jsonl"):
         if os.path.exists(os.path.join(folder, name)):
             return
@@ -244,14 +240,12 @@ def _folder_name(folder: str) -> str:
 
 
 def _summary_of_run(run: Mapping[str, Any]) -> dict[str, Any]:
-    # `run` is what run.json says.
     about_model = {"model": run.get("model"), "box_format": run.get("box_format")}
     summary = run.get("summary")
     return {**summary, **about_model} if isinstance(summary, dict) else about_model
 
 
 def _title_of_run(run: Mapping[str, Any], annotations: str) -> str:
-    # The pipeline comes from the run's spec, else from its records.
     spec = run.get("spec")
     pipeline = spec.get("autolabel_type") if isinstance(spec, dict) else None
     if not isinstance(pipeline, str) or not pipeline:
@@ -311,5 +305,4 @@ def _unread(path: str) -> Iterator[dict[str, Any]]:
 
 
 def _objects(path: str) -> Iterator[dict[str, Any]]:
-    # The rows that can be read.
     return (row.data for row in _rows(path) if row.data is not None)

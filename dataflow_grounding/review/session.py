@@ -86,8 +86,6 @@ class Session:
         self._queue = lru_cache(16)(self._make_queue)
 
     def _draw_and_state(self, size: int, seed: int, gold: str | None) -> list[Item]:
-        # Returns the items of the sample, and writes it to reviews.jsonl, unless a line there
-        # states the same one.
         answers_of_gold = gold_answers(self.reviewable, gold) if gold else {}
         stated, items = self.reviewable.draw_sample(size, seed)
         stated["gold"] = digest_of(gold) if gold else None
@@ -253,7 +251,6 @@ class Session:
 
 
 def _number_in(wanted: Mapping[str, str], name: str) -> int:
-    # 0 where it isn't stated.
     number = wanted.get(name, "0")
     if not number.isdecimal() or len(number) > 9:  # int() refuses thousands of digits
         raise InputError("'place' and 'most' should be numbers")
@@ -261,7 +258,6 @@ def _number_in(wanted: Mapping[str, str], name: str) -> int:
 
 
 def _add_verdicts(view: dict[str, Any], expression: Expression) -> None:
-    # Sets what reviewers said in the view of an expression and of its boxes.
     view["version"] = version_of(expression)
     view["reviewed_by"] = expression.get("reviewed_by")
     view["verified"] = reviewer_verdict(expression)
