@@ -177,7 +177,6 @@ def _bench_of(
     folder: str,
     ways: Sequence[str],
 ) -> Bench:
-    # The bench of a spec's endpoint; without a spec, of the environment's.
     spec = spec_of_endpoint(spec_paths, overrides)
     if spec is not None:
         return Bench(

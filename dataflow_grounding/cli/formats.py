@@ -327,10 +327,8 @@ def convert(
     source = find_format(source_name, **options)
     source.bad = BadEntries(stops=settings["strict"])
     folders = [image_root or folder_of(path)]
-    if format in FORMATS:
-        is_one_file = is_data_file(out, FORMATS[format]["file"])
-    else:  # a user's own format may have any ending: `out` is one file if it has an ending at all
-        is_one_file = is_data_file(out, out)
+    # A user's own format may have any ending: `out` is one file if it has an ending at all.
+    is_one_file = is_data_file(out, FORMATS[format]["file"] if format in FORMATS else out)
     # A format that packs has the pictures in its data: there are no files to link to.
     if source.packs and settings["images"] == "link" and image_root is None:
         raise InputError(

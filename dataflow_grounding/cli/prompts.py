@@ -57,7 +57,6 @@ def eject_prompts(folder: str, names: tuple[str, ...], force: bool) -> None:
 
 
 def _use_of(name: str) -> str:
-    # What asks by a prompt, in words.
     if name in SYSTEM_PROMPTS:
         about = "no image" if name == "system_text_only" else "an image"
         return f"the system message of every question about {about}"
@@ -68,6 +67,6 @@ def _use_of(name: str) -> str:
     for class_name, operator in sorted(OPERATOR_REGISTRY.get_obj_map().items()):
         if name in operator.tasks:
             operators.append(class_name)
-    # Only PromptedVQAGenerator asks by the prompts of no operator here. It is registered once
-    # compat is imported, which nothing does here.
+    # A prompt of no operator above is PromptedVQAGenerator's. That is registered once compat is
+    # imported, which nothing does here.
     return ", ".join(operators) or "PromptedVQAGenerator"

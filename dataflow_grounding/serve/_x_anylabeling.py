@@ -79,8 +79,7 @@ def _phrases(params: Mapping[str, Any]) -> list[str]:
 
 
 def _shapes(record: Mapping[str, Any], params: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    # Yields a shape for each box. Boxes below the user's threshold are left out; those without a
-    # score stay.
+    # Boxes below the user's threshold are left out; those without a score stay.
     threshold = params.get("conf_threshold")
     least = threshold if isinstance(threshold, (int, float)) else 0
     for expression in record["expressions"]:

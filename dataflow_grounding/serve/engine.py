@@ -99,7 +99,6 @@ class Engine:
         done, _ = await asyncio.wait([task], timeout=self._timeout)
         if done:
             return task.result()
-        # The task goes on, unless it hasn't begun its work.
         task.add_done_callback(_look_at_error)
         if not begun.is_set():
             task.cancel()  # nothing is paid for yet, and the picture need not stay in memory
@@ -116,7 +115,7 @@ class Engine:
     async def _ground(
         self, request: web.Request, picture: Picture, phrases: list[str], begun: asyncio.Event
     ) -> dict[str, Any]:
-        # Does the work of `ground`. Sets `begun` once the work goes on even if nobody waits for it.
+        # Sets `begun` once the work goes on even if nobody waits for it.
         path = picture.path or within(self._spool, str(next(self._numbers)))
         open_it = partial(self._open, picture, phrases, path)
         try:
@@ -205,9 +204,9 @@ class Engine:
 
     def _begin_again_after(self, stopped: errors.GroundingError) -> None:
         # After an error, has each asking that it stopped send again; where replies can't be stored
-        # any more, none sends. An endpoint that was down may
-        # be up by the next request. A budget that is used up stays so, and so does what the watch
-        # of the box format has found: it raises that again by itself.
+        # any more, none sends. An endpoint that was down may be up by the next request. A budget
+        # that is used up stays so, and so does what the watch of the box format has found: it
+        # raises that again by itself.
         is_of_budget = isinstance(stopped, errors.BudgetExceeded)
         # A kind of BudgetExceeded, but of the endpoint, which may give more; ours gives no more.
         is_of_quota = isinstance(stopped, errors.QuotaUsedUp)

@@ -71,12 +71,10 @@ class Pictures:
         return Picture(name="", read=lambda: data)
 
     def of_path(self, name: object) -> Picture:
-        # Returns the picture of a file below the root. Its path is resolved again when it is read:
-        # it may be a link by then.
+        # Its path is resolved again when it is read: it may be a link by then.
         return Picture(str(name), lambda: read_file(self._path_of(name)), self._path_of(name))
 
     def _path_of(self, name: object) -> str:
-        # The path of a file below the root. Raises what a request for anything else gets.
         if self._root is None:
             raise WrongRequest("no paths are served: start serve with --root DIR", 403)
         path = os.path.realpath(within(self._root, name, "the request"))

@@ -97,14 +97,13 @@ class Server:
 
     @web.middleware
     async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        # Refuses who may not ask, reads the body, and has the request answered if there is a place.
         # What goes wrong becomes one sentence, never a traceback.
         body = bytearray()  # `_read` fills it; of one that it refuses, a part may have come
         try:
             self._refuse_strangers(request)
             await self._read(request, body)
             request["body"] = body
-            if self._places.locked():  # all are taken
+            if self._places.locked():
                 raise WrongRequest("too many requests wait: try again later", 429)
             async with self._places:
                 return await handler(request)
