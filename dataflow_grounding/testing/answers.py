@@ -86,7 +86,7 @@ class EchoAnswers:
         regions = task_input.get("regions", [])
         match request.task:
             case "expression_extraction":
-                return extracted(one_line(task_input["caption"]))
+                return extracted(task_input["caption"])
             case "phrase_grounding" | "caption_grounding":
                 return self._grounded(request)
             case "region_expression":
@@ -121,7 +121,7 @@ class EchoAnswers:
             if probe_answer is not None:
                 return probe_answer
             return {"objects": self._objects(request, request.input["phrases"])}
-        reply = extracted(one_line(request.input["caption"]))
+        reply = extracted(request.input["caption"])
         phrases = []
         for number, expression in enumerate(reply["expressions"], 1):
             phrases.append({"id": number, "text": expression["text"]})
@@ -174,19 +174,15 @@ def color_of(seed: str) -> str:
     return COLORS[number_from(seed, 0) % len(COLORS)]
 
 
-def one_line(caption: Any) -> str:
-    """Return a caption with one space in place of each run of blanks and line breaks."""
-    return " ".join(str(caption).split())
-
-
-def extracted(caption: str) -> dict[str, Any]:
-    """Return the caption with its first capitalised or longer words as expressions."""
-    words = WORD.findall(caption)
+def extracted(caption: Any) -> dict[str, Any]:
+    """Return the caption in one line, with its first capitalised or longer words as expressions."""
+    cleaned_caption = " ".join(str(caption).split())
+    words = WORD.findall(cleaned_caption)
     named_things = [word for word in words if word[0].isupper() or len(word) >= LONG_WORD]
     if not named_things:
         named_things = words[:1]
     expressions = [{"text": word, "noun_chunk": word} for word in named_things[:MOST_WORDS]]
-    return {"cleaned_caption": caption, "expressions": expressions}
+    return {"cleaned_caption": cleaned_caption, "expressions": expressions}
 
 
 def named(region: dict[str, Any]) -> dict[str, Any]:
