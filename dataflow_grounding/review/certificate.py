@@ -104,7 +104,9 @@ def _samples(reviewable: Reviewable, decisions: Decisions) -> list[StatedSample]
             continue
         # What is drawn from the file as it is now is what a sample of it has to state.
         expected, items = reviewable.draw_sample(size, seed)
-        if not _is_of_this_file(stated, expected):
+        # Samples of other versions of the file are left out (`annotations` is its digest), and of
+        # such in which items were counted otherwise.
+        if any(stated.get(name) != expected[name] for name in ("annotations", "of")):
             continue
         if any(stated.get(name) != value for name, value in expected.items()):
             raise InputError(
@@ -123,12 +125,6 @@ def _samples(reviewable: Reviewable, decisions: Decisions) -> list[StatedSample]
     if not samples:
         raise _no_sample(reviewable.files.annotations, decisions.samples)
     return list(samples.values())
-
-
-def _is_of_this_file(stated: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
-    # False for a sample of another version of the file (`annotations` is its digest), or of one in
-    # which items were counted otherwise.
-    return all(stated.get(name) == expected[name] for name in ("annotations", "of"))
 
 
 def _no_sample(annotations: str, of_other_versions: Sequence[Mapping[str, Any]]) -> InputError:

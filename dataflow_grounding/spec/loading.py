@@ -86,7 +86,10 @@ def read_spec(
     if why_unknown:
         problems.append(at_place(parts.place(["autolabel_type"]), why_unknown))
     spec, problems_of_keys = validated(values, model, parts.place)
-    problems += _not_told_yet(problems_of_keys, missing)
+    for problem in problems_of_keys:
+        # A key that was ??? is told above, and was taken out: it isn't told again as missing.
+        if not any(f": {key} is missing" in problem for key in missing):
+            problems.append(problem)
     if not isinstance(spec, Spec):  # a key without a default is wrong, or no pipeline is known
         return None, problems
     spec._stated = stated
@@ -94,13 +97,6 @@ def read_spec(
     spec._passed_over = sorted({*passed_over, *parts.overrides.of_hydra})
     spec.block.vlm = with_environment(spec.block.vlm)
     return spec, problems
-
-
-def _not_told_yet(problems: Sequence[str], missing: Sequence[str]) -> Iterator[str]:
-    # A key that was ??? is told as such, and was taken out: it isn't told again as missing.
-    for problem in problems:
-        if not any(f": {key} is missing" in problem for key in missing):
-            yield problem
 
 
 def _endpoint_alone(config: Any, known_blocks: Collection[str]) -> Any:
@@ -245,14 +241,11 @@ def _places_of_paths(values: dict[str, Any]) -> Iterator[list[str]]:
         value: Any = values
         for name in place:
             value = value.get(name)
-        is_number = isinstance(value, int)
-        is_text = isinstance(value, str) and value != ""
-        if is_number or (is_text and not _is_address(value)):
+        is_path = isinstance(value, int)
+        if isinstance(value, str):
+            is_path = value != "" and not value.startswith("datasets:") and not has_scheme(value)
+        if is_path:
             yield place
-
-
-def _is_address(text: str) -> bool:
-    return text.startswith("datasets:") or has_scheme(text)
 
 
 def _why_not_merged(error: Exception, parts: Parts) -> SpecError:
