@@ -96,8 +96,6 @@ def _spec_keys() -> list[str]:
 
 
 def _operators() -> Iterator[str]:
-    # A line for each operator of ours: its settings, the columns that it takes and gives, what it
-    # does.
     for name, cls in OPERATOR_REGISTRY:
         if not cls.__module__.startswith("dataflow_grounding.operators"):
             continue

@@ -179,8 +179,7 @@ def calibrate_command(
 def _calibratable(
     spec_paths: tuple[str, ...], overrides: tuple[str, ...], base_url: str | None, model: str | None
 ) -> tuple[Serving, RunOptions]:
-    # The serving of a spec, of the two options, or of the environment. Raises SpecError where there
-    # is none, or its model can't be calibrated.
+    # The serving is that of a spec, of the two options, or of the environment.
     is_endpoint_named = base_url is not None or model is not None
     if spec_paths and is_endpoint_named:
         raise SpecError("give either a spec (-e SPEC) or an endpoint (--base-url URL --model NAME)")

@@ -183,8 +183,7 @@ def _engine(options: dict[str, Any]) -> MakeRun:
 
 
 def _report(run: SpecRun, summary: Summary, *, silent: bool) -> None:
-    # Makes the report, and notes its path in the summary. Where it can't be written, a warning says
-    # why, and the run counts all the same.
+    # Where the page can't be written, a warning says why, and the run counts all the same.
     page = os.path.join(run.spec.results_dir, "report.html")
     if summary.already_complete and os.path.exists(page):  # it shows all that there is
         summary.shown.report = page

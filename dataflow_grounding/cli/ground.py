@@ -71,8 +71,7 @@ def command(
 
 
 def _cache_of(image: str) -> str | None:
-    # The file that keeps the replies about a picture; None where the cache folder can't be made:
-    # then nothing is kept.
+    # None where the cache folder can't be made: then nothing is kept.
     folder = os.path.join(cache_folder(), "ground")
     with suppress(OSError):
         os.makedirs(folder, exist_ok=True)

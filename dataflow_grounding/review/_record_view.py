@@ -195,8 +195,7 @@ def _set_colors(expressions: Sequence[dict[str, Any]], classes: PageClasses) -> 
 
 
 def _notes(record: Mapping[str, Any], size: Size) -> list[str]:
-    # What a page says of the record as a whole. `size` is what the page says of the picture; a
-    # record may state another.
+    # `size` is what the page says of the picture; a record may state another.
     notes = [note for name, note in _TEXTS["notes"].items() if record.get(name) is True]
     if doubt := doubt_of_reply(record):
         notes.append(_TEXTS["doubtful"].format(blotted_message(doubt)))
@@ -290,8 +289,7 @@ class Utf16Spans:
 
 
 def _expression_view(index: int, id: str, row: Expression, spans: Utf16Spans) -> dict[str, Any]:
-    # What a page needs of an expression; `index` is its place in the record. Columns that it
-    # doesn't have, or has in a wrong form, get a value that the page can show.
+    # Columns that are missing, or have a wrong form, get a value that the page can show.
     status = row.get("status")
     if status not in STATUSES:
         status = "grounded" if row["instances"] else "pending"

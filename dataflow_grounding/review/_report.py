@@ -217,8 +217,7 @@ def _failure_rows(
 def _write_row(
     rank_files: Sequence[IO[str]], view: View, index_row: list[Any], marks: Collection[str]
 ) -> None:
-    # The rank is the place in FIRST of the first of these marks that the record has; it is
-    # len(FIRST), that of the last file, for a record with none of them.
+    # The rank is the place in FIRST of the first of these marks that the record has.
     rank = 0
     while rank < len(FIRST) and FIRST[rank] not in marks:
         rank += 1

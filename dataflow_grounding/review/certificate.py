@@ -128,7 +128,6 @@ def _samples(reviewable: Reviewable, decisions: Decisions) -> list[StatedSample]
 
 
 def _no_sample(annotations: str, of_other_versions: Sequence[Mapping[str, Any]]) -> InputError:
-    # The error names a command that states a sample, of the size of the last one if there is one.
     why = "has none"
     size = 200
     further = ""

@@ -140,9 +140,8 @@ def check_public_is_meant(vlm: VlmBlock) -> None:
 
 
 def _address_variables(vlm: VlmBlock, is_default: bool) -> tuple[str, ...]:
-    # The variables that would name the address of the backend, where the spec names none; () where
-    # it does. `is_default` says that the spec names no backend, so that Gemini is merely the
-    # default.
+    # () where the spec names an address itself. `is_default` says that it names no backend, so that
+    # Gemini is merely the default.
     openai = vlm.openai
     has_address = openai.base_url or openai.endpoints or openai.azure.endpoint
     if vlm.backend == "openai" and not has_address:

@@ -126,9 +126,8 @@ def _set_fixed(config: Any, fixed: Mapping[str, Any]) -> None:
 
 
 def _may_have_keys(config: Any, section: str) -> bool:
-    # Whether keys can be set in a section, such as "image_grounding.data", which may be left out.
-    # What should be a block of keys and is none, the section or the block around it, can't take
-    # any: it is reported later.
+    # A section may be left out. What should be a block of keys and is none, the section or the
+    # block around it, can't take any: it is reported later.
     name_of_block, _, _ = section.partition(".")
     if not OmegaConf.is_dict(config.get(name_of_block)):
         return False
