@@ -10,7 +10,7 @@ import os
 import random
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from math import ceil, nan, sqrt
 from statistics import fmean, pvariance
@@ -148,11 +148,14 @@ class _StepEstimate:
         )
 
     async def _sent_sizes(self, record: Record, column: str | None, memo: ImageMemo) -> list[Size]:
-        # The size of each picture that the step's requests show: one, or one for each tile.
+        # The size of each picture that the step's requests show: one, or one for each tile. Without
+        # rules nothing goes by it.
         operator = self.step.operator
         if column is None or operator.serving is None:
             return []
         image = await memo.prepare(record, column, operator.serving.image_limits)
+        if self.rules is None:
+            return []
         pictures: Sequence[Image] = [image]
         if isinstance(operator, Operator):
             pictures = operator.pictures(image)
@@ -252,20 +255,14 @@ def _stored_by_step(run: SpecRun) -> dict[str, _StoredReplies]:
 
 
 def _stored_lines(folder: str) -> Iterator[dict[str, Any]]:
-    with _stored_replies(folder) as replies:
-        for log in (replies, *replies.others):
-            yield from read_lines(log.path, 0, log.end)
-
-
-@contextmanager
-def _stored_replies(folder: str) -> Iterator[KeyedLog]:
-    # The store of a checkpoint folder, with those of the run's other parts: shards on this machine,
-    # and workers whose stores are in the run's bucket alone. Nothing in the folder is changed: a
-    # run may be at work there.
+    # Of the store of a checkpoint folder, and of those of the run's other parts: shards on this
+    # machine, and workers whose stores are in the run's bucket alone. Nothing in the folder is
+    # changed: a run may be at work there.
     with bucket.copied(os.path.dirname(os.path.abspath(folder)), replies=True) as results:
         others = {*other_stores(folder), *other_stores(os.path.join(results, CKPT))}
-        with closing(KeyedLog(store_path(folder), read_only=True, others=others)) as log:
-            yield log
+        with closing(KeyedLog(store_path(folder), read_only=True, others=others)) as replies:
+            for log in (replies, *replies.others):
+                yield from read_lines(log.path, 0, log.end)
 
 
 async def _amounts_by_record(
@@ -418,10 +415,11 @@ def _count_and_rows_to_look_at(run: SpecRun) -> tuple[int, Iterator[Row]]:
     places: Sequence[int] = range(total)
     if pilot is not None:
         places = [place for place in places if in_pilot(place, total, pilot)]
-    places_to_look_at = set(places)
+    sample = places
     if len(places) > MOST:
-        # With a fixed seed, as the same estimate should come out each time.
-        places_to_look_at = set(random.Random(0).sample(places, MOST))
+        # With a fixed seed, because the same estimate should come out each time.
+        sample = random.Random(0).sample(places, MOST)
+    places_to_look_at = set(sample)
     numbered_rows = enumerate(run.job.input.rows())
     rows_to_look_at = (row for place, row in numbered_rows if place in places_to_look_at)
     return len(places), rows_to_look_at
@@ -467,7 +465,7 @@ def _probes(run: SpecRun, amounts: Sequence[Amount]) -> list[int]:
             in_frames=bool(serving.image_limits.frames),  # of a few exact sizes
         )
         needed_so_far = len(serving.endpoints()) * probes_of_endpoint
-        # Not negative, as this step's serving may need fewer than an earlier step's.
+        # This step's serving may need fewer than an earlier step's.
         probes_of_step = max(0, needed_so_far - probes_so_far)
         probes.append(probes_of_step)
         probes_so_far += probes_of_step

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from dataflow_grounding.engine.budget import listed_price
+from dataflow_grounding.operators import Operator
 from dataflow_grounding.serving.token_rules import TokenRules
 from dataflow_grounding.testing import EchoAnswers, LoopbackServer, faults, on
 from tests.support.stand_ins.gold import GoldAnswers
@@ -276,6 +277,17 @@ def test_equal_rows_and_rows_that_cant_be_sent_cost_nothing(
     )
     found = told(workplace)
     assert (found["records"], found["requests"]) == (5, 4)
+
+
+def test_what_questions_show_is_asked_only_where_its_tokens_count(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise AssertionError("an operator is asked for pictures")
+
+    monkeypatch.setattr(Operator, "pictures", fail)
+    workplace.rows([{"image_path": workplace.picture(), "caption": "A red mug on a table."}])
+    assert told(workplace, **{"vlm.backend": "embedded"})["requests"] > 0
 
 
 @pytest.mark.slow
