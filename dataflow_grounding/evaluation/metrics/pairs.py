@@ -29,6 +29,12 @@ Names: TypeAlias = tuple[str, str]  # of a picture: its path, else its id; and t
 # an id that only numbers a phrase, such as "7" or the end of "a.jpg#7": in another file it may be
 # another phrase's
 _NUMBERED_ID = re.compile(r"(?:^|#)[0-9]+$")
+# By which key of a gold phrase and of a found one they are matched. In this order: a later pair of
+# keys is for phrases that no earlier one has matched.
+_WORDS = (("by_id", "by_id"), ("by_span", "by_span"), ("text", "text"))
+# First a gold phrase "person" takes a found "a man" that states the class person; then the other
+# way round.
+_CLASSES = (("text", "of_class"), ("of_class", "text"))
 _MOST_FOLDERS = 32  # that may be cut off a path to make it another file's
 _MOST_PHRASE_PAIRS = 10**5  # of equal phrases in an image: more would take minutes
 MOST_PAIRS = 10**6
@@ -115,13 +121,8 @@ class Pairs:
         for gold_pool, found_pool in _by_caption(gold, found):
             gold_record = _merged([_scaled(record, size) for record in gold_pool])
             rescaled = [_scaled(record, size) for record in found_pool]
-            found_record = None
-            found_phrases: list[Row] = []
-            if rescaled:
-                found_record = _merged(rescaled)
-                found_phrases = found_record["expressions"]
-            matching = _match(gold_record["expressions"], found_phrases, self._unique_ids)
-            record = PairedRecord(image, gold_record, found_record, *matching)
+            found_record = _merged(rescaled) if rescaled else None
+            record = _match(image, gold_record, found_record, self._unique_ids)
             # `_scaled` returns the same object if it changed nothing.
             for before, after in zip(found_pool, rescaled, strict=True):
                 if after is not before:
@@ -265,11 +266,13 @@ def _paths_by_id(names: list[Names], ids: Collection[str]) -> defaultdict[str, s
 def _by_caption(gold: list[Row], found: list[Row]) -> list[tuple[list[Row], list[Row]]]:
     # Pools of gold and found records: one for each caption that both sides have, and one for all
     # other records, so that they are compared, too. A pool without gold records is left out.
-    shared_captions = {_caption_of(record) for record in gold}
+    gold_captions = [_caption_of(record) for record in gold]
+    found_captions = [_caption_of(record) for record in found]
+    shared_captions = set(gold_captions)
     if found:  # else the gold's records stay apart by their captions
-        shared_captions &= {_caption_of(record) for record in found}
-    gold_pools = _pools_by_caption(gold, shared_captions)
-    found_pools = _pools_by_caption(found, shared_captions)
+        shared_captions &= set(found_captions)
+    gold_pools = _pools_by_caption(gold, gold_captions, shared_captions)
+    found_pools = _pools_by_caption(found, found_captions, shared_captions)
     pools = []
     for caption, gold_pool in sorted(gold_pools.items()):
         pools.append((gold_pool, found_pools.get(caption, [])))
@@ -277,15 +280,12 @@ def _by_caption(gold: list[Row], found: list[Row]) -> list[tuple[list[Row], list
 
 
 def _pools_by_caption(
-    records: list[Row], shared_captions: Collection[str]
+    records: list[Row], captions: list[str], shared_captions: Collection[str]
 ) -> defaultdict[str, list[Row]]:
     # Records by their captions; under "" those whose caption isn't one of the shared ones.
     pools = defaultdict[str, list[Row]](list)
-    for record in records:
-        caption = _caption_of(record)
-        if caption not in shared_captions:
-            caption = ""
-        pools[caption].append(record)
+    for record, caption in zip(records, captions, strict=True):
+        pools[caption if caption in shared_captions else ""].append(record)
     return pools
 
 
@@ -322,16 +322,17 @@ def _merged(records: list[Row]) -> Row:
     return {**min(records, key=repr), "expressions": phrases}
 
 
-class _Keys(NamedTuple):
-    """What a phrase is matched by, all texts comparable; None or "" where it hasn't such a key."""
+class _Keyed(NamedTuple):
+    """A phrase with its keys, all texts comparable; None or "" where it hasn't such a key."""
 
+    phrase: Row
     by_id: Hashable
     by_span: Hashable
     text: str
     of_class: str
 
 
-def _keys_of(phrase: Row, unique_ids: Collection[int]) -> _Keys:
+def _keyed(phrase: Row, unique_ids: Collection[int]) -> _Keyed:
     # `unique_ids` are hashes, of the ids that in each of the two files a single phrase has.
     own_id = str(phrase["expression_id"])
     text = _comparable(phrase["text"])
@@ -344,119 +345,86 @@ def _keys_of(phrase: Row, unique_ids: Collection[int]) -> _Keys:
     by_span = (text, *span) if span else None  # ("a dog", 0, 5)
     stated = phrase.get("class")
     of_class = _comparable(stated) if isinstance(stated, str) else ""
-    return _Keys(by_id, by_span, text, of_class)
+    return _Keyed(phrase, by_id, by_span, text, of_class)
 
 
 def _comparable(text: str) -> str:
     return clean_caption(text).casefold()
 
 
-class _Matching(NamedTuple):
-    """The fields of `PairedRecord` that matching its phrases fills, in the same order."""
-
-    phrases: list[Pair]
-    extra: list[Row]
-    by_class: int
-    repeated: int
-
-
-def _match(gold: list[Row], found: list[Row], unique_ids: Collection[int]) -> _Matching:
-    gold_keys = [_keys_of(phrase, unique_ids) for phrase in gold]
-    found_keys = [_keys_of(phrase, unique_ids) for phrase in found]
-    # by a gold phrase's index, that of the found one
-    found_of_gold = _match_by_words(gold, found, gold_keys, found_keys)
+def _match(
+    image: int, gold_record: Row, found_record: Row | None, unique_ids: Collection[int]
+) -> PairedRecord:
+    gold = [_keyed(phrase, unique_ids) for phrase in gold_record["expressions"]]
+    found: list[_Keyed] = []
+    if found_record is not None:
+        found = [_keyed(phrase, unique_ids) for phrase in found_record["expressions"]]
+    found_of_gold: dict[int, int] = {}  # by a gold phrase's index, that of the found one
+    for key_names in _WORDS:
+        found_of_gold |= _match_by_key(gold, found, key_names, found_of_gold)
     count_matched_by_words = len(found_of_gold)
-    found_of_gold |= _match_by_class(gold, found, gold_keys, found_keys, found_of_gold)
-    further_of_gold = _further_of_class(gold_keys, found_keys, found_of_gold)
+    for key_names in _CLASSES:
+        found_of_gold |= _match_by_key(gold, found, key_names, found_of_gold)
+    further_of_gold = _further_of_class(gold, found, found_of_gold)
     pairs: list[Pair] = []
     repeated = 0  # boxes that are left out where several found phrases become one
-    for index, phrase in enumerate(gold):
+    for index, keyed in enumerate(gold):
         found_phrase = None
         if index in found_of_gold:
             indices = (found_of_gold[index], *further_of_gold[index])
-            matches = [found[found_index] for found_index in indices]
+            matches = [found[found_index].phrase for found_index in indices]
             found_phrase = _as_one(matches)
             boxes_of_matches = sum(len(match["instances"]) for match in matches)
             repeated += boxes_of_matches - len(found_phrase["instances"])
-        pairs.append((phrase, found_phrase))
+        pairs.append((keyed.phrase, found_phrase))
     matched = set(found_of_gold.values()).union(*further_of_gold.values())
-    extra = [phrase for index, phrase in enumerate(found) if index not in matched]
+    extra = [keyed.phrase for index, keyed in enumerate(found) if index not in matched]
     by_class = len(matched) - count_matched_by_words
-    return _Matching(pairs, extra, by_class, repeated)
-
-
-def _match_by_words(
-    gold: list[Row], found: list[Row], gold_keys: list[_Keys], found_keys: list[_Keys]
-) -> dict[int, int]:
-    # In this order: a later key is for phrases that no earlier one has matched.
-    found_of_gold: dict[int, int] = {}
-    for key_name in ("by_id", "by_span", "text"):
-        gold_side = [getattr(keys, key_name) for keys in gold_keys]
-        found_side = [getattr(keys, key_name) for keys in found_keys]
-        found_of_gold |= _match_by_key(gold, found, gold_side, found_side, found_of_gold)
-    return found_of_gold
-
-
-def _match_by_class(
-    gold: list[Row],
-    found: list[Row],
-    gold_keys: list[_Keys],
-    found_keys: list[_Keys],
-    found_of_gold: Mapping[int, int],
-) -> dict[int, int]:
-    # Matches to add to `found_of_gold`. First a gold phrase "person" takes a found "a man" that
-    # states the class person; then the other way round.
-    gold_texts = [keys.text for keys in gold_keys]
-    found_classes = [keys.of_class for keys in found_keys]
-    by_gold_text = _match_by_key(gold, found, gold_texts, found_classes, found_of_gold)
-    gold_classes = [keys.of_class for keys in gold_keys]
-    found_texts = [keys.text for keys in found_keys]
-    matched_so_far = {**found_of_gold, **by_gold_text}
-    by_found_text = _match_by_key(gold, found, gold_classes, found_texts, matched_so_far)
-    return by_gold_text | by_found_text
+    return PairedRecord(image, gold_record, found_record, pairs, extra, by_class, repeated)
 
 
 def _match_by_key(
-    gold: Sequence[Row],
-    found: Sequence[Row],
-    gold_keys: Sequence[Hashable],
-    found_keys: Sequence[Hashable],
+    gold: Sequence[_Keyed],
+    found: Sequence[_Keyed],
+    key_names: tuple[str, str],
     found_of_gold: Mapping[int, int],
 ) -> dict[int, int]:
     # Matches to add to `found_of_gold`: of phrases with equal keys that aren't in it yet.
+    gold_key, found_key = key_names
     matched: dict[int, int] = {}
-    gold_by_key = _unmatched_by_key(gold_keys, set(found_of_gold))
-    found_by_key = _unmatched_by_key(found_keys, set(found_of_gold.values()))
+    gold_by_key = _unmatched_by_key(gold, gold_key, set(found_of_gold))
+    found_by_key = _unmatched_by_key(found, found_key, set(found_of_gold.values()))
     for key, gold_indices in gold_by_key.items():
-        gold_phrases = {index: gold[index] for index in gold_indices}
-        found_phrases = {index: found[index] for index in found_by_key.get(key, ())}
+        gold_phrases = {index: gold[index].phrase for index in gold_indices}
+        found_phrases = {index: found[index].phrase for index in found_by_key.get(key, ())}
         matched |= _match_by_overlap(gold_phrases, found_phrases)
     return matched
 
 
 def _unmatched_by_key(
-    keys: Sequence[Hashable], matched: Collection[int]
+    phrases: Sequence[_Keyed], key_name: str, matched: Collection[int]
 ) -> dict[Hashable, list[int]]:
     # The indices of each key's phrases, without those in `matched`.
     indices_of_key = defaultdict[Hashable, list[int]](list)
-    for index, key in enumerate(keys):
+    for index, keyed in enumerate(phrases):
+        key = getattr(keyed, key_name)
         if key and index not in matched:
             indices_of_key[key].append(index)
     return indices_of_key
 
 
 def _further_of_class(
-    gold: Sequence[_Keys], found: Sequence[_Keys], found_of_gold: Mapping[int, int]
+    gold: Sequence[_Keyed], found: Sequence[_Keyed], found_of_gold: Mapping[int, int]
 ) -> defaultdict[int, list[int]]:
     # By a gold phrase's index, further found phrases of its class: if the gold's only "person" is
     # matched with "a man", then "a woman", which states the class person, is a further match of it.
-    gold_by_text = _unmatched_by_key([keys.text for keys in gold], ())
+    gold_by_text = _unmatched_by_key(gold, "text", ())
     taken = set(found_of_gold.values())
     further_of_gold = defaultdict[int, list[int]](list)
-    for index, keys in enumerate(found):
+    for index, keyed in enumerate(found):
         if index in taken:
             continue
-        gold_indices = gold_by_text.get(keys.of_class, [])
+        gold_indices = gold_by_text.get(keyed.of_class, [])
         if len(gold_indices) != 1:  # of two "person", nothing says which one it is
             continue
         [gold_index] = gold_indices
@@ -471,11 +439,7 @@ def _as_one(phrases: Sequence[Row]) -> Row:
         return phrases[0]
     boxes = boxes_of_things([phrase["instances"] for phrase in phrases])
     boxes.sort(key=by_score)
-    first_with_boxes = phrases[0]  # if none has any
-    for phrase in phrases:
-        if phrase["instances"]:
-            first_with_boxes = phrase
-            break
+    first_with_boxes = next((phrase for phrase in phrases if phrase["instances"]), phrases[0])
     text = ", ".join(phrase["text"] for phrase in phrases)
     return {**first_with_boxes, "text": text, "instances": boxes}
 
@@ -618,10 +582,8 @@ def nearest(ordered: Sequence[Any], value: Any, most: int) -> range:
     count = min(most, len(ordered))
     own_place = bisect_left(ordered, value)
     # As many before as after it; at an end of the list, `count` places from that end.
-    first_place = own_place - most // 2
-    first_possible = 0
     last_possible = len(ordered) - count
-    first_place = min(max(first_place, first_possible), last_possible)
+    first_place = min(max(own_place - most // 2, 0), last_possible)
     return range(first_place, first_place + count)
 
 
