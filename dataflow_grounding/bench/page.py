@@ -156,8 +156,7 @@ def page_of(document: Mapping[str, Any]) -> str:
 
 
 def _kind_sections(document: Mapping[str, Any]) -> list[str]:
-    # A section for each way that has figures by kind of picture; the first is unfolded, and further
-    # ones, which are much alike, are not.
+    # The first is unfolded; further ones are much alike.
     sections: list[str] = []
     for way, measured in document["ways"].items():
         figures_by_kind = measured["figures"].get("kinds")  # not of spans, nor of a user's pictures

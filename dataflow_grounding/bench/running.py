@@ -148,14 +148,10 @@ def measure(bench: Bench, earlier: Mapping[str, Any]) -> Iterator[dict[str, Any]
         # knows how many replies were unreadable.
         do_figures_stay = way in document["ways"] and not summary.requests["sent"]
         if not do_figures_stay:
-            document["ways"][way] = _measured(bench, way, run, summary)
-            document["ways"] = _in_order_of_ways(document["ways"])
+            measured = {**document["ways"], way: _measured(bench, way, run, summary)}
+            # Ways may be measured in several calls, in any order.
+            document["ways"] = {name: measured[name] for name in WAYS if name in measured}
         yield document
-
-
-def _in_order_of_ways(measured_ways: Mapping[str, Any]) -> dict[str, Any]:
-    # Ways may be measured in several calls, in any order; the tables have them in that of WAYS.
-    return {way: measured_ways[way] for way in WAYS if way in measured_ways}
 
 
 def _measured(bench: Bench, way: str, run: SpecRun, summary: Summary) -> dict[str, Any]:

@@ -101,7 +101,7 @@ def _check_run(run: SpecRun, findings: Findings) -> None:
 
 def _remarks_on_calibration(run: SpecRun) -> list[str]:
     box_format = run.job.box_format
-    if box_format is None or not run.calibrates:
+    if box_format is None or not box_format.pending:
         return []
     instead = f"set {setting('vlm.box_format')}"
     calibration = f"the run starts with a calibration of {REQUESTS} (or {instead})"

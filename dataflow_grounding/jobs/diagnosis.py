@@ -123,7 +123,7 @@ def endpoint_of(serving: Serving, *others: Serving, send: bool) -> dict[str, Any
     parts = serving.endpoints()
     if len(parts) == 1:
         return {**facts, **_ask_about_square(serving)}
-    # Several servers are asked one by one, as each may have its own fault.
+    # Several servers are asked one by one: each may have its own fault.
     answers = []
     problems: list[str] = []
     for part, weight in parts:

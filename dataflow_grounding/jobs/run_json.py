@@ -107,19 +107,15 @@ def _facts_of_input_or_boxes(run: SpecRun, facts_by_label: dict[str, Any]) -> di
     if run.job.input.report is not None:
         return {"input": run.job.input.report}
     suspicions = []  # one for each operator that watches its boxes
-    facts_of_boxes: dict[str, Any] = {"suspect_boxes": None}
+    box_checks: dict[str, Any] = {}
     for facts in facts_by_label.values():
         if "suspect_boxes" in facts:
             suspicions.append(facts["suspect_boxes"])
         if facts.get("box_checks"):
-            facts_of_boxes["box_checks"] = facts["box_checks"]
+            box_checks = {"box_checks": facts["box_checks"]}
     if not suspicions:
         return {}
-    for suspicion in suspicions:
-        if suspicion:
-            facts_of_boxes["suspect_boxes"] = suspicion
-            break
-    return facts_of_boxes
+    return {"suspect_boxes": next(filter(None, suspicions), None), **box_checks}
 
 
 def _facts_of_shard(

@@ -129,9 +129,7 @@ def _settings_that_count(settings: Mapping[str, Any]) -> dict[str, Any]:
     settings_that_count = {}
     for name, value in masked(settings, ours=False).items():
         is_address = isinstance(value, str) and "://" in value
-        if is_address or names_secret(name):
-            continue
-        if name not in _CHANGE_NO_REPLY:
+        if not (is_address or names_secret(name) or name in _CHANGE_NO_REPLY):
             settings_that_count[name] = value
     return settings_that_count
 

@@ -112,7 +112,7 @@ class AveragePrecision:
 
 def _ap_of_ranked(right: np.ndarray, times_counted: np.ndarray, gold_boxes: int) -> float:
     # The AP, by the boxes of all phrases, the surest first: `right` has a bit for each threshold,
-    # `times_counted` how often the box counts, as its image may be drawn several times or never.
+    # `times_counted` how often the box counts: its image may be drawn several times or never.
     ranks = np.maximum(np.cumsum(times_counted), 1)  # at least 1, also before the first that counts
     precisions = []
     for bit in range(len(_THRESHOLDS)):

@@ -71,7 +71,7 @@ def _largest_classes(classes: Mapping[str, Any]) -> dict[str, Any]:
 
 def _is_main(name: str, value: object) -> bool:
     if name.startswith(_COUNTS_OF_LEFT_OUT):
-        return value != 0  # a row that says 0 was left out would only take room
+        return bool(value)  # a row that says 0 was left out would only take room
     if name in _MAIN:
         return True
     beginnings = tuple(part for part in _MAIN if part.endswith("_"))
