@@ -177,7 +177,7 @@ def _verdict_on(reply: Reply, request: Request[Any]) -> str:
 
 def _models_instead(serving: Serving, error: GroundingError) -> str:
     # Tells which models the endpoint has if it refused this one, the most similar name first; ""
-    # if the name isn't what is wrong. A `certain` refusal is of the key.
+    # if the name isn't what is wrong. A `certain` refusal is of another thing, such as the key.
     may_be_of_name = isinstance(error, EndpointRefused) and not error.certain
     if not may_be_of_name:
         return ""
