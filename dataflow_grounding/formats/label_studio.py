@@ -229,7 +229,6 @@ class LabelStudio(ReturningFormat):
     def _our_regions(
         self, span_id: str, mark: Mark, source: Source, label: str
     ) -> Iterator[dict[str, Any]]:
-        # A new box or phrase as our own tasks have it.
         sample = source.sample
         own_boxes = [] if mark.box is None else [mark.number]
         phrase = mark.phrase.with_boxes(own_boxes)
@@ -373,7 +372,6 @@ class LabelStudio(ReturningFormat):
         return places + others
 
     def _record(self, data: Mapping[str, Any], annotation: Mapping[str, Any]) -> dict[str, Any]:
-        # The record of an annotation of a task with this `data`.
         caption = data.get(self.caption) or ""
         record: dict[str, Any] = {"image_path": _path_of(data[self.image]), "caption": caption}
         result = annotation["result"]
@@ -551,15 +549,16 @@ def _with_area(item: dict[str, Any], mark: Mark, source: Source) -> dict[str, An
     if not has_area:  # such as a choice
         return item
     is_text = _role(item) != "box"  # a region's text has its area, too
-    if is_text or item["type"].startswith(kind):
+    if is_text:
         return {**item, "value": {**area, **other_keys}}
-    # A rectangle becomes a polygon, or the reverse. The key of the labels is the region's type, and
-    # changes with it: {"rectanglelabels": ["cup"]} → {"polygonlabels": ["cup"]}.
     labels = other_keys.pop(item["type"], None)
-    control = _control_of(kind, source)
+    if not item["type"].startswith(kind):
+        # A rectangle becomes a polygon, or the reverse. The key of the labels is the region's type,
+        # and changes with it: {"rectanglelabels": ["cup"]} → {"polygonlabels": ["cup"]}.
+        item = {**item, **_control_of(kind, source)}
     if labels is not None:
-        other_keys[control["type"]] = labels
-    return {**item, **control, "value": {**area, **other_keys}}
+        other_keys[item["type"]] = labels  # after the value's other keys
+    return {**item, "value": {**area, **other_keys}}
 
 
 def _with_words(item: dict[str, Any], mark: Mark, source: Source) -> dict[str, Any]:

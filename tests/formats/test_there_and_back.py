@@ -395,6 +395,22 @@ def test_what_is_changed_of_label_studio(tmp_path: Path, back: Callable[..., Pat
     assert out == wanted
 
 
+def test_a_moved_box_of_label_studio_has_its_labels_last(
+    tmp_path: Path, back: Callable[..., Path]
+) -> None:
+    """Also after a key that this package doesn't know."""
+
+    def change(records: Records) -> None:
+        records[0]["expressions"][0]["instances"][0]["bbox"] = [16, 12, 32, 24]
+
+    box = region_at("r", "cup", 5)
+    box["value"]["note"] = "wet"
+    task = {**TASKS[0], "annotations": [{"id": 71, "result": [box]}]}
+    out = back(tasks_file(tmp_path, [task]), "label-studio", "tasks.json", change)
+    (moved,) = json.loads(out.read_text())[0]["annotations"][0]["result"]
+    assert list(moved["value"])[-2:] == ["note", "rectanglelabels"]
+
+
 def test_what_ours_wrote_for_label_studio(tmp_path: Path, back: Callable[..., Path]) -> None:
     """With its texts, places in the caption and relations; a phrase goes with all of them."""
     rows = list(hostile())
