@@ -259,11 +259,9 @@ class SampleMaker:
     def _count_picture_without_phrase(
         self, record: Mapping[str, Any], expressions: Sequence[Mapping[str, Any]]
     ) -> None:
-        # Counts why a picture isn't written, of which no phrase is left.
-        has_all_rejected = any(map(_is_all_rejected, expressions))
         if not self._format.carries.empty:  # it can't say a picture without a phrase
             self._exported.lost[_WITHOUT_PHRASE] += 1
-        elif has_all_rejected and not self._select.keep_rejected:
+        elif not self._select.keep_rejected and any(map(_is_all_rejected, expressions)):
             self._counts[_ONLY_REJECTED] += 1
         elif record.get("background") is False:
             # Also of a split, which leaves out the phrases whose boxes were all rejected.

@@ -297,8 +297,8 @@ def _label_of_each(
     for box in boxes:
         label_index = None
         for index, label_box in enumerate(label_boxes):
-            is_free = index not in label_indices
-            if is_free and _are_close(box, label_box):
+            # Whether it is free is asked last: that goes through all that are taken.
+            if _are_close(box, label_box) and index not in label_indices:
                 label_index = index
                 break
         label_indices.append(label_index)
