@@ -42,8 +42,7 @@ def find_format(name: str, **options: Any) -> Format:
             f"{what} is no format: derive a class from dataflow_grounding.Format, as"
             " docs/extending.md shows"
         )
-    is_ours = row is not None  # then it has all parts
-    missing = [] if is_ours else _missing_in(format_class)
+    missing = [] if row else _missing_in(format_class)
     if missing:
         raise SpecError(f"{what} lacks {', '.join(missing)}: docs/extending.md shows one")
     with in_one_line(what):  # what the user's own class raises
@@ -76,7 +75,6 @@ def _class_named(name: str) -> Any:
 
 
 def _missing_in(format_class: type[Format]) -> list[str]:
-    # What a user's format doesn't define, in words.
     from dataflow_grounding.formats.format import Format
 
     missing = [name for name in ("name", "about", "data_file") if not hasattr(format_class, name)]

@@ -118,7 +118,6 @@ class Classes:
         return self._class_as_written(expression)
 
     def _class_as_written(self, expression: Mapping[str, Any]) -> str:
-        # The class that an expression has by `how`, in the words that the format writes.
         if self._how == "one":
             return ONE
         if self._how == "class":

@@ -22,7 +22,7 @@ from typing import Any
 from dataflow_grounding._util.errors import BrokenRow, InputError
 from dataflow_grounding._util.number_table import NumberTable
 from dataflow_grounding._util.terminal import counted_items
-from dataflow_grounding.boxes.geometry import Bbox, Size, box_of
+from dataflow_grounding.boxes.geometry import Bbox, Size, around, box_of
 from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.records import dump_text, is_box, is_number, is_score, stated_size
 from dataflow_grounding.data.spans import Span, whole_words
@@ -117,7 +117,7 @@ class CocoFile:
             )
 
     def _take_lists(self) -> set[str]:
-        # Takes all that is in the file. Returns the names of its lists.
+        # Returns the names of the file's lists.
         list_names = set()
         for key, number, item in read_lists(self.path):
             if number >= 0:
@@ -752,7 +752,8 @@ def _box_and_outline(
     all_bounds = _bounds_of_polygons(polygons, size)
     if all_bounds is not None:
         if not bbox:
-            bbox = _bbox_around(all_bounds)
+            x1, y1, x2, y2 = around(all_bounds)
+            bbox = [x1, y1, _sum(x2, -x1), _sum(y2, -y1)]
         if len(polygons) == 1 and is_box(bbox):
             box = box_of(_corners(bbox))
             if outlines.may_be_around(all_bounds[0], box, size):
@@ -770,15 +771,6 @@ def _bounds_of_polygons(polygons: Any, size: Size | None) -> list[Bbox] | None:
         return [outlines.bounds(outlines.checked(polygon, size)) for polygon in polygons]
     except BrokenRow:
         return None
-
-
-def _bbox_around(boxes: Sequence[Bbox]) -> list[float]:
-    # x, y, width, height of the box around all of these
-    x1 = min(box[0] for box in boxes)
-    y1 = min(box[1] for box in boxes)
-    x2 = max(box[2] for box in boxes)
-    y2 = max(box[3] for box in boxes)
-    return [x1, y1, _sum(x2, -x1), _sum(y2, -y1)]
 
 
 def _is_json(value: Any) -> bool:

@@ -571,7 +571,7 @@ def _without_placeholders(text: str, phrases: Iterator[Any], boxes: Iterator[Any
     tags = TAGS["qwen2-vl"]
 
     def value_of(placeholder: re.Match[str]) -> str:
-        if placeholder[0] == "<bbox>":  # [0] is what was matched
+        if placeholder[0] == "<bbox>":
             box = next(boxes)
             return dump_text(box) if is_json else tags.box.format(*box)
         phrase = next(phrases)

@@ -77,10 +77,7 @@ class Cvat(ReturningFormat):
     masks are read as their phrases; other tags, shapes and attributes are counted.
     What was read comes out as it was, with all of these.
 
-    A Mark is a box to be written, or a phrase without boxes. A Source is what an imported file had
-    of the mark's picture: its items are the elements in the <image>, as texts. What of a file can't
-    be read is left out and counted by `bad`, of which `marked` notes the number in the record. What
-    isn't read is counted in `passed_over`.
+    The items of a Source (see imported.py) are the elements in the <image>, as texts.
     """
 
     preamble: Mapping[str, Any] = field(default_factory=dict)
@@ -170,7 +167,6 @@ class Cvat(ReturningFormat):
             if element.tag == "track":
                 raise InputError(f"{file} has a <track>, of a video: export 'CVAT for images 1.1'")
             if element.tag == "image":
-                # At an error the picture is left out.
                 with entry_errors(f"{file}, image {element.get('name')!r}", self.bad):
                     yield self._record(element, file, image_root)
                 has_images = True

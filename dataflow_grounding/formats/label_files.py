@@ -316,10 +316,7 @@ def _checked_name(name: Any) -> str:
 class LabelFormat(PictureFiles):
     """Base of KITTI, YOLO, and their kin.
 
-    A Mark is a box to be written. A Source is what the imported file had of its picture: its items
-    are the lines of the label file, and a box may go back into the line that it came from. What of
-    a file can't be read is left out and counted by `bad`, of which `marked` notes the number in the
-    record. What isn't read is counted in `passed_over`.
+    The items of a Source (see imported.py) are the lines of the label file.
     """
 
     # what the file with the names of classes is called: the first is written, all are looked for
@@ -380,8 +377,7 @@ class LabelFormat(PictureFiles):
             numbers_before = len(numbers)
             self._numbers = numbers  # from which the lines of boxes take theirs
             yield  # the label files are written, and classes that are new get numbers
-            has_no_class = len(numbers) == 0
-            if has_no_class:
+            if len(numbers) == 0:
                 names_file.write("  {}\n")  # an empty mapping, in YAML
             # Before, several numbers may be of one class; each new one is of a class of its own.
             count_of_new = len(numbers) - numbers_before
@@ -402,7 +398,6 @@ class LabelFormat(PictureFiles):
         return ()
 
     def _written(self, name: str) -> str:
-        # A class's name as the format writes it.
         return self._classes.written_class_of({"text": name, "class": name})
 
     def why_shared(self, file_name: str, pictures: Numbers) -> str:
@@ -672,8 +667,8 @@ class Yolo(LabelFormat):
         return _BESIDE_BOXES
 
     def with_further(self, earlier: list[str], further: list[str]) -> list[str]:
-        """Return all lines of a picture: as boxes where only some are polygons, as trainers would
-        misread those that are boxes.
+        """Return all lines of a picture: as boxes where only some are polygons, because trainers
+        would misread those that are boxes.
         """
         lines = [*earlier, *further]
         is_polygon = [len(line.split()) > 5 for line in lines]  # a box's line has 5 fields

@@ -63,10 +63,8 @@ class LabelMe(ReturningFormat):
     What a shape and a file say besides comes back, and so do shapes that are no areas. The picture
     itself, `imageData`, is left out.
 
-    A Mark is a box to be written. A Source is what an imported file had of the mark's picture: its
-    `items` are the shapes, and `own` is what else `_record` has kept, such as the `file`. What of a
-    file can't be read is left out and counted by `bad`, of which `marked` notes the number in the
-    record. What isn't read is counted in `passed_over`.
+    The items of a Source (see imported.py) are the shapes. Its `own` is what else `_record` has
+    kept, such as the `file`.
     """
 
     repeats = True
@@ -382,7 +380,6 @@ def _leads_to_picture(source: Source, place: str, stated: Any) -> bool:
 
 
 def _shapes_so_far(path: str, image_path: Any, sample: Sample) -> list[Any]:
-    # The shapes that earlier records of the picture have written into its file.
     data = read_whole(path)
     if data["imagePath"] != image_path:  # another picture's: of a.jpg and a.png
         raise InputError(

@@ -86,7 +86,7 @@ def _dota_regions(size: Size, fields: list[str]) -> list[Labelled]:
         )
     corners = [*map(number_in, fields[:8])]
     category, *difficult = fields[8:]  # ["1"], or [] where the field is missing
-    # A line of YOLO-OBB's has as many fields, and has a fraction here, as no category is.
+    # A line of YOLO-OBB's has as many fields, and has a fraction here: no category is one.
     is_category = _IS_FRACTION.fullmatch(category) is None
     is_difficult_whole = all(field.isdecimal() for field in difficult)
     if not is_category or not is_difficult_whole:

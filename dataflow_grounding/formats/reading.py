@@ -203,8 +203,7 @@ def read_xml(path: str) -> Iterator[ElementTree.Element]:
     open_elements: list[ElementTree.Element] = []  # from the root to the innermost
     try:
         with errors_as(InputError, f"can't read {path}"), open(path, "rb") as file:
-            beginning = file.read(2**16)
-            if b"<!DOCTYPE" in beginning:
+            if b"<!DOCTYPE" in file.read(2**16):
                 # expat itself stops a later DOCTYPE that would fill the memory.
                 raise ValueError(
                     "it has a DOCTYPE, with which 1 KB can fill the memory: take it out"

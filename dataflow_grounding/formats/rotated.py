@@ -43,8 +43,8 @@ class Rectangle(NamedTuple):
         return box_of([round(edge, _DECIMALS) for edge in edges])
 
     def corners(self) -> list[complex]:
-        # A product with `turn` is turned by the degrees, one with 1j by 90: clockwise, as y grows
-        # downwards.
+        # A product with `turn` is turned by the degrees, one with 1j by 90: clockwise, because y
+        # grows downwards.
         turn = cmath.rect(1, math.radians(self.degrees))
         along = self.width / 2 * turn
         across = self.height / 2 * turn * 1j
@@ -117,7 +117,7 @@ def rotated_box_of(outline: Sequence[float]) -> Rectangle | None:
     along = (second - first + third - fourth) / 2  # x and y of the top side, from left to right
     across = (fourth - first + third - second) / 2  # of the left side, downwards
     # Turned back by 90 degrees, `across` has the direction of `along`. The longer of the two counts
-    # more for the sum, as its direction is less changed by rounding.
+    # more for the sum, because rounding changes its direction less.
     direction = along - across * 1j
     degrees = round(math.degrees(cmath.phase(direction)), _DECIMALS_OF_DEGREES) % 360
     middle = (first + second + third + fourth) / 4

@@ -51,10 +51,8 @@ class Voc(PictureFiles):
     `offset` is what the first pixel is called, 1 or 0; unless given it is 1 in files of the devkit,
     and in those that are written, and 0 in files of other tools.
 
-    A Mark is a box to be written. A Source is what an imported file had of the mark's picture: its
-    items are the elements in the <annotation>, as texts, and `own` is what `_record` has kept. What
-    of a file can't be read is left out and counted by `bad`, of which `marked` notes the number in
-    the record. What isn't read is counted in `passed_over`.
+    The items of a Source (see imported.py) are the elements in the <annotation>, as texts. `own` is
+    what `_record` has kept.
     """
 
     offset: int | None = None

@@ -94,7 +94,6 @@ class Datasets(Format):
         self.class_names = classes_of(path)
         for file in _files(path, ".parquet"):
             for number, row in enumerate(parquet_rows(file, _BATCH), 1):
-                # At an error the row is left out.
                 with entry_errors(f"{file}, row {number}", self.bad):
                     image = row.pop("image", None) or {}
                     yield _record(row, image.get("bytes"), self.pictures)
@@ -163,8 +162,6 @@ class WebDataset(Format):
 
 @dataclass
 class _CountWithFirst:
-    """How often something was met, and where first, for a remark."""
-
     what: str
     count: int = 0
     first: str = ""
