@@ -125,10 +125,8 @@ class Cvat(ReturningFormat):
     def item_back(self, item: str, mark: Mark, source: Source) -> str:
         """Return an element as it is now: a changed box without an outline is an upright <box>."""
         element = element_of(item)
-        is_upright_box = element.tag == "box" and not _rotation_of(element)
-        # An operator has drawn an outline in a box that stayed where it was.
-        has_got_outline = mark.outline is not None and is_upright_box
-        has_other_area = mark.is_moved or has_got_outline
+        was_upright = element.tag == "box" and not _rotation_of(element)
+        has_other_area = mark.has_other_area(was_upright)
         if not has_other_area and not mark.is_renamed:
             return item
         if mark.box and has_other_area:
@@ -313,11 +311,8 @@ def _labels_in(meta: str) -> Iterator[str]:
 
 def _first_box_of(phrase: Phrase, source: Source) -> Element | None:
     # The element of the phrase's first box among those that the source had; None without one.
-    item_numbers = []
-    for number, mark in source.marks.items():
-        if mark.phrase is phrase and mark.box:
-            item_numbers.append(number)
-    return element_of(source.items[min(item_numbers)]) if item_numbers else None
+    items = [item for item, mark in source.marks.items() if mark.phrase is phrase and mark.box]
+    return element_of(source.items[min(items)]) if items else None
 
 
 def _set_area(element: Element, box: Bbox, outline: Sequence[float] | None) -> None:

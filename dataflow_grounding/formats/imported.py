@@ -51,6 +51,12 @@ class Mark(NamedTuple):
         )
         return outline
 
+    def has_other_area(self, was_upright: bool) -> bool:
+        """Whether the area is another than the item's: the box was moved, or somebody has drawn an
+        outline in one that `was_upright`. Other outlines change only with their box.
+        """
+        return self.is_moved or (was_upright and self.outline is not None)
+
     @property
     def score(self) -> float | None:
         return None if self.number == NO_BOX else self.phrase.scores[self.number]

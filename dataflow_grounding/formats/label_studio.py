@@ -186,11 +186,8 @@ class LabelStudio(ReturningFormat):
         """
         if not isinstance(item.get("value"), dict):  # a relation
             return item
-        # Somebody may give an upright box an outline, and not move it. An outline that was there
-        # already, as a polygon or a rotated box, changes only with the box.
         was_upright = "points" not in item["value"] and not item["value"].get("rotation")
-        gets_outline = was_upright and mark.outline is not None
-        if mark.box and (mark.is_moved or gets_outline):
+        if mark.box and mark.has_other_area(was_upright):
             item = _with_area(item, mark, source)
         if mark.is_renamed:
             item = _with_words(item, mark, source)

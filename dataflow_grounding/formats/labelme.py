@@ -106,10 +106,8 @@ class LabelMe(ReturningFormat):
         if not isinstance(item, dict):  # somebody has damaged the record's column
             return item
         shape = {**item}
-        # An operator has drawn an outline in a box that stayed where it was.
-        has_got_outline = mark.outline is not None and _kind_of(item) == _RECTANGLE
-        has_other_area = mark.is_moved or has_got_outline
-        if mark.box and has_other_area:
+        was_upright = _kind_of(item) == _RECTANGLE
+        if mark.box and mark.has_other_area(was_upright):
             shape |= _area_back(item, mark.box, mark.outline)
             # What else the shape says of its area was said of the old one.
             if shape["shape_type"] != item.get("shape_type"):

@@ -219,7 +219,6 @@ class SampleMaker:
         if not phrases and not may_be_empty:
             self._count_picture_without_phrase(record, expressions)
             return None
-        # From here on it is sure that the record is written.
         phrases = self._without_repeats(phrases, record)
         phrases = self._without_lost_outlines(phrases, picture.size)
         return self._sample_of(record, caption, picture, phrases)

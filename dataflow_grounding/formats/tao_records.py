@@ -67,7 +67,7 @@ def _have_right_spans(expressions: Any, caption: Any) -> bool:
 
 
 def _line(sample: Sample) -> dict[str, Any]:
-    # All that TAO's own records have, in their order; `background` is ours, for what has no boxes.
+    # The columns of TAO's own records; `background` is ours.
     line: dict[str, Any] = {
         "image_id": _as_text(sample.record.get("image_id")),
         "image_path": sample.file_name,
