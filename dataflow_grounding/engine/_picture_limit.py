@@ -5,7 +5,6 @@ serving, by which pictures are opened, and into the store of replies: a run that
 pictures as this one did, and finds its replies.
 """
 
-import hashlib
 import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dataflow_grounding._util.errors import PictureReduced, PictureTooLarge
 from dataflow_grounding._util.settings import setting
 from dataflow_grounding._util.terminal import say
-from dataflow_grounding.engine.keyed_log import CHECK, KeyedLog
+from dataflow_grounding.engine.keyed_log import CHECK, KeyedLog, key_of
 from dataflow_grounding.serving.serving import Serving
 from dataflow_grounding.tasks.request import Request
 
@@ -144,4 +143,4 @@ class PictureLimit:
     def _key(self) -> str:
         # without the address, as the key of a reply
         identity = json.dumps(self._serving.identity(), sort_keys=True, default=repr)
-        return hashlib.sha256(f"picture limit {identity}".encode()).hexdigest()[:32]
+        return key_of(f"picture limit {identity}")

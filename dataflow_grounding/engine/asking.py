@@ -9,7 +9,6 @@ depends on: stored replies are found by it.
 
 import asyncio
 import copy
-import hashlib
 import math
 import random
 import time
@@ -35,7 +34,7 @@ from dataflow_grounding.engine._outage import Outages
 from dataflow_grounding.engine._picture_limit import PictureLimit
 from dataflow_grounding.engine._reply_sources import Answerers, SeenReplies
 from dataflow_grounding.engine.budget import Budget, with_worst_case
-from dataflow_grounding.engine.keyed_log import CHECK
+from dataflow_grounding.engine.keyed_log import CHECK, key_of
 from dataflow_grounding.engine.limiter import Sent
 from dataflow_grounding.engine.options import RunOptions
 from dataflow_grounding.engine.plain_questions import about_a_rectangle, sign_of_life
@@ -197,9 +196,7 @@ class Asking:
             was_cut_off = isinstance(error, errors.TruncatedReply)
             request_now = request.again(number, complaint, was_cut_off)
             key = request_now.key(self.identity)
-            lines: list[dict[str, Any]] = []
-            if from_store:
-                lines = self._stored_replies(request_now, key, by)
+            lines = self._stored_replies(request_now, key, by) if from_store else []
             if not lines:
                 from_store = False
                 by.work.sent = True
@@ -226,7 +223,7 @@ class Asking:
                 # where the request is divided, its parts are asked again in its place
                 return _Failure(error, is_stored=from_store and not to_be_divided)
 
-    def _note_read(self, this_try: "_Try", first_rule: str) -> None:
+    def _note_read(self, this_try: _Try, first_rule: str) -> None:
         # `first_rule` is the rule that refused the reply to the first try; "" for none.
         work = this_try.by.work
         work.read += 1
@@ -240,7 +237,7 @@ class Asking:
             was_sent = not this_try.from_store
             self._first_replies.add(this_try.request, this_try.key, None, was_sent)
 
-    def _note_failed(self, this_try: "_Try", error: errors.RecordError, first_rule: str) -> None:
+    def _note_failed(self, this_try: _Try, error: errors.RecordError, first_rule: str) -> None:
         # `first_rule` as for `_note_read`. Raises NothingUsable after many unreadable replies.
         was_sent = not this_try.from_store
         if isinstance(error, errors.RepeatedReply) and not this_try.is_check:
@@ -253,7 +250,7 @@ class Asking:
         if this_try.is_first and (was_sent or not self.options.retry_failed):
             self._first_replies.add(this_try.request, this_try.key, error, was_sent)
 
-    def _is_given_up(self, first_try: "_Try", error: errors.RecordError) -> bool:
+    def _is_given_up(self, first_try: _Try, error: errors.RecordError) -> bool:
         # Whether a second try would most likely be refused by the same rule, so that none is made.
         # The store keeps that: otherwise each later run would ask again for some questions, until
         # its own replies tell it the same.
@@ -266,7 +263,7 @@ class Asking:
         request = first_try.request
         store = first_try.by.store
         # the key of a line `{"given_up": rule, …}`, which is no reply
-        own_key = hashlib.sha256(f"given up {first_try.key}".encode()).hexdigest()[:32]
+        own_key = key_of(f"given up {first_try.key}")
         if first_try.from_store:
             second = request.again(1, str(error))
             if store.every(second.key(self.identity)):
@@ -281,7 +278,7 @@ class Asking:
         store.put(own_key, {"step": first_try.by.step, "task": CHECK, "given_up": rule})
         return True
 
-    def _count_if_unreadable(self, this_try: "_Try", error: errors.RecordError) -> None:
+    def _count_if_unreadable(self, this_try: _Try, error: errors.RecordError) -> None:
         # A reply with suspect boxes could be read, and isn't counted.
         if not isinstance(error, errors.UnreadableReply) or isinstance(error, errors.SuspectReply):
             return
@@ -289,8 +286,7 @@ class Asking:
             self._unreadable.count(this_try.request, error)
             return
         with self._stopping():
-            kept_in = this_try.by.store.path
-            self._unreadable.add(this_try.request, this_try.key, error, kept_in)
+            self._unreadable.add(this_try.request, this_try.key, error, this_try.by.store.path)
 
     def _stored_replies(
         self, request_now: Request[Any], key: str, by: "StepAsk"
@@ -564,8 +560,7 @@ class Asking:
         reply = await self._send_once(request, endpoint, by)
         # the question is paid for, so `cost` has to know of it
         line = line_of(by.step, request, endpoint.serving, reply, check=True)
-        key = hashlib.sha256(f"plain {time.time_ns()}".encode()).hexdigest()[:32]
-        by.store.put(key, line)  # no record's request has that key
+        by.store.put(key_of(f"plain {time.time_ns()}"), line)  # no record's request has that key
         return reply
 
     def _tell_of_waiting(self, fault: errors.ServerFault) -> None:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from dataflow_grounding._util.errors import RecordError, StorageFailed
 from dataflow_grounding._util.threads import off_loop
 from dataflow_grounding.data.records import Record
-from dataflow_grounding.engine.keyed_log import KeyedLog
+from dataflow_grounding.engine.keyed_log import KeyedLog, key_of
 from dataflow_grounding.images import image as images
 from dataflow_grounding.images.files import ImageFacts, read_file
 
@@ -76,7 +76,7 @@ class ImageMemo:
         if key is None or key in images.kept_fits:
             return
         sent_digest, limits = key
-        log_key = _key(f"{sent_digest} in {limits}")
+        log_key = key_of(repr(f"{sent_digest} in {limits}"))
         line = self._log.get(log_key) if self._log is not None else None
         steps = line.get("steps") if line is not None else None
         if type(steps) is int and 0 <= steps <= images.MOST_STEPS:  # else the line is damaged
@@ -103,7 +103,8 @@ class ImageMemo:
             else:
                 facts = await self.of_disk(read)
             if self._log is not None and self._keeps and not is_young(file):
-                self._log.put(_key(file.path), {**_unusual(facts, file), "state": _state(file)})
+                line = {**_unusual(facts, file), "state": _state(file)}
+                self._log.put(key_of(repr(file.path)), line)
         return images.keep_facts(file, facts)
 
     def forget(self, record: Record, key: str) -> None:
@@ -113,7 +114,7 @@ class ImageMemo:
             file = images.find_image(record, key)
             images.kept_facts.pop(file, None)
             if self._log is not None and self._keeps:
-                self._log.put(_key(file.path), {})
+                self._log.put(key_of(repr(file.path)), {})
 
     async def of_disk(self, read: Callable[[], T]) -> T:
         """Return what `read` returns. Handing a file to a thread takes longer than to read one from
@@ -151,7 +152,7 @@ def log_of(checkpoint_folder: str) -> KeyedLog:
 
 def remembered(log: KeyedLog, file: images.ImageFile) -> ImageFacts | None:
     """Return what the log says of a file in this state; None for nothing, or a damaged line."""
-    line = log.get(_key(file.path))
+    line = log.get(key_of(repr(file.path)))
     if line is None or line.get("state") != _state(file):
         return None
     facts = _usual(file)
@@ -172,10 +173,6 @@ def is_young(file: images.ImageFile) -> bool:
     """Whether a file has changed so lately that it may change again and keep its state."""
     changed = file.changed_ns if file.counts_seconds else file.mtime_ns
     return time.time_ns() - changed <= YOUNG_NS
-
-
-def _key(path: str) -> str:
-    return hashlib.sha256(repr(path).encode()).hexdigest()[:32]
 
 
 def _usual(file: images.ImageFile) -> dict[str, Any]:

@@ -454,6 +454,11 @@ def _is_whole(line: bytes) -> bool:
     return rest == b"%d}" % zlib.crc32(text)
 
 
+def key_of(text: str) -> str:
+    """Return the key of a line that is found by a text, and not as the reply to a request."""
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
 def store_path(folder: str) -> str:
     return os.path.join(folder, "replies.jsonl")
 

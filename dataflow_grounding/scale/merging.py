@@ -120,7 +120,6 @@ def merge(results_dir: str) -> dict[str, Any]:
         _check_belong_together(folders, runs)
         _warn_of_changed_pictures(folders, runs)
         _refuse_to_replace_newer(run_path, runs)
-        # without a `.ckpt` folder, no run of ours has made the files that are there
         refuse_foreign(checkpoint, [*files, failures, annotations])
         _gather_pictures(results_dir, folders)
         run = _run_of_all(results_dir, runs)

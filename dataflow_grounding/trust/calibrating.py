@@ -8,7 +8,6 @@ are sent in a few exact sizes alone, called frames, and a map says what numbers 
 """
 
 import asyncio
-import hashlib
 import itertools
 import json
 import tempfile
@@ -32,7 +31,7 @@ from dataflow_grounding.boxes.coordinates import BoxFormat
 from dataflow_grounding.boxes.geometry import Size, size_text
 from dataflow_grounding.engine.annotating import StepAsk
 from dataflow_grounding.engine.asking import Asking
-from dataflow_grounding.engine.keyed_log import CHECK, KeyedLog
+from dataflow_grounding.engine.keyed_log import CHECK, KeyedLog, key_of
 from dataflow_grounding.engine.options import OwnPictures, RunStart
 from dataflow_grounding.engine.workers import run_blocking
 from dataflow_grounding.images.image import ImageLimits, SizeLimits
@@ -220,8 +219,7 @@ def _asked_key_of(serving: Serving) -> str:
     # The key under which the store says that this very address was asked. The replies' own keys
     # don't have the address, so that a reply of one answers for another.
     parts = ["calibration", serving.identity_there()]
-    text = json.dumps(parts, sort_keys=True, default=repr)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return key_of(json.dumps(parts, sort_keys=True, default=repr))
 
 
 def _was_asked(serving: Serving, replies: str) -> bool:
