@@ -212,9 +212,8 @@ def _answers_by_id(
         except _UnknownWord as error:
             unknown_words[number] = error
             answer = cannot_tell
-        if number in answers and answers[number] != answer:
+        if answers.setdefault(number, answer) != answer:
             raise UnreadableReply(f"id {number} is answered twice, in different ways.")
-        answers[number] = answer
     are_too_many = 2 * len(unknown_words) >= len(answers)
     if unknown_words and are_too_many:
         raise next(iter(unknown_words.values()))

@@ -78,12 +78,8 @@ def read_by_id(reply: str, key: str, count: int) -> tuple[dict[int, dict[str, An
         number = whole_number(item.get("id"))
         if number is None or not 1 <= number <= count:
             notes.append(Note("dropped", f"an item with the id {str(item.get('id'))[:20]!r}"))
-        elif number in item_by_id and item_by_id[number] != item:
-            raise UnreadableReply(
-                f"id {number} has two answers that differ.", reason="several answers"
-            )
-        else:
-            item_by_id[number] = item
+        elif item_by_id.setdefault(number, item) != item:  # of equal ones the first is kept
+            raise UnreadableReply(f"id {number} has two answers that differ.", "several answers")
     return item_by_id, notes
 
 

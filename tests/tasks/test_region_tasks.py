@@ -204,3 +204,9 @@ def test_two_answers_for_one_id_that_differ_are_asked_again() -> None:
     assert read_by_id(reply % "true", "checks", 1)[0] == {1: {"id": 1, "ok": True}}
     with pytest.raises(UnreadableReply, match="two answers that differ"):
         read_by_id(reply % "false", "checks", 1)
+
+
+def test_of_two_answers_for_one_id_that_are_equal_the_first_counts() -> None:
+    reply = '{"checks": [{"id": 1, "ok": true}, {"id": 1, "ok": 1}]}'
+    answer_by_id, _ = read_by_id(reply, "checks", 1)
+    assert answer_by_id[1]["ok"] is True
