@@ -163,7 +163,8 @@ class FormatChoice:
             return counts
         pictures = start.pictures()
         for size in most_elongated(pictures.sizes, self._serving.image_limits):
-            shape = self._tried_shape(size)
+            # It may have been found out with a picture of another size.
+            shape = next((tried for tried in self._tried_shapes if tried.covers(size)), None)
             if shape is None:
                 # Imported here because it imports Pillow: few runs have elongated pictures.
                 from dataflow_grounding.trust.calibrating import shape_of_run
@@ -179,13 +180,6 @@ class FormatChoice:
                     " leave such pictures out, or cut them into shorter ones"
                 )
         return counts
-
-    def _tried_shape(self, size: Size) -> "Shape | None":
-        # what was found out with a picture of another size, where it holds for this size too
-        for shape in self._tried_shapes:
-            if shape.covers(size):
-                return shape
-        return None
 
     def _pad(self, shape: "Shape") -> None:
         # Has pictures padded that are elongated the same way, wide or tall, as the shape is.

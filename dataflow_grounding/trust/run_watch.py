@@ -298,8 +298,8 @@ class RunWatch(BoxWatch):
     @property
     def is_checked(self) -> bool:
         """Whether a check was made that holds: in memory, by another run of this process, too."""
-        if self.known.is_fresh:
-            self._is_checked = True  # for the whole run, also when that check isn't fresh any more
+        # Once so, for the whole run, also when that check isn't fresh any more.
+        self._is_checked = self._is_checked or self.known.is_fresh
         return self._is_checked
 
     @property
@@ -381,9 +381,9 @@ class RunWatch(BoxWatch):
         if not self.is_checked:
             known.kinds.clear()  # those of earlier calls in this process hold no more
             known.checks = 0
-            images = await self._pictures_of_first_check()
-            if not images:  # none of the run's pictures could be read but this one
-                images = [image]
+            pictures, limits = self._start.pictures(), self._serving.image_limits
+            images = await asyncio.to_thread(picture_of_each_kind, pictures, limits, self.asked)
+            images = images or [image]  # none of the run's pictures could be read but this one
         known.checks += len(images)
         known.kinds |= {picture_kind(checked) for checked in images}
         addresses = [part.endpoint for part, _ in self._serving.endpoints()]
@@ -413,12 +413,6 @@ class RunWatch(BoxWatch):
         else:
             self.open.leave(unanswered=outcome.kind == "silent")
         outcome.note(ask)
-
-    async def _pictures_of_first_check(self) -> list[Image]:
-        # one of the run's own pictures of each kind
-        limits = self._serving.image_limits
-        pictures = self._start.pictures()
-        return await asyncio.to_thread(picture_of_each_kind, pictures, limits, self.asked)
 
     @property
     def _is_mixed(self) -> bool:
