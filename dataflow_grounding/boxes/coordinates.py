@@ -379,7 +379,6 @@ class BoxFormat:
         return (on_frame - axis.start) * axis.original / axis.image_side
 
     def _from_pixels_on(self, axis: "_Axis", pixels: float) -> float:
-        # The reverse of `_to_pixels_on`: a pixel of the original as a number.
         on_frame = pixels * axis.image_side / axis.original + axis.start
         if isinstance(self.scale, int):
             return on_frame * self.scale / axis.side - self.offset

@@ -57,9 +57,8 @@ def things_of(phrases: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[tuple
 
 def _best_first(phrases: Sequence[Sequence[Mapping[str, Any]]]) -> list[tuple[int, int]]:
     # The boxes of all phrases, the best first, as indices of the phrase and of its instance.
-    places: list[
-        tuple[float, int, int]
-    ] = []  # (-score, phrase, index): sorted, the best come first
+    # (-score, phrase, index): sorted, the best come first
+    places: list[tuple[float, int, int]] = []
     for phrase, instances in enumerate(phrases):
         for index, instance in enumerate(instances):
             score = instance.get("score")

@@ -518,7 +518,7 @@ class _BoxReader:
             return _Owner(None, f"id {own_id} is of no phrase")
         if label is None:
             return _Owner(own_id)
-        ids_by_label = ids_of(label, self.phrases) if label else []
+        ids_by_label = ids_of(label, self.phrases)
         if own_id in ids_by_label:
             return _Owner(own_id)
         # A label in other words ("mug" for "a cup") may be right, unless it contradicts the id.
@@ -527,7 +527,7 @@ class _BoxReader:
         return _Owner(own_id)
 
     def find_owner_by_label(self, label: str) -> _Owner:
-        ids_by_label = ids_of(label, self.phrases) if label else []
+        ids_by_label = ids_of(label, self.phrases)
         if len(ids_by_label) > 1:
             return _Owner(None, f"label {label[:60]!r} means several phrases")
         if not ids_by_label:

@@ -225,8 +225,7 @@ class _Reader:
         texts = [item for item in items if isinstance(item, str) and number(item) is None]
         numbers = [item for item in items if item not in texts]
         own_label = texts[0] if texts else label  # the first text is the label
-        has_harmful_text = any(objection(text) for text in texts[1:])
-        if not numbers or has_harmful_text:
+        if not numbers or any(objection(text) for text in texts[1:]):
             raise _no_boxes(items)
         add_boxes(numbers, RawBox((), own_label), self.parsed)
 
@@ -736,7 +735,6 @@ def _objects_in_a_row(fields: RepeatedKeys) -> list[dict[str, Any]]:
     is_last_whole = len(keys) % keys_per_object == 0
     if not is_last_whole and not isinstance(fields, CutObject):
         return []
-    # where each whole object begins
     starts = range(0, len(keys) - keys_per_object + 1, keys_per_object)
     return [dict(pairs[start : start + keys_per_object]) for start in starts]
 

@@ -275,7 +275,6 @@ def _layout_of(parts: Sequence[_Part]) -> _Layout:
 
 
 def _without_other_shapes(parts: Sequence[_Part], parsed: ParsedReply) -> list[_Part]:
-    # Each is noted as dropped.
     parts_to_read: list[_Part] = []
     for part in parts:
         if part.kind == "other":
@@ -296,7 +295,7 @@ def _drop_label_without_box(layout: _Layout, labels: Sequence[str], parsed: Pars
 
 def _check_words_between(parts: Sequence[_Part]) -> None:
     # Words between a label and its box may say that the box is of something else.
-    for label, words, box in zip(parts, parts[1:], parts[2:], strict=False):  # three in a row
+    for label, words, box in zip(parts, parts[1:], parts[2:], strict=False):
         if (label.kind, words.kind, box.kind) != ("label", "words", "box"):
             continue
         if objection(words.text) is not None or other_thing(words.text, []) is not None:

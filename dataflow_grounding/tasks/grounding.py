@@ -111,7 +111,6 @@ def read_found(
     _check_all_read(reading, len(phrase_by_id))
     notes = list(reading.notes)
     boxes: list[FoundBox] = []
-    # A picture may be sent with padding around it, in which nothing can be.
     ids_in_padding: set[int | None] = set()  # of phrases with a box there
     for box in reading.boxes:
         if _is_in_image(box, image):

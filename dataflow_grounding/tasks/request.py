@@ -236,8 +236,7 @@ class Request(Generic[T]):
     def again(self, unread: int, complaint: str, cut_off: bool = False) -> "Request[T]":
         """Return the same question to be asked again, with what was wrong, for the model."""
         single_spaced = " ".join(complaint.split())
-        tries = Tries(unread, single_spaced[:_LONGEST_COMPLAINT], cut_off)
-        return self.replace(tries=tries)
+        return self.replace(tries=Tries(unread, single_spaced[:_LONGEST_COMPLAINT], cut_off))
 
     def temperature(self, usual: float | None) -> float | None:
         """Return the temperature to ask at. Where the last reply was cut off, the usual one is

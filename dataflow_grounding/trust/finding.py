@@ -168,7 +168,7 @@ class Deciding:
         # None where the answers in these frames are no parts of the side after all.
         count_before = len(self.pictures)
         pictures_by_frame = await self._answered_frames(asked, layouts=[0])
-        # one picture of each frame, as there is one layout
+        # one picture of each frame, because there is one layout
         self.pictures += [picture for [picture] in pictures_by_frame.values()]
         self._leave_out_silent(count_before)
         fit = await self._fit_parts(asked)

@@ -171,7 +171,7 @@ class ReplyJudge:
         self.replies = 0
         self.odd_twice = 0  # replies that look like another format, also when asked for again
         self._others = other_readings(asked)
-        self._views: dict[Sent, Views] = {}  # of pictures so far, as working them out takes long
+        self._views: dict[Sent, Views] = {}  # of pictures so far: working them out takes long
 
         # What the run's boxes look like
         self._all = SeenThings()
