@@ -135,8 +135,10 @@ class _BoxReader:
         return reading
 
     def check_sizes(self, parsed: ParsedReply) -> None:
-        """Refuse a reply that states a size of the picture which makes its numbers doubtful: any
-        size where no pixels were asked for, and always the size of another picture.
+        """Refuse a reply that states a size of the picture which makes its numbers doubtful.
+
+        It is that of another picture or, where pixels weren't asked for and the reply isn't
+        addressed, any size.
         """
         # Numbers next to a size are likely in pixels of it, unless the answer is as asked.
         may_state_size = self.format.scale == "px" or parsed.addressed
