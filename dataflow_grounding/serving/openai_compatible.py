@@ -270,22 +270,24 @@ class OpenAIServing(Serving):
             reply = await self._send(request, habits)
         except PictureTooLarge:  # it is too large in any form
             raise
-        except RequestRefused as error:
-            refused = error
+        except RequestRefused as refused:
+            # No other name holds the error: with one, error and frame would hold each other, and
+            # the request's pictures would stay in memory.
+            if self._may_be_about_keys(request, habits, refused):
+                return await self._with_fewer_keys(request, habits, refused)
+            # After a reply that was cut off, the question is asked again at a lower temperature,
+            # which the model may not take.
+            is_about_temperature = "temperature" in str(refused).lower()
+            if not (request.tries.cut_off and is_about_temperature):
+                raise
         else:
             if _has_keys_against_caches(request, habits):
                 self._found_out.takes_keys_against_caches = True
             return reply
-        if self._may_be_about_keys(request, habits, refused):
-            return await self._with_fewer_keys(request, habits, refused)
-        # After a reply that was cut off, the question is asked again at a lower temperature, which
-        # the model may not take. Without `cut_off`, the request has the usual one.
-        is_about_temperature = "temperature" in str(refused).lower()
-        if request.tries.cut_off and is_about_temperature:
-            at_usual_temperature = request.replace(tries=replace(request.tries, cut_off=False))
-            request.before_another()
-            return await self._send(at_usual_temperature, self._found_out.habits)
-        raise refused
+        # Without `cut_off`, the request has the usual temperature.
+        at_usual_temperature = request.replace(tries=replace(request.tries, cut_off=False))
+        request.before_another()
+        return await self._send(at_usual_temperature, self._found_out.habits)
 
     def _may_be_about_keys(
         self, request: Request[Any], habits: Habits, refused: RequestRefused

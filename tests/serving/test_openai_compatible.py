@@ -5,11 +5,13 @@ endpoint.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 import subprocess
 import sys
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
 from pathlib import Path
@@ -31,12 +33,16 @@ from dataflow_grounding._util.errors import (
     ServerOverloaded,
     SpecError,
 )
+from dataflow_grounding.data.records import Record
 from dataflow_grounding.engine.options import RunOptions, current_options
 from dataflow_grounding.engine.plan import holding
+from dataflow_grounding.images.image import open_image
 from dataflow_grounding.operators import ExpressionExtractor, PhraseGrounder
 from dataflow_grounding.serving import OpenAIServing
 from dataflow_grounding.serving.http_errors import error_of, retry_after
-from dataflow_grounding.testing import LoopbackServer, Takes
+from dataflow_grounding.tasks.captions import image_caption
+from dataflow_grounding.testing import LoopbackServer, Takes, on
+from dataflow_grounding.testing.faults import Fault
 from tests.support.workplace import HANGING
 
 KEY = "sk-7f3a-very-secret-key"
@@ -214,6 +220,30 @@ def test_a_client_and_another_address_are_refused() -> None:
     OpenAIServing("http://LOCALHOST:80/v1", "m", client=at_80)
     with pytest.raises(SpecError, match=r"api_url isn't the address of the client \(http://127"):
         OpenAIServing("http://127.0.0.1:9000/v1", "m", client=client)
+
+
+def test_a_refusal_lets_go_of_its_request_at_once(row: dict[str, Any]) -> None:
+    """Its traceback has the request's frames, which hold the pictures."""
+    request = image_caption(open_image(Record(row), "image_path"))
+
+    async def refused(endpoint: OpenAIServing) -> weakref.ref[RequestRefused] | None:
+        await endpoint.answer(request)  # finds out what the endpoint takes
+        try:
+            await endpoint.answer(request)
+        except RequestRefused as error:
+            return weakref.ref(error)
+        finally:
+            await endpoint.aclose()
+        return None
+
+    gc.disable()
+    try:
+        with LoopbackServer(faults=[on(Fault(400, "not this one"), indexes=[1])]) as server:
+            error = asyncio.run(refused(serving(server)))
+        assert error is not None
+        assert error() is None
+    finally:
+        gc.enable()
 
 
 # --- limits hold for operators in memory, too
