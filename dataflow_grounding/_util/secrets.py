@@ -254,9 +254,7 @@ def masked(value: Any, secret: bool = False, ours: bool = True) -> Any:
     if isinstance(value, Mapping):
         inside = {}
         for name, item in value.items():
-            is_secret = names_secret(str(name))
-            if ours:
-                is_secret = name in ("api_key", "extra_headers")
+            is_secret = name in ("api_key", "extra_headers") if ours else names_secret(str(name))
             is_ours = ours and name not in ("extra", "extra_body", "settings")
             inside[name] = masked(item, secret or is_secret, is_ours)
         return inside

@@ -70,7 +70,7 @@ _buckets: dict[str, "_Bucket"] = {}  # of this process, by the root of their wor
 class _State(NamedTuple):
     """How a file was when it was last sent or brought; a row of _SENT."""
 
-    here: list[int]  # as `state_of` returns it
+    here: list[int] | None  # as `state_of` returns it
     there: str  # as `file_version` returns it
 
 
@@ -196,7 +196,7 @@ class _Bucket:
             Path(self.here(self.part, CKPT, "finished.json")).unlink(missing_ok=True)
         self.fetch(*paths_to_bring)
         for path in paths_to_bring:
-            same_on_both[path] = _State(state_of(self.here(path)) or [], versions_there[path])
+            same_on_both[path] = _State(state_of(self.here(path)), versions_there[path])
         with errors_as(InputError, f"can't write in {self.folder_in_words}", again=True):
             self._keep_sent_files(same_on_both)
 

@@ -173,7 +173,8 @@ def read_expressions(record: "Record", key: str) -> list[dict[str, Any]]:
     for number, item in enumerate(value):
         where = f"column {key!r}, expression {number}"
         expression = {"text": item} if isinstance(item, str) else item
-        if not isinstance(expression, dict) or not _has_text(expression):
+        text = expression.get("text") if isinstance(expression, dict) else None
+        if not isinstance(text, str) or not text.strip():
             raise BrokenRow(f"{where}: no 'text' in it")
         instances = expression.get("instances") or []
         if not isinstance(instances, (list, tuple)):
@@ -184,11 +185,6 @@ def read_expressions(record: "Record", key: str) -> list[dict[str, Any]]:
         new_instances = [_read_instance(instance, where) for instance in instances]
         expressions.append({**expression, "expression_id": own_id, "instances": new_instances})
     return expressions
-
-
-def _has_text(expression: Mapping[str, Any]) -> bool:
-    text = expression.get("text")
-    return isinstance(text, str) and text.strip() != ""
 
 
 def read_any_expressions(record: "Record") -> list[dict[str, Any]]:
@@ -232,12 +228,13 @@ def _read_instance(item: Any, where: str) -> dict[str, Any]:
     bbox = instance.get("bbox")
     if not is_box(bbox):  # its numbers may be NumPy's
         bbox = _without_numpy(bbox)
-    if not is_box(bbox):
-        raise BrokenRow(f"{where}: an instance needs 'bbox': [x1, y1, x2, y2]")
+        if not is_box(bbox):
+            raise BrokenRow(f"{where}: an instance needs 'bbox': [x1, y1, x2, y2]")
     score = instance.get("score")
     if score is None:
         score = instance.get("bbox_score")
-    score = _without_numpy(score)
+    if score is not None:
+        score = _without_numpy(score)
     others = {name: value for name, value in instance.items() if name != "bbox_score"}
     return {**others, "bbox": bbox, "score": score}
 

@@ -115,8 +115,7 @@ def propose_regions(image: Array, most: int) -> list[list[int]]:
     different: list[Box] = []  # the largest first
     for box in sorted(boxes, key=area, reverse=True):
         has_right_size = _LEAST_SHARE * picture.area <= area(box) <= _MOST_SHARE * picture.area
-        is_new = all(iou(box, larger) < _SAME_REGION_IOU for larger in different)
-        if has_right_size and is_new:
+        if has_right_size and all(iou(box, larger) < _SAME_REGION_IOU for larger in different):
             different.append(box)
     top_to_bottom = sorted(different[:most], key=lambda box: (box[1], box[0]))
     return [picture.to_full(box) for box in top_to_bottom]

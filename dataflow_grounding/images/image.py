@@ -308,9 +308,9 @@ kept_fits: OrderedDict[FitKey, int] = OrderedDict()
 """By how many steps the last pictures were reduced to have no more bytes."""
 
 
-def keep_fit(key: FitKey, steps: int) -> int:
-    """Put the steps by which a picture is reduced into `kept_fits`, and return them."""
-    return _keep(kept_fits, key, steps)
+def keep_fit(key: FitKey, steps: int) -> None:
+    """Put the steps by which a picture is reduced into `kept_fits`."""
+    _keep(kept_fits, key, steps)
 
 
 def _keep(kept: OrderedDict[K, V], key: K, value: V) -> V:
@@ -692,10 +692,10 @@ def find_file(path: object, folders: Sequence[str], column: str = "image") -> Im
     the same.
     """
     name = _checked_path(path, folders, column)
+    # each is made when it is looked for: nearly always the first has the file
+    candidates: Iterable[str] = (joined(folder, name) for folder in folders or ("",))
     if is_absolute(name):
         candidates = [plain_path(name)]  # no folder comes before it
-    else:
-        candidates = [joined(folder, name) for folder in folders or ("",)]
     busy: MachineBusy | None = None  # raised if no folder has the file
     for candidate in candidates:
         try:
