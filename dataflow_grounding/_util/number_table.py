@@ -11,7 +11,7 @@ ALL_BITS = 2**64 - 1
 
 class NumberTable:
     """A hash table in flat arrays: a key is at the slot of its low bits, or at the next free one.
-    Keys are taken modulo 2**64. The key 0 marks a free slot; who gives 0 as a key means 1.
+    Keys are taken modulo 2**64; 0 marks a free slot, and counts as 1.
     """
 
     def __init__(self) -> None:

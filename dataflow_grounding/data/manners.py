@@ -273,9 +273,8 @@ class Manners:
         self._by_wording = _Counts[str](most_kept)
         # What a record says is rare if one of its wordings is: so they are counted together, too.
         self._together = _Counts[tuple[str, ...]](most_kept)
-        self._text_by_wording: dict[
-            str, str
-        ] = {}  # by wording, the longest of its texts for people
+        # of each wording the longest of its texts for people
+        self._text_by_wording: dict[str, str] = {}
 
     def add(self, wordings: Wordings, watched: bool = True) -> None:
         """Count a record by its wordings. Each counts for what is usual; `rare` counts only those

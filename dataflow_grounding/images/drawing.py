@@ -170,10 +170,8 @@ def _marks_inside(marks: Sequence[Mark], sizes: _Sizes) -> list[_DrawnMark]:
 
 def _draw_outline(draw: "ImageDraw", mark: _DrawnMark, sizes: _Sizes) -> None:
     ring = _ring(mark.box, sizes)
-    pieces = list(_sides(ring, sizes.ring))
-    if mark.given.dashed:
-        pieces = list(_dashes(ring, sizes))
-    _fill(draw, pieces, mark.color, sizes.halo)
+    pieces = _dashes(ring, sizes) if mark.given.dashed else _sides(ring, sizes.ring)
+    _fill(draw, list(pieces), mark.color, sizes.halo)
 
 
 def _draw_label(

@@ -668,9 +668,7 @@ def _in_8_bits(picture: "PillowImage") -> "PillowImage":
     strips = []
     for strip in _strips(picture):
         given = np.asarray(strip)
-        values = np.nan_to_num(
-            given.astype("float32"), nan=least
-        )  # NaN, which is no number, becomes black
+        values = np.nan_to_num(given.astype("float32"), nan=least)  # no number becomes black
         brightness = (np.clip(values, least, most) - least) / span  # from 0 to 1
         brightness[_transparent_in(picture, given)] = 1  # white
         strips.append((255 * brightness).astype("uint8"))

@@ -7,7 +7,7 @@ functions return copies.
 """
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from dataflow_grounding.data.records import DOUBT, STATUSES, is_box, is_settled, whole_number
@@ -242,8 +242,10 @@ def with_found(expression: Expression, new_instances: Sequence[dict[str, Any]]) 
     check = check_of(expression)  # there is one: it said that boxes are missing
     instances = list(expression["instances"])
     boxes = list(check["boxes"])
-    # `strict=False`: there is no end of free ids
-    for instance, bbox_id in zip(new_instances, _free_bbox_ids(expression), strict=False):
+    known_instances = [*instances, *rejected_of(expression)]
+    taken_ids = {str(instance.get("bbox_id")) for instance in known_instances}
+    ids = free_ids(f"{expression['expression_id']}.", taken_ids)
+    for instance, bbox_id in zip(new_instances, ids, strict=False):
         instances.append({"bbox_id": bbox_id, **instance, "found_by": FOUND_BY})
         boxes.append({"bbox_id": bbox_id, "verdict": None, "found_by": FOUND_BY})
     reasons = [check.get("reason"), "a box was found that no judge has seen"]
@@ -262,11 +264,9 @@ def with_found(expression: Expression, new_instances: Sequence[dict[str, Any]]) 
     }
 
 
-def _free_bbox_ids(expression: Expression) -> Iterator[str]:
-    # "7#0.0", "7#0.1" and so on, without those that a box has, or a rejected one had.
-    known_instances = [*expression["instances"], *rejected_of(expression)]
-    taken_ids = {str(instance.get("bbox_id")) for instance in known_instances}
+def free_ids(beginning: str, taken_ids: Collection[str]) -> Iterator[str]:
+    """Yield "7#n0", "7#n1" and so on for "7#n", without end, except those that are taken."""
     for number in itertools.count():
-        bbox_id = f"{expression['expression_id']}.{number}"
-        if bbox_id not in taken_ids:
-            yield bbox_id
+        free_id = f"{beginning}{number}"
+        if free_id not in taken_ids:
+            yield free_id

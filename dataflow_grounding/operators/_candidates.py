@@ -5,12 +5,12 @@ Nothing is asked here.
 
 import hashlib
 import itertools
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from dataflow_grounding.data.classes import class_key
 from dataflow_grounding.data.records import NEGATIVE, Record
-from dataflow_grounding.operators._box_decisions import Expression
+from dataflow_grounding.operators._box_decisions import Expression, free_ids
 from dataflow_grounding.tasks.negatives import Changed
 
 COLUMN = "negative_candidates"
@@ -41,8 +41,9 @@ def candidates_of(
             fields_by_change.setdefault(OTHER_IMAGE, []).append(fields)
     taking_turns = _taking_turns(list(fields_by_change.values()))
     candidates = []
-    # `strict=False`: there is no end of free ids
-    for free_id, fields in zip(_free_ids(record, own_expressions), taking_turns, strict=False):
+    taken_ids = {expression["expression_id"] for expression in own_expressions}
+    ids = free_ids(f"{record.unique_id}#n", taken_ids)
+    for free_id, fields in zip(ids, taking_turns, strict=False):
         negative: Expression = {"expression_id": free_id, "source": NEGATIVE, **fields}
         candidates.append({**negative, "char_span": None, "instances": [], "status": "none"})
     return candidates
@@ -54,15 +55,6 @@ def _taking_turns(lists: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, A
     for one_of_each in itertools.zip_longest(*lists):  # None where a list has no more
         in_turn += [fields for fields in one_of_each if fields is not None]
     return in_turn
-
-
-def _free_ids(record: Record, own_expressions: Sequence[Expression]) -> Iterator[str]:
-    # "7#n0", "7#n1" and so on, without end
-    taken_ids = {expression["expression_id"] for expression in own_expressions}
-    for number in itertools.count():
-        free_id = f"{record.unique_id}#n{number}"
-        if free_id not in taken_ids:
-            yield free_id
 
 
 def without_named(image_texts: Collection[str], changed: Sequence[Changed]) -> list[Changed]:

@@ -129,8 +129,7 @@ def _lists_texts(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
 
 def annotated_record(operator: "Annotator", row: Mapping[str, Any]) -> ShownRecord:
     check_columns(operator, [row], BrokenRow)
-    results = annotate_all(operator, [row])  # by the row's index
-    record, error = results[0]
+    record, error = annotate_all(operator, [row])[0]  # by the row's index
     if error is not None:
         raise error
     return record

@@ -16,6 +16,11 @@ from dataflow_grounding.trust.box_watch import CHECK_EVERY, BoxWatch, OnSuspect
 from dataflow_grounding.trust.choice import FormatChoice, choice_of
 
 
+def is_iou(value: Any) -> bool:
+    """Return whether boxes can be compared by a value: an IoU above 0."""
+    return is_number(value) and 0 < value <= 1
+
+
 class BoxWatching(Operator):
     """Settles the format in which boxes are asked for, if any are, and watches that they are in it.
 
@@ -89,12 +94,10 @@ class BoxOperator(BoxWatching):
         on_suspect_boxes: OnSuspect = "stop",
         check_every: int | None = CHECK_EVERY,
     ) -> None:
-        if merge_iou is not None:
-            is_iou = is_number(merge_iou) and 0 < merge_iou <= 1
-            if not is_iou:
-                raise SpecError(
-                    "merge_iou should be above 0 and at most 1; without one all boxes are kept"
-                )
+        if merge_iou is not None and not is_iou(merge_iou):
+            raise SpecError(
+                "merge_iou should be above 0 and at most 1; without one all boxes are kept"
+            )
         check_counts(samples=samples)
         self.serving: Serving = self.checked_serving(serving)
         self.samples = samples

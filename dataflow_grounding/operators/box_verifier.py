@@ -8,12 +8,13 @@ from typing import Any
 from dataflow_grounding._util.errors import RecordError, SpecError
 from dataflow_grounding.boxes.matching import SAME, agreement
 from dataflow_grounding.boxes.regions import check_stated_size, read_regions
-from dataflow_grounding.data.records import Record, Update, is_number, read_expressions
+from dataflow_grounding.data.records import Record, Update, read_expressions
 from dataflow_grounding.engine.plan import Partial
 from dataflow_grounding.operators._expressions import any_has_boxes, texts_of, within_image
 from dataflow_grounding.operators._nearness import reground
 from dataflow_grounding.operators._regrounded import regrounding_of
 from dataflow_grounding.operators._verdicts import note_kinds, update_of, with_spans
+from dataflow_grounding.operators.box_operator import is_iou
 from dataflow_grounding.operators.box_refiner import LooksCloser
 from dataflow_grounding.operators.operator_base import OPERATOR_REGISTRY, Ask, Image, open_image
 from dataflow_grounding.serving.serving import Serving, check_counts
@@ -63,10 +64,8 @@ class BoxVerifier(LooksCloser):
         samples: int = 1,
         **boxes: Any,
     ) -> None:
-        if region_iou is not None:
-            is_iou = is_number(region_iou) and 0 < region_iou <= 1
-            if not is_iou:
-                raise SpecError("region_iou should be above 0 and at most 1")
+        if region_iou is not None and not is_iou(region_iou):
+            raise SpecError("region_iou should be above 0 and at most 1")
         check_counts(phrases_per_request=phrases_per_request)
         super().__init__(serving, samples=samples, **boxes)
         self.region_iou = region_iou

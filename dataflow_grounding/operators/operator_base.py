@@ -242,8 +242,7 @@ class Operator(plan.Annotator, ABC):
         is_in_pipeline = plan.note_step(step)
         if not is_in_pipeline:
             self._run_alone(step)
-        columns_written = list(operator.writes().values())
-        return columns_written[0] if columns_written else ""
+        return next(iter(operator.writes().values()), "")
 
     def _run_alone(self, step: plan.Step) -> None:
         summary = execute([step], current_options.get())

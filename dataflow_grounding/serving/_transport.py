@@ -186,8 +186,7 @@ class HttpTransport:
                     data += chunk
                     if len(data) > max_bytes:
                         response.close()
-                        mebibytes = max_bytes // 2**20
-                        raise ServerFault(f"{self.url} answered more than {mebibytes} MiB")
+                        raise ServerFault(f"{self.url} answered more than {max_bytes >> 20} MiB")
                 return response.status, response.headers, bytes(data)
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError) as error:
             raise fault_of(error, self.url, "vlm.openai", self.timeout) from None

@@ -232,14 +232,9 @@ class _Queue:
         self.waiting = self._unanswered()
 
     async def _wait_for_others(self, max_batch: int) -> None:
-        # Until no request has joined for LINGER seconds, or `max_batch` wait.
         count_before = 0
-        while True:
-            count = len(self.waiting)
-            has_grown = count > count_before  # at first it has: at least one waits
-            if not has_grown or count >= max_batch:
-                break
-            count_before = count
+        while count_before < len(self.waiting) < max_batch:  # others have joined, and more may
+            count_before = len(self.waiting)
             await asyncio.sleep(LINGER)
 
     def _next_batch(self, max_batch: int) -> list[Asked]:
