@@ -90,7 +90,7 @@ def say(text: str, *, err: bool = True) -> None:
 
 
 # A list of numbers in JSON that was written with an indent, each number on a line of its own. It
-# can't be within a text, as line breaks are escaped there.
+# can't be within a text, where line breaks are escaped.
 _LIST_OF_NUMBERS = re.compile(r"\[\n *(-?\d[\d.e+-]*(?:,\n *-?\d[\d.e+-]*)*)\n *\]")
 
 
@@ -111,11 +111,7 @@ def say_json(value: Any, indent: int | None = None) -> None:
         _print("")
     else:
         text = _harmless_json(encoder.encode(value))
-        _print(_LIST_OF_NUMBERS.sub(_on_one_line, text))
-
-
-def _on_one_line(numbers: re.Match[str]) -> str:
-    return f"[{' '.join(numbers[1].split())}]"
+        _print(_LIST_OF_NUMBERS.sub(lambda numbers: f"[{' '.join(numbers[1].split())}]", text))
 
 
 def _harmless_json(text: str) -> str:

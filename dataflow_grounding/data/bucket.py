@@ -568,7 +568,7 @@ def _spelled(address: str) -> str:
 
 def _bucket_of(path: str) -> _Bucket | None:
     # The bucket of the working folder that a path is in; None for any other path. A _MARK in a
-    # folder doesn't tell, as a stranger may have put it there: only this process's folders count.
+    # folder doesn't tell, for a stranger may have put it there: this process's folders alone count.
     folder = Path(os.path.abspath(path))
     for root in (folder, *folder.parents):
         if str(root) in _buckets:

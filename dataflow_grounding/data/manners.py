@@ -85,8 +85,7 @@ def wordings_of(record: Mapping[str, Any]) -> Wordings:
     sentences = [part for part in _SENTENCE_END.split(text) if part and part.strip()]
     wordings: dict[str, str] = {}
     for number, sentence in enumerate(sentences, 1):
-        is_last = number == len(sentences)
-        is_cut_sentence = is_cut and is_last
+        is_cut_sentence = is_cut and number == len(sentences)
         parts = _masked_parts(sentence, phrases, is_cut_sentence)
         key = _key_of(parts)
         is_of_masks_alone = key.strip(" …") == ""

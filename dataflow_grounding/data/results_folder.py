@@ -69,7 +69,7 @@ def stated_in(run: Mapping[str, Any], part: str) -> Iterator[dict[str, Any]]:
     """
     spec = run["spec"] if isinstance(run.get("spec"), dict) else {}
     # A user's pipeline has another name than its block, so that all blocks are looked at: that of
-    # the pipeline comes twice, which does no harm, as its first one counts.
+    # the pipeline comes twice, which does no harm: the first one counts.
     for block in (spec.get(str(spec.get("autolabel_type"))), *spec.values()):
         if isinstance(block, dict) and isinstance(block.get(part), dict):
             yield block[part]

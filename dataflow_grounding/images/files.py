@@ -628,9 +628,9 @@ def _black_and_white_points(picture: "PillowImage") -> tuple[float, float]:
         raise ValueError("it has no finite values")
     # A value that is farther from all others than these are from each other is no data (65535,
     # -9999), or a broken sensor's.
-    while len(seen) > 2 and _is_largest_far_off(seen):
+    while len(seen) > 2 and _is_far_off(seen[-1], seen[-2], seen[0]):
         seen = seen[:-1]
-    while len(seen) > 2 and _is_least_far_off(seen):
+    while len(seen) > 2 and _is_far_off(seen[0], seen[1], seen[-1]):
         seen = seen[1:]
     least = float(seen[0])
     most = float(seen[-1])
@@ -644,16 +644,10 @@ def _black_and_white_points(picture: "PillowImage") -> tuple[float, float]:
     return least, most
 
 
-def _is_largest_far_off(values: Any) -> bool:
-    # `values` are a sorted array without repeats. One number is made a float, because differences
-    # of unsigned integers could wrap.
-    second_largest = float(values[-2])
-    return bool(values[-1] - second_largest > second_largest - values[0])
-
-
-def _is_least_far_off(values: Any) -> bool:
-    second_least = float(values[1])
-    return bool(second_least - values[0] > values[-1] - second_least)
+def _is_far_off(value: Any, nearest: Any, farthest: Any) -> bool:
+    # One number is made a float: differences of unsigned integers could wrap.
+    middle = float(nearest)
+    return bool(abs(value - middle) > abs(middle - farthest))
 
 
 def _in_8_bits(picture: "PillowImage") -> "PillowImage":

@@ -88,11 +88,7 @@ class SizeLimits:
         width, height = size
         if self.frames:
             frame = self.frame_for(size)
-            scale = scale_into(size, frame)
-            width_of_frame = round(frame[0] / scale)
-            height_of_frame = round(frame[1] / scale)
-            # Rounded, the side that fills the frame may come out a pixel shorter than it is.
-            return max(width, width_of_frame), max(height, height_of_frame)
+            return filling(size, frame, scale_into(size, frame))
         least_width = math.ceil(height / (self.max_tall or math.inf))
         least_height = math.ceil(width / (self.max_wide or math.inf))
         if width < (1 - _TOLERANCE) * least_width:
@@ -173,6 +169,14 @@ class SizeLimits:
 def scale_into(size: Size, frame: Size) -> float:
     """Return what a picture's sides are multiplied with so that it fills a frame one way."""
     return min(frame[0] / size[0], frame[1] / size[1])
+
+
+def filling(size: Size, frame: Size, scale: float) -> Size:
+    """Return a picture's size with the padding that fills a frame, before its sides are multiplied
+    with `scale`.
+    """
+    # Rounded, the side that fills the frame may come out a pixel shorter than it is.
+    return max(size[0], round(frame[0] / scale)), max(size[1], round(frame[1] / scale))
 
 
 def frame_cost(size: Size, frame: Size) -> float:

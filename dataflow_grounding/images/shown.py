@@ -17,6 +17,7 @@ from dataflow_grounding.images.files import decoding, encoded
 from dataflow_grounding.images.image import (
     Image,
     ImageLimits,
+    filling,
     in_base64,
     keep_encoded,
     keep_fit,
@@ -72,10 +73,7 @@ class ImageCrop(Image):
             return self.size
         frame = self.sent_size
         scale = scale_into(self._enlarged, frame) * self.factor  # from the region to the frame
-        width_of_frame = round(frame[0] / scale)
-        height_of_frame = round(frame[1] / scale)
-        # Rounded, the side that fills the frame may come out a pixel shorter than it is.
-        return max(self.size[0], width_of_frame), max(self.size[1], height_of_frame)
+        return filling(self.size, frame, scale)
 
     @property
     def sent_digest(self) -> str:
@@ -131,7 +129,7 @@ def crop_of(image: Image, bbox: Bbox) -> ImageCrop:
 
 
 def never_padded(image: Image) -> ImageLimits:
-    # Frames still pad it, as they are exact sizes.
+    # Frames still pad it: they are exact sizes.
     return replace(image.limits, max_wide=None, max_tall=None)
 
 

@@ -128,9 +128,9 @@ def decided(
 
 
 def _first_status(instances: Sequence[Mapping[str, Any]], presence: Presence) -> str:
-    # The status of an expression that has none yet, as no step has looked for its boxes: the check
-    # is the first that says anything of it. Such is a class without a box in `data.proposals`, the
-    # user's own boxes that a run checks.
+    # The status of an expression whose boxes no step has looked for: this check is the first that
+    # says anything of it. Such is a class without a box in `data.proposals`, the user's own boxes
+    # that a run checks.
     if instances:
         return "grounded"
     return "none" if presence.there is False else "ambiguous"

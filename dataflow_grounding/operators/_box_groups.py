@@ -34,10 +34,8 @@ def groups_of(expression_by_place: Mapping[int, Expression]) -> list[list[Part]]
 
 
 def _parts_of(place: int, box_count: int) -> list[Part]:
-    if box_count == 0:
-        return [Part(place, range(0))]
     parts = []
-    for start in range(0, box_count, MOST_BOXES):
+    for start in range(0, max(box_count, 1), MOST_BOXES):  # one without boxes has one part
         end = min(start + MOST_BOXES, box_count)
         parts.append(Part(place, range(start, end)))
     return parts

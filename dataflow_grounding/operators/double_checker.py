@@ -14,7 +14,6 @@ from dataflow_grounding import (
     Update,
     read_expressions,
 )
-from dataflow_grounding.boxes.geometry import Bbox
 from dataflow_grounding.operators import (
     ASKED,
     ExpressionsToCheck,
@@ -97,10 +96,6 @@ class DoubleChecker(RegionOperator):
         first_place_by_number = {}
         for number, verdict in to_check.verdicts.items():
             first_place_by_number[number] = verdict.places[0]
-
-        def first_box(number: int) -> Bbox:
-            return boxes[first_place_by_number[number]]
-
         results: dict[int, Result] = {}
         for group in near_groups(boxes, self.regions_per_request):
             numbers_in_group = []
@@ -110,7 +105,9 @@ class DoubleChecker(RegionOperator):
             ask_about = partial(self._ask_about_some, image, to_check, group, ask)
             for chunk in batched(numbers_in_group, self.regions_per_request):
                 try:
-                    answers = await ask_in_parts(chunk, ask_about, first_box)
+                    answers = await ask_in_parts(
+                        chunk, ask_about, lambda number: boxes[first_place_by_number[number]]
+                    )
                 except RecordError as error:
                     results.update(dict.fromkeys(chunk, error))  # each of them has this error
                     continue
